@@ -1,0 +1,100 @@
+"""What dlspec says when a user's input is wrong.
+
+A `Problem` is one mistake: where it stands, what was found, and how to mend it. A `SpecError` carries all of them at
+once; the command line prints it and exits with code 2, without a traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """A mistake of the user's: its text is ready to be read, and the exit code is 2."""
+
+
+class DataError(UserError):
+    """A data set that can't be opened as asked; `key` is the setting of `data` that it is about ('' for all of it)."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where something was written: a file's line and column (from 1), or a command line's word."""
+
+    source: str
+    line: int = 0
+    column: int = 0
+    text: str = ""
+    width: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
+
+    def excerpt(self) -> list[str]:
+        """The line as it was written, and below it the caret."""
+        if not self.text:
+            return []
+        start = max(self.column - 1, 0)
+        shift, text = _window(self.text.rstrip(), start)
+        width = max(1, min(self.width, len(text) - (start - shift)))
+        return [f"    {text}", "    " + " " * (start - shift) + "^" * width]
+
+
+def _window(text: str, start: int, width: int = 110) -> tuple[int, str]:
+    """The part of a long line around `start`, and how far it was moved."""
+    if len(text) <= width:
+        return 0, text
+    shift = max(0, start - width // 2)
+    return shift, text[shift : shift + width]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake. `path` is the key's place in the config, `found` what is wrong, `fix` what to write instead."""
+
+    path: str
+    found: str
+    fix: str = ""
+    place: Place | None = None
+
+    def lines(self) -> list[str]:
+        parts = [str(self.place) if self.place else "", self.path, self.found, self.fix]
+        head = "   ".join(part for part in parts if part)
+        return [head, *(self.place.excerpt() if self.place else [])]
+
+
+class SpecError(UserError):
+    """Every mistake that was found in one look, each with its place."""
+
+    def __init__(self, problems: Sequence[Problem], done: str = "nothing was run") -> None:
+        self.problems = tuple(problems)
+        self.done = done
+        super().__init__(self.text())
+
+    def text(self) -> str:
+        count = len(self.problems)
+        lines = [line for problem in self.problems for line in problem.lines()]
+        return "\n".join([*lines, f"{count} problem{'s' if count != 1 else ''}; {self.done}."])
+
+
+def near(word: str, choices: Iterable[str]) -> str:
+    """The choice that `word` was probably meant to be, or ''. Case is ignored: 'Relu' is near 'ReLU', not 'RNNCell'."""
+    lowered = {choice.lower(): choice for choice in choices}
+    found = get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
+    return lowered[found[0]] if found else ""
+
+
+def suggest(word: str, choices: Iterable[str], most: int = 12) -> str:
+    """'did you mean ...?', or what there is where nothing is near."""
+    names = sorted(choices)
+    guess = near(word, names)
+    if guess:
+        return f"did you mean '{guess}'?"
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return f"there is: {', '.join(names[:most])}{more}" if names else ""

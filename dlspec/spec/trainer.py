@@ -1,0 +1,29 @@
+"""The `trainer` section: how long, on what, and what to watch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TrainerSpec(BaseModel):
+    """Settings of the training loop; each has the meaning that Keras and Lightning users expect."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    epochs: int = Field(10, ge=1, description="passes over the training split")
+    max_steps: int | None = Field(None, ge=1, description="stop after this many optimizer steps, whatever the epoch")
+    limit_batches: int | None = Field(None, ge=1, description="at most this many batches of each split in an epoch")
+    batch_size: int = Field(32, ge=1, description="samples a step")
+    eval_batch_size: int | None = Field(None, ge=1, description="samples a batch in validation and test; null: chosen")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    clip_grad_norm: float | None = Field(None, gt=0, description="largest norm of all gradients together")
+    clip_grad_value: float | None = Field(None, gt=0, description="largest absolute value of a gradient")
+    monitor: str = Field("val/loss", description="the result that decides which epoch is best")
+    mode: Literal["auto", "min", "max"] = Field("auto", description="whether less or more of it is better")
+    patience: int | None = Field(None, ge=1, description="stop after this many epochs without a better one")
+    test: Literal["best", "last", "none"] = Field("best", description="which weights the final test uses")
+    checkpoints: bool = Field(True, description="write the best and the last weights")
+    tensorboard: bool = Field(True, description="write event files for TensorBoard")
+    progress: Literal["auto", "bar", "lines", "none"] = Field("auto", description="auto: a bar on a terminal")
