@@ -32,12 +32,17 @@ class Field:
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be predicted: `classes` (int64, shape ()) or `numbers` (float32, of `shape`)."""
+    """What is to be predicted: `classes` (int64, shape ()) or `numbers` (float32, of `shape`).
+
+    Numbers with a `scale` (mean, deviation) are stored as (original - mean) / deviation, so that results can be told in
+    the original unit.
+    """
 
     name: str
     kind: Literal["classes", "numbers"]
     shape: tuple[int, ...] = ()
     classes: tuple[str, ...] = ()
+    scale: tuple[float, float] | None = None
 
     @property
     def num_outputs(self) -> int:

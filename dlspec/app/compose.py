@@ -1,0 +1,433 @@
+"""Composes a config with Hydra. Every use of Hydra's internals is in this file (and in sweep.py, its plugins).
+
+Hydra merges the files and chooses among groups. Values from the command line are applied here, without a `+` and with
+our own errors: Hydra would refuse a key that the YAML does not name, and replace a short spelling in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
+from hydra._internal.hydra import Hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from dlspec.app.conf_files import (
+    BASE,
+    GROUPS,
+    PART_GROUPS,
+    check_user_config,
+    group_files,
+    packaged_conf,
+    read_conf,
+    user_conf,
+)
+from dlspec.errors import Place, Problem, SpecError, suggest
+from dlspec.spec.mistakes import Places
+from dlspec.spec.yaml_files import KeyPath, load_file
+
+CONFIG_NAME = "config"
+
+
+class ConfFiles(ConfigSource):
+    """YAML files below a folder. The packaged ones are also there under `base/`, for a file that extends its twin."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "dlspec"
+
+    def locate(self, config_path: str) -> Path | None:
+        """The file behind a config's name, or None."""
+        name = config_path.removesuffix(".yaml").lstrip("/")
+        if name.startswith(BASE) and Path(self.path) == packaged_conf():
+            name = name.removeprefix(BASE)
+        path = Path(self.path) / f"{name}.yaml"
+        return path if path.is_file() else None
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = self.locate(config_path)
+        if path is None:
+            raise ConfigLoadError(f"Config not found : {config_path}")
+        name = str(path.relative_to(self.path).with_suffix(""))
+        tree, header = read_conf(Path(self.path), name)
+        return ConfigResult(self.provider, self.full_path(), _to_omegaconf(tree, path), header)
+
+    def available(self) -> bool:
+        return Path(self.path).is_dir()
+
+    def is_group(self, config_path: str) -> bool:
+        return (Path(self.path) / config_path.lstrip("/").removeprefix(BASE)).is_dir()
+
+    def is_config(self, config_path: str) -> bool:
+        return self.locate(config_path) is not None
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        folder = Path(self.path) / config_path
+        groups = [each.name for each in folder.iterdir() if each.is_dir()] if folder.is_dir() else []
+        configs = [each.stem for each in folder.glob("*.yaml")]
+        wanted = {ObjectType.GROUP: groups, ObjectType.CONFIG: configs}
+        return sorted(groups + configs if results_filter is None else wanted[results_filter])
+
+
+class PartNames(ConfigSource):
+    """Any name in a group of parts stands for the part; whether PyTorch has it is checked with the rest of the form."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "dlspec-parts"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        if not self.is_config(config_path):
+            raise ConfigLoadError(f"Config not found : {config_path}")
+        group, name = config_path.removesuffix(".yaml").lstrip("/").split("/")
+        tree = {name: None} if group == "metrics" else {"type": name}
+        return ConfigResult(self.provider, self.full_path(), OmegaConf.create(tree), {"package": None})
+
+    def available(self) -> bool:
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        return config_path.strip("/") in PART_GROUPS
+
+    def is_config(self, config_path: str) -> bool:
+        group, _, name = config_path.removesuffix(".yaml").lstrip("/").partition("/")
+        return group in PART_GROUPS and name.isidentifier()
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        return []
+
+
+def _to_omegaconf(tree: dict[str, Any], path: Path) -> DictConfig:
+    try:
+        return OmegaConf.create(tree)
+    except OmegaConfBaseException as error:
+        problem = Problem(str(error.full_key or ""), str(error.msg).split("\n")[0], "write ${KEY}", Place(str(path)))
+        raise SpecError([problem]) from None
+
+
+class Loader(ConfigLoaderImpl):  # type: ignore[misc]  # hydra has no types here
+    """Hydra's loader, which gives values from the command line to us."""
+
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        choices, values = self.divide(overrides)
+        if run_mode == RunMode.RUN and validate_sweep_overrides:
+            _refuse_sweeps([*choices, *values])
+        self.check_choices(choices)
+        lines = [each.input_line for each in choices]
+        config = super().load_configuration(config_name, lines, run_mode, from_shell, validate_sweep_overrides)
+        apply_overrides(config, [each for each in values if not each.is_sweep_override()])
+        with open_dict(config.hydra):
+            task = [line for line in overrides if not line.lstrip("+~").startswith("hydra")]
+            config.hydra.overrides.task = task
+        return config
+
+    def divide(self, overrides: Sequence[str]) -> tuple[list[Override], list[Override]]:
+        """Choices among groups (Hydra's own settings too), and values."""
+        choices: list[Override] = []
+        values: list[Override] = []
+        for override in parse_overrides(overrides):
+            is_choice = override.key_or_group.startswith("hydra") or self.repository.group_exists(override.key_or_group)
+            (choices if is_choice else values).append(override)
+        return choices, values
+
+    def check_choices(self, choices: Sequence[Override]) -> None:
+        """A file that no folder holds is told in our own words, with what there is."""
+        problems = [
+            problem
+            for each in choices
+            if each.key_or_group in GROUPS and not each.is_delete()
+            for problem in _check_choice(each)
+        ]
+        if problems:
+            raise SpecError(problems)
+
+    def places(self, overrides: Sequence[str]) -> Places:
+        """Where each key of the composed config was written: the files in the order of merging, then the overrides."""
+        choices, values = self.divide(overrides)
+        lines = [each.input_line for each in choices if not each.is_sweep_override()]
+        keys: dict[KeyPath, Place] = {}
+        found: dict[KeyPath, Place] = {}
+        for default in self.compute_defaults_list(CONFIG_NAME, lines, RunMode.RUN).defaults:
+            path = self._file(default.config_path)
+            if path is not None:
+                _add_file(path, default.package, keys, found)
+        for override in [*choices, *values]:
+            _add_override(override, keys, found)
+        return Places(keys, found)
+
+    def _file(self, config_path: str | None) -> Path | None:
+        for source in self.repository.get_sources():
+            if config_path and isinstance(source, ConfFiles) and source.is_config(config_path):
+                return source.locate(config_path)
+        return None
+
+
+def _add_file(path: Path, package: str | None, keys: dict[KeyPath, Place], values: dict[KeyPath, Place]) -> None:
+    document = load_file(path)
+    prefix: KeyPath = tuple(package.split(".")) if package else ()
+    for inner in document.values:
+        _forget_list_below((*prefix, *inner), values, keys)
+    keys |= {(*prefix, *inner): place for inner, place in document.keys.items()}
+    values |= {(*prefix, *inner): place for inner, place in document.values.items()}
+
+
+def _forget_list_below(path: KeyPath, *tables: dict[KeyPath, Place]) -> None:
+    """A list replaces the list before it whole: what stood in that has no place any more."""
+    for table in tables:
+        for old in [each for each in table if len(each) > len(path) and each[: len(path)] == path]:
+            if isinstance(old[len(path)], int):
+                del table[old]
+
+
+def _add_override(override: Override, keys: dict[KeyPath, Place], values: dict[KeyPath, Place]) -> None:
+    path = override_path(override.key_or_group)
+    line = override.input_line or ""
+    start = line.find("=") + 1
+    keys[path] = command_line(line, 0, max(start - 1, 1))
+    values[path] = command_line(line, start, max(len(line) - start, 1))
+    if override.key_or_group in PART_GROUPS:
+        keys[(*path, "type")] = values[(*path, "type")] = values[path]
+
+
+def command_line(text: str, start: int = 0, width: int = 0) -> Place:
+    """A place on the command line."""
+    return Place("command line", 0, start + 1, text, width or len(text))
+
+
+def override_path(key: str) -> KeyPath:
+    """`model.layers.0.Conv2d` as the config's path: list indices are numbers."""
+    return tuple(int(part) if part.isdigit() else part for part in key.split("."))
+
+
+def parse_overrides(lines: Sequence[str]) -> list[Override]:
+    """Each override parsed; what is none is told with what to write."""
+    parser = OverridesParser.create()
+    parsed: list[Override] = []
+    problems: list[Problem] = []
+    for line in lines:
+        try:
+            parsed.append(parser.parse_override(line))
+        except HydraException:
+            problems.append(_no_override(line))
+    if problems:
+        raise SpecError(problems)
+    return parsed
+
+
+def _no_override(line: str) -> Problem:
+    fix = "write KEY=VALUE"
+    if "=" in line:
+        fix = "put quotes around a value with spaces, commas or brackets: 'KEY=\"...\"'"
+    if "[" in line.split("=")[0]:
+        fix = "write the index behind a dot: model.layers.0"
+    return Problem("", "no override", fix, command_line(line))
+
+
+def _refuse_sweeps(overrides: Sequence[Override]) -> None:
+    sweeping = [each for each in overrides if each.is_sweep_override() and not each.key_or_group.startswith("hydra")]
+    problems = [
+        Problem(each.key_or_group, "several values", f"add -m to sweep over them, or write a list: "
+                f"{each.key_or_group}=[...]", command_line(each.input_line or ""))
+        for each in sweeping
+    ]  # fmt: skip
+    if problems:
+        raise SpecError(problems)
+
+
+def _check_choice(override: Override) -> list[Problem]:
+    if override.is_sweep_override():
+        return []
+    group = override.key_or_group
+    chosen = override.value()
+    names = [each for each in (chosen if isinstance(chosen, list) else [chosen]) if each is not None]
+    known = group_files(group)
+    line = override.input_line or ""
+    place = command_line(line, line.find("=") + 1, len(line) - line.find("=") - 1)
+    if group in PART_GROUPS:
+        names = [each for each in names if not str(each).isidentifier()]
+    unknown = [str(each) for each in names if each not in known]
+    article = f"no {'data set' if group == 'data' else group}"
+    return [Problem(group, f"{article} '{each}'", suggest(each, known, most=20), place) for each in unknown]
+
+
+# ---- values --------------------------------------------------------------------------------------------------------
+
+
+def apply_overrides(config: DictConfig, overrides: Sequence[Override]) -> None:
+    """Sets (or with `~` deletes) values in the config; raises `SpecError` for what can't be reached."""
+    problems: list[Problem] = []
+    for override in overrides:
+        tree = {key: _plain(config, key) for key in config if key != "hydra"}
+        reason = set_value(tree, override)
+        if reason is not None:
+            problems.append(Problem(override.key_or_group, *reason, command_line(override.input_line or "")))
+            continue
+        with open_dict(config):
+            top = override.key_or_group.split(".")[0]
+            if top in tree:
+                config[top] = tree[top]
+            else:
+                config.pop(top, None)
+    if problems:
+        raise SpecError(problems)
+
+
+def _plain(config: DictConfig, key: Any) -> Any:
+    node = config._get_node(key)
+    return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node._value()
+
+
+def set_value(tree: dict[str, Any], override: Override) -> tuple[str, str] | None:
+    """Changes the tree in place, or says why it can't and what to write."""
+    *parents, last = override_path(override.key_or_group)
+    node: Any = tree
+    walked: list[Any] = []
+    for part in parents:
+        if isinstance(node, dict) and str(part) in node:
+            child = node[str(part)]
+        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
+            child = node[part]
+        elif isinstance(node, dict):
+            child = node[str(part)] = {}
+        else:
+            return _unreachable(node, part)
+        walked.append(part)
+        if child is None and isinstance(node, dict):
+            child = node[str(part)] = {}
+        if not isinstance(child, dict | list):
+            return _short_spelling(tree, walked, child, override)
+        node = child
+    return _set_last(node, last, override)
+
+
+def _set_last(node: Any, last: Any, override: Override) -> tuple[str, str] | None:
+    if isinstance(node, list) and (not isinstance(last, int) or last >= len(node)):
+        return _unreachable(node, last)
+    key = last if isinstance(node, list) else str(last)
+    if override.is_delete():
+        if isinstance(node, dict) and key not in node:
+            return f"no key '{key}' to delete", suggest(key, [str(each) for each in node])
+        del node[key]
+        return None
+    value = override.value()
+    if isinstance(value, dict) and isinstance(node, dict) and isinstance(node.get(key), dict):
+        node[key] = {**node[key], **value}
+    else:
+        node[key] = value
+    return None
+
+
+def _unreachable(node: Any, part: Any) -> tuple[str, str]:
+    if isinstance(node, list):
+        return f"no entry '{part}' in a list of {len(node)}", f"write a number from 0 to {len(node) - 1}"
+    return f"no key '{part}' there", ""
+
+
+def _short_spelling(tree: dict[str, Any], walked: list[Any], value: Any, override: Override) -> tuple[str, str]:
+    """An override that reaches into `Linear: 10` or `loss: MSELoss` would lose what is written there."""
+    from dlspec.registry.torch_parts import LAYERS
+
+    name, setting = str(walked[-1]), override.key_or_group.split(".")[-1]
+    if name in LAYERS:
+        known = LAYERS[name].value_setting or "SETTING"
+        entry = ".".join(str(each) for each in walked[:-1])
+        full = f"{name}: {{{known}: {value}, {setting}: {override.get_value_element_as_str()}}}"
+        return f"'{name}: {value}' is a short spelling", f"write it in full: '{entry}={{{full}}}'"
+    where = ".".join(str(each) for each in walked)
+    value_text = override.get_value_element_as_str()
+    if isinstance(value, str) and value.isidentifier():
+        key, _, last = where.rpartition(".")
+        full = f"{{type: {value}, {setting}: {value_text}}}"
+        if key and last.isdigit():
+            full = f"{{{value}: {{{setting}: {value_text}}}}}"
+        return f"'{value}' is a short spelling", f"write it in full: '{where}={full}'"
+    return f"{where} is {value!r} and has no keys", f"write {where}=VALUE"
+
+
+# ---- the composed config -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A config with its `hydra` node, and the means to say where each key was written."""
+
+    config: DictConfig
+    loader: Loader
+
+    @property
+    def tree(self) -> dict[str, Any]:
+        """The task's part as plain values, `${...}` as written."""
+        return task_tree(self.config)
+
+    def places(self) -> Places:
+        return self.loader.places(list(self.config.hydra.overrides.task))
+
+    @property
+    def chosen(self) -> Mapping[str, str | None]:
+        """Which file each group came from."""
+        return dict(self.config.hydra.runtime.choices)
+
+
+def task_tree(config: DictConfig) -> dict[str, Any]:
+    """The config without its `hydra` node, as plain values."""
+    tree = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(tree, dict)
+    tree.pop("hydra", None)
+    return {str(key): value for key, value in tree.items()}
+
+
+def start_hydra(config_dir: str | None = None) -> Hydra:
+    """Hydra with our search path: the user's conf/, dlspec's own, PyTorch's names."""
+    plugins = Plugins.instance()
+    plugins.register(ConfFiles)
+    plugins.register(PartNames)
+    path = ConfigSearchPathImpl()
+    path.append("hydra", "pkg://hydra.conf")
+    if config_dir is not None:
+        path.append("command-line", _folder(config_dir))
+    user = user_conf()
+    if user is not None:
+        check_user_config(user)
+        path.append("user", f"dlspec://{user}")
+    path.append("main", f"dlspec://{packaged_conf()}")
+    path.append("parts", "dlspec-parts://")
+    path.append("schema", "structured://")
+    GlobalHydra.instance().clear()
+    hydra = Hydra(task_name="dlspec", config_loader=Loader(config_search_path=path))
+    GlobalHydra.instance().initialize(hydra)
+    return hydra
+
+
+def _folder(config_dir: str) -> str:
+    folder = Path(config_dir).resolve()
+    if not folder.is_dir():
+        raise SpecError([Problem("", "no such folder", "", command_line(f"--config-dir {config_dir}"))])
+    return f"dlspec://{folder}"
+
+
+def compose(overrides: Sequence[str], hydra: Hydra | None = None) -> Composed:
+    """One config, as a run would compose it."""
+    hydra = hydra or start_hydra()
+    loader = hydra.config_loader
+    config = hydra.compose_config(CONFIG_NAME, list(overrides), run_mode=RunMode.RUN)
+    return Composed(config, loader)

@@ -1,0 +1,97 @@
+"""Where configs come from: dlspec's own conf/, the user's ./conf before it, and PyTorch's names behind both.
+
+Every YAML file goes through `dlspec.spec.yaml_files`, so that nothing is loaded which was not scanned.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dlspec.errors import Place, Problem, SpecError
+from dlspec.spec.yaml_files import display_name, load_file
+
+# Groups that offer every registered part under its PyTorch name, beside the files in conf/.
+PART_GROUPS = ("optimizer", "scheduler", "loss", "metrics")
+GROUPS = ("model", "data", "loss", "optimizer", "scheduler", "metrics", "trainer", "experiment")
+# The only files that may carry a `hydra:` node.
+TOP_CONFIGS = ("config", "dlspec")
+BASE = "base/"
+
+
+def packaged_conf() -> Path:
+    """dlspec's own conf/: within the package where it was installed, beside it in a checkout."""
+    inside = Path(__file__).parents[1] / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
+
+
+def user_conf() -> Path | None:
+    """The folder `conf/` where the user works, if there is one and it is not dlspec's own."""
+    folder = Path.cwd() / "conf"
+    return folder if folder.is_dir() and folder.resolve() != packaged_conf().resolve() else None
+
+
+def conf_folders() -> list[Path]:
+    """The user's folder before the packaged one."""
+    return [folder for folder in (user_conf(), packaged_conf()) if folder is not None]
+
+
+def group_files(group: str) -> list[str]:
+    """The files that a group offers, the user's own among them."""
+    names = {path.stem for folder in conf_folders() for path in (folder / group).glob("*.yaml")}
+    return sorted(names)
+
+
+def check_user_config(folder: Path) -> None:
+    """An unrelated project's conf/config.yaml would take the place of dlspec's without a word."""
+    path = folder / "config.yaml"
+    if not path.is_file():
+        return
+    tree = load_file(path).tree
+    defaults = tree.get("defaults", []) if isinstance(tree, dict) else []
+    if not isinstance(defaults, list) or "dlspec" not in defaults:
+        fix = "begin it with 'defaults: [dlspec, _self_]', or run dlspec in another folder"
+        raise SpecError([Problem("", "a config.yaml that does not build on dlspec's", fix, Place(display_name(path)))])
+
+
+def read_conf(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, str | None]]:
+    """A conf file's values and its header (`# @package`)."""
+    path = folder / f"{name}.yaml"
+    header = _header(path)
+    tree = load_file(path).tree
+    if tree is None:
+        return {}, header
+    if not isinstance(tree, dict):
+        raise _refused(path, "the file is no mapping", "write KEY: VALUE lines")
+    touches_hydra = "hydra" in tree or str(header.get("package") or "").split(".")[0] == "hydra"
+    if touches_hydra and name not in TOP_CONFIGS:
+        raise _refused(path, "a 'hydra' node", "it may stand in conf/config.yaml and on the command line alone")
+    return tree, header
+
+
+def _header(path: Path) -> dict[str, str | None]:
+    """Hydra reads `# @package` from the first line alone; below another comment it would be ignored in silence."""
+    header: dict[str, str | None] = {"package": None}
+    for number, line in enumerate(_head(path)):
+        found = re.match(r"#\s*@package\s+(\S+)", line)
+        if found and number > 0:
+            place = Place(display_name(path), number + 1, 1, line, len(line))
+            fix = "move it to the first line"
+            raise SpecError([Problem("", "'# @package' below another line is ignored", fix, place)])
+        if found:
+            header["package"] = found[1]
+    return header
+
+
+def _head(path: Path) -> Iterator[str]:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.strip() and not line.startswith("#"):
+                return
+            yield line.rstrip("\n")
+
+
+def _refused(path: Path, found: str, fix: str) -> SpecError:
+    return SpecError([Problem("", found, fix, Place(display_name(path)))])

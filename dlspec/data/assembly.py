@@ -1,0 +1,58 @@
+"""From NumPy arrays and a split to a `Dataset`; and the scaling of numbers, fitted on the training rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dlspec.data.dataset import Dataset, Field, Split, Target
+from dlspec.data.splits import Parts, Rows
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+def assemble(
+    name: str,
+    fields: Sequence[Field],
+    target: Target,
+    arrays: Arrays,
+    labels: NDArray[Any],
+    parts: Parts,
+    preprocessing: Mapping[str, Any],
+) -> Dataset:
+    """The data set whose splits are the `parts` of the arrays (float32 or int64, a row a sample)."""
+    train, validation, test = (make_split(arrays, labels, rows) for rows in (parts.train, parts.validation, parts.test))
+    return Dataset(name, tuple(fields), target, train, validation, test, preprocessing)
+
+
+def make_split(arrays: Arrays, labels: NDArray[Any], rows: Rows) -> Split:
+    """The chosen rows as tensors of their own, contiguous and writable."""
+    tensors = {name: torch.from_numpy(values[rows]) for name, values in arrays.items()}
+    return Split(tensors, torch.from_numpy(labels[rows]))
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Mean and standard deviation by column; a column that never changes keeps its unit."""
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, values: NDArray[Any]) -> Scaling:
+        """Over the rows of `values`, in double precision."""
+        std = values.std(axis=0, dtype=np.float64)
+        return cls(values.mean(axis=0, dtype=np.float64), np.where(std > 0, std, 1.0))
+
+    def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """The values with mean 0 and deviation 1, where they are distributed like those fitted on."""
+        scaled: NDArray[np.float32] = ((values - self.mean) / self.std).astype(np.float32)
+        return scaled
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": "standardize", "mean": self.mean.tolist(), "std": self.std.tolist()}

@@ -1,0 +1,62 @@
+"""Reads IDX files, the format of MNIST, gzipped or not; no file makes it allocate more than 100,000 samples.
+
+Format: http://yann.lecun.com/exdb/mnist (a big-endian magic number 0x08 and the rank, the sizes, then the bytes).
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import struct
+import zlib
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dlspec.errors import DataError
+
+MOST_SAMPLES = 100_000
+
+
+def read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The samples of one file, each of `shape` (() for labels), as bytes. Whatever is wrong is a `DataError`."""
+    try:
+        with path.open("rb") as file:
+            return _samples(_unzipped(file), path, shape)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError("path", f"'{path}' can't be read: {error}") from None
+
+
+def _unzipped(file: IO[bytes]) -> IO[bytes]:
+    zipped = file.read(2) == b"\x1f\x8b"
+    file.seek(0)
+    return gzip.GzipFile(fileobj=file) if zipped else file  # type: ignore[return-value]
+
+
+def _samples(stream: IO[bytes], path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    count = _count(stream, path, shape)
+    expected = count * math.prod(shape)
+    content = stream.read(expected + 1)
+    if len(content) != expected:
+        found = f"only {len(content):,}" if len(content) < expected else "more"
+        raise DataError("path", f"'{path}': its header promises {expected:,} bytes, but {found} follow")
+    return np.frombuffer(content, np.uint8).reshape(count, *shape)
+
+
+def _count(stream: IO[bytes], path: Path, shape: tuple[int, ...]) -> int:
+    """How many samples the header promises."""
+    rank = 1 + len(shape)
+    header = stream.read(4 + 4 * rank)
+    magic = 0x0800 + rank
+    if len(header) < 4 + 4 * rank or struct.unpack_from(">I", header)[0] != magic:
+        kind = "images" if shape else "labels"
+        raise DataError("path", f"'{path}' is no IDX file of {kind}: starts with {header[:4]!r}, not 0x{magic:08x}")
+    count, *sizes = struct.unpack_from(f">{rank}I", header, 4)
+    if tuple(sizes) != shape:
+        found, wanted = (" by ".join(str(size) for size in each) for each in (sizes, shape))
+        raise DataError("path", f"'{path}' has images of {found} pixels; {wanted} are wanted")
+    if not 0 < count <= MOST_SAMPLES:
+        raise DataError("path", f"'{path}' promises {count:,} samples; 1 to {MOST_SAMPLES:,} are wanted")
+    return int(count)

@@ -1,0 +1,106 @@
+"""What all data sources share: the common settings, the registry, and the check of stated facts.
+
+A source is its settings, checked without touching a file; `open_data` reads the data. NumPy and PyTorch are imported
+when data is opened, so that a spec can be checked in milliseconds.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dlspec.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from dlspec.data.dataset import Dataset
+    from dlspec.data.splits import Parts
+
+STATED = ("num_classes", "vocab_size", "shape", "length")
+GIGABYTE = 10**9
+MOST_BYTES = 4 * GIGABYTE
+"""No source makes an array larger than this."""
+
+Size = Annotated[int, Field(ge=1)]
+
+
+class DataSource(BaseModel, ABC):
+    """The settings of one kind of data. `open` reads it; a file that can't be used is a `DataError`."""
+
+    # Pydantic compiles a source when it is first used: no command uses all of them.
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+    source_name: ClassVar[str] = ""
+
+    split_seed: int = Field(0, ge=0, description="decides which samples go where; the same seed, the same split")
+    validation: float = Field(0.1, ge=0, lt=1, description="share of the samples kept aside to watch the training")
+    limit: int | None = Field(None, ge=1, description="keep at most this many samples of each split, for a quick try")
+    num_classes: int | None = Field(None, ge=2, le=10**6, description="stated and then checked: how many classes")
+    vocab_size: int | None = Field(None, ge=1, description="stated and then checked: how many different tokens")
+    shape: list[Size] | None = Field(None, description="stated and then checked: a sample's shape, without the batch")
+    length: int | None = Field(None, ge=1, description="stated and then checked: how many steps a sample has")
+
+    @abstractmethod
+    def open(self) -> Dataset:
+        """The data set: read, split and encoded."""
+
+    def parts(self, count: int, test: float, classes: NDArray[np.int64] | None = None) -> Parts:
+        """Which of `count` rows train, validate and test."""
+        from dlspec.data.splits import split_rows
+
+        return split_rows(count, self.split_seed, self.validation, test, classes, limit=self.limit)
+
+
+class SplitSource(DataSource):
+    """A source that has no official test set: one is split off."""
+
+    test: float = Field(0.2, ge=0, lt=1, description="share of the samples kept aside for the final test")
+
+    @model_validator(mode="after")
+    def _something_is_left(self) -> SplitSource:
+        if self.validation + self.test >= 1:
+            shares = f"validation {self.validation:g} and test {self.test:g}"
+            raise ValueError(f"{shares} leave nothing to train on: together they must be below 1")
+        return self
+
+
+SOURCES: dict[str, type[DataSource]] = {}
+S = TypeVar("S", bound=DataSource)
+
+
+def data_source(name: str) -> Callable[[type[S]], type[S]]:
+    """Registers a source as `data.type: NAME`. A class that is defined anew (in a notebook) replaces itself."""
+
+    def register(source: type[S]) -> type[S]:
+        known = SOURCES.get(name)
+        if known is not None and _full_name(known) != _full_name(source):
+            both = f"{_full_name(known)} and {_full_name(source)}"
+            raise UserError(f"two data sources are named '{name}': {both}; rename one of them")
+        source.source_name = name
+        SOURCES[name] = source
+        return source
+
+    return register
+
+
+def _full_name(source: type[DataSource]) -> str:
+    return f"{source.__module__}.{source.__qualname__}"
+
+
+def open_data(source: DataSource) -> Dataset:
+    """The source's data set; a fact that was stated and is not so is a `DataError`."""
+    dataset = source.open()
+    for key in STATED:
+        _check_stated(key, getattr(source, key), dataset.facts.get(key), dataset.name)
+    return dataset
+
+
+def _check_stated(key: str, stated: object, found: object, name: str) -> None:
+    if stated is None or stated == found:
+        return
+    raise DataError(key, f"stated as {stated}, but {name} has {'none' if found is None else found}")

@@ -1,0 +1,141 @@
+"""Texts with a label each: from a CSV file, or lines of Python's own standard library."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pydantic import Field, field_validator
+
+from dlspec.data.source import GIGABYTE, MOST_BYTES, SplitSource, data_source
+from dlspec.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from dlspec.data.dataset import Dataset
+    from dlspec.data.splits import Parts
+
+
+class TextSource(SplitSource):
+    """Texts become tokens by a vocabulary of the training split's words; the field is `text`, with lengths.
+
+    Texts of the same words fall into the same split, and classes keep their proportions. Of two classes the rarer one
+    is index 1, the positive class (spam, not ham); more are in alphabetical order.
+    """
+
+    max_tokens: int = Field(20_000, ge=3, le=10**6, description="ids at most, with 0 for padding and 1 for unknown")
+    max_length: int = Field(200, ge=1, le=10**5, description="words kept of a text; what comes after is cut off")
+    min_count: int = Field(1, ge=1, description="words that the training texts have less often count as unknown")
+    lowercase: bool = Field(True, description="whether 'Free' and 'free' are the same word")
+
+    def encoded(self, texts: Sequence[str], labels: Sequence[str], target_name: str) -> Dataset:
+        """The data set of these texts and their labels."""
+        from dlspec.data import dataset
+        from dlspec.data.assembly import assemble
+        from dlspec.data.vocabulary import Vocabulary, split_words
+
+        classes, numbers = number_classes(labels)
+        words = [split_words(text, self.lowercase) for text in texts]
+        length = max(1, min(self.max_length, max(map(len, words))))
+        _check_bytes(len(words), length)
+
+        parts = self._text_parts(words, numbers)
+        training = [words[row] for row in parts.train.tolist()]
+        vocabulary = Vocabulary.fit(training, length, self.lowercase, self.max_tokens, self.min_count)
+        tokens, lengths = vocabulary.number(words)
+
+        field = dataset.Field("text", (length,), "tokens", vocab_size=len(vocabulary), has_lengths=True)
+        target = dataset.Target(target_name, "classes", (), classes)
+        arrays = {"text": tokens, field.lengths: lengths}
+        preprocessing = {"text": vocabulary.to_json()}
+        return assemble(self.source_name, [field], target, arrays, numbers, parts, preprocessing)
+
+    def _text_parts(self, words: list[list[str]], classes: NDArray[np.int64]) -> Parts:
+        """The split, with equal texts in one part: a text that was trained on must not be tested on."""
+        import numpy as np
+
+        from dlspec.data.splits import split_rows
+
+        seen: dict[tuple[str, ...], int] = {}
+        groups = np.array([seen.setdefault(tuple(text), len(seen)) for text in words], np.int64)
+        shares = (self.validation, self.test)
+        return split_rows(len(words), self.split_seed, *shares, classes, groups, self.limit)
+
+
+@data_source("text_csv")
+class TextCsv(TextSource):
+    """A CSV file with a header: one column of texts, one of labels; empty lines are passed over."""
+
+    path: str | None = Field(None, description="the CSV file")
+    text: str = Field("text", description="the column that holds the texts")
+    label: str = Field("label", description="the column that holds the classes' names")
+    delimiter: str = Field(",", min_length=1, max_length=1, description="what stands between cells")
+    encoding: str = Field("utf-8", description="the file's character set: utf-8, latin-1, cp1252, utf-16, ...")
+
+    @field_validator("delimiter")
+    @classmethod
+    def _separates(cls, delimiter: str) -> str:
+        if delimiter in '"\r\n':
+            raise ValueError("a quote or a line break can't stand between cells; ',', ';' and a tab can")
+        return delimiter
+
+    @field_validator("encoding")
+    @classmethod
+    def _is_known(cls, encoding: str) -> str:
+        try:
+            "".encode(encoding)
+        except (LookupError, ValueError):
+            raise ValueError(f"no encoding '{encoding}'; there is: utf-8, latin-1, cp1252, utf-16, ...") from None
+        return encoding
+
+    def open(self) -> Dataset:
+        from dlspec.data.csv_file import read_columns
+
+        texts, labels = read_columns(self.path, self.text, self.label, self.delimiter, self.encoding)
+        return self.encoded(texts, labels, self.label)
+
+
+@data_source("python_lines")
+class PythonLines(TextSource):
+    """Is a line of Python a comment (without its #) or code? As many of each, about 35,000 together; target `kind`.
+
+    The lines are the running interpreter's own standard library, so that other versions have slightly other lines.
+    """
+
+    max_length: int = Field(40, ge=1, le=10**5, description="words kept of a line; what comes after is cut off")
+
+    def open(self) -> Dataset:
+        from dlspec.data.stdlib_lines import comments_and_code
+
+        comments, code = comments_and_code()
+        labels = ["comment"] * len(comments) + ["code"] * len(code)
+        return self.encoded(comments + code, labels, "kind")
+
+
+def number_classes(labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """The classes' names and each label's index: alphabetical; of two the rarer is 1 (equal ones: alphabetical)."""
+    from collections import Counter
+
+    import numpy as np
+
+    counts = Counter(labels)
+    names = sorted(counts)
+    if len(names) == 1:
+        raise DataError("label", f"every label is '{names[0]}'; at least two classes are wanted")
+    if len(names) == 2:
+        names.sort(key=lambda name: -counts[name])
+    if len(names) > max(20, len(labels) // 2):
+        found = f"{len(names):,} different labels in {len(labels):,} rows"
+        raise DataError("label", f"{found}: is this the column of the classes' names?")
+    index = {name: number for number, name in enumerate(names)}
+    return tuple(names), np.array([index[label] for label in labels], np.int64)
+
+
+def _check_bytes(count: int, length: int) -> None:
+    if 8 * count * length > MOST_BYTES:
+        found = f"{count:,} texts of up to {length:,} words take {8 * count * length / GIGABYTE:,.1f} GB"
+        fix = f"data.max_length={max(1, MOST_BYTES // (8 * count))}"
+        raise DataError("max_length", f"{found}; at most {MOST_BYTES // GIGABYTE} GB are made: try {fix}")

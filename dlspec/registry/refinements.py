@@ -1,0 +1,79 @@
+"""What PyTorch's type hints do not say: sizes are positive, probabilities lie in [0, 1], words come from a list.
+
+A row is found by `Part.setting` first, then by `setting` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from dlspec.registry.schema import Refinement
+
+_POSITIVE = Refinement(at_least=1)
+_NOT_NEGATIVE = Refinement(at_least=0)
+_PROBABILITY = Refinement(at_least=0, at_most=1)
+_FRACTION = Refinement(at_least=0, at_most=1)
+_WORDS = Literal["valid", "same"]
+
+
+def _one_of(*words: str) -> Refinement:
+    return Refinement(hint=Literal[words])
+
+
+def _hint(hint: Any, *, at_least: float | None = None) -> Refinement:
+    return Refinement(hint=hint, at_least=at_least)
+
+
+_POSITIVE_NAMES = (
+    "in_channels out_channels in_features out_features in1_features in2_features num_features num_channels "
+    "num_groups num_heads nhead d_model embed_dim kdim vdim input_size hidden_size num_layers embedding_dim "
+    "num_embeddings dim_feedforward kernel_size stride dilation groups normalized_shape upscale_factor "
+    "downscale_factor num_parameters output_size step_size T_max T_0 T_mult total_steps step_size_up step_size_down "
+    "history_size max_iter ns_steps num_classes"
+)
+_NOT_NEGATIVE_NAMES = (
+    "output_padding proj_size weight_decay lr_decay lr eps momentum dampening total_iters patience cooldown "
+    "warmup_steps eta_min"
+)
+
+REFINEMENTS: Mapping[str, Refinement] = {
+    **dict.fromkeys(_POSITIVE_NAMES.split(), _POSITIVE),
+    **dict.fromkeys(_NOT_NEGATIVE_NAMES.split(), _NOT_NEGATIVE),
+    "p": _PROBABILITY,
+    "dropout": _PROBABILITY,
+    "label_smoothing": _FRACTION,
+    "reduction": _one_of("mean", "sum"),
+    "activation": _one_of("relu", "gelu"),
+    "approximate": _one_of("none", "tanh"),
+    "nonlinearity": _one_of("tanh", "relu"),
+    # Their p is a norm's degree, not a probability.
+    "PairwiseDistance.p": Refinement(above=0),
+    "TripletMarginLoss.p": Refinement(above=0),
+    "MultiMarginLoss.p": Refinement(hint=Literal[1, 2]),
+    "Conv1d.padding": _hint(_WORDS | int | tuple[int], at_least=0),
+    "Conv2d.padding": _hint(_WORDS | int | tuple[int, int], at_least=0),
+    "Conv3d.padding": _hint(_WORDS | int | tuple[int, int, int], at_least=0),
+    "EmbeddingBag.mode": _one_of("sum", "mean", "max"),
+    "Upsample.mode": _one_of("nearest", "linear", "bilinear", "bicubic", "trilinear", "nearest-exact"),
+    **{f"ConvTranspose{n}d.padding_mode": Refinement(hint=Literal["zeros"]) for n in (1, 2, 3)},
+    "MultiheadAttention.embed_dim": _hint(int, at_least=1),
+    "MultiheadAttention.num_heads": _hint(int, at_least=1),
+    "MultiheadAttention.kdim": _hint(int | None, at_least=1),
+    "MultiheadAttention.vdim": _hint(int | None, at_least=1),
+    "LBFGS.line_search_fn": Refinement(hint=Literal["strong_wolfe"] | None),
+    "Muon.adjust_lr_fn": Refinement(hint=Literal["original", "match_rms_adamw"] | None),
+    "CyclicLR.base_lr": _hint(float | list[float], at_least=0),
+    "CyclicLR.max_lr": _hint(float | list[float], at_least=0),
+    "CyclicLR.mode": _one_of("triangular", "triangular2", "exp_range"),
+    "CyclicLR.scale_mode": _one_of("cycle", "iterations"),
+    "CyclicLR.step_size_down": _hint(int | None, at_least=1),
+    "MultiStepLR.milestones": _hint(list[int], at_least=1),
+    # The trainer knows how long a run is.
+    "CosineAnnealingLR.T_max": Refinement(hint=int | None, at_least=1, default=None),
+}
+
+
+def refine(part: str, setting: str) -> Refinement:
+    """The row for a part's setting, or an empty one."""
+    return REFINEMENTS.get(f"{part}.{setting}") or REFINEMENTS.get(setting) or Refinement()

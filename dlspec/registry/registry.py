@@ -1,0 +1,73 @@
+"""A registry: names to parts, their schemas derived when they are first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from dlspec.errors import near, suggest
+from dlspec.registry.schema import Schema
+from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.parts import Part
+
+
+class Registry:
+    """The parts of one kind. `foreign` maps other frameworks' names to ours, for the error alone."""
+
+    def __init__(
+        self,
+        kind: str,
+        classes: Iterable[type],
+        derive: Callable[[type], Schema],
+        *,
+        not_yet: Mapping[str, str] | None = None,
+        foreign: Mapping[str, str] | None = None,
+    ) -> None:
+        self.kind = kind
+        self._classes: dict[str, type] = {each.__name__: each for each in classes}
+        self._derive = derive
+        self._schemas: dict[str, Schema] = {}
+        self._not_yet = not_yet or {}
+        self._foreign = foreign or {}
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._classes)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._classes
+
+    def __getitem__(self, name: str) -> Schema:
+        if name not in self._schemas:
+            self._schemas[name] = self._derive(self._classes[name])
+        return self._schemas[name]
+
+    def register(self, cls: type, name: str = "") -> type:
+        """Adds a class under its name; one that is taken is refused, both classes named."""
+        name = name or cls.__name__
+        if name in self._classes and self._classes[name] is not cls:
+            taken = self._classes[name]
+            mine, theirs = f"{cls.__module__}.{cls.__qualname__}", f"{taken.__module__}.{taken.__qualname__}"
+            raise ValueError(f"two {self.kind}s are named '{name}': {theirs} and {mine}; give one another name")
+        self._classes[name] = cls
+        return cls
+
+    def find(self, part: Part, mistakes: Mistakes, *, also: Iterable[str] = ()) -> Schema | None:
+        """The part's schema; an unknown name is a mistake, with the nearest one. `also` are choices beside ours."""
+        if part.type in self:
+            return self[part.type]
+        if part.type in self._not_yet:
+            mistakes.add(part.path, f"{part.type} is not there yet", self._not_yet[part.type])
+            return None
+        mistakes.add(part.path, f"no {self.kind} '{part.type}'", self._suggestion(part.type, also))
+        return None
+
+    def _suggestion(self, name: str, also: Iterable[str]) -> str:
+        if name in self._foreign:
+            return f"in PyTorch: {self._foreign[name]}"
+        exact = near(name, self)
+        return f"did you mean '{exact}'?" if exact else suggest(name, {*self, *also})
+
+    def read(self, part: Part, mistakes: Mistakes) -> tuple[Schema, dict[str, Any]] | None:
+        """The schema and the settings as written, checked; None where the name is unknown."""
+        schema = self.find(part, mistakes)
+        return None if schema is None else (schema, schema.read(part, mistakes))

@@ -1,0 +1,197 @@
+"""A run's folder on disk: made, written so that no reader ever sees half a file, and read back.
+
+A report reads run folders without torch, so this file imports it nowhere but inside `environment`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import platform
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+LONGEST_NAME = 80
+RESULT = "result.json"
+LOG = "log.txt"
+PACKAGES = ("dlspec", "torch", "torchmetrics", "numpy", "hydra-core", "omegaconf", "pydantic", "safetensors")
+
+
+def safe_name(name: str) -> str:
+    """`name` as one path component: no separators, no leading dot or dash, at most 80 characters, never empty."""
+    safe = re.sub(r"[^\w.+=,-]+", "_", name, flags=re.ASCII).strip("_").lstrip(".-")
+    return safe[:LONGEST_NAME].rstrip("._") or "unnamed"
+
+
+def create_run_folder(root: Path, name: str) -> Path:
+    """A new empty folder under `root`: `name` made safe, with `_2`, `_3`, ... behind it where that is taken."""
+    root.mkdir(parents=True, exist_ok=True)
+    stem, count = safe_name(name), 1
+    while True:
+        folder = root / (stem if count == 1 else f"{stem}_{count}")
+        try:
+            folder.mkdir()  # making it is the test: of two jobs that start together, only one gets the name
+        except FileExistsError:
+            count += 1
+        else:
+            return folder
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Puts `content` at `path` whole or not at all: a temporary name in the same folder, synced, then renamed."""
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(descriptor)
+        Path(temporary).chmod(_file_mode())  # mkstemp's own mode hides the file from everybody else
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str) -> None:
+    write_bytes(path, text.encode())
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as JSON; what JSON has no word for (nan, infinities) becomes null."""
+    write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_yaml(path: Path, value: Any) -> None:
+    import yaml
+
+    write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+
+
+def finite(value: Any) -> Any:
+    """`value` with every nan and infinity in it, however deep, replaced by None: the rest of JSON's world."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return value
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """What the run's result.json holds; None where there is none or it is not JSON (a run that was killed)."""
+    try:
+        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return result if isinstance(result, dict) else None
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a .jsonl file in order; without a last line that a kill cut off; none where there is no file."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
+    objects = []
+    for line in lines:
+        try:
+            objects.append(json.loads(line))
+        except ValueError:
+            break
+    return objects
+
+
+def log_to(folder: Path) -> logging.Handler:
+    """A handler that adds what dlspec's logger says to the run's log.txt; remove and close it when the run is over."""
+    handler = logging.FileHandler(folder / LOG, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger("dlspec").addHandler(handler)
+    return handler
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on beside its spec: versions, machine, threads, and the git commit of the work directory.
+
+    Never fails: what can't be found out is None.
+    """
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "git": git_commit(Path.cwd()),
+        "command": sys.argv,
+        **_torch_facts(),
+    }
+
+
+def git_commit(folder: Path) -> dict[str, Any] | None:
+    """The commit that `folder` is at and whether tracked files were changed since; None outside a git repository."""
+    commit = _git(folder, "rev-parse", "HEAD")
+    if not commit:
+        return None
+    return {"commit": commit, "changed": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
+
+
+def _git(folder: Path, *words: str) -> str:
+    try:
+        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _torch_facts() -> dict[str, Any]:
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return {
+        "threads": torch.get_num_threads(),
+        "devices": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] if cuda else [],
+        "cuda": torch.version.cuda if cuda else None,
+    }
+
+
+def _processor() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _file_mode() -> int:
+    mask = os.umask(0)  # there is no way to read it without setting it
+    os.umask(mask)
+    return 0o666 & ~mask
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename survive a power cut, where the system can sync a folder at all (Windows can't)."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,255 @@
+"""`$name` and `$(4 * width)`: formulas over params, parsed and walked, never given to `eval`.
+
+Only numbers, strings, lists and the operations listed here exist in them; what could grow without end (powers,
+repeated lists, long text) has a limit.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+MAX_LENGTH = 500
+MAX_DEPTH = 50
+MAX_SIZE = 100_000
+MAX_EXPONENT = 1_000
+MAX_NUMBER = 10**18
+
+_CONSTANTS: Mapping[str, Any] = {"null": None, "true": True, "false": False}
+_NAME = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)$")
+_INSIDE = re.compile(r"(?<!\$)\$([A-Za-z_(])")
+
+
+class ExpressionError(ValueError):
+    """A formula that can't be read or computed; the text says which and why."""
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A fact that only the opened data know. It passes the checks of form; those that need its value wait."""
+
+    key: str
+
+    def __str__(self) -> str:
+        return f"${{{self.key}}}"
+
+
+def make_divisible(value: float, divisor: int = 8) -> int:
+    """`value` rounded to a multiple of `divisor`, never down by more than a tenth (MobileNet, arXiv:1801.04381)."""
+    rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
+    return rounded + divisor if rounded < 0.9 * value else rounded
+
+
+FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    "min": min,
+    "max": max,
+    "round": round,
+    "int": int,
+    "len": len,
+    "sum": sum,
+    "make_divisible": make_divisible,
+}
+
+_BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
+_COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.In: lambda item, items: item in items,
+    ast.NotIn: lambda item, items: item not in items,
+}
+_UNARY: Mapping[type[ast.unaryop], Callable[[Any], Any]] = {
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Not: operator.not_,
+}
+
+
+def formula_of(value: Any) -> str | None:
+    """The formula that a value is: 'width' for '$width', '4 * width' for '$(4 * width)', None for anything else."""
+    if not isinstance(value, str) or not value.startswith("$") or value.startswith("$$"):
+        return None
+    if found := _NAME.match(value):
+        return found[1]
+    return value[2:-1].strip() if value.startswith("$(") and value.endswith(")") else None
+
+
+def is_partial(value: Any) -> bool:
+    """Whether text contains a formula without being one, which only names and references may."""
+    return isinstance(value, str) and formula_of(value) is None and _INSIDE.search(value) is not None
+
+
+def unescape(value: Any) -> Any:
+    """`$$` is a literal dollar."""
+    return value.replace("$$", "$") if isinstance(value, str) else value
+
+
+def parse(text: str) -> ast.expr:
+    """The formula's tree; raises `ExpressionError` for what the language does not have."""
+    if len(text) > MAX_LENGTH:
+        raise ExpressionError(f"a formula of {len(text)} characters; {MAX_LENGTH} are allowed")
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise ExpressionError(f"'{text}' is no formula") from None
+    _check(tree, 0)
+    return tree
+
+
+_LEAVES = (ast.Name, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context)
+_NODES = (ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.List, ast.Tuple, ast.Subscript, ast.Slice)
+
+
+def _check(node: ast.AST, depth: int) -> None:
+    if depth > MAX_DEPTH:
+        raise ExpressionError(f"a formula nested more than {MAX_DEPTH} deep")
+    if isinstance(node, ast.Constant) and not isinstance(node.value, int | float | str | bool | None):
+        raise ExpressionError(f"'{ast.unparse(node)}' can't stand in a formula")
+    if isinstance(node, ast.Call):
+        _check_call(node)
+    elif not isinstance(node, (ast.Constant, *_LEAVES, *_NODES)):
+        raise ExpressionError(f"'{ast.unparse(node)}' can't stand in a formula")
+    for child in ast.iter_child_nodes(node):
+        _check(child, depth + 1)
+
+
+def _check_call(node: ast.Call) -> None:
+    if not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS:
+        raise ExpressionError(f"no function '{ast.unparse(node.func)}'; there is: {', '.join(FUNCTIONS)}")
+    if node.keywords:
+        raise ExpressionError(f"'{ast.unparse(node)}': arguments by name can't stand in a formula")
+
+
+def names_in(text: str) -> set[str]:
+    """The params that a formula reads."""
+    return {node.id for node in ast.walk(parse(text)) if isinstance(node, ast.Name)} - {*FUNCTIONS, *_CONSTANTS}
+
+
+def evaluate(text: str, scope: Mapping[str, Any]) -> Any:
+    """The formula's value, `Unknown` where it needs one that is; raises `ExpressionError`."""
+    try:
+        return _value(parse(text), scope)
+    except _NeedsUnknown as needed:
+        return needed.unknown
+    except (TypeError, ZeroDivisionError, IndexError, ValueError, OverflowError) as error:
+        if isinstance(error, ExpressionError):
+            raise
+        raise ExpressionError(f"'{text}': {error}") from None
+
+
+class _NeedsUnknown(Exception):
+    def __init__(self, unknown: Unknown) -> None:
+        self.unknown = unknown
+
+
+def _value(node: ast.expr | None, scope: Mapping[str, Any]) -> Any:
+    match node:
+        case None:
+            return None
+        case ast.Constant(value=value):
+            return value
+        case ast.Name(id=name):
+            return _lookup(name, scope)
+        case ast.List(elts=items) | ast.Tuple(elts=items):
+            return [_value(item, scope) for item in items]
+        case ast.UnaryOp(op=sign, operand=operand):
+            return _UNARY[type(sign)](_value(operand, scope))
+        case ast.BinOp(left=left, op=sign, right=right):
+            return _binary(type(sign), _value(left, scope), _value(right, scope))
+        case ast.BoolOp(op=sign, values=parts):
+            return _boolean(isinstance(sign, ast.And), parts, scope)
+        case ast.Compare():
+            return _compare(node, scope)
+        case ast.IfExp(test=test, body=body, orelse=otherwise):
+            return _value(body if _value(test, scope) else otherwise, scope)
+        case ast.Subscript(value=value, slice=index):
+            return _item(_value(value, scope), index, scope)
+        case ast.Call(func=ast.Name(id=name), args=arguments):
+            return _limited(FUNCTIONS[name](*[_value(each, scope) for each in arguments]))
+    raise ExpressionError(f"'{ast.unparse(node)}' can't stand in a formula")
+
+
+def _lookup(name: str, scope: Mapping[str, Any]) -> Any:
+    if name in _CONSTANTS:
+        return _CONSTANTS[name]
+    if name not in scope:
+        raise ExpressionError(f"no param '{name}'")
+    value = scope[name]
+    if isinstance(value, Unknown):
+        raise _NeedsUnknown(value)
+    return value
+
+
+def _binary(sign: type[ast.operator], left: Any, right: Any) -> Any:
+    if sign not in _BINARY:
+        raise ExpressionError(f"no operator {sign.__name__} in a formula")
+    if sign is ast.Pow and (abs(right) > MAX_EXPONENT or abs(left) > MAX_NUMBER):
+        raise ExpressionError(f"a power beyond {MAX_EXPONENT}")
+    if sign is ast.Mod and isinstance(left, str):
+        raise ExpressionError("text has no '%' in a formula")
+    if sign is ast.Mult and max(_length(left) * _times(right), _length(right) * _times(left)) > MAX_SIZE:
+        raise ExpressionError(f"a list or text of more than {MAX_SIZE:,} items")
+    return _limited(_BINARY[sign](left, right))
+
+
+def _length(value: Any) -> int:
+    return len(value) if isinstance(value, str | list) else 0
+
+
+def _times(value: Any) -> int:
+    return max(value, 0) if isinstance(value, int) else 0
+
+
+def _limited(value: Any) -> Any:
+    if isinstance(value, complex) or (isinstance(value, float) and not math.isfinite(value)):
+        raise ExpressionError("the result is no finite number")
+    if isinstance(value, int) and abs(value) > MAX_NUMBER:
+        raise ExpressionError(f"a number beyond {MAX_NUMBER:.0e}")
+    if _length(value) > MAX_SIZE:
+        raise ExpressionError(f"a list or text of more than {MAX_SIZE:,} items")
+    return value
+
+
+def _boolean(is_and: bool, parts: list[ast.expr], scope: Mapping[str, Any]) -> Any:
+    result: Any = is_and
+    for part in parts:
+        result = _value(part, scope)
+        if bool(result) != is_and:
+            return result
+    return result
+
+
+def _compare(node: ast.Compare, scope: Mapping[str, Any]) -> bool:
+    left = _value(node.left, scope)
+    for sign, part in zip(node.ops, node.comparators, strict=True):
+        if type(sign) not in _COMPARE:
+            raise ExpressionError("write '== null' instead of 'is'")
+        right = _value(part, scope)
+        if not _COMPARE[type(sign)](left, right):
+            return False
+        left = right
+    return True
+
+
+def _item(value: Any, index: ast.expr, scope: Mapping[str, Any]) -> Any:
+    if not isinstance(value, list | str):
+        raise ExpressionError(f"'{value}' has no items")
+    if isinstance(index, ast.Slice):
+        return value[slice(*(_value(part, scope) for part in (index.lower, index.upper, index.step)))]
+    return value[_value(index, scope)]

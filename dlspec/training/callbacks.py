@@ -1,0 +1,44 @@
+"""What can be done at the moments of a run: a callback is some of eight empty methods."""
+
+from __future__ import annotations
+
+from dlspec.training.state import State
+
+
+class Callback:
+    """Override what is needed. Every method is given the run's state.
+
+    `on_step_end` is called after each batch of every phase and only where it is overridden; it has microseconds.
+    """
+
+    def on_train_start(self, state: State) -> None: ...
+
+    def on_epoch_start(self, state: State) -> None: ...
+
+    def on_step_end(self, state: State) -> None: ...
+
+    def on_epoch_end(self, state: State) -> None:
+        """The epoch was validated: `state.results` are its results, `state.monitor.is_best` says if it is the best."""
+
+    def on_train_end(self, state: State) -> None:
+        """The training came to its end; not called where it failed or was interrupted."""
+
+    def on_test_start(self, state: State) -> None: ...
+
+    def on_test_end(self, state: State) -> None:
+        """`state.test_results` are the test's."""
+
+    def close(self, state: State) -> None:
+        """Always called when training or a test is over, however it ended; by then `state.status` says how."""
+
+
+class EarlyStopping(Callback):
+    """Stops after `patience` epochs without a better one."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience = patience
+
+    def on_epoch_end(self, state: State) -> None:
+        monitor = state.monitor
+        if state.epoch - monitor.epoch >= self.patience:
+            state.stop(f"no better {monitor.name} for {self.patience} epochs; the best was epoch {monitor.epoch}")

@@ -1,0 +1,122 @@
+"""What a run leaves on disk as it goes: a line of results per epoch, their times, TensorBoard's events, the outcome.
+
+No file is held open between epochs, so there is nothing to lose or to clean up. A folder that vanishes or can't be
+written to is told once and does not end the run.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from dlspec.run_folder import RESULT, finite, write_json
+from dlspec.training.callbacks import Callback
+from dlspec.training.state import State, outcome
+
+log = logging.getLogger("dlspec")
+
+METRICS = "metrics.jsonl"
+TIMING = "timing.jsonl"
+
+
+class _File(Callback):
+    """A file that is added to; the first failure is told, later ones are not."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._warned = False
+
+    def _add(self, content: bytes) -> None:
+        try:
+            with self.path.open("ab") as file:
+                file.write(content)
+        except OSError as error:
+            self._warn(error)
+
+    def _warn(self, error: OSError) -> None:
+        if not self._warned:
+            log.warning("can't write %s: %s", self.path, error.strerror or error)
+        self._warned = True
+
+
+class MetricsFile(_File):
+    """`metrics.jsonl`: an epoch's results in a line. No times are in it, so equal runs leave equal bytes."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / METRICS)
+
+    def on_epoch_end(self, state: State) -> None:
+        self._add(json_line({"epoch": state.epoch, "step": state.step, **state.results}))
+
+
+class TimingFile(_File):
+    """`timing.jsonl`: an epoch's seconds, and training's samples a second, in a line."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / TIMING)
+
+    def on_epoch_end(self, state: State) -> None:
+        self._add(json_line(state.timing[-1]))
+
+
+class ResultFile(_File):
+    """`result.json`: what the run came to, written whenever training or a test ends, however it ended."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder / RESULT)
+
+    def close(self, state: State) -> None:
+        try:
+            write_json(self.path, outcome(state).as_dict())
+        except OSError as error:
+            self._warn(error)
+
+
+class TensorBoard(_File):
+    """Every result as a scalar over steps, in an event file that TensorBoard reads.
+
+    Written with TensorBoard's own records straight to a file: its writer class would start a thread and, where
+    TensorFlow is installed, import it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.dlspec"
+        super().__init__(folder / name)
+
+    def on_train_start(self, state: State) -> None:  # noqa: ARG002
+        self._add(_event(file_version="brain.Event:2"))
+
+    def on_epoch_end(self, state: State) -> None:
+        self._add(_scalars(state.results, state.step))
+
+    def on_test_end(self, state: State) -> None:
+        self._add(_scalars(state.test_results, state.step))
+
+
+def json_line(values: Mapping[str, Any]) -> bytes:
+    """One line of JSON, its keys in their order, nan and infinities as null."""
+    return json.dumps(finite(values), ensure_ascii=False).encode() + b"\n"
+
+
+def _scalars(results: Mapping[str, float], step: int) -> bytes:
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    values = [Summary.Value(tag=name, simple_value=value) for name, value in results.items()]
+    return _event(step=step, summary=Summary(value=values))
+
+
+def _event(**fields: Any) -> bytes:
+    from io import BytesIO
+
+    from tensorboard.compat.proto.event_pb2 import Event
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    record = BytesIO()
+    RecordWriter(record).write(Event(wall_time=time.time(), **fields).SerializeToString())
+    return record.getvalue()

@@ -1,0 +1,173 @@
+"""What a person sees while a network trains: a bar on a terminal, plain lines elsewhere, a line for each epoch in both.
+
+Drawing takes a terminal's time and the training thread's, so it is done by the clock, never by the step, and never
+takes more than half a hundredth of the time.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from typing import Literal
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from dlspec.training.callbacks import Callback
+from dlspec.training.state import State
+
+SECONDS_BETWEEN_BARS = 0.1
+SECONDS_BETWEEN_READS = 1.0
+SECONDS_BETWEEN_LINES = 10.0
+MOST_SHARE = 0.005
+BAR_WIDTH = 24
+
+Clock = Literal["bar", "lines"]
+
+
+class Progress(Callback):
+    """Shows the run on `console`: `bar` redraws one line, `lines` adds one every ten seconds of a long epoch.
+
+    `auto` is the bar on a terminal and lines elsewhere. Colours are rich's to decide: it honours NO_COLOR.
+    """
+
+    def __init__(self, mode: Literal["auto", "bar", "lines"] = "auto", console: Console | None = None) -> None:
+        self.console = console or Console(soft_wrap=True, highlight=False)
+        self.mode: Clock = ("bar" if self.console.is_terminal else "lines") if mode == "auto" else mode
+        self._live: Live | None = None
+        self._started = self._due = 0.0
+        self._loss, self._loss_due = math.nan, 0.0
+
+    def on_train_start(self, state: State) -> None:
+        self._started = time.perf_counter()
+        self._open(state)
+
+    def on_epoch_start(self, state: State) -> None:  # noqa: ARG002
+        self._loss, self._loss_due = math.nan, 0.0
+
+    def on_step_end(self, state: State) -> None:
+        now = time.perf_counter()
+        if now >= self._due:
+            self._draw(state, now)
+
+    def on_epoch_end(self, state: State) -> None:
+        self._print(epoch_line(state))
+        self._wait(time.perf_counter())
+
+    def on_train_end(self, state: State) -> None:
+        self._close_bar()
+        if state.stop_reason:
+            self._print(Text(f"stopped: {state.stop_reason}"))
+
+    def on_test_start(self, state: State) -> None:
+        self._open(state)
+
+    def on_test_end(self, state: State) -> None:
+        self._close_bar()
+        self._print(Text.assemble(("test", "bold"), "  ", _numbers(state.test_results)))
+
+    def close(self, state: State) -> None:  # noqa: ARG002
+        self._close_bar()
+
+    def _open(self, state: State) -> None:  # noqa: ARG002
+        self._wait(time.perf_counter())
+        if self.mode == "bar":
+            self._live = Live(console=self.console, auto_refresh=False, transient=True)
+            self._live.start()
+
+    def _close_bar(self) -> None:
+        if self._live is not None:
+            self._live.stop()
+        self._live = None
+
+    def _draw(self, state: State, now: float) -> None:
+        self._read_loss(state, now)
+        if self._live is not None:
+            self._live.update(self._bar(state, now), refresh=True)
+        else:
+            self._print(self._status(state, now))
+        self._wait(now, taken=time.perf_counter() - now)
+
+    def _wait(self, now: float, taken: float = 0.0) -> None:
+        pause = SECONDS_BETWEEN_BARS if self.mode == "bar" else SECONDS_BETWEEN_LINES
+        self._due = now + max(pause, taken / MOST_SHARE)
+
+    def _read_loss(self, state: State, now: float) -> None:
+        """On a GPU reading the loss waits for every step that was queued, so it is done once a second at most."""
+        if state.device.type == "cpu" or now >= self._loss_due:
+            self._loss, self._loss_due = state.running_loss(), now + SECONDS_BETWEEN_READS
+
+    def _bar(self, state: State, now: float) -> Text:
+        last = {name: value for name, value in state.results.items() if name.startswith("val/")}
+        line = Text.assemble(_bar(state, self.console), " ", self._status(state, now), "  ", _numbers(last, "dim"))
+        line.truncate(self.console.width - 1, overflow="ellipsis")
+        return line
+
+    def _status(self, state: State, now: float) -> Text:
+        """`epoch 3/10  train 400/1875  12.3k samples/s  loss 0.1234  1:20 left`."""
+        speed = state.samples / max(now - state.phase_started, 1e-9)
+        words = [f"{state.phase} {state.batch}/{state.batches}", f"{shortened(speed)} samples/s"]
+        if state.phase != "test":
+            words.insert(0, epoch_of(state))
+        if not math.isnan(self._loss):
+            words.append(f"loss {number(self._loss)}")
+        left = self._seconds_left(state, now)
+        return Text("  ".join([*words, *([f"{clock(left)} left"] if left is not None else [])]))
+
+    def _seconds_left(self, state: State, now: float) -> float | None:
+        """For the whole training, by what its steps took so far; None before there is something to go by."""
+        if not state.step or state.phase == "test":
+            return None
+        return (now - self._started) * max(state.planned_steps - state.step, 0) / state.step
+
+    def _print(self, line: Text) -> None:
+        self.console.print(line, soft_wrap=True, highlight=False)
+
+
+def epoch_line(state: State) -> Text:
+    """What stays on the screen of a finished epoch; a star marks the best so far."""
+    timing = state.timing[-1]
+    results = {name: value for name, value in state.results.items() if name != "lr"}
+    speed = f"{clock(timing['seconds'])}  {shortened(timing['samples_per_second'])} samples/s"
+    star = ("  *", "bold green") if state.monitor.is_best else ""
+    return Text.assemble((epoch_of(state), "bold"), "  ", (speed, "dim"), "  ", _numbers(results), star)
+
+
+def epoch_of(state: State) -> str:
+    return f"epoch {state.epoch:>{len(str(state.epochs))}}/{state.epochs}"
+
+
+def clock(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `1:05`, `2:01:05`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def shortened(value: float) -> str:
+    """Three digits and a letter: `950`, `12.3k`, `1.20M`."""
+    for letter in ("", "k", "M"):
+        if value < 999.5:
+            return f"{value:.0f}" if not letter else f"{value:.3g}{letter}"
+        value /= 1000
+    return f"{value:.3g}G"
+
+
+def number(value: float) -> str:
+    """Four decimals, or four digits where those would show nothing or too much."""
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"
+
+
+def _numbers(results: Mapping[str, float], style: str = "") -> Text:
+    pairs = (Text.assemble((f"{name} ", "dim"), (number(value), style or "cyan")) for name, value in results.items())
+    return Text("  ").join(pairs)
+
+
+def _bar(state: State, console: Console) -> Text:
+    filled = BAR_WIDTH * state.batch // max(state.batches, 1)
+    full, empty = ("━", "─") if console.encoding.startswith("utf") else ("#", "-")
+    return Text.assemble((full * filled, "green"), (empty * (BAR_WIDTH - filled), "dim"))

@@ -1,0 +1,41 @@
+"""The callbacks of an ordinary run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dlspec.spec.trainer import TrainerSpec
+from dlspec.training.callbacks import Callback, EarlyStopping
+from dlspec.training.checkpoints import BestCheckpoint, LastCheckpoint
+from dlspec.training.curves import Curves
+from dlspec.training.logs import MetricsFile, ResultFile, TensorBoard, TimingFile
+
+CHECKPOINTS = "checkpoints"
+
+
+def standard_callbacks(
+    settings: TrainerSpec, folder: Path | None = None, metadata: Mapping[str, str] | None = None
+) -> list[Callback]:
+    """What `settings` ask for: progress, and with a run folder its files. `metadata` is put into the checkpoints.
+
+    Without a folder nothing is written.
+    """
+    callbacks: list[Callback] = []
+    if settings.patience is not None:
+        callbacks.append(EarlyStopping(settings.patience))
+    if settings.progress != "none":
+        from dlspec.training.progress import Progress
+
+        callbacks.append(Progress(settings.progress))
+    return callbacks if folder is None else [*callbacks, *_files(settings, folder, metadata)]
+
+
+def _files(settings: TrainerSpec, folder: Path, metadata: Mapping[str, str] | None) -> list[Callback]:
+    callbacks: list[Callback] = [MetricsFile(folder), TimingFile(folder)]
+    if settings.checkpoints:
+        checkpoints = folder / CHECKPOINTS
+        callbacks += [BestCheckpoint(checkpoints, metadata), LastCheckpoint(checkpoints, metadata)]
+    if settings.tensorboard:
+        callbacks.append(TensorBoard(folder))
+    return [*callbacks, Curves(folder), ResultFile(folder)]

@@ -1,0 +1,109 @@
+"""How far a run has come, and what it came to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from dlspec.training.monitor import Monitor
+
+Phase = Literal["train", "val", "test"]
+Status = Literal["running", "finished", "failed", "interrupted"]
+
+
+class TrainingFailed(RuntimeError):
+    """The training itself failed, though nothing was wrong with the spec; the text is one line for the user."""
+
+
+@dataclass
+class State:
+    """All that callbacks see of a run: what is trained, where it stands, what came out so far.
+
+    `epoch` counts from 1 and is 0 before the first; `step` counts optimizer steps over the whole run, `batch` the
+    batches of the pass that runs, out of `batches`, and `samples` their samples; `phase_started` is when it began, on
+    `time.perf_counter`.
+    """
+
+    network: nn.Module
+    optimizer: Optimizer | None
+    device: torch.device
+    monitor: Monitor
+    epochs: int
+    epoch: int = 0
+    step: int = 0
+    phase: Phase = "train"
+    batch: int = 0
+    batches: int = 0
+    samples: int = 0
+    planned_steps: int = 0
+    phase_started: float = 0.0
+    results: dict[str, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
+    timing: list[dict[str, float]] = field(default_factory=list)
+    test_results: dict[str, float] = field(default_factory=dict)
+    status: Status = "running"
+    stop_reason: str = ""
+    error: str = ""
+    running_loss: Callable[[], float] = lambda: math.nan
+    # The mean loss of the last steps. Reading it waits for the device: not for every step.
+
+    @property
+    def lr(self) -> float | None:
+        """The first group's learning rate."""
+        return float(self.optimizer.param_groups[0]["lr"]) if self.optimizer else None
+
+    def stop(self, reason: str) -> None:
+        """Asks for the training to end after this epoch; `reason` is told to the user."""
+        self.stop_reason = self.stop_reason or reason
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to. `results` are the last epoch's, `best` the best epoch's, `test` the final test's."""
+
+    status: Status
+    epochs: int
+    steps: int
+    best_epoch: int
+    monitor: str
+    monitored: float
+    results: Mapping[str, float]
+    best: Mapping[str, float]
+    test: Mapping[str, float]
+    parameters: int
+    stop_reason: str
+    error: str
+    timing: Mapping[str, float]
+
+    def as_dict(self) -> dict[str, Any]:
+        """For result.json."""
+        return asdict(self)
+
+
+def outcome(state: State) -> Outcome:
+    """What the run came to so far; it can be asked at any moment."""
+    monitor = state.monitor
+    seconds = sum(row["seconds"] for row in state.timing)
+    trained = sum(row["train_seconds"] for row in state.timing)
+    samples = sum(row["samples"] for row in state.timing)
+    return Outcome(
+        status=state.status,
+        epochs=len(state.history),
+        steps=state.step,
+        best_epoch=monitor.epoch,
+        monitor=monitor.name,
+        monitored=monitor.value,
+        results=dict(state.results),
+        best=dict(state.history[monitor.epoch - 1]) if monitor.epoch else {},
+        test=dict(state.test_results),
+        parameters=sum(each.numel() for each in state.network.parameters()),
+        stop_reason=state.stop_reason,
+        error=state.error,
+        timing={"seconds": seconds, "samples_per_second": samples / trained if trained else 0.0},
+    )

@@ -1,0 +1,281 @@
+"""The training loop. It takes a network, a criterion, an optimizer and data, and nothing makes it wait within an epoch.
+
+Everything a step does is queued on the device; losses and outputs are read once an epoch or in large pieces
+(`scores`), batches are gathered from whole tensors (`batches`). Training, validation and test are one epoch function.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+
+from dlspec.data.dataset import Dataset, Split
+from dlspec.spec.trainer import TrainerSpec
+from dlspec.training.batches import Batch, Batches, chosen_batch_size
+from dlspec.training.callbacks import Callback, EarlyStopping
+from dlspec.training.checkpoints import BestWeights, KeepsBest
+from dlspec.training.criterion import Criterion, Metric
+from dlspec.training.devices import choose_device
+from dlspec.training.monitor import Monitor, choose_monitored
+from dlspec.training.schedule import Schedule
+from dlspec.training.scores import Scores
+from dlspec.training.state import Outcome, Phase, State, TrainingFailed, outcome
+from dlspec.training.steps import Clipping, Step, evaluation_step, training_step
+
+log = logging.getLogger("dlspec")
+
+
+class Trainer:
+    """Trains `network` on `data` as `settings` say.
+
+    `inputs` names the tensors of a split that `network.forward` takes, in order: `("text", "text_lengths")`. `metrics`,
+    or a function that makes them, are reported as `train/NAME`, `val/NAME` and `test/NAME`. `optimizer` is None for a
+    network without parameters. `trim=False` keeps batches of sequences at their full length. `seed` decides the order
+    of the samples and seeds PyTorch's generators when `fit` begins. Raises UserError where the device or the monitored
+    result does not exist, before anything is trained.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        criterion: Criterion,
+        optimizer: Optimizer | None,
+        data: Dataset,
+        settings: TrainerSpec,
+        *,
+        inputs: Sequence[str],
+        schedule: Schedule | None = None,
+        metrics: Callable[[], Mapping[str, Metric]] | Mapping[str, Metric] | None = None,
+        callbacks: Sequence[Callback] = (),
+        seed: int = 0,
+        trim: bool = True,
+    ) -> None:
+        self.device = choose_device(settings.device)
+        self.network = network.to(self.device)
+        self.criterion = criterion.to(self.device) if isinstance(criterion, nn.Module) else criterion
+        self.optimizer = optimizer
+        self.data = data
+        self.settings = settings
+        self.inputs = tuple(inputs)
+        self.schedule = schedule
+        self.callbacks = _completed(callbacks, settings)
+        self.seed = seed
+        self.trim = trim
+        self.metrics = {name: _moved(each, self.device) for name, each in _made(metrics).items()}
+        self.scores = Scores(self.criterion, self.metrics)
+        self.evaluation_step = evaluation_step(self.network, self.criterion)
+        self.state = self._new_state()
+
+    def run(self) -> Outcome:
+        """Trains, then tests unless `settings.test` is `none`."""
+        self.fit()
+        if self.settings.test != "none":
+            self.test()
+        return outcome(self.state)
+
+    def fit(self) -> Outcome:
+        """Trains until the last epoch, the last step or a callback's stop. Raises TrainingFailed on a loss of nan."""
+        state = self.state
+        with self._closing():
+            torch.manual_seed(self.seed)
+            train, validation = self._train_batches(), self._eval_batches(self.data.validation)
+            step = self._training_step()
+            state.planned_steps = min(self.settings.epochs * len(train), self.settings.max_steps or sys.maxsize)
+            self._call("on_train_start")
+            while self._goes_on(len(train)):
+                self._epoch(train, validation, step)
+            self._call("on_train_end")
+            state.status = "finished"
+        return outcome(state)
+
+    def test(self) -> dict[str, float]:
+        """The test split's results, by the best or the last weights; the network keeps those. Empty without a split."""
+        with self._closing():
+            if not len(self.data.test):
+                log.info("there is no test split: nothing was tested")
+                return {}
+            if self.settings.test == "best":
+                self._load_best()
+            self._call("on_test_start")
+            batches = self._eval_batches(self.data.test)
+            self.state.test_results = self._run("test", batches, batches.in_order(), self.evaluation_step)
+            self._call("on_test_end")
+        return self.state.test_results
+
+    def _epoch(self, train: Batches, validation: Batches, step: Step) -> None:
+        """One epoch: train, validate, judge, step the schedule, tell everyone."""
+        state, started = self.state, time.perf_counter()
+        state.epoch += 1
+        self._call("on_epoch_start")
+        lr = {} if state.lr is None else {"lr": state.lr}
+        order = train.shuffled(self.seed, state.epoch, stop=self._steps_left())
+        results = self._run("train", train, order, step)
+        state.timing.append(_timing(state, started))
+        results |= self._run("val", validation, validation.in_order(), self.evaluation_step)
+        state.timing[-1]["seconds"] = _seconds_since(started)
+        state.results = results | lr
+        state.history.append(state.results)
+        state.monitor.update(results[state.monitor.name], state.epoch)
+        if self.schedule:
+            self.schedule.after_epoch(results[state.monitor.name])
+        self._call("on_epoch_end")
+
+    def _run(self, phase: Phase, batches: Batches, order: Iterator[Batch], step: Step) -> dict[str, float]:
+        """One pass over a split: its mean loss and metrics as `phase/NAME`; empty for an empty split."""
+        state, scores, training = self.state, self.scores, phase == "train"
+        state.phase, state.batch, state.batches, state.samples = phase, 0, len(batches), 0
+        state.phase_started = time.perf_counter()
+        listeners = [each.on_step_end for each in self.callbacks if _listens(each)]
+        self.network.train(training)
+        scores.reset()
+        with torch.inference_mode(not training):
+            for inputs, target in order:
+                output, loss = step(inputs, target)  # only queues work: nothing here or below waits for the device
+                scores.add(output, loss, target)
+                state.batch += 1
+                state.samples += len(target)
+                for listener in listeners:
+                    listener(state)
+        results = {f"{phase}/{name}": value for name, value in scores.results().items()}
+        self._demand_finite(results.get(f"{phase}/loss", 0.0))
+        return results
+
+    # What a run is made of
+
+    def _new_state(self) -> State:
+        monitor = Monitor(choose_monitored(self.settings.monitor, self._result_names()), self.settings.mode)
+        return State(
+            network=self.network,
+            optimizer=self.optimizer,
+            device=self.device,
+            monitor=monitor,
+            epochs=self.settings.epochs,
+            running_loss=self.scores.running_loss,
+        )
+
+    def _result_names(self) -> list[str]:
+        """Every result that an epoch will give, known before the first."""
+        phases = ["train", "val"] if len(self.data.validation) else ["train"]
+        return [f"{phase}/{name}" for phase in phases for name in ("loss", *self.metrics)]
+
+    def _training_step(self) -> Step:
+        clipping = Clipping(self.settings.clip_grad_norm, self.settings.clip_grad_value)
+        return training_step(self.network, self.criterion, self.optimizer, clipping, self._after_update)
+
+    def _after_update(self) -> None:
+        self.state.step += 1
+        if self.schedule:
+            self.schedule.after_step()
+
+    def _train_batches(self) -> Batches:
+        # Batch normalisation has no variance of a single sample and raises: such a last batch joins the one before.
+        normalises = any(isinstance(each, _BatchNorm) for each in self.network.modules())
+        return self._batches(self.data.train, self.settings.batch_size, smallest=2 if normalises else 1)
+
+    def _eval_batches(self, split: Split) -> Batches:
+        chosen = chosen_batch_size(split, self.inputs, self.settings.batch_size, self.device)
+        return self._batches(split, self.settings.eval_batch_size or chosen)
+
+    def _batches(self, split: Split, batch_size: int, smallest: int = 1) -> Batches:
+        limit = self.settings.limit_batches
+        return Batches(split, self.inputs, batch_size, self.device, limit=limit, smallest=smallest, trim=self.trim)
+
+    def _steps_left(self) -> int | None:
+        return None if self.settings.max_steps is None else self.settings.max_steps - self.state.step
+
+    def _goes_on(self, batches: int) -> bool:
+        state, left = self.state, self._steps_left()
+        if not batches:
+            raise TrainingFailed(f"the training split of '{self.data.name}' is empty")
+        if left is not None and left <= 0:
+            state.stop(f"max_steps ({self.settings.max_steps}) is reached")
+        return state.epoch < state.epochs and not state.stop_reason
+
+    def _demand_finite(self, loss: float) -> None:
+        if math.isfinite(loss):
+            return
+        state, step = self.state, self.state.step
+        if state.phase == "train":
+            step += 1 + (self.scores.first_bad_step() or 0) - state.batch
+        raise TrainingFailed(
+            f"{state.phase}/loss became {loss} in epoch {state.epoch} at step {step}, learning rate {state.lr}; "
+            "a smaller learning rate or trainer.clip_grad_norm may help"
+        )
+
+    def _load_best(self) -> None:
+        if self.state.monitor.epoch == self.state.epoch:
+            return  # the weights of the last epoch are the best ones
+        keeper = next(each for each in self.callbacks if isinstance(each, KeepsBest))
+        weights = keeper.best_weights()
+        if weights is not None:
+            self.network.load_state_dict(weights)
+
+    def _call(self, name: str) -> None:
+        for callback in self.callbacks:
+            getattr(callback, name)(self.state)
+
+    def _close_callbacks(self) -> None:
+        """Closes every callback: one that fails at it is told and keeps no other from being closed."""
+        for callback in self.callbacks:
+            try:
+                callback.close(self.state)
+            except Exception as error:
+                log.warning("%s could not be closed: %s", type(callback).__name__, error)
+
+    @contextmanager
+    def _closing(self) -> Iterator[None]:
+        """However what is within it ends, the state says how and every callback is closed."""
+        try:
+            yield
+        except BaseException as error:
+            self.state.status = "failed" if isinstance(error, Exception) else "interrupted"
+            self.state.error = str(error) or type(error).__name__
+            raise
+        finally:
+            self._close_callbacks()
+
+
+def _completed(callbacks: Sequence[Callback], settings: TrainerSpec) -> list[Callback]:
+    """The callbacks, and those that the settings ask for where none of them does it already."""
+    completed = list(callbacks)
+    if settings.test == "best" and not any(isinstance(each, KeepsBest) for each in completed):
+        completed.insert(0, BestWeights())
+    if settings.patience is not None and not any(isinstance(each, EarlyStopping) for each in completed):
+        completed.insert(0, EarlyStopping(settings.patience))
+    return completed
+
+
+def _made(metrics: Callable[[], Mapping[str, Metric]] | Mapping[str, Metric] | None) -> Mapping[str, Metric]:
+    if metrics is None or isinstance(metrics, Mapping):
+        return metrics or {}
+    return metrics()
+
+
+def _moved(metric: Metric, device: torch.device) -> Metric:
+    metric.to(device)
+    return metric
+
+
+def _listens(callback: Callback) -> bool:
+    return type(callback).on_step_end is not Callback.on_step_end
+
+
+def _timing(state: State, started: float) -> dict[str, float]:
+    """An epoch's row of timing.jsonl. Reading the loss made the device finish, so the seconds are real."""
+    seconds = _seconds_since(started)
+    speed = round(state.samples / seconds, 2) if seconds else 0.0
+    row = {"epoch": state.epoch, "seconds": seconds, "train_seconds": seconds, "samples": state.samples}
+    return row | {"samples_per_second": speed}
+
+
+def _seconds_since(started: float) -> float:
+    return round(time.perf_counter() - started, 6)

@@ -1,0 +1,418 @@
+"""What is said when data can't be used: every message, word for word. FOLDER stands for the test's own folder."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from dlspec.data import SOURCES, DataSource, data_source, images, open_data
+from dlspec.data.arrays import from_arrays
+from dlspec.data.vocabulary import Vocabulary
+from dlspec.errors import DataError, UserError
+
+FOUR = (
+    "train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte"
+    " (each may end in .gz)"
+)
+
+
+def idx(values: np.ndarray) -> bytes:
+    header = struct.pack(f">{1 + values.ndim}I", 0x0800 + values.ndim, *values.shape)
+    return header + values.astype(np.uint8).tobytes()
+
+
+def write_mnist(folder: Path, count: int = 8) -> None:
+    for part in ("train", "t10k"):
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(idx(np.arange(count * 784).reshape(count, 28, 28) % 256))
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(idx(np.arange(count) % 2))
+
+
+def message(action: Callable[[], object], folder: Path) -> tuple[str, str]:
+    with pytest.raises(DataError) as caught:
+        action()
+    return caught.value.key, str(caught.value).replace(str(folder), "FOLDER")
+
+
+CSV = {
+    "no file": (None, {"path": None}, "path", "no file is named; write data.path=FILE.csv"),
+    "missing": (None, {}, "path", "no file 'FOLDER/in.csv'; write data.path=FILE.csv"),
+    "near": (
+        b"text,label\n",
+        {"path": "FOLDER/inn.csv"},
+        "path",
+        "no file 'FOLDER/inn.csv'; did you mean 'FOLDER/in.csv'?",
+    ),
+    "folder": (None, {"path": "FOLDER"}, "path", "'FOLDER' is no file; a CSV file is wanted"),
+    "empty": (b"", {}, "text", "'FOLDER/in.csv' has no column 'text'; it is empty"),
+    "no rows": (b"text,label\n", {}, "path", "'FOLDER/in.csv' has no rows below its header"),
+    "column": (
+        b"texts,label\na,b\n",
+        {},
+        "text",
+        "'FOLDER/in.csv' has no column 'text'; did you mean 'texts'?",
+    ),
+    "label column": (
+        b"text,kind\na,b\n",
+        {},
+        "label",
+        "'FOLDER/in.csv' has no column 'label'; there is: kind, text",
+    ),
+    "delimiter": (
+        b"text;label\na;b\n",
+        {},
+        "text",
+        "'FOLDER/in.csv' has no column 'text'; there is: text;label"
+        " (one column only: is ',' the delimiter? else data.delimiter=';')",
+    ),
+    "twice": (b"text,text,label\na,b,c\n", {}, "text", "'FOLDER/in.csv' has 2 columns 'text'; one is wanted"),
+    "few cells": (
+        b"text,label\na,b\n\nc\n",
+        {},
+        "path",
+        "FOLDER/in.csv:4: 1 cells where the header has 2; fill it in",
+    ),
+    "many cells": (
+        b"text,label\na,b,c\n",
+        {},
+        "path",
+        "FOLDER/in.csv:2: 3 cells where the header has 2; put quotes around a text that has the delimiter in it",
+    ),
+    "no label": (
+        b"text,label\na, \n",
+        {},
+        "label",
+        "FOLDER/in.csv:2: the label is missing; write one or take the row out",
+    ),
+    "one class": (b"text,label\na,x\nb,x\n", {}, "label", "every label is 'x'; at least two classes are wanted"),
+    "many classes": (
+        b"text,label\n" + b"".join(b"a,%d\n" % row for row in range(30)),
+        {},
+        "label",
+        "30 different labels in 30 rows: is this the column of the classes' names?",
+    ),
+    "encoding": (
+        b"text,label\na,b\ncaf\xe9,b\n",
+        {},
+        "encoding",
+        "FOLDER/in.csv:3: not in utf-8; write data.encoding=NAME: latin-1, cp1252 (Windows), utf-16",
+    ),
+    "long cell": (
+        b'text,label\na,b\n"' + b"a" * 200_000,
+        {},
+        "path",
+        "FOLDER/in.csv:3: field larger than field limit (131072); is a closing quote missing?",
+    ),
+    "memory": (
+        b"text,label\n" + (b"a " * 50_000 + b",x\n" + b"b,y\n") * 2,
+        {"max_length": 50_000},
+        "max_length",
+        "4 texts of up to 50,000 words take 0.0 GB; at most 0 GB are made: try data.max_length=31250",
+    ),
+    "stated": (
+        b"text,label\na,x\nb,y\n",
+        {"num_classes": 3},
+        "num_classes",
+        "stated as 3, but text_csv has 2",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CSV)
+def test_csv(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content, settings, key, text = CSV[case]
+    if case == "memory":
+        monkeypatch.setattr("dlspec.data.text.MOST_BYTES", 10**6)
+    if content is not None:
+        (tmp_path / "in.csv").write_bytes(content)
+    path = settings.get("path", "FOLDER/in.csv")
+    source = SOURCES["text_csv"](**settings | {"path": path and path.replace("FOLDER", str(tmp_path))})
+    assert message(lambda: open_data(source), tmp_path) == (key, text)
+
+
+def test_csv_over_a_gigabyte(tmp_path: Path) -> None:
+    with (tmp_path / "in.csv").open("wb") as file:
+        file.truncate(1_200_000_000)  # sparse: takes no room
+    source = SOURCES["text_csv"](path=str(tmp_path / "in.csv"))
+    text = "'FOLDER/in.csv' has 1.2 GB; text_csv reads at most 1 GB: take a part of it"
+    assert message(source.open, tmp_path) == ("path", text)
+
+
+IMAGES = "train-images-idx3-ubyte"
+LABELS = "train-labels-idx1-ubyte"
+TERABYTES = struct.pack(">4I", 0x0803, 2**31, 28, 28)
+IDX = {
+    "magic": (
+        IMAGES,
+        b"PK\x03\x04" + bytes(100),
+        "'FOLDER/train-images-idx3-ubyte' is no IDX file of images: starts with b'PK\\x03\\x04', not 0x00000803",
+    ),
+    "swapped": (
+        LABELS,
+        TERABYTES,
+        "'FOLDER/train-labels-idx1-ubyte' is no IDX file of labels:"
+        " starts with b'\\x00\\x00\\x08\\x03', not 0x00000801",
+    ),
+    "empty": (
+        IMAGES,
+        b"",
+        "'FOLDER/train-images-idx3-ubyte' is no IDX file of images: starts with b'', not 0x00000803",
+    ),
+    "cut off": (
+        IMAGES,
+        idx(np.zeros((8, 28, 28)))[:-1],
+        "'FOLDER/train-images-idx3-ubyte': its header promises 6,272 bytes, but only 6,271 follow",
+    ),
+    "too long": (
+        IMAGES,
+        idx(np.zeros((8, 28, 28))) + b"\0",
+        "'FOLDER/train-images-idx3-ubyte': its header promises 6,272 bytes, but more follow",
+    ),
+    "terabytes": (
+        IMAGES,
+        TERABYTES,
+        "'FOLDER/train-images-idx3-ubyte' promises 2,147,483,648 samples; 1 to 100,000 are wanted",
+    ),
+    "none": (
+        LABELS,
+        idx(np.zeros(0)),
+        "'FOLDER/train-labels-idx1-ubyte' promises 0 samples; 1 to 100,000 are wanted",
+    ),
+    "pixels": (
+        IMAGES,
+        idx(np.zeros((8, 32, 28))),
+        "'FOLDER/train-images-idx3-ubyte' has images of 32 by 28 pixels; 28 by 28 are wanted",
+    ),
+    "counts": (
+        LABELS,
+        idx(np.zeros(7)),
+        "'FOLDER': the train files hold 8 images and 7 labels; as many of each are wanted",
+    ),
+    "label": (
+        LABELS,
+        idx(np.array([0, 1, 2, 10, 4, 5, 6, 7])),
+        "'FOLDER': the train labels go up to 10; 0 to 9 are wanted",
+    ),
+    "broken gzip": (
+        LABELS,
+        gzip.compress(idx(np.zeros(8)), mtime=0)[:20],
+        "'FOLDER/train-labels-idx1-ubyte' can't be read:"
+        " Compressed file ended before the end-of-stream marker was reached",
+    ),
+    "no gzip": (
+        LABELS,
+        b"\x1f\x8b\x08" + bytes(7) + b"\xff" * 20,
+        "'FOLDER/train-labels-idx1-ubyte' can't be read: Error -3 while decompressing data: invalid block type",
+    ),
+    "bomb": (
+        LABELS,
+        gzip.compress(idx(np.zeros(8)) + bytes(10**7), mtime=0),
+        "'FOLDER/train-labels-idx1-ubyte': its header promises 8 bytes, but more follow",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", IDX)
+def test_mnist_file(case: str, tmp_path: Path) -> None:
+    name, content, text = IDX[case]
+    write_mnist(tmp_path)
+    (tmp_path / name).write_bytes(content)
+    source = SOURCES["mnist"](path=str(tmp_path))
+    assert message(source.open, tmp_path) == ("path", text)
+
+
+def test_mnist_folder(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    (tmp_path / LABELS).unlink()
+    incomplete = SOURCES["mnist"](path=str(tmp_path))
+    text = f"'FOLDER' lacks train-labels-idx1-ubyte; it must hold {FOUR}"
+    assert message(incomplete.open, tmp_path) == ("path", text)
+    missing = SOURCES["mnist"](path=str(tmp_path / "no"))
+    text = f"no folder 'FOLDER/no'; the folder with {FOUR} is wanted"
+    assert message(missing.open, tmp_path) == ("path", text)
+
+
+def test_mnist_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DLSPEC_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(images, "MIRROR", (tmp_path / "mirror").as_uri() + "/")
+    key, text = message(SOURCES["mnist"]().open, tmp_path)
+    url = "file://FOLDER/mirror/train-images-idx3-ubyte.gz"
+    reason = "<urlopen error [Errno 2] No such file or directory: 'FOLDER/mirror/train-images-idx3-ubyte.gz'>"
+    fix = f"put {FOUR} into 'FOLDER/cache/mnist', or name their folder: data.path=FOLDER"
+    assert (key, text) == ("path", f"MNIST could not be downloaded ({url}: {reason}); {fix}")
+    assert list((tmp_path / "cache" / "mnist").iterdir()) == []
+
+
+def test_random_too_large() -> None:
+    source = SOURCES["random"](shape=[3, 10_000, 10_000], size=1000)
+    text = "1,000 samples of 1,200,000,000 bytes are 1,200.0 GB; at most 4 GB are made: try data.size=3"
+    assert message(source.open, Path("FOLDER")) == ("size", text)
+    source = SOURCES["random"](shape=[100_000, 100_000])
+    text = (
+        "1,024 samples of 40,000,000,000 bytes are 40,960.0 GB; at most 4 GB are made:"
+        " try a smaller data.shape or data.length"
+    )
+    assert message(source.open, Path("FOLDER")) == ("size", text)
+
+
+STATED = [
+    ("digits", {"num_classes": 12}, "num_classes", "stated as 12, but digits has 10"),
+    ("digits", {"shape": [1, 28, 28]}, "shape", "stated as [1, 28, 28], but digits has [1, 8, 8]"),
+    ("digits", {"vocab_size": 100}, "vocab_size", "stated as 100, but digits has none"),
+    ("diabetes", {"num_classes": 2}, "num_classes", "stated as 2, but diabetes has none"),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "key", "text"), STATED)
+def test_stated_facts(name: str, settings: dict[str, Any], key: str, text: str) -> None:
+    assert message(lambda: open_data(SOURCES[name](**settings)), Path("FOLDER")) == (key, text)
+
+
+X = np.zeros((4, 3))
+Y = [0, 1, 0, 1]
+ARRAYS = [
+    ({"x": X, "targt": Y}, "target", "no target 'target' among the arrays; did you mean 'targt'?"),
+    ({}, "target", "no target 'target' among the arrays"),
+    ({"target": Y}, "", "only the target 'target' was given; an array to predict it from is needed"),
+    ({"a b": X, "target": Y}, "a b", "'a b' can't be a field's name: use letters, digits and _"),
+    ({"x": X, "target": Y[:3]}, "", "the arrays' numbers of rows disagree: x has 4, target has 3"),
+    ({"x": X[:0], "target": []}, "", "the arrays have no rows"),
+    ({"x": X[:, :0], "target": Y}, "x", "'x' has samples of shape [0], which hold nothing"),
+    ({"x": [[1.0], [1.0, 2.0]], "target": Y}, "x", "'x' is ragged: its rows must all have the same shape"),
+    ({"x": ["a", "b"], "target": Y}, "x", "'x' holds <U1; numbers are wanted"),
+    ({"x": 1.0, "target": Y}, "x", "'x' is a single number; a row for each sample is wanted"),
+    (
+        {"x": [[0.0], [float("nan")], [1e300], [0.0]], "target": Y},
+        "x",
+        "'x' has 2 values that are no finite float32, the first in row 1",
+    ),
+    (
+        {"x": np.zeros((4, 1, 1, 1, 1, 1)), "target": Y},
+        "x",
+        "'x' has shape [4, 1, 1, 1, 1, 1]; (N, C), (N, T, C) or (N, C, H, W) is wanted",
+    ),
+    (
+        {"x": np.zeros((4, 1, 8, 8), np.uint8), "target": Y},
+        "x",
+        "'x' holds integers of shape [4, 1, 8, 8]; tokens are (N, T)."
+        " Else make it floats (for images in bytes: x / 255)",
+    ),
+    (
+        {"x": np.full((4, 2), -1), "target": Y},
+        "x",
+        "'x' has the token -1; tokens count from 0. Else make it floats",
+    ),
+    (
+        {"x": X, "target": [[0], [1], [0], [1]]},
+        "target",
+        "'target' holds integers of shape [4, 1]; classes are (N,). Else make it floats for numbers",
+    ),
+    (
+        {"x": X, "target": [1, 2, 1, 3]},
+        "target",
+        "'target' has the classes 1, 2, 3; 0 to 2 are wanted:"
+        " np.unique(values, return_inverse=True)[1] numbers them so",
+    ),
+    ({"x": X, "target": [0, 0, 0, 0]}, "target", "'target' has one class only; there is nothing to learn"),
+]
+
+
+@pytest.mark.parametrize(("arrays", "key", "text"), ARRAYS)
+def test_arrays(arrays: dict[str, Any], key: str, text: str) -> None:
+    assert message(lambda: from_arrays(arrays), Path("FOLDER")) == (key, text)
+
+
+def test_arrays_with_wrong_shares() -> None:
+    text = "validation 0.5 and test 0.5: each must be at least 0 and together they must be below 1"
+    with pytest.raises(DataError) as caught:
+        from_arrays({"x": X, "target": Y}, validation=0.5, test=0.5)
+    assert (caught.value.key, str(caught.value)) == ("validation", text)
+
+
+SETTINGS = [
+    (
+        "digits",
+        {"validation": 0.6, "test": 0.5},
+        "Value error, validation 0.6 and test 0.5 leave nothing to train on: together they must be below 1",
+    ),
+    ("digits", {"validation": float("nan")}, "Input should be less than 1"),
+    ("digits", {"shuffle": True}, "Extra inputs are not permitted"),
+    ("mnist", {"test": 0.1}, "Extra inputs are not permitted"),
+    (
+        "text_csv",
+        {"delimiter": '"'},
+        "Value error, a quote or a line break can't stand between cells; ',', ';' and a tab can",
+    ),
+    (
+        "text_csv",
+        {"encoding": "utf-9"},
+        "Value error, no encoding 'utf-9'; there is: utf-8, latin-1, cp1252, utf-16, ...",
+    ),
+    (
+        "text_csv",
+        {"encoding": "hex"},
+        "Value error, no encoding 'hex'; there is: utf-8, latin-1, cp1252, utf-16, ...",
+    ),
+    (
+        "random",
+        {},
+        "Value error, says not what to make: data.shape=[3,32,32], or data.vocab_size=1000 data.length=50",
+    ),
+    (
+        "random",
+        {"shape": [3], "length": 5},
+        "Value error, makes numbers of a shape or tokens, not both: for tokens add data.shape=null",
+    ),
+    (
+        "random",
+        {"length": 5},
+        "Value error, needs both vocab_size and length to make tokens: data.vocab_size=1000 data.length=50",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "text"), SETTINGS)
+def test_settings(name: str, settings: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        SOURCES[name](**settings)
+    assert [problem["msg"] for problem in caught.value.errors()] == [text]
+
+
+SAVED = {"kind": "words", "length": 3, "lowercase": True, "words": ["a"]}
+VOCABULARIES = [
+    ([], "kind, length, lowercase and words are wanted"),
+    (SAVED | {"more": 1}, "kind, length, lowercase and words are wanted"),
+    (SAVED | {"kind": "bytes"}, "kind must be 'words', lowercase true or false"),
+    (SAVED | {"lowercase": 1}, "kind must be 'words', lowercase true or false"),
+    (SAVED | {"length": 10**12}, "length must be 1 to 100,000"),
+    (SAVED | {"length": True}, "length must be 1 to 100,000"),
+    (SAVED | {"words": "abc"}, "words must be a list of at most 1,000,000"),
+    (SAVED | {"words": ["a", 1]}, "each word must be a text of 1 to 1,000 characters"),
+    (SAVED | {"words": ["a", "a"]}, "a word is listed twice"),
+]
+
+
+@pytest.mark.parametrize(("saved", "why"), VOCABULARIES)
+def test_saved_vocabulary(saved: object, why: str) -> None:
+    with pytest.raises(DataError) as caught:
+        Vocabulary.from_json(saved)
+    assert str(caught.value) == f"the saved vocabulary can't be used: {why}"
+
+
+def test_a_name_taken_twice() -> None:
+    class Impostor(DataSource):
+        def open(self) -> Any: ...
+
+    with pytest.raises(UserError) as caught:
+        data_source("digits")(Impostor)
+    assert str(caught.value) == (
+        "two data sources are named 'digits': dlspec.data.tables.Digits and "
+        "test_data_errors.test_a_name_taken_twice.<locals>.Impostor; rename one of them"
+    )
+    assert SOURCES["digits"].__name__ == "Digits"
