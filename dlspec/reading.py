@@ -5,9 +5,9 @@ It is read twice: first with the data's facts unknown (form), then, once the dat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -53,6 +53,7 @@ class Spec:
     trainer: TrainerSpec
     loss: ReadPart | None = None
     scheduler: ReadPart | None = None
+    interval: Literal["step", "epoch"] | None = None
     metrics: tuple[ReadPart, ...] | None = None
     seed: int = 0
     waiting: tuple[str, ...] = ()
@@ -60,7 +61,7 @@ class Spec:
 
 def read_spec(
     tree: Mapping[str, Any],
-    places: Places,
+    places: Callable[[], Places],
     *,
     facts: Mapping[str, Any] | None = None,
     choices: Mapping[str, Iterable[str]] | None = None,
@@ -94,7 +95,20 @@ class _Reader:
         if block is None or data is None or optimizer is None or trainer is None:
             return None
         waiting = tuple(sorted(_unknowns(tree)))
-        return Spec(tree, block, layers, data, optimizer, trainer, loss, scheduler, metrics, seed, waiting)
+        return Spec(
+            tree,
+            block,
+            layers,
+            data,
+            optimizer,
+            trainer,
+            loss,
+            scheduler,
+            self._interval(tree.get("scheduler")),
+            metrics,
+            seed,
+            waiting,
+        )
 
     def _check_keys(self, tree: dict[str, Any]) -> None:
         for key in tree:
@@ -104,10 +118,14 @@ class _Reader:
         if version != SPEC_VERSION:
             fix = f"this dlspec reads version {SPEC_VERSION}: install the one that wrote it"
             self.mistakes.add(("spec_version",), f"version {version}", fix, at_value=True)
-        interval = (tree.get("scheduler") or {}).get("interval") if isinstance(tree.get("scheduler"), dict) else None
-        if interval not in (None, "step", "epoch"):
-            found = f"interval is '{interval}', wanted step or epoch"
-            self.mistakes.add(("scheduler", "interval"), found, at_value=True)
+
+    def _interval(self, scheduler: Any) -> Literal["step", "epoch"] | None:
+        interval = scheduler.get("interval") if isinstance(scheduler, dict) else None
+        if interval == "step" or interval == "epoch" or interval is None:
+            return interval
+        found = f"interval is {_shown(interval)}, wanted step or epoch"
+        self.mistakes.add(("scheduler", "interval"), found, at_value=True)
+        return None
 
     def _layers(self, nodes: tuple[Node, ...]) -> tuple[Layer, ...]:
         layers = []

@@ -18,6 +18,7 @@ import yaml
 
 from dlspec.data import SOURCES, data_source, images, open_data
 from dlspec.data.arrays import from_arrays
+from dlspec.data.assembly import Scaling
 from dlspec.data.dataset import Dataset, Split
 from dlspec.data.source import SplitSource
 from dlspec.data.vocabulary import Vocabulary
@@ -487,3 +488,15 @@ def test_rows_stay_together() -> None:
         assert torch.equal(split.tensors["x"][:, 0], split.target)
         assert torch.equal(split.tensors["tokens"][:, 0].float(), split.target)
     assert sorted(torch.cat([split.target for split in splits(dataset)]).tolist()) == rows.tolist()
+
+
+def test_splits_of_arrays_are_seeded_and_proportional() -> None:
+    arrays = {"x": np.arange(100.0), "target": np.repeat([0, 1], [90, 10])}
+    one, same, other = (from_arrays(arrays, split_seed=seed).train for seed in (0, 0, 1))
+    assert torch.equal(one.tensors["x"], same.tensors["x"]) and not torch.equal(one.tensors["x"], other.tensors["x"])
+    assert torch.bincount(one.target).tolist() == torch.bincount(other.target).tolist() == [63, 7]
+
+
+def test_a_column_that_never_changes_becomes_0() -> None:
+    values = np.array([[5.0, 1.0], [5.0, 3.0]])
+    assert Scaling.fit(values).apply(values).tolist() == [[0.0, -1.0], [0.0, 1.0]]

@@ -73,10 +73,10 @@ CSV = {
     ),
     "twice": (b"text,text,label\na,b,c\n", {}, "text", "'FOLDER/in.csv' has 2 columns 'text'; one is wanted"),
     "few cells": (
-        b"text,label\na,b\n\nc\n",
+        b'text,label\n"a\na",b\n\nc\n',
         {},
         "path",
-        "FOLDER/in.csv:4: 1 cells where the header has 2; fill it in",
+        "FOLDER/in.csv:5: 1 cells where the header has 2; fill it in",
     ),
     "many cells": (
         b"text,label\na,b,c\n",
@@ -318,6 +318,11 @@ ARRAYS = [
         "target",
         "'target' has the classes 1, 2, 3; 0 to 2 are wanted:"
         " np.unique(values, return_inverse=True)[1] numbers them so",
+    ),
+    (
+        {"x": X, "target": [0, 2, 0, 2]},
+        "target",
+        "'target' has the classes 0, 2; 0 to 1 are wanted: np.unique(values, return_inverse=True)[1] numbers them so",
     ),
     ({"x": X, "target": [0, 0, 0, 0]}, "target", "'target' has one class only; there is nothing to learn"),
 ]

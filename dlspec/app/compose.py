@@ -22,7 +22,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
 from dlspec.app.conf_files import (
@@ -118,7 +118,7 @@ def _to_omegaconf(tree: dict[str, Any], path: Path) -> DictConfig:
         raise SpecError([problem]) from None
 
 
-class Loader(ConfigLoaderImpl):  # type: ignore[misc]  # hydra has no types here
+class Loader(ConfigLoaderImpl):
     """Hydra's loader, which gives values from the command line to us."""
 
     def load_configuration(
@@ -133,12 +133,10 @@ class Loader(ConfigLoaderImpl):  # type: ignore[misc]  # hydra has no types here
         if run_mode == RunMode.RUN and validate_sweep_overrides:
             _refuse_sweeps([*choices, *values])
         self.check_choices(choices)
-        lines = [each.input_line for each in choices]
+        lines = [str(each.input_line) for each in choices]
         config = super().load_configuration(config_name, lines, run_mode, from_shell, validate_sweep_overrides)
         apply_overrides(config, [each for each in values if not each.is_sweep_override()])
-        with open_dict(config.hydra):
-            task = [line for line in overrides if not line.lstrip("+~").startswith("hydra")]
-            config.hydra.overrides.task = task
+        set_hydra(config, "overrides.task", [line for line in overrides if not line.lstrip("+~").startswith("hydra")])
         return config
 
     def divide(self, overrides: Sequence[str]) -> tuple[list[Override], list[Override]]:
@@ -164,7 +162,7 @@ class Loader(ConfigLoaderImpl):  # type: ignore[misc]  # hydra has no types here
     def places(self, overrides: Sequence[str]) -> Places:
         """Where each key of the composed config was written: the files in the order of merging, then the overrides."""
         choices, values = self.divide(overrides)
-        lines = [each.input_line for each in choices if not each.is_sweep_override()]
+        lines = [str(each.input_line) for each in choices if not each.is_sweep_override()]
         keys: dict[KeyPath, Place] = {}
         found: dict[KeyPath, Place] = {}
         for default in self.compute_defaults_list(CONFIG_NAME, lines, RunMode.RUN).defaults:
@@ -277,7 +275,7 @@ def apply_overrides(config: DictConfig, overrides: Sequence[Override]) -> None:
     """Sets (or with `~` deletes) values in the config; raises `SpecError` for what can't be reached."""
     problems: list[Problem] = []
     for override in overrides:
-        tree = {key: _plain(config, key) for key in config if key != "hydra"}
+        tree = {str(key): _plain(config, str(key)) for key in config if key != "hydra"}
         reason = set_value(tree, override)
         if reason is not None:
             problems.append(Problem(override.key_or_group, *reason, command_line(override.input_line or "")))
@@ -292,8 +290,8 @@ def apply_overrides(config: DictConfig, overrides: Sequence[Override]) -> None:
         raise SpecError(problems)
 
 
-def _plain(config: DictConfig, key: Any) -> Any:
-    node = config._get_node(key)
+def _plain(config: DictConfig, key: str) -> Any:
+    node: Any = config._get_node(key)  # getting the value would look up its '${...}'
     return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node._value()
 
 
@@ -388,6 +386,12 @@ class Composed:
         return dict(self.config.hydra.runtime.choices)
 
 
+def set_hydra(config: DictConfig, key: str, value: Any) -> None:
+    """Sets a key of the `hydra` node, parts of which are read-only."""
+    with read_write(config.hydra), open_dict(config.hydra):
+        OmegaConf.update(config.hydra, key, value)
+
+
 def task_tree(config: DictConfig) -> dict[str, Any]:
     """The config without its `hydra` node, as plain values."""
     tree = OmegaConf.to_container(config, resolve=False)
@@ -429,5 +433,6 @@ def compose(overrides: Sequence[str], hydra: Hydra | None = None) -> Composed:
     """One config, as a run would compose it."""
     hydra = hydra or start_hydra()
     loader = hydra.config_loader
+    assert isinstance(loader, Loader)
     config = hydra.compose_config(CONFIG_NAME, list(overrides), run_mode=RunMode.RUN)
     return Composed(config, loader)

@@ -153,8 +153,12 @@ class Schema:
             missing = [each for each in missing if f"'{each}'" not in fix]
         if missing:
             wanted = ", ".join(f"{each} ({self.settings[each].wanted})" for each in missing)
-            found = f"{self.name} wants {wanted}"
-            mistakes.add(part.settings_path, found, f"write {self.name}: {{{missing[0]}: ...}}")
+            mistakes.add(part.settings_path, f"{self.name} wants {wanted}", self._how_to_write(part, missing[0]))
+
+    def _how_to_write(self, part: Part, setting: str) -> str:
+        if part.settings_path == part.path[:1]:  # flat, in a config group
+            return f"add '{setting}: ...' ({part.settings_path[0]}.{setting}=...)"
+        return f"write {self.name}: {{{setting}: ...}}"
 
 
 def derive(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from dlspec.errors import Place, Problem, SpecError
@@ -65,7 +65,7 @@ class Places:
         return self.keys.get(path)
 
 
-def refuse(mistakes: Mistakes, places: Places) -> None:
-    """Raises `SpecError` with every mistake, if there is one."""
+def refuse(mistakes: Mistakes, places: Callable[[], Places]) -> None:
+    """Raises `SpecError` with every mistake, if there is one. Places are looked for only then: it takes a while."""
     if mistakes:
-        raise SpecError(mistakes.problems(places))
+        raise SpecError(mistakes.problems(places()))

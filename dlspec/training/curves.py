@@ -62,6 +62,7 @@ def draw(history: History, monitor: Monitor) -> Figure:
     columns = min(len(names), MOST_COLUMNS)
     rows = math.ceil(len(names) / columns)
     figure = Figure(figsize=(4.6 * columns, 3.3 * rows), dpi=130, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr]
     for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, names, strict=False):
         _draw_panel(axes, name, history, monitor)
     for axes in figure.axes[len(names) :]:
@@ -99,7 +100,7 @@ def _mark_best(axes: Axes, name: str, history: History, monitor: Monitor) -> Non
     value = history[monitor.epoch - 1].get(f"{phase}/{name}", math.nan)
     if math.isnan(value):
         return
-    label = f"epoch {monitor.epoch}: {number(value)}"
+    label = f"best, epoch {monitor.epoch}: {number(value)}"
     axes.plot([monitor.epoch], [value], "o", color=BEST_COLOR, markersize=6, zorder=5, label=label)
 
 

@@ -73,6 +73,7 @@ class Outcome:
     best_epoch: int
     monitor: str
     monitored: float
+    mode: Literal["min", "max"]
     results: Mapping[str, float]
     best: Mapping[str, float]
     test: Mapping[str, float]
@@ -99,6 +100,7 @@ def outcome(state: State) -> Outcome:
         best_epoch=monitor.epoch,
         monitor=monitor.name,
         monitored=monitor.value,
+        mode=monitor.mode,
         results=dict(state.results),
         best=dict(state.history[monitor.epoch - 1]) if monitor.epoch else {},
         test=dict(state.test_results),

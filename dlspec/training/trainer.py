@@ -75,6 +75,10 @@ class Trainer:
         self.evaluation_step = evaluation_step(self.network, self.criterion)
         self.state = self._new_state()
 
+    def use(self, callbacks: Sequence[Callback]) -> None:
+        """Replaces the callbacks, for a run whose folder is made once the trainer is known to be right."""
+        self.callbacks = _completed(callbacks, self.settings)
+
     def run(self) -> Outcome:
         """Trains, then tests unless `settings.test` is `none`."""
         self.fit()

@@ -1,0 +1,70 @@
+"""One run: from a composed config to a folder with its results."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from dataclasses import dataclass
+from pathlib import Path
+
+from dlspec.app.compose import Composed
+from dlspec.app.conf_files import GROUPS, group_files
+from dlspec.preparing import Preparation, Prepared
+from dlspec.run_folder import environment, log_to, write_json, write_yaml
+from dlspec.training.standard import standard_callbacks
+from dlspec.training.state import Outcome
+from dlspec.training.trainer import Trainer
+
+log = logging.getLogger("dlspec")
+
+
+def preparation(composed: Composed) -> Preparation:
+    """The steps from a composed config to a run."""
+    choices = {group: group_files(group) for group in GROUPS}
+    return Preparation(composed.tree, composed.places, choices)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that was checked to the last shape and may begin."""
+
+    prepared: Prepared
+    trainer: Trainer
+
+    def run(self, folder: Path | None = None) -> Outcome:
+        """Trains and tests; everything is written to `folder`, nothing where there is none."""
+        self.trainer.use(standard_callbacks(self.prepared.spec.trainer, folder))
+        if folder is None:
+            return self.trainer.run()
+        handler = log_to(folder)
+        try:
+            self._describe(folder)
+            return self.trainer.run()
+        except Exception:
+            log.debug("the run failed\n%s", traceback.format_exc())
+            raise
+        finally:
+            log.removeHandler(handler)
+            handler.close()
+
+    def _describe(self, folder: Path) -> None:
+        write_yaml(folder / "spec.yaml", dict(self.prepared.resolved))
+        write_json(folder / "environment.json", {"seed": self.prepared.spec.seed, **environment()})
+
+
+def make_job(preparing: Preparation) -> Job:
+    """Checks and builds everything; raises UserError for whatever is wrong, and writes nothing."""
+    prepared = preparing.prepare()
+    spec = prepared.spec
+    trainer = Trainer(
+        prepared.network.module,
+        prepared.criterion,
+        prepared.optimizer,
+        prepared.data,
+        spec.trainer,
+        inputs=prepared.network.inputs,
+        schedule=prepared.schedule,
+        metrics=prepared.make_metrics,
+        seed=spec.seed,
+    )
+    return Job(prepared, trainer)

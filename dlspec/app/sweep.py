@@ -1,0 +1,230 @@
+"""`-m`: Hydra's sweeps, made honest.
+
+Each job is checked before its folder is made; one that is refused or fails stops no other, is told at once, and the
+exit code tells at the end. A table of all jobs closes the sweep.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.hydra import Hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn, JobStatus, run_job
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from dlspec.app.compose import CONFIG_NAME, Composed, Loader, set_hydra
+from dlspec.app.running import Job, make_job, preparation
+from dlspec.errors import UserError
+from dlspec.run_folder import create_run_folder
+from dlspec.training.state import Outcome
+
+log = logging.getLogger("dlspec")
+PLUGINS = "hydra_plugins.dlspec"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One job of a sweep: its overrides, and what came of it."""
+
+    number: int
+    overrides: tuple[str, ...]
+    folder: Path | None = None
+    outcome: Outcome | None = None
+    error: str = ""
+    is_refused: bool = False
+
+
+@dataclass
+class Task:
+    """Runs one job of a sweep. Hydra's other launchers call it with a composed config, in whatever process."""
+
+    loader: Loader
+    rows: list[Row] = field(default_factory=list)
+
+    def __call__(self, config: DictConfig) -> float:
+        """The monitored result of a job whose folder Hydra has made already."""
+        whole = HydraConfig.get()
+        folder = Path(whole.runtime.output_dir)
+        merged = OmegaConf.merge(OmegaConf.create({"hydra": whole}), config)
+        assert isinstance(merged, DictConfig)
+        return make_job(preparation(Composed(merged, self.loader))).run(folder).monitored
+
+
+class DlspecLauncher(Launcher):
+    """Runs the jobs one after the other in this process, each checked before anything of it is written."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
+        self.context, self.task, self.config = hydra_context, task_function, config
+        self.folder: Path | None = None
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        numbered = enumerate(job_overrides, start=initial_job_idx)
+        return [self._job(number, [str(each) for each in overrides]) for number, overrides in numbered]
+
+    def _job(self, number: int, overrides: list[str]) -> JobReturn:
+        print(f"[{number}] {' '.join(overrides)}", flush=True)
+        try:
+            config = self._compose(number, overrides)
+            job = make_job(preparation(Composed(config, self.task.loader)))
+        except UserError as error:
+            return self._refused(Row(number, tuple(overrides), error=str(error), is_refused=True), error)
+        returned = self._run(job, config, number)
+        folder = Path(config.hydra.runtime.output_dir)
+        if returned.status == JobStatus.FAILED:
+            text = _one_line(returned._return_value)
+            return self._told(Row(number, tuple(overrides), folder, error=text), returned)
+        outcome: Outcome = returned._return_value
+        returned._return_value = outcome.monitored
+        self.task.rows.append(Row(number, tuple(overrides), folder, outcome))
+        return returned
+
+    def _compose(self, number: int, overrides: list[str]) -> DictConfig:
+        config = self.context.config_loader.load_sweep_config(self.config, overrides)
+        set_hydra(config, "job.id", str(number))
+        set_hydra(config, "job.num", number)
+        return config
+
+    def _run(self, job: Job, config: DictConfig, number: int) -> JobReturn:
+        set_hydra(config, "sweep.dir", str(self._sweep_folder()))
+        return run_job(
+            hydra_context=self.context,
+            task_function=lambda _: job.run(Path(HydraConfig.get().runtime.output_dir)),
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+            configure_logging=False,
+        )
+
+    def _sweep_folder(self) -> Path:
+        """Made for the first job that runs: a sweep of which every job is refused leaves nothing."""
+        if self.folder is None:
+            HydraConfig.instance().set_config(self.config)
+            wanted = Path(str(self.config.hydra.sweep.dir))
+            self.folder = create_run_folder(wanted.parent, wanted.name)
+            OmegaConf.save(self.config, self.folder / "multirun.yaml")
+        return self.folder
+
+    def _refused(self, row: Row, error: UserError) -> JobReturn:
+        returned = JobReturn(overrides=list(row.overrides), status=JobStatus.FAILED)
+        returned._return_value = error
+        return self._told(row, returned)
+
+    def _told(self, row: Row, returned: JobReturn) -> JobReturn:
+        """A failure is shown when it happens."""
+        word = "refused" if row.is_refused else "failed"
+        print(f"[{row.number}] {word}: {row.error}", flush=True)
+        self.task.rows.append(row)
+        return returned
+
+
+class DlspecSweeper(BasicSweeper):
+    """Hydra's grid, without composing each job twice, and without ending at the first failure."""
+
+    def sweep(self, arguments: list[str]) -> Any:
+        assert self.hydra_context is not None and self.launcher is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
+        batches = self.split_arguments(overrides, self.max_batch_size)
+        returned: list[JobReturn] = []
+        for batch in batches:
+            returned += self.launcher.launch(batch, initial_job_idx=len(returned))
+        return returned
+
+
+def register() -> None:
+    """Makes the launcher and the sweeper known to Hydra, which takes plugins from packages of that name alone."""
+    for cls in (DlspecLauncher, DlspecSweeper):
+        cls.__module__ = PLUGINS
+        Plugins.instance().register(cls)
+    store = ConfigStore.instance()
+    store.store(group="hydra/launcher", name="dlspec", node={"_target_": f"{PLUGINS}.DlspecLauncher"})
+    sweeper = {"_target_": f"{PLUGINS}.DlspecSweeper", "max_batch_size": None, "params": None}
+    store.store(group="hydra/sweeper", name="dlspec", node=sweeper)
+
+
+def run(hydra: Hydra, overrides: Sequence[str]) -> int:
+    """The sweep, its table, and its exit code: 1 if a job failed, 2 if one was refused."""
+    loader = hydra.config_loader
+    assert isinstance(loader, Loader)
+    task = Task(loader)
+    hydra.multirun(CONFIG_NAME, task, [*overrides, "hydra.mode=MULTIRUN"], with_log_configuration=False)
+    if not task.rows:
+        return 0
+    print_table(task.rows, Console())
+    if any(row.error and not row.is_refused for row in task.rows):
+        return 1
+    return 2 if any(row.is_refused for row in task.rows) else 0
+
+
+def print_table(rows: Sequence[Row], console: Console) -> None:
+    """What differs, the result, the folder: a line a job, the best first."""
+    keys = _differing(rows)
+    table = Table("job", *keys, *_result_names(rows), "folder", box=None, header_style="bold", pad_edge=False)
+    for row in sorted(rows, key=_rank):
+        table.add_row(str(row.number), *_values(row, keys), *_results(row, rows), _folder_or_error(row))
+    console.print()
+    console.print(table)
+    done = sum(row.outcome is not None for row in rows)
+    console.print(f"{len(rows)} jobs: {done} done, {sum(row.is_refused for row in rows)} refused, "
+                  f"{sum(bool(row.error) and not row.is_refused for row in rows)} failed")  # fmt: skip
+
+
+def _differing(rows: Sequence[Row]) -> list[str]:
+    """The overrides' keys whose values are not the same for all jobs; all of them where there is one job."""
+    settings = [_settings(row) for row in rows]
+    keys = list(dict.fromkeys(key for each in settings for key in each))
+    return [key for key in keys if len(rows) == 1 or len({each.get(key) for each in settings}) > 1]
+
+
+def _settings(row: Row) -> dict[str, str]:
+    return {key.lstrip("+~"): value for key, _, value in (each.partition("=") for each in row.overrides)}
+
+
+def _values(row: Row, keys: Sequence[str]) -> list[str]:
+    return [_settings(row).get(key, "") for key in keys]
+
+
+def _result_names(rows: Sequence[Row]) -> list[str]:
+    """The monitored result and the test's, as the jobs have them."""
+    outcomes = [row.outcome for row in rows if row.outcome is not None]
+    return list(dict.fromkeys(name for each in outcomes for name in (each.monitor, *each.test)))
+
+
+def _results(row: Row, rows: Sequence[Row]) -> list[str]:
+    if row.outcome is None:
+        return ["" for _ in _result_names(rows)]
+    results = {row.outcome.monitor: row.outcome.monitored, **row.outcome.test}
+    return [f"{results[name]:.4f}" if name in results else "" for name in _result_names(rows)]
+
+
+def _rank(row: Row) -> tuple[bool, float]:
+    """Jobs with a result first, the better before the worse."""
+    if row.outcome is None:
+        return True, row.number
+    value = row.outcome.monitored
+    return False, math.inf if math.isnan(value) else value if row.outcome.mode == "min" else -value
+
+
+def _folder_or_error(row: Row) -> str:
+    return row.error.split("\n")[0] if row.error else str(row.folder)
+
+
+def _one_line(error: BaseException) -> str:
+    text = str(error).strip().split("\n")[0]
+    log.debug("".join(traceback.format_exception(error)))
+    return text if isinstance(error, UserError | RuntimeError) and text else f"{type(error).__name__}: {text}"

@@ -1,0 +1,248 @@
+"""From a config to everything that a run needs, checked to the last shape before anything is written.
+
+form checked -> data opened -> rest checked -> network built and traced -> criterion, optimizer, metrics
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch.optim import Optimizer
+
+from dlspec.build.criterion import Criterion, auto_loss, make_criterion
+from dlspec.build.metrics import chosen_metrics, fits, make_metrics
+from dlspec.build.network import Network, build
+from dlspec.data import open_data
+from dlspec.data.dataset import Dataset, Field
+from dlspec.errors import DataError
+from dlspec.reading import SPEC_VERSION, ReadPart, Spec, read_spec
+from dlspec.registry.schema import Schema
+from dlspec.registry.torch_parts import LOSSES, settings_with_defaults
+from dlspec.spec.mistakes import Mistakes, Places, refuse
+from dlspec.spec.model import Input
+from dlspec.training.optimizing import has_sparse_gradients, make_optimizer, without_dynamo
+from dlspec.training.schedule import Schedule
+
+Choices = Mapping[str, Iterable[str]]
+# Schedulers that are meant to move with every step; the others move with every epoch.
+BY_STEP = ("OneCycleLR", "CyclicLR")
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A spec whose data are open."""
+
+    spec: Spec
+    data: Dataset
+
+
+@dataclass(frozen=True)
+class Built:
+    """A spec with its network, which fits the data. `resolved` is the spec as a run saves it."""
+
+    spec: Spec
+    data: Dataset
+    network: Network
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that the trainer takes."""
+
+    spec: Spec
+    data: Dataset
+    network: Network
+    criterion: Criterion
+    optimizer: Optimizer | None
+    schedule: Schedule | None
+    make_metrics: Callable[[], Mapping[str, Any]]
+    resolved: Mapping[str, Any]
+
+
+class Preparation:
+    """The steps from a config to a run, each with the same tree and places. `data` replaces what the config opens."""
+
+    def __init__(
+        self,
+        tree: Mapping[str, Any],
+        places: Callable[[], Places],
+        choices: Choices | None = None,
+        data: Dataset | None = None,
+    ) -> None:
+        self.tree, self.choices, self.data = tree, choices or {}, data
+        self._places = places
+
+    def read(self, facts: Mapping[str, Any] | None = None) -> Spec:
+        """The form, checked; raises `SpecError`."""
+        return read_spec(self.tree, self._places, facts=facts, choices=self.choices)
+
+    def open(self) -> Opened:
+        """The form checked, then the data opened, then what had to wait for them."""
+        data = self.data or self._open(self.read())
+        return Opened(self.read(data.facts), data)
+
+    def _open(self, spec: Spec) -> Dataset:
+        try:
+            return open_data(spec.data)
+        except DataError as error:
+            mistakes = Mistakes()
+            mistakes.add(("data", error.key) if error.key else ("data",), str(error), at_value=True)
+            refuse(mistakes, self._places)
+            raise
+
+    def build(self) -> Built:
+        """The network, its weights drawn from the spec's seed."""
+        opened, mistakes = self.open(), Mistakes()
+        spec, data = opened.spec, opened.data
+        field = _single_field(data, spec, mistakes)
+        refuse(mistakes, self._places)
+        torch.manual_seed(spec.seed)
+        network = build(spec.layers, field, data.train.tensors[field.name][:2], mistakes)
+        refuse(mistakes, self._places)
+        assert network is not None  # or there was a mistake
+        return Built(spec, data, network)
+
+    def prepare(self) -> Prepared:
+        """Everything that a run needs."""
+        built, mistakes = self.build(), Mistakes()
+        spec, data, network = built.spec, built.data, built.network
+        loss = _loss(spec, network, data)
+        path = spec.loss.part.path if spec.loss else ("loss",)
+        criterion = make_criterion(network, data.target, *loss, mistakes, path)
+        metrics = _metrics(spec, data, mistakes)
+        optimizer = _optimizer(spec, network, mistakes)
+        schedule = _schedule(spec, optimizer, data, mistakes)
+        refuse(mistakes, self._places)
+        assert criterion is not None  # or there was a mistake
+        resolved = _resolved(spec, loss, metrics)
+        target = data.target
+        return Prepared(
+            spec, data, network, criterion, optimizer, schedule, lambda: make_metrics(metrics, target), resolved
+        )
+
+
+def _single_field(data: Dataset, spec: Spec, mistakes: Mistakes) -> Field:
+    field = data.fields[0]
+    if len(data.fields) > 1:
+        names = ", ".join(each.name for each in data.fields)
+        mistakes.add(("model",), f"{len(data.fields)} input fields ({names})", "several inputs are not there yet")
+    if len(spec.block.inputs) > 1:
+        mistakes.add(spec.block.inputs[1].path, "several inputs are not there yet", "keep one")
+    for stated in spec.block.inputs[:1]:
+        _check_input(stated, field, data, mistakes)
+    return field
+
+
+def _check_input(stated: Input, field: Field, data: Dataset, mistakes: Mistakes) -> None:
+    """What the model states of its input against what the data hold; null is open."""
+    found = {"shape": list(field.shape), "layout": field.layout, "vocab_size": field.vocab_size}
+    found["length"] = field.shape[0] if field.layout in ("tokens", "sequence") else None
+    for key, wanted in stated.facts.items():
+        if wanted is not None and not _matches(wanted, found[key]):
+            text = f"the model wants {key} {wanted}, and '{field.name}' of {data.name} has {found[key]}"
+            mistakes.add((*stated.path, key), text, "choose data that fit, or change what the model states")
+
+
+def _matches(wanted: Any, found: Any) -> bool:
+    if isinstance(wanted, list) and isinstance(found, list):
+        return len(wanted) == len(found) and all(_matches(one, other) for one, other in zip(wanted, found, strict=True))
+    return wanted is None or bool(wanted == found)
+
+
+def _loss(spec: Spec, network: Network, data: Dataset) -> tuple[Schema, Mapping[str, Any]]:
+    if spec.loss is not None:
+        return spec.loss.schema, spec.loss.settings
+    return LOSSES[auto_loss(network, data.target)], {}
+
+
+def _metrics(spec: Spec, data: Dataset, mistakes: Mistakes) -> list[tuple[Schema, Mapping[str, Any]]]:
+    if spec.metrics is None:
+        return chosen_metrics(data.target)
+    for each in spec.metrics:
+        if not fits(each.schema, data.target):
+            kind = "classes" if data.target.kind == "numbers" else "numbers"
+            found = f"{each.schema.name} compares {kind}, and '{data.target.name}' holds {data.target.kind}"
+            mistakes.add(each.part.path, found, "metrics=auto chooses by the target")
+    return [(each.schema, each.settings) for each in spec.metrics]
+
+
+def _optimizer(spec: Spec, network: Network, mistakes: Mistakes) -> Optimizer | None:
+    parameters = [each for each in network.module.parameters() if each.requires_grad]
+    if not parameters:
+        return None
+    part, fuse = spec.optimizer, not has_sparse_gradients(network.module)
+    try:
+        return make_optimizer(cast(type[Optimizer], part.schema.build), parameters, part.settings, fuse=fuse)
+    except (ValueError, TypeError, RuntimeError) as error:
+        _tell(part, error, mistakes)
+        return None
+
+
+def _schedule(spec: Spec, optimizer: Optimizer | None, data: Dataset, mistakes: Mistakes) -> Schedule | None:
+    part = spec.scheduler
+    if part is None or optimizer is None:
+        return None
+    interval = spec.interval or ("step" if part.schema.name in BY_STEP else "epoch")
+    try:
+        with without_dynamo():
+            scheduler = part.schema.build(optimizer, **_with_horizon(part, spec, data, interval))
+    except (ValueError, TypeError) as error:
+        _tell(part, error, mistakes)
+        return None
+    return Schedule(scheduler, interval)
+
+
+def _with_horizon(part: ReadPart, spec: Spec, data: Dataset, interval: str) -> dict[str, Any]:
+    """The scheduler's settings, the run's length filled in where one wants it and it was not written."""
+    settings, trainer = dict(part.settings), spec.trainer
+    batches = -(-len(data.train) // trainer.batch_size)
+    steps_an_epoch = max(1, min(batches, trainer.limit_batches or batches))
+    steps = min(trainer.epochs * steps_an_epoch, trainer.max_steps or trainer.epochs * steps_an_epoch)
+    horizon = steps if interval == "step" else max(1, -(-steps // steps_an_epoch))
+    for name, missing in {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}.items():
+        if part.schema.name == name and settings.get(missing) is None and "epochs" not in settings:
+            settings[missing] = horizon
+    return settings
+
+
+def _tell(part: ReadPart, error: Exception, mistakes: Mistakes) -> None:
+    reason = str(error).strip().split("\n")[0]
+    mistakes.add(part.part.path, f"{part.schema.name} refuses these settings", f"PyTorch says: {reason}")
+
+
+def _resolved(
+    spec: Spec, loss: tuple[Schema, Mapping[str, Any]], metrics: list[tuple[Schema, Mapping[str, Any]]]
+) -> dict[str, Any]:
+    """The spec with every default and fact; params and formulas as written."""
+    tree = dict(spec.tree)
+    scheduler = spec.scheduler
+    return {
+        "spec_version": SPEC_VERSION,
+        **({"imports": tree["imports"]} if tree.get("imports") else {}),
+        "model": {key: value for key, value in tree["model"].items() if key != "loss"},
+        "data": {"type": type(spec.data).source_name, **spec.data.model_dump(mode="json")},
+        "loss": _flat(*loss),
+        "optimizer": _flat(spec.optimizer.schema, spec.optimizer.settings),
+        "scheduler": None if scheduler is None else {**_flat(scheduler.schema, scheduler.settings), **_interval(spec)},
+        "metrics": {schema.name: dict(settings) for schema, settings in metrics},
+        "trainer": spec.trainer.model_dump(mode="json"),
+        "seed": spec.seed,
+    }
+
+
+def _interval(spec: Spec) -> dict[str, str]:
+    return {"interval": spec.interval} if spec.interval else {}
+
+
+def _flat(schema: Schema, settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {"type": schema.name, **_plain(settings_with_defaults(schema, settings))}
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as the lists that YAML has."""
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
