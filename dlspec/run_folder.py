@@ -27,7 +27,7 @@ PACKAGES = ("dlspec", "torch", "torchmetrics", "numpy", "hydra-core", "omegaconf
 
 def safe_name(name: str) -> str:
     """`name` as one path component: no separators, no leading dot or dash, at most 80 characters, never empty."""
-    safe = re.sub(r"[^\w.+=,-]+", "_", name, flags=re.ASCII).strip("_").lstrip(".-")
+    safe = re.sub(r"[^\w.+=,-]+", "_", name, flags=re.ASCII).lstrip("._-")
     return safe[:LONGEST_NAME].rstrip("._") or "unnamed"
 
 

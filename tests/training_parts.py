@@ -58,7 +58,7 @@ class Accuracy:
     def reset(self) -> None:
         self.right, self.count = torch.zeros(()), 0
 
-    def to(self, device: torch.device) -> Accuracy:  # noqa: ARG002
+    def to(self, device: torch.device) -> Accuracy:
         return self
 
 

@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 from dlspec.app import sweep
-from dlspec.app.compose import Composed, compose, start_hydra
-from dlspec.app.running import preparation
+from dlspec.app.compose import Composed, start_hydra
+from dlspec.app.running import composed_or_refused, preparation
 from dlspec.build.network import Network
 
 
@@ -37,7 +37,7 @@ def _composed(command: str, words: Sequence[str]) -> Composed:
     parser.add_argument("--config-dir", "-cd", help="one more folder of configs")
     arguments = parser.parse_args(list(words))
     sweep.register()
-    return compose(arguments.overrides, start_hydra(arguments.config_dir))
+    return composed_or_refused(arguments.overrides, start_hydra(arguments.config_dir))
 
 
 def print_summary(network: Network, console: Console) -> None:

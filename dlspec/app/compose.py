@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.hydra import Hydra
@@ -131,12 +132,17 @@ class Loader(ConfigLoaderImpl):
     ) -> DictConfig:
         choices, values = self.divide(overrides)
         if run_mode == RunMode.RUN and validate_sweep_overrides:
-            _refuse_sweeps([*choices, *values])
-        self.check_choices(choices)
-        lines = [str(each.input_line) for each in choices]
+            _refuse_sweeps(choices, values)
+        wrong = {each.key_or_group: problems for each in choices if (problems := _check_choice(each))}
+        lines = [str(each.input_line) for each in choices if each.key_or_group not in wrong]
         config = super().load_configuration(config_name, lines, run_mode, from_shell, validate_sweep_overrides)
-        apply_overrides(config, [each for each in values if not each.is_sweep_override()])
+        kept = [
+            each for each in values if not each.is_sweep_override() and each.key_or_group.split(".")[0] not in wrong
+        ]
+        problems = [*(problem for each in wrong.values() for problem in each), *apply_overrides(config, kept)]
         set_hydra(config, "overrides.task", [line for line in overrides if not line.lstrip("+~").startswith("hydra")])
+        if problems:
+            raise Refused(problems, Composed(config, self), frozenset(wrong))
         return config
 
     def divide(self, overrides: Sequence[str]) -> tuple[list[Override], list[Override]]:
@@ -148,21 +154,11 @@ class Loader(ConfigLoaderImpl):
             (choices if is_choice else values).append(override)
         return choices, values
 
-    def check_choices(self, choices: Sequence[Override]) -> None:
-        """A file that no folder holds is told in our own words, with what there is."""
-        problems = [
-            problem
-            for each in choices
-            if each.key_or_group in GROUPS and not each.is_delete()
-            for problem in _check_choice(each)
-        ]
-        if problems:
-            raise SpecError(problems)
-
     def places(self, overrides: Sequence[str]) -> Places:
         """Where each key of the composed config was written: the files in the order of merging, then the overrides."""
         choices, values = self.divide(overrides)
-        lines = [str(each.input_line) for each in choices if not each.is_sweep_override()]
+        usable = [each for each in choices if not each.is_sweep_override() and not _check_choice(each)]
+        lines = [str(each.input_line) for each in usable]
         keys: dict[KeyPath, Place] = {}
         found: dict[KeyPath, Place] = {}
         for default in self.compute_defaults_list(CONFIG_NAME, lines, RunMode.RUN).defaults:
@@ -241,11 +237,15 @@ def _no_override(line: str) -> Problem:
     return Problem("", "no override", fix, command_line(line))
 
 
-def _refuse_sweeps(overrides: Sequence[Override]) -> None:
-    sweeping = [each for each in overrides if each.is_sweep_override() and not each.key_or_group.startswith("hydra")]
+def _refuse_sweeps(choices: Sequence[Override], values: Sequence[Override]) -> None:
+    sweeping = [each for each in (*choices, *values) if each.is_sweep_override()]
     problems = [
-        Problem(each.key_or_group, "several values", f"add -m to sweep over them, or write a list: "
-                f"{each.key_or_group}=[...]", command_line(each.input_line or ""))
+        Problem(
+            each.key_or_group,
+            "several values",
+            "add -m to sweep over them" + (f", or write a list: {each.key_or_group}=[...]" if each in values else ""),
+            command_line(each.input_line or ""),
+        )
         for each in sweeping
     ]  # fmt: skip
     if problems:
@@ -253,9 +253,10 @@ def _refuse_sweeps(overrides: Sequence[Override]) -> None:
 
 
 def _check_choice(override: Override) -> list[Problem]:
-    if override.is_sweep_override():
-        return []
+    """A file that no folder holds, told in our own words with what there is."""
     group = override.key_or_group
+    if group not in GROUPS or override.is_delete() or override.is_sweep_override():
+        return []
     chosen = override.value()
     names = [each for each in (chosen if isinstance(chosen, list) else [chosen]) if each is not None]
     known = group_files(group)
@@ -271,8 +272,8 @@ def _check_choice(override: Override) -> list[Problem]:
 # ---- values --------------------------------------------------------------------------------------------------------
 
 
-def apply_overrides(config: DictConfig, overrides: Sequence[Override]) -> None:
-    """Sets (or with `~` deletes) values in the config; raises `SpecError` for what can't be reached."""
+def apply_overrides(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
+    """Sets (or with `~` deletes) values in the config; gives the problems of those that can't be reached."""
     problems: list[Problem] = []
     for override in overrides:
         tree = {str(key): _plain(config, str(key)) for key in config if key != "hydra"}
@@ -286,8 +287,7 @@ def apply_overrides(config: DictConfig, overrides: Sequence[Override]) -> None:
                 config[top] = tree[top]
             else:
                 config.pop(top, None)
-    if problems:
-        raise SpecError(problems)
+    return problems
 
 
 def _plain(config: DictConfig, key: str) -> Any:
@@ -349,10 +349,10 @@ def _short_spelling(tree: dict[str, Any], walked: list[Any], value: Any, overrid
     if name in LAYERS:
         known = LAYERS[name].value_setting or "SETTING"
         entry = ".".join(str(each) for each in walked[:-1])
-        full = f"{name}: {{{known}: {value}, {setting}: {override.get_value_element_as_str()}}}"
+        full = f"{name}: {{{known}: {value}, {setting}: {_written_value(override)}}}"
         return f"'{name}: {value}' is a short spelling", f"write it in full: '{entry}={{{full}}}'"
     where = ".".join(str(each) for each in walked)
-    value_text = override.get_value_element_as_str()
+    value_text = _written_value(override)
     if isinstance(value, str) and value.isidentifier():
         key, _, last = where.rpartition(".")
         full = f"{{type: {value}, {setting}: {value_text}}}"
@@ -360,6 +360,10 @@ def _short_spelling(tree: dict[str, Any], walked: list[Any], value: Any, overrid
             full = f"{{{value}: {{{setting}: {value_text}}}}}"
         return f"'{value}' is a short spelling", f"write it in full: '{where}={full}'"
     return f"{where} is {value!r} and has no keys", f"write {where}=VALUE"
+
+
+def _written_value(override: Override) -> str:
+    return (override.input_line or "").partition("=")[2]
 
 
 # ---- the composed config -------------------------------------------------------------------------------------------
@@ -400,8 +404,20 @@ def task_tree(config: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in tree.items()}
 
 
+class Refused(SpecError):
+    """Overrides that can't be applied. `composed` is the config without them, so that its form can be checked too.
+
+    What stands in one of `groups` depends on a choice that was wrong, and says nothing.
+    """
+
+    def __init__(self, problems: Sequence[Problem], composed: Composed, groups: frozenset[str]) -> None:
+        super().__init__(problems)
+        self.composed, self.groups = composed, groups
+
+
 def start_hydra(config_dir: str | None = None) -> Hydra:
     """Hydra with our search path: the user's conf/, dlspec's own, PyTorch's names."""
+    version.setbase("1.3")
     plugins = Plugins.instance()
     plugins.register(ConfFiles)
     plugins.register(PartNames)

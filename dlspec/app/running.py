@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dlspec.app.compose import Composed
+from hydra._internal.hydra import Hydra
+
+from dlspec.app.compose import Composed, Refused, compose
 from dlspec.app.conf_files import GROUPS, group_files
+from dlspec.errors import SpecError
 from dlspec.preparing import Preparation, Prepared
 from dlspec.run_folder import environment, log_to, write_json, write_yaml
 from dlspec.training.standard import standard_callbacks
@@ -16,6 +20,19 @@ from dlspec.training.state import Outcome
 from dlspec.training.trainer import Trainer
 
 log = logging.getLogger("dlspec")
+
+
+def composed_or_refused(overrides: Sequence[str], hydra: Hydra) -> Composed:
+    """The config, or every mistake at once: the overrides' own, and those of form in what they would have changed."""
+    try:
+        return compose(overrides, hydra)
+    except Refused as refused:
+        try:
+            preparation(refused.composed).read()
+        except SpecError as error:
+            others = [each for each in error.problems if each.path.split(".")[0] not in refused.groups]
+            raise SpecError([*refused.problems, *others]) from None
+        raise
 
 
 def preparation(composed: Composed) -> Preparation:

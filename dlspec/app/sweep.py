@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -22,6 +24,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus, run_job
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
@@ -31,6 +34,7 @@ from dlspec.app.compose import CONFIG_NAME, Composed, Loader, set_hydra
 from dlspec.app.running import Job, make_job, preparation
 from dlspec.errors import UserError
 from dlspec.run_folder import create_run_folder
+from dlspec.spec.yaml_files import display_name
 from dlspec.training.state import Outcome
 
 log = logging.getLogger("dlspec")
@@ -132,14 +136,24 @@ class DlspecLauncher(Launcher):
         return returned
 
 
-class DlspecSweeper(BasicSweeper):
+class DlspecSweeper(Sweeper):
     """Hydra's grid, without composing each job twice, and without ending at the first failure."""
 
+    def __init__(self, max_batch_size: int | None, params: Mapping[str, str] | None = None) -> None:
+        self.max_batch_size, self.params = max_batch_size, params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
+        self.context = hydra_context
+        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+
     def sweep(self, arguments: list[str]) -> Any:
-        assert self.hydra_context is not None and self.launcher is not None
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        overrides = parser.parse_overrides([*self._parse_config(), *arguments])
-        batches = self.split_arguments(overrides, self.max_batch_size)
+        # Imported here: Hydra's scan for plugins runs that module anew, and a class taken before it would be a twin.
+        from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
+        always = [f"{key}={value}" for key, value in self.params.items()]
+        overrides = parser.parse_overrides([*always, *arguments])
+        batches = BasicSweeper.split_arguments(overrides, self.max_batch_size)
         returned: list[JobReturn] = []
         for batch in batches:
             returned += self.launcher.launch(batch, initial_job_idx=len(returned))
@@ -148,13 +162,26 @@ class DlspecSweeper(BasicSweeper):
 
 def register() -> None:
     """Makes the launcher and the sweeper known to Hydra, which takes plugins from packages of that name alone."""
+    plugins = Plugins.instance()  # it looks through the installed plugins first, and would import ours twice
+    _name_module(PLUGINS)
     for cls in (DlspecLauncher, DlspecSweeper):
         cls.__module__ = PLUGINS
-        Plugins.instance().register(cls)
+        plugins.register(cls)
     store = ConfigStore.instance()
     store.store(group="hydra/launcher", name="dlspec", node={"_target_": f"{PLUGINS}.DlspecLauncher"})
     sweeper = {"_target_": f"{PLUGINS}.DlspecSweeper", "max_batch_size": None, "params": None}
     store.store(group="hydra/sweeper", name="dlspec", node=sweeper)
+
+
+def _name_module(name: str) -> None:
+    """Lets this module be imported under a second name, in a package that exists only where a plugin is installed."""
+    package, _, last = name.partition(".")
+    try:
+        parent = import_module(package)
+    except ModuleNotFoundError:
+        parent = sys.modules[package] = ModuleType(package)
+    sys.modules[name] = sys.modules[__name__]
+    setattr(parent, last, sys.modules[__name__])
 
 
 def run(hydra: Hydra, overrides: Sequence[str]) -> int:
@@ -165,7 +192,9 @@ def run(hydra: Hydra, overrides: Sequence[str]) -> int:
     hydra.multirun(CONFIG_NAME, task, [*overrides, "hydra.mode=MULTIRUN"], with_log_configuration=False)
     if not task.rows:
         return 0
-    print_table(task.rows, Console())
+    console = Console()
+    # A file or a pipe has no width of its own: nothing is cut off there.
+    print_table(task.rows, console if console.is_terminal else Console(width=400))
     if any(row.error and not row.is_refused for row in task.rows):
         return 1
     return 2 if any(row.is_refused for row in task.rows) else 0
@@ -174,14 +203,16 @@ def run(hydra: Hydra, overrides: Sequence[str]) -> int:
 def print_table(rows: Sequence[Row], console: Console) -> None:
     """What differs, the result, the folder: a line a job, the best first."""
     keys = _differing(rows)
-    table = Table("job", *keys, *_result_names(rows), "folder", box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("job", *keys, *_result_names(rows), "folder"):
+        table.add_column(name, no_wrap=True, overflow="ellipsis")
     for row in sorted(rows, key=_rank):
         table.add_row(str(row.number), *_values(row, keys), *_results(row, rows), _folder_or_error(row))
     console.print()
     console.print(table)
-    done = sum(row.outcome is not None for row in rows)
-    console.print(f"{len(rows)} jobs: {done} done, {sum(row.is_refused for row in rows)} refused, "
-                  f"{sum(bool(row.error) and not row.is_refused for row in rows)} failed")  # fmt: skip
+    refused = sum(row.is_refused for row in rows)
+    failed = sum(bool(row.error) for row in rows) - refused
+    console.print(f"{len(rows)} jobs: {len(rows) - refused - failed} done, {refused} refused, {failed} failed")
 
 
 def _differing(rows: Sequence[Row]) -> list[str]:
@@ -209,7 +240,7 @@ def _results(row: Row, rows: Sequence[Row]) -> list[str]:
     if row.outcome is None:
         return ["" for _ in _result_names(rows)]
     results = {row.outcome.monitor: row.outcome.monitored, **row.outcome.test}
-    return [f"{results[name]:.4f}" if name in results else "" for name in _result_names(rows)]
+    return [f"{results[name]:.4g}" if name in results else "" for name in _result_names(rows)]
 
 
 def _rank(row: Row) -> tuple[bool, float]:
@@ -221,7 +252,9 @@ def _rank(row: Row) -> tuple[bool, float]:
 
 
 def _folder_or_error(row: Row) -> str:
-    return row.error.split("\n")[0] if row.error else str(row.folder)
+    if row.error:
+        return f"{'refused' if row.is_refused else 'failed'}: {row.error.splitlines()[0]}"
+    return display_name(row.folder) if row.folder else ""
 
 
 def _one_line(error: BaseException) -> str:

@@ -16,8 +16,8 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dlspec.app import sweep
-from dlspec.app.compose import CONFIG_NAME, compose, set_hydra, start_hydra
-from dlspec.app.running import Job, make_job, preparation
+from dlspec.app.compose import CONFIG_NAME, set_hydra, start_hydra
+from dlspec.app.running import Job, composed_or_refused, make_job, preparation
 from dlspec.run_folder import create_run_folder
 from dlspec.training.state import Outcome
 
@@ -53,7 +53,7 @@ def _information(hydra: Hydra, arguments: argparse.Namespace) -> Callable[[], An
 
 def train_one(hydra: Hydra, overrides: Sequence[str]) -> Outcome:
     """Composes, checks, trains and tests; the folder is made once nothing can be refused any more."""
-    composed = compose(overrides, hydra)
+    composed = composed_or_refused(overrides, hydra)
     job = make_job(preparation(composed))
     config = composed.config
     set_hydra(config, "mode", RunMode.RUN)

@@ -260,12 +260,14 @@ class _Scope:
             chosen = self.evaluate(written.type, written.path)
             if isinstance(chosen, Unknown):
                 return None
-            named = parse_part(chosen, written.path, self.mistakes, kind="layer")
+            param = written.type[1:]
+            path = (*self.path, param) if param in self.values else written.path
+            named = parse_part(chosen, path, self.mistakes, kind="layer")
             if named is None:
                 return None
             part = Part(
                 named.type,
-                written.path,
+                path,
                 {**named.settings, **written.settings},
                 written.settings_path,
                 named.value if written.value is NOTHING else written.value,

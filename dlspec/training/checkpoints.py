@@ -79,7 +79,7 @@ class _Checkpoint(Callback):
             return
         self._written, self._waiting = time.monotonic(), None
 
-    def close(self, state: State) -> None:  # noqa: ARG002
+    def close(self, state: State) -> None:
         self._write()
 
 

@@ -89,7 +89,7 @@ class TensorBoard(_File):
         name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.dlspec"
         super().__init__(folder / name)
 
-    def on_train_start(self, state: State) -> None:  # noqa: ARG002
+    def on_train_start(self, state: State) -> None:
         self._add(_event(file_version="brain.Event:2"))
 
     def on_epoch_end(self, state: State) -> None:

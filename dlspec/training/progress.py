@@ -44,7 +44,7 @@ class Progress(Callback):
         self._started = time.perf_counter()
         self._open(state)
 
-    def on_epoch_start(self, state: State) -> None:  # noqa: ARG002
+    def on_epoch_start(self, state: State) -> None:
         self._loss, self._loss_due = math.nan, 0.0
 
     def on_step_end(self, state: State) -> None:
@@ -68,10 +68,10 @@ class Progress(Callback):
         self._close_bar()
         self._print(Text.assemble(("test", "bold"), "  ", _numbers(state.test_results)))
 
-    def close(self, state: State) -> None:  # noqa: ARG002
+    def close(self, state: State) -> None:
         self._close_bar()
 
-    def _open(self, state: State) -> None:  # noqa: ARG002
+    def _open(self, state: State) -> None:
         self._wait(time.perf_counter())
         if self.mode == "bar":
             self._live = Live(console=self.console, auto_refresh=False, transient=True)

@@ -1,0 +1,66 @@
+"""What the benchmarks share: one core, the middle of several rounds with their spread, Markdown tables."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from statistics import median, quantiles
+
+ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The middle of several values and the quartiles around it."""
+
+    low: float
+    middle: float
+    high: float
+
+    def __format__(self, form: str) -> str:
+        return f"{self.middle:{form}} ({self.low:{form}} to {self.high:{form}})"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median and quartiles; a single value has no spread."""
+    if len(values) == 1:
+        return Spread(values[0], values[0], values[0])
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    return Spread(low, median(values), high)
+
+
+def pin() -> str:
+    """Keeps this process and its children on one core, the last it may use; says what was done."""
+    if not hasattr(os, "sched_setaffinity"):
+        return "not pinned"
+    core = max(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, {core})
+    return f"pinned to core {core}"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others numbers."""
+    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def machine(*packages: str) -> str:
+    """One line that a result depends on: processor, cores, load, Python and packages' versions, the day."""
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
+    load = f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown"
+    python = f"Python {platform.python_version()}"
+    day = datetime.now(tz=UTC).date().isoformat()
+    return f"{_processor()}, {os.cpu_count()} cores ({load} at the start), {python}, {versions}; {day}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown processor")
