@@ -1,0 +1,49 @@
+"""Declarative deep networks: a page of YAML in, a trained PyTorch network out.
+
+    import dlspec
+    network = dlspec.build({"model": "cnn"}, data={"shape": [3, 32, 32], "num_classes": 10})
+    result = dlspec.train({"model": "cnn", "trainer": {"epochs": 3}})
+
+Nothing heavy is imported before it is asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dlspec.data.source import data_source
+    from dlspec.errors import SpecError, UserError
+    from dlspec.face import Result, build, train
+    from dlspec.registry.own_parts import layer, loss, optimizer, scheduler
+
+__all__ = [
+    "Result",
+    "SpecError",
+    "UserError",
+    "build",
+    "data_source",
+    "layer",
+    "loss",
+    "optimizer",
+    "scheduler",
+    "train",
+]
+
+_HOMES = {
+    **dict.fromkeys(("Result", "build", "train"), "dlspec.face"),
+    **dict.fromkeys(("SpecError", "UserError"), "dlspec.errors"),
+    **dict.fromkeys(("layer", "loss", "optimizer", "scheduler"), "dlspec.registry.own_parts"),
+    "data_source": "dlspec.data.source",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dlspec' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -12,9 +12,9 @@ from typing import Any, cast
 import torch
 from torch.optim import Optimizer
 
-from dlspec.build.criterion import Criterion, auto_loss, make_criterion
-from dlspec.build.metrics import chosen_metrics, fits, make_metrics
-from dlspec.build.network import Network, build
+from dlspec.building.criterion import Criterion, auto_loss, make_criterion
+from dlspec.building.metrics import chosen_metrics, fits, make_metrics
+from dlspec.building.network import Network, build
 from dlspec.data import open_data
 from dlspec.data.dataset import Dataset, Field
 from dlspec.errors import DataError

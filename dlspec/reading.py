@@ -5,15 +5,18 @@ It is read twice: first with the data's facts unknown (form), then, once the dat
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from torch import nn
 
-from dlspec.build.network import Layer
+from dlspec.building.network import Layer
 from dlspec.data import SOURCES, DataSource
 from dlspec.errors import suggest
 from dlspec.registry.registry import Registry
@@ -83,6 +86,7 @@ class _Reader:
 
     def read(self, tree: dict[str, Any]) -> Spec | None:
         self._check_keys(tree)
+        self._import(tree.get("imports"))
         block = read_model(tree.get("model"), ("model",), self.mistakes)
         layers = self._layers(expand(block, self.mistakes)) if block else ()
         data = self._data(tree.get("data"))
@@ -118,6 +122,22 @@ class _Reader:
         if version != SPEC_VERSION:
             fix = f"this dlspec reads version {SPEC_VERSION}: install the one that wrote it"
             self.mistakes.add(("spec_version",), f"version {version}", fix, at_value=True)
+
+    def _import(self, names: Any) -> None:
+        """The user's own modules, whose decorators register parts."""
+        if names is None:
+            return
+        if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
+            self.mistakes.add(("imports",), "imports are no list of modules", "write imports: [my_package.layers]")
+            return
+        if str(Path.cwd()) not in sys.path:  # `python -m` puts it there, the script `dlspec` does not
+            sys.path.insert(0, str(Path.cwd()))
+        for index, name in enumerate(names):
+            try:
+                import_module(name)
+            except Exception as error:
+                found = f"importing '{name}' failed: {type(error).__name__}: {error}"
+                self.mistakes.add(("imports", index), found, "the module must be importable from here", at_value=True)
 
     def _interval(self, scheduler: Any) -> Literal["step", "epoch"] | None:
         interval = scheduler.get("interval") if isinstance(scheduler, dict) else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,6 +60,25 @@ def test_the_compiler_is_not_imported() -> None:
     command = [sys.executable, "-W", "error", "-c", SCRIPT, *names]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+WHOLE_RUN = """
+import sys
+from pathlib import Path
+sys.path.insert(0, "tests")
+from training_parts import TrainerSpec, trainer
+from dlspec.training.standard import standard_callbacks
+settings = {"epochs": 2, "progress": "lines", "patience": 9, "clip_grad_norm": 1.0}
+trainer(settings=settings, callbacks=standard_callbacks(TrainerSpec(**settings), Path(sys.argv[1]))).run()
+print([name for name in ("torch._dynamo", "tensorflow", "matplotlib.pyplot", "torchmetrics") if name in sys.modules])
+"""
+
+
+def test_a_whole_run_with_its_files_does_without_slow_imports(tmp_path: Path) -> None:
+    command = [sys.executable, "-W", "error", "-c", WHOLE_RUN, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def _train(optimizer: Optimizer, net: nn.Module, step: Any) -> list[Tensor]:

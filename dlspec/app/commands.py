@@ -11,7 +11,7 @@ from rich.table import Table
 from dlspec.app import sweep
 from dlspec.app.compose import Composed, start_hydra
 from dlspec.app.running import composed_or_refused, preparation
-from dlspec.build.network import Network
+from dlspec.building.network import Network
 
 
 def validate(words: Sequence[str]) -> int:

@@ -6,7 +6,7 @@ our own errors: Hydra would refuse a key that the YAML does not name, and replac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from dlspec.app.conf_files import (
 )
 from dlspec.errors import Place, Problem, SpecError, suggest
 from dlspec.spec.mistakes import Places
-from dlspec.spec.yaml_files import KeyPath, load_file
+from dlspec.spec.yaml_files import KeyPath, display_name, load_file
 
 CONFIG_NAME = "config"
 
@@ -136,6 +136,9 @@ class Loader(ConfigLoaderImpl):
         wrong = {each.key_or_group: problems for each in choices if (problems := _check_choice(each))}
         lines = [str(each.input_line) for each in choices if each.key_or_group not in wrong]
         config = super().load_configuration(config_name, lines, run_mode, from_shell, validate_sweep_overrides)
+        spec_file, values = take_run(choices, values)
+        if spec_file is not None:
+            _replace_by_run(config, spec_file, choices, values)
         kept = [
             each for each in values if not each.is_sweep_override() and each.key_or_group.split(".")[0] not in wrong
         ]
@@ -165,6 +168,13 @@ class Loader(ConfigLoaderImpl):
             path = self._file(default.config_path)
             if path is not None:
                 _add_file(path, default.package, keys, found)
+        spec_file, values = take_run(choices, values)
+        if spec_file is not None:
+            chosen = {each.key_or_group for each in choices}
+            for table in (keys, found):
+                for old in [path for path in table if path and path[0] not in chosen]:
+                    del table[old]
+            _add_file(spec_file, None, keys, found, without=chosen)
         for override in [*choices, *values]:
             _add_override(override, keys, found)
         return Places(keys, found)
@@ -176,8 +186,16 @@ class Loader(ConfigLoaderImpl):
         return None
 
 
-def _add_file(path: Path, package: str | None, keys: dict[KeyPath, Place], values: dict[KeyPath, Place]) -> None:
+def _add_file(
+    path: Path,
+    package: str | None,
+    keys: dict[KeyPath, Place],
+    values: dict[KeyPath, Place],
+    without: Collection[str] = (),
+) -> None:
     document = load_file(path)
+    if without:
+        document = document.without(without)
     prefix: KeyPath = tuple(package.split(".")) if package else ()
     for inner in document.values:
         _forget_list_below((*prefix, *inner), values, keys)
@@ -267,6 +285,54 @@ def _check_choice(override: Override) -> list[Problem]:
     unknown = [str(each) for each in names if each not in known]
     article = f"no {'data set' if group == 'data' else group}"
     return [Problem(group, f"{article} '{each}'", suggest(each, known, most=20), place) for each in unknown]
+
+
+# ---- a run's spec in place of the files ---------------------------------------------------------------------------
+
+
+def take_run(choices: Sequence[Override], values: Sequence[Override]) -> tuple[Path | None, list[Override]]:
+    """The spec.yaml that `run=FOLDER` names, and the values without it."""
+    named = next((each for each in values if each.key_or_group == "run"), None)
+    if named is None:
+        return None, list(values)
+    folder, line = Path(str(named.value())), named.input_line or ""
+    place = command_line(line, line.find("=") + 1, len(line) - line.find("=") - 1)
+    if not (folder / "spec.yaml").is_file():
+        raise SpecError([Problem("run", f"no run in '{folder}'", "name a run's folder, which holds spec.yaml", place)])
+    if any(each.key_or_group == "experiment" for each in choices):
+        raise SpecError([Problem("run", "run and experiment together", "keep one: each is a whole spec", place)])
+    return folder / "spec.yaml", [each for each in values if each is not named]
+
+
+def _replace_by_run(
+    config: DictConfig, spec_file: Path, choices: Sequence[Override], values: Sequence[Override]
+) -> None:
+    """Puts the run's spec in the place of what the files said; groups chosen on the command line stay."""
+    tree = load_file(spec_file).tree
+    if not isinstance(tree, dict) or "hydra" in tree:
+        raise SpecError([Problem("", "no saved spec", "", Place(display_name(spec_file)))])
+    _check_imports(tree.pop("imports", None), spec_file, values)
+    chosen = {each.key_or_group for each in choices}
+    with open_dict(config):
+        for key in [str(key) for key in config if key != "hydra" and key not in chosen]:
+            del config[key]
+        for key, value in tree.items():
+            if key not in chosen:
+                config[key] = value
+    # 12-30-05_cnn_digits run again is ..._cnn_digits_again.
+    set_hydra(config, "runtime.choices.model", spec_file.parent.name.partition("_")[2] or spec_file.parent.name)
+    set_hydra(config, "runtime.choices.data", "again")
+
+
+def _check_imports(imports: Any, spec_file: Path, values: Sequence[Override]) -> None:
+    """A saved spec may come from anyone: the modules that it imports must be named by the user."""
+    wanted = imports if isinstance(imports, list) else []
+    named = next((each.value() for each in values if each.key_or_group == "imports"), None)
+    missing = [str(each) for each in wanted if not isinstance(named, list) or each not in named]
+    if missing:
+        fix = f"if you trust them, add imports=[{','.join(str(each) for each in wanted)}]"
+        found = f"this spec runs code from {', '.join(missing)}"
+        raise SpecError([Problem("imports", found, fix, Place(display_name(spec_file)))])
 
 
 # ---- values --------------------------------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ class DlspecSweeper(Sweeper):
 
     def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
         self.context = hydra_context
-        self.launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> Any:
         # Imported here: Hydra's scan for plugins runs that module anew, and a class taken before it would be a twin.

@@ -1,7 +1,7 @@
 """A model as typed nodes: read from its YAML, then expanded with its params. No torch here.
 
 Reading keeps what was written, with places; expanding evaluates formulas and gives one `Node` for each layer that
-will be built. Building (dlspec.build) knows nothing of params.
+will be built. Building (dlspec.building) knows nothing of params.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ while `on`, `yes` and `3:30` stay the text that was written.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,12 @@ class Document:
     tree: Any
     keys: Mapping[KeyPath, Place] = field(default_factory=dict)
     values: Mapping[KeyPath, Place] = field(default_factory=dict)
+
+    def without(self, tops: Collection[str]) -> Document:
+        """The document less some top-level keys."""
+        keys = {path: place for path, place in self.keys.items() if path[0] not in tops}
+        values = {path: place for path, place in self.values.items() if not path or path[0] not in tops}
+        return Document(self.tree, keys, values)
 
 
 def load_file(path: Path, shown_as: str = "") -> Document:

@@ -57,12 +57,13 @@ def panels(history: History) -> list[str]:
 def draw(history: History, monitor: Monitor) -> Figure:
     """A panel for each result; the best epoch is marked where its result was watched."""
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     names = panels(history)
     columns = min(len(names), MOST_COLUMNS)
     rows = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(4.6 * columns, 3.3 * rows), dpi=130, layout="constrained")
-    figure.get_layout_engine().set(w_pad=0.12, h_pad=0.12)  # type: ignore[union-attr]
+    layout = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.12)
+    figure = Figure(figsize=(4.6 * columns, 3.3 * rows), dpi=130, layout=layout)
     for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, names, strict=False):
         _draw_panel(axes, name, history, monitor)
     for axes in figure.axes[len(names) :]:

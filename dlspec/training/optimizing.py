@@ -21,7 +21,8 @@ from torch.optim import optimizer as optimizer_module
 # The methods that `torch._compile._disable_dynamo` wraps, and the attribute in which it keeps what it made of each.
 WRAPPED = ("state_dict", "load_state_dict", "zero_grad", "add_param_group")
 CACHE = "__dynamo_disable"
-OWN_CHOICE = ("fused", "foreach", "capturable", "differentiable")
+OWN_CHOICE = ("fused", "foreach")
+UNFUSED = ("capturable", "differentiable")
 FUSED_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -72,7 +73,7 @@ def make_optimizer(
 
 def can_fuse(optimizer_class: type[Optimizer], parameters: list[Tensor], settings: Mapping[str, Any]) -> bool:
     """Whether PyTorch has a kernel that steps all of these parameters at once, and the settings leave the choice."""
-    if any(settings.get(name) is not None for name in OWN_CHOICE):
+    if any(settings.get(name) is not None for name in OWN_CHOICE) or any(settings.get(name) for name in UNFUSED):
         return False
     if "fused" not in inspect.signature(optimizer_class).parameters:
         return False

@@ -168,6 +168,7 @@ def _numbers(results: Mapping[str, float], style: str = "") -> Text:
 
 
 def _bar(state: State, console: Console) -> Text:
-    filled = BAR_WIDTH * state.batch // max(state.batches, 1)
+    width = min(BAR_WIDTH, max(console.width // 6, 6))
+    filled = width * state.batch // max(state.batches, 1)
     full, empty = ("━", "─") if console.encoding.startswith("utf") else ("#", "-")
-    return Text.assemble((full * filled, "green"), (empty * (BAR_WIDTH - filled), "dim"))
+    return Text.assemble((full * filled, "green"), (empty * (width - filled), "dim"))

@@ -1,0 +1,43 @@
+"""Decorators with which a user's module adds parts of its own; `imports: [my_package.layers]` names the module.
+
+    @dlspec.layer
+    class Scale(nn.Module):
+        def __init__(self, in_features: int, start: float = 1.0) -> None: ...
+
+The settings are the constructor's arguments, checked by their hints; names that PyTorch's layers use for what comes in
+(`in_features`, `in_channels`, `num_features`, ...) are inferred.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from dlspec.registry.registry import Registry
+from dlspec.registry.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
+
+C = TypeVar("C", bound=type)
+
+
+def layer(cls: C) -> C:
+    """Registers an `nn.Module` as a layer under its class's name. ValueError where the name is taken."""
+    return _register(LAYERS, cls)
+
+
+def loss(cls: C) -> C:
+    """Registers an `nn.Module` as a loss: `forward(output, target)` gives the batch's mean, a scalar."""
+    return _register(LOSSES, cls)
+
+
+def optimizer(cls: C) -> C:
+    """Registers a `torch.optim.Optimizer`."""
+    return _register(OPTIMIZERS, cls)
+
+
+def scheduler(cls: C) -> C:
+    """Registers a `torch.optim.lr_scheduler.LRScheduler`."""
+    return _register(SCHEDULERS, cls)
+
+
+def _register(registry: Registry, cls: C) -> C:
+    registry.register(cls)
+    return cls
