@@ -225,11 +225,11 @@ def test_standard_callbacks_follow_the_settings(tmp_path: Path) -> None:
     def kinds(folder: Path | None = None, **settings: Any) -> set[str]:
         return {type(each).__name__ for each in standard_callbacks(TrainerSpec(**settings), folder)}
 
-    files = {"MetricsFile", "TimingFile", "Curves", "ResultFile"}
+    files = {"MetricsFile", "TimingFile", "ResultFile"}
     assert kinds() == {Progress.__name__}
     assert kinds(progress="none", patience=2) == {EarlyStopping.__name__}
-    assert kinds(tmp_path, progress="none", checkpoints=False, tensorboard=False) == files
-    assert kinds(tmp_path, progress="none") == files | {"BestCheckpoint", "LastCheckpoint", "TensorBoard"}
+    assert kinds(tmp_path, progress="none", checkpoints=False, tensorboard=False, curves=False) == files
+    assert kinds(tmp_path, progress="none") == files | {"Curves", "BestCheckpoint", "LastCheckpoint", "TensorBoard"}
 
 
 def test_log_lines_say_nothing_in_a_quiet_run(caplog: pytest.LogCaptureFixture) -> None:

@@ -26,4 +26,5 @@ class TrainerSpec(BaseModel):
     test: Literal["best", "last", "none"] = Field("best", description="which weights the final test uses")
     checkpoints: bool = Field(True, description="write the best and the last weights")
     tensorboard: bool = Field(True, description="write event files for TensorBoard")
+    curves: bool = Field(True, description="draw curves.png when the training is over")
     progress: Literal["auto", "bar", "lines", "none"] = Field("auto", description="auto: a bar on a terminal")

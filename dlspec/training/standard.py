@@ -38,4 +38,6 @@ def _files(settings: TrainerSpec, folder: Path, metadata: Mapping[str, str] | No
         callbacks += [BestCheckpoint(checkpoints, metadata), LastCheckpoint(checkpoints, metadata)]
     if settings.tensorboard:
         callbacks.append(TensorBoard(folder))
-    return [*callbacks, Curves(folder), ResultFile(folder)]
+    if settings.curves:
+        callbacks.append(Curves(folder))
+    return [*callbacks, ResultFile(folder)]
