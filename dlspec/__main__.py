@@ -44,9 +44,9 @@ def _say_help() -> int:
 
 
 def _say_version() -> int:
-    from importlib.metadata import version
+    from dlspec.run_folder import package_version
 
-    print(f"dlspec {version('dlspec')}")
+    print(f"dlspec {package_version('dlspec') or '(not installed)'}")
     return DONE
 
 

@@ -128,7 +128,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
-        "packages": {name: _version(name) for name in PACKAGES},
+        "packages": {name: package_version(name) for name in PACKAGES},
         "git": git_commit(Path.cwd()),
         "command": sys.argv,
         **_torch_facts(),
@@ -170,7 +170,8 @@ def _processor() -> str | None:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
 
 
-def _version(name: str) -> str | None:
+def package_version(name: str) -> str | None:
+    """The installed version, None where there is none (a checkout that was not installed)."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import traceback
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from dlspec.app.compose import Composed, Refused, compose
 from dlspec.app.conf_files import GROUPS, group_files
 from dlspec.errors import SpecError
 from dlspec.preparing import Preparation, Prepared
-from dlspec.run_folder import environment, log_to, write_json, write_yaml
+from dlspec.run_folder import environment, log_to, package_version, write_json, write_yaml
 from dlspec.training.standard import standard_callbacks
 from dlspec.training.state import Outcome
 from dlspec.training.trainer import Trainer
@@ -50,7 +51,7 @@ class Job:
 
     def run(self, folder: Path | None = None) -> Outcome:
         """Trains and tests; everything is written to `folder`, nothing where there is none."""
-        self.trainer.use(standard_callbacks(self.prepared.spec.trainer, folder))
+        self.trainer.use(standard_callbacks(self.prepared.spec.trainer, folder, self._metadata()))
         if folder is None:
             return self.trainer.run()
         handler = log_to(folder)
@@ -63,6 +64,12 @@ class Job:
         finally:
             log.removeHandler(handler)
             handler.close()
+
+    def _metadata(self) -> dict[str, str]:
+        """What makes a checkpoint whole in itself: its spec, and how the data were prepared (a text's vocabulary)."""
+        prepared = self.prepared
+        about = {"spec": prepared.resolved, "preprocessing": prepared.data.preprocessing}
+        return {"dlspec": package_version("dlspec") or "", **{key: json.dumps(value) for key, value in about.items()}}
 
     def _describe(self, folder: Path) -> None:
         write_yaml(folder / "spec.yaml", dict(self.prepared.resolved))
