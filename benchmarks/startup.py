@@ -64,7 +64,9 @@ def _environment() -> dict[str, str]:
 
 
 def _rows(times: Times) -> list[list[str]]:
-    return [[f"`{name}`", _show(each), _more(each, times[PASS]), _more(each, times[TORCH])] for name, each in times.items()]
+    return [
+        [f"`{name}`", _show(each), _more(each, times[PASS]), _more(each, times[TORCH])] for name, each in times.items()
+    ]
 
 
 def _show(seconds: list[float]) -> str:

@@ -17,10 +17,12 @@ if TYPE_CHECKING:
     from dlspec.errors import SpecError, UserError
     from dlspec.face import Result, build, train
     from dlspec.registry.own_parts import layer, loss, optimizer, scheduler
+    from dlspec.training.state import TrainingFailed
 
 __all__ = [
     "Result",
     "SpecError",
+    "TrainingFailed",
     "UserError",
     "build",
     "data_source",
@@ -36,6 +38,7 @@ _HOMES = {
     **dict.fromkeys(("SpecError", "UserError"), "dlspec.errors"),
     **dict.fromkeys(("layer", "loss", "optimizer", "scheduler"), "dlspec.registry.own_parts"),
     "data_source": "dlspec.data.source",
+    "TrainingFailed": "dlspec.training.state",
 }
 
 

@@ -6,21 +6,14 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-COMMANDS = {
-    "train": "train and test (the default: the word may be left out); -m sweeps",
-    "validate": "check a spec without opening data; says which checks had to wait for them",
-    "summary": "the network's layers, shapes and parameters",
-}
-NOT_YET = ("evaluate", "predict", "resume", "report", "compare", "export", "eject", "schema", "inspect", "list",
-           "show", "explain", "status")  # fmt: skip
-DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+from dlspec.app.names import COMMANDS, DONE, FAILED, INTERRUPTED, NOT_YET, WRONG
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Runs a command; the exit code is 0 done, 1 failed, 2 a mistake in spec or arguments, 130 interrupted."""
     words = list(sys.argv[1:] if words is None else words)
     command, rest = _split(words)
-    if command == "train" and ("--help" in rest or "-h" in rest):
+    if command in COMMANDS and ("--help" in rest or "-h" in rest):
         return _say_help()
     if "--version" in words:
         return _say_version()
@@ -44,10 +37,21 @@ def _say_help() -> int:
 
 
 def _say_version() -> int:
-    from dlspec.run_folder import package_version
-
-    print(f"dlspec {package_version('dlspec') or '(not installed)'}")
+    print(f"dlspec {_version()}")
     return DONE
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("dlspec")
+    except metadata.PackageNotFoundError:
+        import tomllib
+        from pathlib import Path
+
+        text = (Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+        return f"{tomllib.loads(text)['project']['version']} (a checkout that is not installed)"
 
 
 def _unknown(command: str) -> int:
@@ -70,13 +74,10 @@ def _run(command: str, rest: list[str]) -> int:
 
 def _guarded(action: Callable[[], int]) -> int:
     """Whatever ends the action becomes an exit code, and a user's mistake a text without a traceback."""
-    from dlspec.errors import UserError
-
     try:
         return action()
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return WRONG
+    except SystemExit as asked:  # argparse has told what was wrong
+        return asked.code if isinstance(asked.code, int) else FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED
@@ -84,28 +85,19 @@ def _guarded(action: Callable[[], int]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:
-        return _other(error)
+        return _tell(error)
 
 
-def _other(error: Exception) -> int:
-    """Hydra's and the training's own complaints in one line; anything else is a defect of ours and shows itself."""
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
+def _tell(error: Exception) -> int:
+    """A text and an exit code; an error that is a defect of ours shows itself."""
+    from dlspec.app.words import told
 
-    from dlspec.training.state import TrainingFailed
-
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        print(_hydra_text(error), file=sys.stderr)
-        return WRONG
-    if isinstance(error, TrainingFailed):
-        print(error, file=sys.stderr)
-        return FAILED
-    raise error
-
-
-def _hydra_text(error: Exception) -> str:
-    lines = [line.strip() for line in str(error.__cause__ or error).split("\n") if line.strip()]
-    return "\n".join([f"config   {lines[0] if lines else type(error).__name__}", "1 problem; nothing was run."])
+    known = told(error)
+    if known is None:
+        raise error
+    text, code = known
+    print(text, file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

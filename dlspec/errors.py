@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import islice
+from typing import Any
 
 
 class UserError(Exception):
@@ -84,9 +86,15 @@ class SpecError(UserError):
 
 
 def near(word: str, choices: Iterable[str]) -> str:
-    """The choice that `word` was probably meant to be, or ''. Case is ignored: 'Relu' is near 'ReLU', not 'RNNCell'."""
+    """The choice that `word` was probably meant to be, or ''. Case is ignored: 'Relu' is near 'ReLU', not 'RNNCell'.
+
+    A word that exactly one choice begins with stands for that one: 'F1' is near 'F1Score'.
+    """
     lowered = {choice.lower(): choice for choice in choices}
-    found = get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
+    found = get_close_matches(word.lower(), lowered, n=1, cutoff=0.7)
+    if not found and len(word) > 1:
+        longer = [choice for choice in lowered if choice.startswith(word.lower())]
+        found = longer if len(longer) == 1 else []
     return lowered[found[0]] if found else ""
 
 
@@ -98,3 +106,21 @@ def suggest(word: str, choices: Iterable[str], most: int = 12) -> str:
         return f"did you mean '{guess}'?"
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return f"there is: {', '.join(names[:most])}{more}" if names else ""
+
+
+def shown(value: Any, most: int = 60) -> str:
+    """A value as YAML would write it, cut off where it is long; text in quotes."""
+    text = value if isinstance(value, str) else _flow(value)
+    text = text if len(text) <= most else text[: most - 3] + "..."
+    return f"'{text}'" if isinstance(value, str) else text
+
+
+def _flow(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, dict):
+        inside = ", ".join(f"{key}: {_flow(each)}" for key, each in islice(value.items(), 20))
+        return f"{{{inside}}}"
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(_flow(each) for each in value[:20])}]"
+    return str(value)

@@ -6,11 +6,11 @@ It is read twice: first with the data's facts unknown (form), then, once the dat
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -18,14 +18,14 @@ from torch import nn
 
 from dlspec.building.network import Layer
 from dlspec.data import SOURCES, DataSource
-from dlspec.errors import suggest
+from dlspec.errors import shown, suggest
 from dlspec.registry.registry import Registry
-from dlspec.registry.schema import Schema
+from dlspec.registry.schema import Refinement, Schema, Setting
 from dlspec.registry.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from dlspec.spec import references
-from dlspec.spec.expressions import Unknown
+from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.mistakes import Mistakes, Places, refuse
-from dlspec.spec.model import Block, Node, expand, read_model
+from dlspec.spec.model import Block, Node, expand, expand_loss, read_model
 from dlspec.spec.parts import Part, parse_part
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.spec.yaml_files import KeyPath
@@ -135,7 +135,7 @@ class _Reader:
         for index, name in enumerate(names):
             try:
                 import_module(name)
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 found = f"importing '{name}' failed: {type(error).__name__}: {error}"
                 self.mistakes.add(("imports", index), found, "the module must be importable from here", at_value=True)
 
@@ -143,7 +143,9 @@ class _Reader:
         interval = scheduler.get("interval") if isinstance(scheduler, dict) else None
         if interval == "step" or interval == "epoch" or interval is None:
             return interval
-        found = f"interval is {_shown(interval)}, wanted step or epoch"
+        if isinstance(interval, Wrong):
+            return None
+        found = f"interval is {shown(interval)}, wanted step or epoch"
         self.mistakes.add(("scheduler", "interval"), found, at_value=True)
         return None
 
@@ -159,8 +161,11 @@ class _Reader:
     def _check_name(self, node: Node) -> None:
         """A name that every module has already would be hidden by the layer, or hide it."""
         if not node.name.isdigit() and hasattr(nn.Sequential, node.name):
-            path = node.part.where("name")
-            self.mistakes.add(path, f"'{node.name}' can't name an output: every module has one", "take another word")
+            path, at_value = node.part.path, False
+            if "name" in node.part.keys:
+                path, at_value = node.part.where("name"), True
+            found = f"'{node.name}' can't name an output: every module has one"
+            self.mistakes.add(path, found, "take another word", at_value=at_value, at_key=not at_value)
 
     def _data(self, raw: Any) -> DataSource | None:
         part = parse_part(raw, ("data",), self.mistakes, kind="data set")
@@ -168,26 +173,30 @@ class _Reader:
             return None
         if part.type not in SOURCES:
             fix = suggest(part.type, {*SOURCES, *self.choices.get("data", ())})
-            self.mistakes.add(_type_path(raw, part.path), f"no data set '{part.type}'", fix, at_value=True)
+            self.mistakes.add(_name_path(part), f"no data set '{part.type}'", fix, at_value=True)
             return None
+        for key, value in part.settings.items():
+            if isinstance(value, Unknown) and not isinstance(value, Wrong):
+                found = f"{key} is {value}, which only the opened data know"
+                self.mistakes.add(part.where(key), found, "write the value itself", at_value=True)
         return self._model(SOURCES[part.type], dict(part.settings), part.settings_path)
 
     def _part(self, key: str, raw: Any, registry: Registry, *, must: bool = False) -> ReadPart | None:
         if raw is None and not must:
             return None
         part = parse_part(raw, (key,), self.mistakes, kind=key)
-        return None if part is None else self._found(part, registry, raw, key)
+        return None if part is None else self._found(part, registry, key)
 
-    def _found(self, part: Part, registry: Registry, raw: Any, group: str) -> ReadPart | None:
-        part = Part(part.type, _type_path(raw, part.path), part.settings, part.settings_path, part.value)
+    def _found(self, part: Part, registry: Registry, group: str) -> ReadPart | None:
+        part = replace(part, path=_name_path(part))
         schema = registry.find(part, self.mistakes, also=self.choices.get(group, ()))
         return None if schema is None else ReadPart(part, schema, schema.read(part, self.mistakes))
 
     def _loss(self, raw: Any, block: Block | None) -> ReadPart | None:
-        """The config's own loss, else the model's; None is `auto`."""
+        """The config's loss, else the model's own; None is `auto`."""
         if raw is None or _is_auto(raw):
-            part = block.loss if block else None
-            return self._found(part, LOSSES, None, "loss") if part is not None else None
+            own = expand_loss(block, self.mistakes) if block else None
+            return None if own is None else self._found(own, LOSSES, "loss")
         return self._part("loss", raw, LOSSES)
 
     def _metrics(self, raw: Any) -> tuple[ReadPart, ...] | None:
@@ -199,42 +208,80 @@ class _Reader:
 
     def _metric(self, entry: Any, path: KeyPath, registry: Registry) -> ReadPart | None:
         part = parse_part(entry, path, self.mistakes, kind="metric")
-        return None if part is None else self._found(part, registry, None, "metrics")
+        return None if part is None else self._found(part, registry, "metrics")
 
     def _model(self, model: type[M], settings: Any, path: KeyPath) -> M | None:
         """A section with fixed keys, checked by pydantic, its complaints in our words."""
-        if not isinstance(settings, dict):
-            self.mistakes.add(path, f"'{settings}' is no mapping", "write its keys below it", at_value=True)
+        if isinstance(settings, Wrong):
             return None
+        if not isinstance(settings, dict):
+            self.mistakes.add(path, f"{shown(settings)} is no mapping", "write its keys below it", at_value=True)
+            return None
+        before = len(self.mistakes)
+        for key, value in settings.items():
+            self._check_boolean(key, value, model, path)
         known = {key: value for key, value in settings.items() if not isinstance(value, Unknown)}
         try:
-            return model.model_validate(known)
+            read = model.model_validate(known)
         except ValidationError as error:
             for each in error.errors(include_url=False):
                 self._tell(each, model, path)
             return None
+        return read if len(self.mistakes) == before else None
+
+    def _check_boolean(self, key: str, value: Any, model: type[BaseModel], path: KeyPath) -> None:
+        """pydantic would take `epochs: true` for 1."""
+        wanted = wanted_of(model, (key,))
+        if isinstance(value, bool) and wanted and "true" not in wanted:
+            self.mistakes.add((*path, key), f"{key} is {shown(value)}, wanted {wanted}", at_value=True)
 
     def _tell(self, error: ErrorDetails, model: type[BaseModel], path: KeyPath) -> None:
         location = (*path, *error["loc"])
         if error["type"] == "extra_forbidden":
             self.mistakes.add(location, "no such key", suggest(str(error["loc"][-1]), model.model_fields))
-            return
-        message = error["msg"].removeprefix("Value error, ")
-        wanted = message.removeprefix("Input should be ")
-        name = ".".join(str(each) for each in error["loc"])
-        is_own = error["type"] == "value_error"
-        found = message if is_own else f"{name} is {_shown(error['input'])}, wanted {wanted}"
-        self.mistakes.add(location, found, at_value=True)
+        elif error["type"] == "value_error":
+            self.mistakes.add(location, error["msg"].removeprefix("Value error, "), at_value=True)
+        else:
+            wanted = wanted_of(model, error["loc"]) or error["msg"].removeprefix("Input should be ")
+            name = ".".join(str(each) for each in error["loc"])
+            self.mistakes.add(location, f"{name} is {shown(error['input'])}, wanted {wanted}", at_value=True)
 
     def _seed(self, raw: Any) -> int:
         if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 2**63:
             return raw
-        self.mistakes.add(("seed",), f"seed is {_shown(raw)}, wanted a whole number >= 0", at_value=True)
+        if not isinstance(raw, Unknown):  # a fact of the data is read when they are open
+            self.mistakes.add(("seed",), f"seed is {shown(raw)}, wanted a whole number >= 0", at_value=True)
         return 0
 
 
-def _type_path(raw: Any, path: KeyPath) -> KeyPath:
-    return (*path, "type") if isinstance(raw, dict) and "type" in raw else path
+def wanted_of(model: type[BaseModel], location: Sequence[int | str]) -> str:
+    """What a section's field, or an item of its list, must be, worded as a layer's setting is."""
+    field = model.model_fields.get(str(location[0])) if location else None
+    if field is None:
+        return ""
+    hint, bounds = _unwrapped(field.annotation, field.metadata)
+    for _ in location[1:]:
+        inner = [each for each in (hint, *get_args(hint)) if get_origin(each) is list]
+        if not inner:
+            return ""
+        hint, bounds = _unwrapped(get_args(inner[0])[0], [])
+    refinement = Refinement(at_least=bounds.get("ge"), above=bounds.get("gt"), at_most=bounds.get("le"))
+    below = f" and < {bounds['lt']:g}" if "lt" in bounds else ""
+    return Setting(str(location[0]), hint, refinement=refinement).wanted + below
+
+
+def _unwrapped(hint: Any, metadata: Sequence[Any]) -> tuple[Any, dict[str, float]]:
+    """The plain hint below `Annotated`, and its bounds."""
+    if get_origin(hint) is Annotated:
+        hint, *more = get_args(hint)
+        metadata = [*metadata, *(each for field in more for each in getattr(field, "metadata", [field]))]
+    return hint, {
+        name: getattr(each, name) for each in metadata for name in ("ge", "gt", "le", "lt") if hasattr(each, name)
+    }
+
+
+def _name_path(part: Part) -> KeyPath:
+    return (*part.path, "type") if part.is_flat else part.path
 
 
 def _is_auto(raw: Any) -> bool:
@@ -259,7 +306,3 @@ def _unknowns(tree: Any) -> set[str]:
         return {tree.key}
     children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
     return {key for child in children for key in _unknowns(child)}
-
-
-def _shown(value: Any) -> str:
-    return f"'{value}'" if isinstance(value, str) else "null" if value is None else str(value)

@@ -1,6 +1,6 @@
 """What dlspec says to wrong specs and command lines, word for word. The cases and texts stand in tests/wrong_specs/.
 
-A case is a title, a command line, the files of a project, and what stderr says:
+A case is a title, a command line, the files of a project, and what stderr says (CONF is dlspec's own conf/):
 
     ===== a misspelled setting
     $ dlspec validate model=m
@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from pathlib import Path
 import pytest
 
 from dlspec.__main__ import WRONG, main
+from dlspec.app.conf_files import packaged_conf
 
 FOLDER = Path(__file__).parent / "wrong_specs"
 SAYS = "says"
@@ -71,8 +73,9 @@ def test_says_exactly(
         (tmp_path / name).write_text(text, encoding="utf-8")
     before = sorted(tmp_path.rglob("*"))
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
     code = main(list(case.words))
-    says = capsys.readouterr().err.replace(str(tmp_path), "FOLDER")
+    says = capsys.readouterr().err.replace(str(tmp_path), "FOLDER").replace(str(packaged_conf()), "CONF")
     if os.environ.get("WRONG_SPECS") == "write":
         write_case(case, says)
         return

@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 
-from rich.console import Console
-from rich.table import Table
-
 from dlspec.app import sweep
 from dlspec.app.compose import Composed, start_hydra
 from dlspec.app.running import composed_or_refused, preparation
+from dlspec.app.table import text_table
 from dlspec.building.network import Network
 
 
@@ -26,32 +24,29 @@ def validate(words: Sequence[str]) -> int:
 
 def summary(words: Sequence[str]) -> int:
     """Builds the network and prints it, a line a layer."""
-    built = preparation(_composed("summary", words)).build()
-    print_summary(built.network, Console(soft_wrap=True))
+    print(summary_text(preparation(_composed("summary", words)).build().network))
     return 0
 
 
 def _composed(command: str, words: Sequence[str]) -> Composed:
-    parser = argparse.ArgumentParser(prog=f"dlspec {command}")
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="as for train")
-    parser.add_argument("--config-dir", "-cd", help="one more folder of configs")
-    arguments = parser.parse_args(list(words))
+    parser = argparse.ArgumentParser(prog=f"dlspec {command}", add_help=False)  # --help was answered before
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--config-dir", "-cd")
+    arguments = parser.parse_intermixed_args(list(words))
     sweep.register()
     return composed_or_refused(arguments.overrides, start_hydra(arguments.config_dir))
 
 
-def print_summary(network: Network, console: Console) -> None:
+def summary_text(network: Network) -> str:
     """Layers, output shapes (the batch left out) and parameters."""
-    table = Table("layer", "type", "output", box=None, header_style="bold", pad_edge=False)
-    table.add_column("parameters", justify="right")
-    table.add_row("", "input", str(network.input), "")
+    rows = [["", "input", str(network.input), ""]]
     for layer in network.layers:
-        table.add_row(layer.name, layer.type, str(layer.output), f"{layer.parameters:,}" if layer.parameters else "")
-    console.print(table)
+        rows.append([layer.name, layer.type, str(layer.output), f"{layer.parameters:,}" if layer.parameters else ""])
+    table = text_table(["layer", "type", "output", "parameters"], rows, right=["parameters"])
     parameters = list(network.module.parameters())
     total = sum(each.numel() for each in parameters)
     size = sum(each.numel() * each.element_size() for each in parameters)
-    console.print(f"{total:,} parameters, {size / 2**20:.2f} MiB")
+    return f"{table}\n{total:,} parameters, {size / 2**20:.2f} MiB"
 
 
 COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {"validate": validate, "summary": summary}

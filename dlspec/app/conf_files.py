@@ -6,7 +6,7 @@ Every YAML file goes through `dlspec.spec.yaml_files`, so that nothing is loaded
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +38,10 @@ def conf_folders() -> list[Path]:
     return [folder for folder in (user_conf(), packaged_conf()) if folder is not None]
 
 
-def group_files(group: str) -> list[str]:
-    """The files that a group offers, the user's own among them."""
-    names = {path.stem for folder in conf_folders() for path in (folder / group).glob("*.yaml")}
+def group_files(group: str, folders: Iterable[Path] | None = None) -> list[str]:
+    """The files that a group offers in some folders, or in the user's and dlspec's own."""
+    searched = conf_folders() if folders is None else folders
+    names = {path.stem for folder in searched for path in (folder / group).glob("*.yaml")}
     return sorted(names)
 
 

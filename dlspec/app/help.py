@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dlspec.__main__ import COMMANDS
 from dlspec.app.conf_files import GROUPS, PART_GROUPS, group_files
+from dlspec.app.names import COMMANDS
 
 _LIBRARY = {
     "loss": "any loss of torch.nn",

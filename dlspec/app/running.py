@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import logging
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from hydra._internal.hydra import Hydra
 
 from dlspec.app.compose import Composed, Refused, compose
-from dlspec.app.conf_files import GROUPS, group_files
-from dlspec.errors import SpecError
+from dlspec.app.conf_files import GROUPS
+from dlspec.errors import SpecError, UserError
 from dlspec.preparing import Preparation, Prepared
-from dlspec.run_folder import environment, log_to, package_version, write_json, write_yaml
+from dlspec.run_folder import create_run_folder, environment, log_to, package_version, write_json, write_yaml
 from dlspec.training.standard import standard_callbacks
 from dlspec.training.state import Outcome
 from dlspec.training.trainer import Trainer
@@ -38,7 +39,7 @@ def composed_or_refused(overrides: Sequence[str], hydra: Hydra) -> Composed:
 
 def preparation(composed: Composed) -> Preparation:
     """The steps from a composed config to a run."""
-    choices = {group: group_files(group) for group in GROUPS}
+    choices = {group: composed.loader.files(group) for group in GROUPS}
     return Preparation(composed.tree, composed.places, choices)
 
 
@@ -54,16 +55,13 @@ class Job:
         self.trainer.use(standard_callbacks(self.prepared.spec.trainer, folder, self._metadata()))
         if folder is None:
             return self.trainer.run()
-        handler = log_to(folder)
-        try:
+        with _logging(folder):
             self._describe(folder)
-            return self.trainer.run()
-        except Exception:
-            log.debug("the run failed\n%s", traceback.format_exc())
-            raise
-        finally:
-            log.removeHandler(handler)
-            handler.close()
+            try:
+                return self.trainer.run()
+            except Exception:
+                log.debug("the run failed\n%s", traceback.format_exc())
+                raise
 
     def _metadata(self) -> dict[str, str]:
         """What makes a checkpoint whole in itself: its spec, and how the data were prepared (a text's vocabulary)."""
@@ -74,6 +72,32 @@ class Job:
     def _describe(self, folder: Path) -> None:
         write_yaml(folder / "spec.yaml", dict(self.prepared.resolved))
         write_json(folder / "environment.json", {"seed": self.prepared.spec.seed, **environment()})
+
+
+@contextmanager
+def _logging(folder: Path) -> Iterator[None]:
+    """Everything that dlspec logs goes to the run's log.txt, warnings to the terminal too."""
+    handler, level, terminal = log_to(folder), log.level, logging.lastResort
+    log.setLevel(logging.DEBUG)
+    if terminal is not None:
+        log.addHandler(terminal)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        for each in (handler, terminal):
+            if each is not None:
+                log.removeHandler(each)
+        handler.close()
+
+
+def new_folder(root: Path, name: str) -> Path:
+    """A run's or sweep's new folder; UserError where it can't be made there."""
+    try:
+        return create_run_folder(root, name)
+    except OSError as error:
+        fix = "choose another place: hydra.run.dir=FOLDER, or for a sweep hydra.sweep.dir=FOLDER"
+        raise UserError(f"can't make a folder in '{root}': {error.strerror}; {fix}") from None
 
 
 def make_job(preparing: Preparation) -> Job:

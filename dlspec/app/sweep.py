@@ -6,12 +6,12 @@ exit code tells at the end. A table of all jobs closes the sweep.
 
 from __future__ import annotations
 
-import logging
 import math
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -27,17 +27,15 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.table import Table
 
 from dlspec.app.compose import CONFIG_NAME, Composed, Loader, set_hydra
-from dlspec.app.running import Job, make_job, preparation
-from dlspec.errors import UserError
-from dlspec.run_folder import create_run_folder
+from dlspec.app.names import DONE, FAILED, WRONG
+from dlspec.app.running import Job, make_job, new_folder, preparation
+from dlspec.app.table import text_table
+from dlspec.app.words import one_line, told
 from dlspec.spec.yaml_files import display_name
 from dlspec.training.state import Outcome
 
-log = logging.getLogger("dlspec")
 PLUGINS = "hydra_plugins.dlspec"
 
 
@@ -49,8 +47,15 @@ class Row:
     overrides: tuple[str, ...]
     folder: Path | None = None
     outcome: Outcome | None = None
-    error: str = ""
-    is_refused: bool = False
+    error: BaseException | None = None
+
+    @property
+    def is_refused(self) -> bool:
+        return self.error is not None and (told(self.error) or ("", FAILED))[1] == WRONG
+
+    @property
+    def word(self) -> str:
+        return "refused" if self.is_refused else "failed" if isinstance(self.error, Exception) else "interrupted"
 
 
 @dataclass
@@ -63,10 +68,27 @@ class Task:
     def __call__(self, config: DictConfig) -> float:
         """The monitored result of a job whose folder Hydra has made already."""
         whole = HydraConfig.get()
-        folder = Path(whole.runtime.output_dir)
+        folder, number = Path(whole.runtime.output_dir), int(whole.job.num)
+        overrides: Any = OmegaConf.to_container(whole.overrides.task, resolve=False)
         merged = OmegaConf.merge(OmegaConf.create({"hydra": whole}), config)
         assert isinstance(merged, DictConfig)
-        return make_job(preparation(Composed(merged, self.loader))).run(folder).monitored
+        try:
+            outcome = make_job(preparation(Composed(merged, self.loader))).run(folder)
+        except BaseException as error:
+            self.fail(Row(number, tuple(overrides), folder, error=error))
+            raise
+        self.rows.append(Row(number, tuple(overrides), folder, outcome))
+        return outcome.monitored
+
+    def fail(self, row: Row) -> None:
+        """A failure is shown when it happens; one that is a defect of dlspec's own with its traceback."""
+        error = row.error
+        assert error is not None
+        known = told(error)
+        print(f"[{row.number}] {row.word}: {known[0] if known else one_line(error)}", flush=True)
+        if known is None and isinstance(error, Exception):
+            traceback.print_exception(error)
+        self.rows.append(row)
 
 
 class DlspecLauncher(Launcher):
@@ -82,19 +104,23 @@ class DlspecLauncher(Launcher):
 
     def _job(self, number: int, overrides: list[str]) -> JobReturn:
         print(f"[{number}] {' '.join(overrides)}", flush=True)
+        row = Row(number, tuple(overrides))
         try:
             config = self._compose(number, overrides)
             job = make_job(preparation(Composed(config, self.task.loader)))
-        except UserError as error:
-            return self._refused(Row(number, tuple(overrides), error=str(error), is_refused=True), error)
-        returned = self._run(job, config, number)
-        folder = Path(config.hydra.runtime.output_dir)
+            set_hydra(config, "sweep.dir", str(self._sweep_folder()))
+            returned = self._run(job, config)
+        except BaseException as error:
+            self.task.fail(replace(row, error=error))
+            if not isinstance(error, Exception):
+                raise  # Ctrl-C ends the sweep
+            return _failed(overrides, error)
+        result, folder = returned._return_value, Path(config.hydra.runtime.output_dir)
         if returned.status == JobStatus.FAILED:
-            text = _one_line(returned._return_value)
-            return self._told(Row(number, tuple(overrides), folder, error=text), returned)
-        outcome: Outcome = returned._return_value
-        returned._return_value = outcome.monitored
-        self.task.rows.append(Row(number, tuple(overrides), folder, outcome))
+            self.task.fail(replace(row, folder=folder, error=result))
+            return returned
+        self.task.rows.append(replace(row, folder=folder, outcome=result))
+        returned._return_value = result.monitored
         return returned
 
     def _compose(self, number: int, overrides: list[str]) -> DictConfig:
@@ -103,8 +129,7 @@ class DlspecLauncher(Launcher):
         set_hydra(config, "job.num", number)
         return config
 
-    def _run(self, job: Job, config: DictConfig, number: int) -> JobReturn:
-        set_hydra(config, "sweep.dir", str(self._sweep_folder()))
+    def _run(self, job: Job, config: DictConfig) -> JobReturn:
         return run_job(
             hydra_context=self.context,
             task_function=lambda _: job.run(Path(HydraConfig.get().runtime.output_dir)),
@@ -119,21 +144,15 @@ class DlspecLauncher(Launcher):
         if self.folder is None:
             HydraConfig.instance().set_config(self.config)
             wanted = Path(str(self.config.hydra.sweep.dir))
-            self.folder = create_run_folder(wanted.parent, wanted.name)
+            self.folder = new_folder(wanted.parent, wanted.name)
             OmegaConf.save(self.config, self.folder / "multirun.yaml")
         return self.folder
 
-    def _refused(self, row: Row, error: UserError) -> JobReturn:
-        returned = JobReturn(overrides=list(row.overrides), status=JobStatus.FAILED)
-        returned._return_value = error
-        return self._told(row, returned)
 
-    def _told(self, row: Row, returned: JobReturn) -> JobReturn:
-        """A failure is shown when it happens."""
-        word = "refused" if row.is_refused else "failed"
-        print(f"[{row.number}] {word}: {row.error}", flush=True)
-        self.task.rows.append(row)
-        return returned
+def _failed(overrides: Sequence[str], error: Exception) -> JobReturn:
+    returned = JobReturn(overrides=list(overrides), status=JobStatus.FAILED)
+    returned._return_value = error
+    return returned
 
 
 class DlspecSweeper(Sweeper):
@@ -189,30 +208,37 @@ def run(hydra: Hydra, overrides: Sequence[str]) -> int:
     loader = hydra.config_loader
     assert isinstance(loader, Loader)
     task = Task(loader)
-    hydra.multirun(CONFIG_NAME, task, [*overrides, "hydra.mode=MULTIRUN"], with_log_configuration=False)
-    if not task.rows:
-        return 0
-    console = Console()
-    # A file or a pipe has no width of its own: nothing is cut off there.
-    print_table(task.rows, console if console.is_terminal else Console(width=400))
-    if any(row.error and not row.is_refused for row in task.rows):
-        return 1
-    return 2 if any(row.is_refused for row in task.rows) else 0
+    try:
+        returned = hydra.multirun(CONFIG_NAME, task, [*overrides, "hydra.mode=MULTIRUN"], with_log_configuration=False)
+    except KeyboardInterrupt:
+        print_table(task.rows)
+        raise
+    if not task.rows:  # the jobs ran in other processes
+        task.rows = [_row(number, each) for number, each in enumerate(returned or [])]
+    print_table(task.rows)
+    if any(row.error is not None and not row.is_refused for row in task.rows):
+        return FAILED
+    return WRONG if any(row.is_refused for row in task.rows) else DONE
 
 
-def print_table(rows: Sequence[Row], console: Console) -> None:
+def _row(number: int, returned: JobReturn) -> Row:
+    error = returned._return_value if returned.status == JobStatus.FAILED else None
+    return Row(number, tuple(returned.overrides or ()), error=error)
+
+
+def print_table(rows: Sequence[Row]) -> None:
     """What differs, the result, the folder: a line a job, the best first."""
-    keys = _differing(rows)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("job", *keys, *_result_names(rows), "folder"):
-        table.add_column(name, no_wrap=True, overflow="ellipsis")
-    for row in sorted(rows, key=_rank):
-        table.add_row(str(row.number), *_values(row, keys), *_results(row, rows), _folder_or_error(row))
-    console.print()
-    console.print(table)
-    refused = sum(row.is_refused for row in rows)
-    failed = sum(bool(row.error) for row in rows) - refused
-    console.print(f"{len(rows)} jobs: {len(rows) - refused - failed} done, {refused} refused, {failed} failed")
+    if not rows:
+        return
+    keys, results = _differing(rows), _result_names(rows)
+    lines = [
+        [str(row.number), *_values(row, keys), *_results(row, results), _folder_or_error(row)]
+        for row in sorted(rows, key=_rank)
+    ]
+    print(f"\n{text_table(['job', *keys, *results, 'folder'], lines)}")
+    counts = Counter("done" if row.error is None else row.word for row in rows)
+    parts = [f"{counts[word]} {word}" for word in ("done", "refused", "failed", "interrupted") if counts[word]]
+    print(f"{len(rows)} job{'s' if len(rows) != 1 else ''}: {', '.join(parts)}", flush=True)
 
 
 def _differing(rows: Sequence[Row]) -> list[str]:
@@ -236,11 +262,11 @@ def _result_names(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(name for each in outcomes for name in (each.monitor, *each.test)))
 
 
-def _results(row: Row, rows: Sequence[Row]) -> list[str]:
+def _results(row: Row, names: Sequence[str]) -> list[str]:
     if row.outcome is None:
-        return ["" for _ in _result_names(rows)]
+        return ["" for _ in names]
     results = {row.outcome.monitor: row.outcome.monitored, **row.outcome.test}
-    return [f"{results[name]:.4g}" if name in results else "" for name in _result_names(rows)]
+    return [f"{results[name]:.4g}" if name in results else "" for name in names]
 
 
 def _rank(row: Row) -> tuple[bool, float]:
@@ -252,12 +278,6 @@ def _rank(row: Row) -> tuple[bool, float]:
 
 
 def _folder_or_error(row: Row) -> str:
-    if row.error:
-        return f"{'refused' if row.is_refused else 'failed'}: {row.error.splitlines()[0]}"
+    if row.error is not None:
+        return f"{row.word}: {one_line(row.error)}".removesuffix(": KeyboardInterrupt: ")
     return display_name(row.folder) if row.folder else ""
-
-
-def _one_line(error: BaseException) -> str:
-    text = str(error).strip().split("\n")[0]
-    log.debug("".join(traceback.format_exception(error)))
-    return text if isinstance(error, UserError | RuntimeError) and text else f"{type(error).__name__}: {text}"

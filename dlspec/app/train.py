@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,44 +18,75 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dlspec.app import sweep
-from dlspec.app.compose import CONFIG_NAME, set_hydra, start_hydra
-from dlspec.app.running import Job, composed_or_refused, make_job, preparation
-from dlspec.run_folder import create_run_folder
+from dlspec.app.compose import CONFIG_NAME, Composed, set_hydra, start_hydra
+from dlspec.app.names import COMMANDS
+from dlspec.app.overrides import command_line
+from dlspec.app.running import Job, composed_or_refused, make_job, new_folder, preparation
+from dlspec.errors import Problem, SpecError, UserError
 from dlspec.training.state import Outcome
 
 
 def main(words: Sequence[str]) -> int:
     """Runs what the words say; the exit code tells how it went."""
-    arguments = get_args_parser().parse_args(list(words))
+    parser = get_args_parser()
+    parser.prog = "dlspec"
+    arguments = parser.parse_intermixed_args(list(words))
+    _refuse_flags(arguments)
     sweep.register()
     hydra = start_hydra(arguments.config_dir)
     answer = _information(hydra, arguments)
     if answer is not None:
         answer()
         return 0
-    if arguments.multirun:
+    if arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides:
         return sweep.run(hydra, arguments.overrides)
-    train_one(hydra, arguments.overrides)
+    composed = composed_or_refused(arguments.overrides, hydra)
+    if composed.is_sweep:  # a user's conf/config.yaml can ask for it
+        return sweep.run(hydra, arguments.overrides)
+    train_one(hydra, composed)
     return 0
+
+
+# Hydra's flags that would mean nothing here, and what does the same.
+_REFUSED = {
+    "config_name": ("--config-name", "the config is always 'config'; take another folder: --config-dir FOLDER"),
+    "config_path": ("--config-path", "take one more folder: --config-dir FOLDER"),
+    "experimental_rerun": ("--experimental-rerun", "run a run again: run=FOLDER"),
+}
+
+
+def _refuse_flags(arguments: argparse.Namespace) -> None:
+    wrong = [flag for name, flag in _REFUSED.items() if getattr(arguments, name)]
+    if wrong:
+        raise SpecError([Problem(flag, "not there", fix, command_line(flag)) for flag, fix in wrong])
 
 
 def _information(hydra: Hydra, arguments: argparse.Namespace) -> Callable[[], Any] | None:
     """What Hydra's own flags ask for, in place of a run."""
-    name, overrides = arguments.config_name or CONFIG_NAME, arguments.overrides
+    name, overrides = CONFIG_NAME, arguments.overrides
     if arguments.cfg:
         return lambda: hydra.show_cfg(name, overrides, arguments.cfg, arguments.package, arguments.resolve)
     if arguments.info is not None:
         return lambda: hydra.show_info(arguments.info, name, overrides)
     if arguments.shell_completion:
-        return lambda: hydra.shell_completion(name, overrides)
+        return lambda: _complete(hydra, overrides)
     if arguments.hydra_help:
         return lambda: hydra.hydra_help(name, get_args_parser(), arguments)
     return None
 
 
-def train_one(hydra: Hydra, overrides: Sequence[str]) -> Outcome:
-    """Composes, checks, trains and tests; the folder is made once nothing can be refused any more."""
-    composed = composed_or_refused(overrides, hydra)
+def _complete(hydra: Hydra, overrides: list[str]) -> None:
+    """Hydra's completion of a shell's line, without the command in it, which Hydra does not know."""
+    line = os.environ.get("COMP_LINE")
+    if line is None and any(each.startswith("query=") for each in overrides):
+        raise UserError("nothing to complete: a shell puts its line into COMP_LINE")
+    if line is not None:
+        os.environ["COMP_LINE"] = re.sub(rf"(dlspec\s+)(?:{'|'.join(COMMANDS)})(\s)", r"\1\2", line, count=1)
+    hydra.shell_completion(CONFIG_NAME, overrides)
+
+
+def train_one(hydra: Hydra, composed: Composed) -> Outcome:
+    """Checks, trains and tests; the folder is made once nothing can be refused any more."""
     job = make_job(preparation(composed))
     config = composed.config
     set_hydra(config, "mode", RunMode.RUN)
@@ -71,16 +104,17 @@ def _make_folder(config: DictConfig) -> Path:
     """hydra.run.dir, with a number behind it where two runs begin in one second."""
     HydraConfig.instance().set_config(config)
     wanted = Path(str(OmegaConf.select(config, "hydra.run.dir")))
-    folder = create_run_folder(wanted.parent, wanted.name)
+    folder = new_folder(wanted.parent, wanted.name)
     set_hydra(config, "run.dir", str(folder))
     return folder
 
 
 def run_in(folder: Path, job: Job, config: DictConfig, hydra: Hydra, callbacks: Callbacks) -> JobReturn:
     """The job as Hydra runs one: with `.hydra/` in its folder and Hydra's callbacks around it."""
+    absolute = folder.absolute()  # hydra.job.chdir may move
     return run_job(
         hydra_context=HydraContext(config_loader=hydra.config_loader, callbacks=callbacks),
-        task_function=lambda _: job.run(folder),
+        task_function=lambda _: job.run(absolute),
         config=config,
         job_dir_key="hydra.run.dir",
         job_subdir_key=None,

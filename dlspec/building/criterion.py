@@ -5,15 +5,16 @@ Everything is decided once, when the network is built; a training step only call
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dlspec.building.network import Network
+from dlspec.building.network import BuiltLayer, Network, kept_random_state
 from dlspec.data.dataset import Target
 from dlspec.registry.schema import Schema
 from dlspec.spec.mistakes import Mistakes
@@ -43,7 +44,11 @@ class Criterion(nn.Module):
 
 @dataclass(frozen=True)
 class LossRule:
-    """What one loss wants at the network's end, and how its output becomes a prediction."""
+    """What one loss wants at the network's end, and how its output becomes a prediction.
+
+    A loss of the user's own says so itself, where it differs from the rule of all others: by the class attribute
+    `takes_class_numbers = True` (classes as int64, else one-hot), and by a method `predict(output)`.
+    """
 
     predict: TensorFunction
     takes_class_numbers: bool = False
@@ -52,6 +57,7 @@ class LossRule:
     fix: str = ""
     for_numbers: bool = True
     signed: bool = False
+    counts: bool = False
 
 
 def _identity(value: Tensor) -> Tensor:
@@ -67,28 +73,45 @@ def _clamp(output: Tensor) -> Tensor:
 
 
 _LOGITS = "remove it: the loss contains it, and predictions come out as probabilities"
+_SOFT = ("Softmax", "Softmax2d", "Softmin", "Sigmoid", "Hardsigmoid", "LogSigmoid")
 _RULES: Mapping[str, LossRule] = {
-    "CrossEntropyLoss": LossRule(_softmax, True, ("Softmax", "Softmax2d", "Sigmoid"), fix=_LOGITS, for_numbers=False),
+    "CrossEntropyLoss": LossRule(_softmax, True, _SOFT, fix=_LOGITS, for_numbers=False),
     "NLLLoss": LossRule(torch.exp, True, wanted_ends=("LogSoftmax",), for_numbers=False,
                         fix="end with a LogSoftmax: {dim: 1}, or take CrossEntropyLoss"),
-    "MultiMarginLoss": LossRule(_softmax, True, for_numbers=False),
-    "BCEWithLogitsLoss": LossRule(torch.sigmoid, False, ("Sigmoid", "Softmax", "LogSigmoid"), fix=_LOGITS,
-                                  for_numbers=False),
-    "MultiLabelSoftMarginLoss": LossRule(torch.sigmoid, False, ("Sigmoid", "Softmax"), fix=_LOGITS, for_numbers=False),
-    "SoftMarginLoss": LossRule(torch.sigmoid, False, ("Sigmoid", "Softmax"), fix=_LOGITS, for_numbers=False,
+    "MultiMarginLoss": LossRule(_softmax, True, _SOFT, for_numbers=False,
+                                fix="remove it: the loss wants scores without a bound"),
+    "BCEWithLogitsLoss": LossRule(torch.sigmoid, False, (*_SOFT, "LogSoftmax"), fix=_LOGITS, for_numbers=False),
+    "MultiLabelSoftMarginLoss": LossRule(torch.sigmoid, False, (*_SOFT, "LogSoftmax"), fix=_LOGITS, for_numbers=False),
+    "SoftMarginLoss": LossRule(torch.sigmoid, False, (*_SOFT, "LogSoftmax"), fix=_LOGITS, for_numbers=False,
                                signed=True),
     "BCELoss": LossRule(_clamp, wanted_ends=("Sigmoid", "Softmax", "Hardsigmoid"), for_numbers=False,
                         fix="end with a Sigmoid, or take BCEWithLogitsLoss"),
     "KLDivLoss": LossRule(torch.exp, wanted_ends=("LogSoftmax",), for_numbers=False,
                           fix="end with a LogSoftmax: {dim: 1}"),
-    "PoissonNLLLoss": LossRule(torch.exp, refused_ends=("Softmax", "Sigmoid"), fix="end with a Linear"),
+    "PoissonNLLLoss": LossRule(torch.exp, refused_ends=_SOFT, fix="end with a Linear", counts=True),
 }  # fmt: skip
 _OTHERS = LossRule(_clamp)
+# Behind one of these the end is still what it was.
+_PASSING = ("Identity", "Flatten", "Unflatten", "Dropout", "AlphaDropout", "FeatureAlphaDropout")
+_OVER_CLASSES = ("Softmax", "LogSoftmax", "Softmin")
+
+
+def _rule_of(schema: Schema, settings: Mapping[str, Any]) -> LossRule:
+    if schema.name == "PoissonNLLLoss" and settings.get("log_input") is False:
+        return replace(_RULES[schema.name], predict=_identity)
+    if schema.name in _RULES or not inspect.isclass(schema.build):
+        return _RULES.get(schema.name, _OTHERS)
+    return replace(_OTHERS, takes_class_numbers=bool(getattr(schema.build, "takes_class_numbers", False)))
+
+
+def _end(network: Network) -> BuiltLayer:
+    """The last layer that changes what the outputs mean."""
+    return next((each for each in reversed(network.layers) if each.type not in _PASSING), network.layers[-1])
 
 
 def auto_loss(network: Network, target: Target) -> str:
     """The loss that `loss: auto` means for this target and this network's end."""
-    end = network.layers[-1].type
+    end = _end(network).type
     if target.kind == "numbers":
         return "MSELoss"
     if target.num_outputs == 1 and network.output.shape == (1,):
@@ -103,17 +126,40 @@ def make_criterion(
 
     `path` is where the loss was written, for its mistakes.
     """
-    rule = _RULES.get(schema.name, _OTHERS)
-    end_path: KeyPath = ("model", "layers")
+    rule = _rule_of(schema, settings)
     if not _fits_target(rule, schema.name, target, mistakes, path):
         return None
-    if not _fits_end(rule, schema.name, network, mistakes, end_path):
+    if not _fits_end(rule, schema.name, network, mistakes):
         return None
-    if not _fits_shape(rule, schema.name, network, target, mistakes, end_path):
+    if not _fits_shape(rule, schema.name, network, target, mistakes):
         return None
-    loss = schema.build(**_tensors(settings))
-    output, aim = _adapters(rule, network, target)
-    return Criterion(loss, output, aim, *_predictors(rule, network, target))
+    try:
+        loss = schema.build(**_tensors(settings))
+        rule = replace(rule, predict=getattr(loss, "predict", rule.predict))
+        criterion = Criterion(loss, *_adapters(rule, network, target), *_predictors(rule, network, target))
+        with kept_random_state():
+            _try(criterion, network, target)
+    except Exception as error:
+        who = "PyTorch" if hasattr(nn, schema.name) else "its own code"
+        reason = str(error).strip().split("\n")[0][:200]
+        mistakes.add(
+            path, f"{schema.name} can't compare {network.output} with '{target.name}'", f"{who} says: {reason}"
+        )
+        return None
+    return criterion
+
+
+def _try(criterion: Criterion, network: Network, target: Target) -> None:
+    """Compares made-up batches, so that class weights of a wrong length are found before anything runs.
+
+    Two sizes of a batch: what fits both is not there by chance.
+    """
+    for rows in (2, 3):
+        output = torch.full((rows, *network.output.shape), 0.5)
+        classes, numbers = torch.zeros(rows, dtype=torch.int64), torch.ones(rows, *target.shape)
+        loss = criterion(output, classes if target.kind == "classes" else numbers)
+        if loss.dim():
+            raise ValueError(f"the loss has shape {tuple(loss.shape)}; a single number is wanted, the batch's mean")
 
 
 def _fits_target(rule: LossRule, loss: str, target: Target, mistakes: Mistakes, path: KeyPath) -> bool:
@@ -121,37 +167,53 @@ def _fits_target(rule: LossRule, loss: str, target: Target, mistakes: Mistakes, 
         found = f"{loss} wants classes, and '{target.name}' is a number"
         mistakes.add(path, found, "take MSELoss, L1Loss, SmoothL1Loss or HuberLoss")
         return False
-    return True
-
-
-def _fits_end(rule: LossRule, loss: str, network: Network, mistakes: Mistakes, path: KeyPath) -> bool:
-    end = network.layers[-1].type
-    path = (*path, _index(network))
-    if end in rule.refused_ends:
-        mistakes.add(path, f"a {end} before {loss}", rule.fix)
+    if rule.counts and target.kind == "classes":
+        mistakes.add(path, f"{loss} wants counts, and '{target.name}' has classes", "take CrossEntropyLoss")
         return False
-    if rule.wanted_ends and end not in rule.wanted_ends:
-        mistakes.add(path, f"{loss} wants {' or '.join(rule.wanted_ends)} at the end, and {end} stands there", rule.fix)
+    if rule.counts and target.scale is not None:
+        found = f"{loss} wants counts, and '{target.name}' is standardised"
+        mistakes.add(path, found, "take data.standardize_target=false, or MSELoss")
         return False
     return True
 
 
-def _index(network: Network) -> int | str:
-    name = network.layers[-1].name
-    return int(name) if name.isdigit() else name
+def _fits_end(rule: LossRule, loss: str, network: Network, mistakes: Mistakes) -> bool:
+    end = _end(network)
+    path = _path_of(end)
+    if end.type in rule.refused_ends:
+        article = "an" if end.type[0] in "AEIOU" else "a"
+        mistakes.add(path, f"{article} {end.type} before {loss}", rule.fix)
+        return False
+    if rule.wanted_ends and end.type not in rule.wanted_ends:
+        wanted = " or ".join(rule.wanted_ends)
+        mistakes.add(path, f"{loss} wants {wanted} at the end, and {end.type} stands there", rule.fix)
+        return False
+    if end.type in _OVER_CLASSES and network.output.shape == (1,):
+        mistakes.add(path, f"a {end.type} over one output always gives the same", "end with a Sigmoid, or 2 outputs")
+        return False
+    return True
 
 
-def _fits_shape(rule: LossRule, loss: str, network: Network, target: Target, mistakes: Mistakes, path: KeyPath) -> bool:
+def _path_of(layer: BuiltLayer) -> KeyPath:
+    return ("model", "layers", int(layer.name) if layer.name.isdigit() else layer.name)
+
+
+def _fits_shape(rule: LossRule, loss: str, network: Network, target: Target, mistakes: Mistakes) -> bool:
     wanted = _wanted_outputs(rule, target)
     if network.output.shape in [(size,) for size in wanted]:
         return True
-    path = (*path, _index(network))
-    classes = f"'{target.name}' has {len(target.classes)} classes" if target.classes else f"'{target.name}' is a number"
     sizes = " or ".join(f"({size})" for size in wanted)
-    found = f"the network gives {network.output}, and {loss} wants {sizes}: {classes}"
+    found = f"the network gives {network.output}, and {loss} wants {sizes}: '{target.name}' {_holds(target)}"
     fix = f"end with Linear: {wanted[0]}" if len(network.output.shape) == 1 else "end with Flatten and Linear"
-    mistakes.add(path, found, f"{fix}, or Linear: ${{data.num_outputs}}")
+    general = ", or Linear: ${data.num_outputs}" if target.num_outputs in wanted else ""
+    mistakes.add(_path_of(network.layers[-1]), found, fix + general)
     return False
+
+
+def _holds(target: Target) -> str:
+    if target.classes:
+        return f"has {len(target.classes)} classes"
+    return f"holds {target.num_outputs} numbers" if target.num_outputs > 1 else "is a number"
 
 
 def _wanted_outputs(rule: LossRule, target: Target) -> list[int]:
@@ -206,5 +268,5 @@ def _numbers(rule: LossRule, target: Target) -> tuple[TensorFunction, TensorFunc
     """Numbers in the target's own unit, whatever scale the network learns them on."""
     mean, deviation = target.scale or (0.0, 1.0)
     shape: TensorFunction = _identity if target.shape else _squeeze
-    end: TensorFunction = rule.predict if rule is _RULES["PoissonNLLLoss"] else _identity
+    end: TensorFunction = rule.predict if rule.predict is not _clamp else _identity
     return (lambda output: end(shape(output)) * deviation + mean), (lambda numbers: numbers * deviation + mean)

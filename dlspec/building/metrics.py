@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 from dlspec.data.dataset import Target
@@ -34,13 +35,29 @@ def fits(schema: Schema, target: Target) -> bool:
     return (schema.name in CLASSIFICATION) == (target.kind == "classes")
 
 
+# They keep one result an output, and want to know how many there are.
+_BY_OUTPUT = ("PearsonCorrCoef", "SpearmanCorrCoef", "ConcordanceCorrCoef")
+
+
 def _make(schema: Schema, settings: Mapping[str, Any], target: Target) -> Any:
-    filled: dict[str, Any] = {}
     if schema.name in CLASSIFICATION:
         task = "binary" if len(target.classes) == 2 else "multiclass"
         # Checking every batch's values would wait for the device; the criterion gives what is wanted.
         filled = {"task": task, "num_classes": len(target.classes), "validate_args": False}
-    return schema.build(**{**filled, **settings})
+        return schema.build(**{**filled, **settings})
+    if schema.name in _BY_OUTPUT and target.num_outputs > 1:
+        return _mean_over_outputs(schema.build)(num_outputs=target.num_outputs, **settings)
+    return schema.build(**settings)
+
+
+@cache
+def _mean_over_outputs(metric: type) -> type:
+    """The metric with one result, the mean of its outputs'."""
+
+    def compute(self: Any) -> Any:
+        return metric.compute(self).mean()  # type: ignore[attr-defined]  # a torchmetrics class
+
+    return type(metric.__name__, (metric,), {"compute": compute})
 
 
 def result_name(name: str) -> str:

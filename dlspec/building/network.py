@@ -16,12 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from dlspec.building.layout_rules import infer, refusal, rule_for
+from dlspec.building.layout_rules import infer, keeps_lengths, left_open, refusal, rule_for
+from dlspec.building.limits import SizeLimit, TooLarge, memory
 from dlspec.building.values import Value
 from dlspec.data.dataset import Field
 from dlspec.registry.schema import REQUIRED, Schema
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.model import Node
+from dlspec.spec.yaml_files import KeyPath
 
 
 @dataclass(frozen=True)
@@ -53,12 +55,16 @@ class BuiltLayer:
 
 @dataclass(frozen=True)
 class Network:
-    """A built network: `inputs` names the tensors of a split that `module` takes, in order."""
+    """A built network: `inputs` names the tensors of a split that `module` takes, in order.
+
+    `any_length` says that batches may end at their longest sample: no layer needs the field's full length.
+    """
 
     module: nn.Module
     inputs: tuple[str, ...]
     input: Value
     layers: tuple[BuiltLayer, ...]
+    any_length: bool = True
 
     @property
     def output(self) -> Value:
@@ -70,45 +76,94 @@ def build(layers: Sequence[Layer], field: Field, sample: Tensor, mistakes: Mista
 
     `sample` has the field's shape behind a small batch.
     """
-    value = Value(field.shape, field.layout, field.has_lengths, field.vocab_size)
-    first, rows = value, []
+    first = value = Value(field.shape, field.layout, field.has_lengths, field.vocab_size)
+    data = sample = sample.clone()
+    rows: list[BuiltLayer] = []
+    limit, any_length = SizeLimit(memory()), True
     with _sampling():
         for layer in layers:
-            traced = _build_layer(layer, value, sample, mistakes)
-            if traced is None:
+            if _is_refused(layer, value, sample, data, mistakes):
                 return None
-            row, sample = traced
-            rows.append(row)
-            value = row.output
-    module, takes_lengths = _assemble(rows, field)
+            module = _make(layer, value, limit, mistakes)
+            given = None if module is None else _trace(layer, module, value, sample, mistakes)
+            if module is None or given is None:
+                return None
+            any_length &= not value.lengths or keeps_lengths(layer.type, layer.settings)
+            value, sample = _output(layer, value, given), given
+            rows.append(BuiltLayer(layer.node.name, layer.type, module, value))
+    network, takes_lengths = _assemble(rows, field)
     inputs = (field.name, field.lengths) if takes_lengths else (field.name,)
-    return Network(module.train(), inputs, first, tuple(rows))
+    return Network(network.train(), inputs, first, tuple(rows), any_length)
 
 
-def _build_layer(layer: Layer, value: Value, sample: Tensor, mistakes: Mistakes) -> tuple[BuiltLayer, Tensor] | None:
-    path = layer.node.part.settings_path
+def _is_refused(layer: Layer, value: Value, sample: Tensor, data: Tensor, mistakes: Mistakes) -> bool:
     refused = refusal(layer.type, value, layer.settings)
     if refused is not None:
-        mistakes.add(path, *refused, shown=_shown(layer))
-        return None
+        mistakes.add(layer.node.part.settings_path, *refused, shown=_shown(layer))
+        return True
+    is_data = sample.untyped_storage().data_ptr() == data.untyped_storage().data_ptr()
+    if layer.settings.get("inplace") is True and is_data:
+        path = layer.node.part.where("inplace")
+        mistakes.add(path, "inplace would overwrite the data", "leave it out", at_value=True, shown=_shown(layer))
+        return True
+    return False
+
+
+def _make(layer: Layer, value: Value, limit: SizeLimit, mistakes: Mistakes) -> nn.Module | None:
     settings = _infer_settings(layer, value, mistakes)
     if settings is None:
         return None
-    module = _attempt(lambda: layer.schema.build(**settings, **layer.schema.fixed), layer, value, mistakes)
-    if module is None:
-        return None
+
+    def make() -> Any:
+        with limit:
+            return layer.schema.build(**settings, **layer.schema.fixed)
+
+    module: nn.Module | None = _attempt(make, layer, value, mistakes)
+    return module
+
+
+def _trace(layer: Layer, module: nn.Module, value: Value, sample: Tensor, mistakes: Mistakes) -> Tensor | None:
+    """What the layer gives for the sample: one tensor, a row for each row, in the layout that was asked for."""
     given = _attempt(lambda: _pass(module, sample), layer, value, mistakes)
     if given is None:
         return None
+    path = layer.node.part.settings_path
     if not isinstance(given, Tensor):
         mistakes.add(path, f"{layer.type} gives several outputs", "they are not there yet", shown=_shown(layer))
         return None
-    return BuiltLayer(layer.node.name, layer.type, module, _output(layer, value, given)), given
+    if given.dim() == 0 or len(given) != len(sample):
+        found = f"{layer.type} makes {tuple(given.shape)} of a batch of {len(sample)}"
+        mistakes.add(path, found, "dimension 0 is the batch: a layer gives a row for each of its rows")
+        return None
+    return given if _can_have_layout(layer, given, path, mistakes) else None
+
+
+# The fewest dimensions, batch left out, that a layout has, and what they are.
+_SHAPES: Mapping[str, tuple[int, str]] = {
+    "features": (1, "(C)"),
+    "tokens": (1, "(T) of whole numbers"),
+    "sequence": (2, "(T, C)"),
+    "channels-first": (2, "(C, T or S...)"),
+    "channels-last": (2, "(S..., C)"),
+}
+
+
+def _can_have_layout(layer: Layer, given: Tensor, path: KeyPath, mistakes: Mistakes) -> bool:
+    layout = layer.node.layout
+    if layout is None:
+        return True
+    dims, wanted = _SHAPES[layout]
+    if given.dim() - 1 >= dims and (layout != "tokens" or not given.is_floating_point()):
+        return True
+    found = f"layout is {layout}, which is {wanted}, and {layer.type} gives {tuple(given.shape[1:])}"
+    mistakes.add((*path, "layout"), found, "leave it out, or write another", at_value=True, shown=_shown(layer))
+    return False
 
 
 def _infer_settings(layer: Layer, value: Value, mistakes: Mistakes) -> dict[str, Any] | None:
     """The settings with the inferred ones filled in; those that were written must agree."""
     settings = dict(layer.settings)
+    settings |= {name: each for name, each in left_open(layer.type, value).items() if settings.get(name) is None}
     for name, setting in layer.schema.settings.items():
         if not setting.is_inferred:
             continue
@@ -139,23 +194,31 @@ def _attempt(action: Callable[[], Any], layer: Layer, value: Value, mistakes: Mi
     """What PyTorch gives; what it refuses becomes a mistake at the layer's place."""
     try:
         return action()
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError, NotImplementedError, MemoryError) as error:
-        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
-        mistakes.add(layer.node.part.settings_path, f"{layer.type} can't take {value}", f"PyTorch says: {reason}")
-        return None
+    except TooLarge as error:
+        mistakes.add(layer.node.part.settings_path, f"{layer.type} is too large: {error}", "make it smaller")
+    except Exception as error:
+        who = "PyTorch" if hasattr(nn, layer.type) else f"{layer.type}'s own code"
+        mistakes.add(layer.node.part.settings_path, f"{layer.type} can't take {value}", f"{who} says: {_reason(error)}")
+    return None
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says; its type where that is no plain refusal."""
+    text = str(error).strip().split("\n")[0][:200]
+    is_plain = isinstance(error, RuntimeError | ValueError | TypeError | AssertionError | IndexError)
+    return text if text and is_plain else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def _pass(module: nn.Module, sample: Tensor) -> Any:
     module.eval()
-    with torch.no_grad(), _kept_random_state():
+    with torch.no_grad(), kept_random_state():
         return module(sample)
 
 
 def _output(layer: Layer, value: Value, given: Tensor) -> Value:
     shape = tuple(given.shape[1:])
-    rule = rule_for(layer.type)
-    layout = layer.node.layout or rule.gives(value, shape, layer.settings)
-    keeps = rule.keeps_lengths and value.lengths and layout in ("sequence", "tokens")
+    layout = layer.node.layout or rule_for(layer.type).gives(value, shape, layer.settings)
+    keeps = keeps_lengths(layer.type, layer.settings) and value.lengths and layout in ("sequence", "tokens")
     vocab = value.vocab_size if layout == "tokens" else None
     return Value(shape, layout, keeps, vocab)
 
@@ -166,14 +229,15 @@ def _shown(layer: Layer) -> str:
 
 @contextmanager
 def _sampling() -> Iterator[None]:
-    """Without the warnings that a sample alone provokes (dropout in a one-layer LSTM is told by the checks)."""
+    """Without the warnings that PyTorch gives while it builds; what they are about trains all the same."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 @contextmanager
-def _kept_random_state() -> Iterator[None]:
+def kept_random_state() -> Iterator[None]:
+    """Whatever is drawn within it, the generator is afterwards as it was."""
     state = torch.get_rng_state()
     try:
         yield

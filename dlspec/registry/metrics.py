@@ -16,8 +16,8 @@ from dlspec.registry.refinements import refine
 from dlspec.registry.registry import Registry
 from dlspec.registry.schema import Schema, derive
 
-# Filled in from the target.
-FILLED = frozenset({"task", "num_classes"})
+# Filled in from the target, or only for what a target here can't be; a metric gives one number.
+FILLED = frozenset({"task", "num_classes", "num_labels", "num_outputs", "validate_args", "multidim_average"})
 
 _NAMES = (
     "Accuracy AUROC AveragePrecision CohenKappa F1Score FBetaScore HammingDistance JaccardIndex MatthewsCorrCoef "

@@ -24,7 +24,12 @@ def layer(cls: C) -> C:
 
 
 def loss(cls: C) -> C:
-    """Registers an `nn.Module` as a loss: `forward(output, target)` gives the batch's mean, a scalar."""
+    """Registers an `nn.Module` as a loss: `forward(output, target)` gives the batch's mean, a scalar.
+
+    Classes come one-hot, as floats of the output's shape (or 0.0 and 1.0 where a network has one output for two); with
+    the class attribute `takes_class_numbers = True` as int64 of shape (N,). A method `predict(output)` makes the
+    network's output probabilities, where they are not.
+    """
     return _register(LOSSES, cls)
 
 

@@ -6,35 +6,23 @@ One `Setting` checks one value with pydantic and words what it wants; what hints
 
 from __future__ import annotations
 
-import collections.abc
 import inspect
-import types
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any
 
-import torch
-from pydantic import BeforeValidator, ConfigDict, Field, Strict, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from dlspec.errors import suggest
+from dlspec.registry.hints import Refinement as Refinement
+from dlspec.registry.hints import checked, in_words, no_stray_bool
 from dlspec.spec.expressions import Unknown
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import NOTHING, Part
 
 REQUIRED = inspect.Parameter.empty
-
-
-@dataclass(frozen=True)
-class Refinement:
-    """What a hint does not say of a setting: bounds, literals, another type, who fills it in."""
-
-    at_least: float | None = None
-    above: float | None = None
-    at_most: float | None = None
-    hint: Any = None
-    default: Any = NOTHING
 
 
 @dataclass(frozen=True)
@@ -53,9 +41,9 @@ class Setting:
 
     @cached_property
     def _adapter(self) -> TypeAdapter[Any]:
-        hint: Any = _checked(self.hint, self.refinement)
+        hint: Any = checked(self.hint, self.refinement)
         return TypeAdapter(
-            Annotated[hint, BeforeValidator(_no_stray_bool(self.hint))], config=ConfigDict(arbitrary_types_allowed=True)
+            Annotated[hint, BeforeValidator(no_stray_bool(self.hint))], config=ConfigDict(arbitrary_types_allowed=True)
         )
 
     def read(self, value: Any) -> Any:
@@ -70,7 +58,7 @@ class Setting:
     @property
     def wanted(self) -> str:
         """What a value must be, in words."""
-        return _describe(self.hint, self.refinement)
+        return in_words(self.hint, self.refinement)
 
 
 @dataclass(frozen=True)
@@ -131,10 +119,13 @@ class Schema:
 
     def _as_mapping(self, value: Any) -> str:
         """`Conv2d: [32, 3]` and `Conv2d: 32, 3` were meant as several settings: the mapping to write."""
-        values = value if isinstance(value, list) else str(value).split(",") if "," in str(value) else []
-        names = [each.name for each in self.settings.values() if not each.is_inferred][: len(values)]
+        values = value if isinstance(value, list) else str(value).split(",")
+        own = [each.name for each in self.settings.values() if not each.is_inferred]
+        names = list(dict.fromkeys([str(self.value_setting), *own]))
+        if not 1 < len(values) <= len(names):
+            return ""
         pairs = ", ".join(f"{name}: {str(each).strip()}" for name, each in zip(names, values, strict=False))
-        return f"write {self.name}: {{{pairs}}}" if len(values) > 1 else ""
+        return f"write {self.name}: {{{pairs}}}"
 
     def _shown_in(self, part: Part) -> str:
         """The part's name, where the path does not end with it."""
@@ -147,18 +138,26 @@ class Schema:
                 found = f"'{name}' is always {str(self.fixed[name]).lower()} here"
                 mistakes.add(path, found, "remove it", shown=self._shown_in(part))
                 continue
-            fix = suggest(name, self.settings) or f"{self.name} has no settings"
+            fix = self._suggestion(str(name))
             mistakes.add(path, f"no setting '{name}'", fix, shown=self._shown_in(part))
             # A required setting that was only misspelled is told once.
             missing = [each for each in missing if f"'{each}'" not in fix]
         if missing:
             wanted = ", ".join(f"{each} ({self.settings[each].wanted})" for each in missing)
-            mistakes.add(part.settings_path, f"{self.name} wants {wanted}", self._how_to_write(part, missing[0]))
+            mistakes.add(part.settings_path, f"{self.name} wants {wanted}", self._how_to_write(part, missing))
 
-    def _how_to_write(self, part: Part, setting: str) -> str:
+    def _suggestion(self, name: str) -> str:
+        ours = next((each for each in FOREIGN_SETTINGS.get(name, ()) if each in self.settings), None)
+        if ours is not None:
+            return f"in PyTorch: '{ours}'"
+        return suggest(name, self.settings) or f"{self.name} has no settings"
+
+    def _how_to_write(self, part: Part, missing: list[str]) -> str:
         if part.settings_path == part.path[:1]:  # flat, in a config group
-            return f"add '{setting}: ...' ({part.settings_path[0]}.{setting}=...)"
-        return f"write {self.name}: {{{setting}: ...}}"
+            return f"add '{missing[0]}: ...' ({part.settings_path[0]}.{missing[0]}=...)"
+        written = part.settings if part.value is NOTHING else {self.value_setting: part.value}
+        pairs = [f"{name}: {_plain(value)}" for name, value in written.items() if name in self.settings]
+        return f"write {self.name}: {{{', '.join([*pairs, *(f'{each}: ...' for each in missing)])}}}"
 
 
 def derive(
@@ -184,6 +183,7 @@ def derive(
         refinement = refine(name, parameter.name)
         hint = refinement.hint or hints.get(parameter.name, _hint_of(parameter.default))
         default = parameter.default if refinement.default is NOTHING else refinement.default
+        hint = hint | None if default is None and hint is not Any else hint  # some of PyTorch's hints forget it
         settings[parameter.name] = Setting(parameter.name, hint, default, parameter.name in inferred, refinement)
     return Schema(name, kind, cls, settings, fixed or {}, takes_value)
 
@@ -203,96 +203,37 @@ def _is_setting(parameter: inspect.Parameter, dropped: frozenset[str] | set[str]
     return is_named and parameter.name not in _NO_SETTINGS | dropped and not parameter.name.startswith("_")
 
 
+# Keras's and common other names of settings, answered with PyTorch's where the part has one of them.
+FOREIGN_SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "units": ("out_features", "hidden_size"),
+    "filters": ("out_channels",),
+    "output_dim": ("embedding_dim", "out_features"),
+    "input_dim": ("num_embeddings", "in_features", "input_size"),
+    "pool_size": ("kernel_size",),
+    "rate": ("p",),
+    "dropout_rate": ("dropout", "p"),
+    "epsilon": ("eps",),
+    "use_bias": ("bias",),
+    "dilation_rate": ("dilation",),
+    "target_shape": ("unflattened_size",),
+    "learning_rate": ("lr",),
+    "decay": ("weight_decay",),
+    "beta_1": ("betas",),
+    "beta_2": ("betas",),
+    "num_heads": ("nhead",),
+    "ff_dim": ("dim_feedforward",),
+}
+
+
 def _hint_of(default: Any) -> Any:
     return type(default) if isinstance(default, bool | int | float | str) else Any
 
 
-# ---- hints that pydantic checks ------------------------------------------------------------------------------------
-
-
-def _checked(hint: Any, refinement: Refinement) -> Any:
-    """The hint with strict booleans, lists in place of tensors, no functions, and the refinement's bounds."""
-    if hint is bool:
-        return Annotated[bool, Strict()]
-    if hint in (int, float):
-        bounds = Field(ge=refinement.at_least, gt=refinement.above, le=refinement.at_most, allow_inf_nan=hint is float)
-        return Annotated[hint, bounds]
-    if hint is torch.Tensor:
-        return list[float]
-    if hint is torch.Size:
-        return tuple[_checked(int, refinement), ...]  # type: ignore[misc]  # a hint made at run time
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in _UNIONS:
-        return Union[tuple(_checked(each, refinement) for each in _alternatives(arguments))]  # noqa: UP007
-    if origin in (tuple, list, collections.abc.Sequence):
-        inner = tuple(each if each is Ellipsis else _checked(each, refinement) for each in arguments)
-        return origin[inner]
-    return hint
-
-
-_UNIONS = (Union, types.UnionType)
-
-
-def _alternatives(hints: tuple[Any, ...]) -> list[Any]:
-    """A union's members that YAML can hold: no functions, and no tensor where a number does."""
-    return [each for each in hints if not _is_function(each) and not (each is torch.Tensor and float in hints)]
-
-
-def _is_function(hint: Any) -> bool:
-    return hint is collections.abc.Callable or get_origin(hint) is collections.abc.Callable
-
-
-def _no_stray_bool(hint: Any) -> Callable[[Any], Any]:
-    """`kernel_size: true` is no 1, and the text 'true' is a boolean where only one is wanted."""
-    allows_bool = bool in (hint, *get_args(hint)) or hint is Any
-
-    def check(value: Any) -> Any:
-        if allows_bool and value in ("true", "false"):
-            return value == "true"
-        if not allows_bool and any(isinstance(each, bool) for each in (value if isinstance(value, list) else [value])):
-            raise ValueError("a boolean")
-        return value
-
-    return check
-
-
-_WORDS: Mapping[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    type(None): "null",
-    Any: "a value",
-    torch.Tensor: "a list of numbers",
-    torch.Size: "a list of whole numbers",
-}
-
-
-def _describe(hint: Any, refinement: Refinement) -> str:
-    if hint in (int, float):
-        return _WORDS[hint] + _bounds(refinement)
-    if hint in _WORDS:
-        return _WORDS[hint]
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return " or ".join(str(each) for each in arguments)
-    if origin in _UNIONS:
-        return " or ".join(dict.fromkeys(_describe(each, refinement) for each in _alternatives(arguments)))
-    if origin is tuple and Ellipsis not in arguments:
-        return f"a list of {len(arguments)}"
-    if origin in (tuple, list, collections.abc.Sequence):
-        return "a list"
-    return getattr(hint, "__name__", str(hint))
-
-
-def _bounds(refinement: Refinement) -> str:
-    low = f" >= {refinement.at_least:g}" if refinement.at_least is not None else ""
-    low = f" > {refinement.above:g}" if refinement.above is not None else low
-    high = f" <= {refinement.at_most:g}" if refinement.at_most is not None else ""
-    return low + (" and" if low and high else "") + high
-
-
 def _shown(value: Any) -> str:
+    return f"'{_plain(value)}'" if isinstance(value, str) else _plain(value)
+
+
+def _plain(value: Any) -> str:
+    """The value as YAML has it, cut where it is long."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    text = text if len(text) <= 60 else text[:57] + "..."
-    return f"'{text}'" if isinstance(value, str) else text
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -27,33 +27,39 @@ BATCH_FIRST = frozenset(
     {"RNN", "LSTM", "GRU", "MultiheadAttention", "TransformerEncoderLayer", "TransformerDecoderLayer"}
 )
 
-_CONTAINERS = frozenset(
-    "Module Container Sequential ModuleList ModuleDict ParameterList ParameterDict DataParallel "
-    "RNNBase RNNCellBase NLLLoss2d CrossMapLRN2d".split()
-)
+# No layers: bases, what is deprecated, and the layers whose sizes are inferred, which dlspec's all are.
+LEFT_OUT = frozenset("Module Container DataParallel RNNBase RNNCellBase NLLLoss2d CrossMapLRN2d".split())
 _SEVERAL = "it takes several inputs, and 'from' is not there yet"
 _LAYERS_NOT_YET: Mapping[str, str] = {
     "Transformer": "stack TransformerEncoderLayer",
     "TransformerEncoder": "stack TransformerEncoderLayer",
-    "TransformerDecoder": "stack TransformerDecoderLayer",
-    "Sequential": "write its layers in the list itself",
-    "SyncBatchNorm": "use BatchNorm2d",
+    "SyncBatchNorm": "take BatchNorm1d, BatchNorm2d or BatchNorm3d",
+    **dict.fromkeys("Sequential ModuleList ModuleDict".split(), "write its layers in the list itself"),
+    **dict.fromkeys("ParameterList ParameterDict".split(), "register a layer of your own: @dlspec.layer"),
     **dict.fromkeys(
-        "Bilinear CosineSimilarity PairwiseDistance TransformerDecoderLayer MultiheadAttention "
+        "Bilinear CosineSimilarity PairwiseDistance TransformerDecoder TransformerDecoderLayer MultiheadAttention "
         "MaxUnpool1d MaxUnpool2d MaxUnpool3d".split(),
         _SEVERAL,
     ),
+    # Without the state of the step before, half of their weights would never be used.
+    **{f"{name}Cell": f"it takes the state before as a second input; take {name}" for name in ("RNN", "LSTM", "GRU")},
     **dict.fromkeys(
         "Residual Parallel Add Multiply Concat Reshape Permute Select Mean Max Sum Formula Parameter "
         "Attention PositionalEmbedding RelativePositionBias TimeDistributed Scan".split(),
         "this version builds plain stacks of PyTorch's layers",
     ),
 }
-_LOSSES_NOT_YET: Mapping[str, str] = dict.fromkeys(
-    "AdaptiveLogSoftmaxWithLoss LinearCrossEntropyLoss CTCLoss CosineEmbeddingLoss GaussianNLLLoss MarginRankingLoss "
-    "TripletMarginLoss TripletMarginWithDistanceLoss".split(),
-    "it takes several outputs of a network, and those are not there yet",
-)
+_LOSSES_NOT_YET: Mapping[str, str] = {
+    **dict.fromkeys(
+        "CTCLoss CosineEmbeddingLoss GaussianNLLLoss MarginRankingLoss TripletMarginLoss "
+        "TripletMarginWithDistanceLoss".split(),
+        "it takes several outputs of a network, and those are not there yet",
+    ),
+    "AdaptiveLogSoftmaxWithLoss": "it holds the network's last layer: take CrossEntropyLoss behind a Linear",
+    "LinearCrossEntropyLoss": "it holds the network's last layer: take CrossEntropyLoss behind a Linear",
+    "HingeEmbeddingLoss": "it compares distances between samples, and pairs of them are not there yet",
+    "MultiLabelMarginLoss": "it wants several labels a sample, and those are not there yet",
+}
 _SCHEDULERS_NOT_YET: Mapping[str, str] = dict.fromkeys(
     "ChainedScheduler SequentialLR LambdaLR MultiplicativeLR".split(), "it takes schedulers or functions"
 )
@@ -79,9 +85,21 @@ FOREIGN_LAYERS: Mapping[str, str] = {
     "GroupNormalization": "GroupNorm",
     "SpatialDropout2D": "Dropout2d",
     "ZeroPadding2D": "ZeroPad2d",
+    "UpSampling1D": "Upsample",
     "UpSampling2D": "Upsample",
+    "Conv1DTranspose": "ConvTranspose1d",
+    "SeparableConv2D": "Conv2d with groups, then a Conv2d with kernel_size 1",
+    "MaxPooling3D": "MaxPool3d",
+    "AveragePooling1D": "AvgPool1d",
+    "GlobalAveragePooling1D": "AdaptiveAvgPool1d: 1, then Flatten",
+    "Conv2dNormActivation": "Conv2d, BatchNorm2d and ReLU, one after the other",
+    "FrozenBatchNorm2d": "BatchNorm2d",
+    "SpatialDropout1D": "Dropout1d",
+    "TextVectorization": "Embedding: the data make words to numbers",
+    "InputLayer": "leave it out: the data tell their shape",
+    "Input": "leave it out: the data tell their shape",
     "SimpleRNN": "RNN",
-    "Bidirectional": "LSTM: {bidirectional: true}",
+    "Bidirectional": "LSTM: {hidden_size: ..., bidirectional: true}",
     "MultiHeadAttention": "MultiheadAttention",
     "Activation": "the activation's own name: ReLU, Sigmoid, Tanh",
     "swish": "SiLU",
@@ -110,7 +128,7 @@ def _classes(module: ModuleType, base: type, left_out: Mapping[str, str] | froze
 
 
 def _layer_classes() -> Iterator[type]:
-    for cls in _classes(nn, nn.Module, _CONTAINERS | _LAYERS_NOT_YET.keys()):
+    for cls in _classes(nn, nn.Module, LEFT_OUT | _LAYERS_NOT_YET.keys()):
         if not cls.__name__.startswith("Lazy") and not cls.__name__.endswith("Loss"):
             yield _WITH_LENGTHS.get(cls.__name__, cls)
 
@@ -128,7 +146,8 @@ def _derive_layer(cls: type) -> Schema:
 
 
 def _derive_loss(cls: type) -> Schema:
-    return derive(cls, "loss", refine=refine)
+    # A target given by dlspec is never a logarithm.
+    return derive(cls, "loss", dropped=frozenset({"log_target"}), refine=refine)
 
 
 def _derive_optimizer(cls: type) -> Schema:
@@ -143,7 +162,7 @@ def _derive_scheduler(cls: type) -> Schema:
 LAYERS = Registry("layer", _layer_classes(), _derive_layer, not_yet=_LAYERS_NOT_YET, foreign=FOREIGN_LAYERS)
 LOSSES = Registry(
     "loss",
-    (each for each in _classes(nn, nn.Module, _CONTAINERS | _LOSSES_NOT_YET.keys()) if each.__name__.endswith("Loss")),
+    (each for each in _classes(nn, nn.Module, LEFT_OUT | _LOSSES_NOT_YET.keys()) if each.__name__.endswith("Loss")),
     _derive_loss,
     not_yet=_LOSSES_NOT_YET,
     foreign=FOREIGN_LOSSES,

@@ -10,23 +10,32 @@ import ast
 import math
 import operator
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dlspec.errors import shown
+
 MAX_LENGTH = 500
 MAX_DEPTH = 50
-MAX_SIZE = 100_000
+MAX_SIZE = 10_000
 MAX_EXPONENT = 1_000
 MAX_NUMBER = 10**18
+MAX_DIGITS = 100
 
-_CONSTANTS: Mapping[str, Any] = {"null": None, "true": True, "false": False}
+CONSTANTS: Mapping[str, Any] = {"null": None, "true": True, "false": False}
 _NAME = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)$")
-_INSIDE = re.compile(r"(?<!\$)\$([A-Za-z_(])")
+_INSIDE = re.compile(r"(?<!\$)(?:\$\$)*\$([A-Za-z_(])")
+_WORD = re.compile(r"[A-Za-z_]\w*")
 
 
 class ExpressionError(ValueError):
-    """A formula that can't be read or computed; the text says which and why."""
+    """A formula that can't be read or computed; the text says which and why, `fix` what may stand there."""
+
+    def __init__(self, message: str, fix: str = "") -> None:
+        super().__init__(message)
+        self.fix = fix
 
 
 @dataclass(frozen=True)
@@ -39,21 +48,33 @@ class Unknown:
         return f"${{{self.key}}}"
 
 
+class Wrong(Unknown):
+    """Stands in the place of a value whose mistake was told, so that nothing else is said about it."""
+
+
 def make_divisible(value: float, divisor: int = 8) -> int:
     """`value` rounded to a multiple of `divisor`, never down by more than a tenth (MobileNet, arXiv:1801.04381)."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
+def _round(value: Any, digits: int | None = None) -> Any:
+    if digits is not None and abs(digits) > MAX_DIGITS:
+        raise ExpressionError(f"more than {MAX_DIGITS} digits to round to")
+    return round(value, digits)
+
+
 FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "min": min,
     "max": max,
-    "round": round,
+    "round": _round,
     "int": int,
     "len": len,
     "sum": sum,
     "make_divisible": make_divisible,
 }
+
+LANGUAGE = f"formulas have params, numbers, text, lists, + - * / // % **, comparisons, if else, {', '.join(FUNCTIONS)}"
 
 _BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
@@ -105,52 +126,85 @@ def parse(text: str) -> ast.expr:
     if len(text) > MAX_LENGTH:
         raise ExpressionError(f"a formula of {len(text)} characters; {MAX_LENGTH} are allowed")
     try:
-        tree = ast.parse(text, mode="eval").body
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's own, about '5 is 5' or a backslash
+            tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise ExpressionError(f"'{text}' is no formula") from None
-    _check(tree, 0)
+        raise ExpressionError(f"'{text}' is no formula", LANGUAGE) from None
+    _check(tree, text)
     return tree
 
 
 _LEAVES = (ast.Name, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context)
 _NODES = (ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.List, ast.Tuple, ast.Subscript, ast.Slice)
+_CONSTANT = (int, float, str, type(None))
 
 
-def _check(node: ast.AST, depth: int) -> None:
-    if depth > MAX_DEPTH:
-        raise ExpressionError(f"a formula nested more than {MAX_DEPTH} deep")
-    if isinstance(node, ast.Constant) and not isinstance(node.value, int | float | str | bool | None):
-        raise ExpressionError(f"'{ast.unparse(node)}' can't stand in a formula")
-    if isinstance(node, ast.Call):
-        _check_call(node)
-    elif not isinstance(node, (ast.Constant, *_LEAVES, *_NODES)):
-        raise ExpressionError(f"'{ast.unparse(node)}' can't stand in a formula")
-    for child in ast.iter_child_nodes(node):
-        _check(child, depth + 1)
+def _check(tree: ast.expr, text: str) -> None:
+    nodes: list[tuple[ast.AST, int]] = [(tree, 0)]
+    for node, depth in nodes:  # grows while it is walked: a formula may nest deeper than Python's stack
+        if depth > MAX_DEPTH:
+            raise ExpressionError(f"a formula nested more than {MAX_DEPTH} deep")
+        if isinstance(node, ast.Call):
+            _check_call(node, text)
+        elif not isinstance(node, (ast.Constant, *_LEAVES, *_NODES)) or not _is_plain(node):
+            raise ExpressionError(f"{_written(node, text)} can't stand in a formula", LANGUAGE)
+        nodes += [(child, depth + 1) for child in ast.iter_child_nodes(node)]
 
 
-def _check_call(node: ast.Call) -> None:
+def _is_plain(node: ast.AST) -> bool:
+    return not isinstance(node, ast.Constant) or isinstance(node.value, _CONSTANT)
+
+
+def _check_call(node: ast.Call, text: str) -> None:
     if not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS:
-        raise ExpressionError(f"no function '{ast.unparse(node.func)}'; there is: {', '.join(FUNCTIONS)}")
+        raise ExpressionError(f"no function {_written(node.func, text)}", f"there is: {', '.join(FUNCTIONS)}")
     if node.keywords:
-        raise ExpressionError(f"'{ast.unparse(node)}': arguments by name can't stand in a formula")
+        raise ExpressionError(f"{_written(node, text)}: arguments by name can't stand in a formula")
+
+
+def _written(node: ast.AST, text: str) -> str:
+    return shown(ast.get_source_segment(text, node) or text)
 
 
 def names_in(text: str) -> set[str]:
     """The params that a formula reads."""
-    return {node.id for node in ast.walk(parse(text)) if isinstance(node, ast.Name)} - {*FUNCTIONS, *_CONSTANTS}
+    return {node.id for node in ast.walk(parse(text)) if isinstance(node, ast.Name)} - {*FUNCTIONS, *CONSTANTS}
+
+
+def words_in(text: str) -> set[str]:
+    """The words of a text that is no formula: what may have been meant as params."""
+    return set(_WORD.findall(text))
 
 
 def evaluate(text: str, scope: Mapping[str, Any]) -> Any:
     """The formula's value, `Unknown` where it needs one that is; raises `ExpressionError`."""
+    tree = parse(text)
+    if isinstance(tree, ast.Name) and tree.id in scope:
+        return scope[tree.id]
     try:
-        return _value(parse(text), scope)
+        return _value(tree, scope)
     except _NeedsUnknown as needed:
         return needed.unknown
+    except ExpressionError as error:
+        raise ExpressionError(f"{shown(text)}: {error}", error.fix) from None
     except (TypeError, ZeroDivisionError, IndexError, ValueError, OverflowError) as error:
-        if isinstance(error, ExpressionError):
-            raise
-        raise ExpressionError(f"'{text}': {error}") from None
+        raise ExpressionError(f"{shown(text)}: {_reworded(str(error))}") from None
+
+
+def _reworded(message: str) -> str:
+    """Python's complaint in the words of YAML."""
+    message = re.sub(r"unsupported operand type\(s\) for (.+): (.+)", r"\1 can't take \2", message)
+    words = {
+        "'str'": "text",
+        "'int'": "a whole number",
+        "'float'": "a number",
+        "'NoneType'": "null",
+        "'list'": "a list",
+    }
+    for python, plain in words.items():
+        message = message.replace(python, plain)
+    return message
 
 
 class _NeedsUnknown(Exception):
@@ -163,11 +217,11 @@ def _value(node: ast.expr | None, scope: Mapping[str, Any]) -> Any:
         case None:
             return None
         case ast.Constant(value=value):
-            return value
+            return _limited(value)
         case ast.Name(id=name):
             return _lookup(name, scope)
         case ast.List(elts=items) | ast.Tuple(elts=items):
-            return [_value(item, scope) for item in items]
+            return _limited([_value(item, scope) for item in items])
         case ast.UnaryOp(op=sign, operand=operand):
             return _UNARY[type(sign)](_value(operand, scope))
         case ast.BinOp(left=left, op=sign, right=right):
@@ -182,34 +236,45 @@ def _value(node: ast.expr | None, scope: Mapping[str, Any]) -> Any:
             return _item(_value(value, scope), index, scope)
         case ast.Call(func=ast.Name(id=name), args=arguments):
             return _limited(FUNCTIONS[name](*[_value(each, scope) for each in arguments]))
-    raise ExpressionError(f"'{ast.unparse(node)}' can't stand in a formula")
+    raise ExpressionError("this can't stand in a formula", LANGUAGE)
 
 
 def _lookup(name: str, scope: Mapping[str, Any]) -> Any:
-    if name in _CONSTANTS:
-        return _CONSTANTS[name]
+    if name in CONSTANTS:
+        return CONSTANTS[name]
     if name not in scope:
         raise ExpressionError(f"no param '{name}'")
-    value = scope[name]
+    unknown = _unknown_in(scope[name])
+    if unknown is not None:
+        raise _NeedsUnknown(unknown)
+    return scope[name]
+
+
+def _unknown_in(value: Any) -> Unknown | None:
+    """The first unknown in a value, however deep."""
     if isinstance(value, Unknown):
-        raise _NeedsUnknown(value)
-    return value
+        return value
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return next((found for child in children if (found := _unknown_in(child)) is not None), None)
 
 
 def _binary(sign: type[ast.operator], left: Any, right: Any) -> Any:
     if sign not in _BINARY:
-        raise ExpressionError(f"no operator {sign.__name__} in a formula")
+        raise ExpressionError(f"no operator {sign.__name__} in a formula", LANGUAGE)
     if sign is ast.Pow and (abs(right) > MAX_EXPONENT or abs(left) > MAX_NUMBER):
-        raise ExpressionError(f"a power beyond {MAX_EXPONENT}")
+        raise ExpressionError(f"a power beyond {MAX_EXPONENT:,}")
     if sign is ast.Mod and isinstance(left, str):
         raise ExpressionError("text has no '%' in a formula")
-    if sign is ast.Mult and max(_length(left) * _times(right), _length(right) * _times(left)) > MAX_SIZE:
+    if sign is ast.Mult and max(_size(left) * _times(right), _size(right) * _times(left)) > MAX_SIZE:
         raise ExpressionError(f"a list or text of more than {MAX_SIZE:,} items")
     return _limited(_BINARY[sign](left, right))
 
 
-def _length(value: Any) -> int:
-    return len(value) if isinstance(value, str | list) else 0
+def _size(value: Any) -> int:
+    """How much a value holds, whatever it holds counted too: a list of long lists is long."""
+    if isinstance(value, list):
+        return len(value) + sum(_size(each) for each in value)
+    return len(value) if isinstance(value, str) else 0
 
 
 def _times(value: Any) -> int:
@@ -221,7 +286,7 @@ def _limited(value: Any) -> Any:
         raise ExpressionError("the result is no finite number")
     if isinstance(value, int) and abs(value) > MAX_NUMBER:
         raise ExpressionError(f"a number beyond {MAX_NUMBER:.0e}")
-    if _length(value) > MAX_SIZE:
+    if _size(value) > MAX_SIZE:
         raise ExpressionError(f"a list or text of more than {MAX_SIZE:,} items")
     return value
 
@@ -249,7 +314,7 @@ def _compare(node: ast.Compare, scope: Mapping[str, Any]) -> bool:
 
 def _item(value: Any, index: ast.expr, scope: Mapping[str, Any]) -> Any:
     if not isinstance(value, list | str):
-        raise ExpressionError(f"'{value}' has no items")
+        raise ExpressionError(f"{shown(value)} has no items")
     if isinstance(index, ast.Slice):
         return value[slice(*(_value(part, scope) for part in (index.lower, index.upper, index.step)))]
     return value[_value(index, scope)]

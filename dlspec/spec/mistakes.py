@@ -16,24 +16,36 @@ def dotted(path: KeyPath) -> str:
 
 @dataclass(frozen=True)
 class Mistake:
-    """What is wrong at a path of the config; `shown` is a word behind the path where that helps."""
+    """What is wrong at a path of the config; `shown` is a word behind the path where that helps.
+
+    It stands at the path's key, or where a part stands there at the part's name; with `at_key` never at the name.
+    """
 
     path: KeyPath
     found: str
     fix: str = ""
     at_value: bool = False
     shown: str = ""
+    at_key: bool = False
 
 
 @dataclass
 class Mistakes:
-    """A list that grows; nothing raises until `raise_if_any`."""
+    """A list that grows; nothing raises until `refuse`.
+
+    `origins` says for the path of a `$param` or a `${...}` where the value that it gave was written, `names` for the
+    path of a part where the part's name stands (and whether that is a value): a place is looked for there.
+    """
 
     found: list[Mistake] = field(default_factory=list)
+    origins: dict[KeyPath, KeyPath] = field(default_factory=dict)
+    names: dict[KeyPath, tuple[KeyPath, bool]] = field(default_factory=dict)
 
-    def add(self, path: KeyPath, found: str, fix: str = "", *, at_value: bool = False, shown: str = "") -> None:
+    def add(
+        self, path: KeyPath, found: str, fix: str = "", *, at_value: bool = False, shown: str = "", at_key: bool = False
+    ) -> None:
         """Notes one mistake; the same one twice (a repeated layer) is told once."""
-        mistake = Mistake(path, found, fix, at_value, shown)
+        mistake = Mistake(path, found, fix, at_value, shown, at_key)
         if mistake not in self.found:
             self.found.append(mistake)
 
@@ -41,11 +53,50 @@ class Mistakes:
         return len(self.found)
 
     def problems(self, places: Places) -> list[Problem]:
-        """The mistakes with their places, in the order of the files."""
-        return [
-            Problem(f"{dotted(each.path)} {each.shown}".strip(), each.found, each.fix, places.find(each))
-            for each in self.found
-        ]
+        """The mistakes with their places, in the order of the files; the command line's come last.
+
+        A wrong value that several `$param` or `${...}` brought to several places is one problem.
+        """
+        problems: list[Problem] = []
+        told: set[tuple[Place, str]] = set()
+        for each in self.found:
+            place, is_origin = self._place(each, places)
+            if place is not None and is_origin and (place, each.found) in told:
+                continue
+            if place is not None:
+                told.add((place, each.found))
+            problems.append(Problem(f"{dotted(each.path)} {each.shown}".strip(), each.found, each.fix, place))
+        return in_order(problems)
+
+    def _place(self, mistake: Mistake, places: Places) -> tuple[Place | None, bool]:
+        path, at_value = mistake.path, mistake.at_value
+        if path in self.names and not at_value and not mistake.at_key:
+            path, at_value = self.names[path]
+        origin = self._origin(path, at_value)
+        return places.find(origin, at_value=at_value), origin != path
+
+    def _origin(self, path: KeyPath, at_value: bool) -> KeyPath:
+        """Where what stands at `path` was written. A key stands where it is; only what is below it came along."""
+        for _ in range(len(self.origins)):  # two that refer to each other would lead round for ever
+            lengths = range(len(path) if at_value else len(path) - 1, 0, -1)
+            length = next((each for each in lengths if path[:each] in self.origins), 0)
+            if not length:
+                break
+            path = (*self.origins[path[:length]], *path[length:])
+        return path
+
+
+def in_order(problems: list[Problem]) -> list[Problem]:
+    """Sorted by file, in the order in which the files first occur, then by line and column."""
+    sources = list(dict.fromkeys(each.place.source for each in problems if each.place and each.place.line))
+
+    def rank(problem: Problem) -> tuple[int, int, int]:
+        place = problem.place
+        if place is None or not place.line:
+            return len(sources), 0, 0
+        return sources.index(place.source), place.line, place.column
+
+    return sorted(problems, key=rank)
 
 
 @dataclass(frozen=True)
@@ -55,14 +106,14 @@ class Places:
     keys: Mapping[KeyPath, Place] = field(default_factory=dict)
     values: Mapping[KeyPath, Place] = field(default_factory=dict)
 
-    def find(self, mistake: Mistake) -> Place | None:
-        """The mistake's own place, or that of the nearest thing around it that was written."""
-        path = mistake.path
-        if mistake.at_value and path in self.values:
+    def find(self, path: KeyPath, *, at_value: bool = False) -> Place | None:
+        """The key's or the value's own place, or that of the nearest thing around or below it that was written."""
+        if at_value and path in self.values:
             return self.values[path]
-        while path and path not in self.keys:
+        below = next((place for key, place in self.keys.items() if key[: len(path)] == path), None)
+        while path and path not in self.keys and path not in self.values:
             path = path[:-1]
-        return self.keys.get(path)
+        return self.keys.get(path) or (self.values.get(path) if path else None) or below
 
 
 def refuse(mistakes: Mistakes, places: Callable[[], Places]) -> None:

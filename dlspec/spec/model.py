@@ -7,14 +7,14 @@ will be built. Building (dlspec.building) knows nothing of params.
 from __future__ import annotations
 
 import keyword
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dlspec.errors import suggest
+from dlspec.errors import near, shown, suggest
 from dlspec.layouts import LAYOUTS, Layout
 from dlspec.spec import expressions
-from dlspec.spec.expressions import ExpressionError, Unknown
+from dlspec.spec.expressions import ExpressionError, Unknown, Wrong
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import NOTHING, Part, parse_part
 from dlspec.spec.yaml_files import KeyPath
@@ -43,6 +43,8 @@ class Block:
     inputs: tuple[Input, ...]
     entries: tuple[tuple[str, Part], ...]
     loss: Part | None = None
+    # Words of what was refused: a param that stands only there is not called unused.
+    other_words: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -57,17 +59,29 @@ class Node:
 
 def read_model(raw: Any, path: KeyPath, mistakes: Mistakes) -> Block | None:
     """The model that `raw` writes, or None where it has no layers to speak of."""
+    if isinstance(raw, Wrong):
+        return None
     if not isinstance(raw, dict):
-        mistakes.add(path, "no model", "write 'layers:' and a list of layers, or choose one: model=cnn")
+        mistakes.add(
+            path,
+            "no model" if raw is None else f"{shown(raw)} is no model",
+            "write 'layers:' and a list of layers, or choose one: model=cnn",
+            at_value=True,
+        )
         return None
     _check_keys(raw, path, mistakes)
-    loss = raw.get("loss")
+    loss, layers = raw.get("loss"), raw.get("layers")
+    entries = _read_layers(layers, (*path, "layers"), mistakes)
+    refused = [raw[key] for key in raw if key not in MODEL_KEYS]
+    if len(entries) < (len(layers) if isinstance(layers, list | dict) else 1):
+        refused.append(layers)
     return Block(
         path,
         params=_read_params(raw.get("params"), (*path, "params"), mistakes),
         inputs=_read_inputs(raw.get("inputs"), (*path, "inputs"), mistakes),
-        entries=_read_layers(raw.get("layers"), (*path, "layers"), mistakes),
+        entries=entries,
         loss=None if loss is None else parse_part(loss, (*path, "loss"), mistakes, kind="loss"),
+        other_words=frozenset(expressions.words_in(str(refused))),
     )
 
 
@@ -80,84 +94,136 @@ def _check_keys(raw: dict[str, Any], path: KeyPath, mistakes: Mistakes) -> None:
 
 
 def _read_params(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, Any]:
-    if raw is None:
+    """The params by name; those that no formula could name are mistakes, and left out."""
+    if raw is None or isinstance(raw, Wrong):
         return {}
     if not isinstance(raw, dict):
         mistakes.add(path, "params are no mapping", "write 'params: {width: 64}'", at_value=True)
         return {}
     for name in raw:
-        if not str(name).isidentifier() or keyword.iskeyword(name) or name in expressions.FUNCTIONS:
-            mistakes.add((*path, name), f"'{name}' can't name a param", "take a word that no function or keyword has")
-    return {str(name): value for name, value in raw.items()}
+        if not _can_name_param(name):
+            mistakes.add(
+                (*path, name), f"{shown(name)} can't name a param", "take a word that no function or keyword has"
+            )
+    return {name: value for name, value in raw.items() if _can_name_param(name)}
+
+
+def _can_name_param(name: Any) -> bool:
+    reserved = {*expressions.FUNCTIONS, *expressions.CONSTANTS, *_LATER}
+    is_word = isinstance(name, str) and name.isidentifier() and name.isascii()
+    return is_word and not keyword.iskeyword(name) and name not in reserved
 
 
 def _read_inputs(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Input, ...]:
-    if raw is None:
+    if raw is None or isinstance(raw, Wrong):
         return ()
-    if isinstance(raw, list):
-        raw = dict.fromkeys(raw)
-    if not isinstance(raw, dict):
-        mistakes.add(path, "inputs are a list of names or a mapping", "write 'inputs: {image: {shape: [1, 28, 28]}}'")
-        return ()
-    return tuple(_read_input(str(name), facts, (*path, name), mistakes) for name, facts in raw.items())
-
-
-INPUT_FACTS = ("shape", "vocab_size", "length", "layout")
+    named: list[tuple[Any, Any, KeyPath]] = []
+    if isinstance(raw, dict):
+        named = [(name, facts, (*path, name)) for name, facts in raw.items()]
+    elif isinstance(raw, list):
+        named = [(name, None, (*path, index)) for index, name in enumerate(raw)]
+    else:
+        fix = "write 'inputs: [image]' or 'inputs: {image: {shape: [1, 28, 28]}}'"
+        mistakes.add(path, "inputs are a list of names or a mapping", fix, at_value=True)
+    for name, _, where in named:
+        if isinstance(name, dict):
+            fix = "write inputs: {NAME: {...}}, without the brackets"
+            mistakes.add(where, "a mapping in a list of names", fix, at_value=True)
+            continue
+        _check_name(name, where, mistakes, "input", at_value=isinstance(raw, list))
+    return tuple(_read_input(str(name), facts, where, mistakes) for name, facts, where in named)
 
 
 def _read_input(name: str, raw: Any, path: KeyPath, mistakes: Mistakes) -> Input:
-    facts = raw if isinstance(raw, dict) else {}
     if raw is not None and not isinstance(raw, dict):
-        mistakes.add(path, f"'{raw}' states nothing of an input", "write {shape: [...]} or {vocab_size: ...}")
-    for key in facts:
-        if key not in INPUT_FACTS:
-            mistakes.add((*path, key), f"no key '{key}' of an input", suggest(str(key), INPUT_FACTS))
-    return Input(name, path, facts)
+        fix = "write {shape: [...]} or {vocab_size: ...}"
+        mistakes.add(path, f"{shown(raw)} states nothing of an input", fix, at_value=True)
+    facts = raw if isinstance(raw, dict) else {}
+    for key, value in facts.items():
+        _check_fact(key, value, (*path, key), mistakes)
+    return Input(name, path, {key: value for key, value in facts.items() if key in INPUT_FACTS})
+
+
+def _check_fact(key: str, value: Any, path: KeyPath, mistakes: Mistakes) -> None:
+    if key not in INPUT_FACTS:
+        mistakes.add(path, f"no key '{key}' of an input", suggest(str(key), INPUT_FACTS))
+    elif not INPUT_FACTS[key][0](value):
+        mistakes.add(path, f"{key} is {shown(value)}, wanted {INPUT_FACTS[key][1]}", at_value=True)
+
+
+def _is_size(value: Any) -> bool:
+    is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return value is None or isinstance(value, Unknown) or is_number
+
+
+def _is_shape(value: Any) -> bool:
+    return all(_is_size(each) for each in value) if isinstance(value, list) else _is_open(value)
+
+
+def _is_open(value: Any) -> bool:
+    return value is None or isinstance(value, Unknown)
+
+
+# What a model may state of an input: what is right, and how that is worded.
+INPUT_FACTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "shape": (_is_shape, "a list of whole numbers >= 1, null where any will do"),
+    "vocab_size": (_is_size, "a whole number >= 1 or null"),
+    "length": (_is_size, "a whole number >= 1 or null"),
+    "layout": (
+        lambda value: _is_open(value) or value in LAYOUTS,
+        f"{', '.join(LAYOUTS)} or null",
+    ),
+}
 
 
 def _read_layers(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[tuple[str, Part], ...]:
-    """Each entry under its name: a list's index, or a mapping's key."""
-    if not isinstance(raw, dict | list) or not raw:
-        found = "no layers" if raw is None else "layers is neither a list nor a mapping" if raw else "layers is empty"
-        mistakes.add(path, found, "write 'layers:' and below it '- Flatten', '- Linear: 10', ...")
+    """Each entry under its name: a list's index, or a mapping's key. A mapping's null is an entry that was removed."""
+    if isinstance(raw, Wrong):
         return ()
-    if len(raw) > MAX_LAYERS:
-        mistakes.add(path, f"{len(raw):,} layers", f"a model may have {MAX_LAYERS:,}")
+    entries = list(raw.items() if isinstance(raw, dict) else enumerate(raw) if isinstance(raw, list) else ())
+    if isinstance(raw, dict):
+        entries = [(key, each) for key, each in entries if each is not None]
+    if not entries or len(entries) > MAX_LAYERS:
+        _tell_no_layers(raw, len(entries), path, mistakes)
         return ()
-    entries = raw.items() if isinstance(raw, dict) else enumerate(raw)
-    read = [
-        (str(key), parse_part(each, (*path, key), mistakes, kind="layer", is_entry=True))
-        for key, each in entries
-        if each is not None or isinstance(raw, list)
-    ]
-    for key, part in read:
-        if isinstance(raw, dict):
-            _check_name(key, (*path, key), mistakes)
+    for key, _ in entries if isinstance(raw, dict) else ():
+        _check_name(key, (*path, key), mistakes)
+    read = [(str(key), parse_part(each, (*path, key), mistakes, kind="layer", is_entry=True)) for key, each in entries]
+    for _, part in read:
         if part is not None:
             _check_entry_keys(part, mistakes)
     return tuple((key, part) for key, part in read if part is not None)
 
 
+def _tell_no_layers(raw: Any, count: int, path: KeyPath, mistakes: Mistakes) -> None:
+    if count:
+        mistakes.add(path, f"{count:,} layers", f"a model may have {MAX_LAYERS:,}")
+        return
+    fix = "write 'layers:' and below it '- Flatten', '- Linear: 10', ..."
+    if raw is None or isinstance(raw, dict | list):
+        mistakes.add(path, "no layers", fix, at_value=isinstance(raw, list))
+    else:
+        mistakes.add(path, f"{shown(raw)} is neither a list nor a mapping of layers", fix, at_value=True)
+
+
 def _check_entry_keys(part: Part, mistakes: Mistakes) -> None:
     for key in part.keys:
-        path = _key_path(part, key)
         if key in NOT_YET_KEYS:
-            mistakes.add(path, f"'{key}' is not there yet", "this version builds plain stacks of layers")
+            mistakes.add(part.where(key), f"'{key}' is not there yet", "this version builds plain stacks of layers")
     layout = part.keys.get("layout")
     if layout is not None and layout not in LAYOUTS:
-        mistakes.add(_key_path(part, "layout"), f"no layout '{layout}'", suggest(str(layout), LAYOUTS), at_value=True)
+        mistakes.add(part.where("layout"), f"no layout {shown(layout)}", suggest(str(layout), LAYOUTS), at_value=True)
     if "name" in part.keys:
-        _check_name(part.keys["name"], _key_path(part, "name"), mistakes)
+        _check_name(part.keys["name"], part.where("name"), mistakes, at_value=True)
 
 
-def _key_path(part: Part, key: str) -> KeyPath:
-    """Where an entry's key stands: the places know which of the two spellings was written."""
-    return (*part.settings_path, key)
-
-
-def _check_name(name: Any, path: KeyPath, mistakes: Mistakes) -> None:
-    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
-        mistakes.add(path, f"'{name}' can't name an output", "take letters, digits and _, no keyword", at_value=True)
+def _check_name(name: Any, path: KeyPath, mistakes: Mistakes, kind: str = "output", *, at_value: bool = False) -> None:
+    is_word = isinstance(name, str) and name.isidentifier() and name.isascii()
+    if not is_word or keyword.iskeyword(name) or name.startswith("_"):
+        article = "an" if kind[0] in "aeiou" else "a"
+        fix = "take letters, digits and _, a letter first, no Python keyword"
+        found = f"{shown(name)} can't name {article} {kind}"
+        mistakes.add(path, found, fix, at_value=at_value, at_key=not at_value)
 
 
 # ---- expansion -----------------------------------------------------------------------------------------------------
@@ -173,9 +239,17 @@ def expand(block: Block, mistakes: Mistakes) -> tuple[Node, ...]:
         if node is not None:
             nodes.append(node)
             previous = node.name
+    if block.loss is not None:
+        scope.part(block.loss)
     _check_names(nodes, mistakes)
-    scope.check_used()
+    if block.entries:
+        scope.check_used()
     return tuple(nodes)
+
+
+def expand_loss(block: Block, mistakes: Mistakes) -> Part | None:
+    """The model's own loss, its formulas evaluated; what is wrong in it, `expand` tells too."""
+    return None if block.loss is None else _Scope(block, mistakes).part(block.loss)
 
 
 def _expand_entry(key: str, written: Part, previous: str, scope: _Scope) -> Node | None:
@@ -191,10 +265,14 @@ def _check_names(nodes: list[Node], mistakes: Mistakes) -> None:
     seen: set[str] = set()
     for node in nodes:
         if node.name in seen:
-            mistakes.add(
-                _key_path(node.part, "name"), f"the name '{node.name}' is taken", "names are unique in a block"
-            )
+            path = node.part.where("name")
+            mistakes.add(path, f"the name '{node.name}' is taken", "names are unique in a block", at_value=True)
         seen.add(node.name)
+
+
+# Known only while a layer is built or repeated: this version has neither.
+_LATER = ("in_channels", "index")
+_PARTIAL = "a formula is the whole value: $(...), its text in quotes: $(mode + 'ear')"
 
 
 class _Scope:
@@ -204,7 +282,8 @@ class _Scope:
         self.path = (*block.path, "params")
         self.mistakes = mistakes
         self.values: dict[str, Any] = {}
-        self.used: set[str] = set()
+        self.names = frozenset(block.params)
+        self.used = set(block.other_words)
         for name, default in block.params.items():
             self.values[name] = self._default(name, default)
 
@@ -212,7 +291,7 @@ class _Scope:
         if default is None:
             fix = f"give one: model.params.{name}=..."
             self.mistakes.add((*self.path, name), f"param '{name}' has no value", fix)
-            return Unknown(name)
+            return Wrong(name)
         return self.evaluate(default, (*self.path, name))
 
     def evaluate(self, value: Any, path: KeyPath) -> Any:
@@ -225,60 +304,70 @@ class _Scope:
         if formula is not None:
             return self._compute(formula, path)
         if expressions.is_partial(value):
-            self.mistakes.add(
-                path, f"'{value}' mixes text and a formula", "a formula is the whole value: $(...)", at_value=True
-            )
+            if value.startswith("$(") and ")" not in value:
+                return self._wrong(value, path, f"{shown(value)} is not closed", "write ')' behind it")
+            return self._wrong(value, path, f"{shown(value)} mixes text and a formula", _PARTIAL)
         return expressions.unescape(value)
 
     def _compute(self, formula: str, path: KeyPath) -> Any:
         try:
             names = expressions.names_in(formula)
-            for name in sorted(names - self.values.keys()):
-                self._no_param(name, path)
             self.used |= names
-            return Unknown(formula) if names - self.values.keys() else expressions.evaluate(formula, self.values)
+            missing = sorted(names - self.values.keys())
+            for name in missing:
+                self._no_param(name, path)
+            if formula in self.values:
+                self.mistakes.origins[path] = (*self.path, formula)
+            return Wrong(formula) if missing else expressions.evaluate(formula, self.values)
         except ExpressionError as error:
-            self.mistakes.add(
-                path,
-                str(error),
-                f"formulas have + - * / // % **, comparisons and {', '.join(expressions.FUNCTIONS)}",
-                at_value=True,
-            )
-            return Unknown(formula)
+            return self._wrong(formula, path, str(error), error.fix)
+
+    def _wrong(self, text: str, path: KeyPath, found: str, fix: str) -> Wrong:
+        self.used |= expressions.words_in(text)  # as far as one can tell
+        self.mistakes.add(path, found, fix, at_value=True)
+        return Wrong(text)
 
     def _no_param(self, name: str, path: KeyPath) -> None:
-        if name in ("in_channels", "index"):
+        if name in _LATER:
             self.mistakes.add(path, f"'${name}' is not there yet", "write the number", at_value=True)
             return
         fix = suggest(name, self.values) or "this model has no params: add 'params: {...}'"
+        if name in self.names:
+            fix = f"'{name}' stands below: write it first"
         self.mistakes.add(path, f"no param '{name}'", fix, at_value=True)
 
     def part(self, written: Part) -> Part | None:
         """The part with its type and settings evaluated; a type that is a param may bring settings of its own."""
         part = written
         if expressions.formula_of(written.type) is not None:
-            chosen = self.evaluate(written.type, written.path)
-            if isinstance(chosen, Unknown):
-                return None
-            param = written.type[1:]
-            path = (*self.path, param) if param in self.values else written.path
-            named = parse_part(chosen, path, self.mistakes, kind="layer")
+            named = self._named_by_param(written)
             if named is None:
                 return None
-            part = Part(
-                named.type,
-                path,
-                {**named.settings, **written.settings},
-                written.settings_path,
-                named.value if written.value is NOTHING else written.value,
-                written.keys,
-            )
+            part = self._joined(named, written)
         settings = {key: self.evaluate(each, part.where(key)) for key, each in part.settings.items()}
         value = part.value if part.value is NOTHING else self.evaluate(part.value, part.settings_path)
         if isinstance(value, dict):
             settings, value = {**value, **settings}, NOTHING
-        return Part(part.type, part.path, settings, part.settings_path, value, part.keys)
+        return replace(part, settings=settings, value=value)
+
+    def _named_by_param(self, written: Part) -> Part | None:
+        """The part that a `- $activation` stands for, at the param's own place."""
+        name_path, _ = self.mistakes.names.get(written.path, (written.path, True))
+        chosen = self.evaluate(written.type, name_path)
+        path = self.mistakes.origins.get(name_path, written.path)
+        return parse_part(chosen, path, self.mistakes, kind="layer")
+
+    def _joined(self, named: Part, written: Part) -> Part:
+        """What stands below `$activation` goes over what the param brings."""
+        if written.value is NOTHING and not written.settings:
+            return replace(named, keys=written.keys, key_paths=written.key_paths)
+        for key in named.settings.keys() - written.settings.keys():
+            self.mistakes.origins[(*written.settings_path, key)] = named.where(key)
+        value = named.value if written.value is NOTHING else written.value
+        return replace(written, type=named.type, settings={**named.settings, **written.settings}, value=value)
 
     def check_used(self) -> None:
-        for name in self.values.keys() - self.used:
-            self.mistakes.add((*self.path, name), f"nothing uses param '{name}'", "remove it, or write it as $" + name)
+        for name in (each for each in self.values if each not in self.used):
+            guess = near(name, self.used & self.values.keys())
+            fix = f"did you mean '{guess}'?" if guess else f"remove it, or write it as ${name}"
+            self.mistakes.add((*self.path, name), f"nothing uses param '{name}'", fix)

@@ -8,10 +8,13 @@ ReLU                                    its name
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dlspec.errors import shown
+from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.yaml_files import KeyPath
 
@@ -37,9 +40,13 @@ class Part:
     settings_path: KeyPath = ()
     value: Any = NOTHING
     keys: Mapping[str, Any] = field(default_factory=dict)
+    key_paths: Mapping[str, KeyPath] = field(default_factory=dict)
+    is_flat: bool = False
 
     def where(self, setting: str) -> KeyPath:
-        """The path of one setting."""
+        """The path of one setting, or of an entry's key."""
+        if setting in self.key_paths:
+            return self.key_paths[setting]
         return (*self.settings_path, setting) if setting in self.settings else self.settings_path
 
     def __str__(self) -> str:
@@ -48,11 +55,14 @@ class Part:
 
 def parse_part(raw: Any, path: KeyPath, mistakes: Mistakes, *, kind: str, is_entry: bool = False) -> Part | None:
     """The part that `raw` spells, or None where it spells none and `mistakes` says why."""
+    if isinstance(raw, Unknown):
+        _tell_unknown(raw, path, mistakes, kind)
+        return None
     if isinstance(raw, str) and raw.strip():
         return _from_name(raw.strip(), path, mistakes, kind)
     if not isinstance(raw, dict) or not raw:
-        fix = f"write a {kind}'s name, or NAME: {{setting: value}}"
-        mistakes.add(path, f"{_shown(raw)} is no {kind}", fix, at_value=True)
+        found = f"{shown(raw)} is no {kind}" if raw is not None else f"no {kind}"
+        mistakes.add(path, found, f"write {_a(kind)}'s name, or NAME: {{setting: value}}", at_value=True)
         return None
     keys = {key: value for key, value in raw.items() if is_entry and key in ENTRY_KEYS}
     rest = {key: value for key, value in raw.items() if key not in keys}
@@ -64,52 +74,70 @@ def parse_part(raw: Any, path: KeyPath, mistakes: Mistakes, *, kind: str, is_ent
     return None
 
 
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
+
+
+def _tell_unknown(raw: Unknown, path: KeyPath, mistakes: Mistakes, kind: str) -> None:
+    if not isinstance(raw, Wrong):
+        mistakes.add(path, f"{raw} is no {kind}'s name", f"write {_a(kind)}'s name", at_value=True)
+
+
 def _from_name(name: str, path: KeyPath, mistakes: Mistakes, kind: str) -> Part | None:
+    mistakes.names[path] = (path, True)
     if name.replace("_", "a").replace("$", "a").replace(".", "a").isalnum() or name.startswith("$("):
         return Part(name, path, settings_path=path)
-    word = name.split("(")[0].split(" ")[0].strip(",:")
-    fix = f"write '{word}: {{setting: value}}'" if word else f"write a {kind}'s name"
-    mistakes.add(path, f"'{name}' is no {kind}'s name", fix, at_value=True)
+    word = re.match(r"\w*", name)[0]  # type: ignore[index]  # matches always
+    rest = name[len(word) :].strip("(),: ")
+    fix = f"write '{word}: {rest if rest.isalnum() else '{setting: value}'}'" if word else f"write {_a(kind)}'s name"
+    mistakes.add(path, f"{shown(name)} is no {kind}'s name", fix, at_value=True)
     return None
 
 
 def _flat(rest: dict[str, Any], path: KeyPath, keys: dict[str, Any], mistakes: Mistakes, kind: str) -> Part | None:
     name = rest["type"]
-    if not isinstance(name, str):
-        mistakes.add((*path, "type"), f"{_shown(name)} is no {kind}'s name", "write a name", at_value=True)
+    if isinstance(name, Unknown):
+        _tell_unknown(name, (*path, "type"), mistakes, kind)
         return None
+    if not isinstance(name, str):
+        mistakes.add((*path, "type"), f"{shown(name)} is no {kind}'s name", "write a name", at_value=True)
+        return None
+    mistakes.names[path] = mistakes.names[(*path, "type")] = ((*path, "type"), True)
     settings = {key: value for key, value in rest.items() if key != "type"}
-    return Part(name, path, settings, path, keys=keys)
+    return Part(name, path, settings, path, keys=keys, key_paths=_below(path, keys), is_flat=True)
 
 
 def _named(
     name: str, inner: Any, path: KeyPath, keys: dict[str, Any], mistakes: Mistakes, is_entry: bool
 ) -> Part | None:
     inside = (*path, name)
-    if inner is None:
-        return Part(name, path, settings_path=inside, keys=keys)
+    mistakes.names[path] = (inside, False)
+    beside = _below(path, keys)
     if not isinstance(inner, dict):
-        return Part(name, path, settings_path=inside, value=inner, keys=keys)
+        value = NOTHING if inner is None else inner
+        return Part(name, path, settings_path=inside, value=value, keys=keys, key_paths=beside)
     among = {key: value for key, value in inner.items() if is_entry and key in ENTRY_KEYS}
-    for key in among.keys() & keys.keys():
+    for key in (each for each in among if each in keys):
         mistakes.add((*inside, key), f"'{key}' stands beside {name} and among its settings", "keep one")
     settings = {key: value for key, value in inner.items() if key not in among}
-    return Part(name, path, settings, inside, keys={**keys, **among})
+    paths = {**beside, **_below(inside, among)}
+    return Part(name, path, settings, inside, keys={**keys, **among}, key_paths=paths)
+
+
+def _below(path: KeyPath, keys: Mapping[str, Any]) -> dict[str, KeyPath]:
+    return {key: (*path, key) for key in keys}
 
 
 def _no_single_name(rest: dict[str, Any], path: KeyPath, keys: dict[str, Any], mistakes: Mistakes, kind: str) -> None:
     if "share" in keys and not rest:
         mistakes.add((*path, "share"), "'share' is not there yet", "write the layer again for weights of its own")
-    elif not rest:
-        mistakes.add(path, f"no {kind}'s name", f"write one beside {', '.join(keys)}")
-    else:
-        names = ", ".join(str(key) for key in rest)
-        fix = f"write one {kind} an entry, its settings below it: {next(iter(rest))}: {{...}}"
-        mistakes.add(path, f"{len(rest)} keys where one {kind}'s name is wanted: {names}", fix)
-
-
-def _shown(raw: Any) -> str:
-    if raw is None:
-        return "nothing"
-    text = str(raw)
-    return f"'{text[:60]}...'" if len(text) > 60 else f"'{text}'"
+        return
+    if not rest:
+        mistakes.add(path, f"no {kind}'s name", f"write one beside {', '.join(keys)}", at_value=True)
+        return
+    first, second, *_ = rest
+    found = f"{len(rest)} keys where one {kind}'s name is wanted: {', '.join(str(key) for key in rest)}"
+    fix = f"indent it, as a setting: {first}: {{{second}: ...}}"
+    if second[:1].isupper():
+        fix = f"write one {kind} an entry: {first} in one, {second} in the next"
+    mistakes.add((*path, second), found, fix)

@@ -7,41 +7,51 @@ that the data have not told yet stands as an `Unknown`.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from dlspec.errors import suggest
-from dlspec.spec.expressions import Unknown
+from dlspec.errors import SpecError, shown, suggest
+from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.mistakes import Mistakes, dotted
-from dlspec.spec.yaml_files import KeyPath
+from dlspec.spec.yaml_files import KeyPath, load_text
 
 # The facts that data can state. A field's own come behind its name: `${data.target.vocab_size}`.
 FACTS = ("num_classes", "num_outputs", "vocab_size", "shape", "length", "layout")
 MAX_NODES = 100_000
+MAX_TEXT = 10_000
 
-_WHOLE = re.compile(r"\$\{([^${}]*)\}$")
+_WHOLE = re.compile(r"\$\{([^${}]*)\}\Z")
 _ANY = re.compile(r"\$\{([^${}]*)\}")
+_BRACKET = re.compile(r"\[([^\[\].]*)\]")
 _MISSING = object()
 
 
 def resolve(tree: Any, facts: Mapping[str, Any] | None, mistakes: Mistakes) -> Any:
-    """A copy of `tree` with every `${...}` replaced; `facts` is None before the data are open."""
+    """A copy of `tree` with every `${...}` replaced; `facts` is None before the data are open.
+
+    What can't be looked up is a mistake, and a `Wrong` value in the copy.
+    """
     return _Resolver(tree, facts, mistakes).run()
+
+
+class _TooLarge(Exception):
+    """The copy would grow beyond `MAX_NODES`."""
 
 
 class _Resolver:
     def __init__(self, tree: Any, facts: Mapping[str, Any] | None, mistakes: Mistakes) -> None:
         self.tree, self.facts, self.mistakes = tree, facts, mistakes
         self.nodes = 0
-        self.following: list[str] = []
+        self.is_too_large = False
+        self.following: list[KeyPath] = []
 
     def run(self) -> Any:
         return self._copy(self.tree, ())
 
     def _copy(self, value: Any, path: KeyPath) -> Any:
         self.nodes += 1
-        if self.nodes > MAX_NODES:
-            return None
+        if self.nodes > MAX_NODES and self.following:
+            raise _TooLarge
         if isinstance(value, dict):
             return {key: self._copy(each, (*path, key)) for key, each in value.items()}
         if isinstance(value, list):
@@ -49,90 +59,125 @@ class _Resolver:
         return self._text(value, path) if isinstance(value, str) and "${" in value else value
 
     def _text(self, text: str, path: KeyPath) -> Any:
-        if whole := _WHOLE.match(text):
-            return self._look_up(whole[1].strip(), path)
-        parts: list[Any] = []
-        replaced = _ANY.sub(lambda found: self._part(found[1].strip(), path, parts), text)
-        if "${" in replaced and not parts:
-            self.mistakes.add(path, f"'{text}' is no reference", "write ${KEY}, with one key inside", at_value=True)
+        whole = _WHOLE.match(text)
+        if whole:
+            return self._look_up(whole[1].strip(), path, is_whole=True)
+        if "${" in _ANY.sub("", text):
+            return self._wrong(path, text, f"{shown(text)} is no reference", "write ${KEY}, with one key inside")
+        parts = [self._look_up(found[1].strip(), path) for found in _ANY.finditer(text)]
         unknown = next((part for part in parts if isinstance(part, Unknown)), None)
-        return replaced if unknown is None else unknown
+        if unknown is not None:
+            return unknown
+        texts = iter(part if isinstance(part, str) else shown(part, MAX_TEXT) for part in parts)
+        replaced = _ANY.sub(lambda _: next(texts), text)
+        if len(replaced) > MAX_TEXT:
+            return self._wrong(path, text, f"a text of more than {MAX_TEXT:,} characters", "make it shorter")
+        return replaced
 
-    def _part(self, inner: str, path: KeyPath, parts: list[Any]) -> str:
-        value = self._look_up(inner, path)
-        parts.append(value)
-        return str(value)
+    def _wrong(self, path: KeyPath, key: str, found: str, fix: str = "") -> Wrong:
+        self.mistakes.add(path, found, fix, at_value=True)
+        return Wrong(key)
 
-    def _look_up(self, inner: str, path: KeyPath) -> Any:
+    def _look_up(self, inner: str, path: KeyPath, *, is_whole: bool = False) -> Any:
         if inner.startswith("oc.select:"):
-            key, _, default = inner.removeprefix("oc.select:").partition(",")
+            key, comma, default = inner.removeprefix("oc.select:").partition(",")
             found = self._find(key.strip(), path, must=False)
-            return _plain(default.strip()) if found is _MISSING or found is None else found
+            return (_plain(default.strip()) if comma else None) if found is _MISSING else found
         if ":" in inner or inner.split(".")[0] in ("hydra", "oc"):
             fix = "only the config's own keys and oc.select can stand there"
-            self.mistakes.add(path, f"'${{{inner}}}' is refused", fix, at_value=True)
-            return None
-        return self._find(inner, path, must=True)
+            return self._wrong(path, inner, f"'${{{inner}}}' is refused", fix)
+        return self._find(inner, path, must=True, is_whole=is_whole)
 
-    def _find(self, key: str, path: KeyPath, *, must: bool) -> Any:
-        absolute = _absolute(key, path)
-        if absolute in self.following:
-            chain = " -> ".join([*self.following, absolute])
-            self.mistakes.add(path, f"'${{{key}}}' refers to itself ({chain})", "write a value", at_value=True)
-            return None
-        value = _select(self.tree, absolute)
-        if value is _MISSING or (value is None and absolute.startswith("data.")):
-            return self._fact(absolute, path, must, value)
-        self.following.append(absolute)
+    def _find(self, key: str, path: KeyPath, *, must: bool, is_whole: bool = False) -> Any:
+        wanted = _absolute(key, path)
+        if wanted is None:
+            return self._wrong(path, key, f"'${{{key}}}' leads above the top of the config", "take away a dot")
+        found = _select(self.tree, wanted)
+        if found is None or (found[1] is None and wanted[0] == "data"):
+            return self._fact(key, wanted, path, must, found)
+        target, value = found
+        if target in self.following:
+            chain = " -> ".join(dotted(each) for each in [*self.following, target])
+            return self._wrong(path, key, f"'${{{key}}}' refers to itself ({chain})", "write a value")
+        if is_whole:
+            self.mistakes.origins[path] = target
+        return self._follow(key, target, value, path)
+
+    def _follow(self, key: str, target: KeyPath, value: Any, path: KeyPath) -> Any:
+        """The target's value, its own references looked up from where it stands."""
+        self.following.append(target)
         try:
-            return self._copy(value, tuple(absolute.split(".")))
+            return self._copy(value, target)
+        except _TooLarge:
+            if len(self.following) > 1:
+                raise
+            if not self.is_too_large:  # once is enough: nothing can be followed after it
+                found = f"'${{{key}}}' grows to more than {MAX_NODES:,} values"
+                self.mistakes.add(path, found, "use fewer references to what holds references", at_value=True)
+            self.is_too_large = True
+            return Wrong(key)
         finally:
             self.following.pop()
 
-    def _fact(self, key: str, path: KeyPath, must: bool, value: Any) -> Any:
-        parts = key.split(".")
-        if parts[0] == "data" and parts[-1] in FACTS and len(parts) in (2, 3):
+    def _fact(self, key: str, wanted: tuple[str, ...], path: KeyPath, must: bool, found: Any) -> Any:
+        """What the data tell, where the config does not."""
+        if wanted[0] == "data" and wanted[-1] in FACTS and len(wanted) in (2, 3):
             if self.facts is None:
-                return Unknown(key)
-            found = _select(dict(self.facts), ".".join(parts[1:]))
-            if found is not _MISSING:
-                return found
-            if must:
-                self._no_fact(key, parts, path)
-            return _MISSING if not must else None
-        if must and value is _MISSING:
-            self.mistakes.add(path, f"'${{{key}}}': no such key", self._choices(parts), at_value=True)
-        return None if must else value
+                return Unknown(".".join(wanted))
+            fact = _select(dict(self.facts), wanted[1:])
+            if fact is not None:
+                return fact[1]
+            return self._no_fact(key, wanted, path) if must else _MISSING
+        if found is not None:
+            return None
+        if not must:
+            return _MISSING
+        meant = f" '{'.'.join(wanted)}'" if key.startswith(".") else ""
+        return self._wrong(path, key, f"'${{{key}}}': no such key{meant}", self._choices(wanted))
 
-    def _no_fact(self, key: str, parts: list[str], path: KeyPath) -> None:
+    def _no_fact(self, key: str, wanted: tuple[str, ...], path: KeyPath) -> Wrong:
         facts = dict(self.facts or {})
         fix = f"these data state: {', '.join(name for name, fact in facts.items() if not isinstance(fact, dict))}"
-        self.mistakes.add(path, f"'${{{key}}}': the data have no {parts[-1]}", fix, at_value=True)
+        return self._wrong(path, key, f"'${{{key}}}': the data have no {wanted[-1]}", fix)
 
-    def _choices(self, parts: list[str]) -> str:
-        parent = _select(self.tree, ".".join(parts[:-1])) if len(parts) > 1 else self.tree
+    def _choices(self, wanted: tuple[str, ...]) -> str:
+        """What there is below the last key that is there."""
+        length = next(each for each in range(len(wanted) - 1, -1, -1) if _select(self.tree, wanted[:each]) is not None)
+        _, parent = _select(self.tree, wanted[:length]) or ((), None)
+        if isinstance(parent, list):
+            return f"write a number from 0 to {len(parent) - 1}" if parent else ""
         names = [str(key) for key in parent] if isinstance(parent, dict) else []
-        return suggest(parts[-1], [*names, *FACTS] if parts[0] == "data" else names)
+        return suggest(wanted[length], [*names, *FACTS] if wanted[0] == "data" else names)
 
 
-def _absolute(key: str, path: KeyPath) -> str:
+def _absolute(key: str, path: KeyPath) -> tuple[str, ...] | None:
     """The key from the top; as in Hydra, one leading dot is the mapping around, each further one a level up."""
     dots = len(key) - len(key.lstrip("."))
-    return dotted((*path[: len(path) - dots], key.lstrip("."))) if dots else key
+    if dots > len(path):
+        return None
+    words = _BRACKET.sub(r".\1", key[dots:]).lstrip(".").split(".")
+    above = path[: len(path) - dots] if dots else ()
+    return (*(str(each) for each in above), *words)
 
 
-def _select(tree: Any, key: str) -> Any:
-    for part in key.split("."):
+def _select(tree: Any, key: Sequence[str]) -> tuple[KeyPath, Any] | None:
+    """The path, with numbers for a list's items, and the value; None where there is none."""
+    path: list[Hashable] = []
+    for part in key:
         if isinstance(tree, dict) and part in tree:
+            path.append(part)
             tree = tree[part]
-        elif isinstance(tree, list) and part.isdigit() and int(part) < len(tree):
+        elif isinstance(tree, list) and part.isascii() and part.isdigit() and int(part) < len(tree):
+            path.append(int(part))
             tree = tree[int(part)]
         else:
-            return _MISSING
-    return tree
+            return None
+    return tuple(path), tree
 
 
 def _plain(text: str) -> Any:
-    from dlspec.spec.yaml_files import scalar
-
-    return scalar(text)
+    """A default as YAML reads it: a number, a word, a quoted text, a list."""
+    try:
+        return load_text(text, "oc.select").tree
+    except SpecError:
+        return text

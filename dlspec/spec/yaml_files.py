@@ -8,7 +8,7 @@ while `on`, `yes` and `3:30` stay the text that was written.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Hashable, Iterable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,9 @@ MAX_NODES = 100_000
 
 KeyPath = tuple[Hashable, ...]
 
-_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)$")
-_FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
+_INT = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
+# With a point or an exponent: '007' is a text, as no two readers of YAML agree on what number it is.
+_FLOAT = re.compile(r"[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)\Z")
 _WORDS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
     **dict.fromkeys(("true", "True", "TRUE"), True),
@@ -53,14 +54,15 @@ class Document:
 def load_file(path: Path, shown_as: str = "") -> Document:
     """The document in `path`; raises `SpecError` with the place for whatever is not plain, small YAML."""
     name = shown_as or display_name(path)
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise _error(Place(name), f"the file has {size:,} bytes", f"a spec may have {MAX_BYTES:,}")
     try:
-        text = path.read_text(encoding="utf-8")
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise _error(Place(name), f"the file has {size:,} bytes", f"a spec may have {MAX_BYTES:,}")
+        return load_text(path.read_text(encoding="utf-8-sig"), name)
     except UnicodeDecodeError as error:
         raise _error(Place(name), f"not UTF-8 (byte {error.start})", "save the file as UTF-8") from None
-    return load_text(text, name)
+    except OSError as error:
+        raise _error(Place(name), f"the file can't be read: {error.strerror}", "") from None
 
 
 def display_name(path: Path) -> str:
@@ -78,8 +80,14 @@ def load_text(text: str, name: str) -> Document:
     except yaml.MarkedYAMLError as error:
         raise _yaml_error(name, reader.lines, error) from None
     except yaml.reader.ReaderError as error:
-        raise _error(Place(name), f"a character that YAML does not allow (position {error.position})", "") from None
+        raise _error(*_strange_character(name, text, error.position)) from None
     return Document(reader.tree, reader.keys, reader.values)
+
+
+def _strange_character(name: str, text: str, position: int) -> tuple[Place, str, str]:
+    before = text[:position]
+    line, column = before.count("\n") + 1, position - before.rfind("\n")
+    return Place(name, line, column), f"a character that YAML does not allow ({text[position]!r})", "remove it"
 
 
 def scalar(text: str) -> Any:
@@ -99,7 +107,7 @@ class _Open:
     path: KeyPath
     nodes: int = 1
     anchor: str | None = None
-    key: Any = None
+    key: str = ""
     has_key: bool = False
     merges: list[Any] = field(default_factory=list)
 
@@ -131,21 +139,31 @@ class _Reader:
     def _take_node(self, event: yaml.NodeEvent) -> None:
         tag = getattr(event, "tag", None)
         if tag is not None and tag != "tag:yaml.org,2002:str":
-            raise _error(self._place(event), f"a tag '{tag}'", "a spec is plain data: remove the tag")
+            written = tag.replace("tag:yaml.org,2002:", "!!")
+            raise _error(self._place(event), f"a tag '{written}'", "a spec is plain data: remove the tag")
         if isinstance(event, yaml.AliasEvent):
             value, nodes = self._anchor(event)
+            self._count(nodes)
             self._add(value, event, nodes)
         elif isinstance(event, yaml.ScalarEvent):
             is_plain = not event.style and event.tag is None
             value = scalar(event.value) if is_plain else event.value
             self._remember(event.anchor, value, 1)
+            self._count(1)
             self._add(value, event, 1)
         else:
+            self._count(1)
             self._open(event)
+
+    def _count(self, nodes: int) -> None:
+        self._nodes += nodes
+        if self._nodes > MAX_NODES:
+            raise _error(Place(self.name), f"more than {MAX_NODES:,} values (aliases counted)", "make the file smaller")
 
     def _anchor(self, event: yaml.AliasEvent) -> tuple[Any, int]:
         if event.anchor not in self._anchors:
-            raise _error(self._place(event), f"an alias '*{event.anchor}' before its anchor", "define '&' first")
+            fix = f"write &{event.anchor} before what it stands for, or quotes around a text that begins with *"
+            raise _error(self._place(event), f"no anchor '&{event.anchor}' above this alias", fix)
         return self._anchors[event.anchor]
 
     def _remember(self, anchor: str | None, value: Any, nodes: int) -> None:
@@ -163,8 +181,8 @@ class _Reader:
     def _close(self) -> None:
         done = self._stack.pop()
         for merged in done.merges:
-            for key, value in merged.items():
-                done.value.setdefault(key, value)  # type: ignore[union-attr]  # only mappings have merges
+            assert isinstance(done.value, dict)  # only mappings have merges
+            done.value = {**merged, **done.value}
         self._remember(done.anchor, done.value, done.nodes)
         self._put(done.value, done.nodes)
 
@@ -190,6 +208,8 @@ class _Reader:
         self._put(value, nodes)
 
     def _take_key(self, parent: _Open, key: Any, event: yaml.Event) -> None:
+        if isinstance(event, yaml.AliasEvent):
+            raise _error(self._place(event), "an alias as a key", "write the key itself")
         key = key if isinstance(key, str) else _source_text(event)
         path = (*parent.path, key)
         if path in self.keys and key != "<<":
@@ -199,9 +219,6 @@ class _Reader:
         parent.key, parent.has_key = key, True
 
     def _put(self, value: Any, nodes: int) -> None:
-        self._nodes += nodes if nodes > 1 and not isinstance(value, str) else 1
-        if self._nodes > MAX_NODES:
-            raise _error(Place(self.name), f"more than {MAX_NODES:,} values (aliases counted)", "make the file smaller")
         if not self._stack:
             self.tree = value
             return
@@ -210,11 +227,18 @@ class _Reader:
         if isinstance(parent.value, list):
             parent.value.append(value)
         elif parent.key == "<<":
-            parent.merges += [each for each in _as_list(value) if isinstance(each, dict)]
+            parent.merges += self._mappings(value, parent)
             parent.has_key = False
         else:
             parent.value[parent.key] = value
             parent.has_key = False
+
+    def _mappings(self, value: Any, parent: _Open) -> list[dict[Any, Any]]:
+        """What stands behind '<<': one mapping, or a list of them."""
+        merged = value if isinstance(value, list) else [value]
+        if not all(isinstance(each, dict) for each in merged):
+            raise _error(self.values[(*parent.path, "<<")], "'<<' merges mappings alone", "write <<: *NAME")
+        return merged
 
     def _mark_value(self, path: KeyPath, event: yaml.Event, width: int) -> None:
         self.values[path] = self._place(event, width)
@@ -224,10 +248,6 @@ class _Reader:
         assert mark is not None  # the parser marks every event
         text = self.lines[mark.line] if mark.line < len(self.lines) else ""
         return Place(self.name, mark.line + 1, mark.column + 1, text, width or _width(event))
-
-
-def _as_list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 def _source_text(event: yaml.Event) -> str:
@@ -246,32 +266,58 @@ def _error(place: Place, found: str, fix: str) -> SpecError:
 
 # What YAML says, as its parser words it, and what the writer most likely did.
 _HINTS: tuple[tuple[str, str], ...] = (
-    ("'\\t' that cannot start", "indent with spaces, not with a tab"),
-    (
-        "did not find expected ',' or",
-        "close the bracket, and put quotes around '${...}' or a '$(...)' within { } or [ ]",
-    ),
+    ("did not find expected ',' or", "put a ',' between two, and quotes around '${...}' or '$(...)' within { } or [ ]"),
     ("mapping values are not allowed", "a second ':' in one line wants quotes, or a line of its own"),
     ("did not find expected key", "check the indentation: keys of one mapping start in one column"),
-    ("could not find expected ':'", "a key wants a ':' behind it"),
     ("did not find expected '-'", "check the indentation: the items of a list start in one column"),
-    ("found character that cannot start any token", "indent with spaces, and quote text that starts with @ ` or %"),
-    ("while scanning a quoted scalar", "close the quote"),
+    ("found character that cannot start any token", "put quotes around text that starts with @ ` or %"),
+)
+# What began in one line and did not end there is shown where it began.
+_UNFINISHED: tuple[tuple[str, str, str], ...] = (
+    ("while scanning a quoted scalar", "a quote that is not closed", "close it with the same quote"),
+    ("while parsing a flow", "a bracket that is not closed", "close it behind its last value"),
+    ("while scanning a simple key", "a key without ':'", "write ':' behind it"),
 )
 
 
 def _yaml_error(name: str, lines: list[str], error: yaml.MarkedYAMLError) -> SpecError:
+    found, context = str(error.problem or "not YAML"), str(error.context)
     mark = error.problem_mark or error.context_mark
-    found = str(error.problem or error.context or "not YAML")
-    place = Place(name)
-    if mark is not None:
-        text = lines[mark.line] if mark.line < len(lines) else ""
-        place = Place(name, mark.line + 1, mark.column + 1, text)
-    return _error(place, f"not YAML: {found}", _hint(found, str(error.context), place.text))
+    if mark is None:
+        return _error(Place(name), f"not YAML: {found}", "")
+    if (begin := error.context_mark) is not None and (begin.line < mark.line or "quoted" in context):
+        for sign, unfinished, fix in _UNFINISHED:
+            if sign in context:
+                return _error(_at(name, lines, begin.line, begin.column), unfinished, fix)
+    if "mapping values are not allowed" in found and (place := _missing_colon(name, lines, mark.line)):
+        word = _word(place.text)
+        return _error(place, f"keys below '{word}', and no ':' behind it", f"write '{word}:'")
+    place = _at(name, lines, mark.line, mark.column)
+    return _error(place, f"not YAML: {found}", _hint(found, place.text))
 
 
-def _hint(problem: str, context: str, text: str) -> str:
-    if "\t" in text[: len(text) - len(text.lstrip())]:
+def _at(name: str, lines: list[str], line: int, column: int) -> Place:
+    return Place(name, line + 1, column + 1, lines[line] if line < len(lines) else "")
+
+
+def _missing_colon(name: str, lines: list[str], number: int) -> Place | None:
+    """The word in the line above, where that is alone and this line stands below it like a setting."""
+    above = lines[number - 1].split(" #")[0].rstrip() if number else ""
+    word = _word(above)
+    if not word.isidentifier() or _indent(lines[number]) <= _indent(above):
+        return None
+    return Place(name, number, len(above) + 1 - len(word), above, len(word))
+
+
+def _word(line: str) -> str:
+    return line.strip().removeprefix("- ").strip()
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _hint(problem: str, text: str) -> str:
+    if "\t" in text[: _indent(text)]:
         return "indent with spaces, not with a tab"
-    hints: Iterable[str] = (hint for sign, hint in _HINTS if sign in problem or sign in context)
-    return next(iter(hints), "")
+    return next((hint for sign, hint in _HINTS if sign in problem), "")

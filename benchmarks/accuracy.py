@@ -1,0 +1,183 @@
+"""What dlspec's networks reach: the results in the README, measured again by the commands that stand beside them.
+
+python benchmarks/accuracy.py [--mnist FOLDER] [--sms FILE.csv] [--only WORD]
+
+Each row is a command, run as a process of its own with one thread, once for each seed; the table has the median and the
+range of the test's results. Settings were chosen by the validation split; the test split was not looked at for that.
+For the two tables of numbers the split changes, not the seed, and scikit-learn's plain linear model is fitted on
+the very same training rows (neither is fitted on the validation rows: dlspec chooses its epoch by them, scikit-learn's
+linear models have nothing to choose).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import mean, median
+
+from measuring import ONE_THREAD, machine, pin, table
+
+SEEDS = ("seed=0", "seed=1", "seed=2")
+SPLITS = tuple(f"data.split_seed={number}" for number in range(5))
+ACCURACY, F1, R2, MAE = "accuracy", "f1_score", "r2_score", "mean_absolute_error"
+FILES = {"MNIST": "mnist", "SMS": "sms"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A command whose test results are wanted; `{MNIST}` and `{SMS}` in it stand for the user's files."""
+
+    command: str
+    metrics: tuple[str, ...]
+    seeds: tuple[str, ...] = SEEDS
+    wanted: str = ""
+    baseline: str = ""
+
+    def needs(self) -> Iterator[str]:
+        """The options that must be given for it."""
+        return (option for word, option in FILES.items() if f"{{{word}}}" in self.command)
+
+
+ROWS = (
+    Row("experiment=article_mnist data.path={MNIST}", (ACCURACY,), wanted="98.0 %"),
+    Row(
+        "model=text_lstm data=sms_spam data.path={SMS} trainer.epochs=8 optimizer.lr=2e-3",
+        (ACCURACY, F1),
+        wanted="accuracy 97.5 %",
+    ),
+    Row("model=cnn trainer.epochs=20 optimizer.lr=2e-3", (ACCURACY,), wanted="97 %"),
+    Row(
+        "model=text_lstm data=python_lines trainer.epochs=3 trainer.batch_size=128 optimizer.lr=2e-3",
+        (ACCURACY,),
+        wanted="85 %",
+    ),
+    Row(
+        "model=linear data=breast_cancer trainer.epochs=100 optimizer.lr=1e-2 optimizer.weight_decay=1e-3",
+        (ACCURACY,),
+        SPLITS,
+        baseline="LogisticRegression",
+    ),
+    Row(
+        "model=mlp data=diabetes trainer.epochs=50 model.params.dropout=0.3",
+        (R2, MAE),
+        SPLITS,
+        baseline="LinearRegression",
+    ),
+)
+Results = dict[str, list[float]]
+
+
+def main() -> None:
+    arguments = _arguments()
+    os.environ.update(ONE_THREAD)
+    where, about = pin(), machine("torch", "scikit-learn")
+    print(f"{about}; {where}, one thread; median (lowest to highest); seconds a run, from start to end\n", flush=True)
+    started = time.perf_counter()
+    lines = [line for row in _chosen(arguments) for line in _lines(row, arguments)]
+    print(table(["python -m dlspec ...", "over", "test", "result", "wanted", "scikit-learn", "seconds"], lines))
+    print(f"\n{time.perf_counter() - started:.0f} s in all")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--mnist", help="folder with MNIST's four IDX files")
+    parser.add_argument("--sms", help="the SMS Spam Collection as a CSV file with the columns label and text")
+    parser.add_argument("--only", default="", help="only rows whose command has this word")
+    return parser.parse_args()
+
+
+def _chosen(arguments: argparse.Namespace) -> Iterator[Row]:
+    for row in ROWS:
+        missing = [option for option in row.needs() if getattr(arguments, option) is None]
+        if missing:
+            print(f"left out, for want of --{missing[0]}: {row.command}\n")
+        elif arguments.only in row.command:
+            yield row
+
+
+def _lines(row: Row, arguments: argparse.Namespace) -> Iterator[list[str]]:
+    """A line of the table for each of the row's metrics."""
+    files = {word: str(Path(getattr(arguments, FILES[word])).resolve()) for word in FILES if _given(arguments, word)}
+    words = row.command.format_map({word: f"'{path}'" for word, path in files.items()}).split(" ")
+    started = time.perf_counter()
+    ours = _collected([run([*words, seed]) for seed in row.seeds])
+    seconds = (time.perf_counter() - started) / len(row.seeds)
+    theirs = _collected([baseline([*words, seed]) for seed in row.seeds]) if row.baseline else {}
+    shown = row.command.replace("{MNIST}", "FOLDER").replace("{SMS}", "FILE")
+    over = f"{len(row.seeds)} splits" if row.seeds is SPLITS else f"{len(row.seeds)} seeds"
+    for metric in row.metrics:
+        beside = f"{row.baseline} {_shown(metric, theirs[metric])}" if theirs else ""
+        yield [f"`{shown}`", over, metric, _shown(metric, ours[metric]), row.wanted, beside, f"{seconds:.1f}"]
+
+
+def _given(arguments: argparse.Namespace, word: str) -> bool:
+    return getattr(arguments, FILES[word]) is not None
+
+
+def _collected(runs: Sequence[Mapping[str, float]]) -> Results:
+    return {name: [each[name] for each in runs] for name in runs[0]}
+
+
+def _shown(metric: str, values: Sequence[float]) -> str:
+    """Median, range and, as two results are compared by it, the mean."""
+    if metric == MAE:
+        return f"{median(values):.1f} ({min(values):.1f} to {max(values):.1f}), mean {mean(values):.2f}"
+    if metric == R2:
+        return f"{median(values):.3f} ({min(values):.3f} to {max(values):.3f}), mean {mean(values):.3f}"
+    low, middle, high = (100 * each for each in (min(values), median(values), max(values)))
+    return f"{middle:.2f} % ({low:.2f} to {high:.2f}), mean {100 * mean(values):.2f}"
+
+
+def run(words: Sequence[str]) -> dict[str, float]:
+    """The test's results of `python -m dlspec WORDS`, by the metrics' names."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "dlspec", *words, "trainer.device=cpu", "hydra.run.dir=run"]
+        done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)} ended with {done.returncode}:\n{done.stderr}")
+        [result] = Path(folder).glob("run*/result.json")
+        test = json.loads(result.read_text(encoding="utf-8"))["test"]
+    return {name.removeprefix("test/"): value for name, value in test.items()}
+
+
+def _environment() -> dict[str, str]:
+    """This checkout's dlspec is found from any folder."""
+    paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+
+
+def baseline(words: Sequence[str]) -> dict[str, float]:
+    """scikit-learn's linear model, with its defaults, on the rows that dlspec trains and tests on.
+
+    The inputs are standardised already, by the training rows; numbers are told in the target's own unit, as dlspec's.
+    """
+    from sklearn.linear_model import LinearRegression, LogisticRegression
+    from sklearn.metrics import mean_absolute_error, r2_score
+
+    from dlspec.app import sweep
+    from dlspec.app.compose import compose, start_hydra
+    from dlspec.app.running import preparation
+
+    sweep.register()
+    data = preparation(compose(list(words), start_hydra(None))).open().data
+    (train, truth), (test, wanted) = (
+        (split.tensors[data.fields[0].name].numpy(), split.target.numpy()) for split in (data.train, data.test)
+    )
+    if data.target.kind == "classes":
+        return {ACCURACY: float(LogisticRegression().fit(train, truth).score(test, wanted))}
+    mean_of_target, deviation = data.target.scale or (0.0, 1.0)
+    predicted = LinearRegression().fit(train, truth).predict(test) * deviation + mean_of_target
+    wanted = wanted * deviation + mean_of_target
+    return {R2: float(r2_score(wanted, predicted)), MAE: float(mean_absolute_error(wanted, predicted))}
+
+
+if __name__ == "__main__":
+    main()

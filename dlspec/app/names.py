@@ -1,0 +1,12 @@
+"""The commands and exit codes: nothing here takes time to import."""
+
+from __future__ import annotations
+
+COMMANDS = {
+    "train": "train and test (the default: the word may be left out); -m sweeps",
+    "validate": "check a spec without opening data; says which checks had to wait for them",
+    "summary": "the network's layers, shapes and parameters",
+}
+NOT_YET = ("evaluate", "predict", "resume", "report", "compare", "export", "eject", "schema", "inspect", "list",
+           "show", "explain", "status")  # fmt: skip
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130

@@ -1,0 +1,215 @@
+"""Values from the command line: parsed by Hydra's grammar, put into the config here.
+
+No `+` is needed for a key that the YAML does not name, and what can't be reached is told with what to write instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from dlspec.app.conf_files import GROUPS, PART_GROUPS
+from dlspec.errors import Place, Problem, SpecError, suggest
+from dlspec.spec.yaml_files import KeyPath
+
+
+def command_line(text: str, start: int = 0, width: int = 0) -> Place:
+    """A place on the command line."""
+    return Place("command line", 0, start + 1, text, width or len(text))
+
+
+def override_path(key: str) -> KeyPath:
+    """`model.layers.0.Conv2d` as the config's path: list indices are numbers."""
+    return tuple(int(part) if part.isdigit() else part for part in key.split("."))
+
+
+def value_place(override: Override) -> Place:
+    """The place of what stands behind the `=`."""
+    line = override.input_line or ""
+    start = line.find("=") + 1
+    return command_line(line, start, max(len(line) - start, 1))
+
+
+def parse_overrides(lines: Sequence[str]) -> list[Override]:
+    """Each override parsed; what is none is told with what to write."""
+    parser = OverridesParser.create()
+    parsed: list[Override] = []
+    problems: list[Problem] = []
+    for line in lines:
+        try:
+            override = parser.parse_override(line)
+        except HydraException:
+            override = None
+        if override is None or not override.key_or_group:
+            problems.append(_no_override(line))
+        else:
+            parsed.append(override)
+    if problems:
+        raise SpecError(problems)
+    return parsed
+
+
+def _no_override(line: str) -> Problem:
+    key, equals, value = line.partition("=")
+    fix = "put quotes around a value with spaces, commas or brackets: 'KEY=\"...\"'"
+    if not equals or not key:
+        fix = "write KEY=VALUE"
+    elif "[" in key:
+        fix = "write the index behind a dot: model.layers.0"
+    elif re.search(r"\.-\d", key):
+        fix = "count a list's entries from 0"
+    elif re.search(r"\w\(", value):
+        fix = "write a part with its settings in braces: {Linear: 10}"
+    return Problem("", "no override", fix, command_line(line))
+
+
+def refuse_sweeps(overrides: Sequence[Override]) -> None:
+    """Several values for one key are a sweep, and that must be asked for."""
+    problems = [_several(each) for each in overrides if each.is_sweep_override()]
+    if problems:
+        raise SpecError(problems)
+
+
+def _several(override: Override) -> Problem:
+    key = override.key_or_group
+    or_list = "" if key in GROUPS and key != "metrics" else f", or write a list: {key}=[...]"
+    fix = f"add -m to sweep over them{or_list}"
+    return Problem(key, "several values", fix, command_line(override.input_line or ""))
+
+
+def is_written_out(override: Override) -> bool:
+    """Whether a group is given a value of its own, null or a mapping, rather than the name of a file or part."""
+    if override.is_delete() or override.is_sweep_override():
+        return False
+    value = override.value()
+    return value is None or isinstance(value, dict) or (isinstance(value, list) and not all(map(_is_text, value)))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def replaces_whole(group: str, value: Any) -> bool:
+    """Whether a value says which part, model or data it is, so that nothing of what was chosen before remains."""
+    if not isinstance(value, dict) or group == "metrics" or "type" in value or "layers" in value:
+        return True
+    only = next(iter(value.values())) if len(value) == 1 else 0
+    return group in PART_GROUPS and (only is None or isinstance(only, dict))
+
+
+def apply_overrides(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
+    """Sets (or with `~` deletes) values in the config; gives the problems of those that can't be reached."""
+    problems: list[Problem] = []
+    for override in overrides:
+        tree = {str(key): _plain(config, str(key)) for key in config if key != "hydra"}
+        reason = set_value(tree, override)
+        if reason is not None:
+            problems.append(Problem(override.key_or_group, *reason, command_line(override.input_line or "")))
+            continue
+        with open_dict(config):
+            top = override.key_or_group.split(".")[0]
+            if top in tree:
+                config[top] = tree[top]
+            else:
+                config.pop(top, None)
+    return problems
+
+
+def _plain(config: DictConfig, key: str) -> Any:
+    node: Any = config._get_node(key)  # getting the value would look up its '${...}'
+    return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node._value()
+
+
+def set_value(tree: dict[str, Any], override: Override) -> tuple[str, str] | None:
+    """Changes the tree in place, or says why it can't and what to write."""
+    path = override_path(override.key_or_group)
+    node: Any = tree
+    for depth, part in enumerate(path[:-1], start=1):
+        child = _child(node, part)
+        if child is None and isinstance(node, list):
+            return _unreachable(node, part)
+        if child is None:
+            if isinstance(path[depth], int):
+                return _no_list(override, path[:depth])
+            child = node[str(part)] = {}
+        if not isinstance(child, dict | list):
+            return _short_spelling(path[:depth], child, override)
+        node = child
+    return _set_last(node, path, override)
+
+
+def _child(node: Any, part: Any) -> Any:
+    """What stands under a key or index; None where nothing does."""
+    if isinstance(node, dict):
+        return node.get(str(part))
+    return node[part] if isinstance(part, int) and part < len(node) else None
+
+
+def _no_list(override: Override, path: KeyPath) -> tuple[str, str]:
+    if override.is_delete():
+        return f"no key '{path[-1]}' to delete an entry of", ""
+    return f"no list '{path[-1]}' is written there", f"write it whole: {_dotted(path)}=[...]"
+
+
+def _dotted(path: KeyPath) -> str:
+    return ".".join(str(each) for each in path)
+
+
+def _set_last(node: Any, path: KeyPath, override: Override) -> tuple[str, str] | None:
+    last: Any = path[-1]
+    if isinstance(node, list) and (not isinstance(last, int) or last >= len(node)):
+        return _unreachable(node, last)
+    key = last if isinstance(node, list) else str(last)
+    if override.is_delete():
+        if isinstance(node, dict) and key not in node:
+            return f"no key '{key}' to delete", suggest(str(key), [str(each) for each in node])
+        del node[key]
+        return None
+    value: Any = override.value()
+    before = _child(node, last)
+    node[key] = {**before, **value} if _merges(path, before, value) else value
+    return None
+
+
+def _merges(path: KeyPath, before: Any, value: Any) -> bool:
+    """A mapping changes the mapping before it key by key, but one that names a part or layer takes its place."""
+    if not isinstance(value, dict) or not isinstance(before, dict):
+        return False
+    is_entry = "layers" in path[:-1] or isinstance(path[-1], int)
+    return not is_entry and (len(path) > 1 or not replaces_whole(str(path[0]), value))
+
+
+def _unreachable(node: Any, part: Any) -> tuple[str, str]:
+    if isinstance(node, list):
+        return f"no entry '{part}' in a list of {len(node)}", f"write a number from 0 to {len(node) - 1}"
+    return f"no key '{part}' there", ""
+
+
+def _short_spelling(path: KeyPath, value: Any, override: Override) -> tuple[str, str]:
+    """An override that reaches into `Linear: 10` or `loss: MSELoss` would lose what is written there."""
+    from dlspec.registry.torch_parts import LAYERS
+
+    name, setting = str(path[-1]), override.key_or_group.split(".")[-1]
+    change = f"{setting}: {_written_value(override)}"
+    if name in LAYERS:
+        known = LAYERS[name].value_setting or "SETTING"
+        full = f"{_dotted(path[:-1])}={{{name}: {{{known}: {value}, {change}}}}}"
+        return f"'{name}: {value}' is a short spelling", f"write it in full: '{full}'"
+    where = _dotted(path)
+    if not isinstance(value, str) or not value.lstrip("$").isidentifier():
+        return f"{where} is {value!r} and has no keys", f"write {where}=VALUE"
+    if "layers" in path:
+        full = f"{where}={{type: {value}, {change}}}" if value.startswith("$") else f"{where}={{{value}: {{{change}}}}}"
+    else:
+        full = f"{where}={{type: {value}, {change}}}"
+    return f"'{value}' is a short spelling", f"write it in full: '{full}'"
+
+
+def _written_value(override: Override) -> str:
+    return (override.input_line or "").partition("=")[2]

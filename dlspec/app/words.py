@@ -1,0 +1,44 @@
+"""What is told to the user when a command ends with an error, and the exit code that goes with it."""
+
+from __future__ import annotations
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+
+from dlspec.app.names import FAILED, WRONG
+from dlspec.errors import Problem, SpecError, UserError, suggest
+from dlspec.training.state import TrainingFailed
+
+
+def told(error: BaseException) -> tuple[str, int] | None:
+    """The text without a traceback, and the exit code; None for an error that is a defect of dlspec's own."""
+    if isinstance(error, UserError):
+        return str(error), WRONG
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return str(SpecError([_composing(error)])), WRONG
+    if isinstance(error, TrainingFailed):
+        return str(error), FAILED
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"can't use {error.filename}: {error.strerror}", FAILED
+    return None
+
+
+def one_line(error: BaseException) -> str:
+    """The same in one line, for a table."""
+    if isinstance(error, SpecError):
+        first = error.problems[0]
+        return f"{first.path} {first.found}".strip()
+    text = told(error)
+    return text[0].split("\n")[0] if text else f"{type(error).__name__}: {error}".split("\n")[0]
+
+
+def _composing(error: Exception) -> Problem:
+    """Hydra's and OmegaConf's complaints about files that don't fit together."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        return Problem(group, f"a defaults list names '{name}'", suggest(name, error.options or ()))
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+    if len(lines) > 1 and lines[0].endswith("while composing config:"):
+        file = lines[0].removeprefix("In '").partition("'")[0]
+        return Problem(f"config {file}", lines[1], "a list and a mapping can't be merged: write the one that is there")
+    return Problem("config", lines[0] if lines else type(error).__name__)

@@ -1,0 +1,133 @@
+"""What a type hint means for a value from YAML: the check that pydantic makes of it, and the same in words."""
+
+from __future__ import annotations
+
+import collections.abc
+import math
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import torch
+from pydantic import AfterValidator, Field, Strict
+
+from dlspec.spec.parts import NOTHING
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What a hint does not say of a setting: bounds, literals, another type, who fills it in."""
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    hint: Any = None
+    default: Any = NOTHING
+
+
+def checked(hint: Any, refinement: Refinement) -> Any:
+    """The hint with strict booleans, lists in place of tensors, no functions, and the refinement's bounds."""
+    if hint is bool:
+        return Annotated[bool, Strict()]
+    if hint in (int, float):
+        bounds = Field(ge=refinement.at_least, gt=refinement.above, le=refinement.at_most, allow_inf_nan=hint is float)
+        return Annotated[hint, bounds, AfterValidator(_no_nan)]
+    if hint is torch.Tensor:
+        return list[float]
+    if hint is torch.Size:
+        return tuple[checked(int, refinement), ...]  # type: ignore[misc]  # a hint made at run time
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in _UNIONS:
+        return Union[tuple(checked(each, refinement) for each in _alternatives(arguments))]  # noqa: UP007
+    if origin in (tuple, list, collections.abc.Sequence):
+        inner = tuple(each if each is Ellipsis else checked(each, refinement) for each in arguments)
+        return origin[inner]
+    return hint
+
+
+_UNIONS = (Union, types.UnionType)
+
+
+def _alternatives(hints: tuple[Any, ...]) -> list[Any]:
+    """A union's members that YAML can hold: no functions, and no tensor where a number does."""
+    return [each for each in hints if not _is_function(each) and not (each is torch.Tensor and float in hints)]
+
+
+def _is_function(hint: Any) -> bool:
+    return hint is collections.abc.Callable or get_origin(hint) is collections.abc.Callable
+
+
+def _no_nan(value: float) -> float:
+    if math.isnan(value):
+        raise ValueError("no number")
+    return value
+
+
+def no_stray_bool(hint: Any) -> Callable[[Any], Any]:
+    """`kernel_size: true` is no 1, and the text 'true' is a boolean where only one is wanted."""
+    allows_bool = bool in (hint, *get_args(hint)) or hint is Any
+
+    def check(value: Any) -> Any:
+        if allows_bool and value in ("true", "false"):
+            return value == "true"
+        if not allows_bool and any(isinstance(each, bool) for each in (value if isinstance(value, list) else [value])):
+            raise ValueError("a boolean")
+        return value
+
+    return check
+
+
+# ---- what is wanted, in words --------------------------------------------------------------------------------------
+
+_WORDS: Mapping[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    type(None): "null",
+    Any: "a value",
+    torch.Tensor: "a list of numbers",
+    torch.Size: "a list of whole numbers",
+}
+
+
+def in_words(hint: Any, refinement: Refinement) -> str:
+    """`a whole number >= 1, a list of 2 whole numbers >= 1 or null`."""
+    return _joined(_alternatives_in_words(hint, refinement))
+
+
+def _alternatives_in_words(hint: Any, refinement: Refinement) -> list[str]:
+    """Each thing that a value may be, null last."""
+    if hint in _WORDS:
+        return [_WORDS[hint] + (_bounds(refinement) if hint in (int, float) else "")]
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return [str(each) for each in arguments]
+    if origin in _UNIONS:
+        words = [word for each in _alternatives(arguments) for word in _alternatives_in_words(each, refinement)]
+        return sorted(dict.fromkeys(words), key=lambda word: word == "null")
+    if origin in (tuple, list, collections.abc.Sequence):
+        return [_list_in_words(origin, arguments, refinement)]
+    return [getattr(hint, "__name__", str(hint))]
+
+
+def _list_in_words(origin: Any, arguments: tuple[Any, ...], refinement: Refinement) -> str:
+    """`a list of 2 whole numbers >= 1`, `a list of numbers`."""
+    count = len(arguments) if origin is tuple and Ellipsis not in arguments else None
+    inner: Any = Union[tuple(each for each in arguments if each is not Ellipsis)]  # noqa: UP007
+    items = in_words(inner, refinement).replace("a whole", "whole").replace("a number", "number")
+    if count == 1:
+        return f"a list of 1 {items}"
+    return f"a list of {f'{count} ' if count else ''}{items.replace('number', 'numbers').replace('null', 'nulls')}"
+
+
+def _joined(words: list[str]) -> str:
+    return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
+
+
+def _bounds(refinement: Refinement) -> str:
+    low = f" >= {refinement.at_least:g}" if refinement.at_least is not None else ""
+    low = f" > {refinement.above:g}" if refinement.above is not None else low
+    high = f" <= {refinement.at_most:g}" if refinement.at_most is not None else ""
+    return low + (" and" if low and high else "") + high
