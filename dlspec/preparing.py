@@ -118,6 +118,8 @@ class Preparation:
         refuse(mistakes, self._places)
         assert criterion is not None  # or there was a mistake
         resolved = _resolved(spec, loss, metrics)
+        if self.data is not None:  # given in Python: no file says where they come from
+            resolved["data"] = {"type": "arrays"}
         target = data.target
         return Prepared(
             spec, data, network, criterion, optimizer, schedule, lambda: make_metrics(metrics, target), resolved
@@ -174,6 +176,9 @@ def _optimizer(spec: Spec, network: Network, mistakes: Mistakes) -> Optimizer | 
     if not parameters:
         return None
     part, fuse = spec.optimizer, not has_sparse_gradients(network.module)
+    if fuse and part.schema.name == "SparseAdam":
+        mistakes.add(part.part.path, "SparseAdam, and no embedding with sparse: true", "take Adam", at_value=True)
+        return None
     try:
         return make_optimizer(cast(type[Optimizer], part.schema.build), parameters, part.settings, fuse=fuse)
     except (ValueError, TypeError, RuntimeError) as error:
@@ -227,7 +232,7 @@ def _resolved(
         "loss": _flat(*loss),
         "optimizer": _flat(spec.optimizer.schema, spec.optimizer.settings),
         "scheduler": None if scheduler is None else {**_flat(scheduler.schema, scheduler.settings), **_interval(spec)},
-        "metrics": {schema.name: dict(settings) for schema, settings in metrics},
+        "metrics": {schema.name: _plain(settings_with_defaults(schema, settings)) for schema, settings in metrics},
         "trainer": spec.trainer.model_dump(mode="json"),
         "seed": spec.seed,
     }

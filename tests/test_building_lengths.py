@@ -140,7 +140,7 @@ def test_the_generated_network_can_be_copied_and_pickled() -> None:
         assert torch.equal(twin(padded(), LENGTHS), wanted)
 
 
-@pytest.mark.parametrize("name", ["class", "my text", "3rd", "self", "0"])
+@pytest.mark.parametrize("name", ["class", "my text", "3rd", "self", "0", "größe", "a): import os #"])
 def test_a_field_may_have_any_name(name: str) -> None:
     network = network_of([{"Embedding": 4}, {"GRU": {"hidden_size": 3, "output": "last"}}], TEXT, name=name)
     assert network.inputs == (name, f"{name}_lengths")
@@ -162,7 +162,7 @@ def test_a_stack_without_lengths_is_a_sequential() -> None:
         ([{"Embedding": 4}, {"LSTM": {"hidden_size": 3, "output": "last"}}, {"Linear": 2}], True),
         ([{"Embedding": 4}, "LayerNorm", {"LSTM": 3}, "ReLU", {"GRU": {"hidden_size": 2, "output": "mean"}}], True),
         ([{"Embedding": 4}, {"LSTM": 3}, "Flatten", {"Linear": 2}], False),
-        ([{"Embedding": 4}, {"LayerNorm": [[6, 4]][0]}, {"GRU": {"hidden_size": 2, "output": "last"}}], False),
+        ([{"Embedding": 4}, {"LayerNorm": [6, 4]}, {"GRU": {"hidden_size": 2, "output": "last"}}], False),
         ([{"Embedding": 4}, "Flatten", {"Linear": 2}], False),
     ],
 )

@@ -114,5 +114,6 @@ def make_job(preparing: Preparation) -> Job:
         schedule=prepared.schedule,
         metrics=prepared.make_metrics,
         seed=spec.seed,
+        trim=prepared.network.any_length,
     )
     return Job(prepared, trainer)

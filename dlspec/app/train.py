@@ -81,7 +81,8 @@ def _complete(hydra: Hydra, overrides: list[str]) -> None:
     if line is None and any(each.startswith("query=") for each in overrides):
         raise UserError("nothing to complete: a shell puts its line into COMP_LINE")
     if line is not None:
-        os.environ["COMP_LINE"] = re.sub(rf"(dlspec\s+)(?:{'|'.join(COMMANDS)})(\s)", r"\1\2", line, count=1)
+        commands = "|".join(COMMANDS)
+        os.environ["COMP_LINE"] = re.sub(rf"^.*?\bdlspec\s+((?:{commands})\s)?", "dlspec ", line)
     hydra.shell_completion(CONFIG_NAME, overrides)
 
 

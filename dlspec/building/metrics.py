@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -21,7 +22,10 @@ def auto_metrics(target: Target) -> list[str]:
 
 def make_metrics(chosen: Sequence[tuple[Schema, Mapping[str, Any]]], target: Target) -> dict[str, Any]:
     """The metrics by their results' names: `F1Score` reports `f1_score`."""
-    return {result_name(schema.name): _make(schema, settings, target) for schema, settings in chosen}
+    with warnings.catch_warnings():
+        # Those that keep every prediction say so; it is what was asked for.
+        warnings.filterwarnings("ignore", message=".*will save all targets and predictions", category=UserWarning)
+        return {result_name(schema.name): _make(schema, settings, target) for schema, settings in chosen}
 
 
 def chosen_metrics(target: Target) -> list[tuple[Schema, Mapping[str, Any]]]:

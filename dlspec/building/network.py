@@ -6,6 +6,8 @@ PyTorch code. The sample is passed in eval mode, with the random generators kept
 
 from __future__ import annotations
 
+import keyword
+import re
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -262,10 +264,17 @@ def _assemble(rows: Sequence[BuiltLayer], field: Field) -> tuple[nn.Module, bool
 def _graph(modules: Mapping[str, nn.Module], needing: set[str], field: Field) -> nn.Module:
     """`forward(FIELD, FIELD_lengths)` in straight PyTorch, readable as `.code`."""
     graph = fx.Graph()
-    value = graph.placeholder(field.name)
-    lengths = graph.placeholder(field.lengths, default_value=None)
+    argument = _argument(field.name)
+    value = graph.placeholder(argument)
+    lengths = graph.placeholder(f"{argument}_lengths", default_value=None)
     for name in modules:
         arguments = (value, lengths) if name in needing else (value,)
         value = graph.call_module(name, arguments)
     graph.output(value)
     return fx.GraphModule(dict(modules), graph, class_name="Network")
+
+
+def _argument(field: str) -> str:
+    """The field's name where Python takes it for an argument's, else one like it."""
+    name = re.sub(r"\W", "_", field, flags=re.ASCII)
+    return name if name.isidentifier() and not keyword.iskeyword(name) and name != "self" else f"input_{name}"

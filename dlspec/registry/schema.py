@@ -87,11 +87,14 @@ class Schema:
         """The settings that were written, each checked; unknown and missing ones are mistakes."""
         written = self._written(part, mistakes)
         settings: dict[str, Any] = {}
+        before = len(mistakes)
         for name, value in written.items():
             if name in self.settings:
                 settings[name] = self._read_one(part, name, value, mistakes)
+        meant = self._as_mapping(part.value) if len(mistakes) > before else ""
         unknown = [name for name in written if name not in self.settings]
         missing = [each.name for each in self.settings.values() if each.is_required and each.name not in written]
+        missing = [each for each in missing if f"{each}: " not in meant]
         self._tell_unknown(part, unknown, missing, mistakes)
         return settings
 
@@ -113,13 +116,14 @@ class Schema:
             return setting.read(value)
         except ValueError as wanted:
             found = f"{name} is {_shown(value)}, wanted {wanted}"
-            fix = self._as_mapping(value) if part.value is not NOTHING else ""
-            mistakes.add(part.where(name), found, fix, at_value=True, shown=self._shown_in(part))
+            mistakes.add(
+                part.where(name), found, self._as_mapping(part.value), at_value=True, shown=self._shown_in(part)
+            )
             return value
 
     def _as_mapping(self, value: Any) -> str:
         """`Conv2d: [32, 3]` and `Conv2d: 32, 3` were meant as several settings: the mapping to write."""
-        values = value if isinstance(value, list) else str(value).split(",")
+        values = value if isinstance(value, list) else str(value).split(",")  # one, where nothing was written
         own = [each.name for each in self.settings.values() if not each.is_inferred]
         names = list(dict.fromkeys([str(self.value_setting), *own]))
         if not 1 < len(values) <= len(names):

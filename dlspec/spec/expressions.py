@@ -135,7 +135,7 @@ def parse(text: str) -> ast.expr:
     return tree
 
 
-_LEAVES = (ast.Name, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.expr_context)
+_LEAVES = (ast.Name, ast.operator, ast.UAdd, ast.USub, ast.Not, ast.boolop, ast.cmpop, ast.expr_context)
 _NODES = (ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.List, ast.Tuple, ast.Subscript, ast.Slice)
 _CONSTANT = (int, float, str, type(None))
 

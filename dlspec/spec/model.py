@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
-from dlspec.errors import near, shown, suggest
+from dlspec.errors import shown, suggest
 from dlspec.layouts import LAYOUTS, Layout
 from dlspec.spec import expressions
-from dlspec.spec.expressions import ExpressionError, Unknown, Wrong
+from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.mistakes import Mistakes
-from dlspec.spec.parts import NOTHING, Part, parse_part
+from dlspec.spec.params import Scope, read_params
+from dlspec.spec.parts import Part, parse_part
 from dlspec.spec.yaml_files import KeyPath
 
 NOT_YET_KEYS = ("from", "repeat", "if", "tie", "share", "parametrize")
@@ -77,7 +78,7 @@ def read_model(raw: Any, path: KeyPath, mistakes: Mistakes) -> Block | None:
         refused.append(layers)
     return Block(
         path,
-        params=_read_params(raw.get("params"), (*path, "params"), mistakes),
+        params=read_params(raw.get("params"), (*path, "params"), mistakes),
         inputs=_read_inputs(raw.get("inputs"), (*path, "inputs"), mistakes),
         entries=entries,
         loss=None if loss is None else parse_part(loss, (*path, "loss"), mistakes, kind="loss"),
@@ -91,27 +92,6 @@ def _check_keys(raw: dict[str, Any], path: KeyPath, mistakes: Mistakes) -> None:
             mistakes.add((*path, key), f"'{key}' is not there yet", "this version has params, inputs, layers and loss")
         elif key not in MODEL_KEYS:
             mistakes.add((*path, key), f"no key '{key}' in a model", suggest(str(key), [*MODEL_KEYS, *NOT_YET_MODEL]))
-
-
-def _read_params(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, Any]:
-    """The params by name; those that no formula could name are mistakes, and left out."""
-    if raw is None or isinstance(raw, Wrong):
-        return {}
-    if not isinstance(raw, dict):
-        mistakes.add(path, "params are no mapping", "write 'params: {width: 64}'", at_value=True)
-        return {}
-    for name in raw:
-        if not _can_name_param(name):
-            mistakes.add(
-                (*path, name), f"{shown(name)} can't name a param", "take a word that no function or keyword has"
-            )
-    return {name: value for name, value in raw.items() if _can_name_param(name)}
-
-
-def _can_name_param(name: Any) -> bool:
-    reserved = {*expressions.FUNCTIONS, *expressions.CONSTANTS, *_LATER}
-    is_word = isinstance(name, str) and name.isidentifier() and name.isascii()
-    return is_word and not keyword.iskeyword(name) and name not in reserved
 
 
 def _read_inputs(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Input, ...]:
@@ -231,7 +211,7 @@ def _check_name(name: Any, path: KeyPath, mistakes: Mistakes, kind: str = "outpu
 
 def expand(block: Block, mistakes: Mistakes) -> tuple[Node, ...]:
     """The block's layers in order, every formula evaluated; a value that needs the data stays `Unknown`."""
-    scope = _Scope(block, mistakes)
+    scope = Scope(block.params, block.other_words, (*block.path, "params"), mistakes)
     nodes: list[Node] = []
     previous = "_"
     for key, part in block.entries:
@@ -249,10 +229,14 @@ def expand(block: Block, mistakes: Mistakes) -> tuple[Node, ...]:
 
 def expand_loss(block: Block, mistakes: Mistakes) -> Part | None:
     """The model's own loss, its formulas evaluated; what is wrong in it, `expand` tells too."""
-    return None if block.loss is None else _Scope(block, mistakes).part(block.loss)
+    return (
+        None
+        if block.loss is None
+        else Scope(block.params, block.other_words, (*block.path, "params"), mistakes).part(block.loss)
+    )
 
 
-def _expand_entry(key: str, written: Part, previous: str, scope: _Scope) -> Node | None:
+def _expand_entry(key: str, written: Part, previous: str, scope: Scope) -> Node | None:
     part = scope.part(written)
     if part is None:
         return None
@@ -268,106 +252,3 @@ def _check_names(nodes: list[Node], mistakes: Mistakes) -> None:
             path = node.part.where("name")
             mistakes.add(path, f"the name '{node.name}' is taken", "names are unique in a block", at_value=True)
         seen.add(node.name)
-
-
-# Known only while a layer is built or repeated: this version has neither.
-_LATER = ("in_channels", "index")
-_PARTIAL = "a formula is the whole value: $(...), its text in quotes: $(mode + 'ear')"
-
-
-class _Scope:
-    """A block's params and their values, and which of them something read."""
-
-    def __init__(self, block: Block, mistakes: Mistakes) -> None:
-        self.path = (*block.path, "params")
-        self.mistakes = mistakes
-        self.values: dict[str, Any] = {}
-        self.names = frozenset(block.params)
-        self.used = set(block.other_words)
-        for name, default in block.params.items():
-            self.values[name] = self._default(name, default)
-
-    def _default(self, name: str, default: Any) -> Any:
-        if default is None:
-            fix = f"give one: model.params.{name}=..."
-            self.mistakes.add((*self.path, name), f"param '{name}' has no value", fix)
-            return Wrong(name)
-        return self.evaluate(default, (*self.path, name))
-
-    def evaluate(self, value: Any, path: KeyPath) -> Any:
-        """The value with its formulas computed, through lists and mappings."""
-        if isinstance(value, list):
-            return [self.evaluate(each, (*path, index)) for index, each in enumerate(value)]
-        if isinstance(value, dict):
-            return {key: self.evaluate(each, (*path, key)) for key, each in value.items()}
-        formula = expressions.formula_of(value)
-        if formula is not None:
-            return self._compute(formula, path)
-        if expressions.is_partial(value):
-            if value.startswith("$(") and ")" not in value:
-                return self._wrong(value, path, f"{shown(value)} is not closed", "write ')' behind it")
-            return self._wrong(value, path, f"{shown(value)} mixes text and a formula", _PARTIAL)
-        return expressions.unescape(value)
-
-    def _compute(self, formula: str, path: KeyPath) -> Any:
-        try:
-            names = expressions.names_in(formula)
-            self.used |= names
-            missing = sorted(names - self.values.keys())
-            for name in missing:
-                self._no_param(name, path)
-            if formula in self.values:
-                self.mistakes.origins[path] = (*self.path, formula)
-            return Wrong(formula) if missing else expressions.evaluate(formula, self.values)
-        except ExpressionError as error:
-            return self._wrong(formula, path, str(error), error.fix)
-
-    def _wrong(self, text: str, path: KeyPath, found: str, fix: str) -> Wrong:
-        self.used |= expressions.words_in(text)  # as far as one can tell
-        self.mistakes.add(path, found, fix, at_value=True)
-        return Wrong(text)
-
-    def _no_param(self, name: str, path: KeyPath) -> None:
-        if name in _LATER:
-            self.mistakes.add(path, f"'${name}' is not there yet", "write the number", at_value=True)
-            return
-        fix = suggest(name, self.values) or "this model has no params: add 'params: {...}'"
-        if name in self.names:
-            fix = f"'{name}' stands below: write it first"
-        self.mistakes.add(path, f"no param '{name}'", fix, at_value=True)
-
-    def part(self, written: Part) -> Part | None:
-        """The part with its type and settings evaluated; a type that is a param may bring settings of its own."""
-        part = written
-        if expressions.formula_of(written.type) is not None:
-            named = self._named_by_param(written)
-            if named is None:
-                return None
-            part = self._joined(named, written)
-        settings = {key: self.evaluate(each, part.where(key)) for key, each in part.settings.items()}
-        value = part.value if part.value is NOTHING else self.evaluate(part.value, part.settings_path)
-        if isinstance(value, dict):
-            settings, value = {**value, **settings}, NOTHING
-        return replace(part, settings=settings, value=value)
-
-    def _named_by_param(self, written: Part) -> Part | None:
-        """The part that a `- $activation` stands for, at the param's own place."""
-        name_path, _ = self.mistakes.names.get(written.path, (written.path, True))
-        chosen = self.evaluate(written.type, name_path)
-        path = self.mistakes.origins.get(name_path, written.path)
-        return parse_part(chosen, path, self.mistakes, kind="layer")
-
-    def _joined(self, named: Part, written: Part) -> Part:
-        """What stands below `$activation` goes over what the param brings."""
-        if written.value is NOTHING and not written.settings:
-            return replace(named, keys=written.keys, key_paths=written.key_paths)
-        for key in named.settings.keys() - written.settings.keys():
-            self.mistakes.origins[(*written.settings_path, key)] = named.where(key)
-        value = named.value if written.value is NOTHING else written.value
-        return replace(written, type=named.type, settings={**named.settings, **written.settings}, value=value)
-
-    def check_used(self) -> None:
-        for name in (each for each in self.values if each not in self.used):
-            guess = near(name, self.used & self.values.keys())
-            fix = f"did you mean '{guess}'?" if guess else f"remove it, or write it as ${name}"
-            self.mistakes.add((*self.path, name), f"nothing uses param '{name}'", fix)

@@ -19,6 +19,7 @@ from dlspec.spec.yaml_files import KeyPath, load_text
 FACTS = ("num_classes", "num_outputs", "vocab_size", "shape", "length", "layout")
 MAX_NODES = 100_000
 MAX_TEXT = 10_000
+MAX_DEPTH = 150
 
 _WHOLE = re.compile(r"\$\{([^${}]*)\}\Z")
 _ANY = re.compile(r"\$\{([^${}]*)\}")
@@ -35,7 +36,7 @@ def resolve(tree: Any, facts: Mapping[str, Any] | None, mistakes: Mistakes) -> A
 
 
 class _TooLarge(Exception):
-    """The copy would grow beyond `MAX_NODES`."""
+    """What a reference leads to is more than `MAX_NODES` values, or nests deeper than `MAX_DEPTH`."""
 
 
 class _Resolver:
@@ -43,20 +44,27 @@ class _Resolver:
         self.tree, self.facts, self.mistakes = tree, facts, mistakes
         self.nodes = 0
         self.is_too_large = False
+        self.depth = 0
         self.following: list[KeyPath] = []
 
     def run(self) -> Any:
         return self._copy(self.tree, ())
 
-    def _copy(self, value: Any, path: KeyPath) -> Any:
+    def _copy(self, value: Any, path: KeyPath, depth: int = 0) -> Any:
         self.nodes += 1
-        if self.nodes > MAX_NODES and self.following:
+        if self.following and (self.nodes > MAX_NODES or depth > MAX_DEPTH):
             raise _TooLarge
         if isinstance(value, dict):
-            return {key: self._copy(each, (*path, key)) for key, each in value.items()}
+            return {key: self._copy(each, (*path, key), depth + 1) for key, each in value.items()}
         if isinstance(value, list):
-            return [self._copy(each, (*path, index)) for index, each in enumerate(value)]
-        return self._text(value, path) if isinstance(value, str) and "${" in value else value
+            return [self._copy(each, (*path, index), depth + 1) for index, each in enumerate(value)]
+        if not isinstance(value, str) or "${" not in value:
+            return value
+        self.depth, before = depth, self.depth
+        try:
+            return self._text(value, path)
+        finally:
+            self.depth = before
 
     def _text(self, text: str, path: KeyPath) -> Any:
         whole = _WHOLE.match(text)
@@ -107,12 +115,13 @@ class _Resolver:
         """The target's value, its own references looked up from where it stands."""
         self.following.append(target)
         try:
-            return self._copy(value, target)
+            return self._copy(value, target, self.depth + 3)  # as many calls lie between the two
         except _TooLarge:
             if len(self.following) > 1:
                 raise
+            self.mistakes.origins.pop(path, None)
             if not self.is_too_large:  # once is enough: nothing can be followed after it
-                found = f"'${{{key}}}' grows to more than {MAX_NODES:,} values"
+                found = f"'${{{key}}}' leads to more than {MAX_NODES:,} values or {MAX_DEPTH} levels"
                 self.mistakes.add(path, found, "use fewer references to what holds references", at_value=True)
             self.is_too_large = True
             return Wrong(key)

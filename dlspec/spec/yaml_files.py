@@ -19,7 +19,7 @@ from dlspec.errors import Place, Problem, SpecError
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 100
-MAX_NODES = 100_000
+MAX_NODES = 50_000
 
 KeyPath = tuple[Hashable, ...]
 
@@ -85,9 +85,10 @@ def load_text(text: str, name: str) -> Document:
 
 
 def _strange_character(name: str, text: str, position: int) -> tuple[Place, str, str]:
-    before = text[:position]
-    line, column = before.count("\n") + 1, position - before.rfind("\n")
-    return Place(name, line, column), f"a character that YAML does not allow ({text[position]!r})", "remove it"
+    """`position` counts bytes, as the parser does."""
+    before = text.encode()[:position].decode(errors="ignore")
+    place = Place(name, before.count("\n") + 1, len(before) - before.rfind("\n"))
+    return place, f"a character that YAML does not allow ({text[len(before)]!r})", "remove it"
 
 
 def scalar(text: str) -> Any:

@@ -1,0 +1,91 @@
+"""Every file under conf/ builds and runs on data that suit it; the README's blocks run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import struct
+from pathlib import Path
+
+import pytest
+from conftest import QUICK
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(str(path.relative_to(ROOT / "conf").with_suffix("")) for path in (ROOT / "conf").glob("*/*.yaml"))
+
+TEXT = ["model=text_lstm", "data=text_csv", "data.path=texts.csv"]
+# What a file needs beside itself; the others run with the defaults.
+BESIDE = {
+    "model/lenet5": ["data=random"],
+    "model/text_lstm": TEXT[1:],
+    "data/breast_cancer": ["model=mlp"],
+    "data/diabetes": ["model=mlp"],
+    "data/mnist": ["data.path=mnist"],
+    "data/python_lines": ["model=text_lstm", "data.limit=50"],
+    "data/sms_spam": ["model=text_lstm", "data.path=texts.csv"],
+    "data/text_csv": ["model=text_lstm", "data.path=texts.csv"],
+    "experiment/article_mnist": ["data.path=mnist"],
+    "experiment/article_text": TEXT[1:],
+}
+
+
+@pytest.fixture
+def small_files(work: Path) -> None:
+    """MNIST's four files and a CSV file, with a few made-up samples."""
+    (work / "mnist").mkdir()
+    for name, count in (("train", 60), ("t10k", 20)):
+        images = struct.pack(">IIII", 2051, count, 28, 28) + bytes(index % 256 for index in range(count * 784))
+        labels = struct.pack(">II", 2049, count) + bytes(index % 10 for index in range(count))
+        (work / f"mnist/{name}-images-idx3-ubyte").write_bytes(images)
+        (work / f"mnist/{name}-labels-idx1-ubyte").write_bytes(labels)
+    rows = "".join(f"word{index % 7} and number {index},{'spam' if index % 3 else 'ham'}\n" for index in range(60))
+    (work / "texts.csv").write_text("text,label\n" + rows)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_validates_and_runs_two_steps(dlspec, small_files: None, name: str) -> None:
+    choice = [name.replace("/", "="), *BESIDE.get(name, [])]
+    said = dlspec("validate", *choice)
+    assert (said.code, said.err) == (0, "")
+    said = dlspec(*choice, *QUICK)
+    assert (said.code, said.err) == (0, "")
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.M | re.S)
+
+
+COMMANDS = [
+    shlex.split(found, comments=True)
+    for block in blocks("bash")
+    for line in block.splitlines()
+    for found in re.findall(r"(?:^|/)python -m dlspec(?: (.*))?$", line)
+]
+YAML = blocks("yaml")
+
+
+def test_the_readme_has_what_is_tested_here() -> None:
+    assert len(COMMANDS) >= 5 and YAML
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_the_readmes_commands(dlspec, write, small_files: None, words: list[str]) -> None:
+    write("conf/model/mine.yaml", YAML[0])
+    trains = not words or words[0] not in ("validate", "summary", "--help")
+    said = dlspec(*words, *(QUICK if trains else []))
+    assert (said.code, said.err) == (0, "")
+
+
+@pytest.mark.parametrize("text", YAML)
+def test_the_readmes_models(dlspec, write, text: str) -> None:
+    write("conf/model/mine.yaml", text)
+    said = dlspec("summary", "model=mine")
+    assert (said.code, said.err) == (0, "")
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_the_readmes_python(work: Path, code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(code, "README.md", "exec"), {})

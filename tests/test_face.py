@@ -1,0 +1,117 @@
+"""`dlspec.build` and `dlspec.train`: what they take, what they give, what they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+import dlspec as library
+
+QUIET = {"trainer": {"max_steps": 2, "progress": "none"}}
+X = np.random.default_rng(0).random((40, 4), dtype=np.float32)
+Y = np.arange(40) % 3
+
+DATA = [
+    {"x": X, "target": Y},
+    {"x": torch.tensor(X), "target": torch.tensor(Y)},
+    {"x": X.tolist(), "target": Y.tolist()},
+    "digits",
+    {"type": "digits", "limit": 50},
+    {"shape": [3, 8, 8], "num_classes": 4},
+    None,
+]
+
+
+@pytest.mark.parametrize("data", DATA, ids=["numpy", "torch", "lists", "name", "settings", "facts", "default"])
+def test_trains_on(work: Path, data: object) -> None:
+    result = library.train({"model": "mlp", **QUIET}, data)
+    assert {"train/loss", "val/loss", "test/loss", "test/accuracy"} <= set(result.results)
+    assert (result.best_epoch, len(result.history), result.folder) == (1, 1, None)
+    assert not any(work.iterdir())
+
+
+def test_a_folder_is_made_where_one_is_named(work: Path) -> None:
+    folders = [library.train({"model": "mlp", **QUIET}, "digits", folder="runs").folder for _ in range(2)]
+    assert [str(each) for each in folders] == ["runs/run", "runs/run_2"]
+    assert (work / "runs/run/metrics.jsonl").read_bytes() == (work / "runs/run_2/metrics.jsonl").read_bytes()
+    again = library.train({"run": "runs/run"})
+    assert again.spec["trainer"]["max_steps"] == 2
+
+
+def test_arrays_are_not_saved_as_the_default_data(work: Path) -> None:
+    result = library.train({"model": "mlp", **QUIET}, DATA[0], folder="runs")
+    assert result.spec["data"] == {"type": "arrays"}
+    with pytest.raises(library.SpecError, match="no data set 'arrays'"):
+        library.train({"run": "runs/run"})
+    assert library.build(result.spec, DATA[0])[1].in_features == 4
+
+
+SPECS = [
+    ({"layers": ["Flatten", {"Linear": 5}]}, 5),
+    ({"layers": ["Flatten", {"Linear": "$w"}], "params": {"w": 6}, "seed": 3}, 6),
+    ({"model": {"layers": ["Flatten", {"Linear": "${data.num_outputs}"}]}}, 10),
+    (["model=mlp", "model.params.width=7"], 10),
+    ({"model": "mlp", "optimizer": {"lr": np.float32(0.5)}, "loss": {"CrossEntropyLoss": {}}}, 10),
+    ({"experiment": "article_mnist"}, 10),
+]
+
+
+@pytest.mark.parametrize(("spec", "outputs"), SPECS)
+def test_builds(work: Path, spec: object, outputs: int) -> None:
+    network = library.build(spec, "digits")
+    assert network(torch.zeros(2, 1, 8, 8)).shape == (2, outputs)
+
+
+def test_equal_seeds_equal_weights(work: Path) -> None:
+    one, other, third = (library.build({"model": "linear", "seed": seed}, "digits") for seed in (1, 1, 2))
+    assert torch.equal(one[1].weight, other[1].weight)
+    assert not torch.equal(one[1].weight, third[1].weight)
+
+
+WRONG = [
+    ({"model": "cnnn"}, "digits", "no model 'cnnn'   did you mean 'cnn'?"),
+    ({"modle": "cnn"}, "digits", "modle   no such key   did you mean 'model'?"),
+    ({"layers": ["Flaten"]}, "digits", "model.layers.0   no layer 'Flaten'   did you mean 'Flatten'?"),
+    (["model=mlp,cnn"], "digits", "command line   model   several values"),
+    ("cnn", "digits", "'cnn' is no spec: write a mapping, {'model': 'cnn'}, or overrides, ['model=cnn']"),
+    (None, "digits", "None is no spec: write"),
+    ({"model": "mlp"}, "digit", "no data set 'digit'   did you mean 'digits'?"),
+    ({"model": "mlp"}, 3, "3 is no data: give arrays by name"),
+    ({"model": "mlp"}, {"shpe": [3]}, "data.shpe   no such key   did you mean 'shape'?"),
+    ({"model": "mlp"}, {"x": X}, "no target 'target' among the arrays; there is: x"),
+    ({"model": "mlp", "optimizer": {"lr": ...}}, "digits", "Ellipsis can't stand in a spec: use numbers, text"),
+]
+
+
+@pytest.mark.parametrize(("spec", "data", "message"), WRONG)
+def test_refuses(work: Path, spec: object, data: object, message: str) -> None:
+    with pytest.raises(library.UserError) as caught:
+        library.build(spec, data)
+    assert message in str(caught.value)
+
+
+def test_a_training_that_fails(work: Path) -> None:
+    spec = {"model": "mlp", "optimizer": {"type": "SGD", "lr": 1e30}, "trainer": {"epochs": 1, "progress": "none"}}
+    with pytest.raises(library.TrainingFailed, match="train/loss became nan"):
+        library.train(spec, "digits")
+
+
+def test_hydras_global_state_is_left_alone(work: Path, write) -> None:
+    from hydra import compose, initialize_config_dir
+
+    write("own/config.yaml", "answer: 42\n")
+    with initialize_config_dir(str(work / "own"), version_base="1.3"):
+        library.build({"model": "mlp"}, "digits")
+        assert compose("config").answer == 42
+    assert not GlobalHydra.instance().is_initialized()
+
+
+def test_the_public_names_are_there() -> None:
+    assert all(getattr(library, name) for name in library.__all__)
+    assert dir(library) == sorted(library.__all__)
+    with pytest.raises(AttributeError, match="module 'dlspec' has no attribute 'nothing'"):
+        library.nothing  # noqa: B018

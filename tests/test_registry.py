@@ -1,0 +1,286 @@
+"""Which parts there are, and what their schemas make of what was written, word for word."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+from torch import nn, optim
+from torch.optim import lr_scheduler
+
+from dlspec.registry.metrics import metrics
+from dlspec.registry.own_parts import layer
+from dlspec.registry.registry import Registry
+from dlspec.registry.torch_parts import (
+    _LAYERS_NOT_YET,
+    _LOSSES_NOT_YET,
+    _SCHEDULERS_NOT_YET,
+    LAYERS,
+    LEFT_OUT,
+    LOSSES,
+    OPTIMIZERS,
+    SCHEDULERS,
+    settings_with_defaults,
+)
+from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.parts import NOTHING, parse_part
+
+REGISTRIES: dict[str, Registry] = {
+    "layer": LAYERS,
+    "loss": LOSSES,
+    "optimizer": OPTIMIZERS,
+    "scheduler": SCHEDULERS,
+    "metric": metrics(),
+}
+PARTS = [(kind, name) for kind, registry in REGISTRIES.items() for name in registry]
+each_part = pytest.mark.parametrize(("kind", "name"), PARTS, ids=[name for _, name in PARTS])
+
+
+def read(
+    kind: str, raw: Any, path: tuple[str | int, ...] = ("model", "layers", 0)
+) -> tuple[Any, list[tuple[str, str]]]:
+    """The settings, and every mistake as what was found and the fix."""
+    mistakes = Mistakes()
+    part = parse_part(raw, path, mistakes, kind=kind, is_entry=kind == "layer")
+    assert part is not None, mistakes.found
+    found = REGISTRIES[kind].read(part, mistakes)
+    return (found[1] if found else None), [(each.found, each.fix) for each in mistakes.found]
+
+
+def classes(module: Any, base: type) -> set[str]:
+    found = (name for name, each in vars(module).items() if inspect.isclass(each) and issubclass(each, base))
+    return {name for name in found if not name.startswith("_")}
+
+
+def test_every_class_of_this_torch_is_registered_or_left_out_by_name() -> None:
+    lazy = {name for name in classes(nn, nn.Module) if name.startswith("Lazy")}
+    named = {*LAYERS, *LOSSES, *_LAYERS_NOT_YET, *_LOSSES_NOT_YET, *LEFT_OUT, *lazy}
+    assert classes(nn, nn.Module) <= named
+    assert classes(optim, optim.Optimizer) - {"Optimizer"} <= set(OPTIMIZERS)
+    assert classes(lr_scheduler, lr_scheduler.LRScheduler) - {"LRScheduler"} <= {*SCHEDULERS, *_SCHEDULERS_NOT_YET}
+
+
+@pytest.mark.parametrize("table", [_LAYERS_NOT_YET, _LOSSES_NOT_YET, _SCHEDULERS_NOT_YET])
+def test_what_is_not_there_yet_is_not_registered(table: Any) -> None:
+    assert not any(name in registry for registry in REGISTRIES.values() for name in table)
+
+
+@each_part
+def test_a_part_reads_its_own_defaults(kind: str, name: str) -> None:
+    """What a saved spec holds can be read again, and means the same."""
+    schema = REGISTRIES[kind][name]
+    for key, value in settings_with_defaults(schema, {}).items():
+        default = schema.settings[key].default
+        assert schema.settings[key].read(value) == default
+
+
+@each_part
+def test_every_setting_says_in_words_what_it_wants(kind: str, name: str) -> None:
+    for setting in REGISTRIES[kind][name].settings.values():
+        assert not any(sign in setting.wanted for sign in ("<class", "typing", "Union", "Optional", "[", "None")), (
+            setting.wanted
+        )
+        assert setting.wanted.split()[-1] != "list"
+
+
+@each_part
+def test_no_setting_takes_a_mapping_or_silently_a_boolean(kind: str, name: str) -> None:
+    for setting in REGISTRIES[kind][name].settings.values():
+        with pytest.raises(ValueError):
+            setting.read({"a": 1})
+        if "true or false" not in setting.wanted:
+            for value in (True, [True, True]):
+                with pytest.raises(ValueError):
+                    setting.read(value)
+
+
+WANTED = {
+    ("layer", "Conv2d", "kernel_size"): "a whole number >= 1 or a list of 2 whole numbers >= 1",
+    ("layer", "Conv2d", "padding"): "valid, same, a whole number >= 0 or a list of 2 whole numbers >= 0",
+    ("layer", "Conv2d", "padding_mode"): "zeros, reflect, replicate or circular",
+    ("layer", "Conv1d", "stride"): "a whole number >= 1 or a list of 1 whole number >= 1",
+    ("layer", "ZeroPad2d", "padding"): "a whole number or a list of 4 whole numbers",
+    ("layer", "AvgPool1d", "stride"): "a whole number >= 1, a list of 1 whole number >= 1 or null",
+    ("layer", "Dropout", "p"): "a number >= 0 and <= 1",
+    ("layer", "LayerNorm", "normalized_shape"): "a whole number >= 1 or a list of whole numbers >= 1",
+    ("layer", "BatchNorm2d", "momentum"): "a number >= 0 or null",
+    ("layer", "ReLU", "inplace"): "true or false",
+    ("loss", "CrossEntropyLoss", "weight"): "a list of numbers or null",
+    ("optimizer", "Adam", "betas"): "a list of 2 numbers",
+    ("optimizer", "Adam", "fused"): "true or false or null",
+    ("optimizer", "Adafactor", "eps"): "a list of 2 numbers >= 0 or nulls",
+    ("scheduler", "MultiStepLR", "milestones"): "a list of whole numbers >= 1",
+    ("metric", "F1Score", "average"): "micro, macro or weighted",
+}
+
+
+@pytest.mark.parametrize(("where", "wanted"), WANTED.items(), ids=[".".join(each[1:]) for each in WANTED])
+def test_the_words_for_what_is_wanted(where: tuple[str, str, str], wanted: str) -> None:
+    kind, name, setting = where
+    assert REGISTRIES[kind][name].settings[setting].wanted == wanted
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "settings"),
+    [
+        ("layer", {"Conv2d": {"out_channels": "3", "kernel_size": "5"}}, {"out_channels": 3, "kernel_size": 5}),
+        ("layer", {"Conv2d": {"out_channels": 3.0, "kernel_size": [3, 5]}}, {"out_channels": 3, "kernel_size": (3, 5)}),
+        ("layer", {"Conv2d": {"out_channels": 3, "kernel_size": 3, "padding": "same"}},
+         {"out_channels": 3, "kernel_size": 3, "padding": "same"}),
+        ("layer", {"Linear": {"out_features": 3, "bias": "false"}}, {"out_features": 3, "bias": False}),
+        ("layer", {"BatchNorm2d": {"momentum": None}}, {"momentum": None}),
+        ("layer", {"MaxPool2d": {"kernel_size": 2, "stride": None}}, {"kernel_size": 2, "stride": None}),
+        ("layer", {"AdaptiveAvgPool2d": [1, None]}, {"output_size": (1, None)}),
+        ("layer", {"Upsample": {"scale_factor": 2}}, {"scale_factor": 2.0}),
+        ("layer", {"Hardtanh": {"max_val": float("inf")}}, {"max_val": float("inf")}),
+        ("loss", {"CrossEntropyLoss": {"weight": [1, "2"]}}, {"weight": [1.0, 2.0]}),
+        ("optimizer", {"Adam": {"lr": "1e-3", "betas": [0.8, 0.9]}}, {"lr": 1e-3, "betas": (0.8, 0.9)}),
+        ("optimizer", {"type": "SGD", "lr": 1, "nesterov": True}, {"lr": 1.0, "nesterov": True}),
+    ],
+)  # fmt: skip
+def test_values_become_what_the_hint_says(kind: str, raw: Any, settings: dict[str, Any]) -> None:
+    found, mistakes = read(kind, raw)
+    assert not mistakes
+    assert found == settings
+    assert {key: type(each) for key, each in found.items()} == {key: type(each) for key, each in settings.items()}
+
+
+ONE_VALUE = {
+    "Linear": (10, {"out_features": 10}),
+    "BatchNorm2d": (64, {"num_features": 64}),
+    "Dropout": (0.5, {"p": 0.5}),
+    "LSTM": (100, {"hidden_size": 100}),
+    "AdaptiveAvgPool2d": ([1, 1], {"output_size": (1, 1)}),
+    "LayerNorm": ([4, 5], {"normalized_shape": [4, 5]}),
+    "Embedding": (32, {"embedding_dim": 32}),
+    "GroupNorm": (8, {"num_groups": 8}),
+    "Softmax": (1, {"dim": 1}),
+    "TransformerEncoderLayer": (4, {"nhead": 4}),
+    "LeakyReLU": (0.2, {"negative_slope": 0.2}),
+}
+
+
+@pytest.mark.parametrize(("name", "value", "settings"), [(name, *each) for name, each in ONE_VALUE.items()])
+def test_what_one_value_stands_for(name: str, value: Any, settings: dict[str, Any]) -> None:
+    assert read("layer", {name: value}) == (settings, [])
+
+
+KERNEL = "a whole number >= 1 or a list of 2 whole numbers >= 1"
+MISTAKES: list[tuple[str, Any, list[tuple[str, str]]]] = [
+    # what is not in bounds
+    ("layer", {"Conv2d": {"out_channels": 8, "kernel_size": 0}}, [(f"kernel_size is 0, wanted {KERNEL}", "")]),
+    ("layer", {"Conv2d": {"out_channels": 8, "kernel_size": [3, 0]}},
+     [(f"kernel_size is [3, 0], wanted {KERNEL}", "")]),
+    ("layer", {"Dropout": 1.5}, [("p is 1.5, wanted a number >= 0 and <= 1", "")]),
+    ("layer", {"LSTM": {"hidden_size": 3, "num_layers": 10**9}},
+     [("num_layers is 1000000000, wanted a whole number >= 1 and <= 1000", "")]),
+    ("optimizer", {"type": "SGD", "lr": -1}, [("lr is -1, wanted a number >= 0", "")]),
+    ("optimizer", {"type": "SGD", "lr": ".nan"}, [("lr is '.nan', wanted a number >= 0", "")]),
+    ("optimizer", {"type": "NAdam", "momentum_decay": float("nan")}, [("momentum_decay is nan, wanted a number", "")]),
+    # what is of another type
+    ("layer", {"Linear": True}, [("out_features is true, wanted a whole number >= 1", "")]),
+    ("layer", {"Linear": None},
+     [("Linear wants out_features (a whole number >= 1)", "write Linear: {out_features: ...}")]),
+    ("layer", {"Linear": "ten"}, [("out_features is 'ten', wanted a whole number >= 1", "")]),
+    ("layer", {"Linear": 2.5}, [("out_features is 2.5, wanted a whole number >= 1", "")]),
+    ("layer", {"Linear": {"out_features": 2, "bias": 1}}, [("bias is 1, wanted true or false", "")]),
+    ("layer", {"Conv2d": {"out_channels": 8, "kernel_size": [True, 3]}},
+     [(f"kernel_size is [True, 3], wanted {KERNEL}", "")]),
+    ("layer", {"MaxPool2d": [2, 2, 2]}, [(f"kernel_size is [2, 2, 2], wanted {KERNEL}",
+                                          "write MaxPool2d: {kernel_size: 2, stride: 2, padding: 2}")]),
+    ("layer", {"GELU": "fast"}, [("approximate is 'fast', wanted none or tanh", "")]),
+    # several settings without their names
+    ("layer", {"Conv2d": [32, 3]},
+     [("out_channels is [32, 3], wanted a whole number >= 1", "write Conv2d: {out_channels: 32, kernel_size: 3}")]),
+    ("layer", {"Conv2d": "32, 3"},
+     [("out_channels is '32, 3', wanted a whole number >= 1", "write Conv2d: {out_channels: 32, kernel_size: 3}")]),
+    ("layer", {"BatchNorm2d": [64, 1e-3]},
+     [("num_features is [64, 0.001], wanted a whole number >= 1",
+       "write BatchNorm2d: {num_features: 64, eps: 0.001}")]),
+    ("layer", {"Linear": [1, 2, 3, 4]}, [("out_features is [1, 2, 3, 4], wanted a whole number >= 1", "")]),
+    ("layer", {"Upsample": 2}, [("Upsample takes no single value", "write Upsample: {size: ...}")]),
+    ("layer", {"Sigmoid": 2}, [("Sigmoid takes no single value", "write its name alone")]),
+    # unknown and missing settings
+    ("layer", {"Conv2d": 32}, [(f"Conv2d wants kernel_size ({KERNEL})",
+                                "write Conv2d: {out_channels: 32, kernel_size: ...}")]),
+    ("layer", "Conv2d", [(f"Conv2d wants out_channels (a whole number >= 1), kernel_size ({KERNEL})",
+                          "write Conv2d: {out_channels: ..., kernel_size: ...}")]),
+    ("layer", {"Linear": {"out_featurs": 10}}, [("no setting 'out_featurs'", "did you mean 'out_features'?")]),
+    ("layer", {"Linear": {"units": 10}}, [("no setting 'units'", "in PyTorch: 'out_features'")]),
+    ("layer", {"LSTM": {"units": 10}}, [("no setting 'units'", "in PyTorch: 'hidden_size'")]),
+    ("layer", {"Conv2d": {"filters": 8, "kernel_size": 3, "strides": 2}},
+     [("no setting 'filters'", "in PyTorch: 'out_channels'"), ("no setting 'strides'", "did you mean 'stride'?")]),
+    ("layer", {"Tanh": {"dim": 1}}, [("no setting 'dim'", "Tanh has no settings")]),
+    ("layer", {"LSTM": {"hidden_size": 3, "batch_first": False}}, [("'batch_first' is always true here", "remove it")]),
+    ("layer", {"LSTM": {"hidden_size": 3, "batch_first": True}}, [("'batch_first' is always true here", "remove it")]),
+    ("optimizer", {"type": "Adam", "learning_rate": 1}, [("no setting 'learning_rate'", "in PyTorch: 'lr'")]),
+    ("loss", {"CrossEntropyLoss": {"reduction": "none"}}, [("reduction is 'none', wanted mean or sum", "")]),
+    ("metric", {"F1Score": {"average": "none"}}, [("average is 'none', wanted micro, macro or weighted", "")]),
+    # names
+    ("layer", "relu", [("no layer 'relu'", "did you mean 'ReLU'?")]),
+    ("layer", "Linera", [("no layer 'Linera'", "did you mean 'Linear'?")]),
+    ("layer", "LazyConv2d", [("no layer 'LazyConv2d'", "did you mean 'Conv2d'?")]),
+    ("layer", {"Dense": 10}, [("no layer 'Dense'", "in PyTorch: Linear")]),
+    ("layer", {"Conv2D": {"filters": 3}}, [("no layer 'Conv2D'", "in PyTorch: Conv2d")]),
+    ("layer", "GlobalAveragePooling2D",
+     [("no layer 'GlobalAveragePooling2D'", "in PyTorch: AdaptiveAvgPool2d: 1, then Flatten")]),
+    ("layer", "Conv2dNormActivation",
+     [("no layer 'Conv2dNormActivation'", "in PyTorch: Conv2d, BatchNorm2d and ReLU, one after the other")]),
+    ("loss", "mse", [("no loss 'mse'", "in PyTorch: MSELoss")]),
+    ("loss", "CTCLoss",
+     [("CTCLoss is not there yet", "it takes several outputs of a network, and those are not there yet")]),
+    ("optimizer", "adam", [("no optimizer 'adam'", "did you mean 'Adam'?")]),
+    ("scheduler", "LambdaLR", [("LambdaLR is not there yet", "it takes schedulers or functions")]),
+    ("metric", "accuracy", [("no metric 'accuracy'", "did you mean 'Accuracy'?")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "raw", "told"), MISTAKES, ids=[str(each[1])[:50] for each in MISTAKES])
+def test_what_is_wrong_is_told(kind: str, raw: Any, told: list[tuple[str, str]]) -> None:
+    assert read(kind, raw)[1] == told
+
+
+def test_in_a_config_group_the_fix_is_flat() -> None:
+    assert read("scheduler", {"type": "StepLR"}, ("scheduler",))[1] == [
+        ("StepLR wants step_size (a whole number >= 1)", "add 'step_size: ...' (scheduler.step_size=...)")
+    ]
+
+
+def test_a_mistake_stands_at_its_setting() -> None:
+    mistakes = Mistakes()
+    part = parse_part({"Linear": {"out_features": 0}}, ("model", "layers", 2), mistakes, kind="layer")
+    assert part is not None
+    LAYERS.read(part, mistakes)
+    (only,) = mistakes.found
+    assert (only.path, only.at_value) == (("model", "layers", 2, "Linear", "out_features"), True)
+
+
+class TestOwnParts:
+    def test_a_name_that_is_taken_is_refused_with_both_classes(self) -> None:
+        class Linear(nn.Module): ...
+
+        with pytest.raises(ValueError) as error:
+            layer(Linear)
+        assert str(error.value) == (
+            "two layers are named 'Linear': torch.nn.modules.linear.Linear and "
+            "test_registry.TestOwnParts.test_a_name_that_is_taken_is_refused_with_both_classes.<locals>.Linear; "
+            "give one another name"
+        )
+
+    def test_its_settings_come_from_its_constructor(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Scale(nn.Module):
+            def __init__(self, in_features: int, start: float = 1.0, words: list[str] | None = None) -> None:
+                super().__init__()
+                self.scale = nn.Parameter(torch.full((in_features,), start))
+
+        monkeypatch.setitem(LAYERS._classes, "Scale", Scale)
+        monkeypatch.setattr(LAYERS, "_schemas", dict(LAYERS._schemas))
+        assert layer(Scale) is Scale  # a second time is no mistake
+        settings = LAYERS["Scale"].settings
+        assert [each.name for each in settings.values() if each.is_inferred] == ["in_features"]
+        assert settings["words"].wanted == "a list of text or null"
+        assert read("layer", {"Scale": {"start": "2"}}) == ({"start": 2.0}, [])
+        assert read("layer", {"Scale": {"words": 3}})[1] == [("words is 3, wanted a list of text or null", "")]
+        assert settings["start"].default == 1.0 and settings["in_features"].default is not NOTHING

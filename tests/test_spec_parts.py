@@ -1,0 +1,140 @@
+"""The four spellings of a part give the same part, and what spells none is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dlspec.spec.expressions import Unknown, Wrong
+from dlspec.spec.mistakes import Mistakes, dotted
+from dlspec.spec.parts import ENTRY_KEYS, NOTHING, Part, parse_part
+
+PATH = ("model", "layers", 0)
+
+
+def parsed(raw: Any, *, is_entry: bool = True) -> Part:
+    mistakes = Mistakes()
+    part = parse_part(raw, PATH, mistakes, kind="layer", is_entry=is_entry)
+    assert not mistakes.found
+    assert part is not None
+    return part
+
+
+def test_four_spellings() -> None:
+    assert parsed("ReLU") == Part("ReLU", PATH, settings_path=PATH)
+    assert parsed({"ReLU": None}) == Part("ReLU", PATH, settings_path=(*PATH, "ReLU"))
+    assert parsed({"Linear": 10}) == Part("Linear", PATH, settings_path=(*PATH, "Linear"), value=10)
+    named = parsed({"Linear": {"out_features": 10, "bias": False}})
+    flat = parsed({"type": "Linear", "out_features": 10, "bias": False})
+    assert (named.type, named.settings) == (flat.type, flat.settings) == ("Linear", {"out_features": 10, "bias": False})
+    assert (named.where("bias"), flat.where("bias")) == ((*PATH, "Linear", "bias"), (*PATH, "bias"))
+    assert (named.where("device"), flat.where("device")) == ((*PATH, "Linear"), PATH)
+
+
+def test_an_entrys_keys_stand_beside_or_among() -> None:
+    beside = parsed({"Linear": 10, "name": "head"})
+    among = parsed({"Linear": {"out_features": 10, "name": "head"}})
+    flat = parsed({"type": "Linear", "out_features": 10, "name": "head"})
+    assert [dict(each.keys) for each in (beside, among, flat)] == [{"name": "head"}] * 3
+    assert [each.where("name") for each in (beside, among, flat)] == [
+        (*PATH, "name"),
+        (*PATH, "Linear", "name"),
+        (*PATH, "name"),
+    ]
+    assert parsed({"Linear": {"name": "head"}}, is_entry=False).settings == {"name": "head"}
+
+
+NAMES = st.from_regex(r"[A-Z][A-Za-z0-9]{0,8}", fullmatch=True)
+SETTING_NAMES = st.from_regex(r"[a-z][a-z_]{0,8}", fullmatch=True).filter(
+    lambda name: name not in (*ENTRY_KEYS, "type")
+)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=5,
+)
+SETTINGS = st.dictionaries(SETTING_NAMES, VALUES, max_size=4)
+KEYS = st.dictionaries(st.sampled_from(ENTRY_KEYS), st.text(max_size=4), max_size=3)
+
+
+def dumped(part: Part, spelling: str) -> Any:
+    if spelling == "flat":
+        return {"type": part.type, **part.settings, **part.keys}
+    if spelling == "beside":
+        return {**part.keys, part.type: dict(part.settings)}
+    return {part.type: {**part.keys, **part.settings}}
+
+
+@given(NAMES, SETTINGS, KEYS, st.sampled_from(["flat", "beside", "among"]))
+def test_parsing_undoes_dumping(name: str, settings: dict[str, Any], keys: dict[str, Any], spelling: str) -> None:
+    written = Part(name, PATH, settings, keys=keys)
+    read = parsed(dumped(written, spelling))
+    assert (read.type, read.settings, read.keys, read.value) == (name, settings, keys, NOTHING)
+    for key in settings:
+        where = (name, key) if spelling != "flat" else (key,)
+        assert read.where(key) == (*PATH, *where)
+
+
+@given(NAMES, VALUES.filter(lambda value: value is not None and not isinstance(value, dict)))
+def test_one_value(name: str, value: Any) -> None:
+    read = parsed({name: value})
+    assert (read.type, read.settings, read.value) == (name, {}, value)
+
+
+REFUSED: list[tuple[Any, str, str, str]] = [
+    (None, "model.layers.0", "no layer", "write a layer's name, or NAME: {setting: value}"),
+    ("", "model.layers.0", "'' is no layer", "write a layer's name, or NAME: {setting: value}"),
+    (3, "model.layers.0", "3 is no layer", "write a layer's name, or NAME: {setting: value}"),
+    (False, "model.layers.0", "false is no layer", "write a layer's name, or NAME: {setting: value}"),
+    ({}, "model.layers.0", "{} is no layer", "write a layer's name, or NAME: {setting: value}"),
+    (["A", None], "model.layers.0", "[A, null] is no layer", "write a layer's name, or NAME: {setting: value}"),
+    ("Linear(10)", "model.layers.0", "'Linear(10)' is no layer's name", "write 'Linear: 10'"),
+    ("Linear(a=3)", "model.layers.0", "'Linear(a=3)' is no layer's name", "write 'Linear: {setting: value}'"),
+    ("(x)", "model.layers.0", "'(x)' is no layer's name", "write a layer's name"),
+    ({"type": 3}, "model.layers.0.type", "3 is no layer's name", "write a name"),
+    ({"type": None, "a": 1}, "model.layers.0.type", "null is no layer's name", "write a name"),
+    ({"name": "a"}, "model.layers.0", "no layer's name", "write one beside name"),
+    (
+        {"share": "a"},
+        "model.layers.0.share",
+        "'share' is not there yet",
+        "write the layer again for weights of its own",
+    ),
+    (
+        {"Linear": 10, "bias": False},
+        "model.layers.0.bias",
+        "2 keys where one layer's name is wanted: Linear, bias",
+        "indent it, as a setting: Linear: {bias: ...}",
+    ),
+    (
+        {"Linear": 10, "ReLU": None, "name": "a"},
+        "model.layers.0.ReLU",
+        "2 keys where one layer's name is wanted: Linear, ReLU",
+        "write one layer an entry: Linear in one, ReLU in the next",
+    ),
+    (
+        {"Linear": {"name": "a"}, "name": "b"},
+        "model.layers.0.Linear.name",
+        "'name' stands beside Linear and among its settings",
+        "keep one",
+    ),
+    (Unknown("data.shape"), "model.layers.0", "${data.shape} is no layer's name", "write a layer's name"),
+    ({"type": Unknown("data.x")}, "model.layers.0.type", "${data.x} is no layer's name", "write a layer's name"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("raw", "path", "found", "fix"), REFUSED, ids=lambda each: str(each)[:30])
+def test_refused(raw: Any, path: str, found: str, fix: str) -> None:
+    mistakes = Mistakes()
+    parse_part(raw, PATH, mistakes, kind="layer", is_entry=True)
+    assert [(dotted(each.path), each.found, each.fix) for each in mistakes.found] == [(path, found, fix)]
+
+
+def test_nothing_more_is_said_of_what_was_told() -> None:
+    mistakes = Mistakes()
+    assert parse_part(Wrong("x"), PATH, mistakes, kind="layer") is None
+    assert parse_part({"type": Wrong("x")}, PATH, mistakes, kind="layer") is None
+    assert not mistakes

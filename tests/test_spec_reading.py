@@ -1,0 +1,347 @@
+"""A whole config: its sections in our words, each spelling of metrics and losses, the user's own modules."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, Field
+
+from dlspec.app.conf_files import packaged_conf
+from dlspec.data import SOURCES
+from dlspec.errors import Place, SpecError
+from dlspec.reading import Spec, read_spec, wanted_of
+from dlspec.registry.torch_parts import LAYERS
+from dlspec.spec.expressions import Unknown
+from dlspec.spec.mistakes import Mistakes, Places, in_order
+from dlspec.spec.trainer import TrainerSpec
+from dlspec.spec.yaml_files import load_file
+
+CONFIG: dict[str, Any] = {
+    "model": {"layers": ["Flatten", {"Linear": "${data.num_outputs}"}]},
+    "data": {"type": "digits"},
+    "loss": {"type": "auto"},
+    "optimizer": {"type": "Adam", "lr": 1e-3},
+    "scheduler": None,
+    "metrics": {"type": "auto"},
+    "trainer": {"epochs": 1},
+    "seed": 0,
+}
+
+
+def read(changes: dict[str, Any], facts: dict[str, Any] | None = None) -> Spec:
+    return read_spec(copy.deepcopy({**CONFIG, **changes}), Places, facts=facts)
+
+
+def said_of(changes: dict[str, Any], facts: dict[str, Any] | None = None) -> list[str]:
+    with pytest.raises(SpecError) as caught:
+        read(changes, facts)
+    return str(caught.value).splitlines()[:-1]
+
+
+def test_a_whole_config() -> None:
+    spec = read({})
+    assert [layer.type for layer in spec.layers] == ["Flatten", "Linear"]
+    assert spec.layers[1].settings == {"out_features": Unknown("data.num_outputs")}
+    assert (spec.optimizer.schema.name, spec.optimizer.settings) == ("Adam", {"lr": 0.001})
+    assert (spec.loss, spec.metrics, spec.scheduler, spec.seed) == (None, None, None, 0)
+    assert spec.waiting == ("data.num_outputs",)
+    opened = read({}, {"num_outputs": 10})
+    assert (opened.layers[1].settings, opened.waiting) == ({"out_features": 10}, ())
+
+
+def test_a_fact_may_stand_in_the_trainer_and_the_seed() -> None:
+    changes = {"trainer": {"batch_size": "${data.num_classes}"}, "seed": "${data.num_classes}"}
+    assert read(changes).waiting == ("data.num_classes", "data.num_outputs")
+    spec = read(changes, {"num_classes": 7, "num_outputs": 7})
+    assert (spec.trainer.batch_size, spec.seed) == (7, 7)
+
+
+METRICS: list[tuple[Any, Any]] = [
+    (None, None),
+    ("auto", None),
+    ({"type": "auto"}, None),
+    ("Accuracy", [("Accuracy", {})]),
+    (["Accuracy", {"F1Score": {"average": "macro"}}], [("Accuracy", {}), ("F1Score", {"average": "macro"})]),
+    ({"Accuracy": None, "F1Score": {"average": "macro"}}, [("Accuracy", {}), ("F1Score", {"average": "macro"})]),
+    ({"type": "F1Score", "average": "macro"}, [("F1Score", {"average": "macro"})]),
+]
+
+
+@pytest.mark.parametrize(("raw", "wanted"), METRICS, ids=str)
+def test_spellings_of_metrics(raw: Any, wanted: Any) -> None:
+    found = read({"metrics": raw}).metrics
+    assert (None if found is None else [(each.schema.name, each.settings) for each in found]) == wanted
+
+
+OWN = {"layers": ["Flatten"], "loss": "MSELoss"}
+LOSSES: list[tuple[Any, Any, str | None]] = [
+    (CONFIG["model"], {"type": "auto"}, None),
+    (CONFIG["model"], "auto", None),
+    (CONFIG["model"], None, None),
+    (OWN, {"type": "auto"}, "MSELoss"),
+    (OWN, None, "MSELoss"),
+    (OWN, {"type": "L1Loss"}, "L1Loss"),
+    (OWN, "L1Loss", "L1Loss"),
+    ({**OWN, "loss": {"MSELoss": {"reduction": "sum"}}}, "auto", "MSELoss"),
+]
+
+
+@pytest.mark.parametrize(("model", "loss", "wanted"), LOSSES, ids=str)
+def test_whose_loss(model: Any, loss: Any, wanted: str | None) -> None:
+    found = read({"model": model, "loss": loss}).loss
+    assert (found.schema.name if found else None) == wanted
+
+
+def test_scheduler_with_an_interval() -> None:
+    spec = read({"scheduler": {"type": "StepLR", "step_size": 2, "interval": "step"}})
+    assert spec.scheduler is not None
+    assert (spec.scheduler.settings, spec.interval) == ({"step_size": 2}, "step")
+
+
+KEYS = "data, imports, loss, metrics, model, optimizer, scheduler, seed, spec_version, trainer"
+SAID: list[tuple[dict[str, Any], list[str]]] = [
+    ({"trainer": {"epochs": 0}}, ["trainer.epochs   epochs is 0, wanted a whole number >= 1"]),
+    ({"trainer": {"epochs": 1.5}}, ["trainer.epochs   epochs is 1.5, wanted a whole number >= 1"]),
+    ({"trainer": {"epochs": None}}, ["trainer.epochs   epochs is null, wanted a whole number >= 1"]),
+    ({"trainer": {"epochs": [1]}}, ["trainer.epochs   epochs is [1], wanted a whole number >= 1"]),
+    ({"trainer": {"patience": True}}, ["trainer.patience   patience is true, wanted a whole number >= 1 or null"]),
+    ({"trainer": {"monitor": 3}}, ["trainer.monitor   monitor is 3, wanted text"]),
+    ({"trainer": {"checkpoints": "maybe"}}, ["trainer.checkpoints   checkpoints is 'maybe', wanted true or false"]),
+    ({"trainer": {"epoch": 1}}, ["trainer.epoch   no such key   did you mean 'epochs'?"]),
+    ({"trainer": 3}, ["trainer   3 is no mapping   write its keys below it"]),
+    (
+        {"data": {"type": "digits", "validation": 1}},
+        ["data.validation   validation is 1, wanted a number >= 0 and < 1"],
+    ),
+    (
+        {"data": {"type": "digits", "limit": "${data.num_classes}"}},
+        ["data.limit   limit is ${data.num_classes}, which only the opened data know   write the value itself"],
+    ),
+    ({"data": {"type": "digist"}}, ["data.type   no data set 'digist'   did you mean 'digits'?"]),
+    ({"data": None}, ["data   no data set   write a data set's name, or NAME: {setting: value}"]),
+    ({"optimizer": None}, ["optimizer   no optimizer   write an optimizer's name, or NAME: {setting: value}"]),
+    ({"optimizer": "${data.shape}"}, ["optimizer   ${data.shape} is no optimizer's name   write an optimizer's name"]),
+    (
+        {"optimizer": "${nothing}"},
+        [f"optimizer   '${{nothing}}': no such key   there is: {', '.join(sorted(CONFIG))}"],
+    ),
+    ({"seed": True}, ["seed   seed is true, wanted a whole number >= 0"]),
+    ({"seed": 2**63}, ["seed   seed is 9223372036854775808, wanted a whole number >= 0"]),
+    ({"seed": "1"}, ["seed   seed is '1', wanted a whole number >= 0"]),
+    ({"spec_version": 2}, ["spec_version   version 2   this dlspec reads version 1: install the one that wrote it"]),
+    ({"sede": 1}, ["sede   no such key   did you mean 'seed'?"]),
+    ({"x": 1}, [f"x   no such key   there is: {KEYS}"]),
+    ({"imports": "mine"}, ["imports   imports are no list of modules   write imports: [my_package.layers]"]),
+    (
+        {"scheduler": {"type": "StepLR", "step_size": 1, "interval": 3}},
+        ["scheduler.interval   interval is 3, wanted step or epoch"],
+    ),
+    ({"metrics": {"Accuracy": {"type": "F1Score"}}}, ["metrics.Accuracy.type   no setting 'type'"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "said"), SAID, ids=lambda each: str(each)[:50])
+def test_mistakes_of_sections(changes: dict[str, Any], said: list[str]) -> None:
+    found = said_of(changes)
+    assert len(found) == len(said)
+    assert all(line.startswith(wanted) for line, wanted in zip(found, said, strict=True)), found
+
+
+def test_every_mistake_at_once_and_each_once() -> None:
+    changes = {"seed": -1, "optimizer": {"type": "Adm"}, "trainer": {"epochs": 0}, "model": {"layers": ["Flaten"]}}
+    assert [line.split("   ")[0] for line in said_of(changes)] == [
+        "model.layers.0",
+        "optimizer.type",
+        "trainer.epochs",
+        "seed",
+    ]
+
+
+def test_every_field_of_every_section_says_what_it_wants() -> None:
+    for model in (TrainerSpec, *SOURCES.values()):
+        for name in model.model_fields:
+            assert wanted_of(model, (name,)), f"{model.__name__}.{name}"
+
+
+class Sample(BaseModel):
+    share: float = Field(0.5, gt=0, lt=1)
+    sizes: list[int] | None = None
+    word: Literal["a", "b"] = "a"
+
+
+def test_what_a_field_wants() -> None:
+    assert wanted_of(Sample, ("share",)) == "a number > 0 and < 1"
+    assert wanted_of(Sample, ("word",)) == "a or b"
+    assert wanted_of(Sample, ("sizes", 1)) == "a whole number"
+    assert wanted_of(SOURCES["random"], ("shape", 0)) == "a whole number >= 1"
+    assert wanted_of(Sample, ("share", 1)) == wanted_of(Sample, ("nothing",)) == wanted_of(Sample, ()) == ""
+
+
+# ---- the user's own modules ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def module_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    registered = dict(LAYERS._classes)
+    yield tmp_path
+    LAYERS._classes.clear()
+    LAYERS._classes.update(registered)
+
+
+def test_a_part_of_ones_own(module_folder: Path) -> None:
+    (module_folder / "spec_test_scale.py").write_text(
+        "import dlspec\nfrom torch import nn\n\n\n@dlspec.layer\nclass SpecTestScale(nn.Module):\n"
+        "    def __init__(self, start: float = 1.0) -> None:\n        super().__init__()\n"
+    )
+    model = {"layers": [{"SpecTestScale": 2}]}
+    assert said_of({"model": model})[0].startswith("model.layers.0   no layer 'SpecTestScale'")
+    spec = read({"model": model, "imports": ["spec_test_scale"]})
+    assert [(layer.type, layer.settings) for layer in spec.layers] == [("SpecTestScale", {"start": 2.0})]
+
+
+BROKEN = {
+    "spec_test_raises": ("raise RuntimeError('half done')", "RuntimeError: half done"),
+    "spec_test_leaves": ("raise SystemExit(3)", "SystemExit: 3"),
+    "spec_test_syntax": ("def", "SyntaxError: invalid syntax (spec_test_syntax.py, line 1)"),
+    "spec_test_none": (None, "ModuleNotFoundError: No module named 'spec_test_none'"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_module_that_fails(module_folder: Path, name: str) -> None:
+    text, error = BROKEN[name]
+    if text is not None:
+        (module_folder / f"{name}.py").write_text(text)
+    said = f"imports.0   importing '{name}' failed: {error}   the module must be importable from here"
+    assert said_of({"imports": [name]}) == [said]
+
+
+# ---- places ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_order_of_the_files() -> None:
+    spots = {
+        ("a",): Place("one.yaml", 9, 1),
+        ("b",): Place("two.yaml", 2, 1),
+        ("c",): Place("command line", 0, 3, "c=3"),
+        ("d",): Place("one.yaml", 2, 7),
+        ("e",): Place("one.yaml", 2, 1),
+    }
+    mistakes = Mistakes()
+    for path in [*spots, ("nowhere",)]:
+        mistakes.add(path, f"wrong {path[0]}")
+    found = [problem.path for problem in mistakes.problems(Places(spots))]
+    assert found == ["e", "d", "a", "b", "c", "nowhere"]
+    assert in_order([]) == []
+
+
+def test_the_nearest_place() -> None:
+    spots = {("a",): Place("f", 1, 1), ("a", "b"): Place("f", 2, 1), ("x", "y"): Place("f", 3, 1)}
+    places = Places(spots, {("a", "b"): Place("f", 2, 4), ("v",): Place("f", 7, 1)})
+    found = {
+        path: places.find(path, at_value=bool(at_value))
+        for path, at_value in [(("a", "b"), 1), (("a", "b", "c"), 1), (("a",), 1), (("x",), 0), (("v", "w"), 0)]
+    }
+    assert {path: place and place.line for path, place in found.items()} == {
+        ("a", "b"): 2,
+        ("a", "b", "c"): 2,
+        ("a",): 1,
+        ("x",): 3,
+        ("v", "w"): 7,
+    }
+    assert places.find(("a", "b"), at_value=True) == Place("f", 2, 4)
+    assert places.find(("q",)) is None
+
+
+def test_origins_that_lead_round_end() -> None:
+    mistakes = Mistakes(origins={("a",): ("b",), ("b",): ("a",)})
+    mistakes.add(("a",), "wrong", at_value=True)
+    assert [problem.path for problem in mistakes.problems(Places())] == ["a"]
+
+
+# ---- fuzzing --------------------------------------------------------------------------------------------------------
+
+MODELS = {path.stem: load_file(path).tree for path in sorted((packaged_conf() / "model").glob("*.yaml"))}
+JUNK = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=6)
+    | st.sampled_from(["$width", "$(1/0)", "$(", "${data.shape}", "${model}", "${.x}", "${", "Linear", "type", "name"]),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(st.sampled_from("type name from Linear $width layers params 1".split()), inner, max_size=3),
+    max_leaves=4,
+)  # fmt: skip
+
+
+def places_in(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [path, *(found for key, child in children for found in places_in(child, (*path, key)))]
+
+
+def mutated(tree: Any, path: tuple[Any, ...], action: str, junk: Any) -> Any:
+    if not path:
+        return junk if action == "replace" else tree
+    *above, last = path
+    tree = copy.deepcopy(tree)
+    node = tree
+    for key in above:
+        node = node[key]
+    if action == "replace":
+        node[last] = junk
+    elif action == "delete":
+        del node[last]
+    elif action == "rename" and isinstance(node, dict):
+        node[str(junk)] = node.pop(last)
+    elif isinstance(node, list):
+        node.insert(last, copy.deepcopy(node[last]))
+    return tree
+
+
+@st.composite
+def wrong_models(draw: st.DrawFn) -> Any:
+    tree = MODELS[draw(st.sampled_from(sorted(MODELS)))]
+    for _ in range(draw(st.integers(1, 3))):
+        path = draw(st.sampled_from(places_in(tree)))
+        tree = mutated(tree, path, draw(st.sampled_from(["replace", "delete", "duplicate", "rename"])), draw(JUNK))
+    return tree
+
+
+def is_spec_or_refused(changes: dict[str, Any]) -> None:
+    for facts in (None, {"num_outputs": 10, "shape": [1, 8, 8]}):
+        try:
+            spec = read(changes, facts)
+        except SpecError as error:
+            assert error.problems
+            assert all(problem.found for problem in error.problems)
+        else:
+            assert isinstance(spec, Spec)
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(wrong_models())
+@example({"layers": [float("nan")]})
+def test_a_mutated_model_is_a_spec_or_refused(model: Any) -> None:
+    is_spec_or_refused({"model": model})
+
+
+SECTION = st.sampled_from(sorted(CONFIG))
+
+
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(st.dictionaries(SECTION, JUNK, min_size=1, max_size=2))
+def test_a_junk_section_is_a_spec_or_refused(changes: dict[str, Any]) -> None:
+    is_spec_or_refused(changes)
+
+
+@pytest.mark.soak
+@settings(max_examples=20_000, suppress_health_check=[HealthCheck.too_slow], deadline=2000)
+@given(wrong_models(), st.dictionaries(SECTION, JUNK, max_size=2))
+def test_many_mutated_configs(model: Any, changes: dict[str, Any]) -> None:
+    is_spec_or_refused({"model": model, **changes})
