@@ -30,7 +30,8 @@ TOLERANCE = 1e-3
 ROUNDING = 1e-5  # the same steps; only their losses are added up in another precision
 CONTENDERS = ("naive", "best", "dlspec")
 ALLOCATORS: Mapping[str, Mapping[str, str]] = {
-    "kept": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**40)},  # read by glibc when a process starts
+    # Read by glibc when a process starts; its numbers are C ints.
+    "kept": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 1)},
     "default": {},
 }
 

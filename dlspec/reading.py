@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
-from torch import nn
+from torch import fx, nn
 
 from dlspec.building.network import Layer
 from dlspec.data import SOURCES, DataSource
@@ -32,6 +32,8 @@ from dlspec.spec.yaml_files import KeyPath
 
 M = TypeVar("M", bound=BaseModel)
 SPEC_VERSION = 1
+# What every module has of its own, beside its class's attributes.
+_ATTRIBUTES = frozenset(vars(nn.Sequential())) | {"graph", "code"}
 KEYS = ("model", "data", "loss", "optimizer", "scheduler", "metrics", "trainer", "seed", "imports", "spec_version")
 
 
@@ -160,7 +162,8 @@ class _Reader:
 
     def _check_name(self, node: Node) -> None:
         """A name that every module has already would be hidden by the layer, or hide it."""
-        if not node.name.isdigit() and hasattr(nn.Sequential, node.name):
+        is_taken = any(hasattr(cls, node.name) for cls in (nn.Sequential, fx.GraphModule)) or node.name in _ATTRIBUTES
+        if not node.name.isdigit() and is_taken:
             path, at_value = node.part.path, False
             if "name" in node.part.keys:
                 path, at_value = node.part.where("name"), True

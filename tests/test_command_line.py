@@ -23,7 +23,8 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_N
 
 
 def test_a_run_and_its_folder(dlspec, work: Path) -> None:
-    said = dlspec(*MLP, 'model.params.width="$(4 * 2)"', "trainer.tensorboard=true", "trainer.curves=true")
+    more = ["trainer.tensorboard=true", "trainer.curves=true", "trainer.max_steps=4"]
+    said = dlspec(*MLP, 'model.params.width="$(4 * 2)"', *more)
     assert (said.code, said.err) == (0, "")
     assert said.out.endswith("made\n")
     names = {path.name.split(".out.")[0] for path in (work / "made").iterdir()}

@@ -124,7 +124,7 @@ def test_an_experiment_wins_over_the_defaults(dlspec, write) -> None:
 
 BAD_FILES = {
     "conf/experiment/bad.yaml": [
-        ("# A comment\n# @package _global_\nseed: 3\n", "conf/experiment/bad.yaml:2:1   '# @package' below another line"),
+        ("# A comment\n# @package _global_\nseed: 3\n", "conf/experiment/bad.yaml:2:1   '# @package' below another"),
         (GLOBAL + "hydra: {run: {dir: x}}\n", "conf/experiment/bad.yaml   a 'hydra' node   it may stand in"),
         ("# @package hydra.run\ndir: x\n", "conf/experiment/bad.yaml   a 'hydra' node   it may stand in"),
         (GLOBAL + "defaults: [override /model: mlpp]\n", "model   a defaults list names 'mlpp'   did you mean 'mlp'?"),

@@ -30,7 +30,8 @@ DATA = [
 def test_trains_on(work: Path, data: object) -> None:
     result = library.train({"model": "mlp", **QUIET}, data)
     assert {"train/loss", "val/loss", "test/loss", "test/accuracy"} <= set(result.results)
-    assert (result.best_epoch, len(result.history), result.folder) == (1, 1, None)
+    assert len(result.history) >= result.best_epoch >= 1
+    assert result.folder is None
     assert not any(work.iterdir())
 
 

@@ -86,7 +86,7 @@ class Loader(ConfigLoaderImpl):
             elif not is_written_out(override):
                 choices += parse_overrides([str(override.input_line).lstrip("+")])
             else:
-                values.append(override)
+                values += [override] if group != "experiment" else []  # it has no key of its own
                 choices += parse_overrides([f"~{group}"]) if replaces_whole(group, override.value()) else []
         return choices, values
 

@@ -144,6 +144,8 @@ class DlspecLauncher(Launcher):
         if self.folder is None:
             HydraConfig.instance().set_config(self.config)
             wanted = Path(str(self.config.hydra.sweep.dir))
+            if self.config.hydra.runtime.choices["hydra/sweeper"] == "basic":
+                return wanted  # that sweeper has made it
             self.folder = new_folder(wanted.parent, wanted.name)
             OmegaConf.save(self.config, self.folder / "multirun.yaml")
         return self.folder
