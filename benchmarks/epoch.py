@@ -17,8 +17,9 @@ class Task:
 
 @dataclass(frozen=True)
 class Result:
-    """Seconds of the training steps, seconds of the epoch with all that belongs to it, and its mean loss."""
+    """Seconds of the training steps, of the epoch with all that belongs to it, of that on the CPU; its mean loss."""
 
     train: float
     epoch: float
+    cpu: float
     loss: float
