@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dlspec.app.conf_files import GROUPS, PART_GROUPS
 from dlspec.errors import Place, Problem, SpecError, suggest
+from dlspec.spec.expressions import formula_words
 from dlspec.spec.yaml_files import KeyPath
 
 
@@ -105,6 +106,24 @@ def replaces_whole(group: str, value: Any) -> bool:
 
 def apply_overrides(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
     """Sets (or with `~` deletes) values in the config; gives the problems of those that can't be reached."""
+    read_before = _params_read(config)
+    problems = _apply(config, overrides)
+    given = {each.key_or_group for each in overrides}
+    for name in read_before - _params_read(config):
+        if f"model.params.{name}" not in given and OmegaConf.select(config, "model.params") is not None:
+            # `model.layers.0.Conv2d.out_channels=64` took its place: that nothing uses it is no mistake.
+            with open_dict(config):
+                config.model.params.pop(name, None)
+    return problems
+
+
+def _params_read(config: DictConfig) -> set[str]:
+    """The params that formulas in the model name."""
+    model = _plain(config, "model") if "model" in config else None
+    return set(formula_words(model))
+
+
+def _apply(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
     problems: list[Problem] = []
     for override in overrides:
         tree = {str(key): _plain(config, str(key)) for key in config if key != "hydra"}
