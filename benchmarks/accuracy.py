@@ -65,6 +65,7 @@ ROWS = (
         " optimizer.weight_decay=1e-2",
         (ACCURACY,),
         SPLITS,
+        wanted="no worse",
         baseline="LogisticRegression",
     ),
     Row(
@@ -72,6 +73,7 @@ ROWS = (
         " optimizer.weight_decay=1",
         (R2, MAE),
         SPLITS,
+        wanted="no worse",
         baseline="LinearRegression",
     ),
 )

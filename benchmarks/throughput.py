@@ -79,7 +79,7 @@ def _row(
     for name in CONTENDERS:
         ask(name, Task(data, arguments.samples, batch_size, limit_batches=10))
     task = Task(data, arguments.samples, batch_size)
-    rounds = [{name: ask(name, task) for name in CONTENDERS} for _ in range(arguments.rounds)]
+    rounds = [{name: ask(name, task) for name in _order(number)} for number in range(arguments.rounds)]
     for each in rounds:
         _check_losses(each)
     naive, best, ours = ([each[name] for each in rounds] for name in CONTENDERS)
@@ -89,6 +89,12 @@ def _row(
     ratios = [_ratio(base, each) for base in seconds[:2] for each in seconds[2:]]
     ratios.append(_ratio([one.cpu for one in best], [one.cpu for one in ours]))
     return [str(batch_size), *speeds], [str(batch_size), *ratios]
+
+
+def _order(number: int) -> tuple[str, ...]:
+    """Each round begins with another contender."""
+    first = number % len(CONTENDERS)
+    return CONTENDERS[first:] + CONTENDERS[:first]
 
 
 def _speed(seconds: Sequence[float], samples: int) -> str:

@@ -197,13 +197,21 @@ class _Reader:
 
     def _loss(self, raw: Any, block: Block | None) -> ReadPart | None:
         """The config's loss, else the model's own; None is `auto`."""
-        if raw is None or _is_auto(raw):
+        if raw is None or self._is_auto(raw, "loss"):
             own = expand_loss(block, self.mistakes) if block else None
             return None if own is None else self._found(own, LOSSES, "loss")
         return self._part("loss", raw, LOSSES)
 
+    def _is_auto(self, raw: Any, group: str) -> bool:
+        if not isinstance(raw, dict) or raw.get("type") != "auto":
+            return bool(raw == "auto")
+        for key in raw.keys() - {"type"}:
+            fix = f"name the {group} to set it: {group}=NAME"
+            self.mistakes.add((group, key), "'auto' chooses, and takes no settings", fix)
+        return True
+
     def _metrics(self, raw: Any) -> tuple[ReadPart, ...] | None:
-        if raw is None or _is_auto(raw):
+        if raw is None or self._is_auto(raw, "metrics"):
             return None
         from dlspec.registry.metrics import metrics
 
@@ -285,10 +293,6 @@ def _unwrapped(hint: Any, metadata: Sequence[Any]) -> tuple[Any, dict[str, float
 
 def _name_path(part: Part) -> KeyPath:
     return (*part.path, "type") if part.is_flat else part.path
-
-
-def _is_auto(raw: Any) -> bool:
-    return raw == "auto" or (isinstance(raw, dict) and raw.get("type") == "auto" and len(raw) == 1)
 
 
 def _without(raw: Any, key: str) -> Any:

@@ -112,10 +112,13 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def log_to(folder: Path) -> logging.Handler:
-    """A handler that adds what dlspec's logger says to the run's log.txt; remove and close it when the run is over."""
+    """A handler that adds what is logged, the user's own modules too, to the run's log.txt.
+
+    Remove it from the root logger and close it when the run is over.
+    """
     handler = logging.FileHandler(folder / LOG, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.getLogger("dlspec").addHandler(handler)
+    logging.getLogger().addHandler(handler)
     return handler
 
 

@@ -101,9 +101,9 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
 
 def test_the_log_is_kept(tmp_path: Path) -> None:
     handler = log_to(tmp_path)
-    logger = logging.getLogger("dlspec")
+    logger = logging.getLogger("a_module_of_the_users")
     logger.warning("something %s", "odd")
-    logger.removeHandler(handler)
+    logging.getLogger().removeHandler(handler)
     handler.close()
     logger.warning("later")
     text = (tmp_path / "log.txt").read_text()

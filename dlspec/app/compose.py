@@ -106,8 +106,9 @@ class Loader(ConfigLoaderImpl):
             chosen = {each.key_or_group for each in choices}
             writings.keep_only(chosen)
             writings.add_file(spec_file, None, without=chosen)
-        for override in choices:
-            writings.add_choice(override)
+        for override in usable:
+            if str(override.value()) not in self.files(override.key_or_group):
+                writings.add_choice(override)
         for override in values:
             writings.add_value(override)
         return writings.places()

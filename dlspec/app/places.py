@@ -39,7 +39,7 @@ class Writings:
         self.values |= {(*prefix, *inner): place for inner, place in document.values.items()}
 
     def add_choice(self, override: Override) -> None:
-        """The command line chose a group's file or part: the choice itself stands there."""
+        """The command line chose a part by its name: the choice itself stands there. (A file has places of its own.)"""
         path = override_path(override.key_or_group)
         self._mark(path, override)
         if override.key_or_group in PART_GROUPS:

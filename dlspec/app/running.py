@@ -85,9 +85,9 @@ def _logging(folder: Path) -> Iterator[None]:
         yield
     finally:
         log.setLevel(level)
-        for each in (handler, terminal):
-            if each is not None:
-                log.removeHandler(each)
+        if terminal is not None:
+            log.removeHandler(terminal)
+        logging.getLogger().removeHandler(handler)
         handler.close()
 
 

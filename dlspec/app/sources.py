@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dlspec.app.conf_files import BASE, PART_GROUPS, packaged_conf, read_conf
 from dlspec.errors import Place, Problem, SpecError
+from dlspec.spec.yaml_files import KeyPath, display_name, load_file
 
 
 class ConfFiles(ConfigSource):
@@ -86,5 +87,8 @@ def _to_omegaconf(tree: dict[str, Any], path: Path) -> DictConfig:
     try:
         return OmegaConf.create(tree)
     except OmegaConfBaseException as error:
-        problem = Problem(str(error.full_key or ""), str(error.msg).split("\n")[0], "write ${KEY}", Place(str(path)))
-        raise SpecError([problem]) from None
+        key = str(error.full_key or "").replace("[", ".").replace("]", "")
+        keys: KeyPath = tuple(int(part) if part.isdigit() else part for part in key.split(".") if part)
+        document = load_file(path)
+        place = document.values.get(keys) or document.keys.get(keys) or Place(display_name(path))
+        raise SpecError([Problem(key, "a '${...}' that is not closed or not right", "write ${KEY}", place)]) from None

@@ -88,7 +88,7 @@ def _column(file: Path, header: Row, key: str, name: str, delimiter: str) -> int
         raise DataError(key, f"'{file}' has {names.count(name)} columns '{name}'; one is wanted")
     fix = suggest(name, [each for each in names if each])
     if len(names) == 1:
-        fix += f" (one column only: is '{delimiter}' the delimiter? else data.delimiter=';')"
+        fix = f"there is: {names[0]} (one column only: is '{delimiter}' the delimiter? else data.delimiter=';')"
     raise DataError(key, f"'{file}' has no column '{name}'; {fix or 'it is empty'}")
 
 

@@ -7,6 +7,8 @@ takes more than half a hundredth of the time.
 from __future__ import annotations
 
 import math
+import os
+import sys
 import time
 from collections.abc import Mapping
 from typing import Literal
@@ -27,6 +29,14 @@ BAR_WIDTH = 24
 Clock = Literal["bar", "lines"]
 
 
+class _Terminal(Console):
+    """Where the reader went away (`| head -1`) there is nobody to show anything to; the training goes on."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class Progress(Callback):
     """Shows the run on `console`: `bar` redraws one line, `lines` adds one every ten seconds of a long epoch.
 
@@ -34,7 +44,7 @@ class Progress(Callback):
     """
 
     def __init__(self, mode: Literal["auto", "bar", "lines"] = "auto", console: Console | None = None) -> None:
-        self.console = console or Console(soft_wrap=True, highlight=False)
+        self.console = console or _Terminal(soft_wrap=True, highlight=False)
         self.mode: Clock = ("bar" if self.console.is_terminal else "lines") if mode == "auto" else mode
         self._live: Live | None = None
         self._started = self._due = 0.0
