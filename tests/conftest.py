@@ -31,7 +31,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def dlspec(work: Path) -> Callable[..., Said]:
     """`python -m dlspec WORDS` in this process."""
-    from dlspec.__main__ import main
+    from dlspec.__main__ import run as main
 
     def call(*words: str) -> Said:
         out, err = io.StringIO(), io.StringIO()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import traceback
@@ -52,6 +53,9 @@ class Job:
 
     def run(self, folder: Path | None = None) -> Outcome:
         """Trains and tests; everything is written to `folder`, nothing where there is none."""
+        if not gc.isenabled():  # a process of the command line: see dlspec.__main__
+            gc.freeze()
+            gc.enable()
         self.trainer.use(standard_callbacks(self.prepared.spec.trainer, folder, self._metadata()))
         if folder is None:
             return self.trainer.run()

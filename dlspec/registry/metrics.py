@@ -1,12 +1,13 @@
 """Metrics by torchmetrics' own names. The library is imported when a metric is first needed.
 
-Its package imports scipy.signal for audio alone, 0.5 s that no metric here needs; a stand-in saves them.
+It imports scipy.signal for audio and matplotlib for its own plots, together most of a second, and no metric here needs
+either. Stand-ins save that; dlspec draws with matplotlib itself, and torchmetrics' `metric.plot()` is not for its runs.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
@@ -30,25 +31,40 @@ CLASSIFICATION = frozenset(_NAMES.split()[:13])
 
 @cache
 def torchmetrics() -> Any:
-    """The library, imported without the parts that only audio needs."""
-    with _stand_in("scipy.signal", hamming=None):
+    """The library, imported without the parts that only audio and plots need."""
+    axes, pyplot = _module("matplotlib.axes", Axes=object), _module("matplotlib.pyplot", Figure=object, style=_Style)
+    colors = _module("matplotlib.colors", Colormap=object)
+    plots = {"matplotlib": _module("matplotlib", axes=axes, pyplot=pyplot, colors=colors)}
+    plots |= {each.__name__: each for each in (axes, pyplot, colors)}
+    with _stand_ins({"scipy.signal": _module("scipy.signal", hamming=None)}), _stand_ins(plots):
         import torchmetrics as library
     return library
 
 
-@contextmanager
-def _stand_in(name: str, **attributes: Any) -> Iterator[None]:
-    """An empty module under `name` while something is imported that would import the real one for nothing."""
-    if name in sys.modules:
-        yield
-        return
+class _Style:
+    """`pyplot.style`, as far as torchmetrics' decorators ask for it when they are made."""
+
+    @staticmethod
+    def context(*styles: Any) -> Callable[[Any], Any]:
+        return lambda function: function
+
+
+def _module(name: str, **attributes: Any) -> ModuleType:
     module = ModuleType(name)
     vars(module).update(attributes)
-    sys.modules[name] = module
+    return module
+
+
+@contextmanager
+def _stand_ins(modules: Mapping[str, ModuleType]) -> Iterator[None]:
+    """Modules that stand for real ones while something is imported; where one is there already, nothing is done."""
+    absent = {} if modules.keys() & sys.modules.keys() else modules
+    sys.modules.update(absent)
     try:
         yield
     finally:
-        del sys.modules[name]
+        for name in absent:
+            del sys.modules[name]
 
 
 @cache
