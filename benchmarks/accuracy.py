@@ -54,23 +54,24 @@ ROWS = (
         (ACCURACY, F1),
         wanted="accuracy 97.5 %",
     ),
-    Row("model=cnn trainer.epochs=20 optimizer.lr=2e-3", (ACCURACY,), wanted="97 %"),
+    Row("model=cnn", (ACCURACY,), wanted="97 %"),
     Row(
         "model=text_lstm data=python_lines trainer.epochs=3 trainer.batch_size=128 optimizer.lr=2e-3",
         (ACCURACY,),
         wanted="85 %",
     ),
     Row(
-        "model=linear data=breast_cancer trainer.epochs=100 trainer.test=last optimizer.lr=1e-2"
-        " optimizer.weight_decay=1e-2",
+        # 2.5e-3 is the penalty of scikit-learn's default C=1 on 398 rows: one divided by their number.
+        "model=linear data=breast_cancer trainer.epochs=200 trainer.test=last optimizer.lr=1e-2"
+        " optimizer.weight_decay=2.5e-3",
         (ACCURACY,),
         SPLITS,
         wanted="no worse",
         baseline="LogisticRegression",
     ),
     Row(
-        "model=mlp data=diabetes trainer.epochs=30 trainer.test=last model.params.dropout=0.5 optimizer=AdamW"
-        " optimizer.weight_decay=1",
+        # All rows in one batch: LBFGS finds the least squares themselves.
+        "model=linear data=diabetes optimizer=LBFGS trainer.batch_size=512 trainer.epochs=5 trainer.test=last",
         (R2, MAE),
         SPLITS,
         wanted="no worse",

@@ -12,7 +12,7 @@ class TrainerSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    epochs: int = Field(10, ge=1, description="passes over the training split")
+    epochs: int = Field(20, ge=1, description="passes over the training split")
     max_steps: int | None = Field(None, ge=1, description="stop after this many optimizer steps, whatever the epoch")
     limit_batches: int | None = Field(None, ge=1, description="at most this many batches of each split in an epoch")
     batch_size: int = Field(32, ge=1, description="samples a step")
