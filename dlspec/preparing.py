@@ -6,23 +6,25 @@ form checked -> data opened -> rest checked -> network built and traced -> crite
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch.optim import Optimizer
 
 from dlspec.building.criterion import Criterion, auto_loss, make_criterion
-from dlspec.building.metrics import chosen_metrics, fits, make_metrics
+from dlspec.building.metrics import chosen_metrics, fits, make_metrics, result_name
 from dlspec.building.network import Network, build
 from dlspec.data import open_data
 from dlspec.data.dataset import Dataset, Field
-from dlspec.errors import DataError
+from dlspec.errors import DataError, UserError
 from dlspec.reading import SPEC_VERSION, ReadPart, Spec, read_spec
 from dlspec.registry.schema import Schema
 from dlspec.registry.torch_parts import LOSSES, settings_with_defaults
 from dlspec.spec.mistakes import Mistakes, Places, refuse
 from dlspec.spec.model import Input
+from dlspec.training.devices import choose_device
+from dlspec.training.monitor import choose_mode
 from dlspec.training.optimizing import has_sparse_gradients, make_optimizer, without_dynamo
 from dlspec.training.schedule import Schedule
 
@@ -98,11 +100,13 @@ class Preparation:
         opened, mistakes = self.open(), Mistakes()
         spec, data = opened.spec, opened.data
         field = _single_field(data, spec, mistakes)
+        device = _device(spec, mistakes)
         refuse(mistakes, self._places)
         torch.manual_seed(spec.seed)
         network = build(spec.layers, field, data.train.tensors[field.name][:2], mistakes)
         refuse(mistakes, self._places)
         assert network is not None  # or there was a mistake
+        network.module.to(device)  # before the optimizer is made: some keep tensors beside the parameters from then on
         return Built(spec, data, network)
 
     def prepare(self) -> Prepared:
@@ -114,6 +118,7 @@ class Preparation:
         criterion = make_criterion(network, data.target, *loss, mistakes, path)
         metrics = _metrics(spec, data, mistakes)
         optimizer = _optimizer(spec, network, mistakes)
+        spec = replace(spec, scheduler=_following(spec, metrics, data, mistakes))
         schedule = _schedule(spec, optimizer, data, mistakes)
         refuse(mistakes, self._places)
         assert criterion is not None  # or there was a mistake
@@ -163,7 +168,10 @@ def _loss(spec: Spec, network: Network, data: Dataset) -> tuple[Schema, Mapping[
 def _metrics(spec: Spec, data: Dataset, mistakes: Mistakes) -> list[tuple[Schema, Mapping[str, Any]]]:
     if spec.metrics is None:
         return chosen_metrics(data.target)
-    for each in spec.metrics:
+    for index, each in enumerate(spec.metrics):
+        if any(each.schema.name == other.schema.name for other in spec.metrics[:index]):
+            found = f"{each.schema.name} stands twice, and both would report '{result_name(each.schema.name)}'"
+            mistakes.add(each.part.path, found, "keep one: names of one's own are not there yet")
         if not fits(each.schema, data.target):
             kind = "classes" if data.target.kind == "numbers" else "numbers"
             found = f"{each.schema.name} compares {kind}, and '{data.target.name}' holds {data.target.kind}"
@@ -184,6 +192,30 @@ def _optimizer(spec: Spec, network: Network, mistakes: Mistakes) -> Optimizer | 
     except (ValueError, TypeError, RuntimeError) as error:
         _tell(part, error, mistakes)
         return None
+
+
+def _following(
+    spec: Spec, metrics: list[tuple[Schema, Mapping[str, Any]]], data: Dataset, mistakes: Mistakes
+) -> ReadPart | None:
+    """The scheduler; one that waits for a plateau of the monitored result takes less or more of it as better."""
+    part = spec.scheduler
+    if part is None or part.schema.name != "ReduceLROnPlateau":
+        return part
+    name = spec.trainer.monitor
+    mode = choose_mode(spec.trainer.mode, name, make_metrics(metrics, data.target))
+    if part.settings.get("mode", mode) != mode:
+        found = f"mode is {part.settings['mode']}, and of {name} {'more' if mode == 'max' else 'less'} is better"
+        mistakes.add(part.part.where("mode"), found, f"leave it out: it is {mode}", at_value=True)
+    return replace(part, settings={**part.settings, "mode": mode})
+
+
+def _device(spec: Spec, mistakes: Mistakes) -> torch.device:
+    """The run's device; one that this machine does not have is a mistake."""
+    try:
+        return choose_device(spec.trainer.device)
+    except UserError as error:
+        mistakes.add(("trainer", "device"), str(error).removeprefix("trainer.device: "), at_value=True)
+        return torch.device("cpu")
 
 
 def _schedule(spec: Spec, optimizer: Optimizer | None, data: Dataset, mistakes: Mistakes) -> Schedule | None:
@@ -208,7 +240,7 @@ def _with_horizon(part: ReadPart, spec: Spec, data: Dataset, interval: str) -> d
     steps = min(trainer.epochs * steps_an_epoch, trainer.max_steps or trainer.epochs * steps_an_epoch)
     horizon = steps if interval == "step" else max(1, -(-steps // steps_an_epoch))
     for name, missing in {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}.items():
-        if part.schema.name == name and settings.get(missing) is None and "epochs" not in settings:
+        if part.schema.name == name and settings.get(missing) is None and settings.get("epochs") is None:
             settings[missing] = horizon
     return settings
 

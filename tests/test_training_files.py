@@ -204,7 +204,7 @@ def test_curves_have_a_panel_for_each_result_and_mark_the_best() -> None:
     history = [
         {"train/loss": 1 / epoch, "val/loss": 2 / epoch, "val/f1": epoch / 9, "lr": 0.1} for epoch in range(1, 5)
     ]
-    monitor = Monitor("val/loss")
+    monitor = Monitor("val/loss", "min")
     monitor.update(0.5, 4)
     assert panels(history) == ["loss", "f1"]
     loss, f1 = draw(history, monitor).axes

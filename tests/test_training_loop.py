@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.errors import UserError
 from dlspec.training.batches import permutation
 from dlspec.training.callbacks import Callback
-from dlspec.training.monitor import Monitor
+from dlspec.training.monitor import Monitor, choose_mode
 from dlspec.training.optimizing import make_optimizer
 from dlspec.training.schedule import Schedule
 from dlspec.training.state import State, TrainingFailed
@@ -380,11 +381,12 @@ def test_several_outputs_reach_the_criterion() -> None:
 
 
 def test_best_is_the_first_of_equals_and_auto_knows_the_direction() -> None:
-    monitor = Monitor("val/accuracy")
+    monitor = Monitor("val/accuracy", "max")
     for epoch, value in enumerate([math.nan, 0.5, 0.7, 0.7, 0.6], start=1):
         monitor.update(value, epoch)
     assert (monitor.mode, monitor.epoch, monitor.value) == ("max", 3, 0.7)
-    modes = [Monitor(name).mode for name in ("val/loss", "val/MeanSquaredError", "val/perplexity", "val/f1")]
+    names = ("val/loss", "val/MeanSquaredError", "val/perplexity", "val/f1")
+    modes = [choose_mode("auto", name, {}) for name in names]
     assert modes == ["min", "min", "min", "max"]
 
 
@@ -394,3 +396,10 @@ def test_seconds_and_speed_are_reported() -> None:
     assert all(row["seconds"] >= row["train_seconds"] > 0 for row in training.state.timing)
     assert result.timing["samples_per_second"] > 0
     assert all(a["epoch"] < b["epoch"] for a, b in pairwise(training.state.timing))
+
+
+def test_a_metric_says_itself_whether_more_of_it_is_better() -> None:
+    distance = SimpleNamespace(higher_is_better=False)
+    assert choose_mode("auto", "val/hamming_distance", {"hamming_distance": distance}) == "min"
+    assert choose_mode("max", "val/hamming_distance", {"hamming_distance": distance}) == "max"
+    assert choose_mode("auto", "val/unheard_of", {}) == "max"

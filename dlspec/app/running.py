@@ -18,8 +18,9 @@ from dlspec.app.conf_files import GROUPS
 from dlspec.errors import SpecError, UserError
 from dlspec.preparing import Preparation, Prepared
 from dlspec.run_folder import create_run_folder, environment, log_to, package_version, write_json, write_yaml
+from dlspec.spec.yaml_files import display_name
 from dlspec.training.standard import standard_callbacks
-from dlspec.training.state import Outcome
+from dlspec.training.state import Outcome, TrainingFailed
 from dlspec.training.trainer import Trainer
 
 log = logging.getLogger("dlspec")
@@ -63,9 +64,13 @@ class Job:
             self._describe(folder)
             try:
                 return self.trainer.run()
-            except Exception:
-                log.debug("the run failed\n%s", traceback.format_exc())
+            except (UserError, TrainingFailed, OSError):
                 raise
+            except Exception as error:  # PyTorch's own complaint: out of memory, a layer that takes no batch of one
+                log.debug("the run failed\n%s", traceback.format_exc())
+                reason = str(error).strip().split("\n")[0]
+                where = display_name(folder / "log.txt")
+                raise TrainingFailed(f"the training failed: {type(error).__name__}: {reason} (see {where})") from error
 
     def _metadata(self) -> dict[str, str]:
         """What makes a checkpoint whole in itself: its spec, and how the data were prepared (a text's vocabulary)."""

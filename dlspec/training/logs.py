@@ -45,6 +45,31 @@ class _File(Callback):
         self._warned = True
 
 
+class LogLines(Callback):
+    """What the run's log.txt tells of an ordinary run: what trains on what, each epoch, the test."""
+
+    def on_train_start(self, state: State) -> None:
+        parameters = sum(each.numel() for each in state.network.parameters())
+        log.info("training %s parameters on %s, at most %s steps", f"{parameters:,}", state.device, state.planned_steps)
+
+    def on_epoch_end(self, state: State) -> None:
+        log.info("epoch %d of %d, step %d: %s", state.epoch, state.epochs, state.step, _told(state.results))
+
+    def on_train_end(self, state: State) -> None:
+        log.info("the best epoch by %s is %d%s", state.monitor.name, state.monitor.epoch, _reason(state.stop_reason))
+
+    def on_test_end(self, state: State) -> None:
+        log.info("test: %s", _told(state.test_results))
+
+
+def _told(results: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.6g}" for name, value in results.items())
+
+
+def _reason(stopped: str) -> str:
+    return f"; stopped: {stopped}" if stopped else ""
+
+
 class MetricsFile(_File):
     """`metrics.jsonl`: an epoch's results in a line. No times are in it, so equal runs leave equal bytes."""
 

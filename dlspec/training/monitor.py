@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Literal
 
 from dlspec.errors import UserError, suggest
 
 log = logging.getLogger("dlspec")
 
+Mode = Literal["min", "max"]
 LESS_IS_BETTER = ("loss", "error", "perplexity")
 
 
 class Monitor:
     """Watches one result: `value` and `epoch` are the best so far, `is_best` whether the last epoch set them."""
 
-    def __init__(self, name: str, mode: Literal["auto", "min", "max"] = "auto") -> None:
+    def __init__(self, name: str, mode: Mode) -> None:
         self.name = name
-        self.mode: Literal["min", "max"] = auto_mode(name) if mode == "auto" else mode
+        self.mode = mode
         self.value = math.nan
         self.epoch = 0
         self.is_best = False
@@ -32,8 +33,16 @@ class Monitor:
             self.value, self.epoch = value, epoch
 
 
-def auto_mode(name: str) -> Literal["min", "max"]:
-    """`min` for losses, errors and perplexity; `max` for everything else."""
+def choose_mode(asked: Literal["auto", "min", "max"], name: str, metrics: Mapping[str, object]) -> Mode:
+    """Whether less or more of a result is better: as asked, else as its metric says, else by its name.
+
+    `metrics` are by their results' names; torchmetrics' have `higher_is_better`.
+    """
+    if asked != "auto":
+        return asked
+    higher = getattr(metrics.get(name.partition("/")[2]), "higher_is_better", None)
+    if higher is not None:
+        return "max" if higher else "min"
     return "min" if any(word in name.lower() for word in LESS_IS_BETTER) else "max"
 
 

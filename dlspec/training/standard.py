@@ -9,7 +9,7 @@ from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.callbacks import Callback, EarlyStopping
 from dlspec.training.checkpoints import BestCheckpoint, LastCheckpoint
 from dlspec.training.curves import Curves
-from dlspec.training.logs import MetricsFile, ResultFile, TensorBoard, TimingFile
+from dlspec.training.logs import LogLines, MetricsFile, ResultFile, TensorBoard, TimingFile
 
 CHECKPOINTS = "checkpoints"
 
@@ -32,7 +32,7 @@ def standard_callbacks(
 
 
 def _files(settings: TrainerSpec, folder: Path, metadata: Mapping[str, str] | None) -> list[Callback]:
-    callbacks: list[Callback] = [MetricsFile(folder), TimingFile(folder)]
+    callbacks: list[Callback] = [LogLines(), MetricsFile(folder), TimingFile(folder)]
     if settings.checkpoints:
         checkpoints = folder / CHECKPOINTS
         callbacks += [BestCheckpoint(checkpoints, metadata), LastCheckpoint(checkpoints, metadata)]

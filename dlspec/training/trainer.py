@@ -25,7 +25,7 @@ from dlspec.training.callbacks import Callback, EarlyStopping
 from dlspec.training.checkpoints import BestWeights, KeepsBest
 from dlspec.training.criterion import Criterion, Metric
 from dlspec.training.devices import choose_device
-from dlspec.training.monitor import Monitor, choose_monitored
+from dlspec.training.monitor import Monitor, choose_mode, choose_monitored
 from dlspec.training.schedule import Schedule
 from dlspec.training.scores import Scores
 from dlspec.training.state import Outcome, Phase, State, TrainingFailed, outcome
@@ -156,7 +156,8 @@ class Trainer:
     # What a run is made of
 
     def _new_state(self) -> State:
-        monitor = Monitor(choose_monitored(self.settings.monitor, self._result_names()), self.settings.mode)
+        monitored = choose_monitored(self.settings.monitor, self._result_names())
+        monitor = Monitor(monitored, choose_mode(self.settings.mode, monitored, self.metrics))
         return State(
             network=self.network,
             optimizer=self.optimizer,
