@@ -225,7 +225,7 @@ def test_standard_callbacks_follow_the_settings(tmp_path: Path) -> None:
     def kinds(folder: Path | None = None, **settings: Any) -> set[str]:
         return {type(each).__name__ for each in standard_callbacks(TrainerSpec(**settings), folder)}
 
-    files = {"MetricsFile", "TimingFile", "ResultFile"}
+    files = {"LogLines", "MetricsFile", "TimingFile", "ResultFile"}
     assert kinds() == {Progress.__name__}
     assert kinds(progress="none", patience=2) == {EarlyStopping.__name__}
     assert kinds(tmp_path, progress="none", checkpoints=False, tensorboard=False, curves=False) == files

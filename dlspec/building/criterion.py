@@ -163,6 +163,10 @@ def _try(criterion: Criterion, network: Network, target: Target) -> None:
 
 
 def _fits_target(rule: LossRule, loss: str, target: Target, mistakes: Mistakes, path: KeyPath) -> bool:
+    if len(target.shape) > 1:  # PyTorch would compare each number with each other one
+        found = f"{loss} compares one number or a row of numbers a sample, and '{target.name}' has {target.shape}"
+        mistakes.add(path, found, f"give targets of shape (N, {target.num_outputs}); others are not there yet")
+        return False
     if target.kind == "numbers" and not rule.for_numbers:
         found = f"{loss} wants classes, and '{target.name}' is a number"
         mistakes.add(path, found, "take MSELoss, L1Loss, SmoothL1Loss or HuberLoss")

@@ -69,12 +69,19 @@ _ANY: tuple[Layout, ...] = ("features", "sequence", "channels-first", "channels-
 _LAST: tuple[Layout, ...] = ("features", "sequence", "channels-last")
 _FIRST: tuple[Layout, ...] = ("channels-first",)
 
+_OTHER = Rule(_ANY, _same)
 _ELEMENTWISE = Rule(_ANY, _same, keeps_lengths=True)
 _ON_LAST = Rule(_LAST, _same, keeps_lengths=True)
 _ON_CHANNELS_FIRST = Rule(_FIRST, _same)
 _ON_IMAGES = Rule(_FIRST, _constant("channels-first"), dims=2)
 
 _RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(
+        "CELU ELU GELU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid Mish PReLU RReLU ReLU ReLU6 SELU "
+        "SiLU Sigmoid Softplus Softshrink Softsign Tanh Tanhshrink Threshold "
+        "Dropout AlphaDropout FeatureAlphaDropout Softmax LogSoftmax Softmin".split(),
+        _ELEMENTWISE,
+    ),
     **dict.fromkeys(("Linear", "LayerNorm", "RMSNorm", "GLU"), _ON_LAST),
     "Embedding": Rule(("tokens",), _constant("sequence"), keeps_lengths=True),
     "EmbeddingBag": Rule(("tokens",), _constant("features"), keeps_lengths=True),
@@ -100,18 +107,31 @@ _BY_DIMENSIONS = re.compile(
 
 
 def rule_for(layer: str) -> Rule:
-    """The layer's row; a layer that has none works on each element, and its output's rank tells its layout."""
+    """The layer's row; one that has none, such as a user's own, may do anything: its output's rank tells its layout."""
     if layer in _RULES:
         return _RULES[layer]
     if found := _BY_DIMENSIONS.match(layer):
         return Rule(_FIRST, _same, dims=int(found[1]))
-    return _ELEMENTWISE
+    return _OTHER
 
 
-def keeps_lengths(layer: str, settings: Settings) -> bool:
-    """Whether its output at a step is that of the sample alone, whatever padding stands behind it."""
-    normalized = settings.get("normalized_shape")
-    return rule_for(layer).keeps_lengths and not (isinstance(normalized, list) and len(normalized) > 1)
+def keeps_lengths(layer: str, module: nn.Module, settings: Settings, value: Value, shape: tuple[int, ...]) -> bool:
+    """Whether its output at a step is that of the sample alone, whatever padding stands behind it.
+
+    A layer of the user's own says so itself, by `keeps_lengths = True`.
+    """
+    if not (rule_for(layer).keeps_lengths or getattr(module, "keeps_lengths", False) is True):
+        return False
+    if len(shape) > 1 and shape[0] != value.shape[0]:
+        return False
+    return not _works_on_steps(settings, value)
+
+
+def _works_on_steps(settings: Settings, value: Value) -> bool:
+    """Whether a setting lets it work over dimension 1, where a sequence has its steps."""
+    normalized, dim = settings.get("normalized_shape"), settings.get("dim")
+    over_all = isinstance(normalized, list) and len(normalized) >= len(value.shape)
+    return over_all or (isinstance(dim, int) and dim % (len(value.shape) + 1) == 1)
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from dlspec.building.layout_rules import infer, keeps_lengths, left_open, refusa
 from dlspec.building.limits import SizeLimit, TooLarge, memory
 from dlspec.building.values import Value
 from dlspec.data.dataset import Field
+from dlspec.layouts import Layout
 from dlspec.registry.schema import REQUIRED, Schema
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.model import Node
@@ -90,8 +91,9 @@ def build(layers: Sequence[Layer], field: Field, sample: Tensor, mistakes: Mista
             given = None if module is None else _trace(layer, module, value, sample, mistakes)
             if module is None or given is None:
                 return None
-            any_length &= not value.lengths or keeps_lengths(layer.type, layer.settings)
-            value, sample = _output(layer, value, given), given
+            keeps = value.lengths and _keeps_lengths(layer, module, value, given)
+            any_length &= keeps or not value.lengths
+            value, sample = _output(layer, value, given, keeps), given
             rows.append(BuiltLayer(layer.node.name, layer.type, module, value))
     network, takes_lengths = _assemble(rows, field)
     inputs = (field.name, field.lengths) if takes_lengths else (field.name,)
@@ -217,12 +219,22 @@ def _pass(module: nn.Module, sample: Tensor) -> Any:
         return module(sample)
 
 
-def _output(layer: Layer, value: Value, given: Tensor) -> Value:
-    shape = tuple(given.shape[1:])
-    layout = layer.node.layout or rule_for(layer.type).gives(value, shape, layer.settings)
-    keeps = keeps_lengths(layer.type, layer.settings) and value.lengths and layout in ("sequence", "tokens")
+def _layout(layer: Layer, value: Value, given: Tensor) -> Layout:
+    """The layout that the layer gives by its rule; the spec may say another."""
+    return rule_for(layer.type).gives(value, tuple(given.shape[1:]), layer.settings)
+
+
+def _keeps_lengths(layer: Layer, module: nn.Module, value: Value, given: Tensor) -> bool:
+    """Whether padding leaves no trace in what the layer gives; what the spec calls otherwise has no steps left."""
+    if layer.node.layout not in (None, _layout(layer, value, given)):
+        return False
+    return keeps_lengths(layer.type, module, layer.settings, value, tuple(given.shape[1:]))
+
+
+def _output(layer: Layer, value: Value, given: Tensor, keeps: bool) -> Value:
+    layout = layer.node.layout or _layout(layer, value, given)
     vocab = value.vocab_size if layout == "tokens" else None
-    return Value(shape, layout, keeps, vocab)
+    return Value(tuple(given.shape[1:]), layout, keeps and layout in ("sequence", "tokens"), vocab)
 
 
 def _shown(layer: Layer) -> str:

@@ -46,8 +46,10 @@ class Scaling:
     @classmethod
     def fit(cls, values: NDArray[Any]) -> Scaling:
         """Over the rows of `values`, in double precision."""
-        std = values.std(axis=0, dtype=np.float64)
-        return cls(values.mean(axis=0, dtype=np.float64), np.where(std > 0, std, 1.0))
+        mean, std = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
+        # A constant such as 0.1 has a deviation, too: its mean's last digit.
+        changes = std > 1e-7 * np.maximum(np.abs(mean), np.finfo(np.float64).tiny)
+        return cls(mean, np.where(changes, std, 1.0))
 
     def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
         """The values with mean 0 and deviation 1, where they are distributed like those fitted on."""

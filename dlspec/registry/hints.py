@@ -24,6 +24,7 @@ class Refinement:
     at_most: float | None = None
     hint: Any = None
     default: Any = NOTHING
+    not_yet: tuple[str, ...] = ()
 
 
 def checked(hint: Any, refinement: Refinement) -> Any:

@@ -1,11 +1,12 @@
 """Metrics by torchmetrics' own names. The library is imported when a metric is first needed.
 
 It imports scipy.signal for audio and matplotlib for its own plots, together most of a second, and no metric here needs
-either. Stand-ins save that; dlspec draws with matplotlib itself, and torchmetrics' `metric.plot()` is not for its runs.
+either. In the command line's own process stand-ins save that; elsewhere `metric.plot()` is the user's, and works.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
+from dlspec.registry.lean import is_lean
 from dlspec.registry.refinements import refine
 from dlspec.registry.registry import Registry
 from dlspec.registry.schema import Schema, derive
@@ -27,18 +29,27 @@ _NAMES = (
     "SpearmanCorrCoef ConcordanceCorrCoef MeanSquaredLogError SymmetricMeanAbsolutePercentageError"
 )
 CLASSIFICATION = frozenset(_NAMES.split()[:13])
+_INSTEAD = "take one that gives a single number for classes or numbers, such as F1Score or R2Score"
 
 
 @cache
 def torchmetrics() -> Any:
-    """The library, imported without the parts that only audio and plots need."""
+    """The library; in a process of dlspec's own without the parts that only audio and plots need."""
+    if is_lean():
+        return _without_plots()
+    import torchmetrics
+
+    return torchmetrics
+
+
+def _without_plots() -> Any:
     axes, pyplot = _module("matplotlib.axes", Axes=object), _module("matplotlib.pyplot", Figure=object, style=_Style)
     colors = _module("matplotlib.colors", Colormap=object)
     plots = {"matplotlib": _module("matplotlib", axes=axes, pyplot=pyplot, colors=colors)}
     plots |= {each.__name__: each for each in (axes, pyplot, colors)}
     with _stand_ins({"scipy.signal": _module("scipy.signal", hamming=None)}), _stand_ins(plots):
-        import torchmetrics as library
-    return library
+        import torchmetrics
+    return torchmetrics
 
 
 class _Style:
@@ -71,7 +82,10 @@ def _stand_ins(modules: Mapping[str, ModuleType]) -> Iterator[None]:
 def metrics() -> Registry:
     """The registry of metrics; asking for it imports torchmetrics."""
     library = torchmetrics()
-    return Registry("metric", (getattr(library, name) for name in _NAMES.split()), _derive)
+    not_yet = {
+        name: _INSTEAD for name, each in vars(library).items() if inspect.isclass(each) and name not in _NAMES.split()
+    }
+    return Registry("metric", (getattr(library, name) for name in _NAMES.split()), _derive, not_yet=not_yet)
 
 
 def _derive(cls: type) -> Schema:

@@ -19,7 +19,14 @@ C = TypeVar("C", bound=type)
 
 
 def layer(cls: C) -> C:
-    """Registers an `nn.Module` as a layer under its class's name. ValueError where the name is taken."""
+    """Registers an `nn.Module` as a layer under its class's name. ValueError where the name is taken.
+
+    A class that is defined anew replaces itself. Where samples have lengths of their own, two class attributes say how
+    the layer treats the padding behind them; without them it may do anything, so that all batches keep full length and
+    the layers behind it see no lengths. With `takes_lengths = True` `forward(x, lengths=None)` is given them, int64 of
+    shape (N,). `keeps_lengths = True` promises that padding changes no output of a sample: steps come out as they went
+    in, each by what stands in the sample alone, or the steps end in one row a sample.
+    """
     return _register(LAYERS, cls)
 
 

@@ -69,7 +69,8 @@ REFINEMENTS: Mapping[str, Refinement] = {
     "p": _PROBABILITY,
     "dropout": _PROBABILITY,
     "label_smoothing": _FRACTION,
-    "reduction": _one_of("mean", "sum"),
+    # A sum grows with the batch, and the last batch of an epoch is smaller.
+    "reduction": Refinement(hint=Literal["mean"], not_yet=("sum",)),
     "activation": Refinement(hint=Literal["relu", "gelu"], default="relu"),
     "approximate": _one_of("none", "tanh"),
     "nonlinearity": _one_of("tanh", "relu"),
@@ -92,7 +93,7 @@ REFINEMENTS: Mapping[str, Refinement] = {
     "multioutput": _one_of("uniform_average", "variance_weighted"),
     "weights": Refinement(hint=Literal["linear", "quadratic"] | None),
     "thresholds": _hint(int | list[float] | None),
-    "KLDivLoss.reduction": _one_of("batchmean", "mean", "sum"),
+    "KLDivLoss.reduction": Refinement(hint=Literal["batchmean", "mean"], not_yet=("sum",)),
     # Their p is a norm's degree, not a probability.
     "PairwiseDistance.p": Refinement(above=0),
     "TripletMarginLoss.p": Refinement(above=0),

@@ -42,13 +42,16 @@ class Registry:
         return self._schemas[name]
 
     def register(self, cls: type, name: str = "") -> type:
-        """Adds a class under its name; one that is taken is refused, both classes named."""
+        """Adds a class under its name; one that is taken is refused, both classes named.
+
+        A class that is defined anew (in a notebook) replaces itself.
+        """
         name = name or cls.__name__
-        if name in self._classes and self._classes[name] is not cls:
-            taken = self._classes[name]
-            mine, theirs = f"{cls.__module__}.{cls.__qualname__}", f"{taken.__module__}.{taken.__qualname__}"
+        mine, theirs = _full_name(cls), _full_name(self._classes.get(name, cls))
+        if mine != theirs:
             raise ValueError(f"two {self.kind}s are named '{name}': {theirs} and {mine}; give one another name")
         self._classes[name] = cls
+        self._schemas.pop(name, None)
         return cls
 
     def find(self, part: Part, mistakes: Mistakes, *, also: Iterable[str] = ()) -> Schema | None:
@@ -71,3 +74,7 @@ class Registry:
         """The schema and the settings as written, checked; None where the name is unknown."""
         schema = self.find(part, mistakes)
         return None if schema is None else (schema, schema.read(part, mistakes))
+
+
+def _full_name(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"

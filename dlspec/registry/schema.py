@@ -116,20 +116,40 @@ class Schema:
             return setting.read(value)
         except ValueError as wanted:
             found = f"{name} is {_shown(value)}, wanted {wanted}"
-            mistakes.add(
-                part.where(name), found, self._as_mapping(part.value), at_value=True, shown=self._shown_in(part)
-            )
+            is_later = isinstance(value, str) and value in setting.refinement.not_yet
+            fix = f"'{value}' is not there yet" if is_later else self._as_mapping(part.value)
+            mistakes.add(part.where(name), found, fix, at_value=True, shown=self._shown_in(part))
             return value
 
     def _as_mapping(self, value: Any) -> str:
-        """`Conv2d: [32, 3]` and `Conv2d: 32, 3` were meant as several settings: the mapping to write."""
-        values = value if isinstance(value, list) else str(value).split(",")  # one, where nothing was written
+        """`Conv2d: [32, 3]` and `Conv2d: 32, 3` were meant as several settings: the mapping to write, if they fit.
+
+        Otherwise they may stand in PyTorch's order, in which `Linear: [64, 10]` says the input's size first.
+        """
+        values = value if isinstance(value, list) else [each.strip() for each in str(value).split(",")]
         own = [each.name for each in self.settings.values() if not each.is_inferred]
         names = list(dict.fromkeys([str(self.value_setting), *own]))
-        if not 1 < len(values) <= len(names):
+        if self._fit(names, values):
+            return f"write {self.name}: {{{_pairs(names, values)}}}"
+        if not self._fit(list(self.settings), values):
             return ""
-        pairs = ", ".join(f"{name}: {str(each).strip()}" for name, each in zip(names, values, strict=False))
-        return f"write {self.name}: {{{pairs}}}"
+        meant = dict(zip(self.settings, values, strict=False))
+        inferred = [name for name in meant if self.settings[name].is_inferred]
+        kept = {name: each for name, each in meant.items() if name not in inferred}
+        alone = list(kept) == [self.value_setting]
+        text = str(kept[names[0]]) if alone else f"{{{_pairs(list(kept), list(kept.values()))}}}"
+        return f"write {self.name}: {text} ({', '.join(inferred)} {'is' if len(inferred) == 1 else 'are'} inferred)"
+
+    def _fit(self, names: list[str], values: list[Any]) -> bool:
+        """Whether each value is one for the setting in its place."""
+        if not 1 < len(values) <= len(names):
+            return False
+        try:
+            for name, each in zip(names, values, strict=False):
+                self.settings[name].read(each)
+        except ValueError:
+            return False
+        return True
 
     def _shown_in(self, part: Part) -> str:
         """The part's name, where the path does not end with it."""
@@ -235,6 +255,10 @@ def _hint_of(default: Any) -> Any:
 
 def _shown(value: Any) -> str:
     return f"'{_plain(value)}'" if isinstance(value, str) else _plain(value)
+
+
+def _pairs(names: list[str], values: list[Any]) -> str:
+    return ", ".join(f"{name}: {_plain(each)}" for name, each in zip(names, values, strict=False))
 
 
 def _plain(value: Any) -> str:
