@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dlspec.data.source import data_source
-    from dlspec.errors import SpecError, UserError
+    from dlspec.errors import DataError, SpecError, UserError
     from dlspec.face import Result, build, train
     from dlspec.registry.own_parts import layer, loss, optimizer, scheduler
     from dlspec.training.state import TrainingFailed
 
 __all__ = [
+    "DataError",
     "Result",
     "SpecError",
     "TrainingFailed",
@@ -35,7 +36,7 @@ __all__ = [
 
 _HOMES = {
     **dict.fromkeys(("Result", "build", "train"), "dlspec.face"),
-    **dict.fromkeys(("SpecError", "UserError"), "dlspec.errors"),
+    **dict.fromkeys(("DataError", "SpecError", "UserError"), "dlspec.errors"),
     **dict.fromkeys(("layer", "loss", "optimizer", "scheduler"), "dlspec.registry.own_parts"),
     "data_source": "dlspec.data.source",
     "TrainingFailed": "dlspec.training.state",

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from dlspec.app.names import COMMANDS, DONE, FAILED, INTERRUPTED, NOT_YET, WRONG
+from dlspec.registry.lean import lean_imports
 
 
 def main() -> int:
@@ -17,6 +18,7 @@ def main() -> int:
     nothing: the collector rests until training starts it (dlspec.app.running), and does not look at them at the end.
     """
     gc.disable()
+    lean_imports()
     try:
         return run(sys.argv[1:])
     finally:

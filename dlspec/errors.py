@@ -88,14 +88,21 @@ class SpecError(UserError):
 def near(word: str, choices: Iterable[str]) -> str:
     """The choice that `word` was probably meant to be, or ''. Case is ignored: 'Relu' is near 'ReLU', not 'RNNCell'.
 
-    A word that exactly one choice begins with stands for that one: 'F1' is near 'F1Score'.
+    A word that exactly one choice begins with stands for that one: 'F1' is near 'F1Score'; and one with two letters in
+    the wrong order for the right one, however short: 'mpl' is near 'mlp'. 'nn.GRU' is 'GRU'.
     """
     lowered = {choice.lower(): choice for choice in choices}
-    found = get_close_matches(word.lower(), lowered, n=1, cutoff=0.7)
+    found = [each for each in (*_swapped(word.lower()), word.lower().rpartition(".")[2]) if each in lowered]
+    found = found or get_close_matches(word.lower(), lowered, n=1, cutoff=0.7)
     if not found and len(word) > 1:
         longer = [choice for choice in lowered if choice.startswith(word.lower())]
         found = longer if len(longer) == 1 else []
     return lowered[found[0]] if found else ""
+
+
+def _swapped(word: str) -> list[str]:
+    """The word with each two neighbours exchanged."""
+    return [word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(min(len(word), 100) - 1)]
 
 
 def suggest(word: str, choices: Iterable[str], most: int = 12) -> str:

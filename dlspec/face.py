@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,22 +13,25 @@ from torch import nn
 
 from dlspec.app.compose import start_hydra
 from dlspec.app.conf_files import GROUPS
-from dlspec.app.overrides import replaces_whole
+from dlspec.app.overrides import parse_overrides, replaces_whole
 from dlspec.app.running import composed_or_refused, make_job, new_folder
 from dlspec.app.sweep import register
+from dlspec.data import SOURCES
 from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset
-from dlspec.errors import UserError
+from dlspec.errors import Problem, SpecError, UserError, suggest
 from dlspec.preparing import Preparation
 from dlspec.reading import KEYS
 from dlspec.spec.mistakes import Places
 
 CHOSEN = (*GROUPS, "run")  # a text says which file, part or run it is
+NO_DATA = "give arrays by name, {'x': ..., 'target': ...}, or a data set's name"
+ARRAY_SETTINGS = ("validation", "test", "split_seed")
 Spec = Mapping[str, Any] | Sequence[str]
 Data = Mapping[str, Any] | Dataset | str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What training gave: the network with the weights that were tested, and the results by their names."""
 
@@ -39,13 +42,21 @@ class Result:
     spec: Mapping[str, Any]
     folder: Path | None = None
 
+    def __repr__(self) -> str:
+        """The results in a line: a notebook shows them, not the layers and the spec."""
+        results = ", ".join(f"{name} {value:.4g}" for name, value in self.results.items())
+        where = "" if self.folder is None else f", folder {self.folder}"
+        return f"Result({results}, best epoch {self.best_epoch}{where})"
+
 
 def build(spec: Spec, data: Data = None) -> nn.Module:
     """The network that `spec` describes, built for `data`, its weights drawn from the spec's seed.
 
     `spec` is a mapping as in YAML, `{"model": "cnn", "seed": 1}` or `{"layers": [...]}`, or a list of overrides as on
     the command line. `data` is arrays by field name with a `target`, a data set's name, its settings, or what it would
-    state (`{"shape": [3, 32, 32], "num_classes": 10}`). PyTorch's global generator is seeded with the spec's seed.
+    state (`{"shape": [3, 32, 32], "num_classes": 10}`; None classes: the target is a number). The spec's own `data`
+    says how arrays are split (validation, test, split_seed) or changes a setting of the set that `data` names; where it
+    names a data set itself, `data` takes its place. PyTorch's global generator is seeded with the spec's seed.
     Raises SpecError with every mistake, UserError for what is no spec or no data.
     """
     return _preparation(spec, data).build().network.module
@@ -66,9 +77,11 @@ def train(spec: Spec, data: Data = None, *, folder: str | Path | None = None) ->
 
 
 def _preparation(spec: Spec, data: Data) -> Preparation:
-    arrays, section = _data(data)
     written, overrides = _written(spec)
-    written.pop("data" if data is not None else "", None)
+    settings = {} if data is None else _settings(written.pop("data", None))
+    arrays, section = _data(data, settings | _data_values(overrides))
+    if arrays is not None:
+        overrides = [each for each in overrides if not re.match(r"[+~]*data[.=]", each)]
     if section is not None:
         written["data"] = section
     chosen = {key: value for key, value in written.items() if key in CHOSEN and isinstance(value, str)}
@@ -76,6 +89,10 @@ def _preparation(spec: Spec, data: Data) -> Preparation:
     register()
     composed = composed_or_refused([*overrides, *map(_override, chosen, chosen.values())], start_hydra())
     tree = composed.tree | {key: _merged(composed.tree.get(key), value, key) for key, value in own.items()}
+    if settings and arrays is None:
+        tree["data"] = _merged(tree["data"], settings, "data")
+    if arrays is not None:
+        tree["data"] = _stand_in(arrays) | settings
     files = {group: composed.loader.files(group) for group in GROUPS}
     return Preparation(tree, lambda: _without(composed.places(), own), files, arrays)
 
@@ -101,19 +118,62 @@ def _override(key: str, value: str) -> str:
     return f'{key}="{escaped}"'
 
 
-def _data(data: Data) -> tuple[Dataset | None, Any]:
+def _settings(section: Any) -> dict[str, Any]:
+    """What the spec's `data` changes; nothing where it names a data set, whose place another takes."""
+    if not isinstance(section, Mapping) or section.get("type", "arrays") != "arrays":
+        return {}
+    return {str(key): value for key, value in section.items() if key != "type"}
+
+
+def _data_values(overrides: Sequence[str]) -> dict[str, Any]:
+    """What a list of overrides says of the data, by the setting."""
+    values = [each for each in parse_overrides(overrides) if each.key_or_group.startswith("data.")]
+    return {each.key_or_group.removeprefix("data."): each.value() for each in values if not each.is_sweep_override()}
+
+
+def _data(data: Data, settings: Mapping[str, Any]) -> tuple[Dataset | None, Any]:
     """The data set itself, or what to write in the config's section."""
     if data is None or isinstance(data, str):
         return None, data
     if isinstance(data, Dataset):
+        _check_settings(settings, (), "a data set that was made in Python")
         return data, None
     if not isinstance(data, Mapping):
-        raise UserError(f"{data!r} is no data: give arrays by name, {{'x': ..., 'target': ...}}, or a data set's name")
+        raise UserError(f"{_shown(data)} is no data: {NO_DATA}")
     if "type" in data:
         return None, dict(data)
     if "target" in data or any(hasattr(each, "__array__") for each in data.values()):
-        return from_arrays(data), None
+        _check_settings(settings, ARRAY_SETTINGS, "arrays")
+        return from_arrays(data, **settings), None
+    _check_classes(data)
     return None, {"type": "random", "size": 16, **data}
+
+
+def _stand_in(data: Dataset) -> dict[str, Any]:
+    """A source that states what these data do: the form is checked with it, and it is never opened."""
+    field = data.fields[0]
+    if field.vocab_size is not None:
+        return {"type": "random", "vocab_size": field.vocab_size, "length": field.shape[0]}
+    return {"type": "random", "shape": list(field.shape)}
+
+
+def _shown(data: object) -> str:
+    """A number as it is, of anything that may be long its kind alone."""
+    return repr(data) if isinstance(data, int | float) else f"a {type(data).__name__}"
+
+
+def _check_settings(settings: Iterable[str], known: Sequence[str], what: str) -> None:
+    wrong = [key for key in settings if key not in known]
+    if wrong:
+        found = f"no setting of {what}"
+        raise SpecError([Problem(f"data.{key}", found, suggest(key, known) or "leave it out") for key in wrong])
+
+
+def _check_classes(facts: Mapping[str, Any]) -> None:
+    """Left out, the classes would be taken for a number to predict, without a word."""
+    if "num_classes" not in facts and facts.keys() <= SOURCES["random"].model_fields.keys():
+        fix = "add how many classes there are, 'num_classes': 10, or None where a number is predicted"
+        raise SpecError([Problem("data.num_classes", "not stated", fix)])
 
 
 def _merged(before: Any, own: Any, group: str) -> Any:

@@ -5,6 +5,7 @@ It is read twice: first with the data's facts unknown (form), then, once the dat
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,8 @@ from torch import fx, nn
 
 from dlspec.building.network import Layer
 from dlspec.data import SOURCES, DataSource
-from dlspec.errors import shown, suggest
+from dlspec.data.source import SplitSource
+from dlspec.errors import near, shown, suggest
 from dlspec.registry.registry import Registry
 from dlspec.registry.schema import Refinement, Schema, Setting
 from dlspec.registry.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
@@ -35,6 +37,18 @@ SPEC_VERSION = 1
 # What every module has of its own, beside its class's attributes.
 _ATTRIBUTES = frozenset(vars(nn.Sequential())) | {"graph", "code"}
 KEYS = ("model", "data", "loss", "optimizer", "scheduler", "metrics", "trainer", "seed", "imports", "spec_version")
+# Keys that are often written without their section, and where they belong.
+_HOMES = {
+    **{key: f"data.{key}" for key in SplitSource.model_fields},
+    **{key: f"trainer.{key}" for key in TrainerSpec.model_fields},
+    **{key: f"model.{key}" for key in ("layers", "params", "inputs")},
+    **{key: f"optimizer.{key}" for key in ("lr", "weight_decay", "momentum", "betas", "eps")},
+    "learning_rate": "optimizer.lr",
+}
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_OTHER_DEVICES = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps"}
+# What can't be known where a module that may register it could not be imported.
+_UNKNOWN_PART = re.compile(r"no (layer|loss|optimizer|scheduler|metric|data set) '")
 
 
 @dataclass(frozen=True)
@@ -97,7 +111,11 @@ class _Reader:
         loss = self._loss(tree.get("loss"), block)
         metrics = self._metrics(tree.get("metrics"))
         trainer = self._model(TrainerSpec, tree.get("trainer") or {}, ("trainer",))
+        self._check_trainer(trainer)
         seed = self._seed(tree.get("seed", 0))
+        if any(each.path[:1] == ("imports",) for each in self.mistakes.found):
+            found = self.mistakes.found
+            self.mistakes.found = [each for each in found if not _UNKNOWN_PART.match(each.found)]
         if block is None or data is None or optimizer is None or trainer is None:
             return None
         waiting = tuple(sorted(_unknowns(tree)))
@@ -119,7 +137,7 @@ class _Reader:
     def _check_keys(self, tree: dict[str, Any]) -> None:
         for key in tree:
             if key not in KEYS:
-                self.mistakes.add((key,), "no such key", suggest(str(key), KEYS))
+                self.mistakes.add((key,), "no such key", _suggest_key(str(key)))
         version = tree.get("spec_version", SPEC_VERSION)
         if version != SPEC_VERSION:
             fix = f"this dlspec reads version {SPEC_VERSION}: install the one that wrote it"
@@ -130,7 +148,9 @@ class _Reader:
         if names is None:
             return
         if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
-            self.mistakes.add(("imports",), "imports are no list of modules", "write imports: [my_package.layers]")
+            written = names if isinstance(names, str) else "my_package.layers"
+            fix = f"write them in brackets: imports=[{written}], in a file imports: [{written}]"
+            self.mistakes.add(("imports",), "imports are no list of modules", fix)
             return
         if str(Path.cwd()) not in sys.path:  # `python -m` puts it there, the script `dlspec` does not
             sys.path.insert(0, str(Path.cwd()))
@@ -140,6 +160,19 @@ class _Reader:
             except (Exception, SystemExit) as error:
                 found = f"importing '{name}' failed: {type(error).__name__}: {error}"
                 self.mistakes.add(("imports", index), found, "the module must be importable from here", at_value=True)
+
+    def _check_trainer(self, trainer: TrainerSpec | None) -> None:
+        """The form of a device's and a result's name; whether there is one such is seen when the run is made."""
+        if trainer is None:
+            return
+        if not _DEVICE.fullmatch(trainer.device):
+            meant = _OTHER_DEVICES.get(trainer.device.lower()) or near(trainer.device, ("auto", "cpu", "cuda", "mps"))
+            fix = f"did you mean '{meant}'?" if meant else "write auto, cpu, cuda, cuda:1 (a number) or mps"
+            self.mistakes.add(("trainer", "device"), f"no device '{trainer.device}'", fix, at_value=True)
+        if not trainer.monitor.startswith(("train/", "val/")):
+            result = re.sub(r"^[a-z]*/|^(val|valid|validation|train|test)_", "", trainer.monitor) or "loss"
+            found = f"'{trainer.monitor}' is no result of an epoch: those begin with train/ or val/"
+            self.mistakes.add(("trainer", "monitor"), found, f"write val/{result} or train/{result}", at_value=True)
 
     def _interval(self, scheduler: Any) -> Literal["step", "epoch"] | None:
         interval = scheduler.get("interval") if isinstance(scheduler, dict) else None
@@ -173,6 +206,11 @@ class _Reader:
     def _data(self, raw: Any) -> DataSource | None:
         part = parse_part(raw, ("data",), self.mistakes, kind="data set")
         if part is None:
+            return None
+        if part.type == "arrays" and part.type not in SOURCES:
+            fix = "give them again, dlspec.train(SPEC, data=...), or choose a data set: data=NAME"
+            found = "the data of this run were arrays given in Python, which no folder keeps"
+            self.mistakes.add(_name_path(part), found, fix, at_value=True)
             return None
         if part.type not in SOURCES:
             fix = suggest(part.type, {*SOURCES, *self.choices.get("data", ())})
@@ -263,6 +301,12 @@ class _Reader:
         if not isinstance(raw, Unknown):  # a fact of the data is read when they are open
             self.mistakes.add(("seed",), f"seed is {shown(raw)}, wanted a whole number >= 0", at_value=True)
         return 0
+
+
+def _suggest_key(key: str) -> str:
+    """For a key at the top that is none: where it belongs, or the nearest."""
+    meant = _HOMES.get(key) or near(key, KEYS) or _HOMES.get(near(key, _HOMES))
+    return f"did you mean '{meant}'?" if meant else suggest(key, KEYS)
 
 
 def wanted_of(model: type[BaseModel], location: Sequence[int | str]) -> str:

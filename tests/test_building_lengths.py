@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from tables import Value, batch, network_of
+from tables import LAYER_ROWS, Value, batch, build_layers, network_of
 from torch import Tensor, fx, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from dlspec.registry.torch_parts import LAYERS
+from dlspec.spec.mistakes import Mistakes
 
 LENGTHS = torch.tensor([6, 1, 4, 3])
 TEXT = Value((6,), "tokens", lengths=True, vocab_size=9)
@@ -26,7 +29,7 @@ def padded(given: Value = TEXT) -> Tensor:
 
 
 def assert_each_is_itself_alone(module: nn.Module, x: Tensor, **precision: float) -> None:
-    together = module(x, LENGTHS)
+    together = module(x, LENGTHS) if isinstance(module, fx.GraphModule) else module(x)
     for index, length in enumerate(LENGTHS.tolist()):
         alone = module(x[index : index + 1, :length])[0]
         mine = together[index] if together.shape[1:] == alone.shape else together[index, :length]
@@ -164,7 +167,79 @@ def test_a_stack_without_lengths_is_a_sequential() -> None:
         ([{"Embedding": 4}, {"LSTM": 3}, "Flatten", {"Linear": 2}], False),
         ([{"Embedding": 4}, {"LayerNorm": [6, 4]}, {"GRU": {"hidden_size": 2, "output": "last"}}], False),
         ([{"Embedding": 4}, "Flatten", {"Linear": 2}], False),
+        ([{"Embedding": 4}, "Softmax", {"GLU": {"dim": 2}}, {"GRU": {"hidden_size": 2, "output": "last"}}], True),
+        ([{"Embedding": 4}, {"Softmax": {"dim": 1}}, {"GRU": {"hidden_size": 2, "output": "last"}}], False),
+        ([{"Embedding": 4}, {"LogSoftmax": {"dim": -2}}, {"GRU": {"hidden_size": 2, "output": "last"}}], False),
+        ([{"Embedding": 4}, {"GLU": {"dim": 1}}, {"LSTM": {"hidden_size": 2, "output": "last"}}], False),
+        ([{"Embedding": {"embedding_dim": 4, "layout": "channels-first"}}, "Flatten", {"Linear": 2}], False),
+        ([{"EmbeddingBag": 4}, {"Linear": 2}], True),
     ],
 )
 def test_tells_whether_batches_may_end_at_their_longest_text(layers: list[Any], any_length: bool) -> None:
     assert network_of(layers, TEXT).any_length is any_length
+
+
+@pytest.mark.parametrize("name", sorted(LAYERS))
+def test_a_layer_that_keeps_lengths_gives_a_sample_what_it_gives_it_alone(name: str) -> None:
+    """Every layer of the registry that takes sequences; the rules promise it, the layer itself is asked."""
+    for dim in (1, 2) if "dim" in LAYERS[name].settings else (None,):
+        row = LAYER_ROWS[name].settings | ({} if dim is None else {"dim": dim})
+        given = TEXT if name.startswith("Embedding") else SERIES
+        network = build_layers([{name: row}], given, Mistakes())
+        if network is not None and network.any_length:
+            assert_each_is_itself_alone(network.module.eval(), padded(given), rtol=1e-4, atol=1e-5)
+
+
+class OverSteps(nn.Module):
+    """Padding takes part in each of its outputs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x - x.mean(1, keepdim=True)
+
+
+class Halving(nn.Module):
+    keeps_lengths = True  # and yet each sample has half its steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, ::2]
+
+
+class Doubled(nn.Module):
+    keeps_lengths = True
+
+    def __init__(self, dim: int = 1) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2
+
+
+class LastStep(nn.Module):
+    keeps_lengths = takes_lengths = True
+
+    def forward(self, x: Tensor, lengths: Tensor | None = None) -> Tensor:
+        ends = torch.full((len(x),), x.shape[1]) if lengths is None else lengths
+        return x[torch.arange(len(x)), ends - 1]
+
+
+@pytest.mark.parametrize(
+    ("own", "any_length"),
+    [(OverSteps, False), (Halving, False), (Doubled, True), (LastStep, True)],
+)
+def test_an_own_layer_says_whether_padding_changes_nothing(
+    own: type, any_length: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(LAYERS._classes, own.__name__, own)
+    monkeypatch.setattr(LAYERS, "_schemas", dict(LAYERS._schemas))
+    network = network_of([{"Embedding": 4}, own.__name__], TEXT)
+    assert network.any_length is any_length
+    assert network.output.lengths is (own is Doubled)
+    if own is LastStep:
+        assert_each_is_itself_alone(network.module.eval(), padded())
+
+
+@pytest.mark.parametrize("layer", [{"GLU": {"dim": 1}}, {"Softmax": {"dim": 1}}], ids=str)
+def test_behind_a_layer_over_the_steps_the_batch_is_full(layer: dict[str, Any]) -> None:
+    network = network_of([{"Embedding": 4}, layer, {"LSTM": {"hidden_size": 3, "output": "last"}}], TEXT)
+    assert (network.inputs, network.any_length) == (("x",), False)
+    network.module(padded()).sum().backward()

@@ -54,7 +54,7 @@ def test_a_run_again(dlspec, work: Path) -> None:
     assert (spec["model"]["params"]["width"], spec["optimizer"]["type"]) == (9, "SGD")
     assert "made_again" in dlspec("run=made").out
     said = dlspec("run=made", "optimizer.lrr=3")
-    assert said.err.startswith("command line   optimizer.lrr Adam   no setting 'lrr'   did you mean 'lr'?")
+    assert said.err.startswith("command line   optimizer.lrr (Adam)   no setting 'lrr'   did you mean 'lr'?")
     assert "run and experiment together" in dlspec("run=made", "experiment=article_mnist").err
 
 
@@ -166,9 +166,18 @@ def test_flags_that_mean_nothing_here(dlspec, flag: str) -> None:
     assert said.err.startswith(f"command line   {flag}   not there   ")
 
 
-def test_unknown_flags(dlspec) -> None:
-    assert dlspec("--nothing").code == 2
-    assert "unrecognized arguments: --nothing" in dlspec("validate", "--nothing").err
+KEY_VALUE = "to change a setting write KEY=VALUE, without dashes: trainer.epochs=3\n"
+
+
+@pytest.mark.parametrize("words", [["--epochs", "3"], ["-model=mlp"], ["validate", "--nothing"]], ids=str)
+def test_unknown_flags(dlspec, words: list[str]) -> None:
+    said = dlspec(*words)
+    flag = next(each for each in words if each.startswith("-"))
+    assert (said.code, said.err) == (2, f"no flag '{flag}'; {KEY_VALUE}")
+
+
+def test_a_flag_without_its_value(dlspec) -> None:
+    assert dlspec("--config-dir").err == f"argument --config-dir/-cd: expected one argument; {KEY_VALUE}"
 
 
 @pytest.mark.parametrize("setting", ["hydra.job.chdir=true", "hydra.output_subdir=null", "hydra.verbose=true"])

@@ -17,8 +17,8 @@ LEGAL = [
     "trainer={epochs: 3}",
     "optimizer={type: SGD, lr: 0.1}",
     "optimizer={lr: 0.1}",
-    "loss={MSELoss: {reduction: sum}}",
-    "loss=MSELoss loss.reduction=sum",
+    "loss={HuberLoss: {delta: 2.0}}",
+    "loss=HuberLoss loss.delta=2.0",
     "scheduler=StepLR scheduler.step_size=3",
     "scheduler=null",
     "loss=null metrics=null",
@@ -116,9 +116,9 @@ def test_an_experiment_wins_over_the_defaults(dlspec, write) -> None:
     said = dlspec("--cfg", "job", "experiment=mine")
     assert "seed: 3" in said.out and "lr: 0.25" in said.out and "loss: CrossEntropyLoss" in said.out
     assert "seed: 4" in dlspec("--cfg", "job", "experiment=mine", "seed=4").out
-    said = dlspec("validate", "experiment=mine", "loss.reduction=sum")
-    assert "write it in full: 'loss={type: CrossEntropyLoss, reduction: sum}'" in said.err
-    assert dlspec("validate", "experiment=mine", "loss={type: CrossEntropyLoss, reduction: sum}").code == 0
+    said = dlspec("validate", "experiment=mine", "loss.label_smoothing=0.1")
+    assert "write it in full: 'loss={type: CrossEntropyLoss, label_smoothing: 0.1}'" in said.err
+    assert dlspec("validate", "experiment=mine", "loss={type: CrossEntropyLoss, label_smoothing: 0.1}").code == 0
     assert dlspec("validate", "experiment=mine", "optimizer={type: Adam}").code == 0
 
 

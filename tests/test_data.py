@@ -216,6 +216,14 @@ def test_features_are_standardised_over_the_training_split_alone(name: str, open
     assert test.mean(0).abs().max() > 0.01
 
 
+@pytest.mark.parametrize("constant", [0.0, 0.1, -3e8, 1e-30])
+def test_a_column_that_never_changes_keeps_its_unit(constant: float) -> None:
+    values = np.stack([np.full(60, constant), constant + abs(constant) * np.arange(60.0) + np.arange(60.0)], axis=1)
+    scaling = Scaling.fit(values)
+    assert scaling.std[0] == 1 and scaling.std[1] == values[:, 1].std()
+    assert np.abs(scaling.apply(values)[:, 0]).max() < 1e-6
+
+
 def test_a_target_in_its_own_unit(opened: dict[str, Dataset]) -> None:
     raw = open_data(SOURCES["diabetes"](standardize_target=False))
     scaled = opened["diabetes"]

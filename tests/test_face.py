@@ -46,9 +46,30 @@ def test_a_folder_is_made_where_one_is_named(work: Path) -> None:
 def test_arrays_are_not_saved_as_the_default_data(work: Path) -> None:
     result = library.train({"model": "mlp", **QUIET}, DATA[0], folder="runs")
     assert result.spec["data"] == {"type": "arrays"}
-    with pytest.raises(library.SpecError, match="no data set 'arrays'"):
+    with pytest.raises(library.SpecError, match="data of this run were arrays given in Python"):
         library.train({"run": "runs/run"})
+    again = library.train({"run": "runs/run"}, DATA[0])
+    assert again.results == result.results
+    assert repr(result).endswith(f"best epoch {result.best_epoch}, folder runs/run)")
+    assert "loss" in repr(result) and len(repr(result)) < 300
     assert library.build(result.spec, DATA[0])[1].in_features == 4
+
+
+@pytest.mark.parametrize("spec", [{"data": {"validation": 0.3, "test": 0.3, "split_seed": 5}},
+                                  ["data.validation=0.3", "data.test=0.3", "data.split_seed=5"]])  # fmt: skip
+def test_the_specs_data_splits_arrays(work: Path, spec: object) -> None:
+    from dlspec import face
+
+    prepared = face._preparation(spec, DATA[0]).data
+    wanted = face.from_arrays(DATA[0], validation=0.3, test=0.3, split_seed=5)
+    assert prepared is not None
+    assert len(prepared.validation) == len(wanted.validation) == 12
+    assert torch.equal(prepared.train.tensors["x"], wanted.train.tensors["x"])
+
+
+def test_the_specs_data_change_a_named_set(work: Path) -> None:
+    spec = library.train({"model": "mlp", "data": {"validation": 0.3}, **QUIET}, "digits").spec
+    assert (spec["data"]["type"], spec["data"]["validation"]) == ("digits", 0.3)
 
 
 SPECS = [
@@ -67,6 +88,13 @@ def test_builds(work: Path, spec: object, outputs: int) -> None:
     assert network(torch.zeros(2, 1, 8, 8)).shape == (2, outputs)
 
 
+def test_facts_of_a_number(work: Path) -> None:
+    network = library.build(
+        {"layers": ["Flatten", {"Linear": "${data.num_outputs}"}]}, {"shape": [3], "num_classes": None}
+    )
+    assert network(torch.zeros(2, 3)).shape == (2, 1)
+
+
 def test_equal_seeds_equal_weights(work: Path) -> None:
     one, other, third = (library.build({"model": "linear", "seed": seed}, "digits") for seed in (1, 1, 2))
     assert torch.equal(one[1].weight, other[1].weight)
@@ -83,6 +111,12 @@ WRONG = [
     ({"model": "mlp"}, "digit", "no data set 'digit'   did you mean 'digits'?"),
     ({"model": "mlp"}, 3, "3 is no data: give arrays by name"),
     ({"model": "mlp"}, {"shpe": [3]}, "data.shpe   no such key   did you mean 'shape'?"),
+    ({"model": "mlp"}, (X, Y), "a tuple is no data: give arrays by name"),
+    ({"data": {"validaton": 0.3}}, DATA[0], "data.validaton   no setting of arrays   did you mean 'validation'?"),
+    (["data.limit=3"], DATA[0], "data.limit   no setting of arrays   there is: split_seed, test, validation"),
+    ({"data": {"validation": "a"}}, DATA[0], "validation is 'a', wanted a number >= 0 and < 1"),
+    ({"data": {"split_seed": -1}}, DATA[0], "split_seed is -1, wanted a whole number >= 0"),
+    ({"model": "cnn"}, {"shape": [3, 32, 32]}, "data.num_classes   not stated   add how many classes there are"),
     ({"model": "mlp"}, {"x": X}, "no target 'target' among the arrays; there is: x"),
     ({"model": "mlp", "optimizer": {"lr": ...}}, "digits", "Ellipsis can't stand in a spec: use numbers, text"),
 ]

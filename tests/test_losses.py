@@ -23,6 +23,7 @@ THREE = Target("label", "classes", (), ("a", "b", "c"))
 NUMBER = Target("price", "numbers")
 SCALED = Target("price", "numbers", scale=(10.0, 4.0))
 PAIR = Target("place", "numbers", (2,))
+GRID = Target("grid", "numbers", (1, 1))
 
 
 def ending(size: int, *after: Any) -> Network:
@@ -235,6 +236,9 @@ REFUSED: list[tuple[str, Network, Target, dict[str, Any], tuple[str, str, str]]]
     ("CrossEntropyLoss", ending(1), NUMBER, {},
      ("loss", "CrossEntropyLoss wants classes, and 'price' is a number",
       "take MSELoss, L1Loss, SmoothL1Loss or HuberLoss")),
+    *[(loss, ending(1), GRID, {},
+       ("loss", f"{loss} compares one number or a row of numbers a sample, and 'grid' has (1, 1)",
+        "give targets of shape (N, 1); others are not there yet")) for loss in ("MSELoss", "L1Loss")],
     ("PoissonNLLLoss", ending(3), THREE, {},
      ("loss", "PoissonNLLLoss wants counts, and 'label' has classes", "take CrossEntropyLoss")),
     ("PoissonNLLLoss", ending(1), SCALED, {},

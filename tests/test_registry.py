@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -199,6 +201,15 @@ MISTAKES: list[tuple[str, Any, list[tuple[str, str]]]] = [
     ("layer", {"BatchNorm2d": [64, 1e-3]},
      [("num_features is [64, 0.001], wanted a whole number >= 1",
        "write BatchNorm2d: {num_features: 64, eps: 0.001}")]),
+    ("layer", {"Linear": [64, 10]},
+     [("out_features is [64, 10], wanted a whole number >= 1", "write Linear: 10 (in_features is inferred)")]),
+    ("layer", {"Conv2d": "3, 32, same"},
+     [("out_channels is '3, 32, same', wanted a whole number >= 1", ""),
+      (f"Conv2d wants kernel_size ({KERNEL})", "write Conv2d: {out_channels: ..., kernel_size: ...}")]),
+    ("layer", {"Linear": [64, 10, False]},
+     [("out_features is [64, 10, False], wanted a whole number >= 1",
+       "write Linear: {out_features: 10, bias: false} (in_features is inferred)")]),
+    ("layer", {"Linear": "ten, 3"}, [("out_features is 'ten, 3', wanted a whole number >= 1", "")]),
     ("layer", {"Linear": [1, 2, 3, 4]}, [("out_features is [1, 2, 3, 4], wanted a whole number >= 1", "")]),
     ("layer", {"Upsample": 2}, [("Upsample takes no single value", "write Upsample: {size: ...}")]),
     ("layer", {"Sigmoid": 2}, [("Sigmoid takes no single value", "write its name alone")]),
@@ -216,7 +227,10 @@ MISTAKES: list[tuple[str, Any, list[tuple[str, str]]]] = [
     ("layer", {"LSTM": {"hidden_size": 3, "batch_first": False}}, [("'batch_first' is always true here", "remove it")]),
     ("layer", {"LSTM": {"hidden_size": 3, "batch_first": True}}, [("'batch_first' is always true here", "remove it")]),
     ("optimizer", {"type": "Adam", "learning_rate": 1}, [("no setting 'learning_rate'", "in PyTorch: 'lr'")]),
-    ("loss", {"CrossEntropyLoss": {"reduction": "none"}}, [("reduction is 'none', wanted mean or sum", "")]),
+    ("loss", {"CrossEntropyLoss": {"reduction": "none"}}, [("reduction is 'none', wanted mean", "")]),
+    ("loss", {"MSELoss": {"reduction": "sum"}}, [("reduction is 'sum', wanted mean", "'sum' is not there yet")]),
+    ("loss", {"KLDivLoss": {"reduction": "sum"}},
+     [("reduction is 'sum', wanted batchmean or mean", "'sum' is not there yet")]),
     ("metric", {"F1Score": {"average": "none"}}, [("average is 'none', wanted micro, macro or weighted", "")]),
     # names
     ("layer", "relu", [("no layer 'relu'", "did you mean 'ReLU'?")]),
@@ -233,6 +247,9 @@ MISTAKES: list[tuple[str, Any, list[tuple[str, str]]]] = [
      [("CTCLoss is not there yet", "it takes several outputs of a network, and those are not there yet")]),
     ("optimizer", "adam", [("no optimizer 'adam'", "did you mean 'Adam'?")]),
     ("scheduler", "LambdaLR", [("LambdaLR is not there yet", "it takes schedulers or functions")]),
+    *[("metric", name, [(f"{name} is not there yet",
+                         "take one that gives a single number for classes or numbers, such as F1Score or R2Score")])
+      for name in ("ConfusionMatrix", "ROC", "BLEUScore")],
     ("metric", "accuracy", [("no metric 'accuracy'", "did you mean 'Accuracy'?")]),
 ]  # fmt: skip
 
@@ -269,6 +286,20 @@ class TestOwnParts:
             "give one another name"
         )
 
+    def test_a_class_that_is_defined_anew_replaces_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def cell(default: int) -> type[nn.Module]:
+            @layer
+            class Scale(nn.Module):
+                def __init__(self, size: int = default) -> None: ...
+
+            return Scale
+
+        monkeypatch.setattr(LAYERS, "_classes", dict(LAYERS._classes))
+        monkeypatch.setattr(LAYERS, "_schemas", dict(LAYERS._schemas))
+        for default in (1, 2):
+            cls = cell(default)
+            assert (LAYERS["Scale"].build, LAYERS["Scale"].settings["size"].default) == (cls, default)
+
     def test_its_settings_come_from_its_constructor(self, monkeypatch: pytest.MonkeyPatch) -> None:
         class Scale(nn.Module):
             def __init__(self, in_features: int, start: float = 1.0, words: list[str] | None = None) -> None:
@@ -284,3 +315,24 @@ class TestOwnParts:
         assert read("layer", {"Scale": {"start": "2"}}) == ({"start": 2.0}, [])
         assert read("layer", {"Scale": {"words": 3}})[1] == [("words is 3, wanted a list of text or null", "")]
         assert settings["start"].default == 1.0 and settings["in_features"].default is not NOTHING
+
+
+@pytest.mark.parametrize("lean", [False, True])
+def test_only_a_program_of_its_own_leaves_out_what_plots_need(lean: bool) -> None:
+    """In a notebook `metric.plot()` stays the user's; either way the real matplotlib can be imported afterwards."""
+    program = f"""
+import sys
+from dlspec.registry.lean import lean_imports
+if {lean}:
+    lean_imports()
+from dlspec.registry.metrics import metrics
+metric = metrics()["MeanAbsoluteError"].build()
+metric.update(*[__import__("torch").ones(3)] * 2)
+print("matplotlib" in sys.modules)
+import matplotlib
+matplotlib.use("agg")
+if not {lean}:
+    metric.plot()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, f"{not lean}\n"), done.stderr

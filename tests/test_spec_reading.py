@@ -89,7 +89,7 @@ LOSSES: list[tuple[Any, Any, str | None]] = [
     (OWN, None, "MSELoss"),
     (OWN, {"type": "L1Loss"}, "L1Loss"),
     (OWN, "L1Loss", "L1Loss"),
-    ({**OWN, "loss": {"MSELoss": {"reduction": "sum"}}}, "auto", "MSELoss"),
+    ({**OWN, "loss": {"HuberLoss": {"delta": 2.0}}}, "auto", "HuberLoss"),
 ]
 
 
@@ -138,7 +138,7 @@ SAID: list[tuple[dict[str, Any], list[str]]] = [
     ({"spec_version": 2}, ["spec_version   version 2   this dlspec reads version 1: install the one that wrote it"]),
     ({"sede": 1}, ["sede   no such key   did you mean 'seed'?"]),
     ({"x": 1}, [f"x   no such key   there is: {KEYS}"]),
-    ({"imports": "mine"}, ["imports   imports are no list of modules   write imports: [my_package.layers]"]),
+    ({"imports": "mine"}, ["imports   imports are no list of modules   write them in brackets: imports=[mine], in"]),
     (
         {"scheduler": {"type": "StepLR", "step_size": 1, "interval": 3}},
         ["scheduler.interval   interval is 3, wanted step or epoch"],

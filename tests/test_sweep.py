@@ -37,7 +37,7 @@ def test_a_failing_and_a_refused_job_stop_no_other(dlspec, work: Path) -> None:
     said = dlspec(*MLP, "optimizer=SGD", values, "trainer.max_steps=9", "trainer.limit_batches=9")
     assert said.code == 1
     assert "[0] failed: train/loss became nan in epoch 1" in said.out
-    assert "[1] refused: command line   optimizer.lr SGD   lr is 'abc', wanted a number >= 0\n" in said.out
+    assert "[1] refused: command line   optimizer.lr (SGD)   lr is 'abc', wanted a number >= 0\n" in said.out
     assert said.out.index("[1] refused") < said.out.index("[2] model=mlp")
     assert [row[0] for row in jobs(said.out)] == ["2", "0", "1"]
     assert said.out.endswith("3 jobs: 1 done, 1 refused, 1 failed\n")
@@ -50,6 +50,13 @@ def test_nothing_is_made_where_all_are_refused(dlspec, work: Path, wrong: str) -
     assert said.code == 2
     assert said.out.endswith("2 jobs: 2 refused\n")
     assert not any(work.iterdir())
+
+
+def test_jobs_of_one_name_have_two_folders(dlspec, work: Path) -> None:
+    said = dlspec(*MLP, "hydra.sweep.subdir=same", "seed=1,2")
+    assert said.code == 0
+    assert {row[-1] for row in jobs(said.out)} == {"sweep/same", "sweep/same_2"}
+    assert all((work / name / "result.json").is_file() for name in ("sweep/same", "sweep/same_2"))
 
 
 def test_files_that_do_not_fit_refuse_their_job_alone(dlspec) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from dlspec.app import sweep
 from dlspec.app.compose import Composed, start_hydra
+from dlspec.app.flags import parse_flags
 from dlspec.app.running import composed_or_refused, preparation
 from dlspec.app.table import text_table
 from dlspec.building.network import Network
@@ -23,8 +24,8 @@ def validate(words: Sequence[str]) -> int:
 
 
 def summary(words: Sequence[str]) -> int:
-    """Builds the network and prints it, a line a layer."""
-    print(summary_text(preparation(_composed("summary", words)).build().network))
+    """Checks all that `train` would, then prints the network, a line a layer."""
+    print(summary_text(preparation(_composed("summary", words)).prepare().network))
     return 0
 
 
@@ -32,7 +33,7 @@ def _composed(command: str, words: Sequence[str]) -> Composed:
     parser = argparse.ArgumentParser(prog=f"dlspec {command}", add_help=False)  # --help was answered before
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--config-dir", "-cd")
-    arguments = parser.parse_intermixed_args(list(words))
+    arguments = parse_flags(parser, words)
     sweep.register()
     return composed_or_refused(arguments.overrides, start_hydra(arguments.config_dir))
 

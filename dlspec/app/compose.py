@@ -56,7 +56,11 @@ class Loader(ConfigLoaderImpl):
             refuse_sweeps([*choices, *values])
         wrong = {each.key_or_group: problems for each in choices if (problems := self._check_choice(each))}
         lines = [str(each.input_line) for each in choices if each.key_or_group not in wrong]
-        config = super().load_configuration(config_name, lines, run_mode, from_shell, validate_sweep_overrides)
+        try:
+            config = super().load_configuration(config_name, lines, run_mode, from_shell, validate_sweep_overrides)
+        except RecursionError:
+            fix = "to extend dlspec's own file of that name write /base/GROUP/NAME@_here_"
+            raise SpecError([Problem("defaults", "a file whose defaults lead back to itself", fix)]) from None
         names = {group: group for group in ("model", "data") if group not in config.hydra.runtime.choices}
         spec_file, values = take_run(choices, values)
         if spec_file is not None:
@@ -134,7 +138,17 @@ class Loader(ConfigLoaderImpl):
         known, place = self.files(group), value_place(override)
         unknown = [each for each in names if each not in known and not (group in PART_GROUPS and each.isidentifier())]
         article = f"no {'data set' if group == 'data' else group}"
-        return [Problem(group, f"{article} '{each}'", suggest(each, known, most=20), place) for each in unknown]
+        return [Problem(group, f"{article} '{each}'", _suggest_choice(group, each, known), place) for each in unknown]
+
+
+def _suggest_choice(group: str, chosen: str, known: Sequence[str]) -> str:
+    """The nearest name; for a file the name by which it is chosen, or where it must lie for that."""
+    if not chosen.endswith((".yaml", ".yml")) and "/" not in chosen:
+        return suggest(chosen, known, most=20)
+    name = Path(chosen).name.removesuffix(".yaml").removesuffix(".yml")
+    if name in known:
+        return f"write its name alone: {group}={name}"
+    return f"a file is chosen by its name: put it at conf/{group}/{name}.yaml and write {group}={name}"
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 from dlspec.errors import Place, Problem, SpecError
 from dlspec.spec.yaml_files import display_name, load_file
+from dlspec.spec.yaml_files import packaged_conf as packaged_conf
 
 # Groups that offer every registered part under its PyTorch name, beside the files in conf/.
 PART_GROUPS = ("optimizer", "scheduler", "loss", "metrics")
@@ -19,12 +20,6 @@ GROUPS = ("model", "data", "loss", "optimizer", "scheduler", "metrics", "trainer
 # The only files that may carry a `hydra:` node.
 TOP_CONFIGS = ("config", "dlspec")
 BASE = "base/"
-
-
-def packaged_conf() -> Path:
-    """dlspec's own conf/: within the package where it was installed, beside it in a checkout."""
-    inside = Path(__file__).parents[1] / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
 
 
 def user_conf() -> Path | None:
@@ -69,6 +64,9 @@ def read_conf(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, str | 
     touches_hydra = "hydra" in tree or str(header.get("package") or "").split(".")[0] == "hydra"
     if touches_hydra and name not in TOP_CONFIGS:
         raise _refused(path, "a 'hydra' node", "it may stand in conf/config.yaml and on the command line alone")
+    defaults = tree.get("defaults", [])
+    if not isinstance(defaults, list):
+        raise _refused(path, "'defaults' is no list", "write 'defaults: [...]'")
     return tree, header
 
 

@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from dlspec.app.conf_files import GROUPS, PART_GROUPS
+from dlspec.app.names import COMMANDS
 from dlspec.errors import Place, Problem, SpecError, suggest
 from dlspec.spec.expressions import formula_words
 from dlspec.spec.yaml_files import KeyPath
@@ -59,7 +60,9 @@ def parse_overrides(lines: Sequence[str]) -> list[Override]:
 def _no_override(line: str) -> Problem:
     key, equals, value = line.partition("=")
     fix = "put quotes around a value with spaces, commas or brackets: 'KEY=\"...\"'"
-    if not equals or not key:
+    if line in COMMANDS:
+        fix = f"the command comes first: python -m dlspec {line} KEY=VALUE ..."
+    elif not equals or not key:
         fix = "write KEY=VALUE"
     elif "[" in key:
         fix = "write the index behind a dot: model.layers.0"
@@ -218,6 +221,9 @@ def _short_spelling(path: KeyPath, value: Any, override: Override) -> tuple[str,
     change = f"{setting}: {_written_value(override)}"
     if name in LAYERS:
         known = LAYERS[name].value_setting or "SETTING"
+        if setting == known:
+            whole = f"{_dotted(path)}={_written_value(override)}"
+            return f"'{name}: {value}' is a short spelling of {known}", f"write {whole}"
         full = f"{_dotted(path[:-1])}={{{name}: {{{known}: {value}, {change}}}}}"
         return f"'{name}: {value}' is a short spelling", f"write it in full: '{full}'"
     where = _dotted(path)

@@ -64,10 +64,11 @@ class Job:
             self._describe(folder)
             try:
                 return self.trainer.run()
-            except (UserError, TrainingFailed, OSError):
-                raise
-            except Exception as error:  # PyTorch's own complaint: out of memory, a layer that takes no batch of one
+            except Exception as error:
                 log.debug("the run failed\n%s", traceback.format_exc())
+                if isinstance(error, UserError | TrainingFailed | OSError):
+                    raise
+                # PyTorch's own complaint: out of memory, a layer that takes no batch of one
                 reason = str(error).strip().split("\n")[0]
                 where = display_name(folder / "log.txt")
                 raise TrainingFailed(f"the training failed: {type(error).__name__}: {reason} (see {where})") from error

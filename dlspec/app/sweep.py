@@ -7,6 +7,7 @@ exit code tells at the end. A table of all jobs closes the sweep.
 from __future__ import annotations
 
 import math
+import os
 import sys
 import traceback
 from collections import Counter
@@ -85,7 +86,8 @@ class Task:
         error = row.error
         assert error is not None
         known = told(error)
-        print(f"[{row.number}] {row.word}: {known[0] if known else one_line(error)}", flush=True)
+        why = f": {known[0] if known else one_line(error)}" if row.word != "interrupted" else ""
+        print(f"[{row.number}] {row.word}{why}", flush=True)
         if known is None and isinstance(error, Exception):
             traceback.print_exception(error)
         self.rows.append(row)
@@ -108,7 +110,7 @@ class DlspecLauncher(Launcher):
         try:
             config = self._compose(number, overrides)
             job = make_job(preparation(Composed(config, self.task.loader)))
-            set_hydra(config, "sweep.dir", str(self._sweep_folder()))
+            self._make_folder(config)
             returned = self._run(job, config)
         except BaseException as error:
             self.task.fail(replace(row, error=error))
@@ -138,6 +140,15 @@ class DlspecLauncher(Launcher):
             job_subdir_key="hydra.sweep.subdir",
             configure_logging=False,
         )
+
+    def _make_folder(self, config: DictConfig) -> None:
+        """The job's own, with a number behind it where another job has that name."""
+        whole = self._sweep_folder()
+        set_hydra(config, "sweep.dir", str(whole))
+        HydraConfig.instance().set_config(config)
+        wanted = whole / str(OmegaConf.select(config, "hydra.sweep.subdir"))
+        made = new_folder(wanted.parent, wanted.name)
+        set_hydra(config, "sweep.subdir", os.path.relpath(made, whole))
 
     def _sweep_folder(self) -> Path:
         """Made for the first job that runs: a sweep of which every job is refused leaves nothing."""
@@ -281,5 +292,5 @@ def _rank(row: Row) -> tuple[bool, float]:
 
 def _folder_or_error(row: Row) -> str:
     if row.error is not None:
-        return f"{row.word}: {one_line(row.error)}".removesuffix(": KeyboardInterrupt: ")
+        return row.word if row.word == "interrupted" else f"{row.word}: {one_line(row.error)}"
     return display_name(row.folder) if row.folder else ""

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dlspec.app import sweep
 from dlspec.app.compose import CONFIG_NAME, Composed, set_hydra, start_hydra
+from dlspec.app.flags import parse_flags
 from dlspec.app.names import COMMANDS
 from dlspec.app.overrides import command_line
 from dlspec.app.running import Job, composed_or_refused, make_job, new_folder, preparation
@@ -30,7 +31,7 @@ def main(words: Sequence[str]) -> int:
     """Runs what the words say; the exit code tells how it went."""
     parser = get_args_parser()
     parser.prog = "dlspec"
-    arguments = parser.parse_intermixed_args(list(words))
+    arguments = parse_flags(parser, words)
     _refuse_flags(arguments)
     sweep.register()
     hydra = start_hydra(arguments.config_dir)

@@ -120,11 +120,11 @@ def keeps_lengths(layer: str, module: nn.Module, settings: Settings, value: Valu
 
     A layer of the user's own says so itself, by `keeps_lengths = True`.
     """
-    if not (rule_for(layer).keeps_lengths or getattr(module, "keeps_lengths", False) is True):
-        return False
     if len(shape) > 1 and shape[0] != value.shape[0]:
         return False
-    return not _works_on_steps(settings, value)
+    if getattr(module, "keeps_lengths", False) is True:
+        return True
+    return rule_for(layer).keeps_lengths and not _works_on_steps(settings, value)
 
 
 def _works_on_steps(settings: Settings, value: Value) -> bool:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
 from dlspec.data.dataset import Target
 from dlspec.registry.metrics import CLASSIFICATION, metrics
 from dlspec.registry.schema import Schema
-from dlspec.spec.mistakes import Mistakes
-from dlspec.spec.yaml_files import KeyPath
 
 
 def auto_metrics(target: Target) -> list[str]:
@@ -28,22 +26,6 @@ def make_metrics(chosen: Sequence[tuple[Schema, Mapping[str, Any]]], target: Tar
         # Those that keep every prediction say so; it is what was asked for.
         warnings.filterwarnings("ignore", message=".*will save all targets and predictions", category=UserWarning)
         return {result_name(schema.name): _make(schema, settings, target) for schema, settings in chosen}
-
-
-def refuse_repeated(parts: Iterable[tuple[Schema, KeyPath]], mistakes: Mistakes) -> None:
-    """A metric that stands there twice is a mistake at its second place: both would report under one name."""
-    seen: set[str] = set()
-    for schema, path in parts:
-        result = result_name(schema.name)
-        if result in seen:
-            mistakes.add(path, f"a second {schema.name}: both would report '{result}'", "keep one of them")
-        seen.add(result)
-
-
-def directions(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """`min` or `max` by a result's name, where its metric says which is better."""
-    better = {name: metric.higher_is_better for name, metric in metrics.items()}
-    return {name: "max" if higher else "min" for name, higher in better.items() if higher is not None}
 
 
 def chosen_metrics(target: Target) -> list[tuple[Schema, Mapping[str, Any]]]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dlspec.data.assembly import assemble
 from dlspec.data.dataset import Dataset, Field, Target
 from dlspec.data.splits import split_rows
-from dlspec.errors import DataError, suggest
+from dlspec.errors import DataError, shown, suggest
 from dlspec.layouts import Layout
 
 LAYOUT_OF_RANK: dict[int, Layout] = {1: "features", 2: "sequence", 3: "channels-first", 4: "channels-first"}
@@ -35,6 +35,8 @@ def from_arrays(
     Anything else is a `DataError`.
     """
     _check_shares(validation, test)
+    if not isinstance(split_seed, int) or isinstance(split_seed, bool) or split_seed < 0:
+        raise DataError("split_seed", f"split_seed is {shown(split_seed)}, wanted a whole number >= 0")
     columns = {key: _as_array(key, values) for key, values in arrays.items()}
     _check_names(columns, target)
     _check_lengths(columns)
@@ -48,6 +50,9 @@ def from_arrays(
 
 
 def _check_shares(validation: float, test: float) -> None:
+    for key, share in (("validation", validation), ("test", test)):
+        if not isinstance(share, int | float) or isinstance(share, bool):
+            raise DataError(key, f"{key} is {shown(share)}, wanted a number >= 0 and < 1")
     if not (validation >= 0 and test >= 0 and validation + test < 1):
         found = f"validation {validation:g} and test {test:g}"
         raise DataError("validation", f"{found}: each must be at least 0 and together they must be below 1")

@@ -48,7 +48,7 @@ class Scaling:
         """Over the rows of `values`, in double precision."""
         mean, std = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
         # A constant such as 0.1 has a deviation, too: its mean's last digit.
-        changes = std > 1e-7 * np.maximum(np.abs(mean), np.finfo(np.float64).tiny)
+        changes = std > 1e-12 * np.maximum(np.abs(mean), np.finfo(np.float64).tiny)
         return cls(mean, np.where(changes, std, 1.0))
 
     def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from dlspec.data.source import GIGABYTE
+from dlspec.data.source import GIGABYTE, home_expanded
 from dlspec.errors import DataError, near, suggest
 
 Row = list[str]
@@ -16,7 +16,7 @@ def read_columns(path: str | None, text: str, label: str, delimiter: str, encodi
     """The cells of the columns `text` and `label`, labels without spaces around them; at least one row."""
     if path is None:
         raise DataError("path", "no file is named; write data.path=FILE.csv")
-    file = _existing(Path(path).expanduser())
+    file = _existing(home_expanded(path))
     rows = _numbered_rows(file, delimiter, encoding)
     _, header = next(rows, (1, []))
     columns = _column(file, header, "text", text, delimiter), _column(file, header, "label", label, delimiter)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from dlspec.data.source import DataSource, data_source
+from dlspec.data.source import DataSource, data_source, home_expanded
 from dlspec.errors import DataError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Mnist(DataSource):
 
     def _folder(self) -> Path:
         if self.path is not None:
-            return _given_folder(Path(self.path).expanduser())
+            return _given_folder(home_expanded(self.path))
         from dlspec.data.download import cache_folder
 
         folder = cache_folder("mnist")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -86,6 +87,14 @@ def data_source(name: str) -> Callable[[type[S]], type[S]]:
         return source
 
     return register
+
+
+def home_expanded(path: str) -> Path:
+    """The path, a ~ in it replaced; a home that is not there is a `DataError`."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise DataError("path", f"there is no home folder for '{path}': write the whole path") from None
 
 
 def _full_name(source: type[DataSource]) -> str:

@@ -82,10 +82,9 @@ def _stand_ins(modules: Mapping[str, ModuleType]) -> Iterator[None]:
 def metrics() -> Registry:
     """The registry of metrics; asking for it imports torchmetrics."""
     library = torchmetrics()
-    not_yet = {
-        name: _INSTEAD for name, each in vars(library).items() if inspect.isclass(each) and name not in _NAMES.split()
-    }
-    return Registry("metric", (getattr(library, name) for name in _NAMES.split()), _derive, not_yet=not_yet)
+    names = _NAMES.split()
+    not_yet = {name: _INSTEAD for name, each in vars(library).items() if inspect.isclass(each) and name not in names}
+    return Registry("metric", (getattr(library, name) for name in names), _derive, not_yet=not_yet)
 
 
 def _derive(cls: type) -> Schema:

@@ -55,6 +55,14 @@ class Setting:
         except ValidationError:
             raise ValueError(self.wanted) from None
 
+    def accepts(self, value: Any) -> bool:
+        """Whether `read` takes the value."""
+        try:
+            self.read(value)
+        except ValueError:
+            return False
+        return True
+
     @property
     def wanted(self) -> str:
         """What a value must be, in words."""
@@ -144,12 +152,7 @@ class Schema:
         """Whether each value is one for the setting in its place."""
         if not 1 < len(values) <= len(names):
             return False
-        try:
-            for name, each in zip(names, values, strict=False):
-                self.settings[name].read(each)
-        except ValueError:
-            return False
-        return True
+        return all(self.settings[name].accepts(each) for name, each in zip(names, values, strict=False))
 
     def _shown_in(self, part: Part) -> str:
         """The part's name, where the path does not end with it."""
@@ -179,8 +182,9 @@ class Schema:
     def _how_to_write(self, part: Part, missing: list[str]) -> str:
         if part.settings_path == part.path[:1]:  # flat, in a config group
             return f"add '{missing[0]}: ...' ({part.settings_path[0]}.{missing[0]}=...)"
-        written = part.settings if part.value is NOTHING else {self.value_setting: part.value}
-        pairs = [f"{name}: {_plain(value)}" for name, value in written.items() if name in self.settings]
+        written = part.settings if part.value is NOTHING else {str(self.value_setting): part.value}
+        known = [(self.settings[name], value) for name, value in written.items() if name in self.settings]
+        pairs = [f"{each.name}: {_plain(value) if each.accepts(value) else '...'}" for each, value in known]
         return f"write {self.name}: {{{', '.join([*pairs, *(f'{each}: ...' for each in missing)])}}}"
 
 

@@ -104,7 +104,7 @@ _UNARY: Mapping[type[ast.unaryop], Callable[[Any], Any]] = {
 
 def formula_of(value: Any) -> str | None:
     """The formula that a value is: 'width' for '$width', '4 * width' for '$(4 * width)', None for anything else."""
-    if not isinstance(value, str) or not value.startswith("$") or value.startswith("$$"):
+    if not isinstance(value, str) or not value.startswith("$") or value.startswith("$$") or is_unclosed(value):
         return None
     if found := _NAME.match(value):
         return found[1]
@@ -114,6 +114,27 @@ def formula_of(value: Any) -> str | None:
 def is_partial(value: Any) -> bool:
     """Whether text contains a formula without being one, which only names and references may."""
     return isinstance(value, str) and formula_of(value) is None and _INSIDE.search(value) is not None
+
+
+CLOSE = "write ')' behind it; where it has a ',' within { } or [ ] put quotes around it"
+_LOOKS_COMPUTED = re.compile(r"[\[*/+]| - ")
+
+
+def is_unclosed(value: Any) -> bool:
+    """Whether a formula's brackets are not closed, as where YAML cut it at a comma."""
+    return isinstance(value, str) and value.startswith("$(") and value.count("(") > value.count(")")
+
+
+def without_brackets(value: str) -> str:
+    """The formula that `$sizes[0]` or `2 * $width` was meant to be, which wants `$(...)` around it; '' for text."""
+    text = re.sub(r"\$([A-Za-z_])", r"\1", value)
+    if not _LOOKS_COMPUTED.search(value):
+        return ""
+    try:
+        parse(text)
+    except ExpressionError:
+        return ""
+    return text
 
 
 def unescape(value: Any) -> Any:

@@ -65,7 +65,8 @@ class Mistakes:
                 continue
             if place is not None:
                 told.add((place, each.found))
-            problems.append(Problem(f"{dotted(each.path)} {each.shown}".strip(), each.found, each.fix, place))
+            path = f"{dotted(each.path)} ({each.shown})" if each.shown else dotted(each.path)
+            problems.append(Problem(path, each.found, each.fix, place))
         return in_order(problems)
 
     def _place(self, mistake: Mistake, places: Places) -> tuple[Place | None, bool]:

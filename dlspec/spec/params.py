@@ -40,6 +40,13 @@ def _can_name_param(name: Any) -> bool:
     return is_word and not keyword.iskeyword(name) and name not in reserved
 
 
+def _without_rests(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The settings without the rest of a `{size: $(max(w, 10))}` that YAML cut at its comma."""
+    if not any(expressions.is_unclosed(each) for each in settings.values()):
+        return settings
+    return {key: each for key, each in settings.items() if each is not None or ")" not in str(key)}
+
+
 class Scope:
     """A block's params and their values, and which of them something read."""
 
@@ -71,9 +78,11 @@ class Scope:
         if formula is not None:
             return self._compute(formula, path)
         if expressions.is_partial(value):
-            if value.startswith("$(") and ")" not in value:
-                return self._wrong(value, path, f"{shown(value)} is not closed", "write ')' behind it")
-            return self._wrong(value, path, f"{shown(value)} mixes text and a formula", _PARTIAL)
+            if expressions.is_unclosed(value):
+                return self._wrong(value, path, f"{shown(value)} is not closed", expressions.CLOSE)
+            bare = expressions.without_brackets(value)
+            fix = f"write $({bare})" if bare else _PARTIAL
+            return self._wrong(value, path, f"{shown(value)} mixes text and a formula", fix)
         return expressions.unescape(value)
 
     def _compute(self, formula: str, path: KeyPath) -> Any:
@@ -111,7 +120,8 @@ class Scope:
             if named is None:
                 return None
             part = self._joined(named, written)
-        settings = {key: self.evaluate(each, part.where(key)) for key, each in part.settings.items()}
+        written_settings = _without_rests(part.settings)
+        settings = {key: self.evaluate(each, part.where(key)) for key, each in written_settings.items()}
         value = part.value if part.value is NOTHING else self.evaluate(part.value, part.settings_path)
         if isinstance(value, dict):
             settings, value = {**value, **settings}, NOTHING

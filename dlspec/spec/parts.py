@@ -87,11 +87,22 @@ def _from_name(name: str, path: KeyPath, mistakes: Mistakes, kind: str) -> Part 
     mistakes.names[path] = (path, True)
     if name.replace("_", "a").replace("$", "a").replace(".", "a").isalnum() or name.startswith("$("):
         return Part(name, path, settings_path=path)
-    word = re.match(r"\w*", name)[0]  # type: ignore[index]  # matches always
-    rest = name[len(word) :].strip("(),: ")
-    fix = f"write '{word}: {rest if rest.isalnum() else '{setting: value}'}'" if word else f"write {_a(kind)}'s name"
-    mistakes.add(path, f"{shown(name)} is no {kind}'s name", fix, at_value=True)
+    mistakes.add(path, f"{shown(name)} is no {kind}'s name", _spelling(name, kind), at_value=True)
     return None
+
+
+def _spelling(name: str, kind: str) -> str:
+    """What to write for `nn.Linear(64, 10)` or `Linear 10`."""
+    if " - " in name:
+        return "write one entry a line, and begin every '-' in one column"
+    called = re.sub(r"^(torch\.)?(nn|optim)\.", "", name)
+    word = re.match(r"\w*", called)[0]  # type: ignore[index]  # matches always
+    rest = called[len(word) :].strip("(),: ")
+    if not word:
+        return f"write {_a(kind)}'s name"
+    if not rest:
+        return f"write '{word}'"
+    return f"write '{word}: {rest if rest.isalnum() else '{setting: value}'}'"
 
 
 def _flat(rest: dict[str, Any], path: KeyPath, keys: dict[str, Any], mistakes: Mistakes, kind: str) -> Part | None:

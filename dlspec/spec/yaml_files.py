@@ -66,9 +66,17 @@ def load_file(path: Path, shown_as: str = "") -> Document:
 
 
 def display_name(path: Path) -> str:
-    """The path as a user would write it: relative where it lies below the working directory."""
-    here = Path.cwd()
-    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+    """The path as a user would write it: relative where it lies below the working directory or in dlspec's conf/."""
+    here, packaged = Path.cwd(), packaged_conf()
+    if path.is_relative_to(here):
+        return str(path.relative_to(here))
+    return f"dlspec's conf/{path.relative_to(packaged)}" if path.is_relative_to(packaged) else str(path)
+
+
+def packaged_conf() -> Path:
+    """dlspec's own conf/: within the package where it was installed, beside it in a checkout."""
+    inside = Path(__file__).parents[1] / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
 
 
 def load_text(text: str, name: str) -> Document:
@@ -290,6 +298,8 @@ def _yaml_error(name: str, lines: list[str], error: yaml.MarkedYAMLError) -> Spe
         for sign, unfinished, fix in _UNFINISHED:
             if sign in context:
                 return _error(_at(name, lines, begin.line, begin.column), unfinished, fix)
+    if "mapping values are not allowed" in found and (problem := _misplaced_dash(name, lines, mark.line)):
+        return SpecError([problem])
     if "mapping values are not allowed" in found and (place := _missing_colon(name, lines, mark.line)):
         word = _word(place.text)
         return _error(place, f"keys below '{word}', and no ':' behind it", f"write '{word}:'")
@@ -299,6 +309,19 @@ def _yaml_error(name: str, lines: list[str], error: yaml.MarkedYAMLError) -> Spe
 
 def _at(name: str, lines: list[str], line: int, column: int) -> Place:
     return Place(name, line + 1, column + 1, lines[line] if line < len(lines) else "")
+
+
+def _misplaced_dash(name: str, lines: list[str], number: int) -> Problem | None:
+    """A list's dash that is missing above, or stands deeper than the one above: YAML joins such lines to one text."""
+    line, above = lines[number], lines[number - 1].split(" #")[0].rstrip() if number else ""
+    if line.lstrip().startswith("- ") and above.lstrip().startswith("- ") and _indent(line) > _indent(above):
+        place = Place(name, number + 1, _indent(line) + 1, line)
+        return Problem("", "a '-' that stands deeper than the one above", "begin both in one column", place)
+    word = above.strip()
+    if word.isidentifier() and word[0].isupper() and _indent(line) == _indent(above):
+        place = Place(name, number, _indent(above) + 1, above, len(word))
+        return Problem("", f"no '- ' before '{word}'", f"write '- {word}', and '- ' before each entry below", place)
+    return None
 
 
 def _missing_colon(name: str, lines: list[str], number: int) -> Place | None:
