@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
+from math import comb
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -32,6 +33,17 @@ def spread(values: Sequence[float]) -> Spread:
         return Spread(values[0], values[0], values[0])
     low, _, high = quantiles(values, n=4, method="inclusive")
     return Spread(low, median(values), high)
+
+
+def median_interval(values: Sequence[float]) -> Spread:
+    """Median, and an interval that holds the true one in 95 of 100 cases: order statistics, so of any distribution."""
+    ordered, count = sorted(values), len(values)
+    outside, tail = 0, 0.5**count
+    while tail <= 0.025:
+        outside += 1
+        tail += comb(count, outside) * 0.5**count
+    outside = max(outside - 1, 0)
+    return Spread(ordered[outside], median(ordered), ordered[-1 - outside])
 
 
 def pin() -> str:

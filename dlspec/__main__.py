@@ -79,13 +79,16 @@ def _unknown(command: str) -> int:
 
 
 def _run(command: str, rest: list[str]) -> int:
-    if command == "train":
-        from dlspec.app.train import main as train
+    from dlspec.limits import deep_stack
 
-        return train(rest)
-    from dlspec.app.commands import COMMANDS as functions
+    with deep_stack():
+        if command == "train":
+            from dlspec.app.train import main as train
 
-    return functions[command](rest)
+            return train(rest)
+        from dlspec.app.commands import COMMANDS as functions
+
+        return functions[command](rest)
 
 
 def _guarded(action: Callable[[], int]) -> int:

@@ -58,17 +58,21 @@ def _window(text: str, start: int, width: int = 110) -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake. `path` is the key's place in the config, `found` what is wrong, `fix` what to write instead."""
+    """One mistake. `path` is the key's place in the config, `found` what is wrong, `fix` what to write instead.
+
+    `note` is a line below all that, such as the shapes that lead to the mistake.
+    """
 
     path: str
     found: str
     fix: str = ""
     place: Place | None = None
+    note: str = ""
 
     def lines(self) -> list[str]:
         parts = [str(self.place) if self.place else "", self.path, self.found, self.fix]
         head = "   ".join(part for part in parts if part)
-        return [head, *(self.place.excerpt() if self.place else [])]
+        return [head, *(self.place.excerpt() if self.place else []), *([f"    {self.note}"] if self.note else [])]
 
 
 class SpecError(UserError):

@@ -20,6 +20,7 @@ from dlspec.data import SOURCES
 from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset
 from dlspec.errors import Problem, SpecError, UserError, suggest
+from dlspec.limits import deep_stack, how_to_raise, limit
 from dlspec.preparing import Preparation
 from dlspec.reading import KEYS
 from dlspec.spec.mistakes import Places
@@ -49,6 +50,7 @@ class Result:
         return f"Result({results}, best epoch {self.best_epoch}{where})"
 
 
+@deep_stack()
 def build(spec: Spec, data: Data = None) -> nn.Module:
     """The network that `spec` describes, built for `data`, its weights drawn from the spec's seed.
 
@@ -68,7 +70,8 @@ def train(spec: Spec, data: Data = None, *, folder: str | Path | None = None) ->
     `spec` and `data` are those of `build`; PyTorch's global generator is seeded as there. Raises SpecError for a wrong
     spec, TrainingFailed where the training itself fails.
     """
-    job = make_job(_preparation(spec, data))
+    with deep_stack():
+        job = make_job(_preparation(spec, data))
     run_folder = None if folder is None else new_folder(Path(folder), "run")
     outcome = job.run(run_folder)
     results = {**outcome.best, **outcome.test}
@@ -179,16 +182,20 @@ def _check_classes(facts: Mapping[str, Any]) -> None:
 def _merged(before: Any, own: Any, group: str) -> Any:
     """A mapping changes what was chosen, key by key; one that says which part or layers it is replaces it."""
     if not isinstance(own, Mapping) or not isinstance(before, dict) or replaces_whole(group, dict(own)):
-        return _plain(own)
+        return _plain(own, 1)
     return {**before, **{key: _merged(before.get(key), value, "") for key, value in own.items()}}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Any, depth: int) -> Any:
     """Mappings, sequences and numbers as YAML would have given them."""
+    deepest = limit("nesting")
+    if depth > deepest:  # a list may hold itself
+        found = f"nested more than {deepest} deep"
+        raise SpecError([Problem("", found, f"use blocks or fewer levels; {how_to_raise('nesting')}")])
     if isinstance(value, Mapping):
-        return {str(key): _plain(each) for key, each in value.items()}
+        return {str(key): _plain(each, depth + 1) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [_plain(each, depth + 1) for each in value]
     if isinstance(value, torch.Tensor) or hasattr(value, "tolist"):
         return value.tolist()
     if value is None or isinstance(value, bool | int | float | str):

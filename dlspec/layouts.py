@@ -1,4 +1,4 @@
-"""The five layouts that a value can have, and the role of each of its dimensions.
+"""What flows between layers: a shape, the role of each dimension, and whether samples keep lengths of their own.
 
 A role is one letter: N batch, T time, C channels, S space. A layout is the name of a row of roles; the batch always
 comes first and is left out of every shape in a spec.
@@ -6,6 +6,7 @@ comes first and is left out of every shape in a spec.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 Layout = Literal["features", "sequence", "tokens", "channels-first", "channels-last"]
@@ -22,3 +23,66 @@ def roles(layout: Layout, rank: int) -> tuple[str, ...]:
         return ("T",) * rank
     space = ("S",) * (rank - 1)
     return ("C", *space) if layout == "channels-first" else (*space, "C")
+
+
+def layout_of(given: tuple[str, ...]) -> Layout:
+    """The layout that a row of roles, batch left out, has."""
+    if not given or given[0] == "T":
+        return "sequence" if "C" in given else "tokens" if given else "features"
+    if len(given) == 1:
+        return "features"
+    return "channels-first" if given[0] == "C" else "channels-last"
+
+
+@dataclass(frozen=True)
+class Window:
+    """What a convolution or pooling does to a length, by PyTorch's output-size formula."""
+
+    kernel_size: int
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Each sample's own length: that of an input field, and the windows that it went through since."""
+
+    field: str
+    windows: tuple[Window, ...] = ()
+
+
+@dataclass(frozen=True)
+class Value:
+    """A layer's input or output; the batch is left out of `shape`. A `Parameter` has none: `has_batch` is false.
+
+    `lost` names the layer behind which samples have no lengths any more, though there are steps.
+    """
+
+    shape: tuple[int, ...]
+    layout: Layout
+    lengths: Lengths | None = None
+    vocab_size: int | None = None
+    has_batch: bool = True
+    lost: str = ""
+
+    def __str__(self) -> str:
+        sizes = ", ".join(str(size) for size in self.shape)
+        return f"({sizes}) {self.layout}"
+
+    @property
+    def channels(self) -> int:
+        """The size of the channel dimension."""
+        return self.shape[self.channels_dim - 1] if self.shape else 1
+
+    @property
+    def channels_dim(self) -> int:
+        """The channels' dimension as PyTorch counts it, the batch being 0."""
+        return 1 if self.layout == "channels-first" else len(self.shape)
+
+    @property
+    def time_dim(self) -> int | None:
+        """The dimension along which samples may have lengths, the batch being 0; None where there is none."""
+        if self.layout in ("sequence", "tokens"):
+            return 1
+        return 2 if self.layout == "channels-first" and len(self.shape) == 2 else None

@@ -5,24 +5,24 @@ form checked -> data opened -> rest checked -> network built and traced -> crite
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
 from torch.optim import Optimizer
 
-from dlspec.building.criterion import Criterion, auto_loss, make_criterion
-from dlspec.building.metrics import chosen_metrics, fits, make_metrics, result_name
+from dlspec.building.causality import check_causality
+from dlspec.building.criterion import Criterion, make_criterion
+from dlspec.building.inputs import match_inputs
+from dlspec.building.metrics import Chosen, make_metrics, match_metrics
 from dlspec.building.network import Network, build
+from dlspec.building.saved import saved_losses, saved_metrics, saved_part
 from dlspec.data import open_data
-from dlspec.data.dataset import Dataset, Field
+from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import DataError, UserError
 from dlspec.reading import SPEC_VERSION, ReadPart, Spec, read_spec
-from dlspec.registry.schema import Schema
-from dlspec.registry.torch_parts import LOSSES, settings_with_defaults
 from dlspec.spec.mistakes import Mistakes, Places, refuse
-from dlspec.spec.model import Input
 from dlspec.training.devices import choose_device
 from dlspec.training.monitor import choose_mode
 from dlspec.training.optimizing import has_sparse_gradients, make_optimizer, without_dynamo
@@ -31,6 +31,8 @@ from dlspec.training.schedule import Schedule
 Choices = Mapping[str, Iterable[str]]
 # Schedulers that are meant to move with every step; the others move with every epoch.
 BY_STEP = ("OneCycleLR", "CyclicLR")
+ROWS = 2
+"""So many samples are passed through a network that is built."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Prepared:
     criterion: Criterion
     optimizer: Optimizer | None
     schedule: Schedule | None
-    make_metrics: Callable[[], Mapping[str, Any]]
+    make_metrics: Callable[[], Sequence[Mapping[str, Any]]]
     resolved: Mapping[str, Any]
 
 
@@ -97,13 +99,14 @@ class Preparation:
 
     def build(self) -> Built:
         """The network, its weights drawn from the spec's seed."""
-        opened, mistakes = self.open(), Mistakes()
-        spec, data = opened.spec, opened.data
-        field = _single_field(data, spec, mistakes)
+        opened = self.open()
+        spec, data, mistakes = opened.spec, opened.data, opened.spec.mistakes.anew()
+        fields = match_inputs(spec.graph.inputs, data, mistakes)
         device = _device(spec, mistakes)
         refuse(mistakes, self._places)
         torch.manual_seed(spec.seed)
-        network = build(spec.layers, field, data.train.tensors[field.name][:2], mistakes)
+        samples = {name: (field, data.sample(field.name, ROWS)) for name, field in fields.items()}
+        network = build(spec.graph, spec.layers, samples, mistakes)
         refuse(mistakes, self._places)
         assert network is not None  # or there was a mistake
         network.module.to(device)  # before the optimizer is made: some keep tensors beside the parameters from then on
@@ -111,72 +114,24 @@ class Preparation:
 
     def prepare(self) -> Prepared:
         """Everything that a run needs."""
-        built, mistakes = self.build(), Mistakes()
-        spec, data, network = built.spec, built.data, built.network
-        loss = _loss(spec, network, data)
-        path = spec.loss.part.path if spec.loss else ("loss",)
-        criterion = make_criterion(network, data.target, *loss, mistakes, path)
-        metrics = _metrics(spec, data, mistakes)
+        built = self.build()
+        spec, data, network, mistakes = built.spec, built.data, built.network, built.spec.mistakes.anew()
+        criterion = make_criterion(network, data, spec.loss, mistakes)
+        if criterion is not None:
+            check_causality(network, criterion, data, mistakes)
+        predicted = () if criterion is None else criterion.predicted
+        metrics = match_metrics(spec.metrics, predicted, mistakes) if criterion else []
         optimizer = _optimizer(spec, network, mistakes)
-        spec = replace(spec, scheduler=_following(spec, metrics, data, mistakes))
+        spec = replace(spec, scheduler=_following(spec, metrics, predicted, mistakes))
         schedule = _schedule(spec, optimizer, data, mistakes)
         refuse(mistakes, self._places)
         assert criterion is not None  # or there was a mistake
-        resolved = _resolved(spec, loss, metrics)
+        resolved = _resolved(spec, criterion, metrics)
         if self.data is not None:  # given in Python: no file says where they come from
-            resolved["data"] = {"type": "arrays"}
-        target = data.target
+            resolved["data"] = {"type": "arrays", **data.origin}
         return Prepared(
-            spec, data, network, criterion, optimizer, schedule, lambda: make_metrics(metrics, target), resolved
+            spec, data, network, criterion, optimizer, schedule, lambda: make_metrics(metrics, predicted), resolved
         )
-
-
-def _single_field(data: Dataset, spec: Spec, mistakes: Mistakes) -> Field:
-    field = data.fields[0]
-    if len(data.fields) > 1:
-        names = ", ".join(each.name for each in data.fields)
-        mistakes.add(("model",), f"{len(data.fields)} input fields ({names})", "several inputs are not there yet")
-    if len(spec.block.inputs) > 1:
-        mistakes.add(spec.block.inputs[1].path, "several inputs are not there yet", "keep one")
-    for stated in spec.block.inputs[:1]:
-        _check_input(stated, field, data, mistakes)
-    return field
-
-
-def _check_input(stated: Input, field: Field, data: Dataset, mistakes: Mistakes) -> None:
-    """What the model states of its input against what the data hold; null is open."""
-    found = {"shape": list(field.shape), "layout": field.layout, "vocab_size": field.vocab_size}
-    found["length"] = field.shape[0] if field.layout in ("tokens", "sequence") else None
-    for key, wanted in stated.facts.items():
-        if wanted is not None and not _matches(wanted, found[key]):
-            text = f"the model wants {key} {wanted}, and '{field.name}' of {data.name} has {found[key]}"
-            mistakes.add((*stated.path, key), text, "choose data that fit, or change what the model states")
-
-
-def _matches(wanted: Any, found: Any) -> bool:
-    if isinstance(wanted, list) and isinstance(found, list):
-        return len(wanted) == len(found) and all(_matches(one, other) for one, other in zip(wanted, found, strict=True))
-    return wanted is None or bool(wanted == found)
-
-
-def _loss(spec: Spec, network: Network, data: Dataset) -> tuple[Schema, Mapping[str, Any]]:
-    if spec.loss is not None:
-        return spec.loss.schema, spec.loss.settings
-    return LOSSES[auto_loss(network, data.target)], {}
-
-
-def _metrics(spec: Spec, data: Dataset, mistakes: Mistakes) -> list[tuple[Schema, Mapping[str, Any]]]:
-    if spec.metrics is None:
-        return chosen_metrics(data.target)
-    for index, each in enumerate(spec.metrics):
-        if any(each.schema.name == other.schema.name for other in spec.metrics[:index]):
-            found = f"{each.schema.name} stands twice, and both would report '{result_name(each.schema.name)}'"
-            mistakes.add(each.part.path, found, "keep one: names of one's own are not there yet")
-        if not fits(each.schema, data.target):
-            kind = "classes" if data.target.kind == "numbers" else "numbers"
-            found = f"{each.schema.name} compares {kind}, and '{data.target.name}' holds {data.target.kind}"
-            mistakes.add(each.part.path, found, "metrics=auto chooses by the target")
-    return [(each.schema, each.settings) for each in spec.metrics]
 
 
 def _optimizer(spec: Spec, network: Network, mistakes: Mistakes) -> Optimizer | None:
@@ -195,14 +150,15 @@ def _optimizer(spec: Spec, network: Network, mistakes: Mistakes) -> Optimizer | 
 
 
 def _following(
-    spec: Spec, metrics: list[tuple[Schema, Mapping[str, Any]]], data: Dataset, mistakes: Mistakes
+    spec: Spec, metrics: Sequence[Chosen], predicted: Sequence[Target], mistakes: Mistakes
 ) -> ReadPart | None:
     """The scheduler; one that waits for a plateau of the monitored result takes less or more of it as better."""
     part = spec.scheduler
     if part is None or part.schema.name != "ReduceLROnPlateau":
         return part
     name = spec.trainer.monitor
-    mode = choose_mode(spec.trainer.mode, name, make_metrics(metrics, data.target))
+    made = make_metrics(metrics, predicted)
+    mode = choose_mode(spec.trainer.mode, name, {key: each for group in made for key, each in group.items()})
     if part.settings.get("mode", mode) != mode:
         found = f"mode is {part.settings['mode']}, and of {name} {'more' if mode == 'max' else 'less'} is better"
         mistakes.add(part.part.where("mode"), found, f"leave it out: it is {mode}", at_value=True)
@@ -250,9 +206,7 @@ def _tell(part: ReadPart, error: Exception, mistakes: Mistakes) -> None:
     mistakes.add(part.part.path, f"{part.schema.name} refuses these settings", f"PyTorch says: {reason}")
 
 
-def _resolved(
-    spec: Spec, loss: tuple[Schema, Mapping[str, Any]], metrics: list[tuple[Schema, Mapping[str, Any]]]
-) -> dict[str, Any]:
+def _resolved(spec: Spec, criterion: Criterion, metrics: Sequence[Chosen]) -> dict[str, Any]:
     """The spec with every default and fact; params and formulas as written."""
     tree = dict(spec.tree)
     scheduler = spec.scheduler
@@ -261,10 +215,10 @@ def _resolved(
         **({"imports": tree["imports"]} if tree.get("imports") else {}),
         "model": {key: value for key, value in tree["model"].items() if key != "loss"},
         "data": {"type": type(spec.data).source_name, **spec.data.model_dump(mode="json")},
-        "loss": _flat(*loss),
-        "optimizer": _flat(spec.optimizer.schema, spec.optimizer.settings),
-        "scheduler": None if scheduler is None else {**_flat(scheduler.schema, scheduler.settings), **_interval(spec)},
-        "metrics": {schema.name: _plain(settings_with_defaults(schema, settings)) for schema, settings in metrics},
+        "loss": saved_losses(criterion),
+        "optimizer": saved_part(spec.optimizer.schema, spec.optimizer.settings),
+        "scheduler": None if scheduler is None else saved_part(scheduler.schema, scheduler.settings) | _interval(spec),
+        "metrics": saved_metrics(metrics, criterion),
         "trainer": spec.trainer.model_dump(mode="json"),
         "seed": spec.seed,
     }
@@ -272,14 +226,3 @@ def _resolved(
 
 def _interval(spec: Spec) -> dict[str, str]:
     return {"interval": spec.interval} if spec.interval else {}
-
-
-def _flat(schema: Schema, settings: Mapping[str, Any]) -> dict[str, Any]:
-    return {"type": schema.name, **_plain(settings_with_defaults(schema, settings))}
-
-
-def _plain(value: Any) -> Any:
-    """Tuples as the lists that YAML has."""
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value

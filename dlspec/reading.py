@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
@@ -17,17 +17,22 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from torch import fx, nn
 
-from dlspec.building.network import Layer
+from dlspec.building.layer import Layer
 from dlspec.data import SOURCES, DataSource
 from dlspec.data.source import SplitSource
 from dlspec.errors import near, shown, suggest
+from dlspec.registry.loss_terms import Terms, read_losses
+from dlspec.registry.metric_terms import MetricTerm, read_metrics
 from dlspec.registry.registry import Registry
 from dlspec.registry.schema import Refinement, Schema, Setting
 from dlspec.registry.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from dlspec.spec import references
+from dlspec.spec.blocks import Block, Entry, read_model
+from dlspec.spec.containers import JOIN
+from dlspec.spec.expand import expand
 from dlspec.spec.expressions import Unknown, Wrong
+from dlspec.spec.graph import Graph, Node
 from dlspec.spec.mistakes import Mistakes, Places, refuse
-from dlspec.spec.model import Block, Node, expand, expand_loss, read_model
 from dlspec.spec.parts import Part, parse_part
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.spec.yaml_files import KeyPath
@@ -41,7 +46,7 @@ KEYS = ("model", "data", "loss", "optimizer", "scheduler", "metrics", "trainer",
 _HOMES = {
     **{key: f"data.{key}" for key in SplitSource.model_fields},
     **{key: f"trainer.{key}" for key in TrainerSpec.model_fields},
-    **{key: f"model.{key}" for key in ("layers", "params", "inputs")},
+    **{key: f"model.{key}" for key in ("layers", "params", "inputs", "outputs", "blocks")},
     **{key: f"optimizer.{key}" for key in ("lr", "weight_decay", "momentum", "betas", "eps")},
     "learning_rate": "optimizer.lr",
 }
@@ -62,20 +67,24 @@ class ReadPart:
 
 @dataclass(frozen=True)
 class Spec:
-    """A config whose form is right. `tree` is the config with every `${...}` looked up."""
+    """A config whose form is right. `tree` is the config with every `${...}` looked up.
+
+    `mistakes` are none; they know where everything was written.
+    """
 
     tree: Mapping[str, Any]
-    block: Block
+    graph: Graph
     layers: tuple[Layer, ...]
     data: DataSource
     optimizer: ReadPart
     trainer: TrainerSpec
-    loss: ReadPart | None = None
+    loss: Terms | None = None
     scheduler: ReadPart | None = None
     interval: Literal["step", "epoch"] | None = None
-    metrics: tuple[ReadPart, ...] | None = None
+    metrics: tuple[MetricTerm, ...] | None = None
     seed: int = 0
     waiting: tuple[str, ...] = ()
+    mistakes: Mistakes = field(default_factory=Mistakes)
 
 
 def read_spec(
@@ -104,11 +113,14 @@ class _Reader:
         self._check_keys(tree)
         self._import(tree.get("imports"))
         block = read_model(tree.get("model"), ("model",), self.mistakes)
-        layers = self._layers(expand(block, self.mistakes)) if block else ()
+        graph = expand(block, self.mistakes) if block else Graph()
+        layers = self._layers(graph)
+        if block is not None:
+            self._check_names(block)
         data = self._data(tree.get("data"))
         optimizer = self._part("optimizer", tree.get("optimizer"), OPTIMIZERS, must=True)
         scheduler = self._part("scheduler", _without(tree.get("scheduler"), "interval"), SCHEDULERS)
-        loss = self._loss(tree.get("loss"), block)
+        loss = self._loss(tree.get("loss"), graph)
         metrics = self._metrics(tree.get("metrics"))
         trainer = self._model(TrainerSpec, tree.get("trainer") or {}, ("trainer",))
         self._check_trainer(trainer)
@@ -121,7 +133,7 @@ class _Reader:
         waiting = tuple(sorted(_unknowns(tree)))
         return Spec(
             tree,
-            block,
+            graph,
             layers,
             data,
             optimizer,
@@ -132,6 +144,7 @@ class _Reader:
             metrics,
             seed,
             waiting,
+            self.mistakes,
         )
 
     def _check_keys(self, tree: dict[str, Any]) -> None:
@@ -184,23 +197,40 @@ class _Reader:
         self.mistakes.add(("scheduler", "interval"), found, at_value=True)
         return None
 
-    def _layers(self, nodes: tuple[Node, ...]) -> tuple[Layer, ...]:
-        layers = []
-        for node in nodes:
-            self._check_name(node)
-            found = LAYERS.read(node.part, self.mistakes)
-            if found is not None:
-                layers.append(Layer(node, *found))
-        return tuple(layers)
+    def _layers(self, graph: Graph) -> tuple[Layer, ...]:
+        layers = [self._layer(node) for node in graph.nodes]
+        self.mistakes.enter({})
+        for part in graph.absent:
+            schema = LAYERS.find(part, self.mistakes)
+            if schema is not None:
+                schema.check_names(part, self.mistakes)
+        return tuple(each for each in layers if each is not None)
 
-    def _check_name(self, node: Node) -> None:
-        """A name that every module has already would be hidden by the layer, or hide it."""
-        is_taken = any(hasattr(cls, node.name) for cls in (nn.Sequential, fx.GraphModule)) or node.name in _ATTRIBUTES
-        if not node.name.isdigit() and is_taken:
-            path, at_value = node.part.path, False
-            if "name" in node.part.keys:
-                path, at_value = node.part.where("name"), True
-            found = f"'{node.name}' can't name an output: every module has one"
+    def _layer(self, node: Node) -> Layer | None:
+        if node.part.type == JOIN:
+            return Layer(node, LAYERS["Add"], node.part.settings)
+        mistakes = Mistakes() if node.is_shared else self.mistakes  # a module that is used again was read before
+        mistakes.enter(node.origins)
+        found = LAYERS.read(node.part, mistakes, also=node.blocks)
+        return None if found is None else Layer(node, *found)
+
+    def _check_names(self, block: Block) -> None:
+        """Names that modules have already would hide them, those of parts would be hidden."""
+        for each in block.all_blocks():
+            if each.name in LAYERS or each.name in LOSSES:
+                found = f"'{each.name}' can't name a block: a layer has the name"
+                self.mistakes.add(each.path, found, "take another word", at_key=True)
+        for entry in (entry for each in (block, *block.all_blocks()) for entry in each.all_entries()):
+            self._check_name(entry)
+
+    def _check_name(self, entry: Entry) -> None:
+        name = entry.part.keys.get("name", entry.key)
+        if not isinstance(name, str) or name.isdigit() or not name:
+            return
+        if name in _ATTRIBUTES or any(hasattr(cls, name) for cls in (nn.Sequential, fx.GraphModule)):
+            at_value = "name" in entry.part.keys
+            path = entry.part.where("name") if at_value else entry.path
+            found = f"'{name}' can't name an output: every module has one"
             self.mistakes.add(path, found, "take another word", at_value=at_value, at_key=not at_value)
 
     def _data(self, raw: Any) -> DataSource | None:
@@ -233,31 +263,30 @@ class _Reader:
         schema = registry.find(part, self.mistakes, also=self.choices.get(group, ()))
         return None if schema is None else ReadPart(part, schema, schema.read(part, self.mistakes))
 
-    def _loss(self, raw: Any, block: Block | None) -> ReadPart | None:
-        """The config's loss, else the model's own; None is `auto`."""
-        if raw is None or self._is_auto(raw, "loss"):
-            own = expand_loss(block, self.mistakes) if block else None
-            return None if own is None else self._found(own, LOSSES, "loss")
-        return self._part("loss", raw, LOSSES)
+    def _loss(self, raw: Any, graph: Graph) -> Terms | None:
+        """The config's losses, else the model's own; None is `auto`."""
+        if raw is not None and not self._is_auto(raw, "loss"):
+            return read_losses(raw, ("loss",), self.mistakes, self.choices.get("loss", ()))
+        if graph.loss is None or isinstance(graph.loss, Wrong):
+            return None
+        return read_losses(graph.loss, ("model", "loss"), self.mistakes)
 
     def _is_auto(self, raw: Any, group: str) -> bool:
+        """`type: auto`, beside which nothing is set; beside losses by name it is what they replace."""
         if not isinstance(raw, dict) or raw.get("type") != "auto":
             return bool(raw == "auto")
-        for key in raw.keys() - {"type"}:
+        others = raw.keys() - {"type"}
+        if others and group == "loss" and all(isinstance(raw[key], dict) for key in others):
+            return False
+        for key in others:
             fix = f"name the {group} to set it: {group}=NAME"
             self.mistakes.add((group, key), "'auto' chooses, and takes no settings", fix)
         return True
 
-    def _metrics(self, raw: Any) -> tuple[ReadPart, ...] | None:
+    def _metrics(self, raw: Any) -> tuple[MetricTerm, ...] | None:
         if raw is None or self._is_auto(raw, "metrics"):
             return None
-        from dlspec.registry.metrics import metrics
-
-        return tuple(read for entry, path in _metric_entries(raw) if (read := self._metric(entry, path, metrics())))
-
-    def _metric(self, entry: Any, path: KeyPath, registry: Registry) -> ReadPart | None:
-        part = parse_part(entry, path, self.mistakes, kind="metric")
-        return None if part is None else self._found(part, registry, "metrics")
+        return read_metrics(raw, self.mistakes, self.choices.get("metrics", ()))
 
     def _model(self, model: type[M], settings: Any, path: KeyPath) -> M | None:
         """A section with fixed keys, checked by pydantic, its complaints in our words."""
@@ -311,10 +340,10 @@ def _suggest_key(key: str) -> str:
 
 def wanted_of(model: type[BaseModel], location: Sequence[int | str]) -> str:
     """What a section's field, or an item of its list, must be, worded as a layer's setting is."""
-    field = model.model_fields.get(str(location[0])) if location else None
-    if field is None:
+    known = model.model_fields.get(str(location[0])) if location else None
+    if known is None:
         return ""
-    hint, bounds = _unwrapped(field.annotation, field.metadata)
+    hint, bounds = _unwrapped(known.annotation, known.metadata)
     for _ in location[1:]:
         inner = [each for each in (hint, *get_args(hint)) if get_origin(each) is list]
         if not inner:
@@ -341,15 +370,6 @@ def _name_path(part: Part) -> KeyPath:
 
 def _without(raw: Any, key: str) -> Any:
     return {each: value for each, value in raw.items() if each != key} if isinstance(raw, dict) else raw
-
-
-def _metric_entries(raw: Any) -> Iterable[tuple[Any, KeyPath]]:
-    """Metrics come as one part, a list of parts, or a mapping from names to settings."""
-    if isinstance(raw, list):
-        return [(each, ("metrics", index)) for index, each in enumerate(raw)]
-    if isinstance(raw, dict) and "type" not in raw:
-        return [({name: settings}, ("metrics",)) for name, settings in raw.items()]
-    return [(raw, ("metrics",))]
 
 
 def _unknowns(tree: Any) -> set[str]:

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from dlspec.building.network import Layer, Network, build
-from dlspec.building.values import Value
+from dlspec.building.layer import Layer
+from dlspec.building.layout_rules import filled, infer, refusal, rule_for
+from dlspec.building.network import Network, build, kept_random_state
 from dlspec.data.dataset import Field
+from dlspec.layers.rule import Settings
+from dlspec.layouts import Value
+from dlspec.registry.schema import Schema
 from dlspec.registry.torch_parts import LAYERS
+from dlspec.spec.blocks import read_model
+from dlspec.spec.containers import JOIN
+from dlspec.spec.expand import expand
+from dlspec.spec.graph import Graph
 from dlspec.spec.mistakes import Mistakes
-from dlspec.spec.model import Node, expand, read_model
+from dlspec.spec.parts import parse_part
 
 
 def features(size: int) -> Value:
@@ -37,15 +46,33 @@ def last(*shape: int) -> Value:
     return Value(shape, "channels-last")
 
 
+def parameter(*shape: int) -> Value:
+    """What a `Parameter` gives: no batch."""
+    return Value(shape, "sequence" if len(shape) == 2 else "features", has_batch=False)
+
+
+def indices(*shape: int) -> Value:
+    """Where a maximum stood."""
+    return Value(shape, "channels-first", vocab_size=6)
+
+
 @dataclass(frozen=True)
 class Row:
-    """A layer's settings, its input, its output, and what it infers. A `random` one draws in eval mode, too."""
+    """A layer's settings, its input or inputs, its output, and what it infers.
+
+    A `random` one draws in eval mode, too. `many` are the rows that the first input and the output have for a sample.
+    """
 
     settings: Mapping[str, Any]
-    given: Value
+    given: Value | tuple[Value, ...]
     gives: Value
     inferred: Mapping[str, Any] = field(default_factory=dict)
     random: bool = False
+    many: tuple[int, int] = (1, 1)
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        return self.given if isinstance(self.given, tuple) else (self.given,)
 
 
 def same(given: Value, **settings: Any) -> Row:
@@ -75,6 +102,7 @@ def _by_dims() -> dict[str, Row]:
             f"LPPool{n}d": Row({"norm_type": 2, "kernel_size": 2}, given, half),
             f"AdaptiveAvgPool{n}d": Row({"output_size": [2] * n}, given, third),
             f"AdaptiveMaxPool{n}d": Row({"output_size": 2}, given, third),
+            f"MaxUnpool{n}d": Row({"kernel_size": 2}, (half, indices(4, *[3] * n)), given),
             f"ConstantPad{n}d": Row({"padding": 1, "value": 0.5}, given, first(4, *[8] * n)),
         }
         for kind in ("Circular", "Reflection", "Replication", "Zero"):
@@ -117,10 +145,24 @@ _ELEMENTWISE: dict[str, dict[str, Any]] = {
 LAYER_ROWS: dict[str, Row] = {
     **_by_dims(),
     **{name: same(sequence(5, 8), **settings) for name, settings in _ELEMENTWISE.items()},
+    "Add": Row({}, (sequence(5, 4), sequence(5, 1), parameter(4)), sequence(5, 4)),
+    "Attention": Row(
+        {"num_heads": 4, "num_kv_heads": 2, "head_dim": 2, "rotary": True},
+        (sequence(5, 4), sequence(6, 3), first(4, 5, 6)),
+        sequence(5, 4),
+        {"embed_dim": 4, "kdim": 3},
+    ),
+    "Bilinear": Row(
+        {"out_features": 3}, (features(4), features(2)), features(3), {"in1_features": 4, "in2_features": 2}
+    ),
     "ChannelShuffle": same(first(4, 3, 3), groups=2),
+    "Concat": Row({}, (first(4, 3, 3), first(2, 3, 3)), first(6, 3, 3), {"dim": 1}),
+    "CosineSimilarity": Row({}, (sequence(5, 4), sequence(5, 4)), features(5), {"dim": 2}),
     "Embedding": Row({"embedding_dim": 3}, tokens(5), sequence(5, 3), {"num_embeddings": 7}),
     "EmbeddingBag": Row({"embedding_dim": 3, "mode": "max"}, tokens(5), features(3), {"num_embeddings": 7}),
     "Flatten": Row({}, first(2, 3, 4), features(24)),
+    "Formula": Row({"formula": "a * 2 + b"}, (sequence(5, 4), parameter(4)), sequence(5, 4)),
+    "FoldTime": Row({}, sequence(5, 4), features(4), many=(1, 5)),
     "Fold": Row({"output_size": [4, 5], "kernel_size": 2}, first(12, 12), first(3, 4, 5)),
     "GLU": Row({}, features(8), features(4)),
     "GRU": Row({"hidden_size": 3}, sequence(5, 4), sequence(5, 3), {"input_size": 4}),
@@ -130,15 +172,42 @@ LAYER_ROWS: dict[str, Row] = {
     "Linear": Row({"out_features": 3}, sequence(5, 4), sequence(5, 3), {"in_features": 4}),
     "LocalResponseNorm": same(first(4, 3, 3), size=2),
     "LogSoftmax": Row({}, sequence(5, 4), sequence(5, 4), {"dim": -1}),
+    "Max": Row({"keepdim": True}, sequence(5, 4), sequence(1, 4), {"dim": 1}),
+    "Mean": Row({}, first(4, 3, 3), features(4), {"dim": [2, 3]}),
+    "MultiheadAttention": Row(
+        {"num_heads": 2, "add_bias_kv": True},
+        (sequence(5, 4), sequence(6, 3), sequence(6, 2)),
+        sequence(5, 4),
+        {"embed_dim": 4, "kdim": 3, "vdim": 2},
+    ),
+    "Multiply": Row({}, (first(4, 3, 3), first(4, 1, 1)), first(4, 3, 3)),
+    "PairwiseDistance": Row({"p": 1.0}, (features(4), features(4)), Value((), "features")),
+    "Permute": Row({"dims": [0, 2, 1]}, sequence(5, 4), first(4, 5)),
+    "Parameter": Row({"shape": [3, 4], "init": {"normal_": {"std": 0.1}}}, (), parameter(3, 4)),
     "PixelShuffle": Row({"upscale_factor": 2}, first(8, 3, 3), first(2, 6, 6)),
     "PixelUnshuffle": Row({"downscale_factor": 3}, first(2, 6, 6), first(18, 2, 2)),
     "RMSNorm": inferring(last(3, 3, 4), "normalized_shape", 4),
+    "PositionalEmbedding": Row(
+        {"kind": "learned"}, sequence(5, 4), sequence(5, 4), {"num_embeddings": 5, "embed_dim": 4}
+    ),
+    "RelativePositionBias": Row({"num_heads": 2, "num_buckets": 4}, sequence(9, 4), first(2, 9, 9)),
+    "Reshape": Row({"shape": [2, -1, 4]}, features(24), first(2, 3, 4)),
     "RNN": Row({"hidden_size": 3, "nonlinearity": "relu"}, sequence(5, 4), sequence(5, 3), {"input_size": 4}),
+    "Select": Row({"index": -1}, sequence(5, 4), features(4), {"dim": 1}),
+    "StochasticDepth": same(sequence(5, 4), p=0.3),
+    "Sum": Row({"dim": -1}, features(4), Value((), "features")),
     "Softmax": Row({}, first(4, 3), first(4, 3), {"dim": 1}),
     "Softmax2d": same(first(4, 3, 3)),
     "Softmin": Row({}, features(4), features(4), {"dim": 1}),
+    "TransformerDecoderLayer": Row(
+        {"nhead": 2, "dim_feedforward": 6, "tgt_is_causal": True},
+        (sequence(5, 4), sequence(3, 4)),
+        sequence(5, 4),
+        {"d_model": 4},
+    ),
     "TransformerEncoderLayer": inferring(sequence(5, 4), "d_model", 4, nhead=2, dim_feedforward=6),
     "Unflatten": Row({"dim": 1, "unflattened_size": [2, 3, 4]}, features(24), first(2, 3, 4)),
+    "UnfoldTime": Row({}, (features(3), sequence(5, 4)), sequence(5, 3), many=(5, 1)),
     "Unfold": Row({"kernel_size": 2}, first(3, 4, 5), first(12, 12)),
     "Upsample": Row({"scale_factor": 2.0, "mode": "bilinear"}, first(2, 3, 3), first(2, 6, 6)),
     "UpsamplingBilinear2d": Row({"size": [4, 5]}, first(2, 3, 3), first(2, 4, 5)),
@@ -152,27 +221,80 @@ LAYER_ROWS: dict[str, Row] = {
 def batch(given: Value, rows: int, seed: int = 1) -> Tensor:
     """Made-up input: positive and negative numbers, or tokens of the whole vocabulary but 0."""
     generator = torch.Generator().manual_seed(seed)
-    if given.layout == "tokens":
-        return torch.randint(1, given.vocab_size or 7, (rows, *given.shape), generator=generator)
-    return torch.randn(rows, *given.shape, generator=generator)
+    shape = (rows, *given.shape) if given.has_batch else given.shape
+    if given.layout == "tokens" or given.vocab_size is not None:
+        return torch.randint(1, given.vocab_size or 7, shape, generator=generator)
+    return torch.randn(shape, generator=generator)
+
+
+def batches(row: Row, rows: int) -> list[Tensor]:
+    """Made-up inputs of a row, so many samples each."""
+    many = (row.many[0], *[1] * len(row.inputs))
+    return [batch(each, rows * many[at], at + 1) for at, each in enumerate(row.inputs)]
+
+
+@dataclass(frozen=True)
+class Made:
+    """One layer, built by its schema and its rule, what it was built with, and its output for a batch of 2."""
+
+    schema: Schema
+    settings: Settings
+    module: nn.Module
+    output: Value
+
+    def __call__(self, *inputs: Tensor, **lengths: Tensor | None) -> Tensor:
+        """The first output."""
+        output = self.module(*inputs, **lengths)
+        found: Tensor = output[0] if isinstance(output, tuple) else output
+        return found
+
+
+def made(name: str, settings: Settings, *given: Value, many: tuple[int, int] = (1, 1)) -> Made:
+    """The layer with these settings for these inputs, where nothing may be wrong."""
+    schema, read = read_layer(name, settings)
+    assert refusal(schema, given, read) is None, refusal(schema, given, read)
+    read |= filled(schema, given, read)
+    unknown = [key for key, each in schema.settings.items() if each.is_inferred and read.get(key) is None]
+    read |= {key: infer(key, given) for key in unknown if infer(key, given) is not None}
+    module = schema.build(**read, **schema.fixed)
+    row = Row(settings, given, given[0], many=many)
+    with torch.no_grad(), kept_random_state(), warnings.catch_warnings(action="ignore"):
+        shape = Made(schema, read, module.eval(), given[0])(*batches(row, 2)).shape[1:]
+    module.train()
+    return Made(schema, read, module, Value(tuple(shape), rule_for(schema).gives(given, tuple(shape), read)))
+
+
+def read_layer(name: str, settings: Settings) -> tuple[Schema, dict[str, Any]]:
+    mistakes = Mistakes()
+    part = parse_part({name: dict(settings)}, ("model", "layers", 0), mistakes, kind="layer")
+    read = None if part is None else LAYERS.read(part, mistakes)
+    assert read is not None and not mistakes.found, mistakes.found
+    return read
 
 
 def field_of(given: Value, name: str = "x") -> Field:
-    return Field(name, given.shape, given.layout, given.vocab_size, given.lengths)
+    return Field(name, given.shape, given.layout, given.vocab_size, given.lengths is not None)
 
 
-def nodes_of(layers: Any, mistakes: Mistakes) -> tuple[Node, ...]:
-    block = read_model({"layers": layers}, ("model",), mistakes)
-    return expand(block, mistakes) if block else ()
+def graph_of(model: Any, mistakes: Mistakes) -> Graph:
+    """The graph of a model, or of its layers alone, as YAML has them."""
+    raw = model if isinstance(model, dict) and "layers" in model else {"layers": model}
+    block = read_model(raw, ("model",), mistakes)
+    return expand(block, mistakes) if block else Graph()
 
 
 def build_layers(layers: Any, given: Value, mistakes: Mistakes, name: str = "x") -> Network | None:
     """The network of `layers` as YAML has them, for this input; None where something is wrong."""
-    read = [(node, LAYERS.read(node.part, mistakes)) for node in nodes_of(layers, mistakes)]
+    graph = graph_of(layers, mistakes)
+    built = [
+        Layer(node, LAYERS["Add"], node.part.settings)
+        if node.part.type == JOIN
+        else Layer(node, *(LAYERS.read(node.part, mistakes) or (LAYERS["Identity"], {})))
+        for node in graph.nodes
+    ]
     if mistakes:
         return None
-    built = [Layer(node, *found) for node, found in read if found is not None]
-    return build(built, field_of(given, name), batch(given, 2), mistakes)
+    return build(graph, built, {name: (field_of(given, name), batch(given, 2))}, mistakes)
 
 
 def network_of(layers: Any, given: Value, name: str = "x") -> Network:
@@ -194,3 +316,9 @@ def refusal_of(layers: Any, given: Value) -> tuple[str, str]:
     assert build_layers(layers, given, mistakes) is None
     (only,) = told(mistakes)
     return only
+
+
+def refusal_with(name: str, settings: Settings, *given: Value) -> tuple[str, str] | None:
+    """What the layer's rule says against these inputs."""
+    schema, read = read_layer(name, settings)
+    return refusal(schema, given, read)

@@ -13,10 +13,11 @@ from tables import (
     features,
     field_of,
     first,
+    graph_of,
     last,
     network_of,
-    nodes_of,
     refusal_of,
+    refusal_with,
     sequence,
     tokens,
 )
@@ -89,18 +90,26 @@ def test_what_is_inferred(layer: Any, given: Value, inferred: dict[str, Any]) ->
     assert {name: getattr(module, name) for name in inferred} == inferred
 
 
-STACK = "its channels come last, and 'Permute: [0, 2, 1]' is not there yet"
-REFUSED: list[tuple[Any, Value, str, str]] = [
+FIRST = "before it: its channels come last"
+STEPS = "put a 'Permute: [0, 2, 1]' before it: its channels come"
+BY_RULE: list[tuple[Any, Value, str, str]] = [
     ({"Linear": 2}, IMAGE, "Linear wants features or sequence or channels-last, and (3, 8, 8) channels-first comes in",
      "put a 'Flatten' before it"),
     ("LayerNorm", IMAGE, "LayerNorm wants features or sequence or channels-last, and (3, 8, 8) channels-first comes in",
-     "write LayerNorm: {normalized_shape: [3, 8, 8]}, or put a 'Flatten' before it"),
+     "write LayerNorm: {normalized_shape: [3, 8, 8]}, or put a 'Permute: [0, 2, 3, 1]' before it"),
     ("GLU", IMAGE, "GLU wants features or sequence or channels-last, and (3, 8, 8) channels-first comes in",
      "write GLU: {dim: 1}, which halves the channels"),
     ({"LSTM": 2}, IMAGE, "LSTM wants sequence, and (3, 8, 8) channels-first comes in",
      "put '- Flatten: {end_dim: 2, layout: sequence}' before it, which reads row by row"),
     ({"LSTM": 2}, first(3, 8), "LSTM wants sequence, and (3, 8) channels-first comes in",
-     "its channels come first, and 'Permute: [0, 2, 1]' is not there yet"),
+     f"{STEPS} first"),
+    ({"Linear": 2}, first(3, 8),
+     "Linear wants features or sequence or channels-last, and (3, 8) channels-first comes in",
+     "put a 'Permute: [0, 2, 1]', or a 'Flatten' before it: its channels come first"),
+    ({"Attention": 1}, IMAGE, "Attention wants sequence, and (3, 8, 8) channels-first comes in",
+     "put '- Flatten: 2' and '- Permute: [0, 2, 1]' before it: each place becomes a step"),
+    ("FoldTime", features(4), "FoldTime wants sequence or tokens, and (4) features comes in",
+     "put an 'Unflatten: {dim: 1, unflattened_size: [T, C]}' before it, T * C = 4"),
     ({"LSTM": 2}, features(12), "LSTM wants sequence, and (12) features comes in",
      "put an 'Unflatten: {dim: 1, unflattened_size: [T, C]}' before it, T * C = 12"),
     ({"LSTM": 2}, tokens(5), "LSTM wants sequence, and (5) tokens comes in", "put an 'Embedding: SIZE' before it"),
@@ -121,13 +130,13 @@ REFUSED: list[tuple[Any, Value, str, str]] = [
      "Conv1d wants channels-first, and (30) features comes in",
      "put '- Unflatten: {dim: 1, unflattened_size: [1, 30], layout: channels-first}' before it"),
     ({"Conv1d": {"out_channels": 2, "kernel_size": 1}}, sequence(5, 4),
-     "Conv1d wants channels-first, and (5, 4) sequence comes in", STACK),
-    ({"MaxPool1d": 2}, sequence(5, 4), "MaxPool1d wants channels-first, and (5, 4) sequence comes in", STACK),
+     "Conv1d wants channels-first, and (5, 4) sequence comes in", f"{STEPS} last"),
+    ({"MaxPool1d": 2}, sequence(5, 4), "MaxPool1d wants channels-first, and (5, 4) sequence comes in", f"{STEPS} last"),
     ("BatchNorm1d", sequence(5, 4), "BatchNorm1d wants features or channels-first, and (5, 4) sequence comes in",
-     f"take LayerNorm; {STACK}"),
+     "take LayerNorm, or put a 'Permute: [0, 2, 1]' before it: its channels come last"),
     ({"Conv2d": {"out_channels": 2, "kernel_size": 1}}, last(8, 8, 3),
      "Conv2d wants channels-first, and (8, 8, 3) channels-last comes in",
-     "its channels come last, and 'Permute' is not there yet"),
+     f"put a 'Permute: [0, 3, 1, 2]' {FIRST}"),
     ({"GRU": 2}, last(8, 8, 3), "GRU wants sequence, and (8, 8, 3) channels-last comes in",
      "put '- Flatten: {end_dim: 2, layout: sequence}' before it"),
     # another number of dimensions
@@ -150,6 +159,17 @@ REFUSED: list[tuple[Any, Value, str, str]] = [
     ({"PReLU": 4}, sequence(4, 4),
      "PReLU with 4 parameters wants features or channels-first, and (4, 4) sequence comes in",
      "leave num_parameters out: one for all"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("layer", "given", "found", "fix"), BY_RULE, ids=[f"{each[0]}-{each[1]}" for each in BY_RULE])
+def test_a_layout_that_does_not_fit_is_refused_with_a_remedy(layer: Any, given: Value, found: str, fix: str) -> None:
+    ((name, settings),) = layer.items() if isinstance(layer, dict) else ((layer, {}),)
+    settings = settings if isinstance(settings, dict) else {LAYERS[name].value_setting: settings}
+    assert refusal_with(name, settings, given) == (found, fix)
+
+
+REFUSED: list[tuple[Any, Value, str, str]] = [
     # inferred settings that disagree
     ({"Linear": {"out_features": 2, "in_features": 5}}, features(4), "in_features is 5, but (4) features comes in",
      "leave it out: it is inferred (4)"),
@@ -176,12 +196,9 @@ REFUSED: list[tuple[Any, Value, str, str]] = [
      "Kernel size can't be greater than actual input size"),
     ({"GroupNorm": 2}, IMAGE, "GroupNorm can't take (3, 8, 8) channels-first",
      "PyTorch says: num_channels"),
-    ({"TransformerEncoderLayer": 3}, sequence(5, 4), "TransformerEncoderLayer can't take (5, 4) sequence",
-     "PyTorch says: embed_dim must be divisible by num_heads"),
+    ({"TransformerEncoderLayer": 3}, sequence(5, 4), "4 channels don't divide into 3 heads", "take another nhead"),
     ({"Softmax": 5}, features(4), "Softmax can't take (4) features",
      "PyTorch says: Dimension out of range (expected to be in range of [-2, 1], but got 5)"),
-    ({"MaxPool2d": {"kernel_size": 2, "return_indices": True}}, IMAGE, "MaxPool2d gives several outputs",
-     "they are not there yet"),
 ]  # fmt: skip
 
 
@@ -268,10 +285,11 @@ def test_an_own_layer_infers_its_channels_and_its_faults_are_told() -> None:
 @pytest.mark.usefixtures("own_layers")
 def test_building_leaves_the_sample_as_it_was() -> None:
     mistakes = Mistakes()
-    layers = [Layer(node, LAYERS["Overwriting"], {}) for node in nodes_of(["Overwriting"], mistakes)]
+    graph = graph_of(["Overwriting"], mistakes)
+    layers = [Layer(node, LAYERS["Overwriting"], {}) for node in graph.nodes]
     x = batch(features(4), 2)
     before = x.clone()
-    assert build(layers, field_of(features(4)), x, mistakes) is not None
+    assert build(graph, layers, {"x": (field_of(features(4)), x)}, mistakes) is not None
     assert torch.equal(x, before)
 
 

@@ -127,8 +127,11 @@ BAD_FILES = {
         ("# A comment\n# @package _global_\nseed: 3\n", "conf/experiment/bad.yaml:2:1   '# @package' below another"),
         (GLOBAL + "hydra: {run: {dir: x}}\n", "conf/experiment/bad.yaml   a 'hydra' node   it may stand in"),
         ("# @package hydra.run\ndir: x\n", "conf/experiment/bad.yaml   a 'hydra' node   it may stand in"),
-        (GLOBAL + "defaults: [override /model: mlpp]\n", "model   a defaults list names 'mlpp'   did you mean 'mlp'?"),
-        (GLOBAL + "model: {layers: {a: ReLU}}\n", "config experiment/bad   Cannot merge DictConfig with ListConfig   "),
+        (GLOBAL + "defaults: [override /model: mlpp]\n",
+         "conf/experiment/bad.yaml:2:29   model   a defaults list names 'mlpp'   did you mean 'mlp'?"),
+        (GLOBAL + "model: {layers: {a: ReLU}}\n",
+         "conf/experiment/bad.yaml:2:9   model.layers   a mapping over a list in the file that this one extends   "
+         "write a list here too: it takes that one's place whole, or extend another file"),
         (GLOBAL + "trainer: {epoch: 3}\n", "conf/experiment/bad.yaml:2:11   trainer.epoch   no such key   did you"),
         (GLOBAL + "seed: ${oc.env:HOME}\n", "conf/experiment/bad.yaml:2:7   seed   '${oc.env:HOME}' is refused"),
         (GLOBAL + "seed: [1\n", "conf/experiment/bad.yaml:2:7   a bracket that is not closed"),

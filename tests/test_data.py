@@ -90,7 +90,7 @@ def test_facts_and_tensors_agree(name: str, opened: dict[str, Dataset]) -> None:
         assert values.dtype == (torch.int64 if layout == "tokens" else torch.float32)
         assert split.target.dtype == (torch.int64 if kind == "classes" else torch.float32)
         assert split.target.shape == (len(split), *dataset.target.shape)
-        assert all(tensor.is_contiguous() for tensor in (*split.tensors.values(), split.target))
+        assert all(tensor.is_contiguous() for tensor in (*split.tensors.values(), *split.targets.values()))
 
 
 @pytest.mark.parametrize("name", TABLE)

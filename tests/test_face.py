@@ -45,7 +45,7 @@ def test_a_folder_is_made_where_one_is_named(work: Path) -> None:
 
 def test_arrays_are_not_saved_as_the_default_data(work: Path) -> None:
     result = library.train({"model": "mlp", **QUIET}, DATA[0], folder="runs")
-    assert result.spec["data"] == {"type": "arrays"}
+    assert result.spec["data"] == {"type": "arrays", "validation": 0.1, "test": 0.2, "split_seed": 0}
     with pytest.raises(library.SpecError, match="data of this run were arrays given in Python"):
         library.train({"run": "runs/run"})
     again = library.train({"run": "runs/run"}, DATA[0])

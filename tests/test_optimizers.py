@@ -11,7 +11,7 @@ from torch import Tensor, nn, optim
 from torch.optim import lr_scheduler
 from training_parts import dataset
 
-from dlspec.building.metrics import auto_metrics, fits, make_metrics, result_name
+from dlspec.building.metrics import Chosen, auto_metrics, fits, in_snake_case, make_metrics
 from dlspec.data.dataset import Target
 from dlspec.errors import SpecError
 from dlspec.preparing import Preparation, Prepared
@@ -250,8 +250,9 @@ def computed(name: str, example: str, settings: Mapping[str, Any]) -> float:
     target, predicted, truth = EXAMPLES[example]
     schema = metrics()[name]
     assert fits(schema, target)
-    ((result, metric),) = make_metrics([(schema, read(metrics(), name, settings))], target).items()
-    assert result == result_name(name)
+    chosen = Chosen(schema, target, read(metrics(), name, settings))
+    (((result, metric),),) = (each.items() for each in make_metrics([chosen], [target]))
+    assert result == in_snake_case(name)
     metric.update(predicted[:2], truth[:2])
     metric.update(predicted[2:], truth[2:])
     return float(metric.compute())
@@ -289,6 +290,6 @@ def test_auto_chooses_by_the_target(target: Target, chosen: list[str]) -> None:
 
 def test_results_have_readable_names() -> None:
     names = ["F1Score", "R2Score", "AUROC", "MeanAbsoluteError", "MatthewsCorrCoef", "CalibrationError"]
-    assert [result_name(name) for name in names] == [
+    assert [in_snake_case(name) for name in names] == [
         "f1_score", "r2_score", "auroc", "mean_absolute_error", "matthews_corr_coef", "calibration_error",
     ]  # fmt: skip

@@ -98,12 +98,6 @@ REFUSED: list[tuple[Any, str, str, str]] = [
     ({"type": None, "a": 1}, "model.layers.0.type", "null is no layer's name", "write a name"),
     ({"name": "a"}, "model.layers.0", "no layer's name", "write one beside name"),
     (
-        {"share": "a"},
-        "model.layers.0.share",
-        "'share' is not there yet",
-        "write the layer again for weights of its own",
-    ),
-    (
         {"Linear": 10, "bias": False},
         "model.layers.0.bias",
         "2 keys where one layer's name is wanted: Linear, bias",

@@ -96,7 +96,7 @@ LOSSES: list[tuple[Any, Any, str | None]] = [
 @pytest.mark.parametrize(("model", "loss", "wanted"), LOSSES, ids=str)
 def test_whose_loss(model: Any, loss: Any, wanted: str | None) -> None:
     found = read({"model": model, "loss": loss}).loss
-    assert (found.schema.name if found else None) == wanted
+    assert (found[0].type if found else None) == wanted
 
 
 def test_scheduler_with_an_interval() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from torch.utils._python_dispatch import TorchDispatchMode
-from training_parts import Accuracy, CrossEntropy, SquaredError, dataset, network, split, trainer
+from training_parts import Accuracy, CrossEntropy, SquaredError, Targets, dataset, network, split, trainer
 
 from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.errors import UserError
@@ -97,7 +97,7 @@ class WaitCounter(TorchDispatchMode):
 
 
 def test_overfits_eight_rows() -> None:
-    data = Dataset("eight", dataset().fields, dataset().target, split(8), split(8), split(8))
+    data = Dataset("eight", dataset().fields, dataset().targets, split(8), split(8), split(8))
     result = trainer(data=data, lr=0.05, settings={"epochs": 150}).run()
     assert result.results["train/loss"] < 0.01
     assert result.results["train/accuracy"] == result.test["test/accuracy"] == 1.0
@@ -329,16 +329,16 @@ def test_a_network_without_parameters_is_evaluated() -> None:
 
 
 def _three_numbers() -> Dataset:
-    part = Split({"image": torch.randn(10, 3)}, torch.zeros(10, dtype=torch.int64))
-    return Dataset("numbers", (Field("image", (3,), "features"),), dataset().target, part, part, part)
+    part = Split({"image": torch.randn(10, 3)}, {"label": torch.zeros(10, dtype=torch.int64)})
+    return Dataset("numbers", (Field("image", (3,), "features"),), dataset().targets, part, part, part)
 
 
 def test_lbfgs_trains() -> None:
     torch.manual_seed(0)
     image = torch.randn(40, 3)
-    part = Split({"image": image}, image @ torch.tensor([1.0, -2.0, 0.5]))
-    data = Dataset("line", (Field("image", (3,), "features"),), Target("y", "numbers"), part, part, part)
-    options = {"criterion": SquaredError(), "metrics": None, "optimizer_class": torch.optim.LBFGS, "lr": 1.0}
+    part = Split({"image": image}, {"label": image @ torch.tensor([1.0, -2.0, 0.5])})
+    data = Dataset("line", (Field("image", (3,), "features"),), (Target("label", "numbers"),), part, part, part)
+    options = {"criterion": SquaredError(), "metrics": [], "optimizer_class": torch.optim.LBFGS, "lr": 1.0}
     result = trainer(nn.Linear(3, 1), data, settings={"batch_size": 40, "epochs": 3}, **options).fit()  # type: ignore[arg-type]
     assert result.results["train/loss"] < 1e-8
     assert result.steps == 3
@@ -352,9 +352,9 @@ def test_a_last_single_sample_does_not_break_batch_normalisation() -> None:
 def test_metrics_may_be_made_late_and_are_moved() -> None:
     made: list[Accuracy] = []
 
-    def make() -> dict[str, Accuracy]:
+    def make() -> list[dict[str, Accuracy]]:
         made.append(Accuracy())
-        return {"accuracy": made[-1]}
+        return [{"accuracy": made[-1]}]
 
     assert "val/accuracy" in trainer(metrics=make).fit().results
     assert len(made) == 1
@@ -370,11 +370,11 @@ def test_several_outputs_reach_the_criterion() -> None:
             return self.net(image), image
 
     class First(CrossEntropy):
-        def forward(self, output: tuple[Tensor, Tensor], target: Tensor) -> Tensor:  # type: ignore[override]
-            return super().forward(output[0], target)
+        def forward(self, output: tuple[Tensor, Tensor], targets: Targets) -> Tensor:  # type: ignore[override]
+            return super().forward(output[0], targets)
 
-        def predict(self, output: tuple[Tensor, Tensor]) -> Tensor:  # type: ignore[override]
-            return super().predict(output[0])
+        def judged(self, output: tuple[Tensor, Tensor], targets: Targets) -> list[tuple[Tensor, Tensor]]:  # type: ignore[override]
+            return super().judged(output[0], targets)
 
     several = trainer(Two(), criterion=First()).fit().results
     assert several == trainer(network()).fit().results

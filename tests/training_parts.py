@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlspec.building.padding import Trim
 from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.optimizing import make_optimizer
@@ -16,28 +17,29 @@ from dlspec.training.trainer import Trainer
 CLASSES = ("a", "b", "c")
 
 
+Targets = tuple[Tensor, ...]
+
+
 class CrossEntropy(nn.Module):
     """The criterion that a classifier's builder would give."""
 
-    def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        return nn.functional.cross_entropy(output, target)
+    target_names: tuple[str, ...] = ("label",)
+    term_names: tuple[str, ...] = ()
+    trims: Mapping[str, Trim] = {}
 
-    def predict(self, output: Tensor) -> Tensor:
-        return output.softmax(1)
+    def forward(self, output: Tensor, targets: Targets) -> Tensor:
+        return nn.functional.cross_entropy(output, targets[0])
 
-    def truth(self, target: Tensor) -> Tensor:
-        return target
+    def judged(self, output: Tensor, targets: Targets) -> list[tuple[Tensor, Tensor]]:
+        return [(output.softmax(1), targets[0])]
 
 
-class SquaredError(nn.Module):
-    def forward(self, output: Tensor, target: Tensor) -> Tensor:
-        return nn.functional.mse_loss(output.squeeze(1), target)
+class SquaredError(CrossEntropy):
+    def forward(self, output: Tensor, targets: Targets) -> Tensor:
+        return nn.functional.mse_loss(output.squeeze(1), targets[0])
 
-    def predict(self, output: Tensor) -> Tensor:
-        return output.squeeze(1)
-
-    def truth(self, target: Tensor) -> Tensor:
-        return target
+    def judged(self, output: Tensor, targets: Targets) -> list[tuple[Tensor, Tensor]]:
+        return [(output.squeeze(1), targets[0])]
 
 
 class Accuracy:
@@ -67,13 +69,14 @@ def split(samples: int, seed: int = 0) -> Split:
     generator = torch.Generator().manual_seed(seed)
     image = torch.randn(samples, 4, generator=generator)
     noise = torch.randn(samples, generator=generator) * 0.3
-    return Split({"image": image}, ((image[:, 0] + noise > 0).long() + (image[:, 1] > 0.5).long()))
+    labels = (image[:, 0] + noise > 0).long() + (image[:, 1] > 0.5).long()
+    return Split({"image": image}, {"label": labels})
 
 
 def dataset(train: int = 70, validation: int = 30, test: int = 20) -> Dataset:
     fields = (Field("image", (4,), "features"),)
     target = Target("label", "classes", (), CLASSES)
-    return Dataset("toy", fields, target, split(train, 1), split(validation, 2), split(test, 3))
+    return Dataset("toy", fields, (target,), split(train, 1), split(validation, 2), split(test, 3))
 
 
 def network(seed: int = 0) -> nn.Module:
@@ -95,5 +98,5 @@ def trainer(
     if "optimizer" not in options:
         options["optimizer"] = make_optimizer(optimizer_class, net.parameters(), {"lr": lr})
     spec = TrainerSpec(**{"epochs": 2, "device": "cpu", **(settings or {})})
-    options = {"criterion": CrossEntropy(), "inputs": ("image",), "metrics": {"accuracy": Accuracy()}, **options}
+    options = {"criterion": CrossEntropy(), "inputs": ("image",), "metrics": [{"accuracy": Accuracy()}], **options}
     return Trainer(net, data=data or dataset(), settings=spec, **options)

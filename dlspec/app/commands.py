@@ -40,7 +40,7 @@ def _composed(command: str, words: Sequence[str]) -> Composed:
 
 def summary_text(network: Network) -> str:
     """Layers, output shapes (the batch left out) and parameters."""
-    rows = [["", "input", str(network.input), ""]]
+    rows = [["" if len(network.fields) == 1 else name, "input", str(each), ""] for name, each in network.fields.items()]
     for layer in network.layers:
         rows.append([layer.name, layer.type, str(layer.output), f"{layer.parameters:,}" if layer.parameters else ""])
     table = text_table(["layer", "type", "output", "parameters"], rows, right=["parameters"])

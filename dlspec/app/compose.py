@@ -14,19 +14,33 @@ from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.hydra import Hydra
+from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
+from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
-from dlspec.app.conf_files import GROUPS, PART_GROUPS, check_user_config, group_files, packaged_conf, user_conf
+from dlspec.app.conf_files import (
+    GROUPS,
+    NO_SEARCHPATH,
+    PART_GROUPS,
+    check_user_config,
+    group_files,
+    packaged_conf,
+    user_conf,
+)
+from dlspec.app.defaults import circle, clash_problem, config_files, missing_choice, not_mergeable, without_defaults
+from dlspec.app.merging import Merging
 from dlspec.app.overrides import (
     apply_overrides,
     command_line,
     is_written_out,
     parse_overrides,
+    plain,
     refuse_sweeps,
     replaces_whole,
     value_place,
@@ -59,8 +73,9 @@ class Loader(ConfigLoaderImpl):
         try:
             config = super().load_configuration(config_name, lines, run_mode, from_shell, validate_sweep_overrides)
         except RecursionError:
-            fix = "to extend dlspec's own file of that name write /base/GROUP/NAME@_here_"
-            raise SpecError([Problem("defaults", "a file whose defaults lead back to itself", fix)]) from None
+            raise SpecError([circle(self._file, config_files(self._folders()))]) from None
+        except MissingConfigException as error:
+            raise SpecError([missing_choice(error, self._file, config_files(self._folders()))]) from None
         names = {group: group for group in ("model", "data") if group not in config.hydra.runtime.choices}
         spec_file, values = take_run(choices, values)
         if spec_file is not None:
@@ -76,6 +91,40 @@ class Loader(ConfigLoaderImpl):
         if problems:
             raise Refused(problems, Composed(config, self), frozenset(wrong))
         return config
+
+    def _process_config_searchpath(
+        self, config_name: str | None, parsed_overrides: list[Override], repo: CachingConfigRepository
+    ) -> None:
+        """Hydra would read the files of its search path itself, and run what stands in them."""
+        named = next((each for each in parsed_overrides if each.key_or_group == "hydra.searchpath"), None)
+        if named is not None:
+            raise SpecError([Problem("hydra.searchpath", *NO_SEARCHPATH, command_line(named.input_line or ""))])
+
+    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
+        model = self._merged_model(defaults, repo)
+        try:
+            config = super()._compose_config_from_defaults_list(defaults, repo)
+        except ConfigCompositionException as error:
+            raise SpecError([not_mergeable(error, self._file)]) from None
+        if "model" in config:
+            config.model = model
+        return config
+
+    def _merged_model(self, defaults: list[ResultDefault], repo: IConfigRepository) -> Any:
+        """The model by our rules: Hydra would leave two layers' names in an entry that a file overrides."""
+        merging = Merging()
+        for default in defaults:
+            package = default.package or ""
+            if package.split(".")[0] not in ("", "model"):
+                continue
+            config = self._load_single_config(default=default, repo=repo).config
+            assert isinstance(config, DictConfig)
+            before = len(merging.clashes)
+            if "model" in config:
+                merging.add(without_defaults(plain(config, "model"), package))
+            if len(merging.clashes) > before:
+                raise SpecError([clash_problem(each, default, self._file) for each in merging.clashes])
+        return merging.model
 
     def divide(self, overrides: Sequence[str]) -> tuple[list[Override], list[Override]]:
         """Choices among groups (Hydra's own settings too), and values."""

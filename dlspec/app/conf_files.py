@@ -20,6 +20,7 @@ GROUPS = ("model", "data", "loss", "optimizer", "scheduler", "metrics", "trainer
 # The only files that may carry a `hydra:` node.
 TOP_CONFIGS = ("config", "dlspec")
 BASE = "base/"
+NO_SEARCHPATH = ("hydra.searchpath is not there", "--config-dir FOLDER adds a folder of files")
 
 
 def user_conf() -> Path | None:
@@ -45,11 +46,15 @@ def check_user_config(folder: Path) -> None:
     path = folder / "config.yaml"
     if not path.is_file():
         return
-    tree = load_file(path).tree
-    defaults = tree.get("defaults", []) if isinstance(tree, dict) else []
+    document = load_file(path)
+    tree = document.tree if isinstance(document.tree, dict) else {}
+    defaults = tree.get("defaults", [])
     if not isinstance(defaults, list) or "dlspec" not in defaults:
         fix = "begin it with 'defaults: [dlspec, _self_]', or run dlspec in another folder"
         raise SpecError([Problem("", "a config.yaml that does not build on dlspec's", fix, Place(display_name(path)))])
+    place = document.keys.get(("hydra", "searchpath"))
+    if place is not None:
+        raise SpecError([Problem("hydra.searchpath", *NO_SEARCHPATH, place)])
 
 
 def read_conf(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, str | None]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import re
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ def composed_or_refused(overrides: Sequence[str], hydra: Hydra) -> Composed:
         try:
             preparation(refused.composed).read()
         except SpecError as error:
-            others = [each for each in error.problems if each.path.split(".")[0] not in refused.groups]
+            others = [each for each in error.problems if re.split("[. ]", each.path)[0] not in refused.groups]
             raise SpecError([*refused.problems, *others]) from None
         raise
 

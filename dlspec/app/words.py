@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from dlspec.app.names import FAILED, WRONG
-from dlspec.errors import Problem, SpecError, UserError, suggest
+from dlspec.errors import Problem, SpecError, UserError
 from dlspec.training.state import TrainingFailed
 
 
@@ -33,12 +33,6 @@ def one_line(error: BaseException) -> str:
 
 
 def _composing(error: Exception) -> Problem:
-    """Hydra's and OmegaConf's complaints about files that don't fit together."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = str(error.missing_cfg_file).rpartition("/")
-        return Problem(group, f"a defaults list names '{name}'", suggest(name, error.options or ()))
+    """Hydra's and OmegaConf's complaints about what a user's config asks of Hydra itself."""
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]
-    if len(lines) > 1 and lines[0].endswith("while composing config:"):
-        file = lines[0].removeprefix("In '").partition("'")[0]
-        return Problem(f"config {file}", lines[1], "a list and a mapping can't be merged: write the one that is there")
     return Problem("config", lines[0] if lines else type(error).__name__)

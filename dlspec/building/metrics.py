@@ -1,16 +1,29 @@
-"""Metrics for a target: the ones that were asked for, or those that fit it."""
+"""Metrics for the targets that are predicted: the ones that were asked for, or those that fit them."""
 
 from __future__ import annotations
 
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
 from dlspec.data.dataset import Target
+from dlspec.errors import suggest
+from dlspec.registry.metric_terms import MetricTerm
 from dlspec.registry.metrics import CLASSIFICATION, metrics
 from dlspec.registry.schema import Schema
+from dlspec.spec.mistakes import Mistakes
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A metric of one target's predictions."""
+
+    schema: Schema
+    target: Target
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 def auto_metrics(target: Target) -> list[str]:
@@ -20,18 +33,56 @@ def auto_metrics(target: Target) -> list[str]:
     return ["Accuracy", "F1Score"] if len(target.classes) == 2 else ["Accuracy"]
 
 
-def make_metrics(chosen: Sequence[tuple[Schema, Mapping[str, Any]]], target: Target) -> dict[str, Any]:
-    """The metrics by their results' names: `F1Score` reports `f1_score`."""
+def chosen_metrics(targets: Sequence[Target]) -> list[Chosen]:
+    """`auto_metrics` of each target, as parts."""
+    return [Chosen(metrics()[name], target) for target in targets for name in auto_metrics(target)]
+
+
+def match_metrics(terms: Sequence[MetricTerm] | None, predicted: Sequence[Target], mistakes: Mistakes) -> list[Chosen]:
+    """What each metric is of; None are those that fit the targets."""
+    if terms is None:
+        return chosen_metrics(predicted)
+    chosen: list[Chosen] = []
+    for each in terms:
+        mine = [Chosen(each.schema, target, each.settings) for target in _judged(each, predicted, mistakes)]
+        if any((one.schema.name, one.target) == (other.schema.name, other.target) for one in mine for other in chosen):
+            found = f"{each.schema.name} stands twice, and both would report '{in_snake_case(each.schema.name)}'"
+            mistakes.add(each.part.path, found, "keep one: names of one's own are not there yet")
+        chosen += mine
+    return chosen
+
+
+def _judged(metric: MetricTerm, predicted: Sequence[Target], mistakes: Mistakes) -> list[Target]:
+    """The targets that a metric is of: the named one, or each that it fits."""
+    named = [each for each in predicted if metric.target in (None, each.name)]
+    fitting = [each for each in named if fits(metric.schema, each)]
+    if not named:
+        names = [each.name for each in predicted]
+        found = f"no '{metric.target}' is predicted" if metric.target else "nothing is predicted: no loss has a target"
+        fix = suggest(metric.target or "", names) if names else "leave the metrics out: metrics=[]"
+        mistakes.add(metric.part.where("target"), found, fix, at_value=bool(metric.target))
+    elif not fitting:
+        kind = "classes" if named[0].kind == "numbers" else "numbers"
+        held = " and ".join(f"'{each.name}' holds {each.kind}" for each in named)
+        found = f"{metric.schema.name} compares {kind}, and {held}"
+        mistakes.add(metric.part.path, found, "metrics=auto chooses by the target")
+    return fitting
+
+
+def make_metrics(chosen: Sequence[Chosen], targets: Sequence[Target]) -> tuple[dict[str, Any], ...]:
+    """For each target its metrics by their results' names: `f1_score`, of several targets `label_f1_score`."""
     with warnings.catch_warnings():
         # Those that keep every prediction say so; it is what was asked for.
         warnings.filterwarnings("ignore", message=".*will save all targets and predictions", category=UserWarning)
-        return {result_name(schema.name): _make(schema, settings, target) for schema, settings in chosen}
+        return tuple(
+            {result_name(each, targets): _make(each) for each in chosen if each.target == target} for target in targets
+        )
 
 
-def chosen_metrics(target: Target) -> list[tuple[Schema, Mapping[str, Any]]]:
-    """`auto_metrics` as parts."""
-    registry = metrics()
-    return [(registry[name], {}) for name in auto_metrics(target)]
+def result_name(chosen: Chosen, targets: Sequence[Target]) -> str:
+    """`MeanAbsoluteError` as `mean_absolute_error`, behind its target's name where there are several."""
+    name = in_snake_case(chosen.schema.name)
+    return name if len(targets) == 1 else f"{chosen.target.name}_{name}"
 
 
 def fits(schema: Schema, target: Target) -> bool:
@@ -43,13 +94,14 @@ def fits(schema: Schema, target: Target) -> bool:
 _BY_OUTPUT = ("PearsonCorrCoef", "SpearmanCorrCoef", "ConcordanceCorrCoef")
 
 
-def _make(schema: Schema, settings: Mapping[str, Any], target: Target) -> Any:
+def _make(chosen: Chosen) -> Any:
+    schema, target, settings = chosen.schema, chosen.target, chosen.settings
     if schema.name in CLASSIFICATION:
         task = "binary" if len(target.classes) == 2 else "multiclass"
         # Checking every batch's values would wait for the device; the criterion gives what is wanted.
         filled = {"task": task, "num_classes": len(target.classes), "validate_args": False}
         return schema.build(**{**filled, **settings})
-    if schema.name in _BY_OUTPUT and target.num_outputs > 1:
+    if schema.name in _BY_OUTPUT and target.num_outputs > 1 and len(target.shape) == 1:
         return _mean_over_outputs(schema.build)(num_outputs=target.num_outputs, **settings)
     return schema.build(**settings)
 
@@ -64,6 +116,6 @@ def _mean_over_outputs(metric: type) -> type:
     return type(metric.__name__, (metric,), {"compute": compute})
 
 
-def result_name(name: str) -> str:
+def in_snake_case(name: str) -> str:
     """`MeanAbsoluteError` as `mean_absolute_error`, `R2Score` as `r2_score`, `AUROC` as `auroc`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

@@ -1,145 +1,522 @@
-"""Builds the network, layer by layer, and learns each layer's input by passing a sample through.
+"""Builds a network, layer by layer, and learns each layer's inputs by passing a sample through.
 
-Every layer is built once, for real, in the order of the spec: under one seed its weights are those of the same
+Every layer is built once, for real, in the order in which it runs: under one seed its weights are those of the same
 PyTorch code. The sample is passed in eval mode, with the random generators kept as they were.
 """
 
 from __future__ import annotations
 
-import keyword
-import re
-import warnings
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
-from dlspec.building.layout_rules import infer, keeps_lengths, left_open, refusal, rule_for
-from dlspec.building.limits import SizeLimit, TooLarge, memory
-from dlspec.building.values import Value
+from dlspec.building.assembly import Step, assemble
+from dlspec.building.layer import (
+    Layer,
+    are_enough,
+    attempt,
+    completed,
+    computed,
+    in_order,
+    made,
+    may_parametrize,
+)
+from dlspec.building.layout_rules import (
+    layout_after,
+    lengths_after,
+    refusal,
+    rule_for,
+    takes_any_length,
+)
+from dlspec.building.limits import SizeLimit, memory
+from dlspec.building.shortcuts import automatic, is_norm
+from dlspec.building.tracing import Tracer, sampling
+from dlspec.building.tracing import kept_random_state as kept_random_state
 from dlspec.data.dataset import Field
-from dlspec.layouts import Layout
-from dlspec.registry.schema import REQUIRED, Schema
+from dlspec.errors import suggest
+from dlspec.layers.rule import main
+from dlspec.layouts import Layout, Lengths, Value
+from dlspec.registry.torch_parts import LAYERS
+from dlspec.spec.containers import JOIN
+from dlspec.spec.graph import MODEL, Graph, Node, Ref
 from dlspec.spec.mistakes import Mistakes
-from dlspec.spec.model import Node
+from dlspec.spec.parts import Part
+from dlspec.spec.taking import PARAMETER
 from dlspec.spec.yaml_files import KeyPath
 
-
-@dataclass(frozen=True)
-class Layer:
-    """A node whose settings were read: everything that building it needs but its input."""
-
-    node: Node
-    schema: Schema
-    settings: Mapping[str, Any]
-
-    @property
-    def type(self) -> str:
-        return self.schema.name
+# What leaves an end as it is: what stands before is what a loss sees.
+PASSING = frozenset(
+    "Identity Flatten Unflatten Reshape Permute Dropout AlphaDropout FeatureAlphaDropout UnfoldTime".split()
+)
+_SHOWN = 6
+"""So many shapes before a mistake are shown."""
+# Settings that open further outputs.
+_OPENING = ("need_weights", "return_indices")
 
 
 @dataclass(frozen=True)
 class BuiltLayer:
-    """A row of the summary."""
+    """A row of the summary. `path` is where the layer was written, `is_again` a module that was there before."""
 
     name: str
     type: str
     module: nn.Module
     output: Value
+    path: KeyPath
+    is_again: bool = False
 
     @property
     def parameters(self) -> int:
-        return sum(each.numel() for each in self.module.parameters())
+        return 0 if self.is_again else sum(each.numel() for each in self.module.parameters())
+
+
+@dataclass(frozen=True)
+class Output:
+    """One of a network's outputs: the layer that gives it, and the last one whose numbers these are."""
+
+    value: Value
+    layer: BuiltLayer
+    end: BuiltLayer
 
 
 @dataclass(frozen=True)
 class Network:
     """A built network: `inputs` names the tensors of a split that `module` takes, in order.
 
-    `any_length` says that batches may end at their longest sample: no layer needs the field's full length.
+    Several outputs come as a mapping by their names. `fields` are the inputs' values, by name. `any_length` says that
+    batches may end at their longest sample: no layer needs the fields' full length.
     """
 
     module: nn.Module
     inputs: tuple[str, ...]
-    input: Value
+    fields: Mapping[str, Value]
     layers: tuple[BuiltLayer, ...]
+    outputs: Mapping[str, Output]
     any_length: bool = True
 
     @property
     def output(self) -> Value:
-        return self.layers[-1].output
+        """The only output's, or the first's."""
+        return next(iter(self.outputs.values())).value
 
 
-def build(layers: Sequence[Layer], field: Field, sample: Tensor, mistakes: Mistakes) -> Network | None:
-    """The network for one input field, or None where a layer does not fit and `mistakes` says why.
+def build(
+    graph: Graph, layers: Sequence[Layer], fields: Mapping[str, tuple[Field, Tensor]], mistakes: Mistakes
+) -> Network | None:
+    """The network of a graph whose nodes were read, or None where a layer does not fit and `mistakes` says why.
 
-    `sample` has the field's shape behind a small batch.
+    `fields` are the data's by the model's names for its inputs, each with a small batch of samples.
     """
-    first = value = Value(field.shape, field.layout, field.has_lengths, field.vocab_size)
-    data = sample = sample.clone()
-    rows: list[BuiltLayer] = []
-    limit, any_length = SizeLimit(memory()), True
-    with _sampling():
+    if not graph.inputs:  # the model names none: its only one has the field's name
+        fields = dict(zip(("",), fields.values(), strict=False))
+    before = len(mistakes)
+    with sampling():
+        builder = _Builder(graph, fields, mistakes)
         for layer in layers:
-            if _is_refused(layer, value, sample, data, mistakes):
-                return None
-            module = _make(layer, value, limit, mistakes)
-            given = None if module is None else _trace(layer, module, value, sample, mistakes)
-            if module is None or given is None:
-                return None
-            keeps = value.lengths and _keeps_lengths(layer, module, value, given)
-            any_length &= keeps or not value.lengths
-            value, sample = _output(layer, value, given, keeps), given
-            rows.append(BuiltLayer(layer.node.name, layer.type, module, value))
-    network, takes_lengths = _assemble(rows, field)
-    inputs = (field.name, field.lengths) if takes_lengths else (field.name,)
-    return Network(network.train(), inputs, first, tuple(rows), any_length)
+            builder.add(layer)
+        mistakes.enter({})
+        return builder.network() if len(mistakes) == before else None
 
 
-def _is_refused(layer: Layer, value: Value, sample: Tensor, data: Tensor, mistakes: Mistakes) -> bool:
-    refused = refusal(layer.type, value, layer.settings)
-    if refused is not None:
-        mistakes.add(layer.node.part.settings_path, *refused, shown=_shown(layer))
+class _Builder:
+    def __init__(self, graph: Graph, fields: Mapping[str, tuple[Field, Tensor]], mistakes: Mistakes) -> None:
+        self.graph, self.mistakes = graph, mistakes
+        self.fields = {name: each for name, (each, _) in fields.items()}
+        self.values: dict[Ref, Value] = {}
+        self.samples: dict[Ref, Tensor] = {}
+        for name, (each, sample) in fields.items():
+            lengths = Lengths(each.name) if each.has_lengths else None
+            self.values[Ref(MODEL, name)] = Value(each.shape, each.layout, lengths, each.vocab_size)
+            self.samples[Ref(MODEL, name)] = sample.clone()
+        self.data = [each.untyped_storage().data_ptr() for each in self.samples.values()]
+        self.rows: dict[str, BuiltLayer] = {}
+        self.layers: dict[tuple[str, ...], tuple[Layer, nn.Module, dict[str, Any]]] = {}
+        self.nodes: dict[str, Node] = {}
+        self.steps: list[Step] = []
+        self.aliases: dict[Ref, Ref] = {}
+        self.wanted = _wanted(graph)
+        self.last_read = _last_read(graph)
+        self.places = {node.id: at for at, node in enumerate(graph.nodes)}
+        self.limit, self.tracer, self.any_length = SizeLimit(memory()), Tracer(), True
+
+    # ---- one layer -------------------------------------------------------------------------------------------------
+
+    def add(self, layer: Layer) -> None:
+        """Builds a layer and passes the sample; what comes from a layer that failed is passed by."""
+        self.mistakes.enter(layer.node.origins)
+        node = layer.node
+        if not all(self._is_there(ref, node) for ref in node.inputs.values()):
+            return
+        if node.part.type == JOIN:
+            self._join(layer)
+        else:
+            self._add(layer)
+
+    def _is_there(self, ref: Ref, node: Node | None) -> bool:
+        """Whether a value is known; a further output that its layer does not have is a mistake."""
+        if ref in self.values or ref.node not in self.rows:
+            return ref in self.values
+        row = self.rows[ref.node]
+        names = [*getattr(row.module, "output_names", ())[1:]]
+        fix = suggest(ref.output, names) if names else "it has one output: write its name alone"
+        if any(each in LAYERS[row.type].settings for each in _OPENING) and row.type in LAYERS:
+            fix = f"write {next(each for each in _OPENING if each in LAYERS[row.type].settings)}: true there"
+        path = self.graph.outputs_path
+        if node is not None:
+            path = node.part.where("from") if "from" in node.part.keys else node.where
+        self.mistakes.add(path, f"{row.type} has no output '{ref.output}'", fix, at_value=True)
+        return False
+
+    def _add(self, layer: Layer) -> None:
+        node, mistakes = layer.node, self.mistakes
+        layer, settings = self._settings(layer)
+        by_argument = {key: self.values[ref] for key, ref in node.inputs.items()}
+        values = in_order(layer, by_argument, mistakes) if settings is not None else None
+        if settings is None or values is None or self._is_refused(layer, values, settings):
+            return
+        if not are_enough(layer, by_argument, mistakes):
+            return
+        found = self._module(layer, settings, values)
+        if found is None:
+            return
+        module, settings = found
+        if self._misses_lengths(layer, module, values):
+            return
+        given = self._given(layer, module, settings, values)
+        if given is not None:
+            self._note(layer, module, settings, values, given)
+
+    def _settings(self, layer: Layer) -> tuple[Layer, dict[str, Any] | None]:
+        """The layer and its settings; of a module that is used again, those that it was built with."""
+        if layer.node.is_shared and layer.node.path in self.layers:
+            first, _, settings = self.layers[layer.node.path]
+            return replace(layer, schema=first.schema), settings
+        return layer, computed(layer, lambda ref: self.values[ref].channels, self.mistakes)
+
+    def _is_refused(self, layer: Layer, values: Sequence[Value], settings: Mapping[str, Any]) -> bool:
+        if layer.type == PARAMETER:
+            check = rule_for(layer.schema).check
+            refused = check((), settings) if check else None
+        else:
+            refused = refusal(layer.schema, values, settings)
+        if refused is not None:
+            self.mistakes.add(layer.node.where, *refused, shown=layer.shown, note=self._chain(layer.node))
+            return True
+        return settings.get("inplace") is True and self._would_overwrite(layer)
+
+    def _would_overwrite(self, layer: Layer) -> bool:
+        """Whether working in place would change the data, or what another layer takes later."""
+        node = layer.node
+        memory = self.samples[next(iter(node.inputs.values()))].untyped_storage().data_ptr()
+        path = node.part.where("inplace")
+        if memory in self.data:
+            found = "inplace would overwrite the data"
+            self.mistakes.add(path, found, "leave it out", at_value=True, shown=layer.shown)
+            return True
+        place = self.places.get(node.id, 0)
+        for ref, sample in self.samples.items():
+            if sample.untyped_storage().data_ptr() == memory and self.last_read.get(ref, -1) > place:
+                name = self.rows[ref.node].name if ref.node in self.rows else ref.output
+                found = f"inplace would overwrite the output of '{name}', which is taken below"
+                self.mistakes.add(path, found, "leave it out", at_value=True, shown=layer.shown)
+                return True
+        return False
+
+    def _module(
+        self, layer: Layer, settings: dict[str, Any], values: Sequence[Value]
+    ) -> tuple[nn.Module, dict[str, Any]] | None:
+        """The module and all its settings; None where it can't be made of these inputs."""
+        node, mistakes = layer.node, self.mistakes
+        if node.is_shared and node.path in self.layers:
+            _, module, settings = self.layers[node.path]
+            return module, settings
+        words = self.wanted.get(node.name, ("",))
+        opening = [key for key in _OPENING if "1" in words and key in layer.schema.settings]
+        settings = {**dict.fromkeys(opening, True), **settings}
+        whole = completed(layer, settings, values, mistakes) if values else settings
+        if whole is None or not may_parametrize(layer, mistakes):
+            return None
+        module = attempt(lambda: made(layer, whole, self.limit), layer, values, mistakes, lambda: self._chain(node))
+        if module is None or not self._tie(layer, module):
+            return None
+        _choose_outputs(module, words)
+        self.layers[node.path] = (layer, module, whole)
+        return module, whole
+
+    def _tie(self, layer: Layer, module: nn.Module) -> bool:
+        """Gives the module another one's weight for its own, where it says so."""
+        tie = layer.node.tie
+        if not tie:
+            return True
+        path = layer.node.part.where("tie")
+        own, other = getattr(module, "weight", None), self._weight_at(tie)
+        if not isinstance(own, Tensor):
+            self.mistakes.add(path, f"{layer.type} has no weight", "leave tie out", at_value=True)
+        elif other is None:
+            names = {".".join(each) for each, (_, one, _) in self.layers.items() if hasattr(one, "weight")}
+            fix = suggest(tie[-1], names) or "name a layer above that has a weight"
+            self.mistakes.add(path, f"no weight at '{tie[-1]}' above", fix, at_value=True)
+        elif own.shape != other.shape:
+            found = f"its weight is {tuple(own.shape)}, and that of '{tie[-1]}' {tuple(other.shape)}"
+            self.mistakes.add(path, found, "both must have one shape", at_value=True)
+        else:
+            module.weight = other
+            return True
+        return False
+
+    def _weight_at(self, paths: Sequence[str]) -> Tensor | None:
+        """The first of these paths of the state dict at which a weight is."""
+        for words in (path.removesuffix(".weight").split(".") for path in paths):
+            for length in range(len(words), 0, -1):
+                if tuple(words[:length]) not in self.layers:
+                    continue
+                _, inner, _ = self.layers[tuple(words[:length])]
+                for word in words[length:]:
+                    inner = inner._modules.get(word) or nn.Module()
+                weight = getattr(inner, "weight", None)
+                if isinstance(weight, nn.Parameter):
+                    return weight
+        return None
+
+    def _misses_lengths(self, layer: Layer, module: nn.Module, values: Sequence[Value]) -> bool:
+        """Whether the layer would take padding for steps, as a layer before it has mixed the two."""
+        wanted: Mapping[str, int] = getattr(module, "lengths_of", {})
+        lost = next((values[at].lost for at in wanted.values() if at < len(values) and values[at].lost), "")
+        if not lost or not getattr(module, "needs_lengths", True):
+            return False
+        row = self.rows[lost]
+        found = f"{layer.type} needs each sample's length, and behind {row.type} ('{row.name}') none is known"
+        fix = f"{row.type} mixes steps and padding: put {layer.type} before it, or take a layer that keeps steps apart"
+        self.mistakes.add(layer.node.where, found, fix, shown=layer.shown, note=self._chain(layer.node))
         return True
-    is_data = sample.untyped_storage().data_ptr() == data.untyped_storage().data_ptr()
-    if layer.settings.get("inplace") is True and is_data:
-        path = layer.node.part.where("inplace")
-        mistakes.add(path, "inplace would overwrite the data", "leave it out", at_value=True, shown=_shown(layer))
+
+    # ---- what it gives ---------------------------------------------------------------------------------------------
+
+    def _given(
+        self, layer: Layer, module: nn.Module, settings: Mapping[str, Any], values: Sequence[Value]
+    ) -> dict[str, Tensor] | None:
+        """What the layer gives for the sample, by word: a row for each row, in the layout that was asked for."""
+        inputs = {key: self.samples[ref] for key, ref in layer.node.inputs.items()}
+        found = attempt(
+            lambda: self.tracer.given(layer, module, settings, values, inputs),
+            layer,
+            values,
+            self.mistakes,
+            lambda: self._chain(layer.node),
+        )
+        if found is None:
+            return None
+        tensors = found if isinstance(found, tuple) else (found,)
+        if not all(isinstance(each, Tensor) for each in tensors):
+            fix = "a layer's forward gives a tensor, or a tuple of tensors"
+            self.mistakes.add(layer.node.where, f"{layer.type} gives {type(tensors[0]).__name__}", fix)
+            return None
+        has_batch = layer.type != PARAMETER and any(each.has_batch for each in values)
+        given = dict(zip(_words(module, len(tensors)), tensors, strict=False))
+        if has_batch and not self._has_rows(layer, module, next(iter(given.values()))):
+            return None
+        return given if self._can_have_layout(layer, next(iter(given.values())), has_batch) else None
+
+    def _has_rows(self, layer: Layer, module: nn.Module, given: Tensor) -> bool:
+        with_batch = [ref for ref in layer.node.inputs.values() if self.values[ref].has_batch]
+        rows = len(self.samples[with_batch[0]])
+        if getattr(module, "folds_batch", False) or (given.dim() > 0 and len(given) == rows):
+            return True
+        found = f"{layer.type} makes {tuple(given.shape)} of a batch of {rows}"
+        fix = "dimension 0 is the batch: a layer gives a row for each of its rows"
+        self.mistakes.add(layer.node.where, found, fix, shown=layer.shown)
+        return False
+
+    def _can_have_layout(self, layer: Layer, given: Tensor, has_batch: bool) -> bool:
+        layout = layer.node.layout
+        if layout is None:
+            return True
+        dims, wanted = _SHAPES[layout]
+        shape = tuple(given.shape[1:]) if has_batch else tuple(given.shape)
+        if len(shape) >= dims and (layout != "tokens" or not given.is_floating_point()):
+            return True
+        found = f"layout is {layout}, which is {wanted}, and {layer.type} gives {shape}"
+        path = layer.node.part.where("layout")
+        self.mistakes.add(path, found, "leave it out, or write another", at_value=True, shown=layer.shown)
+        return False
+
+    def _note(
+        self,
+        layer: Layer,
+        module: nn.Module,
+        settings: Mapping[str, Any],
+        values: Sequence[Value],
+        given: Mapping[str, Tensor],
+    ) -> None:
+        """Keeps what the layer gave, for those that take it."""
+        node = layer.node
+        first = next(iter(given))
+        for word, tensor in given.items():
+            ref = Ref(node.id, "" if word == first else word)
+            self.values[ref] = self._value(layer, module, settings, values, tensor, ref.output)
+            self.samples[ref] = tensor
+        lengths = self._lengths_of(layer, module, values)
+        words = tuple(given)
+        step = Step(node.id, node.path, module, layer.type, node.inputs, ("", *words[1:]), lengths, len(words) > 1)
+        self.steps.append(step)
+        if words[0]:  # a layer with named outputs: the first one flows on, and numbers will do, too
+            names: tuple[str, ...] = module.output_names  # type: ignore[assignment]  # its class says so
+            self._again_as(Ref(node.id), Ref(node.id, words[0]), Ref(node.id, str(names.index(words[0]))))
+            for word in words[1:]:
+                self._again_as(Ref(node.id, word), Ref(node.id, str(names.index(word))))
+        self.nodes[node.id] = node
+        output = self.values[Ref(node.id)]
+        again = node.is_shared
+        self.rows[node.id] = BuiltLayer(node.id, layer.type, module, output, node.entry, again)
+
+    def _value(
+        self,
+        layer: Layer,
+        module: nn.Module,
+        settings: Mapping[str, Any],
+        values: Sequence[Value],
+        given: Tensor,
+        word: str,
+    ) -> Value:
+        if layer.type == PARAMETER:
+            shape = tuple(given.shape)
+            layout: Layout = layer.node.layout or ("sequence" if len(shape) == 2 else _by_rank(shape))
+            return Value(shape, layout, has_batch=False)
+        has_batch = any(each.has_batch for each in values)
+        shape = tuple(given.shape[1:]) if has_batch else tuple(given.shape)
+        told = layout_after(layer.schema, values, settings, shape, word)
+        layout = layer.node.layout or told
+        lengths = lengths_after(layer.schema, module, values, settings, shape, word)
+        if any(each.lengths for each in values):
+            any_length = takes_any_length(layer.schema, module, values, settings, shape, word)
+            self.any_length &= any_length and layout == told
+        vocab = main(values).vocab_size if layout == "tokens" else None
+        value = Value(shape, layout, lengths if layout == told else None, vocab, has_batch)
+        if value.time_dim is None or value.lengths is not None:
+            return value if value.time_dim is not None else replace(value, lengths=None)
+        has_dropped = any(each.lengths for each in values)
+        return replace(value, lost=layer.node.id if has_dropped else main(values).lost)
+
+    def _lengths_of(self, layer: Layer, module: nn.Module, values: Sequence[Value]) -> dict[str, Lengths]:
+        """The lengths that the layer asks for, by the argument's name."""
+        wanted: Mapping[str, int] = getattr(module, "lengths_of", {})
+        found = {name: values[at].lengths for name, at in wanted.items() if at < len(values)}
+        return {name: each for name, each in found.items() if each is not None}
+
+    # ---- residuals -------------------------------------------------------------------------------------------------
+
+    def _join(self, layer: Layer) -> None:
+        """Adds a body and its shortcut; where shapes decide what the shortcut is, they do now."""
+        node, kind = layer.node, layer.settings.get("shortcut")
+        body, given = (node.inputs[at] for at in (0, 1))
+        one, other = self.values[body], self.values[given]
+        if one.shape == other.shape and one.layout == other.layout:
+            self._add_join(layer, body, given)
+        elif kind == "if_equal":
+            self._again_as(body, Ref(node.id))
+            self.nodes[node.id] = node
+        elif kind == "auto":
+            self._automatic(layer, body, given)
+        else:
+            found = f"the shortcut is {other}, and the body {one}"
+            fix = "write shortcut: auto, which maps the sizes, or if_equal; or make both one shape"
+            self.mistakes.add(node.where, found, fix, note=self._chain(node))
+
+    def _again_as(self, ref: Ref, *others: Ref) -> None:
+        """The same value under other names."""
+        for each in others:
+            self.values[each], self.samples[each] = self.values[ref], self.samples[ref]
+            self.aliases[each] = ref
+
+    def _add_join(self, layer: Layer, body: Ref, given: Ref) -> None:
+        part = Part("Add", layer.node.part.path, settings_path=layer.node.part.settings_path)
+        node = replace(layer.node, part=part, inputs={0: body, 1: given})
+        self._add(Layer(node, LAYERS["Add"], {}))
+
+    def _automatic(self, layer: Layer, body: Ref, given: Ref) -> None:
+        node = layer.node
+        parts = automatic(self.values[given], self.values[body], self._norm_at(body))
+        if parts is None:
+            found = f"no 1x1 convolution makes {self.values[body]} of {self.values[given]}"
+            self.mistakes.add(node.where, found, "write the shortcut as a list of layers", note=self._chain(node))
+            return
+        before = given
+        for index, (type, settings) in enumerate(parts):
+            path, use = (*node.path, "shortcut", str(index)), f"{node.id}.shortcut.{index}"
+            part = Part(type, node.part.path, settings, node.part.settings_path)
+            inner = replace(node, id=use, path=path, part=part, inputs={0: before}, layout=None)
+            self._add(Layer(inner, LAYERS[type], settings))
+            before = Ref(use)
+        if before in self.values:
+            self._add_join(layer, body, before)
+
+    def _norm_at(self, ref: Ref) -> tuple[str, Mapping[str, Any]] | None:
+        """The normalisation that a body ends in, and the settings that it was written with."""
+        while ref.node in self.rows and self.rows[ref.node].type in ("StochasticDepth", "Dropout"):
+            ref = self.nodes[ref.node].inputs[0]
+        if ref.node not in self.rows or not is_norm(self.rows[ref.node].type):
+            return None
+        layer, _, _ = self.layers[self.nodes[ref.node].path]
+        inferred = [name for name, each in layer.schema.settings.items() if each.is_inferred]
+        return layer.type, {name: each for name, each in layer.settings.items() if name not in inferred}
+
+    # ---- the end ---------------------------------------------------------------------------------------------------
+
+    def network(self) -> Network | None:
+        """The network, or None where an output is none."""
+        outputs = {name: ref for name, ref in self.graph.outputs.items() if self._is_there(ref, None)}
+        if len(outputs) < len(self.graph.outputs) or not outputs or not self._all_have_batch(outputs):
+            return None
+        module, inputs = assemble(self.steps, self.fields, outputs, self.aliases)
+        ends = {name: self._output(ref) for name, ref in outputs.items()}
+        fields = {name or each.name: self.values[Ref(MODEL, name)] for name, each in self.fields.items()}
+        return Network(module.train(), inputs, fields, tuple(self.rows.values()), ends, self.any_length)
+
+    def _all_have_batch(self, outputs: Mapping[str, Ref]) -> bool:
+        for name, ref in outputs.items():
+            if not self.values[ref].has_batch or ref.node == MODEL:
+                what = "a model's input" if ref.node == MODEL else "a Parameter"
+                fix = "let a layer that computes with it be the output"
+                self.mistakes.add(self.graph.outputs_path, f"the output '{name}' is {what} as it is", fix)
+                return False
         return True
-    return False
 
+    def _output(self, ref: Ref) -> Output:
+        value = self.values[ref]
+        while ref in self.aliases:
+            ref = self.aliases[ref]
+        layer = end = self.rows[ref.node]
+        while end.type in PASSING and self.nodes[ref.node].inputs:
+            ref = next(iter(self.nodes[ref.node].inputs.values()))
+            while ref in self.aliases:
+                ref = self.aliases[ref]
+            if ref.node == MODEL:
+                break
+            end = self.rows[ref.node]
+        return Output(value, layer, end)
 
-def _make(layer: Layer, value: Value, limit: SizeLimit, mistakes: Mistakes) -> nn.Module | None:
-    settings = _infer_settings(layer, value, mistakes)
-    if settings is None:
-        return None
+    def _chain(self, node: Node) -> str:
+        """The shapes that lead to a layer: 'image (3, 32, 32) -> 0 Conv2d (16, 30, 30) -> here'."""
+        shapes: list[str] = []
+        ref = next(iter(node.inputs.values()), None)
+        while ref is not None:
+            name = self._called(ref)
+            shapes.append(f"{name} {_sizes(self.values[ref])}".strip())
+            inner = self.nodes.get(self.aliases.get(ref, ref).node)
+            ref = None if inner is None else next(iter(inner.inputs.values()), None)
+        others = [f"; {self._called(each)} {_sizes(self.values[each])}" for each in list(node.inputs.values())[1:]]
+        if len(shapes) < 2 and not others:
+            return ""
+        shown = shapes if len(shapes) <= _SHOWN else [*shapes[: _SHOWN - 1], "...", shapes[-1]]
+        return "shapes: " + " -> ".join(reversed(shown)) + "".join(others) + f" -> {node.id} {node.part.type}"
 
-    def make() -> Any:
-        with limit:
-            return layer.schema.build(**settings, **layer.schema.fixed)
-
-    module: nn.Module | None = _attempt(make, layer, value, mistakes)
-    return module
-
-
-def _trace(layer: Layer, module: nn.Module, value: Value, sample: Tensor, mistakes: Mistakes) -> Tensor | None:
-    """What the layer gives for the sample: one tensor, a row for each row, in the layout that was asked for."""
-    given = _attempt(lambda: _pass(module, sample), layer, value, mistakes)
-    if given is None:
-        return None
-    path = layer.node.part.settings_path
-    if not isinstance(given, Tensor):
-        mistakes.add(path, f"{layer.type} gives several outputs", "they are not there yet", shown=_shown(layer))
-        return None
-    if given.dim() == 0 or len(given) != len(sample):
-        found = f"{layer.type} makes {tuple(given.shape)} of a batch of {len(sample)}"
-        mistakes.add(path, found, "dimension 0 is the batch: a layer gives a row for each of its rows")
-        return None
-    return given if _can_have_layout(layer, given, path, mistakes) else None
+    def _called(self, ref: Ref) -> str:
+        if ref.node == MODEL:
+            return ref.output or next(iter(self.fields.values())).name
+        row = self.rows.get(self.aliases.get(ref, ref).node)
+        return ref.node if row is None else f"{row.name} {row.type}"
 
 
 # The fewest dimensions, batch left out, that a layout has, and what they are.
@@ -152,141 +529,39 @@ _SHAPES: Mapping[str, tuple[int, str]] = {
 }
 
 
-def _can_have_layout(layer: Layer, given: Tensor, path: KeyPath, mistakes: Mistakes) -> bool:
-    layout = layer.node.layout
-    if layout is None:
-        return True
-    dims, wanted = _SHAPES[layout]
-    if given.dim() - 1 >= dims and (layout != "tokens" or not given.is_floating_point()):
-        return True
-    found = f"layout is {layout}, which is {wanted}, and {layer.type} gives {tuple(given.shape[1:])}"
-    mistakes.add((*path, "layout"), found, "leave it out, or write another", at_value=True, shown=_shown(layer))
-    return False
+def _by_rank(shape: tuple[int, ...]) -> Layout:
+    return "features" if len(shape) < 2 else "channels-first"
 
 
-def _infer_settings(layer: Layer, value: Value, mistakes: Mistakes) -> dict[str, Any] | None:
-    """The settings with the inferred ones filled in; those that were written must agree."""
-    settings = dict(layer.settings)
-    settings |= {name: each for name, each in left_open(layer.type, value).items() if settings.get(name) is None}
-    for name, setting in layer.schema.settings.items():
-        if not setting.is_inferred:
-            continue
-        known, written = infer(name, value), settings.get(name)
-        if written is None and known is not None:
-            settings[name] = known
-        elif written is None and setting.default is REQUIRED:
-            path = layer.node.part.settings_path
-            mistakes.add(path, f"{layer.type} wants {name}", "these data do not tell it: write it", shown=_shown(layer))
-            return None
-        elif written is not None and known is not None and not _agrees(name, written, known, value):
-            path = layer.node.part.where(name)
-            found = f"{name} is {written}, but {value} comes in"
-            mistakes.add(path, found, f"leave it out: it is inferred ({known})", at_value=True, shown=_shown(layer))
-            return None
-    return settings
+def _sizes(value: Value) -> str:
+    return f"({', '.join(str(size) for size in value.shape)})"
 
 
-def _agrees(name: str, written: Any, known: Any, value: Value) -> bool:
-    if name == "normalized_shape" and not isinstance(written, int):
-        return tuple(written) == value.shape[-len(written) :]
-    if name == "num_embeddings":
-        return bool(written >= known)
-    return bool(written == known)
+def _wanted(graph: Graph) -> dict[str, tuple[str, ...]]:
+    """For each module the outputs that something takes, wherever it is used."""
+    names = {node.id: node.name for node in graph.nodes}
+    wanted: dict[str, dict[str, None]] = {}
+    for node, outputs in graph.wanted().items():
+        wanted.setdefault(names.get(node, node), {}).update(dict.fromkeys(outputs))
+    return {name: tuple(outputs) for name, outputs in wanted.items()}
 
 
-def _attempt(action: Callable[[], Any], layer: Layer, value: Value, mistakes: Mistakes) -> Any:
-    """What PyTorch gives; what it refuses becomes a mistake at the layer's place."""
-    try:
-        return action()
-    except TooLarge as error:
-        mistakes.add(layer.node.part.settings_path, f"{layer.type} is too large: {error}", "make it smaller")
-    except Exception as error:
-        who = "PyTorch" if hasattr(nn, layer.type) else f"{layer.type}'s own code"
-        mistakes.add(layer.node.part.settings_path, f"{layer.type} can't take {value}", f"{who} says: {_reason(error)}")
-    return None
+def _last_read(graph: Graph) -> dict[Ref, int]:
+    """The place of the last node that takes each value; the network's outputs come after all."""
+    last = {ref: at for at, node in enumerate(graph.nodes) for ref in node.inputs.values()}
+    return last | {ref: len(graph.nodes) for ref in graph.outputs.values()}
 
 
-def _reason(error: Exception) -> str:
-    """The first line of what an error says; its type where that is no plain refusal."""
-    text = str(error).strip().split("\n")[0][:200]
-    is_plain = isinstance(error, RuntimeError | ValueError | TypeError | AssertionError | IndexError)
-    return text if text and is_plain else f"{type(error).__name__}: {text}".removesuffix(": ")
+def _choose_outputs(module: nn.Module, words: Sequence[str]) -> None:
+    """Tells a layer with named outputs which of them are taken; the first one always is."""
+    names: tuple[str, ...] = getattr(module, "output_names", ())
+    if not names:
+        return
+    taken = [names[int(word)] if word.isdigit() and int(word) < len(names) else word for word in words if word]
+    module.wanted = (names[0], *(name for name in names[1:] if name in taken))  # type: ignore[assignment]
 
 
-def _pass(module: nn.Module, sample: Tensor) -> Any:
-    module.eval()
-    with torch.no_grad(), kept_random_state():
-        return module(sample)
-
-
-def _layout(layer: Layer, value: Value, given: Tensor) -> Layout:
-    """The layout that the layer gives by its rule; the spec may say another."""
-    return rule_for(layer.type).gives(value, tuple(given.shape[1:]), layer.settings)
-
-
-def _keeps_lengths(layer: Layer, module: nn.Module, value: Value, given: Tensor) -> bool:
-    """Whether padding leaves no trace in what the layer gives; what the spec calls otherwise has no steps left."""
-    if layer.node.layout not in (None, _layout(layer, value, given)):
-        return False
-    return keeps_lengths(layer.type, module, layer.settings, value, tuple(given.shape[1:]))
-
-
-def _output(layer: Layer, value: Value, given: Tensor, keeps: bool) -> Value:
-    layout = layer.node.layout or _layout(layer, value, given)
-    vocab = value.vocab_size if layout == "tokens" else None
-    return Value(tuple(given.shape[1:]), layout, keeps and layout in ("sequence", "tokens"), vocab)
-
-
-def _shown(layer: Layer) -> str:
-    return "" if layer.type in layer.node.part.settings_path else layer.type
-
-
-@contextmanager
-def _sampling() -> Iterator[None]:
-    """Without the warnings that PyTorch gives while it builds; what they are about trains all the same."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
-@contextmanager
-def kept_random_state() -> Iterator[None]:
-    """Whatever is drawn within it, the generator is afterwards as it was."""
-    state = torch.get_rng_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
-
-
-def _assemble(rows: Sequence[BuiltLayer], field: Field) -> tuple[nn.Module, bool]:
-    """A plain `nn.Sequential`; a generated `forward` where lengths have to reach a layer in the middle."""
-    lengths = field.has_lengths
-    needing: set[str] = set()
-    for row in rows:
-        if lengths and getattr(row.module, "takes_lengths", False):
-            needing.add(row.name)
-        lengths = row.output.lengths
-    modules = OrderedDict((row.name, row.module) for row in rows)
-    if not needing:
-        return nn.Sequential(modules), False
-    return _graph(modules, needing, field), True
-
-
-def _graph(modules: Mapping[str, nn.Module], needing: set[str], field: Field) -> nn.Module:
-    """`forward(FIELD, FIELD_lengths)` in straight PyTorch, readable as `.code`."""
-    graph = fx.Graph()
-    argument = _argument(field.name)
-    value = graph.placeholder(argument)
-    lengths = graph.placeholder(f"{argument}_lengths", default_value=None)
-    for name in modules:
-        arguments = (value, lengths) if name in needing else (value,)
-        value = graph.call_module(name, arguments)
-    graph.output(value)
-    return fx.GraphModule(dict(modules), graph, class_name="Network")
-
-
-def _argument(field: str) -> str:
-    """The field's name where Python takes it for an argument's, else one like it."""
-    name = re.sub(r"\W", "_", field, flags=re.ASCII)
-    return name if name.isidentifier() and not keyword.iskeyword(name) and name != "self" else f"input_{name}"
+def _words(module: nn.Module, count: int) -> Iterator[str]:
+    """The words for what a module gives: '' for the first."""
+    names: tuple[str, ...] = getattr(module, "wanted", ())
+    yield from names if names else ("", *(str(at) for at in range(1, count)))

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dlspec.data.assembly import assemble
+from dlspec.data.array_targets import Columns, read_target
+from dlspec.data.assembly import make_splits
 from dlspec.data.dataset import Dataset, Field, Target
 from dlspec.data.splits import split_rows
-from dlspec.errors import DataError, shown, suggest
+from dlspec.errors import DataError, near, shown, suggest
 from dlspec.layouts import Layout
 
 LAYOUT_OF_RANK: dict[int, Layout] = {1: "features", 2: "sequence", 3: "channels-first", 4: "channels-first"}
 """By a sample's rank: (C), (T, C), (C, H, W) and (C, D, H, W)."""
+LENGTHS = "_lengths"
 
 
 def from_arrays(
@@ -30,23 +33,58 @@ def from_arrays(
 ) -> Dataset:
     """A data set of NumPy arrays, tensors or nested lists, a row a sample; `target` is the one to be predicted.
 
-    Floats (N, C) are features, (N, T, C) a sequence, (N, C, H, W) channels-first; integers (N, T) are tokens. Integer
-    targets (N,) are classes 0 to K-1, float ones (N, ...) numbers. Values are taken as they are, nothing is scaled.
-    Anything else is a `DataError`.
+    Floats (N, C) are features, (N, T, C) a sequence, (N, C, H, W) channels-first; integers (N, T) are tokens;
+    `NAME_lengths`, integers (N,), says how many steps of each sample of NAME are real. Integer targets (N,) are classes
+    0 to K-1, (N, T) a class a step and (N, H, W) a class a pixel; float ones (N, ...) are numbers. A mapping in the
+    target's place holds several, each by its name; None says that there is none: a network may give its input again.
+    Values are taken as they are, nothing is scaled. Anything else is a `DataError`.
     """
     _check_shares(validation, test)
     if not isinstance(split_seed, int) or isinstance(split_seed, bool) or split_seed < 0:
         raise DataError("split_seed", f"split_seed is {shown(split_seed)}, wanted a whole number >= 0")
-    columns = {key: _as_array(key, values) for key, values in arrays.items()}
-    _check_names(columns, target)
-    _check_lengths(columns)
-    labels = columns.pop(target)
-    fields = [_field(key, values) for key, values in columns.items()]
-    predicted, labels = _target(target, labels)
-    classes = labels if predicted.kind == "classes" else None
-    parts = split_rows(len(labels), split_seed, validation, test, classes)
-    inputs = {each.name: _stored(columns[each.name], each) for each in fields}
-    return assemble(name, fields, predicted, inputs, labels, parts, {})
+    inputs, labels = _columns(arrays, target)
+    _check_rows(inputs | labels)
+    lengths = {key: inputs.pop(key) for key in _lengths_of(inputs, labels)}
+    fields = [_field(key, values, f"{key}{LENGTHS}" in lengths) for key, values in inputs.items()]
+    targets = [read_target(key, values, inputs, lengths) for key, values in labels.items()]
+    fields = [_knowing(each, targets) for each in fields]
+    stored = {each.name: _stored(inputs[each.name], each) for each in fields}
+    stored |= {key: _checked_lengths(key, values, inputs | labels) for key, values in lengths.items()}
+    found = {each.name: _label(labels[each.name], each) for each in targets}
+    parts = split_rows(_rows(stored), split_seed, validation, test, _strata(targets, found))
+    origin = {"validation": validation, "test": test, "split_seed": split_seed}
+    return Dataset(name, tuple(fields), tuple(targets), *make_splits(stored, found, parts), origin=origin)
+
+
+def _columns(arrays: Mapping[str, Any], target: str) -> tuple[Columns, Columns]:
+    """The inputs' and the targets' arrays; those named `NAME_lengths` are among the inputs."""
+    given = dict(arrays)
+    if target not in given:
+        is_clear = not given or near(target, given)
+        fix = suggest(target, given) + ("" if is_clear else f"; '{target}': None says that there is none")
+        raise DataError(target, f"no target '{target}' among the arrays; {fix}".rstrip("; "))
+    wanted = given.pop(target, None)
+    labels = {} if wanted is None else wanted if isinstance(wanted, Mapping) else {target: wanted}
+    if not given:
+        raise DataError("", f"only the target '{target}' was given; an array to predict it from is needed")
+    for key in labels.keys() & given.keys():
+        raise DataError(key, f"'{key}' is both an input and a target: give one of them another name")
+    for key in (*given, *labels):
+        if not isinstance(key, str) or not key.isidentifier():
+            raise DataError(str(key), f"{shown(key)} can't be a field's name: use letters, digits and _")
+    return _as_arrays(given), _as_arrays(labels)
+
+
+def _as_arrays(given: Mapping[str, Any]) -> Columns:
+    return {key: _as_array(key, values) for key, values in given.items()}
+
+
+def _is_lengths(key: str, given: Mapping[str, Any]) -> bool:
+    return key.endswith(LENGTHS) and key.removesuffix(LENGTHS) in given
+
+
+def _lengths_of(inputs: Columns, labels: Columns) -> list[str]:
+    return [key for key in inputs if _is_lengths(key, inputs | labels)]
 
 
 def _check_shares(validation: float, test: float) -> None:
@@ -58,17 +96,7 @@ def _check_shares(validation: float, test: float) -> None:
         raise DataError("validation", f"{found}: each must be at least 0 and together they must be below 1")
 
 
-def _check_names(columns: Mapping[str, Any], target: str) -> None:
-    if target not in columns:
-        raise DataError(target, f"no target '{target}' among the arrays; {suggest(target, columns)}".rstrip("; "))
-    if len(columns) == 1:
-        raise DataError("", f"only the target '{target}' was given; an array to predict it from is needed")
-    for key in columns:
-        if not key.isidentifier():
-            raise DataError(key, f"'{key}' can't be a field's name: use letters, digits and _")
-
-
-def _check_lengths(columns: Mapping[str, NDArray[Any]]) -> None:
+def _check_rows(columns: Columns) -> None:
     counts = {key: len(values) for key, values in columns.items()}
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{key} has {count}" for key, count in counts.items())
@@ -110,24 +138,40 @@ def _as_float(key: str, array: NDArray[Any]) -> NDArray[np.float32]:
     return numbers
 
 
-def _field(key: str, values: NDArray[Any]) -> Field:
+def _field(key: str, values: NDArray[Any], has_lengths: bool) -> Field:
     shape = values.shape[1:]
     if values.dtype.kind in "iu":
-        return _tokens(key, values)
+        return _tokens(key, values, has_lengths)
     layout = LAYOUT_OF_RANK.get(max(1, len(shape)))
     if layout is None:
         wanted = "(N, C), (N, T, C) or (N, C, H, W)"
         raise DataError(key, f"'{key}' has shape {list(values.shape)}; {wanted} is wanted")
-    return Field(key, shape or (1,), layout)
+    return Field(key, shape or (1,), layout, has_lengths=has_lengths)
 
 
-def _tokens(key: str, values: NDArray[Any]) -> Field:
+def _tokens(key: str, values: NDArray[Any], has_lengths: bool) -> Field:
     if values.ndim != 2:
         fix = "make it floats (for images in bytes: x / 255)"
         raise DataError(key, f"'{key}' holds integers of shape {list(values.shape)}; tokens are (N, T). Else {fix}")
     if values.min() < 0:
         raise DataError(key, f"'{key}' has the token {values.min()}; tokens count from 0. Else make it floats")
-    return Field(key, values.shape[1:], "tokens", vocab_size=int(values.max()) + 1)
+    return Field(key, values.shape[1:], "tokens", int(values.max()) + 1, has_lengths)
+
+
+def _knowing(each: Field, targets: Sequence[Target]) -> Field:
+    """Tokens whose next one is a target have one vocabulary with it: the last step may hold what no other does."""
+    sizes = [len(target.classes) for target in targets if target.next_of == each.name]
+    return replace(each, vocab_size=max(sizes)) if sizes else each
+
+
+def _checked_lengths(key: str, values: NDArray[Any], columns: Columns) -> NDArray[Any]:
+    name = key.removesuffix(LENGTHS)
+    if columns[name].ndim < 2:
+        raise DataError(key, f"'{key}' are lengths, and '{name}' of shape {list(columns[name].shape)} has no steps")
+    steps = columns[name].shape[1]
+    if values.dtype.kind not in "iu" or values.ndim != 1 or values.min() < 1 or values.max() > steps:
+        raise DataError(key, f"'{key}' must be whole numbers (N,) from 1 to {steps}, the steps of '{name}'")
+    return values.astype(np.int64)
 
 
 def _stored(values: NDArray[Any], each: Field) -> NDArray[Any]:
@@ -135,20 +179,14 @@ def _stored(values: NDArray[Any], each: Field) -> NDArray[Any]:
     return values.astype(kind, copy=False).reshape(len(values), *each.shape)
 
 
-def _target(key: str, values: NDArray[Any]) -> tuple[Target, NDArray[Any]]:
-    if values.dtype.kind == "f":
-        return Target(key, "numbers", values.shape[1:]), values
-    if values.ndim != 1:
-        fix = "make it floats for numbers"
-        raise DataError(key, f"'{key}' holds integers of shape {list(values.shape)}; classes are (N,). Else {fix}")
-    found = np.unique(values)
-    if found[0] != 0 or found[-1] != len(found) - 1:
-        fix = "np.unique(values, return_inverse=True)[1] numbers them so"
-        raise DataError(key, f"'{key}' has the classes {_listed(found)}; 0 to {len(found) - 1} are wanted: {fix}")
-    if len(found) == 1:
-        raise DataError(key, f"'{key}' has one class only; there is nothing to learn")
-    return Target(key, "classes", (), tuple(str(index) for index in range(len(found)))), values.astype(np.int64)
+def _label(values: NDArray[Any], target: Target) -> NDArray[Any]:
+    return values.astype(np.int64 if target.kind == "classes" else np.float32, copy=False)
 
 
-def _listed(found: NDArray[Any], most: int = 5) -> str:
-    return ", ".join(str(each) for each in found[:most].tolist()) + (", ..." if len(found) > most else "")
+def _rows(columns: Columns) -> int:
+    return len(next(iter(columns.values())))
+
+
+def _strata(targets: Sequence[Target], labels: Columns) -> NDArray[np.int64] | None:
+    """The classes of the first target that has one a sample: every split has them in equal proportions."""
+    return next((labels[each.name] for each in targets if each.kind == "classes" and not each.shape), None)

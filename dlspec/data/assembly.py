@@ -26,14 +26,21 @@ def assemble(
     preprocessing: Mapping[str, Any],
 ) -> Dataset:
     """The data set whose splits are the `parts` of the arrays (float32 or int64, a row a sample)."""
-    train, validation, test = (make_split(arrays, labels, rows) for rows in (parts.train, parts.validation, parts.test))
-    return Dataset(name, tuple(fields), target, train, validation, test, preprocessing)
+    splits = make_splits(arrays, {target.name: labels}, parts)
+    return Dataset(name, tuple(fields), (target,), *splits, preprocessing)
 
 
-def make_split(arrays: Arrays, labels: NDArray[Any], rows: Rows) -> Split:
-    """The chosen rows as tensors of their own, contiguous and writable."""
-    tensors = {name: torch.from_numpy(values[rows]) for name, values in arrays.items()}
-    return Split(tensors, torch.from_numpy(labels[rows]))
+def make_splits(arrays: Arrays, labels: Arrays, parts: Parts) -> tuple[Split, Split, Split]:
+    """The rows of each part as tensors of their own, contiguous and writable; `labels` are the targets."""
+
+    def split(rows: Rows) -> Split:
+        return Split(_tensors(arrays, rows), _tensors(labels, rows))
+
+    return split(parts.train), split(parts.validation), split(parts.test)
+
+
+def _tensors(arrays: Arrays, rows: Rows) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(values[rows]) for name, values in arrays.items()}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What every data set gives: named fields, one target, three splits, and the facts that a spec may ask for.
+"""What every data set gives: named fields, targets, three splits, and the facts that a spec may ask for.
 
 Shapes leave the batch out. All tensors lie on the CPU; the trainer moves them.
 """
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dlspec.layouts import Layout
 
@@ -32,10 +33,11 @@ class Field:
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be predicted: `classes` (int64, shape ()) or `numbers` (float32, of `shape`).
+    """What is to be predicted: `classes` (int64) or `numbers` (float32), of `shape` a sample.
 
-    Numbers with a `scale` (mean, deviation) are stored as (original - mean) / deviation, so that results can be told in
-    the original unit.
+    Classes of shape (T,) are one a step, of (H, W) one a pixel; `next_of` is the tokens' field of which each step is
+    the next token. `lengths` names the field whose lengths are the target's, too. Numbers with a `scale` (mean,
+    deviation) are stored as (original - mean) / deviation, so that results can be told in the original unit.
     """
 
     name: str
@@ -43,47 +45,123 @@ class Target:
     shape: tuple[int, ...] = ()
     classes: tuple[str, ...] = ()
     scale: tuple[float, float] | None = None
+    next_of: str = ""
+    lengths: str = ""
 
     @property
     def num_outputs(self) -> int:
-        """How many numbers a network gives for it: one for two classes, one a class for more."""
+        """How many numbers a network gives for it (a step, a pixel): one for two classes, one a class for more."""
         if self.kind == "classes":
             return 1 if len(self.classes) == 2 else len(self.classes)
         return self.shape[0] if self.shape else 1
 
+    @property
+    def is_next(self) -> bool:
+        """Whether it is the next token, which the network must not see before."""
+        return bool(self.next_of)
+
 
 @dataclass(frozen=True)
 class Split:
-    """Samples as whole tensors: every field by its name, `NAME_lengths` (int64) beside tokens that keep lengths."""
+    """Samples as whole tensors: every field by its name, `NAME_lengths` (int64) beside those that keep lengths.
+
+    `targets` are by their names too; what has none of its own is an autoencoder's data.
+    """
 
     tensors: Mapping[str, Tensor]
-    target: Tensor
+    targets: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        return len(self.target)
+        return len(next(iter((self.targets or self.tensors).values())))
+
+    @property
+    def target(self) -> Tensor:
+        """The only target."""
+        (target,) = self.targets.values()
+        return target
+
+    def input(self, name: str) -> Tensor:
+        """What the network takes under this name: a field, its lengths, or a target moved by one step.
+
+        So moved each step holds the one before it, and 0 stands first: a decoder is taught with the right past.
+        """
+        found = self.tensors.get(name)
+        return moved_by_one(self.targets[name]) if found is None else found
+
+    def compared(self, name: str) -> Tensor:
+        """What a loss compares with under this name: a target, a field or a field's lengths."""
+        found = self.targets.get(name)
+        return self.tensors[name] if found is None else found
+
+
+def moved_by_one(tokens: Tensor) -> Tensor:
+    """(N, T) with the token 0 first and without the last one."""
+    return pad(tokens[:, :-1], (1, 0))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set, opened. `preprocessing` is what a checkpoint keeps to treat new input alike (JSON can hold it)."""
+    """A data set, opened. `preprocessing` is what a checkpoint keeps to treat new input alike (JSON can hold it).
+
+    `origin` are settings that a saved spec keeps of data that were given in Python.
+    """
 
     name: str
     fields: tuple[Field, ...]
-    target: Target
+    targets: tuple[Target, ...]
     train: Split
     validation: Split
     test: Split
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def target(self) -> Target:
+        """The only target."""
+        (target,) = self.targets
+        return target
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What `${data.KEY}` answers: per field, and flat where there is only one."""
+        """What `${data.KEY}` answers: per field and target, and flat where there is only one of a kind."""
         facts: dict[str, Any] = {each.name: _field_facts(each) for each in self.fields}
-        facts[self.target.name] = _target_facts(self.target)
-        facts |= _target_facts(self.target)
+        facts |= {each.name: _target_facts(each) | _step_facts(each) for each in self.targets}
+        if len(self.targets) == 1:
+            facts |= _target_facts(self.targets[0])
         if len(self.fields) == 1:
             facts |= _field_facts(self.fields[0])
         return facts
+
+    def field(self, name: str) -> Field | None:
+        """The input of this name, None where there is none.
+
+        A target of a class a step is one too: the step before each (`Split.input`), for teacher forcing.
+        """
+        own = next((each for each in self.fields if each.name == name), None)
+        target = next((each for each in self.targets if each.name == name), None)
+        if own is not None or target is None or target.kind != "classes" or len(target.shape) != 1:
+            return own
+        return Field(name, target.shape, "tokens", len(target.classes), f"{name}_lengths" in self.train.tensors)
+
+    def compared(self, name: str) -> Target | None:
+        """What a loss may compare an output with under this name, None where there is nothing: a target, or a field."""
+        target = next((each for each in self.targets if each.name == name), None)
+        own = next((each for each in self.fields if each.name == name), None)
+        return _as_target(own) if target is None and own is not None else target
+
+    def sample(self, name: str, rows: int) -> Tensor:
+        """The training split's first rows of an input, as `Split.input` gives it."""
+        found = self.train.tensors.get(name)
+        return moved_by_one(self.train.targets[name][:rows]) if found is None else found[:rows]
+
+
+def _as_target(field: Field) -> Target:
+    """A field that a network is to give again."""
+    lengths = field.name if field.has_lengths else ""
+    if field.layout != "tokens":
+        return Target(field.name, "numbers", field.shape, lengths=lengths)
+    words = tuple(str(index) for index in range(field.vocab_size or 0))
+    return Target(field.name, "classes", field.shape, words, lengths=lengths)
 
 
 def _field_facts(each: Field) -> dict[str, Any]:
@@ -100,3 +178,11 @@ def _target_facts(target: Target) -> dict[str, Any]:
     if target.kind == "classes":
         facts["num_classes"] = len(target.classes)
     return facts
+
+
+def _step_facts(target: Target) -> dict[str, Any]:
+    """What a target's own name answers beside the rest: those of tokens, where it has a class a step."""
+    if target.kind != "classes" or not target.shape:
+        return {"shape": list(target.shape)} if target.shape else {}
+    length = {"length": target.shape[0], "vocab_size": len(target.classes)} if len(target.shape) == 1 else {}
+    return {"shape": list(target.shape), **length}

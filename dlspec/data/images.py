@@ -57,12 +57,12 @@ class Mnist(DataSource):
 
         def split(pixels: NDArray[np.uint8], digits: NDArray[np.int64], rows: NDArray[np.int64]) -> dataset.Split:
             chosen = torch.from_numpy(pixels[rows]).float().div_(255).unsqueeze(1)  # (N, 1, 28, 28)
-            return dataset.Split({"image": chosen}, torch.from_numpy(digits[rows]))
+            return dataset.Split({"image": chosen}, {"digit": torch.from_numpy(digits[rows])})
 
         return dataset.Dataset(
             self.source_name,
             (dataset.Field("image", (1, 28, 28), "channels-first"),),
-            dataset.Target("digit", "classes", (), tuple("0123456789")),
+            (dataset.Target("digit", "classes", (), tuple("0123456789")),),
             train=split(images, labels, parts.train),
             validation=split(images, labels, parts.validation),
             test=split(test_images, test_labels, test_rows),

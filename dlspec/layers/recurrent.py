@@ -1,4 +1,4 @@
-"""PyTorch's RNN, LSTM and GRU with one output, and with lengths.
+"""PyTorch's RNN, LSTM and GRU, with the outputs that a spec names, and with lengths.
 
 State-dict names, initialisation and settings are PyTorch's. `output` chooses what flows on; `lengths`, where the data
 have them, keep padding out of it.
@@ -6,53 +6,120 @@ have them, keep padding out of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-Output = Literal["sequence", "last", "mean"]
+from dlspec.layers.padding import real_steps
+from dlspec.layers.rule import Inputs, Refusal, Rule, Settings, Shape
+from dlspec.layouts import Layout, Lengths
+
+Output = Literal["sequence", "last", "mean", "state"]
+OUTPUTS: tuple[Output, ...] = get_args(Output)
+
+
+def _gives(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
+    return "sequence" if settings.get("output", "sequence") == "sequence" else "features"
+
+
+def _lengths(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths | None:
+    return inputs[0].lengths if _gives(inputs, shape, settings) == "sequence" else None
+
+
+def _rule(*, has_cell: bool) -> Rule:
+    def check(inputs: Inputs, settings: Settings) -> Refusal | None:
+        if not inputs[0].has_batch:
+            return "a Parameter comes in, and a value of the data is wanted", "let it be the second input, the state"
+        if len(inputs[0].shape) != 2:
+            return f"the steps of (T, C) are read, and {inputs[0]} comes in", "put a 'Flatten: 2' before it"
+        rows = settings.get("num_layers", 1) * (2 if settings.get("bidirectional") else 1)
+        size = settings.get("proj_size") or settings["hidden_size"]
+        wanted = (rows, size + settings["hidden_size"] if has_cell else size)
+        if len(inputs) < 2 or inputs[1].shape == wanted:
+            return None
+        return f"the state is {wanted}, and {inputs[1]} comes in", "give it NAME.state of a layer like this one"
+
+    return Rule(
+        takes=("sequence",), gives=_gives, keeps_lengths=True, lengths=_lengths, check=check, takes_parameter=True
+    )
 
 
 class _Recurrent(nn.RNNBase):
     """(N, T, C) to (N, T, H) for `sequence`, (N, H) for `last` (the top layer's final state) and `mean` (over time).
 
-    H is `hidden_size` (`proj_size` where that is set), twice that where the layer is bidirectional.
+    H is `hidden_size` (`proj_size` where that is set), twice that where the layer is bidirectional. `state` is
+    PyTorch's, batch first: (N, layers * directions, hidden_size), an LSTM's h and c side by side in the last dimension.
+    A second input is the state to begin with, in that shape. Of several outputs that are `wanted` there is a tuple.
     """
 
+    rule = _rule(has_cell=False)
+    lengths_of = {"lengths": 0}
     output: Output
-    takes_lengths = True
+    output_names: tuple[Output, ...] = OUTPUTS
+    wanted: tuple[str, ...]
 
-    def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
-        sequence = self._run(input, lengths)
-        if self.output == "sequence":
-            return sequence
-        return self._mean(sequence, lengths) if self.output == "mean" else self._last(sequence, lengths)
+    @property
+    def needs_lengths(self) -> bool:
+        """Forward in time a step knows nothing of the padding behind it."""
+        return self.bidirectional or self.wanted != ("sequence",)
 
-    def _run(self, input: Tensor, lengths: Tensor | None) -> Tensor:
-        if lengths is None or not self.bidirectional:
+    def _choose(self, output: Output) -> None:
+        """What flows on is the first output."""
+        self.output = output
+        self.output_names = (output, *(each for each in OUTPUTS if each != output))
+        self.wanted = (output,)
+
+    def forward(
+        self, input: Tensor, state: Tensor | None = None, lengths: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
+        lengths = None if lengths is None else lengths.to(input.device)
+        sequence, final = self._run(input, self._begin(input, state), lengths)
+        given = tuple(self._output(each, sequence, final, lengths) for each in self.wanted)
+        return given[0] if len(given) == 1 else given
+
+    def _run(self, input: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
+        """Every step's output, and PyTorch's final state."""
+        if lengths is None or not (self.bidirectional or "state" in self.wanted):
             # Forward in time, padding behind a sample changes nothing before it: no packing is needed.
-            sequence: Tensor = super().forward(input)[0]
-            return sequence
+            return super().forward(input, state)  # type: ignore[no-any-return]
         packed = pack_padded_sequence(input, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        return pad_packed_sequence(super().forward(packed)[0], batch_first=True, total_length=input.shape[1])[0]
+        output, final = super().forward(packed, state)
+        return pad_packed_sequence(output, batch_first=True, total_length=input.shape[1])[0], final
+
+    def _begin(self, input: Tensor, state: Tensor | None) -> Any:
+        """The state as PyTorch takes it; a `Parameter` is every sample's."""
+        if state is None:
+            return None
+        if state.dim() == 2:
+            state = state.expand(input.shape[0], -1, -1)
+        return state.transpose(0, 1).contiguous()
+
+    def _output(self, name: str, sequence: Tensor, final: Any, lengths: Tensor | None) -> Tensor:
+        if name == "sequence":
+            return sequence
+        if name == "state":
+            return self._state(final)
+        return self._mean(sequence, lengths) if name == "mean" else self._last(sequence, lengths)
+
+    def _state(self, final: Any) -> Tensor:
+        state: Tensor = final.transpose(0, 1)
+        return state
 
     def _last(self, sequence: Tensor, lengths: Tensor | None) -> Tensor:
         size = sequence.shape[-1] // (2 if self.bidirectional else 1)
         if lengths is None:
             forward = sequence[:, -1, :size]
         else:
-            at = (lengths.to(sequence.device) - 1).view(-1, 1, 1).expand(-1, 1, size)
+            at = (lengths - 1).view(-1, 1, 1).expand(-1, 1, size)
             forward = sequence[..., :size].gather(1, at).squeeze(1)
         return torch.cat([forward, sequence[:, 0, size:]], dim=-1) if self.bidirectional else forward
 
     def _mean(self, sequence: Tensor, lengths: Tensor | None) -> Tensor:
         if lengths is None:
             return sequence.mean(dim=1)
-        lengths = lengths.to(sequence.device)
-        inside = torch.arange(sequence.shape[1], device=sequence.device) < lengths.unsqueeze(1)
+        inside = real_steps(lengths, sequence.shape[1])
         return (sequence * inside.unsqueeze(-1)).sum(dim=1) / lengths.unsqueeze(1)
 
     def extra_repr(self) -> str:
@@ -62,8 +129,10 @@ class _Recurrent(nn.RNNBase):
 # The signatures are written out, since PyTorch hides its own behind *args; dlspec's settings come from them.
 
 
-class LSTM(_Recurrent, nn.LSTM):  # type: ignore[misc]  # forward gives one output
-    """`torch.nn.LSTM`, batch first, with one output."""
+class LSTM(_Recurrent, nn.LSTM):  # type: ignore[misc]  # forward gives what is wanted
+    """`torch.nn.LSTM`, batch first."""
+
+    rule = _rule(has_cell=True)
 
     def __init__(
         self,
@@ -80,11 +149,19 @@ class LSTM(_Recurrent, nn.LSTM):  # type: ignore[misc]  # forward gives one outp
         nn.LSTM.__init__(
             self, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size
         )
-        self.output = output
+        self._choose(output)
+
+    def _begin(self, input: Tensor, state: Tensor | None) -> Any:
+        begin = super()._begin(input, state)
+        size = self.proj_size or self.hidden_size
+        return None if begin is None else (begin[..., :size].contiguous(), begin[..., size:].contiguous())
+
+    def _state(self, final: Any) -> Tensor:
+        return torch.cat(final, dim=-1).transpose(0, 1)
 
 
 class GRU(_Recurrent, nn.GRU):  # type: ignore[misc]
-    """`torch.nn.GRU`, batch first, with one output."""
+    """`torch.nn.GRU`, batch first."""
 
     def __init__(
         self,
@@ -98,11 +175,11 @@ class GRU(_Recurrent, nn.GRU):  # type: ignore[misc]
         batch_first: bool = True,
     ) -> None:
         nn.GRU.__init__(self, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
-        self.output = output
+        self._choose(output)
 
 
 class RNN(_Recurrent, nn.RNN):  # type: ignore[misc]
-    """`torch.nn.RNN`, batch first, with one output."""
+    """`torch.nn.RNN`, batch first."""
 
     def __init__(
         self,
@@ -119,7 +196,4 @@ class RNN(_Recurrent, nn.RNN):  # type: ignore[misc]
         nn.RNN.__init__(
             self, input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional
         )
-        self.output = output
-
-
-RECURRENT: Mapping[str, Any] = {"RNN": RNN, "LSTM": LSTM, "GRU": GRU}
+        self._choose(output)

@@ -1,18 +1,229 @@
-"""PyTorch's Transformer layer, with lengths."""
+"""PyTorch's attention and Transformer layers, with lengths, and with the masks that `is_causal` needs.
+
+Weights, their names and their initialisation are PyTorch's. Padding is attended to by nothing: behind the steps of a
+sample a causal layer does not look anyway, the others get a key-padding mask.
+"""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from dlspec.layers.padding import real_steps
+from dlspec.layers.rule import Inputs, Refusal, Rule, Settings, constant
+from dlspec.layouts import Value
+
+Activation = Literal["relu", "gelu"]
+
+
+def _later(steps: int, device: torch.device) -> Tensor:
+    """(T, T), true for what a step may not look at: the steps behind it."""
+    return torch.ones(steps, steps, dtype=torch.bool, device=device).triu(1)
+
+
+def _padding(value: Tensor, lengths: Tensor | None) -> Tensor | None:
+    """(N, T), true for padding; None where samples have no lengths."""
+    return None if lengths is None else ~real_steps(lengths, value.shape[1], value.device)
+
+
+def _with_batch(query: Tensor, other: Tensor) -> Tensor:
+    """A `Parameter` stands in every sample."""
+    return query.expand(other.shape[0], -1, -1) if query.dim() == 2 else query
+
+
+def _no_sequence(inputs: Inputs) -> Refusal | None:
+    bad = next((each for each in inputs if each.layout != "sequence" or len(each.shape) != 2), None)
+    if bad is not None:
+        return f"attention is over the steps of a sequence, and {bad} comes in", "give a sequence, (T, C)"
+    if inputs[-1].has_batch:
+        return None
+    return "a Parameter is what is looked at, and a value of the data is wanted", "let the Parameter be the query"
+
+
+def _other_channels(inputs: Inputs) -> Refusal | None:
+    bad = next((each for each in inputs if each.channels != inputs[0].channels), None)
+    if bad is None:
+        return None
+    return f"{inputs[0]} and {bad} have other channels", f"put a 'Linear: {inputs[0].channels}' behind the second"
+
+
+def _wrong_heads(channels: int, name: str, settings: Settings) -> Refusal | None:
+    heads = settings[name]
+    return (
+        (f"{channels} channels don't divide into {heads} heads", f"take another {name}") if channels % heads else None
+    )
+
+
+# ---- MultiheadAttention --------------------------------------------------------------------------------------------
+
+
+def _check_multihead(inputs: Inputs, settings: Settings) -> Refusal | None:
+    keys: Value = inputs[1] if len(inputs) > 1 else inputs[0]
+    if settings.get("is_causal") and keys.shape[:1] != inputs[0].shape[:1]:
+        found = f"is_causal with {inputs[0].shape[0]} steps that look at {keys.shape[0]} others"
+        return found, "leave is_causal out: it is for a sequence that looks at itself"
+    refused = _no_sequence(inputs) or _wrong_heads(inputs[0].channels, "num_heads", settings)
+    if refused is None and len(inputs) > 2 and inputs[2].shape[0] != keys.shape[0]:
+        return f"{keys.shape[0]} keys and {inputs[2].shape[0]} values", "each key needs its value"
+    return refused
+
+
+class MultiheadAttention(nn.MultiheadAttention):
+    """`torch.nn.MultiheadAttention`, batch first: of its input to itself, or of a query to a key, and a value.
+
+    (N, T, C) to (N, T, C). A key alone is its own value. With `need_weights` the weights, (N, T, S), or
+    (N, heads, T, S) without `average_attn_weights`, are the second output.
+    """
+
+    rule = Rule(
+        takes=("sequence",),
+        gives=constant("sequence"),
+        keeps_lengths=True,
+        lengths=lambda inputs, shape, settings: inputs[0].lengths,
+        check=_check_multihead,
+        takes_parameter=True,
+    )
+    lengths_of = {"lengths": 0, "key_lengths": 1}
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        dropout: float = 0.0,
+        bias: bool = True,
+        add_bias_kv: bool = False,
+        add_zero_attn: bool = False,
+        kdim: int | None = None,
+        vdim: int | None = None,
+        batch_first: bool = True,
+        is_causal: bool = False,
+        need_weights: bool = False,
+        average_attn_weights: bool = True,
+    ) -> None:
+        super().__init__(
+            embed_dim, num_heads, dropout, bias, add_bias_kv, add_zero_attn, kdim, vdim, batch_first=batch_first
+        )
+        self.is_causal, self.need_weights, self.average_attn_weights = is_causal, need_weights, average_attn_weights
+
+    @property
+    def needs_lengths(self) -> bool:
+        return not self.is_causal
+
+    def forward(  # type: ignore[override]
+        self,
+        query: Tensor,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        lengths: Tensor | None = None,
+        key_lengths: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        if key is None:
+            key, key_lengths = query, None if self.is_causal else lengths
+        query = _with_batch(query, key)
+        output, weights = super().forward(
+            query,
+            key,
+            key if value is None else value,
+            key_padding_mask=_padding(key, key_lengths),
+            need_weights=self.need_weights,
+            attn_mask=_later(key.shape[1], key.device) if self.is_causal else None,
+            average_attn_weights=self.average_attn_weights,
+            is_causal=self.is_causal,
+        )
+        return output if weights is None else (output, weights)
+
+
+# ---- Transformer layers --------------------------------------------------------------------------------------------
+
+
+def _check_layer(inputs: Inputs, settings: Settings) -> Refusal | None:
+    return _no_sequence(inputs) or _other_channels(inputs) or _wrong_heads(inputs[0].channels, "nhead", settings)
+
+
+_LAYER = Rule(
+    takes=("sequence",),
+    gives=constant("sequence"),
+    keeps_lengths=True,
+    lengths=lambda inputs, shape, settings: inputs[0].lengths,
+    check=_check_layer,
+    takes_parameter=True,
+)
+
 
 class TransformerEncoderLayer(nn.TransformerEncoderLayer):
-    """`torch.nn.TransformerEncoderLayer`, batch first: (N, T, C) to (N, T, C). Padding is attended to by nothing."""
+    """`torch.nn.TransformerEncoderLayer`, batch first: (N, T, C) to (N, T, C)."""
 
-    takes_lengths = True
+    rule = _LAYER
+    lengths_of = {"lengths": 0}
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Activation = "relu",
+        layer_norm_eps: float = 1e-5,
+        batch_first: bool = True,
+        norm_first: bool = False,
+        bias: bool = True,
+        is_causal: bool = False,
+    ) -> None:
+        super().__init__(
+            d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias
+        )
+        self.is_causal = is_causal
+
+    @property
+    def needs_lengths(self) -> bool:
+        return not self.is_causal
 
     def forward(self, src: Tensor, lengths: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        if lengths is None:
-            return super().forward(src)
-        is_padding = torch.arange(src.shape[1], device=src.device) >= lengths.to(src.device).unsqueeze(1)
-        return super().forward(src, src_key_padding_mask=is_padding)
+        if self.is_causal:
+            return super().forward(src, src_mask=_later(src.shape[1], src.device), is_causal=True)
+        return super().forward(src, src_key_padding_mask=_padding(src, lengths))
+
+
+class TransformerDecoderLayer(nn.TransformerDecoderLayer):
+    """`torch.nn.TransformerDecoderLayer`, batch first: of (N, T, C) and a memory (N, S, C) to (N, T, C)."""
+
+    rule = _LAYER
+    lengths_of = {"lengths": 0, "memory_lengths": 1}
+
+    def __init__(
+        self,
+        d_model: int,
+        nhead: int,
+        dim_feedforward: int = 2048,
+        dropout: float = 0.1,
+        activation: Activation = "relu",
+        layer_norm_eps: float = 1e-5,
+        batch_first: bool = True,
+        norm_first: bool = False,
+        bias: bool = True,
+        tgt_is_causal: bool = False,
+    ) -> None:
+        super().__init__(
+            d_model, nhead, dim_feedforward, dropout, activation, layer_norm_eps, batch_first, norm_first, bias
+        )
+        self.tgt_is_causal = tgt_is_causal
+
+    def forward(  # type: ignore[override]
+        self,
+        tgt: Tensor,
+        memory: Tensor,
+        lengths: Tensor | None = None,
+        memory_lengths: Tensor | None = None,
+    ) -> Tensor:
+        tgt = _with_batch(tgt, memory)
+        causal = self.tgt_is_causal
+        return super().forward(
+            tgt,
+            memory,
+            tgt_mask=_later(tgt.shape[1], tgt.device) if causal else None,
+            tgt_key_padding_mask=None if causal else _padding(tgt, lengths),
+            memory_key_padding_mask=_padding(memory, memory_lengths),
+            tgt_is_causal=causal,
+        )

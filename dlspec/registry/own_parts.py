@@ -21,11 +21,21 @@ C = TypeVar("C", bound=type)
 def layer(cls: C) -> C:
     """Registers an `nn.Module` as a layer under its class's name. ValueError where the name is taken.
 
-    A class that is defined anew replaces itself. Where samples have lengths of their own, two class attributes say how
-    the layer treats the padding behind them; without them it may do anything, so that all batches keep full length and
-    the layers behind it see no lengths. With `takes_lengths = True` `forward(x, lengths=None)` is given them, int64 of
-    shape (N,). `keeps_lengths = True` promises that padding changes no output of a sample: steps come out as they went
-    in, each by what stands in the sample alone, or the steps end in one row a sample.
+    A class that is defined anew replaces itself. `forward`'s positional arguments are the inputs that `from` names, in
+    order or by their names; it gives a tensor with a row for each sample, or a tuple of such, whose first flows on and
+    whose others are `NAME.1` and so on. Class attributes say more, where there is more to say:
+
+    - `keeps_lengths = True` promises that padding changes no output of a sample: steps come out as they went in, each
+      by what stands in the sample alone, or the steps end in one row a sample. Without it a layer may do anything, so
+      that all batches keep full length and the layers behind it see no lengths.
+    - `lengths_of = {"lengths": 0}`: `forward(x, lengths=None)` is given those of input 0, int64 of shape (N,), where
+      samples have some. `lengths_of = {"lengths": 0, "memory_lengths": 1}` says the same of several inputs, by
+      their places. Where a layer before it has lost them, it is refused, unless its `needs_lengths` is false.
+    - `output_names = ("sequence", "last")` names the outputs. Those that a spec refers to stand in `self.wanted`, the
+      first of all before them: where it is one, `forward` gives it alone, else a tuple in that order.
+    - `inline = True`: `forward` has no parameters and asks no tensor for its values or its length, so that its
+      operations are written into the network's own `forward`.
+    - `rule = Rule(...)`, of `dlspec.layers.rule`, says which layouts it takes and gives, and checks its inputs.
     """
     return _register(LAYERS, cls)
 

@@ -49,7 +49,8 @@ def _pooling_sizes() -> dict[str, Refinement]:
 
 _POSITIVE_NAMES = (
     "in_channels out_channels in_features out_features in1_features in2_features num_features num_channels "
-    "num_groups num_heads nhead d_model embed_dim kdim vdim input_size hidden_size embedding_dim divisor_override size "
+    "num_groups num_heads num_kv_heads head_dim num_buckets max_distance nhead d_model "
+    "embed_dim kdim vdim input_size hidden_size embedding_dim divisor_override size "
     "num_embeddings dim_feedforward kernel_size stride dilation groups normalized_shape upscale_factor "
     "downscale_factor num_parameters output_size step_size T_max T_0 T_mult total_steps step_size_up step_size_down "
     "history_size max_iter max_eval ns_steps num_classes epochs steps_per_epoch top_k n_bins"
@@ -87,6 +88,13 @@ REFINEMENTS: Mapping[str, Refinement] = {
     },
     "normalized_shape": _hint(int | list[int], at_least=1),
     "unflattened_size": _hint(list[int], at_least=-1),
+    "Reshape.shape": _hint(list[int], at_least=-1),
+    "Parameter.shape": _hint(list[int], at_least=1),
+    "Parameter.init": _hint(str | dict[str, Any]),
+    "Permute.dims": _hint(list[int], at_least=0),
+    "Attention.rotary": _hint(bool | float, at_least=1),
+    # Left out it is the channels', wherever those stand.
+    "CosineSimilarity.dim": Refinement(hint=int | None, default=None),
     # Metrics: one number comes out.
     "average": _one_of("micro", "macro", "weighted"),
     **{f"{name}.average": _one_of("macro", "weighted") for name in ("AUROC", "AveragePrecision")},

@@ -67,12 +67,12 @@ class Registry:
     def _suggestion(self, name: str, also: Iterable[str]) -> str:
         if name in self._foreign:
             return f"in PyTorch: {self._foreign[name]}"
-        exact = near(name, self)
+        exact = near(name, {*self, *also})
         return f"did you mean '{exact}'?" if exact else suggest(name, {*self, *also})
 
-    def read(self, part: Part, mistakes: Mistakes) -> tuple[Schema, dict[str, Any]] | None:
+    def read(self, part: Part, mistakes: Mistakes, *, also: Iterable[str] = ()) -> tuple[Schema, dict[str, Any]] | None:
         """The schema and the settings as written, checked; None where the name is unknown."""
-        schema = self.find(part, mistakes)
+        schema = self.find(part, mistakes, also=also)
         return None if schema is None else (schema, schema.read(part, mistakes))
 
 

@@ -106,6 +106,10 @@ class Schema:
         self._tell_unknown(part, unknown, missing, mistakes)
         return settings
 
+    def check_names(self, part: Part, mistakes: Mistakes) -> None:
+        """The settings' names alone, where no values are known."""
+        self._tell_unknown(part, [name for name in part.settings if name not in self.settings], [], mistakes)
+
     def _written(self, part: Part, mistakes: Mistakes) -> dict[str, Any]:
         if part.value is NOTHING:
             return dict(part.settings)
@@ -243,7 +247,22 @@ FOREIGN_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "epsilon": ("eps",),
     "use_bias": ("bias",),
     "dilation_rate": ("dilation",),
-    "target_shape": ("unflattened_size",),
+    "target_shape": ("shape", "unflattened_size"),
+    "axis": ("dim",),
+    "axes": ("dim", "dims"),
+    "perm": ("dims",),
+    "keepdims": ("keepdim",),
+    "key_dim": ("head_dim",),
+    "num_query_heads": ("num_heads",),
+    "num_key_value_heads": ("num_kv_heads",),
+    "nhead": ("num_heads",),
+    "n_head": ("num_heads", "nhead"),
+    "n_heads": ("num_heads", "nhead"),
+    "use_causal_mask": ("is_causal", "tgt_is_causal"),
+    "causal": ("is_causal", "tgt_is_causal"),
+    "max_len": ("num_embeddings",),
+    "sequence_length": ("num_embeddings",),
+    "drop_rate": ("p", "dropout"),
     "learning_rate": ("lr",),
     "decay": ("weight_decay",),
     "beta_1": ("betas",),

@@ -13,8 +13,18 @@ from typing import Any
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
-from dlspec.layers.recurrent import RECURRENT
-from dlspec.layers.transformer import TransformerEncoderLayer
+from dlspec.layers.attention import Attention
+from dlspec.layers.folding import FoldTime, UnfoldTime
+from dlspec.layers.formula import Formula
+from dlspec.layers.merging import Add, Concat, Multiply
+from dlspec.layers.parameter import Parameter
+from dlspec.layers.positions import PositionalEmbedding, RelativePositionBias
+from dlspec.layers.recurrent import GRU, LSTM, RNN
+from dlspec.layers.reducing import Max, Mean, Sum
+from dlspec.layers.shaping import Permute, Reshape, Select
+from dlspec.layers.stochastic_depth import StochasticDepth
+from dlspec.layers.transformer import MultiheadAttention, TransformerDecoderLayer, TransformerEncoderLayer
+from dlspec.registry.foreign import FOREIGN_LAYERS, FOREIGN_LOSSES
 from dlspec.registry.refinements import refine
 from dlspec.registry.registry import Registry
 from dlspec.registry.schema import Schema, derive
@@ -27,97 +37,55 @@ BATCH_FIRST = frozenset(
     {"RNN", "LSTM", "GRU", "MultiheadAttention", "TransformerEncoderLayer", "TransformerDecoderLayer"}
 )
 
-# No layers: bases, what is deprecated, and the layers whose sizes are inferred, which dlspec's all are.
-LEFT_OUT = frozenset("Module Container DataParallel RNNBase RNNCellBase NLLLoss2d CrossMapLRN2d".split())
-_SEVERAL = "it takes several inputs, and 'from' is not there yet"
+# No layers: bases, what is deprecated, what a spec's own language is for; nor are the Lazy ones, as all sizes are
+# inferred.
+LEFT_OUT = frozenset("Module Container DataParallel RNNBase RNNCellBase NLLLoss2d CrossMapLRN2d Sequential".split())
 _LAYERS_NOT_YET: Mapping[str, str] = {
-    "Transformer": "stack TransformerEncoderLayer",
-    "TransformerEncoder": "stack TransformerEncoderLayer",
+    "Transformer": "write its parts: TransformerEncoderLayer and TransformerDecoderLayer, each with repeat",
+    "TransformerEncoder": "write TransformerEncoderLayer: {nhead: ..., repeat: 6}",
+    "TransformerDecoder": "write TransformerDecoderLayer: {nhead: ..., from: [_, memory], repeat: 6}",
     "SyncBatchNorm": "take BatchNorm1d, BatchNorm2d or BatchNorm3d",
-    **dict.fromkeys("Sequential ModuleList ModuleDict".split(), "write its layers in the list itself"),
-    **dict.fromkeys("ParameterList ParameterDict".split(), "register a layer of your own: @dlspec.layer"),
-    **dict.fromkeys(
-        "Bilinear CosineSimilarity PairwiseDistance TransformerDecoder TransformerDecoderLayer MultiheadAttention "
-        "MaxUnpool1d MaxUnpool2d MaxUnpool3d".split(),
-        _SEVERAL,
-    ),
-    # Without the state of the step before, half of their weights would never be used.
-    **{f"{name}Cell": f"it takes the state before as a second input; take {name}" for name in ("RNN", "LSTM", "GRU")},
-    **dict.fromkeys(
-        "Residual Parallel Add Multiply Concat Reshape Permute Select Mean Max Sum Formula Parameter "
-        "Attention PositionalEmbedding RelativePositionBias TimeDistributed Scan".split(),
-        "this version builds plain stacks of PyTorch's layers",
-    ),
+    **dict.fromkeys(("ModuleList", "ModuleDict"), "write its layers in the list, or side by side in a Parallel"),
+    **dict.fromkeys(("ParameterList", "ParameterDict"), "write a Parameter for each, with a name"),
+    **{f"{name}Cell": f"a loop over time is needed; take {name}" for name in ("RNN", "LSTM", "GRU")},
+    "Scan": "take RNN, LSTM or GRU",
 }
 _LOSSES_NOT_YET: Mapping[str, str] = {
-    **dict.fromkeys(
-        "CTCLoss CosineEmbeddingLoss GaussianNLLLoss MarginRankingLoss TripletMarginLoss "
-        "TripletMarginWithDistanceLoss".split(),
-        "it takes several outputs of a network, and those are not there yet",
-    ),
+    "TripletMarginWithDistanceLoss": "its distance is a function: take TripletMarginLoss",
     "AdaptiveLogSoftmaxWithLoss": "it holds the network's last layer: take CrossEntropyLoss behind a Linear",
     "LinearCrossEntropyLoss": "it holds the network's last layer: take CrossEntropyLoss behind a Linear",
-    "HingeEmbeddingLoss": "it compares distances between samples, and pairs of them are not there yet",
-    "MultiLabelMarginLoss": "it wants several labels a sample, and those are not there yet",
+    "MultiLabelMarginLoss": "it wants rows of class numbers: take MultiLabelSoftMarginLoss on numbers from 0 to 1",
 }
 _SCHEDULERS_NOT_YET: Mapping[str, str] = dict.fromkeys(
     "ChainedScheduler SequentialLR LambdaLR MultiplicativeLR".split(), "it takes schedulers or functions"
 )
 
 # dlspec's subclasses of PyTorch's own: the same settings and weights, and they know where a sample ends.
-_WITH_LENGTHS: Mapping[str, type] = {**RECURRENT, "TransformerEncoderLayer": TransformerEncoderLayer}
+_IN_PLACE: Mapping[str, type] = {
+    each.__name__: each
+    for each in (RNN, LSTM, GRU, MultiheadAttention, TransformerEncoderLayer, TransformerDecoderLayer)
+}
 
-# Keras's and common wrong spellings, answered with PyTorch's.
-FOREIGN_LAYERS: Mapping[str, str] = {
-    "Dense": "Linear",
-    "Conv1D": "Conv1d",
-    "Conv2D": "Conv2d",
-    "Conv3D": "Conv3d",
-    "Conv2DTranspose": "ConvTranspose2d",
-    "DepthwiseConv2D": "Conv2d with groups",
-    "MaxPooling1D": "MaxPool1d",
-    "MaxPooling2D": "MaxPool2d",
-    "AveragePooling2D": "AvgPool2d",
-    "GlobalAveragePooling2D": "AdaptiveAvgPool2d: 1, then Flatten",
-    "GlobalMaxPooling2D": "AdaptiveMaxPool2d: 1, then Flatten",
-    "BatchNormalization": "BatchNorm1d, BatchNorm2d or BatchNorm3d",
-    "LayerNormalization": "LayerNorm",
-    "GroupNormalization": "GroupNorm",
-    "SpatialDropout2D": "Dropout2d",
-    "ZeroPadding2D": "ZeroPad2d",
-    "UpSampling1D": "Upsample",
-    "UpSampling2D": "Upsample",
-    "Conv1DTranspose": "ConvTranspose1d",
-    "SeparableConv2D": "Conv2d with groups, then a Conv2d with kernel_size 1",
-    "MaxPooling3D": "MaxPool3d",
-    "AveragePooling1D": "AvgPool1d",
-    "GlobalAveragePooling1D": "AdaptiveAvgPool1d: 1, then Flatten",
-    "Conv2dNormActivation": "Conv2d, BatchNorm2d and ReLU, one after the other",
-    "FrozenBatchNorm2d": "BatchNorm2d",
-    "SpatialDropout1D": "Dropout1d",
-    "TextVectorization": "Embedding: the data make words to numbers",
-    "InputLayer": "leave it out: the data tell their shape",
-    "Input": "leave it out: the data tell their shape",
-    "SimpleRNN": "RNN",
-    "Bidirectional": "LSTM: {hidden_size: ..., bidirectional: true}",
-    "MultiHeadAttention": "MultiheadAttention",
-    "Activation": "the activation's own name: ReLU, Sigmoid, Tanh",
-    "swish": "SiLU",
-    "linear": "Identity, or Linear for a layer",
-}
-FOREIGN_LOSSES: Mapping[str, str] = {
-    "categorical_crossentropy": "CrossEntropyLoss",
-    "sparse_categorical_crossentropy": "CrossEntropyLoss",
-    "SparseCategoricalCrossentropy": "CrossEntropyLoss",
-    "CategoricalCrossentropy": "CrossEntropyLoss",
-    "binary_crossentropy": "BCEWithLogitsLoss, or BCELoss behind a Sigmoid",
-    "BinaryCrossentropy": "BCEWithLogitsLoss, or BCELoss behind a Sigmoid",
-    "mse": "MSELoss",
-    "mean_squared_error": "MSELoss",
-    "mae": "L1Loss",
-    "mean_absolute_error": "L1Loss",
-    "huber": "HuberLoss",
-}
+# dlspec's own. Adding one takes its file and its name here, and a row of the tests' table.
+_OWN: tuple[type, ...] = (
+    Add,
+    Multiply,
+    Concat,
+    Reshape,
+    Permute,
+    Select,
+    Mean,
+    Max,
+    Sum,
+    Attention,
+    PositionalEmbedding,
+    RelativePositionBias,
+    StochasticDepth,
+    FoldTime,
+    UnfoldTime,
+    Formula,
+    Parameter,
+)
 
 
 def _classes(module: ModuleType, base: type, left_out: Mapping[str, str] | frozenset[str]) -> Iterator[type]:
@@ -130,7 +98,8 @@ def _classes(module: ModuleType, base: type, left_out: Mapping[str, str] | froze
 def _layer_classes() -> Iterator[type]:
     for cls in _classes(nn, nn.Module, LEFT_OUT | _LAYERS_NOT_YET.keys()):
         if not cls.__name__.startswith("Lazy") and not cls.__name__.endswith("Loss"):
-            yield _WITH_LENGTHS.get(cls.__name__, cls)
+            yield _IN_PLACE.get(cls.__name__, cls)
+    yield from _OWN
 
 
 def _derive_layer(cls: type) -> Schema:

@@ -13,13 +13,12 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from dlspec.errors import shown
+from dlspec.limits import how_to_raise, limit
 
-MAX_LENGTH = 500
-MAX_DEPTH = 50
-MAX_SIZE = 10_000
 MAX_EXPONENT = 1_000
 MAX_NUMBER = 10**18
 MAX_DIGITS = 100
@@ -144,15 +143,22 @@ def unescape(value: Any) -> Any:
 
 def parse(text: str) -> ast.expr:
     """The formula's tree; raises `ExpressionError` for what the language does not have."""
-    if len(text) > MAX_LENGTH:
-        raise ExpressionError(f"a formula of {len(text)} characters; {MAX_LENGTH} are allowed")
+    longest = limit("formula_length")
+    if len(text) > longest:
+        found = f"a formula of {len(text):,} characters; {longest:,} are allowed"
+        raise ExpressionError(found, how_to_raise("formula_length"))
+    return _parsed(text, limit("formula_depth"))
+
+
+@lru_cache(maxsize=1_000)  # a repeated entry's formulas are computed for each copy
+def _parsed(text: str, deepest: int) -> ast.expr:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python's own, about '5 is 5' or a backslash
             tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise ExpressionError(f"'{text}' is no formula", LANGUAGE) from None
-    _check(tree, text)
+    _check(tree, text, deepest)
     return tree
 
 
@@ -161,11 +167,11 @@ _NODES = (ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.List, 
 _CONSTANT = (int, float, str, type(None))
 
 
-def _check(tree: ast.expr, text: str) -> None:
+def _check(tree: ast.expr, text: str, deepest: int) -> None:
     nodes: list[tuple[ast.AST, int]] = [(tree, 0)]
     for node, depth in nodes:  # grows while it is walked: a formula may nest deeper than Python's stack
-        if depth > MAX_DEPTH:
-            raise ExpressionError(f"a formula nested more than {MAX_DEPTH} deep")
+        if depth > deepest:
+            raise ExpressionError(f"a formula nested more than {deepest} deep", how_to_raise("formula_depth"))
         if isinstance(node, ast.Call):
             _check_call(node, text)
         elif not isinstance(node, (ast.Constant, *_LEAVES, *_NODES)) or not _is_plain(node):
@@ -200,6 +206,14 @@ def formula_words(value: Any) -> Iterator[str]:
             yield from formula_words(each)
     elif (formula := formula_of(value)) is not None:
         yield from words_in(formula)
+
+
+_READS = re.compile(r"\$\(.*|\$\w+", re.S)
+
+
+def words_behind_dollars(text: str) -> set[str]:
+    """The words of a text that stand behind a `$`: what its formulas read, and a little more."""
+    return {word for found in _READS.findall(text) for word in words_in(found)}
 
 
 def words_in(text: str) -> set[str]:
@@ -295,9 +309,15 @@ def _binary(sign: type[ast.operator], left: Any, right: Any) -> Any:
         raise ExpressionError(f"a power beyond {MAX_EXPONENT:,}")
     if sign is ast.Mod and isinstance(left, str):
         raise ExpressionError("text has no '%' in a formula")
-    if sign is ast.Mult and max(_size(left) * _times(right), _size(right) * _times(left)) > MAX_SIZE:
-        raise ExpressionError(f"a list or text of more than {MAX_SIZE:,} items")
+    if sign is ast.Mult:
+        _check_size(max(_size(left) * _times(right), _size(right) * _times(left)))
     return _limited(_BINARY[sign](left, right))
+
+
+def _check_size(size: int) -> None:
+    most = limit("formula_size")
+    if size > most:
+        raise ExpressionError(f"a list or text of more than {most:,} items", how_to_raise("formula_size"))
 
 
 def _size(value: Any) -> int:
@@ -316,8 +336,8 @@ def _limited(value: Any) -> Any:
         raise ExpressionError("the result is no finite number")
     if isinstance(value, int) and abs(value) > MAX_NUMBER:
         raise ExpressionError(f"a number beyond {MAX_NUMBER:.0e}")
-    if _size(value) > MAX_SIZE:
-        raise ExpressionError(f"a list or text of more than {MAX_SIZE:,} items")
+    if isinstance(value, list | str):
+        _check_size(_size(value))
     return value
 
 

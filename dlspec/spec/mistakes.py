@@ -19,6 +19,7 @@ class Mistake:
     """What is wrong at a path of the config; `shown` is a word behind the path where that helps.
 
     It stands at the path's key, or where a part stands there at the part's name; with `at_key` never at the name.
+    `origin` is where the value at `path` was written, where a block's param brought it there.
     """
 
     path: KeyPath
@@ -27,6 +28,8 @@ class Mistake:
     at_value: bool = False
     shown: str = ""
     at_key: bool = False
+    note: str = ""
+    origin: KeyPath | None = None
 
 
 @dataclass
@@ -40,14 +43,34 @@ class Mistakes:
     found: list[Mistake] = field(default_factory=list)
     origins: dict[KeyPath, KeyPath] = field(default_factory=dict)
     names: dict[KeyPath, tuple[KeyPath, bool]] = field(default_factory=dict)
+    _entered: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
 
     def add(
-        self, path: KeyPath, found: str, fix: str = "", *, at_value: bool = False, shown: str = "", at_key: bool = False
+        self,
+        path: KeyPath,
+        found: str,
+        fix: str = "",
+        *,
+        at_value: bool = False,
+        shown: str = "",
+        at_key: bool = False,
+        note: str = "",
     ) -> None:
         """Notes one mistake; the same one twice (a repeated layer) is told once."""
-        mistake = Mistake(path, found, fix, at_value, shown, at_key)
+        mistake = Mistake(path, found, fix, at_value, shown, at_key, note, self._entered.get(path))
         if mistake not in self.found:
             self.found.append(mistake)
+
+    def enter(self, origins: Mapping[KeyPath, KeyPath]) -> None:
+        """From now on mistakes are those of one part: `origins` says where the params in its settings were written.
+
+        A block's entries stand in many places of a network, each time with other params.
+        """
+        self._entered = origins
+
+    def anew(self) -> Mistakes:
+        """An empty list that looks for places where this one does."""
+        return Mistakes(origins=self.origins, names=self.names)
 
     def __len__(self) -> int:
         return len(self.found)
@@ -66,11 +89,14 @@ class Mistakes:
             if place is not None:
                 told.add((place, each.found))
             path = f"{dotted(each.path)} ({each.shown})" if each.shown else dotted(each.path)
-            problems.append(Problem(path, each.found, each.fix, place))
+            problems.append(Problem(path, each.found, each.fix, place, each.note))
         return in_order(problems)
 
     def _place(self, mistake: Mistake, places: Places) -> tuple[Place | None, bool]:
         path, at_value = mistake.path, mistake.at_value
+        if mistake.origin is not None:
+            origin = self._origin(mistake.origin, at_value=True)
+            return places.find(origin, at_value=True), True
         if path in self.names and not at_value and not mistake.at_key:
             path, at_value = self.names[path]
         origin = self._origin(path, at_value)

@@ -140,9 +140,6 @@ def _below(path: KeyPath, keys: Mapping[str, Any]) -> dict[str, KeyPath]:
 
 
 def _no_single_name(rest: dict[str, Any], path: KeyPath, keys: dict[str, Any], mistakes: Mistakes, kind: str) -> None:
-    if "share" in keys and not rest:
-        mistakes.add((*path, "share"), "'share' is not there yet", "write the layer again for weights of its own")
-        return
     if not rest:
         mistakes.add(path, f"no {kind}'s name", f"write one beside {', '.join(keys)}", at_value=True)
         return

@@ -11,15 +11,16 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from dlspec.errors import SpecError, shown, suggest
+from dlspec.limits import how_to_raise, limit
 from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.mistakes import Mistakes, dotted
 from dlspec.spec.yaml_files import KeyPath, load_text
 
 # The facts that data can state. A field's own come behind its name: `${data.target.vocab_size}`.
 FACTS = ("num_classes", "num_outputs", "vocab_size", "shape", "length", "layout")
-MAX_NODES = 100_000
 MAX_TEXT = 10_000
-MAX_DEPTH = 150
+# Levels beyond those of a file: what a reference brings hangs below where it stands.
+MORE_LEVELS = 50
 
 _WHOLE = re.compile(r"\$\{([^${}]*)\}\Z")
 _ANY = re.compile(r"\$\{([^${}]*)\}")
@@ -36,13 +37,14 @@ def resolve(tree: Any, facts: Mapping[str, Any] | None, mistakes: Mistakes) -> A
 
 
 class _TooLarge(Exception):
-    """What a reference leads to is more than `MAX_NODES` values, or nests deeper than `MAX_DEPTH`."""
+    """What a reference leads to is more than the limit's values, or nests too deep."""
 
 
 class _Resolver:
     def __init__(self, tree: Any, facts: Mapping[str, Any] | None, mistakes: Mistakes) -> None:
         self.tree, self.facts, self.mistakes = tree, facts, mistakes
         self.nodes = 0
+        self.most, self.deepest = limit("references"), limit("nesting") + MORE_LEVELS
         self.is_too_large = False
         self.depth = 0
         self.following: list[KeyPath] = []
@@ -52,7 +54,7 @@ class _Resolver:
 
     def _copy(self, value: Any, path: KeyPath, depth: int = 0) -> Any:
         self.nodes += 1
-        if self.following and (self.nodes > MAX_NODES or depth > MAX_DEPTH):
+        if self.following and (self.nodes > self.most or depth > self.deepest):
             raise _TooLarge
         if isinstance(value, dict):
             return {key: self._copy(each, (*path, key), depth + 1) for key, each in value.items()}
@@ -121,8 +123,9 @@ class _Resolver:
                 raise
             self.mistakes.origins.pop(path, None)
             if not self.is_too_large:  # once is enough: nothing can be followed after it
-                found = f"'${{{key}}}' leads to more than {MAX_NODES:,} values or {MAX_DEPTH} levels"
-                self.mistakes.add(path, found, "use fewer references to what holds references", at_value=True)
+                found = f"'${{{key}}}' leads to more than {self.most:,} values or {self.deepest} levels"
+                fix = f"use fewer references to what holds references; {how_to_raise('references')}"
+                self.mistakes.add(path, found, fix, at_value=True)
             self.is_too_large = True
             return Wrong(key)
         finally:

@@ -16,10 +16,9 @@ from typing import Any
 import yaml
 
 from dlspec.errors import Place, Problem, SpecError
-
-MAX_BYTES = 1_000_000
-MAX_DEPTH = 100
-MAX_NODES = 50_000
+from dlspec.limits import how_to_raise, limit
+from dlspec.spec import yaml_mistakes
+from dlspec.spec.entries import merged_keys
 
 KeyPath = tuple[Hashable, ...]
 
@@ -56,8 +55,9 @@ def load_file(path: Path, shown_as: str = "") -> Document:
     name = shown_as or display_name(path)
     try:
         size = path.stat().st_size
-        if size > MAX_BYTES:
-            raise _error(Place(name), f"the file has {size:,} bytes", f"a spec may have {MAX_BYTES:,}")
+        if size > limit("file_bytes"):
+            fix = f"a spec may have {limit('file_bytes'):,}; {how_to_raise('file_bytes')}"
+            raise _error(Place(name), f"the file has {size:,} bytes", fix)
         return load_text(path.read_text(encoding="utf-8-sig"), name)
     except UnicodeDecodeError as error:
         raise _error(Place(name), f"not UTF-8 (byte {error.start})", "save the file as UTF-8") from None
@@ -86,7 +86,7 @@ def load_text(text: str, name: str) -> Document:
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
             reader.take(event)
     except yaml.MarkedYAMLError as error:
-        raise _yaml_error(name, reader.lines, error) from None
+        raise SpecError([yaml_mistakes.problem(name, reader.lines, error)]) from None
     except yaml.reader.ReaderError as error:
         raise _error(*_strange_character(name, text, error.position)) from None
     return Document(reader.tree, reader.keys, reader.values)
@@ -131,6 +131,7 @@ class _Reader:
         self._anchors: dict[str, tuple[Any, int]] = {}
         self._nodes = 0
         self._documents = 0
+        self._most, self._deepest = limit("values"), limit("nesting")
 
     def take(self, event: yaml.Event) -> None:
         if isinstance(event, yaml.DocumentStartEvent):
@@ -149,7 +150,8 @@ class _Reader:
         tag = getattr(event, "tag", None)
         if tag is not None and tag != "tag:yaml.org,2002:str":
             written = tag.replace("tag:yaml.org,2002:", "!!")
-            raise _error(self._place(event), f"a tag '{written}'", "a spec is plain data: remove the tag")
+            fix = "a spec is plain data: remove the tag, or put quotes around text that begins with !"
+            raise _error(self._place(event), f"a tag '{written}'", fix)
         if isinstance(event, yaml.AliasEvent):
             value, nodes = self._anchor(event)
             self._count(nodes)
@@ -157,6 +159,8 @@ class _Reader:
         elif isinstance(event, yaml.ScalarEvent):
             is_plain = not event.style and event.tag is None
             value = scalar(event.value) if is_plain else event.value
+            if is_plain:
+                self._check_word(event)
             self._remember(event.anchor, value, 1)
             self._count(1)
             self._add(value, event, 1)
@@ -164,10 +168,36 @@ class _Reader:
             self._count(1)
             self._open(event)
 
+    def _check_word(self, event: yaml.ScalarEvent) -> None:
+        """What YAML takes for a word, and the writer hardly meant so: `-Flatten`, `{epochs:3}`, `Conv2d {...}`."""
+        parent = self._stack[-1] if self._stack else None
+        mark = event.start_mark
+        assert mark is not None  # the parser marks every event
+        told = None
+        if parent is not None and isinstance(parent.value, dict) and not parent.has_key:
+            told = yaml_mistakes.name_with_brackets(self._at, mark.line, mark.column, event.value)
+        elif parent is not None and parent.has_key and event.value == "":
+            told = self._glued_key((*parent.path, parent.key))
+        elif event.value.startswith("-") and not self.lines[mark.line][: mark.column].strip():
+            told = yaml_mistakes.glued(self._at, mark.line, mark.column, event.value)
+        if told is not None:
+            raise SpecError([told])
+
+    def _glued_key(self, path: KeyPath) -> Problem | None:
+        """`{epochs:3}` is a key without a value: behind it stands no ':'."""
+        place, key = self.keys[path], str(path[-1])
+        if place.text[place.column - 1 + place.width :].lstrip().startswith(":"):
+            return None
+        return yaml_mistakes.glued(self._at, place.line - 1, place.column - 1, key)
+
+    def _at(self, line: int, column: int, width: int, found: str, fix: str) -> Problem:
+        return Problem("", found, fix, Place(self.name, line + 1, column + 1, self.lines[line], width))
+
     def _count(self, nodes: int) -> None:
         self._nodes += nodes
-        if self._nodes > MAX_NODES:
-            raise _error(Place(self.name), f"more than {MAX_NODES:,} values (aliases counted)", "make the file smaller")
+        if self._nodes > self._most:
+            found = f"more than {self._most:,} values (aliases counted)"
+            raise _error(Place(self.name), found, f"make the file smaller; {how_to_raise('values')}")
 
     def _anchor(self, event: yaml.AliasEvent) -> tuple[Any, int]:
         if event.anchor not in self._anchors:
@@ -180,8 +210,9 @@ class _Reader:
             self._anchors[anchor] = (value, nodes)
 
     def _open(self, event: yaml.NodeEvent) -> None:
-        if len(self._stack) >= MAX_DEPTH:
-            raise _error(self._place(event), f"nested more than {MAX_DEPTH} deep", "use blocks or fewer levels")
+        if len(self._stack) >= self._deepest:
+            fix = f"use blocks or fewer levels; {how_to_raise('nesting')}"
+            raise _error(self._place(event), f"nested more than {self._deepest} deep", fix)
         value: dict[Any, Any] | list[Any] = {} if isinstance(event, yaml.MappingStartEvent) else []
         path = self._next_path(event)
         self._mark_value(path, event, width=1)
@@ -191,7 +222,7 @@ class _Reader:
         done = self._stack.pop()
         for merged in done.merges:
             assert isinstance(done.value, dict)  # only mappings have merges
-            done.value = {**merged, **done.value}
+            done.value = {**merged_keys(merged, done.value, done.path), **done.value}
         self._remember(done.anchor, done.value, done.nodes)
         self._put(done.value, done.nodes)
 
@@ -271,77 +302,3 @@ def _width(event: yaml.Event) -> int:
 
 def _error(place: Place, found: str, fix: str) -> SpecError:
     return SpecError([Problem("", found, fix, place)])
-
-
-# What YAML says, as its parser words it, and what the writer most likely did.
-_HINTS: tuple[tuple[str, str], ...] = (
-    ("did not find expected ',' or", "put a ',' between two, and quotes around '${...}' or '$(...)' within { } or [ ]"),
-    ("mapping values are not allowed", "a second ':' in one line wants quotes, or a line of its own"),
-    ("did not find expected key", "check the indentation: keys of one mapping start in one column"),
-    ("did not find expected '-'", "check the indentation: the items of a list start in one column"),
-    ("found character that cannot start any token", "put quotes around text that starts with @ ` or %"),
-)
-# What began in one line and did not end there is shown where it began.
-_UNFINISHED: tuple[tuple[str, str, str], ...] = (
-    ("while scanning a quoted scalar", "a quote that is not closed", "close it with the same quote"),
-    ("while parsing a flow", "a bracket that is not closed", "close it behind its last value"),
-    ("while scanning a simple key", "a key without ':'", "write ':' behind it"),
-)
-
-
-def _yaml_error(name: str, lines: list[str], error: yaml.MarkedYAMLError) -> SpecError:
-    found, context = str(error.problem or "not YAML"), str(error.context)
-    mark = error.problem_mark or error.context_mark
-    if mark is None:
-        return _error(Place(name), f"not YAML: {found}", "")
-    if (begin := error.context_mark) is not None and (begin.line < mark.line or "quoted" in context):
-        for sign, unfinished, fix in _UNFINISHED:
-            if sign in context:
-                return _error(_at(name, lines, begin.line, begin.column), unfinished, fix)
-    if "mapping values are not allowed" in found and (problem := _misplaced_dash(name, lines, mark.line)):
-        return SpecError([problem])
-    if "mapping values are not allowed" in found and (place := _missing_colon(name, lines, mark.line)):
-        word = _word(place.text)
-        return _error(place, f"keys below '{word}', and no ':' behind it", f"write '{word}:'")
-    place = _at(name, lines, mark.line, mark.column)
-    return _error(place, f"not YAML: {found}", _hint(found, place.text))
-
-
-def _at(name: str, lines: list[str], line: int, column: int) -> Place:
-    return Place(name, line + 1, column + 1, lines[line] if line < len(lines) else "")
-
-
-def _misplaced_dash(name: str, lines: list[str], number: int) -> Problem | None:
-    """A list's dash that is missing above, or stands deeper than the one above: YAML joins such lines to one text."""
-    line, above = lines[number], lines[number - 1].split(" #")[0].rstrip() if number else ""
-    if line.lstrip().startswith("- ") and above.lstrip().startswith("- ") and _indent(line) > _indent(above):
-        place = Place(name, number + 1, _indent(line) + 1, line)
-        return Problem("", "a '-' that stands deeper than the one above", "begin both in one column", place)
-    word = above.strip()
-    if word.isidentifier() and word[0].isupper() and _indent(line) == _indent(above):
-        place = Place(name, number, _indent(above) + 1, above, len(word))
-        return Problem("", f"no '- ' before '{word}'", f"write '- {word}', and '- ' before each entry below", place)
-    return None
-
-
-def _missing_colon(name: str, lines: list[str], number: int) -> Place | None:
-    """The word in the line above, where that is alone and this line stands below it like a setting."""
-    above = lines[number - 1].split(" #")[0].rstrip() if number else ""
-    word = _word(above)
-    if not word.isidentifier() or _indent(lines[number]) <= _indent(above):
-        return None
-    return Place(name, number, len(above) + 1 - len(word), above, len(word))
-
-
-def _word(line: str) -> str:
-    return line.strip().removeprefix("- ").strip()
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip())
-
-
-def _hint(problem: str, text: str) -> str:
-    if "\t" in text[: _indent(text)]:
-        return "indent with spaces, not with a tab"
-    return next((hint for sign, hint in _HINTS if sign in problem), "")

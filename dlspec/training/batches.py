@@ -6,45 +6,51 @@ Whole tensors lie on the device and a batch is gathered by one `index_select` pe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate, chain, repeat
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dlspec.building.padding import Trim, mapped
 from dlspec.data.dataset import Split
+from dlspec.layouts import Lengths
 
-Batch = tuple[tuple[Tensor, ...], Tensor]
-"""The network's inputs in the order of its `forward`, and the target."""
+Batch = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+"""The network's inputs in the order of its `forward`, and what its outputs are compared with."""
+NO_TRIMS: Mapping[str, Trim] = {}
 
 
 class Batches:
-    """A split's batches; `inputs` names the tensors that the network takes, in order.
+    """A split's batches; `inputs` and `targets` name the tensors of a batch, in order.
 
-    Where a field's lengths are among the inputs, its batches end at their longest sample; `trim=False` leaves them
-    whole, for a network that needs a fixed length further on. Lengths lie on the same device as everything else.
-    A last batch of less than `smallest` samples joins the one before it.
+    Where a field's lengths are among the inputs, its batches end at their longest sample, and so do the targets that
+    `trims` names; `trim=False` leaves them whole, for a network that needs a fixed length further on. Lengths lie on
+    the same device as everything else. A last batch of less than `smallest` samples joins the one before it.
     """
 
     def __init__(
         self,
         split: Split,
         inputs: Sequence[str],
+        targets: Sequence[str],
         batch_size: int,
         device: torch.device,
         *,
         limit: int | None = None,
         smallest: int = 1,
         trim: bool = True,
+        trims: Mapping[str, Trim] = NO_TRIMS,
     ) -> None:
-        self.tensors = tuple(split.tensors[name].to(device).contiguous() for name in inputs)
-        self.target = split.target.to(device).contiguous()
+        whole = [*(split.input(name) for name in inputs), *(split.compared(name) for name in targets)]
+        self.tensors = tuple(each.to(device).contiguous() for each in whole)
         self.sizes = batch_sizes(len(split), batch_size, smallest)[:limit]
         self.samples = sum(self.sizes)
+        self._inputs = len(inputs)
         self._split_size = len(split)
         self._device = device
-        self._lengths = _lengths(split, inputs) if trim else {}
+        self._cuts = _cuts(split, inputs, targets, trims) if trim else {}
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -53,29 +59,36 @@ class Batches:
         """The batches from `start` to `stop` of one epoch. Their order depends on nothing but (seed, epoch)."""
         order = permutation(self._split_size, seed, epoch)[: self.samples]
         rows = torch.split(order.to(self._device), self.sizes)
+        inputs = self._inputs
         for batch, tensors in zip(rows[start:stop], self._trimmed(order, start), strict=False):
-            yield tuple(tensor.index_select(0, batch) for tensor in tensors), self.target.index_select(0, batch)
+            chosen = tuple([tensor.index_select(0, batch) for tensor in tensors])
+            yield chosen[:inputs], chosen[inputs:]
 
     def in_order(self) -> Iterator[Batch]:
         """Every batch, in the split's own order, as views: nothing is copied."""
-        ends = accumulate(self.sizes)
+        ends, inputs = accumulate(self.sizes), self._inputs
         order = torch.arange(self.samples)
         for size, end, tensors in zip(self.sizes, ends, self._trimmed(order), strict=False):
-            yield tuple(tensor[end - size : end] for tensor in tensors), self.target[end - size : end]
+            chosen = tuple([tensor[end - size : end] for tensor in tensors])
+            yield chosen[:inputs], chosen[inputs:]
 
     def _trimmed(self, order: Tensor, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
         """For each batch from `start` on, the whole tensors cut to the longest sample that it will hold."""
-        if not self._lengths:
+        if not self._cuts:
             return repeat(self.tensors)
         # Found on the host for the whole epoch at once, from a copy of the lengths: a step never waits for the device.
-        longest = {index: _longest(each[order], self.sizes) for index, each in self._lengths.items()}
+        longest = {index: self._steps(order, *cut) for index, cut in self._cuts.items()}
         return (
             tuple(
-                tensor[:, : longest[index][batch]] if index in longest else tensor
+                tensor.narrow(self._cuts[index][1].dim, 0, longest[index][batch]) if index in longest else tensor
                 for index, tensor in enumerate(self.tensors)
             )
             for batch in range(start, len(self.sizes))
         )
+
+    def _steps(self, order: Tensor, lengths: Tensor, trim: Trim) -> list[int]:
+        """How many steps each batch keeps of a tensor."""
+        return [mapped(longest, trim.lengths.windows) for longest in _longest(lengths[order], self.sizes)]
 
 
 def batch_sizes(samples: int, batch_size: int, smallest: int = 1) -> list[int]:
@@ -104,15 +117,18 @@ def chosen_batch_size(split: Split, inputs: Sequence[str], batch_size: int, devi
     """
     if not len(split):
         return batch_size
-    numbers = sum(split.tensors[name][0].numel() for name in inputs)
+    numbers = sum(split.input(name)[0].numel() for name in inputs)
     most = 256 if device.type == "cpu" else 1024
     return max(batch_size, min(most, 2**20 // max(numbers, 1)))
 
 
-def _lengths(split: Split, inputs: Sequence[str]) -> dict[int, Tensor]:
-    """The CPU's copy of the lengths, by the position of the input that they belong to."""
-    pairs = ((index, f"{name}_lengths") for index, name in enumerate(inputs))
-    return {index: split.tensors[name].cpu() for index, name in pairs if name in inputs}
+def _cuts(
+    split: Split, inputs: Sequence[str], targets: Sequence[str], trims: Mapping[str, Trim]
+) -> dict[int, tuple[Tensor, Trim]]:
+    """By a tensor's position in a batch the CPU's copy of the lengths that it is cut by, and where."""
+    wanted = [Trim(Lengths(name), 1) for name in inputs] + [trims.get(name) for name in targets]
+    pairs = ((index, each, f"{each.lengths.field}_lengths") for index, each in enumerate(wanted) if each is not None)
+    return {index: (split.tensors[name].cpu(), each) for index, each, name in pairs if name in inputs}
 
 
 def _longest(lengths: Tensor, sizes: Sequence[int]) -> list[int]:

@@ -2,23 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from dlspec.building.padding import Trim
+
+Targets = tuple[Tensor, ...]
+"""What a batch is compared with, in the order of the criterion's `target_names`."""
+
 
 class Criterion(Protocol):
-    """A loss that also knows how the network's output is to be read."""
+    """A loss that also knows what it compares with and how the network's output is to be read."""
 
-    def __call__(self, output: Any, target: Tensor) -> Tensor:
-        """The batch's mean loss, a scalar tensor that gradients flow from."""
+    @property
+    def target_names(self) -> Sequence[str]:
+        """The tensors of a split that it compares with: targets, fields, lengths."""
 
-    def predict(self, output: Any) -> Tensor:
-        """Probabilities, (N, K) or (N,), for classes; numbers in the target's own units for numbers."""
+    @property
+    def term_names(self) -> Sequence[str]:
+        """The names of its terms where it has several; empty for one."""
 
-    def truth(self, target: Tensor) -> Tensor:
-        """The target in the form and the units that metrics compare predictions with."""
+    @property
+    def trims(self) -> Mapping[str, Trim]:
+        """Which targets end with their batch's longest sample where an input does."""
+
+    def __call__(self, output: Any, targets: Targets) -> Tensor:
+        """The batch's mean loss, a scalar tensor that gradients flow from; of several terms [their sum, term, ...]."""
+
+    def judged(self, output: Any, targets: Targets) -> Sequence[tuple[Tensor, Tensor]]:
+        """For each target that is predicted what metrics compare: predictions and truth, a row a sample or step."""
 
 
 class Metric(Protocol):
@@ -32,3 +47,7 @@ class Metric(Protocol):
     def reset(self) -> None: ...
 
     def to(self, device: torch.device) -> Any: ...
+
+
+Metrics = Sequence[Mapping[str, Metric]]
+"""For each target that the criterion judges, in its order, metrics by their results' names."""

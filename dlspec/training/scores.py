@@ -8,13 +8,13 @@ depends on nothing but the data, never on the time, so that equal runs add up eq
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dlspec.training.criterion import Criterion, Metric
+from dlspec.training.criterion import Criterion, Metrics, Targets
 
 MOST_ROWS = 4096
 MOST_NUMBERS = 2**20
@@ -22,64 +22,75 @@ MOST_STEPS = 1024
 RECENT = 50
 
 
-class Scores:
-    """The loss, the mean over samples, and the metrics of one pass over a split."""
+Held = tuple[Any, Targets]
 
-    def __init__(self, criterion: Criterion, metrics: Mapping[str, Metric]) -> None:
+
+class Scores:
+    """The loss (of several terms each one, too), the mean over samples, and the metrics of one pass over a split.
+
+    `metrics` are those of each target that the criterion judges.
+    """
+
+    def __init__(self, criterion: Criterion, metrics: Metrics) -> None:
         self._criterion = criterion
         self._metrics = metrics
+        self._by_name = {name: each for group in metrics for name, each in group.items()}
+        self.loss_names = ("loss", *(f"loss_{name}" for name in criterion.term_names))
         self.reset()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What `results` will give."""
+        return (*self.loss_names, *self._by_name)
 
     @torch.inference_mode()
     def reset(self) -> None:
         self._sizes: list[int] = []
         self._losses: list[Tensor] = []
         self._pieces: list[Tensor] = []
-        self._held: list[tuple[Any, Tensor]] = []
+        self._held: list[Held] = []
         self._rows = self._numbers = 0
-        for metric in self._metrics.values():
+        for metric in self._by_name.values():
             metric.reset()
 
-    def add(self, output: Any, loss: Tensor, target: Tensor) -> None:
-        """Takes a step's detached output and loss, and its target. Waits for nothing."""
-        rows = len(target)
+    def add(self, output: Any, loss: Tensor, targets: Targets, rows: int) -> None:
+        """Takes a step's detached output and loss, and its targets, of `rows` samples. Waits for nothing."""
         self._sizes.append(rows)
         self._losses.append(loss)
-        if self._metrics:
-            self._held.append((output, target))
+        if self._by_name:
+            self._held.append((output, targets))
             self._rows += rows
-            self._numbers += output.numel() if isinstance(output, Tensor) else MOST_NUMBERS
+            self._numbers += output.numel() if isinstance(output, Tensor) else _numbers(output)
         if self._rows >= MOST_ROWS or self._numbers >= MOST_NUMBERS or len(self._losses) >= MOST_STEPS:
             self._flush()
 
     def running_loss(self) -> float:
         """The mean loss of the last steps, nan before the first; reading it waits for the device."""
         if self._losses:
-            return float(torch.stack(self._losses[-RECENT:]).mean())
-        return float(self._pieces[-1][-RECENT:].mean()) if self._pieces else math.nan
+            return float(_first(torch.stack(self._losses[-RECENT:])).mean())
+        return float(_first(self._pieces[-1][-RECENT:]).mean()) if self._pieces else math.nan
 
     @torch.inference_mode()
     def results(self) -> dict[str, float]:
         """`loss` and every metric by its name; empty where nothing was added. Waits for the device, once an epoch."""
         if not self._sizes:
             return {}
-        metrics = {name: float(metric.compute()) for name, metric in self._fed().items()}
-        losses = self._all_losses()
+        self._flush()
+        metrics = {name: float(metric.compute()) for name, metric in self._by_name.items()}
+        pieces = torch.cat(self._pieces)
+        columns = pieces.T.tolist() if pieces.dim() > 1 else [pieces.tolist()]
+        losses = {name: self._mean(column) for name, column in zip(self.loss_names, columns, strict=True)}
+        return losses | metrics
+
+    def _mean(self, losses: Sequence[float]) -> float:
         weighted = math.fsum(loss * size for loss, size in zip(losses, self._sizes, strict=True))
-        return {"loss": weighted / sum(self._sizes), **metrics}
+        return weighted / sum(self._sizes)
 
     def first_bad_step(self) -> int | None:
         """The first step of this pass, from 0, whose loss was not a finite number."""
-        return next((step for step, loss in enumerate(self._all_losses()) if not math.isfinite(loss)), None)
-
-    def _all_losses(self) -> list[float]:
         self._flush()
-        losses: list[float] = torch.cat(self._pieces).tolist() if self._pieces else []
-        return losses
-
-    def _fed(self) -> Mapping[str, Metric]:
-        self._flush()
-        return self._metrics
+        losses = _first(torch.cat(self._pieces)).tolist() if self._pieces else []
+        return next((step for step, loss in enumerate(losses) if not math.isfinite(loss)), None)
 
     @torch.inference_mode()
     def _flush(self) -> None:
@@ -90,16 +101,42 @@ class Scores:
         self._losses, self._held, self._rows, self._numbers = [], [], 0, 0
 
     def _feed(self) -> None:
-        for output, target in _joined(self._held):
-            predictions, truth = self._criterion.predict(output), self._criterion.truth(target)
-            for metric in self._metrics.values():
+        judged = [self._criterion.judged(output, targets) for output, targets in _joined(self._held)]
+        for metrics, pairs in zip(self._metrics, zip(*judged, strict=True), strict=True):
+            predictions, truth = pairs[0] if len(pairs) == 1 else map(torch.cat, zip(*pairs, strict=True))
+            for metric in metrics.values():
                 metric.update(predictions, truth)
 
 
-def _joined(held: list[tuple[Any, Tensor]]) -> list[tuple[Any, Tensor]]:
-    """One (output, target) of all rows; or the batches as they are, where they differ in length or are no tensors."""
-    outputs, targets = zip(*held, strict=True)
-    tensors = all(isinstance(output, Tensor) and output.dim() for output in outputs)
-    if not tensors or len({(output.shape[1:], target.shape[1:]) for output, target in held}) > 1:
+def _first(losses: Tensor) -> Tensor:
+    """Of several terms their sum, which comes first."""
+    return losses[:, 0] if losses.dim() > 1 else losses
+
+
+def _numbers(output: Any) -> int:
+    values = output.values() if isinstance(output, Mapping) else output
+    return sum(each.numel() for each in values)
+
+
+def _joined(held: list[Held]) -> list[Held]:
+    """One (output, targets) of all rows; or the batches as they are, where they differ in length."""
+    if len({_shape(each) for each in held}) > 1:
         return held
-    return [(torch.cat(outputs), torch.cat(targets))]
+    outputs, targets = zip(*held, strict=True)
+    return [(_cat(outputs), tuple(torch.cat(each) for each in zip(*targets, strict=True)))]
+
+
+def _shape(held: Held) -> Any:
+    output, targets = held
+    values = (output,) if isinstance(output, Tensor) else output.values() if isinstance(output, Mapping) else output
+    return tuple(each.shape[1:] if each.dim() else None for each in (*values, *targets))
+
+
+def _cat(outputs: Sequence[Any]) -> Any:
+    """Outputs, one below the other; what has no rows is left as it is, as nothing is predicted of it."""
+    first = outputs[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(outputs)) if first.dim() else first
+    if isinstance(first, Mapping):
+        return {name: _cat([each[name] for each in outputs]) for name in first}
+    return tuple(_cat(each) for each in zip(*outputs, strict=True))

@@ -9,12 +9,12 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dlspec.training.criterion import Criterion
+from dlspec.training.criterion import Criterion, Targets
 from dlspec.training.optimizing import needs_closure, step_function
 
 Inputs = tuple[Tensor, ...]
-Step = Callable[[Inputs, Tensor], tuple[Any, Tensor]]
-"""Does one batch: (inputs, target) to (detached output, detached mean loss)."""
+Step = Callable[[Inputs, Targets], tuple[Any, Tensor]]
+"""Does one batch: (inputs, targets) to (detached output, detached loss as the criterion gives it)."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Gradients:
     parameters: Sequence[nn.Parameter]
     clipping: Clipping
 
-    def __call__(self, inputs: Inputs, target: Tensor) -> tuple[Any, Tensor]:
+    def __call__(self, inputs: Inputs, targets: Targets) -> tuple[Any, Tensor]:
         for parameter in self.parameters:
             parameter.grad = None  # zero_grad(set_to_none=True), without a wrapper that costs as much as a kernel
         output = self.network(*inputs)
-        loss = self.criterion(output, target)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self.criterion(output, targets)
+        (loss[0] if loss.dim() else loss).backward()  # type: ignore[no-untyped-call]  # the first is the terms' sum
         self.clipping.clip(self.parameters)
         return output, loss
 
@@ -69,8 +69,8 @@ def training_step(
         return _closure_step(gradients, optimizer, after_update)
     update = step_function(optimizer)
 
-    def step(inputs: Inputs, target: Tensor) -> tuple[Any, Tensor]:
-        output, loss = gradients(inputs, target)
+    def step(inputs: Inputs, targets: Targets) -> tuple[Any, Tensor]:
+        output, loss = gradients(inputs, targets)
         update()
         after_update()
         return detached(output), loss.detach()
@@ -81,14 +81,14 @@ def training_step(
 def _closure_step(gradients: Gradients, optimizer: Optimizer, after_update: Callable[[], None]) -> Step:
     """For LBFGS and its like, which ask for the loss and its gradients as often as they want."""
 
-    def step(inputs: Inputs, target: Tensor) -> tuple[Any, Tensor]:
+    def step(inputs: Inputs, targets: Targets) -> tuple[Any, Tensor]:
         first: list[tuple[Any, Tensor]] = []  # this batch's loss before the update, as in any other step
 
         def closure() -> Tensor:
-            output, loss = gradients(inputs, target)
+            output, loss = gradients(inputs, targets)
             if not first:
                 first.append((detached(output), loss.detach()))
-            return loss
+            return loss[0] if loss.dim() else loss
 
         optimizer.step(closure)  # type: ignore[arg-type]
         after_update()
@@ -100,9 +100,9 @@ def _closure_step(gradients: Gradients, optimizer: Optimizer, after_update: Call
 def evaluation_step(network: nn.Module, criterion: Criterion) -> Step:
     """What only looks at one batch."""
 
-    def step(inputs: Inputs, target: Tensor) -> tuple[Any, Tensor]:
+    def step(inputs: Inputs, targets: Targets) -> tuple[Any, Tensor]:
         output = network(*inputs)
-        return detached(output), criterion(output, target).detach()
+        return detached(output), criterion(output, targets).detach()
 
     return step
 

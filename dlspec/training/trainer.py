@@ -10,7 +10,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -23,7 +23,7 @@ from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.batches import Batch, Batches, chosen_batch_size
 from dlspec.training.callbacks import Callback, EarlyStopping
 from dlspec.training.checkpoints import BestWeights, KeepsBest
-from dlspec.training.criterion import Criterion, Metric
+from dlspec.training.criterion import Criterion, Metric, Metrics
 from dlspec.training.devices import choose_device
 from dlspec.training.monitor import Monitor, choose_mode, choose_monitored
 from dlspec.training.schedule import Schedule
@@ -38,7 +38,8 @@ class Trainer:
     """Trains `network` on `data` as `settings` say.
 
     `inputs` names the tensors of a split that `network.forward` takes, in order: `("text", "text_lengths")`. `metrics`,
-    or a function that makes them, are reported as `train/NAME`, `val/NAME` and `test/NAME`. `optimizer` is None for a
+    or a function that makes them, are by their names for each target that the criterion judges, and are reported as
+    `train/NAME`, `val/NAME` and `test/NAME`. `optimizer` is None for a
     network without parameters. `trim=False` keeps batches of sequences at their full length. `seed` decides the order
     of the samples and seeds PyTorch's generators when `fit` begins. Raises UserError where the device or the monitored
     result does not exist, before anything is trained.
@@ -54,7 +55,7 @@ class Trainer:
         *,
         inputs: Sequence[str],
         schedule: Schedule | None = None,
-        metrics: Callable[[], Mapping[str, Metric]] | Mapping[str, Metric] | None = None,
+        metrics: Callable[[], Metrics] | Metrics = (),
         callbacks: Sequence[Callback] = (),
         seed: int = 0,
         trim: bool = True,
@@ -70,8 +71,9 @@ class Trainer:
         self.callbacks = _completed(callbacks, settings)
         self.seed = seed
         self.trim = trim
-        self.metrics = {name: _moved(each, self.device) for name, each in _made(metrics).items()}
-        self.scores = Scores(self.criterion, self.metrics)
+        groups = _moved(metrics() if callable(metrics) else metrics, self.device)
+        self.metrics: dict[str, Metric] = {name: each for group in groups for name, each in group.items()}
+        self.scores = Scores(self.criterion, groups)
         self.evaluation_step = evaluation_step(self.network, self.criterion)
         self.state = self._new_state()
 
@@ -142,11 +144,11 @@ class Trainer:
         self.network.train(training)
         scores.reset()
         with torch.inference_mode(not training):
-            for inputs, target in order:
-                output, loss = step(inputs, target)  # only queues work: nothing here or below waits for the device
-                scores.add(output, loss, target)
+            for (inputs, targets), rows in zip(order, batches.sizes, strict=False):
+                output, loss = step(inputs, targets)  # only queues work: nothing here or below waits for the device
+                scores.add(output, loss, targets, rows)
                 state.batch += 1
-                state.samples += len(target)
+                state.samples += rows
                 for listener in listeners:
                     listener(state)
         results = {f"{phase}/{name}": value for name, value in scores.results().items()}
@@ -170,7 +172,7 @@ class Trainer:
     def _result_names(self) -> list[str]:
         """Every result that an epoch will give, known before the first."""
         phases = ["train", "val"] if len(self.data.validation) else ["train"]
-        return [f"{phase}/{name}" for phase in phases for name in ("loss", *self.metrics)]
+        return [f"{phase}/{name}" for phase in phases for name in self.scores.names]
 
     def _training_step(self) -> Step:
         clipping = Clipping(self.settings.clip_grad_norm, self.settings.clip_grad_value)
@@ -191,8 +193,17 @@ class Trainer:
         return self._batches(split, self.settings.eval_batch_size or chosen)
 
     def _batches(self, split: Split, batch_size: int, smallest: int = 1) -> Batches:
-        limit = self.settings.limit_batches
-        return Batches(split, self.inputs, batch_size, self.device, limit=limit, smallest=smallest, trim=self.trim)
+        return Batches(
+            split,
+            self.inputs,
+            self.criterion.target_names,
+            batch_size,
+            self.device,
+            limit=self.settings.limit_batches,
+            smallest=smallest,
+            trim=self.trim,
+            trims=self.criterion.trims,
+        )
 
     def _steps_left(self) -> int | None:
         return None if self.settings.max_steps is None else self.settings.max_steps - self.state.step
@@ -259,15 +270,10 @@ def _completed(callbacks: Sequence[Callback], settings: TrainerSpec) -> list[Cal
     return completed
 
 
-def _made(metrics: Callable[[], Mapping[str, Metric]] | Mapping[str, Metric] | None) -> Mapping[str, Metric]:
-    if metrics is None or isinstance(metrics, Mapping):
-        return metrics or {}
-    return metrics()
-
-
-def _moved(metric: Metric, device: torch.device) -> Metric:
-    metric.to(device)
-    return metric
+def _moved(metrics: Metrics, device: torch.device) -> Metrics:
+    for metric in (each for group in metrics for each in group.values()):
+        metric.to(device)
+    return metrics
 
 
 def _listens(callback: Callback) -> bool:

@@ -1,0 +1,190 @@
+"""Puts built layers together: a plain stack is an `nn.Sequential`, a graph gets a generated `forward`.
+
+The code is straight PyTorch, readable as `.code`: one call a layer, and functions where a layer has nothing to keep.
+"""
+
+from __future__ import annotations
+
+import keyword
+import operator
+import re
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, fx, nn
+from torch.fx.proxy import GraphAppendingTracer, Proxy
+
+from dlspec.building.padding import mapped
+from dlspec.data.dataset import Field
+from dlspec.layouts import Lengths, Window
+from dlspec.spec.graph import MODEL, Ref
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call in a network's `forward`.
+
+    `words` are the outputs that are taken, in the order in which the module gives them; `lengths` those of inputs, by
+    the argument's name. A `Parameter` is no call: its tensor is taken.
+    """
+
+    id: str
+    path: tuple[str, ...]
+    module: nn.Module
+    type: str
+    inputs: Mapping[int | str, Ref]
+    words: tuple[str, ...] = ("",)
+    lengths: Mapping[str, Lengths] = field(default_factory=dict)
+    is_several: bool = False
+
+    @property
+    def is_parameter(self) -> bool:
+        return self.type == "Parameter"
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether its code is written into the network's: it keeps nothing, and needs no lengths."""
+        return getattr(self.module, "inline", False) and not self.lengths
+
+
+def assemble(
+    steps: Sequence[Step], fields: Mapping[str, Field], outputs: Mapping[str, Ref], aliases: Mapping[Ref, Ref]
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network, and the names of the tensors of a split that it takes: fields, then lengths."""
+    plain = _sequential(steps, fields, outputs)
+    if plain is not None:
+        return plain, tuple(each.name for each in fields.values())
+    return _Writer(fields, aliases).write(steps, outputs)
+
+
+def _sequential(steps: Sequence[Step], fields: Mapping[str, Field], outputs: Mapping[str, Ref]) -> nn.Module | None:
+    """A plain stack, None where it is none: each layer takes what the one before it gives, and nothing else."""
+    if len(fields) != 1 or len(outputs) != 1 or not steps:
+        return None
+    before = Ref(MODEL, steps[0].inputs[0].output) if 0 in steps[0].inputs else None
+    for step in steps:
+        is_plain = len(step.path) == 1 and step.id == step.path[0] and not step.lengths and not step.is_several
+        if not is_plain or dict(step.inputs) != {0: before} or step.words != ("",) or step.type == "Formula":
+            return None
+        before = Ref(step.id)
+    if next(iter(outputs.values())) != before:
+        return None
+    return nn.Sequential(OrderedDict((step.path[0], step.module) for step in steps))
+
+
+class _Writer:
+    """Writes the `forward` of a graph."""
+
+    def __init__(self, fields: Mapping[str, Field], aliases: Mapping[Ref, Ref]) -> None:
+        self.fields, self.aliases = fields, aliases
+        self.graph = fx.Graph()
+        self.tracer = GraphAppendingTracer(self.graph)
+        self.values: dict[Ref, fx.Node] = {}
+        self.lengths: dict[Lengths, fx.Node] = {}
+        self.root = nn.Module()
+
+    def write(self, steps: Sequence[Step], outputs: Mapping[str, Ref]) -> tuple[nn.Module, tuple[str, ...]]:
+        inputs = self._placeholders(steps)
+        for step in steps:
+            self._step(step)
+        ends = {name: self._value(ref) for name, ref in outputs.items()}
+        self.graph.output(ends if len(ends) > 1 else next(iter(ends.values())))
+        network = fx.GraphModule(self.root, self.graph, class_name="Network")
+        for step in steps:
+            _complete(network, step)
+        return network, inputs
+
+    def _placeholders(self, steps: Sequence[Step]) -> tuple[str, ...]:
+        """The inputs, then the lengths that some layer asks for; left out, every step is taken for real."""
+        for name, each in self.fields.items():
+            self.values[Ref(MODEL, name)] = self.graph.placeholder(_argument(name or each.name))
+        needed = [lengths for step in steps for lengths in step.lengths.values()]
+        fields = {each.name: each for each in self.fields.values()}
+        with_lengths = [name for name in fields if any(each.field == name for each in needed)]
+        for name in with_lengths:
+            node = self.graph.placeholder(f"{_argument(name)}_lengths", default_value=None)
+            self.lengths[Lengths(name)] = node
+        return (*fields, *(fields[name].lengths for name in with_lengths))
+
+    def _step(self, step: Step) -> None:
+        inputs = {key: self._value(ref) for key, ref in step.inputs.items()}
+        arguments = tuple(each for key, each in inputs.items() if isinstance(key, int))
+        named: dict[str, Any] = {key: each for key, each in inputs.items() if isinstance(key, str)}
+        named |= {name: self._mapped(lengths) for name, lengths in step.lengths.items()}
+        if step.is_parameter:
+            node = self._parameter(step)
+        elif step.is_inline:
+            node = self._inline(step, arguments, named)
+        else:
+            _add(self.root, step.path, step.module)
+            node = self.graph.create_node("call_module", ".".join(step.path), arguments, named, _variable(step))
+        self._name_outputs(step, node)
+
+    def _parameter(self, step: Step) -> fx.Node:
+        _add(self.root, step.path, step.module.weight)
+        return self.graph.create_node("get_attr", ".".join(step.path), name=_variable(step))
+
+    def _inline(self, step: Step, arguments: tuple[fx.Node, ...], named: Mapping[str, fx.Node]) -> fx.Node:
+        proxies = [Proxy(each, self.tracer) for each in arguments]
+        given = step.module.forward(*proxies, **{key: Proxy(each, self.tracer) for key, each in named.items()})
+        node: fx.Node = given.node
+        return node
+
+    def _name_outputs(self, step: Step, node: fx.Node) -> None:
+        for at, word in enumerate(step.words):
+            item = node
+            if step.is_several:
+                item = self.graph.call_function(operator.getitem, (node, at))
+            self.values[Ref(step.id, word)] = item
+
+    def _value(self, ref: Ref) -> fx.Node:
+        while ref in self.aliases:
+            ref = self.aliases[ref]
+        return self.values[ref]
+
+    def _mapped(self, lengths: Lengths) -> fx.Node:
+        """The lengths behind windows, computed once."""
+        if lengths not in self.lengths:
+            windows = tuple((each.kernel_size, each.stride, each.padding, each.dilation) for each in lengths.windows)
+            before = self.lengths[Lengths(lengths.field)]
+            self.lengths[lengths] = self.graph.call_function(lengths_behind, (before, windows))
+        return self.lengths[lengths]
+
+
+def lengths_behind(lengths: Tensor | None, windows: Sequence[tuple[int, int, int, int]]) -> Tensor | None:
+    """Lengths behind convolutions of (kernel_size, stride, padding, dilation); None stays None."""
+    return None if lengths is None else mapped(lengths, [Window(*each) for each in windows])
+
+
+def _add(root: nn.Module, path: Sequence[str], module: Any) -> None:
+    """Puts a module or parameter at its path below `root`."""
+    *around, last = path
+    for name in around:
+        if name not in root._modules:
+            root.add_module(name, nn.Module())
+        root = root.get_submodule(name)
+    if isinstance(module, nn.Module):
+        root.add_module(last, module)
+    else:
+        root.register_parameter(last, module)
+
+
+def _complete(network: nn.Module, step: Step) -> None:
+    """A module that other tools name but no call reaches would be lost; so far there is none with weights."""
+    assert step.is_inline or step.is_parameter or network.get_submodule(".".join(step.path)) is step.module
+
+
+def _variable(step: Step) -> str:
+    """What the output is called in the code: by its names, or the layer's type."""
+    names = [each for each in step.id.split(".") if not each.isdigit()]
+    is_named = bool(names) and not step.id.rpartition(".")[2].isdigit()
+    type_name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", step.type).lower()
+    return _argument("_".join(names) if is_named else "_".join([*names, type_name]))
+
+
+def _argument(name: str) -> str:
+    """A name that Python takes for a variable's, like this one."""
+    name = re.sub(r"\W", "_", name, flags=re.ASCII)
+    return name if name.isidentifier() and not keyword.iskeyword(name) and name != "self" else f"input_{name}"

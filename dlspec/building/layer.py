@@ -1,0 +1,199 @@
+"""One layer on its way into a network: its settings completed, its module made, what PyTorch refuses told."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from torch import nn
+from torch.nn.utils import parametrizations
+
+from dlspec.building.layout_rules import filled, infer
+from dlspec.building.limits import SizeLimit, TooLarge
+from dlspec.errors import shown, suggest
+from dlspec.layouts import Value
+from dlspec.registry.schema import REQUIRED, Schema
+from dlspec.spec.expressions import ExpressionError
+from dlspec.spec.graph import Channels, Node, is_deferred, settled
+from dlspec.spec.mistakes import Mistakes
+
+PARAMETRIZATIONS = ("weight_norm", "spectral_norm", "orthogonal")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node whose settings were read: everything that building it needs but its inputs."""
+
+    node: Node
+    schema: Schema
+    settings: Mapping[str, Any]
+
+    @property
+    def type(self) -> str:
+        return self.schema.name
+
+    @property
+    def shown(self) -> str:
+        """The type where the path of a mistake does not end with it."""
+        return "" if self.type in self.node.where else self.type
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a layer's `forward` takes: the names of its tensors, how many must come, and how many may (None: any)."""
+
+    names: tuple[str, ...]
+    least: int
+    most: int | None
+
+
+@lru_cache(maxsize=500)
+def arguments(build: Any) -> Arguments:
+    """Of a layer's class; lengths, which dlspec fills in, and options are left out."""
+    lengths = getattr(build, "lengths_of", {})
+    names: list[str] = []
+    least, most = 0, 0
+    for name, each in list(inspect.signature(build.forward).parameters.items())[1:]:
+        if each.kind is each.VAR_POSITIONAL:
+            return Arguments(tuple(names), least, None)
+        is_tensor = each.annotation is each.empty or "Tensor" in str(each.annotation)
+        if name in lengths or not is_tensor or each.kind in (each.VAR_KEYWORD, each.KEYWORD_ONLY):
+            continue
+        names.append(name)
+        most += 1
+        least += each.default is each.empty
+    return Arguments(tuple(names), least, most)
+
+
+def in_order(layer: Layer, values: Mapping[int | str, Value], mistakes: Mistakes) -> list[Value] | None:
+    """The inputs in the order of `forward`; None where it has no such argument, or takes fewer."""
+    takes, path = arguments(layer.schema.build), _from(layer.node)
+    if all(isinstance(key, int) for key in values):
+        found = list(values.values())
+        if takes.most is None or len(found) <= takes.most:
+            return found
+        wanted = "one input" if takes.most == 1 else f"{takes.most} inputs ({', '.join(takes.names)})"
+        fix = "bring them together before it: Concat or Add"
+        mistakes.add(path, f"{layer.type} takes {wanted}, and {len(found)} come in", fix, shown=layer.shown)
+        return None
+    unknown = [str(key) for key in values if key not in takes.names]
+    for key in unknown:
+        mistakes.add((*path, key), f"{layer.type} takes no input '{key}'", suggest(key, takes.names))
+    if unknown:
+        return None
+    last = max(takes.names.index(str(key)) for key in values)
+    first = next(iter(values.values()))
+    return [values.get(name, first) for name in takes.names[: last + 1]]
+
+
+def are_enough(layer: Layer, values: Mapping[int | str, Value], mistakes: Mistakes) -> bool:
+    """Whether every argument that must come does."""
+    takes = arguments(layer.schema.build)
+    missing = [name for at, name in enumerate(takes.names[: takes.least]) if at not in values and name not in values]
+    if not missing:
+        return True
+    found = f"{layer.type} takes {takes.least} inputs ({', '.join(takes.names[: takes.least])}), and {len(values)}"
+    found += " comes in" if len(values) == 1 else " come in"
+    mistakes.add(_from(layer.node), found, "write from: [_, NAME]", shown=layer.shown)
+    return False
+
+
+def _from(node: Node) -> tuple[Any, ...]:
+    return node.part.where("from") if "from" in node.part.keys else node.where
+
+
+# ---- settings ------------------------------------------------------------------------------------------------------
+
+
+def computed(layer: Layer, channels: Channels, mistakes: Mistakes) -> dict[str, Any] | None:
+    """The settings with `$in_channels` put in and checked; None where one is wrong."""
+    settings, before = dict(layer.settings), len(mistakes)
+    for name in [name for name, value in settings.items() if is_deferred(value)]:
+        path = layer.node.part.where(name)
+        try:
+            value = settled(settings[name], channels)
+        except ExpressionError as error:
+            mistakes.add(path, str(error), error.fix, at_value=True)
+            continue
+        try:
+            settings[name] = layer.schema.settings[name].read(value)
+        except ValueError as wanted:
+            mistakes.add(path, f"{name} is {shown(value)}, wanted {wanted}", at_value=True, shown=layer.shown)
+    return settings if len(mistakes) == before else None
+
+
+def completed(
+    layer: Layer, written: Mapping[str, Any], values: Sequence[Value], mistakes: Mistakes
+) -> dict[str, Any] | None:
+    """The settings with what the inputs decide filled in; what was written must agree with them."""
+    settings = {**written, **filled(layer.schema, values, written)}
+    for name, setting in layer.schema.settings.items():
+        if not setting.is_inferred:
+            continue
+        known, value = infer(name, values), settings.get(name)
+        if value is None and known is not None:
+            settings[name] = known
+        elif value is None and setting.default is REQUIRED:
+            found = f"{layer.type} wants {name}"
+            mistakes.add(layer.node.where, found, "these data do not tell it: write it", shown=layer.shown)
+            return None
+        elif value is not None and known is not None and not _agrees(name, value, known, values[0]):
+            found = f"{name} is {value}, but {values[0]} comes in"
+            fix = f"leave it out: it is inferred ({known})"
+            mistakes.add(layer.node.part.where(name), found, fix, at_value=True, shown=layer.shown)
+            return None
+    return settings
+
+
+def _agrees(name: str, written: Any, known: Any, value: Value) -> bool:
+    if name == "normalized_shape" and not isinstance(written, int):
+        return tuple(written) == value.shape[-len(written) :]
+    if name == "num_embeddings":
+        return bool(written >= known)
+    return bool(written == known)
+
+
+# ---- the module ----------------------------------------------------------------------------------------------------
+
+
+def made(layer: Layer, settings: Mapping[str, Any], limit: SizeLimit) -> nn.Module:
+    """The module, its weights drawn; raises what PyTorch raises."""
+    with limit:
+        module: nn.Module = layer.schema.build(**settings, **layer.schema.fixed)
+    name = layer.node.parametrize
+    return module if name is None else getattr(parametrizations, name)(module)
+
+
+def may_parametrize(layer: Layer, mistakes: Mistakes) -> bool:
+    name, path = layer.node.parametrize, layer.node.part.where("parametrize")
+    if name is None or name in PARAMETRIZATIONS:
+        return True
+    fix = suggest(str(name), PARAMETRIZATIONS)
+    mistakes.add(path, f"no parametrization {shown(name)}", fix, at_value=True)
+    return False
+
+
+def attempt(
+    action: Callable[[], Any], layer: Layer, values: Sequence[Value], mistakes: Mistakes, note: Callable[[], str]
+) -> Any:
+    """What PyTorch gives; what it refuses becomes a mistake at the layer's place, with a note below it."""
+    try:
+        return action()
+    except TooLarge as error:
+        found = f"{layer.type} is too large: {error}"
+        mistakes.add(layer.node.where, found, "make it smaller", shown=layer.shown, note=note())
+    except Exception as error:
+        who = "PyTorch" if hasattr(nn, layer.type) else f"{layer.type}'s own code"
+        found = f"{layer.type} can't take {' and '.join(str(each) for each in values)}"
+        mistakes.add(layer.node.where, found, f"{who} says: {_reason(error)}", shown=layer.shown, note=note())
+    return None
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says; its type where that is no plain refusal."""
+    text = str(error).strip().split("\n")[0][:200]
+    is_plain = isinstance(error, RuntimeError | ValueError | TypeError | AssertionError | IndexError)
+    return text if text and is_plain else f"{type(error).__name__}: {text}".removesuffix(": ")

@@ -1,0 +1,193 @@
+"""Attention by PyTorch's `scaled_dot_product_attention`, with lengths, grouped queries and rotary positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import scaled_dot_product_attention
+
+from dlspec.layers.padding import real_steps
+from dlspec.layers.rule import Inputs, Refusal, Rule, Settings, constant
+from dlspec.layouts import Value
+
+ROTARY_BASE = 10000.0
+
+
+def _check(inputs: Inputs, settings: Settings) -> Refusal | None:
+    return _misfit(inputs, settings) or _wrong_heads(inputs, settings)
+
+
+def _misfit(inputs: Inputs, settings: Settings) -> Refusal | None:
+    query, memory = inputs[0], inputs[1] if len(inputs) > 1 else inputs[0]
+    for each in (query, memory):
+        if each.layout != "sequence" or len(each.shape) != 2:
+            fix = "shape each as (T, C)" if each.layout == "sequence" else "give a sequence, (T, C)"
+            return f"attention is over the steps of a sequence, and {each} comes in", fix
+    if not memory.has_batch:
+        return "the memory is a Parameter, and a value of the data is wanted", "let the Parameter be the query"
+    if settings.get("is_causal") and query.shape[0] != memory.shape[0]:
+        found = f"is_causal with {query.shape[0]} steps that look at {memory.shape[0]} others"
+        return found, "leave is_causal out: it is for a sequence that looks at itself"
+    return _wrong_mask(inputs[2], query, memory, settings) if len(inputs) > 2 else None
+
+
+def _wrong_mask(mask: Value, query: Value, memory: Value, settings: Settings) -> Refusal | None:
+    steps = (query.shape[0], memory.shape[0])
+    whole = (settings["num_heads"], *steps)
+    shape = (1,) * (3 - len(mask.shape)) + mask.shape
+    pairs = zip(shape, whole, strict=False)
+    if len(shape) == 3 and len(mask.shape) > 1 and all(one in (1, two) for one, two in pairs):
+        return None
+    found = f"the mask is {mask}, and attention of {settings['num_heads']} heads is {whole}"
+    return found, f"give it as {steps} or {whole}; RelativePositionBias does"
+
+
+def _wrong_heads(inputs: Inputs, settings: Settings) -> Refusal | None:
+    heads, groups, size = settings["num_heads"], settings.get("num_kv_heads"), settings.get("head_dim")
+    channels = settings.get("embed_dim") or inputs[0].channels
+    if size is None and channels % heads:
+        return f"{channels} channels don't divide into {heads} heads", "take another num_heads, or say head_dim"
+    if groups is not None and heads % groups:
+        return f"{heads} heads don't divide into {groups} groups", "num_kv_heads must divide num_heads"
+    if settings.get("rotary") and (size or channels // heads) % 2:
+        found = f"rotary turns pairs of channels, and a head has {size or channels // heads}"
+        return found, "take an even head_dim"
+    return None
+
+
+def _any_steps(inputs: Inputs) -> bool:
+    """Whether shorter batches fit: a mask that is a Parameter has a size of its own."""
+    return len(inputs) < 3 or inputs[2].has_batch or set(inputs[2].shape[-2:]) == {1}
+
+
+def _fill(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
+    return {"_mask_by_sample": inputs[2].has_batch} if len(inputs) > 2 else {}
+
+
+class Attention(nn.Module):
+    """Multi-head attention of a sequence (N, T, C) to itself, or to a `memory` (N, S, D): (N, T, C).
+
+    `mask`, (T, S) or (heads, T, S), with a batch before it or without (a `Parameter`), is added to the scores where it
+    holds numbers; where it holds booleans, false is not looked at. `num_kv_heads` below `num_heads` groups the queries
+    (arXiv:2305.13245); `rotary`, true or a base, turns queries and keys by their step (arXiv:2104.09864), so that
+    scores depend on distances alone. Padding is looked at by nothing.
+    """
+
+    rule = Rule(
+        takes=("sequence",),
+        gives=constant("sequence"),
+        keeps_lengths=lambda inputs, settings: _any_steps(inputs),
+        lengths=lambda inputs, shape, settings: inputs[0].lengths,
+        check=_check,
+        fill=_fill,
+        takes_parameter=True,
+    )
+    lengths_of = {"lengths": 0, "memory_lengths": 1}
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        num_kv_heads: int | None = None,
+        head_dim: int | None = None,
+        bias: bool = True,
+        dropout: float = 0.0,
+        is_causal: bool = False,
+        rotary: bool | float = False,
+        kdim: int | None = None,
+        _mask_by_sample: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_heads, self.num_kv_heads = num_heads, num_kv_heads or num_heads
+        self.head_dim = head_dim or embed_dim // num_heads
+        self.dropout, self.is_causal, self._mask_by_sample = dropout, is_causal, _mask_by_sample
+        self.q_proj = nn.Linear(embed_dim, self.num_heads * self.head_dim, bias)
+        self.k_proj = nn.Linear(kdim or embed_dim, self.num_kv_heads * self.head_dim, bias)
+        self.v_proj = nn.Linear(kdim or embed_dim, self.num_kv_heads * self.head_dim, bias)
+        self.out_proj = nn.Linear(self.num_heads * self.head_dim, embed_dim, bias)
+        base = ROTARY_BASE if rotary is True else float(rotary)
+        self.rotary = Rotary(self.head_dim, base) if rotary else None
+
+    @property
+    def needs_lengths(self) -> bool:
+        return not self.is_causal
+
+    def forward(
+        self,
+        query: Tensor,
+        memory: Tensor | None = None,
+        mask: Tensor | None = None,
+        lengths: Tensor | None = None,
+        memory_lengths: Tensor | None = None,
+    ) -> Tensor:
+        if memory is None:
+            # Padding stands behind a sample's steps, where a causal one does not look anyway.
+            memory, memory_lengths = query, None if self.is_causal else lengths
+        if query.dim() == 2:  # a Parameter
+            query = query.expand(memory.shape[0], -1, -1)
+        q = self._heads(self.q_proj(query))
+        k, v = self._heads(self.k_proj(memory)), self._heads(self.v_proj(memory))
+        if self.rotary is not None:
+            q, k = self.rotary(q), self.rotary(k)
+        return self.out_proj(self._attended(q, k, v, mask, memory_lengths).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+    def _heads(self, value: Tensor) -> Tensor:
+        """(N, T, heads * head_dim) as (N, heads, T, head_dim)."""
+        heads: Tensor = value.unflatten(2, (-1, self.head_dim))  # type: ignore[no-untyped-call]
+        return heads.transpose(1, 2)
+
+    def _attended(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
+        is_causal = self.is_causal and mask is None and lengths is None  # without a mask the kernels are fast
+        allowed = None if is_causal else self._mask(q, k, mask, lengths)
+        return scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=allowed,
+            dropout_p=self.dropout if self.training else 0.0,
+            is_causal=is_causal,
+            enable_gqa=self.num_kv_heads != self.num_heads,
+        )
+
+    def _mask(self, q: Tensor, k: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor | None:
+        """What may be looked at, and what is added to the scores: of shape (N or 1, heads or 1, T, S)."""
+        if mask is not None and mask.dim() == 3 and self._mask_by_sample:
+            mask = mask.unsqueeze(1)
+        if mask is not None and mask.is_floating_point():
+            mask = mask.to(q.dtype)
+        if lengths is not None:
+            mask = _both(mask, real_steps(lengths, k.shape[2], k.device)[:, None, None])
+        if self.is_causal:
+            mask = _both(mask, torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril())
+        return mask
+
+    def extra_repr(self) -> str:
+        groups = f", num_kv_heads={self.num_kv_heads}" if self.num_kv_heads != self.num_heads else ""
+        return f"num_heads={self.num_heads}{groups}, head_dim={self.head_dim}, is_causal={self.is_causal}"
+
+
+def _both(mask: Tensor | None, allowed: Tensor) -> Tensor:
+    if mask is None:
+        return allowed
+    return mask & allowed if mask.dtype == torch.bool else torch.where(allowed, mask, float("-inf"))
+
+
+class Rotary(nn.Module):
+    """Turns each pair of channels by an angle that grows with the step (RoFormer, arXiv:2104.09864, equation 34)."""
+
+    speeds: Tensor
+
+    def __init__(self, size: int, base: float = ROTARY_BASE) -> None:
+        super().__init__()
+        self.register_buffer("speeds", base ** (-torch.arange(0, size, 2) / size), persistent=False)
+
+    def forward(self, value: Tensor) -> Tensor:
+        """(..., T, size) in the same shape."""
+        steps = torch.arange(value.shape[-2], device=value.device)
+        angles = steps.unsqueeze(1) * self.speeds.float()
+        cos, sin = angles.cos().to(value.dtype), angles.sin().to(value.dtype)
+        even, odd = value[..., 0::2], value[..., 1::2]
+        return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2)

@@ -1,0 +1,70 @@
+"""What layers do to dimensions: which of a value's dimensions an output's are, and what that makes of their roles.
+
+Dimensions are counted as PyTorch counts them, the batch being 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dlspec.layers.rule import Inputs, Refusal, by_rank, main
+from dlspec.layouts import Layout, Lengths, Value, layout_of, roles
+
+Dims = Sequence[int]
+
+
+def moved(value: Value, dims: Dims) -> Layout:
+    """The layout of an output whose dimensions are these of the value's, in this order.
+
+    What stands alone beside the channels is the steps: (S, C) is a sequence.
+    """
+    before = ("N", *roles(value.layout, len(value.shape)))
+    after = tuple(before[each] for each in dims[1:])
+    if "C" not in after:
+        return "features" if len(after) < 2 else by_rank((), (1,) * len(after), {})
+    return "sequence" if len(after) == 2 and after[0] == "S" else layout_of(after)
+
+
+def kept_lengths(value: Value, dims: Dims) -> Lengths | None:
+    """The value's lengths, where its steps stand in the output at the dimension that has time."""
+    return value.lengths if keeps_time(value, dims) else None
+
+
+def keeps_time(value: Value, dims: Dims) -> bool:
+    after = Value((1,) * (len(dims) - 1), moved(value, dims))
+    return value.time_dim is not None and after.time_dim is not None and dims[after.time_dim] == value.time_dim
+
+
+def agree(inputs: Inputs) -> bool:
+    """Whether all samples end where the main input's do, so that no padding meets a step."""
+    return all(each.lengths in (None, main(inputs).lengths) for each in inputs)
+
+
+def end_together(inputs: Inputs) -> bool:
+    """Whether, besides, none has steps of a number of its own, which a batch of shorter samples would not have."""
+    return agree(inputs) and not any(_has_own_steps(each, main(inputs)) for each in inputs)
+
+
+def _has_own_steps(value: Value, first: Value) -> bool:
+    if first.lengths is None or first.time_dim is None or value.lengths is not None:
+        return False
+    at = first.time_dim - 1 - (len(first.shape) - len(value.shape))
+    return at >= 0 and value.shape[at] != 1
+
+
+def counted(dim: int, value: Value) -> int:
+    """The dimension counted from the front; `ValueError` where the value has no such one."""
+    rank = len(value.shape) + 1
+    if not -rank <= dim < rank:
+        raise ValueError(f"dim is {dim}, and {value} has dimensions 1 to {rank - 1}")
+    return dim % rank
+
+
+def refused_dim(dim: int, value: Value) -> Refusal | None:
+    """Why a layer can't work on this dimension of the value, if it can't."""
+    try:
+        if counted(dim, value) != 0:
+            return None
+    except ValueError as error:
+        return str(error), "count the batch as 0, as PyTorch does"
+    return f"dim is {dim}: that is the batch, and samples must not mix", "the dimensions of a sample start at 1"

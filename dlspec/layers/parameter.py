@@ -1,0 +1,83 @@
+"""A learnable tensor of its own."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlspec.errors import shown, suggest
+from dlspec.layers.rule import Inputs, Refusal, Rule, Settings
+
+# Those of torch.nn.init that fill a tensor of any shape, and the settings of each.
+_NAMES = ("zeros_", "ones_", "constant_", "uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_")
+DEVIATION = 0.02
+
+
+def _fills() -> dict[str, tuple[Callable[..., Any], tuple[str, ...]]]:
+    functions = {name: getattr(nn.init, name) for name in _NAMES}
+    hidden = ("tensor", "generator")
+    return {
+        name: (each, tuple(key for key in inspect.signature(each).parameters if key not in hidden))
+        for name, each in functions.items()
+    }
+
+
+FILLS = _fills()
+
+
+def _read_init(init: Any) -> tuple[str, Mapping[str, Any]]:
+    """The function's name and settings: `zeros_`, `{normal_: {std: 0.02}}` or `{type: normal_, std: 0.02}`."""
+    if isinstance(init, str):
+        return init, {"std": DEVIATION} if init == "normal_" else {}
+    if "type" in init:
+        return str(init["type"]), {key: each for key, each in init.items() if key != "type"}
+    name, settings = next(iter(init.items()))
+    return str(name), settings if isinstance(settings, dict) else {}
+
+
+def _check(inputs: Inputs, settings: Settings) -> Refusal | None:
+    init = settings.get("init", "normal_")
+    if not init or (isinstance(init, dict) and "type" not in init and len(init) != 1):
+        return f"init is {shown(init)}", "write a name, zeros_, or {normal_: {std: 0.02}}"
+    name, given = _read_init(init)
+    if name not in FILLS:
+        return f"no init '{name}'", suggest(name, FILLS)
+    known = FILLS[name][1]
+    wrong = [key for key in given if key not in known]
+    if wrong:
+        return f"{name} has no setting '{wrong[0]}'", suggest(wrong[0], known) or "it has none"
+    bad = [key for key, each in given.items() if isinstance(each, bool) or not isinstance(each, int | float)]
+    if bad:
+        return f"{bad[0]} is {shown(given[bad[0]])}, wanted a number", ""
+    if name == "constant_" and "val" not in given:
+        return "constant_ wants val", "write {constant_: {val: 0.5}}"
+    if name.startswith("xavier") and len(settings["shape"]) < 2:
+        return f"{name} wants two dimensions or more, and shape is {settings['shape']}", "take normal_ or uniform_"
+    return None
+
+
+class Parameter(nn.Module):
+    """A learnable tensor without a batch, of this `shape`, filled by `init`, one of `torch.nn.init`'s functions.
+
+    It takes no input and is reached by its name: a class token, a layer's scale, queries. In the state dict its path
+    is its name. `init` with settings: `{normal_: {std: 0.02}}`; left out, it is that.
+    """
+
+    rule = Rule(check=_check)
+    weight: Tensor
+
+    def __init__(self, shape: list[int], init: str | dict[str, Any] = "normal_") -> None:
+        super().__init__()
+        name, settings = _read_init(init)
+        self.weight = nn.Parameter(torch.empty(shape))
+        FILLS[name][0](self.weight, **settings)
+
+    def forward(self) -> Tensor:
+        return self.weight
+
+    def extra_repr(self) -> str:
+        return f"{list(self.weight.shape)}"

@@ -1,0 +1,121 @@
+"""What tells attention where a step stands: embeddings of positions, and a bias by distance."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dlspec.layers.rule import Inputs, Refusal, Rule, Settings, constant
+
+DEVIATION = 0.02
+"""Of freshly made embeddings, as in BERT, GPT-2 and ViT."""
+
+
+def _check(inputs: Inputs, settings: Settings) -> Refusal | None:
+    steps, known = inputs[0].shape[0], settings.get("num_embeddings")
+    if len(inputs[0].shape) != 2:
+        return f"positions are those of a sequence (T, C), and {inputs[0]} comes in", "put a 'Flatten: 2' before it"
+    if known is None or known >= steps:
+        return None
+    return f"num_embeddings is {known}, and {steps} steps come in", f"leave it out: it is inferred ({steps})"
+
+
+class PositionalEmbedding(nn.Module):
+    """Adds to each step of (N, T, C) a vector of its position: a learned one, or sines and cosines (arXiv:1706.03762).
+
+    `num_embeddings` is the most steps there can be, those of the input where it is left out.
+    """
+
+    rule = Rule(
+        takes=("sequence",),
+        gives=constant("sequence"),
+        keeps_lengths=True,
+        check=_check,
+        fill=lambda inputs, settings: {"num_embeddings": inputs[0].shape[0]},
+    )
+    weight: Tensor
+
+    def __init__(self, num_embeddings: int, embed_dim: int, kind: Literal["learned", "sinusoidal"] = "learned") -> None:
+        super().__init__()
+        self.kind = kind
+        if kind == "learned":
+            self.weight = nn.Parameter(torch.empty(num_embeddings, embed_dim))
+            nn.init.normal_(self.weight, std=DEVIATION)
+        else:
+            self.register_buffer("weight", _sines(num_embeddings, embed_dim), persistent=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.shape[1] > len(self.weight):
+            raise ValueError(f"{input.shape[1]} steps come in, and there are {len(self.weight)} positions")
+        return input + self.weight[: input.shape[1]]
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape[0]}, {self.weight.shape[1]}, kind={self.kind}"
+
+
+def _sines(steps: int, size: int) -> Tensor:
+    """(steps, size): sines at even places, cosines at odd ones."""
+    speeds = torch.exp(torch.arange(0, size, 2) * (-math.log(10000.0) / size))
+    angles = torch.arange(steps).unsqueeze(1) * speeds
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :size]
+
+
+def _check_buckets(inputs: Inputs, settings: Settings) -> Refusal | None:
+    count, furthest = settings.get("num_buckets", 32), settings.get("max_distance", 128)
+    least = 4 if settings.get("bidirectional", True) else 2
+    if count < least:
+        return f"num_buckets is {count}", f"take {least} or more: near and far distances need one each"
+    near = count // least
+    if furthest > near:
+        return None
+    return f"max_distance is {furthest}, and {near} distances have a bucket each", f"take {near + 1} or more"
+
+
+class RelativePositionBias(nn.Module):
+    """A learned bias a head for how far apart two steps are (T5, arXiv:1910.10683): `Attention`'s third input.
+
+    Of a sequence (N, T, C) it takes the number of steps alone, and gives (N, heads, T, T), the same for each sample.
+    Near distances have a bucket each, far ones share theirs, up to `max_distance`. With `bidirectional` half of the
+    buckets are for the steps that come later; without it those share the bucket of distance 0.
+    """
+
+    rule = Rule(
+        takes=("sequence",),
+        gives=constant("channels-first"),
+        keeps_lengths=True,
+        lengths=lambda *_: None,
+        check=_check_buckets,
+    )
+
+    def __init__(
+        self, num_heads: int, num_buckets: int = 32, max_distance: int = 128, bidirectional: bool = True
+    ) -> None:
+        super().__init__()
+        self.num_buckets, self.max_distance, self.bidirectional = num_buckets, max_distance, bidirectional
+        self.weight = nn.Parameter(torch.empty(num_buckets, num_heads))
+        nn.init.normal_(self.weight, std=DEVIATION)
+
+    def forward(self, input: Tensor) -> Tensor:
+        steps = torch.arange(input.shape[1], device=input.device)
+        buckets = self._buckets(steps.unsqueeze(0) - steps.unsqueeze(1))
+        return self.weight[buckets].permute(2, 0, 1).expand(input.shape[0], -1, -1, -1)  # (N, heads, T, T)
+
+    def _buckets(self, distances: Tensor) -> Tensor:
+        """The bucket of each distance, key minus query, as in T5."""
+        count, offset = self.num_buckets, torch.zeros_like(distances)
+        if self.bidirectional:
+            count //= 2
+            offset = (distances > 0) * count
+            distances = distances.abs()
+        else:
+            distances = (-distances).clamp(min=0)
+        near = count // 2
+        scale = (count - near) / math.log(self.max_distance / near)
+        far = near + ((distances.clamp(min=1) / near).log() * scale).to(torch.int64)
+        return offset + torch.where(distances < near, distances, far.clamp(max=count - 1))
+
+    def extra_repr(self) -> str:
+        return f"num_heads={self.weight.shape[1]}, num_buckets={self.num_buckets}"

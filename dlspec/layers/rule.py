@@ -1,0 +1,76 @@
+"""What a layer takes and gives beyond PyTorch's own checks: layouts, what its inputs decide, what becomes of lengths.
+
+PyTorch's own layers have their rules in `dlspec.building.layout_rules`; a layer of dlspec's or of a user's own carries
+its rule as the class attribute `rule`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dlspec.layouts import Layout, Lengths, Value, Window
+
+Settings = Mapping[str, Any]
+Shape = tuple[int, ...]
+Inputs = Sequence[Value]
+"""A layer's inputs in the order of its `forward`. One that was left out before a later one counts as the first."""
+
+Gives = Callable[[Inputs, Shape, Settings], Layout]
+"""The output's layout, from the inputs, the output's shape (batch left out) and the settings."""
+
+Refusal = tuple[str, str]
+"""What was found, and what to write instead."""
+
+ANY: tuple[Layout, ...] = ("features", "sequence", "channels-first", "channels-last")
+ALL: tuple[Layout, ...] = (*ANY, "tokens")
+LAST: tuple[Layout, ...] = ("features", "sequence", "channels-last")
+
+
+def by_rank(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
+    """What a shape most likely is, where nothing else tells."""
+    by_dims: dict[int, Layout] = {0: "features", 1: "features", 2: "sequence"}
+    return by_dims.get(len(shape), "channels-first")
+
+
+def same(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
+    """The main input's layout, where the output has as many dimensions."""
+    value = main(inputs)
+    return value.layout if len(shape) == len(value.shape) else by_rank(inputs, shape, settings)
+
+
+def constant(layout: Layout) -> Gives:
+    """Always this layout."""
+    return lambda inputs, shape, settings: layout
+
+
+def main(inputs: Inputs) -> Value:
+    """The first input that has a batch: the output keeps its layout and its lengths."""
+    return next((each for each in inputs if each.has_batch), inputs[0])
+
+
+def nothing(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`takes` are the first input's layouts, `dims` how many dimensions stand beside the channels.
+
+    `gives` is the output's layout. `keeps_lengths` says that padding leaves no trace in what a sample's steps give, or
+    in the one row that the steps end in; `window` that lengths become those of a convolution, `lengths` what they are
+    where neither the steps nor a window tells. `check` refuses inputs and settings that PyTorch would run in silence,
+    or words what it would refuse; `fill` gives settings that were left open and that the inputs decide, also those
+    behind a `_`, which no spec can write. Only a layer that `takes_parameter` may be given a `Parameter`.
+    """
+
+    takes: tuple[Layout, ...] = ANY
+    gives: Gives = same
+    dims: int | None = None
+    keeps_lengths: bool | Callable[[Inputs, Settings], bool] = False
+    window: Callable[[Settings], Window | None] | None = None
+    lengths: Callable[[Inputs, Shape, Settings], Lengths | None] | None = None
+    check: Callable[[Inputs, Settings], Refusal | None] | None = None
+    fill: Callable[[Inputs, Settings], Mapping[str, Any]] = nothing
+    takes_parameter: bool = False

@@ -1,0 +1,202 @@
+"""A config's `loss`, read: one part, or several by name, each with what it compares.
+
+loss: CrossEntropyLoss
+loss:
+  main: {type: CrossEntropyLoss, output: logits, target: label}
+  kl: {type: Mean, output: kl, factor: 0.1}
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from torch import Tensor, nn
+
+from dlspec.errors import shown, suggest
+from dlspec.registry.schema import Schema
+from dlspec.registry.torch_parts import LOSSES
+from dlspec.spec.expressions import Unknown
+from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.parts import Part, parse_part
+from dlspec.spec.yaml_files import KeyPath
+
+KEYS = ("output", "target", "factor")
+"""What a loss may say beside its own settings."""
+
+Outputs = str | tuple[str, ...] | Mapping[str, str]
+
+
+class Mean(nn.Module):
+    """The mean of an output that is a loss already; it compares with nothing."""
+
+    def forward(self, output: Tensor) -> Tensor:
+        return output.mean()
+
+
+LOSSES.register(Mean)
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What a loss's `forward` takes, in its order: outputs, the target where it has one, and lengths."""
+
+    names: tuple[str, ...]
+    outputs: tuple[str, ...]
+    target: str = ""
+
+
+def arguments(loss: Callable[..., Any]) -> Arguments:
+    """By the names that PyTorch gives them; of another's two arguments the second is the target."""
+    forward = getattr(loss, "forward", loss)
+    names = tuple(each for each in inspect.signature(forward).parameters if each != "self")
+    target = next((each for each in names if each in ("target", "targets")), "")
+    if not target and len(names) == 2:
+        target = names[1]
+    outputs = tuple(each for each in names if each != target and not each.endswith("_lengths"))
+    return Arguments(names, outputs, target)
+
+
+@dataclass(frozen=True)
+class LossTerm:
+    """One loss as written; what is None was left open. `name` is '' where it is the only one.
+
+    `output` names the model's outputs, in the order of the loss's arguments or by them; `target` a target, a field or
+    a number; `factor` is the term's share.
+    """
+
+    name: str
+    schema: Schema
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    output: Outputs | None = None
+    target: str | float | None = None
+    factor: float = 1.0
+    part: Part | None = None
+
+    @property
+    def type(self) -> str:
+        return self.schema.name
+
+    @property
+    def path(self) -> KeyPath:
+        """Where its name stands."""
+        return ("loss",) if self.part is None else self.part.path
+
+    def where(self, key: str) -> KeyPath:
+        """Where one of its settings, or what it compares, was written; the loss's own place where it was not."""
+        return self.path if self.part is None or key not in self.part.settings else self.part.where(key)
+
+
+Terms = tuple[LossTerm, ...]
+
+
+def read_losses(raw: Any, path: KeyPath, mistakes: Mistakes, choices: Iterable[str] = ()) -> Terms | None:
+    """The terms that `raw` writes, None where `mistakes` says why there are none. `choices` are a group's files."""
+    if not _is_several(raw):
+        part = parse_part(raw, path, mistakes, kind="loss")
+        term = None if part is None else read_loss(part, "", mistakes, choices)
+        return None if term is None else (term,)
+    entries = {name: each for name, each in raw.items() if each is not None and (name, each) != ("type", "auto")}
+    terms = [_named(name, each, (*path, name), mistakes, choices) for name, each in entries.items()]
+    found = tuple(each for each in terms if each is not None)
+    return found if len(found) == len(terms) else None
+
+
+def _is_several(raw: Any) -> bool:
+    """Whether these are losses by names of the user's own; one of them alone must be spelled as a part."""
+    if not isinstance(raw, dict) or not raw:
+        return False
+    names = [name for name in raw if (name, raw[name]) != ("type", "auto")]
+    if "type" in names or not names:
+        return False
+    if len(names) > 1:
+        return True
+    only = raw[names[0]]
+    is_part = isinstance(only, dict) and ("type" in only or any(key in LOSSES for key in only))
+    return names[0] not in LOSSES and (is_part or (isinstance(only, str) and only in LOSSES))
+
+
+def _named(name: Any, raw: Any, path: KeyPath, mistakes: Mistakes, choices: Iterable[str]) -> LossTerm | None:
+    if not isinstance(name, str) or not name.isidentifier():
+        fix = "take letters, digits and _, a letter first"
+        mistakes.add(path, f"{shown(name)} can't name a loss", fix, at_key=True)
+        return None
+    if name in LOSSES:
+        fix = f"give each a name of your own: main: {{type: {name}, ...}}"
+        mistakes.add(
+            path, f"{name} stands where a name for it is wanted, as there are several losses", fix, at_key=True
+        )
+        return None
+    part = parse_part(raw, path, mistakes, kind="loss")
+    return None if part is None else read_loss(part, name, mistakes, choices)
+
+
+def read_loss(part: Part, name: str, mistakes: Mistakes, choices: Iterable[str] = ()) -> LossTerm | None:
+    """The term of one part."""
+    part = replace(part, path=(*part.path, "type")) if part.is_flat else part
+    schema = LOSSES.find(part, mistakes, also=choices)
+    if schema is None:
+        return None
+    said = {key: part.settings[key] for key in KEYS if key in part.settings and key not in schema.settings}
+    own = {key: value for key, value in part.settings.items() if key not in said}
+    settings = schema.read(replace(part, settings=own), mistakes)
+    return LossTerm(
+        name,
+        schema,
+        settings,
+        _output(said.get("output"), part, schema, mistakes),
+        _target(said.get("target"), part, schema, mistakes),
+        _factor(said.get("factor", 1.0), part, mistakes),
+        part,
+    )
+
+
+def _output(raw: Any, part: Part, schema: Schema, mistakes: Mistakes) -> Outputs | None:
+    takes = arguments(schema.build).outputs
+    if raw is None or isinstance(raw, str):
+        return raw
+    if isinstance(raw, list) and raw and all(isinstance(each, str) for each in raw):
+        if len(raw) <= len(takes):
+            return tuple(raw)
+        wanted = f"{len(takes)} ({', '.join(takes)})" if len(takes) > 1 else "one"
+        mistakes.add(part.where("output"), f"{len(raw)} outputs, and {schema.name} takes {wanted}", at_value=True)
+        return None
+    if isinstance(raw, dict) and raw and all(isinstance(each, str) for each in raw.values()):
+        for key in raw.keys() - set(takes):
+            fix = suggest(str(key), takes)
+            mistakes.add((*part.where("output"), key), f"{schema.name} takes no output '{key}'", fix)
+        return raw
+    if not isinstance(raw, Unknown):
+        several = f", or {{{', '.join(f'{each}: NAME' for each in takes)}}}" if len(takes) > 1 else ""
+        found = f"output is {shown(raw)}, wanted the name of one of the model's outputs{several}"
+        mistakes.add(part.where("output"), found, at_value=True)
+    return None
+
+
+def _target(raw: Any, part: Part, schema: Schema, mistakes: Mistakes) -> str | float | None:
+    if raw is None or isinstance(raw, Unknown):
+        return None
+    if not arguments(schema.build).target:
+        found = f"{schema.name} compares its outputs with nothing else"
+        mistakes.add(part.where("target"), found, "leave the target out")
+        return None
+    if isinstance(raw, str) or _is_number(raw):
+        return raw  # type: ignore[no-any-return]  # one of the two
+    found = f"target is {shown(raw)}, wanted a target's or field's name, or a number"
+    mistakes.add(part.where("target"), found, at_value=True)
+    return None
+
+
+def _factor(raw: Any, part: Part, mistakes: Mistakes) -> float:
+    if _is_number(raw):
+        return float(raw)
+    if not isinstance(raw, Unknown):
+        mistakes.add(part.where("factor"), f"factor is {shown(raw)}, wanted a number", at_value=True)
+    return 1.0
+
+
+def _is_number(raw: Any) -> bool:
+    return isinstance(raw, int | float) and not isinstance(raw, bool) and math.isfinite(raw)

@@ -1,0 +1,56 @@
+"""A config's `metrics`, read: one, a list, or a mapping from names to settings; each may say of which target it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dlspec.errors import shown
+from dlspec.registry.metrics import metrics
+from dlspec.registry.schema import Schema
+from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.parts import Part, parse_part
+from dlspec.spec.yaml_files import KeyPath
+
+
+@dataclass(frozen=True)
+class MetricTerm:
+    """A metric as written; without a `target` it is one of each that it fits."""
+
+    part: Part
+    schema: Schema
+    settings: Mapping[str, Any]
+    target: str | None = None
+
+
+def read_metrics(raw: Any, mistakes: Mistakes, choices: Iterable[str] = ()) -> tuple[MetricTerm, ...]:
+    """What `raw` writes; what it spells wrong is among the mistakes. `choices` are a group's files."""
+    found = [_read(entry, path, mistakes, choices) for entry, path in _entries(raw)]
+    return tuple(each for each in found if each is not None)
+
+
+def _read(entry: Any, path: KeyPath, mistakes: Mistakes, choices: Iterable[str]) -> MetricTerm | None:
+    part = parse_part(entry, path, mistakes, kind="metric")
+    if part is None:
+        return None
+    part = replace(part, path=(*part.path, "type")) if part.is_flat else part
+    schema = metrics().find(part, mistakes, also=choices)
+    if schema is None:
+        return None
+    target = part.settings.get("target")
+    if target is not None and not isinstance(target, str):
+        found = f"target is {shown(target)}, wanted the name of a target"
+        mistakes.add(part.where("target"), found, at_value=True)
+        target = None
+    own = {key: value for key, value in part.settings.items() if key != "target"}
+    return MetricTerm(part, schema, schema.read(replace(part, settings=own), mistakes), target)
+
+
+def _entries(raw: Any) -> Iterable[tuple[Any, KeyPath]]:
+    """Metrics come as one part, a list of parts, or a mapping from names to settings."""
+    if isinstance(raw, list):
+        return [(each, ("metrics", index)) for index, each in enumerate(raw)]
+    if isinstance(raw, dict) and "type" not in raw:
+        return [({name: settings}, ("metrics",)) for name, settings in raw.items()]
+    return [(raw, ("metrics",))]

@@ -1,0 +1,435 @@
+"""A model as written: its params, blocks, inputs, entries and outputs, each with its place. No formula is computed.
+
+Reading tells every mistake of form, in blocks and branches that a network may not have, too. `dlspec.spec.expand`
+then computes and writes out. No torch here.
+"""
+
+from __future__ import annotations
+
+import keyword
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dlspec.errors import near, shown, suggest
+from dlspec.layouts import LAYOUTS
+from dlspec.limits import how_to_raise, limit
+from dlspec.spec import expressions
+from dlspec.spec.expressions import Unknown, Wrong
+from dlspec.spec.graph import Input
+from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.params import read_params
+from dlspec.spec.parts import ENTRY_KEYS, NOTHING, Part, parse_part
+from dlspec.spec.yaml_files import KeyPath
+
+BLOCK_KEYS = ("params", "blocks", "inputs", "layers", "outputs")
+MODEL_KEYS = (*BLOCK_KEYS, "loss")
+NOT_YET_MODEL = ("init", "freeze")
+SHARE = "share"
+CONTAINERS: Mapping[str, tuple[str, ...]] = {
+    "Sequential": ("layers",),
+    "TimeDistributed": ("layers",),
+    "Residual": ("body", "shortcut", "stochastic_depth"),
+    "Parallel": ("branches", "merge"),
+}
+"""What holds entries of its own, and its settings; one value stands for the first."""
+NAME_FIX = "take letters, digits and _, a letter first, no Python keyword"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of a list or mapping. `key` is its place there, '' where it stands alone in the place of a list.
+
+    `part` is the layer's, block's or container's name and settings; `bodies` are a container's entries. What it is
+    called, what it takes and how often it stands are in `part.keys`.
+    """
+
+    key: str
+    path: KeyPath
+    part: Part
+    bodies: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
+    words: frozenset[str] = frozenset()
+
+    @property
+    def is_named_by_key(self) -> bool:
+        """Whether it stands in a mapping, so that its key is its output's name."""
+        return bool(self.key) and not self.key.isdigit()
+
+    @property
+    def type(self) -> str:
+        return self.part.type
+
+
+@dataclass(frozen=True)
+class Block:
+    """A network with params, used like a layer. The model is the outermost one; it alone has a loss."""
+
+    name: str
+    path: KeyPath
+    params: Mapping[str, Any]
+    blocks: Mapping[str, Block]
+    inputs: tuple[Input, ...]
+    entries: tuple[Entry, ...]
+    outputs: Mapping[str, tuple[Any, KeyPath]] = field(default_factory=dict)
+    loss: Any = None
+
+    @property
+    def first_param(self) -> str:
+        return next(iter(self.params), "")
+
+    def all_blocks(self) -> Iterator[Block]:
+        """The blocks in it, and those in them."""
+        for each in self.blocks.values():
+            yield each
+            yield from each.all_blocks()
+
+    def all_entries(self) -> Iterator[Entry]:
+        """The entries, and those in containers; not those of blocks."""
+        waiting = list(self.entries)
+        for each in waiting:
+            yield each
+            waiting += [inner for body in each.bodies.values() for inner in body]
+
+
+def read_model(raw: Any, path: KeyPath, mistakes: Mistakes) -> Block | None:
+    """The model that `raw` writes, or None where it has no layers to speak of."""
+    if isinstance(raw, Wrong):
+        return None
+    if not isinstance(raw, dict):
+        found = "no model" if raw is None else f"{shown(raw)} is no model"
+        mistakes.add(path, found, "write 'layers:' and a list of layers, or choose one: model=cnn", at_value=True)
+        return None
+    for key in raw:
+        if key in NOT_YET_MODEL:
+            fix = f"this version has {', '.join(MODEL_KEYS[:-1])} and {MODEL_KEYS[-1]}"
+            mistakes.add((*path, key), f"'{key}' is not there yet", fix)
+        elif key not in MODEL_KEYS:
+            mistakes.add((*path, key), f"no key '{key}' in a model", suggest(str(key), [*MODEL_KEYS, *NOT_YET_MODEL]))
+    return _read_block("", raw, path, mistakes)
+
+
+def _read_block(name: str, raw: dict[str, Any], path: KeyPath, mistakes: Mistakes) -> Block:
+    params = read_params(raw.get("params"), (*path, "params"), mistakes)
+    block = Block(
+        name,
+        path,
+        params,
+        _read_blocks(raw.get("blocks"), (*path, "blocks"), mistakes),
+        _read_inputs(raw.get("inputs"), (*path, "inputs"), mistakes, is_model=not name),
+        _read_layers(raw.get("layers"), (*path, "layers"), mistakes),
+        _read_outputs(raw.get("outputs"), (*path, "outputs"), mistakes),
+        raw.get("loss"),
+    )
+    if block.entries:
+        _check_params_used(block, raw, mistakes)
+    return block
+
+
+# ---- params and blocks ---------------------------------------------------------------------------------------------
+
+
+def _check_params_used(block: Block, raw: Mapping[str, Any], mistakes: Mistakes) -> None:
+    """A param that stands in no formula of the block, nor of a block in it, is one that was misspelled or forgotten."""
+    used = read_words(raw)
+    for name in (each for each in block.params if each not in used):
+        guess = near(name, used & block.params.keys())
+        fix = f"did you mean '{guess}'?" if guess else f"remove it, or write it as ${name}"
+        mistakes.add((*block.path, "params", name), f"nothing uses param '{name}'", fix)
+
+
+def read_words(value: Any) -> set[str]:
+    """The words in the formulas of a value, through lists and mappings, keys too (`- $activation: {...}`)."""
+    words: set[str] = set()
+    waiting = [value]
+    for each in waiting:
+        if isinstance(each, dict):
+            waiting += [*each, *each.values()]
+        elif isinstance(each, list):
+            waiting += each
+        elif isinstance(each, str) and "$" in each:
+            words |= expressions.words_behind_dollars(each)
+    return words
+
+
+def _read_blocks(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, Block]:
+    if raw is None or isinstance(raw, Wrong):
+        return {}
+    if not isinstance(raw, dict):
+        fix = "write 'blocks:', below it a block's name, and below that 'layers:'"
+        mistakes.add(path, "blocks are a mapping from names to blocks", fix, at_value=True)
+        return {}
+    blocks: dict[str, Block] = {}
+    for name, inner in raw.items():
+        if not _check_block_name(name, (*path, name), mistakes):
+            continue
+        if not isinstance(inner, dict):
+            found, fix = f"block '{name}' is {shown(inner)}", "write 'layers:' below it and a list of layers"
+            mistakes.add((*path, name), found, fix)
+            continue
+        for key in (each for each in inner if each not in BLOCK_KEYS):
+            found = f"no key '{key}' in a block"
+            fix = "it belongs to the model" if key in (*MODEL_KEYS, *NOT_YET_MODEL) else suggest(str(key), BLOCK_KEYS)
+            mistakes.add((*path, name, key), found, fix)
+        blocks[name] = _read_block(name, inner, (*path, name), mistakes)
+    return blocks
+
+
+def _check_block_name(name: Any, path: KeyPath, mistakes: Mistakes) -> bool:
+    own = (*ENTRY_KEYS, *CONTAINERS, "type", "Formula", "Parameter")
+    reserved = {*own, *expressions.FUNCTIONS, *expressions.CONSTANTS}
+    if not is_name(name):
+        mistakes.add(path, f"{shown(name)} can't name a block", NAME_FIX, at_key=True)
+        return False
+    if name in reserved:
+        mistakes.add(path, f"'{name}' can't name a block: the language has one", "take another word", at_key=True)
+        return False
+    return True
+
+
+def is_name(name: Any) -> bool:
+    """Whether an output, input or block may be called so."""
+    is_word = isinstance(name, str) and name.isidentifier() and name.isascii()
+    return is_word and not keyword.iskeyword(name) and not name.startswith("_")
+
+
+def check_name(name: Any, path: KeyPath, mistakes: Mistakes, kind: str = "output", *, at_value: bool = False) -> bool:
+    if is_name(name):
+        return True
+    article = "an" if kind[0] in "aeiou" else "a"
+    mistakes.add(path, f"{shown(name)} can't name {article} {kind}", NAME_FIX, at_value=at_value, at_key=not at_value)
+    return False
+
+
+# ---- inputs --------------------------------------------------------------------------------------------------------
+
+
+def _read_inputs(raw: Any, path: KeyPath, mistakes: Mistakes, *, is_model: bool) -> tuple[Input, ...]:
+    if raw is None or isinstance(raw, Wrong):
+        return ()
+    named: list[tuple[Any, Any, KeyPath]] = []
+    if isinstance(raw, dict) and is_model:
+        named = [(name, facts, (*path, name)) for name, facts in raw.items()]
+    elif isinstance(raw, list):
+        named = [(name, None, (*path, index)) for index, name in enumerate(raw)]
+    else:
+        fix = "write 'inputs: [image]' or 'inputs: {image: {shape: [1, 28, 28]}}'" if is_model else "write inputs: [x]"
+        kind = "a list of names or a mapping" if is_model else "a list of names"
+        mistakes.add(path, f"{'' if is_model else 'a block' + chr(39) + 's '}inputs are {kind}", fix, at_value=True)
+    found: dict[str, Input] = {}
+    for name, facts, where in named:
+        if isinstance(name, dict):
+            fix = "write inputs: {NAME: {...}}, without the brackets"
+            mistakes.add(where, "a mapping in a list of names", fix, at_value=True)
+        elif name in found if isinstance(name, str) else False:
+            mistakes.add(where, f"the input '{name}' is named twice", "give each a name of its own", at_value=True)
+        elif check_name(name, where, mistakes, "input", at_value=isinstance(raw, list)):
+            found[name] = _read_input(name, facts, where, mistakes)
+    return tuple(found.values())
+
+
+def _read_input(name: str, raw: Any, path: KeyPath, mistakes: Mistakes) -> Input:
+    if raw is not None and not isinstance(raw, dict):
+        fix = "write {shape: [...]} or {vocab_size: ...}"
+        mistakes.add(path, f"{shown(raw)} states nothing of an input", fix, at_value=True)
+    facts = raw if isinstance(raw, dict) else {}
+    for key, value in facts.items():
+        _check_fact(key, value, (*path, key), mistakes)
+    return Input(name, path, {key: value for key, value in facts.items() if key in INPUT_FACTS})
+
+
+def _check_fact(key: str, value: Any, path: KeyPath, mistakes: Mistakes) -> None:
+    if key not in INPUT_FACTS:
+        mistakes.add(path, f"no key '{key}' of an input", suggest(str(key), INPUT_FACTS))
+    elif not INPUT_FACTS[key][0](value):
+        mistakes.add(path, f"{key} is {shown(value)}, wanted {INPUT_FACTS[key][1]}", at_value=True)
+
+
+def _is_size(value: Any) -> bool:
+    return _is_open(value) or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
+
+
+def _is_shape(value: Any) -> bool:
+    return all(_is_size(each) for each in value) if isinstance(value, list) else _is_open(value)
+
+
+def _is_open(value: Any) -> bool:
+    return value is None or isinstance(value, Unknown) or expressions.formula_of(value) is not None
+
+
+# What a model may state of an input: what is right, and how that is worded.
+INPUT_FACTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "shape": (_is_shape, "a list of whole numbers >= 1, null where any will do"),
+    "vocab_size": (_is_size, "a whole number >= 1 or null"),
+    "length": (_is_size, "a whole number >= 1 or null"),
+    "layout": (lambda value: _is_open(value) or value in LAYOUTS, f"{', '.join(LAYOUTS)} or null"),
+}
+
+
+# ---- outputs -------------------------------------------------------------------------------------------------------
+
+
+def _read_outputs(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, tuple[Any, KeyPath]]:
+    """For each output's name the reference that gives it, as written, and its place."""
+    if raw is None or isinstance(raw, Wrong):
+        return {}
+    if isinstance(raw, str):
+        raw = [raw]
+    if not isinstance(raw, dict | list) or not raw:
+        fix = "write outputs: [NAME, OTHER] or outputs: {real: NAME}"
+        mistakes.add(path, f"outputs are {shown(raw)}, wanted names of entries", fix, at_value=True)
+        return {}
+    if isinstance(raw, dict):
+        return {name: (each, (*path, name)) for name, each in raw.items() if check_name(name, (*path, name), mistakes)}
+    found: dict[str, tuple[Any, KeyPath]] = {}
+    for index, each in enumerate(raw):
+        name, where = str(each).replace(".", "_") if isinstance(each, str) else each, (*path, index)
+        if isinstance(name, str) and name in found:
+            mistakes.add(where, f"'{each}' stands twice among the outputs", "name it once", at_value=True)
+        elif check_name(name, where, mistakes, at_value=True):
+            found[name] = (each, where)
+    return found
+
+
+# ---- entries -------------------------------------------------------------------------------------------------------
+
+
+def _read_layers(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Entry, ...]:
+    """Each entry under its name: a list's index, or a mapping's key. A mapping's null is an entry that was removed."""
+    if isinstance(raw, Wrong):
+        return ()
+    entries = list(raw.items() if isinstance(raw, dict) else enumerate(raw) if isinstance(raw, list) else ())
+    if isinstance(raw, dict):
+        entries = [(key, each) for key, each in entries if each is not None]
+    if not entries or len(entries) > limit("layers"):
+        _tell_no_layers(raw, len(entries), path, mistakes)
+        return ()
+    for key, _ in entries if isinstance(raw, dict) else ():
+        check_name(key, (*path, key), mistakes)
+    return _read_entries(entries, path, mistakes)
+
+
+def _tell_no_layers(raw: Any, count: int, path: KeyPath, mistakes: Mistakes) -> None:
+    if count:
+        fix = f"a model may have {limit('layers'):,}; {how_to_raise('layers')}"
+        mistakes.add(path, f"{count:,} layers", fix)
+        return
+    fix = "write 'layers:' and below it '- Flatten', '- Linear: 10', ..."
+    if raw is None or isinstance(raw, dict | list):
+        mistakes.add(path, "no layers", fix, at_value=isinstance(raw, list))
+    else:
+        mistakes.add(path, f"{shown(raw)} is neither a list nor a mapping of layers", fix, at_value=True)
+
+
+def _read_entries(entries: Collection[tuple[Any, Any]], path: KeyPath, mistakes: Mistakes) -> tuple[Entry, ...]:
+    read = [read_entry(str(key), each, (*path, key), mistakes) for key, each in entries]
+    return tuple(each for each in read if each is not None)
+
+
+def read_entry(key: str, raw: Any, path: KeyPath, mistakes: Mistakes) -> Entry | None:
+    """One entry, or None where it is none and `mistakes` says why."""
+    part = _shared(raw, path, mistakes)
+    part = part or parse_part(raw, path, mistakes, kind="layer", is_entry=True)
+    if part is None:
+        return None
+    _check_keys(part, mistakes)
+    repeat = part.keys.get("repeat")
+    words = frozenset(read_words(raw)) if isinstance(repeat, dict | list) else frozenset()
+    return with_bodies(Entry(key, path, part, words=words), mistakes)
+
+
+def _shared(raw: Any, path: KeyPath, mistakes: Mistakes) -> Part | None:
+    """`{share: NAME}`, which stands in place of a layer."""
+    if not isinstance(raw, dict) or SHARE not in raw:
+        return None
+    others = [str(key) for key in raw if key not in ENTRY_KEYS]
+    if others:
+        found = f"'share' beside {others[0]}"
+        mistakes.add((*path, SHARE), found, "it uses a module again as it is: take away one of the two")
+        return None
+    mistakes.names[path] = ((*path, SHARE), False)
+    keys = dict(raw)
+    return Part(SHARE, path, settings_path=path, keys=keys, key_paths={key: (*path, key) for key in keys})
+
+
+def _check_keys(part: Part, mistakes: Mistakes) -> None:
+    layout = part.keys.get("layout")
+    if layout is not None and not _is_open(layout) and layout not in LAYOUTS:
+        mistakes.add(part.where("layout"), f"no layout {shown(layout)}", suggest(str(layout), LAYOUTS), at_value=True)
+    name = part.keys.get("name")
+    if "name" in part.keys and not (isinstance(name, str) and "$" in name):
+        check_name(name, part.where("name"), mistakes, at_value=True)
+    if part.type in CONTAINERS:
+        for key in ("tie", "parametrize", "layout"):
+            if key in part.keys:
+                fix = "write it at the layer inside that it is meant for"
+                mistakes.add(part.where(key), f"'{key}' at {part.type}, which is no layer", fix)
+
+
+def with_bodies(entry: Entry, mistakes: Mistakes) -> Entry:
+    """The entry with those that it holds, where it is a container."""
+    part, known = entry.part, CONTAINERS.get(entry.part.type)
+    if known is None:
+        return entry
+    settings, paths = _settings_of(part, known[0])
+    for key in (each for each in settings if each not in known):
+        fix = suggest(str(key), known)
+        if str(key)[:1].isupper():
+            fix = f"write {part.type}: [{{{key}: ...}}], its entries in a list"
+        mistakes.add((*part.settings_path, key), f"no setting '{key}'", fix)
+    if known[0] not in settings:
+        if all(key in known for key in settings):
+            fix = f"write {part.type}: [...], its entries in a list"
+            mistakes.add(part.settings_path, f"{part.type} wants {known[0]}", fix)
+        return entry
+    read = {key: settings[key] for key in settings if key in known}
+    held = {key: _read_held(key, each, paths[key], mistakes) for key, each in read.items()}
+    bodies = {key: each for key, each in held.items() if each is not None}
+    rest = {key: each for key, each in read.items() if key not in bodies}
+    return replace(entry, part=replace(part, settings=rest, value=NOTHING), bodies=bodies)
+
+
+def _settings_of(part: Part, first: str) -> tuple[Mapping[str, Any], Mapping[str, KeyPath]]:
+    """A container's settings; one value is its first setting's. And where each stands."""
+    if part.value is not NOTHING:
+        return {first: part.value}, {first: part.settings_path}
+    return part.settings, {key: part.where(key) for key in part.settings}
+
+
+def _read_held(key: str, raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Entry, ...] | None:
+    """The entries below a container's setting; None where the setting holds no entries."""
+    if key == "stochastic_depth" or isinstance(raw, Unknown):
+        return None
+    if key in ("shortcut", "merge") and (raw is None or isinstance(raw, str)) and (key == "shortcut" or raw is None):
+        return None
+    if key == "branches":
+        return _read_branches(raw, path, mistakes)
+    return read_body(raw, path, mistakes)
+
+
+def read_body(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Entry, ...]:
+    """A list of entries, or one alone, which then has the list's own place."""
+    if isinstance(raw, list):
+        return _read_entries(list(enumerate(raw)), path, mistakes)
+    entry = read_entry("", raw, path, mistakes)
+    return () if entry is None else (entry,)
+
+
+def _read_branches(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Entry, ...]:
+    """Each branch an entry: a list of entries is a `Sequential` of them."""
+    if not isinstance(raw, dict | list) or not raw:
+        fix = "write them in a list, or as a mapping from names: a branch is an entry or a list of entries"
+        mistakes.add(path, f"branches are {shown(raw)}", fix, at_value=True)
+        return ()
+    named = isinstance(raw, dict)
+    items = [(str(key), each, (*path, key)) for key, each in (raw.items() if isinstance(raw, dict) else enumerate(raw))]
+    for key, _, where in items if named else ():
+        check_name(key, where, mistakes, "branch")
+    read = [_read_branch(*each, mistakes) for each in items]
+    return tuple(each for each in read if each is not None)
+
+
+def _read_branch(key: str, raw: Any, path: KeyPath, mistakes: Mistakes) -> Entry | None:
+    if not isinstance(raw, list):
+        return read_entry(key, raw, path, mistakes)
+    entries = _read_entries(list(enumerate(raw)), path, mistakes)
+    return Entry(key, path, Part("Sequential", path, settings_path=path), {"layers": entries})

@@ -1,0 +1,182 @@
+"""What holds entries of its own: `Sequential`, `TimeDistributed`, `Residual`, `Parallel`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from dlspec.errors import shown, suggest
+from dlspec.spec.blocks import Entry, read_body
+from dlspec.spec.expressions import Unknown
+from dlspec.spec.names import WRONG, Level, Output
+from dlspec.spec.params import INDEX
+from dlspec.spec.parts import Part
+from dlspec.spec.repeats import cells, rows_of
+from dlspec.spec.taking import FORMULA, Inputs, formula_inputs
+
+if TYPE_CHECKING:
+    from dlspec.spec.expand import Expander, Use, Where
+
+JOIN = "Residual"
+"""The type of the node that adds a residual's body and its shortcut."""
+SHORTCUTS = ("auto", "if_equal")
+
+
+def _only(expander: Expander, use: Use, part: Part, inputs: Inputs) -> Output:
+    if len(inputs) == 1:
+        return next(iter(inputs.values()))
+    found = f"{part.type} takes one input, and {len(inputs)} come in"
+    expander.mistakes.add(part.where("from"), found, "bring them together before it: Concat or Add")
+    return WRONG
+
+
+def _inner(part: Part, type: str, **settings: Any) -> Part:
+    """A layer that a container brings along."""
+    return Part(type, part.path, settings, part.settings_path, key_paths=dict.fromkeys(settings, part.settings_path))
+
+
+def _body(expander: Expander, use: Use, entries: tuple[Entry, ...], given: Output, where: Where) -> Output:
+    """Entries that see the names around them."""
+    if given.ref is None:
+        return WRONG
+    return expander.list(entries, use.scope, use.blocks, Level(use.level, given), where)
+
+
+def _sequential(expander: Expander, use: Use, part: Part, inputs: Inputs, where: Where) -> Output:
+    given = _only(expander, use, part, inputs)
+    last = _body(expander, use, use.entry.bodies.get("layers", ()), given, where)
+    return Output(last.ref)
+
+
+def _time_distributed(expander: Expander, use: Use, part: Part, inputs: Inputs, where: Where) -> Output:
+    """The entries see a step as if it were a sample, so nothing around them, which is of whole samples."""
+    given = _only(expander, use, part, inputs)
+    if given.ref is None:
+        return WRONG
+    folded = expander.node(use, _inner(part, "FoldTime"), {0: given}, where.child("fold"))
+    entries = use.entry.bodies.get("layers", ())
+    last = expander.list(entries, use.scope, use.blocks, Level(before=folded), where)
+    if last.ref is None:
+        return WRONG
+    unfolded = expander.node(use, _inner(part, "UnfoldTime"), {0: last, 1: given}, where.child("unfold"))
+    return Output(unfolded.ref)
+
+
+# ---- Residual ------------------------------------------------------------------------------------------------------
+
+
+def _residual(expander: Expander, use: Use, part: Part, inputs: Inputs, where: Where) -> Output:
+    given = _only(expander, use, part, inputs)
+    entries = use.entry.bodies.get("body", ())
+    if not entries and "body" in use.entry.bodies:
+        fix = "write what stands beside the shortcut: Residual: [LayerNorm, ...]"
+        expander.mistakes.add(part.settings_path, "a Residual without entries", fix)
+    body = _body(expander, use, entries, given, where.child("body"))
+    body = _dropped(expander, use, part, body, where)
+    shortcut, kind = _shortcut(expander, use, part, given, where)
+    if body.ref is None or shortcut.ref is None or not entries:
+        return WRONG
+    join = expander.node(use, _inner(part, JOIN, shortcut=kind), {0: body, 1: shortcut}, where)
+    return Output(join.ref)
+
+
+def _dropped(expander: Expander, use: Use, part: Part, body: Output, where: Where) -> Output:
+    """The body with samples left out of it at random, where `stochastic_depth` says so."""
+    p = part.settings.get("stochastic_depth")
+    if body.ref is None or p is None or (not isinstance(p, Unknown) and p == 0 and not isinstance(p, bool)):
+        return body
+    dropping = replace(
+        _inner(part, "StochasticDepth", p=p), key_paths={"p": part.where("stochastic_depth")}
+    )  # fmt: skip
+    return expander.node(use, dropping, {0: body}, where.child("stochastic_depth"))
+
+
+def _shortcut(expander: Expander, use: Use, part: Part, given: Output, where: Where) -> tuple[Output, str | None]:
+    """What is added to the body, and how: `auto` and `if_equal` are decided when shapes are known."""
+    if "shortcut" in use.entry.bodies:
+        return _body(expander, use, use.entry.bodies["shortcut"], given, where.child("shortcut")), None
+    kind, path = part.settings.get("shortcut"), part.where("shortcut")
+    if isinstance(kind, list | dict):  # a param brought entries
+        entries = read_body(kind, path, expander.mistakes)
+        return _body(expander, use, entries, given, where.child("shortcut")), None
+    if kind is None or isinstance(kind, Unknown) or kind in SHORTCUTS:
+        return given, kind if isinstance(kind, str) else None
+    fix = suggest(str(kind), SHORTCUTS)
+    fix = fix if "did you mean" in fix else "write auto, if_equal, a list of entries, or leave it out: the input itself"
+    expander.mistakes.add(path, f"shortcut is {shown(kind)}", fix, at_value=True)
+    return WRONG, None
+
+
+# ---- Parallel ------------------------------------------------------------------------------------------------------
+
+
+def _parallel(expander: Expander, use: Use, part: Part, inputs: Inputs, where: Where) -> Output:
+    given = _only(expander, use, part, inputs)
+    if given.ref is None:
+        return WRONG
+    branches: dict[str, Output] = {}
+    for entry in use.entry.bodies.get("branches", ()):
+        name, output = _branch(expander, replace(use, entry=entry), given, where)
+        if name in branches:
+            fix = "give each branch a name of its own"
+            expander.mistakes.add(entry.path, f"the name '{name}' is taken", fix)
+        branches[name] = output
+    ends = [each for one in branches.values() for each in (one.copies or (one,)) if each.stands]
+    if not ends or any(each.ref is None for each in ends):
+        return WRONG
+    if "merge" in part.settings and part.settings["merge"] is None:
+        return Output(ends[0].ref, further=branches)
+    return _merged(expander, use, part, branches, ends, where)
+
+
+def _branch(expander: Expander, use: Use, given: Output, where: Where) -> tuple[str, Output]:
+    """A branch's name and what it gives; one that repeats stands side by side with itself."""
+    entry = use.entry
+    expander.names.read.add(entry.path)
+    rows = rows_of(entry, use.scope)
+    name = str(entry.part.keys.get("name", entry.key))
+    if rows is None:
+        return name, expander.one(replace(use, level=Level(use.level, given)), where)
+    copies = []
+    for index, row in enumerate(rows):
+        origins = cells(entry, row, index)
+        scope = use.scope.with_values({**row, INDEX: index}, origins)
+        copy = replace(use, level=Level(use.level, given), scope=scope, row=row, row_origins=origins)
+        copies.append(expander.one(copy, where, number=str(index)))
+    standing = [each for each in copies if each.stands]
+    last = standing[-1] if standing else Output(None, entry.path, absent="it is repeated 0 times")
+    return name, replace(last, copies=tuple(copies), use=None)
+
+
+def _merged(
+    expander: Expander, use: Use, part: Part, branches: Mapping[str, Output], ends: list[Output], where: Where
+) -> Output:
+    """The branches' outputs, merged into one."""
+    (merge, *more) = use.entry.bodies.get("merge", ()) or (_concat(part),)
+    if more:
+        fix = "write one part, and what follows behind the Parallel"
+        expander.mistakes.add(part.where("merge"), f"merge is {1 + len(more)} entries", fix)
+        return WRONG
+    if len(ends) == 1:
+        return Output(ends[0].ref)
+    inputs: Inputs | None = dict(enumerate(ends))
+    if merge.type == FORMULA:
+        level = Level(use.level, names={name: each for name, each in branches.items() if not name.isdigit()})
+        inputs = formula_inputs(merge.part, use.scope, level, expander.names)
+    expander.stood.setdefault(merge.path)
+    expander.names.read.add(merge.path)
+    merging = replace(use, entry=merge)
+    return WRONG if inputs is None else Output(expander.stand(merging, inputs, where.child("merge")).ref)
+
+
+def _concat(part: Part) -> Entry:
+    return Entry("", part.path, replace(_inner(part, "Concat"), path=part.path))
+
+
+EXPAND: Mapping[str, Callable[[Expander, Use, Part, Inputs, Where], Output]] = {
+    "Sequential": _sequential,
+    "TimeDistributed": _time_distributed,
+    "Residual": _residual,
+    "Parallel": _parallel,
+}

@@ -1,0 +1,446 @@
+"""Writes a model out: params computed, blocks and repeats in full, names looked up. What comes out is a `Graph`.
+
+Each entry becomes one node for each layer that will be built. No torch here, and no registry: whether a layer and its
+settings exist is seen when the nodes are read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dlspec.errors import suggest
+from dlspec.limits import how_to_raise, limit
+from dlspec.spec.blocks import CONTAINERS, SHARE, Block, Entry, check_name, is_name, with_bodies
+from dlspec.spec.containers import EXPAND
+from dlspec.spec.expressions import Unknown, Wrong, formula_of
+from dlspec.spec.graph import MODEL, Deferred, Graph, Node, Ref
+from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.names import WRONG, Level, Names, Output
+from dlspec.spec.params import IN_CHANNELS, INDEX, Origins, Scope, defaults
+from dlspec.spec.parts import NOTHING, Part
+from dlspec.spec.repeats import Row, TooMany, cells, has_own_names, is_bare, known_early, rows_of, stands
+from dlspec.spec.taking import FORMULA, PARAMETER, Inputs, formula_text, inputs_of, mark_inputs
+from dlspec.spec.yaml_files import KeyPath
+
+MOST_BLOCKS = 60
+"""So deep may blocks stand in blocks."""
+
+
+@dataclass(frozen=True)
+class Where:
+    """A module's place in the state dict, and that of its use, which differ where it is used once more."""
+
+    path: tuple[str, ...] = ()
+    use: tuple[str, ...] = ()
+
+    def child(self, *names: str) -> Where:
+        words = tuple(each for each in names if each)
+        return Where((*self.path, *words), (*self.use, *words))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks that can be named at a place, each with the scope and the blocks that it sees itself."""
+
+    known: Mapping[str, tuple[Block, Scope, Blocks]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Use:
+    """An entry with all that it sees where it is written: it can stand there, and again wherever it is shared."""
+
+    entry: Entry
+    scope: Scope
+    blocks: Blocks
+    level: Level
+    path: tuple[str, ...] = ()
+    row: Row = field(default_factory=dict)
+    row_origins: Mapping[str, KeyPath] = field(default_factory=dict)
+
+
+def expand(model: Block, mistakes: Mistakes) -> Graph:
+    """The network that a model writes; what is wrong in it is a mistake, and left out."""
+    return Expander(model, mistakes).run()
+
+
+class Expander:
+    """Grows the nodes of one network, entry by entry, in the order in which they run."""
+
+    def __init__(self, model: Block, mistakes: Mistakes) -> None:
+        self.model, self.mistakes = model, mistakes
+        self.nodes: list[Node] = []
+        self.names = Names(mistakes, _hidden_names(model))
+        self.stood: dict[KeyPath, None] = {}
+        self.active: list[Block] = []
+        self.count = 0
+
+    def run(self) -> Graph:
+        model = self.model
+        scope = self._model_scope()
+        inputs = {each.name: Output(Ref(MODEL, each.name), each.path) for each in model.inputs}
+        outputs: Mapping[str, Ref] = {}
+        before = len(self.mistakes)
+        with suppress(TooMany):
+            found = self.block(model, scope, Blocks(), inputs or {"": Output(Ref(MODEL))}, Where())
+            outputs = _refs(model, found)
+        if len(self.mistakes) == before:  # a name that was misspelled would leave the right one unread
+            self._check_taken()
+        stated = [replace(each, facts=scope.evaluate(dict(each.facts), each.path)) for each in model.inputs]
+        origins = Origins()
+        loss = None if model.loss is None else scope.evaluate(model.loss, (*model.path, "loss"), origins)
+        self.mistakes.origins |= origins
+        return Graph(
+            tuple(self.nodes), tuple(stated), outputs, (*model.path, "outputs"), tuple(self._absent()), loss
+        )  # fmt: skip
+
+    def _model_scope(self) -> Scope:
+        """The model's params; one that was not given is a mistake."""
+        path = (*self.model.path, "params")
+        open_ones = [name for name, default in self.model.params.items() if default is None]
+        for name in open_ones:
+            fix = f"give one: model.params.{name}=..."
+            self.mistakes.add((*path, name), f"param '{name}' has no value", fix)
+        given = {name: Wrong(name) for name in open_ones}
+        return defaults(self.model.params, given, path, Scope(self.mistakes), {})
+
+    # ---- blocks and lists of entries -------------------------------------------------------------------------------
+
+    def block(self, block: Block, scope: Scope, around: Blocks, inputs: Mapping[str, Output], where: Where) -> Output:
+        """Stands a block whose params have their values; gives its outputs, the first one first."""
+        known = dict(around.known)
+        blocks = Blocks(known)
+        known |= {name: (each, scope, blocks) for name, each in block.blocks.items()}
+        level = Level(names={name: each for name, each in inputs.items() if name})
+        if len(inputs) == 1:
+            level.before = next(iter(inputs.values()))
+        else:
+            fix = f"say which one it takes, as in from: {next(iter(inputs))}"
+            level.no_before = (f"there are {len(inputs)} inputs ({', '.join(inputs)})", fix)
+        self.active.append(block)
+        last = self.list(block.entries, scope, blocks, level, where, is_last_taken=not block.outputs)
+        self.active.pop()
+        if not block.outputs:
+            return Output(last.ref, last.path)
+        self.names.reader = ()
+        found = {name: self.names.find(raw, level, path) for name, (raw, path) in block.outputs.items()}
+        outputs = {name: each[0] if len(each) == 1 else WRONG for name, each in found.items()}
+        return replace(next(iter(outputs.values())), further=outputs, is_layer=False, copies=None)
+
+    def list(
+        self,
+        entries: Sequence[Entry],
+        scope: Scope,
+        blocks: Blocks,
+        level: Level,
+        where: Where,
+        *,
+        is_last_taken: bool = True,
+    ) -> Output:
+        """Stands entries in order; gives the last output, or what came in where there is none."""
+        names = [_static_name(each) for each in entries]
+        last: Entry | None = None
+        for place, entry in enumerate(entries):
+            level.later = frozenset(names[place + 1 :]) - {""} if place == 0 else level.later - {names[place]}
+            if self._entry(Use(entry, scope, blocks, level), where):
+                last = entry
+        if last is not None and is_last_taken:
+            self.names.read.add(last.path)
+        return level.before or WRONG
+
+    def _entry(self, use: Use, where: Where) -> bool:
+        """Stands one entry as often as it says; whether its output flows on."""
+        entry, level = use.entry, use.level
+        rows = rows_of(entry, use.scope)
+        output = self.one(use, where) if rows is None else self._copies(use, rows, where)
+        if entry.type == PARAMETER:
+            self._check_reachable(entry)
+            return False
+        if output.stands:
+            level.before = output
+        return output.stands
+
+    def _check_reachable(self, entry: Entry) -> None:
+        if not _static_name(entry):
+            fix = "give it one: Parameter: {shape: [16], name: scale}"
+            self.mistakes.add(entry.path, "a Parameter without a name can't be reached", fix)
+
+    def _copies(self, use: Use, rows: Sequence[Row], where: Where) -> Output:
+        """Each copy takes what the one before it gave."""
+        entry, level = use.entry, use.level
+        before, is_each_named = level.before, has_own_names(entry, rows)
+        copies: list[Output] = []
+        for index, row in enumerate(rows):
+            origins = cells(entry, row, index)
+            scope = use.scope.with_values({**row, INDEX: index}, origins)
+            copy = replace(use, scope=scope, row=row, row_origins=origins)
+            is_first = not any(each.stands for each in copies)
+            each = self.one(copy, where, number="" if is_each_named else str(index), is_first=is_first)
+            copies.append(each)
+            level.before = each if each.stands else level.before
+        level.before = before
+        standing = [each for each in copies if each.stands]
+        last = standing[-1] if standing else Output(None, entry.path, absent="it is repeated 0 times")
+        output = replace(last, copies=tuple(copies), use=None)
+        return output if is_each_named else self._called(use, output)
+
+    def one(self, use: Use, where: Where, *, number: str = "", is_first: bool = True) -> Output:
+        """One entry, or one copy of it: tested, its inputs looked up, stood in the network and named."""
+        entry, level = use.entry, use.level
+        self._count(entry)
+        if not stands(entry, use.scope):
+            mark_inputs(entry, level, self.names)
+            absent = Output(None, entry.path, absent="an 'if' removed it")
+            return absent if number else self._called(use, absent)
+        self.stood.setdefault(entry.path)
+        inputs = inputs_of(entry, use.scope, level, self.names, is_first=is_first)
+        place = where.child(self._name(use) or entry.key, number)
+        use = replace(use, path=place.path, scope=_with_channels(use.scope, inputs))
+        output = WRONG if inputs is None else self.stand(use, inputs, place)
+        output = replace(output, path=entry.path, use=use)
+        return output if number else self._called(use, output)
+
+    def _count(self, entry: Entry) -> None:
+        self.count += 1
+        if self.count > limit("layers"):
+            self.mistakes.add(entry.path, f"more than {limit('layers'):,} layers", how_to_raise("layers"))
+            raise TooMany
+
+    # ---- names -----------------------------------------------------------------------------------------------------
+
+    def _name(self, use: Use) -> str:
+        """The name that `name` gives, '' where there is none or it is wrong."""
+        entry = use.entry
+        if "name" not in entry.part.keys:
+            return ""
+        path, raw = entry.part.where("name"), entry.part.keys["name"]
+        name = known_early(use.scope.text(raw, path), path, "name", self.mistakes)
+        if isinstance(name, Unknown) or (name == raw and not is_name(name)):  # the latter was told when it was read
+            return ""
+        if not entry.is_named_by_key:
+            return str(name) if check_name(name, path, self.mistakes, at_value=True) else ""
+        found = f"'{entry.key}' and '{name}' both name it"
+        self.mistakes.add(path, found, "in a mapping the key is the name: remove one", at_value=True)
+        return ""
+
+    def _called(self, use: Use, output: Output) -> Output:
+        """The output under its name, which nothing that can be seen has yet."""
+        entry, level = use.entry, use.level
+        name = self._name(use) or (entry.key if entry.is_named_by_key else "")
+        if name and level.find(name) is not None:
+            path = entry.part.where("name") if "name" in entry.part.keys else entry.path
+            fix = "names are unique in a block" if name in level.names else "something around it has it: take another"
+            self.mistakes.add(path, f"the name '{name}' is taken", fix, at_value="name" in entry.part.keys)
+        if name:
+            level.names[name] = output
+        return output
+
+    # ---- one entry becomes nodes -----------------------------------------------------------------------------------
+
+    def stand(self, use: Use, inputs: Inputs, where: Where) -> Output:
+        """What an entry becomes: a layer, a block's or container's layers, or those of a module that is shared."""
+        if use.entry.type == SHARE:
+            return self._share(use, inputs, where)
+        if use.entry.type == FORMULA:
+            return self._formula(use, inputs, where)
+        read = use.scope.part(use.entry.part)
+        if read is None:
+            return WRONG
+        part, origins = read
+        if part.type != use.entry.type:  # a param named it
+            use = replace(use, entry=with_bodies(replace(use.entry, part=part), self.mistakes))
+            part = replace(part, settings=use.entry.part.settings, value=use.entry.part.value)
+        if is_bare(use.entry) and use.row:
+            part = replace(part, settings=dict(use.row))
+            origins |= {(*part.settings_path, name): path for name, path in use.row_origins.items()}
+        if part.type in EXPAND:
+            return EXPAND[part.type](self, use, part, inputs, where)
+        if part.type in use.blocks.known:
+            return self._call(use, part, origins, inputs, where)
+        return self._layer(use, part, origins, inputs, where)
+
+    def _layer(self, use: Use, part: Part, origins: Origins, inputs: Inputs, where: Where) -> Output:
+        if part.type in _INSIDE:
+            self.mistakes.add(part.path, f"no layer '{part.type}'", "write TimeDistributed: [...]")
+            return WRONG
+        return self.node(use, part, inputs, where, origins)
+
+    def _formula(self, use: Use, inputs: Inputs, where: Where) -> Output:
+        """The text of a formula is its own language: its params are put in, and nothing is computed."""
+        part = use.entry.part
+        text, path = formula_text(part, use.scope)
+        rest = {key: each for key, each in part.settings.items() if key != "formula"}
+        written = replace(part, settings={**rest, "formula": text}, value=NOTHING)
+        return self.node(use, replace(written, key_paths={**part.key_paths, "formula": path}), inputs, where)
+
+    def node(
+        self, use: Use, part: Part, inputs: Inputs, where: Where, origins: Mapping[KeyPath, KeyPath] | None = None
+    ) -> Output:
+        """Adds one node, and gives its output."""
+        keys = {key: use.scope.evaluate(part.keys[key], part.where(key)) for key in _OF_LAYERS if key in part.keys}
+        around = where.path[:-1]
+        tie = str(keys.get("tie", ""))
+        node = Node(
+            ".".join(where.use),
+            where.path,
+            part,
+            {key: each.ref for key, each in inputs.items() if each.ref is not None},
+            use.entry.path,
+            origins or {},
+            layout=keys.get("layout"),
+            tie=tuple(".".join((*around[:length], tie)) for length in range(len(around), -1, -1)) if tie else (),
+            parametrize=keys.get("parametrize"),
+            is_shared=where.path != where.use,
+            blocks=tuple(use.blocks.known),
+        )
+        self.nodes.append(node)
+        return Output(Ref(node.id), use.entry.path, is_layer=True)
+
+    def _share(self, use: Use, inputs: Inputs, where: Where) -> Output:
+        """The module of an entry above, once more."""
+        path = use.entry.part.where(SHARE)
+        name = known_early(use.scope.text(use.entry.part.keys[SHARE], path), path, SHARE, self.mistakes)
+        if isinstance(name, Unknown):
+            return WRONG
+        (target, *_) = self.names.look_up(name, use.level, path)
+        shared: Use | None = target.use
+        if shared is not None:
+            return self.stand(shared, inputs, Where(shared.path, where.use))
+        if target.copies is not None:
+            fix = f"share one copy, {name}.0, or put the repeat into a Sequential"
+            self.mistakes.add(path, f"'{name}' is repeated", fix, at_value=True)
+        elif target.ref is not None:
+            self.mistakes.add(path, f"'{name}' is no layer or block", "name an entry", at_value=True)
+        return WRONG
+
+    # ---- a block is called -----------------------------------------------------------------------------------------
+
+    def _call(self, use: Use, part: Part, origins: Origins, inputs: Inputs, where: Where) -> Output:
+        block, scope, blocks = use.blocks.known[part.type]
+        if not self._may_contain(block, part, use):
+            return WRONG
+        for key in (each for each in _OF_LAYERS if each in part.keys):
+            fix = "write it at the layer inside that it is meant for"
+            self.mistakes.add(part.where(key), f"'{key}' at '{block.name}', which is no layer", fix)
+        given = self._given(block, part)
+        taken = self._named_inputs(block, part, inputs, use)
+        if given is None or taken is None:
+            return WRONG
+        written = {name: part.where(name) if part.value is NOTHING else part.settings_path for name in given}
+        sources = {name: origins.get(path, path) for name, path in written.items()}
+        inside = defaults(block.params, given, (*block.path, "params"), scope, sources)
+        return self.block(block, inside, blocks, taken, where)
+
+    def _may_contain(self, block: Block, part: Part, use: Use) -> bool:
+        names = [each.name for each in self.active if each.name]
+        if any(each.path == block.path for each in self.active):
+            chain = " -> ".join([*names[names.index(block.name) :], block.name])
+            fix = "take another layer there, or repeat: a block can't contain itself"
+            self.mistakes.add(use.entry.path, f"block '{block.name}' contains itself ({chain})", fix)
+            return False
+        if len(names) < MOST_BLOCKS:
+            return True
+        self.mistakes.add(use.entry.path, f"blocks in blocks, more than {MOST_BLOCKS} deep", "use fewer levels")
+        return False
+
+    def _given(self, block: Block, part: Part) -> dict[str, Any] | None:
+        """The params that a call gives; None where one is missing or unknown."""
+        given = dict(part.settings)
+        if part.value is not NOTHING:
+            if not block.params:
+                found = f"block '{block.name}' has no params"
+                self.mistakes.add(part.settings_path, found, "write its name alone", at_value=True)
+                return None
+            given = {block.first_param: part.value}
+        unknown = [name for name in given if name not in block.params]
+        for name in unknown:
+            fix = suggest(str(name), block.params) or "it has none"
+            self.mistakes.add((*part.settings_path, name), f"block '{block.name}' has no param '{name}'", fix)
+        missing = [name for name, default in block.params.items() if default is None and name not in given]
+        missing = [name for name in missing if not any(f"'{name}'" in suggest(str(each), [name]) for each in unknown)]
+        if missing:
+            fix = f"write {block.name}: {{{', '.join(f'{name}: ...' for name in missing)}}}"
+            self.mistakes.add(part.settings_path, f"block '{block.name}' wants {', '.join(missing)}", fix)
+        return None if unknown or missing else given
+
+    def _named_inputs(self, block: Block, part: Part, inputs: Inputs, use: Use) -> dict[str, Output] | None:
+        """What a call gives to each of the block's inputs."""
+        names = [each.name for each in block.inputs] or [""]
+        by_position = {names[at]: each for at, each in enumerate(inputs.values()) if at < len(names)}
+        is_named = any(isinstance(key, str) for key in inputs)
+        given = {str(key): each for key, each in inputs.items()} if is_named else by_position
+        if given.keys() == set(names) and len(inputs) == len(names):
+            return {name: given[name] for name in names}
+        path = part.where("from") if "from" in part.keys else use.entry.path
+        wanted = f"{len(names)} inputs ({', '.join(names)})" if len(names) > 1 else "one input"
+        unknown = [name for name in given if name not in names]
+        found = f"block '{block.name}' takes {wanted}, and {len(inputs)} come{'s' if len(inputs) == 1 else ''} in"
+        found = f"block '{block.name}' has no input '{unknown[0]}'" if is_named and unknown else found
+        fix = suggest(unknown[0], names) if unknown and block.inputs else ""
+        several = f"write from: [{', '.join([use_name(each) for each in names])}]" if len(names) > 1 else "name one"
+        self.mistakes.add(path, found, fix or several)
+        return None
+
+    # ---- at the end ------------------------------------------------------------------------------------------------
+
+    def _check_taken(self) -> None:
+        """An output that nothing takes was forgotten, or its layer is too much."""
+        for path in (each for each in self.stood if each not in self.names.read):
+            fix = "remove it, or take it: from: NAME, or outputs: [NAME, ...]"
+            self.mistakes.add(path, "nothing takes this output", fix)
+        for each in self.model.inputs:
+            if each.path not in self.names.read:
+                fix, at_value = f"take it, from: {each.name}, or remove it", isinstance(each.path[-1], int)
+                self.mistakes.add(each.path, f"nothing takes the input '{each.name}'", fix, at_value=at_value)
+
+    def _absent(self) -> Iterator[Part]:
+        """The parts of entries that stand nowhere: their names are checked all the same."""
+        blocks = [self.model, *self.model.all_blocks()]
+        names = {each.name for each in blocks} | {SHARE, *CONTAINERS}
+        for entry in (each for block in blocks for each in block.all_entries()):
+            if entry.path not in self.stood and entry.type not in names and formula_of(entry.type) is None:
+                yield entry.part
+
+
+_OF_LAYERS = ("layout", "tie", "parametrize")
+_INSIDE = ("FoldTime", "UnfoldTime")
+"""Layers that `TimeDistributed` alone brings in."""
+
+
+def use_name(name: str) -> str:
+    """A block's input as a caller may write it."""
+    return name.upper()
+
+
+def _refs(model: Block, output: Output) -> dict[str, Ref]:
+    if model.outputs:
+        return {name: each.ref for name, each in output.further.items() if each.ref is not None}
+    return {} if output.ref is None else {"output": output.ref}
+
+
+def _static_name(entry: Entry) -> str:
+    """An entry's name as written."""
+    name = entry.part.keys.get("name")
+    return name if isinstance(name, str) else entry.key if entry.is_named_by_key else ""
+
+
+def _with_channels(scope: Scope, inputs: Inputs | None) -> Scope:
+    """With `$in_channels`, those of the first input."""
+    ref = next((each.ref for each in (inputs or {}).values()), None)
+    if ref is None:
+        return scope
+    return scope.with_values({IN_CHANNELS: Deferred("$in_channels", lambda channels: channels(ref))})
+
+
+def _hidden_names(model: Block) -> dict[str, str]:
+    """Names inside containers and blocks, and what holds them: for those who look for them outside."""
+    hidden: dict[str, str] = {}
+    for block in (model, *model.all_blocks()):
+        for entry in block.all_entries():
+            inside = [each for body in entry.bodies.values() for each in body]
+            hidden |= {name: f"a {entry.type}" for each in inside if (name := _static_name(each))}
+        if block.name:
+            hidden |= {name: f"block '{block.name}'" for each in block.entries if (name := _static_name(each))}
+    return hidden

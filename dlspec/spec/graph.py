@@ -1,0 +1,118 @@
+"""A network as typed nodes, expanded: no params, blocks or repeats are left in it. Building it needs nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dlspec.layouts import Layout
+from dlspec.spec.expressions import Unknown
+from dlspec.spec.parts import Part
+from dlspec.spec.yaml_files import KeyPath
+
+MODEL = ""
+"""As a node's id: the model's own inputs."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a model states of one input: null in `shape` is open."""
+
+    name: str
+    path: KeyPath
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Ref:
+    """A value: which node gives it, and which of the node's outputs it is ('' for the first)."""
+
+    node: str
+    output: str = ""
+
+
+@dataclass(frozen=True)
+class Node:
+    """One layer to build, its formulas evaluated.
+
+    `path` is its module's place in the state dict, `id` the same, but where a module is used once more (`is_shared`).
+    `inputs` are what its `forward` takes, by position or by the argument's name. `entry` is where it was written,
+    `origins` say for its settings where the params in them were; `blocks` are the blocks that it could have named.
+    `tie` are the paths, the nearest first, at which the weight that it takes for its own may stand.
+    """
+
+    id: str
+    path: tuple[str, ...]
+    part: Part
+    inputs: Mapping[int | str, Ref]
+    entry: KeyPath = ()
+    origins: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
+    layout: Layout | None = None
+    tie: tuple[str, ...] = ()
+    parametrize: str | None = None
+    is_shared: bool = False
+    blocks: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The path as the state dict writes it."""
+        return ".".join(self.path)
+
+    @property
+    def where(self) -> KeyPath:
+        """The place of a mistake of the whole layer: its name's, but where a param brought that from elsewhere."""
+        path = self.part.settings_path
+        return path if path[: len(self.entry)] == self.entry else self.entry
+
+
+@dataclass(frozen=True)
+class Graph:
+    """Nodes in the order in which they run. `outputs` are the model's by name; a single one is 'output'.
+
+    `absent` are the parts, as written, of entries that do not stand: an `if` removed them, or nothing uses their block.
+    """
+
+    nodes: tuple[Node, ...] = ()
+    inputs: tuple[Input, ...] = ()
+    outputs: Mapping[str, Ref] = field(default_factory=dict)
+    outputs_path: KeyPath = ()
+    absent: tuple[Part, ...] = ()
+    loss: Any = None
+
+    def wanted(self) -> dict[str, tuple[str, ...]]:
+        """For each node the outputs beside its first that something reads, in the order of reading."""
+        read = [ref for node in self.nodes for ref in node.inputs.values()] + list(self.outputs.values())
+        wanted: dict[str, dict[str, None]] = {}
+        for ref in read:
+            wanted.setdefault(ref.node, {}).setdefault(ref.output)
+        return {node: tuple(outputs) for node, outputs in wanted.items()}
+
+
+Channels = Callable[[Ref], int]
+
+
+@dataclass(frozen=True)
+class Deferred(Unknown):
+    """A formula with `$in_channels`: `compute` gives its value once the channels of values can be looked up."""
+
+    compute: Callable[[Channels], Any] = field(default=lambda channels: None, compare=False)
+
+    def __str__(self) -> str:
+        return self.key
+
+
+def settled(value: Any, channels: Channels) -> Any:
+    """The value with every `Deferred` in it computed."""
+    if isinstance(value, Deferred):
+        return value.compute(channels)
+    if isinstance(value, dict):
+        return {key: settled(each, channels) for key, each in value.items()}
+    return [settled(each, channels) for each in value] if isinstance(value, list) else value
+
+
+def is_deferred(value: Any) -> bool:
+    """Whether something in it waits for the channels of its input."""
+    if isinstance(value, dict):
+        return any(is_deferred(each) for each in value.values())
+    return any(is_deferred(each) for each in value) if isinstance(value, list) else isinstance(value, Deferred)

@@ -1,0 +1,156 @@
+"""What `from` can name: the outputs above, those of copies, and the further ones that a layer or block has."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from dlspec.errors import shown, suggest
+from dlspec.spec.graph import Ref
+from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.yaml_files import KeyPath
+
+BEFORE = "_"
+"""The output just before."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a name stands for. `ref` is its value, None where there is none: `absent` says why, '' where that was told.
+
+    `path` is the entry's place. `further` are outputs by word; of a layer (`is_layer`) only building it tells which
+    there are. `copies` are those of a repeated entry. `use` is how its module came to stand there, for `share`.
+    """
+
+    ref: Ref | None
+    path: KeyPath = ()
+    further: Mapping[str, Output] = field(default_factory=dict)
+    is_layer: bool = False
+    copies: tuple[Output, ...] | None = None
+    absent: str = ""
+    use: Any = field(default=None, compare=False)
+
+    @property
+    def stands(self) -> bool:
+        """Whether there is such an output, or would be if it were not wrong."""
+        return self.ref is not None or not self.absent
+
+
+WRONG = Output(None)
+"""In the place of an output whose mistake was told."""
+
+
+@dataclass
+class Level:
+    """One list of entries while it is expanded: the names above, those around it, and `_`.
+
+    `before` is None where nothing stands before: `no_before` says what to write. `later` are names further down.
+    """
+
+    around: Level | None = None
+    before: Output | None = None
+    no_before: tuple[str, str] = ("", "")
+    names: dict[str, Output] = field(default_factory=dict)
+    later: frozenset[str] = frozenset()
+
+    def all_names(self) -> dict[str, Output]:
+        """The names that can be seen, the nearest of each."""
+        return {**(self.around.all_names() if self.around else {}), **self.names}
+
+    def find(self, name: str) -> Output | None:
+        if name in self.names or self.around is None:
+            return self.names.get(name)
+        return self.around.find(name)
+
+    def is_later(self, name: str) -> bool:
+        return name in self.later or (self.around is not None and self.around.is_later(name))
+
+
+class Names:
+    """Looks references up. `read` grows by the places of the entries whose outputs another one takes.
+
+    `hidden` are names that are not seen outside of what holds them; `reader` is the entry that is looking.
+    """
+
+    def __init__(self, mistakes: Mistakes, hidden: Mapping[str, str]) -> None:
+        self.mistakes, self.hidden = mistakes, hidden
+        self.read: set[KeyPath] = set()
+        self.reader: KeyPath = ()
+
+    def find(self, text: Any, level: Level, path: KeyPath, *, at_value: bool = True) -> list[Output]:
+        """The outputs that `NAME`, `NAME.word` or `NAME.*` names, `WRONG` where that is a mistake; they are taken."""
+        found = self.look_up(text, level, path, at_value=at_value)
+        return [self._taken(each, str(text), path) for each in found]
+
+    def look_up(self, text: Any, level: Level, path: KeyPath, *, at_value: bool = True) -> list[Output]:
+        """As `find`, but nothing is taken."""
+        if not isinstance(text, str) or not text:
+            fix = "write the name of an entry above, or _ for the output just before"
+            return [self._wrong(path, f"{shown(text)} is no name of an output", fix)]
+        head, *words = text.split(".")
+        outputs = [self._head(head, level, path, at_value)]
+        for word in words:
+            outputs = [each for output in outputs for each in self._step(output, word, text, path)]
+        return outputs
+
+    def mark(self, name: str, level: Level) -> None:
+        """Notes that something which does not stand would have taken this output."""
+        found = level.before if name == BEFORE else level.find(name)
+        if found is not None:
+            self.read.add(found.path)
+
+    def _head(self, name: str, level: Level, path: KeyPath, at_value: bool) -> Output:
+        if name == BEFORE:
+            before = level.before
+            return before if before is not None else self._wrong(path, *level.no_before, at_value=at_value)
+        found = level.find(name)
+        if found is not None:
+            return found
+        if level.is_later(name):
+            return self._wrong(path, f"'{name}' stands below", "an entry takes outputs that stand above it")
+        fix = suggest(name, level.all_names()) or "nothing above has a name: give one, as in Linear: {name: stem, ...}"
+        if name in self.hidden and "did you mean" not in fix:
+            fix = f"{self.hidden[name]} has one inside, which is not seen outside"
+        return self._wrong(path, f"no output '{name}' above", fix)
+
+    def _step(self, output: Output, word: str, text: str, path: KeyPath) -> Iterator[Output]:
+        """What stands behind a dot: a copy's number, `*` for all copies, or a further output's word."""
+        if output.ref is None and not output.absent and output.copies is None:
+            yield output
+        elif word == "*":
+            yield from self._all_copies(output, text, path)
+        elif output.copies is not None and word.isdigit():
+            yield self._copy(output, int(word), text, path)
+        elif word in output.further:
+            yield replace(output.further[word], path=output.path)
+        elif output.is_layer and output.ref is not None:
+            yield Output(Ref(output.ref.node, word), output.path)
+        else:
+            fix = suggest(word, output.further) or "it has one output: write its name alone"
+            yield self._wrong(path, f"no output '{word}' of '{text.rpartition('.')[0]}'", fix)
+
+    def _all_copies(self, output: Output, text: str, path: KeyPath) -> Iterator[Output]:
+        if output.copies is None:
+            name = text.partition(".")[0]
+            yield self._wrong(path, f"'{text}', and '{name}' has no repeat", f"write {name}")
+            return
+        yield from (replace(each, path=output.path) for each in output.copies if each.stands)
+
+    def _copy(self, output: Output, number: int, text: str, path: KeyPath) -> Output:
+        copies = output.copies or ()
+        if number < len(copies):
+            return replace(copies[number], path=output.path)
+        fix = f"there are {len(copies)} copies, 0 to {len(copies) - 1}" if copies else "it stands 0 times"
+        return self._wrong(path, f"'{text}': there is no copy {number}", fix)
+
+    def _taken(self, output: Output, text: str, path: KeyPath) -> Output:
+        if output.path and output.path != self.reader:  # a copy takes what the one before it gave
+            self.read.add(output.path)
+        if not output.stands:
+            return self._wrong(path, f"'{text}' is not there: {output.absent}", "give this entry the same condition")
+        return output
+
+    def _wrong(self, path: KeyPath, found: str, fix: str, *, at_value: bool = True) -> Output:
+        self.mistakes.add(path, found, fix, at_value=at_value)
+        return WRONG

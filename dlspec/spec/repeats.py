@@ -1,0 +1,111 @@
+"""`repeat` and `if`: how often an entry stands, and with which variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dlspec.errors import shown
+from dlspec.limits import how_to_raise, limit
+from dlspec.spec.blocks import Entry, read_words
+from dlspec.spec.expressions import Unknown, Wrong
+from dlspec.spec.graph import is_deferred
+from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.params import INDEX, Scope, can_name_param
+from dlspec.spec.parts import NOTHING
+from dlspec.spec.yaml_files import KeyPath
+
+Row = Mapping[str, Any]
+
+
+class TooMany(Exception):
+    """More entries than a network may have."""
+
+
+def known_early(value: Any, path: KeyPath, key: str, mistakes: Mistakes) -> Any:
+    """The value of a key that decides what stands; one that only the built layer tells is a mistake."""
+    if not is_deferred(value):
+        return value
+    found = f"{key} depends on $in_channels, which is known only when the layer is built"
+    mistakes.add(path, found, "take a param", at_value=True)
+    return Wrong(key)
+
+
+def stands(entry: Entry, scope: Scope) -> bool:
+    """Whether the entry's `if` holds."""
+    if "if" not in entry.part.keys:
+        return True
+    path, raw = entry.part.where("if"), entry.part.keys["if"]
+    value = known_early(scope.evaluate(raw, path), path, "if", scope.mistakes)
+    if isinstance(value, str | list | dict):
+        found = f"if is {shown(value)}, wanted true, false or a formula"
+        scope.mistakes.add(path, found, "write if: $(stride != 1)", at_value=True)
+    return isinstance(value, Unknown) or bool(value)
+
+
+def rows_of(entry: Entry, scope: Scope) -> list[Row] | None:
+    """The variables of each copy; None where there is no `repeat`."""
+    if "repeat" not in entry.part.keys:
+        return None
+    path, mistakes = entry.part.where("repeat"), scope.mistakes
+    raw = known_early(scope.evaluate(entry.part.keys["repeat"], path), path, "repeat", mistakes)
+    if isinstance(raw, Unknown):
+        return [{}]
+    if isinstance(raw, int) and not isinstance(raw, bool) and raw >= 0:
+        return _times(raw, path, mistakes)
+    rows = _table(raw, path, mistakes)
+    if rows is None:
+        fix = "write a number, columns {width: [64, 128]} or rows [{width: 64}, {width: 128}]"
+        mistakes.add(path, f"repeat is {shown(raw)}", fix, at_value=True)
+        return [{}]
+    _check_variables(entry, rows, path, mistakes)
+    return rows
+
+
+def _times(count: int, path: KeyPath, mistakes: Mistakes) -> list[Row]:
+    most = limit("layers")
+    if count > most:
+        found = f"{count:,} times, and a network may have {most:,} layers"
+        mistakes.add(path, found, how_to_raise("layers"), at_value=True)
+        raise TooMany
+    return [{} for _ in range(count)]
+
+
+def _table(raw: Any, path: KeyPath, mistakes: Mistakes) -> list[Row] | None:
+    """Rows as they are, columns read side by side; None where it is neither."""
+    if isinstance(raw, list) and all(isinstance(each, dict) for each in raw):
+        return [dict(each) for each in raw]
+    if not isinstance(raw, dict) or not raw or not all(isinstance(each, list) for each in raw.values()):
+        return None
+    lengths = {name: len(each) for name, each in raw.items()}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{name} has {count}" for name, count in lengths.items())
+        mistakes.add(path, f"columns of different lengths: {told}", "give each as many values", at_value=True)
+    return [dict(zip(raw, row, strict=True)) for row in zip(*raw.values(), strict=False)]
+
+
+def _check_variables(entry: Entry, rows: Sequence[Row], path: KeyPath, mistakes: Mistakes) -> None:
+    names = dict.fromkeys(name for row in rows for name in row)
+    wrong = [name for name in names if not can_name_param(name)]
+    for name in wrong:
+        mistakes.add(path, f"{shown(name)} can't name a variable", "take a word that no function or keyword has")
+    unused = [name for name in names if name not in entry.words and name not in wrong]
+    for name in () if is_bare(entry) else unused:
+        mistakes.add(path, f"nothing in the entry uses '{name}'", f"write it as ${name}, or remove it")
+
+
+def is_bare(entry: Entry) -> bool:
+    """Whether an entry has no settings, so that it takes a row as its settings."""
+    return entry.part.value is NOTHING and not entry.part.settings and not entry.bodies
+
+
+def has_own_names(entry: Entry, rows: Sequence[Row]) -> bool:
+    """Whether the name says which copy it is (`name: stage$index`), so that each is an entry of its own."""
+    variables = {INDEX, *(name for row in rows for name in row)}
+    return bool(read_words(entry.part.keys.get("name")) & variables)
+
+
+def cells(entry: Entry, row: Row, index: int) -> dict[str, KeyPath]:
+    """Where each of a copy's variables was written: in a row, or in a column."""
+    path, is_rows = entry.part.where("repeat"), isinstance(entry.part.keys["repeat"], list)
+    return {name: (*path, index, name) if is_rows else (*path, name, index) for name in row}

@@ -1,0 +1,128 @@
+"""What an entry takes: `from`, `_`, and the outputs that a `Formula` names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from dlspec.spec.blocks import Entry
+from dlspec.spec.expressions import ExpressionError, Unknown, formula_of
+from dlspec.spec.formula import names_in, parse_formula
+from dlspec.spec.names import BEFORE, WRONG, Level, Names, Output
+from dlspec.spec.params import Scope
+from dlspec.spec.parts import NOTHING, Part
+from dlspec.spec.repeats import known_early
+from dlspec.spec.yaml_files import KeyPath
+
+Inputs = Mapping[int | str, Output]
+"""By their position, or by the argument's name."""
+FORMULA, PARAMETER = "Formula", "Parameter"
+
+
+def inputs_of(entry: Entry, scope: Scope, level: Level, names: Names, *, is_first: bool) -> Inputs | None:
+    """The entry's inputs, None where one is wrong or comes from what is.
+
+    Of a repeated entry's copies the first one (`is_first`) reads `from`; the others do where `_` stands in it.
+    """
+    part, names.reader = entry.part, entry.path
+    if part.type == PARAMETER:
+        return _no_inputs(part, scope)
+    if part.type == FORMULA:
+        return formula_inputs(part, scope, level, names)
+    if "from" not in part.keys or (not is_first and BEFORE not in heads(part.keys["from"])):
+        found: dict[int | str, list[Output]] = {0: names.find(BEFORE, level, entry.path, at_value=False)}
+    else:
+        found = _from(part, scope, level, names)
+    outputs = [each for group in found.values() for each in group]
+    if not outputs or any(each.ref is None for each in outputs):
+        return None
+    if all(isinstance(key, int) for key in found):
+        return dict(enumerate(outputs))
+    return {key: group[0] for key, group in found.items()}
+
+
+def mark_inputs(entry: Entry, level: Level, names: Names) -> None:
+    """What an entry that does not stand would have taken is no mistake for that."""
+    raw = entry.part.keys.get("from", BEFORE)
+    wanted = heads(raw)
+    if entry.type == FORMULA:
+        wanted |= set(level.all_names())  # it may have named any of them
+    for name in wanted:
+        names.mark(name, level)
+
+
+def heads(raw: Any) -> set[str]:
+    """The names that a `from` begins with."""
+    texts = raw if isinstance(raw, list) else raw.values() if isinstance(raw, dict) else [raw]
+    return {str(each).split(".")[0] for each in texts}
+
+
+def _no_inputs(part: Part, scope: Scope) -> Inputs:
+    if "from" in part.keys:
+        fix = "bring it in by Add, Multiply, Concat or Formula"
+        scope.mistakes.add(part.where("from"), "a Parameter takes no input", fix)
+    return {}
+
+
+def _from(part: Part, scope: Scope, level: Level, names: Names) -> dict[int | str, list[Output]]:
+    path, raw = part.where("from"), part.keys["from"]
+    raw = scope.evaluate(raw, path) if isinstance(raw, str) and formula_of(raw) is not None else raw
+    raw = known_early(raw, path, "from", scope.mistakes)
+    if isinstance(raw, Unknown):
+        return {0: [WRONG]}
+    items: dict[int | str, tuple[Any, KeyPath]] = {0: (raw, path)}
+    if isinstance(raw, list):
+        items = {index: (each, (*path, index)) for index, each in enumerate(raw)}
+    elif isinstance(raw, dict):
+        items = {str(name): (each, (*path, name)) for name, each in raw.items()}
+    if not items:
+        scope.mistakes.add(path, "from names nothing", "write a name, or leave it out", at_value=True)
+    return {key: _named(each, scope, level, where, names) for key, (each, where) in items.items()}
+
+
+def _named(text: Any, scope: Scope, level: Level, path: KeyPath, names: Names) -> list[Output]:
+    name = known_early(scope.text(text, path), path, "from", scope.mistakes)
+    return [WRONG] if isinstance(name, Unknown) else names.find(name, level, path)
+
+
+# ---- Formula -------------------------------------------------------------------------------------------------------
+
+
+def formula_inputs(part: Part, scope: Scope, level: Level, names: Names) -> Inputs | None:
+    """The outputs that a formula names, in the order in which it names them; `from` says what its `_` is."""
+    text, path = formula_text(part, scope)
+    if "from" in part.keys:
+        found = _from(part, scope, level, names).get(0, [])
+        if len(found) != 1:
+            scope.mistakes.add(part.where("from"), "a Formula names what it takes itself", "remove it")
+            return None
+        level = Level(level, found[0])
+    wanted = _names_in(text, path, scope)
+    if wanted is None:
+        return None
+    outputs = [names.find(name, level, path)[0] for name in wanted]
+    return None if any(each.ref is None for each in outputs) else dict(enumerate(outputs))
+
+
+def _names_in(text: Any, path: KeyPath, scope: Scope) -> tuple[str, ...] | None:
+    if not isinstance(text, str):
+        if not isinstance(text, Unknown):
+            scope.mistakes.add(path, "Formula wants a formula", "write it behind the name: Formula: _ * 2")
+        return None
+    try:
+        names = names_in(parse_formula(text))
+    except ExpressionError as error:
+        scope.mistakes.add(path, str(error), error.fix, at_value=True)
+        return None
+    if names:
+        return names
+    scope.mistakes.add(path, "the formula takes no output", "name one: _ is the output just before", at_value=True)
+    return None
+
+
+def formula_text(part: Part, scope: Scope) -> tuple[Any, KeyPath]:
+    """A `Formula`'s text with its params put in, and its place."""
+    if part.value is not NOTHING:
+        return scope.text(part.value, part.settings_path, bracket=True), part.settings_path
+    path = part.where("formula")
+    return scope.text(part.settings.get("formula"), path, bracket=True), path

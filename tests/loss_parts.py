@@ -1,0 +1,64 @@
+"""What the tests of losses compare: data of some targets, and networks of which only the outputs matter."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlspec.building.criterion import Criterion, make_criterion
+from dlspec.data.dataset import Dataset, Field, Split, Target
+from dlspec.layouts import Value
+from dlspec.registry.loss_terms import read_losses
+from dlspec.spec.mistakes import Mistakes
+
+ROWS = 6
+
+
+def labels_of(target: Target, rows: int = ROWS, seed: int = 0) -> Tensor:
+    """Made-up classes, each of them there, or numbers from 0 to 1."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (rows, *target.shape)
+    if target.kind == "numbers":
+        return torch.rand(shape, generator=generator)
+    count = torch.Size(shape).numel()
+    return torch.arange(count)[torch.randperm(count, generator=generator)].remainder(len(target.classes)).reshape(shape)
+
+
+def data_of(*targets: Target, fields: tuple[Field, ...] = (), **tensors: Tensor) -> Dataset:
+    """Data of these targets; `tensors` are those of the fields and of lengths."""
+    split = Split(tensors or {"x": torch.zeros(ROWS, 4)}, {each.name: labels_of(each) for each in targets})
+    return Dataset("made_up", fields or (Field("x", (4,), "features"),), targets, split, split, split)
+
+
+def outputs(**ends: Value | tuple[Value, str]) -> Any:
+    """A network of these outputs; each ends in a `Linear`, or in the layer whose name stands beside it."""
+    made: dict[str, Any] = {}
+    for name, end in ends.items():
+        value, layer = end if isinstance(end, tuple) else (end, "Linear")
+        built = SimpleNamespace(type=layer, path=("model", "layers", name), output=value)
+        made[name] = SimpleNamespace(value=value, layer=built, end=built)
+    return SimpleNamespace(outputs=made, inputs=("x",))
+
+
+def read_and_made(raw: Any, network: Any, data: Dataset) -> tuple[Criterion | None, list[tuple[str, str, str]]]:
+    """The criterion of a config's `loss`, and what is wrong."""
+    mistakes = Mistakes()
+    terms = None if raw == "auto" else read_losses(raw, ("loss",), mistakes)
+    criterion = None if mistakes else make_criterion(network, data, terms, mistakes)
+    return criterion, [(".".join(map(str, each.path)), each.found, each.fix) for each in mistakes.found]
+
+
+def criterion_of(raw: Any, network: Any, data: Dataset) -> Criterion:
+    """As `read_and_made`, where nothing may be wrong."""
+    criterion, told = read_and_made(raw, network, data)
+    assert criterion is not None, told
+    return criterion
+
+
+def name_of(row: Any) -> str:
+    """A short name for a test's case; the same in every process, which a function's text is not."""
+    return re.sub(r" at 0x\w+", "", str(row))[:40]
