@@ -6,6 +6,7 @@ once; the command line prints it and exits with code 2, without a traceback.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -122,6 +123,7 @@ def suggest(word: str, choices: Iterable[str], most: int = 12) -> str:
 def shown(value: Any, most: int = 60) -> str:
     """A value as YAML would write it, cut off where it is long; text in quotes."""
     text = value if isinstance(value, str) else _flow(value)
+    text = re.sub(r"\s+", " ", text) if "\n" in text else text
     text = text if len(text) <= most else text[: most - 3] + "..."
     return f"'{text}'" if isinstance(value, str) else text
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from torch import fx, nn
 
-from dlspec.building.layer import Layer
+from dlspec.building.layer import PARAMETRIZATIONS, Layer
 from dlspec.data import SOURCES, DataSource
 from dlspec.data.source import SplitSource
 from dlspec.errors import near, shown, suggest
@@ -27,7 +27,7 @@ from dlspec.registry.registry import Registry
 from dlspec.registry.schema import Refinement, Schema, Setting
 from dlspec.registry.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from dlspec.spec import references
-from dlspec.spec.blocks import Block, Entry, read_model
+from dlspec.spec.blocks import CONTAINERS, Block, Entry, read_model
 from dlspec.spec.containers import JOIN
 from dlspec.spec.expand import expand
 from dlspec.spec.expressions import Unknown, Wrong
@@ -201,7 +201,7 @@ class _Reader:
         layers = [self._layer(node) for node in graph.nodes]
         self.mistakes.enter({})
         for part in graph.absent:
-            schema = LAYERS.find(part, self.mistakes)
+            schema = LAYERS.find(part, self.mistakes, also=CONTAINERS)
             if schema is not None:
                 schema.check_names(part, self.mistakes)
         return tuple(each for each in layers if each is not None)
@@ -211,7 +211,11 @@ class _Reader:
             return Layer(node, LAYERS["Add"], node.part.settings)
         mistakes = Mistakes() if node.is_shared else self.mistakes  # a module that is used again was read before
         mistakes.enter(node.origins)
-        found = LAYERS.read(node.part, mistakes, also=node.blocks)
+        found = LAYERS.read(node.part, mistakes, also=(*node.blocks, *CONTAINERS))
+        if node.parametrize not in (None, *PARAMETRIZATIONS) and not isinstance(node.parametrize, Unknown):
+            fix = suggest(str(node.parametrize), PARAMETRIZATIONS)
+            where = node.part.where("parametrize")
+            mistakes.add(where, f"no parametrization {shown(node.parametrize)}", fix, at_value=True)
         return None if found is None else Layer(node, *found)
 
     def _check_names(self, block: Block) -> None:
@@ -265,11 +269,12 @@ class _Reader:
 
     def _loss(self, raw: Any, graph: Graph) -> Terms | None:
         """The config's losses, else the model's own; None is `auto`."""
-        if raw is not None and not self._is_auto(raw, "loss"):
-            return read_losses(raw, ("loss",), self.mistakes, self.choices.get("loss", ()))
-        if graph.loss is None or isinstance(graph.loss, Wrong):
-            return None
-        return read_losses(graph.loss, ("model", "loss"), self.mistakes)
+        own = None
+        if graph.loss is not None and not isinstance(graph.loss, Wrong):
+            own = read_losses(graph.loss, ("model", "loss"), self.mistakes)
+        if raw is None or self._is_auto(raw, "loss"):
+            return own
+        return read_losses(raw, ("loss",), self.mistakes, self.choices.get("loss", ()))
 
     def _is_auto(self, raw: Any, group: str) -> bool:
         """`type: auto`, beside which nothing is set; beside losses by name it is what they replace."""

@@ -298,7 +298,7 @@ FILES = {
     "many mistakes of form": Case(_list(*["Linera: 2"] * 10_000), "did you mean 'Linear'?"),
     "many mistakes of settings": Case(_list("Flatten", *["Linear: {out_featurs: 2}"] * 9_000), "'out_features'"),
     "many mistakes of shapes": Case(_list("Flatten", *["Linear: {out_features: 2, in_features: 3}"] * 5_000)),
-    "many names": Case(_list("Flatten", *[f"Linear: {{out_features: 2, name: n{n}, from: m{n}}}" for n in range(5000)])),
+    "many names": Case(_list("Flatten", *[f"Linear: {{out_features: 2, name: n{n}, from: m{n}}}" for n in range(999)])),
 }  # fmt: skip
 
 PLACES = {

@@ -171,6 +171,9 @@ def set_value(tree: dict[str, Any], override: Override) -> tuple[str, str] | Non
         if child is None:
             if isinstance(path[depth], int):
                 return _no_list(override, path[:depth])
+            if depth > 1 and path[depth - 2] in ("layers", "blocks") and not isinstance(node, list):
+                kind = "entry" if path[depth - 2] == "layers" else "block"
+                return f"no {kind} '{part}'", suggest(str(part), [str(each) for each in node])
             child = node[str(part)] = {}
             _keep_last(node, path[:depth])
         if not isinstance(child, dict | list):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from dlspec.building.layout_rules import filled, infer
@@ -164,15 +164,18 @@ def made(layer: Layer, settings: Mapping[str, Any], limit: SizeLimit) -> nn.Modu
     with limit:
         module: nn.Module = layer.schema.build(**settings, **layer.schema.fixed)
     name = layer.node.parametrize
-    return module if name is None else getattr(parametrizations, name)(module)
+    return module if name is None or not has_weight(module) else getattr(parametrizations, name)(module)
 
 
-def may_parametrize(layer: Layer, mistakes: Mistakes) -> bool:
+def has_weight(module: nn.Module) -> bool:
+    return isinstance(getattr(module, "weight", None), Tensor)
+
+
+def may_parametrize(layer: Layer, module: nn.Module, mistakes: Mistakes) -> bool:
     name, path = layer.node.parametrize, layer.node.part.where("parametrize")
-    if name is None or name in PARAMETRIZATIONS:
+    if name is None or has_weight(module):
         return True
-    fix = suggest(str(name), PARAMETRIZATIONS)
-    mistakes.add(path, f"no parametrization {shown(name)}", fix, at_value=True)
+    mistakes.add(path, f"{layer.type} has no weight", "leave parametrize out", at_value=True)
     return False
 
 

@@ -118,7 +118,8 @@ def _check_against(match: Match, target: Target, data: Dataset, mistakes: Mistak
     value, wanted = match.main.value, _wanted_shapes(match, target)
     if value.shape in wanted or (target.kind == "numbers" and value.shape == _with_channels(target.shape, 1, value)):
         return
-    fix = _shape_fix(wanted[0], target, value) + _general(wanted, target, data)
+    fix = _shape_fix(wanted[0], target, value)
+    fix += _general(wanted, target, data) if len(value.shape) == 1 else ""
     _tell(match, " or ".join(map(_shape, wanted)), fix, mistakes)
 
 
@@ -142,6 +143,8 @@ def wanted_outputs(match: Match, target: Target) -> list[int]:
 
 def _shape_fix(wanted: tuple[int, ...], target: Target, value: Value) -> str:
     if len(wanted) == 1:
+        if value.layout == "sequence":
+            return "make one row of the steps before the last Linear: Mean, Select: -1 or an LSTM's output: last"
         return f"end with Linear: {wanted[0]}" if len(value.shape) == 1 else "end with Flatten and Linear"
     first = value.layout == "channels-first"
     if len(value.shape) == len(wanted) and (

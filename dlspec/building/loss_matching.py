@@ -93,7 +93,7 @@ def _tell_unclear(targets: Sequence[Target], outputs: Sequence[str], mistakes: M
     found = f"{what} and {len(outputs)} output{'s' if len(outputs) > 1 else ''} ({', '.join(outputs)})"
     first = f"{{type: LOSS, output: {outputs[0]}, target: {targets[0].name if targets else 'FIELD'}}}"
     fix = f"give each target's output its name, or say what belongs together: loss: {{main: {first}}}"
-    mistakes.add(("loss",), found, fix)
+    mistakes.add(("model", "outputs") if len(outputs) > 1 else ("loss",), found, fix)
 
 
 def _match(term: LossTerm, network: Network, data: Dataset, mistakes: Mistakes) -> Match | None:
@@ -157,7 +157,8 @@ def _target(
         return term.target if takes.target and not isinstance(term.target, str) else None
     written = term.target
     if written is None:
-        own = list(data.targets) or [each for field in data.fields if (each := data.compared(field.name))]
+        fields = [data.compared(field.name) for field in data.fields]
+        own = list(data.targets) or [each for each in fields if each is not None]
         mine = [each for each in own if each.name in (names or {}).values()]
         if len(own) == 1 or mine:
             return (mine or own)[0]

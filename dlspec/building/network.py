@@ -24,6 +24,7 @@ from dlspec.building.layer import (
     may_parametrize,
 )
 from dlspec.building.layout_rules import (
+    infer,
     layout_after,
     lengths_after,
     refusal,
@@ -160,18 +161,28 @@ class _Builder:
             return ref in self.values
         row = self.rows[ref.node]
         names = [*getattr(row.module, "output_names", ())[1:]]
+        names = names or [each.output for each in self.values if each.node == ref.node and each.output]
         fix = suggest(ref.output, names) if names else "it has one output: write its name alone"
-        if any(each in LAYERS[row.type].settings for each in _OPENING) and row.type in LAYERS:
-            fix = f"write {next(each for each in _OPENING if each in LAYERS[row.type].settings)}: true there"
-        path = self.graph.outputs_path
-        if node is not None:
-            path = node.part.where("from") if "from" in node.part.keys else node.where
+        path = self._where_taken(ref, node)
         self.mistakes.add(path, f"{row.type} has no output '{ref.output}'", fix, at_value=True)
         return False
+
+    def _where_taken(self, ref: Ref, node: Node | None) -> KeyPath:
+        """Where a value is named: by an entry, or among the network's outputs."""
+        if node is None:
+            name = next(name for name, each in self.graph.outputs.items() if each == ref)
+            return self.graph.output_paths.get(name, ("model", "outputs"))
+        if "from" not in node.part.keys:
+            return node.where
+        path, raw = node.part.where("from"), node.part.keys["from"]
+        key = next(key for key, each in node.inputs.items() if each == ref)
+        return (*path, key) if isinstance(raw, list | dict) else path
 
     def _add(self, layer: Layer) -> None:
         node, mistakes = layer.node, self.mistakes
         layer, settings = self._settings(layer)
+        if settings is not None and node.is_shared and not self._fits_again(layer, settings):
+            return
         by_argument = {key: self.values[ref] for key, ref in node.inputs.items()}
         values = in_order(layer, by_argument, mistakes) if settings is not None else None
         if settings is None or values is None or self._is_refused(layer, values, settings):
@@ -195,6 +206,18 @@ class _Builder:
             return replace(layer, schema=first.schema), settings
         return layer, computed(layer, lambda ref: self.values[ref].channels, self.mistakes)
 
+    def _fits_again(self, layer: Layer, settings: Mapping[str, Any]) -> bool:
+        """Whether a module that is used again takes inputs like these."""
+        values = [self.values[ref] for ref in layer.node.inputs.values()]
+        for name, setting in layer.schema.settings.items():
+            known = infer(name, values) if setting.is_inferred and values else None
+            if known is None or settings.get(name) in (None, known) or name in ("normalized_shape", "num_embeddings"):
+                continue
+            found = f"'{layer.node.name}' has {name} {settings[name]}, and {values[0]} comes in"
+            self.mistakes.add(layer.node.entry, found, "write the layer again, for weights of its own")
+            return False
+        return True
+
     def _is_refused(self, layer: Layer, values: Sequence[Value], settings: Mapping[str, Any]) -> bool:
         if layer.type == PARAMETER:
             check = rule_for(layer.schema).check
@@ -202,6 +225,7 @@ class _Builder:
         else:
             refused = refusal(layer.schema, values, settings)
         if refused is not None:
+            refused = (refused[0].replace("FoldTime", "TimeDistributed"), refused[1])
             self.mistakes.add(layer.node.where, *refused, shown=layer.shown, note=self._chain(layer.node))
             return True
         return settings.get("inplace") is True and self._would_overwrite(layer)
@@ -236,10 +260,10 @@ class _Builder:
         opening = [key for key in _OPENING if "1" in words and key in layer.schema.settings]
         settings = {**dict.fromkeys(opening, True), **settings}
         whole = completed(layer, settings, values, mistakes) if values else settings
-        if whole is None or not may_parametrize(layer, mistakes):
+        if whole is None:
             return None
         module = attempt(lambda: made(layer, whole, self.limit), layer, values, mistakes, lambda: self._chain(node))
-        if module is None or not self._tie(layer, module):
+        if module is None or not may_parametrize(layer, module, mistakes) or not self._tie(layer, module):
             return None
         _choose_outputs(module, words)
         self.layers[node.path] = (layer, module, whole)
@@ -337,7 +361,7 @@ class _Builder:
         shape = tuple(given.shape[1:]) if has_batch else tuple(given.shape)
         if len(shape) >= dims and (layout != "tokens" or not given.is_floating_point()):
             return True
-        found = f"layout is {layout}, which is {wanted}, and {layer.type} gives {shape}"
+        found = f"layout is {layout}, which is {wanted}, and {layer.type} gives ({', '.join(map(str, shape))})"
         path = layer.node.part.where("layout")
         self.mistakes.add(path, found, "leave it out, or write another", at_value=True, shown=layer.shown)
         return False
@@ -422,6 +446,8 @@ class _Builder:
         else:
             found = f"the shortcut is {other}, and the body {one}"
             fix = "write shortcut: auto, which maps the sizes, or if_equal; or make both one shape"
+            if automatic(other, one, None) is None:
+                fix = "make both one shape, as padding: 1 does for a kernel of 3"
             self.mistakes.add(node.where, found, fix, note=self._chain(node))
 
     def _again_as(self, ref: Ref, *others: Ref) -> None:
@@ -479,7 +505,8 @@ class _Builder:
             if not self.values[ref].has_batch or ref.node == MODEL:
                 what = "a model's input" if ref.node == MODEL else "a Parameter"
                 fix = "let a layer that computes with it be the output"
-                self.mistakes.add(self.graph.outputs_path, f"the output '{name}' is {what} as it is", fix)
+                path = self.graph.output_paths.get(name, ("model", "outputs"))
+                self.mistakes.add(path, f"the output '{name}' is {what} as it is", fix, at_value=True)
                 return False
         return True
 

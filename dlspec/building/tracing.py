@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,11 +38,11 @@ class Tracer:
         """What the layer gives for the samples: shapes are real, numbers need not be."""
         inputs = tuple((key, each.shape, each.dtype) for key, each in arguments.items())
         key = (layer.type, repr(settings), inputs, getattr(module, "wanted", ()))
-        is_own = _is_aliasing(module)
-        if key in self._seen and not is_own:
-            made = [torch.zeros(shape, dtype=dtype) for shape, dtype in self._seen[key]]
+        is_same = _may_alias(layer, module, settings)
+        if key in self._seen and not is_same:
+            made = [_stand_in(shape, dtype) for shape, dtype in self._seen[key]]
             return made[0] if len(made) == 1 else tuple(made)
-        given = None if is_own else self._short(layer, module, values, arguments)
+        given = None if is_same else self._short(layer, module, values, arguments)
         given = passed(module, arguments) if given is None else given
         tensors = given if isinstance(given, tuple) else (given,)
         if all(isinstance(each, Tensor) for each in tensors):
@@ -63,7 +64,7 @@ class Tracer:
             return None
         if not isinstance(given, Tensor) or given.dim() < 3 or given.shape[1] != STEPS:
             return given if isinstance(given, Tensor) and given.dim() == 2 and not _has_steps(layer) else None
-        return torch.zeros((given.shape[0], value.shape[0], *given.shape[2:]), dtype=given.dtype)
+        return _stand_in((given.shape[0], value.shape[0], *given.shape[2:]), given.dtype)
 
 
 def _has_steps(layer: Layer) -> bool:
@@ -71,9 +72,18 @@ def _has_steps(layer: Layer) -> bool:
     return layer.type not in ("RNN", "LSTM", "GRU", "EmbeddingBag")
 
 
-def _is_aliasing(module: nn.Module) -> bool:
+def _stand_in(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """A tensor whose numbers do not matter; indices must be some that are there. Memory is not touched."""
+    return torch.empty(shape, dtype=dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
+
+
+_ALIASING = re.compile(r"Identity|Flatten|Unflatten|\w*Dropout\w*|StochasticDepth|AdaptiveAvgPool\dd")
+
+
+def _may_alias(layer: Layer, module: nn.Module, settings: Mapping[str, Any]) -> bool:
     """Whether its output may be its input's memory, which the check of `inplace` asks for."""
-    return getattr(module, "inline", False) or not any(True for _ in module.parameters())
+    is_inline = bool(getattr(module, "inline", False))
+    return is_inline or bool(settings.get("inplace")) or _ALIASING.fullmatch(layer.type) is not None
 
 
 def passed(module: nn.Module, arguments: Mapping[int | str, Tensor]) -> Any:

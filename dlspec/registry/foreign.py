@@ -68,6 +68,7 @@ FOREIGN_LAYERS: Mapping[str, str] = {
     "Transpose": "permute, which is Permute here",
     "Activation": "the activation's own name: ReLU, Sigmoid, Tanh",
     "swish": "SiLU",
+    "Swish": "SiLU",
     "linear": "Identity, or Linear for a layer",
 }
 FOREIGN_LOSSES: Mapping[str, str] = {

@@ -65,6 +65,9 @@ class Registry:
         return None
 
     def _suggestion(self, name: str, also: Iterable[str]) -> str:
+        own = next((each for each in also if each.lower() == name.lower()), "")
+        if own:
+            return f"did you mean '{own}'?"
         if name in self._foreign:
             return f"in PyTorch: {self._foreign[name]}"
         exact = near(name, {*self, *also})

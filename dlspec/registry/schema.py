@@ -15,12 +15,12 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
-from dlspec.errors import suggest
+from dlspec.errors import near, suggest
 from dlspec.registry.hints import Refinement as Refinement
 from dlspec.registry.hints import checked, in_words, no_stray_bool
 from dlspec.spec.expressions import Unknown
 from dlspec.spec.mistakes import Mistakes
-from dlspec.spec.parts import NOTHING, Part
+from dlspec.spec.parts import ENTRY_KEYS, NOTHING, Part
 
 REQUIRED = inspect.Parameter.empty
 
@@ -118,6 +118,8 @@ class Schema:
             fix = (
                 f"write {self.name}: {{{next(iter(self.settings))}: ...}}" if self.settings else "write its name alone"
             )
+            if isinstance(part.value, list) and not self.settings:
+                fix = f"write {self.name}: {{from: {_plain(part.value)}}}".replace("'", "")
             mistakes.add(part.settings_path, f"{self.name} takes no single value", fix, at_value=True)
             return {}
         return {name: part.value}
@@ -181,7 +183,9 @@ class Schema:
         ours = next((each for each in FOREIGN_SETTINGS.get(name, ()) if each in self.settings), None)
         if ours is not None:
             return f"in PyTorch: '{ours}'"
-        return suggest(name, self.settings) or f"{self.name} has no settings"
+        names = [*self.settings, *(ENTRY_KEYS if self.kind == "layer" else ())]
+        guess = near(name, names)
+        return f"did you mean '{guess}'?" if guess else suggest(name, self.settings) or f"{self.name} has no settings"
 
     def _how_to_write(self, part: Part, missing: list[str]) -> str:
         if part.settings_path == part.path[:1]:  # flat, in a config group

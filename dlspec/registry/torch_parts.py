@@ -49,6 +49,7 @@ _LAYERS_NOT_YET: Mapping[str, str] = {
     **dict.fromkeys(("ParameterList", "ParameterDict"), "write a Parameter for each, with a name"),
     **{f"{name}Cell": f"a loop over time is needed; take {name}" for name in ("RNN", "LSTM", "GRU")},
     "Scan": "take RNN, LSTM or GRU",
+    **dict.fromkeys(("MoE", "MixtureOfExperts", "SparseMoE"), "a dense one is Parallel: {branches: [...], merge: Add}"),
 }
 _LOSSES_NOT_YET: Mapping[str, str] = {
     "TripletMarginWithDistanceLoss": "its distance is a function: take TripletMarginLoss",

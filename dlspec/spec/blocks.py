@@ -16,6 +16,7 @@ from dlspec.layouts import LAYOUTS
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec import expressions
 from dlspec.spec.expressions import Unknown, Wrong
+from dlspec.spec.formula import FUNCTIONS
 from dlspec.spec.graph import Input
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.params import read_params
@@ -122,7 +123,20 @@ def _read_block(name: str, raw: dict[str, Any], path: KeyPath, mistakes: Mistake
     )
     if block.entries:
         _check_params_used(block, raw, mistakes)
+        _check_blocks_used(block, mistakes)
     return block
+
+
+def _check_blocks_used(block: Block, mistakes: Mistakes) -> None:
+    """A block that no entry names was misspelled or forgotten, where no param could name it."""
+    entries = [entry for each in (block, *block.all_blocks()) for entry in each.all_entries()]
+    types = {each.type for each in entries}
+    if any("$" in each for each in types):
+        return
+    for name in (name for name in block.blocks if name not in types):
+        guess = near(name, types - block.blocks.keys())
+        fix = f"did you mean '{guess}' there?" if guess else f"remove it, or let an entry say - {name}"
+        mistakes.add((*block.path, "blocks", name), f"nothing uses block '{name}'", fix, at_key=True)
 
 
 # ---- params and blocks ---------------------------------------------------------------------------------------------
@@ -162,9 +176,10 @@ def _read_blocks(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, Block
     for name, inner in raw.items():
         if not _check_block_name(name, (*path, name), mistakes):
             continue
-        if not isinstance(inner, dict):
-            found, fix = f"block '{name}' is {shown(inner)}", "write 'layers:' below it and a list of layers"
+        if not isinstance(inner, dict) or (inner and all(str(key)[:1].isupper() for key in inner)):
+            found, fix = f"block '{name}' has no 'layers'", "write 'layers:' below its name, and its layers below that"
             mistakes.add((*path, name), found, fix)
+            blocks[name] = Block(name, (*path, name), {}, {}, (), ())
             continue
         for key in (each for each in inner if each not in BLOCK_KEYS):
             found = f"no key '{key}' in a block"
@@ -175,7 +190,7 @@ def _read_blocks(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, Block
 
 
 def _check_block_name(name: Any, path: KeyPath, mistakes: Mistakes) -> bool:
-    own = (*ENTRY_KEYS, *CONTAINERS, "type", "Formula", "Parameter")
+    own = (*ENTRY_KEYS, *CONTAINERS, *FUNCTIONS, "type", "Formula", "Parameter")
     reserved = {*own, *expressions.FUNCTIONS, *expressions.CONSTANTS}
     if not is_name(name):
         mistakes.add(path, f"{shown(name)} can't name a block", NAME_FIX, at_key=True)
@@ -212,6 +227,7 @@ def _read_inputs(raw: Any, path: KeyPath, mistakes: Mistakes, *, is_model: bool)
     elif isinstance(raw, list):
         named = [(name, None, (*path, index)) for index, name in enumerate(raw)]
     else:
+        named = [(name, None, (*path, name)) for name in raw] if isinstance(raw, dict) else []
         fix = "write 'inputs: [image]' or 'inputs: {image: {shape: [1, 28, 28]}}'" if is_model else "write inputs: [x]"
         kind = "a list of names or a mapping" if is_model else "a list of names"
         mistakes.add(path, f"{'' if is_model else 'a block' + chr(39) + 's '}inputs are {kind}", fix, at_value=True)
@@ -283,7 +299,10 @@ def _read_outputs(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, tupl
     found: dict[str, tuple[Any, KeyPath]] = {}
     for index, each in enumerate(raw):
         name, where = str(each).replace(".", "_") if isinstance(each, str) else each, (*path, index)
-        if isinstance(name, str) and name in found:
+        if str(each).lstrip("-").isdigit() or each == "_":
+            fix = "give the entry a name, as in {Linear: 10, name: logits}, and write that"
+            mistakes.add(where, f"{shown(each)} is no name of an output", fix, at_value=True)
+        elif isinstance(name, str) and name in found:
             mistakes.add(where, f"'{each}' stands twice among the outputs", "name it once", at_value=True)
         elif check_name(name, where, mistakes, at_value=True):
             found[name] = (each, where)
@@ -352,6 +371,14 @@ def _shared(raw: Any, path: KeyPath, mistakes: Mistakes) -> Part | None:
 
 
 def _check_keys(part: Part, mistakes: Mistakes) -> None:
+    if SHARE in part.keys and part.type != SHARE:
+        found = "'share' stands in place of a layer"
+        mistakes.add(part.where(SHARE), found, f"write {{share: NAME}} alone, or leave it out of {part.type}")
+    for key in ("tie", "parametrize"):
+        value = part.keys.get(key)
+        if key in part.keys and not isinstance(value, str | Unknown):
+            wanted = "a layer's name" if key == "tie" else "weight_norm, spectral_norm or orthogonal"
+            mistakes.add(part.where(key), f"{key} is {shown(value)}, wanted {wanted}", at_value=True)
     layout = part.keys.get("layout")
     if layout is not None and not _is_open(layout) and layout not in LAYOUTS:
         mistakes.add(part.where("layout"), f"no layout {shown(layout)}", suggest(str(layout), LAYOUTS), at_value=True)
@@ -375,10 +402,13 @@ def with_bodies(entry: Entry, mistakes: Mistakes) -> Entry:
         fix = suggest(str(key), known)
         if str(key)[:1].isupper():
             fix = f"write {part.type}: [{{{key}: ...}}], its entries in a list"
+        elif part.type == "Parallel" and known[0] not in settings:
+            fix = f"write its branches below 'branches:': Parallel: {{branches: {{{key}: ...}}}}"
         mistakes.add((*part.settings_path, key), f"no setting '{key}'", fix)
     if known[0] not in settings:
         if all(key in known for key in settings):
             fix = f"write {part.type}: [...], its entries in a list"
+            fix = f"write {part.type}: {{{known[0]}: [...], {', '.join(settings)}: ...}}" if settings else fix
             mistakes.add(part.settings_path, f"{part.type} wants {known[0]}", fix)
         return entry
     read = {key: settings[key] for key in settings if key in known}
@@ -399,11 +429,22 @@ def _read_held(key: str, raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[E
     """The entries below a container's setting; None where the setting holds no entries."""
     if key == "stochastic_depth" or isinstance(raw, Unknown):
         return None
-    if key in ("shortcut", "merge") and (raw is None or isinstance(raw, str)) and (key == "shortcut" or raw is None):
+    if (key == "merge" and raw is None) or (key == "shortcut" and not isinstance(raw, list | dict)):
         return None
     if key == "branches":
         return _read_branches(raw, path, mistakes)
+    if key == "merge" and isinstance(raw, str) and raw.lower() in _MERGES:
+        mistakes.add(path, f"no merge '{raw}'", f"write merge: {_MERGES[raw.lower()]}", at_value=True)
+        return ()
+    if key == "body" and raw == []:
+        fix = "write what stands beside the shortcut: Residual: [LayerNorm, ...]"
+        mistakes.add(path, "a Residual without entries", fix, at_value=True)
     return read_body(raw, path, mistakes)
+
+
+# What other languages call a merge.
+_MERGES = {"sum": "Add", "mul": "Multiply", "multiply": "Multiply", "cat": "Concat", "concatenate": "Concat"}
+_MERGES |= {"none": "null, for several outputs"}
 
 
 def read_body(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Entry, ...]:

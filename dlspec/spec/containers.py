@@ -38,8 +38,6 @@ def _inner(part: Part, type: str, **settings: Any) -> Part:
 
 def _body(expander: Expander, use: Use, entries: tuple[Entry, ...], given: Output, where: Where) -> Output:
     """Entries that see the names around them."""
-    if given.ref is None:
-        return WRONG
     return expander.list(entries, use.scope, use.blocks, Level(use.level, given), where)
 
 
@@ -52,13 +50,9 @@ def _sequential(expander: Expander, use: Use, part: Part, inputs: Inputs, where:
 def _time_distributed(expander: Expander, use: Use, part: Part, inputs: Inputs, where: Where) -> Output:
     """The entries see a step as if it were a sample, so nothing around them, which is of whole samples."""
     given = _only(expander, use, part, inputs)
-    if given.ref is None:
-        return WRONG
     folded = expander.node(use, _inner(part, "FoldTime"), {0: given}, where.child("fold"))
     entries = use.entry.bodies.get("layers", ())
     last = expander.list(entries, use.scope, use.blocks, Level(before=folded), where)
-    if last.ref is None:
-        return WRONG
     unfolded = expander.node(use, _inner(part, "UnfoldTime"), {0: last, 1: given}, where.child("unfold"))
     return Output(unfolded.ref)
 
@@ -69,13 +63,10 @@ def _time_distributed(expander: Expander, use: Use, part: Part, inputs: Inputs, 
 def _residual(expander: Expander, use: Use, part: Part, inputs: Inputs, where: Where) -> Output:
     given = _only(expander, use, part, inputs)
     entries = use.entry.bodies.get("body", ())
-    if not entries and "body" in use.entry.bodies:
-        fix = "write what stands beside the shortcut: Residual: [LayerNorm, ...]"
-        expander.mistakes.add(part.settings_path, "a Residual without entries", fix)
     body = _body(expander, use, entries, given, where.child("body"))
     body = _dropped(expander, use, part, body, where)
     shortcut, kind = _shortcut(expander, use, part, given, where)
-    if body.ref is None or shortcut.ref is None or not entries:
+    if not entries:
         return WRONG
     join = expander.node(use, _inner(part, JOIN, shortcut=kind), {0: body, 1: shortcut}, where)
     return Output(join.ref)
@@ -84,7 +75,7 @@ def _residual(expander: Expander, use: Use, part: Part, inputs: Inputs, where: W
 def _dropped(expander: Expander, use: Use, part: Part, body: Output, where: Where) -> Output:
     """The body with samples left out of it at random, where `stochastic_depth` says so."""
     p = part.settings.get("stochastic_depth")
-    if body.ref is None or p is None or (not isinstance(p, Unknown) and p == 0 and not isinstance(p, bool)):
+    if p is None or (not isinstance(p, Unknown) and p == 0 and not isinstance(p, bool)):
         return body
     dropping = replace(
         _inner(part, "StochasticDepth", p=p), key_paths={"p": part.where("stochastic_depth")}
@@ -113,8 +104,6 @@ def _shortcut(expander: Expander, use: Use, part: Part, given: Output, where: Wh
 
 def _parallel(expander: Expander, use: Use, part: Part, inputs: Inputs, where: Where) -> Output:
     given = _only(expander, use, part, inputs)
-    if given.ref is None:
-        return WRONG
     branches: dict[str, Output] = {}
     for entry in use.entry.bodies.get("branches", ()):
         name, output = _branch(expander, replace(use, entry=entry), given, where)
@@ -123,7 +112,7 @@ def _parallel(expander: Expander, use: Use, part: Part, inputs: Inputs, where: W
             expander.mistakes.add(entry.path, f"the name '{name}' is taken", fix)
         branches[name] = output
     ends = [each for one in branches.values() for each in (one.copies or (one,)) if each.stands]
-    if not ends or any(each.ref is None for each in ends):
+    if not ends:
         return WRONG
     if "merge" in part.settings and part.settings["merge"] is None:
         return Output(ends[0].ref, further=branches)
@@ -156,18 +145,18 @@ def _merged(
     (merge, *more) = use.entry.bodies.get("merge", ()) or (_concat(part),)
     if more:
         fix = "write one part, and what follows behind the Parallel"
-        expander.mistakes.add(part.where("merge"), f"merge is {1 + len(more)} entries", fix)
+        expander.mistakes.add((*part.settings_path, "merge"), f"merge is {1 + len(more)} entries", fix)
         return WRONG
     if len(ends) == 1:
         return Output(ends[0].ref)
-    inputs: Inputs | None = dict(enumerate(ends))
+    inputs: Inputs = dict(enumerate(ends))
     if merge.type == FORMULA:
         level = Level(use.level, names={name: each for name, each in branches.items() if not name.isdigit()})
         inputs = formula_inputs(merge.part, use.scope, level, expander.names)
     expander.stood.setdefault(merge.path)
     expander.names.read.add(merge.path)
     merging = replace(use, entry=merge)
-    return WRONG if inputs is None else Output(expander.stand(merging, inputs, where.child("merge")).ref)
+    return Output(expander.stand(merging, inputs, where.child("merge")).ref)
 
 
 def _concat(part: Part) -> Entry:

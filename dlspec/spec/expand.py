@@ -11,14 +11,14 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dlspec.errors import suggest
+from dlspec.errors import near, suggest
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec.blocks import CONTAINERS, SHARE, Block, Entry, check_name, is_name, with_bodies
 from dlspec.spec.containers import EXPAND
 from dlspec.spec.expressions import Unknown, Wrong, formula_of
 from dlspec.spec.graph import MODEL, Deferred, Graph, Node, Ref
 from dlspec.spec.mistakes import Mistakes
-from dlspec.spec.names import WRONG, Level, Names, Output
+from dlspec.spec.names import BEFORE, WRONG, Level, Names, Output
 from dlspec.spec.params import IN_CHANNELS, INDEX, Origins, Scope, defaults
 from dlspec.spec.parts import NOTHING, Part
 from dlspec.spec.repeats import Row, TooMany, cells, has_own_names, is_bare, known_early, rows_of, stands
@@ -50,13 +50,14 @@ class Blocks:
 
 @dataclass(frozen=True)
 class Use:
-    """An entry with all that it sees where it is written: it can stand there, and again wherever it is shared."""
+    """An entry with all that it sees where it is written: it stands there, and again where it is shared (`at`)."""
 
     entry: Entry
     scope: Scope
     blocks: Blocks
     level: Level
     path: tuple[str, ...] = ()
+    at: KeyPath = ()
     row: Row = field(default_factory=dict)
     row_origins: Mapping[str, KeyPath] = field(default_factory=dict)
 
@@ -72,7 +73,8 @@ class Expander:
     def __init__(self, model: Block, mistakes: Mistakes) -> None:
         self.model, self.mistakes = model, mistakes
         self.nodes: list[Node] = []
-        self.names = Names(mistakes, _hidden_names(model))
+        everywhere = {name for each in model.entries if (name := _static_name(each))}
+        self.names = Names(mistakes, _hidden_names(model), everywhere | {each.name for each in model.inputs})
         self.stood: dict[KeyPath, None] = {}
         self.active: list[Block] = []
         self.count = 0
@@ -88,12 +90,14 @@ class Expander:
             outputs = _refs(model, found)
         if len(self.mistakes) == before:  # a name that was misspelled would leave the right one unread
             self._check_taken()
+            self._check_not_empty()
         stated = [replace(each, facts=scope.evaluate(dict(each.facts), each.path)) for each in model.inputs]
         origins = Origins()
         loss = None if model.loss is None else scope.evaluate(model.loss, (*model.path, "loss"), origins)
         self.mistakes.origins |= origins
         return Graph(
-            tuple(self.nodes), tuple(stated), outputs, (*model.path, "outputs"), tuple(self._absent()), loss
+            tuple(self.nodes), tuple(stated), outputs,
+            {name: path for name, (_, path) in model.outputs.items()}, tuple(self._absent()), loss,
         )  # fmt: skip
 
     def _model_scope(self) -> Scope:
@@ -126,7 +130,11 @@ class Expander:
             return Output(last.ref, last.path)
         self.names.reader = ()
         found = {name: self.names.find(raw, level, path) for name, (raw, path) in block.outputs.items()}
-        outputs = {name: each[0] if len(each) == 1 else WRONG for name, each in found.items()}
+        for name in (name for name, each in found.items() if len(each) > 1):
+            raw, path = block.outputs[name]
+            fix = "name one copy, or bring them together: Concat"
+            self.mistakes.add(path, f"'{raw}' names {len(found[name])} outputs", fix, at_value=True)
+        outputs = {name: each[0] for name, each in found.items()}
         return replace(next(iter(outputs.values())), further=outputs, is_layer=False, copies=None)
 
     def list(
@@ -184,7 +192,7 @@ class Expander:
         standing = [each for each in copies if each.stands]
         last = standing[-1] if standing else Output(None, entry.path, absent="it is repeated 0 times")
         output = replace(last, copies=tuple(copies), use=None)
-        return output if is_each_named else self._called(use, output)
+        return output if is_each_named else self._called(use, output, self._name(use))
 
     def one(self, use: Use, where: Where, *, number: str = "", is_first: bool = True) -> Output:
         """One entry, or one copy of it: tested, its inputs looked up, stood in the network and named."""
@@ -193,14 +201,14 @@ class Expander:
         if not stands(entry, use.scope):
             mark_inputs(entry, level, self.names)
             absent = Output(None, entry.path, absent="an 'if' removed it")
-            return absent if number else self._called(use, absent)
+            return absent if number else self._called(use, absent, self._name(use))
         self.stood.setdefault(entry.path)
         inputs = inputs_of(entry, use.scope, level, self.names, is_first=is_first)
-        place = where.child(self._name(use) or entry.key, number)
+        name = self._name(use)
+        place = where.child(name or entry.key, number)
         use = replace(use, path=place.path, scope=_with_channels(use.scope, inputs))
-        output = WRONG if inputs is None else self.stand(use, inputs, place)
-        output = replace(output, path=entry.path, use=use)
-        return output if number else self._called(use, output)
+        output = replace(self.stand(use, inputs, place), path=entry.path, use=use)
+        return output if number else self._called(use, output, name)
 
     def _count(self, entry: Entry) -> None:
         self.count += 1
@@ -225,10 +233,10 @@ class Expander:
         self.mistakes.add(path, found, "in a mapping the key is the name: remove one", at_value=True)
         return ""
 
-    def _called(self, use: Use, output: Output) -> Output:
+    def _called(self, use: Use, output: Output, name: str) -> Output:
         """The output under its name, which nothing that can be seen has yet."""
         entry, level = use.entry, use.level
-        name = self._name(use) or (entry.key if entry.is_named_by_key else "")
+        name = name or (entry.key if entry.is_named_by_key else "")
         if name and level.find(name) is not None:
             path = entry.part.where("name") if "name" in entry.part.keys else entry.path
             fix = "names are unique in a block" if name in level.names else "something around it has it: take another"
@@ -287,7 +295,7 @@ class Expander:
             where.path,
             part,
             {key: each.ref for key, each in inputs.items() if each.ref is not None},
-            use.entry.path,
+            use.at or use.entry.path,
             origins or {},
             layout=keys.get("layout"),
             tie=tuple(".".join((*around[:length], tie)) for length in range(len(around), -1, -1)) if tie else (),
@@ -306,13 +314,16 @@ class Expander:
             return WRONG
         (target, *_) = self.names.look_up(name, use.level, path)
         shared: Use | None = target.use
-        if shared is not None:
-            return self.stand(shared, inputs, Where(shared.path, where.use))
-        if target.copies is not None:
+        if not target.stands:
+            fix = "share a layer that stands, or give this entry the same condition"
+            self.mistakes.add(path, f"'{name}' is not there: {target.absent}", fix, at_value=True)
+        elif shared is not None and name != BEFORE:
+            return self.stand(replace(shared, at=use.entry.path), inputs, Where(shared.path, where.use))
+        elif target.copies is not None:
             fix = f"share one copy, {name}.0, or put the repeat into a Sequential"
             self.mistakes.add(path, f"'{name}' is repeated", fix, at_value=True)
-        elif target.ref is not None:
-            self.mistakes.add(path, f"'{name}' is no layer or block", "name an entry", at_value=True)
+        elif target.ref != WRONG.ref:
+            self.mistakes.add(path, f"'{name}' is no layer or block", "name an entry above", at_value=True)
         return WRONG
 
     # ---- a block is called -----------------------------------------------------------------------------------------
@@ -324,10 +335,12 @@ class Expander:
         for key in (each for each in _OF_LAYERS if each in part.keys):
             fix = "write it at the layer inside that it is meant for"
             self.mistakes.add(part.where(key), f"'{key}' at '{block.name}', which is no layer", fix)
+        if not block.entries:  # that was told
+            return WRONG
         given = self._given(block, part)
         taken = self._named_inputs(block, part, inputs, use)
-        if given is None or taken is None:
-            return WRONG
+        for each in (each for each in block.inputs if each.name in taken):
+            taken[each.name] = replace(taken[each.name], path=each.path)
         written = {name: part.where(name) if part.value is NOTHING else part.settings_path for name in given}
         sources = {name: origins.get(path, path) for name, path in written.items()}
         inside = defaults(block.params, given, (*block.path, "params"), scope, sources)
@@ -345,28 +358,29 @@ class Expander:
         self.mistakes.add(use.entry.path, f"blocks in blocks, more than {MOST_BLOCKS} deep", "use fewer levels")
         return False
 
-    def _given(self, block: Block, part: Part) -> dict[str, Any] | None:
-        """The params that a call gives; None where one is missing or unknown."""
+    def _given(self, block: Block, part: Part) -> dict[str, Any]:
+        """The params that a call gives, `Wrong` in the place of those that are missing."""
         given = dict(part.settings)
         if part.value is not NOTHING:
             if not block.params:
                 found = f"block '{block.name}' has no params"
                 self.mistakes.add(part.settings_path, found, "write its name alone", at_value=True)
-                return None
+                return {}
             given = {block.first_param: part.value}
         unknown = [name for name in given if name not in block.params]
         for name in unknown:
             fix = suggest(str(name), block.params) or "it has none"
             self.mistakes.add((*part.settings_path, name), f"block '{block.name}' has no param '{name}'", fix)
-        missing = [name for name, default in block.params.items() if default is None and name not in given]
-        missing = [name for name in missing if not any(f"'{name}'" in suggest(str(each), [name]) for each in unknown)]
+        wanted = [name for name, default in block.params.items() if default is None and name not in given]
+        missing = [name for name in wanted if not any(near(str(each), [name]) for each in unknown)]
         if missing:
             fix = f"write {block.name}: {{{', '.join(f'{name}: ...' for name in missing)}}}"
             self.mistakes.add(part.settings_path, f"block '{block.name}' wants {', '.join(missing)}", fix)
-        return None if unknown or missing else given
+        known = {name: each for name, each in given.items() if name in block.params}
+        return known | {name: Wrong(name) for name in wanted}
 
-    def _named_inputs(self, block: Block, part: Part, inputs: Inputs, use: Use) -> dict[str, Output] | None:
-        """What a call gives to each of the block's inputs."""
+    def _named_inputs(self, block: Block, part: Part, inputs: Inputs, use: Use) -> dict[str, Output]:
+        """What a call gives to each of the block's inputs, `WRONG` in the place of those that are missing."""
         names = [each.name for each in block.inputs] or [""]
         by_position = {names[at]: each for at, each in enumerate(inputs.values()) if at < len(names)}
         is_named = any(isinstance(key, str) for key in inputs)
@@ -376,12 +390,15 @@ class Expander:
         path = part.where("from") if "from" in part.keys else use.entry.path
         wanted = f"{len(names)} inputs ({', '.join(names)})" if len(names) > 1 else "one input"
         unknown = [name for name in given if name not in names]
+        if is_named and unknown and "from" in part.keys:
+            path = (*path, unknown[0])
         found = f"block '{block.name}' takes {wanted}, and {len(inputs)} come{'s' if len(inputs) == 1 else ''} in"
         found = f"block '{block.name}' has no input '{unknown[0]}'" if is_named and unknown else found
         fix = suggest(unknown[0], names) if unknown and block.inputs else ""
-        several = f"write from: [{', '.join([use_name(each) for each in names])}]" if len(names) > 1 else "name one"
+        more = ", ".join(each.upper() for each in names[1:])
+        several = f"write from: [_, {more}], each the name of an output" if len(names) > 1 else "name one"
         self.mistakes.add(path, found, fix or several)
-        return None
+        return {name: given.get(name, WRONG) for name in names}
 
     # ---- at the end ------------------------------------------------------------------------------------------------
 
@@ -390,10 +407,17 @@ class Expander:
         for path in (each for each in self.stood if each not in self.names.read):
             fix = "remove it, or take it: from: NAME, or outputs: [NAME, ...]"
             self.mistakes.add(path, "nothing takes this output", fix)
-        for each in self.model.inputs:
+        stood = {path[: len(each.path)] for path in self.stood for each in self.model.all_blocks()}
+        blocks = [self.model, *(each for each in self.model.all_blocks() if each.path in stood)]
+        for each in (each for block in blocks for each in block.inputs):
             if each.path not in self.names.read:
                 fix, at_value = f"take it, from: {each.name}, or remove it", isinstance(each.path[-1], int)
                 self.mistakes.add(each.path, f"nothing takes the input '{each.name}'", fix, at_value=at_value)
+
+    def _check_not_empty(self) -> None:
+        if not self.nodes and self.model.entries:
+            fix = "let one stand: what is removed everywhere is no network"
+            self.mistakes.add((*self.model.path, "layers"), "no layer is left: each has an 'if' or stands 0 times", fix)
 
     def _absent(self) -> Iterator[Part]:
         """The parts of entries that stand nowhere: their names are checked all the same."""
@@ -409,11 +433,6 @@ _INSIDE = ("FoldTime", "UnfoldTime")
 """Layers that `TimeDistributed` alone brings in."""
 
 
-def use_name(name: str) -> str:
-    """A block's input as a caller may write it."""
-    return name.upper()
-
-
 def _refs(model: Block, output: Output) -> dict[str, Ref]:
     if model.outputs:
         return {name: each.ref for name, each in output.further.items() if each.ref is not None}
@@ -426,9 +445,9 @@ def _static_name(entry: Entry) -> str:
     return name if isinstance(name, str) else entry.key if entry.is_named_by_key else ""
 
 
-def _with_channels(scope: Scope, inputs: Inputs | None) -> Scope:
+def _with_channels(scope: Scope, inputs: Inputs) -> Scope:
     """With `$in_channels`, those of the first input."""
-    ref = next((each.ref for each in (inputs or {}).values()), None)
+    ref = next((each.ref for each in inputs.values()), None)
     if ref is None:
         return scope
     return scope.with_values({IN_CHANNELS: Deferred("$in_channels", lambda channels: channels(ref))})

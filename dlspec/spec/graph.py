@@ -76,7 +76,7 @@ class Graph:
     nodes: tuple[Node, ...] = ()
     inputs: tuple[Input, ...] = ()
     outputs: Mapping[str, Ref] = field(default_factory=dict)
-    outputs_path: KeyPath = ()
+    output_paths: Mapping[str, KeyPath] = field(default_factory=dict)
     absent: tuple[Part, ...] = ()
     loss: Any = None
 

@@ -96,7 +96,7 @@ class Mistakes:
         path, at_value = mistake.path, mistake.at_value
         if mistake.origin is not None:
             origin = self._origin(mistake.origin, at_value=True)
-            return places.find(origin, at_value=True), True
+            return places.find(origin, at_value=at_value), True
         if path in self.names and not at_value and not mistake.at_key:
             path, at_value = self.names[path]
         origin = self._origin(path, at_value)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dlspec.errors import shown, suggest
+from dlspec.errors import near, shown, suggest
 from dlspec.spec.graph import Ref
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.yaml_files import KeyPath
@@ -17,7 +17,7 @@ BEFORE = "_"
 
 @dataclass(frozen=True)
 class Output:
-    """What a name stands for. `ref` is its value, None where there is none: `absent` says why, '' where that was told.
+    """What a name stands for. `ref` is its value, None where there is none: `absent` says why.
 
     `path` is the entry's place. `further` are outputs by word; of a layer (`is_layer`) only building it tells which
     there are. `copies` are those of a repeated entry. `use` is how its module came to stand there, for `share`.
@@ -33,12 +33,11 @@ class Output:
 
     @property
     def stands(self) -> bool:
-        """Whether there is such an output, or would be if it were not wrong."""
-        return self.ref is not None or not self.absent
+        return self.ref is not None
 
 
-WRONG = Output(None)
-"""In the place of an output whose mistake was told."""
+WRONG = Output(Ref("!"))
+"""In the place of an output whose mistake was told: it flows on, so that what takes it is checked as well."""
 
 
 @dataclass
@@ -70,11 +69,12 @@ class Level:
 class Names:
     """Looks references up. `read` grows by the places of the entries whose outputs another one takes.
 
-    `hidden` are names that are not seen outside of what holds them; `reader` is the entry that is looking.
+    `hidden` are names that are not seen outside of what holds them, `everywhere` all names of the model's own level;
+    `reader` is the entry that is looking.
     """
 
-    def __init__(self, mistakes: Mistakes, hidden: Mapping[str, str]) -> None:
-        self.mistakes, self.hidden = mistakes, hidden
+    def __init__(self, mistakes: Mistakes, hidden: Mapping[str, str], everywhere: Collection[str]) -> None:
+        self.mistakes, self.hidden, self.everywhere = mistakes, hidden, everywhere
         self.read: set[KeyPath] = set()
         self.reader: KeyPath = ()
 
@@ -109,14 +109,25 @@ class Names:
             return found
         if level.is_later(name):
             return self._wrong(path, f"'{name}' stands below", "an entry takes outputs that stand above it")
-        fix = suggest(name, level.all_names()) or "nothing above has a name: give one, as in Linear: {name: stem, ...}"
-        if name in self.hidden and "did you mean" not in fix:
-            fix = f"{self.hidden[name]} has one inside, which is not seen outside"
-        return self._wrong(path, f"no output '{name}' above", fix)
+        return self._wrong(path, f"no output '{name}' above", self._nearest(name, level))
+
+    def _nearest(self, name: str, level: Level) -> str:
+        """What may have been meant by a name that nothing above has."""
+        if "," in name:
+            return f"write from: [{name}]"
+        known = level.all_names()
+        guess = near(name, known)
+        if guess:
+            return f"did you mean '{guess}'?"
+        if name in self.hidden:
+            return f"{self.hidden[name]} has one inside, which is not seen outside"
+        if name in self.everywhere:
+            return f"'{name}' stands outside of this block: give it as an input, inputs: [x, {name}]"
+        return suggest(name, known) or "nothing above has a name: give one, as in Linear: {name: stem, ...}"
 
     def _step(self, output: Output, word: str, text: str, path: KeyPath) -> Iterator[Output]:
         """What stands behind a dot: a copy's number, `*` for all copies, or a further output's word."""
-        if output.ref is None and not output.absent and output.copies is None:
+        if output.ref == WRONG.ref and output.copies is None:
             yield output
         elif word == "*":
             yield from self._all_copies(output, text, path)
@@ -135,7 +146,8 @@ class Names:
             name = text.partition(".")[0]
             yield self._wrong(path, f"'{text}', and '{name}' has no repeat", f"write {name}")
             return
-        yield from (replace(each, path=output.path) for each in output.copies if each.stands)
+        copies = [replace(each, path=output.path) for each in output.copies if each.stands]
+        yield from copies or [output]
 
     def _copy(self, output: Output, number: int, text: str, path: KeyPath) -> Output:
         copies = output.copies or ()

@@ -104,7 +104,16 @@ class Scope:
             late = any(is_deferred(self.values[name]) for name in names)
             return self._later(formula, names) if late else expressions.evaluate(formula, self.values)
         except ExpressionError as error:
-            return self._wrong(formula, path, str(error), error.fix)
+            return self._wrong(formula, path, str(error), error.fix or self._values_of(formula))
+
+    def _values_of(self, formula: str) -> str:
+        """What a formula was computed of: in a block a caller gave it."""
+        try:
+            names = sorted(expressions.names_in(formula))
+        except ExpressionError:
+            return ""
+        known = [f"{name} is {shown(self.values[name], 30)}" for name in names if name in self.values]
+        return f"here {', '.join(known)}" if known else ""
 
     def _later(self, formula: str, names: Collection[str]) -> Any:
         """A formula of `$in_channels`: computed when the layer is built."""
@@ -126,8 +135,8 @@ class Scope:
         if name in _LATER:
             self.mistakes.add(path, f"'${name}' can't stand here", _LATER[name], at_value=True)
             return
-        known = [each for each in self.values if each not in _LATER]
-        fix = suggest(name, known) or "this model has no params: add 'params: {...}'"
+        known = [each for each in self.values if each != IN_CHANNELS]
+        fix = suggest(name, known) or "there are no params here: add 'params: {...}'"
         if name in self.below:
             fix = f"'{name}' stands below: write it first"
         self.mistakes.add(path, f"no param '{name}'", fix, at_value=True)

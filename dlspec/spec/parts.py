@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlspec.errors import shown
+from dlspec.errors import near, shown
 from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.yaml_files import KeyPath
@@ -143,9 +143,18 @@ def _no_single_name(rest: dict[str, Any], path: KeyPath, keys: dict[str, Any], m
     if not rest:
         mistakes.add(path, f"no {kind}'s name", f"write one beside {', '.join(keys)}", at_value=True)
         return
-    first, second, *_ = rest
+    first, second, *_ = (str(key) for key in rest)
+    if any(str(each).count("(") > str(each).count(")") for each in rest.values()):
+        fix = f'YAML cut it at a comma: put quotes around the formula, {first}: "..."'
+        mistakes.add(path, f"{shown(rest[first])} is not closed", fix, at_value=True)
+        return
     found = f"{len(rest)} keys where one {kind}'s name is wanted: {', '.join(str(key) for key in rest)}"
     fix = f"indent it, as a setting: {first}: {{{second}: ...}}"
-    if second[:1].isupper():
+    key = near(second, ENTRY_KEYS) if kind == "layer" else ""
+    if key:
+        fix = f"did you mean '{key}'?"
+    elif isinstance(rest[first], list):
+        fix = f"write both below the name: {first}: {{body: [...], {second}: ...}}"
+    elif second[:1].isupper():
         fix = f"write one {kind} an entry: {first} in one, {second} in the next"
     mistakes.add((*path, second), found, fix)

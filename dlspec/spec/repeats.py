@@ -37,7 +37,7 @@ def stands(entry: Entry, scope: Scope) -> bool:
         return True
     path, raw = entry.part.where("if"), entry.part.keys["if"]
     value = known_early(scope.evaluate(raw, path), path, "if", scope.mistakes)
-    if isinstance(value, str | list | dict):
+    if isinstance(value, str | list | dict) or raw is None:
         found = f"if is {shown(value)}, wanted true, false or a formula"
         scope.mistakes.add(path, found, "write if: $(stride != 1)", at_value=True)
     return isinstance(value, Unknown) or bool(value)
@@ -51,15 +51,17 @@ def rows_of(entry: Entry, scope: Scope) -> list[Row] | None:
     raw = known_early(scope.evaluate(entry.part.keys["repeat"], path), path, "repeat", mistakes)
     if isinstance(raw, Unknown):
         return [{}]
+    raw = int(raw) if isinstance(raw, str) and raw.isascii() and raw.isdigit() and len(raw) < 20 else raw
     if isinstance(raw, int) and not isinstance(raw, bool) and raw >= 0:
         return _times(raw, path, mistakes)
     rows = _table(raw, path, mistakes)
     if rows is None:
-        fix = "write a number, columns {width: [64, 128]} or rows [{width: 64}, {width: 128}]"
+        fix = "write a whole number >= 0, columns {width: [64, 128]} or rows [{width: 64}, {width: 128}]"
         mistakes.add(path, f"repeat is {shown(raw)}", fix, at_value=True)
-        return [{}]
+        return [{name: Wrong(str(name)) for name in raw} if isinstance(raw, dict) else {}]
     _check_variables(entry, rows, path, mistakes)
-    return rows
+    used = {name: Wrong(name) for row in rows for name in row if name in entry.words}
+    return [{**{name: each for name, each in used.items() if name not in row}, **row} for row in rows]
 
 
 def _times(count: int, path: KeyPath, mistakes: Mistakes) -> list[Row]:
@@ -86,12 +88,20 @@ def _table(raw: Any, path: KeyPath, mistakes: Mistakes) -> list[Row] | None:
 
 def _check_variables(entry: Entry, rows: Sequence[Row], path: KeyPath, mistakes: Mistakes) -> None:
     names = dict.fromkeys(name for row in rows for name in row)
+    is_columns = isinstance(entry.part.keys["repeat"], dict)
+    places = {name: (*path, name) if is_columns else cells(entry, rows[0], 0).get(name, path) for name in names}
     wrong = [name for name in names if not can_name_param(name)]
     for name in wrong:
-        mistakes.add(path, f"{shown(name)} can't name a variable", "take a word that no function or keyword has")
+        fix = "take a word that no function or keyword has"
+        mistakes.add(places[name], f"{shown(name)} can't name a variable", fix)
     unused = [name for name in names if name not in entry.words and name not in wrong]
     for name in () if is_bare(entry) else unused:
-        mistakes.add(path, f"nothing in the entry uses '{name}'", f"write it as ${name}, or remove it")
+        mistakes.add(places[name], f"nothing in the entry uses '{name}'", f"write it as ${name}, or remove it")
+    for index, row in enumerate(rows):
+        missing = [name for name in names if name not in row and name in entry.words]
+        if missing:
+            fix = "give each row the same names"
+            mistakes.add((*path, index), f"row {index} has no '{missing[0]}'", fix, at_value=True)
 
 
 def is_bare(entry: Entry) -> bool:

@@ -19,8 +19,8 @@ Inputs = Mapping[int | str, Output]
 FORMULA, PARAMETER = "Formula", "Parameter"
 
 
-def inputs_of(entry: Entry, scope: Scope, level: Level, names: Names, *, is_first: bool) -> Inputs | None:
-    """The entry's inputs, None where one is wrong or comes from what is.
+def inputs_of(entry: Entry, scope: Scope, level: Level, names: Names, *, is_first: bool) -> Inputs:
+    """The entry's inputs, `WRONG` among them where one is a mistake.
 
     Of a repeated entry's copies the first one (`is_first`) reads `from`; the others do where `_` stands in it.
     """
@@ -33,11 +33,11 @@ def inputs_of(entry: Entry, scope: Scope, level: Level, names: Names, *, is_firs
         found: dict[int | str, list[Output]] = {0: names.find(BEFORE, level, entry.path, at_value=False)}
     else:
         found = _from(part, scope, level, names)
-    outputs = [each for group in found.values() for each in group]
-    if not outputs or any(each.ref is None for each in outputs):
-        return None
     if all(isinstance(key, int) for key in found):
-        return dict(enumerate(outputs))
+        return dict(enumerate(each for group in found.values() for each in group))
+    for key in (key for key, group in found.items() if len(group) > 1):
+        where = (*part.where("from"), key)
+        scope.mistakes.add(where, f"{len(found[key])} outputs for one input", "name one copy", at_value=True)
     return {key: group[0] for key, group in found.items()}
 
 
@@ -77,6 +77,7 @@ def _from(part: Part, scope: Scope, level: Level, names: Names) -> dict[int | st
         items = {str(name): (each, (*path, name)) for name, each in raw.items()}
     if not items:
         scope.mistakes.add(path, "from names nothing", "write a name, or leave it out", at_value=True)
+        return {0: [WRONG]}
     return {key: _named(each, scope, level, where, names) for key, (each, where) in items.items()}
 
 
@@ -88,36 +89,32 @@ def _named(text: Any, scope: Scope, level: Level, path: KeyPath, names: Names) -
 # ---- Formula -------------------------------------------------------------------------------------------------------
 
 
-def formula_inputs(part: Part, scope: Scope, level: Level, names: Names) -> Inputs | None:
+def formula_inputs(part: Part, scope: Scope, level: Level, names: Names) -> Inputs:
     """The outputs that a formula names, in the order in which it names them; `from` says what its `_` is."""
     text, path = formula_text(part, scope)
     if "from" in part.keys:
-        found = _from(part, scope, level, names).get(0, [])
+        found = [each for group in _from(part, scope, level, names).values() for each in group]
         if len(found) != 1:
-            scope.mistakes.add(part.where("from"), "a Formula names what it takes itself", "remove it")
-            return None
+            fix = "remove it: a name in the formula takes the output of that name"
+            scope.mistakes.add(part.where("from"), "from says what a formula's _ is, which is one output", fix)
         level = Level(level, found[0])
-    wanted = _names_in(text, path, scope)
-    if wanted is None:
-        return None
-    outputs = [names.find(name, level, path)[0] for name in wanted]
-    return None if any(each.ref is None for each in outputs) else dict(enumerate(outputs))
+    return dict(enumerate(names.find(name, level, path)[0] for name in _names_in(text, path, scope)))
 
 
-def _names_in(text: Any, path: KeyPath, scope: Scope) -> tuple[str, ...] | None:
+def _names_in(text: Any, path: KeyPath, scope: Scope) -> tuple[str, ...]:
+    """The names in a formula, none where it is wrong."""
     if not isinstance(text, str):
         if not isinstance(text, Unknown):
             scope.mistakes.add(path, "Formula wants a formula", "write it behind the name: Formula: _ * 2")
-        return None
+        return ()
     try:
         names = names_in(parse_formula(text))
     except ExpressionError as error:
         scope.mistakes.add(path, str(error), error.fix, at_value=True)
-        return None
-    if names:
-        return names
-    scope.mistakes.add(path, "the formula takes no output", "name one: _ is the output just before", at_value=True)
-    return None
+        return ()
+    if not names:
+        scope.mistakes.add(path, "the formula takes no output", "name one: _ is the output just before", at_value=True)
+    return names
 
 
 def formula_text(part: Part, scope: Scope) -> tuple[Any, KeyPath]:
