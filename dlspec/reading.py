@@ -18,6 +18,7 @@ from pydantic_core import ErrorDetails
 from torch import fx, nn
 
 from dlspec.building.layer import PARAMETRIZATIONS, Layer
+from dlspec.building.layout_rules import rule_for
 from dlspec.data import SOURCES, DataSource
 from dlspec.data.source import SplitSource
 from dlspec.errors import near, shown, suggest
@@ -34,6 +35,7 @@ from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.graph import Graph, Node
 from dlspec.spec.mistakes import Mistakes, Places, refuse
 from dlspec.spec.parts import Part, parse_part
+from dlspec.spec.taking import PARAMETER
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.spec.yaml_files import KeyPath
 
@@ -216,7 +218,17 @@ class _Reader:
             fix = suggest(str(node.parametrize), PARAMETRIZATIONS)
             where = node.part.where("parametrize")
             mistakes.add(where, f"no parametrization {shown(node.parametrize)}", fix, at_value=True)
+        if found is not None and node.part.type == PARAMETER:
+            self._check_parameter(node, *found)
         return None if found is None else Layer(node, *found)
+
+    def _check_parameter(self, node: Node, schema: Schema, settings: Mapping[str, Any]) -> None:
+        """It takes no input, so its settings can be checked without any."""
+        check = rule_for(schema).check
+        is_known = isinstance(settings.get("shape"), list) and not _unknowns(dict(settings))
+        refused = check((), settings) if check and is_known else None
+        if refused is not None:
+            self.mistakes.add(node.part.where("init"), *refused, at_value=True)
 
     def _check_names(self, block: Block) -> None:
         """Names that modules have already would hide them, those of parts would be hidden."""

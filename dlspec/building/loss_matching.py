@@ -158,7 +158,7 @@ def _target(
     written = term.target
     if written is None:
         fields = [data.compared(field.name) for field in data.fields]
-        own = list(data.targets) or [each for each in fields if each is not None]
+        own: list[Target] = list(data.targets) or [each for each in fields if each is not None]
         mine = [each for each in own if each.name in (names or {}).values()]
         if len(own) == 1 or mine:
             return (mine or own)[0]

@@ -28,7 +28,6 @@ from dlspec.building.layout_rules import (
     layout_after,
     lengths_after,
     refusal,
-    rule_for,
     takes_any_length,
 )
 from dlspec.building.limits import SizeLimit, memory
@@ -219,11 +218,7 @@ class _Builder:
         return True
 
     def _is_refused(self, layer: Layer, values: Sequence[Value], settings: Mapping[str, Any]) -> bool:
-        if layer.type == PARAMETER:
-            check = rule_for(layer.schema).check
-            refused = check((), settings) if check else None
-        else:
-            refused = refusal(layer.schema, values, settings)
+        refused = refusal(layer.schema, values, settings) if values else None
         if refused is not None:
             refused = (refused[0].replace("FoldTime", "TimeDistributed"), refused[1])
             self.mistakes.add(layer.node.where, *refused, shown=layer.shown, note=self._chain(layer.node))

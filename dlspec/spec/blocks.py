@@ -144,11 +144,34 @@ def _check_blocks_used(block: Block, mistakes: Mistakes) -> None:
 
 def _check_params_used(block: Block, raw: Mapping[str, Any], mistakes: Mistakes) -> None:
     """A param that stands in no formula of the block, nor of a block in it, is one that was misspelled or forgotten."""
-    used = read_words(raw)
+    used = _words_read(raw)
     for name in (each for each in block.params if each not in used):
         guess = near(name, used & block.params.keys())
         fix = f"did you mean '{guess}'?" if guess else f"remove it, or write it as ${name}"
         mistakes.add((*block.path, "params", name), f"nothing uses param '{name}'", fix)
+
+
+def _words_read(raw: Mapping[str, Any]) -> set[str]:
+    """The words in a block's formulas, less those that a block in it or a repeat has for its own."""
+    blocks = raw.get("blocks")
+    words = read_words({key: each for key, each in raw.items() if key not in ("blocks", "layers")})
+    for inner in blocks.values() if isinstance(blocks, dict) else ():
+        if isinstance(inner, dict):
+            own = inner.get("params")
+            words |= _words_read(inner) - (own.keys() if isinstance(own, dict) else set())
+    layers = raw.get("layers")
+    for entry in layers if isinstance(layers, list) else layers.values() if isinstance(layers, dict) else ():
+        words |= read_words(entry) - _variables(entry)
+    return words
+
+
+def _variables(entry: Any) -> set[Any]:
+    """The names that an entry's `repeat` gives a value of its own, where it reads none of them itself."""
+    inner = next(iter(entry.values()), None) if isinstance(entry, dict) else None
+    repeat = entry.get("repeat") if isinstance(entry, dict) else None
+    repeat = inner.get("repeat") if repeat is None and isinstance(inner, dict) else repeat
+    rows = repeat if isinstance(repeat, list) else [repeat]
+    return {name for row in rows if isinstance(row, dict) for name in row} - read_words(repeat)
 
 
 def read_words(value: Any) -> set[str]:
