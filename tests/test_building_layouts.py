@@ -184,10 +184,10 @@ REFUSED: list[tuple[Any, Value, str, str]] = [
     ({"Embedding": 2}, Value((5,), "tokens"), "Embedding wants num_embeddings",
      "these data do not tell it: write it"),
     # a layout that can't be
-    ({"Linear": 2, "layout": "sequence"}, features(4), "layout is sequence, which is (T, C), and Linear gives (2,)",
+    ({"Linear": 2, "layout": "sequence"}, features(4), "layout is sequence, which is (T, C), and Linear gives (2)",
      "leave it out, or write another"),
     ({"Linear": 2, "layout": "tokens"}, features(4),
-     "layout is tokens, which is (T) of whole numbers, and Linear gives (2,)", "leave it out, or write another"),
+     "layout is tokens, which is (T) of whole numbers, and Linear gives (2)", "leave it out, or write another"),
     # the data's own memory
     ({"ReLU": {"inplace": True}}, features(4), "inplace would overwrite the data", "leave it out"),
     # what PyTorch itself refuses

@@ -368,9 +368,9 @@ REFUSED: list[tuple[Any, Any, Dataset, tuple[str, str, str]]] = [
      ("loss.output", "TripletMarginLoss compares anchor, positive and negative",
       "say which outputs they are: output: {anchor: NAME, positive: NAME, negative: NAME}; the model has a, b, c")),
     ("auto", ONES, BOTH,
-     ("loss", "2 targets (label, value) and 2 outputs (a, b)", f"{SAME}a, target: label}}}}")),
+     ("model.outputs", "2 targets (label, value) and 2 outputs (a, b)", f"{SAME}a, target: label}}}}")),
     ("auto", PAIR, data_of(NUMBER),
-     ("loss", "1 target (value) and 3 outputs (a, b, c)", f"{SAME}a, target: value}}}}")),
+     ("model.outputs", "1 target (value) and 3 outputs (a, b, c)", f"{SAME}a, target: value}}}}")),
     # what does not fit
     ({"type": "CosineEmbeddingLoss", "output": ["a", "b"]}, PAIR, data_of(LABEL),
      ("loss.type", "CosineEmbeddingLoss wants yes or no, and 'label' has 3 classes",

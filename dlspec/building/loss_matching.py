@@ -83,7 +83,11 @@ def _auto_term(name: str, output: Output, target: Target, output_name: str, targ
 def _predicted(network: Network, data: Dataset) -> list[Target]:
     if data.targets:
         return list(data.targets)
-    found = [data.compared(each.name) for each in data.fields if each.name in network.inputs]
+    return [each for each in _fields_as_targets(data) if each.name in network.inputs]
+
+
+def _fields_as_targets(data: Dataset) -> list[Target]:
+    found = [data.compared(each.name) for each in data.fields]
     return [each for each in found if each is not None]
 
 
@@ -157,16 +161,15 @@ def _target(
         return term.target if takes.target and not isinstance(term.target, str) else None
     written = term.target
     if written is None:
-        fields = [data.compared(field.name) for field in data.fields]
-        own: list[Target] = list(data.targets) or [each for each in fields if each is not None]
+        own = list(data.targets) or _fields_as_targets(data)
         mine = [each for each in own if each.name in (names or {}).values()]
         if len(own) == 1 or mine:
             return (mine or own)[0]
-        _tell_targets([each.name for each in own], term, data, mistakes)
+        _tell_targets([target.name for target in own], term, data, mistakes)
         return None
     found = data.compared(written)
     if found is None:
-        known = [each.name for each in (*data.targets, *data.fields)]
+        known = [*(each.name for each in data.targets), *(each.name for each in data.fields)]
         mistakes.add(term.where("target"), f"the data have no '{written}'", suggest(written, known), at_value=True)
     return found
 

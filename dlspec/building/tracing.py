@@ -42,7 +42,8 @@ class Tracer:
         if key in self._seen and not is_same:
             made = [_stand_in(shape, dtype) for shape, dtype in self._seen[key]]
             return made[0] if len(made) == 1 else tuple(made)
-        given = None if is_same else self._short(layer, module, values, arguments)
+        given = None if is_same else _convolved(module, arguments)
+        given = self._short(layer, module, settings, values, arguments) if given is None and not is_same else given
         given = passed(module, arguments) if given is None else given
         tensors = given if isinstance(given, tuple) else (given,)
         if all(isinstance(each, Tensor) for each in tensors):
@@ -50,26 +51,49 @@ class Tracer:
         return given
 
     def _short(
-        self, layer: Layer, module: nn.Module, values: Sequence[Value], arguments: Mapping[int | str, Tensor]
+        self,
+        layer: Layer,
+        module: nn.Module,
+        settings: Mapping[str, Any],
+        values: Sequence[Value],
+        arguments: Mapping[int | str, Tensor],
     ) -> Tensor | None:
-        """A few steps stand for all, where the layer keeps them apart; None where it does not."""
-        rule, value = rule_for(layer.schema), values[0] if values else None
+        """A few steps stand for all, where the layer takes any number of them; None where it does not."""
+        value = values[0] if values else None
         if value is None or len(arguments) != 1 or value.layout not in ("sequence", "tokens") or not value.has_batch:
             return None
-        if value.shape[0] <= STEPS or rule.keeps_lengths is not True or not hasattr(nn, layer.type):
+        if value.shape[0] <= STEPS or not _takes_any_steps(layer, values, settings):
             return None
         try:
             given = passed(module, {key: each[:, :STEPS] for key, each in arguments.items()})
         except Exception:  # the whole sample tells better what is wrong
             return None
         if not isinstance(given, Tensor) or given.dim() < 3 or given.shape[1] != STEPS:
-            return given if isinstance(given, Tensor) and given.dim() == 2 and not _has_steps(layer) else None
+            return None
         return _stand_in((given.shape[0], value.shape[0], *given.shape[2:]), given.dtype)
 
 
-def _has_steps(layer: Layer) -> bool:
-    """Whether a 2-dimensional output may be (N, T) rather than (N, C)."""
-    return layer.type not in ("RNN", "LSTM", "GRU", "EmbeddingBag")
+def _takes_any_steps(layer: Layer, values: Sequence[Value], settings: Mapping[str, Any]) -> bool:
+    """Whether a layer of PyTorch's or dlspec's gives a step for each step, however many there are."""
+    rule, is_known = rule_for(layer.schema), layer.schema.build.__module__.startswith(("torch.", "dlspec.layers."))
+    keeps = rule.keeps_lengths(values, settings) if callable(rule.keeps_lengths) else rule.keeps_lengths
+    return is_known and bool(keeps) and rule.gives(values, (1, 1), settings) == "sequence"
+
+
+def _convolved(module: nn.Module, arguments: Mapping[int | str, Tensor]) -> Tensor | None:
+    """What a convolution gives, by PyTorch's output-size formula; None where it is none, or nothing would be left."""
+    conv: Any = module
+    if type(conv) not in (nn.Conv1d, nn.Conv2d, nn.Conv3d) or conv.padding_mode != "zeros":
+        return None
+    (sample,) = arguments.values()
+    reaches = [dilation * (kernel - 1) for dilation, kernel in zip(conv.dilation, conv.kernel_size, strict=True)]
+    padded = [2 * each for each in conv.padding] if isinstance(conv.padding, tuple) else reaches
+    padded = [0] * len(reaches) if conv.padding == "valid" else padded
+    sizes = [
+        (size + more - reach - 1) // stride + 1
+        for size, more, reach, stride in zip(sample.shape[2:], padded, reaches, conv.stride, strict=True)
+    ]
+    return _stand_in((len(sample), conv.out_channels, *sizes), sample.dtype) if min(sizes) > 0 else None
 
 
 def _stand_in(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -77,12 +101,13 @@ def _stand_in(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
 
 
+_MAKING = ("Add", "Multiply", "Concat", "Mean", "Max", "Sum")
 _ALIASING = re.compile(r"Identity|Flatten|Unflatten|\w*Dropout\w*|StochasticDepth|AdaptiveAvgPool\dd")
 
 
 def _may_alias(layer: Layer, module: nn.Module, settings: Mapping[str, Any]) -> bool:
     """Whether its output may be its input's memory, which the check of `inplace` asks for."""
-    is_inline = bool(getattr(module, "inline", False))
+    is_inline = bool(getattr(module, "inline", False)) and layer.type not in _MAKING
     return is_inline or bool(settings.get("inplace")) or _ALIASING.fullmatch(layer.type) is not None
 
 
