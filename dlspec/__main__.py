@@ -110,12 +110,13 @@ def _guarded(action: Callable[[], int]) -> int:
 def _tell(error: Exception) -> int:
     """A text and an exit code; an error that is a defect of ours shows itself."""
     from dlspec.app.words import told
+    from dlspec.errors import printable
 
     known = told(error)
     if known is None:
         raise error
     text, code = known
-    print(text, file=sys.stderr)
+    print("\n".join(printable(line) for line in text.split("\n")), file=sys.stderr)
     return code
 
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import lru_cache
 from itertools import islice
 from typing import Any
 
@@ -71,9 +72,28 @@ class Problem:
     note: str = ""
 
     def lines(self) -> list[str]:
+        """As a terminal shows them: none is very long, and what would steer the terminal is a blank sign."""
         parts = [str(self.place) if self.place else "", self.path, self.found, self.fix]
-        head = "   ".join(part for part in parts if part)
-        return [head, *(self.place.excerpt() if self.place else []), *([f"    {self.note}"] if self.note else [])]
+        head = "   ".join(cut(part) for part in parts if part)
+        note = [f"    {cut(self.note)}"] if self.note else []
+        return [printable(each) for each in (head, *(self.place.excerpt() if self.place else []), *note)]
+
+
+_STEERING = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """The text with a sign in the place of each character that a terminal would obey."""
+    return _STEERING.sub("\ufffd", text)
+
+
+def cut(text: str, most: int = 600) -> str:
+    """The text, its middle left out where it is very long."""
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 4 :]}"
+
+
+MOST_SHOWN = 50
+"""So many mistakes are shown."""
 
 
 class SpecError(UserError):
@@ -86,7 +106,9 @@ class SpecError(UserError):
 
     def text(self) -> str:
         count = len(self.problems)
-        lines = [line for problem in self.problems for line in problem.lines()]
+        lines = [line for problem in self.problems[:MOST_SHOWN] for line in problem.lines()]
+        if count > MOST_SHOWN:
+            lines.append(f"... and {count - MOST_SHOWN:,} more")
         return "\n".join([*lines, f"{count} problem{'s' if count != 1 else ''}; {self.done}."])
 
 
@@ -96,6 +118,11 @@ def near(word: str, choices: Iterable[str]) -> str:
     A word that exactly one choice begins with stands for that one: 'F1' is near 'F1Score'; and one with two letters in
     the wrong order for the right one, however short: 'mpl' is near 'mlp'. 'nn.GRU' is 'GRU'.
     """
+    return _near(word, tuple(choices))
+
+
+@lru_cache(maxsize=2_000)  # one mistake may stand in a thousand places
+def _near(word: str, choices: tuple[str, ...]) -> str:
     lowered = {choice.lower(): choice for choice in choices}
     found = [each for each in (*_swapped(word.lower()), word.lower().rpartition(".")[2]) if each in lowered]
     found = found or get_close_matches(word.lower(), lowered, n=1, cutoff=0.7)

@@ -12,8 +12,9 @@ from dlspec.errors import UserError
 LIMITS: Mapping[str, int] = {
     "file_bytes": 1_000_000,  # of one YAML file
     "nesting": 100,  # levels of lists and mappings in a file
-    "values": 50_000,  # in a file, what aliases repeat counted each time
+    "values": 10_000,  # in a file, what aliases repeat counted each time
     "references": 100_000,  # values that a `${...}` leads to
+    "sample_bytes": 1_000_000_000,  # of memory for a layer's output while shapes are found
     "layers": 10_000,  # of a network, repeats and blocks written out
     "formula_length": 500,  # characters
     "formula_depth": 50,  # brackets and operations within each other

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dlspec.errors import Place, Problem, SpecError
+from dlspec.errors import Place, Problem, SpecError, shown
 from dlspec.spec.yaml_files import display_name, load_file
 from dlspec.spec.yaml_files import packaged_conf as packaged_conf
 
@@ -60,8 +60,8 @@ def check_user_config(folder: Path) -> None:
 def read_conf(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, str | None]]:
     """A conf file's values and its header (`# @package`)."""
     path = folder / f"{name}.yaml"
-    header = _header(path)
     tree = load_file(path).tree
+    header = _header(path)
     if tree is None:
         return {}, header
     if not isinstance(tree, dict):
@@ -72,6 +72,13 @@ def read_conf(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, str | 
     defaults = tree.get("defaults", [])
     if not isinstance(defaults, list):
         raise _refused(path, "'defaults' is no list", "write 'defaults: [...]'")
+    for index, each in enumerate(defaults):
+        if not isinstance(each, str) and not (isinstance(each, dict) and len(each) == 1):
+            place = load_file(path).keys.get(("defaults", index))
+            found = f"{shown(each)} names no file"
+            raise SpecError(
+                [Problem(f"defaults.{index}", found, "write GROUP: NAME, /GROUP/NAME@_here_ or _self_", place)]
+            )
     return tree, header
 
 

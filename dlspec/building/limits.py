@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
+
+from dlspec.limits import how_to_raise, limit
 
 _FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
 # Where the machine does not say what it has.
@@ -39,6 +42,41 @@ class SizeLimit(TorchFunctionMode):
         self.total += math.prod(each for each in sizes if isinstance(each, int)) * dtype.itemsize
         if self.total > self.limit:
             raise TooLarge(f"its weights would fill {in_words(self.total)}; this machine has {in_words(self.limit)}")
+
+
+@contextmanager
+def bounded_growth() -> Iterator[None]:
+    """Within it the process may take `sample_bytes` more memory: an output without weights may be of any size."""
+    bounds = _bounds()
+    if bounds is None:
+        yield
+        return
+    import resource
+
+    soft, hard, used = bounds
+    most = used + limit("sample_bytes")
+    resource.setrlimit(resource.RLIMIT_DATA, (most if soft == resource.RLIM_INFINITY else min(most, soft), hard))
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError) or "allocate" in str(error):
+            found = f"an output of a few samples would fill more than {in_words(limit('sample_bytes'))}"
+            raise TooLarge(f"{found} ({how_to_raise('sample_bytes')})") from None
+        raise
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def _bounds() -> tuple[int, int, int] | None:
+    """The limits of this process's data and how much it has; None where the system tells no such thing."""
+    try:
+        import resource
+
+        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123  # a few microseconds
+            pages = int(file.read().split()[5])
+        return (*resource.getrlimit(resource.RLIMIT_DATA), pages * resource.getpagesize())
+    except (ImportError, OSError, ValueError, IndexError):
+        return None
 
 
 def memory() -> int:

@@ -30,7 +30,7 @@ from dlspec.building.layout_rules import (
     refusal,
     takes_any_length,
 )
-from dlspec.building.limits import SizeLimit, memory
+from dlspec.building.limits import SizeLimit, bounded_growth, memory
 from dlspec.building.shortcuts import automatic, is_norm
 from dlspec.building.tracing import Tracer, sampling
 from dlspec.building.tracing import kept_random_state as kept_random_state
@@ -153,6 +153,9 @@ class _Builder:
             self._join(layer)
         else:
             self._add(layer)
+        for ref in node.inputs.values():  # what nothing reads any more need not be kept
+            if self.last_read.get(ref, -1) <= self.places[node.id]:
+                self.samples.pop(ref, None)
 
     def _is_there(self, ref: Ref, node: Node | None) -> bool:
         """Whether a value is known; a further output that its layer does not have is a mistake."""
@@ -218,7 +221,10 @@ class _Builder:
         return True
 
     def _is_refused(self, layer: Layer, values: Sequence[Value], settings: Mapping[str, Any]) -> bool:
-        refused = refusal(layer.schema, values, settings) if values else None
+        refused = None
+        if values:
+            with bounded_growth():  # a formula is tried
+                refused = refusal(layer.schema, values, settings)
         if refused is not None:
             refused = (refused[0].replace("FoldTime", "TimeDistributed"), refused[1])
             self.mistakes.add(layer.node.where, *refused, shown=layer.shown, note=self._chain(layer.node))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dlspec.building.layer import Layer
 from dlspec.building.layout_rules import rule_for
+from dlspec.building.limits import bounded_growth
 from dlspec.layouts import Value
 
 STEPS = 8
@@ -116,7 +117,7 @@ def passed(module: nn.Module, arguments: Mapping[int | str, Tensor]) -> Any:
     module.eval()
     positional = [each for key, each in arguments.items() if isinstance(key, int)]
     named = {key: each for key, each in arguments.items() if isinstance(key, str)}
-    with torch.no_grad(), kept_random_state():
+    with torch.no_grad(), kept_random_state(), bounded_growth():
         return module(*positional, **named)
 
 

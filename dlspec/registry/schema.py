@@ -52,7 +52,7 @@ class Setting:
             return value
         try:
             return self._adapter.validate_python(value)
-        except ValidationError:
+        except (ValidationError, OverflowError):  # a number that no float holds
             raise ValueError(self.wanted) from None
 
     def accepts(self, value: Any) -> bool:

@@ -34,6 +34,7 @@ CONTAINERS: Mapping[str, tuple[str, ...]] = {
     "Parallel": ("branches", "merge"),
 }
 """What holds entries of its own, and its settings; one value stands for the first."""
+LONGEST_NAME = 100
 NAME_FIX = "take letters, digits and _, a letter first, no Python keyword"
 
 
@@ -227,7 +228,7 @@ def _check_block_name(name: Any, path: KeyPath, mistakes: Mistakes) -> bool:
 def is_name(name: Any) -> bool:
     """Whether an output, input or block may be called so."""
     is_word = isinstance(name, str) and name.isidentifier() and name.isascii()
-    return is_word and not keyword.iskeyword(name) and not name.startswith("_")
+    return is_word and not keyword.iskeyword(name) and not name.startswith("_") and len(name) <= LONGEST_NAME
 
 
 def check_name(name: Any, path: KeyPath, mistakes: Mistakes, kind: str = "output", *, at_value: bool = False) -> bool:

@@ -32,6 +32,10 @@ class Mistake:
     origin: KeyPath | None = None
 
 
+MOST = 1_000
+"""So many mistakes are collected."""
+
+
 @dataclass
 class Mistakes:
     """A list that grows; nothing raises until `refuse`.
@@ -44,6 +48,7 @@ class Mistakes:
     origins: dict[KeyPath, KeyPath] = field(default_factory=dict)
     names: dict[KeyPath, tuple[KeyPath, bool]] = field(default_factory=dict)
     _entered: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
+    _known: set[Mistake] = field(default_factory=set)
 
     def add(
         self,
@@ -58,7 +63,8 @@ class Mistakes:
     ) -> None:
         """Notes one mistake; the same one twice (a repeated layer) is told once."""
         mistake = Mistake(path, found, fix, at_value, shown, at_key, note, self._entered.get(path))
-        if mistake not in self.found:
+        if mistake not in self._known and len(self._known) < MOST:
+            self._known.add(mistake)
             self.found.append(mistake)
 
     def enter(self, origins: Mapping[KeyPath, KeyPath]) -> None:
@@ -137,10 +143,11 @@ class Places:
         """The key's or the value's own place, or that of the nearest thing around or below it that was written."""
         if at_value and path in self.values:
             return self.values[path]
-        below = next((place for key, place in self.keys.items() if key[: len(path)] == path), None)
+        whole = path
         while path and path not in self.keys and path not in self.values:
             path = path[:-1]
-        return self.keys.get(path) or (self.values.get(path) if path else None) or below
+        found = self.keys.get(path) or (self.values.get(path) if path else None)
+        return found or next((place for key, place in self.keys.items() if key[: len(whole)] == whole), None)
 
 
 def refuse(mistakes: Mistakes, places: Callable[[], Places]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dlspec.errors import near, shown, suggest
+from dlspec.errors import MOST_SHOWN, near, shown, suggest
 from dlspec.spec.graph import Ref
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.yaml_files import KeyPath
@@ -115,6 +115,8 @@ class Names:
         """What may have been meant by a name that nothing above has."""
         if "," in name:
             return f"write from: [{name}]"
+        if len(self.mistakes) > MOST_SHOWN:  # looking for what is near takes long, and nobody would see it
+            return ""
         known = level.all_names()
         guess = near(name, known)
         if guess:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dlspec.errors import shown, suggest
+from dlspec.limits import how_to_raise, limit
 from dlspec.spec import expressions
 from dlspec.spec.expressions import ExpressionError, Unknown, Wrong
 from dlspec.spec.graph import Deferred, is_deferred, settled
@@ -127,6 +128,19 @@ class Scope:
             ),
         )
 
+    def limited(self, name: str, value: Any, path: KeyPath) -> Any:
+        """The param's value, unless it holds more than a formula's may: lists of lists double quickly."""
+        most, count, waiting = limit("formula_size"), 0, [value]
+        while waiting and count <= most:
+            each = waiting.pop()
+            count += 1
+            inside = each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+            waiting += list(inside)[: most + 1]
+        if count <= most:
+            return value
+        found = f"param '{name}' holds more than {most:,} values"
+        return self._wrong(name, path, found, how_to_raise("formula_size"))
+
     def _wrong(self, text: str, path: KeyPath, found: str, fix: str) -> Wrong:
         self.mistakes.add(path, found, fix, at_value=True)
         return Wrong(text)
@@ -229,13 +243,14 @@ def defaults(
     params: Mapping[str, Any], given: Mapping[str, Any], path: KeyPath, scope: Scope, origins: Mapping[str, KeyPath]
 ) -> Scope:
     """The scope of a block: params that were given as they are, the others by their defaults, in order."""
-    here = scope.with_values(given, {name: origins[name] for name in given if name in origins})
-    names = list(params)
-    for place, name in enumerate(names):
-        if name in given:
-            continue
-        inner = replace(here, below=names[place + 1 :])
-        hidden = {each: value for each, value in here.values.items() if each not in names[place:] or each in given}
-        value = replace(inner, values=hidden).evaluate(params[name], (*path, name))
-        here = here.with_values({name: value}, {name: (*path, name)})
+    values = {name: each for name, each in scope.values.items() if name not in params} | dict(given)
+    sources = {name: path for name, path in scope.origins.items() if name not in params}
+    sources |= {name: origins[name] for name in given if name in origins}
+    below = {name: None for name in params if name not in given}
+    here = Scope(scope.mistakes, values, sources, below.keys())
+    for name in [*below]:
+        del below[name]
+        value = here.evaluate(params[name], (*path, name))
+        values[name] = here.limited(name, value, (*path, name))
+        sources[name] = (*path, name)
     return here

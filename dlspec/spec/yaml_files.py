@@ -121,6 +121,10 @@ class _Open:
     merges: list[Any] = field(default_factory=list)
 
 
+MOST_REFERENCES = 100
+_NESTED = re.compile(r"\$\{[^}]*\$\{")
+
+
 class _Reader:
     def __init__(self, name: str, lines: list[str]) -> None:
         self.name, self.lines = name, lines
@@ -161,6 +165,8 @@ class _Reader:
             value = scalar(event.value) if is_plain else event.value
             if is_plain:
                 self._check_word(event)
+            if "${" in event.value:
+                self._check_references(event)
             self._remember(event.anchor, value, 1)
             self._count(1)
             self._add(value, event, 1)
@@ -182,6 +188,13 @@ class _Reader:
             told = yaml_mistakes.glued(self._at, mark.line, mark.column, event.value)
         if told is not None:
             raise SpecError([told])
+
+    def _check_references(self, event: yaml.ScalarEvent) -> None:
+        """Hydra reads every `${...}` before dlspec does, and takes long for very many, or for one in the other."""
+        if _NESTED.search(event.value):
+            raise _error(self._place(event), "'${' within '${'", "write ${KEY}, with one key inside")
+        if event.value.count("${") > MOST_REFERENCES:
+            raise _error(self._place(event), f"more than {MOST_REFERENCES} '${{' in one text", "make it shorter")
 
     def _glued_key(self, path: KeyPath) -> Problem | None:
         """`{epochs:3}` is a key without a value: behind it stands no ':'."""
