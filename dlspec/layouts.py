@@ -56,7 +56,8 @@ class Lengths:
 class Value:
     """A layer's input or output; the batch is left out of `shape`. A `Parameter` has none: `has_batch` is false.
 
-    `lost` names the layer behind which samples have no lengths any more, though there are steps.
+    `lost` names the layer behind which samples have no lengths any more, though there are steps. `own_roles` are the
+    roles of its dimensions where the layout does not tell them: (C, C, S, S), channels in groups.
     """
 
     shape: tuple[int, ...]
@@ -65,10 +66,16 @@ class Value:
     vocab_size: int | None = None
     has_batch: bool = True
     lost: str = ""
+    own_roles: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         sizes = ", ".join(str(size) for size in self.shape)
         return f"({sizes}) {self.layout}"
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """The role of each dimension, batch left out."""
+        return self.own_roles or roles(self.layout, len(self.shape))
 
     @property
     def channels(self) -> int:

@@ -86,7 +86,8 @@ class Preparation:
     def open(self) -> Opened:
         """The form checked, then the data opened, then what had to wait for them."""
         data = self.data or self._open(self.read())
-        return Opened(self.read(data.facts), data)
+        spec = self.read(data.facts)
+        return Opened(spec, _taught(spec, data))
 
     def _open(self, spec: Spec) -> Dataset:
         try:
@@ -163,6 +164,19 @@ def _following(
         found = f"mode is {part.settings['mode']}, and of {name} {'more' if mode == 'max' else 'less'} is better"
         mistakes.add(part.part.where("mode"), found, f"leave it out: it is {mode}", at_value=True)
     return replace(part, settings={**part.settings, "mode": mode})
+
+
+def _taught(spec: Spec, data: Dataset) -> Dataset:
+    """The data as the network takes them: an input of tokens that it is to give comes moved by one step."""
+    wanted = {each.target for each in spec.loss or () if isinstance(each.target, str)}
+    if not wanted and not data.targets:  # data without a target are their own
+        wanted = {each.name for each in data.fields}
+    taken = {each.name for each in spec.graph.inputs} or {each.name for each in data.fields}
+    is_only = len(spec.graph.inputs) == len(data.fields) == 1  # a single input takes a single field of any name
+    for field in data.fields:
+        if field.layout == "tokens" and field.name in wanted and (is_only or field.name in taken):
+            data = data.taught(field.name)
+    return data
 
 
 def _device(spec: Spec, mistakes: Mistakes) -> torch.device:

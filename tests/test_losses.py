@@ -243,7 +243,7 @@ REFUSED: list[tuple[str, Network, Target, dict[str, Any], tuple[str, str, str]]]
     ("CrossEntropyLoss", PIXELS, THREE, {},
      ("model.layers.1", "the network gives (3, 4, 4) channels-first, and CrossEntropyLoss wants (3): "
       "'label' has 3 classes",
-      "end with Flatten and Linear, or Linear: ${data.num_outputs}")),
+      "end with Flatten and Linear")),
     # targets
     ("CrossEntropyLoss", ending(1), NUMBER, {},
      ("loss", "CrossEntropyLoss wants classes, and 'price' is a number",

@@ -15,7 +15,7 @@ from dlspec.building.padding import mapped
 from dlspec.building.remedies import remedy
 from dlspec.building.torch_rules import torch_rule
 from dlspec.layers.rule import Inputs, Refusal, Rule, Settings, Shape, main
-from dlspec.layouts import Layout, Lengths, Value, Window
+from dlspec.layouts import Layout, Lengths, Value, Window, roles
 from dlspec.registry.schema import Schema
 
 
@@ -98,6 +98,14 @@ def filled(schema: Schema, inputs: Inputs, settings: Settings) -> dict[str, Any]
 def layout_after(schema: Schema, inputs: Inputs, settings: Settings, shape: Shape, output: str = "") -> Layout:
     """The layout of an output of this shape; `output` is its name where it is not the first."""
     return rule_for(schema).gives(inputs, shape, _of_output(settings, output))
+
+
+def roles_after(schema: Schema, inputs: Inputs, settings: Settings, shape: Shape, layout: Layout) -> tuple[str, ...]:
+    """The roles of an output's dimensions where its layout does not tell them, else ()."""
+    rule, value = rule_for(schema), main(inputs)
+    is_like = len(shape) == len(value.shape) and layout == value.layout
+    found = rule.roles(inputs, shape, settings) if rule.roles else value.own_roles if is_like else ()
+    return found if found and found != roles(layout, len(shape)) else ()
 
 
 def lengths_after(

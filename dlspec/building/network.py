@@ -28,6 +28,7 @@ from dlspec.building.layout_rules import (
     layout_after,
     lengths_after,
     refusal,
+    roles_after,
     takes_any_length,
 )
 from dlspec.building.limits import SizeLimit, bounded_growth, memory
@@ -419,6 +420,8 @@ class _Builder:
             self.any_length &= any_length and layout == told
         vocab = main(values).vocab_size if layout == "tokens" else None
         value = Value(shape, layout, lengths if layout == told else None, vocab, has_batch)
+        if layout == told and not word:
+            value = replace(value, own_roles=roles_after(layer.schema, values, settings, shape, layout))
         if value.time_dim is None or value.lengths is not None:
             return value if value.time_dim is not None else replace(value, lengths=None)
         has_dropped = any(each.lengths for each in values)

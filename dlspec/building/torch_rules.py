@@ -18,11 +18,17 @@ _FIRST: tuple[Layout, ...] = ("channels-first",)
 
 
 def _flattened(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
+    return layout_of(_flattened_roles(inputs, shape, settings))
+
+
+def _flattened_roles(inputs: Inputs, shape: Shape, settings: Settings) -> tuple[str, ...]:
     """The dimensions that are merged become one, channels if channels were among them."""
     start, end = _merged(inputs[0], settings)
-    before = ("N", *roles(inputs[0].layout, len(inputs[0].shape)))
+    before = ("N", *inputs[0].roles)
+    if start >= end:
+        return before[1:]
     merged = "C" if "C" in before[start : end + 1] else before[start]
-    return layout_of((*before[:start], merged, *before[end + 1 :])[1:])
+    return (*before[:start], merged, *before[end + 1 :])[1:]
 
 
 def _merged(value: Value, settings: Settings) -> tuple[int, int]:
@@ -37,6 +43,16 @@ def _keeps_steps(inputs: Inputs, settings: Settings) -> bool:
         return value.layout == "sequence" and counted(settings["dim"], value) > 1
     start, end = _merged(value, settings)
     return start >= end or (value.layout == "sequence" and start > 1)
+
+
+def _unflattened_roles(inputs: Inputs, shape: Shape, settings: Settings) -> tuple[str, ...]:
+    """A dimension that is cut gives each of its parts its role."""
+    value = inputs[0]
+    if value.layout == "features":
+        return roles(_unflattened(inputs, shape, settings), len(shape))
+    at = counted(settings["dim"], value) - 1
+    more = len(shape) - len(value.shape)
+    return (*value.roles[:at], *[value.roles[at]] * (more + 1), *value.roles[at + 1 :])
 
 
 def _unflattened(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
@@ -160,8 +176,8 @@ _RULES: Mapping[str, Rule] = {
     "PairwiseDistance": _DISTANCE,
     "Embedding": Rule(("tokens",), constant("sequence"), keeps_lengths=True),
     "EmbeddingBag": Rule(("tokens",), constant("features"), keeps_lengths=True, fill=_bag_padding),
-    "Flatten": Rule(ALL, _flattened, keeps_lengths=_keeps_steps),
-    "Unflatten": Rule(gives=_unflattened, keeps_lengths=_keeps_steps),
+    "Flatten": Rule(ALL, _flattened, keeps_lengths=_keeps_steps, roles=_flattened_roles),
+    "Unflatten": Rule(gives=_unflattened, keeps_lengths=_keeps_steps, roles=_unflattened_roles),
     "Identity": Rule(ALL, keeps_lengths=True),
     **dict.fromkeys(("GroupNorm", "Upsample"), _ON_CHANNELS_FIRST),
     **dict.fromkeys(("LocalResponseNorm", "ChannelShuffle"), Rule(_FIRST, keeps_lengths=True)),

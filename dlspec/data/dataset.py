@@ -6,7 +6,7 @@ Shapes leave the batch out. All tensors lie on the CPU; the trainer moves them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import Tensor
@@ -149,10 +149,25 @@ class Dataset:
         own = next((each for each in self.fields if each.name == name), None)
         return _as_target(own) if target is None and own is not None else target
 
+    def taught(self, name: str) -> Dataset:
+        """These data with a field of tokens made a target: a model that takes it sees each step's past alone."""
+        target, rest = self.compared(name), tuple(each for each in self.fields if each.name != name)
+        if target is None:
+            return self
+        splits = [_moved(each, name) for each in (self.train, self.validation, self.test)]
+        return replace(self, fields=rest, targets=(*self.targets, target),
+                       train=splits[0], validation=splits[1], test=splits[2])  # fmt: skip
+
     def sample(self, name: str, rows: int) -> Tensor:
         """The training split's first rows of an input, as `Split.input` gives it."""
         found = self.train.tensors.get(name)
         return moved_by_one(self.train.targets[name][:rows]) if found is None else found[:rows]
+
+
+def _moved(split: Split, name: str) -> Split:
+    """The split with one of its fields among the targets."""
+    tensors = {key: each for key, each in split.tensors.items() if key != name}
+    return Split(tensors, {**split.targets, name: split.tensors[name]})
 
 
 def _as_target(field: Field) -> Target:

@@ -6,6 +6,7 @@ Dimensions are counted as PyTorch counts them, the batch being 0.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from dlspec.layers.rule import Inputs, Refusal, by_rank, main
 from dlspec.layouts import Layout, Lengths, Value, layout_of, roles
@@ -18,11 +19,44 @@ def moved(value: Value, dims: Dims) -> Layout:
 
     What stands alone beside the channels is the steps: (S, C) is a sequence.
     """
-    before = ("N", *roles(value.layout, len(value.shape)))
-    after = tuple(before[each] for each in dims[1:])
+    return named(roles_moved(value, dims))
+
+
+def roles_moved(value: Value, dims: Dims) -> tuple[str, ...]:
+    """The roles of these of the value's dimensions, in this order, batch left out."""
+    before = ("N", *value.roles)
+    return tuple(before[each] for each in dims[1:])
+
+
+def named(after: tuple[str, ...]) -> Layout:
+    """The layout of these roles."""
     if "C" not in after:
         return "features" if len(after) < 2 else by_rank((), (1,) * len(after), {})
     return "sequence" if len(after) == 2 and after[0] == "S" else layout_of(after)
+
+
+def reshaped(value: Value, shape: Sequence[int]) -> tuple[str, ...]:
+    """The roles of a value's numbers in another shape, followed from the left.
+
+    A dimension that is cut in two gives both its role, dimensions that become one give it the channels' where they are
+    among them. Where neither holds, as many dimensions as before keep their roles.
+    """
+    if value.layout == "features" or not shape:
+        return roles(by_rank((), tuple(shape), {}), len(shape))
+    found: list[str] = []
+    before, after = list(zip(value.shape, value.roles, strict=True)), list(shape)
+    while before and after:
+        taken, given = [before.pop(0)], [after.pop(0)]
+        while (have := prod(size for size, _ in taken)) != (want := prod(given)):
+            (taken.append(before.pop(0)) if have < want else given.append(after.pop(0))) if before or after else None
+            if not (before or after) and prod(size for size, _ in taken) != prod(given):
+                break
+        letters = [role for _, role in taken]
+        if len(taken) > 1 and len(given) > 1:
+            return value.roles if len(shape) == len(value.shape) else roles(by_rank((), tuple(shape), {}), len(shape))
+        found += [("C" if "C" in letters else letters[0])] * len(given)
+    found += ["S" if "S" in found else found[-1]] * len(after)
+    return tuple(found)
 
 
 def kept_lengths(value: Value, dims: Dims) -> Lengths | None:

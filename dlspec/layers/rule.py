@@ -62,7 +62,8 @@ class Rule:
     in the one row that the steps end in; `window` that lengths become those of a convolution, `lengths` what they are
     where neither the steps nor a window tells. `check` refuses inputs and settings that PyTorch would run in silence,
     or words what it would refuse; `fill` gives settings that were left open and that the inputs decide, also those
-    behind a `_`, which no spec can write. Only a layer that `takes_parameter` may be given a `Parameter`.
+    behind a `_`, which no spec can write. `roles` are those of the output, of a layer that moves them. Only a layer
+    that `takes_parameter` may be given a `Parameter`.
     """
 
     takes: tuple[Layout, ...] = ANY
@@ -73,4 +74,5 @@ class Rule:
     lengths: Callable[[Inputs, Shape, Settings], Lengths | None] | None = None
     check: Callable[[Inputs, Settings], Refusal | None] | None = None
     fill: Callable[[Inputs, Settings], Mapping[str, Any]] = nothing
+    roles: Callable[[Inputs, Shape, Settings], tuple[str, ...]] | None = None
     takes_parameter: bool = False

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from dlspec.layers.dims import counted, keeps_time, kept_lengths, moved, refused_dim
-from dlspec.layers.rule import Inputs, Refusal, Rule, Settings, Shape, by_rank
+from dlspec.layers.dims import counted, keeps_time, kept_lengths, moved, named, refused_dim, reshaped, roles_moved
+from dlspec.layers.rule import Inputs, Refusal, Rule, Settings, Shape
 from dlspec.layouts import Lengths
 
 # ---- Reshape -------------------------------------------------------------------------------------------------------
@@ -30,7 +30,11 @@ def _check_reshape(inputs: Inputs, settings: Settings) -> Refusal | None:
 class Reshape(nn.Module):
     """Each sample's numbers in this shape, the batch left out; one size may be -1, which is worked out."""
 
-    rule = Rule(gives=by_rank, check=_check_reshape)
+    rule = Rule(
+        gives=lambda inputs, shape, settings: named(reshaped(inputs[0], shape)),
+        check=_check_reshape,
+        roles=lambda inputs, shape, settings: reshaped(inputs[0], shape),
+    )
     inline = True
 
     def __init__(self, shape: list[int]) -> None:
@@ -70,6 +74,7 @@ class Permute(nn.Module):
         keeps_lengths=lambda inputs, settings: keeps_time(inputs[0], settings["dims"]),
         lengths=lambda inputs, shape, settings: kept_lengths(inputs[0], settings["dims"]),
         check=_check_permute,
+        roles=lambda inputs, shape, settings: roles_moved(inputs[0], settings["dims"]),
     )
     inline = True
 

@@ -48,7 +48,7 @@ class Setting:
 
     def read(self, value: Any) -> Any:
         """The value in its own type; raises `ValueError` with what is wanted."""
-        if isinstance(value, Unknown):
+        if _waits(value):
             return value
         try:
             return self._adapter.validate_python(value)
@@ -183,6 +183,8 @@ class Schema:
         ours = next((each for each in FOREIGN_SETTINGS.get(name, ()) if each in self.settings), None)
         if ours is not None:
             return f"in PyTorch: '{ours}'"
+        if self.kind == "layer" and name in ("activation", "act", "activation_fn", "nonlinearity"):
+            return "write the activation as an entry of its own below it, - ReLU"
         names = [*self.settings, *(ENTRY_KEYS if self.kind == "layer" else ())]
         guess = near(name, names)
         return f"did you mean '{guess}'?" if guess else suggest(name, self.settings) or f"{self.name} has no settings"
@@ -194,6 +196,12 @@ class Schema:
         known = [(self.settings[name], value) for name, value in written.items() if name in self.settings]
         pairs = [f"{each.name}: {_plain(value) if each.accepts(value) else '...'}" for each, value in known]
         return f"write {self.name}: {{{', '.join([*pairs, *(f'{each}: ...' for each in missing)])}}}"
+
+
+def _waits(value: Any) -> bool:
+    """Whether something in the value is not known yet."""
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return isinstance(value, Unknown) or any(_waits(each) for each in children)
 
 
 def derive(

@@ -198,7 +198,7 @@ def _read_blocks(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, Block
         return {}
     blocks: dict[str, Block] = {}
     for name, inner in raw.items():
-        if not _check_block_name(name, (*path, name), mistakes):
+        if not _check_block_name(name, (*path, name), mistakes) and not is_name(name):
             continue
         if not isinstance(inner, dict) or (inner and all(str(key)[:1].isupper() for key in inner)):
             found, fix = f"block '{name}' has no 'layers'", "write 'layers:' below its name, and its layers below that"
@@ -220,7 +220,8 @@ def _check_block_name(name: Any, path: KeyPath, mistakes: Mistakes) -> bool:
         mistakes.add(path, f"{shown(name)} can't name a block", NAME_FIX, at_key=True)
         return False
     if name in reserved:
-        mistakes.add(path, f"'{name}' can't name a block: the language has one", "take another word", at_key=True)
+        what = "a function of Formula" if name in FUNCTIONS else "a word of the language"
+        mistakes.add(path, f"'{name}' can't name a block: it is {what}", "take another word", at_key=True)
         return False
     return True
 

@@ -151,6 +151,7 @@ class Expander:
         names = [_static_name(each) for each in entries]
         last: Entry | None = None
         for place, entry in enumerate(entries):
+            level.current = names[place]
             level.later = frozenset(names[place + 1 :]) - {""} if place == 0 else level.later - {names[place]}
             if self._entry(Use(entry, scope, blocks, level), where):
                 last = entry
@@ -206,7 +207,8 @@ class Expander:
         inputs = inputs_of(entry, use.scope, level, self.names, is_first=is_first)
         name = self._name(use)
         place = where.child(name or entry.key, number)
-        use = replace(use, path=place.path, scope=_with_channels(use.scope, inputs))
+        above = inputs or ({0: level.before} if level.before is not None else {})  # a Parameter takes nothing
+        use = replace(use, path=place.path, scope=_with_channels(use.scope, above))
         output = replace(self.stand(use, inputs, place), path=entry.path, use=use)
         return output if number else self._called(use, output, name)
 

@@ -44,7 +44,8 @@ WRONG = Output(Ref("!"))
 class Level:
     """One list of entries while it is expanded: the names above, those around it, and `_`.
 
-    `before` is None where nothing stands before: `no_before` says what to write. `later` are names further down.
+    `before` is None where nothing stands before: `no_before` says what to write. `later` are names further down,
+    `current` is that of the entry which is looking.
     """
 
     around: Level | None = None
@@ -52,6 +53,7 @@ class Level:
     no_before: tuple[str, str] = ("", "")
     names: dict[str, Output] = field(default_factory=dict)
     later: frozenset[str] = frozenset()
+    current: str = ""
 
     def all_names(self) -> dict[str, Output]:
         """The names that can be seen, the nearest of each."""
@@ -107,6 +109,8 @@ class Names:
         found = level.find(name)
         if found is not None:
             return found
+        if name == level.current:
+            return self._wrong(path, f"'{name}' is this entry itself", "name an entry above, or _ for what comes in")
         if level.is_later(name):
             return self._wrong(path, f"'{name}' stands below", "an entry takes outputs that stand above it")
         return self._wrong(path, f"no output '{name}' above", self._nearest(name, level))

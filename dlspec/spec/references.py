@@ -144,6 +144,9 @@ class _Resolver:
             return None
         if not must:
             return _MISSING
+        params = _select(self.tree, ("model", "params"))
+        if params is not None and isinstance(params[1], dict) and key in params[1]:
+            return self._wrong(path, key, f"'${{{key}}}': no such key", f"a param is written ${key}")
         meant = f" '{'.'.join(wanted)}'" if key.startswith(".") else ""
         return self._wrong(path, key, f"'${{{key}}}': no such key{meant}", self._choices(wanted))
 
