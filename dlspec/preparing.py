@@ -5,7 +5,7 @@ form checked -> data opened -> rest checked -> network built and traced -> crite
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -86,8 +86,7 @@ class Preparation:
     def open(self) -> Opened:
         """The form checked, then the data opened, then what had to wait for them."""
         data = self.data or self._open(self.read())
-        spec = self.read(data.facts)
-        return Opened(spec, _taught(spec, data))
+        return Opened(self.read(data.facts), data)
 
     def _open(self, spec: Spec) -> Dataset:
         try:
@@ -105,6 +104,7 @@ class Preparation:
         fields = match_inputs(spec.graph.inputs, data, mistakes)
         device = _device(spec, mistakes)
         refuse(mistakes, self._places)
+        data = _taught(spec, data, {each.name for each in fields.values()})
         torch.manual_seed(spec.seed)
         samples = {name: (field, data.sample(field.name, ROWS)) for name, field in fields.items()}
         network = build(spec.graph, spec.layers, samples, mistakes)
@@ -166,15 +166,13 @@ def _following(
     return replace(part, settings={**part.settings, "mode": mode})
 
 
-def _taught(spec: Spec, data: Dataset) -> Dataset:
-    """The data as the network takes them: an input of tokens that it is to give comes moved by one step."""
+def _taught(spec: Spec, data: Dataset, taken: Collection[str]) -> Dataset:
+    """The data as the network takes them: a field of tokens that it is to give again comes moved by one step."""
     wanted = {each.target for each in spec.loss or () if isinstance(each.target, str)}
     if not wanted and not data.targets:  # data without a target are their own
         wanted = {each.name for each in data.fields}
-    taken = {each.name for each in spec.graph.inputs} or {each.name for each in data.fields}
-    is_only = len(spec.graph.inputs) == len(data.fields) == 1  # a single input takes a single field of any name
     for field in data.fields:
-        if field.layout == "tokens" and field.name in wanted and (is_only or field.name in taken):
+        if field.layout == "tokens" and field.name in wanted and field.name in taken:
             data = data.taught(field.name)
     return data
 

@@ -134,7 +134,7 @@ def _check_blocks_used(block: Block, mistakes: Mistakes) -> None:
     types = {each.type for each in entries}
     if any("$" in each for each in types):
         return
-    for name in (name for name in block.blocks if name not in types):
+    for name in (name for name in block.blocks if name not in types and name not in _reserved()):
         guess = near(name, types - block.blocks.keys())
         fix = f"did you mean '{guess}' there?" if guess else f"remove it, or let an entry say - {name}"
         mistakes.add((*block.path, "blocks", name), f"nothing uses block '{name}'", fix, at_key=True)
@@ -214,8 +214,7 @@ def _read_blocks(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, Block
 
 
 def _check_block_name(name: Any, path: KeyPath, mistakes: Mistakes) -> bool:
-    own = (*ENTRY_KEYS, *CONTAINERS, *FUNCTIONS, "type", "Formula", "Parameter")
-    reserved = {*own, *expressions.FUNCTIONS, *expressions.CONSTANTS}
+    reserved = _reserved()
     if not is_name(name):
         mistakes.add(path, f"{shown(name)} can't name a block", NAME_FIX, at_key=True)
         return False
@@ -224,6 +223,12 @@ def _check_block_name(name: Any, path: KeyPath, mistakes: Mistakes) -> bool:
         mistakes.add(path, f"'{name}' can't name a block: it is {what}", "take another word", at_key=True)
         return False
     return True
+
+
+def _reserved() -> set[str]:
+    """What no block may be called."""
+    own = (*ENTRY_KEYS, *CONTAINERS, *FUNCTIONS, "type", "Formula", "Parameter")
+    return {*own, *expressions.FUNCTIONS, *expressions.CONSTANTS}
 
 
 def is_name(name: Any) -> bool:
