@@ -28,7 +28,7 @@ from dlspec.registry.registry import Registry
 from dlspec.registry.schema import Refinement, Schema, Setting
 from dlspec.registry.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from dlspec.spec import references
-from dlspec.spec.blocks import CONTAINERS, Block, Entry, read_model
+from dlspec.spec.blocks import Block, read_model
 from dlspec.spec.containers import JOIN
 from dlspec.spec.expand import expand
 from dlspec.spec.expressions import Unknown, Wrong
@@ -37,6 +37,7 @@ from dlspec.spec.mistakes import Mistakes, Places, refuse
 from dlspec.spec.parts import Part, parse_part
 from dlspec.spec.taking import PARAMETER
 from dlspec.spec.trainer import TrainerSpec
+from dlspec.spec.written import CONTAINERS, Entry
 from dlspec.spec.yaml_files import KeyPath
 
 M = TypeVar("M", bound=BaseModel)

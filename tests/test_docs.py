@@ -30,7 +30,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 import dlspec as library
 from dlspec import face
 from dlspec.limits import LIMITS
-from dlspec.spec import formula
+from dlspec.spec import formula_functions
 from dlspec.spec.expressions import FUNCTIONS
 from dlspec.spec.parts import ENTRY_KEYS
 
@@ -149,7 +149,7 @@ def test_the_tables_are_whole() -> None:
     assert [all(word in row for word in words) for row, words in zip(rows, wanted, strict=True)] == [True] * len(rows)
     assert [key for key in ENTRY_KEYS if f"| `{key}: " not in LANGUAGE] == []
     assert f"`{' '.join(FUNCTIONS)}`" in LANGUAGE.replace("\n  ", " ")
-    assert " ".join(sorted(formula.FUNCTIONS)) in LANGUAGE.replace("\n", " ")
+    assert " ".join(sorted(formula_functions.FUNCTIONS)) in LANGUAGE.replace("\n", " ")
 
 
 def test_variants(dlspec: Callable[..., Said], write: Callable[[str, str], Path]) -> None:

@@ -17,7 +17,8 @@ from torch import Tensor, fx, nn
 from dlspec.layers.formula import Formula
 from dlspec.layouts import Lengths, Value
 from dlspec.spec.expressions import ExpressionError
-from dlspec.spec.formula import FUNCTIONS, calls_in, is_elementwise, names_in, parse_formula
+from dlspec.spec.formula import calls_in, is_elementwise, names_in, parse_formula
+from dlspec.spec.formula_functions import FUNCTIONS
 
 X = sequence(5, 4)
 x, y, square = batch(X, 3), batch(X, 3, seed=2), batch(sequence(4, 4), 3)

@@ -126,6 +126,8 @@ COMPUTED: dict[str, tuple[Any, Value, By]] = {
          {"Reshape": ["$(in_channels // 2)", -1]}], IMAGE, lambda m, x: m["0"](x).reshape(len(x), 3, -1),
     ),
 }  # fmt: skip
+
+
 @pytest.mark.parametrize("name", COMPUTED)
 def test_computes_what_it_says(name: str) -> None:
     model, given, by_hand = COMPUTED[name]

@@ -7,12 +7,16 @@ PyTorch code. The sample is passed in eval mode, with the random generators kept
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
 from dlspec.building.assembly import Step, assemble
+from dlspec.building.built import BuiltLayer as BuiltLayer
+from dlspec.building.built import Network as Network
+from dlspec.building.built import Output as Output
+from dlspec.building.joining import join
 from dlspec.building.layer import (
     Layer,
     are_enough,
@@ -32,18 +36,16 @@ from dlspec.building.layout_rules import (
     takes_any_length,
 )
 from dlspec.building.limits import SizeLimit, bounded_growth, memory
-from dlspec.building.shortcuts import automatic, is_norm
+from dlspec.building.ties import tie
 from dlspec.building.tracing import Tracer, sampling
 from dlspec.building.tracing import kept_random_state as kept_random_state
 from dlspec.data.dataset import Field
 from dlspec.errors import suggest
 from dlspec.layers.rule import main
 from dlspec.layouts import Layout, Lengths, Value
-from dlspec.registry.torch_parts import LAYERS
 from dlspec.spec.containers import JOIN
 from dlspec.spec.graph import MODEL, Graph, Node, Ref
 from dlspec.spec.mistakes import Mistakes
-from dlspec.spec.parts import Part
 from dlspec.spec.taking import PARAMETER
 from dlspec.spec.yaml_files import KeyPath
 
@@ -57,52 +59,6 @@ _SHOWN = 6
 _OPENING = ("need_weights", "return_indices")
 
 
-@dataclass(frozen=True)
-class BuiltLayer:
-    """A row of the summary. `path` is where the layer was written, `is_again` a module that was there before."""
-
-    name: str
-    type: str
-    module: nn.Module
-    output: Value
-    path: KeyPath
-    is_again: bool = False
-
-    @property
-    def parameters(self) -> int:
-        return 0 if self.is_again else sum(each.numel() for each in self.module.parameters())
-
-
-@dataclass(frozen=True)
-class Output:
-    """One of a network's outputs: the layer that gives it, and the last one whose numbers these are."""
-
-    value: Value
-    layer: BuiltLayer
-    end: BuiltLayer
-
-
-@dataclass(frozen=True)
-class Network:
-    """A built network: `inputs` names the tensors of a split that `module` takes, in order.
-
-    Several outputs come as a mapping by their names. `fields` are the inputs' values, by name. `any_length` says that
-    batches may end at their longest sample: no layer needs the fields' full length.
-    """
-
-    module: nn.Module
-    inputs: tuple[str, ...]
-    fields: Mapping[str, Value]
-    layers: tuple[BuiltLayer, ...]
-    outputs: Mapping[str, Output]
-    any_length: bool = True
-
-    @property
-    def output(self) -> Value:
-        """The only output's, or the first's."""
-        return next(iter(self.outputs.values())).value
-
-
 def build(
     graph: Graph, layers: Sequence[Layer], fields: Mapping[str, tuple[Field, Tensor]], mistakes: Mistakes
 ) -> Network | None:
@@ -114,14 +70,16 @@ def build(
         fields = dict(zip(("",), fields.values(), strict=False))
     before = len(mistakes)
     with sampling():
-        builder = _Builder(graph, fields, mistakes)
+        builder = Builder(graph, fields, mistakes)
         for layer in layers:
             builder.add(layer)
         mistakes.enter({})
         return builder.network() if len(mistakes) == before else None
 
 
-class _Builder:
+class Builder:
+    """Grows one network, layer by layer, in the order in which they run."""
+
     def __init__(self, graph: Graph, fields: Mapping[str, tuple[Field, Tensor]], mistakes: Mistakes) -> None:
         self.graph, self.mistakes = graph, mistakes
         self.fields = {name: each for name, (each, _) in fields.items()}
@@ -151,9 +109,9 @@ class _Builder:
         if not all(self._is_there(ref, node) for ref in node.inputs.values()):
             return
         if node.part.type == JOIN:
-            self._join(layer)
+            join(self, layer)
         else:
-            self._add(layer)
+            self.add_one(layer)
         for ref in node.inputs.values():  # what nothing reads any more need not be kept
             if self.last_read.get(ref, -1) <= self.places[node.id]:
                 self.samples.pop(ref, None)
@@ -181,7 +139,7 @@ class _Builder:
         key = next(key for key, each in node.inputs.items() if each == ref)
         return (*path, key) if isinstance(raw, list | dict) else path
 
-    def _add(self, layer: Layer) -> None:
+    def add_one(self, layer: Layer) -> None:
         node, mistakes = layer.node, self.mistakes
         layer, settings = self._settings(layer)
         if settings is not None and node.is_shared and not self._fits_again(layer, settings):
@@ -228,7 +186,7 @@ class _Builder:
                 refused = refusal(layer.schema, values, settings)
         if refused is not None:
             refused = (refused[0].replace("FoldTime", "TimeDistributed"), refused[1])
-            self.mistakes.add(layer.node.where, *refused, shown=layer.shown, note=self._chain(layer.node))
+            self.mistakes.add(layer.node.where, *refused, shown=layer.shown, note=self.chain(layer.node))
             return True
         return settings.get("inplace") is True and self._would_overwrite(layer)
 
@@ -264,47 +222,16 @@ class _Builder:
         whole = completed(layer, settings, values, mistakes) if values else settings
         if whole is None:
             return None
-        module = attempt(lambda: made(layer, whole, self.limit), layer, values, mistakes, lambda: self._chain(node))
-        if module is None or not may_parametrize(layer, module, mistakes) or not self._tie(layer, module):
+        module = attempt(lambda: made(layer, whole, self.limit), layer, values, mistakes, lambda: self.chain(node))
+        if (
+            module is None
+            or not may_parametrize(layer, module, mistakes)
+            or not tie(layer, module, self.layers, self.mistakes)
+        ):
             return None
         _choose_outputs(module, words)
         self.layers[node.path] = (layer, module, whole)
         return module, whole
-
-    def _tie(self, layer: Layer, module: nn.Module) -> bool:
-        """Gives the module another one's weight for its own, where it says so."""
-        tie = layer.node.tie
-        if not tie:
-            return True
-        path = layer.node.part.where("tie")
-        own, other = getattr(module, "weight", None), self._weight_at(tie)
-        if not isinstance(own, Tensor):
-            self.mistakes.add(path, f"{layer.type} has no weight", "leave tie out", at_value=True)
-        elif other is None:
-            names = {".".join(each) for each, (_, one, _) in self.layers.items() if hasattr(one, "weight")}
-            fix = suggest(tie[-1], names) or "name a layer above that has a weight"
-            self.mistakes.add(path, f"no weight at '{tie[-1]}' above", fix, at_value=True)
-        elif own.shape != other.shape:
-            found = f"its weight is {tuple(own.shape)}, and that of '{tie[-1]}' {tuple(other.shape)}"
-            self.mistakes.add(path, found, "both must have one shape", at_value=True)
-        else:
-            module.weight = other
-            return True
-        return False
-
-    def _weight_at(self, paths: Sequence[str]) -> Tensor | None:
-        """The first of these paths of the state dict at which a weight is."""
-        for words in (path.removesuffix(".weight").split(".") for path in paths):
-            for length in range(len(words), 0, -1):
-                if tuple(words[:length]) not in self.layers:
-                    continue
-                _, inner, _ = self.layers[tuple(words[:length])]
-                for word in words[length:]:
-                    inner = inner._modules.get(word) or nn.Module()
-                weight = getattr(inner, "weight", None)
-                if isinstance(weight, nn.Parameter):
-                    return weight
-        return None
 
     def _misses_lengths(self, layer: Layer, module: nn.Module, values: Sequence[Value]) -> bool:
         """Whether the layer would take padding for steps, as a layer before it has mixed the two."""
@@ -315,7 +242,7 @@ class _Builder:
         row = self.rows[lost]
         found = f"{layer.type} needs each sample's length, and behind {row.type} ('{row.name}') none is known"
         fix = f"{row.type} mixes steps and padding: put {layer.type} before it, or take a layer that keeps steps apart"
-        self.mistakes.add(layer.node.where, found, fix, shown=layer.shown, note=self._chain(layer.node))
+        self.mistakes.add(layer.node.where, found, fix, shown=layer.shown, note=self.chain(layer.node))
         return True
 
     # ---- what it gives ---------------------------------------------------------------------------------------------
@@ -330,7 +257,7 @@ class _Builder:
             layer,
             values,
             self.mistakes,
-            lambda: self._chain(layer.node),
+            lambda: self.chain(layer.node),
         )
         if found is None:
             return None
@@ -389,9 +316,9 @@ class _Builder:
         self.steps.append(step)
         if words[0]:  # a layer with named outputs: the first one flows on, and numbers will do, too
             names: tuple[str, ...] = module.output_names  # type: ignore[assignment]  # its class says so
-            self._again_as(Ref(node.id), Ref(node.id, words[0]), Ref(node.id, str(names.index(words[0]))))
+            self.again_as(Ref(node.id), Ref(node.id, words[0]), Ref(node.id, str(names.index(words[0]))))
             for word in words[1:]:
-                self._again_as(Ref(node.id, word), Ref(node.id, str(names.index(word))))
+                self.again_as(Ref(node.id, word), Ref(node.id, str(names.index(word))))
         self.nodes[node.id] = node
         output = self.values[Ref(node.id)]
         again = node.is_shared
@@ -433,64 +360,11 @@ class _Builder:
         found = {name: values[at].lengths for name, at in wanted.items() if at < len(values)}
         return {name: each for name, each in found.items() if each is not None}
 
-    # ---- residuals -------------------------------------------------------------------------------------------------
-
-    def _join(self, layer: Layer) -> None:
-        """Adds a body and its shortcut; where shapes decide what the shortcut is, they do now."""
-        node, kind = layer.node, layer.settings.get("shortcut")
-        body, given = (node.inputs[at] for at in (0, 1))
-        one, other = self.values[body], self.values[given]
-        if one.shape == other.shape and one.layout == other.layout:
-            self._add_join(layer, body, given)
-        elif kind == "if_equal":
-            self._again_as(body, Ref(node.id))
-            self.nodes[node.id] = node
-        elif kind == "auto":
-            self._automatic(layer, body, given)
-        else:
-            found = f"the shortcut is {other}, and the body {one}"
-            fix = "write shortcut: auto, which maps the sizes, or if_equal; or make both one shape"
-            if automatic(other, one, None) is None:
-                fix = "make both one shape, as padding: 1 does for a kernel of 3"
-            self.mistakes.add(node.where, found, fix, note=self._chain(node))
-
-    def _again_as(self, ref: Ref, *others: Ref) -> None:
+    def again_as(self, ref: Ref, *others: Ref) -> None:
         """The same value under other names."""
         for each in others:
             self.values[each], self.samples[each] = self.values[ref], self.samples[ref]
             self.aliases[each] = ref
-
-    def _add_join(self, layer: Layer, body: Ref, given: Ref) -> None:
-        part = Part("Add", layer.node.part.path, settings_path=layer.node.part.settings_path)
-        node = replace(layer.node, part=part, inputs={0: body, 1: given})
-        self._add(Layer(node, LAYERS["Add"], {}))
-
-    def _automatic(self, layer: Layer, body: Ref, given: Ref) -> None:
-        node = layer.node
-        parts = automatic(self.values[given], self.values[body], self._norm_at(body))
-        if parts is None:
-            found = f"no 1x1 convolution makes {self.values[body]} of {self.values[given]}"
-            self.mistakes.add(node.where, found, "write the shortcut as a list of layers", note=self._chain(node))
-            return
-        before = given
-        for index, (type, settings) in enumerate(parts):
-            path, use = (*node.path, "shortcut", str(index)), f"{node.id}.shortcut.{index}"
-            part = Part(type, node.part.path, settings, node.part.settings_path)
-            inner = replace(node, id=use, path=path, part=part, inputs={0: before}, layout=None)
-            self._add(Layer(inner, LAYERS[type], settings))
-            before = Ref(use)
-        if before in self.values:
-            self._add_join(layer, body, before)
-
-    def _norm_at(self, ref: Ref) -> tuple[str, Mapping[str, Any]] | None:
-        """The normalisation that a body ends in, and the settings that it was written with."""
-        while ref.node in self.rows and self.rows[ref.node].type in ("StochasticDepth", "Dropout"):
-            ref = self.nodes[ref.node].inputs[0]
-        if ref.node not in self.rows or not is_norm(self.rows[ref.node].type):
-            return None
-        layer, _, _ = self.layers[self.nodes[ref.node].path]
-        inferred = [name for name, each in layer.schema.settings.items() if each.is_inferred]
-        return layer.type, {name: each for name, each in layer.settings.items() if name not in inferred}
 
     # ---- the end ---------------------------------------------------------------------------------------------------
 
@@ -528,7 +402,7 @@ class _Builder:
             end = self.rows[ref.node]
         return Output(value, layer, end)
 
-    def _chain(self, node: Node) -> str:
+    def chain(self, node: Node) -> str:
         """The shapes that lead to a layer: 'image (3, 32, 32) -> 0 Conv2d (16, 30, 30) -> here'."""
         shapes: list[str] = []
         ref = next(iter(node.inputs.values()), None)

@@ -43,7 +43,7 @@ class Tracer:
         if key in self._seen and not is_same:
             made = [_stand_in(shape, dtype) for shape, dtype in self._seen[key]]
             return made[0] if len(made) == 1 else tuple(made)
-        given = None if is_same else _convolved(module, arguments)
+        given = None if is_same else _by_formula(module, arguments)
         given = self._short(layer, module, settings, values, arguments) if given is None and not is_same else given
         given = passed(module, arguments) if given is None else given
         tensors = given if isinstance(given, tuple) else (given,)
@@ -81,10 +81,18 @@ def _takes_any_steps(layer: Layer, values: Sequence[Value], settings: Mapping[st
     return is_known and bool(keeps) and rule.gives(values, (1, 1), settings) == "sequence"
 
 
-def _convolved(module: nn.Module, arguments: Mapping[int | str, Tensor]) -> Tensor | None:
-    """What a convolution gives, by PyTorch's output-size formula; None where it is none, or nothing would be left."""
-    conv: Any = module
+def _by_formula(module: nn.Module, arguments: Mapping[int | str, Tensor]) -> Tensor | None:
+    """What a `Linear` or convolution gives, by PyTorch's formulas; None for others, and where nothing would be left."""
+    if type(module) is nn.Linear and len(arguments) == 1:
+        (sample,) = arguments.values()
+        return _stand_in((*sample.shape[:-1], module.out_features), sample.dtype)
+    return _convolved(module, arguments)
+
+
+def _convolved(conv: Any, arguments: Mapping[int | str, Tensor]) -> Tensor | None:
     if type(conv) not in (nn.Conv1d, nn.Conv2d, nn.Conv3d) or conv.padding_mode != "zeros":
+        return None
+    if max(*conv.kernel_size, *conv.stride, *conv.dilation) > _MOST:
         return None
     (sample,) = arguments.values()
     reaches = [dilation * (kernel - 1) for dilation, kernel in zip(conv.dilation, conv.kernel_size, strict=True)]
@@ -102,6 +110,7 @@ def _stand_in(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
 
 
+_MOST = 2**31  # beyond it PyTorch has words of its own
 _MAKING = ("Add", "Multiply", "Concat", "Mean", "Max", "Sum")
 _ALIASING = re.compile(r"Identity|Flatten|Unflatten|\w*Dropout\w*|StochasticDepth|AdaptiveAvgPool\dd")
 

@@ -21,10 +21,6 @@ from dlspec.layers.rule import ALL, Inputs, Refusal, Rule, Settings, Shape, by_r
 from dlspec.layouts import Layout, Lengths, Value
 from dlspec.spec.expressions import CONSTANTS, ExpressionError
 from dlspec.spec.formula import (
-    DIMS,
-    ELEMENTWISE,
-    FUNCTIONS,
-    KEEPDIM,
     arguments,
     calls_in,
     first_letters,
@@ -34,6 +30,7 @@ from dlspec.spec.formula import (
     parse_formula,
     whole_numbers,
 )
+from dlspec.spec.formula_functions import DIMS, ELEMENTWISE, FUNCTIONS, KEEPDIM
 
 # ---- walking the tree ----------------------------------------------------------------------------------------------
 

@@ -6,60 +6,26 @@ then computes and writes out. No torch here.
 
 from __future__ import annotations
 
-import keyword
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from dlspec.errors import near, shown, suggest
 from dlspec.layouts import LAYOUTS
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec import expressions
-from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.formula import FUNCTIONS
+from dlspec.spec.expressions import Wrong
+from dlspec.spec.formula_functions import FUNCTIONS
 from dlspec.spec.graph import Input
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.params import read_params
-from dlspec.spec.parts import ENTRY_KEYS, NOTHING, Part, parse_part
+from dlspec.spec.parts import ENTRY_KEYS
+from dlspec.spec.written import CONTAINERS, NAME_FIX, Entry, check_name, is_name, is_open, read_entries, read_words
 from dlspec.spec.yaml_files import KeyPath
 
 BLOCK_KEYS = ("params", "blocks", "inputs", "layers", "outputs")
 MODEL_KEYS = (*BLOCK_KEYS, "loss")
 NOT_YET_MODEL = ("init", "freeze")
-SHARE = "share"
-CONTAINERS: Mapping[str, tuple[str, ...]] = {
-    "Sequential": ("layers",),
-    "TimeDistributed": ("layers",),
-    "Residual": ("body", "shortcut", "stochastic_depth"),
-    "Parallel": ("branches", "merge"),
-}
-"""What holds entries of its own, and its settings; one value stands for the first."""
-LONGEST_NAME = 100
-NAME_FIX = "take letters, digits and _, a letter first, no Python keyword"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One entry of a list or mapping. `key` is its place there, '' where it stands alone in the place of a list.
-
-    `part` is the layer's, block's or container's name and settings; `bodies` are a container's entries. What it is
-    called, what it takes and how often it stands are in `part.keys`.
-    """
-
-    key: str
-    path: KeyPath
-    part: Part
-    bodies: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
-    words: frozenset[str] = frozenset()
-
-    @property
-    def is_named_by_key(self) -> bool:
-        """Whether it stands in a mapping, so that its key is its output's name."""
-        return bool(self.key) and not self.key.isdigit()
-
-    @property
-    def type(self) -> str:
-        return self.part.type
 
 
 @dataclass(frozen=True)
@@ -175,20 +141,6 @@ def _variables(entry: Any) -> set[Any]:
     return {name for row in rows if isinstance(row, dict) for name in row} - read_words(repeat)
 
 
-def read_words(value: Any) -> set[str]:
-    """The words in the formulas of a value, through lists and mappings, keys too (`- $activation: {...}`)."""
-    words: set[str] = set()
-    waiting = [value]
-    for each in waiting:
-        if isinstance(each, dict):
-            waiting += [*each, *each.values()]
-        elif isinstance(each, list):
-            waiting += each
-        elif isinstance(each, str) and "$" in each:
-            words |= expressions.words_behind_dollars(each)
-    return words
-
-
 def _read_blocks(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, Block]:
     if raw is None or isinstance(raw, Wrong):
         return {}
@@ -229,20 +181,6 @@ def _reserved() -> set[str]:
     """What no block may be called."""
     own = (*ENTRY_KEYS, *CONTAINERS, *FUNCTIONS, "type", "Formula", "Parameter")
     return {*own, *expressions.FUNCTIONS, *expressions.CONSTANTS}
-
-
-def is_name(name: Any) -> bool:
-    """Whether an output, input or block may be called so."""
-    is_word = isinstance(name, str) and name.isidentifier() and name.isascii()
-    return is_word and not keyword.iskeyword(name) and not name.startswith("_") and len(name) <= LONGEST_NAME
-
-
-def check_name(name: Any, path: KeyPath, mistakes: Mistakes, kind: str = "output", *, at_value: bool = False) -> bool:
-    if is_name(name):
-        return True
-    article = "an" if kind[0] in "aeiou" else "a"
-    mistakes.add(path, f"{shown(name)} can't name {article} {kind}", NAME_FIX, at_value=at_value, at_key=not at_value)
-    return False
 
 
 # ---- inputs --------------------------------------------------------------------------------------------------------
@@ -291,15 +229,11 @@ def _check_fact(key: str, value: Any, path: KeyPath, mistakes: Mistakes) -> None
 
 
 def _is_size(value: Any) -> bool:
-    return _is_open(value) or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
+    return is_open(value) or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
 
 
 def _is_shape(value: Any) -> bool:
-    return all(_is_size(each) for each in value) if isinstance(value, list) else _is_open(value)
-
-
-def _is_open(value: Any) -> bool:
-    return value is None or isinstance(value, Unknown) or expressions.formula_of(value) is not None
+    return all(_is_size(each) for each in value) if isinstance(value, list) else is_open(value)
 
 
 # What a model may state of an input: what is right, and how that is worded.
@@ -307,7 +241,7 @@ INPUT_FACTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     "shape": (_is_shape, "a list of whole numbers >= 1, null where any will do"),
     "vocab_size": (_is_size, "a whole number >= 1 or null"),
     "length": (_is_size, "a whole number >= 1 or null"),
-    "layout": (lambda value: _is_open(value) or value in LAYOUTS, f"{', '.join(LAYOUTS)} or null"),
+    "layout": (lambda value: is_open(value) or value in LAYOUTS, f"{', '.join(LAYOUTS)} or null"),
 }
 
 
@@ -354,7 +288,7 @@ def _read_layers(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Entry, ..
         return ()
     for key, _ in entries if isinstance(raw, dict) else ():
         check_name(key, (*path, key), mistakes)
-    return _read_entries(entries, path, mistakes)
+    return read_entries(entries, path, mistakes)
 
 
 def _tell_no_layers(raw: Any, count: int, path: KeyPath, mistakes: Mistakes) -> None:
@@ -367,140 +301,3 @@ def _tell_no_layers(raw: Any, count: int, path: KeyPath, mistakes: Mistakes) -> 
         mistakes.add(path, "no layers", fix, at_value=isinstance(raw, list))
     else:
         mistakes.add(path, f"{shown(raw)} is neither a list nor a mapping of layers", fix, at_value=True)
-
-
-def _read_entries(entries: Collection[tuple[Any, Any]], path: KeyPath, mistakes: Mistakes) -> tuple[Entry, ...]:
-    read = [read_entry(str(key), each, (*path, key), mistakes) for key, each in entries]
-    return tuple(each for each in read if each is not None)
-
-
-def read_entry(key: str, raw: Any, path: KeyPath, mistakes: Mistakes) -> Entry | None:
-    """One entry, or None where it is none and `mistakes` says why."""
-    part = _shared(raw, path, mistakes)
-    part = part or parse_part(raw, path, mistakes, kind="layer", is_entry=True)
-    if part is None:
-        return None
-    _check_keys(part, mistakes)
-    repeat = part.keys.get("repeat")
-    words = frozenset(read_words(raw)) if isinstance(repeat, dict | list) else frozenset()
-    return with_bodies(Entry(key, path, part, words=words), mistakes)
-
-
-def _shared(raw: Any, path: KeyPath, mistakes: Mistakes) -> Part | None:
-    """`{share: NAME}`, which stands in place of a layer."""
-    if not isinstance(raw, dict) or SHARE not in raw:
-        return None
-    others = [str(key) for key in raw if key not in ENTRY_KEYS]
-    if others:
-        found = f"'share' beside {others[0]}"
-        mistakes.add((*path, SHARE), found, "it uses a module again as it is: take away one of the two")
-        return None
-    mistakes.names[path] = ((*path, SHARE), False)
-    keys = dict(raw)
-    return Part(SHARE, path, settings_path=path, keys=keys, key_paths={key: (*path, key) for key in keys})
-
-
-def _check_keys(part: Part, mistakes: Mistakes) -> None:
-    if SHARE in part.keys and part.type != SHARE:
-        found = "'share' stands in place of a layer"
-        mistakes.add(part.where(SHARE), found, f"write {{share: NAME}} alone, or leave it out of {part.type}")
-    for key in ("tie", "parametrize"):
-        value = part.keys.get(key)
-        if key in part.keys and not isinstance(value, str | Unknown):
-            wanted = "a layer's name" if key == "tie" else "weight_norm, spectral_norm or orthogonal"
-            mistakes.add(part.where(key), f"{key} is {shown(value)}, wanted {wanted}", at_value=True)
-    layout = part.keys.get("layout")
-    if layout is not None and not _is_open(layout) and layout not in LAYOUTS:
-        mistakes.add(part.where("layout"), f"no layout {shown(layout)}", suggest(str(layout), LAYOUTS), at_value=True)
-    name = part.keys.get("name")
-    if "name" in part.keys and not (isinstance(name, str) and "$" in name):
-        check_name(name, part.where("name"), mistakes, at_value=True)
-    if part.type in CONTAINERS:
-        for key in ("tie", "parametrize", "layout"):
-            if key in part.keys:
-                fix = "write it at the layer inside that it is meant for"
-                mistakes.add(part.where(key), f"'{key}' at {part.type}, which is no layer", fix)
-
-
-def with_bodies(entry: Entry, mistakes: Mistakes) -> Entry:
-    """The entry with those that it holds, where it is a container."""
-    part, known = entry.part, CONTAINERS.get(entry.part.type)
-    if known is None:
-        return entry
-    settings, paths = _settings_of(part, known[0])
-    for key in (each for each in settings if each not in known):
-        fix = suggest(str(key), known)
-        if str(key)[:1].isupper():
-            fix = f"write {part.type}: [{{{key}: ...}}], its entries in a list"
-        elif part.type == "Parallel" and known[0] not in settings:
-            fix = f"write its branches below 'branches:': Parallel: {{branches: {{{key}: ...}}}}"
-        mistakes.add((*part.settings_path, key), f"no setting '{key}'", fix)
-    if known[0] not in settings:
-        if all(key in known for key in settings):
-            fix = f"write {part.type}: [...], its entries in a list"
-            fix = f"write {part.type}: {{{known[0]}: [...], {', '.join(settings)}: ...}}" if settings else fix
-            mistakes.add(part.settings_path, f"{part.type} wants {known[0]}", fix)
-        return entry
-    read = {key: settings[key] for key in settings if key in known}
-    held = {key: _read_held(key, each, paths[key], mistakes) for key, each in read.items()}
-    bodies = {key: each for key, each in held.items() if each is not None}
-    rest = {key: each for key, each in read.items() if key not in bodies}
-    return replace(entry, part=replace(part, settings=rest, value=NOTHING), bodies=bodies)
-
-
-def _settings_of(part: Part, first: str) -> tuple[Mapping[str, Any], Mapping[str, KeyPath]]:
-    """A container's settings; one value is its first setting's. And where each stands."""
-    if part.value is not NOTHING:
-        return {first: part.value}, {first: part.settings_path}
-    return part.settings, {key: part.where(key) for key in part.settings}
-
-
-def _read_held(key: str, raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Entry, ...] | None:
-    """The entries below a container's setting; None where the setting holds no entries."""
-    if key == "stochastic_depth" or isinstance(raw, Unknown):
-        return None
-    if (key == "merge" and raw is None) or (key == "shortcut" and not isinstance(raw, list | dict)):
-        return None
-    if key == "branches":
-        return _read_branches(raw, path, mistakes)
-    if key == "merge" and isinstance(raw, str) and raw.lower() in _MERGES:
-        mistakes.add(path, f"no merge '{raw}'", f"write merge: {_MERGES[raw.lower()]}", at_value=True)
-        return ()
-    if key == "body" and raw == []:
-        fix = "write what stands beside the shortcut: Residual: [LayerNorm, ...]"
-        mistakes.add(path, "a Residual without entries", fix, at_value=True)
-    return read_body(raw, path, mistakes)
-
-
-# What other languages call a merge.
-_MERGES = {"sum": "Add", "mul": "Multiply", "multiply": "Multiply", "cat": "Concat", "concatenate": "Concat"}
-_MERGES |= {"none": "null, for several outputs"}
-
-
-def read_body(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Entry, ...]:
-    """A list of entries, or one alone, which then has the list's own place."""
-    if isinstance(raw, list):
-        return _read_entries(list(enumerate(raw)), path, mistakes)
-    entry = read_entry("", raw, path, mistakes)
-    return () if entry is None else (entry,)
-
-
-def _read_branches(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Entry, ...]:
-    """Each branch an entry: a list of entries is a `Sequential` of them."""
-    if not isinstance(raw, dict | list) or not raw:
-        fix = "write them in a list, or as a mapping from names: a branch is an entry or a list of entries"
-        mistakes.add(path, f"branches are {shown(raw)}", fix, at_value=True)
-        return ()
-    named = isinstance(raw, dict)
-    items = [(str(key), each, (*path, key)) for key, each in (raw.items() if isinstance(raw, dict) else enumerate(raw))]
-    for key, _, where in items if named else ():
-        check_name(key, where, mistakes, "branch")
-    read = [_read_branch(*each, mistakes) for each in items]
-    return tuple(each for each in read if each is not None)
-
-
-def _read_branch(key: str, raw: Any, path: KeyPath, mistakes: Mistakes) -> Entry | None:
-    if not isinstance(raw, list):
-        return read_entry(key, raw, path, mistakes)
-    entries = _read_entries(list(enumerate(raw)), path, mistakes)
-    return Entry(key, path, Part("Sequential", path, settings_path=path), {"layers": entries})

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dlspec.errors import shown, suggest
-from dlspec.spec.blocks import Entry, read_body
 from dlspec.spec.expressions import Unknown
 from dlspec.spec.names import WRONG, Level, Output
 from dlspec.spec.params import INDEX
 from dlspec.spec.parts import Part
 from dlspec.spec.repeats import cells, rows_of
 from dlspec.spec.taking import FORMULA, Inputs, formula_inputs
+from dlspec.spec.written import Entry, read_body
 
 if TYPE_CHECKING:
     from dlspec.spec.expand import Expander, Use, Where

@@ -13,7 +13,7 @@ from typing import Any
 
 from dlspec.errors import near, suggest
 from dlspec.limits import how_to_raise, limit
-from dlspec.spec.blocks import CONTAINERS, SHARE, Block, Entry, check_name, is_name, with_bodies
+from dlspec.spec.blocks import Block
 from dlspec.spec.containers import EXPAND
 from dlspec.spec.expressions import Unknown, Wrong, formula_of
 from dlspec.spec.graph import MODEL, Deferred, Graph, Node, Ref
@@ -23,6 +23,7 @@ from dlspec.spec.params import IN_CHANNELS, INDEX, Origins, Scope, defaults
 from dlspec.spec.parts import NOTHING, Part
 from dlspec.spec.repeats import Row, TooMany, cells, has_own_names, is_bare, known_early, rows_of, stands
 from dlspec.spec.taking import FORMULA, PARAMETER, Inputs, formula_text, inputs_of, mark_inputs
+from dlspec.spec.written import CONTAINERS, SHARE, Entry, check_name, is_name, with_bodies
 from dlspec.spec.yaml_files import KeyPath
 
 MOST_BLOCKS = 60

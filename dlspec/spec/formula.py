@@ -18,82 +18,20 @@ from typing import Any, NoReturn
 from dlspec.errors import shown, suggest
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec.expressions import CONSTANTS, MAX_NUMBER, ExpressionError, evaluate
-
-# ---- the functions -------------------------------------------------------------------------------------------------
-
-_MATHS = (
-    "exp log log1p expm1 log2 sqrt rsqrt square reciprocal abs sign sin cos tan asin acos atan sinh cosh tanh sigmoid "
-    "logsigmoid relu gelu silu erf floor ceil round"
-).split()
-_REDUCING = "sum mean amax amin logsumexp prod argmax".split()
-
-# Arguments in PyTorch's order: `?` marks those that may be left out, what follows `*` is given by name alone.
-_OF_NUMBERS: Mapping[str, str] = {
-    **dict.fromkeys(_MATHS, "input"),
-    "clamp": "input min? max?",
-    "elu": "input alpha?",
-    "leaky_relu": "input negative_slope?",
-    "softplus": "input beta? threshold?",
-}
-_BY_ELEMENT: Mapping[str, str] = {
-    **_OF_NUMBERS,
-    **dict.fromkeys(["minimum", "maximum"], "input other"),
-    **dict.fromkeys("detach ones_like zeros_like rand_like randn_like".split(), "input"),
-    "pow": "input exponent",
-    "where": "condition input other",
-}
-_ARGUMENTS: Mapping[str, str] = {
-    **_BY_ELEMENT,
-    **dict.fromkeys(_REDUCING, "input dim keepdim?"),
-    **dict.fromkeys(["var", "std"], "input dim * correction? keepdim?"),
-    **dict.fromkeys("softmax log_softmax cumsum cumprod unbind squeeze unsqueeze".split(), "input dim"),
-    **dict.fromkeys(["cat", "stack"], "tensors dim"),
-    **dict.fromkeys(["tril", "triu"], "input diagonal?"),
-    "arange": "end",
-    "chunk": "input chunks dim",
-    "einsum": "equation operands",
-    "expand": "input size",
-    "eye": "n m?",
-    "flatten": "input start_dim end_dim?",
-    "flip": "input dims",
-    "matmul": "input other",
-    "norm": "input p? dim keepdim?",
-    "normalize": "input p? dim?",
-    "one_hot": "tensor num_classes",
-    "permute": "input dims",
-    "reshape": "input shape",
-    "roll": "input shifts dims",
-    "split": "tensor split_size_or_sections dim",
-    "transpose": "input dim0 dim1",
-    "unflatten": "input dim sizes",
-}
-FUNCTIONS: frozenset[str] = frozenset(_ARGUMENTS)
-"""The functions of torch's that a formula may call."""
-
-ELEMENTWISE: frozenset[str] = frozenset(_BY_ELEMENT)
-"""Those that treat each number by itself."""
-
-KEEPDIM: frozenset[str] = frozenset(name for name, words in _ARGUMENTS.items() if "keepdim?" in words)
-"""Those that take dimensions away, unless they are told to keep them."""
-
-DIMS: Mapping[str, int] = {"dim": 1, "dims": 1, "dim0": 1, "dim1": 2, "start_dim": 1, "end_dim": 2}
-"""The arguments that are dimensions, each with an example."""
-
-_OPERANDS = {"input", "other", "condition", "exponent", "tensor", "tensors"}
-_MAY_BE_NUMBERS = {("pow", "input"), ("pow", "exponent"), ("where", "input"), ("where", "other")}
-_SEVERAL = {"chunk", "split", "unbind"}
-_SIZES = {"n", "m", "end", "num_classes", "size"}
-_FROM_BATCH = {"shape", "size"}
-_MODULES = {"torch", "F", "nn", "np", "numpy", "math", "tf", "K"}
-_OTHER_WORDS: Mapping[str, str] = {
-    "max": "write amax(x, dim=1), or maximum(a, b) of two",
-    "min": "write amin(x, dim=1), or minimum(a, b) of two",
-    "view": "write reshape(x, (-1, ...))",
-    "repeat": "write expand(x, (-1, ...)), or cat([x, x], dim=1)",
-    "dot": "write sum(a * b, dim=-1)",
-    "mm": "write matmul(a, b)",
-    "bmm": "write matmul(a, b)",
-}
+from dlspec.spec.formula_functions import (
+    ARGUMENTS,
+    DIMS,
+    ELEMENTWISE,
+    FROM_BATCH,
+    FUNCTIONS,
+    MAY_BE_NUMBERS,
+    MODULES,
+    OF_NUMBERS,
+    OPERANDS,
+    OTHER_WORDS,
+    SEVERAL,
+    SIZES,
+)
 
 LANGUAGE = (
     "a Formula has outputs by name, numbers, + - * / // % ** @, comparisons, & | ~, slices like x[:, 1:], "
@@ -213,7 +151,7 @@ def is_number(node: ast.expr) -> bool:
         case ast.BinOp(left=left, right=right):
             return is_number(left) and is_number(right)
         case ast.Call(func=ast.Name(id=name), args=arguments):
-            return name in _OF_NUMBERS and all(is_number(each) for each in arguments)
+            return name in OF_NUMBERS and all(is_number(each) for each in arguments)
     return False
 
 
@@ -226,9 +164,9 @@ def arguments(call: ast.Call) -> dict[str, ast.expr]:
     given = {word.rstrip("?"): each for word, each in zip(by_order, call.args, strict=False)}
     for keyword in call.keywords:
         word = keyword.arg or "**"
-        allowed = [each for each in _allowed(call) if each not in _OPERANDS]
+        allowed = [each for each in _allowed(call) if each not in OPERANDS]
         if word not in allowed:
-            fix = suggest(word, allowed) if word not in _OPERANDS else "outputs stand first, without a name"
+            fix = suggest(word, allowed) if word not in OPERANDS else "outputs stand first, without a name"
             raise ExpressionError(f"{name} has no argument '{word}'", fix or _usage(call))
         given[word] = keyword.value if word not in given else _refuse(call, f"gives '{word}' twice", _usage(call))
     return given
@@ -299,7 +237,7 @@ def _check_operand(node: ast.expr) -> None:
             _check_subscript(value, index)
         case ast.Call():
             _check_call(node)
-            if _name(node) in _SEVERAL:
+            if _name(node) in SEVERAL:
                 _refuse(node, "gives several", f"take one: {ast.unparse(node)}[0]")
         case ast.BoolOp(op=sign):
             _refuse(node, fix=_INSTEAD[type(sign)])
@@ -405,7 +343,7 @@ def _is_several(node: ast.expr) -> bool:
     """Whether it is what `chunk` gives, or a slice of that."""
     if isinstance(node, ast.Subscript):
         return isinstance(node.slice, ast.Slice) and _is_several(node.value)
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _SEVERAL
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in SEVERAL
 
 
 def _check_several(node: ast.expr) -> None:
@@ -431,7 +369,7 @@ def _name(call: ast.Call) -> str:
 
 
 def _words(call: ast.Call) -> list[str]:
-    return _ARGUMENTS[_name(call)].split()
+    return ARGUMENTS[_name(call)].split()
 
 
 def _allowed(call: ast.Call) -> list[str]:
@@ -460,12 +398,12 @@ def _check_call(call: ast.Call) -> None:
 def _refuse_function(function: ast.expr) -> NoReturn:
     match function:
         case ast.Name(id=name):
-            raise ExpressionError(f"no function {shown(name)}", _OTHER_WORDS.get(name) or suggest(name, FUNCTIONS))
-        case ast.Attribute(value=ast.Name(id=module), attr=name) if module in _MODULES:
-            fix = f"write {name}(...)" if name in FUNCTIONS else _OTHER_WORDS.get(name) or suggest(name, FUNCTIONS)
+            raise ExpressionError(f"no function {shown(name)}", OTHER_WORDS.get(name) or suggest(name, FUNCTIONS))
+        case ast.Attribute(value=ast.Name(id=module), attr=name) if module in MODULES:
+            fix = f"write {name}(...)" if name in FUNCTIONS else OTHER_WORDS.get(name) or suggest(name, FUNCTIONS)
         case ast.Attribute(value=value, attr=name):
             known = f"write {name}({ast.unparse(value)}, ...)"
-            fix = known if name in FUNCTIONS else _OTHER_WORDS.get(name) or suggest(name, FUNCTIONS)
+            fix = known if name in FUNCTIONS else OTHER_WORDS.get(name) or suggest(name, FUNCTIONS)
         case _:
             fix = LANGUAGE
     raise ExpressionError(f"no function {_written(function)}", fix)
@@ -474,7 +412,7 @@ def _refuse_function(function: ast.expr) -> NoReturn:
 def _check_argument(call: ast.Call, given: Mapping[str, ast.expr], word: str, each: ast.expr) -> None:
     if word == "tensors":
         return _check_several(each)
-    if word in _OPERANDS:
+    if word in OPERANDS:
         return _check_tensor(call, given, word, each)
     if word in DIMS and not whole_numbers(each):
         _refuse(call, f"has no number as '{word}'", _example(call, given))
@@ -488,9 +426,9 @@ def _check_tensor(call: ast.Call, given: Mapping[str, ast.expr], word: str, each
     """Maths of a number is a number; elsewhere PyTorch wants tensors, with two exceptions."""
     _check_operand(each)
     name = _name(call)
-    if not is_number(each) or name in _OF_NUMBERS:
+    if not is_number(each) or name in OF_NUMBERS:
         return
-    if (name, word) not in _MAY_BE_NUMBERS:
+    if (name, word) not in MAY_BE_NUMBERS:
         fixes = {"maximum": "write clamp(x, min=0)", "minimum": "write clamp(x, max=0)"}
         _refuse(call, f"has a number as '{word}'", fixes.get(name, "name an output there"))
     if name == "pow" and all(is_number(side) for side in given.values()):
@@ -521,12 +459,12 @@ def _check_dims(call: ast.Call, given: Mapping[str, ast.expr]) -> None:
 
 def _check_sizes(call: ast.Call, given: Mapping[str, ast.expr]) -> None:
     total, most = 1, limit("formula_size") ** 2
-    for word in sorted((_SIZES | _FROM_BATCH) & given.keys()):
+    for word in sorted((SIZES | FROM_BATCH) & given.keys()):
         sizes = whole_numbers(given[word])
-        if word in _FROM_BATCH and sizes[:1] != [-1]:
+        if word in FROM_BATCH and sizes[:1] != [-1]:
             fix = f"begin with -1, the batch: {_name(call)}({ast.unparse(given['input'])}, (-1, ...))"
             _refuse(call, f"has no such '{word}'", fix)
-        if word not in _FROM_BATCH and not (_is_whole(given[word]) and sizes[0] > 0):
+        if word not in FROM_BATCH and not (_is_whole(given[word]) and sizes[0] > 0):
             _refuse(call, f"has no size as '{word}'", "write a whole number from 1")
         total *= math.prod(max(abs(size), 1) for size in sizes)
     if total > most:

@@ -1,0 +1,57 @@
+"""A network that was built: its module, the layers in it, and what the outputs are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import nn
+
+from dlspec.layouts import Value
+from dlspec.spec.yaml_files import KeyPath
+
+
+@dataclass(frozen=True)
+class BuiltLayer:
+    """A row of the summary. `path` is where the layer was written, `is_again` a module that was there before."""
+
+    name: str
+    type: str
+    module: nn.Module
+    output: Value
+    path: KeyPath
+    is_again: bool = False
+
+    @property
+    def parameters(self) -> int:
+        return 0 if self.is_again else sum(each.numel() for each in self.module.parameters())
+
+
+@dataclass(frozen=True)
+class Output:
+    """One of a network's outputs: the layer that gives it, and the last one whose numbers these are."""
+
+    value: Value
+    layer: BuiltLayer
+    end: BuiltLayer
+
+
+@dataclass(frozen=True)
+class Network:
+    """A built network: `inputs` names the tensors of a split that `module` takes, in order.
+
+    Several outputs come as a mapping by their names. `fields` are the inputs' values, by name. `any_length` says that
+    batches may end at their longest sample: no layer needs the fields' full length.
+    """
+
+    module: nn.Module
+    inputs: tuple[str, ...]
+    fields: Mapping[str, Value]
+    layers: tuple[BuiltLayer, ...]
+    outputs: Mapping[str, Output]
+    any_length: bool = True
+
+    @property
+    def output(self) -> Value:
+        """The only output's, or the first's."""
+        return next(iter(self.outputs.values())).value
