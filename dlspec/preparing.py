@@ -45,7 +45,7 @@ class Opened:
 
 @dataclass(frozen=True)
 class Built:
-    """A spec with its network, which fits the data. `resolved` is the spec as a run saves it."""
+    """A spec with its network, which fits the data."""
 
     spec: Spec
     data: Dataset
@@ -54,7 +54,7 @@ class Built:
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that the trainer takes."""
+    """All that the trainer takes. `resolved` is the spec as a run saves it."""
 
     spec: Spec
     data: Dataset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn.functional import relu
 
 import dlspec as library
+from dlspec.building.limits import bounded_growth
 from dlspec.layouts import Value
 from dlspec.spec.mistakes import Mistakes
 
@@ -256,3 +258,75 @@ def test_expanding_grows_with_the_layers_alone(count: int) -> None:
     mistakes = Mistakes()
     graph = graph_of([{"Residual": [{"Linear": 4}, "ReLU"], "repeat": count}], mistakes)
     assert (len(graph.nodes), mistakes.found) == (3 * count, [])
+
+
+# ---- what looked right and was not ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [8, 16, 32, 64])
+@pytest.mark.parametrize("before", ["BatchNorm2d", "Tanh", "GELU"])
+def test_inplace_behind_a_layer_of_its_own_is_right(size: int, before: str) -> None:
+    conv = {"Conv2d": {"out_channels": 3, "kernel_size": 3, "padding": 1}}
+    network_of([conv, before, {"ReLU": {"inplace": True}}, conv, "Flatten", {"Linear": 1}], first(3, size, size))
+
+
+def test_inplace_over_a_view_of_what_is_taken_later_is_refused_in_copies_too() -> None:
+    lstm = {"LSTM": {"hidden_size": 4}}
+    layers: list[Any] = [
+        {"LSTM": {**lstm["LSTM"], "name": "a"}},
+        {"LSTM": {**lstm["LSTM"], "name": "b"}},
+        {"ReLU": {"inplace": True, "from": "b.last", "name": "r"}},
+        {"Select": {"index": -1, "from": "b", "name": "s"}},
+        {"Concat": {"from": ["r", "s", "a.last"]}},
+    ]
+    assert refusal_of(layers, sequence(12, 4))[0].startswith("inplace would overwrite the output of 'b'")
+
+
+def test_each_copy_reads_a_from_that_a_param_brings() -> None:
+    layers = [{"Linear": {"out_features": 4, "name": "m"}},
+              {"Attention": {"num_heads": 1, "from": "$src", "repeat": 2}}]  # fmt: skip
+    graph = graph_of({"params": {"src": ["_", "m"]}, "layers": layers}, Mistakes())
+    assert [[ref.node for ref in node.inputs.values()] for node in graph.nodes[1:]] == [["m", "m"], ["1.0", "m"]]
+
+
+def test_a_merge_stands_for_one_branch_too() -> None:
+    layers = [{"Parallel": {"branches": {"a": {"Linear": 4}}, "merge": {"Formula": "a * 2"}}}]
+    network = network_of(layers, ROW)
+    x = batch(ROW, 3)
+    torch.testing.assert_close(network.module(x), network.layers[0].module(x) * 2)
+
+
+def test_the_norm_of_an_inner_residual_is_the_bodys_end() -> None:
+    inner = {"Residual": {"shortcut": "if_equal", "body": [{"Linear": 3}, "BatchNorm1d"]}}
+    assert weights_of([{"Residual": {"shortcut": "auto", "body": [inner]}}], ROW)[-2:] == [
+        "0.shortcut.0.weight", "0.shortcut.1.weight"
+    ]  # fmt: skip
+
+
+def test_names_inside_containers_are_the_users_own() -> None:
+    assert weights_of([{"TimeDistributed": [{"Linear": {"out_features": 2, "name": "unfold"}}]}], STEPS) == [
+        "0.unfold.weight"
+    ]
+
+
+def test_a_branch_that_nothing_takes_is_told() -> None:
+    mistakes = Mistakes()
+    graph_of([{"Parallel": {"branches": {"a": {"Linear": 4}, "b": {"Linear": 4}}, "merge": None}}, "ReLU"], mistakes)
+    assert [(each.path[-1], each.found) for each in mistakes.found] == [("b", "nothing takes this output")]
+
+
+def test_memory_is_bounded_for_a_while_alone() -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_DATA)
+
+    def grow() -> None:
+        for _ in range(50):
+            with bounded_growth():
+                torch.ones(10, 10) @ torch.ones(10, 10)
+
+    threads = [Thread(target=grow) for _ in range(4)]
+    for each in threads:
+        each.start()
+    for each in threads:
+        each.join()
+    assert resource.getrlimit(resource.RLIMIT_DATA) == before

@@ -16,7 +16,8 @@ from dlspec.building.network import Network
 def validate(words: Sequence[str]) -> int:
     """Checks the form, opens no data; raises SpecError with every mistake."""
     spec = preparation(_composed("validate", words)).read()
-    print(f"the form is right: {len(spec.layers)} layers, {spec.optimizer.schema.name}, data {spec.data.source_name}")
+    count = f"{len(spec.layers)} layer{'s' if len(spec.layers) != 1 else ''}"
+    print(f"the form is right: {count}, {spec.optimizer.schema.name}, data {spec.data.source_name}")
     waiting = [f"${{{key}}}" for key in spec.waiting]
     later = ["shapes, the loss and the target", *waiting]
     print(f"not checked yet, for that the data must be open: {', '.join(later)}; 'summary' and 'train' check it")

@@ -92,8 +92,6 @@ class _Writer:
         ends = {name: self._value(ref) for name, ref in outputs.items()}
         self.graph.output(ends if len(ends) > 1 else next(iter(ends.values())))
         network = fx.GraphModule(self.root, self.graph, class_name="Network")
-        for step in steps:
-            _complete(network, step)
         return network, inputs
 
     def _placeholders(self, steps: Sequence[Step]) -> tuple[str, ...]:
@@ -169,11 +167,6 @@ def _add(root: nn.Module, path: Sequence[str], module: Any) -> None:
         root.add_module(last, module)
     else:
         root.register_parameter(last, module)
-
-
-def _complete(network: nn.Module, step: Step) -> None:
-    """A module that other tools name but no call reaches would be lost; so far there is none with weights."""
-    assert step.is_inline or step.is_parameter or network.get_submodule(".".join(step.path)) is step.module
 
 
 def _variable(step: Step) -> str:

@@ -61,8 +61,10 @@ def _automatic(builder: Builder, layer: Layer, body: Ref, given: Ref) -> None:
 
 def _norm_at(builder: Builder, ref: Ref) -> tuple[str, Mapping[str, Any]] | None:
     """The normalisation that a body ends in, and the settings that it was written with."""
+    ref = builder.aliases.get(ref, ref)
     while ref.node in builder.rows and builder.rows[ref.node].type in ("StochasticDepth", "Dropout"):
-        ref = builder.nodes[ref.node].inputs[0]
+        ref = next(iter(builder.nodes[ref.node].inputs.values()))
+        ref = builder.aliases.get(ref, ref)
     if ref.node not in builder.rows or not is_norm(builder.rows[ref.node].type):
         return None
     layer, _, _ = builder.layers[builder.nodes[ref.node].path]

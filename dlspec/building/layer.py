@@ -140,7 +140,7 @@ def completed(
             found = f"{layer.type} wants {name}"
             mistakes.add(layer.node.where, found, "these data do not tell it: write it", shown=layer.shown)
             return None
-        elif value is not None and known is not None and not _agrees(name, value, known, values[0]):
+        elif value is not None and known is not None and not agrees(name, value, known, values[0]):
             found = f"{name} is {value}, but {values[0]} comes in"
             fix = f"leave it out: it is inferred ({known})"
             mistakes.add(layer.node.part.where(name), found, fix, at_value=True, shown=layer.shown)
@@ -148,7 +148,8 @@ def completed(
     return settings
 
 
-def _agrees(name: str, written: Any, known: Any, value: Value) -> bool:
+def agrees(name: str, written: Any, known: Any, value: Value) -> bool:
+    """Whether a setting that was written is what the input tells."""
     if name == "normalized_shape" and not isinstance(written, int):
         return tuple(written) == value.shape[-len(written) :]
     if name == "num_embeddings":

@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any
 
 import torch
@@ -44,16 +45,24 @@ class SizeLimit(TorchFunctionMode):
             raise TooLarge(f"its weights would fill {in_words(self.total)}; this machine has {in_words(self.limit)}")
 
 
+_ONE_AT_A_TIME = RLock()
+"""The limit is the process's: two threads would take each other's for what was there before."""
+
+
 @contextmanager
 def bounded_growth() -> Iterator[None]:
     """Within it the process may take `sample_bytes` more memory: an output without weights may be of any size."""
-    bounds = _bounds()
-    if bounds is None:
-        yield
-        return
+    with _ONE_AT_A_TIME:
+        bounds = _bounds()
+        if bounds is None:
+            yield
+        else:
+            yield from _bounded(*bounds)
+
+
+def _bounded(soft: int, hard: int, used: int) -> Iterator[None]:
     import resource
 
-    soft, hard, used = bounds
     most = used + limit("sample_bytes")
     resource.setrlimit(resource.RLIMIT_DATA, (most if soft == resource.RLIM_INFINITY else min(most, soft), hard))
     try:

@@ -19,6 +19,7 @@ from dlspec.building.built import Output as Output
 from dlspec.building.joining import join
 from dlspec.building.layer import (
     Layer,
+    agrees,
     are_enough,
     attempt,
     completed,
@@ -89,7 +90,7 @@ class Builder:
             lengths = Lengths(each.name) if each.has_lengths else None
             self.values[Ref(MODEL, name)] = Value(each.shape, each.layout, lengths, each.vocab_size)
             self.samples[Ref(MODEL, name)] = sample.clone()
-        self.data = [each.untyped_storage().data_ptr() for each in self.samples.values()]
+        self.data = [*self.samples.values()]  # kept, so that no other output comes to lie there
         self.rows: dict[str, BuiltLayer] = {}
         self.layers: dict[tuple[str, ...], tuple[Layer, nn.Module, dict[str, Any]]] = {}
         self.nodes: dict[str, Node] = {}
@@ -172,7 +173,7 @@ class Builder:
         values = [self.values[ref] for ref in layer.node.inputs.values()]
         for name, setting in layer.schema.settings.items():
             known = infer(name, values) if setting.is_inferred and values else None
-            if known is None or settings.get(name) in (None, known) or name in ("normalized_shape", "num_embeddings"):
+            if known is None or settings.get(name) is None or agrees(name, settings[name], known, values[0]):
                 continue
             found = f"'{layer.node.name}' has {name} {settings[name]}, and {values[0]} comes in"
             self.mistakes.add(layer.node.entry, found, "write the layer again, for weights of its own")
@@ -195,7 +196,7 @@ class Builder:
         node = layer.node
         memory = self.samples[next(iter(node.inputs.values()))].untyped_storage().data_ptr()
         path = node.part.where("inplace")
-        if memory in self.data:
+        if memory in [each.untyped_storage().data_ptr() for each in self.data]:
             found = "inplace would overwrite the data"
             self.mistakes.add(path, found, "leave it out", at_value=True, shown=layer.shown)
             return True

@@ -1,4 +1,4 @@
-"""What convolutions and poolings make of lengths, and means without padding."""
+"""What convolutions and poolings make of lengths, means without padding, and where padding may be cut off."""
 
 from __future__ import annotations
 

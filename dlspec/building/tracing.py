@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,15 +38,14 @@ class Tracer:
         """What the layer gives for the samples: shapes are real, numbers need not be."""
         inputs = tuple((key, each.shape, each.dtype) for key, each in arguments.items())
         key = (layer.type, repr(settings), inputs, getattr(module, "wanted", ()))
-        is_same = _may_alias(layer, module, settings)
-        if key in self._seen and not is_same:
+        if key in self._seen:
             made = [_stand_in(shape, dtype) for shape, dtype in self._seen[key]]
             return made[0] if len(made) == 1 else tuple(made)
-        given = None if is_same else _by_formula(module, arguments)
-        given = self._short(layer, module, settings, values, arguments) if given is None and not is_same else given
+        given = _by_formula(module, arguments)
+        given = self._short(layer, module, settings, values, arguments) if given is None else given
         given = passed(module, arguments) if given is None else given
         tensors = given if isinstance(given, tuple) else (given,)
-        if all(isinstance(each, Tensor) for each in tensors):
+        if all(isinstance(each, Tensor) for each in tensors) and _are_apart([*arguments.values(), *tensors]):
             self._seen[key] = [(each.shape, each.dtype) for each in tensors]
         return given
 
@@ -64,6 +62,8 @@ class Tracer:
         if value is None or len(arguments) != 1 or value.layout not in ("sequence", "tokens") or not value.has_batch:
             return None
         if value.shape[0] <= STEPS or not _takes_any_steps(layer, values, settings):
+            return None
+        if not any(True for _ in module.parameters()):  # cheap, and what it gives may be its input's memory
             return None
         try:
             given = passed(module, {key: each[:, :STEPS] for key, each in arguments.items()})
@@ -85,6 +85,8 @@ def _by_formula(module: nn.Module, arguments: Mapping[int | str, Tensor]) -> Ten
     """What a `Linear` or convolution gives, by PyTorch's formulas; None for others, and where nothing would be left."""
     if type(module) is nn.Linear and len(arguments) == 1:
         (sample,) = arguments.values()
+        if sample.dtype != module.weight.dtype:
+            return None
         return _stand_in((*sample.shape[:-1], module.out_features), sample.dtype)
     return _convolved(module, arguments)
 
@@ -95,6 +97,8 @@ def _convolved(conv: Any, arguments: Mapping[int | str, Tensor]) -> Tensor | Non
     if max(*conv.kernel_size, *conv.stride, *conv.dilation) > _MOST:
         return None
     (sample,) = arguments.values()
+    if sample.dtype != conv.weight.dtype:
+        return None
     reaches = [dilation * (kernel - 1) for dilation, kernel in zip(conv.dilation, conv.kernel_size, strict=True)]
     padded = [2 * each for each in conv.padding] if isinstance(conv.padding, tuple) else reaches
     padded = [0] * len(reaches) if conv.padding == "valid" else padded
@@ -111,14 +115,12 @@ def _stand_in(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
 
 
 _MOST = 2**31  # beyond it PyTorch has words of its own
-_MAKING = ("Add", "Multiply", "Concat", "Mean", "Max", "Sum")
-_ALIASING = re.compile(r"Identity|Flatten|Unflatten|\w*Dropout\w*|StochasticDepth|AdaptiveAvgPool\dd")
 
 
-def _may_alias(layer: Layer, module: nn.Module, settings: Mapping[str, Any]) -> bool:
-    """Whether its output may be its input's memory, which the check of `inplace` asks for."""
-    is_inline = bool(getattr(module, "inline", False)) and layer.type not in _MAKING
-    return is_inline or bool(settings.get("inplace")) or _ALIASING.fullmatch(layer.type) is not None
+def _are_apart(tensors: Sequence[Tensor]) -> bool:
+    """Whether no two lie in the same memory: what a layer works on in place is then its own."""
+    places = [each.untyped_storage().data_ptr() for each in tensors if each.numel()]
+    return len(set(places)) == len(places)
 
 
 def passed(module: nn.Module, arguments: Mapping[int | str, Tensor]) -> Any:

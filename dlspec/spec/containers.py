@@ -10,8 +10,8 @@ from dlspec.errors import shown, suggest
 from dlspec.spec.expressions import Unknown
 from dlspec.spec.names import WRONG, Level, Output
 from dlspec.spec.params import INDEX
-from dlspec.spec.parts import Part
-from dlspec.spec.repeats import cells, rows_of
+from dlspec.spec.parts import ENTRY_KEYS, Part
+from dlspec.spec.repeats import cells, has_own_names, rows_of
 from dlspec.spec.taking import FORMULA, Inputs, formula_inputs
 from dlspec.spec.written import Entry, read_body
 
@@ -50,10 +50,10 @@ def _sequential(expander: Expander, use: Use, part: Part, inputs: Inputs, where:
 def _time_distributed(expander: Expander, use: Use, part: Part, inputs: Inputs, where: Where) -> Output:
     """The entries see a step as if it were a sample, so nothing around them, which is of whole samples."""
     given = _only(expander, use, part, inputs)
-    folded = expander.node(use, _inner(part, "FoldTime"), {0: given}, where.child("fold"))
+    folded = expander.node(use, _inner(part, "FoldTime"), {0: given}, where.child("<fold>"))
     entries = use.entry.bodies.get("layers", ())
     last = expander.list(entries, use.scope, use.blocks, Level(before=folded), where)
-    unfolded = expander.node(use, _inner(part, "UnfoldTime"), {0: last, 1: given}, where.child("unfold"))
+    unfolded = expander.node(use, _inner(part, "UnfoldTime"), {0: last, 1: given}, where.child("<unfold>"))
     return Output(unfolded.ref)
 
 
@@ -115,27 +115,29 @@ def _parallel(expander: Expander, use: Use, part: Part, inputs: Inputs, where: W
     if not ends:
         return WRONG
     if "merge" in part.settings and part.settings["merge"] is None:
+        expander.names.read.add(use.entry.bodies["branches"][0].path)  # it flows on
         return Output(ends[0].ref, further=branches)
+    expander.names.read |= {each.path for each in use.entry.bodies["branches"]}
     return _merged(expander, use, part, branches, ends, where)
 
 
 def _branch(expander: Expander, use: Use, given: Output, where: Where) -> tuple[str, Output]:
     """A branch's name and what it gives; one that repeats stands side by side with itself."""
     entry = use.entry
-    expander.names.read.add(entry.path)
     rows = rows_of(entry, use.scope)
-    name = str(entry.part.keys.get("name", entry.key))
+    name = expander.name(use) or entry.key
     if rows is None:
-        return name, expander.one(replace(use, level=Level(use.level, given)), where)
-    copies = []
+        output = expander.one(replace(use, level=Level(use.level, given)), where)
+        return name, replace(output, also=entry.path)
+    copies, is_each_named = [], has_own_names(entry, rows)
     for index, row in enumerate(rows):
         origins = cells(entry, row, index)
         scope = use.scope.with_values({**row, INDEX: index}, origins)
         copy = replace(use, level=Level(use.level, given), scope=scope, row=row, row_origins=origins)
-        copies.append(expander.one(copy, where, number=str(index)))
+        copies.append(expander.one(copy, where, number="" if is_each_named else str(index)))
     standing = [each for each in copies if each.stands]
     last = standing[-1] if standing else Output(None, entry.path, absent="it is repeated 0 times")
-    return name, replace(last, copies=tuple(copies), use=None)
+    return name, replace(last, copies=tuple(copies), use=None, also=entry.path)
 
 
 def _merged(
@@ -147,16 +149,26 @@ def _merged(
         fix = "write one part, and what follows behind the Parallel"
         expander.mistakes.add((*part.settings_path, "merge"), f"merge is {1 + len(more)} entries", fix)
         return WRONG
-    if len(ends) == 1:
+    for key in (each for each in ENTRY_KEYS if each in merge.part.keys):
+        fix = "a merge takes the branches as they stand: write what follows behind the Parallel"
+        expander.mistakes.add(merge.part.where(key), f"'{key}' at a merge", fix)
+    if len(ends) == 1 and merge.type in _ALONE_THE_SAME:
         return Output(ends[0].ref)
     inputs: Inputs = dict(enumerate(ends))
     if merge.type == FORMULA:
-        level = Level(use.level, names={name: each for name, each in branches.items() if not name.isdigit()})
+        no_before = ("a merge has no output before it", f"name the branches: {', '.join(branches)}")
+        level = Level(
+            use.level, None, no_before, names={name: each for name, each in branches.items() if not name.isdigit()}
+        )
         inputs = formula_inputs(merge.part, use.scope, level, expander.names)
     expander.stood.setdefault(merge.path)
     expander.names.read.add(merge.path)
     merging = replace(use, entry=merge)
     return Output(expander.stand(merging, inputs, where.child("merge")).ref)
+
+
+_ALONE_THE_SAME = ("Concat", "Add", "Multiply")
+"""Of one value these make that value."""
 
 
 def _concat(part: Part) -> Entry:

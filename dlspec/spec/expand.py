@@ -194,7 +194,7 @@ class Expander:
         standing = [each for each in copies if each.stands]
         last = standing[-1] if standing else Output(None, entry.path, absent="it is repeated 0 times")
         output = replace(last, copies=tuple(copies), use=None)
-        return output if is_each_named else self._called(use, output, self._name(use))
+        return output if is_each_named else self._called(use, output, self.name(use))
 
     def one(self, use: Use, where: Where, *, number: str = "", is_first: bool = True) -> Output:
         """One entry, or one copy of it: tested, its inputs looked up, stood in the network and named."""
@@ -203,10 +203,10 @@ class Expander:
         if not stands(entry, use.scope):
             mark_inputs(entry, level, self.names)
             absent = Output(None, entry.path, absent="an 'if' removed it")
-            return absent if number else self._called(use, absent, self._name(use))
+            return absent if number else self._called(use, absent, self.name(use))
         self.stood.setdefault(entry.path)
         inputs = inputs_of(entry, use.scope, level, self.names, is_first=is_first)
-        name = self._name(use)
+        name = self.name(use)
         place = where.child(name or entry.key, number)
         above = inputs or ({0: level.before} if level.before is not None else {})  # a Parameter takes nothing
         use = replace(use, path=place.path, scope=_with_channels(use.scope, above))
@@ -221,7 +221,7 @@ class Expander:
 
     # ---- names -----------------------------------------------------------------------------------------------------
 
-    def _name(self, use: Use) -> str:
+    def name(self, use: Use) -> str:
         """The name that `name` gives, '' where there is none or it is wrong."""
         entry = use.entry
         if "name" not in entry.part.keys:
@@ -320,6 +320,11 @@ class Expander:
         if not target.stands:
             fix = "share a layer that stands, or give this entry the same condition"
             self.mistakes.add(path, f"'{name}' is not there: {target.absent}", fix, at_value=True)
+        elif shared is not None and shared.entry.type in (FORMULA, PARAMETER):
+            fix = (
+                "write the formula again" if shared.entry.type == FORMULA else f"take it by its name, from: [_, {name}]"
+            )
+            self.mistakes.add(path, f"'{name}' is a {shared.entry.type}", fix, at_value=True)
         elif shared is not None and name != BEFORE:
             return self.stand(replace(shared, at=use.entry.path), inputs, Where(shared.path, where.use))
         elif target.copies is not None:

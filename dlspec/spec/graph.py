@@ -81,7 +81,7 @@ class Graph:
     loss: Any = None
 
     def wanted(self) -> dict[str, tuple[str, ...]]:
-        """For each node the outputs beside its first that something reads, in the order of reading."""
+        """For each node the outputs that something reads ('' is the first), in the order of reading."""
         read = [ref for node in self.nodes for ref in node.inputs.values()] + list(self.outputs.values())
         wanted: dict[str, dict[str, None]] = {}
         for ref in read:

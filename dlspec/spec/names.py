@@ -20,7 +20,8 @@ class Output:
     """What a name stands for. `ref` is its value, None where there is none: `absent` says why.
 
     `path` is the entry's place. `further` are outputs by word; of a layer (`is_layer`) only building it tells which
-    there are. `copies` are those of a repeated entry. `use` is how its module came to stand there, for `share`.
+    there are. `copies` are those of a repeated entry. `also` is a branch that is
+    taken with the entry. `use` is how its module came to stand there, for `share`.
     """
 
     ref: Ref | None
@@ -29,6 +30,7 @@ class Output:
     is_layer: bool = False
     copies: tuple[Output, ...] | None = None
     absent: str = ""
+    also: KeyPath = ()
     use: Any = field(default=None, compare=False)
 
     @property
@@ -164,7 +166,7 @@ class Names:
 
     def _taken(self, output: Output, text: str, path: KeyPath) -> Output:
         if output.path and output.path != self.reader:  # a copy takes what the one before it gave
-            self.read.add(output.path)
+            self.read |= {output.path, output.also} - {()}
         if not output.stands:
             return self._wrong(path, f"'{text}' is not there: {output.absent}", "give this entry the same condition")
         return output

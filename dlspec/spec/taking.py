@@ -29,7 +29,7 @@ def inputs_of(entry: Entry, scope: Scope, level: Level, names: Names, *, is_firs
         return _no_inputs(part, scope)
     if part.type == FORMULA:
         return formula_inputs(part, scope, level, names)
-    if "from" not in part.keys or (not is_first and BEFORE not in heads(part.keys["from"])):
+    if "from" not in part.keys or (not is_first and BEFORE not in heads(_computed(part, scope))):
         found: dict[int | str, list[Output]] = {0: names.find(BEFORE, level, entry.path, at_value=False)}
     else:
         found = _from(part, scope, level, names)
@@ -41,11 +41,21 @@ def inputs_of(entry: Entry, scope: Scope, level: Level, names: Names, *, is_firs
     return {key: group[0] for key, group in found.items()}
 
 
+def _computed(part: Part, scope: Scope) -> Any:
+    """A `from` with its params put in."""
+    raw, path = part.keys["from"], part.where("from")
+    raw = scope.evaluate(raw, path) if isinstance(raw, str) and formula_of(raw) is not None else raw
+    if isinstance(raw, list):
+        return [scope.text(each, (*path, index)) for index, each in enumerate(raw)]
+    if isinstance(raw, dict):
+        return {key: scope.text(each, (*path, key)) for key, each in raw.items()}
+    return scope.text(raw, path)
+
+
 def mark_inputs(entry: Entry, level: Level, names: Names) -> None:
     """What an entry that does not stand would have taken is no mistake for that."""
-    raw = entry.part.keys.get("from", BEFORE)
-    wanted = heads(raw)
-    if entry.type == FORMULA:
+    wanted = heads(entry.part.keys.get("from", BEFORE))
+    if entry.type == FORMULA or any("$" in each for each in wanted):
         wanted |= set(level.all_names())  # it may have named any of them
     for name in wanted:
         names.mark(name, level)

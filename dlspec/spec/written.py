@@ -112,6 +112,8 @@ def _shared(raw: Any, path: KeyPath, mistakes: Mistakes) -> Part | None:
         found = f"'share' beside {others[0]}"
         mistakes.add((*path, SHARE), found, "it uses a module again as it is: take away one of the two")
         return None
+    for key in (each for each in ("tie", "parametrize", "layout") if each in raw):
+        mistakes.add((*path, key), f"'{key}' beside share", "write it at the layer that is shared")
     mistakes.names[path] = ((*path, SHARE), False)
     keys = dict(raw)
     return Part(SHARE, path, settings_path=path, keys=keys, key_paths={key: (*path, key) for key in keys})
@@ -211,7 +213,10 @@ def _read_branches(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Entry, 
     named = isinstance(raw, dict)
     items = [(str(key), each, (*path, key)) for key, each in (raw.items() if isinstance(raw, dict) else enumerate(raw))]
     for key, _, where in items if named else ():
-        check_name(key, where, mistakes, "branch")
+        if check_name(key, where, mistakes, "branch") and key == "merge":
+            mistakes.add(
+                where, "'merge' can't name a branch: their merge has the name", "take another word", at_key=True
+            )
     read = [_read_branch(*each, mistakes) for each in items]
     return tuple(each for each in read if each is not None)
 
