@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from dlspec.errors import shown, suggest
 from dlspec.spec.expressions import Unknown
 from dlspec.spec.names import WRONG, Level, Output
-from dlspec.spec.params import INDEX
 from dlspec.spec.parts import ENTRY_KEYS, Part
-from dlspec.spec.repeats import cells, has_own_names, rows_of
+from dlspec.spec.repeats import has_own_names, rows_of
 from dlspec.spec.taking import FORMULA, Inputs, formula_inputs
+from dlspec.spec.uses import Use, Where, each_copy, in_all
 from dlspec.spec.written import Entry, read_body
 
 if TYPE_CHECKING:
-    from dlspec.spec.expand import Expander, Use, Where
+    from dlspec.spec.expand import Expander
 
 JOIN = "Residual"
 """The type of the node that adds a residual's body and its shortcut."""
@@ -130,14 +130,10 @@ def _branch(expander: Expander, use: Use, given: Output, where: Where) -> tuple[
         output = expander.one(replace(use, level=Level(use.level, given)), where)
         return name, replace(output, also=entry.path)
     copies, is_each_named = [], has_own_names(entry, rows)
-    for index, row in enumerate(rows):
-        origins = cells(entry, row, index)
-        scope = use.scope.with_values({**row, INDEX: index}, origins)
-        copy = replace(use, level=Level(use.level, given), scope=scope, row=row, row_origins=origins)
-        copies.append(expander.one(copy, where, number="" if is_each_named else str(index)))
-    standing = [each for each in copies if each.stands]
-    last = standing[-1] if standing else Output(None, entry.path, absent="it is repeated 0 times")
-    return name, replace(last, copies=tuple(copies), use=None, also=entry.path)
+    for index, copy in enumerate(each_copy(use, rows)):
+        beside = replace(copy, level=Level(use.level, given))
+        copies.append(expander.one(beside, where, number="" if is_each_named else str(index)))
+    return name, replace(in_all(copies, entry), also=entry.path)
 
 
 def _merged(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from dlspec.errors import near, suggest
@@ -19,48 +19,16 @@ from dlspec.spec.expressions import Unknown, Wrong, formula_of
 from dlspec.spec.graph import MODEL, Deferred, Graph, Node, Ref
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.names import BEFORE, WRONG, Level, Names, Output
-from dlspec.spec.params import IN_CHANNELS, INDEX, Origins, Scope, defaults
+from dlspec.spec.params import IN_CHANNELS, Origins, Scope, defaults
 from dlspec.spec.parts import NOTHING, Part
-from dlspec.spec.repeats import Row, TooMany, cells, has_own_names, is_bare, known_early, rows_of, stands
+from dlspec.spec.repeats import Row, TooMany, has_own_names, is_bare, known_early, rows_of, stands
 from dlspec.spec.taking import FORMULA, PARAMETER, Inputs, formula_text, inputs_of, mark_inputs
+from dlspec.spec.uses import Blocks, Use, Where, each_copy, in_all
 from dlspec.spec.written import CONTAINERS, SHARE, Entry, check_name, is_name, with_bodies
 from dlspec.spec.yaml_files import KeyPath
 
 MOST_BLOCKS = 60
 """So deep may blocks stand in blocks."""
-
-
-@dataclass(frozen=True)
-class Where:
-    """A module's place in the state dict, and that of its use, which differ where it is used once more."""
-
-    path: tuple[str, ...] = ()
-    use: tuple[str, ...] = ()
-
-    def child(self, *names: str) -> Where:
-        words = tuple(each for each in names if each)
-        return Where((*self.path, *words), (*self.use, *words))
-
-
-@dataclass(frozen=True)
-class Blocks:
-    """The blocks that can be named at a place, each with the scope and the blocks that it sees itself."""
-
-    known: Mapping[str, tuple[Block, Scope, Blocks]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Use:
-    """An entry with all that it sees where it is written: it stands there, and again where it is shared (`at`)."""
-
-    entry: Entry
-    scope: Scope
-    blocks: Blocks
-    level: Level
-    path: tuple[str, ...] = ()
-    at: KeyPath = ()
-    row: Row = field(default_factory=dict)
-    row_origins: Mapping[str, KeyPath] = field(default_factory=dict)
 
 
 def expand(model: Block, mistakes: Mistakes) -> Graph:
@@ -182,18 +150,13 @@ class Expander:
         entry, level = use.entry, use.level
         before, is_each_named = level.before, has_own_names(entry, rows)
         copies: list[Output] = []
-        for index, row in enumerate(rows):
-            origins = cells(entry, row, index)
-            scope = use.scope.with_values({**row, INDEX: index}, origins)
-            copy = replace(use, scope=scope, row=row, row_origins=origins)
+        for index, copy in enumerate(each_copy(use, rows)):
             is_first = not any(each.stands for each in copies)
             each = self.one(copy, where, number="" if is_each_named else str(index), is_first=is_first)
             copies.append(each)
             level.before = each if each.stands else level.before
         level.before = before
-        standing = [each for each in copies if each.stands]
-        last = standing[-1] if standing else Output(None, entry.path, absent="it is repeated 0 times")
-        output = replace(last, copies=tuple(copies), use=None)
+        output = in_all(copies, entry)
         return output if is_each_named else self._called(use, output, self.name(use))
 
     def one(self, use: Use, where: Where, *, number: str = "", is_first: bool = True) -> Output:

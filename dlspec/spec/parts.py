@@ -14,12 +14,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlspec.errors import near, shown
+from dlspec.spec.entries import ENTRY_KEYS as ENTRY_KEYS
 from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.yaml_files import KeyPath
-
-# Keys that an entry of `layers` may have beside its layer's name or among its settings.
-ENTRY_KEYS = ("name", "from", "repeat", "if", "tie", "share", "parametrize", "layout")
 
 
 class _Nothing:

@@ -1,0 +1,61 @@
+"""An entry with all that it sees, and the places of its modules: what it takes to stand it in a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from dlspec.spec.blocks import Block
+from dlspec.spec.names import Level, Output
+from dlspec.spec.params import INDEX, Scope
+from dlspec.spec.repeats import Row, cells
+from dlspec.spec.written import Entry
+from dlspec.spec.yaml_files import KeyPath
+
+
+@dataclass(frozen=True)
+class Where:
+    """A module's place in the state dict, and that of its use, which differ where it is used once more."""
+
+    path: tuple[str, ...] = ()
+    use: tuple[str, ...] = ()
+
+    def child(self, *names: str) -> Where:
+        words = tuple(each for each in names if each)
+        return Where((*self.path, *words), (*self.use, *words))
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """The blocks that can be named at a place, each with the scope and the blocks that it sees itself."""
+
+    known: Mapping[str, tuple[Block, Scope, Blocks]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Use:
+    """An entry with all that it sees where it is written: it stands there, and again where it is shared (`at`)."""
+
+    entry: Entry
+    scope: Scope
+    blocks: Blocks
+    level: Level
+    path: tuple[str, ...] = ()
+    at: KeyPath = ()
+    row: Row = field(default_factory=dict)
+    row_origins: Mapping[str, KeyPath] = field(default_factory=dict)
+
+
+def each_copy(use: Use, rows: Sequence[Row]) -> Iterator[Use]:
+    """The copies of a repeated entry, each with its variables."""
+    for index, row in enumerate(rows):
+        origins = cells(use.entry, row, index)
+        scope = use.scope.with_values({**row, INDEX: index}, origins)
+        yield replace(use, scope=scope, row=row, row_origins=origins)
+
+
+def in_all(copies: Sequence[Output], entry: Entry) -> Output:
+    """What a repeated entry's name stands for: the last copy, and each by its number."""
+    standing = [each for each in copies if each.stands]
+    last = standing[-1] if standing else Output(None, entry.path, absent="it is repeated 0 times")
+    return replace(last, copies=tuple(copies), use=None)
