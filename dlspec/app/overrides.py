@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -139,14 +140,22 @@ def _given(overrides: Sequence[Override]) -> dict[str, Any]:
 
 def _apply(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
     problems: list[Problem] = []
+    tree: dict[str, Any] = {str(key): None for key in config if key != "hydra"}
+    touched: dict[str, None] = {}  # OmegaConf is slow: only what an override names is taken out, and put back once
     for override in overrides:
-        tree = {str(key): plain(config, str(key)) for key in config if key != "hydra"}
+        top = override.key_or_group.split(".")[0]
+        if top in tree and top not in touched:
+            tree[top] = plain(config, top)
+        touched.setdefault(top)
+        was_there, before = top in tree, deepcopy(tree.get(top))
         reason = set_value(tree, override)
         if reason is not None:
             problems.append(Problem(override.key_or_group, *reason, command_line(override.input_line or "")))
-            continue
-        with open_dict(config):
-            top = override.key_or_group.split(".")[0]
+            tree |= {top: before}
+            if not was_there:
+                del tree[top]
+    with open_dict(config):
+        for top in touched:
             if top in tree:
                 config[top] = tree[top]
             else:
