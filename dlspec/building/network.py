@@ -422,7 +422,10 @@ class Builder:
         if ref.node == MODEL:
             return ref.output or next(iter(self.fields.values())).name
         row = self.rows.get(self.aliases.get(ref, ref).node)
-        return ref.node if row is None else f"{row.name} {row.type}"
+        if row is None:
+            return ref.node
+        holder, _, inner = row.name.rpartition(".")
+        return f"{holder} TimeDistributed" if inner in ("<fold>", "<unfold>") else f"{row.name} {row.type}"
 
 
 # The fewest dimensions, batch left out, that a layout has, and what they are.

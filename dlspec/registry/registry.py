@@ -10,6 +10,8 @@ from dlspec.registry.schema import Schema
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import Part
 
+LAYERS_ARE = "layers have PyTorch's names (torch.nn), dlspec's own stand in docs/language.md; a block has its own"
+
 
 class Registry:
     """The parts of one kind. `foreign` maps other frameworks' names to ours, for the error alone."""
@@ -71,7 +73,10 @@ class Registry:
         if name in self._foreign:
             return f"in PyTorch: {self._foreign[name]}"
         exact = near(name, {*self, *also})
-        return f"did you mean '{exact}'?" if exact else suggest(name, {*self, *also})
+        if exact:
+            return f"did you mean '{exact}'?"
+        # Some of a hundred names would tell nothing.
+        return LAYERS_ARE if self.kind == "layer" else suggest(name, {*self, *also})
 
     def read(self, part: Part, mistakes: Mistakes, *, also: Iterable[str] = ()) -> tuple[Schema, dict[str, Any]] | None:
         """The schema and the settings as written, checked; None where the name is unknown."""
