@@ -11,7 +11,7 @@ import math
 import operator
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -197,15 +197,6 @@ def _written(node: ast.AST, text: str) -> str:
 def names_in(text: str) -> set[str]:
     """The params that a formula reads."""
     return {node.id for node in ast.walk(parse(text)) if isinstance(node, ast.Name)} - {*FUNCTIONS, *CONSTANTS}
-
-
-def formula_words(value: Any) -> Iterator[str]:
-    """The words in the formulas of a value, through lists and mappings."""
-    if isinstance(value, dict | list):
-        for each in (*value, *value.values()) if isinstance(value, dict) else value:
-            yield from formula_words(each)
-    elif (formula := formula_of(value)) is not None:
-        yield from words_in(formula)
 
 
 _READS = re.compile(r"\$\(.*|\$\w+", re.S)
