@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +19,21 @@ class Said(NamedTuple):
     code: int
     out: str
     err: str
+
+
+@pytest.fixture(autouse=True)
+def _parts_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What a test registers is gone after it, or errors of later tests would count it among the choices."""
+    from dlspec.data.source import SOURCES
+    from dlspec.registry.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
+
+    for registry in (LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS):
+        monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+        monkeypatch.setattr(registry, "_schemas", dict(registry._schemas))
+    known = dict(SOURCES)
+    yield
+    SOURCES.clear()
+    SOURCES.update(known)
 
 
 @pytest.fixture

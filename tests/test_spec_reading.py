@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,7 +16,6 @@ from dlspec.app.conf_files import packaged_conf
 from dlspec.data import SOURCES
 from dlspec.errors import Place, SpecError
 from dlspec.reading import Spec, read_spec, wanted_of
-from dlspec.registry.torch_parts import LAYERS
 from dlspec.spec.expressions import Unknown
 from dlspec.spec.mistakes import Mistakes, Places, in_order
 from dlspec.spec.trainer import TrainerSpec
@@ -188,13 +186,10 @@ def test_what_a_field_wants() -> None:
 
 
 @pytest.fixture
-def module_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def module_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    registered = dict(LAYERS._classes)
-    yield tmp_path
-    LAYERS._classes.clear()
-    LAYERS._classes.update(registered)
+    return tmp_path
 
 
 def test_a_part_of_ones_own(module_folder: Path) -> None:
