@@ -47,6 +47,8 @@ GIVES: list[tuple[Any, Value, Value]] = [
     ({"GLU": 1}, first(4, 3, 3), first(2, 3, 3)),
     ({"LayerNorm": {"normalized_shape": [4, 3, 3]}}, first(4, 3, 3), first(4, 3, 3)),
     ({"Embedding": 3}, tokens(5), sequence(5, 3)),
+    ({"Formula": "_[:, 1:]"}, tokens(5), tokens(4)),
+    ({"Formula": "_ == 2"}, tokens(5), Value((5,), "tokens")),
     ({"LSTM": {"hidden_size": 3, "output": "last"}}, sequence(5, 4), features(3)),
     ({"LSTM": {"hidden_size": 3, "output": "mean", "bidirectional": True}}, sequence(5, 4), features(6)),
     # 'layout' overrules

@@ -61,6 +61,8 @@ COMPUTED: list[tuple[str, Any]] = [
     ("int(rate * 5)", 2),
     ("len(sizes)", 3),
     ("sum(sizes)", 112),
+    ("prod(sizes)", 32768),
+    ("prod([])", 1),
     ("make_divisible(width * 0.3)", 24),
     ("null", None),
     ("nothing == null", True),
@@ -135,6 +137,8 @@ REFUSED: list[tuple[str, str]] = [
     ("(-8) ** 0.5", "'(-8) ** 0.5': the result is no finite number"),
     ("1e999", "'1e999': the result is no finite number"),
     ("9 ** 9 ** 9", "'9 ** 9 ** 9': a power beyond 1,000"),
+    ("prod(['a', 10 ** 9])", "'prod(['a', 10 ** 9])': prod takes a list of numbers"),
+    ("prod([10 ** 18, 10])", "'prod([10 ** 18, 10])': a number beyond 1e+18"),
     ("2 ** 1000", "'2 ** 1000': a number beyond 1e+18"),
     ("big * 10", "'big * 10': a number beyond 1e+18"),
     ("'a' * 10 ** 9", "''a' * 10 ** 9': a list or text of more than 10,000 items"),
@@ -160,7 +164,7 @@ def test_refused(text: str, said: str) -> None:
 def test_what_the_language_has_is_said_where_it_was_left() -> None:
     with pytest.raises(ExpressionError) as caught:
         evaluate("open('a')", SCOPE)
-    assert caught.value.fix == "there is: min, max, round, int, len, sum, make_divisible"
+    assert caught.value.fix == "there is: min, max, round, int, len, sum, prod, make_divisible"
     with pytest.raises(ExpressionError) as caught:
         evaluate("width +", SCOPE)
     assert caught.value.fix == expressions.LANGUAGE
@@ -233,7 +237,7 @@ def test_arithmetic_is_pythons(text: str) -> None:
 
 
 WORDS = st.sampled_from("width rate word sizes many big classes 9 10 1e9 'ab' ** * + - / // % [ ] ( ) , : if else and "
-                        "or not in len max round int sum min lambda for . == < -".split())  # fmt: skip
+                        "or not in len max round int sum prod min lambda for . == < -".split())  # fmt: skip
 
 
 @given(st.text(max_size=40) | st.lists(WORDS, max_size=16).map(" ".join))

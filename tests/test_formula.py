@@ -162,6 +162,22 @@ def test_layouts_and_lengths(text: str, inputs: Any, shape: Any, layout: str, ke
     assert rule.lengths(inputs, shape, read) == kept
 
 
+@pytest.mark.parametrize(
+    ("text", "keeps"),
+    [
+        ("roll(ids, -1, 1)", True),
+        ("cat([zeros_like(ids[:, :1]), ids[:, :-1]], dim=1)", True),
+        ("ids == 3", False),
+        ("clamp(ids, 0, 1)", False),
+        ("-ids", False),
+        ("ids + 1", False),
+        ("where(ids > 3, ids, 0)", False),
+    ],
+)
+def test_what_only_moves_tokens_keeps_their_vocabulary(text: str, keeps: bool) -> None:
+    assert Formula.rule.keeps_vocabulary({"formula": text}) == keeps
+
+
 # ---- what is refused -----------------------------------------------------------------------------------------------
 
 LANGUAGE = "a Formula has outputs by name, numbers, + - * / // % ** @, comparisons, & | ~, slices like x[:, 1:], and "

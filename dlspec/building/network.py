@@ -34,6 +34,7 @@ from dlspec.building.layout_rules import (
     lengths_after,
     refusal,
     roles_after,
+    rule_for,
     takes_any_length,
 )
 from dlspec.building.limits import SizeLimit, bounded_growth, memory
@@ -346,7 +347,8 @@ class Builder:
         if any(each.lengths for each in values):
             any_length = takes_any_length(layer.schema, module, values, settings, shape, word)
             self.any_length &= any_length and layout == told
-        vocab = main(values).vocab_size if layout == "tokens" else None
+        is_of_vocabulary = layout == "tokens" and rule_for(layer.schema).keeps_vocabulary(settings)
+        vocab = main(values).vocab_size if is_of_vocabulary else None
         value = Value(shape, layout, lengths if layout == told else None, vocab, has_batch)
         if layout == told and not word:
             value = replace(value, own_roles=roles_after(layer.schema, values, settings, shape, layout))

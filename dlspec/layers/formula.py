@@ -27,6 +27,7 @@ from dlspec.spec.formula import (
     is_elementwise,
     is_number,
     names_in,
+    only_moves,
     parse_formula,
     whole_numbers,
 )
@@ -311,6 +312,10 @@ def _keeps_lengths(inputs: Inputs, settings: Settings) -> bool:
     return is_elementwise(_tree(settings)) and end_together(inputs)
 
 
+def _keeps_vocabulary(settings: Settings) -> bool:
+    return only_moves(_tree(settings))
+
+
 def _lengths(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths | None:
     return main(inputs).lengths if is_elementwise(_tree(settings)) and agree(inputs) else None
 
@@ -328,6 +333,7 @@ class Formula(nn.Module):
         lengths=_lengths,
         check=_check,
         takes_parameter=True,
+        keeps_vocabulary=_keeps_vocabulary,
     )
     inline = True
 

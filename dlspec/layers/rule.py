@@ -63,7 +63,8 @@ class Rule:
     where neither the steps nor a window tells. `check` refuses inputs and settings that PyTorch would run in silence,
     or words what it would refuse; `fill` gives settings that were left open and that the inputs decide, also those
     behind a `_`, which no spec can write. `roles` are those of the output, of a layer that moves them. Only a layer
-    that `takes_parameter` may be given a `Parameter`.
+    that `takes_parameter` may be given a `Parameter`. `keeps_vocabulary` says that tokens which come out are some of
+    those that came in, and no numbers computed of them.
     """
 
     takes: tuple[Layout, ...] = ANY
@@ -76,3 +77,4 @@ class Rule:
     fill: Callable[[Inputs, Settings], Mapping[str, Any]] = nothing
     roles: Callable[[Inputs, Shape, Settings], tuple[str, ...]] | None = None
     takes_parameter: bool = False
+    keeps_vocabulary: Callable[[Settings], bool] = lambda settings: True

@@ -26,6 +26,7 @@ from dlspec.spec.formula_functions import (
     FUNCTIONS,
     MAY_BE_NUMBERS,
     MODULES,
+    MOVING,
     OF_NUMBERS,
     OPERANDS,
     OTHER_WORDS,
@@ -137,6 +138,12 @@ def is_elementwise(tree: ast.expr) -> bool:
     return all(name in ELEMENTWISE for name, _ in calls_in(tree)) and not any(
         isinstance(node, ast.MatMult | ast.Subscript) for node in nodes
     )
+
+
+def only_moves(tree: ast.expr) -> bool:
+    """Whether the numbers that come out are those that come in, elsewhere: tokens stay tokens of their vocabulary."""
+    computed = [node for node in ast.walk(tree) if isinstance(node, ast.BinOp | ast.UnaryOp | ast.Compare)]
+    return all(name in MOVING for name, _ in calls_in(tree)) and all(is_number(node) for node in computed)
 
 
 def is_number(node: ast.expr) -> bool:

@@ -56,6 +56,12 @@ FUNCTIONS: frozenset[str] = frozenset(ARGUMENTS)
 ELEMENTWISE: frozenset[str] = frozenset(BY_ELEMENT)
 """Those that treat each number by itself."""
 
+MOVING: frozenset[str] = frozenset(
+    "cat chunk detach expand flatten flip permute reshape roll split squeeze stack transpose unbind unflatten "
+    "unsqueeze zeros_like".split()
+)
+"""Those that give the numbers that they are given, elsewhere, or 0."""
+
 KEEPDIM: frozenset[str] = frozenset(name for name, words in ARGUMENTS.items() if "keepdim?" in words)
 """Those that take dimensions away, unless they are told to keep them."""
 
