@@ -5,7 +5,7 @@ form checked -> data opened -> rest checked -> network built and traced -> crite
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -19,7 +19,7 @@ from dlspec.building.metrics import Chosen, make_metrics, match_metrics
 from dlspec.building.network import Network, build
 from dlspec.building.saved import saved_losses, saved_metrics, saved_part
 from dlspec.data import open_data
-from dlspec.data.dataset import Dataset, Target
+from dlspec.data.dataset import Dataset, Field, Target
 from dlspec.errors import DataError, UserError
 from dlspec.reading import SPEC_VERSION, ReadPart, Spec, read_spec
 from dlspec.spec.mistakes import Mistakes, Places, refuse
@@ -104,7 +104,7 @@ class Preparation:
         fields = match_inputs(spec.graph.inputs, data, mistakes)
         device = _device(spec, mistakes)
         refuse(mistakes, self._places)
-        data = _taught(spec, data, {each.name for each in fields.values()})
+        data = _taught(spec, data, fields.values())
         torch.manual_seed(spec.seed)
         samples = {name: (field, data.sample(field.name, ROWS)) for name, field in fields.items()}
         network = build(spec.graph, spec.layers, samples, mistakes)
@@ -121,7 +121,7 @@ class Preparation:
         if criterion is not None:
             check_causality(network, criterion, data, mistakes)
         predicted = () if criterion is None else criterion.predicted
-        metrics = match_metrics(spec.metrics, predicted, mistakes) if criterion else []
+        metrics = match_metrics(spec.metrics, predicted, data, mistakes) if criterion else []
         optimizer = _optimizer(spec, network, mistakes)
         spec = replace(spec, scheduler=_following(spec, metrics, predicted, mistakes))
         schedule = _schedule(spec, optimizer, data, mistakes)
@@ -166,13 +166,14 @@ def _following(
     return replace(part, settings={**part.settings, "mode": mode})
 
 
-def _taught(spec: Spec, data: Dataset, taken: Collection[str]) -> Dataset:
-    """The data as the network takes them: a field of tokens that it is to give again comes moved by one step."""
+def _taught(spec: Spec, data: Dataset, taken: Iterable[Field]) -> Dataset:
+    """The data as the network takes them: tokens that it is to give again come moved by one step."""
     wanted = {each.target for each in spec.loss or () if isinstance(each.target, str)}
     if not wanted and not data.targets:  # data without a target are their own
         wanted = {each.name for each in data.fields}
-    for field in data.fields:
-        if field.layout == "tokens" and field.name in wanted and field.name in taken:
+    wanted |= {each.name for each in data.targets}
+    for field in taken:
+        if field.layout == "tokens" and field.name in wanted:
             data = data.taught(field.name)
     return data
 

@@ -1,4 +1,4 @@
-"""Every optimizer, scheduler and metric by a table: PyTorch's own steps, the run's length, results by hand."""
+"""Every optimizer and scheduler by a table: PyTorch's own steps, the run's length."""
 
 from __future__ import annotations
 
@@ -11,11 +11,8 @@ from torch import Tensor, nn, optim
 from torch.optim import lr_scheduler
 from training_parts import dataset
 
-from dlspec.building.metrics import Chosen, auto_metrics, fits, in_snake_case, make_metrics
-from dlspec.data.dataset import Target
 from dlspec.errors import SpecError
 from dlspec.preparing import Preparation, Prepared
-from dlspec.registry.metrics import CLASSIFICATION, metrics
 from dlspec.registry.torch_parts import OPTIMIZERS, SCHEDULERS
 from dlspec.spec.mistakes import Mistakes, Places
 from dlspec.spec.parts import parse_part
@@ -201,95 +198,3 @@ def test_what_pytorch_refuses_is_told(scheduler: Any, optimizer: Any, told: str)
     lines = str(error.value).splitlines()
     assert lines[0].startswith(told) and len(lines[0]) > len(told) + 5
     assert lines[-1] == "1 problem; nothing was run."
-
-
-# ---- metrics -------------------------------------------------------------------------------------------------------
-
-YES_NO = Target("label", "classes", (), ("no", "yes"))
-THREE = Target("label", "classes", (), ("a", "b", "c"))
-NUMBER = Target("price", "numbers")
-PAIR = Target("place", "numbers", (2,))
-
-EXAMPLES: dict[str, tuple[Target, Tensor, Tensor]] = {
-    "two": (YES_NO, torch.tensor([0.9, 0.8, 0.3, 0.6, 0.1, 0.4]), torch.tensor([1, 1, 1, 0, 0, 0])),
-    "three": (
-        THREE,
-        torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.5, 0.2, 0.3], [0.1, 0.2, 0.7]]),
-        torch.tensor([0, 1, 2, 2]),
-    ),
-    "number": (NUMBER, torch.tensor([1.0, 2.0, 4.0, 5.0]), torch.tensor([1.0, 3.0, 4.0, 6.0])),
-    "pair": (
-        PAIR,
-        torch.tensor([[1.0, 2.0], [2.0, 1.0], [4.0, 5.0]]),
-        torch.tensor([[1.0, 3.0], [3.0, 1.0], [4.0, 6.0]]),
-    ),
-}
-
-# By hand, from the examples above.
-RESULTS: list[tuple[str, str, dict[str, Any], float]] = [
-    ("Accuracy", "two", {}, 4 / 6),
-    ("Accuracy", "three", {}, 3 / 4),
-    ("Accuracy", "three", {"average": "macro"}, (1 + 1 + 1 / 2) / 3),
-    ("Accuracy", "three", {"top_k": 2}, 1.0),
-    ("F1Score", "two", {}, 2 * 2 / (2 * 2 + 1 + 1)),
-    ("F1Score", "three", {"average": "macro"}, (2 / 3 + 1 + 2 / 3) / 3),
-    ("Precision", "two", {}, 2 / 3),
-    ("Recall", "two", {"threshold": 0.2}, 1.0),
-    ("Specificity", "two", {}, 2 / 3),
-    ("AUROC", "two", {}, 7 / 9),
-    ("MeanAbsoluteError", "number", {}, 0.5),
-    ("MeanSquaredError", "number", {}, 0.5),
-    ("MeanSquaredError", "number", {"squared": False}, 0.5**0.5),
-    ("MeanSquaredError", "pair", {}, 0.5),
-    ("R2Score", "number", {}, 1 - 2 / 13),
-    ("R2Score", "pair", {}, ((1 - 1 / (14 / 3)) + (1 - 2 / (38 / 3))) / 2),
-]
-
-
-def computed(name: str, example: str, settings: Mapping[str, Any]) -> float:
-    target, predicted, truth = EXAMPLES[example]
-    schema = metrics()[name]
-    assert fits(schema, target)
-    chosen = Chosen(schema, target, read(metrics(), name, settings))
-    (((result, metric),),) = (each.items() for each in make_metrics([chosen], [target]))
-    assert result == in_snake_case(name)
-    metric.update(predicted[:2], truth[:2])
-    metric.update(predicted[2:], truth[2:])
-    return float(metric.compute())
-
-
-@pytest.mark.parametrize(("name", "example", "settings", "wanted"), RESULTS)
-def test_a_metric_is_what_a_hand_computes(name: str, example: str, settings: dict[str, Any], wanted: float) -> None:
-    assert computed(name, example, settings) == pytest.approx(wanted, abs=1e-6)
-
-
-KINDS = [
-    (name, kind) for name in metrics() for kind in (("two", "three") if name in CLASSIFICATION else ("number", "pair"))
-]
-NEEDED: dict[str, dict[str, Any]] = {"FBetaScore": {"beta": 2.0}}
-
-
-@pytest.mark.parametrize(("name", "example"), KINDS)
-def test_every_metric_gives_one_number_for_its_targets(name: str, example: str) -> None:
-    assert computed(name, example, NEEDED.get(name, {})) == pytest.approx(0.5, abs=1.5)
-
-
-def test_a_metric_of_the_other_kind_does_not_fit() -> None:
-    for name in metrics():
-        assert fits(metrics()[name], THREE) is (name in CLASSIFICATION)
-        assert fits(metrics()[name], NUMBER) is (name not in CLASSIFICATION)
-
-
-@pytest.mark.parametrize(
-    ("target", "chosen"),
-    [(THREE, ["Accuracy"]), (YES_NO, ["Accuracy", "F1Score"]), (NUMBER, ["MeanAbsoluteError", "R2Score"])],
-)
-def test_auto_chooses_by_the_target(target: Target, chosen: list[str]) -> None:
-    assert auto_metrics(target) == chosen
-
-
-def test_results_have_readable_names() -> None:
-    names = ["F1Score", "R2Score", "AUROC", "MeanAbsoluteError", "MatthewsCorrCoef", "CalibrationError"]
-    assert [in_snake_case(name) for name in names] == [
-        "f1_score", "r2_score", "auroc", "mean_absolute_error", "matthews_corr_coef", "calibration_error",
-    ]  # fmt: skip

@@ -106,6 +106,9 @@ def test_limit_and_the_chosen_evaluation_batch() -> None:
     assert chosen_batch_size(texts(), ("text",), 512, CPU) == 512
     large = Split({"image": torch.zeros(1, 3, 512, 512)})
     assert chosen_batch_size(large, ("image",), 1, CPU) == 1
+    vocabulary = 50_000 * 8  # numbers that a language model gives for a text
+    assert chosen_batch_size(texts(), ("text",), 32, CPU, vocabulary) == 167
+    assert chosen_batch_size(texts(), ("text",), 200, CPU, vocabulary) == 200
 
 
 class MeanOfTokens(nn.Module):

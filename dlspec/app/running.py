@@ -126,5 +126,6 @@ def make_job(preparing: Preparation) -> Job:
         metrics=prepared.make_metrics,
         seed=spec.seed,
         trim=prepared.network.any_length,
+        widest=prepared.network.widest,
     )
     return Job(prepared, trainer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -50,6 +51,11 @@ class Network:
     layers: tuple[BuiltLayer, ...]
     outputs: Mapping[str, Output]
     any_length: bool = True
+
+    @property
+    def widest(self) -> int:
+        """The most numbers that a layer gives for a sample."""
+        return max((math.prod(each.output.shape) for each in self.layers), default=0)
 
     @property
     def output(self) -> Value:

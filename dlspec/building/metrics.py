@@ -9,12 +9,17 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
-from dlspec.data.dataset import Target
+from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import suggest
 from dlspec.registry.metric_terms import MetricTerm
-from dlspec.registry.metrics import CLASSIFICATION, metrics
+from dlspec.registry.metrics import CLASSIFICATION, OF_TOKENS, metrics
 from dlspec.registry.schema import Schema
 from dlspec.spec.mistakes import Mistakes
+
+MOST_CLASSES = 5_000
+"""Of more classes nothing is counted by pairs: 5,000 x 5,000 numbers are 200 MB."""
+_BY_PAIRS = ("JaccardIndex", "CohenKappa", "MatthewsCorrCoef")
+_BY_CURVE = ("AUROC", "AveragePrecision")
 
 
 @dataclass(frozen=True)
@@ -26,22 +31,31 @@ class Chosen:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def auto_metrics(target: Target) -> list[str]:
-    """Accuracy for classes, with F1 of the second of two; absolute error and R2 for numbers."""
+def auto_metrics(target: Target, *, is_input: bool = False) -> list[str]:
+    """What papers tell of such a target; `is_input` says that a network is to give its input again."""
     if target.kind == "numbers":
-        return ["MeanAbsoluteError", "R2Score"]
+        return ["MeanSquaredError" if is_input else "MeanAbsoluteError", "R2Score"]
+    if target.is_next:
+        return ["Perplexity", "Accuracy"]
+    if len(target.shape) > 1 and len(target.classes) <= MOST_CLASSES:  # a class a pixel
+        return ["Accuracy", "JaccardIndex"]
     return ["Accuracy", "F1Score"] if len(target.classes) == 2 else ["Accuracy"]
 
 
-def chosen_metrics(targets: Sequence[Target]) -> list[Chosen]:
+def chosen_metrics(predicted: Sequence[Target], data: Dataset) -> list[Chosen]:
     """`auto_metrics` of each target, as parts."""
-    return [Chosen(metrics()[name], target) for target in targets for name in auto_metrics(target)]
+    fields = {each.name for each in data.fields}
+    whole = [(each, data.compared(each.name) or each) for each in predicted]
+    names = [(each, auto_metrics(target, is_input=target.name in fields)) for each, target in whole]
+    return [Chosen(metrics()[name], target) for target, several in names for name in several]
 
 
-def match_metrics(terms: Sequence[MetricTerm] | None, predicted: Sequence[Target], mistakes: Mistakes) -> list[Chosen]:
-    """What each metric is of; None are those that fit the targets."""
+def match_metrics(
+    terms: Sequence[MetricTerm] | None, predicted: Sequence[Target], data: Dataset, mistakes: Mistakes
+) -> list[Chosen]:
+    """What each metric is of; None are those that fit the targets. `predicted` are of the shape that metrics see."""
     if terms is None:
-        return chosen_metrics(predicted)
+        return chosen_metrics(predicted, data)
     chosen: list[Chosen] = []
     for each in terms:
         mine = [Chosen(each.schema, target, each.settings) for target in _judged(each, predicted, mistakes)]
@@ -66,7 +80,20 @@ def _judged(metric: MetricTerm, predicted: Sequence[Target], mistakes: Mistakes)
         held = " and ".join(f"'{each.name}' holds {each.kind}" for each in named)
         found = f"{metric.schema.name} compares {kind}, and {held}"
         mistakes.add(metric.part.path, found, "metrics=auto chooses by the target")
+    for each in fitting:
+        _check_pairs(metric, each, mistakes)
     return fitting
+
+
+def _check_pairs(metric: MetricTerm, target: Target, mistakes: Mistakes) -> None:
+    """A metric may not keep a number for every pair of very many classes."""
+    name, count = metric.schema.name, len(target.classes)
+    by_class = "average" if metric.settings.get("average") in ("macro", "weighted") and name not in _BY_CURVE else ""
+    if count <= MOST_CLASSES or not (by_class or name in _BY_PAIRS):
+        return
+    found = f"{name} counts pairs of classes, and '{target.name}' has {count:,}, more than {MOST_CLASSES:,}"
+    fix = "take Accuracy or Perplexity" if name in _BY_PAIRS else "leave average out: micro counts no pairs"
+    mistakes.add(metric.part.path if name in _BY_PAIRS else metric.part.where(by_class), found, fix)
 
 
 def make_metrics(chosen: Sequence[Chosen], targets: Sequence[Target]) -> tuple[dict[str, Any], ...]:
@@ -87,7 +114,7 @@ def result_name(chosen: Chosen, targets: Sequence[Target]) -> str:
 
 def fits(schema: Schema, target: Target) -> bool:
     """Whether the metric compares what this target is: classes or numbers."""
-    return (schema.name in CLASSIFICATION) == (target.kind == "classes")
+    return (schema.name in CLASSIFICATION or schema.name in OF_TOKENS) == (target.kind == "classes")
 
 
 # They keep one result an output, and want to know how many there are.

@@ -36,8 +36,9 @@ class Target:
     """What is to be predicted: `classes` (int64) or `numbers` (float32), of `shape` a sample.
 
     Classes of shape (T,) are one a step, of (H, W) one a pixel; `next_of` is the tokens' field of which each step is
-    the next token. `lengths` names the field whose lengths are the target's, too. Numbers with a `scale` (mean,
-    deviation) are stored as (original - mean) / deviation, so that results can be told in the original unit.
+    the next token (the target's own name where a network takes it too, moved by one step). `lengths` names the field
+    whose lengths are the target's, too. Numbers with a `scale` (mean, deviation) are stored as (original - mean) /
+    deviation, so that results can be told in the original unit.
     """
 
     name: str
@@ -150,12 +151,16 @@ class Dataset:
         return _as_target(own) if target is None and own is not None else target
 
     def taught(self, name: str) -> Dataset:
-        """These data with a field of tokens made a target: a model that takes it sees each step's past alone."""
-        target, rest = self.compared(name), tuple(each for each in self.fields if each.name != name)
+        """These data with tokens that a model takes and is to give: a target, and it sees each step's past alone."""
+        target = self.compared(name)
         if target is None:
             return self
+        taught = replace(target, next_of=target.next_of or name)
+        if target in self.targets:
+            return replace(self, targets=tuple(taught if each == target else each for each in self.targets))
+        rest = tuple(each for each in self.fields if each.name != name)
         splits = [_moved(each, name) for each in (self.train, self.validation, self.test)]
-        return replace(self, fields=rest, targets=(*self.targets, target),
+        return replace(self, fields=rest, targets=(*self.targets, taught),
                        train=splits[0], validation=splits[1], test=splits[2])  # fmt: skip
 
     def sample(self, name: str, rows: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Metrics by torchmetrics' own names. The library is imported when a metric is first needed.
+"""Metrics by torchmetrics' own names, and those of tokens. The library is imported when a metric is first needed.
 
 It imports scipy.signal for audio and matplotlib for its own plots, together most of a second, and no metric here needs
 either. In the command line's own process stand-ins save that; elsewhere `metric.plot()` is the user's, and works.
@@ -20,7 +20,9 @@ from dlspec.registry.registry import Registry
 from dlspec.registry.schema import Schema, derive
 
 # Filled in from the target, or only for what a target here can't be; a metric gives one number.
-FILLED = frozenset({"task", "num_classes", "num_labels", "num_outputs", "validate_args", "multidim_average"})
+FILLED = frozenset(
+    {"task", "num_classes", "num_labels", "num_outputs", "validate_args", "multidim_average", "reduction", "dim"}
+)
 
 _NAMES = (
     "Accuracy AUROC AveragePrecision CohenKappa F1Score FBetaScore HammingDistance JaccardIndex MatthewsCorrCoef "
@@ -29,6 +31,7 @@ _NAMES = (
     "SpearmanCorrCoef ConcordanceCorrCoef MeanSquaredLogError SymmetricMeanAbsolutePercentageError"
 )
 CLASSIFICATION = frozenset(_NAMES.split()[:13])
+OF_TOKENS = ("Perplexity", "BitsPerCharacter")
 _INSTEAD = "take one that gives a single number for classes or numbers, such as F1Score or R2Score"
 
 
@@ -82,9 +85,13 @@ def _stand_ins(modules: Mapping[str, ModuleType]) -> Iterator[None]:
 def metrics() -> Registry:
     """The registry of metrics; asking for it imports torchmetrics."""
     library = torchmetrics()
-    names = _NAMES.split()
-    not_yet = {name: _INSTEAD for name, each in vars(library).items() if inspect.isclass(each) and name not in names}
-    return Registry("metric", (getattr(library, name) for name in names), _derive, not_yet=not_yet)
+    from dlspec.registry import token_metrics
+
+    classes = [getattr(library, name) for name in _NAMES.split()]
+    classes += [library.image.PeakSignalNoiseRatio, *(getattr(token_metrics, name) for name in OF_TOKENS)]
+    known = {each.__name__ for each in classes}
+    not_yet = {name: _INSTEAD for name, each in vars(library).items() if inspect.isclass(each) and name not in known}
+    return Registry("metric", classes, _derive, not_yet=not_yet)
 
 
 def _derive(cls: type) -> Schema:

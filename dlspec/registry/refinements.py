@@ -100,6 +100,8 @@ REFINEMENTS: Mapping[str, Refinement] = {
     **{f"{name}.average": _one_of("macro", "weighted") for name in ("AUROC", "AveragePrecision")},
     "multioutput": _one_of("uniform_average", "variance_weighted"),
     "weights": Refinement(hint=Literal["linear", "quadratic"] | None),
+    "data_range": Refinement(hint=float, above=0),
+    "base": Refinement(above=1),
     "thresholds": _hint(int | list[float] | None),
     "KLDivLoss.reduction": Refinement(hint=Literal["batchmean", "mean"], not_yet=("sum",)),
     # Their p is a norm's degree, not a probability.

@@ -20,6 +20,8 @@ from dlspec.layouts import Lengths
 Batch = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 """The network's inputs in the order of its `forward`, and what its outputs are compared with."""
 NO_TRIMS: Mapping[str, Trim] = {}
+MOST_INPUTS, MOST_OUTPUTS = 2**20, 2**26
+"""So many numbers at most go into an evaluation batch or come out of one of its layers; training's has its own size."""
 
 
 class Batches:
@@ -110,16 +112,19 @@ def permutation(samples: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(samples, generator=generator)
 
 
-def chosen_batch_size(split: Split, inputs: Sequence[str], batch_size: int, device: torch.device) -> int:
+def chosen_batch_size(
+    split: Split, inputs: Sequence[str], batch_size: int, device: torch.device, widest: int = 0
+) -> int:
     """An evaluation batch: larger than training's, as no activations are kept; about a million input numbers at most.
 
-    On a CPU 256 is enough, and larger activations only leave the caches.
+    `widest` is the most numbers that a layer gives for a sample: a language model gives its whole vocabulary for every
+    step. On a CPU 256 samples are enough, and larger activations only leave the caches.
     """
     if not len(split):
         return batch_size
     numbers = sum(split.input(name)[0].numel() for name in inputs)
     most = 256 if device.type == "cpu" else 1024
-    return max(batch_size, min(most, 2**20 // max(numbers, 1)))
+    return max(batch_size, min(most, MOST_INPUTS // max(numbers, 1), MOST_OUTPUTS // max(widest, 1)))
 
 
 def _cuts(

@@ -119,8 +119,8 @@ def _numbers(output: Any) -> int:
 
 
 def _joined(held: list[Held]) -> list[Held]:
-    """One (output, targets) of all rows; or the batches as they are, where they differ in length."""
-    if len({_shape(each) for each in held}) > 1:
+    """One (output, targets) of all rows; or the batches as they are, where they differ in length or it is one alone."""
+    if len(held) == 1 or len({_shape(each) for each in held}) > 1:
         return held
     outputs, targets = zip(*held, strict=True)
     return [(_cat(outputs), tuple(torch.cat(each) for each in zip(*targets, strict=True)))]

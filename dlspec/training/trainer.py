@@ -39,10 +39,10 @@ class Trainer:
 
     `inputs` names the tensors of a split that `network.forward` takes, in order: `("text", "text_lengths")`. `metrics`,
     or a function that makes them, are by their names for each target that the criterion judges, and are reported as
-    `train/NAME`, `val/NAME` and `test/NAME`. `optimizer` is None for a
-    network without parameters. `trim=False` keeps batches of sequences at their full length. `seed` decides the order
-    of the samples and seeds PyTorch's generators when `fit` begins. Raises UserError where the device or the monitored
-    result does not exist, before anything is trained.
+    `train/NAME`, `val/NAME` and `test/NAME`. `optimizer` is None for a network without parameters. `trim=False` keeps
+    batches of sequences at their full length; `widest` is the most numbers that a layer gives for a sample. `seed`
+    decides the order of the samples and seeds PyTorch's generators when `fit` begins. Raises UserError where the device
+    or the monitored result does not exist, before anything is trained.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Trainer:
         callbacks: Sequence[Callback] = (),
         seed: int = 0,
         trim: bool = True,
+        widest: int = 0,
     ) -> None:
         self.device = choose_device(settings.device)
         self.network = network.to(self.device)
@@ -71,6 +72,7 @@ class Trainer:
         self.callbacks = _completed(callbacks, settings)
         self.seed = seed
         self.trim = trim
+        self.widest = widest
         groups = _moved(metrics() if callable(metrics) else metrics, self.device)
         self.metrics: dict[str, Metric] = {name: each for group in groups for name, each in group.items()}
         self.scores = Scores(self.criterion, groups)
@@ -189,7 +191,7 @@ class Trainer:
         return self._batches(self.data.train, self.settings.batch_size, smallest=2 if normalises else 1)
 
     def _eval_batches(self, split: Split) -> Batches:
-        chosen = chosen_batch_size(split, self.inputs, self.settings.batch_size, self.device)
+        chosen = chosen_batch_size(split, self.inputs, self.settings.batch_size, self.device, self.widest)
         return self._batches(split, self.settings.eval_batch_size or chosen)
 
     def _batches(self, split: Split, batch_size: int, smallest: int = 1) -> Batches:

@@ -1,0 +1,213 @@
+"""Every metric by a table: what a hand computes, what `auto` means, what is refused."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+import dlspec as library
+from dlspec.building.metrics import Chosen, auto_metrics, fits, in_snake_case, make_metrics, match_metrics
+from dlspec.data.arrays import from_arrays
+from dlspec.data.dataset import Dataset, Split, Target
+from dlspec.registry.metric_terms import read_metrics
+from dlspec.registry.metrics import CLASSIFICATION, OF_TOKENS, metrics
+from dlspec.spec.mistakes import Mistakes
+
+YES_NO = Target("label", "classes", (), ("no", "yes"))
+THREE = Target("label", "classes", (), ("a", "b", "c"))
+NUMBER = Target("price", "numbers")
+PAIR = Target("place", "numbers", (2,))
+CHARACTERS = tuple("abcdef")
+NO_DATA = Dataset("none", (), (), Split({}), Split({}), Split({}))
+
+EXAMPLES: dict[str, tuple[Target, Tensor, Tensor]] = {
+    "two": (YES_NO, torch.tensor([0.9, 0.8, 0.3, 0.6, 0.1, 0.4]), torch.tensor([1, 1, 1, 0, 0, 0])),
+    "three": (
+        THREE,
+        torch.tensor([[0.8, 0.1, 0.1], [0.2, 0.7, 0.1], [0.5, 0.2, 0.3], [0.1, 0.2, 0.7]]),
+        torch.tensor([0, 1, 2, 2]),
+    ),
+    "number": (NUMBER, torch.tensor([1.0, 2.0, 4.0, 5.0]), torch.tensor([1.0, 3.0, 4.0, 6.0])),
+    "pair": (
+        PAIR,
+        torch.tensor([[1.0, 2.0], [2.0, 1.0], [4.0, 5.0]]),
+        torch.tensor([[1.0, 3.0], [3.0, 1.0], [4.0, 6.0]]),
+    ),
+}
+
+# By hand, from the examples above.
+RESULTS: list[tuple[str, str, dict[str, Any], float]] = [
+    ("Accuracy", "two", {}, 4 / 6),
+    ("Accuracy", "three", {}, 3 / 4),
+    ("Accuracy", "three", {"average": "macro"}, (1 + 1 + 1 / 2) / 3),
+    ("Accuracy", "three", {"top_k": 2}, 1.0),
+    ("F1Score", "two", {}, 2 * 2 / (2 * 2 + 1 + 1)),
+    ("F1Score", "three", {"average": "macro"}, (2 / 3 + 1 + 2 / 3) / 3),
+    ("Precision", "two", {}, 2 / 3),
+    ("Recall", "two", {"threshold": 0.2}, 1.0),
+    ("Specificity", "two", {}, 2 / 3),
+    ("AUROC", "two", {}, 7 / 9),
+    ("JaccardIndex", "three", {}, (1 / 2 + 1 + 1 / 2) / 3),
+    ("JaccardIndex", "two", {}, 2 / 4),
+    ("Perplexity", "three", {}, (0.8 * 0.7 * 0.3 * 0.7) ** (-1 / 4)),
+    ("Perplexity", "two", {}, (0.9 * 0.8 * 0.3 * 0.4 * 0.9 * 0.6) ** (-1 / 6)),
+    ("Perplexity", "three", {"ignore_index": 2}, (0.8 * 0.7) ** (-1 / 2)),
+    ("BitsPerCharacter", "three", {}, -math.log2(0.8 * 0.7 * 0.3 * 0.7) / 4),
+    ("MeanAbsoluteError", "number", {}, 0.5),
+    ("MeanSquaredError", "number", {}, 0.5),
+    ("MeanSquaredError", "number", {"squared": False}, 0.5**0.5),
+    ("MeanSquaredError", "pair", {}, 0.5),
+    ("PeakSignalNoiseRatio", "number", {"data_range": 5.0}, 10 * math.log10(25 / 0.5)),
+    ("R2Score", "number", {}, 1 - 2 / 13),
+    ("R2Score", "pair", {}, ((1 - 1 / (14 / 3)) + (1 - 2 / (38 / 3))) / 2),
+]
+
+
+def computed(name: str, example: str, settings: Mapping[str, Any]) -> float:
+    target, predicted, truth = EXAMPLES[example]
+    schema = metrics()[name]
+    assert fits(schema, target)
+    mistakes = Mistakes()
+    (term,) = read_metrics({"type": name, **settings}, mistakes)
+    assert not mistakes
+    chosen = Chosen(schema, target, term.settings)
+    (((result, metric),),) = (each.items() for each in make_metrics([chosen], [target]))
+    assert result == in_snake_case(name)
+    metric.update(predicted[:2], truth[:2])
+    metric.update(predicted[2:], truth[2:])
+    return float(metric.compute())
+
+
+@pytest.mark.parametrize(("name", "example", "settings", "wanted"), RESULTS)
+def test_a_metric_is_what_a_hand_computes(name: str, example: str, settings: dict[str, Any], wanted: float) -> None:
+    assert computed(name, example, settings) == pytest.approx(wanted, abs=1e-6)
+
+
+KINDS = [
+    (name, kind)
+    for name in metrics()
+    for kind in (("two", "three") if name in {*CLASSIFICATION, *OF_TOKENS} else ("number", "pair"))
+]
+NEEDED: dict[str, dict[str, Any]] = {"FBetaScore": {"beta": 2.0}, "PeakSignalNoiseRatio": {"data_range": 0.8}}
+
+
+@pytest.mark.parametrize(("name", "example"), KINDS)
+def test_every_metric_gives_one_number_for_its_targets(name: str, example: str) -> None:
+    assert computed(name, example, NEEDED.get(name, {})) == pytest.approx(0.5, abs=1.5)
+
+
+def test_a_metric_of_the_other_kind_does_not_fit() -> None:
+    for name in metrics():
+        assert fits(metrics()[name], THREE) is (name in {*CLASSIFICATION, *OF_TOKENS})
+        assert fits(metrics()[name], NUMBER) is not fits(metrics()[name], THREE)
+
+
+@pytest.mark.parametrize(
+    ("target", "chosen"),
+    [
+        (THREE, ["Accuracy"]),
+        (YES_NO, ["Accuracy", "F1Score"]),
+        (NUMBER, ["MeanAbsoluteError", "R2Score"]),
+        (Target("next", "classes", (8,), CHARACTERS, next_of="text"), ["Perplexity", "Accuracy"]),
+        (Target("tags", "classes", (8,), CHARACTERS), ["Accuracy"]),
+        (Target("mask", "classes", (8, 8), ("no", "yes")), ["Accuracy", "JaccardIndex"]),
+        (Target("mask", "classes", (8, 8), tuple(map(str, range(6000)))), ["Accuracy"]),
+    ],
+)
+def test_auto_chooses_by_the_target(target: Target, chosen: list[str]) -> None:
+    assert auto_metrics(target) == chosen
+
+
+def test_auto_tells_the_error_of_an_input_that_is_given_again() -> None:
+    assert auto_metrics(Target("image", "numbers", (1, 8, 8)), is_input=True) == ["MeanSquaredError", "R2Score"]
+
+
+@pytest.mark.parametrize("sizes", [(7, 5, 1), (13,)])
+def test_perplexity_is_exact_over_all_pieces(sizes: tuple[int, ...]) -> None:
+    logits, tokens = torch.randn(13, 50) * 8, torch.randint(0, 50, (13,))
+    for name, wanted in (("Perplexity", torch.exp), ("BitsPerCharacter", lambda loss: loss / math.log(2))):
+        metric = metrics()[name].build()
+        for predicted, truth in zip(logits.softmax(1).split(sizes), tokens.split(sizes), strict=True):
+            metric.update(predicted, truth)
+        assert float(metric.compute()) == pytest.approx(float(wanted(functional.cross_entropy(logits, tokens))), 1e-5)
+
+
+def test_a_token_without_any_probability_leaves_perplexity_finite() -> None:
+    metric = metrics()["Perplexity"].build()
+    metric.update(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
+    assert float(metric.compute()) == pytest.approx(1.1754943508222875e-38**-0.5, 1e-4)
+
+
+GENERATOR = np.random.default_rng(0)
+QUICK = {"trainer": {"epochs": 1, "batch_size": 8, "device": "cpu", "progress": "none", "eval_batch_size": 3}}
+
+
+def trained(layers: list[Any], data: Dataset) -> tuple[torch.nn.Module, dict[str, float]]:
+    result = library.train({"layers": layers, **QUICK}, data)
+    return result.network, {name: each for name, each in result.results.items() if name.startswith("test/")}
+
+
+def test_a_language_models_perplexity_is_that_of_its_real_tokens() -> None:
+    lengths = GENERATOR.integers(1, 7, size=60)
+    words = GENERATOR.integers(1, 9, size=(60, 6)) * (np.arange(6) < lengths[:, None])
+    data = from_arrays({"words": words, "words_lengths": lengths, "target": None})
+    network, told = trained([{"Embedding": 8}, {"GRU": 8}, {"Linear": 9}], data)
+    tokens, real = data.test.tensors["words"], data.test.tensors["words_lengths"]
+    with torch.no_grad():
+        output = network(functional.pad(tokens[:, :-1], (1, 0)), real)
+    rows = torch.arange(6) < real[:, None]
+    wanted = functional.cross_entropy(output[rows], tokens[rows]).exp()
+    assert told.keys() == {"test/loss", "test/perplexity", "test/accuracy"}
+    assert told["test/perplexity"] == pytest.approx(float(wanted), 1e-5)
+
+
+def test_a_class_a_pixel_is_told_by_its_mean_iou() -> None:
+    images = GENERATOR.normal(size=(60, 1, 4, 5)).astype(np.float32)
+    labels = (images[:, 0] > 0).astype(int) + (images[:, 0] > 1)
+    network, told = trained(
+        [{"Conv2d": {"out_channels": 3, "kernel_size": 1}}], from_arrays({"image": images, "target": labels})
+    )
+    assert told.keys() == {"test/loss", "test/accuracy", "test/jaccard_index"}
+    data = from_arrays({"image": images, "target": labels}).test
+    with torch.no_grad():
+        found, truth = network(data.tensors["image"]).argmax(1), data.target
+    both = [((found == each) & (truth == each)).sum() / ((found == each) | (truth == each)).sum() for each in range(3)]
+    assert told["test/jaccard_index"] == pytest.approx(float(sum(both)) / 3, 1e-5)
+
+
+def test_an_input_given_again_is_told_by_its_squared_error() -> None:
+    data = from_arrays({"image": GENERATOR.normal(size=(60, 1, 4, 4)), "target": None})
+    _, told = trained([{"Conv2d": {"out_channels": 1, "kernel_size": 1}}], data)
+    assert told.keys() == {"test/loss", "test/mean_squared_error", "test/r2_score"}
+    assert told["test/mean_squared_error"] == pytest.approx(told["test/loss"], 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("JaccardIndex", ["JaccardIndex counts pairs of classes, and 'next' has 6,000, more than 5,000"]),
+        ({"F1Score": {"average": "macro"}},
+         ["F1Score counts pairs of classes, and 'next' has 6,000, more than 5,000"]),
+        ("F1Score", []),
+        ({"AUROC": {"average": "macro", "thresholds": 10}}, []),
+    ],
+)  # fmt: skip
+def test_nothing_is_counted_by_pairs_of_very_many_classes(written: Any, told: list[str]) -> None:
+    target, mistakes = Target("next", "classes", (), tuple(map(str, range(6000)))), Mistakes()
+    terms = read_metrics(written, mistakes)
+    match_metrics(terms, [target], NO_DATA, mistakes)
+    assert [each.found for each in mistakes.found] == told
+
+
+def test_results_have_readable_names() -> None:
+    names = ["F1Score", "R2Score", "AUROC", "MeanAbsoluteError", "MatthewsCorrCoef", "CalibrationError"]
+    assert [in_snake_case(name) for name in names] == [
+        "f1_score", "r2_score", "auroc", "mean_absolute_error", "matthews_corr_coef", "calibration_error",
+    ]  # fmt: skip
