@@ -174,7 +174,8 @@ def _check_settings(settings: Iterable[str], known: Sequence[str], what: str) ->
 
 def _check_classes(facts: Mapping[str, Any]) -> None:
     """Left out, the classes would be taken for a number to predict, without a word."""
-    if "num_classes" not in facts and facts.keys() <= SOURCES["random"].model_fields.keys():
+    is_stated = facts.keys() & {"num_classes", "targets"}
+    if not is_stated and facts.keys() <= SOURCES["random"].model_fields.keys():
         fix = "add how many classes there are, 'num_classes': 10, or None where a number is predicted"
         raise SpecError([Problem("data.num_classes", "not stated", fix)])
 

@@ -170,7 +170,7 @@ def _taught(spec: Spec, data: Dataset, taken: Iterable[Field]) -> Dataset:
     """The data as the network takes them: tokens that it is to give again come moved by one step."""
     wanted = {each.target for each in spec.loss or () if isinstance(each.target, str)}
     if not wanted and not data.targets:  # data without a target are their own
-        wanted = {each.name for each in data.fields}
+        wanted = {each.name for each in data.aims}
     wanted |= {each.name for each in data.targets}
     for field in taken:
         if field.layout == "tokens" and field.name in wanted:

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 from torch import fx, nn
 
 from dlspec.building.layer import PARAMETRIZATIONS, Layer
@@ -25,7 +23,8 @@ from dlspec.errors import near, shown, suggest
 from dlspec.registry.loss_terms import Terms, read_losses
 from dlspec.registry.metric_terms import MetricTerm, read_metrics
 from dlspec.registry.registry import Registry
-from dlspec.registry.schema import Refinement, Schema, Setting
+from dlspec.registry.schema import Schema
+from dlspec.registry.sections import leaves, read_section
 from dlspec.registry.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from dlspec.spec import references
 from dlspec.spec.blocks import Block, read_model
@@ -33,14 +32,13 @@ from dlspec.spec.containers import JOIN
 from dlspec.spec.expand import expand
 from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.graph import Graph, Node
-from dlspec.spec.mistakes import Mistakes, Places, refuse
+from dlspec.spec.mistakes import Mistakes, Places, dotted, refuse
 from dlspec.spec.parts import Part, parse_part
 from dlspec.spec.taking import PARAMETER
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.spec.written import CONTAINERS, Entry
 from dlspec.spec.yaml_files import KeyPath
 
-M = TypeVar("M", bound=BaseModel)
 SPEC_VERSION = 1
 # What every module has of its own, beside its class's attributes.
 _ATTRIBUTES = frozenset(vars(nn.Sequential())) | {"graph", "code"}
@@ -125,7 +123,7 @@ class _Reader:
         scheduler = self._part("scheduler", _without(tree.get("scheduler"), "interval"), SCHEDULERS)
         loss = self._loss(tree.get("loss"), graph)
         metrics = self._metrics(tree.get("metrics"))
-        trainer = self._model(TrainerSpec, tree.get("trainer") or {}, ("trainer",))
+        trainer = read_section(TrainerSpec, tree.get("trainer") or {}, ("trainer",), self.mistakes)
         self._check_trainer(trainer)
         seed = self._seed(tree.get("seed", 0))
         if any(each.path[:1] == ("imports",) for each in self.mistakes.found):
@@ -263,11 +261,14 @@ class _Reader:
             fix = suggest(part.type, {*SOURCES, *self.choices.get("data", ())})
             self.mistakes.add(_name_path(part), f"no data set '{part.type}'", fix, at_value=True)
             return None
-        for key, value in part.settings.items():
+        before = len(self.mistakes)
+        for where, value in leaves(part.settings):
             if isinstance(value, Unknown) and not isinstance(value, Wrong):
-                found = f"{key} is {value}, which only the opened data know"
-                self.mistakes.add(part.where(key), found, "write the value itself", at_value=True)
-        return self._model(SOURCES[part.type], dict(part.settings), part.settings_path)
+                found = f"{dotted(where)} is {value}, which only the opened data know"
+                self.mistakes.add((*part.settings_path, *where), found, "write the value itself", at_value=True)
+        if len(self.mistakes) > before:
+            return None
+        return read_section(SOURCES[part.type], dict(part.settings), part.settings_path, self.mistakes)
 
     def _part(self, key: str, raw: Any, registry: Registry, *, must: bool = False) -> ReadPart | None:
         if raw is None and not must:
@@ -306,42 +307,6 @@ class _Reader:
             return None
         return read_metrics(raw, self.mistakes, self.choices.get("metrics", ()))
 
-    def _model(self, model: type[M], settings: Any, path: KeyPath) -> M | None:
-        """A section with fixed keys, checked by pydantic, its complaints in our words."""
-        if isinstance(settings, Wrong):
-            return None
-        if not isinstance(settings, dict):
-            self.mistakes.add(path, f"{shown(settings)} is no mapping", "write its keys below it", at_value=True)
-            return None
-        before = len(self.mistakes)
-        for key, value in settings.items():
-            self._check_boolean(key, value, model, path)
-        known = {key: value for key, value in settings.items() if not isinstance(value, Unknown)}
-        try:
-            read = model.model_validate(known)
-        except ValidationError as error:
-            for each in error.errors(include_url=False):
-                self._tell(each, model, path)
-            return None
-        return read if len(self.mistakes) == before else None
-
-    def _check_boolean(self, key: str, value: Any, model: type[BaseModel], path: KeyPath) -> None:
-        """pydantic would take `epochs: true` for 1."""
-        wanted = wanted_of(model, (key,))
-        if isinstance(value, bool) and wanted and "true" not in wanted:
-            self.mistakes.add((*path, key), f"{key} is {shown(value)}, wanted {wanted}", at_value=True)
-
-    def _tell(self, error: ErrorDetails, model: type[BaseModel], path: KeyPath) -> None:
-        location = (*path, *error["loc"])
-        if error["type"] == "extra_forbidden":
-            self.mistakes.add(location, "no such key", suggest(str(error["loc"][-1]), model.model_fields))
-        elif error["type"] == "value_error":
-            self.mistakes.add(location, error["msg"].removeprefix("Value error, "), at_value=True)
-        else:
-            wanted = wanted_of(model, error["loc"]) or error["msg"].removeprefix("Input should be ")
-            name = ".".join(str(each) for each in error["loc"])
-            self.mistakes.add(location, f"{name} is {shown(error['input'])}, wanted {wanted}", at_value=True)
-
     def _seed(self, raw: Any) -> int:
         if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 2**63:
             return raw
@@ -354,32 +319,6 @@ def _suggest_key(key: str) -> str:
     """For a key at the top that is none: where it belongs, or the nearest."""
     meant = _HOMES.get(key) or near(key, KEYS) or _HOMES.get(near(key, _HOMES))
     return f"did you mean '{meant}'?" if meant else suggest(key, KEYS)
-
-
-def wanted_of(model: type[BaseModel], location: Sequence[int | str]) -> str:
-    """What a section's field, or an item of its list, must be, worded as a layer's setting is."""
-    known = model.model_fields.get(str(location[0])) if location else None
-    if known is None:
-        return ""
-    hint, bounds = _unwrapped(known.annotation, known.metadata)
-    for _ in location[1:]:
-        inner = [each for each in (hint, *get_args(hint)) if get_origin(each) is list]
-        if not inner:
-            return ""
-        hint, bounds = _unwrapped(get_args(inner[0])[0], [])
-    refinement = Refinement(at_least=bounds.get("ge"), above=bounds.get("gt"), at_most=bounds.get("le"))
-    below = f" and < {bounds['lt']:g}" if "lt" in bounds else ""
-    return Setting(str(location[0]), hint, refinement=refinement).wanted + below
-
-
-def _unwrapped(hint: Any, metadata: Sequence[Any]) -> tuple[Any, dict[str, float]]:
-    """The plain hint below `Annotated`, and its bounds."""
-    if get_origin(hint) is Annotated:
-        hint, *more = get_args(hint)
-        metadata = [*metadata, *(each for field in more for each in getattr(field, "metadata", [field]))]
-    return hint, {
-        name: getattr(each, name) for each in metadata for name in ("ge", "gt", "le", "lt") if hasattr(each, name)
-    }
 
 
 def _name_path(part: Part) -> KeyPath:

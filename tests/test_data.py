@@ -241,7 +241,7 @@ def test_a_target_in_its_own_unit(opened: dict[str, Dataset]) -> None:
 
 
 def test_random_tokens_and_numbers() -> None:
-    dataset = open_data(SOURCES["random"](vocab_size=7, length=5, size=100))
+    dataset = open_data(SOURCES["random"](vocab_size=7, length=5, num_classes=None, size=100))
     assert {key: dataset.facts[key] for key in ("shape", "layout", "vocab_size", "length")} == {
         "shape": [5],
         "layout": "tokens",

@@ -129,7 +129,12 @@ def test_a_field_can_be_compared_with() -> None:
 def test_data_without_a_target() -> None:
     data = from_arrays({"x": np.ones((ROWS, 3)), "target": None})
     assert data.targets == () and len(data.train) == 14
-    assert data.facts == {"x": {"shape": [3], "layout": "features"}, "shape": [3], "layout": "features"}
+    assert data.facts == {
+        "x": {"shape": [3], "layout": "features"},
+        "shape": [3],
+        "layout": "features",
+        "num_outputs": 3,
+    }
 
 
 def test_the_origin_is_kept() -> None:

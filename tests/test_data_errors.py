@@ -251,13 +251,10 @@ def test_mnist_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_random_too_large() -> None:
     source = SOURCES["random"](shape=[3, 10_000, 10_000], size=1000)
-    text = "1,000 samples of 1,200,000,000 bytes are 1,200.0 GB; at most 4 GB are made: try data.size=3"
+    text = "1,000 samples of 1,200,000,008 bytes are 1,200.0 GB; at most 4 GB are made: try data.size=3"
     assert message(source.open, Path("FOLDER")) == ("size", text)
     source = SOURCES["random"](shape=[100_000, 100_000])
-    text = (
-        "1,024 samples of 40,000,000,000 bytes are 40,960.0 GB; at most 4 GB are made:"
-        " try a smaller data.shape or data.length"
-    )
+    text = "1,024 samples of 40,000,000,008 bytes are 40,960.0 GB; at most 4 GB are made: try a smaller shape or length"
     assert message(source.open, Path("FOLDER")) == ("size", text)
 
 
@@ -366,18 +363,18 @@ SETTINGS = [
     ),
     (
         "random",
-        {},
-        "Value error, says not what to make: data.shape=[3,32,32], or data.vocab_size=1000 data.length=50",
+        {"fields": {"left": {}}},
+        "Value error, says not what to make: shape: [3, 32, 32], or vocab_size: 1000 and length: 50",
     ),
     (
         "random",
         {"shape": [3], "length": 5},
-        "Value error, makes numbers of a shape or tokens, not both: for tokens add data.shape=null",
+        "Value error, makes numbers of a shape or tokens, not both: leave out shape, or vocab_size and length",
     ),
     (
         "random",
         {"length": 5},
-        "Value error, needs both vocab_size and length to make tokens: data.vocab_size=1000 data.length=50",
+        "Value error, needs both vocab_size and length to make tokens, such as 1000 and 50",
     ),
 ]
 

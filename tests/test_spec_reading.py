@@ -15,7 +15,8 @@ from pydantic import BaseModel, Field
 from dlspec.app.conf_files import packaged_conf
 from dlspec.data import SOURCES
 from dlspec.errors import Place, SpecError
-from dlspec.reading import Spec, read_spec, wanted_of
+from dlspec.reading import Spec, read_spec
+from dlspec.registry.sections import wanted_of
 from dlspec.spec.expressions import Unknown
 from dlspec.spec.mistakes import Mistakes, Places, in_order
 from dlspec.spec.trainer import TrainerSpec

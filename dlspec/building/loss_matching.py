@@ -81,14 +81,7 @@ def _auto_term(name: str, output: Output, target: Target, output_name: str, targ
 
 
 def _predicted(network: Network, data: Dataset) -> list[Target]:
-    if data.targets:
-        return list(data.targets)
-    return [each for each in _fields_as_targets(data) if each.name in network.inputs]
-
-
-def _fields_as_targets(data: Dataset) -> list[Target]:
-    found = [data.compared(each.name) for each in data.fields]
-    return [each for each in found if each is not None]
+    return [each for each in data.aims if data.targets or each.name in network.inputs]
 
 
 def _tell_unclear(targets: Sequence[Target], outputs: Sequence[str], mistakes: Mistakes) -> None:
@@ -161,7 +154,7 @@ def _target(
         return term.target if takes.target and not isinstance(term.target, str) else None
     written = term.target
     if written is None:
-        own = list(data.targets) or _fields_as_targets(data)
+        own = data.aims
         mine = [each for each in own if each.name in (names or {}).values()]
         if len(own) == 1 or mine:
             return (mine or own)[0]

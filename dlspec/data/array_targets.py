@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlspec.data.dataset import Target
+from dlspec.data.source import MOST_CLASSES
 from dlspec.errors import DataError
 
 Columns = dict[str, NDArray[Any]]
-MOST_CLASSES = 10**6
 
 
 def read_target(name: str, values: NDArray[Any], inputs: Columns, lengths: Columns) -> Target:

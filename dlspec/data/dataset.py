@@ -5,13 +5,15 @@ Shapes leave the batch out. All tensors lie on the CPU; the trainer moves them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from torch import Tensor
 from torch.nn.functional import pad
 
+from dlspec.data.source import MOST_CLASSES
+from dlspec.errors import DataError
 from dlspec.layouts import Layout
 
 
@@ -54,7 +56,9 @@ class Target:
         """How many numbers a network gives for it (a step, a pixel): one for two classes, one a class for more."""
         if self.kind == "classes":
             return 1 if len(self.classes) == 2 else len(self.classes)
-        return self.shape[0] if self.shape else 1
+        if not self.shape:
+            return 1
+        return self.shape[1 if len(self.shape) == 2 else 0]  # (C), a sequence (T, C), or (C, H, W)
 
     @property
     def is_next(self) -> bool:
@@ -104,7 +108,8 @@ def moved_by_one(tokens: Tensor) -> Tensor:
 class Dataset:
     """A data set, opened. `preprocessing` is what a checkpoint keeps to treat new input alike (JSON can hold it).
 
-    `origin` are settings that a saved spec keeps of data that were given in Python.
+    Without targets the data are their own: `again` is the field that a network is to give again, '' for each that it
+    takes. `origin` are settings that a saved spec keeps of data that were given in Python.
     """
 
     name: str
@@ -115,6 +120,7 @@ class Dataset:
     test: Split
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
+    again: str = ""
 
     @property
     def target(self) -> Target:
@@ -123,12 +129,18 @@ class Dataset:
         return target
 
     @property
+    def aims(self) -> tuple[Target, ...]:
+        """What a network may be for: the targets, or where there is none the fields that it is to give again."""
+        again = [each for each in self.fields if self.again in ("", each.name)]
+        return self.targets or tuple(_as_target(each) for each in again)
+
+    @property
     def facts(self) -> dict[str, Any]:
         """What `${data.KEY}` answers: per field and target, and flat where there is only one of a kind."""
         facts: dict[str, Any] = {each.name: _field_facts(each) for each in self.fields}
         facts |= {each.name: _target_facts(each) | _step_facts(each) for each in self.targets}
-        if len(self.targets) == 1:
-            facts |= _target_facts(self.targets[0])
+        if len(self.aims) == 1:
+            facts |= _target_facts(self.aims[0])
         if len(self.fields) == 1:
             facts |= _field_facts(self.fields[0])
         return facts
@@ -149,6 +161,16 @@ class Dataset:
         target = next((each for each in self.targets if each.name == name), None)
         own = next((each for each in self.fields if each.name == name), None)
         return _as_target(own) if target is None and own is not None else target
+
+    def aimed_at(self, name: str) -> Dataset | None:
+        """These data with one thing to predict: a target, or a field that is to be given again; None for neither."""
+        targets = tuple(each for each in self.targets if each.name == name)
+        again = "" if targets else next((each.name for each in self.fields if each.name == name), None)
+        if again is None:
+            return None
+        kept = [each.name for each in targets]
+        splits = [_with_targets(each, kept) for each in (self.train, self.validation, self.test)]
+        return replace(self, targets=targets, again=again, train=splits[0], validation=splits[1], test=splits[2])
 
     def taught(self, name: str) -> Dataset:
         """These data with tokens that a model takes and is to give: a target, and it sees each step's past alone."""
@@ -175,12 +197,21 @@ def _moved(split: Split, name: str) -> Split:
     return Split(tensors, {**split.targets, name: split.tensors[name]})
 
 
+def _with_targets(split: Split, names: Collection[str]) -> Split:
+    return replace(split, targets={name: each for name, each in split.targets.items() if name in names})
+
+
 def _as_target(field: Field) -> Target:
     """A field that a network is to give again."""
     lengths = field.name if field.has_lengths else ""
     if field.layout != "tokens":
         return Target(field.name, "numbers", field.shape, lengths=lengths)
-    words = tuple(str(index) for index in range(field.vocab_size or 0))
+    count = field.vocab_size or 0
+    if count > MOST_CLASSES:
+        raise DataError(
+            "", f"'{field.name}' has {count:,} tokens, more than the {MOST_CLASSES:,} that can be predicted"
+        )
+    words = tuple(str(index) for index in range(count))
     return Target(field.name, "classes", field.shape, words, lengths=lengths)
 
 

@@ -2,88 +2,149 @@
 
 from __future__ import annotations
 
-import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from keyword import iskeyword
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from dlspec.data.source import GIGABYTE, MOST_BYTES, Size, SplitSource, data_source
-from dlspec.errors import DataError
+from dlspec.data.noise import FieldNoise, TargetNoise, check_kind
+from dlspec.data.source import GIGABYTE, MOST_BYTES, MOST_CLASSES, Size, SplitSource, data_source
+from dlspec.errors import DataError, suggest
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from dlspec.data import dataset
     from dlspec.data.dataset import Dataset
-    from dlspec.layouts import Layout
 
-LAYOUT_OF_RANK: dict[int, Layout] = {1: "features", 2: "sequence"}
-"""By a sample's rank; of a higher one it is channels-first."""
+FLAT = ("shape", "vocab_size", "length")
+"""The settings that make the only field, `input`."""
 
 
 @data_source("random")
 class Random(SplitSource):
-    """Gaussian `input` of `shape`, or `input` tokens; the target `label` is random too, so nothing can be learned."""
+    """Gaussian numbers or tokens, and targets that are random, too: what is learned of them is learned by heart.
+
+    Without `fields` there is one, `input`, of `shape` or of `vocab_size` and `length`; without `targets` there is one,
+    `label`, by `num_classes`. What is left out altogether is images (1, 28, 28) and 10 classes.
+    """
+
+    stated: ClassVar[tuple[str, ...]] = ()
 
     size: int = Field(1024, ge=1, description="how many samples, all splits together")
-    num_classes: int | None = Field(None, ge=2, le=10**6, description="how many classes; null: the target is a number")
     shape: list[Size] | None = Field(None, description="a sample's shape, without the batch: [3, 32, 32]")
     vocab_size: int | None = Field(None, ge=1, le=2**31, description="for tokens: how many different ones")
     length: int | None = Field(None, ge=1, description="for tokens: how many a sample has")
+    num_classes: int | None = Field(
+        None, ge=2, le=MOST_CLASSES, description="how many classes; null: the target is a number"
+    )
+    fields: dict[str, FieldNoise] | None = Field(None, description="in place of shape or tokens: fields by their names")
+    targets: dict[str, TargetNoise] | None = Field(None, description="in place of num_classes: targets by their names")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_in(cls, given: Any) -> Any:
+        """With what is left out altogether."""
+        if not isinstance(given, dict):
+            return given
+        shape = {} if any(given.get(key) for key in ("fields", *FLAT)) else {"shape": [1, 28, 28]}
+        classes = {} if given.get("targets") else {"num_classes": 10}
+        return {**classes, **given, **shape}
+
+    @field_validator("fields")
+    @classmethod
+    def _in_place_of_the_only_field(
+        cls, fields: dict[str, FieldNoise] | None, info: ValidationInfo
+    ) -> dict[str, FieldNoise] | None:
+        if fields and any(info.data.get(key) for key in FLAT):
+            raise ValueError("fields say what to make: shape, vocab_size and length belong into each of them")
+        _check_names(fields or {})
+        return fields
+
+    @field_validator("targets")
+    @classmethod
+    def _in_place_of_the_only_target(
+        cls, targets: dict[str, TargetNoise] | None, info: ValidationInfo
+    ) -> dict[str, TargetNoise] | None:
+        if targets and info.data.get("num_classes"):
+            raise ValueError("targets say what they are: num_classes belongs into each of them")
+        _check_names(targets or {})
+        return targets
 
     @model_validator(mode="after")
-    def _one_kind_of_input(self) -> Random:
-        tokens = (self.vocab_size is not None, self.length is not None)
-        if not self.shape and not any(tokens):
-            raise ValueError("says not what to make: data.shape=[3,32,32], or data.vocab_size=1000 data.length=50")
-        if self.shape and any(tokens):
-            raise ValueError("makes numbers of a shape or tokens, not both: for tokens add data.shape=null")
-        if not self.shape and not all(tokens):
-            raise ValueError("needs both vocab_size and length to make tokens: data.vocab_size=1000 data.length=50")
+    def _fits_together(self) -> Random:
+        if not self.fields:
+            check_kind(self.shape, self.vocab_size, self.length)
+        fields, targets = self._fields(), self._targets()
+        for name in fields.keys() & targets.keys():
+            raise ValueError(f"'{name}' is both a field and a target: give one of them another name")
+        for name, each in targets.items():
+            if each.next_of is not None:
+                _check_tokens(f"'{name}' is the next token of '{each.next_of}'", each.next_of, fields)
+        if self.target in fields and fields[self.target].vocab_size is not None:
+            _check_tokens(f"'{self.target}' is to be given again", self.target, fields)
         return self
+
+    def _fields(self) -> dict[str, FieldNoise]:
+        only = FieldNoise.model_construct(shape=self.shape, vocab_size=self.vocab_size, length=self.length)
+        return self.fields or {"input": only}
+
+    def _targets(self) -> dict[str, TargetNoise]:
+        return self.targets or {"label": TargetNoise.model_construct(num_classes=self.num_classes)}
 
     def open(self) -> Dataset:
         """The same numbers for the same `split_seed`; over 4 GB is a `DataError`."""
         import numpy as np
 
-        from dlspec.data.assembly import assemble
+        from dlspec.data import dataset
+        from dlspec.data.assembly import make_splits
 
         self._check_bytes()
+        fields, targets = self._fields(), self._targets()
         generator = np.random.Generator(np.random.PCG64([self.split_seed, 1]))
-        field, values = self._input(generator)
-        target, labels = self._target(generator)
-        parts = self.parts(self.size, self.test, labels if self.num_classes else None)
-        return assemble(self.source_name, [field], target, {field.name: values}, labels, parts, {})
+        drawn = {name: each.draw(self.size, generator) for name, each in fields.items()}
+        labels = {
+            name: each.draw(self.size, generator) if each.next_of is None else drawn[each.next_of][:, 1:]
+            for name, each in targets.items()
+        }
+        arrays = {name: drawn[name] if each.length is None else drawn[name][:, :-1] for name, each in fields.items()}
+        parts = self.parts(self.size, self.test, self._strata(labels))
+        return dataset.Dataset(
+            self.source_name,
+            tuple(each.field(name) for name, each in fields.items()),
+            tuple(each.target(name, fields.get(each.next_of or "")) for name, each in targets.items()),
+            *make_splits(arrays, labels, parts),
+        )
+
+    def _strata(self, labels: dict[str, NDArray[Any]]) -> NDArray[np.int64] | None:
+        """The first target of one class a sample: every split has its classes in equal proportions."""
+        targets = self._targets().items()
+        return next((labels[name] for name, each in targets if each.num_classes and not each.shape), None)
 
     def _check_bytes(self) -> None:
-        each = 4 * math.prod(self.shape) if self.shape else 8 * (self.length or 1)
+        each = sum(one.bytes for one in self._fields().values()) + sum(one.bytes for one in self._targets().values())
         if self.size * each <= MOST_BYTES:
             return
         found = f"{self.size:,} samples of {each:,} bytes are {self.size * each / GIGABYTE:,.1f} GB"
         most = MOST_BYTES // each
-        fix = f"data.size={most}" if most else "a smaller data.shape or data.length"
+        fix = f"data.size={most}" if most else "a smaller shape or length"
         raise DataError("size", f"{found}; at most {MOST_BYTES // GIGABYTE} GB are made: try {fix}")
 
-    def _input(self, generator: np.random.Generator) -> tuple[dataset.Field, NDArray[Any]]:
-        import numpy as np
 
-        from dlspec.data import dataset
+def _check_names(names: Iterable[str]) -> None:
+    for name in names:
+        if not name.isidentifier() or iskeyword(name) or name.endswith("_lengths"):
+            raise ValueError(
+                f"'{name}' can't be a field's or target's name: use letters, digits and _, and no ending _lengths"
+            )
 
-        if self.vocab_size is None or self.length is None:
-            shape = tuple(self.shape or ())
-            layout = LAYOUT_OF_RANK.get(len(shape), "channels-first")
-            numbers = generator.standard_normal((self.size, *shape), dtype=np.float32)
-            return dataset.Field("input", shape, layout), numbers
-        tokens = generator.integers(self.vocab_size, size=(self.size, self.length), dtype=np.int64)
-        return dataset.Field("input", (self.length,), "tokens", vocab_size=self.vocab_size), tokens
 
-    def _target(self, generator: np.random.Generator) -> tuple[dataset.Target, NDArray[Any]]:
-        import numpy as np
-
-        from dlspec.data import dataset
-
-        if self.num_classes is None:
-            return dataset.Target("label", "numbers"), generator.standard_normal(self.size, dtype=np.float32)
-        classes = tuple(str(index) for index in range(self.num_classes))
-        return dataset.Target("label", "classes", (), classes), generator.integers(self.num_classes, size=self.size)
+def _check_tokens(what: str, name: str, fields: Mapping[str, FieldNoise]) -> None:
+    """Whether a field holds tokens, few enough for one to be predicted."""
+    tokens = {key: each.vocab_size for key, each in fields.items() if each.vocab_size is not None}
+    if name not in tokens:
+        fix = suggest(name, tokens) or "vocab_size and length make one"
+        raise ValueError(f"{what}, which is no field of tokens; {fix}")
+    if tokens[name] > MOST_CLASSES:
+        raise ValueError(f"{what}: more than {MOST_CLASSES:,} classes; take a smaller vocab_size")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dlspec.errors import DataError, UserError
+from dlspec.errors import DataError, UserError, suggest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from dlspec.data.dataset import Dataset
     from dlspec.data.splits import Parts
 
-STATED = ("num_classes", "vocab_size", "shape", "length")
 GIGABYTE = 10**9
 MOST_BYTES = 4 * GIGABYTE
 """No source makes an array larger than this."""
+MOST_CLASSES = 10**6
 
 Size = Annotated[int, Field(ge=1)]
 
@@ -37,14 +37,21 @@ class DataSource(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     source_name: ClassVar[str] = ""
+    stated: ClassVar[tuple[str, ...]] = ("num_classes", "vocab_size", "shape", "length")
+    """The facts among the settings that are checked once the data are open; of a source that obeys them none."""
 
     split_seed: int = Field(0, ge=0, description="decides which samples go where; the same seed, the same split")
     validation: float = Field(0.1, ge=0, lt=1, description="share of the samples kept aside to watch the training")
     limit: int | None = Field(None, ge=1, description="keep at most this many samples of each split, for a quick try")
-    num_classes: int | None = Field(None, ge=2, le=10**6, description="stated and then checked: how many classes")
+    num_classes: int | None = Field(
+        None, ge=2, le=MOST_CLASSES, description="stated and then checked: how many classes"
+    )
     vocab_size: int | None = Field(None, ge=1, description="stated and then checked: how many different tokens")
     shape: list[Size] | None = Field(None, description="stated and then checked: a sample's shape, without the batch")
     length: int | None = Field(None, ge=1, description="stated and then checked: how many steps a sample has")
+    target: str | None = Field(
+        None, description="what is to be predicted: one of its targets, or a field, to be given again; null: its own"
+    )
 
     @abstractmethod
     def open(self) -> Dataset:
@@ -103,10 +110,20 @@ def _full_name(source: type[DataSource]) -> str:
 
 def open_data(source: DataSource) -> Dataset:
     """The source's data set; a fact that was stated and is not so is a `DataError`."""
-    dataset = source.open()
-    for key in STATED:
+    dataset = _aimed(source.open(), source.target)
+    for key in source.stated:
         _check_stated(key, getattr(source, key), dataset.facts.get(key), dataset.name)
     return dataset
+
+
+def _aimed(dataset: Dataset, target: str | None) -> Dataset:
+    if target is None:
+        return dataset
+    aimed = dataset.aimed_at(target)
+    if aimed is None:
+        names = [*(each.name for each in dataset.targets), *(each.name for each in dataset.fields)]
+        raise DataError("target", f"{dataset.name} has no '{target}'; {suggest(target, names)}")
+    return aimed
 
 
 def _check_stated(key: str, stated: object, found: object, name: str) -> None:

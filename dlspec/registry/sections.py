@@ -1,0 +1,122 @@
+"""A section of the config with fixed keys (`trainer`, `data`), checked by pydantic, its complaints in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from dlspec.errors import shown, suggest
+from dlspec.registry.schema import Refinement, Setting
+from dlspec.spec.expressions import Unknown, Wrong
+from dlspec.spec.mistakes import Mistakes, dotted
+from dlspec.spec.yaml_files import KeyPath
+
+M = TypeVar("M", bound=BaseModel)
+Location = Sequence[Hashable]
+"""A place within a section: keys, and numbers for a list's items."""
+
+
+def read_section(model: type[M], settings: Any, path: KeyPath, mistakes: Mistakes) -> M | None:
+    """The section, or None where something in it is a mistake."""
+    if isinstance(settings, Wrong):
+        return None
+    if not isinstance(settings, dict):
+        mistakes.add(path, f"{shown(settings)} is no mapping", "write its keys below it", at_value=True)
+        return None
+    before = len(mistakes)
+    for where, value in leaves(settings):
+        _check_boolean(where, value, model, path, mistakes)
+    try:
+        read = model.model_validate(_known(settings))
+    except ValidationError as error:
+        for each in error.errors(include_url=False):
+            _tell(each, model, path, mistakes)
+        return None
+    return read if len(mistakes) == before else None
+
+
+def leaves(settings: Mapping[Any, Any], path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """What stands in mappings and is none itself, with its path."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def _known(settings: Any) -> Any:
+    """Without what only the opened data know."""
+    if not isinstance(settings, dict):
+        return settings
+    return {key: _known(each) for key, each in settings.items() if not isinstance(each, Unknown)}
+
+
+def _check_boolean(where: KeyPath, value: Any, model: type[BaseModel], path: KeyPath, mistakes: Mistakes) -> None:
+    """pydantic would take `epochs: true` for 1."""
+    wanted = wanted_of(model, where) if isinstance(value, bool) else ""
+    if wanted and "true" not in wanted:
+        mistakes.add((*path, *where), f"{dotted(where)} is {shown(value)}, wanted {wanted}", at_value=True)
+
+
+def _tell(error: ErrorDetails, model: type[BaseModel], path: KeyPath, mistakes: Mistakes) -> None:
+    where = error["loc"]
+    location = (*path, *where)
+    if error["type"] == "extra_forbidden":
+        around = _within(_hint_at(model, where[:-1])[0], BaseModel)
+        mistakes.add(location, "no such key", suggest(str(where[-1]), around.model_fields))
+    elif error["type"] == "value_error":
+        mistakes.add(location, error["msg"].removeprefix("Value error, "), at_value=True)
+    else:
+        wanted = wanted_of(model, where) or error["msg"].removeprefix("Input should be ")
+        mistakes.add(location, f"{dotted(where)} is {shown(error['input'])}, wanted {wanted}", at_value=True)
+
+
+def wanted_of(model: type[BaseModel], where: Location) -> str:
+    """What a section's field, or what stands within it, must be, worded as a layer's setting is; '' for no field."""
+    hint, bounds = _hint_at(model, where)
+    if hint is None or not where:
+        return ""
+    if _within(hint, BaseModel) or _within(hint, dict):
+        return "a mapping"
+    refinement = Refinement(at_least=bounds.get("ge"), above=bounds.get("gt"), at_most=bounds.get("le"))
+    below = f" and < {bounds['lt']:g}" if "lt" in bounds else ""
+    return Setting("", hint, refinement=refinement).wanted + below
+
+
+def _hint_at(model: type[BaseModel], where: Location) -> tuple[Any, dict[str, float]]:
+    """The plain hint of a field, of a mapping's value or of a list's item, and its bounds; None where there is none."""
+    hint: Any = model
+    bounds: dict[str, float] = {}
+    for key in where:
+        inner, many = _within(hint, BaseModel), _within(hint, list) or _within(hint, dict)
+        if inner is not None and key in inner.model_fields:
+            known = inner.model_fields[str(key)]
+            hint, bounds = _unwrapped(known.annotation, known.metadata)
+        elif inner is None and many is not None:
+            hint, bounds = _unwrapped(get_args(many)[-1], [])
+        else:
+            return None, {}
+    return hint, bounds
+
+
+def _within(hint: Any, kind: type) -> Any:
+    """The hint, or a member of its union, that is of this kind: `list[int]` of `list[int] | None`."""
+    for each in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
+        found = get_origin(each) or each
+        if isinstance(found, type) and issubclass(found, kind):
+            return each
+    return None
+
+
+def _unwrapped(hint: Any, metadata: Sequence[Any]) -> tuple[Any, dict[str, float]]:
+    """The plain hint below `Annotated`, and its bounds."""
+    if get_origin(hint) is Annotated:
+        hint, *more = get_args(hint)
+        metadata = [*metadata, *(each for field in more for each in getattr(field, "metadata", [field]))]
+    return hint, {
+        name: getattr(each, name) for each in metadata for name in ("ge", "gt", "le", "lt") if hasattr(each, name)
+    }
