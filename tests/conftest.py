@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
-QUICK = "trainer.max_steps=2 trainer.limit_batches=2 trainer.curves=false trainer.tensorboard=false".split()
+QUIET = "trainer.curves=false trainer.pictures=false trainer.tensorboard=false".split()
+QUICK = ["trainer.max_steps=2", "trainer.limit_batches=2", *QUIET]
 
 
 class Said(NamedTuple):

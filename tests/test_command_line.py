@@ -23,14 +23,14 @@ ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_N
 
 
 def test_a_run_and_its_folder(dlspec, work: Path) -> None:
-    more = ["trainer.tensorboard=true", "trainer.curves=true", "trainer.max_steps=4"]
+    more = ["trainer.tensorboard=true", "trainer.curves=true", "trainer.pictures=true", "trainer.max_steps=4"]
     said = dlspec(*MLP, 'model.params.width="$(4 * 2)"', *more)
     assert (said.code, said.err) == (0, "")
     assert said.out.endswith("made\n")
     names = {path.name.split(".out.")[0] for path in (work / "made").iterdir()}
     assert names == set(
-        ".hydra checkpoints curves.png environment.json events log.txt metrics.jsonl result.json spec.yaml "
-        "timing.jsonl".split()
+        ".hydra checkpoints curves.png environment.json events log.txt metrics.jsonl predictions.png result.json "
+        "spec.yaml timing.jsonl".split()
     )
     assert {path.name for path in (work / "made/.hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     spec = yaml.safe_load((work / "made/spec.yaml").read_text())

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from conftest import QUIET
 
-SHORT = "model=linear trainer.epochs=2 trainer.limit_batches=2 trainer.curves=false trainer.tensorboard=false".split()
+SHORT = ["model=linear", "trainer.epochs=2", "trainer.limit_batches=2", *QUIET]
 SCHEDULERS = {
     "ConstantLR": (),
     "CosineAnnealingLR": (),

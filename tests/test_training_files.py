@@ -228,8 +228,9 @@ def test_standard_callbacks_follow_the_settings(tmp_path: Path) -> None:
     files = {"LogLines", "MetricsFile", "TimingFile", "ResultFile"}
     assert kinds() == {Progress.__name__}
     assert kinds(progress="none", patience=2) == {EarlyStopping.__name__}
-    assert kinds(tmp_path, progress="none", checkpoints=False, tensorboard=False, curves=False) == files
-    assert kinds(tmp_path, progress="none") == files | {"Curves", "BestCheckpoint", "LastCheckpoint", "TensorBoard"}
+    assert kinds(tmp_path, progress="none", checkpoints=False, tensorboard=False, curves=False, pictures=False) == files
+    more = {"Curves", "Pictures", "BestCheckpoint", "LastCheckpoint", "TensorBoard"}
+    assert kinds(tmp_path, progress="none") == files | more
 
 
 def test_log_lines_say_nothing_in_a_quiet_run(caplog: pytest.LogCaptureFixture) -> None:

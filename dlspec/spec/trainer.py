@@ -27,4 +27,5 @@ class TrainerSpec(BaseModel):
     checkpoints: bool = Field(True, description="write the best and the last weights")
     tensorboard: bool = Field(True, description="write event files for TensorBoard")
     curves: bool = Field(True, description="draw curves.png when the training is over")
+    pictures: bool = Field(True, description="draw predictions.png, or write a language model's samples.txt")
     progress: Literal["auto", "bar", "lines", "none"] = Field("auto", description="auto: a bar on a terminal")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from dlspec.building.padding import Trim
+from dlspec.data.dataset import Target
 
 Targets = tuple[Tensor, ...]
 """What a batch is compared with, in the order of the criterion's `target_names`."""
@@ -31,6 +32,13 @@ class Criterion(Protocol):
 
     def __call__(self, output: Any, targets: Targets) -> Tensor:
         """The batch's mean loss, a scalar tensor that gradients flow from; of several terms [their sum, term, ...]."""
+
+    @property
+    def predicted(self) -> Sequence[Target]:
+        """The targets that are predicted."""
+
+    def predict(self, output: Any) -> Any:
+        """Probabilities or numbers, a row a sample: of one target, or of several by their names."""
 
     def judged(self, output: Any, targets: Targets) -> Sequence[tuple[Tensor, Tensor]]:
         """For each target that is predicted what metrics compare: predictions and truth, a row a sample or step."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dlspec.run_folder import write_bytes
 from dlspec.training.callbacks import Callback
+from dlspec.training.drawing import BLUE, GRAY, INK, ORANGE, furnish, new_figure, png
 from dlspec.training.monitor import Monitor
 from dlspec.training.progress import number
 from dlspec.training.state import State
@@ -21,10 +22,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("dlspec")
 
 CURVES = "curves.png"
-COLORS = {"train": "#8a94a6", "val": "#1f6fd6"}
+COLORS = {"train": GRAY, "val": BLUE}
 LABELS = {"train": "training", "val": "validation"}
-BEST_COLOR = "#e07b00"
-INK = "#3b4252"
+BEST_COLOR = ORANGE
 MOST_COLUMNS = 3
 WIDTH, HEIGHT = 4.6, 3.3
 
@@ -57,32 +57,17 @@ def panels(history: History) -> list[str]:
 
 def draw(history: History, monitor: Monitor) -> Figure:
     """A panel for each result; the best epoch is marked where its result was watched."""
-    from matplotlib.figure import Figure
-
     names = panels(history)
     columns = 2 if len(names) == 4 else min(len(names), MOST_COLUMNS)
     rows = math.ceil(len(names) / columns)
     width, height = WIDTH * columns, HEIGHT * rows
-    figure = Figure(figsize=(width, height), dpi=130)
-    # Fixed margins, in inches: matplotlib's own layout draws everything several times, 0.4 s for each run of a sweep.
+    figure = new_figure(width, height)
     figure.subplots_adjust(0.65 / width, 0.55 / height, 1 - 0.2 / width, 1 - 0.35 / height, 0.22, 0.42)
     for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, names, strict=False):
         _draw_panel(axes, name, history, monitor)
     for axes in figure.axes[len(names) :]:
         axes.set_axis_off()
     return figure
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG's bytes, drawn without a display."""
-    from io import BytesIO
-
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
-    image = BytesIO()
-    figure.savefig(image, format="png", facecolor="white")
-    return image.getvalue()
 
 
 def _draw_panel(axes: Axes, name: str, history: History, monitor: Monitor) -> None:
@@ -110,12 +95,6 @@ def _mark_best(axes: Axes, name: str, history: History, monitor: Monitor) -> Non
 def _furnish(axes: Axes, name: str) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_title(name.replace("_", " "), loc="left", fontsize=11, fontweight="bold", color=INK)
-    axes.set_xlabel("epoch", fontsize=9, color=INK)
+    furnish(axes, name.replace("_", " "), "epoch")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(axis="y", color="#e6e9ef", lw=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8, colors=INK, length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color("#c5cad5")
     axes.legend(fontsize=8, frameon=False, labelcolor=INK)

@@ -10,6 +10,7 @@ from dlspec.training.callbacks import Callback, EarlyStopping
 from dlspec.training.checkpoints import BestCheckpoint, LastCheckpoint
 from dlspec.training.curves import Curves
 from dlspec.training.logs import LogLines, MetricsFile, ResultFile, TensorBoard, TimingFile
+from dlspec.training.pictures import Pictures
 
 CHECKPOINTS = "checkpoints"
 
@@ -40,4 +41,6 @@ def _files(settings: TrainerSpec, folder: Path, metadata: Mapping[str, str] | No
         callbacks.append(TensorBoard(folder))
     if settings.curves:
         callbacks.append(Curves(folder))
+    if settings.pictures:
+        callbacks.append(Pictures(folder))
     return [*callbacks, ResultFile(folder)]

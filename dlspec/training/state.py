@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from dlspec.training.looking import View
 from dlspec.training.monitor import Monitor
 
 Phase = Literal["train", "val", "test"]
@@ -52,6 +53,10 @@ class State:
     error: str = ""
     running_loss: Callable[[], float] = lambda: math.nan
     # The mean loss of the last steps. Reading it waits for the device: not for every step.
+    is_tested: bool = False
+    # Whether a test follows the training.
+    view: Callable[[], View | None] = lambda: None
+    # What the network says of the test split, or without a test of the validation split; None where that is empty.
 
     @property
     def lr(self) -> float | None:

@@ -25,6 +25,7 @@ from dlspec.training.callbacks import Callback, EarlyStopping
 from dlspec.training.checkpoints import BestWeights, KeepsBest
 from dlspec.training.criterion import Criterion, Metric, Metrics
 from dlspec.training.devices import choose_device
+from dlspec.training.looking import View
 from dlspec.training.monitor import Monitor, choose_mode, choose_monitored
 from dlspec.training.schedule import Schedule
 from dlspec.training.scores import Scores
@@ -169,7 +170,14 @@ class Trainer:
             monitor=monitor,
             epochs=self.settings.epochs,
             running_loss=self.scores.running_loss,
+            is_tested=self.settings.test != "none" and len(self.data.test) > 0,
+            view=self._view,
         )
+
+    def _view(self) -> View | None:
+        view = View("test" if self.state.is_tested else "validation", self.network, self.criterion, self.data,
+                    self.inputs, self._eval_batches)  # fmt: skip
+        return view if len(view.split) else None
 
     def _result_names(self) -> list[str]:
         """Every result that an epoch will give, known before the first."""

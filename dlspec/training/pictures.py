@@ -1,0 +1,101 @@
+"""What the network says, as a picture for each target: drawn once, after the test, from a part of its split."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor
+
+from dlspec.data.dataset import Target
+from dlspec.run_folder import safe_name, write_bytes
+from dlspec.training.callbacks import Callback
+from dlspec.training.drawing import png
+from dlspec.training.looking import Samples, View
+from dlspec.training.picture_classes import draw_classes
+from dlspec.training.picture_images import MOST_IMAGES, MOST_MAPS, draw_images, draw_maps, is_image
+from dlspec.training.picture_numbers import draw_numbers
+from dlspec.training.state import State
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+log = logging.getLogger("dlspec")
+
+PREDICTIONS = "predictions.png"
+
+
+class Pictures(Callback):
+    """Draws `predictions.png`, of several targets `predictions_NAME.png`: of the test, without one of the validation.
+
+    A picture that can't be drawn is told, and ends no run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_end(self, state: State) -> None:
+        if not state.is_tested:
+            self._draw(state)
+
+    def on_test_end(self, state: State) -> None:
+        self._draw(state)
+
+    def _draw(self, state: State) -> None:
+        try:
+            view = state.view()
+            for name, figure in ({} if view is None else drawn(view)).items():
+                write_bytes(self.folder / name, png(figure))
+        except Exception as error:
+            reason = str(error).strip().split("\n")[0]
+            log.warning("can't draw the predictions: %s: %s", type(error).__name__, reason)
+
+
+def drawn(view: View) -> dict[str, Figure]:
+    """The figures by their files' names. Of next tokens there is none: `samples.txt` says what they sound like."""
+    targets = view.targets
+    by_row = view.rows([each.name for each in targets if _form(each) == "rows"])
+    whole = view.samples(MOST_IMAGES) if any(_form(each) in ("image", "map") for each in targets) else None
+    figures = {}
+    for target in targets:
+        name = PREDICTIONS if len(targets) == 1 else f"predictions_{safe_name(target.name)}.png"
+        if target.name in by_row.pairs:
+            figures[name] = _draw_rows(target, *by_row.pairs[target.name], _note(view, by_row.samples))
+        elif whole is not None and _form(target) != "none":
+            figures[name] = _draw_whole(target, whole, view)
+    return figures
+
+
+def _form(target: Target) -> Literal["rows", "image", "map", "none"]:
+    """How a target is drawn: all samples' values together, or some samples whole."""
+    if target.kind == "numbers":
+        return "image" if is_image(target.shape) else "rows"
+    if target.is_next or len(target.shape) > 2:
+        return "none"
+    return "map" if len(target.shape) == 2 else "rows"
+
+
+def _draw_rows(target: Target, told: Tensor, truth: Tensor, note: str) -> Figure:
+    if not len(truth):
+        raise ValueError(f"no value of '{target.name}' is there to compare")
+    return (draw_numbers if target.kind == "numbers" else draw_classes)(target, told, truth, note)
+
+
+def _draw_whole(target: Target, samples: Samples, view: View) -> Figure:
+    told, truth = samples.predictions[target.name], samples.truth[target.name]
+    note = _note(view, len(truth[:MOST_MAPS] if target.kind == "classes" else truth))
+    if target.kind == "numbers":
+        is_input = any(each.name == target.name for each in view.data.fields)
+        return draw_images(target, told, truth, note, is_input=is_input)
+    fitting = [
+        each for each in samples.inputs.values() if is_image(each.shape[1:]) and each.shape[2:] == truth.shape[1:]
+    ]
+    images = fitting[0][:MOST_MAPS] if fitting else None
+    return draw_maps(target, told[:MOST_MAPS], truth[:MOST_MAPS], images, note)
+
+
+def _note(view: View, samples: int) -> str:
+    """`test split, 360 samples`, `validation split, 4,096 of 60,000 samples`."""
+    total = len(view.split)
+    return f"{view.name} split, {samples:,}{f' of {total:,}' if samples < total else ''} samples"
