@@ -28,7 +28,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dlspec.building.layout_rules import layout_after, lengths_after, takes_any_length
-from dlspec.building.padding import mapped
+from dlspec.building.padding import fewest_steps, mapped
 from dlspec.layouts import Lengths, Window
 from dlspec.registry.torch_parts import LAYERS
 
@@ -196,6 +196,31 @@ def test_tells_whether_batches_may_end_at_their_longest_text(layers: list[Any], 
     assert network_of(layers, TEXT).any_length is any_length
 
 
+CONVOLVED = [
+    ([{"kernel_size": 3}], 3),
+    ([{"kernel_size": 2, "dilation": 4}], 5),
+    ([{"kernel_size": 3, "stride": 2}, {"kernel_size": 2}], 5),
+]
+
+
+@pytest.mark.parametrize(("windows", "fewest"), CONVOLVED)
+def test_a_text_that_is_shorter_than_a_window_still_has_one(windows: list[dict[str, int]], fewest: int) -> None:
+    convolutions = [{"Conv1d": {"out_channels": 4, **each}} for each in windows]
+    network = network_of([{"Embedding": 4}, {"Permute": [0, 2, 1]}, *convolutions, "Max", {"Linear": 2}], TEXT)
+    assert (network.any_length, network.fewest_steps) == (True, {"x": fewest})
+    module, tokens = network.module.eval(), torch.tensor([[3, 4, 0, 0, 0, 0], [5, 0, 0, 0, 0, 0]])
+    whole = module(tokens, torch.tensor([2, 1]))
+    assert whole.isfinite().all()
+    assert torch.allclose(module(tokens[1:, :fewest], torch.tensor([1])), whole[1:])
+    with pytest.raises(RuntimeError, match="Kernel size can't be greater"):
+        module(tokens[1:, : fewest - 1], torch.tensor([1]))
+
+
+def test_padding_counts_as_steps_for_a_window() -> None:
+    assert fewest_steps([Window(5, padding=1)]) == 3
+    assert fewest_steps([Window(3, padding=1)]) == fewest_steps([Window(3, padding=2)]) == fewest_steps([]) == 1
+
+
 # ---- every layer by its rule ---------------------------------------------------------------------------------------
 
 
@@ -229,7 +254,7 @@ def assert_rows_are_themselves_alone(layer: Made, given: tuple[Value, ...]) -> N
     dim = layer.output.time_dim
     for row, length in enumerate(LENGTHS.tolist()):
         after = mapped(length, lengths.windows) if lengths else 0
-        if lengths and after < 1:
+        if lengths and length < fewest_steps(lengths.windows):
             continue  # the sample alone is too short for the window
         alone = layer(*(cut(x, value, row, length) for x, value in zip(inputs, given, strict=True)))
         mine = together[row : row + 1].narrow(dim, 0, after) if lengths and dim else together[row : row + 1]

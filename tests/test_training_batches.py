@@ -82,6 +82,16 @@ def test_a_target_can_be_an_input_moved_by_one_and_a_field_a_target() -> None:
     assert torch.equal(text, same)
 
 
+def test_batches_keep_the_steps_that_a_window_needs() -> None:
+    trims = {"tags": Trim(Lengths("text", (Window(2),)), 1)}
+    batches = Batches(
+        texts(), ("text", "text_lengths"), ("tags",), 2, CPU, trims=trims, fewest_steps={"text": 5}
+    )  # fmt: skip
+    shapes = [(inputs[0].shape[1], targets[0].shape[1]) for inputs, targets in batches.in_order()]
+    lengths = [int(inputs[1].max()) for inputs, _ in batches.in_order()]
+    assert min(lengths) < 5 and shapes == [(max(each, 5), max(each, 5) - 1) for each in lengths]
+
+
 def test_batches_are_whole_where_the_network_does_not_take_lengths_or_trimming_is_off() -> None:
     for batches in (
         Batches(texts(), ("text",), ("label",), 2, CPU),

@@ -127,5 +127,6 @@ def make_job(preparing: Preparation) -> Job:
         seed=spec.seed,
         trim=prepared.network.any_length,
         widest=prepared.network.widest,
+        fewest_steps=prepared.network.fewest_steps,
     )
     return Job(prepared, trainer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import nn
 
@@ -42,7 +42,8 @@ class Network:
     """A built network: `inputs` names the tensors of a split that `module` takes, in order.
 
     Several outputs come as a mapping by their names. `fields` are the inputs' values, by name. `any_length` says that
-    batches may end at their longest sample: no layer needs the fields' full length.
+    batches may end at their longest sample: no layer needs the fields' full length, only the `fewest_steps` of each
+    that its windows fit in.
     """
 
     module: nn.Module
@@ -51,6 +52,7 @@ class Network:
     layers: tuple[BuiltLayer, ...]
     outputs: Mapping[str, Output]
     any_length: bool = True
+    fewest_steps: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def widest(self) -> int:

@@ -38,6 +38,7 @@ from dlspec.building.layout_rules import (
     takes_any_length,
 )
 from dlspec.building.limits import SizeLimit, bounded_growth, memory
+from dlspec.building.padding import fewest_steps
 from dlspec.building.ties import tie
 from dlspec.building.tracing import Tracer, sampling
 from dlspec.building.tracing import kept_random_state as kept_random_state
@@ -379,7 +380,16 @@ class Builder:
         module, inputs = assemble(self.steps, self.fields, outputs, self.aliases)
         ends = {name: self._output(ref) for name, ref in outputs.items()}
         fields = {name or each.name: self.values[Ref(MODEL, name)] for name, each in self.fields.items()}
-        return Network(module.train(), inputs, fields, tuple(self.rows.values()), ends, self.any_length)
+        return Network(
+            module.train(), inputs, fields, tuple(self.rows.values()), ends, self.any_length, self._fewest_steps()
+        )
+
+    def _fewest_steps(self) -> dict[str, int]:
+        """By the field that has lengths."""
+        fewest: dict[str, int] = {}
+        for each in filter(None, (value.lengths for value in self.values.values())):
+            fewest[each.field] = max(fewest.get(each.field, 1), fewest_steps(each.windows))
+        return fewest
 
     def _all_have_batch(self, outputs: Mapping[str, Ref]) -> bool:
         for name, ref in outputs.items():

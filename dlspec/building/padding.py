@@ -22,11 +22,23 @@ class Trim:
 
 
 def mapped(lengths: L, windows: Sequence[Window]) -> L:
-    """The lengths behind the windows, by PyTorch's output-size formula."""
+    """The lengths behind the windows, by PyTorch's output-size formula; a sample that is too short has one step."""
     for each in windows:
-        reach = each.dilation * (each.kernel_size - 1)
-        lengths = (lengths + 2 * each.padding - reach - 1) // each.stride + 1
+        lengths = (lengths + 2 * each.padding - _reach(each)) // each.stride + 1
+        lengths = lengths.clamp(min=1) if isinstance(lengths, Tensor) else max(lengths, 1)
     return lengths
+
+
+def fewest_steps(windows: Sequence[Window]) -> int:
+    """The shortest input that all windows fit in."""
+    steps = 1
+    for each in reversed(windows):
+        steps = max((steps - 1) * each.stride + _reach(each) - 2 * each.padding, 1)
+    return steps
+
+
+def _reach(window: Window) -> int:
+    return window.dilation * (window.kernel_size - 1) + 1
 
 
 def mean_over(values: Tensor, mask: Tensor) -> Tensor:

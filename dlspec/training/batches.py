@@ -22,13 +22,15 @@ Batch = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 NO_TRIMS: Mapping[str, Trim] = {}
 MOST_INPUTS, MOST_OUTPUTS = 2**20, 2**26
 """So many numbers at most go into an evaluation batch or come out of one of its layers; training's has its own size."""
+NO_FEWEST: Mapping[str, int] = {}
 
 
 class Batches:
     """A split's batches; `inputs` and `targets` name the tensors of a batch, in order.
 
     Where a field's lengths are among the inputs, its batches end at their longest sample, and so do the targets that
-    `trims` names; `trim=False` leaves them whole, for a network that needs a fixed length further on. Lengths lie on
+    `trims` names, but at the field's `fewest_steps` at least; `trim=False` leaves them whole, for a network that needs
+    a fixed length further on. Lengths lie on
     the same device as everything else. A last batch of less than `smallest` samples joins the one before it.
     """
 
@@ -44,6 +46,7 @@ class Batches:
         smallest: int = 1,
         trim: bool = True,
         trims: Mapping[str, Trim] = NO_TRIMS,
+        fewest_steps: Mapping[str, int] = NO_FEWEST,
     ) -> None:
         whole = [*(split.input(name) for name in inputs), *(split.compared(name) for name in targets)]
         self.tensors = tuple(each.to(device).contiguous() for each in whole)
@@ -52,6 +55,7 @@ class Batches:
         self._inputs = len(inputs)
         self._split_size = len(split)
         self._device = device
+        self._fewest_steps = fewest_steps
         self._cuts = _cuts(split, inputs, targets, trims) if trim else {}
 
     def __len__(self) -> int:
@@ -90,7 +94,9 @@ class Batches:
 
     def _steps(self, order: Tensor, lengths: Tensor, trim: Trim) -> list[int]:
         """How many steps each batch keeps of a tensor."""
-        return [mapped(longest, trim.lengths.windows) for longest in _longest(lengths[order], self.sizes)]
+        fewest = self._fewest_steps.get(trim.lengths.field, 1)
+        found = (max(longest, fewest) for longest in _longest(lengths[order], self.sizes))
+        return [mapped(longest, trim.lengths.windows) for longest in found]
 
 
 def batch_sizes(samples: int, batch_size: int, smallest: int = 1) -> list[int]:

@@ -10,7 +10,7 @@ import logging
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from dlspec.data.dataset import Dataset, Split
 from dlspec.spec.trainer import TrainerSpec
-from dlspec.training.batches import Batch, Batches, chosen_batch_size
+from dlspec.training.batches import NO_FEWEST, Batch, Batches, chosen_batch_size
 from dlspec.training.callbacks import Callback, EarlyStopping
 from dlspec.training.checkpoints import BestWeights, KeepsBest
 from dlspec.training.criterion import Criterion, Metric, Metrics
@@ -41,9 +41,10 @@ class Trainer:
     `inputs` names the tensors of a split that `network.forward` takes, in order: `("text", "text_lengths")`. `metrics`,
     or a function that makes them, are by their names for each target that the criterion judges, and are reported as
     `train/NAME`, `val/NAME` and `test/NAME`. `optimizer` is None for a network without parameters. `trim=False` keeps
-    batches of sequences at their full length; `widest` is the most numbers that a layer gives for a sample. `seed`
-    decides the order of the samples and seeds PyTorch's generators when `fit` begins. Raises UserError where the device
-    or the monitored result does not exist, before anything is trained.
+    batches of sequences at their full length, `fewest_steps` are those that the network's windows need of each field;
+    `widest` is the most numbers that a layer gives for a sample. `seed` decides the order of the samples and seeds
+    PyTorch's generators when `fit` begins. Raises UserError where the device or the monitored result does not exist,
+    before anything is trained.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Trainer:
         seed: int = 0,
         trim: bool = True,
         widest: int = 0,
+        fewest_steps: Mapping[str, int] = NO_FEWEST,
     ) -> None:
         self.device = choose_device(settings.device)
         self.network = network.to(self.device)
@@ -72,7 +74,7 @@ class Trainer:
         self.schedule = schedule
         self.callbacks = _completed(callbacks, settings)
         self.seed = seed
-        self.trim = trim
+        self.trim, self.fewest_steps = trim, fewest_steps
         self.widest = widest
         groups = _moved(metrics() if callable(metrics) else metrics, self.device)
         self.metrics: dict[str, Metric] = {name: each for group in groups for name, each in group.items()}
@@ -213,6 +215,7 @@ class Trainer:
             smallest=smallest,
             trim=self.trim,
             trims=self.criterion.trims,
+            fewest_steps=self.fewest_steps,
         )
 
     def _steps_left(self) -> int | None:
