@@ -107,6 +107,10 @@ COMPUTED: dict[str, tuple[Any, Value, By]] = {
         [{"Parallel": {"branches": [{"Linear": 2}, []], "merge": "Concat"}}, {"Parallel": [[{"Linear": 3}, "ReLU"]]}],
         ROW, lambda m, x: relu(m["1.0.0"](torch.cat([m["0.0"](x), x], 1))),
     ),
+    "multiplied": (
+        [{"Parallel": {"branches": {"a": {"Linear": 3}, "b": {"Linear": 3}}, "merge": "Multiply"}}],
+        ROW, lambda m, x: m["0.a"](x) * m["0.b"](x),
+    ),
     "branches": (
         [{"Parallel": {"branches": {"a": {"Linear": 3}, "b": {"Linear": 3}}, "merge": None}, "name": "p"},
          {"Multiply": {"from": ["p.a", "p.b"]}}], ROW, lambda m, x: m["p.a"](x) * m["p.b"](x),

@@ -182,7 +182,7 @@ def _read_held(key: str, raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[E
         return None
     if key == "branches":
         return _read_branches(raw, path, mistakes)
-    if key == "merge" and isinstance(raw, str) and raw.lower() in _MERGES:
+    if key == "merge" and isinstance(raw, str) and raw.lower() in _MERGES and raw != "Multiply":
         mistakes.add(path, f"no merge '{raw}'", f"write merge: {_MERGES[raw.lower()]}", at_value=True)
         return ()
     if key == "body" and raw == []:
