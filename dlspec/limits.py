@@ -15,6 +15,7 @@ LIMITS: Mapping[str, int] = {
     "values": 10_000,  # in a file, what aliases repeat counted each time
     "references": 100_000,  # values that a `${...}` leads to
     "sample_bytes": 1_000_000_000,  # of memory for a layer's output while shapes are found
+    "summary_bytes": 10**13,  # of weights that are only summed up: nothing is allocated for them
     "layers": 10_000,  # of a network, repeats and blocks written out
     "formula_length": 500,  # characters
     "formula_depth": 50,  # brackets and operations within each other

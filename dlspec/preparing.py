@@ -17,6 +17,7 @@ from dlspec.building.criterion import Criterion, make_criterion
 from dlspec.building.inputs import match_inputs
 from dlspec.building.metrics import Chosen, make_metrics, match_metrics
 from dlspec.building.network import Network, build
+from dlspec.building.place import RUN, Place
 from dlspec.building.saved import saved_losses, saved_metrics, saved_part
 from dlspec.data import open_data
 from dlspec.data.dataset import Dataset, Field, Target
@@ -97,9 +98,9 @@ class Preparation:
             refuse(mistakes, self._places)
             raise
 
-    def build(self) -> Built:
-        """The network, its weights drawn from the spec's seed."""
-        opened = self.open()
+    def build(self, place: Place = RUN, opened: Opened | None = None) -> Built:
+        """The network, its weights drawn from the spec's seed; raises `Unfit` where the place is none for it."""
+        opened = opened or self.open()
         spec, data, mistakes = opened.spec, opened.data, opened.spec.mistakes.anew()
         fields = match_inputs(spec.graph.inputs, data, mistakes)
         device = _device(spec, mistakes)
@@ -107,15 +108,17 @@ class Preparation:
         data = _taught(spec, data, fields.values())
         torch.manual_seed(spec.seed)
         samples = {name: (field, data.sample(field.name, ROWS)) for name, field in fields.items()}
-        network = build(spec.graph, spec.layers, samples, mistakes)
+        network = build(spec.graph, spec.layers, samples, mistakes, place)
         refuse(mistakes, self._places)
         assert network is not None  # or there was a mistake
-        network.module.to(device)  # before the optimizer is made: some keep tensors beside the parameters from then on
+        network.module.to(
+            place.device or device
+        )  # before the optimizer is made: some keep tensors beside the parameters from then on
         return Built(spec, data, network)
 
-    def prepare(self) -> Prepared:
+    def prepare(self, place: Place = RUN, opened: Opened | None = None) -> Prepared:
         """Everything that a run needs."""
-        built = self.build()
+        built = self.build(place, opened)
         spec, data, network, mistakes = built.spec, built.data, built.network, built.spec.mistakes.anew()
         criterion = make_criterion(network, data, spec.loss, mistakes)
         if criterion is not None:

@@ -23,7 +23,7 @@ from tables import (
 )
 from torch import Tensor, nn
 
-from dlspec.building import network as building
+from dlspec.building import place
 from dlspec.building.limits import SizeLimit, TooLarge, in_words, memory
 from dlspec.building.network import Layer, build
 from dlspec.registry.torch_parts import LAYERS
@@ -312,7 +312,7 @@ def test_building_leaves_the_sample_as_it_was() -> None:
 def test_a_layer_that_no_memory_holds_is_refused(
     monkeypatch: pytest.MonkeyPatch, layer: Any, given: Value, size: str
 ) -> None:
-    monkeypatch.setattr(building, "memory", lambda: 16 * 10**9)
+    monkeypatch.setattr(place, "memory", lambda: 16 * 10**9)
     name = next(iter(layer))
     found = f"{name} is too large: its weights would fill {size}; this machine has 16 GB"
     assert refusal_of([layer], given) == (found, "make it smaller")
@@ -320,7 +320,7 @@ def test_a_layer_that_no_memory_holds_is_refused(
 
 def test_the_limit_is_the_whole_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two layers of 400 bytes and their biases fit into 1000 bytes, three do not."""
-    monkeypatch.setattr(building, "memory", lambda: 1000)
+    monkeypatch.setattr(place, "memory", lambda: 1000)
     layer = {"Linear": {"out_features": 10, "bias": True}}
     network_of([layer] * 2, features(10))
     found, _ = refusal_of([layer] * 3, features(10))

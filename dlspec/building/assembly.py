@@ -21,6 +21,9 @@ from dlspec.data.dataset import Field
 from dlspec.layouts import Lengths, Window
 from dlspec.spec.graph import MODEL, Ref
 
+LAYER = "layer"
+"""In the `meta` of a graph's node: the id of the layer that it belongs to."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -89,6 +92,7 @@ class _Writer:
         inputs = self._placeholders(steps)
         for step in steps:
             self._step(step)
+            self._sign(step)
         ends = {name: self._value(ref) for name, ref in outputs.items()}
         self.graph.output(ends if len(ends) > 1 else next(iter(ends.values())))
         network = fx.GraphModule(self.root, self.graph, class_name="Network")
@@ -119,6 +123,12 @@ class _Writer:
             _add(self.root, step.path, step.module)
             node = self.graph.create_node("call_module", ".".join(step.path), arguments, named, _variable(step))
         self._name_outputs(step, node)
+
+    def _sign(self, step: Step) -> None:
+        """Every node that was added says for which layer."""
+        for node in reversed(self.graph.nodes):
+            if node.meta.setdefault(LAYER, step.id) != step.id:
+                break
 
     def _parameter(self, step: Step) -> fx.Node:
         _add(self.root, step.path, step.module.weight)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +17,7 @@ from dlspec.layouts import Value
 from dlspec.spec.mistakes import Mistakes
 
 if TYPE_CHECKING:
+    from dlspec.building.loss_matching import Match
     from dlspec.building.network import BuiltLayer, Network
 
 ROWS = 2
@@ -28,16 +30,27 @@ Outputs = dict[str, list[Tensor]]
 
 
 def check_causality(network: Network, criterion: Criterion, data: Dataset, mistakes: Mistakes) -> None:
-    """Where a target is the next token of an input, or an input itself, no earlier output may know a later step."""
-    place = next((each.device for each in network.module.parameters()), torch.device("cpu"))
+    """Where a target is the next token of an input, or an input itself, no earlier output may know a later step.
+
+    A network on the meta device is taken at its word.
+    """
+    tensors = chain(network.module.parameters(), network.module.buffers())
+    place = next((each.device for each in tensors), torch.device("cpu"))
+    if place.type == "meta":  # it takes numbers to see
+        return
+    for match, tokens, target in must_not_see(network, criterion, data):
+        samples = {name: data.sample(name, ROWS).to(place) for name in network.inputs}
+        _check(network, next(iter(match.names.values())), tokens, samples, target.name, mistakes)
+
+
+def must_not_see(network: Network, criterion: Criterion, data: Dataset) -> Iterator[tuple[Match, str, Target]]:
+    """Each loss whose target is the next token, the input of whose later steps it must not know, and the target."""
     for match in (each.match for each in criterion.terms):
         target = match.target
         if not isinstance(target, Target) or len(target.shape) != 1 or target.kind != "classes":
             continue
         moved = target.name if target in data.targets else ""
-        for tokens in sorted({target.next_of, moved} & set(network.inputs)):
-            samples = {name: data.sample(name, ROWS).to(place) for name in network.inputs}
-            _check(network, next(iter(match.names.values())), tokens, samples, target.name, mistakes)
+        yield from ((match, tokens, target) for tokens in sorted({target.next_of, moved} & set(network.inputs)))
 
 
 def _check(

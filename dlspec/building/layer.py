@@ -13,6 +13,7 @@ from torch.nn.utils import parametrizations
 
 from dlspec.building.layout_rules import filled, infer
 from dlspec.building.limits import SizeLimit, TooLarge
+from dlspec.building.place import Unfit, is_on_meta, needs_numbers
 from dlspec.errors import shown, suggest
 from dlspec.layouts import Value
 from dlspec.registry.schema import REQUIRED, Schema
@@ -162,9 +163,11 @@ def agrees(name: str, written: Any, known: Any, value: Value) -> bool:
 
 def made(layer: Layer, settings: Mapping[str, Any], limit: SizeLimit) -> nn.Module:
     """The module, its weights drawn; raises what PyTorch raises."""
+    name = layer.node.parametrize
+    if name == "orthogonal" and is_on_meta():
+        raise Unfit("PyTorch looks whether the weight is orthogonal already")
     with limit:
         module: nn.Module = layer.schema.build(**settings, **layer.schema.fixed)
-    name = layer.node.parametrize
     return module if name is None or not has_weight(module) else getattr(parametrizations, name)(module)
 
 
@@ -189,7 +192,11 @@ def attempt(
     except TooLarge as error:
         found = f"{layer.type} is too large: {error}"
         mistakes.add(layer.node.where, found, "make it smaller", shown=layer.shown, note=note())
+    except Unfit:
+        raise
     except Exception as error:
+        if needs_numbers(error):
+            raise Unfit(f"{layer.type} needs numbers") from error
         who = "PyTorch" if hasattr(nn, layer.type) else f"{layer.type}'s own code"
         found = f"{layer.type} can't take {' and '.join(str(each) for each in values)}"
         mistakes.add(layer.node.where, found, f"{who} says: {_reason(error)}", shown=layer.shown, note=note())

@@ -25,12 +25,19 @@ class TooLarge(ValueError):
     """The tensors of a network are more than the memory holds."""
 
 
-class SizeLimit(TorchFunctionMode):
-    """Within it tensors of `limit` bytes in all can be made; the next one raises `TooLarge` before it is there."""
+def _beyond_memory(total: int, most: int) -> Exception:
+    return TooLarge(f"its weights would fill {in_words(total)}; this machine has {in_words(most)}")
 
-    def __init__(self, limit: int) -> None:
+
+class SizeLimit(TorchFunctionMode):
+    """Within it tensors of `limit` bytes in all can be made; the next one is refused before it is there.
+
+    What is raised `refuse` makes, of what all would take and the limit: `TooLarge`, where nothing else is said.
+    """
+
+    def __init__(self, limit: int, refuse: Callable[[int, int], Exception] = _beyond_memory) -> None:
         super().__init__()
-        self.limit, self.total = limit, 0
+        self.limit, self.refuse, self.total = limit, refuse, 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _FACTORIES:
@@ -42,7 +49,7 @@ class SizeLimit(TorchFunctionMode):
         dtype = kwargs.get("dtype") or torch.get_default_dtype()
         self.total += math.prod(each for each in sizes if isinstance(each, int)) * dtype.itemsize
         if self.total > self.limit:
-            raise TooLarge(f"its weights would fill {in_words(self.total)}; this machine has {in_words(self.limit)}")
+            raise self.refuse(self.total, self.limit)
 
 
 _ONE_AT_A_TIME = RLock()

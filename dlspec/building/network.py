@@ -37,10 +37,11 @@ from dlspec.building.layout_rules import (
     rule_for,
     takes_any_length,
 )
-from dlspec.building.limits import SizeLimit, bounded_growth, memory
+from dlspec.building.limits import bounded_growth
 from dlspec.building.padding import fewest_steps
+from dlspec.building.place import RUN, Place
 from dlspec.building.ties import tie
-from dlspec.building.tracing import Tracer, sampling
+from dlspec.building.tracing import Tracer, memory_of, sampling
 from dlspec.building.tracing import kept_random_state as kept_random_state
 from dlspec.data.dataset import Field
 from dlspec.errors import suggest
@@ -63,17 +64,22 @@ _OPENING = ("need_weights", "return_indices")
 
 
 def build(
-    graph: Graph, layers: Sequence[Layer], fields: Mapping[str, tuple[Field, Tensor]], mistakes: Mistakes
+    graph: Graph,
+    layers: Sequence[Layer],
+    fields: Mapping[str, tuple[Field, Tensor]],
+    mistakes: Mistakes,
+    place: Place = RUN,
 ) -> Network | None:
     """The network of a graph whose nodes were read, or None where a layer does not fit and `mistakes` says why.
 
-    `fields` are the data's by the model's names for its inputs, each with a small batch of samples.
+    `fields` are the data's by the model's names for its inputs, each with a small batch of samples. Raises `Unfit`
+    where the place is none for this network.
     """
     if not graph.inputs:  # the model names none: its only one has the field's name
         fields = dict(zip(("",), fields.values(), strict=False))
     before = len(mistakes)
-    with sampling():
-        builder = Builder(graph, fields, mistakes)
+    with sampling(), place.making():
+        builder = Builder(graph, fields, mistakes, place)
         for layer in layers:
             builder.add(layer)
         mistakes.enter({})
@@ -83,7 +89,9 @@ def build(
 class Builder:
     """Grows one network, layer by layer, in the order in which they run."""
 
-    def __init__(self, graph: Graph, fields: Mapping[str, tuple[Field, Tensor]], mistakes: Mistakes) -> None:
+    def __init__(
+        self, graph: Graph, fields: Mapping[str, tuple[Field, Tensor]], mistakes: Mistakes, place: Place
+    ) -> None:
         self.graph, self.mistakes = graph, mistakes
         self.fields = {name: each for name, (each, _) in fields.items()}
         self.values: dict[Ref, Value] = {}
@@ -91,7 +99,7 @@ class Builder:
         for name, (each, sample) in fields.items():
             lengths = Lengths(each.name) if each.has_lengths else None
             self.values[Ref(MODEL, name)] = Value(each.shape, each.layout, lengths, each.vocab_size)
-            self.samples[Ref(MODEL, name)] = sample.clone()
+            self.samples[Ref(MODEL, name)] = sample.to(place.device, copy=True)
         self.data = [*self.samples.values()]  # kept, so that no other output comes to lie there
         self.rows: dict[str, BuiltLayer] = {}
         self.layers: dict[tuple[str, ...], tuple[Layer, nn.Module, dict[str, Any]]] = {}
@@ -101,7 +109,7 @@ class Builder:
         self.wanted = _wanted(graph)
         self.last_read = _last_read(graph)
         self.places = {node.id: at for at, node in enumerate(graph.nodes)}
-        self.limit, self.tracer, self.any_length = SizeLimit(memory()), Tracer(), True
+        self.limit, self.tracer, self.any_length = place.weights(), Tracer(), True
 
     # ---- one layer -------------------------------------------------------------------------------------------------
 
@@ -196,15 +204,15 @@ class Builder:
     def _would_overwrite(self, layer: Layer) -> bool:
         """Whether working in place would change the data, or what another layer takes later."""
         node = layer.node
-        memory = self.samples[next(iter(node.inputs.values()))].untyped_storage().data_ptr()
+        memory = memory_of(self.samples[next(iter(node.inputs.values()))])
         path = node.part.where("inplace")
-        if memory in [each.untyped_storage().data_ptr() for each in self.data]:
+        if memory in [memory_of(each) for each in self.data]:
             found = "inplace would overwrite the data"
             self.mistakes.add(path, found, "leave it out", at_value=True, shown=layer.shown)
             return True
         place = self.places.get(node.id, 0)
         for ref, sample in self.samples.items():
-            if sample.untyped_storage().data_ptr() == memory and self.last_read.get(ref, -1) > place:
+            if memory_of(sample) == memory and self.last_read.get(ref, -1) > place:
                 name = self.rows[ref.node].name if ref.node in self.rows else ref.output
                 found = f"inplace would overwrite the output of '{name}', which is taken below"
                 self.mistakes.add(path, found, "leave it out", at_value=True, shown=layer.shown)

@@ -119,8 +119,14 @@ _MOST = 2**31  # beyond it PyTorch has words of its own
 
 def _are_apart(tensors: Sequence[Tensor]) -> bool:
     """Whether no two lie in the same memory: what a layer works on in place is then its own."""
-    places = [each.untyped_storage().data_ptr() for each in tensors if each.numel()]
+    places = [memory_of(each) for each in tensors if each.numel()]
     return len(set(places)) == len(places)
+
+
+def memory_of(tensor: Tensor) -> int:
+    """A number for the memory that a tensor lies in; on the meta device, where all lie at 0, for its storage."""
+    storage = tensor.untyped_storage()
+    return storage.data_ptr() or storage._cdata
 
 
 def passed(module: nn.Module, arguments: Mapping[int | str, Tensor]) -> Any:

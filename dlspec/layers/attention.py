@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn import functional
 
 from dlspec.layers.padding import real_steps
 from dlspec.layers.rule import Inputs, Refusal, Rule, Settings, constant
@@ -142,7 +142,7 @@ class Attention(nn.Module):
     def _attended(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
         is_causal = self.is_causal and mask is None and lengths is None  # without a mask the kernels are fast
         allowed = None if is_causal else self._mask(q, k, mask, lengths)
-        return scaled_dot_product_attention(
+        return functional.scaled_dot_product_attention(
             q,
             k,
             v,
