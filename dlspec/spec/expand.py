@@ -42,6 +42,7 @@ class Expander:
     def __init__(self, model: Block, mistakes: Mistakes) -> None:
         self.model, self.mistakes = model, mistakes
         self.nodes: list[Node] = []
+        self.holders: dict[str, str] = {}
         everywhere = {name for each in model.entries if (name := _static_name(each))}
         self.names = Names(mistakes, _hidden_names(model), everywhere | {each.name for each in model.inputs})
         self.stood: dict[KeyPath, None] = {}
@@ -66,7 +67,7 @@ class Expander:
         self.mistakes.origins |= origins
         return Graph(
             tuple(self.nodes), tuple(stated), outputs,
-            {name: path for name, (_, path) in model.outputs.items()}, tuple(self._absent()), loss,
+            {name: path for name, (_, path) in model.outputs.items()}, tuple(self._absent()), self.holders, loss,
         )  # fmt: skip
 
     def _model_scope(self) -> Scope:
@@ -229,6 +230,8 @@ class Expander:
         if is_bare(use.entry) and use.row:
             part = replace(part, settings=dict(use.row))
             origins |= {(*part.settings_path, name): path for name, path in use.row_origins.items()}
+        if part.type in EXPAND or part.type in use.blocks.known:
+            self.holders[".".join(where.use)] = part.type
         if part.type in EXPAND:
             return EXPAND[part.type](self, use, part, inputs, where)
         if part.type in use.blocks.known:

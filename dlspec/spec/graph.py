@@ -71,6 +71,7 @@ class Graph:
     """Nodes in the order in which they run. `outputs` are the model's by name; a single one is 'output'.
 
     `absent` are the parts, as written, of entries that do not stand: an `if` removed them, or nothing uses their block.
+    `holders` are the blocks and containers that nodes stand in: what each is, by how its nodes' ids begin.
     """
 
     nodes: tuple[Node, ...] = ()
@@ -78,6 +79,7 @@ class Graph:
     outputs: Mapping[str, Ref] = field(default_factory=dict)
     output_paths: Mapping[str, KeyPath] = field(default_factory=dict)
     absent: tuple[Part, ...] = ()
+    holders: Mapping[str, str] = field(default_factory=dict)
     loss: Any = None
 
     def wanted(self) -> dict[str, tuple[str, ...]]:

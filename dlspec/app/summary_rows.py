@@ -1,0 +1,100 @@
+"""The rows of a summary: each layer with its own parameters and its costs, and blocks folded into one row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+from torch.optim import Optimizer
+
+from dlspec.building.built import BuiltLayer, Network
+from dlspec.building.costs import FREE, Cost, Costs
+
+
+@dataclass(frozen=True)
+class Row:
+    """A layer, or several: `parameters` are those that no row above has, `groups` the optimizer's that train them."""
+
+    name: str
+    type: str
+    output: str
+    parameters: tuple[nn.Parameter, ...] = ()
+    cost: Cost = FREE
+    notes: tuple[str, ...] = ()
+    groups: tuple[int, ...] = ()
+
+    @property
+    def count(self) -> int:
+        return sum(each.numel() for each in self.parameters)
+
+    @property
+    def remarks(self) -> str:
+        """What is special about its weights."""
+        frozen = [not each.requires_grad for each in self.parameters]
+        word = ("frozen",) if frozen and all(frozen) else ("partly frozen",) if any(frozen) else ()
+        return ", ".join([*word, *self.notes])
+
+
+def layer_rows(network: Network, costs: Costs, optimizer: Optimizer | None) -> list[Row]:
+    """A row a layer, in the order in which they run."""
+    groups = _groups(optimizer)
+    owners: dict[nn.Parameter | nn.Module, str] = {}
+    rows = []
+    for layer in network.layers:
+        parameters = list(layer.module.parameters())
+        own = tuple(each for each in parameters if each not in owners)
+        trained = sorted({groups[each] for each in own if each in groups})
+        cost, notes = costs.get(layer.name, FREE), _notes(layer, owners)
+        rows.append(Row(layer.name, layer.type, str(layer.output), own, cost, notes, tuple(trained)))
+        owners |= dict.fromkeys((*own, *([] if layer.is_again else [layer.module])), layer.name)
+    return rows
+
+
+def _notes(layer: BuiltLayer, owners: Mapping[nn.Parameter | nn.Module, str]) -> tuple[str, ...]:
+    if layer.is_again:
+        return (f"shares {owners[layer.module]}",)
+    return tuple(dict.fromkeys(f"tied to {owners[each]}" for each in layer.module.parameters() if each in owners))
+
+
+def _groups(optimizer: Optimizer | None) -> dict[nn.Parameter, int]:
+    """Which of an optimizer's groups, where it has several, each parameter is in."""
+    groups = [] if optimizer is None or len(optimizer.param_groups) < 2 else optimizer.param_groups
+    return {each: at for at, group in enumerate(groups) for each in group["params"]}
+
+
+def folded(rows: Iterable[Row], depth: int, holders: Mapping[str, str]) -> list[Row]:
+    """The rows of all that stands deeper than `depth` names in one, under the first names; the last output is theirs.
+
+    `holders` are the blocks and containers by their names.
+    """
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(_short(row.name, depth), []).append(row)
+    return [_one(name, each, holders) for name, each in found.items()]
+
+
+def _one(name: str, rows: Sequence[Row], holders: Mapping[str, str]) -> Row:
+    if len(rows) == 1 and rows[0].name == name:
+        return rows[0]
+    return Row(
+        name,
+        holders.get(name) or _repeated(name, rows, holders),
+        rows[-1].output,
+        tuple(each for row in rows for each in row.parameters),
+        sum((row.cost for row in rows), FREE),
+        tuple(dict.fromkeys(note for row in rows for note in row.notes)),
+        tuple(sorted({group for row in rows for group in row.groups})),
+    )
+
+
+def _repeated(name: str, rows: Sequence[Row], holders: Mapping[str, str]) -> str:
+    """`basic x 4` for an entry's copies."""
+    depth = name.count(".") + 2
+    types = {_short(row.name, depth): row.type for row in rows}
+    copies = [holders.get(each, type) for each, type in types.items()]
+    return f"{copies[0]} x {len(copies)}" if len(set(copies)) == 1 else f"{len(copies)} parts"
+
+
+def _short(name: str, depth: int) -> str:
+    return ".".join(name.split(".")[:depth])
