@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from torch import fx, nn
 
@@ -22,6 +22,7 @@ from dlspec.data.source import SplitSource
 from dlspec.errors import near, shown, suggest
 from dlspec.registry.loss_terms import Terms, read_losses
 from dlspec.registry.metric_terms import MetricTerm, read_metrics
+from dlspec.registry.parameter_terms import Init, read_freeze, read_groups, read_inits
 from dlspec.registry.registry import Registry
 from dlspec.registry.schema import Schema
 from dlspec.registry.sections import leaves, read_section
@@ -34,15 +35,21 @@ from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.graph import Graph, Node
 from dlspec.spec.mistakes import Mistakes, Places, dotted, refuse
 from dlspec.spec.parts import Part, parse_part
+from dlspec.spec.patterns import Pattern
 from dlspec.spec.taking import PARAMETER
 from dlspec.spec.trainer import TrainerSpec
+from dlspec.spec.weights import WeightsSpec
 from dlspec.spec.written import CONTAINERS, Entry
 from dlspec.spec.yaml_files import KeyPath
 
+T = TypeVar("T")
 SPEC_VERSION = 1
 # What every module has of its own, beside its class's attributes.
 _ATTRIBUTES = frozenset(vars(nn.Sequential())) | {"graph", "code"}
-KEYS = ("model", "data", "loss", "optimizer", "scheduler", "metrics", "trainer", "seed", "imports", "spec_version")
+KEYS = (
+    *("model", "data", "loss", "optimizer", "scheduler", "metrics", "trainer"),
+    *("init", "freeze", "weights", "seed", "imports", "spec_version"),
+)
 # Keys that are often written without their section, and where they belong.
 _HOMES = {
     **{key: f"data.{key}" for key in SplitSource.model_fields},
@@ -83,6 +90,10 @@ class Spec:
     scheduler: ReadPart | None = None
     interval: Literal["step", "epoch"] | None = None
     metrics: tuple[MetricTerm, ...] | None = None
+    inits: tuple[Init, ...] = ()
+    freeze: tuple[Pattern, ...] = ()
+    groups: tuple[Pattern, ...] = ()
+    weights: WeightsSpec | None = None
     seed: int = 0
     waiting: tuple[str, ...] = ()
     mistakes: Mistakes = field(default_factory=Mistakes)
@@ -119,13 +130,20 @@ class _Reader:
         if block is not None:
             self._check_names(block)
         data = self._data(tree.get("data"))
-        optimizer = self._part("optimizer", tree.get("optimizer"), OPTIMIZERS, must=True)
+        optimizer = self._part("optimizer", _without(tree.get("optimizer"), "groups"), OPTIMIZERS, must=True)
         scheduler = self._part("scheduler", _without(tree.get("scheduler"), "interval"), SCHEDULERS)
         loss = self._loss(tree.get("loss"), graph)
         metrics = self._metrics(tree.get("metrics"))
         trainer = read_section(TrainerSpec, tree.get("trainer") or {}, ("trainer",), self.mistakes)
         self._check_trainer(trainer)
         seed = self._seed(tree.get("seed", 0))
+        inits = (*self._own("init", graph, read_inits), *read_inits(tree.get("init"), ("init",), self.mistakes))
+        freeze, groups = self._freeze(tree, graph), self._groups(tree.get("optimizer"), optimizer)
+        weights = (
+            None
+            if tree.get("weights") is None
+            else read_section(WeightsSpec, tree["weights"], ("weights",), self.mistakes)
+        )
         if any(each.path[:1] == ("imports",) for each in self.mistakes.found):
             found = self.mistakes.found
             self.mistakes.found = [each for each in found if not _UNKNOWN_PART.match(each.found)]
@@ -143,6 +161,10 @@ class _Reader:
             scheduler,
             self._interval(tree.get("scheduler")),
             metrics,
+            inits,
+            freeze,
+            groups,
+            weights,
             seed,
             waiting,
             self.mistakes,
@@ -283,12 +305,28 @@ class _Reader:
 
     def _loss(self, raw: Any, graph: Graph) -> Terms | None:
         """The config's losses, else the model's own; None is `auto`."""
-        own = None
-        if graph.loss is not None and not isinstance(graph.loss, Wrong):
-            own = read_losses(graph.loss, ("model", "loss"), self.mistakes)
+        own = self._own("loss", graph, read_losses) or None
         if raw is None or self._is_auto(raw, "loss"):
             return own
         return read_losses(raw, ("loss",), self.mistakes, self.choices.get("loss", ()))
+
+    def _own(
+        self, key: str, graph: Graph, read: Callable[[Any, KeyPath, Mistakes], tuple[T, ...] | None]
+    ) -> tuple[T, ...]:
+        """What the model brings along under a key."""
+        raw = graph.own.get(key)
+        return () if raw is None or isinstance(raw, Wrong) else read(raw, ("model", key), self.mistakes) or ()
+
+    def _freeze(self, tree: dict[str, Any], graph: Graph) -> tuple[Pattern, ...]:
+        """The config's, else the model's own."""
+        own = self._own("freeze", graph, read_freeze)
+        return own if tree.get("freeze") is None else read_freeze(tree["freeze"], ("freeze",), self.mistakes)
+
+    def _groups(self, raw: Any, optimizer: ReadPart | None) -> tuple[Pattern, ...]:
+        groups = raw.get("groups") if isinstance(raw, dict) else None
+        if groups is None or optimizer is None:
+            return ()
+        return read_groups(groups, ("optimizer", "groups"), optimizer.schema, self.mistakes)
 
     def _is_auto(self, raw: Any, group: str) -> bool:
         """`type: auto`, beside which nothing is set; beside losses by name it is what they replace."""

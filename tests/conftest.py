@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
@@ -25,6 +26,7 @@ class Said(NamedTuple):
 @pytest.fixture(autouse=True)
 def _parts_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test registers is gone after it, or errors of later tests would count it among the choices."""
+    importlib.import_module("dlspec.reading")  # registers what is dlspec's own
     from dlspec.data.source import SOURCES
     from dlspec.registry.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 

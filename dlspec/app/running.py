@@ -63,6 +63,8 @@ class Job:
             return self.trainer.run()
         with _logging(folder):
             self._describe(folder)
+            for note in self.prepared.notes:
+                log.info(note)
             try:
                 return self.trainer.run()
             except Exception as error:
@@ -123,6 +125,7 @@ def make_job(preparing: Preparation) -> Job:
         spec.trainer,
         inputs=prepared.network.inputs,
         schedule=prepared.schedule,
+        freezing=prepared.freezing,
         metrics=prepared.make_metrics,
         seed=spec.seed,
         trim=prepared.network.any_length,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,8 @@ def train_one(hydra: Hydra, composed: Composed) -> Outcome:
     callbacks = Callbacks(config)
     callbacks.on_run_start(config=config, config_name=CONFIG_NAME)
     folder = _make_folder(config)
+    for note in job.prepared.notes:
+        print(note, file=sys.stderr)
     returned = run_in(folder, job, config, hydra, callbacks)
     callbacks.on_run_end(config=config, config_name=CONFIG_NAME, job_return=returned)
     print(f"{folder}")

@@ -108,6 +108,8 @@ def _alternatives_in_words(hint: Any, refinement: Refinement) -> list[str]:
     if origin in _UNIONS:
         words = [word for each in _alternatives(arguments) for word in _alternatives_in_words(each, refinement)]
         return sorted(dict.fromkeys(words), key=lambda word: word == "null")
+    if origin is dict:
+        return ["a mapping"]
     if origin in (tuple, list, collections.abc.Sequence):
         return [_list_in_words(origin, arguments, refinement)]
     return [getattr(hint, "__name__", str(hint))]

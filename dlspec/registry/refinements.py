@@ -75,6 +75,16 @@ REFINEMENTS: Mapping[str, Refinement] = {
     "activation": Refinement(hint=Literal["relu", "gelu"], default="relu"),
     "approximate": _one_of("none", "tanh"),
     "nonlinearity": _one_of("tanh", "relu"),
+    **{
+        f"kaiming_{kind}_.{setting}": row
+        for kind in ("uniform", "normal")
+        for setting, row in (
+            ("nonlinearity", _one_of("relu", "leaky_relu", "tanh", "sigmoid", "selu", "linear")),
+            ("mode", _one_of("fan_in", "fan_out")),
+        )
+    },
+    "std": _NOT_NEGATIVE,
+    "sparsity": _PROBABILITY,
     "LocalResponseNorm.beta": Refinement(),
     "SmoothL1Loss.beta": Refinement(at_least=0),
     "HuberLoss.delta": Refinement(above=0),

@@ -68,6 +68,11 @@ def _tell(error: ErrorDetails, model: type[BaseModel], path: KeyPath, mistakes: 
     if error["type"] == "extra_forbidden":
         around = _within(_hint_at(model, where[:-1])[0], BaseModel)
         mistakes.add(location, "no such key", suggest(str(where[-1]), around.model_fields))
+    elif error["type"] == "missing":
+        around = _within(_hint_at(model, where[:-1])[0], BaseModel)
+        name = str(where[-1])
+        fix = f"add '{name}: ...' ({dotted(location)}=...)"
+        mistakes.add(location[:-1], f"no {name}: {around.model_fields[name].description}", fix)
     elif error["type"] == "value_error":
         mistakes.add(location, error["msg"].removeprefix("Value error, "), at_value=True)
     else:

@@ -24,13 +24,14 @@ from dlspec.spec.written import CONTAINERS, NAME_FIX, Entry, check_name, is_name
 from dlspec.spec.yaml_files import KeyPath
 
 BLOCK_KEYS = ("params", "blocks", "inputs", "layers", "outputs")
-MODEL_KEYS = (*BLOCK_KEYS, "loss")
-NOT_YET_MODEL = ("init", "freeze")
+OWN_KEYS = ("loss", "init", "freeze")
+"""What a model may bring along for its training."""
+MODEL_KEYS = (*BLOCK_KEYS, *OWN_KEYS)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A network with params, used like a layer. The model is the outermost one; it alone has a loss."""
+    """A network with params, used like a layer. The model is the outermost one; it alone has things of its `own`."""
 
     name: str
     path: KeyPath
@@ -39,7 +40,7 @@ class Block:
     inputs: tuple[Input, ...]
     entries: tuple[Entry, ...]
     outputs: Mapping[str, tuple[Any, KeyPath]] = field(default_factory=dict)
-    loss: Any = None
+    own: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def first_param(self) -> str:
@@ -68,11 +69,8 @@ def read_model(raw: Any, path: KeyPath, mistakes: Mistakes) -> Block | None:
         mistakes.add(path, found, "write 'layers:' and a list of layers, or choose one: model=cnn", at_value=True)
         return None
     for key in raw:
-        if key in NOT_YET_MODEL:
-            fix = f"this version has {', '.join(MODEL_KEYS[:-1])} and {MODEL_KEYS[-1]}"
-            mistakes.add((*path, key), f"'{key}' is not there yet", fix)
-        elif key not in MODEL_KEYS:
-            mistakes.add((*path, key), f"no key '{key}' in a model", suggest(str(key), [*MODEL_KEYS, *NOT_YET_MODEL]))
+        if key not in MODEL_KEYS:
+            mistakes.add((*path, key), f"no key '{key}' in a model", suggest(str(key), MODEL_KEYS))
     return _read_block("", raw, path, mistakes)
 
 
@@ -86,7 +84,7 @@ def _read_block(name: str, raw: dict[str, Any], path: KeyPath, mistakes: Mistake
         _read_inputs(raw.get("inputs"), (*path, "inputs"), mistakes, is_model=not name),
         _read_layers(raw.get("layers"), (*path, "layers"), mistakes),
         _read_outputs(raw.get("outputs"), (*path, "outputs"), mistakes),
-        raw.get("loss"),
+        {key: raw[key] for key in OWN_KEYS if raw.get(key) is not None},
     )
     if block.entries:
         _check_params_used(block, raw, mistakes)
@@ -159,7 +157,7 @@ def _read_blocks(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, Block
             continue
         for key in (each for each in inner if each not in BLOCK_KEYS):
             found = f"no key '{key}' in a block"
-            fix = "it belongs to the model" if key in (*MODEL_KEYS, *NOT_YET_MODEL) else suggest(str(key), BLOCK_KEYS)
+            fix = "it belongs to the model" if key in MODEL_KEYS else suggest(str(key), BLOCK_KEYS)
             mistakes.add((*path, name, key), found, fix)
         blocks[name] = _read_block(name, inner, (*path, name), mistakes)
     return blocks

@@ -63,11 +63,11 @@ class Expander:
             self._check_not_empty()
         stated = [replace(each, facts=scope.evaluate(dict(each.facts), each.path)) for each in model.inputs]
         origins = Origins()
-        loss = None if model.loss is None else scope.evaluate(model.loss, (*model.path, "loss"), origins)
+        own = {key: scope.evaluate(each, (*model.path, key), origins) for key, each in model.own.items()}
         self.mistakes.origins |= origins
         return Graph(
             tuple(self.nodes), tuple(stated), outputs,
-            {name: path for name, (_, path) in model.outputs.items()}, tuple(self._absent()), self.holders, loss,
+            {name: path for name, (_, path) in model.outputs.items()}, tuple(self._absent()), self.holders, own,
         )  # fmt: skip
 
     def _model_scope(self) -> Scope:

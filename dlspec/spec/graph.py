@@ -72,6 +72,7 @@ class Graph:
 
     `absent` are the parts, as written, of entries that do not stand: an `if` removed them, or nothing uses their block.
     `holders` are the blocks and containers that nodes stand in: what each is, by how its nodes' ids begin.
+    `own` is what the model brings along for its training, params computed: `loss`, `init`, `freeze`.
     """
 
     nodes: tuple[Node, ...] = ()
@@ -80,7 +81,7 @@ class Graph:
     output_paths: Mapping[str, KeyPath] = field(default_factory=dict)
     absent: tuple[Part, ...] = ()
     holders: Mapping[str, str] = field(default_factory=dict)
-    loss: Any = None
+    own: Mapping[str, Any] = field(default_factory=dict)
 
     def wanted(self) -> dict[str, tuple[str, ...]]:
         """For each node the outputs that something reads ('' is the first), in the order of reading."""

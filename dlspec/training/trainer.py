@@ -25,6 +25,7 @@ from dlspec.training.callbacks import Callback, EarlyStopping
 from dlspec.training.checkpoints import BestWeights, KeepsBest
 from dlspec.training.criterion import Criterion, Metric, Metrics
 from dlspec.training.devices import choose_device
+from dlspec.training.freezing import Freezing
 from dlspec.training.looking import View
 from dlspec.training.monitor import Monitor, choose_mode, choose_monitored
 from dlspec.training.schedule import Schedule
@@ -57,6 +58,7 @@ class Trainer:
         *,
         inputs: Sequence[str],
         schedule: Schedule | None = None,
+        freezing: Freezing | None = None,
         metrics: Callable[[], Metrics] | Metrics = (),
         callbacks: Sequence[Callback] = (),
         seed: int = 0,
@@ -72,6 +74,7 @@ class Trainer:
         self.settings = settings
         self.inputs = tuple(inputs)
         self.schedule = schedule
+        self.freezing = freezing or Freezing({})
         self.callbacks = _completed(callbacks, settings)
         self.seed = seed
         self.trim, self.fewest_steps = trim, fewest_steps
@@ -126,6 +129,7 @@ class Trainer:
         """One epoch: train, validate, judge, step the schedule, tell everyone."""
         state, started = self.state, time.perf_counter()
         state.epoch += 1
+        self.freezing.enter(state.epoch)
         self._call("on_epoch_start")
         lr = {} if state.lr is None else {"lr": state.lr}
         order = train.shuffled(self.seed, state.epoch, stop=self._steps_left())
@@ -147,6 +151,8 @@ class Trainer:
         state.phase_started = time.perf_counter()
         listeners = [each.on_step_end for each in self.callbacks if _listens(each)]
         self.network.train(training)
+        if training:
+            self.freezing.hold(self.network)
         scores.reset()
         with torch.inference_mode(not training):
             for (inputs, targets), rows in zip(order, batches.sizes, strict=False):

@@ -7,31 +7,31 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
 
 from dlspec.building.causality import check_causality
 from dlspec.building.criterion import Criterion, make_criterion
+from dlspec.building.initializing import initialize
 from dlspec.building.inputs import match_inputs
 from dlspec.building.metrics import Chosen, make_metrics, match_metrics
 from dlspec.building.network import Network, build
 from dlspec.building.place import RUN, Place
 from dlspec.building.saved import saved_losses, saved_metrics, saved_part
+from dlspec.building.weights import load_weights
 from dlspec.data import open_data
-from dlspec.data.dataset import Dataset, Field, Target
+from dlspec.data.dataset import Dataset, Field
 from dlspec.errors import DataError, UserError
-from dlspec.reading import SPEC_VERSION, ReadPart, Spec, read_spec
+from dlspec.preparing.learning import following, freeze, optimizer_for, schedule_for
+from dlspec.reading import SPEC_VERSION, Spec, read_spec
 from dlspec.spec.mistakes import Mistakes, Places, refuse
 from dlspec.training.devices import choose_device
-from dlspec.training.monitor import choose_mode
-from dlspec.training.optimizing import has_sparse_gradients, make_optimizer, without_dynamo
+from dlspec.training.freezing import Freezing
 from dlspec.training.schedule import Schedule
 
 Choices = Mapping[str, Iterable[str]]
-# Schedulers that are meant to move with every step; the others move with every epoch.
-BY_STEP = ("OneCycleLR", "CyclicLR")
 ROWS = 2
 """So many samples are passed through a network that is built."""
 
@@ -46,16 +46,18 @@ class Opened:
 
 @dataclass(frozen=True)
 class Built:
-    """A spec with its network, which fits the data."""
+    """A spec with its network, which fits the data; `notes` say what it begins with."""
 
     spec: Spec
     data: Dataset
     network: Network
+    freezing: Freezing
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """All that the trainer takes. `resolved` is the spec as a run saves it."""
+    """All that the trainer takes. `resolved` is the spec as a run saves it; `notes` tell the user what was done."""
 
     spec: Spec
     data: Dataset
@@ -63,8 +65,10 @@ class Prepared:
     criterion: Criterion
     optimizer: Optimizer | None
     schedule: Schedule | None
+    freezing: Freezing
     make_metrics: Callable[[], Sequence[Mapping[str, Any]]]
     resolved: Mapping[str, Any]
+    notes: Sequence[str] = ()
 
 
 class Preparation:
@@ -111,10 +115,12 @@ class Preparation:
         network = build(spec.graph, spec.layers, samples, mistakes, place)
         refuse(mistakes, self._places)
         assert network is not None  # or there was a mistake
-        network.module.to(
-            place.device or device
-        )  # before the optimizer is made: some keep tensors beside the parameters from then on
-        return Built(spec, data, network)
+        notes = _begin(network, spec, mistakes)
+        freezing = freeze(network, spec.freeze, mistakes)
+        refuse(mistakes, self._places)
+        # Before the optimizer is made: some keep tensors beside the parameters from then on.
+        network.module.to(place.device or device)
+        return Built(spec, data, network, freezing, notes)
 
     def prepare(self, place: Place = RUN, opened: Opened | None = None) -> Prepared:
         """Everything that a run needs."""
@@ -125,48 +131,27 @@ class Preparation:
             check_causality(network, criterion, data, mistakes)
         predicted = () if criterion is None else criterion.predicted
         metrics = match_metrics(spec.metrics, predicted, data, mistakes) if criterion else []
-        optimizer = _optimizer(spec, network, mistakes)
-        spec = replace(spec, scheduler=_following(spec, metrics, predicted, mistakes))
-        schedule = _schedule(spec, optimizer, data, mistakes)
+        optimizer = optimizer_for(spec, network, built.freezing, mistakes)
+        spec = replace(spec, scheduler=following(spec, metrics, predicted, mistakes))
+        schedule = schedule_for(spec, optimizer, data, mistakes)
         refuse(mistakes, self._places)
         assert criterion is not None  # or there was a mistake
         resolved = _resolved(spec, criterion, metrics)
         if self.data is not None:  # given in Python: no file says where they come from
             resolved["data"] = {"type": "arrays", **data.origin}
         return Prepared(
-            spec, data, network, criterion, optimizer, schedule, lambda: make_metrics(metrics, predicted), resolved
-        )
+            spec, data, network, criterion, optimizer, schedule, built.freezing,
+            lambda: make_metrics(metrics, predicted), resolved, built.notes,
+        )  # fmt: skip
 
 
-def _optimizer(spec: Spec, network: Network, mistakes: Mistakes) -> Optimizer | None:
-    parameters = [each for each in network.module.parameters() if each.requires_grad]
-    if not parameters:
-        return None
-    part, fuse = spec.optimizer, not has_sparse_gradients(network.module)
-    if fuse and part.schema.name == "SparseAdam":
-        mistakes.add(part.part.path, "SparseAdam, and no embedding with sparse: true", "take Adam", at_value=True)
-        return None
-    try:
-        return make_optimizer(cast(type[Optimizer], part.schema.build), parameters, part.settings, fuse=fuse)
-    except (ValueError, TypeError, RuntimeError) as error:
-        _tell(part, error, mistakes)
-        return None
-
-
-def _following(
-    spec: Spec, metrics: Sequence[Chosen], predicted: Sequence[Target], mistakes: Mistakes
-) -> ReadPart | None:
-    """The scheduler; one that waits for a plateau of the monitored result takes less or more of it as better."""
-    part = spec.scheduler
-    if part is None or part.schema.name != "ReduceLROnPlateau":
-        return part
-    name = spec.trainer.monitor
-    made = make_metrics(metrics, predicted)
-    mode = choose_mode(spec.trainer.mode, name, {key: each for group in made for key, each in group.items()})
-    if part.settings.get("mode", mode) != mode:
-        found = f"mode is {part.settings['mode']}, and of {name} {'more' if mode == 'max' else 'less'} is better"
-        mistakes.add(part.part.where("mode"), found, f"leave it out: it is {mode}", at_value=True)
-    return replace(part, settings={**part.settings, "mode": mode})
+def _begin(network: Network, spec: Spec, mistakes: Mistakes) -> tuple[str, ...]:
+    """Gives the network the weights that the spec wants it to begin with; says what came from elsewhere."""
+    if spec.inits:
+        initialize(network, spec.inits, mistakes)
+    if spec.weights is None or mistakes:
+        return ()
+    return (load_weights(network.module, spec.weights, mistakes),)
 
 
 def _taught(spec: Spec, data: Dataset, taken: Iterable[Field]) -> Dataset:
@@ -190,38 +175,6 @@ def _device(spec: Spec, mistakes: Mistakes) -> torch.device:
         return torch.device("cpu")
 
 
-def _schedule(spec: Spec, optimizer: Optimizer | None, data: Dataset, mistakes: Mistakes) -> Schedule | None:
-    part = spec.scheduler
-    if part is None or optimizer is None:
-        return None
-    interval = spec.interval or ("step" if part.schema.name in BY_STEP else "epoch")
-    try:
-        with without_dynamo():
-            scheduler = part.schema.build(optimizer, **_with_horizon(part, spec, data, interval))
-    except (ValueError, TypeError) as error:
-        _tell(part, error, mistakes)
-        return None
-    return Schedule(scheduler, interval)
-
-
-def _with_horizon(part: ReadPart, spec: Spec, data: Dataset, interval: str) -> dict[str, Any]:
-    """The scheduler's settings, the run's length filled in where one wants it and it was not written."""
-    settings, trainer = dict(part.settings), spec.trainer
-    batches = -(-len(data.train) // trainer.batch_size)
-    steps_an_epoch = max(1, min(batches, trainer.limit_batches or batches))
-    steps = min(trainer.epochs * steps_an_epoch, trainer.max_steps or trainer.epochs * steps_an_epoch)
-    horizon = steps if interval == "step" else max(1, -(-steps // steps_an_epoch))
-    for name, missing in {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}.items():
-        if part.schema.name == name and settings.get(missing) is None and settings.get("epochs") is None:
-            settings[missing] = horizon
-    return settings
-
-
-def _tell(part: ReadPart, error: Exception, mistakes: Mistakes) -> None:
-    reason = str(error).strip().split("\n")[0]
-    mistakes.add(part.part.path, f"{part.schema.name} refuses these settings", f"PyTorch says: {reason}")
-
-
 def _resolved(spec: Spec, criterion: Criterion, metrics: Sequence[Chosen]) -> dict[str, Any]:
     """The spec with every default and fact; params and formulas as written."""
     tree = dict(spec.tree)
@@ -232,9 +185,10 @@ def _resolved(spec: Spec, criterion: Criterion, metrics: Sequence[Chosen]) -> di
         "model": {key: value for key, value in tree["model"].items() if key != "loss"},
         "data": {"type": type(spec.data).source_name, **spec.data.model_dump(mode="json")},
         "loss": saved_losses(criterion),
-        "optimizer": saved_part(spec.optimizer.schema, spec.optimizer.settings),
+        "optimizer": saved_part(spec.optimizer.schema, spec.optimizer.settings) | _groups(tree),
         "scheduler": None if scheduler is None else saved_part(scheduler.schema, scheduler.settings) | _interval(spec),
         "metrics": saved_metrics(metrics, criterion),
+        **{key: tree[key] for key in ("init", "freeze", "weights") if tree.get(key) is not None},
         "trainer": spec.trainer.model_dump(mode="json"),
         "seed": spec.seed,
     }
@@ -242,3 +196,8 @@ def _resolved(spec: Spec, criterion: Criterion, metrics: Sequence[Chosen]) -> di
 
 def _interval(spec: Spec) -> dict[str, str]:
     return {"interval": spec.interval} if spec.interval else {}
+
+
+def _groups(tree: Mapping[str, Any]) -> dict[str, Any]:
+    groups = tree["optimizer"].get("groups") if isinstance(tree["optimizer"], dict) else None
+    return {"groups": groups} if groups else {}

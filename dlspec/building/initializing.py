@@ -1,0 +1,39 @@
+"""Gives a network's parameters the start that the spec's `init` says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from dlspec.building.built import Network
+from dlspec.building.parameters import first_picks, owned_parameters
+from dlspec.registry.parameter_terms import Init
+from dlspec.spec.mistakes import Mistakes
+
+
+def initialize(network: Network, inits: Sequence[Init], mistakes: Mistakes) -> None:
+    """Draws anew what the inits pick, in the order of the state dict; of several the last one counts.
+
+    A row of an embedding that stands for padding stays zero.
+    """
+    last_first = [each.pattern for each in reversed(inits)]
+    by_pattern = {each.pattern.path: each for each in inits}
+    for owned, pattern in first_picks(owned_parameters(network), last_first, mistakes):
+        if pattern is not None and not owned.parameter.is_meta:
+            _draw(owned.parameter, by_pattern[pattern.path], owned.name, mistakes)
+    for module in network.module.modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.padding_idx is not None and inits:
+            with torch.no_grad():
+                module.weight[module.padding_idx].zero_()
+
+
+def _draw(parameter: nn.Parameter, init: Init, name: str, mistakes: Mistakes) -> None:
+    try:
+        init.schema.build(parameter, **init.settings)
+    except (ValueError, RuntimeError) as error:
+        found = f"{init.schema.name} can't fill {name}, {tuple(parameter.shape)}"
+        reason = str(error).strip().split("\n")[0]
+        fix = f"PyTorch says: {reason}; match fewer names, or say layer: Linear"
+        mistakes.add(init.pattern.path, found, fix, at_value=True)

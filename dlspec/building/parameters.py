@@ -1,0 +1,80 @@
+"""A network's parameters by their names in the state dict and the layers that they belong to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from dlspec.building.built import Network
+from dlspec.errors import suggest
+from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.patterns import Pattern
+from dlspec.spec.taking import PARAMETER
+
+
+@dataclass(frozen=True)
+class Owned:
+    """One parameter: its names (several where it is tied or shared) and the types of the layers around it."""
+
+    names: tuple[str, ...]
+    parameter: nn.Parameter
+    layers: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        return self.names[0]
+
+    def is_picked(self, pattern: Pattern) -> bool:
+        """Whether one of its names matches, in a layer of one of the pattern's types."""
+        fits = not pattern.layers or not self.layers.isdisjoint(pattern.layers)
+        return fits and any(fnmatchcase(name, pattern.match) for name in self.names)
+
+
+def owned_parameters(network: Network) -> list[Owned]:
+    """Every parameter once, in the order of the state dict.
+
+    A layer's type is that of the module that owns the parameter, and of each around it: the projections of an
+    `Attention` are `Linear` too.
+    """
+    free = {each.name for each in network.layers if each.type == PARAMETER}
+    names: dict[nn.Parameter, list[str]] = {}
+    for name, parameter in network.module.named_parameters(remove_duplicate=False):
+        names.setdefault(parameter, []).append(name)
+    return [
+        Owned(tuple(each), parameter, frozenset(type for name in each for type in _types(network.module, name, free)))
+        for parameter, each in names.items()
+    ]
+
+
+def _types(module: nn.Module, name: str, free: set[str]) -> Iterator[str]:
+    if name in free:
+        yield PARAMETER
+    for word in name.split(".")[:-1]:
+        module = module._modules[word] or module
+        yield from (cls.__name__ for cls in type(module).__mro__)  # a parametrized Linear is a subclass of Linear
+
+
+def first_picks(
+    owned: Sequence[Owned], patterns: Sequence[Pattern], mistakes: Mistakes
+) -> list[tuple[Owned, Pattern | None]]:
+    """Each parameter with the first pattern that picks it. A pattern that picks none at all is a mistake."""
+    for pattern in patterns:
+        if not any(each.is_picked(pattern) for each in owned):
+            _tell_nothing(pattern, owned, mistakes)
+    return [(each, next((pattern for pattern in patterns if each.is_picked(pattern)), None)) for each in owned]
+
+
+def _tell_nothing(pattern: Pattern, owned: Sequence[Owned], mistakes: Mistakes) -> None:
+    by_name = any(fnmatchcase(name, pattern.match) for each in owned for name in each.names)
+    if not by_name:
+        found = f"no parameter is named '{pattern.match}'"
+        fix = suggest(pattern.match, [each.name for each in owned]) or "the network has no parameters"
+    else:
+        found = f"no parameter of {' or '.join(pattern.layers)}"
+        found += f" is named '{pattern.match}'" if pattern.match != "*" else ""
+        kinds = {type for each in owned for type in each.layers if hasattr(nn, type)} - {"Module", "Sequential"}
+        fix = suggest(pattern.layers[0], kinds)
+    mistakes.add(pattern.path, found, fix, at_value=True)

@@ -1,0 +1,139 @@
+"""Files of tensors, opened without running anything that stands in them: safetensors, and PyTorch's own weights alone.
+
+Every failure is a `UserError` whose text says what the file is not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlspec.errors import UserError
+
+RUN_FILES = ("checkpoints/best.safetensors", "checkpoints/last.safetensors")
+"""Where a run's folder keeps its weights, the ones to take first."""
+_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_SINGLE = ("model.safetensors", "pytorch_model.bin")
+_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+# Where training scripts put the weights among other things.
+_INNER = ("state_dict", "model_state_dict", "model")
+_MOST_INDEX = 100 * 2**20
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in a file, not read yet."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+
+
+def stored_tensors(path: Path) -> dict[str, Stored]:
+    """The tensors below `path` by their names: a file, a set of files with its index, a folder of one, a run's folder.
+
+    Hugging Face's folders are such (`model.safetensors`, `pytorch_model.bin.index.json`).
+    """
+    if path.is_dir():
+        path = _in_folder(path)
+    if not path.is_file():
+        raise UserError(f"no file '{path}'")
+    return _from_index(path) if path.name.endswith(".json") else _from_file(path)
+
+
+def _in_folder(folder: Path) -> Path:
+    """The one file in a folder that holds its weights."""
+    for name in (*RUN_FILES, *_INDEXES, *_SINGLE):
+        if (folder / name).is_file():
+            return folder / name
+    found = sorted(each for each in folder.iterdir() if each.suffix in _SUFFIXES and each.is_file())
+    if not found:
+        what = f"no file of weights ({', '.join(_SUFFIXES)}), and no run's checkpoints"
+        raise UserError(f"the folder '{folder}' has {what}")
+    if len(found) > 1:
+        raise UserError(f"the folder '{folder}' has {len(found)} files of weights: name one, such as {found[0]}")
+    return found[0]
+
+
+def _from_index(path: Path) -> dict[str, Stored]:
+    """A set of files: its index says in which one each tensor is."""
+    if path.stat().st_size > _MOST_INDEX:
+        raise UserError(f"'{path}' is too large for an index: {path.stat().st_size:,} bytes")
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        wanted = {str(name): str(file) for name, file in names.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise UserError(f"'{path}' is no index of weights: it has no 'weight_map'") from None
+    files: dict[str, Mapping[str, Stored]] = {}
+    for file in sorted(set(wanted.values())):
+        if Path(file).name != file:
+            raise UserError(f"'{path}' names '{file}', which leads out of its folder")
+        if not (path.parent / file).is_file():
+            raise UserError(f"'{path}' names '{file}', and there is no such file beside it")
+        files[file] = _from_file(path.parent / file)
+    missing = [name for name, file in wanted.items() if name not in files[file]]
+    if missing:
+        raise UserError(f"'{path}' says that '{wanted[missing[0]]}' has '{missing[0]}', and it has not")
+    return {name: files[file][name] for name, file in wanted.items()}
+
+
+def _from_file(path: Path) -> dict[str, Stored]:
+    try:
+        with path.open("rb") as file:
+            start = file.read(9)
+    except OSError as error:
+        raise UserError(f"can't read '{path}': {error.strerror}") from None
+    is_torch = start[:2] == b"PK" or (start[:1] == b"\x80" and start[8:9] != b"{")
+    return _from_torch(path) if is_torch else _from_safetensors(path)
+
+
+def _from_safetensors(path: Path) -> dict[str, Stored]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        file: Any = safe_open(path, framework="pt")  # its methods have no types
+        names = list(file.keys())
+        return {name: Stored(tuple(file.get_slice(name).get_shape()), partial(file.get_tensor, name)) for name in names}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"'{path}' is neither a safetensors file nor one of torch.save: {_first_line(error)}") from None
+
+
+def _from_torch(path: Path) -> dict[str, Stored]:
+    import pickle
+
+    try:
+        try:
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        except RuntimeError:  # an old file, which can't be mapped
+            loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        found = f"'{path}' holds more than tensors, and reading that could run code"
+        raise UserError(f"{found}: save its state_dict alone, or as safetensors") from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise UserError(f"'{path}' is no whole file of torch.save: {_first_line(error)}") from None
+    tensors = _tensors(loaded)
+    if not tensors:
+        raise UserError(f"'{path}' holds no tensors by name, as a state_dict does")
+    return {name: Stored(tuple(each.shape), partial(_itself, each)) for name, each in tensors.items()}
+
+
+def _tensors(loaded: Any) -> dict[str, Tensor]:
+    if not isinstance(loaded, Mapping):
+        return {}
+    inner = next((loaded[key] for key in _INNER if isinstance(loaded.get(key), Mapping)), loaded)
+    is_plain = {str(name): each for name, each in inner.items() if isinstance(each, Tensor)}
+    return {name: each for name, each in is_plain.items() if each.layout == torch.strided}
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).split("\n")[0][:200]

@@ -1,0 +1,245 @@
+"""Fills a network with tensors from elsewhere: renamed, turned over, divided or joined, and every one accounted for."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlspec.building.tensor_files import Stored, stored_tensors
+from dlspec.errors import UserError, suggest
+from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.weights import WeightsSpec
+from dlspec.spec.yaml_files import KeyPath
+
+PATH: KeyPath = ("weights",)
+_SHOWN = 4
+# Counters that old files lack; they decide nothing.
+_COUNTERS = ".num_batches_tracked"
+
+
+def load_weights(module: nn.Module, spec: WeightsSpec, mistakes: Mistakes) -> str:
+    """Copies what the file has into `module` and gives a line that says what was taken; '' where a mistake hinders it.
+
+    Nothing is copied before everything is known to fit.
+    """
+    try:
+        stored = stored_tensors(Path(spec.path).expanduser())
+    except (UserError, RuntimeError) as error:
+        mistakes.add((*PATH, "path"), str(error), at_value=True)
+        return ""
+    loading = Loading(module, spec, stored, mistakes)
+    before = len(mistakes)
+    values = loading.values()
+    if len(mistakes) > before:
+        return ""
+    with torch.no_grad():
+        for name, value in values.items():
+            if not loading.state[name].is_meta:  # a summary builds without numbers
+                loading.state[name].copy_(value)
+    return loading.report(values)
+
+
+@dataclass(frozen=True)
+class Rename:
+    """A pattern of the file's names and what they become; each `*` stands for what the pattern's `*` matched."""
+
+    pattern: str
+    becomes: tuple[str, ...] | None
+
+    @cached_property
+    def _regex(self) -> re.Pattern[str]:
+        parts = (fnmatch.translate(each)[len("(?s:") : -len(r")\Z")] for each in self.pattern.split("*"))
+        return re.compile("(.*?)".join(parts), re.DOTALL)
+
+    def names(self, name: str) -> tuple[str, ...] | None:
+        """What `name` becomes, () where it is left out, None where the pattern does not match."""
+        found = self._regex.fullmatch(name)
+        if found is None or self.becomes is None:
+            return None if found is None else ()
+        return tuple(_filled(each, found.groups()) for each in self.becomes)
+
+
+def _renamed(name: str, renames: Sequence[Rename]) -> tuple[int, tuple[str, ...]]:
+    """What the first rename that matches makes of a name, and which one it is; the name itself where none does."""
+    for at, each in enumerate(renames):
+        names = each.names(name)
+        if names is not None:
+            return at, names
+    return -1, (name,)
+
+
+def _filled(text: str, words: Sequence[str]) -> str:
+    pieces = text.split("*")
+    return "".join(piece + word for piece, word in zip(pieces, [*words, *[""] * len(pieces)], strict=False))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A tensor of the file, or a part of it: `share` is which one, and the model's names that it is divided among."""
+
+    name: str
+    stored: Stored
+    is_turned: bool
+    share: tuple[int, tuple[str, ...]]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.stored.shape[::-1] if self.is_turned else self.stored.shape
+
+    @property
+    def is_whole(self) -> bool:
+        return len(self.share[1]) == 1
+
+
+class Loading:
+    """What goes where; every mistake is told with the names on both sides."""
+
+    def __init__(self, module: nn.Module, spec: WeightsSpec, stored: Mapping[str, Stored], mistakes: Mistakes) -> None:
+        self.spec, self.stored, self.mistakes = spec, stored, mistakes
+        self.state = dict(module.state_dict(keep_vars=True))
+        self.used: set[str] = set()
+        self.left_out: list[str] = []
+        self.fresh = {name for name in self.state if any(fnmatch.fnmatchcase(name, each) for each in spec.fresh)}
+
+    def values(self) -> dict[str, Tensor]:
+        """For each of the model's names what it is filled with."""
+        self._check_patterns()
+        pieces = self._pieces()
+        values = {name: self._value(name, each) for name, each in pieces.items() if name not in self.fresh}
+        filled = {name: each for name, each in values.items() if each is not None}
+        if self.spec.strict:
+            self._tell_unused(pieces)
+            self._tell_missing(values)
+        return filled
+
+    def report(self, values: Mapping[str, Tensor]) -> str:
+        """`weights: 320 of 322 tensors of FILE; kept their start: fc.weight, fc.bias`."""
+        parts = [f"weights: {len(self.used)} of {len(self.stored)} tensors of {self.spec.path}"]
+        unused = [name for name in self.stored if name not in self.used and name not in self.left_out]
+        own = [name for name in self._unfilled(values) if not name.endswith(_COUNTERS)]
+        told = {"left out": self.left_out, "not used": unused, "kept their start": own}
+        return "; ".join([*parts, *(f"{words}: {_some(names)}" for words, names in told.items() if names)])
+
+    # ---- which tensor goes where -----------------------------------------------------------------------------------
+
+    def _check_patterns(self) -> None:
+        for pattern in self.spec.rename:
+            self._must_match(pattern, self.stored, ("rename", pattern), "no tensor of the file")
+        for index, pattern in enumerate(self.spec.transpose):
+            self._must_match(pattern, self.stored, ("transpose", index), "no tensor of the file")
+        for index, pattern in enumerate(self.spec.fresh):
+            self._must_match(pattern, self.state, ("fresh", index), "no parameter")
+
+    def _must_match(self, pattern: str, names: Mapping[str, Any], path: KeyPath, what: str) -> None:
+        if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
+            at_value = path[0] != "rename"
+            found = f"{what} is named '{pattern}'"
+            self.mistakes.add((*PATH, *path), found, suggest(pattern, names), at_value=at_value, at_key=not at_value)
+
+    def _pieces(self) -> dict[str, list[Piece]]:
+        """By the model's names what comes there, in the order of the renames, then of the file."""
+        renames = [
+            Rename(pattern, None if each is None else (each,) if isinstance(each, str) else tuple(each))
+            for pattern, each in self.spec.rename.items()
+        ]
+        found: list[tuple[int, str, Piece]] = []
+        for name, stored in self.stored.items():
+            order, names = _renamed(name, renames)
+            if not names:
+                self.left_out.append(name)
+            turned = any(fnmatch.fnmatchcase(name, each) for each in self.spec.transpose)
+            found += [(order, new, Piece(name, stored, turned, (at, names))) for at, new in enumerate(names)]
+        pieces: dict[str, list[Piece]] = {}
+        for _, new, piece in sorted(found, key=lambda each: each[0]):
+            pieces.setdefault(new, []).append(piece)
+        return pieces
+
+    # ---- what it holds ---------------------------------------------------------------------------------------------
+
+    def _value(self, name: str, pieces: Sequence[Piece]) -> Tensor | None:
+        """The tensor for one of the model's names, None where it has none such or the shapes disagree."""
+        own = self.state.get(name)
+        if own is None:
+            return None
+        parts = [self._part(each) for each in pieces]
+        shapes = [self._shape(each) for each in pieces]
+        whole = (sum(each[0] for each in shapes), *shapes[0][1:]) if len(shapes) > 1 and all(shapes) else shapes[0]
+        if whole != tuple(own.shape) or any(each[1:] != shapes[0][1:] for each in shapes):
+            self._tell_shape(name, pieces, whole)
+            return None
+        self.used |= {each.name for each in pieces}
+        tensors = [each() for each in parts]
+        value = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
+        if value.is_floating_point() != own.is_floating_point():
+            found = f"'{pieces[0].name}' in the file is {value.dtype}, and the model's '{name}' {own.dtype}"
+            self.mistakes.add((*PATH, "path"), found.replace("torch.", ""), at_value=True)
+        return value
+
+    def _part(self, piece: Piece) -> Any:
+        start, size = self._rows(piece)
+
+        def read() -> Tensor:
+            tensor = piece.stored.read()
+            tensor = tensor.permute(*reversed(range(tensor.dim()))) if piece.is_turned else tensor
+            return tensor if piece.is_whole else tensor.narrow(0, start, size)
+
+        return read
+
+    def _shape(self, piece: Piece) -> tuple[int, ...]:
+        return piece.shape if piece.is_whole else (self._rows(piece)[1], *piece.shape[1:])
+
+    def _rows(self, piece: Piece) -> tuple[int, int]:
+        """Where a part of a divided tensor starts, and how many rows it has: as many as the model wants of each."""
+        index, names = piece.share
+        rows = piece.shape[0] if piece.shape else 0
+        sizes = [self.state[each].shape[0] for each in names if each in self.state and self.state[each].dim()]
+        if len(sizes) != len(names) or sum(sizes) != rows:
+            sizes = [rows // len(names)] * len(names)
+        return sum(sizes[:index]), sizes[index]
+
+    # ---- mistakes --------------------------------------------------------------------------------------------------
+
+    def _tell_shape(self, name: str, pieces: Sequence[Piece], shape: tuple[int, ...]) -> None:
+        names = " and ".join(f"'{each.name}'" for each in pieces)
+        own = tuple(self.state[name].shape)
+        found = f"{names} in the file is {shape}, and the model's '{name}' {own}"
+        fix = f"let it keep its own start: weights.fresh=['{name}']"
+        if shape[::-1] == own and len(pieces) == 1:
+            fix = f"turn it over: weights.transpose=['{pieces[0].name}']"
+        self.mistakes.add((*PATH, "path"), found, fix, at_value=True)
+
+    def _tell_unused(self, pieces: Mapping[str, Sequence[Piece]]) -> None:
+        unused = [each.name for name, group in pieces.items() if name not in self.state for each in group]
+        if unused:
+            found = f"{_count(unused, 'tensor')} of the file fit no name of the model: {_some(unused)}"
+            fix = f"rename them (the model has {_some(self._unfilled(pieces) or list(self.state))}), or to null"
+            self.mistakes.add((*PATH, "path"), found, f"{fix}; or weights.strict=false", at_value=True)
+
+    def _tell_missing(self, values: Mapping[str, Any]) -> None:
+        missing = [each for each in self._unfilled(values) if each not in self.fresh and not each.endswith(_COUNTERS)]
+        if missing:
+            found = f"nothing in the file for {_count(missing, 'tensor')} of the model: {_some(missing)}"
+            fix = f"let them keep their own start: weights.fresh=['{missing[0]}'], or weights.strict=false"
+            self.mistakes.add((*PATH, "path"), found, fix, at_value=True)
+
+    def _unfilled(self, values: Mapping[str, Any]) -> list[str]:
+        """The model's names that nothing fills, neither themselves nor by a tied or shared twin."""
+        filled = {id(self.state[name]) for name in values if name in self.state}
+        return [name for name, each in self.state.items() if id(each) not in filled]
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_SHOWN])
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+
+
+def _count(names: Sequence[str], what: str) -> str:
+    return f"{len(names)} {what}" + ("s" if len(names) != 1 else "")

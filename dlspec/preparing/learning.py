@@ -1,0 +1,112 @@
+"""What changes the weights, made for a network: the optimizer with its groups, the scheduler, what is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from torch.optim import Optimizer
+
+from dlspec.building.built import Network
+from dlspec.building.metrics import Chosen, make_metrics
+from dlspec.building.parameters import Owned, first_picks, owned_parameters
+from dlspec.data.dataset import Dataset, Target
+from dlspec.reading import ReadPart, Spec
+from dlspec.registry.parameter_terms import UNFREEZE
+from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.patterns import Pattern
+from dlspec.training.freezing import Freezing
+from dlspec.training.monitor import choose_mode
+from dlspec.training.optimizing import has_sparse_gradients, make_optimizer, without_dynamo
+from dlspec.training.schedule import Schedule
+
+# Schedulers that are meant to move with every step; the others move with every epoch.
+BY_STEP = ("OneCycleLR", "CyclicLR")
+
+
+def freeze(network: Network, patterns: Sequence[Pattern], mistakes: Mistakes) -> Freezing:
+    """What does not learn, and until when; the parameters are frozen from now on."""
+    picks = first_picks(owned_parameters(network), patterns, mistakes) if patterns else []
+    return Freezing({each.parameter: pattern.settings.get(UNFREEZE) for each, pattern in picks if pattern})
+
+
+def group_parameters(
+    network: Network, freezing: Freezing, groups: Sequence[Pattern], mistakes: Mistakes
+) -> list[tuple[Pattern | None, list[Owned]]]:
+    """The optimizer's groups that are not empty: first the parameters that no pattern picks, then each pattern's.
+
+    What never learns is in none.
+    """
+    picks = first_picks(owned_parameters(network), groups, mistakes)
+    learning = [(each, pattern) for each, pattern in picks if freezing.learns(each.parameter)]
+    found = [(group, [each for each, pattern in learning if pattern is group]) for group in (None, *groups)]
+    return [(group, owned) for group, owned in found if owned]
+
+
+def optimizer_for(spec: Spec, network: Network, freezing: Freezing, mistakes: Mistakes) -> Optimizer | None:
+    """The spec's optimizer of what learns at some time; None where nothing does."""
+    groups = [
+        {"params": [each.parameter for each in owned], **(group.settings if group else {})}
+        for group, owned in group_parameters(network, freezing, spec.groups, mistakes)
+    ]
+    if not groups:
+        return None
+    part, fuse = spec.optimizer, not has_sparse_gradients(network.module)
+    if fuse and part.schema.name == "SparseAdam":
+        mistakes.add(part.part.path, "SparseAdam, and no embedding with sparse: true", "take Adam", at_value=True)
+        return None
+    try:
+        return make_optimizer(cast(type[Optimizer], part.schema.build), groups, part.settings, fuse=fuse)
+    except (ValueError, TypeError, RuntimeError) as error:
+        _tell(part, error, mistakes)
+        return None
+
+
+def following(
+    spec: Spec, metrics: Sequence[Chosen], predicted: Sequence[Target], mistakes: Mistakes
+) -> ReadPart | None:
+    """The scheduler; one that waits for a plateau of the monitored result takes less or more of it as better."""
+    part = spec.scheduler
+    if part is None or part.schema.name != "ReduceLROnPlateau":
+        return part
+    name = spec.trainer.monitor
+    made = make_metrics(metrics, predicted)
+    mode = choose_mode(spec.trainer.mode, name, {key: each for group in made for key, each in group.items()})
+    if part.settings.get("mode", mode) != mode:
+        found = f"mode is {part.settings['mode']}, and of {name} {'more' if mode == 'max' else 'less'} is better"
+        mistakes.add(part.part.where("mode"), found, f"leave it out: it is {mode}", at_value=True)
+    return replace(part, settings={**part.settings, "mode": mode})
+
+
+def schedule_for(spec: Spec, optimizer: Optimizer | None, data: Dataset, mistakes: Mistakes) -> Schedule | None:
+    """The spec's scheduler; the run's length is filled in where it wants one."""
+    part = spec.scheduler
+    if part is None or optimizer is None:
+        return None
+    interval = spec.interval or ("step" if part.schema.name in BY_STEP else "epoch")
+    try:
+        with without_dynamo():
+            scheduler = part.schema.build(optimizer, **_with_horizon(part, spec, data, interval))
+    except (ValueError, TypeError) as error:
+        _tell(part, error, mistakes)
+        return None
+    return Schedule(scheduler, interval)
+
+
+def _with_horizon(part: ReadPart, spec: Spec, data: Dataset, interval: str) -> dict[str, Any]:
+    """The scheduler's settings, the run's length filled in where one wants it and it was not written."""
+    settings, trainer = dict(part.settings), spec.trainer
+    batches = -(-len(data.train) // trainer.batch_size)
+    steps_an_epoch = max(1, min(batches, trainer.limit_batches or batches))
+    steps = min(trainer.epochs * steps_an_epoch, trainer.max_steps or trainer.epochs * steps_an_epoch)
+    horizon = steps if interval == "step" else max(1, -(-steps // steps_an_epoch))
+    for name, missing in {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}.items():
+        if part.schema.name == name and settings.get(missing) is None and settings.get("epochs") is None:
+            settings[missing] = horizon
+    return settings
+
+
+def _tell(part: ReadPart, error: Exception, mistakes: Mistakes) -> None:
+    reason = str(error).strip().split("\n")[0]
+    mistakes.add(part.part.path, f"{part.schema.name} refuses these settings", f"PyTorch says: {reason}")

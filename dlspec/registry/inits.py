@@ -1,0 +1,35 @@
+"""How weights begin: PyTorch's functions in torch.nn.init under their own names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from dlspec.registry.refinements import refine
+from dlspec.registry.registry import Registry
+from dlspec.registry.schema import Schema, derive
+
+_NAMES = (
+    "uniform_ normal_ trunc_normal_ constant_ ones_ zeros_ eye_ dirac_ xavier_uniform_ xavier_normal_ "
+    "kaiming_uniform_ kaiming_normal_ orthogonal_ sparse_"
+)
+_FOREIGN = {
+    "zeros": "zeros_",
+    "ones": "ones_",
+    "glorot_uniform": "xavier_uniform_",
+    "glorot_normal": "xavier_normal_",
+    "he_uniform": "kaiming_uniform_",
+    "he_normal": "kaiming_normal_",
+    "truncated_normal": "trunc_normal_",
+    "random_normal": "normal_",
+    "random_uniform": "uniform_",
+}
+
+
+def _derive(function: Callable[..., Any]) -> Schema:
+    return derive(function, "init", dropped=frozenset({"tensor", "generator"}), refine=refine, signature_of=function)
+
+
+INITS = Registry("init", (getattr(nn.init, name) for name in _NAMES.split()), _derive, foreign=_FOREIGN)

@@ -1,0 +1,82 @@
+"""What a config says of parameters by patterns of their names, read: `init`, `freeze`, `optimizer.groups`.
+
+init: [{match: "*.weight", layer: [Linear, Embedding], type: normal_, std: 0.02}]
+freeze: ["stem.*", {match: "encoder.*", unfreeze_at_epoch: 4}]
+optimizer: {type: AdamW, lr: 1e-3, groups: [{match: "*.bias", weight_decay: 0}]}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dlspec.errors import shown, suggest
+from dlspec.registry.inits import INITS
+from dlspec.registry.schema import Schema
+from dlspec.registry.torch_parts import LAYERS
+from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.parts import Part, parse_part
+from dlspec.spec.patterns import KEYS, Pattern, read_patterns
+from dlspec.spec.yaml_files import KeyPath
+
+UNFREEZE = "unfreeze_at_epoch"
+
+
+@dataclass(frozen=True)
+class Init:
+    """How the parameters that a pattern picks begin: a function of torch.nn.init and its settings."""
+
+    pattern: Pattern
+    schema: Schema
+    settings: Mapping[str, Any]
+
+
+def read_inits(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Init, ...]:
+    """How the parameters begin that each pattern picks; what is spelled wrong is among the mistakes."""
+    found = [_init(each, mistakes) for each in _patterns(raw, path, mistakes)]
+    return tuple(each for each in found if each)
+
+
+def _init(pattern: Pattern, mistakes: Mistakes) -> Init | None:
+    if not pattern.settings:
+        fix = 'add one of torch.nn.init: {match: "*.weight", type: normal_, std: 0.02}'
+        mistakes.add(pattern.path, f"'{pattern.match}' says not how to begin", fix, at_value=True)
+        return None
+    part = parse_part(dict(pattern.settings), pattern.path, mistakes, kind="init")
+    if part is None:
+        return None
+    part = replace(part, path=(*part.path, "type")) if part.is_flat else part
+    found = INITS.read(part, mistakes)
+    return None if found is None else Init(pattern, *found)
+
+
+def read_freeze(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Pattern, ...]:
+    """Which parameters do not learn; the settings of each may hold `unfreeze_at_epoch`, from which on they do."""
+    patterns = _patterns(raw, path, mistakes)
+    for pattern in patterns:
+        for key, value in pattern.settings.items():
+            if key != UNFREEZE:
+                fix = suggest(key, (*KEYS, UNFREEZE))
+                mistakes.add((*pattern.path, key), f"no key '{key}' beside a pattern to freeze", fix)
+            elif not isinstance(value, int) or isinstance(value, bool) or value < 2:
+                found = f"{UNFREEZE} is {shown(value)}, wanted a whole number >= 2 (epochs count from 1)"
+                mistakes.add((*pattern.path, key), found, at_value=True)
+    return patterns
+
+
+def read_groups(raw: Any, path: KeyPath, optimizer: Schema, mistakes: Mistakes) -> tuple[Pattern, ...]:
+    """Parameters with settings of their own in the optimizer, each setting checked."""
+    return tuple(
+        replace(each, settings=optimizer.read(Part(optimizer.name, each.path, each.settings, each.path), mistakes))
+        for each in _patterns(raw, path, mistakes)
+    )
+
+
+def _patterns(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Pattern, ...]:
+    patterns = read_patterns(raw, path, mistakes)
+    for pattern in patterns:
+        for name in (name for name in pattern.layers if name not in LAYERS):
+            fix = suggest(name, LAYERS)
+            mistakes.add((*pattern.path, "layer"), f"no layer '{name}'", fix, at_value=True)
+    return patterns

@@ -1,0 +1,32 @@
+"""Parameters that do not learn: for good, or until an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+
+class Freezing:
+    """Holds parameters as they are; `until` maps each to the epoch from which on it learns, None for never."""
+
+    def __init__(self, until: Mapping[nn.Parameter, int | None]) -> None:
+        self.until = dict(until)
+        self.enter(1)
+
+    def learns(self, parameter: nn.Parameter) -> bool:
+        """Whether it learns at some time."""
+        return self.until.get(parameter, 1) is not None
+
+    def enter(self, epoch: int) -> None:
+        """From `epoch` on those learn whose time has come."""
+        for parameter, first in self.until.items():
+            parameter.requires_grad_(first is not None and epoch >= first)
+
+    def hold(self, network: nn.Module) -> None:
+        """In training too, a normalisation whose weights are frozen keeps its running statistics."""
+        for module in network.modules():
+            own = list(module.parameters(recurse=False)) if isinstance(module, _NormBase) else []
+            if own and not any(each.requires_grad for each in own):
+                module.eval()
