@@ -356,7 +356,7 @@ class _Reader:
 def _suggest_key(key: str) -> str:
     """For a key at the top that is none: where it belongs, or the nearest."""
     meant = _HOMES.get(key) or near(key, KEYS) or _HOMES.get(near(key, _HOMES))
-    return f"did you mean '{meant}'?" if meant else suggest(key, KEYS)
+    return f"did you mean '{meant}'?" if meant else suggest(key, KEYS, most=20)
 
 
 def _name_path(part: Part) -> KeyPath:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from dlspec.limits import LIMITS, how_to_raise
-from dlspec.spec.blocks import NOT_YET_MODEL, read_model
+from dlspec.spec.blocks import read_model
 from dlspec.spec.expand import expand
 from dlspec.spec.expressions import Unknown
 from dlspec.spec.graph import Node
@@ -89,7 +89,7 @@ def test_the_models_own_loss() -> None:
     model = {"params": {"s": 0.1}, "loss": {"CrossEntropyLoss": {"label_smoothing": "$s"}}, "layers": ["Flatten"]}
     block = read_model(model, ("model",), mistakes)
     assert block is not None
-    assert expand(block, mistakes).loss == {"CrossEntropyLoss": {"label_smoothing": 0.1}}
+    assert expand(block, mistakes).own["loss"] == {"CrossEntropyLoss": {"label_smoothing": 0.1}}
     assert mistakes.found == []
 
 
@@ -202,13 +202,6 @@ REFUSED: list[tuple[Any, list[tuple[str, str, str]]]] = [
 @pytest.mark.parametrize(("model", "said"), REFUSED, ids=lambda each: str(each)[:40])
 def test_refused(model: Any, said: list[tuple[str, str, str]]) -> None:
     assert sorted(expanded(model)[1]) == sorted(said)
-
-
-@pytest.mark.parametrize("key", NOT_YET_MODEL)
-def test_keys_of_models_that_are_not_there_yet(key: str) -> None:
-    fix = "this version has params, blocks, inputs, layers, outputs and loss"
-    said = [(f"model.{key}", f"'{key}' is not there yet", fix)]
-    assert expanded({"layers": ["ReLU"], key: ["a"]})[1] == said
 
 
 @pytest.mark.parametrize(
