@@ -91,11 +91,20 @@ class View:
             {each.name: _in_its_unit(split.compared(each.name)[:seen], each) for each in self.targets},
         )
 
+    def predicted(self, inputs: Sequence[Tensor]) -> Mapping[str, Tensor]:
+        """What the network says of each target: numbers, or probabilities (N, ..., K), (N, ...) of the second of two.
+
+        To be called within `looking`; the inputs may lie anywhere.
+        """
+        device = next(self.network.parameters(), torch.empty(0)).device
+        told = self.criterion.predict(self.network(*(each.to(device) for each in inputs)))
+        names = [each.name for each in self.criterion.predicted]
+        return {names[0]: told} if len(names) == 1 else told
+
     def _told(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         """What the network says of each target, in the target's own shape."""
-        told, targets = self.criterion.predict(self.network(*inputs)), self.targets
-        by_name = {targets[0].name: told} if len(targets) == 1 else told
-        return {each.name: _chosen(_answer(by_name[each.name], each, 1 + len(each.shape)), each) for each in targets}
+        told = self.predicted(inputs)
+        return {each.name: _chosen(_answer(told[each.name], each, 1 + len(each.shape)), each) for each in self.targets}
 
     def _looked_at(self, split: Split) -> Iterator[Batch]:
         """The split's batches, while the network is one that only looks."""

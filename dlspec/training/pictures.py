@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.run_folder import safe_name, write_bytes
+from dlspec.run_folder import safe_name, write_bytes, write_text
 from dlspec.training.callbacks import Callback
 from dlspec.training.drawing import png
 from dlspec.training.looking import Samples, View
 from dlspec.training.picture_classes import draw_classes
 from dlspec.training.picture_images import MOST_IMAGES, MOST_MAPS, draw_images, draw_maps, is_image
 from dlspec.training.picture_numbers import draw_numbers
+from dlspec.training.sampling import samples_of
 from dlspec.training.state import State
 
 if TYPE_CHECKING:
@@ -23,13 +25,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dlspec")
 
-PREDICTIONS = "predictions.png"
+PREDICTIONS, SAMPLES = "predictions.png", "samples.txt"
 
 
 class Pictures(Callback):
     """Draws `predictions.png`, of several targets `predictions_NAME.png`: of the test, without one of the validation.
 
-    A picture that can't be drawn is told, and ends no run.
+    Of next tokens it writes `samples.txt`. What can't be drawn is told, and ends no run.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -45,8 +47,12 @@ class Pictures(Callback):
     def _draw(self, state: State) -> None:
         try:
             view = state.view()
-            for name, figure in ({} if view is None else drawn(view)).items():
+            if view is None:
+                return
+            for name, figure in drawn(view).items():
                 write_bytes(self.folder / name, png(figure))
+            for name, text in written(view).items():
+                write_text(self.folder / name, text)
         except Exception as error:
             reason = str(error).strip().split("\n")[0]
             log.warning("can't draw the predictions: %s: %s", type(error).__name__, reason)
@@ -59,12 +65,25 @@ def drawn(view: View) -> dict[str, Figure]:
     whole = view.samples(MOST_IMAGES) if any(_form(each) in ("image", "map") for each in targets) else None
     figures = {}
     for target in targets:
-        name = PREDICTIONS if len(targets) == 1 else f"predictions_{safe_name(target.name)}.png"
+        name = _file(PREDICTIONS, target, targets)
         if target.name in by_row.pairs:
             figures[name] = _draw_rows(target, *by_row.pairs[target.name], _note(view, by_row.samples))
         elif whole is not None and _form(target) != "none":
             figures[name] = _draw_whole(target, whole, view)
     return figures
+
+
+def written(view: View) -> dict[str, str]:
+    """What networks of next tokens write, by the files' names."""
+    targets = view.targets
+    texts = {_file(SAMPLES, each, targets): samples_of(view, each) for each in targets if each.is_next}
+    return {name: text for name, text in texts.items() if text is not None}
+
+
+def _file(name: str, target: Target, targets: Sequence[Target]) -> str:
+    """`predictions.png`, of several targets `predictions_NAME.png`."""
+    stem, _, ending = name.partition(".")
+    return name if len(targets) == 1 else f"{stem}_{safe_name(target.name)}.{ending}"
 
 
 def _form(target: Target) -> Literal["rows", "image", "map", "none"]:
