@@ -52,6 +52,7 @@ TABLE: dict[str, tuple[dict[str, Any], str, tuple[int, ...], str, str, int]] = {
     "mnist": ({"path": "FOLDER"}, "image", (1, 28, 28), "channels-first", "classes", 10),
     "text_csv": ({"path": "FOLDER/in.csv"}, "text", (3,), "tokens", "classes", 1),
     "python_lines": ({"limit": 200}, "text", (40,), "tokens", "classes", 1),
+    "text": ({"length": 16, "unit": "bytes"}, "text", (16,), "tokens", "classes", 256),
     "random": ({"shape": [4, 6], "num_classes": 3, "size": 50}, "input", (4, 6), "sequence", "classes", 3),
 }
 
@@ -137,7 +138,7 @@ def test_conf_files(file: Path) -> None:
     written = yaml.safe_load(file.read_text("utf-8"))
     source = SOURCES[written.pop("type")](**written)
     assert file.read_text("utf-8").startswith("# ")
-    assert source.source_name == file.stem or file.stem == "sms_spam"
+    assert source.source_name == file.stem or file.stem in ("sms_spam", "python_docs")
 
 
 def test_conf_has_every_source() -> None:

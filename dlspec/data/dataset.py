@@ -19,7 +19,7 @@ from dlspec.layouts import Layout
 
 @dataclass(frozen=True)
 class Field:
-    """One input of the network. Tokens are int64 of shape (length,); 0 is padding, 1 an unknown word."""
+    """One input of the network. Tokens are int64 of shape (length,); among words 0 is padding, 1 an unknown one."""
 
     name: str
     shape: tuple[int, ...]

@@ -1,0 +1,84 @@
+"""Reads a text file, or those of a folder; whatever is wrong is a `DataError` that says where."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from dlspec.data.source import GIGABYTE, MOST_BYTES, home_expanded
+from dlspec.errors import DataError, near
+
+MOST_FILE_BYTES = MOST_BYTES // 8
+"""Each byte may become a token of eight."""
+MOST_FILES = 100_000
+
+
+def python_docs() -> str:
+    """The topics of the running interpreter's help(), several 100 kB of English and Python."""
+    from pydoc_data.topics import topics
+
+    return "\n\n".join(topics[name] for name in sorted(topics))
+
+
+def read_text(path: str, pattern: str) -> str:
+    """The files' characters, one file after another, lines ended as in Python."""
+    texts = [_decoded(each, content) for each, content in _contents(path, pattern)]
+    return "\n".join(texts).replace("\r\n", "\n")
+
+
+def read_bytes(path: str, pattern: str) -> bytes:
+    """The files' bytes as they are, one file after another."""
+    return b"".join(content for _, content in _contents(path, pattern))
+
+
+def _contents(path: str, pattern: str) -> list[tuple[Path, bytes]]:
+    """Each file and what it holds; together at most half a gigabyte."""
+    files, left, found = _files(home_expanded(path), pattern), MOST_FILE_BYTES, []
+    for each in files:
+        content = _read(each, left + 1)
+        left -= len(content)
+        if left < 0:
+            most = f"{MOST_FILE_BYTES / GIGABYTE:g} GB"
+            raise DataError("path", f"'{path}' holds more than {most}, which are the most that text reads: take a part")
+        found.append((each, content))
+    return found
+
+
+def _read(file: Path, most: int) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            return stream.read(most)
+    except OSError as error:
+        raise DataError("path", f"'{file}' can't be read: {error.strerror}") from None
+
+
+def _decoded(file: Path, content: bytes) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError("path", f"{file}:{line}: not in UTF-8; convert it, or take data.unit=bytes") from None
+
+
+def _files(path: Path, pattern: str) -> list[Path]:
+    """The file itself, or those below a folder whose names fit the pattern, in their paths' order."""
+    try:
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except OSError as error:  # a name that is too long
+        raise DataError("path", f"'{path}' can't be read: {error.strerror}") from None
+    if is_file:
+        return [path]
+    if not is_folder:
+        known = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+        guess = near(path.name, known)
+        fix = f"did you mean '{path.parent / guess}'?" if guess else "write data.path=FILE.txt, or a folder of them"
+        raise DataError("path", f"no file '{path}'; {fix}")
+    found = []
+    for each in path.rglob("*"):
+        if fnmatchcase(each.name, pattern) and each.is_file():
+            found.append(each)
+        if len(found) > MOST_FILES:
+            raise DataError("files", f"'{path}' has more than {MOST_FILES:,} files '{pattern}'")
+    if not found:
+        raise DataError("files", f"'{path}' has no file '{pattern}'; write data.files='*.md', or another ending")
+    return sorted(found)
