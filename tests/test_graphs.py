@@ -152,7 +152,8 @@ def _first(given: Any) -> Tensor:
 def test_shared_weights_are_there_once_and_get_both_gradients() -> None:
     network = network_of([{"Linear": {"out_features": 4, "name": "a"}}, {"share": "a"}], ROW)
     assert list(network.module.state_dict()) == ["a.weight", "a.bias"]
-    assert [(each.name, each.parameters) for each in network.layers] == [("a", 20), ("1", 0)]
+    assert [(each.name, each.is_again) for each in network.layers] == [("a", False), ("1", True)]
+    assert network.layers[0].module is network.layers[1].module
 
 
 def test_tied_weights_are_one() -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 from dlspec.app import sweep
 from dlspec.app.compose import Composed, start_hydra
 from dlspec.app.flags import parse_flags
+from dlspec.app.graph_dot import check_path, draw
+from dlspec.app.graph_picture import picture_of
 from dlspec.app.running import composed_or_refused, preparation
 from dlspec.app.summary import summary_text, summed
+from dlspec.errors import UserError
 
 
 def validate(words: Sequence[str]) -> int:
@@ -27,9 +31,19 @@ def summary(words: Sequence[str]) -> int:
     """Checks all that `train` would, then prints the network, a line a layer."""
     parser = _parser("summary")
     parser.add_argument("--depth", type=_depth, metavar="N")
+    parser.add_argument("--graph", type=Path, metavar="FILE")
+    parser.add_argument("--expand", action="store_true")
     arguments = parse_flags(parser, words)
+    if arguments.graph is not None:
+        check_path(arguments.graph)
+    elif arguments.expand:
+        raise UserError("--expand is for a picture: add --graph network.svg")
     found = summed(preparation(_composed(arguments)))
+    if arguments.graph is not None:
+        network, holders = found.prepared.network, found.prepared.spec.graph.holders
+        draw(picture_of(network, found.rows, holders, arguments.depth, expand=arguments.expand), arguments.graph)
     print(summary_text(found, arguments.depth))
+    print(*([] if arguments.graph is None else [f"drawn: {arguments.graph}\n"]), end="")
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 COMMANDS = {
     "train": "train and test (the default: the word may be left out); -m sweeps",
     "validate": "check a spec without opening data; says which checks had to wait for them",
-    "summary": "the network's layers, shapes, parameters, multiply-adds and memory; --depth N folds blocks",
+    "summary": "the network's layers, parameters, multiply-adds and memory; --depth N folds, --graph FILE.svg draws",
 }
 NOT_YET = ("evaluate", "predict", "resume", "report", "compare", "export", "eject", "schema", "inspect", "list",
            "show", "explain", "status")  # fmt: skip

@@ -32,6 +32,11 @@ class Summed:
     place: Place
     trouble: str = ""
 
+    @property
+    def rows(self) -> list[Row]:
+        """A row a layer."""
+        return layer_rows(self.prepared.network, self.costs, self.prepared.optimizer)
+
 
 def summed(preparation: Preparation) -> Summed:
     """Checks all that `train` would; raises UserError. What is large is built without numbers."""
@@ -61,8 +66,7 @@ def _summed_in(place: Place, prepared: Prepared) -> Summed:
 def summary_text(summed: Summed, depth: int | None = None) -> str:
     """A line a layer, or an entry that is `depth` names deep; then the sums. Shapes leave the batch out."""
     network, spec = summed.prepared.network, summed.prepared.spec
-    rows = layer_rows(network, summed.costs, summed.prepared.optimizer)
-    rows = rows if depth is None else folded(rows, depth, spec.graph.holders)
+    rows = summed.rows if depth is None else folded(summed.rows, depth, spec.graph.holders)
     inputs = [
         Row("" if len(network.fields) == 1 else name, "input", str(each)) for name, each in network.fields.items()
     ]

@@ -53,7 +53,7 @@ def layer_rows(network: Network, costs: Costs, optimizer: Optimizer | None) -> l
 
 def _notes(layer: BuiltLayer, owners: Mapping[nn.Parameter | nn.Module, str]) -> tuple[str, ...]:
     if layer.is_again:
-        return (f"shares {owners[layer.module]}",)
+        return (f"shares {owners[layer.module]}",) if any(True for _ in layer.module.parameters()) else ()
     return tuple(dict.fromkeys(f"tied to {owners[each]}" for each in layer.module.parameters() if each in owners))
 
 
@@ -70,7 +70,7 @@ def folded(rows: Iterable[Row], depth: int, holders: Mapping[str, str]) -> list[
     """
     found: dict[str, list[Row]] = {}
     for row in rows:
-        found.setdefault(_short(row.name, depth), []).append(row)
+        found.setdefault(short(row.name, depth), []).append(row)
     return [_one(name, each, holders) for name, each in found.items()]
 
 
@@ -91,10 +91,10 @@ def _one(name: str, rows: Sequence[Row], holders: Mapping[str, str]) -> Row:
 def _repeated(name: str, rows: Sequence[Row], holders: Mapping[str, str]) -> str:
     """`basic x 4` for an entry's copies."""
     depth = name.count(".") + 2
-    types = {_short(row.name, depth): row.type for row in rows}
+    types = {short(row.name, depth): row.type for row in rows}
     copies = [holders.get(each, type) for each, type in types.items()]
     return f"{copies[0]} x {len(copies)}" if len(set(copies)) == 1 else f"{len(copies)} parts"
 
 
-def _short(name: str, depth: int) -> str:
+def short(name: str, depth: int) -> str:
     return ".".join(name.split(".")[:depth])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import nn
 
@@ -13,8 +14,20 @@ from dlspec.spec.yaml_files import KeyPath
 
 
 @dataclass(frozen=True)
+class Taken:
+    """What a layer takes: the output of the layer of that name ('' is the model's input), and which of its outputs."""
+
+    layer: str
+    output: str
+    value: Value
+
+
+@dataclass(frozen=True)
 class BuiltLayer:
-    """A row of the summary. `path` is where the layer was written, `is_again` a module that was there before."""
+    """A row of the summary. `path` is where the layer was written, `is_again` a module that was there before.
+
+    `settings` are those that were written and are not the defaults, computed; `takes` is what comes in, in order.
+    """
 
     name: str
     type: str
@@ -22,10 +35,8 @@ class BuiltLayer:
     output: Value
     path: KeyPath
     is_again: bool = False
-
-    @property
-    def parameters(self) -> int:
-        return 0 if self.is_again else sum(each.numel() for each in self.module.parameters())
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    takes: tuple[Taken, ...] = ()
 
 
 @dataclass(frozen=True)

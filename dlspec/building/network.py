@@ -16,6 +16,7 @@ from dlspec.building.assembly import Step, assemble
 from dlspec.building.built import BuiltLayer as BuiltLayer
 from dlspec.building.built import Network as Network
 from dlspec.building.built import Output as Output
+from dlspec.building.built import Taken
 from dlspec.building.joining import join
 from dlspec.building.layer import (
     Layer,
@@ -332,8 +333,21 @@ class Builder:
                 self.again_as(Ref(node.id, word), Ref(node.id, str(names.index(word))))
         self.nodes[node.id] = node
         output = self.values[Ref(node.id)]
+        defaults = {name: each.default for name, each in layer.schema.settings.items()}
+        written = {name: settings[name] for name in layer.settings if settings[name] != defaults[name]}
+        takes = tuple(self._taken(ref) for ref in node.inputs.values())
         again = node.is_shared
-        self.rows[node.id] = BuiltLayer(node.id, layer.type, module, output, node.entry, again)
+        self.rows[node.id] = BuiltLayer(node.id, layer.type, module, output, node.entry, again, written, takes)
+
+    def _taken(self, ref: Ref) -> Taken:
+        ref = self._own_name(ref)
+        return Taken(ref.node, ref.output, self.values[ref])
+
+    def _own_name(self, ref: Ref) -> Ref:
+        """The first of a value's names."""
+        while ref in self.aliases:
+            ref = self.aliases[ref]
+        return ref
 
     def _value(
         self,
@@ -411,13 +425,10 @@ class Builder:
 
     def _output(self, ref: Ref) -> Output:
         value = self.values[ref]
-        while ref in self.aliases:
-            ref = self.aliases[ref]
+        ref = self._own_name(ref)
         layer = end = self.rows[ref.node]
         while end.type in PASSING and self.nodes[ref.node].inputs:
-            ref = next(iter(self.nodes[ref.node].inputs.values()))
-            while ref in self.aliases:
-                ref = self.aliases[ref]
+            ref = self._own_name(next(iter(self.nodes[ref.node].inputs.values())))
             if ref.node == MODEL:
                 break
             end = self.rows[ref.node]
