@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.data.dataset import Dataset, Split, Target
-from dlspec.training.batches import Batch, Batches
+from dlspec.training.batches import Batches
 from dlspec.training.criterion import Criterion
 
 MOST_SAMPLES = 4096
@@ -69,21 +69,29 @@ class View:
         """The named targets' predictions and truth of at most `MOST_SAMPLES` samples."""
         found: dict[str, list[Pair]] = {name: [] for name in names}
         samples = numbers = 0
-        for inputs, targets in self._looked_at(spread(self.split, MOST_SAMPLES)) if found else ():
-            pairs = self.criterion.judged(self.network(*inputs), targets)
-            for target, (told, true) in zip(self.criterion.predicted, pairs, strict=True):
-                if target.name in found:
-                    found[target.name].append((_answer(told, target, 1).cpu(), true.cpu()))
-                    numbers += found[target.name][-1][0].numel()
-            samples += len(inputs[0])
-            if numbers >= MOST_NUMBERS:
-                break
+        with looking(self.network):
+            for inputs, targets in self.batches(spread(self.split, MOST_SAMPLES)).in_order() if found else ():
+                for name, (told, true) in self._judged(inputs, targets).items():
+                    if name in found:
+                        found[name].append((told.cpu(), true.cpu()))
+                        numbers += told.numel()
+                samples += len(inputs[0])
+                if numbers >= MOST_NUMBERS:
+                    break
         return Rows({name: _joined(pairs) for name, pairs in found.items()}, samples)
+
+    def _judged(self, inputs: Sequence[Tensor], targets: Sequence[Tensor]) -> dict[str, Pair]:
+        pairs = self.criterion.judged(self.network(*inputs), tuple(targets))
+        return {
+            target.name: (_answer(told, target, 1), true)
+            for target, (told, true) in zip(self.criterion.predicted, pairs, strict=True)
+        }
 
     def samples(self, count: int) -> Samples:
         """`count` samples whole, or as many as there are: images, and maps of the most probable classes."""
         split = spread(self.split, count)
-        told = [self._told(inputs) for inputs, _ in self._looked_at(split)]
+        with looking(self.network):
+            told = [self._told(inputs) for inputs, _ in self.batches(split).in_order()]
         seen = sum(len(each) for some in told for each in list(some.values())[:1])  # trainer.limit_batches may say less
         return Samples(
             {name: split.input(name)[:seen] for name in self.inputs},
@@ -105,11 +113,6 @@ class View:
         """What the network says of each target, in the target's own shape."""
         told = self.predicted(inputs)
         return {each.name: _chosen(_answer(told[each.name], each, 1 + len(each.shape)), each) for each in self.targets}
-
-    def _looked_at(self, split: Split) -> Iterator[Batch]:
-        """The split's batches, while the network is one that only looks."""
-        with looking(self.network):
-            yield from self.batches(split).in_order()
 
 
 @contextmanager

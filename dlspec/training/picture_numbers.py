@@ -57,7 +57,8 @@ def draw_numbers(target: Target, predicted: Tensor, truth: Tensor, note: str) ->
         _draw_residuals(histogram, found)
         if len(rows) > 1:
             scatter.set_title(f"{name}: {_told(found)}", loc="left", fontsize=10, color=INK)
-    title(figure, f"{target.name}: {_told(errors(told, true))}" if len(rows) == 1 else target.name, note)
+    several = f"; the first {len(rows)} of {predicted.shape[1]} numbers" if 1 < len(rows) < predicted.shape[-1] else ""
+    title(figure, f"{target.name}: {_told(errors(told, true))}" if len(rows) == 1 else target.name, note + several)
     return figure
 
 
