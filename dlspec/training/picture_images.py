@@ -113,8 +113,9 @@ def _show(axes: Axes, image: Tensor) -> None:
 def _add_legend(figure: Figure, names: Sequence[str], colors: Tensor, columns: int) -> None:
     from matplotlib.patches import Patch
 
-    shown = names if len(names) <= MOST_IN_LEGEND else [*names[: MOST_IN_LEGEND - 1], f"and {len(names)} in all"]
-    patches = [Patch(color=color, label=name) for name, color in zip(shown, colors.tolist(), strict=False)]
+    patches = [Patch(color=color, label=name) for name, color in zip(names, colors.tolist(), strict=True)]
+    if len(names) > MOST_IN_LEGEND:
+        patches[MOST_IN_LEGEND - 1 :] = [Patch(color="none", label=f"and {len(names) - MOST_IN_LEGEND + 1} more")]
     across, up = figure.get_size_inches()
     figure.legend(handles=patches, loc="lower left", bbox_to_anchor=(LEFT / across, 0.08 / up), ncols=columns,
                   fontsize=8, frameon=False, labelcolor=INK, borderpad=0, handlelength=1.2)  # fmt: skip

@@ -80,7 +80,7 @@ def _draw_residuals(axes: Axes, found: Errors) -> None:
     axes.axvline(0, color=FAINT, lw=1, ls=(0, (4, 3)))
     mean, deviation = float(found.residuals.mean()), float(found.residuals.std(correction=0))
     axes.axvline(mean, color=ORANGE, lw=1.5)
-    furnish(axes, "", "predicted − true", "samples")
+    furnish(axes, "", "predicted − true", "count")
     words = f"errors: mean {_number(mean)}, deviation {_number(deviation)}"
     axes.set_title(words, loc="left", fontsize=10, color=INK)
 
