@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -123,6 +124,15 @@ def test_a_metric_of_the_other_kind_does_not_fit() -> None:
 )
 def test_auto_chooses_by_the_target(target: Target, chosen: list[str]) -> None:
     assert auto_metrics(target) == chosen
+
+
+def test_auto_tells_bits_of_characters() -> None:
+    target = Target("next", "classes", (8,), CHARACTERS, next_of="text")
+    assert auto_metrics(target, is_character=True) == ["BitsPerCharacter", "Accuracy"]
+    for kind, name in (("characters", "BitsPerCharacter"), ("bytes", "BitsPerCharacter"), ("words", "Perplexity")):
+        data = replace(NO_DATA, targets=(target,), preprocessing={"text": {"kind": kind}})
+        chosen = match_metrics(None, [replace(target, shape=())], data, Mistakes())
+        assert [each.schema.name for each in chosen] == [name, "Accuracy"]
 
 
 def test_auto_tells_the_error_of_an_input_that_is_given_again() -> None:

@@ -142,6 +142,19 @@ def test_a_split_that_has_padding_begins_with_what_is_real(tmp_path: Path, monke
     assert Speaker(view, view.targets[0]).first.shape == (1, STEPS - 3)
 
 
+@pytest.mark.parametrize("unit", ["characters", "bytes"])
+def test_a_running_text_is_written_on(unit: str, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("äbc " * 2000, encoding="utf-8")
+    data = {"type": "text", "path": str(tmp_path / "text.txt"), "length": 16, "unit": unit}
+    layers = [{"Embedding": 8}, {"GRU": 24}, {"Linear": "${data.vocab_size}"}]
+    spec = {"model": {"layers": layers}, "data": data, "trainer": {**TRAINER, "epochs": 6}}
+    result = library.train({**spec, "optimizer": {"type": "Adam", "lr": 0.02}}, folder=tmp_path)
+    assert result.folder is not None
+    assert "test/bits_per_character" in result.results
+    text = (result.folder / "samples.txt").read_text(encoding="utf-8").split("\n")[2]
+    assert text.count("äbc äbc") > 20
+
+
 def test_words_are_decoded() -> None:
     decoder = decoder_of(VOCABULARY)
     assert decoder is not None

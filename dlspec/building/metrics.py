@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 from dlspec.data.dataset import Dataset, Target
+from dlspec.data.decoding import CHARACTERS, kind_of
 from dlspec.errors import suggest
 from dlspec.registry.metric_terms import MetricTerm
 from dlspec.registry.metrics import CLASSIFICATION, OF_TOKENS, metrics
@@ -31,12 +32,15 @@ class Chosen:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def auto_metrics(target: Target, *, is_input: bool = False) -> list[str]:
-    """What papers tell of such a target; `is_input` says that a network is to give its input again."""
+def auto_metrics(target: Target, *, is_input: bool = False, is_character: bool = False) -> list[str]:
+    """What papers tell of such a target.
+
+    `is_input` says that a network is to give its input again, `is_character` that each of the tokens is one.
+    """
     if target.kind == "numbers":
         return ["MeanSquaredError" if is_input else "MeanAbsoluteError", "R2Score"]
     if target.is_next:
-        return ["Perplexity", "Accuracy"]
+        return ["BitsPerCharacter" if is_character else "Perplexity", "Accuracy"]
     if len(target.shape) > 1 and len(target.classes) <= MOST_CLASSES:  # a class a pixel
         return ["Accuracy", "JaccardIndex"]
     return ["Accuracy", "F1Score"] if len(target.classes) == 2 else ["Accuracy"]
@@ -44,10 +48,14 @@ def auto_metrics(target: Target, *, is_input: bool = False) -> list[str]:
 
 def chosen_metrics(predicted: Sequence[Target], data: Dataset) -> list[Chosen]:
     """`auto_metrics` of each target, as parts."""
-    fields = {each.name for each in data.fields}
-    whole = [(each, data.compared(each.name) or each) for each in predicted]
-    names = [(each, auto_metrics(target, is_input=target.name in fields)) for each, target in whole]
-    return [Chosen(metrics()[name], target) for target, several in names for name in several]
+    return [Chosen(metrics()[name], target) for target in predicted for name in _auto(target, data)]
+
+
+def _auto(predicted: Target, data: Dataset) -> list[str]:
+    target = data.compared(predicted.name) or predicted
+    is_input = any(each.name == target.name for each in data.fields)
+    is_character = kind_of(data.preprocessing.get(target.next_of)) in CHARACTERS
+    return auto_metrics(target, is_input=is_input, is_character=is_character)
 
 
 def match_metrics(

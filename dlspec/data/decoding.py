@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from dlspec.data.alphabet import Alphabet
 from dlspec.data.vocabulary import RESERVED, Vocabulary
+
+CHARACTERS = ("characters", "bytes")
+"""The kinds of tokens of which each is a character or a part of one."""
 
 
 @dataclass(frozen=True)
@@ -16,11 +20,18 @@ class Decoder:
     reserved: int = 0
 
 
+def kind_of(saved: object) -> str:
+    """The kind that a field's saved preprocessing names; '' where there is none."""
+    return str(saved.get("kind", "")) if isinstance(saved, Mapping) else ""
+
+
 def decoder_of(saved: object) -> Decoder | None:
     """The decoder of a field's saved preprocessing; None where that tells nothing of tokens."""
-    kind = saved.get("kind") if isinstance(saved, Mapping) else None
+    kind = kind_of(saved)
     if kind == "words":
         words = Vocabulary.from_json(saved).words
         named = dict(enumerate(words, RESERVED))
         return Decoder(lambda tokens: " ".join(named.get(each, "…") for each in tokens), RESERVED)
+    if kind in CHARACTERS:
+        return Decoder(Alphabet.from_json(saved).decode)
     return None
