@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from conftest import QUICK
@@ -74,6 +76,38 @@ def test_frozen_layers_and_groups() -> None:
     assert [row.groups for row in rows] == [(), (0,), (1,)]
     text = summary_text(Summed(found, measured(found.network, found.criterion, found.data, SMALL), SMALL))
     assert "402 parameters (50 trained)" in text
+
+
+TUNED = """
+freeze: ["stem.*", {match: "mid.*", unfreeze_at_epoch: 3}]
+layers:
+  - Linear: {out_features: 8, name: stem}
+  - Linear: {out_features: 8, name: mid}
+  - Linear: {out_features: 3, name: head}
+"""
+
+
+def test_freeze_and_groups_of_a_spec(dlspec, write) -> None:
+    write("conf/model/mine.yaml", TUNED)
+    said = dlspec("summary", "model=mine", *ROW, "optimizer.groups=[{match: '*.bias', weight_decay: 0.5}]")
+    lines = [" ".join(line.split()) for line in said.out.splitlines()]
+    assert lines[2:5] == [
+        "stem Linear (8) features 168 160 frozen",
+        "mid Linear (8) features 72 64 <0.01 MiB 0, 1 frozen until epoch 3",
+        "head Linear (3) features 27 24 <0.01 MiB 0, 1",
+    ]
+    assert lines[6].startswith("267 parameters (99 trained)")
+    assert lines[8:10] == ["group 0: 88 parameters, weight_decay 0", "group 1: 11 parameters, weight_decay 0.5"]
+
+
+def test_long_lines_lose_layouts_then_the_beginnings_of_names() -> None:
+    deep: Any = {"Linear": {"out_features": 20, "name": "the_last_of_them"}}
+    for at in range(8):
+        deep = {"Sequential": [deep], "name": f"a_name_of_{at}"}
+    found = prepared([deep, {"Linear": 2}], {"shape": [20]})
+    lines = summary_text(Summed(found, measured(found.network, found.criterion, found.data, SMALL), SMALL)).split("\n")
+    assert max(map(len, lines)) == 120
+    assert lines[2].startswith("...") and " (20)  " in lines[2] and "the_last_of_them  Linear" in lines[2]
 
 
 @pytest.mark.parametrize(

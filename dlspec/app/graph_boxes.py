@@ -6,6 +6,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from torch import nn
+from torch.nn.utils import parametrize
+
 from dlspec.app.summary_rows import Row
 from dlspec.building.built import BuiltLayer, Network, Taken
 from dlspec.layouts import Value
@@ -39,10 +42,17 @@ class Box:
 
 
 def layer_box(layer: BuiltLayer, row: Row) -> Box:
-    kind = type(layer.module).__module__.rpartition(".")[2]
+    kind = _kind(layer.module)
     line = Line(layer.type, kind, layer.settings, row.count, row.remarks)
     takes = tuple(each if each.layer else replace(each, layer=_end(INPUT, each.output)) for each in layer.takes)
     return Box(layer.name, (line,), takes, layer.output, layer.path)
+
+
+def _kind(module: nn.Module) -> str:
+    """The module that a layer's class is from, whatever parametrizes it: `conv`, `linear`, `attention`."""
+    made = type(module)
+    made = made.__mro__[1] if made.__module__ == parametrize.__name__ else made
+    return made.__module__.rpartition(".")[2]
 
 
 def input_boxes(network: Network) -> list[Box]:

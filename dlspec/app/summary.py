@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from dlspec.app.summary_rows import Row, folded, layer_rows
 from dlspec.app.table import text_table
@@ -17,7 +20,11 @@ from dlspec.preparing import Preparation, Prepared
 from dlspec.training.memory import state_bytes
 
 MEBIBYTE = 2**20
+WIDEST, LEAST = 120, 24
+"""Characters of a line, and of a layer's name that are always shown."""
 NUMBERS = ("parameters", "multiply-adds", "activations")
+# What a group has beside its settings: PyTorch's schedulers add the second.
+_OWN = ("params", "initial_lr")
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,8 @@ class Summed:
     @property
     def rows(self) -> list[Row]:
         """A row a layer."""
-        return layer_rows(self.prepared.network, self.costs, self.prepared.optimizer)
+        prepared = self.prepared
+        return layer_rows(prepared.network, self.costs, prepared.optimizer, prepared.freezing.until)
 
 
 def summed(preparation: Preparation) -> Summed:
@@ -50,6 +58,9 @@ def summed(preparation: Preparation) -> Summed:
 
 
 def _summed_in(place: Place, prepared: Prepared) -> Summed:
+    """What is frozen for some epochs learns: a run needs its most then."""
+    prepared.freezing.enter(sys.maxsize)
+    prepared.freezing.hold(prepared.network.module)
     try:
         costs = measured(prepared.network, prepared.criterion, prepared.data, place)
     except Unfit:
@@ -81,6 +92,26 @@ def _loss(summed: Summed) -> list[Row]:
 
 
 def _table(rows: Sequence[Row]) -> str:
+    """As wide as a terminal: layouts are left out where there is no room, then names lose their beginnings."""
+    text = _columns(rows)
+    if _width(text) > WIDEST:
+        rows = [replace(row, output=re.sub(r"\) .*", ")", row.output)) for row in rows]
+        text = _columns(rows)
+    if _width(text) > WIDEST:
+        most = max(LEAST, max(len(row.name) for row in rows) - _width(text) + WIDEST)
+        text = _columns([replace(row, name=_end(row.name, most)) for row in rows])
+    return text
+
+
+def _width(text: str) -> int:
+    return max(map(len, text.split("\n")))
+
+
+def _end(name: str, most: int) -> str:
+    return name if len(name) <= most else f"...{name[3 - most :]}"
+
+
+def _columns(rows: Sequence[Row]) -> str:
     """Columns in which nothing stands are left out."""
     columns = {
         "layer": [row.name for row in rows],
@@ -106,7 +137,21 @@ def _totals(summed: Summed) -> list[str]:
     whole = sum(summed.costs.values(), FREE)
     products = f"{_count(whole.multiply_adds) or 'no'} multiply-adds"
     lines.append(f"a sample: {products}, {_size(whole.kept)} of activations to keep for the way back")
-    return [*lines, *_training(summed, _bytes(parameters), _bytes(trained), whole)]
+    return [*lines, *_groups(summed.prepared.optimizer), *_training(summed, _bytes(parameters), _bytes(trained), whole)]
+
+
+def _groups(optimizer: Optimizer | None) -> list[str]:
+    """What the optimizer's groups, where there are several, have not in common."""
+    groups = [] if optimizer is None or len(optimizer.param_groups) < 2 else optimizer.param_groups
+    names = (
+        [name for name in groups[0] if name not in _OWN and len({str(each[name]) for each in groups}) > 1]
+        if groups
+        else []
+    )
+    return [
+        f"group {at}: {_numbers(each['params']):,} parameters, {', '.join(f'{name} {each[name]}' for name in names)}"
+        for at, each in enumerate(groups)
+    ]
 
 
 def _training(summed: Summed, weights: int, gradients: int, whole: Cost) -> list[str]:

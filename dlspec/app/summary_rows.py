@@ -14,7 +14,10 @@ from dlspec.building.costs import FREE, Cost, Costs
 
 @dataclass(frozen=True)
 class Row:
-    """A layer, or several: `parameters` are those that no row above has, `groups` the optimizer's that train them."""
+    """A layer, or several: `parameters` are those that no row above has, `groups` the optimizer's that train them.
+
+    `until` are the epochs from which on some learn that do not before.
+    """
 
     name: str
     type: str
@@ -23,6 +26,7 @@ class Row:
     cost: Cost = FREE
     notes: tuple[str, ...] = ()
     groups: tuple[int, ...] = ()
+    until: tuple[int, ...] = ()
 
     @property
     def count(self) -> int:
@@ -33,11 +37,16 @@ class Row:
         """What is special about its weights."""
         frozen = [not each.requires_grad for each in self.parameters]
         word = ("frozen",) if frozen and all(frozen) else ("partly frozen",) if any(frozen) else ()
-        return ", ".join([*word, *self.notes])
+        return ", ".join([*word, *(f"frozen until epoch {each}" for each in self.until), *self.notes])
 
 
-def layer_rows(network: Network, costs: Costs, optimizer: Optimizer | None) -> list[Row]:
-    """A row a layer, in the order in which they run."""
+def layer_rows(
+    network: Network,
+    costs: Costs,
+    optimizer: Optimizer | None = None,
+    until: Mapping[nn.Parameter, int | None] | None = None,
+) -> list[Row]:
+    """A row a layer, in the order in which they run; `until` is that of `Freezing`."""
     groups = _groups(optimizer)
     owners: dict[nn.Parameter | nn.Module, str] = {}
     rows = []
@@ -46,7 +55,8 @@ def layer_rows(network: Network, costs: Costs, optimizer: Optimizer | None) -> l
         own = tuple(each for each in parameters if each not in owners)
         trained = sorted({groups[each] for each in own if each in groups})
         cost, notes = costs.get(layer.name, FREE), _notes(layer, owners)
-        rows.append(Row(layer.name, layer.type, str(layer.output), own, cost, notes, tuple(trained)))
+        later = sorted({epoch for each in own if (epoch := (until or {}).get(each))})
+        rows.append(Row(layer.name, layer.type, str(layer.output), own, cost, notes, tuple(trained), tuple(later)))
         owners |= dict.fromkeys((*own, *([] if layer.is_again else [layer.module])), layer.name)
     return rows
 
@@ -85,6 +95,7 @@ def _one(name: str, rows: Sequence[Row], holders: Mapping[str, str]) -> Row:
         sum((row.cost for row in rows), FREE),
         tuple(dict.fromkeys(note for row in rows for note in row.notes)),
         tuple(sorted({group for row in rows for group in row.groups})),
+        tuple(sorted({epoch for row in rows for epoch in row.until})),
     )
 
 
