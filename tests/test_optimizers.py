@@ -165,6 +165,8 @@ HORIZONS: list[tuple[dict[str, Any], dict[str, Any], str, int]] = [
     ({"type": "CosineAnnealingLR", "interval": "step"}, {"max_steps": 7}, "T_max", 7),
     ({"type": "OneCycleLR", "max_lr": 1}, {}, "total_steps", 12),
     ({"type": "OneCycleLR", "max_lr": 1}, {"limit_batches": 2}, "total_steps", 8),
+    ({"type": "OneCycleLR", "max_lr": 1}, {"accumulate": 2}, "total_steps", 8),
+    ({"type": "CosineAnnealingLR"}, {"accumulate": 2, "max_steps": 5}, "T_max", 3),
     ({"type": "OneCycleLR", "max_lr": 1, "interval": "epoch"}, {}, "total_steps", 4),
     ({"type": "OneCycleLR", "max_lr": 1, "total_steps": 50}, {}, "total_steps", 50),
     ({"type": "OneCycleLR", "max_lr": 1, "epochs": 5, "steps_per_epoch": 3}, {}, "total_steps", 15),

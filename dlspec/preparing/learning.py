@@ -18,7 +18,7 @@ from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.patterns import Pattern
 from dlspec.training.freezing import Freezing
 from dlspec.training.monitor import choose_mode
-from dlspec.training.optimizing import has_sparse_gradients, make_optimizer, without_dynamo
+from dlspec.training.optimizing import has_sparse_gradients, make_optimizer, needs_closure, without_dynamo
 from dlspec.training.schedule import Schedule
 
 # Schedulers that are meant to move with every step; the others move with every epoch.
@@ -57,10 +57,14 @@ def optimizer_for(spec: Spec, network: Network, freezing: Freezing, mistakes: Mi
         mistakes.add(part.part.path, "SparseAdam, and no embedding with sparse: true", "take Adam", at_value=True)
         return None
     try:
-        return make_optimizer(cast(type[Optimizer], part.schema.build), groups, part.settings, fuse=fuse)
+        optimizer = make_optimizer(cast(type[Optimizer], part.schema.build), groups, part.settings, fuse=fuse)
     except (ValueError, TypeError, RuntimeError) as error:
         _tell(part, error, mistakes)
         return None
+    if spec.trainer.accumulate > 1 and needs_closure(optimizer):
+        found = f"{part.schema.name} evaluates a batch's loss itself, so it can't take the gradients of several"
+        mistakes.add(("trainer", "accumulate"), found, "leave it out, or raise trainer.batch_size", at_value=True)
+    return optimizer
 
 
 def following(
@@ -98,7 +102,7 @@ def _with_horizon(part: ReadPart, spec: Spec, data: Dataset, interval: str) -> d
     """The scheduler's settings, the run's length filled in where one wants it and it was not written."""
     settings, trainer = dict(part.settings), spec.trainer
     batches = -(-len(data.train) // trainer.batch_size)
-    steps_an_epoch = max(1, min(batches, trainer.limit_batches or batches))
+    steps_an_epoch = max(1, -(-min(batches, trainer.limit_batches or batches) // trainer.accumulate))
     steps = min(trainer.epochs * steps_an_epoch, trainer.max_steps or trainer.epochs * steps_an_epoch)
     horizon = steps if interval == "step" else max(1, -(-steps // steps_an_epoch))
     for name, missing in {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}.items():

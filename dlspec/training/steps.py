@@ -32,6 +32,29 @@ class Clipping:
 
 
 @dataclass(frozen=True)
+class Share:
+    """A batch's part in an update: the weight of its gradient, and whether it is the update's first and last batch."""
+
+    weight: float
+    begins: bool
+    ends: bool
+
+
+def shares(sizes: Sequence[int], accumulate: int) -> list[Share]:
+    """Each batch's share of an epoch with batches of these sizes; what is left at its end makes an update of its own.
+
+    A batch weighs as many samples as it has, so that for a loss that is a mean over samples the update is that of all
+    its batches in one.
+    """
+    updates = [sizes[start : start + accumulate] for start in range(0, len(sizes), accumulate)]
+    return [
+        Share(size / sum(update), place == 0, place == len(update) - 1)
+        for update in updates
+        for place, size in enumerate(update)
+    ]
+
+
+@dataclass(frozen=True)
 class Gradients:
     """A batch's output and loss; the gradients are left in the parameters, clipped."""
 
@@ -41,13 +64,40 @@ class Gradients:
     clipping: Clipping
 
     def __call__(self, inputs: Inputs, targets: Targets) -> tuple[Any, Tensor]:
-        for parameter in self.parameters:
-            parameter.grad = None  # zero_grad(set_to_none=True), without a wrapper that costs as much as a kernel
+        self.clear()
         output = self.network(*inputs)
         loss = self.criterion(output, targets)
-        (loss[0] if loss.dim() else loss).backward()  # type: ignore[no-untyped-call]  # the first is the terms' sum
+        _total(loss).backward()  # type: ignore[no-untyped-call]
         self.clipping.clip(self.parameters)
         return output, loss
+
+    def accumulate(self, inputs: Inputs, targets: Targets, share: Share) -> tuple[Any, Tensor]:
+        """Adds the batch's share to the gradients; they are clipped when they are whole."""
+        if share.begins:
+            self.clear()
+        output = self.network(*inputs)
+        loss = self.criterion(output, targets)
+        (_total(loss) * share.weight).backward()  # type: ignore[no-untyped-call]
+        if share.ends:
+            self.clipping.clip(self.parameters)
+        return output, loss
+
+    def clear(self) -> None:
+        for parameter in self.parameters:
+            parameter.grad = None  # zero_grad(set_to_none=True), without a wrapper that costs as much as a kernel
+
+
+def _total(loss: Tensor) -> Tensor:
+    """Of several terms their sum, which comes first."""
+    return loss[0] if loss.dim() else loss
+
+
+@dataclass(frozen=True)
+class Accumulation:
+    """How an epoch's batches make updates; `batch` gives the place of the batch that comes, from 0."""
+
+    shares: Sequence[Share]
+    batch: Callable[[], int]
 
 
 def training_step(
@@ -56,10 +106,12 @@ def training_step(
     optimizer: Optimizer | None,
     clipping: Clipping,
     after_update: Callable[[], None],
+    accumulation: Accumulation | None = None,
 ) -> Step:
     """What trains on one batch, chosen once so that the loop asks no questions. `after_update` follows every update.
 
-    A network in which nothing can be trained is only evaluated. Make the optimizer's schedulers first.
+    A network in which nothing can be trained is only evaluated. Make the optimizer's schedulers first. An optimizer
+    that evaluates the loss itself updates with every batch.
     """
     parameters = list(network.parameters())
     if optimizer is None or not any(each.requires_grad for each in parameters):
@@ -68,11 +120,29 @@ def training_step(
     if needs_closure(optimizer):
         return _closure_step(gradients, optimizer, after_update)
     update = step_function(optimizer)
+    if accumulation is not None:
+        return _accumulating_step(gradients, update, after_update, accumulation)
 
     def step(inputs: Inputs, targets: Targets) -> tuple[Any, Tensor]:
         output, loss = gradients(inputs, targets)
         update()
         after_update()
+        return detached(output), loss.detach()
+
+    return step
+
+
+def _accumulating_step(
+    gradients: Gradients, update: Callable[[], None], after_update: Callable[[], None], accumulation: Accumulation
+) -> Step:
+    """Updates once in several batches, with the mean of their gradients."""
+
+    def step(inputs: Inputs, targets: Targets) -> tuple[Any, Tensor]:
+        share = accumulation.shares[accumulation.batch()]
+        output, loss = gradients.accumulate(inputs, targets, share)
+        if share.ends:
+            update()
+            after_update()
         return detached(output), loss.detach()
 
     return step
@@ -88,7 +158,7 @@ def _closure_step(gradients: Gradients, optimizer: Optimizer, after_update: Call
             output, loss = gradients(inputs, targets)
             if not first:
                 first.append((detached(output), loss.detach()))
-            return loss[0] if loss.dim() else loss
+            return _total(loss)
 
         optimizer.step(closure)  # type: ignore[arg-type]
         after_update()

@@ -31,7 +31,7 @@ from dlspec.training.monitor import Monitor, choose_mode, choose_monitored
 from dlspec.training.schedule import Schedule
 from dlspec.training.scores import Scores
 from dlspec.training.state import Outcome, Phase, State, TrainingFailed, outcome
-from dlspec.training.steps import Clipping, Step, evaluation_step, training_step
+from dlspec.training.steps import Accumulation, Clipping, Step, evaluation_step, shares, training_step
 
 log = logging.getLogger("dlspec")
 
@@ -102,8 +102,9 @@ class Trainer:
         with self._closing():
             torch.manual_seed(self.seed)
             train, validation = self._train_batches(), self._eval_batches(self.data.validation)
-            step = self._training_step()
-            state.planned_steps = min(self.settings.epochs * len(train), self.settings.max_steps or sys.maxsize)
+            step = self._training_step(train)
+            steps = self.settings.epochs * self._steps_of(len(train))
+            state.planned_steps = min(steps, self.settings.max_steps or sys.maxsize)
             self._call("on_train_start")
             while self._goes_on(len(train)):
                 self._epoch(train, validation, step)
@@ -132,7 +133,7 @@ class Trainer:
         self.freezing.enter(state.epoch)
         self._call("on_epoch_start")
         lr = {} if state.lr is None else {"lr": state.lr}
-        order = train.shuffled(self.seed, state.epoch, stop=self._steps_left())
+        order = train.shuffled(self.seed, state.epoch, stop=self._batches_left())
         results = self._run("train", train, order, step)
         state.timing.append(_timing(state, started))
         results |= self._run("val", validation, validation.in_order(), self.evaluation_step)
@@ -192,9 +193,13 @@ class Trainer:
         phases = ["train", "val"] if len(self.data.validation) else ["train"]
         return [f"{phase}/{name}" for phase in phases for name in self.scores.names]
 
-    def _training_step(self) -> Step:
-        clipping = Clipping(self.settings.clip_grad_norm, self.settings.clip_grad_value)
-        return training_step(self.network, self.criterion, self.optimizer, clipping, self._after_update)
+    def _training_step(self, train: Batches) -> Step:
+        settings, state = self.settings, self.state
+        clipping = Clipping(settings.clip_grad_norm, settings.clip_grad_value)
+        accumulation = None
+        if settings.accumulate > 1:
+            accumulation = Accumulation(shares(train.sizes, settings.accumulate), lambda: state.batch)
+        return training_step(self.network, self.criterion, self.optimizer, clipping, self._after_update, accumulation)
 
     def _after_update(self) -> None:
         self.state.step += 1
@@ -227,6 +232,14 @@ class Trainer:
     def _steps_left(self) -> int | None:
         return None if self.settings.max_steps is None else self.settings.max_steps - self.state.step
 
+    def _batches_left(self) -> int | None:
+        left = self._steps_left()
+        return None if left is None else left * self.settings.accumulate
+
+    def _steps_of(self, batches: int) -> int:
+        """How many updates so many batches of an epoch make."""
+        return -(-batches // self.settings.accumulate)
+
     def _goes_on(self, batches: int) -> bool:
         state, left = self.state, self._steps_left()
         if not batches:
@@ -240,7 +253,7 @@ class Trainer:
             return
         state, step = self.state, self.state.step
         if state.phase == "train":
-            step += 1 + (self.scores.first_bad_step() or 0) - state.batch
+            step += self._steps_of(1 + (self.scores.first_bad_step() or 0)) - self._steps_of(state.batch)
         raise TrainingFailed(
             f"{state.phase}/loss became {loss} in epoch {state.epoch} at step {step}, learning rate {state.lr}; "
             "a smaller learning rate or trainer.clip_grad_norm may help"
