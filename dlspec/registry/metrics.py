@@ -1,8 +1,8 @@
 """Metrics by torchmetrics' own names, and those of tokens. The library is imported when a metric is first needed.
 
-It imports scipy.signal for audio and matplotlib for its own plots, together most of a second, and transformers where that
-is installed, three more, and no metric here needs any. In the command line's own process stand-ins save that; elsewhere
-`metric.plot()` is the user's, and works.
+It imports scipy.signal for audio and matplotlib for its own plots, together most of a second, and transformers where
+that is installed, three more, and no metric here needs any. In the command line's own process stand-ins save that;
+elsewhere `metric.plot()` is the user's, and works.
 """
 
 from __future__ import annotations
