@@ -20,6 +20,7 @@ BESIDE = {
     "model/text_lstm": TEXT[1:],
     "data/breast_cancer": ["model=mlp"],
     "data/diabetes": ["model=mlp"],
+    "data/digits_segments": ["model.layers=[{Conv2d: {out_channels: 11, kernel_size: 1}}]"],
     "data/mnist": ["data.path=mnist"],
     "data/python_lines": ["model=text_lstm", "data.limit=50"],
     "data/python_docs": ["model=text_lstm", "model.layers.lstm.LSTM.output=sequence", "data.limit=50"],

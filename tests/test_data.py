@@ -47,6 +47,7 @@ def _write(path: Path, content: bytes) -> None:
 # name → settings; FOLDER is replaced; field, shape, layout, target kind, outputs
 TABLE: dict[str, tuple[dict[str, Any], str, tuple[int, ...], str, str, int]] = {
     "digits": ({}, "image", (1, 8, 8), "channels-first", "classes", 10),
+    "digits_segments": ({}, "image", (1, 16, 16), "channels-first", "classes", 11),
     "breast_cancer": ({}, "features", (30,), "features", "classes", 1),
     "diabetes": ({}, "features", (10,), "features", "numbers", 1),
     "mnist": ({"path": "FOLDER"}, "image", (1, 28, 28), "channels-first", "classes", 10),
@@ -179,6 +180,22 @@ def test_digits_are_scikit_learns(opened: dict[str, Dataset]) -> None:
         for split in splits(opened["digits"])
     ]
     assert torch.cat(owners).tolist() == [table.target[0]]
+
+
+def test_every_pixel_of_four_digits_says_which_one_it_is(opened: dict[str, Dataset]) -> None:
+    digits, dataset = opened["digits"], opened["digits_segments"]
+    assert len(dataset.train) == len(digits.train)
+    pictures, segments = dataset.train.tensors["image"][:, 0], dataset.train.target
+    # The upper left quarters are the digits' own split, in its order.
+    assert torch.equal(pictures[:, :8, :8], digits.train.tensors["image"][:, 0])
+    wanted = torch.where(pictures[:, :8, :8] >= 0.5, digits.train.target[:, None, None] + 1, 0)
+    assert torch.equal(segments[:, :8, :8], wanted)
+    # Each quarter is one digit of the same split, with its own class alone.
+    known = {tuple(row) for row in digits.train.tensors["image"].flatten(1).tolist()}
+    for rows, columns in ((slice(8), slice(8, 16)), (slice(8, 16), slice(8)), (slice(8, 16), slice(8, 16))):
+        assert {tuple(row) for row in pictures[:, rows, columns].flatten(1).tolist()} <= known
+        assert all(len(set(quarter.flatten().tolist()) - {0}) == 1 for quarter in segments[:, rows, columns])
+    assert ((pictures >= 0.5) == (segments > 0)).all()
 
 
 def test_breast_cancer_is_scikit_learns_with_malignant_as_1(opened: dict[str, Dataset]) -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import yaml
+from conftest import Said
 
-import dlspec
+import dlspec as library
 from dlspec.data import SOURCES, open_data
 from dlspec.data.dataset import Dataset
 from dlspec.errors import DataError
@@ -132,6 +137,34 @@ def test_aimed_at_nothing_that_is_there() -> None:
     assert (caught.value.key, str(caught.value)) == ("target", "random has no 'labl'; did you mean 'label'?")
 
 
+# ---- real data that have such targets -------------------------------------------------------------------------------
+
+WIDE = "{out_channels: 16, kernel_size: 5, padding: 2}"
+REAL = {
+    "image": (["data=digits", "data.target=image"], "[Flatten, {Linear: 64}, {Reshape: [1, 8, 8]}]", "MSELoss"),
+    "features": (["data=breast_cancer", "data.target=features"], "[{Linear: 8}, {Linear: 30}]", "MSELoss"),
+    "segments": (
+        ["data=digits_segments"], f"[{{Conv2d: {WIDE}}}, ReLU, {{Conv2d: {{out_channels: 11, kernel_size: 1}}}}]",
+        "CrossEntropyLoss",
+    ),
+    "words": (
+        ["data=python_lines", "data.target=text", "data.limit=200", "data.max_length=12"],
+        "[{Embedding: 16}, {GRU: 16}, {Linear: '${data.vocab_size}'}]", "CrossEntropyLoss",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_real_data_are_learned_from_the_command_line(dlspec: Callable[..., Said], work: Path, name: str) -> None:
+    words, layers, loss = REAL[name]
+    trainer = ["trainer.epochs=3", "trainer.curves=false", "trainer.pictures=false", "trainer.tensorboard=false"]
+    said = dlspec(*words, f"model.layers={layers}", "optimizer.lr=0.01", *trainer, "hydra.run.dir=made")
+    assert (said.code, said.err) == (0, "")
+    assert yaml.safe_load((work / "made/spec.yaml").read_text())["loss"]["type"] == loss
+    epochs = [json.loads(line) for line in (work / "made/metrics.jsonl").read_text().splitlines()]
+    assert epochs[-1]["train/loss"] < 0.9 * epochs[0]["train/loss"]
+
+
 # ---- each is learned by heart, by the loss that suits it ------------------------------------------------------------
 
 DENSE = ["Flatten", {"Linear": 64}, "ReLU"]
@@ -179,7 +212,7 @@ def test_learned_by_heart(kind: str) -> None:
     source = {"type": "random", "size": 48, "validation": 0, "test": 0, **data}
     trainer = {"epochs": 12, "batch_size": 16, "progress": "none", "monitor": "train/loss"}
     spec = {"layers": layers, "optimizer": {"type": "Adam", "lr": 0.01}, "trainer": trainer}
-    result = dlspec.train(spec, source)
+    result = library.train(spec, source)
     losses = [row["train/loss"] for row in result.history]
     assert result.spec["loss"]["type"] == loss
     assert losses[-1] < (0.99 if "pixel" in kind else 0.95) * losses[0]

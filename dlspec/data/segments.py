@@ -1,0 +1,68 @@
+"""A small data set with a class for every pixel, put together from the handwritten digits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dlspec.data.source import SplitSource, data_source
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from dlspec.data.dataset import Dataset, Split
+
+INK = 0.5
+"""From this value on a pixel is a digit's; the lightest edges of a stroke are background."""
+
+
+@data_source("digits_segments")
+class DigitsSegments(SplitSource):
+    """Four digits a picture: field `image`, channels-first (1, 16, 16) in [0, 1]; target `segments`, a class a pixel.
+
+    Class 0 is the background, class 1 + d the ink of a digit d. Each digit stands once in the upper left, beside three
+    others of its own split, and one that is trained on is never tested on. Source: `digits`.
+    """
+
+    def open(self) -> Dataset:
+        import numpy as np
+
+        from dlspec.data import dataset
+        from dlspec.data.tables import read_digits
+
+        images, digits = read_digits()
+        parts = self.parts(len(digits), self.test, digits)
+        generator = np.random.Generator(np.random.PCG64([self.split_seed, 1]))
+        return dataset.Dataset(
+            self.source_name,
+            (dataset.Field("image", (1, 16, 16), "channels-first"),),
+            (dataset.Target("segments", "classes", (16, 16), ("background", *"0123456789")),),
+            train=_split(images[:, 0], digits, parts.train, generator),
+            validation=_split(images[:, 0], digits, parts.validation, generator),
+            test=_split(images[:, 0], digits, parts.test, generator),
+            preprocessing={"image": {"kind": "divide", "by": 16.0}},
+        )
+
+
+def _split(
+    images: NDArray[np.float32], digits: NDArray[np.int64], rows: NDArray[np.int64], generator: np.random.Generator
+) -> Split:
+    """A picture for each of the rows, with three more of them drawn."""
+    import numpy as np
+    import torch
+
+    from dlspec.data.dataset import Split
+
+    chosen = np.stack([rows, *(generator.permutation(rows) for _ in range(3))])  # (4, N)
+    ink = images[chosen]  # (4, N, 8, 8)
+    classes = np.where(ink >= INK, digits[chosen][..., None, None] + 1, 0)
+    pictures, segments = (torch.from_numpy(_in_quarters(each)) for each in (ink, classes))
+    return Split({"image": pictures.unsqueeze(1)}, {"segments": segments})
+
+
+def _in_quarters(four: NDArray[Any]) -> NDArray[Any]:
+    """(N, 16, 16) of (4, N, 8, 8): upper left, upper right, lower left, lower right."""
+    import numpy as np
+
+    halves = [np.concatenate([four[index], four[index + 1]], axis=2) for index in (0, 2)]
+    return np.concatenate(halves, axis=1)
