@@ -48,7 +48,7 @@ class Summed:
 
 def summed(preparation: Preparation) -> Summed:
     """Checks all that `train` would; raises UserError. What is large is built without numbers."""
-    opened = preparation.open()
+    opened = preparation.open(outline=True)
     for place in (SMALL, META):
         try:
             return _summed_in(place, preparation.prepare(place, opened))

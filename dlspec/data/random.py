@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 FLAT = ("shape", "vocab_size", "length")
 """The settings that make the only field, `input`."""
 
+OUTLINE_BYTES, LEAST = 2**24, 32
+"""So large is an outline, but of so many samples."""
+
 
 @data_source("random")
 class Random(SplitSource):
@@ -117,19 +120,28 @@ class Random(SplitSource):
             *make_splits(arrays, labels, parts),
         )
 
+    def outline(self) -> Random:
+        """Some samples stand for all where these are many bytes."""
+        self._check_bytes()
+        few = max(LEAST, OUTLINE_BYTES // self._sample_bytes())
+        return self.model_copy(update={"size": min(self.size, few)})
+
     def _strata(self, labels: dict[str, NDArray[Any]]) -> NDArray[np.int64] | None:
         """The first target of one class a sample: every split has its classes in equal proportions."""
         targets = self._targets().items()
         return next((labels[name] for name, each in targets if each.num_classes and not each.shape), None)
 
     def _check_bytes(self) -> None:
-        each = sum(one.bytes for one in self._fields().values()) + sum(one.bytes for one in self._targets().values())
+        each = self._sample_bytes()
         if self.size * each <= MOST_BYTES:
             return
         found = f"{self.size:,} samples of {each:,} bytes are {self.size * each / GIGABYTE:,.1f} GB"
         most = MOST_BYTES // each
         fix = f"data.size={most}" if most else "a smaller shape or length"
         raise DataError("size", f"{found}; at most {MOST_BYTES // GIGABYTE} GB are made: try {fix}")
+
+    def _sample_bytes(self) -> int:
+        return sum(one.bytes for one in self._fields().values()) + sum(one.bytes for one in self._targets().values())
 
 
 def _check_names(names: Iterable[str]) -> None:

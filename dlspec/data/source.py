@@ -57,6 +57,10 @@ class DataSource(BaseModel, ABC):
     def open(self) -> Dataset:
         """The data set: read, split and encoded."""
 
+    def outline(self) -> DataSource:
+        """A source with the same fields and targets that opens in little time and memory; refuses what `open` does."""
+        return self
+
     def parts(self, count: int, test: float, classes: NDArray[np.int64] | None = None) -> Parts:
         """Which of `count` rows train, validate and test."""
         from dlspec.data.splits import split_rows

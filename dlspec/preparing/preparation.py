@@ -88,14 +88,17 @@ class Preparation:
         """The form, checked; raises `SpecError`."""
         return read_spec(self.tree, self._places, facts=facts, choices=self.choices)
 
-    def open(self) -> Opened:
-        """The form checked, then the data opened, then what had to wait for them."""
-        data = self.data or self._open(self.read())
+    def open(self, *, outline: bool = False) -> Opened:
+        """The form checked, then the data opened, then what had to wait for them.
+
+        As an `outline` noise is made of few samples: shapes need no more.
+        """
+        data = self.data or self._open(self.read(), outline)
         return Opened(self.read(data.facts), data)
 
-    def _open(self, spec: Spec) -> Dataset:
+    def _open(self, spec: Spec, outline: bool) -> Dataset:
         try:
-            return open_data(spec.data)
+            return open_data(spec.data.outline() if outline else spec.data)
         except DataError as error:
             mistakes = Mistakes()
             mistakes.add(("data", error.key) if error.key else ("data",), str(error), at_value=True)
