@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -367,3 +368,21 @@ if not {lean}:
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, f"{not lean}\n"), done.stderr
+
+
+def test_transformers_is_not_imported_for_metrics_where_it_is_installed(tmp_path: Path) -> None:
+    package, installed = tmp_path / "transformers", tmp_path / "transformers-5.0.0.dist-info"
+    package.mkdir()
+    installed.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('imported')")
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: transformers\nVersion: 5.0.0\n")
+    program = f"""
+import sys
+sys.path.insert(0, {str(tmp_path)!r})
+from dlspec.registry.lean import lean_imports
+lean_imports()
+from dlspec.registry.metrics import metrics
+print(metrics()["MeanAbsoluteError"].build(), "transformers" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "MeanAbsoluteError() False\n"), done.stderr

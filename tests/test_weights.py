@@ -95,6 +95,10 @@ def test_another_runs_folder(work: Path, dlspec) -> None:
         ("h.*.attn.*", "blocks.*.0.*", "h.11.attn.q.bias", "blocks.11.0.q.bias"),
         ("*.gamma", "*.weight", "norm.gamma", "norm.weight"),
         ("a?.[xy]*", "b*", "a1.y.z", "b.z"),
+        ("*h.*.norm.*", "blocks.*.*", "net.h.3.norm.bias", "blocks.3.bias"),
+        ("*h.*.norm.*", "blocks.*.*", "h.3.norm.bias", "blocks.3.bias"),
+        ("*.gamma", "norm.weight", "a.gamma", "norm.weight"),
+        ("fc.*", "*.head.*", "fc.bias", "bias.head."),
         ("a.b", "c", "axb", None),
     ],
 )
@@ -115,6 +119,11 @@ def test_renamed_turned_divided_joined_and_left_out(work: Path) -> None:
     save_file(stored, "a.safetensors")
     rename = {"net.w": "first.weight", "net.b": "first.bias", "top": "head.weight", "end": "head.weight", "mask": None}
     assert is_filled(built(path="a.safetensors", rename=rename, transpose=["net.w"]))
+
+
+def test_a_rename_may_be_idle_where_all_fits(work: Path) -> None:
+    save_file(tensors(), "a.safetensors")
+    assert is_filled(built(path="a.safetensors", rename={"old.*": "first.*", "mask": None}))
 
 
 def test_one_tensor_for_three_layers_of_different_width(work: Path) -> None:
@@ -192,7 +201,8 @@ WRONG = {
     ),
     "turned": ({"head.weight": numbers(4, 3)}, {}, "turn it over: weights.transpose=['head.weight']"),
     "unused": ({"fc.weight": numbers(3, 4)}, {}, "1 tensor of the file fit no name of the model: fc.weight"),
-    "pattern": ({}, {"rename": {"hed.*": "fc.*"}}, "no tensor of the file is named 'hed.*'"),
+    "pattern": ({"fc.bias": numbers(3)}, {"rename": {"fcc.*": None}}, "1 tensor of the file fit no name"),
+    "idle": ({}, {"rename": {"hed.*": "fc.*"}, "strict": False}, "no tensor of the file is named 'hed.*'"),
     "whole numbers": ({"head.weight": numbers(3, 4).int()}, {}, "'head.weight' in the file is int32"),
 }  # fmt: skip
 

@@ -49,7 +49,10 @@ def load_weights(module: nn.Module, spec: WeightsSpec, mistakes: Mistakes) -> st
 
 @dataclass(frozen=True)
 class Rename:
-    """A pattern of the file's names and what they become; each `*` stands for what the pattern's `*` matched."""
+    """A pattern of the file's names and what they become; each `*` stands for what the pattern's `*` matched.
+
+    Where there are fewer than in the pattern they stand for its last ones, so that a prefix may be dropped.
+    """
 
     pattern: str
     becomes: tuple[str, ...] | None
@@ -77,8 +80,9 @@ def _renamed(name: str, renames: Sequence[Rename]) -> tuple[int, tuple[str, ...]
 
 
 def _filled(text: str, words: Sequence[str]) -> str:
-    pieces = text.split("*")
-    return "".join(piece + word for piece, word in zip(pieces, [*words, *[""] * len(pieces)], strict=False))
+    first, *pieces = text.split("*")
+    words = [*words, *[""] * len(pieces)] if len(words) < len(pieces) else words[len(words) - len(pieces) :]
+    return first + "".join(word + piece for word, piece in zip(words, pieces, strict=False))
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,8 @@ class Loading:
     # ---- which tensor goes where -----------------------------------------------------------------------------------
 
     def _check_patterns(self) -> None:
-        for pattern in self.spec.rename:
+        """A rename may be idle where every tensor is accounted for: it is for another file of the kind."""
+        for pattern in () if self.spec.strict else self.spec.rename:
             self._must_match(pattern, self.stored, ("rename", pattern), "no tensor of the file")
         for index, pattern in enumerate(self.spec.transpose):
             self._must_match(pattern, self.stored, ("transpose", index), "no tensor of the file")

@@ -1,7 +1,8 @@
 """Metrics by torchmetrics' own names, and those of tokens. The library is imported when a metric is first needed.
 
-It imports scipy.signal for audio and matplotlib for its own plots, together most of a second, and no metric here needs
-either. In the command line's own process stand-ins save that; elsewhere `metric.plot()` is the user's, and works.
+It imports scipy.signal for audio and matplotlib for its own plots, together most of a second, and transformers where
+that is installed, three more, and no metric here needs any. In the command line's own process stand-ins save that;
+elsewhere `metric.plot()` is the user's, and works.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from types import ModuleType
 from typing import Any
@@ -32,6 +33,7 @@ _NAMES = (
 )
 CLASSIFICATION = frozenset(_NAMES.split()[:13])
 OF_TOKENS = ("Perplexity", "BitsPerCharacter")
+_OF_TRANSFORMERS = "AutoModel AutoTokenizer CLIPModel CLIPProcessor PreTrainedModel PreTrainedTokenizerBase".split()
 _INSTEAD = "take one that gives a single number for classes or numbers, such as F1Score or R2Score"
 
 
@@ -50,7 +52,10 @@ def _without_plots() -> Any:
     colors = _module("matplotlib.colors", Colormap=object)
     plots = {"matplotlib": _module("matplotlib", axes=axes, pyplot=pyplot, colors=colors)}
     plots |= {each.__name__: each for each in (axes, pyplot, colors)}
-    with _stand_ins({"scipy.signal": _module("scipy.signal", hamming=None)}), _stand_ins(plots):
+    others = [_module("scipy.signal", hamming=None), _module("transformers", **dict.fromkeys(_OF_TRANSFORMERS, object))]
+    with ExitStack() as stack:
+        for each in (plots, *({other.__name__: other} for other in others)):
+            stack.enter_context(_stand_ins(each))
         import torchmetrics
     return torchmetrics
 

@@ -20,9 +20,9 @@ from dlspec.layouts import Lengths
 Batch = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 """The network's inputs in the order of its `forward`, and what its outputs are compared with."""
 NO_TRIMS: Mapping[str, Trim] = {}
+NO_FEWEST: Mapping[str, int] = {}
 MOST_INPUTS, MOST_OUTPUTS = 2**20, 2**26
 """So many numbers at most go into an evaluation batch or come out of one of its layers; training's has its own size."""
-NO_FEWEST: Mapping[str, int] = {}
 
 
 class Batches:
