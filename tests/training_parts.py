@@ -26,6 +26,10 @@ class CrossEntropy(nn.Module):
     target_names: tuple[str, ...] = ("label",)
     term_names: tuple[str, ...] = ()
     trims: Mapping[str, Trim] = {}
+    predicted: tuple[Target, ...] = (Target("label", "classes", (), CLASSES),)
+
+    def predict(self, output: Tensor) -> Tensor:
+        return output.softmax(1)
 
     def forward(self, output: Tensor, targets: Targets) -> Tensor:
         return nn.functional.cross_entropy(output, targets[0])
@@ -35,6 +39,11 @@ class CrossEntropy(nn.Module):
 
 
 class SquaredError(CrossEntropy):
+    predicted = (Target("label", "numbers"),)
+
+    def predict(self, output: Tensor) -> Tensor:
+        return output.squeeze(1)
+
     def forward(self, output: Tensor, targets: Targets) -> Tensor:
         return nn.functional.mse_loss(output.squeeze(1), targets[0])
 
