@@ -29,6 +29,7 @@ from dlspec.training.checkpoints import (
 from dlspec.training.curves import CURVES, Curves, draw, panels
 from dlspec.training.logs import METRICS, TIMING, MetricsFile, TensorBoard, json_line
 from dlspec.training.monitor import Monitor
+from dlspec.training.pictures import PREDICTIONS
 from dlspec.training.progress import Progress
 from dlspec.training.standard import CHECKPOINTS, standard_callbacks
 from dlspec.training.state import State, TrainingFailed
@@ -61,8 +62,9 @@ def test_equal_runs_leave_equal_bytes(tmp_path: Path) -> None:
 def test_a_run_folder_is_complete(tmp_path: Path) -> None:
     result = run(tmp_path / "run")
     names = {each.name for each in (tmp_path / "run").iterdir() if "tfevents" not in each.name}
-    assert names == {METRICS, TIMING, CHECKPOINTS, CURVES, "result.json"}
-    assert (tmp_path / "run" / CURVES).read_bytes().startswith(b"\x89PNG")
+    assert names == {METRICS, TIMING, CHECKPOINTS, CURVES, PREDICTIONS, "result.json"}
+    for name in (CURVES, PREDICTIONS):
+        assert (tmp_path / "run" / name).read_bytes().startswith(b"\x89PNG")
     assert result["status"] == "finished"
     assert result["epochs"] == 3
     assert result["test"].keys() == {"test/loss", "test/accuracy"}
