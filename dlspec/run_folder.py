@@ -11,15 +11,19 @@ import math
 import os
 import platform
 import re
+import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 LONGEST_NAME = 80
+LARGEST_OBJECT = 1_000_000
+SPEC = "spec.yaml"
 RESULT = "result.json"
 LOG = "log.txt"
 PACKAGES = ("dlspec", "torch", "torchmetrics", "numpy", "hydra-core", "omegaconf", "pydantic", "safetensors")
@@ -47,18 +51,25 @@ def create_run_folder(root: Path, name: str) -> Path:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Puts `content` at `path` whole or not at all: a temporary name in the same folder, synced, then renamed."""
+    with _replacing(path) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    _sync_folder(path.parent)
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file with a temporary name, which takes the place of `path` once all is in it."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(descriptor)
+            yield file
         Path(temporary).chmod(_file_mode())  # mkstemp's own mode hides the file from everybody else
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -67,7 +78,17 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`value` as JSON; what JSON has no word for (nan, infinities) becomes null."""
-    write_text(path, json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n")
+    write_text(path, _json_text(value))
+
+
+def renew_json(path: Path, value: Any) -> None:
+    """As `write_json`, but without waiting for the disk: for what is soon written again."""
+    with _replacing(path) as file:
+        file.write(_json_text(value).encode())
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n"
 
 
 def write_yaml(path: Path, value: Any) -> None:
@@ -89,11 +110,19 @@ def finite(value: Any) -> Any:
 
 def read_result(folder: Path) -> dict[str, Any] | None:
     """What the run's result.json holds; None where there is none or it is not JSON (a run that was killed)."""
+    return read_object(folder / RESULT)
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The mapping that a small JSON file holds; None for any other file, whoever wrote it, and for none."""
     try:
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
+        with os.fdopen(descriptor, "rb") as file:
+            content = file.read(LARGEST_OBJECT + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
+        value = json.loads(content) if len(content) <= LARGEST_OBJECT else None
+    except (OSError, ValueError, RecursionError):
         return None
-    return result if isinstance(result, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -29,8 +29,8 @@ def test_a_run_and_its_folder(dlspec, work: Path) -> None:
     assert said.out.endswith("made\n")
     names = {path.name.split(".out.")[0] for path in (work / "made").iterdir()}
     assert names == set(
-        ".hydra checkpoints curves.png environment.json events log.txt metrics.jsonl predictions.png result.json "
-        "spec.yaml timing.jsonl".split()
+        ".hydra checkpoints curves.png environment.json events lock log.txt metrics.jsonl predictions.png result.json "
+        "spec.yaml status.json timing.jsonl".split()
     )
     assert {path.name for path in (work / "made/.hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     spec = yaml.safe_load((work / "made/spec.yaml").read_text())

@@ -62,7 +62,7 @@ def test_equal_runs_leave_equal_bytes(tmp_path: Path) -> None:
 def test_a_run_folder_is_complete(tmp_path: Path) -> None:
     result = run(tmp_path / "run")
     names = {each.name for each in (tmp_path / "run").iterdir() if "tfevents" not in each.name}
-    assert names == {METRICS, TIMING, CHECKPOINTS, CURVES, PREDICTIONS, "result.json"}
+    assert names == {METRICS, TIMING, CHECKPOINTS, CURVES, PREDICTIONS, "result.json", "status.json"}
     for name in (CURVES, PREDICTIONS):
         assert (tmp_path / "run" / name).read_bytes().startswith(b"\x89PNG")
     assert result["status"] == "finished"
@@ -227,7 +227,7 @@ def test_standard_callbacks_follow_the_settings(tmp_path: Path) -> None:
     def kinds(folder: Path | None = None, **settings: Any) -> set[str]:
         return {type(each).__name__ for each in standard_callbacks(TrainerSpec(**settings), folder)}
 
-    files = {"LogLines", "MetricsFile", "TimingFile", "ResultFile"}
+    files = {"LogLines", "MetricsFile", "TimingFile", "ResultFile", "StatusFile"}
     assert kinds() == {Progress.__name__}
     assert kinds(progress="none", patience=2) == {EarlyStopping.__name__}
     assert kinds(tmp_path, progress="none", checkpoints=False, tensorboard=False, curves=False, pictures=False) == files

@@ -10,7 +10,8 @@ from rich.console import Console
 from training_parts import trainer
 
 from dlspec.training import progress
-from dlspec.training.progress import Progress, clock, number, shortened
+from dlspec.training.amounts import clock, number, shortened
+from dlspec.training.progress import Progress
 
 
 def lines_of(console: Console) -> list[str]:

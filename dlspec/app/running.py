@@ -18,7 +18,8 @@ from dlspec.app.compose import Composed, Refused, compose
 from dlspec.app.conf_files import GROUPS
 from dlspec.errors import SpecError, UserError
 from dlspec.preparing import Preparation, Prepared
-from dlspec.run_folder import create_run_folder, environment, log_to, package_version, write_json, write_yaml
+from dlspec.run_folder import SPEC, create_run_folder, environment, log_to, package_version, write_json, write_yaml
+from dlspec.run_lock import held
 from dlspec.spec.yaml_files import display_name
 from dlspec.training.standard import standard_callbacks
 from dlspec.training.state import Outcome, TrainingFailed
@@ -54,14 +55,17 @@ class Job:
     trainer: Trainer
 
     def run(self, folder: Path | None = None) -> Outcome:
-        """Trains and tests; everything is written to `folder`, nothing where there is none."""
+        """Trains and tests; everything is written to `folder`, nothing where there is none.
+
+        Raises UserError where another process trains in that folder.
+        """
         if not gc.isenabled():  # a process of the command line: see dlspec.__main__
             gc.freeze()
             gc.enable()
         self.trainer.use(standard_callbacks(self.prepared.spec.trainer, folder, self._metadata()))
         if folder is None:
             return self.trainer.run()
-        with _logging(folder):
+        with held(folder), _logging(folder):
             self._describe(folder)
             for note in self.prepared.notes:
                 log.info(note)
@@ -83,7 +87,7 @@ class Job:
         return {"dlspec": package_version("dlspec") or "", **{key: json.dumps(value) for key, value in about.items()}}
 
     def _describe(self, folder: Path) -> None:
-        write_yaml(folder / "spec.yaml", dict(self.prepared.resolved))
+        write_yaml(folder / SPEC, dict(self.prepared.resolved))
         write_json(folder / "environment.json", {"seed": self.prepared.spec.seed, **environment()})
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dlspec.run_folder import write_bytes
+from dlspec.training.amounts import number
 from dlspec.training.callbacks import Callback
 from dlspec.training.drawing import BLUE, GRAY, INK, ORANGE, furnish, new_figure, png
 from dlspec.training.monitor import Monitor
-from dlspec.training.progress import number
 from dlspec.training.state import State
 
 if TYPE_CHECKING:

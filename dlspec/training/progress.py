@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from dlspec.training.amounts import clock, number, shortened
 from dlspec.training.callbacks import Callback
 from dlspec.training.state import State
 
@@ -147,29 +148,6 @@ def epoch_line(state: State) -> Text:
 
 def epoch_of(state: State) -> str:
     return f"epoch {state.epoch:>{len(str(state.epochs))}}/{state.epochs}"
-
-
-def clock(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `1:05`, `2:01:05`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def shortened(value: float) -> str:
-    """Three digits and a letter: `950`, `12.3k`, `1.20M`."""
-    for letter in ("", "k", "M"):
-        if value < 999.5:
-            return f"{value:.0f}" if not letter else f"{value:.3g}{letter}"
-        value /= 1000
-    return f"{value:.3g}G"
-
-
-def number(value: float) -> str:
-    """Four decimals, or four digits where those would show nothing or too much."""
-    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"
 
 
 def _numbers(results: Mapping[str, float], style: str = "") -> Text:

@@ -11,6 +11,7 @@ from dlspec.training.checkpoints import BestCheckpoint, LastCheckpoint
 from dlspec.training.curves import Curves
 from dlspec.training.logs import LogLines, MetricsFile, ResultFile, TensorBoard, TimingFile
 from dlspec.training.pictures import Pictures
+from dlspec.training.status import StatusFile
 
 CHECKPOINTS = "checkpoints"
 
@@ -43,4 +44,4 @@ def _files(settings: TrainerSpec, folder: Path, metadata: Mapping[str, str] | No
         callbacks.append(Curves(folder))
     if settings.pictures:
         callbacks.append(Pictures(folder))
-    return [*callbacks, ResultFile(folder)]
+    return [*callbacks, ResultFile(folder), StatusFile(folder)]

@@ -1,0 +1,99 @@
+"""`status.json`: where a run stands, for somebody who asks while it goes on, or after it was killed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dlspec.run_folder import renew_json, write_json
+from dlspec.run_status import STATUS, RunStatus, one_line, resume_command
+from dlspec.training.callbacks import Callback
+from dlspec.training.state import State, Status
+
+log = logging.getLogger("dlspec")
+
+SECONDS_BETWEEN_WRITES = 2.0
+MOST_SHARE = 0.005
+"""So much of the time may go into writing: on a slow disk it is done less often."""
+
+
+class StatusFile(Callback):
+    """Renews `status.json` by the clock, never by the step, and without reading anything from the device."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / STATUS
+        self._resume = resume_command(folder.absolute())
+        self._started = self._training_started = time.monotonic()
+        self._first_step = 0
+        self._due = 0.0
+        self._warned = False
+
+    def on_train_start(self, state: State) -> None:
+        self._training_started, self._first_step = time.monotonic(), state.step
+        self._write(state, "running", renew_json)
+
+    def on_step_end(self, state: State) -> None:
+        if time.monotonic() >= self._due:
+            self._write(state, "running", renew_json)
+
+    def on_test_start(self, state: State) -> None:
+        self._write(state, "running", renew_json)
+
+    def close(self, state: State) -> None:
+        self._write(state, state.status, write_json)
+
+    def _write(self, state: State, status: Status, write: Callable[[Path, Any], None]) -> None:
+        now = time.monotonic()
+        try:
+            write(self.path, asdict(self._read(state, status, now)))
+        except OSError as error:
+            if not self._warned:
+                log.warning("can't write %s: %s", self.path, error.strerror or error)
+            self._warned = True
+        written = time.monotonic()
+        self._due = written + max(SECONDS_BETWEEN_WRITES, (written - now) / MOST_SHARE)
+
+    def _read(self, state: State, status: Status, now: float) -> RunStatus:
+        """All of it is known without the device: no loss, the results of finished epochs only."""
+        monitor, goes_on = state.monitor, status == "running"
+        return RunStatus(
+            status=status,
+            phase=state.phase,
+            epoch=state.epoch,
+            epochs=state.epochs,
+            batch=state.batch,
+            batches=state.batches,
+            step=state.step,
+            planned_steps=state.planned_steps,
+            samples_per_second=_speed(state) if goes_on else None,
+            seconds=round(now - self._started, 3),
+            seconds_left=self._seconds_left(state, now) if goes_on else None,
+            monitor=monitor.name,
+            monitored=monitor.value,
+            best_epoch=monitor.epoch,
+            reason=one_line(state.error or state.stop_reason),
+            renewed=datetime.now(UTC).isoformat(timespec="seconds"),
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            resume=self._resume,
+        )
+
+    def _seconds_left(self, state: State, now: float) -> float | None:
+        """For the training, by what this process's steps took so far; None before the first, and when it is over."""
+        done = state.step - self._first_step
+        if done <= 0 or state.phase == "test":
+            return None
+        return round((now - self._training_started) * max(state.planned_steps - state.step, 0) / done, 3)
+
+
+def _speed(state: State) -> float | None:
+    """Samples a second of the pass that runs; on a GPU of those that were queued."""
+    seconds = time.perf_counter() - state.phase_started
+    return round(state.samples / seconds, 2) if state.samples and seconds > 0 else None
