@@ -79,6 +79,10 @@ def _unknown(command: str) -> int:
 
 
 def _run(command: str, rest: list[str]) -> int:
+    if command == "status":
+        from dlspec.app.status import main as status
+
+        return status(rest)
     from dlspec.limits import deep_stack
 
     with deep_stack():

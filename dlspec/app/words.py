@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
 from dlspec.app.names import FAILED, WRONG
 from dlspec.errors import Problem, SpecError, UserError
-from dlspec.training.state import TrainingFailed
 
 
 def told(error: BaseException) -> tuple[str, int] | None:
     """The text without a traceback, and the exit code; None for an error that is a defect of dlspec's own."""
     if isinstance(error, UserError):
         return str(error), WRONG
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from dlspec.training.state import TrainingFailed
+
     if isinstance(error, HydraException | OmegaConfBaseException):
         return str(SpecError([_composing(error)])), WRONG
     if isinstance(error, TrainingFailed):
