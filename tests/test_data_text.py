@@ -165,9 +165,18 @@ def test_windows_are_placed_as_views(stride: int) -> None:
     assert storage_bytes(there) <= 8 * 1000
 
 
-@pytest.mark.parametrize("tensor", [torch.zeros(0, 8), torch.zeros(0), torch.ones(4).expand(3, 4), torch.eye(3).t()])
-def test_other_tensors_are_placed_too(tensor: torch.Tensor) -> None:
-    assert torch.equal(placed(tensor, CPU), tensor)
+OTHERS = {
+    "no rows": torch.zeros(0, 8),
+    "no windows": torch.arange(100).unfold(0, 8, 11)[:0],
+    "no numbers": torch.zeros(0),
+    "repeated": torch.ones(4).expand(3, 4),
+    "turned": torch.eye(3).t(),
+}
+
+
+@pytest.mark.parametrize("kind", OTHERS)
+def test_other_tensors_are_placed_too(kind: str) -> None:
+    assert torch.equal(placed(OTHERS[kind], CPU), OTHERS[kind])
 
 
 # ---- a model learns it ----------------------------------------------------------------------------------------------

@@ -63,16 +63,12 @@ def _decoded(file: Path, content: bytes) -> str:
 def _files(path: Path, pattern: str) -> list[Path]:
     """The file itself, or those below a folder whose names fit the pattern, in their paths' order."""
     try:
-        is_file, is_folder = path.is_file(), path.is_dir()
+        if path.is_file():
+            return [path]
+        if not path.is_dir():
+            raise _no_file(path)
     except OSError as error:  # a name that is too long
         raise DataError("path", f"'{path}' can't be read: {error.strerror}") from None
-    if is_file:
-        return [path]
-    if not is_folder:
-        known = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-        guess = near(path.name, known)
-        fix = f"did you mean '{path.parent / guess}'?" if guess else "write data.path=FILE.txt, or a folder of them"
-        raise DataError("path", f"no file '{path}'; {fix}")
     found = []
     for each in path.rglob("*"):
         if fnmatchcase(each.name, pattern) and each.is_file():
@@ -82,3 +78,12 @@ def _files(path: Path, pattern: str) -> list[Path]:
     if not found:
         raise DataError("files", f"'{path}' has no file '{pattern}'; write data.files='*.md', or another ending")
     return sorted(found)
+
+
+def _no_file(path: Path) -> DataError:
+    if path.exists():
+        return DataError("path", f"'{path}' is no file; a text file is wanted, or a folder of some")
+    known = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    guess = near(path.name, known)
+    fix = f"did you mean '{path.parent / guess}'?" if guess else "write data.path=FILE.txt, or a folder of them"
+    return DataError("path", f"no file '{path}'; {fix}")
