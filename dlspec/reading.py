@@ -20,6 +20,7 @@ from dlspec.building.layout_rules import rule_for
 from dlspec.data import SOURCES, DataSource
 from dlspec.data.source import SplitSource
 from dlspec.errors import near, shown, suggest
+from dlspec.registry.averages import read_average
 from dlspec.registry.loss_terms import Terms, read_losses
 from dlspec.registry.metric_terms import MetricTerm, read_metrics
 from dlspec.registry.parameter_terms import Init, read_freeze, read_groups, read_inits
@@ -134,8 +135,7 @@ class _Reader:
         scheduler = self._part("scheduler", _without(tree.get("scheduler"), "interval"), SCHEDULERS)
         loss = self._loss(tree.get("loss"), graph)
         metrics = self._metrics(tree.get("metrics"))
-        trainer = read_section(TrainerSpec, tree.get("trainer") or {}, ("trainer",), self.mistakes)
-        self._check_trainer(trainer)
+        trainer = self._trainer(tree.get("trainer") or {})
         seed = self._seed(tree.get("seed", 0))
         inits = (*self._own("init", graph, read_inits), *read_inits(tree.get("init"), ("init",), self.mistakes))
         freeze, groups = self._freeze(tree, graph), self._groups(tree.get("optimizer"), optimizer)
@@ -197,10 +197,17 @@ class _Reader:
                 found = f"importing '{name}' failed: {type(error).__name__}: {error}"
                 self.mistakes.add(("imports", index), found, "the module must be importable from here", at_value=True)
 
-    def _check_trainer(self, trainer: TrainerSpec | None) -> None:
-        """The form of a device's and a result's name; whether there is one such is seen when the run is made."""
+    def _trainer(self, raw: Any) -> TrainerSpec | None:
+        trainer = read_section(TrainerSpec, _without(raw, "average"), ("trainer",), self.mistakes)
+        average = raw.get("average") if isinstance(raw, dict) else None
+        read = read_average(average, trainer.epochs if trainer else None, self.mistakes)
         if trainer is None:
-            return
+            return None
+        self._check_trainer(trainer)
+        return trainer.model_copy(update={"average": read})
+
+    def _check_trainer(self, trainer: TrainerSpec) -> None:
+        """The form of a device's and a result's name; whether there is one such is seen when the run is made."""
         if not _DEVICE.fullmatch(trainer.device):
             meant = _OTHER_DEVICES.get(trainer.device.lower()) or near(trainer.device, ("auto", "cpu", "cuda", "mps"))
             fix = f"did you mean '{meant}'?" if meant else "write auto, cpu, cuda, cuda:1 (a number) or mps"

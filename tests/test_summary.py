@@ -59,6 +59,12 @@ def test_a_small_network_by_hand(dlspec, write) -> None:
     ]
 
 
+def test_averaged_weights_take_memory_too(dlspec, write) -> None:
+    write("conf/model/mine.yaml", STACK)
+    said = dlspec("summary", "model=mine", *ROW, "optimizer=Adam", "trainer.average=EMA")
+    assert "Adam's state 3.02 KiB, averaged weights 1.51 KiB, activations" in said.out.splitlines()[-1]
+
+
 def test_columns_of_weights_that_are_special(dlspec, write) -> None:
     write("conf/model/mine.yaml", SHARING)
     lines = dlspec("summary", "model=mine", *ROW).out.splitlines()

@@ -16,6 +16,7 @@ from training_parts import Accuracy, CrossEntropy, SquaredError, Targets, datase
 
 from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.errors import UserError
+from dlspec.spec.trainer import EMA
 from dlspec.training.batches import permutation
 from dlspec.training.callbacks import Callback
 from dlspec.training.monitor import Monitor, choose_mode
@@ -150,8 +151,9 @@ def test_modes_are_right_in_each_phase() -> None:
     assert seen == {("train", True, False), ("val", False, True), ("test", False, True)}
 
 
-def test_no_step_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = {"epochs": 1, "clip_grad_norm": 1.0, "clip_grad_value": 0.5, "eval_batch_size": 8}
+@pytest.mark.parametrize("more", [{}, {"accumulate": 2}, {"average": EMA()}], ids=str)
+def test_no_step_waits_for_the_device(more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {"epochs": 1, "clip_grad_norm": 1.0, "clip_grad_value": 0.5, "eval_batch_size": 8, **more}
     waits: dict[str, list[int]] = {}
 
     class Watch(Callback):

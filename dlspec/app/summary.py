@@ -160,6 +160,8 @@ def _training(summed: Summed, weights: int, gradients: int, whole: Cost) -> list
     parts: dict[str, int | None] = {"weights": weights, "gradients": gradients}
     if optimizer is not None:
         parts[f"{type(optimizer).__name__}'s state"] = state_bytes(optimizer)
+    if summed.prepared.spec.trainer.average is not None:
+        parts["averaged weights"] = weights
     parts["activations"] = whole.fixed + rows * whole.kept
     needed = sum(each or 0 for each in parts.values())
     told = ", ".join(f"{name} {'unknown' if each is None else _size(each)}" for name, each in parts.items())

@@ -4,7 +4,30 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
+
+
+class Averaging(BaseModel):
+    """How weights are averaged."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
+    @property
+    def type(self) -> str:
+        return self.__class__.__name__
+
+
+class EMA(Averaging):
+    """An exponential moving average of the weights after each step."""
+
+    decay: float = Field(0.999, ge=0, lt=1, description="what the average keeps of itself in a step")
+
+
+class SWA(Averaging):
+    """The mean of the weights after each epoch, the last quarter's if not told otherwise."""
+
+    start_epoch: int | None = Field(None, ge=1, description="the first epoch that counts; null: of the last quarter")
 
 
 class TrainerSpec(BaseModel):
@@ -21,6 +44,7 @@ class TrainerSpec(BaseModel):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     clip_grad_norm: float | None = Field(None, gt=0, description="largest norm of all gradients together")
     clip_grad_value: float | None = Field(None, gt=0, description="largest absolute value of a gradient")
+    average: EMA | SWA | None = Field(None, description="average the weights: EMA or SWA")
     monitor: str = Field("val/loss", description="the result that decides which epoch is best")
     mode: Literal["auto", "min", "max"] = Field("auto", description="whether less or more of it is better")
     patience: int | None = Field(None, ge=1, description="stop after this many epochs without a better one")

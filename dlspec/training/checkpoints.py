@@ -40,7 +40,7 @@ class BestWeights(KeepsBest):
 
     def on_epoch_end(self, state: State) -> None:
         if state.monitor.is_best:
-            self._weights = copied_weights(state.network)
+            self._weights = copied_weights(state.evaluated)
 
     def best_weights(self) -> Weights | None:
         return self._weights
@@ -62,7 +62,7 @@ class _Checkpoint(Callback):
         self._warned = False
 
     def _offer(self, state: State) -> None:
-        self._waiting = (copied_weights(state.network), self._metadata | _position(state))
+        self._waiting = (copied_weights(state.evaluated), self._metadata | _position(state))
         if time.monotonic() - self._written >= self._seconds:
             self._write()
 

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from dlspec.training.averaging import Average
 from dlspec.training.looking import View
 from dlspec.training.monitor import Monitor
 
@@ -57,6 +58,13 @@ class State:
     # Whether a test follows the training.
     view: Callable[[], View | None] = lambda: None
     # What the network says of the test split, or without a test of the validation split; None where that is empty.
+    average: Average | None = None
+    # The average of the weights while they are trained; when the training is over the network itself has it.
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """What is validated and kept: the network, or the average of its weights."""
+        return self.average.network if self.average else self.network
 
     @property
     def lr(self) -> float | None:

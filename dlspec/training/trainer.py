@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from dlspec.data.dataset import Dataset, Split
 from dlspec.spec.trainer import TrainerSpec
+from dlspec.training.averaging import make_average
 from dlspec.training.batches import NO_FEWEST, Batch, Batches, chosen_batch_size
 from dlspec.training.callbacks import Callback, EarlyStopping
 from dlspec.training.checkpoints import BestWeights, KeepsBest
@@ -82,7 +83,6 @@ class Trainer:
         groups = _moved(metrics() if callable(metrics) else metrics, self.device)
         self.metrics: dict[str, Metric] = {name: each for group in groups for name, each in group.items()}
         self.scores = Scores(self.criterion, groups)
-        self.evaluation_step = evaluation_step(self.network, self.criterion)
         self.state = self._new_state()
 
     def use(self, callbacks: Sequence[Callback]) -> None:
@@ -108,6 +108,7 @@ class Trainer:
             self._call("on_train_start")
             while self._goes_on(len(train)):
                 self._epoch(train, validation, step)
+            self._take_average()
             self._call("on_train_end")
             state.status = "finished"
         return outcome(state)
@@ -122,7 +123,7 @@ class Trainer:
                 self._load_best()
             self._call("on_test_start")
             batches = self._eval_batches(self.data.test)
-            self.state.test_results = self._run("test", batches, batches.in_order(), self.evaluation_step)
+            self.state.test_results = self._run("test", batches, batches.in_order(), self._evaluation_step())
             self._call("on_test_end")
         return self.state.test_results
 
@@ -136,7 +137,9 @@ class Trainer:
         order = train.shuffled(self.seed, state.epoch, stop=self._batches_left())
         results = self._run("train", train, order, step)
         state.timing.append(_timing(state, started))
-        results |= self._run("val", validation, validation.in_order(), self.evaluation_step)
+        if state.average:
+            state.average.after_epoch(state.epoch, (inputs for inputs, _ in train.shuffled(self.seed, state.epoch)))
+        results |= self._run("val", validation, validation.in_order(), self._evaluation_step())
         state.timing[-1]["seconds"] = _seconds_since(started)
         state.results = results | lr
         state.history.append(state.results)
@@ -151,7 +154,8 @@ class Trainer:
         state.phase, state.batch, state.batches, state.samples = phase, 0, len(batches), 0
         state.phase_started = time.perf_counter()
         listeners = [each.on_step_end for each in self.callbacks if _listens(each)]
-        self.network.train(training)
+        network = self.network if training else state.evaluated
+        network.train(training)
         if training:
             self.freezing.hold(self.network)
         scores.reset()
@@ -181,10 +185,11 @@ class Trainer:
             running_loss=self.scores.running_loss,
             is_tested=self.settings.test != "none" and len(self.data.test) > 0,
             view=self._view,
+            average=make_average(self.network, self.settings.average, self.settings.epochs),
         )
 
     def _view(self) -> View | None:
-        view = View("test" if self.state.is_tested else "validation", self.network, self.criterion, self.data,
+        view = View("test" if self.state.is_tested else "validation", self.state.evaluated, self.criterion, self.data,
                     self.inputs, self._eval_batches)  # fmt: skip
         return view if len(view.split) else None
 
@@ -201,8 +206,13 @@ class Trainer:
             accumulation = Accumulation(shares(train.sizes, settings.accumulate), lambda: state.batch)
         return training_step(self.network, self.criterion, self.optimizer, clipping, self._after_update, accumulation)
 
+    def _evaluation_step(self) -> Step:
+        return evaluation_step(self.state.evaluated, self.criterion)
+
     def _after_update(self) -> None:
         self.state.step += 1
+        if self.state.average:
+            self.state.average.after_step()
         if self.schedule:
             self.schedule.after_step()
 
@@ -258,6 +268,12 @@ class Trainer:
             f"{state.phase}/loss became {loss} in epoch {state.epoch} at step {step}, learning rate {state.lr}; "
             "a smaller learning rate or trainer.clip_grad_norm may help"
         )
+
+    def _take_average(self) -> None:
+        """The training is over: from now on the network has the averaged weights."""
+        if self.state.evaluated is not self.network:
+            self.network.load_state_dict(self.state.evaluated.state_dict())
+        self.state.average = None
 
     def _load_best(self) -> None:
         if self.state.monitor.epoch == self.state.epoch:
