@@ -156,11 +156,14 @@ def _groups(optimizer: Optimizer | None) -> list[str]:
 
 def _training(summed: Summed, weights: int, gradients: int, whole: Cost) -> list[str]:
     """What a training step needs, and of what that is the sum."""
-    optimizer, rows = summed.prepared.optimizer, summed.prepared.spec.trainer.batch_size
+    optimizer, trainer = summed.prepared.optimizer, summed.prepared.spec.trainer
+    rows = trainer.batch_size
     parts: dict[str, int | None] = {"weights": weights, "gradients": gradients}
     if optimizer is not None:
         parts[f"{type(optimizer).__name__}'s state"] = state_bytes(optimizer)
     if summed.prepared.spec.trainer.average is not None:
+        parts["averaged weights"] = weights
+    if trainer.average is not None:
         parts["averaged weights"] = weights
     parts["activations"] = whole.fixed + rows * whole.kept
     needed = sum(each or 0 for each in parts.values())
