@@ -24,6 +24,7 @@ from dlspec.limits import deep_stack, how_to_raise, limit
 from dlspec.preparing import Preparation
 from dlspec.reading import KEYS
 from dlspec.spec.mistakes import Places
+from dlspec.training.reproducing import kept_generators
 
 CHOSEN = (*GROUPS, "run")  # a text says which file, part or run it is
 NO_DATA = "give arrays by name, {'x': ..., 'target': ...}, or a data set's name"
@@ -58,22 +59,24 @@ def build(spec: Spec, data: Data = None) -> nn.Module:
     the command line. `data` is arrays by field name with a `target`, a data set's name, its settings, or what it would
     state (`{"shape": [3, 32, 32], "num_classes": 10}`; None classes: the target is a number). The spec's own `data`
     says how arrays are split (validation, test, split_seed) or changes a setting of the set that `data` names; where it
-    names a data set itself, `data` takes its place. PyTorch's global generator is seeded with the spec's seed.
-    Raises SpecError with every mistake, UserError for what is no spec or no data.
+    names a data set itself, `data` takes its place. The random generators of Python, NumPy and PyTorch are left as they
+    were. Raises SpecError with every mistake, UserError for what is no spec or no data.
     """
-    return _preparation(spec, data).build().network.module
+    with kept_generators():
+        return _preparation(spec, data).build().network.module
 
 
 def train(spec: Spec, data: Data = None, *, folder: str | Path | None = None) -> Result:
     """Trains and tests; a new run folder is made below `folder`, and nothing is written where there is none.
 
-    `spec` and `data` are those of `build`; PyTorch's global generator is seeded as there. Raises SpecError for a wrong
-    spec, TrainingFailed where the training itself fails.
+    `spec` and `data` are those of `build`, and as there the random generators are left as they were. Raises SpecError
+    for a wrong spec, TrainingFailed where the training itself fails.
     """
-    with deep_stack():
-        job = make_job(_preparation(spec, data))
-    run_folder = None if folder is None else new_folder(Path(folder), "run")
-    outcome = job.run(run_folder)
+    with kept_generators():
+        with deep_stack():
+            job = make_job(_preparation(spec, data))
+        run_folder = None if folder is None else new_folder(Path(folder), "run")
+        outcome = job.run(run_folder)
     results = {**outcome.best, **outcome.test}
     history = tuple(job.trainer.state.history)
     return Result(job.trainer.network, results, outcome.best_epoch, history, job.prepared.resolved, run_folder)

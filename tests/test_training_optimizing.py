@@ -68,7 +68,8 @@ from pathlib import Path
 sys.path.insert(0, "tests")
 from training_parts import TrainerSpec, trainer
 from dlspec.training.standard import standard_callbacks
-settings = {"epochs": 2, "progress": "lines", "patience": 9, "clip_grad_norm": 1.0, "average": {"decay": 0.9}}
+settings = {"epochs": 2, "progress": "lines", "patience": 9, "clip_grad_norm": 1.0, "deterministic": True}
+settings |= {"accumulate": 2, "average": {"decay": 0.9}}
 trainer(settings=settings, callbacks=standard_callbacks(TrainerSpec(**settings), Path(sys.argv[1]))).run()
 print([name for name in ("torch._dynamo", "tensorflow", "matplotlib.pyplot", "torchmetrics") if name in sys.modules])
 """

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrizations
 
 from dlspec.building.layout_rules import filled, infer
 from dlspec.building.limits import SizeLimit, TooLarge
-from dlspec.building.place import Unfit, is_on_meta, needs_numbers
+from dlspec.building.place import Unfit, is_on_meta, needs_numbers, not_deterministic
 from dlspec.errors import shown, suggest
 from dlspec.layouts import Value
 from dlspec.registry.schema import REQUIRED, Schema
@@ -197,10 +197,17 @@ def attempt(
     except Exception as error:
         if needs_numbers(error):
             raise Unfit(f"{layer.type} needs numbers") from error
-        who = "PyTorch" if hasattr(nn, layer.type) else f"{layer.type}'s own code"
-        found = f"{layer.type} can't take {' and '.join(str(each) for each in values)}"
-        mistakes.add(layer.node.where, found, f"{who} says: {_reason(error)}", shown=layer.shown, note=note())
+        mistakes.add(layer.node.where, *_refused(layer, values, error), shown=layer.shown, note=note())
     return None
+
+
+def _refused(layer: Layer, values: Sequence[Value], error: Exception) -> tuple[str, str]:
+    operation = not_deterministic(error)
+    if operation:
+        fix = "take another layer, or trainer.deterministic=false"
+        return f"{layer.type} has no deterministic way to compute {operation}", fix
+    who = "PyTorch" if hasattr(nn, layer.type) else f"{layer.type}'s own code"
+    return f"{layer.type} can't take {' and '.join(str(each) for each in values)}", f"{who} says: {_reason(error)}"
 
 
 def _reason(error: Exception) -> str:

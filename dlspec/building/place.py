@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -65,3 +66,9 @@ def is_on_meta() -> bool:
 def needs_numbers(error: Exception) -> bool:
     """Whether this is what PyTorch says where a meta tensor's numbers are asked for."""
     return is_on_meta() and "meta" in str(error)
+
+
+def not_deterministic(error: Exception) -> str:
+    """The operation of which PyTorch says that it has no deterministic algorithm; '' where it says something else."""
+    found = re.match(r"(\S+) does not have a deterministic implementation", str(error))
+    return found[1] if found else ""

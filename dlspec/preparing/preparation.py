@@ -29,6 +29,7 @@ from dlspec.reading import SPEC_VERSION, Spec, read_spec
 from dlspec.spec.mistakes import Mistakes, Places, refuse
 from dlspec.training.devices import choose_device
 from dlspec.training.freezing import Freezing
+from dlspec.training.reproducing import deterministic, seed_generators
 from dlspec.training.schedule import Schedule
 
 Choices = Mapping[str, Iterable[str]]
@@ -97,6 +98,7 @@ class Preparation:
         return Opened(self.read(data.facts), data)
 
     def _open(self, spec: Spec, outline: bool) -> Dataset:
+        seed_generators(spec.seed)
         try:
             return open_data(spec.data.outline() if outline else spec.data)
         except DataError as error:
@@ -113,7 +115,7 @@ class Preparation:
         device = _device(spec, mistakes)
         refuse(mistakes, self._places)
         data = _taught(spec, data, fields.values())
-        torch.manual_seed(spec.seed)
+        seed_generators(spec.seed)
         samples = {name: (field, data.sample(field.name, ROWS)) for name, field in fields.items()}
         network = build(spec.graph, spec.layers, samples, mistakes, place)
         refuse(mistakes, self._places)
@@ -127,7 +129,11 @@ class Preparation:
 
     def prepare(self, place: Place = RUN, opened: Opened | None = None) -> Prepared:
         """Everything that a run needs."""
-        built = self.build(place, opened)
+        opened = opened or self.open()
+        with deterministic(opened.spec.trainer.deterministic):
+            return self._prepared(self.build(place, opened))
+
+    def _prepared(self, built: Built) -> Prepared:
         spec, data, network, mistakes = built.spec, built.data, built.network, built.spec.mistakes.anew()
         criterion = make_criterion(network, data, spec.loss, mistakes)
         if criterion is not None:

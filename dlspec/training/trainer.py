@@ -29,6 +29,7 @@ from dlspec.training.devices import choose_device
 from dlspec.training.freezing import Freezing
 from dlspec.training.looking import View
 from dlspec.training.monitor import Monitor, choose_mode, choose_monitored
+from dlspec.training.reproducing import deterministic, seed_generators
 from dlspec.training.schedule import Schedule
 from dlspec.training.scores import Scores
 from dlspec.training.state import Outcome, Phase, State, TrainingFailed, outcome
@@ -45,8 +46,8 @@ class Trainer:
     `train/NAME`, `val/NAME` and `test/NAME`. `optimizer` is None for a network without parameters. `trim=False` keeps
     batches of sequences at their full length, `fewest_steps` are those that the network's windows need of each field;
     `widest` is the most numbers that a layer gives for a sample. `seed` decides the order of the samples and seeds
-    PyTorch's generators when `fit` begins. Raises UserError where the device or the monitored result does not exist,
-    before anything is trained.
+    PyTorch's, NumPy's and Python's generators when `fit` begins. Raises UserError where the device or the monitored
+    result does not exist, before anything is trained.
     """
 
     def __init__(
@@ -100,7 +101,7 @@ class Trainer:
         """Trains until the last epoch, the last step or a callback's stop. Raises TrainingFailed on a loss of nan."""
         state = self.state
         with self._closing():
-            torch.manual_seed(self.seed)
+            seed_generators(self.seed)
             train, validation = self._train_batches(), self._eval_batches(self.data.validation)
             step = self._training_step(train)
             steps = self.settings.epochs * self._steps_of(len(train))
@@ -108,8 +109,8 @@ class Trainer:
             self._call("on_train_start")
             while self._goes_on(len(train)):
                 self._epoch(train, validation, step)
-            self._take_average()
             self._call("on_train_end")
+            self._take_average()
             state.status = "finished"
         return outcome(state)
 
@@ -299,7 +300,8 @@ class Trainer:
     def _closing(self) -> Iterator[None]:
         """However what is within it ends, the state says how and every callback is closed."""
         try:
-            yield
+            with deterministic(self.settings.deterministic):
+                yield
         except BaseException as error:
             self.state.status = "failed" if isinstance(error, Exception) else "interrupted"
             self.state.error = str(error) or type(error).__name__

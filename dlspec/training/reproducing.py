@@ -1,0 +1,97 @@
+"""Equal runs: the random generators that a run seeds, and algorithms that give the same numbers every time."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from dlspec.building.place import not_deterministic
+from dlspec.training.state import TrainingFailed
+
+WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+FIXED_WORKSPACE = ":4096:8"
+"""cuBLAS adds up in one order with it; PyTorch asks for it (docs.nvidia.com/cuda/cublas, "Results reproducibility")."""
+
+
+def seed_generators(seed: int) -> None:
+    """Seeds Python's `random`, NumPy's global generator and PyTorch's: a user's own parts may use any of them."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # it takes no more
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Whatever is drawn or seeded within it, the three generators are afterwards as they were.
+
+    A CUDA device's is kept where CUDA had been started.
+    """
+    on_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    ours, numpys, torchs = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    cudas = torch.cuda.get_rng_state_all() if on_cuda else []
+    try:
+        yield
+    finally:
+        random.setstate(ours)
+        np.random.set_state(numpys)
+        torch.set_rng_state(torchs)
+        if on_cuda:
+            torch.cuda.set_rng_state_all(cudas)
+
+
+class _Switches(NamedTuple):
+    is_deterministic: bool
+    warns_only: bool
+    benchmark: bool
+    workspace: str | None
+
+
+@contextmanager
+def deterministic(wanted: bool) -> Iterator[None]:
+    """Within it PyTorch takes deterministic algorithms alone, where that is wanted; afterwards all is as it was.
+
+    Raises TrainingFailed where an operation has none.
+    """
+    if not wanted:
+        yield
+        return
+    before = _switches()
+    _switch(_Switches(True, False, False, before.workspace or FIXED_WORKSPACE))
+    try:
+        yield
+    except RuntimeError as error:
+        operation = not_deterministic(error)
+        if not operation:
+            raise
+        fix = "take another layer, another device, or trainer.deterministic=false"
+        raise TrainingFailed(f"there is no deterministic way to compute {operation} here; {fix}") from error
+    finally:
+        _switch(before)
+
+
+def _switches() -> _Switches:
+    return _Switches(
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.benchmark,
+        os.environ.get(WORKSPACE),
+    )
+
+
+def _switch(to: _Switches) -> None:
+    if "torch._inductor.config" in sys.modules:
+        torch.use_deterministic_algorithms(to.is_deterministic, warn_only=to.warns_only)
+    else:  # it would import the compiler for its own switch: measured 1.8 s
+        torch._C._set_deterministic_algorithms(to.is_deterministic, warn_only=to.warns_only)
+    torch.backends.cudnn.benchmark = to.benchmark
+    if to.workspace is None:
+        os.environ.pop(WORKSPACE, None)
+    else:
+        os.environ[WORKSPACE] = to.workspace
