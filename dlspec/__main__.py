@@ -90,6 +90,10 @@ def _run(command: str, rest: list[str]) -> int:
             from dlspec.app.train import main as train
 
             return train(rest)
+        if command == "resume":
+            from dlspec.app.resume import main as resume
+
+            return resume(rest)
         from dlspec.app.commands import COMMANDS as functions
 
         return functions[command](rest)
@@ -101,9 +105,9 @@ def _guarded(action: Callable[[], int]) -> int:
         return action()
     except SystemExit as asked:  # argparse has told what was wrong
         return asked.code if isinstance(asked.code, int) else FAILED
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as interrupted:
+        print(str(interrupted) or "interrupted", file=sys.stderr)
+        return int(getattr(interrupted, "code", INTERRUPTED))
     except BrokenPipeError:  # `dlspec validate | head -1`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE

@@ -13,7 +13,7 @@ from torch import nn
 
 from dlspec.app.compose import start_hydra
 from dlspec.app.conf_files import GROUPS
-from dlspec.app.overrides import parse_overrides, replaces_whole
+from dlspec.app.overrides import parse_overrides, quoted, replaces_whole
 from dlspec.app.running import composed_or_refused, make_job, new_folder
 from dlspec.app.sweep import register
 from dlspec.data import SOURCES
@@ -93,7 +93,7 @@ def _preparation(spec: Spec, data: Data) -> Preparation:
     chosen = {key: value for key, value in written.items() if key in CHOSEN and isinstance(value, str)}
     own = {key: value for key, value in written.items() if key not in chosen}
     register()
-    composed = composed_or_refused([*overrides, *map(_override, chosen, chosen.values())], start_hydra())
+    composed = composed_or_refused([*overrides, *map(quoted, chosen, chosen.values())], start_hydra())
     tree = composed.tree | {key: _merged(composed.tree.get(key), value, key) for key, value in own.items()}
     if settings and arrays is None:
         tree["data"] = _merged(tree["data"], settings, "data")
@@ -114,14 +114,6 @@ def _written(spec: Spec) -> tuple[dict[str, Any], Sequence[str]]:
     if isinstance(spec, Sequence) and not isinstance(spec, str) and all(isinstance(each, str) for each in spec):
         return {}, spec
     raise UserError(f"{spec!r} is no spec: write a mapping, {{'model': 'cnn'}}, or overrides, ['model=cnn']")
-
-
-def _override(key: str, value: str) -> str:
-    """`key=value` as the command line would have it, quoted where that is needed."""
-    if re.fullmatch(r"[\w./-]+", value):
-        return f"{key}={value}"
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'{key}="{escaped}"'
 
 
 def _settings(section: Any) -> dict[str, Any]:

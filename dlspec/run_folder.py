@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -51,15 +52,22 @@ def create_run_folder(root: Path, name: str) -> Path:
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Puts `content` at `path` whole or not at all: a temporary name in the same folder, synced, then renamed."""
-    with _replacing(path) as file:
+    with replaced(path) as file:
         file.write(content)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[BinaryIO]:
+    """A file with a temporary name; once all is in it and synced it takes the place of `path`."""
+    with _renamed(path) as file:
+        yield file
         file.flush()
         os.fsync(file.fileno())
     _sync_folder(path.parent)
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
+def _renamed(path: Path) -> Iterator[BinaryIO]:
     """A file with a temporary name, which takes the place of `path` once all is in it."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -83,7 +91,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def renew_json(path: Path, value: Any) -> None:
     """As `write_json`, but without waiting for the disk: for what is soon written again."""
-    with _replacing(path) as file:
+    with _renamed(path) as file:
         file.write(_json_text(value).encode())
 
 
@@ -210,7 +218,9 @@ def package_version(name: str) -> str | None:
         return None
 
 
+@cache
 def _file_mode() -> int:
+    """The mode that a new file has for this user."""
     mask = os.umask(0)  # there is no way to read it without setting it
     os.umask(mask)
     return 0o666 & ~mask

@@ -17,15 +17,7 @@ from training_parts import dataset, network, trainer
 from dlspec.run_folder import read_lines, read_result
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.callbacks import Callback, EarlyStopping
-from dlspec.training.checkpoints import (
-    BEST,
-    LAST,
-    BestCheckpoint,
-    LastCheckpoint,
-    copied_weights,
-    read_weights,
-    write_weights,
-)
+from dlspec.training.checkpoints import BEST, LAST, Checkpoints, copied_weights, read_weights
 from dlspec.training.curves import CURVES, Curves, draw, panels
 from dlspec.training.logs import METRICS, TIMING, MetricsFile, TensorBoard, json_line
 from dlspec.training.monitor import Monitor
@@ -33,6 +25,7 @@ from dlspec.training.pictures import PREDICTIONS
 from dlspec.training.progress import Progress
 from dlspec.training.standard import CHECKPOINTS, standard_callbacks
 from dlspec.training.state import State, TrainingFailed
+from dlspec.training.tensor_file import write_tensors
 
 
 def run(folder: Path, seed: int = 0, **settings: Any) -> dict[str, Any]:
@@ -72,6 +65,7 @@ def test_a_run_folder_is_complete(tmp_path: Path) -> None:
     assert result["timing"]["samples_per_second"] > 0
     assert read_lines(tmp_path / "run" / TIMING)[0].keys() == {
         "epoch",
+        "step",
         "seconds",
         "train_seconds",
         "samples",
@@ -95,9 +89,8 @@ def test_tensorboard_reads_the_events(tmp_path: Path) -> None:
 def test_checkpoints_hold_the_weights(tmp_path: Path) -> None:
     net = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Linear(8, 3))
     settings = {"epochs": 3, "monitor": "train/loss", "mode": "max", "test": "last"}  # the first epoch is the best
-    callbacks: list[Callback] = [BestCheckpoint(tmp_path, {"spec": "x"}), LastCheckpoint(tmp_path)]
     kept = _Kept()
-    training = trainer(net, settings=settings, callbacks=[*callbacks, kept])
+    training = trainer(net, settings=settings, callbacks=[Checkpoints(tmp_path, {"spec": "x"}), kept])
     training.fit()
     for name, epoch in ((BEST, 1), (LAST, 3)):
         weights, metadata = read_weights(tmp_path / name)
@@ -106,7 +99,8 @@ def test_checkpoints_hold_the_weights(tmp_path: Path) -> None:
         assert (metadata["epoch"], metadata["step"], metadata["monitor"]) == (str(epoch), str(3 * epoch), "train/loss")
         assert json.loads(metadata["results"]) == training.state.history[epoch - 1]
     assert read_weights(tmp_path / BEST)[1]["spec"] == "x"
-    assert {each.name for each in tmp_path.iterdir()} == {BEST, LAST}
+    steps = {"step-000000003.safetensors", "step-000000009.safetensors"}
+    assert {each.name for each in tmp_path.iterdir()} == {BEST, LAST} | steps
 
 
 class _Kept(Callback):
@@ -124,7 +118,7 @@ def test_the_best_weights_are_tested_whether_written_yet_or_not(tmp_path: Path, 
     """An hour between writes: the first epoch's is written, later ones wait in memory and are written at the end."""
     net, kept = network(), _Kept()
     settings = {"epochs": 4, "monitor": "train/loss", "mode": "min"}
-    best = BestCheckpoint(tmp_path, seconds=seconds)
+    best = Checkpoints(tmp_path, seconds=seconds)
 
     class Spoil(Callback):
         def on_epoch_end(self, state: State) -> None:
@@ -142,7 +136,7 @@ def test_the_best_weights_are_tested_whether_written_yet_or_not(tmp_path: Path, 
 def test_tied_weights_are_written_twice_and_load(tmp_path: Path) -> None:
     net = nn.ModuleDict({"a": nn.Linear(3, 3), "b": nn.Linear(3, 3)})
     net["b"].weight = net["a"].weight
-    write_weights(tmp_path / LAST, copied_weights(net), {})
+    write_tensors(tmp_path / LAST, copied_weights(net), {"format": "pt"})
     weights, metadata = read_weights(tmp_path / LAST)
     assert torch.equal(weights["a.weight"], weights["b.weight"])
     assert metadata == {"format": "pt"}
@@ -150,23 +144,20 @@ def test_tied_weights_are_written_twice_and_load(tmp_path: Path) -> None:
 
 
 def test_what_can_not_be_written_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (tmp_path / "file").touch()
     gone = tmp_path / "gone"
     callbacks = [
         MetricsFile(gone),
         TensorBoard(gone),
         Curves(gone),
-        BestCheckpoint(tmp_path / "file" / "sub", seconds=0),
     ]
     result = trainer(settings={"epochs": 3}, callbacks=callbacks).run()
     assert result.status == "finished"
     assert result.test
     told = [each.message for each in caplog.records]
-    assert len(told) == 4
+    assert len(told) == 3
     assert told[0].startswith(f"can't write {gone}/events.out.tfevents")
     assert told[1] == f"can't write {gone / METRICS}: No such file or directory"
-    assert told[2] == f"can't write the checkpoint {tmp_path}/file/sub/{BEST}: Not a directory"
-    assert told[3] == f"can't write {gone / CURVES}: No such file or directory"
+    assert told[2] == f"can't write {gone / CURVES}: No such file or directory"
 
 
 def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
@@ -182,7 +173,7 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
     result = read_result(tmp_path / "interrupted")
     assert result is not None
     assert (result["status"], result["epochs"], result["steps"]) == ("interrupted", 2, 7)
-    assert read_weights(tmp_path / "interrupted" / CHECKPOINTS / LAST)[1]["epoch"] == "2"
+    assert read_weights(tmp_path / "interrupted" / CHECKPOINTS / BEST)[1]["epoch"] == "2"
     assert (tmp_path / "interrupted" / CURVES).exists()
 
 
@@ -231,7 +222,7 @@ def test_standard_callbacks_follow_the_settings(tmp_path: Path) -> None:
     assert kinds() == {Progress.__name__}
     assert kinds(progress="none", patience=2) == {EarlyStopping.__name__}
     assert kinds(tmp_path, progress="none", checkpoints=False, tensorboard=False, curves=False, pictures=False) == files
-    more = {"Curves", "Pictures", "BestCheckpoint", "LastCheckpoint", "TensorBoard"}
+    more = {"Curves", "Pictures", "Checkpoints", "TensorBoard"}
     assert kinds(tmp_path, progress="none") == files | more
 
 

@@ -40,6 +40,14 @@ def value_place(override: Override) -> Place:
     return command_line(line, start, max(len(line) - start, 1))
 
 
+def quoted(key: str, value: str) -> str:
+    """`key=value` as the command line would have it, in quotes where that is needed."""
+    if re.fullmatch(r"[\w./-]+", value):
+        return f"{key}={value}"
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{key}="{escaped}"'
+
+
 def parse_overrides(lines: Sequence[str]) -> list[Override]:
     """Each override parsed; what is none is told with what to write."""
     parser = OverridesParser.create()

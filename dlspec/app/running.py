@@ -6,6 +6,7 @@ import gc
 import json
 import logging
 import re
+import shlex
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from dlspec.preparing import Preparation, Prepared
 from dlspec.run_folder import SPEC, create_run_folder, environment, log_to, package_version, write_json, write_yaml
 from dlspec.run_lock import held
 from dlspec.spec.yaml_files import display_name
+from dlspec.training.checkpoint_files import Snapshot
+from dlspec.training.interruption import Interrupted, interruptible
 from dlspec.training.standard import standard_callbacks
 from dlspec.training.state import Outcome, TrainingFailed
 from dlspec.training.trainer import Trainer
@@ -41,10 +44,10 @@ def composed_or_refused(overrides: Sequence[str], hydra: Hydra) -> Composed:
         raise
 
 
-def preparation(composed: Composed) -> Preparation:
+def preparation(composed: Composed, *, is_resumed: bool = False) -> Preparation:
     """The steps from a composed config to a run."""
     choices = {group: composed.loader.files(group) for group in GROUPS}
-    return Preparation(composed.tree, composed.places, choices)
+    return Preparation(composed.tree, composed.places, choices, is_resumed=is_resumed)
 
 
 @dataclass(frozen=True)
@@ -54,23 +57,29 @@ class Job:
     prepared: Prepared
     trainer: Trainer
 
-    def run(self, folder: Path | None = None) -> Outcome:
-        """Trains and tests; everything is written to `folder`, nothing where there is none.
+    def run(self, folder: Path | None = None, snapshot: Snapshot | None = None) -> Outcome:
+        """Trains and tests, from `snapshot` on if there is one.
 
-        Raises UserError where another process trains in that folder.
+        Everything is written to `folder`, nothing where there is none. A signal that asks for the end raises
+        `Interrupted` once everything is saved. Raises UserError where another process trains in that folder.
         """
         if not gc.isenabled():  # a process of the command line: see dlspec.__main__
             gc.freeze()
             gc.enable()
         self.trainer.use(standard_callbacks(self.prepared.spec.trainer, folder, self._metadata()))
+        if snapshot is not None:
+            self.trainer.restore(snapshot)
         if folder is None:
             return self.trainer.run()
-        with held(folder), _logging(folder):
+        with held(folder), _logging(folder), interruptible(self.trainer.interruption):
             self._describe(folder)
             for note in self.prepared.notes:
                 log.info(note)
             try:
                 return self.trainer.run()
+            except Interrupted as error:
+                log.info(error)
+                raise Interrupted(error.number, f"; {resume_line(folder)}") from None
             except Exception as error:
                 log.debug("the run failed\n%s", traceback.format_exc())
                 if isinstance(error, UserError | TrainingFailed | OSError):
@@ -89,6 +98,11 @@ class Job:
     def _describe(self, folder: Path) -> None:
         write_yaml(folder / SPEC, dict(self.prepared.resolved))
         write_json(folder / "environment.json", {"seed": self.prepared.spec.seed, **environment()})
+
+
+def resume_line(folder: Path) -> str:
+    """The command that resumes the run in `folder`."""
+    return f"to go on: python -m dlspec resume run={shlex.quote(display_name(folder))}"
 
 
 @contextmanager

@@ -73,7 +73,11 @@ class Prepared:
 
 
 class Preparation:
-    """The steps from a config to a run, each with the same tree and places. `data` replaces what the config opens."""
+    """The steps from a config to a run, each with the same tree and places.
+
+    `data` replaces what the config opens. A run that is resumed takes its weights from a checkpoint, not from the file
+    that it began with.
+    """
 
     def __init__(
         self,
@@ -81,9 +85,11 @@ class Preparation:
         places: Callable[[], Places],
         choices: Choices | None = None,
         data: Dataset | None = None,
+        *,
+        is_resumed: bool = False,
     ) -> None:
         self.tree, self.choices, self.data = tree, choices or {}, data
-        self._places = places
+        self._places, self._is_resumed = places, is_resumed
 
     def read(self, facts: Mapping[str, Any] | None = None) -> Spec:
         """The form, checked; raises `SpecError`."""
@@ -120,7 +126,7 @@ class Preparation:
         network = build(spec.graph, spec.layers, samples, mistakes, place)
         refuse(mistakes, self._places)
         assert network is not None  # or there was a mistake
-        notes = _begin(network, spec, mistakes)
+        notes = () if self._is_resumed else _begin(network, spec, mistakes)
         freezing = freeze(network, spec.freeze, mistakes)
         refuse(mistakes, self._places)
         # Before the optimizer is made: some keep tensors beside the parameters from then on.

@@ -153,7 +153,7 @@ def settings_with_defaults(schema: Schema, written: Mapping[str, Any]) -> dict[s
         if name in written:
             settings[name] = written[name]
         elif isinstance(setting.default, bool | int | float | str | None):
-            settings[name] = setting.default
+            settings[name] = setting.read(setting.default) if setting.accepts(setting.default) else setting.default
         elif isinstance(setting.default, tuple | list):
             settings[name] = list(setting.default)
     return settings

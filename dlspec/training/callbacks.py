@@ -1,6 +1,9 @@
-"""What can be done at the moments of a run: a callback is some of eight empty methods."""
+"""What can be done at the moments of a run: a callback is some of eleven empty methods."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
 
 from dlspec.training.state import State
 
@@ -28,6 +31,16 @@ class Callback:
     def on_test_end(self, state: State) -> None:
         """`state.test_results` are the test's."""
 
+    def on_interrupt(self, state: State) -> None:
+        """The run was asked to end and does, between two steps: the last moment to keep what is wanted later."""
+
+    def state_dict(self, state: State) -> dict[str, Any]:
+        """What a resumed run gives back: tensors that change no more, numbers, texts, lists and mappings."""
+        return {}
+
+    def load_state_dict(self, state: State, own: Mapping[str, Any]) -> None:
+        """`own` is what `state_dict` gave at the checkpoint from which the run goes on; before `on_train_start`."""
+
     def close(self, state: State) -> None:
         """Always called when training or a test is over, however it ended; by then `state.status` says how."""
 
@@ -38,7 +51,11 @@ class EarlyStopping(Callback):
     def __init__(self, patience: int) -> None:
         self.patience = patience
 
+    def on_train_start(self, state: State) -> None:
+        if state.history:  # a run that goes on
+            self.on_epoch_end(state)
+
     def on_epoch_end(self, state: State) -> None:
         monitor = state.monitor
-        if state.epoch - monitor.epoch >= self.patience:
+        if len(state.history) - monitor.epoch >= self.patience:
             state.stop(f"no better {monitor.name} for {self.patience} epochs; the best was epoch {monitor.epoch}")

@@ -1,21 +1,22 @@
-"""The best and the last weights: in memory, or as safetensors files that are never half written."""
+"""What is kept of a run while it goes on: the best weights, and checkpoints on disk that it can go on from."""
 
 from __future__ import annotations
 
 import json
-import logging
+import math
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dlspec.run_folder import write_bytes
 from dlspec.training.callbacks import Callback
-from dlspec.training.state import State
-
-log = logging.getLogger("dlspec")
+from dlspec.training.checkpoint_files import keep_newest, write_checkpoint
+from dlspec.training.state import State, TrainingFailed
+from dlspec.training.tensor_file import write_tensors
 
 BEST = "best.safetensors"
 LAST = "last.safetensors"
@@ -45,72 +46,155 @@ class BestWeights(KeepsBest):
     def best_weights(self) -> Weights | None:
         return self._weights
 
+    def state_dict(self, state: State) -> dict[str, Any]:
+        return {"best": self._weights}
 
-class _Checkpoint(Callback):
-    """Writes weights to `path` at most once in `seconds`, and what is still unwritten when the run ends.
+    def load_state_dict(self, state: State, own: Mapping[str, Any]) -> None:
+        self._weights = own["best"]
 
-    Epochs of a small network take milliseconds; a file and its sync after each would take longer than they do. What
-    can't be written is told once and the run goes on.
+
+class Checkpoints(KeepsBest):
+    """Keeps the run so that it can go on from where it was, and its best and last weights.
+
+    `folder/step-000000400.safetensors` holds the whole run; the newest `keep` stay. They are written after an epoch,
+    but at most once in `seconds` (an epoch of a small network takes less than a file and its sync), every `steps` steps
+    and every `minutes` minutes, when the run is asked to end, and when training is over. A thread writes them: a step
+    waits no longer than the copying takes, and while one is being written no other begins. Where one can't be written
+    the run ends with TrainingFailed, and those that are there stay. `best.safetensors` is the best epoch's weights
+    alone, `last.safetensors` those of the end of a run that did not fail; `metadata` is written beside them.
     """
 
-    def __init__(self, path: Path, metadata: Mapping[str, str] | None, seconds: float) -> None:
-        self.path = path
-        self._metadata = dict(metadata or {})
-        self._seconds = seconds
-        self._written = -float("inf")
-        self._waiting: tuple[Weights, dict[str, str]] | None = None
-        self._warned = False
-
-    def _offer(self, state: State) -> None:
-        self._waiting = (copied_weights(state.evaluated), self._metadata | _position(state))
-        if time.monotonic() - self._written >= self._seconds:
-            self._write()
-
-    def _write(self) -> None:
-        if self._waiting is None:
-            return
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_weights(self.path, *self._waiting)
-        except OSError as error:
-            if not self._warned:
-                log.warning("can't write the checkpoint %s: %s", self.path, error.strerror or error)
-            self._warned = True
-            return
-        self._written, self._waiting = time.monotonic(), None
-
-    def close(self, state: State) -> None:
-        self._write()
-
-
-class BestCheckpoint(_Checkpoint, KeepsBest):
-    """Writes the best epoch's weights to `folder/best.safetensors`. `metadata` is written beside them."""
-
     def __init__(
-        self, folder: Path, metadata: Mapping[str, str] | None = None, seconds: float = SECONDS_BETWEEN_WRITES
+        self,
+        folder: Path,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        keep: int = 2,
+        steps: int | None = None,
+        minutes: float | None = None,
+        seconds: float = SECONDS_BETWEEN_WRITES,
     ) -> None:
-        super().__init__(folder / BEST, metadata, seconds)
+        self.folder = folder
+        self._metadata = dict(metadata or {})
+        self._keep, self._steps = keep, steps
+        self._between, self._between_epochs = (minutes or math.inf) * 60, seconds
+        self._writer = Writer()
+        self._due = self._due_after_epoch = -math.inf
+        self._saved = -1  # the step of the newest checkpoint
+        self._best: Weights | None = None
+        self._best_position: dict[str, str] = {}
+        self._has_new_best = False
+
+    def best_weights(self) -> Weights | None:
+        return self._best
+
+    def state_dict(self, state: State) -> dict[str, Any]:
+        is_now = state.monitor.epoch == state.epoch and state.is_between_epochs
+        return {"best": None if is_now else self._best, "is_now": is_now, "position": self._best_position}
+
+    def load_state_dict(self, state: State, own: Mapping[str, Any]) -> None:
+        self._best = copied_weights(state.evaluated) if own["is_now"] else own["best"]
+        self._best_position = dict(own["position"])
+        self._has_new_best = self._best is not None
+        self._saved = state.step
+
+    def on_train_start(self, state: State) -> None:
+        self._due = time.monotonic() + self._between
+
+    def on_step_end(self, state: State) -> None:
+        self._writer.demand_success()
+        is_counted = self._steps is not None and state.step % self._steps == 0 and state.step != self._saved
+        if state.phase == "train" and state.is_whole and (is_counted or self._due < time.monotonic()):
+            self._save(state)
 
     def on_epoch_end(self, state: State) -> None:
         if state.monitor.is_best:
-            self._offer(state)
+            self._best, self._best_position = copied_weights(state.evaluated), _position(state)
+            self._has_new_best = True
+        if self._due_after_epoch < time.monotonic():
+            self._save(state)
 
-    def best_weights(self) -> Weights | None:
-        if self._waiting is not None:
-            return self._waiting[0]
-        return read_weights(self.path)[0] if self.path.exists() else None
+    def on_train_end(self, state: State) -> None:
+        self._save(state, wait=True)
+        self._writer.demand_success()
+
+    def on_interrupt(self, state: State) -> None:
+        if state.phase != "test":  # then training is over and kept
+            self._save(state, wait=True)
+            self._writer.demand_success()
+
+    def _save(self, state: State, *, wait: bool = False) -> None:
+        """Copies the run and lets the thread write it."""
+        if wait:
+            self._writer.wait()
+        elif self._writer.is_busy:
+            return
+        snapshot = state.snapshot()
+        if snapshot is None:
+            return
+        write_best = self._new_best()
+
+        def write() -> None:
+            write_best()
+            write_checkpoint(self.folder, snapshot, self._metadata)
+            keep_newest(self.folder, self._keep)
+
+        self._saved = state.step
+        self._due, self._due_after_epoch = (time.monotonic() + each for each in (self._between, self._between_epochs))
+        self._writer.start(write)
+        if wait:
+            self._writer.wait()
+
+    def _new_best(self) -> Callable[[], None]:
+        """Writes the best weights, where they are not written yet."""
+        best, position = self._best, {"format": "pt", **self._metadata, **self._best_position}
+        if best is None or not self._has_new_best:
+            return lambda: None
+        self._has_new_best = False
+        return lambda: write_tensors(self.folder / BEST, best, position)
+
+    def close(self, state: State) -> None:
+        self._writer.wait()
+        self._new_best()()
+        if state.phase != "test" and state.status != "failed" and state.history:
+            weights = copied_weights(state.evaluated)
+            write_tensors(self.folder / LAST, weights, {"format": "pt", **self._metadata, **_position(state)})
 
 
-class LastCheckpoint(_Checkpoint):
-    """Writes the newest finished epoch's weights to `folder/last.safetensors`."""
+class Writer:
+    """Does one thing at a time in a thread of its own; what goes wrong there is raised by `demand_success`."""
 
-    def __init__(
-        self, folder: Path, metadata: Mapping[str, str] | None = None, seconds: float = SECONDS_BETWEEN_WRITES
-    ) -> None:
-        super().__init__(folder / LAST, metadata, seconds)
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self._error: OSError | None = None
 
-    def on_epoch_end(self, state: State) -> None:
-        self._offer(state)
+    @property
+    def is_busy(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self, action: Callable[[], None]) -> None:
+        self._thread = threading.Thread(target=self._run, args=(action,), name="checkpoint")
+        self._thread.start()
+
+    def _run(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except OSError as error:
+            self._error = error
+
+    def wait(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+
+    def demand_success(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            reason = error.strerror or str(error)
+            where = f" {error.filename}" if error.filename else ""
+            raise TrainingFailed(
+                f"can't write the checkpoint{where}: {reason}; the checkpoints before it are whole, and the run can be "
+                "resumed from them"
+            )
 
 
 def copied_weights(network: nn.Module) -> Weights:
@@ -120,13 +204,6 @@ def copied_weights(network: nn.Module) -> Weights:
         for name, value in network.state_dict().items()
         if isinstance(value, Tensor)
     }
-
-
-def write_weights(path: Path, weights: Weights, metadata: Mapping[str, str]) -> None:
-    """One safetensors file, whole or not at all."""
-    from safetensors.torch import save
-
-    write_bytes(path, save(weights, {"format": "pt", **metadata}))
 
 
 def read_weights(path: Path) -> tuple[Weights, dict[str, str]]:

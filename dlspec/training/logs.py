@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dlspec.run_folder import RESULT, finite, write_json
+from dlspec.run_folder import RESULT, finite, write_bytes, write_json
 from dlspec.training.callbacks import Callback
 from dlspec.training.state import State, outcome
 
@@ -31,6 +31,14 @@ class _File(Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._warned = False
+
+    def _begin(self, content: bytes) -> None:
+        """What a resumed run has of before its checkpoint; what lay after it is computed again."""
+        try:
+            if content or self.path.exists():
+                write_bytes(self.path, content)
+        except OSError as error:
+            self._warn(error)
 
     def _add(self, content: bytes) -> None:
         try:
@@ -76,6 +84,11 @@ class MetricsFile(_File):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / METRICS)
 
+    def on_train_start(self, state: State) -> None:
+        steps = [row["step"] for row in state.timing]
+        rows = enumerate(zip(steps, state.history, strict=True), start=1)
+        self._begin(b"".join(json_line({"epoch": epoch, "step": step, **results}) for epoch, (step, results) in rows))
+
     def on_epoch_end(self, state: State) -> None:
         self._add(json_line({"epoch": state.epoch, "step": state.step, **state.results}))
 
@@ -85,6 +98,9 @@ class TimingFile(_File):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / TIMING)
+
+    def on_train_start(self, state: State) -> None:
+        self._begin(b"".join(json_line(row) for row in state.timing))
 
     def on_epoch_end(self, state: State) -> None:
         self._add(json_line(state.timing[-1]))
@@ -115,7 +131,14 @@ class TensorBoard(_File):
         super().__init__(folder / name)
 
     def on_train_start(self, state: State) -> None:
-        self._add(_event(file_version="brain.Event:2"))
+        """Begins a file; a resumed run's takes the place of those before, with what they had up to the checkpoint."""
+        seconds = [row["seconds"] for row in state.timing]
+        times = [time.time() - sum(seconds[at:]) for at in range(1, len(seconds) + 1)]
+        rows = zip(state.history, state.timing, times, strict=True)
+        before = [_scalars(results, int(row["step"]), at) for results, row, at in rows]
+        self._begin(b"".join([_event(file_version="brain.Event:2"), *before]))
+        for old in (each for each in self.path.parent.glob("events.out.tfevents.*.dlspec") if each != self.path):
+            old.unlink(missing_ok=True)
 
     def on_epoch_end(self, state: State) -> None:
         self._add(_scalars(state.results, state.step))
@@ -129,19 +152,20 @@ def json_line(values: Mapping[str, Any]) -> bytes:
     return json.dumps(finite(values), ensure_ascii=False).encode() + b"\n"
 
 
-def _scalars(results: Mapping[str, float], step: int) -> bytes:
+def _scalars(results: Mapping[str, float], step: int, at: float | None = None) -> bytes:
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     values = [Summary.Value(tag=name, simple_value=value) for name, value in results.items()]
-    return _event(step=step, summary=Summary(value=values))
+    return _event(at, step=step, summary=Summary(value=values))
 
 
-def _event(**fields: Any) -> bytes:
+def _event(at: float | None = None, **fields: Any) -> bytes:
+    """A record of that moment, or of now."""
     from io import BytesIO
 
     from tensorboard.compat.proto.event_pb2 import Event
     from tensorboard.summary.writer.record_writer import RecordWriter
 
     record = BytesIO()
-    RecordWriter(record).write(Event(wall_time=time.time(), **fields).SerializeToString())
+    RecordWriter(record).write(Event(wall_time=time.time() if at is None else at, **fields).SerializeToString())
     return record.getvalue()

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlspec.training.criterion import Criterion, Metrics, Targets
+from dlspec.training.criterion import Criterion, Metric, Metrics, Targets
 
 MOST_ROWS = 4096
 MOST_NUMBERS = 2**20
@@ -52,6 +52,31 @@ class Scores:
         self._rows = self._numbers = 0
         for metric in self._by_name.values():
             metric.reset()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that was added so far, in the pieces that it is in, for a checkpoint in the middle of a pass."""
+        return {
+            "sizes": list(self._sizes),
+            "pieces": torch.cat(self._pieces) if self._pieces else None,
+            "losses": torch.stack(self._losses) if self._losses else None,
+            "held": list(self._held),
+            "rows": self._rows,
+            "numbers": self._numbers,
+            "metrics": {name: _metric_state(each) for name, each in self._by_name.items()},
+        }
+
+    @torch.inference_mode()
+    def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Goes on from what `state_dict` gave."""
+        self.reset()
+        state = _moved(state, device)
+        self._sizes, self._rows, self._numbers = list(state["sizes"]), state["rows"], state["numbers"]
+        self._pieces = [] if state["pieces"] is None else [state["pieces"]]
+        self._losses = [] if state["losses"] is None else list(state["losses"].unbind())
+        self._held = [(output, targets) for output, targets in state["held"]]
+        for name, metric in self._by_name.items():
+            for key, value in state["metrics"][name].items():
+                setattr(metric, key, value)
 
     def add(self, output: Any, loss: Tensor, targets: Targets, rows: int) -> None:
         """Takes a step's detached output and loss, and its targets, of `rows` samples. Waits for nothing."""
@@ -140,3 +165,18 @@ def _cat(outputs: Sequence[Any]) -> Any:
     if isinstance(first, Mapping):
         return {name: _cat([each[name] for each in outputs]) for name in first}
     return tuple(_cat(each) for each in zip(*outputs, strict=True))
+
+
+def _metric_state(metric: Metric) -> dict[str, Any]:
+    """What a torchmetrics metric has gathered; another's can't be kept, and is gathered anew."""
+    names = getattr(metric, "_defaults", {})
+    return {name: getattr(metric, name) for name in (*names, *(["_update_count"] if names else []))}
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    """The same on a device."""
+    if isinstance(value, Tensor):
+        return value.to(device)
+    if isinstance(value, Mapping):
+        return {name: _moved(each, device) for name, each in value.items()}
+    return type(value)(_moved(each, device) for each in value) if isinstance(value, list | tuple) else value

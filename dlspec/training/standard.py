@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.callbacks import Callback, EarlyStopping
-from dlspec.training.checkpoints import BestCheckpoint, LastCheckpoint
+from dlspec.training.checkpoints import Checkpoints
 from dlspec.training.curves import Curves
 from dlspec.training.logs import LogLines, MetricsFile, ResultFile, TensorBoard, TimingFile
 from dlspec.training.pictures import Pictures
@@ -36,8 +36,15 @@ def standard_callbacks(
 def _files(settings: TrainerSpec, folder: Path, metadata: Mapping[str, str] | None) -> list[Callback]:
     callbacks: list[Callback] = [LogLines(), MetricsFile(folder), TimingFile(folder)]
     if settings.checkpoints:
-        checkpoints = folder / CHECKPOINTS
-        callbacks += [BestCheckpoint(checkpoints, metadata), LastCheckpoint(checkpoints, metadata)]
+        callbacks.append(
+            Checkpoints(
+                folder / CHECKPOINTS,
+                metadata,
+                keep=settings.keep_checkpoints,
+                steps=settings.checkpoint_steps,
+                minutes=settings.checkpoint_minutes,
+            )
+        )
     if settings.tensorboard:
         callbacks.append(TensorBoard(folder))
     if settings.curves:

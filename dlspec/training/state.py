@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dlspec.training.averaging import Average
+from dlspec.training.checkpoint_files import Snapshot
 from dlspec.training.looking import View
 from dlspec.training.monitor import Monitor
 
@@ -54,10 +55,15 @@ class State:
     error: str = ""
     running_loss: Callable[[], float] = lambda: math.nan
     # The mean loss of the last steps. Reading it waits for the device: not for every step.
+    snapshot: Callable[[], Snapshot | None] = lambda: None
+    # The whole run at this moment, between two steps, for a checkpoint.
     is_tested: bool = False
     # Whether a test follows the training.
     view: Callable[[], View | None] = lambda: None
     # What the network says of the test split, or without a test of the validation split; None where that is empty.
+    is_between_epochs: bool = True
+    is_whole: bool = True
+    # Whether the run can be kept now: not among the batches of one update.
     average: Average | None = None
     # The average of the weights while they are trained; when the training is over the network itself has it.
 

@@ -23,13 +23,17 @@ from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.averaging import make_average
 from dlspec.training.batches import NO_FEWEST, Batch, Batches, chosen_batch_size
 from dlspec.training.callbacks import Callback, EarlyStopping
+from dlspec.training.checkpoint_files import Snapshot
 from dlspec.training.checkpoints import BestWeights, KeepsBest
 from dlspec.training.criterion import Criterion, Metric, Metrics
 from dlspec.training.devices import choose_device
 from dlspec.training.freezing import Freezing
+from dlspec.training.interruption import Interrupted, Interruption
 from dlspec.training.looking import View
 from dlspec.training.monitor import Monitor, choose_mode, choose_monitored
+from dlspec.training.randomness import random_state
 from dlspec.training.reproducing import deterministic, seed_generators
+from dlspec.training.resuming import Epoch, Left, restore, snapshot_of
 from dlspec.training.schedule import Schedule
 from dlspec.training.scores import Scores
 from dlspec.training.state import Outcome, Phase, State, TrainingFailed, outcome
@@ -85,10 +89,19 @@ class Trainer:
         self.metrics: dict[str, Metric] = {name: each for group in groups for name, each in group.items()}
         self.scores = Scores(self.criterion, groups)
         self.state = self._new_state()
+        self.epoch: Epoch | None = None
+        self._left: Left | None = None
+        self._is_restored = False
+        self.interruption = Interruption()
 
     def use(self, callbacks: Sequence[Callback]) -> None:
         """Replaces the callbacks, for a run whose folder is made once the trainer is known to be right."""
         self.callbacks = _completed(callbacks, self.settings)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Goes on from there when `fit` is called. Raises TrainingFailed where the snapshot does not fit."""
+        self._left = restore(self, snapshot)
+        self._is_restored = True
 
     def run(self) -> Outcome:
         """Trains, then tests unless `settings.test` is `none`."""
@@ -101,7 +114,8 @@ class Trainer:
         """Trains until the last epoch, the last step or a callback's stop. Raises TrainingFailed on a loss of nan."""
         state = self.state
         with self._closing():
-            seed_generators(self.seed)
+            if not self._is_restored:
+                seed_generators(self.seed)
             train, validation = self._train_batches(), self._eval_batches(self.data.validation)
             step = self._training_step(train)
             steps = self.settings.epochs * self._steps_of(len(train))
@@ -130,44 +144,83 @@ class Trainer:
 
     def _epoch(self, train: Batches, validation: Batches, step: Step) -> None:
         """One epoch: train, validate, judge, step the schedule, tell everyone."""
-        state, started = self.state, time.perf_counter()
-        state.epoch += 1
-        self.freezing.enter(state.epoch)
+        state = self.state
+        epoch = self._begin_epoch()
         self._call("on_epoch_start")
-        lr = {} if state.lr is None else {"lr": state.lr}
-        order = train.shuffled(self.seed, state.epoch, stop=self._batches_left())
-        results = self._run("train", train, order, step)
-        state.timing.append(_timing(state, started))
-        if state.average:
-            state.average.after_epoch(state.epoch, (inputs for inputs, _ in train.shuffled(self.seed, state.epoch)))
-        results |= self._run("val", validation, validation.in_order(), self._evaluation_step())
-        state.timing[-1]["seconds"] = _seconds_since(started)
-        state.results = results | lr
+        if epoch.results is None:
+            epoch.results = self._train(train, epoch, step)
+            if state.average:
+                state.average.after_epoch(state.epoch, (inputs for inputs, _ in train.shuffled(self.seed, state.epoch)))
+            epoch.batch, epoch.samples, epoch.generators = state.batch, state.samples, random_state(self.device)
+        timing = _timing(state.epoch, state.step, epoch)
+        results = epoch.results | self._run("val", validation, validation.in_order(), self._evaluation_step())
+        state.timing.append(timing | {"seconds": _seconds_since(epoch.started)})
+        state.results = results | ({} if epoch.lr is None else {"lr": epoch.lr})
         state.history.append(state.results)
         state.monitor.update(results[state.monitor.name], state.epoch)
         if self.schedule:
             self.schedule.after_epoch(results[state.monitor.name])
+        self.epoch, state.is_between_epochs = None, True
         self._call("on_epoch_end")
+
+    def _begin_epoch(self) -> Epoch:
+        """The next epoch, or the one that a resumed run was left in."""
+        state, left = self.state, self._left
+        if left is None:
+            state.epoch += 1
+            self.freezing.enter(state.epoch)
+        started = time.perf_counter() - (left.seconds if left else 0)
+        lr = left.lr if left else state.lr
+        self.epoch = Epoch(started, lr)
+        if left is not None and left.results is not None:
+            self.epoch.batch, self.epoch.samples, self.epoch.results = left.batch, left.samples, dict(left.results)
+            self.epoch.generators, self._left = random_state(self.device), None
+        state.is_between_epochs = False
+        return self.epoch
+
+    def _train(self, train: Batches, epoch: Epoch, step: Step) -> dict[str, float]:
+        """The training split once, or what is left of it."""
+        start = self._left.batch if self._left else 0
+        left = self._batches_left()
+        order = train.shuffled(self.seed, self.state.epoch, start, None if left is None else start + left)
+        return self._run("train", train, order, step)
+
+    def _begin_pass(self, phase: Phase, batches: Batches) -> int:
+        """Nothing was seen of a split yet, or of the training split what a resumed run has seen; how many batches."""
+        state, left = self.state, self._left if phase == "train" else None
+        state.phase, state.batches, state.phase_started = phase, len(batches), time.perf_counter()
+        state.batch, state.samples = (left.batch, left.samples) if left else (0, 0)
+        self.scores.reset()
+        if left is not None:
+            assert left.scores is not None  # the training split was not done
+            self.scores.load_state_dict(left.scores, self.device)
+            state.phase_started -= left.seconds
+            self._left = None
+        return state.batch
 
     def _run(self, phase: Phase, batches: Batches, order: Iterator[Batch], step: Step) -> dict[str, float]:
         """One pass over a split: its mean loss and metrics as `phase/NAME`; empty for an empty split."""
-        state, scores, training = self.state, self.scores, phase == "train"
-        state.phase, state.batch, state.batches, state.samples = phase, 0, len(batches), 0
-        state.phase_started = time.perf_counter()
+        state, scores, training, interruption = self.state, self.scores, phase == "train", self.interruption
+        start = self._begin_pass(phase, batches)
+        accumulate = self.settings.accumulate if training else 1
         listeners = [each.on_step_end for each in self.callbacks if _listens(each)]
         network = self.network if training else state.evaluated
         network.train(training)
         if training:
             self.freezing.hold(self.network)
-        scores.reset()
         with torch.inference_mode(not training):
-            for (inputs, targets), rows in zip(order, batches.sizes, strict=False):
+            for (inputs, targets), rows in zip(order, batches.sizes[start:], strict=False):
                 output, loss = step(inputs, targets)  # only queues work: nothing here or below waits for the device
                 scores.add(output, loss, targets, rows)
                 state.batch += 1
                 state.samples += rows
+                if accumulate > 1:
+                    state.is_whole = state.batch % accumulate == 0 or state.batch == len(batches)
                 for listener in listeners:
                     listener(state)
+                if interruption.signal and state.is_whole:
+                    self._call("on_interrupt")
+                    raise Interrupted(interruption.signal)
         results = {f"{phase}/{name}": value for name, value in scores.results().items()}
         self._demand_finite(results.get(f"{phase}/loss", 0.0))
         return results
@@ -184,10 +237,15 @@ class Trainer:
             monitor=monitor,
             epochs=self.settings.epochs,
             running_loss=self.scores.running_loss,
+            snapshot=self.snapshot,
             is_tested=self.settings.test != "none" and len(self.data.test) > 0,
             view=self._view,
             average=make_average(self.network, self.settings.average, self.settings.epochs),
         )
+
+    def snapshot(self) -> Snapshot:
+        """The whole run, between two steps or two epochs."""
+        return snapshot_of(self, _seconds_since(self.epoch.started) if self.epoch else 0.0)
 
     def _view(self) -> View | None:
         view = View("test" if self.state.is_tested else "validation", self.state.evaluated, self.criterion, self.data,
@@ -253,6 +311,8 @@ class Trainer:
 
     def _goes_on(self, batches: int) -> bool:
         state, left = self.state, self._steps_left()
+        if self._left is not None:
+            return True
         if not batches:
             raise TrainingFailed(f"the training split of '{self.data.name}' is empty")
         if left is not None and left <= 0:
@@ -330,11 +390,11 @@ def _listens(callback: Callback) -> bool:
     return type(callback).on_step_end is not Callback.on_step_end
 
 
-def _timing(state: State, started: float) -> dict[str, float]:
+def _timing(number: int, step: int, epoch: Epoch) -> dict[str, float]:
     """An epoch's row of timing.jsonl. Reading the loss made the device finish, so the seconds are real."""
-    seconds = _seconds_since(started)
-    speed = round(state.samples / seconds, 2) if seconds else 0.0
-    row = {"epoch": state.epoch, "seconds": seconds, "train_seconds": seconds, "samples": state.samples}
+    seconds = _seconds_since(epoch.started)
+    speed = round(epoch.samples / seconds, 2) if seconds else 0.0
+    row = {"epoch": number, "step": step, "seconds": seconds, "train_seconds": seconds, "samples": epoch.samples}
     return row | {"samples_per_second": speed}
 
 

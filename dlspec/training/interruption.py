@@ -1,0 +1,56 @@
+"""Signals that ask a run to end: it ends between two steps, with everything saved."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+# Ctrl-C, a batch system's end, and Slurm's warning before it.
+SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
+
+
+class Interrupted(KeyboardInterrupt):
+    """The run ended because a signal asked for it; `code` is the exit code that shells expect, 128 and its number."""
+
+    def __init__(self, number: int, more: str = "") -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}{more}")
+        self.number, self.code = number, 128 + number
+
+
+class Interruption:
+    """Whether a signal has come: `signal` is its number, 0 before."""
+
+    def __init__(self) -> None:
+        self.signal = 0
+
+
+@contextmanager
+def interruptible(interruption: Interruption) -> Iterator[None]:
+    """Within it the first signal is noted, and a second one does what it did before: it ends the process at once.
+
+    Only a process's main thread can listen to signals; in another nothing is changed.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
+    before: dict[int, Any] = {}
+
+    def note(number: int, frame: FrameType | None) -> None:
+        interruption.signal = number
+        _set_back(before)
+
+    try:
+        before |= {number: signal.signal(number, note) for number in numbers}
+        yield
+    finally:
+        _set_back(before)
+
+
+def _set_back(before: dict[int, Any]) -> None:
+    for number, handler in before.items():
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)

@@ -1,0 +1,68 @@
+"""Writes safetensors files, whole or not at all.
+
+The library's own writer puts the metadata in another order each time, so that equal runs would leave different files,
+and tells a full disk in its own words. The format is a JSON header, its length before it, and the tensors' bytes
+(https://huggingface.co/docs/safetensors); the library reads what is written here.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlspec.run_folder import replaced
+
+CHECKSUM = "checksum"
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+    torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.complex64: "C64",
+}  # fmt: skip
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> None:
+    """Puts tensors that lie on the CPU, and texts as metadata, at `path`: a temporary name, synced, then renamed.
+
+    Equal ones give equal bytes. Raises OSError, and leaves nothing half-written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so each begins where it may
+    with replaced(path) as file:
+        file.write(_header(names, tensors, texts))
+        for name in names:
+            file.write(_bytes(tensors[name]))
+
+
+def _header(names: list[str], tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> bytes:
+    header: dict[str, Any] = {"__metadata__": dict(sorted(texts.items()))}
+    start = 0
+    for name in names:
+        tensor = tensors[name]
+        end = start + tensor.numel() * tensor.element_size()
+        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def checksum(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
+    """A CRC over names, types, shapes and bytes of the tensors, and over the texts."""
+    crc = zlib.crc32(json.dumps(sorted(texts.items())).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        crc = zlib.crc32(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode(), crc)
+        crc = zlib.crc32(_bytes(tensor), crc)
+    return f"{crc:08x}"
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    if not tensor.numel():
+        return memoryview(b"")
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
