@@ -21,7 +21,7 @@ from dlspec.spec.trainer import EMA, SWA
 from dlspec.training.averaging import Average, make_average
 from dlspec.training.batches import permutation
 from dlspec.training.callbacks import Callback
-from dlspec.training.checkpoints import BestCheckpoint, LastCheckpoint
+from dlspec.training.checkpoints import Checkpoints
 from dlspec.training.freezing import Freezing
 from dlspec.training.state import State
 
@@ -74,7 +74,7 @@ def test_equals_pytorchs_and_is_what_is_judged_kept_and_given(wanted: EMA | SWA,
     net, data = normalised(), dataset(train=64)
     reference = Reference(net, data, wanted)
     settings = {"epochs": 4, "batch_size": BATCH, "average": wanted, "test": "last"}
-    callbacks = [reference, BestCheckpoint(tmp_path, seconds=0), LastCheckpoint(tmp_path, seconds=0)]
+    callbacks = [reference, Checkpoints(tmp_path, seconds=0)]
     training = trainer(net, data, lr=0.05, settings=settings, callbacks=callbacks)
     training.run()
     assert [row["val/loss"] for row in training.state.history] == pytest.approx(reference.losses, abs=1e-6)

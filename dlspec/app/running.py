@@ -6,7 +6,6 @@ import gc
 import json
 import logging
 import re
-import shlex
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from dlspec.errors import SpecError, UserError
 from dlspec.preparing import Preparation, Prepared
 from dlspec.run_folder import SPEC, create_run_folder, environment, log_to, package_version, write_json, write_yaml
 from dlspec.run_lock import held
+from dlspec.run_status import resume_command
 from dlspec.spec.yaml_files import display_name
 from dlspec.training.checkpoint_files import Snapshot
 from dlspec.training.interruption import Interrupted, interruptible
@@ -79,7 +79,7 @@ class Job:
                 return self.trainer.run()
             except Interrupted as error:
                 log.info(error)
-                raise Interrupted(error.number, f"; {resume_line(folder)}") from None
+                raise Interrupted(error.number, f"; to go on: {resume_command(Path(display_name(folder)))}") from None
             except Exception as error:
                 log.debug("the run failed\n%s", traceback.format_exc())
                 if isinstance(error, UserError | TrainingFailed | OSError):
@@ -98,11 +98,6 @@ class Job:
     def _describe(self, folder: Path) -> None:
         write_yaml(folder / SPEC, dict(self.prepared.resolved))
         write_json(folder / "environment.json", {"seed": self.prepared.spec.seed, **environment()})
-
-
-def resume_line(folder: Path) -> str:
-    """The command that resumes the run in `folder`."""
-    return f"to go on: python -m dlspec resume run={shlex.quote(display_name(folder))}"
 
 
 @contextmanager
