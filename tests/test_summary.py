@@ -65,14 +65,6 @@ def test_averaged_weights_take_memory_too(dlspec, write) -> None:
     assert "Adam's state 3.02 KiB, averaged weights 1.51 KiB, activations" in said.out.splitlines()[-1]
 
 
-def test_averaged_weights_are_a_copy(dlspec, write) -> None:
-    write("conf/model/mine.yaml", STACK)
-    said = dlspec("summary", "model=mine", *ROW, "trainer.average=EMA", "optimizer=SGD")
-    assert said.out.splitlines()[-1].startswith(
-        "  weights 1.51 KiB, gradients 1.51 KiB, SGD's state 0.00 KiB, averaged"
-    )
-
-
 def test_columns_of_weights_that_are_special(dlspec, write) -> None:
     write("conf/model/mine.yaml", SHARING)
     lines = dlspec("summary", "model=mine", *ROW).out.splitlines()

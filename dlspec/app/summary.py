@@ -161,8 +161,6 @@ def _training(summed: Summed, weights: int, gradients: int, whole: Cost) -> list
     parts: dict[str, int | None] = {"weights": weights, "gradients": gradients}
     if optimizer is not None:
         parts[f"{type(optimizer).__name__}'s state"] = state_bytes(optimizer)
-    if summed.prepared.spec.trainer.average is not None:
-        parts["averaged weights"] = weights
     if trainer.average is not None:
         parts["averaged weights"] = weights
     parts["activations"] = whole.fixed + rows * whole.kept
