@@ -24,7 +24,7 @@ from dlspec.limits import deep_stack, how_to_raise, limit
 from dlspec.preparing import Preparation
 from dlspec.reading import KEYS
 from dlspec.spec.mistakes import Places
-from dlspec.training.reproducing import kept_generators
+from dlspec.training.randomness import kept_generators
 
 CHOSEN = (*GROUPS, "run")  # a text says which file, part or run it is
 NO_DATA = "give arrays by name, {'x': ..., 'target': ...}, or a data set's name"

@@ -29,7 +29,8 @@ from dlspec.reading import SPEC_VERSION, Spec, read_spec
 from dlspec.spec.mistakes import Mistakes, Places, refuse
 from dlspec.training.devices import choose_device
 from dlspec.training.freezing import Freezing
-from dlspec.training.reproducing import deterministic, seed_generators
+from dlspec.training.randomness import seed_generators
+from dlspec.training.reproducing import deterministic
 from dlspec.training.schedule import Schedule
 
 Choices = Mapping[str, Iterable[str]]

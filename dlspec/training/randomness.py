@@ -1,13 +1,38 @@
-"""The state of every generator that training may draw from: PyTorch's on the CPU and the device, Python's, NumPy's."""
+"""Every generator that training may draw from: PyTorch's on the CPU and the device, Python's, NumPy's."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+
+
+def seed_generators(seed: int) -> None:
+    """Seeds all of them: a user's own parts may use any."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # it takes no more
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def kept_generators() -> Iterator[None]:
+    """Whatever is drawn or seeded within it, the generators are afterwards as they were.
+
+    CUDA devices' are kept where CUDA had been started.
+    """
+    cpu, on_cuda = torch.device("cpu"), torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    before = random_state(cpu)
+    devices = torch.cuda.get_rng_state_all() if on_cuda else []
+    try:
+        yield
+    finally:
+        set_random_state(before, cpu)
+        if on_cuda:
+            torch.cuda.set_rng_state_all(devices)
 
 
 def random_state(device: torch.device) -> dict[str, Any]:

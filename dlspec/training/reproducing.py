@@ -1,15 +1,13 @@
-"""Equal runs: the random generators that a run seeds, and algorithms that give the same numbers every time."""
+"""Algorithms that give the same numbers every time, for a run alone."""
 
 from __future__ import annotations
 
 import os
-import random
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-import numpy as np
 import torch
 
 from dlspec.building.place import not_deterministic
@@ -18,32 +16,6 @@ from dlspec.training.state import TrainingFailed
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 FIXED_WORKSPACE = ":4096:8"
 """cuBLAS adds up in one order with it; PyTorch asks for it (docs.nvidia.com/cuda/cublas, "Results reproducibility")."""
-
-
-def seed_generators(seed: int) -> None:
-    """Seeds Python's `random`, NumPy's global generator and PyTorch's: a user's own parts may use any of them."""
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # it takes no more
-    torch.manual_seed(seed)
-
-
-@contextmanager
-def kept_generators() -> Iterator[None]:
-    """Whatever is drawn or seeded within it, the three generators are afterwards as they were.
-
-    A CUDA device's is kept where CUDA had been started.
-    """
-    on_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    ours, numpys, torchs = random.getstate(), np.random.get_state(), torch.get_rng_state()
-    cudas = torch.cuda.get_rng_state_all() if on_cuda else []
-    try:
-        yield
-    finally:
-        random.setstate(ours)
-        np.random.set_state(numpys)
-        torch.set_rng_state(torchs)
-        if on_cuda:
-            torch.cuda.set_rng_state_all(cudas)
 
 
 class _Switches(NamedTuple):

@@ -31,8 +31,8 @@ from dlspec.training.freezing import Freezing
 from dlspec.training.interruption import Interrupted, Interruption
 from dlspec.training.looking import View
 from dlspec.training.monitor import Monitor, choose_mode, choose_monitored
-from dlspec.training.randomness import random_state
-from dlspec.training.reproducing import deterministic, seed_generators
+from dlspec.training.randomness import random_state, seed_generators
+from dlspec.training.reproducing import deterministic
 from dlspec.training.resuming import Epoch, Left, restore, snapshot_of
 from dlspec.training.schedule import Schedule
 from dlspec.training.scores import Scores
