@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import chdir
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import networks
@@ -13,8 +11,6 @@ import torch
 from torch import Tensor, nn
 
 import dlspec
-
-HERE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -27,8 +23,7 @@ class Pair:
 
     def build(self) -> nn.Module:
         """Everything from the file on: composed, checked, expanded, built and traced."""
-        with chdir(HERE):
-            return dlspec.build([*self.overrides, "trainer.device=cpu"], self.data)
+        return dlspec.build([*self.overrides, "trainer.device=cpu"], self.data)
 
     def both(self) -> tuple[nn.Module, nn.Module]:
         """dlspec's and the one by hand, with the same weights."""
@@ -62,14 +57,16 @@ def _tokens(vocab_size: int, length: int) -> dict[str, Any]:
 
 # Nothing is learned: as few samples as can be.
 _FEW = {"size": 2, "validation": 0, "test": 0}
+# As PyTorch's layers begin: those by hand draw each weight once, too.
+PLAIN = "model.init=null"
 _SMALL_GPT = ["width=128", "depth=4", "heads=4", "length=128"]
 
 PAIRS: Mapping[str, Pair] = {
-    "ResNet-18": Pair(["model=resnet18"], _images(64, 1000), networks.resnet18),
-    "ResNet-50": Pair(["model=resnet50"], _images(224, 1000), networks.resnet50),
-    "GPT-2": Pair(["model=gpt"], _tokens(50257, 1024), networks.gpt2),
+    "ResNet-18": Pair(["model=resnet18", PLAIN], _images(64, 1000), networks.resnet18),
+    "ResNet-50": Pair(["model=resnet50", PLAIN], _images(224, 1000), networks.resnet50),
+    "GPT-2": Pair(["model=gpt2", PLAIN], _tokens(50257, 1024), networks.gpt2),
     "small GPT": Pair(
-        ["model=gpt", *(f"model.params.{each}" for each in _SMALL_GPT)], _tokens(65, 128), networks.small_gpt
+        ["model=gpt2", PLAIN, *(f"model.params.{each}" for each in _SMALL_GPT)], _tokens(65, 128), networks.small_gpt
     ),
-    "text model": Pair(["model=text"], _tokens(20_000, 100), networks.TextLSTM),
+    "text model": Pair(["model=text_lstm"], _tokens(20_000, 100), networks.TextLSTM),
 }

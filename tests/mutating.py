@@ -15,11 +15,11 @@ from typing import Any
 import yaml
 from test_docs import MODELS, STATED
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks" / "conf" / "model"
-BENCHMARK_DATA: Mapping[str, dict[str, Any]] = {
-    "gpt": {"words": {"vocab_size": 50, "length": 12}, "target": "next"},
+ZOO = Path(__file__).parents[1] / "conf" / "model"
+ZOO_DATA: Mapping[str, dict[str, Any]] = {
+    "gpt2": {"words": {"vocab_size": 50, "length": 12}, "target": "next"},
     "resnet18": {"shape": [3, 32, 32], "num_classes": 3},
-    "text": {"vocab_size": 50, "length": 12, "num_classes": 2},
+    "text_lstm": {"vocab_size": 50, "length": 12, "num_classes": 2},
 }
 """ResNet-50 has nothing that ResNet-18 has not, and takes long."""
 
@@ -39,10 +39,10 @@ class Right:
 
 
 def corpus() -> list[Right]:
-    """The models of docs/ and benchmarks/."""
+    """The models of docs/ and some of conf/."""
     docs = [Right(str(each), each.text, each.notes["data"]) for each in MODELS]
-    files = {name: (BENCHMARKS / f"{name}.yaml").read_text(encoding="utf-8") for name in BENCHMARK_DATA}
-    return docs + [Right(f"benchmarks/{name}", text, BENCHMARK_DATA[name]) for name, text in files.items()]
+    files = {name: (ZOO / f"{name}.yaml").read_text(encoding="utf-8") for name in ZOO_DATA}
+    return docs + [Right(f"conf/{name}", text, ZOO_DATA[name]) for name, text in files.items()]
 
 
 def mutated(text: str, random: Random) -> str:

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 import networks
-from pairs import PAIRS, Pair
+from pairs import PAIRS, PLAIN, Pair
 
 RESNET, TOKENS = PAIRS["ResNet-18"], {"num_classes": None, "size": 2, "validation": 0, "test": 0}
 TINY_GPT = Pair(
-    ["model=gpt", *(f"model.params.{each}" for each in ("width=16", "depth=2", "heads=2", "length=8"))],
+    ["model=gpt2", PLAIN, *(f"model.params.{each}" for each in ("width=16", "depth=2", "heads=2", "length=8"))],
     {"vocab_size": 11, "length": 8, **TOKENS},
     lambda: networks.GPT(vocab_size=11, length=8, width=16, depth=2, heads=2),
 )
