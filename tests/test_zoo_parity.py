@@ -1,0 +1,163 @@
+"""ResNet, GPT-2 and BERT with the weights of Hugging Face's transformers give what those give, gradients included."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+import dlspec
+
+pytestmark = pytest.mark.skipif(find_spec("transformers") is None, reason="wants transformers: pip install '.[parity]'")
+FEW = {"size": 4, "validation": 0, "test": 0}
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A configuration of transformers, and what dlspec is told for the same network, its head included."""
+
+    make: Callable[[], nn.Module]
+    overrides: Sequence[str]
+    data: Mapping[str, Any]
+    batch: Callable[[], dict[str, Tensor]]
+    classes: tuple[int, ...]  # the targets' shape
+
+
+def params(**values: Any) -> list[str]:
+    return [f"model.params.{name}={value}" for name, value in values.items()]
+
+
+def head(pattern: str) -> list[str]:
+    """The file's own head in place of a fresh one."""
+    return [f"weights.rename={{{pattern}: head.*}}", "weights.fresh=[]"]
+
+
+def resnet(sizes: tuple[int, ...], depths: tuple[int, ...], kind: str, side: int, classes: int) -> Pair:
+    model, wider = ("resnet50", 4) if kind == "bottleneck" else ("resnet18", 1)
+
+    def make() -> nn.Module:
+        from transformers import ResNetConfig, ResNetForImageClassification
+
+        more = {"embedding_size": sizes[0] // wider, "layer_type": kind, "num_labels": classes}
+        return ResNetForImageClassification(ResNetConfig(hidden_sizes=list(sizes), depths=list(depths), **more))
+
+    return Pair(
+        make,
+        [
+            "experiment=resnet_huggingface",
+            f"model={model}",
+            *params(width=sizes[0] // wider, depths=list(depths)),
+            *head("classifier.1.*"),
+        ],
+        {"shape": [3, side, side], "num_classes": classes},
+        lambda: {"pixel_values": torch.randn(3, 3, side, side)},
+        (3,),
+    )
+
+
+def gpt2(width: int, depth: int, heads: int, length: int, vocab_size: int) -> Pair:
+    def make() -> nn.Module:
+        from transformers import GPT2Config, GPT2LMHeadModel
+
+        end = {"bos_token_id": 0, "eos_token_id": 0}
+        sizes = {"n_embd": width, "n_layer": depth, "n_head": heads, "n_positions": length, "vocab_size": vocab_size}
+        return GPT2LMHeadModel(GPT2Config(**sizes, **end))
+
+    return Pair(
+        make,
+        ["experiment=gpt2_huggingface", *params(width=width, depth=depth, heads=heads, length=length)],
+        {"vocab_size": vocab_size, "length": length, "num_classes": None},
+        lambda: {"input_ids": torch.randint(vocab_size, (3, length - 3))},
+        (3, length - 3),
+    )
+
+
+def bert(width: int, depth: int, heads: int, length: int, vocab_size: int, separator: int) -> Pair:
+    def make() -> nn.Module:
+        from transformers import BertConfig, BertForSequenceClassification
+
+        sizes = {"hidden_size": width, "num_hidden_layers": depth, "num_attention_heads": heads, "num_labels": 3}
+        more = {"intermediate_size": 4 * width, "max_position_embeddings": length, "vocab_size": vocab_size}
+        return BertForSequenceClassification(BertConfig(**sizes, **more))
+
+    def batch() -> dict[str, Tensor]:
+        tokens = torch.randint(separator + 1, vocab_size, (3, length - 3))
+        tokens[:, length // 2] = tokens[0, -1] = separator  # two texts a sample
+        segments = (torch.arange(length - 3) > length // 2).long().expand(3, -1)
+        return {"input_ids": tokens, "token_type_ids": segments}
+
+    sizes = params(width=width, depth=depth, heads=heads, length=length, separator=separator)
+    return Pair(
+        make,
+        ["experiment=bert_huggingface", *sizes, *head("classifier.*")],
+        {"vocab_size": vocab_size, "length": length, "num_classes": 3},
+        batch,
+        (3,),
+    )
+
+
+SMALL = {
+    "ResNet, basic": resnet((8, 16, 32, 64), (2, 1, 2, 1), "basic", 32, 5),
+    "ResNet, bottleneck": resnet((16, 32, 64, 128), (1, 2, 1, 1), "bottleneck", 32, 5),
+    "GPT-2": gpt2(32, 2, 4, 16, 50),
+    "BERT": bert(32, 2, 4, 16, 50, 7),
+}
+FULL = {
+    "ResNet-18": resnet((64, 128, 256, 512), (2, 2, 2, 2), "basic", 224, 1000),
+    "ResNet-50": resnet((256, 512, 1024, 2048), (3, 4, 6, 3), "bottleneck", 224, 1000),
+    "GPT-2 small": gpt2(768, 12, 12, 256, 50257),
+    "BERT base": bert(768, 12, 12, 256, 30522, 102),
+}
+CASES = [*SMALL, *(pytest.param(each, marks=pytest.mark.soak) for each in FULL)]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_equals_transformers(work: Path, name: str) -> None:
+    pair = (SMALL | FULL)[name]
+    torch.manual_seed(0)
+    theirs, batch = shaken(pair.make(), 0.1 if name in SMALL else 0.01).eval(), pair.batch()
+    theirs.save_pretrained("theirs")
+    ours = built(pair, "theirs").eval()
+    wanted, found = theirs(**batch).logits, ours(next(iter(batch.values())))
+    assert difference(found, wanted) < 1e-5
+    targets = torch.randint(found.shape[-1], pair.classes)
+    for output in (wanted, found):
+        cross_entropy(output.flatten(0, -2), targets.flatten()).backward()
+    save_file(gradients(theirs), "gradients.safetensors")
+    turned = dict(built(pair, "gradients.safetensors").named_parameters())  # their gradients, under our names
+    largest = max(each.abs().max() for each in turned.values()).item()
+    far = {name: difference(each.grad, turned[name], largest / 1000) for name, each in ours.named_parameters()}
+    assert {name: each for name, each in far.items() if each > 1e-4} == {}
+
+
+def shaken(network: nn.Module, deviation: float) -> nn.Module:
+    """Without zeros and ones, which would hide that one stands in another's place."""
+    tensors = [*network.parameters(), *(each for each in network.buffers() if each.is_floating_point())]
+    with torch.no_grad():
+        for each in tensors:
+            each.add_(torch.randn_like(each) * deviation)
+    return network
+
+
+def built(pair: Pair, path: str) -> nn.Module:
+    return dlspec.build([*pair.overrides, f"weights.path={path}"], {**pair.data, **FEW})
+
+
+def gradients(network: nn.Module) -> dict[str, Tensor]:
+    """The state dict with each parameter's gradient in its place; a tied one stands there once."""
+    once = {id(each): (name, each) for name, each in reversed(network.state_dict(keep_vars=True).items())}
+    return {name: each if each.grad is None else each.grad for name, each in once.values()}
+
+
+def difference(one: Tensor | None, other: Tensor, least: float = 0.0) -> float:
+    """The largest, over the largest number or `least`: the gradient of a key's bias is nothing but rounding."""
+    assert one is not None and one.shape == other.shape
+    return ((one - other).abs().max() / other.abs().max().clamp(min=least)).item()
