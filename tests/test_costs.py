@@ -109,13 +109,7 @@ def test_a_convolution_of_a_sequence_and_two_inputs() -> None:
         assert costs["both"].multiply_adds == 3 * 4 * 3 + 4 * 3
 
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks/conf/model"
-VGG_11 = [
-    *[each for width, pooled in ((64, 1), (128, 1), (256, 0), (256, 1), (512, 0), (512, 1), (512, 0), (512, 1))
-      for each in [{"Conv2d": {"out_channels": width, "kernel_size": 3, "padding": 1}}, "ReLU",
-                   *[{"MaxPool2d": 2}] * pooled]],
-    "Flatten", {"Linear": 4096}, "ReLU", {"Dropout": 0.5}, {"Linear": 4096}, "ReLU", {"Dropout": 0.5}, {"Linear": 1000},
-]  # fmt: skip
+ZOO = Path(__file__).parents[1] / "conf/model"
 
 
 @pytest.mark.parametrize(
@@ -123,18 +117,12 @@ VGG_11 = [
     [("resnet18", 1.81e9, 11_689_512), ("resnet50", 4.09e9, 25_557_032), ("vgg11", 7.61e9, 132_863_336)],
 )
 def test_published_networks(name: str, published: float, parameters: int) -> None:
-    model = VGG_11 if name == "vgg11" else yaml.safe_load((BENCHMARKS / f"{name}.yaml").read_text())
+    model = yaml.safe_load((ZOO / f"{name}.yaml").read_text(encoding="utf-8"))
     facts = {"shape": [3, 224, 224], "num_classes": 1000, "size": 5}
-    found = prepared(_with(model, facts), facts, META)
+    found = prepared(model, facts, META)
     costs = measured(found.network, found.criterion, found.data, META)
     assert sum(each.numel() for each in found.network.module.parameters()) == parameters
     assert abs(total(costs).multiply_adds / published - 1) < 0.01
-
-
-def _with(model: Any, facts: Mapping[str, Any]) -> Any:
-    """The model with what it asks of the data."""
-    text = yaml.safe_dump(model).replace("${data.num_classes}", str(facts["num_classes"]))
-    return yaml.safe_load(text.replace("'1000'", "1000"))
 
 
 # ---- memory --------------------------------------------------------------------------------------------------------
