@@ -216,6 +216,23 @@ def test_a_text_that_is_shorter_than_a_window_still_has_one(windows: list[dict[s
         module(tokens[1:, : fewest - 1], torch.tensor([1]))
 
 
+@pytest.mark.parametrize("window", [{"Conv1d": {"out_channels": 4, "kernel_size": 3, "padding": 1}},
+                                    {"Conv1d": {"out_channels": 4, "kernel_size": 5, "stride": 2, "padding": "valid"}},
+                                    {"AvgPool1d": {"kernel_size": 3, "stride": 1, "padding": 1}}], ids=str)  # fmt: skip
+def test_a_window_that_pads_sees_a_border_at_each_texts_end(window: dict[str, Any]) -> None:
+    layers = [{"Embedding": 4}, {"Permute": [0, 2, 1]}, window, "ReLU", window, "Max", {"Linear": 2}]
+    network = network_of(layers, replace(TEXT, shape=(20,)))
+    module, tokens, lengths = (
+        network.module.eval(),
+        torch.randint(1, 9, (6, 20)),
+        torch.tensor([20, 14, 17, 20, 13, 19]),
+    )
+    together = module(tokens, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        alone = module(tokens[row : row + 1, :length], lengths[row : row + 1])
+        torch.testing.assert_close(together[row : row + 1], alone)
+
+
 def test_padding_counts_as_steps_for_a_window() -> None:
     assert fewest_steps([Window(5, padding=1)]) == 3
     assert fewest_steps([Window(3, padding=1)]) == fewest_steps([Window(3, padding=2)]) == fewest_steps([]) == 1

@@ -18,6 +18,7 @@ from torch.fx.proxy import GraphAppendingTracer, Proxy
 
 from dlspec.building.padding import mapped
 from dlspec.data.dataset import Field
+from dlspec.layers.padding import real_steps
 from dlspec.layouts import Lengths, Window
 from dlspec.spec.graph import MODEL, Ref
 
@@ -30,7 +31,8 @@ class Step:
     """One call in a network's `forward`.
 
     `words` are the outputs that are taken, in the order in which the module gives them; `lengths` those of inputs, by
-    the argument's name. A `Parameter` is no call: its tensor is taken.
+    the argument's name. A `Parameter` is no call: its tensor is taken. `border` are the lengths and the dimension of an
+    input behind whose steps zeros must lie, as they lie behind a sample alone: of a window that pads.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Step:
     words: tuple[str, ...] = ("",)
     lengths: Mapping[str, Lengths] = field(default_factory=dict)
     is_several: bool = False
+    border: tuple[Lengths, int] | None = None
 
     @property
     def is_parameter(self) -> bool:
@@ -103,6 +106,7 @@ class _Writer:
         for name, each in self.fields.items():
             self.values[Ref(MODEL, name)] = self.graph.placeholder(_argument(name or each.name))
         needed = [lengths for step in steps for lengths in step.lengths.values()]
+        needed += [step.border[0] for step in steps if step.border]
         fields = {each.name: each for each in self.fields.values()}
         with_lengths = [name for name in fields if any(each.field == name for each in needed)]
         for name in with_lengths:
@@ -112,6 +116,10 @@ class _Writer:
 
     def _step(self, step: Step) -> None:
         inputs = {key: self._value(ref) for key, ref in step.inputs.items()}
+        if step.border:
+            first = next(iter(inputs))
+            border = (inputs[first], self._mapped(step.border[0]), step.border[1])
+            inputs[first] = self.graph.call_function(zero_behind, border)
         arguments = tuple(each for key, each in inputs.items() if isinstance(key, int))
         named: dict[str, Any] = {key: each for key, each in inputs.items() if isinstance(key, str)}
         named |= {name: self._mapped(lengths) for name, lengths in step.lengths.items()}
@@ -164,6 +172,15 @@ class _Writer:
 def lengths_behind(lengths: Tensor | None, windows: Sequence[tuple[int, int, int, int]]) -> Tensor | None:
     """Lengths behind convolutions of (kernel_size, stride, padding, dilation); None stays None."""
     return None if lengths is None else mapped(lengths, [Window(*each) for each in windows])
+
+
+def zero_behind(input: Tensor, lengths: Tensor | None, dim: int) -> Tensor:
+    """With zeros behind each sample's steps along `dim`."""
+    if lengths is None:
+        return input
+    real = real_steps(lengths, input.shape[dim], input.device)  # (N, T)
+    shape = [len(real), *(input.shape[dim] if at == dim else 1 for at in range(1, input.dim()))]
+    return input.masked_fill(~real.reshape(shape), 0)
 
 
 def _add(root: nn.Module, path: Sequence[str], module: Any) -> None:

@@ -39,7 +39,7 @@ from dlspec.building.layout_rules import (
     takes_any_length,
 )
 from dlspec.building.limits import bounded_growth
-from dlspec.building.padding import fewest_steps
+from dlspec.building.padding import border, fewest_steps
 from dlspec.building.place import RUN, Place
 from dlspec.building.ties import tie
 from dlspec.building.tracing import Tracer, memory_of, sampling
@@ -324,8 +324,9 @@ class Builder:
             self.samples[ref] = tensor
         lengths = self._lengths_of(layer, module, values)
         words = tuple(given)
-        step = Step(node.id, node.path, module, layer.type, node.inputs, ("", *words[1:]), lengths, len(words) > 1)
-        self.steps.append(step)
+        taken, is_several = ("", *words[1:]), len(words) > 1
+        edge = border(main(values), self.values[Ref(node.id)]) if values else None
+        self.steps.append(Step(node.id, node.path, module, layer.type, node.inputs, taken, lengths, is_several, edge))
         if words[0]:  # a layer with named outputs: the first one flows on, and numbers will do, too
             names: tuple[str, ...] = module.output_names  # type: ignore[assignment]  # its class says so
             self.again_as(Ref(node.id), Ref(node.id, words[0]), Ref(node.id, str(names.index(words[0]))))

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from dlspec.layouts import Lengths, Window
+from dlspec.layouts import Lengths, Value, Window
 
 L = TypeVar("L", int, Tensor)
 
@@ -39,6 +39,14 @@ def fewest_steps(windows: Sequence[Window]) -> int:
 
 def _reach(window: Window) -> int:
     return window.dilation * (window.kernel_size - 1) + 1
+
+
+def border(given: Value, gives: Value) -> tuple[Lengths, int] | None:
+    """The lengths and the dimension of an input that goes through a window that pads: what is behind must be zero."""
+    before, after = given.lengths, gives.lengths
+    if before is None or after is None or given.time_dim is None or len(after.windows) <= len(before.windows):
+        return None
+    return (before, given.time_dim) if after.windows[-1].padding else None
 
 
 def mean_over(values: Tensor, mask: Tensor) -> Tensor:
