@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dlspec.training.criterion import Criterion, Metric, Metrics, Targets
 
-MOST_ROWS = 4096
+MOST_ROWS = 2**16
 MOST_NUMBERS = 2**20
 MOST_STEPS = 1024
 RECENT = 50
