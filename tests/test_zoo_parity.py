@@ -138,6 +138,21 @@ def test_equals_transformers(work: Path, name: str) -> None:
     assert {name: each for name, each in far.items() if each > 1e-4} == {}
 
 
+def test_bert_leaves_padding_out(work: Path) -> None:
+    pair = SMALL["BERT"]
+    torch.manual_seed(0)
+    theirs, tokens, lengths = shaken(pair.make(), 0.1).eval(), pair.batch()["input_ids"], torch.tensor([13, 5, 9])
+    theirs.save_pretrained("theirs")
+    mask = (torch.arange(13) < lengths[:, None]).long()
+    tokens = torch.where(mask.bool(), tokens, 0)
+    tokens[0, 0] = 49  # the last of the vocabulary
+    data = {"text": tokens.numpy(), "text_lengths": lengths.numpy(), "target": torch.arange(3).numpy()}
+    ours = dlspec.build([*pair.overrides, "weights.path=theirs", "data.validation=0", "data.test=0"], data).eval()
+    segments = torch.zeros_like(tokens).masked_fill((tokens == 7).cumsum(1) - (tokens == 7).long() > 0, 1)
+    wanted = theirs(input_ids=tokens, token_type_ids=segments, attention_mask=mask).logits
+    assert difference(ours(tokens, lengths), wanted) < 1e-5
+
+
 def shaken(network: nn.Module, deviation: float) -> nn.Module:
     """Without zeros and ones, which would hide that one stands in another's place."""
     tensors = [*network.parameters(), *(each for each in network.buffers() if each.is_floating_point())]
