@@ -25,7 +25,7 @@ RUNS = Path("runs")
 _FREE = frozenset(
     f"trainer.{key}"
     for key in "epochs max_steps progress curves pictures tensorboard checkpoints checkpoint_steps checkpoint_minutes "
-    "keep_checkpoints test".split()
+    "keep_checkpoints test threads allocator".split()
 )
 _NO_RUN = "name a run's folder, run=FOLDER, or run=latest"
 # Schedulers that are as long as the run where the spec does not say how long they are.

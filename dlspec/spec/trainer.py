@@ -42,6 +42,10 @@ class TrainerSpec(BaseModel):
     accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged for one optimizer step")
     eval_batch_size: int | None = Field(None, ge=1, description="samples a batch in validation and test; null: chosen")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    threads: int | None = Field(None, ge=1, description="threads that a CPU computes with; null: PyTorch's choice")
+    allocator: Literal["auto", "default", "keep"] = Field(
+        "auto", description="keep: freed memory stays for the next step (glibc); auto: where a tensor has over 32 MiB"
+    )
     deterministic: bool = Field(False, description="only algorithms that give the same numbers every time")
     clip_grad_norm: float | None = Field(None, gt=0, description="largest norm of all gradients together")
     clip_grad_value: float | None = Field(None, gt=0, description="largest absolute value of a gradient")

@@ -33,6 +33,7 @@ from dlspec.training.looking import View
 from dlspec.training.monitor import Monitor, choose_mode, choose_monitored
 from dlspec.training.randomness import random_state, seed_generators
 from dlspec.training.reproducing import deterministic
+from dlspec.training.resources import FLOAT, allocator, threads
 from dlspec.training.resuming import Epoch, Left, restore, snapshot_of
 from dlspec.training.schedule import Schedule
 from dlspec.training.scores import Scores
@@ -360,7 +361,12 @@ class Trainer:
     def _closing(self) -> Iterator[None]:
         """However what is within it ends, the state says how and every callback is closed."""
         try:
-            with deterministic(self.settings.deterministic):
+            largest = FLOAT * self.settings.batch_size * self.widest
+            with (
+                deterministic(self.settings.deterministic),
+                threads(self.settings.threads),
+                allocator(self.settings.allocator, self.device, largest),
+            ):
                 yield
         except BaseException as error:
             self.state.status = "failed" if isinstance(error, Exception) else "interrupted"
