@@ -132,7 +132,7 @@ def test_help(dlspec, command: str) -> None:
     said = dlspec(command, "--help")
     assert said.code == 0
     assert said == dlspec("-h")
-    assert all(name in said.out for name in (*COMMANDS, "cnn, lenet5", "any optimizer of torch.optim"))
+    assert all(name in said.out for name in (*COMMANDS, "cnn, gpt2", "any optimizer of torch.optim"))
 
 
 FLAGS = [
@@ -153,10 +153,10 @@ def test_hydras_own_flags(dlspec, flags: str, shown: str) -> None:
     assert shown in said.out
 
 
-@pytest.mark.parametrize("line", ["python -m dlspec model=ml", "dlspec validate model=ml", ".venv/bin/dlspec model=ml"])
+@pytest.mark.parametrize("line", ["python -m dlspec model=li", "dlspec validate model=li", ".venv/bin/dlspec model=li"])
 def test_shell_completion(dlspec, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     monkeypatch.setenv("COMP_LINE", line)
-    assert dlspec("-sc", "query=bash").out == "model=mlp\n"
+    assert dlspec("-sc", "query=bash").out == "model=linear\n"
 
 
 @pytest.mark.parametrize("flag", ["--config-name", "--config-path", "--experimental-rerun"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import TextWrapper
+
 from dlspec.app.conf_files import GROUPS, PART_GROUPS, group_files
 from dlspec.app.names import COMMANDS
 
@@ -17,7 +19,8 @@ def help_text() -> str:
     """What `python -m dlspec --help` prints."""
     width = max(len(name) for name in (*COMMANDS, *GROUPS))
     commands = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
-    groups = [f"  {group:<{width}}  {_choices(group)}" for group in GROUPS]
+    lines = TextWrapper(116, subsequent_indent=" " * (width + 4), break_on_hyphens=False)
+    groups = [lines.fill(f"  {group:<{width}}  {_choices(group)}") for group in GROUPS]
     return "\n".join(
         [
             "dlspec: a page of YAML in, a trained PyTorch network out.",
