@@ -11,6 +11,7 @@ import math
 import os
 import platform
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -27,6 +28,8 @@ LARGEST_OBJECT = 1_000_000
 SPEC = "spec.yaml"
 RESULT = "result.json"
 LOG = "log.txt"
+NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+"""For opening: no name that leads elsewhere, and no pipe that waits for a reader. (Windows has neither flag.)"""
 PACKAGES = ("dlspec", "torch", "torchmetrics", "numpy", "hydra-core", "omegaconf", "pydantic", "safetensors")
 
 
@@ -48,6 +51,12 @@ def create_run_folder(root: Path, name: str) -> Path:
             count += 1
         else:
             return folder
+
+
+def free_bytes(folder: Path) -> int:
+    """How much this user may still write there, whether the folder is there yet or not."""
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
+    return shutil.disk_usage(there).free
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -75,9 +84,37 @@ def _renamed(path: Path) -> Iterator[BinaryIO]:
             yield file
         Path(temporary).chmod(_file_mode())  # mkstemp's own mode hides the file from everybody else
         Path(temporary).replace(path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            error.filename = str(path)  # a full disk names no file, and nobody knows the temporary one
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Deletes the half-written files of a process that was killed; nobody else may write there."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if _LEFTOVER.fullmatch(path.name) and not path.is_dir():
+            path.unlink(missing_ok=True)
+
+
+_LEFTOVER = re.compile(r"\..+\.(safetensors|jsonl?|yaml|png|txt|dlspec)\.[a-z0-9_]{8}", re.DOTALL)
+
+
+def append(path: Path, content: bytes) -> None:
+    """Adds `content` to a file, all of it or nothing: a full disk leaves no half line. Raises OSError.
+
+    A name that leads elsewhere is refused: whoever made the folder may want to write there with our hands.
+    """
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NO_LINK
+    with os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0) as file:
+        size, left = os.fstat(file.fileno()).st_size, memoryview(content)
+        try:
+            while left:
+                left = left[file.write(left) :]
+        except OSError:
+            file.truncate(size)
+            raise
 
 
 def write_text(path: Path, text: str) -> None:
@@ -148,12 +185,29 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return objects
 
 
+class LogFile(logging.Handler):
+    """Adds to a file; where that fails it is told once, on the terminal, and who logs goes on."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.path = path.absolute()  # hydra.job.chdir may move
+        self._warned = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            append(self.path, f"{self.format(record)}\n".encode(errors="replace"))
+        except OSError as error:
+            if not self._warned:
+                print(f"can't write {self.path}: {error.strerror or error}", file=sys.stderr)
+            self._warned = True
+
+
 def log_to(folder: Path) -> logging.Handler:
     """A handler that adds what is logged, the user's own modules too, to the run's log.txt.
 
     Remove it from the root logger and close it when the run is over.
     """
-    handler = logging.FileHandler(folder / LOG, encoding="utf-8")
+    handler = LogFile(folder / LOG)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)
     return handler

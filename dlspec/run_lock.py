@@ -13,14 +13,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dlspec.errors import UserError, printable
+from dlspec.run_folder import NO_LINK
 
 log = logging.getLogger("dlspec")
 
 LOCK = "lock"
 TRIES, SECONDS_BETWEEN_TRIES = 10, 0.02  # who only asks has the lock for some microseconds
 LONGEST_HOLDER = 300
-# A name that leads elsewhere, or a pipe that waits for a writer, is nobody's lock. (Windows has neither flag.)
-PLAIN_FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 
 if sys.platform == "win32":
     import msvcrt
@@ -39,11 +38,16 @@ else:
 
 @contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Within it no other process trains in `folder`; UserError where one does.
+    """Within it no other process trains in `folder`; UserError where one does, or where nothing can be written.
 
     Where the file system has no locks, that is told and the training goes on without one.
     """
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | PLAIN_FILE, 0o666)
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | NO_LINK, 0o666)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise UserError(f"can't write in '{folder}': {error.strerror}") from None
+        raise
     _HELD.add(descriptor)
     try:
         _take(descriptor, folder)
@@ -57,7 +61,7 @@ def held(folder: Path) -> Iterator[None]:
 def is_held(folder: Path) -> bool | None:
     """Whether a process trains in `folder`; None where that can't be found out."""
     try:
-        descriptor = os.open(folder / LOCK, os.O_RDONLY | PLAIN_FILE)
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | NO_LINK)
     except OSError as error:
         return False if error.errno == errno.ENOENT else None
     try:

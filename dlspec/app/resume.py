@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,13 @@ from dlspec.app.overrides import parse_overrides, quoted, value_place
 from dlspec.app.running import Job, composed_or_refused, make_job, preparation
 from dlspec.app.sweep import register
 from dlspec.errors import Place, Problem, SpecError, UserError, shown
-from dlspec.run_folder import read_result
+from dlspec.run_folder import read_result, remove_leftovers
+from dlspec.run_lock import held
 from dlspec.spec.yaml_files import display_name, load_file
-from dlspec.training.checkpoint_files import Snapshot, newest_checkpoint, remove_leftovers
+from dlspec.training.checkpoint_files import Snapshot, newest_checkpoint, set_aside_after
+from dlspec.training.resuming import samples_of
 from dlspec.training.standard import CHECKPOINTS
+from dlspec.training.state import Outcome
 
 LATEST = "latest"
 RUNS = Path("runs")
@@ -40,33 +44,46 @@ def main(words: Sequence[str]) -> int:
     arguments = parse_flags(parser, words)
     folder, allowed, overrides = _taken(arguments.overrides)
     register()
-    composed = composed_or_refused([quoted("run", str(folder)), *overrides], start_hydra(arguments.config_dir))
-    job = make_job(preparation(composed, is_resumed=True))
-    _refuse_changes(folder, job.prepared.resolved, allowed)
-    return go_on(job, folder)
-
-
-def go_on(job: Job, folder: Path) -> int:
-    """Trains what is left of the run in `folder`."""
-    found = newest_checkpoint(folder / CHECKPOINTS)
-    if found is not None and _is_done(job, folder, found[1]):
-        print(f"{folder} is finished: nothing is left to do; for more add trainer.epochs=N", file=sys.stderr)
-        return 0
-    start = f"from step {found[1].step:,}" if found else "from its beginning, as there is no whole checkpoint"
-    print(f"{folder} goes on {start}", file=sys.stderr)
-    remove_leftovers(folder / CHECKPOINTS)
-    job.run(folder, found[1] if found else None)
+    with whole(folder) as found:
+        composed = composed_or_refused([quoted("run", str(folder)), *overrides], start_hydra(arguments.config_dir))
+        job = make_job(preparation(composed, is_resumed=found is not None))
+        changed = changes(folder, job, found, [each.key_or_group.lstrip("+~") for each in parse_overrides(overrides)])
+        refuse(folder, job, changed, allowed)
+        if found is not None and not changed.keys() - {"trainer.progress"} and _is_finished(folder):
+            print(f"{folder} is finished: nothing is left to do; for more add trainer.epochs=N", file=sys.stderr)
+            return 0
+        go_on(job, folder, found)
     print(folder)
     return 0
 
 
-def _is_done(job: Job, folder: Path, snapshot: Snapshot) -> bool:
-    """Whether the run came to its end, and its settings want no more."""
-    result = read_result(folder) or {}
-    settings = job.prepared.spec.trainer
-    wants_more = result.get("epochs") != settings.epochs and not result.get("stop_reason")
-    wants_more |= settings.max_steps is not None and snapshot.step < settings.max_steps
-    return result.get("status") == "finished" and not wants_more
+@contextmanager
+def whole(folder: Path) -> Iterator[Snapshot | None]:
+    """The newest whole checkpoint of a run, None where it has none yet; within it nobody else trains there.
+
+    Raises UserError where somebody does, where nothing can be written, and where no checkpoint is whole.
+    """
+    checkpoints = folder / CHECKPOINTS
+    if checkpoints.is_symlink():  # a stranger's would have us write and delete elsewhere
+        raise UserError(f"'{checkpoints}' is a link: put the folder that it leads to in its place")
+    with held(folder):
+        yield newest_checkpoint(checkpoints)
+
+
+def go_on(job: Job, folder: Path, snapshot: Snapshot | None) -> Outcome:
+    """Trains what is left of the run in `folder`, whose lock the caller holds."""
+    start = f"from step {snapshot.step:,}" if snapshot else "from its beginning, as it has no checkpoint yet"
+    print(f"{folder} goes on {start}", file=sys.stderr)
+    job.check_space(folder)
+    for each in (folder, folder / CHECKPOINTS):
+        remove_leftovers(each)
+    if snapshot is not None:
+        set_aside_after(folder / CHECKPOINTS, snapshot)
+    return job.run_in(folder, snapshot)
+
+
+def _is_finished(folder: Path) -> bool:
+    return (read_result(folder) or {}).get("status") == "finished"
 
 
 # ---- which run -------------------------------------------------------------------------------------------------------
@@ -108,22 +125,41 @@ def latest_run(root: Path) -> Path:
 
 # ---- what has changed ------------------------------------------------------------------------------------------------
 
+Changes = Mapping[str, tuple[Any, Any]]
 
-def _refuse_changes(folder: Path, resolved: Mapping[str, Any], allowed: Sequence[str]) -> None:
-    """A spec that differs from the run's would train something else from there on: the user must say so."""
+
+def changes(folder: Path, job: Job, snapshot: Snapshot | None, written: Sequence[str]) -> Changes:
+    """Each key of which the run in `folder` has another value than the job, with both.
+
+    What the saved spec does not name counts only where the user has `written` it: a later dlspec has more settings.
+    """
     saved = load_file(folder / "spec.yaml").tree
-    before, now = dict(_flat(saved)), dict(_flat(resolved))
+    before, now = dict(_flat(saved)), dict(_flat(job.prepared.resolved))
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    free = _FREE - _horizon(resolved)
-    changed = [key for key in keys if key not in free and not any(_is_below(key, each) for each in allowed)]
+    found = {key: (before.get(key), now.get(key)) for key in keys if key in before or _is_named(key, written)}
+    samples = samples_of(job.prepared.data)
+    had = samples if snapshot is None else snapshot.samples
+    return found | {
+        f"data ({key})": (had[key], samples[key]) for key in samples if had.get(key) not in (None, samples[key])
+    }
+
+
+def refuse(folder: Path, job: Job, changed: Changes, allowed: Sequence[str]) -> None:
+    """What changes anything that was trained before would train something else from there on: the user must say so."""
+    free = _FREE - _horizon(job.prepared.resolved)
     place = Place(display_name(folder / "spec.yaml"))
     problems = [
-        Problem(key, f"the run has {shown(before.get(key))}, and now it is {shown(now.get(key))}",
-                f"to go on with that add resume.allow=[{key}]", place)
-        for key in changed
+        Problem(key, f"the run has {shown(before)}, and now it is {shown(now)}",
+                f"to go on with that add resume.allow=[{key.partition(' ')[0]}]", place)
+        for key, (before, now) in changed.items()
+        if key not in free and not any(_is_below(key.partition(" ")[0], each) for each in allowed)
     ]  # fmt: skip
     if problems:
         raise SpecError(problems)
+
+
+def _is_named(key: str, written: Sequence[str]) -> bool:
+    return any(_is_below(key, each) or _is_below(each, key) for each in written)
 
 
 def _horizon(resolved: Mapping[str, Any]) -> frozenset[str]:

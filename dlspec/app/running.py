@@ -7,28 +7,47 @@ import json
 import logging
 import re
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.hydra import Hydra
 
 from dlspec.app.compose import Composed, Refused, compose
 from dlspec.app.conf_files import GROUPS
-from dlspec.errors import SpecError, UserError
+from dlspec.errors import SpecError, UserError, shown
 from dlspec.preparing import Preparation, Prepared
-from dlspec.run_folder import SPEC, create_run_folder, environment, log_to, package_version, write_json, write_yaml
+from dlspec.run_folder import (
+    RESULT,
+    SPEC,
+    create_run_folder,
+    environment,
+    free_bytes,
+    log_to,
+    package_version,
+    read_object,
+    write_json,
+    write_yaml,
+)
 from dlspec.run_lock import held
 from dlspec.run_status import resume_command
 from dlspec.spec.yaml_files import display_name
+from dlspec.training.amounts import size
 from dlspec.training.checkpoint_files import Snapshot
 from dlspec.training.interruption import Interrupted, interruptible
+from dlspec.training.resuming import checkpoint_bytes
 from dlspec.training.standard import standard_callbacks
 from dlspec.training.state import Outcome, TrainingFailed
 from dlspec.training.trainer import Trainer
 
 log = logging.getLogger("dlspec")
+
+ENVIRONMENT = "environment.json"
+MOST_RESUMED = 100
+# What the last bits of a result follow from.
+_EXACT = ("packages.dlspec", "packages.torch", "packages.numpy", "processor", "threads", "devices", "cuda")
 
 
 def composed_or_refused(overrides: Sequence[str], hydra: Hydra) -> Composed:
@@ -57,21 +76,24 @@ class Job:
     prepared: Prepared
     trainer: Trainer
 
-    def run(self, folder: Path | None = None, snapshot: Snapshot | None = None) -> Outcome:
-        """Trains and tests, from `snapshot` on if there is one.
+    def run(self, folder: Path | None = None) -> Outcome:
+        """Trains and tests. Everything is written to `folder`, nothing where there is none.
 
-        Everything is written to `folder`, nothing where there is none. A signal that asks for the end raises
-        `Interrupted` once everything is saved. Raises UserError where another process trains in that folder.
+        A signal that asks for the end raises `Interrupted` once everything is saved. Raises UserError where another
+        process trains in that folder.
         """
-        if not gc.isenabled():  # a process of the command line: see dlspec.__main__
-            gc.freeze()
-            gc.enable()
-        self.trainer.use(standard_callbacks(self.prepared.spec.trainer, folder, self._metadata()))
+        if folder is not None:
+            with held(folder):
+                return self.run_in(folder)
+        self._begin(None)
+        return self.trainer.run()
+
+    def run_in(self, folder: Path, snapshot: Snapshot | None = None) -> Outcome:
+        """As `run`, from `snapshot` on if there is one; the caller holds the folder's lock."""
+        self._begin(folder)
         if snapshot is not None:
             self.trainer.restore(snapshot)
-        if folder is None:
-            return self.trainer.run()
-        with held(folder), _logging(folder), interruptible(self.trainer.interruption):
+        with _logging(folder), interruptible(self.trainer.interruption):
             self._describe(folder)
             for note in self.prepared.notes:
                 log.info(note)
@@ -79,15 +101,35 @@ class Job:
                 return self.trainer.run()
             except Interrupted as error:
                 log.info(error)
-                raise Interrupted(error.number, f"; to go on: {resume_command(Path(display_name(folder)))}") from None
+                raise Interrupted(error.number, f"; to go on: {resume_command(_named(folder))}") from None
             except Exception as error:
                 log.debug("the run failed\n%s", traceback.format_exc())
-                if isinstance(error, UserError | TrainingFailed | OSError):
+                if isinstance(error, UserError | TrainingFailed) or getattr(error, "filename", None) is not None:
                     raise
                 # PyTorch's own complaint: out of memory, a layer that takes no batch of one
                 reason = str(error).strip().split("\n")[0]
                 where = display_name(folder / "log.txt")
                 raise TrainingFailed(f"the training failed: {type(error).__name__}: {reason} (see {where})") from error
+
+    def _begin(self, folder: Path | None) -> None:
+        if not gc.isenabled():  # a process of the command line: see dlspec.__main__
+            gc.freeze()
+            gc.enable()
+        self.trainer.use(standard_callbacks(self.prepared.spec.trainer, folder, self._metadata()))
+
+    def check_space(self, root: Path) -> None:
+        """Whether checkpoints have room below `root`: UserError where not one has, a warning for less than are kept."""
+        settings = self.prepared.spec.trainer
+        if not settings.checkpoints:
+            return
+        one, free = checkpoint_bytes(self.trainer), free_bytes(root)
+        if free < one:
+            fix = "free some, train in another folder, or without: trainer.checkpoints=false"
+            raise UserError(f"no room in '{root}': a checkpoint takes {size(one)}, and {size(free)} are free; {fix}")
+        wanted = settings.keep_checkpoints + 2  # one more while it is written, and the best and last weights
+        if free < wanted * one:
+            log.warning("little room in '%s': the run's files take about %s, and %s are free",
+                        root, size(wanted * one), size(free))  # fmt: skip
 
     def _metadata(self) -> dict[str, str]:
         """What makes a checkpoint whole in itself: its spec, and how the data were prepared (a text's vocabulary)."""
@@ -96,8 +138,34 @@ class Job:
         return {"dlspec": package_version("dlspec") or "", **{key: json.dumps(value) for key, value in about.items()}}
 
     def _describe(self, folder: Path) -> None:
+        (folder / RESULT).unlink(missing_ok=True)  # a resumed run's: it is no longer what the run came to
         write_yaml(folder / SPEC, dict(self.prepared.resolved))
-        write_json(folder / "environment.json", {"seed": self.prepared.spec.seed, **environment()})
+        before, now = read_object(folder / ENVIRONMENT), {"seed": self.prepared.spec.seed, **environment()}
+        write_json(folder / ENVIRONMENT, now if before is None else _resumed(before, now, self.trainer.state.step))
+
+
+def _resumed(before: dict[str, Any], now: Mapping[str, Any], step: int) -> dict[str, Any]:
+    """A run's first environment, and what is another one where it goes on; told where last bits may follow from it."""
+    first = {key: before.get(key) for key in now}
+    changed = {key: (_at(first, key), _at(now, key)) for key in _EXACT if _at(first, key) != _at(now, key)}
+    if changed:
+        told = ", ".join(f"{key} {shown(value)} (was {shown(was)})" for key, (was, value) in changed.items())
+        log.warning("the run goes on elsewhere, so it will not equal an uninterrupted one to the last bit: %s", told)
+    earlier = before.get("resumed")
+    others = {key: value for key, value in now.items() if first[key] != value}
+    resumed = [*(earlier if isinstance(earlier, list) else []), {"step": step, **others}]
+    return {**before, "resumed": resumed[-MOST_RESUMED:]}
+
+
+def _at(tree: Mapping[str, Any], key: str) -> Any:
+    first, _, rest = key.partition(".")
+    inner = tree.get(first)
+    return inner if not rest else inner.get(rest) if isinstance(inner, Mapping) else None
+
+
+def _named(folder: Path) -> Path:
+    """As the user would write it, from where the process began (hydra.job.chdir moves into the folder)."""
+    return folder if Path.cwd().is_relative_to(folder) else Path(display_name(folder))
 
 
 @contextmanager

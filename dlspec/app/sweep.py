@@ -110,7 +110,7 @@ class DlspecLauncher(Launcher):
         try:
             config = self._compose(number, overrides)
             job = make_job(preparation(Composed(config, self.task.loader)))
-            self._make_folder(config)
+            self._make_folder(job, config)
             returned = self._run(job, config)
         except BaseException as error:
             self.task.fail(replace(row, error=error))
@@ -141,12 +141,13 @@ class DlspecLauncher(Launcher):
             configure_logging=False,
         )
 
-    def _make_folder(self, config: DictConfig) -> None:
+    def _make_folder(self, job: Job, config: DictConfig) -> None:
         """The job's own, with a number behind it where another job has that name."""
         whole = self._sweep_folder()
         set_hydra(config, "sweep.dir", str(whole))
         HydraConfig.instance().set_config(config)
         wanted = whole / str(OmegaConf.select(config, "hydra.sweep.subdir"))
+        job.check_space(wanted.parent)
         made = new_folder(wanted.parent, wanted.name)
         set_hydra(config, "sweep.subdir", os.path.relpath(made, whole))
 

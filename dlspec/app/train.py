@@ -95,7 +95,7 @@ def train_one(hydra: Hydra, composed: Composed) -> Outcome:
     set_hydra(config, "mode", RunMode.RUN)
     callbacks = Callbacks(config)
     callbacks.on_run_start(config=config, config_name=CONFIG_NAME)
-    folder = _make_folder(config)
+    folder = _make_folder(job, config)
     for note in job.prepared.notes:
         print(note, file=sys.stderr)
     returned = run_in(folder, job, config, hydra, callbacks)
@@ -105,10 +105,11 @@ def train_one(hydra: Hydra, composed: Composed) -> Outcome:
     return outcome
 
 
-def _make_folder(config: DictConfig) -> Path:
+def _make_folder(job: Job, config: DictConfig) -> Path:
     """hydra.run.dir, with a number behind it where two runs begin in one second."""
     HydraConfig.instance().set_config(config)
     wanted = Path(str(OmegaConf.select(config, "hydra.run.dir")))
+    job.check_space(wanted.parent)
     folder = new_folder(wanted.parent, wanted.name)
     set_hydra(config, "run.dir", str(folder))
     return folder

@@ -21,6 +21,12 @@ def shortened(value: float) -> str:
     return f"{value:.3g}G"
 
 
+def size(count: float) -> str:
+    """Bytes: `950 B`, `12.3 kB`, `1.2 GB`."""
+    short = shortened(count)
+    return f"{short[:-1]} {short[-1]}B" if short[-1].isalpha() else f"{short} B"
+
+
 def number(value: float) -> str:
     """Four decimals, or four digits where those would show nothing or too much."""
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from dlspec.errors import UserError, cut, printable
 from dlspec.training.packing import Tensors, unpack
 from dlspec.training.tensor_file import CHECKSUM, checksum, write_tensors
 
@@ -17,7 +20,11 @@ log = logging.getLogger("dlspec")
 
 FORMAT = 1
 """What a checkpoint holds and under which names; a later dlspec reads the earlier ones."""
-NAME = re.compile(r"step-(\d{9})\.safetensors")
+NAME = re.compile(r"step-(\d{9,18})\.safetensors")
+STATE = "state"
+"""The JSON lies among the tensors: a header is read whole, and may have 100 MB; a long run's history is as long."""
+LARGEST_STATE = 2**28
+DAMAGED = ".damaged"
 
 
 class Damaged(Exception):
@@ -32,6 +39,15 @@ class Snapshot:
     tree: Any
     tensors: Tensors
 
+    @property
+    def samples(self) -> dict[str, int]:
+        """How many samples each split had; empty where that can't be read."""
+        try:
+            samples = self.unpacked()["samples"]
+            return {str(name): count for name, count in samples.items() if type(count) is int}
+        except Exception:
+            return {}
+
     def unpacked(self) -> dict[str, Any]:
         """The state in its own types."""
         state: dict[str, Any] = unpack(self.tree, self.tensors)
@@ -40,57 +56,87 @@ class Snapshot:
 
 def write_checkpoint(folder: Path, snapshot: Snapshot, metadata: Mapping[str, str]) -> Path:
     """Puts the snapshot at `folder/step-000000400.safetensors`; raises OSError, and leaves nothing half-written."""
-    texts = {**metadata, "format": str(FORMAT), "step": str(snapshot.step), "state": json.dumps(snapshot.tree)}
+    texts = {**metadata, "format": str(FORMAT), "step": str(snapshot.step)}
+    state = torch.frombuffer(bytearray(json.dumps(snapshot.tree).encode()), dtype=torch.uint8)
+    tensors = {**snapshot.tensors, STATE: state}
     path = folder / f"step-{snapshot.step:09d}.safetensors"
-    write_tensors(path, snapshot.tensors, {**texts, CHECKSUM: checksum(snapshot.tensors, texts)})
+    write_tensors(path, tensors, {**texts, CHECKSUM: checksum(tensors, texts)})
     return path
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoints in a folder, the newest last."""
     found = [each for each in folder.iterdir() if NAME.fullmatch(each.name)] if folder.is_dir() else []
-    return sorted(each for each in found if each.is_file())
+    return sorted((each for each in found if each.is_file()), key=_step_of)
+
+
+def _step_of(path: Path) -> int:
+    named = NAME.fullmatch(path.name)
+    return int(named[1]) if named else -1
 
 
 def keep_newest(folder: Path, count: int) -> None:
-    """Deletes all but the newest `count` checkpoints, and what a killed writer left."""
+    """Deletes all but the newest `count` checkpoints."""
     for path in checkpoints_in(folder)[:-count]:
         path.unlink(missing_ok=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Deletes the half-written files of a process that was killed; nobody else may write there."""
-    for path in folder.glob(".*.safetensors.*") if folder.is_dir() else ():
-        path.unlink(missing_ok=True)
+def newest_checkpoint(folder: Path) -> Snapshot | None:
+    """The newest checkpoint that is whole; each that is not is told. None without any; UserError where none is whole.
 
-
-def newest_checkpoint(folder: Path) -> tuple[Path, Snapshot] | None:
-    """The newest checkpoint that is whole; each that is not is told, and the one before it taken. None without any."""
-    for path in reversed(checkpoints_in(folder)):
+    Then to begin again would overwrite what the run has reached.
+    """
+    found = checkpoints_in(folder)
+    for path in reversed(found):
         try:
-            return path, read_checkpoint(path)
+            return read_checkpoint(path)
         except Damaged as damaged:
-            log.warning("%s can't be used: %s; taking the one before it", path, damaged)
+            log.warning("%s can't be used: %s", path, damaged)
+    if found:
+        fix = f"to begin again, in a new folder: python -m dlspec run={folder.parent}"
+        raise UserError(f"no checkpoint in '{folder}' can be used; {fix}")
     return None
+
+
+def set_aside_after(folder: Path, snapshot: Snapshot) -> None:
+    """Renames the checkpoints behind `snapshot`, which can't be used: else they would count as the newest that stay."""
+    for path in checkpoints_in(folder):
+        if _step_of(path) > snapshot.step:
+            path.replace(path.with_name(path.name + DAMAGED))
 
 
 def read_checkpoint(path: Path) -> Snapshot:
     """The snapshot in a file; raises `Damaged` where it is torn, changed or no checkpoint. Nothing in it is run."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            texts = dict(file.metadata() or {})
-            # Copied: in the file they begin anywhere, and some kernels round otherwise where memory is not aligned.
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise Damaged(f"no whole file: {str(error).splitlines()[0]}") from None
+    tensors, texts = _read(path)
     written = texts.pop(CHECKSUM, "")
     if texts.get("format") != str(FORMAT):
-        raise Damaged(f"its format is {texts.get('format', 'none')}, and this dlspec reads {FORMAT}")
+        raise Damaged(
+            f"its format is {printable(cut(texts.get('format', 'none'), 20))}, and this dlspec reads {FORMAT}"
+        )
     if written != checksum(tensors, texts):
         raise Damaged("its checksum is another")
     try:
-        return Snapshot(int(texts["step"]), json.loads(texts["state"]), tensors)
+        state = tensors.pop(STATE)
+        if state.dtype != torch.uint8 or state.numel() > LARGEST_STATE:
+            raise ValueError
+        snapshot = Snapshot(int(texts["step"]), json.loads(state.numpy().tobytes()), tensors)
     except (ValueError, KeyError, RecursionError):
         raise Damaged("its state can't be read") from None
+    if snapshot.step != _step_of(path):
+        raise Damaged(f"it is of step {snapshot.step}")
+    return snapshot
+
+
+def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
+    from safetensors import safe_open
+
+    if path.is_symlink():
+        raise Damaged("it is a link, and may lead anywhere")
+    try:
+        with safe_open(path, framework="pt") as file:
+            # Copied: in the file they begin anywhere, and some kernels round otherwise where memory is not aligned.
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            return tensors, dict(file.metadata() or {})
+    except Exception as error:  # the library's own, the system's, PyTorch's for a type that it does not have
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise Damaged(f"no whole file: {printable(cut(reason, 200))}") from None

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -21,6 +22,8 @@ from dlspec.training.tensor_file import write_tensors
 BEST = "best.safetensors"
 LAST = "last.safetensors"
 SECONDS_BETWEEN_WRITES = 5.0
+MOST_SHARE = 0.01
+"""So much of the time may go into copying after epochs: of a large run, or a long history, it is done less often."""
 
 Weights = dict[str, Tensor]
 
@@ -61,7 +64,8 @@ class Checkpoints(KeepsBest):
     and every `minutes` minutes, when the run is asked to end, and when training is over. A thread writes them: a step
     waits no longer than the copying takes, and while one is being written no other begins. Where one can't be written
     the run ends with TrainingFailed, and those that are there stay. `best.safetensors` is the best epoch's weights
-    alone, `last.safetensors` those of the end of a run that did not fail; `metadata` is written beside them.
+    alone, `last.safetensors` those of the end of a run that did not fail; `metadata` is written beside them. The folder
+    that `folder` lies in must be there.
     """
 
     def __init__(
@@ -80,7 +84,7 @@ class Checkpoints(KeepsBest):
         self._between, self._between_epochs = (minutes or math.inf) * 60, seconds
         self._writer = Writer()
         self._due = self._due_after_epoch = -math.inf
-        self._saved = -1  # the step of the newest checkpoint
+        self._saved = (-1, False)  # the newest checkpoint's step, and whether an epoch ended there
         self._best: Weights | None = None
         self._best_position: dict[str, str] = {}
         self._has_new_best = False
@@ -94,17 +98,25 @@ class Checkpoints(KeepsBest):
 
     def load_state_dict(self, state: State, own: Mapping[str, Any]) -> None:
         self._best = copied_weights(state.evaluated) if own["is_now"] else own["best"]
-        self._best_position = dict(own["position"])
+        self._best_position = {str(name): str(each) for name, each in own["position"].items()}
         self._has_new_best = self._best is not None
-        self._saved = state.step
+        self._saved = (state.step, False)  # saved once more at the end: the file may be another version's
 
     def on_train_start(self, state: State) -> None:
+        try:
+            self.folder.mkdir(exist_ok=True)
+            with TemporaryFile(dir=self.folder):
+                pass
+        except OSError as error:
+            raise TrainingFailed(f"can't write in {self.folder}: {error.strerror or error}") from None
         self._due = time.monotonic() + self._between
 
     def on_step_end(self, state: State) -> None:
         self._writer.demand_success()
-        is_counted = self._steps is not None and state.step % self._steps == 0 and state.step != self._saved
-        if state.phase == "train" and state.is_whole and (is_counted or self._due < time.monotonic()):
+        if state.phase == "test" or not state.is_whole or state.step == self._saved[0]:
+            return
+        is_counted = self._steps is not None and state.step % self._steps == 0
+        if is_counted or self._due < time.monotonic():
             self._save(state)
 
     def on_epoch_end(self, state: State) -> None:
@@ -115,20 +127,26 @@ class Checkpoints(KeepsBest):
             self._save(state)
 
     def on_train_end(self, state: State) -> None:
-        self._save(state, wait=True)
-        self._writer.demand_success()
+        self._save_now(state)
+        self._keep_last(state)
 
     def on_interrupt(self, state: State) -> None:
         if state.phase != "test":  # then training is over and kept
-            self._save(state, wait=True)
-            self._writer.demand_success()
+            self._save_now(state)
 
-    def _save(self, state: State, *, wait: bool = False) -> None:
-        """Copies the run and lets the thread write it."""
-        if wait:
-            self._writer.wait()
-        elif self._writer.is_busy:
+    def _save_now(self, state: State) -> None:
+        """Waits until the run is kept as it is now."""
+        self._writer.wait()
+        self._writer.demand_success()
+        if self._saved != (state.step, True) or not state.is_between_epochs:
+            self._save(state)
+        self._writer.do(self._new_best())
+
+    def _save(self, state: State) -> None:
+        """Copies the run and lets the thread write it, unless that is writing."""
+        if self._writer.is_busy:
             return
+        started = time.monotonic()
         snapshot = state.snapshot()
         if snapshot is None:
             return
@@ -139,11 +157,11 @@ class Checkpoints(KeepsBest):
             write_checkpoint(self.folder, snapshot, self._metadata)
             keep_newest(self.folder, self._keep)
 
-        self._saved = state.step
-        self._due, self._due_after_epoch = (time.monotonic() + each for each in (self._between, self._between_epochs))
+        now = time.monotonic()
+        self._saved = (state.step, state.is_between_epochs)
+        self._due = now + self._between
+        self._due_after_epoch = now + max(self._between_epochs, (now - started) / MOST_SHARE)
         self._writer.start(write)
-        if wait:
-            self._writer.wait()
 
     def _new_best(self) -> Callable[[], None]:
         """Writes the best weights, where they are not written yet."""
@@ -153,48 +171,68 @@ class Checkpoints(KeepsBest):
         self._has_new_best = False
         return lambda: write_tensors(self.folder / BEST, best, position)
 
+    def _keep_last(self, state: State) -> None:
+        weights, position = copied_weights(state.evaluated), {"format": "pt", **self._metadata, **_position(state)}
+        self._writer.do(lambda: write_tensors(self.folder / LAST, weights, position))
+
     def close(self, state: State) -> None:
+        if state.ends_at_once:
+            return
         self._writer.wait()
-        self._new_best()()
-        if state.phase != "test" and state.status != "failed" and state.history:
-            weights = copied_weights(state.evaluated)
-            write_tensors(self.folder / LAST, weights, {"format": "pt", **self._metadata, **_position(state)})
+        if self._writer.has_failed:
+            return
+        self._writer.do(self._new_best())
+        if state.status == "interrupted" and state.phase != "test" and state.history:
+            self._keep_last(state)
 
 
 class Writer:
-    """Does one thing at a time in a thread of its own; what goes wrong there is raised by `demand_success`."""
+    """Does one thing at a time in a thread of its own; what goes wrong there is raised by `demand_success`.
+
+    The thread does not keep the process from ending: a file that it has not finished is not there.
+    """
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
-        self._error: OSError | None = None
+        self._error: Exception | None = None
+        self.has_failed = False
 
     @property
     def is_busy(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, action: Callable[[], None]) -> None:
-        self._thread = threading.Thread(target=self._run, args=(action,), name="checkpoint")
+        self._thread = threading.Thread(target=self._run, args=(action,), name="checkpoint", daemon=True)
         self._thread.start()
+
+    def do(self, action: Callable[[], None]) -> None:
+        """Does it in this thread, when the other is done; raises TrainingFailed where that or this goes wrong."""
+        self.wait()
+        self.demand_success()
+        self._run(action)
+        self.demand_success()
 
     def _run(self, action: Callable[[], None]) -> None:
         try:
             action()
-        except OSError as error:
-            self._error = error
+        except Exception as error:
+            self._error, self.has_failed = error, True
 
     def wait(self) -> None:
         if self._thread is not None:
             self._thread.join()
 
     def demand_success(self) -> None:
-        if self._error is not None:
-            error, self._error = self._error, None
-            reason = error.strerror or str(error)
-            where = f" {error.filename}" if error.filename else ""
-            raise TrainingFailed(
-                f"can't write the checkpoint{where}: {reason}; the checkpoints before it are whole, and the run can be "
-                "resumed from them"
-            )
+        if self._error is None:
+            return
+        error, self._error = self._error, None
+        reason, where = f"{type(error).__name__}: {error}", ""
+        if isinstance(error, OSError):
+            reason, where = error.strerror or str(error), f" {error.filename}" if error.filename else ""
+        raise TrainingFailed(
+            f"can't write the checkpoint{where}: {reason}; the checkpoints before it are whole, and the run can be "
+            "resumed from them"
+        ) from error
 
 
 def copied_weights(network: nn.Module) -> Weights:

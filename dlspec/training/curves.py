@@ -40,7 +40,7 @@ class Curves(Callback):
 
     def close(self, state: State) -> None:
         epochs = len(state.history)
-        if epochs < 2 or epochs == self._drawn:
+        if epochs < 2 or epochs == self._drawn or state.ends_at_once:
             return
         self._drawn = epochs
         try:

@@ -1,7 +1,7 @@
 """What a run leaves on disk as it goes: a line of results per epoch, their times, TensorBoard's events, the outcome.
 
-No file is held open between epochs, so there is nothing to lose or to clean up. A folder that vanishes or can't be
-written to is told once and does not end the run.
+No file is held open between epochs, so there is nothing to lose or to clean up. A full disk, a folder that vanishes or
+can't be written to is told once and does not end the run; what could not be written waits for the next time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dlspec.run_folder import RESULT, finite, write_bytes, write_json
+from dlspec.run_folder import RESULT, append, finite, write_bytes, write_json
 from dlspec.training.callbacks import Callback
 from dlspec.training.state import State, outcome
 
@@ -31,21 +31,26 @@ class _File(Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._warned = False
+        self._unwritten = b""
+        self._write = append
 
     def _begin(self, content: bytes) -> None:
         """What a resumed run has of before its checkpoint; what lay after it is computed again."""
+        if content or os.path.lexists(self.path):
+            self._write = write_bytes
+            self._add(content)
+
+    def _add(self, content: bytes) -> None:
+        self._unwritten += content
         try:
-            if content or self.path.exists():
-                write_bytes(self.path, content)
+            self._write(self.path, self._unwritten)
+            self._unwritten, self._write = b"", append
         except OSError as error:
             self._warn(error)
 
-    def _add(self, content: bytes) -> None:
-        try:
-            with self.path.open("ab") as file:
-                file.write(content)
-        except OSError as error:
-            self._warn(error)
+    def close(self, state: State) -> None:
+        if self._unwritten:
+            self._add(b"")
 
     def _warn(self, error: OSError) -> None:
         if not self._warned:

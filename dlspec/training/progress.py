@@ -49,10 +49,11 @@ class Progress(Callback):
         self.mode: Clock = ("bar" if self.console.is_terminal else "lines") if mode == "auto" else mode
         self._live: Live | None = None
         self._started = self._due = 0.0
+        self._first_step = 0
         self._loss, self._loss_due = math.nan, 0.0
 
     def on_train_start(self, state: State) -> None:
-        self._started = time.perf_counter()
+        self._started, self._first_step = time.perf_counter(), state.step
         self._open(state)
 
     def on_epoch_start(self, state: State) -> None:
@@ -128,10 +129,11 @@ class Progress(Callback):
         return Text("  ".join([*words, *([f"{clock(left)} left"] if left is not None else [])]))
 
     def _seconds_left(self, state: State, now: float) -> float | None:
-        """For the whole training, by what its steps took so far; None before there is something to go by."""
-        if not state.step or state.phase == "test":
+        """For the whole training, by what this process's steps took; None before there is something to go by."""
+        done = state.step - self._first_step
+        if done <= 0 or state.phase == "test":
             return None
-        return (now - self._started) * max(state.planned_steps - state.step, 0) / state.step
+        return (now - self._started) * max(state.planned_steps - state.step, 0) / done
 
     def _print(self, line: Text) -> None:
         self.console.print(line, soft_wrap=True, highlight=False)

@@ -57,6 +57,8 @@ def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers.tolist()), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]
+    if not 0 <= position <= keys.numel():  # NumPy looks there without asking
+        raise ValueError(f"NumPy's generator can't stand at {position}")
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)

@@ -9,19 +9,67 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dlspec.data.dataset import Dataset
+from dlspec.errors import cut
 from dlspec.training.checkpoint_files import Snapshot
+from dlspec.training.memory import state_bytes
 from dlspec.training.optimizing import without_dynamo
 from dlspec.training.packing import Tensors, pack
 from dlspec.training.randomness import random_state, set_random_state
 from dlspec.training.schedule import Schedule
-from dlspec.training.state import TrainingFailed
+from dlspec.training.state import State, TrainingFailed
 
 if TYPE_CHECKING:
     from dlspec.training.trainer import Trainer
 
-_PROGRESS = ("epoch", "step", "results", "history", "timing")
+Count = Annotated[int, Field(ge=0, lt=2**53)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class _Checked(BaseModel):
+    """What a checkpoint says, each value of the type that it must have: the file may come from a stranger."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class _Timing(_Checked):
+    epoch: Count
+    step: Count
+    seconds: Seconds
+    train_seconds: Seconds
+    samples: Count
+    samples_per_second: Seconds
+
+
+class _Progress(_Checked):
+    epoch: Count
+    step: Count
+    results: dict[str, float]
+    history: list[dict[str, float]]
+    timing: list[_Timing]
+
+
+class _Monitor(_Checked):
+    name: str
+    mode: str
+    value: float
+    epoch: Count
+    is_best: bool
+
+
+class _Left(_Checked):
+    seconds: Seconds
+    lr: float | None
+    batch: Count
+    samples: Count
+    results: dict[str, float] | None
+    scores: Any
 
 
 @dataclass
@@ -57,7 +105,8 @@ def snapshot_of(trainer: Trainer, seconds: float) -> Snapshot:
     state, epoch = trainer.state, trainer.epoch
     tensors: Tensors = {}
     parts = {
-        "progress": {name: getattr(state, name) for name in _PROGRESS},
+        "progress": {name: getattr(state, name) for name in _Progress.model_fields},
+        "samples": samples_of(trainer.data),
         "monitor": vars(state.monitor),
         "network": trainer.network.state_dict(),
         "optimizer": _optimizer_state(trainer),
@@ -70,6 +119,19 @@ def snapshot_of(trainer: Trainer, seconds: float) -> Snapshot:
     own = [[type(each).__name__, each.state_dict(state)] for each in trainer.callbacks]
     packed = [[name, pack(each, tensors, f"callback.{name}", copy=False)] for name, each in own if each]
     return Snapshot(state.step, {"dict": [*map(list, tree.items()), ["callbacks", packed]]}, tensors)
+
+
+def checkpoint_bytes(trainer: Trainer) -> int:
+    """What a checkpoint will take at least: weights, the best ones too, their average, the optimizer's state."""
+    kept = [each for each in trainer.network.state_dict().values() if isinstance(each, Tensor)]
+    weights = sum(each.numel() * each.element_size() for each in kept)
+    optimizer = state_bytes(trainer.optimizer) if trainer.optimizer else 0
+    return weights * (3 if trainer.state.average else 2) + (optimizer or 0)
+
+
+def samples_of(data: Dataset) -> dict[str, int]:
+    """How many samples each split has: the order of an epoch follows from that."""
+    return {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
 
 
 def _left(trainer: Trainer, epoch: Epoch, seconds: float) -> dict[str, Any]:
@@ -98,21 +160,23 @@ def restore(trainer: Trainer, snapshot: Snapshot) -> Left | None:
     """
     try:
         return _restore(trainer, snapshot.unpacked())
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise TrainingFailed(f"the checkpoint of step {snapshot.step} does not fit this run: {reason}") from error
+    except Exception as error:  # whatever PyTorch says of a stranger's numbers
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        else:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise TrainingFailed(f"the checkpoint of step {snapshot.step} does not fit this run: {cut(reason)}") from error
 
 
 def _restore(trainer: Trainer, parts: Mapping[str, Any]) -> Left | None:
     state = trainer.state
-    for name in _PROGRESS:
-        setattr(state, name, type(getattr(state, name))(parts["progress"][name]))
-    vars(state.monitor).update({name: parts["monitor"][name] for name in vars(state.monitor)})
+    left = None if parts["left"] is None else _Left.model_validate(parts["left"])
+    _restore_progress(state, parts["progress"], is_within=left is not None)
+    _restore_monitor(state, parts["monitor"])
     trainer.network.load_state_dict(parts["network"])
     if trainer.optimizer is not None:
-        with without_dynamo():
-            trainer.optimizer.load_state_dict(parts["optimizer"])
-        trainer.optimizer._opt_called = True  # type: ignore[attr-defined]  # schedulers ask whether it has stepped
+        _restore_optimizer(trainer.optimizer, parts["optimizer"])
     if trainer.schedule is not None:
         _restore_schedule(trainer.schedule, parts["schedule"])
     if state.average is not None and parts["average"] is not None:
@@ -123,11 +187,45 @@ def _restore(trainer: Trainer, parts: Mapping[str, Any]) -> Left | None:
         if type(callback).__name__ in own:
             callback.load_state_dict(state, own[type(callback).__name__])
     set_random_state(parts["generators"], trainer.device)
-    return None if parts["left"] is None else Left(**parts["left"])
+    return None if left is None else Left(**dict(left))
+
+
+def _restore_progress(state: State, own: Any, is_within: bool) -> None:
+    progress = _Progress.model_validate(own)
+    finished = progress.epoch - is_within
+    if not len(progress.history) == len(progress.timing) == finished:
+        raise ValueError(f"{finished} epochs are finished, and {len(progress.history)} have results")
+    for name, value in progress.model_dump().items():
+        setattr(state, name, value)
+
+
+def _restore_monitor(state: State, own: Any) -> None:
+    """The best epoch so far, unless another result is watched from here on."""
+    saved, monitor = _Monitor.model_validate(own), state.monitor
+    if saved.epoch > len(state.history):
+        raise ValueError(f"epoch {saved.epoch} is the best of {len(state.history)}")
+    if (saved.name, saved.mode) == (monitor.name, monitor.mode):
+        monitor.value, monitor.epoch, monitor.is_best = saved.value, saved.epoch, saved.is_best
+
+
+def _restore_optimizer(optimizer: Optimizer, own: dict[str, Any]) -> None:
+    """Its state; a fused kernel asks nothing, and would read behind the end of what is too small for its parameter."""
+    with without_dynamo():
+        optimizer.load_state_dict(own)
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group.get("fused") else ():
+            for name, each in optimizer.state.get(parameter, {}).items():
+                wanted = () if name == "step" else parameter.shape
+                if isinstance(each, Tensor) and each.shape != wanted:
+                    raise ValueError(f"the optimizer's {name} is {tuple(each.shape)} for a {tuple(parameter.shape)}")
+    optimizer._opt_called = True  # type: ignore[attr-defined]  # schedulers ask whether it has stepped
 
 
 def _restore_schedule(schedule: Schedule, own: dict[str, Any]) -> None:
     """Its attributes in their own types: MultiStepLR counts its milestones with a Counter."""
     scheduler = schedule.scheduler
+    unknown = own.keys() - scheduler.state_dict().keys()
+    if unknown:
+        raise ValueError(f"the scheduler has no {min(unknown)}")
     counted = {name for name, each in vars(scheduler).items() if isinstance(each, Counter)}
     scheduler.load_state_dict({name: Counter(each) if name in counted else each for name, each in own.items()})

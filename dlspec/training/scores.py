@@ -75,8 +75,8 @@ class Scores:
         self._losses = [] if state["losses"] is None else list(state["losses"].unbind())
         self._held = [(output, targets) for output, targets in state["held"]]
         for name, metric in self._by_name.items():
-            for key, value in state["metrics"][name].items():
-                setattr(metric, key, value)
+            for key in _metric_state(metric):
+                setattr(metric, key, state["metrics"][name][key])
 
     def add(self, output: Any, loss: Tensor, targets: Targets, rows: int) -> None:
         """Takes a step's detached output and loss, and its targets, of `rows` samples. Waits for nothing."""

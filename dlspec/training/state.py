@@ -64,6 +64,8 @@ class State:
     is_between_epochs: bool = True
     is_whole: bool = True
     # Whether the run can be kept now: not among the batches of one update.
+    ends_at_once: bool = False
+    # Whether the run was asked twice to end: nothing more is kept.
     average: Average | None = None
     # The average of the weights while they are trained; when the training is over the network itself has it.
 

@@ -22,6 +22,7 @@ CHECKSUM = "checksum"
 _DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
     torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+    torch.uint64: "U64", torch.uint32: "U32", torch.uint16: "U16",
     torch.float8_e4m3fn: "F8_E4M3", torch.float8_e5m2: "F8_E5M2", torch.complex64: "C64",
 }  # fmt: skip
 
@@ -29,9 +30,9 @@ _DTYPES = {
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> None:
     """Puts tensors that lie on the CPU, and texts as metadata, at `path`: a temporary name, synced, then renamed.
 
-    Equal ones give equal bytes. Raises OSError, and leaves nothing half-written.
+    Equal ones give equal bytes. Raises OSError, also where the folder is gone: a disk that is no longer mounted leaves
+    an empty folder in its place, and to make folders there would fill another disk. Leaves nothing half-written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so each begins where it may
     with replaced(path) as file:
         file.write(_header(names, tensors, texts))
@@ -45,11 +46,17 @@ def _header(names: list[str], tensors: Mapping[str, Tensor], texts: Mapping[str,
     for name in names:
         tensor = tensors[name]
         end = start + tensor.numel() * tensor.element_size()
-        header[name] = {"dtype": _DTYPES[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [start, end]}
+        header[name] = {"dtype": _dtype(name, tensor), "shape": list(tensor.shape), "data_offsets": [start, end]}
         start = end
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
+
+
+def _dtype(name: str, tensor: Tensor) -> str:
+    if tensor.dtype not in _DTYPES:
+        raise TypeError(f"{name} is of {tensor.dtype}, which safetensors does not keep")
+    return _DTYPES[tensor.dtype]
 
 
 def checksum(tensors: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:

@@ -371,6 +371,8 @@ class Trainer:
         except BaseException as error:
             self.state.status = "failed" if isinstance(error, Exception) else "interrupted"
             self.state.error = str(error) or type(error).__name__
+            is_second = self.interruption.signal != 0 and not isinstance(error, Interrupted)
+            self.state.ends_at_once = is_second and isinstance(error, KeyboardInterrupt)
             raise
         finally:
             self._close_callbacks()
