@@ -161,6 +161,7 @@ def test_no_step_waits_for_the_device(more: dict[str, Any], monkeypatch: pytest.
             waits.setdefault(state.phase, []).append(len(counter.waits))
 
     training = trainer(settings=settings, callbacks=[Watch()])
+    training._looks_at_once = False  # as where waiting costs something
     with WaitCounter(monkeypatch) as counter:
         assert (torch.ones(()).item(), torch.ones(1).tolist()) == (1.0, [1.0])
         assert len(counter.waits) == 2, "it sees a wait when there is one"
@@ -265,8 +266,8 @@ def test_nan_stops_the_run_with_one_line() -> None:
     with pytest.raises(TrainingFailed) as failure:
         training.fit()
     assert str(failure.value) == (
-        "train/loss became nan in epoch 2 at step 5, learning rate 0.5; "
-        "a smaller learning rate or trainer.clip_grad_norm may help"
+        "train/loss became nan in epoch 2 at step 5, learning rate 0.5: "
+        f"input 'image' has nan in sample {row} of the training split (the first is 0); mend that sample"
     )
     assert training.state.status == "failed"
     assert training.state.error == str(failure.value)
@@ -275,9 +276,11 @@ def test_nan_stops_the_run_with_one_line() -> None:
 
 def test_nan_in_validation_alone_stops_it_too() -> None:
     data = dataset()
-    data.validation.tensors["image"][0] = math.nan
-    with pytest.raises(TrainingFailed, match=r"^val/loss became nan in epoch 1 at step 3, learning rate 0\.01; "):
-        trainer(data=data).fit()
+    data.validation.tensors["image"][17] = math.nan
+    where = r"in epoch 1 at step 3, learning rate 0\.01"
+    text = r"input 'image' has nan in sample 17 of the validation split \(the first is 0\); mend that sample$"
+    with pytest.raises(TrainingFailed, match=rf"^val/loss became nan {where}: {text}"):
+        trainer(data=data, settings={"eval_batch_size": 8}).fit()
 
 
 def test_an_interrupt_goes_up_after_everything_is_closed() -> None:

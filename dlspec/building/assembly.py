@@ -22,8 +22,8 @@ from dlspec.layers.padding import real_steps
 from dlspec.layouts import Lengths, Window
 from dlspec.spec.graph import MODEL, Ref
 
-LAYER = "layer"
-"""In the `meta` of a graph's node: the id of the layer that it belongs to."""
+LAYER, TYPE = "layer", "layer_type"
+"""In the `meta` of a graph's node: the id of the layer that it belongs to, and that layer's type."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,7 @@ class _Writer:
         for node in reversed(self.graph.nodes):
             if node.meta.setdefault(LAYER, step.id) != step.id:
                 break
+            node.meta[TYPE] = step.type
 
     def _parameter(self, step: Step) -> fx.Node:
         _add(self.root, step.path, step.module.weight)

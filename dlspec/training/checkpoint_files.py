@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,10 @@ class Snapshot:
             return {str(name): count for name, count in samples.items() if type(count) is int}
         except Exception:
             return {}
+
+    def copied(self) -> Snapshot:
+        """One with tensors of its own: a run on the CPU goes on with those that it is given."""
+        return replace(self, tensors={name: each.clone() for name, each in self.tensors.items()})
 
     def unpacked(self) -> dict[str, Any]:
         """The state in its own types."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dlspec.training.finite import tensors_in
 from dlspec.training.optimizing import make_optimizer, needs_closure, step_function
 
 
@@ -39,12 +40,4 @@ def _copies(optimizer: Optimizer, group: dict[str, Any]) -> int:
     probe.grad = torch.ones(4, 4).to_sparse() if type(optimizer).__name__ == "SparseAdam" else torch.ones(4, 4)
     tried = make_optimizer(type(optimizer), [probe], settings)
     step_function(tried)()
-    return sum(each.numel() == probe.numel() for each in _tensors(tried.state[probe]))
-
-
-def _tensors(state: Any) -> Iterator[Tensor]:
-    if isinstance(state, Tensor):
-        yield state
-    elif isinstance(state, dict | list | tuple):
-        for each in state.values() if isinstance(state, dict) else state:
-            yield from _tensors(each)
+    return sum(each.numel() == probe.numel() for each in tensors_in(tried.state[probe]))

@@ -84,6 +84,7 @@ class Progress(Callback):
         self._close_bar()
 
     def _open(self, state: State) -> None:
+        self._close_bar()  # training may go back and begin once more
         self._wait(time.perf_counter())
         if self.mode == "bar":
             self._live = Live(console=self.console, auto_refresh=False, transient=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlspec.training.criterion import Criterion, Targets
+from dlspec.training.finite import Look, demand_finite
 from dlspec.training.optimizing import needs_closure, step_function
 
 Inputs = tuple[Tensor, ...]
@@ -56,18 +57,22 @@ def shares(sizes: Sequence[int], accumulate: int) -> list[Share]:
 
 @dataclass(frozen=True)
 class Gradients:
-    """A batch's output and loss; the gradients are left in the parameters, clipped."""
+    """A batch's output and loss, which `look` is shown; the gradients are left in the parameters, clipped."""
 
     network: nn.Module
     criterion: Criterion
     parameters: Sequence[nn.Parameter]
     clipping: Clipping
+    look: Look
 
-    def __call__(self, inputs: Inputs, targets: Targets) -> tuple[Any, Tensor]:
+    def __call__(self, inputs: Inputs, targets: Targets, *, is_first: bool = True) -> tuple[Any, Tensor]:
         self.clear()
         output = self.network(*inputs)
         loss = self.criterion(output, targets)
-        _total(loss).backward()  # type: ignore[no-untyped-call]
+        total = _total(loss)
+        if is_first:
+            self.look(total)
+        total.backward()  # type: ignore[no-untyped-call]
         self.clipping.clip(self.parameters)
         return output, loss
 
@@ -77,7 +82,9 @@ class Gradients:
             self.clear()
         output = self.network(*inputs)
         loss = self.criterion(output, targets)
-        (_total(loss) * share.weight).backward()  # type: ignore[no-untyped-call]
+        total = _total(loss)
+        self.look(total)
+        (total * share.weight).backward()  # type: ignore[no-untyped-call]
         if share.ends:
             self.clipping.clip(self.parameters)
         return output, loss
@@ -107,8 +114,11 @@ def training_step(
     clipping: Clipping,
     after_update: Callable[[], None],
     accumulation: Accumulation | None = None,
+    look: Look = demand_finite,
 ) -> Step:
     """What trains on one batch, chosen once so that the loop asks no questions. `after_update` follows every update.
+
+    `look` is shown each batch's loss before anything is changed by it, and may raise.
 
     A network in which nothing can be trained is only evaluated. Make the optimizer's schedulers first. An optimizer
     that evaluates the loss itself updates with every batch.
@@ -116,7 +126,7 @@ def training_step(
     parameters = list(network.parameters())
     if optimizer is None or not any(each.requires_grad for each in parameters):
         return evaluation_step(network, criterion)
-    gradients = Gradients(network, criterion, parameters, clipping)
+    gradients = Gradients(network, criterion, parameters, clipping, look)
     if needs_closure(optimizer):
         return _closure_step(gradients, optimizer, after_update)
     update = step_function(optimizer)
@@ -155,7 +165,8 @@ def _closure_step(gradients: Gradients, optimizer: Optimizer, after_update: Call
         first: list[tuple[Any, Tensor]] = []  # this batch's loss before the update, as in any other step
 
         def closure() -> Tensor:
-            output, loss = gradients(inputs, targets)
+            # A line search may try weights whose loss is infinite, and come back.
+            output, loss = gradients(inputs, targets, is_first=not first)
             if not first:
                 first.append((detached(output), loss.detach()))
             return _total(loss)

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import islice
 
 import torch
 from torch import nn
@@ -21,12 +22,14 @@ from torch.optim import Optimizer
 from dlspec.data.dataset import Dataset, Split
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.averaging import make_average
-from dlspec.training.batches import NO_FEWEST, Batch, Batches, chosen_batch_size
+from dlspec.training.batches import NO_FEWEST, Batch, Batches, chosen_batch_size, permutation
 from dlspec.training.callbacks import Callback, EarlyStopping
 from dlspec.training.checkpoint_files import Snapshot
 from dlspec.training.checkpoints import BestWeights, KeepsBest
 from dlspec.training.criterion import Criterion, Metric, Metrics
 from dlspec.training.devices import choose_device
+from dlspec.training.diagnosis import SMALLER, Names, cause_of
+from dlspec.training.finite import NotFinite, TooLate, all_finite, demand_finite, look_later, rewinding
 from dlspec.training.freezing import Freezing
 from dlspec.training.interruption import Interrupted, Interruption
 from dlspec.training.looking import View
@@ -41,6 +44,8 @@ from dlspec.training.state import Outcome, Phase, State, TrainingFailed, outcome
 from dlspec.training.steps import Accumulation, Clipping, Step, evaluation_step, shares, training_step
 
 log = logging.getLogger("dlspec")
+
+SPLITS = {"train": "training", "val": "validation", "test": "test"}
 
 
 class Trainer:
@@ -93,6 +98,10 @@ class Trainer:
         self.epoch: Epoch | None = None
         self._left: Left | None = None
         self._is_restored = False
+        # On a GPU a loss is read when the weights have moved on: then training goes back to the newest snapshot.
+        self._looks_at_once = self.device.type == "cpu"
+        self._newest: Snapshot | None = None
+        self._suspect = -1  # while it goes up to this step once more, every loss is looked at
         self.interruption = Interruption()
 
     def use(self, callbacks: Sequence[Callback]) -> None:
@@ -103,6 +112,7 @@ class Trainer:
         """Goes on from there when `fit` is called. Raises TrainingFailed where the snapshot does not fit."""
         self._left = restore(self, snapshot)
         self._is_restored = True
+        self._newest = None if self._looks_at_once else snapshot.copied()
 
     def run(self) -> Outcome:
         """Trains, then tests unless `settings.test` is `none`."""
@@ -118,12 +128,10 @@ class Trainer:
             if not self._is_restored:
                 seed_generators(self.seed)
             train, validation = self._train_batches(), self._eval_batches(self.data.validation)
-            step = self._training_step(train)
             steps = self.settings.epochs * self._steps_of(len(train))
             state.planned_steps = min(steps, self.settings.max_steps or sys.maxsize)
             self._call("on_train_start")
-            while self._goes_on(len(train)):
-                self._epoch(train, validation, step)
+            self._epochs(train, validation)
             self._call("on_train_end")
             self._take_average()
             state.status = "finished"
@@ -142,6 +150,30 @@ class Trainer:
             self.state.test_results = self._run("test", batches, batches.in_order(), self._evaluation_step())
             self._call("on_test_end")
         return self.state.test_results
+
+    def _epochs(self, train: Batches, validation: Batches) -> None:
+        if not self._looks_at_once and self._newest is None:
+            self._newest = self.snapshot()
+        while self._goes_on(len(train)):
+            try:
+                self._epoch(train, validation, self._training_step(train))
+            except TooLate:
+                self._go_back()
+            if 0 <= self._suspect <= self.state.step:
+                log.warning("this time the loss stayed finite up to step %d: training goes on", self.state.step)
+                self._suspect = -1
+
+    def _go_back(self) -> None:
+        """To the newest snapshot, from where on every loss is looked at until the one is found that was not finite."""
+        state, newest = self.state, self._newest
+        told = f"train/loss was not finite in epoch {state.epoch}, at step {state.step} at the latest"
+        if newest is None:
+            raise TrainingFailed(f"{told}, learning rate {state.lr}; {SMALLER}")
+        log.warning("%s: looking at every step from step %d on", told, newest.step)
+        self._suspect = state.step
+        self.restore(newest.copied())
+        self.epoch, state.is_between_epochs, state.is_whole = None, self._left is None, True
+        self._call("on_train_start")
 
     def _epoch(self, train: Batches, validation: Batches, step: Step) -> None:
         """One epoch: train, validate, judge, step the schedule, tell everyone."""
@@ -211,7 +243,10 @@ class Trainer:
             self.freezing.hold(self.network)
         with torch.inference_mode(not training):
             for (inputs, targets), rows in zip(order, batches.sizes[start:], strict=False):
-                output, loss = step(inputs, targets)  # only queues work: nothing here or below waits for the device
+                try:
+                    output, loss = step(inputs, targets)  # only queues work: nothing here or below waits for the device
+                except NotFinite as bad:
+                    raise self._failure(batches, (inputs, targets), bad.loss) from None
                 scores.add(output, loss, targets, rows)
                 state.batch += 1
                 state.samples += rows
@@ -223,7 +258,7 @@ class Trainer:
                     self._call("on_interrupt")
                     raise Interrupted(interruption.signal)
         results = {f"{phase}/{name}": value for name, value in scores.results().items()}
-        self._demand_finite(results.get(f"{phase}/loss", 0.0))
+        self._demand_finite(results.get(f"{phase}/loss", 0.0), batches)
         return results
 
     # What a run is made of
@@ -244,9 +279,14 @@ class Trainer:
             average=make_average(self.network, self.settings.average, self.settings.epochs),
         )
 
-    def snapshot(self) -> Snapshot:
-        """The whole run, between two steps or two epochs."""
-        return snapshot_of(self, _seconds_since(self.epoch.started) if self.epoch else 0.0)
+    def snapshot(self) -> Snapshot | None:
+        """The whole run, between two steps or two epochs; None where its weights are not finite any more."""
+        if not all_finite(each for each in self.network.parameters() if each.requires_grad):
+            log.warning("nothing is kept of step %d: the weights are not finite", self.state.step)
+            return None
+        made = snapshot_of(self, _seconds_since(self.epoch.started) if self.epoch else 0.0)
+        self._newest = None if self._looks_at_once else made
+        return made
 
     def _view(self) -> View | None:
         view = View("test" if self.state.is_tested else "validation", self.state.evaluated, self.criterion, self.data,
@@ -264,7 +304,12 @@ class Trainer:
         accumulation = None
         if settings.accumulate > 1:
             accumulation = Accumulation(shares(train.sizes, settings.accumulate), lambda: state.batch)
-        return training_step(self.network, self.criterion, self.optimizer, clipping, self._after_update, accumulation)
+        at_once = self._looks_at_once or self._suspect >= 0
+        look = demand_finite if at_once else look_later(self.device)
+        step = training_step(
+            self.network, self.criterion, self.optimizer, clipping, self._after_update, accumulation, look
+        )
+        return rewinding(step) if self._looks_at_once else step
 
     def _evaluation_step(self) -> Step:
         return evaluation_step(self.state.evaluated, self.criterion)
@@ -320,16 +365,36 @@ class Trainer:
             state.stop(f"max_steps ({self.settings.max_steps}) is reached")
         return state.epoch < state.epochs and not state.stop_reason
 
-    def _demand_finite(self, loss: float) -> None:
+    def _demand_finite(self, loss: float, batches: Batches) -> None:
+        """A pass is over: its mean loss is to be a finite number."""
+        state = self.state
         if math.isfinite(loss):
             return
-        state, step = self.state, self.state.step
-        if state.phase == "train":
-            step += self._steps_of(1 + (self.scores.first_bad_step() or 0)) - self._steps_of(state.batch)
-        raise TrainingFailed(
-            f"{state.phase}/loss became {loss} in epoch {state.epoch} at step {step}, learning rate {state.lr}; "
-            "a smaller learning rate or trainer.clip_grad_norm may help"
-        )
+        bad = self.scores.first_bad_step() or 0
+        if state.phase == "train" and self._learns():
+            raise TooLate
+        state.batch = bad
+        order = batches.in_order() if state.phase != "train" else batches.shuffled(self.seed, state.epoch)
+        raise self._failure(batches, next(islice(order, bad, None)), loss)
+
+    def _failure(self, batches: Batches, batch: Batch, loss: float) -> TrainingFailed:
+        """Says where the loss of a batch, the one that comes next, began to be no finite number."""
+        state = self.state
+        names = Names(self.inputs, self.criterion.target_names, lambda row: self._sample(batches, row))
+        cause = cause_of(self.network if state.phase == "train" else state.evaluated, self.criterion, batch, names)
+        step = state.step + (state.phase == "train" and self._learns())
+        where = f"in epoch {state.epoch} at step {step}, learning rate {state.lr}"
+        return TrainingFailed(f"{state.phase}/loss became {loss} {where}: {cause.text}; {cause.fix}")
+
+    def _sample(self, batches: Batches, row: int) -> str:
+        """Which of its split a row of the batch is that comes next."""
+        place, split = sum(batches.sizes[: self.state.batch]) + row, SPLITS[self.state.phase]
+        if self.state.phase == "train":
+            place = int(permutation(len(self.data.train), self.seed, self.state.epoch)[place])
+        return f"sample {place} of the {split} split (the first is 0)"
+
+    def _learns(self) -> bool:
+        return self.optimizer is not None and any(each.requires_grad for each in self.network.parameters())
 
     def _take_average(self) -> None:
         """The training is over: from now on the network has the averaged weights."""
