@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dlspec.data.source import data_source
     from dlspec.errors import DataError, SpecError, UserError
-    from dlspec.face import Result, build, train
+    from dlspec.face import Result, build, resume, train
     from dlspec.registry.own_parts import layer, loss, optimizer, scheduler
     from dlspec.training.state import TrainingFailed
 
@@ -30,12 +30,13 @@ __all__ = [
     "layer",
     "loss",
     "optimizer",
+    "resume",
     "scheduler",
     "train",
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Result", "build", "train"), "dlspec.face"),
+    **dict.fromkeys(("Result", "build", "resume", "train"), "dlspec.face"),
     **dict.fromkeys(("DataError", "SpecError", "UserError"), "dlspec.errors"),
     **dict.fromkeys(("layer", "loss", "optimizer", "scheduler"), "dlspec.registry.own_parts"),
     "data_source": "dlspec.data.source",

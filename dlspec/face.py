@@ -1,4 +1,4 @@
-"""dlspec in Python and notebooks: `build` and `train` take what a YAML file would say."""
+"""dlspec in Python and notebooks: `build`, `train` and `resume` take what a YAML file would say."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from dlspec.app import resume as resuming
 from dlspec.app.compose import start_hydra
 from dlspec.app.conf_files import GROUPS
 from dlspec.app.overrides import parse_overrides, quoted, replaces_whole
-from dlspec.app.running import composed_or_refused, make_job, new_folder
+from dlspec.app.running import Job, composed_or_refused, make_job, new_folder
 from dlspec.app.sweep import register
 from dlspec.data import SOURCES
 from dlspec.data.arrays import from_arrays
@@ -23,8 +24,11 @@ from dlspec.errors import Problem, SpecError, UserError, suggest
 from dlspec.limits import deep_stack, how_to_raise, limit
 from dlspec.preparing import Preparation
 from dlspec.reading import KEYS
+from dlspec.run_folder import SPEC
 from dlspec.spec.mistakes import Places
+from dlspec.spec.yaml_files import load_file
 from dlspec.training.randomness import kept_generators
+from dlspec.training.state import Outcome
 
 CHOSEN = (*GROUPS, "run")  # a text says which file, part or run it is
 NO_DATA = "give arrays by name, {'x': ..., 'target': ...}, or a data set's name"
@@ -75,14 +79,49 @@ def train(spec: Spec, data: Data = None, *, folder: str | Path | None = None) ->
     with kept_generators():
         with deep_stack():
             job = make_job(_preparation(spec, data))
-        run_folder = None if folder is None else new_folder(Path(folder), "run")
-        outcome = job.run(run_folder)
-    results = {**outcome.best, **outcome.test}
-    history = tuple(job.trainer.state.history)
-    return Result(job.trainer.network, results, outcome.best_epoch, history, job.prepared.resolved, run_folder)
+        if folder is None:
+            return _result(job, job.run(), None)
+        job.check_space(Path(folder))
+        run_folder = new_folder(Path(folder), "run")
+        return _result(job, job.run(run_folder), run_folder)
 
 
-def _preparation(spec: Spec, data: Data) -> Preparation:
+def resume(folder: str | Path, data: Data = None, *, changes: Spec = (), allow: Sequence[str] = ()) -> Result:
+    """Goes on with the run in `folder` from its newest checkpoint, as if it had never stopped.
+
+    Where the data were arrays or a data set made in Python, the same are given again as `data`. `changes` are a spec
+    that says only what is other than before (`{"trainer": {"epochs": 40}}`); keys that change what was trained before
+    must be named in `allow`. A run that is finished is tested once more. The generators are left as they were. Raises
+    SpecError for changes that are not allowed, UserError where there is no run or another process trains there,
+    TrainingFailed where the checkpoint does not fit or the training fails.
+    """
+    run_folder = resuming.run_folder(str(folder))
+    spec, written = _changed(run_folder, changes, data)
+    with kept_generators(), resuming.whole(run_folder) as found:
+        with deep_stack():
+            job = make_job(_preparation(spec, data, is_resumed=found is not None))
+        resuming.refuse(run_folder, job, resuming.changes(run_folder, job, found, written), allow)
+        return _result(job, resuming.go_on(job, run_folder, found), run_folder)
+
+
+def _changed(run_folder: Path, changes: Spec, data: Data) -> tuple[Spec, list[str]]:
+    """The run's spec with what is changed, and the keys of that; arrays are split as they were."""
+    own, overrides = _written(changes)
+    saved = load_file(run_folder / SPEC).tree.get("data") if isinstance(data, Mapping) else None
+    splits = _settings(saved) if isinstance(saved, Mapping) and saved.get("type") == "arrays" else {}
+    if isinstance(changes, Mapping):
+        kept = {"data": splits | dict(own.get("data", {}))} if splits else {}
+        return {"run": str(run_folder), **own, **kept}, list(changes)
+    keys = [each.key_or_group.lstrip("+~") for each in parse_overrides(overrides)]
+    return [quoted("run", str(run_folder)), *(f"data.{key}={value}" for key, value in splits.items()), *overrides], keys
+
+
+def _result(job: Job, outcome: Outcome, folder: Path | None) -> Result:
+    results, history = {**outcome.best, **outcome.test}, tuple(job.trainer.state.history)
+    return Result(job.trainer.network, results, outcome.best_epoch, history, job.prepared.resolved, folder)
+
+
+def _preparation(spec: Spec, data: Data, *, is_resumed: bool = False) -> Preparation:
     written, overrides = _written(spec)
     settings = {} if data is None else _settings(written.pop("data", None))
     arrays, section = _data(data, settings | _data_values(overrides))
@@ -100,7 +139,7 @@ def _preparation(spec: Spec, data: Data) -> Preparation:
     if arrays is not None:
         tree["data"] = _stand_in(arrays) | settings
     files = {group: composed.loader.files(group) for group in GROUPS}
-    return Preparation(tree, lambda: _without(composed.places(), own), files, arrays)
+    return Preparation(tree, lambda: _without(composed.places(), own), files, arrays, is_resumed=is_resumed)
 
 
 def _written(spec: Spec) -> tuple[dict[str, Any], Sequence[str]]:

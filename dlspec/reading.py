@@ -282,7 +282,7 @@ class _Reader:
         if part is None:
             return None
         if part.type == "arrays" and part.type not in SOURCES:
-            fix = "give them again, dlspec.train(SPEC, data=...), or choose a data set: data=NAME"
+            fix = "give them again: train(SPEC, data=...), resume(FOLDER, data=...); or choose a data set: data=NAME"
             found = "the data of this run were arrays given in Python, which no folder keeps"
             self.mistakes.add(_name_path(part), found, fix, at_value=True)
             return None

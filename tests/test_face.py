@@ -72,6 +72,39 @@ def test_the_specs_data_change_a_named_set(work: Path) -> None:
     assert (spec["data"]["type"], spec["data"]["validation"]) == ("digits", 0.3)
 
 
+@pytest.mark.parametrize("changes", [{"trainer": {"epochs": 3}}, ["trainer.epochs=3"]], ids=["mapping", "list"])
+@pytest.mark.parametrize("data", [DATA[0], "digits"], ids=["arrays", "name"])
+def test_resumes(work: Path, changes: object, data: object) -> None:
+    spec = {"model": "mlp", "data": {"validation": 0.25, "test": 0.25}}
+    straight, short = (
+        library.train({**spec, "trainer": {"epochs": epochs, "limit_batches": 2}}, data, folder="runs")
+        for epochs in (3, 1)
+    )
+    before = torch.get_rng_state()
+    again = library.resume(short.folder, data if data is DATA[0] else None, changes=changes)
+    assert torch.equal(before, torch.get_rng_state())
+    assert (again.folder, again.results, again.history) == (short.folder, straight.results, straight.history)
+    for name, weights in straight.network.state_dict().items():
+        assert torch.equal(weights, again.network.state_dict()[name])
+    once_more = library.resume(short.folder, data if data is DATA[0] else None)
+    assert once_more.results == again.results
+
+
+def test_resume_refuses(work: Path) -> None:
+    folder = library.train({"model": "mlp", **QUIET}, DATA[0], folder="runs").folder
+    refused = [
+        (("nowhere",), {}, "no run in 'nowhere'"),
+        ((folder,), {}, "give them again: train(SPEC, data=...), resume(FOLDER, data=...); or"),
+        ((folder, {"x": X[:30], "target": Y[:30]}), {}, "data (train)   the run has 28, and now it is 21"),
+        ((folder, DATA[0]), {"changes": {"seed": 3}}, "to go on with that add resume.allow=[seed]"),
+    ]
+    for words, more, message in refused:
+        with pytest.raises(library.UserError) as caught:
+            library.resume(*words, **more)
+        assert message in str(caught.value)
+    assert library.resume(folder, DATA[0], changes=["seed=3"], allow=["seed"]).spec["seed"] == 3
+
+
 SPECS = [
     ({"layers": ["Flatten", {"Linear": 5}]}, 5),
     ({"layers": ["Flatten", {"Linear": "$w"}], "params": {"w": 6}, "seed": 3}, 6),

@@ -97,7 +97,7 @@ def _taken(words: Sequence[str]) -> tuple[Path, list[str], list[str]]:
     for override in parse_overrides(words):
         value = None if override.is_sweep_override() else override.value()
         if override.key_or_group == "run":
-            folder = _folder(str(value or ""), value_place(override))
+            folder = run_folder(str(value or ""), value_place(override))
         elif override.key_or_group == "resume.allow":
             allowed += [str(each) for each in (value if isinstance(value, list) else [value])]
         else:
@@ -107,7 +107,8 @@ def _taken(words: Sequence[str]) -> tuple[Path, list[str], list[str]]:
     return folder, allowed, others
 
 
-def _folder(name: str, place: Place) -> Path:
+def run_folder(name: str, place: Place | None = None) -> Path:
+    """The run's folder that a user names; `latest` is the last below runs/."""
     if name == LATEST:
         return latest_run(RUNS)
     if not (Path(name) / "spec.yaml").is_file():
