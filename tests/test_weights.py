@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 import dlspec
+from dlspec.building.tensor_files import stored_tensors
 from dlspec.building.weights import Rename
-from dlspec.errors import SpecError
+from dlspec.errors import SpecError, UserError
 from dlspec.training.checkpoints import read_weights
 
 DATA = {"shape": [6], "num_classes": 3}
@@ -24,9 +26,9 @@ def built(layers: list[Any] | None = None, **weights: Any) -> nn.Module:
     return dlspec.build({"model": {"layers": layers or LAYERS}, "weights": weights}, data=DATA)
 
 
-def said(**weights: Any) -> str:
+def said(layers: list[Any] | None = None, **weights: Any) -> str:
     with pytest.raises(SpecError) as caught:
-        built(**weights)
+        built(layers, **weights)
     return str(caught.value)
 
 
@@ -106,6 +108,10 @@ def test_a_star_stands_for_what_the_patterns_matched(pattern: str, becomes: str,
     assert Rename(pattern, (becomes,)).names(name) == (None if wanted is None else (wanted,))
 
 
+def test_a_pattern_of_many_stars_gives_up_at_once() -> None:
+    assert Rename("*a" * 12 + "*b", ("x",)).names("a" * 200) is None  # all ways to share it out would take years
+
+
 def test_renamed_turned_divided_joined_and_left_out(work: Path) -> None:
     wanted = tensors()
     stored = {
@@ -151,6 +157,23 @@ def test_a_tied_weight_needs_to_be_there_once(work: Path) -> None:
     assert torch.equal(network.state_dict()["second.weight"], numbers(6, 6))
 
 
+def test_a_tied_weight_that_is_there_twice_must_be_the_same(work: Path) -> None:
+    layers = [{"Linear": {"out_features": 6, "bias": False, "name": name}} for name in ("first", "second")]
+    layers[1]["tie"] = "first"
+    save_file({"first.weight": numbers(6, 6), "second.weight": numbers(6, 6)}, "same.safetensors")
+    assert torch.equal(built(layers, path="same.safetensors").state_dict()["first.weight"], numbers(6, 6))
+    save_file({"first.weight": numbers(6, 6), "second.weight": numbers(6, 6, start=1)}, "a.safetensors")
+    text = "'first.weight' and 'second.weight' are one tensor in the model, and the file has two that differ"
+    assert text in said(layers, path="a.safetensors")
+
+
+def test_no_row_of_a_divided_tensor_is_lost(work: Path) -> None:
+    save_file({"qkv.weight": numbers(10, 6), "qkv.bias": numbers(10)}, "a.safetensors")
+    layers = [{"Parallel": {"branches": {each: [{"Linear": 3}] for each in "qkv"}}}]
+    text = said(layers, path="a.safetensors", rename={"qkv.*": ["0.q.0.*", "0.k.0.*", "0.v.0.*"]})
+    assert "'qkv.weight' in the file is (4, 6), and the model's '0.v.0.weight' (3, 6)" in text
+
+
 def test_not_strict_takes_what_fits(work: Path) -> None:
     save_file({"first.weight": numbers(4, 6), "other": numbers(2)}, "a.safetensors")
     network = built(path="a.safetensors", strict=False)
@@ -191,6 +214,24 @@ def test_files_that_are_none(work: Path) -> None:
     assert "no whole file of torch.save" in said(path="cut.bin")
     assert "neither a safetensors file" in said(path="huge.safetensors")
     assert "leads out of its folder" in said(path="x.index.json")
+    assert "File name too long" in said(path="x" * 5000)
+
+
+def test_tensors_that_are_none(work: Path) -> None:
+    torch.save({"first.weight": torch.empty(4, 6, device="meta")}, "meta.pt")
+    assert "'meta.pt' holds no tensors by name" in said(path="meta.pt")
+    head = json.dumps({"first.weight": {"dtype": "F6_E2M3", "shape": [4, 6], "data_offsets": [0, 18]}}).encode()
+    Path("odd.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(18))
+    assert "can't read 'first.weight' in 'odd.safetensors'" in said(path="odd.safetensors", strict=False)
+
+
+def test_any_byte_of_a_file_may_be_wrong(work: Path) -> None:
+    torch.save(tensors(), "a.pt", _use_new_zipfile_serialization=False)
+    whole = Path("a.pt").read_bytes()
+    for at in range(0, len(whole), 7):
+        Path("b.pt").write_bytes(whole[:at] + bytes([whole[at] ^ 0x15]) + whole[at + 1 :])
+        with suppress(UserError):
+            stored_tensors(Path("b.pt"))
 
 
 WRONG = {

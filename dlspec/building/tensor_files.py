@@ -40,10 +40,13 @@ def stored_tensors(path: Path) -> dict[str, Stored]:
 
     Hugging Face's folders are such (`model.safetensors`, `pytorch_model.bin.index.json`).
     """
-    if path.is_dir():
-        path = _in_folder(path)
-    if not path.is_file():
-        raise UserError(f"no file '{path}'")
+    try:
+        if path.is_dir():
+            path = _in_folder(path)
+        if not path.is_file():
+            raise UserError(f"no file '{path}'")
+    except OSError as error:  # a name that is too long, a folder that is another's
+        raise UserError(f"can't read '{path}': {error.strerror}") from None
     return _from_index(path) if path.name.endswith(".json") else _from_file(path)
 
 
@@ -99,9 +102,18 @@ def _from_safetensors(path: Path) -> dict[str, Stored]:
     try:
         file: Any = safe_open(path, framework="pt")  # its methods have no types
         names = list(file.keys())
-        return {name: Stored(tuple(file.get_slice(name).get_shape()), partial(file.get_tensor, name)) for name in names}
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except (SafetensorError, OSError) as error:
         raise UserError(f"'{path}' is neither a safetensors file nor one of torch.save: {_first_line(error)}") from None
+
+    def read(name: str) -> Tensor:
+        try:
+            tensor: Tensor = file.get_tensor(name)
+        except SafetensorError as error:  # of a kind of numbers that PyTorch has not
+            raise UserError(f"can't read '{name}' in '{path}': {_first_line(error)}") from None
+        return tensor
+
+    return {name: Stored(shape, partial(read, name)) for name, shape in shapes.items()}
 
 
 def _from_torch(path: Path) -> dict[str, Stored]:
@@ -115,7 +127,7 @@ def _from_torch(path: Path) -> dict[str, Stored]:
     except pickle.UnpicklingError:
         found = f"'{path}' holds more than tensors, and reading that could run code"
         raise UserError(f"{found}: save its state_dict alone, or as safetensors") from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except Exception as error:  # whatever PyTorch's reader meets in a file that is torn or made up
         raise UserError(f"'{path}' is no whole file of torch.save: {_first_line(error)}") from None
     tensors = _tensors(loaded)
     if not tensors:
@@ -127,8 +139,12 @@ def _tensors(loaded: Any) -> dict[str, Tensor]:
     if not isinstance(loaded, Mapping):
         return {}
     inner = next((loaded[key] for key in _INNER if isinstance(loaded.get(key), Mapping)), loaded)
-    is_plain = {str(name): each for name, each in inner.items() if isinstance(each, Tensor)}
-    return {name: each for name, each in is_plain.items() if each.layout == torch.strided}
+    return {str(name): each for name, each in inner.items() if isinstance(each, Tensor) and _has_numbers(each)}
+
+
+def _has_numbers(tensor: Tensor) -> bool:
+    """Whether they lie in rows; those of the meta device have none."""
+    return tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_nested
 
 
 def _itself(tensor: Tensor) -> Tensor:

@@ -30,14 +30,12 @@ def load_weights(module: nn.Module, spec: WeightsSpec, mistakes: Mistakes) -> st
 
     Nothing is copied before everything is known to fit.
     """
-    try:
-        stored = stored_tensors(Path(spec.path).expanduser())
-    except (UserError, RuntimeError) as error:
-        mistakes.add((*PATH, "path"), str(error), at_value=True)
-        return ""
-    loading = Loading(module, spec, stored, mistakes)
     before = len(mistakes)
-    values = loading.values()
+    try:
+        loading = Loading(module, spec, stored_tensors(Path(spec.path).expanduser()), mistakes)
+        values = loading.values()
+    except (UserError, RuntimeError) as error:  # the latter of a ~ that is nobody's home
+        mistakes.add((*PATH, "path"), str(error), at_value=True)
     if len(mistakes) > before:
         return ""
     with torch.no_grad():
@@ -64,7 +62,8 @@ class Rename:
 
     def names(self, name: str) -> tuple[str, ...] | None:
         """What `name` becomes, () where it is left out, None where the pattern does not match."""
-        found = self._regex.fullmatch(name)
+        # fnmatch goes through a name once; the groups would try every way to share it out before they gave up.
+        found = self._regex.fullmatch(name) if fnmatch.fnmatchcase(name, self.pattern) else None
         if found is None or self.becomes is None:
             return None if found is None else ()
         return tuple(_filled(each, found.groups()) for each in self.becomes)
@@ -119,6 +118,7 @@ class Loading:
         pieces = self._pieces()
         values = {name: self._value(name, each) for name, each in pieces.items() if name not in self.fresh}
         filled = {name: each for name, each in values.items() if each is not None}
+        self._tell_twins(filled, pieces)
         if self.spec.strict:
             self._tell_unused(pieces)
             self._tell_missing(values)
@@ -208,6 +208,7 @@ class Loading:
         sizes = [self.state[each].shape[0] for each in names if each in self.state and self.state[each].dim()]
         if len(sizes) != len(names) or sum(sizes) != rows:
             sizes = [rows // len(names)] * len(names)
+            sizes[-1] = rows - sum(sizes[:-1])  # no row is lost
         return sum(sizes[:index]), sizes[index]
 
     # ---- mistakes --------------------------------------------------------------------------------------------------
@@ -220,6 +221,17 @@ class Loading:
         if shape[::-1] == own and len(pieces) == 1:
             fix = f"turn it over: weights.transpose=['{pieces[0].name}']"
         self.mistakes.add((*PATH, "path"), found, fix, at_value=True)
+
+    def _tell_twins(self, values: Mapping[str, Tensor], pieces: Mapping[str, Sequence[Piece]]) -> None:
+        """What is tied or shared may be there once or several times, but only as one and the same."""
+        first: dict[int, str] = {}
+        for name, value in values.items():
+            own = self.state[name]
+            other = first.setdefault(id(own), name)
+            if other != name and not torch.equal(values[other].to(own.dtype), value.to(own.dtype)):
+                found = f"'{other}' and '{name}' are one tensor in the model, and the file has two that differ"
+                fix = f"leave one out: weights.rename={{'{pieces[name][0].name}': null}}, or give the model two"
+                self.mistakes.add((*PATH, "path"), found, fix, at_value=True)
 
     def _tell_unused(self, pieces: Mapping[str, Sequence[Piece]]) -> None:
         unused = [each.name for name, group in pieces.items() if name not in self.state for each in group]
