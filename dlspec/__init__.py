@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from dlspec.errors import DataError, SpecError, UserError
     from dlspec.face import Result, build, resume, train
     from dlspec.registry.own_parts import layer, loss, optimizer, scheduler
+    from dlspec.report.results import Results, results
     from dlspec.training.state import TrainingFailed
 
 __all__ = [
     "DataError",
     "Result",
+    "Results",
     "SpecError",
     "TrainingFailed",
     "UserError",
@@ -31,6 +33,7 @@ __all__ = [
     "loss",
     "optimizer",
     "resume",
+    "results",
     "scheduler",
     "train",
 ]
@@ -39,6 +42,7 @@ _HOMES = {
     **dict.fromkeys(("Result", "build", "resume", "train"), "dlspec.face"),
     **dict.fromkeys(("DataError", "SpecError", "UserError"), "dlspec.errors"),
     **dict.fromkeys(("layer", "loss", "optimizer", "scheduler"), "dlspec.registry.own_parts"),
+    **dict.fromkeys(("Results", "results"), "dlspec.report.results"),
     "data_source": "dlspec.data.source",
     "TrainingFailed": "dlspec.training.state",
 }

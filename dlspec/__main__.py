@@ -6,8 +6,9 @@ import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 
-from dlspec.app.names import COMMANDS, DONE, FAILED, INTERRUPTED, NOT_YET, WRONG
+from dlspec.app.names import COMMANDS, DONE, FAILED, INTERRUPTED, LIGHT, NOT_YET, WRONG
 from dlspec.registry.lean import lean_imports
 
 
@@ -79,10 +80,8 @@ def _unknown(command: str) -> int:
 
 
 def _run(command: str, rest: list[str]) -> int:
-    if command == "status":
-        from dlspec.app.status import main as status
-
-        return status(rest)
+    if command in LIGHT:
+        return int(import_module(LIGHT[command]).main(rest))
     from dlspec.limits import deep_stack
 
     with deep_stack():

@@ -160,14 +160,23 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 def read_object(path: Path) -> dict[str, Any] | None:
     """The mapping that a small JSON file holds; None for any other file, whoever wrote it, and for none."""
+    content = read_small(path, LARGEST_OBJECT)
+    try:
+        value = None if content is None else json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def read_small(path: Path, most: int) -> bytes | None:
+    """What a plain file of at most `most` bytes holds; None for a larger one, for what is no file, and for none."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
         with os.fdopen(descriptor, "rb") as file:
-            content = file.read(LARGEST_OBJECT + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else b""
-        value = json.loads(content) if len(content) <= LARGEST_OBJECT else None
-    except (OSError, ValueError, RecursionError):
+            content = file.read(most + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    except (OSError, ValueError):
         return None
-    return value if isinstance(value, dict) else None
+    return None if content is None or len(content) > most else content
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

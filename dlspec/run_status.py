@@ -96,12 +96,22 @@ def one_line(text: str) -> str:
 
 
 def resume_command(folder: Path | str) -> str:
-    """The shell's line that resumes the run in `folder`, quoted for Hydra and for the shell."""
+    """The shell's line that resumes the run in `folder`."""
+    return f"python -m dlspec resume {_run_word(folder)}"
+
+
+def rerun_command(folder: Path | str) -> str:
+    """The shell's line that trains the spec of the run in `folder` again, in a new folder."""
+    return f"python -m dlspec {_run_word(folder)}"
+
+
+def _run_word(folder: Path | str) -> str:
+    """`run=FOLDER`, quoted for Hydra and for the shell."""
     value = str(folder)
     if not _PLAIN.fullmatch(value):
         # Hydra reads backslashes as escapes in front of a quote only, the closing one too.
         value = '"' + re.sub(r'(\\*)("|\Z)', lambda found: 2 * found[1] + (found[2] and '\\"'), value) + '"'
-    return f"python -m dlspec resume {shlex.quote(f'run={value}')}"
+    return shlex.quote(f"run={value}")
 
 
 # What Hydra takes as a text without quotes.

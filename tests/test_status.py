@@ -21,8 +21,8 @@ from conftest import QUICK, QUIET
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from training_parts import dataset, trainer
 
-from dlspec.app.found_runs import DEEPEST, SECONDS_OF_SILENCE, find_runs
 from dlspec.app.status import listing
+from dlspec.found_runs import DEEPEST, SECONDS_OF_SILENCE, find_runs
 from dlspec.run_folder import read_object, renew_json, write_json
 from dlspec.run_lock import held, is_held
 from dlspec.run_status import STATUS, RunStatus, read_status, resume_command

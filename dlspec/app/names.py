@@ -8,7 +8,11 @@ COMMANDS = {
     "validate": "check a spec without opening data; says which checks had to wait for them",
     "summary": "the network's layers, parameters, multiply-adds and memory; --depth N folds, --graph FILE.svg draws",
     "status": "the runs below runs/ or FOLDER ...: which go on, how far they are, what resumes the others; --json",
+    "report": "compare the runs below runs/ or FOLDER ...: leaderboard.csv and report.html; --output FOLDER",
+    "compare": "what differs between runs in spec, environment and result: compare FOLDER FOLDER",
 }
-NOT_YET = ("evaluate", "predict", "report", "compare", "export", "eject", "schema", "inspect", "list",
+LIGHT = {name: f"dlspec.app.{name}" for name in ("status", "report", "compare")}
+"""Commands that need neither PyTorch nor Hydra, and their modules."""
+NOT_YET = ("evaluate", "predict", "export", "eject", "schema", "inspect", "list",
            "show", "explain")  # fmt: skip
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.app.flags import parse_flags
-from dlspec.app.found_runs import Run, find_runs
 from dlspec.app.names import DONE
 from dlspec.app.table import text_table
-from dlspec.errors import UserError, cut, printable
+from dlspec.errors import cut, printable
+from dlspec.found_runs import Run, demand_folders, find_runs
 from dlspec.run_status import resume_command
 from dlspec.training.amounts import clock, number
 
@@ -34,27 +34,21 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true")
     arguments = parse_flags(parser, words, FIX)
     folders = arguments.folders or [ROOT]
-    _demand_folders(arguments.folders)
+    demand_folders(arguments.folders, FIX)
     runs = find_runs([Path(each) for each in folders])
     if arguments.json:
-        _say(json.dumps([_record(run) for run in runs], indent=2))
+        say(json.dumps([_record(run) for run in runs], indent=2))
     else:
         width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        _say(listing(runs, width) if runs else f"no runs in {', '.join(map(_quoted, folders))}")
+        say(listing(runs, width) if runs else f"no runs in {', '.join(map(_quoted, folders))}")
     return DONE
-
-
-def _demand_folders(names: Sequence[str]) -> None:
-    missing = [each for each in names if not Path(each).is_dir()]
-    if missing:
-        raise UserError(f"no folder {', '.join(map(_quoted, missing))}; {FIX}")
 
 
 def _quoted(name: str) -> str:
     return f"'{printable(cut(name))}'"
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Prints what the terminal has no sign for as a question mark: a folder's name may be any bytes."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding))

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from dlspec.errors import UserError, cut, printable
 from dlspec.run_folder import RESULT, SPEC
 from dlspec.run_lock import is_held
 from dlspec.run_status import STATUS, RunStatus, read_status
@@ -45,6 +46,21 @@ def find_runs(roots: Sequence[Path]) -> list[Run]:
     found = dict.fromkeys(folder for root in roots for folder in run_folders(root))
     runs = [_judged(folder, here, now) for folder in found]
     return sorted(runs, key=lambda run: (run.age is None, run.age, str(run.folder)))
+
+
+def demand_folders(names: Sequence[str | Path], fix: str = "name the folder of a sweep or of runs") -> list[Path]:
+    """The folders; UserError names those that are not there."""
+    missing = [f"'{printable(cut(str(each)))}'" for each in names if not _is_folder(Path(each))]
+    if missing:
+        raise UserError(f"no folder {', '.join(missing)}; {fix}")
+    return [Path(each) for each in names]
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except ValueError:  # a zero byte in its name
+        return False
 
 
 def run_folders(root: Path) -> Iterator[Path]:

@@ -1,0 +1,7 @@
+"""Runs compared: read from their folders, beside each other in a table and on a page. Nothing heavy is imported."""
+
+from __future__ import annotations
+
+from dlspec.report.written import LEADERBOARD, write_report, write_sweep_report
+
+__all__ = ["LEADERBOARD", "write_report", "write_sweep_report"]
