@@ -32,8 +32,8 @@ __all__ = [
     "layer",
     "loss",
     "optimizer",
-    "resume",
     "results",
+    "resume",
     "scheduler",
     "train",
 ]
