@@ -16,6 +16,7 @@ from dlspec.reading import ReadPart, Spec
 from dlspec.registry.parameter_terms import UNFREEZE
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.patterns import Pattern
+from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.freezing import Freezing
 from dlspec.training.monitor import choose_mode
 from dlspec.training.optimizing import has_sparse_gradients, make_optimizer, needs_closure, without_dynamo
@@ -61,10 +62,20 @@ def optimizer_for(spec: Spec, network: Network, freezing: Freezing, mistakes: Mi
     except (ValueError, TypeError, RuntimeError) as error:
         _tell(part, error, mistakes)
         return None
-    if spec.trainer.accumulate > 1 and needs_closure(optimizer):
-        found = f"{part.schema.name} evaluates a batch's loss itself, so it can't take the gradients of several"
-        mistakes.add(("trainer", "accumulate"), found, "leave it out, or raise trainer.batch_size", at_value=True)
+    if needs_closure(optimizer):
+        _tell_closure(part.schema.name, spec.trainer, mistakes)
     return optimizer
+
+
+def _tell_closure(name: str, trainer: TrainerSpec, mistakes: Mistakes) -> None:
+    """What can't be done with an optimizer that evaluates a batch's loss itself, as often as it wants."""
+    found = f"{name} evaluates a batch's loss itself, so it can't take"
+    if trainer.accumulate > 1:
+        fix = "leave it out, or raise trainer.batch_size"
+        mistakes.add(("trainer", "accumulate"), f"{found} the gradients of several", fix, at_value=True)
+    if trainer.precision == 16:
+        fix = "take bf16, which needs no scale"
+        mistakes.add(("trainer", "precision"), f"{found} the scaled gradients of precision 16", fix, at_value=True)
 
 
 def following(

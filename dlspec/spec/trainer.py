@@ -42,6 +42,10 @@ class TrainerSpec(BaseModel):
     accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged for one optimizer step")
     eval_batch_size: int | None = Field(None, ge=1, description="samples a batch in validation and test; null: chosen")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    precision: Literal[64, 32, 16, "tf32", "bf16"] = Field(
+        32,
+        description="64; 32; tf32: matrix products round their factors; bf16, 16: layers that can compute in halves",
+    )
     threads: int | None = Field(None, ge=1, description="threads that a CPU computes with; null: PyTorch's choice")
     allocator: Literal["auto", "default", "keep"] = Field(
         "auto", description="keep: freed memory stays for the next step (glibc); auto: where a tensor has over 32 MiB"

@@ -47,9 +47,10 @@ class Batches:
         trim: bool = True,
         trims: Mapping[str, Trim] = NO_TRIMS,
         fewest_steps: Mapping[str, int] = NO_FEWEST,
+        dtype: torch.dtype | None = None,
     ) -> None:
         whole = [*(split.input(name) for name in inputs), *(split.compared(name) for name in targets)]
-        self.tensors = tuple(placed(each, device) for each in whole)
+        self.tensors = tuple(placed(each.to(dtype) if each.is_floating_point() else each, device) for each in whole)
         self.sizes = batch_sizes(len(split), batch_size, smallest)[:limit]
         self.samples = sum(self.sizes)
         self._inputs = len(inputs)

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from dlspec.training.criterion import Criterion, Targets
 from dlspec.training.finite import Look, demand_finite
 from dlspec.training.optimizing import needs_closure, step_function
+from dlspec.training.precision import Scaled
 
 Inputs = tuple[Tensor, ...]
 Step = Callable[[Inputs, Targets], tuple[Any, Tensor]]
@@ -24,6 +26,10 @@ class Clipping:
 
     norm: float | None = None
     value: float | None = None
+
+    @property
+    def is_wanted(self) -> bool:
+        return self.norm is not None or self.value is not None
 
     def clip(self, parameters: Sequence[nn.Parameter]) -> None:
         if self.value is not None:
@@ -59,35 +65,45 @@ def shares(sizes: Sequence[int], accumulate: int) -> list[Share]:
 class Gradients:
     """A batch's output and loss, which `look` is shown; the gradients are left in the parameters, clipped."""
 
-    network: nn.Module
+    forward: Callable[..., Any]
     criterion: Criterion
     parameters: Sequence[nn.Parameter]
     clipping: Clipping
     look: Look
+    scaled: Scaled | None = None
 
     def __call__(self, inputs: Inputs, targets: Targets, *, is_first: bool = True) -> tuple[Any, Tensor]:
         self.clear()
-        output = self.network(*inputs)
+        output = self.forward(*inputs)
         loss = self.criterion(output, targets)
         total = _total(loss)
         if is_first:
             self.look(total)
-        total.backward()  # type: ignore[no-untyped-call]
-        self.clipping.clip(self.parameters)
+        self._backward(total)
+        self._clip()
         return output, loss
 
     def accumulate(self, inputs: Inputs, targets: Targets, share: Share) -> tuple[Any, Tensor]:
         """Adds the batch's share to the gradients; they are clipped when they are whole."""
         if share.begins:
             self.clear()
-        output = self.network(*inputs)
+        output = self.forward(*inputs)
         loss = self.criterion(output, targets)
         total = _total(loss)
         self.look(total)
-        (total * share.weight).backward()  # type: ignore[no-untyped-call]
+        self._backward(total * share.weight)
         if share.ends:
-            self.clipping.clip(self.parameters)
+            self._clip()
         return output, loss
+
+    def _backward(self, total: Tensor) -> None:
+        scaled = total if self.scaled is None else self.scaled.scaler.scale(total)
+        scaled.backward()  # type: ignore[no-untyped-call]
+
+    def _clip(self) -> None:
+        if self.scaled is not None and self.clipping.is_wanted:
+            self.scaled.scaler.unscale_(self.scaled.optimizer)
+        self.clipping.clip(self.parameters)
 
     def clear(self) -> None:
         for parameter in self.parameters:
@@ -115,21 +131,25 @@ def training_step(
     after_update: Callable[[], None],
     accumulation: Accumulation | None = None,
     look: Look = demand_finite,
+    forward: Callable[..., Any] | None = None,
+    scaler: GradScaler | None = None,
 ) -> Step:
     """What trains on one batch, chosen once so that the loop asks no questions. `after_update` follows every update.
 
-    `look` is shown each batch's loss before anything is changed by it, and may raise.
+    `look` is shown each batch's loss before anything is changed by it, and may raise. `forward` gives the network's
+    output where that is not a plain call; `scaler` is for float16.
 
     A network in which nothing can be trained is only evaluated. Make the optimizer's schedulers first. An optimizer
     that evaluates the loss itself updates with every batch.
     """
     parameters = list(network.parameters())
     if optimizer is None or not any(each.requires_grad for each in parameters):
-        return evaluation_step(network, criterion)
-    gradients = Gradients(network, criterion, parameters, clipping, look)
+        return evaluation_step(forward or network, criterion)
+    scaled = None if scaler is None else Scaled(scaler, optimizer)
+    gradients = Gradients(forward or network, criterion, parameters, clipping, look, scaled)
     if needs_closure(optimizer):
         return _closure_step(gradients, optimizer, after_update)
-    update = step_function(optimizer)
+    update = scaled or step_function(optimizer)
     if accumulation is not None:
         return _accumulating_step(gradients, update, after_update, accumulation)
 
@@ -178,11 +198,11 @@ def _closure_step(gradients: Gradients, optimizer: Optimizer, after_update: Call
     return step
 
 
-def evaluation_step(network: nn.Module, criterion: Criterion) -> Step:
+def evaluation_step(forward: Callable[..., Any], criterion: Criterion) -> Step:
     """What only looks at one batch."""
 
     def step(inputs: Inputs, targets: Targets) -> tuple[Any, Tensor]:
-        output = network(*inputs)
+        output = forward(*inputs)
         return detached(output), criterion(output, targets).detach()
 
     return step

@@ -34,6 +34,7 @@ from dlspec.training.freezing import Freezing
 from dlspec.training.interruption import Interrupted, Interruption
 from dlspec.training.looking import View
 from dlspec.training.monitor import Monitor, choose_mode, choose_monitored
+from dlspec.training.precision import Precision
 from dlspec.training.randomness import random_state, seed_generators
 from dlspec.training.reproducing import deterministic
 from dlspec.training.resources import FLOAT, allocator, threads
@@ -79,8 +80,12 @@ class Trainer:
         fewest_steps: Mapping[str, int] = NO_FEWEST,
     ) -> None:
         self.device = choose_device(settings.device)
-        self.network = network.to(self.device)
-        self.criterion = criterion.to(self.device) if isinstance(criterion, nn.Module) else criterion
+        self.precision = Precision(settings.precision, self.device)
+        self.network = network.to(self.device, self.precision.numbers)
+        self.criterion = criterion
+        if isinstance(criterion, nn.Module):
+            criterion.to(self.device, self.precision.numbers)
+        self.scaler = self.precision.scaler()
         self.optimizer = optimizer
         self.data = data
         self.settings = settings
@@ -307,12 +312,20 @@ class Trainer:
         at_once = self._looks_at_once or self._suspect >= 0
         look = demand_finite if at_once else look_later(self.device)
         step = training_step(
-            self.network, self.criterion, self.optimizer, clipping, self._after_update, accumulation, look
+            self.network,
+            self.criterion,
+            self.optimizer,
+            clipping,
+            self._after_update,
+            accumulation,
+            look,
+            self.precision.forward(self.network),
+            self.scaler,
         )
         return rewinding(step) if self._looks_at_once else step
 
     def _evaluation_step(self) -> Step:
-        return evaluation_step(self.state.evaluated, self.criterion)
+        return evaluation_step(self.precision.forward(self.state.evaluated), self.criterion)
 
     def _after_update(self) -> None:
         self.state.step += 1
@@ -342,6 +355,7 @@ class Trainer:
             trim=self.trim,
             trims=self.criterion.trims,
             fewest_steps=self.fewest_steps,
+            dtype=self.precision.numbers,
         )
 
     def _steps_left(self) -> int | None:
@@ -429,6 +443,7 @@ class Trainer:
             largest = FLOAT * self.settings.batch_size * self.widest
             with (
                 deterministic(self.settings.deterministic),
+                self.precision.switched(),
                 threads(self.settings.threads),
                 allocator(self.settings.allocator, self.device, largest),
             ):

@@ -1,0 +1,79 @@
+"""In which numbers a run computes: `trainer.precision`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+Name = Literal[64, 32, 16, "tf32", "bf16"]
+_HALF: Mapping[Any, torch.dtype] = {16: torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The weights' type, and for mixed precision the one in which layers compute that can."""
+
+    name: Name
+    device: torch.device
+
+    @property
+    def numbers(self) -> torch.dtype | None:
+        """What weights and data are turned into; None leaves them."""
+        return torch.float64 if self.name == 64 else None
+
+    def forward(self, network: nn.Module) -> Callable[..., Any]:
+        """What gives the network's output, in the weights' type: a loss and metrics are never computed in halves."""
+        half = _HALF.get(self.name)
+        if half is None:
+            return network
+        kind = self.device.type
+
+        def forward(*inputs: Tensor) -> Any:
+            with torch.autocast(kind, half):
+                output = network(*inputs)
+            return _widened(output)
+
+        return forward
+
+    def scaler(self) -> torch.amp.GradScaler | None:
+        """Keeps the gradients of float16 within its narrow range."""
+        return torch.amp.GradScaler(self.device.type) if self.name == 16 else None
+
+    @contextmanager
+    def switched(self) -> Iterator[None]:
+        """Within it matrix products round as is wanted; afterwards as before."""
+        if self.name != "tf32":
+            yield
+            return
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """The update of scaled gradients: one that is not finite makes none, and the scale is halved."""
+
+    scaler: torch.amp.GradScaler
+    optimizer: Optimizer
+
+    def __call__(self) -> None:
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+
+
+def _widened(output: Any) -> Any:
+    if isinstance(output, Tensor):
+        return output.float() if output.is_floating_point() else output
+    if isinstance(output, Mapping):
+        return {name: _widened(each) for name, each in output.items()}
+    return tuple(_widened(each) for each in output) if isinstance(output, list | tuple) else output
