@@ -17,6 +17,7 @@ from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset, Split, Target
 from dlspec.training import looking, pictures
 from dlspec.training.checkpoints import read_weights
+from dlspec.training.drawing import png
 from dlspec.training.looking import View, spread
 from dlspec.training.picture_classes import confused_pairs, confusion, draw_classes, roc
 from dlspec.training.picture_images import class_colors
@@ -163,6 +164,14 @@ def test_a_matrix_of_any_size_is_drawn(classes: int, tmp_path: Path) -> None:
 # ---- a run is what it was ------------------------------------------------------------------------------------------
 
 NOISY = ["Flatten", {"Linear": {"out_features": 8, "name": "mu"}}, {"Formula": "mu + randn_like(mu)"}, {"Linear": 3}]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 31, 201])
+def test_a_dollar_in_a_name_begins_no_formula(classes: int) -> None:
+    names = ("$^$", "$\\nothing$", *map(str, range(classes)))[:classes]
+    truth = torch.arange(60) % classes
+    told = torch.rand(60) if classes == 2 else truth.flip(0)
+    assert png(draw_classes(Target("$_$", "classes", (), names), told, truth, "$_$"))
 
 
 def test_a_run_is_the_same_with_and_without_pictures(tmp_path: Path) -> None:

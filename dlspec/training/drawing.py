@@ -50,12 +50,15 @@ def furnish(axes: Axes, heading: str = "", x: str = "", y: str = "", grid: str =
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG's bytes, drawn without a display."""
+    """The figure as a PNG's bytes, drawn without a display; a $ in a name of the data begins no formula."""
     from io import BytesIO
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.text import Text
 
     FigureCanvasAgg(figure)
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
     image = BytesIO()
     figure.savefig(image, format="png", facecolor="white")
     return image.getvalue()
