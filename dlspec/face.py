@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import nn
@@ -27,9 +28,12 @@ from dlspec.reading import KEYS
 from dlspec.run_folder import SPEC
 from dlspec.spec.mistakes import Places
 from dlspec.spec.yaml_files import load_file
+from dlspec.training.out_of_memory import OutOfMemory, forget
 from dlspec.training.randomness import kept_generators
 from dlspec.training.state import Outcome
 
+P = ParamSpec("P")
+T = TypeVar("T")
 CHOSEN = (*GROUPS, "run")  # a text says which file, part or run it is
 NO_DATA = "give arrays by name, {'x': ..., 'target': ...}, or a data set's name"
 ARRAY_SETTINGS = ("validation", "test", "split_seed")
@@ -70,6 +74,21 @@ def build(spec: Spec, data: Data = None) -> nn.Module:
         return _preparation(spec, data).build().network.module
 
 
+def _letting_go(function: Callable[P, T]) -> Callable[P, T]:
+    """Out of memory, nothing is held by the error, which a notebook keeps."""
+
+    @wraps(function)
+    def called(*args: P.args, **settings: P.kwargs) -> T:
+        try:
+            return function(*args, **settings)
+        except OutOfMemory as error:
+            forget(error)
+            raise
+
+    return called
+
+
+@_letting_go
 def train(spec: Spec, data: Data = None, *, folder: str | Path | None = None) -> Result:
     """Trains and tests; a new run folder is made below `folder`, and nothing is written where there is none.
 
@@ -86,6 +105,7 @@ def train(spec: Spec, data: Data = None, *, folder: str | Path | None = None) ->
         return _result(job, job.run(run_folder), run_folder)
 
 
+@_letting_go
 def resume(folder: str | Path, data: Data = None, *, changes: Spec = (), allow: Sequence[str] = ()) -> Result:
     """Goes on with the run in `folder` from its newest checkpoint, as if it had never stopped.
 

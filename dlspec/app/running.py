@@ -112,9 +112,6 @@ class Job:
                 raise TrainingFailed(f"the training failed: {type(error).__name__}: {reason} (see {where})") from error
 
     def _begin(self, folder: Path | None) -> None:
-        if not gc.isenabled():  # a process of the command line: see dlspec.__main__
-            gc.freeze()
-            gc.enable()
         self.trainer.use(standard_callbacks(self.prepared.spec.trainer, folder, self._metadata()))
 
     def check_space(self, root: Path) -> None:
@@ -196,6 +193,9 @@ def new_folder(root: Path, name: str) -> Path:
 
 def make_job(preparing: Preparation) -> Job:
     """Checks and builds everything; raises UserError for whatever is wrong, and writes nothing."""
+    if not gc.isenabled():  # a process of the command line: see dlspec.__main__
+        gc.freeze()  # before there is a network: what is frozen is never freed
+        gc.enable()
     prepared = preparing.prepare()
     spec = prepared.spec
     trainer = Trainer(

@@ -35,6 +35,7 @@ from dlspec.app.running import Job, make_job, new_folder, preparation
 from dlspec.app.table import text_table
 from dlspec.app.words import one_line, told
 from dlspec.spec.yaml_files import display_name
+from dlspec.training.out_of_memory import forget, free
 from dlspec.training.state import Outcome
 
 PLUGINS = "hydra_plugins.dlspec"
@@ -90,6 +91,8 @@ class Task:
         print(f"[{row.number}] {row.word}{why}", flush=True)
         if known is None and isinstance(error, Exception):
             traceback.print_exception(error)
+        if isinstance(error, Exception):
+            forget(error)  # or the table would keep the job's network
         self.rows.append(row)
 
 
@@ -106,6 +109,7 @@ class DlspecLauncher(Launcher):
 
     def _job(self, number: int, overrides: list[str]) -> JobReturn:
         print(f"[{number}] {' '.join(overrides)}", flush=True)
+        free()  # what the job before left
         row = Row(number, tuple(overrides))
         try:
             config = self._compose(number, overrides)

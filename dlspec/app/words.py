@@ -13,12 +13,15 @@ def told(error: BaseException) -> tuple[str, int] | None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from dlspec.training.out_of_memory import is_out_of_memory
     from dlspec.training.state import TrainingFailed
 
     if isinstance(error, HydraException | OmegaConfBaseException):
         return str(SpecError([_composing(error)])), WRONG
     if isinstance(error, TrainingFailed):
         return str(error), FAILED
+    if is_out_of_memory(error):
+        return f"out of memory: {str(error).strip() or type(error).__name__}".split("\n")[0], FAILED
     if isinstance(error, OSError) and error.filename is not None:
         return f"can't use {error.filename}: {error.strerror}", FAILED
     return None

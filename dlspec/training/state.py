@@ -29,8 +29,8 @@ class State:
     """All that callbacks see of a run: what is trained, where it stands, what came out so far.
 
     `epoch` counts from 1 and is 0 before the first; `step` counts optimizer steps over the whole run, `batch` the
-    batches of the pass that runs, out of `batches`, and `samples` their samples; `phase_started` is when it began, on
-    `time.perf_counter`.
+    batches of the pass that runs, out of `batches` of at most `batch_size`, and `samples` their samples;
+    `phase_started` is when it began, on `time.perf_counter`.
     """
 
     network: nn.Module
@@ -43,6 +43,7 @@ class State:
     phase: Phase = "train"
     batch: int = 0
     batches: int = 0
+    batch_size: int = 0
     samples: int = 0
     planned_steps: int = 0
     phase_started: float = 0.0

@@ -34,6 +34,7 @@ from dlspec.training.freezing import Freezing
 from dlspec.training.interruption import Interrupted, Interruption
 from dlspec.training.looking import View
 from dlspec.training.monitor import Monitor, choose_mode, choose_monitored
+from dlspec.training.out_of_memory import OutOfMemory, forget, is_out_of_memory, out_of_memory
 from dlspec.training.precision import Precision
 from dlspec.training.randomness import random_state, seed_generators
 from dlspec.training.reproducing import deterministic
@@ -227,6 +228,7 @@ class Trainer:
         """Nothing was seen of a split yet, or of the training split what a resumed run has seen; how many batches."""
         state, left = self.state, self._left if phase == "train" else None
         state.phase, state.batches, state.phase_started = phase, len(batches), time.perf_counter()
+        state.batch_size = max(batches.sizes, default=0)
         state.batch, state.samples = (left.batch, left.samples) if left else (0, 0)
         self.scores.reset()
         if left is not None:
@@ -436,6 +438,15 @@ class Trainer:
             except Exception as error:
                 log.warning("%s could not be closed: %s", type(callback).__name__, error)
 
+    def _freed(self, error: BaseException) -> OutOfMemory:
+        """Out of memory: what the step held is freed, so that something smaller has room."""
+        log.debug("out of memory: %s", error)
+        for parameter in self.network.parameters():
+            parameter.grad = None
+        self.scores.reset()
+        forget(error)
+        return out_of_memory(self.state, self.settings)
+
     @contextmanager
     def _closing(self) -> Iterator[None]:
         """However what is within it ends, the state says how and every callback is closed."""
@@ -448,11 +459,14 @@ class Trainer:
                 allocator(self.settings.allocator, self.device, largest),
             ):
                 yield
-        except BaseException as error:
+        except BaseException as raised:
+            error = self._freed(raised) if is_out_of_memory(raised) else raised
             self.state.status = "failed" if isinstance(error, Exception) else "interrupted"
             self.state.error = str(error) or type(error).__name__
             is_second = self.interruption.signal != 0 and not isinstance(error, Interrupted)
             self.state.ends_at_once = is_second and isinstance(error, KeyboardInterrupt)
+            if error is not raised:
+                raise error from None
             raise
         finally:
             self._close_callbacks()

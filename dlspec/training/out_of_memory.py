@@ -1,0 +1,66 @@
+"""Out of memory: what to try is said in one line, and what the failed step held is freed."""
+
+from __future__ import annotations
+
+import gc
+import re
+import sys
+import traceback
+
+from dlspec.spec.trainer import TrainerSpec
+from dlspec.training.state import State, TrainingFailed
+
+# What PyTorch says of a CPU, of CUDA and its libraries, of MPS, and what the C++ library says.
+_SIGNS = re.compile(r"out of memory|(can't|not enough|Cannot) (allocate )?memory|_ALLOC_FAILED|std::bad_alloc")
+_PLACES = {"train": "training", "val": "validation", "test": "the test"}
+
+
+class OutOfMemory(TrainingFailed):
+    """There was no memory for a batch of that size."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a machine or a device has no memory left, whoever says so."""
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_SIGNS.search(str(error))))
+
+
+def out_of_memory(state: State, settings: TrainerSpec) -> OutOfMemory:
+    """Where it happened, with how many samples a batch, and what to try."""
+    where = f"out of memory on {state.device}"
+    if not state.batches:
+        return OutOfMemory(f"{where} before the first step: the data or the network are too large for it")
+    where += f" in {_PLACES[state.phase]}, epoch {state.epoch}, with {state.batch_size:,} samples a batch"
+    return OutOfMemory(f"{where}; {_remedy(state, settings)}")
+
+
+def _remedy(state: State, settings: TrainerSpec) -> str:
+    half = state.batch_size // 2
+    if not half:
+        return "not even one fits: take a smaller network or shorter samples"
+    if state.phase != "train":
+        return f"try trainer.eval_batch_size={half}"
+    if settings.batch_size // 2 < 1:
+        return "try trainer.batch_size=1"
+    halved = settings.batch_size // 2
+    return f"try trainer.batch_size={halved}, with trainer.accumulate={2 * settings.accumulate} for the same updates"
+
+
+def forget(error: BaseException) -> None:
+    """Frees what the frames hold in which the error was raised, and in which those were that led to it.
+
+    An error that is kept, by a sweep's table or a notebook, keeps its frames, and they a network and its batch.
+    """
+    known: BaseException | None = error
+    while known is not None:
+        traceback.clear_frames(known.__traceback__)
+        known.__traceback__ = None
+        known = known.__cause__ or known.__context__
+    free()
+
+
+def free() -> None:
+    """Gives back what nobody refers to any more."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
