@@ -14,6 +14,9 @@ from torch import Tensor, nn
 import dlspec
 from dlspec.building.tensor_files import stored_tensors
 from dlspec.errors import SpecError
+from dlspec.registry.inits import INITS
+from dlspec.registry.parameter_terms import read_inits
+from dlspec.spec.mistakes import Mistakes
 
 IMAGES = {"shape": [1, 8, 8], "num_classes": 3}
 NET = [
@@ -64,6 +67,41 @@ def test_draws_are_torchs_in_the_order_of_the_state_dict() -> None:
     for each in theirs:
         nn.init.normal_(each.weight, std=0.02)
     assert all(torch.equal(mine, yours) for mine, yours in zip(ours.parameters(), theirs.parameters(), strict=True))
+
+
+# By name the settings, and a weight's shape.
+INIT_ROWS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
+    "uniform_": ({"a": -2.0}, (4, 5)),
+    "normal_": ({"mean": 1.0}, (4, 5)),
+    "trunc_normal_": ({"a": -1.0, "b": 1.0}, (4, 5)),
+    "constant_": ({"val": 3.0}, (4, 5)),
+    "ones_": ({}, (4, 5)),
+    "zeros_": ({}, (4, 5)),
+    "eye_": ({}, (4, 5)),
+    "dirac_": ({"groups": 2}, (4, 2, 3, 3)),
+    "xavier_uniform_": ({"gain": 2.0}, (4, 5)),
+    "xavier_normal_": ({}, (4, 2, 3, 3)),
+    "kaiming_uniform_": ({"mode": "fan_out"}, (4, 2, 3, 3)),
+    "kaiming_normal_": ({"nonlinearity": "relu"}, (4, 5)),
+    "orthogonal_": ({"gain": 2.0}, (4, 2, 3, 3)),
+    "sparse_": ({"sparsity": 0.5}, (4, 5)),
+}
+
+
+def test_every_init_has_a_row() -> None:
+    assert INIT_ROWS.keys() == set(INITS)
+
+
+@pytest.mark.parametrize("name", INIT_ROWS)
+def test_every_init_is_pytorchs(name: str) -> None:
+    settings, shape = INIT_ROWS[name]
+    (init,) = read_inits([{"match": "weight", "type": name, **settings}], ("init",), mistakes := Mistakes())
+    assert not mistakes
+    ours, theirs = torch.empty(shape), torch.empty(shape)
+    for tensor, fill in ((ours, init.schema.build), (theirs, getattr(nn.init, name))):
+        torch.manual_seed(0)
+        fill(tensor, **(init.settings if tensor is ours else settings))
+    assert torch.equal(ours, theirs)
 
 
 def test_params_stand_in_a_models_init_and_the_configs_comes_last() -> None:

@@ -30,8 +30,8 @@ class Batches:
 
     Where a field's lengths are among the inputs, its batches end at their longest sample, and so do the targets that
     `trims` names, but at the field's `fewest_steps` at least; `trim=False` leaves them whole, for a network that needs
-    a fixed length further on. Lengths lie on
-    the same device as everything else. A last batch of less than `smallest` samples joins the one before it.
+    a fixed length further on. Lengths lie on the same device as everything else. A last batch of less than `smallest`
+    samples joins the one before it.
     """
 
     def __init__(
