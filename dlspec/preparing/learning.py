@@ -62,9 +62,29 @@ def optimizer_for(spec: Spec, network: Network, freezing: Freezing, mistakes: Mi
     except (ValueError, TypeError, RuntimeError) as error:
         _tell(part, error, mistakes)
         return None
+    _tell_uncompiled(spec, optimizer, mistakes)
     if needs_closure(optimizer):
         _tell_closure(part.schema.name, spec.trainer, mistakes)
     return optimizer
+
+
+def _tell_uncompiled(spec: Spec, optimizer: Optimizer, mistakes: Mistakes) -> None:
+    """What a step that is compiled whole can't do."""
+    trainer, scheduler = spec.trainer, spec.scheduler
+    if trainer.compile != "step":
+        return
+    moves_momentum = scheduler is not None and scheduler.schema.name in BY_STEP
+    if scheduler is not None and scheduler.settings.get("cycle_momentum", True) is False:
+        moves_momentum = False
+    reasons = {
+        f"{spec.optimizer.schema.name}, which evaluates the loss itself": needs_closure(optimizer),
+        "trainer.accumulate": trainer.accumulate > 1,
+        "the scaled gradients of trainer.precision=16": trainer.precision == 16,
+        "a momentum that changes at every step (scheduler.cycle_momentum=false keeps it)": moves_momentum,
+    }
+    for reason in (reason for reason, holds in reasons.items() if holds):
+        found = f"a step that is compiled whole can't have {reason}"
+        mistakes.add(("trainer", "compile"), found, "take trainer.compile=model or none", at_value=True)
 
 
 def _tell_closure(name: str, trainer: TrainerSpec, mistakes: Mistakes) -> None:

@@ -41,6 +41,12 @@ def look_later(device: torch.device) -> Look:
     return LaterLook() if device.type == "cuda" else _never
 
 
+def notice(loss: Tensor) -> None:
+    """For a step on a CPU that has made its update when its loss is there: raises `TooLate`."""
+    if not math.isfinite(loss.item()):
+        raise TooLate
+
+
 def _never(loss: Tensor) -> None: ...
 
 

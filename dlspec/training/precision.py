@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,17 +27,20 @@ class Precision:
         """What weights and data are turned into; None leaves them."""
         return torch.float64 if self.name == 64 else None
 
+    def computing(self) -> AbstractContextManager[object]:
+        """Within it layers compute in halves, where that is wanted and they can."""
+        half = _HALF.get(self.name)
+        return nullcontext() if half is None else torch.autocast(self.device.type, half)
+
     def forward(self, network: nn.Module) -> Callable[..., Any]:
         """What gives the network's output, in the weights' type: a loss and metrics are never computed in halves."""
-        half = _HALF.get(self.name)
-        if half is None:
+        if self.name not in _HALF:
             return network
-        kind = self.device.type
 
         def forward(*inputs: Tensor) -> Any:
-            with torch.autocast(kind, half):
+            with self.computing():
                 output = network(*inputs)
-            return _widened(output)
+            return widened(output)
 
         return forward
 
@@ -71,9 +74,10 @@ class Scaled:
         self.scaler.update()
 
 
-def _widened(output: Any) -> Any:
+def widened(output: Any) -> Any:
+    """An output's halves as float32."""
     if isinstance(output, Tensor):
-        return output.float() if output.is_floating_point() else output
+        return output.float() if output.dtype in _HALF.values() else output
     if isinstance(output, Mapping):
-        return {name: _widened(each) for name, each in output.items()}
-    return tuple(_widened(each) for each in output) if isinstance(output, list | tuple) else output
+        return {name: widened(each) for name, each in output.items()}
+    return tuple(widened(each) for each in output) if isinstance(output, list | tuple) else output

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -29,7 +30,7 @@ from dlspec.training.checkpoints import BestWeights, KeepsBest
 from dlspec.training.criterion import Criterion, Metric, Metrics
 from dlspec.training.devices import choose_device
 from dlspec.training.diagnosis import SMALLER, Names, cause_of
-from dlspec.training.finite import NotFinite, TooLate, all_finite, demand_finite, look_later, rewinding
+from dlspec.training.finite import NotFinite, TooLate, all_finite, demand_finite, look_later, notice, rewinding
 from dlspec.training.freezing import Freezing
 from dlspec.training.interruption import Interrupted, Interruption
 from dlspec.training.looking import View
@@ -44,6 +45,9 @@ from dlspec.training.schedule import Schedule
 from dlspec.training.scores import Scores
 from dlspec.training.state import Outcome, Phase, State, TrainingFailed, outcome
 from dlspec.training.steps import Accumulation, Clipping, Step, evaluation_step, shares, training_step
+
+if TYPE_CHECKING:
+    from dlspec.training.compiling import CompiledStep
 
 log = logging.getLogger("dlspec")
 
@@ -87,6 +91,8 @@ class Trainer:
         if isinstance(criterion, nn.Module):
             criterion.to(self.device, self.precision.numbers)
         self.scaler = self.precision.scaler()
+        self._forward: Callable[..., Any] | None = None  # compiled, or in halves
+        self._compiled: CompiledStep | None = None
         self.optimizer = optimizer
         self.data = data
         self.settings = settings
@@ -105,7 +111,7 @@ class Trainer:
         self._left: Left | None = None
         self._is_restored = False
         # On a GPU a loss is read when the weights have moved on: then training goes back to the newest snapshot.
-        self._looks_at_once = self.device.type == "cpu"
+        self._looks_at_once = self.device.type == "cpu" and settings.compile != "step"
         self._newest: Snapshot | None = None
         self._suspect = -1  # while it goes up to this step once more, every loss is looked at
         self.interruption = Interruption()
@@ -313,6 +319,12 @@ class Trainer:
             accumulation = Accumulation(shares(train.sizes, settings.accumulate), lambda: state.batch)
         at_once = self._looks_at_once or self._suspect >= 0
         look = demand_finite if at_once else look_later(self.device)
+        if self._forward is None:
+            self._forward = self.precision.forward(self.network)
+            if settings.compile == "model":
+                from dlspec.training.compiling import compiled_forward
+
+                self._forward = compiled_forward(self._forward, settings.batch_size)
         step = training_step(
             self.network,
             self.criterion,
@@ -321,9 +333,17 @@ class Trainer:
             self._after_update,
             accumulation,
             look,
-            self.precision.forward(self.network),
+            self._forward,
             self.scaler,
         )
+        if settings.compile == "step" and not at_once and self.optimizer is not None:
+            if self._compiled is None:
+                from dlspec.training.compiling import CompiledStep, WholeStep
+
+                whole = WholeStep(self.network, self.criterion, self.optimizer, clipping, self.precision)
+                self._compiled = CompiledStep(whole, settings.batch_size)
+            later = notice if self.device.type == "cpu" else look
+            return self._compiled.step(step, later, self._after_update)
         return rewinding(step) if self._looks_at_once else step
 
     def _evaluation_step(self) -> Step:
