@@ -1,6 +1,6 @@
 """Training on a GPU: dlspec, everything switched on, beside a naive loop and the best eager loop that we can write.
 
-python benchmarks/gpu.py [--rounds 5] [--works cnn_32,resnet18]
+python benchmarks/gpu.py [--rounds 5] [--works cnn_32,resnet18_32px]
 
 Each work's three contenders start from the same weights, see the same batches in the same order and end at the same
 loss up to rounding; they are taken in turn, an epoch a round, after one that is not counted. The epoch ends when the
@@ -43,6 +43,17 @@ WORKS: Mapping[str, tuple[list[str], int, int]] = {
 }
 
 
+MODES: Mapping[str, list[str]] = {
+    "eager": [],
+    "tf32": ["trainer.precision=tf32"],
+    "bf16": ["trainer.precision=bf16"],
+    "16": ["trainer.precision=16"],
+    "compile: model": ["trainer.compile=model"],
+    "compile: step": ["trainer.compile=step"],
+    "compile: step, bf16": ["trainer.compile=step", "trainer.precision=bf16"],
+}
+
+
 @dataclass
 class Measured:
     """An epoch: samples a second, mean loss, peak bytes on the device."""
@@ -68,6 +79,8 @@ def main() -> None:
         "MiB: best, dlspec",
     ]
     print(table(head, rows))
+    print("\ndlspec's modes, samples/s of a run's second epoch (the first compiles)\n")
+    print(table(["work", *MODES], [_modes(name) for name in arguments.works.split(",")]))
 
 
 def _row(name: str, rounds: int) -> list[str]:
@@ -100,18 +113,32 @@ def _row(name: str, rounds: int) -> list[str]:
     return row
 
 
+def _modes(name: str) -> list[str]:
+    """A row: each mode's speed, or the error that ended it."""
+    overrides, batch_size, samples = WORKS[name]
+    cells = [name]
+    for more in MODES.values():
+        try:
+            measured = _dlspec([*overrides, *more], batch_size, samples, epochs=2)
+            cells.append(f"{measured.speed:,.0f} ({measured.loss:.4f})")
+        except Exception as error:
+            cells.append(str(error).split("\n")[0][:60])
+    print("  ".join(cells), flush=True)
+    return cells
+
+
 def _job(overrides: list[str], batch_size: int, samples: int, epochs: int) -> Job:
     more = {"epochs": epochs, "batch_size": batch_size, "monitor": "train/loss", "test": "none", "progress": "lines"}
     words = [*overrides, f"data.size={samples}", *(f"trainer.{key}={value}" for key, value in more.items())]
     return make_job(_preparation(words, None))
 
 
-def _dlspec(overrides: list[str], batch_size: int, samples: int) -> Measured:
-    """A whole run with its folder; the time of its epoch, which ends when the loss was read."""
-    job = _job(overrides, batch_size, samples, epochs=1)
+def _dlspec(overrides: list[str], batch_size: int, samples: int, epochs: int = 1) -> Measured:
+    """A whole run with its folder; the time of its last epoch, which ends when the loss was read."""
+    job = _job(overrides, batch_size, samples, epochs)
     with tempfile.TemporaryDirectory() as folder:
         outcome = job.run(Path(folder))
-    [row] = job.trainer.state.timing
+    row = job.trainer.state.timing[-1]
     return Measured(row["samples"] / row["train_seconds"], outcome.results["train/loss"], _peak())
 
 
