@@ -170,13 +170,18 @@ def read_object(path: Path) -> dict[str, Any] | None:
 
 def read_small(path: Path, most: int) -> bytes | None:
     """What a plain file of at most `most` bytes holds; None for a larger one, for what is no file, and for none."""
+    content = read_beginning(path, most + 1)
+    return None if content is None or len(content) > most else content
+
+
+def read_beginning(path: Path, most: int) -> bytes | None:
+    """The first `most` bytes of a plain file; None for what is no file, and for none."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
         with os.fdopen(descriptor, "rb") as file:
-            content = file.read(most + 1) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+            return file.read(most) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
     except (OSError, ValueError):
         return None
-    return None if content is None or len(content) > most else content
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -41,6 +41,7 @@ def test_a_sweep_is_compared(dlspec, work: Path) -> None:
         "8 runs: 8 finished",
         f"the best again: {results('sweep').best.rerun}",
         "sweep/leaderboard.csv",
+        "sweep/report.html",
     ]
     lines = rows(work / "sweep/leaderboard.csv")
     assert [line["rank"] for line in lines] == ["1", "2", "3", "4"]
@@ -184,7 +185,7 @@ def test_a_sweeps_report_is_not_written_for_every_job(work: Path) -> None:
     write_run(folder / "1", changed(optimizer={"lr": 0.1}))
     write_sweep_report(folder)
     assert len(rows(board)) == 1
-    os.utime(board, (1e9, 1e9))
+    os.utime(folder / "report.html", (1e9, 1e9))
     write_sweep_report(folder)
     assert len(rows(board)) == 2
     write_run(folder / "2", changed(optimizer={"lr": 0.2}))

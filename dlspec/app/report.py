@@ -12,7 +12,7 @@ from dlspec.app.status import say
 from dlspec.app.table import text_table
 from dlspec.errors import UserError, cut, printable
 from dlspec.found_runs import demand_folders
-from dlspec.report import LEADERBOARD, write_report
+from dlspec.report import LEADERBOARD, PAGE, write_report
 from dlspec.report.grouping import Setting, Table, counts
 from dlspec.spec.yaml_files import display_name
 
@@ -55,7 +55,7 @@ def _lines(table: Table, into: Path) -> list[str]:
         *([f"... and {left:,} more"] if left else []),
         f"{len(table.records):,} run{'s' if len(table.records) != 1 else ''}: {counts(table.records)}",
         *([f"the best again: {table.records[table.best].rerun}"] if table.best is not None else []),
-        *(display_name(into / name) for name in (LEADERBOARD,)),
+        *(display_name(into / name) for name in (LEADERBOARD, PAGE)),
     ]
 
 

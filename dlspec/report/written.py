@@ -6,14 +6,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlspec.errors import UserError
+from dlspec.errors import UserError, printable
 from dlspec.report.grouping import Table
 from dlspec.report.leaderboard import leaderboard
+from dlspec.report.page import BEGINNING, page
+from dlspec.report.page_data import curves_data, table_data
 from dlspec.report.records import read_records, sweep_jobs
-from dlspec.run_folder import read_small, write_bytes
+from dlspec.run_folder import read_beginning, write_bytes, write_text
 from dlspec.spec.yaml_files import display_name
 
 LEADERBOARD = "leaderboard.csv"
+PAGE = "report.html"
 SECONDS_BETWEEN_WRITES = 5.0
 SECONDS_A_JOB = 0.02
 """A report of a thousand jobs takes a second or two; so it is not written again for every one that ends."""
@@ -21,13 +24,13 @@ WAITING = {"", "waiting", "running"}
 
 
 def write_sweep_report(folder: Path) -> None:
-    """Writes leaderboard.csv into a sweep's folder; not again soon, as long as jobs are left.
+    """Writes leaderboard.csv and report.html into a sweep's folder; not again soon, as long as jobs are left.
 
     Raises OSError where the folder can't be written.
     """
     jobs = sweep_jobs(folder)
     is_over = all(str(job.get("status") or "") not in WAITING for job in jobs)
-    if is_over or _age(folder / LEADERBOARD) > SECONDS_BETWEEN_WRITES + SECONDS_A_JOB * len(jobs):
+    if is_over or _age(folder / PAGE) > SECONDS_BETWEEN_WRITES + SECONDS_A_JOB * len(jobs):
         write_report([folder], folder)
 
 
@@ -35,13 +38,16 @@ def write_report(roots: Sequence[Path], into: Path) -> Table:
     """Compares all runs at or below the folders; UserError rather than replacing a file that is none of dlspec's."""
     table = Table(read_records(roots))
     if table.records:
-        _refuse_others(into / LEADERBOARD, b"rank,")
+        for name, beginning in ((LEADERBOARD, b"rank,"), (PAGE, BEGINNING)):
+            _refuse_others(into / name, beginning)
+        title = printable(" ".join(display_name(root) for root in roots))
         write_bytes(into / LEADERBOARD, leaderboard(table).encode(errors="replace"))
+        write_text(into / PAGE, page(title, table_data(table, title), curves_data(table)))
     return table
 
 
 def _refuse_others(path: Path, beginning: bytes) -> None:
-    if path.exists() and not (read_small(path, LARGEST) or b"").startswith(beginning):
+    if path.exists() and read_beginning(path, len(beginning)) != beginning:
         raise UserError(f"'{display_name(path)}' is there, and no report of dlspec's; move it, or name another folder")
 
 
@@ -50,6 +56,3 @@ def _age(path: Path) -> float:
         return time.time() - path.stat().st_mtime
     except OSError:
         return float("inf")
-
-
-LARGEST = 200_000_000

@@ -1,0 +1,270 @@
+// What all parts of the page share: the data, elements, numbers, colours, and the state that they all show.
+"use strict";
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const byId = (id) => document.getElementById(id);
+
+// An element. Text only ever becomes a text node, so nothing in the data can become markup.
+function make(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+function replace(element, ...children) {
+  element.replaceChildren(...children.flat().filter((child) => child !== null && child !== undefined));
+}
+
+// ---- numbers --------------------------------------------------------------------------------------------------------
+
+const isNumber = (value) => typeof value === "number";
+const count = (number) => number.toLocaleString("en-US");
+const plural = (number, word) => `${count(number)} ${word}${number === 1 ? "" : "s"}`;
+
+function shortNumber(value, digits = 4) {
+  if (Number.isInteger(value) && Math.abs(value) < 1e6) return String(value);
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-4 || size >= 1e6)) return value.toExponential(digits - 1).replace(/\.?0+e\+?/, "e");
+  return value.toPrecision(digits);
+}
+
+function shortValue(value) {
+  if (value === null) return "null";
+  if (!isNumber(value)) return String(value);
+  return Number.isInteger(value) ? String(value) : shortNumber(Number(value.toPrecision(6)), 6).replace(/(\.\d*?)0+($|e)/, "$1$2").replace(/\.($|e)/, "$1");
+}
+
+const withDeviation = (mean, deviation) =>
+  mean === null ? "" : shortNumber(mean) + (isNumber(deviation) ? ` ± ${shortNumber(deviation, 2)}` : "");
+
+function shortTime(seconds) {
+  if (seconds < 60) return `${seconds < 9.95 ? seconds.toFixed(1) : seconds.toFixed(0)} s`;
+  const whole = Math.round(seconds);
+  const two = (number) => String(number).padStart(2, "0");
+  const minutes = `${Math.floor(whole / 60) % 60}`;
+  return whole < 3600 ? `${minutes}:${two(whole % 60)}` : `${Math.floor(whole / 3600)}:${two(minutes)}:${two(whole % 60)}`;
+}
+
+function bounds(values) {
+  let least = Infinity;
+  let most = -Infinity;
+  for (const value of values) {
+    if (value < least) least = value;
+    if (value > most) most = value;
+  }
+  return least <= most ? [least, most] : null;
+}
+
+// A logarithmic axis where values of one sign span decades, as learning rates do.
+const isWide = (values) => values.length > 1 && values.every((each) => each > 0) && Math.max(...values) / Math.min(...values) >= 9.99;
+
+// ---- colours --------------------------------------------------------------------------------------------------------
+
+const PALETTE = ["#4269d0", "#e8890c", "#3ca951", "#ff725c", "#a463f2", "#12a5b8", "#e0559a", "#9c6b4e", "#7a9a01", "#8a8f98"];
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const theme = {};
+
+function readTheme() {
+  for (const name of ["text", "soft", "line", "faint", "accent", "best", "worst", "card"]) theme[name] = css(`--${name}`);
+}
+
+function mixed(first, second, share) {
+  const parts = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
+  const [a, b] = [parts(first), parts(second)];
+  return `rgb(${a.map((each, at) => Math.round(each + share * (b[at] - each))).join(",")})`;
+}
+
+// ---- the state: what is shown, sorted, filtered and picked -----------------------------------------------------------
+
+const HAS_SEEDS = DATA.settings.some((setting) => setting.runs.length > 1);
+const settingOf = [];
+DATA.settings.forEach((setting, number) => setting.runs.forEach((run) => (settingOf[run] = number)));
+
+const state = {
+  view: HAS_SEEDS ? "settings" : "runs",
+  result: DATA.results.includes(DATA.monitor) ? DATA.monitor : DATA.results[0],
+  sort: null,
+  search: "",
+  filters: new Map(),
+  picked: new Set(),
+  hovered: null,
+};
+
+// Parts of the page draw themselves anew when what they show has changed: "rows", "view", "picked", "hovered" or "theme".
+const listeners = { rows: [], view: [], picked: [], hovered: [], theme: [] };
+const onChange = (what, listener) => what.split(" ").forEach((each) => listeners[each].push(listener));
+const waiting = new Set();
+
+function changed(...what) {
+  if (waiting.size === 0) {
+    requestAnimationFrame(() => {
+      const due = new Set([...waiting].flatMap((each) => listeners[each]));
+      waiting.clear();
+      cached = null;
+      due.forEach((listener) => listener());
+    });
+  }
+  what.forEach((each) => waiting.add(each));
+}
+
+// ---- rows: settings (means over their seeds), or runs ----------------------------------------------------------------
+
+const setting = (number) => {
+  const { runs, finished, failed, means, deviations } = DATA.settings[number];
+  const run = DATA.runs[runs[0]];
+  return { id: number, runs, finished, failed, values: run.values, results: means, deviations, color: number };
+};
+
+const single = (run, number) => ({
+  id: number,
+  runs: [number],
+  finished: run.status === "finished" ? 1 : 0,
+  failed: run.status === "failed" ? 1 : 0,
+  values: run.values,
+  results: run.results,
+  deviations: run.results.map(() => null),
+  color: settingOf[number] ?? 0,
+  ...run.took,
+  name: run.name,
+  status: run.status,
+});
+
+const ROWS = { settings: DATA.settings.map((_, number) => setting(number)), runs: DATA.runs.map(single) };
+
+function allColumns(view) {
+  const key = (each, at) => ({ name: each.name, kind: "key", get: (row) => row.values[at], text: (row) => shortValue(row.values[at]) });
+  const keys = DATA.keys.map((each, at) => (view === "settings" && each.is_seed ? null : key(each, at))).filter(Boolean);
+  const results = DATA.results.map((name, at) => ({
+    name,
+    kind: "result",
+    get: (row) => row.results[at],
+    text: (row) => withDeviation(row.results[at], row.deviations[at]),
+  }));
+  if (view === "settings") {
+    const runs = (row) => (row.finished === row.runs.length ? String(row.finished) : `${row.finished} of ${row.runs.length}`);
+    return [...keys, ...results, { name: "runs", kind: "count", get: (row) => row.finished, text: runs }];
+  }
+  const run = { name: "run", kind: "name", get: (row) => (/^\d+$/.test(row.name) ? Number(row.name) : row.name), text: (row) => row.name };
+  const status = { name: "status", kind: "status", get: (row) => row.status, text: (row) => row.status };
+  const took = [
+    { name: "best epoch", get: (row) => row.best_epoch, show: count },
+    { name: "parameters", get: (row) => row.parameters, show: count },
+    { name: "time", get: (row) => row.seconds, show: shortTime },
+  ].map((each) => ({ ...each, kind: "count", text: (row) => (isNumber(each.get(row)) ? each.show(each.get(row)) : "") }));
+  const areAllDone = DATA.runs.every((each) => each.status === "finished");
+  return [run, ...(areAllDone ? [] : [status]), ...keys, ...results, ...took.filter((each) => ROWS.runs.some((row) => isNumber(each.get(row))))];
+}
+
+const COLUMNS = { settings: allColumns("settings"), runs: allColumns("runs") };
+const columns = () => COLUMNS[state.view];
+const keyColumns = () => columns().filter((each) => each.kind === "key");
+const resultColumn = () => columns().find((each) => each.kind === "result" && each.name === state.result);
+
+// What a filter's text lets through: `>0.1`, `<=3`, `0.1..0.5`, `=mlp|cnn` exactly, `!text`, else what contains the text.
+function filterOf(text) {
+  const wanted = text.trim().toLowerCase();
+  if (!wanted) return null;
+  const range = wanted.match(/^(\S+?)\s*\.\.\s*(\S+)$/);
+  if (range && !range.slice(1).some((each) => isNaN(each))) return (value) => isNumber(value) && value >= Number(range[1]) && value <= Number(range[2]);
+  const compared = wanted.match(/^(<=|>=|<|>)\s*(\S+)$/);
+  if (compared && !isNaN(compared[2])) {
+    const limit = Number(compared[2]);
+    const holds = { "<": (a) => a < limit, ">": (a) => a > limit, "<=": (a) => a <= limit, ">=": (a) => a >= limit }[compared[1]];
+    return (value) => isNumber(value) && holds(value);
+  }
+  if (wanted.startsWith("=")) {
+    const choices = wanted.slice(1).split("|").map((each) => each.trim());
+    return (value, shown) => choices.includes(shown.toLowerCase()) || (isNumber(value) && choices.some((each) => each !== "" && Number(each) === value));
+  }
+  if (wanted.startsWith("!")) return (value, shown) => !shown.toLowerCase().includes(wanted.slice(1));
+  return (value, shown) => shown.toLowerCase().includes(wanted);
+}
+
+let cached = null;
+
+// The rows of the table in its order, after its filters.
+function shownRows() {
+  if (cached) return cached;
+  const all = columns();
+  const tests = all.map((column) => [column, filterOf(state.filters.get(column.name) ?? "")]).filter((each) => each[1]);
+  const search = state.search.trim().toLowerCase();
+  const passes = (row) =>
+    tests.every(([column, test]) => test(column.get(row), column.text(row))) &&
+    (!search || all.some((column) => column.text(row).toLowerCase().includes(search)));
+  cached = ROWS[state.view].filter(passes);
+  const by = state.sort && all.find((column) => column.name === state.sort.name);
+  if (by) cached.sort((a, b) => inOrder(by.get(a), by.get(b), state.sort.isDescending));
+  else if (state.view === "runs" && resultColumn()) {
+    const at = DATA.results.indexOf(DATA.monitor);
+    if (at >= 0) cached.sort((a, b) => inOrder(a.results[at], b.results[at], DATA.mode === "max"));
+  }
+  return cached;
+}
+
+// Numbers before texts, what is not there last, whichever way it is sorted.
+function inOrder(a, b, isDescending) {
+  const rank = (value) => (isNumber(value) ? 0 : value === null || value === undefined || value === "" ? 2 : 1);
+  if (rank(a) !== rank(b)) return rank(a) - rank(b);
+  const order = isNumber(a) ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
+  return isDescending ? -order : order;
+}
+
+// A row's values in a line, or of some rows only what differs between them.
+function values(row, rows = null) {
+  const differs = (at) => !rows || rows.some((each) => each.values[at] !== rows[0].values[at]);
+  const told = (key, at) => ((key.is_seed && state.view === "settings") || row.values[at] === "" || !differs(at) ? null : `${key.name}=${shortValue(row.values[at])}`);
+  return DATA.keys.map(told).filter(Boolean).join("  ");
+}
+
+function label(row, rows = null) {
+  const told = values(row, rows);
+  return state.view === "runs" ? `${row.name}  ${told}` : told || plural(row.runs.length, "run");
+}
+
+// ---- picking: a colour for each setting among the picked -------------------------------------------------------------
+
+const colours = new Map();
+
+function colourOf(row) {
+  if (!colours.has(row.color)) {
+    const taken = new Set([...colours].filter(([number]) => isAnyPicked(number)).map(([, at]) => at));
+    const free = PALETTE.findIndex((_, at) => !taken.has(at));
+    colours.set(row.color, free < 0 ? row.color % PALETTE.length : free);
+  }
+  return PALETTE[colours.get(row.color)];
+}
+
+const isAnyPicked = (number) => (DATA.settings[number]?.runs ?? []).some((run) => state.picked.has(run));
+const isPicked = (row) => row.runs.some((run) => state.picked.has(run));
+
+function pick(rows, isWanted) {
+  for (const row of rows) {
+    if (isWanted && !isPicked(row)) colours.delete(row.color);
+    if (isWanted) colourOf(row);
+    row.runs.forEach((run) => (isWanted ? state.picked.add(run) : state.picked.delete(run)));
+  }
+  changed("picked");
+}
+
+function hover(row) {
+  const id = row ? row.id : null;
+  if (state.hovered === id) return;
+  state.hovered = id;
+  changed("hovered");
+}
+
+// A note beside the pointer.
+const note = make("div", { class: "note", hidden: true, role: "status" });
+function tell(event, ...content) {
+  note.hidden = content.length === 0;
+  if (note.hidden) return;
+  replace(note, ...content);
+  const width = note.offsetWidth;
+  const left = event.clientX + 14 + width > innerWidth ? Math.max(4, event.clientX - 14 - width) : event.clientX + 14;
+  note.style.left = `${left}px`;
+  note.style.top = `${Math.min(event.clientY + 14, innerHeight - note.offsetHeight - 4)}px`;
+}

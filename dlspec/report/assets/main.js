@@ -1,0 +1,32 @@
+// Puts the page together. On paper it is light, whatever the screen is.
+
+function follow(query) {
+  const dark = matchMedia(query);
+  dark.addEventListener("change", () => {
+    readTheme();
+    changed("theme");
+  });
+}
+
+function start() {
+  readTheme();
+  document.body.append(note);
+  drawHeader();
+  drawBest();
+  startTable();
+  startCurves();
+  startEffects();
+  startParallel();
+  drawFailures();
+  drawNetworks();
+  follow("(prefers-color-scheme: dark)");
+  const paper = (isPaper) => () => {
+    document.documentElement.classList.toggle("paper", isPaper);
+    readTheme();
+    for (const listener of listeners.theme) listener();
+  };
+  addEventListener("beforeprint", paper(true));
+  addEventListener("afterprint", paper(false));
+}
+
+start();
