@@ -59,7 +59,7 @@ class Scores:
             "sizes": list(self._sizes),
             "pieces": torch.cat(self._pieces) if self._pieces else None,
             "losses": torch.stack(self._losses) if self._losses else None,
-            "held": list(self._held),
+            "held": _packed(self._held),
             "rows": self._rows,
             "numbers": self._numbers,
             "metrics": {name: _metric_state(each) for name, each in self._by_name.items()},
@@ -73,7 +73,7 @@ class Scores:
         self._sizes, self._rows, self._numbers = list(state["sizes"]), state["rows"], state["numbers"]
         self._pieces = [] if state["pieces"] is None else [state["pieces"]]
         self._losses = [] if state["losses"] is None else list(state["losses"].unbind())
-        self._held = [(output, targets) for output, targets in state["held"]]
+        self._held = _unpacked(state["held"])
         for name, metric in self._by_name.items():
             for key in _metric_state(metric):
                 setattr(metric, key, state["metrics"][name][key])
@@ -141,6 +141,29 @@ def _first(losses: Tensor) -> Tensor:
 def _numbers(output: Any) -> int:
     values = output.values() if isinstance(output, Mapping) else output
     return sum(each.numel() for each in values)
+
+
+def _packed(held: list[Held]) -> dict[str, Any]:
+    """For a checkpoint: each step's tensors one below the other, as copying hundreds of small ones takes long."""
+    if (
+        not held
+        or len({_shape(each) for each in held}) > 1
+        or any(not isinstance(output, Tensor) for output, _ in held)
+    ):
+        return {"steps": list(held)}
+    columns = list(zip(*((output, *targets) for output, targets in held), strict=True))
+    if any(not each[0].dim() for each in columns):
+        return {"steps": list(held)}
+    return {"columns": [torch.cat(each) for each in columns], "sizes": [[len(one) for one in each] for each in columns]}
+
+
+def _unpacked(packed: Mapping[str, Any]) -> list[Held]:
+    """The steps as they were, in memory of their own: some kernels round otherwise where it is not aligned."""
+    if "steps" in packed:
+        return [(output, targets) for output, targets in packed["steps"]]
+    pairs = zip(packed["columns"], packed["sizes"], strict=True)
+    columns = [[one.clone() for one in column.split(sizes)] for column, sizes in pairs]
+    return [(output, tuple(targets)) for output, *targets in zip(*columns, strict=True)]
 
 
 def _joined(held: list[Held]) -> list[Held]:
