@@ -27,7 +27,7 @@ def main() -> int:
 
 
 def run(words: Sequence[str]) -> int:
-    """Runs a command; the exit code is 0 done, 1 failed, 2 a mistake in spec or arguments, 128 and a signal's number."""
+    """Runs a command; 0 done, 1 failed, 2 a mistake in spec or arguments, 128 and a signal's number."""
     words = list(words)
     command, rest = _split(words)
     if command in COMMANDS and ("--help" in rest or "-h" in rest):
