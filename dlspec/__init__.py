@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dlspec.data.source import data_source
     from dlspec.errors import DataError, SpecError, UserError
-    from dlspec.face import Result, build, resume, train
+    from dlspec.face import Result, build, load, resume, train
     from dlspec.registry.own_parts import layer, loss, optimizer, scheduler
     from dlspec.report.results import Results, results
     from dlspec.training.state import TrainingFailed
@@ -30,6 +30,7 @@ __all__ = [
     "build",
     "data_source",
     "layer",
+    "load",
     "loss",
     "optimizer",
     "results",
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Result", "build", "resume", "train"), "dlspec.face"),
+    **dict.fromkeys(("Result", "build", "load", "resume", "train"), "dlspec.face"),
     **dict.fromkeys(("DataError", "SpecError", "UserError"), "dlspec.errors"),
     **dict.fromkeys(("layer", "loss", "optimizer", "scheduler"), "dlspec.registry.own_parts"),
     **dict.fromkeys(("Results", "results"), "dlspec.report.results"),

@@ -18,6 +18,7 @@ from dlspec.app.conf_files import GROUPS
 from dlspec.app.overrides import parse_overrides, quoted, replaces_whole
 from dlspec.app.running import Job, composed_or_refused, make_job, new_folder
 from dlspec.app.sweep import register
+from dlspec.building.weights import load_weights
 from dlspec.data import SOURCES
 from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset
@@ -26,7 +27,8 @@ from dlspec.limits import deep_stack, how_to_raise, limit
 from dlspec.preparing import Preparation
 from dlspec.reading import KEYS
 from dlspec.run_folder import SPEC
-from dlspec.spec.mistakes import Places
+from dlspec.spec.mistakes import Mistakes, Places, refuse
+from dlspec.spec.weights import WeightsSpec
 from dlspec.spec.yaml_files import load_file
 from dlspec.training.out_of_memory import OutOfMemory, forget
 from dlspec.training.randomness import kept_generators
@@ -71,7 +73,7 @@ def build(spec: Spec, data: Data = None) -> nn.Module:
     were. Raises SpecError with every mistake, UserError for what is no spec or no data.
     """
     with kept_generators():
-        return _preparation(spec, data).build().network.module
+        return _preparation(spec, data).build().network.module.cpu()
 
 
 def _letting_go(function: Callable[P, T]) -> Callable[P, T]:
@@ -89,6 +91,22 @@ def _letting_go(function: Callable[P, T]) -> Callable[P, T]:
 
 
 @_letting_go
+def load(folder: str | Path, data: Data = None) -> nn.Module:
+    """The network of the run in `folder` with its best weights (or its last), on the CPU and in eval mode.
+
+    `data` are given again where the run's were made in Python. Raises UserError where there is no such run or its
+    weights are not there, SpecError where its spec imports modules that were not imported before.
+    """
+    run_folder = resuming.run_folder(str(folder))
+    spec, _ = _changed(run_folder, {}, data)
+    mistakes = Mistakes()
+    with kept_generators(), deep_stack():
+        network = _preparation(spec, data, is_resumed=True).build().network.module.cpu().eval()
+        load_weights(network, WeightsSpec(path=str(run_folder), strict=True), mistakes)
+    refuse(mistakes, Places)
+    return network
+
+
 def train(spec: Spec, data: Data = None, *, folder: str | Path | None = None) -> Result:
     """Trains and tests; a new run folder is made below `folder`, and nothing is written where there is none.
 

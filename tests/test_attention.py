@@ -158,6 +158,11 @@ def test_rotary_scores_depend_on_distances_alone() -> None:
     assert scores[0].unique().numel() == 10
 
 
+def test_rotary_halves_are_the_same_turns_of_other_pairs() -> None:
+    x, order = torch.randn(5, 8), [0, 2, 4, 6, 1, 3, 5, 7]
+    torch.testing.assert_close(Rotary(8, halves=True)(x[:, order]), Rotary(8)(x)[:, order])
+
+
 def test_rotary_turns_by_the_papers_angles() -> None:
     """The first pair by one radian a step, the second by 1/100 with a base of 10000."""
     x = torch.tensor([[1.0, 0.0, 0.0, 1.0]]).expand(3, 4)

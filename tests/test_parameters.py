@@ -187,6 +187,16 @@ def test_a_frozen_part_learns_from_its_epoch_on(work: Path, dlspec, write) -> No
     assert not torch.equal(after["stem.weight"], before["stem.weight"])
 
 
+def test_all_but_the_head_and_by_dimensions() -> None:
+    frozen = built(freeze=[{"match": "*", "except": "head.*"}])
+    assert [name for name, each in frozen.named_parameters() if each.requires_grad] == ["head.weight", "head.bias"]
+    frozen = built(freeze=[{"dims": 1, "except": ["stem.*", "norm.*"]}])
+    names = [name for name, each in frozen.named_parameters() if not each.requires_grad]
+    assert names == ["hidden.bias", "head.bias"]
+    found = said(freeze=[{"match": "head.*", "dims": 4}])
+    assert "no parameter that 'head.*' matches is left by its dims and except" in found
+
+
 def test_the_configs_freeze_takes_the_place_of_the_models() -> None:
     frozen = built(freeze=["stem.*"])
     assert [name for name, each in frozen.named_parameters() if not each.requires_grad] == ["stem.weight", "stem.bias"]

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import QUIET
 from safetensors.torch import save_file
 from torch import nn
 
@@ -190,6 +191,25 @@ def test_a_run_says_what_was_taken(work: Path, dlspec) -> None:
     assert line in (work / "made/log.txt").read_text()
 
 
+def test_dimensions_of_one_do_not_count(work: Path) -> None:
+    wanted = tensors()
+    more = {"head.weight": wanted["head.weight"][None], "head.bias": wanted["head.bias"][:, None]}
+    save_file({**wanted, **more}, "a.bin")
+    assert is_filled(built(path="a.bin"))
+
+
+def test_a_runs_network_is_loaded_in_python(work: Path, dlspec) -> None:
+    from dlspec import load
+
+    words = ("model={layers: [Flatten, {Linear: 10}, {Dropout: 0.5}]}", "trainer.max_steps=3", *QUIET)
+    assert dlspec(*words, "hydra.run.dir=made").code == 0
+    network, kept = load("made"), read_weights(work / "made/checkpoints/best.safetensors")[0]
+    assert not network.training
+    assert all(torch.equal(each, kept[name]) for name, each in network.state_dict().items())
+    with pytest.raises(UserError, match="no run in 'nowhere'"):
+        load("nowhere")
+
+
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -253,6 +273,11 @@ def test_says_both_names(work: Path, name: str) -> None:
     more, settings, text = WRONG[name]
     save_file({**tensors(), **more}, "a.safetensors")
     assert text in said(path="a.safetensors", **settings)
+
+
+def test_a_file_of_which_nothing_fits_is_refused_also_where_not_all_must(work: Path) -> None:
+    save_file({"other.weight": numbers(4, 6)}, "a.safetensors")
+    assert "1 tensor of the file fit no name of the model: other.weight" in said(path="a.safetensors", strict=False)
 
 
 def test_says_what_is_missing(work: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -39,6 +40,8 @@ def summary(words: Sequence[str]) -> int:
     elif arguments.expand:
         raise UserError("--expand is for a picture: add --graph network.svg")
     found = summed(preparation(_composed(arguments)))
+    for note in found.prepared.notes:
+        print(note, file=sys.stderr)
     if arguments.graph is not None:
         network, holders = found.prepared.network, found.prepared.spec.graph.holders
         draw(picture_of(network, found.rows, holders, arguments.depth, expand=arguments.expand), arguments.graph)

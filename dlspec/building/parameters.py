@@ -28,9 +28,12 @@ class Owned:
         return self.names[0]
 
     def is_picked(self, pattern: Pattern) -> bool:
-        """Whether one of its names matches, in a layer of one of the pattern's types."""
+        """Whether one of its names matches, in a layer of one of the pattern's types, and nothing excepts it."""
         fits = not pattern.layers or not self.layers.isdisjoint(pattern.layers)
-        return fits and any(fnmatchcase(name, pattern.match) for name in self.names)
+        fits &= pattern.dims is None or self.parameter.dim() == pattern.dims
+        if not fits or any(fnmatchcase(name, each) for name in self.names for each in pattern.but):
+            return False
+        return any(fnmatchcase(name, pattern.match) for name in self.names)
 
 
 def owned_parameters(network: Network) -> list[Owned]:
@@ -68,10 +71,12 @@ def first_picks(
 
 
 def _tell_nothing(pattern: Pattern, owned: Sequence[Owned], mistakes: Mistakes) -> None:
-    by_name = any(fnmatchcase(name, pattern.match) for each in owned for name in each.names)
-    if not by_name:
+    named = [each for each in owned if each.is_picked(Pattern(pattern.path, pattern.match))]
+    if not named:
         found = f"no parameter is named '{pattern.match}'"
         fix = suggest(pattern.match, [each.name for each in owned]) or "the network has no parameters"
+    elif any(each.is_picked(Pattern(pattern.path, pattern.match, pattern.layers)) for each in named):
+        found, fix = f"no parameter that '{pattern.match}' matches is left by its dims and except", "say less"
     else:
         found = f"no parameter of {' or '.join(pattern.layers)}"
         found += f" is named '{pattern.match}'" if pattern.match != "*" else ""

@@ -119,8 +119,9 @@ class Loading:
         values = {name: self._value(name, each) for name, each in pieces.items() if name not in self.fresh}
         filled = {name: each for name, each in values.items() if each is not None}
         self._tell_twins(filled, pieces)
-        if self.spec.strict:
+        if self.spec.strict or (self.stored and not pieces.keys() & self.state.keys()):  # nothing at all fits
             self._tell_unused(pieces)
+        if self.spec.strict:
             self._tell_missing(values)
         return filled
 
@@ -177,7 +178,7 @@ class Loading:
         parts = [self._part(each) for each in pieces]
         shapes = [self._shape(each) for each in pieces]
         whole = (sum(each[0] for each in shapes), *shapes[0][1:]) if len(shapes) > 1 and all(shapes) else shapes[0]
-        if whole != tuple(own.shape) or any(each[1:] != shapes[0][1:] for each in shapes):
+        if _without_ones(whole) != _without_ones(own.shape) or any(each[1:] != shapes[0][1:] for each in shapes):
             self._tell_shape(name, pieces, whole)
             return None
         self.used |= {each.name for each in pieces}
@@ -186,7 +187,7 @@ class Loading:
         if value.is_floating_point() != own.is_floating_point():
             found = f"'{pieces[0].name}' in the file is {value.dtype}, and the model's '{name}' {own.dtype}"
             self.mistakes.add((*PATH, "path"), found.replace("torch.", ""), at_value=True)
-        return value
+        return value.reshape(own.shape)
 
     def _part(self, piece: Piece) -> Any:
         start, size = self._rows(piece)
@@ -251,6 +252,11 @@ class Loading:
         """The model's names that nothing fills, neither themselves nor by a tied or shared twin."""
         filled = {id(self.state[name]) for name in values if name in self.state}
         return [name for name, each in self.state.items() if id(each) not in filled]
+
+
+def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
+    """A table of positions is (1, T, C) in one file and (T, C) in another: the same numbers."""
+    return tuple(each for each in shape if each != 1)
 
 
 def _some(names: Sequence[str]) -> str:

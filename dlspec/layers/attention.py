@@ -97,6 +97,7 @@ class Attention(nn.Module):
         dropout: float = 0.0,
         is_causal: bool = False,
         rotary: bool | float = False,
+        rotary_halves: bool = False,
         kdim: int | None = None,
         _mask_by_sample: bool = True,
     ) -> None:
@@ -109,7 +110,7 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(kdim or embed_dim, self.num_kv_heads * self.head_dim, bias)
         self.out_proj = nn.Linear(self.num_heads * self.head_dim, embed_dim, bias)
         base = ROTARY_BASE if rotary is True else float(rotary)
-        self.rotary = Rotary(self.head_dim, base) if rotary else None
+        self.rotary = Rotary(self.head_dim, base, rotary_halves) if rotary else None
 
     @property
     def needs_lengths(self) -> bool:
@@ -176,12 +177,17 @@ def _both(mask: Tensor | None, allowed: Tensor) -> Tensor:
 
 
 class Rotary(nn.Module):
-    """Turns each pair of channels by an angle that grows with the step (RoFormer, arXiv:2104.09864, equation 34)."""
+    """Turns each pair of channels by an angle that grows with the step (RoFormer, arXiv:2104.09864, equation 34).
+
+    A pair are two neighbours, as in the paper; with `halves` a channel of the first half and the one of the second half
+    in its place, as in the weights that Hugging Face has of LLaMA and its kin.
+    """
 
     speeds: Tensor
 
-    def __init__(self, size: int, base: float = ROTARY_BASE) -> None:
+    def __init__(self, size: int, base: float = ROTARY_BASE, halves: bool = False) -> None:
         super().__init__()
+        self.halves = halves
         self.register_buffer("speeds", base ** (-torch.arange(0, size, 2) / size), persistent=False)
 
     def forward(self, value: Tensor) -> Tensor:
@@ -189,5 +195,8 @@ class Rotary(nn.Module):
         steps = torch.arange(value.shape[-2], device=value.device)
         angles = steps.unsqueeze(1) * self.speeds.float()
         cos, sin = angles.cos().to(value.dtype), angles.sin().to(value.dtype)
+        if self.halves:
+            first, second = value.chunk(2, dim=-1)
+            return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
         even, odd = value[..., 0::2], value[..., 1::2]
         return torch.stack([even * cos - odd * sin, odd * cos + even * sin], dim=-1).flatten(-2)

@@ -15,19 +15,22 @@ from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.yaml_files import KeyPath
 
-KEYS = ("match", "layer")
+KEYS = ("match", "layer", "dims", "except")
 
 
 @dataclass(frozen=True)
 class Pattern:
     """Which parameters: those whose names in the state dict `match` (fnmatch), in layers of these types; () is any.
 
+    `dims` is how many dimensions they have, where that counts; names that match one of `but` are left out.
     `settings` are what stands beside, not looked at here.
     """
 
     path: KeyPath
     match: str = "*"
     layers: tuple[str, ...] = ()
+    dims: int | None = None
+    but: tuple[str, ...] = ()
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -51,16 +54,31 @@ def _read(raw: Any, path: KeyPath, mistakes: Mistakes) -> Pattern | None:
         mistakes.add(path, f"{shown(raw)} picks no parameters", fix, at_value=True)
         return None
     match, layers = raw.get("match", "*"), _layers(raw.get("layer"), (*path, "layer"), mistakes)
-    if layers is None or not _is_match(match, (*path, "match"), mistakes):
+    but, dims = raw.get("except", []), raw.get("dims")
+    but = but if isinstance(but, list) else [but]
+    if layers is None or not all(_is_match(each, (*path, "except"), mistakes) for each in but):
         return None
-    return Pattern(path, match, layers, {key: each for key, each in raw.items() if key not in KEYS})
+    if not _is_match(match, (*path, "match"), mistakes) or not _is_dims(dims, (*path, "dims"), mistakes):
+        return None
+    settings = {key: each for key, each in raw.items() if key not in KEYS}
+    return Pattern(path, match, layers, dims, tuple(but), settings)
+
+
+def _is_dims(raw: Any, path: KeyPath, mistakes: Mistakes) -> bool:
+    if raw is None or (isinstance(raw, int) and not isinstance(raw, bool) and raw >= 0):
+        return True
+    if not isinstance(raw, Unknown):
+        found = f"dims is {shown(raw)}, wanted how many dimensions: 1 for biases and norms, 2 for matrices"
+        mistakes.add(path, found, at_value=True)
+    return False
 
 
 def _is_match(raw: Any, path: KeyPath, mistakes: Mistakes) -> bool:
     if isinstance(raw, Unknown):
         return False
     if not isinstance(raw, str) or not raw:
-        mistakes.add(path, f"match is {shown(raw)}, wanted a pattern of names", 'write one: "*.bias"', at_value=True)
+        found = f"{path[-1]} is {shown(raw)}, wanted a pattern of names"
+        mistakes.add(path, found, 'write one: "*.bias"', at_value=True)
         return False
     return True
 

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Patterns = Annotated[list[str], BeforeValidator(_listed)]
+"""Several, or one alone."""
 
 
 class WeightsSpec(BaseModel):
@@ -16,8 +26,6 @@ class WeightsSpec(BaseModel):
     rename: dict[str, str | list[str] | None] = Field(
         default_factory=dict, description="patterns of the file's names and what they become; null leaves a tensor out"
     )
-    transpose: list[str] = Field(default_factory=list, description="patterns of the file's names that are turned over")
+    transpose: Patterns = Field(default_factory=list, description="patterns of the file's names that are turned over")
     strict: bool = Field(True, description="every tensor of the file is used, every one of the model's filled")
-    fresh: list[str] = Field(
-        default_factory=list, description="patterns of the model's names that keep their own start"
-    )
+    fresh: Patterns = Field(default_factory=list, description="patterns of the model's names that keep their own start")
