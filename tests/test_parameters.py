@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import dlspec
+from dlspec.building.parameters import MOST_IDLE
 from dlspec.building.tensor_files import stored_tensors
 from dlspec.errors import SpecError
 from dlspec.registry.inits import INITS
@@ -170,11 +171,23 @@ FEW = ("model=mine", "trainer.epochs=3", "trainer.limit_batches=5", "trainer.pro
 
 def test_what_is_frozen_stays_and_so_do_its_running_statistics(work: Path, dlspec, write) -> None:
     write("conf/model/mine.yaml", MINE)
-    start, _ = trained(work, dlspec, *FEW, "freeze=['*']")
+    start, _ = trained(work, dlspec, *FEW, "freeze=['stem.*','norm.*','head.weight']")
     frozen, _ = trained(work, dlspec, *FEW, "freeze=['stem.*',{layer: BatchNorm2d}]")
     for name in ("stem.weight", "stem.bias", "norm.weight", "norm.running_mean", "norm.running_var"):
         assert torch.equal(frozen[name], start[name]), name
     assert not torch.equal(frozen["head.weight"], start["head.weight"])
+
+
+def test_a_run_in_which_nothing_learns_says_so(work: Path, dlspec, write) -> None:
+    said = dlspec("model=linear", "freeze=['*']", "trainer.epochs=1", "hydra.run.dir=made", "trainer.progress=none")
+    assert (said.code, said.err) == (0, "nothing is trained: all parameters are frozen\n")
+    assert "training 0 of 650 parameters on " in (work / "made/log.txt").read_text()
+    assert "nothing is trained" not in dlspec("model=linear", "freeze=['*.bias']", "trainer.epochs=1").err
+
+
+def test_idle_patterns_are_told_up_to_a_bound() -> None:
+    text = said(freeze=[f"x{index}*" for index in range(MOST_IDLE + 9)])
+    assert f"x{MOST_IDLE - 1}*" in text and f"x{MOST_IDLE}*" not in text
 
 
 def test_a_frozen_part_learns_from_its_epoch_on(work: Path, dlspec, write) -> None:

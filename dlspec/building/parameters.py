@@ -14,6 +14,9 @@ from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.patterns import Pattern
 from dlspec.spec.taking import PARAMETER
 
+MOST_IDLE = 50
+"""After so many patterns that pick nothing no more are looked at: each is compared with every name."""
+
 
 @dataclass(frozen=True)
 class Owned:
@@ -64,10 +67,18 @@ def first_picks(
     owned: Sequence[Owned], patterns: Sequence[Pattern], mistakes: Mistakes
 ) -> list[tuple[Owned, Pattern | None]]:
     """Each parameter with the first pattern that picks it. A pattern that picks none at all is a mistake."""
+    first: dict[str, Pattern] = {}
+    idle = 0
     for pattern in patterns:
-        if not any(each.is_picked(pattern) for each in owned):
+        picked = [each for each in owned if each.is_picked(pattern)]
+        for each in picked:
+            first.setdefault(each.name, pattern)
+        if not picked:
             _tell_nothing(pattern, owned, mistakes)
-    return [(each, next((pattern for pattern in patterns if each.is_picked(pattern)), None)) for each in owned]
+            idle += 1
+        if idle == MOST_IDLE:
+            break
+    return [(each, first.get(each.name)) for each in owned]
 
 
 def _tell_nothing(pattern: Pattern, owned: Sequence[Owned], mistakes: Mistakes) -> None:

@@ -157,7 +157,7 @@ class Preparation:
             resolved["data"] = {"type": "arrays", **data.origin}
         return Prepared(
             spec, data, network, criterion, optimizer, schedule, built.freezing,
-            lambda: make_metrics(metrics, predicted), resolved, built.notes,
+            lambda: make_metrics(metrics, predicted), resolved, (*built.notes, *_idle(network, optimizer)),
         )  # fmt: skip
 
 
@@ -168,6 +168,12 @@ def _begin(network: Network, spec: Spec, mistakes: Mistakes) -> tuple[str, ...]:
     if spec.weights is None or mistakes:
         return ()
     return (load_weights(network.module, spec.weights, mistakes),)
+
+
+def _idle(network: Network, optimizer: Optimizer | None) -> tuple[str, ...]:
+    """Tells whom a pattern has frozen more than was meant."""
+    has_weights = any(True for _ in network.module.parameters())
+    return ("nothing is trained: all parameters are frozen",) if has_weights and optimizer is None else ()
 
 
 def _taught(spec: Spec, data: Dataset, taken: Iterable[Field]) -> Dataset:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import reduce
+from operator import getitem
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
@@ -34,7 +36,7 @@ def read_section(model: type[M], settings: Any, path: KeyPath, mistakes: Mistake
         read = model.model_validate(_known(settings))
     except ValidationError as error:
         for each in error.errors(include_url=False):
-            _tell(each, model, path, mistakes)
+            _tell(each, model, settings, path, mistakes)
         return None
     return read if len(mistakes) == before else None
 
@@ -62,7 +64,9 @@ def _check_boolean(where: KeyPath, value: Any, model: type[BaseModel], path: Key
         mistakes.add((*path, *where), f"{dotted(where)} is {shown(value)}, wanted {wanted}", at_value=True)
 
 
-def _tell(error: ErrorDetails, model: type[BaseModel], path: KeyPath, mistakes: Mistakes) -> None:
+def _tell(
+    error: ErrorDetails, model: type[BaseModel], settings: Mapping[Any, Any], path: KeyPath, mistakes: Mistakes
+) -> None:
     where = error["loc"]
     location = (*path, *where)
     if error["type"] == "extra_forbidden":
@@ -76,8 +80,11 @@ def _tell(error: ErrorDetails, model: type[BaseModel], path: KeyPath, mistakes: 
     elif error["type"] == "value_error":
         mistakes.add(location, error["msg"].removeprefix("Value error, "), at_value=True)
     else:
+        while _hint_at(model, where)[0] is None:  # each member of a union complains, under pydantic's name for it
+            where = where[:-1]
+        value = error["input"] if where == error["loc"] else reduce(getitem, where, settings)
         wanted = wanted_of(model, where) or error["msg"].removeprefix("Input should be ")
-        mistakes.add(location, f"{dotted(where)} is {shown(error['input'])}, wanted {wanted}", at_value=True)
+        mistakes.add((*path, *where), f"{dotted(where)} is {shown(value)}, wanted {wanted}", at_value=True)
 
 
 def wanted_of(model: type[BaseModel], where: Location) -> str:
@@ -97,7 +104,7 @@ def _hint_at(model: type[BaseModel], where: Location) -> tuple[Any, dict[str, fl
     hint: Any = model
     bounds: dict[str, float] = {}
     for key in where:
-        inner, many = _within(hint, BaseModel), _within(hint, list) or _within(hint, dict)
+        inner, many = _within(hint, BaseModel), _within(hint, list if isinstance(key, int) else dict)
         if inner is not None and key in inner.model_fields:
             known = inner.model_fields[str(key)]
             hint, bounds = _unwrapped(known.annotation, known.metadata)

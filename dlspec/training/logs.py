@@ -62,8 +62,10 @@ class LogLines(Callback):
     """What the run's log.txt tells of an ordinary run: what trains on what, each epoch, the test."""
 
     def on_train_start(self, state: State) -> None:
-        parameters = sum(each.numel() for each in state.network.parameters())
-        log.info("training %s parameters on %s, at most %s steps", f"{parameters:,}", state.device, state.planned_steps)
+        sizes = [(each.numel(), each.requires_grad) for each in state.network.parameters()]
+        count, learning = sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)
+        some = f"{learning:,} of " if learning < count else ""
+        log.info("training %s%s parameters on %s, at most %s steps", some, f"{count:,}", state.device, state.planned_steps)
 
     def on_epoch_end(self, state: State) -> None:
         log.info("epoch %d of %d, step %d: %s", state.epoch, state.epochs, state.step, _told(state.results))
