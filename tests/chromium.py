@@ -6,13 +6,15 @@ import base64
 import fcntl
 import json
 import os
+import select
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
+SECONDS = 60
 PROGRAM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
@@ -26,8 +28,8 @@ FLAGS = [
 class Page:
     """A page that is open: what it asked for, what its policy refused, what it complained of, what it answers."""
 
-    def __init__(self, to: BinaryIO, of: BinaryIO) -> None:
-        self._to, self._of, self._number = to, of, 0
+    def __init__(self, to: int, of: int) -> None:
+        self._to, self._of, self._read, self._number = to, of, b"", 0
         self.requests: dict[str, str] = {}
         self.refused: list[str] = []
         self.complaints: list[str] = []
@@ -41,8 +43,9 @@ class Page:
         """The answer to a command; what the browser tells meanwhile is kept."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": params}
-        self._to.write(json.dumps(message | ({"sessionId": self._session} if self._session else {})).encode() + b"\0")
-        self._to.flush()
+        content = json.dumps(message | ({"sessionId": self._session} if self._session else {})).encode() + b"\0"
+        while content:
+            content = content[os.write(self._to, content) :]
         while (answer := self._next()).get("id") != self._number:
             pass
         assert "error" not in answer, answer["error"]
@@ -109,12 +112,14 @@ class Page:
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def _next(self) -> dict[str, Any]:
-        message = bytearray()
-        while not message.endswith(b"\0"):
-            read = self._of.read(1)
-            assert read, "Chromium ended"
-            message += read
-        told: dict[str, Any] = json.loads(message[:-1])
+        while b"\0" not in self._read:
+            ready, _, _ = select.select([self._of], [], [], SECONDS)
+            assert ready, f"Chromium said nothing for {SECONDS} s"
+            more = os.read(self._of, 1 << 16)
+            assert more, "Chromium ended"
+            self._read += more
+        message, _, self._read = self._read.partition(b"\0")
+        told: dict[str, Any] = json.loads(message)
         self._note(told.get("method", ""), told.get("params", {}))
         return told
 
@@ -151,8 +156,9 @@ def chromium(home: Path) -> Iterator[Page]:
     os.close(its_in)
     os.close(its_out)
     try:
-        with os.fdopen(our_out, "wb") as to, os.fdopen(our_in, "rb") as of:
-            yield Page(to, of)
+        yield Page(our_out, our_in)
     finally:
         process.terminate()
         process.wait()
+        os.close(our_out)
+        os.close(our_in)

@@ -185,6 +185,11 @@ def test_a_sweeps_report_is_not_written_for_every_job(work: Path) -> None:
     write_run(folder / "1", changed(optimizer={"lr": 0.1}))
     write_sweep_report(folder)
     assert len(rows(board)) == 1
+    write_sweep_report(folder, is_last=True)
+    assert len(rows(board)) == 2
+    board.write_text("rank,\n")
+    write_sweep_report(folder)
+    assert rows(board) == []
     os.utime(folder / "report.html", (1e9, 1e9))
     write_sweep_report(folder)
     assert len(rows(board)) == 2

@@ -276,6 +276,7 @@ def test_paper_is_light(opened, sweep: Path) -> None:
     assert len(page.send("Page.printToPDF", printBackground=True)["data"]) > 20_000
     page.ask("dispatchEvent(new Event('beforeprint'))")
     assert page.ask("theme.card") == "#ffffff"
+    assert max(page.ask("[...document.querySelectorAll('canvas')].map((each) => each.clientWidth)")) <= 700
     page.ask("dispatchEvent(new Event('afterprint'))")
     assert page.ask("theme.card") == "#181e27"
 

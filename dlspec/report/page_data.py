@@ -43,7 +43,7 @@ def _run(table: Table, number: int) -> dict[str, Any]:
         "name": printable(record.name),
         "status": record.status,
         "values": table.values[number],
-        "results": [_short(record.results.get(name)) for name in table.results],
+        "results": [_short(table.result(number).get(name)) for name in table.results],
         "took": took,
         "error": record.error,
         "rerun": record.rerun,

@@ -23,14 +23,15 @@ SECONDS_A_JOB = 0.02
 WAITING = {"", "waiting", "running"}
 
 
-def write_sweep_report(folder: Path) -> None:
+def write_sweep_report(folder: Path, *, is_last: bool = False) -> None:
     """Writes leaderboard.csv and report.html into a sweep's folder; not again soon, as long as jobs are left.
 
-    Raises OSError where the folder can't be written.
+    `is_last` says that no more jobs will end although some are left, as after Ctrl-C. Raises OSError where the
+    folder can't be written, UserError where it has a file of that name that is none of dlspec's.
     """
     jobs = sweep_jobs(folder)
     is_over = all(str(job.get("status") or "") not in WAITING for job in jobs)
-    if is_over or _age(folder / PAGE) > SECONDS_BETWEEN_WRITES + SECONDS_A_JOB * len(jobs):
+    if is_last or is_over or _age(folder / PAGE) > SECONDS_BETWEEN_WRITES + SECONDS_A_JOB * len(jobs):
         write_report([folder], folder)
 
 

@@ -136,7 +136,7 @@ const single = (run, number) => ({
 const ROWS = { settings: DATA.settings.map((_, number) => setting(number)), runs: DATA.runs.map(single) };
 
 function allColumns(view) {
-  const key = (each, at) => ({ name: each.name, kind: "key", get: (row) => row.values[at], text: (row) => shortValue(row.values[at]) });
+  const key = (each, at) => ({ name: each.name, kind: "key", isSeed: each.is_seed, get: (row) => row.values[at], text: (row) => shortValue(row.values[at]) });
   const keys = DATA.keys.map((each, at) => (view === "settings" && each.is_seed ? null : key(each, at))).filter(Boolean);
   const results = DATA.results.map((name, at) => ({
     name,
@@ -161,7 +161,7 @@ function allColumns(view) {
 
 const COLUMNS = { settings: allColumns("settings"), runs: allColumns("runs") };
 const columns = () => COLUMNS[state.view];
-const keyColumns = () => columns().filter((each) => each.kind === "key");
+const settingColumns = () => columns().filter((each) => each.kind === "key" && !each.isSeed);
 const resultColumn = () => columns().find((each) => each.kind === "result" && each.name === state.result);
 
 // What a filter's text lets through: `>0.1`, `<=3`, `0.1..0.5`, `=mlp|cnn` exactly, `!text`, else what contains the text.
@@ -229,7 +229,9 @@ function label(row, rows = null) {
 
 const colours = new Map();
 
+// Few have colours of their own; of many the colour says how good they are.
 function colourOf(row) {
+  if (!areFewPicked()) return mixed(theme.best, theme.worst, row.color / Math.max(DATA.settings.length - 1, 1));
   if (!colours.has(row.color)) {
     const taken = new Set([...colours].filter(([number]) => isAnyPicked(number)).map(([, at]) => at));
     const free = PALETTE.findIndex((_, at) => !taken.has(at));
@@ -238,15 +240,17 @@ function colourOf(row) {
   return PALETTE[colours.get(row.color)];
 }
 
+let pickedSettings = 0;
+const areFewPicked = () => pickedSettings <= PALETTE.length;
 const isAnyPicked = (number) => (DATA.settings[number]?.runs ?? []).some((run) => state.picked.has(run));
 const isPicked = (row) => row.runs.some((run) => state.picked.has(run));
 
 function pick(rows, isWanted) {
   for (const row of rows) {
-    if (isWanted && !isPicked(row)) colours.delete(row.color);
-    if (isWanted) colourOf(row);
+    if (isWanted && !isAnyPicked(row.color)) colours.delete(row.color);
     row.runs.forEach((run) => (isWanted ? state.picked.add(run) : state.picked.delete(run)));
   }
+  pickedSettings = new Set([...state.picked].map((run) => settingOf[run])).size;
   changed("picked");
 }
 

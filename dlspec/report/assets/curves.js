@@ -84,7 +84,8 @@ function paintCurves(context, toX, toY) {
   const isAnyHovered = drawnCurves.some(isHovered);
   context.lineJoin = "round";
   const many = drawnCurves.length > 60;
-  for (const curve of [...drawnCurves].sort((a, b) => isHovered(a) - isHovered(b))) {
+  const order = (a, b) => isHovered(a) - isHovered(b) || settingOf[b.run] - settingOf[a.run]; // the best above the others
+  for (const curve of [...drawnCurves].sort(order)) {
     const is = isHovered(curve);
     context.strokeStyle = context.fillStyle = colourOf(curve.row);
     context.globalAlpha = isAnyHovered && !is ? 0.25 : many && !is ? 0.55 : 1;
@@ -107,7 +108,7 @@ function findCurve(toX, toY, left, top) {
   return nearest;
 }
 
-const MOST_CHIPS = 12;
+const MOST_CHIPS = 10;
 
 function drawLegend() {
   const rows = [...new Set([...state.picked].map(rowOfRun).filter(Boolean))];

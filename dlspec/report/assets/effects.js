@@ -47,7 +47,7 @@ function drawSlices() {
   slices = [];
   const result = resultColumn();
   const rows = shownRows().filter((row) => result && isNumber(result.get(row)));
-  const axes = result ? keyColumns().map((column) => axisFor(column, rows)).filter((axis) => axis.bounds && axis.bounds[0] !== axis.bounds[1]) : [];
+  const axes = result ? settingColumns().map((column) => axisFor(column, rows)).filter((axis) => axis.bounds && axis.bounds[0] !== axis.bounds[1]) : [];
   const told = axes.map((axis) => ({ axis, share: explained(axis, rows) })).sort((a, b) => (b.share ?? -1) - (a.share ?? -1));
   const figures = told.slice(0, MOST_SLICES).map((each) => ({ ...each, area: make("div", { class: "slice-area" }) }));
   replace(byId("slices"), figures.map(({ axis, share, area }) => make("figure", {}, make("figcaption", {}, make("b", {}, axis.column.name), share === null ? null : make("span", { class: "soft" }, ` explains ${Math.round(100 * share)} % of the variance`)), area)));
@@ -84,13 +84,15 @@ function paintSlice(context, toX, toY, dots, axis, result) {
   for (const { row, x, y } of dots) {
     const [left, top] = [toX(x), toY(y)];
     const is = row.id === state.hovered;
-    context.fillStyle = context.strokeStyle = isPicked(row) ? colourOf(row) : theme.accent;
-    context.globalAlpha = is || isPicked(row) ? 1 : dots.length > 200 ? 0.3 : 0.5;
+    context.fillStyle = context.strokeStyle = isMarked(row) ? colourOf(row) : theme.accent;
+    context.globalAlpha = is || isMarked(row) ? 1 : dots.length > 200 ? 0.3 : 0.5;
     const deviation = row.deviations[DATA.results.indexOf(result.name)];
     if (isNumber(deviation) && dots.length <= 60) path(context, [left, toY(y - deviation), left, toY(y + deviation)]);
-    dot(context, left, top, is ? 6 : isPicked(row) ? 4.5 : 3);
+    dot(context, left, top, is ? 6 : isMarked(row) ? 4.5 : 3);
   }
 }
+
+const isMarked = (row) => areFewPicked() && isPicked(row);
 
 // A line through the medians: one wild run does not bend it.
 function paintMeans(context, toX, toY, dots, axis) {

@@ -9,7 +9,7 @@ function drawParallel() {
   if (!canvas) return;
   const result = resultColumn();
   const rows = ROWS[state.view].filter((row) => result && isNumber(result.get(row)));
-  const axes = [...keyColumns(), result].filter(Boolean).map((column) => axisFor(column, rows));
+  const axes = [...settingColumns(), result].filter(Boolean).map((column) => axisFor(column, rows));
   parallel.axes = axes.filter((axis) => axis.bounds && axis.bounds[0] !== axis.bounds[1]);
   byId("parallel-figure").hidden = parallel.axes.length < 2;
   if (parallel.axes.length < 2) return;
@@ -65,7 +65,7 @@ function paintParallel() {
   const context = canvas.getContext("2d");
   context.clearRect(0, 0, canvas.width, canvas.height);
   const shown = new Set(shownRows());
-  const level = (line) => (line.row.id === state.hovered ? 3 : !shown.has(line.row) ? 0 : isPicked(line.row) ? 2 : 1);
+  const level = (line) => (line.row.id === state.hovered ? 3 : !shown.has(line.row) ? 0 : isMarked(line.row) ? 2 : 1);
   const lines = parallel.lines.map((line) => [level(line), line]).sort((a, b) => a[0] - b[0]);
   for (const [at, line] of lines) paintLine(context, line, at, lines.length);
   context.globalAlpha = 1;

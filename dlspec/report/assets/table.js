@@ -4,11 +4,10 @@ const ROWS_AT_FIRST = 300;
 let areAllRowsDrawn = false;
 let drawnRows = new Map();
 
-function drawTable() {
+function drawHead() {
   const view = byId("view");
   if (view) for (const button of view.children) button.setAttribute("aria-pressed", String(button.value === state.view));
   replace(byId("head"), make("tr", {}, make("th", { class: "pick", scope: "col" }, pickAll()), columns().map(headOf)), filtersRow());
-  drawRows();
 }
 
 // One mark for all rows that are shown.
@@ -37,8 +36,9 @@ function sortBy(column) {
   const sort = state.sort;
   if (sort?.name !== column.name) state.sort = { name: column.name, isDescending: false };
   else state.sort = sort.isDescending ? null : { name: column.name, isDescending: true };
-  changed("rows");
-  drawTable();
+  cached = null; // the same rows in another order: the pictures stay
+  drawHead();
+  drawRows();
   [...byId("head").querySelectorAll("button")].find((each) => each.textContent === column.name)?.focus();
 }
 
@@ -139,14 +139,15 @@ function startTable() {
   onChange("rows", drawRows);
   onChange("picked", drawPicked);
   onChange("hovered", drawHovered);
-  drawTable();
+  drawHead();
+  drawRows();
 }
 
 function clearFilters() {
   state.filters.clear();
   state.search = byId("search").value = "";
   changed("rows");
-  drawTable();
+  drawHead();
 }
 
 function setView(view) {
@@ -156,5 +157,5 @@ function setView(view) {
   for (const name of [...state.filters.keys()]) if (!columns().some((each) => each.name === name)) state.filters.delete(name);
   cached = null;
   changed("rows", "view", "picked");
-  drawTable();
+  drawHead();
 }
