@@ -64,8 +64,8 @@ class LogLines(Callback):
     def on_train_start(self, state: State) -> None:
         sizes = [(each.numel(), each.requires_grad) for each in state.network.parameters()]
         count, learning = sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)
-        some = f"{learning:,} of " if learning < count else ""
-        log.info("training %s%s parameters on %s, at most %s steps", some, f"{count:,}", state.device, state.planned_steps)
+        told = f"{learning:,} of {count:,}" if learning < count else f"{count:,}"
+        log.info("training %s parameters on %s, at most %s steps", told, state.device, state.planned_steps)
 
     def on_epoch_end(self, state: State) -> None:
         log.info("epoch %d of %d, step %d: %s", state.epoch, state.epochs, state.step, _told(state.results))
