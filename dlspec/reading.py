@@ -59,6 +59,11 @@ _HOMES = {
     **{key: f"optimizer.{key}" for key in ("lr", "weight_decay", "momentum", "betas", "eps")},
     "learning_rate": "optimizer.lr",
 }
+# Schedulers that no warm-up can stand before.
+NO_WARMUP = {
+    **dict.fromkeys(("OneCycleLR", "CyclicLR"), "it rises and falls itself: see its own settings"),
+    "ReduceLROnPlateau": "it waits for results; take CosineAnnealingLR, StepLR or another that counts",
+}
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _OTHER_DEVICES = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps"}
 # What can't be known where a module that may register it could not be imported.
@@ -90,6 +95,7 @@ class Spec:
     loss: Terms | None = None
     scheduler: ReadPart | None = None
     interval: Literal["step", "epoch"] | None = None
+    warmup: int = 0
     metrics: tuple[MetricTerm, ...] | None = None
     inits: tuple[Init, ...] = ()
     freeze: tuple[Pattern, ...] = ()
@@ -132,10 +138,11 @@ class _Reader:
             self._check_names(block)
         data = self._data(tree.get("data"))
         optimizer = self._part("optimizer", _without(tree.get("optimizer"), "groups"), OPTIMIZERS, must=True)
-        scheduler = self._part("scheduler", _without(tree.get("scheduler"), "interval"), SCHEDULERS)
+        scheduler = self._part("scheduler", _without(tree.get("scheduler"), "interval", "warmup"), SCHEDULERS)
         loss = self._loss(tree.get("loss"), graph)
         metrics = self._metrics(tree.get("metrics"))
         trainer = self._trainer(tree.get("trainer") or {})
+        warmup = self._warmup(tree.get("scheduler"), scheduler)
         seed = self._seed(tree.get("seed", 0))
         inits = (*self._own("init", graph, read_inits), *read_inits(tree.get("init"), ("init",), self.mistakes))
         freeze, groups = self._freeze(tree, graph), self._groups(tree.get("optimizer"), optimizer)
@@ -160,6 +167,7 @@ class _Reader:
             loss,
             scheduler,
             self._interval(tree.get("scheduler")),
+            warmup,
             metrics,
             inits,
             freeze,
@@ -216,6 +224,20 @@ class _Reader:
             result = re.sub(r"^[a-z]*/|^(val|valid|validation|train|test)_", "", trainer.monitor) or "loss"
             found = f"'{trainer.monitor}' is no result of an epoch: those begin with train/ or val/"
             self.mistakes.add(("trainer", "monitor"), found, f"write val/{result} or train/{result}", at_value=True)
+
+    def _warmup(self, raw: Any, scheduler: ReadPart | None) -> int:
+        """How long the learning rate rises before the scheduler begins."""
+        warmup = raw.get("warmup") if isinstance(raw, dict) else None
+        if warmup is None or isinstance(warmup, Unknown):
+            return 0
+        if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 1:
+            found = f"warmup is {shown(warmup)}, wanted a whole number >= 1: how many steps the learning rate rises"
+            self.mistakes.add(("scheduler", "warmup"), found, at_value=True)
+            return 0
+        if scheduler is not None and scheduler.schema.name in NO_WARMUP:
+            found, fix = f"no warmup beside {scheduler.schema.name}", NO_WARMUP[scheduler.schema.name]
+            self.mistakes.add(("scheduler", "warmup"), found, fix)
+        return warmup
 
     def _interval(self, scheduler: Any) -> Literal["step", "epoch"] | None:
         interval = scheduler.get("interval") if isinstance(scheduler, dict) else None
@@ -370,8 +392,8 @@ def _name_path(part: Part) -> KeyPath:
     return (*part.path, "type") if part.is_flat else part.path
 
 
-def _without(raw: Any, key: str) -> Any:
-    return {each: value for each, value in raw.items() if each != key} if isinstance(raw, dict) else raw
+def _without(raw: Any, *keys: str) -> Any:
+    return {each: value for each, value in raw.items() if each not in keys} if isinstance(raw, dict) else raw
 
 
 def _unknowns(tree: Any) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -111,3 +112,15 @@ def test_the_log_tells_of_the_run(dlspec: Callable) -> None:
         "the best epoch by val/loss is 2",
     ):
         assert words in text
+
+
+def test_a_warm_up_before_a_cosine(dlspec: Callable, work: Path) -> None:
+    """36 steps: a rise in tenths to the learning rate, then half a cosine over the 27 that are left."""
+    words = ("model=mlp", "trainer.epochs=9", "trainer.limit_batches=4", "optimizer.lr=0.01", *QUIET)
+    said = dlspec(*words, "scheduler=CosineAnnealingLR", "scheduler.warmup=9", "hydra.run.dir=made")
+    assert (said.code, said.err) == (0, "")
+    found = [json.loads(line)["lr"] for line in (work / "made/metrics.jsonl").read_text().splitlines()]
+    wanted = [0.01 * (step + 1) / 10 if step < 9 else 0.005 * (1 + math.cos(math.pi * (step - 9) / 27))
+              for step in range(0, 36, 4)]  # fmt: skip
+    assert found == pytest.approx(wanted, rel=1e-6)
+    assert "warmup: 9" in (work / "made/spec.yaml").read_text()

@@ -47,6 +47,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "dropout": ("model=dropout", "metrics=[AUROC,Accuracy]"),
     "batch norm": ("model=norm", "optimizer=AdamW"),
     "step schedule": ("model=mlp", "scheduler=OneCycleLR", "scheduler.max_lr=1e-2"),
+    "warm-up": ("model=mlp", "scheduler=CosineAnnealingLR", "scheduler.warmup=20"),
     "milestones": ("model=mlp", "scheduler=MultiStepLR", "scheduler.milestones=[1,2]"),
     "plateau": ("model=mlp", "scheduler=ReduceLROnPlateau", "scheduler.patience=0"),
     "accumulation": ("model=dropout", "trainer.accumulate=3"),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any, cast
 
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR
 
 from dlspec.building.built import Network
 from dlspec.building.metrics import Chosen, make_metrics
@@ -119,14 +120,25 @@ def schedule_for(spec: Spec, optimizer: Optimizer | None, data: Dataset, mistake
     part = spec.scheduler
     if part is None or optimizer is None:
         return None
-    interval = spec.interval or ("step" if part.schema.name in BY_STEP else "epoch")
+    interval = spec.interval or ("step" if part.schema.name in BY_STEP or spec.warmup else "epoch")
     try:
         with without_dynamo():
             scheduler = part.schema.build(optimizer, **_with_horizon(part, spec, data, interval))
+            scheduler = _warmed_up(scheduler, optimizer, spec.warmup)
     except (ValueError, TypeError) as error:
         _tell(part, error, mistakes)
         return None
     return Schedule(scheduler, interval)
+
+
+def _warmed_up(scheduler: LRScheduler, optimizer: Optimizer, warmup: int) -> LRScheduler:
+    """The scheduler behind a learning rate that rises in equal steps: 1/3 and 2/3 of the whole for a warm-up of 2."""
+    if not warmup:
+        return scheduler
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"]  # the scheduler has taken its first step
+    rising = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
+    return SequentialLR(optimizer, [rising, scheduler], [warmup])
 
 
 def _with_horizon(part: ReadPart, spec: Spec, data: Dataset, interval: str) -> dict[str, Any]:
@@ -136,6 +148,7 @@ def _with_horizon(part: ReadPart, spec: Spec, data: Dataset, interval: str) -> d
     steps_an_epoch = max(1, -(-min(batches, trainer.limit_batches or batches) // trainer.accumulate))
     steps = min(trainer.epochs * steps_an_epoch, trainer.max_steps or trainer.epochs * steps_an_epoch)
     horizon = steps if interval == "step" else max(1, -(-steps // steps_an_epoch))
+    horizon = max(1, horizon - spec.warmup)
     for name, missing in {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}.items():
         if part.schema.name == name and settings.get(missing) is None and settings.get("epochs") is None:
             settings[missing] = horizon

@@ -216,8 +216,9 @@ def _resolved(spec: Spec, criterion: Criterion, metrics: Sequence[Chosen]) -> di
     }
 
 
-def _interval(spec: Spec) -> dict[str, str]:
-    return {"interval": spec.interval} if spec.interval else {}
+def _interval(spec: Spec) -> dict[str, Any]:
+    said = {"interval": spec.interval, "warmup": spec.warmup}
+    return {key: each for key, each in said.items() if each}
 
 
 def _groups(tree: Mapping[str, Any]) -> dict[str, Any]:
