@@ -144,6 +144,8 @@ def test_which_run(work: Path, dlspec) -> None:
     for name in ("a", "b"):
         assert dlspec(*FEW, "model=linear", f"hydra.run.dir='runs/x y/{name}'").code == 0
     assert "runs/x y/b is finished" in dlspec("resume", "run=latest").err
+    assert "runs/x y/a is finished" in dlspec("resume", "runs/x y/a").err
+    assert dlspec("run=latest", "hydra.run.dir=again").code == 0
 
 
 def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(

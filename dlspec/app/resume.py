@@ -13,6 +13,7 @@ from dlspec.app.compose import start_hydra
 from dlspec.app.flags import parse_flags
 from dlspec.app.overrides import parse_overrides, quoted, value_place
 from dlspec.app.running import Job, composed_or_refused, make_job, preparation
+from dlspec.app.saved_run import LATEST, NO_RUN, latest_run
 from dlspec.app.sweep import register
 from dlspec.errors import Place, Problem, SpecError, UserError, shown
 from dlspec.run_folder import read_result, remove_leftovers
@@ -23,15 +24,12 @@ from dlspec.training.resuming import samples_of
 from dlspec.training.standard import CHECKPOINTS
 from dlspec.training.state import Outcome
 
-LATEST = "latest"
-RUNS = Path("runs")
 # What changes nothing that was trained before: a run may go on with other ones.
 _FREE = frozenset(
     f"trainer.{key}"
     for key in "epochs max_steps progress curves pictures tensorboard checkpoints checkpoint_steps checkpoint_minutes "
     "keep_checkpoints test threads allocator".split()
 )
-_NO_RUN = "name a run's folder, run=FOLDER, or run=latest"
 # Schedulers that are as long as the run where the spec does not say how long they are.
 _HORIZONS: Mapping[str, str] = {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}
 
@@ -94,7 +92,9 @@ def _taken(words: Sequence[str]) -> tuple[Path, list[str], list[str]]:
     folder: Path | None = None
     allowed: list[str] = []
     others: list[str] = []
-    for override in parse_overrides(words):
+    for override in parse_overrides(
+        [each if "=" in each or each[:1] in "~+" else quoted("run", each) for each in words]
+    ):
         value = None if override.is_sweep_override() else override.value()
         if override.key_or_group == "run":
             folder = run_folder(str(value or ""), value_place(override))
@@ -103,25 +103,17 @@ def _taken(words: Sequence[str]) -> tuple[Path, list[str], list[str]]:
         else:
             others.append(str(override.input_line))
     if folder is None:
-        raise UserError(f"which run? {_NO_RUN}")
+        raise UserError(f"which run? {NO_RUN}")
     return folder, allowed, others
 
 
 def run_folder(name: str, place: Place | None = None) -> Path:
     """The run's folder that a user names; `latest` is the last below runs/."""
     if name == LATEST:
-        return latest_run(RUNS)
+        return latest_run()
     if not (Path(name) / "spec.yaml").is_file():
-        raise SpecError([Problem("run", f"no run in '{name}'", _NO_RUN, place)])
+        raise SpecError([Problem("run", f"no run in '{name}'", NO_RUN, place)])
     return Path(name)
-
-
-def latest_run(root: Path) -> Path:
-    """The run below `root` that was last written to; UserError where there is none."""
-    found = [each.parent for depth in ("*/*", "*/*/*") for each in root.glob(f"{depth}/spec.yaml")]
-    if not found:
-        raise UserError(f"no run below '{root}': {_NO_RUN}")
-    return max(found, key=lambda folder: folder.stat().st_mtime)
 
 
 # ---- what has changed ------------------------------------------------------------------------------------------------

@@ -10,8 +10,20 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, open_dict
 
 from dlspec.app.overrides import value_place
-from dlspec.errors import Place, Problem, SpecError
+from dlspec.errors import Place, Problem, SpecError, UserError
 from dlspec.spec.yaml_files import display_name, load_file
+
+LATEST = "latest"
+RUNS = Path("runs")
+NO_RUN = "name a run's folder, run=FOLDER, or run=latest"
+
+
+def latest_run(root: Path = RUNS) -> Path:
+    """The run below `root` that was last written to; UserError where there is none."""
+    found = [each.parent for depth in ("*/*", "*/*/*") for each in root.glob(f"{depth}/spec.yaml")]
+    if not found:
+        raise UserError(f"no run below '{root}': {NO_RUN}")
+    return max(found, key=lambda folder: folder.stat().st_mtime)
 
 
 def take_run(choices: Sequence[Override], values: Sequence[Override]) -> tuple[Path | None, list[Override]]:
@@ -20,6 +32,8 @@ def take_run(choices: Sequence[Override], values: Sequence[Override]) -> tuple[P
     if named is None or named.is_sweep_override():
         return None, [each for each in values if each is not named]
     folder, place = Path(str(named.value() or "")), value_place(named)
+    if str(folder) == LATEST and not folder.exists():
+        folder = latest_run()
     if not (folder / "spec.yaml").is_file():
         shown = display_name(folder) if named.value() else ""
         raise SpecError([Problem("run", f"no run in '{shown}'", "name a run's folder, which holds spec.yaml", place)])
