@@ -137,6 +137,11 @@ def test_data_without_a_target() -> None:
     }
 
 
+def test_tokens_that_are_all_the_same_can_not_be_given_again() -> None:
+    with pytest.raises(DataError, match="'x' has one token only; there is nothing to learn"):
+        _ = from_arrays({"x": TOKENS * 0, "target": None}).aims
+
+
 def test_the_origin_is_kept() -> None:
     data = from_arrays({"x": TOKENS, "target": CLASSES}, validation=0.3, split_seed=4)
     assert data.origin == {"validation": 0.3, "test": 0.2, "split_seed": 4}

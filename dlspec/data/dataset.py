@@ -207,6 +207,8 @@ def _as_target(field: Field) -> Target:
     if field.layout != "tokens":
         return Target(field.name, "numbers", field.shape, lengths=lengths)
     count = field.vocab_size or 0
+    if count < 2:
+        raise DataError("", f"'{field.name}' has one token only; there is nothing to learn")
     if count > MOST_CLASSES:
         raise DataError(
             "", f"'{field.name}' has {count:,} tokens, more than the {MOST_CLASSES:,} that can be predicted"

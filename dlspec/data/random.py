@@ -158,5 +158,7 @@ def _check_tokens(what: str, name: str, fields: Mapping[str, FieldNoise]) -> Non
     if name not in tokens:
         fix = suggest(name, tokens) or "vocab_size and length make one"
         raise ValueError(f"{what}, which is no field of tokens; {fix}")
+    if tokens[name] < 2:
+        raise ValueError(f"{what}: of one token there is nothing to learn; take a larger vocab_size")
     if tokens[name] > MOST_CLASSES:
         raise ValueError(f"{what}: more than {MOST_CLASSES:,} classes; take a smaller vocab_size")
