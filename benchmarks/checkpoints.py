@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import torch
 from measuring import machine, median_interval, pin, table
@@ -48,11 +49,12 @@ CASES = (
 
 @dataclass(frozen=True)
 class Epoch:
-    """Seconds of the steps, of the CPU in all threads, and of the steps' thread in saving; the loss; files."""
+    """Seconds of the steps, and of the CPU: of everything, for copying, for writing; the loss; how many checkpoints."""
 
     seconds: float
     cpu: float
     saving: float
+    writing: float
     loss: float
     written: int
 
@@ -69,8 +71,8 @@ def main() -> None:
     standard.Checkpoints = _Counted  # type: ignore[misc]
     where, data = pin() if arguments.pin else "two cores", "MNIST" if arguments.data else "noise of MNIST's shape"
     print(f"{machine('torch')}; {where}, one thread; {data}; median of {arguments.rounds} rounds (its 95 % interval)\n")
-    header = ["samples/s at batch 32", "without", f"every {STEPS} steps", "ratio", "in CPU time", "ms a step waits",
-              "checkpoints more"]  # fmt: skip
+    header = ["samples/s at batch 32", "without", f"every {STEPS} steps", "ratio", "in CPU time", "CPU ms: copying",
+              "writing", f"{STEPS} steps", "checkpoints more"]  # fmt: skip
     cases = CASES if arguments.case is None else [CASES[arguments.case]]
     print(table(header, [_row(each, arguments.data, arguments.rounds) for each in cases]))
 
@@ -86,14 +88,15 @@ def _row(case: Case, data: str | None, rounds: int) -> list[str]:
             raise SystemExit(f"both must end at the same loss: {pairs[-1]}")
     without, saved = ([pair[steps] for pair in pairs] for steps in (None, STEPS))
     both = list(zip(without, saved, strict=True))
-    extra = saved[0].written - without[0].written
     return [
         case.name,
         *(f"{median_interval([case.samples / one.seconds for one in each]):,.0f}" for each in (without, saved)),
         f"{median_interval([one.seconds / other.seconds for one, other in both]):.3f}",
         f"{median_interval([one.cpu / other.cpu for one, other in both]):.3f}",
-        f"{median_interval([1000 * (two.saving - one.saving) / extra for one, two in both]):.1f}",
-        str(extra),
+        f"{1000 * median([each.saving / each.written for each in saved]):.1f}",
+        f"{1000 * median([each.writing / each.written for each in saved]):.1f}",
+        f"{1000 * median([each.cpu / case.samples * 32 * STEPS for each in without]):,.0f}",
+        str(saved[0].written - without[0].written),
     ]
 
 
@@ -111,27 +114,32 @@ class _Clock(Callback):
 
 
 class _Counted(Checkpoints):
-    """Checkpoints that are counted, and the seconds that a step waits for them."""
+    """Checkpoints that are counted, and the CPU seconds of both threads for them."""
 
-    written, seconds = 0, 0.0
+    written, saving, writing = 0, 0.0, 0.0
 
     def _save(self, state: State) -> None:
-        started = time.perf_counter()
+        _Counted.writing += self._writer.seconds
+        started = time.thread_time()
         super()._save(state)
-        _Counted.seconds += time.perf_counter() - started
+        _Counted.saving += time.thread_time() - started
         _Counted.written += 1
+
+    def close(self, state: State) -> None:
+        super().close(state)
+        _Counted.writing *= _Counted.written / max(_Counted.written - 1, 1)  # the last one's is not known yet
 
 
 def _epoch(case: Case, data: str | None, steps: int | None, limit: int | None = None) -> Epoch:
     job, clock = make_job(preparation(compose(_overrides(case, data, steps, limit), start_hydra(None)))), _Clock()
     use = job.trainer.use
     job.trainer.use = lambda callbacks: use([*callbacks, clock])  # type: ignore[method-assign]
-    _Counted.written, _Counted.seconds = 0, 0.0
+    _Counted.written, _Counted.saving, _Counted.writing = 0, 0.0, 0.0
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         outcome = job.run(Path(folder))
     [row] = job.trainer.state.timing
-    loss = outcome.results["train/loss"]
-    return Epoch(row["train_seconds"], clock.seconds, _Counted.seconds, loss, _Counted.written)
+    loss, counted = outcome.results["train/loss"], _Counted
+    return Epoch(row["train_seconds"], clock.seconds, counted.saving, counted.writing, loss, counted.written)
 
 
 def _overrides(case: Case, data: str | None, steps: int | None, limit: int | None) -> list[str]:

@@ -182,6 +182,7 @@ def test_imports_are_the_users_to_allow(run: Path, work: Path, dlspec: Run, writ
 
 VALUES: list[Any] = [
     None, True, -1, 0, 1, 2**31, 2**63, 10**30, -0.5, 1e300, "", "x", "nan", "1", [], [[]], {}, {"dict": []},
+    {"rows": 1}, {"rows": [{"x": []}]},
     {"float": "inf"}, {"float": "nan"}, {"tuple": []}, {"tensor": ""}, {"dict": [["step", 1]]}, {"dict": [["x", None]]},
 ]  # fmt: skip
 

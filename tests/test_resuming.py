@@ -18,7 +18,7 @@ from conftest import QUIET, Said
 
 from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoint_files import Damaged, checkpoints_in, newest_checkpoint, read_checkpoint
-from dlspec.training.packing import pack, unpack
+from dlspec.training.packing import Rows, pack, unpack
 from dlspec.training.state import State
 
 MODELS = {
@@ -210,6 +210,15 @@ def test_packed_is_unpacked_the_same(value: Any) -> None:
     tensors: dict[str, torch.Tensor] = {}
     again = unpack(json.loads(json.dumps(pack(value, tensors, "x"))), tensors)
     assert repr(again) == repr(value)
+
+
+def test_rows_are_taken_as_they_are() -> None:
+    import json
+
+    rows = [{"epoch": 1, "loss": 0.1}, {"epoch": 2, "loss": float("nan")}]
+    packed = pack(Rows(rows), {}, "x")
+    rows.append({})  # the training goes on
+    assert repr(unpack(json.loads(json.dumps(packed)), {})) == repr(rows[:2])
 
 
 def test_what_can_not_be_kept_is_said() -> None:

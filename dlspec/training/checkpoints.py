@@ -23,7 +23,7 @@ BEST = "best.safetensors"
 LAST = "last.safetensors"
 SECONDS_BETWEEN_WRITES = 5.0
 MOST_SHARE = 0.01
-"""So much of the time may go into copying after epochs: of a large run, or a long history, it is done less often."""
+"""So much of the time may go into checkpoints after epochs: of a large run, or a long history, they are rarer."""
 
 Weights = dict[str, Tensor]
 
@@ -160,7 +160,7 @@ class Checkpoints(KeepsBest):
         now = time.monotonic()
         self._saved = (state.step, state.is_between_epochs)
         self._due = now + self._between
-        self._due_after_epoch = now + max(self._between_epochs, (now - started) / MOST_SHARE)
+        self._due_after_epoch = now + max(self._between_epochs, (now - started + self._writer.seconds) / MOST_SHARE)
         self._writer.start(write)
 
     def _new_best(self) -> Callable[[], None]:
@@ -196,6 +196,7 @@ class Writer:
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
         self.has_failed = False
+        self.seconds = 0.0  # of the CPU, for the last that was done
 
     @property
     def is_busy(self) -> bool:
@@ -213,8 +214,10 @@ class Writer:
         self.demand_success()
 
     def _run(self, action: Callable[[], None]) -> None:
+        started = time.thread_time()
         try:
             action()
+            self.seconds = time.thread_time() - started
         except Exception as error:
             self._error, self.has_failed = error, True
 

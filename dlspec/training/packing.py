@@ -2,19 +2,30 @@
 
 What JSON has as it is stays: null, booleans, whole numbers, finite floats, texts, lists. Everything else is a mapping
 with one key that says what it is: `{"tensor": name}`, `{"float": "nan"}`, `{"tuple": [...]}`,
-`{"dict": [[key, value]]}`.
+`{"dict": [[key, value]]}`, `{"rows": [...]}`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Mappings from texts to numbers, such as each epoch's results: taken as they are, as there may be 100,000.
+
+    They must change no more; the list may grow.
+    """
+
+    rows: Sequence[Mapping[str, float]]
 
 
 def pack(value: Any, tensors: Tensors, name: str, *, copy: bool = True) -> Any:
@@ -29,6 +40,8 @@ def pack(value: Any, tensors: Tensors, name: str, *, copy: bool = True) -> Any:
     if isinstance(value, Tensor):
         tensors[name] = _on_cpu(value, copy)
         return {"tensor": name}
+    if isinstance(value, Rows):
+        return {"rows": list(value.rows)}
     if isinstance(value, Mapping):
         pairs = value.items()
         return {"dict": [[_key(key), pack(each, tensors, f"{name}.{key}", copy=copy)] for key, each in pairs]}
@@ -53,6 +66,7 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
 _KINDS: Mapping[str, Callable[[Any, Mapping[str, Tensor]], Any]] = {
     "tensor": lambda inner, tensors: tensors[inner],
     "float": lambda inner, tensors: float(inner),
+    "rows": lambda inner, tensors: [dict(each) for each in inner],
     "tuple": lambda inner, tensors: tuple(unpack(each, tensors) for each in inner),
     "dict": lambda inner, tensors: {key: unpack(each, tensors) for key, each in inner},
 }

@@ -20,7 +20,7 @@ from dlspec.errors import cut
 from dlspec.training.checkpoint_files import Snapshot
 from dlspec.training.memory import state_bytes
 from dlspec.training.optimizing import without_dynamo
-from dlspec.training.packing import Tensors, pack
+from dlspec.training.packing import Rows, Tensors, pack
 from dlspec.training.randomness import random_state, set_random_state
 from dlspec.training.schedule import Schedule
 from dlspec.training.state import State, TrainingFailed
@@ -105,7 +105,13 @@ def snapshot_of(trainer: Trainer, seconds: float) -> Snapshot:
     state, epoch = trainer.state, trainer.epoch
     tensors: Tensors = {}
     parts = {
-        "progress": {name: getattr(state, name) for name in _Progress.model_fields},
+        "progress": {
+            "epoch": state.epoch,
+            "step": state.step,
+            "results": state.results,
+            "history": Rows(state.history),
+            "timing": Rows(state.timing),
+        },
         "samples": samples_of(trainer.data),
         "monitor": vars(state.monitor),
         "network": trainer.network.state_dict(),
