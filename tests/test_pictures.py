@@ -83,6 +83,8 @@ def test_a_large_split_is_looked_at_from_its_beginning_to_its_end() -> None:
     assert some.tensors["x"].tolist() == [0, 24, 49, 74, 99]
     assert torch.equal(some.targets["y"], some.tensors["x"] * 2)
     assert spread(split, 100) is split
+    many = Split({"x": torch.zeros(1).expand(99_999_999)})  # more than float32 can count
+    assert len(spread(many, 7)) == 7
 
 
 # ---- the files -----------------------------------------------------------------------------------------------------

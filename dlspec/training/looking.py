@@ -131,7 +131,7 @@ def spread(split: Split, count: int) -> Split:
     """At most `count` of the split's samples, from its beginning to its end: it may be in the order of its classes."""
     if len(split) <= count:
         return split
-    chosen = torch.linspace(0, len(split) - 1, count).long()
+    chosen = torch.linspace(0, len(split) - 1, count, dtype=torch.float64).long()
 
     def some(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {name: each[chosen] for name, each in tensors.items()}
