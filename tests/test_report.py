@@ -112,6 +112,10 @@ MLP: dict[str, Any] = {"model": {"params": {"width": 64}, "layers": ["Flatten", 
              record({**SPEC, "model": {**MLP["model"], "params": {"width": 9}}}, "model=mlp")],
             {"model": ["linear", "mlp", "mlp"], "model.params.width": ["", 64, 9]},
         ),
+        # What the command line named is seen across choices, too.
+        ([record(SPEC), record(changed(optimizer={"type": "SGD", "lr": 0.1}), "optimizer=SGD", "optimizer.lr=0.1")],
+         {"optimizer": ["Adam", "SGD"], "optimizer.lr": [0.01, 0.1]}),
+        ([record({**SPEC, "metrics": {"Accuracy": {}}}), record({**SPEC, "metrics": {"F1Score": {}}})], {}),
         # Layers by their places where the lists are of one length, else as a whole.
         ([record(SPEC), record(changed(model={"layers": ["Flatten", {"Linear": 12}]}))],
          {"model.layers.1.Linear": [10, 12]}),
@@ -172,6 +176,31 @@ def test_a_sweep_tells_of_jobs_without_folders(work: Path) -> None:
         "b": ("failed", "killed", ("seed=5",)),
         "3": ("waiting", "", ()),
     }
+
+
+def test_a_killed_job_has_its_sweeps_word_for_it(work: Path) -> None:
+    write_run(work / "sweep/0", changed(seed=1))
+    killed = write_run(work / "sweep/1")
+    (killed / "result.json").unlink()
+    (killed / "status.json").write_text('{"status": "running"}')
+    job = {
+        "number": 1,
+        "folder": "1",
+        "overrides": [],
+        "status": "failed",
+        "error": "killed by signal 9: out of memory?",
+    }
+    (work / "sweep/sweep.json").write_text(json.dumps({"jobs": [job]}))
+    table = Table(read_records([work / "sweep"]))
+    assert [(each.status, each.error) for each in table.records] == [("finished", ""), ("killed", job["error"])]
+    assert [(each.finished, each.failed, each.runs) for each in table.settings] == [(1, 1, (0, 1))]
+
+
+def test_data_sets_are_not_compared_without_a_word(dlspec, work: Path) -> None:
+    write_run(work / "0", {**SPEC, "data": {"type": "digits"}})
+    write_run(work / "1", {**SPEC, "data": {"type": "mnist"}})
+    assert "the data differ: compare results within one data set" in dlspec("report", ".").out.splitlines()
+    assert Table(read_records([work])).setting_keys == ("data",)
 
 
 def test_a_sweeps_report_is_not_written_for_every_job(work: Path) -> None:

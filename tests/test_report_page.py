@@ -282,6 +282,15 @@ def test_paper_is_light(opened, sweep: Path) -> None:
 
 
 @needs_chromium
+def test_very_many_keys(opened, tmp_path: Path) -> None:
+    for number in range(2):
+        write_run(tmp_path / f"r/{number}", {f"key{at}": number for at in range(70)})
+    page = opened(tmp_path / "r")
+    assert page.ask("[DATA.keys.length, DATA.runs[0].values.length]") == [60, 60]
+    assert page.ask("byId('shown').textContent") == "2 runs; 10 more settings differ, see leaderboard.csv"
+
+
+@needs_chromium
 @pytest.mark.parametrize("runs", ["one", "none is finished", "no curves"])
 def test_small_reports(opened, tmp_path: Path, runs: str) -> None:
     for number in range(1 if runs == "one" else 2):

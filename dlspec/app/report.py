@@ -19,6 +19,7 @@ from dlspec.spec.yaml_files import display_name
 ROOT = "runs"
 FIX = "write python -m dlspec report [--output FOLDER] [FOLDER ...]"
 MOST_LINES = 10
+MOST_RESULTS = 4
 LONGEST_CELL = 40
 
 
@@ -46,7 +47,7 @@ def _made(name: str) -> Path:
 
 
 def _lines(table: Table, into: Path) -> list[str]:
-    head = [*table.setting_keys, *table.results, "runs"]
+    head = [*table.setting_keys, *table.results[:MOST_RESULTS], "runs"]
     best = table.settings[:MOST_LINES]
     lines = text_table(head, [_cells(table, setting) for setting in best]).split("\n") if best else []
     left = len(table.settings) - len(best)
@@ -54,6 +55,7 @@ def _lines(table: Table, into: Path) -> list[str]:
         *lines,
         *([f"... and {left:,} more"] if left else []),
         f"{len(table.records):,} run{'s' if len(table.records) != 1 else ''}: {counts(table.records)}",
+        *([table.note] if table.note else []),
         *([f"the best again: {table.records[table.best].rerun}"] if table.best is not None else []),
         *(display_name(into / name) for name in (LEADERBOARD, PAGE)),
     ]
@@ -61,7 +63,7 @@ def _lines(table: Table, into: Path) -> list[str]:
 
 def _cells(table: Table, setting: Setting) -> list[str]:
     values = [cut("null" if value is None else str(value), LONGEST_CELL) for value in setting.values]
-    return [*values, *(_result(setting, name) for name in table.results), str(len(setting.runs))]
+    return [*values, *(_result(setting, name) for name in table.results[:MOST_RESULTS]), str(len(setting.runs))]
 
 
 def _result(setting: Setting, name: str) -> str:

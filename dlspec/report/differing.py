@@ -11,13 +11,13 @@ from dlspec.errors import shown
 from dlspec.report.records import Record
 
 KeyPath = tuple[Hashable, ...]
-MOST_COLUMNS = 100
+MOST_COLUMNS = 1_000
 LONGEST_VALUE = 200
 MOST_ENTRIES = 300
 LOGGING = (
     "progress curves pictures tensorboard checkpoints checkpoint_steps checkpoint_minutes keep_checkpoints".split()
 )
-LEFT_OUT = {("spec_version",), *(("trainer", each) for each in LOGGING)}
+LEFT_OUT = {("spec_version",), ("metrics",), *(("trainer", each) for each in LOGGING)}
 """What changes no result."""
 
 
@@ -35,7 +35,7 @@ class Columns:
     """The settings in which runs differ, as a command line names them, and each run's values.
 
     Where a group's choices differ (`model=cnn`, `model=mlp`), the choice stands for all that follows from it; what
-    differs between runs of one choice has columns of its own.
+    differs between runs of one choice, and what a command line named, has columns of its own.
     """
 
     def __init__(self, records: Sequence[Record]) -> None:
@@ -70,6 +70,18 @@ class Columns:
             yield (key,)
         for sections in classes.values():
             yield from (path for path in differing(sections, (key,)) if path not in LEFT_OUT)
+        if len(classes) > 1:
+            yield from _overridden(key, having)
+
+
+def _overridden(key: str, records: Sequence[Record]) -> Iterator[KeyPath]:
+    """The settings of a group that a command line named, where their values differ across choices, too."""
+    names = {each.lstrip("+~").partition("=")[0] for record in records for each in record.overrides}
+    for name in sorted(each for each in names if each.startswith(f"{key}.")):
+        path = tuple(int(part) if part.isdecimal() and len(part) < 9 else part for part in name.split("."))
+        values = [value for record in records if (value := value_at(record.spec, path)) is not ABSENT]
+        if path not in LEFT_OUT and not any(isinstance(each, dict) for each in values) and not _are_equal(values):
+            yield path
 
 
 def differing(values: Sequence[Any], path: KeyPath = ()) -> Iterator[KeyPath]:

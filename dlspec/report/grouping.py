@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from dlspec.report.differing import Columns
-from dlspec.report.records import Record
+from dlspec.report.records import FAILED, Record
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,12 @@ class Table:
     def setting_keys(self) -> tuple[str, ...]:
         """The keys that make a setting: all but the seeds."""
         return tuple(key for key in self.keys if not is_seed(key))
+
+    @property
+    def note(self) -> str:
+        """What to mind in reading the table, or ''."""
+        several = any(key.partition(".")[0] == "data" and not is_seed(key) for key in self.keys)
+        return "the data differ: compare results within one data set" if several else ""
 
     @cached_property
     def results(self) -> tuple[str, ...]:
@@ -80,7 +86,7 @@ class Table:
             values=tuple(self.values[runs[0]][place] for place in places),
             runs=tuple(runs),
             finished=len(results),
-            failed=sum(self.records[number].status == "failed" for number in runs),
+            failed=sum(self.records[number].status in FAILED for number in runs),
             means={name: fmean(values) for name, values in samples.items() if values},
             deviations={name: stdev(values) for name, values in samples.items() if len(values) > 1},
         )

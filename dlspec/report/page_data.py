@@ -15,6 +15,7 @@ from dlspec.report.records import Record, read_curves
 
 MOST_NUMBERS = 1_000_000
 """So many numbers of curves are on a page, about 7 MB; longer curves lose points in between."""
+MOST_KEYS = 60
 MOST_NETWORKS = 50
 LONGEST_NETWORK = 20_000
 
@@ -26,11 +27,13 @@ def table_data(table: Table, title: str) -> dict[str, Any]:
         "written": datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
         "monitor": table.monitor,
         "mode": table.mode,
-        "keys": [{"name": key, "is_seed": is_seed(key)} for key in table.keys],
+        "keys": [{"name": key, "is_seed": is_seed(key)} for key in table.keys[:MOST_KEYS]],
+        "more_keys": max(0, len(table.keys) - MOST_KEYS),
         "results": table.results,
         "runs": [_run(table, number) for number in range(len(table.records))],
         "settings": [_setting(table, each) for each in table.settings],
         "best": table.best,
+        "note": table.note,
         "networks": networks[:MOST_NETWORKS],
         "more_networks": max(0, len(networks) - MOST_NETWORKS),
     }
@@ -42,7 +45,7 @@ def _run(table: Table, number: int) -> dict[str, Any]:
     return {
         "name": printable(record.name),
         "status": record.status,
-        "values": table.values[number],
+        "values": table.values[number][:MOST_KEYS],
         "results": [_short(table.result(number).get(name)) for name in table.results],
         "took": took,
         "error": record.error,

@@ -26,6 +26,7 @@ LARGEST_CURVES = 20_000_000
 MOST_NAMES = 50
 """So many results and curves of a run are read."""
 LONGEST_NAME = 80
+FAILED = ("failed", "killed")
 LARGEST_NUMBER = 1e100
 """Sums and squares of numbers below it stay numbers."""
 _MODULE = re.compile(r"[A-Za-z_][\w.]*", re.ASCII)
@@ -136,7 +137,7 @@ def _record(run: Run, name: str, job: Mapping[str, Any]) -> Record:
         steps=status.step,
         parameters=_count(result.get("parameters")),
         seconds=_number(timing.get("seconds")) if isinstance(timing, dict) else status.seconds,
-        error=_text(error if isinstance(error, str) else status.reason) if run.fate == "failed" else "",
+        error=_text(error if isinstance(error, str) else status.reason) if run.fate in FAILED else "",
     )
 
 

@@ -10,7 +10,7 @@ function drawHeader() {
     return status === "failed" || status === "refused" ? make("a", { class: "badge bad", href: "#failures" }, text) : make("span", { class: `badge ${status}` }, text);
   });
   const better = DATA.mode === "max" ? "more is better" : "less is better";
-  replace(byId("counts"), make("span", { class: "badge" }, plural(DATA.runs.length, "run")), told, make("span", { class: "soft" }, `${DATA.monitor}: ${better}`), make("span", { class: "soft" }, `written ${DATA.written}`));
+  replace(byId("counts"), make("span", { class: "badge" }, plural(DATA.runs.length, "run")), told, make("span", { class: "soft" }, `${DATA.monitor}: ${better}`), make("span", { class: "soft" }, `written ${DATA.written}`), DATA.note ? make("span", { class: "badge" }, DATA.note) : null);
 }
 
 function command(text) {

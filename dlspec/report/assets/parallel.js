@@ -95,7 +95,7 @@ function paintAxis(context, axis) {
   context.font = "600 12px system-ui, sans-serif";
   context.textAlign = "center";
   context.fillStyle = theme.text;
-  context.fillText(fitted(context, axis.column.name, 112), axis.x, 16);
+  context.fillText(fittedKey(context, axis.column.name, 112), axis.x, 16);
   context.font = "11px system-ui, sans-serif";
   context.textAlign = "left";
   for (const [value, text] of marks(axis)) haloed(context, fitted(context, text, 90), axis.x + 6, axis.toY(value) + 4);
@@ -124,12 +124,17 @@ function haloed(context, text, x, y) {
 
 function fitted(context, text, width) {
   const fits = (each) => context.measureText(each).width <= width;
-  let kept = text;
-  while (!fits(kept) && kept.includes(".")) kept = kept.slice(kept.indexOf(".") + 1);
-  if (fits(kept)) return kept;
-  kept = kept.slice(0, 40);
+  if (fits(text)) return text;
+  let kept = text.slice(0, 40);
   while (kept && !fits(`${kept}…`)) kept = kept.slice(0, -1);
   return `${kept}…`;
+}
+
+// Of a key that is too long its last parts: `params.width`.
+function fittedKey(context, key, width) {
+  const parts = key.split(".");
+  while (parts.length > 1 && context.measureText(parts.join(".")).width > width) parts.shift();
+  return fitted(context, parts.join("."), width);
 }
 
 function paintBrush(context, axis) {

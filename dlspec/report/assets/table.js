@@ -74,7 +74,7 @@ function drawRows() {
   replace(byId("rows"), shown.map(rowOf));
   const word = state.view === "settings" ? "setting" : "run";
   const all = ROWS[state.view].length;
-  replace(byId("shown"), rows.length === all ? plural(all, word) : `${count(rows.length)} of ${plural(all, word)}`);
+  replace(byId("shown"), rows.length === all ? plural(all, word) : `${count(rows.length)} of ${plural(all, word)}`, DATA.more_keys ? `; ${count(DATA.more_keys)} more settings differ, see leaderboard.csv` : null);
   byId("clear").hidden = state.filters.size === 0 && !state.search;
   byId("more").hidden = shown.length === rows.length;
   byId("more").textContent = `Show all ${count(rows.length)} rows`;
