@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dlspec")
 
+FEWEST_STEPS = 5
+"""A run of fewer tries whether all goes: drawing what it says would take as long as the run."""
+
 PREDICTIONS, SAMPLES = "predictions.png", "samples.txt"
 
 
@@ -45,6 +48,8 @@ class Pictures(Callback):
         self._draw(state)
 
     def _draw(self, state: State) -> None:
+        if state.step < FEWEST_STEPS:
+            return
         try:
             view = state.view()
             if view is None:
