@@ -98,7 +98,13 @@ function paintAxis(context, axis) {
   context.fillText(fittedKey(context, axis.column.name, 112), axis.x, 16);
   context.font = "11px system-ui, sans-serif";
   context.textAlign = "left";
-  for (const [value, text] of marks(axis)) haloed(context, fitted(context, text, 90), axis.x + 6, axis.toY(value) + 4);
+  let last = Infinity;
+  for (const [value, text] of marks(axis).sort((a, b) => a[0] - b[0])) {
+    const y = axis.toY(value) + 4;
+    if (last - y < 11) continue; // two texts would lie over each other
+    haloed(context, fitted(context, text, 90), axis.x + 6, y);
+    last = y;
+  }
   paintBrush(context, axis);
 }
 
