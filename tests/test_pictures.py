@@ -108,6 +108,11 @@ def train(layers: list[Any], arrays: dict[str, Any], folder: Path, **settings: A
     return run
 
 
+@pytest.fixture(autouse=True)
+def _short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlspec.training.pictures.FEWEST_STEPS", 1)
+
+
 RUNS: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "classes": ([{"Linear": 3}], {"x": FEATURES, "target": LABELS}),
     "yes or no": ([{"Linear": 1}], {"x": FEATURES, "target": LABELS % 2}),

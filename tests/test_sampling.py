@@ -60,6 +60,13 @@ DECODING = [
 ]
 AFTER = {"text": COUNTED[:, :-1], "target": COUNTED[:, 1:]}
 AGAIN = {"text": COUNTED[:, :-1], "target": None}
+
+
+@pytest.fixture(autouse=True)
+def _short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dlspec.training.pictures.FEWEST_STEPS", 1)
+
+
 RUNS: dict[str, tuple[list[Any], dict[str, Any]]] = {
     "recurrent": (RECURRENT, AFTER),
     "its own tokens": (RECURRENT, AGAIN),
