@@ -102,9 +102,8 @@ def test_batches_are_whole_where_the_network_does_not_take_lengths_or_trimming_i
 
 def test_an_epoch_may_be_entered_in_its_middle() -> None:
     batches = Batches(texts(), ("text", "text_lengths"), ("label",), 2, CPU)
-    whole, part = list(batches.shuffled(4, 2)), list(batches.shuffled(4, 2, start=2, stop=4))
-    assert len(part) == 2
-    for (expected, _), (found, _) in zip(whole[2:4], part, strict=True):
+    whole, part = list(batches.shuffled(4, 2)), list(batches.shuffled(4, 2, start=2))
+    for (expected, _), (found, _) in zip(whole[2:], part, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
 
 

@@ -267,7 +267,8 @@ def test_nan_stops_the_run_with_one_line() -> None:
         training.fit()
     assert str(failure.value) == (
         "train/loss became nan in epoch 2 at step 5, learning rate 0.5: "
-        f"input 'image' has nan in sample {row} of the training split (the first is 0); mend that sample"
+        f"input 'image' has nan in sample {row} of the training split (the first is 0); mend that sample, "
+        "or leave such batches out: trainer.on_nan=skip"
     )
     assert training.state.status == "failed"
     assert training.state.error == str(failure.value)

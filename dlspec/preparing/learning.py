@@ -80,6 +80,7 @@ def _tell_uncompiled(spec: Spec, optimizer: Optimizer, mistakes: Mistakes) -> No
     reasons = {
         f"{spec.optimizer.schema.name}, which evaluates the loss itself": needs_closure(optimizer),
         "trainer.accumulate": trainer.accumulate > 1,
+        f"trainer.on_nan={trainer.on_nan}": trainer.on_nan != "stop",
         "the scaled gradients of trainer.precision=16": trainer.precision == 16,
         "a momentum that changes at every step (scheduler.cycle_momentum=false keeps it)": moves_momentum,
     }

@@ -56,6 +56,9 @@ class TrainerSpec(BaseModel):
     deterministic: bool = Field(False, description="only algorithms that give the same numbers every time")
     clip_grad_norm: float | None = Field(None, gt=0, description="largest norm of all gradients together")
     clip_grad_value: float | None = Field(None, gt=0, description="largest absolute value of a gradient")
+    on_nan: Literal["stop", "skip", "restore"] = Field(
+        "stop", description="what happens to a batch whose loss or gradients are not finite"
+    )
     average: EMA | SWA | None = Field(None, description="average the weights: EMA or SWA")
     monitor: str = Field("val/loss", description="the result that decides which epoch is best")
     mode: Literal["auto", "min", "max"] = Field("auto", description="whether less or more of it is better")

@@ -62,12 +62,12 @@ class Batches:
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def shuffled(self, seed: int, epoch: int, start: int = 0, stop: int | None = None) -> Iterator[Batch]:
-        """The batches from `start` to `stop` of one epoch. Their order depends on nothing but (seed, epoch)."""
+    def shuffled(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch from `start` on. Their order depends on nothing but (seed, epoch)."""
         order = permutation(self._split_size, seed, epoch)[: self.samples]
         rows = torch.split(order.to(self._device), self.sizes)
         inputs = self._inputs
-        for batch, tensors in zip(rows[start:stop], self._trimmed(order, start), strict=False):
+        for batch, tensors in zip(rows[start:], self._trimmed(order, start), strict=False):
             chosen = tuple([tensor.index_select(0, batch) for tensor in tensors])
             yield chosen[:inputs], chosen[inputs:]
 

@@ -14,8 +14,10 @@ from dlspec.building.assembly import LAYER, TYPE
 from dlspec.training.batches import Batch
 from dlspec.training.criterion import Criterion
 from dlspec.training.finite import first_bad
+from dlspec.training.randomness import kept_generators
 
 SMALLER = "a smaller learning rate or trainer.clip_grad_norm may help"
+Computing = Callable[[Callable[..., Any]], Callable[..., Any]]
 Weights = Iterable[tuple[str, Tensor]]
 MEND = "mend that sample"
 
@@ -38,30 +40,48 @@ class Names:
 
 
 @torch.no_grad()
-def cause_of(network: nn.Module, criterion: Criterion, batch: Batch, names: Names) -> Cause:
-    """Passes the batch once more, in the mode that the network is in.
+def cause_of(
+    network: nn.Module, criterion: Criterion, batch: Batch, names: Names, computing: Computing = lambda forward: forward
+) -> Cause:
+    """Passes the batch once more, in the mode that the network is in; nothing is changed by it.
 
-    Buffers that training changes are changed, and random numbers are drawn, as in any other pass.
+    `computing` turns a `forward` into one in the numbers of the run's precision.
     """
     inputs, targets = batch
-    brought = _brought(inputs, names.inputs, "input", names) or _brought(targets, names.targets, "target", names)
+    fix = f"{MEND}, or leave such batches out: trainer.on_nan=skip" if network.training else MEND
+    brought = _brought("input", names.inputs, inputs, names.sample, fix)
+    brought = brought or _brought("target", names.targets, targets, names.sample, fix)
     if brought is not None:
         return brought
     finder = _Finder()
-    with _watched(network, finder):
-        output = _Nodes(network, finder).run(*inputs) if isinstance(network, fx.GraphModule) else network(*inputs)
-    if finder.found is not None:
-        return finder.found
-    return _of_loss(criterion(output, targets), criterion.term_names)
+    forward = _Nodes(network, finder).run if isinstance(network, fx.GraphModule) else network
+    with kept_generators(), _kept_buffers(network), _watched(network, finder):
+        output = computing(forward)(*inputs)
+        if finder.found is not None:
+            return finder.found
+        return _of_loss(criterion(output, targets), criterion.term_names)
 
 
-def _brought(tensors: Sequence[Tensor], names: Sequence[str], kind: str, all_names: Names) -> Cause | None:
+@contextmanager
+def _kept_buffers(network: nn.Module) -> Iterator[None]:
+    """Afterwards running statistics are as before."""
+    kept = [(each, each.clone()) for each in network.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, before in kept:
+            buffer.copy_(before)
+
+
+def _brought(
+    kind: str, names: Sequence[str], tensors: Sequence[Tensor], sample: Callable[[int], str], fix: str
+) -> Cause | None:
     """What came with the data."""
     for name, tensor in zip(names, tensors, strict=True):
         found = first_bad(tensor)
         if found is not None:
             row = next(row for row, each in enumerate(tensor) if first_bad(each) is not None)
-            return Cause(f"{kind} '{name}' has {found} in {all_names.sample(row)}", MEND)
+            return Cause(f"{kind} '{name}' has {found} in {sample(row)}", fix)
     return None
 
 

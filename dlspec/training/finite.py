@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 INTERVAL = 50
 """Steps between two looks at a GPU's losses."""
@@ -18,11 +18,7 @@ Look = Callable[[Tensor], None]
 
 
 class NotFinite(Exception):
-    """A batch's loss is not finite; nothing was updated with it."""
-
-    def __init__(self, loss: float) -> None:
-        super().__init__(f"the loss is {loss}")
-        self.loss = loss
+    """A batch's loss or a gradient is not finite; nothing was updated with it."""
 
 
 class TooLate(Exception):
@@ -33,7 +29,13 @@ def demand_finite(loss: Tensor) -> None:
     """Raises `NotFinite`. Waits for the device; on a CPU there is nothing to wait for: measured 0.13 us."""
     value = loss.item()
     if not math.isfinite(value):
-        raise NotFinite(value)
+        raise NotFinite(f"loss became {value}")
+
+
+def demand_finite_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Raises `NotFinite`. Waits for the device."""
+    if not all_finite(each.grad for each in parameters if each.grad is not None):
+        raise NotFinite("loss is finite, and a gradient of it is not")
 
 
 def look_later(device: torch.device) -> Look:

@@ -149,3 +149,19 @@ def _has_step_hooks(optimizer: Optimizer) -> bool:
         or optimizer_module._global_optimizer_pre_hooks
         or optimizer_module._global_optimizer_post_hooks
     )
+
+
+def restore_optimizer(optimizer: Optimizer, own: dict[str, Any]) -> None:
+    """Gives it a state that `state_dict` gave, whose tensors it takes as they are; raises ValueError for another's.
+
+    A fused kernel asks nothing, and would read behind the end of what is too small for its parameter.
+    """
+    with without_dynamo():
+        optimizer.load_state_dict(own)
+    for group in optimizer.param_groups:
+        for parameter in group["params"] if group.get("fused") else ():
+            for name, each in optimizer.state.get(parameter, {}).items():
+                wanted = () if name == "step" else parameter.shape
+                if isinstance(each, Tensor) and each.shape != wanted:
+                    raise ValueError(f"the optimizer's {name} is {tuple(each.shape)} for a {tuple(parameter.shape)}")
+    optimizer._opt_called = True  # type: ignore[attr-defined]  # schedulers ask whether it has stepped

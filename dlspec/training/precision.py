@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 Name = Literal[64, 32, 16, "tf32", "bf16"]
@@ -32,7 +32,7 @@ class Precision:
         half = _HALF.get(self.name)
         return nullcontext() if half is None else torch.autocast(self.device.type, half)
 
-    def forward(self, network: nn.Module) -> Callable[..., Any]:
+    def forward(self, network: Callable[..., Any]) -> Callable[..., Any]:
         """What gives the network's output, in the weights' type: a loss and metrics are never computed in halves."""
         if self.name not in _HALF:
             return network

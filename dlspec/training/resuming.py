@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
-from torch.optim import Optimizer
 
 from dlspec.data.dataset import Dataset
 from dlspec.errors import cut
 from dlspec.training.checkpoint_files import Snapshot
 from dlspec.training.memory import state_bytes
-from dlspec.training.optimizing import without_dynamo
+from dlspec.training.optimizing import restore_optimizer, without_dynamo
 from dlspec.training.packing import Rows, Tensors, pack
 from dlspec.training.randomness import random_state, set_random_state
 from dlspec.training.schedule import Schedule
@@ -121,6 +120,7 @@ def snapshot_of(trainer: Trainer, seconds: float) -> Snapshot:
         "average": state.average.state_dict() if state.average else None,
         "generators": (epoch and epoch.generators) or random_state(trainer.device),
         "left": None if epoch is None else _left(trainer, epoch, seconds),
+        "on_nan": {"type": trainer.settings.on_nan, **trainer.on_nan.state_dict(epoch is None)},
     }
     tree = {name: pack(each, tensors, name) for name, each in parts.items()}
     own = [[type(each).__name__, each.state_dict(state)] for each in trainer.callbacks]
@@ -183,13 +183,15 @@ def _restore(trainer: Trainer, parts: Mapping[str, Any]) -> Left | None:
     _restore_monitor(state, parts["monitor"])
     trainer.network.load_state_dict(parts["network"])
     if trainer.optimizer is not None:
-        _restore_optimizer(trainer.optimizer, parts["optimizer"])
+        restore_optimizer(trainer.optimizer, parts["optimizer"])
     if trainer.scaler is not None:
         trainer.scaler.load_state_dict(parts["scaler"])
     if trainer.schedule is not None:
         _restore_schedule(trainer.schedule, parts["schedule"])
     if state.average is not None and parts["average"] is not None:
         state.average.load_state_dict(parts["average"])
+    if parts.get("on_nan", {}).get("type") == trainer.settings.on_nan:
+        trainer.on_nan.load_state_dict(parts["on_nan"])
     trainer.freezing.enter(max(state.epoch, 1))
     own = dict(parts["callbacks"])
     for callback in trainer.callbacks:
@@ -215,19 +217,6 @@ def _restore_monitor(state: State, own: Any) -> None:
         raise ValueError(f"epoch {saved.epoch} is the best of {len(state.history)}")
     if (saved.name, saved.mode) == (monitor.name, monitor.mode):
         monitor.value, monitor.epoch, monitor.is_best = saved.value, saved.epoch, saved.is_best
-
-
-def _restore_optimizer(optimizer: Optimizer, own: dict[str, Any]) -> None:
-    """Its state; a fused kernel asks nothing, and would read behind the end of what is too small for its parameter."""
-    with without_dynamo():
-        optimizer.load_state_dict(own)
-    for group in optimizer.param_groups:
-        for parameter in group["params"] if group.get("fused") else ():
-            for name, each in optimizer.state.get(parameter, {}).items():
-                wanted = () if name == "step" else parameter.shape
-                if isinstance(each, Tensor) and each.shape != wanted:
-                    raise ValueError(f"the optimizer's {name} is {tuple(each.shape)} for a {tuple(parameter.shape)}")
-    optimizer._opt_called = True  # type: ignore[attr-defined]  # schedulers ask whether it has stepped
 
 
 def _restore_schedule(schedule: Schedule, own: dict[str, Any]) -> None:

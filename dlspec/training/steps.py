@@ -11,7 +11,7 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from dlspec.training.criterion import Criterion, Targets
-from dlspec.training.finite import Look, demand_finite
+from dlspec.training.finite import Look, NotFinite, demand_finite, demand_finite_gradients
 from dlspec.training.optimizing import needs_closure, step_function
 from dlspec.training.precision import Scaled
 
@@ -63,7 +63,10 @@ def shares(sizes: Sequence[int], accumulate: int) -> list[Share]:
 
 @dataclass(frozen=True)
 class Gradients:
-    """A batch's output and loss, which `look` is shown; the gradients are left in the parameters, clipped."""
+    """A batch's output and loss, which `look` is shown; the gradients are left in the parameters, clipped.
+
+    `is_strict` demands that they are finite, too, but with `scaled` ones, which deal with that themselves.
+    """
 
     forward: Callable[..., Any]
     criterion: Criterion
@@ -71,6 +74,7 @@ class Gradients:
     clipping: Clipping
     look: Look
     scaled: Scaled | None = None
+    is_strict: bool = False
 
     def __call__(self, inputs: Inputs, targets: Targets, *, is_first: bool = True) -> tuple[Any, Tensor]:
         self.clear()
@@ -80,7 +84,7 @@ class Gradients:
         if is_first:
             self.look(total)
         self._backward(total)
-        self._clip()
+        self._complete(is_strict=self.is_strict and is_first)
         return output, loss
 
     def accumulate(self, inputs: Inputs, targets: Targets, share: Share) -> tuple[Any, Tensor]:
@@ -93,17 +97,19 @@ class Gradients:
         self.look(total)
         self._backward(total * share.weight)
         if share.ends:
-            self._clip()
+            self._complete(is_strict=self.is_strict)
         return output, loss
 
     def _backward(self, total: Tensor) -> None:
         scaled = total if self.scaled is None else self.scaled.scaler.scale(total)
         scaled.backward()  # type: ignore[no-untyped-call]
 
-    def _clip(self) -> None:
+    def _complete(self, *, is_strict: bool) -> None:
         if self.scaled is not None and self.clipping.is_wanted:
             self.scaled.scaler.unscale_(self.scaled.optimizer)
         self.clipping.clip(self.parameters)
+        if is_strict and self.scaled is None:
+            demand_finite_gradients(self.parameters)
 
     def clear(self) -> None:
         for parameter in self.parameters:
@@ -133,10 +139,12 @@ def training_step(
     look: Look = demand_finite,
     forward: Callable[..., Any] | None = None,
     scaler: GradScaler | None = None,
+    is_strict: bool = False,
 ) -> Step:
     """What trains on one batch, chosen once so that the loop asks no questions. `after_update` follows every update.
 
-    `look` is shown each batch's loss before anything is changed by it, and may raise. `forward` gives the network's
+    `look` is shown each batch's loss before anything is changed by it, and may raise; `is_strict` raises `NotFinite`
+    for gradients, too. An update from several batches is made where none of them raised. `forward` gives the network's
     output where that is not a plain call; `scaler` is for float16.
 
     A network in which nothing can be trained is only evaluated. Make the optimizer's schedulers first. An optimizer
@@ -146,7 +154,7 @@ def training_step(
     if optimizer is None or not any(each.requires_grad for each in parameters):
         return evaluation_step(forward or network, criterion)
     scaled = None if scaler is None else Scaled(scaler, optimizer)
-    gradients = Gradients(forward or network, criterion, parameters, clipping, look, scaled)
+    gradients = Gradients(forward or network, criterion, parameters, clipping, look, scaled, is_strict)
     if needs_closure(optimizer):
         return _closure_step(gradients, optimizer, after_update)
     update = scaled or step_function(optimizer)
@@ -165,12 +173,19 @@ def training_step(
 def _accumulating_step(
     gradients: Gradients, update: Callable[[], None], after_update: Callable[[], None], accumulation: Accumulation
 ) -> Step:
-    """Updates once in several batches, with the mean of their gradients."""
+    """Updates once in several batches, with the mean of their gradients; not at all where one of them is not finite."""
+    is_spoiled = False
 
     def step(inputs: Inputs, targets: Targets) -> tuple[Any, Tensor]:
+        nonlocal is_spoiled
         share = accumulation.shares[accumulation.batch()]
-        output, loss = gradients.accumulate(inputs, targets, share)
-        if share.ends:
+        is_spoiled = is_spoiled and not share.begins
+        try:
+            output, loss = gradients.accumulate(inputs, targets, share)
+        except NotFinite:
+            is_spoiled = True
+            raise
+        if share.ends and not is_spoiled:
             update()
             after_update()
         return detached(output), loss.detach()

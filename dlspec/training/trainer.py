@@ -35,6 +35,7 @@ from dlspec.training.freezing import Freezing
 from dlspec.training.interruption import Interrupted, Interruption
 from dlspec.training.looking import View
 from dlspec.training.monitor import Monitor, choose_mode, choose_monitored
+from dlspec.training.on_nan import KINDS
 from dlspec.training.out_of_memory import OutOfMemory, forget, is_out_of_memory, out_of_memory
 from dlspec.training.precision import Precision
 from dlspec.training.randomness import random_state, seed_generators
@@ -111,7 +112,9 @@ class Trainer:
         self._left: Left | None = None
         self._is_restored = False
         # On a GPU a loss is read when the weights have moved on: then training goes back to the newest snapshot.
-        self._looks_at_once = self.device.type == "cpu" and settings.compile != "step"
+        self.on_nan = KINDS[settings.on_nan](self.network, optimizer, self.state.average)
+        is_in_time = self.device.type == "cpu" and settings.compile != "step"
+        self._looks_at_once = is_in_time or self.on_nan.is_strict
         self._newest: Snapshot | None = None
         self._suspect = -1  # while it goes up to this step once more, every loss is looked at
         self.interruption = Interruption()
@@ -225,10 +228,13 @@ class Trainer:
 
     def _train(self, train: Batches, epoch: Epoch, step: Step) -> dict[str, float]:
         """The training split once, or what is left of it."""
-        start = self._left.batch if self._left else 0
-        left = self._batches_left()
-        order = train.shuffled(self.seed, self.state.epoch, start, None if left is None else start + left)
-        return self._run("train", train, order, step)
+        if self._left is None:
+            self.on_nan.begin_epoch()
+        order = train.shuffled(self.seed, self.state.epoch, self._left.batch if self._left else 0)
+        results = self._run("train", train, order, self.on_nan.guarded(step))
+        if not results:
+            raise TrainingFailed(f"no batch of epoch {self.state.epoch} had a loss and gradients that are finite")
+        return results | {f"train/{name}": value for name, value in self.on_nan.end_epoch(self.state).items()}
 
     def _begin_pass(self, phase: Phase, batches: Batches) -> int:
         """Nothing was seen of a split yet, or of the training split what a resumed run has seen; how many batches."""
@@ -249,18 +255,22 @@ class Trainer:
         state, scores, training, interruption = self.state, self.scores, phase == "train", self.interruption
         start = self._begin_pass(phase, batches)
         accumulate = self.settings.accumulate if training else 1
+        most = (self.settings.max_steps if training else None) or sys.maxsize
         listeners = [each.on_step_end for each in self.callbacks if _listens(each)]
         network = self.network if training else state.evaluated
         network.train(training)
         if training:
             self.freezing.hold(self.network)
         with torch.inference_mode(not training):
-            for (inputs, targets), rows in zip(order, batches.sizes[start:], strict=False):
+            for (inputs, targets), rows in zip(order, batches.sizes[start:], strict=True):
+                if state.step >= most:
+                    break
                 try:
                     output, loss = step(inputs, targets)  # only queues work: nothing here or below waits for the device
                 except NotFinite as bad:
-                    raise self._failure(batches, (inputs, targets), bad.loss) from None
-                scores.add(output, loss, targets, rows)
+                    self._meet(str(bad), batches, (inputs, targets))
+                else:
+                    scores.add(output, loss, targets, rows)
                 state.batch += 1
                 state.samples += rows
                 if accumulate > 1:
@@ -309,7 +319,8 @@ class Trainer:
     def _result_names(self) -> list[str]:
         """Every result that an epoch will give, known before the first."""
         phases = ["train", "val"] if len(self.data.validation) else ["train"]
-        return [f"{phase}/{name}" for phase in phases for name in self.scores.names]
+        names = [f"{phase}/{name}" for phase in phases for name in self.scores.names]
+        return [*names, *(f"train/{name}" for name in KINDS[self.settings.on_nan].names)]
 
     def _training_step(self, train: Batches) -> Step:
         settings, state = self.settings, self.state
@@ -335,6 +346,7 @@ class Trainer:
             look,
             self._forward,
             self.scaler,
+            self.on_nan.is_strict,
         )
         if settings.compile == "step" and not at_once and self.optimizer is not None:
             if self._compiled is None:
@@ -383,10 +395,6 @@ class Trainer:
     def _steps_left(self) -> int | None:
         return None if self.settings.max_steps is None else self.settings.max_steps - self.state.step
 
-    def _batches_left(self) -> int | None:
-        left = self._steps_left()
-        return None if left is None else left * self.settings.accumulate
-
     def _steps_of(self, batches: int) -> int:
         """How many updates so many batches of an epoch make."""
         return -(-batches // self.settings.accumulate)
@@ -411,16 +419,29 @@ class Trainer:
             raise TooLate
         state.batch = bad
         order = batches.in_order() if state.phase != "train" else batches.shuffled(self.seed, state.epoch)
-        raise self._failure(batches, next(islice(order, bad, None)), loss)
+        found, fix = self._found(f"loss became {loss}", batches, next(islice(order, bad, None)))
+        raise TrainingFailed(f"{found}; {fix}")
 
-    def _failure(self, batches: Batches, batch: Batch, loss: float) -> TrainingFailed:
-        """Says where the loss of a batch, the one that comes next, began to be no finite number."""
+    def _meet(self, what: str, batches: Batches, batch: Batch) -> None:
+        """A batch has made no update, as its loss or gradients are not finite: training goes on without, or fails."""
+        on_nan = self.on_nan
+        if not on_nan.may_go_on(self.state):
+            found, fix = self._found(what, batches, batch)
+            raise TrainingFailed(f"{found}; {on_nan.gave_up or fix}")
+        if on_nan.tells:
+            log.warning("%s; %s", self._found(what, batches, batch)[0], on_nan.go_on())
+        else:
+            on_nan.go_on()
+
+    def _found(self, what: str, batches: Batches, batch: Batch) -> tuple[str, str]:
+        """Where a batch, the one that comes next, began to be not finite, and what may help."""
         state = self.state
+        network = self.network if state.phase == "train" else state.evaluated
         names = Names(self.inputs, self.criterion.target_names, lambda row: self._sample(batches, row))
-        cause = cause_of(self.network if state.phase == "train" else state.evaluated, self.criterion, batch, names)
+        cause = cause_of(network, self.criterion, batch, names, self.precision.forward)
         step = state.step + (state.phase == "train" and self._learns())
         where = f"in epoch {state.epoch} at step {step}, learning rate {state.lr}"
-        return TrainingFailed(f"{state.phase}/loss became {loss} {where}: {cause.text}; {cause.fix}")
+        return f"{state.phase}/{what} {where}: {cause.text}", cause.fix
 
     def _sample(self, batches: Batches, row: int) -> str:
         """Which of its split a row of the batch is that comes next."""
