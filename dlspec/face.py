@@ -90,7 +90,6 @@ def _letting_go(function: Callable[P, T]) -> Callable[P, T]:
     return called
 
 
-@_letting_go
 def load(folder: str | Path, data: Data = None) -> nn.Module:
     """The network of the run in `folder` with its best weights (or its last), on the CPU and in eval mode.
 
@@ -107,6 +106,7 @@ def load(folder: str | Path, data: Data = None) -> nn.Module:
     return network
 
 
+@_letting_go
 def train(spec: Spec, data: Data = None, *, folder: str | Path | None = None) -> Result:
     """Trains and tests; a new run folder is made below `folder`, and nothing is written where there is none.
 
