@@ -5,7 +5,7 @@ python benchmarks/checkpoints.py [--data FOLDER_OF_MNIST] [--rounds 15] [--pin]
 Both train one epoch of the same network on the same samples, in turn within one process, with one thread, and must end
 at the same loss. The seconds are those of the training steps; another thread writes the files meanwhile. The ratio in
 CPU time counts that thread's work, too: what checkpoints would cost where no other core is free. `--pin` has all on one
-core.
+core. Freed memory is kept: as glibc starts, chance decides whether a step's tensors are mapped anew every time.
 """
 
 from __future__ import annotations
@@ -146,7 +146,12 @@ def _overrides(case: Case, data: str | None, steps: int | None, limit: int | Non
     mnist = ["data=mnist", f"data.path='{Path(data).resolve()}'", f"data.limit={case.samples}"] if data else []
     noise = ["data=random", "data.shape=[1,28,28]", "data.num_classes=10", f"data.size={case.samples}", "data.test=0"]
     trainer = ["epochs=1", "batch_size=32", "device=cpu", "progress=none", "monitor=train/loss", "test=none"]
-    trainer += ["curves=false", f"checkpoint_steps={steps or 'null'}", f"limit_batches={limit or 'null'}"]
+    trainer += [
+        "curves=false",
+        "allocator=keep",
+        f"checkpoint_steps={steps or 'null'}",
+        f"limit_batches={limit or 'null'}",
+    ]
     return [*case.overrides, *(mnist or noise), "data.validation=0", *(f"trainer.{each}" for each in trainer)]
 
 

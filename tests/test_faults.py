@@ -450,6 +450,8 @@ def test_other_threads_are_told_and_noted(work: Path, dlspec: Run, at: Run, capl
     assert after is not None
     assert after["threads"] == 64
     assert (after["resumed"][0]["step"], after["resumed"][0]["threads"]) == (20, first["threads"])
+    assert dlspec("resume", "run=run", "trainer.epochs=4", "trainer.threads=3").code == 0
+    assert "to the last bit: threads 3 (was 64)" in caplog.text
 
 
 def test_a_run_that_stopped_early_goes_on_with_more_patience(work: Path, dlspec: Run) -> None:
@@ -460,6 +462,15 @@ def test_a_run_that_stopped_early_goes_on_with_more_patience(work: Path, dlspec:
     assert dlspec("resume", "run=run", "trainer.patience=4", "resume.allow=[trainer.patience]").code == 0
     assert len(read_lines(work / "run/metrics.jsonl")) > len(set(files(work, "run"))) - 2
     assert files(work, "run") == files(work, "straight")
+
+
+def test_a_run_that_goes_on_is_finished_no_more(work: Path, dlspec: Run, at: Run) -> None:
+    """Killed then, it must not pass for the finished run that it was."""
+    assert dlspec(*MLP, "hydra.run.dir=run").code == 0
+    results: list[bool] = []
+    said = at("train", 1, lambda: results.append((work / "run/result.json").exists()), "resume", "run=run",
+              "trainer.epochs=4")  # fmt: skip
+    assert (said.code, results) == (0, [False])
 
 
 def test_another_monitored_result_counts_from_there_on(work: Path, dlspec: Run) -> None:

@@ -140,6 +140,47 @@ def test_a_state_of_another_kind(state: bytes, run: Path, dlspec: Run) -> None:
     assert said.err.splitlines()[-1].startswith("the checkpoint of step 99 does not fit this run: ")
 
 
+def changed(tree: Any, way: str, value: Any) -> None:
+    """Puts `value` at a way such as `generators.numpy.2` into a packed tree."""
+    first, _, rest = way.partition(".")
+    if isinstance(tree, list):
+        inner, key = tree, int(first)
+    else:
+        [pair] = [each for each in tree["dict"] if str(each[0]) == first]
+        inner, key = pair, 1
+    if rest:
+        changed(inner[key], rest, value)
+    else:
+        inner[key] = value
+
+
+@pytest.mark.parametrize(
+    ("way", "value", "reason"),
+    [
+        ("generators.numpy.2", 2**31 - 1, "NumPy's generator can't stand at 2147483647"),
+        (
+            "optimizer.state.0.exp_avg",
+            {"tensor": "optimizer.state.1.exp_avg"},
+            "the optimizer's exp_avg is (10,) for a",
+        ),
+        ("schedule", {"dict": [["step", 1]]}, "the scheduler has no step"),
+        ("progress.epoch", -(2**60), "epoch: Input should be greater than or equal to 0"),
+        ("progress.epoch", 2, "2 epochs are finished, and 3 have results"),
+        ("monitor.epoch", 9, "epoch 9 is the best of 3"),
+    ],
+)
+def test_values_that_would_be_used_without_asking(way: str, value: Any, reason: str, work: Path, dlspec: Run) -> None:
+    scheduler = ("scheduler=StepLR", "scheduler.step_size=1")
+    assert dlspec(*SMALL, *scheduler, "model=linear", "hydra.run.dir=run").code == 0
+    newest = checkpoints_in(work / "run/checkpoints")[-1]
+    snapshot = read_checkpoint(newest)
+    changed(snapshot.tree, way, value)
+    write_checkpoint(newest.parent, snapshot, {})
+    said = dlspec("resume", "run=run", "trainer.epochs=4")
+    assert said.code == 1
+    assert reason in said.err.splitlines()[-1]
+
+
 # ---- names that lead elsewhere ---------------------------------------------------------------------------------------
 
 

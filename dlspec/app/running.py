@@ -138,6 +138,7 @@ class Job:
         (folder / RESULT).unlink(missing_ok=True)  # a resumed run's: it is no longer what the run came to
         write_yaml(folder / SPEC, dict(self.prepared.resolved))
         before, now = read_object(folder / ENVIRONMENT), {"seed": self.prepared.spec.seed, **environment()}
+        now["threads"] = self.prepared.spec.trainer.threads or now["threads"]
         write_json(folder / ENVIRONMENT, now if before is None else _resumed(before, now, self.trainer.state.step))
 
 
