@@ -168,11 +168,11 @@ def baseline(words: Sequence[str]) -> dict[str, float]:
     from sklearn.linear_model import LinearRegression, LogisticRegression
     from sklearn.metrics import mean_absolute_error, r2_score
 
-    from dlspec.app import sweep
     from dlspec.app.compose import compose, start_hydra
+    from dlspec.app.plugins import register
     from dlspec.app.running import preparation
 
-    sweep.register()
+    register()
     data = preparation(compose(list(words), start_hydra(None))).open().data
     (train, truth), (test, wanted) = (
         (split.tensors[data.fields[0].name].numpy(), split.target.numpy()) for split in (data.train, data.test)

@@ -19,8 +19,8 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
-from dlspec.app import sweep
 from dlspec.app.compose import compose, start_hydra
+from dlspec.app.plugins import register
 from dlspec.app.running import Job, make_job, preparation
 from dlspec.data.dataset import Dataset
 from dlspec.preparing import Preparation
@@ -108,7 +108,7 @@ def _job(task: Task) -> Job:
 
 def _preparation(task: Task) -> Preparation:
     """The way of the command line: Hydra composes conf/ and these overrides."""
-    sweep.register()
+    register()
     return preparation(compose(_overrides(task), start_hydra(None)))
 
 

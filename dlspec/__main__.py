@@ -86,6 +86,10 @@ def _run(command: str, rest: list[str]) -> int:
 
     with deep_stack():
         if command == "train":
+            if {"-m", "--multirun"} & set(rest):
+                from dlspec.app.processes import warm_up
+
+                warm_up()
             from dlspec.app.train import main as train
 
             return train(rest)

@@ -16,8 +16,8 @@ from dlspec.app import resume as resuming
 from dlspec.app.compose import start_hydra
 from dlspec.app.conf_files import GROUPS
 from dlspec.app.overrides import parse_overrides, quoted, replaces_whole
+from dlspec.app.plugins import register
 from dlspec.app.running import Job, composed_or_refused, make_job, new_folder
-from dlspec.app.sweep import register
 from dlspec.building.weights import load_weights
 from dlspec.data import SOURCES
 from dlspec.data.arrays import from_arrays

@@ -37,6 +37,7 @@ from dlspec.spec.graph import Graph, Node
 from dlspec.spec.mistakes import Mistakes, Places, dotted, refuse
 from dlspec.spec.parts import Part, parse_part
 from dlspec.spec.patterns import Pattern
+from dlspec.spec.sweep import SweepSpec
 from dlspec.spec.taking import PARAMETER
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.spec.weights import WeightsSpec
@@ -49,11 +50,12 @@ SPEC_VERSION = 1
 _ATTRIBUTES = frozenset(vars(nn.Sequential())) | {"graph", "code"}
 KEYS = (
     *("model", "data", "loss", "optimizer", "scheduler", "metrics", "trainer"),
-    *("init", "freeze", "weights", "seed", "imports", "spec_version"),
+    *("init", "freeze", "weights", "seed", "imports", "spec_version", "sweep"),
 )
 # Keys that are often written without their section, and where they belong.
 _HOMES = {
     **{key: f"data.{key}" for key in SplitSource.model_fields},
+    **{key: f"sweep.{key}" for key in SweepSpec.model_fields},
     **{key: f"trainer.{key}" for key in TrainerSpec.model_fields},
     **{key: f"model.{key}" for key in ("layers", "params", "inputs", "outputs", "blocks")},
     **{key: f"optimizer.{key}" for key in ("lr", "weight_decay", "momentum", "betas", "eps")},
@@ -143,6 +145,7 @@ class _Reader:
         metrics = self._metrics(tree.get("metrics"))
         trainer = self._trainer(tree.get("trainer") or {})
         warmup = self._warmup(tree.get("scheduler"), scheduler)
+        read_section(SweepSpec, tree.get("sweep") or {}, ("sweep",), self.mistakes)
         seed = self._seed(tree.get("seed", 0))
         inits = (*self._own("init", graph, read_inits), *read_inits(tree.get("init"), ("init",), self.mistakes))
         freeze, groups = self._freeze(tree, graph), self._groups(tree.get("optimizer"), optimizer)

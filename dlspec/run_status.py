@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dlspec.run_folder import read_object, read_result
 
@@ -95,23 +95,23 @@ def one_line(text: str) -> str:
     return text.strip().partition("\n")[0][:LONGEST_TEXT]
 
 
-def resume_command(folder: Path | str) -> str:
-    """The shell's line that resumes the run in `folder`."""
-    return f"python -m dlspec resume {_run_word(folder)}"
+def resume_command(folder: Path | str, what: Literal["run", "sweep"] = "run") -> str:
+    """The shell's line that resumes the run or sweep in `folder`."""
+    return f"python -m dlspec resume {_word(folder, what)}"
 
 
 def rerun_command(folder: Path | str) -> str:
     """The shell's line that trains the spec of the run in `folder` again, in a new folder."""
-    return f"python -m dlspec {_run_word(folder)}"
+    return f"python -m dlspec {_word(folder, 'run')}"
 
 
-def _run_word(folder: Path | str) -> str:
+def _word(folder: Path | str, what: str) -> str:
     """`run=FOLDER`, quoted for Hydra and for the shell."""
     value = str(folder)
     if not _PLAIN.fullmatch(value):
         # Hydra reads backslashes as escapes in front of a quote only, the closing one too.
         value = '"' + re.sub(r'(\\*)("|\Z)', lambda found: 2 * found[1] + (found[2] and '\\"'), value) + '"'
-    return shlex.quote(f"run={value}")
+    return shlex.quote(f"{what}={value}")
 
 
 # What Hydra takes as a text without quotes.

@@ -14,7 +14,6 @@ from dlspec.app.flags import parse_flags
 from dlspec.app.overrides import parse_overrides, quoted, value_place
 from dlspec.app.running import Job, composed_or_refused, make_job, preparation
 from dlspec.app.saved_run import LATEST, NO_RUN, latest_run
-from dlspec.app.sweep import register
 from dlspec.errors import Place, Problem, SpecError, UserError, shown
 from dlspec.run_folder import read_result, remove_leftovers
 from dlspec.run_lock import held
@@ -36,6 +35,11 @@ _HORIZONS: Mapping[str, str] = {"CosineAnnealingLR": "T_max", "OneCycleLR": "tot
 
 def main(words: Sequence[str]) -> int:
     """Resumes the run that the words name; the exit code tells how it went."""
+    from dlspec.app.plugins import register  # their jobs go on as a run does: they import this
+    from dlspec.app.sweep import resume_sweep
+
+    if any(word.startswith("sweep=") for word in words):
+        return resume_sweep(words)
     parser = argparse.ArgumentParser(prog="dlspec resume", add_help=False)  # --help was answered before
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--config-dir", "-cd")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra._internal.hydra import Hydra
+from hydra.core.utils import JobReturn, JobStatus
 
 from dlspec.app.compose import Composed, Refused, compose
 from dlspec.app.conf_files import GROUPS
@@ -55,12 +56,17 @@ def composed_or_refused(overrides: Sequence[str], hydra: Hydra) -> Composed:
     try:
         return compose(overrides, hydra)
     except Refused as refused:
-        try:
-            preparation(refused.composed).read()
-        except SpecError as error:
-            others = [each for each in error.problems if re.split("[. ]", each.path)[0] not in refused.groups]
-            raise SpecError([*refused.problems, *others]) from None
-        raise
+        raise every_mistake(refused) from None
+
+
+def every_mistake(refused: Refused) -> SpecError:
+    """The overrides' mistakes and those of form in the config that they would have changed."""
+    try:
+        preparation(refused.composed).read()
+    except SpecError as error:
+        others = [each for each in error.problems if re.split("[. ]", each.path)[0] not in refused.groups]
+        return SpecError([*refused.problems, *others])
+    return refused
 
 
 def preparation(composed: Composed, *, is_resumed: bool = False) -> Preparation:
@@ -71,10 +77,11 @@ def preparation(composed: Composed, *, is_resumed: bool = False) -> Preparation:
 
 @dataclass(frozen=True)
 class Job:
-    """A run that was checked to the last shape and may begin."""
+    """A run that was checked to the last shape and may begin; `shows` its progress, or only writes."""
 
     prepared: Prepared
     trainer: Trainer
+    shows: bool = True
 
     def run(self, folder: Path | None = None) -> Outcome:
         """Trains and tests. Everything is written to `folder`, nothing where there is none.
@@ -112,7 +119,9 @@ class Job:
                 raise TrainingFailed(f"the training failed: {type(error).__name__}: {reason} (see {where})") from error
 
     def _begin(self, folder: Path | None) -> None:
-        self.trainer.use(standard_callbacks(self.prepared.spec.trainer, folder, self._metadata()))
+        settings = self.prepared.spec.trainer
+        shown = settings if self.shows else settings.model_copy(update={"progress": "none"})
+        self.trainer.use(standard_callbacks(shown, folder, self._metadata()))
 
     def check_space(self, root: Path) -> None:
         """Whether checkpoints have room below `root`: UserError where not one has, a warning for less than are kept."""
@@ -192,7 +201,7 @@ def new_folder(root: Path, name: str) -> Path:
         raise UserError(f"can't make a folder in '{root}': {error.strerror}; {fix}") from None
 
 
-def make_job(preparing: Preparation) -> Job:
+def make_job(preparing: Preparation, *, shows: bool = True) -> Job:
     """Checks and builds everything; raises UserError for whatever is wrong, and writes nothing."""
     if not gc.isenabled():  # a process of the command line: see dlspec.__main__
         gc.freeze()  # before there is a network: what is frozen is never freed
@@ -214,4 +223,11 @@ def make_job(preparing: Preparation) -> Job:
         widest=prepared.network.widest,
         fewest_steps=prepared.network.fewest_steps,
     )
-    return Job(prepared, trainer)
+    return Job(prepared, trainer, shows)
+
+
+def result_of(returned: JobReturn) -> Any:
+    """What the task gave; what it raised is raised again. (Hydra's own property prints to stderr first.)"""
+    if returned.status == JobStatus.FAILED:
+        raise returned._return_value
+    return returned._return_value

@@ -14,7 +14,7 @@ from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, JobStatus, run_job
+from hydra.core.utils import JobReturn, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -23,7 +23,8 @@ from dlspec.app.compose import CONFIG_NAME, Composed, set_hydra, start_hydra
 from dlspec.app.flags import parse_flags
 from dlspec.app.names import COMMANDS
 from dlspec.app.overrides import command_line
-from dlspec.app.running import Job, composed_or_refused, make_job, new_folder, preparation
+from dlspec.app.plugins import register
+from dlspec.app.running import Job, composed_or_refused, make_job, new_folder, preparation, result_of
 from dlspec.errors import Problem, SpecError, UserError
 from dlspec.training.state import Outcome
 
@@ -32,19 +33,20 @@ def main(words: Sequence[str]) -> int:
     """Runs what the words say; the exit code tells how it went."""
     parser = get_args_parser()
     parser.prog = "dlspec"
+    parser.add_argument("--fail-fast", action="store_true")
     arguments = parse_flags(parser, words)
     _refuse_flags(arguments)
-    sweep.register()
+    register()
     hydra = start_hydra(arguments.config_dir)
     answer = _information(hydra, arguments)
     if answer is not None:
         answer()
         return 0
     if arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides:
-        return sweep.run(hydra, arguments.overrides)
+        return sweep.run(hydra, _sweep_words(arguments), arguments.config_dir)
     composed = composed_or_refused(arguments.overrides, hydra)
     if composed.is_sweep:  # a user's conf/config.yaml can ask for it
-        return sweep.run(hydra, arguments.overrides)
+        return sweep.run(hydra, _sweep_words(arguments), arguments.config_dir)
     train_one(hydra, composed)
     return 0
 
@@ -55,6 +57,10 @@ _REFUSED = {
     "config_path": ("--config-path", "take one more folder: --config-dir FOLDER"),
     "experimental_rerun": ("--experimental-rerun", "run a run again: run=FOLDER"),
 }
+
+
+def _sweep_words(arguments: argparse.Namespace) -> list[str]:
+    return [*arguments.overrides, *(["sweep.fail_fast=true"] if arguments.fail_fast else [])]
 
 
 def _refuse_flags(arguments: argparse.Namespace) -> None:
@@ -126,10 +132,3 @@ def run_in(folder: Path, job: Job, config: DictConfig, hydra: Hydra, callbacks: 
         job_subdir_key=None,
         configure_logging=False,
     )
-
-
-def result_of(returned: JobReturn) -> Any:
-    """What the task gave; what it raised is raised again. (Hydra's own property prints to stderr first.)"""
-    if returned.status == JobStatus.FAILED:
-        raise returned._return_value
-    return returned._return_value

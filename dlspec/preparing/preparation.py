@@ -21,7 +21,7 @@ from dlspec.building.network import Network, build
 from dlspec.building.place import RUN, Place
 from dlspec.building.saved import saved_losses, saved_metrics, saved_part
 from dlspec.building.weights import load_weights
-from dlspec.data import open_data
+from dlspec.data import DataSource, open_data
 from dlspec.data.dataset import Dataset, Field
 from dlspec.errors import DataError, UserError
 from dlspec.preparing.learning import following, freeze, optimizer_for, schedule_for
@@ -76,8 +76,8 @@ class Prepared:
 class Preparation:
     """The steps from a config to a run, each with the same tree and places.
 
-    `data` replaces what the config opens. A run that is resumed takes its weights from a checkpoint, not from the file
-    that it began with.
+    `data` replaces what the config opens, `opening` the way in which that is done. A run that is resumed takes its
+    weights from a checkpoint, not from the file that it began with.
     """
 
     def __init__(
@@ -88,9 +88,10 @@ class Preparation:
         data: Dataset | None = None,
         *,
         is_resumed: bool = False,
+        opening: Callable[[DataSource], Dataset] = open_data,
     ) -> None:
         self.tree, self.choices, self.data = tree, choices or {}, data
-        self._places, self._is_resumed = places, is_resumed
+        self._places, self.is_resumed, self.opening = places, is_resumed, opening
 
     def read(self, facts: Mapping[str, Any] | None = None) -> Spec:
         """The form, checked; raises `SpecError`."""
@@ -107,7 +108,7 @@ class Preparation:
     def _open(self, spec: Spec, outline: bool) -> Dataset:
         seed_generators(spec.seed)
         try:
-            return open_data(spec.data.outline() if outline else spec.data)
+            return self.opening(spec.data.outline() if outline else spec.data)
         except DataError as error:
             mistakes = Mistakes()
             mistakes.add(("data", error.key) if error.key else ("data",), str(error), at_value=True)
@@ -127,7 +128,7 @@ class Preparation:
         network = build(spec.graph, spec.layers, samples, mistakes, place)
         refuse(mistakes, self._places)
         assert network is not None  # or there was a mistake
-        notes = () if self._is_resumed else _begin(network, spec, mistakes)
+        notes = () if self.is_resumed else _begin(network, spec, mistakes)
         freezing = freeze(network, spec.freeze, mistakes)
         refuse(mistakes, self._places)
         # Before the optimizer is made: some keep tensors beside the parameters from then on.

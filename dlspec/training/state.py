@@ -60,6 +60,8 @@ class State:
     # The whole run at this moment, between two steps, for a checkpoint.
     is_tested: bool = False
     # Whether a test follows the training.
+    awaits_test: bool = False
+    # Whether the run is not over when its training is.
     view: Callable[[], View | None] = lambda: None
     # What the network says of the test split, or without a test of the validation split; None where that is empty.
     is_between_epochs: bool = True
@@ -74,6 +76,11 @@ class State:
     def evaluated(self) -> nn.Module:
         """What is validated and kept: the network, or the average of its weights."""
         return self.average.network if self.average else self.network
+
+    @property
+    def told_status(self) -> Status:
+        """How far the run is for those who read its folder: a run that was killed before its test is not finished."""
+        return "running" if self.status == "finished" and self.awaits_test else self.status
 
     @property
     def lr(self) -> float | None:
@@ -116,7 +123,7 @@ def outcome(state: State) -> Outcome:
     trained = sum(row["train_seconds"] for row in state.timing)
     samples = sum(row["samples"] for row in state.timing)
     return Outcome(
-        status=state.status,
+        status=state.told_status,
         epochs=len(state.history),
         steps=state.step,
         best_epoch=monitor.epoch,

@@ -47,7 +47,7 @@ class StatusFile(Callback):
         self._write(state, "running", renew_json)
 
     def close(self, state: State) -> None:
-        self._write(state, state.status, write_json)
+        self._write(state, state.told_status, write_json)
 
     def _write(self, state: State, status: Status, write: Callable[[Path, Any], None]) -> None:
         now = time.monotonic()

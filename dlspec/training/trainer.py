@@ -131,6 +131,7 @@ class Trainer:
 
     def run(self) -> Outcome:
         """Trains, then tests unless `settings.test` is `none`."""
+        self.state.awaits_test = self.state.is_tested
         self.fit()
         if self.settings.test != "none":
             self.test()
@@ -164,6 +165,7 @@ class Trainer:
             batches = self._eval_batches(self.data.test)
             self.state.test_results = self._run("test", batches, batches.in_order(), self._evaluation_step())
             self._call("on_test_end")
+            self.state.awaits_test = False
         return self.state.test_results
 
     def _epochs(self, train: Batches, validation: Batches) -> None:

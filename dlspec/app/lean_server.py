@@ -1,0 +1,10 @@
+"""Imported first of all by the server of a process that is dlspec's alone: see `dlspec.__main__`."""
+
+from __future__ import annotations
+
+import gc
+
+from dlspec.registry.lean import lean_imports
+
+gc.disable()
+lean_imports()

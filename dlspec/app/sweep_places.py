@@ -1,0 +1,99 @@
+"""Who does a sweep's jobs: this process, or others, one a core or one a GPU."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any, Literal, Protocol, Self
+
+import torch
+
+from dlspec.app.processes import Began, Ended, Processes
+from dlspec.app.sweep_work import Workshop
+
+Shown = Literal["all", "jobs", "nothing"]
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+class Doers(Protocol):
+    """Who does tasks. `shown` is what this process shows: all of them, or a line a job, or nothing as they do it."""
+
+    @property
+    def shown(self) -> Shown: ...
+
+    @property
+    def is_stopping(self) -> bool: ...
+
+    @property
+    def workers(self) -> int: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: object, *_: object) -> None: ...
+
+    def run(self, tasks: Iterable[Any], seconds: float) -> Iterator[Began | Ended | None]: ...
+
+    def stop(self) -> None: ...
+
+
+class Here:
+    """Does the jobs in this process, one after the other."""
+
+    workers = 1
+    shown: Shown = "jobs"
+
+    def __init__(self, workshop: Workshop) -> None:
+        workshop.is_apart = False
+        self._workshop = workshop
+        self.is_stopping = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Nothing is left running."""
+
+    def run(self, tasks: Iterable[Any], seconds: float) -> Iterator[Began | Ended | None]:
+        for number, task in enumerate(tasks):
+            if self.is_stopping:
+                return
+            yield Began(number)
+            yield Ended(number, self._workshop(task))
+
+    def stop(self) -> None:
+        self.is_stopping = True
+
+
+class Apart(Processes):
+    """Does the jobs in processes."""
+
+    shown: Shown = "all"
+
+
+def pool(workshop: Workshop, workers: int | None, jobs: int, devices: Collection[str]) -> Doers:
+    """Processes where more than one job fits, or so many are asked for; else this process."""
+    places = _places(workers, devices)[:jobs]
+    return Apart(places, pickle.dumps(workshop)) if len(places) > 1 or workers is not None else Here(workshop)
+
+
+def _places(workers: int | None, devices: Collection[str]) -> list[Mapping[str, str]]:
+    """The variables of each process's environment."""
+    if any(device.startswith("cuda:") for device in devices):
+        return [{}] * (workers or 1)  # the jobs say themselves which one they take
+    gpus = [] if set(devices) <= {"cpu"} else _gpus()
+    if gpus:
+        return [{VISIBLE: gpus[number % len(gpus)]} for number in range(workers or len(gpus))]
+    is_one = "mps" in devices or ("auto" in devices and torch.backends.mps.is_available())
+    return [{}] * (workers or (1 if is_one else _cores()))
+
+
+def _gpus() -> list[str]:
+    """Their numbers or names, found without touching them."""
+    named = os.environ.get(VISIBLE)
+    count = torch.cuda.device_count()
+    return [str(number) for number in range(count)] if named is None else named.split(",")[:count]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,176 @@
+"""One sweep, from jobs that are asked for to a folder with what came of each.
+
+All specs are checked before the first job trains. What is done is skipped, what was cut goes on from its checkpoint,
+what failed is tried again; the folder's sweep.json tells which is which.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+
+from dlspec.app.identity import code_version
+from dlspec.app.processes import Began, Ended
+from dlspec.app.sweep_display import SweepLines, display
+from dlspec.app.sweep_job import Draft, JobEnd, Refusal, SweepJob, checked
+from dlspec.app.sweep_places import Doers
+from dlspec.app.sweep_plan import (
+    CHANGED,
+    SECONDS_BETWEEN_LOOKS,
+    Entry,
+    check_shapes,
+    know_again,
+    number,
+    refuse,
+    train_changed_again,
+    what_is_known,
+)
+from dlspec.app.sweep_record import SweepRecord
+from dlspec.app.sweep_table import Row, read_reached
+from dlspec.run_lock import held
+from dlspec.spec.sweep import SweepSpec
+from dlspec.training.interruption import Interrupted, Interruption, interruptible
+
+SECONDS_BETWEEN_RECORDS = 1.0
+ENDING = "ending: the jobs that run are saved; Ctrl-C again ends them at once"
+
+
+class SweepRun:
+    """A sweep as it goes on, in the folder of `record`, or in the one of `create`'s, once it is sure to begin.
+
+    `doers` are given how many jobs there are and their devices. `name` gives a new job's folder below the sweep's,
+    `given` is the checksum of data that come from Python. Use it as a context: within it nobody else sweeps there.
+    """
+
+    def __init__(
+        self,
+        settings: SweepSpec,
+        record: SweepRecord | None,
+        create: Callable[[], SweepRecord],
+        doers: Callable[[int, Collection[str]], Doers],
+        *,
+        name: Callable[[SweepJob, int], str] = lambda job, number: str(number),
+        given: str = "",
+    ) -> None:
+        self.settings, self.doers, self.given = settings, doers, given
+        self.entries: list[Entry] = []
+        self._create, self._name, self._code = create, name, code_version()
+        self._lock = ExitStack()
+        self.record = self._locked(record) if record else None
+        self._interruption = Interruption()
+        self._is_ending = False
+        self._written = 0.0
+
+    def __enter__(self) -> SweepRun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def _locked(self, record: SweepRecord) -> SweepRecord:
+        self._lock.enter_context(held(record.folder))
+        return record
+
+    @property
+    def rows(self) -> list[Row]:
+        return [entry.row for entry in self.entries if entry.row is not None]
+
+    def launch(self, drafts: Sequence[Draft]) -> list[Entry]:
+        """Runs the jobs, to which others may follow; what came of each, in their order.
+
+        Raises UserError with every wrong spec where that stops the sweep, Interrupted when a signal asked for the end.
+        """
+        entries = [Entry(found) for found in checked(drafts, self.given)]
+        refuse(entries, self.settings)
+        if self.record is not None:
+            know_again(entries, self.record, self._code)
+        todo = [entry for entry in entries if entry.is_todo]
+        reruns = self.settings.rerun == CHANGED
+        devices = {entry.job.device for entry in entries if not entry.is_refused}
+        count = len(entries) if reruns else len(todo)
+        with self.doers(count, devices) as doing:
+            if todo or reruns:
+                check_shapes(entries, doing)
+                refuse(entries, self.settings)
+            if reruns:
+                train_changed_again(entries)
+            self.record = self.record or self._locked(self._create())
+            number(entries, self.record, self._name)
+            self.entries += entries
+            self._train(entries, doing)
+        return entries
+
+    def _train(self, entries: Sequence[Entry], doing: Doers) -> None:
+        todo = [entry for entry in entries if entry.is_todo]
+        board = display(self.rows, doing.workers, doing.shown)
+        try:
+            for line in what_is_known(entries):
+                board.say(line)
+            for entry in entries:
+                if isinstance(entry.found, Refusal):
+                    board.ended(_row(entry), entry.found.text)
+            with interruptible(self._interruption):
+                for event in doing.run((entry.job for entry in todo), SECONDS_BETWEEN_LOOKS):
+                    self._take(event, todo, board)
+                    if self._interruption.signal or self._is_ending:
+                        self._stop(doing, board)
+        finally:
+            board.close()
+            self._write(synced=True)
+        if self._interruption.signal:
+            raise Interrupted(self._interruption.signal)
+
+    def _take(self, event: Began | Ended | None, todo: Sequence[Entry], board: SweepLines) -> None:
+        if event is None:
+            board.tick()
+        elif isinstance(event, Began):
+            self._begin(todo[event.task], board)
+        else:
+            end = JobEnd("failed", event.died, event.died) if event.died else event.result
+            self._end(todo[event.task], end, board)
+            self._is_ending |= self.settings.fail_fast and end.status in ("failed", "refused")
+
+    def _stop(self, doing: Doers, board: SweepLines) -> None:
+        """Once is enough: what runs is saved."""
+        if not doing.is_stopping:
+            doing.stop()
+            if doing.shown == "all":
+                board.say(ENDING)
+
+    def _begin(self, entry: Entry, board: SweepLines) -> None:
+        row = _row(entry)
+        row.began = time.monotonic()
+        self._note(entry, JobEnd("running"))
+        board.began(row)
+
+    def _end(self, entry: Entry, end: JobEnd, board: SweepLines) -> None:
+        row, is_first = _row(entry), not self._interruption.signal and not self._is_ending
+        row.seconds, entry.end = time.monotonic() - row.began, end
+        if end.status == "finished" and row.folder is not None:
+            row.reached = read_reached(row.folder)
+        elif end.status == "interrupted" and is_first:
+            self._interruption.signal = signal.SIGINT  # the job ran in this process, and heard the signal itself
+        self._note(entry, end)
+        board.ended(row, end.text)
+
+    def _note(self, entry: Entry, end: JobEnd) -> None:
+        """In the table and in the record. What a crash loses of that is found again in the jobs' folders."""
+        row, known = _row(entry), entry.record
+        assert known is not None
+        row.status, row.error = known.status, known.error = end.status, end.error
+        if end.status == "finished":
+            known.code, known.data = self._code, end.data
+        if time.monotonic() > self._written + SECONDS_BETWEEN_RECORDS:
+            self._write(synced=False)
+
+    def _write(self, *, synced: bool) -> None:
+        assert self.record is not None
+        self.record.write(synced=synced)
+        self._written = time.monotonic()
+
+
+def _row(entry: Entry) -> Row:
+    assert entry.row is not None
+    return entry.row
