@@ -34,7 +34,7 @@ def test_a_run_and_its_folder(dlspec, work: Path) -> None:
     )
     assert {path.name for path in (work / "made/.hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     spec = yaml.safe_load((work / "made/spec.yaml").read_text())
-    assert set(spec) == set(reading.KEYS) - {"imports", "init", "freeze", "weights"}
+    assert set(spec) == set(reading.KEYS) - {"imports", "init", "freeze", "sweep", "weights"}
     assert spec["model"]["params"]["width"] == "$(4 * 2)"
     assert spec["model"]["layers"][-1] == {"Linear": 10}
     assert spec["optimizer"]["betas"] == [0.9, 0.999]
@@ -138,7 +138,7 @@ def test_help(dlspec, command: str) -> None:
 
 FLAGS = [
     ("--cfg job", "model:\n"),
-    ("--cfg hydra", "launcher: dlspec"),
+    ("--cfg hydra", "launcher: pool"),
     ("--cfg job -p optimizer", "lr: 0.001"),
     ("--info defaults", "model/cnn"),
     ("--info searchpath", "main"),

@@ -104,7 +104,7 @@ def test_scheduler_with_an_interval() -> None:
     assert (spec.scheduler.settings, spec.interval) == ({"step_size": 2}, "step")
 
 
-KEYS = "data, freeze, imports, init, loss, metrics, model, optimizer, scheduler, seed, spec_version, trainer, weights"
+KEYS = "data, freeze, imports, init, loss, metrics, model, optimizer, scheduler, seed, spec_version, sweep, trainer, weights"
 SAID: list[tuple[dict[str, Any], list[str]]] = [
     ({"trainer": {"epochs": 0}}, ["trainer.epochs   epochs is 0, wanted a whole number >= 1"]),
     ({"trainer": {"epochs": 1.5}}, ["trainer.epochs   epochs is 1.5, wanted a whole number >= 1"]),

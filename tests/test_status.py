@@ -56,7 +56,14 @@ def test_a_run_can_be_asked_and_has_its_folder_alone(dlspec, work: Path) -> None
     with training(work / "made") as process:
         said = dlspec("status", "made")
         assert said.out.splitlines()[1].split()[:2] == ["made", "running"]
-        again = ["-m", "hydra/launcher=basic", "hydra.sweep.dir=.", "hydra.sweep.subdir=made", "seed=1"]
+        again = [
+            "-m",
+            "hydra/launcher=basic",
+            "hydra/sweeper=basic",
+            "hydra.sweep.dir=.",
+            "hydra.sweep.subdir=made",
+            "seed=1",
+        ]
         said = dlspec(*MLP, *again)
         assert said.code == 2
         assert f"[0] refused: 'made' is in use: process {process.pid} on " in said.out

@@ -86,9 +86,18 @@ class JobEnd:
     data: str = ""
 
 
-def checked(drafts: Sequence[Draft], given: str = "") -> list[SweepJob | Refusal]:
-    """The drafts, their form checked; `given` is the checksum of data that come from Python."""
-    return [_checked(draft, given) for draft in drafts]
+def checked(drafts: Sequence[Draft], given: str, most: int) -> list[SweepJob | Refusal]:
+    """The drafts, their form checked, as far as the first `most` that are wrong: finding a mistake's place takes 0.1 s.
+
+    `given` is the checksum of data that come from Python.
+    """
+    found: list[SweepJob | Refusal] = []
+    for draft in drafts:
+        found.append(_checked(draft, given))
+        most -= isinstance(found[-1], Refusal)
+        if not most:
+            break
+    return found
 
 
 def _checked(draft: Draft, given: str) -> SweepJob | Refusal:

@@ -50,10 +50,10 @@ class Entry:
         return not self.is_refused and not self.is_done
 
 
-def refuse(entries: Sequence[Entry], settings: SweepSpec) -> None:
-    """UserError with every wrong spec, where one is wrong and that stops the sweep, or all are."""
+def refuse(entries: Sequence[Entry], settings: SweepSpec, count: int) -> None:
+    """UserError with the wrong specs, where one of the `count` jobs is wrong and that stops the sweep, or all are."""
     wrong = [entry for entry in entries if entry.is_refused]
-    if not wrong or (settings.on_invalid == "skip" and len(wrong) < len(entries)):
+    if not wrong or (settings.on_invalid == "skip" and len(wrong) < count):
         return
     rows = [Row(number, entry.found.overrides) for number, entry in enumerate(entries)]
     keys = differing(rows)
@@ -61,19 +61,14 @@ def refuse(entries: Sequence[Entry], settings: SweepSpec) -> None:
     for row, entry in zip(rows, entries, strict=True):
         if isinstance(entry.found, Refusal):
             texts.setdefault(entry.found.text, []).append(f"[{row.number}] {label(row, keys)}")
-    lines = [line for text, jobs in list(texts.items())[:MOST_TOLD] for line in (_listed(jobs), text, "")]
-    more = f"... and {len(texts) - MOST_TOLD} more mistakes\n" if len(texts) > MOST_TOLD else ""
-    raise UserError("\n".join(lines) + more + _counted(len(wrong), len(entries)))
+    lines = [line for text, jobs in list(texts.items())[:MOST_TOLD] for line in (*jobs[:MOST_TOLD], text)]
+    raise UserError("\n".join([*lines, _counted(len(wrong), len(entries), count)]))
 
 
-def _listed(jobs: Sequence[str]) -> str:
-    more = f" and {len(jobs) - MOST_TOLD} more jobs" if len(jobs) > MOST_TOLD else ""
-    return "\n".join([*jobs[: MOST_TOLD - 1], jobs[MOST_TOLD - 1] + more] if more else jobs)
-
-
-def _counted(wrong: int, count: int) -> str:
-    fix = "; sweep.on_invalid=skip trains the others" if wrong < count else ""
-    return f"{wrong} of {count} job{'s' if count != 1 else ''} refused: none was trained{fix}"
+def _counted(wrong: int, looked: int, count: int) -> str:
+    which = f"the first {wrong}" if wrong == looked < count else str(wrong)
+    fix = "; sweep.on_invalid=skip trains the others" if wrong < looked else ""
+    return f"{which} of {count} job{'s' if count != 1 else ''} refused: none was trained{fix}"
 
 
 def know_again(entries: Sequence[Entry], record: SweepRecord, code: str) -> None:

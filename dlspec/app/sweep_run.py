@@ -18,6 +18,7 @@ from dlspec.app.sweep_job import Draft, JobEnd, Refusal, SweepJob, checked
 from dlspec.app.sweep_places import Doers
 from dlspec.app.sweep_plan import (
     CHANGED,
+    MOST_TOLD,
     SECONDS_BETWEEN_LOOKS,
     Entry,
     check_shapes,
@@ -82,8 +83,9 @@ class SweepRun:
 
         Raises UserError with every wrong spec where that stops the sweep, Interrupted when a signal asked for the end.
         """
-        entries = [Entry(found) for found in checked(drafts, self.given)]
-        refuse(entries, self.settings)
+        most = len(drafts) if self.settings.on_invalid == "skip" else MOST_TOLD
+        entries = [Entry(found) for found in checked(drafts, self.given, most)]
+        refuse(entries, self.settings, len(drafts))
         if self.record is not None:
             know_again(entries, self.record, self._code)
         todo = [entry for entry in entries if entry.is_todo]
@@ -93,7 +95,7 @@ class SweepRun:
         with self.doers(count, devices) as doing:
             if todo or reruns:
                 check_shapes(entries, doing)
-                refuse(entries, self.settings)
+                refuse(entries, self.settings, len(drafts))
             if reruns:
                 train_changed_again(entries)
             self.record = self.record or self._locked(self._create())
