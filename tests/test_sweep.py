@@ -40,7 +40,7 @@ def test_a_grid_of_groups_and_values_in_processes(dlspec, work: Path) -> None:
     assert losses == sorted(losses)
     assert said.out.endswith("4 jobs: 4 finished\n")
     assert not any(line != line.rstrip() for line in said.out.split("\n\n")[-1].splitlines())
-    names = {"0", "1", "2", "3", "multirun.yaml", "sweep.json", "lock"}
+    names = {"0", "1", "2", "3", "multirun.yaml", "sweep.json", "lock", "report.html", "leaderboard.csv"}
     assert {path.name for path in (work / "sweep").iterdir()} == names
     overrides = (work / "sweep/3/.hydra/overrides.yaml").read_text()
     assert overrides.endswith("- model=linear\n- optimizer.lr=0.01\n- seed=0\n- sweep.workers=2\n")

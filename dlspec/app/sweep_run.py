@@ -6,6 +6,7 @@ what failed is tried again; the folder's sweep.json tells which is which.
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -30,9 +31,13 @@ from dlspec.app.sweep_plan import (
 )
 from dlspec.app.sweep_record import SweepRecord
 from dlspec.app.sweep_table import Row, read_reached
+from dlspec.errors import UserError
+from dlspec.report import write_sweep_report
 from dlspec.run_lock import held
 from dlspec.spec.sweep import SweepSpec
 from dlspec.training.interruption import Interrupted, Interruption, interruptible
+
+log = logging.getLogger("dlspec")
 
 SECONDS_BETWEEN_RECORDS = 1.0
 ENDING = "ending: the jobs that run are saved; Ctrl-C again ends them at once"
@@ -121,6 +126,7 @@ class SweepRun:
         finally:
             board.close()
             self._write(synced=True)
+            self._report(is_last=True)
         if self._interruption.signal:
             raise Interrupted(self._interruption.signal)
 
@@ -154,23 +160,37 @@ class SweepRun:
             row.reached = read_reached(row.folder)
         elif end.status == "interrupted" and is_first:
             self._interruption.signal = signal.SIGINT  # the job ran in this process, and heard the signal itself
-        self._note(entry, end)
+        if self._note(entry, end):
+            self._report()
         board.ended(row, end.text)
 
-    def _note(self, entry: Entry, end: JobEnd) -> None:
-        """In the table and in the record. What a crash loses of that is found again in the jobs' folders."""
+    def _note(self, entry: Entry, end: JobEnd) -> bool:
+        """In the table, and where it was some time ago in the record: what a crash loses is found in the jobs' folders.
+
+        Gives whether the record was written.
+        """
         row, known = _row(entry), entry.record
         assert known is not None
         row.status, row.error = known.status, known.error = end.status, end.error
         if end.status == "finished":
             known.code, known.data = self._code, end.data
-        if time.monotonic() > self._written + SECONDS_BETWEEN_RECORDS:
+        is_due = time.monotonic() > self._written + SECONDS_BETWEEN_RECORDS
+        if is_due:
             self._write(synced=False)
+        return is_due
 
     def _write(self, *, synced: bool) -> None:
         assert self.record is not None
         self.record.write(synced=synced)
         self._written = time.monotonic()
+
+    def _report(self, *, is_last: bool = False) -> None:
+        """Which is not written again and again for every job. What was trained is there without it."""
+        assert self.record is not None
+        try:
+            write_sweep_report(self.record.folder, is_last=is_last)
+        except (OSError, UserError) as error:
+            log.warning("no report was written: %s", error)
 
 
 def _row(entry: Entry) -> Row:

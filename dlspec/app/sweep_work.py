@@ -34,6 +34,7 @@ from dlspec.run_folder import LOG, RESULT, remove_leftovers
 from dlspec.run_lock import is_held
 from dlspec.run_status import STATUS, read_status
 from dlspec.training.checkpoint_files import Snapshot, set_aside_after
+from dlspec.training.out_of_memory import free
 from dlspec.training.standard import CHECKPOINTS
 from dlspec.training.state import Outcome
 from dlspec.training.trainer import Trainer
@@ -88,8 +89,7 @@ class Workshop:
             return _failed(error)
         finally:
             self._trainer = None
-            if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-                torch.cuda.empty_cache()  # another process may work on that GPU
+            free()
 
     def _settle(self) -> None:
         if self._is_settled:
