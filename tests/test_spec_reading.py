@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from dlspec.app.conf_files import packaged_conf
 from dlspec.data import SOURCES
 from dlspec.errors import Place, SpecError
+from dlspec.reading import KEYS as ALL_KEYS
 from dlspec.reading import Spec, read_spec
 from dlspec.registry.sections import wanted_of
 from dlspec.spec.expressions import Unknown
@@ -104,7 +105,7 @@ def test_scheduler_with_an_interval() -> None:
     assert (spec.scheduler.settings, spec.interval) == ({"step_size": 2}, "step")
 
 
-KEYS = "data, freeze, imports, init, loss, metrics, model, optimizer, scheduler, seed, spec_version, sweep, trainer, weights"
+KEYS = ", ".join(sorted(ALL_KEYS))
 SAID: list[tuple[dict[str, Any], list[str]]] = [
     ({"trainer": {"epochs": 0}}, ["trainer.epochs   epochs is 0, wanted a whole number >= 1"]),
     ({"trainer": {"epochs": 1.5}}, ["trainer.epochs   epochs is 1.5, wanted a whole number >= 1"]),

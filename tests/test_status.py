@@ -56,17 +56,10 @@ def test_a_run_can_be_asked_and_has_its_folder_alone(dlspec, work: Path) -> None
     with training(work / "made") as process:
         said = dlspec("status", "made")
         assert said.out.splitlines()[1].split()[:2] == ["made", "running"]
-        again = [
-            "-m",
-            "hydra/launcher=basic",
-            "hydra/sweeper=basic",
-            "hydra.sweep.dir=.",
-            "hydra.sweep.subdir=made",
-            "seed=1",
-        ]
-        said = dlspec(*MLP, *again)
+        hydras = ["hydra/launcher=basic", "hydra/sweeper=basic", "hydra.sweep.dir=.", "hydra.sweep.subdir=made"]
+        said = dlspec(*MLP, "-m", *hydras, "seed=1")
         assert said.code == 2
-        assert f"[0] refused: 'made' is in use: process {process.pid} on " in said.out
+        assert f"seed=1  refused: 'made' is in use: process {process.pid} on " in said.out
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert is_held(work / "made") is False

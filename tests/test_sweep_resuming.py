@@ -231,7 +231,7 @@ def test_data_are_known_by_what_they_hold() -> None:
 # ---- killed ----------------------------------------------------------------------------------------------------------
 
 KILLED = ["-m", "hydra.sweep.dir=killed", "model=mlp", "optimizer.lr=1e-3,1e-2,3e-2", "seed=range(4)", *QUIET,
-          "trainer.epochs=4", "trainer.limit_batches=20", "trainer.checkpoint_steps=10", "sweep.workers=2"]  # fmt: skip
+          "trainer.epochs=3", "trainer.limit_batches=15", "trainer.checkpoint_steps=10", "sweep.workers=2"]  # fmt: skip
 
 
 def environment() -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 COMMANDS = {
     "train": "train and test (the default: the word may be left out); -m sweeps",
-    "resume": "go on with a run from its newest checkpoint, or a sweep with what is left: run=FOLDER|latest, sweep=FOLDER",
+    "resume": "go on with a run from its newest checkpoint, or with a sweep: run=FOLDER|latest, sweep=FOLDER",
     "validate": "check a spec without opening data; says which checks had to wait for them",
     "summary": "the network's layers, parameters, multiply-adds and memory; --depth N folds, --graph FILE.svg draws",
     "status": "the runs below runs/ or FOLDER ...: which go on, how far they are, what resumes the others; --json",

@@ -37,7 +37,8 @@ class Draft:
 class SweepJob:
     """A job whose form is right. `parcel` is what its draft made, pickled: as objects ten thousand jobs fill a memory.
 
-    What a run left in its folder is gone on with, unless it is to be trained `anew`.
+    What a run left in its folder is gone on with, unless it is to be trained `anew`. `is_known` says that the sweep had
+    the job already when it was started again.
     """
 
     overrides: tuple[str, ...]
@@ -48,6 +49,7 @@ class SweepJob:
     number: int = -1
     folder: Path = Path()
     anew: bool = False
+    is_known: bool = False
 
     def made(self) -> Made:
         made: Made = pickle.loads(self.parcel)

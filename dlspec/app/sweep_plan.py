@@ -136,6 +136,7 @@ def what_is_known(entries: Sequence[Entry]) -> list[str]:
 def number(entries: Sequence[Entry], record: SweepRecord, name: Callable[[SweepJob, int], str]) -> None:
     """Each has a number and a folder from now on, and the sweep's folder says so before anything is trained."""
     for entry in entries:
+        is_known = entry.record is not None
         entry.record = known = entry.record or _new(entry.found, record, name)
         folder = record.folder / known.folder if known.folder else None
         known.error = ""
@@ -145,7 +146,7 @@ def number(entries: Sequence[Entry], record: SweepRecord, name: Callable[[SweepJ
         elif folder is not None:
             known.status = "finished" if entry.is_done else "waiting"
             entry.row.reached = read_reached(folder) if entry.is_done else None
-            entry.found = replace(entry.job, number=known.number, folder=folder)
+            entry.found = replace(entry.job, number=known.number, folder=folder, is_known=is_known)
         entry.row.status, entry.row.error = known.status, known.error
     record.write()
 

@@ -109,7 +109,8 @@ class Workshop:
         preparing, config = job.made()
         made = None if job.folder.is_dir() else self._made(preparing, is_resumed=False)
         job.folder.mkdir(parents=True, exist_ok=True)
-        _wait_until_free(job.folder)
+        if job.is_known:
+            _wait_until_free(job.folder)
         with whole(job.folder) as snapshot, self._output(job.folder / LOG):
             if job.anew or _has_failed(job.folder):
                 _clear(job.folder)
