@@ -9,7 +9,7 @@ import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from dlspec.app.compose import Composed, Refused, compose
 from dlspec.app.conf_files import GROUPS
 from dlspec.errors import SpecError, UserError, shown
-from dlspec.preparing import Preparation, Prepared
+from dlspec.preparing import Opened, Preparation, Prepared
 from dlspec.run_folder import (
     RESULT,
     SPEC,
@@ -36,8 +36,10 @@ from dlspec.run_lock import held
 from dlspec.run_status import resume_command
 from dlspec.spec.yaml_files import display_name
 from dlspec.training.amounts import size
+from dlspec.training.batch_size import Found, find_batch_size
 from dlspec.training.checkpoint_files import Snapshot
 from dlspec.training.interruption import Interrupted, interruptible
+from dlspec.training.out_of_memory import free
 from dlspec.training.resuming import checkpoint_bytes
 from dlspec.training.standard import standard_callbacks
 from dlspec.training.state import Outcome, TrainingFailed
@@ -206,7 +208,22 @@ def make_job(preparing: Preparation, *, shows: bool = True) -> Job:
     if not gc.isenabled():  # a process of the command line: see dlspec.__main__
         gc.freeze()  # before there is a network: what is frozen is never freed
         gc.enable()
-    prepared = preparing.prepare()
+    opened = preparing.open()
+    if opened.spec.trainer.batch_size != "auto":
+        return _job(preparing.prepare(opened=opened))
+    found = _found_batch_size(preparing, opened)
+    prepared = preparing.prepare(opened=opened.with_batches_of(found.batch_size))
+    return _job(replace(prepared, notes=(*prepared.notes, found.told)))
+
+
+def _found_batch_size(preparing: Preparation, opened: Opened) -> Found:
+    """Tried on a network of its own: the run's is built anew, as if the number had been written."""
+    found = find_batch_size(_job(preparing.prepare(opened=opened)).trainer)
+    free()
+    return found
+
+
+def _job(prepared: Prepared) -> Job:
     spec = prepared.spec
     trainer = Trainer(
         prepared.network.module,

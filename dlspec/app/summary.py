@@ -157,7 +157,7 @@ def _groups(optimizer: Optimizer | None) -> list[str]:
 def _training(summed: Summed, weights: int, gradients: int, whole: Cost) -> list[str]:
     """What a training step needs, and of what that is the sum."""
     optimizer, trainer = summed.prepared.optimizer, summed.prepared.spec.trainer
-    rows = trainer.batch_size
+    rows = trainer.rows
     parts: dict[str, int | None] = {"weights": weights, "gradients": gradients}
     if optimizer is not None:
         parts[f"{type(optimizer).__name__}'s state"] = state_bytes(optimizer)

@@ -145,7 +145,7 @@ def _warmed_up(scheduler: LRScheduler, optimizer: Optimizer, warmup: int) -> LRS
 def _with_horizon(part: ReadPart, spec: Spec, data: Dataset, interval: str) -> dict[str, Any]:
     """The scheduler's settings, the run's length filled in where one wants it and it was not written."""
     settings, trainer = dict(part.settings), spec.trainer
-    batches = -(-len(data.train) // trainer.batch_size)
+    batches = -(-len(data.train) // trainer.rows)
     steps_an_epoch = max(1, -(-min(batches, trainer.limit_batches or batches) // trainer.accumulate))
     steps = min(trainer.epochs * steps_an_epoch, trainer.max_steps or trainer.epochs * steps_an_epoch)
     horizon = steps if interval == "step" else max(1, -(-steps // steps_an_epoch))

@@ -45,6 +45,10 @@ class Opened:
     spec: Spec
     data: Dataset
 
+    def with_batches_of(self, rows: int) -> Opened:
+        """The same with a batch size that was found."""
+        return replace(self, spec=replace(self.spec, trainer=self.spec.trainer.model_copy(update={"batch_size": rows})))
+
 
 @dataclass(frozen=True)
 class Built:

@@ -125,7 +125,11 @@ def _within(hint: Any, kind: type) -> Any:
 
 
 def _unwrapped(hint: Any, metadata: Sequence[Any]) -> tuple[Any, dict[str, float]]:
-    """The plain hint below `Annotated`, and its bounds."""
+    """The plain hint below `Annotated`, in a union too, and its bounds."""
+    bounded = [each for each in get_args(hint) if get_origin(each) is Annotated] if get_origin(hint) is Union else []
+    for each in bounded:
+        plain, bounds = _unwrapped(each, metadata)
+        return Union[tuple(plain if one is each else one for one in get_args(hint))], bounds  # noqa: UP007
     if get_origin(hint) is Annotated:
         hint, *more = get_args(hint)
         metadata = [*metadata, *(each for field in more for each in getattr(field, "metadata", [field]))]

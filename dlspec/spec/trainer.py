@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
+
+DEFAULT_ROWS = 32
 
 
 class Averaging(BaseModel):
@@ -38,7 +40,7 @@ class TrainerSpec(BaseModel):
     epochs: int = Field(20, ge=1, description="passes over the training split")
     max_steps: int | None = Field(None, ge=1, description="stop after this many optimizer steps, whatever the epoch")
     limit_batches: int | None = Field(None, ge=1, description="at most this many batches of each split in an epoch")
-    batch_size: int = Field(32, ge=1, description="samples a batch")
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(DEFAULT_ROWS, description="samples a batch")
     accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged for one optimizer step")
     eval_batch_size: int | None = Field(None, ge=1, description="samples a batch in validation and test; null: chosen")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
@@ -72,3 +74,8 @@ class TrainerSpec(BaseModel):
     curves: bool = Field(True, description="draw curves.png when the training is over")
     pictures: bool = Field(True, description="draw predictions.png, or write a language model's samples.txt")
     progress: Literal["auto", "bar", "lines", "none"] = Field("auto", description="auto: a bar on a terminal")
+
+    @property
+    def rows(self) -> int:
+        """The samples of a batch; as long as they are to be found, the default's."""
+        return DEFAULT_ROWS if self.batch_size == "auto" else self.batch_size

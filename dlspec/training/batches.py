@@ -79,6 +79,18 @@ class Batches:
             chosen = tuple([tensor[end - size : end] for tensor in tensors])
             yield chosen[:inputs], chosen[inputs:]
 
+    def longest(self, rows: int) -> Batch:
+        """So many samples with the most steps; the first ones where all have the same number."""
+        order = torch.arange(rows)
+        if self._cuts:
+            steps = torch.stack([lengths for lengths, _ in self._cuts.values()]).sum(0)
+            order = steps.argsort(descending=True)[:rows]
+        tensors = list(self.tensors)
+        for index, (lengths, trim) in self._cuts.items():
+            tensors[index] = tensors[index].narrow(trim.dim, 0, self._kept(int(lengths[order].max()), trim))
+        chosen = tuple([tensor.index_select(0, order.to(self._device)) for tensor in tensors])
+        return chosen[: self._inputs], chosen[self._inputs :]
+
     def _trimmed(self, order: Tensor, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
         """For each batch from `start` on, the whole tensors cut to the longest sample that it will hold."""
         if not self._cuts:
@@ -95,9 +107,11 @@ class Batches:
 
     def _steps(self, order: Tensor, lengths: Tensor, trim: Trim) -> list[int]:
         """How many steps each batch keeps of a tensor."""
-        fewest = self._fewest_steps.get(trim.lengths.field, 1)
-        found = (max(longest, fewest) for longest in _longest(lengths[order], self.sizes))
-        return [mapped(longest, trim.lengths.windows) for longest in found]
+        return [self._kept(longest, trim) for longest in _longest(lengths[order], self.sizes)]
+
+    def _kept(self, longest: int, trim: Trim) -> int:
+        """How many steps a batch keeps of a tensor whose longest sample has so many."""
+        return mapped(max(longest, self._fewest_steps.get(trim.lengths.field, 1)), trim.lengths.windows)
 
 
 def placed(tensor: Tensor, device: torch.device) -> Tensor:

@@ -39,9 +39,9 @@ def _remedy(state: State, settings: TrainerSpec) -> str:
         return "not even one fits: take a smaller network or shorter samples"
     if state.phase != "train":
         return f"try trainer.eval_batch_size={half}"
-    if settings.batch_size // 2 < 1:
+    if settings.rows // 2 < 1:
         return "try trainer.batch_size=1"
-    halved = settings.batch_size // 2
+    halved = settings.rows // 2
     return f"try trainer.batch_size={halved}, with trainer.accumulate={2 * settings.accumulate} for the same updates"
 
 

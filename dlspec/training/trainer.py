@@ -129,6 +129,22 @@ class Trainer:
         self._is_restored = True
         self._newest = None if self._looks_at_once else snapshot.copied()
 
+    def trial(self) -> Callable[[int], None]:
+        """Trains on a batch of so many samples, the longest ones, and waits for it: to try what a size needs."""
+        batches, clipping = self._train_batches(), Clipping(self.settings.clip_grad_norm, self.settings.clip_grad_value)
+        self.network.train()
+        self.freezing.hold(self.network)
+        forward = self.precision.forward(self.network)
+        step = training_step(
+            self.network, self.criterion, self.optimizer, clipping, lambda: None,
+            look=lambda loss: None, forward=forward, scaler=self.scaler,
+        )  # fmt: skip
+
+        def train(rows: int) -> None:
+            step(*batches.longest(rows))[1].sum().item()
+
+        return train
+
     def run(self) -> Outcome:
         """Trains, then tests unless `settings.test` is `none`."""
         self.state.awaits_test = self.state.is_tested
@@ -337,7 +353,7 @@ class Trainer:
             if settings.compile == "model":
                 from dlspec.training.compiling import compiled_forward
 
-                self._forward = compiled_forward(self._forward, settings.batch_size)
+                self._forward = compiled_forward(self._forward, settings.rows)
         step = training_step(
             self.network,
             self.criterion,
@@ -355,7 +371,7 @@ class Trainer:
                 from dlspec.training.compiling import CompiledStep, WholeStep
 
                 whole = WholeStep(self.network, self.criterion, self.optimizer, clipping, self.precision)
-                self._compiled = CompiledStep(whole, settings.batch_size)
+                self._compiled = CompiledStep(whole, settings.rows)
             later = notice if self.device.type == "cpu" else look
             return self._compiled.step(step, later, self._after_update)
         return rewinding(step) if self._looks_at_once else step
@@ -373,10 +389,10 @@ class Trainer:
     def _train_batches(self) -> Batches:
         # Batch normalisation has no variance of a single sample and raises: such a last batch joins the one before.
         normalises = any(isinstance(each, _BatchNorm) for each in self.network.modules())
-        return self._batches(self.data.train, self.settings.batch_size, smallest=2 if normalises else 1)
+        return self._batches(self.data.train, self.settings.rows, smallest=2 if normalises else 1)
 
     def _eval_batches(self, split: Split) -> Batches:
-        chosen = chosen_batch_size(split, self.inputs, self.settings.batch_size, self.device, self.widest)
+        chosen = chosen_batch_size(split, self.inputs, self.settings.rows, self.device, self.widest)
         return self._batches(split, self.settings.eval_batch_size or chosen)
 
     def _batches(self, split: Split, batch_size: int, smallest: int = 1) -> Batches:
@@ -491,16 +507,22 @@ class Trainer:
         return out_of_memory(self.state, self.settings)
 
     @contextmanager
+    def computing(self, rows: int) -> Iterator[None]:
+        """Within it the process is as the settings want it for batches of so many samples; afterwards as before."""
+        settings = self.settings
+        with (
+            deterministic(settings.deterministic),
+            self.precision.switched(),
+            threads(settings.threads),
+            allocator(settings.allocator, self.device, FLOAT * rows * self.widest),
+        ):
+            yield
+
+    @contextmanager
     def _closing(self) -> Iterator[None]:
         """However what is within it ends, the state says how and every callback is closed."""
         try:
-            largest = FLOAT * self.settings.batch_size * self.widest
-            with (
-                deterministic(self.settings.deterministic),
-                self.precision.switched(),
-                threads(self.settings.threads),
-                allocator(self.settings.allocator, self.device, largest),
-            ):
+            with self.computing(self.settings.rows):
                 yield
         except BaseException as raised:
             error = self._freed(raised) if is_out_of_memory(raised) else raised
