@@ -19,7 +19,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from dlspec.app.compose import Composed, Refused, compose
 from dlspec.app.conf_files import GROUPS
 from dlspec.errors import SpecError, UserError, shown
-from dlspec.preparing import Opened, Preparation, Prepared
+from dlspec.preparing import Preparation, Prepared
 from dlspec.run_folder import (
     RESULT,
     SPEC,
@@ -34,9 +34,9 @@ from dlspec.run_folder import (
 )
 from dlspec.run_lock import held
 from dlspec.run_status import resume_command
-from dlspec.spec.yaml_files import display_name
+from dlspec.spec.yaml_files import display_name, load_file
 from dlspec.training.amounts import size
-from dlspec.training.batch_size import Found, find_batch_size
+from dlspec.training.batch_size import find_batch_size
 from dlspec.training.checkpoint_files import Snapshot
 from dlspec.training.interruption import Interrupted, interruptible
 from dlspec.training.out_of_memory import free
@@ -208,24 +208,33 @@ def make_job(preparing: Preparation, *, shows: bool = True) -> Job:
     if not gc.isenabled():  # a process of the command line: see dlspec.__main__
         gc.freeze()  # before there is a network: what is frozen is never freed
         gc.enable()
+    prepared = _prepared(preparing)
+    return Job(prepared, _trainer(prepared), shows)
+
+
+def _prepared(preparing: Preparation) -> Prepared:
+    """Everything that the run needs, with a batch size that was found where that is wanted."""
     opened = preparing.open()
     if opened.spec.trainer.batch_size != "auto":
-        return _job(preparing.prepare(opened=opened))
-    found = _found_batch_size(preparing, opened)
-    prepared = preparing.prepare(opened=opened.with_batches_of(found.batch_size))
-    return _job(replace(prepared, notes=(*prepared.notes, found.told)))
-
-
-def _found_batch_size(preparing: Preparation, opened: Opened) -> Found:
-    """Tried on a network of its own: the run's is built anew, as if the number had been written."""
-    found = find_batch_size(_job(preparing.prepare(opened=opened)).trainer)
+        return preparing.prepare(opened=opened)
+    # Tried on a network of its own: the run's is built anew, as if the number had been written.
+    found = find_batch_size(_trainer(preparing.prepare(opened=opened)))
     free()
-    return found
+    prepared = preparing.prepare(opened=opened.with_batches_of(found.batch_size))
+    return replace(prepared, notes=(*prepared.notes, found.told))
 
 
-def _job(prepared: Prepared) -> Job:
+def keep_batch_size(preparing: Preparation, folder: Path) -> None:
+    """A run that goes on has the batch size that was found when it began, where one was to be found."""
+    trainer = preparing.tree.get("trainer")
+    if isinstance(trainer, Mapping) and trainer.get("batch_size") == "auto":
+        saved = _at(load_file(folder / SPEC).tree, "trainer.batch_size")
+        preparing.tree = {**preparing.tree, "trainer": {**trainer, "batch_size": saved}}
+
+
+def _trainer(prepared: Prepared) -> Trainer:
     spec = prepared.spec
-    trainer = Trainer(
+    return Trainer(
         prepared.network.module,
         prepared.criterion,
         prepared.optimizer,
@@ -240,7 +249,6 @@ def _job(prepared: Prepared) -> Job:
         widest=prepared.network.widest,
         fewest_steps=prepared.network.fewest_steps,
     )
-    return Job(prepared, trainer, shows)
 
 
 def result_of(returned: JobReturn) -> Any:
