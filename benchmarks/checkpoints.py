@@ -1,11 +1,10 @@
-"""What checkpoints cost: samples a second with `trainer.checkpoint_steps=200` beside those without.
+"""What a checkpoint every 200 steps costs: the steps while one is copied and written, beside those before and after.
 
-python benchmarks/checkpoints.py [--data FOLDER_OF_MNIST] [--rounds 15] [--pin]
+python benchmarks/checkpoints.py [--data FOLDER_OF_MNIST] [--epochs 20] [--pin]
 
-Both train one epoch of the same network on the same samples, in turn within one process, with one thread, and must end
-at the same loss. The seconds are those of the training steps; another thread writes the files meanwhile. The ratio in
-CPU time counts that thread's work, too: what checkpoints would cost where no other core is free. `--pin` has all on one
-core. Freed memory is kept: as glibc starts, chance decides whether a step's tensors are mapped anew every time.
+One run with one thread, in pieces of 200 steps: at the start of every second one a checkpoint of the whole run begins,
+as `trainer.checkpoint_steps` has it. Neighbours are compared, so that what other programs do to the machine's speed
+counts little. CPU time counts the thread that writes, too: what checkpoints would cost where no other core is free.
 """
 
 from __future__ import annotations
@@ -29,129 +28,113 @@ from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoints import Checkpoints
 from dlspec.training.state import State
 
-STEPS = 200
+STEPS, BATCH, PIECES = 200, 32, 8
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network, and how many samples its epoch has at batch 32."""
+    """A network; how many epochs of `PIECES` pieces it trains for one that is asked for."""
 
     name: str
     overrides: Sequence[str]
-    samples: int
+    share: float
 
 
 CASES = (
-    Case("article CNN, 0.2 M parameters", ["model=cnn"], 20_000),
-    Case("MLP, 10 M parameters", ["model=mlp", "model.params.width=2784"], 12_960),
+    Case("article CNN, 0.2 M parameters", ["model=cnn"], 1),
+    Case("MLP, 10 M parameters", ["model=mlp", "model.params.width=2784"], 0.15),
 )
-
-
-@dataclass(frozen=True)
-class Epoch:
-    """Seconds of the steps, and of the CPU: of everything, for copying, for writing; the loss; how many checkpoints."""
-
-    seconds: float
-    cpu: float
-    saving: float
-    writing: float
-    loss: float
-    written: int
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", help="folder with MNIST's four IDX files; without it, noise")
-    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--pin", action="store_true", help="one core for everything")
-    parser.add_argument("--case", type=int, choices=range(len(CASES)), help="one of the networks alone")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     sweep.register()
-    standard.Checkpoints = _Counted  # type: ignore[misc]
-    where, data = pin() if arguments.pin else "two cores", "MNIST" if arguments.data else "noise of MNIST's shape"
-    print(f"{machine('torch')}; {where}, one thread; {data}; median of {arguments.rounds} rounds (its 95 % interval)\n")
-    header = ["samples/s at batch 32", "without", f"every {STEPS} steps", "ratio", "in CPU time", "CPU ms: copying",
-              "writing", f"{STEPS} steps", "checkpoints more"]  # fmt: skip
-    cases = CASES if arguments.case is None else [CASES[arguments.case]]
-    print(table(header, [_row(each, arguments.data, arguments.rounds) for each in cases]))
+    standard.Checkpoints = _Measured  # type: ignore[misc]
+    where, data = pin() if arguments.pin else "not pinned", "MNIST" if arguments.data else "noise of MNIST's shape"
+    print(f"{machine('torch')}; {where}, one thread; {data}; medians (their 95 % interval)\n", flush=True)
+    header = [f"{STEPS} steps at batch {BATCH}", "CPU ms", "CPU ms more to copy", "to write", "speed with checkpoints",
+              "in CPU time", "pieces"]  # fmt: skip
+    print(table(header, [_row(each, arguments.data, arguments.epochs) for each in CASES]))
 
 
-def _row(case: Case, data: str | None, rounds: int) -> list[str]:
-    """Both in turn, each round begun by the other one, after a short round that is not counted."""
-    _epoch(case, data, None, limit=20)
-    pairs: list[dict[int | None, Epoch]] = []
-    for number in range(rounds):
-        order = (None, STEPS) if number % 2 else (STEPS, None)
-        pairs.append({steps: _epoch(case, data, steps) for steps in order})
-        if len({each.loss for each in pairs[-1].values()}) > 1:
-            raise SystemExit(f"both must end at the same loss: {pairs[-1]}")
-    without, saved = ([pair[steps] for pair in pairs] for steps in (None, STEPS))
-    both = list(zip(without, saved, strict=True))
+def _row(case: Case, data: str | None, epochs: int) -> list[str]:
+    pieces = _Pieces()
+    _Measured.copying, _Measured.writing = [], []
+    job = make_job(preparation(compose(_overrides(case, data, max(2, round(epochs * case.share))), start_hydra(None))))
+    use = job.trainer.use
+    job.trainer.use = lambda callbacks: use([pieces, *callbacks])  # type: ignore[method-assign]
+    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
+        job.run(Path(folder))
+    wall, cpu = pieces.ratios(0), pieces.ratios(1)
+    without = [epoch[at][1] for epoch in pieces.epochs for at in range(1, PIECES, 2)]
+    costs = (median(each[1:]) for each in (_Measured.copying, _Measured.writing))
     return [
         case.name,
-        *(f"{median_interval([case.samples / one.seconds for one in each]):,.0f}" for each in (without, saved)),
-        f"{median_interval([one.seconds / other.seconds for one, other in both]):.3f}",
-        f"{median_interval([one.cpu / other.cpu for one, other in both]):.3f}",
-        f"{1000 * median([each.saving / each.written for each in saved]):.1f}",
-        f"{1000 * median([each.writing / each.written for each in saved]):.1f}",
-        f"{1000 * median([each.cpu / case.samples * 32 * STEPS for each in without]):,.0f}",
-        str(saved[0].written - without[0].written),
+        f"{1000 * median(without):,.0f}",
+        *(f"{1000 * each:.1f}" for each in costs),
+        f"{median_interval(wall):.3f}",
+        f"{median_interval(cpu):.3f}",
+        str(len(wall)),
     ]
 
 
-class _Clock(Callback):
-    """The last of the callbacks: the CPU seconds of an epoch."""
+class _Pieces(Callback):
+    """The first of the callbacks: seconds and CPU seconds of each piece, by epoch."""
 
     def __init__(self) -> None:
-        self.started = self.seconds = 0.0
+        self.epochs: list[list[tuple[float, float]]] = []
+        self._last = (0.0, 0.0)
 
-    def on_train_start(self, state: State) -> None:
-        self.started = time.process_time()
+    def on_epoch_start(self, state: State) -> None:
+        self.epochs.append([])
+        self._last = _now()
 
-    def on_epoch_end(self, state: State) -> None:
-        self.seconds = time.process_time() - self.started
+    def on_step_end(self, state: State) -> None:
+        if state.phase == "train" and state.step % STEPS == 0:
+            now = _now()
+            self.epochs[-1].append((now[0] - self._last[0], now[1] - self._last[1]))
+            self._last = now
+
+    def ratios(self, kind: int) -> list[float]:
+        """The speed of each piece that began with a checkpoint, of that of its neighbours."""
+        found = []
+        for pieces in self.epochs:
+            for at in range(2, PIECES, 2):
+                around = (pieces[at - 1][kind] + pieces[(at + 1)][kind]) / 2
+                found.append(around / pieces[at][kind])
+        return found
 
 
-class _Counted(Checkpoints):
-    """Checkpoints that are counted, and the CPU seconds of both threads for them."""
+def _now() -> tuple[float, float]:
+    return time.perf_counter(), time.process_time()
 
-    written, saving, writing = 0, 0.0, 0.0
+
+class _Measured(Checkpoints):
+    """Checkpoints by steps alone, and the CPU seconds of both threads for each."""
+
+    copying: list[float] = []
+    writing: list[float] = []
+
+    def on_epoch_end(self, state: State) -> None: ...
 
     def _save(self, state: State) -> None:
-        _Counted.writing += self._writer.seconds
+        _Measured.writing.append(self._writer.seconds)
         started = time.thread_time()
         super()._save(state)
-        _Counted.saving += time.thread_time() - started
-        _Counted.written += 1
-
-    def close(self, state: State) -> None:
-        super().close(state)
-        _Counted.writing *= _Counted.written / max(_Counted.written - 1, 1)  # the last one's is not known yet
+        _Measured.copying.append(time.thread_time() - started)
 
 
-def _epoch(case: Case, data: str | None, steps: int | None, limit: int | None = None) -> Epoch:
-    job, clock = make_job(preparation(compose(_overrides(case, data, steps, limit), start_hydra(None)))), _Clock()
-    use = job.trainer.use
-    job.trainer.use = lambda callbacks: use([*callbacks, clock])  # type: ignore[method-assign]
-    _Counted.written, _Counted.saving, _Counted.writing = 0, 0.0, 0.0
-    with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
-        outcome = job.run(Path(folder))
-    [row] = job.trainer.state.timing
-    loss, counted = outcome.results["train/loss"], _Counted
-    return Epoch(row["train_seconds"], clock.seconds, counted.saving, counted.writing, loss, counted.written)
-
-
-def _overrides(case: Case, data: str | None, steps: int | None, limit: int | None) -> list[str]:
-    mnist = ["data=mnist", f"data.path='{Path(data).resolve()}'", f"data.limit={case.samples}"] if data else []
-    noise = ["data=random", "data.shape=[1,28,28]", "data.num_classes=10", f"data.size={case.samples}", "data.test=0"]
-    trainer = ["epochs=1", "batch_size=32", "device=cpu", "progress=none", "monitor=train/loss", "test=none"]
-    trainer += [
-        "curves=false",
-        "allocator=keep",
-        f"checkpoint_steps={steps or 'null'}",
-        f"limit_batches={limit or 'null'}",
-    ]
+def _overrides(case: Case, data: str | None, epochs: int) -> list[str]:
+    samples = BATCH * STEPS * PIECES
+    mnist = ["data=mnist", f"data.path='{Path(data).resolve()}'", f"data.limit={samples}"] if data else []
+    noise = ["data=random", "data.shape=[1,28,28]", "data.num_classes=10", f"data.size={samples}", "data.test=0"]
+    trainer = [f"epochs={epochs}", f"batch_size={BATCH}", "device=cpu", "progress=none", "monitor=train/loss"]
+    trainer += ["test=none", "curves=false", f"checkpoint_steps={2 * STEPS}", "allocator=keep"]
     return [*case.overrides, *(mnist or noise), "data.validation=0", *(f"trainer.{each}" for each in trainer)]
 
 
