@@ -464,6 +464,17 @@ def test_a_run_that_stopped_early_goes_on_with_more_patience(work: Path, dlspec:
     assert files(work, "run") == files(work, "straight")
 
 
+def test_the_best_weights_are_tested_without_more_checkpoints(work: Path, dlspec: Run, at: Run) -> None:
+    words = (*MLP, "optimizer.lr=0.3", "trainer.epochs=4", "trainer.monitor=train/loss", "trainer.mode=max")
+    assert dlspec(*words, "hydra.run.dir=straight").code == 0
+    assert at("train", 30, kill(signal.SIGTERM), *words, "hydra.run.dir=run").code == 143
+    assert dlspec("resume", "run=run", "trainer.checkpoints=false").code == 0
+    again, straight = (read_object(work / name / "result.json") for name in ("run", "straight"))
+    assert again is not None and straight is not None
+    assert straight["best_epoch"] < 3
+    assert (again["test"], again["best_epoch"]) == (straight["test"], straight["best_epoch"])
+
+
 def test_a_run_that_goes_on_is_finished_no_more(work: Path, dlspec: Run, at: Run) -> None:
     """Killed then, it must not pass for the finished run that it was."""
     assert dlspec(*MLP, "hydra.run.dir=run").code == 0

@@ -34,6 +34,11 @@ class Callback:
     def on_interrupt(self, state: State) -> None:
         """The run was asked to end and does, between two steps: the last moment to keep what is wanted later."""
 
+    @property
+    def kept_as(self) -> str:
+        """Under this name a checkpoint has its state."""
+        return type(self).__name__
+
     def state_dict(self, state: State) -> dict[str, Any]:
         """What a resumed run gives back: tensors that change no more, numbers, texts, lists and mappings."""
         return {}

@@ -29,7 +29,14 @@ Weights = dict[str, Tensor]
 
 
 class KeepsBest(Callback):
-    """A callback that has the best epoch's weights ready for the final test."""
+    """A callback that has the best epoch's weights ready for the final test.
+
+    What one of them kept another goes on with: a run may be resumed with `trainer.checkpoints=false`.
+    """
+
+    @property
+    def kept_as(self) -> str:
+        return "best"
 
     def best_weights(self) -> Weights | None:
         """The state dict of the best epoch so far, on the CPU; None before the first."""
@@ -50,10 +57,10 @@ class BestWeights(KeepsBest):
         return self._weights
 
     def state_dict(self, state: State) -> dict[str, Any]:
-        return {"best": self._weights}
+        return {"best": self._weights, "is_now": False, "position": {}}
 
     def load_state_dict(self, state: State, own: Mapping[str, Any]) -> None:
-        self._weights = own["best"]
+        self._weights = copied_weights(state.evaluated) if own["is_now"] else own["best"]
 
 
 class Checkpoints(KeepsBest):

@@ -123,7 +123,7 @@ def snapshot_of(trainer: Trainer, seconds: float) -> Snapshot:
         "on_nan": {"type": trainer.settings.on_nan, **trainer.on_nan.state_dict(epoch is None)},
     }
     tree = {name: pack(each, tensors, name) for name, each in parts.items()}
-    own = [[type(each).__name__, each.state_dict(state)] for each in trainer.callbacks]
+    own = [[each.kept_as, each.state_dict(state)] for each in trainer.callbacks]
     packed = [[name, pack(each, tensors, f"callback.{name}", copy=False)] for name, each in own if each]
     return Snapshot(state.step, {"dict": [*map(list, tree.items()), ["callbacks", packed]]}, tensors)
 
@@ -195,8 +195,8 @@ def _restore(trainer: Trainer, parts: Mapping[str, Any]) -> Left | None:
     trainer.freezing.enter(max(state.epoch, 1))
     own = dict(parts["callbacks"])
     for callback in trainer.callbacks:
-        if type(callback).__name__ in own:
-            callback.load_state_dict(state, own[type(callback).__name__])
+        if callback.kept_as in own:
+            callback.load_state_dict(state, own[callback.kept_as])
     set_random_state(parts["generators"], trainer.device)
     return None if left is None else Left(**dict(left))
 
