@@ -90,12 +90,12 @@ def test_nothing_is_held_by_a_sweep(
     if is_process:
         gc.disable()  # see dlspec.__main__.main
     try:
-        said = dlspec("-m", "model=mlp", "trainer.batch_size=16,8", "trainer.progress=none", *QUICK)
+        said = dlspec("-m", "hydra/launcher=dlspec", "model=mlp", "trainer.batch_size=16,8", "trainer.progress=none", *QUICK)
     finally:
         gc.enable()
         gc.unfreeze()
     assert said.code == 1
-    assert "2 jobs: 1 done, 1 failed" in said.out
+    assert "2 jobs: 1 finished, 1 failed" in said.out
     assert len(trained) == 2
 
 
@@ -124,7 +124,7 @@ torch.nn.Linear(8, 8)(torch.ones(2, 8)).sum().backward()  # its threads and libr
 pages = int(open("/proc/self/statm").read().split()[0])
 most = pages * resource.getpagesize() + 400 * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (most, most))
-sys.exit(run(["-m", *sys.argv[1:], "trainer.batch_size=2000,16"]))
+sys.exit(run(["-m", "hydra/launcher=dlspec", *sys.argv[1:], "trainer.batch_size=2000,16"]))
 """
 WIDE = """
 layers:
@@ -144,6 +144,6 @@ def test_the_next_job_of_a_sweep_has_room(work: Path, write) -> None:
     environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done
-    assert "[0] failed: out of memory on cpu in training, epoch 1, with 2,000 samples a batch; try " in done.stdout
-    assert "2 jobs: 1 done, 1 failed" in done.stdout
+    assert "  failed: out of memory on cpu in training, epoch 1, with 2,000 samples a batch; try " in done.stdout
+    assert "2 jobs: 1 finished, 1 failed" in done.stdout
     assert "Traceback" not in done.stderr
