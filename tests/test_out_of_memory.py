@@ -90,7 +90,9 @@ def test_nothing_is_held_by_a_sweep(
     if is_process:
         gc.disable()  # see dlspec.__main__.main
     try:
-        said = dlspec("-m", "hydra/launcher=dlspec", "model=mlp", "trainer.batch_size=16,8", "trainer.progress=none", *QUICK)
+        said = dlspec(
+            "-m", "hydra/launcher=dlspec", "model=mlp", "trainer.batch_size=16,8", "trainer.progress=none", *QUICK
+        )
     finally:
         gc.enable()
         gc.unfreeze()

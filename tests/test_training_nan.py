@@ -68,6 +68,8 @@ def failure(training: Trainer) -> str:
 
 
 SMALLER = "a smaller learning rate or trainer.clip_grad_norm may help"
+SPOILED = f"{SMALLER}; trainer.debug=anomaly tells whose gradient it was, if one was"
+SLOPES = "a root, a norm or a logarithm has no finite slope at 0: add a small number before it"
 LOSS = "the network's output is finite, and"
 
 
@@ -104,22 +106,22 @@ def test_the_first_layer_is_named(network: nn.Module, options: dict[str, Any], t
 @pytest.mark.parametrize(
     ("lr", "optimizer", "text"),
     [
-        (1e30, torch.optim.SGD, "layer '1' (Linear) is the first that gives nan"),
-        (1e38, torch.optim.Adam, "weight of layer '0' (Linear) was inf before this step"),
+        (1e30, torch.optim.SGD, f"layer '1' (Linear) is the first that gives nan; {SMALLER}"),
+        (1e38, torch.optim.Adam, f"weight of layer '0' (Linear) was inf before this step; {SPOILED}"),
     ],
 )
 def test_a_learning_rate_that_is_too_large(
     lr: float, optimizer: type[torch.optim.Optimizer], text: str, make: Make
 ) -> None:
     said = failure(make(stack(), lr=lr, optimizer_class=optimizer))
-    assert said == f"train/loss became nan in epoch 1 at step 2, learning rate {lr}: {text}; {SMALLER}"
+    assert said == f"train/loss became nan in epoch 1 at step 2, learning rate {lr}: {text}"
 
 
 def test_a_gradient_that_is_not_finite_is_told_a_step_later(make: Make) -> None:
-    net = stack(Call(lambda x: (x * (x > 0)).sqrt()))  # the slope of a root at 0 is infinite, and inf * 0 is nan
+    net = stack(Call(root))
     assert failure(make(net)) == (
         "train/loss became nan in epoch 1 at step 2, learning rate 0.01: "
-        f"weight of layer '0' (Linear) was nan before this step; {SMALLER}"
+        f"weight of layer '0' (Linear) was nan before this step; {SPOILED}"
     )
 
 
@@ -203,6 +205,62 @@ def test_a_search_along_a_line_may_meet_an_infinite_loss() -> None:
     assert not all(map(math.isfinite, losses))
 
 
+def root(x: Tensor) -> Tensor:
+    """Its slope at 0 is infinite, and what flows back there is inf * 0, nan."""
+    return (x * (x > 0)).sqrt()
+
+
+class Inner(nn.Module):
+    """A layer with a layer in it, and something of its own behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return root(self.linear(x))
+
+
+class Edge(CrossEntropy):
+    def forward(self, output: Tensor, targets: tuple[Tensor, ...]) -> Tensor:
+        return root(output).mean()
+
+
+@pytest.mark.parametrize(
+    ("network", "criterion", "text"),
+    [
+        (stack(nn.Dropout(0.3), Call(root), nn.ReLU()), CrossEntropy(), "layer '2' (Call)"),
+        (stack(nn.Sequential(nn.ReLU(), Call(root)), nn.ReLU()), CrossEntropy(), "layer '1.1' (Call)"),
+        (stack(Inner(), nn.BatchNorm1d(16)), CrossEntropy(), "layer '1' (Inner)"),
+        (stack(nn.ReLU(inplace=True), Call(root)), CrossEntropy(), "layer '2' (Call)"),
+        (stack(), Edge(), "the loss"),
+    ],
+)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_first_gradient_is_named(
+    network: nn.Module, criterion: CrossEntropy, text: str, accumulate: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    network.zero_grad()
+    before = [each.detach().clone() for each in network.state_dict().values()]
+    settings = {"debug": "anomaly", "accumulate": accumulate}
+    with caplog.at_level(logging.DEBUG, logger="dlspec"):
+        said = failure(trainer(network, criterion=criterion, settings=settings))
+    assert said == (
+        "train/loss is finite, and a gradient of it is not, in epoch 1 at step 1, learning rate 0.01: "
+        f"{text} is the first that gives a gradient of nan; {SLOPES}"
+    )
+    assert "Traceback of forward call that caused the error" in caplog.text
+    parameters = dict(network.named_parameters())
+    kept = [torch.equal(*pair) for pair in zip(before, network.state_dict().values(), strict=True)]
+    assert all(same for name, same in zip(network.state_dict(), kept, strict=True) if name in parameters)
+    assert not torch.is_anomaly_enabled()
+
+
+def test_without_an_anomaly_the_run_is_the_same() -> None:
+    runs = [trainer(stack(nn.Dropout(0.3)), settings={"debug": debug}).run() for debug in (None, "anomaly")]
+    assert runs[0].results == runs[1].results
+
+
 def test_finds_what_is_not_finite() -> None:
     assert first_bad({"a": [torch.ones(2), (torch.tensor([1, math.inf]),)]}) == math.inf
     assert first_bad((torch.ones(2, dtype=torch.long), None, "x")) is None
@@ -228,4 +286,9 @@ def test_a_formula_of_a_spec_is_named(dlspec, write) -> None:
     said = dlspec("model=steep", "trainer.epochs=1", "trainer.curves=false")
     assert said.code == 1
     assert "at step 1, learning rate 0.001: layer '2' (Formula) is the first that gives inf; " in said.err
+    assert said.err.count("\n") == 1
+    write("conf/model/steep.yaml", GRAPH.replace("exp(_ * 1000)", "sqrt(relu(_) * sign(relu(_)))"))
+    said = dlspec("model=steep", "trainer.epochs=1", "trainer.curves=false", "trainer.debug=anomaly")
+    assert said.code == 1
+    assert "layer '2' (Formula) is the first that gives a gradient of inf; " in said.err
     assert said.err.count("\n") == 1

@@ -27,7 +27,7 @@ from dlspec.training.state import Outcome
 _FREE = frozenset(
     f"trainer.{key}"
     for key in "epochs max_steps progress curves pictures tensorboard checkpoints checkpoint_steps checkpoint_minutes "
-    "keep_checkpoints test threads allocator on_nan".split()
+    "keep_checkpoints test threads allocator on_nan debug".split()
 )
 # Schedulers that are as long as the run where the spec does not say how long they are.
 _HORIZONS: Mapping[str, str] = {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}

@@ -81,6 +81,7 @@ def _tell_uncompiled(spec: Spec, optimizer: Optimizer, mistakes: Mistakes) -> No
         f"{spec.optimizer.schema.name}, which evaluates the loss itself": needs_closure(optimizer),
         "trainer.accumulate": trainer.accumulate > 1,
         f"trainer.on_nan={trainer.on_nan}": trainer.on_nan != "stop",
+        f"trainer.debug={trainer.debug}": trainer.debug is not None,
         "the scaled gradients of trainer.precision=16": trainer.precision == 16,
         "a momentum that changes at every step (scheduler.cycle_momentum=false keeps it)": moves_momentum,
     }

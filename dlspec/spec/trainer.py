@@ -61,6 +61,7 @@ class TrainerSpec(BaseModel):
     on_nan: Literal["stop", "skip", "restore"] = Field(
         "stop", description="what happens to a batch whose loss or gradients are not finite"
     )
+    debug: Literal["anomaly"] | None = Field(None, description="anomaly: name the layer whose gradient is nan first")
     average: EMA | SWA | None = Field(None, description="average the weights: EMA or SWA")
     monitor: str = Field("val/loss", description="the result that decides which epoch is best")
     mode: Literal["auto", "min", "max"] = Field("auto", description="whether less or more of it is better")

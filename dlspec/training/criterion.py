@@ -59,3 +59,8 @@ class Metric(Protocol):
 
 Metrics = Sequence[Mapping[str, Metric]]
 """For each target that the criterion judges, in its order, metrics by their results' names."""
+
+
+def total_loss(loss: Tensor) -> Tensor:
+    """What is trained on: of several terms their sum, which comes first."""
+    return loss[0] if loss.dim() else loss

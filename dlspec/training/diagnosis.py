@@ -1,22 +1,23 @@
-"""Why a batch's loss is not finite: what comes in, the first layer that gives such numbers, a weight, or the loss."""
+"""Why a batch's loss or gradients are not finite: what comes in, a weight, the loss, or the first layer to blame."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, fx, nn
 
 from dlspec.building.assembly import LAYER, TYPE
 from dlspec.training.batches import Batch
-from dlspec.training.criterion import Criterion
-from dlspec.training.finite import first_bad
+from dlspec.training.criterion import Criterion, total_loss
+from dlspec.training.finite import first_bad, tensors_in
 from dlspec.training.randomness import kept_generators
 
 SMALLER = "a smaller learning rate or trainer.clip_grad_norm may help"
+SLOPES = "a root, a norm or a logarithm has no finite slope at 0: add a small number before it"
 Computing = Callable[[Callable[..., Any]], Callable[..., Any]]
 Weights = Iterable[tuple[str, Tensor]]
 MEND = "mend that sample"
@@ -28,6 +29,20 @@ class Cause:
 
     text: str
     fix: str = SMALLER
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer by its name in the spec and the state dict, '' for the whole network."""
+
+    name: str
+    type: str
+
+    def is_within(self, other: Layer) -> bool:
+        return not other.name or self.name.startswith(f"{other.name}.")
+
+    def __str__(self) -> str:
+        return f"layer '{self.name}' ({self.type})" if self.name else f"the network ({self.type})"
 
 
 @dataclass(frozen=True)
@@ -54,23 +69,48 @@ def cause_of(
     if brought is not None:
         return brought
     finder = _Finder()
-    forward = _Nodes(network, finder).run if isinstance(network, fx.GraphModule) else network
-    with kept_generators(), _kept_buffers(network), _watched(network, finder):
+    with _kept(network), _watched(network, finder) as forward:
         output = computing(forward)(*inputs)
         if finder.found is not None:
             return finder.found
         return _of_loss(criterion(output, targets), criterion.term_names)
 
 
+@torch.enable_grad()
+def cause_of_gradient(
+    network: nn.Module, criterion: Criterion, batch: Batch, names: Names, computing: Computing = lambda forward: forward
+) -> Cause:
+    """The same for gradients: passes the batch forward and back once more, and nothing is changed by it."""
+    inputs, targets = batch
+    tracer = _Tracer()
+    with _kept(network), torch.autograd.set_detect_anomaly(False):
+        with _watched(network, tracer) as forward:
+            output = computing(forward)(*inputs)
+        for each in tensors_in(output):
+            _retain(each)
+        total_loss(criterion(output, targets)).backward()  # type: ignore[no-untyped-call]
+        found = _bad_gradient(tensors_in(output))
+        if found is not None:
+            return Cause(f"the loss is the first that gives a gradient of {found}", SLOPES)
+        return tracer.cause()
+
+
 @contextmanager
-def _kept_buffers(network: nn.Module) -> Iterator[None]:
-    """Afterwards running statistics are as before."""
-    kept = [(each, each.clone()) for each in network.buffers()]
+def _kept(network: nn.Module) -> Iterator[None]:
+    """Afterwards running statistics, gradients and random generators are as before."""
+    buffers = [(each, each.clone()) for each in network.buffers()]
+    gradients = [(each, each.grad) for each in network.parameters()]
+    for parameter, _ in gradients:
+        parameter.grad = None
     try:
-        yield
+        with kept_generators():
+            yield
     finally:
-        for buffer, before in kept:
-            buffer.copy_(before)
+        with torch.no_grad():
+            for buffer, before in buffers:
+                buffer.copy_(before)
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
 
 
 def _brought(
@@ -94,22 +134,60 @@ def _of_loss(loss: Tensor, names: Sequence[str]) -> Cause:
     return Cause(f"the network's output is finite, and {which} of it is {found} (a log of 0, a division by 0)")
 
 
+class _Watcher(Protocol):
+    def look(self, layer: Layer, weights: Weights, inputs: Any, output: Any) -> None:
+        """A layer was called; the layers within it were before it."""
+
+
 class _Finder:
     """Notes the first layer whose output is not finite."""
 
     def __init__(self) -> None:
         self.found: Cause | None = None
 
-    def look(self, layer: str, weights: Weights, inputs: Any, output: Any) -> None:
-        """A layer was called; the layers within it were before it."""
+    def look(self, layer: Layer, weights: Weights, inputs: Any, output: Any) -> None:
         found = None if self.found else first_bad(output)
         if found is None:
             return
         spoiled = next(((name, bad) for name, each in weights if (bad := first_bad(each)) is not None), None)
         if spoiled is not None:
-            self.found = Cause(f"{spoiled[0]} of {layer} was {spoiled[1]} before this step")
+            text = f"{spoiled[0]} of {layer} was {spoiled[1]} before this step"
+            self.found = Cause(text, f"{SMALLER}; trainer.debug=anomaly tells whose gradient it was, if one was")
         elif first_bad(inputs) is None:  # else another one is to blame
             self.found = Cause(f"{layer} is the first that gives {found}")
+
+
+class _Tracer:
+    """Notes all calls; the gradients of what they were given and gave say who was the first on the way back."""
+
+    def __init__(self) -> None:
+        self._calls: list[tuple[Layer, list[Tensor], list[Tensor]]] = []
+
+    def look(self, layer: Layer, weights: Weights, inputs: Any, output: Any) -> None:
+        taken, given = [*tensors_in(inputs), *(each for _, each in weights)], list(tensors_in(output))
+        for each in (*taken, *given):
+            _retain(each)
+        self._calls.append((layer, taken, given))
+
+    def cause(self) -> Cause:
+        first: tuple[Layer, float] | None = None
+        for layer, taken, given in reversed(self._calls):
+            found = None if _bad_gradient(given) is not None else _bad_gradient(taken)
+            if found is not None and (first is None or layer.is_within(first[0])):
+                first = layer, found
+        if first is None:
+            return Cause("the same batch gives finite gradients the next time")
+        return Cause(f"{first[0]} is the first that gives a gradient of {first[1]}", SLOPES)
+
+
+def _retain(tensor: Tensor) -> None:
+    if tensor.requires_grad and not tensor.is_leaf:
+        tensor.retain_grad()
+
+
+def _bad_gradient(tensors: Iterable[Tensor]) -> float | None:
+    """The first number in the gradients of tensors that is not finite; None where all are."""
+    return first_bad([each.grad for each in tensors if (each.is_leaf or each.retains_grad) and each.grad is not None])
 
 
 def _weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
@@ -120,18 +198,17 @@ def _weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 @contextmanager
-def _watched(network: nn.Module, finder: _Finder) -> Iterator[None]:
-    """Within it the finder sees what each module of the network gives."""
+def _watched(network: nn.Module, watcher: _Watcher) -> Iterator[Callable[..., Any]]:
+    """What computes the network's output; within it the watcher sees what each layer gives."""
     with ExitStack() as stack:
         for name, module in network.named_modules():
-            stack.callback(module.register_forward_hook(_hook(name, finder), with_kwargs=True).remove)
-        yield
+            stack.callback(module.register_forward_hook(_hook(name, watcher), with_kwargs=True).remove)
+        yield _Nodes(network, watcher).run if isinstance(network, fx.GraphModule) else network
 
 
-def _hook(name: str, finder: _Finder) -> Callable[..., None]:
+def _hook(name: str, watcher: _Watcher) -> Callable[..., None]:
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        which = f"layer '{name}'" if name else "the network"
-        finder.look(f"{which} ({type(module).__name__})", _weights(module), (args, kwargs), output)
+        watcher.look(Layer(name, type(module).__name__), _weights(module), (args, kwargs), output)
 
     return hook
 
@@ -139,14 +216,14 @@ def _hook(name: str, finder: _Finder) -> Callable[..., None]:
 class _Nodes(fx.Interpreter):
     """Runs a generated `forward` line by line: what needs no module is a layer, too."""
 
-    def __init__(self, network: fx.GraphModule, finder: _Finder) -> None:
+    def __init__(self, network: fx.GraphModule, watcher: _Watcher) -> None:
         super().__init__(network)
-        self._finder = finder
+        self._watcher = watcher
 
     def run_node(self, node: fx.Node) -> Any:
         output = super().run_node(node)
         if node.op in ("call_function", "call_method", "get_attr"):
-            layer = f"layer '{node.meta.get(LAYER, node.name)}' ({node.meta.get(TYPE, node.target)})"
+            layer = Layer(str(node.meta.get(LAYER, node.name)), str(node.meta.get(TYPE, node.target)))
             own = [("the weight", output)] if node.op == "get_attr" else []
-            self._finder.look(layer, own, [self.env[each] for each in node.all_input_nodes], output)
+            self._watcher.look(layer, own, [self.env[each] for each in node.all_input_nodes], output)
         return output

@@ -21,6 +21,13 @@ class NotFinite(Exception):
     """A batch's loss or a gradient is not finite; nothing was updated with it."""
 
 
+class BadGradient(NotFinite):
+    """The loss is finite, and a gradient of it is not."""
+
+    def __init__(self) -> None:
+        super().__init__("loss is finite, and a gradient of it is not,")
+
+
 class TooLate(Exception):
     """Some batches ago a loss was not finite, and the weights have moved on since."""
 
@@ -35,7 +42,7 @@ def demand_finite(loss: Tensor) -> None:
 def demand_finite_gradients(parameters: Iterable[nn.Parameter]) -> None:
     """Raises `NotFinite`. Waits for the device."""
     if not all_finite(each.grad for each in parameters if each.grad is not None):
-        raise NotFinite("loss is finite, and a gradient of it is not")
+        raise BadGradient
 
 
 def look_later(device: torch.device) -> Look:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
-from dlspec.training.criterion import Criterion, Targets
+from dlspec.training.criterion import Criterion, Targets, total_loss
 from dlspec.training.finite import Look, NotFinite, demand_finite, demand_finite_gradients
 from dlspec.training.optimizing import needs_closure, step_function
 from dlspec.training.precision import Scaled
@@ -80,7 +80,7 @@ class Gradients:
         self.clear()
         output = self.forward(*inputs)
         loss = self.criterion(output, targets)
-        total = _total(loss)
+        total = total_loss(loss)
         if is_first:
             self.look(total)
         self._backward(total)
@@ -93,7 +93,7 @@ class Gradients:
             self.clear()
         output = self.forward(*inputs)
         loss = self.criterion(output, targets)
-        total = _total(loss)
+        total = total_loss(loss)
         self.look(total)
         self._backward(total * share.weight)
         if share.ends:
@@ -114,11 +114,6 @@ class Gradients:
     def clear(self) -> None:
         for parameter in self.parameters:
             parameter.grad = None  # zero_grad(set_to_none=True), without a wrapper that costs as much as a kernel
-
-
-def _total(loss: Tensor) -> Tensor:
-    """Of several terms their sum, which comes first."""
-    return loss[0] if loss.dim() else loss
 
 
 @dataclass(frozen=True)
@@ -204,7 +199,7 @@ def _closure_step(gradients: Gradients, optimizer: Optimizer, after_update: Call
             output, loss = gradients(inputs, targets, is_first=not first)
             if not first:
                 first.append((detached(output), loss.detach()))
-            return _total(loss)
+            return total_loss(loss)
 
         optimizer.step(closure)  # type: ignore[arg-type]
         after_update()

@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 
 from dlspec.data.dataset import Dataset, Split
 from dlspec.spec.trainer import TrainerSpec
+from dlspec.training.anomaly import detecting
 from dlspec.training.averaging import make_average
 from dlspec.training.batches import NO_FEWEST, Batch, Batches, chosen_batch_size, permutation
 from dlspec.training.callbacks import Callback, EarlyStopping
@@ -29,8 +30,17 @@ from dlspec.training.checkpoint_files import Snapshot
 from dlspec.training.checkpoints import BestWeights, KeepsBest
 from dlspec.training.criterion import Criterion, Metric, Metrics
 from dlspec.training.devices import choose_device
-from dlspec.training.diagnosis import SMALLER, Names, cause_of
-from dlspec.training.finite import NotFinite, TooLate, all_finite, demand_finite, look_later, notice, rewinding
+from dlspec.training.diagnosis import SMALLER, Names, cause_of, cause_of_gradient
+from dlspec.training.finite import (
+    BadGradient,
+    NotFinite,
+    TooLate,
+    all_finite,
+    demand_finite,
+    look_later,
+    notice,
+    rewinding,
+)
 from dlspec.training.freezing import Freezing
 from dlspec.training.interruption import Interrupted, Interruption
 from dlspec.training.looking import View
@@ -114,7 +124,7 @@ class Trainer:
         # On a GPU a loss is read when the weights have moved on: then training goes back to the newest snapshot.
         self.on_nan = KINDS[settings.on_nan](self.network, optimizer, self.state.average)
         is_in_time = self.device.type == "cpu" and settings.compile != "step"
-        self._looks_at_once = is_in_time or self.on_nan.is_strict
+        self._looks_at_once = is_in_time or self.on_nan.is_strict or settings.debug is not None
         self._newest: Snapshot | None = None
         self._suspect = -1  # while it goes up to this step once more, every loss is looked at
         self.interruption = Interruption()
@@ -286,7 +296,7 @@ class Trainer:
                 try:
                     output, loss = step(inputs, targets)  # only queues work: nothing here or below waits for the device
                 except NotFinite as bad:
-                    self._meet(str(bad), batches, (inputs, targets))
+                    self._meet(bad, batches, (inputs, targets))
                 else:
                     scores.add(output, loss, targets, rows)
                 state.batch += 1
@@ -374,6 +384,8 @@ class Trainer:
                 self._compiled = CompiledStep(whole, settings.rows)
             later = notice if self.device.type == "cpu" else look
             return self._compiled.step(step, later, self._after_update)
+        if settings.debug == "anomaly":
+            step = detecting(step)
         return rewinding(step) if self._looks_at_once else step
 
     def _evaluation_step(self) -> Step:
@@ -437,29 +449,30 @@ class Trainer:
             raise TooLate
         state.batch = bad
         order = batches.in_order() if state.phase != "train" else batches.shuffled(self.seed, state.epoch)
-        found, fix = self._found(f"loss became {loss}", batches, next(islice(order, bad, None)))
+        found, fix = self._found(NotFinite(f"loss became {loss}"), batches, next(islice(order, bad, None)))
         raise TrainingFailed(f"{found}; {fix}")
 
-    def _meet(self, what: str, batches: Batches, batch: Batch) -> None:
+    def _meet(self, bad: NotFinite, batches: Batches, batch: Batch) -> None:
         """A batch has made no update, as its loss or gradients are not finite: training goes on without, or fails."""
         on_nan = self.on_nan
         if not on_nan.may_go_on(self.state):
-            found, fix = self._found(what, batches, batch)
+            found, fix = self._found(bad, batches, batch)
             raise TrainingFailed(f"{found}; {on_nan.gave_up or fix}")
         if on_nan.tells:
-            log.warning("%s; %s", self._found(what, batches, batch)[0], on_nan.go_on())
+            log.warning("%s; %s", self._found(bad, batches, batch)[0], on_nan.go_on())
         else:
             on_nan.go_on()
 
-    def _found(self, what: str, batches: Batches, batch: Batch) -> tuple[str, str]:
+    def _found(self, bad: NotFinite, batches: Batches, batch: Batch) -> tuple[str, str]:
         """Where a batch, the one that comes next, began to be not finite, and what may help."""
         state = self.state
         network = self.network if state.phase == "train" else state.evaluated
         names = Names(self.inputs, self.criterion.target_names, lambda row: self._sample(batches, row))
-        cause = cause_of(network, self.criterion, batch, names, self.precision.forward)
+        find = cause_of_gradient if isinstance(bad, BadGradient) else cause_of
+        cause = find(network, self.criterion, batch, names, self.precision.forward)
         step = state.step + (state.phase == "train" and self._learns())
         where = f"in epoch {state.epoch} at step {step}, learning rate {state.lr}"
-        return f"{state.phase}/{what} {where}: {cause.text}", cause.fix
+        return f"{state.phase}/{bad} {where}: {cause.text}", cause.fix
 
     def _sample(self, batches: Batches, row: int) -> str:
         """Which of its split a row of the batch is that comes next."""
