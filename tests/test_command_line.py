@@ -29,7 +29,7 @@ def test_a_run_and_its_folder(dlspec, work: Path) -> None:
     assert said.out.endswith("made\n")
     names = {path.name.split(".out.")[0] for path in (work / "made").iterdir()}
     assert names == set(
-        ".hydra checkpoints curves.png environment.json events lock log.txt metrics.jsonl predictions.png result.json "
+        ".hydra checkpoints curves.png environment.json events lock log.txt metrics.jsonl result.json "
         "spec.yaml status.json timing.jsonl".split()
     )
     assert {path.name for path in (work / "made/.hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}

@@ -120,7 +120,7 @@ def test_a_full_disk_ends_the_run_and_harms_no_checkpoint(work: Path, dlspec: Ru
     said = at("train", 18, lambda: fill(folder), *OFTEN, "hydra.run.dir=disk/run")
     assert said.code == 1
     last = said.err.splitlines()[-1]
-    assert last.startswith(f"can't write the checkpoint {folder}/run/checkpoints/step-0000000")
+    assert last.startswith(f"can't write the checkpoint {folder}/run/checkpoints/")
     assert "No space left on device; the checkpoints before it are whole, and the run can be resumed" in last
     assert not list(folder.glob("run/checkpoints/.*"))
     assert dlspec("resume", "run=disk/run").code == 2  # there is still no room
@@ -197,7 +197,7 @@ def test_little_room_is_told(dlspec: Run, disk, caplog: pytest.LogCaptureFixture
 def test_a_folder_that_vanishes_ends_the_run_and_is_not_made_again(work: Path, at: Run) -> None:
     said = at("train", 14, lambda: shutil.rmtree("run"), *OFTEN, "hydra.run.dir=run")
     assert said.code == 1
-    assert said.err.splitlines()[-1].startswith(f"can't write the checkpoint {work}/run/checkpoints/")
+    assert said.err.splitlines()[-1].startswith(f"can't write the checkpoint {work}/run/checkpoints")
     assert not (work / "run").exists()
 
 
@@ -430,8 +430,10 @@ def test_a_working_directory_that_moves(work: Path, dlspec: Run, at: Run) -> Non
 
 
 def test_a_sweeps_job_is_resumed(work: Path, dlspec: Run, at: Run) -> None:
-    said = at("train", 20, kill(signal.SIGTERM), "-m", *MLP, "seed=0,1", "hydra.sweep.dir=sweep")
-    assert said.code == 143
+    said = at(
+        "train", 20, kill(signal.SIGTERM), "-m", "hydra/launcher=dlspec", *MLP, "seed=0,1", "hydra.sweep.dir=sweep"
+    )
+    assert said.code == 130
     assert dlspec("resume", "run=sweep/0").code == 0
     assert dlspec(*MLP, "hydra.run.dir=straight").code == 0
     assert files(work, "sweep/0") == files(work, "straight")
