@@ -42,7 +42,9 @@ def _remedy(state: State, settings: TrainerSpec) -> str:
     if settings.rows // 2 < 1:
         return "try trainer.batch_size=1"
     halved = settings.rows // 2
-    return f"try trainer.batch_size={halved}, with trainer.accumulate={2 * settings.accumulate} for the same updates"
+    halves = ", or trainer.precision=bf16" if state.device.type == "cuda" and settings.precision in (32, "tf32") else ""
+    accumulate = f"with trainer.accumulate={2 * settings.accumulate} for the same updates"
+    return f"try trainer.batch_size={halved}, {accumulate}{halves}"
 
 
 def forget(error: BaseException) -> None:
