@@ -177,20 +177,35 @@ def test_what_does_not_come_again_is_as_if_it_had_not_been(
     assert second.startswith("this time the loss stayed finite up to step ")
 
 
-def test_weights_that_are_not_finite_are_not_kept(tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_not_kept(caplog: pytest.LogCaptureFixture) -> None:
+    kept: list[bool] = []
+
     class Spoil(Callback):
         def on_step_end(self, state: State) -> None:
             if state.step == 5:
                 next(state.network.parameters()).data[0, 0] = math.nan
+            if state.phase == "train":
+                kept.append(state.snapshot() is not None)
 
-    settings = {"progress": "none", "pictures": False, "checkpoint_steps": 1, "keep_checkpoints": 9}
-    callbacks = standard_callbacks(TrainerSpec(**settings), tmp_path)
-    said = failure(trainer(settings=settings, callbacks=[Spoil(), *callbacks]))
-    assert "step 6" in said
-    assert max(int(each.stem[5:]) for each in (tmp_path / "checkpoints").glob("step-*")) <= 4
+    assert "at step 6" in failure(trainer(callbacks=[Spoil()]))
+    assert kept == [True, True, True, True, False]
+    assert "nothing is kept of step 5: the weights are not finite" in caplog.text
+
+
+class Rare(nn.Module):
+    """Divides by 0 in one of twenty batches of training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / (torch.rand(()) > 0.05) if self.training else x
+
+
+def test_what_chance_does_is_found(make: Make) -> None:
+    said = failure(make(stack(nn.Dropout(0.2), Rare()), settings={"epochs": 30}))
+    assert ": layer '2' (Rare) is the first that gives " in said
 
 
 def test_a_search_along_a_line_may_meet_an_infinite_loss() -> None:
+    torch.manual_seed(0)
     net = nn.Linear(4, 3)
     optimizer = torch.optim.LBFGS(net.parameters(), lr=1e3, line_search_fn="strong_wolfe")
     losses: list[float] = []

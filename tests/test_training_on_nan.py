@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from test_training_nan import Call, failure, root, stack
+from test_training_nan import Call, Rare, failure, root, stack
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ExponentialLR
 from training_parts import dataset, trainer
@@ -105,6 +105,19 @@ def test_an_update_of_several_batches_is_whole_or_not(place: int, same: list[boo
     assert training.state.step == 3
 
 
+def test_to_tell_the_cause_changes_nothing() -> None:
+    def run(told: int) -> Trainer:
+        net = stack(nn.BatchNorm1d(16), nn.Dropout(0.3), Rare())
+        training = trainer(net, settings={**SKIP, "epochs": 20})
+        training.on_nan._told = told  # type: ignore[attr-defined]
+        training.fit()
+        return training
+
+    told, silent = run(0), run(1000)
+    assert sum(row["train/skipped"] for row in told.state.history) > 1
+    assert told.state.history == silent.state.history
+
+
 def test_too_many_in_a_row_end_the_run() -> None:
     said = failure(trainer(data=spoiled(*((1, place) for place in range(0, 70, 10))), settings=SKIP))
     assert said.endswith("; 7 batches in a row were left out")
@@ -143,6 +156,25 @@ def test_the_weights_go_back(caplog: pytest.LogCaptureFixture) -> None:
     assert training.state.step == 6
     assert moments[2:5] == [6, 0, 6]
     assert "; the weights go back to the epoch's start" in caplog.text
+
+
+def test_the_optimizer_goes_back_each_time() -> None:
+    moments: list[Tensor] = []
+
+    class Watch(Callback):
+        def on_step_end(self, state: State) -> None:
+            if state.phase == "train" and state.epoch == 2:
+                own = state.optimizer.state_dict()["state"]  # type: ignore[union-attr]
+                moments.append(torch.cat([each["exp_avg"].flatten() for each in own.values()]))
+
+    data = dataset()
+    training = trainer(stack(), data, settings={**RESTORE, "epochs": 2}, callbacks=[Watch()])
+    training.callbacks[-1].on_epoch_end = lambda state: [  # type: ignore[method-assign, misc]
+        data.train.tensors["image"][permutation(70, 0, 2)[place]].fill_(math.nan) for place in (35, 55)
+    ]
+    training.fit()
+    assert torch.equal(moments[3], moments[5])
+    assert not torch.equal(moments[3], moments[4])
 
 
 def test_after_three_times_it_fails() -> None:

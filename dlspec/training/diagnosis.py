@@ -56,11 +56,17 @@ class Names:
 
 @torch.no_grad()
 def cause_of(
-    network: nn.Module, criterion: Criterion, batch: Batch, names: Names, computing: Computing = lambda forward: forward
+    network: nn.Module,
+    criterion: Criterion,
+    batch: Batch,
+    names: Names,
+    computing: Computing,
+    rewind: Callable[[], None],
 ) -> Cause:
     """Passes the batch once more, in the mode that the network is in; nothing is changed by it.
 
-    `computing` turns a `forward` into one in the numbers of the run's precision.
+    `computing` turns a `forward` into one in the numbers of the run's precision; `rewind` puts the generators where
+    they stood before the batch.
     """
     inputs, targets = batch
     fix = f"{MEND}, or leave such batches out: trainer.on_nan=skip" if network.training else MEND
@@ -69,7 +75,7 @@ def cause_of(
     if brought is not None:
         return brought
     finder = _Finder()
-    with _kept(network), _watched(network, finder) as forward:
+    with _kept(network, rewind), _watched(network, finder) as forward:
         output = computing(forward)(*inputs)
         if finder.found is not None:
             return finder.found
@@ -78,12 +84,17 @@ def cause_of(
 
 @torch.enable_grad()
 def cause_of_gradient(
-    network: nn.Module, criterion: Criterion, batch: Batch, names: Names, computing: Computing = lambda forward: forward
+    network: nn.Module,
+    criterion: Criterion,
+    batch: Batch,
+    names: Names,
+    computing: Computing,
+    rewind: Callable[[], None],
 ) -> Cause:
     """The same for gradients: passes the batch forward and back once more, and nothing is changed by it."""
     inputs, targets = batch
     tracer = _Tracer()
-    with _kept(network), torch.autograd.set_detect_anomaly(False):
+    with _kept(network, rewind), torch.autograd.set_detect_anomaly(False):
         with _watched(network, tracer) as forward:
             output = computing(forward)(*inputs)
         for each in tensors_in(output):
@@ -96,7 +107,7 @@ def cause_of_gradient(
 
 
 @contextmanager
-def _kept(network: nn.Module) -> Iterator[None]:
+def _kept(network: nn.Module, rewind: Callable[[], None]) -> Iterator[None]:
     """Afterwards running statistics, gradients and random generators are as before."""
     buffers = [(each, each.clone()) for each in network.buffers()]
     gradients = [(each, each.grad) for each in network.parameters()]
@@ -104,6 +115,7 @@ def _kept(network: nn.Module) -> Iterator[None]:
         parameter.grad = None
     try:
         with kept_generators():
+            rewind()
             yield
     finally:
         with torch.no_grad():

@@ -18,7 +18,12 @@ Look = Callable[[Tensor], None]
 
 
 class NotFinite(Exception):
-    """A batch's loss or a gradient is not finite; nothing was updated with it."""
+    """A batch's loss or a gradient is not finite; nothing was updated with it.
+
+    `rewind` puts PyTorch's generators where they stood before the batch, so that it can be passed again as it was.
+    """
+
+    rewind: Callable[[], None] = staticmethod(lambda: None)
 
 
 class BadGradient(NotFinite):
@@ -59,21 +64,26 @@ def notice(loss: Tensor) -> None:
 def _never(loss: Tensor) -> None: ...
 
 
-def rewinding(step: Step) -> Step:
-    """The step; where a loss is not finite, PyTorch's generator is as before: the batch can be passed again.
+def rewindable(step: Step, device: torch.device) -> Step:
+    """The step; a `NotFinite` that it raises can be rewound. Reading a CPU's generator takes 0.7 us."""
+    on_cuda = device.type == "cuda"
 
-    Reading the generator takes 0.7 us.
-    """
-
-    def rewound(inputs: Any, targets: Any) -> tuple[Any, Tensor]:
+    def remembered(inputs: Any, targets: Any) -> tuple[Any, Tensor]:
         drawn = torch.get_rng_state()
+        drawn_there = torch.cuda.get_rng_state(device) if on_cuda else None
         try:
             return step(inputs, targets)
-        except NotFinite:
-            torch.set_rng_state(drawn)
+        except NotFinite as bad:
+            bad.rewind = lambda: _set_generators(drawn, drawn_there, device)
             raise
 
-    return rewound
+    return remembered
+
+
+def _set_generators(drawn: Tensor, drawn_there: Tensor | None, device: torch.device) -> None:
+    torch.set_rng_state(drawn)
+    if drawn_there is not None:
+        torch.cuda.set_rng_state(drawn_there, device)
 
 
 class LaterLook:

@@ -39,7 +39,7 @@ from dlspec.training.finite import (
     demand_finite,
     look_later,
     notice,
-    rewinding,
+    rewindable,
 )
 from dlspec.training.freezing import Freezing
 from dlspec.training.interruption import Interrupted, Interruption
@@ -386,7 +386,7 @@ class Trainer:
             return self._compiled.step(step, later, self._after_update)
         if settings.debug == "anomaly":
             step = detecting(step)
-        return rewinding(step) if self._looks_at_once else step
+        return rewindable(step, self.device) if at_once else step
 
     def _evaluation_step(self) -> Step:
         return evaluation_step(self.precision.forward(self.state.evaluated), self.criterion)
@@ -469,7 +469,7 @@ class Trainer:
         network = self.network if state.phase == "train" else state.evaluated
         names = Names(self.inputs, self.criterion.target_names, lambda row: self._sample(batches, row))
         find = cause_of_gradient if isinstance(bad, BadGradient) else cause_of
-        cause = find(network, self.criterion, batch, names, self.precision.forward)
+        cause = find(network, self.criterion, batch, names, self.precision.forward, bad.rewind)
         step = state.step + (state.phase == "train" and self._learns())
         where = f"in epoch {state.epoch} at step {step}, learning rate {state.lr}"
         return f"{state.phase}/{bad} {where}: {cause.text}", cause.fix
