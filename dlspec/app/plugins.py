@@ -20,6 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
+from hydra.plugins.plugin import Plugin
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
@@ -27,6 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from dlspec.app.compose import Composed, Loader
 from dlspec.app.names import FAILED, WRONG
 from dlspec.app.overrides import quoted
+from dlspec.app.pool_tasks import run_tasks
 from dlspec.app.processes import Began, Ended
 from dlspec.app.running import new_folder, preparation
 from dlspec.app.sweep_job import Check, Draft, JobEnd, Made, SweepJob
@@ -43,7 +45,7 @@ from dlspec.spec.mistakes import Mistakes, Places, refuse
 from dlspec.spec.sweep import SweepSpec
 from dlspec.training.state import TrainingFailed
 
-PLUGINS = "hydra_plugins.dlspec"
+HOME = "hydra_plugins.dlspec"
 BY_NUMBER = "${hydra:job.num}"
 
 
@@ -102,6 +104,8 @@ class DlspecLauncher(Launcher):
         self.most: int | None = None
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        if not isinstance(self.task, Task):  # another program's
+            return run_tasks(self.context, self.task, self.master, job_overrides, initial_job_idx)
         begin(self.task, self.context, self.master, self.doers)
         return launched(self.task, self.context, self.master, job_overrides)
 
@@ -269,18 +273,26 @@ def _returned(entry: Entry) -> JobReturn:
 
 # ---- known to Hydra --------------------------------------------------------------------------------------------------
 
+PLUGINS: tuple[type[Plugin], ...] = (DlspecLauncher, PoolLauncher, DlspecSweeper)
+
 
 def register() -> None:
-    """Makes the launchers and the sweeper known to Hydra, which takes plugins from packages of that name alone."""
+    """Makes the launchers and the sweeper known to Hydra."""
     plugins = Plugins.instance()  # it looks through the installed plugins first, and would import ours twice
-    _name_module(PLUGINS)
-    for cls in (DlspecLauncher, PoolLauncher, DlspecSweeper):
-        cls.__module__ = PLUGINS
+    name_plugins()
+    for cls in PLUGINS:
         plugins.register(cls)
+
+
+def name_plugins() -> None:
+    """Gives them the names that Hydra knows plugins by, for a package of hydra_plugins that imports them too."""
+    _name_module(HOME)
+    for cls in PLUGINS:
+        cls.__module__ = HOME
     store = ConfigStore.instance()
     for name, cls in {"dlspec": DlspecLauncher, "pool": PoolLauncher}.items():
-        store.store(group="hydra/launcher", name=name, node={"_target_": f"{PLUGINS}.{cls.__name__}"})
-    sweeper = {"_target_": f"{PLUGINS}.DlspecSweeper", "max_batch_size": None, "params": None}
+        store.store(group="hydra/launcher", name=name, node={"_target_": f"{HOME}.{cls.__name__}"})
+    sweeper = {"_target_": f"{HOME}.DlspecSweeper", "max_batch_size": None, "params": None}
     store.store(group="hydra/sweeper", name="dlspec", node=sweeper)
 
 
@@ -291,5 +303,6 @@ def _name_module(name: str) -> None:
         parent = import_module(package)
     except ModuleNotFoundError:
         parent = sys.modules[package] = ModuleType(package)
+        parent.__path__ = []  # Hydra looks through it
     sys.modules[name] = sys.modules[__name__]
     setattr(parent, last, sys.modules[__name__])

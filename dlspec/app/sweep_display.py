@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -139,22 +139,23 @@ class SweepBoard(SweepLines):
 
 def where_it_stands(folder: Path) -> str:
     """`epoch 3/20  step 120/800  val/loss 0.123` of a run that goes on."""
-    status = read_status(folder)
+    status, last = read_status(folder), _last_epoch(folder / METRICS)
     if status is None or status.status != "running":
         return ""
     pairs = {"epoch": (status.epoch, status.epochs), "step": (status.step, status.planned_steps)}
-    words = [f"{name} {at}/{of}" for name, (at, of) in pairs.items() if at is not None and of is not None]
-    return "  ".join([*words, *_loss(folder / METRICS)])
+    done = {name: each if type(each := last.get(name)) is int else 0 for name in pairs}  # of a short job the newer
+    words = [f"{name} {max(at, done[name])}/{of}" for name, (at, of) in pairs.items() if at is not None and of]
+    losses = {name: last.get(name) for name in ("train/loss", "val/loss")}
+    return "  ".join([*words, *(f"{name} {number(each)}" for name, each in losses.items() if isinstance(each, float))])
 
 
-def _loss(path: Path) -> list[str]:
+def _last_epoch(path: Path) -> Mapping[str, Any]:
+    """The results of the last epoch that is over."""
     try:
         rows = read_lines(path) if path.stat().st_size <= LARGEST_METRICS else []
     except OSError:
-        return []
-    last = rows[-1] if rows and isinstance(rows[-1], dict) else {}
-    losses = {name: last.get(name) for name in ("train/loss", "val/loss")}
-    return [f"{name} {number(each)}" for name, each in losses.items() if isinstance(each, float)]
+        return {}
+    return rows[-1] if rows and isinstance(rows[-1], dict) else {}
 
 
 class Silent(SweepLines):

@@ -85,7 +85,7 @@ def _places(workers: int | None, devices: Collection[str]) -> list[Mapping[str, 
     if gpus:
         return [{VISIBLE: gpus[number % len(gpus)]} for number in range(workers or len(gpus))]
     is_one = "mps" in devices or ("auto" in devices and torch.backends.mps.is_available())
-    return [{}] * (workers or (1 if is_one else _cores()))
+    return [{}] * (workers or (1 if is_one else cores()))
 
 
 def _gpus() -> list[str]:
@@ -95,5 +95,5 @@ def _gpus() -> list[str]:
     return [str(number) for number in range(count)] if named is None else named.split(",")[:count]
 
 
-def _cores() -> int:
+def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -16,7 +16,7 @@ from dlspec.run_folder import read_result
 from dlspec.spec.yaml_files import display_name
 
 WORDS: tuple[Status, ...] = ("finished", "refused", "failed", "interrupted", "running", "waiting")
-LONGEST = 200
+LONGEST, LONGEST_ERROR = 200, 100
 
 
 @dataclass(frozen=True)
@@ -132,4 +132,4 @@ def _order(row: Row) -> tuple[bool, float, int]:
 def _folder_or_error(row: Row) -> str:
     if row.status == "finished" and row.folder is not None:
         return display_name(row.folder)
-    return f"{row.status}: {row.error}" if row.error else row.status
+    return f"{row.status}: {cut(row.error, LONGEST_ERROR)}" if row.error else row.status

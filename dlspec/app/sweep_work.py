@@ -83,9 +83,9 @@ class Workshop:
                 self._made(job.made()[0], is_resumed=False)
                 return JobEnd("waiting", data=self._checksum)
             return JobEnd("finished", monitored=self._train(job).monitored, data=self._checksum)
+        except KeyboardInterrupt:
+            return JobEnd("interrupted")
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                return JobEnd("interrupted", str(error))
             return _failed(error)
         finally:
             self._trainer = None
