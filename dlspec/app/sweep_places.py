@@ -73,11 +73,11 @@ class Apart(Processes):
 
 def pool(workshop: Workshop, workers: int | None, jobs: int, devices: Collection[str]) -> Doers:
     """Processes where more than one job fits, or so many are asked for; else this process."""
-    places = _places(workers, devices)[:jobs]
-    return Apart(places, pickle.dumps(workshop)) if len(places) > 1 or workers is not None else Here(workshop)
+    where = places(workers, devices)[:jobs]
+    return Apart(where, pickle.dumps(workshop)) if len(where) > 1 or workers is not None else Here(workshop)
 
 
-def _places(workers: int | None, devices: Collection[str]) -> list[Mapping[str, str]]:
+def places(workers: int | None, devices: Collection[str]) -> list[Mapping[str, str]]:
     """The variables of each process's environment."""
     if any(device.startswith("cuda:") for device in devices):
         return [{}] * (workers or 1)  # the jobs say themselves which one they take
