@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dlspec.face import Result, build, load, resume, train
     from dlspec.registry.own_parts import layer, loss, optimizer, scheduler
     from dlspec.report.results import Results, results
+    from dlspec.sweeping import sweep
     from dlspec.training.state import TrainingFailed
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "results",
     "resume",
     "scheduler",
+    "sweep",
     "train",
 ]
 
@@ -45,6 +47,7 @@ _HOMES = {
     **dict.fromkeys(("layer", "loss", "optimizer", "scheduler"), "dlspec.registry.own_parts"),
     **dict.fromkeys(("Results", "results"), "dlspec.report.results"),
     "data_source": "dlspec.data.source",
+    "sweep": "dlspec.sweeping",
     "TrainingFailed": "dlspec.training.state",
 }
 

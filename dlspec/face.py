@@ -3,26 +3,28 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+from hydra.core.override_parser.types import Override, OverrideType, ValueType
+from omegaconf import OmegaConf
 from torch import nn
 
 from dlspec.app import resume as resuming
-from dlspec.app.compose import start_hydra
+from dlspec.app.compose import Composed, start_hydra
 from dlspec.app.conf_files import GROUPS
-from dlspec.app.overrides import parse_overrides, quoted, replaces_whole
+from dlspec.app.overrides import apply_overrides, parse_overrides, quoted, replaces_whole
 from dlspec.app.plugins import register
 from dlspec.app.running import Job, composed_or_refused, make_job, new_folder
 from dlspec.building.weights import load_weights
 from dlspec.data import SOURCES
 from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset
-from dlspec.errors import Problem, SpecError, UserError, suggest
+from dlspec.errors import Problem, SpecError, UserError, shown, suggest
 from dlspec.limits import deep_stack, how_to_raise, limit
 from dlspec.preparing import Preparation
 from dlspec.reading import KEYS
@@ -39,6 +41,7 @@ T = TypeVar("T")
 CHOSEN = (*GROUPS, "run")  # a text says which file, part or run it is
 NO_DATA = "give arrays by name, {'x': ..., 'target': ...}, or a data set's name"
 ARRAY_SETTINGS = ("validation", "test", "split_seed")
+NO_VALUES: Mapping[str, Any] = {}
 Spec = Mapping[str, Any] | Sequence[str]
 Data = Mapping[str, Any] | Dataset | str | None
 
@@ -159,7 +162,10 @@ def _result(job: Job, outcome: Outcome, folder: Path | None) -> Result:
     return Result(job.trainer.network, results, outcome.best_epoch, history, job.prepared.resolved, folder)
 
 
-def _preparation(spec: Spec, data: Data, *, is_resumed: bool = False) -> Preparation:
+def _preparation(
+    spec: Spec, data: Data, values: Mapping[str, Any] = NO_VALUES, *, is_resumed: bool = False
+) -> Preparation:
+    """The steps from a spec to a run; `values` take the place of what it says, by their keys."""
     written, overrides = _written(spec)
     settings = {} if data is None else _settings(written.pop("data", None))
     arrays, section = _data(data, settings | _data_values(overrides))
@@ -176,8 +182,27 @@ def _preparation(spec: Spec, data: Data, *, is_resumed: bool = False) -> Prepara
         tree["data"] = _merged(tree["data"], settings, "data")
     if arrays is not None:
         tree["data"] = _stand_in(arrays) | settings
+    if values:
+        tree = _changed_by(tree, values)
     files = {group: composed.loader.files(group) for group in GROUPS}
-    return Preparation(tree, lambda: _without(composed.places(), own), files, arrays, is_resumed=is_resumed)
+    other = [*own, *(key.split(".")[0] for key in values)]
+    return Preparation(tree, partial(_places, composed, other), files, arrays, is_resumed=is_resumed)
+
+
+def _changed_by(tree: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """As overrides of a command line change it."""
+    config = OmegaConf.create(tree)
+    lines = {key: f"{key}={value if isinstance(value, str) else shown(value)}" for key, value in values.items()}
+    overrides = [
+        Override(OverrideType.CHANGE, key, ValueType.ELEMENT, value, input_line=lines[key])
+        for key, value in values.items()
+    ]
+    problems = apply_overrides(config, overrides)
+    if problems:
+        raise SpecError(problems)
+    changed = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(changed, dict)
+    return {str(key): value for key, value in changed.items()}
 
 
 def _written(spec: Spec) -> tuple[dict[str, Any], Sequence[str]]:
@@ -259,6 +284,11 @@ def _merged(before: Any, own: Any, group: str) -> Any:
     return {**before, **{key: _merged(before.get(key), value, "") for key, value in own.items()}}
 
 
+def plain_value(value: Any) -> Any:
+    """A mapping, list, text or number as YAML would have given it; UserError for what is none."""
+    return _plain(value, 1)
+
+
 def _plain(value: Any, depth: int) -> Any:
     """Mappings, sequences and numbers as YAML would have given them."""
     deepest = limit("nesting")
@@ -276,8 +306,9 @@ def _plain(value: Any, depth: int) -> Any:
     raise UserError(f"{value!r} can't stand in a spec: use numbers, text, lists and mappings")
 
 
-def _without(places: Places, own: Mapping[str, Any]) -> Places:
+def _places(composed: Composed, own: Collection[str]) -> Places:
     """The files' places, without those of keys that were given in Python."""
+    places = composed.places()
     keys = {path: place for path, place in places.keys.items() if not path or path[0] not in own}
     values = {path: place for path, place in places.values.items() if not path or path[0] not in own}
     return Places(keys, values)

@@ -41,7 +41,7 @@ from dlspec.app.sweep_work import Workshop, numbered
 from dlspec.app.words import one_line, told
 from dlspec.errors import UserError
 from dlspec.registry.sections import read_section
-from dlspec.spec.mistakes import Mistakes, Places, refuse
+from dlspec.spec.mistakes import Mistakes, refuse
 from dlspec.spec.sweep import SweepSpec
 from dlspec.training.state import TrainingFailed
 
@@ -195,7 +195,7 @@ def begin(task: Task, context: HydraContext, config: DictConfig, doers: Doing) -
     """The task's sweep, where it has none yet: a new one, or the one that its folder holds."""
     if task.sweep is not None:
         return
-    settings = _settings(config)
+    settings = _settings(Composed(config, task.loader))
     HydraConfig.instance().set_config(config)
     wanted = Path(str(config.hydra.sweep.dir))
     is_new = "${now" in str(_raw(config, "dir"))  # another sweep of the same second is not this one
@@ -211,11 +211,11 @@ def begin(task: Task, context: HydraContext, config: DictConfig, doers: Doing) -
     )
 
 
-def _settings(config: DictConfig) -> SweepSpec:
-    tree = OmegaConf.to_container(config.sweep, resolve=True) if "sweep" in config else {}
+def _settings(composed: Composed) -> SweepSpec:
+    tree = composed.tree.get("sweep", {})
     mistakes = Mistakes()
     settings = read_section(SweepSpec, tree, ("sweep",), mistakes)
-    refuse(mistakes, Places)
+    refuse(mistakes, composed.places)
     assert settings is not None  # or there was a mistake
     return settings
 

@@ -119,9 +119,8 @@ def _command(folder: Path, own: dict[str, str], config_dir: str | None) -> list[
         fix = "call it again with that folder: dlspec.sweep(SPEC, over=..., folder=...)"
         raise UserError(f"the sweep in '{folder}' was begun in Python; {fix}")
     if record.config_dir is not None and config_dir is None:
-        raise UserError(
-            f"the sweep takes files from {shown(record.config_dir)}: if you trust them, repeat --config-dir"
-        )
+        found = f"the sweep in '{folder}' takes files from {shown(record.config_dir)}"
+        raise UserError(f"{found}; if you trust them, repeat --config-dir")
     parsed = [each for each in parse_overrides(record.command) if each.key_or_group not in {*own, "hydra.sweep.dir"}]
     strange = [str(each.input_line) for each in parsed if _is_strange(each.key_or_group)]
     if strange:

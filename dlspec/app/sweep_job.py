@@ -14,11 +14,9 @@ from dlspec.app.compose import Refused
 from dlspec.app.identity import identity, shape_key
 from dlspec.app.running import every_mistake
 from dlspec.app.sweep_record import Status
-from dlspec.app.words import one_line, told
-from dlspec.errors import SpecError
+from dlspec.app.words import in_full, one_line, told
 from dlspec.preparing import Preparation
 
-LEFT_OUT = "the job is left out"
 Made = tuple[Preparation, DictConfig | None]
 
 
@@ -117,6 +115,4 @@ def _checked(draft: Draft, given: str) -> SweepJob | Refusal:
 
 
 def refusal(overrides: tuple[str, ...], error: Exception) -> Refusal:
-    full = SpecError(error.problems, LEFT_OUT) if isinstance(error, SpecError) else error
-    known = told(full)
-    return Refusal(overrides, one_line(error), known[0] if known else one_line(error))
+    return Refusal(overrides, one_line(error), in_full(error))

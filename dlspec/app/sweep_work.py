@@ -26,7 +26,7 @@ from dlspec.app.names import WRONG
 from dlspec.app.resume import whole
 from dlspec.app.running import Job, keep_batch_size, make_job, result_of
 from dlspec.app.sweep_job import Check, JobEnd, SweepJob
-from dlspec.app.words import one_line, told
+from dlspec.app.words import in_full, one_line, told
 from dlspec.data import DataSource, open_data
 from dlspec.data.dataset import Dataset
 from dlspec.preparing import Preparation
@@ -183,7 +183,7 @@ def _lead(out: int, err: int) -> None:
 def _failed(error: BaseException) -> JobEnd:
     """A user's mistake, a training that failed, or a defect of dlspec's own, which shows where it is."""
     known = told(error)
-    text = known[0] if known else "".join(traceback.format_exception(error))
+    text = in_full(error) if known and isinstance(error, Exception) else "".join(traceback.format_exception(error))
     return JobEnd("refused" if known and known[1] == WRONG else "failed", one_line(error), text)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dlspec.app.names import FAILED, WRONG
-from dlspec.errors import Problem, SpecError, UserError
+from dlspec.errors import MOST_SHOWN, Problem, SpecError, UserError
 
 
 def told(error: BaseException) -> tuple[str, int] | None:
@@ -34,6 +34,17 @@ def one_line(error: BaseException) -> str:
         return f"{first.path} {first.found}".strip()
     text = told(error)
     return text[0].split("\n")[0] if text else f"{type(error).__name__}: {error}".split("\n")[0]
+
+
+def in_full(error: Exception) -> str:
+    """The mistakes alone, of a job among others: what was done for that is told at the end."""
+    if isinstance(error, SpecError):
+        lines = [line for problem in error.problems[:MOST_SHOWN] for line in problem.lines()]
+        return "\n".join(
+            [*lines, *([f"... and {more:,} more"] if (more := len(error.problems) - MOST_SHOWN) > 0 else [])]
+        )
+    known = told(error)
+    return known[0] if known else one_line(error)
 
 
 def _composing(error: Exception) -> Problem:

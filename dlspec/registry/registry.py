@@ -43,6 +43,10 @@ class Registry:
             self._schemas[name] = self._derive(self._classes[name])
         return self._schemas[name]
 
+    def classes(self) -> Iterable[type]:
+        """Those of all parts."""
+        return self._classes.values()
+
     def register(self, cls: type, name: str = "") -> type:
         """Adds a class under its name; one that is taken is refused, both classes named.
 
