@@ -131,14 +131,14 @@ def test_a_signal_saves_all_jobs(work: Path, number: signal.Signals) -> None:
 
 
 PRINTS = """
-import sys
+from pathlib import Path
 import dlspec
 from torch import nn, Tensor
 
 @dlspec.layer
 class Prints(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        print("said by a layer")
+        print("said by a layer in", Path.cwd())
         return x * 1.0
 """
 
@@ -152,7 +152,7 @@ def test_what_a_job_prints_stands_in_its_log(
     said = dlspec(*words, "seed=0,1")
     assert said.code == 0
     assert "said by" not in said.out + said.err
-    assert "said by a layer" in (work / "sweep/0/log.txt").read_text()
+    assert f"said by a layer in {work}\n" in (work / "sweep/0/log.txt").read_text()
 
 
 def test_where_jobs_are_done(monkeypatch: pytest.MonkeyPatch) -> None:

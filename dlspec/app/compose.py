@@ -54,6 +54,7 @@ from dlspec.errors import Problem, SpecError, suggest
 from dlspec.spec.mistakes import Places
 
 CONFIG_NAME = "config"
+VERSION_BASE = "1.3"
 
 
 class Loader(ConfigLoaderImpl):
@@ -246,7 +247,7 @@ class Composed:
 def set_hydra(config: DictConfig, key: str, value: Any) -> None:
     """Sets a key of the `hydra` node, parts of which are read-only."""
     with read_write(config.hydra), open_dict(config.hydra):
-        OmegaConf.update(config.hydra, key, value)
+        OmegaConf.update(config.hydra, key, value, merge=False)
 
 
 class Refused(SpecError):
@@ -265,7 +266,7 @@ def start_hydra(config_dir: str | None = None) -> Hydra:
 
     Hydra's own global state is left alone, so a notebook's `hydra.initialize` goes on working.
     """
-    version.setbase("1.3")
+    version.setbase(VERSION_BASE)
     plugins = Plugins.instance()
     plugins.register(ConfFiles)
     plugins.register(PartNames)

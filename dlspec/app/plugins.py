@@ -5,9 +5,9 @@ Hydra takes plugins from packages named hydra_plugins alone; ours get such a nam
 
 from __future__ import annotations
 
-import pickle
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +25,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from dlspec.app.compose import Composed, Loader
+from dlspec.app.compose import Composed, Loader, set_hydra
 from dlspec.app.names import FAILED, WRONG
 from dlspec.app.overrides import quoted
 from dlspec.app.pool_tasks import run_tasks
@@ -81,8 +81,8 @@ class Task:
         folder, overrides = Path(whole.runtime.output_dir), tuple(whole.overrides.task)
         merged = OmegaConf.merge(OmegaConf.create({"hydra": whole}), config)
         assert isinstance(merged, DictConfig)
-        parcel = pickle.dumps((preparation(Composed(merged, self.loader)), None))
-        end = Workshop(None, is_apart=False)(SweepJob(overrides, "", "", "", parcel, int(whole.job.num), folder))
+        made = preparation(Composed(merged, self.loader)), None
+        end = Workshop(None, is_apart=False)(_OwnJob(overrides, "", "", "", b"", int(whole.job.num), folder, own=made))
         why = f": {end.error}" if end.error else ""
         print(f"[{whole.job.num}] {' '.join(overrides)}  {end.status}{why}", flush=True)
         if end.status == "interrupted":
@@ -90,6 +90,17 @@ class Task:
         if end.status != "finished" or end.monitored is None:
             raise _error(end.status, end.text)
         return end.monitored
+
+
+@dataclass(frozen=True)
+class _OwnJob(SweepJob):
+    """One that goes nowhere else."""
+
+    own: Made | None = None
+
+    def made(self) -> Made:
+        assert self.own is not None
+        return self.own
 
 
 def _error(status: str, text: str) -> Exception:
@@ -256,6 +267,8 @@ def launched(
 
 def _made(loader: Loader, context: HydraContext, master: DictConfig, overrides: Sequence[str]) -> Made:
     config = context.config_loader.load_sweep_config(master, list(overrides))
+    for key in ("launcher", "sweeper"):  # plugins' own classes, of which Hydra's scan makes twins
+        set_hydra(config, key, OmegaConf.to_container(config.hydra[key], resolve=False))
     return preparation(Composed(config, loader)), config
 
 

@@ -16,11 +16,12 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
+from hydra import version
 from hydra.core.utils import run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from dlspec.app.compose import set_hydra
+from dlspec.app.compose import VERSION_BASE, set_hydra
 from dlspec.app.identity import data_checksum
 from dlspec.app.names import WRONG
 from dlspec.app.resume import whole
@@ -95,6 +96,7 @@ class Workshop:
         if self._is_settled:
             return
         self._is_settled = True
+        version.setbase(VERSION_BASE)  # by it Hydra decides whether a job moves into its folder
         setup_globals()
         for module in self.modules:
             import_module(module)
