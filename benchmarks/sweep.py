@@ -1,8 +1,8 @@
 """Whole sweeps, from the shell's call to the prompt: `python benchmarks/sweep.py [--rounds 3] [--jobs 16 64]`.
 
 An MLP on the digits, 20 epochs, learning rates times seeds, everything that a run writes by default. The contenders
-take turns: Hydra's basic launcher, joblib's where hydra-joblib-launcher is installed, with --slow a process for each job,
-and the pool.
+take turns: Hydra's basic launcher, joblib's where hydra-joblib-launcher is installed, with --slow a process for each
+job, and the pool.
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ def test_a_wrong_spec_stops_the_sweep_before_it_begins(dlspec, work: Path) -> No
 
 def test_what_only_building_shows_stops_it_too(dlspec, work: Path, write: Callable[[str, str], Path]) -> None:
     write("conf/model/wrong.yaml", "layers:\n  - Linear: 10\n")
-    said = dlspec(*MLP, "model=mlp,wrong,linear")
+    said = dlspec(*SWEEP, "model=mlp,wrong,linear", "sweep.workers=2")
     assert (said.code, said.out) == (2, "")
     assert said.err.startswith("[1] model=wrong\nconf/model/wrong.yaml:2:5")
     assert [each.name for each in work.iterdir()] == ["conf"]

@@ -80,7 +80,7 @@ def test_they_end_when_they_are_asked() -> None:
     assert sorted(ended, key=lambda each: each.task) == [Ended(0, True), Ended(1, True)]
 
 
-SLOW = ["model=mlp", "trainer.curves=false", "trainer.pictures=false", "trainer.epochs=200", "sweep.workers=2"]
+SLOW = ["model=mlp", "trainer.curves=false", "trainer.pictures=false", "trainer.limit_batches=9", "sweep.workers=2"]
 
 
 def sweep(work: Path, *words: str) -> subprocess.Popen[str]:
@@ -97,13 +97,13 @@ def wait_for(path: Path) -> None:
 
 
 def test_a_job_that_is_killed_is_told_and_the_others_go_on(work: Path) -> None:
-    process = sweep(work, *SLOW, "trainer.epochs=200,1", "seed=0,1")
+    process = sweep(work, *SLOW, "trainer.epochs=150,1", "seed=0,1")
     wait_for(work / "sweep/1/metrics.jsonl")
     holder = (work / "sweep/1/lock").read_text().split()[1]
     os.kill(int(holder), signal.SIGKILL)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "[1] trainer.epochs=200 seed=1  failed: its process was ended by SIGKILL (out of memory?)\n" in out
+    assert "[1] trainer.epochs=150 seed=1  failed: its process was ended by SIGKILL (out of memory?)\n" in out
     assert "4 jobs: 3 finished, 1 failed\n" in out
     resumed = subprocess.run(
         [sys.executable, "-m", "dlspec", "resume", "sweep=sweep"], cwd=work, env=environment(), check=False,
@@ -113,9 +113,9 @@ def test_a_job_that_is_killed_is_told_and_the_others_go_on(work: Path) -> None:
     assert resumed.stdout.startswith("3 of 4 jobs are done already\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
 def test_a_signal_saves_all_jobs(work: Path, number: signal.Signals) -> None:
-    process = sweep(work, *SLOW, "trainer.epochs=2000", "seed=0,1,2")
+    process = sweep(work, *SLOW, "trainer.epochs=9000", "seed=0,1,2")
     for name in ("0", "1"):
         wait_for(work / "sweep" / name / "metrics.jsonl")
     process.send_signal(number)

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
+from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository, IConfigRepository
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.hydra import Hydra
 from hydra.core.config_search_path import ConfigSearchPath
@@ -65,8 +66,17 @@ class Loader(ConfigLoaderImpl):
         self._composed: dict[Hashable, DictConfig] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process, which is given composed configs."""
-        return {**vars(self), "_composed": {}}
+        """For another process, which is given composed configs, and looks into the files to say where a mistake is."""
+        return {"config_search_path": self.config_search_path, "_composed": {}}
+
+    @cached_property
+    def repository(self) -> ConfigRepository:  # type: ignore[override]  # Hydra sets it where a loader is made
+        """The files, in a process that was given the loader; Hydra knows nothing of ours there."""
+        from dlspec.app.plugins import register
+
+        register()
+        _register_sources()
+        return ConfigRepository(config_search_path=self.config_search_path)
 
     def load_configuration(
         self,
@@ -267,9 +277,7 @@ def start_hydra(config_dir: str | None = None) -> Hydra:
     Hydra's own global state is left alone, so a notebook's `hydra.initialize` goes on working.
     """
     version.setbase(VERSION_BASE)
-    plugins = Plugins.instance()
-    plugins.register(ConfFiles)
-    plugins.register(PartNames)
+    _register_sources()
     path = ConfigSearchPathImpl()
     path.append("hydra", "pkg://hydra.conf")
     if config_dir is not None:
@@ -282,6 +290,12 @@ def start_hydra(config_dir: str | None = None) -> Hydra:
     path.append("parts", "dlspec-parts://")
     path.append("schema", "structured://")
     return Hydra(task_name="dlspec", config_loader=Loader(config_search_path=path))
+
+
+def _register_sources() -> None:
+    plugins = Plugins.instance()
+    plugins.register(ConfFiles)
+    plugins.register(PartNames)
 
 
 def _folder(config_dir: str) -> str:
