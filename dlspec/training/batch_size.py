@@ -76,7 +76,7 @@ def _found(size: int, why: str) -> Found:
 def _attempt(trainer: Trainer, train: Callable[[int], None], size: int) -> float | None:
     """The seconds of a step of that size; None where it has no room."""
     try:
-        with trainer.computing(size):
+        with trainer.computing.switched(size):
             return _seconds(lambda: train(size))
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):

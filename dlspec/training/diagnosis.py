@@ -13,7 +13,8 @@ from torch import Tensor, fx, nn
 from dlspec.building.assembly import LAYER, TYPE
 from dlspec.training.batches import Batch
 from dlspec.training.criterion import Criterion, total_loss
-from dlspec.training.finite import first_bad, tensors_in
+from dlspec.training.finite import BadGradient, NotFinite, first_bad
+from dlspec.training.nests import tensors_in
 from dlspec.training.randomness import kept_generators
 
 SMALLER = "a smaller learning rate or trainer.clip_grad_norm may help"
@@ -54,21 +55,29 @@ class Names:
     sample: Callable[[int], str]
 
 
-@torch.no_grad()
-def cause_of(
-    network: nn.Module,
-    criterion: Criterion,
-    batch: Batch,
-    names: Names,
-    computing: Computing,
-    rewind: Callable[[], None],
-) -> Cause:
-    """Passes the batch once more, in the mode that the network is in; nothing is changed by it.
+@dataclass(frozen=True)
+class Passing:
+    """The pass of a batch through a network, in the mode that it is in, to its loss.
 
-    `computing` turns a `forward` into one in the numbers of the run's precision; `rewind` puts the generators where
-    they stood before the batch.
+    `computing` turns a `forward` into one in the numbers of the run's precision.
     """
-    inputs, targets = batch
+
+    network: nn.Module
+    criterion: Criterion
+    batch: Batch
+    computing: Computing
+    names: Names
+
+
+def cause_of(bad: NotFinite, passing: Passing) -> Cause:
+    """Passes the batch once more; nothing is changed by it."""
+    find = _cause_of_gradient if isinstance(bad, BadGradient) else _cause_of_loss
+    return find(passing, bad.rewind)
+
+
+@torch.no_grad()
+def _cause_of_loss(passing: Passing, rewind: Callable[[], None]) -> Cause:
+    network, names, (inputs, targets) = passing.network, passing.names, passing.batch
     fix = f"{MEND}, or leave such batches out: trainer.on_nan=skip" if network.training else MEND
     brought = _brought("input", names.inputs, inputs, names.sample, fix)
     brought = brought or _brought("target", names.targets, targets, names.sample, fix)
@@ -76,30 +85,23 @@ def cause_of(
         return brought
     finder = _Finder()
     with _kept(network, rewind), _watched(network, finder) as forward:
-        output = computing(forward)(*inputs)
+        output = passing.computing(forward)(*inputs)
         if finder.found is not None:
             return finder.found
-        return _of_loss(criterion(output, targets), criterion.term_names)
+        return _of_loss(passing.criterion(output, targets), passing.criterion.term_names)
 
 
 @torch.enable_grad()
-def cause_of_gradient(
-    network: nn.Module,
-    criterion: Criterion,
-    batch: Batch,
-    names: Names,
-    computing: Computing,
-    rewind: Callable[[], None],
-) -> Cause:
-    """The same for gradients: passes the batch forward and back once more, and nothing is changed by it."""
-    inputs, targets = batch
+def _cause_of_gradient(passing: Passing, rewind: Callable[[], None]) -> Cause:
+    """Passes the batch forward and back."""
+    network, (inputs, targets) = passing.network, passing.batch
     tracer = _Tracer()
     with _kept(network, rewind), torch.autograd.set_detect_anomaly(False):
         with _watched(network, tracer) as forward:
-            output = computing(forward)(*inputs)
+            output = passing.computing(forward)(*inputs)
         for each in tensors_in(output):
             _retain(each)
-        total_loss(criterion(output, targets)).backward()  # type: ignore[no-untyped-call]
+        total_loss(passing.criterion(output, targets)).backward()  # type: ignore[no-untyped-call]
         found = _bad_gradient(tensors_in(output))
         if found is not None:
             return Cause(f"the loss is the first that gives a gradient of {found}", SLOPES)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from dlspec.training.nests import tensors_in
 
 INTERVAL = 50
 """Steps between two looks at a GPU's losses."""
@@ -124,12 +126,3 @@ def first_bad(value: Any) -> float | None:
             if bad.numel():
                 return float(bad.flatten()[0].abs() if bad.is_complex() else bad.flatten()[0])
     return None
-
-
-def tensors_in(value: Any) -> Iterator[Tensor]:
-    """The tensors in a nest of tuples, lists and mappings, in order."""
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for each in value.values() if isinstance(value, Mapping) else value:
-            yield from tensors_in(each)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dlspec.training.finite import tensors_in
+from dlspec.training.nests import tensors_in
 from dlspec.training.optimizing import make_optimizer, needs_closure, step_function
 
 

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from dlspec.training.averaging import Average
 from dlspec.training.finite import NotFinite, Step
+from dlspec.training.nests import mapped
 from dlspec.training.optimizing import restore_optimizer, without_dynamo
 from dlspec.training.state import State
 
@@ -192,10 +193,6 @@ def _copy(tensors: list[Tensor], to: list[Tensor]) -> None:
         other.copy_(tensor)
 
 
-def _cloned(value: Any) -> Any:
-    """The same, however nested, with tensors of its own."""
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, Mapping):
-        return {name: _cloned(each) for name, each in value.items()}
-    return type(value)(_cloned(each) for each in value) if isinstance(value, list | tuple) else value
+def _cloned(nest: Any) -> Any:
+    """The same with tensors of its own."""
+    return mapped(lambda each: each.detach().clone(), nest)

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from dlspec.training.nests import mapped
+
 Name = Literal[64, 32, 16, "tf32", "bf16"]
 _HALF: Mapping[Any, torch.dtype] = {16: torch.float16, "bf16": torch.bfloat16}
 
@@ -76,8 +78,4 @@ class Scaled:
 
 def widened(output: Any) -> Any:
     """An output's halves as float32."""
-    if isinstance(output, Tensor):
-        return output.float() if output.dtype in _HALF.values() else output
-    if isinstance(output, Mapping):
-        return {name: widened(each) for name, each in output.items()}
-    return tuple(widened(each) for each in output) if isinstance(output, list | tuple) else output
+    return mapped(lambda each: each.float() if each.dtype in _HALF.values() else each, output)

@@ -101,7 +101,7 @@ class Left:
 
 def snapshot_of(trainer: Trainer, seconds: float) -> Snapshot:
     """The whole run between two steps; `seconds` were spent in this epoch. Its tensors are copies on the CPU."""
-    state, epoch = trainer.state, trainer.epoch
+    state, epoch, scaler = trainer.state, trainer.epoch, trainer.computing.scaler
     tensors: Tensors = {}
     parts = {
         "progress": {
@@ -115,7 +115,7 @@ def snapshot_of(trainer: Trainer, seconds: float) -> Snapshot:
         "monitor": vars(state.monitor),
         "network": trainer.network.state_dict(),
         "optimizer": _optimizer_state(trainer),
-        "scaler": trainer.scaler.state_dict() if trainer.scaler else None,
+        "scaler": scaler.state_dict() if scaler else None,
         "schedule": trainer.schedule.scheduler.state_dict() if trainer.schedule else None,
         "average": state.average.state_dict() if state.average else None,
         "generators": (epoch and epoch.generators) or random_state(trainer.device),
@@ -184,8 +184,8 @@ def _restore(trainer: Trainer, parts: Mapping[str, Any]) -> Left | None:
     trainer.network.load_state_dict(parts["network"])
     if trainer.optimizer is not None:
         restore_optimizer(trainer.optimizer, parts["optimizer"])
-    if trainer.scaler is not None:
-        trainer.scaler.load_state_dict(parts["scaler"])
+    if trainer.computing.scaler is not None:
+        trainer.computing.scaler.load_state_dict(parts["scaler"])
     if trainer.schedule is not None:
         _restore_schedule(trainer.schedule, parts["schedule"])
     if state.average is not None and parts["average"] is not None:

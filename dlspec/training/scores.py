@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dlspec.training.criterion import Criterion, Metric, Metrics, Targets
+from dlspec.training.nests import mapped, tensors_in
 
 MOST_ROWS = 2**16
 MOST_NUMBERS = 2**20
@@ -69,7 +70,7 @@ class Scores:
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Goes on from what `state_dict` gave."""
         self.reset()
-        state = _moved(state, device)
+        state = mapped(lambda each: each.to(device), state)
         self._sizes, self._rows, self._numbers = list(state["sizes"]), state["rows"], state["numbers"]
         self._pieces = [] if state["pieces"] is None else [state["pieces"]]
         self._losses = [] if state["losses"] is None else list(state["losses"].unbind())
@@ -85,7 +86,7 @@ class Scores:
         if self._by_name:
             self._held.append((output, targets))
             self._rows += rows
-            self._numbers += output.numel() if isinstance(output, Tensor) else _numbers(output)
+            self._numbers += sum(each.numel() for each in tensors_in(output))
         if self._rows >= MOST_ROWS or self._numbers >= MOST_NUMBERS or len(self._losses) >= MOST_STEPS:
             self._flush()
 
@@ -136,11 +137,6 @@ class Scores:
 def _first(losses: Tensor) -> Tensor:
     """Of several terms their sum, which comes first."""
     return losses[:, 0] if losses.dim() > 1 else losses
-
-
-def _numbers(output: Any) -> int:
-    values = output.values() if isinstance(output, Mapping) else output
-    return sum(each.numel() for each in values)
 
 
 def _packed(held: list[Held]) -> dict[str, Any]:
@@ -194,12 +190,3 @@ def _metric_state(metric: Metric) -> dict[str, Any]:
     """What a torchmetrics metric has gathered; another's can't be kept, and is gathered anew."""
     names = getattr(metric, "_defaults", {})
     return {name: getattr(metric, name) for name in (*names, *(["_update_count"] if names else []))}
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    """The same on a device."""
-    if isinstance(value, Tensor):
-        return value.to(device)
-    if isinstance(value, Mapping):
-        return {name: _moved(each, device) for name, each in value.items()}
-    return type(value)(_moved(each, device) for each in value) if isinstance(value, list | tuple) else value

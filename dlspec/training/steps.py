@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from dlspec.training.criterion import Criterion, Targets, total_loss
 from dlspec.training.finite import Look, NotFinite, demand_finite, demand_finite_gradients
+from dlspec.training.nests import mapped
 from dlspec.training.optimizing import needs_closure, step_function
 from dlspec.training.precision import Scaled
 
@@ -220,8 +221,4 @@ def evaluation_step(forward: Callable[..., Any], criterion: Criterion) -> Step:
 
 def detached(output: Any) -> Any:
     """A network's output without its gradient graph: a tensor, or several in a tuple, list or mapping."""
-    if isinstance(output, Tensor):
-        return output.detach()
-    if isinstance(output, Mapping):
-        return {name: detached(each) for name, each in output.items()}
-    return tuple(detached(each) for each in output) if isinstance(output, list | tuple) else output
+    return mapped(Tensor.detach, output)

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -22,43 +21,28 @@ from torch.optim import Optimizer
 
 from dlspec.data.dataset import Dataset, Split
 from dlspec.spec.trainer import TrainerSpec
-from dlspec.training.anomaly import detecting
 from dlspec.training.averaging import make_average
 from dlspec.training.batches import NO_FEWEST, Batch, Batches, chosen_batch_size, permutation
 from dlspec.training.callbacks import Callback, EarlyStopping
 from dlspec.training.checkpoint_files import Snapshot
 from dlspec.training.checkpoints import BestWeights, KeepsBest
+from dlspec.training.computing import Computing
 from dlspec.training.criterion import Criterion, Metric, Metrics
 from dlspec.training.devices import choose_device
-from dlspec.training.diagnosis import SMALLER, Names, cause_of, cause_of_gradient
-from dlspec.training.finite import (
-    BadGradient,
-    NotFinite,
-    TooLate,
-    all_finite,
-    demand_finite,
-    look_later,
-    notice,
-    rewindable,
-)
+from dlspec.training.diagnosis import SMALLER, Names, Passing, cause_of
+from dlspec.training.finite import NotFinite, TooLate, all_finite
 from dlspec.training.freezing import Freezing
 from dlspec.training.interruption import Interrupted, Interruption
 from dlspec.training.looking import View
 from dlspec.training.monitor import Monitor, choose_mode, choose_monitored
 from dlspec.training.on_nan import KINDS
 from dlspec.training.out_of_memory import OutOfMemory, forget, is_out_of_memory, out_of_memory
-from dlspec.training.precision import Precision
 from dlspec.training.randomness import random_state, seed_generators
-from dlspec.training.reproducing import deterministic
-from dlspec.training.resources import FLOAT, allocator, threads
 from dlspec.training.resuming import Epoch, Left, restore, snapshot_of
 from dlspec.training.schedule import Schedule
 from dlspec.training.scores import Scores
 from dlspec.training.state import Outcome, Phase, State, TrainingFailed, outcome
-from dlspec.training.steps import Accumulation, Clipping, Step, evaluation_step, shares, training_step
-
-if TYPE_CHECKING:
-    from dlspec.training.compiling import CompiledStep
+from dlspec.training.steps import Accumulation, Step, shares
 
 log = logging.getLogger("dlspec")
 
@@ -96,14 +80,9 @@ class Trainer:
         fewest_steps: Mapping[str, int] = NO_FEWEST,
     ) -> None:
         self.device = choose_device(settings.device)
-        self.precision = Precision(settings.precision, self.device)
-        self.network = network.to(self.device, self.precision.numbers)
+        self.network = network
         self.criterion = criterion
-        if isinstance(criterion, nn.Module):
-            criterion.to(self.device, self.precision.numbers)
-        self.scaler = self.precision.scaler()
-        self._forward: Callable[..., Any] | None = None  # compiled, or in halves
-        self._compiled: CompiledStep | None = None
+        self.computing = Computing(network, criterion, settings, self.device, widest)
         self.optimizer = optimizer
         self.data = data
         self.settings = settings
@@ -141,14 +120,9 @@ class Trainer:
 
     def trial(self) -> Callable[[int], None]:
         """Trains on a batch of so many samples, the longest ones, and waits for it: to try what a size needs."""
-        batches, clipping = self._train_batches(), Clipping(self.settings.clip_grad_norm, self.settings.clip_grad_value)
+        batches, step = self._train_batches(), self.computing.trial_step(self.optimizer)
         self.network.train()
         self.freezing.hold(self.network)
-        forward = self.precision.forward(self.network)
-        step = training_step(
-            self.network, self.criterion, self.optimizer, clipping, lambda: None,
-            look=lambda loss: None, forward=forward, scaler=self.scaler,
-        )  # fmt: skip
 
         def train(rows: int) -> None:
             step(*batches.longest(rows))[1].sum().item()
@@ -351,45 +325,17 @@ class Trainer:
         return [*names, *(f"train/{name}" for name in KINDS[self.settings.on_nan].names)]
 
     def _training_step(self, train: Batches) -> Step:
-        settings, state = self.settings, self.state
-        clipping = Clipping(settings.clip_grad_norm, settings.clip_grad_value)
-        accumulation = None
-        if settings.accumulate > 1:
-            accumulation = Accumulation(shares(train.sizes, settings.accumulate), lambda: state.batch)
-        at_once = self._looks_at_once or self._suspect >= 0
-        look = demand_finite if at_once else look_later(self.device)
-        if self._forward is None:
-            self._forward = self.precision.forward(self.network)
-            if settings.compile == "model":
-                from dlspec.training.compiling import compiled_forward
-
-                self._forward = compiled_forward(self._forward, settings.rows)
-        step = training_step(
-            self.network,
-            self.criterion,
+        state, accumulate = self.state, self.settings.accumulate
+        return self.computing.training_step(
             self.optimizer,
-            clipping,
             self._after_update,
-            accumulation,
-            look,
-            self._forward,
-            self.scaler,
-            self.on_nan.is_strict,
+            at_once=self._looks_at_once or self._suspect >= 0,
+            accumulation=Accumulation(shares(train.sizes, accumulate), lambda: state.batch) if accumulate > 1 else None,
+            is_strict=self.on_nan.is_strict,
         )
-        if settings.compile == "step" and not at_once and self.optimizer is not None:
-            if self._compiled is None:
-                from dlspec.training.compiling import CompiledStep, WholeStep
-
-                whole = WholeStep(self.network, self.criterion, self.optimizer, clipping, self.precision)
-                self._compiled = CompiledStep(whole, settings.rows)
-            later = notice if self.device.type == "cpu" else look
-            return self._compiled.step(step, later, self._after_update)
-        if settings.debug == "anomaly":
-            step = detecting(step)
-        return rewindable(step, self.device) if at_once else step
 
     def _evaluation_step(self) -> Step:
-        return evaluation_step(self.precision.forward(self.state.evaluated), self.criterion)
+        return self.computing.evaluation_step(self.state.evaluated)
 
     def _after_update(self) -> None:
         self.state.step += 1
@@ -419,24 +365,21 @@ class Trainer:
             trim=self.trim,
             trims=self.criterion.trims,
             fewest_steps=self.fewest_steps,
-            dtype=self.precision.numbers,
+            dtype=self.computing.precision.numbers,
         )
-
-    def _steps_left(self) -> int | None:
-        return None if self.settings.max_steps is None else self.settings.max_steps - self.state.step
 
     def _steps_of(self, batches: int) -> int:
         """How many updates so many batches of an epoch make."""
         return -(-batches // self.settings.accumulate)
 
     def _goes_on(self, batches: int) -> bool:
-        state, left = self.state, self._steps_left()
+        state, most = self.state, self.settings.max_steps
         if self._left is not None:
             return True
         if not batches:
             raise TrainingFailed(f"the training split of '{self.data.name}' is empty")
-        if left is not None and left <= 0:
-            state.stop(f"max_steps ({self.settings.max_steps}) is reached")
+        if most is not None and state.step >= most:
+            state.stop(f"max_steps ({most}) is reached")
         return state.epoch < state.epochs and not state.stop_reason
 
     def _demand_finite(self, loss: float, batches: Batches) -> None:
@@ -468,8 +411,7 @@ class Trainer:
         state = self.state
         network = self.network if state.phase == "train" else state.evaluated
         names = Names(self.inputs, self.criterion.target_names, lambda row: self._sample(batches, row))
-        find = cause_of_gradient if isinstance(bad, BadGradient) else cause_of
-        cause = find(network, self.criterion, batch, names, self.precision.forward, bad.rewind)
+        cause = cause_of(bad, Passing(network, self.criterion, batch, self.computing.precision.forward, names))
         step = state.step + (state.phase == "train" and self._learns())
         where = f"in epoch {state.epoch} at step {step}, learning rate {state.lr}"
         return f"{state.phase}/{bad} {where}: {cause.text}", cause.fix
@@ -520,22 +462,10 @@ class Trainer:
         return out_of_memory(self.state, self.settings)
 
     @contextmanager
-    def computing(self, rows: int) -> Iterator[None]:
-        """Within it the process is as the settings want it for batches of so many samples; afterwards as before."""
-        settings = self.settings
-        with (
-            deterministic(settings.deterministic),
-            self.precision.switched(),
-            threads(settings.threads),
-            allocator(settings.allocator, self.device, FLOAT * rows * self.widest),
-        ):
-            yield
-
-    @contextmanager
     def _closing(self) -> Iterator[None]:
         """However what is within it ends, the state says how and every callback is closed."""
         try:
-            with self.computing(self.settings.rows):
+            with self.computing.switched(self.settings.rows):
                 yield
         except BaseException as raised:
             error = self._freed(raised) if is_out_of_memory(raised) else raised
