@@ -55,6 +55,9 @@ RUNS: dict[str, tuple[str, ...]] = {
     "EMA": ("model=norm", "trainer.average=EMA"),
     "SWA": ("model=norm", "trainer.average={type: SWA, start_epoch: 2}"),
     "frozen": ("model=norm", "freeze=[{match: '0.*', unfreeze_at_epoch: 2}]"),
+    "workers": ("model=dropout", "trainer.num_workers=2"),
+    "computed twice": ("model=norm", "trainer.activation_checkpointing=['[0-2]']"),
+    "channels last": ("model=norm", "trainer.channels_last=true"),
     "early stopping": ("model=mlp", "trainer.patience=1", "optimizer.lr=0.5", "trainer.epochs=6"),
 }
 

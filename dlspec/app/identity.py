@@ -16,12 +16,10 @@ from dlspec.building.saved import saved_part
 from dlspec.data.dataset import Dataset
 from dlspec.reading import ReadPart, Spec
 from dlspec.run_folder import git_commit, package_version
+from dlspec.spec.trainer import MACHINE, WRITING
 
 # What says where and how a run computes, and what it leaves on disk.
-_FREE = frozenset(
-    "device threads allocator progress curves pictures tensorboard checkpoints checkpoint_steps checkpoint_minutes "
-    "keep_checkpoints".split()
-)
+_FREE = WRITING | MACHINE | {"device"}
 _ELSEWHERE = ("data", "optimizer", "scheduler", "trainer", "seed", "sweep", "imports", "spec_version")
 
 

@@ -17,6 +17,7 @@ from dlspec.app.saved_run import LATEST, NO_RUN, latest_run
 from dlspec.errors import Place, Problem, SpecError, UserError, shown
 from dlspec.run_folder import read_result, remove_leftovers
 from dlspec.run_lock import held
+from dlspec.spec.trainer import MACHINE, WRITING
 from dlspec.spec.yaml_files import display_name, load_file
 from dlspec.training.checkpoint_files import Snapshot, newest_checkpoint, set_aside_after
 from dlspec.training.resuming import samples_of
@@ -24,11 +25,7 @@ from dlspec.training.standard import CHECKPOINTS
 from dlspec.training.state import Outcome
 
 # What changes nothing that was trained before: a run may go on with other ones.
-_FREE = frozenset(
-    f"trainer.{key}"
-    for key in "epochs max_steps progress curves pictures tensorboard checkpoints checkpoint_steps checkpoint_minutes "
-    "keep_checkpoints test threads allocator on_nan debug".split()
-)
+_FREE = frozenset(f"trainer.{key}" for key in WRITING | MACHINE | {"epochs", "max_steps", "test", "on_nan", "debug"})
 # Schedulers that are as long as the run where the spec does not say how long they are.
 _HORIZONS: Mapping[str, str] = {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}
 

@@ -6,8 +6,9 @@ import gc
 import json
 import logging
 import re
+import sys
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,8 +19,8 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from dlspec.app.compose import Composed, Refused, compose
 from dlspec.app.conf_files import GROUPS
-from dlspec.errors import SpecError, UserError, shown
-from dlspec.preparing import Preparation, Prepared
+from dlspec.errors import SpecError, UserError, first_line, shown
+from dlspec.preparing import Opened, Preparation, Prepared
 from dlspec.run_folder import (
     RESULT,
     SPEC,
@@ -44,6 +45,7 @@ from dlspec.training.resuming import checkpoint_bytes
 from dlspec.training.standard import standard_callbacks
 from dlspec.training.state import Outcome, TrainingFailed
 from dlspec.training.trainer import Trainer
+from dlspec.training.tuning import TUNED, tune
 
 log = logging.getLogger("dlspec")
 
@@ -116,7 +118,7 @@ class Job:
                 if isinstance(error, UserError | TrainingFailed) or getattr(error, "filename", None) is not None:
                     raise
                 # PyTorch's own complaint: out of memory, a layer that takes no batch of one
-                reason = str(error).strip().split("\n")[0]
+                reason = first_line(error)
                 where = display_name(folder / "log.txt")
                 raise TrainingFailed(f"the training failed: {type(error).__name__}: {reason} (see {where})") from error
 
@@ -208,28 +210,57 @@ def make_job(preparing: Preparation, *, shows: bool = True) -> Job:
     if not gc.isenabled():  # a process of the command line: see dlspec.__main__
         gc.freeze()  # before there is a network: what is frozen is never freed
         gc.enable()
-    prepared = _prepared(preparing)
+    with telling(shows) as tell:
+        prepared = _prepared(preparing, tell)
     return Job(prepared, _trainer(prepared), shows)
 
 
-def _prepared(preparing: Preparation) -> Prepared:
-    """Everything that the run needs, with a batch size that was found where that is wanted."""
-    opened = preparing.open()
-    if opened.spec.trainer.batch_size != "auto":
-        return preparing.prepare(opened=opened)
-    # Tried on a network of its own: the run's is built anew, as if the number had been written.
-    found = find_batch_size(_trainer(preparing.prepare(opened=opened)))
-    free()
-    prepared = preparing.prepare(opened=opened.with_batches_of(found.batch_size))
-    return replace(prepared, notes=(*prepared.notes, found.told))
+@contextmanager
+def telling(shows: bool) -> Iterator[Callable[[str], None]]:
+    """What shows on a terminal what is being done, each line in the place of the one before it, and none at the end."""
+    if not shows or not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    try:
+        yield lambda text: print(f"\r\033[K{text} ...", end="", file=sys.stderr, flush=True)
+    finally:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
-def keep_batch_size(preparing: Preparation, folder: Path) -> None:
-    """A run that goes on has the batch size that was found when it began, where one was to be found."""
+def _prepared(preparing: Preparation, tell: Callable[[str], None]) -> Prepared:
+    """Everything that the run needs, with settings that were found where that is wanted.
+
+    They are tried on networks of their own: the run's is built anew, as if they had been written.
+    """
+    opened, notes = preparing.open(), list[str]()
+    if opened.spec.trainer.batch_size == "auto":
+        found = find_batch_size(_trainer(preparing.prepare(opened=opened)))
+        opened = opened.with_settings({"batch_size": found.batch_size})
+        notes.append(found.told)
+        free()
+    if opened.spec.trainer.tune:
+        opened, told = _tuned(preparing, opened, tell)
+        notes.append(told)
+        free()
+    prepared = preparing.prepare(opened=opened)
+    return replace(prepared, notes=(*prepared.notes, *notes))
+
+
+def _tuned(preparing: Preparation, opened: Opened, tell: Callable[[str], None]) -> tuple[Opened, str]:
+    def make(changes: Mapping[str, Any]) -> Trainer:
+        return _trainer(preparing.prepare(opened=opened.with_settings(changes)))
+
+    tuned = tune(make, tell)
+    return opened.with_settings({**tuned.changes, "tune": False}), tuned.table
+
+
+def keep_found(preparing: Preparation, folder: Path) -> None:
+    """A run that goes on has the settings that were found when it began, where some were to be found."""
     trainer = preparing.tree.get("trainer")
-    if isinstance(trainer, Mapping) and trainer.get("batch_size") == "auto":
-        saved = _at(load_file(folder / SPEC).tree, "trainer.batch_size")
-        preparing.tree = {**preparing.tree, "trainer": {**trainer, "batch_size": saved}}
+    if isinstance(trainer, Mapping) and (trainer.get("batch_size") == "auto" or trainer.get("tune")):
+        saved = _at(load_file(folder / SPEC).tree, "trainer")
+        found = ("batch_size", *(("tune", *TUNED) if trainer.get("tune") else ()))
+        preparing.tree = {**preparing.tree, "trainer": {**trainer, **{key: saved[key] for key in found}}}
 
 
 def _trainer(prepared: Prepared) -> Trainer:

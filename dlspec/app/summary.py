@@ -16,6 +16,7 @@ from dlspec.building.causality import must_not_see
 from dlspec.building.costs import FREE, LOSS, Cost, Costs, measured
 from dlspec.building.limits import memory
 from dlspec.building.place import META, SMALL, WHOLE, Place, Unfit
+from dlspec.errors import first_line
 from dlspec.preparing import Preparation, Prepared
 from dlspec.training.memory import state_bytes
 
@@ -66,7 +67,7 @@ def _summed_in(place: Place, prepared: Prepared) -> Summed:
     except Unfit:
         raise
     except Exception as error:  # a layer that takes no such batch: training would end there
-        reason = str(error).strip().split("\n")[0][:200]
+        reason = first_line(error, 200)
         return Summed(prepared, {}, place, f"{type(error).__name__}: {reason}")
     return Summed(prepared, costs, place)
 

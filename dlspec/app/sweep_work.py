@@ -25,7 +25,7 @@ from dlspec.app.compose import VERSION_BASE, set_hydra
 from dlspec.app.identity import data_checksum
 from dlspec.app.names import WRONG
 from dlspec.app.resume import whole
-from dlspec.app.running import Job, keep_batch_size, make_job, result_of
+from dlspec.app.running import Job, keep_found, make_job, result_of
 from dlspec.app.sweep_job import Check, JobEnd, SweepJob
 from dlspec.app.words import in_full, one_line, told
 from dlspec.data import DataSource, open_data
@@ -118,7 +118,7 @@ class Workshop:
                 _clear(job.folder)
                 snapshot = None
             if snapshot is not None:
-                keep_batch_size(preparing, job.folder)
+                keep_found(preparing, job.folder)
             made = made or self._made(preparing, is_resumed=snapshot is not None)
             self._trainer = made.trainer
             if self._is_stopping:

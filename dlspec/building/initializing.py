@@ -9,6 +9,7 @@ from torch import nn
 
 from dlspec.building.built import Network
 from dlspec.building.parameters import first_picks, owned_parameters
+from dlspec.errors import first_line
 from dlspec.registry.parameter_terms import Init
 from dlspec.spec.mistakes import Mistakes
 
@@ -34,6 +35,6 @@ def _draw(parameter: nn.Parameter, init: Init, name: str, mistakes: Mistakes) ->
         init.schema.build(parameter, **init.settings)
     except (ValueError, RuntimeError) as error:
         found = f"{init.schema.name} can't fill {name}, {tuple(parameter.shape)}"
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         fix = f"PyTorch says: {reason}; match fewer names, or say layer: Linear"
         mistakes.add(init.pattern.path, found, fix, at_value=True)

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations
 from dlspec.building.layout_rules import filled, infer
 from dlspec.building.limits import SizeLimit, TooLarge
 from dlspec.building.place import Unfit, is_on_meta, needs_numbers, not_deterministic
-from dlspec.errors import shown, suggest
+from dlspec.errors import first_line, shown, suggest
 from dlspec.layouts import Value
 from dlspec.registry.schema import REQUIRED, Schema
 from dlspec.spec.expressions import ExpressionError
@@ -212,6 +212,6 @@ def _refused(layer: Layer, values: Sequence[Value], error: Exception) -> tuple[s
 
 def _reason(error: Exception) -> str:
     """The first line of what an error says; its type where that is no plain refusal."""
-    text = str(error).strip().split("\n")[0][:200]
+    text = first_line(error, 200)
     is_plain = isinstance(error, RuntimeError | ValueError | TypeError | AssertionError | IndexError)
     return text if text and is_plain else f"{type(error).__name__}: {text}".removesuffix(": ")

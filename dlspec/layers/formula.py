@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlspec.errors import shown
+from dlspec.errors import first_line, shown
 from dlspec.layers.dims import agree, end_together, refused_dim
 from dlspec.layers.merging import misfit
 from dlspec.layers.rule import ALL, Inputs, Refusal, Rule, Settings, Shape, by_rank, main, same
@@ -179,7 +179,7 @@ class _Trial(_Walk):
         try:
             two, three = (function(*(_of(each, at) for each in given), **(named or {})) for at in ("two", "three"))
         except _ERRORS as error:
-            says = str(error).strip().split("\n")[0][:200]
+            says = first_line(error, 200)
             raise _Refused(node, f"can't be computed of {self._shown(given)}", f"PyTorch says: {says}") from None
         found = _twins(two, three)
         has_batch = any(each.has_batch for each in _all_twins(given))

@@ -13,6 +13,7 @@ from dlspec.building.built import Network
 from dlspec.building.metrics import Chosen, make_metrics
 from dlspec.building.parameters import Owned, first_picks, owned_parameters
 from dlspec.data.dataset import Dataset, Target
+from dlspec.errors import first_line
 from dlspec.reading import ReadPart, Spec
 from dlspec.registry.parameter_terms import UNFREEZE
 from dlspec.spec.mistakes import Mistakes
@@ -80,6 +81,7 @@ def _tell_uncompiled(spec: Spec, optimizer: Optimizer, mistakes: Mistakes) -> No
     reasons = {
         f"{spec.optimizer.schema.name}, which evaluates the loss itself": needs_closure(optimizer),
         "trainer.accumulate": trainer.accumulate > 1,
+        "trainer.activation_checkpointing": bool(trainer.activation_checkpointing),
         f"trainer.on_nan={trainer.on_nan}": trainer.on_nan != "stop",
         f"trainer.debug={trainer.debug}": trainer.debug is not None,
         "the scaled gradients of trainer.precision=16": trainer.precision == 16,
@@ -158,5 +160,5 @@ def _with_horizon(part: ReadPart, spec: Spec, data: Dataset, interval: str) -> d
 
 
 def _tell(part: ReadPart, error: Exception, mistakes: Mistakes) -> None:
-    reason = str(error).strip().split("\n")[0]
+    reason = first_line(error)
     mistakes.add(part.part.path, f"{part.schema.name} refuses these settings", f"PyTorch says: {reason}")

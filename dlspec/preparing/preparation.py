@@ -30,6 +30,7 @@ from dlspec.spec.mistakes import Mistakes, Places, refuse
 from dlspec.training.devices import choose_device
 from dlspec.training.freezing import Freezing
 from dlspec.training.randomness import seed_generators
+from dlspec.training.recomputing import recomputed_parts
 from dlspec.training.reproducing import deterministic
 from dlspec.training.schedule import Schedule
 
@@ -45,9 +46,9 @@ class Opened:
     spec: Spec
     data: Dataset
 
-    def with_batches_of(self, rows: int) -> Opened:
-        """The same with a batch size that was found."""
-        return replace(self, spec=replace(self.spec, trainer=self.spec.trainer.model_copy(update={"batch_size": rows})))
+    def with_settings(self, found: Mapping[str, Any]) -> Opened:
+        """The same with settings of the trainer that were found."""
+        return replace(self, spec=replace(self.spec, trainer=self.spec.trainer.model_copy(update=found)))
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ class Preparation:
             check_causality(network, criterion, data, mistakes)
         predicted = () if criterion is None else criterion.predicted
         metrics = match_metrics(spec.metrics, predicted, data, mistakes) if criterion else []
+        _check_recomputed(spec, network, mistakes)
         optimizer = optimizer_for(spec, network, built.freezing, mistakes)
         spec = replace(spec, scheduler=following(spec, metrics, predicted, mistakes))
         schedule = schedule_for(spec, optimizer, data, mistakes)
@@ -179,6 +181,15 @@ def _idle(network: Network, optimizer: Optimizer | None) -> tuple[str, ...]:
     """Tells whom a pattern has frozen more than was meant."""
     has_weights = any(True for _ in network.module.parameters())
     return ("nothing is trained: all parameters are frozen",) if has_weights and optimizer is None else ()
+
+
+def _check_recomputed(spec: Spec, network: Network, mistakes: Mistakes) -> None:
+    """A pattern that matches no part of the network is a mistake."""
+    for index, pattern in enumerate(spec.trainer.activation_checkpointing):
+        if not recomputed_parts(network.module, [pattern]):
+            path = ("trainer", "activation_checkpointing", index)
+            fix = "name a block or layer as `summary` shows it: 'blocks.*' for the copies of one that is repeated"
+            mistakes.add(path, f"no part of the network is called '{pattern}'", fix, at_value=True)
 
 
 def _taught(spec: Spec, data: Dataset, taken: Iterable[Field]) -> Dataset:

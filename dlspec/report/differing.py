@@ -9,15 +9,13 @@ from typing import Any
 
 from dlspec.errors import shown
 from dlspec.report.records import Record
+from dlspec.spec.trainer import WRITING
 
 KeyPath = tuple[Hashable, ...]
 MOST_COLUMNS = 1_000
 LONGEST_VALUE = 200
 MOST_ENTRIES = 300
-LOGGING = (
-    "progress curves pictures tensorboard checkpoints checkpoint_steps checkpoint_minutes keep_checkpoints".split()
-)
-LEFT_OUT = {("spec_version",), ("metrics",), *(("trainer", each) for each in LOGGING)}
+LEFT_OUT = {("spec_version",), ("metrics",), *(("trainer", each) for each in WRITING)}
 """What changes no result."""
 
 

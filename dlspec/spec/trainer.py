@@ -7,6 +7,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 DEFAULT_ROWS = 32
+WRITING = frozenset(
+    "progress curves pictures tensorboard checkpoints checkpoint_steps checkpoint_minutes keep_checkpoints".split()
+)
+"""The settings that say what is shown and written; no result follows from them."""
+MACHINE = frozenset("threads allocator num_workers activation_checkpointing".split())
+"""Those that say how a machine comes to its results; another number of threads may change the last bits."""
 
 
 class Averaging(BaseModel):
@@ -54,6 +60,16 @@ class TrainerSpec(BaseModel):
     threads: int | None = Field(None, ge=1, description="threads that a CPU computes with; null: PyTorch's choice")
     allocator: Literal["auto", "default", "keep"] = Field(
         "auto", description="keep: freed memory stays for the next step (glibc); auto: where a tensor has over 32 MiB"
+    )
+    tune: bool | Literal["precision"] = Field(
+        False, description="try which settings are fastest and take them; precision: numbers of fewer bits, too"
+    )
+    channels_last: bool = Field(False, description="convolutions keep an image's channels side by side (NHWC)")
+    activation_checkpointing: tuple[str, ...] = Field(
+        (), description='patterns of blocks whose activations are not kept, but computed twice: ["blocks.*"]'
+    )
+    num_workers: int = Field(
+        0, ge=0, le=64, description="threads that gather batches in the host's memory; 0: all data lie on the device"
     )
     deterministic: bool = Field(False, description="only algorithms that give the same numbers every time")
     clip_grad_norm: float | None = Field(None, gt=0, description="largest norm of all gradients together")

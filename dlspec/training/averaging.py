@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
-from dlspec.errors import UserError
+from dlspec.errors import UserError, first_line
 from dlspec.spec.trainer import EMA, SWA
 
 Rule = Callable[[Sequence[Tensor], Sequence[Tensor], int], None]
@@ -122,7 +122,7 @@ def _copied(network: nn.Module) -> nn.Module:
     try:
         copy = deepcopy(network)
     except Exception as error:  # a layer of the user's own
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise UserError(f"trainer.average: the network can't be copied: {type(error).__name__}: {reason}") from error
     for module in copy.modules():
         if isinstance(module, nn.RNNBase):

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 from torch.optim import Optimizer
 
+from dlspec.errors import first_line
 from dlspec.training.criterion import Criterion, Targets
 from dlspec.training.precision import Precision, widened
 from dlspec.training.steps import Clipping, Inputs, Step
@@ -99,7 +100,7 @@ class CompiledStep:
             try:
                 output, loss = self._compiled(inputs, targets)
             except Exception as error:
-                reason = (str(error).strip() or type(error).__name__).split("\n")[0]
+                reason = first_line(error) or type(error).__name__
                 log.warning("trainer.compile: the step can't be compiled and runs as it is: %s", reason)
                 self._compiled = None
                 return eager(inputs, targets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -10,10 +11,12 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from dlspec.errors import cut
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.anomaly import detecting
 from dlspec.training.criterion import Criterion
 from dlspec.training.finite import Look, demand_finite, look_later, notice, rewindable
+from dlspec.training.optimizing import OWN_CHOICE
 from dlspec.training.precision import Precision
 from dlspec.training.reproducing import deterministic
 from dlspec.training.resources import FLOAT, allocator, threads
@@ -21,6 +24,9 @@ from dlspec.training.steps import Accumulation, Clipping, Step, evaluation_step,
 
 if TYPE_CHECKING:
     from dlspec.training.compiling import CompiledStep
+
+
+log = logging.getLogger("dlspec")
 
 
 class Computing:
@@ -40,6 +46,8 @@ class Computing:
         self._forward: Callable[..., Any] | None = None  # compiled, or in halves
         self._compiled: CompiledStep | None = None
         network.to(device, self.precision.numbers)
+        if settings.channels_last:
+            _lay_channels_last(network)
         if isinstance(criterion, nn.Module):
             criterion.to(device, self.precision.numbers)
 
@@ -62,6 +70,21 @@ class Computing:
             step = detecting(step)
         return rewindable(step, self.device) if at_once else step
 
+    def described(self, optimizer: Optimizer | None) -> str:
+        """How this run computes, in a line."""
+        settings = self.settings
+        kernels = [name for name in OWN_CHOICE if optimizer and optimizer.defaults.get(name)]
+        said = [
+            str(self.device),
+            f"{settings.threads or torch.get_num_threads()} threads" if self.device.type == "cpu" else "",
+            f"precision {settings.precision}",
+            "channels last" if settings.channels_last else "",
+            "" if settings.compile == "none" else f"compile: {settings.compile}",
+            f"{settings.num_workers} workers" if settings.num_workers else "",
+            "" if optimizer is None else " ".join([type(optimizer).__name__, *(f"({each})" for each in kernels)]),
+        ]
+        return f"computing on {', '.join(each for each in said if each)}"
+
     def trial_step(self, optimizer: Optimizer | None) -> Step:
         """A training step that nobody looks at and nothing follows."""
         return self._eager(optimizer, lambda: None, lambda loss: None)
@@ -78,9 +101,13 @@ class Computing:
             deterministic(settings.deterministic),
             self.precision.switched(),
             threads(settings.threads),
-            allocator(settings.allocator, self.device, FLOAT * rows * self._widest),
+            allocator(settings.allocator, self.device, self.largest(rows)),
         ):
             yield
+
+    def largest(self, rows: int) -> int:
+        """The bytes of the largest tensor in a step of so many samples."""
+        return FLOAT * rows * self._widest
 
     def _eager(
         self,
@@ -97,12 +124,23 @@ class Computing:
 
     def _training_forward(self) -> Callable[..., Any]:
         if self._forward is None:
-            self._forward = self.precision.forward(self.network)
+            self._forward = self.precision.forward(self._kept_forward())
             if self.settings.compile == "model":
                 from dlspec.training.compiling import compiled_forward
 
                 self._forward = compiled_forward(self._forward, self.settings.rows)
         return self._forward
+
+    def _kept_forward(self) -> Callable[..., Any]:
+        """The network, or what computes the same and keeps less."""
+        patterns = self.settings.activation_checkpointing
+        if not patterns:
+            return self.network
+        from dlspec.training.recomputing import recomputed_parts, recomputing
+
+        parts = recomputed_parts(self.network, patterns)
+        log.info("the activations of %d parts are computed twice, not kept: %s", len(parts), cut(", ".join(parts)))
+        return recomputing(self.network, patterns)
 
     def _whole(self, optimizer: Optimizer) -> CompiledStep:
         if self._compiled is None:
@@ -111,3 +149,11 @@ class Computing:
             whole = WholeStep(self.network, self.criterion, optimizer, self.clipping, self.precision)
             self._compiled = CompiledStep(whole, self.settings.rows)
         return self._compiled
+
+
+def _lay_channels_last(network: nn.Module) -> None:
+    """Weights decide: a convolution gives its output in the layout of its kernel, and what follows keeps it."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in network.parameters():
+        if parameter.dim() in formats:
+            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.dim()])

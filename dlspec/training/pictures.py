@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor
 
 from dlspec.data.dataset import Target
+from dlspec.errors import first_line
 from dlspec.run_folder import safe_name, write_bytes, write_text
 from dlspec.training.callbacks import Callback
 from dlspec.training.drawing import png
@@ -59,7 +60,7 @@ class Pictures(Callback):
             for name, text in written(view).items():
                 write_text(self.folder / name, text)
         except Exception as error:
-            reason = str(error).strip().split("\n")[0]
+            reason = first_line(error)
             log.warning("can't draw the predictions: %s: %s", type(error).__name__, reason)
 
 

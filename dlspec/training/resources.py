@@ -46,7 +46,7 @@ def allocator(wanted: Allocator, device: torch.device, largest: int) -> Iterator
     measured 1.6 to 2.9 times the time of a step of a small CNN at batch 512. It costs the memory that is kept.
     """
     library = _glibc() if device.type == "cpu" and wanted != "default" else None
-    if library is None or (wanted == "auto" and largest <= MOST_UNMAPPED):
+    if library is None or (wanted == "auto" and not keeps_memory(largest)):
         yield
         return
     log.info("freed memory is kept for the next step: its largest tensor has %d MiB", largest // 2**20)
@@ -58,6 +58,11 @@ def allocator(wanted: Allocator, device: torch.device, largest: int) -> Iterator
         for parameter, value in _DEFAULTS:
             library.mallopt(parameter, value)
         library.malloc_trim(0)
+
+
+def keeps_memory(largest: int) -> bool:
+    """Whether `auto` keeps freed memory where a step's largest tensor has so many bytes."""
+    return largest > MOST_UNMAPPED
 
 
 def _glibc() -> ctypes.CDLL | None:

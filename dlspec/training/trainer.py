@@ -12,10 +12,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import count, islice
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
@@ -129,6 +129,23 @@ class Trainer:
 
         return train
 
+    def rehearse(self, draws: int = 0) -> Iterator[tuple[Tensor, int]]:
+        """Trains as `fit` does, without results and callbacks, and never ends; gives each step's loss and samples.
+
+        To try what settings cost: the trainer is of no use afterwards. With other `draws` dropout and its like draw
+        other numbers.
+        """
+        state = self.state
+        seed_generators(self.seed + draws)
+        train = self._train_batches()
+        step = self._training_step(train)
+        self.network.train()
+        self.freezing.hold(self.network)
+        for state.epoch in count(1) if len(train) else ():
+            batches = zip(train.shuffled(self.seed, state.epoch), train.sizes, strict=True)
+            for state.batch, ((inputs, targets), rows) in enumerate(batches):
+                yield step(inputs, targets)[1], rows
+
     def run(self) -> Outcome:
         """Trains, then tests unless `settings.test` is `none`."""
         self.state.awaits_test = self.state.is_tested
@@ -146,6 +163,7 @@ class Trainer:
             train, validation = self._train_batches(), self._eval_batches(self.data.validation)
             steps = self.settings.epochs * self._steps_of(len(train))
             state.planned_steps = min(steps, self.settings.max_steps or sys.maxsize)
+            log.info(self.computing.described(self.optimizer))
             self._call("on_train_start")
             self._epochs(train, validation)
             self._call("on_train_end")
@@ -366,6 +384,7 @@ class Trainer:
             trims=self.criterion.trims,
             fewest_steps=self.fewest_steps,
             dtype=self.computing.precision.numbers,
+            workers=self.settings.num_workers,
         )
 
     def _steps_of(self, batches: int) -> int:

@@ -1,0 +1,128 @@
+"""`trainer.activation_checkpointing`: parts of a network keep no activations, and are computed again on the way back.
+
+A part is whatever is called at a path of the network that a pattern matches: a block, a copy of a repeated one, a
+layer. Its nodes in the network's graph become one call of `torch.utils.checkpoint`; the modules stay the network's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from fnmatch import fnmatchcase
+from functools import partial
+from itertools import accumulate, groupby
+from operator import getitem
+from typing import Any
+
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.utils.checkpoint import checkpoint
+
+from dlspec.building.assembly import LAYER
+
+
+def recomputed_parts(network: nn.Module, patterns: Sequence[str]) -> list[str]:
+    """The paths that a pattern (fnmatch) matches, in order; of one within another the outer one alone."""
+    return list(dict.fromkeys(part for part, _ in _pieces(_graph_of(network), patterns) if part))
+
+
+def recomputing(network: nn.Module, patterns: Sequence[str]) -> fx.GraphModule:
+    """The same `forward` with the parts' activations computed anew when gradients are; weights are the network's.
+
+    Outputs, gradients, running statistics and what dropout leaves out are those of the network itself.
+    """
+    old, new = _graph_of(network), fx.Graph()
+    root = nn.Module()
+    root.network = network
+    known: dict[fx.Node, fx.Node] = {}
+    for number, (part, nodes) in enumerate(_pieces(old, patterns)):
+        if not part:
+            for node in nodes:
+                known[node] = new.node_copy(node, known.__getitem__)
+                if node.op in ("call_module", "get_attr"):
+                    known[node].target = f"network.{node.target}"
+            continue
+        taken, given, piece = _cut_out(network, nodes)
+        root.add_module(f"part_{number}", _Recomputed(piece))
+        call = new.call_module(f"part_{number}", tuple(known[each] for each in taken))
+        for index, node in enumerate(given):
+            known[node] = new.call_function(getitem, (call, index))
+    return fx.GraphModule(root, new, class_name="Recomputing")
+
+
+class _Recomputed(nn.Module):
+    def __init__(self, piece: fx.GraphModule) -> None:
+        super().__init__()
+        self.piece = piece
+        changing = [each for each in piece.modules() if isinstance(each, _NormBase | _SpectralNorm)]
+        self._contexts = partial(_contexts, changing) if changing else None
+
+    def forward(self, *inputs: Any) -> Any:
+        if self._contexts is None:
+            return checkpoint(self.piece, *inputs, use_reentrant=False)
+        return checkpoint(self.piece, *inputs, use_reentrant=False, context_fn=self._contexts)
+
+
+def _contexts(changing: Sequence[nn.Module]) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """Around the first time and the second one."""
+    return nullcontext(), _counting_once(changing)
+
+
+@contextmanager
+def _counting_once(changing: Sequence[nn.Module]) -> Iterator[None]:
+    """Within it they compute as in training, and leave the state that the first time has moved."""
+    before = [(each, name, getattr(each, name)) for each in changing for name in _still(each)]
+    for module, name, _ in before:
+        setattr(module, name, _still(module)[name])
+    try:
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)
+
+
+def _still(module: nn.Module) -> Mapping[str, Any]:
+    """The attributes with which it moves nothing: running statistics, their count, a power iteration."""
+    return {"momentum": 0.0, "num_batches_tracked": None} if isinstance(module, _NormBase) else {"training": False}
+
+
+def _graph_of(network: nn.Module) -> fx.Graph:
+    """What a network computes, a call a layer."""
+    if isinstance(network, fx.GraphModule):
+        return network.graph
+    graph = fx.Graph()
+    value = graph.placeholder("input")
+    for name, _ in network.named_children():  # a plain stack
+        value = graph.call_module(name, (value,))
+        value.meta[LAYER] = name
+    graph.output(value)
+    return graph
+
+
+def _pieces(graph: fx.Graph, patterns: Sequence[str]) -> Iterator[tuple[str, list[fx.Node]]]:
+    """The graph's nodes in a row that belong to one part, and those that belong to none, as ''."""
+    for part, nodes in groupby(list(graph.nodes), lambda node: _part(node, patterns)):
+        yield part, list(nodes)
+
+
+def _part(node: fx.Node, patterns: Sequence[str]) -> str:
+    """The outermost path around a node that matches."""
+    if node.op in ("placeholder", "output"):
+        return ""
+    words = str(node.meta.get(LAYER, "")).split(".")
+    paths = accumulate(words, lambda path, word: f"{path}.{word}")
+    return next((path for path in paths if any(fnmatchcase(path, each) for each in patterns)), "")
+
+
+def _cut_out(network: nn.Module, nodes: Sequence[fx.Node]) -> tuple[list[fx.Node], list[fx.Node], fx.GraphModule]:
+    """What a part takes from others, what of it others take, and the part itself, which gives those in a tuple."""
+    within = set(nodes)
+    taken = list(dict.fromkeys(each for node in nodes for each in node.all_input_nodes if each not in within))
+    given = [node for node in nodes if any(user not in within for user in node.users)]
+    graph = fx.Graph()
+    known = {each: graph.placeholder(f"input_{number}") for number, each in enumerate(taken)}
+    for node in nodes:
+        known[node] = graph.node_copy(node, known.__getitem__)
+    graph.output(tuple(known[each] for each in given))
+    return taken, given, fx.GraphModule(network, graph)

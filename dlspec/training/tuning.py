@@ -1,0 +1,188 @@
+"""`trainer.tune`: settings are tried on the real network and data, and the fastest that compute the same are kept.
+
+One after the other is set beside what was kept before. Both train in turn, so that what else the machine does slows
+down both alike.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlspec.errors import UserError, first_line
+from dlspec.training.resources import keeps_memory
+from dlspec.training.trainer import Trainer
+
+Changes = Mapping[str, Any]
+Make = Callable[[Changes], Trainer]
+
+TUNED = ("allocator", "threads", "channels_last", "num_workers", "precision", "compile")
+"""The settings that may be changed."""
+SECONDS = 18.0
+"""What all the trying may take, about."""
+SECONDS_TO_COMPILE = 10.0
+"""With less time left nothing is compiled."""
+MOST_LAYERS = 40
+"""A network of more is not compiled: that takes some 0.3 s a layer."""
+TURNS, FEWEST_STEPS, SECONDS_A_TURN = 4, 2, 0.1
+LEAST_GAIN = 1.05
+"""What is less may be chance."""
+CLEAR_LOSS = 0.8
+"""After two turns with so little, or when they have taken `SECONDS_OF_TURNS`, no more are needed."""
+SECONDS_OF_TURNS = 2.0
+STEPS = 4
+"""So many losses are compared."""
+MOST_NOISE = 3
+ROUNDING = {None: 1e-3, "tf32": 3e-3, "bf16": 1e-2}
+"""How far the first losses may differ, as a share, by the precision that is tried; those after an update ten times."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    changes: Changes
+
+    def __str__(self) -> str:
+        return ", ".join(f"{key}={str(value).lower()}" for key, value in self.changes.items())
+
+    @property
+    def tolerance(self) -> float:
+        return ROUNDING[self.changes.get("precision")]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """What was chosen, and the table of what was tried."""
+
+    changes: Changes
+    table: str
+
+
+@dataclass
+class _Table:
+    rows: list[tuple[str, str, str, str]] = field(default_factory=lambda: [("setting", "samples/s", "times", "")])
+
+    def add(self, setting: str, speed: float | None, times: float | None, verdict: str) -> None:
+        row = (setting, "" if speed is None else f"{speed:,.0f}", "" if times is None else f"{times:.2f}", verdict)
+        self.rows.append(row)
+
+    def __str__(self) -> str:
+        widths = [max(len(row[column]) for row in self.rows) for column in range(3)]
+        lines = (f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in self.rows)
+        return "\n".join(lines)
+
+
+class _Contender:
+    """A trainer that trains for a while whenever it is its turn."""
+
+    def __init__(self, trainer: Trainer, draws: int = 0) -> None:
+        self._trainer = trainer
+        self._steps: Iterator[tuple[Tensor, int]] = trainer.rehearse(draws)
+        self.losses = self._train(STEPS)
+
+    def _train(self, steps: int) -> list[float]:
+        with self._switched():
+            return [float(next(self._steps)[0].reshape(-1)[0]) for _ in range(steps)]
+
+    def _switched(self) -> Any:
+        return self._trainer.computing.switched(self._trainer.settings.rows)
+
+    def turn(self) -> list[float]:
+        """The seconds a sample of some steps."""
+        with self._switched():
+            self._step()  # what the other's turn has left in caches, and given back to the system
+            until, taken = time.perf_counter() + SECONDS_A_TURN, [self._step() for _ in range(FEWEST_STEPS)]
+            while time.perf_counter() < until:
+                taken.append(self._step())
+            return taken
+
+    def _step(self) -> float:
+        started = time.perf_counter()
+        loss, rows = next(self._steps)
+        loss.sum().item()  # waits for the device
+        return (time.perf_counter() - started) / rows
+
+
+def tune(make: Make, tell: Callable[[str], None] = lambda text: None) -> Tuned:
+    """Tries settings of trainers that `make` gives; `tell` is told what is tried next."""
+    deadline, table = time.monotonic() + SECONDS, _Table()
+    chosen: dict[str, Any] = {}
+    tell("trainer.tune: as it is")
+    trainer = make({})
+    try:
+        kept = _Contender(trainer)
+        first, noise = kept.losses, _noise(make, kept.losses)
+        table.add("as it is", 1 / median(kept.turn()), None, "")
+    except Exception as error:  # the run will fail, too, and say so
+        return Tuned({}, f"trainer.tune tried nothing: {first_line(error)}")
+    for candidate in candidates(trainer):
+        tell(f"trainer.tune: {candidate}")
+        left = deadline - time.monotonic()
+        if left < (SECONDS_TO_COMPILE if "compile" in candidate.changes else 2.0):
+            table.add(str(candidate), None, None, "no time left")
+            continue
+        try:
+            other = _Contender(make({**chosen, **candidate.changes}))
+        except UserError:
+            continue  # the spec has what can't be had with it
+        except Exception as error:  # whatever PyTorch says
+            table.add(str(candidate), None, None, f"can't be had: {first_line(error)}")
+            continue
+        if not _are_same(first, other.losses, candidate.tolerance, noise):
+            table.add(str(candidate), None, None, "computes something else")
+            continue
+        times, speed = _compared(kept, other)
+        table.add(str(candidate), speed, times, "kept" if times >= LEAST_GAIN else "")
+        if times >= LEAST_GAIN:
+            kept, chosen = other, {**chosen, **candidate.changes}
+    return Tuned(chosen, f"trainer.tune tried on {trainer.device}, batches of {trainer.settings.rows}:\n{table}")
+
+
+def candidates(trainer: Trainer) -> list[Candidate]:
+    """What may be faster for this network on this machine, and the spec does not say; the cheapest to try first."""
+    settings, is_cpu = trainer.settings, trainer.device.type == "cpu"
+    modules = [each for each in trainer.network.modules() if not list(each.children())]
+    found: list[dict[str, Any]] = []
+    if is_cpu and settings.allocator == "auto" and not keeps_memory(trainer.computing.largest(settings.rows)):
+        found.append({"allocator": "keep"})
+    if is_cpu and settings.threads is None and torch.get_num_threads() > 1:
+        found.append({"threads": 1})
+    if not settings.channels_last and any(isinstance(each, nn.Conv2d | nn.Conv3d) for each in modules):
+        found.append({"channels_last": True})
+    if settings.num_workers == 0:
+        found.append({"num_workers": 1})
+    if settings.tune == "precision" and settings.precision == 32:
+        found += [{"precision": each} for each in (("bf16",) if is_cpu else ("tf32", "bf16"))]
+    if settings.compile == "none" and len(modules) <= MOST_LAYERS:
+        found += [{"compile": each} for each in (("step",) if is_cpu else ("model", "step"))]
+    return [Candidate(each) for each in found]
+
+
+def _noise(make: Make, losses: Sequence[float]) -> float:
+    """How far losses differ where dropout and its like draw other numbers: compiled code does."""
+    others = _Contender(make({}), draws=1).losses
+    return max(abs(one - other) for one, other in zip(losses, others, strict=True))
+
+
+def _are_same(losses: Sequence[float], others: Sequence[float], tolerance: float, noise: float) -> bool:
+    allowed = [tolerance, *[10 * tolerance] * (len(losses) - 1)]
+    triples = zip(losses, others, allowed, strict=True)
+    return all(abs(one - other) <= most * max(abs(one), 1.0) + MOST_NOISE * noise for one, other, most in triples)
+
+
+def _compared(kept: _Contender, other: _Contender) -> tuple[float, float]:
+    """How many times as fast the other's usual step is, and its samples a second."""
+    before: list[float] = []
+    now: list[float] = []
+    until = time.monotonic() + SECONDS_OF_TURNS
+    for turn in range(TURNS):
+        before += kept.turn()
+        now += other.turn()
+        if turn and (median(before) < CLEAR_LOSS * median(now) or time.monotonic() > until):
+            break
+    return median(before) / median(now), 1 / median(now)
