@@ -16,7 +16,7 @@ from dlspec.building.saved import saved_part
 from dlspec.data.dataset import Dataset
 from dlspec.reading import ReadPart, Spec
 from dlspec.run_folder import git_commit, package_version
-from dlspec.spec.trainer import MACHINE, WRITING
+from dlspec.spec.trainer_keys import MACHINE, WRITING
 
 # What says where and how a run computes, and what it leaves on disk.
 _FREE = WRITING | MACHINE | {"device"}

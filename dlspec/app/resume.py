@@ -17,7 +17,7 @@ from dlspec.app.saved_run import LATEST, NO_RUN, latest_run
 from dlspec.errors import Place, Problem, SpecError, UserError, shown
 from dlspec.run_folder import read_result, remove_leftovers
 from dlspec.run_lock import held
-from dlspec.spec.trainer import MACHINE, WRITING
+from dlspec.spec.trainer_keys import MACHINE, WRITING
 from dlspec.spec.yaml_files import display_name, load_file
 from dlspec.training.checkpoint_files import Snapshot, newest_checkpoint, set_aside_after
 from dlspec.training.resuming import samples_of

@@ -9,7 +9,7 @@ from typing import Any
 
 from dlspec.errors import shown
 from dlspec.report.records import Record
-from dlspec.spec.trainer import WRITING
+from dlspec.spec.trainer_keys import WRITING
 
 KeyPath = tuple[Hashable, ...]
 MOST_COLUMNS = 1_000

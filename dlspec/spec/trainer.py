@@ -7,12 +7,6 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
 DEFAULT_ROWS = 32
-WRITING = frozenset(
-    "progress curves pictures tensorboard checkpoints checkpoint_steps checkpoint_minutes keep_checkpoints".split()
-)
-"""The settings that say what is shown and written; no result follows from them."""
-MACHINE = frozenset("threads allocator num_workers activation_checkpointing".split())
-"""Those that say how a machine comes to its results; another number of threads may change the last bits."""
 
 
 class Averaging(BaseModel):

@@ -76,11 +76,11 @@ class Computing:
         kernels = [name for name in OWN_CHOICE if optimizer and optimizer.defaults.get(name)]
         said = [
             str(self.device),
-            f"{settings.threads or torch.get_num_threads()} threads" if self.device.type == "cpu" else "",
+            f"threads {settings.threads or torch.get_num_threads()}" if self.device.type == "cpu" else "",
             f"precision {settings.precision}",
             "channels last" if settings.channels_last else "",
             "" if settings.compile == "none" else f"compile: {settings.compile}",
-            f"{settings.num_workers} workers" if settings.num_workers else "",
+            f"workers {settings.num_workers}" if settings.num_workers else "",
             "" if optimizer is None else " ".join([type(optimizer).__name__, *(f"({each})" for each in kernels)]),
         ]
         return f"computing on {', '.join(each for each in said if each)}"

@@ -163,7 +163,7 @@ class Trainer:
             train, validation = self._train_batches(), self._eval_batches(self.data.validation)
             steps = self.settings.epochs * self._steps_of(len(train))
             state.planned_steps = min(steps, self.settings.max_steps or sys.maxsize)
-            log.info(self.computing.described(self.optimizer))
+            log.debug(self.computing.described(self.optimizer))
             self._call("on_train_start")
             self._epochs(train, validation)
             self._call("on_train_end")
