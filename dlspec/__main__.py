@@ -28,7 +28,10 @@ def main() -> int:
 
 def run(words: Sequence[str]) -> int:
     """Runs a command; 0 done, 1 failed, 2 a mistake in spec or arguments, 128 and a signal's number."""
-    words = list(words)
+    return _guarded(lambda: _answer(list(words)))
+
+
+def _answer(words: list[str]) -> int:
     command, rest = _split(words)
     if command in COMMANDS and ("--help" in rest or "-h" in rest):
         return _say_help()
@@ -36,7 +39,7 @@ def run(words: Sequence[str]) -> int:
         return _say_version()
     if command not in COMMANDS:
         return _unknown(command)
-    return _guarded(lambda: _run(command, rest))
+    return _run(command, rest)
 
 
 def _split(words: list[str]) -> tuple[str, list[str]]:
@@ -105,13 +108,15 @@ def _run(command: str, rest: list[str]) -> int:
 def _guarded(action: Callable[[], int]) -> int:
     """Whatever ends the action becomes an exit code, and a user's mistake a text without a traceback."""
     try:
-        return action()
+        code = action()
+        sys.stdout.flush()
+        return code
     except SystemExit as asked:  # argparse has told what was wrong
         return asked.code if isinstance(asked.code, int) else FAILED
     except KeyboardInterrupt as interrupted:
         print(str(interrupted) or "interrupted", file=sys.stderr)
         return int(getattr(interrupted, "code", INTERRUPTED))
-    except BrokenPipeError:  # `dlspec validate | head -1`: the reader has what it wanted
+    except BrokenPipeError:  # `dlspec --help | head -1`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except Exception as error:

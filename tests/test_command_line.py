@@ -206,9 +206,13 @@ def test_ctrl_c(work: Path) -> None:
     assert json.loads((work / "made/result.json").read_text())["status"] == "interrupted"
 
 
-def test_a_reader_that_goes_away(work: Path) -> None:
+@pytest.mark.parametrize(
+    "words, first", [("--cfg job", "seed: 0"), ("--help", ""), ("train --help", ""), ("status", "")]
+)
+def test_a_reader_that_goes_away(work: Path, words: str, first: str) -> None:
+    reader = "head -1" if first else "true"  # who reads nothing at all is gone when the text comes
     done = subprocess.run(
-        f"{sys.executable} -m dlspec --cfg job | head -1; exit ${{PIPESTATUS[0]}}",
+        f"(sleep 0.5; exec {sys.executable} -m dlspec {words}) | {reader}; exit ${{PIPESTATUS[0]}}",
         shell=True, executable="/bin/bash", env=ENVIRONMENT, capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert (done.returncode, done.stdout, done.stderr) == (0, "seed: 0\n", "")
+    assert (done.returncode, done.stdout.strip(), done.stderr) == (0, first, "")
