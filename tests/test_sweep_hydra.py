@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import QUICK
 from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
 
 pytestmark = [pytest.mark.soak, pytest.mark.filterwarnings("default")]
@@ -40,14 +39,3 @@ class TestPool(LauncherTestSuite):
 @pytest.mark.parametrize("task_launcher_cfg, extra_flags", [({}, ["-m", "hydra/launcher=pool"])])
 class TestPoolOfAProgram(IntegrationTestSuite):
     """The same of a program that is started with it."""
-
-
-def test_joblibs_launcher_trains_what_is_left(dlspec, work: Path) -> None:
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs dlspec[joblib]")
-    words = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "hydra.sweep.dir=sweep", "model=mlp", *QUICK]
-    said = dlspec(*words, "seed=0,1")
-    assert (said.code, said.out.splitlines()[-1]) == (0, "2 jobs: 2 finished")
-    said = dlspec("resume", "sweep=sweep", "seed=0,1,2")
-    assert said.code == 0
-    assert said.out.startswith("2 of 3 jobs are done already\n")
-    assert (work / "sweep/2/result.json").is_file()

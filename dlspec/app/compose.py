@@ -37,6 +37,7 @@ from dlspec.app.conf_files import (
     user_conf,
 )
 from dlspec.app.defaults import circle, clash_problem, config_files, missing_choice, not_mergeable, without_defaults
+from dlspec.app.launchers import EXTRAS, lead_through_dlspec
 from dlspec.app.merging import Merging
 from dlspec.app.overrides import (
     apply_overrides,
@@ -111,6 +112,8 @@ class Loader(ConfigLoaderImpl):
         set_hydra(config, "overrides.task", [each.input_line for each in task])
         if problems:
             raise Refused(problems, Composed(config, self), frozenset(wrong))
+        if run_mode == RunMode.MULTIRUN:
+            lead_through_dlspec(config)
         return config
 
     def _chosen(
@@ -210,6 +213,8 @@ class Loader(ConfigLoaderImpl):
     def _check_choice(self, override: Override) -> list[Problem]:
         """A file that no folder holds, told in our own words with what there is."""
         group = override.key_or_group
+        if group in EXTRAS:
+            return self._check_installed(override)
         if group not in GROUPS or override.is_delete() or override.is_sweep_override():
             return []
         chosen = override.value()
@@ -218,6 +223,15 @@ class Loader(ConfigLoaderImpl):
         unknown = [each for each in names if each not in known and not (group in PART_GROUPS and each.isidentifier())]
         article = f"no {'data set' if group == 'data' else group}"
         return [Problem(group, f"{article} '{each}'", _suggest_choice(group, each, known), place) for each in unknown]
+
+    def _check_installed(self, override: Override) -> list[Problem]:
+        """A launcher or sweeper whose package is not there, with the extra that brings it."""
+        group, chosen = override.key_or_group, str(override.value())
+        extra = EXTRAS[group].get(chosen)
+        if extra is None or chosen in self.repository.get_group_options(group):
+            return []
+        fix = f"pip install 'dlspec[{extra}]'"
+        return [Problem(group, f"'{chosen}' is not installed", fix, value_place(override))]
 
 
 def _suggest_choice(group: str, chosen: str, known: Sequence[str]) -> str:

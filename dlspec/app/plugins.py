@@ -5,9 +5,9 @@ Hydra takes plugins from packages named hydra_plugins alone; ours get such a nam
 
 from __future__ import annotations
 
+import pickle
 import sys
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -26,35 +26,37 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
 from dlspec.app.compose import Composed, Loader, set_hydra
-from dlspec.app.names import FAILED, WRONG
+from dlspec.app.elsewhere import Elsewhere, lost_alone, train_elsewhere
+from dlspec.app.launchers import HOME, launcher_as_written
 from dlspec.app.overrides import quoted
 from dlspec.app.pool_tasks import run_tasks
-from dlspec.app.processes import Began, Ended
 from dlspec.app.running import new_folder, preparation
-from dlspec.app.sweep_job import Check, Draft, JobEnd, Made, SweepJob
-from dlspec.app.sweep_places import Doers, Here, Shown, pool
+from dlspec.app.sweep_job import Draft, JobEnd, Made, SweepJob
+from dlspec.app.sweep_places import Doers, Here, pool
 from dlspec.app.sweep_plan import Entry
-from dlspec.app.sweep_record import Status, SweepRecord, read_sweep
+from dlspec.app.sweep_record import SweepRecord, read_sweep
 from dlspec.app.sweep_run import SweepRun
 from dlspec.app.sweep_table import Row
 from dlspec.app.sweep_work import Workshop, numbered
-from dlspec.app.words import one_line, told
 from dlspec.errors import UserError
 from dlspec.registry.sections import read_section
 from dlspec.spec.mistakes import Mistakes, refuse
 from dlspec.spec.sweep import SweepSpec
 from dlspec.training.state import TrainingFailed
 
-HOME = "hydra_plugins.dlspec"
 BY_NUMBER = "${hydra:job.num}"
 
 
 class Task:
-    """What Hydra is to run: one sweep. Other launchers call it with a job's config, in whatever process."""
+    """What Hydra is to run: one sweep. Other launchers call it with a job's config, in whatever process.
+
+    `folder` is the sweep's, known as soon as there is one.
+    """
 
     def __init__(self, loader: Loader, command: list[str] | None = None, config_dir: str | None = None) -> None:
         self.loader, self.command, self.config_dir = loader, command, config_dir
         self.sweep: SweepRun | None = None
+        self.folder: Path | None = None
 
     def __enter__(self) -> Task:
         return self
@@ -71,40 +73,15 @@ class Task:
     def rows(self) -> list[Row]:
         return [] if self.sweep is None else self.sweep.rows
 
-    @property
-    def folder(self) -> Path | None:
-        return None if self.sweep is None or self.sweep.record is None else self.sweep.record.folder
-
-    def __call__(self, config: DictConfig) -> float:
-        """The monitored result of a job whose folder Hydra has made; told where it runs, as nobody else hears of it."""
+    def __call__(self, config: DictConfig) -> JobEnd:
+        """Trains a job whose folder Hydra has made, where another launcher has taken it."""
         whole = HydraConfig.get()
-        folder, overrides = Path(whole.runtime.output_dir), tuple(whole.overrides.task)
         merged = OmegaConf.merge(OmegaConf.create({"hydra": whole}), config)
-        assert isinstance(merged, DictConfig)
-        made = preparation(Composed(merged, self.loader)), None
-        end = Workshop(None, is_apart=False)(_OwnJob(overrides, "", "", "", b"", int(whole.job.num), folder, own=made))
-        why = f": {end.error}" if end.error else ""
-        print(f"[{whole.job.num}] {' '.join(overrides)}  {end.status}{why}", flush=True)
-        if end.status == "interrupted":
-            raise KeyboardInterrupt(end.error)
-        if end.status != "finished" or end.monitored is None:
-            raise _error(end.status, end.text)
-        return end.monitored
-
-
-@dataclass(frozen=True)
-class _OwnJob(SweepJob):
-    """One that goes nowhere else."""
-
-    own: Made | None = None
-
-    def made(self) -> Made:
-        assert self.own is not None
-        return self.own
-
-
-def _error(status: str, text: str) -> Exception:
-    return UserError(text) if status == "refused" else TrainingFailed(text)
+        assert isinstance(merged, DictConfig) and self.folder is not None
+        composed = Composed(merged, self.loader)
+        parcel, folder = pickle.dumps((preparation(composed), None)), Path(whole.runtime.output_dir)
+        job = SweepJob(tuple(whole.overrides.task), "", "", "", parcel, int(whole.job.num), folder, is_known=True)
+        return train_elsewhere(job, _settings(composed).threads, self.folder)
 
 
 class DlspecLauncher(Launcher):
@@ -131,6 +108,35 @@ class PoolLauncher(DlspecLauncher):
         return pool(workshop, settings.workers or self.most, jobs, devices)
 
 
+class OtherLauncher(DlspecLauncher):
+    """Has the jobs done by another launcher of Hydra's, which the config names below this one."""
+
+    def __init__(self, launcher: DictConfig) -> None:
+        """It is made when there are jobs for it, with the sweep's folder in its settings."""
+
+    def doers(self, workshop: Workshop, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Doers:
+        return Elsewhere(workshop, self._launch, self._folder, self.most)
+
+    def _folder(self) -> Path:
+        """As a process that began elsewhere finds it."""
+        folder: Path | None = self.task.folder
+        assert folder is not None  # its jobs have folders
+        self.task.folder = folder = folder.absolute()
+        return folder
+
+    def _launch(self, jobs: Sequence[SweepJob]) -> Sequence[JobReturn]:
+        config = launcher_as_written(self.master)
+        set_hydra(config, "sweep.dir", str(self._folder()))
+        launcher = Plugins.instance().instantiate_launcher(self.context, self.task, config)
+        words = [[*job.overrides, *_where(job.folder.absolute())] for job in jobs]
+        with lost_alone():
+            return launcher.launch(words, initial_job_idx=jobs[0].number)
+
+
+def _where(folder: Path) -> list[str]:
+    return [quoted("hydra.sweep.dir", str(folder.parent)), quoted("hydra.sweep.subdir", folder.name)]
+
+
 class DlspecSweeper(Sweeper):
     """Hydra's grid, without composing each job twice, and without ending at the first failure."""
 
@@ -143,12 +149,9 @@ class DlspecSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> Any:
         """All jobs at once: they are checked before the first begins. A batch is what may run at a time."""
-        jobs = self._jobs(arguments)
-        if isinstance(self.launcher, DlspecLauncher):
-            self.launcher.most = self.max_batch_size
-            return self.launcher.launch(jobs, 0)
-        begin(self.task, self.context, self.master, self._doers)
-        return launched(self.task, self.context, self.master, jobs)
+        assert isinstance(self.launcher, DlspecLauncher)
+        self.launcher.most = self.max_batch_size
+        return self.launcher.launch(self._jobs(arguments), 0)
 
     def _jobs(self, arguments: list[str]) -> list[list[str]]:
         # Imported here: Hydra's scan for plugins runs that module anew, and a class taken before it would be a twin.
@@ -158,43 +161,6 @@ class DlspecSweeper(Sweeper):
         always = [f"{key}={value}" for key, value in self.params.items()]
         batches = BasicSweeper.split_arguments(parser.parse_overrides([*always, *arguments]), None)
         return [list(job) for batch in batches for job in batch]
-
-    def _doers(self, workshop: Workshop, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Doers:
-        return ByLauncher(self.launcher, workshop, self.max_batch_size or jobs)
-
-
-class ByLauncher(Here):
-    """Has the jobs done by another launcher of Hydra's, so many at once. Each tells of itself, where it runs."""
-
-    shown: Shown = "nothing"
-
-    def __init__(self, launcher: Launcher, workshop: Workshop, most: int) -> None:
-        super().__init__(workshop)
-        self._launcher, self._most = launcher, most
-
-    def run(self, tasks: Iterable[Any], seconds: float) -> Iterator[Began | Ended | None]:
-        numbered_tasks = list(enumerate(tasks))
-        if any(isinstance(task, Check) for _, task in numbered_tasks):
-            yield from super().run((task for _, task in numbered_tasks), seconds)
-            return
-        while numbered_tasks and not self.is_stopping:
-            batch, numbered_tasks = numbered_tasks[: self._most], numbered_tasks[self._most :]
-            yield from (Began(number) for number, _ in batch)
-            overrides = [[*job.overrides, *_where(job.folder)] for _, job in batch]
-            returned = self._launcher.launch(overrides, initial_job_idx=batch[0][1].number)
-            yield from (Ended(number, _end(each)) for (number, _), each in zip(batch, returned, strict=True))
-
-
-def _where(folder: Path) -> list[str]:
-    return [quoted("hydra.sweep.dir", str(folder.parent)), quoted("hydra.sweep.subdir", folder.name)]
-
-
-def _end(returned: JobReturn) -> JobEnd:
-    result = returned._return_value
-    if returned.status != JobStatus.FAILED:
-        return JobEnd("finished", monitored=result if isinstance(result, float) else None)
-    status: Status = "refused" if (told(result) or ("", FAILED))[1] == WRONG else "failed"
-    return JobEnd(status, one_line(result), str(result))
 
 
 # ---- a sweep's beginning ---------------------------------------------------------------------------------------------
@@ -212,7 +178,7 @@ def begin(task: Task, context: HydraContext, config: DictConfig, doers: Doing) -
     is_new = "${now" in str(_raw(config, "dir"))  # another sweep of the same second is not this one
     record = None if is_new else read_sweep(wanted)
     if record is not None:
-        record.command, record.config_dir = task.command, task.config_dir
+        task.folder, record.command, record.config_dir = record.folder, task.command, task.config_dir
     task.sweep = SweepRun(
         settings,
         record,
@@ -232,12 +198,11 @@ def _settings(composed: Composed) -> SweepSpec:
 
 
 def _create(task: Task, config: DictConfig, wanted: Path) -> SweepRecord:
-    """The sweep's folder. Hydra's own sweeper has made it already."""
-    folder = wanted
-    if config.hydra.runtime.choices["hydra/sweeper"] != "basic":
-        folder = new_folder(wanted.parent, wanted.name)
-        OmegaConf.save(config, folder / "multirun.yaml")
-    return SweepRecord(folder, command=task.command, config_dir=task.config_dir)
+    """The sweep's folder, where what a sweeper writes itself shall stand too."""
+    task.folder = new_folder(wanted.parent, wanted.name)
+    set_hydra(config, "sweep.dir", str(task.folder))
+    OmegaConf.save(config, task.folder / "multirun.yaml")
+    return SweepRecord(task.folder, command=task.command, config_dir=task.config_dir)
 
 
 def _name(master: DictConfig, job: SweepJob, number: int) -> str:
@@ -280,13 +245,14 @@ def _returned(entry: Entry) -> JobReturn:
     if row.reached is not None:
         returned._return_value = row.reached.monitored
     else:
-        returned.status, returned._return_value = JobStatus.FAILED, _error(row.status, row.error)
+        error = UserError if row.status == "refused" else TrainingFailed
+        returned.status, returned._return_value = JobStatus.FAILED, error(row.error)
     return returned
 
 
 # ---- known to Hydra --------------------------------------------------------------------------------------------------
 
-PLUGINS: tuple[type[Plugin], ...] = (DlspecLauncher, PoolLauncher, DlspecSweeper)
+PLUGINS: tuple[type[Plugin], ...] = (DlspecLauncher, PoolLauncher, OtherLauncher, DlspecSweeper)
 
 
 def register() -> None:

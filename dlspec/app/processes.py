@@ -107,10 +107,6 @@ class Processes:
         for slot in self._slots:
             slot.close(SECONDS_TO_END if kind is None else 0)
 
-    @property
-    def workers(self) -> int:
-        return len(self._slots)
-
     def run(self, tasks: Iterable[Any], seconds: float) -> Iterator[Began | Ended | None]:
         """Does the tasks, in their order as far as they begin; None where nothing happened for so many seconds."""
         waiting = enumerate(tasks)

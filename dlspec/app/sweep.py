@@ -6,10 +6,8 @@ import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra._internal.hydra import Hydra
-from hydra.core.utils import JobReturn, JobStatus
 
 from dlspec.app.compose import CONFIG_NAME, Loader, start_hydra
 from dlspec.app.flags import parse_flags
@@ -17,15 +15,16 @@ from dlspec.app.names import DONE, FAILED, WRONG
 from dlspec.app.overrides import parse_overrides, quoted
 from dlspec.app.plugins import Task, register
 from dlspec.app.sweep_record import SWEEP, read_sweep
-from dlspec.app.sweep_table import Row, read_reached, sweep_table
-from dlspec.app.words import one_line, told
+from dlspec.app.sweep_table import Row, sweep_table
 from dlspec.errors import UserError, shown
 from dlspec.run_status import resume_command
 from dlspec.spec.yaml_files import display_name
 
 # What a sweep.json that somebody else wrote may ask of Hydra; the rest could run code.
 _HARMLESS = re.compile(
-    r"hydra/(launcher|sweeper)|hydra\.(mode|sweep\..+|sweeper\.(max_batch_size|params\..+)|launcher\.n_jobs)"
+    r"hydra/(launcher|sweeper|sweeper/sampler)|hydra\.(mode|sweep\..+"
+    r"|sweeper\.(max_batch_size|params\..+|n_jobs|n_trials|direction|max_failure_rate|sampler\.seed)"
+    r"|launcher\.(n_jobs|timeout_min|nodes|cpus_per_task|gpus_per_node|mem_gb|array_parallelism|max_num_timeout))"
 )
 
 
@@ -36,13 +35,12 @@ def run(hydra: Hydra, overrides: Sequence[str], config_dir: str | None = None) -
     words = [*overrides, "hydra.mode=MULTIRUN"]
     with Task(loader, list(overrides), config_dir) as task:
         try:
-            returned = hydra.multirun(CONFIG_NAME, task, words, with_log_configuration=False)
+            hydra.multirun(CONFIG_NAME, task, words, with_log_configuration=False)
         except KeyboardInterrupt as error:
-            _close(task, task.rows)
             raise _with_how_to_go_on(error, task.folder) from None
-        rows = task.rows or [_row(each) for each in _flat(returned)]
-        _close(task, rows)
-    return _code(rows)
+        finally:
+            _close(task)
+    return _code(task.rows)
 
 
 def _with_how_to_go_on(error: KeyboardInterrupt, folder: Path | None) -> KeyboardInterrupt:
@@ -55,12 +53,12 @@ def _how_to_go_on(folder: Path) -> str:
     return f"to go on: {resume_command(display_name(folder), 'sweep')}"
 
 
-def _close(task: Task, rows: Sequence[Row]) -> None:
+def _close(task: Task) -> None:
     """The table, and what makes up for what is not done."""
-    if not rows:
+    if not task.rows:
         return
-    print(f"\n{sweep_table(rows)}", flush=True)
-    left = any(row.status not in ("finished", "refused") for row in rows)
+    print(f"\n{sweep_table(task.rows)}", flush=True)
+    left = any(row.status not in ("finished", "refused") for row in task.rows)
     if left and task.folder is not None:
         print(_how_to_go_on(task.folder), flush=True)
 
@@ -68,27 +66,6 @@ def _close(task: Task, rows: Sequence[Row]) -> None:
 def _code(rows: Sequence[Row]) -> int:
     words = {row.status for row in rows}
     return FAILED if words - {"finished", "refused"} else WRONG if "refused" in words else DONE
-
-
-def _flat(returned: Any) -> list[JobReturn]:
-    """Hydra's own sweeper gives a list for each batch."""
-    if isinstance(returned, JobReturn):
-        return [returned]
-    return [each for part in returned for each in _flat(part)] if isinstance(returned, list | tuple) else []
-
-
-def _row(returned: JobReturn) -> Row:
-    """A job that Hydra's own launcher ran for Hydra's own sweeper."""
-    whole = returned.hydra_cfg
-    number, folder = (-1, None) if whole is None else (int(whole.hydra.job.num), Path(whole.hydra.runtime.output_dir))
-    row = Row(number, tuple(returned.overrides or ()), folder, "finished")
-    if returned.status != JobStatus.FAILED:
-        row.reached = None if folder is None else read_reached(folder)
-        return row
-    error = returned._return_value
-    row.status = "refused" if (told(error) or ("", FAILED))[1] == WRONG else "failed"
-    row.error = one_line(error)
-    return row
 
 
 # ---- going on --------------------------------------------------------------------------------------------------------

@@ -28,10 +28,10 @@ LARGEST_METRICS = 1_000_000
 
 
 class SweepLines:
-    """A line for each job that ends. `workers` do the jobs; what was done before the sweep began counts no time."""
+    """A line for each job that ends; what was done before the sweep began counts no time."""
 
-    def __init__(self, rows: Sequence[Row], workers: int) -> None:
-        self.rows, self.workers = rows, workers
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.rows = rows
         self.keys = differing(rows)
         self._seconds: list[float] = []
 
@@ -61,20 +61,20 @@ class SweepLines:
         """The sweep is over."""
 
     def seconds_left(self) -> float | None:
-        """By what the jobs took that ended; None before the first."""
+        """By what the jobs took that ended, and how many run at a time; None before the first."""
         left = sum(row.status in ("waiting", "running") for row in self.rows)
+        running = [time.monotonic() - row.began for row in self.rows if row.status == "running"]
         if not self._seconds or not left:
             return None
-        running = sum(time.monotonic() - row.began for row in self.rows if row.status == "running")
         mean = sum(self._seconds) / len(self._seconds)
-        return max(left * mean - running, 0.0) / max(min(self.workers, left), 1)
+        return max(left * mean - sum(running), 0.0) / max(len(running), 1)
 
 
 class SweepBoard(SweepLines):
     """The counts, the best so far and the running jobs, redrawn; failures stay above it."""
 
-    def __init__(self, rows: Sequence[Row], workers: int, console: Console) -> None:
-        super().__init__(rows, workers)
+    def __init__(self, rows: Sequence[Row], console: Console) -> None:
+        super().__init__(rows)
         from rich.live import Live
 
         self.console = console
@@ -158,19 +158,10 @@ def _last_epoch(path: Path) -> Mapping[str, Any]:
     return rows[-1] if rows and isinstance(rows[-1], dict) else {}
 
 
-class Silent(SweepLines):
-    """Who does the jobs tells of them."""
-
-    def ended(self, row: Row, text: str) -> None:
-        """Nothing."""
-
-
-def display(rows: Sequence[Row], workers: int, shown: Literal["all", "jobs", "nothing"]) -> SweepLines:
+def display(rows: Sequence[Row], shown: Literal["all", "jobs"]) -> SweepLines:
     """A board on a terminal, lines elsewhere and where the one job that runs shows itself."""
-    if shown == "nothing":
-        return Silent(rows, workers)
     if shown == "jobs" or not sys.stdout.isatty():
-        return SweepLines(rows, workers)
+        return SweepLines(rows)
     from rich.console import Console
 
-    return SweepBoard(rows, workers, Console(soft_wrap=True, highlight=False))
+    return SweepBoard(rows, Console(soft_wrap=True, highlight=False))

@@ -12,21 +12,18 @@ import torch
 from dlspec.app.processes import Began, Ended, Processes
 from dlspec.app.sweep_work import Workshop
 
-Shown = Literal["all", "jobs", "nothing"]
+Shown = Literal["all", "jobs"]
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class Doers(Protocol):
-    """Who does tasks. `shown` is what this process shows: all of them, or a line a job, or nothing as they do it."""
+    """Who does tasks. `shown` is what this process shows: all of them, or a line a job, where each shows itself."""
 
     @property
     def shown(self) -> Shown: ...
 
     @property
     def is_stopping(self) -> bool: ...
-
-    @property
-    def workers(self) -> int: ...
 
     def __enter__(self) -> Self: ...
 
@@ -40,7 +37,6 @@ class Doers(Protocol):
 class Here:
     """Does the jobs in this process, one after the other."""
 
-    workers = 1
     shown: Shown = "jobs"
 
     def __init__(self, workshop: Workshop) -> None:

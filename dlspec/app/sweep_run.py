@@ -66,7 +66,7 @@ class SweepRun:
         self._lock = ExitStack()
         self.record = self._locked(record) if record else None
         self._interruption = Interruption()
-        self._is_ending = False
+        self._is_ending = self._is_here = False
         self._written = 0.0
 
     def __enter__(self) -> SweepRun:
@@ -81,7 +81,8 @@ class SweepRun:
 
     @property
     def rows(self) -> list[Row]:
-        return [entry.row for entry in self.entries if entry.row is not None]
+        """The jobs' lines; a sweeper may ask for the same job again."""
+        return list({entry.row.number: entry.row for entry in self.entries if entry.row is not None}.values())
 
     def launch(self, drafts: Sequence[Draft]) -> list[Entry]:
         """Runs the jobs, to which others may follow; what came of each, in their order.
@@ -111,7 +112,8 @@ class SweepRun:
 
     def _train(self, entries: Sequence[Entry], doing: Doers) -> None:
         todo = [entry for entry in entries if entry.is_todo]
-        board = display(self.rows, doing.workers, doing.shown)
+        self._is_here = doing.shown == "jobs"
+        board = display(self.rows, doing.shown)
         try:
             for line in what_is_known(entries):
                 board.say(line)
@@ -158,8 +160,8 @@ class SweepRun:
         row.seconds, entry.end = time.monotonic() - row.began, end
         if end.status == "finished" and row.folder is not None:
             row.reached = read_reached(row.folder)
-        elif end.status == "interrupted" and is_first:
-            self._interruption.signal = signal.SIGINT  # the job ran in this process, and heard the signal itself
+        elif end.status == "interrupted" and is_first and self._is_here:
+            self._interruption.signal = signal.SIGINT  # the job heard the signal itself
         if self._note(entry, end):
             self._report()
         board.ended(row, end.text)

@@ -115,7 +115,7 @@ class Workshop:
             _wait_until_free(job.folder)
         with whole(job.folder) as snapshot, self._output(job.folder / LOG):
             if job.anew or _has_failed(job.folder):
-                _clear(job.folder)
+                clear(job.folder)
                 snapshot = None
             if snapshot is not None:
                 keep_found(preparing, job.folder)
@@ -223,7 +223,7 @@ def _has_failed(folder: Path) -> bool:
     return status is not None and status.status == "failed"
 
 
-def _clear(folder: Path) -> None:
+def clear(folder: Path) -> None:
     """Nothing of an earlier training is left but its log."""
     shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
     for name in (RESULT, STATUS):

@@ -1,0 +1,43 @@
+"""Hydra's launchers and sweepers by name: what brings them, and which of them dlspec stands in for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+
+HOME = "hydra_plugins.dlspec"
+EXTRAS: Mapping[str, Mapping[str, str]] = {
+    "hydra/launcher": {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"},
+    "hydra/sweeper": {"optuna": "optuna"},
+}
+"""Which extra of dlspec's brings a choice of Hydra's."""
+
+# They do the same, but end with the first failure, and drop all later batches.
+_STANDS_IN = {
+    "hydra._internal.core_plugins.basic_launcher.BasicLauncher": f"{HOME}.DlspecLauncher",
+    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper": f"{HOME}.DlspecSweeper",
+}
+
+
+def lead_through_dlspec(config: DictConfig) -> None:
+    """Whatever launcher a sweep's config names is called by dlspec's, so that each sweeper gets the same of each."""
+    with read_write(config.hydra), open_dict(config.hydra):
+        for key in ("launcher", "sweeper"):
+            node = OmegaConf.to_container(config.hydra[key], resolve=False)
+            assert isinstance(node, dict)
+            target = str(node["_target_"])
+            if target in _STANDS_IN:
+                config.hydra[key] = {**node, "_target_": _STANDS_IN[target]}
+            elif key == "launcher" and not target.startswith(HOME):
+                called = {"_target_": f"{HOME}.OtherLauncher", "_recursive_": False}
+                config.hydra.launcher = {**called, "launcher": node}
+
+
+def launcher_as_written(config: DictConfig) -> DictConfig:
+    """A copy of a sweep's config with the launcher that it named."""
+    copy = deepcopy(config)
+    with read_write(copy.hydra), open_dict(copy.hydra):
+        copy.hydra.launcher = OmegaConf.to_container(copy.hydra.launcher.launcher, resolve=False)
+    return copy
