@@ -102,7 +102,7 @@ def test_jobs_of_slurm(work: Path, dlspec, monkeypatch: pytest.MonkeyPatch) -> N
         (work / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{work / 'bin'}{os.pathsep}{os.environ['PATH']}")
     as_in_the_pool(work, dlspec, [*chosen("submitit_slurm"), "hydra.launcher.timeout_min=5"])
-    script = next(work.glob("sweep/.submitit/**/submission*.sh"))
+    script = next(work.glob("sweep/.submitit/**/*submission.sh"))
     assert "#SBATCH --time=5\n" in script.read_text()
 
 

@@ -33,12 +33,16 @@ def test_all_batches_run_after_a_failing_job_too(dlspec, work: Path, launcher: s
     assert (work / "sweep/3/result.json").is_file()
 
 
+OLD = pytest.mark.filterwarnings("default")  # optuna 2 warns about itself
+
+
 @pytest.fixture
 def optuna() -> list[str]:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="needs dlspec[optuna]")
     return [*BASE, "hydra/sweeper=optuna", "hydra.sweeper.sampler.seed=1", "hydra.sweeper.n_jobs=2"]
 
 
+@OLD
 @pytest.mark.parametrize("launcher", ["pool", "basic"])
 def test_optuna_is_given_the_best_of_the_monitored_result(dlspec, work: Path, optuna: list[str], launcher: str) -> None:
     words = [f"hydra/launcher={launcher}", "hydra.sweeper.n_trials=3", *QUICK]
@@ -52,7 +56,8 @@ def test_optuna_is_given_the_best_of_the_monitored_result(dlspec, work: Path, op
     assert len(record(work)["jobs"]) == 3
 
 
-def test_a_failed_trial_is_counted(dlspec, work: Path, optuna: list[str], capfd) -> None:
+@OLD
+def test_a_failed_trial_is_counted(dlspec, work: Path, optuna: list[str]) -> None:
     words = ["hydra/launcher=basic", "hydra.sweeper.n_trials=4", *LONG, "optimizer.lr=choice(1e30, 0.1)"]
     said = dlspec(*optuna, *words, "hydra.sweeper.max_failure_rate=1")
     assert said.code == 1
