@@ -2,81 +2,79 @@
 
 from __future__ import annotations
 
-import os
+import math
 from typing import Any
-
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from contenders import BASE, Meter, _terminal
+import torch
 from keras import layers, ops
-from works import WORKS, Result, Task, resident, start
+from terminal import terminal
+from turns import Turns
+from works import Task
+
+if keras.backend.backend() == "torch":
+    keras.config.set_image_data_format("channels_first")  # PyTorch's own
 
 
-def train(task: Task) -> Result:
-    """An epoch of `fit` on whole arrays, shuffled, with its progress bar; the first one compiles and is not counted."""
-    name, work = task.work, WORKS[task.work]
-    if name not in MODELS:
-        inputs, targets, network = _data(name)
-        MODELS[name] = (inputs, targets, network)
-        BASE.append(resident())
-        network.compile(optimizer=keras.optimizers.Adam(1e-3), loss=LOSSES[_kind(name)])
-        with _terminal():
-            network.fit(inputs, targets, batch_size=work.batch_size, epochs=1)  # compiles for each size of a batch
-    inputs, targets, network = MODELS[name]
-    with _terminal():
-        if task.is_short:
-            return Meter().result(0.0)
-        meter = Meter()
-        history = network.fit(inputs, targets, batch_size=work.batch_size, epochs=1)
-        return meter.result(history.history["loss"][0])
+def train(task: Task, turns: Turns) -> None:
+    """`fit` on whole arrays, shuffled, with its bar, compiled as it is by default."""
+    by_hand, inputs, targets = task.start()
+    tokens = next((each.num_embeddings for each in by_hand.modules() if isinstance(each, torch.nn.Embedding)), 0)
+    x, y = _arrays(inputs, targets)
+    entry = keras.Input(x.shape[1:], dtype="float32" if x.dtype == np.float32 else "int32")
+    network = keras.Model(entry, NETWORKS[task.name.split("_")[0]](entry, tokens))
+    network.compile(optimizer=keras.optimizers.Adam(1e-3, epsilon=1e-8), loss=_loss(task.name))
+
+    class Watch(keras.callbacks.Callback):  # type: ignore[misc]
+        loss = math.nan
+
+        def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+            turns.next(self.loss)
+
+        def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+            self.loss = logs["loss"]
+
+    with terminal():
+        network.fit(x, y, batch_size=task.work.batch_size, epochs=task.most_epochs, callbacks=[Watch()])
 
 
-MODELS: dict[str, Any] = {}
-LOSSES = {
-    "classes": keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    "yes or no": keras.losses.BinaryCrossentropy(from_logits=True),
-}
+def _arrays(inputs: torch.Tensor, targets: torch.Tensor) -> tuple[Any, Any]:
+    x, y = inputs.numpy(), targets.numpy()
+    if x.ndim == 4 and keras.config.image_data_format() == "channels_last":
+        x = x.transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(x), np.ascontiguousarray(y)
 
 
-def _kind(name: str) -> str:
-    return "yes or no" if name == "text_lstm" else "classes"
-
-
-def _data(name: str) -> tuple[Any, Any, Any]:
-    work = WORKS[name]
-    _, inputs, targets = start(name)
-    x, y = inputs[: work.samples].numpy(), targets[: work.samples].numpy()
-    if x.ndim == 4:
-        x = np.ascontiguousarray(x.transpose(0, 2, 3, 1))  # Keras' own layout
+def _loss(name: str) -> Any:
     if name == "text_lstm":
-        y = y.astype("float32")[:, None]
-    entry = keras.Input(x.shape[1:], dtype="int32" if name in ("text_lstm", "gpt_small") else "float32")
-    return x, y, keras.Model(entry, NETWORKS[name.split("_")[0]](entry))
+        return keras.losses.BinaryCrossentropy(from_logits=True)
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def _cnn(x: Any) -> Any:
+def _cnn(x: Any, _: int) -> Any:
     return layers.Dense(10)(layers.Flatten()(layers.Conv2D(32, 3, activation="relu")(x)))
 
 
-def _text(x: Any) -> Any:
-    return layers.Dense(1)(layers.LSTM(100)(layers.Embedding(20_000, 100)(x)))
+def _text(x: Any, tokens: int) -> Any:
+    return layers.Dense(1)(layers.LSTM(100)(layers.Embedding(tokens, 100)(x)))
 
 
-def _mlp(x: Any) -> Any:
-    return layers.Dense(10)(layers.Dense(128, activation="relu")(layers.Dense(128, activation="relu")(x)))
+def _mlp(x: Any, _: int) -> Any:
+    return layers.Dense(10)(layers.Dense(128, activation="relu")(layers.Flatten()(x)))
 
 
-def _resnet18(x: Any) -> Any:
+def _resnet18(x: Any, _: int) -> Any:
+    channels = 1 if keras.config.image_data_format() == "channels_first" else -1
+
     def convolved(x: Any, width: int, size: int, stride: int) -> Any:
         x = layers.Conv2D(width, size, strides=stride, padding="same", use_bias=False)(x)
-        return layers.BatchNormalization(momentum=0.9, epsilon=1e-5)(x)
+        return layers.BatchNormalization(channels, momentum=0.9, epsilon=1e-5)(x)
 
     def block(x: Any, width: int, stride: int) -> Any:
         body = layers.ReLU()(convolved(x, width, 3, stride))
         body = convolved(body, width, 3, 1)
-        shortcut = x if stride == 1 and x.shape[-1] == width else convolved(x, width, 1, stride)
+        shortcut = x if stride == 1 and x.shape[channels] == width else convolved(x, width, 1, stride)
         return layers.ReLU()(layers.Add()([body, shortcut]))
 
     x = layers.ReLU()(convolved(x, 64, 3, 1))
@@ -85,7 +83,7 @@ def _resnet18(x: Any) -> Any:
     return layers.Dense(10)(layers.GlobalAveragePooling2D()(x))
 
 
-class _Head(layers.Layer):
+class _Head(layers.Layer):  # type: ignore[misc]
     """Logits by the embedding's own weights."""
 
     def __init__(self, embedding: layers.Embedding) -> None:
@@ -96,22 +94,17 @@ class _Head(layers.Layer):
         return ops.matmul(x, ops.transpose(self.embedding.embeddings))
 
 
-def _gpt(x: Any) -> Any:
+def _gpt(x: Any, tokens: int) -> Any:
     width, heads, length = 128, 4, x.shape[1]
-    tokens = layers.Embedding(_vocabulary(), width)
-    x = tokens(x) + layers.Embedding(length, width)(ops.arange(length))
+    embedding = layers.Embedding(tokens, width, embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02))
+    x = embedding(x) + layers.Embedding(length, width)(ops.arange(length))
     for _ in range(4):
         y = layers.LayerNormalization(epsilon=1e-5, center=False)(x)
         x = x + layers.MultiHeadAttention(heads, width // heads, use_bias=False)(y, y, use_causal_mask=True)
         y = layers.LayerNormalization(epsilon=1e-5, center=False)(x)
         y = layers.Dense(4 * width, activation="gelu", use_bias=False)(y)
         x = x + layers.Dense(width, use_bias=False)(y)
-    return _Head(tokens)(layers.LayerNormalization(epsilon=1e-5, center=False)(x))
-
-
-def _vocabulary() -> int:
-    network, _, _ = start("gpt_small")
-    return int(network.tokens.num_embeddings)  # type: ignore[union-attr, arg-type]
+    return _Head(embedding)(layers.LayerNormalization(epsilon=1e-5, center=False)(x))
 
 
 NETWORKS = {"cnn": _cnn, "text": _text, "mlp": _mlp, "resnet18": _resnet18, "gpt": _gpt}

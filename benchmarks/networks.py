@@ -14,14 +14,20 @@ from torch.nn import functional
 
 
 class ResNet(nn.Module):
-    """(N, 3, H, W) to (N, classes). He et al., 2015, Deep residual learning for image recognition."""
+    """(N, 3, H, W) to (N, classes). He et al., 2015, Deep residual learning for image recognition.
 
-    def __init__(self, block: type[Basic] | type[Bottleneck], depths: Sequence[int], classes: int = 1000) -> None:
+    `small` begins as the paper does for images of 32x32: a convolution of 3x3, nothing halved before the stages.
+    """
+
+    def __init__(
+        self, block: type[Basic] | type[Bottleneck], depths: Sequence[int], classes: int = 1000, small: bool = False
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, kernel_size=7, stride=2, padding=3, bias=False)
+        size, stride = (3, 1) if small else (7, 2)
+        self.conv1 = nn.Conv2d(3, 64, kernel_size=size, stride=stride, padding=size // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
         self.relu = nn.ReLU()
-        self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+        self.maxpool = nn.Identity() if small else nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
         self.layer1 = _stage(block, 64, 64, depths[0], stride=1)
         self.layer2 = _stage(block, 64 * block.expansion, 128, depths[1], stride=2)
         self.layer3 = _stage(block, 128 * block.expansion, 256, depths[2], stride=2)
@@ -91,9 +97,9 @@ def _shortcut(given: int, wanted: int, stride: int) -> nn.Sequential | None:
     return nn.Sequential(nn.Conv2d(given, wanted, kernel_size=1, stride=stride, bias=False), nn.BatchNorm2d(wanted))
 
 
-def resnet18(classes: int = 1000) -> ResNet:
+def resnet18(classes: int = 1000, small: bool = False) -> ResNet:
     """11,689,512 parameters for 1000 classes."""
-    return ResNet(Basic, (2, 2, 2, 2), classes)
+    return ResNet(Basic, (2, 2, 2, 2), classes, small)
 
 
 def resnet50(classes: int = 1000) -> ResNet:
@@ -102,15 +108,27 @@ def resnet50(classes: int = 1000) -> ResNet:
 
 
 class GPT(nn.Module):
-    """Tokens (N, T) to logits (N, T, vocab_size). Radford et al., 2019, GPT-2: the head has the embedding's weight."""
+    """Tokens (N, T) to logits (N, T, vocab_size). Radford et al., 2019, GPT-2: the head has the embedding's weight.
 
-    def __init__(self, vocab_size: int, length: int, width: int, depth: int, heads: int, dropout: float = 0.1) -> None:
+    `plain` is nanoGPT's for a CPU: no biases, and GELU as it is, not by tanh.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        length: int,
+        width: int,
+        depth: int,
+        heads: int,
+        dropout: float = 0.1,
+        plain: bool = False,
+    ) -> None:
         super().__init__()
         self.tokens = nn.Embedding(vocab_size, width)
         self.positions = Positions(length, width)
         self.dropout = nn.Dropout(dropout)
-        self.blocks = nn.Sequential(*(TransformerBlock(width, heads, dropout) for _ in range(depth)))
-        self.norm = nn.LayerNorm(width)
+        self.blocks = nn.Sequential(*(TransformerBlock(width, heads, dropout, plain) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width, bias=not plain)
         self.head = nn.Linear(width, vocab_size, bias=False)
         self.head.weight = self.tokens.weight
 
@@ -134,14 +152,15 @@ class Positions(nn.Module):
 class TransformerBlock(nn.Module):
     """Attention to what stands before, then two linear layers, each normalised first and added to its input."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, plain: bool) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(width)
-        self.attention = CausalAttention(width, heads, dropout)
-        self.norm2 = nn.LayerNorm(width)
-        self.wide = nn.Linear(width, 4 * width)
-        self.gelu = nn.GELU(approximate="tanh")
-        self.narrow = nn.Linear(4 * width, width)
+        bias = not plain
+        self.norm1 = nn.LayerNorm(width, bias=bias)
+        self.attention = CausalAttention(width, heads, dropout, bias)
+        self.norm2 = nn.LayerNorm(width, bias=bias)
+        self.wide = nn.Linear(width, 4 * width, bias=bias)
+        self.gelu = nn.GELU(approximate="none" if plain else "tanh")
+        self.narrow = nn.Linear(4 * width, width, bias=bias)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -155,13 +174,13 @@ class CausalAttention(nn.Module):
     One matrix product for queries, keys and values together is as fast on a CPU (measured at widths 128 and 768).
     """
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int, dropout: float, bias: bool) -> None:
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
+        self.query = nn.Linear(width, width, bias=bias)
+        self.key = nn.Linear(width, width, bias=bias)
+        self.value = nn.Linear(width, width, bias=bias)
+        self.out = nn.Linear(width, width, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         dropout = self.dropout if self.training else 0.0

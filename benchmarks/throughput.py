@@ -1,15 +1,16 @@
 """Samples a second of dlspec's training, everything switched on, beside loops by hand and other libraries.
 
-python benchmarks/throughput.py [--works cnn_32,text_lstm] [--contenders naive,dlspec] [--rounds 5] [--out FOLDER]
+python benchmarks/throughput.py [--works cnn_32,text_lstm] [--contenders "naive,dlspec tune"] [--rounds 5] [--out .]
 
-All train the same networks with Adam on the same data (noise of the works' shapes, for the small GPT Python's
-documentation). The PyTorch loops and dlspec start from the same weights, see the same samples in the same order and
-must end at the same loss. Each contender lives in a process of its own, all on one core and with one thread; they take
-turns, an epoch a round, after one that is not counted. None of them validates. What is not installed is left out.
+All train the same networks by Adam on the same data (noise of the works' shapes, the digits, Python's documentation).
+The PyTorch loops and dlspec start from the same weights, see the same samples in the same order and must end at the
+same loss. Each contender trains in a process of its own, on one core and with one thread. It is stopped where an epoch
+ends, and goes on when it is its turn again; what comes before the second turn (the first epochs, compiling, tuning) is
+not counted. Nobody validates. What is not installed, or what this version of dlspec refuses, is left out.
 
-Peak memory is what a process's resident memory grows to beyond what it held before it trained first, when libraries
-were loaded and data in memory. Results are written as they come, to FOLDER/throughput.json; with `--show` nothing is
-trained, and the tables and the picture are made of such a file.
+Peak memory is what a process's resident memory comes to in its turns, beyond what it was where the first epoch began.
+Results are written as they come, to throughput.json in the folder `--out`; with `--show FILE` nothing is trained, and
+the tables and the picture are made of such a file.
 """
 
 from __future__ import annotations
@@ -18,223 +19,169 @@ import argparse
 import json
 import multiprocessing
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
+from importlib import metadata
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from measuring import ONE_THREAD, machine, pin, spread, table
+from contenders import ALIKE, CONTENDERS
+from measuring import ONE_THREAD, machine, pin
+from throughput_tables import draw, tables
+from turns import Turn, Turns
+from works import WORKS, Task
 
-KERAS = {f"Keras, {each}": each for each in ("torch", "tensorflow", "jax")}
 ONE_THREAD_ELSEWHERE = {
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
-    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
     "TF_CPP_MIN_LOG_LEVEL": "3",
+    "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
 }
-SAME = ("naive", "best eager", "best compiled", "dlspec", "dlspec, compile=step", "dlspec, tune")
-"""Those that start alike."""
+PEERS = ("lightning", "skorch", "keras", "tensorflow-cpu", "jax")
 TOLERANCE = 1e-3
-Rounds = dict[str, list[dict[str, Any]]]
+Ask = Callable[[str], Turn | str]
 
 
 def main() -> None:
     arguments = _arguments()
     if arguments.show:
-        found = json.loads(Path(arguments.show).read_text(encoding="utf-8"))
-        _show(found, Path(arguments.show).with_suffix(".png"))
+        _show(Path(arguments.show))
         return
-    where = pin()
     os.environ.update({**ONE_THREAD, **ONE_THREAD_ELSEWHERE})  # the contenders start with it
-    out = Path(arguments.out) / "throughput.json"
-    about = f"{machine('torch')}; {where}, one thread; median of {arguments.rounds} rounds (quartiles)"
-    found: dict[str, Any] = {"about": about, "works": {}, "left out": {}}
-    names = arguments.contenders.split(",") if arguments.contenders else _all()
-    for work in arguments.works.split(","):
-        with _processes(names) as ask:
-            found["works"][work] = _measure(ask, work, names, arguments.rounds, found["left out"])
-        out.write_text(json.dumps(found, indent=1), encoding="utf-8")
-        print(work, {name: f"{_speeds(found, work, name).middle:,.0f}" for name in found["works"][work]}, flush=True)
-    _show(found, out.with_suffix(".png"))
+    file = Path(arguments.out) / "throughput.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    found: dict[str, Any] = {"about": _about(arguments), "works": {}, "left out": {}}
+    for name in arguments.works.split(","):
+        samples = min(arguments.samples or WORKS[name].samples, WORKS[name].samples)
+        task = Task(name, samples, WORKS[name].epochs * (arguments.rounds + 2), arguments.data)
+        _measure(task, arguments.contenders.split(","), arguments.rounds, found, file)
+        _check_losses(name, found["works"][name])
+    _show(file)
 
 
 def _arguments() -> argparse.Namespace:
-    from works import WORKS
-
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--works", default=",".join(WORKS))
-    parser.add_argument("--contenders", help="their names, as the tables show them; all without it")
+    parser.add_argument("--works", default=",".join(WORKS), help="all by default: %(default)s")
+    parser.add_argument("--contenders", default=",".join(CONTENDERS), help="all by default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--samples", type=int, help="at most so many an epoch")
+    parser.add_argument("--data", type=os.path.abspath, help="folder with MNIST's four IDX files; without it, noise")
     parser.add_argument("--out", default=".", help="where throughput.json and throughput.png go")
     parser.add_argument("--show", metavar="FILE", help="make the tables and the picture of a throughput.json")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    for words, known in ((arguments.works, WORKS), (arguments.contenders, CONTENDERS)):
+        if unknown := [each for each in words.split(",") if each not in known]:
+            parser.error(f"no {', '.join(unknown)}; there are: {', '.join(known)}")
+    return arguments
 
 
-def _all() -> list[str]:
-    from contenders import CONTENDERS
-
-    return [*CONTENDERS, *KERAS]
-
-
-def _measure(
-    ask: Callable[[str, Any], Any], work: str, names: Sequence[str], rounds: int, left_out: dict[str, str]
-) -> Rounds:
-    """Every contender's rounds, in turn."""
-    from works import Task
-
-    found: Rounds = {}
-    for name in names:
-        answer = ask(name, Task(work, is_short=True))
-        if isinstance(answer, str):
-            left_out[f"{name}: {work}"] = answer
-            print(f"left out: {name}: {answer}", flush=True)
-        else:
-            found[name] = []
-    taking = list(found)
-    for number in range(rounds):
-        first = number % len(taking)
-        for name in [*taking[first:], *taking[:first]]:
-            found[name].append(vars(ask(name, Task(work))))
-    _check_losses(work, found)
-    return found
+def _about(arguments: argparse.Namespace) -> str:
+    there = []
+    for name in PEERS:
+        try:
+            there.append(f"{name} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            continue
+    data = "MNIST" if arguments.data else "noise of MNIST's shape"
+    rounds = f"median of {arguments.rounds} rounds (quartiles)"
+    return f"{machine('torch')}; {', '.join(there)}; one pinned core, one thread; {data} for the CNN; {rounds}"
 
 
-def _check_losses(work: str, found: Rounds) -> None:
+def _measure(task: Task, names: Sequence[str], rounds: int, found: dict[str, Any], file: Path) -> None:
+    """Everyone's turns, in `found` and in the file as they come."""
+    turns: dict[str, list[dict[str, Any]]] = {}
+    found["works"][task.name] = {"title": task.work.title, "samples": task.samples * task.work.epochs, "turns": turns}
+    with _processes(task, names) as ask:
+        for name in names:
+            answer = ask(name)
+            if isinstance(answer, str):
+                found["left out"].setdefault(f"{name}: {answer}", []).append(task.name)
+                print(f"{task.name}: {name} is left out: {answer}", flush=True)
+            else:
+                turns[name] = []
+        taking = list(turns)
+        for number in range(rounds):
+            first = number % max(len(taking), 1)  # each round begins with another one
+            for name in [*taking[first:], *taking[:first]]:
+                answer = ask(name)
+                if isinstance(answer, str):
+                    raise SystemExit(f"{task.name}: {name}: {answer}")
+                turns[name].append(asdict(answer))
+            file.write_text(json.dumps(found, indent=1), encoding="utf-8")
+            print(f"{task.name}: round {number + 1}", flush=True)
+
+
+def _check_losses(name: str, work: dict[str, Any]) -> None:
     """Contenders that did not do the same work must not be compared."""
-    losses = {name: rows[-1]["loss"] for name, rows in found.items() if name in SAME}
+    losses = {each: turns[-1]["loss"] for each, turns in work["turns"].items() if each in ALIKE}
     if losses and max(losses.values()) > (1 + TOLERANCE) * min(losses.values()):
-        print(f"{work}: losses differ by more than {TOLERANCE:g}: {losses}", flush=True)
+        print(f"{name}: THE LOSSES DIFFER by more than {TOLERANCE:g}: {losses}", flush=True)
 
 
-# Tables and the picture
-
-
-def _speeds(found: Mapping[str, Any], work: str, name: str) -> Any:
-    from works import WORKS
-
-    return spread([WORKS[work].samples / each["seconds"] for each in found["works"][work][name]])
-
-
-def _ratios(found: Mapping[str, Any], work: str, name: str, base: str) -> Any:
-    """Round by round."""
-    rows = found["works"][work]
-    pairs = zip(rows[base], rows[name], strict=True)
-    return spread([theirs["seconds"] / mine["seconds"] for theirs, mine in pairs])
-
-
-def _show(found: Mapping[str, Any], picture: Path) -> None:
-    from works import WORKS
-
-    works = list(found["works"])
-    names = list(dict.fromkeys(name for rows in found["works"].values() for name in rows))
-    titles = [WORKS[work].title for work in works]
-    print(f"{found['about']}\n")
-
-    def cells(form: Callable[[str, str], str]) -> list[list[str]]:
-        return [[name, *(form(work, name) if name in found["works"][work] else "" for work in works)] for name in names]
-
-    print(table(["times naive", *titles], cells(lambda work, name: f"{_ratios(found, work, name, 'naive'):.2f}")))
-    print()
-    print(table(["times best eager", *titles], cells(lambda work, name: _to_best(found, work, name))), "\n")
-    print(table(["samples/s", *titles], cells(lambda work, name: f"{_speeds(found, work, name).middle:,.0f}")), "\n")
-    peaks = cells(lambda work, name: f"{max(each['peak'] for each in found['works'][work][name]) / 2**20:,.0f}")
-    print(table(["peak MiB", *titles], peaks), "\n")
-    losses = cells(lambda work, name: f"{found['works'][work][name][-1]['loss']:.4f}")
-    print(table(["loss", *titles], losses), "\n")
-    for name, rows in ((name, found["works"][work][name]) for work in works for name in found["works"][work]):
-        if rows[-1]["note"]:
-            print(f"{name}: {rows[-1]['note']}")
-    for name, reason in found["left out"].items():
-        print(f"left out: {name}: {reason}")
-    _draw(found, works, names, picture)
-
-
-def _to_best(found: Mapping[str, Any], work: str, name: str) -> str:
-    return f"{_ratios(found, work, name, 'best eager'):.2f}" if "best eager" in found["works"][work] else ""
-
-
-def _draw(found: Mapping[str, Any], works: Sequence[str], names: Sequence[str], picture: Path) -> None:
-    """A row of dots a work: how many times as fast as the naive loop."""
-    from matplotlib.figure import Figure
-    from works import WORKS
-
-    figure = Figure(figsize=(9, 1.2 + 0.75 * len(works)), layout="constrained")
-    axes = figure.add_subplot()
-    kinds = {"dlspec": ("#2563eb", "o"), "best": ("#111827", "|"), "naive": ("#9ca3af", "|")}
-    others = iter(["#ea580c", "#f59e0b", "#16a34a", "#9333ea", "#db2777", "#0891b2"])
-    markers = {"dlspec": "o", "dlspec, compile=step": "^", "dlspec, bf16": "s", "dlspec, tune": "D"}
-    for name in names:
-        color, marker = kinds.get(name.split(",")[0].split(" ")[0]) or (next(others), "x")
-        marker = markers.get(name, "P" if name.startswith("dlspec") else marker)
-        there = [(place, work) for place, work in enumerate(works) if name in found["works"][work]]
-        values = [_ratios(found, work, name, "naive").middle for _, work in there]
-        size = 260 if marker == "|" else 46
-        axes.scatter(values, [-place for place, _ in there], s=size, c=color, marker=marker, label=name, zorder=3)
-    axes.set_xscale("log")
-    ticks = [0.25, 0.5, 1, 1.5, 2, 3, 4]
-    axes.set_xticks(ticks, [f"{each:g}" for each in ticks])
-    axes.set_xticks([], minor=True)
-    axes.set_yticks([-place for place in range(len(works))], [WORKS[work].title for work in works])
-    axes.set_xlabel("samples a second, times the naive loop (log scale)")
-    axes.grid(axis="x", color="#e5e7eb")
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="y", length=0)
-    figure.legend(loc="outside right upper", frameon=False, fontsize=9)
-    figure.savefig(picture, dpi=110)
-
-
-# The processes: each waits for its turn
+def _show(file: Path) -> None:
+    found = json.loads(file.read_text(encoding="utf-8"))
+    print(f"\n{tables(found)}")
+    draw(found, file.with_suffix(".png"))
 
 
 @contextmanager
-def _processes(names: Sequence[str]) -> Iterator[Callable[[str, Any], Any]]:
-    """A process for each contender, and what asks one of them to train."""
+def _processes(task: Task, names: Sequence[str]) -> Iterator[Ask]:
+    """A process for each contender, and what lets one of them take its turn."""
     context = multiprocessing.get_context("spawn")
     ends: dict[str, Connection] = {}
-    for name in names:
-        ends[name], theirs = context.Pipe()
-        context.Process(target=_serve, args=(name, theirs), daemon=True).start()
-        theirs.close()
+    processes = []
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["TMPDIR"] = folder  # the contenders are ended within their runs, and leave them there
+        for name in names:
+            ends[name], theirs = context.Pipe()
+            processes.append(context.Process(target=_serve, args=(name, task, theirs), daemon=True))
+            processes[-1].start()
+            theirs.close()
+        for name in names:
+            _received(ends[name])  # everyone is ready
 
-    def ask(name: str, task: Any) -> Any:
-        ends[name].send(task)
+        def ask(name: str) -> Turn | str:
+            ends[name].send("your turn")
+            answer = _received(ends[name])
+            assert isinstance(answer, Turn | str)
+            return answer
+
         try:
-            return ends[name].recv()
-        except (EOFError, ConnectionError):
-            return "it ended; its reason stands above"
-
-    yield ask
-    for end in ends.values():
-        end.close()
+            yield ask
+        finally:
+            for process in processes:
+                process.kill()
+                process.join()
 
 
-def _serve(name: str, connection: Connection) -> None:
-    """Trains whenever it is asked to, until nobody asks any more."""
-    if name in KERAS:
-        os.environ["KERAS_BACKEND"] = KERAS[name]
+def _received(end: Connection) -> object:
+    try:
+        return end.recv()
+    except (EOFError, ConnectionError):
+        return "it ended; its reason stands above"
+
+
+def _serve(name: str, task: Task, connection: Connection) -> None:
+    """Imports what it needs, on whichever core is free; then trains on one, whenever it is asked to."""
     import torch
-    from contenders import CONTENDERS, left_out
+
+    from dlspec.errors import UserError
 
     torch.set_num_threads(1)
-    while True:
-        try:
-            task = connection.recv()
-        except EOFError:
-            return
-        try:
-            if name in KERAS:
-                from keras_peers import train
-
-                answer: Any = train(task)
-            else:
-                answer = CONTENDERS[name](task)
-        except Exception as error:
-            reason = left_out(error)
-            if not reason:
-                raise
-            answer = reason
-        connection.send(answer)
+    try:
+        train = CONTENDERS[name]()
+        connection.send("ready")
+        connection.recv()
+        pin()
+        train(task, Turns(connection, task.work.epochs))
+    except ModuleNotFoundError as error:
+        connection.send("ready")
+        connection.send(f"{error.name} is not installed")
+    except UserError as error:
+        connection.send(str(error).split("\n")[0])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,35 @@
+"""A terminal to draw progress bars on."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def terminal() -> Iterator[None]:
+    """Standard output is a terminal of 100 columns, whose other end a process reads and forgets."""
+    ours, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (40, 100))
+    reader = subprocess.Popen(["cat"], stdin=ours, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    _free(reader.pid)
+    before, sys.stdout = sys.stdout, os.fdopen(theirs, "w", encoding="utf-8")
+    os.environ["TERM"] = "xterm-256color"
+    try:
+        yield
+    finally:
+        sys.stdout.close()
+        sys.stdout = before
+        os.close(ours)
+        reader.terminate()
+        reader.wait()
+
+
+def _free(process: int) -> None:
+    """A terminal draws on a core of its own."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(process, range(os.cpu_count() or 1))
