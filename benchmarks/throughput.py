@@ -169,6 +169,7 @@ def _serve(name: str, task: Task, connection: Connection) -> None:
     import torch
 
     from dlspec.errors import UserError
+    from dlspec.training.state import TrainingFailed
 
     torch.set_num_threads(1)
     try:
@@ -180,7 +181,7 @@ def _serve(name: str, task: Task, connection: Connection) -> None:
     except ModuleNotFoundError as error:
         connection.send("ready")
         connection.send(f"{error.name} is not installed")
-    except UserError as error:
+    except (UserError, TrainingFailed) as error:  # halves, for one, are not there for each layer on each processor
         connection.send(str(error).split("\n")[0])
 
 
