@@ -83,6 +83,16 @@ def _resnet18(x: Any, _: int) -> Any:
     return layers.Dense(10)(layers.GlobalAveragePooling2D()(x))
 
 
+class _Positions(layers.Layer):  # type: ignore[misc]
+    """Adds a learned vector to each step."""
+
+    def build(self, shape: Any) -> None:
+        self.weight = self.add_weight(shape=shape[1:], initializer=keras.initializers.RandomNormal(stddev=0.02))
+
+    def call(self, x: Any) -> Any:
+        return x + self.weight
+
+
 class _Head(layers.Layer):  # type: ignore[misc]
     """Logits by the embedding's own weights."""
 
@@ -95,9 +105,9 @@ class _Head(layers.Layer):  # type: ignore[misc]
 
 
 def _gpt(x: Any, tokens: int) -> Any:
-    width, heads, length = 128, 4, x.shape[1]
+    width, heads = 128, 4
     embedding = layers.Embedding(tokens, width, embeddings_initializer=keras.initializers.RandomNormal(stddev=0.02))
-    x = embedding(x) + layers.Embedding(length, width)(ops.arange(length))
+    x = _Positions()(embedding(x))
     for _ in range(4):
         y = layers.LayerNormalization(epsilon=1e-5, center=False)(x)
         x = x + layers.MultiHeadAttention(heads, width // heads, use_bias=False)(y, y, use_causal_mask=True)
