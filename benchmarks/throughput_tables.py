@@ -97,7 +97,7 @@ def draw(found: Found, file: Path) -> None:
     names, columns = _names(found), min(len(works), 4)
     rows = -(-len(works) // columns)
     figure = Figure(figsize=(1.6 + 2.6 * columns, 0.7 + (0.7 + 0.2 * len(names)) * rows), layout="constrained")
-    charts = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+    charts = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
     for axes in charts:
         axes.set_visible(False)
     for axes, work in zip(charts, works, strict=False):
