@@ -17,12 +17,13 @@ from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset, Split, Target
 from dlspec.training import looking, pictures
 from dlspec.training.checkpoints import read_weights
-from dlspec.training.drawing import png
+from dlspec.training.drawing import Page
 from dlspec.training.looking import View, spread
 from dlspec.training.picture_classes import confused_pairs, confusion, draw_classes, roc
 from dlspec.training.picture_images import class_colors
 from dlspec.training.picture_numbers import draw_numbers, errors
 from dlspec.training.pictures import PREDICTIONS, drawn
+from dlspec.training.plot import PAD, Plot, dense, limits
 
 GENERATOR = np.random.default_rng(0)
 ROWS = 60
@@ -161,11 +162,11 @@ def test_each_target_has_a_picture_of_its_own(tmp_path: Path) -> None:
 def test_a_matrix_of_any_size_is_drawn(classes: int, tmp_path: Path) -> None:
     target = Target("kind", "classes", (), tuple(f"a class of a rather long name {each}" for each in range(classes)))
     truth = torch.arange(1000) % classes
-    figure = draw_classes(target, truth.flip(0), truth, "test split")
-    (tmp_path / "it.png").write_bytes(pictures.png(figure))
+    page = draw_classes(target, truth.flip(0), truth, "test split")
+    (tmp_path / "it.png").write_bytes(page.png())
     pixels(tmp_path / "it.png")
     right = int((truth.flip(0) == truth).sum())
-    assert figure.texts[0].get_text() == f"kind: {right:,} of 1,000 right, {right / 1000:.1%}"
+    assert f"kind: {right:,} of 1,000 right, {right / 1000:.1%}" in page.texts
 
 
 # ---- a run is what it was ------------------------------------------------------------------------------------------
@@ -178,7 +179,8 @@ def test_a_dollar_in_a_name_begins_no_formula(classes: int) -> None:
     names = ("$^$", "$\\nothing$", *map(str, range(classes)))[:classes]
     truth = torch.arange(60) % classes
     told = torch.rand(60) if classes == 2 else truth.flip(0)
-    assert png(draw_classes(Target("$_$", "classes", (), names), told, truth, "$_$"))
+    page = draw_classes(Target("$_$", "classes", (), names), told, truth, "$_$")
+    assert "$_$" in " ".join(page.texts) and page.png()
 
 
 def test_a_run_is_the_same_with_and_without_pictures(tmp_path: Path) -> None:
@@ -220,9 +222,9 @@ def notes(
     found: list[str] = []
 
     def note(view: View) -> dict[str, Any]:
-        figures = drawn(view)
-        found.extend(each.texts[1].get_text() for each in figures.values())
-        return figures
+        pages = drawn(view)
+        found.extend(words for page in pages.values() for words in page.texts if " split, " in words)
+        return pages
 
     monkeypatch.setattr(pictures, "drawn", note)
     train(layers, arrays, tmp_path, **settings)
@@ -267,3 +269,42 @@ def test_pictures_show_the_same_predictions_as_the_metrics(monkeypatch: pytest.M
     assert rows.samples == len(data.test)
     assert len(truth) == int(data.test.tensors["x_lengths"].sum()), "padding is left out"
     assert float((told == truth).float().mean()) == pytest.approx(result.results["test/accuracy"], 1e-6)
+
+
+# ---- a plot --------------------------------------------------------------------------------------------------------
+
+TICKS = {
+    (0.0, 1.0): ["0.0", "0.2", "0.4", "0.6", "0.8", "1.0"],
+    (-0.003, 0.003): ["−0.003", "−0.002", "−0.001", "0.000", "0.001", "0.002", "0.003"],
+    (0.0, 2e7): ["0", "5e+06", "1e+07", "1.5e+07", "2e+07"],
+    (1000.0, 1000.5): ["1000.0", "1000.1", "1000.2", "1000.3", "1000.4", "1000.5"],
+}
+
+
+@pytest.mark.parametrize("side", TICKS)
+def test_a_side_has_round_numbers_that_differ(side: tuple[float, float]) -> None:
+    page = Page(4.0, 4.0)
+    Plot(page, 1.0, 1.0, 2.5, 1.5, side, (0.0, 1.0)).furnish("x")
+    assert [words for words in page.texts if words in TICKS[side]][-len(TICKS[side]) :] == TICKS[side]
+
+
+def test_limits_leave_room_and_need_no_number() -> None:
+    assert limits([0.0, 10.0, float("nan"), float("inf")]) == (-0.5, 10.5)
+    low, high = limits([3.0, 3.0])
+    assert low < 3 < high
+    assert limits([float("nan")]) == (0.0, 1.0)
+
+
+def test_a_legend_lies_where_nothing_is_drawn() -> None:
+    plot = Plot(page := Page(4.0, 4.0), 0.5, 0.5, 3.0, 3.0, (0.0, 1.0), (0.0, 1.0))
+    curve = dense(plot.at([0.0, 0.9, 1.0], [0.1, 0.2, 1.0]), 0.05)
+    left, top = plot._free_place(1.0, 0.5, curve)
+    assert (left, top) == (0.5 + PAD, 3.5 - PAD)
+    assert page.texts == []
+
+
+def test_a_line_ends_where_a_number_is_not_finite() -> None:
+    page = Page(2.0, 1.0)
+    page.line([(0.2, 0.5), (0.8, 0.5), (1.0, float("nan")), (1.2, 0.5), (1.8, 0.5)], "#000000", 3)
+    row = np.asarray(page._renderer.buffer_rgba())[65, :, 0]
+    assert row[65] == 0 and row[130] == 255 and row[195] == 0

@@ -26,7 +26,7 @@ from dlspec.limits import deep_stack
 from dlspec.registry.lean import is_lean
 
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-PRELOADED = ("dlspec.app.sweep_work", "matplotlib.figure", "matplotlib.backends.backend_agg")
+PRELOADED = ("dlspec.app.sweep_work", "matplotlib.backends.backend_agg", "matplotlib.ticker", "PIL.PngImagePlugin")
 LEAN = "dlspec.app.lean_server"
 STOP = b"stop"
 SECONDS_TO_END = 5.0

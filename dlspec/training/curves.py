@@ -4,28 +4,26 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import numpy as np
 
 from dlspec.run_folder import write_bytes
 from dlspec.training.amounts import number
 from dlspec.training.callbacks import Callback
-from dlspec.training.drawing import BLUE, GRAY, INK, ORANGE, furnish, new_figure, png
+from dlspec.training.drawing import BLUE, DASHED, GRAY, ORANGE, Page
 from dlspec.training.monitor import Monitor
+from dlspec.training.plot import Plot, dense, limits
 from dlspec.training.state import State
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 log = logging.getLogger("dlspec")
 
 CURVES = "curves.png"
 COLORS = {"train": GRAY, "val": BLUE}
 LABELS = {"train": "training", "val": "validation"}
-BEST_COLOR = ORANGE
 MOST_COLUMNS = 3
+MOST_WITH_DOTS = 20
 WIDTH, HEIGHT = 4.6, 3.3
 
 History = Sequence[dict[str, float]]
@@ -44,7 +42,7 @@ class Curves(Callback):
             return
         self._drawn = epochs
         try:
-            write_bytes(self.path, png(draw(state.history, state.monitor)))
+            write_bytes(self.path, draw(state.history, state.monitor).png())
         except OSError as error:
             log.warning("can't write %s: %s", self.path, error.strerror or error)
 
@@ -55,46 +53,47 @@ def panels(history: History) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def draw(history: History, monitor: Monitor) -> Figure:
+def draw(history: History, monitor: Monitor) -> Page:
     """A panel for each result; the best epoch is marked where its result was watched."""
     names = panels(history)
     columns = 2 if len(names) == 4 else min(len(names), MOST_COLUMNS)
     rows = math.ceil(len(names) / columns)
-    width, height = WIDTH * columns, HEIGHT * rows
-    figure = new_figure(width, height)
-    figure.subplots_adjust(0.65 / width, 0.55 / height, 1 - 0.2 / width, 1 - 0.35 / height, 0.22, 0.42)
-    for axes, name in zip(figure.subplots(rows, columns, squeeze=False).flat, names, strict=False):
-        _draw_panel(axes, name, history, monitor)
-    for axes in figure.axes[len(names) :]:
-        axes.set_axis_off()
-    return figure
+    page = Page(WIDTH * columns, HEIGHT * rows)
+    for place, name in enumerate(names):
+        row, column = divmod(place, columns)
+        _draw_panel(page, WIDTH * column, HEIGHT * (rows - 1 - row), name, history, monitor)
+    return page
 
 
-def _draw_panel(axes: Axes, name: str, history: History, monitor: Monitor) -> None:
-    epochs = range(1, len(history) + 1)
-    for phase in ("train", "val"):
-        values = [row.get(f"{phase}/{name}", math.nan) for row in history]
-        if not all(math.isnan(value) for value in values):
-            marker = "o" if len(epochs) <= 20 else ""
-            axes.plot(epochs, values, color=COLORS[phase], label=LABELS[phase], marker=marker, markersize=3, lw=1.8)
+def _draw_panel(page: Page, left: float, bottom: float, name: str, history: History, monitor: Monitor) -> None:
+    epochs = list(range(1, len(history) + 1))
+    curves = {phase: [row.get(f"{phase}/{name}", math.nan) for row in history] for phase in COLORS}
+    shown = {phase: values for phase, values in curves.items() if not all(map(math.isnan, values))}
+    values = [each for curve in shown.values() for each in curve]
+    plot = Plot(page, left + 0.65, bottom + 0.55, WIDTH - 0.85, HEIGHT - 0.9, limits(epochs), limits(values))
+    plot.head(name.replace("_", " "), 11, is_bold=True)
+    plot.furnish("epoch", is_whole=True)
+    entries = [(COLORS[phase], LABELS[phase], False) for phase in shown]
+    best = _best(curves, monitor)
+    drawn = []  # the legend is rather laid over the dashed line than over a curve
     if monitor.epoch:
-        _mark_best(axes, name, history, monitor)
-    _furnish(axes, name)
+        page.line(plot.at(monitor.epoch, plot.y), ORANGE, 1, DASHED, alpha=0.7)
+        drawn.append(dense(plot.at(monitor.epoch, plot.y), 0.15))
+    for phase, curve in shown.items():
+        points = plot.at(epochs, curve)
+        drawn.append(dense(points, 0.05))
+        page.line(points, COLORS[phase], 1.8)
+        if len(epochs) <= MOST_WITH_DOTS:
+            page.dots(points, COLORS[phase], 4)
+    if best is not None:
+        page.dots(plot.at([monitor.epoch], [best]), ORANGE, 7)
+        entries.append((ORANGE, f"best, epoch {monitor.epoch}: {number(best)}", True))
+    if entries:
+        plot.legend(entries, np.concatenate(drawn))
 
 
-def _mark_best(axes: Axes, name: str, history: History, monitor: Monitor) -> None:
-    axes.axvline(monitor.epoch, color=BEST_COLOR, lw=1, ls=(0, (4, 3)), alpha=0.7, zorder=0)
-    phase = monitor.name.partition("/")[0]
-    value = history[monitor.epoch - 1].get(f"{phase}/{name}", math.nan)
-    if math.isnan(value):
-        return
-    label = f"best, epoch {monitor.epoch}: {number(value)}"
-    axes.plot([monitor.epoch], [value], "o", color=BEST_COLOR, markersize=6, zorder=5, label=label)
-
-
-def _furnish(axes: Axes, name: str) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    furnish(axes, name.replace("_", " "), "epoch")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.legend(fontsize=8, frameon=False, labelcolor=INK)
+def _best(curves: Mapping[str, Sequence[float]], monitor: Monitor) -> float | None:
+    """The result at the best epoch, where that is one of what was watched."""
+    curve = curves.get(monitor.name.partition("/")[0])
+    value = math.nan if curve is None or not monitor.epoch else curve[monitor.epoch - 1]
+    return None if math.isnan(value) else value

@@ -1,64 +1,170 @@
-"""What a run's pictures have in common: their colours and margins, and how a figure becomes a file's bytes.
+"""What a run's pictures are painted on: a page with lines, dots, areas, images and texts, and their colours.
 
-matplotlib is imported when something is drawn. Margins are fixed, in inches: matplotlib's own layouts draw everything
-several times, 0.4 s for each run of a sweep.
+It is matplotlib's canvas without its figures: an axis of theirs is some hundred objects, and a picture of a page that
+shows the same took five times as long, which was half of a small run of a sweep. Letters are kept from page to page.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.backend_bases import GraphicsContextBase
+    from matplotlib.ft2font import FT2Font
 
-INK, FAINT, GRID = "#3b4252", "#8a94a6", "#e6e9ef"
+INK, FAINT, GRID, EDGE, WHITE = "#3b4252", "#8a94a6", "#e6e9ef", "#c5cad5", "#ffffff"
 BLUE, ORANGE, GRAY = "#1f6fd6", "#e07b00", "#8a94a6"
 DPI = 130
+DASHED = (4.0, 3.0)
+CAPITAL = 0.73
+"""A capital letter's height, in letter sizes."""
+
+Letters = NDArray[np.uint8]
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches."""
-    from matplotlib.figure import Figure
+class Page:
+    """A white page of so many inches.
 
-    return Figure(figsize=(width, height), dpi=DPI)
+    Places are inches from its lower left corner, points (N, 2); the sizes of letters, lines and dots are points of
+    1/72 inch. matplotlib is imported when a page is made.
+    """
+
+    def __init__(self, width: float, height: float) -> None:
+        from matplotlib.backends.backend_agg import RendererAgg
+        from matplotlib.transforms import Affine2D
+
+        self.width, self.height = width, height
+        self.texts: list[str] = []
+        self._renderer: Any = RendererAgg(round(width * DPI), round(height * DPI), DPI)  # type: ignore[no-untyped-call]
+        self._to_pixels = Affine2D().scale(DPI)
+        self.area([(0, 0), (width, 0), (width, height), (0, height)], WHITE)
+
+    def line(
+        self, points: ArrayLike, color: str, width: float = 1.0, dashes: Sequence[float] = (), alpha: float = 1.0
+    ) -> None:
+        """From point to point, with a gap where a coordinate is nan."""
+        from matplotlib.path import Path
+
+        pen = self._pen(color, width, alpha)
+        pen.set_capstyle("butt" if dashes else "projecting")
+        if dashes:
+            pen.set_dashes(0, [each * width for each in dashes])
+        self._renderer.draw_path(pen, Path(points), self._to_pixels)
+
+    def dots(self, points: ArrayLike, color: str, size: float, alpha: float = 1.0) -> None:
+        """Filled circles `size` across."""
+        from matplotlib.path import Path
+        from matplotlib.transforms import Affine2D
+
+        circle, scaled = Path.unit_circle(), Affine2D().scale(size * DPI / 144)
+        pen = self._pen(color, 0, alpha)
+        self._renderer.draw_markers(pen, circle, scaled, Path(points), self._to_pixels, _rgb(color))
+
+    def area(self, points: ArrayLike, color: str, alpha: float = 1.0) -> None:
+        """All that lies within the points."""
+        from matplotlib.path import Path
+
+        self._renderer.draw_path(self._pen(color, 0, alpha), Path(points), self._to_pixels, _rgb(color))
+
+    def image(self, pixels: NDArray[np.float32], left: float, bottom: float, width: float, height: float) -> None:
+        """Colours (H, W, 3) in [0, 1], the upper row first, over so many inches; no pixel runs into the next."""
+        across = round((left + width) * DPI) - round(left * DPI)
+        up = round((bottom + height) * DPI) - round(bottom * DPI)
+        rows, columns = (np.arange(many) * of // many for many, of in zip((up, across), pixels.shape[:2], strict=True))
+        shown = np.full((up, across, 4), 255, np.uint8)
+        shown[..., :3] = (pixels[rows[:, None], columns] * 255).round()
+        self._put(shown, left * DPI, bottom * DPI)
+
+    def text(
+        self,
+        x: float,
+        y: float,
+        words: str,
+        size: float = 9,
+        color: str = INK,
+        *,
+        is_bold: bool = False,
+        across: Literal["left", "center", "right"] = "left",
+        up: Literal["baseline", "center", "top"] = "baseline",
+        is_upright: bool = False,
+    ) -> None:
+        """One line; `across` and `up` say which part of it is at that place. `is_upright`: from below to above."""
+        if not words.strip():
+            return
+        self.texts.append(words)
+        letters, descent = _letters(words, size, is_bold)
+        along = letters.shape[1] * {"left": 0.0, "center": 0.5, "right": 1.0}[across]
+        rise = size * DPI / 72 * CAPITAL * {"baseline": 0.0, "center": 0.5, "top": 1.0}[up] + descent
+        shown = np.empty((*letters.shape, 4), np.uint8)
+        shown[..., :3], shown[..., 3] = (np.array(_rgb(color)) * 255).round(), letters
+        if is_upright:
+            self._put(np.rot90(shown), x * DPI + rise - len(letters), y * DPI - along)
+        else:
+            self._put(shown, x * DPI - along, y * DPI - rise)
+
+    def title(self, words: str, below: str = "", left: float = 0.15) -> None:
+        """A heading at the page's upper left, and a fainter line below it."""
+        self.text(left, self.height - 0.14, words, 12, is_bold=True, up="top")
+        self.text(left, self.height - 0.39, below, 9, FAINT, up="top")
+
+    def png(self) -> bytes:
+        """The page as a PNG's bytes."""
+        from io import BytesIO
+
+        from PIL import Image
+
+        image = BytesIO()
+        colors = np.asarray(self._renderer.buffer_rgba())[..., :3]
+        Image.fromarray(np.ascontiguousarray(colors)).save(image, "png", compress_level=1, dpi=(DPI, DPI))
+        return image.getvalue()
+
+    def _pen(self, color: str, width: float, alpha: float) -> GraphicsContextBase:
+        pen: GraphicsContextBase = self._renderer.new_gc()
+        pen.set_foreground(_rgb(color))
+        pen.set_alpha(alpha)
+        pen.set_linewidth(width)
+        return pen
+
+    def _put(self, image: NDArray[np.uint8], left: float, bottom: float) -> None:
+        upside_down = np.ascontiguousarray(image[::-1])
+        self._renderer.draw_image(self._renderer.new_gc(), round(left), round(bottom), upside_down)
 
 
-def place(figure: Figure, left: float, bottom: float, width: float, height: float) -> Axes:
-    """Axes at a place of the figure, in inches from its lower left corner."""
-    across, up = figure.get_size_inches()
-    return figure.add_axes((left / across, bottom / up, width / across, height / up))
+def width_of(words: str, size: float = 9) -> float:
+    """The inches that a text takes."""
+    return _letters(words, size, False)[0].shape[1] / DPI if words.strip() else 0.0
 
 
-def title(figure: Figure, text: str, below: str = "", left: float = 0.15) -> None:
-    """A heading at the figure's upper left, and a fainter line below it."""
-    across, up = figure.get_size_inches()
-    figure.text(left / across, 1 - 0.12 / up, text, va="top", fontsize=12, fontweight="bold", color=INK)
-    figure.text(left / across, 1 - 0.37 / up, below, va="top", fontsize=9, color=FAINT)
+@lru_cache(maxsize=1024)
+def _letters(words: str, size: float, is_bold: bool) -> tuple[Letters, float]:
+    """How dark each pixel of a text is, the upper row first, and how many rows lie below its baseline."""
+    from matplotlib.ft2font import LoadFlags
+
+    font = _font(is_bold)
+    font.set_size(size, DPI)
+    font.set_text(words, 0.0, flags=LoadFlags.NO_HINTING)  # which would set letters on whole pixels
+    font.draw_glyphs_to_bitmap(antialiased=True)
+    return np.array(font.get_image()), font.get_descent() / 64
 
 
-def furnish(axes: Axes, heading: str = "", x: str = "", y: str = "", grid: str = "y") -> None:
-    """The look of a plot: a heading, names of the axes, a faint grid, no box around it."""
-    axes.set_title(heading, loc="left", fontsize=11, fontweight="bold", color=INK)
-    axes.set_xlabel(x, fontsize=9, color=INK)
-    axes.set_ylabel(y, fontsize=9, color=INK)
-    axes.grid(axis=grid, color=GRID, lw=0.8)  # type: ignore[arg-type]  # one of x, y, both
-    axes.set_axisbelow(True)
-    axes.tick_params(labelsize=8, colors=INK, length=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color("#c5cad5")
+@cache
+def _font(is_bold: bool) -> FT2Font:
+    """matplotlib's own: which others a machine has takes a second to find out, and pictures would differ."""
+    import matplotlib
+    from matplotlib.ft2font import FT2Font
+
+    name = "DejaVuSans-Bold.ttf" if is_bold else "DejaVuSans.ttf"
+    return FT2Font(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)))
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG's bytes, drawn without a display; a $ in a name of the data begins no formula."""
-    from io import BytesIO
-
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.text import Text
-
-    FigureCanvasAgg(figure)
-    for text in figure.findobj(Text):
-        text.set_parse_math(False)
-    image = BytesIO()
-    figure.savefig(image, format="png", facecolor="white")
-    return image.getvalue()
+@cache
+def _rgb(color: str) -> tuple[float, float, float]:
+    """Of `#rrggbb`, each in [0, 1]."""
+    red, green, blue = (int(color[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    return red, green, blue

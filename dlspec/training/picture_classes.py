@@ -6,18 +6,15 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.training.drawing import BLUE, FAINT, INK, furnish, new_figure, place, title
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from dlspec.training.drawing import BLUE, DASHED, EDGE, FAINT, INK, WHITE, Page, width_of
+from dlspec.training.plot import Plot
 
 MOST_WITH_SHARES, MOST_WITH_COUNTS, MOST_IN_MATRIX = 12, 30, 200
 """Up to so many classes a cell holds its count and share, its count alone, or only its colour."""
@@ -58,7 +55,7 @@ def confused_pairs(predicted: Tensor, truth: Tensor) -> list[tuple[int, int, int
     return [(*pair, count) for pair, count in counts.most_common(MOST_PAIRS)]
 
 
-def draw_classes(target: Target, told: Tensor, truth: Tensor, note: str) -> Figure:
+def draw_classes(target: Target, told: Tensor, truth: Tensor, note: str) -> Page:
     """`told` are the predicted classes (M,), of two classes the probabilities of the second; `note` says of what."""
     names = [_short(each) for each in target.classes]
     is_probability = told.is_floating_point()
@@ -68,78 +65,97 @@ def draw_classes(target: Target, told: Tensor, truth: Tensor, note: str) -> Figu
     if len(names) > MOST_IN_MATRIX:
         return _draw_pairs(names, pairs, heading, f"{note}, {len(names):,} classes")
     curve = roc(told, truth) if is_probability else None
-    figure, beside = _with_matrix(confusion(predicted, truth, len(names)), names, 4.0 if curve or pairs else 0.0)
-    title(figure, heading, note)
+    page, beside = _with_matrix(confusion(predicted, truth, len(names)), names, 4.0 if curve or pairs else 0.0)
+    page.title(heading, note)
     if curve is not None:
-        _draw_roc(place(figure, beside + 0.9, _below(names), 3.0, 3.0), curve, names)
+        _draw_roc(page, beside + 0.9, _below(names), curve, names)
     if pairs:
-        _list_pairs(place(figure, beside + 0.3, _below(names), 3.5, _side(len(names))), names, pairs)
-    return figure
+        _list_pairs(page, beside + 0.3, _below(names), _side(len(names)), names, pairs)
+    return page
 
 
-def _with_matrix(counts: Tensor, names: Sequence[str], more: float) -> tuple[Figure, float]:
-    """A figure with the matrix at its left, and how far that reaches; `more` inches are left beside it."""
+def _with_matrix(counts: Tensor, names: Sequence[str], more: float) -> tuple[Page, float]:
+    """A page with the matrix at its left, and how far that reaches; `more` inches are left beside it."""
     side, left = _side(len(names)), 0.65 + 0.075 * max(len(each) for each in names)
-    figure = new_figure(left + side + more + 0.3, _below(names) + side + 0.75)
-    _draw_matrix(place(figure, left, _below(names), side, side), counts, names)
-    return figure, left + side
+    page = Page(left + side + more + 0.3, _below(names) + side + 0.75)
+    _draw_matrix(page, left, _below(names), counts, names)
+    return page, left + side
 
 
-def _draw_matrix(axes: Axes, counts: Tensor, names: Sequence[str]) -> None:
+def _draw_matrix(page: Page, left: float, bottom: float, counts: Tensor, names: Sequence[str]) -> None:
     """Rows are the truth; a cell's colour is its share of its row: of what is right blue, of mistakes orange."""
-    shares = (counts / counts.sum(1, keepdim=True).clamp(min=1)).numpy()
-    right = np.eye(len(names), dtype=bool)
-    axes.imshow(np.ma.array(shares, mask=~right), cmap="Blues", vmin=0, vmax=1)
-    # By its square root: most mistakes are rare, and all of them are to be seen.
-    axes.imshow(np.ma.array(shares**0.5, mask=right | (shares == 0)), cmap="Oranges", vmin=0, vmax=1.2)
-    places, size = range(0, len(names), -(-len(names) // 40)), 9 if len(names) <= 20 else 7
-    axes.set_xticks(places, [names[each] for each in places], rotation=0 if _is_upright(names) else 90, fontsize=size)
-    axes.set_yticks(places, [names[each] for each in places], fontsize=size)
-    axes.tick_params(length=0, colors=INK)
-    axes.set_xlabel("predicted", fontsize=9, color=INK)
-    axes.set_ylabel("true", fontsize=9, color=INK)
-    for spine in axes.spines.values():
-        spine.set_color("#c5cad5")
+    shares, side = counts / counts.sum(1, keepdim=True).clamp(min=1), _side(len(names))
+    page.image(_cell_colors(shares.numpy()), left, bottom, side, side)
+    corners = [(left, bottom), (left + side, bottom), (left + side, bottom + side), (left, bottom + side)]
+    page.line([*corners, corners[0]], EDGE, 0.8)
+    cell, size, is_upright = side / len(names), 9 if len(names) <= 20 else 7, not _is_across(names)
+    for each in range(0, len(names), -(-len(names) // 40)):
+        middle = cell * (each + 0.5)
+        page.text(left - 0.06, bottom + side - middle, names[each], size, across="right", up="center")
+        if is_upright:
+            page.text(left + middle, bottom - 0.06, names[each], size, across="right", up="center", is_upright=True)
+        else:
+            page.text(left + middle, bottom - 0.07, names[each], size, across="center", up="top")
+    widest = max(width_of(each, size) for each in names)
+    below = 0.2 + (widest if is_upright else 0.1)
+    page.text(left + side / 2, bottom - below, "predicted", across="center", up="top")
+    page.text(left - 0.2 - widest, bottom + side / 2, "true", across="center", is_upright=True)
     if len(names) <= MOST_WITH_COUNTS:
-        _write_cells(axes, counts.tolist(), shares.tolist())
+        _write_cells(page, left, bottom + side, cell, counts.tolist(), shares.tolist())
 
 
-def _write_cells(axes: Axes, counts: list[list[int]], shares: list[list[float]]) -> None:
+def _cell_colors(shares: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(K, K, 3) of shares (K, K)."""
+    from matplotlib import colormaps
+
+    right = np.eye(len(shares), dtype=bool)
+    # By its square root: most mistakes are rare, and all of them are to be seen.
+    colors = np.where(right[..., None], colormaps["Blues"](shares), colormaps["Oranges"](shares**0.5 / 1.2))
+    colors[~right & (shares == 0)] = 1
+    return colors[..., :3].astype(np.float32)
+
+
+def _write_cells(
+    page: Page, left: float, top: float, cell: float, counts: list[list[int]], shares: list[list[float]]
+) -> None:
     classes = len(counts)
     size = 10 if classes <= 4 else 8 if classes <= 10 else 7 if classes <= 20 else 6
     for row, column in product(range(classes), repeat=2):
         share, count = shares[row][column], counts[row][column]
         if not count and classes > 2:
             continue
-        text = f"{count:,}\n{share:.1%}" if classes <= MOST_WITH_SHARES else f"{count:,}"
-        color = "white" if share > 0.5 else INK
-        axes.text(column, row, text, ha="center", va="center", fontsize=size, color=color, linespacing=1.1)
+        lines = [f"{count:,}", f"{share:.1%}"] if classes <= MOST_WITH_SHARES else [f"{count:,}"]
+        x, y = left + cell * (column + 0.5), top - cell * (row + 0.5)
+        for number, line in enumerate(lines):
+            lower = size / 72 * 1.25 * (number - (len(lines) - 1) / 2)
+            page.text(x, y - lower, line, size, WHITE if share > 0.5 else INK, across="center", up="center")
 
 
-def _draw_roc(axes: Axes, curve: Roc, names: Sequence[str]) -> None:
-    false_rate, true_rate = curve.false_rate.numpy(), curve.true_rate.numpy()
-    axes.plot([0, 1], [0, 1], color=FAINT, lw=1, ls=(0, (4, 3)))
-    axes.fill_between(false_rate, true_rate, color=BLUE, alpha=0.08, lw=0)
-    axes.plot(false_rate, true_rate, color=BLUE, lw=1.8)
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    furnish(axes, "", f"share of {names[0]} taken for {names[1]}", f"share of {names[1]} found", "both")
-    axes.set_title(f"ROC: area {curve.area:.3f}", loc="left", fontsize=10, color=INK)
+def _draw_roc(page: Page, left: float, bottom: float, curve: Roc, names: Sequence[str]) -> None:
+    plot = Plot(page, left, bottom, 3.0, 3.0, (-0.01, 1.01), (-0.01, 1.01))
+    plot.head(f"ROC: area {curve.area:.3f}")
+    plot.furnish(f"share of {names[0]} taken for {names[1]}", f"share of {names[1]} found", grid="xy")
+    points = plot.at(curve.false_rate.numpy(), curve.true_rate.numpy())
+    page.line(plot.at([0, 1], [0, 1]), FAINT, 1, DASHED)
+    page.area([*points, *plot.at([1, 0], [0, 0])], BLUE, alpha=0.08)
+    page.line(points, BLUE, 1.8)
 
 
-def _list_pairs(axes: Axes, names: Sequence[str], pairs: Sequence[tuple[int, int, int]]) -> None:
-    axes.set_axis_off()
-    axes.set_title("most frequent mistakes", loc="left", fontsize=10, color=INK)
+def _list_pairs(
+    page: Page, left: float, bottom: float, height: float, names: Sequence[str], pairs: Sequence[tuple[int, int, int]]
+) -> None:
+    page.text(left, bottom + height + 0.09, "most frequent mistakes", 10)
     for line, (true, told, count) in enumerate(pairs):
-        height = 0.97 - 0.055 * line
-        axes.text(0.14, height, f"{count:,}", ha="right", va="top", fontsize=9, color=BLUE)
-        axes.text(0.18, height, f"{names[true]} taken for {names[told]}", va="top", fontsize=9, color=INK)
+        top = bottom + height - 0.12 - 0.23 * line
+        page.text(left + 0.5, top, f"{count:,}", color=BLUE, across="right", up="top")
+        page.text(left + 0.62, top, f"{names[true]} taken for {names[told]}", up="top")
 
 
-def _draw_pairs(names: Sequence[str], pairs: Sequence[tuple[int, int, int]], right: str, note: str) -> Figure:
-    figure = new_figure(6.4, 5.2)
-    title(figure, right, note)
-    _list_pairs(place(figure, 0.15, 0.2, 6, 4.2), names, pairs)
-    return figure
+def _draw_pairs(names: Sequence[str], pairs: Sequence[tuple[int, int, int]], right: str, note: str) -> Page:
+    page = Page(6.4, 5.2)
+    page.title(right, note)
+    _list_pairs(page, 0.15, 0.2, 4.2, names, pairs)
+    return page
 
 
 def _right(predicted: Tensor, truth: Tensor) -> str:
@@ -153,11 +169,11 @@ def _side(classes: int) -> float:
 
 
 def _below(names: Sequence[str]) -> float:
-    """The inches below a matrix: its classes' names may stand upright or not."""
-    return 0.55 if _is_upright(names) else 0.45 + 0.085 * max(len(each) for each in names)
+    """The inches below a matrix: its classes' names may lie across or stand."""
+    return 0.55 if _is_across(names) else 0.45 + 0.085 * max(len(each) for each in names)
 
 
-def _is_upright(names: Sequence[str]) -> bool:
+def _is_across(names: Sequence[str]) -> bool:
     """Whether each class's name fits beside the next one's."""
     room = 12 * _side(len(names)) / min(len(names), 40)  # in characters
     return max(len(each) for each in names) <= room

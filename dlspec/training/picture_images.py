@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from colorsys import hsv_to_rgb
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.training.drawing import FAINT, INK, new_figure, place, title
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from dlspec.training.drawing import FAINT, WHITE, Page, width_of
 
 MOST_IMAGES, MOST_MAPS = 10, 6
 CELL = 1.15
@@ -28,42 +23,30 @@ def is_image(shape: Sequence[int]) -> bool:
     return len(shape) == 3 and shape[0] in (1, 3)
 
 
-def draw_images(target: Target, predicted: Tensor, truth: Tensor, note: str, *, is_input: bool) -> Figure:
+def draw_images(target: Target, predicted: Tensor, truth: Tensor, note: str, *, is_input: bool) -> Page:
     """Originals above predictions, (N, C, H, W), with each one's mean squared error."""
-    rows, errors = (truth, predicted), (predicted - truth).square().flatten(1).mean(1).tolist()
+    errors = (predicted - truth).square().flatten(1).mean(1).tolist()
     words = ("original", "reconstruction") if is_input else ("true", "predicted")
-    figure, axes = _grid(len(truth), words, truth.shape[-2:], BELOW)
     low, high = _range(truth)
-    for line, images in zip(axes, rows, strict=True):
-        for each, image in zip(line, images, strict=True):
-            _show(each, (image - low) / (high - low))
-    for each, error in zip(axes[-1], errors, strict=True):
-        each.set_xlabel(f"{error:#.2g}", fontsize=8, color=FAINT)
-    title(figure, f"{target.name}: {words[0]} and {words[1]}", f"{note}; below each the mean squared error")
-    return figure
+    rows = {word: _shown(each, low, high) for word, each in zip(words, (truth, predicted), strict=True)}
+    page = _grid(rows, [f"{error:#.2g}" for error in errors], BELOW)
+    page.title(f"{target.name}: {words[0]} and {words[1]}", f"{note}; below each the mean squared error")
+    return page
 
 
-def draw_maps(target: Target, predicted: Tensor, truth: Tensor, images: Tensor | None, note: str) -> Figure:
+def draw_maps(target: Target, predicted: Tensor, truth: Tensor, images: Tensor | None, note: str) -> Page:
     """The image (N, C, H, W) where there is one, its true and its predicted classes (N, H, W), and a legend."""
-    shown = {} if images is None else {"image": images}
     occurring = torch.cat([predicted, truth]).flatten().bincount().nonzero()[:, 0].tolist()
-    names = [target.classes[each] for each in occurring]
+    names, colors = [target.classes[each] for each in occurring], class_colors(len(target.classes))
     columns = _legend_columns(names, len(truth))
     lines = -(-min(len(names), MOST_IN_LEGEND) // columns)
-    below = BELOW + 0.2 * lines + 0.2
-    figure, axes = _grid(len(truth), (*shown, "true", "predicted"), truth.shape[-2:], below)
-    colors = class_colors(len(target.classes))
-    for each, image in zip(axes[0], images if images is not None else (), strict=False):
-        low, high = _range(image)
-        _show(each, (image - low) / (high - low))
-    for line, maps in zip(axes[-2:], (truth, predicted), strict=True):
-        for each, labels in zip(line, maps, strict=True):
-            each.imshow(colors[labels].numpy(), interpolation="nearest")
-    for each, told, true in zip(axes[-1], predicted, truth, strict=True):
-        each.set_xlabel(f"{float((told == true).float().mean()):.1%}", fontsize=8, color=FAINT)
-    _add_legend(figure, names, colors[occurring], columns)
-    title(figure, f"{target.name}: true and predicted", f"{note}; below each the share of right pixels")
-    return figure
+    shown = {} if images is None else {"image": torch.cat([_shown(each[None], *_range(each)) for each in images])}
+    rows = {**shown, "true": colors[truth], "predicted": colors[predicted]}
+    shares = (predicted == truth).flatten(1).float().mean(1).tolist()
+    page = _grid(rows, [f"{share:.1%}" for share in shares], BELOW + 0.2 * lines + 0.2)
+    _add_legend(page, names, colors[occurring], lines)
+    page.title(f"{target.name}: true and predicted", f"{note}; below each the share of right pixels")
+    return page
 
 
 def class_colors(count: int) -> Tensor:
@@ -76,22 +59,21 @@ def class_colors(count: int) -> Tensor:
     return torch.tensor([*first, *named, *more])[:count]
 
 
-def _grid(count: int, words: Sequence[str], shape: Sequence[int], below: float) -> tuple[Figure, list[list[Axes]]]:
-    """A figure with a named line of `count` empty places for each of the words, over `below` inches."""
+def _grid(rows: Mapping[str, Tensor], below_each: Sequence[str], below: float) -> Page:
+    """A page with a named line of colours (N, H, W, 3) for each of the words, over `below` inches."""
+    count, high, wide, _ = next(iter(rows.values())).shape
     width = CELL if count > MOST_MAPS else CELL * 1.3
-    height = min(max(width * shape[0] / shape[1], 0.3), 3 * width)
-    figure = new_figure(LEFT + count * (width + GAP) + 0.15, below + len(words) * (height + GAP) + 0.7)
-    axes = [
-        [place(figure, LEFT + column * (width + GAP), below + row * (height + GAP), width, height)
-         for column in range(count)]
-        for row in reversed(range(len(words)))
-    ]  # fmt: skip
-    for line, word in zip(axes, words, strict=True):
-        line[0].set_ylabel(word, rotation=0, ha="right", va="center", fontsize=10, color=INK)
-    for each in (each for line in axes for each in line):
-        each.set(xticks=[], yticks=[])
-        each.spines[:].set_visible(False)
-    return figure, axes
+    height = min(max(width * high / wide, 0.3), 3 * width)
+    page = Page(LEFT + count * (width + GAP) + 0.15, below + len(rows) * (height + GAP) + 0.7)
+    for line, (word, images) in enumerate(reversed(list(rows.items()))):
+        bottom = below + line * (height + GAP)
+        page.text(LEFT - 0.06, bottom + height / 2, word, 10, across="right", up="center")
+        for column, image in enumerate(images):
+            page.image(image.numpy(), LEFT + column * (width + GAP), bottom, width, height)
+    for column, words in enumerate(below_each):
+        middle = LEFT + column * (width + GAP) + width / 2
+        page.text(middle, below - 0.06, words, 8, FAINT, across="center", up="top")
+    return page
 
 
 def _range(images: Tensor) -> tuple[float, float]:
@@ -102,23 +84,26 @@ def _range(images: Tensor) -> tuple[float, float]:
     return low, high if high > low else low + 1
 
 
-def _show(axes: Axes, image: Tensor) -> None:
-    shown = image.clamp(0, 1)
-    if len(shown) == 3:
-        axes.imshow(shown.movedim(0, -1).numpy(), interpolation="nearest")
-    else:
-        axes.imshow(shown[0].numpy(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+def _shown(images: Tensor, low: float, high: float) -> Tensor:
+    """The colours (N, H, W, 3) of gray or coloured images (N, C, H, W)."""
+    return ((images - low) / (high - low)).clamp(0, 1).expand(-1, 3, -1, -1).movedim(1, -1).float()
 
 
-def _add_legend(figure: Figure, names: Sequence[str], colors: Tensor, columns: int) -> None:
-    from matplotlib.patches import Patch
-
-    patches = [Patch(color=color, label=name) for name, color in zip(names, colors.tolist(), strict=True)]
+def _add_legend(page: Page, names: Sequence[str], colors: Tensor, lines: int) -> None:
+    """In columns of so many lines, at the page's lower left."""
+    tones = ["#" + "".join(f"{round(255 * part):02x}" for part in color) for color in colors.tolist()]
+    entries = list(zip(names, tones, strict=True))
     if len(names) > MOST_IN_LEGEND:
-        patches[MOST_IN_LEGEND - 1 :] = [Patch(color="none", label=f"and {len(names) - MOST_IN_LEGEND + 1} more")]
-    across, up = figure.get_size_inches()
-    figure.legend(handles=patches, loc="lower left", bbox_to_anchor=(LEFT / across, 0.08 / up), ncols=columns,
-                  fontsize=8, frameon=False, labelcolor=INK, borderpad=0, handlelength=1.2)  # fmt: skip
+        entries[MOST_IN_LEGEND - 1 :] = [(f"and {len(names) - MOST_IN_LEGEND + 1} more", WHITE)]
+    left, wide = LEFT, 0.24
+    for start in range(0, len(entries), lines):
+        column = entries[start : start + lines]
+        for line, (name, tone) in enumerate(column):
+            bottom = 0.1 + 0.2 * (lines - 1 - line)
+            corners = [(left, bottom), (left + 0.14, bottom), (left + 0.14, bottom + 0.09), (left, bottom + 0.09)]
+            page.area(corners, tone)
+            page.text(left + wide - 0.03, bottom, name, 8)
+        left += wide + max(width_of(name, 8) for name, _ in column) + 0.2
 
 
 def _legend_columns(names: Sequence[str], images: int) -> int:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.training.drawing import BLUE, FAINT, INK, ORANGE, furnish, new_figure, place, title
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from dlspec.training.drawing import BLUE, DASHED, FAINT, ORANGE, Page
+from dlspec.training.plot import Plot, limits
 
 MOST_POINTS = 4096
 MOST_COLUMNS = 4
@@ -44,45 +41,45 @@ def columns(target: Target, predicted: Tensor, truth: Tensor) -> list[tuple[str,
     return [(f"{target.name}, number {index}", predicted[:, index], truth[:, index]) for index in range(count)]
 
 
-def draw_numbers(target: Target, predicted: Tensor, truth: Tensor, note: str) -> Figure:
+def draw_numbers(target: Target, predicted: Tensor, truth: Tensor, note: str) -> Page:
     """A row of two plots for each number; (M,) or (M, numbers), in the target's own unit; `note` says of what."""
     rows = columns(target, predicted, truth)
     height = SIDE + 0.95
-    figure = new_figure(2 * SIDE + 1.9, height * len(rows) + 0.55)
+    page = Page(2 * SIDE + 1.9, height * len(rows) + 0.55)
     for index, (name, told, true) in enumerate(rows):
-        bottom = height * (len(rows) - 1 - index) + 0.55
-        found = errors(told, true)
-        scatter, histogram = (place(figure, left, bottom, SIDE, SIDE) for left in (0.75, SIDE + 1.65))
-        _draw_scatter(scatter, told, true)
-        _draw_residuals(histogram, found)
-        if len(rows) > 1:
-            scatter.set_title(f"{name}: {_told(found)}", loc="left", fontsize=10, color=INK)
+        bottom, found = height * (len(rows) - 1 - index) + 0.55, errors(told, true)
+        heading = f"{name}: {_told(found)}" if len(rows) > 1 else ""
+        _draw_scatter(page, 0.75, bottom, told, true, heading)
+        _draw_residuals(page, SIDE + 1.65, bottom, found)
     several = f"; the first {len(rows)} of {predicted.shape[1]} numbers" if 1 < len(rows) < predicted.shape[-1] else ""
-    title(figure, f"{target.name}: {_told(errors(told, true))}" if len(rows) == 1 else target.name, note + several)
-    return figure
+    page.title(f"{target.name}: {_told(errors(told, true))}" if len(rows) == 1 else target.name, note + several)
+    return page
 
 
-def _draw_scatter(axes: Axes, predicted: Tensor, truth: Tensor) -> None:
+def _draw_scatter(page: Page, left: float, bottom: float, predicted: Tensor, truth: Tensor, heading: str) -> None:
     step = -(-len(truth) // MOST_POINTS)
-    low, high = (float(end(torch.cat([predicted, truth]))) for end in (torch.min, torch.max))
-    edge = (high - low or 1) * 0.04
-    limits = (low - edge, high + edge)
-    axes.plot(limits, limits, color=FAINT, lw=1, ls=(0, (4, 3)), zorder=1)
+    both = limits([float(end(each)) for each in (predicted, truth) for end in (torch.min, torch.max)])
+    plot = Plot(page, left, bottom, SIDE, SIDE, both, both)
+    plot.head(heading)
+    plot.furnish("true", "predicted", grid="xy")
+    page.line(plot.at(both, both), FAINT, 1, DASHED)
     alpha = 0.7 if len(truth) <= 300 else 0.35 if len(truth) <= 2000 else 0.2
-    axes.scatter(truth[::step], predicted[::step], s=14, color=BLUE, alpha=alpha, linewidths=0, zorder=2)
-    axes.set(xlim=limits, ylim=limits)
-    furnish(axes, "", "true", "predicted", "both")
+    page.dots(plot.at(truth[::step].numpy(), predicted[::step].numpy()), BLUE, 3.7, alpha)
 
 
-def _draw_residuals(axes: Axes, found: Errors) -> None:
+def _draw_residuals(page: Page, left: float, bottom: float, found: Errors) -> None:
     values = found.residuals.numpy()
-    axes.hist(values, bins=min(40, max(10, round(len(values) ** 0.5))), color=BLUE, alpha=0.8, rwidth=0.92)
-    axes.axvline(0, color=FAINT, lw=1, ls=(0, (4, 3)))
+    counts, edges = np.histogram(values, bins=min(40, max(10, round(len(values) ** 0.5))))
+    plot = Plot(page, left, bottom, SIDE, SIDE, limits(edges.tolist()), (0, counts.max() * 1.05))
     mean, deviation = float(found.residuals.mean()), float(found.residuals.std(correction=0))
-    axes.axvline(mean, color=ORANGE, lw=1.5)
-    furnish(axes, "", "predicted − true", "count")
-    words = f"errors: mean {_number(mean)}, deviation {_number(deviation)}"
-    axes.set_title(words, loc="left", fontsize=10, color=INK)
+    plot.head(f"errors: mean {_number(mean)}, deviation {_number(deviation)}")
+    plot.furnish("predicted − true", "count")
+    gap = 0.04 * (edges[1] - edges[0])
+    for count, start, end in zip(counts, edges[:-1] + gap, edges[1:] - gap, strict=True):
+        page.area(plot.at([start, end, end, start], [0, 0, count, count]), BLUE, 0.8)
+    if plot.x[0] <= 0 <= plot.x[1]:
+        page.line(plot.at(0, plot.y), FAINT, 1, DASHED)
+    page.line(plot.at(mean, plot.y), ORANGE, 1.5)
 
 
 def _told(found: Errors) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from torch import Tensor
 
@@ -13,16 +13,13 @@ from dlspec.data.dataset import Target
 from dlspec.errors import first_line
 from dlspec.run_folder import safe_name, write_bytes, write_text
 from dlspec.training.callbacks import Callback
-from dlspec.training.drawing import png
+from dlspec.training.drawing import Page
 from dlspec.training.looking import Samples, View
 from dlspec.training.picture_classes import draw_classes
 from dlspec.training.picture_images import MOST_IMAGES, MOST_MAPS, draw_images, draw_maps, is_image
 from dlspec.training.picture_numbers import draw_numbers
 from dlspec.training.sampling import samples_of
 from dlspec.training.state import State
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 log = logging.getLogger("dlspec")
 
@@ -55,8 +52,8 @@ class Pictures(Callback):
             view = state.view()
             if view is None:
                 return
-            for name, figure in drawn(view).items():
-                write_bytes(self.folder / name, png(figure))
+            for name, page in drawn(view).items():
+                write_bytes(self.folder / name, page.png())
             for name, text in written(view).items():
                 write_text(self.folder / name, text)
         except Exception as error:
@@ -64,19 +61,19 @@ class Pictures(Callback):
             log.warning("can't draw the predictions: %s: %s", type(error).__name__, reason)
 
 
-def drawn(view: View) -> dict[str, Figure]:
-    """The figures by their files' names. Of next tokens there is none: `samples.txt` says what they sound like."""
+def drawn(view: View) -> dict[str, Page]:
+    """The pages by their files' names. Of next tokens there is none: `samples.txt` says what they sound like."""
     targets = view.targets
     by_row = view.rows([each.name for each in targets if _form(each) == "rows"])
     whole = view.samples(MOST_IMAGES) if any(_form(each) in ("image", "map") for each in targets) else None
-    figures = {}
+    pages = {}
     for target in targets:
         name = _file(PREDICTIONS, target, targets)
         if target.name in by_row.pairs:
-            figures[name] = _draw_rows(target, *by_row.pairs[target.name], _note(view, by_row.samples))
+            pages[name] = _draw_rows(target, *by_row.pairs[target.name], _note(view, by_row.samples))
         elif whole is not None and _form(target) != "none":
-            figures[name] = _draw_whole(target, whole, view)
-    return figures
+            pages[name] = _draw_whole(target, whole, view)
+    return pages
 
 
 def written(view: View) -> dict[str, str]:
@@ -101,13 +98,13 @@ def _form(target: Target) -> Literal["rows", "image", "map", "none"]:
     return "map" if len(target.shape) == 2 else "rows"
 
 
-def _draw_rows(target: Target, told: Tensor, truth: Tensor, note: str) -> Figure:
+def _draw_rows(target: Target, told: Tensor, truth: Tensor, note: str) -> Page:
     if not len(truth):
         raise ValueError(f"no value of '{target.name}' is there to compare")
     return (draw_numbers if target.kind == "numbers" else draw_classes)(target, told, truth, note)
 
 
-def _draw_whole(target: Target, samples: Samples, view: View) -> Figure:
+def _draw_whole(target: Target, samples: Samples, view: View) -> Page:
     told, truth = samples.predictions[target.name], samples.truth[target.name]
     note = _note(view, len(truth[:MOST_MAPS] if target.kind == "classes" else truth))
     if target.kind == "numbers":
