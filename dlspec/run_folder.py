@@ -270,6 +270,7 @@ def _torch_facts() -> dict[str, Any]:
     }
 
 
+@cache
 def _processor() -> str | None:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
@@ -278,6 +279,7 @@ def _processor() -> str | None:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
 
 
+@cache
 def package_version(name: str) -> str | None:
     """The installed version, None where there is none (a checkout that was not installed)."""
     try:

@@ -216,3 +216,31 @@ def test_a_reader_that_goes_away(work: Path, words: str, first: str) -> None:
         shell=True, executable="/bin/bash", env=ENVIRONMENT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, first, "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "seed: 0\n", "")
+
+
+SLOW_IMPORTS = """
+torch._dynamo torch._inductor sympy scipy.signal scipy.sparse scipy.stats matplotlib pandas sklearn
+tensorboard tensorflow google.protobuf transformers torchvision IPython cloudpickle requests
+""".split()
+COMMAND = """
+import sys
+from dlspec.__main__ import main
+names, sys.argv = sys.argv[1].split(","), ["dlspec", *sys.argv[2:]]
+print(main(), [name for name in names if name in sys.modules])
+"""
+
+
+@pytest.mark.parametrize(
+    ("command", "names"),
+    [
+        ("trainer.max_steps=1", SLOW_IMPORTS),
+        ("validate", SLOW_IMPORTS),
+        ("--help", [*SLOW_IMPORTS, "torch", "numpy", "hydra", "omegaconf", "pydantic", "rich"]),
+    ],
+)
+def test_a_short_command_imports_nothing_slow(work: Path, command: str, names: list[str]) -> None:
+    """Each of these took up to 0.9 s, and what comes later needs them, or nothing does."""
+    words = [sys.executable, "-c", COMMAND, ",".join(names), command]
+    done = subprocess.run(words, cwd=work, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "0 []", done.stderr

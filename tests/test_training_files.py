@@ -5,17 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import math
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import nn
 from training_parts import dataset, network, trainer
 
 from dlspec.run_folder import read_lines, read_result
 from dlspec.spec.trainer import TrainerSpec
+from dlspec.training import event_file
 from dlspec.training.callbacks import Callback, EarlyStopping
 from dlspec.training.checkpoints import BEST, LAST, Checkpoints, copied_weights, read_weights
 from dlspec.training.curves import CURVES, Curves, draw, panels
@@ -228,3 +233,15 @@ def test_log_lines_say_nothing_in_a_quiet_run(caplog: pytest.LogCaptureFixture) 
     with caplog.at_level(logging.INFO, "dlspec"):
         trainer().run()
     assert caplog.records == []
+
+
+@pytest.mark.parametrize("step", [0, 1, 127, 128, 40_000_000_000])
+def test_events_are_those_of_tensorboard_itself(step: int) -> None:
+    def wanted(**fields: Any) -> bytes:
+        RecordWriter(record := BytesIO()).write(Event(wall_time=1e9 + 0.5, **fields).SerializeToString())
+        return record.getvalue()
+
+    results = {"val/loss": 0.1, "train/größe": -0.0, "a" * 200: float("nan"), "large": 1e300, "least": float("-inf")}
+    values = [Summary.Value(tag=name, simple_value=value) for name, value in results.items()]
+    assert event_file.scalars(results, step, 1e9 + 0.5) == wanted(step=step, summary=Summary(value=values))
+    assert event_file.beginning(1e9 + 0.5) == wanted(file_version="brain.Event:2")

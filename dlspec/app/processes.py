@@ -26,7 +26,7 @@ from dlspec.limits import deep_stack
 from dlspec.registry.lean import is_lean
 
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-PRELOADED = ("dlspec.app.sweep_work", "matplotlib.backends.backend_agg", "matplotlib.ticker", "PIL.PngImagePlugin")
+PRELOADED = "dlspec.app.preloaded"
 LEAN = "dlspec.app.lean_server"
 STOP = b"stop"
 SECONDS_TO_END = 5.0
@@ -62,7 +62,7 @@ def warm_up() -> None:
     if METHOD == "forkserver":
         from multiprocessing import forkserver
 
-        forkserver.set_forkserver_preload([*([LEAN] if is_lean() else []), *PRELOADED])
+        forkserver.set_forkserver_preload([*([LEAN] if is_lean() else []), PRELOADED])
         with _one_thread(), _without_main():
             forkserver.ensure_running()
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from dlspec.run_folder import RESULT, append, finite, write_bytes, write_json
 from dlspec.training.callbacks import Callback
+from dlspec.training.event_file import beginning, scalars
 from dlspec.training.state import State, outcome
 
 log = logging.getLogger("dlspec")
@@ -129,8 +130,7 @@ class ResultFile(_File):
 class TensorBoard(_File):
     """Every result as a scalar over steps, in an event file that TensorBoard reads.
 
-    Written with TensorBoard's own records straight to a file: its writer class would start a thread and, where
-    TensorFlow is installed, import it.
+    TensorBoard's own writer would start a thread and, where TensorFlow is installed, import it.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -142,37 +142,18 @@ class TensorBoard(_File):
         seconds = [row["seconds"] for row in state.timing]
         times = [time.time() - sum(seconds[at:]) for at in range(1, len(seconds) + 1)]
         rows = zip(state.history, state.timing, times, strict=True)
-        before = [_scalars(results, int(row["step"]), at) for results, row, at in rows]
-        self._begin(b"".join([_event(file_version="brain.Event:2"), *before]))
+        before = [scalars(results, int(row["step"]), at) for results, row, at in rows]
+        self._begin(b"".join([beginning(time.time()), *before]))
         for old in (each for each in self.path.parent.glob("events.out.tfevents.*.dlspec") if each != self.path):
             old.unlink(missing_ok=True)
 
     def on_epoch_end(self, state: State) -> None:
-        self._add(_scalars(state.results, state.step))
+        self._add(scalars(state.results, state.step, time.time()))
 
     def on_test_end(self, state: State) -> None:
-        self._add(_scalars(state.test_results, state.step))
+        self._add(scalars(state.test_results, state.step, time.time()))
 
 
 def json_line(values: Mapping[str, Any]) -> bytes:
     """One line of JSON, its keys in their order, nan and infinities as null."""
     return json.dumps(finite(values), ensure_ascii=False).encode() + b"\n"
-
-
-def _scalars(results: Mapping[str, float], step: int, at: float | None = None) -> bytes:
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
-    values = [Summary.Value(tag=name, simple_value=value) for name, value in results.items()]
-    return _event(at, step=step, summary=Summary(value=values))
-
-
-def _event(at: float | None = None, **fields: Any) -> bytes:
-    """A record of that moment, or of now."""
-    from io import BytesIO
-
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.summary.writer.record_writer import RecordWriter
-
-    record = BytesIO()
-    RecordWriter(record).write(Event(wall_time=time.time() if at is None else at, **fields).SerializeToString())
-    return record.getvalue()
