@@ -216,7 +216,6 @@ def test_a_reader_that_goes_away(work: Path, words: str, first: str) -> None:
         shell=True, executable="/bin/bash", env=ENVIRONMENT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, first, "")
-    assert (done.returncode, done.stdout, done.stderr) == (0, "seed: 0\n", "")
 
 
 SLOW_IMPORTS = """
