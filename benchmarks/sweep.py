@@ -1,19 +1,25 @@
 """Whole sweeps, from the shell's call to the prompt: `python benchmarks/sweep.py [--rounds 3] [--jobs 16 64]`.
 
-An MLP on the digits, 20 epochs, learning rates times seeds, everything that a run writes by default. The contenders
-take turns: Hydra's basic launcher, joblib's where hydra-joblib-launcher is installed, with --slow a process for each
-job, and the pool.
+An MLP on the digits, 20 epochs; with --mnist FOLDER also the article's CNN on 10,000 MNIST images, one epoch, 16 jobs:
+learning rates times seeds, everything that a run writes by default. The contenders take turns: Hydra's basic launcher
+composing each job anew as Hydra does, the same as dlspec has it composed, joblib's launcher where it is installed, the
+pool, and in --slow rounds a process for each job. On Linux the CPU time of all processes is told too, which other
+programs disturb less.
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
+import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from importlib import metadata
 from itertools import product
 from pathlib import Path
@@ -22,89 +28,152 @@ from statistics import median
 from measuring import ONE_THREAD, machine, spread, table
 
 RATES = (1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2)
-SPEC = ("model=mlp", "data=digits", "trainer.epochs=20", "trainer.batch_size=128")
-BASIC, EACH, POOL = "basic", "a process each", "pool"
-Contender = Callable[[int, Path], None]
+DIGITS = ("model=mlp", "data=digits", "trainer.epochs=20", "trainer.batch_size=128")
+MNIST = ("model=cnn", "data=mnist", "data.limit=10000", "trainer.epochs=1")
+STOCK, BASIC, JOBLIB, POOL, EACH = "basic, each composed anew", "basic", "joblib, 2", "pool", "a process each"
+LAUNCHERS = {
+    STOCK: ("hydra/launcher=basic", "hydra/sweeper=basic"),
+    BASIC: ("hydra/launcher=basic", "hydra/sweeper=basic"),
+    JOBLIB: ("hydra/launcher=joblib", "hydra.launcher.n_jobs=2"),
+    POOL: ("hydra/launcher=pool",),
+}
+DLSPEC = ("-m", "dlspec")
+# Composes what files and choices say for each job, as Hydra's own loader does.
+COMPOSING = """
+import sys
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from dlspec.__main__ import main
+from dlspec.app.compose import Loader
+Loader._chosen = ConfigLoaderImpl.load_configuration
+sys.exit(main())
+"""
+SUBREAPER = 36
+"""Linux's PR_SET_CHILD_SUBREAPER: whose parent ended first is waited for here, and its CPU time counted."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds by the clock, and of all processes together."""
+
+    wall: float
+    cpu: float
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """So many jobs of a spec."""
+
+    name: str
+    spec: Sequence[str]
+    jobs: int
+
+    @property
+    def rates(self) -> Sequence[float]:
+        return RATES[: round(self.jobs**0.5)]
+
+    @property
+    def seeds(self) -> int:
+        return round(self.jobs**0.5)
 
 
 def main() -> None:
     arguments = _arguments()
-    contenders = _contenders(arguments.slow)
+    sweeps = [Sweep("MLP, digits", DIGITS, jobs) for jobs in arguments.jobs]
+    if arguments.mnist is not None:
+        path = f"data.path='{Path(arguments.mnist).resolve()}'"
+        sweeps.append(Sweep("article CNN, 10,000 MNIST images", (*MNIST, path), 16))
     print(f"{machine('torch', 'hydra-core')}; seconds, median of {arguments.rounds} rounds (quartiles)\n")
-    rows = []
-    for jobs in arguments.jobs:
-        seconds: dict[str, list[float]] = {name: [] for name in contenders}
-        for _ in range(arguments.rounds):
-            for name, run in contenders.items():
-                seconds[name].append(_timed(run, jobs))
-        rows.append([str(jobs), *(f"{spread(each):.1f}" for each in seconds.values()), _ratio(seconds)])
-    print(table(["jobs", *contenders, f"{BASIC} / {POOL}"], rows))
+    names = [*_contenders(), *([EACH] if arguments.slow else [])]
+    rows = [_row(each, names, arguments.rounds, arguments.slow) for each in sweeps]
+    ratios = [f"{name} / {POOL}" for name in (STOCK, BASIC)]
+    print(table(["sweep", "jobs", *names, *ratios, "CPU: basic", "CPU: pool"], rows))
+    print(f"\nload {os.getloadavg()[0]:.1f} at the end")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--jobs", type=int, nargs="+", default=[16, 64], help="squares of up to 8")
-    parser.add_argument("--slow", action="store_true", help="a process for each job, too")
+    parser.add_argument("--slow", type=int, default=0, help="so many rounds of a process for each of 16 jobs")
+    parser.add_argument("--mnist", help="folder with MNIST's four IDX files")
     return parser.parse_args()
 
 
-def _contenders(slow: bool) -> Mapping[str, Contender]:
-    found: dict[str, Contender] = {BASIC: _launcher("hydra/launcher=basic", "hydra/sweeper=basic")}
-    try:
+def _contenders() -> list[str]:
+    names = list(LAUNCHERS)
+    with suppress(metadata.PackageNotFoundError):
         metadata.version("hydra-joblib-launcher")
-        found["joblib, 2"] = _launcher("hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
-    except metadata.PackageNotFoundError:
-        pass
-    return found | ({EACH: _each} if slow else {}) | {POOL: _launcher("hydra/launcher=pool")}
+        return names
+    names.remove(JOBLIB)
+    return names
 
 
-def _launcher(*words: str) -> Contender:
-    def run(jobs: int, folder: Path) -> None:
-        rates, seeds = _grid(jobs)
-        over = (f"optimizer.lr={','.join(map(str, rates))}", f"seed=range({seeds})")
-        _call(folder, "-m", *SPEC, *over, "trainer.progress=none", "hydra.sweep.dir=sweep", *words)
-
-    return run
-
-
-def _each(jobs: int, folder: Path) -> None:
-    rates, seeds = _grid(jobs)
-    for number, (rate, seed) in enumerate(product(rates, range(seeds))):
-        _call(folder, *SPEC, f"optimizer.lr={rate}", f"seed={seed}", f"hydra.run.dir=sweep/{number}")
+def _row(sweep: Sweep, names: Sequence[str], rounds: int, slow: int) -> list[str]:
+    costs: dict[str, list[Cost]] = {name: [] for name in names}
+    for number in range(rounds):
+        for name in names:
+            if name != EACH or (number < slow and sweep.jobs <= 16):
+                costs[name].append(_measured(name, sweep))
+    shown = [f"{spread([each.wall for each in found]):.1f}" if found else "" for found in costs.values()]
+    ratios = [_ratio(costs[name], costs[POOL]) for name in (STOCK, BASIC)]
+    cpu = [f"{median(each.cpu for each in costs[name]):.1f}" for name in (BASIC, POOL)]
+    return [sweep.name, str(sweep.jobs), *shown, *ratios, *cpu]
 
 
-def _grid(jobs: int) -> tuple[tuple[float, ...], int]:
-    side = round(jobs**0.5)
-    return RATES[:side], side
+def _measured(name: str, sweep: Sweep) -> Cost:
+    """What a whole sweep took; that every job has its results is this benchmark's business too."""
+    with tempfile.TemporaryDirectory() as folder:
+        started, used = time.perf_counter(), _cpu_seconds()
+        if name == EACH:
+            _each(sweep, Path(folder))
+        else:
+            _launched(name, sweep, Path(folder))
+        wall = time.perf_counter() - started
+        _await_orphans()
+        done = len(list(Path(folder).glob("sweep/*/result.json")))
+        if done != sweep.jobs:
+            raise SystemExit(f"{done} of {sweep.jobs} jobs have a result")
+    return Cost(wall, _cpu_seconds() - used)
+
+
+def _launched(name: str, sweep: Sweep, folder: Path) -> None:
+    over = (f"optimizer.lr={','.join(map(str, sweep.rates))}", f"seed=range({sweep.seeds})")
+    program = ("-c", COMPOSING) if name == STOCK else DLSPEC
+    words = ("-m", *sweep.spec, *over, "trainer.progress=none", "hydra.sweep.dir=sweep", *LAUNCHERS[name])
+    _call(folder, *program, *words)
+
+
+def _each(sweep: Sweep, folder: Path) -> None:
+    for number, (rate, seed) in enumerate(product(sweep.rates, range(sweep.seeds))):
+        _call(folder, *DLSPEC, *sweep.spec, f"optimizer.lr={rate}", f"seed={seed}", f"hydra.run.dir=sweep/{number}")
 
 
 def _call(folder: Path, *words: str) -> None:
     paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
-    command = [sys.executable, "-m", "dlspec", *words]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(words)} ended with {done.returncode}:\n{done.stderr}")
 
 
-def _timed(run: Contender, jobs: int) -> float:
-    """Seconds of a whole sweep; that every job has its results is this benchmark's business too."""
-    with tempfile.TemporaryDirectory() as folder:
-        started = time.perf_counter()
-        run(jobs, Path(folder))
-        seconds = time.perf_counter() - started
-        done = len(list(Path(folder).glob("sweep/*/result.json")))
-    if done != jobs:
-        raise SystemExit(f"{done} of {jobs} jobs have a result")
-    return seconds
+def _cpu_seconds() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
-def _ratio(seconds: Mapping[str, list[float]]) -> str:
+def _await_orphans() -> None:
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()
+
+
+def _ratio(others: Sequence[Cost], pool: Sequence[Cost]) -> str:
     """Taken round by round: what slows a whole round down falls out of it."""
-    ratios = [basic / pool for basic, pool in zip(seconds[BASIC], seconds[POOL], strict=True)]
-    return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+    ratios = [other.wall / own.wall for other, own in zip(others, pool, strict=True)]
+    return f"{spread(ratios):.2f}"
 
 
 if __name__ == "__main__":
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SUBREAPER, 1, 0, 0, 0)
     main()
