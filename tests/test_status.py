@@ -56,10 +56,9 @@ def test_a_run_can_be_asked_and_has_its_folder_alone(dlspec, work: Path) -> None
     with training(work / "made") as process:
         said = dlspec("status", "made")
         assert said.out.splitlines()[1].split()[:2] == ["made", "running"]
-        hydras = ["hydra/launcher=basic", "hydra/sweeper=basic", "hydra.sweep.dir=.", "hydra.sweep.subdir=made"]
-        said = dlspec(*MLP, "-m", *hydras, "seed=1")
+        said = dlspec("resume", "run=made")
         assert said.code == 2
-        assert f"seed=1  refused: 'made' is in use: process {process.pid} on " in said.out
+        assert f"'made' is in use: process {process.pid} on " in said.err
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert is_held(work / "made") is False
