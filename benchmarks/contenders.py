@@ -17,10 +17,15 @@ MODES: Mapping[str, tuple[str, ...]] = {
     "dlspec compile=step": ("trainer.compile=step",),
     "dlspec bf16": ("trainer.precision=bf16",),
     "dlspec tune": ("trainer.tune=true",),
+    "dlspec cudagraphs": ("trainer.compile=cudagraphs",),
+    "dlspec cudagraphs bf16": ("trainer.compile=cudagraphs", "trainer.precision=bf16"),
 }
 """dlspec's ways to compute, with their overrides."""
 
-ALIKE = ("naive", "best eager", "best compiled", *(name for name in MODES if name != "dlspec bf16"))
+GPU = ("best replayed", "dlspec cudagraphs", "dlspec cudagraphs bf16")
+"""Those that want one."""
+
+ALIKE = ("naive", "best eager", "best compiled", "best replayed", *(name for name in MODES if "bf16" not in name))
 """Those that begin with the same weights, see the same batches and come to the same loss."""
 
 
@@ -40,6 +45,12 @@ def _compiled() -> Train:
     from loops import compiled
 
     return compiled
+
+
+def _replayed() -> Train:
+    from loops import replayed
+
+    return replayed
 
 
 def _dlspec(mode: tuple[str, ...]) -> Train:
@@ -73,6 +84,7 @@ CONTENDERS: Mapping[str, Callable[[], Train]] = {
     "naive": _naive,
     "best eager": _eager,
     "best compiled": _compiled,
+    "best replayed": _replayed,
     **{name: partial(_dlspec, mode) for name, mode in MODES.items()},
     "Lightning": partial(_lightning, False),
     "Lightning bare": partial(_lightning, True),

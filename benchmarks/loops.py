@@ -1,12 +1,15 @@
-"""Training loops by hand: a tutorial's, and the best eager and the best compiled one that we can write."""
+"""Training loops by hand: a tutorial's, and the best that we can write: eager, compiled, on a GPU replayed."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from copy import deepcopy
+from functools import partial
 from itertools import count
 
 import torch
+from roofline import floor
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 from torch.utils.data import DataLoader, TensorDataset
@@ -23,6 +26,7 @@ Step = Callable[[Tensor, Tensor], Tensor]
 def naive(task: Task, turns: Turns) -> None:
     """What a tutorial shows: a DataLoader, Adam as it is, the loss read at every step."""
     network, inputs, targets = task.start()
+    network.to(task.device)
     optimizer = torch.optim.Adam(network.parameters())
     samples, mean = TensorDataset(inputs, targets), math.nan
     for epoch in count(1):
@@ -31,7 +35,7 @@ def naive(task: Task, turns: Turns) -> None:
         total = 0.0
         for batch, target in DataLoader(samples, batch_size=task.work.batch_size, sampler=order):
             optimizer.zero_grad()
-            loss = task.work.loss(network(batch), target)
+            loss = task.work.loss(network(batch.to(task.device)), target.to(task.device))
             loss.backward()
             optimizer.step()
             total += loss.item() * len(target)
@@ -39,23 +43,63 @@ def naive(task: Task, turns: Turns) -> None:
 
 
 def eager(task: Task, turns: Turns) -> None:
-    """Whole tensors, gathered batches, fused Adam, nothing read within an epoch, freed memory kept."""
-    network, inputs, targets = task.start()
-    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+    """Whole tensors on the device, gathered batches, fused Adam, nothing read within an epoch, freed memory kept."""
+    network, inputs, targets = _placed(task)
+    rows = task.work.batch_size
+    if task.device == "cuda":
+        copy = deepcopy(network).to("cpu").to("cuda")  # a recurrent layer's weights lie in one piece then
+        trial = eager_step(copy, task.work.loss, _fused(copy))
+        turns.floor = floor(partial(trial, inputs[:rows], targets[:rows])) / rows
+    step = eager_step(network, task.work.loss, _fused(network))
+    _train(task, turns, inputs, targets, step, step)
 
+
+def eager_step(network: nn.Module, loss: Loss, optimizer: torch.optim.Optimizer) -> Step:
     def step(batch: Tensor, target: Tensor) -> Tensor:
         optimizer.zero_grad(set_to_none=True)
-        loss = task.work.loss(network(batch), target)
-        loss.backward()
+        value = loss(network(batch), target)
+        value.backward()
         optimizer.step()
-        return loss.detach()
+        return value.detach()
 
-    _train(task, turns, inputs, targets, step, step)
+    return step
+
+
+def _fused(network: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.Adam(network.parameters(), fused=True)
+
+
+def replayed(task: Task, turns: Turns) -> None:
+    """The same, recorded as a CUDA graph; an epoch's last, smaller batch is done without."""
+    network, inputs, targets = _placed(task)
+    rows, optimizer = task.work.batch_size, torch.optim.Adam(network.parameters(), fused=True, capturable=True)
+    step = eager_step(network, task.work.loss, optimizer)
+    batch, target = inputs[:rows].clone(), targets[:rows].clone()
+    start, own = deepcopy(network.state_dict()), torch.cuda.Stream()
+    own.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(own):
+        for _ in range(3):
+            step(batch, target)
+    torch.cuda.current_stream().wait_stream(own)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        loss = step(batch, target)
+    network.load_state_dict(start)  # what was tried counts for nothing
+    for each in (each for state in optimizer.state.values() for each in state.values()):
+        each.zero_()
+
+    def again(new: Tensor, its: Tensor) -> Tensor:
+        batch.copy_(new)
+        target.copy_(its)
+        graph.replay()
+        return loss.clone()
+
+    _train(task, turns, inputs, targets, again, step)
 
 
 def compiled(task: Task, turns: Turns) -> None:
     """The same, its whole step compiled as one graph: forward, loss, gradients and update."""
-    network, inputs, targets = task.start()
+    network, inputs, targets = _placed(task)
     step = whole_step(network, task.work.loss)
     # Convolutions in channels-last, which it would choose, are slower on a CPU.
     _train(task, turns, inputs, targets, torch.compile(step, options={"layout_optimization": False}), step)
@@ -63,7 +107,7 @@ def compiled(task: Task, turns: Turns) -> None:
 
 def whole_step(network: nn.Module, loss: Loss) -> Step:
     """A step without autograd's tape, for `torch.compile`."""
-    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+    optimizer = _fused(network)
     weights, buffers = dict(network.named_parameters()), dict(network.named_buffers())
 
     def loss_of(
@@ -85,14 +129,20 @@ def whole_step(network: nn.Module, loss: Loss) -> Step:
     return step
 
 
+def _placed(task: Task) -> tuple[nn.Module, Tensor, Tensor]:
+    network, inputs, targets = task.start()
+    return network.to(task.device), inputs.to(task.device), targets.to(task.device)
+
+
 def _train(task: Task, turns: Turns, inputs: Tensor, targets: Tensor, step: Step, smaller: Step) -> None:
     """Epoch after epoch; `smaller` does an epoch's last batch where it has fewer samples."""
-    mean = math.nan
-    with allocator("keep", torch.device("cpu"), 0):
+    mean, device = math.nan, torch.device(task.device)
+    with allocator("keep", device, 0):
         for epoch in count(1):
             turns.next(mean)
-            total = torch.zeros(())
-            for rows in permutation(len(targets), SEED, epoch).split(task.work.batch_size):  # dlspec's order
+            total = torch.zeros((), device=device)
+            order = permutation(len(targets), SEED, epoch)  # dlspec's
+            for rows in order.to(device).split(task.work.batch_size):
                 train = step if len(rows) == task.work.batch_size else smaller
                 total += train(inputs.index_select(0, rows), targets.index_select(0, rows)) * len(rows)
             mean = total.item() / len(targets)

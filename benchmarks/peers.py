@@ -26,11 +26,11 @@ def lightning(task: Task, turns: Turns, is_bare: bool = False) -> None:
         def __init__(self) -> None:
             super().__init__()
             self.network = network
-            self.total = torch.zeros(())
+            self.total: Tensor | float = 0.0
 
         def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
             loss = task.work.loss(self.network(batch[0]), batch[1])
-            self.total += loss.detach() * len(batch[1])
+            self.total = self.total + loss.detach() * len(batch[1])
             if not is_bare:
                 self.log("train_loss", loss, prog_bar=True)
             return loss
@@ -41,13 +41,13 @@ def lightning(task: Task, turns: Turns, is_bare: bool = False) -> None:
     class Watch(L.Callback):
         def on_train_epoch_start(self, trainer: Any, module: Any) -> None:
             turns.next(float(module.total) / len(targets))
-            module.total.zero_()
+            module.total = 0.0
 
     loader = DataLoader(TensorDataset(inputs, targets), batch_size=task.work.batch_size, shuffle=True)
     with tempfile.TemporaryDirectory() as folder, terminal():
         trainer = L.Trainer(
             max_epochs=task.most_epochs,
-            accelerator="cpu",
+            accelerator="gpu" if task.device == "cuda" else "cpu",
             devices=1,
             default_root_dir=folder,
             callbacks=[Watch()],
@@ -76,6 +76,7 @@ def skorch(task: Task, turns: Turns) -> None:
         batch_size=task.work.batch_size,
         max_epochs=task.most_epochs,
         train_split=None,
+        device=task.device,
         iterator_train__shuffle=True,
         callbacks=[Watch()],
     )

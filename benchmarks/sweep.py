@@ -114,6 +114,8 @@ def _row(sweep: Sweep, names: Sequence[str], rounds: int, slow: int) -> list[str
         for name in names:
             if name != EACH or (number < slow and sweep.jobs <= 16):
                 costs[name].append(_measured(name, sweep))
+                took = f"{costs[name][-1].wall:.1f} s"
+                print(f"{sweep.name}, {sweep.jobs} jobs, {name}: {took}", file=sys.stderr, flush=True)
     shown = [f"{spread([each.wall for each in found]):.1f}" if found else "" for found in costs.values()]
     ratios = [_ratio(costs[name], costs[POOL]) for name in (STOCK, BASIC)]
     cpu = [f"{median(each.cpu for each in costs[name]):.1f}" for name in (BASIC, POOL)]

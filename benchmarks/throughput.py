@@ -1,6 +1,7 @@
 """Samples a second of dlspec's training, everything switched on, beside loops by hand and other libraries.
 
 python benchmarks/throughput.py [--works cnn_32,text_lstm] [--contenders "naive,dlspec tune"] [--rounds 5] [--out .]
+python benchmarks/throughput.py --device cuda                                                  the same on a GPU
 
 All train the same networks by Adam on the same data (noise of the works' shapes, the digits, Python's documentation).
 The PyTorch loops and dlspec start from the same weights, see the same samples in the same order and must end at the
@@ -9,6 +10,7 @@ ends, and goes on when it is its turn again; what comes before the second turn (
 not counted. Nobody validates. What is not installed, or what this version of dlspec refuses, is left out.
 
 Peak memory is what a process's resident memory comes to in its turns, beyond what it was where the first epoch began.
+On a GPU it is what PyTorch has allocated there, and a table says which share of its roofline each contender reaches.
 Results are written as they come, to throughput.json in the folder `--out`; with `--show FILE` nothing is trained, and
 the tables and the picture are made of such a file.
 """
@@ -28,19 +30,21 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from contenders import ALIKE, CONTENDERS
+from contenders import ALIKE, CONTENDERS, GPU
 from measuring import ONE_THREAD, machine, pin
 from throughput_tables import draw, tables
 from turns import Turn, Turns
-from works import WORKS, Task
+from works import Task, works_on
 
 ONE_THREAD_ELSEWHERE = {
     "TF_NUM_INTRAOP_THREADS": "1",
     "TF_NUM_INTEROP_THREADS": "1",
     "TF_CPP_MIN_LOG_LEVEL": "3",
     "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
 }
-PEERS = ("lightning", "skorch", "keras", "tensorflow-cpu", "jax")
+PEERS = ("lightning", "skorch", "keras", "tensorflow-cpu", "tensorflow", "jax")
 TOLERANCE = 1e-3
 Ask = Callable[[str], Turn | str]
 
@@ -54,26 +58,33 @@ def main() -> None:
     file = Path(arguments.out) / "throughput.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {"about": _about(arguments), "works": {}, "left out": {}}
-    for name in arguments.works.split(","):
-        samples = min(arguments.samples or WORKS[name].samples, WORKS[name].samples)
-        task = Task(name, samples, WORKS[name].epochs * (arguments.rounds + 2), arguments.data)
-        _measure(task, arguments.contenders.split(","), arguments.rounds, found, file)
+    for name in arguments.works:
+        work = works_on(arguments.device)[name]
+        samples = min(arguments.samples or work.samples, work.samples)
+        task = Task(name, samples, work.epochs * (arguments.rounds + 2), arguments.data, arguments.device)
+        _measure(task, arguments.contenders, arguments.rounds, found, file)
         _check_losses(name, found["works"][name])
     _show(file)
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--works", default=",".join(WORKS), help="all by default: %(default)s")
-    parser.add_argument("--contenders", default=",".join(CONTENDERS), help="all by default: %(default)s")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument(
+        "--works", help=f"all by default: {','.join(works_on('cpu'))}; on a GPU {','.join(works_on('cuda'))}"
+    )
+    parser.add_argument("--contenders", help=f"all by default: {','.join(CONTENDERS)}")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--samples", type=int, help="at most so many an epoch")
     parser.add_argument("--data", type=os.path.abspath, help="folder with MNIST's four IDX files; without it, noise")
     parser.add_argument("--out", default=".", help="where throughput.json and throughput.png go")
     parser.add_argument("--show", metavar="FILE", help="make the tables and the picture of a throughput.json")
     arguments = parser.parse_args()
-    for words, known in ((arguments.works, WORKS), (arguments.contenders, CONTENDERS)):
-        if unknown := [each for each in words.split(",") if each not in known]:
+    there = [each for each in CONTENDERS if arguments.device == "cuda" or each not in GPU]
+    for name, known in (("works", list(works_on(arguments.device))), ("contenders", there)):
+        words = getattr(arguments, name)
+        setattr(arguments, name, words.split(",") if words else known)
+        if unknown := [each for each in getattr(arguments, name) if each not in known]:
             parser.error(f"no {', '.join(unknown)}; there are: {', '.join(known)}")
     return arguments
 
@@ -87,7 +98,14 @@ def _about(arguments: argparse.Namespace) -> str:
             continue
     data = "MNIST" if arguments.data else "noise of MNIST's shape"
     rounds = f"median of {arguments.rounds} rounds (quartiles)"
-    return f"{machine('torch')}; {', '.join(there)}; one pinned core, one thread; {data} for the CNN; {rounds}"
+    where, cores = (f"{_gpu()}; ", "one thread") if arguments.device == "cuda" else ("", "one pinned core, one thread")
+    return f"{where}{machine('torch')}; {', '.join(there)}; {cores}; {data} for the CNN; {rounds}"
+
+
+def _gpu() -> str:
+    import torch
+
+    return torch.cuda.get_device_name()
 
 
 def _measure(task: Task, names: Sequence[str], rounds: int, found: dict[str, Any], file: Path) -> None:
@@ -176,8 +194,9 @@ def _serve(name: str, task: Task, connection: Connection) -> None:
         train = CONTENDERS[name]()
         connection.send("ready")
         connection.recv()
-        pin()
-        train(task, Turns(connection, task.work.epochs))
+        if task.device == "cpu":
+            pin()
+        train(task, Turns(connection, task.work.epochs, task.device))
     except ModuleNotFoundError as error:
         connection.send("ready")
         connection.send(f"{error.name} is not installed")

@@ -9,6 +9,7 @@ from typing import Any
 from measuring import Spread, spread, table
 
 NAIVE, BEST = "naive", "best eager"
+ON_GPU = "share of the roofline"
 Found = Mapping[str, Any]
 Cell = Callable[[str, str], str]
 
@@ -17,6 +18,8 @@ def tables(found: Found) -> str:
     """In Markdown: the contenders below each other, the works side by side."""
     parts = [found["about"]]
     for title, cell in _cells(found).items():
+        if title == ON_GPU and not any(_floor(found, work) for work in found["works"]):
+            continue
         header = [title, *(each["title"] for each in found["works"].values())]
         rows = [[name, *(_or_nothing(found, cell, work, name) for work in found["works"])] for name in _names(found)]
         parts.append(table(header, rows))
@@ -36,6 +39,7 @@ def _cells(found: Found) -> Mapping[str, Cell]:
         "times naive": lambda work, name: f"{_ratio(found, work, name, NAIVE):.2f}",
         "times best eager": lambda work, name: f"{_ratio(found, work, name, BEST):.2f}",
         "the same in CPU time": lambda work, name: f"{_ratio(found, work, name, BEST, 'cpu'):.2f}",
+        ON_GPU: lambda work, name: f"{_speed(found, work, name).middle * _floor(found, work):.0%}",
         "samples/s": lambda work, name: f"{_speed(found, work, name):,.0f}",
         "peak MiB": lambda work, name: f"{max(_column(found, work, name, 'peak')) / 2**20:,.0f}",
         "loss": lambda work, name: f"{_column(found, work, name, 'loss')[-1]:.4f}",
@@ -63,6 +67,11 @@ def _speed(found: Found, work: str, name: str) -> Spread:
     return spread([samples / each for each in _column(found, work, name, "seconds")])
 
 
+def _floor(found: Found, work: str) -> float:
+    """The seconds that a sample takes at least, by the best eager loop's kernels; 0 where nobody counted them."""
+    return max((turn.get("floor", 0.0) for turn in found["works"][work]["turns"].get(BEST, [])), default=0.0)
+
+
 def _ratio(found: Found, work: str, name: str, base: str, key: str = "seconds") -> Spread:
     """How many times as fast as `base`, round by round."""
     pairs = zip(_column(found, work, base, key), _column(found, work, name, key), strict=False)
@@ -78,6 +87,9 @@ COLORS = {
     "dlspec compile=step": "#3b82f6",
     "dlspec bf16": "#bfdbfe",
     "dlspec tune": "#1e3a8a",
+    "best replayed": "#1f2937",
+    "dlspec cudagraphs": "#2563eb",
+    "dlspec cudagraphs bf16": "#93c5fd",
     "Lightning": "#c2410c",
     "Lightning bare": "#fb923c",
     "skorch": "#eab308",

@@ -17,7 +17,8 @@ STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 class Turn:
     """Seconds of the turn's epochs, of that on the CPU; the last one's mean loss; bytes at the peak beyond the start's.
 
-    The peak is 0 where the system does not tell it; `note` says what the contender chose to do.
+    The peak is 0 where the system does not tell it; on a GPU it is what PyTorch has allocated there, at the most.
+    `note` says what the contender chose to do, `floor` how many seconds a sample takes at least.
     """
 
     seconds: float
@@ -25,6 +26,7 @@ class Turn:
     loss: float
     peak: int
     note: str = ""
+    floor: float = 0.0
 
 
 class Turns:
@@ -33,9 +35,9 @@ class Turns:
     Memory is counted from where the first epoch begins: libraries are loaded, data and network are there.
     """
 
-    def __init__(self, connection: Connection, epochs: int) -> None:
-        self._connection, self._epochs = connection, epochs
-        self.note = ""
+    def __init__(self, connection: Connection, epochs: int, device: str) -> None:
+        self._connection, self._epochs, self._is_on_gpu = connection, epochs, device == "cuda"
+        self.note, self.floor = "", 0.0
         self._done = -1
         self._seconds = self._cpu = 0.0
         self._at_start = 0
@@ -58,9 +60,12 @@ class Turns:
         for thread in threading.enumerate():
             if thread.name == "checkpoint":  # what dlspec writes beside its steps is part of the turn
                 thread.join()
+        if self._is_on_gpu:
+            peak = _allocated()
         seconds, cpu = time.perf_counter() - self._seconds, time.process_time() - self._cpu
-        peak = max(resident("VmHWM") - self._at_start, 0)
-        self._connection.send(Turn(seconds, cpu, loss, peak, self.note))
+        if not self._is_on_gpu:
+            peak = max(resident("VmHWM") - self._at_start, 0)
+        self._connection.send(Turn(seconds, cpu, loss, peak, self.note, self.floor))
         ended = time.monotonic()
         try:
             self._connection.recv()
@@ -73,6 +78,16 @@ class Turns:
         if CLEAR_REFS.exists():
             CLEAR_REFS.write_text("5", encoding="ascii")  # the most that it had is from now on what it has
         self._seconds, self._cpu = time.perf_counter(), time.process_time()
+
+
+def _allocated() -> int:
+    """The most bytes that PyTorch had on the GPU, once that has done everything; 0 for another library's."""
+    import torch
+
+    if not torch.cuda.is_initialized():
+        return 0
+    torch.cuda.synchronize()
+    return torch.cuda.max_memory_allocated()
 
 
 def resident(key: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import networks
@@ -61,6 +61,7 @@ CHARACTERS = ("data=python_docs", "data.length=64")
 MLP = ("model=linear", "model.layers=[Flatten,{Linear:128},ReLU,{Linear:10}]")
 RESNET = ("model=resnet18", "model.params.small=true")
 GPT = partial(networks.GPT, length=64, width=128, depth=4, heads=4, dropout=0.0, plain=True)
+RGB = (NOISE, "data.shape=[3,32,32]")
 
 WORKS: Mapping[str, Work] = {
     "cnn_32": Work("CNN, 32", ("model=cnn",), IMAGES, _cnn, 32, 10_240),
@@ -69,8 +70,18 @@ WORKS: Mapping[str, Work] = {
     "text_lstm": Work("text LSTM, 32", ("model=text_lstm",), WORDS, networks.TextLSTM, 32, 1_280, loss=yes_or_no),
     "mlp_32": Work("MLP, 32", MLP, ("data=digits",), _mlp, 32, 1_797, 40),
     "mlp_128": Work("MLP, 128", MLP, ("data=digits",), _mlp, 128, 1_797, 80),
-    "resnet18": Work("ResNet-18, 32", RESNET, (NOISE, "data.shape=[3,32,32]"), _resnet18, 32, 96),
+    "resnet18": Work("ResNet-18, 32", RESNET, RGB, _resnet18, 32, 96),
     "gpt_small": Work("small GPT, 12", ("model=gpt_small",), CHARACTERS, GPT, 12, 480, loss=next_token),
+}
+
+# Larger, as a GPU is for.
+GPU_WORKS: Mapping[str, Work] = {
+    "cnn_32": Work("CNN, 32", ("model=cnn",), IMAGES, _cnn, 32, 20_480),
+    "cnn_512": Work("CNN, 512", ("model=cnn",), IMAGES, _cnn, 512, 61_440, 4),
+    "text_lstm": Work("text LSTM, 32", ("model=text_lstm",), WORDS, networks.TextLSTM, 32, 6_400, loss=yes_or_no),
+    "mlp_128": Work("MLP, 128", MLP, ("data=digits",), _mlp, 128, 1_797, 40),
+    "resnet18": Work("ResNet-18, 256", RESNET, RGB, _resnet18, 256, 10_240),
+    "gpt_small": Work("small GPT, 64", ("model=gpt_small",), CHARACTERS, GPT, 64, 6_400, loss=next_token),
 }
 
 
@@ -85,17 +96,18 @@ class Task:
     samples: int
     most_epochs: int
     mnist: str | None = None
+    device: str = "cpu"
 
     @property
     def work(self) -> Work:
-        return WORKS[self.name]
+        return works_on(self.device)[self.name]
 
     def overrides(self, *more: str) -> list[str]:
         """The words of a command line that trains so."""
         trainer = [
             f"epochs={self.most_epochs}",
             f"batch_size={self.work.batch_size}",
-            "device=cpu",
+            f"device={self.device}",
             "progress=bar",
             "monitor=train/loss",
             "test=none",
@@ -112,12 +124,16 @@ class Task:
         return [*words, *split, f"data.limit={self.samples}"]
 
     def start(self) -> tuple[nn.Module, Tensor, Tensor]:
-        """The network by hand with the weights that dlspec starts from, all inputs and all targets."""
-        prepared = job(self.overrides()).prepared
+        """The network by hand with the weights that dlspec starts from, all inputs and all targets, on the CPU."""
+        prepared = job(replace(self, device="cpu").overrides()).prepared
         [field], split = prepared.data.fields, prepared.data.train
         by_hand = self.work.by_hand(field.vocab_size)
         copy_weights(prepared.network.module, by_hand)
         return by_hand, split.input(field.name), split.compared(prepared.criterion.target_names[0])
+
+
+def works_on(device: str) -> Mapping[str, Work]:
+    return WORKS if device == "cpu" else GPU_WORKS
 
 
 def job(overrides: list[str]) -> Job:

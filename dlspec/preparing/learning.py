@@ -19,9 +19,16 @@ from dlspec.registry.parameter_terms import UNFREEZE
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.patterns import Pattern
 from dlspec.spec.trainer import TrainerSpec
+from dlspec.training.devices import choose_device
 from dlspec.training.freezing import Freezing
 from dlspec.training.monitor import choose_mode
-from dlspec.training.optimizing import has_sparse_gradients, make_optimizer, needs_closure, without_dynamo
+from dlspec.training.optimizing import (
+    FUSED_ON_CPU,
+    has_sparse_gradients,
+    make_optimizer,
+    needs_closure,
+    without_dynamo,
+)
 from dlspec.training.schedule import Schedule
 
 # Schedulers that are meant to move with every step; the others move with every epoch.
@@ -56,6 +63,9 @@ def optimizer_for(spec: Spec, network: Network, freezing: Freezing, mistakes: Mi
     if not groups:
         return None
     part, fuse = spec.optimizer, not has_sparse_gradients(network.module)
+    device = choose_device("auto").type if spec.trainer.device == "auto" else spec.trainer.device
+    if part.schema.build in FUSED_ON_CPU and device != "cpu":
+        fuse = False  # the parameters go there later
     if fuse and part.schema.name == "SparseAdam":
         mistakes.add(part.part.path, "SparseAdam, and no embedding with sparse: true", "take Adam", at_value=True)
         return None
@@ -71,24 +81,25 @@ def optimizer_for(spec: Spec, network: Network, freezing: Freezing, mistakes: Mi
 
 
 def _tell_uncompiled(spec: Spec, optimizer: Optimizer, mistakes: Mistakes) -> None:
-    """What a step that is compiled whole can't do."""
+    """What a step that is compiled whole, or recorded, can't do."""
     trainer, scheduler = spec.trainer, spec.scheduler
-    if trainer.compile != "step":
+    if trainer.compile not in ("step", "cudagraphs"):
         return
+    is_recorded = trainer.compile == "cudagraphs"
     moves_momentum = scheduler is not None and scheduler.schema.name in BY_STEP
     if scheduler is not None and scheduler.settings.get("cycle_momentum", True) is False:
         moves_momentum = False
     reasons = {
         f"{spec.optimizer.schema.name}, which evaluates the loss itself": needs_closure(optimizer),
         "trainer.accumulate": trainer.accumulate > 1,
-        "trainer.activation_checkpointing": bool(trainer.activation_checkpointing),
+        "trainer.activation_checkpointing": bool(trainer.activation_checkpointing) and not is_recorded,
         f"trainer.on_nan={trainer.on_nan}": trainer.on_nan != "stop",
         f"trainer.debug={trainer.debug}": trainer.debug is not None,
-        "the scaled gradients of trainer.precision=16": trainer.precision == 16,
+        "the scaled gradients of trainer.precision=16": trainer.precision == 16 and not is_recorded,
         "a momentum that changes at every step (scheduler.cycle_momentum=false keeps it)": moves_momentum,
     }
     for reason in (reason for reason, holds in reasons.items() if holds):
-        found = f"a step that is compiled whole can't have {reason}"
+        found = f"a step that is {'recorded' if is_recorded else 'compiled whole'} can't have {reason}"
         mistakes.add(("trainer", "compile"), found, "take trainer.compile=model or none", at_value=True)
 
 

@@ -48,8 +48,8 @@ class TrainerSpec(BaseModel):
         32,
         description="64; 32; tf32: matrix products round their factors; bf16, 16: layers that can compute in halves",
     )
-    compile: Literal["none", "model", "step"] = Field(
-        "none", description="torch.compile the network, or a whole step: forward, gradients and update in one"
+    compile: Literal["none", "model", "step", "cudagraphs"] = Field(
+        "none", description="torch.compile the network or a whole step; cudagraphs: record a step and replay it (CUDA)"
     )
     threads: int | None = Field(None, ge=1, description="threads that a CPU computes with; null: PyTorch's choice")
     allocator: Literal["auto", "default", "keep"] = Field(

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from dlspec.errors import cut
+from dlspec.errors import UserError, cut
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.anomaly import detecting
 from dlspec.training.criterion import Criterion
@@ -24,6 +24,7 @@ from dlspec.training.steps import Accumulation, Clipping, Step, evaluation_step,
 
 if TYPE_CHECKING:
     from dlspec.training.compiling import CompiledStep
+    from dlspec.training.replaying import ReplayedStep
 
 
 log = logging.getLogger("dlspec")
@@ -32,7 +33,7 @@ log = logging.getLogger("dlspec")
 class Computing:
     """Makes the steps of `network`, which it turns into the numbers that `settings` want, on `device`.
 
-    `widest` is the most numbers that a layer gives for a sample.
+    `widest` is the most numbers that a layer gives for a sample. Raises UserError where the device can't do it.
     """
 
     def __init__(
@@ -45,6 +46,9 @@ class Computing:
         self._widest = widest
         self._forward: Callable[..., Any] | None = None  # compiled, or in halves
         self._compiled: CompiledStep | None = None
+        self._replayed: ReplayedStep | None = None
+        if settings.compile == "cudagraphs" and device.type != "cuda":
+            raise UserError(f"trainer.compile: cudagraphs is for CUDA, and the device is {device}; take step or none")
         network.to(device, self.precision.numbers)
         if settings.channels_last:
             _lay_channels_last(network)
@@ -66,6 +70,8 @@ class Computing:
         if self.settings.compile == "step" and not at_once and optimizer is not None:
             later = notice if self.device.type == "cpu" else look
             return self._whole(optimizer).step(step, later, after_update)
+        if self.settings.compile == "cudagraphs" and not at_once and optimizer is not None:
+            return self._replaying(optimizer).step(self.trial_step(optimizer), look, after_update)
         if self.settings.debug == "anomaly":
             step = detecting(step)
         return rewindable(step, self.device) if at_once else step
@@ -149,6 +155,13 @@ class Computing:
             whole = WholeStep(self.network, self.criterion, optimizer, self.clipping, self.precision)
             self._compiled = CompiledStep(whole, self.settings.rows)
         return self._compiled
+
+    def _replaying(self, optimizer: Optimizer) -> ReplayedStep:
+        if self._replayed is None:
+            from dlspec.training.replaying import ReplayedStep
+
+            self._replayed = ReplayedStep(self.network, optimizer, self.device)
+        return self._replayed
 
 
 def _lay_channels_last(network: nn.Module) -> None:

@@ -17,7 +17,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(each)
 
 
-def mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+def mapped(change: Callable[[Tensor], Any], value: Any) -> Any:
     """The same nest with each tensor changed; what is no tensor stays."""
     if isinstance(value, Tensor):
         return change(value)

@@ -23,6 +23,8 @@ WRAPPED = ("state_dict", "load_state_dict", "zero_grad", "add_param_group")
 CACHE = "__dynamo_disable"
 OWN_CHOICE = ("fused", "foreach")
 UNFUSED = ("capturable", "differentiable")
+FUSED_ON_CPU = (torch.optim.Adagrad,)
+"""Those that have a fused kernel there alone."""
 FUSED_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -77,7 +79,8 @@ def can_fuse(optimizer_class: type[Optimizer], parameters: list[Tensor], setting
         return False
     if "fused" not in inspect.signature(optimizer_class).parameters:
         return False
-    return all(each.device.type in ("cpu", "cuda") and each.dtype in FUSED_DTYPES for each in parameters)
+    devices = ("cpu",) if issubclass(optimizer_class, FUSED_ON_CPU) else ("cpu", "cuda")
+    return all(each.device.type in devices and each.dtype in FUSED_DTYPES for each in parameters)
 
 
 def has_sparse_gradients(network: nn.Module) -> bool:

@@ -123,7 +123,7 @@ def tune(make: Make, tell: Callable[[str], None] = lambda text: None) -> Tuned:
     for candidate in candidates(trainer):
         tell(f"trainer.tune: {candidate}")
         left = deadline - time.monotonic()
-        if left < (SECONDS_TO_COMPILE if "compile" in candidate.changes else 2.0):
+        if left < (SECONDS_TO_COMPILE if candidate.changes.get("compile") in ("model", "step") else 2.0):
             table.add(str(candidate), None, None, "no time left")
             continue
         try:
@@ -158,8 +158,10 @@ def candidates(trainer: Trainer) -> list[Candidate]:
         found.append({"num_workers": 1})
     if settings.tune == "precision" and settings.precision == 32:
         found += [{"precision": each} for each in (("bf16",) if is_cpu else ("tf32", "bf16"))]
-    if settings.compile == "none" and len(modules) <= MOST_LAYERS:
-        found += [{"compile": each} for each in (("step",) if is_cpu else ("model", "step"))]
+    if settings.compile == "none":
+        found += [] if is_cpu else [{"compile": "cudagraphs"}]
+        compiled = ("step",) if is_cpu else ("model", "step")
+        found += [{"compile": each} for each in compiled] if len(modules) <= MOST_LAYERS else []
     return [Candidate(each) for each in found]
 
 
