@@ -64,7 +64,7 @@ class ReplayedStep:
     def __init__(self, network: nn.Module, optimizer: Optimizer, device: torch.device) -> None:
         self._network, self._optimizer, self._device = network, optimizer, device
         self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-        self._pool = torch.cuda.graph_pool_handle()
+        self._pool: Any = None
         self._can_record = True
         self._recorded: dict[Shapes, Recorded] = {}
         self._seen: Counter[Shapes] = Counter()
@@ -105,6 +105,7 @@ class ReplayedStep:
         if self._state is not self._optimizer.state or settings != self._settings or flags != self._flags:
             self._recorded.clear()
             self._seen.clear()
+            self._pool = torch.cuda.graph_pool_handle()  # gradients may lie in the other one
             self._state, self._settings, self._flags = self._optimizer.state, settings, flags
 
     def _done(self, plain: Step, inputs: Inputs, targets: Targets) -> tuple[Any, Tensor]:
@@ -139,8 +140,8 @@ class ReplayedStep:
 
     def _captured(self, plain: Step, inputs: Inputs, targets: Targets) -> tuple[torch.cuda.CUDAGraph, Any]:
         graph, drawn = torch.cuda.CUDAGraph(), torch.cuda.get_rng_state(self._device)
-        graph.capture_begin(self._pool, capture_error_mode="thread_local")  # other threads write checkpoints
         try:
+            graph.capture_begin(self._pool, capture_error_mode="thread_local")  # other threads write checkpoints
             given = plain(inputs, targets)
             graph.capture_end()
         except Exception:
