@@ -78,7 +78,7 @@ class Page:
         up = round((bottom + height) * DPI) - round(bottom * DPI)
         rows, columns = (np.arange(many) * of // many for many, of in zip((up, across), pixels.shape[:2], strict=True))
         shown = np.full((up, across, 4), 255, np.uint8)
-        shown[..., :3] = (pixels[rows[:, None], columns] * 255).round()
+        shown[..., :3] = (pixels * 255).round().astype(np.uint8)[rows[:, None], columns]
         self._put(shown, left * DPI, bottom * DPI)
 
     def text(
