@@ -25,7 +25,7 @@ from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
 
 from dlspec.app.conf_files import (
     GROUPS,
@@ -37,6 +37,7 @@ from dlspec.app.conf_files import (
     user_conf,
 )
 from dlspec.app.defaults import circle, clash_problem, config_files, missing_choice, not_mergeable, without_defaults
+from dlspec.app.hydra_node import set_hydra
 from dlspec.app.launchers import EXTRAS, lead_through_dlspec
 from dlspec.app.merging import Merging
 from dlspec.app.overrides import (
@@ -266,12 +267,6 @@ class Composed:
     def places(self) -> Places:
         overrides: Any = OmegaConf.to_container(self.config.hydra.overrides.task, resolve=False)
         return self.loader.places(overrides)
-
-
-def set_hydra(config: DictConfig, key: str, value: Any) -> None:
-    """Sets a key of the `hydra` node, parts of which are read-only."""
-    with read_write(config.hydra), open_dict(config.hydra):
-        OmegaConf.update(config.hydra, key, value, merge=False)
 
 
 class Refused(SpecError):

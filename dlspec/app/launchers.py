@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 
-from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf
+
+from dlspec.app.hydra_node import set_hydra
 
 HOME = "hydra_plugins.dlspec"
 EXTRAS: Mapping[str, Mapping[str, str]] = {
@@ -23,21 +25,19 @@ _STANDS_IN = {
 
 def lead_through_dlspec(config: DictConfig) -> None:
     """Whatever launcher a sweep's config names is called by dlspec's, so that each sweeper gets the same of each."""
-    with read_write(config.hydra), open_dict(config.hydra):
-        for key in ("launcher", "sweeper"):
-            node = OmegaConf.to_container(config.hydra[key], resolve=False)
-            assert isinstance(node, dict)
-            target = str(node["_target_"])
-            if target in _STANDS_IN:
-                config.hydra[key] = {**node, "_target_": _STANDS_IN[target]}
-            elif key == "launcher" and not target.startswith(HOME):
-                called = {"_target_": f"{HOME}.OtherLauncher", "_recursive_": False}
-                config.hydra.launcher = {**called, "launcher": node}
+    for key in ("launcher", "sweeper"):
+        node = OmegaConf.to_container(config.hydra[key], resolve=False)
+        assert isinstance(node, dict)
+        target = str(node["_target_"])
+        if target in _STANDS_IN:
+            set_hydra(config, key, {**node, "_target_": _STANDS_IN[target]})
+        elif key == "launcher" and not target.startswith(HOME):
+            called = {"_target_": f"{HOME}.OtherLauncher", "_recursive_": False}
+            set_hydra(config, key, {**called, "launcher": node})
 
 
 def launcher_as_written(config: DictConfig) -> DictConfig:
     """A copy of a sweep's config with the launcher that it named."""
     copy = deepcopy(config)
-    with read_write(copy.hydra), open_dict(copy.hydra):
-        copy.hydra.launcher = OmegaConf.to_container(copy.hydra.launcher.launcher, resolve=False)
+    set_hydra(copy, "launcher", OmegaConf.to_container(copy.hydra.launcher.launcher, resolve=False))
     return copy

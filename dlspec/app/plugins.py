@@ -25,8 +25,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from dlspec.app.compose import Composed, Loader, set_hydra
+from dlspec.app.compose import Composed, Loader
 from dlspec.app.elsewhere import Elsewhere, lost_alone, train_elsewhere
+from dlspec.app.hydra_node import set_hydra
 from dlspec.app.launchers import HOME, launcher_as_written
 from dlspec.app.overrides import quoted
 from dlspec.app.pool_tasks import run_tasks

@@ -210,13 +210,13 @@ def make_job(preparing: Preparation, *, shows: bool = True) -> Job:
     if not gc.isenabled():  # a process of the command line: see dlspec.__main__
         gc.freeze()  # before there is a network: what is frozen is never freed
         gc.enable()
-    with telling(shows) as tell:
+    with _telling(shows) as tell:
         prepared = _prepared(preparing, tell)
     return Job(prepared, _trainer(prepared), shows)
 
 
 @contextmanager
-def telling(shows: bool) -> Iterator[Callable[[str], None]]:
+def _telling(shows: bool) -> Iterator[Callable[[str], None]]:
     """What shows on a terminal what is being done, each line in the place of the one before it, and none at the end."""
     if not shows or not sys.stderr.isatty():
         yield lambda text: None

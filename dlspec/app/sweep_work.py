@@ -21,7 +21,8 @@ from hydra.core.utils import run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from dlspec.app.compose import VERSION_BASE, set_hydra
+from dlspec.app.compose import VERSION_BASE
+from dlspec.app.hydra_node import set_hydra
 from dlspec.app.identity import data_checksum
 from dlspec.app.names import WRONG
 from dlspec.app.resume import whole

@@ -19,8 +19,9 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dlspec.app import sweep
-from dlspec.app.compose import CONFIG_NAME, Composed, set_hydra, start_hydra
+from dlspec.app.compose import CONFIG_NAME, Composed, start_hydra
 from dlspec.app.flags import parse_flags
+from dlspec.app.hydra_node import set_hydra
 from dlspec.app.names import COMMANDS
 from dlspec.app.overrides import command_line
 from dlspec.app.plugins import register

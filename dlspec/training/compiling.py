@@ -19,7 +19,7 @@ from torch.func import functional_call, grad_and_value
 from torch.optim import Optimizer
 
 from dlspec.errors import first_line
-from dlspec.training.criterion import Criterion, Targets
+from dlspec.training.criterion import Criterion, Targets, total_loss
 from dlspec.training.precision import Precision, widened
 from dlspec.training.steps import Clipping, Inputs, Step
 
@@ -75,7 +75,7 @@ class WholeStep:
             output = functional_call(self.network, {**weights, **buffers}, inputs)
         output = widened(output)
         loss = self.criterion(output, targets)
-        return (loss[0] if loss.dim() else loss), (output, loss, buffers)
+        return total_loss(loss), (output, loss, buffers)
 
 
 class CompiledStep:
@@ -104,7 +104,7 @@ class CompiledStep:
                 log.warning("trainer.compile: the step can't be compiled and runs as it is: %s", reason)
                 self._compiled = None
                 return eager(inputs, targets)
-            look(loss[0] if loss.dim() else loss)
+            look(total_loss(loss))
             after_update()
             return output, loss
 

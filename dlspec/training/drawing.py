@@ -43,7 +43,7 @@ class Page:
         self.texts: list[str] = []
         self._renderer: Any = RendererAgg(round(width * DPI), round(height * DPI), DPI)  # type: ignore[no-untyped-call]
         self._to_pixels = Affine2D().scale(DPI)
-        self.area([(0, 0), (width, 0), (width, height), (0, height)], WHITE)
+        self.area(corners(0, 0, width, height), WHITE)
 
     def line(
         self, points: ArrayLike, color: str, width: float = 1.0, dashes: Sequence[float] = (), alpha: float = 1.0
@@ -134,6 +134,11 @@ class Page:
     def _put(self, image: NDArray[np.uint8], left: float, bottom: float) -> None:
         upside_down = np.ascontiguousarray(image[::-1])
         self._renderer.draw_image(self._renderer.new_gc(), round(left), round(bottom), upside_down)
+
+
+def corners(left: float, bottom: float, width: float, height: float) -> list[tuple[float, float]]:
+    """A rectangle's, in turn."""
+    return [(left, bottom), (left + width, bottom), (left + width, bottom + height), (left, bottom + height)]
 
 
 def width_of(words: str, size: float = 9) -> float:

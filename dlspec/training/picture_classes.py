@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.training.drawing import BLUE, DASHED, EDGE, FAINT, INK, WHITE, Page, width_of
+from dlspec.training.drawing import BLUE, DASHED, EDGE, FAINT, INK, WHITE, Page, corners, width_of
 from dlspec.training.plot import Plot
 
 MOST_WITH_SHARES, MOST_WITH_COUNTS, MOST_IN_MATRIX = 12, 30, 200
@@ -86,8 +86,8 @@ def _draw_matrix(page: Page, left: float, bottom: float, counts: Tensor, names: 
     """Rows are the truth; a cell's colour is its share of its row: of what is right blue, of mistakes orange."""
     shares, side = counts / counts.sum(1, keepdim=True).clamp(min=1), _side(len(names))
     page.image(_cell_colors(shares.numpy()), left, bottom, side, side)
-    corners = [(left, bottom), (left + side, bottom), (left + side, bottom + side), (left, bottom + side)]
-    page.line([*corners, corners[0]], EDGE, 0.8)
+    edge = corners(left, bottom, side, side)
+    page.line([*edge, edge[0]], EDGE, 0.8)
     cell, size, is_upright = side / len(names), 9 if len(names) <= 20 else 7, not _is_across(names)
     for each in range(0, len(names), -(-len(names) // 40)):
         middle = cell * (each + 0.5)

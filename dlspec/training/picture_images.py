@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.training.drawing import FAINT, WHITE, Page, width_of
+from dlspec.training.drawing import FAINT, WHITE, Page, corners, width_of
 
 MOST_IMAGES, MOST_MAPS = 10, 6
 CELL = 1.15
@@ -100,8 +100,7 @@ def _add_legend(page: Page, names: Sequence[str], colors: Tensor, lines: int) ->
         column = entries[start : start + lines]
         for line, (name, tone) in enumerate(column):
             bottom = 0.1 + 0.2 * (lines - 1 - line)
-            corners = [(left, bottom), (left + 0.14, bottom), (left + 0.14, bottom + 0.09), (left, bottom + 0.09)]
-            page.area(corners, tone)
+            page.area(corners(left, bottom, 0.14, 0.09), tone)
             page.text(left + wide - 0.03, bottom, name, 8)
         left += wide + max(width_of(name, 8) for name, _ in column) + 0.2
 

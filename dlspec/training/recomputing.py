@@ -17,7 +17,7 @@ from typing import Any
 from torch import fx, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrizations import _SpectralNorm
-from torch.utils.checkpoint import checkpoint
+from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from dlspec.building.assembly import LAYER
 
@@ -56,11 +56,9 @@ class _Recomputed(nn.Module):
         super().__init__()
         self.piece = piece
         changing = [each for each in piece.modules() if isinstance(each, _NormBase | _SpectralNorm)]
-        self._contexts = partial(_contexts, changing) if changing else None
+        self._contexts = partial(_contexts, changing) if changing else noop_context_fn
 
     def forward(self, *inputs: Any) -> Any:
-        if self._contexts is None:
-            return checkpoint(self.piece, *inputs, use_reentrant=False)
         return checkpoint(self.piece, *inputs, use_reentrant=False, context_fn=self._contexts)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.errors import UserError, first_line
+from dlspec.training.criterion import total_loss
 from dlspec.training.resources import keeps_memory
 from dlspec.training.trainer import Trainer
 
@@ -63,18 +64,27 @@ class Tuned:
     table: str
 
 
-@dataclass
-class _Table:
-    rows: list[tuple[str, str, str, str]] = field(default_factory=lambda: [("setting", "samples/s", "times", "")])
+@dataclass(frozen=True)
+class _Tried:
+    """A row of the table: samples a second, and how many times as fast as what was kept before."""
 
-    def add(self, setting: str, speed: float | None, times: float | None, verdict: str) -> None:
-        row = (setting, "" if speed is None else f"{speed:,.0f}", "" if times is None else f"{times:.2f}", verdict)
-        self.rows.append(row)
+    setting: str
+    verdict: str = ""
+    speed: float | None = None
+    times: float | None = None
 
-    def __str__(self) -> str:
-        widths = [max(len(row[column]) for row in self.rows) for column in range(3)]
-        lines = (f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in self.rows)
-        return "\n".join(lines)
+    @property
+    def cells(self) -> tuple[str, str, str, str]:
+        speed = "" if self.speed is None else f"{self.speed:,.0f}"
+        times = "" if self.times is None else f"{self.times:.2f}"
+        return self.setting, speed, times, self.verdict
+
+
+def _table(tried: Sequence[_Tried]) -> str:
+    rows = [("setting", "samples/s", "times", ""), *(each.cells for each in tried)]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = (f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in rows)
+    return "\n".join(lines)
 
 
 class _Contender:
@@ -87,7 +97,7 @@ class _Contender:
 
     def _train(self, steps: int) -> list[float]:
         with self._switched():
-            return [float(next(self._steps)[0].reshape(-1)[0]) for _ in range(steps)]
+            return [total_loss(next(self._steps)[0]).item() for _ in range(steps)]
 
     def _switched(self) -> Any:
         return self._trainer.computing.switched(self._trainer.settings.rows)
@@ -110,37 +120,39 @@ class _Contender:
 
 def tune(make: Make, tell: Callable[[str], None] = lambda text: None) -> Tuned:
     """Tries settings of trainers that `make` gives; `tell` is told what is tried next."""
-    deadline, table = time.monotonic() + SECONDS, _Table()
+    deadline, tried = time.monotonic() + SECONDS, list[_Tried]()
     chosen: dict[str, Any] = {}
     tell("trainer.tune: as it is")
     trainer = make({})
     try:
         kept = _Contender(trainer)
         first, noise = kept.losses, _noise(make, kept.losses)
-        table.add("as it is", 1 / median(kept.turn()), None, "")
+        tried.append(_Tried("as it is", speed=1 / median(kept.turn())))
     except Exception as error:  # the run will fail, too, and say so
         return Tuned({}, f"trainer.tune tried nothing: {first_line(error)}")
     for candidate in candidates(trainer):
         tell(f"trainer.tune: {candidate}")
         left = deadline - time.monotonic()
         if left < (SECONDS_TO_COMPILE if candidate.changes.get("compile") in ("model", "step") else 2.0):
-            table.add(str(candidate), None, None, "no time left")
+            tried.append(_Tried(str(candidate), "no time left"))
             continue
         try:
             other = _Contender(make({**chosen, **candidate.changes}))
         except UserError:
             continue  # the spec has what can't be had with it
         except Exception as error:  # whatever PyTorch says
-            table.add(str(candidate), None, None, f"can't be had: {first_line(error)}")
+            tried.append(_Tried(str(candidate), f"can't be had: {first_line(error)}"))
             continue
         if not _are_same(first, other.losses, candidate.tolerance, noise):
-            table.add(str(candidate), None, None, "computes something else")
+            tried.append(_Tried(str(candidate), "computes something else"))
             continue
         times, speed = _compared(kept, other)
-        table.add(str(candidate), speed, times, "kept" if times >= LEAST_GAIN else "")
+        tried.append(_Tried(str(candidate), "kept" if times >= LEAST_GAIN else "", speed, times))
         if times >= LEAST_GAIN:
             kept, chosen = other, {**chosen, **candidate.changes}
-    return Tuned(chosen, f"trainer.tune tried on {trainer.device}, batches of {trainer.settings.rows}:\n{table}")
+    return Tuned(
+        chosen, f"trainer.tune tried on {trainer.device}, batches of {trainer.settings.rows}:\n{_table(tried)}"
+    )
 
 
 def candidates(trainer: Trainer) -> list[Candidate]:
