@@ -77,7 +77,7 @@ WORKS: Mapping[str, Work] = {
 # Larger, as a GPU is for.
 GPU_WORKS: Mapping[str, Work] = {
     "cnn_32": Work("CNN, 32", ("model=cnn",), IMAGES, _cnn, 32, 20_480),
-    "cnn_512": Work("CNN, 512", ("model=cnn",), IMAGES, _cnn, 512, 61_440, 4),
+    "cnn_512": Work("CNN, 512", ("model=cnn",), IMAGES, _cnn, 512, 61_440),
     "text_lstm": Work("text LSTM, 32", ("model=text_lstm",), WORDS, networks.TextLSTM, 32, 6_400, loss=yes_or_no),
     "mlp_128": Work("MLP, 128", MLP, ("data=digits",), _mlp, 128, 1_797, 40),
     "resnet18": Work("ResNet-18, 256", RESNET, RGB, _resnet18, 256, 10_240),
