@@ -75,18 +75,25 @@ class Turns:
         return time.monotonic() - ended
 
     def _begin(self) -> None:
+        if self._is_on_gpu:
+            _allocated(begins=True)
         if CLEAR_REFS.exists():
             CLEAR_REFS.write_text("5", encoding="ascii")  # the most that it had is from now on what it has
         self._seconds, self._cpu = time.perf_counter(), time.process_time()
 
 
-def _allocated() -> int:
-    """The most bytes that PyTorch had on the GPU, once that has done everything; 0 for another library's."""
+def _allocated(begins: bool = False) -> int:
+    """The most bytes that PyTorch had on the GPU, once that has done everything; 0 for another library's.
+
+    Where something `begins`, what was before is forgotten.
+    """
     import torch
 
     if not torch.cuda.is_initialized():
         return 0
     torch.cuda.synchronize()
+    if begins:
+        torch.cuda.reset_peak_memory_stats()
     return torch.cuda.max_memory_allocated()
 
 

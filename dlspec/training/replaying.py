@@ -9,6 +9,7 @@ own, and batches are copied to where it reads them. What Python decides within a
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -127,7 +128,7 @@ class ReplayedStep:
         torch.cuda.synchronize(self._device)
         try:
             self._demand_state_on_device()
-            with self._aside(), _drawing_nothing(), self._rates_on_device():
+            with self._aside(), _drawing_nothing(), _collecting_nothing(), self._rates_on_device():
                 graph, (output, loss) = self._captured(plain, tuple(copies[:count]), tuple(copies[count:]))
         except Exception as error:  # whatever PyTorch says
             reason = first_line(error) or type(error).__name__
@@ -194,6 +195,18 @@ class ReplayedStep:
         for each in (each for own in self._optimizer.state.values() for each in own.values()):
             if each is not None and not (isinstance(each, Tensor) and each.is_cuda):
                 raise CanNotReplay(f"{type(self._optimizer).__name__} keeps numbers that are not on the GPU")
+
+
+@contextmanager
+def _collecting_nothing() -> Iterator[None]:
+    """A recorded step that is thrown away while another one is being recorded would end that."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 @contextmanager
