@@ -53,7 +53,7 @@ class TrainerSpec(BaseModel):
     )
     threads: int | None = Field(None, ge=1, description="threads that a CPU computes with; null: PyTorch's choice")
     allocator: Literal["auto", "default", "keep"] = Field(
-        "auto", description="keep: freed memory stays for the next step (glibc); auto: where a tensor has over 32 MiB"
+        "auto", description="keep: freed memory stays for the next step (glibc); auto: where a tensor has over 1 MiB"
     )
     tune: bool | Literal["precision"] = Field(
         False, description="try which settings are fastest and take them; precision: numbers of fewer bits, too"

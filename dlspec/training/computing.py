@@ -19,7 +19,7 @@ from dlspec.training.finite import Look, demand_finite, look_later, notice, rewi
 from dlspec.training.optimizing import OWN_CHOICE
 from dlspec.training.precision import Precision
 from dlspec.training.reproducing import deterministic
-from dlspec.training.resources import FLOAT, allocator, threads
+from dlspec.training.resources import FLOAT, allocator, is_large, threads
 from dlspec.training.steps import Accumulation, Clipping, Step, evaluation_step, training_step
 
 if TYPE_CHECKING:
@@ -110,6 +110,11 @@ class Computing:
             allocator(settings.allocator, self.device, self.largest(rows)),
         ):
             yield
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a step takes memory from the CPU's allocator that had better not be scattered."""
+        return self.device.type == "cpu" and is_large(self.largest(self.settings.rows))
 
     def largest(self, rows: int) -> int:
         """The bytes of the largest tensor in a step of so many samples."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dlspec.training.criterion import Criterion, Metric, Metrics, Targets
 from dlspec.training.nests import mapped, tensors_in
+from dlspec.training.shelf import Shelf
 
 MOST_ROWS = 2**16
 MOST_NUMBERS = 2**20
@@ -29,11 +30,13 @@ Held = tuple[Any, Targets]
 class Scores:
     """The loss (of several terms each one, too), the mean over samples, and the metrics of one pass over a split.
 
-    `metrics` are those of each target that the criterion judges.
+    `metrics` are those of each target that the criterion judges. With `copies` steps' outputs are laid aside, so that
+    what their steps took can be given back as a whole.
     """
 
-    def __init__(self, criterion: Criterion, metrics: Metrics) -> None:
+    def __init__(self, criterion: Criterion, metrics: Metrics, *, copies: bool = False) -> None:
         self._criterion = criterion
+        self._shelf = Shelf() if copies else None
         self._metrics = metrics
         self._by_name = {name: each for group in metrics for name, each in group.items()}
         self.loss_names = ("loss", *(f"loss_{name}" for name in criterion.term_names))
@@ -82,6 +85,10 @@ class Scores:
     def add(self, output: Any, loss: Tensor, targets: Targets, rows: int) -> None:
         """Takes a step's detached output and loss, and its targets, of `rows` samples. Waits for nothing."""
         self._sizes.append(rows)
+        if self._shelf is not None:
+            loss = self._shelf.copy(loss)
+            if self._by_name:
+                output, targets = mapped(self._shelf.copy, (output, targets))
         self._losses.append(loss)
         if self._by_name:
             self._held.append((output, targets))

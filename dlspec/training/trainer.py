@@ -95,7 +95,7 @@ class Trainer:
         self.widest = widest
         groups = _moved(metrics() if callable(metrics) else metrics, self.device)
         self.metrics: dict[str, Metric] = {name: each for group in groups for name, each in group.items()}
-        self.scores = Scores(self.criterion, groups)
+        self.scores = Scores(self.criterion, groups, copies=self.computing.is_large)
         self.state = self._new_state()
         self.epoch: Epoch | None = None
         self._left: Left | None = None

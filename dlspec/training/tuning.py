@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dlspec.errors import UserError, first_line
 from dlspec.training.criterion import total_loss
-from dlspec.training.resources import keeps_memory
+from dlspec.training.resources import is_large
 from dlspec.training.trainer import Trainer
 
 Changes = Mapping[str, Any]
@@ -160,7 +160,7 @@ def candidates(trainer: Trainer) -> list[Candidate]:
     settings, is_cpu = trainer.settings, trainer.device.type == "cpu"
     modules = [each for each in trainer.network.modules() if not list(each.children())]
     found: list[dict[str, Any]] = []
-    if is_cpu and settings.allocator == "auto" and not keeps_memory(trainer.computing.largest(settings.rows)):
+    if is_cpu and settings.allocator == "auto" and not is_large(trainer.computing.largest(settings.rows)):
         found.append({"allocator": "keep"})
     if is_cpu and settings.threads is None and torch.get_num_threads() > 1:
         found.append({"threads": 1})
