@@ -66,7 +66,7 @@ def as_in_the_pool(work: Path, dlspec: Callable[..., Said], launcher: Sequence[s
         assert (work / "sweep/2" / name).read_bytes() == (work / "here/1" / name).read_bytes()
 
 
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.soak)])
 def test_jobs_elsewhere_are_told_as_those_of_the_pool(work: Path, dlspec, launcher: str) -> None:
     as_in_the_pool(work, dlspec, chosen(launcher))
 
@@ -118,6 +118,7 @@ def test_a_job_elsewhere_that_is_killed_costs_no_other(work: Path) -> None:
     assert "2 jobs: 1 finished, 1 failed\n" in out
 
 
+@pytest.mark.soak
 def test_a_signal_saves_all_jobs_wherever_they_are(work: Path) -> None:
     process = begun(work, *chosen("joblib"), "model=mlp", "trainer.epochs=9000", *QUIET, "seed=0,1,2")
     for name in ("0", "1"):

@@ -114,7 +114,10 @@ def test_candidates_are_what_the_spec_leaves_open() -> None:
     assert "precision" not in keys(tune=True) and "precision" in keys(tune="precision")
     assert not keys(allocator="default", num_workers=1, compile="model", threads=1)
     net = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 1), nn.Flatten(), nn.Linear(12, 3))
-    assert {"channels_last": True} in [each.changes for each in candidates(trainer(net))]
+    training = trainer(net)
+    assert {"channels_last": True} not in [each.changes for each in candidates(training)]
+    training.device = torch.device("cuda")
+    assert {"channels_last": True} in [each.changes for each in candidates(training)]
 
 
 def test_the_run_has_what_was_chosen(work: Path, dlspec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
