@@ -123,6 +123,7 @@ def test_candidates_are_what_the_spec_leaves_open() -> None:
 def test_the_run_has_what_was_chosen(work: Path, dlspec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuning, "candidates", lambda trainer: [Candidate({"num_workers": 1})])
     monkeypatch.setattr(tuning, "LEAST_GAIN", 0.0)
+    monkeypatch.setattr(tuning, "LEAST_IN_A_TURN", 0.0)
     words = ["model=linear", "trainer.epochs=1", "trainer.limit_batches=5", *QUIET]
     said = dlspec(*words, "trainer.tune=true", "hydra.run.dir=tuned")
     assert said.code == 0

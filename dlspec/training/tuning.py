@@ -32,7 +32,7 @@ SECONDS_TO_COMPILE = 10.0
 MOST_LAYERS = 40
 """A network of more is not compiled: that takes some 0.3 s a layer."""
 TURNS, FEWEST_STEPS, SECONDS_A_TURN = 4, 2, 0.1
-LEAST_GAIN = 1.05
+LEAST_GAIN, LEAST_IN_A_TURN = 1.05, 1.0
 """What is less may be chance, and so may be what is not faster in every turn."""
 CLEAR_LOSS = 0.8
 """After two turns with so little, or when they have taken `SECONDS_OF_TURNS`, no more are needed."""
@@ -147,7 +147,7 @@ def tune(make: Make, tell: Callable[[str], None] = lambda text: None) -> Tuned:
             tried.append(_Tried(str(candidate), "computes something else"))
             continue
         times, speed = _compared(kept, other)
-        is_faster = median(times) >= LEAST_GAIN and min(times) > 1
+        is_faster = median(times) >= LEAST_GAIN and min(times) >= LEAST_IN_A_TURN
         tried.append(_Tried(str(candidate), "kept" if is_faster else "", speed, median(times)))
         if is_faster:
             kept, chosen = other, {**chosen, **candidate.changes}
