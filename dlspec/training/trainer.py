@@ -221,7 +221,9 @@ class Trainer:
                 state.average.after_epoch(state.epoch, (inputs for inputs, _ in train.shuffled(self.seed, state.epoch)))
             epoch.batch, epoch.samples, epoch.generators = state.batch, state.samples, random_state(self.device)
         timing = _timing(state.epoch, state.step, epoch)
-        results = epoch.results | self._run("val", validation, validation.in_order(), self._evaluation_step())
+        results = epoch.results
+        if len(validation):
+            results = results | self._run("val", validation, validation.in_order(), self._evaluation_step())
         state.timing.append(timing | {"seconds": _seconds_since(epoch.started)})
         state.results = results | ({} if epoch.lr is None else {"lr": epoch.lr})
         state.history.append(state.results)
