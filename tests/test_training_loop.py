@@ -19,6 +19,7 @@ from dlspec.errors import UserError
 from dlspec.spec.trainer import EMA
 from dlspec.training.batches import permutation
 from dlspec.training.callbacks import Callback
+from dlspec.training.freezing import Freezing
 from dlspec.training.monitor import Monitor, choose_mode
 from dlspec.training.optimizing import make_optimizer
 from dlspec.training.schedule import Schedule
@@ -409,3 +410,10 @@ def test_a_metric_says_itself_whether_more_of_it_is_better() -> None:
     assert choose_mode("auto", "val/hamming_distance", {"hamming_distance": distance}) == "min"
     assert choose_mode("max", "val/hamming_distance", {"hamming_distance": distance}) == "max"
     assert choose_mode("auto", "val/unheard_of", {}) == "max"
+
+
+def test_a_network_that_is_frozen_whole_learns_from_the_epoch_on_that_it_thaws_in() -> None:
+    net = network()
+    training = trainer(net, settings={"epochs": 3}, freezing=Freezing(dict.fromkeys(net.parameters(), 3)))
+    training.fit()
+    assert [row["step"] for row in training.state.timing] == [0, 0, 3]

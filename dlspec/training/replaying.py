@@ -85,7 +85,7 @@ class ReplayedStep:
 
         def step(inputs: Inputs, targets: Targets) -> tuple[Any, Tensor]:
             nonlocal flags
-            if flags is None:  # which layers are frozen is known when the epoch has begun
+            if flags is None:  # which layers are held in evaluation is known by now
                 flags = [each.requires_grad for each in self._network.parameters()]
                 flags += [each.training for each in self._network.modules()]
             self._forget_other(flags)

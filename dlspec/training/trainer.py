@@ -191,7 +191,7 @@ class Trainer:
             self._newest = self.snapshot()
         while self._goes_on(len(train)):
             try:
-                self._epoch(train, validation, self._training_step(train))
+                self._epoch(train, validation)
             except TooLate:
                 self._go_back()
             if 0 <= self._suspect <= self.state.step:
@@ -210,13 +210,13 @@ class Trainer:
         self.epoch, state.is_between_epochs, state.is_whole = None, self._left is None, True
         self._call("on_train_start")
 
-    def _epoch(self, train: Batches, validation: Batches, step: Step) -> None:
+    def _epoch(self, train: Batches, validation: Batches) -> None:
         """One epoch: train, validate, judge, step the schedule, tell everyone."""
         state = self.state
         epoch = self._begin_epoch()
         self._call("on_epoch_start")
         if epoch.results is None:
-            epoch.results = self._train(train, epoch, step)
+            epoch.results = self._train(train, epoch, self._training_step(train))
             if state.average:
                 state.average.after_epoch(state.epoch, (inputs for inputs, _ in train.shuffled(self.seed, state.epoch)))
             epoch.batch, epoch.samples, epoch.generators = state.batch, state.samples, random_state(self.device)
