@@ -108,13 +108,13 @@ def test_jobs_of_slurm(work: Path, dlspec, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.soak
 def test_a_job_elsewhere_that_is_killed_costs_no_other(work: Path) -> None:
-    words = ["model=mlp", "trainer.limit_batches=9", *QUIET, "trainer.epochs=900,1", "seed=0"]
+    words = ["model=mlp", "trainer.limit_batches=9", *QUIET, "trainer.epochs=9000,1", "seed=0"]
     process = begun(work, *chosen("joblib"), *words)
     wait_for(work / "sweep/0/metrics.jsonl")
     os.kill(int((work / "sweep/0/lock").read_text().split()[1]), signal.SIGKILL)
     out, _ = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "[0] trainer.epochs=900  failed: its process was ended by SIGKILL (out of memory?)\n" in out
+    assert "[0] trainer.epochs=9000  failed: its process was ended by SIGKILL (out of memory?)\n" in out
     assert "2 jobs: 1 finished, 1 failed\n" in out
 
 
