@@ -19,16 +19,9 @@ from dlspec.registry.parameter_terms import UNFREEZE
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.patterns import Pattern
 from dlspec.spec.trainer import TrainerSpec
-from dlspec.training.devices import choose_device
 from dlspec.training.freezing import Freezing
 from dlspec.training.monitor import choose_mode
-from dlspec.training.optimizing import (
-    FUSED_ON_CPU,
-    has_sparse_gradients,
-    make_optimizer,
-    needs_closure,
-    without_dynamo,
-)
+from dlspec.training.optimizing import has_sparse_gradients, make_optimizer, needs_closure, without_dynamo
 from dlspec.training.schedule import Schedule
 
 # Schedulers that are meant to move with every step; the others move with every epoch.
@@ -63,9 +56,6 @@ def optimizer_for(spec: Spec, network: Network, freezing: Freezing, mistakes: Mi
     if not groups:
         return None
     part, fuse = spec.optimizer, not has_sparse_gradients(network.module)
-    device = choose_device("auto").type if spec.trainer.device == "auto" else spec.trainer.device
-    if part.schema.build in FUSED_ON_CPU and device != "cpu":
-        fuse = False  # the parameters go there later
     if fuse and part.schema.name == "SparseAdam":
         mistakes.add(part.part.path, "SparseAdam, and no embedding with sparse: true", "take Adam", at_value=True)
         return None
