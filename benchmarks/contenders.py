@@ -22,7 +22,7 @@ MODES: Mapping[str, tuple[str, ...]] = {
 }
 """dlspec's ways to compute, with their overrides."""
 
-GPU = ("best replayed", "dlspec cudagraphs", "dlspec cudagraphs bf16")
+GPU = ("best replayed", *(name for name in MODES if "cudagraphs" in name))
 """Those that want one."""
 
 ALIKE = ("naive", "best eager", "best compiled", "best replayed", *(name for name in MODES if "bf16" not in name))

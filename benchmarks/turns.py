@@ -60,11 +60,8 @@ class Turns:
         for thread in threading.enumerate():
             if thread.name == "checkpoint":  # what dlspec writes beside its steps is part of the turn
                 thread.join()
-        if self._is_on_gpu:
-            peak = _allocated()
+        peak = _allocated() if self._is_on_gpu else max(resident("VmHWM") - self._at_start, 0)
         seconds, cpu = time.perf_counter() - self._seconds, time.process_time() - self._cpu
-        if not self._is_on_gpu:
-            peak = max(resident("VmHWM") - self._at_start, 0)
         self._connection.send(Turn(seconds, cpu, loss, peak, self.note, self.floor))
         ended = time.monotonic()
         try:

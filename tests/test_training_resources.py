@@ -54,9 +54,15 @@ def test_when_memory_is_kept(wanted: str, largest: int, calls: int, monkeypatch:
         assert len(told) == calls
 
 
-PROGRAM = """
-import re, resource, torch
+READING = """
+import re
 from pathlib import Path
+
+def mib(key):
+    return int(re.search(key + r":\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+"""
+PROGRAM = f"""{READING}
+import resource, torch
 from dlspec.training.resources import allocator
 
 def faults():
@@ -65,17 +71,14 @@ def faults():
         torch.ones(12 * 2**20)  # 48 MiB
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-def resident():
-    return int(re.search("VmRSS:\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
-
 torch.set_num_threads(1)
 faults()
 usual = faults()
 with allocator("auto", torch.device("cpu"), 48 * 2**20):
     faults(), faults()
     kept = faults()
-    within = resident()
-print(usual, kept, within - resident())
+    within = mib("VmRSS")
+print(usual, kept, within - mib("VmRSS"))
 """
 
 
@@ -88,9 +91,8 @@ def test_memory_is_not_mapped_anew_at_every_step() -> None:
     assert given_back >= 40
 
 
-TRAINING = """
-import re, sys
-from pathlib import Path
+TRAINING = f"""{READING}
+import sys
 sys.path.insert(0, "tests")
 import torch
 from torch import nn
@@ -101,18 +103,15 @@ class Peak(Callback):
     def on_epoch_start(self, state):
         if state.epoch == 2:
             Path("/proc/self/clear_refs").write_text("5")
-            self.start = self.read("VmRSS")
-
-    def read(self, key):
-        return int(re.search(key + r":\\s*(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024
+            self.start = mib("VmRSS")
 
     def on_train_end(self, state):
-        print(self.read("VmHWM") - self.start)
+        print(mib("VmHWM") - self.start)
 
 torch.set_num_threads(1)
 image, features = nn.Unflatten(1, (1, 28, 28)), 32 * 26 * 26  # 11 MB a layer
 net = nn.Sequential(nn.Linear(4, 784), image, nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(features, 3))
-settings = {"batch_size": 128, "epochs": 4, "allocator": "keep"}
+settings = dict(batch_size=128, epochs=4, allocator="keep")
 trainer(net, dataset(train=40 * 128), settings=settings, callbacks=[Peak()], widest=features).fit()
 """
 

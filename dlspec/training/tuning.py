@@ -151,9 +151,8 @@ def tune(make: Make, tell: Callable[[str], None] = lambda text: None) -> Tuned:
         tried.append(_Tried(str(candidate), "kept" if is_faster else "", speed, median(times)))
         if is_faster:
             kept, chosen = other, {**chosen, **candidate.changes}
-    return Tuned(
-        chosen, f"trainer.tune tried on {trainer.device}, batches of {trainer.settings.rows}:\n{_table(tried)}"
-    )
+    where = f"{trainer.device}, batches of {trainer.settings.rows}"
+    return Tuned(chosen, f"trainer.tune tried on {where}:\n{_table(tried)}")
 
 
 def candidates(trainer: Trainer) -> list[Candidate]:
