@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
 from dlspec.training.optimizing import (
     CACHE,
     WRAPPED,
+    can_fuse,
     has_sparse_gradients,
     make_optimizer,
     needs_closure,
@@ -196,3 +198,12 @@ def test_an_optimizer_of_the_users_own_is_stepped_its_own_way() -> None:
     optimizer = make_optimizer(Halving, net.parameters(), {})
     _train(optimizer, net, step_function(optimizer))
     assert torch.equal(net.weight, before / 16)
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "fuses"), [("Adagrad", "cpu", True), ("Adagrad", "cuda", False), ("Adam", "cuda", True)]
+)
+def test_what_is_fused_on_which_device(name: str, device: str, fuses: bool) -> None:
+    with FakeTensorMode():  # knows devices that are not there
+        parameter = torch.empty(2, device=device)
+    assert can_fuse(getattr(torch.optim, name), [parameter], {}) == fuses
