@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+# One thread a test process, before PyTorch is imported: two of them on two cores wait for nobody, and a run in this one
+# equals another's to the last bit, which has one thread too.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 QUIET = "trainer.curves=false trainer.pictures=false trainer.tensorboard=false".split()
 QUICK = ["trainer.max_steps=2", "trainer.limit_batches=2", *QUIET]
