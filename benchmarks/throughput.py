@@ -186,8 +186,7 @@ def _serve(name: str, task: Task, connection: Connection) -> None:
     """Imports what it needs, on whichever core is free; then trains on one, whenever it is asked to."""
     import torch
 
-    from dlspec.errors import UserError
-    from dlspec.training.state import TrainingFailed
+    from dlspec.errors import TrainingFailed, UserError
 
     torch.set_num_threads(1)
     try:

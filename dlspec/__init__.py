@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dlspec.data.source import data_source
-    from dlspec.errors import DataError, SpecError, UserError
+    from dlspec.errors import DataError, SpecError, TrainingFailed, UserError
     from dlspec.face import Result, build, load, resume, train
     from dlspec.registry.own_parts import layer, loss, optimizer, scheduler
     from dlspec.report.results import Results, results
     from dlspec.sweeping import sweep
-    from dlspec.training.state import TrainingFailed
 
 __all__ = [
     "DataError",
@@ -43,12 +42,11 @@ __all__ = [
 
 _HOMES = {
     **dict.fromkeys(("Result", "build", "load", "resume", "train"), "dlspec.face"),
-    **dict.fromkeys(("DataError", "SpecError", "UserError"), "dlspec.errors"),
+    **dict.fromkeys(("DataError", "SpecError", "TrainingFailed", "UserError"), "dlspec.errors"),
     **dict.fromkeys(("layer", "loss", "optimizer", "scheduler"), "dlspec.registry.own_parts"),
     **dict.fromkeys(("Results", "results"), "dlspec.report.results"),
     "data_source": "dlspec.data.source",
     "sweep": "dlspec.sweeping",
-    "TrainingFailed": "dlspec.training.state",
 }
 
 

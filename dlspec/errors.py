@@ -32,6 +32,10 @@ class DataError(UserError):
         self.key = key
 
 
+class TrainingFailed(RuntimeError):
+    """The training itself failed, though nothing was wrong with the spec; the text is one line for the user."""
+
+
 @dataclass(frozen=True)
 class Place:
     """Where something was written: a file's line and column (from 1), or a command line's word."""

@@ -21,13 +21,14 @@ from test_resuming import FEW, files
 from torch import nn
 from training_parts import network, trainer
 
+from dlspec.errors import TrainingFailed
 from dlspec.run_folder import LogFile, read_lines, read_object
 from dlspec.run_lock import held
 from dlspec.training import checkpoints
 from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoint_files import Damaged, checkpoints_in, newest_checkpoint, read_checkpoint
 from dlspec.training.checkpoints import Checkpoints
-from dlspec.training.state import State, TrainingFailed
+from dlspec.training.state import State
 
 MLP = (*FEW, "model=mlp")
 OFTEN = (*MLP, "trainer.checkpoint_steps=5")

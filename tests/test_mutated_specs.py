@@ -26,8 +26,8 @@ from test_docs import STEP, made
 
 import dlspec as library
 from dlspec import face
+from dlspec.errors import TrainingFailed
 from dlspec.spec.yaml_files import load_text
-from dlspec.training.state import TrainingFailed
 
 SECONDS = 20
 """What takes longer hangs."""

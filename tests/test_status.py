@@ -22,6 +22,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from training_parts import dataset, trainer
 
 from dlspec.app.status import listing
+from dlspec.errors import TrainingFailed
 from dlspec.found_runs import DEEPEST, SECONDS_OF_SILENCE, find_runs
 from dlspec.run_folder import read_object, renew_json, write_json
 from dlspec.run_lock import held, is_held
@@ -30,7 +31,7 @@ from dlspec.spec.trainer import TrainerSpec
 from dlspec.training import status as training_status
 from dlspec.training.callbacks import Callback
 from dlspec.training.standard import standard_callbacks
-from dlspec.training.state import State, TrainingFailed
+from dlspec.training.state import State
 from dlspec.training.status import StatusFile
 
 ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}

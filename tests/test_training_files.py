@@ -18,6 +18,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import nn
 from training_parts import dataset, network, trainer
 
+from dlspec.errors import TrainingFailed
 from dlspec.run_folder import read_lines, read_result
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training import event_file
@@ -29,7 +30,7 @@ from dlspec.training.monitor import Monitor
 from dlspec.training.pictures import PREDICTIONS
 from dlspec.training.progress import Progress
 from dlspec.training.standard import CHECKPOINTS, standard_callbacks
-from dlspec.training.state import State, TrainingFailed
+from dlspec.training.state import State
 from dlspec.training.tensor_file import write_tensors
 
 

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from training_parts import Accuracy, CrossEntropy, SquaredError, Targets, dataset, network, split, trainer
 
 from dlspec.data.dataset import Dataset, Field, Split, Target
-from dlspec.errors import UserError
+from dlspec.errors import TrainingFailed, UserError
 from dlspec.spec.trainer import EMA
 from dlspec.training.batches import permutation
 from dlspec.training.callbacks import Callback
@@ -23,7 +23,7 @@ from dlspec.training.freezing import Freezing
 from dlspec.training.monitor import Monitor, choose_mode
 from dlspec.training.optimizing import make_optimizer
 from dlspec.training.schedule import Schedule
-from dlspec.training.state import State, TrainingFailed
+from dlspec.training.state import State
 
 
 class Recorder(Callback):

@@ -13,11 +13,10 @@ from torch.optim.lr_scheduler import StepLR
 from torchmetrics.classification import MulticlassAccuracy
 from training_parts import CrossEntropy, dataset, network, trainer
 
-from dlspec.errors import UserError
+from dlspec.errors import TrainingFailed, UserError
 from dlspec.training.freezing import Freezing
 from dlspec.training.optimizing import make_optimizer
 from dlspec.training.schedule import Schedule
-from dlspec.training.state import TrainingFailed
 from dlspec.training.trainer import Trainer
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs want a GPU")

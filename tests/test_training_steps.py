@@ -12,11 +12,12 @@ from torch.optim.lr_scheduler import StepLR
 from training_parts import dataset, network, trainer
 
 from dlspec.data.dataset import Dataset, Split
+from dlspec.errors import TrainingFailed
 from dlspec.training.batches import permutation
 from dlspec.training.callbacks import Callback
 from dlspec.training.optimizing import make_optimizer
 from dlspec.training.schedule import Schedule
-from dlspec.training.state import State, TrainingFailed
+from dlspec.training.state import State
 from dlspec.training.steps import Share, shares
 
 

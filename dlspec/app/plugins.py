@@ -39,11 +39,10 @@ from dlspec.app.sweep_record import SweepRecord, read_sweep
 from dlspec.app.sweep_run import SweepRun
 from dlspec.app.sweep_table import Row
 from dlspec.app.sweep_work import Workshop, numbered
-from dlspec.errors import UserError
+from dlspec.errors import TrainingFailed, UserError
 from dlspec.registry.sections import read_section
 from dlspec.spec.mistakes import Mistakes, refuse
 from dlspec.spec.sweep import SweepSpec
-from dlspec.training.state import TrainingFailed
 
 BY_NUMBER = "${hydra:job.num}"
 

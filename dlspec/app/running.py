@@ -19,7 +19,7 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from dlspec.app.compose import Composed, Refused, compose
 from dlspec.app.conf_files import GROUPS
-from dlspec.errors import SpecError, UserError, first_line, shown
+from dlspec.errors import SpecError, TrainingFailed, UserError, first_line, shown
 from dlspec.preparing import Opened, Preparation, Prepared
 from dlspec.run_folder import (
     RESULT,
@@ -43,7 +43,7 @@ from dlspec.training.interruption import Interrupted, interruptible
 from dlspec.training.out_of_memory import free
 from dlspec.training.resuming import checkpoint_bytes
 from dlspec.training.standard import standard_callbacks
-from dlspec.training.state import Outcome, TrainingFailed
+from dlspec.training.state import Outcome
 from dlspec.training.trainer import Trainer
 from dlspec.training.tuning import TUNED, tune
 

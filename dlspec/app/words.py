@@ -13,8 +13,8 @@ def told(error: BaseException) -> tuple[str, int] | None:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from dlspec.errors import TrainingFailed
     from dlspec.training.out_of_memory import is_out_of_memory
-    from dlspec.training.state import TrainingFailed
 
     if isinstance(error, HydraException | OmegaConfBaseException):
         return str(SpecError([_composing(error)])), WRONG

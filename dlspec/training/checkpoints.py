@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlspec.errors import TrainingFailed
 from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoint_files import keep_newest, write_checkpoint
-from dlspec.training.state import State, TrainingFailed
+from dlspec.training.state import State
 from dlspec.training.tensor_file import write_tensors
 
 BEST = "best.safetensors"

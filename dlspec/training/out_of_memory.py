@@ -7,8 +7,9 @@ import re
 import sys
 import traceback
 
+from dlspec.errors import TrainingFailed
 from dlspec.spec.trainer import TrainerSpec
-from dlspec.training.state import State, TrainingFailed
+from dlspec.training.state import State
 
 # What PyTorch says of a CPU, of CUDA and its libraries, of MPS, and what the C++ library says.
 _SIGNS = re.compile(r"out of memory|(can't|not enough|Cannot) (allocate )?memory|_ALLOC_FAILED|std::bad_alloc")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from dlspec.building.place import not_deterministic
-from dlspec.training.state import TrainingFailed
+from dlspec.errors import TrainingFailed
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 FIXED_WORKSPACE = ":4096:8"

@@ -15,14 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from dlspec.data.dataset import Dataset
-from dlspec.errors import cut
+from dlspec.errors import TrainingFailed, cut
 from dlspec.training.checkpoint_files import Snapshot
 from dlspec.training.memory import state_bytes
 from dlspec.training.optimizing import restore_optimizer, without_dynamo
 from dlspec.training.packing import Rows, Tensors, pack
 from dlspec.training.randomness import random_state, set_random_state
 from dlspec.training.schedule import Schedule
-from dlspec.training.state import State, TrainingFailed
+from dlspec.training.state import State
 
 if TYPE_CHECKING:
     from dlspec.training.trainer import Trainer

@@ -20,10 +20,6 @@ Phase = Literal["train", "val", "test"]
 Status = Literal["running", "finished", "failed", "interrupted"]
 
 
-class TrainingFailed(RuntimeError):
-    """The training itself failed, though nothing was wrong with the spec; the text is one line for the user."""
-
-
 @dataclass
 class State:
     """All that callbacks see of a run: what is trained, where it stands, what came out so far.

@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from dlspec.data.dataset import Dataset, Split
+from dlspec.errors import TrainingFailed
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.averaging import make_average
 from dlspec.training.batches import NO_FEWEST, Batch, Batches, chosen_batch_size, permutation
@@ -41,7 +42,7 @@ from dlspec.training.randomness import random_state, seed_generators
 from dlspec.training.resuming import Epoch, Left, restore, snapshot_of
 from dlspec.training.schedule import Schedule
 from dlspec.training.scores import Scores
-from dlspec.training.state import Outcome, Phase, State, TrainingFailed, outcome
+from dlspec.training.state import Outcome, Phase, State, outcome
 from dlspec.training.steps import Accumulation, Step, shares
 
 log = logging.getLogger("dlspec")
