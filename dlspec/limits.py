@@ -21,6 +21,9 @@ LIMITS: Mapping[str, int] = {
     "formula_depth": 50,  # brackets and operations within each other
     "formula_size": 10_000,  # items of a list or characters of a text that a formula gives
 }
+GIGABYTE = 10**9
+MAX_DATA_BYTES = 4 * GIGABYTE  # no data source makes a larger array
+MAX_CLASSES = 10**6  # of one target
 # Beyond these Python itself gives up.
 MOST: Mapping[str, int] = {"nesting": 400, "formula_depth": 90}
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlspec.data.dataset import Target
-from dlspec.data.source import MOST_CLASSES
 from dlspec.errors import DataError
+from dlspec.limits import MAX_CLASSES
 
 Columns = dict[str, NDArray[Any]]
 
@@ -40,9 +40,9 @@ def _by_step(name: str, values: NDArray[Any], inputs: Columns, lengths: Columns)
     if values.shape[1:] == (1,) * (values.ndim - 1):
         fix = "make it floats for numbers"
         raise DataError(name, f"'{name}' holds integers of shape {list(values.shape)}; classes are (N,). Else {fix}")
-    if values.min() < 0 or most > MOST_CLASSES:
+    if values.min() < 0 or most > MAX_CLASSES:
         found = values.min() if values.min() < 0 else most - 1
-        raise DataError(name, f"'{name}' has the class {found}; 0 to {MOST_CLASSES - 1:,} are wanted")
+        raise DataError(name, f"'{name}' has the class {found}; 0 to {MAX_CLASSES - 1:,} are wanted")
     source = next((key for key, tokens in inputs.items() if _is_next(values, tokens)), "")
     count = max(most, int(inputs[source].max()) + 1) if source else most
     if count == 1:

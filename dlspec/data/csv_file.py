@@ -6,8 +6,9 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from dlspec.data.source import GIGABYTE, home_expanded
+from dlspec.data.paths import expand_home
 from dlspec.errors import DataError, near, suggest
+from dlspec.limits import GIGABYTE
 
 Row = list[str]
 
@@ -16,7 +17,7 @@ def read_columns(path: str | None, text: str, label: str, delimiter: str, encodi
     """The cells of the columns `text` and `label`, labels without spaces around them; at least one row."""
     if path is None:
         raise DataError("path", "no file is named; write data.path=FILE.csv")
-    file = _existing(home_expanded(path))
+    file = _existing(expand_home(path))
     rows = _numbered_rows(file, delimiter, encoding)
     _, header = next(rows, (1, []))
     columns = _column(file, header, "text", text, delimiter), _column(file, header, "label", label, delimiter)

@@ -12,9 +12,9 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.nn.functional import pad
 
-from dlspec.data.source import MOST_CLASSES
 from dlspec.errors import DataError
 from dlspec.layouts import Layout
+from dlspec.limits import MAX_CLASSES
 
 
 @dataclass(frozen=True)
@@ -209,10 +209,8 @@ def _as_target(field: Field) -> Target:
     count = field.vocab_size or 0
     if count < 2:
         raise DataError("", f"'{field.name}' has one token only; there is nothing to learn")
-    if count > MOST_CLASSES:
-        raise DataError(
-            "", f"'{field.name}' has {count:,} tokens, more than the {MOST_CLASSES:,} that can be predicted"
-        )
+    if count > MAX_CLASSES:
+        raise DataError("", f"'{field.name}' has {count:,} tokens, more than the {MAX_CLASSES:,} that can be predicted")
     words = tuple(str(index) for index in range(count))
     return Target(field.name, "classes", field.shape, words, lengths=lengths)
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from dlspec.data.source import DataSource, data_source, home_expanded
+from dlspec.data.paths import expand_home
+from dlspec.data.source import DataSource, data_source
 from dlspec.errors import DataError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Mnist(DataSource):
 
     def _folder(self) -> Path:
         if self.path is not None:
-            return _given_folder(home_expanded(self.path))
+            return _given_folder(expand_home(self.path))
         from dlspec.data.download import cache_folder
 
         folder = cache_folder("mnist")

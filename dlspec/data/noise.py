@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dlspec.data.source import MOST_CLASSES, Size
+from dlspec.data.source import Size
+from dlspec.limits import MAX_CLASSES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -72,7 +73,7 @@ class TargetNoise(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    num_classes: int | None = Field(None, ge=2, le=MOST_CLASSES, description="how many classes; null: numbers")
+    num_classes: int | None = Field(None, ge=2, le=MAX_CLASSES, description="how many classes; null: numbers")
     shape: list[Size] | None = Field(None, description="of one a sample none; [50] is one a step, [32, 32] one a pixel")
     next_of: str | None = Field(None, description="the field of tokens of which it is the next one, and nothing else")
 

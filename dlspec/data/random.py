@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from dlspec.data.noise import FieldNoise, TargetNoise, check_kind
-from dlspec.data.source import GIGABYTE, MOST_BYTES, MOST_CLASSES, Size, SplitSource, data_source
+from dlspec.data.source import Size, SplitSource, data_source
 from dlspec.errors import DataError, suggest
+from dlspec.limits import GIGABYTE, MAX_CLASSES, MAX_DATA_BYTES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,7 +41,7 @@ class Random(SplitSource):
     vocab_size: int | None = Field(None, ge=1, le=2**31, description="for tokens: how many different ones")
     length: int | None = Field(None, ge=1, description="for tokens: how many a sample has")
     num_classes: int | None = Field(
-        None, ge=2, le=MOST_CLASSES, description="how many classes; null: the target is a number"
+        None, ge=2, le=MAX_CLASSES, description="how many classes; null: the target is a number"
     )
     fields: dict[str, FieldNoise] | None = Field(None, description="in place of shape or tokens: fields by their names")
     targets: dict[str, TargetNoise] | None = Field(None, description="in place of num_classes: targets by their names")
@@ -133,12 +134,12 @@ class Random(SplitSource):
 
     def _check_bytes(self) -> None:
         each = self._sample_bytes()
-        if self.size * each <= MOST_BYTES:
+        if self.size * each <= MAX_DATA_BYTES:
             return
         found = f"{self.size:,} samples of {each:,} bytes are {self.size * each / GIGABYTE:,.1f} GB"
-        most = MOST_BYTES // each
+        most = MAX_DATA_BYTES // each
         fix = f"data.size={most}" if most else "a smaller shape or length"
-        raise DataError("size", f"{found}; at most {MOST_BYTES // GIGABYTE} GB are made: try {fix}")
+        raise DataError("size", f"{found}; at most {MAX_DATA_BYTES // GIGABYTE} GB are made: try {fix}")
 
     def _sample_bytes(self) -> int:
         return sum(one.bytes for one in self._fields().values()) + sum(one.bytes for one in self._targets().values())
@@ -160,5 +161,5 @@ def _check_tokens(what: str, name: str, fields: Mapping[str, FieldNoise]) -> Non
         raise ValueError(f"{what}, which is no field of tokens; {fix}")
     if tokens[name] < 2:
         raise ValueError(f"{what}: of one token there is nothing to learn; take a larger vocab_size")
-    if tokens[name] > MOST_CLASSES:
-        raise ValueError(f"{what}: more than {MOST_CLASSES:,} classes; take a smaller vocab_size")
+    if tokens[name] > MAX_CLASSES:
+        raise ValueError(f"{what}: more than {MAX_CLASSES:,} classes; take a smaller vocab_size")

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dlspec.errors import DataError, UserError, suggest
+from dlspec.limits import MAX_CLASSES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
 
     from dlspec.data.dataset import Dataset
     from dlspec.data.splits import Parts
-
-GIGABYTE = 10**9
-MOST_BYTES = 4 * GIGABYTE
-"""No source makes an array larger than this."""
-MOST_CLASSES = 10**6
 
 Size = Annotated[int, Field(ge=1)]
 
@@ -43,9 +38,7 @@ class DataSource(BaseModel, ABC):
     split_seed: int = Field(0, ge=0, description="decides which samples go where; the same seed, the same split")
     validation: float = Field(0.1, ge=0, lt=1, description="share of the samples kept aside to watch the training")
     limit: int | None = Field(None, ge=1, description="keep at most this many samples of each split, for a quick try")
-    num_classes: int | None = Field(
-        None, ge=2, le=MOST_CLASSES, description="stated and then checked: how many classes"
-    )
+    num_classes: int | None = Field(None, ge=2, le=MAX_CLASSES, description="stated and then checked: how many classes")
     vocab_size: int | None = Field(None, ge=1, description="stated and then checked: how many different tokens")
     shape: list[Size] | None = Field(None, description="stated and then checked: a sample's shape, without the batch")
     length: int | None = Field(None, ge=1, description="stated and then checked: how many steps a sample has")
@@ -98,14 +91,6 @@ def data_source(name: str) -> Callable[[type[S]], type[S]]:
         return source
 
     return register
-
-
-def home_expanded(path: str) -> Path:
-    """The path, a ~ in it replaced; a home that is not there is a `DataError`."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        raise DataError("path", f"there is no home folder for '{path}': write the whole path") from None
 
 
 def _full_name(source: type[DataSource]) -> str:

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
-from dlspec.data.source import GIGABYTE, MOST_BYTES, SplitSource, data_source
+from dlspec.data.source import SplitSource, data_source
 from dlspec.errors import DataError
+from dlspec.limits import GIGABYTE, MAX_DATA_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,7 +136,7 @@ def number_classes(labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.i
 
 
 def _check_bytes(count: int, length: int) -> None:
-    if 8 * count * length > MOST_BYTES:
+    if 8 * count * length > MAX_DATA_BYTES:
         found = f"{count:,} texts of up to {length:,} words take {8 * count * length / GIGABYTE:,.1f} GB"
-        fix = f"data.max_length={max(1, MOST_BYTES // (8 * count))}"
-        raise DataError("max_length", f"{found}; at most {MOST_BYTES // GIGABYTE} GB are made: try {fix}")
+        fix = f"data.max_length={max(1, MAX_DATA_BYTES // (8 * count))}"
+        raise DataError("max_length", f"{found}; at most {MAX_DATA_BYTES // GIGABYTE} GB are made: try {fix}")

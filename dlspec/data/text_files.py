@@ -5,10 +5,11 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from dlspec.data.source import GIGABYTE, MOST_BYTES, home_expanded
+from dlspec.data.paths import expand_home
 from dlspec.errors import DataError, near
+from dlspec.limits import GIGABYTE, MAX_DATA_BYTES
 
-MOST_FILE_BYTES = MOST_BYTES // 8
+MAX_FILE_BYTES = MAX_DATA_BYTES // 8
 """Each byte may become a token of eight."""
 MOST_FILES = 100_000
 
@@ -33,12 +34,12 @@ def read_bytes(path: str, pattern: str) -> bytes:
 
 def _contents(path: str, pattern: str) -> list[tuple[Path, bytes]]:
     """Each file and what it holds; together at most half a gigabyte."""
-    files, left, found = _files(home_expanded(path), pattern), MOST_FILE_BYTES, []
+    files, left, found = _files(expand_home(path), pattern), MAX_FILE_BYTES, []
     for each in files:
         content = _read(each, left + 1)
         left -= len(content)
         if left < 0:
-            most = f"{MOST_FILE_BYTES / GIGABYTE:g} GB"
+            most = f"{MAX_FILE_BYTES / GIGABYTE:g} GB"
             raise DataError("path", f"'{path}' holds more than {most}, which are the most that text reads: take a part")
         found.append((each, content))
     return found
