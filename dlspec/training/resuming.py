@@ -7,25 +7,30 @@ come from the spec.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any, Protocol
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from dlspec.data.dataset import Dataset
 from dlspec.errors import TrainingFailed, cut
+from dlspec.spec.trainer import TrainerSpec
+from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoint_files import Snapshot
+from dlspec.training.computing import Computing
+from dlspec.training.freezing import Freezing
 from dlspec.training.memory import state_bytes
+from dlspec.training.on_nan import OnNan
 from dlspec.training.optimizing import restore_optimizer, without_dynamo
 from dlspec.training.packing import Rows, Tensors, pack
 from dlspec.training.randomness import random_state, set_random_state
 from dlspec.training.schedule import Schedule
+from dlspec.training.scores import Scores
 from dlspec.training.state import State
-
-if TYPE_CHECKING:
-    from dlspec.training.trainer import Trainer
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -99,7 +104,25 @@ class Left:
     scores: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
-def snapshot_of(trainer: Trainer, seconds: float) -> Snapshot:
+class Resumable(Protocol):
+    """What a checkpoint keeps of a trainer, and gives back to it."""
+
+    network: nn.Module
+    optimizer: Optimizer | None
+    schedule: Schedule | None
+    freezing: Freezing
+    callbacks: Sequence[Callback]
+    data: Dataset
+    settings: TrainerSpec
+    device: torch.device
+    computing: Computing
+    scores: Scores
+    on_nan: OnNan
+    state: State
+    epoch: Epoch | None
+
+
+def snapshot_of(trainer: Resumable, seconds: float) -> Snapshot:
     """The whole run between two steps; `seconds` were spent in this epoch. Its tensors are copies on the CPU."""
     state, epoch, scaler = trainer.state, trainer.epoch, trainer.computing.scaler
     tensors: Tensors = {}
@@ -128,7 +151,7 @@ def snapshot_of(trainer: Trainer, seconds: float) -> Snapshot:
     return Snapshot(state.step, {"dict": [*map(list, tree.items()), ["callbacks", packed]]}, tensors)
 
 
-def checkpoint_bytes(trainer: Trainer) -> int:
+def checkpoint_bytes(trainer: Resumable) -> int:
     """What a checkpoint will take at least: weights, the best ones too, their average, the optimizer's state."""
     kept = [each for each in trainer.network.state_dict().values() if isinstance(each, Tensor)]
     weights = sum(each.numel() * each.element_size() for each in kept)
@@ -141,7 +164,7 @@ def samples_of(data: Dataset) -> dict[str, int]:
     return {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
 
 
-def _left(trainer: Trainer, epoch: Epoch, seconds: float) -> dict[str, Any]:
+def _left(trainer: Resumable, epoch: Epoch, seconds: float) -> dict[str, Any]:
     is_training = epoch.results is None
     return {
         "seconds": seconds,
@@ -153,14 +176,14 @@ def _left(trainer: Trainer, epoch: Epoch, seconds: float) -> dict[str, Any]:
     }
 
 
-def _optimizer_state(trainer: Trainer) -> Any:
+def _optimizer_state(trainer: Resumable) -> Any:
     if trainer.optimizer is None:
         return None
     with without_dynamo():
         return trainer.optimizer.state_dict()
 
 
-def restore(trainer: Trainer, snapshot: Snapshot) -> Left | None:
+def restore(trainer: Resumable, snapshot: Snapshot) -> Left | None:
     """Puts the run where it was; gives where in its epoch that is, None between two.
 
     Raises TrainingFailed where the snapshot is another network's, optimizer's or no run's.
@@ -176,7 +199,7 @@ def restore(trainer: Trainer, snapshot: Snapshot) -> Left | None:
         raise TrainingFailed(f"the checkpoint of step {snapshot.step} does not fit this run: {cut(reason)}") from error
 
 
-def _restore(trainer: Trainer, parts: Mapping[str, Any]) -> Left | None:
+def _restore(trainer: Resumable, parts: Mapping[str, Any]) -> Left | None:
     state = trainer.state
     left = None if parts["left"] is None else _Left.model_validate(parts["left"])
     _restore_progress(state, parts["progress"], is_within=left is not None)

@@ -90,7 +90,7 @@ class Trainer:
         self.inputs = tuple(inputs)
         self.schedule = schedule
         self.freezing = freezing or Freezing({})
-        self.callbacks = _completed(callbacks, settings)
+        self.callbacks: Sequence[Callback] = _completed(callbacks, settings)
         self.seed = seed
         self.trim, self.fewest_steps = trim, fewest_steps
         self.widest = widest
