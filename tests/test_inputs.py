@@ -10,7 +10,7 @@ from loss_parts import ROWS, data_of
 
 from dlspec.building.inputs import match_inputs
 from dlspec.data.dataset import Dataset, Field, Target
-from dlspec.spec.graph import Input
+from dlspec.spec.blocks import Input
 from dlspec.spec.mistakes import Mistakes
 
 IMAGE, TEXT = Field("image", (1, 4, 4), "channels-first"), Field("text", (5,), "tokens", 9)

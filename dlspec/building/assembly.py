@@ -20,7 +20,8 @@ from dlspec.building.padding import mapped
 from dlspec.data.dataset import Field
 from dlspec.layers.padding import real_steps
 from dlspec.layouts import Lengths, Window
-from dlspec.spec.graph import MODEL, Ref
+from dlspec.spec.deferred import Ref
+from dlspec.spec.graph import MODEL
 
 LAYER, TYPE = "layer", "layer_type"
 """In the `meta` of a graph's node: the id of the layer that it belongs to, and that layer's type."""

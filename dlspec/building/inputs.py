@@ -10,7 +10,7 @@ from dlspec.errors import shown, suggest
 from dlspec.spec.mistakes import Mistakes
 
 if TYPE_CHECKING:
-    from dlspec.spec.graph import Input
+    from dlspec.spec.blocks import Input
 
 
 def match_inputs(inputs: Sequence[Input], data: Dataset, mistakes: Mistakes) -> dict[str, Field]:

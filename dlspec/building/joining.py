@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dlspec.building.layer import Layer
 from dlspec.building.shortcuts import automatic, is_norm
 from dlspec.registry.torch_parts import LAYERS
-from dlspec.spec.graph import Ref
+from dlspec.spec.deferred import Ref
 from dlspec.spec.parts import Part
 
 if TYPE_CHECKING:

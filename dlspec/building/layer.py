@@ -17,8 +17,9 @@ from dlspec.building.place import Unfit, is_on_meta, needs_numbers, not_determin
 from dlspec.errors import first_line, shown, suggest
 from dlspec.layouts import Value
 from dlspec.registry.schema import REQUIRED, Schema
+from dlspec.spec.deferred import Channels, is_deferred, settled
 from dlspec.spec.expressions import ExpressionError
-from dlspec.spec.graph import Channels, Node, is_deferred, settled
+from dlspec.spec.graph import Node
 from dlspec.spec.mistakes import Mistakes
 
 PARAMETRIZATIONS = ("weight_norm", "spectral_norm", "orthogonal")

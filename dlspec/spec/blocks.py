@@ -16,7 +16,6 @@ from dlspec.limits import how_to_raise, limit
 from dlspec.spec import expressions
 from dlspec.spec.expressions import Wrong
 from dlspec.spec.formula_functions import FUNCTIONS
-from dlspec.spec.graph import Input
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.params import read_params
 from dlspec.spec.parts import ENTRY_KEYS
@@ -27,6 +26,15 @@ BLOCK_KEYS = ("params", "blocks", "inputs", "layers", "outputs")
 OWN_KEYS = ("loss", "init", "freeze")
 """What a model may bring along for its training."""
 MODEL_KEYS = (*BLOCK_KEYS, *OWN_KEYS)
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a model states of one input: null in `shape` is open."""
+
+    name: str
+    path: KeyPath
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

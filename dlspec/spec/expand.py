@@ -15,8 +15,9 @@ from dlspec.errors import near, suggest
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec.blocks import Block
 from dlspec.spec.containers import EXPAND
+from dlspec.spec.deferred import Deferred, Ref
 from dlspec.spec.expressions import Unknown, Wrong, formula_of
-from dlspec.spec.graph import MODEL, Deferred, Graph, Node, Ref
+from dlspec.spec.graph import MODEL, Graph, Node
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.names import BEFORE, WRONG, Level, Names, Output
 from dlspec.spec.params import IN_CHANNELS, Origins, Scope, defaults

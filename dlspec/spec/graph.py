@@ -2,34 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from dlspec.layouts import Layout
-from dlspec.spec.expressions import Unknown
+from dlspec.spec.blocks import Input
+from dlspec.spec.deferred import Ref
 from dlspec.spec.parts import Part
 from dlspec.spec.yaml_files import KeyPath
 
 MODEL = ""
 """As a node's id: the model's own inputs."""
-
-
-@dataclass(frozen=True)
-class Input:
-    """What a model states of one input: null in `shape` is open."""
-
-    name: str
-    path: KeyPath
-    facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Ref:
-    """A value: which node gives it, and which of the node's outputs it is ('' for the first)."""
-
-    node: str
-    output: str = ""
 
 
 @dataclass(frozen=True)
@@ -90,32 +74,3 @@ class Graph:
         for ref in read:
             wanted.setdefault(ref.node, {}).setdefault(ref.output)
         return {node: tuple(outputs) for node, outputs in wanted.items()}
-
-
-Channels = Callable[[Ref], int]
-
-
-@dataclass(frozen=True)
-class Deferred(Unknown):
-    """A formula with `$in_channels`: `compute` gives its value once the channels of values can be looked up."""
-
-    compute: Callable[[Channels], Any] = field(default=lambda channels: None, compare=False)
-
-    def __str__(self) -> str:
-        return self.key
-
-
-def settled(value: Any, channels: Channels) -> Any:
-    """The value with every `Deferred` in it computed."""
-    if isinstance(value, Deferred):
-        return value.compute(channels)
-    if isinstance(value, dict):
-        return {key: settled(each, channels) for key, each in value.items()}
-    return [settled(each, channels) for each in value] if isinstance(value, list) else value
-
-
-def is_deferred(value: Any) -> bool:
-    """Whether something in it waits for the channels of its input."""
-    if isinstance(value, dict):
-        return any(is_deferred(each) for each in value.values())
-    return any(is_deferred(each) for each in value) if isinstance(value, list) else isinstance(value, Deferred)

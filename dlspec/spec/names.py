@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dlspec.errors import MOST_SHOWN, near, shown, suggest
-from dlspec.spec.graph import Ref
+from dlspec.spec.deferred import Ref
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.yaml_files import KeyPath
 

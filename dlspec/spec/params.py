@@ -11,8 +11,8 @@ from typing import Any
 from dlspec.errors import shown, suggest
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec import expressions
+from dlspec.spec.deferred import Deferred, is_deferred, settled
 from dlspec.spec.expressions import ExpressionError, Unknown, Wrong
-from dlspec.spec.graph import Deferred, is_deferred, settled
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import NOTHING, Part, parse_part
 from dlspec.spec.yaml_files import KeyPath

@@ -7,8 +7,8 @@ from typing import Any
 
 from dlspec.errors import shown
 from dlspec.limits import how_to_raise, limit
+from dlspec.spec.deferred import is_deferred
 from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.graph import is_deferred
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.params import INDEX, Scope, can_name_param
 from dlspec.spec.parts import NOTHING
