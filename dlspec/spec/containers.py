@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from dlspec.errors import shown, suggest
 from dlspec.spec.expressions import Unknown
-from dlspec.spec.names import WRONG, Level, Output
+from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.names import WRONG, Level, Names, Output
+from dlspec.spec.params import Scope
 from dlspec.spec.parts import ENTRY_KEYS, Part
 from dlspec.spec.repeats import has_own_names, rows_of
 from dlspec.spec.taking import FORMULA, Inputs, formula_inputs
-from dlspec.spec.uses import Use, Where, each_copy, in_all
+from dlspec.spec.uses import Blocks, Use, Where, each_copy, in_all
 from dlspec.spec.written import Entry, read_body
-
-if TYPE_CHECKING:
-    from dlspec.spec.expand import Expander
+from dlspec.spec.yaml_files import KeyPath
 
 JOIN = "Residual"
 """The type of the node that adds a residual's body and its shortcut."""
 SHORTCUTS = ("auto", "if_equal")
 
 
-def _only(expander: Expander, use: Use, part: Part, inputs: Inputs) -> Output:
+class EntryExpander(Protocol):
+    """What a container asks of the expander: to expand the entries that it holds, and to add nodes of its own."""
+
+    mistakes: Mistakes
+    names: Names
+    stood: dict[KeyPath, None]
+
+    def list(self, entries: Sequence[Entry], scope: Scope, blocks: Blocks, level: Level, where: Where, /) -> Output: ...
+
+    def one(self, use: Use, where: Where, *, number: str = "") -> Output: ...
+
+    def name(self, use: Use) -> str: ...
+
+    def stand(self, use: Use, inputs: Inputs, where: Where) -> Output: ...
+
+    def node(self, use: Use, part: Part, inputs: Inputs, where: Where) -> Output: ...
+
+
+def _only(expander: EntryExpander, use: Use, part: Part, inputs: Inputs) -> Output:
     if len(inputs) == 1:
         return next(iter(inputs.values()))
     found = f"{part.type} takes one input, and {len(inputs)} come in"
@@ -36,18 +54,18 @@ def _inner(part: Part, type: str, **settings: Any) -> Part:
     return Part(type, part.path, settings, part.settings_path, key_paths=dict.fromkeys(settings, part.settings_path))
 
 
-def _body(expander: Expander, use: Use, entries: tuple[Entry, ...], given: Output, where: Where) -> Output:
+def _body(expander: EntryExpander, use: Use, entries: tuple[Entry, ...], given: Output, where: Where) -> Output:
     """Entries that see the names around them."""
     return expander.list(entries, use.scope, use.blocks, Level(use.level, given), where)
 
 
-def _sequential(expander: Expander, use: Use, part: Part, inputs: Inputs, where: Where) -> Output:
+def _sequential(expander: EntryExpander, use: Use, part: Part, inputs: Inputs, where: Where) -> Output:
     given = _only(expander, use, part, inputs)
     last = _body(expander, use, use.entry.bodies.get("layers", ()), given, where)
     return Output(last.ref)
 
 
-def _time_distributed(expander: Expander, use: Use, part: Part, inputs: Inputs, where: Where) -> Output:
+def _time_distributed(expander: EntryExpander, use: Use, part: Part, inputs: Inputs, where: Where) -> Output:
     """The entries see a step as if it were a sample, so nothing around them, which is of whole samples."""
     given = _only(expander, use, part, inputs)
     folded = expander.node(use, _inner(part, "FoldTime"), {0: given}, where.child("<fold>"))
@@ -60,7 +78,7 @@ def _time_distributed(expander: Expander, use: Use, part: Part, inputs: Inputs, 
 # ---- Residual ------------------------------------------------------------------------------------------------------
 
 
-def _residual(expander: Expander, use: Use, part: Part, inputs: Inputs, where: Where) -> Output:
+def _residual(expander: EntryExpander, use: Use, part: Part, inputs: Inputs, where: Where) -> Output:
     given = _only(expander, use, part, inputs)
     entries = use.entry.bodies.get("body", ())
     body = _body(expander, use, entries, given, where.child("body"))
@@ -72,7 +90,7 @@ def _residual(expander: Expander, use: Use, part: Part, inputs: Inputs, where: W
     return Output(join.ref)
 
 
-def _dropped(expander: Expander, use: Use, part: Part, body: Output, where: Where) -> Output:
+def _dropped(expander: EntryExpander, use: Use, part: Part, body: Output, where: Where) -> Output:
     """The body with samples left out of it at random, where `stochastic_depth` says so."""
     p = part.settings.get("stochastic_depth")
     if p is None or (not isinstance(p, Unknown) and p == 0 and not isinstance(p, bool)):
@@ -83,7 +101,7 @@ def _dropped(expander: Expander, use: Use, part: Part, body: Output, where: Wher
     return expander.node(use, dropping, {0: body}, where.child("stochastic_depth"))
 
 
-def _shortcut(expander: Expander, use: Use, part: Part, given: Output, where: Where) -> tuple[Output, str | None]:
+def _shortcut(expander: EntryExpander, use: Use, part: Part, given: Output, where: Where) -> tuple[Output, str | None]:
     """What is added to the body, and how: `auto` and `if_equal` are decided when shapes are known."""
     if "shortcut" in use.entry.bodies:
         return _body(expander, use, use.entry.bodies["shortcut"], given, where.child("shortcut")), None
@@ -102,7 +120,7 @@ def _shortcut(expander: Expander, use: Use, part: Part, given: Output, where: Wh
 # ---- Parallel ------------------------------------------------------------------------------------------------------
 
 
-def _parallel(expander: Expander, use: Use, part: Part, inputs: Inputs, where: Where) -> Output:
+def _parallel(expander: EntryExpander, use: Use, part: Part, inputs: Inputs, where: Where) -> Output:
     given = _only(expander, use, part, inputs)
     branches: dict[str, Output] = {}
     for entry in use.entry.bodies.get("branches", ()):
@@ -121,7 +139,7 @@ def _parallel(expander: Expander, use: Use, part: Part, inputs: Inputs, where: W
     return _merged(expander, use, part, branches, ends, where)
 
 
-def _branch(expander: Expander, use: Use, given: Output, where: Where) -> tuple[str, Output]:
+def _branch(expander: EntryExpander, use: Use, given: Output, where: Where) -> tuple[str, Output]:
     """A branch's name and what it gives; one that repeats stands side by side with itself."""
     entry = use.entry
     rows = rows_of(entry, use.scope)
@@ -137,7 +155,7 @@ def _branch(expander: Expander, use: Use, given: Output, where: Where) -> tuple[
 
 
 def _merged(
-    expander: Expander, use: Use, part: Part, branches: Mapping[str, Output], ends: list[Output], where: Where
+    expander: EntryExpander, use: Use, part: Part, branches: Mapping[str, Output], ends: list[Output], where: Where
 ) -> Output:
     """The branches' outputs, merged into one."""
     (merge, *more) = use.entry.bodies.get("merge", ()) or (_concat(part),)
@@ -171,7 +189,7 @@ def _concat(part: Part) -> Entry:
     return Entry("", part.path, replace(_inner(part, "Concat"), path=part.path))
 
 
-EXPAND: Mapping[str, Callable[[Expander, Use, Part, Inputs, Where], Output]] = {
+EXPAND: Mapping[str, Callable[[EntryExpander, Use, Part, Inputs, Where], Output]] = {
     "Sequential": _sequential,
     "TimeDistributed": _time_distributed,
     "Residual": _residual,
