@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
+from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.data.dataset import Dataset
 from dlspec.errors import cut
 from dlspec.training.checkpoint_files import Snapshot
 from dlspec.training.memory import state_bytes
-from dlspec.training.optimizing import restore_optimizer, without_dynamo
+from dlspec.training.optimizing import restore_optimizer
 from dlspec.training.packing import Rows, Tensors, pack
 from dlspec.training.randomness import random_state, set_random_state
 from dlspec.training.schedule import Schedule
