@@ -1,4 +1,4 @@
-"""Flags that `torch.optim` keeps on an optimizer, to warn of steps that were not made, or not as expected."""
+"""The flag on an optimizer by which learning-rate schedulers know that it has stepped."""
 
 from __future__ import annotations
 
@@ -11,11 +11,3 @@ def mark_stepped(optimizer: Optimizer) -> None:
     If PyTorch drops the flag, nobody reads this one.
     """
     optimizer._opt_called = True  # type: ignore[attr-defined]
-
-
-def expect_uncaptured_steps(optimizer: Optimizer) -> None:
-    """Keep a capturable optimizer from warning when a step is run without a CUDA graph, as warm-up steps are.
-
-    If PyTorch drops the flag, nobody reads this one.
-    """
-    optimizer._warned_capturable_if_run_uncaptured = True

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlspec.compat.torch_cuda import end_failed_recording
-from dlspec.compat.torch_optim import expect_uncaptured_steps
 from dlspec.errors import first_line
 from dlspec.training.criterion import Targets, total_loss
 from dlspec.training.nests import mapped
@@ -79,7 +78,6 @@ class ReplayedStep:
         for group in optimizer.param_groups:
             if "capturable" in group:
                 group["capturable"] = True  # it counts its steps on the device
-        expect_uncaptured_steps(optimizer)  # the first ones are so
 
     def step(self, plain: Step, look: Callable[[Tensor], None], after_update: Callable[[], None]) -> Step:
         """Does one batch as `plain` does; `look` is shown its loss. To be asked for anew in every epoch."""
