@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import warnings
@@ -117,3 +118,13 @@ def test_data_files_where_scikit_learn_is_not_installed(monkeypatch: pytest.Monk
     assert (sklearn.find_data_folder() / "digits.csv.gz").is_file()  # type: ignore[operator]
     monkeypatch.setattr(sklearn, "find_spec", lambda name: None)
     assert sklearn.find_data_folder() is None
+
+
+def test_what_the_compiler_leaves_out_is_not_logged() -> None:
+    logger = logging.getLogger("torch._dynamo")
+    before = logger.level
+    try:
+        torch_dynamo.silence_graph_breaks()
+        assert not logger.isEnabledFor(logging.WARNING) and logger.isEnabledFor(logging.ERROR)
+    finally:
+        logger.setLevel(before)

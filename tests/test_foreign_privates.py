@@ -22,7 +22,10 @@ PUBLIC_BY_CONVENTION = {
     "_asdict", "_fields", "_replace",  # named tuples have no other names for these
     "_exit",  # of os, documented
 }  # fmt: skip
-SETTINGS = {"torch.backends.cudnn.benchmark"}  # attributes of a library that its documentation says to assign
+SETTINGS = {
+    "logging.lastResort",
+    "torch.backends.cudnn.benchmark",
+}  # attributes of a library that its documentation says to assign
 OWN_OBJECTS = ("self", "cls", "super()")
 BY_NAME = {"getattr", "hasattr", "setattr", "delattr", "attrgetter"}
 LIBRARIES = "torch|torchmetrics|hydra|omegaconf|pydantic|numpy|scipy|sklearn|pandas|matplotlib|yaml|safetensors|rich"
