@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from dlspec.app.names import COMMANDS, DONE, FAILED, INTERRUPTED, LIGHT, NOT_YET, WRONG
-from dlspec.registry.lean import lean_imports
+from dlspec.compat.torchmetrics import leave_out_plots
 
 
 def main() -> int:
@@ -19,7 +19,7 @@ def main() -> int:
     nothing: the collector rests until training starts it (dlspec.app.running), and does not look at them at the end.
     """
     gc.disable()
-    lean_imports()
+    leave_out_plots()
     try:
         return run(sys.argv[1:])
     finally:

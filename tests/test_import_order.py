@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "dlspec"
 ORDER = (
-    "errors limits layouts spec layers registry data building reading run_folder run_lock run_status found_runs "
+    "errors limits layouts compat spec layers registry data building reading run_folder run_lock run_status found_runs "
     "report training preparing app face sweeping __main__"
 ).split()
 FILES = sorted(ROOT.rglob("*.py"))

@@ -11,12 +11,13 @@ from torch import Tensor, nn, optim
 from torch.optim import lr_scheduler
 from training_parts import dataset
 
+from dlspec.compat.torch_dynamo import make_step_function
 from dlspec.errors import SpecError
 from dlspec.preparing import Preparation, Prepared
 from dlspec.registry.torch_parts import OPTIMIZERS, SCHEDULERS
 from dlspec.spec.mistakes import Mistakes, Places
 from dlspec.spec.parts import parse_part
-from dlspec.training.optimizing import make_optimizer, needs_closure, step_function
+from dlspec.training.optimizing import make_optimizer, needs_closure
 
 OPTIMIZER_ROWS: dict[str, dict[str, Any]] = {
     "ASGD": {"lr": 0.1},
@@ -92,7 +93,7 @@ def steps(optimizer: optim.Optimizer, parameter: nn.Parameter, sparse: bool) -> 
         for _ in range(2):
             optimizer.step(loss)
         return parameter.detach()
-    step = step_function(optimizer)
+    step = make_step_function(optimizer)
     for _ in range(2):
         loss()
         step()

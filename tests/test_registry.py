@@ -355,9 +355,9 @@ def test_only_a_program_of_its_own_leaves_out_what_plots_need(lean: bool) -> Non
     """In a notebook `metric.plot()` stays the user's; either way the real matplotlib can be imported afterwards."""
     program = f"""
 import sys
-from dlspec.registry.lean import lean_imports
+from dlspec.compat.torchmetrics import leave_out_plots
 if {lean}:
-    lean_imports()
+    leave_out_plots()
 from dlspec.registry.metrics import metrics
 metric = metrics()["MeanAbsoluteError"].build()
 metric.update(*[__import__("torch").ones(3)] * 2)
@@ -380,8 +380,8 @@ def test_transformers_is_not_imported_for_metrics_where_it_is_installed(tmp_path
     program = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
-from dlspec.registry.lean import lean_imports
-lean_imports()
+from dlspec.compat.torchmetrics import leave_out_plots
+leave_out_plots()
 from dlspec.registry.metrics import metrics
 print(metrics()["MeanAbsoluteError"].build(), "transformers" in sys.modules)
 """

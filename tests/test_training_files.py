@@ -18,10 +18,10 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import nn
 from training_parts import dataset, network, trainer
 
+from dlspec.compat.tensorboard import encode_header, encode_scalars
 from dlspec.errors import TrainingFailed
 from dlspec.run_folder import read_lines, read_result
 from dlspec.spec.trainer import TrainerSpec
-from dlspec.training import event_file
 from dlspec.training.callbacks import Callback, EarlyStopping
 from dlspec.training.checkpoints import BEST, LAST, Checkpoints, copied_weights, read_weights
 from dlspec.training.curves import CURVES, Curves, draw, panels
@@ -244,5 +244,5 @@ def test_events_are_those_of_tensorboard_itself(step: int) -> None:
 
     results = {"val/loss": 0.1, "train/größe": -0.0, "a" * 200: float("nan"), "large": 1e300, "least": float("-inf")}
     values = [Summary.Value(tag=name, simple_value=value) for name, value in results.items()]
-    assert event_file.scalars(results, step, 1e9 + 0.5) == wanted(step=step, summary=Summary(value=values))
-    assert event_file.beginning(1e9 + 0.5) == wanted(file_version="brain.Event:2")
+    assert encode_scalars(results, step, 1e9 + 0.5) == wanted(step=step, summary=Summary(value=values))
+    assert encode_header(1e9 + 0.5) == wanted(file_version="brain.Event:2")

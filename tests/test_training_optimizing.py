@@ -15,16 +15,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
-from dlspec.training.optimizing import (
-    CACHE,
-    WRAPPED,
-    can_fuse,
-    has_sparse_gradients,
-    make_optimizer,
-    needs_closure,
-    step_function,
-    without_dynamo,
-)
+from dlspec.compat.torch_dynamo import CACHE, WRAPPED, make_step_function, without_dynamo
+from dlspec.training.optimizing import can_fuse, has_sparse_gradients, make_optimizer, needs_closure
 
 CLASSES = {
     name: each
@@ -38,12 +30,13 @@ SETTINGS: dict[str, dict[str, Any]] = {"SGD": {"lr": 0.1, "momentum": 0.9}, "RMS
 SCRIPT = """
 import sys, torch
 from torch.optim.lr_scheduler import StepLR
-from dlspec.training.optimizing import make_optimizer, step_function, without_dynamo
+from dlspec.compat.torch_dynamo import make_step_function, without_dynamo
+from dlspec.training.optimizing import make_optimizer
 for name in sys.argv[1:]:
     net = torch.nn.Linear(3, 2, bias=False)
     optimizer = make_optimizer(getattr(torch.optim, name), net.parameters(), {})
     schedule = StepLR(optimizer, 1)
-    step = step_function(optimizer)
+    step = make_step_function(optimizer)
     for _ in range(2):
         net(torch.ones(4, 3)).sum().backward()
         step()
@@ -120,7 +113,7 @@ def test_weights_equal_pytorchs_own_step(name: str, monkeypatch: pytest.MonkeyPa
     fused = {"fused": True} if quick.defaults.get("fused") else {}
     plain = CLASSES[name](theirs.parameters(), **SETTINGS.get(name, {}), **fused)
     monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)  # else the plain step would be taken
-    step = step_function(quick)
+    step = make_step_function(quick)
     monkeypatch.undo()
     pairs = zip(_train(quick, ours, step), _train(plain, theirs, plain.step), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
@@ -166,7 +159,7 @@ def test_step_hooks_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
     net, calls = nn.Linear(5, 2), []
     optimizer = make_optimizer(torch.optim.SGD, net.parameters(), {"lr": 0.1})
     monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
-    step = step_function(optimizer)
+    step = make_step_function(optimizer)
     monkeypatch.undo()
     optimizer.register_step_post_hook(lambda *_: calls.append("after"))
     _train(optimizer, net, step)
@@ -177,7 +170,7 @@ def test_schedulers_see_that_steps_were_taken() -> None:
     net = nn.Linear(5, 2)
     optimizer = make_optimizer(torch.optim.SGD, net.parameters(), {"lr": 1.0})
     schedule = StepLR(optimizer, 1)
-    step = step_function(optimizer)
+    step = make_step_function(optimizer)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         _train(optimizer, net, lambda: (step(), schedule.step()))
@@ -196,7 +189,7 @@ def test_an_optimizer_of_the_users_own_is_stepped_its_own_way() -> None:
     net = nn.Linear(5, 2)
     before = net.weight.detach().clone()
     optimizer = make_optimizer(Halving, net.parameters(), {})
-    _train(optimizer, net, step_function(optimizer))
+    _train(optimizer, net, make_step_function(optimizer))
     assert torch.equal(net.weight, before / 16)
 
 

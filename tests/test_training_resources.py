@@ -11,6 +11,7 @@ import pytest
 import torch
 from training_parts import network, trainer
 
+from dlspec.compat.glibc import find_glibc
 from dlspec.training import resources
 from dlspec.training.callbacks import Callback
 from dlspec.training.shelf import ALIGNED, Shelf
@@ -46,7 +47,7 @@ def test_when_memory_is_kept(wanted: str, largest: int, calls: int, monkeypatch:
         def malloc_trim(self, pad: int) -> int:
             return 1
 
-    monkeypatch.setattr(resources, "_glibc", lambda: Library())
+    monkeypatch.setattr(resources, "find_glibc", lambda: Library())
     with resources.allocator(wanted, torch.device("cpu"), largest):  # type: ignore[arg-type]
         assert len(told) == calls / 2
     assert len(told) == calls
@@ -82,7 +83,7 @@ print(usual, kept, within - mib("VmRSS"))
 """
 
 
-@pytest.mark.skipif(resources._glibc() is None, reason="no glibc")
+@pytest.mark.skipif(find_glibc() is None, reason="no glibc")
 def test_memory_is_not_mapped_anew_at_every_step() -> None:
     """Pages that are touched for the first time, counted by the system; the MiB that are given back at the end."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
@@ -116,7 +117,7 @@ trainer(net, dataset(train=40 * 128), settings=settings, callbacks=[Peak()], wid
 """
 
 
-@pytest.mark.skipif(resources._glibc() is None or not Path("/proc/self/clear_refs").exists(), reason="no glibc")
+@pytest.mark.skipif(find_glibc() is None or not Path("/proc/self/clear_refs").exists(), reason="no glibc")
 def test_kept_memory_does_not_grow() -> None:
     """What an epoch keeps of each step lies apart from what the step gives back."""
     done = subprocess.run([sys.executable, "-c", TRAINING], capture_output=True, text=True, check=True)
@@ -147,5 +148,5 @@ def test_the_numbers_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_glibc_is_found_where_it_is() -> None:
-    library = resources._glibc()
+    library = find_glibc()
     assert library is None or isinstance(library, ctypes.CDLL)

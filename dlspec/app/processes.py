@@ -22,8 +22,8 @@ from queue import SimpleQueue
 from types import ModuleType
 from typing import Any, Protocol, Self
 
+from dlspec.compat.torchmetrics import plots_are_left_out
 from dlspec.limits import deep_stack
-from dlspec.registry.lean import is_lean
 
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 PRELOADED = "dlspec.app.preloaded"
@@ -62,7 +62,7 @@ def warm_up() -> None:
     if METHOD == "forkserver":
         from multiprocessing import forkserver
 
-        forkserver.set_forkserver_preload([*([LEAN] if is_lean() else []), PRELOADED])
+        forkserver.set_forkserver_preload([*([LEAN] if plots_are_left_out() else []), PRELOADED])
         with _one_thread(), _without_main():
             forkserver.ensure_running()
 

@@ -189,7 +189,7 @@ def _add(root: nn.Module, path: Sequence[str], module: Any) -> None:
     """Puts a module or parameter at its path below `root`."""
     *around, last = path
     for name in around:
-        if name not in root._modules:
+        if not isinstance(getattr(root, name, None), nn.Module):
             root.add_module(name, nn.Module())
         root = root.get_submodule(name)
     if isinstance(module, nn.Module):

@@ -6,15 +6,12 @@ The network is run on made-up batches of two sizes: what grows with the rows is 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, fx, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlspec.building.assembly import LAYER
 from dlspec.building.criterion import Criterion
@@ -22,6 +19,7 @@ from dlspec.building.multiply_adds import multiply_adds
 from dlspec.building.network import Network, kept_random_state
 from dlspec.building.place import Place, Unfit, needs_numbers
 from dlspec.building.tracing import sampling
+from dlspec.compat.torch_dispatch import observe_operations, same_kernels_on_meta
 from dlspec.data.dataset import Dataset
 
 ROWS = (2, 3)
@@ -73,7 +71,7 @@ def _cost(small: _Meter, large: _Meter, name: str) -> Cost:
 def _measured(network: Network, criterion: Criterion, data: Dataset, place: Place, rows: int) -> _Meter:
     meter = _Meter(network.module, place)
     inputs = [_batch(data.sample(name, 1), rows, place) for name in network.fields]
-    with meter, saved_tensors_hooks(meter.keep, _never), _plain_kernels():
+    with observe_operations(meter.see), saved_tensors_hooks(meter.keep, _never), same_kernels_on_meta():
         output = _pass(network.module, inputs, meter)
         meter.layer = LOSS
         _compare(criterion, output, data, rows, place)
@@ -98,35 +96,28 @@ def _never(kept: Any) -> Tensor:
     raise AssertionError("nothing goes back")
 
 
-class _Meter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Meter:
     """Counts, for whatever runs within it, on the account of `layer`."""
 
     def __init__(self, module: nn.Module, place: Place) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
         self.layer, self.place = "", place
         self.multiply_adds, self.kept = Counter[str](), Counter[str]()
         weights = [*module.parameters(), *module.buffers()]
-        self._seen = {each.untyped_storage()._cdata: each for each in weights}
+        self._seen = {each.untyped_storage() for each in weights}
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Else the first call imports the compiler, 0.9 s."""
-        return False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        output = func(*args, **(kwargs or {}))
-        count = multiply_adds(func, output, args)
+    def see(self, operation: Any, output: Any, arguments: tuple[Any, ...]) -> None:
+        """Counts the multiply-adds of an operation."""
+        count = multiply_adds(operation, output, arguments)
         if count:
             self.multiply_adds[self.layer] += count
             if self.multiply_adds.total() > self.place.most_work:
                 raise Unfit("much work")
-        return output
 
     def keep(self, tensor: Tensor) -> None:
         """Counts a tensor that is saved for the backward pass, where its memory was not counted before."""
         storage = tensor.untyped_storage()
-        if storage._cdata not in self._seen:
-            self._seen[storage._cdata] = tensor.detach()  # held, so that no other comes to lie there
+        if storage not in self._seen:
+            self._seen.add(storage)  # held, so that no other comes to lie there
             self.kept[self.layer] += storage.nbytes()
             if self.kept.total() > self.place.most_kept:
                 raise Unfit("much memory")
@@ -151,41 +142,3 @@ class _Interpreter(fx.Interpreter):
     def run_node(self, n: fx.Node) -> Any:
         self.meter.layer = n.meta.get(LAYER, "")
         return super().run_node(n)
-
-
-# ---- the same kernels everywhere -----------------------------------------------------------------------------------
-
-
-@contextmanager
-def _plain_kernels() -> Iterator[None]:
-    """Recurrent layers step by step, without oneDNN, and attention fused on meta tensors where the CPU fuses it."""
-    place, name = nn.functional, "scaled_dot_product_attention"  # where PyTorch's own layers look it up
-    try:
-        setattr(place, name, _fused_on_meta)
-        with torch.backends.mkldnn.flags(enabled=False):
-            yield
-    finally:
-        setattr(place, name, _attention)
-
-
-_attention = nn.functional.scaled_dot_product_attention
-
-
-def _fused_on_meta(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    **others: Any,
-) -> Tensor:
-    """PyTorch's attention, which alone would multiply out all weights on the meta device, and keep them."""
-    is_fused = query.is_meta and not dropout_p and query.shape[-1] == value.shape[-1]
-    if not is_fused or (attn_mask is not None and attn_mask.requires_grad):
-        return _attention(query, key, value, attn_mask, dropout_p, is_causal, **others)
-    if attn_mask is not None and attn_mask.dtype == torch.bool:
-        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(attn_mask, 0.0)
-    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    output: Tensor = fused(query, key, value, 0.0, is_causal, attn_mask=attn_mask)[0]
-    return output

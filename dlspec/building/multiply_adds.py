@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dlspec.compat.torch_dispatch import BILINEAR, FUSED_ATTENTION
+
 Rule = Callable[..., int]
 """Of an operation's output and arguments."""
 _aten = torch.ops.aten
@@ -50,8 +52,8 @@ RULES: Mapping[Any, Rule] = {
     _aten.bmm: _product(0),
     _aten.baddbmm: _product(1),
     _aten.convolution: _convolution,
-    _aten._trilinear: _bilinear,
-    _aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+    BILINEAR: _bilinear,
+    FUSED_ATTENTION: _attention,
 }
 
 

@@ -59,7 +59,7 @@ def _types(module: nn.Module, name: str, free: set[str]) -> Iterator[str]:
     if name in free:
         yield PARAMETER
     for word in name.split(".")[:-1]:
-        module = module._modules[word] or module
+        module = module.get_submodule(word)
         yield from (cls.__name__ for cls in type(module).__mro__)  # a parametrized Linear is a subclass of Linear
 
 

@@ -44,9 +44,14 @@ def _weight_at(paths: Sequence[str], layers: Layers) -> Tensor | None:
             if tuple(words[:length]) not in layers:
                 continue
             _, inner, _ = layers[tuple(words[:length])]
-            for word in words[length:]:
-                inner = inner._modules.get(word) or nn.Module()
-            weight = getattr(inner, "weight", None)
+            weight = getattr(_submodule(inner, words[length:]), "weight", None)
             if isinstance(weight, nn.Parameter):
                 return weight
     return None
+
+
+def _submodule(module: nn.Module, words: Sequence[str]) -> nn.Module | None:
+    try:
+        return module.get_submodule(".".join(words))
+    except AttributeError:
+        return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -123,10 +123,10 @@ def _are_apart(tensors: Sequence[Tensor]) -> bool:
     return len(set(places)) == len(places)
 
 
-def memory_of(tensor: Tensor) -> int:
-    """A number for the memory that a tensor lies in; on the meta device, where all lie at 0, for its storage."""
+def memory_of(tensor: Tensor) -> Hashable:
+    """What tells the memory that a tensor lies in: its address; on the meta device, where all lie at 0, its storage."""
     storage = tensor.untyped_storage()
-    return storage.data_ptr() or storage._cdata
+    return storage.data_ptr() or storage
 
 
 def passed(module: nn.Module, arguments: Mapping[int | str, Tensor]) -> Any:

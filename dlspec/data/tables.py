@@ -1,13 +1,12 @@
-"""Three small data sets that come with scikit-learn: read from its files, since importing it takes a second."""
+"""Three small data sets that come with scikit-learn, read from its files."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from dlspec.compat.sklearn import find_data_folder
 from dlspec.data.source import SplitSource, data_source
 from dlspec.errors import DataError
 
@@ -111,15 +110,10 @@ def _read(name: str, dtype: type[np.generic], **options: Any) -> NDArray[Any]:
     """A table of numbers among scikit-learn's files."""
     import numpy as np
 
+    folder = find_data_folder()
+    if folder is None:
+        raise DataError("", "this data set comes with scikit-learn, which is not installed: pip install scikit-learn")
     try:
-        return np.loadtxt(_folder() / name, dtype=dtype, **options)
+        return np.loadtxt(folder / name, dtype=dtype, **options)
     except (OSError, ValueError) as error:
         raise DataError("", f"scikit-learn's {name} can't be read ({error}): reinstall scikit-learn") from None
-
-
-def _folder() -> Path:
-    """Where scikit-learn keeps its data; finding it does not import it."""
-    found = find_spec("sklearn")
-    if found is None or not found.submodule_search_locations:
-        raise DataError("", "this data set comes with scikit-learn, which is not installed: pip install scikit-learn")
-    return Path(found.submodule_search_locations[0]) / "datasets" / "data"

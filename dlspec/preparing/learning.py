@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR
 from dlspec.building.built import Network
 from dlspec.building.metrics import Chosen, make_metrics
 from dlspec.building.parameters import Owned, first_picks, owned_parameters
+from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import first_line
 from dlspec.reading import ReadPart, Spec
@@ -21,7 +22,7 @@ from dlspec.spec.patterns import Pattern
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.freezing import Freezing
 from dlspec.training.monitor import choose_mode
-from dlspec.training.optimizing import has_sparse_gradients, make_optimizer, needs_closure, without_dynamo
+from dlspec.training.optimizing import has_sparse_gradients, make_optimizer, needs_closure
 from dlspec.training.schedule import Schedule
 
 # Schedulers that are meant to move with every step; the others move with every epoch.

@@ -9,17 +9,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
+from dlspec.compat.torch_foreach import copy_all
+from dlspec.compat.torch_layers import TensorSlot, is_running_norm, tensor_slots
 from dlspec.errors import UserError, first_line
 from dlspec.spec.trainer import EMA, SWA
 
 Rule = Callable[[Sequence[Tensor], Sequence[Tensor], int], None]
 """Moves averages (in place) towards new values, when so many were averaged before."""
 Inputs = tuple[Tensor, ...]
-Place = tuple[dict[str, Any], str]
-"""Where a module keeps a tensor, for some put a new one there in place of changing the old one."""
 
 
 class Average:
@@ -47,9 +46,9 @@ class Average:
         if self._count:
             self._rule(self._averaged, self._newest, self._count)
         else:
-            torch._foreach_copy_(self._averaged, self._newest)
+            copy_all(self._averaged, self._newest)
         if self._others:
-            torch._foreach_copy_(_at(self._copied), _at(self._others))
+            copy_all(_at(self._copied), _at(self._others))
         self._count += 1
 
     def after_step(self) -> None:
@@ -136,20 +135,18 @@ def _averaged(network: nn.Module) -> list[Tensor]:
     return [each for each in (*network.parameters(), *statistics) if each.is_floating_point() or each.is_complex()]
 
 
-def _places_of_others(network: nn.Module) -> list[Place]:
+def _places_of_others(network: nn.Module) -> list[TensorSlot]:
     """Those of counters, masks, tables: of some of them there is no mean."""
     averaged = {id(each) for each in _averaged(network)}
-    holders = [each for module in network.modules() for each in (module._parameters, module._buffers)]
-    kept = ((holder, name, each) for holder in holders for name, each in holder.items() if each is not None)
-    return [(holder, name) for holder, name, each in kept if id(each) not in averaged]
+    return [slot for slot, each in tensor_slots(network) if id(each) not in averaged]
 
 
-def _at(places: Sequence[Place]) -> list[Tensor]:
+def _at(places: Sequence[TensorSlot]) -> list[Tensor]:
     return [holder[name] for holder, name in places]
 
 
 def _has_statistics(module: nn.Module) -> bool:
-    return isinstance(module, _NormBase) and module.running_mean is not None
+    return is_running_norm(module) and module.running_mean is not None
 
 
 def _statistics(module: nn.Module) -> list[Tensor]:

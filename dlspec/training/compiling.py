@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value
 from torch.optim import Optimizer
 
+from dlspec.compat.torch_dynamo import silence_graph_breaks
 from dlspec.errors import first_line
 from dlspec.training.criterion import Criterion, Targets, total_loss
 from dlspec.training.precision import Precision, widened
@@ -85,7 +86,7 @@ class CompiledStep:
     """
 
     def __init__(self, whole: WholeStep, batch_size: int) -> None:
-        logging.getLogger("torch._dynamo").setLevel(logging.ERROR)  # it warns of what it leaves out of its graphs
+        silence_graph_breaks()
         self._compiled: Step | None = torch.compile(whole, options=_OPTIONS)
         self._batch_size = batch_size
         for group in whole.optimizer.param_groups:

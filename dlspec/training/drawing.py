@@ -1,22 +1,21 @@
 """What a run's pictures are painted on: a page with lines, dots, areas, images and texts, and their colours.
 
-It is matplotlib's canvas without its figures: an axis of theirs is some hundred objects, and a picture of a page that
-shows the same took five times as long, which was half of a small run of a sweep. Letters are kept from page to page.
+It is matplotlib's canvas without its figures. Letters are kept from page to page.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache, lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dlspec.compat.matplotlib import Letters, draw_letters, make_renderer
+
 if TYPE_CHECKING:
     from matplotlib.backend_bases import GraphicsContextBase
-    from matplotlib.ft2font import FT2Font
 
 INK, FAINT, GRID, EDGE, WHITE = "#3b4252", "#8a94a6", "#e6e9ef", "#c5cad5", "#ffffff"
 BLUE, ORANGE, GRAY = "#1f6fd6", "#e07b00", "#8a94a6"
@@ -24,8 +23,6 @@ DPI = 130
 DASHED = (4.0, 3.0)
 CAPITAL = 0.73
 """A capital letter's height, in letter sizes."""
-
-Letters = NDArray[np.uint8]
 
 
 class Page:
@@ -36,12 +33,11 @@ class Page:
     """
 
     def __init__(self, width: float, height: float) -> None:
-        from matplotlib.backends.backend_agg import RendererAgg
         from matplotlib.transforms import Affine2D
 
         self.width, self.height = width, height
         self.texts: list[str] = []
-        self._renderer: Any = RendererAgg(round(width * DPI), round(height * DPI), DPI)  # type: ignore[no-untyped-call]
+        self._renderer: Any = make_renderer(round(width * DPI), round(height * DPI), DPI)
         self._to_pixels = Affine2D().scale(DPI)
         self.area(corners(0, 0, width, height), WHITE)
 
@@ -149,23 +145,7 @@ def width_of(words: str, size: float = 9) -> float:
 @lru_cache(maxsize=1024)
 def _letters(words: str, size: float, is_bold: bool) -> tuple[Letters, float]:
     """How dark each pixel of a text is, the upper row first, and how many rows lie below its baseline."""
-    from matplotlib.ft2font import LoadFlags
-
-    font = _font(is_bold)
-    font.set_size(size, DPI)
-    font.set_text(words, 0.0, flags=LoadFlags.NO_HINTING)  # which would set letters on whole pixels
-    font.draw_glyphs_to_bitmap(antialiased=True)
-    return np.array(font.get_image()), font.get_descent() / 64
-
-
-@cache
-def _font(is_bold: bool) -> FT2Font:
-    """matplotlib's own: which others a machine has takes a second to find out, and pictures would differ."""
-    import matplotlib
-    from matplotlib.ft2font import FT2Font
-
-    name = "DejaVuSans-Bold.ttf" if is_bold else "DejaVuSans.ttf"
-    return FT2Font(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)))
+    return draw_letters(words, size, DPI, is_bold=is_bold)
 
 
 @cache

@@ -115,7 +115,7 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether every number in them is. Waits for the device, once."""
     dense = [each.coalesce().values() if each.is_sparse else each for each in tensors]
     filled = [each.detach() for each in dense if each.numel()]
-    return not filled or bool(torch.stack(torch._foreach_norm(filled, math.inf)).isfinite().all())
+    return not filled or bool(nn.utils.get_total_norm(filled, math.inf).isfinite())
 
 
 def first_bad(value: Any) -> float | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from torch import nn
-from torch.nn.modules.batchnorm import _NormBase
+
+from dlspec.compat.torch_layers import is_running_norm
 
 
 class Freezing:
@@ -27,6 +28,6 @@ class Freezing:
     def hold(self, network: nn.Module) -> None:
         """In training too, a normalisation whose weights are frozen keeps its running statistics."""
         for module in network.modules():
-            own = list(module.parameters(recurse=False)) if isinstance(module, _NormBase) else []
+            own = list(module.parameters(recurse=False)) if is_running_norm(module) else []
             if own and not any(each.requires_grad for each in own):
                 module.eval()

@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dlspec.compat.tensorboard import encode_header, encode_scalars
 from dlspec.run_folder import RESULT, append, finite, write_bytes, write_json
 from dlspec.training.callbacks import Callback
-from dlspec.training.event_file import beginning, scalars
 from dlspec.training.state import State, outcome
 
 log = logging.getLogger("dlspec")
@@ -142,16 +142,16 @@ class TensorBoard(_File):
         seconds = [row["seconds"] for row in state.timing]
         times = [time.time() - sum(seconds[at:]) for at in range(1, len(seconds) + 1)]
         rows = zip(state.history, state.timing, times, strict=True)
-        before = [scalars(results, int(row["step"]), at) for results, row, at in rows]
-        self._begin(b"".join([beginning(time.time()), *before]))
+        before = [encode_scalars(results, int(row["step"]), at) for results, row, at in rows]
+        self._begin(b"".join([encode_header(time.time()), *before]))
         for old in (each for each in self.path.parent.glob("events.out.tfevents.*.dlspec") if each != self.path):
             old.unlink(missing_ok=True)
 
     def on_epoch_end(self, state: State) -> None:
-        self._add(scalars(state.results, state.step, time.time()))
+        self._add(encode_scalars(state.results, state.step, time.time()))
 
     def on_test_end(self, state: State) -> None:
-        self._add(scalars(state.test_results, state.step, time.time()))
+        self._add(encode_scalars(state.test_results, state.step, time.time()))
 
 
 def json_line(values: Mapping[str, Any]) -> bytes:

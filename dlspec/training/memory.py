@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dlspec.compat.torch_dynamo import make_step_function
 from dlspec.training.nests import tensors_in
-from dlspec.training.optimizing import make_optimizer, needs_closure, step_function
+from dlspec.training.optimizing import make_optimizer, needs_closure
 
 
 def state_bytes(optimizer: Optimizer) -> int | None:
@@ -39,5 +40,5 @@ def _copies(optimizer: Optimizer, group: dict[str, Any]) -> int:
     probe = nn.Parameter(torch.ones(4, 4))
     probe.grad = torch.ones(4, 4).to_sparse() if type(optimizer).__name__ == "SparseAdam" else torch.ones(4, 4)
     tried = make_optimizer(type(optimizer), [probe], settings)
-    step_function(tried)()
+    make_step_function(tried)()
     return sum(each.numel() == probe.numel() for each in tensors_in(tried.state[probe]))

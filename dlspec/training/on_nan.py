@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
+from dlspec.compat.torch_dynamo import without_dynamo
+from dlspec.compat.torch_layers import is_running_norm
 from dlspec.training.averaging import Average
 from dlspec.training.finite import NotFinite, Step
 from dlspec.training.nests import mapped
-from dlspec.training.optimizing import restore_optimizer, without_dynamo
+from dlspec.training.optimizing import restore_optimizer
 from dlspec.training.state import State
 
 log = logging.getLogger("dlspec")
@@ -76,7 +77,7 @@ class Skip(OnNan):
 
     def __init__(self, network: nn.Module, optimizer: Optimizer | None, average: Average | None) -> None:
         super().__init__(network, optimizer, average)
-        norms = [each for each in network.modules() if isinstance(each, _NormBase)]
+        norms = [each for each in network.modules() if is_running_norm(each)]
         self._statistics = [each for norm in norms for each in norm.buffers()]
         self._kept = [each.clone() for each in self._statistics]
         self._count = self._in_row = self._told = 0

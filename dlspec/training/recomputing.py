@@ -15,11 +15,11 @@ from operator import getitem
 from typing import Any
 
 from torch import fx, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from dlspec.building.assembly import LAYER
+from dlspec.compat.torch_layers import is_running_norm
 
 
 def recomputed_parts(network: nn.Module, patterns: Sequence[str]) -> list[str]:
@@ -55,7 +55,7 @@ class _Recomputed(nn.Module):
     def __init__(self, piece: fx.GraphModule) -> None:
         super().__init__()
         self.piece = piece
-        changing = [each for each in piece.modules() if isinstance(each, _NormBase | _SpectralNorm)]
+        changing = [each for each in piece.modules() if is_running_norm(each) or _is_parametrization(each)]
         self._contexts = partial(_contexts, changing) if changing else noop_context_fn
 
     def forward(self, *inputs: Any) -> Any:
@@ -80,9 +80,14 @@ def _counting_once(changing: Sequence[nn.Module]) -> Iterator[None]:
             setattr(module, name, value)
 
 
+def _is_parametrization(module: nn.Module) -> bool:
+    """Whether it is one of PyTorch's own, of which spectral norm alone changes itself in training."""
+    return type(module).__module__ == parametrizations.__name__
+
+
 def _still(module: nn.Module) -> Mapping[str, Any]:
     """The attributes with which it moves nothing: running statistics, their count, a power iteration."""
-    return {"momentum": 0.0, "num_batches_tracked": None} if isinstance(module, _NormBase) else {"training": False}
+    return {"momentum": 0.0, "num_batches_tracked": None} if is_running_norm(module) else {"training": False}
 
 
 def _graph_of(network: nn.Module) -> fx.Graph:

@@ -13,7 +13,7 @@ import gc
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dlspec.compat.torch_cuda import end_failed_recording
 from dlspec.errors import first_line
 from dlspec.training.criterion import Targets, total_loss
 from dlspec.training.nests import mapped
@@ -77,7 +78,6 @@ class ReplayedStep:
         for group in optimizer.param_groups:
             if "capturable" in group:
                 group["capturable"] = True  # it counts its steps on the device
-        optimizer._warned_capturable_if_run_uncaptured = True  # the first ones are so
 
     def step(self, plain: Step, look: Callable[[Tensor], None], after_update: Callable[[], None]) -> Step:
         """Does one batch as `plain` does; `look` is shown its loss. To be asked for anew in every epoch."""
@@ -152,10 +152,7 @@ class ReplayedStep:
 
     def _give_up(self, graph: torch.cuda.CUDAGraph, drawn: Tensor) -> None:
         """Leaves the device as it was; PyTorch leaves its generator as if something were still being recorded."""
-        with suppress(RuntimeError):  # it says that what was recorded is worth nothing
-            graph.capture_end()
-        with suppress(RuntimeError, AttributeError):
-            torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), self._pool)
+        end_failed_recording(graph, self._pool)
         usable = torch.Generator(self._device)
         usable.set_state(drawn)
         with torch.cuda.device(self._device):

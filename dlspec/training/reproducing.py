@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from dlspec.building.place import not_deterministic
+from dlspec.compat.torch_dynamo import use_deterministic_algorithms
 from dlspec.errors import TrainingFailed
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
@@ -58,10 +58,7 @@ def _switches() -> _Switches:
 
 
 def _switch(to: _Switches) -> None:
-    if "torch._inductor.config" in sys.modules:
-        torch.use_deterministic_algorithms(to.is_deterministic, warn_only=to.warns_only)
-    else:  # it would import the compiler for its own switch: measured 1.8 s
-        torch._C._set_deterministic_algorithms(to.is_deterministic, warn_only=to.warns_only)
+    use_deterministic_algorithms(to.is_deterministic, warn_only=to.warns_only)
     torch.backends.cudnn.benchmark = to.benchmark
     if to.workspace is None:
         os.environ.pop(WORKSPACE, None)

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.data.dataset import Dataset
 from dlspec.errors import TrainingFailed, cut
 from dlspec.spec.trainer import TrainerSpec
@@ -25,7 +26,7 @@ from dlspec.training.computing import Computing
 from dlspec.training.freezing import Freezing
 from dlspec.training.memory import state_bytes
 from dlspec.training.on_nan import OnNan
-from dlspec.training.optimizing import restore_optimizer, without_dynamo
+from dlspec.training.optimizing import restore_optimizer
 from dlspec.training.packing import Rows, Tensors, pack
 from dlspec.training.randomness import random_state, set_random_state
 from dlspec.training.schedule import Schedule

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlspec.training.criterion import Criterion, Metric, Metrics, Targets
+from dlspec.compat.torchmetrics import metric_state, restore_metric
+from dlspec.training.criterion import Criterion, Metrics, Targets
 from dlspec.training.nests import mapped, tensors_in
 from dlspec.training.shelf import Shelf
 
@@ -66,7 +67,7 @@ class Scores:
             "held": _packed(self._held),
             "rows": self._rows,
             "numbers": self._numbers,
-            "metrics": {name: _metric_state(each) for name, each in self._by_name.items()},
+            "metrics": {name: metric_state(each) for name, each in self._by_name.items()},
         }
 
     @torch.inference_mode()
@@ -79,8 +80,7 @@ class Scores:
         self._losses = [] if state["losses"] is None else list(state["losses"].unbind())
         self._held = _unpacked(state["held"])
         for name, metric in self._by_name.items():
-            for key in _metric_state(metric):
-                setattr(metric, key, state["metrics"][name][key])
+            restore_metric(metric, state["metrics"][name])
 
     def add(self, output: Any, loss: Tensor, targets: Targets, rows: int) -> None:
         """Takes a step's detached output and loss, and its targets, of `rows` samples. Waits for nothing."""
@@ -191,9 +191,3 @@ def _cat(outputs: Sequence[Any]) -> Any:
     if isinstance(first, Mapping):
         return {name: _cat([each[name] for each in outputs]) for name in first}
     return tuple(_cat(each) for each in zip(*outputs, strict=True))
-
-
-def _metric_state(metric: Metric) -> dict[str, Any]:
-    """What a torchmetrics metric has gathered; another's can't be kept, and is gathered anew."""
-    names = getattr(metric, "_defaults", {})
-    return {name: getattr(metric, name) for name in (*names, *(["_update_count"] if names else []))}

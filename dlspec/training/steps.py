@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.optim import Optimizer
 
+from dlspec.compat.torch_dynamo import make_step_function
 from dlspec.training.criterion import Criterion, Targets, total_loss
 from dlspec.training.finite import Look, NotFinite, demand_finite, demand_finite_gradients
 from dlspec.training.nests import mapped
-from dlspec.training.optimizing import needs_closure, step_function
+from dlspec.training.optimizing import needs_closure
 from dlspec.training.precision import Scaled
 
 Inputs = tuple[Tensor, ...]
@@ -153,7 +154,7 @@ def training_step(
     gradients = Gradients(forward or network, criterion, parameters, clipping, look, scaled, is_strict)
     if needs_closure(optimizer):
         return _closure_step(gradients, optimizer, after_update)
-    update = scaled or step_function(optimizer)
+    update = scaled or make_step_function(optimizer)
     if accumulation is not None:
         return _accumulating_step(gradients, update, after_update, accumulation)
 

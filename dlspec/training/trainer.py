@@ -16,9 +16,9 @@ from itertools import count, islice
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from dlspec.compat.torch_layers import is_batch_norm
 from dlspec.data.dataset import Dataset, Split
 from dlspec.errors import TrainingFailed
 from dlspec.spec.trainer import TrainerSpec
@@ -367,7 +367,7 @@ class Trainer:
 
     def _train_batches(self) -> Batches:
         # Batch normalisation has no variance of a single sample and raises: such a last batch joins the one before.
-        normalises = any(isinstance(each, _BatchNorm) for each in self.network.modules())
+        normalises = any(is_batch_norm(each) for each in self.network.modules())
         return self._batches(self.data.train, self.settings.rows, smallest=2 if normalises else 1)
 
     def _eval_batches(self, split: Split) -> Batches:

@@ -1,4 +1,4 @@
-"""TensorBoard's event files, written by hand: its package takes a quarter of a second to import.
+"""TensorBoard's event files, written without importing its package.
 
 A file is a row of records: a length of eight bytes, its checksum, so many bytes, their checksum. Each holds a message
 `Event` in protobuf's format (tensorboard/compat/proto/event.proto); TensorBoard's own writer gives the same bytes.
@@ -16,12 +16,12 @@ _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 """Protobuf's kinds of fields."""
 
 
-def beginning(at: float) -> bytes:
-    """The first record of a file."""
+def encode_header(at: float) -> bytes:
+    """The first record of a file; `at` are seconds since 1970."""
     return _record(_event(at, 0) + _bytes(3, VERSION))
 
 
-def scalars(results: Mapping[str, float], step: int, at: float) -> bytes:
+def encode_scalars(results: Mapping[str, float], step: int, at: float) -> bytes:
     """The record of some results at a step; `at` are seconds since 1970."""
     values = [_bytes(1, _bytes(1, name.encode()) + _float(2, value)) for name, value in results.items()]
     return _record(_event(at, step) + _bytes(5, b"".join(values)))

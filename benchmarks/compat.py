@@ -1,0 +1,223 @@
+"""What each reach of `dlspec/compat` saves: `python benchmarks/compat.py [NAMES] [--rounds 5]`.
+
+Imports are timed as whole processes, in turn with the library's public way; what is called in every step, or for
+every picture, is timed in turn within this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from pathlib import Path
+from statistics import median
+
+from measuring import ONE_THREAD, machine, table
+
+USUAL = "import torch, numpy, PIL.Image, dlspec.training.trainer\n"
+STEP = f"{USUAL}net = torch.nn.Linear(3, 2)\nnet(torch.ones(4, 3)).sum().backward()\n"
+METRICS = f"{USUAL}from dlspec.registry.metrics import metrics\nmetrics()"
+MODE = """
+from torch.utils._python_dispatch import TorchDispatchMode
+class Mode(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+with Mode():
+    net(torch.ones(4, 3))
+"""
+Programs = Mapping[str, tuple[str, str]]
+PROGRAMS: Programs = {
+    "optimizer": (
+        f"{STEP}optimizer = torch.optim.Adam(net.parameters(), fused=True)\noptimizer.step()",
+        f"{STEP}from dlspec.compat.torch_dynamo import make_step_function, without_dynamo\n"
+        "with without_dynamo():\n    optimizer = torch.optim.Adam(net.parameters(), fused=True)\n"
+        "make_step_function(optimizer)()",
+    ),
+    "deterministic": (
+        f"{USUAL}torch.use_deterministic_algorithms(True)",
+        f"{USUAL}from dlspec.compat.torch_dynamo import use_deterministic_algorithms\n"
+        "use_deterministic_algorithms(True, warn_only=False)",
+    ),
+    "observed operations": (
+        STEP + MODE,
+        f"{STEP}from dlspec.compat.torch_dispatch import observe_operations\n"
+        "with observe_operations(lambda *_: None):\n    net(torch.ones(4, 3))",
+    ),
+    "torchmetrics": (
+        METRICS,
+        f"from dlspec.compat.torchmetrics import leave_out_plots\nleave_out_plots()\n{METRICS}",
+    ),
+    "tensorboard": (
+        f"{USUAL}from tensorboard.compat.proto.event_pb2 import Event\n"
+        "from tensorboard.summary.writer.record_writer import RecordWriter",
+        f"{USUAL}import dlspec.compat.tensorboard",
+    ),
+    "scikit-learn": (
+        f"{USUAL}from sklearn.datasets import load_digits\nload_digits()",
+        f"{USUAL}from dlspec.data.tables import read_digits\nread_digits()",
+    ),
+    "matplotlib": (
+        f"{USUAL}import matplotlib.figure\nfrom matplotlib.backends.backend_agg import FigureCanvasAgg",
+        f"{USUAL}from dlspec.compat.matplotlib import draw_letters, make_renderer\n"
+        "make_renderer(10, 10, 100), draw_letters('a', 9, 100, is_bold=False)",
+    ),
+}
+"""The public way, and ours."""
+
+
+def main() -> None:
+    arguments = _arguments()
+    rows = [_processes(name, arguments.rounds) for name in PROGRAMS if _is_wanted(name, arguments.names)]
+    rows += [_calls(name, make, arguments.rounds) for name, make in CALLS.items() if _is_wanted(name, arguments.names)]
+    print(f"{machine('torch', 'torchmetrics', 'matplotlib', 'tensorboard', 'scikit-learn')}\n")
+    print(table(["", "public", "ours", "saved"], rows))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("names", nargs="*", help="the rows; none means all")
+    parser.add_argument("--rounds", type=int, default=5)
+    return parser.parse_args()
+
+
+def _is_wanted(name: str, names: list[str]) -> bool:
+    return not names or name in names
+
+
+def _processes(name: str, rounds: int) -> list[str]:
+    """Seconds on the CPU: of a busy machine they vary less than those on the clock."""
+    times = [[_cpu_seconds(program) for program in PROGRAMS[name]] for _ in range(rounds)]
+    public, ours = (median(each) for each in zip(*times, strict=True))
+    return [name, f"{public:.2f} s", f"{ours:.2f} s", f"{median(one - other for one, other in times):.2f} s"]
+
+
+def _cpu_seconds(program: str) -> float:
+    paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", program], env=environment, check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def _calls(name: str, make: Callable[[], tuple[Callable[[], object], Callable[[], object]]], rounds: int) -> list[str]:
+    """Milliseconds of a call."""
+    both = make()
+    for call in both:
+        call()
+    times = [[_milliseconds(call) for call in both] for _ in range(4 * rounds)]
+    public, ours = (median(each) for each in zip(*times, strict=True))
+    ratio = median(one / other for one, other in times)
+    return [name, f"{public:.3f} ms", f"{ours:.3f} ms", f"{ratio:.2f} times as fast"]
+
+
+def _milliseconds(call: Callable[[], object]) -> float:
+    count, started = 0, time.perf_counter()
+    while count < 3 or time.perf_counter() - started < 0.05:
+        call()
+        count += 1
+    return 1000 * (time.perf_counter() - started) / count
+
+
+def _network() -> object:
+    from torch import nn
+
+    return nn.Sequential(*(each for _ in range(20) for each in (nn.Conv2d(16, 16, 3), nn.BatchNorm2d(16))))
+
+
+def _copied_counters() -> tuple[Callable[[], object], Callable[[], object]]:
+    """The counters of 20 batch norms into those of a copy: by name and one by one, from their slots and at once."""
+    import torch
+    from torch import nn
+
+    from dlspec.compat.torch_foreach import copy_all
+    from dlspec.compat.torch_layers import tensor_slots
+
+    network = _network()
+    copy, name = deepcopy(network), "num_batches_tracked"
+    norms = [[each for each in one.modules() if isinstance(each, nn.BatchNorm2d)] for one in (copy, network)]
+    slots = [[slot for slot, _ in tensor_slots(one) if slot[1] == name] for one in (copy, network)]
+
+    def public() -> None:
+        for mine, theirs in zip(*norms, strict=True):
+            getattr(mine, name).copy_(getattr(theirs, name))
+
+    def ours() -> None:
+        copy_all(*([held[key] for held, key in each] for each in slots))
+
+    return torch.no_grad()(public), torch.no_grad()(ours)
+
+
+def _pictures() -> tuple[Callable[[], object], Callable[[], object]]:
+    """A line over 100 points with numbers along the sides and a title, as PNG."""
+    from io import BytesIO
+
+    import numpy as np
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    from dlspec.training.drawing import BLUE, DPI, Page
+    from dlspec.training.plot import Plot
+
+    x = np.linspace(0, 1, 100)
+
+    def public() -> None:
+        figure = Figure(figsize=(6, 4))
+        FigureCanvasAgg(figure)
+        axes = figure.add_subplot()
+        axes.plot(x, x**2)
+        axes.grid()
+        axes.set(title="loss", xlabel="epoch")
+        figure.savefig(BytesIO(), dpi=DPI)
+
+    def ours() -> None:
+        page = Page(6, 4)
+        plot = Plot(page, 0.6, 0.6, 5, 3, (0, 1), (0, 1))
+        plot.furnish("epoch")
+        plot.head("loss")
+        page.line(plot.at(x, x**2), BLUE)
+        page.png()
+
+    return public, ours
+
+
+def _steps() -> tuple[Callable[[], object], Callable[[], object]]:
+    """A step of a small CNN of MNIST's size at batch 128, with glibc as it is, and with freed memory kept."""
+    import torch
+    from torch import nn
+
+    from dlspec.compat.glibc import find_glibc, keep_freed_memory, release_freed_memory
+
+    torch.set_num_threads(1)
+    network = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(2704, 10))
+    images, library = torch.randn(128, 1, 28, 28), find_glibc()
+
+    def steps() -> None:
+        for _ in range(5):
+            network.zero_grad()
+            network(images).square().sum().backward()
+
+    def ours() -> None:
+        if library is not None:
+            keep_freed_memory(library)
+        steps()
+        if library is not None:
+            release_freed_memory(library)
+
+    return steps, ours
+
+
+CALLS: Mapping[str, Callable[[], tuple[Callable[[], object], Callable[[], object]]]] = {
+    "counters of an average": _copied_counters,
+    "a picture": _pictures,
+    "steps with memory kept": _steps,
+}
+
+
+if __name__ == "__main__":
+    main()

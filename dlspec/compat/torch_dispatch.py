@@ -1,0 +1,78 @@
+"""PyTorch's operations, seen one by one below all layers, and those of them that are named privately."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+BILINEAR: Any = getattr(torch.ops.aten, "_trilinear", None)
+"""What `nn.Bilinear` calls; None if PyTorch has dropped it, and then its products count nothing."""
+FUSED_ATTENTION: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+"""What `scaled_dot_product_attention` calls on a CPU; None if PyTorch has dropped it, as `nn.Bilinear`'s."""
+
+
+See = Callable[[Any, Any, tuple[Any, ...]], None]
+"""Takes an operation (an overload of `torch.ops.aten`), its output and its arguments."""
+
+
+def observe_operations(see: See) -> AbstractContextManager[object]:
+    """Within it `see` is called after every operation of PyTorch's."""
+    return _Observer(see)
+
+
+class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self, see: See) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._see = see
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Otherwise the first operation imports the compiler."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        self._see(func, output, args)
+        return output
+
+
+_ATTENTION = nn.functional.scaled_dot_product_attention
+
+
+@contextmanager
+def same_kernels_on_meta() -> Iterator[None]:
+    """Within it the meta device takes the operations that a CPU takes: one for all of attention, none of oneDNN's.
+
+    PyTorch's own layers look the function up in `nn.functional`, and it is replaced there.
+    """
+    place, name = nn.functional, "scaled_dot_product_attention"
+    try:
+        setattr(place, name, _attend_fused_on_meta)
+        with torch.backends.mkldnn.flags(enabled=False):
+            yield
+    finally:
+        setattr(place, name, _ATTENTION)
+
+
+def _attend_fused_on_meta(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **others: Any,
+) -> Tensor:
+    """PyTorch's attention, which by itself would multiply out all weights on the meta device, and keep them."""
+    is_fused = FUSED_ATTENTION is not None and query.is_meta and not dropout_p and query.shape[-1] == value.shape[-1]
+    if not is_fused or (attn_mask is not None and attn_mask.requires_grad):
+        return _ATTENTION(query, key, value, attn_mask, dropout_p, is_causal, **others)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(attn_mask, 0.0)
+    output: Tensor = FUSED_ATTENTION(query, key, value, 0.0, is_causal, attn_mask=attn_mask)[0]
+    return output

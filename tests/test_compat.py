@@ -1,0 +1,130 @@
+"""Reaches into other libraries: each does what the public way does, and has a way out where a name is gone."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import warnings
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.optim import optimizer as optimizer_module
+from torch.optim.lr_scheduler import StepLR
+from torchmetrics.classification import MulticlassAccuracy
+
+from dlspec.compat import sklearn, torch_dynamo
+from dlspec.compat.torch_cuda import end_failed_recording
+from dlspec.compat.torch_dispatch import observe_operations, same_kernels_on_meta
+from dlspec.compat.torch_foreach import copy_all
+from dlspec.compat.torch_layers import is_batch_norm, is_running_norm, tensor_slots
+from dlspec.compat.torch_optim import mark_stepped
+from dlspec.compat.torchmetrics import metric_state, restore_metric
+
+OBSERVING = """
+import sys, torch
+from dlspec.compat.torch_dispatch import observe_operations
+seen = []
+with observe_operations(lambda operation, output, arguments: seen.append(operation.overloadpacket)):
+    torch.ones(2, 3) @ torch.ones(3, 2)
+print(torch.ops.aten.mm in seen, "torch._dynamo" in sys.modules)
+"""
+
+
+def test_observing_operations_does_not_import_the_compiler() -> None:
+    done = subprocess.run([sys.executable, "-c", OBSERVING], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("True False\n", "")
+
+
+@pytest.mark.filterwarnings("ignore:TF32")
+def test_attention_on_meta_multiplies_out_no_weights() -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def see(operation: Any, output: Any, arguments: tuple[Any, ...]) -> None:
+        shapes.extend(tuple(each.shape) for each in torch.utils._pytree.tree_leaves(output) if hasattr(each, "shape"))
+
+    query = torch.ones(2, 1, 50, 8, device="meta")
+    with observe_operations(see), same_kernels_on_meta():
+        assert nn.functional.scaled_dot_product_attention(query, query, query).shape == query.shape
+    assert shapes and not any(shape[-2:] == (50, 50) for shape in shapes)
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_copies_of_many_tensors(is_gone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if is_gone:
+        monkeypatch.delattr(torch, "_foreach_copy_")
+    targets, sources = [torch.zeros(2), torch.zeros(3)], [torch.ones(2), torch.full((3,), 2.0)]
+    copy_all(targets, sources)
+    assert all(torch.equal(one, other) for one, other in zip(targets, sources, strict=True))
+
+
+def test_slots_hold_every_parameter_and_buffer_at_its_newest() -> None:
+    network = nn.Sequential(nn.Linear(2, 3, bias=False), nn.BatchNorm1d(3))
+    slots = [slot for slot, _ in tensor_slots(network)]
+    network[1].running_mean = torch.ones(3)
+    wanted = {id(each) for each in (*network.parameters(), *network.buffers())}
+    assert {id(held[name]) for held, name in slots} == wanted
+
+
+def test_kinds_of_normalisations() -> None:
+    layers = [nn.BatchNorm1d(2), nn.SyncBatchNorm(2), nn.LazyBatchNorm2d(), nn.InstanceNorm3d(2), nn.LayerNorm(2)]
+    assert [is_batch_norm(each) for each in layers] == [True, True, True, False, False]
+    assert [is_running_norm(each) for each in layers] == [True, True, True, True, False]
+
+
+def test_a_restored_metric_goes_on() -> None:
+    metric, other = MulticlassAccuracy(3), MulticlassAccuracy(3)
+    metric.update(torch.tensor([0, 1]), torch.tensor([0, 2]))
+    restore_metric(other, metric_state(metric))
+    assert (other.compute(), other.update_count) == (metric.compute(), 1)
+    assert metric_state(object()) == {}
+
+
+def _adam() -> torch.optim.Adam:
+    weight = nn.Parameter(torch.ones(2))
+    weight.grad = torch.ones(2)
+    return torch.optim.Adam([weight])
+
+
+def test_a_step_is_pytorchs_own_where_hooks_are_kept_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizer = _adam()
+    monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
+    assert torch_dynamo._raw_step(optimizer) is not None
+    monkeypatch.delattr(optimizer_module, "_global_optimizer_post_hooks")
+    assert torch_dynamo._raw_step(optimizer) is None
+
+
+def test_a_marked_optimizer_has_stepped_for_schedulers() -> None:
+    optimizer = _adam()
+    scheduler = StepLR(optimizer, 1)
+    mark_stepped(optimizer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scheduler.step()
+
+
+def test_a_failed_recording_is_ended_whatever_pytorch_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Graph:
+        def capture_end(self) -> None:
+            raise RuntimeError("worth nothing")
+
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    end_failed_recording(Graph(), None)  # type: ignore[arg-type]
+
+
+def test_data_files_where_scikit_learn_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (sklearn.find_data_folder() / "digits.csv.gz").is_file()  # type: ignore[operator]
+    monkeypatch.setattr(sklearn, "find_spec", lambda name: None)
+    assert sklearn.find_data_folder() is None
+
+
+def test_what_the_compiler_leaves_out_is_not_logged() -> None:
+    logger = logging.getLogger("torch._dynamo")
+    before = logger.level
+    try:
+        torch_dynamo.silence_graph_breaks()
+        assert not logger.isEnabledFor(logging.WARNING) and logger.isEnabledFor(logging.ERROR)
+    finally:
+        logger.setLevel(before)
