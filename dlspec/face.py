@@ -24,7 +24,7 @@ from dlspec.building.weights import load_weights
 from dlspec.data import SOURCES
 from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset
-from dlspec.errors import Problem, SpecError, UserError, shown, suggest
+from dlspec.errors import Code, Problem, SpecError, UserError, shown, suggest
 from dlspec.limits import deep_stack, how_to_raise, limit
 from dlspec.preparing import Preparation
 from dlspec.reading import KEYS
@@ -266,7 +266,12 @@ def _check_settings(settings: Iterable[str], known: Sequence[str], what: str) ->
     wrong = [key for key in settings if key not in known]
     if wrong:
         found = f"no setting of {what}"
-        raise SpecError([Problem(f"data.{key}", found, suggest(key, known) or "leave it out") for key in wrong])
+        raise SpecError(
+            [
+                Problem(Code.UNKNOWN_SETTING, f"data.{key}", found, suggest(key, known) or "leave it out")
+                for key in wrong
+            ]
+        )
 
 
 def _check_classes(facts: Mapping[str, Any]) -> None:
@@ -274,7 +279,7 @@ def _check_classes(facts: Mapping[str, Any]) -> None:
     is_stated = facts.keys() & {"num_classes", "targets"}
     if not is_stated and facts.keys() <= SOURCES["random"].model_fields.keys():
         fix = "add how many classes there are, 'num_classes': 10, or None where a number is predicted"
-        raise SpecError([Problem("data.num_classes", "not stated", fix)])
+        raise SpecError([Problem(Code.MISSING_VALUE, "data.num_classes", "not stated", fix)])
 
 
 def _merged(before: Any, own: Any, group: str) -> Any:
@@ -294,7 +299,7 @@ def _plain(value: Any, depth: int) -> Any:
     deepest = limit("nesting")
     if depth > deepest:  # a list may hold itself
         found = f"nested more than {deepest} deep"
-        raise SpecError([Problem("", found, f"use blocks or fewer levels; {how_to_raise('nesting')}")])
+        raise SpecError([Problem(Code.TOO_LARGE, "", found, f"use blocks or fewer levels; {how_to_raise('nesting')}")])
     if isinstance(value, Mapping):
         return {str(key): _plain(each, depth + 1) for key, each in value.items()}
     if isinstance(value, list | tuple):

@@ -19,7 +19,7 @@ from dlspec.building.layer import PARAMETRIZATIONS, Layer
 from dlspec.building.layout_rules import rule_for
 from dlspec.data import SOURCES, DataSource
 from dlspec.data.source import SplitSource
-from dlspec.errors import near, shown, suggest
+from dlspec.errors import Code, near, shown, suggest
 from dlspec.registry.averages import read_average
 from dlspec.registry.loss_terms import Terms, read_losses
 from dlspec.registry.metric_terms import MetricTerm, read_metrics
@@ -69,7 +69,10 @@ NO_WARMUP = {
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _OTHER_DEVICES = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps"}
 # What can't be known where a module that may register it could not be imported.
-_UNKNOWN_PART = re.compile(r"no (layer|loss|optimizer|scheduler|metric|data set) '")
+_UNKNOWN_PARTS = (
+    *(Code.UNKNOWN_LAYER, Code.UNKNOWN_LOSS, Code.UNKNOWN_OPTIMIZER, Code.UNKNOWN_SCHEDULER, Code.UNKNOWN_METRIC),
+    Code.UNKNOWN_DATA,
+)
 
 
 @dataclass(frozen=True)
@@ -155,8 +158,7 @@ class _Reader:
             else read_section(WeightsSpec, tree["weights"], ("weights",), self.mistakes)
         )
         if any(each.path[:1] == ("imports",) for each in self.mistakes.found):
-            found = self.mistakes.found
-            self.mistakes.found = [each for each in found if not _UNKNOWN_PART.match(each.found)]
+            self.mistakes.drop(_UNKNOWN_PARTS)
         if block is None or data is None or optimizer is None or trainer is None:
             return None
         waiting = tuple(sorted(_unknowns(tree)))
@@ -184,11 +186,11 @@ class _Reader:
     def _check_keys(self, tree: dict[str, Any]) -> None:
         for key in tree:
             if key not in KEYS:
-                self.mistakes.add((key,), "no such key", _suggest_key(str(key)))
+                self.mistakes.add(Code.UNKNOWN_KEY, (key,), "no such key", _suggest_key(str(key)))
         version = tree.get("spec_version", SPEC_VERSION)
         if version != SPEC_VERSION:
             fix = f"this dlspec reads version {SPEC_VERSION}: install the one that wrote it"
-            self.mistakes.add(("spec_version",), f"version {version}", fix, at_value=True)
+            self.mistakes.add(Code.WRONG_VERSION, ("spec_version",), f"version {version}", fix, at_value=True)
 
     def _import(self, names: Any) -> None:
         """The user's own modules, whose decorators register parts."""
@@ -197,7 +199,7 @@ class _Reader:
         if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
             written = names if isinstance(names, str) else "my_package.layers"
             fix = f"write them in brackets: imports=[{written}], in a file imports: [{written}]"
-            self.mistakes.add(("imports",), "imports are no list of modules", fix)
+            self.mistakes.add(Code.WRONG_TYPE, ("imports",), "imports are no list of modules", fix)
             return
         if str(Path.cwd()) not in sys.path:  # `python -m` puts it there, the script `dlspec` does not
             sys.path.insert(0, str(Path.cwd()))
@@ -206,7 +208,13 @@ class _Reader:
                 import_module(name)
             except (Exception, SystemExit) as error:
                 found = f"importing '{name}' failed: {type(error).__name__}: {error}"
-                self.mistakes.add(("imports", index), found, "the module must be importable from here", at_value=True)
+                self.mistakes.add(
+                    Code.IMPORT_FAILED,
+                    ("imports", index),
+                    found,
+                    "the module must be importable from here",
+                    at_value=True,
+                )
 
     def _trainer(self, raw: Any) -> TrainerSpec | None:
         trainer = read_section(TrainerSpec, _without(raw, "average"), ("trainer",), self.mistakes)
@@ -222,11 +230,19 @@ class _Reader:
         if not _DEVICE.fullmatch(trainer.device):
             meant = _OTHER_DEVICES.get(trainer.device.lower()) or near(trainer.device, ("auto", "cpu", "cuda", "mps"))
             fix = f"did you mean '{meant}'?" if meant else "write auto, cpu, cuda, cuda:1 (a number) or mps"
-            self.mistakes.add(("trainer", "device"), f"no device '{trainer.device}'", fix, at_value=True)
+            self.mistakes.add(
+                Code.UNKNOWN_DEVICE, ("trainer", "device"), f"no device '{trainer.device}'", fix, at_value=True
+            )
         if not trainer.monitor.startswith(("train/", "val/")):
             result = re.sub(r"^[a-z]*/|^(val|valid|validation|train|test)_", "", trainer.monitor) or "loss"
             found = f"'{trainer.monitor}' is no result of an epoch: those begin with train/ or val/"
-            self.mistakes.add(("trainer", "monitor"), found, f"write val/{result} or train/{result}", at_value=True)
+            self.mistakes.add(
+                Code.UNKNOWN_CHOICE,
+                ("trainer", "monitor"),
+                found,
+                f"write val/{result} or train/{result}",
+                at_value=True,
+            )
 
     def _warmup(self, raw: Any, scheduler: ReadPart | None) -> int:
         """How long the learning rate rises before the scheduler begins."""
@@ -235,11 +251,11 @@ class _Reader:
             return 0
         if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 1:
             found = f"warmup is {shown(warmup)}, wanted a whole number >= 1: how many steps the learning rate rises"
-            self.mistakes.add(("scheduler", "warmup"), found, at_value=True)
+            self.mistakes.add(Code.WRONG_VALUE, ("scheduler", "warmup"), found, at_value=True)
             return 0
         if scheduler is not None and scheduler.schema.name in NO_WARMUP:
             found, fix = f"no warmup beside {scheduler.schema.name}", NO_WARMUP[scheduler.schema.name]
-            self.mistakes.add(("scheduler", "warmup"), found, fix)
+            self.mistakes.add(Code.CONFLICT, ("scheduler", "warmup"), found, fix)
         return warmup
 
     def _interval(self, scheduler: Any) -> Literal["step", "epoch"] | None:
@@ -249,7 +265,7 @@ class _Reader:
         if isinstance(interval, Wrong):
             return None
         found = f"interval is {shown(interval)}, wanted step or epoch"
-        self.mistakes.add(("scheduler", "interval"), found, at_value=True)
+        self.mistakes.add(Code.WRONG_VALUE, ("scheduler", "interval"), found, at_value=True)
         return None
 
     def _layers(self, graph: Graph) -> tuple[Layer, ...]:
@@ -270,25 +286,26 @@ class _Reader:
         if node.parametrize not in (None, *PARAMETRIZATIONS) and not isinstance(node.parametrize, Unknown):
             fix = suggest(str(node.parametrize), PARAMETRIZATIONS)
             where = node.part.where("parametrize")
-            mistakes.add(where, f"no parametrization {shown(node.parametrize)}", fix, at_value=True)
+            mistakes.add(
+                Code.UNKNOWN_CHOICE, where, f"no parametrization {shown(node.parametrize)}", fix, at_value=True
+            )
         if found is not None and node.part.type == PARAMETER:
             self._check_parameter(node, *found)
         return None if found is None else Layer(node, *found)
 
     def _check_parameter(self, node: Node, schema: Schema, settings: Mapping[str, Any]) -> None:
         """It takes no input, so its settings can be checked without any."""
-        check = rule_for(schema).check
         is_known = isinstance(settings.get("shape"), list) and not _unknowns(dict(settings))
-        refused = check((), settings) if check and is_known else None
+        refused = rule_for(schema).refuse((), settings) if is_known else None
         if refused is not None:
-            self.mistakes.add(node.part.where("init"), *refused, at_value=True)
+            self.mistakes.add_finding(node.part.where("init"), refused, at_value=True)
 
     def _check_names(self, block: Block) -> None:
         """Names that modules have already would hide them, those of parts would be hidden."""
         for each in block.all_blocks():
             if each.name in LAYERS or each.name in LOSSES:
                 found = f"'{each.name}' can't name a block: a layer has the name"
-                self.mistakes.add(each.path, found, "take another word", at_key=True)
+                self.mistakes.add(Code.NAME_TAKEN, each.path, found, "take another word", at_key=True)
         for entry in (entry for each in (block, *block.all_blocks()) for entry in each.all_entries()):
             self._check_name(entry)
 
@@ -300,7 +317,9 @@ class _Reader:
             at_value = "name" in entry.part.keys
             path = entry.part.where("name") if at_value else entry.path
             found = f"'{name}' can't name an output: every module has one"
-            self.mistakes.add(path, found, "take another word", at_value=at_value, at_key=not at_value)
+            self.mistakes.add(
+                Code.INVALID_NAME, path, found, "take another word", at_value=at_value, at_key=not at_value
+            )
 
     def _data(self, raw: Any) -> DataSource | None:
         part = parse_part(raw, ("data",), self.mistakes, kind="data set")
@@ -309,17 +328,19 @@ class _Reader:
         if part.type == "arrays" and part.type not in SOURCES:
             fix = "give them again: train(SPEC, data=...), resume(FOLDER, data=...); or choose a data set: data=NAME"
             found = "the data of this run were arrays given in Python, which no folder keeps"
-            self.mistakes.add(_name_path(part), found, fix, at_value=True)
+            self.mistakes.add(Code.MISSING_VALUE, _name_path(part), found, fix, at_value=True)
             return None
         if part.type not in SOURCES:
             fix = suggest(part.type, {*SOURCES, *self.choices.get("data", ())})
-            self.mistakes.add(_name_path(part), f"no data set '{part.type}'", fix, at_value=True)
+            self.mistakes.add(Code.UNKNOWN_DATA, _name_path(part), f"no data set '{part.type}'", fix, at_value=True)
             return None
         before = len(self.mistakes)
         for where, value in leaves(part.settings):
             if isinstance(value, Unknown) and not isinstance(value, Wrong):
                 found = f"{dotted(where)} is {value}, which only the opened data know"
-                self.mistakes.add((*part.settings_path, *where), found, "write the value itself", at_value=True)
+                self.mistakes.add(
+                    Code.KNOWN_TOO_LATE, (*part.settings_path, *where), found, "write the value itself", at_value=True
+                )
         if len(self.mistakes) > before:
             return None
         return read_section(SOURCES[part.type], dict(part.settings), part.settings_path, self.mistakes)
@@ -369,7 +390,7 @@ class _Reader:
             return False
         for key in others:
             fix = f"name the {group} to set it: {group}=NAME"
-            self.mistakes.add((group, key), "'auto' chooses, and takes no settings", fix)
+            self.mistakes.add(Code.CONFLICT, (group, key), "'auto' chooses, and takes no settings", fix)
         return True
 
     def _metrics(self, raw: Any) -> tuple[MetricTerm, ...] | None:
@@ -381,7 +402,9 @@ class _Reader:
         if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 2**63:
             return raw
         if not isinstance(raw, Unknown):  # a fact of the data is read when they are open
-            self.mistakes.add(("seed",), f"seed is {shown(raw)}, wanted a whole number >= 0", at_value=True)
+            self.mistakes.add(
+                Code.WRONG_VALUE, ("seed",), f"seed is {shown(raw)}, wanted a whole number >= 0", at_value=True
+            )
         return 0
 
 

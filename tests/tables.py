@@ -321,4 +321,5 @@ def refusal_of(layers: Any, given: Value) -> tuple[str, str]:
 def refusal_with(name: str, settings: Settings, *given: Value) -> tuple[str, str] | None:
     """What the layer's rule says against these inputs."""
     schema, read = read_layer(name, settings)
-    return refusal(schema, given, read)
+    refused = refusal(schema, given, read)
+    return None if refused is None else (refused.found, refused.fix)

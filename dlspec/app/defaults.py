@@ -14,7 +14,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 
 from dlspec.app.merging import Clash
 from dlspec.app.sources import ConfFiles
-from dlspec.errors import Place, Problem, SpecError, suggest
+from dlspec.errors import Code, Place, Problem, SpecError, suggest
 from dlspec.spec.yaml_files import Document, KeyPath, display_name, load_file
 
 # Where the file of a config's name (`model/cnn`) lies; None for what is no file.
@@ -40,7 +40,8 @@ def _without(tree: Any, path: list[str]) -> Any:
 def clash_problem(clash: Clash, default: ResultDefault, find: Find) -> Problem:
     """What a file's model says that can't be laid over the one before."""
     dotted = ".".join(str(each) for each in clash.path)
-    return Problem(dotted, clash.found, clash.fix, _place(find(default.config_path), default.package, clash.path))
+    place = _place(find(default.config_path), default.package, clash.path)
+    return clash.finding.at(dotted, place)
 
 
 def _place(path: Path | None, package: str | None, key: KeyPath) -> Place | None:
@@ -52,11 +53,29 @@ def _place(path: Path | None, package: str | None, key: KeyPath) -> Place | None
 
 def not_mergeable(error: ConfigCompositionException, find: Find) -> Problem:
     """A file's list over a mapping, outside of the model."""
-    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
-    file = find(lines[0].removeprefix("In '").partition("'")[0])
-    key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
+    config, key = _clash_in_hydras_words(error)
+    file = find(config)
     where = None if file is None else _nearest(load_file(file), key, file)
-    return Problem(key, "a list and a mapping can't be laid over each other", "write the one that is there", where)
+    return Problem(
+        Code.CONFIG_CLASH,
+        key,
+        "a list and a mapping can't be laid over each other",
+        "write the one that is there",
+        where,
+    )
+
+
+def _config_in_hydras_words(error: Exception) -> str:
+    """The config of which Hydra complains, or ''. Its exceptions name it in their text alone."""
+    found = re.match(r"In '([^']+)'", str(error))
+    return found[1] if found else ""
+
+
+def _clash_in_hydras_words(error: Exception) -> tuple[str, str]:
+    """The config that can't be merged, and the key in it. Hydra's exception names both in its text alone."""
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+    key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
+    return lines[0].removeprefix("In '").partition("'")[0], key
 
 
 def _nearest(document: Document, key: str, file: Path) -> Place:
@@ -69,11 +88,11 @@ def _nearest(document: Document, key: str, file: Path) -> Place:
 def missing_choice(error: MissingConfigException, find: Find, names: Iterable[str]) -> Problem:
     """A name in a defaults list that no file has. Who overrides a choice (an experiment) Hydra does not tell."""
     group, _, name = str(error.missing_cfg_file).rpartition("/")
-    parent = re.match(r"In '([^']+)'", str(error))
-    files = [each for each in map(find, [*([parent[1]] if parent else []), *names]) if each is not None]
+    parent = _config_in_hydras_words(error)
+    files = [each for each in map(find, [*([parent] if parent else []), *names]) if each is not None]
     place = next((found for file in files if (found := _entry_place(file, name)) is not None), None)
     choices = error.options or [each.stem for each in files[0].parent.glob("*.yaml")] if files else ()
-    return Problem(group, f"a defaults list names '{name}'", suggest(name, choices), place)
+    return Problem(Code.DEFAULTS_LIST, group, f"a defaults list names '{name}'", suggest(name, choices), place)
 
 
 def _entry_place(file: Path, name: str) -> Place | None:
@@ -105,8 +124,8 @@ def circle(find: Find, names: Iterable[str]) -> Problem:
     for name in names:
         place = _way_back(name, find)
         if place is not None:
-            return Problem("defaults", TO_ITSELF, EXTEND, place)
-    return Problem("defaults", TO_ITSELF, EXTEND)
+            return Problem(Code.DEFAULTS_LIST, "defaults", TO_ITSELF, EXTEND, place)
+    return Problem(Code.DEFAULTS_LIST, "defaults", TO_ITSELF, EXTEND)
 
 
 def _way_back(start: str, find: Find) -> Place | None:

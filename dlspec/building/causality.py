@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dlspec.building.criterion import Criterion
 from dlspec.building.network import kept_random_state
 from dlspec.data.dataset import Dataset, Target
+from dlspec.errors import Code
 from dlspec.layouts import Value
 from dlspec.spec.mistakes import Mistakes
 
@@ -74,7 +75,7 @@ def _check(
         (each for each in network.layers if _looks_ahead(each, one[1], other[1])), network.outputs[output].layer
     )
     found = f"{layer.type} sees the future: the last of '{tokens}' changes what it gives for earlier steps, "
-    mistakes.add(layer.path, f"{found}and '{target}' is the next token", FIX)
+    mistakes.add(Code.SEES_FUTURE, layer.path, f"{found}and '{target}' is the next token", FIX)
 
 
 def _short(samples: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:

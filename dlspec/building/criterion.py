@@ -22,7 +22,7 @@ from dlspec.building.loss_shapes import Padding, Targets, shapes_of
 from dlspec.building.network import Network, kept_random_state
 from dlspec.building.padding import Trim
 from dlspec.data.dataset import Dataset, Target
-from dlspec.errors import first_line
+from dlspec.errors import Code, first_line
 from dlspec.layouts import Lengths, Value
 from dlspec.registry.loss_terms import Terms
 from dlspec.spec.mistakes import Mistakes
@@ -161,7 +161,7 @@ def _attempt(match: Match, network: Network, names: Sequence[str], mistakes: Mis
         reason = first_line(error, 200)
         compared = f" with '{match.target.name}'" if isinstance(match.target, Target) else ""
         found = f"{match.term.type} can't compare {match.main.value}{compared}"
-        mistakes.add(match.term.path, found, f"{who} says: {reason}")
+        mistakes.add(Code.SHAPE_MISMATCH, match.term.path, found, f"{who} says: {reason}")
         return None
     return term
 

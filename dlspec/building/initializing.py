@@ -9,7 +9,7 @@ from torch import nn
 
 from dlspec.building.built import Network
 from dlspec.building.parameters import first_picks, owned_parameters
-from dlspec.errors import first_line
+from dlspec.errors import Code, first_line
 from dlspec.registry.parameter_terms import Init
 from dlspec.spec.mistakes import Mistakes
 
@@ -37,4 +37,4 @@ def _draw(parameter: nn.Parameter, init: Init, name: str, mistakes: Mistakes) ->
         found = f"{init.schema.name} can't fill {name}, {tuple(parameter.shape)}"
         reason = first_line(error)
         fix = f"PyTorch says: {reason}; match fewer names, or say layer: Linear"
-        mistakes.add(init.pattern.path, found, fix, at_value=True)
+        mistakes.add(Code.LAYER_REFUSED, init.pattern.path, found, fix, at_value=True)

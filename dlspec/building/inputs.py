@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlspec.data.dataset import Dataset, Field
-from dlspec.errors import shown, suggest
+from dlspec.errors import Code, shown, suggest
 from dlspec.spec.mistakes import Mistakes
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def _only_field(data: Dataset, mistakes: Mistakes) -> dict[str, Field]:
     if len(data.fields) > 1:
         names = ", ".join(each.name for each in data.fields)
         found = f"{data.name} has {len(data.fields)} fields ({names}), and the model says not what it takes"
-        mistakes.add(("model",), found, f"write inputs: [{names}] in the model, or those that it needs")
+        mistakes.add(Code.AMBIGUOUS, ("model",), found, f"write inputs: [{names}] in the model, or those that it needs")
     return {each.name: each for each in data.fields[:1]}
 
 
@@ -48,7 +48,7 @@ def _tell_missing(stated: Input, data: Dataset, mistakes: Mistakes) -> None:
     what = f"{data.name} has no field '{stated.name}'"
     if any(each.name == stated.name for each in data.targets):
         what, fix = f"'{stated.name}' is what {data.name} has to be predicted", f"take a field: {', '.join(names)}"
-    mistakes.add(stated.path, what, fix)
+    mistakes.add(Code.UNKNOWN_FIELD, stated.path, what, fix)
 
 
 def _check(stated: Input, field: Field, data: Dataset, mistakes: Mistakes) -> None:
@@ -58,7 +58,9 @@ def _check(stated: Input, field: Field, data: Dataset, mistakes: Mistakes) -> No
     for key, wanted in stated.facts.items():
         if wanted is not None and not _matches(wanted, found[key]):
             text = f"the model wants {key} {shown(wanted)}, and '{field.name}' of {data.name} has {shown(found[key])}"
-            mistakes.add((*stated.path, key), text, "choose data that fit, or change what the model states")
+            mistakes.add(
+                Code.SHAPE_MISMATCH, (*stated.path, key), text, "choose data that fit, or change what the model states"
+            )
 
 
 def _matches(wanted: Any, found: Any) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 from dlspec.building.loss_matching import Match
 from dlspec.building.loss_rules import OVER_CLASSES
 from dlspec.data.dataset import Dataset, Target
+from dlspec.errors import Code
 from dlspec.layouts import Value
 from dlspec.spec.mistakes import Mistakes
 
@@ -31,16 +32,18 @@ def _check_target(match: Match, data: Dataset, mistakes: Mistakes) -> None:
         return
     if target.kind == "numbers" and rule.numbers == "none":
         fix = "take MSELoss, L1Loss, SmoothL1Loss or HuberLoss"
-        mistakes.add(path, f"{loss} wants classes, and '{target.name}' {_is(target)}", fix)
+        mistakes.add(Code.WRONG_TARGET, path, f"{loss} wants classes, and '{target.name}' {_is(target)}", fix)
     elif target.kind == "classes" and not (rule.classes and not rule.counts):
         wanted = "counts" if rule.counts else "numbers"
-        mistakes.add(path, f"{loss} wants {wanted}, and '{target.name}' has classes", "take CrossEntropyLoss")
+        mistakes.add(
+            Code.WRONG_TARGET, path, f"{loss} wants {wanted}, and '{target.name}' has classes", "take CrossEntropyLoss"
+        )
     elif target.kind == "classes" and rule.numbers == "signs" and len(target.classes) != 2:
         found = f"{loss} wants yes or no, and '{target.name}' has {len(target.classes)} classes"
-        mistakes.add(path, found, "give a target of two classes, or of the numbers -1 and 1")
+        mistakes.add(Code.WRONG_TARGET, path, found, "give a target of two classes, or of the numbers -1 and 1")
     elif rule.counts and target.scale is not None:
         found = f"{loss} wants counts, and '{target.name}' is standardised"
-        mistakes.add(path, found, "take data.standardize_target=false, or MSELoss")
+        mistakes.add(Code.WRONG_TARGET, path, found, "take data.standardize_target=false, or MSELoss")
 
 
 def _check_values(match: Match, data: Dataset, mistakes: Mistakes) -> None:
@@ -54,7 +57,7 @@ def _check_values(match: Match, data: Dataset, mistakes: Mistakes) -> None:
             return
         numbers, fix = _WANTED[wanted]
         held = f"'{target.name}' holds {values.min().item():g} to {values.max().item():g}"
-        mistakes.add(match.term.where("target"), f"{loss} wants {numbers}, and {held}", fix)
+        mistakes.add(Code.WRONG_TARGET, match.term.where("target"), f"{loss} wants {numbers}, and {held}", fix)
 
 
 _WANTED = {
@@ -67,9 +70,17 @@ def _check_constant(match: Match, number: float, mistakes: Mistakes) -> None:
     loss, wanted, channels = match.term.type, match.rule.numbers, match.main.value.channels
     path, given = match.term.where("target"), f"target is {number:g}"
     if match.rule.takes_class_numbers and number not in range(channels):
-        mistakes.add(path, f"{loss} wants a class, and {given}", f"write 0 to {channels - 1}", at_value=True)
+        mistakes.add(
+            Code.WRONG_TARGET, path, f"{loss} wants a class, and {given}", f"write 0 to {channels - 1}", at_value=True
+        )
     elif wanted in _WANTED and not _is_right(torch.tensor(float(number)), wanted):
-        mistakes.add(path, f"{loss} wants {_WANTED[wanted][0]}, and {given}", _WANTED[wanted][1], at_value=True)
+        mistakes.add(
+            Code.WRONG_TARGET,
+            path,
+            f"{loss} wants {_WANTED[wanted][0]}, and {given}",
+            _WANTED[wanted][1],
+            at_value=True,
+        )
 
 
 def _is_right(values: Tensor, wanted: str) -> bool:
@@ -80,21 +91,26 @@ def _is_right(values: Tensor, wanted: str) -> bool:
 def _check_ends(match: Match, data: Dataset, mistakes: Mistakes) -> None:
     rule, loss, end = match.rule, match.term.type, match.main.end
     if end.type in rule.refused_ends:
-        mistakes.add(end.path, f"{_a(end.type)} before {loss}", rule.fix)
+        mistakes.add(Code.WRONG_END, end.path, f"{_a(end.type)} before {loss}", rule.fix)
     elif rule.wanted_ends and end.type not in rule.wanted_ends:
         wanted = " or ".join(rule.wanted_ends)
-        mistakes.add(end.path, f"{loss} wants {wanted} at the end, and {end.type} stands there", rule.fix)
+        mistakes.add(
+            Code.WRONG_END, end.path, f"{loss} wants {wanted} at the end, and {end.type} stands there", rule.fix
+        )
     for argument, (refused, fix) in (rule.beside or {}).items():
         other = match.outputs[argument].end
         if other.type in refused:
-            mistakes.add(other.path, f"{_a(other.type)} before {loss}'s {argument}", fix)
+            mistakes.add(Code.WRONG_END, other.path, f"{_a(other.type)} before {loss}'s {argument}", fix)
 
 
 def _check_one_class(match: Match, data: Dataset, mistakes: Mistakes) -> None:
     end = match.main.end
     if end.type in OVER_CLASSES and match.main.value.channels == 1:
         mistakes.add(
-            end.path, f"{_a(end.type)} over one output always gives the same", "end with a Sigmoid, or 2 outputs"
+            Code.WRONG_END,
+            end.path,
+            f"{_a(end.type)} over one output always gives the same",
+            "end with a Sigmoid, or 2 outputs",
         )
 
 
@@ -167,7 +183,12 @@ def _general(wanted: list[tuple[int, ...]], target: Target, data: Dataset) -> st
 def _check_ctc(match: Match, mistakes: Mistakes) -> None:
     target, value = match.target, match.main.value
     if not isinstance(target, Target) or len(target.shape) != 1:
-        mistakes.add(match.term.where("target"), "CTCLoss wants a row of classes a sample", "give integers (N, S)")
+        mistakes.add(
+            Code.WRONG_TARGET,
+            match.term.where("target"),
+            "CTCLoss wants a row of classes a sample",
+            "give integers (N, S)",
+        )
     elif value.layout != "sequence" or value.channels != len(target.classes):
         _tell(match, f"a sequence (T, {len(target.classes)})", f"end with Linear: {len(target.classes)}", mistakes)
 
@@ -178,14 +199,18 @@ def _check_alike(match: Match, data: Dataset, mistakes: Mistakes) -> None:
     for argument, each in others:
         if each.value.shape != first[1].value.shape:
             both = f"{first[0]} is {first[1].value} and {argument} {each.value}"
-            mistakes.add(match.term.where("output"), f"{match.term.type} wants outputs of one shape, and {both}")
+            mistakes.add(
+                Code.SHAPE_MISMATCH,
+                match.term.where("output"),
+                f"{match.term.type} wants outputs of one shape, and {both}",
+            )
             return
 
 
 def _tell(match: Match, wanted: str, fix: str, mistakes: Mistakes) -> None:
     found = f"the network gives {match.main.value}, and {match.term.type} wants {wanted}"
     held = f": '{match.target.name}' {_is(match.target)}" if isinstance(match.target, Target) else ""
-    mistakes.add(match.main.end.path, found + held, fix)
+    mistakes.add(Code.SHAPE_MISMATCH, match.main.end.path, found + held, fix)
 
 
 def _is(target: Target) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dlspec.building.loss_rules import LossRule, rule_of
 from dlspec.data.dataset import Dataset, Target
-from dlspec.errors import suggest
+from dlspec.errors import Code, suggest
 from dlspec.registry.loss_terms import Arguments, LossTerm, Terms, arguments
 from dlspec.registry.torch_parts import LOSSES
 from dlspec.spec.mistakes import Mistakes
@@ -90,7 +90,7 @@ def _tell_unclear(targets: Sequence[Target], outputs: Sequence[str], mistakes: M
     found = f"{what} and {len(outputs)} output{'s' if len(outputs) > 1 else ''} ({', '.join(outputs)})"
     first = f"{{type: LOSS, output: {outputs[0]}, target: {targets[0].name if targets else 'FIELD'}}}"
     fix = f"give each target's output its name, or say what belongs together: loss: {{main: {first}}}"
-    mistakes.add(("model", "outputs") if len(outputs) > 1 else ("loss",), found, fix)
+    mistakes.add(Code.AMBIGUOUS, ("model", "outputs") if len(outputs) > 1 else ("loss",), found, fix)
 
 
 def _match(term: LossTerm, network: Network, data: Dataset, mistakes: Mistakes) -> Match | None:
@@ -114,7 +114,7 @@ def _output_names(
     unknown = [name for name in names.values() if name not in network.outputs]
     for name in unknown:
         fix = suggest(name, network.outputs)
-        mistakes.add(term.where("output"), f"the model has no output '{name}'", fix, at_value=True)
+        mistakes.add(Code.UNKNOWN_OUTPUT, term.where("output"), f"the model has no output '{name}'", fix, at_value=True)
     return None if unknown else names
 
 
@@ -143,7 +143,7 @@ def _tell_open(term: LossTerm, takes: Arguments, network: Network, mistakes: Mis
     else:
         found = f"the model has {len(network.outputs)} outputs ({names})"
         fix = f"say which one {term.type} takes: output: {next(iter(network.outputs))}"
-    mistakes.add(term.where("output"), found, fix)
+    mistakes.add(Code.AMBIGUOUS, term.where("output"), found, fix)
 
 
 def _target(
@@ -163,11 +163,17 @@ def _target(
     found = data.compared(written)
     if found is None:
         known = [*(each.name for each in data.targets), *(each.name for each in data.fields)]
-        mistakes.add(term.where("target"), f"the data have no '{written}'", suggest(written, known), at_value=True)
+        mistakes.add(
+            Code.UNKNOWN_TARGET,
+            term.where("target"),
+            f"the data have no '{written}'",
+            suggest(written, known),
+            at_value=True,
+        )
     return found
 
 
 def _tell_targets(names: Sequence[str], term: LossTerm, data: Dataset, mistakes: Mistakes) -> None:
     kind = "targets" if data.targets else "fields and no target"
     fix = f"say which one {term.type} compares with: target: {names[0]}"
-    mistakes.add(term.where("target"), f"the data have {len(names)} {kind} ({', '.join(names)})", fix)
+    mistakes.add(Code.AMBIGUOUS, term.where("target"), f"the data have {len(names)} {kind} ({', '.join(names)})", fix)

@@ -11,7 +11,7 @@ from typing import Any
 
 from dlspec.data.dataset import Dataset, Target
 from dlspec.data.decoding import CHARACTERS, kind_of
-from dlspec.errors import suggest
+from dlspec.errors import Code, suggest
 from dlspec.registry.metric_terms import MetricTerm
 from dlspec.registry.metrics import CLASSIFICATION, OF_TOKENS, metrics
 from dlspec.registry.schema import Schema
@@ -69,7 +69,7 @@ def match_metrics(
         mine = [Chosen(each.schema, target, each.settings) for target in _judged(each, predicted, mistakes)]
         if any((one.schema.name, one.target) == (other.schema.name, other.target) for one in mine for other in chosen):
             found = f"{each.schema.name} stands twice, and both would report '{in_snake_case(each.schema.name)}'"
-            mistakes.add(each.part.path, found, "keep one: names of one's own are not there yet")
+            mistakes.add(Code.NAME_TAKEN, each.part.path, found, "keep one: names of one's own are not there yet")
         chosen += mine
     return chosen
 
@@ -82,12 +82,12 @@ def _judged(metric: MetricTerm, predicted: Sequence[Target], mistakes: Mistakes)
         names = [each.name for each in predicted]
         found = f"no '{metric.target}' is predicted" if metric.target else "nothing is predicted: no loss has a target"
         fix = suggest(metric.target or "", names) if names else "leave the metrics out: metrics=[]"
-        mistakes.add(metric.part.where("target"), found, fix, at_value=bool(metric.target))
+        mistakes.add(Code.UNKNOWN_TARGET, metric.part.where("target"), found, fix, at_value=bool(metric.target))
     elif not fitting:
         kind = "classes" if named[0].kind == "numbers" else "numbers"
         held = " and ".join(f"'{each.name}' holds {each.kind}" for each in named)
         found = f"{metric.schema.name} compares {kind}, and {held}"
-        mistakes.add(metric.part.path, found, "metrics=auto chooses by the target")
+        mistakes.add(Code.WRONG_TARGET, metric.part.path, found, "metrics=auto chooses by the target")
     for each in fitting:
         _check_pairs(metric, each, mistakes)
     return fitting
@@ -101,7 +101,7 @@ def _check_pairs(metric: MetricTerm, target: Target, mistakes: Mistakes) -> None
         return
     found = f"{name} counts pairs of classes, and '{target.name}' has {count:,}, more than {MOST_CLASSES:,}"
     fix = "take Accuracy or Perplexity" if name in _BY_PAIRS else "leave average out: micro counts no pairs"
-    mistakes.add(metric.part.path if name in _BY_PAIRS else metric.part.where(by_class), found, fix)
+    mistakes.add(Code.TOO_LARGE, metric.part.path if name in _BY_PAIRS else metric.part.where(by_class), found, fix)
 
 
 def make_metrics(chosen: Sequence[Chosen], targets: Sequence[Target]) -> tuple[dict[str, Any], ...]:

@@ -45,7 +45,7 @@ from dlspec.building.ties import tie
 from dlspec.building.tracing import Tracer, memory_of, sampling
 from dlspec.building.tracing import kept_random_state as kept_random_state
 from dlspec.data.dataset import Field
-from dlspec.errors import suggest
+from dlspec.errors import Code, suggest
 from dlspec.layers.rule import main
 from dlspec.layouts import Layout, Lengths, Value
 from dlspec.spec.containers import JOIN
@@ -137,7 +137,7 @@ class Builder:
         names = names or [each.output for each in self.values if each.node == ref.node and each.output]
         fix = suggest(ref.output, names) if names else "it has one output: write its name alone"
         path = self._where_taken(ref, node)
-        self.mistakes.add(path, f"{row.type} has no output '{ref.output}'", fix, at_value=True)
+        self.mistakes.add(Code.UNKNOWN_OUTPUT, path, f"{row.type} has no output '{ref.output}'", fix, at_value=True)
         return False
 
     def _where_taken(self, ref: Ref, node: Node | None) -> KeyPath:
@@ -187,7 +187,9 @@ class Builder:
             if known is None or settings.get(name) is None or agrees(name, settings[name], known, values[0]):
                 continue
             found = f"'{layer.node.name}' has {name} {settings[name]}, and {values[0]} comes in"
-            self.mistakes.add(layer.node.entry, found, "write the layer again, for weights of its own")
+            self.mistakes.add(
+                Code.SHAPE_MISMATCH, layer.node.entry, found, "write the layer again, for weights of its own"
+            )
             return False
         return True
 
@@ -197,8 +199,7 @@ class Builder:
             with bounded_growth():  # a formula is tried
                 refused = refusal(layer.schema, values, settings)
         if refused is not None:
-            refused = (refused[0].replace("FoldTime", "TimeDistributed"), refused[1])
-            self.mistakes.add(layer.node.where, *refused, shown=layer.shown, note=self.chain(layer.node))
+            self.mistakes.add_finding(layer.node.where, refused, shown=layer.shown, note=self.chain(layer.node))
             return True
         return settings.get("inplace") is True and self._would_overwrite(layer)
 
@@ -209,14 +210,14 @@ class Builder:
         path = node.part.where("inplace")
         if memory in [memory_of(each) for each in self.data]:
             found = "inplace would overwrite the data"
-            self.mistakes.add(path, found, "leave it out", at_value=True, shown=layer.shown)
+            self.mistakes.add(Code.INPLACE, path, found, "leave it out", at_value=True, shown=layer.shown)
             return True
         place = self.places.get(node.id, 0)
         for ref, sample in self.samples.items():
             if memory_of(sample) == memory and self.last_read.get(ref, -1) > place:
                 name = self.rows[ref.node].name if ref.node in self.rows else ref.output
                 found = f"inplace would overwrite the output of '{name}', which is taken below"
-                self.mistakes.add(path, found, "leave it out", at_value=True, shown=layer.shown)
+                self.mistakes.add(Code.INPLACE, path, found, "leave it out", at_value=True, shown=layer.shown)
                 return True
         return False
 
@@ -254,7 +255,9 @@ class Builder:
         row = self.rows[lost]
         found = f"{layer.type} needs each sample's length, and behind {row.type} ('{row.name}') none is known"
         fix = f"{row.type} mixes steps and padding: put {layer.type} before it, or take a layer that keeps steps apart"
-        self.mistakes.add(layer.node.where, found, fix, shown=layer.shown, note=self.chain(layer.node))
+        self.mistakes.add(
+            Code.LENGTHS_LOST, layer.node.where, found, fix, shown=layer.shown, note=self.chain(layer.node)
+        )
         return True
 
     # ---- what it gives ---------------------------------------------------------------------------------------------
@@ -276,7 +279,9 @@ class Builder:
         tensors = found if isinstance(found, tuple) else (found,)
         if not all(isinstance(each, Tensor) for each in tensors):
             fix = "a layer's forward gives a tensor, or a tuple of tensors"
-            self.mistakes.add(layer.node.where, f"{layer.type} gives {type(tensors[0]).__name__}", fix)
+            self.mistakes.add(
+                Code.WRONG_RESULT, layer.node.where, f"{layer.type} gives {type(tensors[0]).__name__}", fix
+            )
             return None
         has_batch = layer.type != PARAMETER and any(each.has_batch for each in values)
         given = dict(zip(_words(module, len(tensors)), tensors, strict=False))
@@ -291,7 +296,7 @@ class Builder:
             return True
         found = f"{layer.type} makes {tuple(given.shape)} of a batch of {rows}"
         fix = "dimension 0 is the batch: a layer gives a row for each of its rows"
-        self.mistakes.add(layer.node.where, found, fix, shown=layer.shown)
+        self.mistakes.add(Code.WRONG_RESULT, layer.node.where, found, fix, shown=layer.shown)
         return False
 
     def _can_have_layout(self, layer: Layer, given: Tensor, has_batch: bool) -> bool:
@@ -304,7 +309,9 @@ class Builder:
             return True
         found = f"layout is {layout}, which is {wanted}, and {layer.type} gives ({', '.join(map(str, shape))})"
         path = layer.node.part.where("layout")
-        self.mistakes.add(path, found, "leave it out, or write another", at_value=True, shown=layer.shown)
+        self.mistakes.add(
+            Code.WRONG_LAYOUT, path, found, "leave it out, or write another", at_value=True, shown=layer.shown
+        )
         return False
 
     def _note(
@@ -420,7 +427,9 @@ class Builder:
                 what = "a model's input" if ref.node == MODEL else "a Parameter"
                 fix = "let a layer that computes with it be the output"
                 path = self.graph.output_paths.get(name, ("model", "outputs"))
-                self.mistakes.add(path, f"the output '{name}' is {what} as it is", fix, at_value=True)
+                self.mistakes.add(
+                    Code.WRONG_RESULT, path, f"the output '{name}' is {what} as it is", fix, at_value=True
+                )
                 return False
         return True
 

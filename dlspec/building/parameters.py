@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from dlspec.building.built import Network
-from dlspec.errors import suggest
+from dlspec.errors import Code, suggest
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.patterns import Pattern
 from dlspec.spec.taking import PARAMETER
@@ -93,4 +93,4 @@ def _tell_nothing(pattern: Pattern, owned: Sequence[Owned], mistakes: Mistakes) 
         found += f" is named '{pattern.match}'" if pattern.match != "*" else ""
         kinds = {type for each in owned for type in each.layers if hasattr(nn, type)} - {"Module", "Sequential"}
         fix = suggest(pattern.layers[0], kinds)
-    mistakes.add(pattern.path, found, fix, at_value=True)
+    mistakes.add(Code.NO_MATCH, pattern.path, found, fix, at_value=True)

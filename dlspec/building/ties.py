@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dlspec.building.layer import Layer, has_weight
-from dlspec.errors import suggest
+from dlspec.errors import Code, suggest
 from dlspec.spec.mistakes import Mistakes
 
 Layers = Mapping[tuple[str, ...], tuple[Layer, nn.Module, dict[str, Any]]]
@@ -23,14 +23,14 @@ def tie(layer: Layer, module: nn.Module, layers: Layers, mistakes: Mistakes) -> 
     path = layer.node.part.where("tie")
     own, other = module.weight if has_weight(module) else None, _weight_at(paths, layers)
     if own is None:
-        mistakes.add(path, f"{layer.type} has no weight", "leave tie out", at_value=True)
+        mistakes.add(Code.NO_WEIGHT, path, f"{layer.type} has no weight", "leave tie out", at_value=True)
     elif other is None:
         names = {".".join(each) for each, (_, one, _) in layers.items() if has_weight(one)}
         fix = suggest(paths[-1], names) or "name a layer above that has a weight"
-        mistakes.add(path, f"no weight at '{paths[-1]}' above", fix, at_value=True)
+        mistakes.add(Code.NO_WEIGHT, path, f"no weight at '{paths[-1]}' above", fix, at_value=True)
     elif own.shape != other.shape:
         found = f"its weight is {tuple(own.shape)}, and that of '{paths[-1]}' {tuple(other.shape)}"  # type: ignore[arg-type]
-        mistakes.add(path, found, "both must have one shape", at_value=True)
+        mistakes.add(Code.SHAPE_MISMATCH, path, found, "both must have one shape", at_value=True)
     else:
         module.weight = other
         return True

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dlspec.data.source import GIGABYTE, home_expanded
-from dlspec.errors import DataError, near, suggest
+from dlspec.errors import Code, DataError, near, suggest
 
 Row = list[str]
 
@@ -15,7 +15,7 @@ Row = list[str]
 def read_columns(path: str | None, text: str, label: str, delimiter: str, encoding: str) -> tuple[list[str], list[str]]:
     """The cells of the columns `text` and `label`, labels without spaces around them; at least one row."""
     if path is None:
-        raise DataError("path", "no file is named; write data.path=FILE.csv")
+        raise DataError(Code.MISSING_VALUE, "path", "no file is named; write data.path=FILE.csv")
     file = _existing(home_expanded(path))
     rows = _numbered_rows(file, delimiter, encoding)
     _, header = next(rows, (1, []))
@@ -25,11 +25,13 @@ def read_columns(path: str | None, text: str, label: str, delimiter: str, encodi
         _check_row(file, line, row, header)
         name = row[columns[1]].strip()
         if not name:
-            raise DataError("label", f"{file}:{line}: the label is missing; write one or take the row out")
+            raise DataError(
+                Code.BAD_DATA, "label", f"{file}:{line}: the label is missing; write one or take the row out"
+            )
         texts.append(row[columns[0]])
         labels.append(name)
     if not texts:
-        raise DataError("path", f"'{file}' has no rows below its header")
+        raise DataError(Code.BAD_DATA, "path", f"'{file}' has no rows below its header")
     return texts, labels
 
 
@@ -37,12 +39,12 @@ def _existing(file: Path) -> Path:
     if not file.exists():
         guess = near(file.name, (each.name for each in file.parent.iterdir())) if file.parent.is_dir() else ""
         fix = f"did you mean '{file.parent / guess}'?" if guess else "write data.path=FILE.csv"
-        raise DataError("path", f"no file '{file}'; {fix}")
+        raise DataError(Code.FILE_UNREADABLE, "path", f"no file '{file}'; {fix}")
     if not file.is_file():
-        raise DataError("path", f"'{file}' is no file; a CSV file is wanted")
+        raise DataError(Code.FILE_UNREADABLE, "path", f"'{file}' is no file; a CSV file is wanted")
     if file.stat().st_size > GIGABYTE:
         size = f"{file.stat().st_size / GIGABYTE:.1f} GB"
-        raise DataError("path", f"'{file}' has {size}; text_csv reads at most 1 GB: take a part of it")
+        raise DataError(Code.TOO_LARGE, "path", f"'{file}' has {size}; text_csv reads at most 1 GB: take a part of it")
     return file
 
 
@@ -61,11 +63,11 @@ def _numbered_rows(file: Path, delimiter: str, encoding: str) -> Iterator[tuple[
     except UnicodeError:
         place = f"{file}:{_undecodable_line(file, known)}"
         fix = "write data.encoding=NAME: latin-1, cp1252 (Windows), utf-16"
-        raise DataError("encoding", f"{place}: not in {encoding}; {fix}") from None
+        raise DataError(Code.FILE_UNREADABLE, "encoding", f"{place}: not in {encoding}; {fix}") from None
     except csv.Error as error:
-        raise DataError("path", f"{file}:{line + 1}: {error}; is a closing quote missing?") from None
+        raise DataError(Code.BAD_DATA, "path", f"{file}:{line + 1}: {error}; is a closing quote missing?") from None
     except OSError as error:
-        raise DataError("path", f"'{file}' can't be read: {error.strerror}") from None
+        raise DataError(Code.FILE_UNREADABLE, "path", f"'{file}' can't be read: {error.strerror}") from None
 
 
 def _undecodable_line(file: Path, encoding: str) -> int:
@@ -85,14 +87,16 @@ def _column(file: Path, header: Row, key: str, name: str, delimiter: str) -> int
     if names.count(name) == 1:
         return names.index(name)
     if name in names:
-        raise DataError(key, f"'{file}' has {names.count(name)} columns '{name}'; one is wanted")
+        raise DataError(Code.AMBIGUOUS, key, f"'{file}' has {names.count(name)} columns '{name}'; one is wanted")
     fix = suggest(name, [each for each in names if each])
     if len(names) == 1:
         fix = f"there is: {names[0]} (one column only: is '{delimiter}' the delimiter? else data.delimiter=';')"
-    raise DataError(key, f"'{file}' has no column '{name}'; {fix or 'it is empty'}")
+    raise DataError(Code.UNKNOWN_FIELD, key, f"'{file}' has no column '{name}'; {fix or 'it is empty'}")
 
 
 def _check_row(file: Path, line: int, row: Row, header: Row) -> None:
     if len(row) != len(header):
         fix = "put quotes around a text that has the delimiter in it" if len(row) > len(header) else "fill it in"
-        raise DataError("path", f"{file}:{line}: {len(row)} cells where the header has {len(header)}; {fix}")
+        raise DataError(
+            Code.BAD_DATA, "path", f"{file}:{line}: {len(row)} cells where the header has {len(header)}; {fix}"
+        )

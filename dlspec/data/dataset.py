@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from dlspec.data.source import MOST_CLASSES
-from dlspec.errors import DataError
+from dlspec.errors import Code, DataError
 from dlspec.layouts import Layout
 
 
@@ -208,10 +208,12 @@ def _as_target(field: Field) -> Target:
         return Target(field.name, "numbers", field.shape, lengths=lengths)
     count = field.vocab_size or 0
     if count < 2:
-        raise DataError("", f"'{field.name}' has one token only; there is nothing to learn")
+        raise DataError(Code.BAD_DATA, "", f"'{field.name}' has one token only; there is nothing to learn")
     if count > MOST_CLASSES:
         raise DataError(
-            "", f"'{field.name}' has {count:,} tokens, more than the {MOST_CLASSES:,} that can be predicted"
+            Code.TOO_LARGE,
+            "",
+            f"'{field.name}' has {count:,} tokens, more than the {MOST_CLASSES:,} that can be predicted",
         )
     words = tuple(str(index) for index in range(count))
     return Target(field.name, "classes", field.shape, words, lengths=lengths)

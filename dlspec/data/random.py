@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from dlspec.data.noise import FieldNoise, TargetNoise, check_kind
 from dlspec.data.source import GIGABYTE, MOST_BYTES, MOST_CLASSES, Size, SplitSource, data_source
-from dlspec.errors import DataError, suggest
+from dlspec.errors import Code, DataError, suggest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -138,7 +138,7 @@ class Random(SplitSource):
         found = f"{self.size:,} samples of {each:,} bytes are {self.size * each / GIGABYTE:,.1f} GB"
         most = MOST_BYTES // each
         fix = f"data.size={most}" if most else "a smaller shape or length"
-        raise DataError("size", f"{found}; at most {MOST_BYTES // GIGABYTE} GB are made: try {fix}")
+        raise DataError(Code.TOO_LARGE, "size", f"{found}; at most {MOST_BYTES // GIGABYTE} GB are made: try {fix}")
 
     def _sample_bytes(self) -> int:
         return sum(one.bytes for one in self._fields().values()) + sum(one.bytes for one in self._targets().values())

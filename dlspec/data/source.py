@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dlspec.errors import DataError, UserError, suggest
+from dlspec.errors import Code, DataError, UserError, suggest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +105,9 @@ def home_expanded(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise DataError("path", f"there is no home folder for '{path}': write the whole path") from None
+        raise DataError(
+            Code.FILE_UNREADABLE, "path", f"there is no home folder for '{path}': write the whole path"
+        ) from None
 
 
 def _full_name(source: type[DataSource]) -> str:
@@ -126,11 +128,11 @@ def _aimed(dataset: Dataset, target: str | None) -> Dataset:
     aimed = dataset.aimed_at(target)
     if aimed is None:
         names = [*(each.name for each in dataset.targets), *(each.name for each in dataset.fields)]
-        raise DataError("target", f"{dataset.name} has no '{target}'; {suggest(target, names)}")
+        raise DataError(Code.UNKNOWN_FIELD, "target", f"{dataset.name} has no '{target}'; {suggest(target, names)}")
     return aimed
 
 
 def _check_stated(key: str, stated: object, found: object, name: str) -> None:
     if stated is None or stated == found:
         return
-    raise DataError(key, f"stated as {stated}, but {name} has {'none' if found is None else found}")
+    raise DataError(Code.MISSING_FACT, key, f"stated as {stated}, but {name} has {'none' if found is None else found}")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from dlspec.data.source import SplitSource, data_source
-from dlspec.errors import DataError
+from dlspec.errors import Code, DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -114,12 +114,18 @@ def _read(name: str, dtype: type[np.generic], **options: Any) -> NDArray[Any]:
     try:
         return np.loadtxt(_folder() / name, dtype=dtype, **options)
     except (OSError, ValueError) as error:
-        raise DataError("", f"scikit-learn's {name} can't be read ({error}): reinstall scikit-learn") from None
+        raise DataError(
+            Code.FILE_UNREADABLE, "", f"scikit-learn's {name} can't be read ({error}): reinstall scikit-learn"
+        ) from None
 
 
 def _folder() -> Path:
     """Where scikit-learn keeps its data; finding it does not import it."""
     found = find_spec("sklearn")
     if found is None or not found.submodule_search_locations:
-        raise DataError("", "this data set comes with scikit-learn, which is not installed: pip install scikit-learn")
+        raise DataError(
+            Code.NOT_INSTALLED,
+            "",
+            "this data set comes with scikit-learn, which is not installed: pip install scikit-learn",
+        )
     return Path(found.submodule_search_locations[0]) / "datasets" / "data"

@@ -13,7 +13,7 @@ from dlspec.building.built import Network
 from dlspec.building.metrics import Chosen, make_metrics
 from dlspec.building.parameters import Owned, first_picks, owned_parameters
 from dlspec.data.dataset import Dataset, Target
-from dlspec.errors import first_line
+from dlspec.errors import Code, first_line
 from dlspec.reading import ReadPart, Spec
 from dlspec.registry.parameter_terms import UNFREEZE
 from dlspec.spec.mistakes import Mistakes
@@ -57,7 +57,13 @@ def optimizer_for(spec: Spec, network: Network, freezing: Freezing, mistakes: Mi
         return None
     part, fuse = spec.optimizer, not has_sparse_gradients(network.module)
     if fuse and part.schema.name == "SparseAdam":
-        mistakes.add(part.part.path, "SparseAdam, and no embedding with sparse: true", "take Adam", at_value=True)
+        mistakes.add(
+            Code.UNSUPPORTED,
+            part.part.path,
+            "SparseAdam, and no embedding with sparse: true",
+            "take Adam",
+            at_value=True,
+        )
         return None
     try:
         optimizer = make_optimizer(cast(type[Optimizer], part.schema.build), groups, part.settings, fuse=fuse)
@@ -90,7 +96,9 @@ def _tell_uncompiled(spec: Spec, optimizer: Optimizer, mistakes: Mistakes) -> No
     }
     for reason in (reason for reason, holds in reasons.items() if holds):
         found = f"a step that is {'recorded' if is_recorded else 'compiled whole'} can't have {reason}"
-        mistakes.add(("trainer", "compile"), found, "take trainer.compile=model or none", at_value=True)
+        mistakes.add(
+            Code.UNSUPPORTED, ("trainer", "compile"), found, "take trainer.compile=model or none", at_value=True
+        )
 
 
 def _tell_closure(name: str, trainer: TrainerSpec, mistakes: Mistakes) -> None:
@@ -98,10 +106,18 @@ def _tell_closure(name: str, trainer: TrainerSpec, mistakes: Mistakes) -> None:
     found = f"{name} evaluates a batch's loss itself, so it can't take"
     if trainer.accumulate > 1:
         fix = "leave it out, or raise trainer.batch_size"
-        mistakes.add(("trainer", "accumulate"), f"{found} the gradients of several", fix, at_value=True)
+        mistakes.add(
+            Code.UNSUPPORTED, ("trainer", "accumulate"), f"{found} the gradients of several", fix, at_value=True
+        )
     if trainer.precision == 16:
         fix = "take bf16, which needs no scale"
-        mistakes.add(("trainer", "precision"), f"{found} the scaled gradients of precision 16", fix, at_value=True)
+        mistakes.add(
+            Code.UNSUPPORTED,
+            ("trainer", "precision"),
+            f"{found} the scaled gradients of precision 16",
+            fix,
+            at_value=True,
+        )
 
 
 def following(
@@ -116,7 +132,7 @@ def following(
     mode = choose_mode(spec.trainer.mode, name, {key: each for group in made for key, each in group.items()})
     if part.settings.get("mode", mode) != mode:
         found = f"mode is {part.settings['mode']}, and of {name} {'more' if mode == 'max' else 'less'} is better"
-        mistakes.add(part.part.where("mode"), found, f"leave it out: it is {mode}", at_value=True)
+        mistakes.add(Code.CONFLICT, part.part.where("mode"), found, f"leave it out: it is {mode}", at_value=True)
     return replace(part, settings={**part.settings, "mode": mode})
 
 
@@ -162,4 +178,6 @@ def _with_horizon(part: ReadPart, spec: Spec, data: Dataset, interval: str) -> d
 
 def _tell(part: ReadPart, error: Exception, mistakes: Mistakes) -> None:
     reason = first_line(error)
-    mistakes.add(part.part.path, f"{part.schema.name} refuses these settings", f"PyTorch says: {reason}")
+    mistakes.add(
+        Code.LAYER_REFUSED, part.part.path, f"{part.schema.name} refuses these settings", f"PyTorch says: {reason}"
+    )

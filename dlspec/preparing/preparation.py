@@ -23,11 +23,11 @@ from dlspec.building.saved import saved_losses, saved_metrics, saved_part
 from dlspec.building.weights import load_weights
 from dlspec.data import DataSource, open_data
 from dlspec.data.dataset import Dataset, Field
-from dlspec.errors import DataError, UserError
+from dlspec.errors import Code, DataError
 from dlspec.preparing.learning import following, freeze, optimizer_for, schedule_for
 from dlspec.reading import SPEC_VERSION, Spec, read_spec
 from dlspec.spec.mistakes import Mistakes, Places, refuse
-from dlspec.training.devices import choose_device
+from dlspec.training.devices import UnknownDevice, choose_device
 from dlspec.training.freezing import Freezing
 from dlspec.training.randomness import seed_generators
 from dlspec.training.recomputing import recomputed_parts
@@ -116,7 +116,8 @@ class Preparation:
             return self.opening(spec.data.outline() if outline else spec.data)
         except DataError as error:
             mistakes = Mistakes()
-            mistakes.add(("data", error.key) if error.key else ("data",), str(error), at_value=True)
+            path = ("data", error.key) if error.key else ("data",)
+            mistakes.add_finding(path, error.finding, at_value=True)
             refuse(mistakes, self._places)
             raise
 
@@ -189,7 +190,7 @@ def _check_recomputed(spec: Spec, network: Network, mistakes: Mistakes) -> None:
         if not recomputed_parts(network.module, [pattern]):
             path = ("trainer", "activation_checkpointing", index)
             fix = "name a block or layer as `summary` shows it: 'blocks.*' for the copies of one that is repeated"
-            mistakes.add(path, f"no part of the network is called '{pattern}'", fix, at_value=True)
+            mistakes.add(Code.NO_MATCH, path, f"no part of the network is called '{pattern}'", fix, at_value=True)
 
 
 def _taught(spec: Spec, data: Dataset, taken: Iterable[Field]) -> Dataset:
@@ -208,8 +209,8 @@ def _device(spec: Spec, mistakes: Mistakes) -> torch.device:
     """The run's device; one that this machine does not have is a mistake."""
     try:
         return choose_device(spec.trainer.device)
-    except UserError as error:
-        mistakes.add(("trainer", "device"), str(error).removeprefix("trainer.device: "), at_value=True)
+    except UnknownDevice as error:
+        mistakes.add_finding(("trainer", "device"), error.finding, at_value=True)
         return torch.device("cpu")
 
 

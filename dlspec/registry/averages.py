@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from dlspec.errors import suggest
+from dlspec.errors import Code, suggest
 from dlspec.registry.sections import read_section
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import NOTHING, Part, parse_part
@@ -22,7 +22,9 @@ def read_average(raw: Any, epochs: int | None, mistakes: Mistakes) -> EMA | SWA 
     wanted = AVERAGES.get(part.type)
     if wanted is None:
         path = (*PATH, "type") if part.is_flat else PATH
-        mistakes.add(path, f"no average '{part.type}'", suggest(part.type, AVERAGES), at_value=True)
+        mistakes.add(
+            Code.UNKNOWN_AVERAGE, path, f"no average '{part.type}'", suggest(part.type, AVERAGES), at_value=True
+        )
         return None
     only = {} if part.value is NOTHING else {next(iter(wanted.model_fields)): part.value}
     average = read_section(wanted, {**only, **part.settings}, part.settings_path, mistakes)
@@ -35,5 +37,9 @@ def _check_start(start: int, epochs: int, part: Part, mistakes: Mistakes) -> Non
     if start > epochs:
         found = f"start_epoch is {start}, and there are {epochs} epochs: nothing would be averaged"
         mistakes.add(
-            part.where("start_epoch"), found, "begin earlier, or leave it out: the last quarter", at_value=True
+            Code.WRONG_VALUE,
+            part.where("start_epoch"),
+            found,
+            "begin earlier, or leave it out: the last quarter",
+            at_value=True,
         )

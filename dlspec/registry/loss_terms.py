@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dlspec.errors import shown, suggest
+from dlspec.errors import Code, shown, suggest
 from dlspec.registry.schema import Schema
 from dlspec.registry.torch_parts import LOSSES
 from dlspec.spec.expressions import Unknown
@@ -122,12 +122,16 @@ def _is_several(raw: Any) -> bool:
 def _named(name: Any, raw: Any, path: KeyPath, mistakes: Mistakes, choices: Iterable[str]) -> LossTerm | None:
     if not isinstance(name, str) or not name.isidentifier():
         fix = "take letters, digits and _, a letter first"
-        mistakes.add(path, f"{shown(name)} can't name a loss", fix, at_key=True)
+        mistakes.add(Code.INVALID_NAME, path, f"{shown(name)} can't name a loss", fix, at_key=True)
         return None
     if name in LOSSES:
         fix = f"give each a name of your own: main: {{type: {name}, ...}}"
         mistakes.add(
-            path, f"{name} stands where a name for it is wanted, as there are several losses", fix, at_key=True
+            Code.MISSING_NAME,
+            path,
+            f"{name} stands where a name for it is wanted, as there are several losses",
+            fix,
+            at_key=True,
         )
         return None
     part = parse_part(raw, path, mistakes, kind="loss")
@@ -162,17 +166,22 @@ def _output(raw: Any, part: Part, schema: Schema, mistakes: Mistakes) -> Outputs
         if len(raw) <= len(takes):
             return tuple(raw)
         wanted = f"{len(takes)} ({', '.join(takes)})" if len(takes) > 1 else "one"
-        mistakes.add(part.where("output"), f"{len(raw)} outputs, and {schema.name} takes {wanted}", at_value=True)
+        mistakes.add(
+            Code.INPUT_COUNT,
+            part.where("output"),
+            f"{len(raw)} outputs, and {schema.name} takes {wanted}",
+            at_value=True,
+        )
         return None
     if isinstance(raw, dict) and raw and all(isinstance(each, str) for each in raw.values()):
         for key in raw.keys() - set(takes):
             fix = suggest(str(key), takes)
-            mistakes.add((*part.where("output"), key), f"{schema.name} takes no output '{key}'", fix)
+            mistakes.add(Code.UNKNOWN_KEY, (*part.where("output"), key), f"{schema.name} takes no output '{key}'", fix)
         return raw
     if not isinstance(raw, Unknown):
         several = f", or {{{', '.join(f'{each}: NAME' for each in takes)}}}" if len(takes) > 1 else ""
         found = f"output is {shown(raw)}, wanted the name of one of the model's outputs{several}"
-        mistakes.add(part.where("output"), found, at_value=True)
+        mistakes.add(Code.WRONG_VALUE, part.where("output"), found, at_value=True)
     return None
 
 
@@ -181,12 +190,12 @@ def _target(raw: Any, part: Part, schema: Schema, mistakes: Mistakes) -> str | f
         return None
     if not arguments(schema.build).target:
         found = f"{schema.name} compares its outputs with nothing else"
-        mistakes.add(part.where("target"), found, "leave the target out")
+        mistakes.add(Code.WRONG_TARGET, part.where("target"), found, "leave the target out")
         return None
     if isinstance(raw, str) or _is_number(raw):
         return raw  # type: ignore[no-any-return]  # one of the two
     found = f"target is {shown(raw)}, wanted a target's or field's name, or a number"
-    mistakes.add(part.where("target"), found, at_value=True)
+    mistakes.add(Code.WRONG_VALUE, part.where("target"), found, at_value=True)
     return None
 
 
@@ -194,7 +203,7 @@ def _factor(raw: Any, part: Part, mistakes: Mistakes) -> float:
     if _is_number(raw):
         return float(raw)
     if not isinstance(raw, Unknown):
-        mistakes.add(part.where("factor"), f"factor is {shown(raw)}, wanted a number", at_value=True)
+        mistakes.add(Code.WRONG_VALUE, part.where("factor"), f"factor is {shown(raw)}, wanted a number", at_value=True)
     return 1.0
 
 

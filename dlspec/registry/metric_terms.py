@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dlspec.errors import shown
+from dlspec.errors import Code, shown
 from dlspec.registry.metrics import metrics
 from dlspec.registry.schema import Schema
 from dlspec.spec.mistakes import Mistakes
@@ -41,7 +41,7 @@ def _read(entry: Any, path: KeyPath, mistakes: Mistakes, choices: Iterable[str])
     target = part.settings.get("target")
     if target is not None and not isinstance(target, str):
         found = f"target is {shown(target)}, wanted the name of a target"
-        mistakes.add(part.where("target"), found, at_value=True)
+        mistakes.add(Code.WRONG_VALUE, part.where("target"), found, at_value=True)
         target = None
     own = {key: value for key, value in part.settings.items() if key != "target"}
     return MetricTerm(part, schema, schema.read(replace(part, settings=own), mistakes), target)

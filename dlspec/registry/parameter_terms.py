@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dlspec.errors import shown, suggest
+from dlspec.errors import Code, shown, suggest
 from dlspec.registry.inits import INITS
 from dlspec.registry.schema import Schema
 from dlspec.registry.torch_parts import LAYERS
@@ -41,7 +41,7 @@ def read_inits(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Init, ...]:
 def _init(pattern: Pattern, mistakes: Mistakes) -> Init | None:
     if not pattern.settings:
         fix = 'add one of torch.nn.init: {match: "*.weight", type: normal_, std: 0.02}'
-        mistakes.add(pattern.path, f"'{pattern.match}' says not how to begin", fix, at_value=True)
+        mistakes.add(Code.MISSING_NAME, pattern.path, f"'{pattern.match}' says not how to begin", fix, at_value=True)
         return None
     part = parse_part(dict(pattern.settings), pattern.path, mistakes, kind="init")
     if part is None:
@@ -58,10 +58,10 @@ def read_freeze(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Pattern, .
         for key, value in pattern.settings.items():
             if key != UNFREEZE:
                 fix = suggest(key, (*KEYS, UNFREEZE))
-                mistakes.add((*pattern.path, key), f"no key '{key}' beside a pattern to freeze", fix)
+                mistakes.add(Code.UNKNOWN_KEY, (*pattern.path, key), f"no key '{key}' beside a pattern to freeze", fix)
             elif not isinstance(value, int) or isinstance(value, bool) or value < 2:
                 found = f"{UNFREEZE} is {shown(value)}, wanted a whole number >= 2 (epochs count from 1)"
-                mistakes.add((*pattern.path, key), found, at_value=True)
+                mistakes.add(Code.WRONG_VALUE, (*pattern.path, key), found, at_value=True)
     return patterns
 
 
@@ -78,5 +78,5 @@ def _patterns(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Pattern, ...
     for pattern in patterns:
         for name in (name for name in pattern.layers if name not in LAYERS):
             fix = suggest(name, LAYERS)
-            mistakes.add((*pattern.path, "layer"), f"no layer '{name}'", fix, at_value=True)
+            mistakes.add(Code.UNKNOWN_LAYER, (*pattern.path, "layer"), f"no layer '{name}'", fix, at_value=True)
     return patterns

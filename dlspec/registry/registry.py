@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from dlspec.errors import near, suggest
+from dlspec.errors import UNKNOWN_PARTS, Code, near, suggest
 from dlspec.registry.schema import Schema
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import Part
@@ -65,9 +65,11 @@ class Registry:
         if part.type in self:
             return self[part.type]
         if part.type in self._not_yet:
-            mistakes.add(part.path, f"{part.type} is not there yet", self._not_yet[part.type])
+            mistakes.add(Code.NOT_YET, part.path, f"{part.type} is not there yet", self._not_yet[part.type])
             return None
-        mistakes.add(part.path, f"no {self.kind} '{part.type}'", self._suggestion(part.type, also))
+        mistakes.add(
+            UNKNOWN_PARTS[self.kind], part.path, f"no {self.kind} '{part.type}'", self._suggestion(part.type, also)
+        )
         return None
 
     def _suggestion(self, name: str, also: Iterable[str]) -> str:

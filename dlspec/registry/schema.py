@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
-from dlspec.errors import near, suggest
+from dlspec.errors import Code, near, suggest
 from dlspec.registry.hints import Refinement as Refinement
 from dlspec.registry.hints import checked, in_words, no_stray_bool
 from dlspec.spec.expressions import Unknown
@@ -70,6 +70,14 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class _Meant:
+    """The settings that one value was probably meant as, and what to write instead; empty where it makes no sense."""
+
+    settings: tuple[str, ...] = ()
+    fix: str = ""
+
+
+@dataclass(frozen=True)
 class Schema:
     """A part's class and its settings in the order of its constructor."""
 
@@ -99,10 +107,10 @@ class Schema:
         for name, value in written.items():
             if name in self.settings:
                 settings[name] = self._read_one(part, name, value, mistakes)
-        meant = self._as_mapping(part.value) if len(mistakes) > before else ""
+        meant = self._read_as_several(part.value).settings if len(mistakes) > before else ()
         unknown = [name for name in written if name not in self.settings]
         missing = [each.name for each in self.settings.values() if each.is_required and each.name not in written]
-        missing = [each for each in missing if f"{each}: " not in meant]
+        missing = [each for each in missing if each not in meant]
         self._tell_unknown(part, unknown, missing, mistakes)
         return settings
 
@@ -120,7 +128,7 @@ class Schema:
             )
             if isinstance(part.value, list) and not self.settings:
                 fix = f"write {self.name}: {{from: {_plain(part.value)}}}".replace("'", "")
-            mistakes.add(part.settings_path, f"{self.name} takes no single value", fix, at_value=True)
+            mistakes.add(Code.WRONG_TYPE, part.settings_path, f"{self.name} takes no single value", fix, at_value=True)
             return {}
         return {name: part.value}
 
@@ -128,14 +136,21 @@ class Schema:
         setting = self.settings[name]
         try:
             return setting.read(value)
-        except ValueError as wanted:
-            found = f"{name} is {_shown(value)}, wanted {wanted}"
+        except ValueError:
+            found = f"{name} is {_shown(value)}, wanted {setting.wanted}"
             is_later = isinstance(value, str) and value in setting.refinement.not_yet
-            fix = f"'{value}' is not there yet" if is_later else self._as_mapping(part.value)
-            mistakes.add(part.where(name), found, fix, at_value=True, shown=self._shown_in(part))
+            fix = f"'{value}' is not there yet" if is_later else self._read_as_several(part.value).fix
+            mistakes.add(
+                Code.NOT_YET if is_later else Code.WRONG_VALUE,
+                part.where(name),
+                found,
+                fix,
+                at_value=True,
+                shown=self._shown_in(part),
+            )
             return value
 
-    def _as_mapping(self, value: Any) -> str:
+    def _read_as_several(self, value: Any) -> _Meant:
         """`Conv2d: [32, 3]` and `Conv2d: 32, 3` were meant as several settings: the mapping to write, if they fit.
 
         Otherwise they may stand in PyTorch's order, in which `Linear: [64, 10]` says the input's size first.
@@ -144,15 +159,16 @@ class Schema:
         own = [each.name for each in self.settings.values() if not each.is_inferred]
         names = list(dict.fromkeys([str(self.value_setting), *own]))
         if self._fit(names, values):
-            return f"write {self.name}: {{{_pairs(names, values)}}}"
+            return _Meant(tuple(names[: len(values)]), f"write {self.name}: {{{_pairs(names, values)}}}")
         if not self._fit(list(self.settings), values):
-            return ""
+            return _Meant()
         meant = dict(zip(self.settings, values, strict=False))
         inferred = [name for name in meant if self.settings[name].is_inferred]
         kept = {name: each for name, each in meant.items() if name not in inferred}
         alone = list(kept) == [self.value_setting]
         text = str(kept[names[0]]) if alone else f"{{{_pairs(list(kept), list(kept.values()))}}}"
-        return f"write {self.name}: {text} ({', '.join(inferred)} {'is' if len(inferred) == 1 else 'are'} inferred)"
+        are = "is" if len(inferred) == 1 else "are"
+        return _Meant(tuple(kept), f"write {self.name}: {text} ({', '.join(inferred)} {are} inferred)")
 
     def _fit(self, names: list[str], values: list[Any]) -> bool:
         """Whether each value is one for the setting in its place."""
@@ -169,25 +185,37 @@ class Schema:
             path = (*part.settings_path, name)
             if name in self.fixed:
                 found = f"'{name}' is always {str(self.fixed[name]).lower()} here"
-                mistakes.add(path, found, "remove it", shown=self._shown_in(part))
+                mistakes.add(Code.FIXED_SETTING, path, found, "remove it", shown=self._shown_in(part))
                 continue
             fix = self._suggestion(str(name))
-            mistakes.add(path, f"no setting '{name}'", fix, shown=self._shown_in(part))
+            mistakes.add(Code.UNKNOWN_SETTING, path, f"no setting '{name}'", fix, shown=self._shown_in(part))
             # A required setting that was only misspelled is told once.
-            missing = [each for each in missing if f"'{each}'" not in fix]
+            missing = [each for each in missing if each != self._meant_setting(str(name))]
         if missing:
             wanted = ", ".join(f"{each} ({self.settings[each].wanted})" for each in missing)
-            mistakes.add(part.settings_path, f"{self.name} wants {wanted}", self._how_to_write(part, missing))
+            mistakes.add(
+                Code.MISSING_VALUE, part.settings_path, f"{self.name} wants {wanted}", self._how_to_write(part, missing)
+            )
 
     def _suggestion(self, name: str) -> str:
-        ours = next((each for each in FOREIGN_SETTINGS.get(name, ()) if each in self.settings), None)
-        if ours is not None:
-            return f"in PyTorch: '{ours}'"
-        if self.kind == "layer" and name in ("activation", "act", "activation_fn", "nonlinearity"):
+        meant = self._meant_setting(name)
+        if meant and meant == self._translated(name):
+            return f"in PyTorch: '{meant}'"
+        if self._is_activation(name):
             return "write the activation as an entry of its own below it, - ReLU"
+        return f"did you mean '{meant}'?" if meant else suggest(name, self.settings) or f"{self.name} has no settings"
+
+    def _meant_setting(self, name: str) -> str:
+        """The setting or key that an unknown name probably stands for, or ''."""
         names = [*self.settings, *(ENTRY_KEYS if self.kind == "layer" else ())]
-        guess = near(name, names)
-        return f"did you mean '{guess}'?" if guess else suggest(name, self.settings) or f"{self.name} has no settings"
+        return self._translated(name) or ("" if self._is_activation(name) else near(name, names))
+
+    def _translated(self, name: str) -> str:
+        """PyTorch's name for a setting that Keras and others call `name`, or ''."""
+        return next((each for each in FOREIGN_SETTINGS.get(name, ()) if each in self.settings), "")
+
+    def _is_activation(self, name: str) -> bool:
+        return self.kind == "layer" and name in ("activation", "act", "activation_fn", "nonlinearity")
 
     def _how_to_write(self, part: Part, missing: list[str]) -> str:
         if part.settings_path == part.path[:1]:  # flat, in a config group

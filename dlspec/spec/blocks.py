@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlspec.errors import near, shown, suggest
+from dlspec.errors import Code, near, shown, suggest
 from dlspec.layouts import LAYOUTS
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec import expressions
@@ -66,11 +66,17 @@ def read_model(raw: Any, path: KeyPath, mistakes: Mistakes) -> Block | None:
         return None
     if not isinstance(raw, dict):
         found = "no model" if raw is None else f"{shown(raw)} is no model"
-        mistakes.add(path, found, "write 'layers:' and a list of layers, or choose one: model=cnn", at_value=True)
+        mistakes.add(
+            Code.EMPTY_MODEL if raw is None else Code.WRONG_TYPE,
+            path,
+            found,
+            "write 'layers:' and a list of layers, or choose one: model=cnn",
+            at_value=True,
+        )
         return None
     for key in raw:
         if key not in MODEL_KEYS:
-            mistakes.add((*path, key), f"no key '{key}' in a model", suggest(str(key), MODEL_KEYS))
+            mistakes.add(Code.UNKNOWN_KEY, (*path, key), f"no key '{key}' in a model", suggest(str(key), MODEL_KEYS))
     return _read_block("", raw, path, mistakes)
 
 
@@ -101,7 +107,7 @@ def _check_blocks_used(block: Block, mistakes: Mistakes) -> None:
     for name in (name for name in block.blocks if name not in types and name not in _reserved()):
         guess = near(name, types - block.blocks.keys())
         fix = f"did you mean '{guess}' there?" if guess else f"remove it, or let an entry say - {name}"
-        mistakes.add((*block.path, "blocks", name), f"nothing uses block '{name}'", fix, at_key=True)
+        mistakes.add(Code.UNUSED, (*block.path, "blocks", name), f"nothing uses block '{name}'", fix, at_key=True)
 
 
 # ---- params and blocks ---------------------------------------------------------------------------------------------
@@ -113,7 +119,7 @@ def _check_params_used(block: Block, raw: Mapping[str, Any], mistakes: Mistakes)
     for name in (each for each in block.params if each not in used):
         guess = near(name, used & block.params.keys())
         fix = f"did you mean '{guess}'?" if guess else f"remove it, or write it as ${name}"
-        mistakes.add((*block.path, "params", name), f"nothing uses param '{name}'", fix)
+        mistakes.add(Code.UNUSED, (*block.path, "params", name), f"nothing uses param '{name}'", fix)
 
 
 def _words_read(raw: Mapping[str, Any]) -> set[str]:
@@ -144,7 +150,7 @@ def _read_blocks(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, Block
         return {}
     if not isinstance(raw, dict):
         fix = "write 'blocks:', below it a block's name, and below that 'layers:'"
-        mistakes.add(path, "blocks are a mapping from names to blocks", fix, at_value=True)
+        mistakes.add(Code.WRONG_TYPE, path, "blocks are a mapping from names to blocks", fix, at_value=True)
         return {}
     blocks: dict[str, Block] = {}
     for name, inner in raw.items():
@@ -152,13 +158,13 @@ def _read_blocks(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, Block
             continue
         if not isinstance(inner, dict) or (inner and all(str(key)[:1].isupper() for key in inner)):
             found, fix = f"block '{name}' has no 'layers'", "write 'layers:' below its name, and its layers below that"
-            mistakes.add((*path, name), found, fix)
+            mistakes.add(Code.MISSING_VALUE, (*path, name), found, fix)
             blocks[name] = Block(name, (*path, name), {}, {}, (), ())
             continue
         for key in (each for each in inner if each not in BLOCK_KEYS):
             found = f"no key '{key}' in a block"
             fix = "it belongs to the model" if key in MODEL_KEYS else suggest(str(key), BLOCK_KEYS)
-            mistakes.add((*path, name, key), found, fix)
+            mistakes.add(Code.UNKNOWN_KEY, (*path, name, key), found, fix)
         blocks[name] = _read_block(name, inner, (*path, name), mistakes)
     return blocks
 
@@ -166,11 +172,13 @@ def _read_blocks(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, Block
 def _check_block_name(name: Any, path: KeyPath, mistakes: Mistakes) -> bool:
     reserved = _reserved()
     if not is_name(name):
-        mistakes.add(path, f"{shown(name)} can't name a block", NAME_FIX, at_key=True)
+        mistakes.add(Code.INVALID_NAME, path, f"{shown(name)} can't name a block", NAME_FIX, at_key=True)
         return False
     if name in reserved:
         what = "a function of Formula" if name in FUNCTIONS else "a word of the language"
-        mistakes.add(path, f"'{name}' can't name a block: it is {what}", "take another word", at_key=True)
+        mistakes.add(
+            Code.INVALID_NAME, path, f"'{name}' can't name a block: it is {what}", "take another word", at_key=True
+        )
         return False
     return True
 
@@ -196,14 +204,26 @@ def _read_inputs(raw: Any, path: KeyPath, mistakes: Mistakes, *, is_model: bool)
         named = [(name, None, (*path, name)) for name in raw] if isinstance(raw, dict) else []
         fix = "write 'inputs: [image]' or 'inputs: {image: {shape: [1, 28, 28]}}'" if is_model else "write inputs: [x]"
         kind = "a list of names or a mapping" if is_model else "a list of names"
-        mistakes.add(path, f"{'' if is_model else 'a block' + chr(39) + 's '}inputs are {kind}", fix, at_value=True)
+        mistakes.add(
+            Code.WRONG_TYPE,
+            path,
+            f"{'' if is_model else 'a block' + chr(39) + 's '}inputs are {kind}",
+            fix,
+            at_value=True,
+        )
     found: dict[str, Input] = {}
     for name, facts, where in named:
         if isinstance(name, dict):
             fix = "write inputs: {NAME: {...}}, without the brackets"
-            mistakes.add(where, "a mapping in a list of names", fix, at_value=True)
+            mistakes.add(Code.WRONG_TYPE, where, "a mapping in a list of names", fix, at_value=True)
         elif name in found if isinstance(name, str) else False:
-            mistakes.add(where, f"the input '{name}' is named twice", "give each a name of its own", at_value=True)
+            mistakes.add(
+                Code.NAME_TAKEN,
+                where,
+                f"the input '{name}' is named twice",
+                "give each a name of its own",
+                at_value=True,
+            )
         elif check_name(name, where, mistakes, "input", at_value=isinstance(raw, list)):
             found[name] = _read_input(name, facts, where, mistakes)
     return tuple(found.values())
@@ -212,7 +232,7 @@ def _read_inputs(raw: Any, path: KeyPath, mistakes: Mistakes, *, is_model: bool)
 def _read_input(name: str, raw: Any, path: KeyPath, mistakes: Mistakes) -> Input:
     if raw is not None and not isinstance(raw, dict):
         fix = "write {shape: [...]} or {vocab_size: ...}"
-        mistakes.add(path, f"{shown(raw)} states nothing of an input", fix, at_value=True)
+        mistakes.add(Code.WRONG_TYPE, path, f"{shown(raw)} states nothing of an input", fix, at_value=True)
     facts = raw if isinstance(raw, dict) else {}
     for key, value in facts.items():
         _check_fact(key, value, (*path, key), mistakes)
@@ -221,9 +241,9 @@ def _read_input(name: str, raw: Any, path: KeyPath, mistakes: Mistakes) -> Input
 
 def _check_fact(key: str, value: Any, path: KeyPath, mistakes: Mistakes) -> None:
     if key not in INPUT_FACTS:
-        mistakes.add(path, f"no key '{key}' of an input", suggest(str(key), INPUT_FACTS))
+        mistakes.add(Code.UNKNOWN_KEY, path, f"no key '{key}' of an input", suggest(str(key), INPUT_FACTS))
     elif not INPUT_FACTS[key][0](value):
-        mistakes.add(path, f"{key} is {shown(value)}, wanted {INPUT_FACTS[key][1]}", at_value=True)
+        mistakes.add(Code.WRONG_VALUE, path, f"{key} is {shown(value)}, wanted {INPUT_FACTS[key][1]}", at_value=True)
 
 
 def _is_size(value: Any) -> bool:
@@ -254,7 +274,7 @@ def _read_outputs(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, tupl
         raw = [raw]
     if not isinstance(raw, dict | list) or not raw:
         fix = "write outputs: [NAME, OTHER] or outputs: {real: NAME}"
-        mistakes.add(path, f"outputs are {shown(raw)}, wanted names of entries", fix, at_value=True)
+        mistakes.add(Code.WRONG_TYPE, path, f"outputs are {shown(raw)}, wanted names of entries", fix, at_value=True)
         return {}
     if isinstance(raw, dict):
         return {name: (each, (*path, name)) for name, each in raw.items() if check_name(name, (*path, name), mistakes)}
@@ -263,9 +283,11 @@ def _read_outputs(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, tupl
         name, where = str(each).replace(".", "_") if isinstance(each, str) else each, (*path, index)
         if str(each).lstrip("-").isdigit() or each == "_":
             fix = "give the entry a name, as in {Linear: 10, name: logits}, and write that"
-            mistakes.add(where, f"{shown(each)} is no name of an output", fix, at_value=True)
+            mistakes.add(Code.INVALID_NAME, where, f"{shown(each)} is no name of an output", fix, at_value=True)
         elif isinstance(name, str) and name in found:
-            mistakes.add(where, f"'{each}' stands twice among the outputs", "name it once", at_value=True)
+            mistakes.add(
+                Code.NAME_TAKEN, where, f"'{each}' stands twice among the outputs", "name it once", at_value=True
+            )
         elif check_name(name, where, mistakes, at_value=True):
             found[name] = (each, where)
     return found
@@ -292,10 +314,12 @@ def _read_layers(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Entry, ..
 def _tell_no_layers(raw: Any, count: int, path: KeyPath, mistakes: Mistakes) -> None:
     if count:
         fix = f"a model may have {limit('layers'):,}; {how_to_raise('layers')}"
-        mistakes.add(path, f"{count:,} layers", fix)
+        mistakes.add(Code.TOO_LARGE, path, f"{count:,} layers", fix)
         return
     fix = "write 'layers:' and below it '- Flatten', '- Linear: 10', ..."
     if raw is None or isinstance(raw, dict | list):
-        mistakes.add(path, "no layers", fix, at_value=isinstance(raw, list))
+        mistakes.add(Code.EMPTY_MODEL, path, "no layers", fix, at_value=isinstance(raw, list))
     else:
-        mistakes.add(path, f"{shown(raw)} is neither a list nor a mapping of layers", fix, at_value=True)
+        mistakes.add(
+            Code.WRONG_TYPE, path, f"{shown(raw)} is neither a list nor a mapping of layers", fix, at_value=True
+        )

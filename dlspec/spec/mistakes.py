@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from dlspec.errors import Place, Problem, SpecError
+from dlspec.errors import Code, Finding, Place, Problem, SpecError
 from dlspec.spec.yaml_files import KeyPath
 
 
@@ -22,6 +22,7 @@ class Mistake:
     `origin` is where the value at `path` was written, where a block's param brought it there.
     """
 
+    code: Code
     path: KeyPath
     found: str
     fix: str = ""
@@ -52,6 +53,7 @@ class Mistakes:
 
     def add(
         self,
+        code: Code,
         path: KeyPath,
         found: str,
         fix: str = "",
@@ -62,10 +64,27 @@ class Mistakes:
         note: str = "",
     ) -> None:
         """Notes one mistake; the same one twice (a repeated layer) is told once."""
-        mistake = Mistake(path, found, fix, at_value, shown, at_key, note, self._entered.get(path))
+        mistake = Mistake(code, path, found, fix, at_value, shown, at_key, note, self._entered.get(path))
         if mistake not in self._known and len(self._known) < MOST:
             self._known.add(mistake)
             self.found.append(mistake)
+
+    def add_finding(
+        self,
+        path: KeyPath,
+        finding: Finding,
+        *,
+        at_value: bool = False,
+        shown: str = "",
+        note: str = "",
+    ) -> None:
+        """Notes what a check or an exception has found; `note` counts where the finding has none."""
+        more = finding.note or note
+        self.add(finding.code, path, finding.found, finding.fix, at_value=at_value, shown=shown, note=more)
+
+    def drop(self, codes: Collection[Code]) -> None:
+        """Forgets the problems of some kinds."""
+        self.found = [each for each in self.found if each.code not in codes]
 
     def enter(self, origins: Mapping[KeyPath, KeyPath]) -> None:
         """From now on mistakes are those of one part: `origins` says where the params in its settings were written.
@@ -95,7 +114,7 @@ class Mistakes:
             if place is not None:
                 told.add((place, each.found))
             path = f"{dotted(each.path)} ({each.shown})" if each.shown else dotted(each.path)
-            problems.append(Problem(path, each.found, each.fix, place, each.note))
+            problems.append(Problem(each.code, path, each.found, each.fix, place, each.note))
         return in_order(problems)
 
     def _place(self, mistake: Mistake, places: Places) -> tuple[Place | None, bool]:

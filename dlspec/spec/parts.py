@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlspec.errors import near, shown
+from dlspec.errors import Code, near, shown
 from dlspec.spec.entries import ENTRY_KEYS as ENTRY_KEYS
 from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.mistakes import Mistakes
@@ -60,7 +60,13 @@ def parse_part(raw: Any, path: KeyPath, mistakes: Mistakes, *, kind: str, is_ent
         return _from_name(raw.strip(), path, mistakes, kind)
     if not isinstance(raw, dict) or not raw:
         found = f"{shown(raw)} is no {kind}" if raw is not None else f"no {kind}"
-        mistakes.add(path, found, f"write {_a(kind)}'s name, or NAME: {{setting: value}}", at_value=True)
+        mistakes.add(
+            Code.MISSING_NAME if raw is None else Code.WRONG_TYPE,
+            path,
+            found,
+            f"write {_a(kind)}'s name, or NAME: {{setting: value}}",
+            at_value=True,
+        )
         return None
     keys = {key: value for key, value in raw.items() if is_entry and key in ENTRY_KEYS}
     rest = {key: value for key, value in raw.items() if key not in keys}
@@ -78,14 +84,14 @@ def _a(kind: str) -> str:
 
 def _tell_unknown(raw: Unknown, path: KeyPath, mistakes: Mistakes, kind: str) -> None:
     if not isinstance(raw, Wrong):
-        mistakes.add(path, f"{raw} is no {kind}'s name", f"write {_a(kind)}'s name", at_value=True)
+        mistakes.add(Code.INVALID_NAME, path, f"{raw} is no {kind}'s name", f"write {_a(kind)}'s name", at_value=True)
 
 
 def _from_name(name: str, path: KeyPath, mistakes: Mistakes, kind: str) -> Part | None:
     mistakes.names[path] = (path, True)
     if name.replace("_", "a").replace("$", "a").replace(".", "a").isalnum() or name.startswith("$("):
         return Part(name, path, settings_path=path)
-    mistakes.add(path, f"{shown(name)} is no {kind}'s name", _spelling(name, kind), at_value=True)
+    mistakes.add(Code.INVALID_NAME, path, f"{shown(name)} is no {kind}'s name", _spelling(name, kind), at_value=True)
     return None
 
 
@@ -109,7 +115,9 @@ def _flat(rest: dict[str, Any], path: KeyPath, keys: dict[str, Any], mistakes: M
         _tell_unknown(name, (*path, "type"), mistakes, kind)
         return None
     if not isinstance(name, str):
-        mistakes.add((*path, "type"), f"{shown(name)} is no {kind}'s name", "write a name", at_value=True)
+        mistakes.add(
+            Code.INVALID_NAME, (*path, "type"), f"{shown(name)} is no {kind}'s name", "write a name", at_value=True
+        )
         return None
     mistakes.names[path] = mistakes.names[(*path, "type")] = ((*path, "type"), True)
     settings = {key: value for key, value in rest.items() if key != "type"}
@@ -127,7 +135,9 @@ def _named(
         return Part(name, path, settings_path=inside, value=value, keys=keys, key_paths=beside)
     among = {key: value for key, value in inner.items() if is_entry and key in ENTRY_KEYS}
     for key in (each for each in among if each in keys):
-        mistakes.add((*inside, key), f"'{key}' stands beside {name} and among its settings", "keep one")
+        mistakes.add(
+            Code.DUPLICATE_KEY, (*inside, key), f"'{key}' stands beside {name} and among its settings", "keep one"
+        )
     settings = {key: value for key, value in inner.items() if key not in among}
     paths = {**beside, **_below(inside, among)}
     return Part(name, path, settings, inside, keys={**keys, **among}, key_paths=paths)
@@ -139,12 +149,12 @@ def _below(path: KeyPath, keys: Mapping[str, Any]) -> dict[str, KeyPath]:
 
 def _no_single_name(rest: dict[str, Any], path: KeyPath, keys: dict[str, Any], mistakes: Mistakes, kind: str) -> None:
     if not rest:
-        mistakes.add(path, f"no {kind}'s name", f"write one beside {', '.join(keys)}", at_value=True)
+        mistakes.add(Code.MISSING_NAME, path, f"no {kind}'s name", f"write one beside {', '.join(keys)}", at_value=True)
         return
     first, second, *_ = (str(key) for key in rest)
     if any(str(each).count("(") > str(each).count(")") for each in rest.values()):
         fix = f'YAML cut it at a comma: put quotes around the formula, {first}: "..."'
-        mistakes.add(path, f"{shown(rest[first])} is not closed", fix, at_value=True)
+        mistakes.add(Code.FORMULA_SYNTAX, path, f"{shown(rest[first])} is not closed", fix, at_value=True)
         return
     found = f"{len(rest)} keys where one {kind}'s name is wanted: {', '.join(str(key) for key in rest)}"
     fix = f"indent it, as a setting: {first}: {{{second}: ...}}"
@@ -155,4 +165,4 @@ def _no_single_name(rest: dict[str, Any], path: KeyPath, keys: dict[str, Any], m
         fix = f"write both below the name: {first}: {{body: [...], {second}: ...}}"
     elif second[:1].isupper():
         fix = f"write one {kind} an entry: {first} in one, {second} in the next"
-    mistakes.add((*path, second), found, fix)
+    mistakes.add(Code.AMBIGUOUS, (*path, second), found, fix)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlspec.errors import shown
+from dlspec.errors import Code, shown
 from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.yaml_files import KeyPath
@@ -51,7 +51,7 @@ def _read(raw: Any, path: KeyPath, mistakes: Mistakes) -> Pattern | None:
         return Pattern(path, raw) if _is_match(raw, path, mistakes) else None
     if not isinstance(raw, dict) or not raw.keys() & set(KEYS):
         fix = 'write a pattern of names, "stem.*", or {match: "*.weight", layer: Linear}'
-        mistakes.add(path, f"{shown(raw)} picks no parameters", fix, at_value=True)
+        mistakes.add(Code.WRONG_TYPE, path, f"{shown(raw)} picks no parameters", fix, at_value=True)
         return None
     match, layers = raw.get("match", "*"), _layers(raw.get("layer"), (*path, "layer"), mistakes)
     but, dims = raw.get("except", []), raw.get("dims")
@@ -69,7 +69,7 @@ def _is_dims(raw: Any, path: KeyPath, mistakes: Mistakes) -> bool:
         return True
     if not isinstance(raw, Unknown):
         found = f"dims is {shown(raw)}, wanted how many dimensions: 1 for biases and norms, 2 for matrices"
-        mistakes.add(path, found, at_value=True)
+        mistakes.add(Code.WRONG_VALUE, path, found, at_value=True)
     return False
 
 
@@ -78,7 +78,7 @@ def _is_match(raw: Any, path: KeyPath, mistakes: Mistakes) -> bool:
         return False
     if not isinstance(raw, str) or not raw:
         found = f"{path[-1]} is {shown(raw)}, wanted a pattern of names"
-        mistakes.add(path, found, 'write one: "*.bias"', at_value=True)
+        mistakes.add(Code.WRONG_VALUE, path, found, 'write one: "*.bias"', at_value=True)
         return False
     return True
 
@@ -87,5 +87,7 @@ def _layers(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[str, ...] | No
     names = raw if isinstance(raw, list) else [] if raw is None else [raw]
     if all(isinstance(each, str) for each in names):
         return tuple(names)
-    mistakes.add(path, f"layer is {shown(raw)}, wanted a layer's name or a list of them", at_value=True)
+    mistakes.add(
+        Code.WRONG_VALUE, path, f"layer is {shown(raw)}, wanted a layer's name or a list of them", at_value=True
+    )
     return None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dlspec.errors import shown
+from dlspec.errors import Code, shown
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.graph import is_deferred
@@ -27,7 +27,7 @@ def known_early(value: Any, path: KeyPath, key: str, mistakes: Mistakes) -> Any:
     if not is_deferred(value):
         return value
     found = f"{key} depends on $in_channels, which is known only when the layer is built"
-    mistakes.add(path, found, "take a param", at_value=True)
+    mistakes.add(Code.KNOWN_TOO_LATE, path, found, "take a param", at_value=True)
     return Wrong(key)
 
 
@@ -39,7 +39,7 @@ def stands(entry: Entry, scope: Scope) -> bool:
     value = known_early(scope.evaluate(raw, path), path, "if", scope.mistakes)
     if isinstance(value, str | list | dict) or raw is None:
         found = f"if is {shown(value)}, wanted true, false or a formula"
-        scope.mistakes.add(path, found, "write if: $(stride != 1)", at_value=True)
+        scope.mistakes.add(Code.WRONG_VALUE, path, found, "write if: $(stride != 1)", at_value=True)
     return isinstance(value, Unknown) or bool(value)
 
 
@@ -57,7 +57,7 @@ def rows_of(entry: Entry, scope: Scope) -> list[Row] | None:
     rows = _table(raw, path, mistakes)
     if rows is None:
         fix = "write a whole number >= 0, columns {width: [64, 128]} or rows [{width: 64}, {width: 128}]"
-        mistakes.add(path, f"repeat is {shown(raw)}", fix, at_value=True)
+        mistakes.add(Code.WRONG_VALUE, path, f"repeat is {shown(raw)}", fix, at_value=True)
         return [{name: Wrong(str(name)) for name in raw} if isinstance(raw, dict) else {}]
     _check_variables(entry, rows, path, mistakes)
     used = {name: Wrong(name) for row in rows for name in row if name in entry.words}
@@ -68,7 +68,7 @@ def _times(count: int, path: KeyPath, mistakes: Mistakes) -> list[Row]:
     most = limit("layers")
     if count > most:
         found = f"{count:,} times, and a network may have {most:,} layers"
-        mistakes.add(path, found, how_to_raise("layers"), at_value=True)
+        mistakes.add(Code.TOO_LARGE, path, found, how_to_raise("layers"), at_value=True)
         raise TooMany
     return [{} for _ in range(count)]
 
@@ -82,7 +82,13 @@ def _table(raw: Any, path: KeyPath, mistakes: Mistakes) -> list[Row] | None:
     lengths = {name: len(each) for name, each in raw.items()}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{name} has {count}" for name, count in lengths.items())
-        mistakes.add(path, f"columns of different lengths: {told}", "give each as many values", at_value=True)
+        mistakes.add(
+            Code.SHAPE_MISMATCH,
+            path,
+            f"columns of different lengths: {told}",
+            "give each as many values",
+            at_value=True,
+        )
     return [dict(zip(raw, row, strict=True)) for row in zip(*raw.values(), strict=False)]
 
 
@@ -93,15 +99,17 @@ def _check_variables(entry: Entry, rows: Sequence[Row], path: KeyPath, mistakes:
     wrong = [name for name in names if not can_name_param(name)]
     for name in wrong:
         fix = "take a word that no function or keyword has"
-        mistakes.add(places[name], f"{shown(name)} can't name a variable", fix)
+        mistakes.add(Code.INVALID_NAME, places[name], f"{shown(name)} can't name a variable", fix)
     unused = [name for name in names if name not in entry.words and name not in wrong]
     for name in () if is_bare(entry) else unused:
-        mistakes.add(places[name], f"nothing in the entry uses '{name}'", f"write it as ${name}, or remove it")
+        mistakes.add(
+            Code.UNUSED, places[name], f"nothing in the entry uses '{name}'", f"write it as ${name}, or remove it"
+        )
     for index, row in enumerate(rows):
         missing = [name for name in names if name not in row and name in entry.words]
         if missing:
             fix = "give each row the same names"
-            mistakes.add((*path, index), f"row {index} has no '{missing[0]}'", fix, at_value=True)
+            mistakes.add(Code.MISSING_VALUE, (*path, index), f"row {index} has no '{missing[0]}'", fix, at_value=True)
 
 
 def is_bare(entry: Entry) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dlspec.errors import Code
 from dlspec.spec.expressions import ExpressionError, Unknown, formula_of
 from dlspec.spec.formula import names_in, parse_formula
 from dlspec.spec.names import BEFORE, WRONG, Level, Names, Output
@@ -37,7 +38,9 @@ def inputs_of(entry: Entry, scope: Scope, level: Level, names: Names, *, is_firs
         return dict(enumerate(each for group in found.values() for each in group))
     for key in (key for key, group in found.items() if len(group) > 1):
         where = (*part.where("from"), key)
-        scope.mistakes.add(where, f"{len(found[key])} outputs for one input", "name one copy", at_value=True)
+        scope.mistakes.add(
+            Code.AMBIGUOUS, where, f"{len(found[key])} outputs for one input", "name one copy", at_value=True
+        )
     return {key: group[0] for key, group in found.items()}
 
 
@@ -70,7 +73,7 @@ def heads(raw: Any) -> set[str]:
 def _no_inputs(part: Part, scope: Scope) -> Inputs:
     if "from" in part.keys:
         fix = "bring it in by Add, Multiply, Concat or Formula"
-        scope.mistakes.add(part.where("from"), "a Parameter takes no input", fix)
+        scope.mistakes.add(Code.INPUT_COUNT, part.where("from"), "a Parameter takes no input", fix)
     return {}
 
 
@@ -86,7 +89,9 @@ def _from(part: Part, scope: Scope, level: Level, names: Names) -> dict[int | st
     elif isinstance(raw, dict):
         items = {str(name): (each, (*path, name)) for name, each in raw.items()}
     if not items:
-        scope.mistakes.add(path, "from names nothing", "write a name, or leave it out", at_value=True)
+        scope.mistakes.add(
+            Code.MISSING_NAME, path, "from names nothing", "write a name, or leave it out", at_value=True
+        )
         return {0: [WRONG]}
     return {key: _named(each, scope, level, where, names) for key, (each, where) in items.items()}
 
@@ -106,7 +111,9 @@ def formula_inputs(part: Part, scope: Scope, level: Level, names: Names) -> Inpu
         found = [each for group in _from(part, scope, level, names).values() for each in group]
         if len(found) != 1:
             fix = "remove it: a name in the formula takes the output of that name"
-            scope.mistakes.add(part.where("from"), "from says what a formula's _ is, which is one output", fix)
+            scope.mistakes.add(
+                Code.INPUT_COUNT, part.where("from"), "from says what a formula's _ is, which is one output", fix
+            )
         level = Level(level, found[0])
     return dict(enumerate(names.find(name, level, path)[0] for name in _names_in(text, path, scope)))
 
@@ -115,15 +122,23 @@ def _names_in(text: Any, path: KeyPath, scope: Scope) -> tuple[str, ...]:
     """The names in a formula, none where it is wrong."""
     if not isinstance(text, str):
         if not isinstance(text, Unknown):
-            scope.mistakes.add(path, "Formula wants a formula", "write it behind the name: Formula: _ * 2")
+            scope.mistakes.add(
+                Code.WRONG_TYPE, path, "Formula wants a formula", "write it behind the name: Formula: _ * 2"
+            )
         return ()
     try:
         names = names_in(parse_formula(text))
     except ExpressionError as error:
-        scope.mistakes.add(path, str(error), error.fix, at_value=True)
+        scope.mistakes.add_finding(path, error.finding, at_value=True)
         return ()
     if not names:
-        scope.mistakes.add(path, "the formula takes no output", "name one: _ is the output just before", at_value=True)
+        scope.mistakes.add(
+            Code.INPUT_COUNT,
+            path,
+            "the formula takes no output",
+            "name one: _ is the output just before",
+            at_value=True,
+        )
     return names
 
 

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dlspec.errors import shown, suggest
+from dlspec.errors import Code, shown, suggest
 from dlspec.layouts import LAYOUTS
 from dlspec.spec import expressions
 from dlspec.spec.expressions import Unknown
@@ -61,7 +61,14 @@ def check_name(name: Any, path: KeyPath, mistakes: Mistakes, kind: str = "output
     if is_name(name):
         return True
     article = "an" if kind[0] in "aeiou" else "a"
-    mistakes.add(path, f"{shown(name)} can't name {article} {kind}", NAME_FIX, at_value=at_value, at_key=not at_value)
+    mistakes.add(
+        Code.INVALID_NAME,
+        path,
+        f"{shown(name)} can't name {article} {kind}",
+        NAME_FIX,
+        at_value=at_value,
+        at_key=not at_value,
+    )
     return False
 
 
@@ -110,10 +117,10 @@ def _shared(raw: Any, path: KeyPath, mistakes: Mistakes) -> Part | None:
     others = [str(key) for key in raw if key not in ENTRY_KEYS]
     if others:
         found = f"'share' beside {others[0]}"
-        mistakes.add((*path, SHARE), found, "it uses a module again as it is: take away one of the two")
+        mistakes.add(Code.CONFLICT, (*path, SHARE), found, "it uses a module again as it is: take away one of the two")
         return None
     for key in (each for each in ("tie", "parametrize", "layout") if each in raw):
-        mistakes.add((*path, key), f"'{key}' beside share", "write it at the layer that is shared")
+        mistakes.add(Code.MISPLACED_KEY, (*path, key), f"'{key}' beside share", "write it at the layer that is shared")
     mistakes.names[path] = ((*path, SHARE), False)
     keys = dict(raw)
     return Part(SHARE, path, settings_path=path, keys=keys, key_paths={key: (*path, key) for key in keys})
@@ -122,15 +129,23 @@ def _shared(raw: Any, path: KeyPath, mistakes: Mistakes) -> Part | None:
 def _check_keys(part: Part, mistakes: Mistakes) -> None:
     if SHARE in part.keys and part.type != SHARE:
         found = "'share' stands in place of a layer"
-        mistakes.add(part.where(SHARE), found, f"write {{share: NAME}} alone, or leave it out of {part.type}")
+        mistakes.add(
+            Code.CONFLICT, part.where(SHARE), found, f"write {{share: NAME}} alone, or leave it out of {part.type}"
+        )
     for key in ("tie", "parametrize"):
         value = part.keys.get(key)
         if key in part.keys and not isinstance(value, str | Unknown):
             wanted = "a layer's name" if key == "tie" else "weight_norm, spectral_norm or orthogonal"
-            mistakes.add(part.where(key), f"{key} is {shown(value)}, wanted {wanted}", at_value=True)
+            mistakes.add(Code.WRONG_VALUE, part.where(key), f"{key} is {shown(value)}, wanted {wanted}", at_value=True)
     layout = part.keys.get("layout")
     if layout is not None and not is_open(layout) and layout not in LAYOUTS:
-        mistakes.add(part.where("layout"), f"no layout {shown(layout)}", suggest(str(layout), LAYOUTS), at_value=True)
+        mistakes.add(
+            Code.UNKNOWN_CHOICE,
+            part.where("layout"),
+            f"no layout {shown(layout)}",
+            suggest(str(layout), LAYOUTS),
+            at_value=True,
+        )
     name = part.keys.get("name")
     if "name" in part.keys and not (isinstance(name, str) and "$" in name):
         check_name(name, part.where("name"), mistakes, at_value=True)
@@ -138,7 +153,7 @@ def _check_keys(part: Part, mistakes: Mistakes) -> None:
         for key in ("tie", "parametrize", "layout"):
             if key in part.keys:
                 fix = "write it at the layer inside that it is meant for"
-                mistakes.add(part.where(key), f"'{key}' at {part.type}, which is no layer", fix)
+                mistakes.add(Code.MISPLACED_KEY, part.where(key), f"'{key}' at {part.type}, which is no layer", fix)
 
 
 def with_bodies(entry: Entry, mistakes: Mistakes) -> Entry:
@@ -153,12 +168,12 @@ def with_bodies(entry: Entry, mistakes: Mistakes) -> Entry:
             fix = f"write {part.type}: [{{{key}: ...}}], its entries in a list"
         elif part.type == "Parallel" and known[0] not in settings:
             fix = f"write its branches below 'branches:': Parallel: {{branches: {{{key}: ...}}}}"
-        mistakes.add((*part.settings_path, key), f"no setting '{key}'", fix)
+        mistakes.add(Code.UNKNOWN_SETTING, (*part.settings_path, key), f"no setting '{key}'", fix)
     if known[0] not in settings:
         if all(key in known for key in settings):
             fix = f"write {part.type}: [...], its entries in a list"
             fix = f"write {part.type}: {{{known[0]}: [...], {', '.join(settings)}: ...}}" if settings else fix
-            mistakes.add(part.settings_path, f"{part.type} wants {known[0]}", fix)
+            mistakes.add(Code.MISSING_VALUE, part.settings_path, f"{part.type} wants {known[0]}", fix)
         return entry
     read = {key: settings[key] for key in settings if key in known}
     held = {key: _read_held(key, each, paths[key], mistakes) for key, each in read.items()}
@@ -183,11 +198,13 @@ def _read_held(key: str, raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[E
     if key == "branches":
         return _read_branches(raw, path, mistakes)
     if key == "merge" and isinstance(raw, str) and raw.lower() in _MERGES and raw != "Multiply":
-        mistakes.add(path, f"no merge '{raw}'", f"write merge: {_MERGES[raw.lower()]}", at_value=True)
+        mistakes.add(
+            Code.UNKNOWN_CHOICE, path, f"no merge '{raw}'", f"write merge: {_MERGES[raw.lower()]}", at_value=True
+        )
         return ()
     if key == "body" and raw == []:
         fix = "write what stands beside the shortcut: Residual: [LayerNorm, ...]"
-        mistakes.add(path, "a Residual without entries", fix, at_value=True)
+        mistakes.add(Code.MISSING_VALUE, path, "a Residual without entries", fix, at_value=True)
     return read_body(raw, path, mistakes)
 
 
@@ -208,14 +225,18 @@ def _read_branches(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Entry, 
     """Each branch an entry: a list of entries is a `Sequential` of them."""
     if not isinstance(raw, dict | list) or not raw:
         fix = "write them in a list, or as a mapping from names: a branch is an entry or a list of entries"
-        mistakes.add(path, f"branches are {shown(raw)}", fix, at_value=True)
+        mistakes.add(Code.WRONG_TYPE, path, f"branches are {shown(raw)}", fix, at_value=True)
         return ()
     named = isinstance(raw, dict)
     items = [(str(key), each, (*path, key)) for key, each in (raw.items() if isinstance(raw, dict) else enumerate(raw))]
     for key, _, where in items if named else ():
         if check_name(key, where, mistakes, "branch") and key == "merge":
             mistakes.add(
-                where, "'merge' can't name a branch: their merge has the name", "take another word", at_key=True
+                Code.INVALID_NAME,
+                where,
+                "'merge' can't name a branch: their merge has the name",
+                "take another word",
+                at_key=True,
             )
     read = [_read_branch(*each, mistakes) for each in items]
     return tuple(each for each in read if each is not None)

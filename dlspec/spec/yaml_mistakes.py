@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from dlspec.errors import Place, Problem
+from dlspec.errors import Code, Place, Problem
 
 _COLONS = "mapping values are not allowed"
 _COMMA = "did not find expected ',' or"
@@ -49,7 +49,9 @@ class Stop:
         return self.lines[number] if 0 <= number < len(self.lines) else ""
 
     def at(self, line: int, column: int, width: int, found: str, fix: str) -> Problem:
-        return Problem("", found, fix, Place(self.name, line + 1, column + 1, self._line(line), max(1, width)))
+        return Problem(
+            Code.YAML_SYNTAX, "", found, fix, Place(self.name, line + 1, column + 1, self._line(line), max(1, width))
+        )
 
     def here(self, found: str, fix: str) -> Problem:
         return self.at(self.line, self.column, 1, found, fix)
@@ -59,7 +61,7 @@ def problem(name: str, lines: Sequence[str], error: yaml.MarkedYAMLError) -> Pro
     """The mistake behind an error of YAML's parser, with its place and what to write."""
     found, mark = str(error.problem or "it can't be read"), error.problem_mark or error.context_mark
     if mark is None:
-        return Problem("", f"not YAML: {found}", "", Place(name))
+        return Problem(Code.YAML_SYNTAX, "", f"not YAML: {found}", "", Place(name))
     begin = error.context_mark or mark
     stop = Stop(name, lines, mark.line, mark.column, found, str(error.context), (begin.line, begin.column))
     told = (tell(stop) for tell in _TELLERS)
