@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from dlspec.app.conf_files import packaged_conf
 from dlspec.data import SOURCES
-from dlspec.errors import Place, SpecError
+from dlspec.errors import Code, Place, SpecError
 from dlspec.reading import KEYS as ALL_KEYS
 from dlspec.reading import Spec, read_spec
 from dlspec.registry.sections import wanted_of
@@ -235,7 +235,7 @@ def test_the_order_of_the_files() -> None:
     }
     mistakes = Mistakes()
     for path in [*spots, ("nowhere",)]:
-        mistakes.add(path, f"wrong {path[0]}")
+        mistakes.add(Code.WRONG_VALUE, path, f"wrong {path[0]}")
     found = [problem.path for problem in mistakes.problems(Places(spots))]
     assert found == ["e", "d", "a", "b", "c", "nowhere"]
     assert in_order([]) == []
@@ -261,7 +261,7 @@ def test_the_nearest_place() -> None:
 
 def test_origins_that_lead_round_end() -> None:
     mistakes = Mistakes(origins={("a",): ("b",), ("b",): ("a",)})
-    mistakes.add(("a",), "wrong", at_value=True)
+    mistakes.add(Code.WRONG_VALUE, ("a",), "wrong", at_value=True)
     assert [problem.path for problem in mistakes.problems(Places())] == ["a"]
 
 

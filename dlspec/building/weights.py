@@ -187,8 +187,9 @@ class Loading:
         tensors = [each() for each in parts]
         value = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
         if value.is_floating_point() != own.is_floating_point():
-            found = f"'{pieces[0].name}' in the file is {value.dtype}, and the model's '{name}' {own.dtype}"
-            self.mistakes.add(Code.WEIGHTS_MISMATCH, (*PATH, "path"), found.replace("torch.", ""), at_value=True)
+            theirs, ours = (str(each.dtype).removeprefix("torch.") for each in (value, own))
+            found = f"'{pieces[0].name}' in the file is {theirs}, and the model's '{name}' {ours}"
+            self.mistakes.add(Code.WEIGHTS_MISMATCH, (*PATH, "path"), found, at_value=True)
         return value.reshape(own.shape)
 
     def _part(self, piece: Piece) -> Any:
