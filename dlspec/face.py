@@ -29,7 +29,8 @@ from dlspec.limits import deep_stack, how_to_raise, limit
 from dlspec.preparing import Preparation
 from dlspec.reading import KEYS
 from dlspec.run_folder import SPEC
-from dlspec.spec.mistakes import Mistakes, Places, refuse
+from dlspec.spec.problems import Mistakes, refuse
+from dlspec.spec.source_map import Places
 from dlspec.spec.weights import WeightsSpec
 from dlspec.spec.yaml_files import load_file
 from dlspec.training.out_of_memory import OutOfMemory, forget

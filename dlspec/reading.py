@@ -34,9 +34,10 @@ from dlspec.spec.containers import JOIN
 from dlspec.spec.expand import expand
 from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.graph import Graph, Node
-from dlspec.spec.mistakes import Mistakes, Places, dotted, refuse
 from dlspec.spec.parts import Part, parse_part
 from dlspec.spec.patterns import Pattern
+from dlspec.spec.problems import Mistakes, dotted, refuse
+from dlspec.spec.source_map import Places
 from dlspec.spec.sweep import SweepSpec
 from dlspec.spec.taking import PARAMETER
 from dlspec.spec.trainer import TrainerSpec

@@ -13,7 +13,7 @@ from dlspec.building.criterion import Criterion, make_criterion
 from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.layouts import Value
 from dlspec.registry.loss_terms import read_losses
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Mistakes
 
 ROWS = 6
 

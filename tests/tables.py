@@ -22,8 +22,8 @@ from dlspec.spec.blocks import read_model
 from dlspec.spec.containers import JOIN
 from dlspec.spec.expand import expand
 from dlspec.spec.graph import Graph
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import parse_part
+from dlspec.spec.problems import Mistakes
 
 
 def features(size: int) -> Value:

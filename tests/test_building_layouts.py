@@ -27,7 +27,7 @@ from dlspec.building import place
 from dlspec.building.limits import SizeLimit, TooLarge, in_words, memory
 from dlspec.building.network import Layer, build
 from dlspec.registry.torch_parts import LAYERS
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Mistakes
 
 IMAGE = first(3, 8, 8)
 

@@ -17,7 +17,7 @@ from dlspec.building import place
 from dlspec.building.costs import LOSS, Cost, Costs, measured
 from dlspec.building.place import META, RUN, SMALL, Place, Unfit
 from dlspec.preparing import Preparation, Prepared
-from dlspec.spec.mistakes import Places
+from dlspec.spec.source_map import Places
 from dlspec.training.memory import state_bytes
 from dlspec.training.optimizing import make_optimizer
 

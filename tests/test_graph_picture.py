@@ -21,7 +21,7 @@ from dlspec.app.graph_picture import Picture, picture_of
 from dlspec.app.summary_rows import layer_rows
 from dlspec.errors import UserError
 from dlspec.layouts import Value
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Mistakes
 
 RESIDUAL = {"Residual": ["LayerNorm", {"Linear": 16}, "GELU", {"Linear": 8}]}
 BLOCKS = {

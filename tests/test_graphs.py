@@ -16,7 +16,7 @@ from torch.nn.functional import relu
 import dlspec as library
 from dlspec.building.limits import bounded_growth
 from dlspec.layouts import Value
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Mistakes
 
 ROW, IMAGE, STEPS = features(4), first(3, 8, 8), sequence(5, 4)
 

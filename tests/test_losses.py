@@ -20,7 +20,7 @@ from dlspec.building.network import Network
 from dlspec.data.dataset import Target
 from dlspec.registry.loss_terms import LossTerm
 from dlspec.registry.torch_parts import LOSSES
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Mistakes
 
 YES_NO = Target("label", "classes", (), ("no", "yes"))
 THREE = Target("label", "classes", (), ("a", "b", "c"))

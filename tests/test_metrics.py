@@ -19,7 +19,7 @@ from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset, Split, Target
 from dlspec.registry.metric_terms import read_metrics
 from dlspec.registry.metrics import CLASSIFICATION, OF_TOKENS, metrics
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Mistakes
 
 YES_NO = Target("label", "classes", (), ("no", "yes"))
 THREE = Target("label", "classes", (), ("a", "b", "c"))

@@ -14,8 +14,9 @@ from training_parts import dataset
 from dlspec.errors import SpecError
 from dlspec.preparing import Preparation, Prepared
 from dlspec.registry.torch_parts import OPTIMIZERS, SCHEDULERS
-from dlspec.spec.mistakes import Mistakes, Places
 from dlspec.spec.parts import parse_part
+from dlspec.spec.problems import Mistakes
+from dlspec.spec.source_map import Places
 from dlspec.training.optimizing import make_optimizer, needs_closure, step_function
 
 OPTIMIZER_ROWS: dict[str, dict[str, Any]] = {

@@ -17,7 +17,7 @@ from dlspec.building.tensor_files import stored_tensors
 from dlspec.errors import SpecError
 from dlspec.registry.inits import INITS
 from dlspec.registry.parameter_terms import read_inits
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Mistakes
 
 IMAGES = {"shape": [1, 8, 8], "num_classes": 3}
 NET = [

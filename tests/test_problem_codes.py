@@ -18,7 +18,8 @@ from dlspec.layouts import Value
 from dlspec.reading import read_spec
 from dlspec.spec.expressions import ExpressionError, evaluate
 from dlspec.spec.formula import parse_formula
-from dlspec.spec.mistakes import Mistakes, Places
+from dlspec.spec.problems import Mistakes
+from dlspec.spec.source_map import Places
 from dlspec.spec.yaml_files import load_text
 
 PACKAGE = Path(__file__).parents[1] / "dlspec"

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.mistakes import Mistakes, dotted
+from dlspec.spec.problems import Mistakes, dotted
 from dlspec.spec.references import resolve
 
 TREE: dict[str, Any] = {

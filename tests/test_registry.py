@@ -27,8 +27,8 @@ from dlspec.registry.torch_parts import (
     SCHEDULERS,
     settings_with_defaults,
 )
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import NOTHING, parse_part
+from dlspec.spec.problems import Mistakes
 
 REGISTRIES: dict[str, Registry] = {
     "layer": LAYERS,

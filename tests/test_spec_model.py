@@ -11,8 +11,8 @@ from dlspec.spec.blocks import read_model
 from dlspec.spec.expand import expand
 from dlspec.spec.expressions import Unknown
 from dlspec.spec.graph import Node
-from dlspec.spec.mistakes import Mistakes, dotted
 from dlspec.spec.parts import NOTHING
+from dlspec.spec.problems import Mistakes, dotted
 
 CLASSES = Unknown("data.num_classes")
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.mistakes import Mistakes, dotted
 from dlspec.spec.parts import ENTRY_KEYS, NOTHING, Part, parse_part
+from dlspec.spec.problems import Mistakes, dotted
 
 PATH = ("model", "layers", 0)
 

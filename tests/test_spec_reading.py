@@ -19,7 +19,8 @@ from dlspec.reading import KEYS as ALL_KEYS
 from dlspec.reading import Spec, read_spec
 from dlspec.registry.sections import wanted_of
 from dlspec.spec.expressions import Unknown
-from dlspec.spec.mistakes import Mistakes, Places, in_order
+from dlspec.spec.problems import Mistakes, in_order
+from dlspec.spec.source_map import Places
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.spec.yaml_files import load_file
 

@@ -18,7 +18,7 @@ from dlspec.building import place
 from dlspec.building.costs import measured
 from dlspec.building.place import SMALL
 from dlspec.preparing import Preparation
-from dlspec.spec.mistakes import Places
+from dlspec.spec.source_map import Places
 
 ROW = ["data=random", "data.shape=[20]", "data.num_classes=3", "data.size=20"]
 TOKENS = ["data=random", "data.shape=null", "data.vocab_size=50", "data.length=6", "data.num_classes=3"]

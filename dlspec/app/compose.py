@@ -54,7 +54,7 @@ from dlspec.app.places import Writings
 from dlspec.app.saved_run import replace_by_run, take_run
 from dlspec.app.sources import ConfFiles, PartNames
 from dlspec.errors import UNKNOWN_PARTS, Code, Problem, SpecError, suggest
-from dlspec.spec.mistakes import Places
+from dlspec.spec.source_map import Places
 
 CONFIG_NAME = "config"
 VERSION_BASE = "1.3"

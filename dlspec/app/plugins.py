@@ -41,7 +41,7 @@ from dlspec.app.sweep_table import Row
 from dlspec.app.sweep_work import Workshop, numbered
 from dlspec.errors import UserError
 from dlspec.registry.sections import read_section
-from dlspec.spec.mistakes import Mistakes, refuse
+from dlspec.spec.problems import Mistakes, refuse
 from dlspec.spec.sweep import SweepSpec
 from dlspec.training.state import TrainingFailed
 

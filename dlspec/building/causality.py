@@ -15,7 +15,7 @@ from dlspec.building.network import kept_random_state
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
 from dlspec.layouts import Value
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Mistakes
 
 if TYPE_CHECKING:
     from dlspec.building.loss_matching import Match

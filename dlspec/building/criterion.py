@@ -25,7 +25,7 @@ from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code, first_line
 from dlspec.layouts import Lengths, Value
 from dlspec.registry.loss_terms import Terms
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Mistakes
 
 
 class Term(nn.Module):

@@ -11,7 +11,7 @@ from dlspec.building.built import Network
 from dlspec.building.parameters import first_picks, owned_parameters
 from dlspec.errors import Code, first_line
 from dlspec.registry.parameter_terms import Init
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Mistakes
 
 
 def initialize(network: Network, inits: Sequence[Init], mistakes: Mistakes) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlspec.data.dataset import Dataset, Field
 from dlspec.errors import Code, shown, suggest
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Mistakes
 
 if TYPE_CHECKING:
     from dlspec.spec.graph import Input

@@ -19,7 +19,7 @@ from dlspec.layouts import Value
 from dlspec.registry.schema import REQUIRED, Schema
 from dlspec.spec.expressions import ExpressionError
 from dlspec.spec.graph import Channels, Node, is_deferred, settled
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Mistakes
 
 PARAMETRIZATIONS = ("weight_norm", "spectral_norm", "orthogonal")
 

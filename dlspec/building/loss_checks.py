@@ -12,7 +12,7 @@ from dlspec.building.loss_rules import OVER_CLASSES
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
 from dlspec.layouts import Value
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Mistakes
 
 
 def fits(match: Match, data: Dataset, mistakes: Mistakes) -> bool:

@@ -11,7 +11,7 @@ from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code, suggest
 from dlspec.registry.loss_terms import Arguments, LossTerm, Terms, arguments
 from dlspec.registry.torch_parts import LOSSES
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Mistakes
 
 if TYPE_CHECKING:
     from dlspec.building.network import Network, Output

@@ -15,7 +15,7 @@ from dlspec.errors import Code, suggest
 from dlspec.registry.metric_terms import MetricTerm
 from dlspec.registry.metrics import CLASSIFICATION, OF_TOKENS, metrics
 from dlspec.registry.schema import Schema
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Mistakes
 
 MOST_CLASSES = 5_000
 """Of more classes nothing is counted by pairs: 5,000 x 5,000 numbers are 200 MB."""

@@ -50,7 +50,7 @@ from dlspec.layers.rule import main
 from dlspec.layouts import Layout, Lengths, Value
 from dlspec.spec.containers import JOIN
 from dlspec.spec.graph import MODEL, Graph, Node, Ref
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Mistakes
 from dlspec.spec.taking import PARAMETER
 from dlspec.spec.yaml_files import KeyPath
 

@@ -10,8 +10,8 @@ from torch import nn
 
 from dlspec.building.built import Network
 from dlspec.errors import Code, suggest
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.patterns import Pattern
+from dlspec.spec.problems import Mistakes
 from dlspec.spec.taking import PARAMETER
 
 MOST_IDLE = 50

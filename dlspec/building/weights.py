@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dlspec.building.tensor_files import Stored, stored_tensors
 from dlspec.errors import Code, UserError, suggest
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Mistakes
 from dlspec.spec.weights import WeightsSpec
 from dlspec.spec.yaml_files import KeyPath
 

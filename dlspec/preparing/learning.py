@@ -16,8 +16,8 @@ from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code, first_line
 from dlspec.reading import ReadPart, Spec
 from dlspec.registry.parameter_terms import UNFREEZE
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.patterns import Pattern
+from dlspec.spec.problems import Mistakes
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.freezing import Freezing
 from dlspec.training.monitor import choose_mode

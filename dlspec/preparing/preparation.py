@@ -26,7 +26,8 @@ from dlspec.data.dataset import Dataset, Field
 from dlspec.errors import Code, DataError
 from dlspec.preparing.learning import following, freeze, optimizer_for, schedule_for
 from dlspec.reading import SPEC_VERSION, Spec, read_spec
-from dlspec.spec.mistakes import Mistakes, Places, refuse
+from dlspec.spec.problems import Mistakes, refuse
+from dlspec.spec.source_map import Places
 from dlspec.training.devices import UnknownDevice, choose_device
 from dlspec.training.freezing import Freezing
 from dlspec.training.randomness import seed_generators

@@ -6,8 +6,8 @@ from typing import Any
 
 from dlspec.errors import Code, suggest
 from dlspec.registry.sections import read_section
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import NOTHING, Part, parse_part
+from dlspec.spec.problems import Mistakes
 from dlspec.spec.trainer import EMA, SWA
 
 AVERAGES: dict[str, type[EMA] | type[SWA]] = {"EMA": EMA, "SWA": SWA}

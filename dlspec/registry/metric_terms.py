@@ -9,8 +9,8 @@ from typing import Any
 from dlspec.errors import Code, shown
 from dlspec.registry.metrics import metrics
 from dlspec.registry.schema import Schema
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import Part, parse_part
+from dlspec.spec.problems import Mistakes
 from dlspec.spec.yaml_files import KeyPath
 
 

@@ -15,9 +15,9 @@ from dlspec.errors import Code, shown, suggest
 from dlspec.registry.inits import INITS
 from dlspec.registry.schema import Schema
 from dlspec.registry.torch_parts import LAYERS
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import Part, parse_part
 from dlspec.spec.patterns import KEYS, Pattern, read_patterns
+from dlspec.spec.problems import Mistakes
 from dlspec.spec.yaml_files import KeyPath
 
 UNFREEZE = "unfreeze_at_epoch"

@@ -7,8 +7,8 @@ from typing import Any
 
 from dlspec.errors import UNKNOWN_PARTS, Code, near, suggest
 from dlspec.registry.schema import Schema
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import Part
+from dlspec.spec.problems import Mistakes
 
 LAYERS_ARE = "layers have PyTorch's names (torch.nn), dlspec's own stand in docs/language.md; a block has its own"
 

@@ -19,8 +19,8 @@ from dlspec.errors import Code, near, suggest
 from dlspec.registry.hints import Refinement as Refinement
 from dlspec.registry.hints import checked, in_words, no_stray_bool
 from dlspec.spec.expressions import Unknown
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import ENTRY_KEYS, NOTHING, Part
+from dlspec.spec.problems import Mistakes
 
 REQUIRED = inspect.Parameter.empty
 

@@ -15,7 +15,7 @@ from dlspec.errors import Code, shown, suggest
 from dlspec.registry.hints import takes_boolean
 from dlspec.registry.schema import Refinement, Setting
 from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.mistakes import Mistakes, dotted
+from dlspec.spec.problems import Mistakes, dotted
 from dlspec.spec.yaml_files import KeyPath
 
 M = TypeVar("M", bound=BaseModel)

@@ -17,9 +17,9 @@ from dlspec.spec import expressions
 from dlspec.spec.expressions import Wrong
 from dlspec.spec.formula_functions import FUNCTIONS
 from dlspec.spec.graph import Input
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.params import read_params
 from dlspec.spec.parts import ENTRY_KEYS
+from dlspec.spec.problems import Mistakes
 from dlspec.spec.written import CONTAINERS, NAME_FIX, Entry, check_name, is_name, is_open, read_entries, read_words
 from dlspec.spec.yaml_files import KeyPath
 

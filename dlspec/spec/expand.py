@@ -17,10 +17,10 @@ from dlspec.spec.blocks import Block
 from dlspec.spec.containers import EXPAND
 from dlspec.spec.expressions import Unknown, Wrong, formula_of
 from dlspec.spec.graph import MODEL, Deferred, Graph, Node, Ref
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.names import BEFORE, WRONG, Level, Names, Output
 from dlspec.spec.params import IN_CHANNELS, Origins, Scope, defaults
 from dlspec.spec.parts import NOTHING, Part
+from dlspec.spec.problems import Mistakes
 from dlspec.spec.repeats import Row, TooMany, has_own_names, is_bare, known_early, rows_of, stands
 from dlspec.spec.taking import FORMULA, PARAMETER, Inputs, formula_text, inputs_of, mark_inputs
 from dlspec.spec.uses import Blocks, Use, Where, each_copy, in_all

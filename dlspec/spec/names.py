@@ -8,7 +8,7 @@ from typing import Any
 
 from dlspec.errors import MOST_SHOWN, Code, Finding, near, shown, suggest
 from dlspec.spec.graph import Ref
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Mistakes
 from dlspec.spec.yaml_files import KeyPath
 
 BEFORE = "_"

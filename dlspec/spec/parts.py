@@ -16,7 +16,7 @@ from typing import Any
 from dlspec.errors import Code, near, shown
 from dlspec.spec.entries import ENTRY_KEYS as ENTRY_KEYS
 from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Mistakes
 from dlspec.spec.yaml_files import KeyPath
 
 

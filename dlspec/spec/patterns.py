@@ -12,7 +12,7 @@ from typing import Any
 
 from dlspec.errors import Code, shown
 from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Mistakes
 from dlspec.spec.yaml_files import KeyPath
 
 KEYS = ("match", "layer", "dims", "except")

@@ -13,7 +13,7 @@ from typing import Any
 from dlspec.errors import Code, SpecError, shown, suggest
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.mistakes import Mistakes, dotted
+from dlspec.spec.problems import Mistakes, dotted
 from dlspec.spec.yaml_files import KeyPath, load_text
 
 # The facts that data can state. A field's own come behind its name: `${data.target.vocab_size}`.

@@ -9,9 +9,9 @@ from dlspec.errors import Code, shown
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.graph import is_deferred
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.params import INDEX, Scope, can_name_param
 from dlspec.spec.parts import NOTHING
+from dlspec.spec.problems import Mistakes
 from dlspec.spec.written import Entry, read_words
 from dlspec.spec.yaml_files import KeyPath
 

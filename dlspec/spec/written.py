@@ -11,8 +11,8 @@ from dlspec.errors import Code, shown, suggest
 from dlspec.layouts import LAYOUTS
 from dlspec.spec import expressions
 from dlspec.spec.expressions import Unknown
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import ENTRY_KEYS, NOTHING, Part, parse_part
+from dlspec.spec.problems import Mistakes
 from dlspec.spec.yaml_files import KeyPath
 
 SHARE = "share"

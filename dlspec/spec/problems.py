@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from dlspec.errors import Code, Finding, Place, Problem, SpecError
+from dlspec.spec.source_map import Places
 from dlspec.spec.yaml_files import KeyPath
 
 
@@ -149,24 +150,6 @@ def in_order(problems: list[Problem]) -> list[Problem]:
         return sources.index(place.source), place.line, place.column
 
     return sorted(problems, key=rank)
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where each key and value of a config was written."""
-
-    keys: Mapping[KeyPath, Place] = field(default_factory=dict)
-    values: Mapping[KeyPath, Place] = field(default_factory=dict)
-
-    def find(self, path: KeyPath, *, at_value: bool = False) -> Place | None:
-        """The key's or the value's own place, or that of the nearest thing around or below it that was written."""
-        if at_value and path in self.values:
-            return self.values[path]
-        whole = path
-        while path and path not in self.keys and path not in self.values:
-            path = path[:-1]
-        found = self.keys.get(path) or (self.values.get(path) if path else None)
-        return found or next((place for key, place in self.keys.items() if key[: len(whole)] == whole), None)
 
 
 def refuse(mistakes: Mistakes, places: Callable[[], Places]) -> None:
