@@ -10,13 +10,16 @@ Whoever has to know what kind of problem it is asks for the code: the texts are 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from enum import StrEnum
 from functools import lru_cache
 from itertools import islice
 from typing import Any
+
+KeyPath = tuple[Hashable, ...]
+"""The keys, and the numbers of lists' items, that lead to a value of a config."""
 
 
 def first_line(error: BaseException, longest: int | None = None) -> str:

@@ -19,7 +19,7 @@ from dlspec.building.layer import PARAMETRIZATIONS, Layer
 from dlspec.building.layout_rules import rule_for
 from dlspec.data import SOURCES, DataSource
 from dlspec.data.source import SplitSource
-from dlspec.errors import Code, near, shown, suggest
+from dlspec.errors import Code, KeyPath, near, shown, suggest
 from dlspec.registry.averages import read_average
 from dlspec.registry.loss_terms import Terms, read_losses
 from dlspec.registry.metric_terms import MetricTerm, read_metrics
@@ -43,7 +43,6 @@ from dlspec.spec.taking import PARAMETER
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.spec.weights import WeightsSpec
 from dlspec.spec.written import CONTAINERS, Entry
-from dlspec.spec.yaml_files import KeyPath
 
 T = TypeVar("T")
 SPEC_VERSION = 1

@@ -14,8 +14,8 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 
 from dlspec.app.merging import Clash
 from dlspec.app.sources import ConfFiles
-from dlspec.errors import Code, Place, Problem, SpecError, suggest
-from dlspec.spec.yaml_files import Document, KeyPath, display_name, load_file
+from dlspec.errors import Code, KeyPath, Place, Problem, SpecError, suggest
+from dlspec.spec.yaml_files import Document, display_name, load_file
 
 # Where the file of a config's name (`model/cnn`) lies; None for what is no file.
 Find = Callable[[str | None], Path | None]

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlspec.errors import Code, Finding, shown, suggest
+from dlspec.errors import Code, Finding, KeyPath, shown, suggest
 from dlspec.spec.entries import is_entry, is_other_part, naming
 from dlspec.spec.written import read_words
-from dlspec.spec.yaml_files import KeyPath
 
 # What is a list in one file and a mapping in another can't be laid over each other.
 _KINDS: Mapping[type, str] = {list: "a list", dict: "a mapping"}

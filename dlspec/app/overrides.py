@@ -19,9 +19,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from dlspec.app.conf_files import GROUPS, PART_GROUPS
 from dlspec.app.merging import drop_unread
 from dlspec.app.names import COMMANDS
-from dlspec.errors import Code, Finding, Place, Problem, SpecError, shown, suggest
+from dlspec.errors import Code, Finding, KeyPath, Place, Problem, SpecError, shown, suggest
 from dlspec.spec.entries import ENTRY_KEYS, is_entry, is_other_part, naming_keys
-from dlspec.spec.yaml_files import KeyPath
 
 
 def command_line(text: str, start: int = 0, width: int = 0) -> Place:

@@ -13,9 +13,9 @@ from hydra.core.override_parser.types import Override
 
 from dlspec.app.conf_files import PART_GROUPS
 from dlspec.app.overrides import command_line, override_path, value_place
-from dlspec.errors import Place
+from dlspec.errors import KeyPath, Place
 from dlspec.spec.source_map import Places
-from dlspec.spec.yaml_files import Document, KeyPath, display_name, load_file
+from dlspec.spec.yaml_files import Document, display_name, load_file
 
 
 @dataclass

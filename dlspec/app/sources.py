@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dlspec.app.conf_files import BASE, PART_GROUPS, packaged_conf, read_conf
-from dlspec.errors import Code, Place, Problem, SpecError
-from dlspec.spec.yaml_files import KeyPath, display_name, load_file
+from dlspec.errors import Code, KeyPath, Place, Problem, SpecError
+from dlspec.spec.yaml_files import display_name, load_file
 
 
 class ConfFiles(ConfigSource):

@@ -45,14 +45,13 @@ from dlspec.building.ties import tie
 from dlspec.building.tracing import Tracer, memory_of, sampling
 from dlspec.building.tracing import kept_random_state as kept_random_state
 from dlspec.data.dataset import Field
-from dlspec.errors import Code, suggest
+from dlspec.errors import Code, KeyPath, suggest
 from dlspec.layers.rule import main
 from dlspec.layouts import Layout, Lengths, Value
 from dlspec.spec.containers import JOIN
 from dlspec.spec.graph import MODEL, Graph, Node, Ref
 from dlspec.spec.problems import Mistakes
 from dlspec.spec.taking import PARAMETER
-from dlspec.spec.yaml_files import KeyPath
 
 # What leaves an end as it is: what stands before is what a loss sees.
 PASSING = frozenset(

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.building.tensor_files import Stored, stored_tensors
-from dlspec.errors import Code, UserError, suggest
+from dlspec.errors import Code, KeyPath, UserError, suggest
 from dlspec.spec.problems import Mistakes
 from dlspec.spec.weights import WeightsSpec
-from dlspec.spec.yaml_files import KeyPath
 
 PATH: KeyPath = ("weights",)
 _SHOWN = 4

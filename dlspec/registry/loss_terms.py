@@ -16,13 +16,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dlspec.errors import Code, shown, suggest
+from dlspec.errors import Code, KeyPath, shown, suggest
 from dlspec.registry.schema import Schema
 from dlspec.registry.torch_parts import LOSSES
 from dlspec.spec.expressions import Unknown
 from dlspec.spec.parts import Part, parse_part
 from dlspec.spec.problems import Mistakes
-from dlspec.spec.yaml_files import KeyPath
 
 KEYS = ("output", "target", "factor")
 """What a loss may say beside its own settings."""

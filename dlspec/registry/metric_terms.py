@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dlspec.errors import Code, shown
+from dlspec.errors import Code, KeyPath, shown
 from dlspec.registry.metrics import metrics
 from dlspec.registry.schema import Schema
 from dlspec.spec.parts import Part, parse_part
 from dlspec.spec.problems import Mistakes
-from dlspec.spec.yaml_files import KeyPath
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dlspec.errors import Code, shown, suggest
+from dlspec.errors import Code, KeyPath, shown, suggest
 from dlspec.registry.inits import INITS
 from dlspec.registry.schema import Schema
 from dlspec.registry.torch_parts import LAYERS
 from dlspec.spec.parts import Part, parse_part
 from dlspec.spec.patterns import KEYS, Pattern, read_patterns
 from dlspec.spec.problems import Mistakes
-from dlspec.spec.yaml_files import KeyPath
 
 UNFREEZE = "unfreeze_at_epoch"
 

@@ -11,12 +11,11 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from dlspec.errors import Code, shown, suggest
+from dlspec.errors import Code, KeyPath, shown, suggest
 from dlspec.registry.hints import takes_boolean
 from dlspec.registry.schema import Refinement, Setting
 from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.problems import Mistakes, dotted
-from dlspec.spec.yaml_files import KeyPath
 
 M = TypeVar("M", bound=BaseModel)
 Location = Sequence[Hashable]

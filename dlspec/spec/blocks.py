@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlspec.errors import Code, near, shown, suggest
+from dlspec.errors import Code, KeyPath, near, shown, suggest
 from dlspec.layouts import LAYOUTS
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec import expressions
@@ -21,7 +21,6 @@ from dlspec.spec.params import read_params
 from dlspec.spec.parts import ENTRY_KEYS
 from dlspec.spec.problems import Mistakes
 from dlspec.spec.written import CONTAINERS, NAME_FIX, Entry, check_name, is_name, is_open, read_entries, read_words
-from dlspec.spec.yaml_files import KeyPath
 
 BLOCK_KEYS = ("params", "blocks", "inputs", "layers", "outputs")
 OWN_KEYS = ("loss", "init", "freeze")

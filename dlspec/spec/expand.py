@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from dlspec.errors import Code, Finding, near, suggest
+from dlspec.errors import Code, Finding, KeyPath, near, suggest
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec.blocks import Block
 from dlspec.spec.containers import EXPAND
@@ -25,7 +25,6 @@ from dlspec.spec.repeats import Row, TooMany, has_own_names, is_bare, known_earl
 from dlspec.spec.taking import FORMULA, PARAMETER, Inputs, formula_text, inputs_of, mark_inputs
 from dlspec.spec.uses import Blocks, Use, Where, each_copy, in_all
 from dlspec.spec.written import CONTAINERS, SHARE, Entry, check_name, is_name, with_bodies
-from dlspec.spec.yaml_files import KeyPath
 
 MOST_BLOCKS = 60
 """So deep may blocks stand in blocks."""

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dlspec.errors import KeyPath
 from dlspec.layouts import Layout
 from dlspec.spec.expressions import Unknown
 from dlspec.spec.parts import Part
-from dlspec.spec.yaml_files import KeyPath
 
 MODEL = ""
 """As a node's id: the model's own inputs."""

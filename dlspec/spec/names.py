@@ -6,10 +6,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dlspec.errors import MOST_SHOWN, Code, Finding, near, shown, suggest
+from dlspec.errors import MOST_SHOWN, Code, Finding, KeyPath, near, shown, suggest
 from dlspec.spec.graph import Ref
 from dlspec.spec.problems import Mistakes
-from dlspec.spec.yaml_files import KeyPath
 
 BEFORE = "_"
 """The output just before."""

@@ -8,14 +8,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dlspec.errors import Code, shown, suggest
+from dlspec.errors import Code, KeyPath, shown, suggest
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec import expressions
 from dlspec.spec.expressions import ExpressionError, Unknown, Wrong
 from dlspec.spec.graph import Deferred, is_deferred, settled
 from dlspec.spec.parts import NOTHING, Part, parse_part
 from dlspec.spec.problems import Mistakes
-from dlspec.spec.yaml_files import KeyPath
 
 IN_CHANNELS, INDEX = "in_channels", "index"
 # Known only while a layer is built or repeated.

@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlspec.errors import Code, near, shown
+from dlspec.errors import Code, KeyPath, near, shown
 from dlspec.spec.entries import ENTRY_KEYS as ENTRY_KEYS
 from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.problems import Mistakes
-from dlspec.spec.yaml_files import KeyPath
 
 
 class _Nothing:

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlspec.errors import Code, shown
+from dlspec.errors import Code, KeyPath, shown
 from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.problems import Mistakes
-from dlspec.spec.yaml_files import KeyPath
 
 KEYS = ("match", "layer", "dims", "except")
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from dlspec.errors import Code, Finding, Place, Problem, SpecError
+from dlspec.errors import Code, Finding, KeyPath, Place, Problem, SpecError
 from dlspec.spec.source_map import Places
-from dlspec.spec.yaml_files import KeyPath
 
 
 def dotted(path: KeyPath) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dlspec.errors import Code, shown
+from dlspec.errors import Code, KeyPath, shown
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.graph import is_deferred
@@ -13,7 +13,6 @@ from dlspec.spec.params import INDEX, Scope, can_name_param
 from dlspec.spec.parts import NOTHING
 from dlspec.spec.problems import Mistakes
 from dlspec.spec.written import Entry, read_words
-from dlspec.spec.yaml_files import KeyPath
 
 Row = Mapping[str, Any]
 

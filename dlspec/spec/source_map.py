@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dlspec.errors import Place
-from dlspec.spec.yaml_files import KeyPath
+from dlspec.errors import KeyPath, Place
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dlspec.errors import Code
+from dlspec.errors import Code, KeyPath
 from dlspec.spec.expressions import ExpressionError, Unknown, formula_of
 from dlspec.spec.formula import names_in, parse_formula
 from dlspec.spec.names import BEFORE, WRONG, Level, Names, Output
@@ -13,7 +13,6 @@ from dlspec.spec.params import Scope
 from dlspec.spec.parts import NOTHING, Part
 from dlspec.spec.repeats import known_early
 from dlspec.spec.written import Entry
-from dlspec.spec.yaml_files import KeyPath
 
 Inputs = Mapping[int | str, Output]
 """By their position, or by the argument's name."""

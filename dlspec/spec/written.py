@@ -7,13 +7,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dlspec.errors import Code, shown, suggest
+from dlspec.errors import Code, KeyPath, shown, suggest
 from dlspec.layouts import LAYOUTS
 from dlspec.spec import expressions
 from dlspec.spec.expressions import Unknown
 from dlspec.spec.parts import ENTRY_KEYS, NOTHING, Part, parse_part
 from dlspec.spec.problems import Mistakes
-from dlspec.spec.yaml_files import KeyPath
 
 SHARE = "share"
 CONTAINERS: Mapping[str, tuple[str, ...]] = {

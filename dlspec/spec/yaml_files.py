@@ -8,19 +8,17 @@ while `on`, `yes` and `3:30` stay the text that was written.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dlspec.errors import Code, Place, Problem, SpecError
+from dlspec.errors import Code, KeyPath, Place, Problem, SpecError
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec import yaml_mistakes
 from dlspec.spec.entries import merged_keys
-
-KeyPath = tuple[Hashable, ...]
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
 # With a point or an exponent: '007' is a text, as no two readers of YAML agree on what number it is.
