@@ -29,7 +29,7 @@ from dlspec.limits import deep_stack, how_to_raise, limit
 from dlspec.preparing import Preparation
 from dlspec.reading import KEYS
 from dlspec.run_folder import SPEC
-from dlspec.spec.problems import Mistakes, refuse
+from dlspec.spec.problems import Problems, refuse
 from dlspec.spec.source_map import Places
 from dlspec.spec.weights import WeightsSpec
 from dlspec.spec.yaml_files import load_file
@@ -102,11 +102,11 @@ def load(folder: str | Path, data: Data = None) -> nn.Module:
     """
     run_folder = resuming.run_folder(str(folder))
     spec, _ = _changed(run_folder, {}, data)
-    mistakes = Mistakes()
+    problems = Problems()
     with kept_generators(), deep_stack():
         network = _preparation(spec, data, is_resumed=True).build().network.module.cpu().eval()
-        load_weights(network, WeightsSpec(path=str(run_folder), strict=True), mistakes)
-    refuse(mistakes, Places)
+        load_weights(network, WeightsSpec(path=str(run_folder), strict=True), problems)
+    refuse(problems, Places)
     return network
 
 

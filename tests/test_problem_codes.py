@@ -18,7 +18,7 @@ from dlspec.layouts import Value
 from dlspec.reading import read_spec
 from dlspec.spec.expressions import ExpressionError, evaluate
 from dlspec.spec.formula import parse_formula
-from dlspec.spec.problems import Mistakes
+from dlspec.spec.problems import Problems
 from dlspec.spec.source_map import Places
 from dlspec.spec.yaml_files import load_text
 
@@ -125,8 +125,8 @@ LAYERS: list[tuple[Any, Value, Code]] = [
     ("layers", "given", "code"), LAYERS, ids=[f"{code}-{at}" for at, (*_, code) in enumerate(LAYERS)]
 )
 def test_the_codes_of_layers(layers: Any, given: Value, code: Code) -> None:
-    assert build_layers(layers, given, mistakes := Mistakes()) is None
-    assert [each.code for each in mistakes.found] == [code], mistakes.found
+    assert build_layers(layers, given, problems := Problems()) is None
+    assert [each.code for each in problems.found] == [code], problems.found
 
 
 def test_exceptions_and_checks_carry_a_finding() -> None:

@@ -19,7 +19,7 @@ from dlspec.reading import KEYS as ALL_KEYS
 from dlspec.reading import Spec, read_spec
 from dlspec.registry.sections import wanted_of
 from dlspec.spec.expressions import Unknown
-from dlspec.spec.problems import Mistakes, in_order
+from dlspec.spec.problems import Problems, in_order
 from dlspec.spec.source_map import Places
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.spec.yaml_files import load_file
@@ -234,10 +234,10 @@ def test_the_order_of_the_files() -> None:
         ("d",): Place("one.yaml", 2, 7),
         ("e",): Place("one.yaml", 2, 1),
     }
-    mistakes = Mistakes()
+    problems = Problems()
     for path in [*spots, ("nowhere",)]:
-        mistakes.add(Code.WRONG_VALUE, path, f"wrong {path[0]}")
-    found = [problem.path for problem in mistakes.problems(Places(spots))]
+        problems.add(Code.WRONG_VALUE, path, f"wrong {path[0]}")
+    found = [problem.path for problem in problems.locate(Places(spots))]
     assert found == ["e", "d", "a", "b", "c", "nowhere"]
     assert in_order([]) == []
 
@@ -261,9 +261,9 @@ def test_the_nearest_place() -> None:
 
 
 def test_origins_that_lead_round_end() -> None:
-    mistakes = Mistakes(origins={("a",): ("b",), ("b",): ("a",)})
-    mistakes.add(Code.WRONG_VALUE, ("a",), "wrong", at_value=True)
-    assert [problem.path for problem in mistakes.problems(Places())] == ["a"]
+    problems = Problems(origins={("a",): ("b",), ("b",): ("a",)})
+    problems.add(Code.WRONG_VALUE, ("a",), "wrong", at_value=True)
+    assert [problem.path for problem in problems.locate(Places())] == ["a"]
 
 
 # ---- fuzzing --------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from dlspec.layouts import Value
 from dlspec.registry.schema import REQUIRED, Schema
 from dlspec.spec.expressions import ExpressionError
 from dlspec.spec.graph import Channels, Node, is_deferred, settled
-from dlspec.spec.problems import Mistakes
+from dlspec.spec.problems import Problems
 
 PARAMETRIZATIONS = ("weight_norm", "spectral_norm", "orthogonal")
 
@@ -69,7 +69,7 @@ def arguments(build: Any) -> Arguments:
     return Arguments(tuple(names), least, most)
 
 
-def in_order(layer: Layer, values: Mapping[int | str, Value], mistakes: Mistakes) -> list[Value] | None:
+def in_order(layer: Layer, values: Mapping[int | str, Value], problems: Problems) -> list[Value] | None:
     """The inputs in the order of `forward`; None where it has no such argument, or takes fewer."""
     takes, path = arguments(layer.schema.build), _from(layer.node)
     if all(isinstance(key, int) for key in values):
@@ -78,13 +78,13 @@ def in_order(layer: Layer, values: Mapping[int | str, Value], mistakes: Mistakes
             return found
         wanted = "one input" if takes.most == 1 else f"{takes.most} inputs ({', '.join(takes.names)})"
         fix = "bring them together before it: Concat or Add"
-        mistakes.add(
+        problems.add(
             Code.INPUT_COUNT, path, f"{layer.type} takes {wanted}, and {len(found)} come in", fix, shown=layer.shown
         )
         return None
     unknown = [str(key) for key in values if key not in takes.names]
     for key in unknown:
-        mistakes.add(
+        problems.add(
             Code.UNKNOWN_OUTPUT, (*path, key), f"{layer.type} takes no input '{key}'", suggest(key, takes.names)
         )
     if unknown:
@@ -94,7 +94,7 @@ def in_order(layer: Layer, values: Mapping[int | str, Value], mistakes: Mistakes
     return [values.get(name, first) for name in takes.names[: last + 1]]
 
 
-def are_enough(layer: Layer, values: Mapping[int | str, Value], mistakes: Mistakes) -> bool:
+def are_enough(layer: Layer, values: Mapping[int | str, Value], problems: Problems) -> bool:
     """Whether every argument that must come does."""
     takes = arguments(layer.schema.build)
     missing = [name for at, name in enumerate(takes.names[: takes.least]) if at not in values and name not in values]
@@ -102,7 +102,7 @@ def are_enough(layer: Layer, values: Mapping[int | str, Value], mistakes: Mistak
         return True
     found = f"{layer.type} takes {takes.least} inputs ({', '.join(takes.names[: takes.least])}), and {len(values)}"
     found += " comes in" if len(values) == 1 else " come in"
-    mistakes.add(Code.INPUT_COUNT, _from(layer.node), found, "write from: [_, NAME]", shown=layer.shown)
+    problems.add(Code.INPUT_COUNT, _from(layer.node), found, "write from: [_, NAME]", shown=layer.shown)
     return False
 
 
@@ -113,28 +113,28 @@ def _from(node: Node) -> tuple[Any, ...]:
 # ---- settings ------------------------------------------------------------------------------------------------------
 
 
-def computed(layer: Layer, channels: Channels, mistakes: Mistakes) -> dict[str, Any] | None:
+def computed(layer: Layer, channels: Channels, problems: Problems) -> dict[str, Any] | None:
     """The settings with `$in_channels` put in and checked; None where one is wrong."""
-    settings, before = dict(layer.settings), len(mistakes)
+    settings, before = dict(layer.settings), len(problems)
     for name in [name for name, value in settings.items() if is_deferred(value)]:
         path = layer.node.part.where(name)
         try:
             value = settled(settings[name], channels)
         except ExpressionError as error:
-            mistakes.add_finding(path, error.finding, at_value=True)
+            problems.add_finding(path, error.finding, at_value=True)
             continue
         try:
             settings[name] = layer.schema.settings[name].read(value)
         except ValueError:
             wanted = layer.schema.settings[name].wanted
-            mistakes.add(
+            problems.add(
                 Code.WRONG_VALUE, path, f"{name} is {shown(value)}, wanted {wanted}", at_value=True, shown=layer.shown
             )
-    return settings if len(mistakes) == before else None
+    return settings if len(problems) == before else None
 
 
 def completed(
-    layer: Layer, written: Mapping[str, Any], values: Sequence[Value], mistakes: Mistakes
+    layer: Layer, written: Mapping[str, Any], values: Sequence[Value], problems: Problems
 ) -> dict[str, Any] | None:
     """The settings with what the inputs decide filled in; what was written must agree with them."""
     settings = {**written, **filled(layer.schema, values, written)}
@@ -146,14 +146,14 @@ def completed(
             settings[name] = known
         elif value is None and setting.default is REQUIRED:
             found = f"{layer.type} wants {name}"
-            mistakes.add(
+            problems.add(
                 Code.MISSING_FACT, layer.node.where, found, "these data do not tell it: write it", shown=layer.shown
             )
             return None
         elif value is not None and known is not None and not agrees(name, value, known, values[0]):
             found = f"{name} is {value}, but {values[0]} comes in"
             fix = f"leave it out: it is inferred ({known})"
-            mistakes.add(Code.SHAPE_MISMATCH, layer.node.part.where(name), found, fix, at_value=True, shown=layer.shown)
+            problems.add(Code.SHAPE_MISMATCH, layer.node.part.where(name), found, fix, at_value=True, shown=layer.shown)
             return None
     return settings
 
@@ -184,29 +184,29 @@ def has_weight(module: nn.Module) -> bool:
     return isinstance(getattr(module, "weight", None), Tensor)
 
 
-def may_parametrize(layer: Layer, module: nn.Module, mistakes: Mistakes) -> bool:
+def may_parametrize(layer: Layer, module: nn.Module, problems: Problems) -> bool:
     name, path = layer.node.parametrize, layer.node.part.where("parametrize")
     if name is None or has_weight(module):
         return True
-    mistakes.add(Code.NO_WEIGHT, path, f"{layer.type} has no weight", "leave parametrize out", at_value=True)
+    problems.add(Code.NO_WEIGHT, path, f"{layer.type} has no weight", "leave parametrize out", at_value=True)
     return False
 
 
 def attempt(
-    action: Callable[[], Any], layer: Layer, values: Sequence[Value], mistakes: Mistakes, note: Callable[[], str]
+    action: Callable[[], Any], layer: Layer, values: Sequence[Value], problems: Problems, note: Callable[[], str]
 ) -> Any:
     """What PyTorch gives; what it refuses becomes a mistake at the layer's place, with a note below it."""
     try:
         return action()
     except TooLarge as error:
         found = f"{layer.type} is too large: {error}"
-        mistakes.add(Code.TOO_LARGE, layer.node.where, found, "make it smaller", shown=layer.shown, note=note())
+        problems.add(Code.TOO_LARGE, layer.node.where, found, "make it smaller", shown=layer.shown, note=note())
     except Unfit:
         raise
     except Exception as error:
         if needs_numbers(error):
             raise Unfit(f"{layer.type} needs numbers") from error
-        mistakes.add_finding(layer.node.where, _refused(layer, values, error), shown=layer.shown, note=note())
+        problems.add_finding(layer.node.where, _refused(layer, values, error), shown=layer.shown, note=note())
     return None
 
 

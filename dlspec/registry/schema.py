@@ -20,7 +20,7 @@ from dlspec.registry.hints import Refinement as Refinement
 from dlspec.registry.hints import checked, in_words, no_stray_bool
 from dlspec.spec.expressions import Unknown
 from dlspec.spec.parts import ENTRY_KEYS, NOTHING, Part
-from dlspec.spec.problems import Mistakes
+from dlspec.spec.problems import Problems
 
 REQUIRED = inspect.Parameter.empty
 
@@ -99,26 +99,26 @@ class Schema:
             return own[0].name
         return inferred[0].name if inferred else None
 
-    def read(self, part: Part, mistakes: Mistakes) -> dict[str, Any]:
+    def read(self, part: Part, problems: Problems) -> dict[str, Any]:
         """The settings that were written, each checked; unknown and missing ones are mistakes."""
-        written = self._written(part, mistakes)
+        written = self._written(part, problems)
         settings: dict[str, Any] = {}
-        before = len(mistakes)
+        before = len(problems)
         for name, value in written.items():
             if name in self.settings:
-                settings[name] = self._read_one(part, name, value, mistakes)
-        meant = self._read_as_several(part.value).settings if len(mistakes) > before else ()
+                settings[name] = self._read_one(part, name, value, problems)
+        meant = self._read_as_several(part.value).settings if len(problems) > before else ()
         unknown = [name for name in written if name not in self.settings]
         missing = [each.name for each in self.settings.values() if each.is_required and each.name not in written]
         missing = [each for each in missing if each not in meant]
-        self._tell_unknown(part, unknown, missing, mistakes)
+        self._tell_unknown(part, unknown, missing, problems)
         return settings
 
-    def check_names(self, part: Part, mistakes: Mistakes) -> None:
+    def check_names(self, part: Part, problems: Problems) -> None:
         """The settings' names alone, where no values are known."""
-        self._tell_unknown(part, [name for name in part.settings if name not in self.settings], [], mistakes)
+        self._tell_unknown(part, [name for name in part.settings if name not in self.settings], [], problems)
 
-    def _written(self, part: Part, mistakes: Mistakes) -> dict[str, Any]:
+    def _written(self, part: Part, problems: Problems) -> dict[str, Any]:
         if part.value is NOTHING:
             return dict(part.settings)
         name = self.value_setting
@@ -128,11 +128,11 @@ class Schema:
             )
             if isinstance(part.value, list) and not self.settings:
                 fix = f"write {self.name}: {{from: {_plain(part.value)}}}".replace("'", "")
-            mistakes.add(Code.WRONG_TYPE, part.settings_path, f"{self.name} takes no single value", fix, at_value=True)
+            problems.add(Code.WRONG_TYPE, part.settings_path, f"{self.name} takes no single value", fix, at_value=True)
             return {}
         return {name: part.value}
 
-    def _read_one(self, part: Part, name: str, value: Any, mistakes: Mistakes) -> Any:
+    def _read_one(self, part: Part, name: str, value: Any, problems: Problems) -> Any:
         setting = self.settings[name]
         try:
             return setting.read(value)
@@ -140,7 +140,7 @@ class Schema:
             found = f"{name} is {_shown(value)}, wanted {setting.wanted}"
             is_later = isinstance(value, str) and value in setting.refinement.not_yet
             fix = f"'{value}' is not there yet" if is_later else self._read_as_several(part.value).fix
-            mistakes.add(
+            problems.add(
                 Code.NOT_YET if is_later else Code.WRONG_VALUE,
                 part.where(name),
                 found,
@@ -180,20 +180,20 @@ class Schema:
         """The part's name, where the path does not end with it."""
         return "" if part.settings_path and self.name in part.settings_path else self.name
 
-    def _tell_unknown(self, part: Part, unknown: list[str], missing: list[str], mistakes: Mistakes) -> None:
+    def _tell_unknown(self, part: Part, unknown: list[str], missing: list[str], problems: Problems) -> None:
         for name in unknown:
             path = (*part.settings_path, name)
             if name in self.fixed:
                 found = f"'{name}' is always {str(self.fixed[name]).lower()} here"
-                mistakes.add(Code.FIXED_SETTING, path, found, "remove it", shown=self._shown_in(part))
+                problems.add(Code.FIXED_SETTING, path, found, "remove it", shown=self._shown_in(part))
                 continue
             fix = self._suggestion(str(name))
-            mistakes.add(Code.UNKNOWN_SETTING, path, f"no setting '{name}'", fix, shown=self._shown_in(part))
+            problems.add(Code.UNKNOWN_SETTING, path, f"no setting '{name}'", fix, shown=self._shown_in(part))
             # A required setting that was only misspelled is told once.
             missing = [each for each in missing if each != self._meant_setting(str(name))]
         if missing:
             wanted = ", ".join(f"{each} ({self.settings[each].wanted})" for each in missing)
-            mistakes.add(
+            problems.add(
                 Code.MISSING_VALUE, part.settings_path, f"{self.name} wants {wanted}", self._how_to_write(part, missing)
             )
 

@@ -27,7 +27,7 @@ def _only(expander: Expander, use: Use, part: Part, inputs: Inputs) -> Output:
     if len(inputs) == 1:
         return next(iter(inputs.values()))
     found = f"{part.type} takes one input, and {len(inputs)} come in"
-    expander.mistakes.add(Code.INPUT_COUNT, part.where("from"), found, "bring them together before it: Concat or Add")
+    expander.problems.add(Code.INPUT_COUNT, part.where("from"), found, "bring them together before it: Concat or Add")
     return WRONG
 
 
@@ -89,13 +89,13 @@ def _shortcut(expander: Expander, use: Use, part: Part, given: Output, where: Wh
         return _body(expander, use, use.entry.bodies["shortcut"], given, where.child("shortcut")), None
     kind, path = part.settings.get("shortcut"), part.where("shortcut")
     if isinstance(kind, list | dict):  # a param brought entries
-        entries = read_body(kind, path, expander.mistakes)
+        entries = read_body(kind, path, expander.problems)
         return _body(expander, use, entries, given, where.child("shortcut")), None
     if kind is None or isinstance(kind, Unknown) or kind in SHORTCUTS:
         return given, kind if isinstance(kind, str) else None
     fix = "write auto, if_equal, a list of entries, or leave it out: the input itself"
     fix = suggest(str(kind), SHORTCUTS) if near(str(kind), SHORTCUTS) else fix
-    expander.mistakes.add(Code.UNKNOWN_CHOICE, path, f"shortcut is {shown(kind)}", fix, at_value=True)
+    expander.problems.add(Code.UNKNOWN_CHOICE, path, f"shortcut is {shown(kind)}", fix, at_value=True)
     return WRONG, None
 
 
@@ -109,7 +109,7 @@ def _parallel(expander: Expander, use: Use, part: Part, inputs: Inputs, where: W
         name, output = _branch(expander, replace(use, entry=entry), given, where)
         if name in branches:
             fix = "give each branch a name of its own"
-            expander.mistakes.add(Code.NAME_TAKEN, entry.path, f"the name '{name}' is taken", fix)
+            expander.problems.add(Code.NAME_TAKEN, entry.path, f"the name '{name}' is taken", fix)
         branches[name] = output
     ends = [each for one in branches.values() for each in (one.copies or (one,)) if each.stands]
     if not ends:
@@ -143,13 +143,13 @@ def _merged(
     (merge, *more) = use.entry.bodies.get("merge", ()) or (_concat(part),)
     if more:
         fix = "write one part, and what follows behind the Parallel"
-        expander.mistakes.add(
+        expander.problems.add(
             Code.INPUT_COUNT, (*part.settings_path, "merge"), f"merge is {1 + len(more)} entries", fix
         )
         return WRONG
     for key in (each for each in ENTRY_KEYS if each in merge.part.keys):
         fix = "a merge takes the branches as they stand: write what follows behind the Parallel"
-        expander.mistakes.add(Code.MISPLACED_KEY, merge.part.where(key), f"'{key}' at a merge", fix)
+        expander.problems.add(Code.MISPLACED_KEY, merge.part.where(key), f"'{key}' at a merge", fix)
     if len(ends) == 1 and merge.type in _ALONE_THE_SAME:
         return Output(ends[0].ref)
     inputs: Inputs = dict(enumerate(ends))

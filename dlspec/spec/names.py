@@ -8,7 +8,7 @@ from typing import Any
 
 from dlspec.errors import MOST_SHOWN, Code, Finding, KeyPath, near, shown, suggest
 from dlspec.spec.graph import Ref
-from dlspec.spec.problems import Mistakes
+from dlspec.spec.problems import Problems
 
 BEFORE = "_"
 """The output just before."""
@@ -76,8 +76,8 @@ class Names:
     `reader` is the entry that is looking.
     """
 
-    def __init__(self, mistakes: Mistakes, hidden: Mapping[str, str], everywhere: Collection[str]) -> None:
-        self.mistakes, self.hidden, self.everywhere = mistakes, hidden, everywhere
+    def __init__(self, problems: Problems, hidden: Mapping[str, str], everywhere: Collection[str]) -> None:
+        self.problems, self.hidden, self.everywhere = problems, hidden, everywhere
         self.read: set[KeyPath] = set()
         self.reader: KeyPath = ()
 
@@ -121,14 +121,14 @@ class Names:
 
     def _no_before(self, level: Level, path: KeyPath, at_value: bool) -> Output:
         assert level.no_before is not None  # a level has one of the two
-        self.mistakes.add_finding(path, level.no_before, at_value=at_value)
+        self.problems.add_finding(path, level.no_before, at_value=at_value)
         return WRONG
 
     def _nearest(self, name: str, level: Level) -> str:
         """What may have been meant by a name that nothing above has."""
         if "," in name:
             return f"write from: [{name}]"
-        if len(self.mistakes) > MOST_SHOWN:  # looking for what is near takes long, and nobody would see it
+        if len(self.problems) > MOST_SHOWN:  # looking for what is near takes long, and nobody would see it
             return ""
         known = level.all_names()
         guess = near(name, known)
@@ -184,5 +184,5 @@ class Names:
         return output
 
     def _wrong(self, code: Code, path: KeyPath, found: str, fix: str) -> Output:
-        self.mistakes.add(code, path, found, fix, at_value=True)
+        self.problems.add(code, path, found, fix, at_value=True)
         return WRONG

@@ -15,7 +15,7 @@ def dotted(path: KeyPath) -> str:
 
 
 @dataclass(frozen=True)
-class Mistake:
+class ProblemAtPath:
     """What is wrong at a path of the config; `shown` is a word behind the path where that helps.
 
     It stands at the path's key, or where a part stands there at the part's name; with `at_key` never at the name.
@@ -38,18 +38,18 @@ MOST = 1_000
 
 
 @dataclass
-class Mistakes:
+class Problems:
     """A list that grows; nothing raises until `refuse`.
 
     `origins` says for the path of a `$param` or a `${...}` where the value that it gave was written, `names` for the
     path of a part where the part's name stands (and whether that is a value): a place is looked for there.
     """
 
-    found: list[Mistake] = field(default_factory=list)
+    found: list[ProblemAtPath] = field(default_factory=list)
     origins: dict[KeyPath, KeyPath] = field(default_factory=dict)
     names: dict[KeyPath, tuple[KeyPath, bool]] = field(default_factory=dict)
     _entered: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
-    _known: set[Mistake] = field(default_factory=set)
+    _known: set[ProblemAtPath] = field(default_factory=set)
 
     def add(
         self,
@@ -64,10 +64,10 @@ class Mistakes:
         note: str = "",
     ) -> None:
         """Notes one mistake; the same one twice (a repeated layer) is told once."""
-        mistake = Mistake(code, path, found, fix, at_value, shown, at_key, note, self._entered.get(path))
-        if mistake not in self._known and len(self._known) < MOST:
-            self._known.add(mistake)
-            self.found.append(mistake)
+        problem = ProblemAtPath(code, path, found, fix, at_value, shown, at_key, note, self._entered.get(path))
+        if problem not in self._known and len(self._known) < MOST:
+            self._known.add(problem)
+            self.found.append(problem)
 
     def add_finding(
         self,
@@ -93,14 +93,14 @@ class Mistakes:
         """
         self._entered = origins
 
-    def anew(self) -> Mistakes:
+    def anew(self) -> Problems:
         """An empty list that looks for places where this one does."""
-        return Mistakes(origins=self.origins, names=self.names)
+        return Problems(origins=self.origins, names=self.names)
 
     def __len__(self) -> int:
         return len(self.found)
 
-    def problems(self, places: Places) -> list[Problem]:
+    def locate(self, places: Places) -> list[Problem]:
         """The mistakes with their places, in the order of the files; the command line's come last.
 
         A wrong value that several `$param` or `${...}` brought to several places is one problem.
@@ -117,12 +117,12 @@ class Mistakes:
             problems.append(Problem(each.code, path, each.found, each.fix, place, each.note))
         return in_order(problems)
 
-    def _place(self, mistake: Mistake, places: Places) -> tuple[Place | None, bool]:
-        path, at_value = mistake.path, mistake.at_value
-        if mistake.origin is not None:
-            origin = self._origin(mistake.origin, at_value=True)
+    def _place(self, problem: ProblemAtPath, places: Places) -> tuple[Place | None, bool]:
+        path, at_value = problem.path, problem.at_value
+        if problem.origin is not None:
+            origin = self._origin(problem.origin, at_value=True)
             return places.find(origin, at_value=at_value), True
-        if path in self.names and not at_value and not mistake.at_key:
+        if path in self.names and not at_value and not problem.at_key:
             path, at_value = self.names[path]
         origin = self._origin(path, at_value)
         return places.find(origin, at_value=at_value), origin != path
@@ -151,7 +151,7 @@ def in_order(problems: list[Problem]) -> list[Problem]:
     return sorted(problems, key=rank)
 
 
-def refuse(mistakes: Mistakes, places: Callable[[], Places]) -> None:
+def refuse(problems: Problems, places: Callable[[], Places]) -> None:
     """Raises `SpecError` with every mistake, if there is one. Places are looked for only then: it takes a while."""
-    if mistakes:
-        raise SpecError(mistakes.problems(places()))
+    if problems:
+        raise SpecError(problems.locate(places()))

@@ -13,7 +13,7 @@ from typing import Any
 from dlspec.errors import Code, KeyPath, SpecError, shown, suggest
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.problems import Mistakes, dotted
+from dlspec.spec.problems import Problems, dotted
 from dlspec.spec.yaml_files import load_text
 
 # The facts that data can state. A field's own come behind its name: `${data.target.vocab_size}`.
@@ -28,12 +28,12 @@ _BRACKET = re.compile(r"\[([^\[\].]*)\]")
 _MISSING = object()
 
 
-def resolve(tree: Any, facts: Mapping[str, Any] | None, mistakes: Mistakes) -> Any:
+def resolve(tree: Any, facts: Mapping[str, Any] | None, problems: Problems) -> Any:
     """A copy of `tree` with every `${...}` replaced; `facts` is None before the data are open.
 
     What can't be looked up is a mistake, and a `Wrong` value in the copy.
     """
-    return _Resolver(tree, facts, mistakes).run()
+    return _Resolver(tree, facts, problems).run()
 
 
 class _TooLarge(Exception):
@@ -41,8 +41,8 @@ class _TooLarge(Exception):
 
 
 class _Resolver:
-    def __init__(self, tree: Any, facts: Mapping[str, Any] | None, mistakes: Mistakes) -> None:
-        self.tree, self.facts, self.mistakes = tree, facts, mistakes
+    def __init__(self, tree: Any, facts: Mapping[str, Any] | None, problems: Problems) -> None:
+        self.tree, self.facts, self.problems = tree, facts, problems
         self.nodes = 0
         self.most, self.deepest = limit("references"), limit("nesting") + MORE_LEVELS
         self.is_too_large = False
@@ -89,7 +89,7 @@ class _Resolver:
         return replaced
 
     def _wrong(self, code: Code, path: KeyPath, key: str, found: str, fix: str = "") -> Wrong:
-        self.mistakes.add(code, path, found, fix, at_value=True)
+        self.problems.add(code, path, found, fix, at_value=True)
         return Wrong(key)
 
     def _look_up(self, inner: str, path: KeyPath, *, is_whole: bool = False) -> Any:
@@ -116,7 +116,7 @@ class _Resolver:
             chain = " -> ".join(dotted(each) for each in [*self.following, target])
             return self._wrong(Code.CYCLE, path, key, f"'${{{key}}}' refers to itself ({chain})", "write a value")
         if is_whole:
-            self.mistakes.origins[path] = target
+            self.problems.origins[path] = target
         return self._follow(key, target, value, path)
 
     def _follow(self, key: str, target: KeyPath, value: Any, path: KeyPath) -> Any:
@@ -127,11 +127,11 @@ class _Resolver:
         except _TooLarge:
             if len(self.following) > 1:
                 raise
-            self.mistakes.origins.pop(path, None)
+            self.problems.origins.pop(path, None)
             if not self.is_too_large:  # once is enough: nothing can be followed after it
                 found = f"'${{{key}}}' leads to more than {self.most:,} values or {self.deepest} levels"
                 fix = f"use fewer references to what holds references; {how_to_raise('references')}"
-                self.mistakes.add(Code.TOO_LARGE, path, found, fix, at_value=True)
+                self.problems.add(Code.TOO_LARGE, path, found, fix, at_value=True)
             self.is_too_large = True
             return Wrong(key)
         finally:
