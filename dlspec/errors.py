@@ -130,7 +130,7 @@ class Finding:
     fix: str = ""
     note: str = ""
 
-    def at(self, path: str, place: Place | None = None) -> Problem:
+    def at(self, path: str, place: SourceLocation | None = None) -> Problem:
         """The problem that it is at its place."""
         return Problem(self.code, path, self.found, self.fix, place, self.note)
 
@@ -162,7 +162,7 @@ class DataError(UserError):
 
 
 @dataclass(frozen=True)
-class Place:
+class SourceLocation:
     """Where something was written: a file's line and column (from 1), or a command line's word."""
 
     source: str
@@ -204,7 +204,7 @@ class Problem:
     path: str
     found: str
     fix: str = ""
-    place: Place | None = None
+    place: SourceLocation | None = None
     note: str = ""
 
     def lines(self) -> list[str]:

@@ -30,7 +30,7 @@ from dlspec.preparing import Preparation
 from dlspec.reading import KEYS
 from dlspec.run_folder import SPEC
 from dlspec.spec.problems import Problems, refuse
-from dlspec.spec.source_map import Places
+from dlspec.spec.source_map import SourceMap
 from dlspec.spec.weights import WeightsSpec
 from dlspec.spec.yaml_files import load_file
 from dlspec.training.out_of_memory import OutOfMemory, forget
@@ -106,7 +106,7 @@ def load(folder: str | Path, data: Data = None) -> nn.Module:
     with kept_generators(), deep_stack():
         network = _preparation(spec, data, is_resumed=True).build().network.module.cpu().eval()
         load_weights(network, WeightsSpec(path=str(run_folder), strict=True), problems)
-    refuse(problems, Places)
+    refuse(problems, SourceMap)
     return network
 
 
@@ -312,9 +312,9 @@ def _plain(value: Any, depth: int) -> Any:
     raise UserError(f"{value!r} can't stand in a spec: use numbers, text, lists and mappings")
 
 
-def _places(composed: Composed, own: Collection[str]) -> Places:
+def _places(composed: Composed, own: Collection[str]) -> SourceMap:
     """The files' places, without those of keys that were given in Python."""
     places = composed.places()
     keys = {path: place for path, place in places.keys.items() if not path or path[0] not in own}
     values = {path: place for path, place in places.values.items() if not path or path[0] not in own}
-    return Places(keys, values)
+    return SourceMap(keys, values)

@@ -37,7 +37,7 @@ from dlspec.spec.graph import Graph, Node
 from dlspec.spec.parts import Part, parse_part
 from dlspec.spec.patterns import Pattern
 from dlspec.spec.problems import Problems, dotted, refuse
-from dlspec.spec.source_map import Places
+from dlspec.spec.source_map import SourceMap
 from dlspec.spec.sweep import SweepSpec
 from dlspec.spec.taking import PARAMETER
 from dlspec.spec.trainer import TrainerSpec
@@ -113,7 +113,7 @@ class Spec:
 
 def read_spec(
     tree: Mapping[str, Any],
-    places: Callable[[], Places],
+    places: Callable[[], SourceMap],
     *,
     facts: Mapping[str, Any] | None = None,
     choices: Mapping[str, Iterable[str]] | None = None,

@@ -16,7 +16,7 @@ from dlspec.preparing import Preparation, Prepared
 from dlspec.registry.torch_parts import OPTIMIZERS, SCHEDULERS
 from dlspec.spec.parts import parse_part
 from dlspec.spec.problems import Problems
-from dlspec.spec.source_map import Places
+from dlspec.spec.source_map import SourceMap
 from dlspec.training.optimizing import make_optimizer, needs_closure, step_function
 
 OPTIMIZER_ROWS: dict[str, dict[str, Any]] = {
@@ -130,7 +130,7 @@ def prepared(
         "scheduler": scheduler,
         "trainer": {"epochs": 4, "batch_size": 32, **trainer},
     }
-    return Preparation(tree, Places, data=dataset(train=70)).prepare()
+    return Preparation(tree, SourceMap, data=dataset(train=70)).prepare()
 
 
 def rates(scheduler: Any, count: int = 6) -> list[float]:

@@ -19,7 +19,7 @@ from dlspec.reading import read_spec
 from dlspec.spec.expressions import ExpressionError, evaluate
 from dlspec.spec.formula import parse_formula
 from dlspec.spec.problems import Problems
-from dlspec.spec.source_map import Places
+from dlspec.spec.source_map import SourceMap
 from dlspec.spec.yaml_files import load_text
 
 PACKAGE = Path(__file__).parents[1] / "dlspec"
@@ -101,7 +101,7 @@ SPECS: list[tuple[dict[str, Any], Code]] = [
 @pytest.mark.parametrize(("changes", "code"), SPECS, ids=[f"{code}-{at}" for at, (_, code) in enumerate(SPECS)])
 def test_the_codes_of_a_spec(changes: dict[str, Any], code: Code) -> None:
     with pytest.raises(SpecError) as caught:
-        read_spec(copy.deepcopy({**CONFIG, **changes}), Places)
+        read_spec(copy.deepcopy({**CONFIG, **changes}), SourceMap)
     assert {each.code for each in caught.value.problems} == {code}, str(caught.value)
 
 
@@ -135,7 +135,7 @@ def test_exceptions_and_checks_carry_a_finding() -> None:
     with pytest.raises(ExpressionError) as of_a_formula:
         parse_formula("x[0]")
     with pytest.raises(DataError) as of_data:
-        open_data(read_spec({**CONFIG, "data": {"type": "text_csv", "path": "no.csv"}}, Places).data)
+        open_data(read_spec({**CONFIG, "data": {"type": "text_csv", "path": "no.csv"}}, SourceMap).data)
     refused = Formula.rule.refuse((features(4), features(5)), {"formula": "x + y"})
     assert of_params.value.finding.code == Code.FORMULA_SYNTAX
     assert of_a_formula.value.finding.code == Code.SAMPLES_MIXED

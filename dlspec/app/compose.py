@@ -54,7 +54,7 @@ from dlspec.app.places import Writings
 from dlspec.app.saved_run import replace_by_run, take_run
 from dlspec.app.sources import ConfFiles, PartNames
 from dlspec.errors import UNKNOWN_PARTS, Code, Problem, SpecError, suggest
-from dlspec.spec.source_map import Places
+from dlspec.spec.source_map import SourceMap
 
 CONFIG_NAME = "config"
 VERSION_BASE = "1.3"
@@ -177,7 +177,7 @@ class Loader(ConfigLoaderImpl):
                 choices += parse_overrides([f"~{group}"]) if replaces_whole(group, override.value()) else []
         return choices, values
 
-    def places(self, overrides: Sequence[str]) -> Places:
+    def places(self, overrides: Sequence[str]) -> SourceMap:
         """Where each key of the composed config was written."""
         choices, values = self.divide(overrides)
         usable = [each for each in choices if not each.is_sweep_override() and not self._check_choice(each)]
@@ -267,7 +267,7 @@ class Composed:
         """Whether a config's or an override's `hydra.mode` asks for a sweep."""
         return bool(self.config.hydra.mode == RunMode.MULTIRUN)
 
-    def places(self) -> Places:
+    def places(self) -> SourceMap:
         overrides: Any = OmegaConf.to_container(self.config.hydra.overrides.task, resolve=False)
         return self.loader.places(overrides)
 

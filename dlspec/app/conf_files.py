@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dlspec.errors import Code, Finding, Place, Problem, SpecError, shown
+from dlspec.errors import Code, Finding, Problem, SourceLocation, SpecError, shown
 from dlspec.spec.yaml_files import display_name, load_file
 from dlspec.spec.yaml_files import packaged_conf as packaged_conf
 
@@ -60,7 +60,7 @@ def check_user_config(folder: Path) -> None:
                     "",
                     "a config.yaml that does not build on dlspec's",
                     fix,
-                    Place(display_name(path)),
+                    SourceLocation(display_name(path)),
                 )
             ]
         )
@@ -110,7 +110,7 @@ def _header(path: Path) -> dict[str, str | None]:
     for number, line in enumerate(_head(path)):
         found = re.match(r"#\s*@package\s+(\S+)", line)
         if found and number > 0:
-            place = Place(display_name(path), number + 1, 1, line, len(line))
+            place = SourceLocation(display_name(path), number + 1, 1, line, len(line))
             fix = "move it to the first line"
             raise SpecError([Problem(Code.YAML_SYNTAX, "", "'# @package' below another line is ignored", fix, place)])
         if found:
@@ -127,4 +127,4 @@ def _head(path: Path) -> Iterator[str]:
 
 
 def _refused(code: Code, path: Path, found: str, fix: str) -> SpecError:
-    return SpecError([Problem(code, "", found, fix, Place(display_name(path)))])
+    return SpecError([Problem(code, "", found, fix, SourceLocation(display_name(path)))])

@@ -14,7 +14,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 
 from dlspec.app.merging import Clash
 from dlspec.app.sources import ConfFiles
-from dlspec.errors import Code, KeyPath, Place, Problem, SpecError, suggest
+from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError, suggest
 from dlspec.spec.yaml_files import Document, display_name, load_file
 
 # Where the file of a config's name (`model/cnn`) lies; None for what is no file.
@@ -44,11 +44,11 @@ def clash_problem(clash: Clash, default: ResultDefault, find: Find) -> Problem:
     return clash.finding.at(dotted, place)
 
 
-def _place(path: Path | None, package: str | None, key: KeyPath) -> Place | None:
+def _place(path: Path | None, package: str | None, key: KeyPath) -> SourceLocation | None:
     if path is None:
         return None
     depth = len(package.split(".")) if package else 0
-    return load_file(path).keys.get(key[depth:]) or Place(display_name(path))
+    return load_file(path).keys.get(key[depth:]) or SourceLocation(display_name(path))
 
 
 def not_mergeable(error: ConfigCompositionException, find: Find) -> Problem:
@@ -78,11 +78,11 @@ def _clash_in_hydras_words(error: Exception) -> tuple[str, str]:
     return lines[0].removeprefix("In '").partition("'")[0], key
 
 
-def _nearest(document: Document, key: str, file: Path) -> Place:
+def _nearest(document: Document, key: str, file: Path) -> SourceLocation:
     """The key, or the part of it that a file with a package of its own writes."""
     words = tuple(key.split("."))
     found = (document.keys.get(words[start:]) for start in range(len(words)))
-    return next((each for each in found if each is not None), Place(display_name(file)))
+    return next((each for each in found if each is not None), SourceLocation(display_name(file)))
 
 
 def missing_choice(error: MissingConfigException, find: Find, names: Iterable[str]) -> Problem:
@@ -95,7 +95,7 @@ def missing_choice(error: MissingConfigException, find: Find, names: Iterable[st
     return Problem(Code.DEFAULTS_LIST, group, f"a defaults list names '{name}'", suggest(name, choices), place)
 
 
-def _entry_place(file: Path, name: str) -> Place | None:
+def _entry_place(file: Path, name: str) -> SourceLocation | None:
     """Where the defaults list of a file names a config."""
     document = _document(file)
     for path, place in document.values.items() if document else ():
@@ -128,7 +128,7 @@ def circle(find: Find, names: Iterable[str]) -> Problem:
     return Problem(Code.DEFAULTS_LIST, "defaults", TO_ITSELF, EXTEND)
 
 
-def _way_back(start: str, find: Find) -> Place | None:
+def _way_back(start: str, find: Find) -> SourceLocation | None:
     """The place of the entry in `start` from which its defaults lead back to it."""
     for first, place in _entries(start, find):
         seen: set[str] = set()
@@ -143,7 +143,7 @@ def _way_back(start: str, find: Find) -> Place | None:
     return None
 
 
-def _entries(name: str, find: Find) -> Iterator[tuple[str, Place | None]]:
+def _entries(name: str, find: Find) -> Iterator[tuple[str, SourceLocation | None]]:
     """The configs that a file's defaults list names, and where."""
     document = _document(find(name))
     if document is None:

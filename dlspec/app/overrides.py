@@ -19,13 +19,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from dlspec.app.conf_files import GROUPS, PART_GROUPS
 from dlspec.app.merging import drop_unread
 from dlspec.app.names import COMMANDS
-from dlspec.errors import Code, Finding, KeyPath, Place, Problem, SpecError, shown, suggest
+from dlspec.errors import Code, Finding, KeyPath, Problem, SourceLocation, SpecError, shown, suggest
 from dlspec.spec.entries import ENTRY_KEYS, is_entry, is_other_part, naming_keys
 
 
-def command_line(text: str, start: int = 0, width: int = 0) -> Place:
+def command_line(text: str, start: int = 0, width: int = 0) -> SourceLocation:
     """A place on the command line."""
-    return Place("command line", 0, start + 1, text, width or len(text))
+    return SourceLocation("command line", 0, start + 1, text, width or len(text))
 
 
 def override_path(key: str) -> KeyPath:
@@ -33,7 +33,7 @@ def override_path(key: str) -> KeyPath:
     return tuple(int(part) if part.isdigit() else part for part in key.split("."))
 
 
-def value_place(override: Override) -> Place:
+def value_place(override: Override) -> SourceLocation:
     """The place of what stands behind the `=`."""
     line = override.input_line or ""
     start = line.find("=") + 1

@@ -27,7 +27,7 @@ from dlspec.errors import Code, DataError
 from dlspec.preparing.learning import following, freeze, optimizer_for, schedule_for
 from dlspec.reading import SPEC_VERSION, Spec, read_spec
 from dlspec.spec.problems import Problems, refuse
-from dlspec.spec.source_map import Places
+from dlspec.spec.source_map import SourceMap
 from dlspec.training.devices import UnknownDevice, choose_device
 from dlspec.training.freezing import Freezing
 from dlspec.training.randomness import seed_generators
@@ -89,7 +89,7 @@ class Preparation:
     def __init__(
         self,
         tree: Mapping[str, Any],
-        places: Callable[[], Places],
+        places: Callable[[], SourceMap],
         choices: Choices | None = None,
         data: Dataset | None = None,
         *,

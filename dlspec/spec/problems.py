@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from dlspec.errors import Code, Finding, KeyPath, Place, Problem, SpecError
-from dlspec.spec.source_map import Places
+from dlspec.errors import Code, Finding, KeyPath, Problem, SourceLocation, SpecError
+from dlspec.spec.source_map import SourceMap
 
 
 def dotted(path: KeyPath) -> str:
@@ -100,13 +100,13 @@ class Problems:
     def __len__(self) -> int:
         return len(self.found)
 
-    def locate(self, places: Places) -> list[Problem]:
+    def locate(self, places: SourceMap) -> list[Problem]:
         """The mistakes with their places, in the order of the files; the command line's come last.
 
         A wrong value that several `$param` or `${...}` brought to several places is one problem.
         """
         problems: list[Problem] = []
-        told: set[tuple[Place, str]] = set()
+        told: set[tuple[SourceLocation, str]] = set()
         for each in self.found:
             place, is_origin = self._place(each, places)
             if place is not None and is_origin and (place, each.found) in told:
@@ -117,7 +117,7 @@ class Problems:
             problems.append(Problem(each.code, path, each.found, each.fix, place, each.note))
         return in_order(problems)
 
-    def _place(self, problem: ProblemAtPath, places: Places) -> tuple[Place | None, bool]:
+    def _place(self, problem: ProblemAtPath, places: SourceMap) -> tuple[SourceLocation | None, bool]:
         path, at_value = problem.path, problem.at_value
         if problem.origin is not None:
             origin = self._origin(problem.origin, at_value=True)
@@ -151,7 +151,7 @@ def in_order(problems: list[Problem]) -> list[Problem]:
     return sorted(problems, key=rank)
 
 
-def refuse(problems: Problems, places: Callable[[], Places]) -> None:
+def refuse(problems: Problems, places: Callable[[], SourceMap]) -> None:
     """Raises `SpecError` with every mistake, if there is one. Places are looked for only then: it takes a while."""
     if problems:
         raise SpecError(problems.locate(places()))

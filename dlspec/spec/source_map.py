@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dlspec.errors import KeyPath, Place
+from dlspec.errors import KeyPath, SourceLocation
 
 
 @dataclass(frozen=True)
-class Places:
+class SourceMap:
     """Where each key and value of a config was written."""
 
-    keys: Mapping[KeyPath, Place] = field(default_factory=dict)
-    values: Mapping[KeyPath, Place] = field(default_factory=dict)
+    keys: Mapping[KeyPath, SourceLocation] = field(default_factory=dict)
+    values: Mapping[KeyPath, SourceLocation] = field(default_factory=dict)
 
-    def find(self, path: KeyPath, *, at_value: bool = False) -> Place | None:
+    def find(self, path: KeyPath, *, at_value: bool = False) -> SourceLocation | None:
         """The key's or the value's own place, or that of the nearest thing around or below it that was written."""
         if at_value and path in self.values:
             return self.values[path]

@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from dlspec.errors import Code, KeyPath, Place, Problem, SpecError
+from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec import yaml_mistakes
 from dlspec.spec.entries import merged_keys
@@ -38,8 +38,8 @@ class Document:
     """A file's values, and where each key and each value stands in it."""
 
     tree: Any
-    keys: Mapping[KeyPath, Place] = field(default_factory=dict)
-    values: Mapping[KeyPath, Place] = field(default_factory=dict)
+    keys: Mapping[KeyPath, SourceLocation] = field(default_factory=dict)
+    values: Mapping[KeyPath, SourceLocation] = field(default_factory=dict)
 
     def without(self, tops: Collection[str]) -> Document:
         """The document less some top-level keys."""
@@ -55,14 +55,16 @@ def load_file(path: Path, shown_as: str = "") -> Document:
         size = path.stat().st_size
         if size > limit("file_bytes"):
             fix = f"a spec may have {limit('file_bytes'):,}; {how_to_raise('file_bytes')}"
-            raise _error(Code.TOO_LARGE, Place(name), f"the file has {size:,} bytes", fix)
+            raise _error(Code.TOO_LARGE, SourceLocation(name), f"the file has {size:,} bytes", fix)
         return load_text(path.read_text(encoding="utf-8-sig"), name)
     except UnicodeDecodeError as error:
         raise _error(
-            Code.FILE_UNREADABLE, Place(name), f"not UTF-8 (byte {error.start})", "save the file as UTF-8"
+            Code.FILE_UNREADABLE, SourceLocation(name), f"not UTF-8 (byte {error.start})", "save the file as UTF-8"
         ) from None
     except OSError as error:
-        raise _error(Code.FILE_UNREADABLE, Place(name), f"the file can't be read: {error.strerror}", "") from None
+        raise _error(
+            Code.FILE_UNREADABLE, SourceLocation(name), f"the file can't be read: {error.strerror}", ""
+        ) from None
 
 
 def display_name(path: Path) -> str:
@@ -92,10 +94,10 @@ def load_text(text: str, name: str) -> Document:
     return Document(reader.tree, reader.keys, reader.values)
 
 
-def _strange_character(name: str, text: str, position: int) -> tuple[Place, str, str]:
+def _strange_character(name: str, text: str, position: int) -> tuple[SourceLocation, str, str]:
     """`position` counts bytes, as the parser does."""
     before = text.encode()[:position].decode(errors="ignore")
-    place = Place(name, before.count("\n") + 1, len(before) - before.rfind("\n"))
+    place = SourceLocation(name, before.count("\n") + 1, len(before) - before.rfind("\n"))
     return place, f"a character that YAML does not allow ({text[len(before)]!r})", "remove it"
 
 
@@ -129,8 +131,8 @@ class _Reader:
     def __init__(self, name: str, lines: list[str]) -> None:
         self.name, self.lines = name, lines
         self.tree: Any = None
-        self.keys: dict[KeyPath, Place] = {}
-        self.values: dict[KeyPath, Place] = {}
+        self.keys: dict[KeyPath, SourceLocation] = {}
+        self.values: dict[KeyPath, SourceLocation] = {}
         self._stack: list[_Open] = []
         self._anchors: dict[str, tuple[Any, int]] = {}
         self._nodes = 0
@@ -211,14 +213,16 @@ class _Reader:
 
     def _at(self, line: int, column: int, width: int, found: str, fix: str) -> Problem:
         return Problem(
-            Code.YAML_SYNTAX, "", found, fix, Place(self.name, line + 1, column + 1, self.lines[line], width)
+            Code.YAML_SYNTAX, "", found, fix, SourceLocation(self.name, line + 1, column + 1, self.lines[line], width)
         )
 
     def _count(self, nodes: int) -> None:
         self._nodes += nodes
         if self._nodes > self._most:
             found = f"more than {self._most:,} values (aliases counted)"
-            raise _error(Code.TOO_LARGE, Place(self.name), found, f"make the file smaller; {how_to_raise('values')}")
+            raise _error(
+                Code.TOO_LARGE, SourceLocation(self.name), found, f"make the file smaller; {how_to_raise('values')}"
+            )
 
     def _anchor(self, event: yaml.AliasEvent) -> tuple[Any, int]:
         if event.anchor not in self._anchors:
@@ -311,11 +315,11 @@ class _Reader:
     def _mark_value(self, path: KeyPath, event: yaml.Event, width: int) -> None:
         self.values[path] = self._place(event, width)
 
-    def _place(self, event: yaml.Event, width: int = 0) -> Place:
+    def _place(self, event: yaml.Event, width: int = 0) -> SourceLocation:
         mark = event.start_mark
         assert mark is not None  # the parser marks every event
         text = self.lines[mark.line] if mark.line < len(self.lines) else ""
-        return Place(self.name, mark.line + 1, mark.column + 1, text, width or _width(event))
+        return SourceLocation(self.name, mark.line + 1, mark.column + 1, text, width or _width(event))
 
 
 def _source_text(event: yaml.Event) -> str:
@@ -328,5 +332,5 @@ def _width(event: yaml.Event) -> int:
     return max(1, end.column - start.column) if start.line == end.line else 1
 
 
-def _error(code: Code, place: Place, found: str, fix: str) -> SpecError:
+def _error(code: Code, place: SourceLocation, found: str, fix: str) -> SpecError:
     return SpecError([Problem(code, "", found, fix, place)])

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from dlspec.errors import Code, Place, Problem
+from dlspec.errors import Code, Problem, SourceLocation
 
 _COLONS = "mapping values are not allowed"
 _COMMA = "did not find expected ',' or"
@@ -58,7 +58,11 @@ class Stop:
 
     def at(self, line: int, column: int, width: int, found: str, fix: str) -> Problem:
         return Problem(
-            Code.YAML_SYNTAX, "", found, fix, Place(self.name, line + 1, column + 1, self._line(line), max(1, width))
+            Code.YAML_SYNTAX,
+            "",
+            found,
+            fix,
+            SourceLocation(self.name, line + 1, column + 1, self._line(line), max(1, width)),
         )
 
     def here(self, found: str, fix: str) -> Problem:
@@ -69,7 +73,7 @@ def problem(name: str, lines: Sequence[str], error: yaml.MarkedYAMLError) -> Pro
     """The mistake behind an error of YAML's parser, with its place and what to write."""
     found, mark = str(error.problem or "it can't be read"), error.problem_mark or error.context_mark
     if mark is None:
-        return Problem(Code.YAML_SYNTAX, "", f"not YAML: {found}", "", Place(name))
+        return Problem(Code.YAML_SYNTAX, "", f"not YAML: {found}", "", SourceLocation(name))
     begin = error.context_mark or mark
     stop = Stop(name, lines, mark.line, mark.column, found, str(error.context), (begin.line, begin.column))
     told = (tell(stop) for tell in _TELLERS)
