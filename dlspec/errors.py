@@ -155,10 +155,10 @@ class UserError(Exception):
 class DataError(UserError):
     """A data set that can't be opened as asked; `key` is the setting of `data` that it is about ('' for all of it)."""
 
-    def __init__(self, code: Code, key: str, found: str) -> None:
-        super().__init__(found)
+    def __init__(self, key: str, message: str, code: Code = Code.BAD_DATA) -> None:
+        super().__init__(message)
         self.key = key
-        self.finding = Finding(code, found)
+        self.finding = Finding(code, message)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlspec.errors import Code, DataError, shown
+from dlspec.errors import DataError, shown
 
 Tokens = NDArray[np.int64]
 BYTES = 256
@@ -57,9 +57,7 @@ class Alphabet:
         tokens: Tokens = ids[points]
         if len(tokens) and tokens.min() < 0:
             unknown = text[int(tokens.argmin())]
-            raise DataError(
-                Code.BAD_DATA, "", f"{shown(unknown)} is not among the {len(self)} characters that were learned"
-            )
+            raise DataError("", f"{shown(unknown)} is not among the {len(self)} characters that were learned")
         return tokens
 
     def decode(self, tokens: Iterable[int]) -> str:
@@ -97,4 +95,4 @@ def _code_points(text: str) -> NDArray[np.uint32]:
 
 
 def _unusable(why: str) -> DataError:
-    return DataError(Code.BAD_DATA, "", f"the saved characters can't be used: {why}")
+    return DataError("", f"the saved characters can't be used: {why}")

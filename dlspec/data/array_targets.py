@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dlspec.data.dataset import Target
 from dlspec.data.source import MOST_CLASSES
-from dlspec.errors import Code, DataError
+from dlspec.errors import DataError
 
 Columns = dict[str, NDArray[Any]]
 
@@ -28,11 +28,9 @@ def _count(name: str, values: NDArray[Any]) -> int:
     found = np.unique(values)
     if found[0] != 0 or found[-1] != len(found) - 1:
         fix = "np.unique(values, return_inverse=True)[1] numbers them so"
-        raise DataError(
-            Code.BAD_DATA, name, f"'{name}' has the classes {_listed(found)}; 0 to {len(found) - 1} are wanted: {fix}"
-        )
+        raise DataError(name, f"'{name}' has the classes {_listed(found)}; 0 to {len(found) - 1} are wanted: {fix}")
     if len(found) == 1:
-        raise DataError(Code.BAD_DATA, name, f"'{name}' has one class only; there is nothing to learn")
+        raise DataError(name, f"'{name}' has one class only; there is nothing to learn")
     return len(found)
 
 
@@ -41,16 +39,14 @@ def _by_step(name: str, values: NDArray[Any], inputs: Columns, lengths: Columns)
     most = int(values.max()) + 1
     if values.shape[1:] == (1,) * (values.ndim - 1):
         fix = "make it floats for numbers"
-        raise DataError(
-            Code.BAD_DATA, name, f"'{name}' holds integers of shape {list(values.shape)}; classes are (N,). Else {fix}"
-        )
+        raise DataError(name, f"'{name}' holds integers of shape {list(values.shape)}; classes are (N,). Else {fix}")
     if values.min() < 0 or most > MOST_CLASSES:
         found = values.min() if values.min() < 0 else most - 1
-        raise DataError(Code.BAD_DATA, name, f"'{name}' has the class {found}; 0 to {MOST_CLASSES - 1:,} are wanted")
+        raise DataError(name, f"'{name}' has the class {found}; 0 to {MOST_CLASSES - 1:,} are wanted")
     source = next((key for key, tokens in inputs.items() if _is_next(values, tokens)), "")
     count = max(most, int(inputs[source].max()) + 1) if source else most
     if count == 1:
-        raise DataError(Code.BAD_DATA, name, f"'{name}' has one class only; there is nothing to learn")
+        raise DataError(name, f"'{name}' has one class only; there is nothing to learn")
     return Target(
         name, "classes", values.shape[1:], _names(count), next_of=source,
         lengths=_lengths(name, values, inputs, lengths, source),

@@ -42,7 +42,7 @@ def from_arrays(
     _check_shares(validation, test)
     if not isinstance(split_seed, int) or isinstance(split_seed, bool) or split_seed < 0:
         raise DataError(
-            Code.WRONG_VALUE, "split_seed", f"split_seed is {shown(split_seed)}, wanted a whole number >= 0"
+            "split_seed", f"split_seed is {shown(split_seed)}, wanted a whole number >= 0", Code.WRONG_VALUE
         )
     inputs, labels = _columns(arrays, target)
     _check_rows(inputs | labels)
@@ -64,19 +64,19 @@ def _columns(arrays: Mapping[str, Any], target: str) -> tuple[Columns, Columns]:
     if target not in given:
         is_clear = not given or near(target, given)
         fix = suggest(target, given) + ("" if is_clear else f"; '{target}': None says that there is none")
-        raise DataError(Code.UNKNOWN_FIELD, target, f"no target '{target}' among the arrays; {fix}".rstrip("; "))
+        raise DataError(target, f"no target '{target}' among the arrays; {fix}".rstrip("; "), Code.UNKNOWN_FIELD)
     wanted = given.pop(target, None)
     labels = {} if wanted is None else wanted if isinstance(wanted, Mapping) else {target: wanted}
     if not given:
         raise DataError(
-            Code.MISSING_VALUE, "", f"only the target '{target}' was given; an array to predict it from is needed"
+            "", f"only the target '{target}' was given; an array to predict it from is needed", Code.MISSING_VALUE
         )
     for key in labels.keys() & given.keys():
-        raise DataError(Code.NAME_TAKEN, key, f"'{key}' is both an input and a target: give one of them another name")
+        raise DataError(key, f"'{key}' is both an input and a target: give one of them another name", Code.NAME_TAKEN)
     for key in (*given, *labels):
         if not isinstance(key, str) or not key.isidentifier():
             raise DataError(
-                Code.INVALID_NAME, str(key), f"{shown(key)} can't be a field's name: use letters, digits and _"
+                str(key), f"{shown(key)} can't be a field's name: use letters, digits and _", Code.INVALID_NAME
             )
     return _as_arrays(given), _as_arrays(labels)
 
@@ -96,11 +96,11 @@ def _lengths_of(inputs: Columns, labels: Columns) -> list[str]:
 def _check_shares(validation: float, test: float) -> None:
     for key, share in (("validation", validation), ("test", test)):
         if not isinstance(share, int | float) or isinstance(share, bool):
-            raise DataError(Code.WRONG_VALUE, key, f"{key} is {shown(share)}, wanted a number >= 0 and < 1")
+            raise DataError(key, f"{key} is {shown(share)}, wanted a number >= 0 and < 1", Code.WRONG_VALUE)
     if not (validation >= 0 and test >= 0 and validation + test < 1):
         found = f"validation {validation:g} and test {test:g}"
         raise DataError(
-            Code.WRONG_VALUE, "validation", f"{found}: each must be at least 0 and together they must be below 1"
+            "validation", f"{found}: each must be at least 0 and together they must be below 1", Code.WRONG_VALUE
         )
 
 
@@ -108,9 +108,9 @@ def _check_rows(columns: Columns) -> None:
     counts = {key: len(values) for key, values in columns.items()}
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{key} has {count}" for key, count in counts.items())
-        raise DataError(Code.BAD_DATA, "", f"the arrays' numbers of rows disagree: {found}")
+        raise DataError("", f"the arrays' numbers of rows disagree: {found}")
     if 0 in counts.values():
-        raise DataError(Code.BAD_DATA, "", "the arrays have no rows")
+        raise DataError("", "the arrays have no rows")
 
 
 def _as_array(key: str, values: Any) -> NDArray[Any]:
@@ -118,13 +118,13 @@ def _as_array(key: str, values: Any) -> NDArray[Any]:
     try:
         array = _from_tensor(values) if isinstance(values, torch.Tensor) else np.asarray(values)
     except ValueError:
-        raise DataError(Code.BAD_DATA, key, f"'{key}' is ragged: its rows must all have the same shape") from None
+        raise DataError(key, f"'{key}' is ragged: its rows must all have the same shape") from None
     if array.dtype.kind not in "biuf":
-        raise DataError(Code.BAD_DATA, key, f"'{key}' holds {array.dtype}; numbers are wanted")
+        raise DataError(key, f"'{key}' holds {array.dtype}; numbers are wanted")
     if array.ndim == 0:
-        raise DataError(Code.BAD_DATA, key, f"'{key}' is a single number; a row for each sample is wanted")
+        raise DataError(key, f"'{key}' is a single number; a row for each sample is wanted")
     if array.size == 0 and array.ndim > 1 and len(array):
-        raise DataError(Code.BAD_DATA, key, f"'{key}' has samples of shape {list(array.shape[1:])}, which hold nothing")
+        raise DataError(key, f"'{key}' has samples of shape {list(array.shape[1:])}, which hold nothing")
     return _as_float(key, array) if array.dtype.kind == "f" else array
 
 
@@ -141,9 +141,7 @@ def _as_float(key: str, array: NDArray[Any]) -> NDArray[np.float32]:
     if wrong.any():
         row = int(np.argwhere(wrong)[0][0])
         raise DataError(
-            Code.BAD_DATA,
-            key,
-            f"'{key}' has {int(wrong.sum())} values that are no finite float32, the first in row {row}",
+            key, f"'{key}' has {int(wrong.sum())} values that are no finite float32, the first in row {row}"
         )
     return numbers
 
@@ -155,20 +153,16 @@ def _field(key: str, values: NDArray[Any], has_lengths: bool) -> Field:
     layout = LAYOUT_OF_RANK.get(max(1, len(shape)))
     if layout is None:
         wanted = "(N, C), (N, T, C) or (N, C, H, W)"
-        raise DataError(Code.BAD_DATA, key, f"'{key}' has shape {list(values.shape)}; {wanted} is wanted")
+        raise DataError(key, f"'{key}' has shape {list(values.shape)}; {wanted} is wanted")
     return Field(key, shape or (1,), layout, has_lengths=has_lengths)
 
 
 def _tokens(key: str, values: NDArray[Any], has_lengths: bool) -> Field:
     if values.ndim != 2:
         fix = "make it floats (for images in bytes: x / 255)"
-        raise DataError(
-            Code.BAD_DATA, key, f"'{key}' holds integers of shape {list(values.shape)}; tokens are (N, T). Else {fix}"
-        )
+        raise DataError(key, f"'{key}' holds integers of shape {list(values.shape)}; tokens are (N, T). Else {fix}")
     if values.min() < 0:
-        raise DataError(
-            Code.BAD_DATA, key, f"'{key}' has the token {values.min()}; tokens count from 0. Else make it floats"
-        )
+        raise DataError(key, f"'{key}' has the token {values.min()}; tokens count from 0. Else make it floats")
     return Field(key, values.shape[1:], "tokens", int(values.max()) + 1, has_lengths)
 
 
@@ -181,14 +175,10 @@ def _knowing(each: Field, targets: Sequence[Target]) -> Field:
 def _checked_lengths(key: str, values: NDArray[Any], columns: Columns) -> NDArray[Any]:
     name = key.removesuffix(LENGTHS)
     if columns[name].ndim < 2:
-        raise DataError(
-            Code.BAD_DATA, key, f"'{key}' are lengths, and '{name}' of shape {list(columns[name].shape)} has no steps"
-        )
+        raise DataError(key, f"'{key}' are lengths, and '{name}' of shape {list(columns[name].shape)} has no steps")
     steps = columns[name].shape[1]
     if values.dtype.kind not in "iu" or values.ndim != 1 or values.min() < 1 or values.max() > steps:
-        raise DataError(
-            Code.BAD_DATA, key, f"'{key}' must be whole numbers (N,) from 1 to {steps}, the steps of '{name}'"
-        )
+        raise DataError(key, f"'{key}' must be whole numbers (N,) from 1 to {steps}, the steps of '{name}'")
     return values.astype(np.int64)
 
 

@@ -15,7 +15,7 @@ Row = list[str]
 def read_columns(path: str | None, text: str, label: str, delimiter: str, encoding: str) -> tuple[list[str], list[str]]:
     """The cells of the columns `text` and `label`, labels without spaces around them; at least one row."""
     if path is None:
-        raise DataError(Code.MISSING_VALUE, "path", "no file is named; write data.path=FILE.csv")
+        raise DataError("path", "no file is named; write data.path=FILE.csv", Code.MISSING_VALUE)
     file = _existing(home_expanded(path))
     rows = _numbered_rows(file, delimiter, encoding)
     _, header = next(rows, (1, []))
@@ -25,13 +25,11 @@ def read_columns(path: str | None, text: str, label: str, delimiter: str, encodi
         _check_row(file, line, row, header)
         name = row[columns[1]].strip()
         if not name:
-            raise DataError(
-                Code.BAD_DATA, "label", f"{file}:{line}: the label is missing; write one or take the row out"
-            )
+            raise DataError("label", f"{file}:{line}: the label is missing; write one or take the row out")
         texts.append(row[columns[0]])
         labels.append(name)
     if not texts:
-        raise DataError(Code.BAD_DATA, "path", f"'{file}' has no rows below its header")
+        raise DataError("path", f"'{file}' has no rows below its header")
     return texts, labels
 
 
@@ -39,12 +37,12 @@ def _existing(file: Path) -> Path:
     if not file.exists():
         guess = near(file.name, (each.name for each in file.parent.iterdir())) if file.parent.is_dir() else ""
         fix = f"did you mean '{file.parent / guess}'?" if guess else "write data.path=FILE.csv"
-        raise DataError(Code.FILE_UNREADABLE, "path", f"no file '{file}'; {fix}")
+        raise DataError("path", f"no file '{file}'; {fix}", Code.FILE_UNREADABLE)
     if not file.is_file():
-        raise DataError(Code.FILE_UNREADABLE, "path", f"'{file}' is no file; a CSV file is wanted")
+        raise DataError("path", f"'{file}' is no file; a CSV file is wanted", Code.FILE_UNREADABLE)
     if file.stat().st_size > GIGABYTE:
         size = f"{file.stat().st_size / GIGABYTE:.1f} GB"
-        raise DataError(Code.TOO_LARGE, "path", f"'{file}' has {size}; text_csv reads at most 1 GB: take a part of it")
+        raise DataError("path", f"'{file}' has {size}; text_csv reads at most 1 GB: take a part of it", Code.TOO_LARGE)
     return file
 
 
@@ -63,11 +61,11 @@ def _numbered_rows(file: Path, delimiter: str, encoding: str) -> Iterator[tuple[
     except UnicodeError:
         place = f"{file}:{_undecodable_line(file, known)}"
         fix = "write data.encoding=NAME: latin-1, cp1252 (Windows), utf-16"
-        raise DataError(Code.FILE_UNREADABLE, "encoding", f"{place}: not in {encoding}; {fix}") from None
+        raise DataError("encoding", f"{place}: not in {encoding}; {fix}", Code.FILE_UNREADABLE) from None
     except csv.Error as error:
-        raise DataError(Code.BAD_DATA, "path", f"{file}:{line + 1}: {error}; is a closing quote missing?") from None
+        raise DataError("path", f"{file}:{line + 1}: {error}; is a closing quote missing?") from None
     except OSError as error:
-        raise DataError(Code.FILE_UNREADABLE, "path", f"'{file}' can't be read: {error.strerror}") from None
+        raise DataError("path", f"'{file}' can't be read: {error.strerror}", Code.FILE_UNREADABLE) from None
 
 
 def _undecodable_line(file: Path, encoding: str) -> int:
@@ -87,16 +85,14 @@ def _column(file: Path, header: Row, key: str, name: str, delimiter: str) -> int
     if names.count(name) == 1:
         return names.index(name)
     if name in names:
-        raise DataError(Code.AMBIGUOUS, key, f"'{file}' has {names.count(name)} columns '{name}'; one is wanted")
+        raise DataError(key, f"'{file}' has {names.count(name)} columns '{name}'; one is wanted", Code.AMBIGUOUS)
     fix = suggest(name, [each for each in names if each])
     if len(names) == 1:
         fix = f"there is: {names[0]} (one column only: is '{delimiter}' the delimiter? else data.delimiter=';')"
-    raise DataError(Code.UNKNOWN_FIELD, key, f"'{file}' has no column '{name}'; {fix or 'it is empty'}")
+    raise DataError(key, f"'{file}' has no column '{name}'; {fix or 'it is empty'}", Code.UNKNOWN_FIELD)
 
 
 def _check_row(file: Path, line: int, row: Row, header: Row) -> None:
     if len(row) != len(header):
         fix = "put quotes around a text that has the delimiter in it" if len(row) > len(header) else "fill it in"
-        raise DataError(
-            Code.BAD_DATA, "path", f"{file}:{line}: {len(row)} cells where the header has {len(header)}; {fix}"
-        )
+        raise DataError("path", f"{file}:{line}: {len(row)} cells where the header has {len(header)}; {fix}")

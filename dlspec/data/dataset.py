@@ -208,12 +208,12 @@ def _as_target(field: Field) -> Target:
         return Target(field.name, "numbers", field.shape, lengths=lengths)
     count = field.vocab_size or 0
     if count < 2:
-        raise DataError(Code.BAD_DATA, "", f"'{field.name}' has one token only; there is nothing to learn")
+        raise DataError("", f"'{field.name}' has one token only; there is nothing to learn")
     if count > MOST_CLASSES:
         raise DataError(
-            Code.TOO_LARGE,
             "",
             f"'{field.name}' has {count:,} tokens, more than the {MOST_CLASSES:,} that can be predicted",
+            Code.TOO_LARGE,
         )
     words = tuple(str(index) for index in range(count))
     return Target(field.name, "classes", field.shape, words, lengths=lengths)

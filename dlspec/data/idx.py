@@ -26,7 +26,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         with path.open("rb") as file:
             return _samples(_unzipped(file), path, shape)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(Code.FILE_UNREADABLE, "path", f"'{path}' can't be read: {error}") from None
+        raise DataError("path", f"'{path}' can't be read: {error}", Code.FILE_UNREADABLE) from None
 
 
 def _unzipped(file: IO[bytes]) -> IO[bytes]:
@@ -41,7 +41,7 @@ def _samples(stream: IO[bytes], path: Path, shape: tuple[int, ...]) -> NDArray[n
     content = stream.read(expected + 1)
     if len(content) != expected:
         found = f"only {len(content):,}" if len(content) < expected else "more"
-        raise DataError(Code.BAD_DATA, "path", f"'{path}': its header promises {expected:,} bytes, but {found} follow")
+        raise DataError("path", f"'{path}': its header promises {expected:,} bytes, but {found} follow")
     return np.frombuffer(content, np.uint8).reshape(count, *shape)
 
 
@@ -52,13 +52,11 @@ def _count(stream: IO[bytes], path: Path, shape: tuple[int, ...]) -> int:
     magic = 0x0800 + rank
     if len(header) < 4 + 4 * rank or struct.unpack_from(">I", header)[0] != magic:
         kind = "images" if shape else "labels"
-        raise DataError(
-            Code.BAD_DATA, "path", f"'{path}' is no IDX file of {kind}: starts with {header[:4]!r}, not 0x{magic:08x}"
-        )
+        raise DataError("path", f"'{path}' is no IDX file of {kind}: starts with {header[:4]!r}, not 0x{magic:08x}")
     count, *sizes = struct.unpack_from(f">{rank}I", header, 4)
     if tuple(sizes) != shape:
         found, wanted = (" by ".join(str(size) for size in each) for each in (sizes, shape))
-        raise DataError(Code.BAD_DATA, "path", f"'{path}' has images of {found} pixels; {wanted} are wanted")
+        raise DataError("path", f"'{path}' has images of {found} pixels; {wanted} are wanted")
     if not 0 < count <= MOST_SAMPLES:
-        raise DataError(Code.BAD_DATA, "path", f"'{path}' promises {count:,} samples; 1 to {MOST_SAMPLES:,} are wanted")
+        raise DataError("path", f"'{path}' promises {count:,} samples; 1 to {MOST_SAMPLES:,} are wanted")
     return int(count)

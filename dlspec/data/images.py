@@ -91,10 +91,10 @@ class Mnist(DataSource):
 
 def _given_folder(folder: Path) -> Path:
     if not folder.is_dir():
-        raise DataError(Code.FILE_UNREADABLE, "path", f"no folder '{folder}'; the folder with {FOUR_FILES} is wanted")
+        raise DataError("path", f"no folder '{folder}'; the folder with {FOUR_FILES} is wanted", Code.FILE_UNREADABLE)
     if missing := _missing(folder):
         raise DataError(
-            Code.FILE_UNREADABLE, "path", f"'{folder}' lacks {', '.join(missing)}; it must hold {FOUR_FILES}"
+            "path", f"'{folder}' lacks {', '.join(missing)}; it must hold {FOUR_FILES}", Code.FILE_UNREADABLE
         )
     return folder
 
@@ -115,7 +115,7 @@ def _download(name: str, folder: Path) -> None:
         download(f"{MIRROR}{name}.gz", folder / f"{name}.gz", CONTENT_SHA256[name], MOST_BYTES)
     except DownloadError as error:
         fix = f"put {FOUR_FILES} into '{folder}', or name their folder: data.path=FOLDER"
-        raise DataError(Code.FILE_UNREADABLE, "path", f"MNIST could not be downloaded ({error}); {fix}") from None
+        raise DataError("path", f"MNIST could not be downloaded ({error}); {fix}", Code.FILE_UNREADABLE) from None
 
 
 def _read_pair(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -124,11 +124,9 @@ def _read_pair(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.i
     labels = _read(folder, f"{part}-labels-idx1-ubyte", ())
     if len(images) != len(labels):
         found = f"{len(images):,} images and {len(labels):,} labels"
-        raise DataError(Code.BAD_DATA, "path", f"'{folder}': the {part} files hold {found}; as many of each are wanted")
+        raise DataError("path", f"'{folder}': the {part} files hold {found}; as many of each are wanted")
     if labels.max() > 9:
-        raise DataError(
-            Code.BAD_DATA, "path", f"'{folder}': the {part} labels go up to {labels.max()}; 0 to 9 are wanted"
-        )
+        raise DataError("path", f"'{folder}': the {part} labels go up to {labels.max()}; 0 to 9 are wanted")
     return images, labels.astype("int64")
 
 
@@ -137,5 +135,5 @@ def _read(folder: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
     path = _find(folder, name)
     if path is None:
-        raise DataError(Code.FILE_UNREADABLE, "path", f"'{folder}' lacks {name}; it must hold {FOUR_FILES}")
+        raise DataError("path", f"'{folder}' lacks {name}; it must hold {FOUR_FILES}", Code.FILE_UNREADABLE)
     return read_idx(path, shape)

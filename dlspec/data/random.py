@@ -138,7 +138,7 @@ class Random(SplitSource):
         found = f"{self.size:,} samples of {each:,} bytes are {self.size * each / GIGABYTE:,.1f} GB"
         most = MOST_BYTES // each
         fix = f"data.size={most}" if most else "a smaller shape or length"
-        raise DataError(Code.TOO_LARGE, "size", f"{found}; at most {MOST_BYTES // GIGABYTE} GB are made: try {fix}")
+        raise DataError("size", f"{found}; at most {MOST_BYTES // GIGABYTE} GB are made: try {fix}", Code.TOO_LARGE)
 
     def _sample_bytes(self) -> int:
         return sum(one.bytes for one in self._fields().values()) + sum(one.bytes for one in self._targets().values())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from dlspec.data.source import SplitSource, data_source
-from dlspec.errors import Code, DataError
+from dlspec.errors import DataError
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -57,12 +57,10 @@ class RunningText(SplitSource):
 
         text = self._text()
         if not text:
-            raise DataError(Code.BAD_DATA, "path", f"'{self.path}' holds no text")
+            raise DataError("path", f"'{self.path}' holds no text")
         alphabet = Alphabet.fit(text, self.length)
         if len(alphabet) == 1:
-            raise DataError(
-                Code.BAD_DATA, "path", f"'{self.path}' holds one character only, again and again; two are wanted"
-            )
+            raise DataError("path", f"'{self.path}' holds one character only, again and again; two are wanted")
         tokens = torch.from_numpy(alphabet.encode(text))
         field = dataset.Field("text", (self.length,), "tokens", vocab_size=len(alphabet))
         target = dataset.Target("next", "classes", (self.length,), alphabet.names, next_of="text")
@@ -89,11 +87,7 @@ class RunningText(SplitSource):
         name, shortest = min(((name, len(part)) for name, part in parts.items() if len(part)), key=itemgetter(1))
         if shortest <= self.length:
             found = f"the {name} part has {shortest:,} {self.unit}, too few for {self.length:,} and one more"
-            raise DataError(
-                Code.BAD_DATA,
-                "length",
-                f"{found}: try {f'data.length={shortest - 1}' if shortest > 1 else 'more text'}",
-            )
+            raise DataError("length", f"{found}: try {f'data.length={shortest - 1}' if shortest > 1 else 'more text'}")
 
     def _windows(self, tokens: Tensor, stride: int) -> Split:
         """(N, length) views that begin `stride` apart, each with the same one step on; of no tokens none."""

@@ -106,7 +106,7 @@ def home_expanded(path: str) -> Path:
         return Path(path).expanduser()
     except RuntimeError:
         raise DataError(
-            Code.FILE_UNREADABLE, "path", f"there is no home folder for '{path}': write the whole path"
+            "path", f"there is no home folder for '{path}': write the whole path", Code.FILE_UNREADABLE
         ) from None
 
 
@@ -128,11 +128,11 @@ def _aimed(dataset: Dataset, target: str | None) -> Dataset:
     aimed = dataset.aimed_at(target)
     if aimed is None:
         names = [*(each.name for each in dataset.targets), *(each.name for each in dataset.fields)]
-        raise DataError(Code.UNKNOWN_FIELD, "target", f"{dataset.name} has no '{target}'; {suggest(target, names)}")
+        raise DataError("target", f"{dataset.name} has no '{target}'; {suggest(target, names)}", Code.UNKNOWN_FIELD)
     return aimed
 
 
 def _check_stated(key: str, stated: object, found: object, name: str) -> None:
     if stated is None or stated == found:
         return
-    raise DataError(Code.MISSING_FACT, key, f"stated as {stated}, but {name} has {'none' if found is None else found}")
+    raise DataError(key, f"stated as {stated}, but {name} has {'none' if found is None else found}", Code.MISSING_FACT)

@@ -29,9 +29,9 @@ def comments_and_code() -> tuple[list[str], list[str]]:
     fewer = min(len(comments), len(code))
     if fewer == 0:
         raise DataError(
-            Code.FILE_UNREADABLE,
             "",
             f"no Python source files in '{folder}': this Python ships its library without them",
+            Code.FILE_UNREADABLE,
         )
     return _spread(list(comments), fewer), _spread(code, fewer)
 

@@ -115,7 +115,7 @@ def _read(name: str, dtype: type[np.generic], **options: Any) -> NDArray[Any]:
         return np.loadtxt(_folder() / name, dtype=dtype, **options)
     except (OSError, ValueError) as error:
         raise DataError(
-            Code.FILE_UNREADABLE, "", f"scikit-learn's {name} can't be read ({error}): reinstall scikit-learn"
+            "", f"scikit-learn's {name} can't be read ({error}): reinstall scikit-learn", Code.FILE_UNREADABLE
         ) from None
 
 
@@ -124,8 +124,8 @@ def _folder() -> Path:
     found = find_spec("sklearn")
     if found is None or not found.submodule_search_locations:
         raise DataError(
-            Code.NOT_INSTALLED,
             "",
             "this data set comes with scikit-learn, which is not installed: pip install scikit-learn",
+            Code.NOT_INSTALLED,
         )
     return Path(found.submodule_search_locations[0]) / "datasets" / "data"

@@ -124,12 +124,12 @@ def number_classes(labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.i
     counts = Counter(labels)
     names = sorted(counts)
     if len(names) == 1:
-        raise DataError(Code.BAD_DATA, "label", f"every label is '{names[0]}'; at least two classes are wanted")
+        raise DataError("label", f"every label is '{names[0]}'; at least two classes are wanted")
     if len(names) == 2:
         names.sort(key=lambda name: -counts[name])
     if len(names) > max(20, len(labels) // 2):
         found = f"{len(names):,} different labels in {len(labels):,} rows"
-        raise DataError(Code.BAD_DATA, "label", f"{found}: is this the column of the classes' names?")
+        raise DataError("label", f"{found}: is this the column of the classes' names?")
     index = {name: number for number, name in enumerate(names)}
     return tuple(names), np.array([index[label] for label in labels], np.int64)
 
@@ -139,5 +139,5 @@ def _check_bytes(count: int, length: int) -> None:
         found = f"{count:,} texts of up to {length:,} words take {8 * count * length / GIGABYTE:,.1f} GB"
         fix = f"data.max_length={max(1, MOST_BYTES // (8 * count))}"
         raise DataError(
-            Code.TOO_LARGE, "max_length", f"{found}; at most {MOST_BYTES // GIGABYTE} GB are made: try {fix}"
+            "max_length", f"{found}; at most {MOST_BYTES // GIGABYTE} GB are made: try {fix}", Code.TOO_LARGE
         )

@@ -40,9 +40,9 @@ def _contents(path: str, pattern: str) -> list[tuple[Path, bytes]]:
         if left < 0:
             most = f"{MOST_FILE_BYTES / GIGABYTE:g} GB"
             raise DataError(
-                Code.TOO_LARGE,
                 "path",
                 f"'{path}' holds more than {most}, which are the most that text reads: take a part",
+                Code.TOO_LARGE,
             )
         found.append((each, content))
     return found
@@ -53,7 +53,7 @@ def _read(file: Path, most: int) -> bytes:
         with file.open("rb") as stream:
             return stream.read(most)
     except OSError as error:
-        raise DataError(Code.FILE_UNREADABLE, "path", f"'{file}' can't be read: {error.strerror}") from None
+        raise DataError("path", f"'{file}' can't be read: {error.strerror}", Code.FILE_UNREADABLE) from None
 
 
 def _decoded(file: Path, content: bytes) -> str:
@@ -62,7 +62,7 @@ def _decoded(file: Path, content: bytes) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
-            Code.FILE_UNREADABLE, "path", f"{file}:{line}: not in UTF-8; convert it, or take data.unit=bytes"
+            "path", f"{file}:{line}: not in UTF-8; convert it, or take data.unit=bytes", Code.FILE_UNREADABLE
         ) from None
 
 
@@ -74,16 +74,16 @@ def _files(path: Path, pattern: str) -> list[Path]:
         if not path.is_dir():
             raise _no_file(path)
     except OSError as error:  # a name that is too long
-        raise DataError(Code.FILE_UNREADABLE, "path", f"'{path}' can't be read: {error.strerror}") from None
+        raise DataError("path", f"'{path}' can't be read: {error.strerror}", Code.FILE_UNREADABLE) from None
     found = []
     for each in path.rglob("*"):
         if fnmatchcase(each.name, pattern) and each.is_file():
             found.append(each)
         if len(found) > MOST_FILES:
-            raise DataError(Code.TOO_LARGE, "files", f"'{path}' has more than {MOST_FILES:,} files '{pattern}'")
+            raise DataError("files", f"'{path}' has more than {MOST_FILES:,} files '{pattern}'", Code.TOO_LARGE)
     if not found:
         raise DataError(
-            Code.NO_MATCH, "files", f"'{path}' has no file '{pattern}'; write data.files='*.md', or another ending"
+            "files", f"'{path}' has no file '{pattern}'; write data.files='*.md', or another ending", Code.NO_MATCH
         )
     return sorted(found)
 
@@ -91,9 +91,9 @@ def _files(path: Path, pattern: str) -> list[Path]:
 def _no_file(path: Path) -> DataError:
     if path.exists():
         return DataError(
-            Code.FILE_UNREADABLE, "path", f"'{path}' is no file; a text file is wanted, or a folder of some"
+            "path", f"'{path}' is no file; a text file is wanted, or a folder of some", Code.FILE_UNREADABLE
         )
     known = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
     guess = near(path.name, known)
     fix = f"did you mean '{path.parent / guess}'?" if guess else "write data.path=FILE.txt, or a folder of them"
-    return DataError(Code.FILE_UNREADABLE, "path", f"no file '{path}'; {fix}")
+    return DataError("path", f"no file '{path}'; {fix}", Code.FILE_UNREADABLE)

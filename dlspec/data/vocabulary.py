@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlspec.errors import Code, DataError
+from dlspec.errors import DataError
 
 WORD = re.compile(r"\w+|[^\w\s]")
 PADDING, UNKNOWN, RESERVED = 0, 1, 2
@@ -93,4 +93,4 @@ def _checked_words(words: object) -> tuple[str, ...]:
 
 
 def _unusable(why: str) -> DataError:
-    return DataError(Code.BAD_DATA, "", f"the saved vocabulary can't be used: {why}")
+    return DataError("", f"the saved vocabulary can't be used: {why}")
