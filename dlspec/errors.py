@@ -1,23 +1,151 @@
 """What dlspec says when a user's input is wrong.
 
-A `Problem` is one mistake: where it stands, what was found, and how to mend it. A `SpecError` carries all of them at
-once; the command line prints it and exits with code 2, without a traceback.
+A `Problem` is one mistake: its `Code`, where it stands, what was found, and how to mend it. A `SpecError` carries all
+of them at once; the command line prints it and exits with code 2, without a traceback. A `Finding` is a problem that
+does not know its place yet: exceptions and checks carry it to where the place is known.
+
+Whoever has to know what kind of problem it is asks for the code: the texts are for people, and may be reworded.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from enum import StrEnum
 from functools import lru_cache
 from itertools import islice
 from typing import Any
+
+KeyPath = tuple[Hashable, ...]
+"""The keys, and the numbers of lists' items, that lead to a value of a config."""
 
 
 def first_line(error: BaseException, longest: int | None = None) -> str:
     """What an error of somebody else's says, in one line; cut to `longest` letters."""
     return str(error).strip().split("\n")[0][:longest]
+
+
+class Code(StrEnum):
+    """Kind of a mistake. Codes are not printed; tests and dlspec itself ask for them."""
+
+    # Files and YAML
+    FILE_UNREADABLE = "file-unreadable"  # not there, not allowed, not UTF-8
+    YAML_SYNTAX = "yaml-syntax"  # no YAML, or hardly what the writer meant
+    YAML_FEATURE = "yaml-feature"  # YAML that a spec may not use: tags, several documents, a list as a key
+    DUPLICATE_KEY = "duplicate-key"  # a key stands twice, or in two spellings
+    UNKNOWN_ANCHOR = "unknown-anchor"  # an alias without its anchor
+    TOO_LARGE = "too-large"  # beyond a limit: characters, values, levels, layers, bytes
+    # Files of a config and how they build on each other
+    DEFAULTS_LIST = "defaults-list"  # an entry of a defaults list that names no file, or leads back to itself
+    CONFIG_CLASH = "config-clash"  # two files that can't be laid over each other
+    HYDRA_CONFIG = "hydra-config"  # a setting of Hydra's that is refused, or that Hydra refuses
+    # The command line
+    OVERRIDE_SYNTAX = "override-syntax"  # no KEY=VALUE
+    SEVERAL_VALUES = "several-values"  # a sweep that was not asked for
+    UNREACHABLE_KEY = "unreachable-key"  # an override of a key that is not written there
+    NO_RUN = "no-run"  # no folder of a run, or no spec in it
+    CHANGED_SETTING = "changed-setting"  # a run is to go on with another setting
+    NOT_INSTALLED = "not-installed"  # a library that is missing
+    # Keys and values
+    UNKNOWN_KEY = "unknown-key"  # of a section, a model, a block or an input
+    UNKNOWN_SETTING = "unknown-setting"  # of a layer or another part
+    UNKNOWN_CHOICE = "unknown-choice"  # a word that is none of those there are
+    WRONG_TYPE = "wrong-type"  # a list, mapping or word where another of them is wanted
+    WRONG_VALUE = "wrong-value"  # a value that its setting does not take
+    MISSING_VALUE = "missing-value"  # what must be written, and is not
+    MISSING_NAME = "missing-name"  # no name where a part's or an output's is wanted
+    FIXED_SETTING = "fixed-setting"  # a setting that dlspec decides
+    NOT_YET = "not-yet"  # what dlspec does not have yet
+    MISPLACED_KEY = "misplaced-key"  # a key that can't stand there, but elsewhere
+    CONFLICT = "conflict"  # two settings that exclude each other
+    UNUSED = "unused"  # a param, block, input, output or variable that nothing takes
+    INVALID_NAME = "invalid-name"  # no name, or one that is reserved
+    NAME_TAKEN = "name-taken"  # a name that is given twice
+    UNTRUSTED_CODE = "untrusted-code"  # a saved spec that would import modules
+    IMPORT_FAILED = "import-failed"  # a module of `imports`
+    WRONG_VERSION = "wrong-version"  # a spec that another dlspec wrote
+    # Parts by name
+    UNKNOWN_LAYER = "unknown-layer"
+    UNKNOWN_LOSS = "unknown-loss"
+    UNKNOWN_METRIC = "unknown-metric"
+    UNKNOWN_OPTIMIZER = "unknown-optimizer"
+    UNKNOWN_SCHEDULER = "unknown-scheduler"
+    UNKNOWN_INIT = "unknown-init"
+    UNKNOWN_AVERAGE = "unknown-average"
+    UNKNOWN_DATA = "unknown-data"
+    UNKNOWN_DEVICE = "unknown-device"  # no device has the name, or this machine has none
+    # References, `${...}`
+    REFERENCE_SYNTAX = "reference-syntax"  # not closed, or one within another
+    REFERENCE_REFUSED = "reference-refused"  # a resolver that could run code
+    UNKNOWN_REFERENCE = "unknown-reference"  # no such key
+    MISSING_FACT = "missing-fact"  # what these data do not tell
+    KNOWN_TOO_LATE = "known-too-late"  # what only the opened data or the built layer tells
+    CYCLE = "cycle"  # what refers to itself or contains itself
+    # Formulas and params
+    FORMULA_SYNTAX = "formula-syntax"  # no formula, or one within a text
+    FORMULA_REFUSED = "formula-refused"  # what the language does not have
+    FORMULA_FAILED = "formula-failed"  # it can't be computed of these values
+    UNKNOWN_FUNCTION = "unknown-function"
+    UNKNOWN_PARAM = "unknown-param"
+    # How layers are connected
+    UNKNOWN_OUTPUT = "unknown-output"  # no output, copy or input has the name
+    OUTPUT_BELOW = "output-below"  # an output that stands below the entry that takes it
+    OUTPUT_ABSENT = "output-absent"  # an output that an `if` or `repeat: 0` removed
+    AMBIGUOUS = "ambiguous"  # several where one is meant: outputs, targets, fields
+    INPUT_COUNT = "input-count"  # too many or too few inputs
+    EMPTY_MODEL = "empty-model"  # no layers, or no model
+    # Layers and what comes in
+    SHAPE_MISMATCH = "shape-mismatch"  # sizes that don't fit
+    WRONG_LAYOUT = "wrong-layout"  # a layer that wants other dimensions: channels first, a sequence, ...
+    WRONG_DIMENSION = "wrong-dimension"  # a dimension that the value does not have, or that is named twice
+    SAMPLES_MIXED = "samples-mixed"  # the batch's dimension is touched
+    LAYER_REFUSED = "layer-refused"  # PyTorch, or the layer's own code, raises
+    WRONG_RESULT = "wrong-result"  # what a layer's forward may not give
+    LENGTHS_LOST = "lengths-lost"  # a layer that needs lengths, behind one that mixes steps and padding
+    INPLACE = "inplace"  # the data or an output that is still needed would be overwritten
+    NO_WEIGHT = "no-weight"  # a layer without a weight to tie or parametrize
+    NOT_DETERMINISTIC = "not-deterministic"
+    NO_MATCH = "no-match"  # a pattern that matches no parameter, tensor or part of the network
+    # Losses, metrics, training
+    WRONG_TARGET = "wrong-target"  # a target that a loss or metric can't compare with
+    UNKNOWN_TARGET = "unknown-target"
+    WRONG_END = "wrong-end"  # an activation that a loss does not want before it, or lacks
+    SEES_FUTURE = "sees-future"  # a language model that looks at what it is to predict
+    UNSUPPORTED = "unsupported"  # a combination of settings that can't be trained
+    NOT_FINITE = "not-finite"  # a loss, gradient or weight that is nan or infinite
+    WEIGHTS_MISMATCH = "weights-mismatch"  # a file of weights that does not fit the model
+    # Data
+    UNKNOWN_FIELD = "unknown-field"  # no field or column has the name
+    BAD_DATA = "bad-data"  # values that can't be learned from, or whose shape is wrong
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong and what to write instead, wherever it stands. `note` is a line below, as in a `Problem`."""
+
+    code: Code
+    found: str
+    fix: str = ""
+    note: str = ""
+
+    def at(self, path: str, place: SourceLocation | None = None) -> Problem:
+        """The problem that it is at its place."""
+        return Problem(self.code, path, self.found, self.fix, place, self.note)
+
+
+# The code of a name that no part has, by the kind of part or the config group.
+UNKNOWN_PARTS: Mapping[str, Code] = {
+    "layer": Code.UNKNOWN_LAYER,
+    "loss": Code.UNKNOWN_LOSS,
+    "optimizer": Code.UNKNOWN_OPTIMIZER,
+    "scheduler": Code.UNKNOWN_SCHEDULER,
+    "metric": Code.UNKNOWN_METRIC,
+    "metrics": Code.UNKNOWN_METRIC,
+    "init": Code.UNKNOWN_INIT,
+    "data": Code.UNKNOWN_DATA,
+}
 
 
 class UserError(Exception):
@@ -27,9 +155,10 @@ class UserError(Exception):
 class DataError(UserError):
     """A data set that can't be opened as asked; `key` is the setting of `data` that it is about ('' for all of it)."""
 
-    def __init__(self, key: str, message: str) -> None:
+    def __init__(self, key: str, message: str, code: Code = Code.BAD_DATA) -> None:
         super().__init__(message)
         self.key = key
+        self.finding = Finding(code, message)
 
 
 class TrainingFailed(RuntimeError):
@@ -37,7 +166,7 @@ class TrainingFailed(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Place:
+class SourceLocation:
     """Where something was written: a file's line and column (from 1), or a command line's word."""
 
     source: str
@@ -69,15 +198,17 @@ def _window(text: str, start: int, width: int = 110) -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake. `path` is the key's place in the config, `found` what is wrong, `fix` what to write instead.
+    """One mistake. `code` is its kind, `path` the key's place in the config, `found` what is wrong, `fix` what to
+    write instead.
 
     `note` is a line below all that, such as the shapes that lead to the mistake.
     """
 
+    code: Code
     path: str
     found: str
     fix: str = ""
-    place: Place | None = None
+    place: SourceLocation | None = None
     note: str = ""
 
     def lines(self) -> list[str]:

@@ -24,12 +24,13 @@ from dlspec.building.weights import load_weights
 from dlspec.data import SOURCES
 from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset
-from dlspec.errors import Problem, SpecError, UserError, shown, suggest
+from dlspec.errors import Code, Problem, SpecError, UserError, shown, suggest
 from dlspec.limits import deep_stack, how_to_raise, limit
 from dlspec.preparing import Preparation
 from dlspec.reading import KEYS
 from dlspec.run_folder import SPEC
-from dlspec.spec.mistakes import Mistakes, Places, refuse
+from dlspec.spec.problems import Problems, refuse
+from dlspec.spec.source_map import SourceMap
 from dlspec.spec.weights import WeightsSpec
 from dlspec.spec.yaml_files import load_file
 from dlspec.training.out_of_memory import OutOfMemory, forget
@@ -101,11 +102,11 @@ def load(folder: str | Path, data: Data = None) -> nn.Module:
     """
     run_folder = resuming.run_folder(str(folder))
     spec, _ = _changed(run_folder, {}, data)
-    mistakes = Mistakes()
+    problems = Problems()
     with kept_generators(), deep_stack():
         network = _preparation(spec, data, is_resumed=True).build().network.module.cpu().eval()
-        load_weights(network, WeightsSpec(path=str(run_folder), strict=True), mistakes)
-    refuse(mistakes, Places)
+        load_weights(network, WeightsSpec(path=str(run_folder), strict=True), problems)
+    refuse(problems, SourceMap)
     return network
 
 
@@ -266,7 +267,12 @@ def _check_settings(settings: Iterable[str], known: Sequence[str], what: str) ->
     wrong = [key for key in settings if key not in known]
     if wrong:
         found = f"no setting of {what}"
-        raise SpecError([Problem(f"data.{key}", found, suggest(key, known) or "leave it out") for key in wrong])
+        raise SpecError(
+            [
+                Problem(Code.UNKNOWN_SETTING, f"data.{key}", found, suggest(key, known) or "leave it out")
+                for key in wrong
+            ]
+        )
 
 
 def _check_classes(facts: Mapping[str, Any]) -> None:
@@ -274,7 +280,7 @@ def _check_classes(facts: Mapping[str, Any]) -> None:
     is_stated = facts.keys() & {"num_classes", "targets"}
     if not is_stated and facts.keys() <= SOURCES["random"].model_fields.keys():
         fix = "add how many classes there are, 'num_classes': 10, or None where a number is predicted"
-        raise SpecError([Problem("data.num_classes", "not stated", fix)])
+        raise SpecError([Problem(Code.MISSING_VALUE, "data.num_classes", "not stated", fix)])
 
 
 def _merged(before: Any, own: Any, group: str) -> Any:
@@ -294,7 +300,7 @@ def _plain(value: Any, depth: int) -> Any:
     deepest = limit("nesting")
     if depth > deepest:  # a list may hold itself
         found = f"nested more than {deepest} deep"
-        raise SpecError([Problem("", found, f"use blocks or fewer levels; {how_to_raise('nesting')}")])
+        raise SpecError([Problem(Code.TOO_LARGE, "", found, f"use blocks or fewer levels; {how_to_raise('nesting')}")])
     if isinstance(value, Mapping):
         return {str(key): _plain(each, depth + 1) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -306,9 +312,9 @@ def _plain(value: Any, depth: int) -> Any:
     raise UserError(f"{value!r} can't stand in a spec: use numbers, text, lists and mappings")
 
 
-def _places(composed: Composed, own: Collection[str]) -> Places:
+def _places(composed: Composed, own: Collection[str]) -> SourceMap:
     """The files' places, without those of keys that were given in Python."""
     places = composed.places()
     keys = {path: place for path, place in places.keys.items() if not path or path[0] not in own}
     values = {path: place for path, place in places.values.items() if not path or path[0] not in own}
-    return Places(keys, values)
+    return SourceMap(keys, values)

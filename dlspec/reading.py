@@ -19,7 +19,7 @@ from dlspec.building.layer import PARAMETRIZATIONS, Layer
 from dlspec.building.layout_rules import rule_for
 from dlspec.data import SOURCES, DataSource
 from dlspec.data.source import SplitSource
-from dlspec.errors import near, shown, suggest
+from dlspec.errors import Code, KeyPath, near, shown, suggest
 from dlspec.registry.averages import read_average
 from dlspec.registry.loss_terms import Terms, read_losses
 from dlspec.registry.metric_terms import MetricTerm, read_metrics
@@ -34,15 +34,15 @@ from dlspec.spec.containers import JOIN
 from dlspec.spec.expand import expand
 from dlspec.spec.expressions import Unknown, Wrong
 from dlspec.spec.graph import Graph, Node
-from dlspec.spec.mistakes import Mistakes, Places, dotted, refuse
 from dlspec.spec.parts import Part, parse_part
 from dlspec.spec.patterns import Pattern
+from dlspec.spec.problems import Problems, dotted, refuse
+from dlspec.spec.source_map import SourceMap
 from dlspec.spec.sweep import SweepSpec
 from dlspec.spec.taking import PARAMETER
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.spec.weights import WeightsSpec
 from dlspec.spec.written import CONTAINERS, Entry
-from dlspec.spec.yaml_files import KeyPath
 
 T = TypeVar("T")
 SPEC_VERSION = 1
@@ -69,7 +69,10 @@ NO_WARMUP = {
 _DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _OTHER_DEVICES = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps"}
 # What can't be known where a module that may register it could not be imported.
-_UNKNOWN_PART = re.compile(r"no (layer|loss|optimizer|scheduler|metric|data set) '")
+_UNKNOWN_PARTS = (
+    *(Code.UNKNOWN_LAYER, Code.UNKNOWN_LOSS, Code.UNKNOWN_OPTIMIZER, Code.UNKNOWN_SCHEDULER, Code.UNKNOWN_METRIC),
+    Code.UNKNOWN_DATA,
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ class ReadPart:
 class Spec:
     """A config whose form is right. `tree` is the config with every `${...}` looked up.
 
-    `mistakes` are none; they know where everything was written.
+    `problems` are none; they know where everything was written.
     """
 
     tree: Mapping[str, Any]
@@ -105,12 +108,12 @@ class Spec:
     weights: WeightsSpec | None = None
     seed: int = 0
     waiting: tuple[str, ...] = ()
-    mistakes: Mistakes = field(default_factory=Mistakes)
+    problems: Problems = field(default_factory=Problems)
 
 
 def read_spec(
     tree: Mapping[str, Any],
-    places: Callable[[], Places],
+    places: Callable[[], SourceMap],
     *,
     facts: Mapping[str, Any] | None = None,
     choices: Mapping[str, Iterable[str]] | None = None,
@@ -119,22 +122,22 @@ def read_spec(
 
     `facts` are what the data hold, None before they are open; `choices` are the files that a group offers.
     """
-    mistakes = Mistakes()
-    spec = _Reader(mistakes, choices or {}).read(references.resolve(dict(tree), facts, mistakes))
-    refuse(mistakes, places)
+    problems = Problems()
+    spec = _Reader(problems, choices or {}).read(references.resolve(dict(tree), facts, problems))
+    refuse(problems, places)
     assert spec is not None  # whatever is missing was a mistake
     return spec
 
 
 class _Reader:
-    def __init__(self, mistakes: Mistakes, choices: Mapping[str, Iterable[str]]) -> None:
-        self.mistakes, self.choices = mistakes, choices
+    def __init__(self, problems: Problems, choices: Mapping[str, Iterable[str]]) -> None:
+        self.problems, self.choices = problems, choices
 
     def read(self, tree: dict[str, Any]) -> Spec | None:
         self._check_keys(tree)
         self._import(tree.get("imports"))
-        block = read_model(tree.get("model"), ("model",), self.mistakes)
-        graph = expand(block, self.mistakes) if block else Graph()
+        block = read_model(tree.get("model"), ("model",), self.problems)
+        graph = expand(block, self.problems) if block else Graph()
         layers = self._layers(graph)
         if block is not None:
             self._check_names(block)
@@ -145,18 +148,17 @@ class _Reader:
         metrics = self._metrics(tree.get("metrics"))
         trainer = self._trainer(tree.get("trainer") or {})
         warmup = self._warmup(tree.get("scheduler"), scheduler)
-        read_section(SweepSpec, tree.get("sweep") or {}, ("sweep",), self.mistakes)
+        read_section(SweepSpec, tree.get("sweep") or {}, ("sweep",), self.problems)
         seed = self._seed(tree.get("seed", 0))
-        inits = (*self._own("init", graph, read_inits), *read_inits(tree.get("init"), ("init",), self.mistakes))
+        inits = (*self._own("init", graph, read_inits), *read_inits(tree.get("init"), ("init",), self.problems))
         freeze, groups = self._freeze(tree, graph), self._groups(tree.get("optimizer"), optimizer)
         weights = (
             None
             if tree.get("weights") is None
-            else read_section(WeightsSpec, tree["weights"], ("weights",), self.mistakes)
+            else read_section(WeightsSpec, tree["weights"], ("weights",), self.problems)
         )
-        if any(each.path[:1] == ("imports",) for each in self.mistakes.found):
-            found = self.mistakes.found
-            self.mistakes.found = [each for each in found if not _UNKNOWN_PART.match(each.found)]
+        if any(each.path[:1] == ("imports",) for each in self.problems.found):
+            self.problems.drop(_UNKNOWN_PARTS)
         if block is None or data is None or optimizer is None or trainer is None:
             return None
         waiting = tuple(sorted(_unknowns(tree)))
@@ -178,17 +180,17 @@ class _Reader:
             weights,
             seed,
             waiting,
-            self.mistakes,
+            self.problems,
         )
 
     def _check_keys(self, tree: dict[str, Any]) -> None:
         for key in tree:
             if key not in KEYS:
-                self.mistakes.add((key,), "no such key", _suggest_key(str(key)))
+                self.problems.add(Code.UNKNOWN_KEY, (key,), "no such key", _suggest_key(str(key)))
         version = tree.get("spec_version", SPEC_VERSION)
         if version != SPEC_VERSION:
             fix = f"this dlspec reads version {SPEC_VERSION}: install the one that wrote it"
-            self.mistakes.add(("spec_version",), f"version {version}", fix, at_value=True)
+            self.problems.add(Code.WRONG_VERSION, ("spec_version",), f"version {version}", fix, at_value=True)
 
     def _import(self, names: Any) -> None:
         """The user's own modules, whose decorators register parts."""
@@ -197,7 +199,7 @@ class _Reader:
         if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
             written = names if isinstance(names, str) else "my_package.layers"
             fix = f"write them in brackets: imports=[{written}], in a file imports: [{written}]"
-            self.mistakes.add(("imports",), "imports are no list of modules", fix)
+            self.problems.add(Code.WRONG_TYPE, ("imports",), "imports are no list of modules", fix)
             return
         if str(Path.cwd()) not in sys.path:  # `python -m` puts it there, the script `dlspec` does not
             sys.path.insert(0, str(Path.cwd()))
@@ -206,12 +208,18 @@ class _Reader:
                 import_module(name)
             except (Exception, SystemExit) as error:
                 found = f"importing '{name}' failed: {type(error).__name__}: {error}"
-                self.mistakes.add(("imports", index), found, "the module must be importable from here", at_value=True)
+                self.problems.add(
+                    Code.IMPORT_FAILED,
+                    ("imports", index),
+                    found,
+                    "the module must be importable from here",
+                    at_value=True,
+                )
 
     def _trainer(self, raw: Any) -> TrainerSpec | None:
-        trainer = read_section(TrainerSpec, _without(raw, "average"), ("trainer",), self.mistakes)
+        trainer = read_section(TrainerSpec, _without(raw, "average"), ("trainer",), self.problems)
         average = raw.get("average") if isinstance(raw, dict) else None
-        read = read_average(average, trainer.epochs if trainer else None, self.mistakes)
+        read = read_average(average, trainer.epochs if trainer else None, self.problems)
         if trainer is None:
             return None
         self._check_trainer(trainer)
@@ -222,11 +230,19 @@ class _Reader:
         if not _DEVICE.fullmatch(trainer.device):
             meant = _OTHER_DEVICES.get(trainer.device.lower()) or near(trainer.device, ("auto", "cpu", "cuda", "mps"))
             fix = f"did you mean '{meant}'?" if meant else "write auto, cpu, cuda, cuda:1 (a number) or mps"
-            self.mistakes.add(("trainer", "device"), f"no device '{trainer.device}'", fix, at_value=True)
+            self.problems.add(
+                Code.UNKNOWN_DEVICE, ("trainer", "device"), f"no device '{trainer.device}'", fix, at_value=True
+            )
         if not trainer.monitor.startswith(("train/", "val/")):
             result = re.sub(r"^[a-z]*/|^(val|valid|validation|train|test)_", "", trainer.monitor) or "loss"
             found = f"'{trainer.monitor}' is no result of an epoch: those begin with train/ or val/"
-            self.mistakes.add(("trainer", "monitor"), found, f"write val/{result} or train/{result}", at_value=True)
+            self.problems.add(
+                Code.UNKNOWN_CHOICE,
+                ("trainer", "monitor"),
+                found,
+                f"write val/{result} or train/{result}",
+                at_value=True,
+            )
 
     def _warmup(self, raw: Any, scheduler: ReadPart | None) -> int:
         """How long the learning rate rises before the scheduler begins."""
@@ -235,11 +251,11 @@ class _Reader:
             return 0
         if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 1:
             found = f"warmup is {shown(warmup)}, wanted a whole number >= 1: how many steps the learning rate rises"
-            self.mistakes.add(("scheduler", "warmup"), found, at_value=True)
+            self.problems.add(Code.WRONG_VALUE, ("scheduler", "warmup"), found, at_value=True)
             return 0
         if scheduler is not None and scheduler.schema.name in NO_WARMUP:
             found, fix = f"no warmup beside {scheduler.schema.name}", NO_WARMUP[scheduler.schema.name]
-            self.mistakes.add(("scheduler", "warmup"), found, fix)
+            self.problems.add(Code.CONFLICT, ("scheduler", "warmup"), found, fix)
         return warmup
 
     def _interval(self, scheduler: Any) -> Literal["step", "epoch"] | None:
@@ -249,46 +265,47 @@ class _Reader:
         if isinstance(interval, Wrong):
             return None
         found = f"interval is {shown(interval)}, wanted step or epoch"
-        self.mistakes.add(("scheduler", "interval"), found, at_value=True)
+        self.problems.add(Code.WRONG_VALUE, ("scheduler", "interval"), found, at_value=True)
         return None
 
     def _layers(self, graph: Graph) -> tuple[Layer, ...]:
         layers = [self._layer(node) for node in graph.nodes]
-        self.mistakes.enter({})
+        self.problems.enter({})
         for part in graph.absent:
-            schema = LAYERS.find(part, self.mistakes, also=CONTAINERS)
+            schema = LAYERS.find(part, self.problems, also=CONTAINERS)
             if schema is not None:
-                schema.check_names(part, self.mistakes)
+                schema.check_names(part, self.problems)
         return tuple(each for each in layers if each is not None)
 
     def _layer(self, node: Node) -> Layer | None:
         if node.part.type == JOIN:
             return Layer(node, LAYERS["Add"], node.part.settings)
-        mistakes = Mistakes() if node.is_shared else self.mistakes  # a module that is used again was read before
-        mistakes.enter(node.origins)
-        found = LAYERS.read(node.part, mistakes, also=(*node.blocks, *CONTAINERS))
+        problems = Problems() if node.is_shared else self.problems  # a module that is used again was read before
+        problems.enter(node.origins)
+        found = LAYERS.read(node.part, problems, also=(*node.blocks, *CONTAINERS))
         if node.parametrize not in (None, *PARAMETRIZATIONS) and not isinstance(node.parametrize, Unknown):
             fix = suggest(str(node.parametrize), PARAMETRIZATIONS)
             where = node.part.where("parametrize")
-            mistakes.add(where, f"no parametrization {shown(node.parametrize)}", fix, at_value=True)
+            problems.add(
+                Code.UNKNOWN_CHOICE, where, f"no parametrization {shown(node.parametrize)}", fix, at_value=True
+            )
         if found is not None and node.part.type == PARAMETER:
             self._check_parameter(node, *found)
         return None if found is None else Layer(node, *found)
 
     def _check_parameter(self, node: Node, schema: Schema, settings: Mapping[str, Any]) -> None:
         """It takes no input, so its settings can be checked without any."""
-        check = rule_for(schema).check
         is_known = isinstance(settings.get("shape"), list) and not _unknowns(dict(settings))
-        refused = check((), settings) if check and is_known else None
+        refused = rule_for(schema).refuse((), settings) if is_known else None
         if refused is not None:
-            self.mistakes.add(node.part.where("init"), *refused, at_value=True)
+            self.problems.add_finding(node.part.where("init"), refused, at_value=True)
 
     def _check_names(self, block: Block) -> None:
         """Names that modules have already would hide them, those of parts would be hidden."""
         for each in block.all_blocks():
             if each.name in LAYERS or each.name in LOSSES:
                 found = f"'{each.name}' can't name a block: a layer has the name"
-                self.mistakes.add(each.path, found, "take another word", at_key=True)
+                self.problems.add(Code.NAME_TAKEN, each.path, found, "take another word", at_key=True)
         for entry in (entry for each in (block, *block.all_blocks()) for entry in each.all_entries()):
             self._check_name(entry)
 
@@ -300,65 +317,69 @@ class _Reader:
             at_value = "name" in entry.part.keys
             path = entry.part.where("name") if at_value else entry.path
             found = f"'{name}' can't name an output: every module has one"
-            self.mistakes.add(path, found, "take another word", at_value=at_value, at_key=not at_value)
+            self.problems.add(
+                Code.INVALID_NAME, path, found, "take another word", at_value=at_value, at_key=not at_value
+            )
 
     def _data(self, raw: Any) -> DataSource | None:
-        part = parse_part(raw, ("data",), self.mistakes, kind="data set")
+        part = parse_part(raw, ("data",), self.problems, kind="data set")
         if part is None:
             return None
         if part.type == "arrays" and part.type not in SOURCES:
             fix = "give them again: train(SPEC, data=...), resume(FOLDER, data=...); or choose a data set: data=NAME"
             found = "the data of this run were arrays given in Python, which no folder keeps"
-            self.mistakes.add(_name_path(part), found, fix, at_value=True)
+            self.problems.add(Code.MISSING_VALUE, _name_path(part), found, fix, at_value=True)
             return None
         if part.type not in SOURCES:
             fix = suggest(part.type, {*SOURCES, *self.choices.get("data", ())})
-            self.mistakes.add(_name_path(part), f"no data set '{part.type}'", fix, at_value=True)
+            self.problems.add(Code.UNKNOWN_DATA, _name_path(part), f"no data set '{part.type}'", fix, at_value=True)
             return None
-        before = len(self.mistakes)
+        before = len(self.problems)
         for where, value in leaves(part.settings):
             if isinstance(value, Unknown) and not isinstance(value, Wrong):
                 found = f"{dotted(where)} is {value}, which only the opened data know"
-                self.mistakes.add((*part.settings_path, *where), found, "write the value itself", at_value=True)
-        if len(self.mistakes) > before:
+                self.problems.add(
+                    Code.KNOWN_TOO_LATE, (*part.settings_path, *where), found, "write the value itself", at_value=True
+                )
+        if len(self.problems) > before:
             return None
-        return read_section(SOURCES[part.type], dict(part.settings), part.settings_path, self.mistakes)
+        return read_section(SOURCES[part.type], dict(part.settings), part.settings_path, self.problems)
 
     def _part(self, key: str, raw: Any, registry: Registry, *, must: bool = False) -> ReadPart | None:
         if raw is None and not must:
             return None
-        part = parse_part(raw, (key,), self.mistakes, kind=key)
+        part = parse_part(raw, (key,), self.problems, kind=key)
         return None if part is None else self._found(part, registry, key)
 
     def _found(self, part: Part, registry: Registry, group: str) -> ReadPart | None:
         part = replace(part, path=_name_path(part))
-        schema = registry.find(part, self.mistakes, also=self.choices.get(group, ()))
-        return None if schema is None else ReadPart(part, schema, schema.read(part, self.mistakes))
+        schema = registry.find(part, self.problems, also=self.choices.get(group, ()))
+        return None if schema is None else ReadPart(part, schema, schema.read(part, self.problems))
 
     def _loss(self, raw: Any, graph: Graph) -> Terms | None:
         """The config's losses, else the model's own; None is `auto`."""
         own = self._own("loss", graph, read_losses) or None
         if raw is None or self._is_auto(raw, "loss"):
             return own
-        return read_losses(raw, ("loss",), self.mistakes, self.choices.get("loss", ()))
+        return read_losses(raw, ("loss",), self.problems, self.choices.get("loss", ()))
 
     def _own(
-        self, key: str, graph: Graph, read: Callable[[Any, KeyPath, Mistakes], tuple[T, ...] | None]
+        self, key: str, graph: Graph, read: Callable[[Any, KeyPath, Problems], tuple[T, ...] | None]
     ) -> tuple[T, ...]:
         """What the model brings along under a key."""
         raw = graph.own.get(key)
-        return () if raw is None or isinstance(raw, Wrong) else read(raw, ("model", key), self.mistakes) or ()
+        return () if raw is None or isinstance(raw, Wrong) else read(raw, ("model", key), self.problems) or ()
 
     def _freeze(self, tree: dict[str, Any], graph: Graph) -> tuple[Pattern, ...]:
         """The config's, else the model's own."""
         own = self._own("freeze", graph, read_freeze)
-        return own if tree.get("freeze") is None else read_freeze(tree["freeze"], ("freeze",), self.mistakes)
+        return own if tree.get("freeze") is None else read_freeze(tree["freeze"], ("freeze",), self.problems)
 
     def _groups(self, raw: Any, optimizer: ReadPart | None) -> tuple[Pattern, ...]:
         groups = raw.get("groups") if isinstance(raw, dict) else None
         if groups is None or optimizer is None:
             return ()
-        return read_groups(groups, ("optimizer", "groups"), optimizer.schema, self.mistakes)
+        return read_groups(groups, ("optimizer", "groups"), optimizer.schema, self.problems)
 
     def _is_auto(self, raw: Any, group: str) -> bool:
         """`type: auto`, beside which nothing is set; beside losses by name it is what they replace."""
@@ -369,19 +390,21 @@ class _Reader:
             return False
         for key in others:
             fix = f"name the {group} to set it: {group}=NAME"
-            self.mistakes.add((group, key), "'auto' chooses, and takes no settings", fix)
+            self.problems.add(Code.CONFLICT, (group, key), "'auto' chooses, and takes no settings", fix)
         return True
 
     def _metrics(self, raw: Any) -> tuple[MetricTerm, ...] | None:
         if raw is None or self._is_auto(raw, "metrics"):
             return None
-        return read_metrics(raw, self.mistakes, self.choices.get("metrics", ()))
+        return read_metrics(raw, self.problems, self.choices.get("metrics", ()))
 
     def _seed(self, raw: Any) -> int:
         if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 2**63:
             return raw
         if not isinstance(raw, Unknown):  # a fact of the data is read when they are open
-            self.mistakes.add(("seed",), f"seed is {shown(raw)}, wanted a whole number >= 0", at_value=True)
+            self.problems.add(
+                Code.WRONG_VALUE, ("seed",), f"seed is {shown(raw)}, wanted a whole number >= 0", at_value=True
+            )
         return 0
 
 

@@ -13,7 +13,7 @@ from dlspec.building.criterion import Criterion, make_criterion
 from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.layouts import Value
 from dlspec.registry.loss_terms import read_losses
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Problems
 
 ROWS = 6
 
@@ -46,10 +46,10 @@ def outputs(**ends: Value | tuple[Value, str]) -> Any:
 
 def read_and_made(raw: Any, network: Any, data: Dataset) -> tuple[Criterion | None, list[tuple[str, str, str]]]:
     """The criterion of a config's `loss`, and what is wrong."""
-    mistakes = Mistakes()
-    terms = None if raw == "auto" else read_losses(raw, ("loss",), mistakes)
-    criterion = None if mistakes else make_criterion(network, data, terms, mistakes)
-    return criterion, [(".".join(map(str, each.path)), each.found, each.fix) for each in mistakes.found]
+    problems = Problems()
+    terms = None if raw == "auto" else read_losses(raw, ("loss",), problems)
+    criterion = None if problems else make_criterion(network, data, terms, problems)
+    return criterion, [(".".join(map(str, each.path)), each.found, each.fix) for each in problems.found]
 
 
 def criterion_of(raw: Any, network: Any, data: Dataset) -> Criterion:

@@ -22,8 +22,8 @@ from dlspec.spec.blocks import read_model
 from dlspec.spec.containers import JOIN
 from dlspec.spec.expand import expand
 from dlspec.spec.graph import Graph
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import parse_part
+from dlspec.spec.problems import Problems
 
 
 def features(size: int) -> Value:
@@ -265,10 +265,10 @@ def made(name: str, settings: Settings, *given: Value, many: tuple[int, int] = (
 
 
 def read_layer(name: str, settings: Settings) -> tuple[Schema, dict[str, Any]]:
-    mistakes = Mistakes()
-    part = parse_part({name: dict(settings)}, ("model", "layers", 0), mistakes, kind="layer")
-    read = None if part is None else LAYERS.read(part, mistakes)
-    assert read is not None and not mistakes.found, mistakes.found
+    problems = Problems()
+    part = parse_part({name: dict(settings)}, ("model", "layers", 0), problems, kind="layer")
+    read = None if part is None else LAYERS.read(part, problems)
+    assert read is not None and not problems.found, problems.found
     return read
 
 
@@ -276,49 +276,50 @@ def field_of(given: Value, name: str = "x") -> Field:
     return Field(name, given.shape, given.layout, given.vocab_size, given.lengths is not None)
 
 
-def graph_of(model: Any, mistakes: Mistakes) -> Graph:
+def graph_of(model: Any, problems: Problems) -> Graph:
     """The graph of a model, or of its layers alone, as YAML has them."""
     raw = model if isinstance(model, dict) and "layers" in model else {"layers": model}
-    block = read_model(raw, ("model",), mistakes)
-    return expand(block, mistakes) if block else Graph()
+    block = read_model(raw, ("model",), problems)
+    return expand(block, problems) if block else Graph()
 
 
-def build_layers(layers: Any, given: Value, mistakes: Mistakes, name: str = "x") -> Network | None:
+def build_layers(layers: Any, given: Value, problems: Problems, name: str = "x") -> Network | None:
     """The network of `layers` as YAML has them, for this input; None where something is wrong."""
-    graph = graph_of(layers, mistakes)
+    graph = graph_of(layers, problems)
     built = [
         Layer(node, LAYERS["Add"], node.part.settings)
         if node.part.type == JOIN
-        else Layer(node, *(LAYERS.read(node.part, mistakes) or (LAYERS["Identity"], {})))
+        else Layer(node, *(LAYERS.read(node.part, problems) or (LAYERS["Identity"], {})))
         for node in graph.nodes
     ]
-    if mistakes:
+    if problems:
         return None
-    return build(graph, built, {name: (field_of(given, name), batch(given, 2))}, mistakes)
+    return build(graph, built, {name: (field_of(given, name), batch(given, 2))}, problems)
 
 
 def network_of(layers: Any, given: Value, name: str = "x") -> Network:
     """As `build_layers`, where nothing may be wrong."""
-    mistakes = Mistakes()
-    network = build_layers(layers, given, mistakes, name)
-    assert network is not None, mistakes.found
+    problems = Problems()
+    network = build_layers(layers, given, problems, name)
+    assert network is not None, problems.found
     return network
 
 
-def told(mistakes: Mistakes) -> list[tuple[str, str]]:
+def told(problems: Problems) -> list[tuple[str, str]]:
     """Every mistake as what was found and the fix."""
-    return [(each.found, each.fix) for each in mistakes.found]
+    return [(each.found, each.fix) for each in problems.found]
 
 
 def refusal_of(layers: Any, given: Value) -> tuple[str, str]:
     """The one mistake that building these layers makes."""
-    mistakes = Mistakes()
-    assert build_layers(layers, given, mistakes) is None
-    (only,) = told(mistakes)
+    problems = Problems()
+    assert build_layers(layers, given, problems) is None
+    (only,) = told(problems)
     return only
 
 
 def refusal_with(name: str, settings: Settings, *given: Value) -> tuple[str, str] | None:
     """What the layer's rule says against these inputs."""
     schema, read = read_layer(name, settings)
-    return refusal(schema, given, read)
+    refused = refusal(schema, given, read)
+    return None if refused is None else (refused.found, refused.fix)

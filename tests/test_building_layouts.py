@@ -27,7 +27,7 @@ from dlspec.building import place
 from dlspec.building.limits import SizeLimit, TooLarge, in_words, memory
 from dlspec.building.network import Layer, build
 from dlspec.registry.torch_parts import LAYERS
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Problems
 
 IMAGE = first(3, 8, 8)
 
@@ -286,12 +286,12 @@ def test_an_own_layer_infers_its_channels_and_its_faults_are_told() -> None:
 
 @pytest.mark.usefixtures("own_layers")
 def test_building_leaves_the_sample_as_it_was() -> None:
-    mistakes = Mistakes()
-    graph = graph_of(["Overwriting"], mistakes)
+    problems = Problems()
+    graph = graph_of(["Overwriting"], problems)
     layers = [Layer(node, LAYERS["Overwriting"], {}) for node in graph.nodes]
     x = batch(features(4), 2)
     before = x.clone()
-    assert build(graph, layers, {"x": (field_of(features(4)), x)}, mistakes) is not None
+    assert build(graph, layers, {"x": (field_of(features(4)), x)}, problems) is not None
     assert torch.equal(x, before)
 
 
@@ -345,9 +345,9 @@ def test_a_machine_has_memory() -> None:
 
 
 def test_nothing_is_built_where_the_form_is_wrong() -> None:
-    mistakes = Mistakes()
-    assert build_layers([{"Linear": 0}, {"Linear": 0}], features(4), mistakes) is None
-    assert [each.path for each in mistakes.found] == [
+    problems = Problems()
+    assert build_layers([{"Linear": 0}, {"Linear": 0}], features(4), problems) is None
+    assert [each.path for each in problems.found] == [
         ("model", "layers", 0, "Linear"),
         ("model", "layers", 1, "Linear"),
     ]

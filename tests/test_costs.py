@@ -17,7 +17,7 @@ from dlspec.building import place
 from dlspec.building.costs import LOSS, Cost, Costs, measured
 from dlspec.building.place import META, RUN, SMALL, Place, Unfit
 from dlspec.preparing import Preparation, Prepared
-from dlspec.spec.mistakes import Places
+from dlspec.spec.source_map import SourceMap
 from dlspec.training.memory import state_bytes
 from dlspec.training.optimizing import make_optimizer
 
@@ -30,7 +30,7 @@ def prepared(layers: Any, data: Mapping[str, Any], where: Place = SMALL, **confi
     """A run of these layers, or this model, on random data."""
     model = layers if isinstance(layers, dict) else {"layers": layers}
     tree = {"model": model, "data": {"type": "random", "size": 16, "num_classes": 2, **data}, "optimizer": "Adam"}
-    return Preparation({**tree, **config}, Places).prepare(where)
+    return Preparation({**tree, **config}, SourceMap).prepare(where)
 
 
 def costs_of(layers: Any, data: Mapping[str, Any], where: Place = SMALL, **config: Any) -> Costs:

@@ -164,13 +164,13 @@ def test_refused(text: str, said: str) -> None:
 def test_what_the_language_has_is_said_where_it_was_left() -> None:
     with pytest.raises(ExpressionError) as caught:
         evaluate("open('a')", SCOPE)
-    assert caught.value.fix == "there is: min, max, round, int, len, sum, prod, make_divisible"
+    assert caught.value.finding.fix == "there is: min, max, round, int, len, sum, prod, make_divisible"
     with pytest.raises(ExpressionError) as caught:
         evaluate("width +", SCOPE)
-    assert caught.value.fix == expressions.LANGUAGE
+    assert caught.value.finding.fix == expressions.LANGUAGE
     with pytest.raises(ExpressionError) as caught:
         evaluate("width / 0", SCOPE)
-    assert caught.value.fix == ""
+    assert caught.value.finding.fix == ""
 
 
 FORMS: list[tuple[Any, str | None, bool]] = [

@@ -21,7 +21,7 @@ from dlspec.app.graph_picture import Picture, picture_of
 from dlspec.app.summary_rows import layer_rows
 from dlspec.errors import UserError
 from dlspec.layouts import Value
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Problems
 
 RESIDUAL = {"Residual": ["LayerNorm", {"Linear": 16}, "GELU", {"Linear": 8}]}
 BLOCKS = {
@@ -31,7 +31,7 @@ BLOCKS = {
 
 
 def picture(model: Any, given: Value, depth: int | None = None, *, expand: bool = False) -> Picture:
-    network, holders = network_of(model, given), graph_of(model, Mistakes()).holders
+    network, holders = network_of(model, given), graph_of(model, Problems()).holders
     return picture_of(network, layer_rows(network, {}, None), holders, depth, expand=expand)
 
 

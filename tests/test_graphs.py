@@ -16,7 +16,7 @@ from torch.nn.functional import relu
 import dlspec as library
 from dlspec.building.limits import bounded_growth
 from dlspec.layouts import Value
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Problems
 
 ROW, IMAGE, STEPS = features(4), first(3, 8, 8), sequence(5, 4)
 
@@ -238,10 +238,10 @@ def test_every_mistake_of_shape_that_stands_alone_is_told() -> None:
         {"LSTM": {"hidden_size": 2, "from": "a", "name": "c"}},
         {"Concat": {"from": ["b", "c"]}},
     ]
-    mistakes = Mistakes()
-    assert build_layers(layers, ROW, mistakes) is None
-    assert [each.path[2] for each in mistakes.found] == [1, 2]
-    assert mistakes.found[0].note == "shapes: x (4) -> a Linear (4) -> b Conv1d"
+    problems = Problems()
+    assert build_layers(layers, ROW, problems) is None
+    assert [each.path[2] for each in problems.found] == [1, 2]
+    assert problems.found[0].note == "shapes: x (4) -> a Linear (4) -> b Conv1d"
 
 
 def test_a_network_that_is_to_give_its_tokens_again_sees_the_past_alone() -> None:
@@ -260,9 +260,9 @@ def test_a_network_that_is_to_give_its_tokens_again_sees_the_past_alone() -> Non
 
 @pytest.mark.parametrize("count", [10, 200])
 def test_expanding_grows_with_the_layers_alone(count: int) -> None:
-    mistakes = Mistakes()
-    graph = graph_of([{"Residual": [{"Linear": 4}, "ReLU"], "repeat": count}], mistakes)
-    assert (len(graph.nodes), mistakes.found) == (3 * count, [])
+    problems = Problems()
+    graph = graph_of([{"Residual": [{"Linear": 4}, "ReLU"], "repeat": count}], problems)
+    assert (len(graph.nodes), problems.found) == (3 * count, [])
 
 
 # ---- what looked right and was not ---------------------------------------------------------------------------------
@@ -290,7 +290,7 @@ def test_inplace_over_a_view_of_what_is_taken_later_is_refused_in_copies_too() -
 def test_each_copy_reads_a_from_that_a_param_brings() -> None:
     layers = [{"Linear": {"out_features": 4, "name": "m"}},
               {"Attention": {"num_heads": 1, "from": "$src", "repeat": 2}}]  # fmt: skip
-    graph = graph_of({"params": {"src": ["_", "m"]}, "layers": layers}, Mistakes())
+    graph = graph_of({"params": {"src": ["_", "m"]}, "layers": layers}, Problems())
     assert [[ref.node for ref in node.inputs.values()] for node in graph.nodes[1:]] == [["m", "m"], ["1.0", "m"]]
 
 
@@ -315,9 +315,9 @@ def test_names_inside_containers_are_the_users_own() -> None:
 
 
 def test_a_branch_that_nothing_takes_is_told() -> None:
-    mistakes = Mistakes()
-    graph_of([{"Parallel": {"branches": {"a": {"Linear": 4}, "b": {"Linear": 4}}, "merge": None}}, "ReLU"], mistakes)
-    assert [(each.path[-1], each.found) for each in mistakes.found] == [("b", "nothing takes this output")]
+    problems = Problems()
+    graph_of([{"Parallel": {"branches": {"a": {"Linear": 4}, "b": {"Linear": 4}}, "merge": None}}, "ReLU"], problems)
+    assert [(each.path[-1], each.found) for each in problems.found] == [("b", "nothing takes this output")]
 
 
 def test_memory_is_bounded_for_a_while_alone() -> None:

@@ -11,7 +11,7 @@ from loss_parts import ROWS, data_of
 from dlspec.building.inputs import match_inputs
 from dlspec.data.dataset import Dataset, Field, Target
 from dlspec.spec.blocks import Input
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Problems
 
 IMAGE, TEXT = Field("image", (1, 4, 4), "channels-first"), Field("text", (5,), "tokens", 9)
 LABEL, WORDS = Target("label", "classes", (), ("a", "b")), Target("words", "classes", (3,), ("a", "b", "c"))
@@ -23,10 +23,10 @@ def data(*fields: Field) -> Dataset:
 
 def matched(inputs: dict[str, dict[str, Any]], opened: Dataset) -> tuple[dict[str, str], list[tuple[str, str, str]]]:
     """The fields' names by the inputs', and the mistakes."""
-    mistakes = Mistakes()
+    problems = Problems()
     stated = [Input(name, ("model", "inputs", name), facts) for name, facts in inputs.items()]
-    found = match_inputs(stated, opened, mistakes)
-    told = [(".".join(map(str, each.path)), each.found, each.fix) for each in mistakes.found]
+    found = match_inputs(stated, opened, problems)
+    told = [(".".join(map(str, each.path)), each.found, each.fix) for each in problems.found]
     return {name: field.name for name, field in found.items()}, told
 
 

@@ -10,8 +10,8 @@ from tables import LAYER_ROWS, Made, Row, batches, graph_of, made, network_of
 from torch import Tensor, nn
 
 from dlspec.registry.torch_parts import BATCH_FIRST, LAYERS
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import parse_part
+from dlspec.spec.problems import Problems
 
 ROWS = [(name, row) for name, row in sorted(LAYER_ROWS.items()) if row.inputs]
 each_layer = pytest.mark.parametrize(("name", "row"), ROWS, ids=[name for name, _ in ROWS])
@@ -65,12 +65,12 @@ def test_one_spelling_reads_as_the_others(name: str, row: Row) -> None:
     spellings += [name, {name: None}] if not settings else []
     if len(settings) == 1 and LAYERS[name].value_setting in settings:
         spellings.append({name: next(iter(settings.values()))})
-    read, mistakes = [], Mistakes()
+    read, problems = [], Problems()
     for spelling in spellings:
-        part = parse_part(spelling, ("model", "layers", 0), mistakes, kind="layer", is_entry=True)
+        part = parse_part(spelling, ("model", "layers", 0), problems, kind="layer", is_entry=True)
         assert part is not None
-        read.append(LAYERS.read(part, mistakes))
-    assert not mistakes.found
+        read.append(LAYERS.read(part, problems))
+    assert not problems.found
     assert all(each == read[0] for each in read)
     assert read[0] is not None
     assert read[0][1] == _tuples(settings) | {key: each for key, each in settings.items() if key in _AS_LISTS}
@@ -168,7 +168,7 @@ NOT_YET = {
 
 @pytest.mark.parametrize(("name", "reason"), NOT_YET.items(), ids=list(NOT_YET))
 def test_what_is_not_there_yet_is_refused_by_name(name: str, reason: str) -> None:
-    mistakes = Mistakes()
-    (node,) = graph_of([name], mistakes).nodes
-    assert LAYERS.read(node.part, mistakes) is None
-    assert [(each.found, each.fix) for each in mistakes.found] == [(f"{name} is not there yet", reason)]
+    problems = Problems()
+    (node,) = graph_of([name], problems).nodes
+    assert LAYERS.read(node.part, problems) is None
+    assert [(each.found, each.fix) for each in problems.found] == [(f"{name} is not there yet", reason)]

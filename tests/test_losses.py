@@ -20,7 +20,7 @@ from dlspec.building.network import Network
 from dlspec.data.dataset import Target
 from dlspec.registry.loss_terms import LossTerm
 from dlspec.registry.torch_parts import LOSSES
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Problems
 
 YES_NO = Target("label", "classes", (), ("no", "yes"))
 THREE = Target("label", "classes", (), ("a", "b", "c"))
@@ -39,14 +39,14 @@ def ending(size: int, *after: Any) -> Network:
 def made(
     loss: str, network: Network, target: Target, **settings: Any
 ) -> tuple[Criterion | None, list[tuple[str, ...]]]:
-    mistakes = Mistakes()
-    criterion = make_criterion(network, data_of(target), (LossTerm("", LOSSES[loss], settings),), mistakes)
-    return criterion, [(".".join(map(str, each.path)), each.found, each.fix) for each in mistakes.found]
+    problems = Problems()
+    criterion = make_criterion(network, data_of(target), (LossTerm("", LOSSES[loss], settings),), problems)
+    return criterion, [(".".join(map(str, each.path)), each.found, each.fix) for each in problems.found]
 
 
 def fitting(loss: str, network: Network, target: Target, **settings: Any) -> Criterion:
-    criterion, mistakes = made(loss, network, target, **settings)
-    assert criterion is not None, mistakes
+    criterion, problems = made(loss, network, target, **settings)
+    assert criterion is not None, problems
     return criterion
 
 

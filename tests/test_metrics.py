@@ -19,7 +19,7 @@ from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset, Split, Target
 from dlspec.registry.metric_terms import read_metrics
 from dlspec.registry.metrics import CLASSIFICATION, OF_TOKENS, metrics
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Problems
 
 YES_NO = Target("label", "classes", (), ("no", "yes"))
 THREE = Target("label", "classes", (), ("a", "b", "c"))
@@ -75,9 +75,9 @@ def computed(name: str, example: str, settings: Mapping[str, Any]) -> float:
     target, predicted, truth = EXAMPLES[example]
     schema = metrics()[name]
     assert fits(schema, target)
-    mistakes = Mistakes()
-    (term,) = read_metrics({"type": name, **settings}, mistakes)
-    assert not mistakes
+    problems = Problems()
+    (term,) = read_metrics({"type": name, **settings}, problems)
+    assert not problems
     chosen = Chosen(schema, target, term.settings)
     (((result, metric),),) = (each.items() for each in make_metrics([chosen], [target]))
     assert result == in_snake_case(name)
@@ -131,7 +131,7 @@ def test_auto_tells_bits_of_characters() -> None:
     assert auto_metrics(target, is_character=True) == ["BitsPerCharacter", "Accuracy"]
     for kind, name in (("characters", "BitsPerCharacter"), ("bytes", "BitsPerCharacter"), ("words", "Perplexity")):
         data = replace(NO_DATA, targets=(target,), preprocessing={"text": {"kind": kind}})
-        chosen = match_metrics(None, [replace(target, shape=())], data, Mistakes())
+        chosen = match_metrics(None, [replace(target, shape=())], data, Problems())
         assert [each.schema.name for each in chosen] == [name, "Accuracy"]
 
 
@@ -210,10 +210,10 @@ def test_an_input_given_again_is_told_by_its_squared_error() -> None:
     ],
 )  # fmt: skip
 def test_nothing_is_counted_by_pairs_of_very_many_classes(written: Any, told: list[str]) -> None:
-    target, mistakes = Target("next", "classes", (), tuple(map(str, range(6000)))), Mistakes()
-    terms = read_metrics(written, mistakes)
-    match_metrics(terms, [target], NO_DATA, mistakes)
-    assert [each.found for each in mistakes.found] == told
+    target, problems = Target("next", "classes", (), tuple(map(str, range(6000)))), Problems()
+    terms = read_metrics(written, problems)
+    match_metrics(terms, [target], NO_DATA, problems)
+    assert [each.found for each in problems.found] == told
 
 
 def test_results_have_readable_names() -> None:

@@ -15,8 +15,9 @@ from dlspec.compat.torch_dynamo import make_step_function
 from dlspec.errors import SpecError
 from dlspec.preparing import Preparation, Prepared
 from dlspec.registry.torch_parts import OPTIMIZERS, SCHEDULERS
-from dlspec.spec.mistakes import Mistakes, Places
 from dlspec.spec.parts import parse_part
+from dlspec.spec.problems import Problems
+from dlspec.spec.source_map import SourceMap
 from dlspec.training.optimizing import make_optimizer, needs_closure
 
 OPTIMIZER_ROWS: dict[str, dict[str, Any]] = {
@@ -53,11 +54,11 @@ SCHEDULER_ROWS: dict[str, dict[str, Any]] = {
 
 def read(registry: Any, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings as the registry reads them from flat YAML."""
-    mistakes = Mistakes()
-    part = parse_part({"type": name, **settings}, (registry.kind,), mistakes, kind=registry.kind)
+    problems = Problems()
+    part = parse_part({"type": name, **settings}, (registry.kind,), problems, kind=registry.kind)
     assert part is not None
-    found = registry.read(part, mistakes)
-    assert found is not None and not mistakes, mistakes.found
+    found = registry.read(part, problems)
+    assert found is not None and not problems, problems.found
     return dict(found[1])
 
 
@@ -130,7 +131,7 @@ def prepared(
         "scheduler": scheduler,
         "trainer": {"epochs": 4, "batch_size": 32, **trainer},
     }
-    return Preparation(tree, Places, data=dataset(train=70)).prepare()
+    return Preparation(tree, SourceMap, data=dataset(train=70)).prepare()
 
 
 def rates(scheduler: Any, count: int = 6) -> list[float]:

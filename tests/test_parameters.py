@@ -17,7 +17,7 @@ from dlspec.building.tensor_files import stored_tensors
 from dlspec.errors import SpecError
 from dlspec.registry.inits import INITS
 from dlspec.registry.parameter_terms import read_inits
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Problems
 
 IMAGES = {"shape": [1, 8, 8], "num_classes": 3}
 NET = [
@@ -96,8 +96,8 @@ def test_every_init_has_a_row() -> None:
 @pytest.mark.parametrize("name", INIT_ROWS)
 def test_every_init_is_pytorchs(name: str) -> None:
     settings, shape = INIT_ROWS[name]
-    (init,) = read_inits([{"match": "weight", "type": name, **settings}], ("init",), mistakes := Mistakes())
-    assert not mistakes
+    (init,) = read_inits([{"match": "weight", "type": name, **settings}], ("init",), problems := Problems())
+    assert not problems
     ours, theirs = torch.empty(shape), torch.empty(shape)
     for tensor, fill in ((ours, init.schema.build), (theirs, getattr(nn.init, name))):
         torch.manual_seed(0)

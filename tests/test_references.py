@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.mistakes import Mistakes, dotted
+from dlspec.spec.problems import Problems, dotted
 from dlspec.spec.references import resolve
 
 TREE: dict[str, Any] = {
@@ -58,21 +58,21 @@ AS_OMEGACONF: dict[str, Any] = {
 @pytest.mark.parametrize("case", AS_OMEGACONF)
 def test_as_omegaconf(case: str) -> None:
     tree = {**TREE, "own": AS_OMEGACONF[case]}
-    mistakes = Mistakes()
-    found = resolve(tree, None, mistakes)
+    problems = Problems()
+    found = resolve(tree, None, problems)
     assert found == OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
-    assert not mistakes
+    assert not problems
 
 
 def test_words_within_text_are_yamls_own() -> None:
     """OmegaConf writes Python's True and None there."""
     tree = {"a": True, "b": None, "c": [1, {"d": "e"}], "text": "${a} ${b} ${c}"}
-    assert resolve(tree, None, Mistakes())["text"] == "true null [1, {d: e}]"
+    assert resolve(tree, None, Problems())["text"] == "true null [1, {d: e}]"
 
 
 def test_the_tree_itself_stays_as_it_is() -> None:
     tree = {"a": [1], "b": "${a}", "c": "${a}"}
-    found = resolve(tree, None, Mistakes())
+    found = resolve(tree, None, Problems())
     found["b"].append(2)
     assert (found["a"], found["c"], tree) == ([1], [1], {"a": [1], "b": "${a}", "c": "${a}"})
 
@@ -102,10 +102,10 @@ def test_facts_before_and_after_the_data_are_open(text: str, before: Any, after:
 
 
 def _resolved(text: str, facts: dict[str, Any] | None) -> Any:
-    mistakes = Mistakes()
-    found = resolve({"data": DATA, "own": text}, facts, mistakes)["own"]
-    assert bool(mistakes) == isinstance(found, Wrong)
-    return mistakes.found[0].found if mistakes else found
+    problems = Problems()
+    found = resolve({"data": DATA, "own": text}, facts, problems)["own"]
+    assert bool(problems) == isinstance(found, Wrong)
+    return problems.found[0].found if problems else found
 
 
 REFUSED: dict[str, tuple[str, str]] = {
@@ -131,17 +131,17 @@ REFUSED: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize("text", REFUSED, ids=lambda each: each[:30])
 def test_refused(text: str) -> None:
-    mistakes = Mistakes()
-    found = resolve({**TREE, "data": DATA, "own": text}, None, mistakes)["own"]
+    problems = Problems()
+    found = resolve({**TREE, "data": DATA, "own": text}, None, problems)["own"]
     assert isinstance(found, Wrong)
-    assert [(dotted(each.path), each.found, each.fix) for each in mistakes.found] == [("own", *REFUSED[text])]
+    assert [(dotted(each.path), each.found, each.fix) for each in problems.found] == [("own", *REFUSED[text])]
 
 
 def test_a_circle_is_told_where_it_is_entered() -> None:
-    mistakes = Mistakes()
-    found = resolve({"a": "${b}", "b": ["${a}"]}, None, mistakes)
+    problems = Problems()
+    found = resolve({"a": "${b}", "b": ["${a}"]}, None, problems)
     assert isinstance(found["b"][0][0], Wrong)
-    assert [each.found for each in mistakes.found] == [
+    assert [each.found for each in problems.found] == [
         "'${b}' refers to itself (b -> a -> b)",
         "'${a}' refers to itself (a -> b -> a)",
     ]
@@ -150,34 +150,34 @@ def test_a_circle_is_told_where_it_is_entered() -> None:
 def test_growing_without_end_is_one_mistake() -> None:
     tree: dict[str, Any] = {"a0": ["x"] * 9}
     tree |= {f"a{n}": [f"${{a{n - 1}}}"] * 9 for n in range(1, 30)}
-    mistakes = Mistakes()
-    resolve(tree, None, mistakes)
-    assert [each.found for each in mistakes.found] == ["'${a4}' leads to more than 100,000 values or 150 levels"]
+    problems = Problems()
+    resolve(tree, None, problems)
+    assert [each.found for each in problems.found] == ["'${a4}' leads to more than 100,000 values or 150 levels"]
 
 
 def test_text_that_grows_without_end_is_refused() -> None:
     tree: dict[str, Any] = {"a0": "x" * 100}
     tree |= {f"a{n}": f"${{a{n - 1}}}" * 9 for n in range(1, 30)}
-    mistakes = Mistakes()
-    resolve(tree, None, mistakes)
-    assert [each.found for each in mistakes.found] == [
+    problems = Problems()
+    resolve(tree, None, problems)
+    assert [each.found for each in problems.found] == [
         "a text of more than 10,000 characters",
         "'${a5}' leads to more than 100,000 values or 150 levels",
     ]
 
 
 def test_a_looked_up_value_knows_where_it_was_written() -> None:
-    mistakes = Mistakes()
-    resolve({"a": {"b": 3}, "c": ["${a.b}", "x${a.b}"]}, None, mistakes)
-    assert mistakes.origins == {("c", 0): ("a", "b")}
+    problems = Problems()
+    resolve({"a": {"b": 3}, "c": ["${a.b}", "x${a.b}"]}, None, problems)
+    assert problems.origins == {("c", 0): ("a", "b")}
 
 
 @pytest.mark.parametrize("length", [20, 2000])
 def test_a_long_chain(length: int) -> None:
     tree: dict[str, Any] = {f"a{n}": f"${{a{n + 1}}}" for n in range(length)} | {f"a{length}": 1}
-    mistakes = Mistakes()
-    found = resolve(tree, None, mistakes)
-    assert [each.found for each in mistakes.found] == (
+    problems = Problems()
+    found = resolve(tree, None, problems)
+    assert [each.found for each in problems.found] == (
         [] if length == 20 else ["'${a1}' leads to more than 100,000 values or 150 levels"]
     )
     assert found["a0"] == 1 if length == 20 else isinstance(found["a0"], Wrong)
@@ -188,6 +188,6 @@ def test_a_chain_through_deep_lists_does_not_exhaust_the_stack() -> None:
         return text if not text.startswith("[") else [nested(text[1:])]
 
     tree = {f"a{n}": nested("[" * 60 + f"${{a{n + 1}}}") for n in range(50)} | {"a50": 1}
-    mistakes = Mistakes()
-    resolve(tree, None, mistakes)
-    assert len(mistakes) == 1
+    problems = Problems()
+    resolve(tree, None, problems)
+    assert len(problems) == 1

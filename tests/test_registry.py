@@ -27,8 +27,8 @@ from dlspec.registry.torch_parts import (
     SCHEDULERS,
     settings_with_defaults,
 )
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import NOTHING, parse_part
+from dlspec.spec.problems import Problems
 
 REGISTRIES: dict[str, Registry] = {
     "layer": LAYERS,
@@ -45,11 +45,11 @@ def read(
     kind: str, raw: Any, path: tuple[str | int, ...] = ("model", "layers", 0)
 ) -> tuple[Any, list[tuple[str, str]]]:
     """The settings, and every mistake as what was found and the fix."""
-    mistakes = Mistakes()
-    part = parse_part(raw, path, mistakes, kind=kind, is_entry=kind == "layer")
-    assert part is not None, mistakes.found
-    found = REGISTRIES[kind].read(part, mistakes)
-    return (found[1] if found else None), [(each.found, each.fix) for each in mistakes.found]
+    problems = Problems()
+    part = parse_part(raw, path, problems, kind=kind, is_entry=kind == "layer")
+    assert part is not None, problems.found
+    found = REGISTRIES[kind].read(part, problems)
+    return (found[1] if found else None), [(each.found, each.fix) for each in problems.found]
 
 
 def classes(module: Any, base: type) -> set[str]:
@@ -149,8 +149,8 @@ def test_the_words_for_what_is_wanted(where: tuple[str, str, str], wanted: str) 
     ],
 )  # fmt: skip
 def test_values_become_what_the_hint_says(kind: str, raw: Any, settings: dict[str, Any]) -> None:
-    found, mistakes = read(kind, raw)
-    assert not mistakes
+    found, problems = read(kind, raw)
+    assert not problems
     assert found == settings
     assert {key: type(each) for key, each in found.items()} == {key: type(each) for key, each in settings.items()}
 
@@ -299,11 +299,11 @@ def test_in_a_config_group_the_fix_is_flat() -> None:
 
 
 def test_a_mistake_stands_at_its_setting() -> None:
-    mistakes = Mistakes()
-    part = parse_part({"Linear": {"out_features": 0}}, ("model", "layers", 2), mistakes, kind="layer")
+    problems = Problems()
+    part = parse_part({"Linear": {"out_features": 0}}, ("model", "layers", 2), problems, kind="layer")
     assert part is not None
-    LAYERS.read(part, mistakes)
-    (only,) = mistakes.found
+    LAYERS.read(part, problems)
+    (only,) = problems.found
     assert (only.path, only.at_value) == (("model", "layers", 2, "Linear", "out_features"), True)
 
 

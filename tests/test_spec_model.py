@@ -11,22 +11,22 @@ from dlspec.spec.blocks import read_model
 from dlspec.spec.expand import expand
 from dlspec.spec.expressions import Unknown
 from dlspec.spec.graph import Node
-from dlspec.spec.mistakes import Mistakes, dotted
 from dlspec.spec.parts import NOTHING
+from dlspec.spec.problems import Problems, dotted
 
 CLASSES = Unknown("data.num_classes")
 
 
 def expanded(model: Any) -> tuple[tuple[Node, ...], list[tuple[str, str, str]]]:
-    mistakes = Mistakes()
-    block = read_model(model, ("model",), mistakes)
-    nodes = expand(block, mistakes).nodes if block else ()
-    return nodes, [(dotted(each.path), each.found, each.fix) for each in mistakes.found]
+    problems = Problems()
+    block = read_model(model, ("model",), problems)
+    nodes = expand(block, problems).nodes if block else ()
+    return nodes, [(dotted(each.path), each.found, each.fix) for each in problems.found]
 
 
 def nodes_of(model: Any) -> tuple[Node, ...]:
-    nodes, mistakes = expanded(model)
-    assert not mistakes
+    nodes, problems = expanded(model)
+    assert not problems
     return nodes
 
 
@@ -85,25 +85,25 @@ def test_layouts() -> None:
 
 
 def test_the_models_own_loss() -> None:
-    mistakes = Mistakes()
+    problems = Problems()
     model = {"params": {"s": 0.1}, "loss": {"CrossEntropyLoss": {"label_smoothing": "$s"}}, "layers": ["Flatten"]}
-    block = read_model(model, ("model",), mistakes)
+    block = read_model(model, ("model",), problems)
     assert block is not None
-    assert expand(block, mistakes).own["loss"] == {"CrossEntropyLoss": {"label_smoothing": 0.1}}
-    assert mistakes.found == []
+    assert expand(block, problems).own["loss"] == {"CrossEntropyLoss": {"label_smoothing": 0.1}}
+    assert problems.found == []
 
 
 def test_inputs() -> None:
     model = {"layers": ["Flatten"]}
     inputs = {"image": {"shape": [None, 28, 28]}, "text": {"vocab_size": 100, "length": None}, "more": None}
-    block = read_model({**model, "inputs": inputs}, ("model",), Mistakes())
+    block = read_model({**model, "inputs": inputs}, ("model",), Problems())
     assert block is not None
     assert [(each.name, each.facts) for each in block.inputs] == [
         ("image", {"shape": [None, 28, 28]}),
         ("text", {"vocab_size": 100, "length": None}),
         ("more", {}),
     ]
-    block = read_model({**model, "inputs": ["x", "memory"]}, ("model",), Mistakes())
+    block = read_model({**model, "inputs": ["x", "memory"]}, ("model",), Problems())
     assert block is not None
     assert [(each.name, each.path) for each in block.inputs] == [
         ("x", ("model", "inputs", 0)),

@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.mistakes import Mistakes, dotted
 from dlspec.spec.parts import ENTRY_KEYS, NOTHING, Part, parse_part
+from dlspec.spec.problems import Problems, dotted
 
 PATH = ("model", "layers", 0)
 
 
 def parsed(raw: Any, *, is_entry: bool = True) -> Part:
-    mistakes = Mistakes()
-    part = parse_part(raw, PATH, mistakes, kind="layer", is_entry=is_entry)
-    assert not mistakes.found
+    problems = Problems()
+    part = parse_part(raw, PATH, problems, kind="layer", is_entry=is_entry)
+    assert not problems.found
     assert part is not None
     return part
 
@@ -122,13 +122,13 @@ REFUSED: list[tuple[Any, str, str, str]] = [
 
 @pytest.mark.parametrize(("raw", "path", "found", "fix"), REFUSED, ids=lambda each: str(each)[:30])
 def test_refused(raw: Any, path: str, found: str, fix: str) -> None:
-    mistakes = Mistakes()
-    parse_part(raw, PATH, mistakes, kind="layer", is_entry=True)
-    assert [(dotted(each.path), each.found, each.fix) for each in mistakes.found] == [(path, found, fix)]
+    problems = Problems()
+    parse_part(raw, PATH, problems, kind="layer", is_entry=True)
+    assert [(dotted(each.path), each.found, each.fix) for each in problems.found] == [(path, found, fix)]
 
 
 def test_nothing_more_is_said_of_what_was_told() -> None:
-    mistakes = Mistakes()
-    assert parse_part(Wrong("x"), PATH, mistakes, kind="layer") is None
-    assert parse_part({"type": Wrong("x")}, PATH, mistakes, kind="layer") is None
-    assert not mistakes
+    problems = Problems()
+    assert parse_part(Wrong("x"), PATH, problems, kind="layer") is None
+    assert parse_part({"type": Wrong("x")}, PATH, problems, kind="layer") is None
+    assert not problems

@@ -14,12 +14,13 @@ from pydantic import BaseModel, Field
 
 from dlspec.app.conf_files import packaged_conf
 from dlspec.data import SOURCES
-from dlspec.errors import Place, SpecError
+from dlspec.errors import Code, SourceLocation, SpecError
 from dlspec.reading import KEYS as ALL_KEYS
 from dlspec.reading import Spec, read_spec
 from dlspec.registry.sections import wanted_of
 from dlspec.spec.expressions import Unknown
-from dlspec.spec.mistakes import Mistakes, Places, in_order
+from dlspec.spec.problems import Problems, in_order
+from dlspec.spec.source_map import SourceMap
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.spec.yaml_files import load_file
 
@@ -36,7 +37,7 @@ CONFIG: dict[str, Any] = {
 
 
 def read(changes: dict[str, Any], facts: dict[str, Any] | None = None) -> Spec:
-    return read_spec(copy.deepcopy({**CONFIG, **changes}), Places, facts=facts)
+    return read_spec(copy.deepcopy({**CONFIG, **changes}), SourceMap, facts=facts)
 
 
 def said_of(changes: dict[str, Any], facts: dict[str, Any] | None = None) -> list[str]:
@@ -227,23 +228,27 @@ def test_a_module_that_fails(module_folder: Path, name: str) -> None:
 
 def test_the_order_of_the_files() -> None:
     spots = {
-        ("a",): Place("one.yaml", 9, 1),
-        ("b",): Place("two.yaml", 2, 1),
-        ("c",): Place("command line", 0, 3, "c=3"),
-        ("d",): Place("one.yaml", 2, 7),
-        ("e",): Place("one.yaml", 2, 1),
+        ("a",): SourceLocation("one.yaml", 9, 1),
+        ("b",): SourceLocation("two.yaml", 2, 1),
+        ("c",): SourceLocation("command line", 0, 3, "c=3"),
+        ("d",): SourceLocation("one.yaml", 2, 7),
+        ("e",): SourceLocation("one.yaml", 2, 1),
     }
-    mistakes = Mistakes()
+    problems = Problems()
     for path in [*spots, ("nowhere",)]:
-        mistakes.add(path, f"wrong {path[0]}")
-    found = [problem.path for problem in mistakes.problems(Places(spots))]
+        problems.add(Code.WRONG_VALUE, path, f"wrong {path[0]}")
+    found = [problem.path for problem in problems.locate(SourceMap(spots))]
     assert found == ["e", "d", "a", "b", "c", "nowhere"]
     assert in_order([]) == []
 
 
 def test_the_nearest_place() -> None:
-    spots = {("a",): Place("f", 1, 1), ("a", "b"): Place("f", 2, 1), ("x", "y"): Place("f", 3, 1)}
-    places = Places(spots, {("a", "b"): Place("f", 2, 4), ("v",): Place("f", 7, 1)})
+    spots = {
+        ("a",): SourceLocation("f", 1, 1),
+        ("a", "b"): SourceLocation("f", 2, 1),
+        ("x", "y"): SourceLocation("f", 3, 1),
+    }
+    places = SourceMap(spots, {("a", "b"): SourceLocation("f", 2, 4), ("v",): SourceLocation("f", 7, 1)})
     found = {
         path: places.find(path, at_value=bool(at_value))
         for path, at_value in [(("a", "b"), 1), (("a", "b", "c"), 1), (("a",), 1), (("x",), 0), (("v", "w"), 0)]
@@ -255,14 +260,14 @@ def test_the_nearest_place() -> None:
         ("x",): 3,
         ("v", "w"): 7,
     }
-    assert places.find(("a", "b"), at_value=True) == Place("f", 2, 4)
+    assert places.find(("a", "b"), at_value=True) == SourceLocation("f", 2, 4)
     assert places.find(("q",)) is None
 
 
 def test_origins_that_lead_round_end() -> None:
-    mistakes = Mistakes(origins={("a",): ("b",), ("b",): ("a",)})
-    mistakes.add(("a",), "wrong", at_value=True)
-    assert [problem.path for problem in mistakes.problems(Places())] == ["a"]
+    problems = Problems(origins={("a",): ("b",), ("b",): ("a",)})
+    problems.add(Code.WRONG_VALUE, ("a",), "wrong", at_value=True)
+    assert [problem.path for problem in problems.locate(SourceMap())] == ["a"]
 
 
 # ---- fuzzing --------------------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from dlspec.building import place
 from dlspec.building.costs import measured
 from dlspec.building.place import SMALL
 from dlspec.preparing import Preparation
-from dlspec.spec.mistakes import Places
+from dlspec.spec.source_map import SourceMap
 
 ROW = ["data=random", "data.shape=[20]", "data.num_classes=3", "data.size=20"]
 TOKENS = ["data=random", "data.shape=null", "data.vocab_size=50", "data.length=6", "data.num_classes=3"]
@@ -89,14 +89,14 @@ def test_frozen_layers_and_groups() -> None:
 def test_noise_is_outlined_with_its_facts_and_refusals() -> None:
     data = {"type": "random", "shape": [3, 64, 64], "num_classes": 40, "size": 5000, "validation": 0.1, "test": 0.2}
     tree = {"model": {"layers": ["Flatten", {"Linear": 40}]}, "data": data, "optimizer": "SGD"}
-    opened = Preparation(tree, Places).open(outline=True)
+    opened = Preparation(tree, SourceMap).open(outline=True)
     assert len(opened.data.train) + len(opened.data.validation) + len(opened.data.test) == 2**24 // (
         3 * 64 * 64 * 4 + 8
     )
-    whole = Preparation({**tree, "data": {**data, "size": 40}}, Places).open()
+    whole = Preparation({**tree, "data": {**data, "size": 40}}, SourceMap).open()
     assert (opened.data.facts, opened.spec.data.size) == (whole.data.facts, 5000)
     with pytest.raises(library.SpecError, match="at most 4 GB are made"):
-        Preparation({**tree, "data": {**data, "size": 10**7}}, Places).open(outline=True)
+        Preparation({**tree, "data": {**data, "size": 10**7}}, SourceMap).open(outline=True)
 
 
 TUNED = """

@@ -53,8 +53,8 @@ from dlspec.app.overrides import (
 from dlspec.app.places import Writings
 from dlspec.app.saved_run import replace_by_run, take_run
 from dlspec.app.sources import ConfFiles, PartNames
-from dlspec.errors import Problem, SpecError, suggest
-from dlspec.spec.mistakes import Places
+from dlspec.errors import UNKNOWN_PARTS, Code, Problem, SpecError, suggest
+from dlspec.spec.source_map import SourceMap
 
 CONFIG_NAME = "config"
 VERSION_BASE = "1.3"
@@ -132,7 +132,7 @@ class Loader(ConfigLoaderImpl):
         """Hydra would read the files of its search path itself, and run what stands in them."""
         named = next((each for each in parsed_overrides if each.key_or_group == "hydra.searchpath"), None)
         if named is not None:
-            raise SpecError([Problem("hydra.searchpath", *NO_SEARCHPATH, command_line(named.input_line or ""))])
+            raise SpecError([NO_SEARCHPATH.at("hydra.searchpath", command_line(named.input_line or ""))])
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
         model = self._merged_model(defaults, repo)
@@ -177,7 +177,7 @@ class Loader(ConfigLoaderImpl):
                 choices += parse_overrides([f"~{group}"]) if replaces_whole(group, override.value()) else []
         return choices, values
 
-    def places(self, overrides: Sequence[str]) -> Places:
+    def places(self, overrides: Sequence[str]) -> SourceMap:
         """Where each key of the composed config was written."""
         choices, values = self.divide(overrides)
         usable = [each for each in choices if not each.is_sweep_override() and not self._check_choice(each)]
@@ -223,7 +223,10 @@ class Loader(ConfigLoaderImpl):
         known, place = self.files(group), value_place(override)
         unknown = [each for each in names if each not in known and not (group in PART_GROUPS and each.isidentifier())]
         article = f"no {'data set' if group == 'data' else group}"
-        return [Problem(group, f"{article} '{each}'", _suggest_choice(group, each, known), place) for each in unknown]
+        code = UNKNOWN_PARTS.get(group, Code.UNKNOWN_CHOICE)
+        return [
+            Problem(code, group, f"{article} '{each}'", _suggest_choice(group, each, known), place) for each in unknown
+        ]
 
     def _check_installed(self, override: Override) -> list[Problem]:
         """A launcher or sweeper whose package is not there, with the extra that brings it."""
@@ -232,7 +235,7 @@ class Loader(ConfigLoaderImpl):
         if extra is None or chosen in self.repository.get_group_options(group):
             return []
         fix = f"pip install 'dlspec[{extra}]'"
-        return [Problem(group, f"'{chosen}' is not installed", fix, value_place(override))]
+        return [Problem(Code.NOT_INSTALLED, group, f"'{chosen}' is not installed", fix, value_place(override))]
 
 
 def _suggest_choice(group: str, chosen: str, known: Sequence[str]) -> str:
@@ -264,7 +267,7 @@ class Composed:
         """Whether a config's or an override's `hydra.mode` asks for a sweep."""
         return bool(self.config.hydra.mode == RunMode.MULTIRUN)
 
-    def places(self) -> Places:
+    def places(self) -> SourceMap:
         overrides: Any = OmegaConf.to_container(self.config.hydra.overrides.task, resolve=False)
         return self.loader.places(overrides)
 
@@ -310,7 +313,9 @@ def _register_sources() -> None:
 def _folder(config_dir: str) -> str:
     folder = Path(config_dir).resolve()
     if not folder.is_dir():
-        raise SpecError([Problem("", "no such folder", "", command_line(f"--config-dir {config_dir}"))])
+        raise SpecError(
+            [Problem(Code.FILE_UNREADABLE, "", "no such folder", "", command_line(f"--config-dir {config_dir}"))]
+        )
     return f"dlspec://{folder}"
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from dlspec.errors import Place, Problem, SpecError, shown
+from dlspec.errors import Code, Finding, Problem, SourceLocation, SpecError, shown
 from dlspec.spec.yaml_files import display_name, load_file
 from dlspec.spec.yaml_files import packaged_conf as packaged_conf
 
@@ -20,7 +20,9 @@ GROUPS = ("model", "data", "loss", "optimizer", "scheduler", "metrics", "trainer
 # The only files that may carry a `hydra:` node.
 TOP_CONFIGS = ("config", "dlspec")
 BASE = "base/"
-NO_SEARCHPATH = ("hydra.searchpath is not there", "--config-dir FOLDER adds a folder of files")
+NO_SEARCHPATH = Finding(
+    Code.HYDRA_CONFIG, "hydra.searchpath is not there", "--config-dir FOLDER adds a folder of files"
+)
 
 
 def user_conf() -> Path | None:
@@ -51,10 +53,20 @@ def check_user_config(folder: Path) -> None:
     defaults = tree.get("defaults", [])
     if not isinstance(defaults, list) or "dlspec" not in defaults:
         fix = "begin it with 'defaults: [dlspec, _self_]', or run dlspec in another folder"
-        raise SpecError([Problem("", "a config.yaml that does not build on dlspec's", fix, Place(display_name(path)))])
+        raise SpecError(
+            [
+                Problem(
+                    Code.CONFIG_CLASH,
+                    "",
+                    "a config.yaml that does not build on dlspec's",
+                    fix,
+                    SourceLocation(display_name(path)),
+                )
+            ]
+        )
     place = document.keys.get(("hydra", "searchpath"))
     if place is not None:
-        raise SpecError([Problem("hydra.searchpath", *NO_SEARCHPATH, place)])
+        raise SpecError([NO_SEARCHPATH.at("hydra.searchpath", place)])
 
 
 def read_conf(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, str | None]]:
@@ -65,19 +77,29 @@ def read_conf(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, str | 
     if tree is None:
         return {}, header
     if not isinstance(tree, dict):
-        raise _refused(path, "the file is no mapping", "write KEY: VALUE lines")
+        raise _refused(Code.WRONG_TYPE, path, "the file is no mapping", "write KEY: VALUE lines")
     touches_hydra = "hydra" in tree or str(header.get("package") or "").split(".")[0] == "hydra"
     if touches_hydra and name not in TOP_CONFIGS:
-        raise _refused(path, "a 'hydra' node", "it may stand in conf/config.yaml and on the command line alone")
+        raise _refused(
+            Code.MISPLACED_KEY, path, "a 'hydra' node", "it may stand in conf/config.yaml and on the command line alone"
+        )
     defaults = tree.get("defaults", [])
     if not isinstance(defaults, list):
-        raise _refused(path, "'defaults' is no list", "write 'defaults: [...]'")
+        raise _refused(Code.WRONG_TYPE, path, "'defaults' is no list", "write 'defaults: [...]'")
     for index, each in enumerate(defaults):
         if not isinstance(each, str) and not (isinstance(each, dict) and len(each) == 1):
             place = load_file(path).keys.get(("defaults", index))
             found = f"{shown(each)} names no file"
             raise SpecError(
-                [Problem(f"defaults.{index}", found, "write GROUP: NAME, /GROUP/NAME@_here_ or _self_", place)]
+                [
+                    Problem(
+                        Code.DEFAULTS_LIST,
+                        f"defaults.{index}",
+                        found,
+                        "write GROUP: NAME, /GROUP/NAME@_here_ or _self_",
+                        place,
+                    )
+                ]
             )
     return tree, header
 
@@ -88,9 +110,9 @@ def _header(path: Path) -> dict[str, str | None]:
     for number, line in enumerate(_head(path)):
         found = re.match(r"#\s*@package\s+(\S+)", line)
         if found and number > 0:
-            place = Place(display_name(path), number + 1, 1, line, len(line))
+            place = SourceLocation(display_name(path), number + 1, 1, line, len(line))
             fix = "move it to the first line"
-            raise SpecError([Problem("", "'# @package' below another line is ignored", fix, place)])
+            raise SpecError([Problem(Code.YAML_SYNTAX, "", "'# @package' below another line is ignored", fix, place)])
         if found:
             header["package"] = found[1]
     return header
@@ -104,5 +126,5 @@ def _head(path: Path) -> Iterator[str]:
             yield line.rstrip("\n")
 
 
-def _refused(path: Path, found: str, fix: str) -> SpecError:
-    return SpecError([Problem("", found, fix, Place(display_name(path)))])
+def _refused(code: Code, path: Path, found: str, fix: str) -> SpecError:
+    return SpecError([Problem(code, "", found, fix, SourceLocation(display_name(path)))])

@@ -14,8 +14,8 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 
 from dlspec.app.merging import Clash
 from dlspec.app.sources import ConfFiles
-from dlspec.errors import Place, Problem, SpecError, suggest
-from dlspec.spec.yaml_files import Document, KeyPath, display_name, load_file
+from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError, suggest
+from dlspec.spec.yaml_files import Document, display_name, load_file
 
 # Where the file of a config's name (`model/cnn`) lies; None for what is no file.
 Find = Callable[[str | None], Path | None]
@@ -40,43 +40,62 @@ def _without(tree: Any, path: list[str]) -> Any:
 def clash_problem(clash: Clash, default: ResultDefault, find: Find) -> Problem:
     """What a file's model says that can't be laid over the one before."""
     dotted = ".".join(str(each) for each in clash.path)
-    return Problem(dotted, clash.found, clash.fix, _place(find(default.config_path), default.package, clash.path))
+    place = _place(find(default.config_path), default.package, clash.path)
+    return clash.finding.at(dotted, place)
 
 
-def _place(path: Path | None, package: str | None, key: KeyPath) -> Place | None:
+def _place(path: Path | None, package: str | None, key: KeyPath) -> SourceLocation | None:
     if path is None:
         return None
     depth = len(package.split(".")) if package else 0
-    return load_file(path).keys.get(key[depth:]) or Place(display_name(path))
+    return load_file(path).keys.get(key[depth:]) or SourceLocation(display_name(path))
 
 
 def not_mergeable(error: ConfigCompositionException, find: Find) -> Problem:
     """A file's list over a mapping, outside of the model."""
-    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
-    file = find(lines[0].removeprefix("In '").partition("'")[0])
-    key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
+    config, key = _clash_in_hydras_words(error)
+    file = find(config)
     where = None if file is None else _nearest(load_file(file), key, file)
-    return Problem(key, "a list and a mapping can't be laid over each other", "write the one that is there", where)
+    return Problem(
+        Code.CONFIG_CLASH,
+        key,
+        "a list and a mapping can't be laid over each other",
+        "write the one that is there",
+        where,
+    )
 
 
-def _nearest(document: Document, key: str, file: Path) -> Place:
+def _config_in_hydras_words(error: Exception) -> str:
+    """The config of which Hydra complains, or ''. Its exceptions name it in their text alone."""
+    found = re.match(r"In '([^']+)'", str(error))
+    return found[1] if found else ""
+
+
+def _clash_in_hydras_words(error: Exception) -> tuple[str, str]:
+    """The config that can't be merged, and the key in it. Hydra's exception names both in its text alone."""
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+    key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
+    return lines[0].removeprefix("In '").partition("'")[0], key
+
+
+def _nearest(document: Document, key: str, file: Path) -> SourceLocation:
     """The key, or the part of it that a file with a package of its own writes."""
     words = tuple(key.split("."))
     found = (document.keys.get(words[start:]) for start in range(len(words)))
-    return next((each for each in found if each is not None), Place(display_name(file)))
+    return next((each for each in found if each is not None), SourceLocation(display_name(file)))
 
 
 def missing_choice(error: MissingConfigException, find: Find, names: Iterable[str]) -> Problem:
     """A name in a defaults list that no file has. Who overrides a choice (an experiment) Hydra does not tell."""
     group, _, name = str(error.missing_cfg_file).rpartition("/")
-    parent = re.match(r"In '([^']+)'", str(error))
-    files = [each for each in map(find, [*([parent[1]] if parent else []), *names]) if each is not None]
+    parent = _config_in_hydras_words(error)
+    files = [each for each in map(find, [*([parent] if parent else []), *names]) if each is not None]
     place = next((found for file in files if (found := _entry_place(file, name)) is not None), None)
     choices = error.options or [each.stem for each in files[0].parent.glob("*.yaml")] if files else ()
-    return Problem(group, f"a defaults list names '{name}'", suggest(name, choices), place)
+    return Problem(Code.DEFAULTS_LIST, group, f"a defaults list names '{name}'", suggest(name, choices), place)
 
 
-def _entry_place(file: Path, name: str) -> Place | None:
+def _entry_place(file: Path, name: str) -> SourceLocation | None:
     """Where the defaults list of a file names a config."""
     document = _document(file)
     for path, place in document.values.items() if document else ():
@@ -105,11 +124,11 @@ def circle(find: Find, names: Iterable[str]) -> Problem:
     for name in names:
         place = _way_back(name, find)
         if place is not None:
-            return Problem("defaults", TO_ITSELF, EXTEND, place)
-    return Problem("defaults", TO_ITSELF, EXTEND)
+            return Problem(Code.DEFAULTS_LIST, "defaults", TO_ITSELF, EXTEND, place)
+    return Problem(Code.DEFAULTS_LIST, "defaults", TO_ITSELF, EXTEND)
 
 
-def _way_back(start: str, find: Find) -> Place | None:
+def _way_back(start: str, find: Find) -> SourceLocation | None:
     """The place of the entry in `start` from which its defaults lead back to it."""
     for first, place in _entries(start, find):
         seen: set[str] = set()
@@ -124,7 +143,7 @@ def _way_back(start: str, find: Find) -> Place | None:
     return None
 
 
-def _entries(name: str, find: Find) -> Iterator[tuple[str, Place | None]]:
+def _entries(name: str, find: Find) -> Iterator[tuple[str, SourceLocation | None]]:
     """The configs that a file's defaults list names, and where."""
     document = _document(find(name))
     if document is None:

@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlspec.errors import shown, suggest
+from dlspec.errors import Code, Finding, KeyPath, shown, suggest
 from dlspec.spec.entries import is_entry, is_other_part, naming
 from dlspec.spec.written import read_words
-from dlspec.spec.yaml_files import KeyPath
 
 # What is a list in one file and a mapping in another can't be laid over each other.
 _KINDS: Mapping[type, str] = {list: "a list", dict: "a mapping"}
@@ -23,8 +22,7 @@ class Clash:
     """What can't be laid over what was there; `path` leads to it from the config's top."""
 
     path: KeyPath
-    found: str
-    fix: str
+    finding: Finding
 
 
 @dataclass
@@ -53,7 +51,7 @@ class Merging:
         bare = [key for key, value in over.items() if is_layer_without_dash(key, value)]
         if path[-1] == "layers" and bare:
             fix = f"write '- {bare[0]}', and '- ' before each entry; in a mapping each has a name"
-            self.clashes.append(Clash((*path, bare[0]), f"no '- ' before '{bare[0]}'", fix))
+            self.clashes.append(Clash((*path, bare[0]), Finding(Code.YAML_SYNTAX, f"no '- ' before '{bare[0]}'", fix)))
             return {}
         result = dict(before)
         for key, value in over.items():
@@ -68,7 +66,8 @@ class Merging:
         name = str(path[-1])
         if name not in entries:
             fix = suggest(name, entries) or "write a layer behind it"
-            self.clashes.append(Clash(path, f"null removes an entry, and there is no '{name}'", fix))
+            found = f"null removes an entry, and there is no '{name}'"
+            self.clashes.append(Clash(path, Finding(Code.UNKNOWN_OUTPUT, found, fix)))
         entries.pop(name, None)
 
     def _check(self, before: Any, over: Any, path: KeyPath) -> None:
@@ -76,7 +75,8 @@ class Merging:
         if old and new and old != new and path[-1] in _STRUCTURE:
             whole = "a list here too: it takes that one's place whole"
             fix = f"write {whole if old == 'a list' else 'a mapping here too'}, or extend another file"
-            self.clashes.append(Clash(path, f"{new} over {old} in the file that this one extends", fix))
+            found = f"{new} over {old} in the file that this one extends"
+            self.clashes.append(Clash(path, Finding(Code.CONFIG_CLASH, found, fix)))
         elif isinstance(over, dict) and is_entry(path[:-1]) and naming({str(path[-1]): over}) is not None:
             self._check_short(str(path[-1]), before, over, path)
 
@@ -87,7 +87,8 @@ class Merging:
         setting = LAYERS[name].value_setting if name in LAYERS else None
         if setting is not None and setting not in over:
             found = f"settings over the short spelling '{name}: {shown(before).strip(chr(39))}'"
-            self.clashes.append(Clash(path, found, f"write its value here too: {setting}: {before}"))
+            fix = f"write its value here too: {setting}: {before}"
+            self.clashes.append(Clash(path, Finding(Code.CONFIG_CLASH, found, fix)))
 
 
 def _is_named(path: KeyPath) -> bool:

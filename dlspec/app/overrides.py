@@ -19,14 +19,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from dlspec.app.conf_files import GROUPS, PART_GROUPS
 from dlspec.app.merging import drop_unread
 from dlspec.app.names import COMMANDS
-from dlspec.errors import Place, Problem, SpecError, shown, suggest
+from dlspec.errors import Code, Finding, KeyPath, Problem, SourceLocation, SpecError, shown, suggest
 from dlspec.spec.entries import ENTRY_KEYS, is_entry, is_other_part, naming_keys
-from dlspec.spec.yaml_files import KeyPath
 
 
-def command_line(text: str, start: int = 0, width: int = 0) -> Place:
+def command_line(text: str, start: int = 0, width: int = 0) -> SourceLocation:
     """A place on the command line."""
-    return Place("command line", 0, start + 1, text, width or len(text))
+    return SourceLocation("command line", 0, start + 1, text, width or len(text))
 
 
 def override_path(key: str) -> KeyPath:
@@ -34,7 +33,7 @@ def override_path(key: str) -> KeyPath:
     return tuple(int(part) if part.isdigit() else part for part in key.split("."))
 
 
-def value_place(override: Override) -> Place:
+def value_place(override: Override) -> SourceLocation:
     """The place of what stands behind the `=`."""
     line = override.input_line or ""
     start = line.find("=") + 1
@@ -85,7 +84,7 @@ def _no_override(line: str) -> Problem:
         fix = "count a list's entries from 0"
     elif re.search(r"\w\(", value):
         fix = "write a part with its settings in braces: {Linear: 10}"
-    return Problem("", "no override", fix, command_line(line))
+    return Problem(Code.OVERRIDE_SYNTAX, "", "no override", fix, command_line(line))
 
 
 def refuse_sweeps(overrides: Sequence[Override]) -> None:
@@ -99,7 +98,7 @@ def _several(override: Override) -> Problem:
     key = override.key_or_group
     or_list = "" if key in GROUPS and key != "metrics" else f", or write a list: {key}=[...]"
     fix = f"add -m to sweep over them{or_list}"
-    return Problem(key, "several values", fix, command_line(override.input_line or ""))
+    return Problem(Code.SEVERAL_VALUES, key, "several values", fix, command_line(override.input_line or ""))
 
 
 def is_written_out(override: Override) -> bool:
@@ -163,7 +162,8 @@ def _apply(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
         was_there, before = top in tree, deepcopy(tree.get(top))
         reason = set_value(tree, override)
         if reason is not None:
-            problems.append(Problem(override.key_or_group, *reason, command_line(override.input_line or "")))
+            place = command_line(override.input_line or "")
+            problems.append(reason.at(override.key_or_group, place))
             tree |= {top: before}
             if not was_there:
                 del tree[top]
@@ -182,7 +182,7 @@ def plain(config: DictConfig, key: str) -> Any:
     return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node._value()
 
 
-def set_value(tree: dict[str, Any], override: Override) -> tuple[str, str] | None:
+def set_value(tree: dict[str, Any], override: Override) -> Finding | None:
     """Changes the tree in place, or says why it can't and what to write."""
     path = override_path(override.key_or_group)
     node: Any = tree
@@ -195,7 +195,7 @@ def set_value(tree: dict[str, Any], override: Override) -> tuple[str, str] | Non
                 return _no_list(override, path[:depth])
             if depth > 1 and path[depth - 2] in ("layers", "blocks") and not isinstance(node, list):
                 kind = "entry" if path[depth - 2] == "layers" else "block"
-                return f"no {kind} '{part}'", suggest(str(part), [str(each) for each in node])
+                return _unreachable_key(f"no {kind} '{part}'", suggest(str(part), [str(each) for each in node]))
             child = node[str(part)] = {}
             _keep_last(node, path[:depth])
         if not isinstance(child, dict | list):
@@ -211,17 +211,17 @@ def _child(node: Any, part: Any) -> Any:
     return node[part] if isinstance(part, int) and part < len(node) else None
 
 
-def _no_list(override: Override, path: KeyPath) -> tuple[str, str]:
+def _no_list(override: Override, path: KeyPath) -> Finding:
     if override.is_delete():
-        return f"no key '{path[-1]}' to delete an entry of", ""
-    return f"no list '{path[-1]}' is written there", f"write it whole: {_dotted(path)}=[...]"
+        return _unreachable_key(f"no key '{path[-1]}' to delete an entry of")
+    return _unreachable_key(f"no list '{path[-1]}' is written there", f"write it whole: {_dotted(path)}=[...]")
 
 
 def _dotted(path: KeyPath) -> str:
     return ".".join(str(each) for each in path)
 
 
-def _set_last(node: Any, path: KeyPath, override: Override) -> tuple[str, str] | None:
+def _set_last(node: Any, path: KeyPath, override: Override) -> Finding | None:
     last: Any = path[-1]
     if isinstance(node, list) and (not isinstance(last, int) or last >= len(node)):
         return _unreachable(node, last)
@@ -230,7 +230,7 @@ def _set_last(node: Any, path: KeyPath, override: Override) -> tuple[str, str] |
     removes = value is None and isinstance(node, dict) and len(path) > 1 and path[-2] == "layers"
     if override.is_delete() or removes:
         if isinstance(node, dict) and key not in node:
-            return f"no key '{key}' to delete", suggest(str(key), [str(each) for each in node])
+            return _unreachable_key(f"no key '{key}' to delete", suggest(str(key), [str(each) for each in node]))
         del node[key]
         return None
     before = _child(node, last)
@@ -252,7 +252,7 @@ def _keep_last(entry: Any, path: KeyPath) -> None:
             del entry[key]
 
 
-def _beside_a_name(node: Any, path: KeyPath, override: Override, tree: dict[str, Any]) -> tuple[str, str] | None:
+def _beside_a_name(node: Any, path: KeyPath, override: Override, tree: dict[str, Any]) -> Finding | None:
     """`model.layers.0.out_channels=64` where the entry is `Conv2d: {...}`: the layer's name was left out."""
     last = str(path[-1])
     if not isinstance(node, dict) or not is_entry(path[:-1]) or last in (*ENTRY_KEYS, "type") or "type" in node:
@@ -262,7 +262,9 @@ def _beside_a_name(node: Any, path: KeyPath, override: Override, tree: dict[str,
         return None
     if last in _blocks_in(tree.get("model"), path) or isinstance(override.value(), dict):
         return None
-    return f"no key '{last}' beside '{names[0]}'", f"write {_dotted((*path[:-1], names[0], last))}=..."
+    return Finding(
+        Code.MISPLACED_KEY, f"no key '{last}' beside '{names[0]}'", f"write {_dotted((*path[:-1], names[0], last))}=..."
+    )
 
 
 def _blocks_in(model: Any, path: KeyPath) -> dict[str, Any]:
@@ -285,13 +287,20 @@ def _merges(path: KeyPath, before: Any, value: Any) -> bool:
     return len(path) > 1 or not replaces_whole(str(path[0]), value)
 
 
-def _unreachable(node: Any, part: Any) -> tuple[str, str]:
+def _unreachable_key(found: str, fix: str = "") -> Finding:
+    return Finding(Code.UNREACHABLE_KEY, found, fix)
+
+
+def _unreachable(node: Any, part: Any) -> Finding:
     if isinstance(node, list):
-        return f"no entry '{part}' in a list of {len(node)}", f"write a number from 0 to {len(node) - 1}"
-    return f"no key '{part}' there", ""
+        return _unreachable_key(
+            f"no entry '{part}' in a list of {len(node)}",
+            f"write a number from 0 to {len(node) - 1}",
+        )
+    return _unreachable_key(f"no key '{part}' there")
 
 
-def _short_spelling(path: KeyPath, value: Any, override: Override, tree: dict[str, Any]) -> tuple[str, str]:
+def _short_spelling(path: KeyPath, value: Any, override: Override, tree: dict[str, Any]) -> Finding:
     """An override that reaches into `Linear: 10` or `loss: MSELoss` would lose what is written there."""
     name, setting = str(path[-1]), override.key_or_group.split(".")[-1]
     change = f"{setting}: {_written_value(override)}"
@@ -299,17 +308,17 @@ def _short_spelling(path: KeyPath, value: Any, override: Override, tree: dict[st
     if known is not None:
         if setting == known:
             whole = f"{_dotted(path)}={_written_value(override)}"
-            return f"'{name}: {_flow(value)}' is a short spelling of {known}", f"write {whole}"
+            return _unreachable_key(f"'{name}: {_flow(value)}' is a short spelling of {known}", f"write {whole}")
         full = f"{_dotted(path[:-1])}={{{name}: {{{known}: {_flow(value)}, {change}}}}}"
-        return f"'{name}: {_flow(value)}' is a short spelling", f"write it in full: '{full}'"
+        return _unreachable_key(f"'{name}: {_flow(value)}' is a short spelling", f"write it in full: '{full}'")
     where = _dotted(path)
     if not isinstance(value, str) or not value.lstrip("$").isidentifier():
-        return f"{where} is {_flow(value)} and has no keys", f"write {where}=VALUE"
+        return _unreachable_key(f"{where} is {_flow(value)} and has no keys", f"write {where}=VALUE")
     if is_entry(path) and not value.startswith("$"):
         full = f"{where}={{{value}: {{{change}}}}}"
     else:
         full = f"{where}={{type: {value}, {change}}}"
-    return f"'{value}' is a short spelling", f"write it in full: '{full}'"
+    return _unreachable_key(f"'{value}' is a short spelling", f"write it in full: '{full}'")
 
 
 def _value_setting(name: str, path: KeyPath, tree: dict[str, Any]) -> str | None:

@@ -13,27 +13,27 @@ from hydra.core.override_parser.types import Override
 
 from dlspec.app.conf_files import PART_GROUPS
 from dlspec.app.overrides import command_line, override_path, value_place
-from dlspec.errors import Place
-from dlspec.spec.mistakes import Places
-from dlspec.spec.yaml_files import Document, KeyPath, display_name, load_file
+from dlspec.errors import KeyPath, SourceLocation
+from dlspec.spec.source_map import SourceMap
+from dlspec.spec.yaml_files import Document, display_name, load_file
 
 
 @dataclass
 class Writings:
     """The places found so far, in the order of merging."""
 
-    keys: dict[KeyPath, Place] = field(default_factory=dict)
-    values: dict[KeyPath, Place] = field(default_factory=dict)
+    keys: dict[KeyPath, SourceLocation] = field(default_factory=dict)
+    values: dict[KeyPath, SourceLocation] = field(default_factory=dict)
 
-    def places(self) -> Places:
-        return Places(self.keys, self.values)
+    def places(self) -> SourceMap:
+        return SourceMap(self.keys, self.values)
 
     def add_file(self, path: Path, package: str | None, without: Collection[str] = ()) -> None:
         """A file's keys below its package; `without` leaves out some of its top ones."""
         document = load_file(path).without(without)
         prefix: KeyPath = tuple(package.split(".")) if package else ()
         for end in range(1, len(prefix) + 1):
-            self.keys.setdefault(prefix[:end], Place(display_name(path)))
+            self.keys.setdefault(prefix[:end], SourceLocation(display_name(path)))
         self._forget_lists({(*prefix, *inner) for inner in _lists(document)})
         self.keys |= {(*prefix, *inner): place for inner, place in document.keys.items()}
         self.values |= {(*prefix, *inner): place for inner, place in document.values.items()}

@@ -41,7 +41,7 @@ from dlspec.app.sweep_table import Row
 from dlspec.app.sweep_work import Workshop, numbered
 from dlspec.errors import TrainingFailed, UserError
 from dlspec.registry.sections import read_section
-from dlspec.spec.mistakes import Mistakes, refuse
+from dlspec.spec.problems import Problems, refuse
 from dlspec.spec.sweep import SweepSpec
 
 BY_NUMBER = "${hydra:job.num}"
@@ -190,9 +190,9 @@ def begin(task: Task, context: HydraContext, config: DictConfig, doers: Doing) -
 
 def _settings(composed: Composed) -> SweepSpec:
     tree = composed.tree.get("sweep", {})
-    mistakes = Mistakes()
-    settings = read_section(SweepSpec, tree, ("sweep",), mistakes)
-    refuse(mistakes, composed.places)
+    problems = Problems()
+    settings = read_section(SweepSpec, tree, ("sweep",), problems)
+    refuse(problems, composed.places)
     assert settings is not None  # or there was a mistake
     return settings
 

@@ -14,7 +14,7 @@ from dlspec.app.flags import parse_flags
 from dlspec.app.overrides import parse_overrides, quoted, value_place
 from dlspec.app.running import Job, composed_or_refused, make_job, preparation
 from dlspec.app.saved_run import LATEST, NO_RUN, latest_run
-from dlspec.errors import Place, Problem, SpecError, UserError, shown
+from dlspec.errors import Code, Problem, SourceLocation, SpecError, UserError, shown
 from dlspec.run_folder import read_result, remove_leftovers
 from dlspec.run_lock import held
 from dlspec.spec.trainer_keys import MACHINE, WRITING
@@ -108,12 +108,12 @@ def _taken(words: Sequence[str]) -> tuple[Path, list[str], list[str]]:
     return folder, allowed, others
 
 
-def run_folder(name: str, place: Place | None = None) -> Path:
+def run_folder(name: str, place: SourceLocation | None = None) -> Path:
     """The run's folder that a user names; `latest` is the last below runs/."""
     if name == LATEST:
         return latest_run()
     if not (Path(name) / "spec.yaml").is_file():
-        raise SpecError([Problem("run", f"no run in '{name}'", NO_RUN, place)])
+        raise SpecError([Problem(Code.NO_RUN, "run", f"no run in '{name}'", NO_RUN, place)])
     return Path(name)
 
 
@@ -141,9 +141,9 @@ def changes(folder: Path, job: Job, snapshot: Snapshot | None, written: Sequence
 def refuse(folder: Path, job: Job, changed: Changes, allowed: Sequence[str]) -> None:
     """What changes anything that was trained before would train something else from there on: the user must say so."""
     free = _FREE - _horizon(job.prepared.resolved)
-    place = Place(display_name(folder / "spec.yaml"))
+    place = SourceLocation(display_name(folder / "spec.yaml"))
     problems = [
-        Problem(key, f"the run has {shown(before)}, and now it is {shown(now)}",
+        Problem(Code.CHANGED_SETTING, key, f"the run has {shown(before)}, and now it is {shown(now)}",
                 f"to go on with that add resume.allow=[{key.partition(' ')[0]}]", place)
         for key, (before, now) in changed.items()
         if key not in free and not any(_is_below(key.partition(" ")[0], each) for each in allowed)

@@ -10,7 +10,7 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, open_dict
 
 from dlspec.app.overrides import value_place
-from dlspec.errors import Place, Problem, SpecError, UserError
+from dlspec.errors import Code, Problem, SourceLocation, SpecError, UserError
 from dlspec.spec.yaml_files import display_name, load_file
 
 LATEST = "latest"
@@ -36,9 +36,13 @@ def take_run(choices: Sequence[Override], values: Sequence[Override]) -> tuple[P
         folder = latest_run()
     if not (folder / "spec.yaml").is_file():
         shown = display_name(folder) if named.value() else ""
-        raise SpecError([Problem("run", f"no run in '{shown}'", "name a run's folder, which holds spec.yaml", place)])
+        raise SpecError(
+            [Problem(Code.NO_RUN, "run", f"no run in '{shown}'", "name a run's folder, which holds spec.yaml", place)]
+        )
     if any(each.key_or_group == "experiment" for each in choices):
-        raise SpecError([Problem("run", "run and experiment together", "keep one: each is a whole spec", place)])
+        raise SpecError(
+            [Problem(Code.CONFLICT, "run", "run and experiment together", "keep one: each is a whole spec", place)]
+        )
     return folder / "spec.yaml", [each for each in values if each is not named]
 
 
@@ -51,7 +55,7 @@ def replace_by_run(
     """
     tree = load_file(spec_file).tree
     if not isinstance(tree, dict) or "hydra" in tree:
-        raise SpecError([Problem("", "no saved spec", "", Place(display_name(spec_file)))])
+        raise SpecError([Problem(Code.NO_RUN, "", "no saved spec", "", SourceLocation(display_name(spec_file)))])
     _check_imports(tree.pop("imports", None), spec_file, values)
     _replace(config, tree, {each.key_or_group for each in choices})
     name = spec_file.parent.resolve().name
@@ -75,4 +79,4 @@ def _check_imports(imports: Any, spec_file: Path, values: Sequence[Override]) ->
     if missing:
         fix = f"if you trust them, add imports=[{','.join(str(each) for each in wanted)}]"
         found = f"this spec runs code from {', '.join(missing)}"
-        raise SpecError([Problem("imports", found, fix, Place(display_name(spec_file)))])
+        raise SpecError([Problem(Code.UNTRUSTED_CODE, "imports", found, fix, SourceLocation(display_name(spec_file)))])

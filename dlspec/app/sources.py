@@ -11,8 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dlspec.app.conf_files import BASE, PART_GROUPS, packaged_conf, read_conf
-from dlspec.errors import Place, Problem, SpecError
-from dlspec.spec.yaml_files import KeyPath, display_name, load_file
+from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError
+from dlspec.spec.yaml_files import display_name, load_file
 
 
 class ConfFiles(ConfigSource):
@@ -90,5 +90,7 @@ def _to_omegaconf(tree: dict[str, Any], path: Path) -> DictConfig:
         key = str(error.full_key or "").replace("[", ".").replace("]", "")
         keys: KeyPath = tuple(int(part) if part.isdigit() else part for part in key.split(".") if part)
         document = load_file(path)
-        place = document.values.get(keys) or document.keys.get(keys) or Place(display_name(path))
-        raise SpecError([Problem(key, "a '${...}' that is not closed or not right", "write ${KEY}", place)]) from None
+        place = document.values.get(keys) or document.keys.get(keys) or SourceLocation(display_name(path))
+        raise SpecError(
+            [Problem(Code.REFERENCE_SYNTAX, key, "a '${...}' that is not closed or not right", "write ${KEY}", place)]
+        ) from None

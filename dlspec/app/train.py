@@ -26,7 +26,7 @@ from dlspec.app.names import COMMANDS
 from dlspec.app.overrides import command_line
 from dlspec.app.plugins import register
 from dlspec.app.running import Job, composed_or_refused, make_job, new_folder, preparation, result_of
-from dlspec.errors import Problem, SpecError, UserError
+from dlspec.errors import Code, Problem, SpecError, UserError
 from dlspec.training.state import Outcome
 
 
@@ -67,7 +67,9 @@ def _sweep_words(arguments: argparse.Namespace) -> list[str]:
 def _refuse_flags(arguments: argparse.Namespace) -> None:
     wrong = [flag for name, flag in _REFUSED.items() if getattr(arguments, name)]
     if wrong:
-        raise SpecError([Problem(flag, "not there", fix, command_line(flag)) for flag, fix in wrong])
+        raise SpecError(
+            [Problem(Code.FILE_UNREADABLE, flag, "not there", fix, command_line(flag)) for flag, fix in wrong]
+        )
 
 
 def _information(hydra: Hydra, arguments: argparse.Namespace) -> Callable[[], Any] | None:

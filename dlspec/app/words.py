@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dlspec.app.names import FAILED, WRONG
-from dlspec.errors import MOST_SHOWN, Problem, SpecError, UserError
+from dlspec.errors import MOST_SHOWN, Code, Problem, SpecError, UserError
 
 
 def told(error: BaseException) -> tuple[str, int] | None:
@@ -50,4 +50,4 @@ def in_full(error: Exception) -> str:
 def _composing(error: Exception) -> Problem:
     """Hydra's and OmegaConf's complaints about what a user's config asks of Hydra itself."""
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]
-    return Problem("config", lines[0] if lines else type(error).__name__)
+    return Problem(Code.HYDRA_CONFIG, "config", lines[0] if lines else type(error).__name__)

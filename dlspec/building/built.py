@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
+from dlspec.errors import KeyPath
 from dlspec.layouts import Value
-from dlspec.spec.yaml_files import KeyPath
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from dlspec.building.criterion import Criterion
 from dlspec.building.network import kept_random_state
 from dlspec.data.dataset import Dataset, Target
+from dlspec.errors import Code
 from dlspec.layouts import Value
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Problems
 
 if TYPE_CHECKING:
     from dlspec.building.loss_matching import Match
@@ -29,7 +30,7 @@ FIX = "take is_causal: true for attention, recurrent layers in one direction, an
 Outputs = dict[str, list[Tensor]]
 
 
-def check_causality(network: Network, criterion: Criterion, data: Dataset, mistakes: Mistakes) -> None:
+def check_causality(network: Network, criterion: Criterion, data: Dataset, problems: Problems) -> None:
     """Where a target is the next token of an input, or an input itself, no earlier output may know a later step.
 
     A network on the meta device is taken at its word.
@@ -40,7 +41,7 @@ def check_causality(network: Network, criterion: Criterion, data: Dataset, mista
         return
     for match, tokens, target in must_not_see(network, criterion, data):
         samples = {name: data.sample(name, ROWS).to(place) for name in network.inputs}
-        _check(network, next(iter(match.names.values())), tokens, samples, target.name, mistakes)
+        _check(network, next(iter(match.names.values())), tokens, samples, target.name, problems)
 
 
 def must_not_see(network: Network, criterion: Criterion, data: Dataset) -> Iterator[tuple[Match, str, Target]]:
@@ -54,7 +55,7 @@ def must_not_see(network: Network, criterion: Criterion, data: Dataset) -> Itera
 
 
 def _check(
-    network: Network, output: str, tokens: str, samples: Mapping[str, Tensor], target: str, mistakes: Mistakes
+    network: Network, output: str, tokens: str, samples: Mapping[str, Tensor], target: str, problems: Problems
 ) -> None:
     """Changes the last of the `tokens` of two samples: no earlier step of the `output` may change.
 
@@ -74,7 +75,7 @@ def _check(
         (each for each in network.layers if _looks_ahead(each, one[1], other[1])), network.outputs[output].layer
     )
     found = f"{layer.type} sees the future: the last of '{tokens}' changes what it gives for earlier steps, "
-    mistakes.add(layer.path, f"{found}and '{target}' is the next token", FIX)
+    problems.add(Code.SEES_FUTURE, layer.path, f"{found}and '{target}' is the next token", FIX)
 
 
 def _short(samples: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:

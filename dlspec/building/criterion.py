@@ -22,10 +22,10 @@ from dlspec.building.loss_shapes import Padding, Targets, shapes_of
 from dlspec.building.network import Network, kept_random_state
 from dlspec.building.padding import Trim
 from dlspec.data.dataset import Dataset, Target
-from dlspec.errors import first_line
+from dlspec.errors import Code, first_line
 from dlspec.layouts import Lengths, Value
 from dlspec.registry.loss_terms import Terms
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Problems
 
 
 class Term(nn.Module):
@@ -101,17 +101,17 @@ def _trims(terms: Sequence[Term]) -> dict[str, Trim]:
     return trims
 
 
-def make_criterion(network: Network, data: Dataset, terms: Terms | None, mistakes: Mistakes) -> Criterion | None:
+def make_criterion(network: Network, data: Dataset, terms: Terms | None, problems: Problems) -> Criterion | None:
     """The criterion, or None where the network's outputs, the losses and the targets do not fit together.
 
     `terms` are the losses as written, None for `auto`. An output that no loss takes is the network's all the same.
     """
-    before = len(mistakes)
-    matches = [each for each in match_losses(network, data, terms, mistakes) if fits(each, data, mistakes)]
-    if len(mistakes) > before:
+    before = len(problems)
+    matches = [each for each in match_losses(network, data, terms, problems) if fits(each, data, problems)]
+    if len(problems) > before:
         return None
     names = _target_names(matches)
-    built = [_attempt(each, network, names, mistakes) for each in matches]
+    built = [_attempt(each, network, names, problems) for each in matches]
     made = [each for each in built if each is not None]
     return Criterion(made, names) if len(made) == len(built) else None
 
@@ -150,7 +150,7 @@ def _padding(lengths: Lengths | None, time_dim: int | None, names: Sequence[str]
     return Padding(names.index(f"{lengths.field}_lengths"), lengths.windows, time_dim)
 
 
-def _attempt(match: Match, network: Network, names: Sequence[str], mistakes: Mistakes) -> Term | None:
+def _attempt(match: Match, network: Network, names: Sequence[str], problems: Problems) -> Term | None:
     """The term, tried on made-up batches; what PyTorch refuses becomes a mistake at the loss's place."""
     try:
         term = Term(_joint(match, network, names))
@@ -161,7 +161,7 @@ def _attempt(match: Match, network: Network, names: Sequence[str], mistakes: Mis
         reason = first_line(error, 200)
         compared = f" with '{match.target.name}'" if isinstance(match.target, Target) else ""
         found = f"{match.term.type} can't compare {match.main.value}{compared}"
-        mistakes.add(match.term.path, found, f"{who} says: {reason}")
+        problems.add(Code.SHAPE_MISMATCH, match.term.path, found, f"{who} says: {reason}")
         return None
     return term
 

@@ -9,32 +9,32 @@ from torch import nn
 
 from dlspec.building.built import Network
 from dlspec.building.parameters import first_picks, owned_parameters
-from dlspec.errors import first_line
+from dlspec.errors import Code, first_line
 from dlspec.registry.parameter_terms import Init
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Problems
 
 
-def initialize(network: Network, inits: Sequence[Init], mistakes: Mistakes) -> None:
+def initialize(network: Network, inits: Sequence[Init], problems: Problems) -> None:
     """Draws anew what the inits pick, in the order of the state dict; of several the last one counts.
 
     A row of an embedding that stands for padding stays zero.
     """
     last_first = [each.pattern for each in reversed(inits)]
     by_pattern = {each.pattern.path: each for each in inits}
-    for owned, pattern in first_picks(owned_parameters(network), last_first, mistakes):
+    for owned, pattern in first_picks(owned_parameters(network), last_first, problems):
         if pattern is not None and not owned.parameter.is_meta:
-            _draw(owned.parameter, by_pattern[pattern.path], owned.name, mistakes)
+            _draw(owned.parameter, by_pattern[pattern.path], owned.name, problems)
     for module in network.module.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.padding_idx is not None and inits:
             with torch.no_grad():
                 module.weight[module.padding_idx].zero_()
 
 
-def _draw(parameter: nn.Parameter, init: Init, name: str, mistakes: Mistakes) -> None:
+def _draw(parameter: nn.Parameter, init: Init, name: str, problems: Problems) -> None:
     try:
         init.schema.build(parameter, **init.settings)
     except (ValueError, RuntimeError) as error:
         found = f"{init.schema.name} can't fill {name}, {tuple(parameter.shape)}"
         reason = first_line(error)
         fix = f"PyTorch says: {reason}; match fewer names, or say layer: Linear"
-        mistakes.add(init.pattern.path, found, fix, at_value=True)
+        problems.add(Code.LAYER_REFUSED, init.pattern.path, found, fix, at_value=True)

@@ -6,59 +6,61 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from dlspec.data.dataset import Dataset, Field
-from dlspec.errors import shown, suggest
-from dlspec.spec.mistakes import Mistakes
+from dlspec.errors import Code, shown, suggest
+from dlspec.spec.problems import Problems
 
 if TYPE_CHECKING:
     from dlspec.spec.blocks import Input
 
 
-def match_inputs(inputs: Sequence[Input], data: Dataset, mistakes: Mistakes) -> dict[str, Field]:
+def match_inputs(inputs: Sequence[Input], data: Dataset, problems: Problems) -> dict[str, Field]:
     """The field of each of the model's inputs, by the model's names for them.
 
     They match by name; a single input takes a single field whatever its name. A target of a class a step may be an
     input too: it comes moved by one step.
     """
     if not inputs:
-        return _only_field(data, mistakes)
+        return _only_field(data, problems)
     found: dict[str, Field] = {}
     for each in inputs:
         matched = data.field(each.name)
         if matched is None and len(inputs) == len(data.fields) == 1:
             matched = data.fields[0]
         if matched is None:
-            _tell_missing(each, data, mistakes)
+            _tell_missing(each, data, problems)
             continue
         found[each.name] = matched
-        _check(each, matched, data, mistakes)
+        _check(each, matched, data, problems)
     return found
 
 
-def _only_field(data: Dataset, mistakes: Mistakes) -> dict[str, Field]:
+def _only_field(data: Dataset, problems: Problems) -> dict[str, Field]:
     if len(data.fields) > 1:
         names = ", ".join(each.name for each in data.fields)
         found = f"{data.name} has {len(data.fields)} fields ({names}), and the model says not what it takes"
-        mistakes.add(("model",), found, f"write inputs: [{names}] in the model, or those that it needs")
+        problems.add(Code.AMBIGUOUS, ("model",), found, f"write inputs: [{names}] in the model, or those that it needs")
     return {each.name: each for each in data.fields[:1]}
 
 
-def _tell_missing(stated: Input, data: Dataset, mistakes: Mistakes) -> None:
+def _tell_missing(stated: Input, data: Dataset, problems: Problems) -> None:
     names = [each.name for each in data.fields]
     fix = suggest(stated.name, [*names, *(each.name for each in data.targets if data.field(each.name))])
     what = f"{data.name} has no field '{stated.name}'"
     if any(each.name == stated.name for each in data.targets):
         what, fix = f"'{stated.name}' is what {data.name} has to be predicted", f"take a field: {', '.join(names)}"
-    mistakes.add(stated.path, what, fix)
+    problems.add(Code.UNKNOWN_FIELD, stated.path, what, fix)
 
 
-def _check(stated: Input, field: Field, data: Dataset, mistakes: Mistakes) -> None:
+def _check(stated: Input, field: Field, data: Dataset, problems: Problems) -> None:
     """What the model states of its input against what the data hold; null is open."""
     found = {"shape": list(field.shape), "layout": field.layout, "vocab_size": field.vocab_size}
     found["length"] = field.shape[0] if field.layout in ("tokens", "sequence") else None
     for key, wanted in stated.facts.items():
         if wanted is not None and not _matches(wanted, found[key]):
             text = f"the model wants {key} {shown(wanted)}, and '{field.name}' of {data.name} has {shown(found[key])}"
-            mistakes.add((*stated.path, key), text, "choose data that fit, or change what the model states")
+            problems.add(
+                Code.SHAPE_MISMATCH, (*stated.path, key), text, "choose data that fit, or change what the model states"
+            )
 
 
 def _matches(wanted: Any, found: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from dlspec.building.layer import Layer
 from dlspec.building.shortcuts import automatic, is_norm
+from dlspec.errors import Code
 from dlspec.registry.torch_parts import LAYERS
 from dlspec.spec.deferred import Ref
 from dlspec.spec.parts import Part
@@ -33,7 +34,7 @@ def join(builder: Builder, layer: Layer) -> None:
         fix = "write shortcut: auto, which maps the sizes, or if_equal; or make both one shape"
         if automatic(other, one, None) is None:
             fix = "make both one shape, as padding: 1 does for a kernel of 3"
-        builder.mistakes.add(node.where, found, fix, note=builder.chain(node))
+        builder.problems.add(Code.SHAPE_MISMATCH, node.where, found, fix, note=builder.chain(node))
 
 
 def _add(builder: Builder, layer: Layer, body: Ref, given: Ref) -> None:
@@ -46,7 +47,9 @@ def _automatic(builder: Builder, layer: Layer, body: Ref, given: Ref) -> None:
     parts = automatic(builder.values[given], builder.values[body], _norm_at(builder, body))
     if parts is None:
         found = f"no 1x1 convolution makes {builder.values[body]} of {builder.values[given]}"
-        builder.mistakes.add(node.where, found, "write the shortcut as a list of layers", note=builder.chain(node))
+        builder.problems.add(
+            Code.SHAPE_MISMATCH, node.where, found, "write the shortcut as a list of layers", note=builder.chain(node)
+        )
         return
     before = given
     for index, (type, settings) in enumerate(parts):

@@ -14,13 +14,13 @@ from torch.nn.utils import parametrizations
 from dlspec.building.layout_rules import filled, infer
 from dlspec.building.limits import SizeLimit, TooLarge
 from dlspec.building.place import Unfit, is_on_meta, needs_numbers, not_deterministic
-from dlspec.errors import first_line, shown, suggest
+from dlspec.errors import Code, Finding, first_line, shown, suggest
 from dlspec.layouts import Value
 from dlspec.registry.schema import REQUIRED, Schema
 from dlspec.spec.deferred import Channels, is_deferred, settled
 from dlspec.spec.expressions import ExpressionError
 from dlspec.spec.graph import Node
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Problems
 
 PARAMETRIZATIONS = ("weight_norm", "spectral_norm", "orthogonal")
 
@@ -70,7 +70,7 @@ def arguments(build: Any) -> Arguments:
     return Arguments(tuple(names), least, most)
 
 
-def in_order(layer: Layer, values: Mapping[int | str, Value], mistakes: Mistakes) -> list[Value] | None:
+def in_order(layer: Layer, values: Mapping[int | str, Value], problems: Problems) -> list[Value] | None:
     """The inputs in the order of `forward`; None where it has no such argument, or takes fewer."""
     takes, path = arguments(layer.schema.build), _from(layer.node)
     if all(isinstance(key, int) for key in values):
@@ -79,11 +79,15 @@ def in_order(layer: Layer, values: Mapping[int | str, Value], mistakes: Mistakes
             return found
         wanted = "one input" if takes.most == 1 else f"{takes.most} inputs ({', '.join(takes.names)})"
         fix = "bring them together before it: Concat or Add"
-        mistakes.add(path, f"{layer.type} takes {wanted}, and {len(found)} come in", fix, shown=layer.shown)
+        problems.add(
+            Code.INPUT_COUNT, path, f"{layer.type} takes {wanted}, and {len(found)} come in", fix, shown=layer.shown
+        )
         return None
     unknown = [str(key) for key in values if key not in takes.names]
     for key in unknown:
-        mistakes.add((*path, key), f"{layer.type} takes no input '{key}'", suggest(key, takes.names))
+        problems.add(
+            Code.UNKNOWN_OUTPUT, (*path, key), f"{layer.type} takes no input '{key}'", suggest(key, takes.names)
+        )
     if unknown:
         return None
     last = max(takes.names.index(str(key)) for key in values)
@@ -91,7 +95,7 @@ def in_order(layer: Layer, values: Mapping[int | str, Value], mistakes: Mistakes
     return [values.get(name, first) for name in takes.names[: last + 1]]
 
 
-def are_enough(layer: Layer, values: Mapping[int | str, Value], mistakes: Mistakes) -> bool:
+def are_enough(layer: Layer, values: Mapping[int | str, Value], problems: Problems) -> bool:
     """Whether every argument that must come does."""
     takes = arguments(layer.schema.build)
     missing = [name for at, name in enumerate(takes.names[: takes.least]) if at not in values and name not in values]
@@ -99,7 +103,7 @@ def are_enough(layer: Layer, values: Mapping[int | str, Value], mistakes: Mistak
         return True
     found = f"{layer.type} takes {takes.least} inputs ({', '.join(takes.names[: takes.least])}), and {len(values)}"
     found += " comes in" if len(values) == 1 else " come in"
-    mistakes.add(_from(layer.node), found, "write from: [_, NAME]", shown=layer.shown)
+    problems.add(Code.INPUT_COUNT, _from(layer.node), found, "write from: [_, NAME]", shown=layer.shown)
     return False
 
 
@@ -110,25 +114,28 @@ def _from(node: Node) -> tuple[Any, ...]:
 # ---- settings ------------------------------------------------------------------------------------------------------
 
 
-def computed(layer: Layer, channels: Channels, mistakes: Mistakes) -> dict[str, Any] | None:
+def computed(layer: Layer, channels: Channels, problems: Problems) -> dict[str, Any] | None:
     """The settings with `$in_channels` put in and checked; None where one is wrong."""
-    settings, before = dict(layer.settings), len(mistakes)
+    settings, before = dict(layer.settings), len(problems)
     for name in [name for name, value in settings.items() if is_deferred(value)]:
         path = layer.node.part.where(name)
         try:
             value = settled(settings[name], channels)
         except ExpressionError as error:
-            mistakes.add(path, str(error), error.fix, at_value=True)
+            problems.add_finding(path, error.finding, at_value=True)
             continue
         try:
             settings[name] = layer.schema.settings[name].read(value)
-        except ValueError as wanted:
-            mistakes.add(path, f"{name} is {shown(value)}, wanted {wanted}", at_value=True, shown=layer.shown)
-    return settings if len(mistakes) == before else None
+        except ValueError:
+            wanted = layer.schema.settings[name].wanted
+            problems.add(
+                Code.WRONG_VALUE, path, f"{name} is {shown(value)}, wanted {wanted}", at_value=True, shown=layer.shown
+            )
+    return settings if len(problems) == before else None
 
 
 def completed(
-    layer: Layer, written: Mapping[str, Any], values: Sequence[Value], mistakes: Mistakes
+    layer: Layer, written: Mapping[str, Any], values: Sequence[Value], problems: Problems
 ) -> dict[str, Any] | None:
     """The settings with what the inputs decide filled in; what was written must agree with them."""
     settings = {**written, **filled(layer.schema, values, written)}
@@ -140,12 +147,14 @@ def completed(
             settings[name] = known
         elif value is None and setting.default is REQUIRED:
             found = f"{layer.type} wants {name}"
-            mistakes.add(layer.node.where, found, "these data do not tell it: write it", shown=layer.shown)
+            problems.add(
+                Code.MISSING_FACT, layer.node.where, found, "these data do not tell it: write it", shown=layer.shown
+            )
             return None
         elif value is not None and known is not None and not agrees(name, value, known, values[0]):
             found = f"{name} is {value}, but {values[0]} comes in"
             fix = f"leave it out: it is inferred ({known})"
-            mistakes.add(layer.node.part.where(name), found, fix, at_value=True, shown=layer.shown)
+            problems.add(Code.SHAPE_MISMATCH, layer.node.part.where(name), found, fix, at_value=True, shown=layer.shown)
             return None
     return settings
 
@@ -176,39 +185,41 @@ def has_weight(module: nn.Module) -> bool:
     return isinstance(getattr(module, "weight", None), Tensor)
 
 
-def may_parametrize(layer: Layer, module: nn.Module, mistakes: Mistakes) -> bool:
+def may_parametrize(layer: Layer, module: nn.Module, problems: Problems) -> bool:
     name, path = layer.node.parametrize, layer.node.part.where("parametrize")
     if name is None or has_weight(module):
         return True
-    mistakes.add(path, f"{layer.type} has no weight", "leave parametrize out", at_value=True)
+    problems.add(Code.NO_WEIGHT, path, f"{layer.type} has no weight", "leave parametrize out", at_value=True)
     return False
 
 
 def attempt(
-    action: Callable[[], Any], layer: Layer, values: Sequence[Value], mistakes: Mistakes, note: Callable[[], str]
+    action: Callable[[], Any], layer: Layer, values: Sequence[Value], problems: Problems, note: Callable[[], str]
 ) -> Any:
     """What PyTorch gives; what it refuses becomes a mistake at the layer's place, with a note below it."""
     try:
         return action()
     except TooLarge as error:
         found = f"{layer.type} is too large: {error}"
-        mistakes.add(layer.node.where, found, "make it smaller", shown=layer.shown, note=note())
+        problems.add(Code.TOO_LARGE, layer.node.where, found, "make it smaller", shown=layer.shown, note=note())
     except Unfit:
         raise
     except Exception as error:
         if needs_numbers(error):
             raise Unfit(f"{layer.type} needs numbers") from error
-        mistakes.add(layer.node.where, *_refused(layer, values, error), shown=layer.shown, note=note())
+        problems.add_finding(layer.node.where, _refused(layer, values, error), shown=layer.shown, note=note())
     return None
 
 
-def _refused(layer: Layer, values: Sequence[Value], error: Exception) -> tuple[str, str]:
+def _refused(layer: Layer, values: Sequence[Value], error: Exception) -> Finding:
     operation = not_deterministic(error)
     if operation:
         fix = "take another layer, or trainer.deterministic=false"
-        return f"{layer.type} has no deterministic way to compute {operation}", fix
+        found = f"{layer.type} has no deterministic way to compute {operation}"
+        return Finding(Code.NOT_DETERMINISTIC, found, fix)
     who = "PyTorch" if hasattr(nn, layer.type) else f"{layer.type}'s own code"
-    return f"{layer.type} can't take {' and '.join(str(each) for each in values)}", f"{who} says: {_reason(error)}"
+    found = f"{layer.type} can't take {' and '.join(str(each) for each in values)}"
+    return Finding(Code.LAYER_REFUSED, found, f"{who} says: {_reason(error)}")
 
 
 def _reason(error: Exception) -> str:

@@ -14,7 +14,8 @@ from torch import nn
 from dlspec.building.padding import mapped
 from dlspec.building.remedies import remedy
 from dlspec.building.torch_rules import torch_rule
-from dlspec.layers.rule import Inputs, Refusal, Rule, Settings, Shape, main
+from dlspec.errors import Code, Finding
+from dlspec.layers.rule import Inputs, Rule, Settings, Shape, main
 from dlspec.layouts import Layout, Lengths, Value, Window, roles
 from dlspec.registry.schema import Schema
 
@@ -38,21 +39,29 @@ def _is_users(schema: Schema) -> bool:
 # ---- what is refused -----------------------------------------------------------------------------------------------
 
 
-def refusal(schema: Schema, inputs: Inputs, settings: Settings) -> Refusal | None:
+def refusal(schema: Schema, inputs: Inputs, settings: Settings) -> Finding | None:
     """Why the layer can't take these inputs, and what to write; None where it can."""
-    rule, value, layer = rule_for(schema), inputs[0], schema.name
+    rule, value, layer = rule_for(schema), inputs[0], _WRITTEN_AS.get(schema.name, schema.name)
     if not rule.takes_parameter and not all(each.has_batch for each in inputs):
         fix = "bring it in by Add, Multiply, Concat or Formula"
-        return f"{layer} wants values with a batch, and a Parameter has none", fix
+        return Finding(Code.WRONG_LAYOUT, f"{layer} wants values with a batch, and a Parameter has none", fix)
     value = main(inputs) if rule.takes_parameter else inputs[0]
     if value.layout not in rule.takes and not _says_where(layer, value, settings):
-        return f"{layer} wants {' or '.join(rule.takes)}, and {value} comes in", remedy(layer, rule, value)
+        return Finding(
+            Code.WRONG_LAYOUT,
+            f"{layer} wants {' or '.join(rule.takes)}, and {value} comes in",
+            remedy(layer, rule, value),
+        )
     if rule.dims is not None and value.layout == "channels-first" and len(value.shape) != rule.dims + 1:
         right = re.sub(r"\dd$", f"{len(value.shape) - 1}d", layer)
         fix = f"did you mean '{right}'?" if right != layer and hasattr(nn, right) else ""
-        return f"{layer} wants channels and {rule.dims} more, and {value} comes in", fix
+        return Finding(Code.WRONG_LAYOUT, f"{layer} wants channels and {rule.dims} more, and {value} comes in", fix)
     mixing = None if _is_users(schema) else _mixing(value, settings)
-    return mixing or (rule.check(inputs, settings) if rule.check else None)
+    return mixing or rule.refuse(inputs, settings)
+
+
+# Layers that a container brings along: a message names what the user wrote.
+_WRITTEN_AS = {"FoldTime": "TimeDistributed"}
 
 
 def _says_where(layer: str, value: Value, settings: Settings) -> bool:
@@ -61,13 +70,13 @@ def _says_where(layer: str, value: Value, settings: Settings) -> bool:
     return value.layout != "tokens" and layer in says and settings.get(says[layer]) is not None
 
 
-def _mixing(value: Value, settings: Settings) -> Refusal | None:
+def _mixing(value: Value, settings: Settings) -> Finding | None:
     """Dimension 0 is the batch, which no layer may touch."""
     for name in ("dim", "start_dim"):
         dim = settings.get(name)
         if isinstance(dim, int) and dim in (0, -1 - len(value.shape)):
             found = f"{name} is {dim}: that is the batch, and samples must not mix"
-            return found, "the dimensions of a sample start at 1"
+            return Finding(Code.SAMPLES_MIXED, found, "the dimensions of a sample start at 1")
     return None
 
 

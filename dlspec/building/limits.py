@@ -75,12 +75,17 @@ def _bounded(soft: int, hard: int, used: int) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, MemoryError) or "allocate" in str(error):
+        if is_failed_allocation(error):
             found = f"an output of a few samples would fill more than {in_words(limit('sample_bytes'))}"
             raise TooLarge(f"{found} ({how_to_raise('sample_bytes')})") from None
         raise
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def is_failed_allocation(error: Exception) -> bool:
+    """Whether memory was refused. PyTorch raises a plain RuntimeError for it, which only its text tells apart."""
+    return isinstance(error, MemoryError) or "allocate" in str(error)
 
 
 def _bounds() -> tuple[int, int, int] | None:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 from dlspec.building.loss_rules import LossRule, rule_of
 from dlspec.data.dataset import Dataset, Target
-from dlspec.errors import suggest
+from dlspec.errors import Code, suggest
 from dlspec.registry.loss_terms import Arguments, LossTerm, Terms, arguments
 from dlspec.registry.torch_parts import LOSSES
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Problems
 
 if TYPE_CHECKING:
     from dlspec.building.network import Network, Output
@@ -41,12 +41,12 @@ class Match:
         return len(self.outputs) > 1
 
 
-def match_losses(network: Network, data: Dataset, terms: Terms | None, mistakes: Mistakes) -> tuple[Match, ...]:
+def match_losses(network: Network, data: Dataset, terms: Terms | None, problems: Problems) -> tuple[Match, ...]:
     """What each term compares; None terms are `auto`. What is left open and not plain is a mistake."""
-    before = len(mistakes)
-    chosen = _automatic(network, data, mistakes) if terms is None else terms
-    found = [_match(term, network, data, mistakes) for term in chosen]
-    return () if len(mistakes) > before else tuple(each for each in found if each is not None)
+    before = len(problems)
+    chosen = _automatic(network, data, problems) if terms is None else terms
+    found = [_match(term, network, data, problems) for term in chosen]
+    return () if len(problems) > before else tuple(each for each in found if each is not None)
 
 
 def auto_loss(output: Output, target: Target) -> str:
@@ -58,7 +58,7 @@ def auto_loss(output: Output, target: Target) -> str:
     return "NLLLoss" if output.end.type == "LogSoftmax" else "CrossEntropyLoss"
 
 
-def _automatic(network: Network, data: Dataset, mistakes: Mistakes) -> Terms:
+def _automatic(network: Network, data: Dataset, problems: Problems) -> Terms:
     """A term for each target: the only one with the only output, several with the outputs of their names.
 
     Data without a target are their own: the network gives its input again.
@@ -69,7 +69,7 @@ def _automatic(network: Network, data: Dataset, mistakes: Mistakes) -> Terms:
         return (_auto_term("", output, targets[0], "", "" if data.targets else targets[0].name),)
     missing = [each.name for each in targets if each.name not in outputs]
     if missing or not targets:
-        _tell_unclear(targets, list(outputs), mistakes)
+        _tell_unclear(targets, list(outputs), problems)
         return ()
     names = ["" if len(targets) == 1 else each.name for each in targets]
     pairs = zip(names, targets, strict=True)
@@ -84,19 +84,19 @@ def _predicted(network: Network, data: Dataset) -> list[Target]:
     return [each for each in data.aims if data.targets or each.name in network.inputs]
 
 
-def _tell_unclear(targets: Sequence[Target], outputs: Sequence[str], mistakes: Mistakes) -> None:
+def _tell_unclear(targets: Sequence[Target], outputs: Sequence[str], problems: Problems) -> None:
     named = ", ".join(each.name for each in targets)
     what = f"{len(targets)} target{'s' if len(targets) != 1 else ''} ({named})"
     found = f"{what} and {len(outputs)} output{'s' if len(outputs) > 1 else ''} ({', '.join(outputs)})"
     first = f"{{type: LOSS, output: {outputs[0]}, target: {targets[0].name if targets else 'FIELD'}}}"
     fix = f"give each target's output its name, or say what belongs together: loss: {{main: {first}}}"
-    mistakes.add(("model", "outputs") if len(outputs) > 1 else ("loss",), found, fix)
+    problems.add(Code.AMBIGUOUS, ("model", "outputs") if len(outputs) > 1 else ("loss",), found, fix)
 
 
-def _match(term: LossTerm, network: Network, data: Dataset, mistakes: Mistakes) -> Match | None:
+def _match(term: LossTerm, network: Network, data: Dataset, problems: Problems) -> Match | None:
     takes = arguments(term.schema.build)
-    names = _output_names(term, takes, network, data, mistakes)
-    target = _target(term, takes, names, data, mistakes)
+    names = _output_names(term, takes, network, data, problems)
+    target = _target(term, takes, names, data, problems)
     if names is None or (takes.target and target is None):
         return None
     outputs = {key: network.outputs[name] for key, name in names.items()}
@@ -104,17 +104,17 @@ def _match(term: LossTerm, network: Network, data: Dataset, mistakes: Mistakes) 
 
 
 def _output_names(
-    term: LossTerm, takes: Arguments, network: Network, data: Dataset, mistakes: Mistakes
+    term: LossTerm, takes: Arguments, network: Network, data: Dataset, problems: Problems
 ) -> dict[str, str] | None:
     """The outputs' names by the loss's arguments."""
     names = _written_names(term, takes, network, data)
     if names is None:
-        _tell_open(term, takes, network, mistakes)
+        _tell_open(term, takes, network, problems)
         return None
     unknown = [name for name in names.values() if name not in network.outputs]
     for name in unknown:
         fix = suggest(name, network.outputs)
-        mistakes.add(term.where("output"), f"the model has no output '{name}'", fix, at_value=True)
+        problems.add(Code.UNKNOWN_OUTPUT, term.where("output"), f"the model has no output '{name}'", fix, at_value=True)
     return None if unknown else names
 
 
@@ -134,7 +134,7 @@ def _written_names(term: LossTerm, takes: Arguments, network: Network, data: Dat
     return {each: named[each] for each in takes.outputs}
 
 
-def _tell_open(term: LossTerm, takes: Arguments, network: Network, mistakes: Mistakes) -> None:
+def _tell_open(term: LossTerm, takes: Arguments, network: Network, problems: Problems) -> None:
     names = ", ".join(network.outputs)
     if len(takes.outputs) > 1:
         found = f"{term.type} compares {' and '.join([', '.join(takes.outputs[:-1]), takes.outputs[-1]])}"
@@ -143,11 +143,11 @@ def _tell_open(term: LossTerm, takes: Arguments, network: Network, mistakes: Mis
     else:
         found = f"the model has {len(network.outputs)} outputs ({names})"
         fix = f"say which one {term.type} takes: output: {next(iter(network.outputs))}"
-    mistakes.add(term.where("output"), found, fix)
+    problems.add(Code.AMBIGUOUS, term.where("output"), found, fix)
 
 
 def _target(
-    term: LossTerm, takes: Arguments, names: Mapping[str, str] | None, data: Dataset, mistakes: Mistakes
+    term: LossTerm, takes: Arguments, names: Mapping[str, str] | None, data: Dataset, problems: Problems
 ) -> Target | float | None:
     """What is compared with: as written, else the only target, that of the output's name, or the only field."""
     if not takes.target or isinstance(term.target, int | float):
@@ -158,16 +158,22 @@ def _target(
         mine = [each for each in own if each.name in (names or {}).values()]
         if len(own) == 1 or mine:
             return (mine or own)[0]
-        _tell_targets([target.name for target in own], term, data, mistakes)
+        _tell_targets([target.name for target in own], term, data, problems)
         return None
     found = data.compared(written)
     if found is None:
         known = [*(each.name for each in data.targets), *(each.name for each in data.fields)]
-        mistakes.add(term.where("target"), f"the data have no '{written}'", suggest(written, known), at_value=True)
+        problems.add(
+            Code.UNKNOWN_TARGET,
+            term.where("target"),
+            f"the data have no '{written}'",
+            suggest(written, known),
+            at_value=True,
+        )
     return found
 
 
-def _tell_targets(names: Sequence[str], term: LossTerm, data: Dataset, mistakes: Mistakes) -> None:
+def _tell_targets(names: Sequence[str], term: LossTerm, data: Dataset, problems: Problems) -> None:
     kind = "targets" if data.targets else "fields and no target"
     fix = f"say which one {term.type} compares with: target: {names[0]}"
-    mistakes.add(term.where("target"), f"the data have {len(names)} {kind} ({', '.join(names)})", fix)
+    problems.add(Code.AMBIGUOUS, term.where("target"), f"the data have {len(names)} {kind} ({', '.join(names)})", fix)

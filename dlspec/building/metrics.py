@@ -11,11 +11,11 @@ from typing import Any
 
 from dlspec.data.dataset import Dataset, Target
 from dlspec.data.decoding import CHARACTERS, kind_of
-from dlspec.errors import suggest
+from dlspec.errors import Code, suggest
 from dlspec.registry.metric_terms import MetricTerm
 from dlspec.registry.metrics import CLASSIFICATION, OF_TOKENS, metrics
 from dlspec.registry.schema import Schema
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Problems
 
 MOST_CLASSES = 5_000
 """Of more classes nothing is counted by pairs: 5,000 x 5,000 numbers are 200 MB."""
@@ -59,22 +59,22 @@ def _auto(predicted: Target, data: Dataset) -> list[str]:
 
 
 def match_metrics(
-    terms: Sequence[MetricTerm] | None, predicted: Sequence[Target], data: Dataset, mistakes: Mistakes
+    terms: Sequence[MetricTerm] | None, predicted: Sequence[Target], data: Dataset, problems: Problems
 ) -> list[Chosen]:
     """What each metric is of; None are those that fit the targets. `predicted` are of the shape that metrics see."""
     if terms is None:
         return chosen_metrics(predicted, data)
     chosen: list[Chosen] = []
     for each in terms:
-        mine = [Chosen(each.schema, target, each.settings) for target in _judged(each, predicted, mistakes)]
+        mine = [Chosen(each.schema, target, each.settings) for target in _judged(each, predicted, problems)]
         if any((one.schema.name, one.target) == (other.schema.name, other.target) for one in mine for other in chosen):
             found = f"{each.schema.name} stands twice, and both would report '{in_snake_case(each.schema.name)}'"
-            mistakes.add(each.part.path, found, "keep one: names of one's own are not there yet")
+            problems.add(Code.NAME_TAKEN, each.part.path, found, "keep one: names of one's own are not there yet")
         chosen += mine
     return chosen
 
 
-def _judged(metric: MetricTerm, predicted: Sequence[Target], mistakes: Mistakes) -> list[Target]:
+def _judged(metric: MetricTerm, predicted: Sequence[Target], problems: Problems) -> list[Target]:
     """The targets that a metric is of: the named one, or each that it fits."""
     named = [each for each in predicted if metric.target in (None, each.name)]
     fitting = [each for each in named if fits(metric.schema, each)]
@@ -82,18 +82,18 @@ def _judged(metric: MetricTerm, predicted: Sequence[Target], mistakes: Mistakes)
         names = [each.name for each in predicted]
         found = f"no '{metric.target}' is predicted" if metric.target else "nothing is predicted: no loss has a target"
         fix = suggest(metric.target or "", names) if names else "leave the metrics out: metrics=[]"
-        mistakes.add(metric.part.where("target"), found, fix, at_value=bool(metric.target))
+        problems.add(Code.UNKNOWN_TARGET, metric.part.where("target"), found, fix, at_value=bool(metric.target))
     elif not fitting:
         kind = "classes" if named[0].kind == "numbers" else "numbers"
         held = " and ".join(f"'{each.name}' holds {each.kind}" for each in named)
         found = f"{metric.schema.name} compares {kind}, and {held}"
-        mistakes.add(metric.part.path, found, "metrics=auto chooses by the target")
+        problems.add(Code.WRONG_TARGET, metric.part.path, found, "metrics=auto chooses by the target")
     for each in fitting:
-        _check_pairs(metric, each, mistakes)
+        _check_pairs(metric, each, problems)
     return fitting
 
 
-def _check_pairs(metric: MetricTerm, target: Target, mistakes: Mistakes) -> None:
+def _check_pairs(metric: MetricTerm, target: Target, problems: Problems) -> None:
     """A metric may not keep a number for every pair of very many classes."""
     name, count = metric.schema.name, len(target.classes)
     by_class = "average" if metric.settings.get("average") in ("macro", "weighted") and name not in _BY_CURVE else ""
@@ -101,7 +101,7 @@ def _check_pairs(metric: MetricTerm, target: Target, mistakes: Mistakes) -> None
         return
     found = f"{name} counts pairs of classes, and '{target.name}' has {count:,}, more than {MOST_CLASSES:,}"
     fix = "take Accuracy or Perplexity" if name in _BY_PAIRS else "leave average out: micro counts no pairs"
-    mistakes.add(metric.part.path if name in _BY_PAIRS else metric.part.where(by_class), found, fix)
+    problems.add(Code.TOO_LARGE, metric.part.path if name in _BY_PAIRS else metric.part.where(by_class), found, fix)
 
 
 def make_metrics(chosen: Sequence[Chosen], targets: Sequence[Target]) -> tuple[dict[str, Any], ...]:

@@ -45,15 +45,14 @@ from dlspec.building.ties import tie
 from dlspec.building.tracing import Tracer, memory_of, sampling
 from dlspec.building.tracing import kept_random_state as kept_random_state
 from dlspec.data.dataset import Field
-from dlspec.errors import suggest
+from dlspec.errors import Code, KeyPath, suggest
 from dlspec.layers.rule import main
 from dlspec.layouts import Layout, Lengths, Value
 from dlspec.spec.containers import JOIN
 from dlspec.spec.deferred import Ref
 from dlspec.spec.graph import MODEL, Graph, Node
-from dlspec.spec.mistakes import Mistakes
+from dlspec.spec.problems import Problems
 from dlspec.spec.taking import PARAMETER
-from dlspec.spec.yaml_files import KeyPath
 
 # What leaves an end as it is: what stands before is what a loss sees.
 PASSING = frozenset(
@@ -69,32 +68,32 @@ def build(
     graph: Graph,
     layers: Sequence[Layer],
     fields: Mapping[str, tuple[Field, Tensor]],
-    mistakes: Mistakes,
+    problems: Problems,
     place: Place = RUN,
 ) -> Network | None:
-    """The network of a graph whose nodes were read, or None where a layer does not fit and `mistakes` says why.
+    """The network of a graph whose nodes were read, or None where a layer does not fit and `problems` says why.
 
     `fields` are the data's by the model's names for its inputs, each with a small batch of samples. Raises `Unfit`
     where the place is none for this network.
     """
     if not graph.inputs:  # the model names none: its only one has the field's name
         fields = dict(zip(("",), fields.values(), strict=False))
-    before = len(mistakes)
+    before = len(problems)
     with sampling(), place.making():
-        builder = Builder(graph, fields, mistakes, place)
+        builder = Builder(graph, fields, problems, place)
         for layer in layers:
             builder.add(layer)
-        mistakes.enter({})
-        return builder.network() if len(mistakes) == before else None
+        problems.enter({})
+        return builder.network() if len(problems) == before else None
 
 
 class Builder:
     """Grows one network, layer by layer, in the order in which they run."""
 
     def __init__(
-        self, graph: Graph, fields: Mapping[str, tuple[Field, Tensor]], mistakes: Mistakes, place: Place
+        self, graph: Graph, fields: Mapping[str, tuple[Field, Tensor]], problems: Problems, place: Place
     ) -> None:
-        self.graph, self.mistakes = graph, mistakes
+        self.graph, self.problems = graph, problems
         self.fields = {name: each for name, (each, _) in fields.items()}
         self.values: dict[Ref, Value] = {}
         self.samples: dict[Ref, Tensor] = {}
@@ -117,7 +116,7 @@ class Builder:
 
     def add(self, layer: Layer) -> None:
         """Builds a layer and passes the sample; what comes from a layer that failed is passed by."""
-        self.mistakes.enter(layer.node.origins)
+        self.problems.enter(layer.node.origins)
         node = layer.node
         if not all(self._is_there(ref, node) for ref in node.inputs.values()):
             return
@@ -138,7 +137,7 @@ class Builder:
         names = names or [each.output for each in self.values if each.node == ref.node and each.output]
         fix = suggest(ref.output, names) if names else "it has one output: write its name alone"
         path = self._where_taken(ref, node)
-        self.mistakes.add(path, f"{row.type} has no output '{ref.output}'", fix, at_value=True)
+        self.problems.add(Code.UNKNOWN_OUTPUT, path, f"{row.type} has no output '{ref.output}'", fix, at_value=True)
         return False
 
     def _where_taken(self, ref: Ref, node: Node | None) -> KeyPath:
@@ -153,15 +152,15 @@ class Builder:
         return (*path, key) if isinstance(raw, list | dict) else path
 
     def add_one(self, layer: Layer) -> None:
-        node, mistakes = layer.node, self.mistakes
+        node, problems = layer.node, self.problems
         layer, settings = self._settings(layer)
         if settings is not None and node.is_shared and not self._fits_again(layer, settings):
             return
         by_argument = {key: self.values[ref] for key, ref in node.inputs.items()}
-        values = in_order(layer, by_argument, mistakes) if settings is not None else None
+        values = in_order(layer, by_argument, problems) if settings is not None else None
         if settings is None or values is None or self._is_refused(layer, values, settings):
             return
-        if not are_enough(layer, by_argument, mistakes):
+        if not are_enough(layer, by_argument, problems):
             return
         found = self._module(layer, settings, values)
         if found is None:
@@ -178,7 +177,7 @@ class Builder:
         if layer.node.is_shared and layer.node.path in self.layers:
             first, _, settings = self.layers[layer.node.path]
             return replace(layer, schema=first.schema), settings
-        return layer, computed(layer, lambda ref: self.values[ref].channels, self.mistakes)
+        return layer, computed(layer, lambda ref: self.values[ref].channels, self.problems)
 
     def _fits_again(self, layer: Layer, settings: Mapping[str, Any]) -> bool:
         """Whether a module that is used again takes inputs like these."""
@@ -188,7 +187,9 @@ class Builder:
             if known is None or settings.get(name) is None or agrees(name, settings[name], known, values[0]):
                 continue
             found = f"'{layer.node.name}' has {name} {settings[name]}, and {values[0]} comes in"
-            self.mistakes.add(layer.node.entry, found, "write the layer again, for weights of its own")
+            self.problems.add(
+                Code.SHAPE_MISMATCH, layer.node.entry, found, "write the layer again, for weights of its own"
+            )
             return False
         return True
 
@@ -198,8 +199,7 @@ class Builder:
             with bounded_growth():  # a formula is tried
                 refused = refusal(layer.schema, values, settings)
         if refused is not None:
-            refused = (refused[0].replace("FoldTime", "TimeDistributed"), refused[1])
-            self.mistakes.add(layer.node.where, *refused, shown=layer.shown, note=self.chain(layer.node))
+            self.problems.add_finding(layer.node.where, refused, shown=layer.shown, note=self.chain(layer.node))
             return True
         return settings.get("inplace") is True and self._would_overwrite(layer)
 
@@ -210,14 +210,14 @@ class Builder:
         path = node.part.where("inplace")
         if memory in [memory_of(each) for each in self.data]:
             found = "inplace would overwrite the data"
-            self.mistakes.add(path, found, "leave it out", at_value=True, shown=layer.shown)
+            self.problems.add(Code.INPLACE, path, found, "leave it out", at_value=True, shown=layer.shown)
             return True
         place = self.places.get(node.id, 0)
         for ref, sample in self.samples.items():
             if memory_of(sample) == memory and self.last_read.get(ref, -1) > place:
                 name = self.rows[ref.node].name if ref.node in self.rows else ref.output
                 found = f"inplace would overwrite the output of '{name}', which is taken below"
-                self.mistakes.add(path, found, "leave it out", at_value=True, shown=layer.shown)
+                self.problems.add(Code.INPLACE, path, found, "leave it out", at_value=True, shown=layer.shown)
                 return True
         return False
 
@@ -225,21 +225,21 @@ class Builder:
         self, layer: Layer, settings: dict[str, Any], values: Sequence[Value]
     ) -> tuple[nn.Module, dict[str, Any]] | None:
         """The module and all its settings; None where it can't be made of these inputs."""
-        node, mistakes = layer.node, self.mistakes
+        node, problems = layer.node, self.problems
         if node.is_shared and node.path in self.layers:
             _, module, settings = self.layers[node.path]
             return module, settings
         words = self.wanted.get(node.name, ("",))
         opening = [key for key in _OPENING if "1" in words and key in layer.schema.settings]
         settings = {**dict.fromkeys(opening, True), **settings}
-        whole = completed(layer, settings, values, mistakes) if values else settings
+        whole = completed(layer, settings, values, problems) if values else settings
         if whole is None:
             return None
-        module = attempt(lambda: made(layer, whole, self.limit), layer, values, mistakes, lambda: self.chain(node))
+        module = attempt(lambda: made(layer, whole, self.limit), layer, values, problems, lambda: self.chain(node))
         if (
             module is None
-            or not may_parametrize(layer, module, mistakes)
-            or not tie(layer, module, self.layers, self.mistakes)
+            or not may_parametrize(layer, module, problems)
+            or not tie(layer, module, self.layers, self.problems)
         ):
             return None
         _choose_outputs(module, words)
@@ -255,7 +255,9 @@ class Builder:
         row = self.rows[lost]
         found = f"{layer.type} needs each sample's length, and behind {row.type} ('{row.name}') none is known"
         fix = f"{row.type} mixes steps and padding: put {layer.type} before it, or take a layer that keeps steps apart"
-        self.mistakes.add(layer.node.where, found, fix, shown=layer.shown, note=self.chain(layer.node))
+        self.problems.add(
+            Code.LENGTHS_LOST, layer.node.where, found, fix, shown=layer.shown, note=self.chain(layer.node)
+        )
         return True
 
     # ---- what it gives ---------------------------------------------------------------------------------------------
@@ -269,7 +271,7 @@ class Builder:
             lambda: self.tracer.given(layer, module, settings, values, inputs),
             layer,
             values,
-            self.mistakes,
+            self.problems,
             lambda: self.chain(layer.node),
         )
         if found is None:
@@ -277,7 +279,9 @@ class Builder:
         tensors = found if isinstance(found, tuple) else (found,)
         if not all(isinstance(each, Tensor) for each in tensors):
             fix = "a layer's forward gives a tensor, or a tuple of tensors"
-            self.mistakes.add(layer.node.where, f"{layer.type} gives {type(tensors[0]).__name__}", fix)
+            self.problems.add(
+                Code.WRONG_RESULT, layer.node.where, f"{layer.type} gives {type(tensors[0]).__name__}", fix
+            )
             return None
         has_batch = layer.type != PARAMETER and any(each.has_batch for each in values)
         given = dict(zip(_words(module, len(tensors)), tensors, strict=False))
@@ -292,7 +296,7 @@ class Builder:
             return True
         found = f"{layer.type} makes {tuple(given.shape)} of a batch of {rows}"
         fix = "dimension 0 is the batch: a layer gives a row for each of its rows"
-        self.mistakes.add(layer.node.where, found, fix, shown=layer.shown)
+        self.problems.add(Code.WRONG_RESULT, layer.node.where, found, fix, shown=layer.shown)
         return False
 
     def _can_have_layout(self, layer: Layer, given: Tensor, has_batch: bool) -> bool:
@@ -305,7 +309,9 @@ class Builder:
             return True
         found = f"layout is {layout}, which is {wanted}, and {layer.type} gives ({', '.join(map(str, shape))})"
         path = layer.node.part.where("layout")
-        self.mistakes.add(path, found, "leave it out, or write another", at_value=True, shown=layer.shown)
+        self.problems.add(
+            Code.WRONG_LAYOUT, path, found, "leave it out, or write another", at_value=True, shown=layer.shown
+        )
         return False
 
     def _note(
@@ -421,7 +427,9 @@ class Builder:
                 what = "a model's input" if ref.node == MODEL else "a Parameter"
                 fix = "let a layer that computes with it be the output"
                 path = self.graph.output_paths.get(name, ("model", "outputs"))
-                self.mistakes.add(path, f"the output '{name}' is {what} as it is", fix, at_value=True)
+                self.problems.add(
+                    Code.WRONG_RESULT, path, f"the output '{name}' is {what} as it is", fix, at_value=True
+                )
                 return False
         return True
 

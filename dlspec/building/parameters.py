@@ -9,9 +9,9 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from dlspec.building.built import Network
-from dlspec.errors import suggest
-from dlspec.spec.mistakes import Mistakes
+from dlspec.errors import Code, suggest
 from dlspec.spec.patterns import Pattern
+from dlspec.spec.problems import Problems
 from dlspec.spec.taking import PARAMETER
 
 MOST_IDLE = 50
@@ -64,7 +64,7 @@ def _types(module: nn.Module, name: str, free: set[str]) -> Iterator[str]:
 
 
 def first_picks(
-    owned: Sequence[Owned], patterns: Sequence[Pattern], mistakes: Mistakes
+    owned: Sequence[Owned], patterns: Sequence[Pattern], problems: Problems
 ) -> list[tuple[Owned, Pattern | None]]:
     """Each parameter with the first pattern that picks it. A pattern that picks none at all is a mistake."""
     first: dict[str, Pattern] = {}
@@ -74,14 +74,14 @@ def first_picks(
         for each in picked:
             first.setdefault(each.name, pattern)
         if not picked:
-            _tell_nothing(pattern, owned, mistakes)
+            _tell_nothing(pattern, owned, problems)
             idle += 1
         if idle == MOST_IDLE:
             break
     return [(each, first.get(each.name)) for each in owned]
 
 
-def _tell_nothing(pattern: Pattern, owned: Sequence[Owned], mistakes: Mistakes) -> None:
+def _tell_nothing(pattern: Pattern, owned: Sequence[Owned], problems: Problems) -> None:
     named = [each for each in owned if each.is_picked(Pattern(pattern.path, pattern.match))]
     if not named:
         found = f"no parameter is named '{pattern.match}'"
@@ -93,4 +93,4 @@ def _tell_nothing(pattern: Pattern, owned: Sequence[Owned], mistakes: Mistakes) 
         found += f" is named '{pattern.match}'" if pattern.match != "*" else ""
         kinds = {type for each in owned for type in each.layers if hasattr(nn, type)} - {"Module", "Sequential"}
         fix = suggest(pattern.layers[0], kinds)
-    mistakes.add(pattern.path, found, fix, at_value=True)
+    problems.add(Code.NO_MATCH, pattern.path, found, fix, at_value=True)

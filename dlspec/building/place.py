@@ -64,7 +64,7 @@ def is_on_meta() -> bool:
 
 
 def needs_numbers(error: Exception) -> bool:
-    """Whether this is what PyTorch says where a meta tensor's numbers are asked for."""
+    """Whether this is what PyTorch says where a meta tensor's numbers are asked for: several kinds of exception."""
     return is_on_meta() and "meta" in str(error)
 
 

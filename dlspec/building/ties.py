@@ -8,14 +8,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from dlspec.building.layer import Layer, has_weight
-from dlspec.errors import suggest
-from dlspec.spec.mistakes import Mistakes
+from dlspec.errors import Code, suggest
+from dlspec.spec.problems import Problems
 
 Layers = Mapping[tuple[str, ...], tuple[Layer, nn.Module, dict[str, Any]]]
 """The layers that were built, by their places in the state dict."""
 
 
-def tie(layer: Layer, module: nn.Module, layers: Layers, mistakes: Mistakes) -> bool:
+def tie(layer: Layer, module: nn.Module, layers: Layers, problems: Problems) -> bool:
     """Gives the module the weight that its layer names, if it names one; false where that is a mistake."""
     paths = layer.node.tie
     if not paths:
@@ -23,14 +23,14 @@ def tie(layer: Layer, module: nn.Module, layers: Layers, mistakes: Mistakes) -> 
     path = layer.node.part.where("tie")
     own, other = module.weight if has_weight(module) else None, _weight_at(paths, layers)
     if own is None:
-        mistakes.add(path, f"{layer.type} has no weight", "leave tie out", at_value=True)
+        problems.add(Code.NO_WEIGHT, path, f"{layer.type} has no weight", "leave tie out", at_value=True)
     elif other is None:
         names = {".".join(each) for each, (_, one, _) in layers.items() if has_weight(one)}
         fix = suggest(paths[-1], names) or "name a layer above that has a weight"
-        mistakes.add(path, f"no weight at '{paths[-1]}' above", fix, at_value=True)
+        problems.add(Code.NO_WEIGHT, path, f"no weight at '{paths[-1]}' above", fix, at_value=True)
     elif own.shape != other.shape:
         found = f"its weight is {tuple(own.shape)}, and that of '{paths[-1]}' {tuple(other.shape)}"  # type: ignore[arg-type]
-        mistakes.add(path, found, "both must have one shape", at_value=True)
+        problems.add(Code.SHAPE_MISMATCH, path, found, "both must have one shape", at_value=True)
     else:
         module.weight = other
         return True

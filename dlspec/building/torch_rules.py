@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from dlspec.errors import Code, Finding
 from dlspec.layers.dims import counted, end_together, keeps_time, kept_lengths, moved
-from dlspec.layers.rule import ALL, LAST, Inputs, Refusal, Rule, Settings, Shape, constant
+from dlspec.layers.rule import ALL, LAST, Inputs, Rule, Settings, Shape, constant
 from dlspec.layouts import Layout, Value, Window, layout_of, roles
 
 _FIRST: tuple[Layout, ...] = ("channels-first",)
@@ -100,33 +101,39 @@ def _averaging(settings: Settings) -> Window | None:
 # ---- checks and what is filled in ----------------------------------------------------------------------------------
 
 
-def _check_prelu(inputs: Inputs, settings: Settings) -> Refusal | None:
+def _check_prelu(inputs: Inputs, settings: Settings) -> Finding | None:
     """Its weights are dimension 1's."""
     count, value = settings.get("num_parameters", 1), inputs[0]
     if count == 1 or value.layout in ("features", "channels-first"):
         return None
     found = f"PReLU with {count} parameters wants features or channels-first, and {value} comes in"
-    return found, "leave num_parameters out: one for all"
+    return Finding(Code.WRONG_LAYOUT, found, "leave num_parameters out: one for all")
 
 
-def _check_pair(inputs: Inputs, settings: Settings) -> Refusal | None:
+def _check_pair(inputs: Inputs, settings: Settings) -> Finding | None:
     """Two values of one shape, or of one but for the channels where each has weights of its own."""
     if len(inputs) != 2:
-        return f"{len(inputs)} {'input comes' if len(inputs) == 1 else 'inputs come'} in, and two are wanted", _TWO
+        return Finding(
+            Code.INPUT_COUNT,
+            f"{len(inputs)} {'input comes' if len(inputs) == 1 else 'inputs come'} in, and two are wanted",
+            _TWO,
+        )
     one, other = (each.shape[:-1] if "out_features" in settings else each.shape for each in inputs)
     if one == other and inputs[0].layout == inputs[1].layout:
         return None
-    return f"{inputs[0]} and {inputs[1]} don't fit", "both need one shape and one layout"
+    return Finding(Code.SHAPE_MISMATCH, f"{inputs[0]} and {inputs[1]} don't fit", "both need one shape and one layout")
 
 
 _TWO = "write from: [_, NAME]"
 
 
-def _check_unpool(inputs: Inputs, settings: Settings) -> Refusal | None:
+def _check_unpool(inputs: Inputs, settings: Settings) -> Finding | None:
     if len(inputs) == 2 and inputs[0].shape == inputs[1].shape:
         return None
     found = "the indices of a MaxPool are wanted as second input"
-    return found, "write from: [_, NAME.1] behind a MaxPool: {return_indices: true, name: NAME}"
+    return Finding(
+        Code.INPUT_COUNT, found, "write from: [_, NAME.1] behind a MaxPool: {return_indices: true, name: NAME}"
+    )
 
 
 def _softmax_dim(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:

@@ -14,10 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.building.tensor_files import Stored, stored_tensors
-from dlspec.errors import UserError, suggest
-from dlspec.spec.mistakes import Mistakes
+from dlspec.errors import Code, KeyPath, UserError, suggest
+from dlspec.spec.problems import Problems
 from dlspec.spec.weights import WeightsSpec
-from dlspec.spec.yaml_files import KeyPath
 
 PATH: KeyPath = ("weights",)
 _SHOWN = 4
@@ -25,18 +24,18 @@ _SHOWN = 4
 _COUNTERS = ".num_batches_tracked"
 
 
-def load_weights(module: nn.Module, spec: WeightsSpec, mistakes: Mistakes) -> str:
+def load_weights(module: nn.Module, spec: WeightsSpec, problems: Problems) -> str:
     """Copies what the file has into `module` and gives a line that says what was taken; '' where a mistake hinders it.
 
     Nothing is copied before everything is known to fit.
     """
-    before = len(mistakes)
+    before = len(problems)
     try:
-        loading = Loading(module, spec, stored_tensors(Path(spec.path).expanduser()), mistakes)
+        loading = Loading(module, spec, stored_tensors(Path(spec.path).expanduser()), problems)
         values = loading.values()
     except (UserError, RuntimeError) as error:  # the latter of a ~ that is nobody's home
-        mistakes.add((*PATH, "path"), str(error), at_value=True)
-    if len(mistakes) > before:
+        problems.add(Code.FILE_UNREADABLE, (*PATH, "path"), str(error), at_value=True)
+    if len(problems) > before:
         return ""
     with torch.no_grad():
         for name, value in values.items():
@@ -105,8 +104,8 @@ class Piece:
 class Loading:
     """What goes where; every mistake is told with the names on both sides."""
 
-    def __init__(self, module: nn.Module, spec: WeightsSpec, stored: Mapping[str, Stored], mistakes: Mistakes) -> None:
-        self.spec, self.stored, self.mistakes = spec, stored, mistakes
+    def __init__(self, module: nn.Module, spec: WeightsSpec, stored: Mapping[str, Stored], problems: Problems) -> None:
+        self.spec, self.stored, self.problems = spec, stored, problems
         self.state = dict(module.state_dict(keep_vars=True))
         self.used: set[str] = set()
         self.left_out: list[str] = []
@@ -148,7 +147,9 @@ class Loading:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
             at_value = path[0] != "rename"
             found = f"{what} is named '{pattern}'"
-            self.mistakes.add((*PATH, *path), found, suggest(pattern, names), at_value=at_value, at_key=not at_value)
+            self.problems.add(
+                Code.NO_MATCH, (*PATH, *path), found, suggest(pattern, names), at_value=at_value, at_key=not at_value
+            )
 
     def _pieces(self) -> dict[str, list[Piece]]:
         """By the model's names what comes there, in the order of the renames, then of the file."""
@@ -185,8 +186,9 @@ class Loading:
         tensors = [each() for each in parts]
         value = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
         if value.is_floating_point() != own.is_floating_point():
-            found = f"'{pieces[0].name}' in the file is {value.dtype}, and the model's '{name}' {own.dtype}"
-            self.mistakes.add((*PATH, "path"), found.replace("torch.", ""), at_value=True)
+            theirs, ours = (str(each.dtype).removeprefix("torch.") for each in (value, own))
+            found = f"'{pieces[0].name}' in the file is {theirs}, and the model's '{name}' {ours}"
+            self.problems.add(Code.WEIGHTS_MISMATCH, (*PATH, "path"), found, at_value=True)
         return value.reshape(own.shape)
 
     def _part(self, piece: Piece) -> Any:
@@ -221,7 +223,7 @@ class Loading:
         fix = f"let it keep its own start: weights.fresh=['{name}']"
         if shape[::-1] == own and len(pieces) == 1:
             fix = f"turn it over: weights.transpose=['{pieces[0].name}']"
-        self.mistakes.add((*PATH, "path"), found, fix, at_value=True)
+        self.problems.add(Code.WEIGHTS_MISMATCH, (*PATH, "path"), found, fix, at_value=True)
 
     def _tell_twins(self, values: Mapping[str, Tensor], pieces: Mapping[str, Sequence[Piece]]) -> None:
         """What is tied or shared may be there once or several times, but only as one and the same."""
@@ -232,21 +234,23 @@ class Loading:
             if other != name and not torch.equal(values[other].to(own.dtype), value.to(own.dtype)):
                 found = f"'{other}' and '{name}' are one tensor in the model, and the file has two that differ"
                 fix = f"leave one out: weights.rename={{'{pieces[name][0].name}': null}}, or give the model two"
-                self.mistakes.add((*PATH, "path"), found, fix, at_value=True)
+                self.problems.add(Code.WEIGHTS_MISMATCH, (*PATH, "path"), found, fix, at_value=True)
 
     def _tell_unused(self, pieces: Mapping[str, Sequence[Piece]]) -> None:
         unused = [each.name for name, group in pieces.items() if name not in self.state for each in group]
         if unused:
             found = f"{_count(unused, 'tensor')} of the file fit no name of the model: {_some(unused)}"
             fix = f"rename them (the model has {_some(self._unfilled(pieces) or list(self.state))}), or to null"
-            self.mistakes.add((*PATH, "path"), found, f"{fix}; or weights.strict=false", at_value=True)
+            self.problems.add(
+                Code.WEIGHTS_MISMATCH, (*PATH, "path"), found, f"{fix}; or weights.strict=false", at_value=True
+            )
 
     def _tell_missing(self, values: Mapping[str, Any]) -> None:
         missing = [each for each in self._unfilled(values) if each not in self.fresh and not each.endswith(_COUNTERS)]
         if missing:
             found = f"nothing in the file for {_count(missing, 'tensor')} of the model: {_some(missing)}"
             fix = f"let them keep their own start: weights.fresh=['{missing[0]}'], or weights.strict=false"
-            self.mistakes.add((*PATH, "path"), found, fix, at_value=True)
+            self.problems.add(Code.WEIGHTS_MISMATCH, (*PATH, "path"), found, fix, at_value=True)
 
     def _unfilled(self, values: Mapping[str, Any]) -> list[str]:
         """The model's names that nothing fills, neither themselves nor by a tied or shared twin."""

@@ -14,7 +14,7 @@ from dlspec.data.array_targets import Columns, read_target
 from dlspec.data.assembly import make_splits
 from dlspec.data.dataset import Dataset, Field, Target
 from dlspec.data.splits import split_rows
-from dlspec.errors import DataError, near, shown, suggest
+from dlspec.errors import Code, DataError, near, shown, suggest
 from dlspec.layouts import Layout
 
 LAYOUT_OF_RANK: dict[int, Layout] = {1: "features", 2: "sequence", 3: "channels-first", 4: "channels-first"}
@@ -41,7 +41,9 @@ def from_arrays(
     """
     _check_shares(validation, test)
     if not isinstance(split_seed, int) or isinstance(split_seed, bool) or split_seed < 0:
-        raise DataError("split_seed", f"split_seed is {shown(split_seed)}, wanted a whole number >= 0")
+        raise DataError(
+            "split_seed", f"split_seed is {shown(split_seed)}, wanted a whole number >= 0", Code.WRONG_VALUE
+        )
     inputs, labels = _columns(arrays, target)
     _check_rows(inputs | labels)
     lengths = {key: inputs.pop(key) for key in _lengths_of(inputs, labels)}
@@ -62,16 +64,20 @@ def _columns(arrays: Mapping[str, Any], target: str) -> tuple[Columns, Columns]:
     if target not in given:
         is_clear = not given or near(target, given)
         fix = suggest(target, given) + ("" if is_clear else f"; '{target}': None says that there is none")
-        raise DataError(target, f"no target '{target}' among the arrays; {fix}".rstrip("; "))
+        raise DataError(target, f"no target '{target}' among the arrays; {fix}".rstrip("; "), Code.UNKNOWN_FIELD)
     wanted = given.pop(target, None)
     labels = {} if wanted is None else wanted if isinstance(wanted, Mapping) else {target: wanted}
     if not given:
-        raise DataError("", f"only the target '{target}' was given; an array to predict it from is needed")
+        raise DataError(
+            "", f"only the target '{target}' was given; an array to predict it from is needed", Code.MISSING_VALUE
+        )
     for key in labels.keys() & given.keys():
-        raise DataError(key, f"'{key}' is both an input and a target: give one of them another name")
+        raise DataError(key, f"'{key}' is both an input and a target: give one of them another name", Code.NAME_TAKEN)
     for key in (*given, *labels):
         if not isinstance(key, str) or not key.isidentifier():
-            raise DataError(str(key), f"{shown(key)} can't be a field's name: use letters, digits and _")
+            raise DataError(
+                str(key), f"{shown(key)} can't be a field's name: use letters, digits and _", Code.INVALID_NAME
+            )
     return _as_arrays(given), _as_arrays(labels)
 
 
@@ -90,10 +96,12 @@ def _lengths_of(inputs: Columns, labels: Columns) -> list[str]:
 def _check_shares(validation: float, test: float) -> None:
     for key, share in (("validation", validation), ("test", test)):
         if not isinstance(share, int | float) or isinstance(share, bool):
-            raise DataError(key, f"{key} is {shown(share)}, wanted a number >= 0 and < 1")
+            raise DataError(key, f"{key} is {shown(share)}, wanted a number >= 0 and < 1", Code.WRONG_VALUE)
     if not (validation >= 0 and test >= 0 and validation + test < 1):
         found = f"validation {validation:g} and test {test:g}"
-        raise DataError("validation", f"{found}: each must be at least 0 and together they must be below 1")
+        raise DataError(
+            "validation", f"{found}: each must be at least 0 and together they must be below 1", Code.WRONG_VALUE
+        )
 
 
 def _check_rows(columns: Columns) -> None:

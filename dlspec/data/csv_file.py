@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dlspec.data.paths import expand_home
-from dlspec.errors import DataError, near, suggest
+from dlspec.errors import Code, DataError, near, suggest
 from dlspec.limits import GIGABYTE
 
 Row = list[str]
@@ -16,7 +16,7 @@ Row = list[str]
 def read_columns(path: str | None, text: str, label: str, delimiter: str, encoding: str) -> tuple[list[str], list[str]]:
     """The cells of the columns `text` and `label`, labels without spaces around them; at least one row."""
     if path is None:
-        raise DataError("path", "no file is named; write data.path=FILE.csv")
+        raise DataError("path", "no file is named; write data.path=FILE.csv", Code.MISSING_VALUE)
     file = _existing(expand_home(path))
     rows = _numbered_rows(file, delimiter, encoding)
     _, header = next(rows, (1, []))
@@ -38,12 +38,12 @@ def _existing(file: Path) -> Path:
     if not file.exists():
         guess = near(file.name, (each.name for each in file.parent.iterdir())) if file.parent.is_dir() else ""
         fix = f"did you mean '{file.parent / guess}'?" if guess else "write data.path=FILE.csv"
-        raise DataError("path", f"no file '{file}'; {fix}")
+        raise DataError("path", f"no file '{file}'; {fix}", Code.FILE_UNREADABLE)
     if not file.is_file():
-        raise DataError("path", f"'{file}' is no file; a CSV file is wanted")
+        raise DataError("path", f"'{file}' is no file; a CSV file is wanted", Code.FILE_UNREADABLE)
     if file.stat().st_size > GIGABYTE:
         size = f"{file.stat().st_size / GIGABYTE:.1f} GB"
-        raise DataError("path", f"'{file}' has {size}; text_csv reads at most 1 GB: take a part of it")
+        raise DataError("path", f"'{file}' has {size}; text_csv reads at most 1 GB: take a part of it", Code.TOO_LARGE)
     return file
 
 
@@ -62,11 +62,11 @@ def _numbered_rows(file: Path, delimiter: str, encoding: str) -> Iterator[tuple[
     except UnicodeError:
         place = f"{file}:{_undecodable_line(file, known)}"
         fix = "write data.encoding=NAME: latin-1, cp1252 (Windows), utf-16"
-        raise DataError("encoding", f"{place}: not in {encoding}; {fix}") from None
+        raise DataError("encoding", f"{place}: not in {encoding}; {fix}", Code.FILE_UNREADABLE) from None
     except csv.Error as error:
         raise DataError("path", f"{file}:{line + 1}: {error}; is a closing quote missing?") from None
     except OSError as error:
-        raise DataError("path", f"'{file}' can't be read: {error.strerror}") from None
+        raise DataError("path", f"'{file}' can't be read: {error.strerror}", Code.FILE_UNREADABLE) from None
 
 
 def _undecodable_line(file: Path, encoding: str) -> int:
@@ -86,11 +86,11 @@ def _column(file: Path, header: Row, key: str, name: str, delimiter: str) -> int
     if names.count(name) == 1:
         return names.index(name)
     if name in names:
-        raise DataError(key, f"'{file}' has {names.count(name)} columns '{name}'; one is wanted")
+        raise DataError(key, f"'{file}' has {names.count(name)} columns '{name}'; one is wanted", Code.AMBIGUOUS)
     fix = suggest(name, [each for each in names if each])
     if len(names) == 1:
         fix = f"there is: {names[0]} (one column only: is '{delimiter}' the delimiter? else data.delimiter=';')"
-    raise DataError(key, f"'{file}' has no column '{name}'; {fix or 'it is empty'}")
+    raise DataError(key, f"'{file}' has no column '{name}'; {fix or 'it is empty'}", Code.UNKNOWN_FIELD)
 
 
 def _check_row(file: Path, line: int, row: Row, header: Row) -> None:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from torch import Tensor
 from torch.nn.functional import pad
 
-from dlspec.errors import DataError
+from dlspec.errors import Code, DataError
 from dlspec.layouts import Layout
 from dlspec.limits import MAX_CLASSES
 
@@ -210,7 +210,11 @@ def _as_target(field: Field) -> Target:
     if count < 2:
         raise DataError("", f"'{field.name}' has one token only; there is nothing to learn")
     if count > MAX_CLASSES:
-        raise DataError("", f"'{field.name}' has {count:,} tokens, more than the {MAX_CLASSES:,} that can be predicted")
+        raise DataError(
+            "",
+            f"'{field.name}' has {count:,} tokens, more than the {MAX_CLASSES:,} that can be predicted",
+            Code.TOO_LARGE,
+        )
     words = tuple(str(index) for index in range(count))
     return Target(field.name, "classes", field.shape, words, lengths=lengths)
 

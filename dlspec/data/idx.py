@@ -15,7 +15,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from dlspec.errors import DataError
+from dlspec.errors import Code, DataError
 
 MOST_SAMPLES = 100_000
 
@@ -26,7 +26,7 @@ def read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
         with path.open("rb") as file:
             return _samples(_unzipped(file), path, shape)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError("path", f"'{path}' can't be read: {error}") from None
+        raise DataError("path", f"'{path}' can't be read: {error}", Code.FILE_UNREADABLE) from None
 
 
 def _unzipped(file: IO[bytes]) -> IO[bytes]:

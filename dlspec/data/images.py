@@ -9,7 +9,7 @@ from pydantic import Field
 
 from dlspec.data.paths import expand_home
 from dlspec.data.source import DataSource, data_source
-from dlspec.errors import DataError
+from dlspec.errors import Code, DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -92,9 +92,11 @@ class Mnist(DataSource):
 
 def _given_folder(folder: Path) -> Path:
     if not folder.is_dir():
-        raise DataError("path", f"no folder '{folder}'; the folder with {FOUR_FILES} is wanted")
+        raise DataError("path", f"no folder '{folder}'; the folder with {FOUR_FILES} is wanted", Code.FILE_UNREADABLE)
     if missing := _missing(folder):
-        raise DataError("path", f"'{folder}' lacks {', '.join(missing)}; it must hold {FOUR_FILES}")
+        raise DataError(
+            "path", f"'{folder}' lacks {', '.join(missing)}; it must hold {FOUR_FILES}", Code.FILE_UNREADABLE
+        )
     return folder
 
 
@@ -114,7 +116,7 @@ def _download(name: str, folder: Path) -> None:
         download(f"{MIRROR}{name}.gz", folder / f"{name}.gz", CONTENT_SHA256[name], MOST_BYTES)
     except DownloadError as error:
         fix = f"put {FOUR_FILES} into '{folder}', or name their folder: data.path=FOLDER"
-        raise DataError("path", f"MNIST could not be downloaded ({error}); {fix}") from None
+        raise DataError("path", f"MNIST could not be downloaded ({error}); {fix}", Code.FILE_UNREADABLE) from None
 
 
 def _read_pair(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -134,5 +136,5 @@ def _read(folder: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
 
     path = _find(folder, name)
     if path is None:
-        raise DataError("path", f"'{folder}' lacks {name}; it must hold {FOUR_FILES}")
+        raise DataError("path", f"'{folder}' lacks {name}; it must hold {FOUR_FILES}", Code.FILE_UNREADABLE)
     return read_idx(path, shape)

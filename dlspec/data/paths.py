@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dlspec.errors import DataError
+from dlspec.errors import Code, DataError
 
 
 def expand_home(path: str) -> Path:
@@ -12,4 +12,5 @@ def expand_home(path: str) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise DataError("path", f"there is no home folder for '{path}': write the whole path") from None
+        found = f"there is no home folder for '{path}': write the whole path"
+        raise DataError("path", found, Code.FILE_UNREADABLE) from None

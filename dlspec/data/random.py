@@ -10,7 +10,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from dlspec.data.noise import FieldNoise, TargetNoise, check_kind
 from dlspec.data.source import Size, SplitSource, data_source
-from dlspec.errors import DataError, suggest
+from dlspec.errors import Code, DataError, suggest
 from dlspec.limits import GIGABYTE, MAX_CLASSES, MAX_DATA_BYTES
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Random(SplitSource):
         found = f"{self.size:,} samples of {each:,} bytes are {self.size * each / GIGABYTE:,.1f} GB"
         most = MAX_DATA_BYTES // each
         fix = f"data.size={most}" if most else "a smaller shape or length"
-        raise DataError("size", f"{found}; at most {MAX_DATA_BYTES // GIGABYTE} GB are made: try {fix}")
+        raise DataError("size", f"{found}; at most {MAX_DATA_BYTES // GIGABYTE} GB are made: try {fix}", Code.TOO_LARGE)
 
     def _sample_bytes(self) -> int:
         return sum(one.bytes for one in self._fields().values()) + sum(one.bytes for one in self._targets().values())

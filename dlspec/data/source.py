@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dlspec.errors import DataError, UserError, suggest
+from dlspec.errors import Code, DataError, UserError, suggest
 from dlspec.limits import MAX_CLASSES
 
 if TYPE_CHECKING:
@@ -111,11 +111,11 @@ def _aimed(dataset: Dataset, target: str | None) -> Dataset:
     aimed = dataset.aimed_at(target)
     if aimed is None:
         names = [*(each.name for each in dataset.targets), *(each.name for each in dataset.fields)]
-        raise DataError("target", f"{dataset.name} has no '{target}'; {suggest(target, names)}")
+        raise DataError("target", f"{dataset.name} has no '{target}'; {suggest(target, names)}", Code.UNKNOWN_FIELD)
     return aimed
 
 
 def _check_stated(key: str, stated: object, found: object, name: str) -> None:
     if stated is None or stated == found:
         return
-    raise DataError(key, f"stated as {stated}, but {name} has {'none' if found is None else found}")
+    raise DataError(key, f"stated as {stated}, but {name} has {'none' if found is None else found}", Code.MISSING_FACT)

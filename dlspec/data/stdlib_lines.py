@@ -7,7 +7,7 @@ import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
-from dlspec.errors import DataError
+from dlspec.errors import Code, DataError
 
 SKIPPED = frozenset({"test", "tests", "idlelib", "site-packages", "dist-packages", "lib2to3", "__pycache__"})
 LONG_STRING = re.compile(r'"""(?s:.*?)"""|' + r"'''(?s:.*?)'''")
@@ -28,7 +28,11 @@ def comments_and_code() -> tuple[list[str], list[str]]:
     code = [line for line in lines if "#" not in line and line not in comments]
     fewer = min(len(comments), len(code))
     if fewer == 0:
-        raise DataError("", f"no Python source files in '{folder}': this Python ships its library without them")
+        raise DataError(
+            "",
+            f"no Python source files in '{folder}': this Python ships its library without them",
+            Code.FILE_UNREADABLE,
+        )
     return _spread(list(comments), fewer), _spread(code, fewer)
 
 

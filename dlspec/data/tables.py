@@ -8,7 +8,7 @@ from pydantic import Field
 
 from dlspec.compat.sklearn import find_data_folder
 from dlspec.data.source import SplitSource, data_source
-from dlspec.errors import DataError
+from dlspec.errors import Code, DataError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -116,4 +116,6 @@ def _read(name: str, dtype: type[np.generic], **options: Any) -> NDArray[Any]:
     try:
         return np.loadtxt(folder / name, dtype=dtype, **options)
     except (OSError, ValueError) as error:
-        raise DataError("", f"scikit-learn's {name} can't be read ({error}): reinstall scikit-learn") from None
+        raise DataError(
+            "", f"scikit-learn's {name} can't be read ({error}): reinstall scikit-learn", Code.FILE_UNREADABLE
+        ) from None

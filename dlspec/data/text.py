@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field, field_validator
 
 from dlspec.data.source import SplitSource, data_source
-from dlspec.errors import DataError
+from dlspec.errors import Code, DataError
 from dlspec.limits import GIGABYTE, MAX_DATA_BYTES
 
 if TYPE_CHECKING:
@@ -139,4 +139,6 @@ def _check_bytes(count: int, length: int) -> None:
     if 8 * count * length > MAX_DATA_BYTES:
         found = f"{count:,} texts of up to {length:,} words take {8 * count * length / GIGABYTE:,.1f} GB"
         fix = f"data.max_length={max(1, MAX_DATA_BYTES // (8 * count))}"
-        raise DataError("max_length", f"{found}; at most {MAX_DATA_BYTES // GIGABYTE} GB are made: try {fix}")
+        raise DataError(
+            "max_length", f"{found}; at most {MAX_DATA_BYTES // GIGABYTE} GB are made: try {fix}", Code.TOO_LARGE
+        )

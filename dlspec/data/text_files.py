@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from dlspec.data.paths import expand_home
-from dlspec.errors import DataError, near
+from dlspec.errors import Code, DataError, near
 from dlspec.limits import GIGABYTE, MAX_DATA_BYTES
 
 MAX_FILE_BYTES = MAX_DATA_BYTES // 8
@@ -40,7 +40,11 @@ def _contents(path: str, pattern: str) -> list[tuple[Path, bytes]]:
         left -= len(content)
         if left < 0:
             most = f"{MAX_FILE_BYTES / GIGABYTE:g} GB"
-            raise DataError("path", f"'{path}' holds more than {most}, which are the most that text reads: take a part")
+            raise DataError(
+                "path",
+                f"'{path}' holds more than {most}, which are the most that text reads: take a part",
+                Code.TOO_LARGE,
+            )
         found.append((each, content))
     return found
 
@@ -50,7 +54,7 @@ def _read(file: Path, most: int) -> bytes:
         with file.open("rb") as stream:
             return stream.read(most)
     except OSError as error:
-        raise DataError("path", f"'{file}' can't be read: {error.strerror}") from None
+        raise DataError("path", f"'{file}' can't be read: {error.strerror}", Code.FILE_UNREADABLE) from None
 
 
 def _decoded(file: Path, content: bytes) -> str:
@@ -58,7 +62,9 @@ def _decoded(file: Path, content: bytes) -> str:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise DataError("path", f"{file}:{line}: not in UTF-8; convert it, or take data.unit=bytes") from None
+        raise DataError(
+            "path", f"{file}:{line}: not in UTF-8; convert it, or take data.unit=bytes", Code.FILE_UNREADABLE
+        ) from None
 
 
 def _files(path: Path, pattern: str) -> list[Path]:
@@ -69,22 +75,26 @@ def _files(path: Path, pattern: str) -> list[Path]:
         if not path.is_dir():
             raise _no_file(path)
     except OSError as error:  # a name that is too long
-        raise DataError("path", f"'{path}' can't be read: {error.strerror}") from None
+        raise DataError("path", f"'{path}' can't be read: {error.strerror}", Code.FILE_UNREADABLE) from None
     found = []
     for each in path.rglob("*"):
         if fnmatchcase(each.name, pattern) and each.is_file():
             found.append(each)
         if len(found) > MOST_FILES:
-            raise DataError("files", f"'{path}' has more than {MOST_FILES:,} files '{pattern}'")
+            raise DataError("files", f"'{path}' has more than {MOST_FILES:,} files '{pattern}'", Code.TOO_LARGE)
     if not found:
-        raise DataError("files", f"'{path}' has no file '{pattern}'; write data.files='*.md', or another ending")
+        raise DataError(
+            "files", f"'{path}' has no file '{pattern}'; write data.files='*.md', or another ending", Code.NO_MATCH
+        )
     return sorted(found)
 
 
 def _no_file(path: Path) -> DataError:
     if path.exists():
-        return DataError("path", f"'{path}' is no file; a text file is wanted, or a folder of some")
+        return DataError(
+            "path", f"'{path}' is no file; a text file is wanted, or a folder of some", Code.FILE_UNREADABLE
+        )
     known = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
     guess = near(path.name, known)
     fix = f"did you mean '{path.parent / guess}'?" if guess else "write data.path=FILE.txt, or a folder of them"
-    return DataError("path", f"no file '{path}'; {fix}")
+    return DataError("path", f"no file '{path}'; {fix}", Code.FILE_UNREADABLE)

@@ -9,32 +9,37 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dlspec.errors import Code, Finding
 from dlspec.layers.padding import real_steps
-from dlspec.layers.rule import Inputs, Refusal, Rule, Settings, constant
+from dlspec.layers.rule import Inputs, Rule, Settings, constant
 from dlspec.layouts import Value
 
 ROTARY_BASE = 10000.0
 
 
-def _check(inputs: Inputs, settings: Settings) -> Refusal | None:
+def _check(inputs: Inputs, settings: Settings) -> Finding | None:
     return _misfit(inputs, settings) or _wrong_heads(inputs, settings)
 
 
-def _misfit(inputs: Inputs, settings: Settings) -> Refusal | None:
+def _misfit(inputs: Inputs, settings: Settings) -> Finding | None:
     query, memory = inputs[0], inputs[1] if len(inputs) > 1 else inputs[0]
     for each in (query, memory):
         if each.layout != "sequence" or len(each.shape) != 2:
             fix = "shape each as (T, C)" if each.layout == "sequence" else "give a sequence, (T, C)"
-            return f"attention is over the steps of a sequence, and {each} comes in", fix
+            return Finding(Code.WRONG_LAYOUT, f"attention is over the steps of a sequence, and {each} comes in", fix)
     if not memory.has_batch:
-        return "the memory is a Parameter, and a value of the data is wanted", "let the Parameter be the query"
+        return Finding(
+            Code.WRONG_LAYOUT,
+            "the memory is a Parameter, and a value of the data is wanted",
+            "let the Parameter be the query",
+        )
     if settings.get("is_causal") and query.shape[0] != memory.shape[0]:
         found = f"is_causal with {query.shape[0]} steps that look at {memory.shape[0]} others"
-        return found, "leave is_causal out: it is for a sequence that looks at itself"
+        return Finding(Code.SHAPE_MISMATCH, found, "leave is_causal out: it is for a sequence that looks at itself")
     return _wrong_mask(inputs[2], query, memory, settings) if len(inputs) > 2 else None
 
 
-def _wrong_mask(mask: Value, query: Value, memory: Value, settings: Settings) -> Refusal | None:
+def _wrong_mask(mask: Value, query: Value, memory: Value, settings: Settings) -> Finding | None:
     steps = (query.shape[0], memory.shape[0])
     whole = (settings["num_heads"], *steps)
     shape = (1,) * (3 - len(mask.shape)) + mask.shape
@@ -42,19 +47,25 @@ def _wrong_mask(mask: Value, query: Value, memory: Value, settings: Settings) ->
     if len(shape) == 3 and len(mask.shape) > 1 and all(one in (1, two) for one, two in pairs):
         return None
     found = f"the mask is {mask}, and attention of {settings['num_heads']} heads is {whole}"
-    return found, f"give it as {steps} or {whole}; RelativePositionBias does"
+    return Finding(Code.SHAPE_MISMATCH, found, f"give it as {steps} or {whole}; RelativePositionBias does")
 
 
-def _wrong_heads(inputs: Inputs, settings: Settings) -> Refusal | None:
+def _wrong_heads(inputs: Inputs, settings: Settings) -> Finding | None:
     heads, groups, size = settings["num_heads"], settings.get("num_kv_heads"), settings.get("head_dim")
     channels = settings.get("embed_dim") or inputs[0].channels
     if size is None and channels % heads:
-        return f"{channels} channels don't divide into {heads} heads", "take another num_heads, or say head_dim"
+        return Finding(
+            Code.SHAPE_MISMATCH,
+            f"{channels} channels don't divide into {heads} heads",
+            "take another num_heads, or say head_dim",
+        )
     if groups is not None and heads % groups:
-        return f"{heads} heads don't divide into {groups} groups", "num_kv_heads must divide num_heads"
+        return Finding(
+            Code.CONFLICT, f"{heads} heads don't divide into {groups} groups", "num_kv_heads must divide num_heads"
+        )
     if settings.get("rotary") and (size or channels // heads) % 2:
         found = f"rotary turns pairs of channels, and a head has {size or channels // heads}"
-        return found, "take an even head_dim"
+        return Finding(Code.CONFLICT, found, "take an even head_dim")
     return None
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from dlspec.layers.rule import Inputs, Refusal, by_rank, main
+from dlspec.errors import Code, Finding
+from dlspec.layers.rule import Inputs, by_rank, main
 from dlspec.layouts import Layout, Lengths, Value, layout_of, roles
 
 Dims = Sequence[int]
@@ -94,11 +95,13 @@ def counted(dim: int, value: Value) -> int:
     return dim % rank
 
 
-def refused_dim(dim: int, value: Value) -> Refusal | None:
-    """Why a layer can't work on this dimension of the value, if it can't."""
-    try:
-        if counted(dim, value) != 0:
-            return None
-    except ValueError as error:
-        return str(error), "count the batch as 0, as PyTorch does"
-    return f"dim is {dim}: that is the batch, and samples must not mix", "the dimensions of a sample start at 1"
+def refused_dim(dim: int, value: Value, setting: str = "dim") -> Finding | None:
+    """Why a layer can't work on this dimension of the value, if it can't; `setting` is what names the dimension."""
+    rank = len(value.shape) + 1
+    if not -rank <= dim < rank:
+        found = f"{setting} is {dim}, and {value} has dimensions 1 to {rank - 1}"
+        return Finding(Code.WRONG_DIMENSION, found, "count the batch as 0, as PyTorch does")
+    if dim % rank != 0:
+        return None
+    found = f"{setting} is {dim}: that is the batch, and samples must not mix"
+    return Finding(Code.SAMPLES_MIXED, found, "the dimensions of a sample start at 1")

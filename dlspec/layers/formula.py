@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlspec.errors import first_line, shown
+from dlspec.errors import Code, Finding, first_line, shown
 from dlspec.layers.dims import agree, end_together, refused_dim
-from dlspec.layers.merging import misfit
-from dlspec.layers.rule import ALL, Inputs, Refusal, Rule, Settings, Shape, by_rank, main, same
+from dlspec.layers.merging import misfit, sizes
+from dlspec.layers.rule import ALL, Inputs, Rule, Settings, Shape, by_rank, main, same
 from dlspec.layouts import Layout, Lengths, Value
 from dlspec.spec.expressions import CONSTANTS, ExpressionError
 from dlspec.spec.formula import (
@@ -130,11 +130,11 @@ _BATCH = "the first dimension is the batch, and samples must not mix"
 
 
 class _Refused(Exception):
-    """Carries a `Refusal` out of the walk."""
+    """Carries a `Finding` out of the walk."""
 
-    def __init__(self, node: ast.expr, why: str, fix: str) -> None:
+    def __init__(self, code: Code, node: ast.expr, why: str, fix: str) -> None:
         super().__init__(why)
-        self.refusal: Refusal = (f"{shown(ast.unparse(node))} {why}", fix)
+        self.finding = Finding(code, f"{shown(ast.unparse(node))} {why}", fix)
 
 
 @dataclass(frozen=True)
@@ -180,11 +180,13 @@ class _Trial(_Walk):
             two, three = (function(*(_of(each, at) for each in given), **(named or {})) for at in ("two", "three"))
         except _ERRORS as error:
             says = first_line(error, 200)
-            raise _Refused(node, f"can't be computed of {self._shown(given)}", f"PyTorch says: {says}") from None
+            raise _Refused(
+                Code.LAYER_REFUSED, node, f"can't be computed of {self._shown(given)}", f"PyTorch says: {says}"
+            ) from None
         found = _twins(two, three)
         has_batch = any(each.has_batch for each in _all_twins(given))
         if any(each.is_mixed or each.has_batch != has_batch for each in _all_twins(found)):
-            raise _Refused(node, f"mixes the samples of {self._shown(given)}", _BATCH)
+            raise _Refused(Code.SAMPLES_MIXED, node, f"mixes the samples of {self._shown(given)}", _BATCH)
         return found
 
     def as_value(self, twins: _Twins) -> Value:
@@ -213,10 +215,13 @@ class _Trial(_Walk):
     def _check_fit(self, node: ast.expr, values: Sequence[Value]) -> None:
         first = main(values)
         takes_away = any(name in KEEPDIM for name, _ in calls_in(node))
-        for found, fix in filter(None, (misfit(first, each) for each in values)):
-            if takes_away and len({len(each.shape) for each in values}) > 1:
-                fix = "write keepdim=True: both need as many dimensions"
-            raise _Refused(node, f"has {found.replace(' don', ', which don')}", fix)
+        for each in values:
+            wrong = misfit(first, each)
+            if wrong is None:
+                continue
+            has_ranks = len({len(value.shape) for value in values}) > 1
+            fix = "write keepdim=True: both need as many dimensions" if takes_away and has_ranks else wrong.fix
+            raise _Refused(wrong.code, node, f"has {sizes(first)} and {sizes(each)}, which don't fit", fix)
 
     def _check_matmul(self, node: ast.expr, left: _Twins, right: _Twins) -> None:
         """Rows and columns are of one sample: the batch is neither, and stands at the same place on both sides."""
@@ -227,29 +232,36 @@ class _Trial(_Walk):
         else:
             fits = not right.has_batch or (right.rank >= 3 and left.rank < right.rank)
         if not fits:
-            raise _Refused(node, f"mixes the samples of {self._shown([left, right])}", "write sum(a * b, dim=-1)")
+            raise _Refused(
+                Code.SAMPLES_MIXED,
+                node,
+                f"mixes the samples of {self._shown([left, right])}",
+                "write sum(a * b, dim=-1)",
+            )
 
     def _check_einsum(self, node: ast.Call, twins: Sequence[_Twins]) -> None:
         letters, output = first_letters(node)
         if any(each.has_batch and letter != output for each, letter in zip(twins, letters, strict=True)):
-            raise _Refused(node, "mixes samples", f"begin each operand with the batch's letter, {output}")
+            raise _Refused(
+                Code.SAMPLES_MIXED, node, "mixes samples", f"begin each operand with the batch's letter, {output}"
+            )
 
     def _check_dims(self, node: ast.Call, name: str, twins: Sequence[_Twins]) -> None:
         if not twins or not twins[0].has_batch:
             return
         if name in ("tril", "triu") and twins[0].rank < 3:
-            raise _Refused(node, "works on the batch", "it wants matrices, (N, R, C)")
+            raise _Refused(Code.SAMPLES_MIXED, node, "works on the batch", "it wants matrices, (N, R, C)")
         value = self.as_value(twins[0])
         given = {} if name in (*_ONE_MORE, "permute") else arguments(node)
         for word in given.keys() & DIMS.keys():
-            for found, fix in filter(None, (refused_dim(dim, value) for dim in whole_numbers(given[word]))):
-                raise _Refused(node, f"is wrong: {found.replace('dim', word, 1)}", fix)
+            for wrong in filter(None, (refused_dim(dim, value, word) for dim in whole_numbers(given[word]))):
+                raise _Refused(wrong.code, node, f"is wrong: {wrong.found}", wrong.fix)
 
     def _check_index(self, node: ast.expr, index: Any, twins: _Twins) -> None:
         items = index if isinstance(index, tuple) else (index,)
         taken = [item for item in items if item is not None and item is not Ellipsis]
         if Ellipsis in items and twins.has_batch and items[0] is Ellipsis and len(taken) >= twins.rank:
-            raise _Refused(node, "takes samples out of the batch", _BATCH)
+            raise _Refused(Code.SAMPLES_MIXED, node, "takes samples out of the batch", _BATCH)
 
 
 def _of(value: Any, at: str) -> Any:
@@ -284,14 +296,18 @@ def _tree(settings: Settings) -> ast.expr:
     return parse_formula(settings["formula"])
 
 
-def _check(inputs: Inputs, settings: Settings) -> Refusal | None:
+def _check(inputs: Inputs, settings: Settings) -> Finding | None:
     try:
         tree = _tree(settings)
     except ExpressionError as error:
-        return str(error), error.fix
+        return error.finding
     names = names_in(tree)
     if len(names) != len(inputs):
-        return f"{len(inputs)} inputs come in, and the formula names {', '.join(names)}", "leave out from"
+        return Finding(
+            Code.INPUT_COUNT,
+            f"{len(inputs)} inputs come in, and the formula names {', '.join(names)}",
+            "leave out from",
+        )
     numbers = sum(torch.Size(each.shape).numel() for each in inputs)
     device = "meta" if numbers > _MANY_NUMBERS else "cpu"
     made_up = {name: _made_up(each, device) for name, each in zip(names, inputs, strict=True)}
@@ -299,7 +315,7 @@ def _check(inputs: Inputs, settings: Settings) -> Refusal | None:
         with torch.no_grad(), warnings.catch_warnings(action="ignore"):
             _Trial(made_up, main(inputs)).value(tree)
     except _Refused as refused:
-        return refused.refusal
+        return refused.finding
     return None
 
 

@@ -10,28 +10,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlspec.errors import Code, Finding
 from dlspec.layers.dims import agree, counted, end_together, refused_dim
-from dlspec.layers.rule import Inputs, Refusal, Rule, Settings, Shape, main
+from dlspec.layers.rule import Inputs, Rule, Settings, Shape, main
 from dlspec.layouts import Lengths, Value, Window
 
 
-def _sizes(value: Value) -> str:
+def sizes(value: Value) -> str:
+    """The value's shape as a message shows it: `(3, 32, 32)`."""
     return f"({', '.join(str(size) for size in value.shape)})"
 
 
-def _several(inputs: Inputs) -> Refusal | None:
-    return ("one input comes in, and two or more are wanted", "write from: [_, NAME]") if len(inputs) < 2 else None
+def _several(inputs: Inputs) -> Finding | None:
+    if len(inputs) > 1:
+        return None
+    return Finding(Code.INPUT_COUNT, "one input comes in, and two or more are wanted", "write from: [_, NAME]")
 
 
 # ---- element by element --------------------------------------------------------------------------------------------
 
 
-def _check_broadcast(inputs: Inputs, settings: Settings) -> Refusal | None:
+def _check_broadcast(inputs: Inputs, settings: Settings) -> Finding | None:
     first = main(inputs)
     return _several(inputs) or next((bad for each in inputs if (bad := misfit(first, each))), None)
 
 
-def misfit(first: Value, other: Value) -> Refusal | None:
+def misfit(first: Value, other: Value) -> Finding | None:
     """Sizes of 1 stretch between values of one rank, a `Parameter` by PyTorch's rule; nothing else does."""
     rank = max(len(first.shape), len(other.shape))
     one, two = (
@@ -40,7 +44,7 @@ def misfit(first: Value, other: Value) -> Refusal | None:
     pairs = zip(one, two, strict=False)
     if len(one) == len(two) and all(each == size or 1 in (each, size) for each, size in pairs):
         return None
-    return f"{_sizes(first)} and {_sizes(other)} don't fit", _fix_shapes(first, other)
+    return Finding(Code.SHAPE_MISMATCH, f"{sizes(first)} and {sizes(other)} don't fit", _fix_shapes(first, other))
 
 
 def _fix_shapes(first: Value, other: Value) -> str:
@@ -88,18 +92,22 @@ def _dim(inputs: Inputs, settings: Settings) -> int:
     return main(inputs).channels_dim if dim is None else counted(dim, main(inputs))
 
 
-def _check_concat(inputs: Inputs, settings: Settings) -> Refusal | None:
+def _check_concat(inputs: Inputs, settings: Settings) -> Finding | None:
     first = main(inputs)
     refused = _several(inputs) or (None if settings.get("dim") is None else refused_dim(settings["dim"], first))
     if refused:
         return refused
     if not first.has_batch:
-        return "only Parameters come in, and one value of a batch is wanted", "write one Parameter of the whole shape"
+        return Finding(
+            Code.WRONG_LAYOUT,
+            "only Parameters come in, and one value of a batch is wanted",
+            "write one Parameter of the whole shape",
+        )
     dim = _dim(inputs, settings)
     for each in inputs:
         if _others(each, dim) != _others(first, dim):
-            found = f"{_sizes(first)} and {_sizes(each)} don't fit side by side along dim {dim}"
-            return found, "all other sizes must be equal"
+            found = f"{sizes(first)} and {sizes(each)} don't fit side by side along dim {dim}"
+            return Finding(Code.SHAPE_MISMATCH, found, "all other sizes must be equal")
     return None
 
 

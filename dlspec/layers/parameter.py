@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.errors import shown, suggest
-from dlspec.layers.rule import Inputs, Refusal, Rule, Settings
+from dlspec.errors import Code, Finding, shown, suggest
+from dlspec.layers.rule import Inputs, Rule, Settings
 
 # Those of torch.nn.init that fill a tensor of any shape, and the settings of each.
 _NAMES = ("zeros_", "ones_", "constant_", "uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_")
@@ -39,24 +39,30 @@ def _read_init(init: Any) -> tuple[str, Mapping[str, Any]]:
     return str(name), settings if isinstance(settings, dict) else {}
 
 
-def _check(inputs: Inputs, settings: Settings) -> Refusal | None:
+def _check(inputs: Inputs, settings: Settings) -> Finding | None:
     init = settings.get("init", "normal_")
     if not init or (isinstance(init, dict) and "type" not in init and len(init) != 1):
-        return f"init is {shown(init)}", "write a name, zeros_, or {normal_: {std: 0.02}}"
+        return Finding(Code.WRONG_VALUE, f"init is {shown(init)}", "write a name, zeros_, or {normal_: {std: 0.02}}")
     name, given = _read_init(init)
     if name not in FILLS:
-        return f"no init '{name}'", suggest(name, FILLS)
+        return Finding(Code.UNKNOWN_INIT, f"no init '{name}'", suggest(name, FILLS))
     known = FILLS[name][1]
     wrong = [key for key in given if key not in known]
     if wrong:
-        return f"{name} has no setting '{wrong[0]}'", suggest(wrong[0], known) or "it has none"
+        return Finding(
+            Code.UNKNOWN_SETTING, f"{name} has no setting '{wrong[0]}'", suggest(wrong[0], known) or "it has none"
+        )
     bad = [key for key, each in given.items() if isinstance(each, bool) or not isinstance(each, int | float)]
     if bad:
-        return f"{bad[0]} is {shown(given[bad[0]])}, wanted a number", ""
+        return Finding(Code.WRONG_VALUE, f"{bad[0]} is {shown(given[bad[0]])}, wanted a number")
     if name == "constant_" and "val" not in given:
-        return "constant_ wants val", "write {constant_: {val: 0.5}}"
+        return Finding(Code.MISSING_VALUE, "constant_ wants val", "write {constant_: {val: 0.5}}")
     if name.startswith("xavier") and len(settings["shape"]) < 2:
-        return f"{name} wants two dimensions or more, and shape is {settings['shape']}", "take normal_ or uniform_"
+        return Finding(
+            Code.CONFLICT,
+            f"{name} wants two dimensions or more, and shape is {settings['shape']}",
+            "take normal_ or uniform_",
+        )
     return None
 
 

@@ -8,19 +8,28 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dlspec.layers.rule import Inputs, Refusal, Rule, Settings, constant
+from dlspec.errors import Code, Finding
+from dlspec.layers.rule import Inputs, Rule, Settings, constant
 
 DEVIATION = 0.02
 """Of freshly made embeddings, as in BERT, GPT-2 and ViT."""
 
 
-def _check(inputs: Inputs, settings: Settings) -> Refusal | None:
+def _check(inputs: Inputs, settings: Settings) -> Finding | None:
     steps, known = inputs[0].shape[0], settings.get("num_embeddings")
     if len(inputs[0].shape) != 2:
-        return f"positions are those of a sequence (T, C), and {inputs[0]} comes in", "put a 'Flatten: 2' before it"
+        return Finding(
+            Code.WRONG_LAYOUT,
+            f"positions are those of a sequence (T, C), and {inputs[0]} comes in",
+            "put a 'Flatten: 2' before it",
+        )
     if known is None or known >= steps:
         return None
-    return f"num_embeddings is {known}, and {steps} steps come in", f"leave it out: it is inferred ({steps})"
+    return Finding(
+        Code.SHAPE_MISMATCH,
+        f"num_embeddings is {known}, and {steps} steps come in",
+        f"leave it out: it is inferred ({steps})",
+    )
 
 
 class PositionalEmbedding(nn.Module):
@@ -63,15 +72,21 @@ def _sines(steps: int, size: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :size]
 
 
-def _check_buckets(inputs: Inputs, settings: Settings) -> Refusal | None:
+def _check_buckets(inputs: Inputs, settings: Settings) -> Finding | None:
     count, furthest = settings.get("num_buckets", 32), settings.get("max_distance", 128)
     least = 4 if settings.get("bidirectional", True) else 2
     if count < least:
-        return f"num_buckets is {count}", f"take {least} or more: near and far distances need one each"
+        return Finding(
+            Code.WRONG_VALUE, f"num_buckets is {count}", f"take {least} or more: near and far distances need one each"
+        )
     near = count // least
     if furthest > near:
         return None
-    return f"max_distance is {furthest}, and {near} distances have a bucket each", f"take {near + 1} or more"
+    return Finding(
+        Code.CONFLICT,
+        f"max_distance is {furthest}, and {near} distances have a bucket each",
+        f"take {near + 1} or more",
+    )
 
 
 class RelativePositionBias(nn.Module):

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from dlspec.errors import Code, Finding
 from dlspec.layers.padding import real_steps
-from dlspec.layers.rule import Inputs, Refusal, Rule, Settings, Shape
+from dlspec.layers.rule import Inputs, Rule, Settings, Shape
 from dlspec.layouts import Layout, Lengths
 
 Output = Literal["sequence", "last", "mean", "state"]
@@ -29,17 +30,29 @@ def _lengths(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths | None
 
 
 def _rule(*, has_cell: bool) -> Rule:
-    def check(inputs: Inputs, settings: Settings) -> Refusal | None:
+    def check(inputs: Inputs, settings: Settings) -> Finding | None:
         if not inputs[0].has_batch:
-            return "a Parameter comes in, and a value of the data is wanted", "let it be the second input, the state"
+            return Finding(
+                Code.WRONG_LAYOUT,
+                "a Parameter comes in, and a value of the data is wanted",
+                "let it be the second input, the state",
+            )
         if len(inputs[0].shape) != 2:
-            return f"the steps of (T, C) are read, and {inputs[0]} comes in", "put a 'Flatten: 2' before it"
+            return Finding(
+                Code.WRONG_LAYOUT,
+                f"the steps of (T, C) are read, and {inputs[0]} comes in",
+                "put a 'Flatten: 2' before it",
+            )
         rows = settings.get("num_layers", 1) * (2 if settings.get("bidirectional") else 1)
         size = settings.get("proj_size") or settings["hidden_size"]
         wanted = (rows, size + settings["hidden_size"] if has_cell else size)
         if len(inputs) < 2 or inputs[1].shape == wanted:
             return None
-        return f"the state is {wanted}, and {inputs[1]} comes in", "give it NAME.state of a layer like this one"
+        return Finding(
+            Code.SHAPE_MISMATCH,
+            f"the state is {wanted}, and {inputs[1]} comes in",
+            "give it NAME.state of a layer like this one",
+        )
 
     return Rule(
         takes=("sequence",), gives=_gives, keeps_lengths=True, lengths=_lengths, check=check, takes_parameter=True

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dlspec.errors import Code, Finding
 from dlspec.layers.dims import counted, keeps_time, kept_lengths, moved, refused_dim
 from dlspec.layers.padding import real_steps
-from dlspec.layers.rule import Inputs, Refusal, Rule, Settings, Shape
+from dlspec.layers.rule import Inputs, Rule, Settings, Shape
 from dlspec.layouts import Layout, Lengths, roles
 
 
@@ -21,21 +22,24 @@ def _dims(inputs: Inputs, settings: Settings) -> list[int]:
     return [counted(each, value) for each in (written if isinstance(written, list) else [written])]
 
 
-def _check(inputs: Inputs, settings: Settings) -> Refusal | None:
+def _check(inputs: Inputs, settings: Settings) -> Finding | None:
     written = settings.get("dim")
     if written is None:
         found = f"dim is left out, and {inputs[0]} has neither steps nor space"
-        return None if _dims(inputs, settings) else (found, "write dim: 1 for one number a sample")
+        neither = Finding(Code.WRONG_LAYOUT, found, "write dim: 1 for one number a sample")
+        return None if _dims(inputs, settings) else neither
     listed = written if isinstance(written, list) else [written]
     if not listed:
-        return "dim is an empty list", "leave it out for the steps or the space"
+        return Finding(Code.WRONG_DIMENSION, "dim is an empty list", "leave it out for the steps or the space")
     refused = (refused_dim(each, inputs[0]) for each in listed)
     return next((each for each in refused if each is not None), None) or _twice(_dims(inputs, settings))
 
 
-def _twice(dims: list[int]) -> Refusal | None:
+def _twice(dims: list[int]) -> Finding | None:
     twice = next((each for each in dims if dims.count(each) > 1), None)
-    return None if twice is None else (f"dim {twice} is named twice", "name each dimension once")
+    if twice is None:
+        return None
+    return Finding(Code.WRONG_DIMENSION, f"dim {twice} is named twice", "name each dimension once")
 
 
 def _others(inputs: Inputs, settings: Settings) -> list[int]:

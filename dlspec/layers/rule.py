@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dlspec.errors import Code, Finding
 from dlspec.layouts import Layout, Lengths, Value, Window
 
 Settings = Mapping[str, Any]
@@ -19,9 +20,6 @@ Inputs = Sequence[Value]
 
 Gives = Callable[[Inputs, Shape, Settings], Layout]
 """The output's layout, from the inputs, the output's shape (batch left out) and the settings."""
-
-Refusal = tuple[str, str]
-"""What was found, and what to write instead."""
 
 ANY: tuple[Layout, ...] = ("features", "sequence", "channels-first", "channels-last")
 ALL: tuple[Layout, ...] = (*ANY, "tokens")
@@ -73,8 +71,13 @@ class Rule:
     keeps_lengths: bool | Callable[[Inputs, Settings], bool] = False
     window: Callable[[Settings], Window | None] | None = None
     lengths: Callable[[Inputs, Shape, Settings], Lengths | None] | None = None
-    check: Callable[[Inputs, Settings], Refusal | None] | None = None
+    check: Callable[[Inputs, Settings], Finding | tuple[str, str] | None] | None = None
     fill: Callable[[Inputs, Settings], Mapping[str, Any]] = nothing
     roles: Callable[[Inputs, Shape, Settings], tuple[str, ...]] | None = None
     takes_parameter: bool = False
     keeps_vocabulary: Callable[[Settings], bool] = lambda settings: True
+
+    def refuse(self, inputs: Inputs, settings: Settings) -> Finding | None:
+        """What `check` finds; that of a user's own layer may give what was found and the fix alone."""
+        found = self.check(inputs, settings) if self.check else None
+        return Finding(Code.LAYER_REFUSED, *found) if isinstance(found, tuple) else found

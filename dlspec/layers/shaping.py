@@ -7,24 +7,33 @@ import math
 import torch
 from torch import Tensor, nn
 
+from dlspec.errors import Code, Finding
 from dlspec.layers.dims import counted, keeps_time, kept_lengths, moved, named, refused_dim, reshaped, roles_moved
-from dlspec.layers.rule import Inputs, Refusal, Rule, Settings, Shape
+from dlspec.layers.rule import Inputs, Rule, Settings, Shape
 from dlspec.layouts import Lengths
 
 # ---- Reshape -------------------------------------------------------------------------------------------------------
 
 
-def _check_reshape(inputs: Inputs, settings: Settings) -> Refusal | None:
+def _check_reshape(inputs: Inputs, settings: Settings) -> Finding | None:
     shape, numbers = settings["shape"], math.prod(inputs[0].shape)
     if shape.count(-1) > 1:
-        return f"shape is {shape}: -1 stands there {shape.count(-1)} times", "leave one size open at most"
+        return Finding(
+            Code.WRONG_VALUE,
+            f"shape is {shape}: -1 stands there {shape.count(-1)} times",
+            "leave one size open at most",
+        )
     if 0 in shape:
-        return f"shape is {shape}: a size of 0 holds nothing", "leave the batch out, and one size open with -1"
+        return Finding(
+            Code.WRONG_VALUE,
+            f"shape is {shape}: a size of 0 holds nothing",
+            "leave the batch out, and one size open with -1",
+        )
     known = math.prod(each for each in shape if each != -1)
     if (numbers % known if -1 in shape else numbers != known) == 0:
         return None
     fix = "the batch is left out of a shape" if shape[:1] == [-1] else "one size may be -1: it is worked out"
-    return f"shape is {shape}, and {inputs[0]} holds {numbers} numbers a sample", fix
+    return Finding(Code.SHAPE_MISMATCH, f"shape is {shape}, and {inputs[0]} holds {numbers} numbers a sample", fix)
 
 
 class Reshape(nn.Module):
@@ -51,16 +60,22 @@ class Reshape(nn.Module):
 # ---- Permute -------------------------------------------------------------------------------------------------------
 
 
-def _check_permute(inputs: Inputs, settings: Settings) -> Refusal | None:
+def _check_permute(inputs: Inputs, settings: Settings) -> Finding | None:
     dims, rank = settings["dims"], len(inputs[0].shape) + 1
     if sorted(dims) == list(range(rank)) and dims[0] == 0:
         return None
     if sorted(dims) == list(range(rank)):
-        return f"dims are {dims}: the batch is moved, and samples must not mix", "let 0, the batch, stand first"
+        return Finding(
+            Code.SAMPLES_MIXED,
+            f"dims are {dims}: the batch is moved, and samples must not mix",
+            "let 0, the batch, stand first",
+        )
     if sorted(dims) == list(range(1, rank)):
-        return f"dims are {dims}, and the batch is missing", f"write Permute: {[0, *dims]}"
+        return Finding(
+            Code.WRONG_DIMENSION, f"dims are {dims}, and the batch is missing", f"write Permute: {[0, *dims]}"
+        )
     wanted = f"each of 0 to {rank - 1} once, 0 (the batch) first"
-    return f"dims are {dims}, and {inputs[0]} comes in", f"write {wanted}"
+    return Finding(Code.WRONG_DIMENSION, f"dims are {dims}, and {inputs[0]} comes in", f"write {wanted}")
 
 
 class Permute(nn.Module):
@@ -101,7 +116,7 @@ def _others(inputs: Inputs, settings: Settings) -> list[int]:
     return [each for each in range(len(inputs[0].shape) + 1) if each != _selected_dim(inputs, settings)]
 
 
-def _check_select(inputs: Inputs, settings: Settings) -> Refusal | None:
+def _check_select(inputs: Inputs, settings: Settings) -> Finding | None:
     refused = None if settings.get("dim") is None else refused_dim(settings["dim"], inputs[0])
     if refused:
         return refused
@@ -109,7 +124,11 @@ def _check_select(inputs: Inputs, settings: Settings) -> Refusal | None:
     size = inputs[0].shape[dim - 1]
     if -size <= index < size:
         return None
-    return f"index is {index}, and dim {dim} of {inputs[0]} has {size}", f"write one of {-size} to {size - 1}"
+    return Finding(
+        Code.SHAPE_MISMATCH,
+        f"index is {index}, and dim {dim} of {inputs[0]} has {size}",
+        f"write one of {-size} to {size - 1}",
+    )
 
 
 def _sees_no_padding(inputs: Inputs, settings: Settings) -> bool:

@@ -11,8 +11,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dlspec.errors import Code, Finding
 from dlspec.layers.padding import real_steps
-from dlspec.layers.rule import Inputs, Refusal, Rule, Settings, constant
+from dlspec.layers.rule import Inputs, Rule, Settings, constant
 from dlspec.layouts import Value
 
 Activation = Literal["relu", "gelu"]
@@ -33,40 +34,54 @@ def _with_batch(query: Tensor, other: Tensor) -> Tensor:
     return query.expand(other.shape[0], -1, -1) if query.dim() == 2 else query
 
 
-def _no_sequence(inputs: Inputs) -> Refusal | None:
+def _no_sequence(inputs: Inputs) -> Finding | None:
     bad = next((each for each in inputs if each.layout != "sequence" or len(each.shape) != 2), None)
     if bad is not None:
-        return f"attention is over the steps of a sequence, and {bad} comes in", "give a sequence, (T, C)"
+        return Finding(
+            Code.WRONG_LAYOUT,
+            f"attention is over the steps of a sequence, and {bad} comes in",
+            "give a sequence, (T, C)",
+        )
     if inputs[-1].has_batch:
         return None
-    return "a Parameter is what is looked at, and a value of the data is wanted", "let the Parameter be the query"
+    return Finding(
+        Code.WRONG_LAYOUT,
+        "a Parameter is what is looked at, and a value of the data is wanted",
+        "let the Parameter be the query",
+    )
 
 
-def _other_channels(inputs: Inputs) -> Refusal | None:
+def _other_channels(inputs: Inputs) -> Finding | None:
     bad = next((each for each in inputs if each.channels != inputs[0].channels), None)
     if bad is None:
         return None
-    return f"{inputs[0]} and {bad} have other channels", f"put a 'Linear: {inputs[0].channels}' behind the second"
-
-
-def _wrong_heads(channels: int, name: str, settings: Settings) -> Refusal | None:
-    heads = settings[name]
-    return (
-        (f"{channels} channels don't divide into {heads} heads", f"take another {name}") if channels % heads else None
+    return Finding(
+        Code.SHAPE_MISMATCH,
+        f"{inputs[0]} and {bad} have other channels",
+        f"put a 'Linear: {inputs[0].channels}' behind the second",
     )
+
+
+def _wrong_heads(channels: int, name: str, settings: Settings) -> Finding | None:
+    heads = settings[name]
+    if channels % heads == 0:
+        return None
+    return Finding(Code.SHAPE_MISMATCH, f"{channels} channels don't divide into {heads} heads", f"take another {name}")
 
 
 # ---- MultiheadAttention --------------------------------------------------------------------------------------------
 
 
-def _check_multihead(inputs: Inputs, settings: Settings) -> Refusal | None:
+def _check_multihead(inputs: Inputs, settings: Settings) -> Finding | None:
     keys: Value = inputs[1] if len(inputs) > 1 else inputs[0]
     if settings.get("is_causal") and keys.shape[:1] != inputs[0].shape[:1]:
         found = f"is_causal with {inputs[0].shape[0]} steps that look at {keys.shape[0]} others"
-        return found, "leave is_causal out: it is for a sequence that looks at itself"
+        return Finding(Code.SHAPE_MISMATCH, found, "leave is_causal out: it is for a sequence that looks at itself")
     refused = _no_sequence(inputs) or _wrong_heads(inputs[0].channels, "num_heads", settings)
     if refused is None and len(inputs) > 2 and inputs[2].shape[0] != keys.shape[0]:
-        return f"{keys.shape[0]} keys and {inputs[2].shape[0]} values", "each key needs its value"
+        return Finding(
+            Code.SHAPE_MISMATCH, f"{keys.shape[0]} keys and {inputs[2].shape[0]} values", "each key needs its value"
+        )
     return refused
 
 
@@ -138,7 +153,7 @@ class MultiheadAttention(nn.MultiheadAttention):
 # ---- Transformer layers --------------------------------------------------------------------------------------------
 
 
-def _check_layer(inputs: Inputs, settings: Settings) -> Refusal | None:
+def _check_layer(inputs: Inputs, settings: Settings) -> Finding | None:
     return _no_sequence(inputs) or _other_channels(inputs) or _wrong_heads(inputs[0].channels, "nhead", settings)
 
 

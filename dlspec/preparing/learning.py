@@ -14,11 +14,11 @@ from dlspec.building.metrics import Chosen, make_metrics
 from dlspec.building.parameters import Owned, first_picks, owned_parameters
 from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.data.dataset import Dataset, Target
-from dlspec.errors import first_line
+from dlspec.errors import Code, first_line
 from dlspec.reading import ReadPart, Spec
 from dlspec.registry.parameter_terms import UNFREEZE
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.patterns import Pattern
+from dlspec.spec.problems import Problems
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.freezing import Freezing
 from dlspec.training.monitor import choose_mode
@@ -29,49 +29,55 @@ from dlspec.training.schedule import Schedule
 BY_STEP = ("OneCycleLR", "CyclicLR")
 
 
-def freeze(network: Network, patterns: Sequence[Pattern], mistakes: Mistakes) -> Freezing:
+def freeze(network: Network, patterns: Sequence[Pattern], problems: Problems) -> Freezing:
     """What does not learn, and until when; the parameters are frozen from now on."""
-    picks = first_picks(owned_parameters(network), patterns, mistakes) if patterns else []
+    picks = first_picks(owned_parameters(network), patterns, problems) if patterns else []
     return Freezing({each.parameter: pattern.settings.get(UNFREEZE) for each, pattern in picks if pattern})
 
 
 def group_parameters(
-    network: Network, freezing: Freezing, groups: Sequence[Pattern], mistakes: Mistakes
+    network: Network, freezing: Freezing, groups: Sequence[Pattern], problems: Problems
 ) -> list[tuple[Pattern | None, list[Owned]]]:
     """The optimizer's groups that are not empty: first the parameters that no pattern picks, then each pattern's.
 
     What never learns is in none.
     """
-    picks = first_picks(owned_parameters(network), groups, mistakes)
+    picks = first_picks(owned_parameters(network), groups, problems)
     learning = [(each, pattern) for each, pattern in picks if freezing.learns(each.parameter)]
     found = [(group, [each for each, pattern in learning if pattern is group]) for group in (None, *groups)]
     return [(group, owned) for group, owned in found if owned]
 
 
-def optimizer_for(spec: Spec, network: Network, freezing: Freezing, mistakes: Mistakes) -> Optimizer | None:
+def optimizer_for(spec: Spec, network: Network, freezing: Freezing, problems: Problems) -> Optimizer | None:
     """The spec's optimizer of what learns at some time; None where nothing does."""
     groups = [
         {"params": [each.parameter for each in owned], **(group.settings if group else {})}
-        for group, owned in group_parameters(network, freezing, spec.groups, mistakes)
+        for group, owned in group_parameters(network, freezing, spec.groups, problems)
     ]
     if not groups:
         return None
     part, fuse = spec.optimizer, not has_sparse_gradients(network.module)
     if fuse and part.schema.name == "SparseAdam":
-        mistakes.add(part.part.path, "SparseAdam, and no embedding with sparse: true", "take Adam", at_value=True)
+        problems.add(
+            Code.UNSUPPORTED,
+            part.part.path,
+            "SparseAdam, and no embedding with sparse: true",
+            "take Adam",
+            at_value=True,
+        )
         return None
     try:
         optimizer = make_optimizer(cast(type[Optimizer], part.schema.build), groups, part.settings, fuse=fuse)
     except (ValueError, TypeError, RuntimeError) as error:
-        _tell(part, error, mistakes)
+        _tell(part, error, problems)
         return None
-    _tell_uncompiled(spec, optimizer, mistakes)
+    _tell_uncompiled(spec, optimizer, problems)
     if needs_closure(optimizer):
-        _tell_closure(part.schema.name, spec.trainer, mistakes)
+        _tell_closure(part.schema.name, spec.trainer, problems)
     return optimizer
 
 
-def _tell_uncompiled(spec: Spec, optimizer: Optimizer, mistakes: Mistakes) -> None:
+def _tell_uncompiled(spec: Spec, optimizer: Optimizer, problems: Problems) -> None:
     """What a step that is compiled whole, or recorded, can't do."""
     trainer, scheduler = spec.trainer, spec.scheduler
     if trainer.compile not in ("step", "cudagraphs"):
@@ -91,22 +97,32 @@ def _tell_uncompiled(spec: Spec, optimizer: Optimizer, mistakes: Mistakes) -> No
     }
     for reason in (reason for reason, holds in reasons.items() if holds):
         found = f"a step that is {'recorded' if is_recorded else 'compiled whole'} can't have {reason}"
-        mistakes.add(("trainer", "compile"), found, "take trainer.compile=model or none", at_value=True)
+        problems.add(
+            Code.UNSUPPORTED, ("trainer", "compile"), found, "take trainer.compile=model or none", at_value=True
+        )
 
 
-def _tell_closure(name: str, trainer: TrainerSpec, mistakes: Mistakes) -> None:
+def _tell_closure(name: str, trainer: TrainerSpec, problems: Problems) -> None:
     """What can't be done with an optimizer that evaluates a batch's loss itself, as often as it wants."""
     found = f"{name} evaluates a batch's loss itself, so it can't take"
     if trainer.accumulate > 1:
         fix = "leave it out, or raise trainer.batch_size"
-        mistakes.add(("trainer", "accumulate"), f"{found} the gradients of several", fix, at_value=True)
+        problems.add(
+            Code.UNSUPPORTED, ("trainer", "accumulate"), f"{found} the gradients of several", fix, at_value=True
+        )
     if trainer.precision == 16:
         fix = "take bf16, which needs no scale"
-        mistakes.add(("trainer", "precision"), f"{found} the scaled gradients of precision 16", fix, at_value=True)
+        problems.add(
+            Code.UNSUPPORTED,
+            ("trainer", "precision"),
+            f"{found} the scaled gradients of precision 16",
+            fix,
+            at_value=True,
+        )
 
 
 def following(
-    spec: Spec, metrics: Sequence[Chosen], predicted: Sequence[Target], mistakes: Mistakes
+    spec: Spec, metrics: Sequence[Chosen], predicted: Sequence[Target], problems: Problems
 ) -> ReadPart | None:
     """The scheduler; one that waits for a plateau of the monitored result takes less or more of it as better."""
     part = spec.scheduler
@@ -117,11 +133,11 @@ def following(
     mode = choose_mode(spec.trainer.mode, name, {key: each for group in made for key, each in group.items()})
     if part.settings.get("mode", mode) != mode:
         found = f"mode is {part.settings['mode']}, and of {name} {'more' if mode == 'max' else 'less'} is better"
-        mistakes.add(part.part.where("mode"), found, f"leave it out: it is {mode}", at_value=True)
+        problems.add(Code.CONFLICT, part.part.where("mode"), found, f"leave it out: it is {mode}", at_value=True)
     return replace(part, settings={**part.settings, "mode": mode})
 
 
-def schedule_for(spec: Spec, optimizer: Optimizer | None, data: Dataset, mistakes: Mistakes) -> Schedule | None:
+def schedule_for(spec: Spec, optimizer: Optimizer | None, data: Dataset, problems: Problems) -> Schedule | None:
     """The spec's scheduler; the run's length is filled in where it wants one."""
     part = spec.scheduler
     if part is None or optimizer is None:
@@ -132,7 +148,7 @@ def schedule_for(spec: Spec, optimizer: Optimizer | None, data: Dataset, mistake
             scheduler = part.schema.build(optimizer, **_with_horizon(part, spec, data, interval))
             scheduler = _warmed_up(scheduler, optimizer, spec.warmup)
     except (ValueError, TypeError) as error:
-        _tell(part, error, mistakes)
+        _tell(part, error, problems)
         return None
     return Schedule(scheduler, interval)
 
@@ -161,6 +177,8 @@ def _with_horizon(part: ReadPart, spec: Spec, data: Dataset, interval: str) -> d
     return settings
 
 
-def _tell(part: ReadPart, error: Exception, mistakes: Mistakes) -> None:
+def _tell(part: ReadPart, error: Exception, problems: Problems) -> None:
     reason = first_line(error)
-    mistakes.add(part.part.path, f"{part.schema.name} refuses these settings", f"PyTorch says: {reason}")
+    problems.add(
+        Code.LAYER_REFUSED, part.part.path, f"{part.schema.name} refuses these settings", f"PyTorch says: {reason}"
+    )

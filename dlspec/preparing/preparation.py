@@ -23,11 +23,12 @@ from dlspec.building.saved import saved_losses, saved_metrics, saved_part
 from dlspec.building.weights import load_weights
 from dlspec.data import DataSource, open_data
 from dlspec.data.dataset import Dataset, Field
-from dlspec.errors import DataError, UserError
+from dlspec.errors import Code, DataError
 from dlspec.preparing.learning import following, freeze, optimizer_for, schedule_for
 from dlspec.reading import SPEC_VERSION, Spec, read_spec
-from dlspec.spec.mistakes import Mistakes, Places, refuse
-from dlspec.training.devices import choose_device
+from dlspec.spec.problems import Problems, refuse
+from dlspec.spec.source_map import SourceMap
+from dlspec.training.devices import UnknownDevice, choose_device
 from dlspec.training.freezing import Freezing
 from dlspec.training.randomness import seed_generators
 from dlspec.training.recomputing import recomputed_parts
@@ -88,7 +89,7 @@ class Preparation:
     def __init__(
         self,
         tree: Mapping[str, Any],
-        places: Callable[[], Places],
+        places: Callable[[], SourceMap],
         choices: Choices | None = None,
         data: Dataset | None = None,
         *,
@@ -115,27 +116,28 @@ class Preparation:
         try:
             return self.opening(spec.data.outline() if outline else spec.data)
         except DataError as error:
-            mistakes = Mistakes()
-            mistakes.add(("data", error.key) if error.key else ("data",), str(error), at_value=True)
-            refuse(mistakes, self._places)
+            problems = Problems()
+            path = ("data", error.key) if error.key else ("data",)
+            problems.add_finding(path, error.finding, at_value=True)
+            refuse(problems, self._places)
             raise
 
     def build(self, place: Place = RUN, opened: Opened | None = None) -> Built:
         """The network, its weights drawn from the spec's seed; raises `Unfit` where the place is none for it."""
         opened = opened or self.open()
-        spec, data, mistakes = opened.spec, opened.data, opened.spec.mistakes.anew()
-        fields = match_inputs(spec.graph.inputs, data, mistakes)
-        device = _device(spec, mistakes)
-        refuse(mistakes, self._places)
+        spec, data, problems = opened.spec, opened.data, opened.spec.problems.anew()
+        fields = match_inputs(spec.graph.inputs, data, problems)
+        device = _device(spec, problems)
+        refuse(problems, self._places)
         data = _taught(spec, data, fields.values())
         seed_generators(spec.seed)
         samples = {name: (field, data.sample(field.name, ROWS)) for name, field in fields.items()}
-        network = build(spec.graph, spec.layers, samples, mistakes, place)
-        refuse(mistakes, self._places)
+        network = build(spec.graph, spec.layers, samples, problems, place)
+        refuse(problems, self._places)
         assert network is not None  # or there was a mistake
-        notes = () if self.is_resumed else _begin(network, spec, mistakes)
-        freezing = freeze(network, spec.freeze, mistakes)
-        refuse(mistakes, self._places)
+        notes = () if self.is_resumed else _begin(network, spec, problems)
+        freezing = freeze(network, spec.freeze, problems)
+        refuse(problems, self._places)
         # Before the optimizer is made: some keep tensors beside the parameters from then on.
         network.module.to(place.device or device)
         return Built(spec, data, network, freezing, notes)
@@ -147,17 +149,17 @@ class Preparation:
             return self._prepared(self.build(place, opened))
 
     def _prepared(self, built: Built) -> Prepared:
-        spec, data, network, mistakes = built.spec, built.data, built.network, built.spec.mistakes.anew()
-        criterion = make_criterion(network, data, spec.loss, mistakes)
+        spec, data, network, problems = built.spec, built.data, built.network, built.spec.problems.anew()
+        criterion = make_criterion(network, data, spec.loss, problems)
         if criterion is not None:
-            check_causality(network, criterion, data, mistakes)
+            check_causality(network, criterion, data, problems)
         predicted = () if criterion is None else criterion.predicted
-        metrics = match_metrics(spec.metrics, predicted, data, mistakes) if criterion else []
-        _check_recomputed(spec, network, mistakes)
-        optimizer = optimizer_for(spec, network, built.freezing, mistakes)
-        spec = replace(spec, scheduler=following(spec, metrics, predicted, mistakes))
-        schedule = schedule_for(spec, optimizer, data, mistakes)
-        refuse(mistakes, self._places)
+        metrics = match_metrics(spec.metrics, predicted, data, problems) if criterion else []
+        _check_recomputed(spec, network, problems)
+        optimizer = optimizer_for(spec, network, built.freezing, problems)
+        spec = replace(spec, scheduler=following(spec, metrics, predicted, problems))
+        schedule = schedule_for(spec, optimizer, data, problems)
+        refuse(problems, self._places)
         assert criterion is not None  # or there was a mistake
         resolved = _resolved(spec, criterion, metrics)
         if self.data is not None:  # given in Python: no file says where they come from
@@ -168,13 +170,13 @@ class Preparation:
         )  # fmt: skip
 
 
-def _begin(network: Network, spec: Spec, mistakes: Mistakes) -> tuple[str, ...]:
+def _begin(network: Network, spec: Spec, problems: Problems) -> tuple[str, ...]:
     """Gives the network the weights that the spec wants it to begin with; says what came from elsewhere."""
     if spec.inits:
-        initialize(network, spec.inits, mistakes)
-    if spec.weights is None or mistakes:
+        initialize(network, spec.inits, problems)
+    if spec.weights is None or problems:
         return ()
-    return (load_weights(network.module, spec.weights, mistakes),)
+    return (load_weights(network.module, spec.weights, problems),)
 
 
 def _idle(network: Network, optimizer: Optimizer | None) -> tuple[str, ...]:
@@ -183,13 +185,13 @@ def _idle(network: Network, optimizer: Optimizer | None) -> tuple[str, ...]:
     return ("nothing is trained: all parameters are frozen",) if has_weights and optimizer is None else ()
 
 
-def _check_recomputed(spec: Spec, network: Network, mistakes: Mistakes) -> None:
+def _check_recomputed(spec: Spec, network: Network, problems: Problems) -> None:
     """A pattern that matches no part of the network is a mistake."""
     for index, pattern in enumerate(spec.trainer.activation_checkpointing):
         if not recomputed_parts(network.module, [pattern]):
             path = ("trainer", "activation_checkpointing", index)
             fix = "name a block or layer as `summary` shows it: 'blocks.*' for the copies of one that is repeated"
-            mistakes.add(path, f"no part of the network is called '{pattern}'", fix, at_value=True)
+            problems.add(Code.NO_MATCH, path, f"no part of the network is called '{pattern}'", fix, at_value=True)
 
 
 def _taught(spec: Spec, data: Dataset, taken: Iterable[Field]) -> Dataset:
@@ -204,12 +206,12 @@ def _taught(spec: Spec, data: Dataset, taken: Iterable[Field]) -> Dataset:
     return data
 
 
-def _device(spec: Spec, mistakes: Mistakes) -> torch.device:
+def _device(spec: Spec, problems: Problems) -> torch.device:
     """The run's device; one that this machine does not have is a mistake."""
     try:
         return choose_device(spec.trainer.device)
-    except UserError as error:
-        mistakes.add(("trainer", "device"), str(error).removeprefix("trainer.device: "), at_value=True)
+    except UnknownDevice as error:
+        problems.add_finding(("trainer", "device"), error.finding, at_value=True)
         return torch.device("cpu")
 
 

@@ -4,36 +4,42 @@ from __future__ import annotations
 
 from typing import Any
 
-from dlspec.errors import suggest
+from dlspec.errors import Code, suggest
 from dlspec.registry.sections import read_section
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import NOTHING, Part, parse_part
+from dlspec.spec.problems import Problems
 from dlspec.spec.trainer import EMA, SWA
 
 AVERAGES: dict[str, type[EMA] | type[SWA]] = {"EMA": EMA, "SWA": SWA}
 PATH = ("trainer", "average")
 
 
-def read_average(raw: Any, epochs: int | None, mistakes: Mistakes) -> EMA | SWA | None:
+def read_average(raw: Any, epochs: int | None, problems: Problems) -> EMA | SWA | None:
     """The average that is wanted in a training of so many epochs (None: not known); None for none or a mistake."""
-    part = None if raw is None else parse_part(raw, PATH, mistakes, kind="average")
+    part = None if raw is None else parse_part(raw, PATH, problems, kind="average")
     if part is None:
         return None
     wanted = AVERAGES.get(part.type)
     if wanted is None:
         path = (*PATH, "type") if part.is_flat else PATH
-        mistakes.add(path, f"no average '{part.type}'", suggest(part.type, AVERAGES), at_value=True)
+        problems.add(
+            Code.UNKNOWN_AVERAGE, path, f"no average '{part.type}'", suggest(part.type, AVERAGES), at_value=True
+        )
         return None
     only = {} if part.value is NOTHING else {next(iter(wanted.model_fields)): part.value}
-    average = read_section(wanted, {**only, **part.settings}, part.settings_path, mistakes)
+    average = read_section(wanted, {**only, **part.settings}, part.settings_path, problems)
     if isinstance(average, SWA) and epochs is not None:
-        _check_start(average.start_epoch or 1, epochs, part, mistakes)
+        _check_start(average.start_epoch or 1, epochs, part, problems)
     return average
 
 
-def _check_start(start: int, epochs: int, part: Part, mistakes: Mistakes) -> None:
+def _check_start(start: int, epochs: int, part: Part, problems: Problems) -> None:
     if start > epochs:
         found = f"start_epoch is {start}, and there are {epochs} epochs: nothing would be averaged"
-        mistakes.add(
-            part.where("start_epoch"), found, "begin earlier, or leave it out: the last quarter", at_value=True
+        problems.add(
+            Code.WRONG_VALUE,
+            part.where("start_epoch"),
+            found,
+            "begin earlier, or leave it out: the last quarter",
+            at_value=True,
         )

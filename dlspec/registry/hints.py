@@ -81,33 +81,48 @@ def no_stray_bool(hint: Any) -> Callable[[Any], Any]:
 
 # ---- what is wanted, in words --------------------------------------------------------------------------------------
 
-_WORDS: Mapping[Any, str] = {
-    int: "a whole number",
-    float: "a number",
-    bool: "true or false",
-    str: "text",
-    type(None): "null",
-    Any: "a value",
-    torch.Tensor: "a list of numbers",
-    torch.Size: "a list of whole numbers",
+
+@dataclass(frozen=True)
+class _Noun:
+    """What a value is called: `one` with its article, `bare` behind a 1, `many` behind another count."""
+
+    one: str
+    bare: str = ""
+    many: str = ""
+
+    def in_form(self, form: _Form) -> str:
+        return {"one": self.one, "bare": self.bare or self.one, "many": self.many or self.bare or self.one}[form]
+
+
+_Form = Literal["one", "bare", "many"]
+_NULL = _Noun("null", many="nulls")
+_NOUNS: Mapping[Any, _Noun] = {
+    int: _Noun("a whole number", "whole number", "whole numbers"),
+    float: _Noun("a number", "number", "numbers"),
+    bool: _Noun("true or false"),
+    str: _Noun("text"),
+    type(None): _NULL,
+    Any: _Noun("a value"),
+    torch.Tensor: _Noun("a list of numbers"),
+    torch.Size: _Noun("a list of whole numbers"),
 }
 
 
 def in_words(hint: Any, refinement: Refinement) -> str:
     """`a whole number >= 1, a list of 2 whole numbers >= 1 or null`."""
-    return _joined(_alternatives_in_words(hint, refinement))
+    return _joined(_alternatives_in_words(hint, refinement, "one"))
 
 
-def _alternatives_in_words(hint: Any, refinement: Refinement) -> list[str]:
+def _alternatives_in_words(hint: Any, refinement: Refinement, form: _Form) -> list[str]:
     """Each thing that a value may be, null last."""
-    if hint in _WORDS:
-        return [_WORDS[hint] + (_bounds(refinement) if hint in (int, float) else "")]
+    if hint in _NOUNS:
+        return [_NOUNS[hint].in_form(form) + (_bounds(refinement) if hint in (int, float) else "")]
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return [str(each) for each in arguments]
     if origin in _UNIONS:
-        words = [word for each in _alternatives(arguments) for word in _alternatives_in_words(each, refinement)]
-        return sorted(dict.fromkeys(words), key=lambda word: word == "null")
+        words = [word for each in _alternatives(arguments) for word in _alternatives_in_words(each, refinement, form)]
+        return sorted(dict.fromkeys(words), key=lambda word: word == _NULL.in_form(form))
     if origin is dict:
         return ["a mapping"]
     if origin in (tuple, list, collections.abc.Sequence):
@@ -119,10 +134,15 @@ def _list_in_words(origin: Any, arguments: tuple[Any, ...], refinement: Refineme
     """`a list of 2 whole numbers >= 1`, `a list of numbers`."""
     count = len(arguments) if origin is tuple and Ellipsis not in arguments else None
     inner: Any = Union[tuple(each for each in arguments if each is not Ellipsis)]  # noqa: UP007
-    items = in_words(inner, refinement).replace("a whole", "whole").replace("a number", "number")
-    if count == 1:
-        return f"a list of 1 {items}"
-    return f"a list of {f'{count} ' if count else ''}{items.replace('number', 'numbers').replace('null', 'nulls')}"
+    items = _joined(_alternatives_in_words(inner, refinement, "bare" if count == 1 else "many"))
+    return f"a list of {f'{count} ' if count else ''}{items}"
+
+
+def takes_boolean(hint: Any) -> bool:
+    """Whether true and false are among the values that a hint allows."""
+    if get_origin(hint) in _UNIONS:
+        return any(takes_boolean(each) for each in get_args(hint))
+    return hint is bool or (get_origin(hint) is Literal and bool in map(type, get_args(hint)))
 
 
 def _joined(words: list[str]) -> str:

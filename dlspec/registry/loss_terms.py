@@ -16,13 +16,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dlspec.errors import shown, suggest
+from dlspec.errors import Code, KeyPath, shown, suggest
 from dlspec.registry.schema import Schema
 from dlspec.registry.torch_parts import LOSSES
 from dlspec.spec.expressions import Unknown
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import Part, parse_part
-from dlspec.spec.yaml_files import KeyPath
+from dlspec.spec.problems import Problems
 
 KEYS = ("output", "target", "factor")
 """What a loss may say beside its own settings."""
@@ -93,14 +92,14 @@ class LossTerm:
 Terms = tuple[LossTerm, ...]
 
 
-def read_losses(raw: Any, path: KeyPath, mistakes: Mistakes, choices: Iterable[str] = ()) -> Terms | None:
-    """The terms that `raw` writes, None where `mistakes` says why there are none. `choices` are a group's files."""
+def read_losses(raw: Any, path: KeyPath, problems: Problems, choices: Iterable[str] = ()) -> Terms | None:
+    """The terms that `raw` writes, None where `problems` says why there are none. `choices` are a group's files."""
     if not _is_several(raw):
-        part = parse_part(raw, path, mistakes, kind="loss")
-        term = None if part is None else read_loss(part, "", mistakes, choices)
+        part = parse_part(raw, path, problems, kind="loss")
+        term = None if part is None else read_loss(part, "", problems, choices)
         return None if term is None else (term,)
     entries = {name: each for name, each in raw.items() if each is not None and (name, each) != ("type", "auto")}
-    terms = [_named(name, each, (*path, name), mistakes, choices) for name, each in entries.items()]
+    terms = [_named(name, each, (*path, name), problems, choices) for name, each in entries.items()]
     found = tuple(each for each in terms if each is not None)
     return found if len(found) == len(terms) else None
 
@@ -119,42 +118,46 @@ def _is_several(raw: Any) -> bool:
     return names[0] not in LOSSES and (is_part or (isinstance(only, str) and only in LOSSES))
 
 
-def _named(name: Any, raw: Any, path: KeyPath, mistakes: Mistakes, choices: Iterable[str]) -> LossTerm | None:
+def _named(name: Any, raw: Any, path: KeyPath, problems: Problems, choices: Iterable[str]) -> LossTerm | None:
     if not isinstance(name, str) or not name.isidentifier():
         fix = "take letters, digits and _, a letter first"
-        mistakes.add(path, f"{shown(name)} can't name a loss", fix, at_key=True)
+        problems.add(Code.INVALID_NAME, path, f"{shown(name)} can't name a loss", fix, at_key=True)
         return None
     if name in LOSSES:
         fix = f"give each a name of your own: main: {{type: {name}, ...}}"
-        mistakes.add(
-            path, f"{name} stands where a name for it is wanted, as there are several losses", fix, at_key=True
+        problems.add(
+            Code.MISSING_NAME,
+            path,
+            f"{name} stands where a name for it is wanted, as there are several losses",
+            fix,
+            at_key=True,
         )
         return None
-    part = parse_part(raw, path, mistakes, kind="loss")
-    return None if part is None else read_loss(part, name, mistakes, choices)
+    part = parse_part(raw, path, problems, kind="loss")
+    return None if part is None else read_loss(part, name, problems, choices)
 
 
-def read_loss(part: Part, name: str, mistakes: Mistakes, choices: Iterable[str] = ()) -> LossTerm | None:
+def read_loss(part: Part, name: str, problems: Problems, choices: Iterable[str] = ()) -> LossTerm | None:
     """The term of one part."""
     part = replace(part, path=(*part.path, "type")) if part.is_flat else part
-    schema = LOSSES.find(part, mistakes, also=choices)
+    schema = LOSSES.find(part, problems, also=choices)
     if schema is None:
         return None
     said = {key: part.settings[key] for key in KEYS if key in part.settings and key not in schema.settings}
     own = {key: value for key, value in part.settings.items() if key not in said}
-    settings = schema.read(replace(part, settings=own), mistakes)
+    settings = schema.read(replace(part, settings=own), problems)
     return LossTerm(
         name,
         schema,
         settings,
-        _output(said.get("output"), part, schema, mistakes),
-        _target(said.get("target"), part, schema, mistakes),
-        _factor(said.get("factor", 1.0), part, mistakes),
+        _output(said.get("output"), part, schema, problems),
+        _target(said.get("target"), part, schema, problems),
+        _factor(said.get("factor", 1.0), part, problems),
         part,
     )
 
 
-def _output(raw: Any, part: Part, schema: Schema, mistakes: Mistakes) -> Outputs | None:
+def _output(raw: Any, part: Part, schema: Schema, problems: Problems) -> Outputs | None:
     takes = arguments(schema.build).outputs
     if raw is None or isinstance(raw, str):
         return raw
@@ -162,39 +165,44 @@ def _output(raw: Any, part: Part, schema: Schema, mistakes: Mistakes) -> Outputs
         if len(raw) <= len(takes):
             return tuple(raw)
         wanted = f"{len(takes)} ({', '.join(takes)})" if len(takes) > 1 else "one"
-        mistakes.add(part.where("output"), f"{len(raw)} outputs, and {schema.name} takes {wanted}", at_value=True)
+        problems.add(
+            Code.INPUT_COUNT,
+            part.where("output"),
+            f"{len(raw)} outputs, and {schema.name} takes {wanted}",
+            at_value=True,
+        )
         return None
     if isinstance(raw, dict) and raw and all(isinstance(each, str) for each in raw.values()):
         for key in raw.keys() - set(takes):
             fix = suggest(str(key), takes)
-            mistakes.add((*part.where("output"), key), f"{schema.name} takes no output '{key}'", fix)
+            problems.add(Code.UNKNOWN_KEY, (*part.where("output"), key), f"{schema.name} takes no output '{key}'", fix)
         return raw
     if not isinstance(raw, Unknown):
         several = f", or {{{', '.join(f'{each}: NAME' for each in takes)}}}" if len(takes) > 1 else ""
         found = f"output is {shown(raw)}, wanted the name of one of the model's outputs{several}"
-        mistakes.add(part.where("output"), found, at_value=True)
+        problems.add(Code.WRONG_VALUE, part.where("output"), found, at_value=True)
     return None
 
 
-def _target(raw: Any, part: Part, schema: Schema, mistakes: Mistakes) -> str | float | None:
+def _target(raw: Any, part: Part, schema: Schema, problems: Problems) -> str | float | None:
     if raw is None or isinstance(raw, Unknown):
         return None
     if not arguments(schema.build).target:
         found = f"{schema.name} compares its outputs with nothing else"
-        mistakes.add(part.where("target"), found, "leave the target out")
+        problems.add(Code.WRONG_TARGET, part.where("target"), found, "leave the target out")
         return None
     if isinstance(raw, str) or _is_number(raw):
         return raw  # type: ignore[no-any-return]  # one of the two
     found = f"target is {shown(raw)}, wanted a target's or field's name, or a number"
-    mistakes.add(part.where("target"), found, at_value=True)
+    problems.add(Code.WRONG_VALUE, part.where("target"), found, at_value=True)
     return None
 
 
-def _factor(raw: Any, part: Part, mistakes: Mistakes) -> float:
+def _factor(raw: Any, part: Part, problems: Problems) -> float:
     if _is_number(raw):
         return float(raw)
     if not isinstance(raw, Unknown):
-        mistakes.add(part.where("factor"), f"factor is {shown(raw)}, wanted a number", at_value=True)
+        problems.add(Code.WRONG_VALUE, part.where("factor"), f"factor is {shown(raw)}, wanted a number", at_value=True)
     return 1.0
 
 

@@ -6,12 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dlspec.errors import shown
+from dlspec.errors import Code, KeyPath, shown
 from dlspec.registry.metrics import metrics
 from dlspec.registry.schema import Schema
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import Part, parse_part
-from dlspec.spec.yaml_files import KeyPath
+from dlspec.spec.problems import Problems
 
 
 @dataclass(frozen=True)
@@ -24,27 +23,27 @@ class MetricTerm:
     target: str | None = None
 
 
-def read_metrics(raw: Any, mistakes: Mistakes, choices: Iterable[str] = ()) -> tuple[MetricTerm, ...]:
+def read_metrics(raw: Any, problems: Problems, choices: Iterable[str] = ()) -> tuple[MetricTerm, ...]:
     """What `raw` writes; what it spells wrong is among the mistakes. `choices` are a group's files."""
-    found = [_read(entry, path, mistakes, choices) for entry, path in _entries(raw)]
+    found = [_read(entry, path, problems, choices) for entry, path in _entries(raw)]
     return tuple(each for each in found if each is not None)
 
 
-def _read(entry: Any, path: KeyPath, mistakes: Mistakes, choices: Iterable[str]) -> MetricTerm | None:
-    part = parse_part(entry, path, mistakes, kind="metric")
+def _read(entry: Any, path: KeyPath, problems: Problems, choices: Iterable[str]) -> MetricTerm | None:
+    part = parse_part(entry, path, problems, kind="metric")
     if part is None:
         return None
     part = replace(part, path=(*part.path, "type")) if part.is_flat else part
-    schema = metrics().find(part, mistakes, also=choices)
+    schema = metrics().find(part, problems, also=choices)
     if schema is None:
         return None
     target = part.settings.get("target")
     if target is not None and not isinstance(target, str):
         found = f"target is {shown(target)}, wanted the name of a target"
-        mistakes.add(part.where("target"), found, at_value=True)
+        problems.add(Code.WRONG_VALUE, part.where("target"), found, at_value=True)
         target = None
     own = {key: value for key, value in part.settings.items() if key != "target"}
-    return MetricTerm(part, schema, schema.read(replace(part, settings=own), mistakes), target)
+    return MetricTerm(part, schema, schema.read(replace(part, settings=own), problems), target)
 
 
 def _entries(raw: Any) -> Iterable[tuple[Any, KeyPath]]:

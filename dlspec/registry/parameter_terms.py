@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dlspec.errors import shown, suggest
+from dlspec.errors import Code, KeyPath, shown, suggest
 from dlspec.registry.inits import INITS
 from dlspec.registry.schema import Schema
 from dlspec.registry.torch_parts import LAYERS
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import Part, parse_part
 from dlspec.spec.patterns import KEYS, Pattern, read_patterns
-from dlspec.spec.yaml_files import KeyPath
+from dlspec.spec.problems import Problems
 
 UNFREEZE = "unfreeze_at_epoch"
 
@@ -32,51 +31,51 @@ class Init:
     settings: Mapping[str, Any]
 
 
-def read_inits(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Init, ...]:
+def read_inits(raw: Any, path: KeyPath, problems: Problems) -> tuple[Init, ...]:
     """How the parameters begin that each pattern picks; what is spelled wrong is among the mistakes."""
-    found = [_init(each, mistakes) for each in _patterns(raw, path, mistakes)]
+    found = [_init(each, problems) for each in _patterns(raw, path, problems)]
     return tuple(each for each in found if each)
 
 
-def _init(pattern: Pattern, mistakes: Mistakes) -> Init | None:
+def _init(pattern: Pattern, problems: Problems) -> Init | None:
     if not pattern.settings:
         fix = 'add one of torch.nn.init: {match: "*.weight", type: normal_, std: 0.02}'
-        mistakes.add(pattern.path, f"'{pattern.match}' says not how to begin", fix, at_value=True)
+        problems.add(Code.MISSING_NAME, pattern.path, f"'{pattern.match}' says not how to begin", fix, at_value=True)
         return None
-    part = parse_part(dict(pattern.settings), pattern.path, mistakes, kind="init")
+    part = parse_part(dict(pattern.settings), pattern.path, problems, kind="init")
     if part is None:
         return None
     part = replace(part, path=(*part.path, "type")) if part.is_flat else part
-    found = INITS.read(part, mistakes)
+    found = INITS.read(part, problems)
     return None if found is None else Init(pattern, *found)
 
 
-def read_freeze(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Pattern, ...]:
+def read_freeze(raw: Any, path: KeyPath, problems: Problems) -> tuple[Pattern, ...]:
     """Which parameters do not learn; the settings of each may hold `unfreeze_at_epoch`, from which on they do."""
-    patterns = _patterns(raw, path, mistakes)
+    patterns = _patterns(raw, path, problems)
     for pattern in patterns:
         for key, value in pattern.settings.items():
             if key != UNFREEZE:
                 fix = suggest(key, (*KEYS, UNFREEZE))
-                mistakes.add((*pattern.path, key), f"no key '{key}' beside a pattern to freeze", fix)
+                problems.add(Code.UNKNOWN_KEY, (*pattern.path, key), f"no key '{key}' beside a pattern to freeze", fix)
             elif not isinstance(value, int) or isinstance(value, bool) or value < 2:
                 found = f"{UNFREEZE} is {shown(value)}, wanted a whole number >= 2 (epochs count from 1)"
-                mistakes.add((*pattern.path, key), found, at_value=True)
+                problems.add(Code.WRONG_VALUE, (*pattern.path, key), found, at_value=True)
     return patterns
 
 
-def read_groups(raw: Any, path: KeyPath, optimizer: Schema, mistakes: Mistakes) -> tuple[Pattern, ...]:
+def read_groups(raw: Any, path: KeyPath, optimizer: Schema, problems: Problems) -> tuple[Pattern, ...]:
     """Parameters with settings of their own in the optimizer, each setting checked."""
     return tuple(
-        replace(each, settings=optimizer.read(Part(optimizer.name, each.path, each.settings, each.path), mistakes))
-        for each in _patterns(raw, path, mistakes)
+        replace(each, settings=optimizer.read(Part(optimizer.name, each.path, each.settings, each.path), problems))
+        for each in _patterns(raw, path, problems)
     )
 
 
-def _patterns(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Pattern, ...]:
-    patterns = read_patterns(raw, path, mistakes)
+def _patterns(raw: Any, path: KeyPath, problems: Problems) -> tuple[Pattern, ...]:
+    patterns = read_patterns(raw, path, problems)
     for pattern in patterns:
         for name in (name for name in pattern.layers if name not in LAYERS):
             fix = suggest(name, LAYERS)
-            mistakes.add((*pattern.path, "layer"), f"no layer '{name}'", fix, at_value=True)
+            problems.add(Code.UNKNOWN_LAYER, (*pattern.path, "layer"), f"no layer '{name}'", fix, at_value=True)
     return patterns

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from dlspec.errors import near, suggest
+from dlspec.errors import UNKNOWN_PARTS, Code, near, suggest
 from dlspec.registry.schema import Schema
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import Part
+from dlspec.spec.problems import Problems
 
 LAYERS_ARE = "layers have PyTorch's names (torch.nn), dlspec's own stand in docs/language.md; a block has its own"
 
@@ -60,14 +60,16 @@ class Registry:
         self._schemas.pop(name, None)
         return cls
 
-    def find(self, part: Part, mistakes: Mistakes, *, also: Iterable[str] = ()) -> Schema | None:
+    def find(self, part: Part, problems: Problems, *, also: Iterable[str] = ()) -> Schema | None:
         """The part's schema; an unknown name is a mistake, with the nearest one. `also` are choices beside ours."""
         if part.type in self:
             return self[part.type]
         if part.type in self._not_yet:
-            mistakes.add(part.path, f"{part.type} is not there yet", self._not_yet[part.type])
+            problems.add(Code.NOT_YET, part.path, f"{part.type} is not there yet", self._not_yet[part.type])
             return None
-        mistakes.add(part.path, f"no {self.kind} '{part.type}'", self._suggestion(part.type, also))
+        problems.add(
+            UNKNOWN_PARTS[self.kind], part.path, f"no {self.kind} '{part.type}'", self._suggestion(part.type, also)
+        )
         return None
 
     def _suggestion(self, name: str, also: Iterable[str]) -> str:
@@ -82,10 +84,10 @@ class Registry:
         # Some of a hundred names would tell nothing.
         return LAYERS_ARE if self.kind == "layer" else suggest(name, {*self, *also})
 
-    def read(self, part: Part, mistakes: Mistakes, *, also: Iterable[str] = ()) -> tuple[Schema, dict[str, Any]] | None:
+    def read(self, part: Part, problems: Problems, *, also: Iterable[str] = ()) -> tuple[Schema, dict[str, Any]] | None:
         """The schema and the settings as written, checked; None where the name is unknown."""
-        schema = self.find(part, mistakes, also=also)
-        return None if schema is None else (schema, schema.read(part, mistakes))
+        schema = self.find(part, problems, also=also)
+        return None if schema is None else (schema, schema.read(part, problems))
 
 
 def _full_name(cls: type) -> str:

@@ -15,12 +15,12 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
-from dlspec.errors import near, suggest
+from dlspec.errors import Code, near, suggest
 from dlspec.registry.hints import Refinement as Refinement
 from dlspec.registry.hints import checked, in_words, no_stray_bool
 from dlspec.spec.expressions import Unknown
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import ENTRY_KEYS, NOTHING, Part
+from dlspec.spec.problems import Problems
 
 REQUIRED = inspect.Parameter.empty
 
@@ -70,6 +70,14 @@ class Setting:
 
 
 @dataclass(frozen=True)
+class _Meant:
+    """The settings that one value was probably meant as, and what to write instead; empty where it makes no sense."""
+
+    settings: tuple[str, ...] = ()
+    fix: str = ""
+
+
+@dataclass(frozen=True)
 class Schema:
     """A part's class and its settings in the order of its constructor."""
 
@@ -91,26 +99,26 @@ class Schema:
             return own[0].name
         return inferred[0].name if inferred else None
 
-    def read(self, part: Part, mistakes: Mistakes) -> dict[str, Any]:
+    def read(self, part: Part, problems: Problems) -> dict[str, Any]:
         """The settings that were written, each checked; unknown and missing ones are mistakes."""
-        written = self._written(part, mistakes)
+        written = self._written(part, problems)
         settings: dict[str, Any] = {}
-        before = len(mistakes)
+        before = len(problems)
         for name, value in written.items():
             if name in self.settings:
-                settings[name] = self._read_one(part, name, value, mistakes)
-        meant = self._as_mapping(part.value) if len(mistakes) > before else ""
+                settings[name] = self._read_one(part, name, value, problems)
+        meant = self._read_as_several(part.value).settings if len(problems) > before else ()
         unknown = [name for name in written if name not in self.settings]
         missing = [each.name for each in self.settings.values() if each.is_required and each.name not in written]
-        missing = [each for each in missing if f"{each}: " not in meant]
-        self._tell_unknown(part, unknown, missing, mistakes)
+        missing = [each for each in missing if each not in meant]
+        self._tell_unknown(part, unknown, missing, problems)
         return settings
 
-    def check_names(self, part: Part, mistakes: Mistakes) -> None:
+    def check_names(self, part: Part, problems: Problems) -> None:
         """The settings' names alone, where no values are known."""
-        self._tell_unknown(part, [name for name in part.settings if name not in self.settings], [], mistakes)
+        self._tell_unknown(part, [name for name in part.settings if name not in self.settings], [], problems)
 
-    def _written(self, part: Part, mistakes: Mistakes) -> dict[str, Any]:
+    def _written(self, part: Part, problems: Problems) -> dict[str, Any]:
         if part.value is NOTHING:
             return dict(part.settings)
         name = self.value_setting
@@ -120,22 +128,29 @@ class Schema:
             )
             if isinstance(part.value, list) and not self.settings:
                 fix = f"write {self.name}: {{from: {_plain(part.value)}}}".replace("'", "")
-            mistakes.add(part.settings_path, f"{self.name} takes no single value", fix, at_value=True)
+            problems.add(Code.WRONG_TYPE, part.settings_path, f"{self.name} takes no single value", fix, at_value=True)
             return {}
         return {name: part.value}
 
-    def _read_one(self, part: Part, name: str, value: Any, mistakes: Mistakes) -> Any:
+    def _read_one(self, part: Part, name: str, value: Any, problems: Problems) -> Any:
         setting = self.settings[name]
         try:
             return setting.read(value)
-        except ValueError as wanted:
-            found = f"{name} is {_shown(value)}, wanted {wanted}"
+        except ValueError:
+            found = f"{name} is {_shown(value)}, wanted {setting.wanted}"
             is_later = isinstance(value, str) and value in setting.refinement.not_yet
-            fix = f"'{value}' is not there yet" if is_later else self._as_mapping(part.value)
-            mistakes.add(part.where(name), found, fix, at_value=True, shown=self._shown_in(part))
+            fix = f"'{value}' is not there yet" if is_later else self._read_as_several(part.value).fix
+            problems.add(
+                Code.NOT_YET if is_later else Code.WRONG_VALUE,
+                part.where(name),
+                found,
+                fix,
+                at_value=True,
+                shown=self._shown_in(part),
+            )
             return value
 
-    def _as_mapping(self, value: Any) -> str:
+    def _read_as_several(self, value: Any) -> _Meant:
         """`Conv2d: [32, 3]` and `Conv2d: 32, 3` were meant as several settings: the mapping to write, if they fit.
 
         Otherwise they may stand in PyTorch's order, in which `Linear: [64, 10]` says the input's size first.
@@ -144,15 +159,16 @@ class Schema:
         own = [each.name for each in self.settings.values() if not each.is_inferred]
         names = list(dict.fromkeys([str(self.value_setting), *own]))
         if self._fit(names, values):
-            return f"write {self.name}: {{{_pairs(names, values)}}}"
+            return _Meant(tuple(names[: len(values)]), f"write {self.name}: {{{_pairs(names, values)}}}")
         if not self._fit(list(self.settings), values):
-            return ""
+            return _Meant()
         meant = dict(zip(self.settings, values, strict=False))
         inferred = [name for name in meant if self.settings[name].is_inferred]
         kept = {name: each for name, each in meant.items() if name not in inferred}
         alone = list(kept) == [self.value_setting]
         text = str(kept[names[0]]) if alone else f"{{{_pairs(list(kept), list(kept.values()))}}}"
-        return f"write {self.name}: {text} ({', '.join(inferred)} {'is' if len(inferred) == 1 else 'are'} inferred)"
+        are = "is" if len(inferred) == 1 else "are"
+        return _Meant(tuple(kept), f"write {self.name}: {text} ({', '.join(inferred)} {are} inferred)")
 
     def _fit(self, names: list[str], values: list[Any]) -> bool:
         """Whether each value is one for the setting in its place."""
@@ -164,30 +180,42 @@ class Schema:
         """The part's name, where the path does not end with it."""
         return "" if part.settings_path and self.name in part.settings_path else self.name
 
-    def _tell_unknown(self, part: Part, unknown: list[str], missing: list[str], mistakes: Mistakes) -> None:
+    def _tell_unknown(self, part: Part, unknown: list[str], missing: list[str], problems: Problems) -> None:
         for name in unknown:
             path = (*part.settings_path, name)
             if name in self.fixed:
                 found = f"'{name}' is always {str(self.fixed[name]).lower()} here"
-                mistakes.add(path, found, "remove it", shown=self._shown_in(part))
+                problems.add(Code.FIXED_SETTING, path, found, "remove it", shown=self._shown_in(part))
                 continue
             fix = self._suggestion(str(name))
-            mistakes.add(path, f"no setting '{name}'", fix, shown=self._shown_in(part))
+            problems.add(Code.UNKNOWN_SETTING, path, f"no setting '{name}'", fix, shown=self._shown_in(part))
             # A required setting that was only misspelled is told once.
-            missing = [each for each in missing if f"'{each}'" not in fix]
+            missing = [each for each in missing if each != self._meant_setting(str(name))]
         if missing:
             wanted = ", ".join(f"{each} ({self.settings[each].wanted})" for each in missing)
-            mistakes.add(part.settings_path, f"{self.name} wants {wanted}", self._how_to_write(part, missing))
+            problems.add(
+                Code.MISSING_VALUE, part.settings_path, f"{self.name} wants {wanted}", self._how_to_write(part, missing)
+            )
 
     def _suggestion(self, name: str) -> str:
-        ours = next((each for each in FOREIGN_SETTINGS.get(name, ()) if each in self.settings), None)
-        if ours is not None:
-            return f"in PyTorch: '{ours}'"
-        if self.kind == "layer" and name in ("activation", "act", "activation_fn", "nonlinearity"):
+        meant = self._meant_setting(name)
+        if meant and meant == self._translated(name):
+            return f"in PyTorch: '{meant}'"
+        if self._is_activation(name):
             return "write the activation as an entry of its own below it, - ReLU"
+        return f"did you mean '{meant}'?" if meant else suggest(name, self.settings) or f"{self.name} has no settings"
+
+    def _meant_setting(self, name: str) -> str:
+        """The setting or key that an unknown name probably stands for, or ''."""
         names = [*self.settings, *(ENTRY_KEYS if self.kind == "layer" else ())]
-        guess = near(name, names)
-        return f"did you mean '{guess}'?" if guess else suggest(name, self.settings) or f"{self.name} has no settings"
+        return self._translated(name) or ("" if self._is_activation(name) else near(name, names))
+
+    def _translated(self, name: str) -> str:
+        """PyTorch's name for a setting that Keras and others call `name`, or ''."""
+        return next((each for each in FOREIGN_SETTINGS.get(name, ()) if each in self.settings), "")
+
+    def _is_activation(self, name: str) -> bool:
+        return self.kind == "layer" and name in ("activation", "act", "activation_fn", "nonlinearity")
 
     def _how_to_write(self, part: Part, missing: list[str]) -> str:
         if part.settings_path == part.path[:1]:  # flat, in a config group

@@ -11,34 +11,36 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from dlspec.errors import shown, suggest
+from dlspec.errors import Code, KeyPath, shown, suggest
+from dlspec.registry.hints import takes_boolean
 from dlspec.registry.schema import Refinement, Setting
 from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.mistakes import Mistakes, dotted
-from dlspec.spec.yaml_files import KeyPath
+from dlspec.spec.problems import Problems, dotted
 
 M = TypeVar("M", bound=BaseModel)
 Location = Sequence[Hashable]
 """A place within a section: keys, and numbers for a list's items."""
 
 
-def read_section(model: type[M], settings: Any, path: KeyPath, mistakes: Mistakes) -> M | None:
+def read_section(model: type[M], settings: Any, path: KeyPath, problems: Problems) -> M | None:
     """The section, or None where something in it is a mistake."""
     if isinstance(settings, Wrong):
         return None
     if not isinstance(settings, dict):
-        mistakes.add(path, f"{shown(settings)} is no mapping", "write its keys below it", at_value=True)
+        problems.add(
+            Code.WRONG_TYPE, path, f"{shown(settings)} is no mapping", "write its keys below it", at_value=True
+        )
         return None
-    before = len(mistakes)
+    before = len(problems)
     for where, value in leaves(settings):
-        _check_boolean(where, value, model, path, mistakes)
+        _check_boolean(where, value, model, path, problems)
     try:
         read = model.model_validate(_known(settings))
     except ValidationError as error:
         for each in error.errors(include_url=False):
-            _tell(each, model, settings, path, mistakes)
+            _tell(each, model, settings, path, problems)
         return None
-    return read if len(mistakes) == before else None
+    return read if len(problems) == before else None
 
 
 def leaves(settings: Mapping[Any, Any], path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
@@ -57,34 +59,43 @@ def _known(settings: Any) -> Any:
     return {key: _known(each) for key, each in settings.items() if not isinstance(each, Unknown)}
 
 
-def _check_boolean(where: KeyPath, value: Any, model: type[BaseModel], path: KeyPath, mistakes: Mistakes) -> None:
+def _check_boolean(where: KeyPath, value: Any, model: type[BaseModel], path: KeyPath, problems: Problems) -> None:
     """pydantic would take `epochs: true` for 1."""
     wanted = wanted_of(model, where) if isinstance(value, bool) else ""
-    if wanted and "true" not in wanted:
-        mistakes.add((*path, *where), f"{dotted(where)} is {shown(value)}, wanted {wanted}", at_value=True)
+    if wanted and not takes_boolean(_hint_at(model, where)[0]):
+        problems.add(
+            Code.WRONG_VALUE, (*path, *where), f"{dotted(where)} is {shown(value)}, wanted {wanted}", at_value=True
+        )
 
 
 def _tell(
-    error: ErrorDetails, model: type[BaseModel], settings: Mapping[Any, Any], path: KeyPath, mistakes: Mistakes
+    error: ErrorDetails, model: type[BaseModel], settings: Mapping[Any, Any], path: KeyPath, problems: Problems
 ) -> None:
     where = error["loc"]
     location = (*path, *where)
     if error["type"] == "extra_forbidden":
         around = _within(_hint_at(model, where[:-1])[0], BaseModel)
-        mistakes.add(location, "no such key", suggest(str(where[-1]), around.model_fields))
+        problems.add(Code.UNKNOWN_KEY, location, "no such key", suggest(str(where[-1]), around.model_fields))
     elif error["type"] == "missing":
         around = _within(_hint_at(model, where[:-1])[0], BaseModel)
         name = str(where[-1])
         fix = f"add '{name}: ...' ({dotted(location)}=...)"
-        mistakes.add(location[:-1], f"no {name}: {around.model_fields[name].description}", fix)
+        problems.add(Code.MISSING_VALUE, location[:-1], f"no {name}: {around.model_fields[name].description}", fix)
     elif error["type"] == "value_error":
-        mistakes.add(location, error["msg"].removeprefix("Value error, "), at_value=True)
+        problems.add(Code.WRONG_VALUE, location, str(error["ctx"]["error"]), at_value=True)
     else:
         while _hint_at(model, where)[0] is None:  # each member of a union complains, under pydantic's name for it
             where = where[:-1]
         value = error["input"] if where == error["loc"] else reduce(getitem, where, settings)
-        wanted = wanted_of(model, where) or error["msg"].removeprefix("Input should be ")
-        mistakes.add((*path, *where), f"{dotted(where)} is {shown(value)}, wanted {wanted}", at_value=True)
+        wanted = wanted_of(model, where) or _wanted_by_pydantic(error)
+        problems.add(
+            Code.WRONG_VALUE, (*path, *where), f"{dotted(where)} is {shown(value)}, wanted {wanted}", at_value=True
+        )
+
+
+def _wanted_by_pydantic(error: ErrorDetails) -> str:
+    """What pydantic wants where no hint of ours says it: pydantic has it in its message alone."""
+    return error["msg"].removeprefix("Input should be ")
 
 
 def wanted_of(model: type[BaseModel], where: Location) -> str:

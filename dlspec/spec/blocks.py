@@ -10,17 +10,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlspec.errors import near, shown, suggest
+from dlspec.errors import Code, KeyPath, near, shown, suggest
 from dlspec.layouts import LAYOUTS
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec import expressions
 from dlspec.spec.expressions import Wrong
 from dlspec.spec.formula_functions import FUNCTIONS
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.params import read_params
 from dlspec.spec.parts import ENTRY_KEYS
+from dlspec.spec.problems import Problems
 from dlspec.spec.written import CONTAINERS, NAME_FIX, Entry, check_name, is_name, is_open, read_entries, read_words
-from dlspec.spec.yaml_files import KeyPath
 
 BLOCK_KEYS = ("params", "blocks", "inputs", "layers", "outputs")
 OWN_KEYS = ("loss", "init", "freeze")
@@ -68,39 +67,45 @@ class Block:
             waiting += [inner for body in each.bodies.values() for inner in body]
 
 
-def read_model(raw: Any, path: KeyPath, mistakes: Mistakes) -> Block | None:
+def read_model(raw: Any, path: KeyPath, problems: Problems) -> Block | None:
     """The model that `raw` writes, or None where it has no layers to speak of."""
     if isinstance(raw, Wrong):
         return None
     if not isinstance(raw, dict):
         found = "no model" if raw is None else f"{shown(raw)} is no model"
-        mistakes.add(path, found, "write 'layers:' and a list of layers, or choose one: model=cnn", at_value=True)
+        problems.add(
+            Code.EMPTY_MODEL if raw is None else Code.WRONG_TYPE,
+            path,
+            found,
+            "write 'layers:' and a list of layers, or choose one: model=cnn",
+            at_value=True,
+        )
         return None
     for key in raw:
         if key not in MODEL_KEYS:
-            mistakes.add((*path, key), f"no key '{key}' in a model", suggest(str(key), MODEL_KEYS))
-    return _read_block("", raw, path, mistakes)
+            problems.add(Code.UNKNOWN_KEY, (*path, key), f"no key '{key}' in a model", suggest(str(key), MODEL_KEYS))
+    return _read_block("", raw, path, problems)
 
 
-def _read_block(name: str, raw: dict[str, Any], path: KeyPath, mistakes: Mistakes) -> Block:
-    params = read_params(raw.get("params"), (*path, "params"), mistakes)
+def _read_block(name: str, raw: dict[str, Any], path: KeyPath, problems: Problems) -> Block:
+    params = read_params(raw.get("params"), (*path, "params"), problems)
     block = Block(
         name,
         path,
         params,
-        _read_blocks(raw.get("blocks"), (*path, "blocks"), mistakes),
-        _read_inputs(raw.get("inputs"), (*path, "inputs"), mistakes, is_model=not name),
-        _read_layers(raw.get("layers"), (*path, "layers"), mistakes),
-        _read_outputs(raw.get("outputs"), (*path, "outputs"), mistakes),
+        _read_blocks(raw.get("blocks"), (*path, "blocks"), problems),
+        _read_inputs(raw.get("inputs"), (*path, "inputs"), problems, is_model=not name),
+        _read_layers(raw.get("layers"), (*path, "layers"), problems),
+        _read_outputs(raw.get("outputs"), (*path, "outputs"), problems),
         {key: raw[key] for key in OWN_KEYS if raw.get(key) is not None},
     )
     if block.entries:
-        _check_params_used(block, raw, mistakes)
-        _check_blocks_used(block, mistakes)
+        _check_params_used(block, raw, problems)
+        _check_blocks_used(block, problems)
     return block
 
 
-def _check_blocks_used(block: Block, mistakes: Mistakes) -> None:
+def _check_blocks_used(block: Block, problems: Problems) -> None:
     """A block that no entry names was misspelled or forgotten, where no param could name it."""
     entries = [entry for each in (block, *block.all_blocks()) for entry in each.all_entries()]
     types = {each.type for each in entries}
@@ -109,19 +114,19 @@ def _check_blocks_used(block: Block, mistakes: Mistakes) -> None:
     for name in (name for name in block.blocks if name not in types and name not in _reserved()):
         guess = near(name, types - block.blocks.keys())
         fix = f"did you mean '{guess}' there?" if guess else f"remove it, or let an entry say - {name}"
-        mistakes.add((*block.path, "blocks", name), f"nothing uses block '{name}'", fix, at_key=True)
+        problems.add(Code.UNUSED, (*block.path, "blocks", name), f"nothing uses block '{name}'", fix, at_key=True)
 
 
 # ---- params and blocks ---------------------------------------------------------------------------------------------
 
 
-def _check_params_used(block: Block, raw: Mapping[str, Any], mistakes: Mistakes) -> None:
+def _check_params_used(block: Block, raw: Mapping[str, Any], problems: Problems) -> None:
     """A param that stands in no formula of the block, nor of a block in it, is one that was misspelled or forgotten."""
     used = _words_read(raw)
     for name in (each for each in block.params if each not in used):
         guess = near(name, used & block.params.keys())
         fix = f"did you mean '{guess}'?" if guess else f"remove it, or write it as ${name}"
-        mistakes.add((*block.path, "params", name), f"nothing uses param '{name}'", fix)
+        problems.add(Code.UNUSED, (*block.path, "params", name), f"nothing uses param '{name}'", fix)
 
 
 def _words_read(raw: Mapping[str, Any]) -> set[str]:
@@ -147,38 +152,40 @@ def _variables(entry: Any) -> set[Any]:
     return {name for row in rows if isinstance(row, dict) for name in row} - read_words(repeat)
 
 
-def _read_blocks(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, Block]:
+def _read_blocks(raw: Any, path: KeyPath, problems: Problems) -> dict[str, Block]:
     if raw is None or isinstance(raw, Wrong):
         return {}
     if not isinstance(raw, dict):
         fix = "write 'blocks:', below it a block's name, and below that 'layers:'"
-        mistakes.add(path, "blocks are a mapping from names to blocks", fix, at_value=True)
+        problems.add(Code.WRONG_TYPE, path, "blocks are a mapping from names to blocks", fix, at_value=True)
         return {}
     blocks: dict[str, Block] = {}
     for name, inner in raw.items():
-        if not _check_block_name(name, (*path, name), mistakes) and not is_name(name):
+        if not _check_block_name(name, (*path, name), problems) and not is_name(name):
             continue
         if not isinstance(inner, dict) or (inner and all(str(key)[:1].isupper() for key in inner)):
             found, fix = f"block '{name}' has no 'layers'", "write 'layers:' below its name, and its layers below that"
-            mistakes.add((*path, name), found, fix)
+            problems.add(Code.MISSING_VALUE, (*path, name), found, fix)
             blocks[name] = Block(name, (*path, name), {}, {}, (), ())
             continue
         for key in (each for each in inner if each not in BLOCK_KEYS):
             found = f"no key '{key}' in a block"
             fix = "it belongs to the model" if key in MODEL_KEYS else suggest(str(key), BLOCK_KEYS)
-            mistakes.add((*path, name, key), found, fix)
-        blocks[name] = _read_block(name, inner, (*path, name), mistakes)
+            problems.add(Code.UNKNOWN_KEY, (*path, name, key), found, fix)
+        blocks[name] = _read_block(name, inner, (*path, name), problems)
     return blocks
 
 
-def _check_block_name(name: Any, path: KeyPath, mistakes: Mistakes) -> bool:
+def _check_block_name(name: Any, path: KeyPath, problems: Problems) -> bool:
     reserved = _reserved()
     if not is_name(name):
-        mistakes.add(path, f"{shown(name)} can't name a block", NAME_FIX, at_key=True)
+        problems.add(Code.INVALID_NAME, path, f"{shown(name)} can't name a block", NAME_FIX, at_key=True)
         return False
     if name in reserved:
         what = "a function of Formula" if name in FUNCTIONS else "a word of the language"
-        mistakes.add(path, f"'{name}' can't name a block: it is {what}", "take another word", at_key=True)
+        problems.add(
+            Code.INVALID_NAME, path, f"'{name}' can't name a block: it is {what}", "take another word", at_key=True
+        )
         return False
     return True
 
@@ -192,7 +199,7 @@ def _reserved() -> set[str]:
 # ---- inputs --------------------------------------------------------------------------------------------------------
 
 
-def _read_inputs(raw: Any, path: KeyPath, mistakes: Mistakes, *, is_model: bool) -> tuple[Input, ...]:
+def _read_inputs(raw: Any, path: KeyPath, problems: Problems, *, is_model: bool) -> tuple[Input, ...]:
     if raw is None or isinstance(raw, Wrong):
         return ()
     named: list[tuple[Any, Any, KeyPath]] = []
@@ -204,34 +211,46 @@ def _read_inputs(raw: Any, path: KeyPath, mistakes: Mistakes, *, is_model: bool)
         named = [(name, None, (*path, name)) for name in raw] if isinstance(raw, dict) else []
         fix = "write 'inputs: [image]' or 'inputs: {image: {shape: [1, 28, 28]}}'" if is_model else "write inputs: [x]"
         kind = "a list of names or a mapping" if is_model else "a list of names"
-        mistakes.add(path, f"{'' if is_model else 'a block' + chr(39) + 's '}inputs are {kind}", fix, at_value=True)
+        problems.add(
+            Code.WRONG_TYPE,
+            path,
+            f"{'' if is_model else 'a block' + chr(39) + 's '}inputs are {kind}",
+            fix,
+            at_value=True,
+        )
     found: dict[str, Input] = {}
     for name, facts, where in named:
         if isinstance(name, dict):
             fix = "write inputs: {NAME: {...}}, without the brackets"
-            mistakes.add(where, "a mapping in a list of names", fix, at_value=True)
+            problems.add(Code.WRONG_TYPE, where, "a mapping in a list of names", fix, at_value=True)
         elif name in found if isinstance(name, str) else False:
-            mistakes.add(where, f"the input '{name}' is named twice", "give each a name of its own", at_value=True)
-        elif check_name(name, where, mistakes, "input", at_value=isinstance(raw, list)):
-            found[name] = _read_input(name, facts, where, mistakes)
+            problems.add(
+                Code.NAME_TAKEN,
+                where,
+                f"the input '{name}' is named twice",
+                "give each a name of its own",
+                at_value=True,
+            )
+        elif check_name(name, where, problems, "input", at_value=isinstance(raw, list)):
+            found[name] = _read_input(name, facts, where, problems)
     return tuple(found.values())
 
 
-def _read_input(name: str, raw: Any, path: KeyPath, mistakes: Mistakes) -> Input:
+def _read_input(name: str, raw: Any, path: KeyPath, problems: Problems) -> Input:
     if raw is not None and not isinstance(raw, dict):
         fix = "write {shape: [...]} or {vocab_size: ...}"
-        mistakes.add(path, f"{shown(raw)} states nothing of an input", fix, at_value=True)
+        problems.add(Code.WRONG_TYPE, path, f"{shown(raw)} states nothing of an input", fix, at_value=True)
     facts = raw if isinstance(raw, dict) else {}
     for key, value in facts.items():
-        _check_fact(key, value, (*path, key), mistakes)
+        _check_fact(key, value, (*path, key), problems)
     return Input(name, path, {key: value for key, value in facts.items() if key in INPUT_FACTS})
 
 
-def _check_fact(key: str, value: Any, path: KeyPath, mistakes: Mistakes) -> None:
+def _check_fact(key: str, value: Any, path: KeyPath, problems: Problems) -> None:
     if key not in INPUT_FACTS:
-        mistakes.add(path, f"no key '{key}' of an input", suggest(str(key), INPUT_FACTS))
+        problems.add(Code.UNKNOWN_KEY, path, f"no key '{key}' of an input", suggest(str(key), INPUT_FACTS))
     elif not INPUT_FACTS[key][0](value):
-        mistakes.add(path, f"{key} is {shown(value)}, wanted {INPUT_FACTS[key][1]}", at_value=True)
+        problems.add(Code.WRONG_VALUE, path, f"{key} is {shown(value)}, wanted {INPUT_FACTS[key][1]}", at_value=True)
 
 
 def _is_size(value: Any) -> bool:
@@ -254,7 +273,7 @@ INPUT_FACTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
 # ---- outputs -------------------------------------------------------------------------------------------------------
 
 
-def _read_outputs(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, tuple[Any, KeyPath]]:
+def _read_outputs(raw: Any, path: KeyPath, problems: Problems) -> dict[str, tuple[Any, KeyPath]]:
     """For each output's name the reference that gives it, as written, and its place."""
     if raw is None or isinstance(raw, Wrong):
         return {}
@@ -262,19 +281,21 @@ def _read_outputs(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, tupl
         raw = [raw]
     if not isinstance(raw, dict | list) or not raw:
         fix = "write outputs: [NAME, OTHER] or outputs: {real: NAME}"
-        mistakes.add(path, f"outputs are {shown(raw)}, wanted names of entries", fix, at_value=True)
+        problems.add(Code.WRONG_TYPE, path, f"outputs are {shown(raw)}, wanted names of entries", fix, at_value=True)
         return {}
     if isinstance(raw, dict):
-        return {name: (each, (*path, name)) for name, each in raw.items() if check_name(name, (*path, name), mistakes)}
+        return {name: (each, (*path, name)) for name, each in raw.items() if check_name(name, (*path, name), problems)}
     found: dict[str, tuple[Any, KeyPath]] = {}
     for index, each in enumerate(raw):
         name, where = str(each).replace(".", "_") if isinstance(each, str) else each, (*path, index)
         if str(each).lstrip("-").isdigit() or each == "_":
             fix = "give the entry a name, as in {Linear: 10, name: logits}, and write that"
-            mistakes.add(where, f"{shown(each)} is no name of an output", fix, at_value=True)
+            problems.add(Code.INVALID_NAME, where, f"{shown(each)} is no name of an output", fix, at_value=True)
         elif isinstance(name, str) and name in found:
-            mistakes.add(where, f"'{each}' stands twice among the outputs", "name it once", at_value=True)
-        elif check_name(name, where, mistakes, at_value=True):
+            problems.add(
+                Code.NAME_TAKEN, where, f"'{each}' stands twice among the outputs", "name it once", at_value=True
+            )
+        elif check_name(name, where, problems, at_value=True):
             found[name] = (each, where)
     return found
 
@@ -282,7 +303,7 @@ def _read_outputs(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, tupl
 # ---- entries -------------------------------------------------------------------------------------------------------
 
 
-def _read_layers(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Entry, ...]:
+def _read_layers(raw: Any, path: KeyPath, problems: Problems) -> tuple[Entry, ...]:
     """Each entry under its name: a list's index, or a mapping's key. A mapping's null is an entry that was removed."""
     if isinstance(raw, Wrong):
         return ()
@@ -290,20 +311,22 @@ def _read_layers(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Entry, ..
     if isinstance(raw, dict):
         entries = [(key, each) for key, each in entries if each is not None]
     if not entries or len(entries) > limit("layers"):
-        _tell_no_layers(raw, len(entries), path, mistakes)
+        _tell_no_layers(raw, len(entries), path, problems)
         return ()
     for key, _ in entries if isinstance(raw, dict) else ():
-        check_name(key, (*path, key), mistakes)
-    return read_entries(entries, path, mistakes)
+        check_name(key, (*path, key), problems)
+    return read_entries(entries, path, problems)
 
 
-def _tell_no_layers(raw: Any, count: int, path: KeyPath, mistakes: Mistakes) -> None:
+def _tell_no_layers(raw: Any, count: int, path: KeyPath, problems: Problems) -> None:
     if count:
         fix = f"a model may have {limit('layers'):,}; {how_to_raise('layers')}"
-        mistakes.add(path, f"{count:,} layers", fix)
+        problems.add(Code.TOO_LARGE, path, f"{count:,} layers", fix)
         return
     fix = "write 'layers:' and below it '- Flatten', '- Linear: 10', ..."
     if raw is None or isinstance(raw, dict | list):
-        mistakes.add(path, "no layers", fix, at_value=isinstance(raw, list))
+        problems.add(Code.EMPTY_MODEL, path, "no layers", fix, at_value=isinstance(raw, list))
     else:
-        mistakes.add(path, f"{shown(raw)} is neither a list nor a mapping of layers", fix, at_value=True)
+        problems.add(
+            Code.WRONG_TYPE, path, f"{shown(raw)} is neither a list nor a mapping of layers", fix, at_value=True
+        )

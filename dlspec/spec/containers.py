@@ -6,17 +6,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
-from dlspec.errors import shown, suggest
+from dlspec.errors import Code, Finding, KeyPath, near, shown, suggest
 from dlspec.spec.expressions import Unknown
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.names import WRONG, Level, Names, Output
 from dlspec.spec.params import Scope
 from dlspec.spec.parts import ENTRY_KEYS, Part
+from dlspec.spec.problems import Problems
 from dlspec.spec.repeats import has_own_names, rows_of
 from dlspec.spec.taking import FORMULA, Inputs, formula_inputs
 from dlspec.spec.uses import Blocks, Use, Where, each_copy, in_all
 from dlspec.spec.written import Entry, read_body
-from dlspec.spec.yaml_files import KeyPath
 
 JOIN = "Residual"
 """The type of the node that adds a residual's body and its shortcut."""
@@ -26,7 +25,7 @@ SHORTCUTS = ("auto", "if_equal")
 class EntryExpander(Protocol):
     """What a container asks of the expander: to expand the entries that it holds, and to add nodes of its own."""
 
-    mistakes: Mistakes
+    problems: Problems
     names: Names
     stood: dict[KeyPath, None]
 
@@ -45,7 +44,7 @@ def _only(expander: EntryExpander, use: Use, part: Part, inputs: Inputs) -> Outp
     if len(inputs) == 1:
         return next(iter(inputs.values()))
     found = f"{part.type} takes one input, and {len(inputs)} come in"
-    expander.mistakes.add(part.where("from"), found, "bring them together before it: Concat or Add")
+    expander.problems.add(Code.INPUT_COUNT, part.where("from"), found, "bring them together before it: Concat or Add")
     return WRONG
 
 
@@ -107,13 +106,13 @@ def _shortcut(expander: EntryExpander, use: Use, part: Part, given: Output, wher
         return _body(expander, use, use.entry.bodies["shortcut"], given, where.child("shortcut")), None
     kind, path = part.settings.get("shortcut"), part.where("shortcut")
     if isinstance(kind, list | dict):  # a param brought entries
-        entries = read_body(kind, path, expander.mistakes)
+        entries = read_body(kind, path, expander.problems)
         return _body(expander, use, entries, given, where.child("shortcut")), None
     if kind is None or isinstance(kind, Unknown) or kind in SHORTCUTS:
         return given, kind if isinstance(kind, str) else None
-    fix = suggest(str(kind), SHORTCUTS)
-    fix = fix if "did you mean" in fix else "write auto, if_equal, a list of entries, or leave it out: the input itself"
-    expander.mistakes.add(path, f"shortcut is {shown(kind)}", fix, at_value=True)
+    fix = "write auto, if_equal, a list of entries, or leave it out: the input itself"
+    fix = suggest(str(kind), SHORTCUTS) if near(str(kind), SHORTCUTS) else fix
+    expander.problems.add(Code.UNKNOWN_CHOICE, path, f"shortcut is {shown(kind)}", fix, at_value=True)
     return WRONG, None
 
 
@@ -127,7 +126,7 @@ def _parallel(expander: EntryExpander, use: Use, part: Part, inputs: Inputs, whe
         name, output = _branch(expander, replace(use, entry=entry), given, where)
         if name in branches:
             fix = "give each branch a name of its own"
-            expander.mistakes.add(entry.path, f"the name '{name}' is taken", fix)
+            expander.problems.add(Code.NAME_TAKEN, entry.path, f"the name '{name}' is taken", fix)
         branches[name] = output
     ends = [each for one in branches.values() for each in (one.copies or (one,)) if each.stands]
     if not ends:
@@ -161,19 +160,21 @@ def _merged(
     (merge, *more) = use.entry.bodies.get("merge", ()) or (_concat(part),)
     if more:
         fix = "write one part, and what follows behind the Parallel"
-        expander.mistakes.add((*part.settings_path, "merge"), f"merge is {1 + len(more)} entries", fix)
+        expander.problems.add(
+            Code.INPUT_COUNT, (*part.settings_path, "merge"), f"merge is {1 + len(more)} entries", fix
+        )
         return WRONG
     for key in (each for each in ENTRY_KEYS if each in merge.part.keys):
         fix = "a merge takes the branches as they stand: write what follows behind the Parallel"
-        expander.mistakes.add(merge.part.where(key), f"'{key}' at a merge", fix)
+        expander.problems.add(Code.MISPLACED_KEY, merge.part.where(key), f"'{key}' at a merge", fix)
     if len(ends) == 1 and merge.type in _ALONE_THE_SAME:
         return Output(ends[0].ref)
     inputs: Inputs = dict(enumerate(ends))
     if merge.type == FORMULA:
-        no_before = ("a merge has no output before it", f"name the branches: {', '.join(branches)}")
-        level = Level(
-            use.level, None, no_before, names={name: each for name, each in branches.items() if not name.isdigit()}
-        )
+        fix = f"name the branches: {', '.join(branches)}"
+        no_before = Finding(Code.AMBIGUOUS, "a merge has no output before it", fix)
+        names = {name: each for name, each in branches.items() if not name.isdigit()}
+        level = Level(use.level, None, no_before, names=names)
         inputs = formula_inputs(merge.part, use.scope, level, expander.names)
     expander.stood.setdefault(merge.path)
     expander.names.read.add(merge.path)

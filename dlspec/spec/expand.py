@@ -11,41 +11,40 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from dlspec.errors import near, suggest
+from dlspec.errors import Code, Finding, KeyPath, near, suggest
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec.blocks import Block
 from dlspec.spec.containers import EXPAND
 from dlspec.spec.deferred import Deferred, Ref
 from dlspec.spec.expressions import Unknown, Wrong, formula_of
 from dlspec.spec.graph import MODEL, Graph, Node
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.names import BEFORE, WRONG, Level, Names, Output
 from dlspec.spec.params import IN_CHANNELS, Origins, Scope, defaults
 from dlspec.spec.parts import NOTHING, Part
+from dlspec.spec.problems import Problems
 from dlspec.spec.repeats import Row, TooMany, has_own_names, is_bare, known_early, rows_of, stands
 from dlspec.spec.taking import FORMULA, PARAMETER, Inputs, formula_text, inputs_of, mark_inputs
 from dlspec.spec.uses import Blocks, Use, Where, each_copy, in_all
 from dlspec.spec.written import CONTAINERS, SHARE, Entry, check_name, is_name, with_bodies
-from dlspec.spec.yaml_files import KeyPath
 
 MOST_BLOCKS = 60
 """So deep may blocks stand in blocks."""
 
 
-def expand(model: Block, mistakes: Mistakes) -> Graph:
+def expand(model: Block, problems: Problems) -> Graph:
     """The network that a model writes; what is wrong in it is a mistake, and left out."""
-    return Expander(model, mistakes).run()
+    return Expander(model, problems).run()
 
 
 class Expander:
     """Grows the nodes of one network, entry by entry, in the order in which they run."""
 
-    def __init__(self, model: Block, mistakes: Mistakes) -> None:
-        self.model, self.mistakes = model, mistakes
+    def __init__(self, model: Block, problems: Problems) -> None:
+        self.model, self.problems = model, problems
         self.nodes: list[Node] = []
         self.holders: dict[str, str] = {}
         everywhere = {name for each in model.entries if (name := _static_name(each))}
-        self.names = Names(mistakes, _hidden_names(model), everywhere | {each.name for each in model.inputs})
+        self.names = Names(problems, _hidden_names(model), everywhere | {each.name for each in model.inputs})
         self.stood: dict[KeyPath, None] = {}
         self.active: list[Block] = []
         self.count = 0
@@ -55,17 +54,17 @@ class Expander:
         scope = self._model_scope()
         inputs = {each.name: Output(Ref(MODEL, each.name), each.path) for each in model.inputs}
         outputs: Mapping[str, Ref] = {}
-        before = len(self.mistakes)
+        before = len(self.problems)
         with suppress(TooMany):
             found = self.block(model, scope, Blocks(), inputs or {"": Output(Ref(MODEL))}, Where())
             outputs = _refs(model, found)
-        if len(self.mistakes) == before:  # a name that was misspelled would leave the right one unread
+        if len(self.problems) == before:  # a name that was misspelled would leave the right one unread
             self._check_taken()
             self._check_not_empty()
         stated = [replace(each, facts=scope.evaluate(dict(each.facts), each.path)) for each in model.inputs]
         origins = Origins()
         own = {key: scope.evaluate(each, (*model.path, key), origins) for key, each in model.own.items()}
-        self.mistakes.origins |= origins
+        self.problems.origins |= origins
         return Graph(
             tuple(self.nodes), tuple(stated), outputs,
             {name: path for name, (_, path) in model.outputs.items()}, tuple(self._absent()), self.holders, own,
@@ -77,9 +76,9 @@ class Expander:
         open_ones = [name for name, default in self.model.params.items() if default is None]
         for name in open_ones:
             fix = f"give one: model.params.{name}=..."
-            self.mistakes.add((*path, name), f"param '{name}' has no value", fix)
+            self.problems.add(Code.MISSING_VALUE, (*path, name), f"param '{name}' has no value", fix)
         given = {name: Wrong(name) for name in open_ones}
-        return defaults(self.model.params, given, path, Scope(self.mistakes), {})
+        return defaults(self.model.params, given, path, Scope(self.problems), {})
 
     # ---- blocks and lists of entries -------------------------------------------------------------------------------
 
@@ -93,7 +92,7 @@ class Expander:
             level.before = next(iter(inputs.values()))
         else:
             fix = f"say which one it takes, as in from: {next(iter(inputs))}"
-            level.no_before = (f"there are {len(inputs)} inputs ({', '.join(inputs)})", fix)
+            level.no_before = Finding(Code.AMBIGUOUS, f"there are {len(inputs)} inputs ({', '.join(inputs)})", fix)
         self.active.append(block)
         last = self.list(block.entries, scope, blocks, level, where, is_last_taken=not block.outputs)
         self.active.pop()
@@ -104,7 +103,7 @@ class Expander:
         for name in (name for name, each in found.items() if len(each) > 1):
             raw, path = block.outputs[name]
             fix = "name one copy, or bring them together: Concat"
-            self.mistakes.add(path, f"'{raw}' names {len(found[name])} outputs", fix, at_value=True)
+            self.problems.add(Code.AMBIGUOUS, path, f"'{raw}' names {len(found[name])} outputs", fix, at_value=True)
         outputs = {name: each[0] for name, each in found.items()}
         return replace(next(iter(outputs.values())), further=outputs, is_layer=False, copies=None)
 
@@ -145,7 +144,7 @@ class Expander:
     def _check_reachable(self, entry: Entry) -> None:
         if not _static_name(entry):
             fix = "give it one: Parameter: {shape: [16], name: scale}"
-            self.mistakes.add(entry.path, "a Parameter without a name can't be reached", fix)
+            self.problems.add(Code.MISSING_NAME, entry.path, "a Parameter without a name can't be reached", fix)
 
     def _copies(self, use: Use, rows: Sequence[Row], where: Where) -> Output:
         """Each copy takes what the one before it gave."""
@@ -181,7 +180,9 @@ class Expander:
     def _count(self, entry: Entry) -> None:
         self.count += 1
         if self.count > limit("layers"):
-            self.mistakes.add(entry.path, f"more than {limit('layers'):,} layers", how_to_raise("layers"))
+            self.problems.add(
+                Code.TOO_LARGE, entry.path, f"more than {limit('layers'):,} layers", how_to_raise("layers")
+            )
             raise TooMany
 
     # ---- names -----------------------------------------------------------------------------------------------------
@@ -192,13 +193,13 @@ class Expander:
         if "name" not in entry.part.keys:
             return ""
         path, raw = entry.part.where("name"), entry.part.keys["name"]
-        name = known_early(use.scope.text(raw, path), path, "name", self.mistakes)
+        name = known_early(use.scope.text(raw, path), path, "name", self.problems)
         if isinstance(name, Unknown) or (name == raw and not is_name(name)):  # the latter was told when it was read
             return ""
         if not entry.is_named_by_key:
-            return str(name) if check_name(name, path, self.mistakes, at_value=True) else ""
+            return str(name) if check_name(name, path, self.problems, at_value=True) else ""
         found = f"'{entry.key}' and '{name}' both name it"
-        self.mistakes.add(path, found, "in a mapping the key is the name: remove one", at_value=True)
+        self.problems.add(Code.CONFLICT, path, found, "in a mapping the key is the name: remove one", at_value=True)
         return ""
 
     def _called(self, use: Use, output: Output, name: str) -> Output:
@@ -208,7 +209,9 @@ class Expander:
         if name and level.find(name) is not None:
             path = entry.part.where("name") if "name" in entry.part.keys else entry.path
             fix = "names are unique in a block" if name in level.names else "something around it has it: take another"
-            self.mistakes.add(path, f"the name '{name}' is taken", fix, at_value="name" in entry.part.keys)
+            self.problems.add(
+                Code.NAME_TAKEN, path, f"the name '{name}' is taken", fix, at_value="name" in entry.part.keys
+            )
         if name:
             level.names[name] = output
         return output
@@ -226,7 +229,7 @@ class Expander:
             return WRONG
         part, origins = read
         if part.type != use.entry.type:  # a param named it
-            use = replace(use, entry=with_bodies(replace(use.entry, part=part), self.mistakes))
+            use = replace(use, entry=with_bodies(replace(use.entry, part=part), self.problems))
             part = replace(part, settings=use.entry.part.settings, value=use.entry.part.value)
         if is_bare(use.entry) and use.row:
             part = replace(part, settings=dict(use.row))
@@ -241,7 +244,7 @@ class Expander:
 
     def _layer(self, use: Use, part: Part, origins: Origins, inputs: Inputs, where: Where) -> Output:
         if part.type in _INSIDE:
-            self.mistakes.add(part.path, f"no layer '{part.type}'", "write TimeDistributed: [...]")
+            self.problems.add(Code.UNKNOWN_LAYER, part.path, f"no layer '{part.type}'", "write TimeDistributed: [...]")
             return WRONG
         return self.node(use, part, inputs, where, origins)
 
@@ -279,26 +282,28 @@ class Expander:
     def _share(self, use: Use, inputs: Inputs, where: Where) -> Output:
         """The module of an entry above, once more."""
         path = use.entry.part.where(SHARE)
-        name = known_early(use.scope.text(use.entry.part.keys[SHARE], path), path, SHARE, self.mistakes)
+        name = known_early(use.scope.text(use.entry.part.keys[SHARE], path), path, SHARE, self.problems)
         if isinstance(name, Unknown):
             return WRONG
         (target, *_) = self.names.look_up(name, use.level, path)
         shared: Use | None = target.use
         if not target.stands:
             fix = "share a layer that stands, or give this entry the same condition"
-            self.mistakes.add(path, f"'{name}' is not there: {target.absent}", fix, at_value=True)
+            self.problems.add(Code.OUTPUT_ABSENT, path, f"'{name}' is not there: {target.absent}", fix, at_value=True)
         elif shared is not None and shared.entry.type in (FORMULA, PARAMETER):
             fix = (
                 "write the formula again" if shared.entry.type == FORMULA else f"take it by its name, from: [_, {name}]"
             )
-            self.mistakes.add(path, f"'{name}' is a {shared.entry.type}", fix, at_value=True)
+            self.problems.add(Code.UNSUPPORTED, path, f"'{name}' is a {shared.entry.type}", fix, at_value=True)
         elif shared is not None and name != BEFORE:
             return self.stand(replace(shared, at=use.entry.path), inputs, Where(shared.path, where.use))
         elif target.copies is not None:
             fix = f"share one copy, {name}.0, or put the repeat into a Sequential"
-            self.mistakes.add(path, f"'{name}' is repeated", fix, at_value=True)
+            self.problems.add(Code.AMBIGUOUS, path, f"'{name}' is repeated", fix, at_value=True)
         elif target.ref != WRONG.ref:
-            self.mistakes.add(path, f"'{name}' is no layer or block", "name an entry above", at_value=True)
+            self.problems.add(
+                Code.WRONG_VALUE, path, f"'{name}' is no layer or block", "name an entry above", at_value=True
+            )
         return WRONG
 
     # ---- a block is called -----------------------------------------------------------------------------------------
@@ -309,7 +314,7 @@ class Expander:
             return WRONG
         for key in (each for each in _OF_LAYERS if each in part.keys):
             fix = "write it at the layer inside that it is meant for"
-            self.mistakes.add(part.where(key), f"'{key}' at '{block.name}', which is no layer", fix)
+            self.problems.add(Code.MISPLACED_KEY, part.where(key), f"'{key}' at '{block.name}', which is no layer", fix)
         if not block.entries:  # that was told
             return WRONG
         given = self._given(block, part)
@@ -326,11 +331,13 @@ class Expander:
         if any(each.path == block.path for each in self.active):
             chain = " -> ".join([*names[names.index(block.name) :], block.name])
             fix = "take another layer there, or repeat: a block can't contain itself"
-            self.mistakes.add(use.entry.path, f"block '{block.name}' contains itself ({chain})", fix)
+            self.problems.add(Code.CYCLE, use.entry.path, f"block '{block.name}' contains itself ({chain})", fix)
             return False
         if len(names) < MOST_BLOCKS:
             return True
-        self.mistakes.add(use.entry.path, f"blocks in blocks, more than {MOST_BLOCKS} deep", "use fewer levels")
+        self.problems.add(
+            Code.TOO_LARGE, use.entry.path, f"blocks in blocks, more than {MOST_BLOCKS} deep", "use fewer levels"
+        )
         return False
 
     def _given(self, block: Block, part: Part) -> dict[str, Any]:
@@ -339,18 +346,22 @@ class Expander:
         if part.value is not NOTHING:
             if not block.params:
                 found = f"block '{block.name}' has no params"
-                self.mistakes.add(part.settings_path, found, "write its name alone", at_value=True)
+                self.problems.add(Code.UNKNOWN_PARAM, part.settings_path, found, "write its name alone", at_value=True)
                 return {}
             given = {block.first_param: part.value}
         unknown = [name for name in given if name not in block.params]
         for name in unknown:
             fix = suggest(str(name), block.params) or "it has none"
-            self.mistakes.add((*part.settings_path, name), f"block '{block.name}' has no param '{name}'", fix)
+            self.problems.add(
+                Code.UNKNOWN_PARAM, (*part.settings_path, name), f"block '{block.name}' has no param '{name}'", fix
+            )
         wanted = [name for name, default in block.params.items() if default is None and name not in given]
         missing = [name for name in wanted if not any(near(str(each), [name]) for each in unknown)]
         if missing:
             fix = f"write {block.name}: {{{', '.join(f'{name}: ...' for name in missing)}}}"
-            self.mistakes.add(part.settings_path, f"block '{block.name}' wants {', '.join(missing)}", fix)
+            self.problems.add(
+                Code.MISSING_VALUE, part.settings_path, f"block '{block.name}' wants {', '.join(missing)}", fix
+            )
         known = {name: each for name, each in given.items() if name in block.params}
         return known | {name: Wrong(name) for name in wanted}
 
@@ -372,7 +383,7 @@ class Expander:
         fix = suggest(unknown[0], names) if unknown and block.inputs else ""
         more = ", ".join(each.upper() for each in names[1:])
         several = f"write from: [_, {more}], each the name of an output" if len(names) > 1 else "name one"
-        self.mistakes.add(path, found, fix or several)
+        self.problems.add(Code.UNKNOWN_OUTPUT if unknown else Code.INPUT_COUNT, path, found, fix or several)
         return {name: given.get(name, WRONG) for name in names}
 
     # ---- at the end ------------------------------------------------------------------------------------------------
@@ -381,18 +392,25 @@ class Expander:
         """An output that nothing takes was forgotten, or its layer is too much."""
         for path in (each for each in self.stood if each not in self.names.read):
             fix = "remove it, or take it: from: NAME, or outputs: [NAME, ...]"
-            self.mistakes.add(path, "nothing takes this output", fix)
+            self.problems.add(Code.UNUSED, path, "nothing takes this output", fix)
         stood = {path[: len(each.path)] for path in self.stood for each in self.model.all_blocks()}
         blocks = [self.model, *(each for each in self.model.all_blocks() if each.path in stood)]
         for each in (each for block in blocks for each in block.inputs):
             if each.path not in self.names.read:
                 fix, at_value = f"take it, from: {each.name}, or remove it", isinstance(each.path[-1], int)
-                self.mistakes.add(each.path, f"nothing takes the input '{each.name}'", fix, at_value=at_value)
+                self.problems.add(
+                    Code.UNUSED, each.path, f"nothing takes the input '{each.name}'", fix, at_value=at_value
+                )
 
     def _check_not_empty(self) -> None:
         if not self.nodes and self.model.entries:
             fix = "let one stand: what is removed everywhere is no network"
-            self.mistakes.add((*self.model.path, "layers"), "no layer is left: each has an 'if' or stands 0 times", fix)
+            self.problems.add(
+                Code.EMPTY_MODEL,
+                (*self.model.path, "layers"),
+                "no layer is left: each has an 'if' or stands 0 times",
+                fix,
+            )
 
     def _absent(self) -> Iterator[Part]:
         """The parts of entries that stand nowhere: their names are checked all the same."""

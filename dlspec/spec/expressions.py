@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from dlspec.errors import shown
+from dlspec.errors import Code, Finding, shown
 from dlspec.limits import how_to_raise, limit
 
 MAX_EXPONENT = 1_000
@@ -30,11 +30,11 @@ _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
 class ExpressionError(ValueError):
-    """A formula that can't be read or computed; the text says which and why, `fix` what may stand there."""
+    """A formula that can't be read or computed; its finding says which and why, and what may stand there."""
 
-    def __init__(self, message: str, fix: str = "") -> None:
-        super().__init__(message)
-        self.fix = fix
+    def __init__(self, code: Code, found: str, fix: str = "") -> None:
+        super().__init__(found)
+        self.finding = Finding(code, found, fix)
 
 
 @dataclass(frozen=True)
@@ -59,14 +59,14 @@ def make_divisible(value: float, divisor: int = 8) -> int:
 
 def _round(value: Any, digits: int | None = None) -> Any:
     if digits is not None and abs(digits) > MAX_DIGITS:
-        raise ExpressionError(f"more than {MAX_DIGITS} digits to round to")
+        raise ExpressionError(Code.TOO_LARGE, f"more than {MAX_DIGITS} digits to round to")
     return round(value, digits)
 
 
 def _prod(numbers: Any) -> Any:
     """Of numbers alone: text times a number grows without end."""
     if not all(isinstance(each, int | float) for each in numbers):
-        raise ExpressionError("prod takes a list of numbers")
+        raise ExpressionError(Code.FORMULA_FAILED, "prod takes a list of numbers")
     return math.prod(numbers)
 
 
@@ -154,7 +154,7 @@ def parse(text: str) -> ast.expr:
     longest = limit("formula_length")
     if len(text) > longest:
         found = f"a formula of {len(text):,} characters; {longest:,} are allowed"
-        raise ExpressionError(found, how_to_raise("formula_length"))
+        raise ExpressionError(Code.TOO_LARGE, found, how_to_raise("formula_length"))
     return _parsed(text, limit("formula_depth"))
 
 
@@ -165,7 +165,7 @@ def _parsed(text: str, deepest: int) -> ast.expr:
             warnings.simplefilter("ignore")  # Python's own, about '5 is 5' or a backslash
             tree = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise ExpressionError(f"'{text}' is no formula", LANGUAGE) from None
+        raise ExpressionError(Code.FORMULA_SYNTAX, f"'{text}' is no formula", LANGUAGE) from None
     _check(tree, text, deepest)
     return tree
 
@@ -179,11 +179,13 @@ def _check(tree: ast.expr, text: str, deepest: int) -> None:
     nodes: list[tuple[ast.AST, int]] = [(tree, 0)]
     for node, depth in nodes:  # grows while it is walked: a formula may nest deeper than Python's stack
         if depth > deepest:
-            raise ExpressionError(f"a formula nested more than {deepest} deep", how_to_raise("formula_depth"))
+            raise ExpressionError(
+                Code.TOO_LARGE, f"a formula nested more than {deepest} deep", how_to_raise("formula_depth")
+            )
         if isinstance(node, ast.Call):
             _check_call(node, text)
         elif not isinstance(node, (ast.Constant, *_LEAVES, *_NODES)) or not _is_plain(node):
-            raise ExpressionError(f"{_written(node, text)} can't stand in a formula", LANGUAGE)
+            raise ExpressionError(Code.FORMULA_REFUSED, f"{_written(node, text)} can't stand in a formula", LANGUAGE)
         nodes += [(child, depth + 1) for child in ast.iter_child_nodes(node)]
 
 
@@ -193,9 +195,13 @@ def _is_plain(node: ast.AST) -> bool:
 
 def _check_call(node: ast.Call, text: str) -> None:
     if not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS:
-        raise ExpressionError(f"no function {_written(node.func, text)}", f"there is: {', '.join(FUNCTIONS)}")
+        raise ExpressionError(
+            Code.UNKNOWN_FUNCTION, f"no function {_written(node.func, text)}", f"there is: {', '.join(FUNCTIONS)}"
+        )
     if node.keywords:
-        raise ExpressionError(f"{_written(node, text)}: arguments by name can't stand in a formula")
+        raise ExpressionError(
+            Code.FORMULA_REFUSED, f"{_written(node, text)}: arguments by name can't stand in a formula"
+        )
 
 
 def _written(node: ast.AST, text: str) -> str:
@@ -230,9 +236,9 @@ def evaluate(text: str, scope: Mapping[str, Any]) -> Any:
     except _NeedsUnknown as needed:
         return needed.unknown
     except ExpressionError as error:
-        raise ExpressionError(f"{shown(text)}: {error}", error.fix) from None
+        raise ExpressionError(error.finding.code, f"{shown(text)}: {error.finding.found}", error.finding.fix) from None
     except (TypeError, ZeroDivisionError, IndexError, ValueError, OverflowError) as error:
-        raise ExpressionError(f"{shown(text)}: {_reworded(str(error))}") from None
+        raise ExpressionError(Code.FORMULA_FAILED, f"{shown(text)}: {_reworded(str(error))}") from None
 
 
 def _reworded(message: str) -> str:
@@ -279,14 +285,14 @@ def _value(node: ast.expr | None, scope: Mapping[str, Any]) -> Any:
             return _item(_value(value, scope), index, scope)
         case ast.Call(func=ast.Name(id=name), args=arguments):
             return _limited(FUNCTIONS[name](*[_value(each, scope) for each in arguments]))
-    raise ExpressionError("this can't stand in a formula", LANGUAGE)
+    raise ExpressionError(Code.FORMULA_REFUSED, "this can't stand in a formula", LANGUAGE)
 
 
 def _lookup(name: str, scope: Mapping[str, Any]) -> Any:
     if name in CONSTANTS:
         return CONSTANTS[name]
     if name not in scope:
-        raise ExpressionError(f"no param '{name}'")
+        raise ExpressionError(Code.UNKNOWN_PARAM, f"no param '{name}'")
     unknown = _unknown_in(scope[name])
     if unknown is not None:
         raise _NeedsUnknown(unknown)
@@ -303,11 +309,11 @@ def _unknown_in(value: Any) -> Unknown | None:
 
 def _binary(sign: type[ast.operator], left: Any, right: Any) -> Any:
     if sign not in _BINARY:
-        raise ExpressionError(f"no operator {sign.__name__} in a formula", LANGUAGE)
+        raise ExpressionError(Code.FORMULA_REFUSED, f"no operator {sign.__name__} in a formula", LANGUAGE)
     if sign is ast.Pow and (abs(right) > MAX_EXPONENT or abs(left) > MAX_NUMBER):
-        raise ExpressionError(f"a power beyond {MAX_EXPONENT:,}")
+        raise ExpressionError(Code.TOO_LARGE, f"a power beyond {MAX_EXPONENT:,}")
     if sign is ast.Mod and isinstance(left, str):
-        raise ExpressionError("text has no '%' in a formula")
+        raise ExpressionError(Code.FORMULA_FAILED, "text has no '%' in a formula")
     if sign is ast.Mult:
         _check_size(max(_size(left) * _times(right), _size(right) * _times(left)))
     return _limited(_BINARY[sign](left, right))
@@ -316,7 +322,9 @@ def _binary(sign: type[ast.operator], left: Any, right: Any) -> Any:
 def _check_size(size: int) -> None:
     most = limit("formula_size")
     if size > most:
-        raise ExpressionError(f"a list or text of more than {most:,} items", how_to_raise("formula_size"))
+        raise ExpressionError(
+            Code.TOO_LARGE, f"a list or text of more than {most:,} items", how_to_raise("formula_size")
+        )
 
 
 def _size(value: Any) -> int:
@@ -332,9 +340,9 @@ def _times(value: Any) -> int:
 
 def _limited(value: Any) -> Any:
     if isinstance(value, complex) or (isinstance(value, float) and not math.isfinite(value)):
-        raise ExpressionError("the result is no finite number")
+        raise ExpressionError(Code.FORMULA_FAILED, "the result is no finite number")
     if isinstance(value, int) and abs(value) > MAX_NUMBER:
-        raise ExpressionError(f"a number beyond {MAX_NUMBER:.0e}")
+        raise ExpressionError(Code.TOO_LARGE, f"a number beyond {MAX_NUMBER:.0e}")
     if isinstance(value, list | str):
         _check_size(_size(value))
     return value
@@ -353,7 +361,7 @@ def _compare(node: ast.Compare, scope: Mapping[str, Any]) -> bool:
     left = _value(node.left, scope)
     for sign, part in zip(node.ops, node.comparators, strict=True):
         if type(sign) not in _COMPARE:
-            raise ExpressionError("write '== null' instead of 'is'")
+            raise ExpressionError(Code.FORMULA_REFUSED, "write '== null' instead of 'is'")
         right = _value(part, scope)
         if not _COMPARE[type(sign)](left, right):
             return False
@@ -363,7 +371,7 @@ def _compare(node: ast.Compare, scope: Mapping[str, Any]) -> bool:
 
 def _item(value: Any, index: ast.expr, scope: Mapping[str, Any]) -> Any:
     if not isinstance(value, list | str):
-        raise ExpressionError(f"{shown(value)} has no items")
+        raise ExpressionError(Code.FORMULA_FAILED, f"{shown(value)} has no items")
     if isinstance(index, ast.Slice):
         return value[slice(*(_value(part, scope) for part in (index.lower, index.upper, index.step)))]
     return value[_value(index, scope)]

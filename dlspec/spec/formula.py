@@ -15,7 +15,7 @@ from functools import lru_cache
 from itertools import takewhile
 from typing import Any, NoReturn
 
-from dlspec.errors import shown, suggest
+from dlspec.errors import Code, shown, suggest
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec.expressions import CONSTANTS, MAX_NUMBER, ExpressionError, evaluate
 from dlspec.spec.formula_functions import (
@@ -48,7 +48,7 @@ def parse_formula(text: str) -> ast.expr:
     longest = limit("formula_length")
     if len(text) > longest:
         found = f"a formula of {len(text):,} characters; {longest:,} are allowed"
-        raise ExpressionError(found, how_to_raise("formula_length"))
+        raise ExpressionError(Code.TOO_LARGE, found, how_to_raise("formula_length"))
     return _parsed(text, limit("formula_depth"), limit("formula_size"))
 
 
@@ -56,12 +56,14 @@ def parse_formula(text: str) -> ast.expr:
 def _parsed(text: str, deepest: int, largest: int) -> ast.expr:
     for sign, fix in (("$", "write the name of one of the params"), ("#", "comments stand outside of a formula")):
         if sign in text:
-            raise ExpressionError(f"'{sign}' can't stand in {shown(text)}", fix)
+            raise ExpressionError(Code.FORMULA_SYNTAX, f"'{sign}' can't stand in {shown(text)}", fix)
     tree = _read(" ".join(text.split()))
     _check_nodes(tree, deepest)
     _check_operand(tree)
     if not names_in(tree):
-        raise ExpressionError(f"{shown(text)} reads no output", "name one, or write _ for the one before")
+        raise ExpressionError(
+            Code.FORMULA_REFUSED, f"{shown(text)} reads no output", "name one, or write _ for the one before"
+        )
     return tree
 
 
@@ -71,7 +73,7 @@ def _read(text: str) -> ast.expr:
             warnings.simplefilter("ignore")  # Python's own, about '5[0]' or a backslash
             return ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise ExpressionError(f"{shown(text)} is no formula", LANGUAGE) from None
+        raise ExpressionError(Code.FORMULA_SYNTAX, f"{shown(text)} is no formula", LANGUAGE) from None
 
 
 def _check_nodes(tree: ast.expr, deepest: int) -> None:
@@ -79,9 +81,11 @@ def _check_nodes(tree: ast.expr, deepest: int) -> None:
     nodes: list[tuple[ast.AST, int]] = [(tree, 0)]
     for node, depth in nodes:  # grows while it is walked: a formula may nest deeper than Python's stack
         if depth > deepest:
-            raise ExpressionError(f"a formula nested more than {deepest} deep", how_to_raise("formula_depth"))
+            raise ExpressionError(
+                Code.TOO_LARGE, f"a formula nested more than {deepest} deep", how_to_raise("formula_depth")
+            )
         if isinstance(node, ast.Constant) and _is_huge(node.value):
-            raise ExpressionError(f"a number beyond {MAX_NUMBER:.0e}", "write a smaller one")
+            raise ExpressionError(Code.TOO_LARGE, f"a number beyond {MAX_NUMBER:.0e}", "write a smaller one")
         nodes += [(child, depth + 1) for child in ast.iter_child_nodes(node)]
     for node, _ in nodes:
         if not isinstance(node, _NODES) or (isinstance(node, ast.Constant) and not isinstance(node.value, _CONSTANT)):
@@ -167,15 +171,21 @@ def arguments(call: ast.Call) -> dict[str, ast.expr]:
     name, words = _name(call), _words(call)
     by_order = list(takewhile("*".__ne__, words))
     if len(call.args) > len(by_order):
-        raise ExpressionError(f"{_written(call)} has {len(call.args)} arguments in a row", _usage(call))
+        raise ExpressionError(
+            Code.INPUT_COUNT, f"{_written(call)} has {len(call.args)} arguments in a row", _usage(call)
+        )
     given = {word.rstrip("?"): each for word, each in zip(by_order, call.args, strict=False)}
     for keyword in call.keywords:
         word = keyword.arg or "**"
         allowed = [each for each in _allowed(call) if each not in OPERANDS]
         if word not in allowed:
             fix = suggest(word, allowed) if word not in OPERANDS else "outputs stand first, without a name"
-            raise ExpressionError(f"{name} has no argument '{word}'", fix or _usage(call))
-        given[word] = keyword.value if word not in given else _refuse(call, f"gives '{word}' twice", _usage(call))
+            raise ExpressionError(Code.UNKNOWN_KEY, f"{name} has no argument '{word}'", fix or _usage(call))
+        given[word] = (
+            keyword.value
+            if word not in given
+            else _refuse(call, f"gives '{word}' twice", _usage(call), code=Code.DUPLICATE_KEY)
+        )
     return given
 
 
@@ -223,8 +233,10 @@ _INSTEAD: Mapping[type[ast.AST], str] = {
 }
 
 
-def _refuse(node: ast.AST, why: str = "can't stand in a formula", fix: str = LANGUAGE) -> NoReturn:
-    raise ExpressionError(f"{_written(node)} {why}", fix)
+def _refuse(
+    node: ast.AST, why: str = "can't stand in a formula", fix: str = LANGUAGE, code: Code = Code.FORMULA_REFUSED
+) -> NoReturn:
+    raise ExpressionError(code, f"{_written(node)} {why}", fix)
 
 
 def _check_operand(node: ast.expr) -> None:
@@ -315,7 +327,7 @@ def _check_subscript(value: ast.expr, index: ast.expr) -> None:
     if not (items and _keeps_batch(items[0])):
         inner = ast.unparse(ast.Tuple(items, ast.Load())).strip("(),") if items else ""
         fix = f"write {ast.unparse(value)}[:, {inner or '0'}]: the first dimension is the batch"
-        _refuse(ast.Subscript(value, index, ast.Load()), "takes samples out of the batch", fix)
+        _refuse(ast.Subscript(value, index, ast.Load()), "takes samples out of the batch", fix, code=Code.SAMPLES_MIXED)
 
 
 def _keeps_batch(item: ast.expr) -> bool:
@@ -395,7 +407,12 @@ def _check_call(call: ast.Call) -> None:
     given = arguments(call)
     for word in _words(call):
         if not word.endswith("?") and word != "*" and word not in given:
-            _refuse(call, f"has no '{word}'", _example(call, given) if word in DIMS else _usage(call))
+            _refuse(
+                call,
+                f"has no '{word}'",
+                _example(call, given) if word in DIMS else _usage(call),
+                code=Code.MISSING_VALUE,
+            )
     for word, each in given.items():
         _check_argument(call, given, word, each)
     _check_dims(call, given)
@@ -405,7 +422,9 @@ def _check_call(call: ast.Call) -> None:
 def _refuse_function(function: ast.expr) -> NoReturn:
     match function:
         case ast.Name(id=name):
-            raise ExpressionError(f"no function {shown(name)}", OTHER_WORDS.get(name) or suggest(name, FUNCTIONS))
+            raise ExpressionError(
+                Code.UNKNOWN_FUNCTION, f"no function {shown(name)}", OTHER_WORDS.get(name) or suggest(name, FUNCTIONS)
+            )
         case ast.Attribute(value=ast.Name(id=module), attr=name) if module in MODULES:
             fix = f"write {name}(...)" if name in FUNCTIONS else OTHER_WORDS.get(name) or suggest(name, FUNCTIONS)
         case ast.Attribute(value=value, attr=name):
@@ -413,7 +432,7 @@ def _refuse_function(function: ast.expr) -> NoReturn:
             fix = known if name in FUNCTIONS else OTHER_WORDS.get(name) or suggest(name, FUNCTIONS)
         case _:
             fix = LANGUAGE
-    raise ExpressionError(f"no function {_written(function)}", fix)
+    raise ExpressionError(Code.UNKNOWN_FUNCTION, f"no function {_written(function)}", fix)
 
 
 def _check_argument(call: ast.Call, given: Mapping[str, ast.expr], word: str, each: ast.expr) -> None:
@@ -459,9 +478,14 @@ def _check_dims(call: ast.Call, given: Mapping[str, ast.expr]) -> None:
         dims = whole_numbers(given[word])
         if _name(call) == "permute":
             if dims[0] != 0 or 0 in dims[1:]:
-                _refuse(call, "moves the batch", "let 0, the batch, stand first: permute(x, (0, 2, 1))")
+                _refuse(
+                    call,
+                    "moves the batch",
+                    "let 0, the batch, stand first: permute(x, (0, 2, 1))",
+                    code=Code.SAMPLES_MIXED,
+                )
         elif 0 in dims:
-            _refuse(call, "works on the batch", _example(call, given))
+            _refuse(call, "works on the batch", _example(call, given), code=Code.SAMPLES_MIXED)
 
 
 def _check_sizes(call: ast.Call, given: Mapping[str, ast.expr]) -> None:
@@ -470,12 +494,14 @@ def _check_sizes(call: ast.Call, given: Mapping[str, ast.expr]) -> None:
         sizes = whole_numbers(given[word])
         if word in FROM_BATCH and sizes[:1] != [-1]:
             fix = f"begin with -1, the batch: {_name(call)}({ast.unparse(given['input'])}, (-1, ...))"
-            _refuse(call, f"has no such '{word}'", fix)
+            _refuse(call, f"has no such '{word}'", fix, code=Code.SAMPLES_MIXED)
         if word not in FROM_BATCH and not (_is_whole(given[word]) and sizes[0] > 0):
             _refuse(call, f"has no size as '{word}'", "write a whole number from 1")
         total *= math.prod(max(abs(size), 1) for size in sizes)
     if total > most:
-        _refuse(call, f"makes {total:,} numbers; {most:,} are allowed", how_to_raise("formula_size"))
+        _refuse(
+            call, f"makes {total:,} numbers; {most:,} are allowed", how_to_raise("formula_size"), code=Code.TOO_LARGE
+        )
 
 
 # ---- einsum --------------------------------------------------------------------------------------------------------
@@ -492,7 +518,7 @@ def first_letters(call: ast.Call) -> tuple[list[str], str]:
     terms = [*operands.split(","), output]
     if not _EQUATION.fullmatch(text) or not all(_TERM.fullmatch(term) for term in terms):
         fix = "its text comes first, with the output: einsum('nij,njk->nik', a, b)"
-        _refuse(call, "has no equation", fix)
+        _refuse(call, "has no equation", fix, code=Code.MISSING_VALUE)
     letters = [term[:3] if term.startswith("...") else term[:1] for term in terms]
     return letters[:-1], letters[-1]
 
@@ -501,11 +527,16 @@ def _check_einsum(call: ast.Call) -> None:
     letters, output = first_letters(call)
     operands = call.args[1:]
     if call.keywords or len(operands) != len(letters):
-        _refuse(call, f"has {len(operands)} operands for {len(letters)} in its equation", "name one output for each")
+        _refuse(
+            call,
+            f"has {len(operands)} operands for {len(letters)} in its equation",
+            "name one output for each",
+            code=Code.INPUT_COUNT,
+        )
     for operand in operands:
         _check_operand(operand)
         if is_number(operand):
             _refuse(call, "has a number as operand", "name an output there")
     if not output or output not in letters:
         fix = "let the output begin with the batch's letter: einsum('nij,njk->nik', a, b)"
-        _refuse(call, "loses the batch", fix)
+        _refuse(call, "loses the batch", fix, code=Code.SAMPLES_MIXED)

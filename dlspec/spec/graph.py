@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from dlspec.errors import KeyPath
 from dlspec.layouts import Layout
 from dlspec.spec.blocks import Input
 from dlspec.spec.deferred import Ref
 from dlspec.spec.parts import Part
-from dlspec.spec.yaml_files import KeyPath
 
 MODEL = ""
 """As a node's id: the model's own inputs."""

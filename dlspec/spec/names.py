@@ -6,10 +6,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dlspec.errors import MOST_SHOWN, near, shown, suggest
+from dlspec.errors import MOST_SHOWN, Code, Finding, KeyPath, near, shown, suggest
 from dlspec.spec.deferred import Ref
-from dlspec.spec.mistakes import Mistakes
-from dlspec.spec.yaml_files import KeyPath
+from dlspec.spec.problems import Problems
 
 BEFORE = "_"
 """The output just before."""
@@ -46,13 +45,13 @@ WRONG = Output(Ref("!"))
 class Level:
     """One list of entries while it is expanded: the names above, those around it, and `_`.
 
-    `before` is None where nothing stands before: `no_before` says what to write. `later` are names further down,
-    `current` is that of the entry which is looking.
+    `before` is None where nothing stands before: `no_before` says why, and what to write. `later` are names
+    further down, `current` is that of the entry which is looking.
     """
 
     around: Level | None = None
     before: Output | None = None
-    no_before: tuple[str, str] = ("", "")
+    no_before: Finding | None = None
     names: dict[str, Output] = field(default_factory=dict)
     later: frozenset[str] = frozenset()
     current: str = ""
@@ -77,8 +76,8 @@ class Names:
     `reader` is the entry that is looking.
     """
 
-    def __init__(self, mistakes: Mistakes, hidden: Mapping[str, str], everywhere: Collection[str]) -> None:
-        self.mistakes, self.hidden, self.everywhere = mistakes, hidden, everywhere
+    def __init__(self, problems: Problems, hidden: Mapping[str, str], everywhere: Collection[str]) -> None:
+        self.problems, self.hidden, self.everywhere = problems, hidden, everywhere
         self.read: set[KeyPath] = set()
         self.reader: KeyPath = ()
 
@@ -91,7 +90,7 @@ class Names:
         """As `find`, but nothing is taken."""
         if not isinstance(text, str) or not text:
             fix = "write the name of an entry above, or _ for the output just before"
-            return [self._wrong(path, f"{shown(text)} is no name of an output", fix)]
+            return [self._wrong(Code.WRONG_TYPE, path, f"{shown(text)} is no name of an output", fix)]
         head, *words = text.split(".")
         outputs = [self._head(head, level, path, at_value)]
         for word in words:
@@ -106,22 +105,30 @@ class Names:
 
     def _head(self, name: str, level: Level, path: KeyPath, at_value: bool) -> Output:
         if name == BEFORE:
-            before = level.before
-            return before if before is not None else self._wrong(path, *level.no_before, at_value=at_value)
+            return level.before if level.before is not None else self._no_before(level, path, at_value)
         found = level.find(name)
         if found is not None:
             return found
         if name == level.current:
-            return self._wrong(path, f"'{name}' is this entry itself", "name an entry above, or _ for what comes in")
+            return self._wrong(
+                Code.CYCLE, path, f"'{name}' is this entry itself", "name an entry above, or _ for what comes in"
+            )
         if level.is_later(name):
-            return self._wrong(path, f"'{name}' stands below", "an entry takes outputs that stand above it")
-        return self._wrong(path, f"no output '{name}' above", self._nearest(name, level))
+            return self._wrong(
+                Code.OUTPUT_BELOW, path, f"'{name}' stands below", "an entry takes outputs that stand above it"
+            )
+        return self._wrong(Code.UNKNOWN_OUTPUT, path, f"no output '{name}' above", self._nearest(name, level))
+
+    def _no_before(self, level: Level, path: KeyPath, at_value: bool) -> Output:
+        assert level.no_before is not None  # a level has one of the two
+        self.problems.add_finding(path, level.no_before, at_value=at_value)
+        return WRONG
 
     def _nearest(self, name: str, level: Level) -> str:
         """What may have been meant by a name that nothing above has."""
         if "," in name:
             return f"write from: [{name}]"
-        if len(self.mistakes) > MOST_SHOWN:  # looking for what is near takes long, and nobody would see it
+        if len(self.problems) > MOST_SHOWN:  # looking for what is near takes long, and nobody would see it
             return ""
         known = level.all_names()
         guess = near(name, known)
@@ -147,12 +154,12 @@ class Names:
             yield Output(Ref(output.ref.node, word), output.path)
         else:
             fix = suggest(word, output.further) or "it has one output: write its name alone"
-            yield self._wrong(path, f"no output '{word}' of '{text.rpartition('.')[0]}'", fix)
+            yield self._wrong(Code.UNKNOWN_OUTPUT, path, f"no output '{word}' of '{text.rpartition('.')[0]}'", fix)
 
     def _all_copies(self, output: Output, text: str, path: KeyPath) -> Iterator[Output]:
         if output.copies is None:
             name = text.partition(".")[0]
-            yield self._wrong(path, f"'{text}', and '{name}' has no repeat", f"write {name}")
+            yield self._wrong(Code.UNKNOWN_OUTPUT, path, f"'{text}', and '{name}' has no repeat", f"write {name}")
             return
         copies = [replace(each, path=output.path) for each in output.copies if each.stands]
         yield from copies or [output]
@@ -162,15 +169,20 @@ class Names:
         if number < len(copies):
             return replace(copies[number], path=output.path)
         fix = f"there are {len(copies)} copies, 0 to {len(copies) - 1}" if copies else "it stands 0 times"
-        return self._wrong(path, f"'{text}': there is no copy {number}", fix)
+        return self._wrong(Code.UNKNOWN_OUTPUT, path, f"'{text}': there is no copy {number}", fix)
 
     def _taken(self, output: Output, text: str, path: KeyPath) -> Output:
         if output.path and output.path != self.reader:  # a copy takes what the one before it gave
             self.read |= {output.path, output.also} - {()}
         if not output.stands:
-            return self._wrong(path, f"'{text}' is not there: {output.absent}", "give this entry the same condition")
+            return self._wrong(
+                Code.OUTPUT_ABSENT,
+                path,
+                f"'{text}' is not there: {output.absent}",
+                "give this entry the same condition",
+            )
         return output
 
-    def _wrong(self, path: KeyPath, found: str, fix: str, *, at_value: bool = True) -> Output:
-        self.mistakes.add(path, found, fix, at_value=at_value)
+    def _wrong(self, code: Code, path: KeyPath, found: str, fix: str) -> Output:
+        self.problems.add(code, path, found, fix, at_value=True)
         return WRONG

@@ -8,14 +8,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dlspec.errors import shown, suggest
+from dlspec.errors import Code, KeyPath, shown, suggest
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec import expressions
 from dlspec.spec.deferred import Deferred, is_deferred, settled
 from dlspec.spec.expressions import ExpressionError, Unknown, Wrong
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import NOTHING, Part, parse_part
-from dlspec.spec.yaml_files import KeyPath
+from dlspec.spec.problems import Problems
 
 IN_CHANNELS, INDEX = "in_channels", "index"
 # Known only while a layer is built or repeated.
@@ -30,16 +29,16 @@ Origins = dict[KeyPath, KeyPath]
 """For the path of a setting that is a param where the param's value was written."""
 
 
-def read_params(raw: Any, path: KeyPath, mistakes: Mistakes) -> dict[str, Any]:
+def read_params(raw: Any, path: KeyPath, problems: Problems) -> dict[str, Any]:
     """The params by name; those that no formula could name are mistakes, and left out."""
     if raw is None or isinstance(raw, Wrong):
         return {}
     if not isinstance(raw, dict):
-        mistakes.add(path, "params are no mapping", "write 'params: {width: 64}'", at_value=True)
+        problems.add(Code.WRONG_TYPE, path, "params are no mapping", "write 'params: {width: 64}'", at_value=True)
         return {}
     for name in (each for each in raw if not can_name_param(each)):
         fix = "take a word that no function or keyword has"
-        mistakes.add((*path, name), f"{shown(name)} can't name a param", fix)
+        problems.add(Code.INVALID_NAME, (*path, name), f"{shown(name)} can't name a param", fix)
     return {name: value for name, value in raw.items() if can_name_param(name)}
 
 
@@ -63,7 +62,7 @@ class Scope:
     `origins` says where the value of each was written, `below` which params stand further down.
     """
 
-    mistakes: Mistakes
+    problems: Problems
     values: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[str, KeyPath] = field(default_factory=dict)
     below: Collection[str] = ()
@@ -89,10 +88,10 @@ class Scope:
         if not expressions.is_partial(value):
             return expressions.unescape(value)
         if expressions.is_unclosed(value):
-            return self._wrong(value, path, f"{shown(value)} is not closed", expressions.CLOSE)
+            return self._wrong(Code.FORMULA_SYNTAX, value, path, f"{shown(value)} is not closed", expressions.CLOSE)
         bare = expressions.without_brackets(value)
         fix = f"write $({bare})" if bare else _PARTIAL
-        return self._wrong(value, path, f"{shown(value)} mixes text and a formula", fix)
+        return self._wrong(Code.FORMULA_SYNTAX, value, path, f"{shown(value)} mixes text and a formula", fix)
 
     def _compute(self, formula: str, path: KeyPath) -> Any:
         try:
@@ -105,7 +104,8 @@ class Scope:
             late = any(is_deferred(self.values[name]) for name in names)
             return self._later(formula, names) if late else expressions.evaluate(formula, self.values)
         except ExpressionError as error:
-            return self._wrong(formula, path, str(error), error.fix or self._values_of(formula))
+            wrong = error.finding
+            return self._wrong(wrong.code, formula, path, wrong.found, wrong.fix or self._values_of(formula))
 
     def _values_of(self, formula: str) -> str:
         """What a formula was computed of: in a block a caller gave it."""
@@ -139,21 +139,21 @@ class Scope:
         if count <= most:
             return value
         found = f"param '{name}' holds more than {most:,} values"
-        return self._wrong(name, path, found, how_to_raise("formula_size"))
+        return self._wrong(Code.TOO_LARGE, name, path, found, how_to_raise("formula_size"))
 
-    def _wrong(self, text: str, path: KeyPath, found: str, fix: str) -> Wrong:
-        self.mistakes.add(path, found, fix, at_value=True)
+    def _wrong(self, code: Code, text: str, path: KeyPath, found: str, fix: str) -> Wrong:
+        self.problems.add(code, path, found, fix, at_value=True)
         return Wrong(text)
 
     def _no_param(self, name: str, path: KeyPath) -> None:
         if name in _LATER:
-            self.mistakes.add(path, f"'${name}' can't stand here", _LATER[name], at_value=True)
+            self.problems.add(Code.KNOWN_TOO_LATE, path, f"'${name}' can't stand here", _LATER[name], at_value=True)
             return
         known = [each for each in self.values if each != IN_CHANNELS]
         fix = suggest(name, known) or "there are no params here: add 'params: {...}'"
         if name in self.below:
             fix = f"'{name}' stands below: write it first"
-        self.mistakes.add(path, f"no param '{name}'", fix, at_value=True)
+        self.problems.add(Code.UNKNOWN_PARAM, path, f"no param '{name}'", fix, at_value=True)
 
     def text(self, value: Any, path: KeyPath, *, bracket: bool = False) -> Any:
         """A text with the params in it put in: `stage$index`; with `bracket` negative numbers in brackets.
@@ -170,7 +170,7 @@ class Scope:
             pieces.append(value[at : found.start()])
             end = found.end() if found[0] != "$(" else _closing(value, found.end())
             if end < 0:
-                return self._wrong(value, path, f"{shown(value)} is not closed", expressions.CLOSE)
+                return self._wrong(Code.FORMULA_SYNTAX, value, path, f"{shown(value)} is not closed", expressions.CLOSE)
             piece = "$" if found[0] == "$$" else self._piece(value[found.start() : end], path, bracket)
             if piece is None:
                 return Wrong(value)
@@ -180,17 +180,17 @@ class Scope:
 
     def _piece(self, formula: str, path: KeyPath, bracket: bool) -> str | None:
         """What a formula within a text gives, as text; None where that was a mistake or is not known yet."""
-        before, computed = len(self.mistakes), self.evaluate(formula, path)
+        before, computed = len(self.problems), self.evaluate(formula, path)
         if isinstance(computed, Deferred):
             found = f"{formula} is known only when the layer is built"
-            self.mistakes.add(path, found, "write a number or a param", at_value=True)
+            self.problems.add(Code.KNOWN_TOO_LATE, path, found, "write a number or a param", at_value=True)
             return None
         if isinstance(computed, Unknown):
             return "0" if not isinstance(computed, Wrong) else None
         if isinstance(computed, list | dict) or computed is None:
-            if len(self.mistakes) == before:
+            if len(self.problems) == before:
                 found = f"{formula} is {shown(computed)}, and stands within a text"
-                self.mistakes.add(path, found, "take a number or a word", at_value=True)
+                self.problems.add(Code.WRONG_VALUE, path, found, "take a number or a word", at_value=True)
             return None
         return f"({computed})" if bracket and str(computed).startswith("-") else str(computed)
 
@@ -214,10 +214,10 @@ class Scope:
 
     def _named_by_param(self, written: Part) -> Part | None:
         """The part that a `- $activation` stands for, at the param's own place."""
-        name_path, _ = self.mistakes.names.get(written.path, (written.path, True))
+        name_path, _ = self.problems.names.get(written.path, (written.path, True))
         origins = Origins()
         chosen = self.evaluate(written.type, name_path, origins)
-        return parse_part(chosen, origins.get(name_path, written.path), self.mistakes, kind="layer")
+        return parse_part(chosen, origins.get(name_path, written.path), self.problems, kind="layer")
 
     def _joined(self, named: Part, written: Part, origins: Origins) -> Part:
         """What stands below `$activation` goes over what the param brings."""
@@ -247,7 +247,7 @@ def defaults(
     sources = {name: path for name, path in scope.origins.items() if name not in params}
     sources |= {name: origins[name] for name in given if name in origins}
     below = {name: None for name in params if name not in given}
-    here = Scope(scope.mistakes, values, sources, below.keys())
+    here = Scope(scope.problems, values, sources, below.keys())
     for name in [*below]:
         del below[name]
         value = here.evaluate(params[name], (*path, name))

@@ -13,11 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlspec.errors import near, shown
+from dlspec.errors import Code, KeyPath, near, shown
 from dlspec.spec.entries import ENTRY_KEYS as ENTRY_KEYS
 from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.mistakes import Mistakes
-from dlspec.spec.yaml_files import KeyPath
+from dlspec.spec.problems import Problems
 
 
 class _Nothing:
@@ -51,24 +50,30 @@ class Part:
         return self.type
 
 
-def parse_part(raw: Any, path: KeyPath, mistakes: Mistakes, *, kind: str, is_entry: bool = False) -> Part | None:
-    """The part that `raw` spells, or None where it spells none and `mistakes` says why."""
+def parse_part(raw: Any, path: KeyPath, problems: Problems, *, kind: str, is_entry: bool = False) -> Part | None:
+    """The part that `raw` spells, or None where it spells none and `problems` says why."""
     if isinstance(raw, Unknown):
-        _tell_unknown(raw, path, mistakes, kind)
+        _tell_unknown(raw, path, problems, kind)
         return None
     if isinstance(raw, str) and raw.strip():
-        return _from_name(raw.strip(), path, mistakes, kind)
+        return _from_name(raw.strip(), path, problems, kind)
     if not isinstance(raw, dict) or not raw:
         found = f"{shown(raw)} is no {kind}" if raw is not None else f"no {kind}"
-        mistakes.add(path, found, f"write {_a(kind)}'s name, or NAME: {{setting: value}}", at_value=True)
+        problems.add(
+            Code.MISSING_NAME if raw is None else Code.WRONG_TYPE,
+            path,
+            found,
+            f"write {_a(kind)}'s name, or NAME: {{setting: value}}",
+            at_value=True,
+        )
         return None
     keys = {key: value for key, value in raw.items() if is_entry and key in ENTRY_KEYS}
     rest = {key: value for key, value in raw.items() if key not in keys}
     if "type" in rest:
-        return _flat(rest, path, keys, mistakes, kind)
+        return _flat(rest, path, keys, problems, kind)
     if len(rest) == 1:
-        return _named(*next(iter(rest.items())), path, keys, mistakes, is_entry)
-    _no_single_name(rest, path, keys, mistakes, kind)
+        return _named(*next(iter(rest.items())), path, keys, problems, is_entry)
+    _no_single_name(rest, path, keys, problems, kind)
     return None
 
 
@@ -76,16 +81,16 @@ def _a(kind: str) -> str:
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 
-def _tell_unknown(raw: Unknown, path: KeyPath, mistakes: Mistakes, kind: str) -> None:
+def _tell_unknown(raw: Unknown, path: KeyPath, problems: Problems, kind: str) -> None:
     if not isinstance(raw, Wrong):
-        mistakes.add(path, f"{raw} is no {kind}'s name", f"write {_a(kind)}'s name", at_value=True)
+        problems.add(Code.INVALID_NAME, path, f"{raw} is no {kind}'s name", f"write {_a(kind)}'s name", at_value=True)
 
 
-def _from_name(name: str, path: KeyPath, mistakes: Mistakes, kind: str) -> Part | None:
-    mistakes.names[path] = (path, True)
+def _from_name(name: str, path: KeyPath, problems: Problems, kind: str) -> Part | None:
+    problems.names[path] = (path, True)
     if name.replace("_", "a").replace("$", "a").replace(".", "a").isalnum() or name.startswith("$("):
         return Part(name, path, settings_path=path)
-    mistakes.add(path, f"{shown(name)} is no {kind}'s name", _spelling(name, kind), at_value=True)
+    problems.add(Code.INVALID_NAME, path, f"{shown(name)} is no {kind}'s name", _spelling(name, kind), at_value=True)
     return None
 
 
@@ -103,31 +108,35 @@ def _spelling(name: str, kind: str) -> str:
     return f"write '{word}: {rest if rest.isalnum() else '{setting: value}'}'"
 
 
-def _flat(rest: dict[str, Any], path: KeyPath, keys: dict[str, Any], mistakes: Mistakes, kind: str) -> Part | None:
+def _flat(rest: dict[str, Any], path: KeyPath, keys: dict[str, Any], problems: Problems, kind: str) -> Part | None:
     name = rest["type"]
     if isinstance(name, Unknown):
-        _tell_unknown(name, (*path, "type"), mistakes, kind)
+        _tell_unknown(name, (*path, "type"), problems, kind)
         return None
     if not isinstance(name, str):
-        mistakes.add((*path, "type"), f"{shown(name)} is no {kind}'s name", "write a name", at_value=True)
+        problems.add(
+            Code.INVALID_NAME, (*path, "type"), f"{shown(name)} is no {kind}'s name", "write a name", at_value=True
+        )
         return None
-    mistakes.names[path] = mistakes.names[(*path, "type")] = ((*path, "type"), True)
+    problems.names[path] = problems.names[(*path, "type")] = ((*path, "type"), True)
     settings = {key: value for key, value in rest.items() if key != "type"}
     return Part(name, path, settings, path, keys=keys, key_paths=_below(path, keys), is_flat=True)
 
 
 def _named(
-    name: str, inner: Any, path: KeyPath, keys: dict[str, Any], mistakes: Mistakes, is_entry: bool
+    name: str, inner: Any, path: KeyPath, keys: dict[str, Any], problems: Problems, is_entry: bool
 ) -> Part | None:
     inside = (*path, name)
-    mistakes.names[path] = (inside, False)
+    problems.names[path] = (inside, False)
     beside = _below(path, keys)
     if not isinstance(inner, dict):
         value = NOTHING if inner is None else inner
         return Part(name, path, settings_path=inside, value=value, keys=keys, key_paths=beside)
     among = {key: value for key, value in inner.items() if is_entry and key in ENTRY_KEYS}
     for key in (each for each in among if each in keys):
-        mistakes.add((*inside, key), f"'{key}' stands beside {name} and among its settings", "keep one")
+        problems.add(
+            Code.DUPLICATE_KEY, (*inside, key), f"'{key}' stands beside {name} and among its settings", "keep one"
+        )
     settings = {key: value for key, value in inner.items() if key not in among}
     paths = {**beside, **_below(inside, among)}
     return Part(name, path, settings, inside, keys={**keys, **among}, key_paths=paths)
@@ -137,14 +146,14 @@ def _below(path: KeyPath, keys: Mapping[str, Any]) -> dict[str, KeyPath]:
     return {key: (*path, key) for key in keys}
 
 
-def _no_single_name(rest: dict[str, Any], path: KeyPath, keys: dict[str, Any], mistakes: Mistakes, kind: str) -> None:
+def _no_single_name(rest: dict[str, Any], path: KeyPath, keys: dict[str, Any], problems: Problems, kind: str) -> None:
     if not rest:
-        mistakes.add(path, f"no {kind}'s name", f"write one beside {', '.join(keys)}", at_value=True)
+        problems.add(Code.MISSING_NAME, path, f"no {kind}'s name", f"write one beside {', '.join(keys)}", at_value=True)
         return
     first, second, *_ = (str(key) for key in rest)
     if any(str(each).count("(") > str(each).count(")") for each in rest.values()):
         fix = f'YAML cut it at a comma: put quotes around the formula, {first}: "..."'
-        mistakes.add(path, f"{shown(rest[first])} is not closed", fix, at_value=True)
+        problems.add(Code.FORMULA_SYNTAX, path, f"{shown(rest[first])} is not closed", fix, at_value=True)
         return
     found = f"{len(rest)} keys where one {kind}'s name is wanted: {', '.join(str(key) for key in rest)}"
     fix = f"indent it, as a setting: {first}: {{{second}: ...}}"
@@ -155,4 +164,4 @@ def _no_single_name(rest: dict[str, Any], path: KeyPath, keys: dict[str, Any], m
         fix = f"write both below the name: {first}: {{body: [...], {second}: ...}}"
     elif second[:1].isupper():
         fix = f"write one {kind} an entry: {first} in one, {second} in the next"
-    mistakes.add((*path, second), found, fix)
+    problems.add(Code.AMBIGUOUS, (*path, second), found, fix)

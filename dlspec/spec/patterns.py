@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlspec.errors import shown
+from dlspec.errors import Code, KeyPath, shown
 from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.mistakes import Mistakes
-from dlspec.spec.yaml_files import KeyPath
+from dlspec.spec.problems import Problems
 
 KEYS = ("match", "layer", "dims", "except")
 
@@ -34,58 +33,60 @@ class Pattern:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_patterns(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Pattern, ...]:
+def read_patterns(raw: Any, path: KeyPath, problems: Problems) -> tuple[Pattern, ...]:
     """The patterns of a list, or a single one; what is none is a mistake."""
     if raw is None or isinstance(raw, Wrong):
         return ()
     if not isinstance(raw, list):
-        return tuple(each for each in [_read(raw, path, mistakes)] if each)
-    found = [_read(each, (*path, index), mistakes) for index, each in enumerate(raw)]
+        return tuple(each for each in [_read(raw, path, problems)] if each)
+    found = [_read(each, (*path, index), problems) for index, each in enumerate(raw)]
     return tuple(each for each in found if each)
 
 
-def _read(raw: Any, path: KeyPath, mistakes: Mistakes) -> Pattern | None:
+def _read(raw: Any, path: KeyPath, problems: Problems) -> Pattern | None:
     if isinstance(raw, Unknown):
         return None
     if isinstance(raw, str) and raw:
-        return Pattern(path, raw) if _is_match(raw, path, mistakes) else None
+        return Pattern(path, raw) if _is_match(raw, path, problems) else None
     if not isinstance(raw, dict) or not raw.keys() & set(KEYS):
         fix = 'write a pattern of names, "stem.*", or {match: "*.weight", layer: Linear}'
-        mistakes.add(path, f"{shown(raw)} picks no parameters", fix, at_value=True)
+        problems.add(Code.WRONG_TYPE, path, f"{shown(raw)} picks no parameters", fix, at_value=True)
         return None
-    match, layers = raw.get("match", "*"), _layers(raw.get("layer"), (*path, "layer"), mistakes)
+    match, layers = raw.get("match", "*"), _layers(raw.get("layer"), (*path, "layer"), problems)
     but, dims = raw.get("except", []), raw.get("dims")
     but = but if isinstance(but, list) else [but]
-    if layers is None or not all(_is_match(each, (*path, "except"), mistakes) for each in but):
+    if layers is None or not all(_is_match(each, (*path, "except"), problems) for each in but):
         return None
-    if not _is_match(match, (*path, "match"), mistakes) or not _is_dims(dims, (*path, "dims"), mistakes):
+    if not _is_match(match, (*path, "match"), problems) or not _is_dims(dims, (*path, "dims"), problems):
         return None
     settings = {key: each for key, each in raw.items() if key not in KEYS}
     return Pattern(path, match, layers, dims, tuple(but), settings)
 
 
-def _is_dims(raw: Any, path: KeyPath, mistakes: Mistakes) -> bool:
+def _is_dims(raw: Any, path: KeyPath, problems: Problems) -> bool:
     if raw is None or (isinstance(raw, int) and not isinstance(raw, bool) and raw >= 0):
         return True
     if not isinstance(raw, Unknown):
         found = f"dims is {shown(raw)}, wanted how many dimensions: 1 for biases and norms, 2 for matrices"
-        mistakes.add(path, found, at_value=True)
+        problems.add(Code.WRONG_VALUE, path, found, at_value=True)
     return False
 
 
-def _is_match(raw: Any, path: KeyPath, mistakes: Mistakes) -> bool:
+def _is_match(raw: Any, path: KeyPath, problems: Problems) -> bool:
     if isinstance(raw, Unknown):
         return False
     if not isinstance(raw, str) or not raw:
         found = f"{path[-1]} is {shown(raw)}, wanted a pattern of names"
-        mistakes.add(path, found, 'write one: "*.bias"', at_value=True)
+        problems.add(Code.WRONG_VALUE, path, found, 'write one: "*.bias"', at_value=True)
         return False
     return True
 
 
-def _layers(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[str, ...] | None:
+def _layers(raw: Any, path: KeyPath, problems: Problems) -> tuple[str, ...] | None:
     names = raw if isinstance(raw, list) else [] if raw is None else [raw]
     if all(isinstance(each, str) for each in names):
         return tuple(names)
-    mistakes.add(path, f"layer is {shown(raw)}, wanted a layer's name or a list of them", at_value=True)
+    problems.add(
+        Code.WRONG_VALUE, path, f"layer is {shown(raw)}, wanted a layer's name or a list of them", at_value=True
+    )
     return None

@@ -10,11 +10,11 @@ import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-from dlspec.errors import SpecError, shown, suggest
+from dlspec.errors import Code, KeyPath, SpecError, shown, suggest
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.mistakes import Mistakes, dotted
-from dlspec.spec.yaml_files import KeyPath, load_text
+from dlspec.spec.problems import Problems, dotted
+from dlspec.spec.yaml_files import load_text
 
 # The facts that data can state. A field's own come behind its name: `${data.target.vocab_size}`.
 FACTS = ("num_classes", "num_outputs", "vocab_size", "shape", "length", "layout")
@@ -28,12 +28,12 @@ _BRACKET = re.compile(r"\[([^\[\].]*)\]")
 _MISSING = object()
 
 
-def resolve(tree: Any, facts: Mapping[str, Any] | None, mistakes: Mistakes) -> Any:
+def resolve(tree: Any, facts: Mapping[str, Any] | None, problems: Problems) -> Any:
     """A copy of `tree` with every `${...}` replaced; `facts` is None before the data are open.
 
     What can't be looked up is a mistake, and a `Wrong` value in the copy.
     """
-    return _Resolver(tree, facts, mistakes).run()
+    return _Resolver(tree, facts, problems).run()
 
 
 class _TooLarge(Exception):
@@ -41,8 +41,8 @@ class _TooLarge(Exception):
 
 
 class _Resolver:
-    def __init__(self, tree: Any, facts: Mapping[str, Any] | None, mistakes: Mistakes) -> None:
-        self.tree, self.facts, self.mistakes = tree, facts, mistakes
+    def __init__(self, tree: Any, facts: Mapping[str, Any] | None, problems: Problems) -> None:
+        self.tree, self.facts, self.problems = tree, facts, problems
         self.nodes = 0
         self.most, self.deepest = limit("references"), limit("nesting") + MORE_LEVELS
         self.is_too_large = False
@@ -73,7 +73,9 @@ class _Resolver:
         if whole:
             return self._look_up(whole[1].strip(), path, is_whole=True)
         if "${" in _ANY.sub("", text):
-            return self._wrong(path, text, f"{shown(text)} is no reference", "write ${KEY}, with one key inside")
+            return self._wrong(
+                Code.REFERENCE_SYNTAX, path, text, f"{shown(text)} is no reference", "write ${KEY}, with one key inside"
+            )
         parts = [self._look_up(found[1].strip(), path) for found in _ANY.finditer(text)]
         unknown = next((part for part in parts if isinstance(part, Unknown)), None)
         if unknown is not None:
@@ -81,11 +83,13 @@ class _Resolver:
         texts = iter(part if isinstance(part, str) else shown(part, MAX_TEXT) for part in parts)
         replaced = _ANY.sub(lambda _: next(texts), text)
         if len(replaced) > MAX_TEXT:
-            return self._wrong(path, text, f"a text of more than {MAX_TEXT:,} characters", "make it shorter")
+            return self._wrong(
+                Code.TOO_LARGE, path, text, f"a text of more than {MAX_TEXT:,} characters", "make it shorter"
+            )
         return replaced
 
-    def _wrong(self, path: KeyPath, key: str, found: str, fix: str = "") -> Wrong:
-        self.mistakes.add(path, found, fix, at_value=True)
+    def _wrong(self, code: Code, path: KeyPath, key: str, found: str, fix: str = "") -> Wrong:
+        self.problems.add(code, path, found, fix, at_value=True)
         return Wrong(key)
 
     def _look_up(self, inner: str, path: KeyPath, *, is_whole: bool = False) -> Any:
@@ -95,22 +99,24 @@ class _Resolver:
             return (_plain(default.strip()) if comma else None) if found is _MISSING else found
         if ":" in inner or inner.split(".")[0] in ("hydra", "oc"):
             fix = "only the config's own keys and oc.select can stand there"
-            return self._wrong(path, inner, f"'${{{inner}}}' is refused", fix)
+            return self._wrong(Code.REFERENCE_REFUSED, path, inner, f"'${{{inner}}}' is refused", fix)
         return self._find(inner, path, must=True, is_whole=is_whole)
 
     def _find(self, key: str, path: KeyPath, *, must: bool, is_whole: bool = False) -> Any:
         wanted = _absolute(key, path)
         if wanted is None:
-            return self._wrong(path, key, f"'${{{key}}}' leads above the top of the config", "take away a dot")
+            return self._wrong(
+                Code.UNKNOWN_REFERENCE, path, key, f"'${{{key}}}' leads above the top of the config", "take away a dot"
+            )
         found = _select(self.tree, wanted)
         if found is None or (found[1] is None and wanted[0] == "data"):
             return self._fact(key, wanted, path, must, found)
         target, value = found
         if target in self.following:
             chain = " -> ".join(dotted(each) for each in [*self.following, target])
-            return self._wrong(path, key, f"'${{{key}}}' refers to itself ({chain})", "write a value")
+            return self._wrong(Code.CYCLE, path, key, f"'${{{key}}}' refers to itself ({chain})", "write a value")
         if is_whole:
-            self.mistakes.origins[path] = target
+            self.problems.origins[path] = target
         return self._follow(key, target, value, path)
 
     def _follow(self, key: str, target: KeyPath, value: Any, path: KeyPath) -> Any:
@@ -121,11 +127,11 @@ class _Resolver:
         except _TooLarge:
             if len(self.following) > 1:
                 raise
-            self.mistakes.origins.pop(path, None)
+            self.problems.origins.pop(path, None)
             if not self.is_too_large:  # once is enough: nothing can be followed after it
                 found = f"'${{{key}}}' leads to more than {self.most:,} values or {self.deepest} levels"
                 fix = f"use fewer references to what holds references; {how_to_raise('references')}"
-                self.mistakes.add(path, found, fix, at_value=True)
+                self.problems.add(Code.TOO_LARGE, path, found, fix, at_value=True)
             self.is_too_large = True
             return Wrong(key)
         finally:
@@ -146,14 +152,18 @@ class _Resolver:
             return _MISSING
         params = _select(self.tree, ("model", "params"))
         if params is not None and isinstance(params[1], dict) and key in params[1]:
-            return self._wrong(path, key, f"'${{{key}}}': no such key", f"a param is written ${key}")
+            return self._wrong(
+                Code.UNKNOWN_REFERENCE, path, key, f"'${{{key}}}': no such key", f"a param is written ${key}"
+            )
         meant = f" '{'.'.join(wanted)}'" if key.startswith(".") else ""
-        return self._wrong(path, key, f"'${{{key}}}': no such key{meant}", self._choices(wanted))
+        return self._wrong(
+            Code.UNKNOWN_REFERENCE, path, key, f"'${{{key}}}': no such key{meant}", self._choices(wanted)
+        )
 
     def _no_fact(self, key: str, wanted: tuple[str, ...], path: KeyPath) -> Wrong:
         facts = dict(self.facts or {})
         fix = f"these data state: {', '.join(name for name, fact in facts.items() if not isinstance(fact, dict))}"
-        return self._wrong(path, key, f"'${{{key}}}': the data have no {wanted[-1]}", fix)
+        return self._wrong(Code.MISSING_FACT, path, key, f"'${{{key}}}': the data have no {wanted[-1]}", fix)
 
     def _choices(self, wanted: tuple[str, ...]) -> str:
         """What there is below the last key that is there."""

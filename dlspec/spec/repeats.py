@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dlspec.errors import shown
+from dlspec.errors import Code, KeyPath, shown
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec.deferred import is_deferred
 from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.params import INDEX, Scope, can_name_param
 from dlspec.spec.parts import NOTHING
+from dlspec.spec.problems import Problems
 from dlspec.spec.written import Entry, read_words
-from dlspec.spec.yaml_files import KeyPath
 
 Row = Mapping[str, Any]
 
@@ -22,12 +21,12 @@ class TooMany(Exception):
     """More entries than a network may have."""
 
 
-def known_early(value: Any, path: KeyPath, key: str, mistakes: Mistakes) -> Any:
+def known_early(value: Any, path: KeyPath, key: str, problems: Problems) -> Any:
     """The value of a key that decides what stands; one that only the built layer tells is a mistake."""
     if not is_deferred(value):
         return value
     found = f"{key} depends on $in_channels, which is known only when the layer is built"
-    mistakes.add(path, found, "take a param", at_value=True)
+    problems.add(Code.KNOWN_TOO_LATE, path, found, "take a param", at_value=True)
     return Wrong(key)
 
 
@@ -36,10 +35,10 @@ def stands(entry: Entry, scope: Scope) -> bool:
     if "if" not in entry.part.keys:
         return True
     path, raw = entry.part.where("if"), entry.part.keys["if"]
-    value = known_early(scope.evaluate(raw, path), path, "if", scope.mistakes)
+    value = known_early(scope.evaluate(raw, path), path, "if", scope.problems)
     if isinstance(value, str | list | dict) or raw is None:
         found = f"if is {shown(value)}, wanted true, false or a formula"
-        scope.mistakes.add(path, found, "write if: $(stride != 1)", at_value=True)
+        scope.problems.add(Code.WRONG_VALUE, path, found, "write if: $(stride != 1)", at_value=True)
     return isinstance(value, Unknown) or bool(value)
 
 
@@ -47,33 +46,33 @@ def rows_of(entry: Entry, scope: Scope) -> list[Row] | None:
     """The variables of each copy; None where there is no `repeat`."""
     if "repeat" not in entry.part.keys:
         return None
-    path, mistakes = entry.part.where("repeat"), scope.mistakes
-    raw = known_early(scope.evaluate(entry.part.keys["repeat"], path), path, "repeat", mistakes)
+    path, problems = entry.part.where("repeat"), scope.problems
+    raw = known_early(scope.evaluate(entry.part.keys["repeat"], path), path, "repeat", problems)
     if isinstance(raw, Unknown):
         return [{}]
     raw = int(raw) if isinstance(raw, str) and raw.isascii() and raw.isdigit() and len(raw) < 20 else raw
     if isinstance(raw, int) and not isinstance(raw, bool) and raw >= 0:
-        return _times(raw, path, mistakes)
-    rows = _table(raw, path, mistakes)
+        return _times(raw, path, problems)
+    rows = _table(raw, path, problems)
     if rows is None:
         fix = "write a whole number >= 0, columns {width: [64, 128]} or rows [{width: 64}, {width: 128}]"
-        mistakes.add(path, f"repeat is {shown(raw)}", fix, at_value=True)
+        problems.add(Code.WRONG_VALUE, path, f"repeat is {shown(raw)}", fix, at_value=True)
         return [{name: Wrong(str(name)) for name in raw} if isinstance(raw, dict) else {}]
-    _check_variables(entry, rows, path, mistakes)
+    _check_variables(entry, rows, path, problems)
     used = {name: Wrong(name) for row in rows for name in row if name in entry.words}
     return [{**{name: each for name, each in used.items() if name not in row}, **row} for row in rows]
 
 
-def _times(count: int, path: KeyPath, mistakes: Mistakes) -> list[Row]:
+def _times(count: int, path: KeyPath, problems: Problems) -> list[Row]:
     most = limit("layers")
     if count > most:
         found = f"{count:,} times, and a network may have {most:,} layers"
-        mistakes.add(path, found, how_to_raise("layers"), at_value=True)
+        problems.add(Code.TOO_LARGE, path, found, how_to_raise("layers"), at_value=True)
         raise TooMany
     return [{} for _ in range(count)]
 
 
-def _table(raw: Any, path: KeyPath, mistakes: Mistakes) -> list[Row] | None:
+def _table(raw: Any, path: KeyPath, problems: Problems) -> list[Row] | None:
     """Rows as they are, columns read side by side; None where it is neither."""
     if isinstance(raw, list) and all(isinstance(each, dict) for each in raw):
         return [dict(each) for each in raw]
@@ -82,26 +81,34 @@ def _table(raw: Any, path: KeyPath, mistakes: Mistakes) -> list[Row] | None:
     lengths = {name: len(each) for name, each in raw.items()}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{name} has {count}" for name, count in lengths.items())
-        mistakes.add(path, f"columns of different lengths: {told}", "give each as many values", at_value=True)
+        problems.add(
+            Code.SHAPE_MISMATCH,
+            path,
+            f"columns of different lengths: {told}",
+            "give each as many values",
+            at_value=True,
+        )
     return [dict(zip(raw, row, strict=True)) for row in zip(*raw.values(), strict=False)]
 
 
-def _check_variables(entry: Entry, rows: Sequence[Row], path: KeyPath, mistakes: Mistakes) -> None:
+def _check_variables(entry: Entry, rows: Sequence[Row], path: KeyPath, problems: Problems) -> None:
     names = dict.fromkeys(name for row in rows for name in row)
     is_columns = isinstance(entry.part.keys["repeat"], dict)
     places = {name: (*path, name) if is_columns else cells(entry, rows[0], 0).get(name, path) for name in names}
     wrong = [name for name in names if not can_name_param(name)]
     for name in wrong:
         fix = "take a word that no function or keyword has"
-        mistakes.add(places[name], f"{shown(name)} can't name a variable", fix)
+        problems.add(Code.INVALID_NAME, places[name], f"{shown(name)} can't name a variable", fix)
     unused = [name for name in names if name not in entry.words and name not in wrong]
     for name in () if is_bare(entry) else unused:
-        mistakes.add(places[name], f"nothing in the entry uses '{name}'", f"write it as ${name}, or remove it")
+        problems.add(
+            Code.UNUSED, places[name], f"nothing in the entry uses '{name}'", f"write it as ${name}, or remove it"
+        )
     for index, row in enumerate(rows):
         missing = [name for name in names if name not in row and name in entry.words]
         if missing:
             fix = "give each row the same names"
-            mistakes.add((*path, index), f"row {index} has no '{missing[0]}'", fix, at_value=True)
+            problems.add(Code.MISSING_VALUE, (*path, index), f"row {index} has no '{missing[0]}'", fix, at_value=True)
 
 
 def is_bare(entry: Entry) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dlspec.errors import Code, KeyPath
 from dlspec.spec.expressions import ExpressionError, Unknown, formula_of
 from dlspec.spec.formula import names_in, parse_formula
 from dlspec.spec.names import BEFORE, WRONG, Level, Names, Output
@@ -12,7 +13,6 @@ from dlspec.spec.params import Scope
 from dlspec.spec.parts import NOTHING, Part
 from dlspec.spec.repeats import known_early
 from dlspec.spec.written import Entry
-from dlspec.spec.yaml_files import KeyPath
 
 Inputs = Mapping[int | str, Output]
 """By their position, or by the argument's name."""
@@ -37,7 +37,9 @@ def inputs_of(entry: Entry, scope: Scope, level: Level, names: Names, *, is_firs
         return dict(enumerate(each for group in found.values() for each in group))
     for key in (key for key, group in found.items() if len(group) > 1):
         where = (*part.where("from"), key)
-        scope.mistakes.add(where, f"{len(found[key])} outputs for one input", "name one copy", at_value=True)
+        scope.problems.add(
+            Code.AMBIGUOUS, where, f"{len(found[key])} outputs for one input", "name one copy", at_value=True
+        )
     return {key: group[0] for key, group in found.items()}
 
 
@@ -70,14 +72,14 @@ def heads(raw: Any) -> set[str]:
 def _no_inputs(part: Part, scope: Scope) -> Inputs:
     if "from" in part.keys:
         fix = "bring it in by Add, Multiply, Concat or Formula"
-        scope.mistakes.add(part.where("from"), "a Parameter takes no input", fix)
+        scope.problems.add(Code.INPUT_COUNT, part.where("from"), "a Parameter takes no input", fix)
     return {}
 
 
 def _from(part: Part, scope: Scope, level: Level, names: Names) -> dict[int | str, list[Output]]:
     path, raw = part.where("from"), part.keys["from"]
     raw = scope.evaluate(raw, path) if isinstance(raw, str) and formula_of(raw) is not None else raw
-    raw = known_early(raw, path, "from", scope.mistakes)
+    raw = known_early(raw, path, "from", scope.problems)
     if isinstance(raw, Unknown):
         return {0: [WRONG]}
     items: dict[int | str, tuple[Any, KeyPath]] = {0: (raw, path)}
@@ -86,13 +88,15 @@ def _from(part: Part, scope: Scope, level: Level, names: Names) -> dict[int | st
     elif isinstance(raw, dict):
         items = {str(name): (each, (*path, name)) for name, each in raw.items()}
     if not items:
-        scope.mistakes.add(path, "from names nothing", "write a name, or leave it out", at_value=True)
+        scope.problems.add(
+            Code.MISSING_NAME, path, "from names nothing", "write a name, or leave it out", at_value=True
+        )
         return {0: [WRONG]}
     return {key: _named(each, scope, level, where, names) for key, (each, where) in items.items()}
 
 
 def _named(text: Any, scope: Scope, level: Level, path: KeyPath, names: Names) -> list[Output]:
-    name = known_early(scope.text(text, path), path, "from", scope.mistakes)
+    name = known_early(scope.text(text, path), path, "from", scope.problems)
     return [WRONG] if isinstance(name, Unknown) else names.find(name, level, path)
 
 
@@ -106,7 +110,9 @@ def formula_inputs(part: Part, scope: Scope, level: Level, names: Names) -> Inpu
         found = [each for group in _from(part, scope, level, names).values() for each in group]
         if len(found) != 1:
             fix = "remove it: a name in the formula takes the output of that name"
-            scope.mistakes.add(part.where("from"), "from says what a formula's _ is, which is one output", fix)
+            scope.problems.add(
+                Code.INPUT_COUNT, part.where("from"), "from says what a formula's _ is, which is one output", fix
+            )
         level = Level(level, found[0])
     return dict(enumerate(names.find(name, level, path)[0] for name in _names_in(text, path, scope)))
 
@@ -115,15 +121,23 @@ def _names_in(text: Any, path: KeyPath, scope: Scope) -> tuple[str, ...]:
     """The names in a formula, none where it is wrong."""
     if not isinstance(text, str):
         if not isinstance(text, Unknown):
-            scope.mistakes.add(path, "Formula wants a formula", "write it behind the name: Formula: _ * 2")
+            scope.problems.add(
+                Code.WRONG_TYPE, path, "Formula wants a formula", "write it behind the name: Formula: _ * 2"
+            )
         return ()
     try:
         names = names_in(parse_formula(text))
     except ExpressionError as error:
-        scope.mistakes.add(path, str(error), error.fix, at_value=True)
+        scope.problems.add_finding(path, error.finding, at_value=True)
         return ()
     if not names:
-        scope.mistakes.add(path, "the formula takes no output", "name one: _ is the output just before", at_value=True)
+        scope.problems.add(
+            Code.INPUT_COUNT,
+            path,
+            "the formula takes no output",
+            "name one: _ is the output just before",
+            at_value=True,
+        )
     return names
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from dlspec.errors import KeyPath
 from dlspec.spec.blocks import Block
 from dlspec.spec.names import Level, Output
 from dlspec.spec.params import INDEX, Scope
 from dlspec.spec.repeats import Row, cells
 from dlspec.spec.written import Entry
-from dlspec.spec.yaml_files import KeyPath
 
 
 @dataclass(frozen=True)

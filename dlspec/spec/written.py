@@ -7,13 +7,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dlspec.errors import shown, suggest
+from dlspec.errors import Code, KeyPath, shown, suggest
 from dlspec.layouts import LAYOUTS
 from dlspec.spec import expressions
 from dlspec.spec.expressions import Unknown
-from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import ENTRY_KEYS, NOTHING, Part, parse_part
-from dlspec.spec.yaml_files import KeyPath
+from dlspec.spec.problems import Problems
 
 SHARE = "share"
 CONTAINERS: Mapping[str, tuple[str, ...]] = {
@@ -57,11 +56,18 @@ def is_name(name: Any) -> bool:
     return is_word and not keyword.iskeyword(name) and not name.startswith("_") and len(name) <= LONGEST_NAME
 
 
-def check_name(name: Any, path: KeyPath, mistakes: Mistakes, kind: str = "output", *, at_value: bool = False) -> bool:
+def check_name(name: Any, path: KeyPath, problems: Problems, kind: str = "output", *, at_value: bool = False) -> bool:
     if is_name(name):
         return True
     article = "an" if kind[0] in "aeiou" else "a"
-    mistakes.add(path, f"{shown(name)} can't name {article} {kind}", NAME_FIX, at_value=at_value, at_key=not at_value)
+    problems.add(
+        Code.INVALID_NAME,
+        path,
+        f"{shown(name)} can't name {article} {kind}",
+        NAME_FIX,
+        at_value=at_value,
+        at_key=not at_value,
+    )
     return False
 
 
@@ -86,62 +92,70 @@ def is_open(value: Any) -> bool:
 # ---- reading them ----------------------------------------------------------------------------------------------------
 
 
-def read_entries(entries: Collection[tuple[Any, Any]], path: KeyPath, mistakes: Mistakes) -> tuple[Entry, ...]:
-    read = [read_entry(str(key), each, (*path, key), mistakes) for key, each in entries]
+def read_entries(entries: Collection[tuple[Any, Any]], path: KeyPath, problems: Problems) -> tuple[Entry, ...]:
+    read = [read_entry(str(key), each, (*path, key), problems) for key, each in entries]
     return tuple(each for each in read if each is not None)
 
 
-def read_entry(key: str, raw: Any, path: KeyPath, mistakes: Mistakes) -> Entry | None:
-    """One entry, or None where it is none and `mistakes` says why."""
-    part = _shared(raw, path, mistakes)
-    part = part or parse_part(raw, path, mistakes, kind="layer", is_entry=True)
+def read_entry(key: str, raw: Any, path: KeyPath, problems: Problems) -> Entry | None:
+    """One entry, or None where it is none and `problems` says why."""
+    part = _shared(raw, path, problems)
+    part = part or parse_part(raw, path, problems, kind="layer", is_entry=True)
     if part is None:
         return None
-    _check_keys(part, mistakes)
+    _check_keys(part, problems)
     repeat = part.keys.get("repeat")
     words = frozenset(read_words(raw)) if isinstance(repeat, dict | list) else frozenset()
-    return with_bodies(Entry(key, path, part, words=words), mistakes)
+    return with_bodies(Entry(key, path, part, words=words), problems)
 
 
-def _shared(raw: Any, path: KeyPath, mistakes: Mistakes) -> Part | None:
+def _shared(raw: Any, path: KeyPath, problems: Problems) -> Part | None:
     """`{share: NAME}`, which stands in place of a layer."""
     if not isinstance(raw, dict) or SHARE not in raw:
         return None
     others = [str(key) for key in raw if key not in ENTRY_KEYS]
     if others:
         found = f"'share' beside {others[0]}"
-        mistakes.add((*path, SHARE), found, "it uses a module again as it is: take away one of the two")
+        problems.add(Code.CONFLICT, (*path, SHARE), found, "it uses a module again as it is: take away one of the two")
         return None
     for key in (each for each in ("tie", "parametrize", "layout") if each in raw):
-        mistakes.add((*path, key), f"'{key}' beside share", "write it at the layer that is shared")
-    mistakes.names[path] = ((*path, SHARE), False)
+        problems.add(Code.MISPLACED_KEY, (*path, key), f"'{key}' beside share", "write it at the layer that is shared")
+    problems.names[path] = ((*path, SHARE), False)
     keys = dict(raw)
     return Part(SHARE, path, settings_path=path, keys=keys, key_paths={key: (*path, key) for key in keys})
 
 
-def _check_keys(part: Part, mistakes: Mistakes) -> None:
+def _check_keys(part: Part, problems: Problems) -> None:
     if SHARE in part.keys and part.type != SHARE:
         found = "'share' stands in place of a layer"
-        mistakes.add(part.where(SHARE), found, f"write {{share: NAME}} alone, or leave it out of {part.type}")
+        problems.add(
+            Code.CONFLICT, part.where(SHARE), found, f"write {{share: NAME}} alone, or leave it out of {part.type}"
+        )
     for key in ("tie", "parametrize"):
         value = part.keys.get(key)
         if key in part.keys and not isinstance(value, str | Unknown):
             wanted = "a layer's name" if key == "tie" else "weight_norm, spectral_norm or orthogonal"
-            mistakes.add(part.where(key), f"{key} is {shown(value)}, wanted {wanted}", at_value=True)
+            problems.add(Code.WRONG_VALUE, part.where(key), f"{key} is {shown(value)}, wanted {wanted}", at_value=True)
     layout = part.keys.get("layout")
     if layout is not None and not is_open(layout) and layout not in LAYOUTS:
-        mistakes.add(part.where("layout"), f"no layout {shown(layout)}", suggest(str(layout), LAYOUTS), at_value=True)
+        problems.add(
+            Code.UNKNOWN_CHOICE,
+            part.where("layout"),
+            f"no layout {shown(layout)}",
+            suggest(str(layout), LAYOUTS),
+            at_value=True,
+        )
     name = part.keys.get("name")
     if "name" in part.keys and not (isinstance(name, str) and "$" in name):
-        check_name(name, part.where("name"), mistakes, at_value=True)
+        check_name(name, part.where("name"), problems, at_value=True)
     if part.type in CONTAINERS:
         for key in ("tie", "parametrize", "layout"):
             if key in part.keys:
                 fix = "write it at the layer inside that it is meant for"
-                mistakes.add(part.where(key), f"'{key}' at {part.type}, which is no layer", fix)
+                problems.add(Code.MISPLACED_KEY, part.where(key), f"'{key}' at {part.type}, which is no layer", fix)
 
 
-def with_bodies(entry: Entry, mistakes: Mistakes) -> Entry:
+def with_bodies(entry: Entry, problems: Problems) -> Entry:
     """The entry with those that it holds, where it is a container."""
     part, known = entry.part, CONTAINERS.get(entry.part.type)
     if known is None:
@@ -153,15 +167,15 @@ def with_bodies(entry: Entry, mistakes: Mistakes) -> Entry:
             fix = f"write {part.type}: [{{{key}: ...}}], its entries in a list"
         elif part.type == "Parallel" and known[0] not in settings:
             fix = f"write its branches below 'branches:': Parallel: {{branches: {{{key}: ...}}}}"
-        mistakes.add((*part.settings_path, key), f"no setting '{key}'", fix)
+        problems.add(Code.UNKNOWN_SETTING, (*part.settings_path, key), f"no setting '{key}'", fix)
     if known[0] not in settings:
         if all(key in known for key in settings):
             fix = f"write {part.type}: [...], its entries in a list"
             fix = f"write {part.type}: {{{known[0]}: [...], {', '.join(settings)}: ...}}" if settings else fix
-            mistakes.add(part.settings_path, f"{part.type} wants {known[0]}", fix)
+            problems.add(Code.MISSING_VALUE, part.settings_path, f"{part.type} wants {known[0]}", fix)
         return entry
     read = {key: settings[key] for key in settings if key in known}
-    held = {key: _read_held(key, each, paths[key], mistakes) for key, each in read.items()}
+    held = {key: _read_held(key, each, paths[key], problems) for key, each in read.items()}
     bodies = {key: each for key, each in held.items() if each is not None}
     rest = {key: each for key, each in read.items() if key not in bodies}
     return replace(entry, part=replace(part, settings=rest, value=NOTHING), bodies=bodies)
@@ -174,21 +188,23 @@ def _settings_of(part: Part, first: str) -> tuple[Mapping[str, Any], Mapping[str
     return part.settings, {key: part.where(key) for key in part.settings}
 
 
-def _read_held(key: str, raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Entry, ...] | None:
+def _read_held(key: str, raw: Any, path: KeyPath, problems: Problems) -> tuple[Entry, ...] | None:
     """The entries below a container's setting; None where the setting holds no entries."""
     if key == "stochastic_depth" or isinstance(raw, Unknown):
         return None
     if (key == "merge" and raw is None) or (key == "shortcut" and not isinstance(raw, list | dict)):
         return None
     if key == "branches":
-        return _read_branches(raw, path, mistakes)
+        return _read_branches(raw, path, problems)
     if key == "merge" and isinstance(raw, str) and raw.lower() in _MERGES and raw != "Multiply":
-        mistakes.add(path, f"no merge '{raw}'", f"write merge: {_MERGES[raw.lower()]}", at_value=True)
+        problems.add(
+            Code.UNKNOWN_CHOICE, path, f"no merge '{raw}'", f"write merge: {_MERGES[raw.lower()]}", at_value=True
+        )
         return ()
     if key == "body" and raw == []:
         fix = "write what stands beside the shortcut: Residual: [LayerNorm, ...]"
-        mistakes.add(path, "a Residual without entries", fix, at_value=True)
-    return read_body(raw, path, mistakes)
+        problems.add(Code.MISSING_VALUE, path, "a Residual without entries", fix, at_value=True)
+    return read_body(raw, path, problems)
 
 
 # What other languages call a merge.
@@ -196,33 +212,37 @@ _MERGES = {"sum": "Add", "mul": "Multiply", "multiply": "Multiply", "cat": "Conc
 _MERGES |= {"none": "null, for several outputs"}
 
 
-def read_body(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Entry, ...]:
+def read_body(raw: Any, path: KeyPath, problems: Problems) -> tuple[Entry, ...]:
     """A list of entries, or one alone, which then has the list's own place."""
     if isinstance(raw, list):
-        return read_entries(list(enumerate(raw)), path, mistakes)
-    entry = read_entry("", raw, path, mistakes)
+        return read_entries(list(enumerate(raw)), path, problems)
+    entry = read_entry("", raw, path, problems)
     return () if entry is None else (entry,)
 
 
-def _read_branches(raw: Any, path: KeyPath, mistakes: Mistakes) -> tuple[Entry, ...]:
+def _read_branches(raw: Any, path: KeyPath, problems: Problems) -> tuple[Entry, ...]:
     """Each branch an entry: a list of entries is a `Sequential` of them."""
     if not isinstance(raw, dict | list) or not raw:
         fix = "write them in a list, or as a mapping from names: a branch is an entry or a list of entries"
-        mistakes.add(path, f"branches are {shown(raw)}", fix, at_value=True)
+        problems.add(Code.WRONG_TYPE, path, f"branches are {shown(raw)}", fix, at_value=True)
         return ()
     named = isinstance(raw, dict)
     items = [(str(key), each, (*path, key)) for key, each in (raw.items() if isinstance(raw, dict) else enumerate(raw))]
     for key, _, where in items if named else ():
-        if check_name(key, where, mistakes, "branch") and key == "merge":
-            mistakes.add(
-                where, "'merge' can't name a branch: their merge has the name", "take another word", at_key=True
+        if check_name(key, where, problems, "branch") and key == "merge":
+            problems.add(
+                Code.INVALID_NAME,
+                where,
+                "'merge' can't name a branch: their merge has the name",
+                "take another word",
+                at_key=True,
             )
-    read = [_read_branch(*each, mistakes) for each in items]
+    read = [_read_branch(*each, problems) for each in items]
     return tuple(each for each in read if each is not None)
 
 
-def _read_branch(key: str, raw: Any, path: KeyPath, mistakes: Mistakes) -> Entry | None:
+def _read_branch(key: str, raw: Any, path: KeyPath, problems: Problems) -> Entry | None:
     if not isinstance(raw, list):
-        return read_entry(key, raw, path, mistakes)
-    entries = read_entries(list(enumerate(raw)), path, mistakes)
+        return read_entry(key, raw, path, problems)
+    entries = read_entries(list(enumerate(raw)), path, problems)
     return Entry(key, path, Part("Sequential", path, settings_path=path), {"layers": entries})

@@ -8,19 +8,17 @@ while `on`, `yes` and `3:30` stay the text that was written.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dlspec.errors import Place, Problem, SpecError
+from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError
 from dlspec.limits import how_to_raise, limit
 from dlspec.spec import yaml_mistakes
 from dlspec.spec.entries import merged_keys
-
-KeyPath = tuple[Hashable, ...]
 
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
 # With a point or an exponent: '007' is a text, as no two readers of YAML agree on what number it is.
@@ -40,8 +38,8 @@ class Document:
     """A file's values, and where each key and each value stands in it."""
 
     tree: Any
-    keys: Mapping[KeyPath, Place] = field(default_factory=dict)
-    values: Mapping[KeyPath, Place] = field(default_factory=dict)
+    keys: Mapping[KeyPath, SourceLocation] = field(default_factory=dict)
+    values: Mapping[KeyPath, SourceLocation] = field(default_factory=dict)
 
     def without(self, tops: Collection[str]) -> Document:
         """The document less some top-level keys."""
@@ -57,12 +55,16 @@ def load_file(path: Path, shown_as: str = "") -> Document:
         size = path.stat().st_size
         if size > limit("file_bytes"):
             fix = f"a spec may have {limit('file_bytes'):,}; {how_to_raise('file_bytes')}"
-            raise _error(Place(name), f"the file has {size:,} bytes", fix)
+            raise _error(Code.TOO_LARGE, SourceLocation(name), f"the file has {size:,} bytes", fix)
         return load_text(path.read_text(encoding="utf-8-sig"), name)
     except UnicodeDecodeError as error:
-        raise _error(Place(name), f"not UTF-8 (byte {error.start})", "save the file as UTF-8") from None
+        raise _error(
+            Code.FILE_UNREADABLE, SourceLocation(name), f"not UTF-8 (byte {error.start})", "save the file as UTF-8"
+        ) from None
     except OSError as error:
-        raise _error(Place(name), f"the file can't be read: {error.strerror}", "") from None
+        raise _error(
+            Code.FILE_UNREADABLE, SourceLocation(name), f"the file can't be read: {error.strerror}", ""
+        ) from None
 
 
 def display_name(path: Path) -> str:
@@ -88,14 +90,14 @@ def load_text(text: str, name: str) -> Document:
     except yaml.MarkedYAMLError as error:
         raise SpecError([yaml_mistakes.problem(name, reader.lines, error)]) from None
     except yaml.reader.ReaderError as error:
-        raise _error(*_strange_character(name, text, error.position)) from None
+        raise _error(Code.YAML_SYNTAX, *_strange_character(name, text, error.position)) from None
     return Document(reader.tree, reader.keys, reader.values)
 
 
-def _strange_character(name: str, text: str, position: int) -> tuple[Place, str, str]:
+def _strange_character(name: str, text: str, position: int) -> tuple[SourceLocation, str, str]:
     """`position` counts bytes, as the parser does."""
     before = text.encode()[:position].decode(errors="ignore")
-    place = Place(name, before.count("\n") + 1, len(before) - before.rfind("\n"))
+    place = SourceLocation(name, before.count("\n") + 1, len(before) - before.rfind("\n"))
     return place, f"a character that YAML does not allow ({text[len(before)]!r})", "remove it"
 
 
@@ -129,8 +131,8 @@ class _Reader:
     def __init__(self, name: str, lines: list[str]) -> None:
         self.name, self.lines = name, lines
         self.tree: Any = None
-        self.keys: dict[KeyPath, Place] = {}
-        self.values: dict[KeyPath, Place] = {}
+        self.keys: dict[KeyPath, SourceLocation] = {}
+        self.values: dict[KeyPath, SourceLocation] = {}
         self._stack: list[_Open] = []
         self._anchors: dict[str, tuple[Any, int]] = {}
         self._nodes = 0
@@ -148,14 +150,16 @@ class _Reader:
     def _count_document(self, event: yaml.Event) -> None:
         self._documents += 1
         if self._documents > 1:
-            raise _error(self._place(event), "a second document ('---')", "write one document a file")
+            raise _error(
+                Code.YAML_FEATURE, self._place(event), "a second document ('---')", "write one document a file"
+            )
 
     def _take_node(self, event: yaml.NodeEvent) -> None:
         tag = getattr(event, "tag", None)
         if tag is not None and tag != "tag:yaml.org,2002:str":
             written = tag.replace("tag:yaml.org,2002:", "!!")
             fix = "a spec is plain data: remove the tag, or put quotes around text that begins with !"
-            raise _error(self._place(event), f"a tag '{written}'", fix)
+            raise _error(Code.YAML_FEATURE, self._place(event), f"a tag '{written}'", fix)
         if isinstance(event, yaml.AliasEvent):
             value, nodes = self._anchor(event)
             self._count(nodes)
@@ -192,9 +196,13 @@ class _Reader:
     def _check_references(self, event: yaml.ScalarEvent) -> None:
         """Hydra reads every `${...}` before dlspec does, and takes long for very many, or for one in the other."""
         if _NESTED.search(event.value):
-            raise _error(self._place(event), "'${' within '${'", "write ${KEY}, with one key inside")
+            raise _error(
+                Code.REFERENCE_SYNTAX, self._place(event), "'${' within '${'", "write ${KEY}, with one key inside"
+            )
         if event.value.count("${") > MOST_REFERENCES:
-            raise _error(self._place(event), f"more than {MOST_REFERENCES} '${{' in one text", "make it shorter")
+            raise _error(
+                Code.TOO_LARGE, self._place(event), f"more than {MOST_REFERENCES} '${{' in one text", "make it shorter"
+            )
 
     def _glued_key(self, path: KeyPath) -> Problem | None:
         """`{epochs:3}` is a key without a value: behind it stands no ':'."""
@@ -204,18 +212,22 @@ class _Reader:
         return yaml_mistakes.glued(self._at, place.line - 1, place.column - 1, key)
 
     def _at(self, line: int, column: int, width: int, found: str, fix: str) -> Problem:
-        return Problem("", found, fix, Place(self.name, line + 1, column + 1, self.lines[line], width))
+        return Problem(
+            Code.YAML_SYNTAX, "", found, fix, SourceLocation(self.name, line + 1, column + 1, self.lines[line], width)
+        )
 
     def _count(self, nodes: int) -> None:
         self._nodes += nodes
         if self._nodes > self._most:
             found = f"more than {self._most:,} values (aliases counted)"
-            raise _error(Place(self.name), found, f"make the file smaller; {how_to_raise('values')}")
+            raise _error(
+                Code.TOO_LARGE, SourceLocation(self.name), found, f"make the file smaller; {how_to_raise('values')}"
+            )
 
     def _anchor(self, event: yaml.AliasEvent) -> tuple[Any, int]:
         if event.anchor not in self._anchors:
             fix = f"write &{event.anchor} before what it stands for, or quotes around a text that begins with *"
-            raise _error(self._place(event), f"no anchor '&{event.anchor}' above this alias", fix)
+            raise _error(Code.UNKNOWN_ANCHOR, self._place(event), f"no anchor '&{event.anchor}' above this alias", fix)
         return self._anchors[event.anchor]
 
     def _remember(self, anchor: str | None, value: Any, nodes: int) -> None:
@@ -225,7 +237,7 @@ class _Reader:
     def _open(self, event: yaml.NodeEvent) -> None:
         if len(self._stack) >= self._deepest:
             fix = f"use blocks or fewer levels; {how_to_raise('nesting')}"
-            raise _error(self._place(event), f"nested more than {self._deepest} deep", fix)
+            raise _error(Code.TOO_LARGE, self._place(event), f"nested more than {self._deepest} deep", fix)
         value: dict[Any, Any] | list[Any] = {} if isinstance(event, yaml.MappingStartEvent) else []
         path = self._next_path(event)
         self._mark_value(path, event, width=1)
@@ -248,7 +260,7 @@ class _Reader:
             self.keys[path] = self._place(event)
             return path
         if not parent.has_key:
-            raise _error(self._place(event), "a list or mapping as a key", "a key is a word")
+            raise _error(Code.YAML_FEATURE, self._place(event), "a list or mapping as a key", "a key is a word")
         return (*parent.path, parent.key)
 
     def _add(self, value: Any, event: yaml.Event, nodes: int) -> None:
@@ -262,12 +274,17 @@ class _Reader:
 
     def _take_key(self, parent: _Open, key: Any, event: yaml.Event) -> None:
         if isinstance(event, yaml.AliasEvent):
-            raise _error(self._place(event), "an alias as a key", "write the key itself")
+            raise _error(Code.YAML_FEATURE, self._place(event), "an alias as a key", "write the key itself")
         key = key if isinstance(key, str) else _source_text(event)
         path = (*parent.path, key)
         if path in self.keys and key != "<<":
             first = self.keys[path].line
-            raise _error(self._place(event), f"'{key}' stands twice", f"it stands in line {first} already: keep one")
+            raise _error(
+                Code.DUPLICATE_KEY,
+                self._place(event),
+                f"'{key}' stands twice",
+                f"it stands in line {first} already: keep one",
+            )
         self.keys[path] = self._place(event)
         parent.key, parent.has_key = key, True
 
@@ -290,17 +307,19 @@ class _Reader:
         """What stands behind '<<': one mapping, or a list of them."""
         merged = value if isinstance(value, list) else [value]
         if not all(isinstance(each, dict) for each in merged):
-            raise _error(self.values[(*parent.path, "<<")], "'<<' merges mappings alone", "write <<: *NAME")
+            raise _error(
+                Code.YAML_FEATURE, self.values[(*parent.path, "<<")], "'<<' merges mappings alone", "write <<: *NAME"
+            )
         return merged
 
     def _mark_value(self, path: KeyPath, event: yaml.Event, width: int) -> None:
         self.values[path] = self._place(event, width)
 
-    def _place(self, event: yaml.Event, width: int = 0) -> Place:
+    def _place(self, event: yaml.Event, width: int = 0) -> SourceLocation:
         mark = event.start_mark
         assert mark is not None  # the parser marks every event
         text = self.lines[mark.line] if mark.line < len(self.lines) else ""
-        return Place(self.name, mark.line + 1, mark.column + 1, text, width or _width(event))
+        return SourceLocation(self.name, mark.line + 1, mark.column + 1, text, width or _width(event))
 
 
 def _source_text(event: yaml.Event) -> str:
@@ -313,5 +332,5 @@ def _width(event: yaml.Event) -> int:
     return max(1, end.column - start.column) if start.line == end.line else 1
 
 
-def _error(place: Place, found: str, fix: str) -> SpecError:
-    return SpecError([Problem("", found, fix, place)])
+def _error(code: Code, place: SourceLocation, found: str, fix: str) -> SpecError:
+    return SpecError([Problem(code, "", found, fix, place)])

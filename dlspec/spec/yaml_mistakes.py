@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from dlspec.errors import Place, Problem
+from dlspec.errors import Code, Problem, SourceLocation
 
 _COLONS = "mapping values are not allowed"
 _COMMA = "did not find expected ',' or"
@@ -45,11 +45,25 @@ class Stop:
     def char(self) -> str:
         return self.text[self.column : self.column + 1]
 
+    def says(self, words: str) -> bool:
+        """Whether these words stand in the parser's complaint: it has no codes, so nothing else tells its kind."""
+        return words in self.said
+
+    def says_context(self, words: str) -> bool:
+        """The same of what the parser was reading: `while parsing a flow mapping`."""
+        return words in self.context
+
     def _line(self, number: int) -> str:
         return self.lines[number] if 0 <= number < len(self.lines) else ""
 
     def at(self, line: int, column: int, width: int, found: str, fix: str) -> Problem:
-        return Problem("", found, fix, Place(self.name, line + 1, column + 1, self._line(line), max(1, width)))
+        return Problem(
+            Code.YAML_SYNTAX,
+            "",
+            found,
+            fix,
+            SourceLocation(self.name, line + 1, column + 1, self._line(line), max(1, width)),
+        )
 
     def here(self, found: str, fix: str) -> Problem:
         return self.at(self.line, self.column, 1, found, fix)
@@ -59,7 +73,7 @@ def problem(name: str, lines: Sequence[str], error: yaml.MarkedYAMLError) -> Pro
     """The mistake behind an error of YAML's parser, with its place and what to write."""
     found, mark = str(error.problem or "it can't be read"), error.problem_mark or error.context_mark
     if mark is None:
-        return Problem("", f"not YAML: {found}", "", Place(name))
+        return Problem(Code.YAML_SYNTAX, "", f"not YAML: {found}", "", SourceLocation(name))
     begin = error.context_mark or mark
     stop = Stop(name, lines, mark.line, mark.column, found, str(error.context), (begin.line, begin.column))
     told = (tell(stop) for tell in _TELLERS)
@@ -85,7 +99,7 @@ def _strange_space(stop: Stop) -> Problem | None:
 
 def _formula(stop: Stop) -> Problem | None:
     """`${...}` or `$(...)` whose brackets, comma or colon YAML took for its own."""
-    if _COMMA not in stop.said and _COLONS not in stop.said:
+    if not stop.says(_COMMA) and not stop.says(_COLONS):
         return None
     masked = _without_quoted(stop.text)
     start = max(masked.rfind("${", 0, stop.column + 1), masked.rfind("$(", 0, stop.column + 1))
@@ -94,16 +108,16 @@ def _formula(stop: Stop) -> Problem | None:
     written = _bracketed(stop.text[start:])
     if start + len(written) < stop.column:
         return None
-    where = " within { } or [ ]" if _COMMA in stop.said else ""
+    where = " within { } or [ ]" if stop.says(_COMMA) else ""
     quotes = "'" if '"' in written else '"'
     fix = f"write {quotes}{written}{quotes}"
     return stop.at(stop.line, start, len(written), f"{written[:2]}...{written[-1]} without quotes{where}", fix)
 
 
 def _wrong_bracket(stop: Stop) -> Problem | None:
-    if "while parsing a flow" not in stop.context or stop.char not in ("]", "}"):
+    if not stop.says_context("while parsing a flow") or stop.char not in ("]", "}"):
         return None
-    opened, wanted = ("{", "}") if "mapping" in stop.context else ("[", "]")
+    opened, wanted = ("{", "}") if stop.says_context("mapping") else ("[", "]")
     if stop.char == wanted:
         return None
     where = f"line {stop.begin[0] + 1}, column {stop.begin[1] + 1}"
@@ -135,7 +149,7 @@ def name_without_colon(at: At, line: int, column: int, name: str) -> Problem:
 
 
 def _missing_comma(stop: Stop) -> Problem | None:
-    if _COMMA not in stop.said:
+    if not stop.says(_COMMA):
         return None
     before = stop.text[: min(stop.column, _LONGEST)]
     word = re.search(r"[\w\"'$.]+\s*$", before) if stop.char == ":" else None
@@ -152,13 +166,13 @@ def _missing_comma(stop: Stop) -> Problem | None:
 def _unfinished(stop: Stop) -> Problem | None:
     """What began in one line and did not end there is shown where it began."""
     line, column = stop.begin
-    if line >= stop.line and "quoted" not in stop.context:
+    if line >= stop.line and not stop.says_context("quoted"):
         return None
-    if "while scanning a quoted scalar" in stop.context and "escape" not in stop.said:
+    if stop.says_context("while scanning a quoted scalar") and not stop.says("escape"):
         return stop.at(line, column, 1, "a quote that is not closed", "close it with the same quote")
-    if "while parsing a flow" in stop.context:
+    if stop.says_context("while parsing a flow"):
         return stop.at(line, column, 1, "a bracket that is not closed", "close it behind its last value")
-    if "while scanning a simple key" in stop.context:
+    if stop.says_context("while scanning a simple key"):
         return _no_colon(stop, line, column)
     return None
 
@@ -190,7 +204,7 @@ def _equals(stop: Stop, line: int, column: int, text: str) -> Problem | None:
 
 def _line_above(stop: Stop) -> Problem | None:
     """A ':' too many in this line often means that the line above was taken for the beginning of its text."""
-    if _COLONS not in stop.said:
+    if not stop.says(_COLONS):
         return None
     above, column = stop.above, _indent(stop.above)
     if above and _indent(stop.text) == column:
@@ -204,7 +218,7 @@ def _line_above(stop: Stop) -> Problem | None:
 def _misplaced_dash(stop: Stop) -> Problem | None:
     """A list's dash that is missing above, or stands deeper than the one above: YAML joins such lines to one text."""
     line, above, number = stop.text, stop.above, stop.line
-    if _COLONS not in stop.said:
+    if not stop.says(_COLONS):
         return None
     if line.lstrip().startswith("- ") and above.lstrip().startswith("- ") and _indent(line) > _indent(above):
         return stop.at(
@@ -220,7 +234,7 @@ def _misplaced_dash(stop: Stop) -> Problem | None:
 def _missing_colon(stop: Stop) -> Problem | None:
     """The word in the line above, where that is alone and this line stands below it like a setting."""
     word = _word(stop.above)
-    if _COLONS not in stop.said or not word.isidentifier() or _indent(stop.text) <= _indent(stop.above):
+    if not stop.says(_COLONS) or not word.isidentifier() or _indent(stop.text) <= _indent(stop.above):
         return None
     column = len(stop.above) - len(word)
     return stop.at(stop.line - 1, column, len(word), f"keys below '{word}', and no ':' behind it", f"write '{word}:'")
@@ -229,7 +243,7 @@ def _missing_colon(stop: Stop) -> Problem | None:
 def _below_a_value(stop: Stop) -> Problem | None:
     """`Conv2d: 32`, and a setting below it."""
     found = re.match(r"\s*(?:- )?([\w$]+): (.+)$", stop.above)
-    if _COLONS not in stop.said or found is None or _indent(stop.text) <= _indent(stop.above):
+    if not stop.says(_COLONS) or found is None or _indent(stop.text) <= _indent(stop.above):
         return None
     word = stop.text.split(":")[0].strip()
     name, value = found[1], found[2].strip()
@@ -239,7 +253,7 @@ def _below_a_value(stop: Stop) -> Problem | None:
 
 
 def _two_colons(stop: Stop) -> Problem | None:
-    if _COLONS not in stop.said:
+    if not stop.says(_COLONS):
         return None
     found = re.match(r"\s*(?:- )?(\w+): (\w+): *(\S.*)?$", stop.text)
     or_text = "put quotes around a text that has one"
@@ -250,7 +264,7 @@ def _two_colons(stop: Stop) -> Problem | None:
 def _closed_before(stop: Stop) -> Problem | None:
     """What stands behind a value that had ended: a bracket too many, a text behind a quote."""
     before = stop.text[: stop.column].rstrip()
-    if "did not find expected key" not in stop.said and "<document start>" not in stop.said:
+    if not stop.says("did not find expected key") and not stop.says("<document start>"):
         return None
     if stop.char in ("]", "}"):
         return stop.here(f"a '{stop.char}' too many", "take it away")
@@ -262,7 +276,7 @@ def _closed_before(stop: Stop) -> Problem | None:
 
 
 def _indentation(stop: Stop) -> Problem | None:
-    if "did not find expected key" not in stop.said or _indent(stop.text) != stop.column:
+    if not stop.says("did not find expected key") or _indent(stop.text) != stop.column:
         return None
     columns = sorted({_indent(each) + 1 for each in stop.lines[: stop.line] if each.strip() and each.strip()[0] != "#"})
     near = [each for each in columns if abs(each - stop.column - 1) <= 4]
@@ -272,7 +286,7 @@ def _indentation(stop: Stop) -> Problem | None:
 
 
 def _no_dash(stop: Stop) -> Problem | None:
-    if "did not find expected '-'" not in stop.said:
+    if not stop.says("did not find expected '-'"):
         return None
     word = stop.text.strip().split(":")[0]
     fix = f"write '- {stop.text.strip()}', or begin in another column what is no entry of the list"
@@ -293,11 +307,11 @@ _SAYINGS: tuple[tuple[str, str, str], ...] = (
 
 
 def _saying(stop: Stop) -> Problem | None:
-    back = 1 if "alphabetic" in stop.said else 0
+    back = 1 if stop.says("alphabetic") else 0
     column = max(0, stop.column - back)
     pair = stop.text[column : column + 2]
     for sign, found, fix in _SAYINGS:
-        if sign in stop.said:
+        if stop.says(sign):
             return stop.at(stop.line, column, 1, found.format(char=pair[:1], pair=pair), fix)
     return None
 

@@ -17,6 +17,11 @@ log = logging.getLogger("dlspec")
 _FOUND = re.compile(r"Function '(\w+)' returned nan values")
 
 
+def is_nan_gradient(error: RuntimeError) -> bool:
+    """Whether PyTorch's anomaly detection raised it: a plain RuntimeError, which only its text tells apart."""
+    return _FOUND.match(str(error)) is not None
+
+
 def detecting(step: Step) -> Step:
     """The step, which raises `BadGradient`; PyTorch's traceback of the forward pass goes to the log."""
 
@@ -27,7 +32,7 @@ def detecting(step: Step) -> Step:
                 with torch.autograd.set_detect_anomaly(True):
                     given = step(inputs, targets)
             except RuntimeError as error:
-                if not _FOUND.match(str(error)):
+                if not is_nan_gradient(error):
                     raise
                 log.debug("%s", "\n".join([str(error), *(str(each.message) for each in told)]))
                 raise BadGradient from None

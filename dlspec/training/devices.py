@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from dlspec.errors import UserError
+from dlspec.errors import Code, Finding, UserError
+
+
+class UnknownDevice(UserError):
+    """A device that this machine does not have."""
+
+    def __init__(self, found: str) -> None:
+        super().__init__(f"trainer.device: {found}")
+        self.finding = Finding(Code.UNKNOWN_DEVICE, found)
 
 
 def available_devices() -> list[str]:
@@ -15,10 +23,10 @@ def available_devices() -> list[str]:
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; for `auto` cuda, else mps, else the CPU. Raises UserError where there is none such."""
+    """The device of that name; for `auto` cuda, else mps, else the CPU. Raises UnknownDevice."""
     available = available_devices()
     if name == "auto":
         return torch.device(next(each for each in ("cuda", "mps", "cpu") if each in available))
     if name not in available:
-        raise UserError(f"trainer.device: no device '{name}' on this machine; there is: auto, {', '.join(available)}")
+        raise UnknownDevice(f"no device '{name}' on this machine; there is: auto, {', '.join(available)}")
     return torch.device(name)

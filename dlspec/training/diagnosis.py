@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from dlspec.building.assembly import LAYER, TYPE
+from dlspec.errors import Code, Finding
 from dlspec.training.batches import Batch
 from dlspec.training.criterion import Criterion, total_loss
 from dlspec.training.finite import BadGradient, NotFinite, first_bad
@@ -24,12 +25,9 @@ Weights = Iterable[tuple[str, Tensor]]
 MEND = "mend that sample"
 
 
-@dataclass(frozen=True)
-class Cause:
+def not_finite(found: str, fix: str = SMALLER) -> Finding:
     """Where the first number that is not finite comes from, and what may help."""
-
-    text: str
-    fix: str = SMALLER
+    return Finding(Code.NOT_FINITE, found, fix)
 
 
 @dataclass(frozen=True)
@@ -69,14 +67,14 @@ class Passing:
     names: Names
 
 
-def cause_of(bad: NotFinite, passing: Passing) -> Cause:
+def cause_of(bad: NotFinite, passing: Passing) -> Finding:
     """Passes the batch once more; nothing is changed by it."""
     find = _cause_of_gradient if isinstance(bad, BadGradient) else _cause_of_loss
     return find(passing, bad.rewind)
 
 
 @torch.no_grad()
-def _cause_of_loss(passing: Passing, rewind: Callable[[], None]) -> Cause:
+def _cause_of_loss(passing: Passing, rewind: Callable[[], None]) -> Finding:
     network, names, (inputs, targets) = passing.network, passing.names, passing.batch
     fix = f"{MEND}, or leave such batches out: trainer.on_nan=skip" if network.training else MEND
     brought = _brought("input", names.inputs, inputs, names.sample, fix)
@@ -92,7 +90,7 @@ def _cause_of_loss(passing: Passing, rewind: Callable[[], None]) -> Cause:
 
 
 @torch.enable_grad()
-def _cause_of_gradient(passing: Passing, rewind: Callable[[], None]) -> Cause:
+def _cause_of_gradient(passing: Passing, rewind: Callable[[], None]) -> Finding:
     """Passes the batch forward and back."""
     network, (inputs, targets) = passing.network, passing.batch
     tracer = _Tracer()
@@ -104,7 +102,7 @@ def _cause_of_gradient(passing: Passing, rewind: Callable[[], None]) -> Cause:
         total_loss(passing.criterion(output, targets)).backward()  # type: ignore[no-untyped-call]
         found = _bad_gradient(tensors_in(output))
         if found is not None:
-            return Cause(f"the loss is the first that gives a gradient of {found}", SLOPES)
+            return not_finite(f"the loss is the first that gives a gradient of {found}", SLOPES)
         return tracer.cause()
 
 
@@ -129,23 +127,23 @@ def _kept(network: nn.Module, rewind: Callable[[], None]) -> Iterator[None]:
 
 def _brought(
     kind: str, names: Sequence[str], tensors: Sequence[Tensor], sample: Callable[[int], str], fix: str
-) -> Cause | None:
+) -> Finding | None:
     """What came with the data."""
     for name, tensor in zip(names, tensors, strict=True):
         found = first_bad(tensor)
         if found is not None:
             row = next(row for row, each in enumerate(tensor) if first_bad(each) is not None)
-            return Cause(f"{kind} '{name}' has {found} in {sample(row)}", fix)
+            return not_finite(f"{kind} '{name}' has {found} in {sample(row)}", fix)
     return None
 
 
-def _of_loss(loss: Tensor, names: Sequence[str]) -> Cause:
+def _of_loss(loss: Tensor, names: Sequence[str]) -> Finding:
     found = first_bad(loss)
     if found is None:
-        return Cause("the same batch gives a finite loss the next time")
+        return not_finite("the same batch gives a finite loss the next time")
     bad = [name for name, each in zip(names, loss[1:] if loss.dim() else (), strict=True) if first_bad(each)]
     which = f"loss '{bad[0]}'" if bad else "the loss"
-    return Cause(f"the network's output is finite, and {which} of it is {found} (a log of 0, a division by 0)")
+    return not_finite(f"the network's output is finite, and {which} of it is {found} (a log of 0, a division by 0)")
 
 
 class _Watcher(Protocol):
@@ -157,7 +155,7 @@ class _Finder:
     """Notes the first layer whose output is not finite."""
 
     def __init__(self) -> None:
-        self.found: Cause | None = None
+        self.found: Finding | None = None
 
     def look(self, layer: Layer, weights: Weights, inputs: Any, output: Any) -> None:
         found = None if self.found else first_bad(output)
@@ -166,9 +164,9 @@ class _Finder:
         spoiled = next(((name, bad) for name, each in weights if (bad := first_bad(each)) is not None), None)
         if spoiled is not None:
             text = f"{spoiled[0]} of {layer} was {spoiled[1]} before this step"
-            self.found = Cause(text, f"{SMALLER}; trainer.debug=anomaly tells whose gradient it was, if one was")
+            self.found = not_finite(text, f"{SMALLER}; trainer.debug=anomaly tells whose gradient it was, if one was")
         elif first_bad(inputs) is None:  # else another one is to blame
-            self.found = Cause(f"{layer} is the first that gives {found}")
+            self.found = not_finite(f"{layer} is the first that gives {found}")
 
 
 class _Tracer:
@@ -183,15 +181,15 @@ class _Tracer:
             _retain(each)
         self._calls.append((layer, taken, given))
 
-    def cause(self) -> Cause:
+    def cause(self) -> Finding:
         first: tuple[Layer, float] | None = None
         for layer, taken, given in reversed(self._calls):
             found = None if _bad_gradient(given) is not None else _bad_gradient(taken)
             if found is not None and (first is None or layer.is_within(first[0])):
                 first = layer, found
         if first is None:
-            return Cause("the same batch gives finite gradients the next time")
-        return Cause(f"{first[0]} is the first that gives a gradient of {first[1]}", SLOPES)
+            return not_finite("the same batch gives finite gradients the next time")
+        return not_finite(f"{first[0]} is the first that gives a gradient of {first[1]}", SLOPES)
 
 
 def _retain(tensor: Tensor) -> None:

@@ -21,7 +21,10 @@ class OutOfMemory(TrainingFailed):
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a machine or a device has no memory left, whoever says so."""
+    """Whether a machine or a device has no memory left, whoever says so.
+
+    PyTorch has an exception of its own for CUDA alone; elsewhere only the text tells.
+    """
     return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(_SIGNS.search(str(error))))
 
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count, islice
 
 import torch
@@ -20,7 +21,7 @@ from torch.optim import Optimizer
 
 from dlspec.compat.torch_layers import is_batch_norm
 from dlspec.data.dataset import Dataset, Split
-from dlspec.errors import TrainingFailed
+from dlspec.errors import Finding, TrainingFailed
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.averaging import make_average
 from dlspec.training.batches import NO_FEWEST, Batch, Batches, chosen_batch_size, permutation
@@ -414,21 +415,21 @@ class Trainer:
             raise TooLate
         state.batch = bad
         order = batches.in_order() if state.phase != "train" else batches.shuffled(self.seed, state.epoch)
-        found, fix = self._found(NotFinite(f"loss became {loss}"), batches, next(islice(order, bad, None)))
-        raise TrainingFailed(f"{found}; {fix}")
+        cause = self._found(NotFinite(f"loss became {loss}"), batches, next(islice(order, bad, None)))
+        raise TrainingFailed(f"{cause.found}; {cause.fix}")
 
     def _meet(self, bad: NotFinite, batches: Batches, batch: Batch) -> None:
         """A batch has made no update, as its loss or gradients are not finite: training goes on without, or fails."""
         on_nan = self.on_nan
         if not on_nan.may_go_on(self.state):
-            found, fix = self._found(bad, batches, batch)
-            raise TrainingFailed(f"{found}; {on_nan.gave_up or fix}")
+            cause = self._found(bad, batches, batch)
+            raise TrainingFailed(f"{cause.found}; {on_nan.gave_up or cause.fix}")
         if on_nan.tells:
-            log.warning("%s; %s", self._found(bad, batches, batch)[0], on_nan.go_on())
+            log.warning("%s; %s", self._found(bad, batches, batch).found, on_nan.go_on())
         else:
             on_nan.go_on()
 
-    def _found(self, bad: NotFinite, batches: Batches, batch: Batch) -> tuple[str, str]:
+    def _found(self, bad: NotFinite, batches: Batches, batch: Batch) -> Finding:
         """Where a batch, the one that comes next, began to be not finite, and what may help."""
         state = self.state
         network = self.network if state.phase == "train" else state.evaluated
@@ -436,7 +437,7 @@ class Trainer:
         cause = cause_of(bad, Passing(network, self.criterion, batch, self.computing.precision.forward, names))
         step = state.step + (state.phase == "train" and self._learns())
         where = f"in epoch {state.epoch} at step {step}, learning rate {state.lr}"
-        return f"{state.phase}/{bad} {where}: {cause.text}", cause.fix
+        return replace(cause, found=f"{state.phase}/{bad} {where}: {cause.found}")
 
     def _sample(self, batches: Batches, row: int) -> str:
         """Which of its split a row of the batch is that comes next."""

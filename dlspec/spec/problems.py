@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
-from dlspec.errors import Place, Problem, SpecError
-from dlspec.spec.yaml_files import KeyPath
+from dlspec.errors import Code, Finding, KeyPath, Problem, SourceLocation, SpecError
+from dlspec.spec.source_map import SourceMap
 
 
 def dotted(path: KeyPath) -> str:
@@ -15,13 +15,14 @@ def dotted(path: KeyPath) -> str:
 
 
 @dataclass(frozen=True)
-class Mistake:
+class ProblemAtPath:
     """What is wrong at a path of the config; `shown` is a word behind the path where that helps.
 
     It stands at the path's key, or where a part stands there at the part's name; with `at_key` never at the name.
     `origin` is where the value at `path` was written, where a block's param brought it there.
     """
 
+    code: Code
     path: KeyPath
     found: str
     fix: str = ""
@@ -37,21 +38,22 @@ MOST = 1_000
 
 
 @dataclass
-class Mistakes:
+class Problems:
     """A list that grows; nothing raises until `refuse`.
 
     `origins` says for the path of a `$param` or a `${...}` where the value that it gave was written, `names` for the
     path of a part where the part's name stands (and whether that is a value): a place is looked for there.
     """
 
-    found: list[Mistake] = field(default_factory=list)
+    found: list[ProblemAtPath] = field(default_factory=list)
     origins: dict[KeyPath, KeyPath] = field(default_factory=dict)
     names: dict[KeyPath, tuple[KeyPath, bool]] = field(default_factory=dict)
     _entered: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
-    _known: set[Mistake] = field(default_factory=set)
+    _known: set[ProblemAtPath] = field(default_factory=set)
 
     def add(
         self,
+        code: Code,
         path: KeyPath,
         found: str,
         fix: str = "",
@@ -62,10 +64,27 @@ class Mistakes:
         note: str = "",
     ) -> None:
         """Notes one mistake; the same one twice (a repeated layer) is told once."""
-        mistake = Mistake(path, found, fix, at_value, shown, at_key, note, self._entered.get(path))
-        if mistake not in self._known and len(self._known) < MOST:
-            self._known.add(mistake)
-            self.found.append(mistake)
+        problem = ProblemAtPath(code, path, found, fix, at_value, shown, at_key, note, self._entered.get(path))
+        if problem not in self._known and len(self._known) < MOST:
+            self._known.add(problem)
+            self.found.append(problem)
+
+    def add_finding(
+        self,
+        path: KeyPath,
+        finding: Finding,
+        *,
+        at_value: bool = False,
+        shown: str = "",
+        note: str = "",
+    ) -> None:
+        """Notes what a check or an exception has found; `note` counts where the finding has none."""
+        more = finding.note or note
+        self.add(finding.code, path, finding.found, finding.fix, at_value=at_value, shown=shown, note=more)
+
+    def drop(self, codes: Collection[Code]) -> None:
+        """Forgets the problems of some kinds."""
+        self.found = [each for each in self.found if each.code not in codes]
 
     def enter(self, origins: Mapping[KeyPath, KeyPath]) -> None:
         """From now on mistakes are those of one part: `origins` says where the params in its settings were written.
@@ -74,20 +93,20 @@ class Mistakes:
         """
         self._entered = origins
 
-    def anew(self) -> Mistakes:
+    def anew(self) -> Problems:
         """An empty list that looks for places where this one does."""
-        return Mistakes(origins=self.origins, names=self.names)
+        return Problems(origins=self.origins, names=self.names)
 
     def __len__(self) -> int:
         return len(self.found)
 
-    def problems(self, places: Places) -> list[Problem]:
+    def locate(self, places: SourceMap) -> list[Problem]:
         """The mistakes with their places, in the order of the files; the command line's come last.
 
         A wrong value that several `$param` or `${...}` brought to several places is one problem.
         """
         problems: list[Problem] = []
-        told: set[tuple[Place, str]] = set()
+        told: set[tuple[SourceLocation, str]] = set()
         for each in self.found:
             place, is_origin = self._place(each, places)
             if place is not None and is_origin and (place, each.found) in told:
@@ -95,15 +114,15 @@ class Mistakes:
             if place is not None:
                 told.add((place, each.found))
             path = f"{dotted(each.path)} ({each.shown})" if each.shown else dotted(each.path)
-            problems.append(Problem(path, each.found, each.fix, place, each.note))
+            problems.append(Problem(each.code, path, each.found, each.fix, place, each.note))
         return in_order(problems)
 
-    def _place(self, mistake: Mistake, places: Places) -> tuple[Place | None, bool]:
-        path, at_value = mistake.path, mistake.at_value
-        if mistake.origin is not None:
-            origin = self._origin(mistake.origin, at_value=True)
+    def _place(self, problem: ProblemAtPath, places: SourceMap) -> tuple[SourceLocation | None, bool]:
+        path, at_value = problem.path, problem.at_value
+        if problem.origin is not None:
+            origin = self._origin(problem.origin, at_value=True)
             return places.find(origin, at_value=at_value), True
-        if path in self.names and not at_value and not mistake.at_key:
+        if path in self.names and not at_value and not problem.at_key:
             path, at_value = self.names[path]
         origin = self._origin(path, at_value)
         return places.find(origin, at_value=at_value), origin != path
@@ -132,25 +151,7 @@ def in_order(problems: list[Problem]) -> list[Problem]:
     return sorted(problems, key=rank)
 
 
-@dataclass(frozen=True)
-class Places:
-    """Where each key and value of a config was written."""
-
-    keys: Mapping[KeyPath, Place] = field(default_factory=dict)
-    values: Mapping[KeyPath, Place] = field(default_factory=dict)
-
-    def find(self, path: KeyPath, *, at_value: bool = False) -> Place | None:
-        """The key's or the value's own place, or that of the nearest thing around or below it that was written."""
-        if at_value and path in self.values:
-            return self.values[path]
-        whole = path
-        while path and path not in self.keys and path not in self.values:
-            path = path[:-1]
-        found = self.keys.get(path) or (self.values.get(path) if path else None)
-        return found or next((place for key, place in self.keys.items() if key[: len(whole)] == whole), None)
-
-
-def refuse(mistakes: Mistakes, places: Callable[[], Places]) -> None:
+def refuse(problems: Problems, places: Callable[[], SourceMap]) -> None:
     """Raises `SpecError` with every mistake, if there is one. Places are looked for only then: it takes a while."""
-    if mistakes:
-        raise SpecError(mistakes.problems(places()))
+    if problems:
+        raise SpecError(problems.locate(places()))
