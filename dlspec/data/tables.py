@@ -112,7 +112,8 @@ def _read(name: str, dtype: type[np.generic], **options: Any) -> NDArray[Any]:
 
     folder = find_data_folder()
     if folder is None:
-        raise DataError("", "this data set comes with scikit-learn, which is not installed: pip install scikit-learn")
+        found = "this data set comes with scikit-learn, which is not installed: pip install scikit-learn"
+        raise DataError("", found, Code.NOT_INSTALLED)
     try:
         return np.loadtxt(folder / name, dtype=dtype, **options)
     except (OSError, ValueError) as error:
