@@ -28,7 +28,7 @@ from dlspec.errors import Problem, SpecError, UserError, shown, suggest
 from dlspec.limits import deep_stack, how_to_raise, limit
 from dlspec.preparing import Preparation
 from dlspec.reading import KEYS
-from dlspec.run_folder import SPEC
+from dlspec.runs.io import SPEC
 from dlspec.spec.mistakes import Mistakes, Places, refuse
 from dlspec.spec.weights import WeightsSpec
 from dlspec.spec.yaml_files import load_file

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import QUIET
 
-from dlspec.run_folder import read_lines
+from dlspec.runs.io import read_lines
 from dlspec.training.checkpoint_files import FORMAT, checkpoints_in, read_checkpoint
 
 FIXTURES = Path(__file__).parent / "fixtures" / "checkpoints"

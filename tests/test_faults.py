@@ -21,8 +21,8 @@ from test_resuming import FEW, files
 from torch import nn
 from training_parts import network, trainer
 
-from dlspec.run_folder import LogFile, read_lines, read_object
-from dlspec.run_lock import held
+from dlspec.runs.io import LogFile, read_lines, read_object
+from dlspec.runs.lock import held
 from dlspec.training import checkpoints
 from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoint_files import Damaged, checkpoints_in, newest_checkpoint, read_checkpoint

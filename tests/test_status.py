@@ -22,10 +22,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from training_parts import dataset, trainer
 
 from dlspec.app.status import listing
-from dlspec.found_runs import DEEPEST, SECONDS_OF_SILENCE, find_runs
-from dlspec.run_folder import read_object, renew_json, write_json
-from dlspec.run_lock import held, is_held
-from dlspec.run_status import STATUS, RunStatus, read_status, resume_command
+from dlspec.runs.finding import DEEPEST, SECONDS_OF_SILENCE, find_runs
+from dlspec.runs.io import read_object, renew_json, write_json
+from dlspec.runs.lock import held, is_held
+from dlspec.runs.run_status import STATUS, RunStatus, read_status, resume_command
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training import status as training_status
 from dlspec.training.callbacks import Callback

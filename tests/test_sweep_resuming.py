@@ -159,7 +159,7 @@ def test_a_strangers_list_of_jobs_leads_nowhere_else(work: Path, dlspec, key: st
 
 
 def test_nobody_else_sweeps_there(work: Path, dlspec) -> None:
-    from dlspec.run_lock import held
+    from dlspec.runs.lock import held
 
     dlspec(*HERE, "seed=1,2")
     holder = subprocess.Popen(
@@ -176,7 +176,7 @@ def test_nobody_else_sweeps_there(work: Path, dlspec) -> None:
 
 HOLDS = """
 from pathlib import Path
-from dlspec.run_lock import held
+from dlspec.runs.lock import held
 with held(Path("sweep")):
     print("held", flush=True)
     input()

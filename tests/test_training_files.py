@@ -18,7 +18,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import nn
 from training_parts import dataset, network, trainer
 
-from dlspec.run_folder import read_lines, read_result
+from dlspec.runs.io import read_lines, read_result
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training import event_file
 from dlspec.training.callbacks import Callback, EarlyStopping

@@ -10,12 +10,12 @@ from typing import Any
 from dlspec.app.flags import parse_flags
 from dlspec.app.names import DONE
 from dlspec.app.status import say
-from dlspec.app.table import text_table
 from dlspec.errors import UserError, cut, printable
-from dlspec.found_runs import demand_folders
 from dlspec.report.differing import ABSENT, differences, dotted, plain
 from dlspec.report.records import ENVIRONMENT, Record, read_record
-from dlspec.run_folder import read_object
+from dlspec.runs.finding import demand_folders
+from dlspec.runs.io import read_object
+from dlspec.text import text_table
 
 FIX = "write python -m dlspec compare FOLDER FOLDER"
 LONGEST_CELL = 60

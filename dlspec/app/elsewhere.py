@@ -27,8 +27,8 @@ from dlspec.app.sweep_places import Apart, Here, Shown
 from dlspec.app.sweep_work import Workshop, clear
 from dlspec.app.words import one_line
 from dlspec.errors import UserError
-from dlspec.run_folder import read_object, renew_json
-from dlspec.run_lock import is_held
+from dlspec.runs.io import read_object, renew_json
+from dlspec.runs.lock import is_held
 from dlspec.training.interruption import Interruption, interruptible
 
 JOB, STOP = "job.json", "stop"

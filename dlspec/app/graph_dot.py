@@ -12,7 +12,7 @@ from dlspec.app.graph_boxes import INPUT, OUTPUT, Box, Line
 from dlspec.app.graph_picture import Picture, holder_of
 from dlspec.errors import UserError, shown
 from dlspec.layouts import Value
-from dlspec.run_folder import write_bytes
+from dlspec.runs.io import write_bytes
 
 FORMATS = ("svg", "pdf", "png", "dot")
 MOST_BOXES = 500

@@ -9,12 +9,12 @@ from pathlib import Path
 from dlspec.app.flags import parse_flags
 from dlspec.app.names import DONE
 from dlspec.app.status import say
-from dlspec.app.table import text_table
 from dlspec.errors import UserError, cut, printable
-from dlspec.found_runs import demand_folders
 from dlspec.report import LEADERBOARD, PAGE, write_report
 from dlspec.report.grouping import Setting, Table, counts
+from dlspec.runs.finding import demand_folders
 from dlspec.spec.yaml_files import display_name
+from dlspec.text import text_table
 
 ROOT = "runs"
 FIX = "write python -m dlspec report [--output FOLDER] [FOLDER ...]"

@@ -15,8 +15,8 @@ from dlspec.app.overrides import parse_overrides, quoted, value_place
 from dlspec.app.running import Job, composed_or_refused, make_job, preparation
 from dlspec.app.saved_run import LATEST, NO_RUN, latest_run
 from dlspec.errors import Place, Problem, SpecError, UserError, shown
-from dlspec.run_folder import read_result, remove_leftovers
-from dlspec.run_lock import held
+from dlspec.runs.io import read_result, remove_leftovers
+from dlspec.runs.lock import held
 from dlspec.spec.trainer_keys import MACHINE, WRITING
 from dlspec.spec.yaml_files import display_name, load_file
 from dlspec.training.checkpoint_files import Snapshot, newest_checkpoint, set_aside_after

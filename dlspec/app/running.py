@@ -21,7 +21,7 @@ from dlspec.app.compose import Composed, Refused, compose
 from dlspec.app.conf_files import GROUPS
 from dlspec.errors import SpecError, UserError, first_line, shown
 from dlspec.preparing import Opened, Preparation, Prepared
-from dlspec.run_folder import (
+from dlspec.runs.io import (
     RESULT,
     SPEC,
     create_run_folder,
@@ -33,8 +33,8 @@ from dlspec.run_folder import (
     write_json,
     write_yaml,
 )
-from dlspec.run_lock import held
-from dlspec.run_status import resume_command
+from dlspec.runs.lock import held
+from dlspec.runs.run_status import resume_command
 from dlspec.spec.yaml_files import display_name, load_file
 from dlspec.training.amounts import size
 from dlspec.training.batch_size import find_batch_size

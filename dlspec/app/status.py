@@ -15,10 +15,10 @@ from typing import Any
 
 from dlspec.app.flags import parse_flags
 from dlspec.app.names import DONE
-from dlspec.app.table import text_table
 from dlspec.errors import cut, printable
-from dlspec.found_runs import Run, demand_folders, find_runs
-from dlspec.run_status import resume_command
+from dlspec.runs.finding import Run, demand_folders, find_runs
+from dlspec.runs.run_status import resume_command
+from dlspec.text import text_table
 from dlspec.training.amounts import clock, number
 
 ROOT = "runs"

@@ -17,7 +17,7 @@ from dlspec.app.plugins import Task, register
 from dlspec.app.sweep_record import SWEEP, read_sweep
 from dlspec.app.sweep_table import Row, sweep_table
 from dlspec.errors import UserError, shown
-from dlspec.run_status import resume_command
+from dlspec.runs.run_status import resume_command
 from dlspec.spec.yaml_files import display_name
 
 # What a sweep.json that somebody else wrote may ask of Hydra; the rest could run code.

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dlspec.app.sweep_table import Row, best, differing, label
 from dlspec.errors import printable
-from dlspec.run_folder import read_lines
-from dlspec.run_status import read_status
+from dlspec.runs.io import read_lines
+from dlspec.runs.run_status import read_status
 from dlspec.training.amounts import clock, number
 from dlspec.training.logs import METRICS
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dlspec.errors import UserError, cut
-from dlspec.run_folder import RESULT, renew_json, safe_name, write_json
-from dlspec.run_status import RunStatus, read_status
+from dlspec.runs.io import RESULT, renew_json, safe_name, write_json
+from dlspec.runs.run_status import RunStatus, read_status
 
 SWEEP = "sweep.json"
 FORMAT = 1

@@ -33,7 +33,7 @@ from dlspec.app.sweep_record import SweepRecord
 from dlspec.app.sweep_table import Row, read_reached
 from dlspec.errors import UserError
 from dlspec.report import write_sweep_report
-from dlspec.run_lock import held
+from dlspec.runs.lock import held
 from dlspec.spec.sweep import SweepSpec
 from dlspec.training.interruption import Interrupted, Interruption, interruptible
 

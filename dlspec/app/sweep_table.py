@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.app.sweep_record import Status
-from dlspec.app.table import text_table
 from dlspec.errors import cut, printable
-from dlspec.run_folder import read_result
+from dlspec.runs.io import read_result
 from dlspec.spec.yaml_files import display_name
+from dlspec.text import text_table
 
 WORDS: tuple[Status, ...] = ("finished", "refused", "failed", "interrupted", "running", "waiting")
 LONGEST, LONGEST_ERROR = 200, 100

@@ -32,9 +32,9 @@ from dlspec.app.words import in_full, one_line, told
 from dlspec.data import DataSource, open_data
 from dlspec.data.dataset import Dataset
 from dlspec.preparing import Preparation
-from dlspec.run_folder import LOG, RESULT, remove_leftovers
-from dlspec.run_lock import is_held
-from dlspec.run_status import STATUS, read_status
+from dlspec.runs.io import LOG, RESULT, remove_leftovers
+from dlspec.runs.lock import is_held
+from dlspec.runs.run_status import STATUS, read_status
 from dlspec.training.checkpoint_files import Snapshot, set_aside_after
 from dlspec.training.out_of_memory import free
 from dlspec.training.standard import CHECKPOINTS

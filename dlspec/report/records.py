@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.errors import SpecError, UserError, cut, printable
-from dlspec.found_runs import Run, find_runs
 from dlspec.limits import limit
-from dlspec.run_folder import RESULT, SPEC, read_object, read_small
-from dlspec.run_status import rerun_command
+from dlspec.runs.finding import Run, find_runs
+from dlspec.runs.io import RESULT, SPEC, read_object, read_small
+from dlspec.runs.run_status import rerun_command
 from dlspec.spec.yaml_files import display_name, load_text
 
 SWEEP = "sweep.json"

@@ -12,7 +12,7 @@ from dlspec.report.leaderboard import leaderboard
 from dlspec.report.page import BEGINNING, page
 from dlspec.report.page_data import curves_data, table_data
 from dlspec.report.records import read_records, sweep_jobs
-from dlspec.run_folder import read_beginning, write_bytes, write_text
+from dlspec.runs.io import read_beginning, write_bytes, write_text
 from dlspec.spec.yaml_files import display_name
 
 LEADERBOARD = "leaderboard.csv"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dlspec.run_folder import write_bytes
+from dlspec.runs.io import write_bytes
 from dlspec.training.amounts import number
 from dlspec.training.callbacks import Callback
 from dlspec.training.drawing import BLUE, DASHED, GRAY, ORANGE, Page

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from dlspec.run_folder import RESULT, append, finite, write_bytes, write_json
+from dlspec.runs.io import RESULT, append, finite, write_bytes, write_json
 from dlspec.training.callbacks import Callback
 from dlspec.training.event_file import beginning, scalars
 from dlspec.training.state import State, outcome

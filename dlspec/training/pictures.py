@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dlspec.data.dataset import Target
 from dlspec.errors import first_line
-from dlspec.run_folder import safe_name, write_bytes, write_text
+from dlspec.runs.io import safe_name, write_bytes, write_text
 from dlspec.training.callbacks import Callback
 from dlspec.training.drawing import Page
 from dlspec.training.looking import Samples, View

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dlspec.errors import UserError, printable
-from dlspec.run_folder import NO_LINK
+from dlspec.runs.io import NO_LINK
 
 log = logging.getLogger("dlspec")
 

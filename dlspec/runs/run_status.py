@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from dlspec.run_folder import read_object, read_result
+from dlspec.runs.io import read_object, read_result
 
 STATUS = "status.json"
 LARGEST_COUNT = 10**15

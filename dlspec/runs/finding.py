@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from dlspec.errors import UserError, cut, printable
-from dlspec.run_folder import RESULT, SPEC
-from dlspec.run_lock import is_held
-from dlspec.run_status import STATUS, RunStatus, read_status
+from dlspec.runs.io import RESULT, SPEC
+from dlspec.runs.lock import is_held
+from dlspec.runs.run_status import STATUS, RunStatus, read_status
 
 Fate = Literal["running", "finished", "failed", "interrupted", "killed"]
 ENDED: dict[str, Fate] = {"finished": "finished", "failed": "failed", "interrupted": "interrupted"}
