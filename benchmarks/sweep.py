@@ -43,7 +43,7 @@ COMPOSING = """
 import sys
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from dlspec.__main__ import main
-from dlspec.app.compose import Loader
+from dlspec.config.composition import Loader
 Loader._chosen = ConfigLoaderImpl.load_configuration
 sys.exit(main())
 """

@@ -11,9 +11,9 @@ from pairs import copy_weights
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dlspec.app.compose import compose, start_hydra
 from dlspec.app.plugins import register
 from dlspec.app.running import Job, make_job, preparation
+from dlspec.config.composition import compose, start_hydra
 
 SEED = 0
 Loss = Callable[[Tensor, Tensor], Tensor]

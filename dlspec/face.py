@@ -15,12 +15,12 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from dlspec.app import resume as resuming
-from dlspec.app.compose import Composed, start_hydra
-from dlspec.app.conf_files import GROUPS
-from dlspec.app.overrides import apply_overrides, parse_overrides, quoted, replaces_whole
 from dlspec.app.plugins import register
 from dlspec.app.running import Job, composed_or_refused, make_job, new_folder
 from dlspec.building.weights import load_weights
+from dlspec.config.composition import Composed, start_hydra
+from dlspec.config.conf_files import GROUPS
+from dlspec.config.overrides import apply_overrides, parse_overrides, quoted, replaces_whole
 from dlspec.data import SOURCES
 from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset

@@ -9,15 +9,15 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from dlspec.app.conf_files import GROUPS
 from dlspec.app.identity import data_checksum
-from dlspec.app.overrides import quoted
 from dlspec.app.running import new_folder
 from dlspec.app.sweep_job import Draft, Made
 from dlspec.app.sweep_places import Doers, Here, pool
 from dlspec.app.sweep_record import SweepRecord, read_sweep
 from dlspec.app.sweep_run import SweepRun
 from dlspec.app.sweep_work import Workshop
+from dlspec.config.conf_files import GROUPS
+from dlspec.config.overrides import quoted
 from dlspec.data import SOURCES
 from dlspec.data.dataset import Dataset
 from dlspec.errors import UserError, shown

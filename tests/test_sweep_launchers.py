@@ -18,11 +18,11 @@ from test_sweep_processes import wait_for
 from test_sweep_resuming import environment, record
 
 from dlspec.app.elsewhere import JOB, Elsewhere, NotFinished, _say
-from dlspec.app.launchers import EXTRAS
 from dlspec.app.plugins import register
 from dlspec.app.processes import Began, Ended
 from dlspec.app.sweep_job import JobEnd, SweepJob
 from dlspec.app.sweep_work import Workshop
+from dlspec.config.launchers import EXTRAS
 from dlspec.errors import UserError
 
 Launch = Callable[[Sequence[SweepJob]], Sequence[JobReturn]]

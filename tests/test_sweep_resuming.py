@@ -187,8 +187,8 @@ with held(Path("sweep")):
 
 
 def identity_of(*words: str) -> str:
-    from dlspec.app.compose import start_hydra
     from dlspec.app.plugins import register
+    from dlspec.config.composition import start_hydra
 
     register()
     return identity(preparation(composed_or_refused(["model=mlp", *words], start_hydra())).read())
@@ -215,8 +215,8 @@ def test_what_a_result_follows_from_makes_another_job(word: str) -> None:
 
 
 def test_data_are_known_by_what_they_hold() -> None:
-    from dlspec.app.compose import start_hydra
     from dlspec.app.plugins import register
+    from dlspec.config.composition import start_hydra
 
     register()
 

@@ -27,7 +27,7 @@ import pytest
 
 from dlspec.__main__ import WRONG
 from dlspec.__main__ import run as main
-from dlspec.app.conf_files import packaged_conf
+from dlspec.config.conf_files import packaged_conf
 
 FOLDER = Path(__file__).parent / "wrong_specs"
 SAYS = "says"

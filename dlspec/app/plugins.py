@@ -25,11 +25,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from dlspec.app.compose import Composed, Loader
 from dlspec.app.elsewhere import Elsewhere, lost_alone, train_elsewhere
-from dlspec.app.hydra_node import set_hydra
-from dlspec.app.launchers import HOME, launcher_as_written
-from dlspec.app.overrides import quoted
 from dlspec.app.pool_tasks import run_tasks
 from dlspec.app.running import new_folder, preparation
 from dlspec.app.sweep_job import Draft, JobEnd, Made, SweepJob
@@ -39,6 +35,10 @@ from dlspec.app.sweep_record import SweepRecord, read_sweep
 from dlspec.app.sweep_run import SweepRun
 from dlspec.app.sweep_table import Row
 from dlspec.app.sweep_work import Workshop, numbered
+from dlspec.config.composition import Composed, Loader
+from dlspec.config.hydra_node import set_hydra
+from dlspec.config.launchers import HOME, launcher_as_written
+from dlspec.config.overrides import quoted
 from dlspec.errors import UserError
 from dlspec.registry.sections import read_section
 from dlspec.spec.mistakes import Mistakes, refuse

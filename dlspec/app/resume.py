@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dlspec.app.compose import start_hydra
 from dlspec.app.flags import parse_flags
-from dlspec.app.overrides import parse_overrides, quoted, value_place
 from dlspec.app.running import Job, composed_or_refused, make_job, preparation
-from dlspec.app.saved_run import LATEST, NO_RUN, latest_run
+from dlspec.config.composition import start_hydra
+from dlspec.config.overrides import parse_overrides, quoted, value_place
+from dlspec.config.saved_run import LATEST, NO_RUN, latest_run
 from dlspec.errors import Place, Problem, SpecError, UserError, shown
 from dlspec.runs.io import read_result, remove_leftovers
 from dlspec.runs.lock import held

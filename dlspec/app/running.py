@@ -17,8 +17,8 @@ from typing import Any
 from hydra._internal.hydra import Hydra
 from hydra.core.utils import JobReturn, JobStatus
 
-from dlspec.app.compose import Composed, Refused, compose
-from dlspec.app.conf_files import GROUPS
+from dlspec.config.composition import Composed, Refused, compose
+from dlspec.config.conf_files import GROUPS
 from dlspec.errors import SpecError, UserError, first_line, shown
 from dlspec.preparing import Opened, Preparation, Prepared
 from dlspec.runs.io import (

@@ -10,7 +10,7 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dlspec.app.conf_files import BASE, PART_GROUPS, packaged_conf, read_conf
+from dlspec.config.conf_files import BASE, PART_GROUPS, packaged_conf, read_conf
 from dlspec.errors import Place, Problem, SpecError
 from dlspec.spec.yaml_files import KeyPath, display_name, load_file
 

@@ -9,7 +9,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, open_dict
 
-from dlspec.app.overrides import value_place
+from dlspec.config.overrides import value_place
 from dlspec.errors import Place, Problem, SpecError, UserError
 from dlspec.spec.yaml_files import display_name, load_file
 

@@ -7,7 +7,7 @@ from copy import deepcopy
 
 from omegaconf import DictConfig, OmegaConf
 
-from dlspec.app.hydra_node import set_hydra
+from dlspec.config.hydra_node import set_hydra
 
 HOME = "hydra_plugins.dlspec"
 EXTRAS: Mapping[str, Mapping[str, str]] = {

@@ -12,8 +12,8 @@ from typing import Any
 from hydra.core.default_element import ResultDefault
 from hydra.errors import ConfigCompositionException, MissingConfigException
 
-from dlspec.app.merging import Clash
-from dlspec.app.sources import ConfFiles
+from dlspec.config.config_sources import ConfFiles
+from dlspec.config.model_merging import Clash
 from dlspec.errors import Place, Problem, SpecError, suggest
 from dlspec.spec.yaml_files import Document, KeyPath, display_name, load_file
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
-from dlspec.app.conf_files import PART_GROUPS
-from dlspec.app.overrides import command_line, override_path, value_place
+from dlspec.config.conf_files import PART_GROUPS
+from dlspec.config.overrides import command_line, override_path, value_place
 from dlspec.errors import Place
 from dlspec.spec.mistakes import Places
 from dlspec.spec.yaml_files import Document, KeyPath, display_name, load_file

@@ -27,7 +27,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dlspec.app.conf_files import (
+from dlspec.config.conf_files import (
     GROUPS,
     NO_SEARCHPATH,
     PART_GROUPS,
@@ -36,11 +36,19 @@ from dlspec.app.conf_files import (
     packaged_conf,
     user_conf,
 )
-from dlspec.app.defaults import circle, clash_problem, config_files, missing_choice, not_mergeable, without_defaults
-from dlspec.app.hydra_node import set_hydra
-from dlspec.app.launchers import EXTRAS, lead_through_dlspec
-from dlspec.app.merging import Merging
-from dlspec.app.overrides import (
+from dlspec.config.config_sources import ConfFiles, PartNames
+from dlspec.config.defaults_lists import (
+    circle,
+    clash_problem,
+    config_files,
+    missing_choice,
+    not_mergeable,
+    without_defaults,
+)
+from dlspec.config.hydra_node import set_hydra
+from dlspec.config.launchers import EXTRAS, lead_through_dlspec
+from dlspec.config.model_merging import Merging
+from dlspec.config.overrides import (
     apply_overrides,
     command_line,
     is_written_out,
@@ -50,9 +58,8 @@ from dlspec.app.overrides import (
     replaces_whole,
     value_place,
 )
-from dlspec.app.places import Writings
-from dlspec.app.saved_run import replace_by_run, take_run
-from dlspec.app.sources import ConfFiles, PartNames
+from dlspec.config.saved_run import replace_by_run, take_run
+from dlspec.config.written_places import Writings
 from dlspec.errors import Problem, SpecError, suggest
 from dlspec.spec.mistakes import Places
 

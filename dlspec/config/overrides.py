@@ -16,9 +16,9 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from dlspec.app.conf_files import GROUPS, PART_GROUPS
-from dlspec.app.merging import drop_unread
 from dlspec.app.names import COMMANDS
+from dlspec.config.conf_files import GROUPS, PART_GROUPS
+from dlspec.config.model_merging import drop_unread
 from dlspec.errors import Place, Problem, SpecError, shown, suggest
 from dlspec.spec.entries import ENTRY_KEYS, is_entry, is_other_part, naming_keys
 from dlspec.spec.yaml_files import KeyPath
