@@ -169,8 +169,8 @@ def baseline(words: Sequence[str]) -> dict[str, float]:
     from sklearn.metrics import mean_absolute_error, r2_score
 
     from dlspec.app.plugins import register
-    from dlspec.app.running import preparation
     from dlspec.config.composition import compose, start_hydra
+    from dlspec.jobs.running import preparation
 
     register()
     data = preparation(compose(list(words), start_hydra(None))).open().data

@@ -21,8 +21,8 @@ import torch
 from measuring import machine, median_interval, pin, table
 
 from dlspec.app import sweep
-from dlspec.app.running import make_job, preparation
 from dlspec.config.composition import compose, start_hydra
+from dlspec.jobs.running import make_job, preparation
 from dlspec.training import standard
 from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoints import Checkpoints

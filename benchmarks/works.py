@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dlspec.app.plugins import register
-from dlspec.app.running import Job, make_job, preparation
 from dlspec.config.composition import compose, start_hydra
+from dlspec.jobs.running import Job, make_job, preparation
 
 SEED = 0
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -16,7 +16,7 @@ def main() -> int:
     """The command line's process.
 
     Importing makes a million objects that live as long as the process, and collecting among them takes 0.4 s for
-    nothing: the collector rests until training starts it (dlspec.app.running), and does not look at them at the end.
+    nothing: the collector rests until training starts it (dlspec.jobs.running), and does not look at them at the end.
     """
     gc.disable()
     lean_imports()
@@ -97,7 +97,7 @@ def _run(command: str, rest: list[str]) -> int:
 
             return train(rest)
         if command == "resume":
-            from dlspec.app.resume import main as resume
+            from dlspec.jobs.resumption import main as resume
 
             return resume(rest)
         from dlspec.app.commands import COMMANDS as functions
@@ -125,8 +125,8 @@ def _guarded(action: Callable[[], int]) -> int:
 
 def _tell(error: Exception) -> int:
     """A text and an exit code; an error that is a defect of ours shows itself."""
-    from dlspec.app.words import told
     from dlspec.errors import printable
+    from dlspec.jobs.error_messages import told
 
     known = told(error)
     if known is None:

@@ -14,9 +14,7 @@ from hydra.core.override_parser.types import Override, OverrideType, ValueType
 from omegaconf import OmegaConf
 from torch import nn
 
-from dlspec.app import resume as resuming
 from dlspec.app.plugins import register
-from dlspec.app.running import Job, composed_or_refused, make_job, new_folder
 from dlspec.building.weights import load_weights
 from dlspec.config.composition import Composed, start_hydra
 from dlspec.config.conf_files import GROUPS
@@ -25,6 +23,8 @@ from dlspec.data import SOURCES
 from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset
 from dlspec.errors import Problem, SpecError, UserError, shown, suggest
+from dlspec.jobs import resumption as resuming
+from dlspec.jobs.running import Job, composed_or_refused, make_job, new_folder
 from dlspec.limits import deep_stack, how_to_raise, limit
 from dlspec.preparing import Preparation
 from dlspec.reading import KEYS

@@ -9,8 +9,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from dlspec.app.identity import data_checksum
-from dlspec.app.running import new_folder
 from dlspec.app.sweep_job import Draft, Made
 from dlspec.app.sweep_places import Doers, Here, pool
 from dlspec.app.sweep_record import SweepRecord, read_sweep
@@ -22,6 +20,8 @@ from dlspec.data import SOURCES
 from dlspec.data.dataset import Dataset
 from dlspec.errors import UserError, shown
 from dlspec.face import Data, Spec, _preparation, plain_value
+from dlspec.jobs.identity import data_checksum
+from dlspec.jobs.running import new_folder
 from dlspec.limits import deep_stack
 from dlspec.registry.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from dlspec.report.results import Results, results

@@ -14,7 +14,7 @@ from test_training_batches import texts
 from torch import nn
 from training_parts import dataset, network, trainer
 
-from dlspec.app import running
+from dlspec.jobs import running
 from dlspec.training import batch_size
 from dlspec.training.batch_size import find_batch_size
 from dlspec.training.batches import Batches

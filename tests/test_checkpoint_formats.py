@@ -45,7 +45,7 @@ def make() -> None:
     from test_faults import At
 
     from dlspec.__main__ import run
-    from dlspec.app import running
+    from dlspec.jobs import running
 
     folder, usual = FIXTURES / f"format_{FORMAT}", running.standard_callbacks
     os.chdir(FIXTURES)

@@ -52,7 +52,7 @@ Run = Callable[..., Said]
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch, dlspec: Run) -> Run:
     """A command in whose run something happens after so many batches of a phase."""
-    from dlspec.app import running
+    from dlspec.jobs import running
 
     def call(phase: str, batches: int, action: Callable[[], object], *words: str) -> Said:
         usual = running.standard_callbacks
@@ -153,7 +153,7 @@ def test_logs_on_a_full_disk_are_told_once_and_caught_up(ends: bool, work: Path,
             for each in (*again, spread):
                 each.on_step_end(state)
 
-    from dlspec.app import running
+    from dlspec.jobs import running
 
     usual = running.standard_callbacks
     with pytest.MonkeyPatch.context() as patch:

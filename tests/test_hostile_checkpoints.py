@@ -292,7 +292,7 @@ RUNS: dict[str, tuple[str, ...]] = {
 @pytest.fixture(params=RUNS)
 def cut_run(request: pytest.FixtureRequest, work: Path, dlspec: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that was ended within its second epoch."""
-    from dlspec.app import running
+    from dlspec.jobs import running
 
     usual = running.standard_callbacks
     with monkeypatch.context() as patch:

@@ -88,7 +88,7 @@ class Cut(Callback):
 @pytest.fixture
 def cut(monkeypatch: pytest.MonkeyPatch, dlspec: Callable[..., Said]) -> Callable[..., Said]:
     """A command that is ended by SIGTERM after so many batches of all phases."""
-    from dlspec.app import running
+    from dlspec.jobs import running
 
     def call(batches: int, *words: str) -> Said:
         usual = running.standard_callbacks

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from conftest import QUICK, QUIET, Said
 
-from dlspec.app.identity import data_checksum, identity
-from dlspec.app.running import composed_or_refused, preparation
 from dlspec.app.sweep_record import read_sweep
+from dlspec.jobs.identity import data_checksum, identity
+from dlspec.jobs.running import composed_or_refused, preparation
 
 HERE = ["-m", "hydra/launcher=dlspec", "hydra.sweep.dir=sweep", "model=mlp", "trainer.progress=none", *QUICK]
 

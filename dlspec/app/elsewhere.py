@@ -25,8 +25,8 @@ from dlspec.app.processes import METHOD, Began, Ended
 from dlspec.app.sweep_job import Check, JobEnd, SweepJob
 from dlspec.app.sweep_places import Apart, Here, Shown
 from dlspec.app.sweep_work import Workshop, clear
-from dlspec.app.words import one_line
 from dlspec.errors import UserError
+from dlspec.jobs.error_messages import one_line
 from dlspec.runs.io import read_object, renew_json
 from dlspec.runs.lock import is_held
 from dlspec.training.interruption import Interruption, interruptible

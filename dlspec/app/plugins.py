@@ -27,7 +27,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from dlspec.app.elsewhere import Elsewhere, lost_alone, train_elsewhere
 from dlspec.app.pool_tasks import run_tasks
-from dlspec.app.running import new_folder, preparation
 from dlspec.app.sweep_job import Draft, JobEnd, Made, SweepJob
 from dlspec.app.sweep_places import Doers, Here, pool
 from dlspec.app.sweep_plan import Entry
@@ -40,6 +39,7 @@ from dlspec.config.hydra_node import set_hydra
 from dlspec.config.launchers import HOME, launcher_as_written
 from dlspec.config.overrides import quoted
 from dlspec.errors import UserError
+from dlspec.jobs.running import new_folder, preparation
 from dlspec.registry.sections import read_section
 from dlspec.spec.mistakes import Mistakes, refuse
 from dlspec.spec.sweep import SweepSpec

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from dlspec.app.identity import identity, shape_key
-from dlspec.app.running import every_mistake
 from dlspec.app.sweep_record import Status
-from dlspec.app.words import in_full, one_line, told
 from dlspec.config.composition import Refused
+from dlspec.jobs.error_messages import in_full, one_line, told
+from dlspec.jobs.identity import identity, shape_key
+from dlspec.jobs.running import every_mistake
 from dlspec.preparing import Preparation
 
 Made = tuple[Preparation, DictConfig | None]

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 
-from dlspec.app.identity import code_version
 from dlspec.app.processes import Began, Ended
 from dlspec.app.sweep_display import SweepLines, display
 from dlspec.app.sweep_job import Draft, JobEnd, Refusal, SweepJob, checked
@@ -32,6 +31,7 @@ from dlspec.app.sweep_plan import (
 from dlspec.app.sweep_record import SweepRecord
 from dlspec.app.sweep_table import Row, read_reached
 from dlspec.errors import UserError
+from dlspec.jobs.identity import code_version
 from dlspec.report import write_sweep_report
 from dlspec.runs.lock import held
 from dlspec.spec.sweep import SweepSpec

@@ -21,16 +21,16 @@ from hydra.core.utils import run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from dlspec.app.identity import data_checksum
 from dlspec.app.names import WRONG
-from dlspec.app.resume import whole
-from dlspec.app.running import Job, keep_found, make_job, result_of
 from dlspec.app.sweep_job import Check, JobEnd, SweepJob
-from dlspec.app.words import in_full, one_line, told
 from dlspec.config.composition import VERSION_BASE
 from dlspec.config.hydra_node import set_hydra
 from dlspec.data import DataSource, open_data
 from dlspec.data.dataset import Dataset
+from dlspec.jobs.error_messages import in_full, one_line, told
+from dlspec.jobs.identity import data_checksum
+from dlspec.jobs.resumption import whole
+from dlspec.jobs.running import Job, keep_found, make_job, result_of
 from dlspec.preparing import Preparation
 from dlspec.runs.io import LOG, RESULT, remove_leftovers
 from dlspec.runs.lock import is_held

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.app.flags import parse_flags
-from dlspec.app.running import Job, composed_or_refused, make_job, preparation
 from dlspec.config.composition import start_hydra
 from dlspec.config.overrides import parse_overrides, quoted, value_place
 from dlspec.config.saved_run import LATEST, NO_RUN, latest_run
 from dlspec.errors import Place, Problem, SpecError, UserError, shown
+from dlspec.jobs.running import Job, composed_or_refused, make_job, preparation
 from dlspec.runs.io import read_result, remove_leftovers
 from dlspec.runs.lock import held
 from dlspec.spec.trainer_keys import MACHINE, WRITING
