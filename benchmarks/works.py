@@ -11,9 +11,9 @@ from pairs import copy_weights
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dlspec.app.plugins import register
 from dlspec.config.composition import compose, start_hydra
 from dlspec.jobs.running import Job, make_job, preparation
+from dlspec.sweeps.hydra.plugins import register
 
 SEED = 0
 Loss = Callable[[Tensor, Tensor], Tensor]

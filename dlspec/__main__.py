@@ -90,7 +90,7 @@ def _run(command: str, rest: list[str]) -> int:
     with deep_stack():
         if command == "train":
             if {"-m", "--multirun"} & set(rest):
-                from dlspec.app.processes import warm_up
+                from dlspec.sweeps.executors.processes import warm_up
 
                 warm_up()
             from dlspec.app.train import main as train

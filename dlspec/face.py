@@ -14,7 +14,6 @@ from hydra.core.override_parser.types import Override, OverrideType, ValueType
 from omegaconf import OmegaConf
 from torch import nn
 
-from dlspec.app.plugins import register
 from dlspec.building.weights import load_weights
 from dlspec.config.composition import Composed, start_hydra
 from dlspec.config.conf_files import GROUPS
@@ -32,6 +31,7 @@ from dlspec.runs.io import SPEC
 from dlspec.spec.mistakes import Mistakes, Places, refuse
 from dlspec.spec.weights import WeightsSpec
 from dlspec.spec.yaml_files import load_file
+from dlspec.sweeps.hydra.plugins import register
 from dlspec.training.out_of_memory import OutOfMemory, forget
 from dlspec.training.randomness import kept_generators
 from dlspec.training.state import Outcome

@@ -9,11 +9,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
-from dlspec.app.sweep_job import Draft, Made
-from dlspec.app.sweep_places import Doers, Here, pool
-from dlspec.app.sweep_record import SweepRecord, read_sweep
-from dlspec.app.sweep_run import SweepRun
-from dlspec.app.sweep_work import Workshop
 from dlspec.config.conf_files import GROUPS
 from dlspec.config.overrides import quoted
 from dlspec.data import SOURCES
@@ -26,6 +21,11 @@ from dlspec.limits import deep_stack
 from dlspec.registry.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from dlspec.report.results import Results, results
 from dlspec.spec.sweep import SweepSpec
+from dlspec.sweeps.executors.pool import Doers, Here, pool
+from dlspec.sweeps.job_worker import Workshop
+from dlspec.sweeps.record import SweepRecord, read_sweep
+from dlspec.sweeps.run import SweepRun
+from dlspec.sweeps.sweep_job import Draft, Made
 from dlspec.training.interruption import Interrupted
 from dlspec.training.randomness import kept_generators
 

@@ -17,13 +17,13 @@ from hydra.core.utils import JobReturn, JobStatus
 from test_sweep_processes import wait_for
 from test_sweep_resuming import environment, record
 
-from dlspec.app.elsewhere import JOB, Elsewhere, NotFinished, _say
-from dlspec.app.plugins import register
-from dlspec.app.processes import Began, Ended
-from dlspec.app.sweep_job import JobEnd, SweepJob
-from dlspec.app.sweep_work import Workshop
 from dlspec.config.launchers import EXTRAS
 from dlspec.errors import UserError
+from dlspec.sweeps.executors.external import JOB, Elsewhere, NotFinished, _say
+from dlspec.sweeps.executors.processes import Began, Ended
+from dlspec.sweeps.hydra.plugins import register
+from dlspec.sweeps.job_worker import Workshop
+from dlspec.sweeps.sweep_job import JobEnd, SweepJob
 
 Launch = Callable[[Sequence[SweepJob]], Sequence[JobReturn]]
 LONG = ["trainer.max_steps=9", "trainer.limit_batches=9", *QUIET]

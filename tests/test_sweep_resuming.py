@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from conftest import QUICK, QUIET, Said
 
-from dlspec.app.sweep_record import read_sweep
 from dlspec.jobs.identity import data_checksum, identity
 from dlspec.jobs.running import composed_or_refused, preparation
+from dlspec.sweeps.record import read_sweep
 
 HERE = ["-m", "hydra/launcher=dlspec", "hydra.sweep.dir=sweep", "model=mlp", "trainer.progress=none", *QUICK]
 
@@ -187,8 +187,8 @@ with held(Path("sweep")):
 
 
 def identity_of(*words: str) -> str:
-    from dlspec.app.plugins import register
     from dlspec.config.composition import start_hydra
+    from dlspec.sweeps.hydra.plugins import register
 
     register()
     return identity(preparation(composed_or_refused(["model=mlp", *words], start_hydra())).read())
@@ -215,8 +215,8 @@ def test_what_a_result_follows_from_makes_another_job(word: str) -> None:
 
 
 def test_data_are_known_by_what_they_hold() -> None:
-    from dlspec.app.plugins import register
     from dlspec.config.composition import start_hydra
+    from dlspec.sweeps.hydra.plugins import register
 
     register()
 

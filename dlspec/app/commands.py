@@ -10,11 +10,11 @@ from pathlib import Path
 from dlspec.app.flags import parse_flags
 from dlspec.app.graph_dot import check_path, draw
 from dlspec.app.graph_picture import picture_of
-from dlspec.app.plugins import register
 from dlspec.app.summary import summary_text, summed
 from dlspec.config.composition import Composed, start_hydra
 from dlspec.errors import UserError
 from dlspec.jobs.running import composed_or_refused, preparation
+from dlspec.sweeps.hydra.plugins import register
 
 
 def validate(words: Sequence[str]) -> int:

@@ -11,14 +11,14 @@ from hydra._internal.hydra import Hydra
 
 from dlspec.app.flags import parse_flags
 from dlspec.app.names import DONE, FAILED, WRONG
-from dlspec.app.plugins import Task, register
-from dlspec.app.sweep_record import SWEEP, read_sweep
-from dlspec.app.sweep_table import Row, sweep_table
 from dlspec.config.composition import CONFIG_NAME, Loader, start_hydra
 from dlspec.config.overrides import parse_overrides, quoted
 from dlspec.errors import UserError, shown
 from dlspec.runs.run_status import resume_command
 from dlspec.spec.yaml_files import display_name
+from dlspec.sweeps.hydra.plugins import Task, register
+from dlspec.sweeps.record import SWEEP, read_sweep
+from dlspec.sweeps.table import Row, sweep_table
 
 # What a sweep.json that somebody else wrote may ask of Hydra; the rest could run code.
 _HARMLESS = re.compile(

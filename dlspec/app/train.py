@@ -21,12 +21,12 @@ from omegaconf import DictConfig, OmegaConf
 from dlspec.app import sweep
 from dlspec.app.flags import parse_flags
 from dlspec.app.names import COMMANDS
-from dlspec.app.plugins import register
 from dlspec.config.composition import CONFIG_NAME, Composed, start_hydra
 from dlspec.config.hydra_node import set_hydra
 from dlspec.config.overrides import command_line
 from dlspec.errors import Problem, SpecError, UserError
 from dlspec.jobs.running import Job, composed_or_refused, make_job, new_folder, preparation, result_of
+from dlspec.sweeps.hydra.plugins import register
 from dlspec.training.state import Outcome
 
 

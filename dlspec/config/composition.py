@@ -81,7 +81,7 @@ class Loader(ConfigLoaderImpl):
     @cached_property
     def repository(self) -> ConfigRepository:  # type: ignore[override]  # Hydra sets it where a loader is made
         """The files, in a process that was given the loader; Hydra knows nothing of ours there."""
-        from dlspec.app.plugins import register
+        from dlspec.sweeps.hydra.plugins import register
 
         register()
         _register_sources()

@@ -32,8 +32,8 @@ _HORIZONS: Mapping[str, str] = {"CosineAnnealingLR": "T_max", "OneCycleLR": "tot
 
 def main(words: Sequence[str]) -> int:
     """Resumes the run that the words name; the exit code tells how it went."""
-    from dlspec.app.plugins import register  # their jobs go on as a run does: they import this
     from dlspec.app.sweep import resume_sweep
+    from dlspec.sweeps.hydra.plugins import register  # their jobs go on as a run does: they import this
 
     if any(word.startswith("sweep=") for word in words):
         return resume_sweep(words)

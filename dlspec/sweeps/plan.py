@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from dlspec.app.processes import Ended
-from dlspec.app.sweep_job import Check, JobEnd, Refusal, SweepJob
-from dlspec.app.sweep_places import Doers
-from dlspec.app.sweep_record import JobRecord, SweepRecord, is_done
-from dlspec.app.sweep_table import Row, differing, label, read_reached
 from dlspec.errors import UserError
 from dlspec.spec.sweep import SweepSpec
+from dlspec.sweeps.executors.pool import Doers
+from dlspec.sweeps.executors.processes import Ended
+from dlspec.sweeps.record import JobRecord, SweepRecord, is_done
+from dlspec.sweeps.sweep_job import Check, JobEnd, Refusal, SweepJob
+from dlspec.sweeps.table import Row, differing, label, read_reached
 
 SECONDS_FOR_CHECKS = 20.0
 """Shapes that are not checked by then are checked when their job begins."""

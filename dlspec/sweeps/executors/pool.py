@@ -9,8 +9,8 @@ from typing import Any, Literal, Protocol, Self
 
 import torch
 
-from dlspec.app.processes import Began, Ended, Processes
-from dlspec.app.sweep_work import Workshop
+from dlspec.sweeps.executors.processes import Began, Ended, Processes
+from dlspec.sweeps.job_worker import Workshop
 
 Shown = Literal["all", "jobs"]
 VISIBLE = "CUDA_VISIBLE_DEVICES"

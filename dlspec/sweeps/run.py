@@ -12,11 +12,15 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 
-from dlspec.app.processes import Began, Ended
-from dlspec.app.sweep_display import SweepLines, display
-from dlspec.app.sweep_job import Draft, JobEnd, Refusal, SweepJob, checked
-from dlspec.app.sweep_places import Doers
-from dlspec.app.sweep_plan import (
+from dlspec.errors import UserError
+from dlspec.jobs.identity import code_version
+from dlspec.report import write_sweep_report
+from dlspec.runs.lock import held
+from dlspec.spec.sweep import SweepSpec
+from dlspec.sweeps.display import SweepLines, display
+from dlspec.sweeps.executors.pool import Doers
+from dlspec.sweeps.executors.processes import Began, Ended
+from dlspec.sweeps.plan import (
     CHANGED,
     MOST_TOLD,
     SECONDS_BETWEEN_LOOKS,
@@ -28,13 +32,9 @@ from dlspec.app.sweep_plan import (
     train_changed_again,
     what_is_known,
 )
-from dlspec.app.sweep_record import SweepRecord
-from dlspec.app.sweep_table import Row, read_reached
-from dlspec.errors import UserError
-from dlspec.jobs.identity import code_version
-from dlspec.report import write_sweep_report
-from dlspec.runs.lock import held
-from dlspec.spec.sweep import SweepSpec
+from dlspec.sweeps.record import SweepRecord
+from dlspec.sweeps.sweep_job import Draft, JobEnd, Refusal, SweepJob, checked
+from dlspec.sweeps.table import Row, read_reached
 from dlspec.training.interruption import Interrupted, Interruption, interruptible
 
 log = logging.getLogger("dlspec")

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dlspec.app.sweep_table import Row, best, differing, label
 from dlspec.errors import printable
 from dlspec.runs.io import read_lines
 from dlspec.runs.run_status import read_status
+from dlspec.sweeps.table import Row, best, differing, label
 from dlspec.training.amounts import clock, number
 from dlspec.training.logs import METRICS
 

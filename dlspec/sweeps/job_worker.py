@@ -22,7 +22,6 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from dlspec.app.names import WRONG
-from dlspec.app.sweep_job import Check, JobEnd, SweepJob
 from dlspec.config.composition import VERSION_BASE
 from dlspec.config.hydra_node import set_hydra
 from dlspec.data import DataSource, open_data
@@ -35,6 +34,7 @@ from dlspec.preparing import Preparation
 from dlspec.runs.io import LOG, RESULT, remove_leftovers
 from dlspec.runs.lock import is_held
 from dlspec.runs.run_status import STATUS, read_status
+from dlspec.sweeps.sweep_job import Check, JobEnd, SweepJob
 from dlspec.training.checkpoint_files import Snapshot, set_aside_after
 from dlspec.training.out_of_memory import free
 from dlspec.training.standard import CHECKPOINTS

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from dlspec.app.sweep_record import Status
 from dlspec.config.composition import Refused
 from dlspec.jobs.error_messages import in_full, one_line, told
 from dlspec.jobs.identity import identity, shape_key
 from dlspec.jobs.running import every_mistake
 from dlspec.preparing import Preparation
+from dlspec.sweeps.record import Status
 
 Made = tuple[Preparation, DictConfig | None]
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dlspec.app.sweep_record import Status
 from dlspec.errors import cut, printable
 from dlspec.runs.io import read_result
 from dlspec.spec.yaml_files import display_name
+from dlspec.sweeps.record import Status
 from dlspec.text import text_table
 
 WORDS: tuple[Status, ...] = ("finished", "refused", "failed", "interrupted", "running", "waiting")

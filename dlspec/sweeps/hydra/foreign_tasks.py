@@ -13,8 +13,8 @@ from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from dlspec.app.processes import Ended, Processes
-from dlspec.app.sweep_places import cores
+from dlspec.sweeps.executors.pool import cores
+from dlspec.sweeps.executors.processes import Ended, Processes
 
 SECONDS_BETWEEN_LOOKS = 1.0
 Jobs = Sequence[Sequence[str]]

@@ -26,8 +26,8 @@ from dlspec.limits import deep_stack
 from dlspec.registry.lean import is_lean
 
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-PRELOADED = "dlspec.app.preloaded"
-LEAN = "dlspec.app.lean_server"
+PRELOADED = "dlspec.sweeps.executors.process_imports"
+LEAN = "dlspec.sweeps.executors.server_start"
 STOP = b"stop"
 SECONDS_TO_END = 5.0
 

@@ -21,14 +21,14 @@ from unittest import mock
 
 from hydra.core.utils import JobReturn, JobStatus
 
-from dlspec.app.processes import METHOD, Began, Ended
-from dlspec.app.sweep_job import Check, JobEnd, SweepJob
-from dlspec.app.sweep_places import Apart, Here, Shown
-from dlspec.app.sweep_work import Workshop, clear
 from dlspec.errors import UserError
 from dlspec.jobs.error_messages import one_line
 from dlspec.runs.io import read_object, renew_json
 from dlspec.runs.lock import is_held
+from dlspec.sweeps.executors.pool import Apart, Here, Shown
+from dlspec.sweeps.executors.processes import METHOD, Began, Ended
+from dlspec.sweeps.job_worker import Workshop, clear
+from dlspec.sweeps.sweep_job import Check, JobEnd, SweepJob
 from dlspec.training.interruption import Interruption, interruptible
 
 JOB, STOP = "job.json", "stop"
