@@ -20,7 +20,7 @@ from statistics import median
 import torch
 from measuring import machine, median_interval, pin, table
 
-from dlspec.app import sweep
+from dlspec.cli.commands import sweep
 from dlspec.config.composition import compose, start_hydra
 from dlspec.jobs.running import make_job, preparation
 from dlspec.training import standard

@@ -42,7 +42,7 @@ DLSPEC = ("-m", "dlspec")
 COMPOSING = """
 import sys
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from dlspec.__main__ import main
+from dlspec.cli.main import main
 from dlspec.config.composition import Loader
 Loader._chosen = ConfigLoaderImpl.load_configuration
 sys.exit(main())

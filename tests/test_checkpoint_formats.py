@@ -44,7 +44,7 @@ def make() -> None:
     """The folder of a run that was ended within its second epoch, with what it comes to."""
     from test_faults import At
 
-    from dlspec.__main__ import run
+    from dlspec.cli.main import run
     from dlspec.jobs import running
 
     folder, usual = FIXTURES / f"format_{FORMAT}", running.standard_callbacks

@@ -28,7 +28,7 @@ from torch.nn import functional
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 import dlspec as library
-from dlspec import face
+from dlspec import api as face
 from dlspec.limits import LIMITS
 from dlspec.spec import formula_functions
 from dlspec.spec.expressions import FUNCTIONS

@@ -362,7 +362,7 @@ def write(*args):
     time.sleep(1000)
 
 checkpoints.write_checkpoint = write
-from dlspec.__main__ import run
+from dlspec.cli.main import run
 sys.exit(run(sys.argv[1:]))
 """
 

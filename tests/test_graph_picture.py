@@ -14,11 +14,11 @@ from conftest import Said
 from PIL import Image
 from tables import features, graph_of, network_of, sequence, tokens
 
-from dlspec import face
-from dlspec.app import graph_dot
-from dlspec.app.graph_dot import dot_of, draw
-from dlspec.app.graph_picture import Picture, picture_of
-from dlspec.app.summary_rows import layer_rows
+from dlspec import api as face
+from dlspec.cli.graph import dot as graph_dot
+from dlspec.cli.graph.dot import dot_of, draw
+from dlspec.cli.graph.picture import Picture, picture_of
+from dlspec.cli.summary.layer_rows import layer_rows
 from dlspec.errors import UserError
 from dlspec.layouts import Value
 from dlspec.spec.mistakes import Mistakes

@@ -11,12 +11,12 @@ from test_costs import prepared
 from torch import Tensor, nn, optim
 
 import dlspec as library
-from dlspec import face
-from dlspec.app.summary import Summed, summary_text, summed
-from dlspec.app.summary_rows import folded, layer_rows
+from dlspec import api as face
 from dlspec.building import place
 from dlspec.building.costs import measured
 from dlspec.building.place import SMALL
+from dlspec.cli.summary.layer_rows import folded, layer_rows
+from dlspec.cli.summary.network_summary import Summed, summary_text, summed
 from dlspec.preparing import Preparation
 from dlspec.spec.mistakes import Places
 

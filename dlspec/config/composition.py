@@ -2,7 +2,7 @@
 
 Hydra merges the files and chooses among groups. Values from the command line are applied by `overrides`, without a `+`
 and with our own errors: Hydra would refuse a key that the YAML does not name, and replace a short spelling in silence.
-Hydra's internals are used in the modules of `dlspec.app` alone.
+Hydra's internals are used in few other modules.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from dlspec.app.names import COMMANDS
+from dlspec.cli.names import COMMANDS
 from dlspec.config.conf_files import GROUPS, PART_GROUPS
 from dlspec.config.model_merging import drop_unread
 from dlspec.errors import Place, Problem, SpecError, shown, suggest

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dlspec.app.names import FAILED, WRONG
+from dlspec.cli.names import FAILED, WRONG
 from dlspec.errors import MOST_SHOWN, Problem, SpecError, UserError
 
 

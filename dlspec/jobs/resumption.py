@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dlspec.app.flags import parse_flags
+from dlspec.cli.flags import parse_flags
 from dlspec.config.composition import start_hydra
 from dlspec.config.overrides import parse_overrides, quoted, value_place
 from dlspec.config.saved_run import LATEST, NO_RUN, latest_run
@@ -32,7 +32,7 @@ _HORIZONS: Mapping[str, str] = {"CosineAnnealingLR": "T_max", "OneCycleLR": "tot
 
 def main(words: Sequence[str]) -> int:
     """Resumes the run that the words name; the exit code tells how it went."""
-    from dlspec.app.sweep import resume_sweep
+    from dlspec.cli.commands.sweep import resume_sweep
     from dlspec.sweeps.hydra.plugins import register  # their jobs go on as a run does: they import this
 
     if any(word.startswith("sweep=") for word in words):

@@ -207,7 +207,7 @@ def new_folder(root: Path, name: str) -> Path:
 
 def make_job(preparing: Preparation, *, shows: bool = True) -> Job:
     """Checks and builds everything; raises UserError for whatever is wrong, and writes nothing."""
-    if not gc.isenabled():  # a process of the command line: see dlspec.__main__
+    if not gc.isenabled():  # a process of the command line: see dlspec.cli.main
         gc.freeze()  # before there is a network: what is frozen is never freed
         gc.enable()
     with _telling(shows) as tell:

@@ -21,7 +21,7 @@ from hydra.core.utils import run_job, setup_globals
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from dlspec.app.names import WRONG
+from dlspec.cli.names import WRONG
 from dlspec.config.composition import VERSION_BASE
 from dlspec.config.hydra_node import set_hydra
 from dlspec.data import DataSource, open_data

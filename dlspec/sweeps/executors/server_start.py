@@ -1,4 +1,4 @@
-"""Imported first of all by the server of a process that is dlspec's alone: see `dlspec.__main__`."""
+"""Imported first of all by the server of a process that is dlspec's alone: see `dlspec.cli.main`."""
 
 from __future__ import annotations
 

@@ -8,9 +8,9 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any
 
-from dlspec.app.graph_boxes import Box, renamed
-from dlspec.app.summary_rows import short
 from dlspec.building.built import Taken
+from dlspec.cli.graph.boxes import Box, renamed
+from dlspec.cli.summary.layer_rows import short
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dlspec.app.summary_rows import Row, folded, layer_rows
 from dlspec.building.causality import must_not_see
 from dlspec.building.costs import FREE, LOSS, Cost, Costs, measured
 from dlspec.building.limits import memory
 from dlspec.building.place import META, SMALL, WHOLE, Place, Unfit
+from dlspec.cli.summary.layer_rows import Row, folded, layer_rows
 from dlspec.errors import first_line
 from dlspec.preparing import Preparation, Prepared
 from dlspec.text import text_table

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from textwrap import TextWrapper
 
-from dlspec.app.names import COMMANDS
+from dlspec.cli.names import COMMANDS
 from dlspec.config.conf_files import GROUPS, PART_GROUPS, group_files
 
 _LIBRARY = {

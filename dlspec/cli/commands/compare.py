@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlspec.app.flags import parse_flags
-from dlspec.app.names import DONE
-from dlspec.app.status import say
+from dlspec.cli.commands.status import say
+from dlspec.cli.flags import parse_flags
+from dlspec.cli.names import DONE
 from dlspec.errors import UserError, cut, printable
 from dlspec.report.differing import ABSENT, differences, dotted, plain
 from dlspec.report.records import ENVIRONMENT, Record, read_record

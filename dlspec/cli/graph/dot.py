@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from dlspec.app.graph_boxes import INPUT, OUTPUT, Box, Line
-from dlspec.app.graph_picture import Picture, holder_of
+from dlspec.cli.graph.boxes import INPUT, OUTPUT, Box, Line
+from dlspec.cli.graph.picture import Picture, holder_of
 from dlspec.errors import UserError, shown
 from dlspec.layouts import Value
 from dlspec.runs.io import write_bytes

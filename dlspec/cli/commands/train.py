@@ -18,9 +18,9 @@ from hydra.core.utils import JobReturn, run_job
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dlspec.app import sweep
-from dlspec.app.flags import parse_flags
-from dlspec.app.names import COMMANDS
+from dlspec.cli.commands import sweep
+from dlspec.cli.flags import parse_flags
+from dlspec.cli.names import COMMANDS
 from dlspec.config.composition import CONFIG_NAME, Composed, start_hydra
 from dlspec.config.hydra_node import set_hydra
 from dlspec.config.overrides import command_line

@@ -13,8 +13,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dlspec.app.flags import parse_flags
-from dlspec.app.names import DONE
+from dlspec.cli.flags import parse_flags
+from dlspec.cli.names import DONE
 from dlspec.errors import cut, printable
 from dlspec.runs.finding import Run, demand_folders, find_runs
 from dlspec.runs.run_status import resume_command

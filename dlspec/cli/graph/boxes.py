@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 from torch.nn.utils import parametrize
 
-from dlspec.app.summary_rows import Row
 from dlspec.building.built import BuiltLayer, Network, Taken
+from dlspec.cli.summary.layer_rows import Row
 from dlspec.layouts import Value
 
 INPUT, OUTPUT, FOLDED = "input", "output", "folded"

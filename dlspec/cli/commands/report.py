@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlspec.app.flags import parse_flags
-from dlspec.app.names import DONE
-from dlspec.app.status import say
+from dlspec.cli.commands.status import say
+from dlspec.cli.flags import parse_flags
+from dlspec.cli.names import DONE
 from dlspec.errors import UserError, cut, printable
 from dlspec.report import LEADERBOARD, PAGE, write_report
 from dlspec.report.grouping import Setting, Table, counts

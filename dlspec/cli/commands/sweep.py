@@ -9,8 +9,8 @@ from pathlib import Path
 
 from hydra._internal.hydra import Hydra
 
-from dlspec.app.flags import parse_flags
-from dlspec.app.names import DONE, FAILED, WRONG
+from dlspec.cli.flags import parse_flags
+from dlspec.cli.names import DONE, FAILED, WRONG
 from dlspec.config.composition import CONFIG_NAME, Loader, start_hydra
 from dlspec.config.overrides import parse_overrides, quoted
 from dlspec.errors import UserError, shown

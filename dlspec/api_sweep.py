@@ -9,12 +9,12 @@ from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
+from dlspec.api import Data, Spec, _preparation, plain_value
 from dlspec.config.conf_files import GROUPS
 from dlspec.config.overrides import quoted
 from dlspec.data import SOURCES
 from dlspec.data.dataset import Dataset
 from dlspec.errors import UserError, shown
-from dlspec.face import Data, Spec, _preparation, plain_value
 from dlspec.jobs.identity import data_checksum
 from dlspec.jobs.running import new_folder
 from dlspec.limits import deep_stack

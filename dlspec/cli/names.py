@@ -11,7 +11,7 @@ COMMANDS = {
     "report": "compare the runs below runs/ or FOLDER ...: leaderboard.csv and report.html; --output FOLDER",
     "compare": "what differs between runs in spec, environment and result: compare FOLDER FOLDER",
 }
-LIGHT = {name: f"dlspec.app.{name}" for name in ("status", "report", "compare")}
+LIGHT = {name: f"dlspec.cli.commands.{name}" for name in ("status", "report", "compare")}
 """Commands that need neither PyTorch nor Hydra, and their modules."""
 NOT_YET = ("evaluate", "predict", "export", "eject", "schema", "inspect", "list",
            "show", "explain")  # fmt: skip

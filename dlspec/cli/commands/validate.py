@@ -7,10 +7,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from dlspec.app.flags import parse_flags
-from dlspec.app.graph_dot import check_path, draw
-from dlspec.app.graph_picture import picture_of
-from dlspec.app.summary import summary_text, summed
+from dlspec.cli.flags import parse_flags
+from dlspec.cli.graph.dot import check_path, draw
+from dlspec.cli.graph.picture import picture_of
+from dlspec.cli.summary.network_summary import summary_text, summed
 from dlspec.config.composition import Composed, start_hydra
 from dlspec.errors import UserError
 from dlspec.jobs.running import composed_or_refused, preparation
