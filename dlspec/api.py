@@ -27,7 +27,7 @@ from dlspec.jobs.running import Job, composed_or_refused, make_job, new_folder
 from dlspec.limits import deep_stack, how_to_raise, limit
 from dlspec.preparing import Preparation
 from dlspec.reading import KEYS
-from dlspec.runs.io import SPEC
+from dlspec.runs.layout import SPEC
 from dlspec.spec.mistakes import Mistakes, Places, refuse
 from dlspec.spec.weights import WeightsSpec
 from dlspec.spec.yaml_files import load_file

@@ -20,6 +20,7 @@ from dlspec.jobs.running import new_folder
 from dlspec.limits import deep_stack
 from dlspec.registry.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from dlspec.report.results import Results, results
+from dlspec.runs.layout import RUNS
 from dlspec.spec.sweep import SweepSpec
 from dlspec.sweeps.executors.pool import Doers, Here, pool
 from dlspec.sweeps.job_worker import Workshop
@@ -118,7 +119,7 @@ def _made(spec: Spec, data: Data, values: Values) -> Made:
 def _create(place: Path | None) -> SweepRecord:
     if place is None:
         now = datetime.now()
-        return SweepRecord(new_folder(Path("runs") / f"{now:%Y-%m-%d}", f"{now:%H-%M-%S}_sweep"))
+        return SweepRecord(new_folder(Path(RUNS) / f"{now:%Y-%m-%d}", f"{now:%H-%M-%S}_sweep"))
     place.mkdir(parents=True, exist_ok=True)
     return SweepRecord(place)
 

@@ -15,7 +15,8 @@ import pytest
 
 from dlspec.errors import UserError
 from dlspec.runs import lock as run_lock
-from dlspec.runs.lock import LOCK, held, is_held
+from dlspec.runs.layout import LOCK
+from dlspec.runs.lock import held, is_held
 
 # Holds the lock; a fork, a worker of multiprocessing and a program that it started live longer than itself.
 HOLDER = """

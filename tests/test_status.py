@@ -24,8 +24,9 @@ from training_parts import dataset, trainer
 from dlspec.cli.commands.status import listing
 from dlspec.runs.finding import DEEPEST, SECONDS_OF_SILENCE, find_runs
 from dlspec.runs.io import read_object, renew_json, write_json
+from dlspec.runs.layout import STATUS
 from dlspec.runs.lock import held, is_held
-from dlspec.runs.run_status import STATUS, RunStatus, read_status, resume_command
+from dlspec.runs.run_status import RunStatus, read_status, resume_command
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training import status as training_status
 from dlspec.training.callbacks import Callback

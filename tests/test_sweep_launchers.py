@@ -19,7 +19,8 @@ from test_sweep_resuming import environment, record
 
 from dlspec.config.launchers import EXTRAS
 from dlspec.errors import UserError
-from dlspec.sweeps.executors.external import JOB, Elsewhere, NotFinished, _say
+from dlspec.runs.layout import JOB
+from dlspec.sweeps.executors.external import Elsewhere, NotFinished, _say
 from dlspec.sweeps.executors.processes import Began, Ended
 from dlspec.sweeps.hydra.plugins import register
 from dlspec.sweeps.job_worker import Workshop

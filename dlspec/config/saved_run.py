@@ -11,16 +11,16 @@ from omegaconf import DictConfig, open_dict
 
 from dlspec.config.overrides import value_place
 from dlspec.errors import Place, Problem, SpecError, UserError
+from dlspec.runs.layout import RUNS, SPEC
 from dlspec.spec.yaml_files import display_name, load_file
 
 LATEST = "latest"
-RUNS = Path("runs")
 NO_RUN = "name a run's folder, run=FOLDER, or run=latest"
 
 
-def latest_run(root: Path = RUNS) -> Path:
+def latest_run(root: Path = Path(RUNS)) -> Path:
     """The run below `root` that was last written to; UserError where there is none."""
-    found = [each.parent for depth in ("*/*", "*/*/*") for each in root.glob(f"{depth}/spec.yaml")]
+    found = [each.parent for depth in ("*/*", "*/*/*") for each in root.glob(f"{depth}/{SPEC}")]
     if not found:
         raise UserError(f"no run below '{root}': {NO_RUN}")
     return max(found, key=lambda folder: folder.stat().st_mtime)
@@ -34,12 +34,12 @@ def take_run(choices: Sequence[Override], values: Sequence[Override]) -> tuple[P
     folder, place = Path(str(named.value() or "")), value_place(named)
     if str(folder) == LATEST and not folder.exists():
         folder = latest_run()
-    if not (folder / "spec.yaml").is_file():
+    if not (folder / SPEC).is_file():
         shown = display_name(folder) if named.value() else ""
         raise SpecError([Problem("run", f"no run in '{shown}'", "name a run's folder, which holds spec.yaml", place)])
     if any(each.key_or_group == "experiment" for each in choices):
         raise SpecError([Problem("run", "run and experiment together", "keep one: each is a whole spec", place)])
-    return folder / "spec.yaml", [each for each in values if each is not named]
+    return folder / SPEC, [each for each in values if each is not named]
 
 
 def replace_by_run(

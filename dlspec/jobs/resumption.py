@@ -16,12 +16,12 @@ from dlspec.config.saved_run import LATEST, NO_RUN, latest_run
 from dlspec.errors import Place, Problem, SpecError, UserError, shown
 from dlspec.jobs.running import Job, composed_or_refused, make_job, preparation
 from dlspec.runs.io import read_result, remove_leftovers
+from dlspec.runs.layout import CHECKPOINTS, SPEC
 from dlspec.runs.lock import held
 from dlspec.spec.trainer_keys import MACHINE, WRITING
 from dlspec.spec.yaml_files import display_name, load_file
 from dlspec.training.checkpoint_files import Snapshot, newest_checkpoint, set_aside_after
 from dlspec.training.resuming import samples_of
-from dlspec.training.standard import CHECKPOINTS
 from dlspec.training.state import Outcome
 
 # What changes nothing that was trained before: a run may go on with other ones.
@@ -112,7 +112,7 @@ def run_folder(name: str, place: Place | None = None) -> Path:
     """The run's folder that a user names; `latest` is the last below runs/."""
     if name == LATEST:
         return latest_run()
-    if not (Path(name) / "spec.yaml").is_file():
+    if not (Path(name) / SPEC).is_file():
         raise SpecError([Problem("run", f"no run in '{name}'", NO_RUN, place)])
     return Path(name)
 
@@ -127,7 +127,7 @@ def changes(folder: Path, job: Job, snapshot: Snapshot | None, written: Sequence
 
     What the saved spec does not name counts only where the user has `written` it: a later dlspec has more settings.
     """
-    saved = load_file(folder / "spec.yaml").tree
+    saved = load_file(folder / SPEC).tree
     before, now = dict(_flat(saved)), dict(_flat(job.prepared.resolved))
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     found = {key: (before.get(key), now.get(key)) for key in keys if key in before or _is_named(key, written)}
@@ -141,7 +141,7 @@ def changes(folder: Path, job: Job, snapshot: Snapshot | None, written: Sequence
 def refuse(folder: Path, job: Job, changed: Changes, allowed: Sequence[str]) -> None:
     """What changes anything that was trained before would train something else from there on: the user must say so."""
     free = _FREE - _horizon(job.prepared.resolved)
-    place = Place(display_name(folder / "spec.yaml"))
+    place = Place(display_name(folder / SPEC))
     problems = [
         Problem(key, f"the run has {shown(before)}, and now it is {shown(now)}",
                 f"to go on with that add resume.allow=[{key.partition(' ')[0]}]", place)

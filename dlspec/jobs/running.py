@@ -22,8 +22,6 @@ from dlspec.config.conf_files import GROUPS
 from dlspec.errors import SpecError, UserError, first_line, shown
 from dlspec.preparing import Opened, Preparation, Prepared
 from dlspec.runs.io import (
-    RESULT,
-    SPEC,
     create_run_folder,
     environment,
     free_bytes,
@@ -33,6 +31,7 @@ from dlspec.runs.io import (
     write_json,
     write_yaml,
 )
+from dlspec.runs.layout import ENVIRONMENT, LOG, RESULT, SPEC
 from dlspec.runs.lock import held
 from dlspec.runs.run_status import resume_command
 from dlspec.spec.yaml_files import display_name, load_file
@@ -49,7 +48,6 @@ from dlspec.training.tuning import TUNED, tune
 
 log = logging.getLogger("dlspec")
 
-ENVIRONMENT = "environment.json"
 MOST_RESUMED = 100
 # What the last bits of a result follow from.
 _EXACT = ("packages.dlspec", "packages.torch", "packages.numpy", "processor", "threads", "devices", "cuda")
@@ -119,7 +117,7 @@ class Job:
                     raise
                 # PyTorch's own complaint: out of memory, a layer that takes no batch of one
                 reason = first_line(error)
-                where = display_name(folder / "log.txt")
+                where = display_name(folder / LOG)
                 raise TrainingFailed(f"the training failed: {type(error).__name__}: {reason} (see {where})") from error
 
     def _begin(self, folder: Path | None) -> None:

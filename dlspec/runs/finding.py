@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Literal
 
 from dlspec.errors import UserError, cut, printable
-from dlspec.runs.io import RESULT, SPEC
+from dlspec.runs.layout import CHECKPOINTS, RESULT, SPEC, STATUS
 from dlspec.runs.lock import is_held
-from dlspec.runs.run_status import STATUS, RunStatus, read_status
+from dlspec.runs.run_status import RunStatus, read_status
 
 Fate = Literal["running", "finished", "failed", "interrupted", "killed"]
 ENDED: dict[str, Fate] = {"finished": "finished", "failed": "failed", "interrupted": "interrupted"}
 
 DEEPEST = 8
 MOST_FOLDERS = 100_000
-SKIPPED = {"checkpoints", "__pycache__", "node_modules", "site-packages"}
+SKIPPED = {CHECKPOINTS, "__pycache__", "node_modules", "site-packages"}
 SECONDS_OF_SILENCE = 600.0
 """After so long without a sign of life a run of another machine counts as killed."""
 

@@ -23,11 +23,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dlspec.runs.layout import LOG, RESULT
+
 LONGEST_NAME = 80
 LARGEST_OBJECT = 1_000_000
-SPEC = "spec.yaml"
-RESULT = "result.json"
-LOG = "log.txt"
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 """For opening: no name that leads elsewhere, and no pipe that waits for a reader. (Windows has neither flag.)"""
 PACKAGES = ("dlspec", "torch", "torchmetrics", "numpy", "hydra-core", "omegaconf", "pydantic", "safetensors")

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from dlspec.errors import UserError, printable
 from dlspec.runs.io import NO_LINK
+from dlspec.runs.layout import LOCK
 
 log = logging.getLogger("dlspec")
 
-LOCK = "lock"
 TRIES, SECONDS_BETWEEN_TRIES = 10, 0.02  # who only asks has the lock for some microseconds
 LONGEST_HOLDER = 300
 

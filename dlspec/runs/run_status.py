@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dlspec.runs.io import read_object, read_result
+from dlspec.runs.layout import STATUS
 
-STATUS = "status.json"
 LARGEST_COUNT = 10**15
 LONGEST_TEXT = 1_000
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dlspec.errors import printable
 from dlspec.runs.io import read_lines
+from dlspec.runs.layout import METRICS
 from dlspec.runs.run_status import read_status
 from dlspec.sweeps.table import Row, best, differing, label
 from dlspec.training.amounts import clock, number
-from dlspec.training.logs import METRICS
 
 if TYPE_CHECKING:
     from rich.console import Console

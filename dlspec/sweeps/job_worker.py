@@ -31,13 +31,13 @@ from dlspec.jobs.identity import data_checksum
 from dlspec.jobs.resumption import whole
 from dlspec.jobs.running import Job, keep_found, make_job, result_of
 from dlspec.preparing import Preparation
-from dlspec.runs.io import LOG, RESULT, remove_leftovers
+from dlspec.runs.io import remove_leftovers
+from dlspec.runs.layout import CHECKPOINTS, LOG, RESULT, STATUS
 from dlspec.runs.lock import is_held
-from dlspec.runs.run_status import STATUS, read_status
+from dlspec.runs.run_status import read_status
 from dlspec.sweeps.sweep_job import Check, JobEnd, SweepJob
 from dlspec.training.checkpoint_files import Snapshot, set_aside_after
 from dlspec.training.out_of_memory import free
-from dlspec.training.standard import CHECKPOINTS
 from dlspec.training.state import Outcome
 from dlspec.training.trainer import Trainer
 

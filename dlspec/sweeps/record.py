@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dlspec.errors import UserError, cut
-from dlspec.runs.io import RESULT, renew_json, safe_name, write_json
+from dlspec.runs.io import renew_json, safe_name, write_json
+from dlspec.runs.layout import RESULT, SWEEP
 from dlspec.runs.run_status import RunStatus, read_status
 
-SWEEP = "sweep.json"
 FORMAT = 1
 LARGEST = 50_000_000
 MOST_TEXT = 2_000

@@ -14,13 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dlspec.runs.layout import BEST, LAST
 from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoint_files import keep_newest, write_checkpoint
 from dlspec.training.state import State, TrainingFailed
 from dlspec.training.tensor_file import write_tensors
 
-BEST = "best.safetensors"
-LAST = "last.safetensors"
 SECONDS_BETWEEN_WRITES = 5.0
 MOST_SHARE = 0.01
 """So much of the time may go into checkpoints after epochs: of a large run, or a long history, they are rarer."""

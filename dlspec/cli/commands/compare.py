@@ -12,9 +12,10 @@ from dlspec.cli.flags import parse_flags
 from dlspec.cli.names import DONE
 from dlspec.errors import UserError, cut, printable
 from dlspec.report.differing import ABSENT, differences, dotted, plain
-from dlspec.report.records import ENVIRONMENT, Record, read_record
+from dlspec.report.records import Record, read_record
 from dlspec.runs.finding import demand_folders
 from dlspec.runs.io import read_object
+from dlspec.runs.layout import ENVIRONMENT
 from dlspec.text import text_table
 
 FIX = "write python -m dlspec compare FOLDER FOLDER"

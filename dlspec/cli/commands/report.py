@@ -10,13 +10,13 @@ from dlspec.cli.commands.status import say
 from dlspec.cli.flags import parse_flags
 from dlspec.cli.names import DONE
 from dlspec.errors import UserError, cut, printable
-from dlspec.report import LEADERBOARD, PAGE, write_report
+from dlspec.report import write_report
 from dlspec.report.grouping import Setting, Table, counts
 from dlspec.runs.finding import demand_folders
+from dlspec.runs.layout import LEADERBOARD, PAGE, RUNS
 from dlspec.spec.yaml_files import display_name
 from dlspec.text import text_table
 
-ROOT = "runs"
 FIX = "write python -m dlspec report [--output FOLDER] [FOLDER ...]"
 MOST_LINES = 10
 MOST_RESULTS = 4
@@ -29,7 +29,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("folders", nargs="*", metavar="FOLDER")
     parser.add_argument("--output", "-o", metavar="FOLDER")
     arguments = parse_flags(parser, words, FIX)
-    folders = demand_folders(arguments.folders or [ROOT], FIX)
+    folders = demand_folders(arguments.folders or [RUNS], FIX)
     into = _made(arguments.output) if arguments.output else folders[0] if len(folders) == 1 else Path()
     table = write_report(folders, into)
     if not table.records:

@@ -17,11 +17,11 @@ from dlspec.cli.flags import parse_flags
 from dlspec.cli.names import DONE
 from dlspec.errors import cut, printable
 from dlspec.runs.finding import Run, demand_folders, find_runs
+from dlspec.runs.layout import RUNS
 from dlspec.runs.run_status import resume_command
 from dlspec.text import text_table
 from dlspec.training.amounts import clock, number
 
-ROOT = "runs"
 HEAD = ("run", "status", "epoch", "phase", "step", "best so far", "renewed", "left")
 LONGEST_CELL = 60
 FIX = "write python -m dlspec status [--json] [FOLDER ...]"
@@ -33,7 +33,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("folders", nargs="*", metavar="FOLDER")
     parser.add_argument("--json", action="store_true")
     arguments = parse_flags(parser, words, FIX)
-    folders = arguments.folders or [ROOT]
+    folders = arguments.folders or [RUNS]
     demand_folders(arguments.folders, FIX)
     runs = find_runs([Path(each) for each in folders])
     if arguments.json:

@@ -14,10 +14,11 @@ from dlspec.cli.names import DONE, FAILED, WRONG
 from dlspec.config.composition import CONFIG_NAME, Loader, start_hydra
 from dlspec.config.overrides import parse_overrides, quoted
 from dlspec.errors import UserError, shown
+from dlspec.runs.layout import SWEEP
 from dlspec.runs.run_status import resume_command
 from dlspec.spec.yaml_files import display_name
 from dlspec.sweeps.hydra.plugins import Task, register
-from dlspec.sweeps.record import SWEEP, read_sweep
+from dlspec.sweeps.record import read_sweep
 from dlspec.sweeps.table import Row, sweep_table
 
 # What a sweep.json that somebody else wrote may ask of Hydra; the rest could run code.

@@ -24,6 +24,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from dlspec.errors import UserError
 from dlspec.jobs.error_messages import one_line
 from dlspec.runs.io import read_object, renew_json
+from dlspec.runs.layout import JOB, STOP
 from dlspec.runs.lock import is_held
 from dlspec.sweeps.executors.pool import Apart, Here, Shown
 from dlspec.sweeps.executors.processes import METHOD, Began, Ended
@@ -31,7 +32,6 @@ from dlspec.sweeps.job_worker import Workshop, clear
 from dlspec.sweeps.sweep_job import Check, JobEnd, SweepJob
 from dlspec.training.interruption import Interruption, interruptible
 
-JOB, STOP = "job.json", "stop"
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_FOR_LEAVING = 10.0
 

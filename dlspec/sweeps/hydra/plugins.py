@@ -32,6 +32,7 @@ from dlspec.config.overrides import quoted
 from dlspec.errors import UserError
 from dlspec.jobs.running import new_folder, preparation
 from dlspec.registry.sections import read_section
+from dlspec.runs.layout import MULTIRUN
 from dlspec.spec.mistakes import Mistakes, refuse
 from dlspec.spec.sweep import SweepSpec
 from dlspec.sweeps.executors.external import Elsewhere, lost_alone, train_elsewhere
@@ -202,7 +203,7 @@ def _create(task: Task, config: DictConfig, wanted: Path) -> SweepRecord:
     """The sweep's folder, where what a sweeper writes itself shall stand too."""
     task.folder = new_folder(wanted.parent, wanted.name)
     set_hydra(config, "sweep.dir", str(task.folder))
-    OmegaConf.save(config, task.folder / "multirun.yaml")
+    OmegaConf.save(config, task.folder / MULTIRUN)
     return SweepRecord(task.folder, command=task.command, config_dir=task.config_dir)
 
 
