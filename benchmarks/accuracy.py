@@ -169,7 +169,7 @@ def baseline(words: Sequence[str]) -> dict[str, float]:
     from sklearn.metrics import mean_absolute_error, r2_score
 
     from dlspec.config.composition import compose, start_hydra
-    from dlspec.jobs.running import preparation
+    from dlspec.jobs.composed_spec import preparation
     from dlspec.sweeps.hydra.plugins import register
 
     register()

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dlspec.config.composition import compose, start_hydra
-from dlspec.jobs.running import Job, make_job, preparation
+from dlspec.jobs.composed_spec import preparation
+from dlspec.jobs.job import Job
+from dlspec.jobs.setup import make_job
 from dlspec.sweeps.hydra.plugins import register
 
 SEED = 0

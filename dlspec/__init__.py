@@ -13,8 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dlspec.api import Result, build, load, resume, train
-    from dlspec.api_sweep import sweep
+    from dlspec.api import Result, build, load, resume, sweep, train
     from dlspec.data.source import data_source
     from dlspec.errors import DataError, SpecError, UserError
     from dlspec.registry.own_parts import layer, loss, optimizer, scheduler
@@ -42,12 +41,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Result", "build", "load", "resume", "train"), "dlspec.api"),
+    **dict.fromkeys(("Result", "build", "load", "resume", "sweep", "train"), "dlspec.api"),
     **dict.fromkeys(("DataError", "SpecError", "UserError"), "dlspec.errors"),
     **dict.fromkeys(("layer", "loss", "optimizer", "scheduler"), "dlspec.registry.own_parts"),
     **dict.fromkeys(("Results", "results"), "dlspec.report.results"),
     "data_source": "dlspec.data.source",
-    "sweep": "dlspec.api_sweep",
     "TrainingFailed": "dlspec.training.state",
 }
 

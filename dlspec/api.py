@@ -1,49 +1,53 @@
-"""dlspec in Python and notebooks: `build`, `train` and `resume` take what a YAML file would say."""
+"""dlspec in Python and notebooks: `build`, `train`, `resume` and `sweep` take what a YAML file would say."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial, wraps
+from itertools import product
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypeVar
 
-import torch
-from hydra.core.override_parser.types import Override, OverrideType, ValueType
-from omegaconf import OmegaConf
 from torch import nn
 
 from dlspec.building.weights import load_weights
-from dlspec.config.composition import Composed, start_hydra
 from dlspec.config.conf_files import GROUPS
-from dlspec.config.overrides import apply_overrides, parse_overrides, quoted, replaces_whole
+from dlspec.config.overrides import parse_overrides, quoted
 from dlspec.data import SOURCES
-from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset
-from dlspec.errors import Problem, SpecError, UserError, shown, suggest
-from dlspec.jobs import resumption as resuming
-from dlspec.jobs.running import Job, composed_or_refused, make_job, new_folder
-from dlspec.limits import deep_stack, how_to_raise, limit
-from dlspec.preparing import Preparation
-from dlspec.reading import KEYS
-from dlspec.runs.layout import SPEC
+from dlspec.errors import UserError, shown
+from dlspec.jobs import resumption
+from dlspec.jobs.identity import data_checksum
+from dlspec.jobs.job import Job
+from dlspec.jobs.setup import make_job
+from dlspec.limits import deep_stack
+from dlspec.python_spec import Data, Spec, data_settings, plain_value, prepare_spec, written_spec
+from dlspec.registry.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
+from dlspec.report.results import Results, results
+from dlspec.runs.io import new_folder
+from dlspec.runs.layout import RUNS, SPEC
 from dlspec.spec.mistakes import Mistakes, Places, refuse
+from dlspec.spec.sweep import SweepSpec
 from dlspec.spec.weights import WeightsSpec
 from dlspec.spec.yaml_files import load_file
-from dlspec.sweeps.hydra.plugins import register
+from dlspec.sweeps.executors.executor import Doers
+from dlspec.sweeps.executors.inline import Here
+from dlspec.sweeps.executors.pool import pool
+from dlspec.sweeps.job_worker import Workshop
+from dlspec.sweeps.record import SweepRecord, read_sweep
+from dlspec.sweeps.run import SweepRun
+from dlspec.sweeps.sweep_job import Draft, Made
+from dlspec.training.interruption import Interrupted
 from dlspec.training.out_of_memory import OutOfMemory, forget
 from dlspec.training.randomness import kept_generators
 from dlspec.training.state import Outcome
 
 P = ParamSpec("P")
 T = TypeVar("T")
-CHOSEN = (*GROUPS, "run")  # a text says which file, part or run it is
-NO_DATA = "give arrays by name, {'x': ..., 'target': ...}, or a data set's name"
-ARRAY_SETTINGS = ("validation", "test", "split_seed")
-NO_VALUES: Mapping[str, Any] = {}
-Spec = Mapping[str, Any] | Sequence[str]
-Data = Mapping[str, Any] | Dataset | str | None
+OVER = "write what to try by its key: over={'optimizer.lr': [0.01, 0.001], 'seed': range(3)}"
+Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True, repr=False)
@@ -76,7 +80,7 @@ def build(spec: Spec, data: Data = None) -> nn.Module:
     were. Raises SpecError with every mistake, UserError for what is no spec or no data.
     """
     with kept_generators():
-        return _preparation(spec, data).build().network.module.cpu()
+        return prepare_spec(spec, data).build().network.module.cpu()
 
 
 def _letting_go(function: Callable[P, T]) -> Callable[P, T]:
@@ -99,11 +103,11 @@ def load(folder: str | Path, data: Data = None) -> nn.Module:
     `data` are given again where the run's were made in Python. Raises UserError where there is no such run or its
     weights are not there, SpecError where its spec imports modules that were not imported before.
     """
-    run_folder = resuming.run_folder(str(folder))
+    run_folder = resumption.run_folder(str(folder))
     spec, _ = _changed(run_folder, {}, data)
     mistakes = Mistakes()
     with kept_generators(), deep_stack():
-        network = _preparation(spec, data, is_resumed=True).build().network.module.cpu().eval()
+        network = prepare_spec(spec, data, is_resumed=True).build().network.module.cpu().eval()
         load_weights(network, WeightsSpec(path=str(run_folder), strict=True), mistakes)
     refuse(mistakes, Places)
     return network
@@ -118,7 +122,7 @@ def train(spec: Spec, data: Data = None, *, folder: str | Path | None = None) ->
     """
     with kept_generators():
         with deep_stack():
-            job = make_job(_preparation(spec, data))
+            job = make_job(prepare_spec(spec, data))
         if folder is None:
             return _result(job, job.run(), None)
         job.check_space(Path(folder))
@@ -136,20 +140,20 @@ def resume(folder: str | Path, data: Data = None, *, changes: Spec = (), allow: 
     SpecError for changes that are not allowed, UserError where there is no run or another process trains there,
     TrainingFailed where the checkpoint does not fit or the training fails.
     """
-    run_folder = resuming.run_folder(str(folder))
+    run_folder = resumption.run_folder(str(folder))
     spec, written = _changed(run_folder, changes, data)
-    with kept_generators(), resuming.whole(run_folder) as found:
+    with kept_generators(), resumption.whole(run_folder) as found:
         with deep_stack():
-            job = make_job(_preparation(spec, data, is_resumed=found is not None))
-        resuming.refuse(run_folder, job, resuming.changes(run_folder, job, found, written), allow)
-        return _result(job, resuming.go_on(job, run_folder, found), run_folder)
+            job = make_job(prepare_spec(spec, data, is_resumed=found is not None))
+        resumption.refuse(run_folder, job, resumption.changes(run_folder, job, found, written), allow)
+        return _result(job, resumption.go_on(job, run_folder, found), run_folder)
 
 
 def _changed(run_folder: Path, changes: Spec, data: Data) -> tuple[Spec, list[str]]:
     """The run's spec with what is changed, and the keys of that; arrays are split as they were."""
-    own, overrides = _written(changes)
+    own, overrides = written_spec(changes)
     saved = load_file(run_folder / SPEC).tree.get("data") if isinstance(data, Mapping) else None
-    splits = _settings(saved) if isinstance(saved, Mapping) and saved.get("type") == "arrays" else {}
+    splits = data_settings(saved) if isinstance(saved, Mapping) and saved.get("type") == "arrays" else {}
     if isinstance(changes, Mapping):
         kept = {"data": splits | dict(own.get("data", {}))} if splits else {}
         return {"run": str(run_folder), **own, **kept}, list(changes)
@@ -162,153 +166,110 @@ def _result(job: Job, outcome: Outcome, folder: Path | None) -> Result:
     return Result(job.trainer.network, results, outcome.best_epoch, history, job.prepared.resolved, folder)
 
 
-def _preparation(
-    spec: Spec, data: Data, values: Mapping[str, Any] = NO_VALUES, *, is_resumed: bool = False
-) -> Preparation:
-    """The steps from a spec to a run; `values` take the place of what it says, by their keys."""
-    written, overrides = _written(spec)
-    settings = {} if data is None else _settings(written.pop("data", None))
-    arrays, section = _data(data, settings | _data_values(overrides))
-    if arrays is not None:
-        overrides = [each for each in overrides if not re.match(r"[+~]*data[.=]", each)]
-    if section is not None:
-        written["data"] = section
-    chosen = {key: value for key, value in written.items() if key in CHOSEN and isinstance(value, str)}
-    own = {key: value for key, value in written.items() if key not in chosen}
-    register()
-    composed = composed_or_refused([*overrides, *map(quoted, chosen, chosen.values())], start_hydra())
-    tree = composed.tree | {key: _merged(composed.tree.get(key), value, key) for key, value in own.items()}
-    if settings and arrays is None:
-        tree["data"] = _merged(tree["data"], settings, "data")
-    if arrays is not None:
-        tree["data"] = _stand_in(arrays) | settings
-    if values:
-        tree = _changed_by(tree, values)
-    files = {group: composed.loader.files(group) for group in GROUPS}
-    other = [*own, *(key.split(".")[0] for key in values)]
-    return Preparation(tree, partial(_places, composed, other), files, arrays, is_resumed=is_resumed)
+# ---- many runs -------------------------------------------------------------------------------------------------------
 
 
-def _changed_by(tree: dict[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """As overrides of a command line change it."""
-    config = OmegaConf.create(tree)
-    lines = {key: f"{key}={value if isinstance(value, str) else shown(value)}" for key, value in values.items()}
-    overrides = [
-        Override(OverrideType.CHANGE, key, ValueType.ELEMENT, value, input_line=lines[key])
-        for key, value in values.items()
-    ]
-    problems = apply_overrides(config, overrides)
-    if problems:
-        raise SpecError(problems)
-    changed = OmegaConf.to_container(config, resolve=False)
-    assert isinstance(changed, dict)
-    return {str(key): value for key, value in changed.items()}
+def sweep(
+    spec: Spec,
+    over: Mapping[str, Sequence[Any]],
+    data: Data = None,
+    *,
+    folder: str | Path | None = None,
+    workers: int | None = None,
+    threads: int = 1,
+    on_invalid: Literal["stop", "skip"] = "stop",
+    fail_fast: bool = False,
+    rerun: Literal["failed", "changed"] = "failed",
+) -> Results:
+    """Trains every combination of the values in `over`, `{"optimizer.lr": [1e-2, 1e-3], "seed": range(3)}`.
+
+    `spec` and `data` are those of `train`; a key of `over` is one of the config (`model`, `optimizer.lr`,
+    `model.params.width`, `model.layers.0.Conv2d.out_channels`). In `folder` (if there is none, in a new one below
+    `runs/`) each job has a folder of its own; called again with the same `folder` it does what is left. The settings
+    are those of the `sweep` section: as many jobs at a time as `workers`, one a core or GPU if not told. Failed jobs
+    are told and stand among the results. Raises SpecError or UserError with every wrong spec before anything is
+    trained, where `on_invalid` does not skip them.
+    """
+    grid = _grid(over)
+    settings = SweepSpec(workers=workers, threads=threads, on_invalid=on_invalid, fail_fast=fail_fast, rerun=rerun)
+    with kept_generators(), deep_stack():
+        given = prepare_spec(spec, data).data
+        _refuse_data(over, given)
+        workshop = Workshop(None, threads=threads, modules=_modules(), data=given)
+        place = None if folder is None else Path(folder)
+        with SweepRun(
+            settings,
+            None if place is None else read_sweep(place),
+            partial(_sweep_record, place),
+            partial(_doers, workshop, settings),
+            given="" if given is None else data_checksum(given),
+        ) as running:
+            try:
+                running.launch([_draft(spec, data, values) for values in grid])
+            except Interrupted as error:
+                raise Interrupted(
+                    error.number, f"; to go on call it again with folder='{_sweep_folder(running)}'"
+                ) from None
+            return results(_sweep_folder(running))
 
 
-def _written(spec: Spec) -> tuple[dict[str, Any], Sequence[str]]:
-    """What a mapping says, by the config's keys, and what a list of overrides says."""
-    if isinstance(spec, Mapping):
-        written = dict(spec)
-        if "layers" in written and "model" not in written:
-            outer = {key: written.pop(key) for key in KEYS if key in written}
-            written = {**outer, "model": written}
-        return written, ()
-    if isinstance(spec, Sequence) and not isinstance(spec, str) and all(isinstance(each, str) for each in spec):
-        return {}, spec
-    raise UserError(f"{spec!r} is no spec: write a mapping, {{'model': 'cnn'}}, or overrides, ['model=cnn']")
+def _sweep_folder(running: SweepRun) -> Path:
+    assert running.record is not None  # or something was raised
+    return running.record.folder
 
 
-def _settings(section: Any) -> dict[str, Any]:
-    """What the spec's `data` changes; nothing where it names a data set, whose place another takes."""
-    if not isinstance(section, Mapping) or section.get("type", "arrays") != "arrays":
-        return {}
-    return {str(key): value for key, value in section.items() if key != "type"}
+def _grid(over: Mapping[str, Sequence[Any]]) -> list[Values]:
+    """Every combination, the last key's values the fastest."""
+    if not isinstance(over, Mapping) or not over:
+        raise UserError(f"nothing to sweep over; {OVER}")
+    for key, values in over.items():
+        if isinstance(values, str | Mapping) or not hasattr(values, "__iter__"):
+            raise UserError(f"over['{key}'] is no list of values; {OVER}")
+    combinations = product(*([plain_value(each) for each in values] for values in over.values()))
+    return [dict(zip(over, each, strict=True)) for each in combinations]
 
 
-def _data_values(overrides: Sequence[str]) -> dict[str, Any]:
-    """What a list of overrides says of the data, by the setting."""
-    values = [each for each in parse_overrides(overrides) if each.key_or_group.startswith("data.")]
-    return {each.key_or_group.removeprefix("data."): each.value() for each in values if not each.is_sweep_override()}
+def _refuse_data(over: Mapping[str, Any], given: Dataset | None) -> None:
+    wrong = [key for key in over if key.split(".")[0] == "data"]
+    if wrong and given is not None:
+        raise UserError(f"over['{wrong[0]}']: the data were given in Python; sweep over each of them by itself")
 
 
-def _data(data: Data, settings: Mapping[str, Any]) -> tuple[Dataset | None, Any]:
-    """The data set itself, or what to write in the config's section."""
-    if data is None or isinstance(data, str):
-        return None, data
-    if isinstance(data, Dataset):
-        _check_settings(settings, (), "a data set that was made in Python")
-        return data, None
-    if not isinstance(data, Mapping):
-        raise UserError(f"{_shown(data)} is no data: {NO_DATA}")
-    if "type" in data:
-        return None, dict(data)
-    if "target" in data or any(hasattr(each, "__array__") for each in data.values()):
-        _check_settings(settings, ARRAY_SETTINGS, "arrays")
-        return from_arrays(data, **settings), None
-    _check_classes(data)
-    return None, {"type": "random", "size": 16, **data}
+def _draft(spec: Spec, data: Data, values: Values) -> Draft:
+    return Draft(tuple(f"{key}={_as_text(value)}" for key, value in values.items()), partial(_job, spec, data, values))
 
 
-def _stand_in(data: Dataset) -> dict[str, Any]:
-    """A source that states what these data do: the form is checked with it, and it is never opened."""
-    field = data.fields[0]
-    if field.vocab_size is not None:
-        return {"type": "random", "vocab_size": field.vocab_size, "length": field.shape[0]}
-    return {"type": "random", "shape": list(field.shape)}
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else shown(value)
 
 
-def _shown(data: object) -> str:
-    """A number as it is, of anything that may be long its kind alone."""
-    return repr(data) if isinstance(data, int | float) else f"a {type(data).__name__}"
+def _job(spec: Spec, data: Data, values: Values) -> Made:
+    """The job, without arrays: those are given to each process once."""
+    chosen = {key: value for key, value in values.items() if key in GROUPS and isinstance(value, str)}
+    others = {key: value for key, value in values.items() if key not in chosen}
+    words = [quoted(key, value) for key, value in chosen.items()]
+    preparing = prepare_spec({**spec, **chosen} if isinstance(spec, Mapping) else [*spec, *words], data, others)
+    preparing.data = None
+    return preparing, None
 
 
-def _check_settings(settings: Iterable[str], known: Sequence[str], what: str) -> None:
-    wrong = [key for key in settings if key not in known]
-    if wrong:
-        found = f"no setting of {what}"
-        raise SpecError([Problem(f"data.{key}", found, suggest(key, known) or "leave it out") for key in wrong])
+def _sweep_record(place: Path | None) -> SweepRecord:
+    if place is None:
+        now = datetime.now()
+        return SweepRecord(new_folder(Path(RUNS) / f"{now:%Y-%m-%d}", f"{now:%H-%M-%S}_sweep"))
+    place.mkdir(parents=True, exist_ok=True)
+    return SweepRecord(place)
 
 
-def _check_classes(facts: Mapping[str, Any]) -> None:
-    """Left out, the classes would be taken for a number to predict, without a word."""
-    is_stated = facts.keys() & {"num_classes", "targets"}
-    if not is_stated and facts.keys() <= SOURCES["random"].model_fields.keys():
-        fix = "add how many classes there are, 'num_classes': 10, or None where a number is predicted"
-        raise SpecError([Problem("data.num_classes", "not stated", fix)])
+def _doers(workshop: Workshop, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Doers:
+    """Processes; this one where they could not know the parts that a notebook or script has registered itself."""
+    if "__main__" in workshop.modules:
+        return Here(workshop)
+    return pool(workshop, settings.workers, jobs, devices)
 
 
-def _merged(before: Any, own: Any, group: str) -> Any:
-    """A mapping changes what was chosen, key by key; one that says which part or layers it is replaces it."""
-    if not isinstance(own, Mapping) or not isinstance(before, dict) or replaces_whole(group, dict(own)):
-        return _plain(own, 1)
-    return {**before, **{key: _merged(before.get(key), value, "") for key, value in own.items()}}
-
-
-def plain_value(value: Any) -> Any:
-    """A mapping, list, text or number as YAML would have given it; UserError for what is none."""
-    return _plain(value, 1)
-
-
-def _plain(value: Any, depth: int) -> Any:
-    """Mappings, sequences and numbers as YAML would have given them."""
-    deepest = limit("nesting")
-    if depth > deepest:  # a list may hold itself
-        found = f"nested more than {deepest} deep"
-        raise SpecError([Problem("", found, f"use blocks or fewer levels; {how_to_raise('nesting')}")])
-    if isinstance(value, Mapping):
-        return {str(key): _plain(each, depth + 1) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each, depth + 1) for each in value]
-    if isinstance(value, torch.Tensor) or hasattr(value, "tolist"):
-        return value.tolist()
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    raise UserError(f"{value!r} can't stand in a spec: use numbers, text, lists and mappings")
-
-
-def _places(composed: Composed, own: Collection[str]) -> Places:
-    """The files' places, without those of keys that were given in Python."""
-    places = composed.places()
-    keys = {path: place for path, place in places.keys.items() if not path or path[0] not in own}
-    values = {path: place for path, place in places.values.items() if not path or path[0] not in own}
-    return Places(keys, values)
+def _modules() -> list[str]:
+    """The modules that have registered parts of their own."""
+    classes = [each for registry in (LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS) for each in registry.classes()]
+    names = {each.__module__ for each in (*classes, *SOURCES.values())}
+    return sorted(name for name in names if name.split(".")[0] not in ("torch", "dlspec"))

@@ -15,11 +15,6 @@ from itertools import islice
 from typing import Any
 
 
-def first_line(error: BaseException, longest: int | None = None) -> str:
-    """What an error of somebody else's says, in one line; cut to `longest` letters."""
-    return str(error).strip().split("\n")[0][:longest]
-
-
 class UserError(Exception):
     """A mistake of the user's: its text is ready to be read, and the exit code is 2."""
 

@@ -45,13 +45,13 @@ def make() -> None:
     from test_faults import At
 
     from dlspec.cli.main import run
-    from dlspec.jobs import running
+    from dlspec.jobs import job
 
-    folder, usual = FIXTURES / f"format_{FORMAT}", running.standard_callbacks
+    folder, usual = FIXTURES / f"format_{FORMAT}", job.standard_callbacks
     os.chdir(FIXTURES)
     assert run([*RUN, "hydra.run.dir=straight"]) == 0
     end = At("train", 20, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    running.standard_callbacks = lambda *args: [*usual(*args), end]
+    job.standard_callbacks = lambda *args: [*usual(*args), end]
     assert run([*RUN, "trainer.keep_checkpoints=1", f"hydra.run.dir={folder.name}"]) == 143
     (FIXTURES / "straight/metrics.jsonl").replace(folder / "wanted.jsonl")
     shutil.rmtree(FIXTURES / "straight")

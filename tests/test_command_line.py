@@ -15,7 +15,8 @@ import yaml
 from conftest import QUICK
 
 from dlspec import reading
-from dlspec.cli.names import COMMANDS, NOT_YET
+from dlspec.cli.names import NOT_YET
+from dlspec.text import COMMANDS
 
 MLP = ["model=mlp", "hydra.run.dir=made", *QUICK]
 ENTRY = [sys.executable, "-m", "dlspec"]

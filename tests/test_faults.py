@@ -52,12 +52,12 @@ Run = Callable[..., Said]
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch, dlspec: Run) -> Run:
     """A command in whose run something happens after so many batches of a phase."""
-    from dlspec.jobs import running
+    from dlspec.jobs import job
 
     def call(phase: str, batches: int, action: Callable[[], object], *words: str) -> Said:
-        usual = running.standard_callbacks
+        usual = job.standard_callbacks
         with monkeypatch.context() as patch:
-            patch.setattr(running, "standard_callbacks", lambda *args: [*usual(*args), At(phase, batches, action)])
+            patch.setattr(job, "standard_callbacks", lambda *args: [*usual(*args), At(phase, batches, action)])
             return dlspec(*words)
 
     return call
@@ -153,11 +153,11 @@ def test_logs_on_a_full_disk_are_told_once_and_caught_up(ends: bool, work: Path,
             for each in (*again, spread):
                 each.on_step_end(state)
 
-    from dlspec.jobs import running
+    from dlspec.jobs import job
 
-    usual = running.standard_callbacks
+    usual = job.standard_callbacks
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "standard_callbacks", lambda *args: [*usual(*args), Both()])
+        patch.setattr(job, "standard_callbacks", lambda *args: [*usual(*args), Both()])
         said = dlspec(*words, "hydra.run.dir=disk/run")
     assert said.code == 0
     assert said.err.count(f"can't write {folder}/run/metrics.jsonl: No space left on device\n") == 1

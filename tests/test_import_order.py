@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "dlspec"
 ORDER = (
-    "errors limits layouts spec layers registry data building reading run_folder run_lock run_status found_runs "
-    "report training preparing app face sweeping __main__"
+    "errors limits text layouts compat spec runs report layers registry data building reading training preparing config "
+    "jobs sweeps app python_spec api cli __main__"
 ).split()
 FILES = sorted(ROOT.rglob("*.py"))
 

@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dlspec.jobs.environment import environment, git_commit
 from dlspec.runs import io as run_folder
 from dlspec.runs.io import (
     create_run_folder,
-    environment,
     finite,
-    git_commit,
     log_to,
     read_lines,
     read_result,

@@ -20,8 +20,8 @@ from test_sweep_resuming import environment, record
 from dlspec.config.launchers import EXTRAS
 from dlspec.errors import UserError
 from dlspec.runs.layout import JOB
+from dlspec.sweeps.executors.executor import Began, Ended
 from dlspec.sweeps.executors.external import Elsewhere, NotFinished, _say
-from dlspec.sweeps.executors.processes import Began, Ended
 from dlspec.sweeps.hydra.plugins import register
 from dlspec.sweeps.job_worker import Workshop
 from dlspec.sweeps.sweep_job import JobEnd, SweepJob

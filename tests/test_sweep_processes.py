@@ -17,8 +17,9 @@ import pytest
 from conftest import QUICK
 from test_sweep_resuming import environment, record
 
+from dlspec.sweeps.executors.executor import Began, Ended
 from dlspec.sweeps.executors.pool import VISIBLE, places
-from dlspec.sweeps.executors.processes import Began, Ended, Processes
+from dlspec.sweeps.executors.processes import Processes
 
 
 class Odd:

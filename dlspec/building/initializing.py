@@ -9,9 +9,9 @@ from torch import nn
 
 from dlspec.building.built import Network
 from dlspec.building.parameters import first_picks, owned_parameters
-from dlspec.errors import first_line
 from dlspec.registry.parameter_terms import Init
 from dlspec.spec.mistakes import Mistakes
+from dlspec.text import first_line
 
 
 def initialize(network: Network, inits: Sequence[Init], mistakes: Mistakes) -> None:

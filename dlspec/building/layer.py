@@ -14,12 +14,13 @@ from torch.nn.utils import parametrizations
 from dlspec.building.layout_rules import filled, infer
 from dlspec.building.limits import SizeLimit, TooLarge
 from dlspec.building.place import Unfit, is_on_meta, needs_numbers, not_deterministic
-from dlspec.errors import first_line, shown, suggest
+from dlspec.errors import shown, suggest
 from dlspec.layouts import Value
 from dlspec.registry.schema import REQUIRED, Schema
 from dlspec.spec.expressions import ExpressionError
 from dlspec.spec.graph import Channels, Node, is_deferred, settled
 from dlspec.spec.mistakes import Mistakes
+from dlspec.text import first_line
 
 PARAMETRIZATIONS = ("weight_norm", "spectral_norm", "orthogonal")
 

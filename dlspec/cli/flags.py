@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import NoReturn
 
+from dlspec.compat.argparse import is_known_flag
 from dlspec.errors import UserError
 
 SETTINGS = "to change a setting write KEY=VALUE, without dashes: trainer.epochs=3"
@@ -24,4 +25,4 @@ def parse_flags(parser: argparse.ArgumentParser, words: Sequence[str], fix: str 
 
 
 def _is_unknown(word: str, parser: argparse.ArgumentParser) -> bool:
-    return word.startswith("-") and word.partition("=")[0] not in parser._option_string_actions
+    return word.startswith("-") and not is_known_flag(parser, word.partition("=")[0])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from textwrap import TextWrapper
 
-from dlspec.cli.names import COMMANDS
 from dlspec.config.conf_files import GROUPS, PART_GROUPS, group_files
+from dlspec.text import COMMANDS
 
 _LIBRARY = {
     "loss": "any loss of torch.nn",

@@ -8,15 +8,17 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from dlspec.cli.names import COMMANDS, DONE, FAILED, INTERRUPTED, LIGHT, NOT_YET, WRONG
+from dlspec.cli.names import LIGHT, NOT_YET
+from dlspec.jobs.error_messages import DONE, FAILED, INTERRUPTED, WRONG
 from dlspec.registry.lean import lean_imports
+from dlspec.text import COMMANDS
 
 
 def main() -> int:
     """The command line's process.
 
     Importing makes a million objects that live as long as the process, and collecting among them takes 0.4 s for
-    nothing: the collector rests until training starts it (dlspec.jobs.running), and does not look at them at the end.
+    nothing: the collector rests until training starts it (dlspec.jobs.setup), and does not look at them at the end.
     """
     gc.disable()
     lean_imports()
@@ -84,25 +86,15 @@ def _unknown(command: str) -> int:
 
 def _run(command: str, rest: list[str]) -> int:
     if command in LIGHT:
-        return int(import_module(LIGHT[command]).main(rest))
+        return int(import_module(f"dlspec.cli.commands.{command}").main(rest))
     from dlspec.limits import deep_stack
 
     with deep_stack():
-        if command == "train":
-            if {"-m", "--multirun"} & set(rest):
-                from dlspec.sweeps.executors.processes import warm_up
+        if command == "train" and {"-m", "--multirun"} & set(rest):
+            from dlspec.sweeps.executors.processes import warm_up
 
-                warm_up()
-            from dlspec.cli.commands.train import main as train
-
-            return train(rest)
-        if command == "resume":
-            from dlspec.jobs.resumption import main as resume
-
-            return resume(rest)
-        from dlspec.cli.commands.validate import COMMANDS as functions
-
-        return functions[command](rest)
+            warm_up()
+        return int(import_module(f"dlspec.cli.commands.{command}").main(rest))
 
 
 def _guarded(action: Callable[[], int]) -> int:

@@ -2,23 +2,17 @@
 
 Hydra merges the files and chooses among groups. Values from the command line are applied by `overrides`, without a `+`
 and with our own errors: Hydra would refuse a key that the YAML does not name, and replace a short spelling in silence.
-Hydra's internals are used in few other modules.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from hydra import version
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository, IConfigRepository
-from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
-from hydra._internal.hydra import Hydra
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import ResultDefault
 from hydra.core.override_parser.types import Override
@@ -27,6 +21,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from dlspec.compat.hydra import HookedLoader, HydraApp, make_hydra, plain_value, search_path
 from dlspec.config.conf_files import (
     GROUPS,
     NO_SEARCHPATH,
@@ -46,14 +41,13 @@ from dlspec.config.defaults_lists import (
     without_defaults,
 )
 from dlspec.config.hydra_node import set_hydra
-from dlspec.config.launchers import EXTRAS, lead_through_dlspec
+from dlspec.config.launchers import EXTRAS, lead_through_dlspec, store_names
 from dlspec.config.model_merging import Merging
 from dlspec.config.overrides import (
     apply_overrides,
     command_line,
     is_written_out,
     parse_overrides,
-    plain,
     refuse_sweeps,
     replaces_whole,
     value_place,
@@ -67,7 +61,7 @@ CONFIG_NAME = "config"
 VERSION_BASE = "1.3"
 
 
-class Loader(ConfigLoaderImpl):
+class Loader(HookedLoader):
     """Hydra's loader, which gives values from the command line to us."""
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
@@ -76,16 +70,10 @@ class Loader(ConfigLoaderImpl):
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which is given composed configs, and looks into the files to say where a mistake is."""
-        return {"config_search_path": self.config_search_path, "_composed": {}}
+        return {**super().__getstate__(), "_composed": {}}
 
-    @cached_property
-    def repository(self) -> ConfigRepository:  # type: ignore[override]  # Hydra sets it where a loader is made
-        """The files, in a process that was given the loader; Hydra knows nothing of ours there."""
-        from dlspec.sweeps.hydra.plugins import register
-
-        register()
+    def register_sources(self) -> None:
         _register_sources()
-        return ConfigRepository(config_search_path=self.config_search_path)
 
     def load_configuration(
         self,
@@ -133,36 +121,37 @@ class Loader(ConfigLoaderImpl):
             self._composed[key] = super().load_configuration(config_name, lines, run_mode, from_shell, validates)
         return deepcopy(self._composed[key])
 
-    def _process_config_searchpath(
-        self, config_name: str | None, parsed_overrides: list[Override], repo: CachingConfigRepository
-    ) -> None:
-        """Hydra would read the files of its search path itself, and run what stands in them."""
-        named = next((each for each in parsed_overrides if each.key_or_group == "hydra.searchpath"), None)
+    def check_search_path(self, overrides: Sequence[Override]) -> None:
+        named = next((each for each in overrides if each.key_or_group == "hydra.searchpath"), None)
         if named is not None:
             raise SpecError([Problem("hydra.searchpath", *NO_SEARCHPATH, command_line(named.input_line or ""))])
 
-    def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
-        model = self._merged_model(defaults, repo)
+    def merge_files(
+        self,
+        defaults: Sequence[ResultDefault],
+        load: Callable[[ResultDefault], DictConfig],
+        merge: Callable[[], DictConfig],
+    ) -> DictConfig:
+        model = self._merged_model(defaults, load)
         try:
-            config = super()._compose_config_from_defaults_list(defaults, repo)
+            config = merge()
         except ConfigCompositionException as error:
             raise SpecError([not_mergeable(error, self._file)]) from None
         if "model" in config:
             config.model = model
         return config
 
-    def _merged_model(self, defaults: list[ResultDefault], repo: IConfigRepository) -> Any:
+    def _merged_model(self, defaults: Sequence[ResultDefault], load: Callable[[ResultDefault], DictConfig]) -> Any:
         """The model by our rules: Hydra would leave two layers' names in an entry that a file overrides."""
         merging = Merging()
         for default in defaults:
             package = default.package or ""
             if package.split(".")[0] not in ("", "model"):
                 continue
-            config = self._load_single_config(default=default, repo=repo).config
-            assert isinstance(config, DictConfig)
+            config = load(default)
             before = len(merging.clashes)
             if "model" in config:
-                merging.add(without_defaults(plain(config, "model"), package))
+                merging.add(without_defaults(plain_value(config, "model"), package))
             if len(merging.clashes) > before:
                 raise SpecError([clash_problem(each, default, self._file) for each in merging.clashes])
         return merging.model
@@ -287,31 +276,29 @@ class Refused(SpecError):
         self.composed, self.groups = composed, groups
 
 
-def start_hydra(config_dir: str | None = None) -> Hydra:
+def start_hydra(config_dir: str | None = None) -> HydraApp:
     """Hydra with our search path: --config-dir, the user's conf/, dlspec's own, PyTorch's names.
 
     Hydra's own global state is left alone, so a notebook's `hydra.initialize` goes on working.
     """
     version.setbase(VERSION_BASE)
     _register_sources()
-    path = ConfigSearchPathImpl()
-    path.append("hydra", "pkg://hydra.conf")
+    entries = [("hydra", "pkg://hydra.conf")]
     if config_dir is not None:
-        path.append("command-line", _folder(config_dir))
+        entries.append(("command-line", _folder(config_dir)))
     user = user_conf()
     if user is not None:
         check_user_config(user)
-        path.append("user", f"dlspec://{user}")
-    path.append("main", f"dlspec://{packaged_conf()}")
-    path.append("parts", "dlspec-parts://")
-    path.append("schema", "structured://")
-    return Hydra(task_name="dlspec", config_loader=Loader(config_search_path=path))
+        entries.append(("user", f"dlspec://{user}"))
+    entries += [("main", f"dlspec://{packaged_conf()}"), ("parts", "dlspec-parts://"), ("schema", "structured://")]
+    return make_hydra(Loader(search_path(entries)))
 
 
 def _register_sources() -> None:
     plugins = Plugins.instance()
     plugins.register(ConfFiles)
     plugins.register(PartNames)
+    store_names()
 
 
 def _folder(config_dir: str) -> str:
@@ -321,7 +308,7 @@ def _folder(config_dir: str) -> str:
     return f"dlspec://{folder}"
 
 
-def compose(overrides: Sequence[str], hydra: Hydra | None = None) -> Composed:
+def compose(overrides: Sequence[str], hydra: HydraApp | None = None) -> Composed:
     """One config, as a run would compose it."""
     hydra = hydra or start_hydra()
     loader = hydra.config_loader

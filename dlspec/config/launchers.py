@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from copy import deepcopy
 
+from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from dlspec.compat.hydra import BASIC_LAUNCHER, BASIC_SWEEPER
 from dlspec.config.hydra_node import set_hydra
 
 HOME = "hydra_plugins.dlspec"
+"""The module by whose name Hydra and its configs know the classes, which are those of dlspec.sweeps.hydra."""
 EXTRAS: Mapping[str, Mapping[str, str]] = {
     "hydra/launcher": {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"},
     "hydra/sweeper": {"optuna": "optuna"},
@@ -18,9 +21,18 @@ EXTRAS: Mapping[str, Mapping[str, str]] = {
 
 # They do the same, but end with the first failure, and drop all later batches.
 _STANDS_IN = {
-    "hydra._internal.core_plugins.basic_launcher.BasicLauncher": f"{HOME}.DlspecLauncher",
-    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper": f"{HOME}.DlspecSweeper",
+    BASIC_LAUNCHER: f"{HOME}.DlspecLauncher",
+    BASIC_SWEEPER: f"{HOME}.DlspecSweeper",
 }
+
+
+def store_names() -> None:
+    """Make the launchers and the sweeper choices of Hydra's groups. They are named only: no class is needed yet."""
+    store = ConfigStore.instance()
+    for name, cls in {"dlspec": "DlspecLauncher", "pool": "PoolLauncher"}.items():
+        store.store(group="hydra/launcher", name=name, node={"_target_": f"{HOME}.{cls}"})
+    sweeper = {"_target_": f"{HOME}.DlspecSweeper", "max_batch_size": None, "params": None}
+    store.store(group="hydra/sweeper", name="dlspec", node=sweeper)
 
 
 def lead_through_dlspec(config: DictConfig) -> None:

@@ -6,22 +6,23 @@ No `+` is needed for a key that the YAML does not name, and what can't be reache
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import lru_cache
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, OverrideType, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from dlspec.cli.names import COMMANDS
+from dlspec.compat.hydra import plain_value
 from dlspec.config.conf_files import GROUPS, PART_GROUPS
 from dlspec.config.model_merging import drop_unread
 from dlspec.errors import Place, Problem, SpecError, shown, suggest
 from dlspec.spec.entries import ENTRY_KEYS, is_entry, is_other_part, naming_keys
 from dlspec.spec.yaml_files import KeyPath
+from dlspec.text import COMMANDS
 
 
 def command_line(text: str, start: int = 0, width: int = 0) -> Place:
@@ -124,15 +125,31 @@ def replaces_whole(group: str, value: Any) -> bool:
 
 def apply_overrides(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
     """Sets (or with `~` deletes) values in the config; gives the problems of those that can't be reached."""
-    before = plain(config, "model") if "model" in config else None
+    before = plain_value(config, "model") if "model" in config else None
     problems = _apply(config, overrides)
-    after = plain(config, "model") if "model" in config else None
+    after = plain_value(config, "model") if "model" in config else None
     if isinstance(after, dict) and after != before:
         # `model.layers.0.Conv2d.out_channels=64` takes a param's place: that nothing uses it now is no mistake.
         drop_unread(before, after, _given(overrides))
         with open_dict(config):
             config.model = after
     return problems
+
+
+def change_tree(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Change a config's plain values, by their keys, as overrides of a command line would; SpecError if one can't."""
+    config = OmegaConf.create(dict(tree))
+    lines = {key: f"{key}={value if isinstance(value, str) else shown(value)}" for key, value in values.items()}
+    overrides = [
+        Override(OverrideType.CHANGE, key, ValueType.ELEMENT, value, input_line=lines[key])
+        for key, value in values.items()
+    ]
+    problems = apply_overrides(config, overrides)
+    if problems:
+        raise SpecError(problems)
+    changed = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(changed, dict)
+    return {str(key): value for key, value in changed.items()}
 
 
 def _given(overrides: Sequence[Override]) -> dict[str, Any]:
@@ -158,7 +175,7 @@ def _apply(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
     for override in overrides:
         top = override.key_or_group.split(".")[0]
         if top in tree and top not in touched:
-            tree[top] = plain(config, top)
+            tree[top] = plain_value(config, top)
         touched.setdefault(top)
         was_there, before = top in tree, deepcopy(tree.get(top))
         reason = set_value(tree, override)
@@ -174,12 +191,6 @@ def _apply(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
             else:
                 config.pop(top, None)
     return problems
-
-
-def plain(config: DictConfig, key: str) -> Any:
-    """What stands under a key, as plain values, its `${...}` as written."""
-    node: Any = config._get_node(key)  # getting the value would look up its '${...}'
-    return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node._value()
 
 
 def set_value(tree: dict[str, Any], override: Override) -> tuple[str, str] | None:

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dlspec.cli.names import FAILED, WRONG
-from dlspec.errors import MOST_SHOWN, Problem, SpecError, UserError
+from dlspec.errors import MOST_SHOWN, SpecError, UserError
+
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+"""The exit codes."""
 
 
 def told(error: BaseException) -> tuple[str, int] | None:
     """The text without a traceback, and the exit code; None for an error that is a defect of dlspec's own."""
     if isinstance(error, UserError):
         return str(error), WRONG
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
+    from dlspec.config.hydra_errors import hydra_problem
     from dlspec.training.out_of_memory import is_out_of_memory
     from dlspec.training.state import TrainingFailed
 
-    if isinstance(error, HydraException | OmegaConfBaseException):
-        return str(SpecError([_composing(error)])), WRONG
+    problem = hydra_problem(error)
+    if problem is not None:
+        return str(SpecError([problem])), WRONG
     if isinstance(error, TrainingFailed):
         return str(error), FAILED
     if is_out_of_memory(error):
@@ -45,9 +46,3 @@ def in_full(error: Exception) -> str:
         )
     known = told(error)
     return known[0] if known else one_line(error)
-
-
-def _composing(error: Exception) -> Problem:
-    """Hydra's and OmegaConf's complaints about what a user's config asks of Hydra itself."""
-    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
-    return Problem("config", lines[0] if lines else type(error).__name__)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from dlspec.building.saved import saved_part
 from dlspec.data.dataset import Dataset
+from dlspec.jobs.environment import git_commit, package_version
 from dlspec.reading import ReadPart, Spec
-from dlspec.runs.io import git_commit, package_version
 from dlspec.spec.trainer_keys import MACHINE, WRITING
 
 # What says where and how a run computes, and what it leaves on disk.

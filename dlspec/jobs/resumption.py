@@ -1,20 +1,16 @@
-"""`python -m dlspec resume run=FOLDER`: a run goes on from its newest whole checkpoint, as if it had never stopped."""
+"""A run goes on from its newest whole checkpoint, as if it had never stopped."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from dlspec.cli.flags import parse_flags
-from dlspec.config.composition import start_hydra
-from dlspec.config.overrides import parse_overrides, quoted, value_place
 from dlspec.config.saved_run import LATEST, NO_RUN, latest_run
 from dlspec.errors import Place, Problem, SpecError, UserError, shown
-from dlspec.jobs.running import Job, composed_or_refused, make_job, preparation
+from dlspec.jobs.job import Job
 from dlspec.runs.io import read_result, remove_leftovers
 from dlspec.runs.layout import CHECKPOINTS, SPEC
 from dlspec.runs.lock import held
@@ -30,30 +26,13 @@ _FREE = frozenset(f"trainer.{key}" for key in WRITING | MACHINE | {"epochs", "ma
 _HORIZONS: Mapping[str, str] = {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}
 
 
-def main(words: Sequence[str]) -> int:
-    """Resumes the run that the words name; the exit code tells how it went."""
-    from dlspec.cli.commands.sweep import resume_sweep
-    from dlspec.sweeps.hydra.plugins import register  # their jobs go on as a run does: they import this
-
-    if any(word.startswith("sweep=") for word in words):
-        return resume_sweep(words)
-    parser = argparse.ArgumentParser(prog="dlspec resume", add_help=False)  # --help was answered before
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--config-dir", "-cd")
-    arguments = parse_flags(parser, words)
-    folder, allowed, overrides = _taken(arguments.overrides)
-    register()
-    with whole(folder) as found:
-        composed = composed_or_refused([quoted("run", str(folder)), *overrides], start_hydra(arguments.config_dir))
-        job = make_job(preparation(composed, is_resumed=found is not None))
-        changed = changes(folder, job, found, [each.key_or_group.lstrip("+~") for each in parse_overrides(overrides)])
-        refuse(folder, job, changed, allowed)
-        if found is not None and not changed.keys() - {"trainer.progress"} and _is_finished(folder):
-            print(f"{folder} is finished: nothing is left to do; for more add trainer.epochs=N", file=sys.stderr)
-            return 0
-        go_on(job, folder, found)
-    print(folder)
-    return 0
+def run_folder(name: str, place: Place | None = None) -> Path:
+    """The run's folder that a user names; `latest` is the last below runs/."""
+    if name == LATEST:
+        return latest_run()
+    if not (Path(name) / SPEC).is_file():
+        raise SpecError([Problem("run", f"no run in '{name}'", NO_RUN, place)])
+    return Path(name)
 
 
 @contextmanager
@@ -81,40 +60,8 @@ def go_on(job: Job, folder: Path, snapshot: Snapshot | None) -> Outcome:
     return job.run_in(folder, snapshot)
 
 
-def _is_finished(folder: Path) -> bool:
+def is_finished(folder: Path) -> bool:
     return (read_result(folder) or {}).get("status") == "finished"
-
-
-# ---- which run -------------------------------------------------------------------------------------------------------
-
-
-def _taken(words: Sequence[str]) -> tuple[Path, list[str], list[str]]:
-    """The run's folder, what may have changed, and the other overrides."""
-    folder: Path | None = None
-    allowed: list[str] = []
-    others: list[str] = []
-    for override in parse_overrides(
-        [each if "=" in each or each[:1] in "~+" else quoted("run", each) for each in words]
-    ):
-        value = None if override.is_sweep_override() else override.value()
-        if override.key_or_group == "run":
-            folder = run_folder(str(value or ""), value_place(override))
-        elif override.key_or_group == "resume.allow":
-            allowed += [str(each) for each in (value if isinstance(value, list) else [value])]
-        else:
-            others.append(str(override.input_line))
-    if folder is None:
-        raise UserError(f"which run? {NO_RUN}")
-    return folder, allowed, others
-
-
-def run_folder(name: str, place: Place | None = None) -> Path:
-    """The run's folder that a user names; `latest` is the last below runs/."""
-    if name == LATEST:
-        return latest_run()
-    if not (Path(name) / SPEC).is_file():
-        raise SpecError([Problem("run", f"no run in '{name}'", NO_RUN, place)])
-    return Path(name)
 
 
 # ---- what has changed ------------------------------------------------------------------------------------------------

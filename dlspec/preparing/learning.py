@@ -13,12 +13,12 @@ from dlspec.building.built import Network
 from dlspec.building.metrics import Chosen, make_metrics
 from dlspec.building.parameters import Owned, first_picks, owned_parameters
 from dlspec.data.dataset import Dataset, Target
-from dlspec.errors import first_line
 from dlspec.reading import ReadPart, Spec
 from dlspec.registry.parameter_terms import UNFREEZE
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.patterns import Pattern
 from dlspec.spec.trainer import TrainerSpec
+from dlspec.text import first_line
 from dlspec.training.freezing import Freezing
 from dlspec.training.monitor import choose_mode
 from dlspec.training.optimizing import has_sparse_gradients, make_optimizer, needs_closure, without_dynamo

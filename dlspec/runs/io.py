@@ -1,6 +1,6 @@
 """A run's folder on disk: made, written so that no reader ever sees half a file, and read back.
 
-A report reads run folders without torch, so this file imports it nowhere but inside `environment`.
+A report reads run folders without torch, so nothing here imports it.
 """
 
 from __future__ import annotations
@@ -9,27 +9,24 @@ import json
 import logging
 import math
 import os
-import platform
 import re
 import shutil
 import stat
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from dlspec.errors import UserError
 from dlspec.runs.layout import LOG, RESULT
 
 LONGEST_NAME = 80
 LARGEST_OBJECT = 1_000_000
 NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 """For opening: no name that leads elsewhere, and no pipe that waits for a reader. (Windows has neither flag.)"""
-PACKAGES = ("dlspec", "torch", "torchmetrics", "numpy", "hydra-core", "omegaconf", "pydantic", "safetensors")
 
 
 def safe_name(name: str) -> str:
@@ -50,6 +47,15 @@ def create_run_folder(root: Path, name: str) -> Path:
             count += 1
         else:
             return folder
+
+
+def new_folder(root: Path, name: str) -> Path:
+    """A run's or sweep's new folder; UserError where it can't be made there."""
+    try:
+        return create_run_folder(root, name)
+    except OSError as error:
+        fix = "choose another place: hydra.run.dir=FOLDER, or for a sweep hydra.sweep.dir=FOLDER"
+        raise UserError(f"can't make a folder in '{root}': {error.strerror}; {fix}") from None
 
 
 def free_bytes(folder: Path) -> int:
@@ -224,67 +230,6 @@ def log_to(folder: Path) -> logging.Handler:
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)
     return handler
-
-
-def environment() -> dict[str, Any]:
-    """What a result depends on beside its spec: versions, machine, threads, and the git commit of the work directory.
-
-    Never fails: what can't be found out is None.
-    """
-    return {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": _processor(),
-        "packages": {name: package_version(name) for name in PACKAGES},
-        "git": git_commit(Path.cwd()),
-        "command": sys.argv,
-        **_torch_facts(),
-    }
-
-
-def git_commit(folder: Path) -> dict[str, Any] | None:
-    """The commit that `folder` is at and whether tracked files were changed since; None outside a git repository."""
-    commit = _git(folder, "rev-parse", "HEAD")
-    if not commit:
-        return None
-    return {"commit": commit, "changed": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
-
-
-def _git(folder: Path, *words: str) -> str:
-    try:
-        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=5, check=False)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def _torch_facts() -> dict[str, Any]:
-    import torch
-
-    cuda = torch.cuda.is_available()
-    return {
-        "threads": torch.get_num_threads(),
-        "devices": [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())] if cuda else [],
-        "cuda": torch.version.cuda if cuda else None,
-    }
-
-
-@cache
-def _processor() -> str | None:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or None
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
-
-
-@cache
-def package_version(name: str) -> str | None:
-    """The installed version, None where there is none (a checkout that was not installed)."""
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
 
 
 @cache

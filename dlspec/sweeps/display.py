@@ -14,7 +14,7 @@ from dlspec.runs.io import read_lines
 from dlspec.runs.layout import METRICS
 from dlspec.runs.run_status import read_status
 from dlspec.sweeps.table import Row, best, differing, label
-from dlspec.training.amounts import clock, number
+from dlspec.text import clock, number
 
 if TYPE_CHECKING:
     from rich.console import Console

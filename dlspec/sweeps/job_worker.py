@@ -16,20 +16,15 @@ from importlib import import_module
 from pathlib import Path
 
 import torch
-from hydra import version
-from hydra.core.utils import run_job, setup_globals
-from hydra.types import HydraContext
-from omegaconf import DictConfig
 
-from dlspec.cli.names import WRONG
-from dlspec.config.composition import VERSION_BASE
-from dlspec.config.hydra_node import set_hydra
+from dlspec.config.hydra_run import HydraJob, JobRunner, start_process
 from dlspec.data import DataSource, open_data
 from dlspec.data.dataset import Dataset
-from dlspec.jobs.error_messages import in_full, one_line, told
+from dlspec.jobs.error_messages import WRONG, in_full, one_line, told
 from dlspec.jobs.identity import data_checksum
+from dlspec.jobs.job import Job
 from dlspec.jobs.resumption import whole
-from dlspec.jobs.running import Job, keep_found, make_job, result_of
+from dlspec.jobs.setup import keep_found, make_job
 from dlspec.preparing import Preparation
 from dlspec.runs.io import remove_leftovers
 from dlspec.runs.layout import CHECKPOINTS, LOG, RESULT, STATUS
@@ -57,14 +52,14 @@ class Workshop:
 
     def __init__(
         self,
-        context: HydraContext | None,
+        runner: JobRunner | None,
         *,
         threads: int | None = None,
         modules: Sequence[str] = (),
         data: Dataset | None = None,
         is_apart: bool = True,
     ) -> None:
-        self.context, self.threads, self.modules, self.data = context, threads, tuple(modules), data
+        self.runner, self.threads, self.modules, self.data = runner, threads, tuple(modules), data
         self.is_apart = is_apart
         self._opened: dict[str, tuple[Dataset, str]] = {}
         self._checksum = ""
@@ -97,8 +92,7 @@ class Workshop:
         if self._is_settled:
             return
         self._is_settled = True
-        version.setbase(VERSION_BASE)  # by it Hydra decides whether a job moves into its folder
-        setup_globals()
+        start_process()
         for module in self.modules:
             import_module(module)
         if self.is_apart:
@@ -109,7 +103,7 @@ class Workshop:
 
     def _train(self, job: SweepJob) -> Outcome:
         """Trains what is left of the job. Its folder is made when nothing can be refused any more."""
-        preparing, config = job.made()
+        preparing, hydra_job = job.made()
         made = None if job.folder.is_dir() else self._made(preparing, is_resumed=False)
         job.folder.mkdir(parents=True, exist_ok=True)
         if job.is_known:
@@ -126,27 +120,18 @@ class Workshop:
                 self.stop()
             made.check_space(job.folder)
             _remove_what_is_left_over(job.folder, snapshot)
-            return self._run(made, job, config, snapshot)
+            return self._run(made, job, hydra_job, snapshot)
 
     def _made(self, preparing: Preparation, *, is_resumed: bool) -> Job:
         preparing.is_resumed, preparing.data, preparing.opening = is_resumed, self.data, self._open
         return make_job(preparing, shows=not self.is_apart)
 
-    def _run(self, made: Job, job: SweepJob, config: DictConfig | None, snapshot: Snapshot | None) -> Outcome:
+    def _run(self, made: Job, job: SweepJob, hydra_job: HydraJob | None, snapshot: Snapshot | None) -> Outcome:
         """As Hydra runs a job, where it comes from Hydra: with `.hydra/` in its folder and callbacks around it."""
         folder = job.folder.absolute()  # hydra.job.chdir may move
-        if config is None or self.context is None:
+        if hydra_job is None or self.runner is None:
             return made.run_in(folder, snapshot)
-        returned = run_job(
-            hydra_context=self.context,
-            task_function=lambda _: made.run_in(folder, snapshot),
-            config=placed(numbered(config, job.number), job.folder),
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-            configure_logging=False,
-        )
-        outcome: Outcome = result_of(returned)
-        return outcome
+        return self.runner.run(hydra_job, job.number, job.folder, lambda: made.run_in(folder, snapshot))
 
     def _open(self, source: DataSource) -> Dataset:
         """The data, opened once; a source of the user's own may draw from what a job's seed has seeded."""
@@ -188,20 +173,6 @@ def _failed(error: BaseException) -> JobEnd:
     known = told(error)
     text = in_full(error) if known and isinstance(error, Exception) else "".join(traceback.format_exception(error))
     return JobEnd("refused" if known and known[1] == WRONG else "failed", one_line(error), text)
-
-
-def numbered(config: DictConfig, number: int) -> DictConfig:
-    """The job's config, which says now which one it is."""
-    set_hydra(config, "job.id", str(number))
-    set_hydra(config, "job.num", number)
-    return config
-
-
-def placed(config: DictConfig, folder: Path) -> DictConfig:
-    """The job's config, which says now where it is trained."""
-    set_hydra(config, "sweep.dir", str(folder.parent))
-    set_hydra(config, "sweep.subdir", folder.name)
-    return config
 
 
 def _remove_what_is_left_over(folder: Path, snapshot: Snapshot | None) -> None:

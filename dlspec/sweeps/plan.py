@@ -9,8 +9,7 @@ from dataclasses import dataclass, replace
 
 from dlspec.errors import UserError
 from dlspec.spec.sweep import SweepSpec
-from dlspec.sweeps.executors.pool import Doers
-from dlspec.sweeps.executors.processes import Ended
+from dlspec.sweeps.executors.executor import Doers, Ended
 from dlspec.sweeps.record import JobRecord, SweepRecord, is_done
 from dlspec.sweeps.sweep_job import Check, JobEnd, Refusal, SweepJob
 from dlspec.sweeps.table import Row, differing, label, read_reached

@@ -18,8 +18,7 @@ from dlspec.report import write_sweep_report
 from dlspec.runs.lock import held
 from dlspec.spec.sweep import SweepSpec
 from dlspec.sweeps.display import SweepLines, display
-from dlspec.sweeps.executors.pool import Doers
-from dlspec.sweeps.executors.processes import Began, Ended
+from dlspec.sweeps.executors.executor import Began, Doers, Ended
 from dlspec.sweeps.plan import (
     CHANGED,
     MOST_TOLD,

@@ -8,21 +8,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
-
 from dlspec.config.composition import Refused
+from dlspec.config.hydra_run import HydraJob
+from dlspec.jobs.composed_spec import every_mistake
 from dlspec.jobs.error_messages import in_full, one_line, told
 from dlspec.jobs.identity import identity, shape_key
-from dlspec.jobs.running import every_mistake
 from dlspec.preparing import Preparation
 from dlspec.sweeps.record import Status
 
-Made = tuple[Preparation, DictConfig | None]
+Made = tuple[Preparation, HydraJob | None]
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A job as it is asked for; `make` gives its preparation, and the config by which Hydra runs it, if it does.
+    """A job as it is asked for; `make` gives its preparation, and what Hydra runs it by, if it does.
 
     `make` raises an error that `told` knows for a wrong one.
     """

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
-from dlspec.errors import UserError, first_line
+from dlspec.errors import UserError
 from dlspec.spec.trainer import EMA, SWA
+from dlspec.text import first_line
 
 Rule = Callable[[Sequence[Tensor], Sequence[Tensor], int], None]
 """Moves averages (in place) towards new values, when so many were averaged before."""

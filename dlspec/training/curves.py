@@ -11,7 +11,7 @@ import numpy as np
 
 from dlspec.runs.io import write_bytes
 from dlspec.runs.layout import CURVES
-from dlspec.training.amounts import number
+from dlspec.text import number
 from dlspec.training.callbacks import Callback
 from dlspec.training.drawing import BLUE, DASHED, GRAY, ORANGE, Page
 from dlspec.training.monitor import Monitor

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dlspec.errors import first_line
+from dlspec.text import first_line
 from dlspec.training.criterion import Targets, total_loss
 from dlspec.training.nests import mapped
 from dlspec.training.randomness import random_state, set_random_state

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlspec.cli.commands.status import say
 from dlspec.cli.flags import parse_flags
-from dlspec.cli.names import DONE
+from dlspec.cli.printing import say
 from dlspec.errors import UserError, cut, printable
+from dlspec.jobs.error_messages import DONE
 from dlspec.report.differing import ABSENT, differences, dotted, plain
 from dlspec.report.records import Record, read_record
 from dlspec.runs.finding import demand_folders

@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlspec.cli.commands.status import say
 from dlspec.cli.flags import parse_flags
-from dlspec.cli.names import DONE
+from dlspec.cli.printing import say
 from dlspec.errors import UserError, cut, printable
+from dlspec.jobs.error_messages import DONE
 from dlspec.report import write_report
 from dlspec.report.grouping import Setting, Table, counts
 from dlspec.runs.finding import demand_folders

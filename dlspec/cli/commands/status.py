@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.cli.flags import parse_flags
-from dlspec.cli.names import DONE
+from dlspec.cli.printing import say
 from dlspec.errors import cut, printable
+from dlspec.jobs.error_messages import DONE
 from dlspec.runs.finding import Run, demand_folders, find_runs
 from dlspec.runs.layout import RUNS
 from dlspec.runs.run_status import resume_command
-from dlspec.text import text_table
-from dlspec.training.amounts import clock, number
+from dlspec.text import clock, number, text_table
 
 HEAD = ("run", "status", "epoch", "phase", "step", "best so far", "renewed", "left")
 LONGEST_CELL = 60
@@ -46,12 +46,6 @@ def main(words: Sequence[str]) -> int:
 
 def _quoted(name: str) -> str:
     return f"'{printable(cut(name))}'"
-
-
-def say(text: str) -> None:
-    """Prints what the terminal has no sign for as a question mark: a folder's name may be any bytes."""
-    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
-    print(text.encode(encoding, "replace").decode(encoding))
 
 
 def _record(run: Run) -> dict[str, Any]:

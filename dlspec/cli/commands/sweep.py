@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from hydra._internal.hydra import Hydra
-
 from dlspec.cli.flags import parse_flags
-from dlspec.cli.names import DONE, FAILED, WRONG
+from dlspec.cli.spec_words import spec_parser
+from dlspec.compat.hydra import HydraApp
 from dlspec.config.composition import CONFIG_NAME, Loader, start_hydra
 from dlspec.config.overrides import parse_overrides, quoted
 from dlspec.errors import UserError, shown
+from dlspec.jobs.error_messages import DONE, FAILED, WRONG
 from dlspec.runs.layout import SWEEP
 from dlspec.runs.run_status import resume_command
 from dlspec.spec.yaml_files import display_name
-from dlspec.sweeps.hydra.plugins import Task, register
+from dlspec.sweeps.hydra.plugins import register
+from dlspec.sweeps.hydra.sweep_task import Task
 from dlspec.sweeps.record import read_sweep
 from dlspec.sweeps.table import Row, sweep_table
 
@@ -29,7 +29,7 @@ _HARMLESS = re.compile(
 )
 
 
-def run(hydra: Hydra, overrides: Sequence[str], config_dir: str | None = None) -> int:
+def run(hydra: HydraApp, overrides: Sequence[str], config_dir: str | None = None) -> int:
     """The sweep, its table, and its exit code: 1 if a job failed, 2 if one was refused."""
     loader = hydra.config_loader
     assert isinstance(loader, Loader)
@@ -74,10 +74,7 @@ def _code(rows: Sequence[Row]) -> int:
 
 def resume_sweep(words: Sequence[str]) -> int:
     """Runs what is left of the sweep that the words name; other overrides replace those that began it."""
-    parser = argparse.ArgumentParser(prog="dlspec resume", add_help=False)  # --help was answered before
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--config-dir", "-cd")
-    arguments = parse_flags(parser, words)
+    arguments = parse_flags(spec_parser("resume"), words)
     own = {each.key_or_group: str(each.input_line) for each in parse_overrides(arguments.overrides)}
     folder = Path(own.pop("sweep").partition("=")[2].strip("'\""))
     if "rerun" in own:

@@ -10,29 +10,25 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.callbacks import Callbacks
-from hydra._internal.hydra import Hydra
-from hydra._internal.utils import get_args_parser
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.utils import JobReturn, run_job
-from hydra.types import HydraContext, RunMode
-from omegaconf import DictConfig, OmegaConf
-
 from dlspec.cli.commands import sweep
 from dlspec.cli.flags import parse_flags
-from dlspec.cli.names import COMMANDS
+from dlspec.compat.hydra import HydraApp, flags
 from dlspec.config.composition import CONFIG_NAME, Composed, start_hydra
-from dlspec.config.hydra_node import set_hydra
+from dlspec.config.hydra_run import SingleRun, result_of
 from dlspec.config.overrides import command_line
 from dlspec.errors import Problem, SpecError, UserError
-from dlspec.jobs.running import Job, composed_or_refused, make_job, new_folder, preparation, result_of
+from dlspec.jobs.composed_spec import composed_or_refused, preparation
+from dlspec.jobs.job import Job
+from dlspec.jobs.setup import make_job
+from dlspec.runs.io import new_folder
 from dlspec.sweeps.hydra.plugins import register
+from dlspec.text import COMMANDS
 from dlspec.training.state import Outcome
 
 
 def main(words: Sequence[str]) -> int:
     """Runs what the words say; the exit code tells how it went."""
-    parser = get_args_parser()
+    parser = flags()
     parser.prog = "dlspec"
     parser.add_argument("--fail-fast", action="store_true")
     arguments = parse_flags(parser, words)
@@ -70,7 +66,7 @@ def _refuse_flags(arguments: argparse.Namespace) -> None:
         raise SpecError([Problem(flag, "not there", fix, command_line(flag)) for flag, fix in wrong])
 
 
-def _information(hydra: Hydra, arguments: argparse.Namespace) -> Callable[[], Any] | None:
+def _information(hydra: HydraApp, arguments: argparse.Namespace) -> Callable[[], Any] | None:
     """What Hydra's own flags ask for, in place of a run."""
     name, overrides = CONFIG_NAME, arguments.overrides
     if arguments.cfg:
@@ -80,11 +76,11 @@ def _information(hydra: Hydra, arguments: argparse.Namespace) -> Callable[[], An
     if arguments.shell_completion:
         return lambda: _complete(hydra, overrides)
     if arguments.hydra_help:
-        return lambda: hydra.hydra_help(name, get_args_parser(), arguments)
+        return lambda: hydra.hydra_help(name, flags(), arguments)
     return None
 
 
-def _complete(hydra: Hydra, overrides: list[str]) -> None:
+def _complete(hydra: HydraApp, overrides: list[str]) -> None:
     """Hydra's completion of a shell's line, without the command in it, which Hydra does not know."""
     line = os.environ.get("COMP_LINE")
     if line is None and any(each.startswith("query=") for each in overrides):
@@ -95,41 +91,21 @@ def _complete(hydra: Hydra, overrides: list[str]) -> None:
     hydra.shell_completion(CONFIG_NAME, overrides)
 
 
-def train_one(hydra: Hydra, composed: Composed) -> Outcome:
+def train_one(hydra: HydraApp, composed: Composed) -> Outcome:
     """Checks, trains and tests; the folder is made once nothing can be refused any more."""
-    job = make_job(preparation(composed))
-    config = composed.config
-    set_hydra(config, "mode", RunMode.RUN)
-    callbacks = Callbacks(config)
-    callbacks.on_run_start(config=config, config_name=CONFIG_NAME)
-    folder = _make_folder(job, config)
+    job, run = make_job(preparation(composed)), SingleRun(hydra, composed)
+    run.begin()
+    folder = _make_folder(job, run.wanted_folder())
     for note in job.prepared.notes:
         print(note, file=sys.stderr)
-    returned = run_in(folder, job, config, hydra, callbacks)
-    callbacks.on_run_end(config=config, config_name=CONFIG_NAME, job_return=returned)
+    absolute = folder.absolute()  # hydra.job.chdir may move
+    returned = run.run(folder, lambda: job.run(absolute))
     print(f"{folder}")
     outcome: Outcome = result_of(returned)
     return outcome
 
 
-def _make_folder(job: Job, config: DictConfig) -> Path:
-    """hydra.run.dir, with a number behind it where two runs begin in one second."""
-    HydraConfig.instance().set_config(config)
-    wanted = Path(str(OmegaConf.select(config, "hydra.run.dir")))
+def _make_folder(job: Job, wanted: Path) -> Path:
+    """The wanted folder, with a number behind it where two runs begin in one second."""
     job.check_space(wanted.parent)
-    folder = new_folder(wanted.parent, wanted.name)
-    set_hydra(config, "run.dir", str(folder))
-    return folder
-
-
-def run_in(folder: Path, job: Job, config: DictConfig, hydra: Hydra, callbacks: Callbacks) -> JobReturn:
-    """The job as Hydra runs one: with `.hydra/` in its folder and Hydra's callbacks around it."""
-    absolute = folder.absolute()  # hydra.job.chdir may move
-    return run_job(
-        hydra_context=HydraContext(config_loader=hydra.config_loader, callbacks=callbacks),
-        task_function=lambda _: job.run(absolute),
-        config=config,
-        job_dir_key="hydra.run.dir",
-        job_subdir_key=None,
-        configure_logging=False,
-    )
+    return new_folder(wanted.parent, wanted.name)

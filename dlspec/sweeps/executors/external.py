@@ -12,22 +12,20 @@ import pickle
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
-from hydra.core.utils import JobReturn, JobStatus
-
+from dlspec.compat.hydra import has_failed, returned_value
 from dlspec.errors import UserError
 from dlspec.jobs.error_messages import one_line
 from dlspec.runs.io import read_object, renew_json
 from dlspec.runs.layout import JOB, STOP
 from dlspec.runs.lock import is_held
-from dlspec.sweeps.executors.pool import Apart, Here, Shown
-from dlspec.sweeps.executors.processes import METHOD, Began, Ended
+from dlspec.sweeps.executors.executor import Began, Ended, Shown
+from dlspec.sweeps.executors.inline import Here
+from dlspec.sweeps.executors.processes import METHOD, Apart
 from dlspec.sweeps.job_worker import Workshop, clear
 from dlspec.sweeps.sweep_job import Check, JobEnd, SweepJob
 from dlspec.training.interruption import Interruption, interruptible
@@ -35,7 +33,8 @@ from dlspec.training.interruption import Interruption, interruptible
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_FOR_LEAVING = 10.0
 
-Launch = Callable[[Sequence[SweepJob]], Sequence[JobReturn]]
+Launch = Callable[[Sequence[SweepJob]], Sequence[Any]]
+"""Has another launcher do the jobs; gives Hydra's `JobReturn` of each."""
 
 
 class NotFinished(Exception):
@@ -112,7 +111,7 @@ class _Batch:
         self.ended: set[int] = set()
         self.error: BaseException | None = None
         self._jobs, self._launch = jobs, launch
-        self._returned: Sequence[JobReturn] = ()
+        self._returned: Sequence[Any] = ()
 
     def run(self, asked: Here) -> Iterator[Began | Ended | None]:
         for job in self._jobs.values():
@@ -174,33 +173,11 @@ class _Batch:
             yield Ended(number, end)
 
 
-def _end(returned: JobReturn) -> JobEnd:
-    result = returned._return_value
+def _end(returned: Any) -> JobEnd:
+    result = returned_value(returned)
     if isinstance(result, NotFinished):
         return result.end
-    if returned.status == JobStatus.FAILED:
+    if has_failed(returned):
         return JobEnd("failed", one_line(result), str(result))
     assert isinstance(result, JobEnd)
     return result
-
-
-@contextmanager
-def lost_alone() -> Iterator[None]:
-    """Within it submitit's launcher takes a lost job for one that failed; it would give up, and forget the others."""
-    try:
-        from submitit.core.core import Job
-    except ImportError:
-        yield
-        return
-
-    def kept(job: Job[Any]) -> list[Any]:
-        try:
-            return results(job)
-        except Exception as error:
-            lost = JobReturn(status=JobStatus.FAILED)
-            lost.return_value = error
-            return [lost]
-
-    results = Job.results
-    with mock.patch.object(Job, "results", kept):
-        yield

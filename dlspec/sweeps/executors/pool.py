@@ -1,70 +1,19 @@
-"""Who does a sweep's jobs: this process, or others, one a core or one a GPU."""
+"""Which executor does a sweep's jobs: this process, or others, one a core or one a GPU."""
 
 from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, Literal, Protocol, Self
+from collections.abc import Collection, Mapping
 
 import torch
 
-from dlspec.sweeps.executors.processes import Began, Ended, Processes
+from dlspec.sweeps.executors.executor import Doers
+from dlspec.sweeps.executors.inline import Here
+from dlspec.sweeps.executors.processes import Apart
 from dlspec.sweeps.job_worker import Workshop
 
-Shown = Literal["all", "jobs"]
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-
-
-class Doers(Protocol):
-    """Who does tasks. `shown` is what this process shows: all of them, or a line a job, where each shows itself."""
-
-    @property
-    def shown(self) -> Shown: ...
-
-    @property
-    def is_stopping(self) -> bool: ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(self, kind: object, *_: object) -> None: ...
-
-    def run(self, tasks: Iterable[Any], seconds: float) -> Iterator[Began | Ended | None]: ...
-
-    def stop(self) -> None: ...
-
-
-class Here:
-    """Does the jobs in this process, one after the other."""
-
-    shown: Shown = "jobs"
-
-    def __init__(self, workshop: Workshop) -> None:
-        workshop.is_apart = False
-        self._workshop = workshop
-        self.is_stopping = False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        """Nothing is left running."""
-
-    def run(self, tasks: Iterable[Any], seconds: float) -> Iterator[Began | Ended | None]:
-        for number, task in enumerate(tasks):
-            if self.is_stopping:
-                return
-            yield Began(number)
-            yield Ended(number, self._workshop(task))
-
-    def stop(self) -> None:
-        self.is_stopping = True
-
-
-class Apart(Processes):
-    """Does the jobs in processes."""
-
-    shown: Shown = "all"
 
 
 def pool(workshop: Workshop, workers: int | None, jobs: int, devices: Collection[str]) -> Doers:

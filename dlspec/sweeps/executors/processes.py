@@ -15,7 +15,6 @@ import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from queue import SimpleQueue
@@ -24,6 +23,7 @@ from typing import Any, Protocol, Self
 
 from dlspec.limits import deep_stack
 from dlspec.registry.lean import is_lean
+from dlspec.sweeps.executors.executor import Began, Ended, Shown
 
 METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 PRELOADED = "dlspec.sweeps.executors.process_imports"
@@ -39,22 +39,6 @@ class Worker(Protocol):
 
     def stop(self) -> None:
         """Asks what it is doing to end soon, from another thread."""
-
-
-@dataclass(frozen=True)
-class Began:
-    """A process has taken the task."""
-
-    task: int
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A task is over: its result, or how its process died."""
-
-    task: int
-    result: Any = None
-    died: str = ""
 
 
 def warm_up() -> None:
@@ -195,6 +179,12 @@ class _Slot:
                 self._process.kill()
                 self._process.join()
         self._process = self.connection = None
+
+
+class Apart(Processes):
+    """Does the jobs in processes."""
+
+    shown: Shown = "all"
 
 
 # What most often sends it.

@@ -9,12 +9,14 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.singleton import Singleton
-from hydra.core.utils import JobReturn, JobStatus, run_job, setup_globals
+from hydra.core.utils import JobReturn, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
+from dlspec.compat.hydra import failed_return
+from dlspec.sweeps.executors.executor import Ended
 from dlspec.sweeps.executors.pool import cores
-from dlspec.sweeps.executors.processes import Ended, Processes
+from dlspec.sweeps.executors.processes import Processes
 
 SECONDS_BETWEEN_LOOKS = 1.0
 Jobs = Sequence[Sequence[str]]
@@ -81,6 +83,4 @@ def _config(context: HydraContext, master: DictConfig, overrides: Sequence[str],
 
 
 def _died(overrides: Sequence[str], why: str) -> JobReturn:
-    returned = JobReturn(overrides=list(overrides), status=JobStatus.FAILED)
-    returned.return_value = RuntimeError(why)
-    return returned
+    return failed_return(RuntimeError(why), list(overrides))

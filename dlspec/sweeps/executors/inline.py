@@ -1,0 +1,36 @@
+"""Jobs done in this process, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
+
+from dlspec.sweeps.executors.executor import Began, Ended, Shown
+from dlspec.sweeps.job_worker import Workshop
+
+
+class Here:
+    """Does the jobs in this process, one after the other."""
+
+    shown: Shown = "jobs"
+
+    def __init__(self, workshop: Workshop) -> None:
+        workshop.is_apart = False
+        self._workshop = workshop
+        self.is_stopping = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Nothing is left running."""
+
+    def run(self, tasks: Iterable[Any], seconds: float) -> Iterator[Began | Ended | None]:
+        for number, task in enumerate(tasks):
+            if self.is_stopping:
+                return
+            yield Began(number)
+            yield Ended(number, self._workshop(task))
+
+    def stop(self) -> None:
+        self.is_stopping = True
