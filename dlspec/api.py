@@ -34,11 +34,11 @@ from dlspec.spec.weights import WeightsSpec
 from dlspec.spec.yaml_files import load_file
 from dlspec.sweeps.executors.executor import Doers
 from dlspec.sweeps.executors.inline import Here
+from dlspec.sweeps.executors.job_worker import Workshop
 from dlspec.sweeps.executors.pool import pool
-from dlspec.sweeps.job_worker import Workshop
-from dlspec.sweeps.record import SweepRecord, read_sweep
+from dlspec.sweeps.records.record import SweepRecord, read_sweep
+from dlspec.sweeps.records.sweep_job import Draft, Made
 from dlspec.sweeps.run import SweepRun
-from dlspec.sweeps.sweep_job import Draft, Made
 from dlspec.training.interruption import Interrupted
 from dlspec.training.out_of_memory import OutOfMemory, forget
 from dlspec.training.randomness import kept_generators

@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "dlspec"
 ORDER = (
-    "errors limits text layouts compat spec runs report layers registry data building reading training preparing config "
-    "jobs sweeps app python_spec api cli __main__"
+    "errors limits text layouts compat spec runs report layers registry data building reading training preparing "
+    "config jobs sweeps app python_spec api cli __main__"
 ).split()
 FILES = sorted(ROOT.rglob("*.py"))
 

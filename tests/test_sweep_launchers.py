@@ -22,9 +22,9 @@ from dlspec.errors import UserError
 from dlspec.runs.layout import JOB
 from dlspec.sweeps.executors.executor import Began, Ended
 from dlspec.sweeps.executors.external import Elsewhere, NotFinished, _say
+from dlspec.sweeps.executors.job_worker import Workshop
 from dlspec.sweeps.hydra.plugins import register
-from dlspec.sweeps.job_worker import Workshop
-from dlspec.sweeps.sweep_job import JobEnd, SweepJob
+from dlspec.sweeps.records.sweep_job import JobEnd, SweepJob
 
 Launch = Callable[[Sequence[SweepJob]], Sequence[JobReturn]]
 LONG = ["trainer.max_steps=9", "trainer.limit_batches=9", *QUIET]

@@ -19,7 +19,7 @@ from conftest import QUICK, QUIET, Said
 
 from dlspec.jobs.composed_spec import composed_or_refused, preparation
 from dlspec.jobs.identity import data_checksum, identity
-from dlspec.sweeps.record import read_sweep
+from dlspec.sweeps.records.record import read_sweep
 
 HERE = ["-m", "hydra/launcher=dlspec", "hydra.sweep.dir=sweep", "model=mlp", "trainer.progress=none", *QUICK]
 

@@ -13,7 +13,7 @@ from dlspec.errors import printable
 from dlspec.runs.io import read_lines
 from dlspec.runs.layout import METRICS
 from dlspec.runs.run_status import read_status
-from dlspec.sweeps.table import Row, best, differing, label
+from dlspec.sweeps.records.table import Row, best, differing, label
 from dlspec.text import clock, number
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from dlspec.errors import UserError
 from dlspec.spec.sweep import SweepSpec
 from dlspec.sweeps.executors.executor import Doers, Ended
-from dlspec.sweeps.record import JobRecord, SweepRecord, is_done
-from dlspec.sweeps.sweep_job import Check, JobEnd, Refusal, SweepJob
-from dlspec.sweeps.table import Row, differing, label, read_reached
+from dlspec.sweeps.records.record import JobRecord, SweepRecord, is_done
+from dlspec.sweeps.records.sweep_job import Check, JobEnd, Refusal, SweepJob
+from dlspec.sweeps.records.table import Row, differing, label, read_reached
 
 SECONDS_FOR_CHECKS = 20.0
 """Shapes that are not checked by then are checked when their job begins."""

@@ -31,9 +31,9 @@ from dlspec.sweeps.plan import (
     train_changed_again,
     what_is_known,
 )
-from dlspec.sweeps.record import SweepRecord
-from dlspec.sweeps.sweep_job import Draft, JobEnd, Refusal, SweepJob, checked
-from dlspec.sweeps.table import Row, read_reached
+from dlspec.sweeps.records.record import SweepRecord
+from dlspec.sweeps.records.sweep_job import Draft, JobEnd, Refusal, SweepJob, checked
+from dlspec.sweeps.records.table import Row, read_reached
 from dlspec.training.interruption import Interrupted, Interruption, interruptible
 
 log = logging.getLogger("dlspec")

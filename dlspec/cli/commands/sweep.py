@@ -18,8 +18,8 @@ from dlspec.runs.run_status import resume_command
 from dlspec.spec.yaml_files import display_name
 from dlspec.sweeps.hydra.plugins import register
 from dlspec.sweeps.hydra.sweep_task import Task
-from dlspec.sweeps.record import read_sweep
-from dlspec.sweeps.table import Row, sweep_table
+from dlspec.sweeps.records.record import read_sweep
+from dlspec.sweeps.records.table import Row, sweep_table
 
 # What a sweep.json that somebody else wrote may ask of Hydra; the rest could run code.
 _HARMLESS = re.compile(

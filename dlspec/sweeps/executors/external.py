@@ -25,9 +25,9 @@ from dlspec.runs.layout import JOB, STOP
 from dlspec.runs.lock import is_held
 from dlspec.sweeps.executors.executor import Began, Ended, Shown
 from dlspec.sweeps.executors.inline import Here
+from dlspec.sweeps.executors.job_worker import Workshop, clear
 from dlspec.sweeps.executors.processes import METHOD, Apart
-from dlspec.sweeps.job_worker import Workshop, clear
-from dlspec.sweeps.sweep_job import Check, JobEnd, SweepJob
+from dlspec.sweeps.records.sweep_job import Check, JobEnd, SweepJob
 from dlspec.training.interruption import Interruption, interruptible
 
 SECONDS_BETWEEN_LOOKS = 0.5

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 from dlspec.sweeps.executors.executor import Began, Ended, Shown
-from dlspec.sweeps.job_worker import Workshop
+from dlspec.sweeps.executors.job_worker import Workshop
 
 
 class Here:

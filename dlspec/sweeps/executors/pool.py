@@ -10,8 +10,8 @@ import torch
 
 from dlspec.sweeps.executors.executor import Doers
 from dlspec.sweeps.executors.inline import Here
+from dlspec.sweeps.executors.job_worker import Workshop
 from dlspec.sweeps.executors.processes import Apart
-from dlspec.sweeps.job_worker import Workshop
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 

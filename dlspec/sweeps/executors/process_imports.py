@@ -7,7 +7,7 @@ from importlib import import_module
 import PIL.Image
 
 import dlspec.data.assembly
-import dlspec.sweeps.job_worker  # noqa: F401
+import dlspec.sweeps.executors.job_worker  # noqa: F401
 from dlspec.registry.metrics import metrics
 
 metrics()  # before matplotlib: where that is there, torchmetrics imports all of it for its own plots

@@ -30,11 +30,11 @@ from dlspec.spec.sweep import SweepSpec
 from dlspec.sweeps.executors.executor import Doers
 from dlspec.sweeps.executors.external import Elsewhere
 from dlspec.sweeps.executors.inline import Here
+from dlspec.sweeps.executors.job_worker import Workshop
 from dlspec.sweeps.executors.pool import pool
 from dlspec.sweeps.hydra.foreign_tasks import run_tasks
 from dlspec.sweeps.hydra.sweep_task import Task, begin, launched
-from dlspec.sweeps.job_worker import Workshop
-from dlspec.sweeps.sweep_job import SweepJob
+from dlspec.sweeps.records.sweep_job import SweepJob
 
 
 class DlspecLauncher(Launcher):

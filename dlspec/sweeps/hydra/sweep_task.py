@@ -26,12 +26,12 @@ from dlspec.spec.mistakes import Mistakes, refuse
 from dlspec.spec.sweep import SweepSpec
 from dlspec.sweeps.executors.executor import Doers
 from dlspec.sweeps.executors.external import train_elsewhere
-from dlspec.sweeps.job_worker import Workshop
+from dlspec.sweeps.executors.job_worker import Workshop
 from dlspec.sweeps.plan import Entry
-from dlspec.sweeps.record import SweepRecord, read_sweep
+from dlspec.sweeps.records.record import SweepRecord, read_sweep
+from dlspec.sweeps.records.sweep_job import Draft, JobEnd, Made, SweepJob
+from dlspec.sweeps.records.table import Row
 from dlspec.sweeps.run import SweepRun
-from dlspec.sweeps.sweep_job import Draft, JobEnd, Made, SweepJob
-from dlspec.sweeps.table import Row
 from dlspec.training.state import TrainingFailed
 
 BY_NUMBER = "${hydra:job.num}"

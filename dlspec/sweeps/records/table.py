@@ -12,7 +12,7 @@ from typing import Any
 from dlspec.errors import cut, printable
 from dlspec.runs.io import read_result
 from dlspec.spec.yaml_files import display_name
-from dlspec.sweeps.record import Status
+from dlspec.sweeps.records.record import Status
 from dlspec.text import text_table
 
 WORDS: tuple[Status, ...] = ("finished", "refused", "failed", "interrupted", "running", "waiting")
