@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
+from dlspec.config.changes import change_tree
 from dlspec.config.composition import Composed, start_hydra
 from dlspec.config.conf_files import GROUPS
-from dlspec.config.overrides import change_tree, parse_overrides, quoted, replaces_whole
+from dlspec.config.overrides import parse_overrides, quoted, replaces_whole
 from dlspec.data import SOURCES
 from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset

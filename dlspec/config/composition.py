@@ -22,10 +22,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dlspec.compat.hydra import HookedLoader, HydraApp, make_hydra, plain_value, search_path
+from dlspec.config.changes import apply_overrides
+from dlspec.config.choices import check_choice, check_installed
 from dlspec.config.conf_files import (
     GROUPS,
     NO_SEARCHPATH,
-    PART_GROUPS,
     check_user_config,
     group_files,
     packaged_conf,
@@ -44,17 +45,15 @@ from dlspec.config.hydra_node import set_hydra
 from dlspec.config.launchers import EXTRAS, lead_through_dlspec, store_names
 from dlspec.config.model_merging import Merging
 from dlspec.config.overrides import (
-    apply_overrides,
     command_line,
     is_written_out,
     parse_overrides,
     refuse_sweeps,
     replaces_whole,
-    value_place,
 )
 from dlspec.config.saved_run import replace_by_run, take_run
 from dlspec.config.written_places import Writings
-from dlspec.errors import Problem, SpecError, suggest
+from dlspec.errors import Problem, SpecError
 from dlspec.spec.mistakes import Places
 
 CONFIG_NAME = "config"
@@ -208,37 +207,10 @@ class Loader(HookedLoader):
         return next((path for path in found if path is not None), None)
 
     def _check_choice(self, override: Override) -> list[Problem]:
-        """A file that no folder holds, told in our own words with what there is."""
         group = override.key_or_group
         if group in EXTRAS:
-            return self._check_installed(override)
-        if group not in GROUPS or override.is_delete() or override.is_sweep_override():
-            return []
-        chosen = override.value()
-        names = [str(each) for each in (chosen if isinstance(chosen, list) else [chosen])]
-        known, place = self.files(group), value_place(override)
-        unknown = [each for each in names if each not in known and not (group in PART_GROUPS and each.isidentifier())]
-        article = f"no {'data set' if group == 'data' else group}"
-        return [Problem(group, f"{article} '{each}'", _suggest_choice(group, each, known), place) for each in unknown]
-
-    def _check_installed(self, override: Override) -> list[Problem]:
-        """A launcher or sweeper whose package is not there, with the extra that brings it."""
-        group, chosen = override.key_or_group, str(override.value())
-        extra = EXTRAS[group].get(chosen)
-        if extra is None or chosen in self.repository.get_group_options(group):
-            return []
-        fix = f"pip install 'dlspec[{extra}]'"
-        return [Problem(group, f"'{chosen}' is not installed", fix, value_place(override))]
-
-
-def _suggest_choice(group: str, chosen: str, known: Sequence[str]) -> str:
-    """The nearest name; for a file the name by which it is chosen, or where it must lie for that."""
-    if not chosen.endswith((".yaml", ".yml")) and "/" not in chosen:
-        return suggest(chosen, known, most=20)
-    name = Path(chosen).name.removesuffix(".yaml").removesuffix(".yml")
-    if name in known:
-        return f"write its name alone: {group}={name}"
-    return f"a file is chosen by its name: put it at conf/{group}/{name}.yaml and write {group}={name}"
+            return check_installed(override, self.repository.get_group_options(group))
+        return check_choice(override, self.files(group)) if group in GROUPS else []
 
 
 @dataclass(frozen=True)
