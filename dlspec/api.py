@@ -32,10 +32,10 @@ from dlspec.spec.mistakes import Mistakes, Places, refuse
 from dlspec.spec.sweep import SweepSpec
 from dlspec.spec.weights import WeightsSpec
 from dlspec.spec.yaml_files import load_file
-from dlspec.sweeps.executors.executor import Doers
-from dlspec.sweeps.executors.inline import Here
-from dlspec.sweeps.executors.job_worker import Workshop
-from dlspec.sweeps.executors.pool import pool
+from dlspec.sweeps.executors.executor import Executor
+from dlspec.sweeps.executors.inline import InlineExecutor
+from dlspec.sweeps.executors.job_worker import JobWorker
+from dlspec.sweeps.executors.pool import choose_executor
 from dlspec.sweeps.records.record import SweepRecord, read_sweep
 from dlspec.sweeps.records.sweep_job import Draft, Made
 from dlspec.sweeps.run import SweepRun
@@ -195,13 +195,13 @@ def sweep(
     with kept_generators(), deep_stack():
         given = prepare_spec(spec, data).data
         _refuse_data(over, given)
-        workshop = Workshop(None, threads=threads, modules=_modules(), data=given)
+        worker = JobWorker(None, threads=threads, modules=_modules(), data=given)
         place = None if folder is None else Path(folder)
         with SweepRun(
             settings,
             None if place is None else read_sweep(place),
             partial(_sweep_record, place),
-            partial(_doers, workshop, settings),
+            partial(_make_executor, worker, settings),
             given="" if given is None else data_checksum(given),
         ) as running:
             try:
@@ -261,11 +261,11 @@ def _sweep_record(place: Path | None) -> SweepRecord:
     return SweepRecord(place)
 
 
-def _doers(workshop: Workshop, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Doers:
+def _make_executor(worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:
     """Processes; this one where they could not know the parts that a notebook or script has registered itself."""
-    if "__main__" in workshop.modules:
-        return Here(workshop)
-    return pool(workshop, settings.workers, jobs, devices)
+    if "__main__" in worker.modules:
+        return InlineExecutor(worker)
+    return choose_executor(worker, settings.workers, jobs, devices)
 
 
 def _modules() -> list[str]:

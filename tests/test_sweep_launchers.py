@@ -21,8 +21,8 @@ from dlspec.config.launchers import EXTRAS
 from dlspec.errors import UserError
 from dlspec.runs.layout import JOB
 from dlspec.sweeps.executors.executor import Began, Ended
-from dlspec.sweeps.executors.external import Elsewhere, NotFinished, _say
-from dlspec.sweeps.executors.job_worker import Workshop
+from dlspec.sweeps.executors.external import ExternalExecutor, NotFinished, _say
+from dlspec.sweeps.executors.job_worker import JobWorker
 from dlspec.sweeps.hydra.plugins import register
 from dlspec.sweeps.records.sweep_job import JobEnd, SweepJob
 
@@ -164,8 +164,8 @@ def jobs_in(work: Path, count: int) -> list[SweepJob]:
 
 
 def events(work: Path, launch: Launch, count: int, most: int | None = None) -> list[Began | Ended]:
-    doing = Elsewhere(Workshop(None), launch, lambda: work, most)
-    return [event for event in doing.run(jobs_in(work, count), 0.0) if event is not None]
+    executor = ExternalExecutor(JobWorker(None), launch, lambda: work, most)
+    return [event for event in executor.run(jobs_in(work, count), 0.0) if event is not None]
 
 
 def test_a_job_is_told_of_when_it_ends_and_not_when_all_have(work: Path) -> None:

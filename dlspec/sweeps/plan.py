@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from dlspec.errors import UserError
 from dlspec.spec.sweep import SweepSpec
-from dlspec.sweeps.executors.executor import Doers, Ended
+from dlspec.sweeps.executors.executor import Ended, Executor
 from dlspec.sweeps.records.record import JobRecord, SweepRecord, is_done
 from dlspec.sweeps.records.sweep_job import Check, JobEnd, Refusal, SweepJob
 from dlspec.sweeps.records.table import Row, differing, label, read_reached
@@ -83,7 +83,7 @@ def know_again(entries: Sequence[Entry], record: SweepRecord, code: str) -> None
     record.jobs = [job for job in record.jobs if id(job) in matched or job.status != "refused"]
 
 
-def check_shapes(entries: Sequence[Entry], doing: Doers) -> None:
+def check_shapes(entries: Sequence[Entry], executor: Executor) -> None:
     """Builds one job of each shape where they differ, a wrong one is refused; and of what is done looks at the data."""
     shapes: dict[str, list[Entry]] = {}
     for entry in entries:
@@ -91,7 +91,7 @@ def check_shapes(entries: Sequence[Entry], doing: Doers) -> None:
             shapes.setdefault(entry.job.shape_key, []).append(entry)
     differ = sum(any(each.is_todo for each in alike) for alike in shapes.values()) > 1
     looked = [alike for alike in shapes.values() if differ or any(each.is_done for each in alike)]
-    for event in doing.run(_within(SECONDS_FOR_CHECKS, [alike[0].job for alike in looked]), SECONDS_BETWEEN_LOOKS):
+    for event in executor.run(_within(SECONDS_FOR_CHECKS, [alike[0].job for alike in looked]), SECONDS_BETWEEN_LOOKS):
         if isinstance(event, Ended) and not event.died:
             _judge(looked[event.task], event.result)
 

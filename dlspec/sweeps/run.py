@@ -18,7 +18,7 @@ from dlspec.report import write_sweep_report
 from dlspec.runs.lock import held
 from dlspec.spec.sweep import SweepSpec
 from dlspec.sweeps.display import SweepLines, display
-from dlspec.sweeps.executors.executor import Began, Doers, Ended
+from dlspec.sweeps.executors.executor import Began, Ended, Executor
 from dlspec.sweeps.plan import (
     CHANGED,
     MOST_TOLD,
@@ -45,7 +45,7 @@ ENDING = "ending: the jobs that run are saved; Ctrl-C again ends them at once"
 class SweepRun:
     """A sweep as it goes on, in the folder of `record`, or in the one of `create`'s, once it is sure to begin.
 
-    `doers` are given how many jobs there are and their devices. `name` gives a new job's folder below the sweep's,
+    `make_executor` takes the number of jobs and their devices. `name` gives a new job's folder below the sweep's,
     `given` is the checksum of data that come from Python. Use it as a context: within it nobody else sweeps there.
     """
 
@@ -54,12 +54,12 @@ class SweepRun:
         settings: SweepSpec,
         record: SweepRecord | None,
         create: Callable[[], SweepRecord],
-        doers: Callable[[int, Collection[str]], Doers],
+        make_executor: Callable[[int, Collection[str]], Executor],
         *,
         name: Callable[[SweepJob, int], str] = lambda job, number: str(number),
         given: str = "",
     ) -> None:
-        self.settings, self.doers, self.given = settings, doers, given
+        self.settings, self.make_executor, self.given = settings, make_executor, given
         self.entries: list[Entry] = []
         self._create, self._name, self._code = create, name, code_version()
         self._lock = ExitStack()
@@ -97,22 +97,22 @@ class SweepRun:
         reruns = self.settings.rerun == CHANGED
         devices = {entry.job.device for entry in entries if not entry.is_refused}
         count = len(entries) if reruns else len(todo)
-        with self.doers(count, devices) as doing:
+        with self.make_executor(count, devices) as executor:
             if todo or reruns:
-                check_shapes(entries, doing)
+                check_shapes(entries, executor)
                 refuse(entries, self.settings, len(drafts))
             if reruns:
                 train_changed_again(entries)
             self.record = self.record or self._locked(self._create())
             number(entries, self.record, self._name)
             self.entries += entries
-            self._train(entries, doing)
+            self._train(entries, executor)
         return entries
 
-    def _train(self, entries: Sequence[Entry], doing: Doers) -> None:
+    def _train(self, entries: Sequence[Entry], executor: Executor) -> None:
         todo = [entry for entry in entries if entry.is_todo]
-        self._is_here = doing.shown == "jobs"
-        board = display(self.rows, doing.shown)
+        self._is_here = executor.shown == "jobs"
+        board = display(self.rows, executor.shown)
         try:
             for line in what_is_known(entries):
                 board.say(line)
@@ -120,10 +120,10 @@ class SweepRun:
                 if isinstance(entry.found, Refusal):
                     board.ended(_row(entry), entry.found.text)
             with interruptible(self._interruption):
-                for event in doing.run((entry.job for entry in todo), SECONDS_BETWEEN_LOOKS):
+                for event in executor.run((entry.job for entry in todo), SECONDS_BETWEEN_LOOKS):
                     self._take(event, todo, board)
                     if self._interruption.signal or self._is_ending:
-                        self._stop(doing, board)
+                        self._stop(executor, board)
         finally:
             board.close()
             self._write(synced=True)
@@ -141,11 +141,11 @@ class SweepRun:
             self._end(todo[event.task], end, board)
             self._is_ending |= self.settings.fail_fast and end.status in ("failed", "refused")
 
-    def _stop(self, doing: Doers, board: SweepLines) -> None:
+    def _stop(self, executor: Executor, board: SweepLines) -> None:
         """Once is enough: what runs is saved."""
-        if not doing.is_stopping:
-            doing.stop()
-            if doing.shown == "all":
+        if not executor.is_stopping:
+            executor.stop()
+            if executor.shown == "all":
                 board.say(ENDING)
 
     def _begin(self, entry: Entry, board: SweepLines) -> None:

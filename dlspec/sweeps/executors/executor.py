@@ -25,8 +25,8 @@ class Ended:
     died: str = ""
 
 
-class Doers(Protocol):
-    """Who does tasks. `shown` is what this process shows: all of them, or a line a job, where each shows itself."""
+class Executor(Protocol):
+    """Runs tasks. `shown` is what this process shows: all of them, or a line a job, where each shows itself."""
 
     @property
     def shown(self) -> Shown: ...

@@ -24,9 +24,9 @@ from dlspec.runs.io import read_object, renew_json
 from dlspec.runs.layout import JOB, STOP
 from dlspec.runs.lock import is_held
 from dlspec.sweeps.executors.executor import Began, Ended, Shown
-from dlspec.sweeps.executors.inline import Here
-from dlspec.sweeps.executors.job_worker import Workshop, clear
-from dlspec.sweeps.executors.processes import METHOD, Apart
+from dlspec.sweeps.executors.inline import InlineExecutor
+from dlspec.sweeps.executors.job_worker import JobWorker, clear
+from dlspec.sweeps.executors.processes import METHOD, ProcessExecutor
 from dlspec.sweeps.records.sweep_job import Check, JobEnd, SweepJob
 from dlspec.training.interruption import Interruption, interruptible
 
@@ -55,7 +55,7 @@ def train_elsewhere(job: SweepJob, threads: int, sweep: Path) -> JobEnd:
         raise NotFinished(JobEnd("waiting"))
     _say(job.folder, JobEnd("running"))
     multiprocessing.set_start_method(METHOD, force=True)  # joblib's own is one that no other process knows
-    with interruptible(interruption), Apart([{}], pickle.dumps(Workshop(None, threads=threads))) as process:
+    with interruptible(interruption), ProcessExecutor([{}], pickle.dumps(JobWorker(None, threads=threads))) as process:
         for event in process.run([job], SECONDS_BETWEEN_LOOKS):
             if (interruption.signal or (sweep / STOP).exists()) and not process.is_stopping:
                 process.stop()
@@ -76,13 +76,13 @@ def _heard(folder: Path) -> JobEnd | None:
     return None if said is None else JobEnd(**said)
 
 
-class Elsewhere(Here):
+class ExternalExecutor(InlineExecutor):
     """Has the jobs done by another launcher, `most` at once; those that are only built are built here."""
 
     shown: Shown = "all"
 
-    def __init__(self, workshop: Workshop, launch: Launch, sweep: Callable[[], Path], most: int | None) -> None:
-        super().__init__(workshop)
+    def __init__(self, worker: JobWorker, launch: Launch, sweep: Callable[[], Path], most: int | None) -> None:
+        super().__init__(worker)
         self._launch, self._sweep, self._most = launch, sweep, most
 
     def run(self, tasks: Iterable[Any], seconds: float) -> Iterator[Began | Ended | None]:
@@ -113,7 +113,7 @@ class _Batch:
         self._jobs, self._launch = jobs, launch
         self._returned: Sequence[Any] = ()
 
-    def run(self, asked: Here) -> Iterator[Began | Ended | None]:
+    def run(self, asked: InlineExecutor) -> Iterator[Began | Ended | None]:
         for job in self._jobs.values():
             (job.folder / JOB).unlink(missing_ok=True)
             if job.anew:

@@ -6,17 +6,17 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
 from dlspec.sweeps.executors.executor import Began, Ended, Shown
-from dlspec.sweeps.executors.job_worker import Workshop
+from dlspec.sweeps.executors.job_worker import JobWorker
 
 
-class Here:
+class InlineExecutor:
     """Does the jobs in this process, one after the other."""
 
     shown: Shown = "jobs"
 
-    def __init__(self, workshop: Workshop) -> None:
-        workshop.is_apart = False
-        self._workshop = workshop
+    def __init__(self, worker: JobWorker) -> None:
+        worker.is_apart = False
+        self._worker = worker
         self.is_stopping = False
 
     def __enter__(self) -> Self:
@@ -30,7 +30,7 @@ class Here:
             if self.is_stopping:
                 return
             yield Began(number)
-            yield Ended(number, self._workshop(task))
+            yield Ended(number, self._worker(task))
 
     def stop(self) -> None:
         self.is_stopping = True

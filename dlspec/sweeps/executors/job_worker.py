@@ -44,7 +44,7 @@ SECONDS_FOR_LEAVING = 30.0
 """So long the processes of a sweep that was killed may take to save their jobs."""
 
 
-class Workshop:
+class JobWorker:
     """Data that several jobs read are opened once. Where it has a process of its own, that writes to the job's log.
 
     `modules` have registered parts in the process that sweeps; `data` were given there in Python.

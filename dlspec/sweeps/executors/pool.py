@@ -1,4 +1,4 @@
-"""Which executor does a sweep's jobs: this process, or others, one a core or one a GPU."""
+"""Which executor runs a sweep's jobs: this process, or others, one a core or one a GPU."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from collections.abc import Collection, Mapping
 
 import torch
 
-from dlspec.sweeps.executors.executor import Doers
-from dlspec.sweeps.executors.inline import Here
-from dlspec.sweeps.executors.job_worker import Workshop
-from dlspec.sweeps.executors.processes import Apart
+from dlspec.sweeps.executors.executor import Executor
+from dlspec.sweeps.executors.inline import InlineExecutor
+from dlspec.sweeps.executors.job_worker import JobWorker
+from dlspec.sweeps.executors.processes import ProcessExecutor
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
-def pool(workshop: Workshop, workers: int | None, jobs: int, devices: Collection[str]) -> Doers:
+def choose_executor(worker: JobWorker, workers: int | None, jobs: int, devices: Collection[str]) -> Executor:
     """Processes where more than one job fits, or so many are asked for; else this process."""
     where = places(workers, devices)[:jobs]
-    return Apart(where, pickle.dumps(workshop)) if len(where) > 1 or workers is not None else Here(workshop)
+    return (
+        ProcessExecutor(where, pickle.dumps(worker))
+        if len(where) > 1 or workers is not None
+        else InlineExecutor(worker)
+    )
 
 
 def places(workers: int | None, devices: Collection[str]) -> list[Mapping[str, str]]:

@@ -181,7 +181,7 @@ class _Slot:
         self._process = self.connection = None
 
 
-class Apart(Processes):
+class ProcessExecutor(Processes):
     """Does the jobs in processes."""
 
     shown: Shown = "all"

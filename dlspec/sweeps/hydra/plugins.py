@@ -27,11 +27,11 @@ from dlspec.config.hydra_node import set_hydra
 from dlspec.config.launchers import HOME, launcher_as_written, store_names
 from dlspec.config.overrides import quoted
 from dlspec.spec.sweep import SweepSpec
-from dlspec.sweeps.executors.executor import Doers
-from dlspec.sweeps.executors.external import Elsewhere
-from dlspec.sweeps.executors.inline import Here
-from dlspec.sweeps.executors.job_worker import Workshop
-from dlspec.sweeps.executors.pool import pool
+from dlspec.sweeps.executors.executor import Executor
+from dlspec.sweeps.executors.external import ExternalExecutor
+from dlspec.sweeps.executors.inline import InlineExecutor
+from dlspec.sweeps.executors.job_worker import JobWorker
+from dlspec.sweeps.executors.pool import choose_executor
 from dlspec.sweeps.hydra.foreign_tasks import run_tasks
 from dlspec.sweeps.hydra.sweep_task import Task, begin, launched
 from dlspec.sweeps.records.sweep_job import SweepJob
@@ -47,18 +47,18 @@ class DlspecLauncher(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         if not isinstance(self.task, Task):  # another program's
             return run_tasks(self.context, self.task, self.master, job_overrides, initial_job_idx)
-        begin(self.task, self.context, self.master, self.doers)
+        begin(self.task, self.context, self.master, self.make_executor)
         return launched(self.task, self.context, self.master, job_overrides)
 
-    def doers(self, workshop: Workshop, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Doers:
-        return Here(workshop)
+    def make_executor(self, worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:
+        return InlineExecutor(worker)
 
 
 class PoolLauncher(DlspecLauncher):
     """Runs as many jobs at a time as there are cores or GPUs, each in a process that takes one after the other."""
 
-    def doers(self, workshop: Workshop, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Doers:
-        return pool(workshop, settings.workers or self.most, jobs, devices)
+    def make_executor(self, worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:
+        return choose_executor(worker, settings.workers or self.most, jobs, devices)
 
 
 class OtherLauncher(DlspecLauncher):
@@ -67,8 +67,8 @@ class OtherLauncher(DlspecLauncher):
     def __init__(self, launcher: DictConfig) -> None:
         """It is made when there are jobs for it, with the sweep's folder in its settings."""
 
-    def doers(self, workshop: Workshop, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Doers:
-        return Elsewhere(workshop, self._launch, self._folder, self.most)
+    def make_executor(self, worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:
+        return ExternalExecutor(worker, self._launch, self._folder, self.most)
 
     def _folder(self) -> Path:
         """As a process that began elsewhere finds it."""

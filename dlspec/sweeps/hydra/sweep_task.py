@@ -24,9 +24,9 @@ from dlspec.runs.io import new_folder
 from dlspec.runs.layout import MULTIRUN
 from dlspec.spec.mistakes import Mistakes, refuse
 from dlspec.spec.sweep import SweepSpec
-from dlspec.sweeps.executors.executor import Doers
+from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.external import train_elsewhere
-from dlspec.sweeps.executors.job_worker import Workshop
+from dlspec.sweeps.executors.job_worker import JobWorker
 from dlspec.sweeps.plan import Entry
 from dlspec.sweeps.records.record import SweepRecord, read_sweep
 from dlspec.sweeps.records.sweep_job import Draft, JobEnd, Made, SweepJob
@@ -74,10 +74,10 @@ class Task:
         return train_elsewhere(job, _settings(composed).threads, self.folder)
 
 
-Doing = Callable[[Workshop, SweepSpec, int, Collection[str]], Doers]
+MakeExecutor = Callable[[JobWorker, SweepSpec, int, Collection[str]], Executor]
 
 
-def begin(task: Task, context: HydraContext, config: DictConfig, doers: Doing) -> None:
+def begin(task: Task, context: HydraContext, config: DictConfig, make_executor: MakeExecutor) -> None:
     """The task's sweep, where it has none yet: a new one, or the one that its folder holds."""
     if task.sweep is not None:
         return
@@ -92,7 +92,7 @@ def begin(task: Task, context: HydraContext, config: DictConfig, doers: Doing) -
         settings,
         record,
         partial(_create, task, config, wanted),
-        partial(doers, Workshop(JobRunner(context), threads=settings.threads), settings),
+        partial(make_executor, JobWorker(JobRunner(context), threads=settings.threads), settings),
         name=partial(_name, config),
     )
 
