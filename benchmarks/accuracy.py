@@ -168,9 +168,9 @@ def baseline(words: Sequence[str]) -> dict[str, float]:
     from sklearn.linear_model import LinearRegression, LogisticRegression
     from sklearn.metrics import mean_absolute_error, r2_score
 
-    from dlspec.app.compose import compose, start_hydra
-    from dlspec.app.plugins import register
-    from dlspec.app.running import preparation
+    from dlspec.config.composition import compose, start_hydra
+    from dlspec.jobs.composed_spec import preparation
+    from dlspec.sweeps.hydra.plugins import register
 
     register()
     data = preparation(compose(list(words), start_hydra(None))).open().data

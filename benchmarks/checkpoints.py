@@ -20,9 +20,10 @@ from statistics import median
 import torch
 from measuring import machine, median_interval, pin, table
 
-from dlspec.app import sweep
-from dlspec.app.compose import compose, start_hydra
-from dlspec.app.running import make_job, preparation
+from dlspec.config.composition import compose, start_hydra
+from dlspec.jobs.composed_spec import preparation
+from dlspec.jobs.setup import make_job
+from dlspec.sweeps.hydra.plugins import register
 from dlspec.training import standard
 from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoints import Checkpoints
@@ -53,7 +54,7 @@ def main() -> None:
     parser.add_argument("--pin", action="store_true", help="one core for everything")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    sweep.register()
+    register()
     standard.Checkpoints = _Measured  # type: ignore[misc]
     where, data = pin() if arguments.pin else "not pinned", "MNIST" if arguments.data else "noise of MNIST's shape"
     print(f"{machine('torch')}; {where}, one thread; {data}; medians (their 95 % interval)\n", flush=True)

@@ -11,7 +11,7 @@ from terminal import terminal
 from turns import Turns
 from works import Task, job
 
-from dlspec.app.running import Job
+from dlspec.jobs.job import Job
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoints import Checkpoints

@@ -42,8 +42,8 @@ DLSPEC = ("-m", "dlspec")
 COMPOSING = """
 import sys
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from dlspec.__main__ import main
-from dlspec.app.compose import Loader
+from dlspec.cli.main import main
+from dlspec.config.composition import Loader
 Loader._chosen = ConfigLoaderImpl.load_configuration
 sys.exit(main())
 """

@@ -11,9 +11,11 @@ from pairs import copy_weights
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dlspec.app.compose import compose, start_hydra
-from dlspec.app.plugins import register
-from dlspec.app.running import Job, make_job, preparation
+from dlspec.config.composition import compose, start_hydra
+from dlspec.jobs.composed_spec import preparation
+from dlspec.jobs.job import Job
+from dlspec.jobs.setup import make_job
+from dlspec.sweeps.hydra.plugins import register
 
 SEED = 0
 Loss = Callable[[Tensor, Tensor], Tensor]

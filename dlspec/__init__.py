@@ -13,12 +13,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dlspec.api import Result, build, load, resume, sweep, train
     from dlspec.data.source import data_source
     from dlspec.errors import DataError, SpecError, TrainingFailed, UserError
-    from dlspec.face import Result, build, load, resume, train
     from dlspec.registry.own_parts import layer, loss, optimizer, scheduler
     from dlspec.report.results import Results, results
-    from dlspec.sweeping import sweep
 
 __all__ = [
     "DataError",
@@ -41,12 +40,11 @@ __all__ = [
 ]
 
 _HOMES = {
-    **dict.fromkeys(("Result", "build", "load", "resume", "train"), "dlspec.face"),
+    **dict.fromkeys(("Result", "build", "load", "resume", "sweep", "train"), "dlspec.api"),
     **dict.fromkeys(("DataError", "SpecError", "TrainingFailed", "UserError"), "dlspec.errors"),
     **dict.fromkeys(("layer", "loss", "optimizer", "scheduler"), "dlspec.registry.own_parts"),
     **dict.fromkeys(("Results", "results"), "dlspec.report.results"),
     "data_source": "dlspec.data.source",
-    "sweep": "dlspec.sweeping",
 }
 
 

@@ -22,11 +22,6 @@ KeyPath = tuple[Hashable, ...]
 """The keys, and the numbers of lists' items, that lead to a value of a config."""
 
 
-def first_line(error: BaseException, longest: int | None = None) -> str:
-    """What an error of somebody else's says, in one line; cut to `longest` letters."""
-    return str(error).strip().split("\n")[0][:longest]
-
-
 class Code(StrEnum):
     """Kind of a mistake. Codes are not printed; tests and dlspec itself ask for them."""
 

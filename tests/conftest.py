@@ -54,7 +54,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def dlspec(work: Path) -> Callable[..., Said]:
     """`python -m dlspec WORDS` in this process."""
-    from dlspec.__main__ import run as main
+    from dlspec.cli.main import run as main
 
     def call(*words: str) -> Said:
         out, err = io.StringIO(), io.StringIO()

@@ -14,7 +14,7 @@ from test_training_batches import texts
 from torch import nn
 from training_parts import dataset, network, trainer
 
-from dlspec.app import running
+from dlspec.jobs import job, setup
 from dlspec.training import batch_size
 from dlspec.training.batch_size import find_batch_size
 from dlspec.training.batches import Batches
@@ -102,11 +102,11 @@ def test_the_run_is_that_of_the_number(work: Path, dlspec, write) -> None:
 def test_a_job_that_goes_on_keeps_what_was_found(work: Path, dlspec, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["-m", "hydra/launcher=dlspec", "hydra.sweep.dir=sweep", "model=linear", "trainer.batch_size=auto"]
     words += ["seed=1", "trainer.epochs=2", "trainer.limit_batches=20", "trainer.progress=none", *QUIET]
-    usual = running.standard_callbacks
-    monkeypatch.setattr(running, "standard_callbacks", lambda *args: [*usual(*args), Cut(25)])
+    usual = job.standard_callbacks
+    monkeypatch.setattr(job, "standard_callbacks", lambda *args: [*usual(*args), Cut(25)])
     assert dlspec(*words).code != 0
-    monkeypatch.setattr(running, "standard_callbacks", usual)
-    monkeypatch.setattr(running, "find_batch_size", None)
+    monkeypatch.setattr(job, "standard_callbacks", usual)
+    monkeypatch.setattr(setup, "find_batch_size", None)
     said = dlspec(*words)
     assert said.out.endswith("1 job: 1 finished\n")
     assert yaml.safe_load((work / "sweep/0/spec.yaml").read_text())["trainer"]["batch_size"] == 32

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import QUIET
 
-from dlspec.run_folder import read_lines
+from dlspec.runs.io import read_lines
 from dlspec.training.checkpoint_files import FORMAT, checkpoints_in, read_checkpoint
 
 FIXTURES = Path(__file__).parent / "fixtures" / "checkpoints"
@@ -44,14 +44,14 @@ def make() -> None:
     """The folder of a run that was ended within its second epoch, with what it comes to."""
     from test_faults import At
 
-    from dlspec.__main__ import run
-    from dlspec.app import running
+    from dlspec.cli.main import run
+    from dlspec.jobs import job
 
-    folder, usual = FIXTURES / f"format_{FORMAT}", running.standard_callbacks
+    folder, usual = FIXTURES / f"format_{FORMAT}", job.standard_callbacks
     os.chdir(FIXTURES)
     assert run([*RUN, "hydra.run.dir=straight"]) == 0
     end = At("train", 20, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    running.standard_callbacks = lambda *args: [*usual(*args), end]
+    job.standard_callbacks = lambda *args: [*usual(*args), end]
     assert run([*RUN, "trainer.keep_checkpoints=1", f"hydra.run.dir={folder.name}"]) == 143
     (FIXTURES / "straight/metrics.jsonl").replace(folder / "wanted.jsonl")
     shutil.rmtree(FIXTURES / "straight")

@@ -15,7 +15,8 @@ import yaml
 from conftest import QUICK
 
 from dlspec import reading
-from dlspec.app.names import COMMANDS, NOT_YET
+from dlspec.cli.names import NOT_YET
+from dlspec.text import COMMANDS
 
 MLP = ["model=mlp", "hydra.run.dir=made", *QUICK]
 ENTRY = [sys.executable, "-m", "dlspec"]
@@ -224,7 +225,7 @@ tensorboard tensorflow google.protobuf transformers torchvision IPython cloudpic
 """.split()
 COMMAND = """
 import sys
-from dlspec.__main__ import main
+from dlspec.cli.main import main
 names, sys.argv = sys.argv[1].split(","), ["dlspec", *sys.argv[2:]]
 print(main(), [name for name in names if name in sys.modules])
 """

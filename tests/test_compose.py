@@ -152,7 +152,7 @@ def test_wrong_files_of_the_user(dlspec, write, name: str, text: str, message: s
 
 
 def test_in_the_checkout_its_conf_is_not_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dlspec.app.conf_files import packaged_conf, user_conf
+    from dlspec.config.conf_files import packaged_conf, user_conf
 
     monkeypatch.chdir(packaged_conf().parent)
     assert user_conf() is None

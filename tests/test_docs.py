@@ -28,7 +28,7 @@ from torch.nn import functional
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 import dlspec as library
-from dlspec import face
+from dlspec import python_spec as face
 from dlspec.limits import LIMITS
 from dlspec.spec import formula_functions
 from dlspec.spec.expressions import FUNCTIONS
@@ -236,7 +236,7 @@ def test_the_keras_code_is_python(name: str) -> None:
 def test_the_pytorch_network_is_the_same(work: Path, write: Callable[[str, str], Path], name: str) -> None:
     (example,) = examples(name, PYTORCH[name])
     write("conf/model/mine.yaml", example.text)
-    built = face._preparation({"model": "mine"}, made(example.notes["data"])).build()
+    built = face.prepare_spec({"model": "mine"}, made(example.notes["data"])).build()
     written = its_network(code(PYTORCH[name]))
     give_weights(built.network.module, written)
     inputs = [built.data.train.input(each)[:4] for each in built.network.inputs]

@@ -22,8 +22,8 @@ from torch import nn
 from training_parts import network, trainer
 
 from dlspec.errors import TrainingFailed
-from dlspec.run_folder import LogFile, read_lines, read_object
-from dlspec.run_lock import held
+from dlspec.runs.io import LogFile, read_lines, read_object
+from dlspec.runs.lock import held
 from dlspec.training import checkpoints
 from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoint_files import Damaged, checkpoints_in, newest_checkpoint, read_checkpoint
@@ -53,12 +53,12 @@ Run = Callable[..., Said]
 @pytest.fixture
 def at(monkeypatch: pytest.MonkeyPatch, dlspec: Run) -> Run:
     """A command in whose run something happens after so many batches of a phase."""
-    from dlspec.app import running
+    from dlspec.jobs import job
 
     def call(phase: str, batches: int, action: Callable[[], object], *words: str) -> Said:
-        usual = running.standard_callbacks
+        usual = job.standard_callbacks
         with monkeypatch.context() as patch:
-            patch.setattr(running, "standard_callbacks", lambda *args: [*usual(*args), At(phase, batches, action)])
+            patch.setattr(job, "standard_callbacks", lambda *args: [*usual(*args), At(phase, batches, action)])
             return dlspec(*words)
 
     return call
@@ -154,11 +154,11 @@ def test_logs_on_a_full_disk_are_told_once_and_caught_up(ends: bool, work: Path,
             for each in (*again, spread):
                 each.on_step_end(state)
 
-    from dlspec.app import running
+    from dlspec.jobs import job
 
-    usual = running.standard_callbacks
+    usual = job.standard_callbacks
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "standard_callbacks", lambda *args: [*usual(*args), Both()])
+        patch.setattr(job, "standard_callbacks", lambda *args: [*usual(*args), Both()])
         said = dlspec(*words, "hydra.run.dir=disk/run")
     assert said.code == 0
     assert said.err.count(f"can't write {folder}/run/metrics.jsonl: No space left on device\n") == 1
@@ -363,7 +363,7 @@ def write(*args):
     time.sleep(1000)
 
 checkpoints.write_checkpoint = write
-from dlspec.__main__ import run
+from dlspec.cli.main import run
 sys.exit(run(sys.argv[1:]))
 """
 

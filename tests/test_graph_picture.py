@@ -14,11 +14,11 @@ from conftest import Said
 from PIL import Image
 from tables import features, graph_of, network_of, sequence, tokens
 
-from dlspec import face
-from dlspec.app import graph_dot
-from dlspec.app.graph_dot import dot_of, draw
-from dlspec.app.graph_picture import Picture, picture_of
-from dlspec.app.summary_rows import layer_rows
+from dlspec import python_spec as face
+from dlspec.cli.graph import dot as graph_dot
+from dlspec.cli.graph.dot import dot_of, draw
+from dlspec.cli.graph.picture import Picture, picture_of
+from dlspec.cli.summary.layer_rows import layer_rows
 from dlspec.errors import UserError
 from dlspec.layouts import Value
 from dlspec.spec.problems import Problems
@@ -107,7 +107,7 @@ def test_several_inputs_and_outputs() -> None:
     loss = {name: {"type": "Mean", "output": name} for name in ("one", "two")}
     spec = {"inputs": ["a", "b"], "layers": layers, "outputs": ["one", "two"], "loss": loss}
     data = {"type": "random", "fields": {"a": {"shape": [4, 5]}, "b": {"shape": [6]}}, "targets": {}}
-    built = face._preparation(spec, data).build()
+    built = face.prepare_spec(spec, data).build()
     found = picture_of(built.network, layer_rows(built.network, {}, None), {})
     assert boxes(found) == ["a", "b", "LSTM", "Linear", "Linear", "one", "two"]
     assert arrows(found) == [

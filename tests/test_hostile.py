@@ -56,7 +56,7 @@ class Ended(NamedTuple):
 
 def serve() -> None:
     """Reads a folder and a command line from each line of stdin, and answers how the command ended there."""
-    from dlspec.__main__ import run
+    from dlspec.cli.main import run
 
     answers = os.dup(1)
     for line in sys.stdin:

@@ -292,11 +292,11 @@ RUNS: dict[str, tuple[str, ...]] = {
 @pytest.fixture(params=RUNS)
 def cut_run(request: pytest.FixtureRequest, work: Path, dlspec: Run, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A run that was ended within its second epoch."""
-    from dlspec.app import running
+    from dlspec.jobs import job
 
-    usual = running.standard_callbacks
+    usual = job.standard_callbacks
     with monkeypatch.context() as patch:
-        patch.setattr(running, "standard_callbacks", lambda *args: [*usual(*args), At("train", 8, kill(15))])
+        patch.setattr(job, "standard_callbacks", lambda *args: [*usual(*args), At("train", 8, kill(15))])
         assert dlspec(*SMALL, *RUNS[request.param], "hydra.run.dir=run").code == 143
     return work / "run"
 

@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "dlspec"
 ORDER = (
-    "errors limits layouts compat spec layers registry data building reading run_folder run_lock run_status found_runs "
-    "report training preparing app face sweeping __main__"
+    "errors limits text layouts compat spec runs report layers registry data building reading training preparing "
+    "config jobs sweeps app python_spec api cli __main__"
 ).split()
 FILES = sorted(ROOT.rglob("*.py"))
 
@@ -51,7 +51,7 @@ def test_imports_only_what_stands_earlier(path: Path) -> None:
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["summary", "--help"], ["--version"]], ids=" ".join)
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     program = (
-        "import sys; from dlspec.__main__ import run as main; code = main(sys.argv[1:]);"
+        "import sys; from dlspec.cli.main import run as main; code = main(sys.argv[1:]);"
         "heavy = {'torch', 'hydra', 'omegaconf', 'pydantic', 'numpy', 'rich'} & set(sys.modules);"
         "sys.exit(repr(heavy) if heavy else code)"
     )

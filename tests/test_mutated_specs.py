@@ -25,7 +25,7 @@ from mutating import Right, corpus, mutated
 from test_docs import STEP, made
 
 import dlspec as library
-from dlspec import face
+from dlspec import python_spec as face
 from dlspec.errors import TrainingFailed
 from dlspec.spec.yaml_files import load_text
 

@@ -88,7 +88,7 @@ def test_nothing_is_held_by_a_sweep(
     is_process: bool, trained: list[weakref.ref[nn.Module]], dlspec: Callable[..., Said]
 ) -> None:
     if is_process:
-        gc.disable()  # see dlspec.__main__.main
+        gc.disable()  # see dlspec.cli.main.main
     try:
         said = dlspec(
             "-m", "hydra/launcher=dlspec", "model=mlp", "trainer.batch_size=16,8", "trainer.progress=none", *QUICK
@@ -120,7 +120,7 @@ def test_what_is_out_of_memory() -> None:
 PROGRAM = """
 import resource, sys
 import torch
-from dlspec.__main__ import run
+from dlspec.cli.main import run
 
 torch.nn.Linear(8, 8)(torch.ones(2, 8)).sum().backward()  # its threads and libraries are there
 pages = int(open("/proc/self/statm").read().split()[0])

@@ -88,12 +88,12 @@ class Cut(Callback):
 @pytest.fixture
 def cut(monkeypatch: pytest.MonkeyPatch, dlspec: Callable[..., Said]) -> Callable[..., Said]:
     """A command that is ended by SIGTERM after so many batches of all phases."""
-    from dlspec.app import running
+    from dlspec.jobs import job
 
     def call(batches: int, *words: str) -> Said:
-        usual = running.standard_callbacks
+        usual = job.standard_callbacks
         with monkeypatch.context() as patch:
-            patch.setattr(running, "standard_callbacks", lambda *args: [*usual(*args), Cut(batches)])
+            patch.setattr(job, "standard_callbacks", lambda *args: [*usual(*args), Cut(batches)])
             return dlspec(*words)
 
     return call

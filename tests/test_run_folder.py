@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dlspec import run_folder
-from dlspec.run_folder import (
+from dlspec.jobs.environment import environment, git_commit
+from dlspec.runs import io as run_folder
+from dlspec.runs.io import (
     create_run_folder,
-    environment,
     finite,
-    git_commit,
     log_to,
     read_lines,
     read_result,
@@ -137,6 +136,6 @@ def test_the_git_commit_is_found_and_a_missing_git_does_no_harm(
 
 
 def test_torch_is_not_needed_to_read_a_run() -> None:
-    script = "import sys, dlspec.run_folder; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    script = "import sys, dlspec.runs.io; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
     assert "torch" not in vars(run_folder)

@@ -13,15 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from dlspec import run_lock
 from dlspec.errors import UserError
-from dlspec.run_lock import LOCK, held, is_held
+from dlspec.runs import lock as run_lock
+from dlspec.runs.layout import LOCK
+from dlspec.runs.lock import held, is_held
 
 # Holds the lock; a fork, a worker of multiprocessing and a program that it started live longer than itself.
 HOLDER = """
 import multiprocessing, os, subprocess, sys, time
 from pathlib import Path
-from dlspec.run_lock import held
+from dlspec.runs.lock import held
 
 with held(Path.cwd()):
     forked = os.fork()

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from dlspec.app.conf_files import packaged_conf
+from dlspec.config.conf_files import packaged_conf
 from dlspec.data import SOURCES
 from dlspec.errors import Code, SourceLocation, SpecError
 from dlspec.reading import KEYS as ALL_KEYS

@@ -21,12 +21,13 @@ from conftest import QUICK, QUIET
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from training_parts import dataset, trainer
 
-from dlspec.app.status import listing
+from dlspec.cli.commands.status import listing
 from dlspec.errors import TrainingFailed
-from dlspec.found_runs import DEEPEST, SECONDS_OF_SILENCE, find_runs
-from dlspec.run_folder import read_object, renew_json, write_json
-from dlspec.run_lock import held, is_held
-from dlspec.run_status import STATUS, RunStatus, read_status, resume_command
+from dlspec.runs.finding import DEEPEST, SECONDS_OF_SILENCE, find_runs
+from dlspec.runs.io import read_object, renew_json, write_json
+from dlspec.runs.layout import STATUS
+from dlspec.runs.lock import held, is_held
+from dlspec.runs.run_status import RunStatus, read_status, resume_command
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training import status as training_status
 from dlspec.training.callbacks import Callback
@@ -339,7 +340,7 @@ def test_nothing_there(dlspec, work: Path) -> None:
 def test_a_status_imports_nothing_heavy(work: Path) -> None:
     put(work / "runs/a")
     program = (
-        "import sys; from dlspec.__main__ import run as main;"
+        "import sys; from dlspec.cli.main import run as main;"
         "code = main(['status']) or main(['status', 'nothing']) - 2;"
         "heavy = {'torch', 'hydra', 'omegaconf', 'pydantic', 'numpy', 'rich', 'yaml'} & set(sys.modules);"
         "sys.exit(repr(heavy) if heavy else code)"

@@ -11,12 +11,12 @@ from test_costs import prepared
 from torch import Tensor, nn, optim
 
 import dlspec as library
-from dlspec import face
-from dlspec.app.summary import Summed, summary_text, summed
-from dlspec.app.summary_rows import folded, layer_rows
+from dlspec import python_spec as face
 from dlspec.building import place
 from dlspec.building.costs import measured
 from dlspec.building.place import SMALL
+from dlspec.cli.summary.layer_rows import folded, layer_rows
+from dlspec.cli.summary.network_summary import Summed, summary_text, summed
 from dlspec.preparing import Preparation
 from dlspec.spec.source_map import SourceMap
 
@@ -203,7 +203,7 @@ def test_large_or_small_the_numbers_are_equal(dlspec, monkeypatch: pytest.Monkey
 def test_what_could_not_be_checked_is_told(dlspec, write, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = {"model": {"layers": [{"Embedding": 8}, {"Linear": 50}]}}
     tokens = torch.randint(1, 50, (8, 7))
-    preparing = face._preparation(spec, {"words": tokens[:, :-1], "target": tokens[:, 1:]})
+    preparing = face.prepare_spec(spec, {"words": tokens[:, :-1], "target": tokens[:, 1:]})
     assert "not checked" not in summary_text(summed(preparing))
     monkeypatch.setattr(place, "SMALL_BYTES", 1000)
     assert summary_text(summed(preparing)).endswith("whether it sees the future")
@@ -220,7 +220,7 @@ class Picky(nn.Module):
 
 def test_a_batch_that_can_t_be_passed() -> None:
     library.layer(Picky)
-    preparing = face._preparation({"layers": ["Picky", {"Linear": 3}]}, {"shape": [20], "num_classes": 3})
+    preparing = face.prepare_spec({"layers": ["Picky", {"Linear": 3}]}, {"shape": [20], "num_classes": 3})
     lines = summary_text(summed(preparing)).splitlines()
     assert lines[0].split() == ["layer", "type", "output", "parameters"]
     assert lines[-1] == "what a training step needs is not known: a batch can't be passed: ValueError: no training"

@@ -180,8 +180,9 @@ def test_the_scheduler_or_none(dlspec) -> None:
 
 
 def test_sweepers_are_given_the_monitored_value(work: Path) -> None:
-    from dlspec.app.compose import CONFIG_NAME, start_hydra
-    from dlspec.app.plugins import Task, register
+    from dlspec.config.composition import CONFIG_NAME, start_hydra
+    from dlspec.sweeps.hydra.plugins import register
+    from dlspec.sweeps.hydra.sweep_task import Task
 
     register()
     hydra = start_hydra()

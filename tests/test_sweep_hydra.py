@@ -13,7 +13,7 @@ pytestmark = [pytest.mark.soak, pytest.mark.filterwarnings("default")]
 
 # As an installed package of plugins would bring it along.
 PLUGIN = """
-from dlspec.app.plugins import PoolLauncher, name_plugins
+from dlspec.sweeps.hydra.plugins import PoolLauncher, name_plugins
 
 name_plugins()
 """
@@ -21,7 +21,7 @@ name_plugins()
 
 @pytest.fixture(autouse=True)
 def _installed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    from dlspec.app.plugins import register
+    from dlspec.sweeps.hydra.plugins import register
 
     register()
     folder = tmp_path_factory.mktemp("installed")

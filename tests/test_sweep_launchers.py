@@ -17,13 +17,14 @@ from hydra.core.utils import JobReturn, JobStatus
 from test_sweep_processes import wait_for
 from test_sweep_resuming import environment, record
 
-from dlspec.app.elsewhere import JOB, Elsewhere, NotFinished, _say
-from dlspec.app.launchers import EXTRAS
-from dlspec.app.plugins import register
-from dlspec.app.processes import Began, Ended
-from dlspec.app.sweep_job import JobEnd, SweepJob
-from dlspec.app.sweep_work import Workshop
+from dlspec.config.launchers import EXTRAS
 from dlspec.errors import UserError
+from dlspec.runs.layout import JOB
+from dlspec.sweeps.executors.executor import Began, Ended
+from dlspec.sweeps.executors.external import ExternalExecutor, NotFinished, _say
+from dlspec.sweeps.executors.job_worker import JobWorker
+from dlspec.sweeps.hydra.plugins import register
+from dlspec.sweeps.records.sweep_job import JobEnd, SweepJob
 
 Launch = Callable[[Sequence[SweepJob]], Sequence[JobReturn]]
 LONG = ["trainer.max_steps=9", "trainer.limit_batches=9", *QUIET]
@@ -163,8 +164,8 @@ def jobs_in(work: Path, count: int) -> list[SweepJob]:
 
 
 def events(work: Path, launch: Launch, count: int, most: int | None = None) -> list[Began | Ended]:
-    doing = Elsewhere(Workshop(None), launch, lambda: work, most)
-    return [event for event in doing.run(jobs_in(work, count), 0.0) if event is not None]
+    executor = ExternalExecutor(JobWorker(None), launch, lambda: work, most)
+    return [event for event in executor.run(jobs_in(work, count), 0.0) if event is not None]
 
 
 def test_a_job_is_told_of_when_it_ends_and_not_when_all_have(work: Path) -> None:

@@ -17,8 +17,9 @@ import pytest
 from conftest import QUICK
 from test_sweep_resuming import environment, record
 
-from dlspec.app.processes import Began, Ended, Processes
-from dlspec.app.sweep_places import VISIBLE, places
+from dlspec.sweeps.executors.executor import Began, Ended
+from dlspec.sweeps.executors.pool import VISIBLE, places
+from dlspec.sweeps.executors.processes import Processes
 
 
 class Odd:
@@ -158,7 +159,7 @@ def test_what_a_job_prints_stands_in_its_log(
 def test_where_jobs_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 
-    from dlspec.app import sweep_places
+    from dlspec.sweeps.executors import pool as sweep_places
 
     monkeypatch.setattr(sweep_places, "cores", lambda: 5)
     assert places(None, {"cpu"}) == [{}] * 5

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 from conftest import QUICK, QUIET, Said
 
-from dlspec.app.identity import data_checksum, identity
-from dlspec.app.running import composed_or_refused, preparation
-from dlspec.app.sweep_record import read_sweep
+from dlspec.jobs.composed_spec import composed_or_refused, preparation
+from dlspec.jobs.identity import data_checksum, identity
+from dlspec.sweeps.records.record import read_sweep
 
 HERE = ["-m", "hydra/launcher=dlspec", "hydra.sweep.dir=sweep", "model=mlp", "trainer.progress=none", *QUICK]
 
@@ -159,7 +159,7 @@ def test_a_strangers_list_of_jobs_leads_nowhere_else(work: Path, dlspec, key: st
 
 
 def test_nobody_else_sweeps_there(work: Path, dlspec) -> None:
-    from dlspec.run_lock import held
+    from dlspec.runs.lock import held
 
     dlspec(*HERE, "seed=1,2")
     holder = subprocess.Popen(
@@ -176,7 +176,7 @@ def test_nobody_else_sweeps_there(work: Path, dlspec) -> None:
 
 HOLDS = """
 from pathlib import Path
-from dlspec.run_lock import held
+from dlspec.runs.lock import held
 with held(Path("sweep")):
     print("held", flush=True)
     input()
@@ -187,8 +187,8 @@ with held(Path("sweep")):
 
 
 def identity_of(*words: str) -> str:
-    from dlspec.app.compose import start_hydra
-    from dlspec.app.plugins import register
+    from dlspec.config.composition import start_hydra
+    from dlspec.sweeps.hydra.plugins import register
 
     register()
     return identity(preparation(composed_or_refused(["model=mlp", *words], start_hydra())).read())
@@ -215,8 +215,8 @@ def test_what_a_result_follows_from_makes_another_job(word: str) -> None:
 
 
 def test_data_are_known_by_what_they_hold() -> None:
-    from dlspec.app.compose import start_hydra
-    from dlspec.app.plugins import register
+    from dlspec.config.composition import start_hydra
+    from dlspec.sweeps.hydra.plugins import register
 
     register()
 

@@ -20,16 +20,16 @@ from training_parts import dataset, network, trainer
 
 from dlspec.compat.tensorboard import encode_header, encode_scalars
 from dlspec.errors import TrainingFailed
-from dlspec.run_folder import read_lines, read_result
+from dlspec.runs.io import read_lines, read_result
+from dlspec.runs.layout import BEST, CHECKPOINTS, CURVES, LAST, METRICS, PREDICTIONS, TIMING
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.callbacks import Callback, EarlyStopping
-from dlspec.training.checkpoints import BEST, LAST, Checkpoints, copied_weights, read_weights
-from dlspec.training.curves import CURVES, Curves, draw, panels
-from dlspec.training.logs import METRICS, TIMING, MetricsFile, TensorBoard, json_line
+from dlspec.training.checkpoints import Checkpoints, copied_weights, read_weights
+from dlspec.training.curves import Curves, draw, panels
+from dlspec.training.logs import MetricsFile, TensorBoard, json_line
 from dlspec.training.monitor import Monitor
-from dlspec.training.pictures import PREDICTIONS
 from dlspec.training.progress import Progress
-from dlspec.training.standard import CHECKPOINTS, standard_callbacks
+from dlspec.training.standard import standard_callbacks
 from dlspec.training.state import State
 from dlspec.training.tensor_file import write_tensors
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from training_parts import CrossEntropy, dataset, trainer
 
 from dlspec.errors import TrainingFailed
+from dlspec.runs.layout import METRICS
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.callbacks import Callback
 from dlspec.training.finite import all_finite, first_bad
-from dlspec.training.logs import METRICS
 from dlspec.training.standard import standard_callbacks
 from dlspec.training.state import State
 from dlspec.training.trainer import Trainer

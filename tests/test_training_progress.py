@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 from training_parts import trainer
 
+from dlspec.text import clock, number, shortened
 from dlspec.training import progress
-from dlspec.training.amounts import clock, number, shortened
 from dlspec.training.progress import Progress
 
 

@@ -25,9 +25,9 @@ from pathlib import Path
 
 import pytest
 
-from dlspec.__main__ import WRONG
-from dlspec.__main__ import run as main
-from dlspec.app.conf_files import packaged_conf
+from dlspec.cli.main import WRONG
+from dlspec.cli.main import run as main
+from dlspec.config.conf_files import packaged_conf
 
 FOLDER = Path(__file__).parent / "wrong_specs"
 SAYS = "says"

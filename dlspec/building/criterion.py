@@ -22,10 +22,11 @@ from dlspec.building.loss_shapes import Padding, Targets, shapes_of
 from dlspec.building.network import Network, kept_random_state
 from dlspec.building.padding import Trim
 from dlspec.data.dataset import Dataset, Target
-from dlspec.errors import Code, first_line
+from dlspec.errors import Code
 from dlspec.layouts import Lengths, Value
 from dlspec.registry.loss_terms import Terms
 from dlspec.spec.problems import Problems
+from dlspec.text import first_line
 
 
 class Term(nn.Module):

@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 from dlspec.errors import UserError
+from dlspec.runs.layout import WEIGHTS
 
-RUN_FILES = ("checkpoints/best.safetensors", "checkpoints/last.safetensors")
-"""Where a run's folder keeps its weights, the ones to take first."""
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
@@ -52,7 +51,7 @@ def stored_tensors(path: Path) -> dict[str, Stored]:
 
 def _in_folder(folder: Path) -> Path:
     """The one file in a folder that holds its weights."""
-    for name in (*RUN_FILES, *_INDEXES, *_SINGLE):
+    for name in (*WEIGHTS, *_INDEXES, *_SINGLE):
         if (folder / name).is_file():
             return folder / name
     found = sorted(each for each in folder.iterdir() if each.suffix in _SUFFIXES and each.is_file())

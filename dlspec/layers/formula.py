@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dlspec.errors import Code, Finding, first_line, shown
+from dlspec.errors import Code, Finding, shown
 from dlspec.layers.dims import agree, end_together, refused_dim
 from dlspec.layers.merging import misfit, sizes
 from dlspec.layers.rule import ALL, Inputs, Rule, Settings, Shape, by_rank, main, same
@@ -32,6 +32,7 @@ from dlspec.spec.formula import (
     whole_numbers,
 )
 from dlspec.spec.formula_functions import DIMS, ELEMENTWISE, FUNCTIONS, KEEPDIM
+from dlspec.text import first_line
 
 # ---- walking the tree ----------------------------------------------------------------------------------------------
 

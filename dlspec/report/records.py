@@ -11,16 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.errors import SpecError, UserError, cut, printable
-from dlspec.found_runs import Run, find_runs
 from dlspec.limits import limit
-from dlspec.run_folder import RESULT, SPEC, read_object, read_small
-from dlspec.run_status import rerun_command
+from dlspec.runs.finding import Run, find_runs
+from dlspec.runs.io import read_object, read_small
+from dlspec.runs.layout import HYDRA_OVERRIDES, METRICS, RESULT, SPEC, SWEEP, TIMING
+from dlspec.runs.run_status import rerun_command
 from dlspec.spec.yaml_files import display_name, load_text
 
-SWEEP = "sweep.json"
-ENVIRONMENT = "environment.json"
-METRICS = "metrics.jsonl"
-TIMING = "timing.jsonl"
 LARGEST_SWEEP = 50_000_000
 LARGEST_CURVES = 20_000_000
 MOST_NAMES = 50
@@ -189,7 +186,7 @@ def read_spec(folder: Path) -> dict[str, Any]:
 
 def read_overrides(folder: Path) -> tuple[str, ...]:
     """What the command line said of this run."""
-    return _texts(_yaml(folder / ".hydra" / "overrides.yaml"))
+    return _texts(_yaml(folder / HYDRA_OVERRIDES))
 
 
 def _yaml(path: Path) -> Any:

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlspec.errors import UserError
-from dlspec.found_runs import demand_folders
 from dlspec.report.grouping import Table, counts
 from dlspec.report.records import Record, read_records
+from dlspec.runs.finding import demand_folders
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -12,11 +12,10 @@ from dlspec.report.leaderboard import leaderboard
 from dlspec.report.page import BEGINNING, page
 from dlspec.report.page_data import curves_data, table_data
 from dlspec.report.records import read_records, sweep_jobs
-from dlspec.run_folder import read_beginning, write_bytes, write_text
+from dlspec.runs.io import read_beginning, write_bytes, write_text
+from dlspec.runs.layout import LEADERBOARD, PAGE
 from dlspec.spec.yaml_files import display_name
 
-LEADERBOARD = "leaderboard.csv"
-PAGE = "report.html"
 SECONDS_BETWEEN_WRITES = 5.0
 SECONDS_A_JOB = 0.02
 """A report of a thousand jobs takes a second or two; so it is not written again for every one that ends."""

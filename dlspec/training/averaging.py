@@ -13,8 +13,9 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from dlspec.compat.torch_foreach import copy_all
 from dlspec.compat.torch_layers import TensorSlot, is_running_norm, tensor_slots
-from dlspec.errors import UserError, first_line
+from dlspec.errors import UserError
 from dlspec.spec.trainer import EMA, SWA
+from dlspec.text import first_line
 
 Rule = Callable[[Sequence[Tensor], Sequence[Tensor], int], None]
 """Moves averages (in place) towards new values, when so many were averaged before."""

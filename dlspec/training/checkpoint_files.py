@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from dlspec.errors import UserError, cut, printable
+from dlspec.runs.layout import CHECKPOINT, DAMAGED, checkpoint_name
 from dlspec.training.packing import Tensors, unpack
 from dlspec.training.tensor_file import CHECKSUM, checksum, write_tensors
 
@@ -20,11 +20,9 @@ log = logging.getLogger("dlspec")
 
 FORMAT = 1
 """What a checkpoint holds and under which names; a later dlspec reads the earlier ones."""
-NAME = re.compile(r"step-(\d{9,18})\.safetensors")
 STATE = "state"
 """The JSON lies among the tensors: a header is read whole, and may have 100 MB; a long run's history is as long."""
 LARGEST_STATE = 2**28
-DAMAGED = ".damaged"
 
 
 class Damaged(Exception):
@@ -63,19 +61,19 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, metadata: Mapping[str, st
     texts = {**metadata, "format": str(FORMAT), "step": str(snapshot.step)}
     state = torch.frombuffer(bytearray(json.dumps(snapshot.tree).encode()), dtype=torch.uint8)
     tensors = {**snapshot.tensors, STATE: state}
-    path = folder / f"step-{snapshot.step:09d}.safetensors"
+    path = folder / checkpoint_name(snapshot.step)
     write_tensors(path, tensors, {**texts, CHECKSUM: checksum(tensors, texts)})
     return path
 
 
 def checkpoints_in(folder: Path) -> list[Path]:
     """The checkpoints in a folder, the newest last."""
-    found = [each for each in folder.iterdir() if NAME.fullmatch(each.name)] if folder.is_dir() else []
+    found = [each for each in folder.iterdir() if CHECKPOINT.fullmatch(each.name)] if folder.is_dir() else []
     return sorted((each for each in found if each.is_file()), key=_step_of)
 
 
 def _step_of(path: Path) -> int:
-    named = NAME.fullmatch(path.name)
+    named = CHECKPOINT.fullmatch(path.name)
     return int(named[1]) if named else -1
 
 

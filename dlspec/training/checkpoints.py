@@ -15,13 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.errors import TrainingFailed
+from dlspec.runs.layout import BEST, LAST
 from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoint_files import keep_newest, write_checkpoint
 from dlspec.training.state import State
 from dlspec.training.tensor_file import write_tensors
 
-BEST = "best.safetensors"
-LAST = "last.safetensors"
 SECONDS_BETWEEN_WRITES = 5.0
 MOST_SHARE = 0.01
 """So much of the time may go into checkpoints after epochs: of a large run, or a long history, they are rarer."""

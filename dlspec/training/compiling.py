@@ -19,7 +19,7 @@ from torch.func import functional_call, grad_and_value
 from torch.optim import Optimizer
 
 from dlspec.compat.torch_dynamo import silence_graph_breaks
-from dlspec.errors import first_line
+from dlspec.text import first_line
 from dlspec.training.criterion import Criterion, Targets, total_loss
 from dlspec.training.precision import Precision, widened
 from dlspec.training.steps import Clipping, Inputs, Step

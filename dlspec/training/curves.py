@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from dlspec.run_folder import write_bytes
-from dlspec.training.amounts import number
+from dlspec.runs.io import write_bytes
+from dlspec.runs.layout import CURVES
+from dlspec.text import number
 from dlspec.training.callbacks import Callback
 from dlspec.training.drawing import BLUE, DASHED, GRAY, ORANGE, Page
 from dlspec.training.monitor import Monitor
@@ -19,7 +20,6 @@ from dlspec.training.state import State
 
 log = logging.getLogger("dlspec")
 
-CURVES = "curves.png"
 COLORS = {"train": GRAY, "val": BLUE}
 LABELS = {"train": "training", "val": "validation"}
 MOST_COLUMNS = 3

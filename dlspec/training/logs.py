@@ -16,14 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.compat.tensorboard import encode_header, encode_scalars
-from dlspec.run_folder import RESULT, append, finite, write_bytes, write_json
+from dlspec.runs.io import append, finite, write_bytes, write_json
+from dlspec.runs.layout import EVENTS, METRICS, RESULT, TIMING, events_name
 from dlspec.training.callbacks import Callback
 from dlspec.training.state import State, outcome
 
 log = logging.getLogger("dlspec")
-
-METRICS = "metrics.jsonl"
-TIMING = "timing.jsonl"
 
 
 class _File(Callback):
@@ -134,7 +132,7 @@ class TensorBoard(_File):
     """
 
     def __init__(self, folder: Path) -> None:
-        name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.dlspec"
+        name = events_name(int(time.time()), socket.gethostname(), os.getpid())
         super().__init__(folder / name)
 
     def on_train_start(self, state: State) -> None:
@@ -144,7 +142,7 @@ class TensorBoard(_File):
         rows = zip(state.history, state.timing, times, strict=True)
         before = [encode_scalars(results, int(row["step"]), at) for results, row, at in rows]
         self._begin(b"".join([encode_header(time.time()), *before]))
-        for old in (each for each in self.path.parent.glob("events.out.tfevents.*.dlspec") if each != self.path):
+        for old in (each for each in self.path.parent.glob(EVENTS) if each != self.path):
             old.unlink(missing_ok=True)
 
     def on_epoch_end(self, state: State) -> None:

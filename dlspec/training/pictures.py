@@ -10,8 +10,9 @@ from typing import Literal
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.errors import first_line
-from dlspec.run_folder import safe_name, write_bytes, write_text
+from dlspec.runs.io import safe_name, write_bytes, write_text
+from dlspec.runs.layout import PREDICTIONS, SAMPLES
+from dlspec.text import first_line
 from dlspec.training.callbacks import Callback
 from dlspec.training.drawing import Page
 from dlspec.training.looking import Samples, View
@@ -25,8 +26,6 @@ log = logging.getLogger("dlspec")
 
 FEWEST_STEPS = 5
 """A run of fewer tries whether all goes: drawing what it says would take as long as the run."""
-
-PREDICTIONS, SAMPLES = "predictions.png", "samples.txt"
 
 
 class Pictures(Callback):

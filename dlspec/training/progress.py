@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from dlspec.training.amounts import clock, number, shortened
+from dlspec.text import clock, number, shortened
 from dlspec.training.callbacks import Callback
 from dlspec.training.state import State
 

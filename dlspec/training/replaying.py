@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlspec.compat.torch_cuda import end_failed_recording
-from dlspec.errors import first_line
+from dlspec.text import first_line
 from dlspec.training.criterion import Targets, total_loss
 from dlspec.training.nests import mapped
 from dlspec.training.randomness import random_state, set_random_state

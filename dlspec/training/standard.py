@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from dlspec.runs.layout import CHECKPOINTS
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.callbacks import Callback, EarlyStopping
 from dlspec.training.checkpoints import Checkpoints
@@ -12,8 +13,6 @@ from dlspec.training.curves import Curves
 from dlspec.training.logs import LogLines, MetricsFile, ResultFile, TensorBoard, TimingFile
 from dlspec.training.pictures import Pictures
 from dlspec.training.status import StatusFile
-
-CHECKPOINTS = "checkpoints"
 
 
 def standard_callbacks(

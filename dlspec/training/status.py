@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dlspec.run_folder import renew_json, write_json
-from dlspec.run_status import STATUS, RunStatus, one_line, resume_command
+from dlspec.runs.io import renew_json, write_json
+from dlspec.runs.layout import STATUS
+from dlspec.runs.run_status import RunStatus, one_line, resume_command
 from dlspec.training.callbacks import Callback
 from dlspec.training.state import State, Status
 

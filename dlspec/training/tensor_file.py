@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlspec.run_folder import replaced
+from dlspec.runs.io import replaced
 
 CHECKSUM = "checksum"
 _DTYPES = {

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.errors import UserError, first_line
+from dlspec.errors import UserError
+from dlspec.text import first_line
 from dlspec.training.criterion import total_loss
 from dlspec.training.resources import is_large
 from dlspec.training.trainer import Trainer

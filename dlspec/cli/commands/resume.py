@@ -1,0 +1,57 @@
+"""`python -m dlspec resume run=FOLDER`: goes on with a run; with `sweep=FOLDER` with a sweep."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dlspec.cli.commands.sweep import resume_sweep
+from dlspec.cli.flags import parse_flags
+from dlspec.cli.spec_words import spec_parser
+from dlspec.config.composition import start_hydra
+from dlspec.config.overrides import parse_overrides, quoted, value_place
+from dlspec.config.saved_run import NO_RUN
+from dlspec.errors import UserError
+from dlspec.jobs.composed_spec import composed_or_refused, preparation
+from dlspec.jobs.resumption import changes, go_on, is_finished, refuse, run_folder, whole
+from dlspec.jobs.setup import make_job
+
+
+def main(words: Sequence[str]) -> int:
+    """Resumes the run that the words name; the exit code tells how it went."""
+    if any(word.startswith("sweep=") for word in words):
+        return resume_sweep(words)
+    arguments = parse_flags(spec_parser("resume"), words)
+    folder, allowed, overrides = _taken(arguments.overrides)
+    with whole(folder) as found:
+        composed = composed_or_refused([quoted("run", str(folder)), *overrides], start_hydra(arguments.config_dir))
+        job = make_job(preparation(composed, is_resumed=found is not None))
+        changed = changes(folder, job, found, [each.key_or_group.lstrip("+~") for each in parse_overrides(overrides)])
+        refuse(folder, job, changed, allowed)
+        if found is not None and not changed.keys() - {"trainer.progress"} and is_finished(folder):
+            print(f"{folder} is finished: nothing is left to do; for more add trainer.epochs=N", file=sys.stderr)
+            return 0
+        go_on(job, folder, found)
+    print(folder)
+    return 0
+
+
+def _taken(words: Sequence[str]) -> tuple[Path, list[str], list[str]]:
+    """The run's folder, what may have changed, and the other overrides."""
+    folder: Path | None = None
+    allowed: list[str] = []
+    others: list[str] = []
+    for override in parse_overrides(
+        [each if "=" in each or each[:1] in "~+" else quoted("run", each) for each in words]
+    ):
+        value = None if override.is_sweep_override() else override.value()
+        if override.key_or_group == "run":
+            folder = run_folder(str(value or ""), value_place(override))
+        elif override.key_or_group == "resume.allow":
+            allowed += [str(each) for each in (value if isinstance(value, list) else [value])]
+        else:
+            others.append(str(override.input_line))
+    if folder is None:
+        raise UserError(f"which run? {NO_RUN}")
+    return folder, allowed, others

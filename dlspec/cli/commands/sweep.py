@@ -1,0 +1,107 @@
+"""`-m` and `resume sweep=FOLDER`: the commands that run many jobs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from dlspec.cli.flags import parse_flags
+from dlspec.cli.spec_words import spec_parser
+from dlspec.compat.hydra import HydraApp
+from dlspec.config.composition import CONFIG_NAME, Loader, start_hydra
+from dlspec.config.overrides import parse_overrides, quoted
+from dlspec.errors import UserError, shown
+from dlspec.jobs.error_messages import DONE, FAILED, WRONG
+from dlspec.runs.layout import SWEEP
+from dlspec.runs.run_status import resume_command
+from dlspec.spec.yaml_files import display_name
+from dlspec.sweeps.hydra.plugins import register
+from dlspec.sweeps.hydra.sweep_task import Task
+from dlspec.sweeps.records.record import read_sweep
+from dlspec.sweeps.records.table import Row, sweep_table
+
+# What a sweep.json that somebody else wrote may ask of Hydra; the rest could run code.
+_HARMLESS = re.compile(
+    r"hydra/(launcher|sweeper|sweeper/sampler)|hydra\.(mode|sweep\..+"
+    r"|sweeper\.(max_batch_size|params\..+|n_jobs|n_trials|direction|max_failure_rate|sampler\.seed)"
+    r"|launcher\.(n_jobs|timeout_min|nodes|cpus_per_task|gpus_per_node|mem_gb|array_parallelism|max_num_timeout))"
+)
+
+
+def run(hydra: HydraApp, overrides: Sequence[str], config_dir: str | None = None) -> int:
+    """The sweep, its table, and its exit code: 1 if a job failed, 2 if one was refused."""
+    loader = hydra.config_loader
+    assert isinstance(loader, Loader)
+    words = [*overrides, "hydra.mode=MULTIRUN"]
+    with Task(loader, list(overrides), config_dir) as task:
+        try:
+            hydra.multirun(CONFIG_NAME, task, words, with_log_configuration=False)
+        except KeyboardInterrupt as error:
+            raise _with_how_to_go_on(error, task.folder) from None
+        finally:
+            _close(task)
+    return _code(task.rows)
+
+
+def _with_how_to_go_on(error: KeyboardInterrupt, folder: Path | None) -> KeyboardInterrupt:
+    if folder is not None:
+        error.args = (f"{error.args[0] if error.args else 'interrupted'}; {_how_to_go_on(folder)}",)
+    return error
+
+
+def _how_to_go_on(folder: Path) -> str:
+    return f"to go on: {resume_command(display_name(folder), 'sweep')}"
+
+
+def _close(task: Task) -> None:
+    """The table, and what makes up for what is not done."""
+    if not task.rows:
+        return
+    print(f"\n{sweep_table(task.rows)}", flush=True)
+    left = any(row.status not in ("finished", "refused") for row in task.rows)
+    if left and task.folder is not None:
+        print(_how_to_go_on(task.folder), flush=True)
+
+
+def _code(rows: Sequence[Row]) -> int:
+    words = {row.status for row in rows}
+    return FAILED if words - {"finished", "refused"} else WRONG if "refused" in words else DONE
+
+
+# ---- going on --------------------------------------------------------------------------------------------------------
+
+
+def resume_sweep(words: Sequence[str]) -> int:
+    """Runs what is left of the sweep that the words name; other overrides replace those that began it."""
+    arguments = parse_flags(spec_parser("resume"), words)
+    own = {each.key_or_group: str(each.input_line) for each in parse_overrides(arguments.overrides)}
+    folder = Path(own.pop("sweep").partition("=")[2].strip("'\""))
+    if "rerun" in own:
+        own["sweep.rerun"] = f"sweep.{own.pop('rerun')}"
+    command = _command(folder, own, arguments.config_dir)
+    register()
+    overrides = [*command, quoted("hydra.sweep.dir", str(folder)), *own.values()]
+    return run(start_hydra(arguments.config_dir), overrides, arguments.config_dir)
+
+
+def _command(folder: Path, own: dict[str, str], config_dir: str | None) -> list[str]:
+    """The words that began the sweep, without those that are said anew."""
+    record = read_sweep(folder)
+    if record is None:
+        raise UserError(f"no sweep in '{folder}'; name a folder that holds {SWEEP}: resume sweep=FOLDER")
+    if record.command is None:
+        fix = "call it again with that folder: dlspec.sweep(SPEC, over=..., folder=...)"
+        raise UserError(f"the sweep in '{folder}' was begun in Python; {fix}")
+    if record.config_dir is not None and config_dir is None:
+        found = f"the sweep in '{folder}' takes files from {shown(record.config_dir)}"
+        raise UserError(f"{found}; if you trust them, repeat --config-dir")
+    parsed = [each for each in parse_overrides(record.command) if each.key_or_group not in {*own, "hydra.sweep.dir"}]
+    strange = [str(each.input_line) for each in parsed if _is_strange(each.key_or_group)]
+    if strange:
+        raise UserError(f"the sweep in '{folder}' may run code; if you trust it, repeat: {' '.join(strange)}")
+    return [str(each.input_line) for each in parsed]
+
+
+def _is_strange(key: str) -> bool:
+    return key == "imports" or (key.startswith("hydra") and not _HARMLESS.fullmatch(key))

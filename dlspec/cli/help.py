@@ -1,0 +1,46 @@
+"""`--help`: the commands, the groups and their choices, without importing anything that takes time."""
+
+from __future__ import annotations
+
+from textwrap import TextWrapper
+
+from dlspec.config.conf_files import GROUPS, PART_GROUPS, group_files
+from dlspec.text import COMMANDS
+
+_LIBRARY = {
+    "loss": "any loss of torch.nn",
+    "optimizer": "any optimizer of torch.optim",
+    "scheduler": "any scheduler of torch.optim.lr_scheduler",
+    "metrics": "torchmetrics' names",
+}
+
+
+def help_text() -> str:
+    """What `python -m dlspec --help` prints."""
+    width = max(len(name) for name in (*COMMANDS, *GROUPS))
+    commands = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
+    lines = TextWrapper(116, subsequent_indent=" " * (width + 4), break_on_hyphens=False)
+    groups = [lines.fill(f"  {group:<{width}}  {_choices(group)}") for group in GROUPS]
+    return "\n".join(
+        [
+            "dlspec: a page of YAML in, a trained PyTorch network out.",
+            "",
+            "python -m dlspec [COMMAND] [GROUP=CHOICE ...] [KEY=VALUE ...]",
+            "python -m dlspec -m model=cnn,mlp optimizer.lr=1e-2,1e-3       a sweep",
+            "",
+            "commands",
+            *commands,
+            "",
+            "groups and their choices (a file conf/GROUP/NAME.yaml where you work adds one)",
+            *groups,
+            "",
+            "Any setting can be changed: trainer.epochs=3 optimizer.lr=0.01 model.params.activation=Sigmoid seed=1",
+            "Hydra's own flags: --cfg job shows the config, --info how it came about, --hydra-help the rest.",
+        ]
+    )
+
+
+def _choices(group: str) -> str:
+    names = group_files(group)
+    also = [_LIBRARY[group]] if group in PART_GROUPS else []
+    return "; ".join([*([", ".join(names)] if names else []), *also])

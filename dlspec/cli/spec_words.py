@@ -1,0 +1,21 @@
+"""The words of a command that takes a spec and trains nothing."""
+
+from __future__ import annotations
+
+import argparse
+
+from dlspec.config.composition import Composed, start_hydra
+from dlspec.jobs.composed_spec import composed_or_refused
+
+
+def spec_parser(command: str) -> argparse.ArgumentParser:
+    """Make the parser of overrides and --config-dir."""
+    parser = argparse.ArgumentParser(prog=f"dlspec {command}", add_help=False)  # --help was answered before
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--config-dir", "-cd")
+    return parser
+
+
+def compose_words(arguments: argparse.Namespace) -> Composed:
+    """Compose the config that the words describe; SpecError with every mistake."""
+    return composed_or_refused(arguments.overrides, start_hydra(arguments.config_dir))

@@ -1,0 +1,33 @@
+"""What dlspec changes in submitit (1.5): a job whose process was lost counts as failed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest import mock
+
+from dlspec.compat.hydra import failed_return
+
+
+@contextmanager
+def lost_jobs_as_failed() -> Iterator[None]:
+    """Within it submitit's launcher takes a lost job for one that failed; it would give up, and forget the others.
+
+    Tested in test_sweep_launchers. To remove: when Hydra's launcher goes on behind a lost job.
+    """
+    try:
+        from submitit.core.core import Job
+    except ImportError:
+        yield
+        return
+
+    def kept(job: Job[Any]) -> list[Any]:
+        try:
+            return results(job)
+        except Exception as error:
+            return [failed_return(error)]
+
+    results = Job.results
+    with mock.patch.object(Job, "results", kept):
+        yield

@@ -1,0 +1,96 @@
+"""The sources that Hydra composes from: YAML files below a folder, and the names of PyTorch's parts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dlspec.config.conf_files import BASE, PART_GROUPS, packaged_conf, read_conf
+from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError
+from dlspec.spec.yaml_files import display_name, load_file
+
+
+class ConfFiles(ConfigSource):
+    """YAML files below a folder. The packaged ones are also there under `base/`, for a file that extends its twin."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "dlspec"
+
+    def locate(self, config_path: str) -> Path | None:
+        """The file behind a config's name, or None."""
+        name = config_path.removesuffix(".yaml").lstrip("/")
+        if name.startswith(BASE) and Path(self.path) == packaged_conf():
+            name = name.removeprefix(BASE)
+        path = Path(self.path) / f"{name}.yaml"
+        return path if path.is_file() else None
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        path = self.locate(config_path)
+        if path is None:
+            raise ConfigLoadError(f"Config not found : {config_path}")
+        name = str(path.relative_to(self.path).with_suffix(""))
+        tree, header = read_conf(Path(self.path), name)
+        return ConfigResult(self.provider, self.full_path(), _to_omegaconf(tree, path), header)
+
+    def available(self) -> bool:
+        return Path(self.path).is_dir()
+
+    def is_group(self, config_path: str) -> bool:
+        return (Path(self.path) / config_path.lstrip("/").removeprefix(BASE)).is_dir()
+
+    def is_config(self, config_path: str) -> bool:
+        return self.locate(config_path) is not None
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        folder = Path(self.path) / config_path
+        groups = [each.name for each in folder.iterdir() if each.is_dir()] if folder.is_dir() else []
+        configs = [each.stem for each in folder.glob("*.yaml")]
+        wanted = {ObjectType.GROUP: groups, ObjectType.CONFIG: configs}
+        return sorted(groups + configs if results_filter is None else wanted[results_filter])
+
+
+class PartNames(ConfigSource):
+    """Any name in a group of parts stands for the part; whether PyTorch has it is checked with the rest of the form."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "dlspec-parts"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        if not self.is_config(config_path):
+            raise ConfigLoadError(f"Config not found : {config_path}")
+        group, name = config_path.removesuffix(".yaml").lstrip("/").split("/")
+        tree = {name: None} if group == "metrics" else {"type": name}
+        return ConfigResult(self.provider, self.full_path(), OmegaConf.create(tree), {"package": None})
+
+    def available(self) -> bool:
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        return config_path.strip("/") in PART_GROUPS
+
+    def is_config(self, config_path: str) -> bool:
+        group, _, name = config_path.removesuffix(".yaml").lstrip("/").partition("/")
+        return group in PART_GROUPS and name.isidentifier()
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        return []
+
+
+def _to_omegaconf(tree: dict[str, Any], path: Path) -> DictConfig:
+    try:
+        return OmegaConf.create(tree)
+    except OmegaConfBaseException as error:
+        key = str(error.full_key or "").replace("[", ".").replace("]", "")
+        keys: KeyPath = tuple(int(part) if part.isdigit() else part for part in key.split(".") if part)
+        document = load_file(path)
+        place = document.values.get(keys) or document.keys.get(keys) or SourceLocation(display_name(path))
+        raise SpecError(
+            [Problem(Code.REFERENCE_SYNTAX, key, "a '${...}' that is not closed or not right", "write ${KEY}", place)]
+        ) from None

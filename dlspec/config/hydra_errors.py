@@ -1,0 +1,16 @@
+"""Hydra's and OmegaConf's complaints about what a user's config asks of Hydra itself."""
+
+from __future__ import annotations
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from dlspec.errors import Code, Problem
+
+
+def hydra_problem(error: BaseException) -> Problem | None:
+    """The problem that such an error tells; None for any other error."""
+    if not isinstance(error, HydraException | OmegaConfBaseException):
+        return None
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+    return Problem(Code.HYDRA_CONFIG, "config", lines[0] if lines else type(error).__name__)

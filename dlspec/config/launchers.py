@@ -1,0 +1,55 @@
+"""Hydra's launchers and sweepers by name: what brings them, and which of them dlspec stands in for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from copy import deepcopy
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from dlspec.compat.hydra import BASIC_LAUNCHER, BASIC_SWEEPER
+from dlspec.config.hydra_node import set_hydra
+
+HOME = "hydra_plugins.dlspec"
+"""The module by whose name Hydra and its configs know the classes, which are those of dlspec.sweeps.hydra."""
+EXTRAS: Mapping[str, Mapping[str, str]] = {
+    "hydra/launcher": {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"},
+    "hydra/sweeper": {"optuna": "optuna"},
+}
+"""Which extra of dlspec's brings a choice of Hydra's."""
+
+# They do the same, but end with the first failure, and drop all later batches.
+_STANDS_IN = {
+    BASIC_LAUNCHER: f"{HOME}.DlspecLauncher",
+    BASIC_SWEEPER: f"{HOME}.DlspecSweeper",
+}
+
+
+def store_names() -> None:
+    """Make the launchers and the sweeper choices of Hydra's groups. They are named only: no class is needed yet."""
+    store = ConfigStore.instance()
+    for name, cls in {"dlspec": "DlspecLauncher", "pool": "PoolLauncher"}.items():
+        store.store(group="hydra/launcher", name=name, node={"_target_": f"{HOME}.{cls}"})
+    sweeper = {"_target_": f"{HOME}.DlspecSweeper", "max_batch_size": None, "params": None}
+    store.store(group="hydra/sweeper", name="dlspec", node=sweeper)
+
+
+def lead_through_dlspec(config: DictConfig) -> None:
+    """Whatever launcher a sweep's config names is called by dlspec's, so that each sweeper gets the same of each."""
+    for key in ("launcher", "sweeper"):
+        node = OmegaConf.to_container(config.hydra[key], resolve=False)
+        assert isinstance(node, dict)
+        target = str(node["_target_"])
+        if target in _STANDS_IN:
+            set_hydra(config, key, {**node, "_target_": _STANDS_IN[target]})
+        elif key == "launcher" and not target.startswith(HOME):
+            called = {"_target_": f"{HOME}.OtherLauncher", "_recursive_": False}
+            set_hydra(config, key, {**called, "launcher": node})
+
+
+def launcher_as_written(config: DictConfig) -> DictConfig:
+    """A copy of a sweep's config with the launcher that it named."""
+    copy = deepcopy(config)
+    set_hydra(copy, "launcher", OmegaConf.to_container(copy.hydra.launcher.launcher, resolve=False))
+    return copy

@@ -1,0 +1,124 @@
+"""A run goes on from its newest whole checkpoint, as if it had never stopped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dlspec.config.saved_run import LATEST, NO_RUN, latest_run
+from dlspec.errors import Code, Problem, SourceLocation, SpecError, UserError, shown
+from dlspec.jobs.job import Job
+from dlspec.runs.io import read_result, remove_leftovers
+from dlspec.runs.layout import CHECKPOINTS, SPEC
+from dlspec.runs.lock import held
+from dlspec.spec.trainer_keys import MACHINE, WRITING
+from dlspec.spec.yaml_files import display_name, load_file
+from dlspec.training.checkpoint_files import Snapshot, newest_checkpoint, set_aside_after
+from dlspec.training.resuming import samples_of
+from dlspec.training.state import Outcome
+
+# What changes nothing that was trained before: a run may go on with other ones.
+_FREE = frozenset(f"trainer.{key}" for key in WRITING | MACHINE | {"epochs", "max_steps", "test", "on_nan", "debug"})
+# Schedulers that are as long as the run where the spec does not say how long they are.
+_HORIZONS: Mapping[str, str] = {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}
+
+
+def run_folder(name: str, place: SourceLocation | None = None) -> Path:
+    """The run's folder that a user names; `latest` is the last below runs/."""
+    if name == LATEST:
+        return latest_run()
+    if not (Path(name) / SPEC).is_file():
+        raise SpecError([Problem(Code.NO_RUN, "run", f"no run in '{name}'", NO_RUN, place)])
+    return Path(name)
+
+
+@contextmanager
+def whole(folder: Path) -> Iterator[Snapshot | None]:
+    """The newest whole checkpoint of a run, None where it has none yet; within it nobody else trains there.
+
+    Raises UserError where somebody does, where nothing can be written, and where no checkpoint is whole.
+    """
+    checkpoints = folder / CHECKPOINTS
+    if checkpoints.is_symlink():  # a stranger's would have us write and delete elsewhere
+        raise UserError(f"'{checkpoints}' is a link: put the folder that it leads to in its place")
+    with held(folder):
+        yield newest_checkpoint(checkpoints)
+
+
+def go_on(job: Job, folder: Path, snapshot: Snapshot | None) -> Outcome:
+    """Trains what is left of the run in `folder`, whose lock the caller holds."""
+    start = f"from step {snapshot.step:,}" if snapshot else "from its beginning, as it has no checkpoint yet"
+    print(f"{folder} goes on {start}", file=sys.stderr)
+    job.check_space(folder)
+    for each in (folder, folder / CHECKPOINTS):
+        remove_leftovers(each)
+    if snapshot is not None:
+        set_aside_after(folder / CHECKPOINTS, snapshot)
+    return job.run_in(folder, snapshot)
+
+
+def is_finished(folder: Path) -> bool:
+    return (read_result(folder) or {}).get("status") == "finished"
+
+
+# ---- what has changed ------------------------------------------------------------------------------------------------
+
+Changes = Mapping[str, tuple[Any, Any]]
+
+
+def changes(folder: Path, job: Job, snapshot: Snapshot | None, written: Sequence[str]) -> Changes:
+    """Each key of which the run in `folder` has another value than the job, with both.
+
+    What the saved spec does not name counts only where the user has `written` it: a later dlspec has more settings.
+    """
+    saved = load_file(folder / SPEC).tree
+    before, now = dict(_flat(saved)), dict(_flat(job.prepared.resolved))
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    found = {key: (before.get(key), now.get(key)) for key in keys if key in before or _is_named(key, written)}
+    samples = samples_of(job.prepared.data)
+    had = samples if snapshot is None else snapshot.samples
+    return found | {
+        f"data ({key})": (had[key], samples[key]) for key in samples if had.get(key) not in (None, samples[key])
+    }
+
+
+def refuse(folder: Path, job: Job, changed: Changes, allowed: Sequence[str]) -> None:
+    """What changes anything that was trained before would train something else from there on: the user must say so."""
+    free = _FREE - _horizon(job.prepared.resolved)
+    place = SourceLocation(display_name(folder / SPEC))
+    problems = [
+        Problem(Code.CHANGED_SETTING, key, f"the run has {shown(before)}, and now it is {shown(now)}",
+                f"to go on with that add resume.allow=[{key.partition(' ')[0]}]", place)
+        for key, (before, now) in changed.items()
+        if key not in free and not any(_is_below(key.partition(" ")[0], each) for each in allowed)
+    ]  # fmt: skip
+    if problems:
+        raise SpecError(problems)
+
+
+def _is_named(key: str, written: Sequence[str]) -> bool:
+    return any(_is_below(key, each) or _is_below(each, key) for each in written)
+
+
+def _horizon(resolved: Mapping[str, Any]) -> frozenset[str]:
+    """What the scheduler's length follows from, where it does."""
+    scheduler = resolved.get("scheduler") or {}
+    missing = _HORIZONS.get(scheduler.get("type", ""))
+    follows = missing is not None and scheduler.get(missing) is None and scheduler.get("epochs") is None
+    return frozenset({"trainer.epochs", "trainer.max_steps"}) if follows else frozenset()
+
+
+def _is_below(key: str, other: str) -> bool:
+    return key == other or key.startswith(f"{other}.")
+
+
+def _flat(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value by its dotted path."""
+    pairs = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list | tuple) else ()
+    if not isinstance(tree, Mapping | list | tuple) or not tree:
+        yield path, tree
+    for key, each in pairs:
+        yield from _flat(each, f"{path}.{key}" if path else str(key))

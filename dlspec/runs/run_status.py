@@ -1,0 +1,118 @@
+"""`status.json`: what a run tells of itself while it goes on, and how that is read by somebody who trusts no file."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from dlspec.runs.io import read_object, read_result
+from dlspec.runs.layout import STATUS
+
+LARGEST_COUNT = 10**15
+LONGEST_TEXT = 1_000
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """Where a run stands; None is what nobody knows.
+
+    `epoch`, `batch` and `step` are out of `epochs`, `batches` (of the pass in `phase`) and `planned_steps`. Seconds are
+    those of the process that trains, `seconds_left` its guess for the training. `monitored` is the best result so far,
+    of `monitor` in `best_epoch`; `reason` an error, or why the training stopped early; `renewed` when this was written,
+    as ISO 8601 in UTC; `resume` the shell's line that resumes the run.
+    """
+
+    status: str = ""
+    phase: str = ""
+    epoch: int | None = None
+    epochs: int | None = None
+    batch: int | None = None
+    batches: int | None = None
+    step: int | None = None
+    planned_steps: int | None = None
+    samples_per_second: float | None = None
+    seconds: float | None = None
+    seconds_left: float | None = None
+    monitor: str = ""
+    monitored: float | None = None
+    best_epoch: int | None = None
+    reason: str = ""
+    renewed: str = ""
+    pid: int | None = None
+    host: str = ""
+    resume: str = ""
+
+
+def read_status(folder: Path) -> RunStatus | None:
+    """What the run in `folder` says; a run from before there was a status.json is judged by its result.json.
+
+    None where neither is there or can be read. Values of a wrong type are as if they were not there.
+    """
+    written = read_object(folder / STATUS)
+    if written is None:
+        written = _from_result(read_result(folder))
+    return None if written is None else RunStatus(**{name: read(written.get(name)) for name, read in _READERS.items()})
+
+
+def _from_result(result: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if result is None:
+        return None
+    timing = result.get("timing")
+    same = ("status", "monitor", "monitored", "best_epoch")
+    return {name: result.get(name) for name in same} | {
+        "epoch": result.get("epochs"),
+        "step": result.get("steps"),
+        "seconds": timing.get("seconds") if isinstance(timing, dict) else None,
+        "reason": result.get("error") or result.get("stop_reason"),
+    }
+
+
+def _text(value: object) -> str:
+    return one_line(value) if isinstance(value, str) else ""
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int and 0 <= value < LARGEST_COUNT else None
+
+
+def _number(value: object) -> float | None:
+    if type(value) is int and abs(value) < LARGEST_COUNT:  # 2.0 may be written as 2
+        return float(value)
+    return value if type(value) is float and math.isfinite(value) else None
+
+
+_BY_TYPE: Mapping[str, Callable[[object], Any]] = {"str": _text, "int | None": _count, "float | None": _number}
+_READERS = {each.name: _BY_TYPE[str(each.type)] for each in fields(RunStatus)}
+
+
+def one_line(text: str) -> str:
+    """The text's first line, of a length that a list can show."""
+    return text.strip().partition("\n")[0][:LONGEST_TEXT]
+
+
+def resume_command(folder: Path | str, what: Literal["run", "sweep"] = "run") -> str:
+    """The shell's line that resumes the run or sweep in `folder`."""
+    return f"python -m dlspec resume {_word(folder, what)}"
+
+
+def rerun_command(folder: Path | str) -> str:
+    """The shell's line that trains the spec of the run in `folder` again, in a new folder."""
+    return f"python -m dlspec {_word(folder, 'run')}"
+
+
+def _word(folder: Path | str, what: str) -> str:
+    """`run=FOLDER`, quoted for Hydra and for the shell."""
+    value = str(folder)
+    if not _PLAIN.fullmatch(value):
+        # Hydra reads backslashes as escapes in front of a quote only, the closing one too.
+        value = '"' + re.sub(r'(\\*)("|\Z)', lambda found: 2 * found[1] + (found[2] and '\\"'), value) + '"'
+    return shlex.quote(f"{what}={value}")
+
+
+# What Hydra takes as a text without quotes.
+_PLAIN = re.compile(r"(?!(null|true|false|inf|nan)\Z)([a-z_/]|\.\.?/)[\w./-]*", re.ASCII | re.IGNORECASE)

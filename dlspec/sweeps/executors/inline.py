@@ -1,0 +1,36 @@
+"""Jobs done in this process, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Self
+
+from dlspec.sweeps.executors.executor import Began, Ended, Shown
+from dlspec.sweeps.executors.job_worker import JobWorker
+
+
+class InlineExecutor:
+    """Does the jobs in this process, one after the other."""
+
+    shown: Shown = "jobs"
+
+    def __init__(self, worker: JobWorker) -> None:
+        worker.is_apart = False
+        self._worker = worker
+        self.is_stopping = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Nothing is left running."""
+
+    def run(self, tasks: Iterable[Any], seconds: float) -> Iterator[Began | Ended | None]:
+        for number, task in enumerate(tasks):
+            if self.is_stopping:
+                return
+            yield Began(number)
+            yield Ended(number, self._worker(task))
+
+    def stop(self) -> None:
+        self.is_stopping = True

@@ -1,0 +1,202 @@
+"""Does the jobs of a sweep, one after the other, in the process that it stands in."""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+
+import torch
+
+from dlspec.config.hydra_run import HydraJob, JobRunner, start_process
+from dlspec.data import DataSource, open_data
+from dlspec.data.dataset import Dataset
+from dlspec.jobs.error_messages import WRONG, in_full, one_line, told
+from dlspec.jobs.identity import data_checksum
+from dlspec.jobs.job import Job
+from dlspec.jobs.resumption import whole
+from dlspec.jobs.setup import keep_found, make_job
+from dlspec.preparing import Preparation
+from dlspec.runs.io import remove_leftovers
+from dlspec.runs.layout import CHECKPOINTS, LOG, RESULT, STATUS
+from dlspec.runs.lock import is_held
+from dlspec.runs.run_status import read_status
+from dlspec.sweeps.records.sweep_job import Check, JobEnd, SweepJob
+from dlspec.training.checkpoint_files import Snapshot, set_aside_after
+from dlspec.training.out_of_memory import free
+from dlspec.training.state import Outcome
+from dlspec.training.trainer import Trainer
+
+log = logging.getLogger("dlspec")
+
+MOST_KEPT = 4
+"""So many data sets stay open."""
+SECONDS_FOR_LEAVING = 30.0
+"""So long the processes of a sweep that was killed may take to save their jobs."""
+
+
+class JobWorker:
+    """Data that several jobs read are opened once. Where it has a process of its own, that writes to the job's log.
+
+    `modules` have registered parts in the process that sweeps; `data` were given there in Python.
+    """
+
+    def __init__(
+        self,
+        runner: JobRunner | None,
+        *,
+        threads: int | None = None,
+        modules: Sequence[str] = (),
+        data: Dataset | None = None,
+        is_apart: bool = True,
+    ) -> None:
+        self.runner, self.threads, self.modules, self.data = runner, threads, tuple(modules), data
+        self.is_apart = is_apart
+        self._opened: dict[str, tuple[Dataset, str]] = {}
+        self._checksum = ""
+        self._trainer: Trainer | None = None
+        self._is_stopping = self._is_settled = False
+
+    def stop(self) -> None:
+        self._is_stopping = True
+        if self._trainer is not None:
+            self._trainer.interruption.signal = signal.SIGTERM
+
+    def __call__(self, task: SweepJob | Check) -> JobEnd:
+        self._settle()
+        self._checksum = ""
+        job = task.job if isinstance(task, Check) else task
+        try:
+            if isinstance(task, Check):
+                self._made(job.made()[0], is_resumed=False)
+                return JobEnd("waiting", data=self._checksum)
+            return JobEnd("finished", monitored=self._train(job).monitored, data=self._checksum)
+        except KeyboardInterrupt:
+            return JobEnd("interrupted")
+        except BaseException as error:
+            return _failed(error)
+        finally:
+            self._trainer = None
+            free()
+
+    def _settle(self) -> None:
+        if self._is_settled:
+            return
+        self._is_settled = True
+        start_process()
+        for module in self.modules:
+            import_module(module)
+        if self.is_apart:
+            logging.lastResort = None  # warnings stand in the log already
+            faulthandler.enable()
+            if self.threads is not None:
+                torch.set_num_threads(self.threads)
+
+    def _train(self, job: SweepJob) -> Outcome:
+        """Trains what is left of the job. Its folder is made when nothing can be refused any more."""
+        preparing, hydra_job = job.made()
+        made = None if job.folder.is_dir() else self._made(preparing, is_resumed=False)
+        job.folder.mkdir(parents=True, exist_ok=True)
+        if job.is_known:
+            _wait_until_free(job.folder)
+        with whole(job.folder) as snapshot, self._output(job.folder / LOG):
+            if job.anew or _has_failed(job.folder):
+                clear(job.folder)
+                snapshot = None
+            if snapshot is not None:
+                keep_found(preparing, job.folder)
+            made = made or self._made(preparing, is_resumed=snapshot is not None)
+            self._trainer = made.trainer
+            if self._is_stopping:
+                self.stop()
+            made.check_space(job.folder)
+            _remove_what_is_left_over(job.folder, snapshot)
+            return self._run(made, job, hydra_job, snapshot)
+
+    def _made(self, preparing: Preparation, *, is_resumed: bool) -> Job:
+        preparing.is_resumed, preparing.data, preparing.opening = is_resumed, self.data, self._open
+        return make_job(preparing, shows=not self.is_apart)
+
+    def _run(self, made: Job, job: SweepJob, hydra_job: HydraJob | None, snapshot: Snapshot | None) -> Outcome:
+        """As Hydra runs a job, where it comes from Hydra: with `.hydra/` in its folder and callbacks around it."""
+        folder = job.folder.absolute()  # hydra.job.chdir may move
+        if hydra_job is None or self.runner is None:
+            return made.run_in(folder, snapshot)
+        return self.runner.run(hydra_job, job.number, job.folder, lambda: made.run_in(folder, snapshot))
+
+    def _open(self, source: DataSource) -> Dataset:
+        """The data, opened once; a source of the user's own may draw from what a job's seed has seeded."""
+        key = f"{source.source_name} {source.model_dump_json()}"
+        if key not in self._opened or not type(source).__module__.startswith("dlspec."):
+            dataset = open_data(source)
+            self._opened[key] = dataset, data_checksum(dataset)
+            if len(self._opened) > MOST_KEPT:
+                del self._opened[next(iter(self._opened))]
+        dataset, self._checksum = self._opened[key]
+        return dataset
+
+    @contextmanager
+    def _output(self, path: Path) -> Iterator[None]:
+        """What is printed within, by a crash too, stands in the job's log."""
+        if not self.is_apart:
+            yield
+            return
+        log_file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        before = [os.dup(number) for number in (1, 2)]
+        try:
+            _lead(log_file, log_file)
+            yield
+        finally:
+            _lead(*before)
+            for each in (log_file, *before):
+                os.close(each)
+
+
+def _lead(out: int, err: int) -> None:
+    for stream, target, number in ((sys.stdout, out, 1), (sys.stderr, err, 2)):
+        if stream is not None:
+            stream.flush()
+        os.dup2(target, number)
+
+
+def _failed(error: BaseException) -> JobEnd:
+    """A user's mistake, a training that failed, or a defect of dlspec's own, which shows where it is."""
+    known = told(error)
+    text = in_full(error) if known and isinstance(error, Exception) else "".join(traceback.format_exception(error))
+    return JobEnd("refused" if known and known[1] == WRONG else "failed", one_line(error), text)
+
+
+def _remove_what_is_left_over(folder: Path, snapshot: Snapshot | None) -> None:
+    for each in (folder, folder / CHECKPOINTS):
+        remove_leftovers(each)
+    if snapshot is not None:
+        set_aside_after(folder / CHECKPOINTS, snapshot)
+
+
+def _wait_until_free(folder: Path) -> None:
+    """Of a sweep that was killed the processes may still be saving their jobs; who stays there longer is refused."""
+    until = time.monotonic() + SECONDS_FOR_LEAVING
+    while is_held(folder) and time.monotonic() < until:
+        time.sleep(0.1)
+
+
+def _has_failed(folder: Path) -> bool:
+    """A job that raised an error would raise it again behind its checkpoint; one that was killed would not."""
+    status = read_status(folder)
+    return status is not None and status.status == "failed"
+
+
+def clear(folder: Path) -> None:
+    """Nothing of an earlier training is left but its log."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    for name in (RESULT, STATUS):
+        (folder / name).unlink(missing_ok=True)

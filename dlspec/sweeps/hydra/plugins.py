@@ -1,0 +1,145 @@
+"""What Hydra knows of dlspec: its sweeper, and its launchers `pool` and `dlspec`.
+
+Hydra takes plugins from packages named hydra_plugins alone; ours get such a name when they are registered.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.plugin import Plugin
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext
+from omegaconf import DictConfig
+
+from dlspec.compat.hydra import split_into_jobs
+from dlspec.compat.submitit import lost_jobs_as_failed
+from dlspec.config.hydra_node import set_hydra
+from dlspec.config.launchers import HOME, launcher_as_written, store_names
+from dlspec.config.overrides import quoted
+from dlspec.spec.sweep import SweepSpec
+from dlspec.sweeps.executors.executor import Executor
+from dlspec.sweeps.executors.external import ExternalExecutor
+from dlspec.sweeps.executors.inline import InlineExecutor
+from dlspec.sweeps.executors.job_worker import JobWorker
+from dlspec.sweeps.executors.pool import choose_executor
+from dlspec.sweeps.hydra.foreign_tasks import run_tasks
+from dlspec.sweeps.hydra.sweep_task import Task, begin, launched
+from dlspec.sweeps.records.sweep_job import SweepJob
+
+
+class DlspecLauncher(Launcher):
+    """Runs the jobs one after the other in this process."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
+        self.context, self.task, self.master = hydra_context, task_function, config
+        self.most: int | None = None
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        if not isinstance(self.task, Task):  # another program's
+            return run_tasks(self.context, self.task, self.master, job_overrides, initial_job_idx)
+        begin(self.task, self.context, self.master, self.make_executor)
+        return launched(self.task, self.context, self.master, job_overrides)
+
+    def make_executor(self, worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:
+        return InlineExecutor(worker)
+
+
+class PoolLauncher(DlspecLauncher):
+    """Runs as many jobs at a time as there are cores or GPUs, each in a process that takes one after the other."""
+
+    def make_executor(self, worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:
+        return choose_executor(worker, settings.workers or self.most, jobs, devices)
+
+
+class OtherLauncher(DlspecLauncher):
+    """Has the jobs done by another launcher of Hydra's, which the config names below this one."""
+
+    def __init__(self, launcher: DictConfig) -> None:
+        """It is made when there are jobs for it, with the sweep's folder in its settings."""
+
+    def make_executor(self, worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:
+        return ExternalExecutor(worker, self._launch, self._folder, self.most)
+
+    def _folder(self) -> Path:
+        """As a process that began elsewhere finds it."""
+        folder: Path | None = self.task.folder
+        assert folder is not None  # its jobs have folders
+        self.task.folder = folder = folder.absolute()
+        return folder
+
+    def _launch(self, jobs: Sequence[SweepJob]) -> Sequence[JobReturn]:
+        config = launcher_as_written(self.master)
+        set_hydra(config, "sweep.dir", str(self._folder()))
+        launcher = Plugins.instance().instantiate_launcher(self.context, self.task, config)
+        words = [[*job.overrides, *_where(job.folder.absolute())] for job in jobs]
+        with lost_jobs_as_failed():
+            return launcher.launch(words, initial_job_idx=jobs[0].number)
+
+
+def _where(folder: Path) -> list[str]:
+    return [quoted("hydra.sweep.dir", str(folder.parent)), quoted("hydra.sweep.subdir", folder.name)]
+
+
+class DlspecSweeper(Sweeper):
+    """Hydra's grid, without composing each job twice, and without ending at the first failure."""
+
+    def __init__(self, max_batch_size: int | None, params: Mapping[str, str] | None = None) -> None:
+        self.max_batch_size, self.params = max_batch_size, params or {}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
+        self.context, self.task, self.master = hydra_context, task_function, config
+        self.launcher: Launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """All jobs at once: they are checked before the first begins. A batch is what may run at a time."""
+        assert isinstance(self.launcher, DlspecLauncher)
+        self.launcher.most = self.max_batch_size
+        return self.launcher.launch(self._jobs(arguments), 0)
+
+    def _jobs(self, arguments: list[str]) -> list[list[str]]:
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
+        always = [f"{key}={value}" for key, value in self.params.items()]
+        return split_into_jobs(parser.parse_overrides([*always, *arguments]))
+
+
+# ---- known to Hydra --------------------------------------------------------------------------------------------------
+
+PLUGINS: tuple[type[Plugin], ...] = (DlspecLauncher, PoolLauncher, OtherLauncher, DlspecSweeper)
+
+
+def register() -> None:
+    """Makes the launchers and the sweeper known to Hydra."""
+    plugins = Plugins.instance()  # it looks through the installed plugins first, and would import ours twice
+    name_plugins()
+    for cls in PLUGINS:
+        plugins.register(cls)
+
+
+def name_plugins() -> None:
+    """Gives them the names that Hydra knows plugins by, for a package of hydra_plugins that imports them too."""
+    _name_module(HOME)
+    for cls in PLUGINS:
+        cls.__module__ = HOME
+    store_names()
+
+
+def _name_module(name: str) -> None:
+    """Lets this module be imported under a second name, in a package that exists only where a plugin is installed."""
+    package, _, last = name.partition(".")
+    try:
+        parent = import_module(package)
+    except ModuleNotFoundError:
+        parent = sys.modules[package] = ModuleType(package)
+        parent.__path__ = []  # Hydra looks through it
+    sys.modules[name] = sys.modules[__name__]
+    setattr(parent, last, sys.modules[__name__])

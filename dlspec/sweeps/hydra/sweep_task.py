@@ -1,0 +1,154 @@
+"""What Hydra is to run: a sweep, begun by whatever sweeper, its jobs asked for by whatever launcher."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.utils import JobReturn
+from hydra.types import HydraContext
+from omegaconf import DictConfig, OmegaConf
+
+from dlspec.compat.hydra import completed_return, failed_return
+from dlspec.config.composition import Composed, Loader
+from dlspec.config.hydra_node import set_hydra
+from dlspec.config.hydra_run import HydraJob, JobRunner
+from dlspec.errors import TrainingFailed, UserError
+from dlspec.jobs.composed_spec import preparation
+from dlspec.registry.sections import read_section
+from dlspec.runs.io import new_folder
+from dlspec.runs.layout import MULTIRUN
+from dlspec.spec.problems import Problems, refuse
+from dlspec.spec.sweep import SweepSpec
+from dlspec.sweeps.executors.executor import Executor
+from dlspec.sweeps.executors.external import train_elsewhere
+from dlspec.sweeps.executors.job_worker import JobWorker
+from dlspec.sweeps.plan import Entry
+from dlspec.sweeps.records.record import SweepRecord, read_sweep
+from dlspec.sweeps.records.sweep_job import Draft, JobEnd, Made, SweepJob
+from dlspec.sweeps.records.table import Row
+from dlspec.sweeps.run import SweepRun
+
+BY_NUMBER = "${hydra:job.num}"
+
+
+class Task:
+    """What Hydra is to run: one sweep. Other launchers call it with a job's config, in whatever process.
+
+    `folder` is the sweep's, known as soon as there is one.
+    """
+
+    def __init__(self, loader: Loader, command: list[str] | None = None, config_dir: str | None = None) -> None:
+        self.loader, self.command, self.config_dir = loader, command, config_dir
+        self.sweep: SweepRun | None = None
+        self.folder: Path | None = None
+
+    def __enter__(self) -> Task:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.sweep is not None:
+            self.sweep.__exit__()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For another process, which has a job and not the sweep."""
+        return {**vars(self), "sweep": None}
+
+    @property
+    def rows(self) -> list[Row]:
+        return [] if self.sweep is None else self.sweep.rows
+
+    def __call__(self, config: DictConfig) -> JobEnd:
+        """Trains a job whose folder Hydra has made, where another launcher has taken it."""
+        whole = HydraConfig.get()
+        merged = OmegaConf.merge(OmegaConf.create({"hydra": whole}), config)
+        assert isinstance(merged, DictConfig) and self.folder is not None
+        composed = Composed(merged, self.loader)
+        parcel, folder = pickle.dumps((preparation(composed), None)), Path(whole.runtime.output_dir)
+        job = SweepJob(tuple(whole.overrides.task), "", "", "", parcel, int(whole.job.num), folder, is_known=True)
+        return train_elsewhere(job, _settings(composed).threads, self.folder)
+
+
+MakeExecutor = Callable[[JobWorker, SweepSpec, int, Collection[str]], Executor]
+
+
+def begin(task: Task, context: HydraContext, config: DictConfig, make_executor: MakeExecutor) -> None:
+    """The task's sweep, where it has none yet: a new one, or the one that its folder holds."""
+    if task.sweep is not None:
+        return
+    settings = _settings(Composed(config, task.loader))
+    HydraConfig.instance().set_config(config)
+    wanted = Path(str(config.hydra.sweep.dir))
+    is_new = "${now" in str(_raw(config, "dir"))  # another sweep of the same second is not this one
+    record = None if is_new else read_sweep(wanted)
+    if record is not None:
+        task.folder, record.command, record.config_dir = record.folder, task.command, task.config_dir
+    task.sweep = SweepRun(
+        settings,
+        record,
+        partial(_create, task, config, wanted),
+        partial(make_executor, JobWorker(JobRunner(context), threads=settings.threads), settings),
+        name=partial(_name, config),
+    )
+
+
+def _settings(composed: Composed) -> SweepSpec:
+    tree = composed.tree.get("sweep", {})
+    problems = Problems()
+    settings = read_section(SweepSpec, tree, ("sweep",), problems)
+    refuse(problems, composed.places)
+    assert settings is not None  # or there was a mistake
+    return settings
+
+
+def _create(task: Task, config: DictConfig, wanted: Path) -> SweepRecord:
+    """The sweep's folder, where what a sweeper writes itself shall stand too."""
+    task.folder = new_folder(wanted.parent, wanted.name)
+    set_hydra(config, "sweep.dir", str(task.folder))
+    OmegaConf.save(config, task.folder / MULTIRUN)
+    return SweepRecord(task.folder, command=task.command, config_dir=task.config_dir)
+
+
+def _name(master: DictConfig, job: SweepJob, number: int) -> str:
+    """What hydra.sweep.subdir says of a job."""
+    if _raw(master, "subdir") == BY_NUMBER:
+        return str(number)
+    hydra_job = job.made()[1]
+    assert hydra_job is not None  # Hydra asked for it
+    return hydra_job.folder_name(number)
+
+
+def _raw(master: DictConfig, key: str) -> Any:
+    tree = OmegaConf.to_container(master.hydra.sweep, resolve=False)
+    return tree.get(key) if isinstance(tree, dict) else None
+
+
+def launched(
+    task: Task, context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]]
+) -> list[JobReturn]:
+    """Runs the jobs in the task's sweep."""
+    assert task.sweep is not None
+    words = [tuple(str(each) for each in overrides) for overrides in job_overrides]
+    drafts = [Draft(each, partial(_made, task.loader, context, config, each)) for each in words]
+    return [_returned(entry) for entry in task.sweep.launch(drafts)]
+
+
+def _made(loader: Loader, context: HydraContext, master: DictConfig, overrides: Sequence[str]) -> Made:
+    config = context.config_loader.load_sweep_config(master, list(overrides))
+    for key in ("launcher", "sweeper"):  # plugins' own classes, of which Hydra's scan makes twins
+        set_hydra(config, key, OmegaConf.to_container(config.hydra[key], resolve=False))
+    return preparation(Composed(config, loader)), HydraJob(config)
+
+
+def _returned(entry: Entry) -> JobReturn:
+    """What a sweeper is told of a job: the monitored result, or an error."""
+    row = entry.row
+    assert row is not None
+    if row.reached is not None:
+        return completed_return(row.reached.monitored, list(row.overrides))
+    error = UserError if row.status == "refused" else TrainingFailed
+    return failed_return(error(row.error), list(row.overrides))

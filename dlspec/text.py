@@ -1,0 +1,72 @@
+"""Text that several rooms print: amounts, tables, errors in a line, the names of the commands."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+COMMANDS = {
+    "train": "train and test (the default: the word may be left out); -m sweeps",
+    "resume": "go on with a run from its newest checkpoint, or with a sweep: run=FOLDER|latest, sweep=FOLDER",
+    "validate": "check a spec without opening data; says which checks had to wait for them",
+    "summary": "the network's layers, parameters, multiply-adds and memory; --depth N folds, --graph FILE.svg draws",
+    "status": "the runs below runs/ or FOLDER ...: which go on, how far they are, what resumes the others; --json",
+    "report": "compare the runs below runs/ or FOLDER ...: leaderboard.csv and report.html; --output FOLDER",
+    "compare": "what differs between runs in spec, environment and result: compare FOLDER FOLDER",
+}
+"""Each command with what it does, as `--help` says it."""
+
+
+# ---- amounts ---------------------------------------------------------------------------------------------------------
+
+
+def clock(seconds: float) -> str:
+    """`0.4 s`, `12 s`, `1:05`, `2:01:05`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def shortened(value: float) -> str:
+    """Three digits and a letter: `950`, `12.3k`, `1.20M`."""
+    for letter in ("", "k", "M"):
+        if value < 999.5:
+            return f"{value:.0f}" if not letter else f"{value:.3g}{letter}"
+        value /= 1000
+    return f"{value:.3g}G"
+
+
+def size(count: float) -> str:
+    """Bytes: `950 B`, `12.3 kB`, `1.2 GB`."""
+    short = shortened(count)
+    return f"{short[:-1]} {short[-1]}B" if short[-1].isalpha() else f"{short} B"
+
+
+def number(value: float) -> str:
+    """Four decimals, or four digits where those would show nothing or too much."""
+    return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"
+
+
+# ---- tables ----------------------------------------------------------------------------------------------------------
+
+
+def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> str:
+    """The columns side by side, those named in `right` flush right; no spaces at a line's end."""
+    widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if name in right else cell.ljust(width)
+            for name, cell, width in zip(head, row, widths, strict=True)
+        ).rstrip()
+        for row in (head, *rows)
+    ]
+    return "\n".join(lines)
+
+
+# ---- errors ----------------------------------------------------------------------------------------------------------
+
+
+def first_line(error: BaseException, longest: int | None = None) -> str:
+    """What an error of somebody else's says, in one line; cut to `longest` letters."""
+    return str(error).strip().split("\n")[0][:longest]
