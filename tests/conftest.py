@@ -8,24 +8,14 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+
+from helpers.command_line import Said
 
 # One thread a test process, before PyTorch is imported: two of them on two cores wait for nobody, and a run in this one
 # equals another's to the last bit, which has one thread too.
 os.environ["OMP_NUM_THREADS"] = "1"
-
-QUIET = "trainer.curves=false trainer.pictures=false trainer.tensorboard=false".split()
-QUICK = ["trainer.max_steps=2", "trainer.limit_batches=2", *QUIET]
-
-
-class Said(NamedTuple):
-    """How a command ended, and what it wrote."""
-
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture(autouse=True)

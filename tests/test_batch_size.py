@@ -7,17 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import QUIET
-from test_out_of_memory import Hungry
-from test_resuming import Cut
-from test_training_batches import texts
 from torch import nn
-from training_parts import dataset, network, trainer
 
 from dlspec.app import running
 from dlspec.training import batch_size
 from dlspec.training.batch_size import find_batch_size
 from dlspec.training.batches import Batches
+from helpers.command_line import QUIET
+from helpers.memory_parts import Hungry
+from helpers.run_parts import Cut
+from helpers.training_parts import dataset, network, texts, trainer
 
 FITS_ALWAYS = 10**6
 

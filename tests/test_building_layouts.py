@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from tables import (
+from torch import Tensor, nn
+
+from dlspec.building import place
+from dlspec.building.limits import SizeLimit, TooLarge, in_words, memory
+from dlspec.building.network import Layer, build
+from dlspec.registry.torch_parts import LAYERS
+from dlspec.spec.mistakes import Mistakes
+from helpers.tables import (
     Value,
     batch,
     build_layers,
@@ -21,13 +28,6 @@ from tables import (
     sequence,
     tokens,
 )
-from torch import Tensor, nn
-
-from dlspec.building import place
-from dlspec.building.limits import SizeLimit, TooLarge, in_words, memory
-from dlspec.building.network import Layer, build
-from dlspec.registry.torch_parts import LAYERS
-from dlspec.spec.mistakes import Mistakes
 
 IMAGE = first(3, 8, 8)
 

@@ -10,7 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from tables import (
+from torch import Tensor, fx, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from dlspec.building.layout_rules import layout_after, lengths_after, takes_any_length
+from dlspec.building.padding import fewest_steps, mapped
+from dlspec.layouts import Lengths, Window
+from dlspec.registry.torch_parts import LAYERS
+from helpers.tables import (
     LAYER_ROWS,
     Made,
     Row,
@@ -24,13 +31,6 @@ from tables import (
     refusal_of,
     sequence,
 )
-from torch import Tensor, fx, nn
-from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
-
-from dlspec.building.layout_rules import layout_after, lengths_after, takes_any_length
-from dlspec.building.padding import fewest_steps, mapped
-from dlspec.layouts import Lengths, Window
-from dlspec.registry.torch_parts import LAYERS
 
 LENGTHS = torch.tensor([6, 1, 4, 3])
 TEXT = Value((6,), "tokens", Lengths("x"), vocab_size=9)

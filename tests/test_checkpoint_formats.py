@@ -12,19 +12,20 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import QUIET
 
 from dlspec.run_folder import read_lines
 from dlspec.training.checkpoint_files import FORMAT, checkpoints_in, read_checkpoint
+from helpers.command_line import QUIET
+from helpers.paths import FIXTURES
 
-FIXTURES = Path(__file__).parent / "fixtures" / "checkpoints"
+KEPT = FIXTURES / "checkpoints"
 RUN = (*QUIET, "data=breast_cancer", "model=linear", "optimizer=AdamW", "scheduler=OneCycleLR", "scheduler.max_lr=1e-2",
        "trainer.average=EMA", "trainer.epochs=3", "trainer.progress=none")  # fmt: skip
 
 
-@pytest.mark.parametrize("name", sorted(each.name for each in FIXTURES.iterdir()))
+@pytest.mark.parametrize("name", sorted(each.name for each in KEPT.iterdir()))
 def test_an_earlier_format_is_resumed(name: str, work: Path, dlspec) -> None:
-    shutil.copytree(FIXTURES / name, work / "run")
+    shutil.copytree(KEPT / name, work / "run")
     said = dlspec("resume", "run=run")
     assert said.code == 0, said.err
     rows, wanted = (read_lines(work / "run" / each) for each in ("metrics.jsonl", "wanted.jsonl"))
@@ -34,7 +35,7 @@ def test_an_earlier_format_is_resumed(name: str, work: Path, dlspec) -> None:
 
 
 def test_the_format_of_now_is_kept() -> None:
-    folder = FIXTURES / f"format_{FORMAT}"
+    folder = KEPT / f"format_{FORMAT}"
     [checkpoint] = checkpoints_in(folder / "checkpoints")
     assert read_checkpoint(checkpoint).step == 20
     assert sum(each.stat().st_size for each in folder.rglob("*") if each.is_file()) < 40_000
@@ -42,19 +43,18 @@ def test_the_format_of_now_is_kept() -> None:
 
 def make() -> None:
     """The folder of a run that was ended within its second epoch, with what it comes to."""
-    from test_faults import At
-
     from dlspec.__main__ import run
     from dlspec.app import running
+    from helpers.run_parts import At
 
-    folder, usual = FIXTURES / f"format_{FORMAT}", running.standard_callbacks
-    os.chdir(FIXTURES)
+    folder, usual = KEPT / f"format_{FORMAT}", running.standard_callbacks
+    os.chdir(KEPT)
     assert run([*RUN, "hydra.run.dir=straight"]) == 0
     end = At("train", 20, lambda: os.kill(os.getpid(), signal.SIGTERM))
     running.standard_callbacks = lambda *args: [*usual(*args), end]
     assert run([*RUN, "trainer.keep_checkpoints=1", f"hydra.run.dir={folder.name}"]) == 143
-    (FIXTURES / "straight/metrics.jsonl").replace(folder / "wanted.jsonl")
-    shutil.rmtree(FIXTURES / "straight")
+    (KEPT / "straight/metrics.jsonl").replace(folder / "wanted.jsonl")
+    shutil.rmtree(KEPT / "straight")
     shutil.rmtree(folder / ".hydra")
     for name in ("lock", "log.txt", "result.json", "status.json", "timing.jsonl", "environment.json"):
         (folder / name).unlink()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -12,14 +11,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import QUICK
 
 from dlspec import reading
 from dlspec.app.names import COMMANDS, NOT_YET
+from helpers.command_line import QUICK, environment
 
 MLP = ["model=mlp", "hydra.run.dir=made", *QUICK]
 ENTRY = [sys.executable, "-m", "dlspec"]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
 
 
 def test_a_run_and_its_folder(dlspec, work: Path) -> None:
@@ -189,14 +187,14 @@ def test_hydras_settings(dlspec, work: Path, setting: str) -> None:
 
 def test_two_runs_in_one_second_have_two_folders(work: Path) -> None:
     words = [*ENTRY, "model=mlp", "hydra.run.dir=runs/same", *QUICK]
-    both = [subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.DEVNULL) for _ in range(2)]
+    both = [subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL) for _ in range(2)]
     assert [each.wait() for each in both] == [0, 0]
     assert {path.name for path in (work / "runs").iterdir()} == {"same", "same_2"}
 
 
 def test_ctrl_c(work: Path) -> None:
     words = [*ENTRY, "model=mlp", "trainer.epochs=1000000", "hydra.run.dir=made", "trainer.curves=false"]
-    process = subprocess.Popen(words, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not (work / "made/timing.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -213,7 +211,7 @@ def test_a_reader_that_goes_away(work: Path, words: str, first: str) -> None:
     reader = "head -1" if first else "true"  # who reads nothing at all is gone when the text comes
     done = subprocess.run(
         f"(sleep 0.5; exec {sys.executable} -m dlspec {words}) | {reader}; exit ${{PIPESTATUS[0]}}",
-        shell=True, executable="/bin/bash", env=ENVIRONMENT, capture_output=True, text=True, check=False,
+        shell=True, executable="/bin/bash", env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, first, "")
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import QUICK
+
+from helpers.command_line import QUICK
 
 TWO_LAYERS = "layers: [Flatten, {Linear: '${data.num_outputs}'}]\n"
 GLOBAL = "# @package _global_\n"

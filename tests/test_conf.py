@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 import struct
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import QUICK
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from zoo import ROOT, command
+
+from helpers.command_line import QUICK
 
 FILES = sorted(str(path.relative_to(ROOT / "conf").with_suffix("")) for path in (ROOT / "conf").glob("*/*.yaml"))
 

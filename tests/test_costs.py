@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,21 +15,15 @@ import dlspec as library
 from dlspec.building import place
 from dlspec.building.costs import LOSS, Cost, Costs, measured
 from dlspec.building.place import META, RUN, SMALL, Place, Unfit
-from dlspec.preparing import Preparation, Prepared
-from dlspec.spec.mistakes import Places
+from dlspec.preparing import Prepared
 from dlspec.training.memory import state_bytes
 from dlspec.training.optimizing import make_optimizer
+from helpers.paths import ROOT
+from helpers.preparing_parts import prepared
 
 ROW, STEPS, IMAGE = {"shape": [20]}, {"shape": [6, 8]}, {"shape": [4, 10, 12]}
 TOKENS = {"vocab_size": 50, "length": 6}
 PLACES = (SMALL, META)
-
-
-def prepared(layers: Any, data: Mapping[str, Any], where: Place = SMALL, **config: Any) -> Prepared:
-    """A run of these layers, or this model, on random data."""
-    model = layers if isinstance(layers, dict) else {"layers": layers}
-    tree = {"model": model, "data": {"type": "random", "size": 16, "num_classes": 2, **data}, "optimizer": "Adam"}
-    return Preparation({**tree, **config}, Places).prepare(where)
 
 
 def costs_of(layers: Any, data: Mapping[str, Any], where: Place = SMALL, **config: Any) -> Costs:
@@ -109,7 +102,7 @@ def test_a_convolution_of_a_sequence_and_two_inputs() -> None:
         assert costs["both"].multiply_adds == 3 * 4 * 3 + 4 * 3
 
 
-ZOO = Path(__file__).parents[1] / "conf/model"
+ZOO = ROOT / "conf/model"
 
 
 @pytest.mark.parametrize(

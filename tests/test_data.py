@@ -23,9 +23,9 @@ from dlspec.data.dataset import Dataset, Split
 from dlspec.data.source import SplitSource
 from dlspec.data.vocabulary import Vocabulary
 from dlspec.errors import DataError
+from helpers.paths import ROOT, SHARED
 
-ROOT = Path(__file__).parent.parent
-REAL = ROOT.parent / "shared" / "data"
+REAL = SHARED / "data"
 
 CSV_ROWS = "text,label\n" + "".join(
     f"word{row % 7} Fish {row},{'spam' if row % 4 == 0 else 'ham'}\n" for row in range(40)

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import Said
 
 import dlspec as library
 from dlspec.data import SOURCES, open_data
 from dlspec.data.dataset import Dataset
 from dlspec.errors import DataError
+from helpers.command_line import Said
 
 FIELDS = {
     "left": {"shape": [1, 8, 8]},

@@ -16,10 +16,11 @@ from dlspec.data.alphabet import Alphabet
 from dlspec.data.dataset import Dataset
 from dlspec.errors import DataError
 from dlspec.training.batches import Batches, placed
+from helpers.paths import SHARED
 
 CPU = torch.device("cpu")
 SENTENCE = "the quick brown fox jumps over the lazy dog; "
-SHAKESPEARE = Path(__file__).parents[2] / "shared" / "data" / "text" / "tinyshakespeare.txt"
+SHAKESPEARE = SHARED / "data" / "text" / "tinyshakespeare.txt"
 
 
 def text(folder: Path, content: str | bytes = SENTENCE * 20, **settings: Any) -> Dataset:

@@ -16,10 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUIET, Said
-from test_resuming import FEW, files
 from torch import nn
-from training_parts import network, trainer
 
 from dlspec.run_folder import LogFile, read_lines, read_object
 from dlspec.run_lock import held
@@ -28,22 +25,12 @@ from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoint_files import Damaged, checkpoints_in, newest_checkpoint, read_checkpoint
 from dlspec.training.checkpoints import Checkpoints
 from dlspec.training.state import State, TrainingFailed
+from helpers.command_line import QUIET, Said, environment
+from helpers.run_parts import FEW, At, files, kill
+from helpers.training_parts import network, trainer
 
 MLP = (*FEW, "model=mlp")
 OFTEN = (*MLP, "trainer.checkpoint_steps=5")
-
-
-class At(Callback):
-    """Does something after a number of batches of a phase."""
-
-    def __init__(self, phase: str, batches: int, action: Callable[[], object]) -> None:
-        self.phase, self.left, self.action = phase, batches, action
-
-    def on_step_end(self, state: State) -> None:
-        self.left -= state.phase == self.phase
-        if not self.left:
-            self.left = -1
-            self.action()
 
 
 Run = Callable[..., Said]
@@ -61,10 +48,6 @@ def at(monkeypatch: pytest.MonkeyPatch, dlspec: Run) -> Run:
             return dlspec(*words)
 
     return call
-
-
-def kill(number: int) -> Callable[[], None]:
-    return lambda: os.kill(os.getpid(), number)
 
 
 # ---- disks and folders -----------------------------------------------------------------------------------------------
@@ -370,8 +353,7 @@ sys.exit(run(sys.argv[1:]))
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
 def test_a_second_signal_ends_at_once(work: Path, number: int, code: int) -> None:
     words = ["model=linear", "trainer.epochs=100000", "hydra.run.dir=run", *QUIET]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", SLOW, *words], stdout=-3, stderr=-1, text=True, env=environment)
+    process = subprocess.Popen([sys.executable, "-c", SLOW, *words], stdout=-3, stderr=-1, text=True, env=environment())
     while not (work / "writes").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(number)

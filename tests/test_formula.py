@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tables import batch, features, first, parameter, sequence, tokens
 from torch import Tensor, fx, nn
 
 from dlspec.layers.formula import Formula
@@ -19,6 +18,7 @@ from dlspec.layouts import Lengths, Value
 from dlspec.spec.expressions import ExpressionError
 from dlspec.spec.formula import calls_in, is_elementwise, names_in, parse_formula
 from dlspec.spec.formula_functions import FUNCTIONS
+from helpers.tables import batch, features, first, parameter, sequence, tokens
 
 X = sequence(5, 4)
 x, y, square = batch(X, 3), batch(X, 3, seed=2), batch(sequence(4, 4), 3)

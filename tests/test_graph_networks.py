@@ -5,17 +5,13 @@ from __future__ import annotations
 import copy
 import io
 import pickle
-import sys
 from dataclasses import replace
-from pathlib import Path
 
+import networks
 import pytest
 import torch
-from torch import Tensor, nn
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
-import networks
 from pairs import PAIRS, PLAIN, Pair
+from torch import Tensor, nn
 
 RESNET, TOKENS = PAIRS["ResNet-18"], {"num_classes": None, "size": 2, "validation": 0, "test": 0}
 TINY_GPT = Pair(

@@ -10,9 +10,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
-from conftest import Said
 from PIL import Image
-from tables import features, graph_of, network_of, sequence, tokens
 
 from dlspec import face
 from dlspec.app import graph_dot
@@ -22,6 +20,8 @@ from dlspec.app.summary_rows import layer_rows
 from dlspec.errors import UserError
 from dlspec.layouts import Value
 from dlspec.spec.mistakes import Mistakes
+from helpers.command_line import Said
+from helpers.tables import features, graph_of, network_of, sequence, tokens
 
 RESIDUAL = {"Residual": ["LayerNorm", {"Linear": 16}, "GELU", {"Linear": 8}]}
 BLOCKS = {

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tables import batch, build_layers, features, first, graph_of, last, network_of, refusal_of, sequence
 from torch import Tensor, fx, nn
 from torch.nn.functional import relu
 
@@ -17,6 +16,7 @@ import dlspec as library
 from dlspec.building.limits import bounded_growth
 from dlspec.layouts import Value
 from dlspec.spec.mistakes import Mistakes
+from helpers.tables import batch, build_layers, features, first, graph_of, last, network_of, refusal_of, sequence
 
 ROW, IMAGE, STEPS = features(4), first(3, 8, 8), sequence(5, 4)
 

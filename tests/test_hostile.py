@@ -7,21 +7,19 @@ right spec: what its memory has grown is what the hostile spec cost. A few run a
 from __future__ import annotations
 
 import json
-import os
 import re
-import resource
-import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
-SECONDS = 30
-"""A spec that takes longer hangs."""
+from helpers import hostile_server
+from helpers.command_line import environment
+from helpers.hostile_server import SECONDS
+
 MOST = 300
 """So many MiB may a refusal cost; where a layer's output is tried, as many as the limit `sample_bytes` says."""
 MOST_TRIED = 1_300
@@ -51,51 +49,7 @@ class Ended(NamedTuple):
     said: str
 
 
-# ---- the process that forks ----------------------------------------------------------------------------------------
-
-
-def serve() -> None:
-    """Reads a folder and a command line from each line of stdin, and answers how the command ended there."""
-    from dlspec.__main__ import run
-
-    answers = os.dup(1)
-    for line in sys.stdin:
-        folder, words, is_forked = json.loads(line)
-        answer = _forked(run, folder, words) if is_forked else _here(run, folder, words)
-        os.write(answers, (json.dumps(answer) + "\n").encode())
-
-
-def _here(run: Any, folder: str, words: list[str]) -> list[float]:
-    """Warms this process up."""
-    os.chdir(folder)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    return [run(words), 0, 0]
-
-
-def _forked(run: Any, folder: str, words: list[str]) -> list[float]:
-    start = time.perf_counter()
-    child = os.fork()
-    if not child:
-        _end(run, folder, words)
-    _, status, usage = os.wait4(child, 0)
-    return [os.waitstatus_to_exitcode(status), time.perf_counter() - start, usage.ru_maxrss / 1024]
-
-
-def _end(run: Any, folder: str, words: list[str]) -> None:
-    """The child's life: it may take some GB and seconds, then the test fails and the machine lives."""
-    os.chdir(folder)
-    for number in (1, 2):
-        os.dup2(os.open("said", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-    resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))
-    signal.alarm(SECONDS)
-    code = 1
-    try:
-        code = run(words)
-    finally:
-        sys.stdout.flush()
-        if code == 1:
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
-        os._exit(code)
+# ---- asking the process that forks ----------------------------------------------------------------------------------
 
 
 class Server:
@@ -124,16 +78,12 @@ def _words(case: Case) -> list[str]:
     return [case.command, "model=m", "data=random", "data.num_classes=2", *case.data]
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, float]]:
     """The server, and the MiB that a right spec takes in it."""
-    command = [sys.executable, __file__]
+    command = [sys.executable, hostile_server.__file__]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_environment()
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
     ) as process:
         server = Server(process)
         assert server.ask(tmp_path_factory.mktemp("warm"), Case(RIGHT), is_forked=False).code == 0
@@ -359,14 +309,10 @@ def test_refused_from_the_start(tmp_path: Path, name: str) -> None:
     _write(tmp_path, ALL[name].text)
     command = [sys.executable, "-m", "dlspec", *_words(ALL[name])]
     done = subprocess.run(
-        command, cwd=tmp_path, env=_environment(), capture_output=True, text=True, timeout=SECONDS, check=False
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=SECONDS, check=False
     )
     check(ALL[name], Ended(done.returncode, 0, 0, done.stderr), tmp_path)
 
 
 def test_a_byte_order_mark_is_no_part_of_the_text(server: tuple[Server, float], tmp_path: Path) -> None:
     assert server[0].ask(tmp_path, Case("\ufeff" + RIGHT)).code == 0
-
-
-if __name__ == "__main__":
-    serve()

@@ -15,8 +15,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUIET, Said
-from test_faults import At, kill
 from torch import Tensor
 
 from dlspec.training.checkpoint_files import (
@@ -28,6 +26,8 @@ from dlspec.training.checkpoint_files import (
     write_checkpoint,
 )
 from dlspec.training.tensor_file import CHECKSUM, checksum, write_tensors
+from helpers.command_line import QUIET, Said
+from helpers.run_parts import At, kill
 
 Run = Callable[..., Said]
 SMALL = (*QUIET, "trainer.batch_size=16", "trainer.limit_batches=6", "trainer.epochs=3", "trainer.progress=none")

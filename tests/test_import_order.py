@@ -10,12 +10,14 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1] / "dlspec"
+from helpers.paths import ROOT
+
+PACKAGE = ROOT / "dlspec"
 ORDER = (
     "errors limits layouts spec layers registry data building reading run_folder run_lock run_status found_runs "
     "report training preparing app face sweeping __main__"
 ).split()
-FILES = sorted(ROOT.rglob("*.py"))
+FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def place(module: str) -> str:
@@ -34,13 +36,13 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def test_every_part_has_its_place() -> None:
-    parts = {path.relative_to(ROOT).parts[0].removesuffix(".py") for path in FILES}
+    parts = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path in FILES}
     assert parts - {"__init__"} == set(ORDER)
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_only_what_stands_earlier(path: Path) -> None:
-    mine = path.relative_to(ROOT).parts[0].removesuffix(".py")
+    mine = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     if mine == "__init__":
         return  # it names the public face, and imports it when it is asked for
     used = {place(each) for each in imported(path) if each.split(".")[0] == "dlspec"}

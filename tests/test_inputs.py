@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from loss_parts import ROWS, data_of
 
 from dlspec.building.inputs import match_inputs
 from dlspec.data.dataset import Dataset, Field, Target
 from dlspec.spec.graph import Input
 from dlspec.spec.mistakes import Mistakes
+from helpers.loss_parts import ROWS, data_of
 
 IMAGE, TEXT = Field("image", (1, 4, 4), "channels-first"), Field("text", (5,), "tokens", 9)
 LABEL, WORDS = Target("label", "classes", (), ("a", "b")), Target("words", "classes", (3,), ("a", "b", "c"))

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import QUIET
-from test_resuming import MODELS, files, start
 
 from dlspec.training.checkpoint_files import newest_checkpoint
+from helpers.command_line import QUIET
+from helpers.run_parts import MODELS, files, start
 
 SHORT = ("trainer.batch_size=16", "trainer.progress=none", *QUIET)
 RUNS: dict[str, tuple[str, ...]] = {

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from tables import LAYER_ROWS, Made, Row, batches, graph_of, made, network_of
 from torch import Tensor, nn
 
 from dlspec.registry.torch_parts import BATCH_FIRST, LAYERS
 from dlspec.spec.mistakes import Mistakes
 from dlspec.spec.parts import parse_part
+from helpers.tables import LAYER_ROWS, Made, Row, batches, graph_of, made, network_of
 
 ROWS = [(name, row) for name, row in sorted(LAYER_ROWS.items()) if row.inputs]
 each_layer = pytest.mark.parametrize(("name", "row"), ROWS, ids=[name for name, _ in ROWS])

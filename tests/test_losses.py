@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from loss_parts import data_of
-from tables import features, first, network_of
-from test_losses_several import CALLS
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -21,6 +18,8 @@ from dlspec.data.dataset import Target
 from dlspec.registry.loss_terms import LossTerm
 from dlspec.registry.torch_parts import LOSSES
 from dlspec.spec.mistakes import Mistakes
+from helpers.loss_parts import CALLS, data_of
+from helpers.tables import features, first, network_of
 
 YES_NO = Target("label", "classes", (), ("no", "yes"))
 THREE = Target("label", "classes", (), ("a", "b", "c"))

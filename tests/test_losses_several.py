@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from loss_parts import ROWS, criterion_of, data_of, labels_of, name_of, outputs, read_and_made
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,14 +14,26 @@ from dlspec.data.dataset import Dataset, Field, Target
 from dlspec.layers.padding import real_steps
 from dlspec.layouts import Lengths, Value, Window
 from dlspec.registry.torch_parts import LOSSES
+from helpers.loss_parts import (
+    ABC,
+    CALLS,
+    LABEL,
+    NUMBER,
+    ONES,
+    PAIR,
+    ROWS,
+    A,
+    B,
+    C,
+    criterion_of,
+    data_of,
+    labels_of,
+    name_of,
+    outputs,
+    read_and_made,
+)
 
 T, K = 5, 3
-ABC = ("a", "b", "c")
-LABEL, NUMBER, YES_NO = (
-    Target("label", "classes", (), ABC),
-    Target("value", "numbers"),
-    Target("is", "classes", (), ABC[:2]),
-)
 STEPS = Target("tags", "classes", (T,), ABC, lengths="x")
 STEPS_YES_NO = Target("tags", "classes", (T,), ABC[:2], lengths="x")
 PIXELS, MASK = Target("mask", "classes", (4, 6), ABC), Target("mask", "classes", (4, 6), ABC[:2])
@@ -265,33 +276,6 @@ def test_an_autoencoder_compares_with_its_input() -> None:
 
 
 # ---- losses of several outputs, and of none but a number -------------------------------------------------------------
-
-PAIR = outputs(a=Value((4,), "features"), b=Value((4,), "features"), c=Value((4,), "features"))
-ONES = outputs(a=Value((1,), "features"), b=(Value((1,), "features"), "Softplus"))
-A, B, C = (torch.randn(ROWS, 4) for _ in range(3))
-CALLS: list[tuple[dict[str, Any], Any, Target | None, Any]] = [
-    ({"type": "TripletMarginLoss", "output": ["a", "b", "c"], "margin": 0.5}, PAIR, None,
-     lambda o, t: functional.triplet_margin_loss(o["a"], o["b"], o["c"], 0.5)),
-    ({"type": "TripletMarginLoss", "output": {"negative": "a", "anchor": "b", "positive": "c"}}, PAIR, None,
-     lambda o, t: functional.triplet_margin_loss(o["b"], o["c"], o["a"])),
-    ({"type": "CosineEmbeddingLoss", "output": ["a", "b"], "target": "is"}, PAIR, YES_NO,
-     lambda o, t: functional.cosine_embedding_loss(o["a"], o["b"], t * 2.0 - 1)),
-    ({"type": "CosineEmbeddingLoss", "output": ["a", "b"], "target": 1}, PAIR, YES_NO,
-     lambda o, t: functional.cosine_embedding_loss(o["a"], o["b"], torch.ones(ROWS))),
-    ({"type": "MarginRankingLoss", "output": ["a", "b"], "target": "is", "margin": 0.1}, ONES, YES_NO,
-     lambda o, t: functional.margin_ranking_loss(o["a"][:, 0], o["b"][:, 0], t * 2.0 - 1, 0.1)),
-    ({"type": "HingeEmbeddingLoss", "output": "b", "target": "is"}, ONES, YES_NO,
-     lambda o, t: functional.hinge_embedding_loss(o["b"][:, 0], t * 2.0 - 1)),
-    ({"type": "GaussianNLLLoss", "output": {"input": "a", "var": "b"}, "target": "value"}, ONES, NUMBER,
-     lambda o, t: functional.gaussian_nll_loss(o["a"][:, 0], t, o["b"][:, 0])),
-    ({"type": "BCEWithLogitsLoss", "output": "a", "target": 1}, ONES, NUMBER,
-     lambda o, t: functional.binary_cross_entropy_with_logits(o["a"], torch.ones(ROWS, 1))),
-    ({"type": "MSELoss", "output": "a", "target": 0.5}, PAIR, LABEL,
-     lambda o, t: functional.mse_loss(o["a"], torch.full((ROWS, 4), 0.5))),
-    ({"type": "CrossEntropyLoss", "output": "a", "target": 3}, PAIR, LABEL,
-     lambda o, t: functional.cross_entropy(o["a"], torch.full((ROWS,), 3))),
-    ({"type": "Mean", "output": "c"}, PAIR, LABEL, lambda o, t: o["c"].mean()),
-]  # fmt: skip
 
 
 @pytest.mark.parametrize(("raw", "network", "target", "plain"), CALLS, ids=name_of)

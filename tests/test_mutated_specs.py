@@ -18,16 +18,16 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Said
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from mutating import Right, corpus, mutated
-from test_docs import STEP, made
 
 import dlspec as library
 from dlspec import face
 from dlspec.spec.yaml_files import load_text
 from dlspec.training.state import TrainingFailed
+from helpers.command_line import Said
+from helpers.example_parts import STEP, made
+from helpers.mutating import Right, corpus, mutated
 
 SECONDS = 20
 """What takes longer hangs."""

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor, nn, optim
 from torch.optim import lr_scheduler
-from training_parts import dataset
 
 from dlspec.errors import SpecError
 from dlspec.preparing import Preparation, Prepared
@@ -17,6 +16,7 @@ from dlspec.registry.torch_parts import OPTIMIZERS, SCHEDULERS
 from dlspec.spec.mistakes import Mistakes, Places
 from dlspec.spec.parts import parse_part
 from dlspec.training.optimizing import make_optimizer, needs_closure, step_function
+from helpers.training_parts import dataset
 
 OPTIMIZER_ROWS: dict[str, dict[str, Any]] = {
     "ASGD": {"lr": 0.1},

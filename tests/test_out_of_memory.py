@@ -11,27 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import QUICK, Said
-from torch import Tensor, nn
-from training_parts import network, trainer
+from torch import nn
 
 import dlspec as library
 from dlspec.training.out_of_memory import OutOfMemory, is_out_of_memory
-
-EVERYTHING = 10**16
-
-
-class Hungry(nn.Module):
-    """Takes more than any machine has for batches of more than `most` samples."""
-
-    def __init__(self, most: int, only_in_training: bool | None = None) -> None:
-        super().__init__()
-        self.most, self.when = most, only_in_training
-
-    def forward(self, x: Tensor) -> Tensor:
-        if len(x) > self.most and self.when in (None, self.training):
-            torch.empty(EVERYTHING)
-        return x
+from helpers.command_line import QUICK, Said
+from helpers.memory_parts import EVERYTHING, Hungry
+from helpers.paths import ROOT
+from helpers.training_parts import network, trainer
 
 
 @pytest.mark.parametrize(
@@ -143,7 +130,7 @@ def test_the_next_job_of_a_sweep_has_room(work: Path, write) -> None:
     quiet = ["trainer.progress=none", "trainer.curves=false", "trainer.pictures=false", "trainer.checkpoints=false"]
     words = ["model=wide", "data=random", "data.shape=[8]", "data.num_classes=10", "data.size=4000", "optimizer=SGD"]
     command = [sys.executable, "-c", PROGRAM, *words, *quiet, "trainer.limit_batches=2", "trainer.epochs=1"]
-    environment = {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
+    environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done
     assert "  failed: out of memory on cpu in training, epoch 1, with 2,000 samples a batch; try " in done.stdout

@@ -6,13 +6,25 @@ from typing import Any
 
 import pytest
 import torch
-from tables import LAYER_ROWS, Row, batch, batches, features, first, last, made, parameter, refusal_with, sequence
 from torch import Tensor, fx, nn
 
 from dlspec.layers.recurrent import GRU, LSTM, RNN
 from dlspec.layers.stochastic_depth import StochasticDepth
 from dlspec.layouts import Value
 from dlspec.registry.torch_parts import LAYERS
+from helpers.tables import (
+    LAYER_ROWS,
+    Row,
+    batch,
+    batches,
+    features,
+    first,
+    last,
+    made,
+    parameter,
+    refusal_with,
+    sequence,
+)
 
 IMAGE = first(4, 3, 5)
 SERIES = sequence(6, 4)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import QUIET
+
+from helpers.command_line import QUIET
 
 SHORT = ["model=linear", "trainer.epochs=2", "trainer.limit_batches=2", *QUIET]
 SCHEDULERS = {

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import QUICK
-from report_parts import SPEC, changed, write_run
 
 from dlspec import results
 from dlspec.errors import UserError
@@ -20,8 +18,8 @@ from dlspec.report import write_sweep_report
 from dlspec.report.differing import ABSENT, Columns, differences
 from dlspec.report.grouping import Table
 from dlspec.report.records import Record, read_curves, read_records
-
-ROOT = Path(__file__).parents[1]
+from helpers.command_line import QUICK, environment
+from helpers.report_parts import SPEC, changed, write_run
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -314,14 +312,13 @@ def test_nothing_heavy_is_imported(work: Path, command: list[str]) -> None:
         "heavy = {'torch', 'hydra', 'omegaconf', 'pydantic', 'numpy', 'rich', 'pandas'} & set(sys.modules);"
         "sys.exit(repr(heavy) if heavy else code)"
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [sys.executable, "-c", program, *command],
         capture_output=True,
         text=True,
         check=False,
         cwd=work,
-        env=environment,
+        env=environment(),
     )
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from chromium import PROGRAM, Page, chromium
-from report_parts import SPEC, changed, write_run
 
 from dlspec.report import page_data, write_report
 from dlspec.report.grouping import Table
 from dlspec.report.page import in_script
 from dlspec.report.page_data import MOST_NUMBERS, curves_data
 from dlspec.report.records import read_records
+from helpers.chromium import PROGRAM, Page, chromium
+from helpers.report_parts import SPEC, changed, write_run
 
 needs_chromium = pytest.mark.skipif(PROGRAM is None, reason="no Chromium here")
 HOSTILE = "</script><script>window.hacked = 1</script><img src=http://example.com/x onerror=hacked=1>\u2028'\"&amp;"

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,32 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUIET, Said
 
-from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoint_files import Damaged, checkpoints_in, newest_checkpoint, read_checkpoint
 from dlspec.training.packing import Rows, pack, unpack
-from dlspec.training.state import State
+from helpers.command_line import QUIET, Said
+from helpers.run_parts import FEW, MODELS, Cut, files, start
 
-MODELS = {
-    "dropout": """
-layers:
-  - Flatten
-  - Linear: 16
-  - ReLU
-  - Dropout: 0.5
-  - Linear: 10
-""",
-    "norm": """
-layers:
-  - Conv2d: {out_channels: 4, kernel_size: 3}
-  - BatchNorm2d
-  - ReLU
-  - Flatten
-  - Linear: 10
-""",
-}
-FEW = ("trainer.epochs=3", "trainer.limit_batches=12", "trainer.batch_size=16", *QUIET)
 RUNS: dict[str, tuple[str, ...]] = {
     "mlp": ("model=mlp",),
     "cnn": ("model=cnn", "optimizer=SGD", "optimizer.momentum=0.9"),
@@ -62,27 +39,10 @@ RUNS: dict[str, tuple[str, ...]] = {
 }
 
 
-def files(work: Path, name: str) -> tuple[bytes, bytes]:
-    folder = work / name
-    return (folder / "metrics.jsonl").read_bytes(), (folder / "checkpoints/last.safetensors").read_bytes()
-
-
 @pytest.fixture
 def models(write: Callable[[str, str], Path]) -> None:
     for name, text in MODELS.items():
         write(f"conf/model/{name}.yaml", text)
-
-
-class Cut(Callback):
-    """Asks for the end after a number of batches, whatever is going on then."""
-
-    def __init__(self, batches: int) -> None:
-        self.left = batches
-
-    def on_step_end(self, state: State) -> None:
-        self.left -= 1
-        if not self.left:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 @pytest.fixture
@@ -230,13 +190,6 @@ def test_what_can_not_be_kept_is_said() -> None:
 
 
 # ---- real processes --------------------------------------------------------------------------------------------------
-
-PROGRAM = [sys.executable, "-m", "dlspec"]
-
-
-def start(work: Path, *words: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*PROGRAM, *words], cwd=work, env=environment, stderr=subprocess.PIPE, text=True)
 
 
 def killed_and_resumed(

@@ -16,6 +16,7 @@ import pytest
 from dlspec import run_lock
 from dlspec.errors import UserError
 from dlspec.run_lock import LOCK, held, is_held
+from helpers.command_line import environment
 
 # Holds the lock; a fork, a worker of multiprocessing and a program that it started live longer than itself.
 HOLDER = """
@@ -37,8 +38,7 @@ with held(Path.cwd()):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_kill_frees_the_lock_though_children_live(work: Path) -> None:
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True, env=environment)
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True, env=environment())
     assert holder.stdout is not None
     children = [int(each) for each in holder.stdout.readline().split()]
     try:

@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import QUICK, QUIET
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from training_parts import dataset, trainer
 
 from dlspec.app.status import listing
 from dlspec.found_runs import DEEPEST, SECONDS_OF_SILENCE, find_runs
@@ -32,8 +30,9 @@ from dlspec.training.callbacks import Callback
 from dlspec.training.standard import standard_callbacks
 from dlspec.training.state import State, TrainingFailed
 from dlspec.training.status import StatusFile
+from helpers.command_line import QUICK, QUIET, environment
+from helpers.training_parts import dataset, trainer
 
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
 MLP = ["model=mlp", *QUICK, "trainer.checkpoints=false"]
 
 
@@ -41,7 +40,7 @@ MLP = ["model=mlp", *QUICK, "trainer.checkpoints=false"]
 def training(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that trains in `folder` until it is stopped."""
     words = ["model=linear", "trainer.epochs=1000000", "trainer.progress=none", f"hydra.run.dir={folder}", *QUIET]
-    process = subprocess.Popen([sys.executable, "-m", "dlspec", *words], env=ENVIRONMENT)
+    process = subprocess.Popen([sys.executable, "-m", "dlspec", *words], env=environment())
     try:
         deadline = time.monotonic() + 60
         while not (folder / STATUS).exists() and time.monotonic() < deadline:
@@ -344,6 +343,6 @@ def test_a_status_imports_nothing_heavy(work: Path) -> None:
         "sys.exit(repr(heavy) if heavy else code)"
     )
     words = [sys.executable, "-c", program]
-    done = subprocess.run(words, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, env=environment(), check=False)
     assert (done.returncode, done.stderr.partition(";")[0]) == (0, "no folder 'nothing'")
     assert done.stdout.endswith("1 run: 1 killed\n")

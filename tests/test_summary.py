@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUICK
-from test_costs import prepared
 from torch import Tensor, nn, optim
 
 import dlspec as library
@@ -19,6 +17,8 @@ from dlspec.building.costs import measured
 from dlspec.building.place import SMALL
 from dlspec.preparing import Preparation
 from dlspec.spec.mistakes import Places
+from helpers.command_line import QUICK
+from helpers.preparing_parts import prepared
 
 ROW = ["data=random", "data.shape=[20]", "data.num_classes=3", "data.size=20"]
 TOKENS = ["data=random", "data.shape=null", "data.vocab_size=50", "data.length=6", "data.num_classes=3"]

@@ -8,19 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import QUICK, Said
+
+from helpers.command_line import QUICK, Said
+from helpers.sweep_parts import jobs
 
 HERE = "hydra/launcher=dlspec"
 SWEEP = ["-m", "hydra.sweep.dir=sweep", *QUICK]
 MLP = [*SWEEP, "model=mlp", HERE]
 LONG = ["trainer.max_steps=9", "trainer.limit_batches=9"]
-
-
-def jobs(out: str) -> list[list[str]]:
-    """The table's rows, split at spaces."""
-    lines = out.rstrip().split("\n\n")[-1].splitlines()
-    counts = next(at for at, line in enumerate(lines) if " job" in line and ": " in line)
-    return [line.split() for line in lines[1:counts]]
 
 
 def record(work: Path) -> list[dict[str, Any]]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, LauncherTestSuite
+
+from helpers.paths import ROOT
 
 pytestmark = [pytest.mark.soak, pytest.mark.filterwarnings("default")]
 
@@ -27,7 +28,7 @@ def _installed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     folder = tmp_path_factory.mktemp("installed")
     (folder / "hydra_plugins").mkdir()
     (folder / "hydra_plugins/pool_of_dlspec.py").write_text(PLUGIN)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(Path(__file__).parents[1])]))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), str(ROOT)]))
     yield
 
 

@@ -11,11 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from conftest import QUIET, Said
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
-from test_sweep_processes import wait_for
-from test_sweep_resuming import environment, record
 
 from dlspec.app.elsewhere import JOB, Elsewhere, NotFinished, _say
 from dlspec.app.launchers import EXTRAS
@@ -24,22 +21,18 @@ from dlspec.app.processes import Began, Ended
 from dlspec.app.sweep_job import JobEnd, SweepJob
 from dlspec.app.sweep_work import Workshop
 from dlspec.errors import UserError
+from helpers.command_line import QUIET, Said, environment
+from helpers.paths import ROOT
+from helpers.sweep_parts import chosen, record, wait_for
 
 Launch = Callable[[Sequence[SweepJob]], Sequence[JobReturn]]
 LONG = ["trainer.max_steps=9", "trainer.limit_batches=9", *QUIET]
 
 
-def chosen(launcher: str) -> list[str]:
-    """The words for it; the test is left out where it isn't installed."""
-    extra = EXTRAS["hydra/launcher"][launcher]
-    pytest.importorskip(f"hydra_plugins.hydra_{extra}_launcher", reason=f"needs dlspec[{extra}]")
-    return [f"hydra/launcher={launcher}", *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else [])]
-
-
 @pytest.fixture(autouse=True)
 def _found_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """As where dlspec is installed."""
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
 def as_in_the_pool(work: Path, dlspec: Callable[..., Said], launcher: Sequence[str]) -> None:

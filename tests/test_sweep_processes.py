@@ -7,42 +7,16 @@ import pickle
 import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import QUICK
-from test_sweep_resuming import environment, record
 
 from dlspec.app.processes import Began, Ended, Processes
 from dlspec.app.sweep_places import VISIBLE, places
-
-
-class Odd:
-    """Does what each task says."""
-
-    def __init__(self) -> None:
-        self.stopped = threading.Event()
-
-    def __reduce__(self) -> tuple[type[Odd], tuple[()]]:
-        return Odd, ()
-
-    def __call__(self, task: str) -> Any:
-        if task == "kill":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if task == "exit":
-            os._exit(3)
-        if task == "unpicklable":
-            return lambda: None
-        if task == "wait":
-            return self.stopped.wait(60)
-        return os.getpid(), os.environ.get("WHERE"), task
-
-    def stop(self) -> None:
-        self.stopped.set()
+from helpers.command_line import QUICK, environment
+from helpers.sweep_parts import record, wait_for
+from helpers.task_parts import Odd
 
 
 def ends(tasks: Sequence[str], count: int = 2) -> dict[int, Ended]:
@@ -88,12 +62,6 @@ def sweep(work: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         command, cwd=work, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-
-
-def wait_for(path: Path) -> None:
-    until = time.monotonic() + 30
-    while not path.exists() and time.monotonic() < until:
-        time.sleep(0.01)
 
 
 def test_a_job_that_is_killed_is_told_and_the_others_go_on(work: Path) -> None:

@@ -15,18 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import QUICK, QUIET, Said
 
 from dlspec.app.identity import data_checksum, identity
 from dlspec.app.running import composed_or_refused, preparation
 from dlspec.app.sweep_record import read_sweep
+from helpers.command_line import QUICK, QUIET, Said, environment
+from helpers.sweep_parts import record
 
 HERE = ["-m", "hydra/launcher=dlspec", "hydra.sweep.dir=sweep", "model=mlp", "trainer.progress=none", *QUICK]
-
-
-def record(work: Path, name: str = "sweep") -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((work / name / "sweep.json").read_text())
-    return found
 
 
 def change(work: Path, edit: Callable[[dict[str, Any]], None]) -> None:
@@ -232,10 +228,6 @@ def test_data_are_known_by_what_they_hold() -> None:
 
 KILLED = ["-m", "hydra.sweep.dir=killed", "model=mlp", "optimizer.lr=1e-3,1e-2,3e-2", "seed=range(4)", *QUIET,
           "trainer.checkpoint_steps=10", "sweep.workers=2"]  # fmt: skip
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
 
 
 def table(out: str) -> list[str]:

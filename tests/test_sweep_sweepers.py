@@ -6,10 +6,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import QUICK, QUIET
-from test_sweep import jobs
-from test_sweep_launchers import chosen
-from test_sweep_resuming import record
+
+from helpers.command_line import QUICK, QUIET
+from helpers.sweep_parts import chosen, jobs, record
 
 BASE = ["-m", "hydra.sweep.dir=sweep", "model=mlp", "optimizer=SGD"]
 LONG = ["trainer.max_steps=9", "trainer.limit_batches=9", *QUIET]

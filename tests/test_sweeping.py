@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_sweep_resuming import environment
 
 import dlspec
+from helpers.command_line import environment
 
 QUICK = {"trainer": {"max_steps": 2, "limit_batches": 2, "curves": False, "pictures": False, "tensorboard": False}}
 X = np.random.default_rng(0).random((40, 4), dtype=np.float32)

@@ -12,7 +12,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
-from training_parts import CrossEntropy, dataset, network, trainer
 
 import dlspec
 from dlspec.data.dataset import Dataset
@@ -24,6 +23,7 @@ from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoints import Checkpoints
 from dlspec.training.freezing import Freezing
 from dlspec.training.state import State
+from helpers.training_parts import CrossEntropy, dataset, network, trainer
 
 BATCH = 16
 

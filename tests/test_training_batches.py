@@ -5,24 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from training_parts import Accuracy, CrossEntropy, dataset, trainer
 
 from dlspec.building.padding import Trim
 from dlspec.data.dataset import Dataset, Field, Split
 from dlspec.layouts import Lengths, Window
 from dlspec.training import scores
 from dlspec.training.batches import Batches, batch_sizes, chosen_batch_size
+from helpers.training_parts import Accuracy, CrossEntropy, dataset, texts, trainer
 
 CPU = torch.device("cpu")
-LENGTHS = [3, 1, 7, 2, 0, 5, 4, 2, 6]
-
-
-def texts() -> Split:
-    """Sample i holds the token i + 1 in its first LENGTHS[i] places of eight."""
-    lengths = torch.tensor(LENGTHS)
-    tokens = torch.arange(1, 10)[:, None] * (torch.arange(8)[None] < lengths[:, None])
-    tensors = {"text": tokens, "text_lengths": lengths, "extra": torch.arange(9.0)[:, None]}
-    return Split(tensors, {"label": torch.arange(9) % 3, "tags": tokens + 1})
 
 
 def test_sizes() -> None:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import StepLR
-from training_parts import CrossEntropy, network, trainer
 
 from dlspec.training.optimizing import make_optimizer
 from dlspec.training.schedule import Schedule
+from helpers.training_parts import CrossEntropy, network, trainer
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler"),

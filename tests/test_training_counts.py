@@ -11,9 +11,9 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
-from training_parts import dataset, network, trainer
 
 from dlspec.spec.trainer import EMA
+from helpers.training_parts import dataset, network, trainer
 
 FEW, MORE = 10, 30
 ROWS = 8

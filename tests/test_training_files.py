@@ -16,7 +16,6 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import nn
-from training_parts import dataset, network, trainer
 
 from dlspec.run_folder import read_lines, read_result
 from dlspec.spec.trainer import TrainerSpec
@@ -31,6 +30,7 @@ from dlspec.training.progress import Progress
 from dlspec.training.standard import CHECKPOINTS, standard_callbacks
 from dlspec.training.state import State, TrainingFailed
 from dlspec.training.tensor_file import write_tensors
+from helpers.training_parts import dataset, network, trainer
 
 
 def run(folder: Path, seed: int = 0, **settings: Any) -> dict[str, Any]:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from torch.utils._python_dispatch import TorchDispatchMode
-from training_parts import Accuracy, CrossEntropy, SquaredError, Targets, dataset, network, split, trainer
 
 from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.errors import UserError
@@ -24,6 +23,7 @@ from dlspec.training.monitor import Monitor, choose_mode
 from dlspec.training.optimizing import make_optimizer
 from dlspec.training.schedule import Schedule
 from dlspec.training.state import State, TrainingFailed
+from helpers.training_parts import Accuracy, CrossEntropy, SquaredError, Targets, dataset, network, split, trainer
 
 
 class Recorder(Callback):

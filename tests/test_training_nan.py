@@ -11,33 +11,18 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from training_parts import CrossEntropy, dataset, trainer
 
 from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.callbacks import Callback
 from dlspec.training.finite import all_finite, first_bad
 from dlspec.training.logs import METRICS
 from dlspec.training.standard import standard_callbacks
-from dlspec.training.state import State, TrainingFailed
+from dlspec.training.state import State
 from dlspec.training.trainer import Trainer
+from helpers.nan_parts import Call, Rare, failure, root, stack
+from helpers.training_parts import CrossEntropy, dataset, trainer
 
 Make = Callable[..., Trainer]
-
-
-class Call(nn.Module):
-    """A layer that is a function."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.function(x)
-
-
-def stack(*layers: nn.Module) -> nn.Module:
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 16), *layers, nn.Linear(16, 3))
 
 
 class Log(CrossEntropy):
@@ -58,13 +43,6 @@ class Terms(CrossEntropy):
     def forward(self, output: Tensor, targets: tuple[Tensor, ...]) -> Tensor:
         fine, bad = super().forward(output, targets), output.sum() / 0
         return torch.stack([fine + bad, fine.detach(), bad.detach()])
-
-
-def failure(training: Trainer) -> str:
-    with pytest.raises(TrainingFailed) as failed:
-        training.fit()
-    assert failed.value.__cause__ is None
-    return str(failed.value)
 
 
 SMALLER = "a smaller learning rate or trainer.clip_grad_norm may help"
@@ -192,13 +170,6 @@ def test_weights_that_are_not_finite_are_not_kept(caplog: pytest.LogCaptureFixtu
     assert "nothing is kept of step 5: the weights are not finite" in caplog.text
 
 
-class Rare(nn.Module):
-    """Divides by 0 in one of twenty batches of training."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x / (torch.rand(()) > 0.05) if self.training else x
-
-
 def test_what_chance_does_is_found(make: Make) -> None:
     said = failure(make(stack(nn.Dropout(0.2), Rare()), settings={"epochs": 30}))
     assert ": layer '2' (Rare) is the first that gives " in said
@@ -218,11 +189,6 @@ def test_a_search_along_a_line_may_meet_an_infinite_loss() -> None:
 
     trainer(net, optimizer=optimizer, criterion=Steep(), settings={"epochs": 1, "batch_size": 70}).fit()
     assert not all(map(math.isfinite, losses))
-
-
-def root(x: Tensor) -> Tensor:
-    """Its slope at 0 is infinite, and what flows back there is inf * 0, nan."""
-    return (x * (x > 0)).sqrt()
 
 
 class Inner(nn.Module):

@@ -7,10 +7,8 @@ from itertools import pairwise
 
 import pytest
 import torch
-from test_training_nan import Call, Rare, failure, root, stack
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ExponentialLR
-from training_parts import dataset, trainer
 
 from dlspec.data.dataset import Dataset
 from dlspec.spec.trainer import EMA
@@ -21,6 +19,8 @@ from dlspec.training.optimizing import make_optimizer
 from dlspec.training.schedule import Schedule
 from dlspec.training.state import State
 from dlspec.training.trainer import Trainer
+from helpers.nan_parts import Call, Rare, failure, root, stack
+from helpers.training_parts import dataset, trainer
 
 SKIP, RESTORE = {"on_nan": "skip", "batch_size": 10}, {"on_nan": "restore", "batch_size": 10}
 

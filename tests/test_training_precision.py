@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from training_parts import dataset, network, trainer
 
 from dlspec.training.batches import permutation
 from dlspec.training.callbacks import Callback
 from dlspec.training.optimizing import make_optimizer
 from dlspec.training.state import State
+from helpers.training_parts import dataset, network, trainer
 
 
 def trained(precision: Any, **more: Any) -> tuple[nn.Module, dict[str, float]]:

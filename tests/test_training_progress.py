@@ -7,11 +7,11 @@ import re
 
 import pytest
 from rich.console import Console
-from training_parts import trainer
 
 from dlspec.training import progress
 from dlspec.training.amounts import clock, number, shortened
 from dlspec.training.progress import Progress
+from helpers.training_parts import trainer
 
 
 def lines_of(console: Console) -> list[str]:

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUIET
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 import dlspec
 from dlspec.training.recomputing import recomputed_parts, recomputing
+from helpers.command_line import QUIET
 
 GPT = "model=gpt_small data=random data.vocab_size=50 data.length=16 model.params.width=32 model.params.depth=2".split()
 RESNET = "model=resnet18 data=random data.shape=[3,32,32] data.num_classes=10 data.size=20".split()

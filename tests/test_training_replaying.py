@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import StepLR
 from torchmetrics.classification import MulticlassAccuracy
-from training_parts import CrossEntropy, dataset, network, trainer
 
 from dlspec.errors import UserError
 from dlspec.training.freezing import Freezing
@@ -19,6 +18,7 @@ from dlspec.training.optimizing import make_optimizer
 from dlspec.training.schedule import Schedule
 from dlspec.training.state import TrainingFailed
 from dlspec.training.trainer import Trainer
+from helpers.training_parts import CrossEntropy, dataset, network, trainer
 
 on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs want a GPU")
 

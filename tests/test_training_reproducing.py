@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from training_parts import network, trainer
 
 import dlspec as library
 from dlspec.training.callbacks import Callback
 from dlspec.training.randomness import kept_generators, seed_generators
 from dlspec.training.reproducing import WORKSPACE, deterministic
 from dlspec.training.state import State, TrainingFailed
+from helpers.training_parts import network, trainer
 
 SPEC = {"layers": ["Flatten", "Noisy", {"Dropout": 0.2}, {"Linear": "${data.num_classes}"}], "data": {"limit": 60}}
 

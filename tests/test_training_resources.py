@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_parts import network, trainer
 
 from dlspec.training import resources
 from dlspec.training.callbacks import Callback
 from dlspec.training.shelf import ALIGNED, Shelf
 from dlspec.training.state import State
+from helpers.training_parts import network, trainer
 
 
 class Seen(Callback):
@@ -96,7 +96,7 @@ import sys
 sys.path.insert(0, "tests")
 import torch
 from torch import nn
-from training_parts import dataset, trainer
+from helpers.training_parts import dataset, trainer
 from dlspec.training.callbacks import Callback
 
 class Peak(Callback):

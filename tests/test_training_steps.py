@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import StepLR
-from training_parts import dataset, network, trainer
 
 from dlspec.data.dataset import Dataset, Split
 from dlspec.training.batches import permutation
@@ -18,6 +17,7 @@ from dlspec.training.optimizing import make_optimizer
 from dlspec.training.schedule import Schedule
 from dlspec.training.state import State, TrainingFailed
 from dlspec.training.steps import Share, shares
+from helpers.training_parts import dataset, network, trainer
 
 
 class Counts(Callback):

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import QUIET
 from torch import Tensor, nn
-from training_parts import dataset, network, trainer
 
 from dlspec.errors import UserError
 from dlspec.training import tuning
 from dlspec.training.trainer import Trainer
 from dlspec.training.tuning import Candidate, candidates, tune
+from helpers.command_line import QUIET
+from helpers.training_parts import dataset, network, trainer
 
 
 class Slow(nn.Module):

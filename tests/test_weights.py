@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import QUIET
 from safetensors.torch import save_file
 from torch import nn
 
@@ -18,6 +17,7 @@ from dlspec.building.tensor_files import stored_tensors
 from dlspec.building.weights import Rename
 from dlspec.errors import SpecError, UserError
 from dlspec.training.checkpoints import read_weights
+from helpers.command_line import QUIET
 
 DATA = {"shape": [6], "num_classes": 3}
 LAYERS = [{"Linear": 4, "name": "first"}, "ReLU", {"Linear": 3, "name": "head"}]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
-from pathlib import Path
 
 import pytest
-
-sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 from zoo import MODELS, command, header
+
+from helpers.paths import ROOT
 
 PICTURES = ["data.shape=[3,224,224]", "data.num_classes=1000"]
 TEXT = ["data.vocab_size=20000", "data.length=40", "data.num_classes=2"]
@@ -70,7 +68,7 @@ def test_a_models_file_is_a_page_with_a_command(name: str) -> None:
     assert len(MODELS[name].read_text(encoding="utf-8").splitlines()) < 60
 
 
-DOCS = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
 
 
 def test_the_page_of_models_has_each_with_its_command() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dlspec.building.criterion import Criterion, make_criterion
 from dlspec.data.dataset import Dataset, Field, Split, Target
@@ -62,3 +63,37 @@ def criterion_of(raw: Any, network: Any, data: Dataset) -> Criterion:
 def name_of(row: Any) -> str:
     """A short name for a test's case; the same in every process, which a function's text is not."""
     return re.sub(r" at 0x\w+", "", str(row))[:40]
+
+
+ABC = ("a", "b", "c")
+LABEL, NUMBER, YES_NO = (
+    Target("label", "classes", (), ABC),
+    Target("value", "numbers"),
+    Target("is", "classes", (), ABC[:2]),
+)
+PAIR = outputs(a=Value((4,), "features"), b=Value((4,), "features"), c=Value((4,), "features"))
+ONES = outputs(a=Value((1,), "features"), b=(Value((1,), "features"), "Softplus"))
+A, B, C = (torch.randn(ROWS, 4) for _ in range(3))
+CALLS: list[tuple[dict[str, Any], Any, Target | None, Any]] = [
+    ({"type": "TripletMarginLoss", "output": ["a", "b", "c"], "margin": 0.5}, PAIR, None,
+     lambda o, t: functional.triplet_margin_loss(o["a"], o["b"], o["c"], 0.5)),
+    ({"type": "TripletMarginLoss", "output": {"negative": "a", "anchor": "b", "positive": "c"}}, PAIR, None,
+     lambda o, t: functional.triplet_margin_loss(o["b"], o["c"], o["a"])),
+    ({"type": "CosineEmbeddingLoss", "output": ["a", "b"], "target": "is"}, PAIR, YES_NO,
+     lambda o, t: functional.cosine_embedding_loss(o["a"], o["b"], t * 2.0 - 1)),
+    ({"type": "CosineEmbeddingLoss", "output": ["a", "b"], "target": 1}, PAIR, YES_NO,
+     lambda o, t: functional.cosine_embedding_loss(o["a"], o["b"], torch.ones(ROWS))),
+    ({"type": "MarginRankingLoss", "output": ["a", "b"], "target": "is", "margin": 0.1}, ONES, YES_NO,
+     lambda o, t: functional.margin_ranking_loss(o["a"][:, 0], o["b"][:, 0], t * 2.0 - 1, 0.1)),
+    ({"type": "HingeEmbeddingLoss", "output": "b", "target": "is"}, ONES, YES_NO,
+     lambda o, t: functional.hinge_embedding_loss(o["b"][:, 0], t * 2.0 - 1)),
+    ({"type": "GaussianNLLLoss", "output": {"input": "a", "var": "b"}, "target": "value"}, ONES, NUMBER,
+     lambda o, t: functional.gaussian_nll_loss(o["a"][:, 0], t, o["b"][:, 0])),
+    ({"type": "BCEWithLogitsLoss", "output": "a", "target": 1}, ONES, NUMBER,
+     lambda o, t: functional.binary_cross_entropy_with_logits(o["a"], torch.ones(ROWS, 1))),
+    ({"type": "MSELoss", "output": "a", "target": 0.5}, PAIR, LABEL,
+     lambda o, t: functional.mse_loss(o["a"], torch.full((ROWS, 4), 0.5))),
+    ({"type": "CrossEntropyLoss", "output": "a", "target": 3}, PAIR, LABEL,
+     lambda o, t: functional.cross_entropy(o["a"], torch.full((ROWS,), 3))),
+    ({"type": "Mean", "output": "c"}, PAIR, LABEL, lambda o, t: o["c"].mean()),
+]  # fmt: skip

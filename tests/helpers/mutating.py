@@ -8,14 +8,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 from typing import Any
 
 import yaml
-from test_docs import MODELS, STATED
 
-ZOO = Path(__file__).parents[1] / "conf" / "model"
+from helpers.example_parts import MODELS, STATED
+from helpers.paths import ROOT
+
+ZOO = ROOT / "conf" / "model"
 ZOO_DATA: Mapping[str, dict[str, Any]] = {
     "gpt2": {"words": {"vocab_size": 50, "length": 12}, "target": "next"},
     "resnet18": {"shape": [3, 32, 32], "num_classes": 3},

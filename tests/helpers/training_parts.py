@@ -109,3 +109,14 @@ def trainer(
     spec = TrainerSpec(**{"epochs": 2, "device": "cpu", **(settings or {})})
     options = {"criterion": CrossEntropy(), "inputs": ("image",), "metrics": [{"accuracy": Accuracy()}], **options}
     return Trainer(net, data=data or dataset(), settings=spec, **options)
+
+
+LENGTHS = [3, 1, 7, 2, 0, 5, 4, 2, 6]
+
+
+def texts() -> Split:
+    """Sample i holds the token i + 1 in its first LENGTHS[i] places of eight."""
+    lengths = torch.tensor(LENGTHS)
+    tokens = torch.arange(1, 10)[:, None] * (torch.arange(8)[None] < lengths[:, None])
+    tensors = {"text": tokens, "text_lengths": lengths, "extra": torch.arange(9.0)[:, None]}
+    return Split(tensors, {"label": torch.arange(9) % 3, "tags": tokens + 1})
