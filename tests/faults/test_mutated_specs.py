@@ -1,6 +1,6 @@
 """Mutated specs end in a network or in a text for the user, whichever way they come; generated right ones build.
 
-A spec that ends otherwise is `mutant(NUMBER)`: print it, cut it down by hand, and put it in tests/wrong_specs/.
+A spec that ends otherwise is `mutant(NUMBER)`: print it, cut it down by hand, and put it in tests/golden/wrong_specs/.
 """
 
 from __future__ import annotations

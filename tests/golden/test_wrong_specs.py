@@ -1,6 +1,7 @@
-"""What dlspec says to wrong specs and command lines, word for word. The cases and texts stand in tests/wrong_specs/.
+"""What dlspec says to wrong specs and command lines, word for word.
 
-A case is a title, a command line, the files of a project, and what stderr says (CONF is dlspec's own conf/):
+The cases and texts stand in tests/golden/wrong_specs/. A case is a title, a command line, the files of a project, and
+what stderr says (CONF is dlspec's own conf/):
 
     ===== a misspelled setting
     $ dlspec validate model=m
@@ -10,8 +11,8 @@ A case is a title, a command line, the files of a project, and what stderr says 
     --- says
     conf/model/m.yaml:2:14   ...
 
-After a change of the words, `WRONG_SPECS=write pytest tests/test_wrong_specs.py` writes every text anew; read the
-difference as a newcomer would before committing it.
+After a change of the words, `WRONG_SPECS=write pytest tests/golden/test_wrong_specs.py` writes every text anew; read
+the difference as a newcomer would before committing it.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ ZOO_DATA: Mapping[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Right:
-    """A model that is right, and the data that it is right for, in the words of tests/test_docs.py."""
+    """A model that is right, and the data that it is right for, in the words of tests/docs/test_docs.py."""
 
     name: str
     text: str

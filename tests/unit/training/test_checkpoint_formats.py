@@ -1,6 +1,7 @@
 """Every format that checkpoints ever had is kept in a run of a few kB, and is resumed to the results that it had.
 
-To add one: `python tests/test_checkpoint_formats.py` makes the folder of the format that dlspec writes now.
+To add one: `PYTHONPATH=.:tests python tests/unit/training/test_checkpoint_formats.py` makes the folder of the format
+that dlspec writes now.
 """
 
 from __future__ import annotations
