@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -16,6 +17,11 @@ from helpers.command_line import Said
 # One thread a test process, before PyTorch is imported: two of them on two cores wait for nobody, and a run in this one
 # equals another's to the last bit, which has one thread too.
 os.environ["OMP_NUM_THREADS"] = "1"
+
+# Where pytest runs in the background of a shell script it has been started with SIGINT ignored, and what the tests
+# start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import yaml
 
 from dlspec import reading
 from dlspec.app.names import COMMANDS, NOT_YET
-from helpers.command_line import QUICK, environment
+from helpers.command_line import IN_BACKGROUND, QUICK, environment
 
 MLP = ["model=mlp", "hydra.run.dir=made", *QUICK]
 ENTRY = [sys.executable, "-m", "dlspec"]
@@ -192,8 +193,9 @@ def test_two_runs_in_one_second_have_two_folders(work: Path) -> None:
     assert {path.name for path in (work / "runs").iterdir()} == {"same", "same_2"}
 
 
-def test_ctrl_c(work: Path) -> None:
-    words = [*ENTRY, "model=mlp", "trainer.epochs=1000000", "hydra.run.dir=made", "trainer.curves=false"]
+@pytest.mark.parametrize("start", [(), IN_BACKGROUND], ids=["in a terminal", "in the background"])
+def test_ctrl_c(work: Path, start: Sequence[str]) -> None:
+    words = [*start, *ENTRY, "model=mlp", "trainer.epochs=1000000", "hydra.run.dir=made", "trainer.curves=false"]
     process = subprocess.Popen(words, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not (work / "made/timing.jsonl").exists() and time.monotonic() < deadline:

@@ -25,7 +25,7 @@ from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoint_files import Damaged, checkpoints_in, newest_checkpoint, read_checkpoint
 from dlspec.training.checkpoints import Checkpoints
 from dlspec.training.state import State, TrainingFailed
-from helpers.command_line import QUIET, Said, environment
+from helpers.command_line import IN_BACKGROUND, QUIET, Said, environment
 from helpers.run_parts import FEW, At, files, kill
 from helpers.training_parts import network, trainer
 
@@ -345,15 +345,16 @@ def write(*args):
     time.sleep(1000)
 
 checkpoints.write_checkpoint = write
-from dlspec.__main__ import run
-sys.exit(run(sys.argv[1:]))
+from dlspec.__main__ import main
+sys.exit(main())
 """
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
 def test_a_second_signal_ends_at_once(work: Path, number: int, code: int) -> None:
     words = ["model=linear", "trainer.epochs=100000", "hydra.run.dir=run", *QUIET]
-    process = subprocess.Popen([sys.executable, "-c", SLOW, *words], stdout=-3, stderr=-1, text=True, env=environment())
+    command = [*IN_BACKGROUND, sys.executable, "-c", SLOW, *words]
+    process = subprocess.Popen(command, stdout=-3, stderr=-1, text=True, env=environment())
     while not (work / "writes").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(number)

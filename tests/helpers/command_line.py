@@ -12,6 +12,8 @@ QUIET = "trainer.curves=false trainer.pictures=false trainer.tensorboard=false".
 QUICK = ["trainer.max_steps=2", "trainer.limit_batches=2", *QUIET]
 
 PROGRAM = [sys.executable, "-m", "dlspec"]
+IN_BACKGROUND = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")
+"""Starts what follows with SIGINT ignored, as a shell script does what it runs in the background."""
 
 
 class Said(NamedTuple):
