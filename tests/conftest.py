@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import io
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from helpers.command_line import Said
+from dlspec.registry.lean import lean_imports
+from helpers.command_line import Said, run_here
 
 # One thread a test process, before PyTorch is imported: two of them on two cores wait for nobody, and a run in this one
 # equals another's to the last bit, which has one thread too.
@@ -22,6 +22,11 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # start would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# As in the program: torchmetrics without what it imports for its plots alone takes 0.3 s in place of 3.6. It has to be
+# here before a test module imports it.
+lean_imports()
+importlib.import_module("dlspec.registry.metrics").metrics()
 
 
 @pytest.fixture(autouse=True)
@@ -50,15 +55,24 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def dlspec(work: Path) -> Callable[..., Said]:
     """`python -m dlspec WORDS` in this process."""
-    from dlspec.__main__ import run as main
+    return run_here
 
-    def call(*words: str) -> Said:
-        out, err = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
-            code = main(words)
-        return Said(code, out.getvalue(), err.getvalue())
 
-    return call
+@pytest.fixture
+def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Python, Hydra composes the same config once in a test: that takes most of the time of a small run."""
+    from dlspec import face
+
+    compose = face.composed_or_refused
+    composed: dict[tuple[str, ...], Any] = {}
+
+    def once(overrides: Sequence[str], hydra: Any) -> Any:
+        key = tuple(overrides)
+        if key not in composed:
+            composed[key] = compose(overrides, hydra)
+        return composed[key]
+
+    monkeypatch.setattr(face, "composed_or_refused", once)
 
 
 @pytest.fixture

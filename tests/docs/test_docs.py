@@ -82,13 +82,15 @@ def test_variants(dlspec: Callable[..., Said], write: Callable[[str, str], Path]
 
 
 @pytest.mark.parametrize("example", MODELS, ids=str)
-def test_a_model_learns_a_step(work: Path, write: Callable[[str, str], Path], example: Example) -> None:
+def test_a_model_learns_a_step(
+    work: Path, composed_once: None, write: Callable[[str, str], Path], example: Example
+) -> None:
     write("conf/model/mine.yaml", example.text)
     learns_a_step({"model": "mine"}, example)
 
 
 @pytest.mark.parametrize("example", CONFIGS, ids=str)
-def test_a_config_learns_a_step(work: Path, example: Example) -> None:
+def test_a_config_learns_a_step(work: Path, composed_once: None, example: Example) -> None:
     learns_a_step(yaml.safe_load(example.text), example)
 
 

@@ -300,7 +300,11 @@ def check(case: Case, ended: Ended, folder: Path) -> None:
     assert [str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()] == [MODEL]
 
 
-FROM_THE_START = ("nested: an alias bomb", "repeated: copies of copies", f"large: Linear: {HUGE}", "files: a tag")
+FROM_THE_START = (
+    "nested: an alias bomb",
+    *(pytest.param(each, marks=pytest.mark.soak) for each in ("repeated: copies of copies", f"large: Linear: {HUGE}")),
+    pytest.param("files: a tag", marks=pytest.mark.soak),
+)
 
 
 @pytest.mark.parametrize("name", FROM_THE_START)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import pickle
@@ -26,7 +27,7 @@ from dlspec.training.checkpoint_files import (
     write_checkpoint,
 )
 from dlspec.training.tensor_file import CHECKSUM, checksum, write_tensors
-from helpers.command_line import QUIET, Said
+from helpers.command_line import QUIET, Said, run_here
 from helpers.run_parts import At, kill
 
 Run = Callable[..., Said]
@@ -48,11 +49,18 @@ def limited() -> Iterator[None]:
     signal.signal(signal.SIGALRM, before)
 
 
+@pytest.fixture(scope="module")
+def _run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    with contextlib.chdir(folder):
+        assert run_here(*SMALL, "model=linear", "hydra.run.dir=run").code == 0
+    return folder / "run"
+
+
 @pytest.fixture
-def run(work: Path, dlspec: Run) -> Path:
+def run(_run: Path, work: Path) -> Path:
     """A finished run of a few kB, whose checkpoints are to be replaced."""
-    assert dlspec(*SMALL, "model=linear", "hydra.run.dir=run").code == 0
-    return work / "run"
+    return Path(shutil.copytree(_run, work / "run"))
 
 
 class Evil:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
+from contextlib import redirect_stderr, redirect_stdout
 from typing import NamedTuple
 
 from helpers.paths import ROOT
@@ -22,6 +24,16 @@ class Said(NamedTuple):
     code: int
     out: str
     err: str
+
+
+def run_here(*words: str) -> Said:
+    """`python -m dlspec WORDS` in this process."""
+    from dlspec.__main__ import run
+
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        code = run(words)
+    return Said(code, out.getvalue(), err.getvalue())
 
 
 def environment() -> dict[str, str]:

@@ -217,8 +217,8 @@ def killed_and_resumed(
 KILLED = (*QUIET, "model=cnn", "trainer.epochs=8", "trainer.checkpoint_steps=3", "trainer.limit_batches=25")
 
 
-def test_three_kills(work: Path, dlspec) -> None:
-    chance = random.Random(7)
+def test_a_kill(work: Path, dlspec) -> None:
+    """tests/soak/test_kills.py has fifty."""
     assert dlspec(*KILLED, "hydra.run.dir=straight").code == 0
-    killed_and_resumed(work, KILLED, [chance.uniform(0, 0.4) for _ in range(3)])
+    killed_and_resumed(work, KILLED, [0.2])
     assert files(work, "killed") == files(work, "straight")

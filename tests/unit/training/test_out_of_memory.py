@@ -108,7 +108,9 @@ PROGRAM = """
 import resource, sys
 import torch
 from dlspec.__main__ import run
+from dlspec.registry.lean import lean_imports
 
+lean_imports()
 torch.nn.Linear(8, 8)(torch.ones(2, 8)).sum().backward()  # its threads and libraries are there
 pages = int(open("/proc/self/statm").read().split()[0])
 most = pages * resource.getpagesize() + 400 * 2**20
