@@ -20,7 +20,7 @@ from helpers.run_parts import FEW, MODELS, Cut, files, start
 RUNS: dict[str, tuple[str, ...]] = {
     "mlp": ("model=mlp",),
     "cnn": ("model=cnn", "optimizer=SGD", "optimizer.momentum=0.9"),
-    "text_lstm": ("model=text_lstm", "data=python_lines", "data.limit=300", "data.max_length=12"),
+    "text_lstm": ("model=text_lstm", "data=text_csv", "data.path=texts.csv", "data.max_length=12"),
     "dropout": ("model=dropout", "metrics=[AUROC,Accuracy]"),
     "batch norm": ("model=norm", "optimizer=AdamW"),
     "step schedule": ("model=mlp", "scheduler=OneCycleLR", "scheduler.max_lr=1e-2"),
@@ -43,6 +43,10 @@ RUNS: dict[str, tuple[str, ...]] = {
 def models(write: Callable[[str, str], Path]) -> None:
     for name, text in MODELS.items():
         write(f"conf/model/{name}.yaml", text)
+    rows = (
+        f"{'word ' * (row % 9)}word{row % 7} number {row % 50},{'spam' if row % 3 else 'ham'}" for row in range(400)
+    )
+    write("texts.csv", "\n".join(["text,label", *rows, ""]))
 
 
 @pytest.fixture
