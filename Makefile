@@ -11,7 +11,7 @@ lint:
 	$(PYTHON) -m mypy
 
 test:
-	$(PYTHON) -m pytest -n 2 -m "not soak"
+	$(PYTHON) -m pytest -n auto -m "not soak"
 
 soak:
-	$(PYTHON) -m pytest -m soak
+	$(PYTHON) -m pytest -n auto -m soak

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import importlib
-import io
 import os
-from collections.abc import Callable, Iterator
-from contextlib import redirect_stderr, redirect_stdout
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import pytest
+
+from dlspec.compat.torchmetrics import leave_out_plots
+from helpers.command_line import Said, run_here
 
 # One thread a test process, before PyTorch is imported: two of them on two cores wait for nobody, and a run in this one
 # equals another's to the last bit, which has one thread too.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-QUIET = "trainer.curves=false trainer.pictures=false trainer.tensorboard=false".split()
-QUICK = ["trainer.max_steps=2", "trainer.limit_batches=2", *QUIET]
+# Where pytest runs in the background of a shell script it has been started with SIGINT ignored, and what the tests
+# start would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
-
-class Said(NamedTuple):
-    """How a command ended, and what it wrote."""
-
-    code: int
-    out: str
-    err: str
+# As in the program: torchmetrics without what it imports for its plots alone takes 0.3 s in place of 3.6. It has to be
+# here before a test module imports it.
+leave_out_plots()
+importlib.import_module("dlspec.registry.metrics").metrics()
 
 
 @pytest.fixture(autouse=True)
@@ -54,15 +55,24 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def dlspec(work: Path) -> Callable[..., Said]:
     """`python -m dlspec WORDS` in this process."""
-    from dlspec.cli.main import run as main
+    return run_here
 
-    def call(*words: str) -> Said:
-        out, err = io.StringIO(), io.StringIO()
-        with redirect_stdout(out), redirect_stderr(err):
-            code = main(words)
-        return Said(code, out.getvalue(), err.getvalue())
 
-    return call
+@pytest.fixture
+def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In Python, Hydra composes the same config once in a test: that takes most of the time of a small run."""
+    from dlspec import face
+
+    compose = face.composed_or_refused
+    composed: dict[tuple[str, ...], Any] = {}
+
+    def once(overrides: Sequence[str], hydra: Any) -> Any:
+        key = tuple(overrides)
+        if key not in composed:
+            composed[key] = compose(overrides, hydra)
+        return composed[key]
+
+    monkeypatch.setattr(face, "composed_or_refused", once)
 
 
 @pytest.fixture

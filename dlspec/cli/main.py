@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -21,11 +22,22 @@ def main() -> int:
     nothing: the collector rests until training starts it (dlspec.jobs.setup), and does not look at them at the end.
     """
     gc.disable()
+    hear_interrupts()
     leave_out_plots()
     try:
         return run(sys.argv[1:])
     finally:
         gc.freeze()
+
+
+def hear_interrupts() -> None:
+    """Let SIGINT reach this process, however it was started.
+
+    A shell script, and `nohup COMMAND &` in one, starts what runs in the background with SIGINT ignored, and Python
+    leaves it so: `kill -INT` would neither save the run nor end it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run(words: Sequence[str]) -> int:

@@ -30,7 +30,8 @@ class Interruption:
 
 @contextmanager
 def interruptible(interruption: Interruption) -> Iterator[None]:
-    """Within it the first signal is noted, and a second one does what it did before: it ends the process at once.
+    """Within it the first signal is noted, and a second one does what it did before: it ends the process at once,
+    also where it was ignored, as SIGINT is in the background of a shell script.
 
     Only a process's main thread can listen to signals; in another nothing is changed.
     """
@@ -42,13 +43,18 @@ def interruptible(interruption: Interruption) -> Iterator[None]:
 
     def note(number: int, frame: FrameType | None) -> None:
         interruption.signal = number
-        _set_back(before)
+        _set_back({each: _heard(handler) for each, handler in before.items()})
 
     try:
         before |= {number: signal.signal(number, note) for number in numbers}
         yield
     finally:
         _set_back(before)
+
+
+def _heard(handler: Any) -> Any:
+    """The handler that a signal had, or the system's own, which ends the process, where it was ignored."""
+    return signal.SIG_DFL if handler is signal.SIG_IGN else handler
 
 
 def _set_back(before: dict[int, Any]) -> None:

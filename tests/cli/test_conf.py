@@ -1,0 +1,110 @@
+"""Every file under conf/ builds and runs on data that suit it; the README's blocks run."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import struct
+from pathlib import Path
+
+import pytest
+from zoo import ROOT, command
+
+from helpers.command_line import QUICK
+
+FILES = sorted(str(path.relative_to(ROOT / "conf").with_suffix("")) for path in (ROOT / "conf").glob("*/*.yaml"))
+
+TEXT = ["model=text_lstm", "data=text_csv", "data.path=texts.csv"]
+SMALL = ["model.params.width=8", "model.params.depth=1", "model.params.heads=2"]
+# What a file needs beside itself; the others run with the defaults.
+BESIDE = {
+    "data/breast_cancer": ["model=mlp"],
+    "data/diabetes": ["model=mlp"],
+    "data/digits_segments": ["model.layers=[{Conv2d: {out_channels: 11, kernel_size: 1}}]"],
+    "data/mnist": ["data.path=mnist"],
+    "data/python_lines": ["model=text_lstm", "data.limit=50"],
+    "data/python_docs": ["model=text_lstm", "model.layers.lstm.LSTM.output=sequence", "data.limit=50"],
+    "data/sms_spam": ["model=text_lstm", "data.path=texts.csv"],
+    "data/text": ["model=text_lstm", "model.layers.lstm.LSTM.output=sequence", "data.limit=50"],
+    "data/text_csv": ["model=text_lstm", "data.path=texts.csv"],
+    "experiment/article_mnist": ["data.path=mnist"],
+    "experiment/article_text": TEXT[1:],
+    "experiment/bert_huggingface": [*SMALL, "weights=null", *TEXT[1:]],
+    "experiment/gpt2_huggingface": [*SMALL, "weights=null", "data=text", "data.path=texts.csv", "data.length=9"],
+    "experiment/resnet_huggingface": ["weights=null", "model.params.width=4"],
+    "experiment/shakespeare_small": ["data.path=texts.csv", "data.length=9"],
+}
+
+
+def words_of(name: str) -> list[str]:
+    """What makes a run of it: a model's own command is in its header."""
+    group, choice = name.split("/")
+    if group != "model":
+        return [f"{group}={choice}", *BESIDE.get(name, [])]
+    words = shlex.split(command(choice))
+    if "data=python_lines" in words:  # which takes a second to read
+        return [*(each for each in words if each != "data=python_lines"), *TEXT[1:]]
+    return [*words, "data.limit=50"] if "data=python_docs" in words else words
+
+
+@pytest.fixture
+def small_files(work: Path) -> None:
+    """MNIST's four files and a CSV file, with a few made-up samples."""
+    (work / "mnist").mkdir()
+    for name, count in (("train", 60), ("t10k", 20)):
+        images = struct.pack(">IIII", 2051, count, 28, 28) + bytes(index % 256 for index in range(count * 784))
+        labels = struct.pack(">II", 2049, count) + bytes(index % 10 for index in range(count))
+        (work / f"mnist/{name}-images-idx3-ubyte").write_bytes(images)
+        (work / f"mnist/{name}-labels-idx1-ubyte").write_bytes(labels)
+    labels = ("spam" if index % 3 else "ham" for index in range(60))
+    rows = "".join(f"this is word{index % 7} and number {index},{label}\n" for index, label in enumerate(labels))
+    (work / "texts.csv").write_text("text,label\n" + rows)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_file_validates_and_runs_two_steps(dlspec, small_files: None, name: str) -> None:
+    choice = words_of(name)
+    said = dlspec("validate", *choice)
+    assert (said.code, said.err) == (0, "")
+    said = dlspec(*choice, *QUICK)
+    assert (said.code, said.err) == (0, "")
+
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.M | re.S)
+
+
+COMMANDS = [
+    shlex.split(found, comments=True)
+    for block in blocks("bash")
+    for line in block.splitlines()
+    for found in re.findall(r"(?:^|/)python -m dlspec(?: (.*))?$", line)
+]
+YAML = blocks("yaml")
+
+
+def test_the_readme_has_what_is_tested_here() -> None:
+    assert len(COMMANDS) >= 5 and YAML
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_the_readmes_commands(dlspec, write, small_files: None, words: list[str]) -> None:
+    write("conf/model/mine.yaml", YAML[0])
+    trains = not words or words[0] not in ("validate", "summary", "--help")
+    said = dlspec(*words, *(QUICK if trains else []))
+    assert (said.code, said.err) == (0, "")
+
+
+@pytest.mark.parametrize("text", YAML)
+def test_the_readmes_models(dlspec, write, text: str) -> None:
+    write("conf/model/mine.yaml", text)
+    said = dlspec("summary", "model=mine")
+    assert (said.code, said.err) == (0, "")
+
+
+@pytest.mark.parametrize("code", blocks("python"))
+def test_the_readmes_python(work: Path, code: str, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(code, "README.md", "exec"), {})

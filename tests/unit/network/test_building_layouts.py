@@ -1,0 +1,353 @@
+"""What each layout means to a layer: what it infers, what it gives, what is refused, and the remedy's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dlspec.building import place
+from dlspec.building.limits import SizeLimit, TooLarge, in_words, memory
+from dlspec.building.network import Layer, build
+from dlspec.registry.torch_parts import LAYERS
+from dlspec.spec.problems import Problems
+from helpers.tables import (
+    Value,
+    batch,
+    build_layers,
+    features,
+    field_of,
+    first,
+    graph_of,
+    last,
+    network_of,
+    refusal_of,
+    refusal_with,
+    sequence,
+    tokens,
+)
+
+IMAGE = first(3, 8, 8)
+
+GIVES: list[tuple[Any, Value, Value]] = [
+    ("Flatten", sequence(5, 4), features(20)),
+    ("Flatten", tokens(5), Value((5,), "tokens", vocab_size=7)),
+    ("Flatten", last(3, 3, 4), features(36)),
+    ({"Flatten": {"start_dim": 2}}, first(4, 3, 5), first(4, 15)),
+    ({"Flatten": {"end_dim": 2}}, last(3, 5, 4), last(15, 4)),
+    ({"Flatten": {"end_dim": 2}}, first(4, 3, 5), first(12, 5)),
+    ({"Unflatten": {"dim": 1, "unflattened_size": [2, 3]}}, features(6), sequence(2, 3)),
+    ({"Unflatten": {"dim": 1, "unflattened_size": [2, 1, 3]}}, features(6), first(2, 1, 3)),
+    ({"Unflatten": {"dim": 2, "unflattened_size": [2, 3]}}, first(4, 6), first(4, 2, 3)),
+    ({"Linear": 3}, last(2, 2, 5), last(2, 2, 3)),
+    ({"Dropout": 0.1}, first(4, 3), first(4, 3)),
+    ("BatchNorm1d", features(4), features(4)),
+    ({"GLU": 1}, first(4, 3, 3), first(2, 3, 3)),
+    ({"LayerNorm": {"normalized_shape": [4, 3, 3]}}, first(4, 3, 3), first(4, 3, 3)),
+    ({"Embedding": 3}, tokens(5), sequence(5, 3)),
+    ({"Formula": "_[:, 1:]"}, tokens(5), tokens(4)),
+    ({"Formula": "_ == 2"}, tokens(5), Value((5,), "tokens")),
+    ({"LSTM": {"hidden_size": 3, "output": "last"}}, sequence(5, 4), features(3)),
+    ({"LSTM": {"hidden_size": 3, "output": "mean", "bidirectional": True}}, sequence(5, 4), features(6)),
+    # 'layout' overrules
+    ({"Flatten": {"start_dim": 2}, "layout": "sequence"}, first(4, 3, 5), sequence(4, 15)),
+    ({"Flatten": {"end_dim": 2, "layout": "sequence"}}, first(1, 6, 5), sequence(6, 5)),
+    ({"Identity": None, "layout": "channels-last"}, first(4, 3, 5), last(4, 3, 5)),
+    ({"Unflatten": {"dim": 1, "unflattened_size": [2, 3]}, "layout": "channels-first"}, features(6), first(2, 3)),
+]
+
+
+@pytest.mark.parametrize(("layer", "given", "gives"), GIVES, ids=[str(each[0]) for each in GIVES])
+def test_what_a_layer_gives(layer: Any, given: Value, gives: Value) -> None:
+    assert network_of([layer], given).output == gives
+
+
+def test_a_layout_that_was_written_decides_what_the_next_layer_sees() -> None:
+    written = {"Flatten": {"end_dim": 2}, "layout": "sequence"}
+    network = network_of([written, {"LSTM": {"hidden_size": 7, "output": "last"}}], first(1, 28, 6))
+    assert network.output == features(7)
+    assert network.module.state_dict()["1.weight_ih_l0"].shape == (28, 6)
+
+
+INFERRED: list[tuple[Any, Value, dict[str, Any]]] = [
+    ({"Linear": 2}, last(3, 3, 5), {"in_features": 5}),
+    ({"Conv2d": {"out_channels": 2, "kernel_size": 1}}, IMAGE, {"in_channels": 3}),
+    ("BatchNorm1d", features(6), {"num_features": 6}),
+    ({"GroupNorm": 1}, IMAGE, {"num_channels": 3}),
+    ("LayerNorm", sequence(5, 4), {"normalized_shape": (4,)}),
+    ({"Embedding": 2}, tokens(5, 11), {"num_embeddings": 11}),
+    ({"Embedding": {"embedding_dim": 2, "num_embeddings": 20}}, tokens(5, 11), {"num_embeddings": 20}),
+    ({"LSTM": 2}, sequence(5, 4), {"input_size": 4}),
+    ({"Softmax": None}, first(3, 4), {"dim": 1}),
+    ({"Softmax": None}, sequence(3, 4), {"dim": -1}),
+    ({"Softmax": {"dim": 2}}, first(3, 4), {"dim": 2}),
+]
+
+
+@pytest.mark.parametrize(("layer", "given", "inferred"), INFERRED)
+def test_what_is_inferred(layer: Any, given: Value, inferred: dict[str, Any]) -> None:
+    module = network_of([layer], given).module[0]  # type: ignore[index]  # a Sequential
+    assert {name: getattr(module, name) for name in inferred} == inferred
+
+
+FIRST = "before it: its channels come last"
+STEPS = "put a 'Permute: [0, 2, 1]' before it: its channels come"
+BY_RULE: list[tuple[Any, Value, str, str]] = [
+    ({"Linear": 2}, IMAGE, "Linear wants features or sequence or channels-last, and (3, 8, 8) channels-first comes in",
+     "put a 'Flatten' before it"),
+    ("LayerNorm", IMAGE, "LayerNorm wants features or sequence or channels-last, and (3, 8, 8) channels-first comes in",
+     "write LayerNorm: {normalized_shape: [3, 8, 8]}, or put a 'Permute: [0, 2, 3, 1]' before it"),
+    ("GLU", IMAGE, "GLU wants features or sequence or channels-last, and (3, 8, 8) channels-first comes in",
+     "write GLU: {dim: 1}, which halves the channels"),
+    ({"LSTM": 2}, IMAGE, "LSTM wants sequence, and (3, 8, 8) channels-first comes in",
+     "put '- Flatten: {end_dim: 2, layout: sequence}' before it, which reads row by row"),
+    ({"LSTM": 2}, first(3, 8), "LSTM wants sequence, and (3, 8) channels-first comes in",
+     f"{STEPS} first"),
+    ({"Linear": 2}, first(3, 8),
+     "Linear wants features or sequence or channels-last, and (3, 8) channels-first comes in",
+     "put a 'Permute: [0, 2, 1]', or a 'Flatten' before it: its channels come first"),
+    ({"Attention": 1}, IMAGE, "Attention wants sequence, and (3, 8, 8) channels-first comes in",
+     "put '- Flatten: 2' and '- Permute: [0, 2, 1]' before it: each place becomes a step"),
+    ("FoldTime", features(4), "FoldTime wants sequence or tokens, and (4) features comes in",
+     "put an 'Unflatten: {dim: 1, unflattened_size: [T, C]}' before it, T * C = 4"),
+    ({"LSTM": 2}, features(12), "LSTM wants sequence, and (12) features comes in",
+     "put an 'Unflatten: {dim: 1, unflattened_size: [T, C]}' before it, T * C = 12"),
+    ({"LSTM": 2}, tokens(5), "LSTM wants sequence, and (5) tokens comes in", "put an 'Embedding: SIZE' before it"),
+    ({"Linear": 2}, tokens(5), "Linear wants features or sequence or channels-last, and (5) tokens comes in",
+     "put an 'Embedding: SIZE' before it"),
+    ("ReLU", tokens(5), "ReLU wants features or sequence or channels-first or channels-last, and (5) tokens comes in",
+     "put an 'Embedding: SIZE' before it"),
+    ({"Embedding": 3}, features(4), "Embedding wants tokens, and (4) features comes in",
+     "it takes token numbers: these data have none"),
+    ({"Embedding": 3}, sequence(5, 4), "Embedding wants tokens, and (5, 4) sequence comes in", "let it come first"),
+    ({"Conv2d": {"out_channels": 2, "kernel_size": 1}}, features(784),
+     "Conv2d wants channels-first, and (784) features comes in",
+     "put an 'Unflatten: {dim: 1, unflattened_size: [1, 28, 28]}' before it"),
+    ({"Conv2d": {"out_channels": 2, "kernel_size": 1}}, features(30),
+     "Conv2d wants channels-first, and (30) features comes in",
+     "put an 'Unflatten: {dim: 1, unflattened_size: [C, ...]}' before it"),
+    ({"Conv1d": {"out_channels": 2, "kernel_size": 1}}, features(30),
+     "Conv1d wants channels-first, and (30) features comes in",
+     "put '- Unflatten: {dim: 1, unflattened_size: [1, 30], layout: channels-first}' before it"),
+    ({"Conv1d": {"out_channels": 2, "kernel_size": 1}}, sequence(5, 4),
+     "Conv1d wants channels-first, and (5, 4) sequence comes in", f"{STEPS} last"),
+    ({"MaxPool1d": 2}, sequence(5, 4), "MaxPool1d wants channels-first, and (5, 4) sequence comes in", f"{STEPS} last"),
+    ("BatchNorm1d", sequence(5, 4), "BatchNorm1d wants features or channels-first, and (5, 4) sequence comes in",
+     "take LayerNorm, or put a 'Permute: [0, 2, 1]' before it: its channels come last"),
+    ({"Conv2d": {"out_channels": 2, "kernel_size": 1}}, last(8, 8, 3),
+     "Conv2d wants channels-first, and (8, 8, 3) channels-last comes in",
+     f"put a 'Permute: [0, 3, 1, 2]' {FIRST}"),
+    ({"GRU": 2}, last(8, 8, 3), "GRU wants sequence, and (8, 8, 3) channels-last comes in",
+     "put '- Flatten: {end_dim: 2, layout: sequence}' before it"),
+    # another number of dimensions
+    ({"Conv2d": {"out_channels": 2, "kernel_size": 1}}, first(3, 8),
+     "Conv2d wants channels and 2 more, and (3, 8) channels-first comes in", "did you mean 'Conv1d'?"),
+    ("BatchNorm1d", IMAGE, "BatchNorm1d wants channels and 1 more, and (3, 8, 8) channels-first comes in",
+     "did you mean 'BatchNorm2d'?"),
+    ({"FractionalMaxPool2d": {"kernel_size": 2, "output_size": 2}}, first(3, 8),
+     "FractionalMaxPool2d wants channels and 2 more, and (3, 8) channels-first comes in", ""),
+    ("Softmax2d", first(3, 8), "Softmax2d wants channels and 2 more, and (3, 8) channels-first comes in", ""),
+    ({"PixelShuffle": 2}, first(4, 8),
+     "PixelShuffle wants channels and 2 more, and (4, 8) channels-first comes in", ""),
+    # samples must not mix
+    ({"Softmax": 0}, features(4), "dim is 0: that is the batch, and samples must not mix",
+     "the dimensions of a sample start at 1"),
+    ({"LogSoftmax": -2}, features(4), "dim is -2: that is the batch, and samples must not mix",
+     "the dimensions of a sample start at 1"),
+    ({"Flatten": 0}, IMAGE, "start_dim is 0: that is the batch, and samples must not mix",
+     "the dimensions of a sample start at 1"),
+    ({"PReLU": 4}, sequence(4, 4),
+     "PReLU with 4 parameters wants features or channels-first, and (4, 4) sequence comes in",
+     "leave num_parameters out: one for all"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("layer", "given", "found", "fix"), BY_RULE, ids=[f"{each[0]}-{each[1]}" for each in BY_RULE])
+def test_a_layout_that_does_not_fit_is_refused_with_a_remedy(layer: Any, given: Value, found: str, fix: str) -> None:
+    ((name, settings),) = layer.items() if isinstance(layer, dict) else ((layer, {}),)
+    settings = settings if isinstance(settings, dict) else {LAYERS[name].value_setting: settings}
+    assert refusal_with(name, settings, given) == (found, fix)
+
+
+REFUSED: list[tuple[Any, Value, str, str]] = [
+    # inferred settings that disagree
+    ({"Linear": {"out_features": 2, "in_features": 5}}, features(4), "in_features is 5, but (4) features comes in",
+     "leave it out: it is inferred (4)"),
+    ({"BatchNorm2d": 64}, IMAGE, "num_features is 64, but (3, 8, 8) channels-first comes in",
+     "leave it out: it is inferred (3)"),
+    ({"LayerNorm": {"normalized_shape": [8, 3]}}, IMAGE,
+     "normalized_shape is [8, 3], but (3, 8, 8) channels-first comes in",
+     "leave it out: it is inferred (8)"),
+    ({"Embedding": {"embedding_dim": 2, "num_embeddings": 3}}, tokens(5),
+     "num_embeddings is 3, but (5) tokens comes in",
+     "leave it out: it is inferred (7)"),
+    ({"Embedding": 2}, Value((5,), "tokens"), "Embedding wants num_embeddings",
+     "these data do not tell it: write it"),
+    # a layout that can't be
+    ({"Linear": 2, "layout": "sequence"}, features(4), "layout is sequence, which is (T, C), and Linear gives (2)",
+     "leave it out, or write another"),
+    ({"Linear": 2, "layout": "tokens"}, features(4),
+     "layout is tokens, which is (T) of whole numbers, and Linear gives (2)", "leave it out, or write another"),
+    # the data's own memory
+    ({"ReLU": {"inplace": True}}, features(4), "inplace would overwrite the data", "leave it out"),
+    # what PyTorch itself refuses
+    ({"Conv2d": {"out_channels": 2, "kernel_size": 9}}, IMAGE, "Conv2d can't take (3, 8, 8) channels-first",
+     "PyTorch says: Calculated padded input size per channel: (8 x 8). Kernel size: (9 x 9). "
+     "Kernel size can't be greater than actual input size"),
+    ({"GroupNorm": 2}, IMAGE, "GroupNorm can't take (3, 8, 8) channels-first",
+     "PyTorch says: num_channels"),
+    ({"TransformerEncoderLayer": 3}, sequence(5, 4), "4 channels don't divide into 3 heads", "take another nhead"),
+    ({"Softmax": 5}, features(4), "Softmax can't take (4) features",
+     "PyTorch says: Dimension out of range (expected to be in range of [-2, 1], but got 5)"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("layer", "given", "found", "fix"), REFUSED, ids=[f"{each[0]}-{each[1]}" for each in REFUSED])
+def test_what_does_not_fit_is_refused_with_a_remedy(layer: Any, given: Value, found: str, fix: str) -> None:
+    told = refusal_of([layer], given)
+    if fix.startswith("PyTorch says"):  # its words differ between versions
+        told = (told[0], told[1][: len(fix)])
+    assert told == (found, fix)
+
+
+REMEDIES: list[tuple[list[Any], Value]] = [
+    (["Flatten", {"Linear": 2}], IMAGE),
+    ([{"LayerNorm": {"normalized_shape": [3, 8, 8]}}], IMAGE),
+    ([{"Flatten": {"end_dim": 2, "layout": "sequence"}}, {"LSTM": 2}], IMAGE),
+    ([{"Unflatten": {"dim": 1, "unflattened_size": [3, 4]}}, {"LSTM": 2}], features(12)),
+    ([{"Embedding": 3}, {"LSTM": 2}], tokens(5)),
+    ([{"Unflatten": {"dim": 1, "unflattened_size": [1, 28, 28]}}, {"Conv2d": {"out_channels": 2, "kernel_size": 1}}],
+     features(784)),
+    ([{"Unflatten": {"dim": 1, "unflattened_size": [1, 30], "layout": "channels-first"}},
+      {"Conv1d": {"out_channels": 2, "kernel_size": 1}}], features(30)),
+    ([{"Flatten": {"end_dim": 2, "layout": "sequence"}}, {"GRU": 2}], last(8, 8, 3)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("layers", "given"), REMEDIES)
+def test_the_remedies_help(layers: list[Any], given: Value) -> None:
+    network_of(layers, given)
+
+
+def test_inplace_is_refused_wherever_the_data_still_are_what_comes_in() -> None:
+    refused = ("inplace would overwrite the data", "leave it out")
+    assert refusal_of(["Identity", {"Dropout": 0.2}, "Flatten", {"ReLU": True}], IMAGE) == refused
+    network_of(["Flatten", {"Linear": 3}, {"ReLU": True}], IMAGE)
+
+
+class Broken(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return {}["x"]  # type: ignore[no-any-return]
+
+
+class Mixing(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=0, keepdim=True)
+
+
+class Overwriting(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mul_(2)
+
+
+class Doubling(nn.Module):
+    """Channels first in, twice the channels out."""
+
+    def __init__(self, in_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(in_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat([x, x * self.weight.view(-1, 1, 1)], dim=1)
+
+
+@pytest.fixture
+def own_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        LAYERS, "_classes", LAYERS._classes | {each.__name__: each for each in (Broken, Mixing, Overwriting, Doubling)}
+    )
+    monkeypatch.setattr(LAYERS, "_schemas", dict(LAYERS._schemas))
+
+
+@pytest.mark.usefixtures("own_layers")
+def test_an_own_layer_infers_its_channels_and_its_faults_are_told() -> None:
+    assert network_of(["Doubling"], IMAGE).output == first(6, 8, 8)
+    assert refusal_of(["Broken"], features(4)) == (
+        "Broken can't take (4) features",
+        "Broken's own code says: KeyError: 'x'",
+    )
+    assert refusal_of(["Mixing"], features(4)) == (
+        "Mixing makes (1, 4) of a batch of 2",
+        "dimension 0 is the batch: a layer gives a row for each of its rows",
+    )
+
+
+@pytest.mark.usefixtures("own_layers")
+def test_building_leaves_the_sample_as_it_was() -> None:
+    problems = Problems()
+    graph = graph_of(["Overwriting"], problems)
+    layers = [Layer(node, LAYERS["Overwriting"], {}) for node in graph.nodes]
+    x = batch(features(4), 2)
+    before = x.clone()
+    assert build(graph, layers, {"x": (field_of(features(4)), x)}, problems) is not None
+    assert torch.equal(x, before)
+
+
+# ---- what no memory holds ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("layer", "given", "size"),
+    [
+        ({"Linear": 10**12}, features(784), "3.14 PB"),
+        ({"Linear": 10**30}, features(784), "3.14e+15 EB"),
+        ({"Embedding": 10**12}, tokens(5), "28 TB"),
+        ({"Conv2d": {"out_channels": 10**6, "kernel_size": 10**6}}, IMAGE, "12 EB"),
+        ({"LSTM": 10**8}, sequence(5, 4), "160 PB"),
+        ({"TransformerEncoderLayer": {"nhead": 1, "dim_feedforward": 10**13}}, sequence(5, 4), "160 TB"),
+    ],
+)
+def test_a_layer_that_no_memory_holds_is_refused(
+    monkeypatch: pytest.MonkeyPatch, layer: Any, given: Value, size: str
+) -> None:
+    monkeypatch.setattr(place, "memory", lambda: 16 * 10**9)
+    name = next(iter(layer))
+    found = f"{name} is too large: its weights would fill {size}; this machine has 16 GB"
+    assert refusal_of([layer], given) == (found, "make it smaller")
+
+
+def test_the_limit_is_the_whole_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two layers of 400 bytes and their biases fit into 1000 bytes, three do not."""
+    monkeypatch.setattr(place, "memory", lambda: 1000)
+    layer = {"Linear": {"out_features": 10, "bias": True}}
+    network_of([layer] * 2, features(10))
+    found, _ = refusal_of([layer] * 3, features(10))
+    assert found == "Linear is too large: its weights would fill 1.28 kB; this machine has 1 kB"
+
+
+def test_the_limit_counts_what_is_made_and_nothing_else() -> None:
+    with SizeLimit(4096) as limit:
+        torch.zeros(2, 3)
+        torch.empty(size=(4,), dtype=torch.float64)
+        torch.ones((5,)) + 1
+        torch.full((2,), 1.0)
+        assert limit.total == 24 + 32 + 20 + 8
+        with pytest.raises(TooLarge):
+            torch.rand(10**9, 10**9)
+    torch.zeros(5000)
+
+
+def test_a_machine_has_memory() -> None:
+    assert 2**28 < memory() < 2**60
+    assert [in_words(each) for each in (12, 1500, 16_000_000_000)] == ["12 bytes", "1.5 kB", "16 GB"]
+
+
+def test_nothing_is_built_where_the_form_is_wrong() -> None:
+    problems = Problems()
+    assert build_layers([{"Linear": 0}, {"Linear": 0}], features(4), problems) is None
+    assert [each.path for each in problems.found] == [
+        ("model", "layers", 0, "Linear"),
+        ("model", "layers", 1, "Linear"),
+    ]

@@ -1,0 +1,66 @@
+"""Which field each of a model's inputs takes, and what is said where they do not match."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from dlspec.building.inputs import match_inputs
+from dlspec.data.dataset import Dataset, Field, Target
+from dlspec.spec.blocks import Input
+from dlspec.spec.problems import Problems
+from helpers.loss_parts import ROWS, data_of
+
+IMAGE, TEXT = Field("image", (1, 4, 4), "channels-first"), Field("text", (5,), "tokens", 9)
+LABEL, WORDS = Target("label", "classes", (), ("a", "b")), Target("words", "classes", (3,), ("a", "b", "c"))
+
+
+def data(*fields: Field) -> Dataset:
+    return data_of(LABEL, WORDS, fields=fields, **{each.name: torch.zeros(ROWS, *each.shape) for each in fields})
+
+
+def matched(inputs: dict[str, dict[str, Any]], opened: Dataset) -> tuple[dict[str, str], list[tuple[str, str, str]]]:
+    """The fields' names by the inputs', and the mistakes."""
+    problems = Problems()
+    stated = [Input(name, ("model", "inputs", name), facts) for name, facts in inputs.items()]
+    found = match_inputs(stated, opened, problems)
+    told = [(".".join(map(str, each.path)), each.found, each.fix) for each in problems.found]
+    return {name: field.name for name, field in found.items()}, told
+
+
+MATCHED: list[tuple[dict[str, Any], Dataset, dict[str, str]]] = [
+    ({}, data(IMAGE), {"image": "image"}),
+    ({"x": {}}, data(IMAGE), {"x": "image"}),
+    ({"text": {}}, data(IMAGE, TEXT), {"text": "text"}),
+    ({"text": {"vocab_size": 9, "length": 5}, "image": {"shape": [1, None, 4]}}, data(IMAGE, TEXT),
+     {"text": "text", "image": "image"}),
+    ({"image": {}, "words": {}}, data(IMAGE), {"image": "image", "words": "words"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("inputs", "opened", "wanted"), MATCHED)
+def test_matched(inputs: dict[str, Any], opened: Dataset, wanted: dict[str, str]) -> None:
+    assert matched(inputs, opened) == (wanted, [])
+
+
+FITTING = "choose data that fit, or change what the model states"
+REFUSED: list[tuple[dict[str, Any], Dataset, list[tuple[str, str, str]]]] = [
+    ({}, data(IMAGE, TEXT),
+     [("model", "made_up has 2 fields (image, text), and the model says not what it takes",
+       "write inputs: [image, text] in the model, or those that it needs")]),
+    ({"imag": {}, "tokens": {}}, data(IMAGE, TEXT),
+     [("model.inputs.imag", "made_up has no field 'imag'", "did you mean 'image'?"),
+      ("model.inputs.tokens", "made_up has no field 'tokens'", "there is: image, text, words")]),
+    ({"image": {}, "label": {}}, data(IMAGE),
+     [("model.inputs.label", "'label' is what made_up has to be predicted", "take a field: image")]),
+    ({"image": {"shape": [3, 4, 4]}, "text": {"vocab_size": 8}}, data(IMAGE, TEXT),
+     [("model.inputs.image.shape", "the model wants shape [3, 4, 4], and 'image' of made_up has [1, 4, 4]", FITTING),
+      ("model.inputs.text.vocab_size", "the model wants vocab_size 8, and 'text' of made_up has 9", FITTING)]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("inputs", "opened", "told"), REFUSED)
+def test_refused(inputs: dict[str, Any], opened: Dataset, told: list[tuple[str, str, str]]) -> None:
+    assert matched(inputs, opened)[1] == told

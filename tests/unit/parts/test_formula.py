@@ -1,0 +1,326 @@
+"""`Formula`: what it computes, what it is traced to, what it refuses and in which words."""
+
+from __future__ import annotations
+
+import ast
+import time
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, fx, nn
+
+from dlspec.layers.formula import Formula
+from dlspec.layouts import Lengths, Value
+from dlspec.spec.expressions import ExpressionError
+from dlspec.spec.formula import calls_in, is_elementwise, names_in, parse_formula
+from dlspec.spec.formula_functions import FUNCTIONS
+from helpers.tables import batch, features, first, parameter, sequence, tokens
+
+X = sequence(5, 4)
+x, y, square = batch(X, 3), batch(X, 3, seed=2), batch(sequence(4, 4), 3)
+p, ids = torch.rand(3, 5, 4) * 0.8 + 0.1, batch(tokens(5), 3)
+scale, lengths = torch.randn(4), Lengths("x")
+
+# ---- what is computed ----------------------------------------------------------------------------------------------
+
+UNARY = (
+    "exp expm1 square abs sign sin cos tan asin acos atan sinh cosh tanh sigmoid relu erf floor ceil round log log1p "
+)
+UNARY += "log2 sqrt rsqrt reciprocal detach ones_like zeros_like rand_like randn_like gelu silu softplus elu logsigmoid"
+ALONG = "sum mean amax amin logsumexp prod argmax softmax log_softmax cumsum cumprod var std norm"
+
+
+def named(name: str) -> Any:
+    return getattr(torch, name, None) or getattr(F, name)
+
+
+COMPUTED: list[tuple[str, Any]] = [
+    *((f"{name}(p)", lambda name=name: named(name)(p)) for name in UNARY.split()),
+    *((f"{name}(x, dim=1)", lambda name=name: named(name)(x, dim=1)) for name in ALONG.split()),
+    ("_ * scale / sqrt(mean(_ ** 2, dim=-1, keepdim=True) + 0.1)",
+     lambda: x * scale / (x.pow(2).mean(-1, keepdim=True) + 0.1).sqrt()),
+    ("-x + 2 - 3 * y / 4 // 1 % 5", lambda: -x + 2 - 3 * y / 4 // 1 % 5),
+    ("x / sqrt(2 * 8) + exp(1)", lambda: x / 4 + torch.e),
+    ("(x > 0) & (y <= 1) | ~(x != y)", lambda: (x > 0) & (y <= 1) | ~(x != y)),
+    ("x[:, 1:, ::2] * x[..., :1, None, 0]", lambda: x[:, 1:, ::2] * x[..., :1, 0, None]),
+    ("x @ transpose(y, 1, 2)", lambda: x @ y.mT),
+    ("matmul(x, transpose(y, -1, -2))", lambda: x @ y.mT),
+    ("x @ scale", lambda: x @ scale),
+    ("einsum('ntc, nsc -> nts', x, y)", lambda: x @ y.mT),
+    ("einsum('...c,c->...', x, scale)", lambda: x @ scale),
+    ("cat([x, y], dim=1)", lambda: torch.cat([x, y], 1)),
+    ("cat(chunk(x, 2, dim=2)[::1], dim=1)", lambda: torch.cat(x.chunk(2, 2), 1)),
+    ("stack((x, y), 1)", lambda: torch.stack([x, y], 1)),
+    ("chunk(x, 2, dim=-1)[1]", lambda: x.chunk(2, -1)[1]),
+    ("split(x, [2, 3], dim=1)[0]", lambda: x[:, :2]),
+    ("unbind(x, dim=1)[-1]", lambda: x[:, -1]),
+    ("flip(x, dims=[1, 2])", lambda: x.flip([1, 2])),
+    ("roll(x, 1, dims=1)", lambda: x.roll(1, 1)),
+    ("x[:, :4] * eye(4)", lambda: x[:, :4] * torch.eye(4)),
+    ("x * arange(4)", lambda: x * torch.arange(4)),
+    ("tril(square) + triu(square, 1)", lambda: square),
+    ("permute(x, (0, 2, 1))", lambda: x.mT),
+    ("reshape(x, (-1, 2, 10))", lambda: x.reshape(3, 2, 10)),
+    ("expand(x[:, None], (-1, 2, -1, -1))", lambda: x[:, None].expand(3, 2, 5, 4)),
+    ("flatten(x, 1)", lambda: x.flatten(1)),
+    ("unflatten(x, 2, (2, -1))", lambda: x.unflatten(2, (2, 2))),
+    ("squeeze(unsqueeze(x, -1), dim=3)", lambda: x),
+    ("normalize(x)", lambda: F.normalize(x)),
+    ("norm(x, 1, dim=(1, 2))", lambda: x.abs().sum((1, 2))),
+    ("var(x, 1, correction=0, keepdim=true)", lambda: x.var(1, correction=0, keepdim=True)),
+    ("one_hot(ids, 7)", lambda: F.one_hot(ids, 7)),
+    ("clamp(x, min=0) + clamp(3, max=2)", lambda: x.relu() + 2),
+    ("where(x > 0, y, 0) + maximum(x, y) - minimum(x, y)", lambda: torch.where(x > 0, y, 0) + (x - y).abs()),
+    ("pow(2, x) + pow(x, 2) + leaky_relu(x, 0.2)", lambda: 2**x + x**2 + F.leaky_relu(x, 0.2)),
+    ("sum * sum(x, dim=1, keepdim=True)", lambda: y * x.sum(1, keepdim=True)),
+]  # fmt: skip
+TENSORS = {"_": x, "x": x, "y": y, "p": p, "ids": ids, "scale": scale, "sum": y, "square": square}
+VALUES = dict.fromkeys(TENSORS, X) | {"scale": parameter(4), "ids": tokens(5), "square": sequence(4, 4)}
+
+
+def traced(layer: Formula, count: int) -> fx.GraphModule:
+    """The layer's forward on proxies alone."""
+    graph = fx.Graph()
+    tracer = fx.proxy.GraphAppendingTracer(graph)
+    graph.output(layer.forward(*(fx.Proxy(graph.placeholder(f"x{at}"), tracer) for at in range(count))).node)
+    return fx.GraphModule(nn.Module(), graph)
+
+
+@pytest.mark.parametrize(("text", "wanted"), COMPUTED, ids=[text for text, _ in COMPUTED])
+def test_what_is_computed_and_traced(text: str, wanted: Any) -> None:
+    names = names_in(parse_formula(text))
+    inputs = [TENSORS[name] for name in names]
+    assert Formula.rule.check([VALUES[name] for name in names], {"formula": text}) is None
+    plain = traced(Formula(text), len(inputs))
+    assert {node.op for node in plain.graph.nodes} <= {"placeholder", "call_function", "call_method", "output"}
+    for forward in (wanted, lambda: Formula(text)(*inputs), lambda: plain(*inputs)):
+        torch.manual_seed(0)
+        found = forward()
+        if forward is wanted:
+            right = found
+        torch.testing.assert_close(found, right)
+
+
+def test_every_function_has_a_row() -> None:
+    assert {name for text, _ in COMPUTED for name, _ in calls_in(parse_formula(text))} == FUNCTIONS
+
+
+def test_the_traced_code_is_straight() -> None:
+    code = traced(Formula("mu + exp(logvar / 2) * randn_like(mu)"), 2).code
+    lines = [line.split(";")[0].strip() for line in code.splitlines() if " = " in line]
+    assert lines == [
+        "truediv = x1 / 2",
+        "exp = torch.exp(truediv)",
+        "randn_like = torch.randn_like(x0)",
+        "mul = exp * randn_like",
+        "add = x0 + mul",
+    ]
+    assert repr(Formula("exp(x)")) == "Formula(exp(x))"
+
+
+def test_gradients_flow() -> None:
+    inputs = [each.clone().requires_grad_() for each in (x, scale, y)]
+    Formula("softmax(x * scale, dim=-1) @ transpose(tanh(y), 1, 2)")(*inputs).square().sum().backward()
+    assert all(each.grad is not None and each.grad.abs().sum() > 0 for each in inputs)
+
+
+# ---- what a tree tells ---------------------------------------------------------------------------------------------
+
+
+def test_names_come_in_the_order_they_are_written_in() -> None:
+    assert names_in(parse_formula("(b + exp(_))\n * a - exp / b + null_ + where(a > 0, true, x[:, null])")) == (
+        "b", "_", "a", "exp", "null_", "x",
+    )  # fmt: skip
+
+
+LENGTHY = Value((5, 4), "sequence", lengths)
+RULES = [
+    ("exp(x) * y + 1", (LENGTHY, LENGTHY), (5, 4), "sequence", True),
+    ("x * scale", (LENGTHY, parameter(4)), (5, 4), "sequence", True),
+    ("x * scale", (LENGTHY, parameter(5, 4)), (5, 4), "sequence", False),
+    ("softmax(x, dim=1)", (LENGTHY,), (5, 4), "sequence", False),
+    ("x[:, 1:]", (LENGTHY,), (4, 4), "sequence", False),
+    ("x * 2", (first(3, 8, 8),), (3, 8, 8), "channels-first", True),
+    ("x * 2", (first(3, 8),), (3, 8), "channels-first", True),
+    ("transpose(x, 1, 2)", (first(3, 8),), (8, 3), "sequence", False),
+    ("mean(x, dim=[2, 3])", (first(3, 8, 8),), (3,), "features", False),
+    ("x == 3", (tokens(5),), (5,), "tokens", True),
+]
+
+
+@pytest.mark.parametrize(("text", "inputs", "shape", "layout", "keeps"), RULES, ids=[each[0] for each in RULES])
+def test_layouts_and_lengths(text: str, inputs: Any, shape: Any, layout: str, keeps: bool) -> None:
+    rule, read = Formula.rule, {"formula": text}
+    assert rule.lengths is not None and callable(rule.keeps_lengths)
+    assert (rule.gives(inputs, shape, read), rule.keeps_lengths(inputs, read)) == (layout, keeps)
+    kept = lengths if inputs[0].lengths and is_elementwise(parse_formula(text)) else None
+    assert rule.lengths(inputs, shape, read) == kept
+
+
+@pytest.mark.parametrize(
+    ("text", "keeps"),
+    [
+        ("roll(ids, -1, 1)", True),
+        ("cat([zeros_like(ids[:, :1]), ids[:, :-1]], dim=1)", True),
+        ("ids == 3", False),
+        ("clamp(ids, 0, 1)", False),
+        ("-ids", False),
+        ("ids + 1", False),
+        ("where(ids > 3, ids, 0)", False),
+    ],
+)
+def test_what_only_moves_tokens_keeps_their_vocabulary(text: str, keeps: bool) -> None:
+    assert Formula.rule.keeps_vocabulary({"formula": text}) == keeps
+
+
+# ---- what is refused -----------------------------------------------------------------------------------------------
+
+LANGUAGE = "a Formula has outputs by name, numbers, + - * / // % ** @, comparisons, & | ~, slices like x[:, 1:], and "
+LANGUAGE += "functions like exp(x)"
+DIM_0 = "the batch is dim 0, and samples must not mix"
+MORE = "for more set the environment variable DLSPEC_MAX_FORMULA_SIZE"
+NO = "can't stand in a formula"
+REFUSED = [
+    ("x.sum(1)", "no function 'x.sum'", "write sum(x, ...)"),
+    ("torch.exp(x)", "no function 'torch.exp'", "write exp(...)"),
+    ("softmx(x, dim=1)", "no function 'softmx'", "did you mean 'softmax'?"),
+    ("max(x)", "no function 'max'", "write amax(x, dim=1), or maximum(a, b) of two"),
+    ("x.shape", f"'x.shape' {NO}", "write the size itself, or a param"),
+    ("a.state", f"'a.state' {NO}", "give it a name of its own before: Identity: {from: a.state, name: state}"),
+    ("x and y", f"'x and y' {NO}", "write & with brackets: (a > 0) & (b > 0)"),
+    ("not x", f"'not x' {NO}", "write ~ with brackets: ~(a > 0)"),
+    ("x if y else x", f"'x if y else x' {NO}", "write where(condition, a, b)"),
+    ("x in y", f"'x in y' {NO}", "write (a == 1) | (a == 2)"),
+    ("x + 'a'", f"''a'' {NO}", "text is einsum's first argument, and nothing else"),
+    ("0 < x < 1", "'0 < x < 1' compares more than two", "put brackets round each: (a < b) & (b < c)"),
+    ("x > 0 & y", "'0 & y' has a number on one side", "put brackets round each condition: (a > 0) & (b > 0)"),
+    ("[x, y]", f"'[x, y]' {NO}", "lists are arguments: cat([a, b], dim=1)"),
+    ("x[0]", "'x[0]' takes samples out of the batch", "write x[:, 0]: the first dimension is the batch"),
+    ("x[1:]", "'x[1:]' takes samples out of the batch", "write x[:, 1:]: the first dimension is the batch"),
+    ("x[:, ::-1]", "'::-1' goes backwards", "write flip(x, dims=1)"),
+    ("x[:, y]", "'y' is no index", "write whole numbers, slices, ... or None; by a condition where(...) picks"),
+    ("chunk(x, 2, 1)", "'chunk(x, 2, 1)' gives several", "take one: chunk(x, 2, 1)[0]"),
+    ("sum(x)", "'sum(x)' has no 'dim'", f"write sum(x, dim=1): {DIM_0}"),
+    ("mean(x, 0, True)", "'mean(x, 0, True)' works on the batch", f"write mean(x, dim=1, keepdim=True): {DIM_0}"),
+    ("amax(x, [])", "'amax(x, [])' has no number as 'dim'", f"write amax(x, dim=1): {DIM_0}"),
+    ("cat([x, y])", "'cat([x, y])' has no 'dim'", f"write cat([x, y], dim=1): {DIM_0}"),
+    ("roll(x, 1)", "'roll(x, 1)' has no 'dims'", f"write roll(x, 1, dims=1): {DIM_0}"),
+    ("permute(x, (1, 0))", "'permute(x, (1, 0))' moves the batch",
+     "let 0, the batch, stand first: permute(x, (0, 2, 1))"),
+    ("reshape(x, (3, 4))", "'reshape(x, (3, 4))' has no such 'shape'",
+     "begin with -1, the batch: reshape(x, (-1, ...))"),
+    ("einsum('nc,nd->cd', x, y)", "'einsum('nc,nd->cd', x, y)' loses the batch",
+     "let the output begin with the batch's letter: einsum('nij,njk->nik', a, b)"),
+    ("exp(x, out=y)", "exp has no argument 'out'", "write exp(input)"),
+    ("sum(x, 1, keepdims=True)", "sum has no argument 'keepdims'", "did you mean 'keepdim'?"),
+    ("exp()", "'exp()' has no 'input'", "write exp(input)"),
+    ("maximum(x, 0)", "'maximum(x, 0)' has a number as 'other'", "write clamp(x, min=0)"),
+    ("clamp(x, min=y)", "'clamp(x, min=y)' has no number as 'min'", "write a number there"),
+    ("2 + 3", "'2 + 3' reads no output", "name one, or write _ for the one before"),
+    ("x * $scale", "'$' can't stand in 'x * $scale'", "write the name of one of the params"),
+    ("x +", "'x +' is no formula", LANGUAGE),
+    ("__import__('os') + x", "no function '__import__'", ""),
+    ("x.__class__", f"'x.__class__' {NO}", LANGUAGE),
+    ("(lambda: 0)()", f"'lambda: 0' {NO}", LANGUAGE),
+    ("(a := x)", f"'(a := x)' {NO}", LANGUAGE),
+    ("sum(*x)", f"'*x' {NO}", LANGUAGE),
+    ("x + f'{y}'", f"'f'{{y}}'' {NO}", LANGUAGE),
+    ("[x for x in y]", f"'[x for x in y]' {NO}", LANGUAGE),
+    ("x * 9**9**9", "'9 ** 9 ** 9': a power beyond 1,000", ""),
+    ("x * 1e999", "a number beyond 1e+18", "write a smaller one"),
+    ("x + eye(10**9)", "'eye(10 ** 9)' makes 1,000,000,000 numbers; 100,000,000 are allowed", MORE),
+    ("x * arange(0.5)", "'arange(0.5)' has no size as 'end'", "write a whole number from 1"),
+    ("roll(x, [0] * 10**9, 1)", "'[0] * 10 ** 9': a list or text of more than 10,000 items", MORE),
+    ("[0] * 10**9", f"'[0]' {NO}", "lists are arguments: cat([a, b], dim=1)"),
+    ("-" * 99 + "x", "a formula nested more than 50 deep",
+     "for more set the environment variable DLSPEC_MAX_FORMULA_DEPTH"),
+    ("(" * 10_000 + "x" + ")" * 10_000, "a formula of 20,001 characters; 500 are allowed",
+     "for more set the environment variable DLSPEC_MAX_FORMULA_LENGTH"),
+    ("x + " * 25_000, "a formula of 100,000 characters; 500 are allowed",
+     "for more set the environment variable DLSPEC_MAX_FORMULA_LENGTH"),
+    ("(" * 240 + "x" + ")" * 240, f"'{'(' * 57}...' is no formula", LANGUAGE),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "found", "fix"), REFUSED, ids=[each[0][:40] for each in REFUSED])
+def test_what_is_refused(text: str, found: str, fix: str) -> None:
+    before = time.process_time()
+    with pytest.raises(ExpressionError) as error:
+        parse_formula(text)
+    assert time.process_time() - before < 0.5
+    assert (str(error.value), error.value.finding.fix) == (found, fix or error.value.finding.fix)
+
+
+WORDS = [*"abx_", *sorted(FUNCTIONS), *"0 1 2 -1 1e9 10**9 None true 'a' 'nc,cd->nd'".split()]
+SIGNS = [*"()[]{},:.+-*/%@<>=&|~!$#;\\", "**", "//", "==", "...", " dim=", " if ", " else ", " not ", " in ", "lambda:"]
+TEXTS = st.lists(st.sampled_from(WORDS) | st.sampled_from(SIGNS), max_size=12).map("".join)
+CALLS = st.builds("{}({}, {})".format, st.sampled_from(WORDS), st.sampled_from(WORDS) | TEXTS, TEXTS)
+
+
+@settings(max_examples=200, deadline=None)
+@given(TEXTS | CALLS | st.text(max_size=20))
+def test_any_text_is_a_tree_or_refused(text: str) -> None:
+    try:
+        tree = parse_formula(text)
+    except ExpressionError:
+        return
+    names = names_in(tree)
+    assert isinstance(tree, ast.expr) and names
+    refused = Formula.rule.check([X] * len(names), {"formula": text})  # whatever it says, nothing is raised
+    if refused is None:
+        assert isinstance(Formula(text)(*[x] * len(names)), Tensor)
+
+
+MIXES = "the first dimension is the batch, and samples must not mix"
+UNFIT: list[tuple[str, tuple[Value, ...], str, str]] = [
+    ("x + exp(y)", (first(4, 3, 3), features(4)), "'x + exp(y)' has (4, 3, 3) and (4), which don't fit",
+     "both need as many dimensions; sizes of 1 stretch: put a Reshape before one of them"),
+    ("where(x > 0, x, w)", (first(4, 3, 3), parameter(4)),
+     "'where(x > 0, x, w)' has (4, 3, 3) and (4), which don't fit",
+     "a Parameter must stretch to the value: one of shape [4, 1, 1] is a number a channel"),
+    ("x - mean(x, dim=1)", (X,), "'x - mean(x, dim=1)' has (5, 4) and (4), which don't fit",
+     "write keepdim=True: both need as many dimensions"),
+    ("softmax(sum(x, dim=1), dim=-1)", (features(4),),
+     "'softmax(sum(x, dim=1), dim=-1)' is wrong: dim is -1: that is the batch, and samples must not mix",
+     "the dimensions of a sample start at 1"),
+    ("sum(x, dim=3)", (X,), "'sum(x, dim=3)' is wrong: dim is 3, and (5, 4) sequence has dimensions 1 to 2",
+     "count the batch as 0, as PyTorch does"),
+    ("x @ y", (features(4), features(4)), "'x @ y' mixes the samples of (4) and (4)", "write sum(a * b, dim=-1)"),
+    ("w @ x", (parameter(4, 4), features(4)),
+     "'w @ x' mixes the samples of (4, 4) and (4)", "write sum(a * b, dim=-1)"),
+    ("einsum('nc,mc->nc', x, y)", (features(4), features(4)), "'einsum('nc,mc->nc', x, y)' mixes samples",
+     "begin each operand with the batch's letter, n"),
+    ("sum(x, dim=1)[..., 0]", (features(4),), "'sum(x, dim=1)[..., 0]' takes samples out of the batch", MIXES),
+    ("transpose(x, 1, -2)", (features(4),),
+     "'transpose(x, 1, -2)' is wrong: dim1 is -2: that is the batch, and samples must not mix",
+     "the dimensions of a sample start at 1"),
+    ("unsqueeze(x, -2) * unsqueeze(x, -3)", (features(4),), "'unsqueeze(x, -3)' mixes the samples of (4)", MIXES),
+    ("reshape(x, (-1, 2))", (features(4),), "'reshape(x, (-1, 2))' mixes the samples of (4)", MIXES),
+    ("triu(x)", (features(4),), "'triu(x)' works on the batch", "it wants matrices, (N, R, C)"),
+    ("cat([x, y], dim=1)", (X, sequence(5, 3)), "'cat([x, y], dim=1)' can't be computed of (5, 4) and (5, 3)",
+     "PyTorch says: Sizes of tensors must match except in dimension 1. Expected size 4 but got size 3 for tensor "
+     "number 1 in the list."),
+    ("x / (1 / sin(0))", (X,), "'1 / sin(0)' can't be computed of numbers", "PyTorch says: float division by zero"),
+    ("x + y", (X,), "1 inputs come in, and the formula names x, y", "leave out from"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "inputs", "found", "fix"), UNFIT, ids=[each[0] for each in UNFIT])
+def test_what_does_not_fit_is_refused(text: str, inputs: tuple[Value, ...], found: str, fix: str) -> None:
+    state = torch.random.get_rng_state()
+    refused = Formula.rule.refuse(inputs, {"formula": text})
+    assert refused is not None and (refused.found, refused.fix) == (found, fix)
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    "text", ["x * w", "w - x", "sum(w, dim=-1) * x", "x @ transpose(exp(x), 1, 2) * randn_like(x)"]
+)
+def test_a_large_sample_is_tried_without_memory(text: str) -> None:
+    many = sequence(2048, 2048)
+    inputs = {"x": many, "w": parameter(1, 2048) if "sum" not in text else parameter(1)}
+    assert Formula.rule.check([inputs[name] for name in names_in(parse_formula(text))], {"formula": text}) is None

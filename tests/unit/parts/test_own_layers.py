@@ -1,0 +1,291 @@
+"""dlspec's own layers: what they compute, which dimensions they move, what they refuse and in which words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, fx, nn
+
+from dlspec.layers.recurrent import GRU, LSTM, RNN
+from dlspec.layers.stochastic_depth import StochasticDepth
+from dlspec.layouts import Value
+from dlspec.registry.torch_parts import LAYERS
+from helpers.tables import (
+    LAYER_ROWS,
+    Row,
+    batch,
+    batches,
+    features,
+    first,
+    last,
+    made,
+    parameter,
+    refusal_with,
+    sequence,
+)
+
+IMAGE = first(4, 3, 5)
+SERIES = sequence(6, 4)
+LENGTHS = torch.tensor([6, 1, 4, 3])
+
+
+def x_of(given: Value, rows: int = 4, seed: int = 1) -> Tensor:
+    return batch(given, rows, seed)
+
+
+# ---- what is computed ----------------------------------------------------------------------------------------------
+
+a, b, c = x_of(IMAGE), x_of(IMAGE, seed=2), x_of(first(4, 1, 1), seed=3)
+scale, token = torch.randn(4, 1, 1), torch.randn(1, 4)
+s = x_of(SERIES)
+
+COMPUTED: list[tuple[str, dict[str, Any], tuple[Value, ...], tuple[Tensor, ...], Tensor]] = [
+    ("Add", {}, (IMAGE, IMAGE, first(4, 1, 1)), (a, b, c), a + b + c),
+    ("Add", {}, (parameter(4, 1, 1), IMAGE), (scale, a), scale + a),
+    ("Multiply", {}, (IMAGE, parameter(4, 1, 1)), (a, scale), a * scale),
+    ("Multiply", {}, (parameter(4), parameter(3, 4)), (torch.ones(4), torch.ones(3, 4)), torch.ones(3, 4)),
+    ("Concat", {}, (IMAGE, IMAGE), (a, b), torch.cat([a, b], 1)),
+    ("Concat", {}, (SERIES, SERIES), (s, 2 * s), torch.cat([s, 2 * s], 2)),
+    ("Concat", {"dim": -2}, (SERIES, SERIES), (s, 2 * s), torch.cat([s, 2 * s], 1)),
+    ("Concat", {"dim": 1}, (parameter(1, 4), SERIES), (token, s), torch.cat([token.expand(4, 1, 4), s], 1)),
+    ("Concat", {"dim": 1}, (SERIES, parameter(1, 4)), (s, token), torch.cat([s, token.expand(4, 1, 4)], 1)),
+    ("Reshape", {"shape": [-1]}, (IMAGE,), (a,), a.flatten(1)),
+    ("Permute", {"dims": [0, 2, 3, 1]}, (IMAGE,), (a,), a.permute(0, 2, 3, 1)),
+    ("Select", {"index": -1}, (SERIES,), (s,), s[:, -1]),
+    ("Select", {"index": 2}, (IMAGE,), (a,), a[:, 2]),
+    ("Select", {"index": 0, "dim": -1}, (IMAGE,), (a,), a[..., 0]),
+    ("Mean", {}, (IMAGE,), (a,), a.mean((2, 3))),
+    ("Mean", {}, (SERIES,), (s,), s.mean(1)),
+    ("Mean", {"dim": 1, "keepdim": True}, (IMAGE,), (a,), a.mean(1, keepdim=True)),
+    ("Max", {"dim": [1, -1]}, (IMAGE,), (a,), a.amax((1, 3))),
+    ("Sum", {"dim": 2}, (SERIES,), (s,), s.sum(2)),
+    ("FoldTime", {}, (SERIES,), (s,), s.reshape(24, 4)),
+    ("CosineSimilarity", {"dim": 1}, (IMAGE, IMAGE), (a, b), nn.CosineSimilarity(1)(a, b)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "given", "inputs", "wanted"),
+    COMPUTED,
+    ids=[f"{each[0]}-{each[1]}-{each[2][0]}" for each in COMPUTED],
+)
+def test_what_is_computed(
+    name: str, settings: dict[str, Any], given: tuple[Value, ...], inputs: tuple[Tensor, ...], wanted: Tensor
+) -> None:
+    layer = made(name, settings, *given, many=(1, 6) if name == "FoldTime" else (1, 1))
+    assert torch.equal(layer(*inputs), wanted)
+
+
+@pytest.mark.parametrize("given", [sequence(5, 4), sequence(5, 3, 2, 2), Value((5,), "tokens", vocab_size=7)], ids=str)
+def test_time_folds_into_the_batch_and_out_again(given: Value) -> None:
+    x = batch(given, 3)
+    folded = made("FoldTime", {}, given, many=(1, 5))(x)
+    assert folded.shape == (15, *given.shape[1:])
+    if given.layout == "sequence":
+        inside = Value(given.shape[1:], "features")
+        assert torch.equal(made("UnfoldTime", {}, inside, given, many=(5, 1))(folded, x), x)
+
+
+def test_a_dropped_sample_is_zero_and_the_others_make_up_for_it() -> None:
+    torch.manual_seed(0)
+    layer, x = StochasticDepth(0.25), torch.ones(4000, 2, 3)
+    rows = layer(x).flatten(1)
+    assert ((rows == 0).all(1) | (rows == 4 / 3).all(1)).all()
+    assert abs((rows[:, 0] == 0).float().mean() - 0.25) < 0.03
+    assert torch.equal(layer.eval()(x), x)
+    assert (StochasticDepth(1.0)(x) == 0).all()
+
+
+# ---- where the roles go --------------------------------------------------------------------------------------------
+
+GIVES: list[tuple[str, dict[str, Any], Value, Value]] = [
+    ("Permute", {"dims": [0, 2, 1]}, SERIES, first(4, 6)),
+    ("Permute", {"dims": [0, 2, 1]}, first(4, 6), sequence(6, 4)),
+    ("Permute", {"dims": [0, 2, 1]}, last(6, 4), first(4, 6)),
+    ("Permute", {"dims": [0, 2, 3, 1]}, IMAGE, last(3, 5, 4)),
+    ("Permute", {"dims": [0, 3, 1, 2]}, last(3, 5, 4), IMAGE),
+    ("Permute", {"dims": [0, 2, 1, 3, 4]}, sequence(6, 4, 3, 5), first(4, 6, 3, 5)),
+    ("Permute", {"dims": [0, 1, 3, 2]}, sequence(6, 4, 3), sequence(6, 3, 4)),
+    ("Reshape", {"shape": [6, 10]}, IMAGE, sequence(6, 10)),
+    ("Reshape", {"shape": [60]}, IMAGE, features(60)),
+    ("Reshape", {"shape": [4, -1, 3]}, IMAGE, first(4, 5, 3)),
+    ("Select", {"index": 0}, SERIES, features(4)),
+    ("Select", {"index": 0}, sequence(6, 4, 3, 5), IMAGE),
+    ("Select", {"index": 0, "dim": 2}, SERIES, features(6)),
+    ("Select", {"index": 0, "dim": 2}, IMAGE, first(4, 5)),
+    ("Select", {"index": 0, "dim": 1}, last(3, 5, 4), sequence(5, 4)),
+    ("Select", {"index": 0}, IMAGE, sequence(3, 5)),
+    ("Select", {"index": 0}, features(4), Value((), "features")),
+    ("Mean", {}, SERIES, features(4)),
+    ("Mean", {}, last(3, 5, 4), features(4)),
+    ("Mean", {"dim": [2, 3], "keepdim": True}, IMAGE, first(4, 1, 1)),
+    ("Mean", {"dim": 2}, IMAGE, first(4, 5)),
+    ("Max", {"dim": 2}, SERIES, features(6)),
+    ("Sum", {"dim": 2, "keepdim": True}, SERIES, sequence(6, 1)),
+    ("FoldTime", {}, sequence(6, 4, 3, 5), IMAGE),
+    ("FoldTime", {}, Value((6, 9), "tokens", vocab_size=7), Value((9,), "tokens")),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "given", "gives"), GIVES, ids=[f"{each[0]}-{each[1]}-{each[2]}" for each in GIVES]
+)
+def test_the_roles_move(name: str, settings: dict[str, Any], given: Value, gives: Value) -> None:
+    assert made(name, settings, given, many=(1, 6) if name == "FoldTime" else (1, 1)).output == gives
+
+
+# ---- what is written into the generated forward --------------------------------------------------------------------
+
+INLINE = sorted(name for name in LAYERS if getattr(LAYERS[name].build, "inline", False))
+LENGTHY = [name for name in INLINE if hasattr(LAYERS[name].build, "lengths_of")]
+
+
+def traced(layer: nn.Module, count: int, with_lengths: bool) -> fx.GraphModule:
+    """The layer's forward on proxies alone, without any of a tracer's rules."""
+    graph = fx.Graph()
+    tracer = fx.proxy.GraphAppendingTracer(graph)
+    inputs = [fx.Proxy(graph.placeholder(f"x{at}"), tracer) for at in range(count)]
+    lengths = {"lengths": fx.Proxy(graph.placeholder("lengths"), tracer)} if with_lengths else {}
+    graph.output(layer.forward(*inputs, **lengths).node)
+    return fx.GraphModule(nn.Module(), graph)
+
+
+@pytest.mark.parametrize("name", INLINE)
+def test_an_inline_layers_operations_stand_alone(name: str) -> None:
+    row: Row = LAYER_ROWS[name]
+    layer = made(name, row.settings, *row.inputs, many=row.many)
+    assert not list(layer.module.parameters()) and not list(layer.module.buffers())
+    inputs = batches(row, 3)
+    assert torch.equal(traced(layer.module, len(inputs), False)(*inputs), layer(*inputs))
+
+
+@pytest.mark.parametrize("name", LENGTHY)
+def test_an_inline_layer_takes_lengths(name: str) -> None:
+    settings = {"index": -1} if name == "Select" else {}
+    layer = made(name, settings, SERIES).module
+    assert torch.equal(traced(layer, 1, True)(s, LENGTHS), layer(s, lengths=LENGTHS))
+
+
+# ---- recurrent layers ----------------------------------------------------------------------------------------------
+
+PLAIN = {"RNN": nn.RNN, "LSTM": nn.LSTM, "GRU": nn.GRU}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "padded"])
+def test_the_state_is_pytorchs_and_begins_another(name: str, both: bool, lengths: Tensor | None) -> None:
+    torch.manual_seed(0)
+    settings = {"hidden_size": 3, "num_layers": 2, "bidirectional": both}
+    layer = made(name, {**settings, "output": "state"}, SERIES).module
+    plain = PLAIN[name](4, batch_first=True, **settings)
+    plain.load_state_dict(layer.state_dict())
+    state = layer(s, lengths=lengths)
+    for at, length in enumerate([6] * 4 if lengths is None else LENGTHS.tolist()):
+        final = plain(s[at : at + 1, :length])[1]
+        wanted = torch.cat(final, dim=-1) if name == "LSTM" else final
+        torch.testing.assert_close(state[at], wanted[:, 0])
+    given = Value(tuple(state.shape[1:]), "features")
+    other = made(name, settings, SERIES, given).module
+    plain.load_state_dict(other.state_dict())
+    begin = state.transpose(0, 1).contiguous()
+    halves = (begin[..., :3].contiguous(), begin[..., 3:].contiguous()) if name == "LSTM" else begin
+    torch.testing.assert_close(other(s, state), plain(s, halves)[0])
+
+
+def test_a_projected_lstm_has_a_state_of_both_sizes() -> None:
+    layer = made("LSTM", {"hidden_size": 3, "proj_size": 2, "output": "state"}, SERIES)
+    assert layer.output == Value((1, 5), "features")
+    again = made("LSTM", {"hidden_size": 3, "proj_size": 2}, SERIES, layer.output)
+    assert again(s, layer(s)).shape == (4, 6, 2)
+
+
+@pytest.mark.parametrize("cls", [RNN, LSTM, GRU])
+def test_several_outputs_come_in_the_order_they_are_wanted_in(cls: Any) -> None:
+    layer = cls(4, 3, output="last", bidirectional=True)
+    assert (layer.output_names[0], layer.wanted) == ("last", ("last",))
+    alone = {}
+    for name in layer.output_names:
+        layer.wanted = (name,)
+        alone[name] = layer(s, lengths=LENGTHS)
+    layer.wanted = ("last", "state", "sequence", "mean")
+    together = layer(s, lengths=LENGTHS)
+    assert all(torch.equal(each, alone[name]) for name, each in zip(layer.wanted, together, strict=True))
+
+
+def test_a_learned_state_is_every_samples() -> None:
+    layer = made("GRU", {"hidden_size": 3}, SERIES, parameter(1, 3)).module
+    begin = torch.randn(1, 3)
+    torch.testing.assert_close(layer(s, begin), layer(s, begin.expand(4, 1, 3)))
+
+
+# ---- what is refused -----------------------------------------------------------------------------------------------
+
+BATCH = "that is the batch, and samples must not mix"
+FROM_1 = "the dimensions of a sample start at 1"
+REFUSED: list[tuple[str, dict[str, Any], tuple[Value, ...], str, str]] = [
+    ("Add", {}, (IMAGE,), "one input comes in, and two or more are wanted", "write from: [_, NAME]"),
+    ("Add", {}, (first(64, 32, 32), first(128, 16, 16)), "(64, 32, 32) and (128, 16, 16) don't fit",
+     "try Residual with shortcut: auto, or a layer that gives one the other's size"),
+    ("Multiply", {}, (first(4, 3, 3), features(4)), "(4, 3, 3) and (4) don't fit",
+     "both need as many dimensions; sizes of 1 stretch: put a Reshape before one of them"),
+    ("Add", {}, (first(4, 3, 3), parameter(4)), "(4, 3, 3) and (4) don't fit",
+     "a Parameter must stretch to the value: one of shape [4, 1, 1] is a number a channel"),
+    ("Add", {}, (features(4), parameter(3, 4)), "(4) and (3, 4) don't fit",
+     "a Parameter must stretch to the value: one of shape [4] is a number a channel"),
+    ("Concat", {}, (first(4, 3, 3), first(4, 3, 5)), "(4, 3, 3) and (4, 3, 5) don't fit side by side along dim 1",
+     "all other sizes must be equal"),
+    ("Concat", {}, (SERIES, features(4)), "(6, 4) and (4) don't fit side by side along dim 2",
+     "all other sizes must be equal"),
+    ("Concat", {"dim": 0}, (SERIES, SERIES), f"dim is 0: {BATCH}", FROM_1),
+    ("Concat", {"dim": 3}, (SERIES, SERIES), "dim is 3, and (6, 4) sequence has dimensions 1 to 2",
+     "count the batch as 0, as PyTorch does"),
+    ("Concat", {}, (parameter(4), parameter(4)), "only Parameters come in, and one value of a batch is wanted",
+     "write one Parameter of the whole shape"),
+    ("Reshape", {"shape": [7, 7]}, (IMAGE,), "shape is [7, 7], and (4, 3, 5) channels-first holds 60 numbers a sample",
+     "one size may be -1: it is worked out"),
+    ("Reshape", {"shape": [-1, 7]}, (IMAGE,),
+     "shape is [-1, 7], and (4, 3, 5) channels-first holds 60 numbers a sample", "the batch is left out of a shape"),
+    ("Reshape", {"shape": [-1, -1]}, (IMAGE,), "shape is [-1, -1]: -1 stands there 2 times",
+     "leave one size open at most"),
+    ("Reshape", {"shape": [0, 60]}, (IMAGE,), "shape is [0, 60]: a size of 0 holds nothing",
+     "leave the batch out, and one size open with -1"),
+    ("Permute", {"dims": [1, 0, 2]}, (SERIES,), "dims are [1, 0, 2]: the batch is moved, and samples must not mix",
+     "let 0, the batch, stand first"),
+    ("Permute", {"dims": [2, 1]}, (SERIES,), "dims are [2, 1], and the batch is missing", "write Permute: [0, 2, 1]"),
+    ("Permute", {"dims": [0, 2, 1]}, (IMAGE,), "dims are [0, 2, 1], and (4, 3, 5) channels-first comes in",
+     "write each of 0 to 3 once, 0 (the batch) first"),
+    ("Select", {"index": 6}, (SERIES,), "index is 6, and dim 1 of (6, 4) sequence has 6", "write one of -6 to 5"),
+    ("Select", {"index": 0, "dim": 0}, (SERIES,), f"dim is 0: {BATCH}", FROM_1),
+    ("Mean", {}, (features(4),), "dim is left out, and (4) features has neither steps nor space",
+     "write dim: 1 for one number a sample"),
+    ("Mean", {"dim": [1, 0]}, (SERIES,), f"dim is 0: {BATCH}", FROM_1),
+    ("Max", {"dim": [1, -2]}, (SERIES,), "dim 1 is named twice", "name each dimension once"),
+    ("Sum", {"dim": []}, (SERIES,), "dim is an empty list", "leave it out for the steps or the space"),
+    ("Sum", {"dim": 4}, (SERIES,), "dim is 4, and (6, 4) sequence has dimensions 1 to 2",
+     "count the batch as 0, as PyTorch does"),
+    ("GRU", {"hidden_size": 3}, (SERIES, features(3)), "the state is (1, 3), and (3) features comes in",
+     "give it NAME.state of a layer like this one"),
+    ("LSTM", {"hidden_size": 3}, (SERIES, Value((1, 3), "features")),
+     "the state is (1, 6), and (1, 3) features comes in", "give it NAME.state of a layer like this one"),
+    ("LSTM", {"hidden_size": 3}, (sequence(6, 4, 2),), "the steps of (T, C) are read, and (6, 4, 2) sequence comes in",
+     "put a 'Flatten: 2' before it"),
+    ("GRU", {"hidden_size": 3}, (parameter(6, 4),), "a Parameter comes in, and a value of the data is wanted",
+     "let it be the second input, the state"),
+    ("Linear", {"out_features": 3}, (parameter(4),), "Linear wants values with a batch, and a Parameter has none",
+     "bring it in by Add, Multiply, Concat or Formula"),
+    ("Bilinear", {"out_features": 3}, (features(4),), "1 input comes in, and two are wanted", "write from: [_, NAME]"),
+    ("CosineSimilarity", {}, (features(4), features(3)), "(4) features and (3) features don't fit",
+     "both need one shape and one layout"),
+    ("MaxUnpool2d", {"kernel_size": 2}, (IMAGE,), "the indices of a MaxPool are wanted as second input",
+     "write from: [_, NAME.1] behind a MaxPool: {return_indices: true, name: NAME}"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "settings", "given", "found", "fix"), REFUSED, ids=[each[3][:50] for each in REFUSED])
+def test_what_does_not_fit_is_refused(
+    name: str, settings: dict[str, Any], given: tuple[Value, ...], found: str, fix: str
+) -> None:
+    assert refusal_with(name, settings, *given) == (found, fix)

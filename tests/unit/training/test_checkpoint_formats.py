@@ -1,0 +1,67 @@
+"""Every format that checkpoints ever had is kept in a run of a few kB, and is resumed to the results that it had.
+
+To add one: `PYTHONPATH=.:tests python tests/unit/training/test_checkpoint_formats.py` makes the folder of the format
+that dlspec writes now.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from dlspec.runs.io import read_lines
+from dlspec.training.checkpoint_files import FORMAT, checkpoints_in, read_checkpoint
+from helpers.command_line import QUIET
+from helpers.paths import FIXTURES
+
+KEPT = FIXTURES / "checkpoints"
+RUN = (*QUIET, "data=breast_cancer", "model=linear", "optimizer=AdamW", "scheduler=OneCycleLR", "scheduler.max_lr=1e-2",
+       "trainer.average=EMA", "trainer.epochs=3", "trainer.progress=none")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(each.name for each in KEPT.iterdir()))
+def test_an_earlier_format_is_resumed(name: str, work: Path, dlspec) -> None:
+    shutil.copytree(KEPT / name, work / "run")
+    said = dlspec("resume", "run=run")
+    assert said.code == 0, said.err
+    rows, wanted = (read_lines(work / "run" / each) for each in ("metrics.jsonl", "wanted.jsonl"))
+    assert len(rows) == len(wanted) == 3
+    for row, other in zip(rows, wanted, strict=True):
+        assert row == pytest.approx(other, rel=1e-3)  # the last digits are another machine's
+
+
+def test_the_format_of_now_is_kept() -> None:
+    folder = KEPT / f"format_{FORMAT}"
+    [checkpoint] = checkpoints_in(folder / "checkpoints")
+    assert read_checkpoint(checkpoint).step == 20
+    assert sum(each.stat().st_size for each in folder.rglob("*") if each.is_file()) < 40_000
+
+
+def make() -> None:
+    """The folder of a run that was ended within its second epoch, with what it comes to."""
+    from dlspec.cli.main import run
+    from dlspec.jobs import job
+    from helpers.run_parts import At
+
+    folder, usual = KEPT / f"format_{FORMAT}", job.standard_callbacks
+    os.chdir(KEPT)
+    assert run([*RUN, "hydra.run.dir=straight"]) == 0
+    end = At("train", 20, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    job.standard_callbacks = lambda *args: [*usual(*args), end]
+    assert run([*RUN, "trainer.keep_checkpoints=1", f"hydra.run.dir={folder.name}"]) == 143
+    (KEPT / "straight/metrics.jsonl").replace(folder / "wanted.jsonl")
+    shutil.rmtree(KEPT / "straight")
+    shutil.rmtree(folder / ".hydra")
+    for name in ("lock", "log.txt", "result.json", "status.json", "timing.jsonl", "environment.json"):
+        (folder / name).unlink()
+    for name in ("best", "last"):
+        (folder / f"checkpoints/{name}.safetensors").unlink()
+
+
+if __name__ == "__main__":
+    sys.exit(make())

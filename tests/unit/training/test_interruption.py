@@ -1,0 +1,48 @@
+"""Signals while a run trains: the first is noted, the next one ends the process, and all is afterwards as it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from dlspec.cli.main import hear_interrupts
+from dlspec.training.interruption import Interruption, interruptible
+
+
+@pytest.fixture(autouse=True)
+def _handler_as_it_was() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("before", "next_time"),
+    [(signal.default_int_handler, signal.default_int_handler), (signal.SIG_IGN, signal.SIG_DFL)],
+    ids=["heard before", "ignored before"],
+)
+def test_the_first_signal_is_noted_and_the_next_one_ends_the_process(before: object, next_time: object) -> None:
+    signal.signal(signal.SIGINT, before)  # type: ignore[arg-type]
+    interruption = Interruption()
+    with interruptible(interruption):
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.signal == signal.SIGINT
+        assert signal.getsignal(signal.SIGINT) is next_time
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_command_hears_an_interrupt_however_it_was_started() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    hear_interrupts()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_of_somebody_else_stays() -> None:
+    def handler(number: int, frame: object) -> None: ...
+
+    signal.signal(signal.SIGINT, handler)
+    hear_interrupts()
+    assert signal.getsignal(signal.SIGINT) is handler

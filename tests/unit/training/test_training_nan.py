@@ -1,0 +1,275 @@
+"""Numbers gone wrong: where they began is told, whether the weights had moved on or not."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dlspec.runs.layout import METRICS
+from dlspec.spec.trainer import TrainerSpec
+from dlspec.training.callbacks import Callback
+from dlspec.training.finite import all_finite, first_bad
+from dlspec.training.standard import standard_callbacks
+from dlspec.training.state import State
+from dlspec.training.trainer import Trainer
+from helpers.nan_parts import Call, Rare, failure, root, stack
+from helpers.training_parts import CrossEntropy, dataset, trainer
+
+Make = Callable[..., Trainer]
+
+
+class Log(CrossEntropy):
+    """A loss that takes the logarithm of 0."""
+
+    def forward(self, output: Tensor, targets: tuple[Tensor, ...]) -> Tensor:
+        return -output.relu().log().mean()
+
+
+class Square(CrossEntropy):
+    def forward(self, output: Tensor, targets: tuple[Tensor, ...]) -> Tensor:
+        return output.square().mean()
+
+
+class Terms(CrossEntropy):
+    term_names = ("fine", "bad")
+
+    def forward(self, output: Tensor, targets: tuple[Tensor, ...]) -> Tensor:
+        fine, bad = super().forward(output, targets), output.sum() / 0
+        return torch.stack([fine + bad, fine.detach(), bad.detach()])
+
+
+SMALLER = "a smaller learning rate or trainer.clip_grad_norm may help"
+SPOILED = f"{SMALLER}; trainer.debug=anomaly tells whose gradient it was, if one was"
+SLOPES = "a root, a norm or a logarithm has no finite slope at 0: add a small number before it"
+LOSS = "the network's output is finite, and"
+
+
+@pytest.fixture(params=["at once", "too late"])
+def make(request: pytest.FixtureRequest) -> Make:
+    """Makes a trainer that looks at each loss, or as on a GPU only when the weights have moved on."""
+
+    def made(*args: Any, **options: Any) -> Trainer:
+        training = trainer(*args, **options)
+        training._looks_at_once = request.param == "at once"
+        return training
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "text"),
+    [
+        (stack(Call(lambda x: (x * 1e3).exp())), {}, "layer '1' (Call) is the first that gives inf; "),
+        (stack(Call(lambda x: (x * 1e5).half()), Call(Tensor.float)), {}, "layer '1' (Call) is the first that gives "),
+        (stack(nn.ReLU(), nn.Sequential(nn.Identity(), Call(torch.log))), {}, "layer '2.1' (Call) is the first that"),
+        (stack(nn.Dropout(0.5), Call(lambda x: 1 / x)), {}, "layer '2' (Call) is the first that gives inf; "),
+        (stack(), {"criterion": Log()}, f"{LOSS} the loss of it is inf (a log of 0, a division by 0); "),
+        (stack(), {"criterion": Terms(), "metrics": ()}, f"{LOSS} loss 'bad' of it is "),
+        (stack(Call(lambda x: x * 1e25)), {"criterion": Square(), "metrics": ()}, f"{LOSS} the loss of it is inf"),
+    ],
+)
+def test_the_first_layer_is_named(network: nn.Module, options: dict[str, Any], text: str, make: Make) -> None:
+    said = failure(make(network, **options))
+    assert f" in epoch 1 at step 1, learning rate 0.01: {text}" in said
+    assert said.endswith(SMALLER)
+
+
+@pytest.mark.parametrize(
+    ("lr", "optimizer", "text"),
+    [
+        (1e30, torch.optim.SGD, f"layer '1' (Linear) is the first that gives nan; {SMALLER}"),
+        (1e38, torch.optim.Adam, f"weight of layer '0' (Linear) was inf before this step; {SPOILED}"),
+    ],
+)
+def test_a_learning_rate_that_is_too_large(
+    lr: float, optimizer: type[torch.optim.Optimizer], text: str, make: Make
+) -> None:
+    said = failure(make(stack(), lr=lr, optimizer_class=optimizer))
+    assert said == f"train/loss became nan in epoch 1 at step 2, learning rate {lr}: {text}"
+
+
+def test_a_gradient_that_is_not_finite_is_told_a_step_later(make: Make) -> None:
+    net = stack(Call(root))
+    assert failure(make(net)) == (
+        "train/loss became nan in epoch 1 at step 2, learning rate 0.01: "
+        f"weight of layer '0' (Linear) was nan before this step; {SPOILED}"
+    )
+
+
+@pytest.mark.parametrize("more", [{}, {"accumulate": 2}], ids=str)
+def test_late_or_not_the_same_is_told(more: dict[str, Any], make: Make) -> None:
+    data = dataset()
+    data.train.tensors["image"][23] = math.inf
+    training = make(data=data, settings={"batch_size": 8, **more})
+    assert "input 'image' has inf in sample 23 of the training split (the first is 0); mend" in failure(training)
+
+
+def test_a_network_that_learns_nothing() -> None:
+    data = dataset()
+    data.train.tensors["image"][5] = math.nan
+    said = failure(trainer(nn.Softmax(1), data, optimizer=None, criterion=CrossEntropy(), metrics=()))
+    assert "train/loss became nan in epoch 1 at step 0, learning rate None: input 'image' has nan in sample 5" in said
+
+
+class Flaw(CrossEntropy):
+    """Gives nan once, as a machine with a bad memory does."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.left = at
+
+    def forward(self, output: Tensor, targets: tuple[Tensor, ...]) -> Tensor:
+        loss = super().forward(output, targets)
+        self.left -= 1
+        return loss * math.nan if not self.left else loss
+
+
+@pytest.mark.parametrize("at", [2, 7])
+def test_what_does_not_come_again_is_as_if_it_had_not_been(
+    at: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def run(name: str, criterion: CrossEntropy) -> tuple[bytes, list[Tensor]]:
+        settings = {"epochs": 4, "test": "last", "progress": "none", "pictures": False, "curves": False}
+        net = stack(nn.Dropout(0.2), nn.ReLU())
+        (tmp_path / name).mkdir()
+        callbacks = standard_callbacks(TrainerSpec(**settings), tmp_path / name)
+        training = trainer(net, settings=settings, criterion=criterion, callbacks=callbacks)
+        training._looks_at_once = False
+        training.run()
+        return (tmp_path / name / METRICS).read_bytes(), [*net.parameters()]
+
+    rows, weights = run("straight", CrossEntropy())
+    with caplog.at_level(logging.WARNING, logger="dlspec"):
+        again, others = run("flawed", Flaw(at))
+    assert rows == again
+    assert all(map(torch.equal, weights, others))
+    first, second = (each.message for each in caplog.records if each.levelno >= logging.WARNING)
+    assert first.startswith("train/loss was not finite in epoch ")
+    assert second.startswith("this time the loss stayed finite up to step ")
+
+
+def test_weights_that_are_not_finite_are_not_kept(caplog: pytest.LogCaptureFixture) -> None:
+    kept: list[bool] = []
+
+    class Spoil(Callback):
+        def on_step_end(self, state: State) -> None:
+            if state.step == 5:
+                next(state.network.parameters()).data[0, 0] = math.nan
+            if state.phase == "train":
+                kept.append(state.snapshot() is not None)
+
+    assert "at step 6" in failure(trainer(callbacks=[Spoil()]))
+    assert kept == [True, True, True, True, False]
+    assert "nothing is kept of step 5: the weights are not finite" in caplog.text
+
+
+def test_what_chance_does_is_found(make: Make) -> None:
+    said = failure(make(stack(nn.Dropout(0.2), Rare()), settings={"epochs": 30}))
+    assert ": layer '2' (Rare) is the first that gives " in said
+
+
+def test_a_search_along_a_line_may_meet_an_infinite_loss() -> None:
+    torch.manual_seed(0)
+    net = nn.Linear(4, 3)
+    optimizer = torch.optim.LBFGS(net.parameters(), lr=1e3, line_search_fn="strong_wolfe")
+    losses: list[float] = []
+
+    class Steep(CrossEntropy):
+        def forward(self, output: Tensor, targets: tuple[Tensor, ...]) -> Tensor:
+            loss = super().forward(output, targets) + output.square().mean().exp() * 0.1
+            losses.append(loss.item())
+            return loss
+
+    trainer(net, optimizer=optimizer, criterion=Steep(), settings={"epochs": 1, "batch_size": 70}).fit()
+    assert not all(map(math.isfinite, losses))
+
+
+class Inner(nn.Module):
+    """A layer with a layer in it, and something of its own behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(16, 16)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return root(self.linear(x))
+
+
+class Edge(CrossEntropy):
+    def forward(self, output: Tensor, targets: tuple[Tensor, ...]) -> Tensor:
+        return root(output).mean()
+
+
+@pytest.mark.parametrize(
+    ("network", "criterion", "text"),
+    [
+        (stack(nn.Dropout(0.3), Call(root), nn.ReLU()), CrossEntropy(), "layer '2' (Call)"),
+        (stack(nn.Sequential(nn.ReLU(), Call(root)), nn.ReLU()), CrossEntropy(), "layer '1.1' (Call)"),
+        (stack(Inner(), nn.BatchNorm1d(16)), CrossEntropy(), "layer '1' (Inner)"),
+        (stack(nn.ReLU(inplace=True), Call(root)), CrossEntropy(), "layer '2' (Call)"),
+        (stack(), Edge(), "the loss"),
+    ],
+)
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_first_gradient_is_named(
+    network: nn.Module, criterion: CrossEntropy, text: str, accumulate: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    network.zero_grad()
+    before = [each.detach().clone() for each in network.state_dict().values()]
+    settings = {"debug": "anomaly", "accumulate": accumulate}
+    with caplog.at_level(logging.DEBUG, logger="dlspec"):
+        said = failure(trainer(network, criterion=criterion, settings=settings))
+    assert said == (
+        "train/loss is finite, and a gradient of it is not, in epoch 1 at step 1, learning rate 0.01: "
+        f"{text} is the first that gives a gradient of nan; {SLOPES}"
+    )
+    assert "Traceback of forward call that caused the error" in caplog.text
+    parameters = dict(network.named_parameters())
+    kept = [torch.equal(*pair) for pair in zip(before, network.state_dict().values(), strict=True)]
+    assert all(same for name, same in zip(network.state_dict(), kept, strict=True) if name in parameters)
+    assert not torch.is_anomaly_enabled()
+
+
+def test_without_an_anomaly_the_run_is_the_same() -> None:
+    runs = [trainer(stack(nn.Dropout(0.3)), settings={"debug": debug}).run() for debug in (None, "anomaly")]
+    assert runs[0].results == runs[1].results
+
+
+def test_finds_what_is_not_finite() -> None:
+    assert first_bad({"a": [torch.ones(2), (torch.tensor([1, math.inf]),)]}) == math.inf
+    assert first_bad((torch.ones(2, dtype=torch.long), None, "x")) is None
+    places, values = torch.tensor([[1, 3]]), torch.tensor([1.0, math.nan])
+    sparse = torch.sparse_coo_tensor(places, values, (5,), check_invariants=True)
+    assert not all_finite([torch.ones(3), sparse])
+    assert all_finite([torch.zeros(0), torch.full((3,), 1e30), torch.ones(2, dtype=torch.float64)])
+    assert all_finite([])
+
+
+GRAPH = """
+layers:
+  - Flatten
+  - Linear: {out_features: 8, name: stem}
+  - Formula: exp(_ * 1000)
+  - Residual: [Linear: 8, ReLU]
+  - Linear: 10
+"""
+
+
+def test_a_formula_of_a_spec_is_named(dlspec, write) -> None:
+    write("conf/model/steep.yaml", GRAPH)
+    said = dlspec("model=steep", "trainer.epochs=1", "trainer.curves=false")
+    assert said.code == 1
+    assert "at step 1, learning rate 0.001: layer '2' (Formula) is the first that gives inf; " in said.err
+    assert said.err.count("\n") == 1
+    write("conf/model/steep.yaml", GRAPH.replace("exp(_ * 1000)", "sqrt(relu(_) * sign(relu(_)))"))
+    said = dlspec("model=steep", "trainer.epochs=1", "trainer.curves=false", "trainer.debug=anomaly")
+    assert said.code == 1
+    assert "layer '2' (Formula) is the first that gives a gradient of inf; " in said.err
+    assert said.err.count("\n") == 1

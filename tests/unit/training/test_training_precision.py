@@ -1,0 +1,79 @@
+"""In which numbers a run computes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from dlspec.training.batches import permutation
+from dlspec.training.callbacks import Callback
+from dlspec.training.optimizing import make_optimizer
+from dlspec.training.state import State
+from helpers.training_parts import dataset, network, trainer
+
+
+def trained(precision: Any, **more: Any) -> tuple[nn.Module, dict[str, float]]:
+    torch.manual_seed(0)
+    net = network()
+    training = trainer(net, settings={"precision": precision, "epochs": 3, **more})
+    training.fit()
+    return net, training.state.results
+
+
+def test_64_is_a_loop_in_doubles() -> None:
+    net, results = trained(64, test="none")
+    torch.manual_seed(0)
+    by_hand = network().double()
+    optimizer = make_optimizer(torch.optim.Adam, list(by_hand.parameters()), {"lr": 0.01})
+    data = dataset()
+    x, y = next(iter(data.train.tensors.values())).double(), data.train.target
+    settings = trainer().settings
+    for epoch in (1, 2, 3):
+        total = 0.0
+        for rows in permutation(len(y), 0, epoch).split(settings.batch_size):
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(by_hand(x[rows]), y[rows])
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(rows)
+    assert all(each.dtype == torch.float64 for each in net.parameters())
+    for mine, theirs in zip(net.parameters(), by_hand.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-14)
+    assert results["train/loss"] == pytest.approx(total / len(y), rel=1e-12)
+
+
+class Seen(Callback):
+    """The types in which a layer computes."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.types: set[torch.dtype] = set()
+        linear = next(each for each in net.modules() if isinstance(each, nn.Linear))
+        linear.register_forward_hook(lambda module, inputs, output: self.types.add(output.dtype))
+
+
+@pytest.mark.parametrize(("precision", "type"), [("bf16", torch.bfloat16), (16, torch.float16), (32, torch.float32)])
+def test_halves_compute_and_the_loss_falls_as_in_float32(precision: Any, type: torch.dtype) -> None:
+    torch.manual_seed(0)
+    net = network()
+    seen = Seen(net)
+    training = trainer(net, settings={"precision": precision, "epochs": 3, "clip_grad_norm": 1.0}, callbacks=[seen])
+    training.fit()
+    assert seen.types == {type}
+    assert all(each.dtype == torch.float32 for each in net.parameters())
+    plain = trained(32, clip_grad_norm=1.0)[1]
+    assert training.state.results["train/loss"] == pytest.approx(plain["train/loss"], rel=0.03)
+
+
+def test_tf32_is_set_back() -> None:
+    before, seen = torch.get_float32_matmul_precision(), []
+
+    class Look(Callback):
+        def on_step_end(self, state: State) -> None:
+            seen.append(torch.get_float32_matmul_precision())
+
+    trainer(settings={"precision": "tf32"}, callbacks=[Look()]).run()
+    assert (set(seen), torch.get_float32_matmul_precision()) == ({"high"}, before)
