@@ -19,7 +19,7 @@ from dlspec.data.dataset import Dataset
 from dlspec.errors import Code, Problem, SpecError, UserError, suggest
 from dlspec.jobs.composed_spec import composed_or_refused
 from dlspec.limits import how_to_raise, limit
-from dlspec.preparing import Preparation
+from dlspec.preparing.preparation import Preparation
 from dlspec.reading import KEYS
 from dlspec.spec.source_map import SourceMap
 

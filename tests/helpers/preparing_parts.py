@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dlspec.building.place import SMALL, Place
-from dlspec.preparing import Preparation, Prepared
+from dlspec.preparing.preparation import Preparation, Prepared
 from dlspec.spec.source_map import SourceMap
 
 

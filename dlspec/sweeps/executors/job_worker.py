@@ -25,7 +25,7 @@ from dlspec.jobs.identity import data_checksum
 from dlspec.jobs.job import Job
 from dlspec.jobs.resumption import whole
 from dlspec.jobs.setup import keep_found, make_job
-from dlspec.preparing import Preparation
+from dlspec.preparing.preparation import Preparation
 from dlspec.runs.io import remove_leftovers
 from dlspec.runs.layout import CHECKPOINTS, LOG, RESULT, STATUS
 from dlspec.runs.lock import is_held

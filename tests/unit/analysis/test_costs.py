@@ -15,7 +15,7 @@ import dlspec as library
 from dlspec.building import place
 from dlspec.building.costs import LOSS, Cost, Costs, measured
 from dlspec.building.place import META, RUN, SMALL, Place, Unfit
-from dlspec.preparing import Prepared
+from dlspec.preparing.preparation import Prepared
 from dlspec.training.memory import state_bytes
 from dlspec.training.optimizing import make_optimizer
 from helpers.paths import ROOT

@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler
 
 from dlspec.compat.torch_dynamo import make_step_function
 from dlspec.errors import SpecError
-from dlspec.preparing import Preparation, Prepared
+from dlspec.preparing.preparation import Preparation, Prepared
 from dlspec.registry.torch_parts import OPTIMIZERS, SCHEDULERS
 from dlspec.spec.parts import parse_part
 from dlspec.spec.problems import Problems
