@@ -22,17 +22,17 @@ from dlspec.jobs import resumption
 from dlspec.jobs.identity import data_checksum
 from dlspec.jobs.job import Job
 from dlspec.jobs.setup import make_job
+from dlspec.language.problems import Problems, refuse
+from dlspec.language.sections.sweep import SweepSpec
+from dlspec.language.sections.weights import WeightsSpec
+from dlspec.language.source_map import SourceMap
+from dlspec.language.yaml.yaml_files import load_file
 from dlspec.limits import deep_stack
 from dlspec.python_spec import Data, Spec, data_settings, plain_value, prepare_spec, written_spec
 from dlspec.registry.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from dlspec.report.results import Results, results
 from dlspec.runs.io import new_folder
 from dlspec.runs.layout import RUNS, SPEC
-from dlspec.spec.problems import Problems, refuse
-from dlspec.spec.source_map import SourceMap
-from dlspec.spec.sweep import SweepSpec
-from dlspec.spec.weights import WeightsSpec
-from dlspec.spec.yaml_files import load_file
 from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.inline import InlineExecutor
 from dlspec.sweeps.executors.job_worker import JobWorker

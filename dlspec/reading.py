@@ -20,6 +20,21 @@ from dlspec.building.layout_rules import rule_for
 from dlspec.data import SOURCES, DataSource
 from dlspec.data.source import SplitSource
 from dlspec.errors import Code, KeyPath, near, shown, suggest
+from dlspec.language.expand.containers import JOIN
+from dlspec.language.expand.expander import expand
+from dlspec.language.expand.graph import Graph, Node
+from dlspec.language.expand.inputs import PARAMETER
+from dlspec.language.expressions import references
+from dlspec.language.expressions.expressions import Unknown, Wrong
+from dlspec.language.parse.block import Block, read_model
+from dlspec.language.parse.entry import CONTAINERS, Entry
+from dlspec.language.parse.part import Part, parse_part
+from dlspec.language.parse.pattern import Pattern
+from dlspec.language.problems import Problems, dotted, refuse
+from dlspec.language.sections.sweep import SweepSpec
+from dlspec.language.sections.trainer import TrainerSpec
+from dlspec.language.sections.weights import WeightsSpec
+from dlspec.language.source_map import SourceMap
 from dlspec.registry.averages import read_average
 from dlspec.registry.loss_terms import Terms, read_losses
 from dlspec.registry.metric_terms import MetricTerm, read_metrics
@@ -28,21 +43,6 @@ from dlspec.registry.registry import Registry
 from dlspec.registry.schema import Schema
 from dlspec.registry.sections import leaves, read_section
 from dlspec.registry.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
-from dlspec.spec import references
-from dlspec.spec.blocks import Block, read_model
-from dlspec.spec.containers import JOIN
-from dlspec.spec.expand import expand
-from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.graph import Graph, Node
-from dlspec.spec.parts import Part, parse_part
-from dlspec.spec.patterns import Pattern
-from dlspec.spec.problems import Problems, dotted, refuse
-from dlspec.spec.source_map import SourceMap
-from dlspec.spec.sweep import SweepSpec
-from dlspec.spec.taking import PARAMETER
-from dlspec.spec.trainer import TrainerSpec
-from dlspec.spec.weights import WeightsSpec
-from dlspec.spec.written import CONTAINERS, Entry
 
 T = TypeVar("T")
 SPEC_VERSION = 1

@@ -14,8 +14,8 @@ from dlspec.building.criterion import Criterion
 from dlspec.building.network import kept_random_state
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
+from dlspec.language.problems import Problems
 from dlspec.layouts import Value
-from dlspec.spec.problems import Problems
 
 if TYPE_CHECKING:
     from dlspec.building.loss_matching import Match

@@ -23,9 +23,9 @@ from dlspec.building.network import Network, kept_random_state
 from dlspec.building.padding import Trim
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
+from dlspec.language.problems import Problems
 from dlspec.layouts import Lengths, Value
 from dlspec.registry.loss_terms import Terms
-from dlspec.spec.problems import Problems
 from dlspec.text import first_line
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from dlspec.data.dataset import Dataset, Field
 from dlspec.errors import Code, shown, suggest
-from dlspec.spec.problems import Problems
+from dlspec.language.problems import Problems
 
 if TYPE_CHECKING:
-    from dlspec.spec.blocks import Input
+    from dlspec.language.parse.block import Input
 
 
 def match_inputs(inputs: Sequence[Input], data: Dataset, problems: Problems) -> dict[str, Field]:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from dlspec.building.layer import Layer
 from dlspec.building.shortcuts import automatic, is_norm
 from dlspec.errors import Code
+from dlspec.language.parse.deferred import Ref
+from dlspec.language.parse.part import Part
 from dlspec.registry.torch_parts import LAYERS
-from dlspec.spec.deferred import Ref
-from dlspec.spec.parts import Part
 
 if TYPE_CHECKING:
     from dlspec.building.network import Builder

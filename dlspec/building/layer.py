@@ -15,12 +15,12 @@ from dlspec.building.layout_rules import filled, infer
 from dlspec.building.limits import SizeLimit, TooLarge
 from dlspec.building.place import Unfit, is_on_meta, needs_numbers, not_deterministic
 from dlspec.errors import Code, Finding, shown, suggest
+from dlspec.language.expand.graph import Node
+from dlspec.language.expressions.expressions import ExpressionError
+from dlspec.language.parse.deferred import Channels, is_deferred, settled
+from dlspec.language.problems import Problems
 from dlspec.layouts import Value
 from dlspec.registry.schema import REQUIRED, Schema
-from dlspec.spec.deferred import Channels, is_deferred, settled
-from dlspec.spec.expressions import ExpressionError
-from dlspec.spec.graph import Node
-from dlspec.spec.problems import Problems
 from dlspec.text import first_line
 
 PARAMETRIZATIONS = ("weight_norm", "spectral_norm", "orthogonal")

@@ -11,8 +11,8 @@ from dlspec.building.loss_matching import Match
 from dlspec.building.loss_rules import OVER_CLASSES
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
+from dlspec.language.problems import Problems
 from dlspec.layouts import Value
-from dlspec.spec.problems import Problems
 
 
 def fits(match: Match, data: Dataset, problems: Problems) -> bool:

@@ -12,10 +12,10 @@ from typing import Any
 from dlspec.data.dataset import Dataset, Target
 from dlspec.data.decoding import CHARACTERS, kind_of
 from dlspec.errors import Code, suggest
+from dlspec.language.problems import Problems
 from dlspec.registry.metric_terms import MetricTerm
 from dlspec.registry.metrics import CLASSIFICATION, OF_TOKENS, metrics
 from dlspec.registry.schema import Schema
-from dlspec.spec.problems import Problems
 
 MOST_CLASSES = 5_000
 """Of more classes nothing is counted by pairs: 5,000 x 5,000 numbers are 200 MB."""

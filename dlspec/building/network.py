@@ -46,13 +46,13 @@ from dlspec.building.tracing import Tracer, memory_of, sampling
 from dlspec.building.tracing import kept_random_state as kept_random_state
 from dlspec.data.dataset import Field
 from dlspec.errors import Code, KeyPath, suggest
+from dlspec.language.expand.containers import JOIN
+from dlspec.language.expand.graph import MODEL, Graph, Node
+from dlspec.language.expand.inputs import PARAMETER
+from dlspec.language.parse.deferred import Ref
+from dlspec.language.problems import Problems
 from dlspec.layers.rule import main
 from dlspec.layouts import Layout, Lengths, Value
-from dlspec.spec.containers import JOIN
-from dlspec.spec.deferred import Ref
-from dlspec.spec.graph import MODEL, Graph, Node
-from dlspec.spec.problems import Problems
-from dlspec.spec.taking import PARAMETER
 
 # What leaves an end as it is: what stands before is what a loss sees.
 PASSING = frozenset(

@@ -10,9 +10,9 @@ from torch import nn
 
 from dlspec.building.built import Network
 from dlspec.errors import Code, suggest
-from dlspec.spec.patterns import Pattern
-from dlspec.spec.problems import Problems
-from dlspec.spec.taking import PARAMETER
+from dlspec.language.expand.inputs import PARAMETER
+from dlspec.language.parse.pattern import Pattern
+from dlspec.language.problems import Problems
 
 MOST_IDLE = 50
 """After so many patterns that pick nothing no more are looked at: each is compared with every name."""

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dlspec.building.layer import Layer, has_weight
 from dlspec.errors import Code, suggest
-from dlspec.spec.problems import Problems
+from dlspec.language.problems import Problems
 
 Layers = Mapping[tuple[str, ...], tuple[Layer, nn.Module, dict[str, Any]]]
 """The layers that were built, by their places in the state dict."""

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from dlspec.building.tensor_files import Stored, stored_tensors
 from dlspec.errors import Code, KeyPath, UserError, suggest
-from dlspec.spec.problems import Problems
-from dlspec.spec.weights import WeightsSpec
+from dlspec.language.problems import Problems
+from dlspec.language.sections.weights import WeightsSpec
 
 PATH: KeyPath = ("weights",)
 _SHOWN = 4

@@ -16,7 +16,7 @@ from dlspec.compat.hydra import plain_value
 from dlspec.config.model_merging import drop_unread
 from dlspec.config.overrides import command_line, override_path, replaces_whole
 from dlspec.errors import Code, Finding, KeyPath, Problem, SpecError, shown, suggest
-from dlspec.spec.entries import ENTRY_KEYS, is_entry, is_other_part, naming_keys
+from dlspec.language.entries import ENTRY_KEYS, is_entry, is_other_part, naming_keys
 
 
 def apply_overrides(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:

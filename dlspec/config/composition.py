@@ -54,7 +54,7 @@ from dlspec.config.overrides import (
 from dlspec.config.saved_run import replace_by_run, take_run
 from dlspec.config.written_places import Writings
 from dlspec.errors import Code, Problem, SpecError
-from dlspec.spec.source_map import SourceMap
+from dlspec.language.source_map import SourceMap
 
 CONFIG_NAME = "config"
 VERSION_BASE = "1.3"

@@ -1,6 +1,6 @@
 """Where configs come from: dlspec's own conf/, the user's ./conf before it, and PyTorch's names behind both.
 
-Every YAML file goes through `dlspec.spec.yaml_files`, so that nothing is loaded which was not scanned.
+Every YAML file goes through `dlspec.language.yaml.yaml_files`, so that nothing is loaded which was not scanned.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.errors import Code, Finding, Problem, SourceLocation, SpecError, shown
-from dlspec.spec.yaml_files import display_name, load_file
-from dlspec.spec.yaml_files import packaged_conf as packaged_conf
+from dlspec.language.yaml.yaml_files import display_name, load_file
+from dlspec.language.yaml.yaml_files import packaged_conf as packaged_conf
 
 # Groups that offer every registered part under its PyTorch name, beside the files in conf/.
 PART_GROUPS = ("optimizer", "scheduler", "loss", "metrics")

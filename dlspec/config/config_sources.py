@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dlspec.config.conf_files import BASE, PART_GROUPS, packaged_conf, read_conf
 from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError
-from dlspec.spec.yaml_files import display_name, load_file
+from dlspec.language.yaml.yaml_files import display_name, load_file
 
 
 class ConfFiles(ConfigSource):

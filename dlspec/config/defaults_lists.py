@@ -15,7 +15,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from dlspec.config.config_sources import ConfFiles
 from dlspec.config.model_merging import Clash
 from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError, suggest
-from dlspec.spec.yaml_files import Document, display_name, load_file
+from dlspec.language.yaml.yaml_files import Document, display_name, load_file
 
 # Where the file of a config's name (`model/cnn`) lies; None for what is no file.
 Find = Callable[[str | None], Path | None]

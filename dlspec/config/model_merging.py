@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlspec.errors import Code, Finding, KeyPath, shown, suggest
-from dlspec.spec.entries import is_entry, is_other_part, naming
-from dlspec.spec.written import read_words
+from dlspec.language.entries import is_entry, is_other_part, naming
+from dlspec.language.parse.entry import read_words
 
 # What is a list in one file and a mapping in another can't be laid over each other.
 _KINDS: Mapping[type, str] = {list: "a list", dict: "a mapping"}

@@ -11,8 +11,8 @@ from omegaconf import DictConfig, open_dict
 
 from dlspec.config.overrides import value_place
 from dlspec.errors import Code, Problem, SourceLocation, SpecError, UserError
+from dlspec.language.yaml.yaml_files import display_name, load_file
 from dlspec.runs.layout import RUNS, SPEC
-from dlspec.spec.yaml_files import display_name, load_file
 
 LATEST = "latest"
 NO_RUN = "name a run's folder, run=FOLDER, or run=latest"

@@ -14,8 +14,8 @@ from hydra.core.override_parser.types import Override
 from dlspec.config.conf_files import PART_GROUPS
 from dlspec.config.overrides import command_line, override_path, value_place
 from dlspec.errors import KeyPath, SourceLocation
-from dlspec.spec.source_map import SourceMap
-from dlspec.spec.yaml_files import Document, display_name, load_file
+from dlspec.language.source_map import SourceMap
+from dlspec.language.yaml.yaml_files import Document, display_name, load_file
 
 
 @dataclass

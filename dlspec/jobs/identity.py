@@ -15,8 +15,8 @@ from torch import Tensor
 from dlspec.building.saved import saved_part
 from dlspec.data.dataset import Dataset
 from dlspec.jobs.environment import git_commit, package_version
+from dlspec.language.sections.trainer_keys import MACHINE, WRITING
 from dlspec.reading import ReadPart, Spec
-from dlspec.spec.trainer_keys import MACHINE, WRITING
 
 # What says where and how a run computes, and what it leaves on disk.
 _FREE = WRITING | MACHINE | {"device"}

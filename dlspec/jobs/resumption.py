@@ -11,11 +11,11 @@ from typing import Any
 from dlspec.config.saved_run import LATEST, NO_RUN, latest_run
 from dlspec.errors import Code, Problem, SourceLocation, SpecError, UserError, shown
 from dlspec.jobs.job import Job
+from dlspec.language.sections.trainer_keys import MACHINE, WRITING
+from dlspec.language.yaml.yaml_files import display_name, load_file
 from dlspec.runs.io import read_result, remove_leftovers
 from dlspec.runs.layout import CHECKPOINTS, SPEC
 from dlspec.runs.lock import held
-from dlspec.spec.trainer_keys import MACHINE, WRITING
-from dlspec.spec.yaml_files import display_name, load_file
 from dlspec.training.checkpoint_files import Snapshot, newest_checkpoint, set_aside_after
 from dlspec.training.resuming import samples_of
 from dlspec.training.state import Outcome

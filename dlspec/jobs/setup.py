@@ -12,9 +12,9 @@ from typing import Any
 
 from dlspec.jobs.environment import value_at
 from dlspec.jobs.job import Job
+from dlspec.language.yaml.yaml_files import load_file
 from dlspec.preparing.preparation import Opened, Preparation, Prepared
 from dlspec.runs.layout import SPEC
-from dlspec.spec.yaml_files import load_file
 from dlspec.training.batch_size import find_batch_size
 from dlspec.training.out_of_memory import free
 from dlspec.training.trainer import Trainer

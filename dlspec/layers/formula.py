@@ -15,12 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dlspec.errors import Code, Finding, shown
-from dlspec.layers.dims import agree, end_together, refused_dim
-from dlspec.layers.merging import misfit, sizes
-from dlspec.layers.rule import ALL, Inputs, Rule, Settings, Shape, by_rank, main, same
-from dlspec.layouts import Layout, Lengths, Value
-from dlspec.spec.expressions import CONSTANTS, ExpressionError
-from dlspec.spec.formula import (
+from dlspec.language.expressions.expressions import CONSTANTS, ExpressionError
+from dlspec.language.expressions.formula import (
     arguments,
     calls_in,
     first_letters,
@@ -31,7 +27,11 @@ from dlspec.spec.formula import (
     parse_formula,
     whole_numbers,
 )
-from dlspec.spec.formula_functions import DIMS, ELEMENTWISE, FUNCTIONS, KEEPDIM
+from dlspec.language.expressions.formula_functions import DIMS, ELEMENTWISE, FUNCTIONS, KEEPDIM
+from dlspec.layers.dims import agree, end_together, refused_dim
+from dlspec.layers.merging import misfit, sizes
+from dlspec.layers.rule import ALL, Inputs, Rule, Settings, Shape, by_rank, main, same
+from dlspec.layouts import Layout, Lengths, Value
 from dlspec.text import first_line
 
 # ---- walking the tree ----------------------------------------------------------------------------------------------

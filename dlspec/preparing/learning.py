@@ -15,11 +15,11 @@ from dlspec.building.parameters import Owned, first_picks, owned_parameters
 from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
+from dlspec.language.parse.pattern import Pattern
+from dlspec.language.problems import Problems
+from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.reading import ReadPart, Spec
 from dlspec.registry.parameter_terms import UNFREEZE
-from dlspec.spec.patterns import Pattern
-from dlspec.spec.problems import Problems
-from dlspec.spec.trainer import TrainerSpec
 from dlspec.text import first_line
 from dlspec.training.freezing import Freezing
 from dlspec.training.monitor import choose_mode

@@ -24,10 +24,10 @@ from dlspec.building.weights import load_weights
 from dlspec.data import DataSource, open_data
 from dlspec.data.dataset import Dataset, Field
 from dlspec.errors import Code, DataError
+from dlspec.language.problems import Problems, refuse
+from dlspec.language.source_map import SourceMap
 from dlspec.preparing.learning import following, freeze, optimizer_for, schedule_for
 from dlspec.reading import SPEC_VERSION, Spec, read_spec
-from dlspec.spec.problems import Problems, refuse
-from dlspec.spec.source_map import SourceMap
 from dlspec.training.devices import UnknownDevice, choose_device
 from dlspec.training.freezing import Freezing
 from dlspec.training.randomness import seed_generators

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from dlspec.errors import Code, suggest
+from dlspec.language.parse.part import NOTHING, Part, parse_part
+from dlspec.language.problems import Problems
+from dlspec.language.sections.trainer import EMA, SWA
 from dlspec.registry.sections import read_section
-from dlspec.spec.parts import NOTHING, Part, parse_part
-from dlspec.spec.problems import Problems
-from dlspec.spec.trainer import EMA, SWA
 
 AVERAGES: dict[str, type[EMA] | type[SWA]] = {"EMA": EMA, "SWA": SWA}
 PATH = ("trainer", "average")

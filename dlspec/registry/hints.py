@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import torch
 from pydantic import AfterValidator, Field, Strict
 
-from dlspec.spec.parts import NOTHING
+from dlspec.language.parse.part import NOTHING
 
 
 @dataclass(frozen=True)

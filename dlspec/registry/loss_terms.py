@@ -17,11 +17,11 @@ from typing import Any
 from torch import Tensor, nn
 
 from dlspec.errors import Code, KeyPath, shown, suggest
+from dlspec.language.expressions.expressions import Unknown
+from dlspec.language.parse.part import Part, parse_part
+from dlspec.language.problems import Problems
 from dlspec.registry.schema import Schema
 from dlspec.registry.torch_parts import LOSSES
-from dlspec.spec.expressions import Unknown
-from dlspec.spec.parts import Part, parse_part
-from dlspec.spec.problems import Problems
 
 KEYS = ("output", "target", "factor")
 """What a loss may say beside its own settings."""

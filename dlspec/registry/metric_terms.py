@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, shown
+from dlspec.language.parse.part import Part, parse_part
+from dlspec.language.problems import Problems
 from dlspec.registry.metrics import metrics
 from dlspec.registry.schema import Schema
-from dlspec.spec.parts import Part, parse_part
-from dlspec.spec.problems import Problems
 
 
 @dataclass(frozen=True)

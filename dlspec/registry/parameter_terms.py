@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, shown, suggest
+from dlspec.language.parse.part import Part, parse_part
+from dlspec.language.parse.pattern import KEYS, Pattern, read_patterns
+from dlspec.language.problems import Problems
 from dlspec.registry.inits import INITS
 from dlspec.registry.schema import Schema
 from dlspec.registry.torch_parts import LAYERS
-from dlspec.spec.parts import Part, parse_part
-from dlspec.spec.patterns import KEYS, Pattern, read_patterns
-from dlspec.spec.problems import Problems
 
 UNFREEZE = "unfreeze_at_epoch"
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from dlspec.errors import UNKNOWN_PARTS, Code, near, suggest
+from dlspec.language.parse.part import Part
+from dlspec.language.problems import Problems
 from dlspec.registry.schema import Schema
-from dlspec.spec.parts import Part
-from dlspec.spec.problems import Problems
 
 LAYERS_ARE = "layers have PyTorch's names (torch.nn), dlspec's own stand in docs/language.md; a block has its own"
 

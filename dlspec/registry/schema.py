@@ -16,11 +16,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from dlspec.errors import Code, near, suggest
+from dlspec.language.expressions.expressions import Unknown
+from dlspec.language.parse.part import ENTRY_KEYS, NOTHING, Part
+from dlspec.language.problems import Problems
 from dlspec.registry.hints import Refinement as Refinement
 from dlspec.registry.hints import checked, in_words, no_stray_bool
-from dlspec.spec.expressions import Unknown
-from dlspec.spec.parts import ENTRY_KEYS, NOTHING, Part
-from dlspec.spec.problems import Problems
 
 REQUIRED = inspect.Parameter.empty
 

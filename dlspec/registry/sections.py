@@ -12,10 +12,10 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from dlspec.errors import Code, KeyPath, shown, suggest
+from dlspec.language.expressions.expressions import Unknown, Wrong
+from dlspec.language.problems import Problems, dotted
 from dlspec.registry.hints import takes_boolean
 from dlspec.registry.schema import Refinement, Setting
-from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.problems import Problems, dotted
 
 M = TypeVar("M", bound=BaseModel)
 Location = Sequence[Hashable]

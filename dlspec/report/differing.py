@@ -8,8 +8,8 @@ from itertools import zip_longest
 from typing import Any
 
 from dlspec.errors import shown
+from dlspec.language.sections.trainer_keys import WRITING
 from dlspec.report.records import Record
-from dlspec.spec.trainer_keys import WRITING
 
 KeyPath = tuple[Hashable, ...]
 MOST_COLUMNS = 1_000

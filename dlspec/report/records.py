@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.errors import SpecError, UserError, cut, printable
+from dlspec.language.yaml.yaml_files import display_name, load_text
 from dlspec.limits import limit
 from dlspec.runs.finding import Run, find_runs
 from dlspec.runs.io import read_object, read_small
 from dlspec.runs.layout import HYDRA_OVERRIDES, METRICS, RESULT, SPEC, SWEEP, TIMING
 from dlspec.runs.run_status import rerun_command
-from dlspec.spec.yaml_files import display_name, load_text
 
 LARGEST_SWEEP = 50_000_000
 LARGEST_CURVES = 20_000_000

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlspec.errors import UserError, printable
+from dlspec.language.yaml.yaml_files import display_name
 from dlspec.report.grouping import Table
 from dlspec.report.leaderboard import leaderboard
 from dlspec.report.page import BEGINNING, page
@@ -14,7 +15,6 @@ from dlspec.report.page_data import curves_data, table_data
 from dlspec.report.records import read_records, sweep_jobs
 from dlspec.runs.io import read_beginning, write_bytes, write_text
 from dlspec.runs.layout import LEADERBOARD, PAGE
-from dlspec.spec.yaml_files import display_name
 
 SECONDS_BETWEEN_WRITES = 5.0
 SECONDS_A_JOB = 0.02

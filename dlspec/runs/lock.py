@@ -97,7 +97,7 @@ def _try(descriptor: int, is_shared: bool = False) -> bool | None:
 
 
 def _refusal(descriptor: int, folder: Path) -> str:
-    from dlspec.spec.yaml_files import display_name
+    from dlspec.language.yaml.yaml_files import display_name
 
     os.lseek(descriptor, 0, os.SEEK_SET)
     line = os.read(descriptor, LONGEST_HOLDER).decode(errors="replace").partition("\n")[0]

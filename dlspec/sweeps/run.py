@@ -14,9 +14,9 @@ from contextlib import ExitStack
 
 from dlspec.errors import UserError
 from dlspec.jobs.identity import code_version
+from dlspec.language.sections.sweep import SweepSpec
 from dlspec.report import write_sweep_report
 from dlspec.runs.lock import held
-from dlspec.spec.sweep import SweepSpec
 from dlspec.sweeps.display import SweepLines, display
 from dlspec.sweeps.executors.executor import Began, Ended, Executor
 from dlspec.sweeps.plan import (

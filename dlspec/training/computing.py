@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dlspec.errors import UserError, cut
-from dlspec.spec.trainer import TrainerSpec
+from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.training.anomaly import detecting
 from dlspec.training.criterion import Criterion
 from dlspec.training.finite import Look, demand_finite, look_later, notice, rewindable

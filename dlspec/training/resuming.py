@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.data.dataset import Dataset
 from dlspec.errors import TrainingFailed, cut
-from dlspec.spec.trainer import TrainerSpec
+from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoint_files import Snapshot
 from dlspec.training.computing import Computing

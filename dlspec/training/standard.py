@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.runs.layout import CHECKPOINTS
-from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.callbacks import Callback, EarlyStopping
 from dlspec.training.checkpoints import Checkpoints
 from dlspec.training.curves import Curves

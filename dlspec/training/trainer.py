@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from dlspec.compat.torch_layers import is_batch_norm
 from dlspec.data.dataset import Dataset, Split
 from dlspec.errors import Finding, TrainingFailed
-from dlspec.spec.trainer import TrainerSpec
+from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.training.averaging import make_average
 from dlspec.training.batches import NO_FEWEST, Batch, Batches, chosen_batch_size, permutation
 from dlspec.training.callbacks import Callback, EarlyStopping

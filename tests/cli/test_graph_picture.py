@@ -18,8 +18,8 @@ from dlspec.cli.graph.dot import dot_of, draw
 from dlspec.cli.graph.picture import Picture, picture_of
 from dlspec.cli.summary.layer_rows import layer_rows
 from dlspec.errors import UserError
+from dlspec.language.problems import Problems
 from dlspec.layouts import Value
-from dlspec.spec.problems import Problems
 from helpers.command_line import Said
 from helpers.tables import features, graph_of, network_of, sequence, tokens
 

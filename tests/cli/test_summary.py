@@ -15,8 +15,8 @@ from dlspec.building.costs import measured
 from dlspec.building.place import SMALL
 from dlspec.cli.summary.layer_rows import folded, layer_rows
 from dlspec.cli.summary.network_summary import Summed, summary_text, summed
+from dlspec.language.source_map import SourceMap
 from dlspec.preparing.preparation import Preparation
-from dlspec.spec.source_map import SourceMap
 from helpers.command_line import QUICK
 from helpers.preparing_parts import prepared
 

@@ -27,10 +27,10 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 import dlspec as library
 from dlspec import python_spec as face
+from dlspec.language.expressions import formula_functions
+from dlspec.language.expressions.expressions import FUNCTIONS
+from dlspec.language.parse.part import ENTRY_KEYS
 from dlspec.limits import LIMITS
-from dlspec.spec import formula_functions
-from dlspec.spec.expressions import FUNCTIONS
-from dlspec.spec.parts import ENTRY_KEYS
 from helpers.command_line import Said
 from helpers.example_parts import ALL, CONFIGS, MODELS, REFUSED, STEP, Example, examples, made, read
 

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 import dlspec as library
 from dlspec import python_spec as face
 from dlspec.errors import TrainingFailed
-from dlspec.spec.yaml_files import load_text
+from dlspec.language.yaml.yaml_files import load_text
 from helpers.command_line import Said
 from helpers.example_parts import STEP, made
 from helpers.mutating import Right, corpus, mutated

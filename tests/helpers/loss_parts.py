@@ -12,9 +12,9 @@ from torch.nn import functional
 
 from dlspec.building.criterion import Criterion, make_criterion
 from dlspec.data.dataset import Dataset, Field, Split, Target
+from dlspec.language.problems import Problems
 from dlspec.layouts import Value
 from dlspec.registry.loss_terms import read_losses
-from dlspec.spec.problems import Problems
 
 ROWS = 6
 

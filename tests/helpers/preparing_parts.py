@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from dlspec.building.place import SMALL, Place
+from dlspec.language.source_map import SourceMap
 from dlspec.preparing.preparation import Preparation, Prepared
-from dlspec.spec.source_map import SourceMap
 
 
 def prepared(layers: Any, data: Mapping[str, Any], where: Place = SMALL, **config: Any) -> Prepared:

@@ -14,16 +14,16 @@ from dlspec.building.layer import Layer
 from dlspec.building.layout_rules import filled, infer, refusal, rule_for
 from dlspec.building.network import Network, build, kept_random_state
 from dlspec.data.dataset import Field
+from dlspec.language.expand.containers import JOIN
+from dlspec.language.expand.expander import expand
+from dlspec.language.expand.graph import Graph
+from dlspec.language.parse.block import read_model
+from dlspec.language.parse.part import parse_part
+from dlspec.language.problems import Problems
 from dlspec.layers.rule import Settings
 from dlspec.layouts import Value
 from dlspec.registry.schema import Schema
 from dlspec.registry.torch_parts import LAYERS
-from dlspec.spec.blocks import read_model
-from dlspec.spec.containers import JOIN
-from dlspec.spec.expand import expand
-from dlspec.spec.graph import Graph
-from dlspec.spec.parts import parse_part
-from dlspec.spec.problems import Problems
 
 
 def features(size: int) -> Value:

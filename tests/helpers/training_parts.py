@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dlspec.building.padding import Trim
 from dlspec.data.dataset import Dataset, Field, Split, Target
-from dlspec.spec.trainer import TrainerSpec
+from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.training.optimizing import make_optimizer
 from dlspec.training.trainer import Trainer
 

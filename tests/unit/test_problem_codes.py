@@ -12,14 +12,14 @@ import pytest
 
 from dlspec.data import open_data
 from dlspec.errors import UNKNOWN_PARTS, Code, DataError, Finding, Problem, SpecError, UserError
+from dlspec.language.expressions.expressions import ExpressionError, evaluate
+from dlspec.language.expressions.formula import parse_formula
+from dlspec.language.problems import Problems
+from dlspec.language.source_map import SourceMap
+from dlspec.language.yaml.yaml_files import load_text
 from dlspec.layers.formula import Formula
 from dlspec.layouts import Value
 from dlspec.reading import read_spec
-from dlspec.spec.expressions import ExpressionError, evaluate
-from dlspec.spec.formula import parse_formula
-from dlspec.spec.problems import Problems
-from dlspec.spec.source_map import SourceMap
-from dlspec.spec.yaml_files import load_text
 from helpers.tables import build_layers, features, first, sequence, tokens
 
 PACKAGE = Path(__file__).parents[2] / "dlspec"

@@ -10,11 +10,11 @@ from dlspec.cli.flags import parse_flags
 from dlspec.cli.printing import say
 from dlspec.errors import UserError, cut, printable
 from dlspec.jobs.error_messages import DONE
+from dlspec.language.yaml.yaml_files import display_name
 from dlspec.report import write_report
 from dlspec.report.grouping import Setting, Table, counts
 from dlspec.runs.finding import demand_folders
 from dlspec.runs.layout import LEADERBOARD, PAGE, RUNS
-from dlspec.spec.yaml_files import display_name
 from dlspec.text import text_table
 
 FIX = "write python -m dlspec report [--output FOLDER] [FOLDER ...]"

@@ -13,9 +13,9 @@ from dlspec.config.composition import CONFIG_NAME, Loader, start_hydra
 from dlspec.config.overrides import parse_overrides, quoted
 from dlspec.errors import UserError, shown
 from dlspec.jobs.error_messages import DONE, FAILED, WRONG
+from dlspec.language.yaml.yaml_files import display_name
 from dlspec.runs.layout import SWEEP
 from dlspec.runs.run_status import resume_command
-from dlspec.spec.yaml_files import display_name
 from dlspec.sweeps.hydra.plugins import register
 from dlspec.sweeps.hydra.sweep_task import Task
 from dlspec.sweeps.records.record import read_sweep

@@ -19,11 +19,11 @@ from dlspec.config.hydra_node import set_hydra
 from dlspec.config.hydra_run import HydraJob, JobRunner
 from dlspec.errors import TrainingFailed, UserError
 from dlspec.jobs.composed_spec import preparation
+from dlspec.language.problems import Problems, refuse
+from dlspec.language.sections.sweep import SweepSpec
 from dlspec.registry.sections import read_section
 from dlspec.runs.io import new_folder
 from dlspec.runs.layout import MULTIRUN
-from dlspec.spec.problems import Problems, refuse
-from dlspec.spec.sweep import SweepSpec
 from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.external import train_elsewhere
 from dlspec.sweeps.executors.job_worker import JobWorker

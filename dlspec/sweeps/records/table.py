@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.errors import cut, printable
+from dlspec.language.yaml.yaml_files import display_name
 from dlspec.runs.io import read_result
-from dlspec.spec.yaml_files import display_name
 from dlspec.sweeps.records.record import Status
 from dlspec.text import text_table
 

@@ -9,8 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlspec.spec import expressions
-from dlspec.spec.expressions import ExpressionError, Unknown, evaluate, formula_of, is_partial, make_divisible, unescape
+from dlspec.language.expressions import expressions
+from dlspec.language.expressions.expressions import (
+    ExpressionError,
+    Unknown,
+    evaluate,
+    formula_of,
+    is_partial,
+    make_divisible,
+    unescape,
+)
 
 CLASSES = Unknown("data.num_classes")
 SCOPE: dict[str, Any] = {

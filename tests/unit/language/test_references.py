@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.problems import Problems, dotted
-from dlspec.spec.references import resolve
+from dlspec.language.expressions.expressions import Unknown, Wrong
+from dlspec.language.expressions.references import resolve
+from dlspec.language.problems import Problems, dotted
 
 TREE: dict[str, Any] = {
     "top": 1,

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
+from dlspec.language.expand.expander import expand
+from dlspec.language.expand.graph import Node
+from dlspec.language.expressions.expressions import Unknown
+from dlspec.language.parse.block import read_model
+from dlspec.language.parse.part import NOTHING
+from dlspec.language.problems import Problems, dotted
 from dlspec.limits import LIMITS, how_to_raise
-from dlspec.spec.blocks import read_model
-from dlspec.spec.expand import expand
-from dlspec.spec.expressions import Unknown
-from dlspec.spec.graph import Node
-from dlspec.spec.parts import NOTHING
-from dlspec.spec.problems import Problems, dotted
 
 CLASSES = Unknown("data.num_classes")
 

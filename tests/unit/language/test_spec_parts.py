@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.parts import ENTRY_KEYS, NOTHING, Part, parse_part
-from dlspec.spec.problems import Problems, dotted
+from dlspec.language.expressions.expressions import Unknown, Wrong
+from dlspec.language.parse.part import ENTRY_KEYS, NOTHING, Part, parse_part
+from dlspec.language.problems import Problems, dotted
 
 PATH = ("model", "layers", 0)
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlspec.errors import SpecError
-from dlspec.spec import yaml_files
-from dlspec.spec.yaml_files import load_file, load_text, scalar
+from dlspec.language.yaml import yaml_files
+from dlspec.language.yaml.yaml_files import load_file, load_text, scalar
 
 SCALARS: list[tuple[str, Any]] = [
     ("1e-3", 0.001),

@@ -17,9 +17,9 @@ import dlspec as library
 from dlspec.building.metrics import Chosen, auto_metrics, fits, in_snake_case, make_metrics, match_metrics
 from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset, Split, Target
+from dlspec.language.problems import Problems
 from dlspec.registry.metric_terms import read_metrics
 from dlspec.registry.metrics import CLASSIFICATION, OF_TOKENS, metrics
-from dlspec.spec.problems import Problems
 
 YES_NO = Target("label", "classes", (), ("no", "yes"))
 THREE = Target("label", "classes", (), ("a", "b", "c"))

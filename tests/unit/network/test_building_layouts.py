@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from dlspec.building import place
 from dlspec.building.limits import SizeLimit, TooLarge, in_words, memory
 from dlspec.building.network import Layer, build
+from dlspec.language.problems import Problems
 from dlspec.registry.torch_parts import LAYERS
-from dlspec.spec.problems import Problems
 from helpers.tables import (
     Value,
     batch,

@@ -9,8 +9,8 @@ import torch
 
 from dlspec.building.inputs import match_inputs
 from dlspec.data.dataset import Dataset, Field, Target
-from dlspec.spec.blocks import Input
-from dlspec.spec.problems import Problems
+from dlspec.language.parse.block import Input
+from dlspec.language.problems import Problems
 from helpers.loss_parts import ROWS, data_of
 
 IMAGE, TEXT = Field("image", (1, 4, 4), "channels-first"), Field("text", (5,), "tokens", 9)

@@ -12,11 +12,11 @@ from torch.optim import lr_scheduler
 
 from dlspec.compat.torch_dynamo import make_step_function
 from dlspec.errors import SpecError
+from dlspec.language.parse.part import parse_part
+from dlspec.language.problems import Problems
+from dlspec.language.source_map import SourceMap
 from dlspec.preparing.preparation import Preparation, Prepared
 from dlspec.registry.torch_parts import OPTIMIZERS, SCHEDULERS
-from dlspec.spec.parts import parse_part
-from dlspec.spec.problems import Problems
-from dlspec.spec.source_map import SourceMap
 from dlspec.training.optimizing import make_optimizer, needs_closure
 from helpers.training_parts import dataset
 

@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 import dlspec
 from dlspec.data.dataset import Dataset
 from dlspec.errors import UserError
-from dlspec.spec.trainer import EMA, SWA
+from dlspec.language.sections.trainer import EMA, SWA
 from dlspec.training.averaging import Average, make_average
 from dlspec.training.batches import permutation
 from dlspec.training.callbacks import Callback

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
+from dlspec.language.expressions.expressions import ExpressionError
+from dlspec.language.expressions.formula import calls_in, is_elementwise, names_in, parse_formula
+from dlspec.language.expressions.formula_functions import FUNCTIONS
 from dlspec.layers.formula import Formula
 from dlspec.layouts import Lengths, Value
-from dlspec.spec.expressions import ExpressionError
-from dlspec.spec.formula import calls_in, is_elementwise, names_in, parse_formula
-from dlspec.spec.formula_functions import FUNCTIONS
 from helpers.tables import batch, features, first, parameter, sequence, tokens
 
 X = sequence(5, 4)

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dlspec.language.parse.part import parse_part
+from dlspec.language.problems import Problems
 from dlspec.registry.torch_parts import BATCH_FIRST, LAYERS
-from dlspec.spec.parts import parse_part
-from dlspec.spec.problems import Problems
 from helpers.tables import LAYER_ROWS, Made, Row, batches, graph_of, made, network_of
 
 ROWS = [(name, row) for name, row in sorted(LAYER_ROWS.items()) if row.inputs]

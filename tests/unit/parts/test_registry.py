@@ -13,6 +13,8 @@ import torch
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
+from dlspec.language.parse.part import NOTHING, parse_part
+from dlspec.language.problems import Problems
 from dlspec.registry.metrics import metrics
 from dlspec.registry.own_parts import layer
 from dlspec.registry.registry import Registry
@@ -27,8 +29,6 @@ from dlspec.registry.torch_parts import (
     SCHEDULERS,
     settings_with_defaults,
 )
-from dlspec.spec.parts import NOTHING, parse_part
-from dlspec.spec.problems import Problems
 
 REGISTRIES: dict[str, Registry] = {
     "layer": LAYERS,

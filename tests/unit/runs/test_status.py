@@ -21,12 +21,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dlspec.cli.commands.status import listing
 from dlspec.errors import TrainingFailed
+from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.runs.finding import DEEPEST, SECONDS_OF_SILENCE, find_runs
 from dlspec.runs.io import read_object, renew_json, write_json
 from dlspec.runs.layout import STATUS
 from dlspec.runs.lock import held, is_held
 from dlspec.runs.run_status import RunStatus, read_status, resume_command
-from dlspec.spec.trainer import TrainerSpec
 from dlspec.training import status as training_status
 from dlspec.training.callbacks import Callback
 from dlspec.training.standard import standard_callbacks

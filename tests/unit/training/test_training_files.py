@@ -19,9 +19,9 @@ from torch import nn
 
 from dlspec.compat.tensorboard import encode_header, encode_scalars
 from dlspec.errors import TrainingFailed
+from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.runs.io import read_lines, read_result
 from dlspec.runs.layout import BEST, CHECKPOINTS, CURVES, LAST, METRICS, PREDICTIONS, TIMING
-from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.callbacks import Callback, EarlyStopping
 from dlspec.training.checkpoints import Checkpoints, copied_weights, read_weights
 from dlspec.training.curves import Curves, draw, panels

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.errors import TrainingFailed, UserError
-from dlspec.spec.trainer import EMA
+from dlspec.language.sections.trainer import EMA
 from dlspec.training.batches import permutation
 from dlspec.training.callbacks import Callback
 from dlspec.training.freezing import Freezing

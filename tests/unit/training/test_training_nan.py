@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.runs.layout import METRICS
-from dlspec.spec.trainer import TrainerSpec
 from dlspec.training.callbacks import Callback
 from dlspec.training.finite import all_finite, first_bad
 from dlspec.training.standard import standard_callbacks

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ExponentialLR
 
 from dlspec.data.dataset import Dataset
-from dlspec.spec.trainer import EMA
+from dlspec.language.sections.trainer import EMA
 from dlspec.training.batches import permutation
 from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoint_files import Snapshot

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlspec.spec.expressions import Unknown
+from dlspec.language.expressions.expressions import Unknown
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlspec.errors import KeyPath
+from dlspec.language.parse.block import Input
+from dlspec.language.parse.deferred import Ref
+from dlspec.language.parse.part import Part
 from dlspec.layouts import Layout
-from dlspec.spec.blocks import Input
-from dlspec.spec.deferred import Ref
-from dlspec.spec.parts import Part
 
 MODEL = ""
 """As a node's id: the model's own inputs."""

@@ -1,6 +1,6 @@
 """A model as written: its params, blocks, inputs, entries and outputs, each with its place. No formula is computed.
 
-Reading tells every mistake of form, in blocks and branches that a network may not have, too. `dlspec.spec.expand`
+Reading tells every mistake of form, in blocks and branches that a network may not have, too. `dlspec.language.expand`
 then computes and writes out. No torch here.
 """
 
@@ -11,15 +11,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, near, shown, suggest
+from dlspec.language.expressions import expressions
+from dlspec.language.expressions.expressions import Wrong
+from dlspec.language.expressions.formula_functions import FUNCTIONS
+from dlspec.language.parse.entry import (
+    CONTAINERS,
+    NAME_FIX,
+    Entry,
+    check_name,
+    is_name,
+    is_open,
+    read_entries,
+    read_words,
+)
+from dlspec.language.parse.params import read_params
+from dlspec.language.parse.part import ENTRY_KEYS
+from dlspec.language.problems import Problems
 from dlspec.layouts import LAYOUTS
 from dlspec.limits import how_to_raise, limit
-from dlspec.spec import expressions
-from dlspec.spec.expressions import Wrong
-from dlspec.spec.formula_functions import FUNCTIONS
-from dlspec.spec.params import read_params
-from dlspec.spec.parts import ENTRY_KEYS
-from dlspec.spec.problems import Problems
-from dlspec.spec.written import CONTAINERS, NAME_FIX, Entry, check_name, is_name, is_open, read_entries, read_words
 
 BLOCK_KEYS = ("params", "blocks", "inputs", "layers", "outputs")
 OWN_KEYS = ("loss", "init", "freeze")

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, near, shown
-from dlspec.spec.entries import ENTRY_KEYS as ENTRY_KEYS
-from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.problems import Problems
+from dlspec.language.entries import ENTRY_KEYS as ENTRY_KEYS
+from dlspec.language.expressions.expressions import Unknown, Wrong
+from dlspec.language.problems import Problems
 
 
 class _Nothing:

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, shown, suggest
+from dlspec.language.expressions import expressions
+from dlspec.language.expressions.expressions import ExpressionError, Unknown, Wrong
+from dlspec.language.parse.deferred import Deferred, is_deferred, settled
+from dlspec.language.parse.part import NOTHING, Part, parse_part
+from dlspec.language.problems import Problems
 from dlspec.limits import how_to_raise, limit
-from dlspec.spec import expressions
-from dlspec.spec.deferred import Deferred, is_deferred, settled
-from dlspec.spec.expressions import ExpressionError, Unknown, Wrong
-from dlspec.spec.parts import NOTHING, Part, parse_part
-from dlspec.spec.problems import Problems
 
 IN_CHANNELS, INDEX = "in_channels", "index"
 # Known only while a layer is built or repeated.

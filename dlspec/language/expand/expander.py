@@ -12,20 +12,20 @@ from dataclasses import replace
 from typing import Any
 
 from dlspec.errors import Code, Finding, KeyPath, near, suggest
+from dlspec.language.expand.containers import EXPAND
+from dlspec.language.expand.graph import MODEL, Graph, Node
+from dlspec.language.expand.inputs import FORMULA, PARAMETER, Inputs, formula_text, inputs_of, mark_inputs
+from dlspec.language.expand.names import BEFORE, WRONG, Level, Names, Output
+from dlspec.language.expand.repeats import Row, TooMany, has_own_names, is_bare, known_early, rows_of, stands
+from dlspec.language.expand.uses import Blocks, Use, Where, each_copy, in_all
+from dlspec.language.expressions.expressions import Unknown, Wrong, formula_of
+from dlspec.language.parse.block import Block
+from dlspec.language.parse.deferred import Deferred, Ref
+from dlspec.language.parse.entry import CONTAINERS, SHARE, Entry, check_name, is_name, with_bodies
+from dlspec.language.parse.params import IN_CHANNELS, Origins, Scope, defaults
+from dlspec.language.parse.part import NOTHING, Part
+from dlspec.language.problems import Problems
 from dlspec.limits import how_to_raise, limit
-from dlspec.spec.blocks import Block
-from dlspec.spec.containers import EXPAND
-from dlspec.spec.deferred import Deferred, Ref
-from dlspec.spec.expressions import Unknown, Wrong, formula_of
-from dlspec.spec.graph import MODEL, Graph, Node
-from dlspec.spec.names import BEFORE, WRONG, Level, Names, Output
-from dlspec.spec.params import IN_CHANNELS, Origins, Scope, defaults
-from dlspec.spec.parts import NOTHING, Part
-from dlspec.spec.problems import Problems
-from dlspec.spec.repeats import Row, TooMany, has_own_names, is_bare, known_early, rows_of, stands
-from dlspec.spec.taking import FORMULA, PARAMETER, Inputs, formula_text, inputs_of, mark_inputs
-from dlspec.spec.uses import Blocks, Use, Where, each_copy, in_all
-from dlspec.spec.written import CONTAINERS, SHARE, Entry, check_name, is_name, with_bodies
 
 MOST_BLOCKS = 60
 """So deep may blocks stand in blocks."""

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, shown
-from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.problems import Problems
+from dlspec.language.expressions.expressions import Unknown, Wrong
+from dlspec.language.problems import Problems
 
 KEYS = ("match", "layer", "dims", "except")
 

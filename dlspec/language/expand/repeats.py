@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, shown
+from dlspec.language.expressions.expressions import Unknown, Wrong
+from dlspec.language.parse.deferred import is_deferred
+from dlspec.language.parse.entry import Entry, read_words
+from dlspec.language.parse.params import INDEX, Scope, can_name_param
+from dlspec.language.parse.part import NOTHING
+from dlspec.language.problems import Problems
 from dlspec.limits import how_to_raise, limit
-from dlspec.spec.deferred import is_deferred
-from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.params import INDEX, Scope, can_name_param
-from dlspec.spec.parts import NOTHING
-from dlspec.spec.problems import Problems
-from dlspec.spec.written import Entry, read_words
 
 Row = Mapping[str, Any]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dlspec.errors import MOST_SHOWN, Code, Finding, KeyPath, near, shown, suggest
-from dlspec.spec.deferred import Ref
-from dlspec.spec.problems import Problems
+from dlspec.language.parse.deferred import Ref
+from dlspec.language.problems import Problems
 
 BEFORE = "_"
 """The output just before."""

@@ -11,10 +11,10 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, SpecError, shown, suggest
+from dlspec.language.expressions.expressions import Unknown, Wrong
+from dlspec.language.problems import Problems, dotted
+from dlspec.language.yaml.yaml_files import load_text
 from dlspec.limits import how_to_raise, limit
-from dlspec.spec.expressions import Unknown, Wrong
-from dlspec.spec.problems import Problems, dotted
-from dlspec.spec.yaml_files import load_text
 
 # The facts that data can state. A field's own come behind its name: `${data.target.vocab_size}`.
 FACTS = ("num_classes", "num_outputs", "vocab_size", "shape", "length", "layout")

@@ -16,9 +16,8 @@ from itertools import takewhile
 from typing import Any, NoReturn
 
 from dlspec.errors import Code, shown, suggest
-from dlspec.limits import how_to_raise, limit
-from dlspec.spec.expressions import CONSTANTS, MAX_NUMBER, ExpressionError, evaluate
-from dlspec.spec.formula_functions import (
+from dlspec.language.expressions.expressions import CONSTANTS, MAX_NUMBER, ExpressionError, evaluate
+from dlspec.language.expressions.formula_functions import (
     ARGUMENTS,
     DIMS,
     ELEMENTWISE,
@@ -33,6 +32,7 @@ from dlspec.spec.formula_functions import (
     SEVERAL,
     SIZES,
 )
+from dlspec.limits import how_to_raise, limit
 
 LANGUAGE = (
     "a Formula has outputs by name, numbers, + - * / // % ** @, comparisons, & | ~, slices like x[:, 1:], "

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from dlspec.errors import Code, Finding, KeyPath, Problem, SourceLocation, SpecError
-from dlspec.spec.source_map import SourceMap
+from dlspec.language.source_map import SourceMap
 
 
 def dotted(path: KeyPath) -> str:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dlspec.errors import KeyPath
-from dlspec.spec.blocks import Block
-from dlspec.spec.names import Level, Output
-from dlspec.spec.params import INDEX, Scope
-from dlspec.spec.repeats import Row, cells
-from dlspec.spec.written import Entry
+from dlspec.language.expand.names import Level, Output
+from dlspec.language.expand.repeats import Row, cells
+from dlspec.language.parse.block import Block
+from dlspec.language.parse.entry import Entry
+from dlspec.language.parse.params import INDEX, Scope
 
 
 @dataclass(frozen=True)

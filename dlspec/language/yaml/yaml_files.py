@@ -16,10 +16,11 @@ from typing import Any
 import yaml
 
 from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError
+from dlspec.language.entries import merged_keys
+from dlspec.language.yaml import yaml_mistakes
 from dlspec.limits import how_to_raise, limit
-from dlspec.spec import yaml_mistakes
-from dlspec.spec.entries import merged_keys
 
+PACKAGE = Path(__file__).parents[2]
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
 # With a point or an exponent: '007' is a text, as no two readers of YAML agree on what number it is.
 _FLOAT = re.compile(r"[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)\Z")
@@ -77,8 +78,8 @@ def display_name(path: Path) -> str:
 
 def packaged_conf() -> Path:
     """dlspec's own conf/: within the package where it was installed, beside it in a checkout."""
-    inside = Path(__file__).parents[1] / "conf"
-    return inside if inside.is_dir() else Path(__file__).parents[2] / "conf"
+    inside = PACKAGE / "conf"
+    return inside if inside.is_dir() else PACKAGE.parent / "conf"
 
 
 def load_text(text: str, name: str) -> Document:

@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from dlspec.errors import Code, KeyPath
-from dlspec.spec.expressions import ExpressionError, Unknown, formula_of
-from dlspec.spec.formula import names_in, parse_formula
-from dlspec.spec.names import BEFORE, WRONG, Level, Names, Output
-from dlspec.spec.params import Scope
-from dlspec.spec.parts import NOTHING, Part
-from dlspec.spec.repeats import known_early
-from dlspec.spec.written import Entry
+from dlspec.language.expand.names import BEFORE, WRONG, Level, Names, Output
+from dlspec.language.expand.repeats import known_early
+from dlspec.language.expressions.expressions import ExpressionError, Unknown, formula_of
+from dlspec.language.expressions.formula import names_in, parse_formula
+from dlspec.language.parse.entry import Entry
+from dlspec.language.parse.params import Scope
+from dlspec.language.parse.part import NOTHING, Part
 
 Inputs = Mapping[int | str, Output]
 """By their position, or by the argument's name."""

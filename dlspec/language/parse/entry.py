@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, shown, suggest
+from dlspec.language.expressions import expressions
+from dlspec.language.expressions.expressions import Unknown
+from dlspec.language.parse.part import ENTRY_KEYS, NOTHING, Part, parse_part
+from dlspec.language.problems import Problems
 from dlspec.layouts import LAYOUTS
-from dlspec.spec import expressions
-from dlspec.spec.expressions import Unknown
-from dlspec.spec.parts import ENTRY_KEYS, NOTHING, Part, parse_part
-from dlspec.spec.problems import Problems
 
 SHARE = "share"
 CONTAINERS: Mapping[str, tuple[str, ...]] = {

@@ -7,15 +7,15 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from dlspec.errors import Code, Finding, KeyPath, near, shown, suggest
-from dlspec.spec.expressions import Unknown
-from dlspec.spec.names import WRONG, Level, Names, Output
-from dlspec.spec.params import Scope
-from dlspec.spec.parts import ENTRY_KEYS, Part
-from dlspec.spec.problems import Problems
-from dlspec.spec.repeats import has_own_names, rows_of
-from dlspec.spec.taking import FORMULA, Inputs, formula_inputs
-from dlspec.spec.uses import Blocks, Use, Where, each_copy, in_all
-from dlspec.spec.written import Entry, read_body
+from dlspec.language.expand.inputs import FORMULA, Inputs, formula_inputs
+from dlspec.language.expand.names import WRONG, Level, Names, Output
+from dlspec.language.expand.repeats import has_own_names, rows_of
+from dlspec.language.expand.uses import Blocks, Use, Where, each_copy, in_all
+from dlspec.language.expressions.expressions import Unknown
+from dlspec.language.parse.entry import Entry, read_body
+from dlspec.language.parse.params import Scope
+from dlspec.language.parse.part import ENTRY_KEYS, Part
+from dlspec.language.problems import Problems
 
 JOIN = "Residual"
 """The type of the node that adds a residual's body and its shortcut."""
