@@ -21,7 +21,7 @@ from measuring import ONE_THREAD, machine, table
 
 USUAL = "import torch, numpy, PIL.Image, dlspec.training.trainer\n"
 STEP = f"{USUAL}net = torch.nn.Linear(3, 2)\nnet(torch.ones(4, 3)).sum().backward()\n"
-METRICS = f"{USUAL}from dlspec.registry.metrics import metrics\nmetrics()"
+METRICS = f"{USUAL}from dlspec.parts.torch.torch_metrics import metrics\nmetrics()"
 MODE = """
 from torch.utils._python_dispatch import TorchDispatchMode
 class Mode(TorchDispatchMode):

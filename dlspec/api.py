@@ -28,8 +28,8 @@ from dlspec.language.sections.weights import WeightsSpec
 from dlspec.language.source_map import SourceMap
 from dlspec.language.yaml.yaml_files import load_file
 from dlspec.limits import deep_stack
+from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from dlspec.python_spec import Data, Spec, data_settings, plain_value, prepare_spec, written_spec
-from dlspec.registry.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from dlspec.report.results import Results, results
 from dlspec.runs.io import new_folder
 from dlspec.runs.layout import RUNS, SPEC

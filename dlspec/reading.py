@@ -35,14 +35,14 @@ from dlspec.language.sections.sweep import SweepSpec
 from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.language.sections.weights import WeightsSpec
 from dlspec.language.source_map import SourceMap
-from dlspec.registry.averages import read_average
-from dlspec.registry.loss_terms import Terms, read_losses
-from dlspec.registry.metric_terms import MetricTerm, read_metrics
-from dlspec.registry.parameter_terms import Init, read_freeze, read_groups, read_inits
-from dlspec.registry.registry import Registry
-from dlspec.registry.schema import Schema
-from dlspec.registry.sections import leaves, read_section
-from dlspec.registry.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
+from dlspec.parts.registry import Registry
+from dlspec.parts.schema import Schema
+from dlspec.parts.sections import leaves, read_section
+from dlspec.parts.specs.averages import read_average
+from dlspec.parts.specs.loss import Terms, read_losses
+from dlspec.parts.specs.metrics import MetricTerm, read_metrics
+from dlspec.parts.specs.parameters import Init, read_freeze, read_groups, read_inits
+from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 
 T = TypeVar("T")
 SPEC_VERSION = 1

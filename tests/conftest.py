@@ -26,7 +26,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # As in the program: torchmetrics without what it imports for its plots alone takes 0.3 s in place of 3.6. It has to be
 # here before a test module imports it.
 leave_out_plots()
-importlib.import_module("dlspec.registry.metrics").metrics()
+importlib.import_module("dlspec.parts.torch.torch_metrics").metrics()
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +34,7 @@ def _parts_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test registers is gone after it, or errors of later tests would count it among the choices."""
     importlib.import_module("dlspec.reading")  # registers what is dlspec's own
     from dlspec.data.source import SOURCES
-    from dlspec.registry.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
+    from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 
     for registry in (LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS):
         monkeypatch.setattr(registry, "_classes", dict(registry._classes))

@@ -20,8 +20,8 @@ from dlspec.building.padding import mapped
 from dlspec.data.dataset import Field
 from dlspec.language.expand.graph import MODEL
 from dlspec.language.parse.deferred import Ref
-from dlspec.layers.padding import real_steps
 from dlspec.layouts import Lengths, Window
+from dlspec.parts.layers.padding import real_steps
 
 LAYER, TYPE = "layer", "layer_type"
 """In the `meta` of a graph's node: the id of the layer that it belongs to, and that layer's type."""

@@ -25,7 +25,7 @@ from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
 from dlspec.layouts import Lengths, Value
-from dlspec.registry.loss_terms import Terms
+from dlspec.parts.specs.loss import Terms
 from dlspec.text import first_line
 
 

@@ -11,7 +11,7 @@ from dlspec.building.built import Network
 from dlspec.building.parameters import first_picks, owned_parameters
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
-from dlspec.registry.parameter_terms import Init
+from dlspec.parts.specs.parameters import Init
 from dlspec.text import first_line
 
 

@@ -11,7 +11,7 @@ from dlspec.building.shortcuts import automatic, is_norm
 from dlspec.errors import Code
 from dlspec.language.parse.deferred import Ref
 from dlspec.language.parse.part import Part
-from dlspec.registry.torch_parts import LAYERS
+from dlspec.parts.torch.torch_parts import LAYERS
 
 if TYPE_CHECKING:
     from dlspec.building.network import Builder

@@ -20,7 +20,7 @@ from dlspec.language.expressions.expressions import ExpressionError
 from dlspec.language.parse.deferred import Channels, is_deferred, settled
 from dlspec.language.problems import Problems
 from dlspec.layouts import Value
-from dlspec.registry.schema import REQUIRED, Schema
+from dlspec.parts.schema import REQUIRED, Schema
 from dlspec.text import first_line
 
 PARAMETRIZATIONS = ("weight_norm", "spectral_norm", "orthogonal")

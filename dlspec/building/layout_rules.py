@@ -15,9 +15,9 @@ from dlspec.building.padding import mapped
 from dlspec.building.remedies import remedy
 from dlspec.building.torch_rules import torch_rule
 from dlspec.errors import Code, Finding
-from dlspec.layers.rule import Inputs, Rule, Settings, Shape, main
 from dlspec.layouts import Layout, Lengths, Value, Window, roles
-from dlspec.registry.schema import Schema
+from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape, main
+from dlspec.parts.schema import Schema
 
 
 def rule_for(schema: Schema) -> Rule:
@@ -33,7 +33,7 @@ def _is_pytorchs(schema: Schema) -> bool:
 
 
 def _is_users(schema: Schema) -> bool:
-    return not _is_pytorchs(schema) and not getattr(schema.build, "__module__", "").startswith("dlspec.layers.")
+    return not _is_pytorchs(schema) and not getattr(schema.build, "__module__", "").startswith("dlspec.parts.layers.")
 
 
 # ---- what is refused -----------------------------------------------------------------------------------------------

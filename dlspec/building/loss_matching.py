@@ -10,8 +10,8 @@ from dlspec.building.loss_rules import LossRule, rule_of
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code, suggest
 from dlspec.language.problems import Problems
-from dlspec.registry.loss_terms import Arguments, LossTerm, Terms, arguments
-from dlspec.registry.torch_parts import LOSSES
+from dlspec.parts.specs.loss import Arguments, LossTerm, Terms, arguments
+from dlspec.parts.torch.torch_parts import LOSSES
 
 if TYPE_CHECKING:
     from dlspec.building.network import Network, Output

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dlspec.registry.schema import Schema
+from dlspec.parts.schema import Schema
 
 TensorFunction = Callable[[Tensor], Tensor]
 

@@ -13,8 +13,8 @@ from dlspec.building.loss_matching import Match
 from dlspec.building.loss_rules import LossRule, TensorFunction, identity
 from dlspec.building.padding import mapped
 from dlspec.data.dataset import Target
-from dlspec.layers.padding import real_steps
 from dlspec.layouts import Value, Window
+from dlspec.parts.layers.padding import real_steps
 
 Targets = tuple[Tensor, ...]
 Aim = Callable[[Tensor, Targets], Tensor]

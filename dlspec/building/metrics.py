@@ -13,9 +13,9 @@ from dlspec.data.dataset import Dataset, Target
 from dlspec.data.decoding import CHARACTERS, kind_of
 from dlspec.errors import Code, suggest
 from dlspec.language.problems import Problems
-from dlspec.registry.metric_terms import MetricTerm
-from dlspec.registry.metrics import CLASSIFICATION, OF_TOKENS, metrics
-from dlspec.registry.schema import Schema
+from dlspec.parts.schema import Schema
+from dlspec.parts.specs.metrics import MetricTerm
+from dlspec.parts.torch.torch_metrics import CLASSIFICATION, OF_TOKENS, metrics
 
 MOST_CLASSES = 5_000
 """Of more classes nothing is counted by pairs: 5,000 x 5,000 numbers are 200 MB."""

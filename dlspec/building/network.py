@@ -51,8 +51,8 @@ from dlspec.language.expand.graph import MODEL, Graph, Node
 from dlspec.language.expand.inputs import PARAMETER
 from dlspec.language.parse.deferred import Ref
 from dlspec.language.problems import Problems
-from dlspec.layers.rule import main
 from dlspec.layouts import Layout, Lengths, Value
+from dlspec.parts.layers.rule import main
 
 # What leaves an end as it is: what stands before is what a loss sees.
 PASSING = frozenset(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from dlspec.layers.rule import Rule
 from dlspec.layouts import Layout, Value
+from dlspec.parts.layers.rule import Rule
 
 
 def remedy(layer: str, rule: Rule, value: Value) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 from dlspec.building.criterion import Criterion
 from dlspec.building.loss_matching import Match
 from dlspec.building.metrics import Chosen
-from dlspec.registry.schema import Schema
-from dlspec.registry.torch_parts import settings_with_defaults
+from dlspec.parts.schema import Schema
+from dlspec.parts.torch.torch_parts import settings_with_defaults
 
 
 def saved_losses(criterion: Criterion) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from dlspec.errors import Code, Finding
-from dlspec.layers.dims import counted, end_together, keeps_time, kept_lengths, moved
-from dlspec.layers.rule import ALL, LAST, Inputs, Rule, Settings, Shape, constant
 from dlspec.layouts import Layout, Value, Window, layout_of, roles
+from dlspec.parts.layers.dims import counted, end_together, keeps_time, kept_lengths, moved
+from dlspec.parts.layers.rule import ALL, LAST, Inputs, Rule, Settings, Shape, constant
 
 _FIRST: tuple[Layout, ...] = ("channels-first",)
 

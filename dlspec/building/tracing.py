@@ -76,7 +76,10 @@ class Tracer:
 
 def _takes_any_steps(layer: Layer, values: Sequence[Value], settings: Mapping[str, Any]) -> bool:
     """Whether a layer of PyTorch's or dlspec's gives a step for each step, however many there are."""
-    rule, is_known = rule_for(layer.schema), layer.schema.build.__module__.startswith(("torch.", "dlspec.layers."))
+    rule, is_known = (
+        rule_for(layer.schema),
+        layer.schema.build.__module__.startswith(("torch.", "dlspec.parts.layers.")),
+    )
     keeps = rule.keeps_lengths(values, settings) if callable(rule.keeps_lengths) else rule.keeps_lengths
     return is_known and bool(keeps) and rule.gives(values, (1, 1), settings) == "sequence"
 

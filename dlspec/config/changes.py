@@ -231,7 +231,7 @@ def _short_spelling(path: KeyPath, value: Any, override: Override, tree: dict[st
 
 def _value_setting(name: str, path: KeyPath, tree: dict[str, Any]) -> str | None:
     """The setting that one value behind a layer's or block's name stands for."""
-    from dlspec.registry.torch_parts import LAYERS
+    from dlspec.parts.torch.torch_parts import LAYERS
 
     if name in LAYERS:
         return LAYERS[name].value_setting or "SETTING"

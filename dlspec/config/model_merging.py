@@ -82,7 +82,7 @@ class Merging:
 
     def _check_short(self, name: str, before: Any, over: dict[str, Any], path: KeyPath) -> None:
         """Settings laid over `Dropout: 0.5` would lose the 0.5."""
-        from dlspec.registry.torch_parts import LAYERS
+        from dlspec.parts.torch.torch_parts import LAYERS
 
         setting = LAYERS[name].value_setting if name in LAYERS else None
         if setting is not None and setting not in over:
@@ -100,7 +100,7 @@ def is_layer_without_dash(key: str, value: Any) -> bool:
     """`Flatten:` and `Linear: 10` where entries by name are wanted."""
     if not key[:1].isupper() or isinstance(value, str):
         return False
-    from dlspec.registry.torch_parts import LAYERS
+    from dlspec.parts.torch.torch_parts import LAYERS
 
     if key not in LAYERS:
         return False

@@ -18,8 +18,8 @@ from dlspec.errors import Code
 from dlspec.language.parse.pattern import Pattern
 from dlspec.language.problems import Problems
 from dlspec.language.sections.trainer import TrainerSpec
+from dlspec.parts.specs.parameters import UNFREEZE
 from dlspec.reading import ReadPart, Spec
-from dlspec.registry.parameter_terms import UNFREEZE
 from dlspec.text import first_line
 from dlspec.training.freezing import Freezing
 from dlspec.training.monitor import choose_mode

@@ -20,10 +20,10 @@ from dlspec.language.expand.graph import Graph
 from dlspec.language.parse.block import read_model
 from dlspec.language.parse.part import parse_part
 from dlspec.language.problems import Problems
-from dlspec.layers.rule import Settings
 from dlspec.layouts import Value
-from dlspec.registry.schema import Schema
-from dlspec.registry.torch_parts import LAYERS
+from dlspec.parts.layers.rule import Settings
+from dlspec.parts.schema import Schema
+from dlspec.parts.torch.torch_parts import LAYERS
 
 
 def features(size: int) -> Value:

@@ -17,8 +17,8 @@ from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.problems import Problems
 from dlspec.language.source_map import SourceMap
 from dlspec.language.yaml.yaml_files import load_text
-from dlspec.layers.formula import Formula
 from dlspec.layouts import Value
+from dlspec.parts.layers.formula import Formula
 from dlspec.reading import read_spec
 from helpers.tables import build_layers, features, first, sequence, tokens
 

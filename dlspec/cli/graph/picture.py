@@ -11,7 +11,7 @@ from dlspec.cli.graph.boxes import FOLDED, Box, Line, input_boxes, layer_box, ou
 from dlspec.cli.graph.copies import without_copies
 from dlspec.cli.summary.layer_rows import Row, folded, short
 
-# Whose layers go into the box of the layer before, where the shape stays: modules of torch.nn and of dlspec.layers.
+# Whose layers go into the box of the layer before, where the shape stays: modules of torch.nn and of dlspec.parts.layers.
 BESIDE = frozenset({"activation", "batchnorm", "dropout", "instancenorm", "normalization", "stochastic_depth"})
 
 

@@ -8,7 +8,7 @@ import PIL.Image
 
 import dlspec.data.assembly
 import dlspec.sweeps.executors.job_worker  # noqa: F401
-from dlspec.registry.metrics import metrics
+from dlspec.parts.torch.torch_metrics import metrics
 
 metrics()  # before matplotlib: where that is there, torchmetrics imports all of it for its own plots
 for name in ("matplotlib.backends.backend_agg", "matplotlib.ticker"):

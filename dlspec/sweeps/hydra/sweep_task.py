@@ -21,7 +21,7 @@ from dlspec.errors import TrainingFailed, UserError
 from dlspec.jobs.composed_spec import preparation
 from dlspec.language.problems import Problems, refuse
 from dlspec.language.sections.sweep import SweepSpec
-from dlspec.registry.sections import read_section
+from dlspec.parts.sections import read_section
 from dlspec.runs.io import new_folder
 from dlspec.runs.layout import MULTIRUN
 from dlspec.sweeps.executors.executor import Executor

@@ -32,7 +32,7 @@ def run_folder(out: str) -> Path:
 
 
 def test_the_table_has_every_scheduler() -> None:
-    from dlspec.registry.torch_parts import SCHEDULERS as REGISTRY
+    from dlspec.parts.torch.torch_parts import SCHEDULERS as REGISTRY
 
     assert set(SCHEDULERS) == set(REGISTRY)
 

@@ -20,9 +20,9 @@ from dlspec.language.problems import Problems, in_order
 from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.language.source_map import SourceMap
 from dlspec.language.yaml.yaml_files import load_file
+from dlspec.parts.sections import wanted_of
 from dlspec.reading import KEYS as ALL_KEYS
 from dlspec.reading import Spec, read_spec
-from dlspec.registry.sections import wanted_of
 
 CONFIG: dict[str, Any] = {
     "model": {"layers": ["Flatten", {"Linear": "${data.num_outputs}"}]},

@@ -16,8 +16,8 @@ from dlspec.building.loss_matching import auto_loss
 from dlspec.building.network import Network
 from dlspec.data.dataset import Target
 from dlspec.language.problems import Problems
-from dlspec.registry.loss_terms import LossTerm
-from dlspec.registry.torch_parts import LOSSES
+from dlspec.parts.specs.loss import LossTerm
+from dlspec.parts.torch.torch_parts import LOSSES
 from helpers.loss_parts import CALLS, data_of
 from helpers.tables import features, first, network_of
 

@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from dlspec.building.padding import Trim, mapped, mean_over
 from dlspec.data.dataset import Dataset, Field, Target
-from dlspec.layers.padding import real_steps
 from dlspec.layouts import Lengths, Value, Window
-from dlspec.registry.torch_parts import LOSSES
+from dlspec.parts.layers.padding import real_steps
+from dlspec.parts.torch.torch_parts import LOSSES
 from helpers.loss_parts import (
     ABC,
     CALLS,

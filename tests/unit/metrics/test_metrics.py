@@ -18,8 +18,8 @@ from dlspec.building.metrics import Chosen, auto_metrics, fits, in_snake_case, m
 from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset, Split, Target
 from dlspec.language.problems import Problems
-from dlspec.registry.metric_terms import read_metrics
-from dlspec.registry.metrics import CLASSIFICATION, OF_TOKENS, metrics
+from dlspec.parts.specs.metrics import read_metrics
+from dlspec.parts.torch.torch_metrics import CLASSIFICATION, OF_TOKENS, metrics
 
 YES_NO = Target("label", "classes", (), ("no", "yes"))
 THREE = Target("label", "classes", (), ("a", "b", "c"))

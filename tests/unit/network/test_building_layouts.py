@@ -12,7 +12,7 @@ from dlspec.building import place
 from dlspec.building.limits import SizeLimit, TooLarge, in_words, memory
 from dlspec.building.network import Layer, build
 from dlspec.language.problems import Problems
-from dlspec.registry.torch_parts import LAYERS
+from dlspec.parts.torch.torch_parts import LAYERS
 from helpers.tables import (
     Value,
     batch,

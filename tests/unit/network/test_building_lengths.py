@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from dlspec.building.layout_rules import layout_after, lengths_after, takes_any_length
 from dlspec.building.padding import fewest_steps, mapped
 from dlspec.layouts import Lengths, Window
-from dlspec.registry.torch_parts import LAYERS
+from dlspec.parts.torch.torch_parts import LAYERS
 from helpers.tables import (
     LAYER_ROWS,
     Made,

@@ -15,8 +15,8 @@ from dlspec.errors import SpecError
 from dlspec.language.parse.part import parse_part
 from dlspec.language.problems import Problems
 from dlspec.language.source_map import SourceMap
+from dlspec.parts.torch.torch_parts import OPTIMIZERS, SCHEDULERS
 from dlspec.preparing.preparation import Preparation, Prepared
-from dlspec.registry.torch_parts import OPTIMIZERS, SCHEDULERS
 from dlspec.training.optimizing import make_optimizer, needs_closure
 from helpers.training_parts import dataset
 

@@ -16,8 +16,8 @@ from dlspec.building.parameters import MOST_IDLE
 from dlspec.building.tensor_files import stored_tensors
 from dlspec.errors import SpecError
 from dlspec.language.problems import Problems
-from dlspec.registry.inits import INITS
-from dlspec.registry.parameter_terms import read_inits
+from dlspec.parts.specs.parameters import read_inits
+from dlspec.parts.torch.inits import INITS
 
 IMAGES = {"shape": [1, 8, 8], "num_classes": 3}
 NET = [

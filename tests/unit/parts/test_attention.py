@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from dlspec.layers.attention import Attention, Rotary
-from dlspec.layers.positions import PositionalEmbedding, RelativePositionBias
-from dlspec.layers.transformer import MultiheadAttention, TransformerDecoderLayer, TransformerEncoderLayer
+from dlspec.parts.layers.attention import Attention, Rotary
+from dlspec.parts.layers.positions import PositionalEmbedding, RelativePositionBias
+from dlspec.parts.layers.transformer import MultiheadAttention, TransformerDecoderLayer, TransformerEncoderLayer
 from helpers.tables import batch, first, made, parameter, refusal_with, sequence
 
 LENGTHS = torch.tensor([6, 1, 4, 3])

@@ -16,8 +16,8 @@ from torch import Tensor, fx, nn
 from dlspec.language.expressions.expressions import ExpressionError
 from dlspec.language.expressions.formula import calls_in, is_elementwise, names_in, parse_formula
 from dlspec.language.expressions.formula_functions import FUNCTIONS
-from dlspec.layers.formula import Formula
 from dlspec.layouts import Lengths, Value
+from dlspec.parts.layers.formula import Formula
 from helpers.tables import batch, features, first, parameter, sequence, tokens
 
 X = sequence(5, 4)

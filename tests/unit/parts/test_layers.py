@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dlspec.language.parse.part import parse_part
 from dlspec.language.problems import Problems
-from dlspec.registry.torch_parts import BATCH_FIRST, LAYERS
+from dlspec.parts.torch.torch_parts import BATCH_FIRST, LAYERS
 from helpers.tables import LAYER_ROWS, Made, Row, batches, graph_of, made, network_of
 
 ROWS = [(name, row) for name, row in sorted(LAYER_ROWS.items()) if row.inputs]

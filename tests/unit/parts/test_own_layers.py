@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from dlspec.layers.recurrent import GRU, LSTM, RNN
-from dlspec.layers.stochastic_depth import StochasticDepth
 from dlspec.layouts import Value
-from dlspec.registry.torch_parts import LAYERS
+from dlspec.parts.layers.recurrent import GRU, LSTM, RNN
+from dlspec.parts.layers.stochastic_depth import StochasticDepth
+from dlspec.parts.torch.torch_parts import LAYERS
 from helpers.tables import (
     LAYER_ROWS,
     Row,

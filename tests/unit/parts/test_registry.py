@@ -15,10 +15,10 @@ from torch.optim import lr_scheduler
 
 from dlspec.language.parse.part import NOTHING, parse_part
 from dlspec.language.problems import Problems
-from dlspec.registry.metrics import metrics
-from dlspec.registry.own_parts import layer
-from dlspec.registry.registry import Registry
-from dlspec.registry.torch_parts import (
+from dlspec.parts.own_parts import layer
+from dlspec.parts.registry import Registry
+from dlspec.parts.torch.torch_metrics import metrics
+from dlspec.parts.torch.torch_parts import (
     _LAYERS_NOT_YET,
     _LOSSES_NOT_YET,
     _SCHEDULERS_NOT_YET,
@@ -358,7 +358,7 @@ import sys
 from dlspec.compat.torchmetrics import leave_out_plots
 if {lean}:
     leave_out_plots()
-from dlspec.registry.metrics import metrics
+from dlspec.parts.torch.torch_metrics import metrics
 metric = metrics()["MeanAbsoluteError"].build()
 metric.update(*[__import__("torch").ones(3)] * 2)
 print("matplotlib" in sys.modules)
@@ -382,7 +382,7 @@ import sys
 sys.path.insert(0, {str(tmp_path)!r})
 from dlspec.compat.torchmetrics import leave_out_plots
 leave_out_plots()
-from dlspec.registry.metrics import metrics
+from dlspec.parts.torch.torch_metrics import metrics
 print(metrics()["MeanAbsoluteError"].build(), "transformers" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -1,7 +1,7 @@
 """A part's schema: its settings, derived from the class's own signature and type hints.
 
 One `Setting` checks one value with pydantic and words what it wants; what hints can't say comes from
-`dlspec.registry.refinements`.
+`dlspec.parts.refinements`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from dlspec.errors import Code, near, suggest
 from dlspec.language.expressions.expressions import Unknown
 from dlspec.language.parse.part import ENTRY_KEYS, NOTHING, Part
 from dlspec.language.problems import Problems
-from dlspec.registry.hints import Refinement as Refinement
-from dlspec.registry.hints import checked, in_words, no_stray_bool
+from dlspec.parts.hints import Refinement as Refinement
+from dlspec.parts.hints import checked, in_words, no_stray_bool
 
 REQUIRED = inspect.Parameter.empty
 

@@ -8,7 +8,7 @@ from typing import Any
 from dlspec.errors import UNKNOWN_PARTS, Code, near, suggest
 from dlspec.language.parse.part import Part
 from dlspec.language.problems import Problems
-from dlspec.registry.schema import Schema
+from dlspec.parts.schema import Schema
 
 LAYERS_ARE = "layers have PyTorch's names (torch.nn), dlspec's own stand in docs/language.md; a block has its own"
 

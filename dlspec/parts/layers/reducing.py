@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from dlspec.errors import Code, Finding
-from dlspec.layers.dims import counted, keeps_time, kept_lengths, moved, refused_dim
-from dlspec.layers.padding import real_steps
-from dlspec.layers.rule import Inputs, Rule, Settings, Shape
 from dlspec.layouts import Layout, Lengths, roles
+from dlspec.parts.layers.dims import counted, keeps_time, kept_lengths, moved, refused_dim
+from dlspec.parts.layers.padding import real_steps
+from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape
 
 
 def _dims(inputs: Inputs, settings: Settings) -> list[int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from dlspec.registry.hints import Refinement
+from dlspec.parts.hints import Refinement
 
 _POSITIVE = Refinement(at_least=1)
 _NOT_NEGATIVE = Refinement(at_least=0)

@@ -13,21 +13,21 @@ from typing import Any
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
-from dlspec.layers.attention import Attention
-from dlspec.layers.folding import FoldTime, UnfoldTime
-from dlspec.layers.formula import Formula
-from dlspec.layers.merging import Add, Concat, Multiply
-from dlspec.layers.parameter import Parameter
-from dlspec.layers.positions import PositionalEmbedding, RelativePositionBias
-from dlspec.layers.recurrent import GRU, LSTM, RNN
-from dlspec.layers.reducing import Max, Mean, Sum
-from dlspec.layers.shaping import Permute, Reshape, Select
-from dlspec.layers.stochastic_depth import StochasticDepth
-from dlspec.layers.transformer import MultiheadAttention, TransformerDecoderLayer, TransformerEncoderLayer
-from dlspec.registry.foreign import FOREIGN_LAYERS, FOREIGN_LOSSES
-from dlspec.registry.refinements import refine
-from dlspec.registry.registry import Registry
-from dlspec.registry.schema import Schema, derive
+from dlspec.parts.foreign_names import FOREIGN_LAYERS, FOREIGN_LOSSES
+from dlspec.parts.layers.attention import Attention
+from dlspec.parts.layers.folding import FoldTime, UnfoldTime
+from dlspec.parts.layers.formula import Formula
+from dlspec.parts.layers.merging import Add, Concat, Multiply
+from dlspec.parts.layers.parameter import Parameter
+from dlspec.parts.layers.positions import PositionalEmbedding, RelativePositionBias
+from dlspec.parts.layers.recurrent import GRU, LSTM, RNN
+from dlspec.parts.layers.reducing import Max, Mean, Sum
+from dlspec.parts.layers.shaping import Permute, Reshape, Select
+from dlspec.parts.layers.stochastic_depth import StochasticDepth
+from dlspec.parts.layers.transformer import MultiheadAttention, TransformerDecoderLayer, TransformerEncoderLayer
+from dlspec.parts.refinements import refine
+from dlspec.parts.registry import Registry
+from dlspec.parts.schema import Schema, derive
 
 INFERRED = frozenset(
     "in_channels in_features in1_features in2_features input_size num_features num_channels normalized_shape "

@@ -28,10 +28,10 @@ from dlspec.language.expressions.formula import (
     whole_numbers,
 )
 from dlspec.language.expressions.formula_functions import DIMS, ELEMENTWISE, FUNCTIONS, KEEPDIM
-from dlspec.layers.dims import agree, end_together, refused_dim
-from dlspec.layers.merging import misfit, sizes
-from dlspec.layers.rule import ALL, Inputs, Rule, Settings, Shape, by_rank, main, same
 from dlspec.layouts import Layout, Lengths, Value
+from dlspec.parts.layers.dims import agree, end_together, refused_dim
+from dlspec.parts.layers.merging import misfit, sizes
+from dlspec.parts.layers.rule import ALL, Inputs, Rule, Settings, Shape, by_rank, main, same
 from dlspec.text import first_line
 
 # ---- walking the tree ----------------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.errors import Code, Finding
-from dlspec.layers.dims import agree, counted, end_together, refused_dim
-from dlspec.layers.rule import Inputs, Rule, Settings, Shape, main
 from dlspec.layouts import Lengths, Value, Window
+from dlspec.parts.layers.dims import agree, counted, end_together, refused_dim
+from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape, main
 
 
 def sizes(value: Value) -> str:

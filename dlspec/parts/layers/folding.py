@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dlspec.layers.rule import Inputs, Rule, Settings, Shape, by_rank, constant
 from dlspec.layouts import Layout
+from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape, by_rank, constant
 
 
 def _of_a_step(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from math import prod
 
 from dlspec.errors import Code, Finding
-from dlspec.layers.rule import Inputs, by_rank, main
 from dlspec.layouts import Layout, Lengths, Value, layout_of, roles
+from dlspec.parts.layers.rule import Inputs, by_rank, main
 
 Dims = Sequence[int]
 

@@ -8,7 +8,7 @@ from dlspec.errors import Code, suggest
 from dlspec.language.parse.part import NOTHING, Part, parse_part
 from dlspec.language.problems import Problems
 from dlspec.language.sections.trainer import EMA, SWA
-from dlspec.registry.sections import read_section
+from dlspec.parts.sections import read_section
 
 AVERAGES: dict[str, type[EMA] | type[SWA]] = {"EMA": EMA, "SWA": SWA}
 PATH = ("trainer", "average")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.errors import Code, Finding, shown, suggest
-from dlspec.layers.rule import Inputs, Rule, Settings
+from dlspec.parts.layers.rule import Inputs, Rule, Settings
 
 # Those of torch.nn.init that fill a tensor of any shape, and the settings of each.
 _NAMES = ("zeros_", "ones_", "constant_", "uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_")

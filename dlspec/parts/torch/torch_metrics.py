@@ -6,9 +6,9 @@ import inspect
 from functools import cache
 
 from dlspec.compat.torchmetrics import import_torchmetrics
-from dlspec.registry.refinements import refine
-from dlspec.registry.registry import Registry
-from dlspec.registry.schema import Schema, derive
+from dlspec.parts.refinements import refine
+from dlspec.parts.registry import Registry
+from dlspec.parts.schema import Schema, derive
 
 # Filled in from the target, or only for what a target here can't be; a metric gives one number.
 FILLED = frozenset(
@@ -30,7 +30,7 @@ _INSTEAD = "take one that gives a single number for classes or numbers, such as 
 def metrics() -> Registry:
     """The registry of metrics; asking for it imports torchmetrics."""
     library = import_torchmetrics()
-    from dlspec.registry import token_metrics
+    from dlspec.parts import token_metrics
 
     classes = [getattr(library, name) for name in _NAMES.split()]
     classes += [library.image.PeakSignalNoiseRatio, *(getattr(token_metrics, name) for name in OF_TOKENS)]

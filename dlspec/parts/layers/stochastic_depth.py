@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from dlspec.layers.rule import Rule
+from dlspec.parts.layers.rule import Rule
 
 
 class StochasticDepth(nn.Module):

@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from dlspec.registry.refinements import refine
-from dlspec.registry.registry import Registry
-from dlspec.registry.schema import Schema, derive
+from dlspec.parts.refinements import refine
+from dlspec.parts.registry import Registry
+from dlspec.parts.schema import Schema, derive
 
 _NAMES = (
     "uniform_ normal_ trunc_normal_ constant_ ones_ zeros_ eye_ dirac_ xavier_uniform_ xavier_normal_ "

@@ -20,8 +20,8 @@ from dlspec.errors import Code, KeyPath, shown, suggest
 from dlspec.language.expressions.expressions import Unknown
 from dlspec.language.parse.part import Part, parse_part
 from dlspec.language.problems import Problems
-from dlspec.registry.schema import Schema
-from dlspec.registry.torch_parts import LOSSES
+from dlspec.parts.schema import Schema
+from dlspec.parts.torch.torch_parts import LOSSES
 
 KEYS = ("output", "target", "factor")
 """What a loss may say beside its own settings."""

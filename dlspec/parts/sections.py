@@ -14,8 +14,8 @@ from pydantic_core import ErrorDetails
 from dlspec.errors import Code, KeyPath, shown, suggest
 from dlspec.language.expressions.expressions import Unknown, Wrong
 from dlspec.language.problems import Problems, dotted
-from dlspec.registry.hints import takes_boolean
-from dlspec.registry.schema import Refinement, Setting
+from dlspec.parts.hints import takes_boolean
+from dlspec.parts.schema import Refinement, Setting
 
 M = TypeVar("M", bound=BaseModel)
 Location = Sequence[Hashable]

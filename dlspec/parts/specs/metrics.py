@@ -9,8 +9,8 @@ from typing import Any
 from dlspec.errors import Code, KeyPath, shown
 from dlspec.language.parse.part import Part, parse_part
 from dlspec.language.problems import Problems
-from dlspec.registry.metrics import metrics
-from dlspec.registry.schema import Schema
+from dlspec.parts.schema import Schema
+from dlspec.parts.torch.torch_metrics import metrics
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.errors import Code, Finding
-from dlspec.layers.rule import Inputs, Rule, Settings, constant
+from dlspec.parts.layers.rule import Inputs, Rule, Settings, constant
 
 DEVIATION = 0.02
 """Of freshly made embeddings, as in BERT, GPT-2 and ViT."""

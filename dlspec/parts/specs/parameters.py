@@ -15,9 +15,9 @@ from dlspec.errors import Code, KeyPath, shown, suggest
 from dlspec.language.parse.part import Part, parse_part
 from dlspec.language.parse.pattern import KEYS, Pattern, read_patterns
 from dlspec.language.problems import Problems
-from dlspec.registry.inits import INITS
-from dlspec.registry.schema import Schema
-from dlspec.registry.torch_parts import LAYERS
+from dlspec.parts.schema import Schema
+from dlspec.parts.torch.inits import INITS
+from dlspec.parts.torch.torch_parts import LAYERS
 
 UNFREEZE = "unfreeze_at_epoch"
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dlspec.errors import Code, Finding
-from dlspec.layers.padding import real_steps
-from dlspec.layers.rule import Inputs, Rule, Settings, constant
 from dlspec.layouts import Value
+from dlspec.parts.layers.padding import real_steps
+from dlspec.parts.layers.rule import Inputs, Rule, Settings, constant
 
 ROTARY_BASE = 10000.0
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from dlspec.registry.registry import Registry
-from dlspec.registry.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
+from dlspec.parts.registry import Registry
+from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 
 C = TypeVar("C", bound=type)
 
@@ -35,7 +35,7 @@ def layer(cls: C) -> C:
       first of all before them: where it is one, `forward` gives it alone, else a tuple in that order.
     - `inline = True`: `forward` has no parameters and asks no tensor for its values or its length, so that its
       operations are written into the network's own `forward`.
-    - `rule = Rule(...)`, of `dlspec.layers.rule`, says which layouts it takes and gives, and checks its inputs.
+    - `rule = Rule(...)`, of `dlspec.parts.layers.rule`, says which layouts it takes and gives, and checks its inputs.
     """
     return _register(LAYERS, cls)
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.errors import Code, Finding
-from dlspec.layers.dims import counted, keeps_time, kept_lengths, moved, named, refused_dim, reshaped, roles_moved
-from dlspec.layers.rule import Inputs, Rule, Settings, Shape
 from dlspec.layouts import Lengths
+from dlspec.parts.layers.dims import counted, keeps_time, kept_lengths, moved, named, refused_dim, reshaped, roles_moved
+from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape
 
 # ---- Reshape -------------------------------------------------------------------------------------------------------
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dlspec.errors import Code, Finding
-from dlspec.layers.padding import real_steps
-from dlspec.layers.rule import Inputs, Rule, Settings, Shape
 from dlspec.layouts import Layout, Lengths
+from dlspec.parts.layers.padding import real_steps
+from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape
 
 Output = Literal["sequence", "last", "mean", "state"]
 OUTPUTS: tuple[Output, ...] = get_args(Output)

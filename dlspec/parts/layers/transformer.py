@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.errors import Code, Finding
-from dlspec.layers.padding import real_steps
-from dlspec.layers.rule import Inputs, Rule, Settings, constant
 from dlspec.layouts import Value
+from dlspec.parts.layers.padding import real_steps
+from dlspec.parts.layers.rule import Inputs, Rule, Settings, constant
 
 Activation = Literal["relu", "gelu"]
 
