@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from turns import Turns
 from works import SEED, Loss, Task
 
-from dlspec.training.batches import permutation
+from dlspec.data.batches.batches import permutation
 from dlspec.training.resources import allocator
 
 Step = Callable[[Tensor, Tensor], Tensor]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dlspec.api import Result, build, load, resume, sweep, train
-    from dlspec.data.source import data_source
+    from dlspec.data.sources.source import data_source
     from dlspec.errors import DataError, SpecError, TrainingFailed, UserError
     from dlspec.parts.own_parts import layer, loss, optimizer, scheduler
     from dlspec.report.results import Results, results
@@ -44,7 +44,7 @@ _HOMES = {
     **dict.fromkeys(("DataError", "SpecError", "TrainingFailed", "UserError"), "dlspec.errors"),
     **dict.fromkeys(("layer", "loss", "optimizer", "scheduler"), "dlspec.parts.own_parts"),
     **dict.fromkeys(("Results", "results"), "dlspec.report.results"),
-    "data_source": "dlspec.data.source",
+    "data_source": "dlspec.data.sources.source",
 }
 
 

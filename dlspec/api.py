@@ -15,8 +15,8 @@ from torch import nn
 from dlspec.building.weights import load_weights
 from dlspec.config.conf_files import GROUPS
 from dlspec.config.overrides import parse_overrides, quoted
-from dlspec.data import SOURCES
 from dlspec.data.dataset import Dataset
+from dlspec.data.sources import SOURCES
 from dlspec.errors import UserError, shown
 from dlspec.jobs import resumption
 from dlspec.jobs.identity import data_checksum

@@ -13,9 +13,9 @@ from dlspec.config.changes import change_tree
 from dlspec.config.composition import Composed, start_hydra
 from dlspec.config.conf_files import GROUPS
 from dlspec.config.overrides import parse_overrides, quoted, replaces_whole
-from dlspec.data import SOURCES
 from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset
+from dlspec.data.sources import SOURCES
 from dlspec.errors import Code, Problem, SpecError, UserError, suggest
 from dlspec.jobs.composed_spec import composed_or_refused
 from dlspec.language.source_map import SourceMap

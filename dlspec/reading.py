@@ -17,8 +17,8 @@ from torch import fx, nn
 
 from dlspec.building.layer import PARAMETRIZATIONS, Layer
 from dlspec.building.layout_rules import rule_for
-from dlspec.data import SOURCES, DataSource
-from dlspec.data.source import SplitSource
+from dlspec.data.sources import SOURCES, DataSource
+from dlspec.data.sources.source import SplitSource
 from dlspec.errors import Code, KeyPath, near, shown, suggest
 from dlspec.language.expand.containers import JOIN
 from dlspec.language.expand.expander import expand

@@ -33,7 +33,7 @@ importlib.import_module("dlspec.parts.torch.torch_metrics").metrics()
 def _parts_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test registers is gone after it, or errors of later tests would count it among the choices."""
     importlib.import_module("dlspec.reading")  # registers what is dlspec's own
-    from dlspec.data.source import SOURCES
+    from dlspec.data.sources.source import SOURCES
     from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 
     for registry in (LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS):

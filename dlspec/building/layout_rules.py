@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import nn
 
-from dlspec.building.padding import mapped
 from dlspec.building.remedies import remedy
 from dlspec.building.torch_rules import torch_rule
+from dlspec.data.batches.padding import mapped
 from dlspec.errors import Code, Finding
 from dlspec.layouts import Layout, Lengths, Value, Window, roles
 from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape, main

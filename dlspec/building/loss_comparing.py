@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dlspec.building.loss_matching import Match
 from dlspec.building.loss_shapes import Padding, Shapes, Targets
-from dlspec.building.padding import mapped, mean_over
+from dlspec.data.batches.padding import mapped, mean_over
 
 Pick = Callable[[Any], Tensor]
 Compare = Callable[[Any, Targets], Tensor]

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from dlspec.building.loss_matching import Match
 from dlspec.building.loss_rules import LossRule, TensorFunction, identity
-from dlspec.building.padding import mapped
+from dlspec.data.batches.padding import mapped
 from dlspec.data.dataset import Target
 from dlspec.layouts import Value, Window
 from dlspec.parts.layers.padding import real_steps

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from dlspec.data.dataset import Dataset, Target
-from dlspec.data.decoding import CHARACTERS, kind_of
+from dlspec.data.prepare.decoding import CHARACTERS, kind_of
 from dlspec.errors import Code, suggest
 from dlspec.language.problems import Problems
 from dlspec.parts.schema import Schema

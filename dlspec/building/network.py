@@ -39,11 +39,11 @@ from dlspec.building.layout_rules import (
     takes_any_length,
 )
 from dlspec.building.limits import bounded_growth
-from dlspec.building.padding import border, fewest_steps
 from dlspec.building.place import RUN, Place
 from dlspec.building.ties import tie
 from dlspec.building.tracing import Tracer, memory_of, sampling
 from dlspec.building.tracing import kept_random_state as kept_random_state
+from dlspec.data.batches.padding import border, fewest_steps
 from dlspec.data.dataset import Field
 from dlspec.errors import Code, KeyPath, suggest
 from dlspec.language.expand.containers import JOIN

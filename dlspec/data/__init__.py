@@ -1,9 +1,0 @@
-"""Data sources by name, and the data set that each opens. Importing this opens nothing and imports no PyTorch."""
-
-from dlspec.data import images, random, running_text, segments, tables, text
-from dlspec.data.source import SOURCES, DataSource, SplitSource, data_source, open_data
-
-__all__ = [
-    "SOURCES", "DataSource", "SplitSource", "data_source", "images", "open_data", "random", "running_text", "segments",
-    "tables", "text",
-]  # fmt: skip

@@ -21,8 +21,8 @@ from dlspec.building.network import Network, build
 from dlspec.building.place import RUN, Place
 from dlspec.building.saved import saved_losses, saved_metrics, saved_part
 from dlspec.building.weights import load_weights
-from dlspec.data import DataSource, open_data
 from dlspec.data.dataset import Dataset, Field
+from dlspec.data.sources import DataSource, open_data
 from dlspec.errors import Code, DataError
 from dlspec.language.problems import Problems, refuse
 from dlspec.language.source_map import SourceMap

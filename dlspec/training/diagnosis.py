@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from dlspec.building.assembly import LAYER, TYPE
+from dlspec.data.batches.batches import Batch
+from dlspec.data.batches.nests import tensors_in
 from dlspec.errors import Code, Finding
-from dlspec.training.batches import Batch
 from dlspec.training.criterion import Criterion, total_loss
 from dlspec.training.finite import BadGradient, NotFinite, first_bad
-from dlspec.training.nests import tensors_in
 from dlspec.training.randomness import kept_generators
 
 SMALLER = "a smaller learning rate or trainer.clip_grad_norm may help"

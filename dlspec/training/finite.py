@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.training.nests import tensors_in
+from dlspec.data.batches.nests import tensors_in
 
 INTERVAL = 50
 """Steps between two looks at a GPU's losses."""

@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from dlspec.data.batches.batches import Batches
 from dlspec.data.dataset import Dataset, Split, Target
-from dlspec.training.batches import Batches
 from dlspec.training.criterion import Criterion
 
 MOST_SAMPLES = 4096

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlspec.compat.torch_dynamo import make_step_function
-from dlspec.training.nests import tensors_in
+from dlspec.data.batches.nests import tensors_in
 from dlspec.training.optimizing import make_optimizer, needs_closure
 
 

@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 
 from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.compat.torch_layers import is_running_norm
+from dlspec.data.batches.nests import mapped
 from dlspec.training.averaging import Average
 from dlspec.training.finite import NotFinite, Step
-from dlspec.training.nests import mapped
 from dlspec.training.optimizing import restore_optimizer
 from dlspec.training.state import State
 

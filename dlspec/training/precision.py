@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dlspec.training.nests import mapped
+from dlspec.data.batches.nests import mapped
 
 Name = Literal[64, 32, 16, "tf32", "bf16"]
 _HALF: Mapping[Any, torch.dtype] = {16: torch.float16, "bf16": torch.bfloat16}

@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlspec.compat.torch_cuda import end_failed_recording
+from dlspec.data.batches.nests import mapped
 from dlspec.text import first_line
 from dlspec.training.criterion import Targets, total_loss
-from dlspec.training.nests import mapped
 from dlspec.training.randomness import random_state, set_random_state
 from dlspec.training.steps import Inputs, Step
 

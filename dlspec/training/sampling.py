@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from dlspec.data.dataset import Target
-from dlspec.data.decoding import Decoder, decoder_of
+from dlspec.data.prepare.decoding import Decoder, decoder_of
 from dlspec.training.looking import View, looking
 
 TEMPERATURES = (0.8, 1.0)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from dlspec.compat.torchmetrics import metric_state, restore_metric
+from dlspec.data.batches.nests import mapped, tensors_in
 from dlspec.training.criterion import Criterion, Metrics, Targets
-from dlspec.training.nests import mapped, tensors_in
 from dlspec.training.shelf import Shelf
 
 MOST_ROWS = 2**16

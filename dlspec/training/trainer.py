@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlspec.compat.torch_layers import is_batch_norm
+from dlspec.data.batches.batches import NO_FEWEST, Batch, Batches, chosen_batch_size, permutation
 from dlspec.data.dataset import Dataset, Split
 from dlspec.errors import Finding, TrainingFailed
 from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.training.averaging import make_average
-from dlspec.training.batches import NO_FEWEST, Batch, Batches, chosen_batch_size, permutation
 from dlspec.training.callbacks import Callback, EarlyStopping
 from dlspec.training.checkpoint_files import Snapshot
 from dlspec.training.checkpoints import BestWeights, KeepsBest

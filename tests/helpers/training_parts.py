@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.building.padding import Trim
+from dlspec.data.batches.padding import Trim
 from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.training.optimizing import make_optimizer

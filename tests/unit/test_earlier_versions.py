@@ -114,7 +114,11 @@ def test_their_status_and_differences_are_shown(runs: Path, dlspec) -> None:
 
 def test_the_classes_that_old_files_name_can_be_imported(runs: Path) -> None:
     config = yaml.safe_load((runs / "sweep/multirun.yaml").read_text(encoding="utf-8"))["hydra"]
-    for path in (config["launcher"]["_target_"], config["sweeper"]["_target_"], "dlspec.data.alphabet.Alphabet"):
+    for path in (
+        config["launcher"]["_target_"],
+        config["sweeper"]["_target_"],
+        "dlspec.data.prepare.alphabet.Alphabet",
+    ):
         module, _, name = path.rpartition(".")
         assert isinstance(getattr(import_module(module), name), type)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dlspec.data import open_data
+from dlspec.data.sources import open_data
 from dlspec.errors import UNKNOWN_PARTS, Code, DataError, Finding, Problem, SpecError, UserError
 from dlspec.language.expressions.expressions import ExpressionError, evaluate
 from dlspec.language.expressions.formula import parse_formula

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from dlspec.config.hydra_run import HydraJob, JobRunner, start_process
-from dlspec.data import DataSource, open_data
 from dlspec.data.dataset import Dataset
+from dlspec.data.sources import DataSource, open_data
 from dlspec.jobs.error_messages import WRONG, in_full, one_line, told
 from dlspec.jobs.identity import data_checksum
 from dlspec.jobs.job import Job

@@ -16,12 +16,12 @@ import pytest
 import torch
 import yaml
 
-from dlspec.data import SOURCES, data_source, images, open_data
 from dlspec.data.arrays import from_arrays
 from dlspec.data.assembly import Scaling
 from dlspec.data.dataset import Dataset, Split
-from dlspec.data.source import SplitSource
-from dlspec.data.vocabulary import Vocabulary
+from dlspec.data.prepare.vocabulary import Vocabulary
+from dlspec.data.sources import SOURCES, data_source, images, open_data
+from dlspec.data.sources.source import SplitSource
 from dlspec.errors import DataError
 from helpers.paths import ROOT, SHARED
 
@@ -428,7 +428,7 @@ def test_the_real_sms_spam() -> None:
 
 
 def test_python_lines_are_balanced_and_have_no_hash() -> None:
-    from dlspec.data.stdlib_lines import comments_and_code
+    from dlspec.data.files.stdlib_lines import comments_and_code
 
     comments, code = comments_and_code()
     assert len(comments) == len(code) > 10_000
@@ -460,7 +460,7 @@ def test_which_lines_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "b.py").write_text("# never seen at all\n")
     monkeypatch.setattr("sysconfig.get_paths", lambda: {"stdlib": str(tmp_path)})
-    from dlspec.data.stdlib_lines import comments_and_code
+    from dlspec.data.files.stdlib_lines import comments_and_code
 
     assert comments_and_code() == (["one two three"], ["for a in b:"])
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from dlspec.data import SOURCES, DataSource, data_source, images, open_data
 from dlspec.data.arrays import from_arrays
-from dlspec.data.vocabulary import Vocabulary
+from dlspec.data.prepare.vocabulary import Vocabulary
+from dlspec.data.sources import SOURCES, DataSource, data_source, images, open_data
 from dlspec.errors import DataError, UserError
 
 FOUR = (
@@ -128,7 +128,7 @@ CSV = {
 def test_csv(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content, settings, key, text = CSV[case]
     if case == "memory":
-        monkeypatch.setattr("dlspec.data.text.MAX_DATA_BYTES", 10**6)
+        monkeypatch.setattr("dlspec.data.sources.text.MAX_DATA_BYTES", 10**6)
     if content is not None:
         (tmp_path / "in.csv").write_bytes(content)
     path = settings.get("path", "FOLDER/in.csv")
@@ -414,7 +414,7 @@ def test_a_name_taken_twice() -> None:
     with pytest.raises(UserError) as caught:
         data_source("digits")(Impostor)
     assert str(caught.value) == (
-        "two data sources are named 'digits': dlspec.data.tables.Digits and "
+        "two data sources are named 'digits': dlspec.data.sources.tables.Digits and "
         "test_data_errors.test_a_name_taken_twice.<locals>.Impostor; rename one of them"
     )
     assert SOURCES["digits"].__name__ == "Digits"

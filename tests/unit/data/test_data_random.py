@@ -12,8 +12,8 @@ import torch
 import yaml
 
 import dlspec as library
-from dlspec.data import SOURCES, open_data
 from dlspec.data.dataset import Dataset
+from dlspec.data.sources import SOURCES, open_data
 from dlspec.errors import DataError
 from helpers.command_line import Said
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 import dlspec
-from dlspec.data import SOURCES, open_data
-from dlspec.data.alphabet import Alphabet
+from dlspec.data.batches.batches import Batches, placed
 from dlspec.data.dataset import Dataset
+from dlspec.data.prepare.alphabet import Alphabet
+from dlspec.data.sources import SOURCES, open_data
 from dlspec.errors import DataError
-from dlspec.training.batches import Batches, placed
 from helpers.paths import SHARED
 
 CPU = torch.device("cpu")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
 from dlspec.config.conf_files import packaged_conf
-from dlspec.data import SOURCES
+from dlspec.data.sources import SOURCES
 from dlspec.errors import Code, SourceLocation, SpecError
 from dlspec.language.expressions.expressions import Unknown
 from dlspec.language.problems import Problems, in_order

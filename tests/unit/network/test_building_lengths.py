@@ -14,7 +14,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dlspec.building.layout_rules import layout_after, lengths_after, takes_any_length
-from dlspec.building.padding import fewest_steps, mapped
+from dlspec.data.batches.padding import fewest_steps, mapped
 from dlspec.layouts import Lengths, Window
 from dlspec.parts.torch.torch_parts import LAYERS
 from helpers.tables import (

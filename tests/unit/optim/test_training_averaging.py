@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 import dlspec
+from dlspec.data.batches.batches import permutation
 from dlspec.data.dataset import Dataset
 from dlspec.errors import UserError
 from dlspec.language.sections.trainer import EMA, SWA
 from dlspec.training.averaging import Average, make_average
-from dlspec.training.batches import permutation
 from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoints import Checkpoints
 from dlspec.training.freezing import Freezing

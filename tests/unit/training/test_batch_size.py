@@ -9,10 +9,10 @@ import torch
 import yaml
 from torch import nn
 
+from dlspec.data.batches.batches import Batches
 from dlspec.jobs import job, setup
 from dlspec.training import batch_size
 from dlspec.training.batch_size import find_batch_size
-from dlspec.training.batches import Batches
 from helpers.command_line import QUIET
 from helpers.memory_parts import Hungry
 from helpers.run_parts import Cut

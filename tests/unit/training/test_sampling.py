@@ -14,8 +14,8 @@ import torch
 import dlspec as library
 from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset
-from dlspec.data.decoding import decoder_of
-from dlspec.data.vocabulary import Vocabulary
+from dlspec.data.prepare.decoding import decoder_of
+from dlspec.data.prepare.vocabulary import Vocabulary
 from dlspec.training import pictures, sampling
 from dlspec.training.looking import View
 from dlspec.training.sampling import TEMPERATURES, Speaker, write

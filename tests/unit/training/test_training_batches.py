@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dlspec.building.padding import Trim
+from dlspec.data.batches.batches import Batches, batch_sizes, chosen_batch_size
+from dlspec.data.batches.padding import Trim
 from dlspec.data.dataset import Dataset, Field, Split
 from dlspec.layouts import Lengths, Window
 from dlspec.training import scores
-from dlspec.training.batches import Batches, batch_sizes, chosen_batch_size
 from helpers.training_parts import Accuracy, CrossEntropy, dataset, texts, trainer
 
 CPU = torch.device("cpu")

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dlspec.data.batches.batches import permutation
 from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.errors import TrainingFailed, UserError
 from dlspec.language.sections.trainer import EMA
-from dlspec.training.batches import permutation
 from dlspec.training.callbacks import Callback
 from dlspec.training.freezing import Freezing
 from dlspec.training.monitor import Monitor, choose_mode

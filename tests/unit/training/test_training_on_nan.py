@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ExponentialLR
 
+from dlspec.data.batches.batches import permutation
 from dlspec.data.dataset import Dataset
 from dlspec.language.sections.trainer import EMA
-from dlspec.training.batches import permutation
 from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoint_files import Snapshot
 from dlspec.training.optimizing import make_optimizer

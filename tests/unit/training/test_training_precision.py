@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dlspec.training.batches import permutation
+from dlspec.data.batches.batches import permutation
 from dlspec.training.callbacks import Callback
 from dlspec.training.optimizing import make_optimizer
 from dlspec.training.state import State

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import StepLR
 
+from dlspec.data.batches.batches import permutation
 from dlspec.data.dataset import Dataset, Split
 from dlspec.errors import TrainingFailed
-from dlspec.training.batches import permutation
 from dlspec.training.callbacks import Callback
 from dlspec.training.optimizing import make_optimizer
 from dlspec.training.schedule import Schedule

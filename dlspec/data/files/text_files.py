@@ -5,7 +5,7 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from dlspec.data.paths import expand_home
+from dlspec.data.files.paths import expand_home
 from dlspec.errors import Code, DataError, near
 from dlspec.limits import GIGABYTE, MAX_DATA_BYTES
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from dlspec.data.source import SplitSource, data_source
+from dlspec.data.sources.source import SplitSource, data_source
 from dlspec.errors import DataError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class RunningText(SplitSource):
         import torch
 
         from dlspec.data import dataset
-        from dlspec.data.alphabet import Alphabet
+        from dlspec.data.prepare.alphabet import Alphabet
 
         text = self._text()
         if not text:
@@ -68,7 +68,7 @@ class RunningText(SplitSource):
         return dataset.Dataset(self.source_name, (field,), (target,), *self._splits(tokens), preprocessing)
 
     def _text(self) -> str | bytes:
-        from dlspec.data.text_files import python_docs, read_bytes, read_text
+        from dlspec.data.files.text_files import python_docs, read_bytes, read_text
 
         if self.path is None:
             return python_docs() if self.unit == "characters" else python_docs().encode()

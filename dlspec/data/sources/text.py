@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
-from dlspec.data.source import SplitSource, data_source
+from dlspec.data.sources.source import SplitSource, data_source
 from dlspec.errors import Code, DataError
 from dlspec.limits import GIGABYTE, MAX_DATA_BYTES
 
@@ -36,7 +36,7 @@ class TextSource(SplitSource):
         """The data set of these texts and their labels."""
         from dlspec.data import dataset
         from dlspec.data.assembly import assemble
-        from dlspec.data.vocabulary import Vocabulary, split_words
+        from dlspec.data.prepare.vocabulary import Vocabulary, split_words
 
         classes, numbers = number_classes(labels)
         words = [split_words(text, self.lowercase) for text in texts]
@@ -93,7 +93,7 @@ class TextCsv(TextSource):
         return encoding
 
     def open(self) -> Dataset:
-        from dlspec.data.csv_file import read_columns
+        from dlspec.data.files.csv_file import read_columns
 
         texts, labels = read_columns(self.path, self.text, self.label, self.delimiter, self.encoding)
         return self.encoded(texts, labels, self.label)
@@ -109,7 +109,7 @@ class PythonLines(TextSource):
     max_length: int = Field(40, ge=1, le=10**5, description="words kept of a line; what comes after is cut off")
 
     def open(self) -> Dataset:
-        from dlspec.data.stdlib_lines import comments_and_code
+        from dlspec.data.files.stdlib_lines import comments_and_code
 
         comments, code = comments_and_code()
         labels = ["comment"] * len(comments) + ["code"] * len(code)

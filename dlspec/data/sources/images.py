@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from dlspec.data.paths import expand_home
-from dlspec.data.source import DataSource, data_source
+from dlspec.data.files.paths import expand_home
+from dlspec.data.sources.source import DataSource, data_source
 from dlspec.errors import Code, DataError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class Mnist(DataSource):
     def _folder(self) -> Path:
         if self.path is not None:
             return _given_folder(expand_home(self.path))
-        from dlspec.data.download import cache_folder
+        from dlspec.data.files.download import cache_folder
 
         folder = cache_folder("mnist")
         for name in _missing(folder):
@@ -110,7 +110,7 @@ def _find(folder: Path, name: str) -> Path | None:
 
 
 def _download(name: str, folder: Path) -> None:
-    from dlspec.data.download import DownloadError, download
+    from dlspec.data.files.download import DownloadError, download
 
     try:
         download(f"{MIRROR}{name}.gz", folder / f"{name}.gz", CONTENT_SHA256[name], MOST_BYTES)
@@ -132,7 +132,7 @@ def _read_pair(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.i
 
 
 def _read(folder: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    from dlspec.data.idx import read_idx
+    from dlspec.data.files.idx import read_idx
 
     path = _find(folder, name)
     if path is None:

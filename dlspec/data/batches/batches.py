@@ -14,10 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlspec.building.padding import Trim, mapped
+from dlspec.data.batches.padding import Trim, mapped
+from dlspec.data.batches.prefetching import Tensors, ahead
 from dlspec.data.dataset import Split
 from dlspec.layouts import Lengths
-from dlspec.training.prefetching import Tensors, ahead
 
 Batch = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 """The network's inputs in the order of its `forward`, and what its outputs are compared with."""

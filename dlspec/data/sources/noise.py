@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dlspec.data.source import Size
+from dlspec.data.sources.source import Size
 from dlspec.limits import MAX_CLASSES
 
 if TYPE_CHECKING:

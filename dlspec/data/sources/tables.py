@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from dlspec.compat.sklearn import find_data_folder
-from dlspec.data.source import SplitSource, data_source
+from dlspec.data.sources.source import SplitSource, data_source
 from dlspec.errors import Code, DataError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from dlspec.data.paths import expand_home
+from dlspec.data.files.paths import expand_home
 from dlspec.errors import Code, DataError, near, suggest
 from dlspec.limits import GIGABYTE
 

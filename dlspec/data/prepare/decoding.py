@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from dlspec.data.alphabet import Alphabet
-from dlspec.data.vocabulary import RESERVED, Vocabulary
+from dlspec.data.prepare.alphabet import Alphabet
+from dlspec.data.prepare.vocabulary import RESERVED, Vocabulary
 
 CHARACTERS = ("characters", "bytes")
 """The kinds of tokens of which each is a character or a part of one."""

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from dlspec.data.noise import FieldNoise, TargetNoise, check_kind
-from dlspec.data.source import Size, SplitSource, data_source
+from dlspec.data.sources.noise import FieldNoise, TargetNoise, check_kind
+from dlspec.data.sources.source import Size, SplitSource, data_source
 from dlspec.errors import Code, DataError, suggest
 from dlspec.limits import GIGABYTE, MAX_CLASSES, MAX_DATA_BYTES
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dlspec.data.source import SplitSource, data_source
+from dlspec.data.sources.source import SplitSource, data_source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,7 +28,7 @@ class DigitsSegments(SplitSource):
         import numpy as np
 
         from dlspec.data import dataset
-        from dlspec.data.tables import read_digits
+        from dlspec.data.sources.tables import read_digits
 
         images, digits = read_digits()
         parts = self.parts(len(digits), self.test, digits)
