@@ -12,7 +12,6 @@ from typing import Any, Literal, ParamSpec, TypeVar
 
 from torch import nn
 
-from dlspec.building.weights import load_weights
 from dlspec.config.conf_files import GROUPS
 from dlspec.config.overrides import parse_overrides, quoted
 from dlspec.data.dataset import Dataset
@@ -28,6 +27,7 @@ from dlspec.language.sections.weights import WeightsSpec
 from dlspec.language.source_map import SourceMap
 from dlspec.language.yaml.yaml_files import load_file
 from dlspec.limits import deep_stack
+from dlspec.network.weights.loading import load_weights
 from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from dlspec.python_spec import Data, Spec, data_settings, plain_value, prepare_spec, written_spec
 from dlspec.report.results import Results, results

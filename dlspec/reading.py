@@ -15,8 +15,6 @@ from typing import Any, Literal, TypeVar
 
 from torch import fx, nn
 
-from dlspec.building.layer import PARAMETRIZATIONS, Layer
-from dlspec.building.layout_rules import rule_for
 from dlspec.data.sources import SOURCES, DataSource
 from dlspec.data.sources.source import SplitSource
 from dlspec.errors import Code, KeyPath, near, shown, suggest
@@ -35,6 +33,8 @@ from dlspec.language.sections.sweep import SweepSpec
 from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.language.sections.weights import WeightsSpec
 from dlspec.language.source_map import SourceMap
+from dlspec.network.layer_call import PARAMETRIZATIONS, Layer
+from dlspec.network.rules.layouts import rule_for
 from dlspec.parts.registry import Registry
 from dlspec.parts.schema import Schema
 from dlspec.parts.sections import leaves, read_section

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.building.criterion import Criterion
-from dlspec.building.network import kept_random_state
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
 from dlspec.layouts import Value
+from dlspec.network.builder import kept_random_state
 
 if TYPE_CHECKING:
     from dlspec.building.loss_matching import Match
-    from dlspec.building.network import BuiltLayer, Network
+    from dlspec.network.builder import BuiltLayer, Network
 
 ROWS = 2
 STEPS = 16

@@ -13,14 +13,14 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from dlspec.building.assembly import LAYER
 from dlspec.building.criterion import Criterion
 from dlspec.building.multiply_adds import multiply_adds
-from dlspec.building.network import Network, kept_random_state
-from dlspec.building.place import Place, Unfit, needs_numbers
-from dlspec.building.tracing import sampling
 from dlspec.compat.torch_dispatch import observe_operations, same_kernels_on_meta
 from dlspec.data.dataset import Dataset
+from dlspec.network.builder import Network, kept_random_state
+from dlspec.network.codegen import LAYER
+from dlspec.network.meta_device import Place, Unfit, needs_numbers
+from dlspec.network.tracing import sampling
 
 ROWS = (2, 3)
 """Two sizes of a batch; batch normalisation takes no single row."""

@@ -14,7 +14,7 @@ from dlspec.parts.specs.loss import Arguments, LossTerm, Terms, arguments
 from dlspec.parts.torch.torch_parts import LOSSES
 
 if TYPE_CHECKING:
-    from dlspec.building.network import Network, Output
+    from dlspec.network.builder import Network, Output
 
 
 @dataclass(frozen=True)

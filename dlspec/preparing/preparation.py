@@ -14,18 +14,18 @@ from torch.optim import Optimizer
 
 from dlspec.building.causality import check_causality
 from dlspec.building.criterion import Criterion, make_criterion
-from dlspec.building.initializing import initialize
-from dlspec.building.inputs import match_inputs
 from dlspec.building.metrics import Chosen, make_metrics, match_metrics
-from dlspec.building.network import Network, build
-from dlspec.building.place import RUN, Place
 from dlspec.building.saved import saved_losses, saved_metrics, saved_part
-from dlspec.building.weights import load_weights
 from dlspec.data.dataset import Dataset, Field
 from dlspec.data.sources import DataSource, open_data
 from dlspec.errors import Code, DataError
 from dlspec.language.problems import Problems, refuse
 from dlspec.language.source_map import SourceMap
+from dlspec.network.builder import Network, build
+from dlspec.network.inputs import match_inputs
+from dlspec.network.meta_device import RUN, Place
+from dlspec.network.weights.initial_values import initialize
+from dlspec.network.weights.loading import load_weights
 from dlspec.preparing.learning import following, freeze, optimizer_for, schedule_for
 from dlspec.reading import SPEC_VERSION, Spec, read_spec
 from dlspec.training.devices import UnknownDevice, choose_device

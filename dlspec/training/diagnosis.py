@@ -10,10 +10,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, fx, nn
 
-from dlspec.building.assembly import LAYER, TYPE
 from dlspec.data.batches.batches import Batch
 from dlspec.data.batches.nests import tensors_in
 from dlspec.errors import Code, Finding
+from dlspec.network.codegen import LAYER, TYPE
 from dlspec.training.criterion import Criterion, total_loss
 from dlspec.training.finite import BadGradient, NotFinite, first_bad
 from dlspec.training.randomness import kept_generators

@@ -18,8 +18,8 @@ from torch import fx, nn
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint, noop_context_fn
 
-from dlspec.building.assembly import LAYER
 from dlspec.compat.torch_layers import is_running_norm
+from dlspec.network.codegen import LAYER
 
 
 def recomputed_parts(network: nn.Module, patterns: Sequence[str]) -> list[str]:

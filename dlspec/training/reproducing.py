@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import torch
 
-from dlspec.building.place import not_deterministic
 from dlspec.compat.torch_dynamo import use_deterministic_algorithms
 from dlspec.errors import TrainingFailed
+from dlspec.network.meta_device import not_deterministic
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 FIXED_WORKSPACE = ":4096:8"

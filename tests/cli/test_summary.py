@@ -10,12 +10,12 @@ from torch import Tensor, nn, optim
 
 import dlspec as library
 from dlspec import python_spec as face
-from dlspec.building import place
 from dlspec.building.costs import measured
-from dlspec.building.place import SMALL
 from dlspec.cli.summary.layer_rows import folded, layer_rows
 from dlspec.cli.summary.network_summary import Summed, summary_text, summed
 from dlspec.language.source_map import SourceMap
+from dlspec.network import meta_device as place
+from dlspec.network.meta_device import SMALL
 from dlspec.preparing.preparation import Preparation
 from helpers.command_line import QUICK
 from helpers.preparing_parts import prepared

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dlspec.building.place import SMALL, Place
 from dlspec.language.source_map import SourceMap
+from dlspec.network.meta_device import SMALL, Place
 from dlspec.preparing.preparation import Preparation, Prepared
 
 

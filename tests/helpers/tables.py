@@ -10,9 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.building.layer import Layer
-from dlspec.building.layout_rules import filled, infer, refusal, rule_for
-from dlspec.building.network import Network, build, kept_random_state
 from dlspec.data.dataset import Field
 from dlspec.language.expand.containers import JOIN
 from dlspec.language.expand.expander import expand
@@ -21,6 +18,9 @@ from dlspec.language.parse.block import read_model
 from dlspec.language.parse.part import parse_part
 from dlspec.language.problems import Problems
 from dlspec.layouts import Value
+from dlspec.network.builder import Network, build, kept_random_state
+from dlspec.network.layer_call import Layer
+from dlspec.network.rules.layouts import filled, infer, refusal, rule_for
 from dlspec.parts.layers.rule import Settings
 from dlspec.parts.schema import Schema
 from dlspec.parts.torch.torch_parts import LAYERS

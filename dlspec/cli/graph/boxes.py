@@ -9,9 +9,9 @@ from typing import Any
 from torch import nn
 from torch.nn.utils import parametrize
 
-from dlspec.building.built import BuiltLayer, Network, Taken
 from dlspec.cli.summary.layer_rows import Row
 from dlspec.layouts import Value
+from dlspec.network.built import BuiltLayer, Network, Taken
 
 INPUT, OUTPUT, FOLDED = "input", "output", "folded"
 

@@ -8,9 +8,9 @@ from functools import cached_property
 from itertools import groupby
 from typing import Any
 
-from dlspec.building.built import Taken
 from dlspec.cli.graph.boxes import Box, renamed
 from dlspec.cli.summary.layer_rows import short
+from dlspec.network.built import Taken
 
 
 @dataclass(frozen=True)

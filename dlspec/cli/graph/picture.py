@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dlspec.building.built import Network
 from dlspec.cli.graph.boxes import FOLDED, Box, Line, input_boxes, layer_box, output_boxes, renamed
 from dlspec.cli.graph.copies import without_copies
 from dlspec.cli.summary.layer_rows import Row, folded, short
+from dlspec.network.built import Network
 
 # Whose layers go into the box of the layer before, where the shape stays: modules of torch.nn and of dlspec.parts.layers.
 BESIDE = frozenset({"activation", "batchnorm", "dropout", "instancenorm", "normalization", "stochastic_depth"})

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from torch import nn
 from torch.optim import Optimizer
 
-from dlspec.building.built import BuiltLayer, Network
 from dlspec.building.costs import FREE, Cost, Costs
+from dlspec.network.built import BuiltLayer, Network
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 
 from dlspec.building.causality import must_not_see
 from dlspec.building.costs import FREE, LOSS, Cost, Costs, measured
-from dlspec.building.limits import memory
-from dlspec.building.place import META, SMALL, WHOLE, Place, Unfit
 from dlspec.cli.summary.layer_rows import Row, folded, layer_rows
+from dlspec.network.memory_limits import memory
+from dlspec.network.meta_device import META, SMALL, WHOLE, Place, Unfit
 from dlspec.preparing.preparation import Preparation, Prepared
 from dlspec.text import first_line, text_table
 from dlspec.training.memory import state_bytes

@@ -12,9 +12,9 @@ from torch import Tensor, nn, optim
 from torch.autograd.graph import saved_tensors_hooks
 
 import dlspec as library
-from dlspec.building import place
 from dlspec.building.costs import LOSS, Cost, Costs, measured
-from dlspec.building.place import META, RUN, SMALL, Place, Unfit
+from dlspec.network import meta_device as place
+from dlspec.network.meta_device import META, RUN, SMALL, Place, Unfit
 from dlspec.preparing.preparation import Prepared
 from dlspec.training.memory import state_bytes
 from dlspec.training.optimizing import make_optimizer

@@ -13,9 +13,9 @@ from torch.nn import functional
 
 from dlspec.building.criterion import Criterion, make_criterion
 from dlspec.building.loss_matching import auto_loss
-from dlspec.building.network import Network
 from dlspec.data.dataset import Target
 from dlspec.language.problems import Problems
+from dlspec.network.builder import Network
 from dlspec.parts.specs.loss import LossTerm
 from dlspec.parts.torch.torch_parts import LOSSES
 from helpers.loss_parts import CALLS, data_of

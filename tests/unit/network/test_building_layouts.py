@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dlspec.building import place
-from dlspec.building.limits import SizeLimit, TooLarge, in_words, memory
-from dlspec.building.network import Layer, build
 from dlspec.language.problems import Problems
+from dlspec.network import meta_device as place
+from dlspec.network.builder import Layer, build
+from dlspec.network.memory_limits import SizeLimit, TooLarge, in_words, memory
 from dlspec.parts.torch.torch_parts import LAYERS
 from helpers.tables import (
     Value,

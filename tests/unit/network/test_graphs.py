@@ -13,9 +13,9 @@ from torch import Tensor, fx, nn
 from torch.nn.functional import relu
 
 import dlspec as library
-from dlspec.building.limits import bounded_growth
 from dlspec.language.problems import Problems
 from dlspec.layouts import Value
+from dlspec.network.memory_limits import bounded_growth
 from helpers.tables import batch, build_layers, features, first, graph_of, last, network_of, refusal_of, sequence
 
 ROW, IMAGE, STEPS = features(4), first(3, 8, 8), sequence(5, 4)

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from dlspec.building.inputs import match_inputs
 from dlspec.data.dataset import Dataset, Field, Target
 from dlspec.language.parse.block import Input
 from dlspec.language.problems import Problems
+from dlspec.network.inputs import match_inputs
 from helpers.loss_parts import ROWS, data_of
 
 IMAGE, TEXT = Field("image", (1, 4, 4), "channels-first"), Field("text", (5,), "tokens", 9)

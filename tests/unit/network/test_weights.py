@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 import dlspec
-from dlspec.building.tensor_files import stored_tensors
-from dlspec.building.weights import Rename
 from dlspec.errors import SpecError, UserError
+from dlspec.network.weights.loading import Rename
+from dlspec.network.weights.tensor_files import stored_tensors
 from dlspec.training.checkpoints import read_weights
 from helpers.command_line import QUIET
 

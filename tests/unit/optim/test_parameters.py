@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 import dlspec
-from dlspec.building.parameters import MOST_IDLE
-from dlspec.building.tensor_files import stored_tensors
 from dlspec.errors import SpecError
 from dlspec.language.problems import Problems
+from dlspec.network.parameters import MOST_IDLE
+from dlspec.network.weights.tensor_files import stored_tensors
 from dlspec.parts.specs.parameters import read_inits
 from dlspec.parts.torch.inits import INITS
 

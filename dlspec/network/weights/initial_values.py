@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from dlspec.building.built import Network
-from dlspec.building.parameters import first_picks, owned_parameters
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
+from dlspec.network.built import Network
+from dlspec.network.parameters import first_picks, owned_parameters
 from dlspec.parts.specs.parameters import Init
 from dlspec.text import first_line
 

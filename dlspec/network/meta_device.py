@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from dlspec.building.limits import SizeLimit, TooLarge, in_words, memory
 from dlspec.limits import how_to_raise, limit
+from dlspec.network.memory_limits import SizeLimit, TooLarge, in_words, memory
 
 
 class Unfit(Exception):

@@ -1,6 +1,6 @@
 """What a layer can take, what it learns from its inputs, and what becomes of lengths, by its rule.
 
-PyTorch's layers have rows in `dlspec.building.torch_rules`; dlspec's and users' own carry theirs. What a rule refuses
+PyTorch's layers have rows in `dlspec.network.rules.torch_layers`; dlspec's and users' own carry theirs. What a rule refuses
 PyTorch would often run in silence, over the wrong dimension.
 """
 
@@ -11,11 +11,11 @@ from typing import Any
 
 from torch import nn
 
-from dlspec.building.remedies import remedy
-from dlspec.building.torch_rules import torch_rule
 from dlspec.data.batches.padding import mapped
 from dlspec.errors import Code, Finding
 from dlspec.layouts import Layout, Lengths, Value, Window, roles
+from dlspec.network.rules.remedies import remedy
+from dlspec.network.rules.torch_layers import torch_rule
 from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape, main
 from dlspec.parts.schema import Schema
 

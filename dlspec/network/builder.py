@@ -12,13 +12,22 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dlspec.building.assembly import Step, assemble
-from dlspec.building.built import BuiltLayer as BuiltLayer
-from dlspec.building.built import Network as Network
-from dlspec.building.built import Output as Output
-from dlspec.building.built import Taken
-from dlspec.building.joining import join
-from dlspec.building.layer import (
+from dlspec.data.batches.padding import border, fewest_steps
+from dlspec.data.dataset import Field
+from dlspec.errors import Code, KeyPath, suggest
+from dlspec.language.expand.containers import JOIN
+from dlspec.language.expand.graph import MODEL, Graph, Node
+from dlspec.language.expand.inputs import PARAMETER
+from dlspec.language.parse.deferred import Ref
+from dlspec.language.problems import Problems
+from dlspec.layouts import Layout, Lengths, Value
+from dlspec.network.built import BuiltLayer as BuiltLayer
+from dlspec.network.built import Network as Network
+from dlspec.network.built import Output as Output
+from dlspec.network.built import Taken
+from dlspec.network.codegen import Step, assemble
+from dlspec.network.joining import join
+from dlspec.network.layer_call import (
     Layer,
     agrees,
     are_enough,
@@ -29,7 +38,9 @@ from dlspec.building.layer import (
     made,
     may_parametrize,
 )
-from dlspec.building.layout_rules import (
+from dlspec.network.memory_limits import bounded_growth
+from dlspec.network.meta_device import RUN, Place
+from dlspec.network.rules.layouts import (
     infer,
     layout_after,
     lengths_after,
@@ -38,20 +49,9 @@ from dlspec.building.layout_rules import (
     rule_for,
     takes_any_length,
 )
-from dlspec.building.limits import bounded_growth
-from dlspec.building.place import RUN, Place
-from dlspec.building.ties import tie
-from dlspec.building.tracing import Tracer, memory_of, sampling
-from dlspec.building.tracing import kept_random_state as kept_random_state
-from dlspec.data.batches.padding import border, fewest_steps
-from dlspec.data.dataset import Field
-from dlspec.errors import Code, KeyPath, suggest
-from dlspec.language.expand.containers import JOIN
-from dlspec.language.expand.graph import MODEL, Graph, Node
-from dlspec.language.expand.inputs import PARAMETER
-from dlspec.language.parse.deferred import Ref
-from dlspec.language.problems import Problems
-from dlspec.layouts import Layout, Lengths, Value
+from dlspec.network.ties import tie
+from dlspec.network.tracing import Tracer, memory_of, sampling
+from dlspec.network.tracing import kept_random_state as kept_random_state
 from dlspec.parts.layers.rule import main
 
 # What leaves an end as it is: what stands before is what a loss sees.

@@ -11,15 +11,15 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from dlspec.building.layout_rules import filled, infer
-from dlspec.building.limits import SizeLimit, TooLarge
-from dlspec.building.place import Unfit, is_on_meta, needs_numbers, not_deterministic
 from dlspec.errors import Code, Finding, shown, suggest
 from dlspec.language.expand.graph import Node
 from dlspec.language.expressions.expressions import ExpressionError
 from dlspec.language.parse.deferred import Channels, is_deferred, settled
 from dlspec.language.problems import Problems
 from dlspec.layouts import Value
+from dlspec.network.memory_limits import SizeLimit, TooLarge
+from dlspec.network.meta_device import Unfit, is_on_meta, needs_numbers, not_deterministic
+from dlspec.network.rules.layouts import filled, infer
 from dlspec.parts.schema import REQUIRED, Schema
 from dlspec.text import first_line
 

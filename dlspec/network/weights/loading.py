@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.building.tensor_files import Stored, stored_tensors
 from dlspec.errors import Code, KeyPath, UserError, suggest
 from dlspec.language.problems import Problems
 from dlspec.language.sections.weights import WeightsSpec
+from dlspec.network.weights.tensor_files import Stored, stored_tensors
 
 PATH: KeyPath = ("weights",)
 _SHOWN = 4

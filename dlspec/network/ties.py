@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dlspec.building.layer import Layer, has_weight
 from dlspec.errors import Code, suggest
 from dlspec.language.problems import Problems
+from dlspec.network.layer_call import Layer, has_weight
 
 Layers = Mapping[tuple[str, ...], tuple[Layer, nn.Module, dict[str, Any]]]
 """The layers that were built, by their places in the state dict."""

@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from dlspec.building.layer import Layer
-from dlspec.building.shortcuts import automatic, is_norm
 from dlspec.errors import Code
 from dlspec.language.parse.deferred import Ref
 from dlspec.language.parse.part import Part
+from dlspec.network.layer_call import Layer
+from dlspec.network.shortcuts import automatic, is_norm
 from dlspec.parts.torch.torch_parts import LAYERS
 
 if TYPE_CHECKING:
-    from dlspec.building.network import Builder
+    from dlspec.network.builder import Builder
 
 
 def join(builder: Builder, layer: Layer) -> None:

@@ -8,11 +8,11 @@ from fnmatch import fnmatchcase
 
 from torch import nn
 
-from dlspec.building.built import Network
 from dlspec.errors import Code, suggest
 from dlspec.language.expand.inputs import PARAMETER
 from dlspec.language.parse.pattern import Pattern
 from dlspec.language.problems import Problems
+from dlspec.network.built import Network
 
 MOST_IDLE = 50
 """After so many patterns that pick nothing no more are looked at: each is compared with every name."""
