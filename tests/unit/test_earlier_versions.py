@@ -117,7 +117,7 @@ def test_the_classes_that_old_files_name_can_be_imported(runs: Path) -> None:
     for path in (
         config["launcher"]["_target_"],
         config["sweeper"]["_target_"],
-        "dlspec.data.prepare.alphabet.Alphabet",
+        "dlspec.data.alphabet.Alphabet",
     ):
         module, _, name = path.rpartition(".")
         assert isinstance(getattr(import_module(module), name), type)

@@ -11,7 +11,7 @@ from dlspec.cli.graph.copies import without_copies
 from dlspec.cli.summary.layer_rows import Row, folded, short
 from dlspec.network.built import Network
 
-# Whose layers go into the box of the layer before, where the shape stays: modules of torch.nn and of dlspec.parts.layers.
+# Whose layers go into the box of the layer before, where the shape stays: modules of torch.nn and of parts/layers.
 BESIDE = frozenset({"activation", "batchnorm", "dropout", "instancenorm", "normalization", "stochastic_depth"})
 
 

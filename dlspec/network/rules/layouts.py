@@ -1,6 +1,6 @@
 """What a layer can take, what it learns from its inputs, and what becomes of lengths, by its rule.
 
-PyTorch's layers have rows in `dlspec.network.rules.torch_layers`; dlspec's and users' own carry theirs. What a rule refuses
+PyTorch's layers have rows in `torch_layers` beside this file; dlspec's and users' own carry theirs. What a rule refuses
 PyTorch would often run in silence, over the wrong dimension.
 """
 

@@ -1,6 +1,6 @@
 """What a layer takes and gives beyond PyTorch's own checks: layouts, what its inputs decide, what becomes of lengths.
 
-PyTorch's own layers have their rules in `dlspec.network.rules.torch_layers`; a layer of dlspec's or of a user's own carries
+PyTorch's own layers have their rules in `network/rules/torch_layers.py`; a layer of dlspec's or of a user's own carries
 its rule as the class attribute `rule`.
 """
 
