@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.building.criterion import Criterion
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
 from dlspec.layouts import Value
+from dlspec.losses.criterion import Criterion
 from dlspec.network.builder import kept_random_state
 
 if TYPE_CHECKING:
-    from dlspec.building.loss_matching import Match
+    from dlspec.losses.matching import Match
     from dlspec.network.builder import BuiltLayer, Network
 
 ROWS = 2

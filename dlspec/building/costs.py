@@ -13,10 +13,10 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from dlspec.building.criterion import Criterion
 from dlspec.building.multiply_adds import multiply_adds
 from dlspec.compat.torch_dispatch import observe_operations, same_kernels_on_meta
 from dlspec.data.dataset import Dataset
+from dlspec.losses.criterion import Criterion
 from dlspec.network.builder import Network, kept_random_state
 from dlspec.network.codegen import LAYER
 from dlspec.network.meta_device import Place, Unfit, needs_numbers

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dlspec.building.criterion import Criterion, make_criterion
 from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.language.problems import Problems
 from dlspec.layouts import Value
+from dlspec.losses.criterion import Criterion, make_criterion
 from dlspec.parts.specs.loss import read_losses
 
 ROWS = 6

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dlspec.building.criterion import Criterion, make_criterion
-from dlspec.building.loss_matching import auto_loss
 from dlspec.data.dataset import Target
 from dlspec.language.problems import Problems
+from dlspec.losses.criterion import Criterion, make_criterion
+from dlspec.losses.matching import auto_loss
 from dlspec.network.builder import Network
 from dlspec.parts.specs.loss import LossTerm
 from dlspec.parts.torch.torch_parts import LOSSES

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dlspec.building.loss_matching import Match
-from dlspec.building.loss_rules import LossRule, TensorFunction, identity
 from dlspec.data.batches.padding import mapped
 from dlspec.data.dataset import Target
 from dlspec.layouts import Value, Window
+from dlspec.losses.matching import Match
+from dlspec.losses.rules import LossRule, TensorFunction, identity
 from dlspec.parts.layers.padding import real_steps
 
 Targets = tuple[Tensor, ...]

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from dlspec.building.loss_matching import Match
-from dlspec.building.loss_rules import TensorFunction, clamp, identity
-from dlspec.building.loss_shapes import Padding, Targets, rows
 from dlspec.data.dataset import Target
 from dlspec.layouts import Value
+from dlspec.losses.matching import Match
+from dlspec.losses.rules import TensorFunction, clamp, identity
+from dlspec.losses.shapes import Padding, Targets, rows
 
 Pair = tuple[Tensor, Tensor]
 

@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from dlspec.building.loss_matching import Match
-from dlspec.building.loss_rules import OVER_CLASSES
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
 from dlspec.layouts import Value
+from dlspec.losses.matching import Match
+from dlspec.losses.rules import OVER_CLASSES
 
 
 def fits(match: Match, data: Dataset, problems: Problems) -> bool:

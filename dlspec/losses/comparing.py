@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.building.loss_matching import Match
-from dlspec.building.loss_shapes import Padding, Shapes, Targets
 from dlspec.data.batches.padding import mapped, mean_over
+from dlspec.losses.matching import Match
+from dlspec.losses.shapes import Padding, Shapes, Targets
 
 Pick = Callable[[Any], Tensor]
 Compare = Callable[[Any, Targets], Tensor]

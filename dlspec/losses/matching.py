@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dlspec.building.loss_rules import LossRule, rule_of
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code, suggest
 from dlspec.language.problems import Problems
+from dlspec.losses.rules import LossRule, rule_of
 from dlspec.parts.specs.loss import Arguments, LossTerm, Terms, arguments
 from dlspec.parts.torch.torch_parts import LOSSES
 

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.building.loss_checks import fits
-from dlspec.building.loss_comparing import Joint, Pick, call_of
-from dlspec.building.loss_matching import Match, match_losses
-from dlspec.building.loss_predictions import Pair, Prediction, prediction_of
-from dlspec.building.loss_rules import identity
-from dlspec.building.loss_shapes import Padding, Targets, shapes_of
 from dlspec.data.batches.padding import Trim
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
 from dlspec.layouts import Lengths, Value
+from dlspec.losses.checks import fits
+from dlspec.losses.comparing import Joint, Pick, call_of
+from dlspec.losses.matching import Match, match_losses
+from dlspec.losses.predictions import Pair, Prediction, prediction_of
+from dlspec.losses.rules import identity
+from dlspec.losses.shapes import Padding, Targets, shapes_of
 from dlspec.network.builder import Network, kept_random_state
 from dlspec.parts.specs.loss import Terms
 from dlspec.text import first_line
