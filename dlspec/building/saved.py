@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dlspec.building.metrics import Chosen
 from dlspec.losses.criterion import Criterion
 from dlspec.losses.matching import Match
+from dlspec.metrics.metrics import Chosen
 from dlspec.parts.schema import Schema
 from dlspec.parts.torch.torch_parts import settings_with_defaults
 

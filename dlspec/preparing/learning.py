@@ -9,13 +9,13 @@ from typing import Any, cast
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR
 
-from dlspec.building.metrics import Chosen, make_metrics
 from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
 from dlspec.language.parse.pattern import Pattern
 from dlspec.language.problems import Problems
 from dlspec.language.sections.trainer import TrainerSpec
+from dlspec.metrics.metrics import Chosen, make_metrics
 from dlspec.network.built import Network
 from dlspec.network.parameters import Owned, first_picks, owned_parameters
 from dlspec.parts.specs.parameters import UNFREEZE

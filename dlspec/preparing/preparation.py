@@ -13,7 +13,6 @@ import torch
 from torch.optim import Optimizer
 
 from dlspec.building.causality import check_causality
-from dlspec.building.metrics import Chosen, make_metrics, match_metrics
 from dlspec.building.saved import saved_losses, saved_metrics, saved_part
 from dlspec.data.dataset import Dataset, Field
 from dlspec.data.sources import DataSource, open_data
@@ -21,6 +20,7 @@ from dlspec.errors import Code, DataError
 from dlspec.language.problems import Problems, refuse
 from dlspec.language.source_map import SourceMap
 from dlspec.losses.criterion import Criterion, make_criterion
+from dlspec.metrics.metrics import Chosen, make_metrics, match_metrics
 from dlspec.network.builder import Network, build
 from dlspec.network.inputs import match_inputs
 from dlspec.network.meta_device import RUN, Place

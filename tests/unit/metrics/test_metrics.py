@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional
 
 import dlspec as library
-from dlspec.building.metrics import Chosen, auto_metrics, fits, in_snake_case, make_metrics, match_metrics
 from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset, Split, Target
 from dlspec.language.problems import Problems
+from dlspec.metrics.metrics import Chosen, auto_metrics, fits, in_snake_case, make_metrics, match_metrics
 from dlspec.parts.specs.metrics import read_metrics
 from dlspec.parts.torch.torch_metrics import CLASSIFICATION, OF_TOKENS, metrics
 
