@@ -18,13 +18,13 @@ from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.metrics.metrics import Chosen, make_metrics
 from dlspec.network.built import Network
 from dlspec.network.parameters import Owned, first_picks, owned_parameters
+from dlspec.optim.freezing import Freezing
+from dlspec.optim.optimizer import has_sparse_gradients, make_optimizer, needs_closure
+from dlspec.optim.schedule import Schedule
 from dlspec.parts.specs.parameters import UNFREEZE
 from dlspec.reading import ReadPart, Spec
 from dlspec.text import first_line
-from dlspec.training.freezing import Freezing
 from dlspec.training.monitor import choose_mode
-from dlspec.training.optimizing import has_sparse_gradients, make_optimizer, needs_closure
-from dlspec.training.schedule import Schedule
 
 # Schedulers that are meant to move with every step; the others move with every epoch.
 BY_STEP = ("OneCycleLR", "CyclicLR")

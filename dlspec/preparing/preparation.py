@@ -26,14 +26,14 @@ from dlspec.network.inputs import match_inputs
 from dlspec.network.meta_device import RUN, Place
 from dlspec.network.weights.initial_values import initialize
 from dlspec.network.weights.loading import load_weights
+from dlspec.optim.freezing import Freezing
+from dlspec.optim.schedule import Schedule
 from dlspec.preparing.learning import following, freeze, optimizer_for, schedule_for
 from dlspec.reading import SPEC_VERSION, Spec, read_spec
 from dlspec.training.devices import UnknownDevice, choose_device
-from dlspec.training.freezing import Freezing
 from dlspec.training.randomness import seed_generators
 from dlspec.training.recomputing import recomputed_parts
 from dlspec.training.reproducing import deterministic
-from dlspec.training.schedule import Schedule
 
 Choices = Mapping[str, Iterable[str]]
 ROWS = 2

@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 
 from dlspec.errors import UserError, cut
 from dlspec.language.sections.trainer import TrainerSpec
+from dlspec.optim.optimizer import OWN_CHOICE
 from dlspec.training.anomaly import detecting
 from dlspec.training.criterion import Criterion
 from dlspec.training.finite import Look, demand_finite, look_later, notice, rewindable
-from dlspec.training.optimizing import OWN_CHOICE
 from dlspec.training.precision import Precision
 from dlspec.training.reproducing import deterministic
 from dlspec.training.resources import FLOAT, allocator, is_large, threads

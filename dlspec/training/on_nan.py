@@ -13,9 +13,9 @@ from torch.optim import Optimizer
 from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.compat.torch_layers import is_running_norm
 from dlspec.data.batches.nests import mapped
-from dlspec.training.averaging import Average
+from dlspec.optim.averaging import Average
+from dlspec.optim.optimizer import restore_optimizer
 from dlspec.training.finite import NotFinite, Step
-from dlspec.training.optimizing import restore_optimizer
 from dlspec.training.state import State
 
 log = logging.getLogger("dlspec")

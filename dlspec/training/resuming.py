@@ -20,16 +20,16 @@ from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.data.dataset import Dataset
 from dlspec.errors import TrainingFailed, cut
 from dlspec.language.sections.trainer import TrainerSpec
+from dlspec.optim.freezing import Freezing
+from dlspec.optim.memory import state_bytes
+from dlspec.optim.optimizer import restore_optimizer
+from dlspec.optim.schedule import Schedule
 from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoint_files import Snapshot
 from dlspec.training.computing import Computing
-from dlspec.training.freezing import Freezing
-from dlspec.training.memory import state_bytes
 from dlspec.training.on_nan import OnNan
-from dlspec.training.optimizing import restore_optimizer
 from dlspec.training.packing import Rows, Tensors, pack
 from dlspec.training.randomness import random_state, set_random_state
-from dlspec.training.schedule import Schedule
 from dlspec.training.scores import Scores
 from dlspec.training.state import State
 

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from dlspec.training.averaging import Average
+from dlspec.optim.averaging import Average
 from dlspec.training.checkpoint_files import Snapshot
 from dlspec.training.looking import View
 from dlspec.training.monitor import Monitor

@@ -24,7 +24,9 @@ from dlspec.data.batches.batches import NO_FEWEST, Batch, Batches, chosen_batch_
 from dlspec.data.dataset import Dataset, Split
 from dlspec.errors import Finding, TrainingFailed
 from dlspec.language.sections.trainer import TrainerSpec
-from dlspec.training.averaging import make_average
+from dlspec.optim.averaging import make_average
+from dlspec.optim.freezing import Freezing
+from dlspec.optim.schedule import Schedule
 from dlspec.training.callbacks import Callback, EarlyStopping
 from dlspec.training.checkpoint_files import Snapshot
 from dlspec.training.checkpoints import BestWeights, KeepsBest
@@ -33,7 +35,6 @@ from dlspec.training.criterion import Criterion, Metric, Metrics
 from dlspec.training.devices import choose_device
 from dlspec.training.diagnosis import SMALLER, Names, Passing, cause_of
 from dlspec.training.finite import NotFinite, TooLate, all_finite
-from dlspec.training.freezing import Freezing
 from dlspec.training.interruption import Interrupted, Interruption
 from dlspec.training.looking import View
 from dlspec.training.monitor import Monitor, choose_mode, choose_monitored
@@ -41,7 +42,6 @@ from dlspec.training.on_nan import KINDS
 from dlspec.training.out_of_memory import OutOfMemory, forget, is_out_of_memory, out_of_memory
 from dlspec.training.randomness import random_state, seed_generators
 from dlspec.training.resuming import Epoch, Left, restore, snapshot_of
-from dlspec.training.schedule import Schedule
 from dlspec.training.scores import Scores
 from dlspec.training.state import Outcome, Phase, State, outcome
 from dlspec.training.steps import Accumulation, Step, shares

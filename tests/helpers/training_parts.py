@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dlspec.data.batches.padding import Trim
 from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.language.sections.trainer import TrainerSpec
-from dlspec.training.optimizing import make_optimizer
+from dlspec.optim.optimizer import make_optimizer
 from dlspec.training.trainer import Trainer
 
 CLASSES = ("a", "b", "c")

@@ -15,9 +15,9 @@ from dlspec.building.costs import FREE, LOSS, Cost, Costs, measured
 from dlspec.cli.summary.layer_rows import Row, folded, layer_rows
 from dlspec.network.memory_limits import memory
 from dlspec.network.meta_device import META, SMALL, WHOLE, Place, Unfit
+from dlspec.optim.memory import state_bytes
 from dlspec.preparing.preparation import Preparation, Prepared
 from dlspec.text import first_line, text_table
-from dlspec.training.memory import state_bytes
 
 MEBIBYTE = 2**20
 WIDEST, LEAST = 120, 24

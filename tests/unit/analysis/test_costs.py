@@ -15,9 +15,9 @@ import dlspec as library
 from dlspec.building.costs import LOSS, Cost, Costs, measured
 from dlspec.network import meta_device as place
 from dlspec.network.meta_device import META, RUN, SMALL, Place, Unfit
+from dlspec.optim.memory import state_bytes
+from dlspec.optim.optimizer import make_optimizer
 from dlspec.preparing.preparation import Prepared
-from dlspec.training.memory import state_bytes
-from dlspec.training.optimizing import make_optimizer
 from helpers.paths import ROOT
 from helpers.preparing_parts import prepared
 

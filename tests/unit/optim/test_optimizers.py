@@ -15,9 +15,9 @@ from dlspec.errors import SpecError
 from dlspec.language.parse.part import parse_part
 from dlspec.language.problems import Problems
 from dlspec.language.source_map import SourceMap
+from dlspec.optim.optimizer import make_optimizer, needs_closure
 from dlspec.parts.torch.torch_parts import OPTIMIZERS, SCHEDULERS
 from dlspec.preparing.preparation import Preparation, Prepared
-from dlspec.training.optimizing import make_optimizer, needs_closure
 from helpers.training_parts import dataset
 
 OPTIMIZER_ROWS: dict[str, dict[str, Any]] = {

@@ -18,10 +18,10 @@ from dlspec.data.batches.batches import permutation
 from dlspec.data.dataset import Dataset
 from dlspec.errors import UserError
 from dlspec.language.sections.trainer import EMA, SWA
-from dlspec.training.averaging import Average, make_average
+from dlspec.optim.averaging import Average, make_average
+from dlspec.optim.freezing import Freezing
 from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoints import Checkpoints
-from dlspec.training.freezing import Freezing
 from dlspec.training.state import State
 from helpers.training_parts import CrossEntropy, dataset, network, trainer
 

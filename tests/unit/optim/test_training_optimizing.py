@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
 from dlspec.compat.torch_dynamo import CACHE, WRAPPED, make_step_function, without_dynamo
-from dlspec.training.optimizing import can_fuse, has_sparse_gradients, make_optimizer, needs_closure
+from dlspec.optim.optimizer import can_fuse, has_sparse_gradients, make_optimizer, needs_closure
 
 CLASSES = {
     name: each
@@ -31,7 +31,7 @@ SCRIPT = """
 import sys, torch
 from torch.optim.lr_scheduler import StepLR
 from dlspec.compat.torch_dynamo import make_step_function, without_dynamo
-from dlspec.training.optimizing import make_optimizer
+from dlspec.optim.optimizer import make_optimizer
 for name in sys.argv[1:]:
     net = torch.nn.Linear(3, 2, bias=False)
     optimizer = make_optimizer(getattr(torch.optim, name), net.parameters(), {})

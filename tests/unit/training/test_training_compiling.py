@@ -10,8 +10,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import StepLR
 
-from dlspec.training.optimizing import make_optimizer
-from dlspec.training.schedule import Schedule
+from dlspec.optim.optimizer import make_optimizer
+from dlspec.optim.schedule import Schedule
 from helpers.training_parts import CrossEntropy, network, trainer
 
 pytestmark = [

@@ -17,11 +17,11 @@ from dlspec.data.batches.batches import permutation
 from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.errors import TrainingFailed, UserError
 from dlspec.language.sections.trainer import EMA
+from dlspec.optim.freezing import Freezing
+from dlspec.optim.optimizer import make_optimizer
+from dlspec.optim.schedule import Schedule
 from dlspec.training.callbacks import Callback
-from dlspec.training.freezing import Freezing
 from dlspec.training.monitor import Monitor, choose_mode
-from dlspec.training.optimizing import make_optimizer
-from dlspec.training.schedule import Schedule
 from dlspec.training.state import State
 from helpers.training_parts import Accuracy, CrossEntropy, SquaredError, Targets, dataset, network, split, trainer
 

@@ -13,10 +13,10 @@ from torch.optim.lr_scheduler import ExponentialLR
 from dlspec.data.batches.batches import permutation
 from dlspec.data.dataset import Dataset
 from dlspec.language.sections.trainer import EMA
+from dlspec.optim.optimizer import make_optimizer
+from dlspec.optim.schedule import Schedule
 from dlspec.training.callbacks import Callback
 from dlspec.training.checkpoint_files import Snapshot
-from dlspec.training.optimizing import make_optimizer
-from dlspec.training.schedule import Schedule
 from dlspec.training.state import State
 from dlspec.training.trainer import Trainer
 from helpers.nan_parts import Call, Rare, failure, root, stack

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from dlspec.data.batches.batches import permutation
+from dlspec.optim.optimizer import make_optimizer
 from dlspec.training.callbacks import Callback
-from dlspec.training.optimizing import make_optimizer
 from dlspec.training.state import State
 from helpers.training_parts import dataset, network, trainer
 

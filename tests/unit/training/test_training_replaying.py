@@ -13,9 +13,9 @@ from torch.optim.lr_scheduler import StepLR
 from torchmetrics.classification import MulticlassAccuracy
 
 from dlspec.errors import TrainingFailed, UserError
-from dlspec.training.freezing import Freezing
-from dlspec.training.optimizing import make_optimizer
-from dlspec.training.schedule import Schedule
+from dlspec.optim.freezing import Freezing
+from dlspec.optim.optimizer import make_optimizer
+from dlspec.optim.schedule import Schedule
 from dlspec.training.trainer import Trainer
 from helpers.training_parts import CrossEntropy, dataset, network, trainer
 

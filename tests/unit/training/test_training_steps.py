@@ -13,9 +13,9 @@ from torch.optim.lr_scheduler import StepLR
 from dlspec.data.batches.batches import permutation
 from dlspec.data.dataset import Dataset, Split
 from dlspec.errors import TrainingFailed
+from dlspec.optim.optimizer import make_optimizer
+from dlspec.optim.schedule import Schedule
 from dlspec.training.callbacks import Callback
-from dlspec.training.optimizing import make_optimizer
-from dlspec.training.schedule import Schedule
 from dlspec.training.state import State
 from dlspec.training.steps import Share, shares
 from helpers.training_parts import dataset, network, trainer

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from dlspec.compat.torch_dynamo import make_step_function
 from dlspec.data.batches.nests import tensors_in
-from dlspec.training.optimizing import make_optimizer, needs_closure
+from dlspec.optim.optimizer import make_optimizer, needs_closure
 
 
 def state_bytes(optimizer: Optimizer) -> int | None:
