@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from dlspec.building.causality import check_causality
+from dlspec.analysis.causality import check_causality
 from dlspec.building.saved import saved_losses, saved_metrics, saved_part
 from dlspec.data.dataset import Dataset, Field
 from dlspec.data.sources import DataSource, open_data

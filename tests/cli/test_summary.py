@@ -10,7 +10,7 @@ from torch import Tensor, nn, optim
 
 import dlspec as library
 from dlspec import python_spec as face
-from dlspec.building.costs import measured
+from dlspec.analysis.costs import measured
 from dlspec.cli.summary.layer_rows import folded, layer_rows
 from dlspec.cli.summary.network_summary import Summed, summary_text, summed
 from dlspec.language.source_map import SourceMap

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 from torch.optim import Optimizer
 
-from dlspec.building.costs import FREE, Cost, Costs
+from dlspec.analysis.costs import FREE, Cost, Costs
 from dlspec.network.built import BuiltLayer, Network
 
 

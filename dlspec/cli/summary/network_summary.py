@@ -10,8 +10,8 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dlspec.building.causality import must_not_see
-from dlspec.building.costs import FREE, LOSS, Cost, Costs, measured
+from dlspec.analysis.causality import must_not_see
+from dlspec.analysis.costs import FREE, LOSS, Cost, Costs, measured
 from dlspec.cli.summary.layer_rows import Row, folded, layer_rows
 from dlspec.network.memory_limits import memory
 from dlspec.network.meta_device import META, SMALL, WHOLE, Place, Unfit

@@ -12,7 +12,7 @@ from torch import Tensor, nn, optim
 from torch.autograd.graph import saved_tensors_hooks
 
 import dlspec as library
-from dlspec.building.costs import LOSS, Cost, Costs, measured
+from dlspec.analysis.costs import LOSS, Cost, Costs, measured
 from dlspec.network import meta_device as place
 from dlspec.network.meta_device import META, RUN, SMALL, Place, Unfit
 from dlspec.optim.memory import state_bytes

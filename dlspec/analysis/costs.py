@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from dlspec.building.multiply_adds import multiply_adds
+from dlspec.analysis.multiply_adds import multiply_adds
 from dlspec.compat.torch_dispatch import observe_operations, same_kernels_on_meta
 from dlspec.data.dataset import Dataset
 from dlspec.losses.criterion import Criterion
