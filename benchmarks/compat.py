@@ -161,8 +161,8 @@ def _pictures() -> tuple[Callable[[], object], Callable[[], object]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from dlspec.training.drawing import BLUE, DPI, Page
-    from dlspec.training.plot import Plot
+    from dlspec.plots.drawing import BLUE, DPI, Page
+    from dlspec.plots.plot import Plot
 
     x = np.linspace(0, 1, 100)
 

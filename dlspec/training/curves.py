@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from dlspec.plots.drawing import BLUE, DASHED, GRAY, ORANGE, Page
+from dlspec.plots.plot import Plot, dense, limits
 from dlspec.runs.io import write_bytes
 from dlspec.runs.layout import CURVES
 from dlspec.text import number
 from dlspec.training.callbacks import Callback
-from dlspec.training.drawing import BLUE, DASHED, GRAY, ORANGE, Page
 from dlspec.training.monitor import Monitor
-from dlspec.training.plot import Plot, dense, limits
 from dlspec.training.state import State
 
 log = logging.getLogger("dlspec")

@@ -10,15 +10,15 @@ from typing import Literal
 from torch import Tensor
 
 from dlspec.data.dataset import Target
+from dlspec.plots.classes import draw_classes
+from dlspec.plots.drawing import Page
+from dlspec.plots.images import MOST_IMAGES, MOST_MAPS, draw_images, draw_maps, is_image
+from dlspec.plots.numbers import draw_numbers
 from dlspec.runs.io import safe_name, write_bytes, write_text
 from dlspec.runs.layout import PREDICTIONS, SAMPLES
 from dlspec.text import first_line
 from dlspec.training.callbacks import Callback
-from dlspec.training.drawing import Page
 from dlspec.training.looking import Samples, View
-from dlspec.training.picture_classes import draw_classes
-from dlspec.training.picture_images import MOST_IMAGES, MOST_MAPS, draw_images, draw_maps, is_image
-from dlspec.training.picture_numbers import draw_numbers
 from dlspec.training.sampling import samples_of
 from dlspec.training.state import State
 

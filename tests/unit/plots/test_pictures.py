@@ -15,16 +15,16 @@ from torchmetrics import functional
 import dlspec as library
 from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset, Split, Target
+from dlspec.plots.classes import confused_pairs, confusion, draw_classes, roc
+from dlspec.plots.drawing import Page
+from dlspec.plots.images import class_colors
+from dlspec.plots.numbers import draw_numbers, errors
+from dlspec.plots.plot import PAD, Plot, dense, limits
 from dlspec.runs.layout import PREDICTIONS
 from dlspec.training import looking, pictures
 from dlspec.training.checkpoints import read_weights
-from dlspec.training.drawing import Page
 from dlspec.training.looking import View, spread
-from dlspec.training.picture_classes import confused_pairs, confusion, draw_classes, roc
-from dlspec.training.picture_images import class_colors
-from dlspec.training.picture_numbers import draw_numbers, errors
 from dlspec.training.pictures import drawn
-from dlspec.training.plot import PAD, Plot, dense, limits
 
 GENERATOR = np.random.default_rng(0)
 ROWS = 60

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.training.drawing import BLUE, DASHED, FAINT, ORANGE, Page
-from dlspec.training.plot import Plot, limits
+from dlspec.plots.drawing import BLUE, DASHED, FAINT, ORANGE, Page
+from dlspec.plots.plot import Plot, limits
 
 MOST_POINTS = 4096
 MOST_COLUMNS = 4

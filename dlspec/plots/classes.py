@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.training.drawing import BLUE, DASHED, EDGE, FAINT, INK, WHITE, Page, corners, width_of
-from dlspec.training.plot import Plot
+from dlspec.plots.drawing import BLUE, DASHED, EDGE, FAINT, INK, WHITE, Page, corners, width_of
+from dlspec.plots.plot import Plot
 
 MOST_WITH_SHARES, MOST_WITH_COUNTS, MOST_IN_MATRIX = 12, 30, 200
 """Up to so many classes a cell holds its count and share, its count alone, or only its colour."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dlspec.training.drawing import EDGE, GRID, Page, width_of
+from dlspec.plots.drawing import EDGE, GRID, Page, width_of
 
 MARGIN = 0.05
 MOST_TICKS = 9

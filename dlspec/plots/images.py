@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.training.drawing import FAINT, WHITE, Page, corners, width_of
+from dlspec.plots.drawing import FAINT, WHITE, Page, corners, width_of
 
 MOST_IMAGES, MOST_MAPS = 10, 6
 CELL = 1.15
