@@ -24,9 +24,8 @@ from dlspec.config.composition import compose, start_hydra
 from dlspec.jobs.composed_spec import preparation
 from dlspec.jobs.setup import make_job
 from dlspec.sweeps.hydra.plugins import register
-from dlspec.training import standard
-from dlspec.training.callbacks import Callback
-from dlspec.training.checkpoints import Checkpoints
+from dlspec.training.callbacks.callback import Callback, standard
+from dlspec.training.callbacks.checkpoints import Checkpoints
 from dlspec.training.state import State
 
 STEPS, BATCH, PIECES = 200, 32, 8

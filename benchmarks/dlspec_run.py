@@ -13,10 +13,10 @@ from works import Task, job
 
 from dlspec.jobs.job import Job
 from dlspec.language.sections.trainer import TrainerSpec
-from dlspec.training.callbacks import Callback
-from dlspec.training.checkpoints import Checkpoints
+from dlspec.training.callbacks.callback import Callback
+from dlspec.training.callbacks.checkpoints import Checkpoints
 from dlspec.training.state import State
-from dlspec.training.tuning import TUNED
+from dlspec.training.tuning.tuning import TUNED
 
 WRITTEN = ("metrics.jsonl", "timing.jsonl", "log.txt", "spec.yaml", "events.*", "checkpoints/step-*.safetensors")
 

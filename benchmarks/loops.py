@@ -17,7 +17,7 @@ from turns import Turns
 from works import SEED, Loss, Task
 
 from dlspec.data.batches.batches import permutation
-from dlspec.training.resources import allocator
+from dlspec.training.runtime.resources import allocator
 
 Step = Callable[[Tensor, Tensor], Tensor]
 """Trains on a batch and gives its loss, detached."""

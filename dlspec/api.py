@@ -40,9 +40,9 @@ from dlspec.sweeps.executors.pool import choose_executor
 from dlspec.sweeps.records.record import SweepRecord, read_sweep
 from dlspec.sweeps.records.sweep_job import Draft, Made
 from dlspec.sweeps.run import SweepRun
-from dlspec.training.interruption import Interrupted
-from dlspec.training.out_of_memory import OutOfMemory, forget
-from dlspec.training.randomness import kept_generators
+from dlspec.training.health.out_of_memory import OutOfMemory, forget
+from dlspec.training.runtime.interruption import Interrupted
+from dlspec.training.runtime.randomness import kept_generators
 from dlspec.training.state import Outcome
 
 P = ParamSpec("P")

@@ -14,7 +14,7 @@ def told(error: BaseException) -> tuple[str, int] | None:
         return str(error), WRONG
     from dlspec.config.hydra_errors import hydra_problem
     from dlspec.errors import TrainingFailed
-    from dlspec.training.out_of_memory import is_out_of_memory
+    from dlspec.training.health.out_of_memory import is_out_of_memory
 
     problem = hydra_problem(error)
     if problem is not None:

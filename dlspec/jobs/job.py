@@ -19,10 +19,10 @@ from dlspec.runs.layout import ENVIRONMENT, LOG, RESULT, SPEC
 from dlspec.runs.lock import held
 from dlspec.runs.run_status import resume_command
 from dlspec.text import first_line, size
-from dlspec.training.checkpoint_files import Snapshot
-from dlspec.training.interruption import Interrupted, interruptible
+from dlspec.training.callbacks.standard import standard_callbacks
+from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.resuming import checkpoint_bytes
-from dlspec.training.standard import standard_callbacks
+from dlspec.training.runtime.interruption import Interrupted, interruptible
 from dlspec.training.state import Outcome
 from dlspec.training.trainer import Trainer
 

@@ -16,7 +16,7 @@ from dlspec.language.yaml.yaml_files import display_name, load_file
 from dlspec.runs.io import read_result, remove_leftovers
 from dlspec.runs.layout import CHECKPOINTS, SPEC
 from dlspec.runs.lock import held
-from dlspec.training.checkpoint_files import Snapshot, newest_checkpoint, set_aside_after
+from dlspec.training.checkpoint.checkpoint_files import Snapshot, newest_checkpoint, set_aside_after
 from dlspec.training.resuming import samples_of
 from dlspec.training.state import Outcome
 

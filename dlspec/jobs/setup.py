@@ -15,10 +15,10 @@ from dlspec.jobs.job import Job
 from dlspec.language.yaml.yaml_files import load_file
 from dlspec.preparing.preparation import Opened, Preparation, Prepared
 from dlspec.runs.layout import SPEC
-from dlspec.training.batch_size import find_batch_size
-from dlspec.training.out_of_memory import free
+from dlspec.training.health.out_of_memory import free
 from dlspec.training.trainer import Trainer
-from dlspec.training.tuning import TUNED, tune
+from dlspec.training.tuning.batch_size import find_batch_size
+from dlspec.training.tuning.tuning import TUNED, tune
 
 
 def make_job(preparing: Preparation, *, shows: bool = True) -> Job:

@@ -30,10 +30,10 @@ from dlspec.optim.freezing import Freezing
 from dlspec.optim.schedule import Schedule
 from dlspec.preparing.learning import following, freeze, optimizer_for, schedule_for
 from dlspec.reading import SPEC_VERSION, Spec, read_spec
-from dlspec.training.devices import UnknownDevice, choose_device
-from dlspec.training.randomness import seed_generators
-from dlspec.training.recomputing import recomputed_parts
-from dlspec.training.reproducing import deterministic
+from dlspec.training.runtime.devices import UnknownDevice, choose_device
+from dlspec.training.runtime.randomness import seed_generators
+from dlspec.training.runtime.reproducing import deterministic
+from dlspec.training.step.recomputing import recomputed_parts
 
 Choices = Mapping[str, Iterable[str]]
 ROWS = 2

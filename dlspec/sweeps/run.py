@@ -34,7 +34,7 @@ from dlspec.sweeps.plan import (
 from dlspec.sweeps.records.record import SweepRecord
 from dlspec.sweeps.records.sweep_job import Draft, JobEnd, Refusal, SweepJob, checked
 from dlspec.sweeps.records.table import Row, read_reached
-from dlspec.training.interruption import Interrupted, Interruption, interruptible
+from dlspec.training.runtime.interruption import Interrupted, Interruption, interruptible
 
 log = logging.getLogger("dlspec")
 

@@ -24,14 +24,14 @@ from dlspec.optim.freezing import Freezing
 from dlspec.optim.memory import state_bytes
 from dlspec.optim.optimizer import restore_optimizer
 from dlspec.optim.schedule import Schedule
-from dlspec.training.callbacks import Callback
-from dlspec.training.checkpoint_files import Snapshot
-from dlspec.training.computing import Computing
-from dlspec.training.on_nan import OnNan
-from dlspec.training.packing import Rows, Tensors, pack
-from dlspec.training.randomness import random_state, set_random_state
-from dlspec.training.scores import Scores
+from dlspec.training.callbacks.callback import Callback
+from dlspec.training.checkpoint.checkpoint_files import Snapshot
+from dlspec.training.checkpoint.packing import Rows, Tensors, pack
+from dlspec.training.evaluation.scores import Scores
+from dlspec.training.health.on_nan import OnNan
+from dlspec.training.runtime.randomness import random_state, set_random_state
 from dlspec.training.state import State
+from dlspec.training.step.computing import Computing
 
 Count = Annotated[int, Field(ge=0, lt=2**53)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]

@@ -12,8 +12,8 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dlspec.optim.averaging import Average
-from dlspec.training.checkpoint_files import Snapshot
-from dlspec.training.looking import View
+from dlspec.training.checkpoint.checkpoint_files import Snapshot
+from dlspec.training.evaluation.looking import View
 from dlspec.training.monitor import Monitor
 
 Phase = Literal["train", "val", "test"]

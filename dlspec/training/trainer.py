@@ -27,24 +27,24 @@ from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.optim.averaging import make_average
 from dlspec.optim.freezing import Freezing
 from dlspec.optim.schedule import Schedule
-from dlspec.training.callbacks import Callback, EarlyStopping
-from dlspec.training.checkpoint_files import Snapshot
-from dlspec.training.checkpoints import BestWeights, KeepsBest
-from dlspec.training.computing import Computing
+from dlspec.training.callbacks.callback import Callback, EarlyStopping
+from dlspec.training.callbacks.checkpoints import BestWeights, KeepsBest
+from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.criterion import Criterion, Metric, Metrics
-from dlspec.training.devices import choose_device
-from dlspec.training.diagnosis import SMALLER, Names, Passing, cause_of
-from dlspec.training.finite import NotFinite, TooLate, all_finite
-from dlspec.training.interruption import Interrupted, Interruption
-from dlspec.training.looking import View
+from dlspec.training.evaluation.looking import View
+from dlspec.training.evaluation.scores import Scores
+from dlspec.training.health.diagnosis import SMALLER, Names, Passing, cause_of
+from dlspec.training.health.on_nan import KINDS
+from dlspec.training.health.out_of_memory import OutOfMemory, forget, is_out_of_memory, out_of_memory
 from dlspec.training.monitor import Monitor, choose_mode, choose_monitored
-from dlspec.training.on_nan import KINDS
-from dlspec.training.out_of_memory import OutOfMemory, forget, is_out_of_memory, out_of_memory
-from dlspec.training.randomness import random_state, seed_generators
 from dlspec.training.resuming import Epoch, Left, restore, snapshot_of
-from dlspec.training.scores import Scores
+from dlspec.training.runtime.devices import choose_device
+from dlspec.training.runtime.interruption import Interrupted, Interruption
+from dlspec.training.runtime.randomness import random_state, seed_generators
 from dlspec.training.state import Outcome, Phase, State, outcome
-from dlspec.training.steps import Accumulation, Step, shares
+from dlspec.training.step.computing import Computing
+from dlspec.training.step.finite import NotFinite, TooLate, all_finite
+from dlspec.training.step.steps import Accumulation, Step, shares
 
 log = logging.getLogger("dlspec")
 

@@ -21,10 +21,9 @@ from torch import nn
 from dlspec.errors import TrainingFailed
 from dlspec.runs.io import LogFile, read_lines, read_object
 from dlspec.runs.lock import held
-from dlspec.training import checkpoints
-from dlspec.training.callbacks import Callback
-from dlspec.training.checkpoint_files import Damaged, checkpoints_in, newest_checkpoint, read_checkpoint
-from dlspec.training.checkpoints import Checkpoints
+from dlspec.training.callbacks.callback import Callback, checkpoints
+from dlspec.training.callbacks.checkpoints import Checkpoints
+from dlspec.training.checkpoint.checkpoint_files import Damaged, checkpoints_in, newest_checkpoint, read_checkpoint
 from dlspec.training.state import State
 from helpers.command_line import IN_BACKGROUND, QUIET, Said, environment
 from helpers.run_parts import FEW, At, files, kill
@@ -339,7 +338,7 @@ def test_a_signal_while_a_checkpoint_is_written(work: Path, dlspec: Run, monkeyp
 SLOW = """
 import sys, time
 from pathlib import Path
-from dlspec.training import checkpoints
+from dlspec.training.callbacks.callback import checkpoints
 
 def write(*args):
     Path("writes").touch()

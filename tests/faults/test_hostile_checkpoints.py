@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dlspec.training.checkpoint_files import (
+from dlspec.training.checkpoint.checkpoint_files import (
     STATE,
     Damaged,
     Snapshot,
@@ -26,7 +26,7 @@ from dlspec.training.checkpoint_files import (
     read_checkpoint,
     write_checkpoint,
 )
-from dlspec.training.tensor_file import CHECKSUM, checksum, write_tensors
+from dlspec.training.checkpoint.tensor_file import CHECKSUM, checksum, write_tensors
 from helpers.command_line import QUIET, Said, run_here
 from helpers.run_parts import At, kill
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dlspec.training.checkpoint_files import newest_checkpoint
+from dlspec.training.checkpoint.checkpoint_files import newest_checkpoint
 from helpers.command_line import QUIET
 from helpers.run_parts import MODELS, files, start
 

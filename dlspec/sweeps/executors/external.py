@@ -28,7 +28,7 @@ from dlspec.sweeps.executors.inline import InlineExecutor
 from dlspec.sweeps.executors.job_worker import JobWorker, clear
 from dlspec.sweeps.executors.processes import METHOD, ProcessExecutor
 from dlspec.sweeps.records.sweep_job import Check, JobEnd, SweepJob
-from dlspec.training.interruption import Interruption, interruptible
+from dlspec.training.runtime.interruption import Interruption, interruptible
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_FOR_LEAVING = 10.0

@@ -31,8 +31,8 @@ from dlspec.runs.layout import CHECKPOINTS, LOG, RESULT, STATUS
 from dlspec.runs.lock import is_held
 from dlspec.runs.run_status import read_status
 from dlspec.sweeps.records.sweep_job import Check, JobEnd, SweepJob
-from dlspec.training.checkpoint_files import Snapshot, set_aside_after
-from dlspec.training.out_of_memory import free
+from dlspec.training.checkpoint.checkpoint_files import Snapshot, set_aside_after
+from dlspec.training.health.out_of_memory import free
 from dlspec.training.state import Outcome
 from dlspec.training.trainer import Trainer
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from dlspec.training.checkpoint_files import Damaged, checkpoints_in, newest_checkpoint, read_checkpoint
-from dlspec.training.packing import Rows, pack, unpack
+from dlspec.training.checkpoint.checkpoint_files import Damaged, checkpoints_in, newest_checkpoint, read_checkpoint
+from dlspec.training.checkpoint.packing import Rows, pack, unpack
 from helpers.command_line import QUIET, Said
 from helpers.run_parts import FEW, MODELS, Cut, files, start
 

@@ -16,7 +16,7 @@ import dlspec
 from dlspec.errors import SpecError, UserError
 from dlspec.network.weights.loading import Rename
 from dlspec.network.weights.tensor_files import stored_tensors
-from dlspec.training.checkpoints import read_weights
+from dlspec.training.callbacks.checkpoints import read_weights
 from helpers.command_line import QUIET
 
 DATA = {"shape": [6], "num_classes": 3}

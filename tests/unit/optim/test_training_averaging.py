@@ -20,8 +20,8 @@ from dlspec.errors import UserError
 from dlspec.language.sections.trainer import EMA, SWA
 from dlspec.optim.averaging import Average, make_average
 from dlspec.optim.freezing import Freezing
-from dlspec.training.callbacks import Callback
-from dlspec.training.checkpoints import Checkpoints
+from dlspec.training.callbacks.callback import Callback
+from dlspec.training.callbacks.checkpoints import Checkpoints
 from dlspec.training.state import State
 from helpers.training_parts import CrossEntropy, dataset, network, trainer
 

@@ -62,7 +62,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, "tests")
 from helpers.training_parts import TrainerSpec, trainer
-from dlspec.training.standard import standard_callbacks
+from dlspec.training.callbacks.standard import standard_callbacks
 settings = {"epochs": 2, "progress": "lines", "patience": 9, "clip_grad_norm": 1.0, "deterministic": True}
 settings |= {"accumulate": 2, "average": {"decay": 0.9}}
 trainer(settings=settings, callbacks=standard_callbacks(TrainerSpec(**settings), Path(sys.argv[1]))).run()

@@ -21,10 +21,11 @@ from dlspec.plots.images import class_colors
 from dlspec.plots.numbers import draw_numbers, errors
 from dlspec.plots.plot import PAD, Plot, dense, limits
 from dlspec.runs.layout import PREDICTIONS
-from dlspec.training import looking, pictures
-from dlspec.training.checkpoints import read_weights
-from dlspec.training.looking import View, spread
-from dlspec.training.pictures import drawn
+from dlspec.training.callbacks.callback import pictures
+from dlspec.training.callbacks.checkpoints import read_weights
+from dlspec.training.callbacks.pictures import drawn
+from dlspec.training.evaluation import looking
+from dlspec.training.evaluation.looking import View, spread
 
 GENERATOR = np.random.default_rng(0)
 ROWS = 60
@@ -112,7 +113,7 @@ def train(layers: list[Any], arrays: dict[str, Any], folder: Path, **settings: A
 
 @pytest.fixture(autouse=True)
 def _short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlspec.training.pictures.FEWEST_STEPS", 1)
+    monkeypatch.setattr("dlspec.training.callbacks.pictures.FEWEST_STEPS", 1)
 
 
 RUNS: dict[str, tuple[list[Any], dict[str, Any]]] = {

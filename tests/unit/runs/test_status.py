@@ -27,11 +27,11 @@ from dlspec.runs.io import read_object, renew_json, write_json
 from dlspec.runs.layout import STATUS
 from dlspec.runs.lock import held, is_held
 from dlspec.runs.run_status import RunStatus, read_status, resume_command
-from dlspec.training import status as training_status
-from dlspec.training.callbacks import Callback
-from dlspec.training.standard import standard_callbacks
+from dlspec.training.callbacks.callback import Callback
+from dlspec.training.callbacks.callback import status as training_status
+from dlspec.training.callbacks.standard import standard_callbacks
+from dlspec.training.callbacks.status import StatusFile
 from dlspec.training.state import State
-from dlspec.training.status import StatusFile
 from helpers.command_line import QUICK, QUIET, environment
 from helpers.training_parts import dataset, trainer
 

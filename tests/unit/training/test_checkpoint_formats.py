@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dlspec.runs.io import read_lines
-from dlspec.training.checkpoint_files import FORMAT, checkpoints_in, read_checkpoint
+from dlspec.training.checkpoint.checkpoint_files import FORMAT, checkpoints_in, read_checkpoint
 from helpers.command_line import QUIET
 from helpers.paths import FIXTURES
 

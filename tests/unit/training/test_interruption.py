@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from dlspec.cli.main import hear_interrupts
-from dlspec.training.interruption import Interruption, interruptible
+from dlspec.training.runtime.interruption import Interruption, interruptible
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import dlspec as library
-from dlspec.training.out_of_memory import OutOfMemory, is_out_of_memory
+from dlspec.training.health.out_of_memory import OutOfMemory, is_out_of_memory
 from helpers.command_line import QUICK, Said
 from helpers.memory_parts import EVERYTHING, Hungry
 from helpers.paths import ROOT

@@ -16,9 +16,10 @@ from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset
 from dlspec.data.prepare.decoding import decoder_of
 from dlspec.data.prepare.vocabulary import Vocabulary
-from dlspec.training import pictures, sampling
-from dlspec.training.looking import View
-from dlspec.training.sampling import TEMPERATURES, Speaker, write
+from dlspec.training.callbacks.callback import pictures
+from dlspec.training.evaluation import sampling
+from dlspec.training.evaluation.looking import View
+from dlspec.training.evaluation.sampling import TEMPERATURES, Speaker, write
 
 ROWS, STEPS = 240, 8
 WORDS = "one two three four five".split()
@@ -64,7 +65,7 @@ AGAIN = {"text": COUNTED[:, :-1], "target": None}
 
 @pytest.fixture(autouse=True)
 def _short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlspec.training.pictures.FEWEST_STEPS", 1)
+    monkeypatch.setattr("dlspec.training.callbacks.pictures.FEWEST_STEPS", 1)
 
 
 RUNS: dict[str, tuple[list[Any], dict[str, Any]]] = {

@@ -10,7 +10,7 @@ from dlspec.data.batches.batches import Batches, batch_sizes, chosen_batch_size
 from dlspec.data.batches.padding import Trim
 from dlspec.data.dataset import Dataset, Field, Split
 from dlspec.layouts import Lengths, Window
-from dlspec.training import scores
+from dlspec.training.evaluation import scores
 from helpers.training_parts import Accuracy, CrossEntropy, dataset, texts, trainer
 
 CPU = torch.device("cpu")

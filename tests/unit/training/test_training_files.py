@@ -22,15 +22,15 @@ from dlspec.errors import TrainingFailed
 from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.runs.io import read_lines, read_result
 from dlspec.runs.layout import BEST, CHECKPOINTS, CURVES, LAST, METRICS, PREDICTIONS, TIMING
-from dlspec.training.callbacks import Callback, EarlyStopping
-from dlspec.training.checkpoints import Checkpoints, copied_weights, read_weights
-from dlspec.training.curves import Curves, draw, panels
-from dlspec.training.logs import MetricsFile, TensorBoard, json_line
+from dlspec.training.callbacks.callback import Callback, EarlyStopping
+from dlspec.training.callbacks.checkpoints import Checkpoints, copied_weights, read_weights
+from dlspec.training.callbacks.curves import Curves, draw, panels
+from dlspec.training.callbacks.logs import MetricsFile, TensorBoard, json_line
+from dlspec.training.callbacks.progress import Progress
+from dlspec.training.callbacks.standard import standard_callbacks
+from dlspec.training.checkpoint.tensor_file import write_tensors
 from dlspec.training.monitor import Monitor
-from dlspec.training.progress import Progress
-from dlspec.training.standard import standard_callbacks
 from dlspec.training.state import State
-from dlspec.training.tensor_file import write_tensors
 from helpers.training_parts import dataset, network, trainer
 
 

@@ -20,7 +20,7 @@ from dlspec.language.sections.trainer import EMA
 from dlspec.optim.freezing import Freezing
 from dlspec.optim.optimizer import make_optimizer
 from dlspec.optim.schedule import Schedule
-from dlspec.training.callbacks import Callback
+from dlspec.training.callbacks.callback import Callback
 from dlspec.training.monitor import Monitor, choose_mode
 from dlspec.training.state import State
 from helpers.training_parts import Accuracy, CrossEntropy, SquaredError, Targets, dataset, network, split, trainer

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.runs.layout import METRICS
-from dlspec.training.callbacks import Callback
-from dlspec.training.finite import all_finite, first_bad
-from dlspec.training.standard import standard_callbacks
+from dlspec.training.callbacks.callback import Callback
+from dlspec.training.callbacks.standard import standard_callbacks
 from dlspec.training.state import State
+from dlspec.training.step.finite import all_finite, first_bad
 from dlspec.training.trainer import Trainer
 from helpers.nan_parts import Call, Rare, failure, root, stack
 from helpers.training_parts import CrossEntropy, dataset, trainer

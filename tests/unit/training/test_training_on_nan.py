@@ -15,8 +15,8 @@ from dlspec.data.dataset import Dataset
 from dlspec.language.sections.trainer import EMA
 from dlspec.optim.optimizer import make_optimizer
 from dlspec.optim.schedule import Schedule
-from dlspec.training.callbacks import Callback
-from dlspec.training.checkpoint_files import Snapshot
+from dlspec.training.callbacks.callback import Callback
+from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.state import State
 from dlspec.training.trainer import Trainer
 from helpers.nan_parts import Call, Rare, failure, root, stack

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from dlspec.data.batches.batches import permutation
 from dlspec.optim.optimizer import make_optimizer
-from dlspec.training.callbacks import Callback
+from dlspec.training.callbacks.callback import Callback
 from dlspec.training.state import State
 from helpers.training_parts import dataset, network, trainer
 

@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from dlspec.text import clock, number, shortened
-from dlspec.training import progress
-from dlspec.training.progress import Progress
+from dlspec.training.callbacks.callback import progress
+from dlspec.training.callbacks.progress import Progress
 from helpers.training_parts import trainer
 
 

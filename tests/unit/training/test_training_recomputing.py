@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 import dlspec
-from dlspec.training.recomputing import recomputed_parts, recomputing
+from dlspec.training.step.recomputing import recomputed_parts, recomputing
 from helpers.command_line import QUIET
 
 GPT = "model=gpt_small data=random data.vocab_size=50 data.length=16 model.params.width=32 model.params.depth=2".split()

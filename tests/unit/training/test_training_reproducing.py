@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 import dlspec as library
 from dlspec.errors import TrainingFailed
-from dlspec.training.callbacks import Callback
-from dlspec.training.randomness import kept_generators, seed_generators
-from dlspec.training.reproducing import WORKSPACE, deterministic
+from dlspec.training.callbacks.callback import Callback
+from dlspec.training.runtime.randomness import kept_generators, seed_generators
+from dlspec.training.runtime.reproducing import WORKSPACE, deterministic
 from dlspec.training.state import State
 from helpers.training_parts import network, trainer
 
@@ -166,7 +166,7 @@ def test_a_layer_without_a_deterministic_way_is_refused_before_the_run(dlspec: A
 
 SCRIPT = """
 import sys
-from dlspec.training.reproducing import deterministic
+from dlspec.training.runtime.reproducing import deterministic
 with deterministic(True):
     pass
 print("torch._inductor" in sys.modules)

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from dlspec.compat.glibc import find_glibc
-from dlspec.training import resources
-from dlspec.training.callbacks import Callback
-from dlspec.training.shelf import ALIGNED, Shelf
+from dlspec.training.callbacks.callback import Callback
+from dlspec.training.evaluation.shelf import ALIGNED, Shelf
+from dlspec.training.runtime import resources
 from dlspec.training.state import State
 from helpers.training_parts import network, trainer
 
@@ -64,7 +64,7 @@ def mib(key):
 """
 PROGRAM = f"""{READING}
 import resource, torch
-from dlspec.training.resources import allocator
+from dlspec.training.runtime.resources import allocator
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -98,7 +98,7 @@ sys.path.insert(0, "tests")
 import torch
 from torch import nn
 from helpers.training_parts import dataset, trainer
-from dlspec.training.callbacks import Callback
+from dlspec.training.callbacks.callback import Callback
 
 class Peak(Callback):
     def on_epoch_start(self, state):

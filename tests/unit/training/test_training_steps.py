@@ -15,9 +15,9 @@ from dlspec.data.dataset import Dataset, Split
 from dlspec.errors import TrainingFailed
 from dlspec.optim.optimizer import make_optimizer
 from dlspec.optim.schedule import Schedule
-from dlspec.training.callbacks import Callback
+from dlspec.training.callbacks.callback import Callback
 from dlspec.training.state import State
-from dlspec.training.steps import Share, shares
+from dlspec.training.step.steps import Share, shares
 from helpers.training_parts import dataset, network, trainer
 
 

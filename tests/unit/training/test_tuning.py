@@ -13,9 +13,8 @@ import yaml
 from torch import Tensor, nn
 
 from dlspec.errors import UserError
-from dlspec.training import tuning
 from dlspec.training.trainer import Trainer
-from dlspec.training.tuning import Candidate, candidates, tune
+from dlspec.training.tuning.tuning import Candidate, candidates, tune, tuning
 from helpers.command_line import QUIET
 from helpers.training_parts import dataset, network, trainer
 

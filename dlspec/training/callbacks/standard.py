@@ -7,12 +7,12 @@ from pathlib import Path
 
 from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.runs.layout import CHECKPOINTS
-from dlspec.training.callbacks import Callback, EarlyStopping
-from dlspec.training.checkpoints import Checkpoints
-from dlspec.training.curves import Curves
-from dlspec.training.logs import LogLines, MetricsFile, ResultFile, TensorBoard, TimingFile
-from dlspec.training.pictures import Pictures
-from dlspec.training.status import StatusFile
+from dlspec.training.callbacks.callback import Callback, EarlyStopping
+from dlspec.training.callbacks.checkpoints import Checkpoints
+from dlspec.training.callbacks.curves import Curves
+from dlspec.training.callbacks.logs import LogLines, MetricsFile, ResultFile, TensorBoard, TimingFile
+from dlspec.training.callbacks.pictures import Pictures
+from dlspec.training.callbacks.status import StatusFile
 
 
 def standard_callbacks(
@@ -26,7 +26,7 @@ def standard_callbacks(
     if settings.patience is not None:
         callbacks.append(EarlyStopping(settings.patience))
     if settings.progress != "none":
-        from dlspec.training.progress import Progress
+        from dlspec.training.callbacks.progress import Progress
 
         callbacks.append(Progress(settings.progress))
     return callbacks if folder is None else [*callbacks, *_files(settings, folder, metadata)]

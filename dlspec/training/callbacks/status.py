@@ -15,7 +15,7 @@ from typing import Any
 from dlspec.runs.io import renew_json, write_json
 from dlspec.runs.layout import STATUS
 from dlspec.runs.run_status import RunStatus, one_line, resume_command
-from dlspec.training.callbacks import Callback
+from dlspec.training.callbacks.callback import Callback
 from dlspec.training.state import State, Status
 
 log = logging.getLogger("dlspec")

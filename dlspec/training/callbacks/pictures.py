@@ -17,9 +17,9 @@ from dlspec.plots.numbers import draw_numbers
 from dlspec.runs.io import safe_name, write_bytes, write_text
 from dlspec.runs.layout import PREDICTIONS, SAMPLES
 from dlspec.text import first_line
-from dlspec.training.callbacks import Callback
-from dlspec.training.looking import Samples, View
-from dlspec.training.sampling import samples_of
+from dlspec.training.callbacks.callback import Callback
+from dlspec.training.evaluation.looking import Samples, View
+from dlspec.training.evaluation.sampling import samples_of
 from dlspec.training.state import State
 
 log = logging.getLogger("dlspec")

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from dlspec.errors import TrainingFailed
 from dlspec.runs.layout import BEST, LAST
-from dlspec.training.callbacks import Callback
-from dlspec.training.checkpoint_files import keep_newest, write_checkpoint
+from dlspec.training.callbacks.callback import Callback
+from dlspec.training.checkpoint.checkpoint_files import keep_newest, write_checkpoint
+from dlspec.training.checkpoint.tensor_file import write_tensors
 from dlspec.training.state import State
-from dlspec.training.tensor_file import write_tensors
 
 SECONDS_BETWEEN_WRITES = 5.0
 MOST_SHARE = 0.01

@@ -14,7 +14,7 @@ from dlspec.plots.plot import Plot, dense, limits
 from dlspec.runs.io import write_bytes
 from dlspec.runs.layout import CURVES
 from dlspec.text import number
-from dlspec.training.callbacks import Callback
+from dlspec.training.callbacks.callback import Callback
 from dlspec.training.monitor import Monitor
 from dlspec.training.state import State
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from dlspec.network.memory_limits import memory
-from dlspec.training.out_of_memory import forget, is_out_of_memory
+from dlspec.training.health.out_of_memory import forget, is_out_of_memory
 from dlspec.training.trainer import Trainer
 
 SMALLEST, LARGEST = 8, 4096

@@ -13,8 +13,8 @@ import torch
 
 from dlspec.errors import UserError, cut, printable
 from dlspec.runs.layout import CHECKPOINT, DAMAGED, checkpoint_name
-from dlspec.training.packing import Tensors, unpack
-from dlspec.training.tensor_file import CHECKSUM, checksum, write_tensors
+from dlspec.training.checkpoint.packing import Tensors, unpack
+from dlspec.training.checkpoint.tensor_file import CHECKSUM, checksum, write_tensors
 
 log = logging.getLogger("dlspec")
 

@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from dlspec.data.dataset import Target
 from dlspec.data.prepare.decoding import Decoder, decoder_of
-from dlspec.training.looking import View, looking
+from dlspec.training.evaluation.looking import View, looking
 
 TEMPERATURES = (0.8, 1.0)
 MOST_TOKENS = 500

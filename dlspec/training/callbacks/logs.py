@@ -18,7 +18,7 @@ from typing import Any
 from dlspec.compat.tensorboard import encode_header, encode_scalars
 from dlspec.runs.io import append, finite, write_bytes, write_json
 from dlspec.runs.layout import EVENTS, METRICS, RESULT, TIMING, events_name
-from dlspec.training.callbacks import Callback
+from dlspec.training.callbacks.callback import Callback
 from dlspec.training.state import State, outcome
 
 log = logging.getLogger("dlspec")

@@ -14,17 +14,17 @@ from torch.optim import Optimizer
 from dlspec.errors import UserError, cut
 from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.optim.optimizer import OWN_CHOICE
-from dlspec.training.anomaly import detecting
 from dlspec.training.criterion import Criterion
-from dlspec.training.finite import Look, demand_finite, look_later, notice, rewindable
-from dlspec.training.precision import Precision
-from dlspec.training.reproducing import deterministic
-from dlspec.training.resources import FLOAT, allocator, is_large, threads
-from dlspec.training.steps import Accumulation, Clipping, Step, evaluation_step, training_step
+from dlspec.training.runtime.reproducing import deterministic
+from dlspec.training.runtime.resources import FLOAT, allocator, is_large, threads
+from dlspec.training.step.anomaly import detecting
+from dlspec.training.step.finite import Look, demand_finite, look_later, notice, rewindable
+from dlspec.training.step.precision import Precision
+from dlspec.training.step.steps import Accumulation, Clipping, Step, evaluation_step, training_step
 
 if TYPE_CHECKING:
-    from dlspec.training.compiling import CompiledStep
-    from dlspec.training.replaying import ReplayedStep
+    from dlspec.training.step.compiling import CompiledStep
+    from dlspec.training.step.replaying import ReplayedStep
 
 
 log = logging.getLogger("dlspec")
@@ -137,7 +137,7 @@ class Computing:
         if self._forward is None:
             self._forward = self.precision.forward(self._kept_forward())
             if self.settings.compile == "model":
-                from dlspec.training.compiling import compiled_forward
+                from dlspec.training.step.compiling import compiled_forward
 
                 self._forward = compiled_forward(self._forward, self.settings.rows)
         return self._forward
@@ -147,7 +147,7 @@ class Computing:
         patterns = self.settings.activation_checkpointing
         if not patterns:
             return self.network
-        from dlspec.training.recomputing import recomputed_parts, recomputing
+        from dlspec.training.step.recomputing import recomputed_parts, recomputing
 
         parts = recomputed_parts(self.network, patterns)
         log.info("the activations of %d parts are computed twice, not kept: %s", len(parts), cut(", ".join(parts)))
@@ -155,7 +155,7 @@ class Computing:
 
     def _whole(self, optimizer: Optimizer) -> CompiledStep:
         if self._compiled is None:
-            from dlspec.training.compiling import CompiledStep, WholeStep
+            from dlspec.training.step.compiling import CompiledStep, WholeStep
 
             whole = WholeStep(self.network, self.criterion, optimizer, self.clipping, self.precision)
             self._compiled = CompiledStep(whole, self.settings.rows)
@@ -163,7 +163,7 @@ class Computing:
 
     def _replaying(self, optimizer: Optimizer) -> ReplayedStep:
         if self._replayed is None:
-            from dlspec.training.replaying import ReplayedStep
+            from dlspec.training.step.replaying import ReplayedStep
 
             self._replayed = ReplayedStep(self.network, optimizer, self.device)
         return self._replayed

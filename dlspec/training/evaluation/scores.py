@@ -17,7 +17,7 @@ from torch import Tensor
 from dlspec.compat.torchmetrics import metric_state, restore_metric
 from dlspec.data.batches.nests import mapped, tensors_in
 from dlspec.training.criterion import Criterion, Metrics, Targets
-from dlspec.training.shelf import Shelf
+from dlspec.training.evaluation.shelf import Shelf
 
 MOST_ROWS = 2**16
 MOST_NUMBERS = 2**20

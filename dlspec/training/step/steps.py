@@ -14,8 +14,8 @@ from dlspec.compat.torch_dynamo import make_step_function
 from dlspec.data.batches.nests import mapped
 from dlspec.optim.optimizer import needs_closure
 from dlspec.training.criterion import Criterion, Targets, total_loss
-from dlspec.training.finite import Look, NotFinite, demand_finite, demand_finite_gradients
-from dlspec.training.precision import Scaled
+from dlspec.training.step.finite import Look, NotFinite, demand_finite, demand_finite_gradients
+from dlspec.training.step.precision import Scaled
 
 Inputs = tuple[Tensor, ...]
 Step = Callable[[Inputs, Targets], tuple[Any, Tensor]]

@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from dlspec.text import clock, number, shortened
-from dlspec.training.callbacks import Callback
+from dlspec.training.callbacks.callback import Callback
 from dlspec.training.state import State
 
 SECONDS_BETWEEN_BARS = 0.1
