@@ -32,7 +32,7 @@ importlib.import_module("dlspec.parts.torch.torch_metrics").metrics()
 @pytest.fixture(autouse=True)
 def _parts_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What a test registers is gone after it, or errors of later tests would count it among the choices."""
-    importlib.import_module("dlspec.reading")  # registers what is dlspec's own
+    importlib.import_module("dlspec.jobs.reading")  # registers what is dlspec's own
     from dlspec.data.sources.source import SOURCES
     from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 

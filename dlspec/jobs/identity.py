@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlspec.building.saved import saved_part
 from dlspec.data.dataset import Dataset
 from dlspec.jobs.environment import git_commit, package_version
+from dlspec.jobs.reading import ReadPart, Spec
+from dlspec.jobs.saved_parts import saved_part
 from dlspec.language.sections.trainer_keys import MACHINE, WRITING
-from dlspec.reading import ReadPart, Spec
 
 # What says where and how a run computes, and what it leaves on disk.
 _FREE = WRITING | MACHINE | {"device"}

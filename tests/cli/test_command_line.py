@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dlspec import reading
 from dlspec.cli.names import NOT_YET
+from dlspec.jobs import reading
 from dlspec.text import COMMANDS
 from helpers.command_line import IN_BACKGROUND, QUICK, environment
 

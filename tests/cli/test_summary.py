@@ -13,10 +13,10 @@ from dlspec import python_spec as face
 from dlspec.analysis.costs import measured
 from dlspec.cli.summary.layer_rows import folded, layer_rows
 from dlspec.cli.summary.network_summary import Summed, summary_text, summed
+from dlspec.jobs.set_up.preparation import Preparation
 from dlspec.language.source_map import SourceMap
 from dlspec.network import meta_device as place
 from dlspec.network.meta_device import SMALL
-from dlspec.preparing.preparation import Preparation
 from helpers.command_line import QUICK
 from helpers.preparing_parts import prepared
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from dlspec.jobs.set_up.preparation import Preparation, Prepared
 from dlspec.language.source_map import SourceMap
 from dlspec.network.meta_device import SMALL, Place
-from dlspec.preparing.preparation import Preparation, Prepared
 
 
 def prepared(layers: Any, data: Mapping[str, Any], where: Place = SMALL, **config: Any) -> Prepared:

@@ -12,6 +12,7 @@ import pytest
 
 from dlspec.data.sources import open_data
 from dlspec.errors import UNKNOWN_PARTS, Code, DataError, Finding, Problem, SpecError, UserError
+from dlspec.jobs.reading import read_spec
 from dlspec.language.expressions.expressions import ExpressionError, evaluate
 from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.problems import Problems
@@ -19,7 +20,6 @@ from dlspec.language.source_map import SourceMap
 from dlspec.language.yaml.yaml_files import load_text
 from dlspec.layouts import Value
 from dlspec.parts.layers.formula import Formula
-from dlspec.reading import read_spec
 from helpers.tables import build_layers, features, first, sequence, tokens
 
 PACKAGE = Path(__file__).parents[2] / "dlspec"

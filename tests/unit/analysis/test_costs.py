@@ -13,11 +13,11 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import dlspec as library
 from dlspec.analysis.costs import LOSS, Cost, Costs, measured
+from dlspec.jobs.set_up.preparation import Prepared
 from dlspec.network import meta_device as place
 from dlspec.network.meta_device import META, RUN, SMALL, Place, Unfit
 from dlspec.optim.memory import state_bytes
 from dlspec.optim.optimizer import make_optimizer
-from dlspec.preparing.preparation import Prepared
 from helpers.paths import ROOT
 from helpers.preparing_parts import prepared
 

@@ -15,14 +15,14 @@ from pydantic import BaseModel, Field
 from dlspec.config.conf_files import packaged_conf
 from dlspec.data.sources import SOURCES
 from dlspec.errors import Code, SourceLocation, SpecError
+from dlspec.jobs.reading import KEYS as ALL_KEYS
+from dlspec.jobs.reading import Spec, read_spec
 from dlspec.language.expressions.expressions import Unknown
 from dlspec.language.problems import Problems, in_order
 from dlspec.language.sections.trainer import TrainerSpec
 from dlspec.language.source_map import SourceMap
 from dlspec.language.yaml.yaml_files import load_file
 from dlspec.parts.sections import wanted_of
-from dlspec.reading import KEYS as ALL_KEYS
-from dlspec.reading import Spec, read_spec
 
 CONFIG: dict[str, Any] = {
     "model": {"layers": ["Flatten", {"Linear": "${data.num_outputs}"}]},

@@ -12,12 +12,12 @@ from torch.optim import lr_scheduler
 
 from dlspec.compat.torch_dynamo import make_step_function
 from dlspec.errors import SpecError
+from dlspec.jobs.set_up.preparation import Preparation, Prepared
 from dlspec.language.parse.part import parse_part
 from dlspec.language.problems import Problems
 from dlspec.language.source_map import SourceMap
 from dlspec.optim.optimizer import make_optimizer, needs_closure
 from dlspec.parts.torch.torch_parts import OPTIMIZERS, SCHEDULERS
-from dlspec.preparing.preparation import Preparation, Prepared
 from helpers.training_parts import dataset
 
 OPTIMIZER_ROWS: dict[str, dict[str, Any]] = {

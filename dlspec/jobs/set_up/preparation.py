@@ -13,10 +13,12 @@ import torch
 from torch.optim import Optimizer
 
 from dlspec.analysis.causality import check_causality
-from dlspec.building.saved import saved_losses, saved_metrics, saved_part
 from dlspec.data.dataset import Dataset, Field
 from dlspec.data.sources import DataSource, open_data
 from dlspec.errors import Code, DataError
+from dlspec.jobs.reading import SPEC_VERSION, Spec, read_spec
+from dlspec.jobs.saved_parts import saved_losses, saved_metrics, saved_part
+from dlspec.jobs.set_up.learning import following, freeze, optimizer_for, schedule_for
 from dlspec.language.problems import Problems, refuse
 from dlspec.language.source_map import SourceMap
 from dlspec.losses.criterion import Criterion, make_criterion
@@ -28,8 +30,6 @@ from dlspec.network.weights.initial_values import initialize
 from dlspec.network.weights.loading import load_weights
 from dlspec.optim.freezing import Freezing
 from dlspec.optim.schedule import Schedule
-from dlspec.preparing.learning import following, freeze, optimizer_for, schedule_for
-from dlspec.reading import SPEC_VERSION, Spec, read_spec
 from dlspec.training.runtime.devices import UnknownDevice, choose_device
 from dlspec.training.runtime.randomness import seed_generators
 from dlspec.training.runtime.reproducing import deterministic

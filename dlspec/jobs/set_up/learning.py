@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR
 from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
+from dlspec.jobs.reading import ReadPart, Spec
 from dlspec.language.parse.pattern import Pattern
 from dlspec.language.problems import Problems
 from dlspec.language.sections.trainer import TrainerSpec
@@ -22,7 +23,6 @@ from dlspec.optim.freezing import Freezing
 from dlspec.optim.optimizer import has_sparse_gradients, make_optimizer, needs_closure
 from dlspec.optim.schedule import Schedule
 from dlspec.parts.specs.parameters import UNFREEZE
-from dlspec.reading import ReadPart, Spec
 from dlspec.text import first_line
 from dlspec.training.monitor import choose_mode
 
