@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from dlspec.data.batches.padding import border, fewest_steps
 from dlspec.data.dataset import Field
-from dlspec.errors import Code, KeyPath, suggest
+from dlspec.errors import Code, Finding, KeyPath, suggest
 from dlspec.language.expand.containers import JOIN
 from dlspec.language.expand.graph import MODEL, Graph, Node
 from dlspec.language.expand.inputs import PARAMETER
@@ -26,7 +26,7 @@ from dlspec.network.built import Network as Network
 from dlspec.network.built import Output as Output
 from dlspec.network.built import Taken
 from dlspec.network.codegen import Step, assemble
-from dlspec.network.joining import join
+from dlspec.network.joining import plan_join
 from dlspec.network.layer_call import (
     Layer,
     agrees,
@@ -49,6 +49,7 @@ from dlspec.network.rules.layouts import (
     rule_for,
     takes_any_length,
 )
+from dlspec.network.shortcuts import is_norm
 from dlspec.network.ties import tie
 from dlspec.network.tracing import Tracer, memory_of, sampling
 from dlspec.network.tracing import kept_random_state as kept_random_state
@@ -121,12 +122,39 @@ class Builder:
         if not all(self._is_there(ref, node) for ref in node.inputs.values()):
             return
         if node.part.type == JOIN:
-            join(self, layer)
+            self._join(layer)
         else:
             self.add_one(layer)
         for ref in node.inputs.values():  # what nothing reads any more need not be kept
             if self.last_read.get(ref, -1) <= self.places[node.id]:
                 self.samples.pop(ref, None)
+
+    def _join(self, layer: Layer) -> None:
+        """Adds a residual's body and its shortcut."""
+        node = layer.node
+        body, shortcut = node.inputs[0], node.inputs[1]
+        layers = plan_join(layer, self.values[body], self.values[shortcut], self._last_norm(body))
+        if isinstance(layers, Finding):
+            self.problems.add_finding(node.where, layers, note=self.chain(node))
+            return
+        if not layers:  # the body flows on alone
+            self.again_as(body, Ref(node.id))
+            self.nodes[node.id] = node
+        for each in layers:
+            if all(ref in self.values for ref in each.node.inputs.values()):
+                self.add_one(each)
+
+    def _last_norm(self, ref: Ref) -> tuple[str, Mapping[str, Any]] | None:
+        """The normalisation that a residual's body ends in, and the settings that it was written with."""
+        ref = self.aliases.get(ref, ref)
+        while ref.node in self.rows and self.rows[ref.node].type in ("StochasticDepth", "Dropout"):
+            ref = next(iter(self.nodes[ref.node].inputs.values()))
+            ref = self.aliases.get(ref, ref)
+        if ref.node not in self.rows or not is_norm(self.rows[ref.node].type):
+            return None
+        layer, _, _ = self.layers[self.nodes[ref.node].path]
+        inferred = [name for name, each in layer.schema.settings.items() if each.is_inferred]
+        return layer.type, {name: each for name, each in layer.settings.items() if name not in inferred}
 
     def _is_there(self, ref: Ref, node: Node | None) -> bool:
         """Whether a value is known; a further output that its layer does not have is a mistake."""

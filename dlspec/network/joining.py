@@ -1,75 +1,62 @@
-"""A residual's sum: of its body and of its shortcut, which only the shapes may decide."""
+"""A residual's join: the layers that add its body and its shortcut, decided by their shapes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from dlspec.errors import Code
+from dlspec.errors import Code, Finding
 from dlspec.language.parse.deferred import Ref
 from dlspec.language.parse.part import Part
+from dlspec.layouts import Value
 from dlspec.network.layer_call import Layer
-from dlspec.network.shortcuts import automatic, is_norm
+from dlspec.network.shortcuts import automatic
 from dlspec.parts.torch.torch_parts import LAYERS
 
-if TYPE_CHECKING:
-    from dlspec.network.builder import Builder
+
+def plan_join(
+    layer: Layer, body: Value, shortcut: Value, norm: tuple[str, Mapping[str, Any]] | None
+) -> Sequence[Layer] | Finding:
+    """The layers that join a residual's body (input 0) and shortcut (input 1), in the order in which they run.
+
+    They are an `Add`, where `shortcut: auto` says so with a projection before it; none where `shortcut: if_equal`
+    leaves the body alone; a finding where the shapes don't fit. `norm` is the normalisation that the body ends in.
+    """
+    kind = layer.settings.get("shortcut")
+    if body.shape == shortcut.shape and body.layout == shortcut.layout:
+        return [_add(layer, layer.node.inputs[1])]
+    if kind == "if_equal":
+        return []
+    if kind == "auto":
+        return _project(layer, body, shortcut, norm)
+    fix = "write shortcut: auto, which maps the sizes, or if_equal; or make both one shape"
+    if automatic(shortcut, body, None) is None:
+        fix = "make both one shape, as padding: 1 does for a kernel of 3"
+    return Finding(Code.SHAPE_MISMATCH, f"the shortcut is {shortcut}, and the body {body}", fix)
 
 
-def join(builder: Builder, layer: Layer) -> None:
-    """Adds a body and its shortcut; where shapes decide what the shortcut is, they do now."""
-    node, kind = layer.node, layer.settings.get("shortcut")
-    body, given = (node.inputs[at] for at in (0, 1))
-    one, other = builder.values[body], builder.values[given]
-    if one.shape == other.shape and one.layout == other.layout:
-        _add(builder, layer, body, given)
-    elif kind == "if_equal":
-        builder.again_as(body, Ref(node.id))
-        builder.nodes[node.id] = node
-    elif kind == "auto":
-        _automatic(builder, layer, body, given)
-    else:
-        found = f"the shortcut is {other}, and the body {one}"
-        fix = "write shortcut: auto, which maps the sizes, or if_equal; or make both one shape"
-        if automatic(other, one, None) is None:
-            fix = "make both one shape, as padding: 1 does for a kernel of 3"
-        builder.problems.add(Code.SHAPE_MISMATCH, node.where, found, fix, note=builder.chain(node))
-
-
-def _add(builder: Builder, layer: Layer, body: Ref, given: Ref) -> None:
-    part = Part("Add", layer.node.part.path, settings_path=layer.node.part.settings_path)
-    builder.add_one(Layer(replace(layer.node, part=part, inputs={0: body, 1: given}), LAYERS["Add"], {}))
-
-
-def _automatic(builder: Builder, layer: Layer, body: Ref, given: Ref) -> None:
+def _add(layer: Layer, shortcut: Ref) -> Layer:
     node = layer.node
-    parts = automatic(builder.values[given], builder.values[body], _norm_at(builder, body))
+    part = Part("Add", node.part.path, settings_path=node.part.settings_path)
+    return Layer(replace(node, part=part, inputs={0: node.inputs[0], 1: shortcut}), LAYERS["Add"], {})
+
+
+def _project(
+    layer: Layer, body: Value, shortcut: Value, norm: tuple[str, Mapping[str, Any]] | None
+) -> Sequence[Layer] | Finding:
+    """The convolution or linear layer that gives the shortcut the body's shape, and the sum."""
+    node = layer.node
+    parts = automatic(shortcut, body, norm)
     if parts is None:
-        found = f"no 1x1 convolution makes {builder.values[body]} of {builder.values[given]}"
-        builder.problems.add(
-            Code.SHAPE_MISMATCH, node.where, found, "write the shortcut as a list of layers", note=builder.chain(node)
-        )
-        return
-    before = given
+        found = f"no 1x1 convolution makes {body} of {shortcut}"
+        return Finding(Code.SHAPE_MISMATCH, found, "write the shortcut as a list of layers")
+    layers: list[Layer] = []
+    before = node.inputs[1]
     for index, (type, settings) in enumerate(parts):
         path, use = (*node.path, "shortcut", str(index)), f"{node.id}.shortcut.{index}"
         part = Part(type, node.part.path, settings, node.part.settings_path)
         inner = replace(node, id=use, path=path, part=part, inputs={0: before}, layout=None)
-        builder.add_one(Layer(inner, LAYERS[type], settings))
+        layers.append(Layer(inner, LAYERS[type], settings))
         before = Ref(use)
-    if before in builder.values:
-        _add(builder, layer, body, before)
-
-
-def _norm_at(builder: Builder, ref: Ref) -> tuple[str, Mapping[str, Any]] | None:
-    """The normalisation that a body ends in, and the settings that it was written with."""
-    ref = builder.aliases.get(ref, ref)
-    while ref.node in builder.rows and builder.rows[ref.node].type in ("StochasticDepth", "Dropout"):
-        ref = next(iter(builder.nodes[ref.node].inputs.values()))
-        ref = builder.aliases.get(ref, ref)
-    if ref.node not in builder.rows or not is_norm(builder.rows[ref.node].type):
-        return None
-    layer, _, _ = builder.layers[builder.nodes[ref.node].path]
-    inferred = [name for name, each in layer.schema.settings.items() if each.is_inferred]
-    return layer.type, {name: each for name, each in layer.settings.items() if name not in inferred}
+    return [*layers, _add(layer, before)]
