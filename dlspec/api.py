@@ -20,6 +20,7 @@ from dlspec.errors import UserError, shown
 from dlspec.jobs import resumption
 from dlspec.jobs.identity import data_checksum
 from dlspec.jobs.job import Job
+from dlspec.jobs.python_spec import Data, Spec, data_settings, plain_value, prepare_spec, written_spec
 from dlspec.jobs.setup import make_job
 from dlspec.language.problems import Problems, refuse
 from dlspec.language.sections.sweep import SweepSpec
@@ -29,7 +30,6 @@ from dlspec.language.yaml.yaml_files import load_file
 from dlspec.limits import deep_stack
 from dlspec.network.weights.loading import load_weights
 from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
-from dlspec.python_spec import Data, Spec, data_settings, plain_value, prepare_spec, written_spec
 from dlspec.report.results import Results, results
 from dlspec.runs.io import new_folder
 from dlspec.runs.layout import RUNS, SPEC

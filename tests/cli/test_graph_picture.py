@@ -12,12 +12,12 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from dlspec import python_spec as face
 from dlspec.cli.graph import dot as graph_dot
 from dlspec.cli.graph.dot import dot_of, draw
 from dlspec.cli.graph.picture import Picture, picture_of
 from dlspec.cli.summary.layer_rows import layer_rows
 from dlspec.errors import UserError
+from dlspec.jobs import python_spec as face
 from dlspec.language.problems import Problems
 from dlspec.layouts import Value
 from helpers.command_line import Said

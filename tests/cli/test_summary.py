@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn, optim
 
 import dlspec as library
-from dlspec import python_spec as face
 from dlspec.analysis.costs import measured
 from dlspec.cli.summary.layer_rows import folded, layer_rows
 from dlspec.cli.summary.network_summary import Summed, summary_text, summed
+from dlspec.jobs import python_spec as face
 from dlspec.jobs.set_up.preparation import Preparation
 from dlspec.language.source_map import SourceMap
 from dlspec.network import meta_device as place

@@ -26,7 +26,7 @@ from torch.nn import functional
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 import dlspec as library
-from dlspec import python_spec as face
+from dlspec.jobs import python_spec as face
 from dlspec.language.expressions import formula_functions
 from dlspec.language.expressions.expressions import FUNCTIONS
 from dlspec.language.parse.part import ENTRY_KEYS

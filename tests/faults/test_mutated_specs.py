@@ -22,8 +22,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import dlspec as library
-from dlspec import python_spec as face
 from dlspec.errors import TrainingFailed
+from dlspec.jobs import python_spec as face
 from dlspec.language.yaml.yaml_files import load_text
 from helpers.command_line import Said
 from helpers.example_parts import STEP, made

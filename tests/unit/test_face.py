@@ -58,7 +58,7 @@ def test_arrays_are_not_saved_as_the_default_data(work: Path) -> None:
 @pytest.mark.parametrize("spec", [{"data": {"validation": 0.3, "test": 0.3, "split_seed": 5}},
                                   ["data.validation=0.3", "data.test=0.3", "data.split_seed=5"]])  # fmt: skip
 def test_the_specs_data_splits_arrays(work: Path, spec: object) -> None:
-    from dlspec import python_spec as face
+    from dlspec.jobs import python_spec as face
 
     prepared = face.prepare_spec(spec, DATA[0]).data
     wanted = face.from_arrays(DATA[0], validation=0.3, test=0.3, split_seed=5)
