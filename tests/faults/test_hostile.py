@@ -313,7 +313,7 @@ def test_refused_from_the_start(tmp_path: Path, name: str) -> None:
     _write(tmp_path, ALL[name].text)
     command = [sys.executable, "-m", "dlspec", *_words(ALL[name])]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=SECONDS, check=False
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=10 * SECONDS, check=False
     )
     check(ALL[name], Ended(done.returncode, 0, 0, done.stderr), tmp_path)
 

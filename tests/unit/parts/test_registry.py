@@ -315,7 +315,7 @@ class TestOwnParts:
             layer(Linear)
         assert str(error.value) == (
             "two layers are named 'Linear': torch.nn.modules.linear.Linear and "
-            "test_registry.TestOwnParts.test_a_name_that_is_taken_is_refused_with_both_classes.<locals>.Linear; "
+            f"{__name__}.TestOwnParts.test_a_name_that_is_taken_is_refused_with_both_classes.<locals>.Linear; "
             "give one another name"
         )
 
