@@ -110,7 +110,7 @@ BY_RULE: list[tuple[Any, Value, str, str]] = [
      "put a 'Permute: [0, 2, 1]', or a 'Flatten' before it: its channels come first"),
     ({"Attention": 1}, IMAGE, "Attention wants sequence, and (3, 8, 8) channels-first comes in",
      "put '- Flatten: 2' and '- Permute: [0, 2, 1]' before it: each place becomes a step"),
-    ("FoldTime", features(4), "FoldTime wants sequence or tokens, and (4) features comes in",
+    ("FoldTime", features(4), "TimeDistributed wants sequence or tokens, and (4) features comes in",
      "put an 'Unflatten: {dim: 1, unflattened_size: [T, C]}' before it, T * C = 4"),
     ({"LSTM": 2}, features(12), "LSTM wants sequence, and (12) features comes in",
      "put an 'Unflatten: {dim: 1, unflattened_size: [T, C]}' before it, T * C = 12"),
