@@ -12,7 +12,7 @@ from turns import Turns
 from works import Task, job
 
 from dlspec.jobs.job import Job
-from dlspec.language.sections.trainer import TrainerSpec
+from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.callbacks.checkpoints import Checkpoints
 from dlspec.training.state import State

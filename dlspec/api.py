@@ -23,8 +23,8 @@ from dlspec.jobs.job import Job
 from dlspec.jobs.python_spec import Data, Spec, data_settings, plain_value, prepare_spec, written_spec
 from dlspec.jobs.setup import make_job
 from dlspec.language.problems import Problems, refuse
-from dlspec.language.sections.sweep import SweepSpec
-from dlspec.language.sections.weights import WeightsSpec
+from dlspec.language.sections.sweep_section import SweepSpec
+from dlspec.language.sections.weights_section import WeightsSpec
 from dlspec.language.source_map import SourceMap
 from dlspec.language.yaml.yaml_files import load_file
 from dlspec.limits import deep_stack

@@ -9,7 +9,7 @@ from dlspec.compat.hydra import HydraApp
 from dlspec.config.composition import Composed, Refused, compose
 from dlspec.config.conf_files import GROUPS
 from dlspec.errors import SpecError
-from dlspec.jobs.set_up.preparation import Preparation
+from dlspec.jobs.preparation import Preparation
 
 
 def composed_or_refused(overrides: Sequence[str], hydra: HydraApp) -> Composed:

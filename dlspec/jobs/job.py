@@ -12,7 +12,7 @@ from pathlib import Path
 
 from dlspec.errors import TrainingFailed, UserError
 from dlspec.jobs.environment import environment, package_version, resumed_environment
-from dlspec.jobs.set_up.preparation import Prepared
+from dlspec.jobs.preparation import Prepared
 from dlspec.language.yaml.yaml_files import display_name
 from dlspec.runs.io import free_bytes, log_to, read_object, write_json, write_yaml
 from dlspec.runs.layout import ENVIRONMENT, LOG, RESULT, SPEC

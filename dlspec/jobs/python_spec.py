@@ -18,8 +18,8 @@ from dlspec.data.dataset import Dataset
 from dlspec.data.sources import SOURCES
 from dlspec.errors import Code, Problem, SpecError, UserError, suggest
 from dlspec.jobs.composed_spec import composed_or_refused
+from dlspec.jobs.preparation import Preparation
 from dlspec.jobs.reading import KEYS
-from dlspec.jobs.set_up.preparation import Preparation
 from dlspec.language.source_map import SourceMap
 from dlspec.limits import how_to_raise, limit
 

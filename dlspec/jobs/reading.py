@@ -19,9 +19,9 @@ from dlspec.data.sources import SOURCES, DataSource
 from dlspec.data.sources.source import SplitSource
 from dlspec.errors import Code, KeyPath, near, shown, suggest
 from dlspec.language.expand.containers import JOIN
+from dlspec.language.expand.entry_inputs import PARAMETER
 from dlspec.language.expand.expander import expand
 from dlspec.language.expand.graph import Graph, Node
-from dlspec.language.expand.inputs import PARAMETER
 from dlspec.language.expressions import references
 from dlspec.language.expressions.expressions import Unknown, Wrong
 from dlspec.language.parse.block import Block, read_model
@@ -29,19 +29,19 @@ from dlspec.language.parse.entry import CONTAINERS, Entry
 from dlspec.language.parse.part import Part, parse_part
 from dlspec.language.parse.pattern import Pattern
 from dlspec.language.problems import Problems, dotted, refuse
-from dlspec.language.sections.sweep import SweepSpec
-from dlspec.language.sections.trainer import TrainerSpec
-from dlspec.language.sections.weights import WeightsSpec
+from dlspec.language.sections.sweep_section import SweepSpec
+from dlspec.language.sections.trainer_section import TrainerSpec
+from dlspec.language.sections.weights_section import WeightsSpec
 from dlspec.language.source_map import SourceMap
 from dlspec.network.layer_call import PARAMETRIZATIONS, Layer
-from dlspec.network.rules.layouts import rule_for
+from dlspec.network.rules.layout_rules import rule_for
 from dlspec.parts.registry import Registry
 from dlspec.parts.schema import Schema
 from dlspec.parts.sections import leaves, read_section
-from dlspec.parts.specs.averages import read_average
-from dlspec.parts.specs.loss import Terms, read_losses
-from dlspec.parts.specs.metrics import MetricTerm, read_metrics
-from dlspec.parts.specs.parameters import Init, read_freeze, read_groups, read_inits
+from dlspec.parts.specs.average_spec import read_average
+from dlspec.parts.specs.loss_spec import Terms, read_losses
+from dlspec.parts.specs.metrics_spec import MetricTerm, read_metrics
+from dlspec.parts.specs.parameters_spec import Init, read_freeze, read_groups, read_inits
 from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from typing import Any
 
 from dlspec.losses.criterion import Criterion
 from dlspec.losses.matching import Match
-from dlspec.metrics.metrics import Chosen
+from dlspec.metrics.selection import Chosen
 from dlspec.parts.schema import Schema
 from dlspec.parts.torch.torch_parts import settings_with_defaults
 

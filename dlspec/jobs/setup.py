@@ -12,7 +12,7 @@ from typing import Any
 
 from dlspec.jobs.environment import value_at
 from dlspec.jobs.job import Job
-from dlspec.jobs.set_up.preparation import Opened, Preparation, Prepared
+from dlspec.jobs.preparation import Opened, Preparation, Prepared
 from dlspec.language.yaml.yaml_files import load_file
 from dlspec.runs.layout import SPEC
 from dlspec.training.health.out_of_memory import free

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.data.batches.padding import mapped, mean_over
+from dlspec.data.batches.trimming import mapped, mean_over
 from dlspec.losses.matching import Match
 from dlspec.losses.shapes import Padding, Shapes, Targets
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.data.batches.padding import Trim
+from dlspec.data.batches.trimming import Trim
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
@@ -25,7 +25,7 @@ from dlspec.losses.predictions import Pair, Prediction, prediction_of
 from dlspec.losses.rules import identity
 from dlspec.losses.shapes import Padding, Targets, shapes_of
 from dlspec.network.builder import Network, kept_random_state
-from dlspec.parts.specs.loss import Terms
+from dlspec.parts.specs.loss_spec import Terms
 from dlspec.text import first_line
 
 

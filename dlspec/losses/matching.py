@@ -10,7 +10,7 @@ from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code, suggest
 from dlspec.language.problems import Problems
 from dlspec.losses.rules import LossRule, rule_of
-from dlspec.parts.specs.loss import Arguments, LossTerm, Terms, arguments
+from dlspec.parts.specs.loss_spec import Arguments, LossTerm, Terms, arguments
 from dlspec.parts.torch.torch_parts import LOSSES
 
 if TYPE_CHECKING:

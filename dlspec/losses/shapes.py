@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dlspec.data.batches.padding import mapped
+from dlspec.data.batches.trimming import mapped
 from dlspec.data.dataset import Target
 from dlspec.layouts import Value, Window
 from dlspec.losses.matching import Match

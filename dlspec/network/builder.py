@@ -12,12 +12,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dlspec.data.batches.padding import border, fewest_steps
+from dlspec.data.batches.trimming import border, fewest_steps
 from dlspec.data.dataset import Field
 from dlspec.errors import Code, Finding, KeyPath, suggest
 from dlspec.language.expand.containers import JOIN
+from dlspec.language.expand.entry_inputs import PARAMETER
 from dlspec.language.expand.graph import MODEL, Graph, Node
-from dlspec.language.expand.inputs import PARAMETER
 from dlspec.language.parse.deferred import Ref
 from dlspec.language.problems import Problems
 from dlspec.layouts import Layout, Lengths, Value
@@ -40,7 +40,7 @@ from dlspec.network.layer_call import (
 )
 from dlspec.network.memory_limits import bounded_growth
 from dlspec.network.meta_device import RUN, Place
-from dlspec.network.rules.layouts import (
+from dlspec.network.rules.layout_rules import (
     infer,
     layout_after,
     lengths_after,

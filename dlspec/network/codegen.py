@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.fx.proxy import GraphAppendingTracer, Proxy
 
-from dlspec.data.batches.padding import mapped
+from dlspec.data.batches.trimming import mapped
 from dlspec.data.dataset import Field
 from dlspec.language.expand.graph import MODEL
 from dlspec.language.parse.deferred import Ref

@@ -19,7 +19,7 @@ from dlspec.language.problems import Problems
 from dlspec.layouts import Value
 from dlspec.network.memory_limits import SizeLimit, TooLarge
 from dlspec.network.meta_device import Unfit, is_on_meta, needs_numbers, not_deterministic
-from dlspec.network.rules.layouts import filled, infer
+from dlspec.network.rules.layout_rules import filled, infer
 from dlspec.parts.schema import REQUIRED, Schema
 from dlspec.text import first_line
 

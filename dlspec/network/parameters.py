@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from dlspec.errors import Code, suggest
-from dlspec.language.expand.inputs import PARAMETER
+from dlspec.language.expand.entry_inputs import PARAMETER
 from dlspec.language.parse.pattern import Pattern
 from dlspec.language.problems import Problems
 from dlspec.network.built import Network

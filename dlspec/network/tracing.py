@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from dlspec.layouts import Value
 from dlspec.network.layer_call import Layer
 from dlspec.network.memory_limits import bounded_growth
-from dlspec.network.rules.layouts import rule_for
+from dlspec.network.rules.layout_rules import rule_for
 
 STEPS = 8
 """So many steps of a longer sequence are passed through a layer that takes any number of them."""

@@ -14,7 +14,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 from dlspec.compat.torch_foreach import copy_all
 from dlspec.compat.torch_layers import TensorSlot, is_running_norm, tensor_slots
 from dlspec.errors import UserError
-from dlspec.language.sections.trainer import EMA, SWA
+from dlspec.language.sections.trainer_section import EMA, SWA
 from dlspec.text import first_line
 
 Rule = Callable[[Sequence[Tensor], Sequence[Tensor], int], None]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from dlspec.errors import UserError
-from dlspec.language.sections.sweep import SweepSpec
+from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.sweeps.executors.executor import Ended, Executor
 from dlspec.sweeps.records.record import JobRecord, SweepRecord, is_done
 from dlspec.sweeps.records.sweep_job import Check, JobEnd, Refusal, SweepJob

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 
 from dlspec.errors import UserError
 from dlspec.jobs.identity import code_version
-from dlspec.language.sections.sweep import SweepSpec
+from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.report import write_sweep_report
 from dlspec.runs.lock import held
 from dlspec.sweeps.display import SweepLines, display

@@ -19,7 +19,7 @@ from torch.optim import Optimizer
 from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.data.dataset import Dataset
 from dlspec.errors import TrainingFailed, cut
-from dlspec.language.sections.trainer import TrainerSpec
+from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.optim.freezing import Freezing
 from dlspec.optim.memory import state_bytes
 from dlspec.optim.optimizer import restore_optimizer

@@ -23,20 +23,20 @@ from dlspec.compat.torch_layers import is_batch_norm
 from dlspec.data.batches.batches import NO_FEWEST, Batch, Batches, chosen_batch_size, permutation
 from dlspec.data.dataset import Dataset, Split
 from dlspec.errors import Finding, TrainingFailed
-from dlspec.language.sections.trainer import TrainerSpec
+from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.optim.averaging import make_average
 from dlspec.optim.freezing import Freezing
 from dlspec.optim.schedule import Schedule
 from dlspec.training.callbacks.callback import Callback, EarlyStopping
 from dlspec.training.callbacks.checkpoints import BestWeights, KeepsBest
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
-from dlspec.training.criterion import Criterion, Metric, Metrics
 from dlspec.training.evaluation.looking import View
 from dlspec.training.evaluation.scores import Scores
 from dlspec.training.health.diagnosis import SMALLER, Names, Passing, cause_of
 from dlspec.training.health.on_nan import KINDS
 from dlspec.training.health.out_of_memory import OutOfMemory, forget, is_out_of_memory, out_of_memory
 from dlspec.training.monitor import Monitor, choose_mode, choose_monitored
+from dlspec.training.protocols import Criterion, Metric, Metrics
 from dlspec.training.resuming import Epoch, Left, restore, snapshot_of
 from dlspec.training.runtime.devices import choose_device
 from dlspec.training.runtime.interruption import Interrupted, Interruption

@@ -13,7 +13,7 @@ from dlspec.analysis.costs import measured
 from dlspec.cli.summary.layer_rows import folded, layer_rows
 from dlspec.cli.summary.network_summary import Summed, summary_text, summed
 from dlspec.jobs import python_spec as face
-from dlspec.jobs.set_up.preparation import Preparation
+from dlspec.jobs.preparation import Preparation
 from dlspec.language.source_map import SourceMap
 from dlspec.network import meta_device as place
 from dlspec.network.meta_device import SMALL

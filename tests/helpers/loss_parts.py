@@ -14,7 +14,7 @@ from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.language.problems import Problems
 from dlspec.layouts import Value
 from dlspec.losses.criterion import Criterion, make_criterion
-from dlspec.parts.specs.loss import read_losses
+from dlspec.parts.specs.loss_spec import read_losses
 
 ROWS = 6
 

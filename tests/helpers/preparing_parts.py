@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dlspec.jobs.set_up.preparation import Preparation, Prepared
+from dlspec.jobs.preparation import Preparation, Prepared
 from dlspec.language.source_map import SourceMap
 from dlspec.network.meta_device import SMALL, Place
 

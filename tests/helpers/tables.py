@@ -20,7 +20,7 @@ from dlspec.language.problems import Problems
 from dlspec.layouts import Value
 from dlspec.network.builder import Network, build, kept_random_state
 from dlspec.network.layer_call import Layer
-from dlspec.network.rules.layouts import filled, infer, refusal, rule_for
+from dlspec.network.rules.layout_rules import filled, infer, refusal, rule_for
 from dlspec.parts.layers.rule import Settings
 from dlspec.parts.schema import Schema
 from dlspec.parts.torch.torch_parts import LAYERS

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.data.batches.padding import Trim
+from dlspec.data.batches.trimming import Trim
 from dlspec.data.dataset import Dataset, Field, Split, Target
-from dlspec.language.sections.trainer import TrainerSpec
+from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.optim.optimizer import make_optimizer
 from dlspec.training.trainer import Trainer
 

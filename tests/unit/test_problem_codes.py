@@ -19,7 +19,7 @@ from dlspec.language.problems import Problems
 from dlspec.language.source_map import SourceMap
 from dlspec.language.yaml.yaml_files import load_text
 from dlspec.layouts import Value
-from dlspec.parts.layers.formula import Formula
+from dlspec.parts.layers.formula_layer import Formula
 from helpers.tables import build_layers, features, first, sequence, tokens
 
 PACKAGE = Path(__file__).parents[2] / "dlspec"

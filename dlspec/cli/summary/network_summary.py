@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from dlspec.analysis.causality import must_not_see
 from dlspec.analysis.costs import FREE, LOSS, Cost, Costs, measured
 from dlspec.cli.summary.layer_rows import Row, folded, layer_rows
-from dlspec.jobs.set_up.preparation import Preparation, Prepared
+from dlspec.jobs.preparation import Preparation, Prepared
 from dlspec.network.memory_limits import memory
 from dlspec.network.meta_device import META, SMALL, WHOLE, Place, Unfit
 from dlspec.optim.memory import state_bytes

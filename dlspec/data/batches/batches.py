@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlspec.data.batches.padding import Trim, mapped
 from dlspec.data.batches.prefetching import Tensors, ahead
+from dlspec.data.batches.trimming import Trim, mapped
 from dlspec.data.dataset import Split
 from dlspec.layouts import Lengths
 

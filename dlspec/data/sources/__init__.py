@@ -1,9 +1,9 @@
 """Data sources by name, and the data set that each opens. Importing this opens nothing and imports no PyTorch."""
 
-from dlspec.data.sources import images, random, running_text, segments, tables, text
+from dlspec.data.sources import images, labelled_text, random, running_text, segments, tables
 from dlspec.data.sources.source import SOURCES, DataSource, SplitSource, data_source, open_data
 
 __all__ = [
-    "SOURCES", "DataSource", "SplitSource", "data_source", "images", "open_data", "random", "running_text", "segments",
-    "tables", "text",
+    "SOURCES", "DataSource", "SplitSource", "data_source", "images", "labelled_text", "open_data", "random",
+    "running_text", "segments", "tables",
 ]  # fmt: skip

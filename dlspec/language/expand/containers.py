@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from dlspec.errors import Code, Finding, KeyPath, near, shown, suggest
-from dlspec.language.expand.inputs import FORMULA, Inputs, formula_inputs
-from dlspec.language.expand.names import WRONG, Level, Names, Output
+from dlspec.language.expand.entry_inputs import FORMULA, Inputs, formula_inputs
+from dlspec.language.expand.output_names import WRONG, Level, Names, Output
 from dlspec.language.expand.repeats import has_own_names, rows_of
 from dlspec.language.expand.uses import Blocks, Use, Where, each_copy, in_all
 from dlspec.language.expressions.expressions import Unknown

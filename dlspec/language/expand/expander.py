@@ -13,9 +13,9 @@ from typing import Any
 
 from dlspec.errors import Code, Finding, KeyPath, near, suggest
 from dlspec.language.expand.containers import EXPAND
+from dlspec.language.expand.entry_inputs import FORMULA, PARAMETER, Inputs, formula_text, inputs_of, mark_inputs
 from dlspec.language.expand.graph import MODEL, Graph, Node
-from dlspec.language.expand.inputs import FORMULA, PARAMETER, Inputs, formula_text, inputs_of, mark_inputs
-from dlspec.language.expand.names import BEFORE, WRONG, Level, Names, Output
+from dlspec.language.expand.output_names import BEFORE, WRONG, Level, Names, Output
 from dlspec.language.expand.repeats import Row, TooMany, has_own_names, is_bare, known_early, rows_of, stands
 from dlspec.language.expand.uses import Blocks, Use, Where, each_copy, in_all
 from dlspec.language.expressions.expressions import Unknown, Wrong, formula_of

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dlspec.errors import KeyPath
-from dlspec.language.expand.names import Level, Output
+from dlspec.language.expand.output_names import Level, Output
 from dlspec.language.expand.repeats import Row, cells
 from dlspec.language.parse.block import Block
 from dlspec.language.parse.entry import Entry

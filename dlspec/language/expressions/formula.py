@@ -1,4 +1,4 @@
-"""What `Formula: mu + exp(logvar / 2)` may say: parsed and checked here, computed in `dlspec.parts.layers.formula`.
+"""What `Formula: mu + exp(logvar / 2)` may say: parsed and checked here, computed in `parts/layers/formula_layer.py`.
 
 Nothing is evaluated as text. Only the functions and operations listed here exist; the batch, dimension 0, can't be
 reached by an index, a `dim` or a size; and what could grow without end has a limit.

@@ -11,7 +11,7 @@ from dlspec.errors import Code
 from dlspec.language.problems import Problems
 from dlspec.network.built import Network
 from dlspec.network.parameters import first_picks, owned_parameters
-from dlspec.parts.specs.parameters import Init
+from dlspec.parts.specs.parameters_spec import Init
 from dlspec.text import first_line
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dlspec.errors import Code, KeyPath, UserError, suggest
 from dlspec.language.problems import Problems
-from dlspec.language.sections.weights import WeightsSpec
+from dlspec.language.sections.weights_section import WeightsSpec
 from dlspec.network.weights.tensor_files import Stored, stored_tensors
 
 PATH: KeyPath = ("weights",)

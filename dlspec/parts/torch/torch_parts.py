@@ -16,7 +16,7 @@ from torch.optim import lr_scheduler
 from dlspec.parts.foreign_names import FOREIGN_LAYERS, FOREIGN_LOSSES
 from dlspec.parts.layers.attention import Attention
 from dlspec.parts.layers.folding import FoldTime, UnfoldTime
-from dlspec.parts.layers.formula import Formula
+from dlspec.parts.layers.formula_layer import Formula
 from dlspec.parts.layers.merging import Add, Concat, Multiply
 from dlspec.parts.layers.parameter import Parameter
 from dlspec.parts.layers.positions import PositionalEmbedding, RelativePositionBias

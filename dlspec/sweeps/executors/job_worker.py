@@ -23,8 +23,8 @@ from dlspec.data.sources import DataSource, open_data
 from dlspec.jobs.error_messages import WRONG, in_full, one_line, told
 from dlspec.jobs.identity import data_checksum
 from dlspec.jobs.job import Job
+from dlspec.jobs.preparation import Preparation
 from dlspec.jobs.resumption import whole
-from dlspec.jobs.set_up.preparation import Preparation
 from dlspec.jobs.setup import keep_found, make_job
 from dlspec.runs.io import remove_leftovers
 from dlspec.runs.layout import CHECKPOINTS, LOG, RESULT, STATUS

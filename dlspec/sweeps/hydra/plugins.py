@@ -26,7 +26,7 @@ from dlspec.compat.submitit import lost_jobs_as_failed
 from dlspec.config.hydra_node import set_hydra
 from dlspec.config.launchers import HOME, launcher_as_written, store_names
 from dlspec.config.overrides import quoted
-from dlspec.language.sections.sweep import SweepSpec
+from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.external import ExternalExecutor
 from dlspec.sweeps.executors.inline import InlineExecutor

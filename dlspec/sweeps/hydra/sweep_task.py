@@ -20,7 +20,7 @@ from dlspec.config.hydra_run import HydraJob, JobRunner
 from dlspec.errors import TrainingFailed, UserError
 from dlspec.jobs.composed_spec import preparation
 from dlspec.language.problems import Problems, refuse
-from dlspec.language.sections.sweep import SweepSpec
+from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.parts.sections import read_section
 from dlspec.runs.io import new_folder
 from dlspec.runs.layout import MULTIRUN

@@ -13,7 +13,7 @@ from dlspec.config.hydra_run import HydraJob
 from dlspec.jobs.composed_spec import every_mistake
 from dlspec.jobs.error_messages import in_full, one_line, told
 from dlspec.jobs.identity import identity, shape_key
-from dlspec.jobs.set_up.preparation import Preparation
+from dlspec.jobs.preparation import Preparation
 from dlspec.sweeps.records.record import Status
 
 Made = tuple[Preparation, HydraJob | None]

@@ -10,10 +10,10 @@ from typing import Literal
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.plots.classes import draw_classes
+from dlspec.plots.class_plots import draw_classes
 from dlspec.plots.drawing import Page
-from dlspec.plots.images import MOST_IMAGES, MOST_MAPS, draw_images, draw_maps, is_image
-from dlspec.plots.numbers import draw_numbers
+from dlspec.plots.image_plots import MOST_IMAGES, MOST_MAPS, draw_images, draw_maps, is_image
+from dlspec.plots.number_plots import draw_numbers
 from dlspec.runs.io import safe_name, write_bytes, write_text
 from dlspec.runs.layout import PREDICTIONS, SAMPLES
 from dlspec.text import first_line

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from dlspec.language.sections.trainer import TrainerSpec
+from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.runs.layout import CHECKPOINTS
 from dlspec.training.callbacks.callback import Callback, EarlyStopping
 from dlspec.training.callbacks.checkpoints import Checkpoints
 from dlspec.training.callbacks.curves import Curves
 from dlspec.training.callbacks.logs import LogLines, MetricsFile, ResultFile, TensorBoard, TimingFile
 from dlspec.training.callbacks.pictures import Pictures
-from dlspec.training.callbacks.status import StatusFile
+from dlspec.training.callbacks.status_file import StatusFile
 
 
 def standard_callbacks(

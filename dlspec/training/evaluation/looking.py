@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from dlspec.data.batches.batches import Batches
 from dlspec.data.dataset import Dataset, Split, Target
-from dlspec.training.criterion import Criterion
+from dlspec.training.protocols import Criterion
 
 MOST_SAMPLES = 4096
 MOST_NUMBERS = 2**24

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from dlspec.compat.torchmetrics import metric_state, restore_metric
 from dlspec.data.batches.nests import mapped, tensors_in
-from dlspec.training.criterion import Criterion, Metrics, Targets
 from dlspec.training.evaluation.shelf import Shelf
+from dlspec.training.protocols import Criterion, Metrics, Targets
 
 MOST_ROWS = 2**16
 MOST_NUMBERS = 2**20

@@ -14,7 +14,7 @@ from dlspec.data.batches.batches import Batch
 from dlspec.data.batches.nests import tensors_in
 from dlspec.errors import Code, Finding
 from dlspec.network.codegen import LAYER, TYPE
-from dlspec.training.criterion import Criterion, total_loss
+from dlspec.training.protocols import Criterion, total_loss
 from dlspec.training.runtime.randomness import kept_generators
 from dlspec.training.step.finite import BadGradient, NotFinite, first_bad
 

@@ -8,7 +8,7 @@ import sys
 import traceback
 
 from dlspec.errors import TrainingFailed
-from dlspec.language.sections.trainer import TrainerSpec
+from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.training.state import State
 
 # What PyTorch says of a CPU, of CUDA and its libraries, of MPS, and what the C++ library says.

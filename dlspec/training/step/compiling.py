@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from dlspec.compat.torch_dynamo import silence_graph_breaks
 from dlspec.text import first_line
-from dlspec.training.criterion import Criterion, Targets, total_loss
+from dlspec.training.protocols import Criterion, Targets, total_loss
 from dlspec.training.step.precision import Precision, widened
 from dlspec.training.step.steps import Clipping, Inputs, Step
 

@@ -12,9 +12,9 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dlspec.errors import UserError, cut
-from dlspec.language.sections.trainer import TrainerSpec
+from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.optim.optimizer import OWN_CHOICE
-from dlspec.training.criterion import Criterion
+from dlspec.training.protocols import Criterion
 from dlspec.training.runtime.reproducing import deterministic
 from dlspec.training.runtime.resources import FLOAT, allocator, is_large, threads
 from dlspec.training.step.anomaly import detecting

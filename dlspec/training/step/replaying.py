@@ -24,7 +24,7 @@ from torch.optim import Optimizer
 from dlspec.compat.torch_cuda import end_failed_recording
 from dlspec.data.batches.nests import mapped
 from dlspec.text import first_line
-from dlspec.training.criterion import Targets, total_loss
+from dlspec.training.protocols import Targets, total_loss
 from dlspec.training.runtime.randomness import random_state, set_random_state
 from dlspec.training.step.steps import Inputs, Step
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from dlspec.errors import UserError
 from dlspec.text import first_line
-from dlspec.training.criterion import total_loss
+from dlspec.training.protocols import total_loss
 from dlspec.training.runtime.resources import is_large
 from dlspec.training.trainer import Trainer
 

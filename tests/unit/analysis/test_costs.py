@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import dlspec as library
 from dlspec.analysis.costs import LOSS, Cost, Costs, measured
-from dlspec.jobs.set_up.preparation import Prepared
+from dlspec.jobs.preparation import Prepared
 from dlspec.network import meta_device as place
 from dlspec.network.meta_device import META, RUN, SMALL, Place, Unfit
 from dlspec.optim.memory import state_bytes

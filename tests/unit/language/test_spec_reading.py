@@ -19,7 +19,7 @@ from dlspec.jobs.reading import KEYS as ALL_KEYS
 from dlspec.jobs.reading import Spec, read_spec
 from dlspec.language.expressions.expressions import Unknown
 from dlspec.language.problems import Problems, in_order
-from dlspec.language.sections.trainer import TrainerSpec
+from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.language.source_map import SourceMap
 from dlspec.language.yaml.yaml_files import load_file
 from dlspec.parts.sections import wanted_of

@@ -16,7 +16,7 @@ from dlspec.language.problems import Problems
 from dlspec.losses.criterion import Criterion, make_criterion
 from dlspec.losses.matching import auto_loss
 from dlspec.network.builder import Network
-from dlspec.parts.specs.loss import LossTerm
+from dlspec.parts.specs.loss_spec import LossTerm
 from dlspec.parts.torch.torch_parts import LOSSES
 from helpers.loss_parts import CALLS, data_of
 from helpers.tables import features, first, network_of

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dlspec.data.batches.padding import Trim, mapped, mean_over
+from dlspec.data.batches.trimming import Trim, mapped, mean_over
 from dlspec.data.dataset import Dataset, Field, Target
 from dlspec.layouts import Lengths, Value, Window
 from dlspec.parts.layers.padding import real_steps

@@ -17,8 +17,8 @@ import dlspec as library
 from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset, Split, Target
 from dlspec.language.problems import Problems
-from dlspec.metrics.metrics import Chosen, auto_metrics, fits, in_snake_case, make_metrics, match_metrics
-from dlspec.parts.specs.metrics import read_metrics
+from dlspec.metrics.selection import Chosen, auto_metrics, fits, in_snake_case, make_metrics, match_metrics
+from dlspec.parts.specs.metrics_spec import read_metrics
 from dlspec.parts.torch.torch_metrics import CLASSIFICATION, OF_TOKENS, metrics
 
 YES_NO = Target("label", "classes", (), ("no", "yes"))

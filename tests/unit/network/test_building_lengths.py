@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from dlspec.data.batches.padding import fewest_steps, mapped
+from dlspec.data.batches.trimming import fewest_steps, mapped
 from dlspec.layouts import Lengths, Window
-from dlspec.network.rules.layouts import layout_after, lengths_after, takes_any_length
+from dlspec.network.rules.layout_rules import layout_after, lengths_after, takes_any_length
 from dlspec.parts.torch.torch_parts import LAYERS
 from helpers.tables import (
     LAYER_ROWS,

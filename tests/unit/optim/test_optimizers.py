@@ -12,7 +12,7 @@ from torch.optim import lr_scheduler
 
 from dlspec.compat.torch_dynamo import make_step_function
 from dlspec.errors import SpecError
-from dlspec.jobs.set_up.preparation import Preparation, Prepared
+from dlspec.jobs.preparation import Preparation, Prepared
 from dlspec.language.parse.part import parse_part
 from dlspec.language.problems import Problems
 from dlspec.language.source_map import SourceMap

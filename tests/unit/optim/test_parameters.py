@@ -16,7 +16,7 @@ from dlspec.errors import SpecError
 from dlspec.language.problems import Problems
 from dlspec.network.parameters import MOST_IDLE
 from dlspec.network.weights.tensor_files import stored_tensors
-from dlspec.parts.specs.parameters import read_inits
+from dlspec.parts.specs.parameters_spec import read_inits
 from dlspec.parts.torch.inits import INITS
 
 IMAGES = {"shape": [1, 8, 8], "num_classes": 3}

@@ -17,7 +17,7 @@ import dlspec
 from dlspec.data.batches.batches import permutation
 from dlspec.data.dataset import Dataset
 from dlspec.errors import UserError
-from dlspec.language.sections.trainer import EMA, SWA
+from dlspec.language.sections.trainer_section import EMA, SWA
 from dlspec.optim.averaging import Average, make_average
 from dlspec.optim.freezing import Freezing
 from dlspec.training.callbacks.callback import Callback

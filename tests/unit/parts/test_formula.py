@@ -17,7 +17,7 @@ from dlspec.language.expressions.expressions import ExpressionError
 from dlspec.language.expressions.formula import calls_in, is_elementwise, names_in, parse_formula
 from dlspec.language.expressions.formula_functions import FUNCTIONS
 from dlspec.layouts import Lengths, Value
-from dlspec.parts.layers.formula import Formula
+from dlspec.parts.layers.formula_layer import Formula
 from helpers.tables import batch, features, first, parameter, sequence, tokens
 
 X = sequence(5, 4)

@@ -15,10 +15,10 @@ from torchmetrics import functional
 import dlspec as library
 from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset, Split, Target
-from dlspec.plots.classes import confused_pairs, confusion, draw_classes, roc
+from dlspec.plots.class_plots import confused_pairs, confusion, draw_classes, roc
 from dlspec.plots.drawing import Page
-from dlspec.plots.images import class_colors
-from dlspec.plots.numbers import draw_numbers, errors
+from dlspec.plots.image_plots import class_colors
+from dlspec.plots.number_plots import draw_numbers, errors
 from dlspec.plots.plot import PAD, Plot, dense, limits
 from dlspec.runs.layout import PREDICTIONS
 from dlspec.training.callbacks.callback import pictures

@@ -21,7 +21,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dlspec.cli.commands.status import listing
 from dlspec.errors import TrainingFailed
-from dlspec.language.sections.trainer import TrainerSpec
+from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.runs.finding import DEEPEST, SECONDS_OF_SILENCE, find_runs
 from dlspec.runs.io import read_object, renew_json, write_json
 from dlspec.runs.layout import STATUS
@@ -30,7 +30,7 @@ from dlspec.runs.run_status import RunStatus, read_status, resume_command
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.callbacks.callback import status as training_status
 from dlspec.training.callbacks.standard import standard_callbacks
-from dlspec.training.callbacks.status import StatusFile
+from dlspec.training.callbacks.status_file import StatusFile
 from dlspec.training.state import State
 from helpers.command_line import QUICK, QUIET, environment
 from helpers.training_parts import dataset, trainer

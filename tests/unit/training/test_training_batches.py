@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.data.batches.batches import Batches, batch_sizes, chosen_batch_size
-from dlspec.data.batches.padding import Trim
+from dlspec.data.batches.trimming import Trim
 from dlspec.data.dataset import Dataset, Field, Split
 from dlspec.layouts import Lengths, Window
 from dlspec.training.evaluation import scores

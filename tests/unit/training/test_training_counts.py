@@ -12,7 +12,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dlspec.language.sections.trainer import EMA
+from dlspec.language.sections.trainer_section import EMA
 from helpers.training_parts import dataset, network, trainer
 
 FEW, MORE = 10, 30

@@ -19,7 +19,7 @@ from torch import nn
 
 from dlspec.compat.tensorboard import encode_header, encode_scalars
 from dlspec.errors import TrainingFailed
-from dlspec.language.sections.trainer import TrainerSpec
+from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.runs.io import read_lines, read_result
 from dlspec.runs.layout import BEST, CHECKPOINTS, CURVES, LAST, METRICS, PREDICTIONS, TIMING
 from dlspec.training.callbacks.callback import Callback, EarlyStopping

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from dlspec.data.batches.batches import permutation
 from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.errors import TrainingFailed, UserError
-from dlspec.language.sections.trainer import EMA
+from dlspec.language.sections.trainer_section import EMA
 from dlspec.optim.freezing import Freezing
 from dlspec.optim.optimizer import make_optimizer
 from dlspec.optim.schedule import Schedule

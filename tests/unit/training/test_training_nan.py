@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dlspec.language.sections.trainer import TrainerSpec
+from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.runs.layout import METRICS
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.callbacks.standard import standard_callbacks

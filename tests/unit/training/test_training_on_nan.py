@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ExponentialLR
 
 from dlspec.data.batches.batches import permutation
 from dlspec.data.dataset import Dataset
-from dlspec.language.sections.trainer import EMA
+from dlspec.language.sections.trainer_section import EMA
 from dlspec.optim.optimizer import make_optimizer
 from dlspec.optim.schedule import Schedule
 from dlspec.training.callbacks.callback import Callback

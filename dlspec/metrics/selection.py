@@ -14,7 +14,7 @@ from dlspec.data.prepare.decoding import CHARACTERS, kind_of
 from dlspec.errors import Code, suggest
 from dlspec.language.problems import Problems
 from dlspec.parts.schema import Schema
-from dlspec.parts.specs.metrics import MetricTerm
+from dlspec.parts.specs.metrics_spec import MetricTerm
 from dlspec.parts.torch.torch_metrics import CLASSIFICATION, OF_TOKENS, metrics
 
 MOST_CLASSES = 5_000

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dlspec.data.batches.padding import Trim
+from dlspec.data.batches.trimming import Trim
 from dlspec.data.dataset import Target
 
 Targets = tuple[Tensor, ...]

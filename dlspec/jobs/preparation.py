@@ -16,13 +16,13 @@ from dlspec.analysis.causality import check_causality
 from dlspec.data.dataset import Dataset, Field
 from dlspec.data.sources import DataSource, open_data
 from dlspec.errors import Code, DataError
+from dlspec.jobs.learning import following, freeze, optimizer_for, schedule_for
 from dlspec.jobs.reading import SPEC_VERSION, Spec, read_spec
 from dlspec.jobs.saved_parts import saved_losses, saved_metrics, saved_part
-from dlspec.jobs.set_up.learning import following, freeze, optimizer_for, schedule_for
 from dlspec.language.problems import Problems, refuse
 from dlspec.language.source_map import SourceMap
 from dlspec.losses.criterion import Criterion, make_criterion
-from dlspec.metrics.metrics import Chosen, make_metrics, match_metrics
+from dlspec.metrics.selection import Chosen, make_metrics, match_metrics
 from dlspec.network.builder import Network, build
 from dlspec.network.inputs import match_inputs
 from dlspec.network.meta_device import RUN, Place

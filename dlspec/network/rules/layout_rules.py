@@ -11,11 +11,11 @@ from typing import Any
 
 from torch import nn
 
-from dlspec.data.batches.padding import mapped
+from dlspec.data.batches.trimming import mapped
 from dlspec.errors import Code, Finding
 from dlspec.layouts import Layout, Lengths, Value, Window, roles
 from dlspec.network.rules.remedies import remedy
-from dlspec.network.rules.torch_layers import torch_rule
+from dlspec.network.rules.torch_rules import torch_rule
 from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape, main
 from dlspec.parts.schema import Schema
 

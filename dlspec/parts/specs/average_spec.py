@@ -7,7 +7,7 @@ from typing import Any
 from dlspec.errors import Code, suggest
 from dlspec.language.parse.part import NOTHING, Part, parse_part
 from dlspec.language.problems import Problems
-from dlspec.language.sections.trainer import EMA, SWA
+from dlspec.language.sections.trainer_section import EMA, SWA
 from dlspec.parts.sections import read_section
 
 AVERAGES: dict[str, type[EMA] | type[SWA]] = {"EMA": EMA, "SWA": SWA}

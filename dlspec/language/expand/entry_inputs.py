@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dlspec.errors import Code, KeyPath
-from dlspec.language.expand.names import BEFORE, WRONG, Level, Names, Output
+from dlspec.language.expand.output_names import BEFORE, WRONG, Level, Names, Output
 from dlspec.language.expand.repeats import known_early
 from dlspec.language.expressions.expressions import ExpressionError, Unknown, formula_of
 from dlspec.language.expressions.formula import names_in, parse_formula

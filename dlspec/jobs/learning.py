@@ -15,14 +15,14 @@ from dlspec.errors import Code
 from dlspec.jobs.reading import ReadPart, Spec
 from dlspec.language.parse.pattern import Pattern
 from dlspec.language.problems import Problems
-from dlspec.language.sections.trainer import TrainerSpec
-from dlspec.metrics.metrics import Chosen, make_metrics
+from dlspec.language.sections.trainer_section import TrainerSpec
+from dlspec.metrics.selection import Chosen, make_metrics
 from dlspec.network.built import Network
 from dlspec.network.parameters import Owned, first_picks, owned_parameters
 from dlspec.optim.freezing import Freezing
 from dlspec.optim.optimizer import has_sparse_gradients, make_optimizer, needs_closure
 from dlspec.optim.schedule import Schedule
-from dlspec.parts.specs.parameters import UNFREEZE
+from dlspec.parts.specs.parameters_spec import UNFREEZE
 from dlspec.text import first_line
 from dlspec.training.monitor import choose_mode
 
