@@ -51,7 +51,8 @@ def list_inner_imports(name: str) -> list[str]:
 
 
 def room_of(module: str) -> str:
-    return module.split(".")[1]
+    """The first name below dlspec; '' for the package itself."""
+    return module.partition(".")[2].partition(".")[0]
 
 
 def relative_path(module: str) -> str:
