@@ -28,7 +28,6 @@ from dlspec.runs.layout import STATUS
 from dlspec.runs.lock import held, is_held
 from dlspec.runs.run_status import RunStatus, read_status, resume_command
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.callbacks.callback import status as training_status
 from dlspec.training.callbacks.standard import standard_callbacks
 from dlspec.training.callbacks.status_file import StatusFile
 from dlspec.training.state import State
