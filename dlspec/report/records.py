@@ -15,6 +15,7 @@ from dlspec.language.yaml.yaml_files import display_name, load_text
 from dlspec.limits import limit
 from dlspec.runs.finding import Run, find_runs
 from dlspec.runs.io import read_object, read_small
+from dlspec.runs.job_state import JobState, read_state
 from dlspec.runs.layout import HYDRA_OVERRIDES, METRICS, RESULT, SPEC, SWEEP, TIMING
 from dlspec.runs.run_status import rerun_command
 
@@ -23,7 +24,7 @@ LARGEST_CURVES = 20_000_000
 MOST_NAMES = 50
 """So many results and curves of a run are read."""
 LONGEST_NAME = 80
-FAILED = ("failed", "killed")
+FAILED = (JobState.FAILED, JobState.KILLED)
 LARGEST_NUMBER = 1e100
 """Sums and squares of numbers below it stay numbers."""
 _MODULE = re.compile(r"[A-Za-z_][\w.]*", re.ASCII)
@@ -38,7 +39,7 @@ class Record:
     """
 
     name: str
-    status: str
+    status: JobState
     folder: Path | None = None
     spec: Mapping[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
@@ -54,7 +55,7 @@ class Record:
 
     @property
     def is_finished(self) -> bool:
-        return self.status == "finished"
+        return self.status is JobState.FINISHED
 
     @property
     def rerun(self) -> str:
@@ -122,7 +123,7 @@ def _record(run: Run, name: str, job: Mapping[str, Any]) -> Record:
     timing = result.get("timing")
     return Record(
         name=name,
-        status=run.fate,
+        status=run.state,
         folder=run.folder,
         spec=read_spec(run.folder),
         overrides=_texts(job.get("overrides")) or read_overrides(run.folder),
@@ -134,17 +135,16 @@ def _record(run: Run, name: str, job: Mapping[str, Any]) -> Record:
         steps=status.step,
         parameters=_count(result.get("parameters")),
         seconds=_number(timing.get("seconds")) if isinstance(timing, dict) else status.seconds,
-        error=_text(error if isinstance(error, str) else status.reason) if run.fate in FAILED else "",
+        error=_text(error if isinstance(error, str) else status.reason) if run.state in FAILED else "",
     )
 
 
 def _absent(job: Mapping[str, Any]) -> Record:
     """A job without a folder: it was refused, or waits for its turn."""
     error = job.get("error")
-    status = job.get("status")
     return Record(
         name=str(job.get("number"))[:LONGEST_NAME],
-        status=_text(status) if isinstance(status, str) and status else "waiting",
+        status=read_state(job.get("status")) or JobState.WAITING,
         overrides=_texts(job.get("overrides")),
         error=_text(error) if isinstance(error, str) else "",
     )

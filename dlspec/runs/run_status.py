@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -11,15 +10,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dlspec.runs.io import read_object, read_result
+from dlspec.runs.job_state import JobState, read_state
+from dlspec.runs.json_values import read_count, read_line, read_number
 from dlspec.runs.layout import STATUS
-
-LARGEST_COUNT = 10**15
-LONGEST_TEXT = 1_000
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Where a run stands; None is what nobody knows.
+    """Where a run stands while it goes on, renewed every few seconds; None is what nobody knows.
+
+    It is no `JobResult`: it is written before there is a result, and says nothing of what was measured but the best.
 
     `epoch`, `batch` and `step` are out of `epochs`, `batches` (of the pass in `phase`) and `planned_steps`. Seconds are
     those of the process that trains, `seconds_left` its guess for the training. `monitored` is the best result so far,
@@ -27,7 +27,7 @@ class RunStatus:
     as ISO 8601 in UTC; `resume` the shell's line that resumes the run.
     """
 
-    status: str = ""
+    status: JobState | None = None
     phase: str = ""
     epoch: int | None = None
     epochs: int | None = None
@@ -72,27 +72,13 @@ def _from_result(result: Mapping[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
-def _text(value: object) -> str:
-    return one_line(value) if isinstance(value, str) else ""
-
-
-def _count(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value < LARGEST_COUNT else None
-
-
-def _number(value: object) -> float | None:
-    if type(value) is int and abs(value) < LARGEST_COUNT:  # 2.0 may be written as 2
-        return float(value)
-    return value if type(value) is float and math.isfinite(value) else None
-
-
-_BY_TYPE: Mapping[str, Callable[[object], Any]] = {"str": _text, "int | None": _count, "float | None": _number}
+_BY_TYPE: Mapping[str, Callable[[object], Any]] = {
+    "str": read_line,
+    "int | None": read_count,
+    "float | None": read_number,
+    "JobState | None": read_state,
+}
 _READERS = {each.name: _BY_TYPE[str(each.type)] for each in fields(RunStatus)}
-
-
-def one_line(text: str) -> str:
-    """The text's first line, of a length that a list can show."""
-    return text.strip().partition("\n")[0][:LONGEST_TEXT]
 
 
 def resume_command(folder: Path | str, what: Literal["run", "sweep"] = "run") -> str:

@@ -12,12 +12,12 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dlspec.optim.averaging import Average
+from dlspec.runs.job_state import JobState
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.evaluation.looking import View
 from dlspec.training.monitor import Monitor
 
 Phase = Literal["train", "val", "test"]
-Status = Literal["running", "finished", "failed", "interrupted"]
 
 
 @dataclass
@@ -47,7 +47,7 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
     timing: list[dict[str, float]] = field(default_factory=list)
     test_results: dict[str, float] = field(default_factory=dict)
-    status: Status = "running"
+    status: JobState = JobState.RUNNING
     stop_reason: str = ""
     error: str = ""
     running_loss: Callable[[], float] = lambda: math.nan
@@ -74,9 +74,9 @@ class State:
         return self.average.network if self.average else self.network
 
     @property
-    def told_status(self) -> Status:
+    def told_status(self) -> JobState:
         """How far the run is for those who read its folder: a run that was killed before its test is not finished."""
-        return "running" if self.status == "finished" and self.awaits_test else self.status
+        return JobState.RUNNING if self.status is JobState.FINISHED and self.awaits_test else self.status
 
     @property
     def lr(self) -> float | None:
@@ -92,7 +92,7 @@ class State:
 class Outcome:
     """What a run came to. `results` are the last epoch's, `best` the best epoch's, `test` the final test's."""
 
-    status: Status
+    status: JobState
     epochs: int
     steps: int
     best_epoch: int

@@ -27,6 +27,7 @@ from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.optim.averaging import make_average
 from dlspec.optim.freezing import Freezing
 from dlspec.optim.schedule import Schedule
+from dlspec.runs.job_state import JobState
 from dlspec.training.callbacks.callback import Callback, EarlyStopping
 from dlspec.training.callbacks.checkpoints import BestWeights, KeepsBest
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
@@ -170,7 +171,7 @@ class Trainer:
             self._epochs(train, validation)
             self._call("on_train_end")
             self._take_average()
-            state.status = "finished"
+            state.status = JobState.FINISHED
         return outcome(state)
 
     def test(self) -> dict[str, float]:
@@ -492,7 +493,7 @@ class Trainer:
                 yield
         except BaseException as raised:
             error = self._freed(raised) if is_out_of_memory(raised) else raised
-            self.state.status = "failed" if isinstance(error, Exception) else "interrupted"
+            self.state.status = JobState.FAILED if isinstance(error, Exception) else JobState.INTERRUPTED
             self.state.error = str(error) or type(error).__name__
             is_second = self.interruption.signal != 0 and not isinstance(error, Interrupted)
             self.state.ends_at_once = is_second and isinstance(error, KeyboardInterrupt)
