@@ -32,6 +32,7 @@ from dlspec.network.weights.loading import load_weights
 from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from dlspec.report.results import Results, results
 from dlspec.runs.io import new_folder
+from dlspec.runs.job_result import JobResult
 from dlspec.runs.layout import RUNS, SPEC
 from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.inline import InlineExecutor
@@ -43,7 +44,6 @@ from dlspec.sweeps.run import SweepRun
 from dlspec.training.health.out_of_memory import OutOfMemory, forget
 from dlspec.training.runtime.interruption import Interrupted
 from dlspec.training.runtime.randomness import kept_generators
-from dlspec.training.state import Outcome
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -53,7 +53,7 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """What training gave: the network with the weights that were tested, and the results by their names."""
+    """What training in Python gave: the network in memory with the weights that were tested, and the results by name."""
 
     network: nn.Module
     results: Mapping[str, float]
@@ -162,9 +162,9 @@ def _changed(run_folder: Path, changes: Spec, data: Data) -> tuple[Spec, list[st
     return [quoted("run", str(run_folder)), *(f"data.{key}={value}" for key, value in splits.items()), *overrides], keys
 
 
-def _result(job: Job, outcome: Outcome, folder: Path | None) -> Result:
-    results, history = {**outcome.best, **outcome.test}, tuple(job.trainer.state.history)
-    return Result(job.trainer.network, results, outcome.best_epoch, history, job.prepared.resolved, folder)
+def _result(job: Job, result: JobResult, folder: Path | None) -> Result:
+    results, history = {**result.best, **result.test}, tuple(job.trainer.state.history)
+    return Result(job.trainer.network, results, result.best_epoch or 0, history, job.prepared.resolved, folder)
 
 
 # ---- many runs -------------------------------------------------------------------------------------------------------

@@ -14,9 +14,11 @@ from dlspec.errors import SpecError, UserError, cut, printable
 from dlspec.language.yaml.yaml_files import display_name, load_text
 from dlspec.limits import limit
 from dlspec.runs.finding import Run, find_runs
-from dlspec.runs.io import read_object, read_small
+from dlspec.runs.io import read_small
+from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState, read_state
-from dlspec.runs.layout import HYDRA_OVERRIDES, METRICS, RESULT, SPEC, SWEEP, TIMING
+from dlspec.runs.json_values import read_number
+from dlspec.runs.layout import HYDRA_OVERRIDES, METRICS, SPEC, SWEEP, TIMING
 from dlspec.runs.run_status import rerun_command
 
 LARGEST_SWEEP = 50_000_000
@@ -32,7 +34,9 @@ _MODULE = re.compile(r"[A-Za-z_][\w.]*", re.ASCII)
 
 @dataclass(frozen=True)
 class Record:
-    """A run or a sweep's job: its spec, and what came of it. None and '' are what nobody knows.
+    """A run or a sweep's job among others that it is compared with: its spec, and what came of it.
+
+    It brings together what several files say, of which any may be missing. None and '' are what nobody knows.
 
     `name` is the job's number, or the folder below the one that was asked for; `results` are the best epoch's and the
     test's; `folder` is None for a job that was refused before anything of it was written.
@@ -117,10 +121,8 @@ def _order(name: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def _record(run: Run, name: str, job: Mapping[str, Any]) -> Record:
-    status, result = run.status, read_object(run.folder / RESULT) or {}
-    best, test = _numbers(result.get("best")), _numbers(result.get("test"))
-    error = result.get("error") or job.get("error")
-    timing = result.get("timing")
+    status, result = run.status, read_result(run.folder) or JobResult()
+    error = result.error or job.get("error")
     return Record(
         name=name,
         status=run.state,
@@ -128,13 +130,13 @@ def _record(run: Run, name: str, job: Mapping[str, Any]) -> Record:
         spec=read_spec(run.folder),
         overrides=_texts(job.get("overrides")) or read_overrides(run.folder),
         monitor=cut(status.monitor, LONGEST_NAME),
-        mode=mode if (mode := str(result.get("mode"))) in ("min", "max") else "",
+        mode=result.mode,
         monitored=status.monitored,
-        results=best | test,
+        results=_numbers(result.best) | _numbers(result.test),
         best_epoch=status.best_epoch,
         steps=status.step,
-        parameters=_count(result.get("parameters")),
-        seconds=_number(timing.get("seconds")) if isinstance(timing, dict) else status.seconds,
+        parameters=result.parameters,
+        seconds=_number(result.timing["seconds"]) if "seconds" in result.timing else status.seconds,
         error=_text(error if isinstance(error, str) else status.reason) if run.state in FAILED else "",
     )
 
@@ -166,13 +168,8 @@ def _numbers(value: object) -> dict[str, float]:
 
 
 def _number(value: object) -> float | None:
-    if type(value) is int and abs(value) < 10**15:
-        return float(value)
-    return value if type(value) is float and abs(value) < LARGEST_NUMBER else None
-
-
-def _count(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value < 10**15 else None
+    number = read_number(value)
+    return number if number is not None and abs(number) < LARGEST_NUMBER else None
 
 
 # ---- specs and overrides ---------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ SECONDS_OF_SILENCE = 600.0
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder as it is found, and its state, which its files alone may not tell: a killed run still says `running`.
+    """A run folder as it is found, and its state, which its files alone do not tell: a killed run says `running`.
 
     `age` is how many seconds ago its status was renewed, None where nothing tells.
     """

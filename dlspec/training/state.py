@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from dlspec.optim.averaging import Average
+from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.evaluation.looking import View
@@ -88,37 +89,13 @@ class State:
         self.stop_reason = self.stop_reason or reason
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a run came to. `results` are the last epoch's, `best` the best epoch's, `test` the final test's."""
-
-    status: JobState
-    epochs: int
-    steps: int
-    best_epoch: int
-    monitor: str
-    monitored: float
-    mode: Literal["min", "max"]
-    results: Mapping[str, float]
-    best: Mapping[str, float]
-    test: Mapping[str, float]
-    parameters: int
-    stop_reason: str
-    error: str
-    timing: Mapping[str, float]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For result.json."""
-        return asdict(self)
-
-
-def outcome(state: State) -> Outcome:
+def outcome(state: State) -> JobResult:
     """What the run came to so far; it can be asked at any moment."""
     monitor = state.monitor
     seconds = sum(row["seconds"] for row in state.timing)
     trained = sum(row["train_seconds"] for row in state.timing)
     samples = sum(row["samples"] for row in state.timing)
-    return Outcome(
+    return JobResult(
         status=state.told_status,
         epochs=len(state.history),
         steps=state.step,

@@ -27,6 +27,7 @@ from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.optim.averaging import make_average
 from dlspec.optim.freezing import Freezing
 from dlspec.optim.schedule import Schedule
+from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
 from dlspec.training.callbacks.callback import Callback, EarlyStopping
 from dlspec.training.callbacks.checkpoints import BestWeights, KeepsBest
@@ -42,7 +43,7 @@ from dlspec.training.resuming import Epoch, Left, restore, snapshot_of
 from dlspec.training.runtime.devices import choose_device
 from dlspec.training.runtime.interruption import Interrupted, Interruption
 from dlspec.training.runtime.randomness import random_state, seed_generators
-from dlspec.training.state import Outcome, Phase, State, outcome
+from dlspec.training.state import Phase, State, outcome
 from dlspec.training.step.computing import Computing
 from dlspec.training.step.finite import NotFinite, TooLate, all_finite
 from dlspec.training.step.steps import Accumulation, Step, shares
@@ -149,7 +150,7 @@ class Trainer:
             for state.batch, ((inputs, targets), rows) in enumerate(batches):
                 yield step(inputs, targets)[1], rows
 
-    def run(self) -> Outcome:
+    def run(self) -> JobResult:
         """Trains, then tests unless `settings.test` is `none`."""
         self.state.awaits_test = self.state.is_tested
         self.fit()
@@ -157,7 +158,7 @@ class Trainer:
             self.test()
         return outcome(self.state)
 
-    def fit(self) -> Outcome:
+    def fit(self) -> JobResult:
         """Trains until the last epoch, the last step or a callback's stop. Raises TrainingFailed on a loss of nan."""
         state = self.state
         with self._closing():

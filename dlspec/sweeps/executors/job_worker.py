@@ -27,13 +27,13 @@ from dlspec.jobs.preparation import Preparation
 from dlspec.jobs.resumption import whole
 from dlspec.jobs.setup import keep_found, make_job
 from dlspec.runs.io import remove_leftovers
+from dlspec.runs.job_result import JobResult
 from dlspec.runs.layout import CHECKPOINTS, LOG, RESULT, STATUS
 from dlspec.runs.lock import is_held
 from dlspec.runs.run_status import read_status
 from dlspec.sweeps.records.sweep_job import Check, JobEnd, SweepJob
 from dlspec.training.checkpoint.checkpoint_files import Snapshot, set_aside_after
 from dlspec.training.health.out_of_memory import free
-from dlspec.training.state import Outcome
 from dlspec.training.trainer import Trainer
 
 log = logging.getLogger("dlspec")
@@ -101,7 +101,7 @@ class JobWorker:
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
 
-    def _train(self, job: SweepJob) -> Outcome:
+    def _train(self, job: SweepJob) -> JobResult:
         """Trains what is left of the job. Its folder is made when nothing can be refused any more."""
         preparing, hydra_job = job.made()
         made = None if job.folder.is_dir() else self._made(preparing, is_resumed=False)
@@ -126,7 +126,7 @@ class JobWorker:
         preparing.is_resumed, preparing.data, preparing.opening = is_resumed, self.data, self._open
         return make_job(preparing, shows=not self.is_apart)
 
-    def _run(self, made: Job, job: SweepJob, hydra_job: HydraJob | None, snapshot: Snapshot | None) -> Outcome:
+    def _run(self, made: Job, job: SweepJob, hydra_job: HydraJob | None, snapshot: Snapshot | None) -> JobResult:
         """As Hydra runs a job, where it comes from Hydra: with `.hydra/` in its folder and callbacks around it."""
         folder = job.folder.absolute()  # hydra.job.chdir may move
         if hydra_job is None or self.runner is None:

@@ -11,7 +11,8 @@ from typing import Any
 
 from dlspec.errors import cut, printable
 from dlspec.language.yaml.yaml_files import display_name
-from dlspec.runs.io import read_result
+from dlspec.runs.io import read_object
+from dlspec.runs.layout import RESULT
 from dlspec.sweeps.records.record import Status
 from dlspec.text import text_table
 
@@ -52,7 +53,7 @@ class Row:
 
 def read_reached(folder: Path) -> Reached | None:
     """What the run in a folder says it has reached, None where that is nothing."""
-    result = read_result(folder)
+    result = read_object(folder / RESULT)
     if result is None or not isinstance(result.get("monitor"), str):
         return None
     test = result.get("test")
