@@ -38,8 +38,8 @@ from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.inline import InlineExecutor
 from dlspec.sweeps.executors.job_worker import JobWorker
 from dlspec.sweeps.executors.pool import choose_executor
+from dlspec.sweeps.records.planned_job import PlanJob, Steps, plan_job
 from dlspec.sweeps.records.record import SweepRecord, read_sweep
-from dlspec.sweeps.records.sweep_job import Draft, Made
 from dlspec.sweeps.run import SweepRun
 from dlspec.training.health.out_of_memory import OutOfMemory, forget
 from dlspec.training.runtime.interruption import Interrupted
@@ -203,10 +203,10 @@ def sweep(
             None if place is None else read_sweep(place),
             partial(_sweep_record, place),
             partial(_make_executor, worker, settings),
-            given="" if given is None else data_checksum(given),
         ) as running:
+            checksum = "" if given is None else data_checksum(given)
             try:
-                running.launch([_draft(spec, data, values) for values in grid])
+                running.launch([_plan(partial(_prepare, spec, data, values), values, checksum) for values in grid])
             except Interrupted as error:
                 raise Interrupted(
                     error.number, f"; to go on call it again with folder='{_sweep_folder(running)}'"
@@ -236,16 +236,17 @@ def _refuse_data(over: Mapping[str, Any], given: Dataset | None) -> None:
         raise UserError(f"over['{wrong[0]}']: the data were given in Python; sweep over each of them by itself")
 
 
-def _draft(spec: Spec, data: Data, values: Values) -> Draft:
-    return Draft(tuple(f"{key}={_as_text(value)}" for key, value in values.items()), partial(_job, spec, data, values))
+def _plan(prepare: Callable[[], Steps], values: Values, checksum: str) -> PlanJob:
+    overrides = tuple(f"{key}={_as_text(value)}" for key, value in values.items())
+    return partial(plan_job, overrides, prepare, checksum)
 
 
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else shown(value)
 
 
-def _job(spec: Spec, data: Data, values: Values) -> Made:
-    """The job, without arrays: those are given to each process once."""
+def _prepare(spec: Spec, data: Data, values: Values) -> Steps:
+    """A job's steps, without arrays: those are given to each process once."""
     chosen = {key: value for key, value in values.items() if key in GROUPS and isinstance(value, str)}
     others = {key: value for key, value in values.items() if key not in chosen}
     words = [quoted(key, value) for key, value in chosen.items()]

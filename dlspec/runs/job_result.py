@@ -66,7 +66,7 @@ def failed_result(error: str, text: str = "") -> JobResult:
 
 
 def read_result(folder: Path) -> JobResult | None:
-    """What came of the run in a folder; None where there is no result.json, or no JSON in it (a run that was killed)."""
+    """What came of the run in a folder; None where it wrote no result.json (it was killed)."""
     written = read_object(folder / RESULT)
     return None if written is None else parse_result(written)
 

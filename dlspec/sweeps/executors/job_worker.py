@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -28,10 +29,11 @@ from dlspec.jobs.resumption import whole
 from dlspec.jobs.setup import keep_found, make_job
 from dlspec.runs.io import remove_leftovers
 from dlspec.runs.job_result import JobResult
+from dlspec.runs.job_state import JobState
 from dlspec.runs.layout import CHECKPOINTS, LOG, RESULT, STATUS
 from dlspec.runs.lock import is_held
 from dlspec.runs.run_status import read_status
-from dlspec.sweeps.records.sweep_job import Check, JobEnd, SweepJob
+from dlspec.sweeps.records.planned_job import PlannedJob
 from dlspec.training.checkpoint.checkpoint_files import Snapshot, set_aside_after
 from dlspec.training.health.out_of_memory import free
 from dlspec.training.trainer import Trainer
@@ -71,17 +73,16 @@ class JobWorker:
         if self._trainer is not None:
             self._trainer.interruption.signal = signal.SIGTERM
 
-    def __call__(self, task: SweepJob | Check) -> JobEnd:
+    def __call__(self, job: PlannedJob) -> JobResult:
         self._settle()
         self._checksum = ""
-        job = task.job if isinstance(task, Check) else task
         try:
-            if isinstance(task, Check):
-                self._made(job.made()[0], is_resumed=False)
-                return JobEnd("waiting", data=self._checksum)
-            return JobEnd("finished", monitored=self._train(job).monitored, data=self._checksum)
+            if job.only_builds:
+                self._made(job.load_steps()[0], is_resumed=False)
+                return JobResult(JobState.WAITING, data=self._checksum)
+            return replace(self._train(job), status=JobState.FINISHED, data=self._checksum)
         except KeyboardInterrupt:
-            return JobEnd("interrupted")
+            return JobResult(JobState.INTERRUPTED)
         except BaseException as error:
             return _failed(error)
         finally:
@@ -101,15 +102,15 @@ class JobWorker:
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
 
-    def _train(self, job: SweepJob) -> JobResult:
+    def _train(self, job: PlannedJob) -> JobResult:
         """Trains what is left of the job. Its folder is made when nothing can be refused any more."""
-        preparing, hydra_job = job.made()
+        preparing, hydra_job = job.load_steps()
         made = None if job.folder.is_dir() else self._made(preparing, is_resumed=False)
         job.folder.mkdir(parents=True, exist_ok=True)
         if job.is_known:
             _wait_until_free(job.folder)
         with whole(job.folder) as snapshot, self._output(job.folder / LOG):
-            if job.anew or _has_failed(job.folder):
+            if job.starts_anew or _has_failed(job.folder):
                 clear(job.folder)
                 snapshot = None
             if snapshot is not None:
@@ -126,7 +127,7 @@ class JobWorker:
         preparing.is_resumed, preparing.data, preparing.opening = is_resumed, self.data, self._open
         return make_job(preparing, shows=not self.is_apart)
 
-    def _run(self, made: Job, job: SweepJob, hydra_job: HydraJob | None, snapshot: Snapshot | None) -> JobResult:
+    def _run(self, made: Job, job: PlannedJob, hydra_job: HydraJob | None, snapshot: Snapshot | None) -> JobResult:
         """As Hydra runs a job, where it comes from Hydra: with `.hydra/` in its folder and callbacks around it."""
         folder = job.folder.absolute()  # hydra.job.chdir may move
         if hydra_job is None or self.runner is None:
@@ -168,11 +169,12 @@ def _lead(out: int, err: int) -> None:
         os.dup2(target, number)
 
 
-def _failed(error: BaseException) -> JobEnd:
+def _failed(error: BaseException) -> JobResult:
     """A user's mistake, a training that failed, or a defect of dlspec's own, which shows where it is."""
     known = told(error)
     text = in_full(error) if known and isinstance(error, Exception) else "".join(traceback.format_exception(error))
-    return JobEnd("refused" if known and known[1] == WRONG else "failed", one_line(error), text)
+    status = JobState.REFUSED if known and known[1] == WRONG else JobState.FAILED
+    return JobResult(status, error=one_line(error), text=text)
 
 
 def _remove_what_is_left_over(folder: Path, snapshot: Snapshot | None) -> None:
@@ -192,7 +194,7 @@ def _wait_until_free(folder: Path) -> None:
 def _has_failed(folder: Path) -> bool:
     """A job that raised an error would raise it again behind its checkpoint; one that was killed would not."""
     status = read_status(folder)
-    return status is not None and status.status == "failed"
+    return status is not None and status.status is JobState.FAILED
 
 
 def clear(folder: Path) -> None:

@@ -34,7 +34,7 @@ from dlspec.sweeps.executors.job_worker import JobWorker
 from dlspec.sweeps.executors.pool import choose_executor
 from dlspec.sweeps.hydra.foreign_tasks import run_tasks
 from dlspec.sweeps.hydra.sweep_task import Task, begin, launched
-from dlspec.sweeps.records.sweep_job import SweepJob
+from dlspec.sweeps.records.planned_job import PlannedJob
 
 
 class DlspecLauncher(Launcher):
@@ -77,7 +77,7 @@ class OtherLauncher(DlspecLauncher):
         self.task.folder = folder = folder.absolute()
         return folder
 
-    def _launch(self, jobs: Sequence[SweepJob]) -> Sequence[JobReturn]:
+    def _launch(self, jobs: Sequence[PlannedJob]) -> Sequence[JobReturn]:
         config = launcher_as_written(self.master)
         set_hydra(config, "sweep.dir", str(self._folder()))
         launcher = Plugins.instance().instantiate_launcher(self.context, self.task, config)

@@ -23,14 +23,13 @@ from dlspec.language.problems import Problems, refuse
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.parts.sections import read_section
 from dlspec.runs.io import new_folder
+from dlspec.runs.job_result import JobResult
 from dlspec.runs.layout import MULTIRUN
 from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.external import train_elsewhere
 from dlspec.sweeps.executors.job_worker import JobWorker
-from dlspec.sweeps.plan import Entry
+from dlspec.sweeps.records.planned_job import PlannedJob, Steps, SweepEntry, plan_job
 from dlspec.sweeps.records.record import SweepRecord, read_sweep
-from dlspec.sweeps.records.sweep_job import Draft, JobEnd, Made, SweepJob
-from dlspec.sweeps.records.table import Row
 from dlspec.sweeps.run import SweepRun
 
 BY_NUMBER = "${hydra:job.num}"
@@ -59,17 +58,23 @@ class Task:
         return {**vars(self), "sweep": None}
 
     @property
-    def rows(self) -> list[Row]:
-        return [] if self.sweep is None else self.sweep.rows
+    def entries(self) -> list[SweepEntry]:
+        return [] if self.sweep is None else self.sweep.entries
 
-    def __call__(self, config: DictConfig) -> JobEnd:
+    def __call__(self, config: DictConfig) -> JobResult:
         """Trains a job whose folder Hydra has made, where another launcher has taken it."""
         whole = HydraConfig.get()
         merged = OmegaConf.merge(OmegaConf.create({"hydra": whole}), config)
         assert isinstance(merged, DictConfig) and self.folder is not None
         composed = Composed(merged, self.loader)
-        parcel, folder = pickle.dumps((preparation(composed), None)), Path(whole.runtime.output_dir)
-        job = SweepJob(tuple(whole.overrides.task), "", "", "", parcel, int(whole.job.num), folder, is_known=True)
+        job = PlannedJob(
+            tuple(whole.overrides.task),
+            hash="",
+            pickled=pickle.dumps((preparation(composed), None)),
+            number=int(whole.job.num),
+            folder=Path(whole.runtime.output_dir),
+            is_known=True,
+        )
         return train_elsewhere(job, _settings(composed).threads, self.folder)
 
 
@@ -113,11 +118,11 @@ def _create(task: Task, config: DictConfig, wanted: Path) -> SweepRecord:
     return SweepRecord(task.folder, command=task.command, config_dir=task.config_dir)
 
 
-def _name(master: DictConfig, job: SweepJob, number: int) -> str:
+def _name(master: DictConfig, job: PlannedJob, number: int) -> str:
     """What hydra.sweep.subdir says of a job."""
     if _raw(master, "subdir") == BY_NUMBER:
         return str(number)
-    hydra_job = job.made()[1]
+    hydra_job = job.load_steps()[1]
     assert hydra_job is not None  # Hydra asked for it
     return hydra_job.folder_name(number)
 
@@ -133,22 +138,21 @@ def launched(
     """Runs the jobs in the task's sweep."""
     assert task.sweep is not None
     words = [tuple(str(each) for each in overrides) for overrides in job_overrides]
-    drafts = [Draft(each, partial(_made, task.loader, context, config, each)) for each in words]
-    return [_returned(entry) for entry in task.sweep.launch(drafts)]
+    plans = [partial(plan_job, each, partial(_prepare, task.loader, context, config, each)) for each in words]
+    return [_returned(entry) for entry in task.sweep.launch(plans)]
 
 
-def _made(loader: Loader, context: HydraContext, master: DictConfig, overrides: Sequence[str]) -> Made:
+def _prepare(loader: Loader, context: HydraContext, master: DictConfig, overrides: Sequence[str]) -> Steps:
     config = context.config_loader.load_sweep_config(master, list(overrides))
     for key in ("launcher", "sweeper"):  # plugins' own classes, of which Hydra's scan makes twins
         set_hydra(config, key, OmegaConf.to_container(config.hydra[key], resolve=False))
     return preparation(Composed(config, loader)), HydraJob(config)
 
 
-def _returned(entry: Entry) -> JobReturn:
-    """What a sweeper is told of a job: the monitored result, or an error."""
-    row = entry.row
-    assert row is not None
-    if row.reached is not None:
-        return completed_return(row.reached.monitored, list(row.overrides))
-    error = UserError if row.status == "refused" else TrainingFailed
-    return failed_return(error(row.error), list(row.overrides))
+def _returned(entry: SweepEntry) -> JobReturn:
+    """What a sweeper is given of a job: the monitored result, or an error."""
+    result, overrides = entry.result, list(entry.job.overrides)
+    if result.is_measured:
+        return completed_return(result.monitored, overrides)
+    error = UserError if entry.is_refused else TrainingFailed
+    return failed_return(error(result.error), overrides)
