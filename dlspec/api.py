@@ -53,7 +53,7 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """What training in Python gave: the network in memory with the weights that were tested, and the results by name."""
+    """What training in Python gave: the network in memory, with the weights that were tested, and its results."""
 
     network: nn.Module
     results: Mapping[str, float]
