@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial, wraps
 from itertools import product
@@ -251,8 +251,7 @@ def _prepare(spec: Spec, data: Data, values: Values) -> Steps:
     others = {key: value for key, value in values.items() if key not in chosen}
     words = [quoted(key, value) for key, value in chosen.items()]
     preparing = prepare_spec({**spec, **chosen} if isinstance(spec, Mapping) else [*spec, *words], data, others)
-    preparing.data = None
-    return preparing, None
+    return replace(preparing, data=None), None
 
 
 def _sweep_record(place: Path | None) -> SweepRecord:

@@ -157,7 +157,7 @@ class SweepRun:
         is_first = not self._interruption.signal and not self._is_ending
         entry.seconds = time.monotonic() - entry.began
         if result.status is JobState.INTERRUPTED and is_first and self._is_here:
-            self._interruption.signal = signal.SIGINT  # the job heard the signal itself
+            self._interruption.request(signal.SIGINT)  # the job heard the signal itself
         if self._note(entry, result):
             self._report()
         board.ended(entry)

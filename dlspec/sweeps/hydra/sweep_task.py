@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ from dlspec.sweeps.run import SweepRun
 BY_NUMBER = "${hydra:job.num}"
 
 
+MakeExecutor = Callable[[JobWorker, SweepSpec, int, Collection[str]], Executor]
+
+
 class Task:
     """What Hydra is to run: one sweep. Other launchers call it with a job's config, in whatever process.
 
@@ -61,6 +65,47 @@ class Task:
     def entries(self) -> list[SweepEntry]:
         return [] if self.sweep is None else self.sweep.entries
 
+    def absolute_folder(self) -> Path:
+        """The sweep's folder, absolute from now on."""
+        assert self.folder is not None  # its jobs have folders
+        self.folder = self.folder.absolute()
+        return self.folder
+
+    def begin(self, context: HydraContext, config: DictConfig, make_executor: MakeExecutor) -> None:
+        """Make the sweep, where there is none yet: a new one, or the one that the folder holds."""
+        if self.sweep is not None:
+            return
+        settings = _settings(Composed(config, self.loader))
+        HydraConfig.instance().set_config(config)
+        wanted = Path(str(config.hydra.sweep.dir))
+        is_new = "${now" in str(_raw(config, "dir"))  # another sweep of the same second is not this one
+        record = None if is_new else read_sweep(wanted)
+        if record is not None:
+            self.folder, record = record.folder, replace(record, command=self.command, config_dir=self.config_dir)
+        self.sweep = SweepRun(
+            settings,
+            record,
+            partial(self._create_record, config, wanted),
+            partial(make_executor, JobWorker(JobRunner(context), threads=settings.threads), settings),
+            name=partial(_name, config),
+        )
+
+    def _create_record(self, config: DictConfig, wanted: Path) -> SweepRecord:
+        """The sweep's folder, where what a sweeper writes itself shall stand too."""
+        self.folder = new_folder(wanted.parent, wanted.name)
+        set_hydra(config, "sweep.dir", str(self.folder))
+        OmegaConf.save(config, self.folder / MULTIRUN)
+        return SweepRecord(self.folder, command=self.command, config_dir=self.config_dir)
+
+    def launch(
+        self, context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]]
+    ) -> list[JobReturn]:
+        """Run the jobs in the sweep."""
+        assert self.sweep is not None
+        words = [tuple(str(each) for each in overrides) for overrides in job_overrides]
+        plans = [partial(plan_job, each, partial(_prepare, self.loader, context, config, each)) for each in words]
+        return [_returned(entry) for entry in self.sweep.launch(plans)]
+
     def __call__(self, config: DictConfig) -> JobResult:
         """Trains a job whose folder Hydra has made, where another launcher has taken it."""
         whole = HydraConfig.get()
@@ -78,29 +123,6 @@ class Task:
         return train_elsewhere(job, _settings(composed).threads, self.folder)
 
 
-MakeExecutor = Callable[[JobWorker, SweepSpec, int, Collection[str]], Executor]
-
-
-def begin(task: Task, context: HydraContext, config: DictConfig, make_executor: MakeExecutor) -> None:
-    """The task's sweep, where it has none yet: a new one, or the one that its folder holds."""
-    if task.sweep is not None:
-        return
-    settings = _settings(Composed(config, task.loader))
-    HydraConfig.instance().set_config(config)
-    wanted = Path(str(config.hydra.sweep.dir))
-    is_new = "${now" in str(_raw(config, "dir"))  # another sweep of the same second is not this one
-    record = None if is_new else read_sweep(wanted)
-    if record is not None:
-        task.folder, record.command, record.config_dir = record.folder, task.command, task.config_dir
-    task.sweep = SweepRun(
-        settings,
-        record,
-        partial(_create, task, config, wanted),
-        partial(make_executor, JobWorker(JobRunner(context), threads=settings.threads), settings),
-        name=partial(_name, config),
-    )
-
-
 def _settings(composed: Composed) -> SweepSpec:
     tree = composed.tree.get("sweep", {})
     problems = Problems()
@@ -108,14 +130,6 @@ def _settings(composed: Composed) -> SweepSpec:
     refuse(problems, composed.places)
     assert settings is not None  # or there was a mistake
     return settings
-
-
-def _create(task: Task, config: DictConfig, wanted: Path) -> SweepRecord:
-    """The sweep's folder, where what a sweeper writes itself shall stand too."""
-    task.folder = new_folder(wanted.parent, wanted.name)
-    set_hydra(config, "sweep.dir", str(task.folder))
-    OmegaConf.save(config, task.folder / MULTIRUN)
-    return SweepRecord(task.folder, command=task.command, config_dir=task.config_dir)
 
 
 def _name(master: DictConfig, job: PlannedJob, number: int) -> str:
@@ -130,16 +144,6 @@ def _name(master: DictConfig, job: PlannedJob, number: int) -> str:
 def _raw(master: DictConfig, key: str) -> Any:
     tree = OmegaConf.to_container(master.hydra.sweep, resolve=False)
     return tree.get(key) if isinstance(tree, dict) else None
-
-
-def launched(
-    task: Task, context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]]
-) -> list[JobReturn]:
-    """Runs the jobs in the task's sweep."""
-    assert task.sweep is not None
-    words = [tuple(str(each) for each in overrides) for overrides in job_overrides]
-    plans = [partial(plan_job, each, partial(_prepare, task.loader, context, config, each)) for each in words]
-    return [_returned(entry) for entry in task.sweep.launch(plans)]
 
 
 def _prepare(loader: Loader, context: HydraContext, master: DictConfig, overrides: Sequence[str]) -> Steps:
