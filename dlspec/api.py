@@ -143,11 +143,12 @@ def resume(folder: str | Path, data: Data = None, *, changes: Spec = (), allow: 
     """
     run_folder = resumption.run_folder(str(folder))
     spec, written = _changed(run_folder, changes, data)
-    with kept_generators(), resumption.whole(run_folder) as found:
+    with kept_generators(), resumption.lock_newest_checkpoint(run_folder) as found:
         with deep_stack():
             job = make_job(prepare_spec(spec, data, is_resumed=found is not None))
-        resumption.refuse(run_folder, job, resumption.changes(run_folder, job, found, written), allow)
-        return _result(job, resumption.go_on(job, run_folder, found), run_folder)
+        changed = resumption.find_changes(run_folder, job, found, written)
+        resumption.refuse_changes(run_folder, job, changed, allow)
+        return _result(job, resumption.continue_run(job, run_folder, found), run_folder)
 
 
 def _changed(run_folder: Path, changes: Spec, data: Data) -> tuple[Spec, list[str]]:

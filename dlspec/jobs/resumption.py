@@ -37,7 +37,7 @@ def run_folder(name: str, place: SourceLocation | None = None) -> Path:
 
 
 @contextmanager
-def whole(folder: Path) -> Iterator[Snapshot | None]:
+def lock_newest_checkpoint(folder: Path) -> Iterator[Snapshot | None]:
     """The newest whole checkpoint of a run, None where it has none yet; within it nobody else trains there.
 
     Raises UserError where somebody does, where nothing can be written, and where no checkpoint is whole.
@@ -49,7 +49,7 @@ def whole(folder: Path) -> Iterator[Snapshot | None]:
         yield newest_checkpoint(checkpoints)
 
 
-def go_on(job: Job, folder: Path, snapshot: Snapshot | None) -> JobResult:
+def continue_run(job: Job, folder: Path, snapshot: Snapshot | None) -> JobResult:
     """Trains what is left of the run in `folder`, whose lock the caller holds."""
     start = f"from step {snapshot.step:,}" if snapshot else "from its beginning, as it has no checkpoint yet"
     print(f"{folder} goes on {start}", file=sys.stderr)
@@ -71,7 +71,7 @@ def is_finished(folder: Path) -> bool:
 Changes = Mapping[str, tuple[Any, Any]]
 
 
-def changes(folder: Path, job: Job, snapshot: Snapshot | None, written: Sequence[str]) -> Changes:
+def find_changes(folder: Path, job: Job, snapshot: Snapshot | None, written: Sequence[str]) -> Changes:
     """Each key of which the run in `folder` has another value than the job, with both.
 
     What the saved spec does not name counts only where the user has `written` it: a later dlspec has more settings.
@@ -87,7 +87,7 @@ def changes(folder: Path, job: Job, snapshot: Snapshot | None, written: Sequence
     }
 
 
-def refuse(folder: Path, job: Job, changed: Changes, allowed: Sequence[str]) -> None:
+def refuse_changes(folder: Path, job: Job, changed: Changes, allowed: Sequence[str]) -> None:
     """What changes anything that was trained before would train something else from there on: the user must say so."""
     free = _FREE - _horizon(job.prepared.resolved)
     place = SourceLocation(display_name(folder / SPEC))

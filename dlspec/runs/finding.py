@@ -46,7 +46,7 @@ def find_runs(roots: Sequence[Path]) -> list[Run]:
     """Every run at or below the folders, those of newest status first. Links are not followed."""
     here, now = socket.gethostname(), time.time()
     found = dict.fromkeys(folder for root in roots for folder in run_folders(root))
-    runs = [_judged(folder, here, now) for folder in found]
+    runs = [_judge(folder, here, now) for folder in found]
     return sorted(runs, key=lambda run: (run.age is None, run.age, str(run.folder)))
 
 
@@ -93,7 +93,7 @@ def _content(folder: Path) -> tuple[set[str], list[str]]:
     return names, below
 
 
-def _judged(folder: Path, here: str, now: float) -> Run:
+def _judge(folder: Path, here: str, now: float) -> Run:
     status = read_status(folder) or RunStatus()
     age = _age(folder, status, now)
     return Run(folder, _state(folder, status, age, here), status, age)

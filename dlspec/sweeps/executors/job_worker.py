@@ -25,7 +25,7 @@ from dlspec.jobs.error_messages import WRONG, in_full, one_line, told
 from dlspec.jobs.identity import data_checksum
 from dlspec.jobs.job import Job
 from dlspec.jobs.preparation import Preparation
-from dlspec.jobs.resumption import whole
+from dlspec.jobs.resumption import lock_newest_checkpoint
 from dlspec.jobs.setup import keep_found_settings, make_job
 from dlspec.runs.io import remove_leftovers
 from dlspec.runs.job_result import JobResult
@@ -66,7 +66,7 @@ class JobWorker:
         self._opened: dict[str, tuple[Dataset, str]] = {}
         self._checksum = ""
         self._trainer: Trainer | None = None
-        self._is_stopping = self._is_settled = False
+        self._is_stopping = self._is_prepared = False
 
     def for_this_process(self) -> JobWorker:
         """The same for the process that sweeps, where jobs show themselves."""
@@ -78,7 +78,7 @@ class JobWorker:
             self._trainer.interruption.request(signal.SIGTERM)
 
     def __call__(self, job: PlannedJob) -> JobResult:
-        self._settle()
+        self._prepare_process()
         self._checksum = ""
         try:
             if job.only_builds:
@@ -93,10 +93,10 @@ class JobWorker:
             self._trainer = None
             free()
 
-    def _settle(self) -> None:
-        if self._is_settled:
+    def _prepare_process(self) -> None:
+        if self._is_prepared:
             return
-        self._is_settled = True
+        self._is_prepared = True
         start_process()
         for module in self.modules:
             import_module(module)
@@ -113,7 +113,7 @@ class JobWorker:
         job.folder.mkdir(parents=True, exist_ok=True)
         if job.is_known:
             _wait_until_free(job.folder)
-        with whole(job.folder) as snapshot, self._output(job.folder / LOG):
+        with lock_newest_checkpoint(job.folder) as snapshot, self._output(job.folder / LOG):
             if job.starts_anew or _has_failed(job.folder):
                 clear(job.folder)
                 snapshot = None
