@@ -168,7 +168,7 @@ def test_a_strangers_list_of_jobs_leads_nowhere_else(work: Path, done: None, dls
 
 
 def test_nobody_else_sweeps_there(work: Path, done: None, dlspec) -> None:
-    from dlspec.run_lock import held
+    from dlspec.runs.lock import held
 
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDS], cwd=work, stdout=subprocess.PIPE, stdin=subprocess.PIPE, env=environment()
