@@ -31,7 +31,10 @@ log = logging.getLogger("dlspec")
 
 @dataclass(frozen=True)
 class Job:
-    """A run that was checked to the last shape and may begin; `shows` its progress, or only writes."""
+    """A run that was checked to the last shape and may begin, its network and trainer in memory.
+
+    It `shows` its progress, or only writes.
+    """
 
     prepared: Prepared
     trainer: Trainer

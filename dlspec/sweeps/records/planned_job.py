@@ -24,7 +24,7 @@ Steps = tuple[Preparation, HydraJob | None]
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A job of a sweep: what it trains, and where.
+    """A job of a sweep: what it trains, and where. In the process that trains it, a `jobs.job.Job` is made of it.
 
     By its `hash` the sweep's folder recognizes it; jobs of one `shape_key` have networks of the same shapes. `pickled`
     are its steps: as objects those of ten thousand jobs fill a memory. `number` and `folder` are there once the sweep
