@@ -226,7 +226,7 @@ def put(folder: Path, **values: Any) -> Path:
 
 
 def fates(root: Path) -> list[str]:
-    return [run.fate for run in find_runs([root])]
+    return [run.state for run in find_runs([root])]
 
 
 @pytest.mark.parametrize(("age", "fate"), [(5.0, "running"), (-3600.0, "running"), (2 * SECONDS_OF_SILENCE, "killed")])
