@@ -33,6 +33,7 @@ from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.evaluation.looking import View
 from dlspec.training.evaluation.scores import Scores
 from dlspec.training.health.diagnosis import SMALLER, Names, Passing, cause_of
+from dlspec.training.health.finite import NotFinite, TooLate, all_finite
 from dlspec.training.health.on_nan import KINDS
 from dlspec.training.health.out_of_memory import OutOfMemory, forget, is_out_of_memory, out_of_memory
 from dlspec.training.monitor import Monitor, choose_mode, choose_monitored
@@ -43,7 +44,6 @@ from dlspec.training.runtime.interruption import Interrupted, Interruption
 from dlspec.training.runtime.randomness import random_state, seed_generators
 from dlspec.training.state import Outcome, Phase, State, outcome
 from dlspec.training.step.computing import Computing
-from dlspec.training.step.finite import NotFinite, TooLate, all_finite
 from dlspec.training.step.steps import Accumulation, Step, shares
 
 log = logging.getLogger("dlspec")

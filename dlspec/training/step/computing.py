@@ -14,11 +14,11 @@ from torch.optim import Optimizer
 from dlspec.errors import UserError, cut
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.optim.optimizer import OWN_CHOICE
+from dlspec.training.health.anomaly import detecting
+from dlspec.training.health.finite import Look, demand_finite, look_later, notice, rewindable
 from dlspec.training.protocols import Criterion
 from dlspec.training.runtime.reproducing import deterministic
 from dlspec.training.runtime.resources import FLOAT, allocator, is_large, threads
-from dlspec.training.step.anomaly import detecting
-from dlspec.training.step.finite import Look, demand_finite, look_later, notice, rewindable
 from dlspec.training.step.precision import Precision
 from dlspec.training.step.steps import Accumulation, Clipping, Step, evaluation_step, training_step
 

@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 from dlspec.compat.torch_dynamo import make_step_function
 from dlspec.data.batches.nests import mapped
 from dlspec.optim.optimizer import needs_closure
+from dlspec.training.health.finite import Look, NotFinite, demand_finite, demand_finite_gradients
 from dlspec.training.protocols import Criterion, Targets, total_loss
-from dlspec.training.step.finite import Look, NotFinite, demand_finite, demand_finite_gradients
 from dlspec.training.step.precision import Scaled
 
 Inputs = tuple[Tensor, ...]

@@ -16,8 +16,8 @@ from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.runs.layout import METRICS
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.callbacks.standard import standard_callbacks
+from dlspec.training.health.finite import all_finite, first_bad
 from dlspec.training.state import State
-from dlspec.training.step.finite import all_finite, first_bad
 from dlspec.training.trainer import Trainer
 from helpers.nan_parts import Call, Rare, failure, root, stack
 from helpers.training_parts import CrossEntropy, dataset, trainer
