@@ -164,7 +164,7 @@ def _changed(run_folder: Path, changes: Spec, data: Data) -> tuple[Spec, list[st
 
 def _result(job: Job, outcome: Outcome, folder: Path | None) -> Result:
     results, history = {**outcome.best, **outcome.test}, tuple(job.trainer.state.history)
-    return Result(job.trainer.network, results, outcome.best_epoch, history, job.prepared.resolved, folder)
+    return Result(job.trainer.state.network, results, outcome.best_epoch, history, job.prepared.resolved, folder)
 
 
 # ---- many runs -------------------------------------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 from dlspec.errors import UserError, cut
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.optim.optimizer import OWN_CHOICE
-from dlspec.training.health.anomaly import detecting
-from dlspec.training.health.finite import Look, demand_finite, look_later, notice, rewindable
+from dlspec.training.health.finite import Look
+from dlspec.training.health.guard import Guard
 from dlspec.training.protocols import Criterion
 from dlspec.training.runtime.reproducing import deterministic
 from dlspec.training.runtime.resources import FLOAT, allocator, is_large, threads
@@ -59,22 +59,17 @@ class Computing:
         self,
         optimizer: Optimizer | None,
         after_update: Callable[[], None],
-        *,
-        at_once: bool,
+        guard: Guard,
         accumulation: Accumulation | None = None,
-        is_strict: bool = False,
     ) -> Step:
-        """What trains on one batch; `at_once` each loss is looked at before it changes anything."""
-        look = demand_finite if at_once else look_later(self.device)
-        step = self._eager(optimizer, after_update, look, accumulation, is_strict)
+        """What trains on one batch, whose loss the guard looks at."""
+        at_once, look = guard.looks_now, guard.make_look()
+        step = self._eager(optimizer, after_update, look, accumulation, guard.policy.is_strict)
         if self.settings.compile == "step" and not at_once and optimizer is not None:
-            later = notice if self.device.type == "cpu" else look
-            return self._whole(optimizer).step(step, later, after_update)
+            return self._whole(optimizer).step(step, guard.make_late_look(look), after_update)
         if self.settings.compile == "cudagraphs" and not at_once and optimizer is not None:
             return self._replaying(optimizer).step(self.trial_step(optimizer), look, after_update)
-        if self.settings.debug == "anomaly":
-            step = detecting(step)
-        return rewindable(step, self.device) if at_once else step
+        return guard.watch_step(step)
 
     def described(self, optimizer: Optimizer | None) -> str:
         """How this run computes, in a line."""

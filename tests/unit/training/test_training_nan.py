@@ -57,7 +57,7 @@ def make(request: pytest.FixtureRequest) -> Make:
 
     def made(*args: Any, **options: Any) -> Trainer:
         training = trainer(*args, **options)
-        training._looks_at_once = request.param == "at once"
+        training.guard.looks_at_once = request.param == "at once"
         return training
 
     return made
@@ -141,7 +141,7 @@ def test_what_does_not_come_again_is_as_if_it_had_not_been(
         (tmp_path / name).mkdir()
         callbacks = standard_callbacks(TrainerSpec(**settings), tmp_path / name)
         training = trainer(net, settings=settings, criterion=criterion, callbacks=callbacks)
-        training._looks_at_once = False
+        training.guard.looks_at_once = False
         training.run()
         return (tmp_path / name / METRICS).read_bytes(), [*net.parameters()]
 
