@@ -27,8 +27,8 @@ from dlspec.runs.io import read_object, renew_json, write_json
 from dlspec.runs.layout import STATUS
 from dlspec.runs.lock import held, is_held
 from dlspec.runs.run_status import RunStatus, read_status, resume_command
+from dlspec.training.callbacks import status_file as training_status
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.callbacks.callback import status as training_status
 from dlspec.training.callbacks.standard import standard_callbacks
 from dlspec.training.callbacks.status_file import StatusFile
 from dlspec.training.state import State
