@@ -19,8 +19,8 @@ from dlspec.training.health.guard import Guard
 from dlspec.training.protocols import Criterion
 from dlspec.training.runtime.reproducing import deterministic
 from dlspec.training.runtime.resources import FLOAT, allocator, is_large, threads
-from dlspec.training.step.precision import Precision
-from dlspec.training.step.steps import Accumulation, Clipping, Step, evaluation_step, training_step
+from dlspec.training.step.precision import Precision, Scaled
+from dlspec.training.step.steps import Accumulation, Clipping, Gradients, Step, evaluation_step, training_step
 
 if TYPE_CHECKING:
     from dlspec.training.step.compiling import CompiledStep
@@ -123,10 +123,10 @@ class Computing:
         accumulation: Accumulation | None = None,
         is_strict: bool = False,
     ) -> Step:
-        return training_step(
-            self.network, self.criterion, optimizer, self.clipping, after_update, accumulation, look,
-            self._training_forward(), self.scaler, is_strict,
-        )  # fmt: skip
+        forward, parameters = self._training_forward(), list(self.network.parameters())
+        scaled = None if self.scaler is None or optimizer is None else Scaled(self.scaler, optimizer)
+        gradients = Gradients(forward, self.criterion, parameters, self.clipping, look, scaled, is_strict)
+        return training_step(gradients, optimizer, after_update, accumulation)
 
     def _training_forward(self) -> Callable[..., Any]:
         if self._forward is None:
