@@ -24,7 +24,8 @@ from dlspec.config.composition import compose, start_hydra
 from dlspec.jobs.composed_spec import preparation
 from dlspec.jobs.setup import make_job
 from dlspec.sweeps.hydra.plugins import register
-from dlspec.training.callbacks.callback import Callback, standard
+from dlspec.training.callbacks import standard
+from dlspec.training.callbacks.callback import Callback
 from dlspec.training.callbacks.checkpoints import Checkpoints
 from dlspec.training.state import State
 

@@ -165,7 +165,7 @@ def _changed(run_folder: Path, changes: Spec, data: Data) -> tuple[Spec, list[st
 
 def _result(job: Job, result: JobResult, folder: Path | None) -> Result:
     results, history = {**result.best, **result.test}, tuple(job.trainer.state.history)
-    return Result(job.trainer.network, results, result.best_epoch or 0, history, job.prepared.resolved, folder)
+    return Result(job.trainer.state.network, results, result.best_epoch or 0, history, job.prepared.resolved, folder)
 
 
 # ---- many runs -------------------------------------------------------------------------------------------------------

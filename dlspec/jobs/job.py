@@ -85,7 +85,7 @@ class Job:
         settings = self.prepared.spec.trainer
         if not settings.checkpoints:
             return
-        one, free = checkpoint_bytes(self.trainer), free_bytes(root)
+        one, free = checkpoint_bytes(self.trainer.state), free_bytes(root)
         if free < one:
             fix = "free some, train in another folder, or without: trainer.checkpoints=false"
             raise UserError(f"no room in '{root}': a checkpoint takes {size(one)}, and {size(free)} are free; {fix}")

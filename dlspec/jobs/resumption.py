@@ -19,7 +19,7 @@ from dlspec.runs.job_state import JobState
 from dlspec.runs.layout import CHECKPOINTS, SPEC
 from dlspec.runs.lock import held
 from dlspec.training.checkpoint.checkpoint_files import Snapshot, newest_checkpoint, set_aside_after
-from dlspec.training.resuming import samples_of
+from dlspec.training.components import count_samples
 
 # What changes nothing that was trained before: a run may go on with other ones.
 _FREE = frozenset(f"trainer.{key}" for key in WRITING | MACHINE | {"epochs", "max_steps", "test", "on_nan", "debug"})
@@ -80,7 +80,7 @@ def find_changes(folder: Path, job: Job, snapshot: Snapshot | None, written: Seq
     before, now = dict(_flat(saved)), dict(_flat(job.prepared.resolved))
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     found = {key: (before.get(key), now.get(key)) for key in keys if key in before or _is_named(key, written)}
-    samples = samples_of(job.prepared.data)
+    samples = count_samples(job.prepared.data)
     had = samples if snapshot is None else snapshot.samples
     return found | {
         f"data ({key})": (had[key], samples[key]) for key in samples if had.get(key) not in (None, samples[key])

@@ -15,6 +15,7 @@ from dlspec.jobs.job import Job
 from dlspec.jobs.preparation import Opened, Preparation, Prepared
 from dlspec.language.yaml.yaml_files import load_file
 from dlspec.runs.layout import SPEC
+from dlspec.training.components import Model, Optimization, TrainingData
 from dlspec.training.health.out_of_memory import free
 from dlspec.training.trainer import Trainer
 from dlspec.training.tuning.batch_size import find_batch_size
@@ -82,19 +83,8 @@ def keep_found_settings(preparing: Preparation, folder: Path) -> Preparation:
 
 
 def _trainer(prepared: Prepared) -> Trainer:
-    spec = prepared.spec
-    return Trainer(
-        prepared.network.module,
-        prepared.criterion,
-        prepared.optimizer,
-        prepared.data,
-        spec.trainer,
-        inputs=prepared.network.inputs,
-        schedule=prepared.schedule,
-        freezing=prepared.freezing,
-        metrics=prepared.make_metrics,
-        seed=spec.seed,
-        trim=prepared.network.any_length,
-        widest=prepared.network.widest,
-        fewest_steps=prepared.network.fewest_steps,
-    )
+    spec, network = prepared.spec, prepared.network
+    model = Model(network.module, prepared.criterion, network.inputs, prepared.make_metrics)
+    optimization = Optimization(prepared.optimizer, prepared.schedule, prepared.freezing)
+    data = TrainingData(prepared.data, spec.seed, network.any_length, network.fewest_steps, network.widest)
+    return Trainer(model, optimization, data, spec.trainer)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
@@ -24,3 +25,16 @@ class Schedule:
             self.scheduler.step(monitored)
         elif self.interval == "epoch":
             self.scheduler.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scheduler's."""
+        return self.scheduler.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any], /) -> None:
+        """Attributes in their own types: MultiStepLR counts its milestones with a Counter."""
+        unknown = state.keys() - self.scheduler.state_dict().keys()
+        if unknown:
+            raise ValueError(f"the scheduler has no {min(unknown)}")
+        counted = {name for name, each in vars(self.scheduler).items() if isinstance(each, Counter)}
+        own = {name: Counter(each) if name in counted else each for name, each in state.items()}
+        self.scheduler.load_state_dict(own)

@@ -5,14 +5,23 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from dlspec.errors import UserError, suggest
+from dlspec.training.checkpoint.checked_state import CheckedState, Count
 
 log = logging.getLogger("dlspec")
 
 Mode = Literal["min", "max"]
 LESS_IS_BETTER = ("loss", "error", "perplexity")
+
+
+class _Saved(CheckedState):
+    name: str
+    mode: str
+    value: float
+    epoch: Count
+    is_best: bool
 
 
 class Monitor:
@@ -31,6 +40,18 @@ class Monitor:
         self.is_best = better or (math.isnan(self.value) and not math.isnan(value))
         if self.is_best:
             self.value, self.epoch = value, epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """What is watched, and its best value so far."""
+        return vars(self)
+
+    def load_state_dict(self, state: Any, epochs: int) -> None:
+        """Takes the best of so many epochs, unless another result is watched from here on."""
+        saved = _Saved.model_validate(state)
+        if saved.epoch > epochs:
+            raise ValueError(f"epoch {saved.epoch} is the best of {epochs}")
+        if (saved.name, saved.mode) == (self.name, self.mode):
+            self.value, self.epoch, self.is_best = saved.value, saved.epoch, saved.is_best
 
 
 def choose_mode(asked: Literal["auto", "min", "max"], name: str, metrics: Mapping[str, object]) -> Mode:

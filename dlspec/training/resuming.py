@@ -1,4 +1,4 @@
-"""A run taken apart into what a checkpoint keeps, and put together again: it goes on as if it had never stopped.
+"""A run's parts as a checkpoint keeps them, where they do not keep themselves.
 
 What is not kept is what the spec says anew: the order of the samples follows from seed and epoch, data and settings
 come from the spec.
@@ -6,69 +6,33 @@ come from the spec.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
-import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from dlspec.compat.torch_dynamo import without_dynamo
-from dlspec.data.dataset import Dataset
-from dlspec.errors import TrainingFailed, cut
-from dlspec.language.sections.trainer_section import TrainerSpec
-from dlspec.optim.freezing import Freezing
 from dlspec.optim.memory import state_bytes
 from dlspec.optim.optimizer import restore_optimizer
-from dlspec.optim.schedule import Schedule
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.checkpoint.checkpoint_files import Snapshot
-from dlspec.training.checkpoint.packing import Rows, Tensors, pack
+from dlspec.training.checkpoint.checked_state import CheckedState, Count, Seconds
+from dlspec.training.checkpoint.packing import Unchanging
 from dlspec.training.evaluation.scores import Scores
-from dlspec.training.health.on_nan import OnNan
 from dlspec.training.runtime.randomness import random_state, set_random_state
-from dlspec.training.state import State
-from dlspec.training.step.computing import Computing
+from dlspec.training.state import EpochProgress, State
 
-Count = Annotated[int, Field(ge=0, lt=2**53)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-
-
-class _Checked(BaseModel):
-    """What a checkpoint says, each value of the type that it must have: the file may come from a stranger."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+LOADING_ORDER = (
+    "left", "progress", "monitor", "network", "optimizer", "scaler", "schedule", "average", "on_nan", "callbacks",
+    "generators",
+)  # fmt: skip
+"""Where in its epoch a run was left is asked by others; the generators come last, as a callback may draw from them."""
+ADDED_LATER = ("on_nan",)
+"""Checkpoints of the first versions do not have them."""
 
 
-class _Timing(_Checked):
-    epoch: Count
-    step: Count
-    seconds: Seconds
-    train_seconds: Seconds
-    samples: Count
-    samples_per_second: Seconds
-
-
-class _Progress(_Checked):
-    epoch: Count
-    step: Count
-    results: dict[str, float]
-    history: list[dict[str, float]]
-    timing: list[_Timing]
-
-
-class _Monitor(_Checked):
-    name: str
-    mode: str
-    value: float
-    epoch: Count
-    is_best: bool
-
-
-class _Left(_Checked):
+class _Left(CheckedState):
     seconds: Seconds
     lr: float | None
     batch: Count
@@ -77,177 +41,114 @@ class _Left(_Checked):
     scores: Any
 
 
-@dataclass
-class Epoch:
-    """The epoch that is going on: what a run that was left in the middle of one wants to know.
+@dataclass(frozen=True)
+class PositionInEpoch:
+    """Where in its epoch a run is, None between two."""
 
-    `started` is on `time.perf_counter`. When the training split is done `results` are its results, and `generators`
-    stand as they did then: validation begins anew.
-    """
+    state: State
+    scores: Scores
 
-    started: float
-    lr: float | None
-    batch: int = 0
-    samples: int = 0
-    results: dict[str, float] | None = None
-    generators: dict[str, Any] | None = None
+    def state_dict(self) -> dict[str, Any] | None:
+        state, epoch = self.state, self.state.current
+        if epoch is None:
+            return None
+        is_training = epoch.results is None and epoch.scores is None
+        return {
+            "seconds": epoch.elapsed(),
+            "lr": epoch.lr,
+            "batch": state.batch if is_training else epoch.batch,
+            "samples": state.samples if is_training else epoch.samples,
+            "results": epoch.results,
+            "scores": self.scores.state_dict() if is_training else epoch.scores,
+        }
+
+    def load_state_dict(self, state: Any, /) -> None:
+        epoch = None if state is None else EpochProgress(**dict(_Left.model_validate(state)))
+        if epoch is not None:
+            if epoch.results is None and epoch.scores is None:
+                raise ValueError("the epoch has neither results nor scores")
+            epoch.start()
+        self.state.current = epoch
 
 
 @dataclass(frozen=True)
-class Left:
-    """Where in its epoch a run was left."""
+class BestEpoch:
+    """The monitored result's best value, which one of the state's finished epochs had."""
 
-    seconds: float
-    lr: float | None
-    batch: int
-    samples: int
-    results: dict[str, float] | None
-    scores: Mapping[str, Any] | None = field(default=None, repr=False)
-
-
-class Resumable(Protocol):
-    """What a checkpoint keeps of a trainer, and gives back to it."""
-
-    network: nn.Module
-    optimizer: Optimizer | None
-    schedule: Schedule | None
-    freezing: Freezing
-    callbacks: Sequence[Callback]
-    data: Dataset
-    settings: TrainerSpec
-    device: torch.device
-    computing: Computing
-    scores: Scores
-    on_nan: OnNan
     state: State
-    epoch: Epoch | None
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.state.monitor.state_dict()
+
+    def load_state_dict(self, state: Any, /) -> None:
+        self.state.monitor.load_state_dict(state, len(self.state.history))
 
 
-def snapshot_of(trainer: Resumable, seconds: float) -> Snapshot:
-    """The whole run between two steps; `seconds` were spent in this epoch. Its tensors are copies on the CPU."""
-    state, epoch, scaler = trainer.state, trainer.epoch, trainer.computing.scaler
-    tensors: Tensors = {}
-    parts = {
-        "progress": {
-            "epoch": state.epoch,
-            "step": state.step,
-            "results": state.results,
-            "history": Rows(state.history),
-            "timing": Rows(state.timing),
-        },
-        "samples": samples_of(trainer.data),
-        "monitor": vars(state.monitor),
-        "network": trainer.network.state_dict(),
-        "optimizer": _optimizer_state(trainer),
-        "scaler": scaler.state_dict() if scaler else None,
-        "schedule": trainer.schedule.scheduler.state_dict() if trainer.schedule else None,
-        "average": state.average.state_dict() if state.average else None,
-        "generators": (epoch and epoch.generators) or random_state(trainer.device),
-        "left": None if epoch is None else _left(trainer, epoch, seconds),
-        "on_nan": {"type": trainer.settings.on_nan, **trainer.on_nan.state_dict(epoch is None)},
-    }
-    tree = {name: pack(each, tensors, name) for name, each in parts.items()}
-    own = [[each.kept_as, each.state_dict(state)] for each in trainer.callbacks]
-    packed = [[name, pack(each, tensors, f"callback.{name}", copy=False)] for name, each in own if each]
-    return Snapshot(state.step, {"dict": [*map(list, tree.items()), ["callbacks", packed]]}, tensors)
+@dataclass(frozen=True)
+class OptimizerState:
+    """An optimizer's state as PyTorch gives it, checked where it is loaded."""
+
+    optimizer: Optimizer
+
+    def state_dict(self) -> dict[str, Any]:
+        with without_dynamo():
+            return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: Any, /) -> None:
+        restore_optimizer(self.optimizer, state)
 
 
-def checkpoint_bytes(trainer: Resumable) -> int:
+@dataclass(frozen=True)
+class AverageState:
+    """The average of the weights, where there is one; a run may go on with one that it did not have."""
+
+    state: State
+
+    def state_dict(self) -> dict[str, Any] | None:
+        return self.state.average.state_dict() if self.state.average else None
+
+    def load_state_dict(self, state: Any, /) -> None:
+        if self.state.average is not None and state is not None:
+            self.state.average.load_state_dict(state)
+
+
+@dataclass(frozen=True)
+class Generators:
+    """All random generators, as they stood when the epoch's training split was done, or as they stand now."""
+
+    state: State
+
+    def state_dict(self) -> dict[str, Any]:
+        epoch = self.state.current
+        if epoch is not None and epoch.generators:
+            return epoch.generators
+        return random_state(self.state.device)
+
+    def load_state_dict(self, state: Any, /) -> None:
+        set_random_state(state, self.state.device)
+
+
+@dataclass(frozen=True)
+class CallbackStates:
+    """What each callback keeps, by the name under which it does."""
+
+    callbacks: Sequence[Callback]
+    state: State
+
+    def state_dict(self) -> list[list[Any]]:
+        kept = [(each.kept_as, each.state_dict(self.state)) for each in self.callbacks]
+        return [[name, Unchanging(own, f"callback.{name}")] for name, own in kept if own]
+
+    def load_state_dict(self, state: Any, /) -> None:
+        kept: Mapping[str, Any] = dict(state)
+        for callback in self.callbacks:
+            if callback.kept_as in kept:
+                callback.load_state_dict(self.state, kept[callback.kept_as])
+
+
+def checkpoint_bytes(state: State) -> int:
     """What a checkpoint will take at least: weights, the best ones too, their average, the optimizer's state."""
-    kept = [each for each in trainer.network.state_dict().values() if isinstance(each, Tensor)]
+    kept = [each for each in state.network.state_dict().values() if isinstance(each, Tensor)]
     weights = sum(each.numel() * each.element_size() for each in kept)
-    optimizer = state_bytes(trainer.optimizer) if trainer.optimizer else 0
-    return weights * (3 if trainer.state.average else 2) + (optimizer or 0)
-
-
-def samples_of(data: Dataset) -> dict[str, int]:
-    """How many samples each split has: the order of an epoch follows from that."""
-    return {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}
-
-
-def _left(trainer: Resumable, epoch: Epoch, seconds: float) -> dict[str, Any]:
-    is_training = epoch.results is None
-    return {
-        "seconds": seconds,
-        "lr": epoch.lr,
-        "batch": trainer.state.batch if is_training else epoch.batch,
-        "samples": trainer.state.samples if is_training else epoch.samples,
-        "results": epoch.results,
-        "scores": trainer.scores.state_dict() if is_training else None,
-    }
-
-
-def _optimizer_state(trainer: Resumable) -> Any:
-    if trainer.optimizer is None:
-        return None
-    with without_dynamo():
-        return trainer.optimizer.state_dict()
-
-
-def restore(trainer: Resumable, snapshot: Snapshot) -> Left | None:
-    """Puts the run where it was; gives where in its epoch that is, None between two.
-
-    Raises TrainingFailed where the snapshot is another network's, optimizer's or no run's.
-    """
-    try:
-        return _restore(trainer, snapshot.unpacked())
-    except Exception as error:  # whatever PyTorch says of a stranger's numbers
-        if isinstance(error, ValidationError):
-            first = error.errors()[0]
-            reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        else:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise TrainingFailed(f"the checkpoint of step {snapshot.step} does not fit this run: {cut(reason)}") from error
-
-
-def _restore(trainer: Resumable, parts: Mapping[str, Any]) -> Left | None:
-    state = trainer.state
-    left = None if parts["left"] is None else _Left.model_validate(parts["left"])
-    _restore_progress(state, parts["progress"], is_within=left is not None)
-    _restore_monitor(state, parts["monitor"])
-    trainer.network.load_state_dict(parts["network"])
-    if trainer.optimizer is not None:
-        restore_optimizer(trainer.optimizer, parts["optimizer"])
-    if trainer.computing.scaler is not None:
-        trainer.computing.scaler.load_state_dict(parts["scaler"])
-    if trainer.schedule is not None:
-        _restore_schedule(trainer.schedule, parts["schedule"])
-    if state.average is not None and parts["average"] is not None:
-        state.average.load_state_dict(parts["average"])
-    if parts.get("on_nan", {}).get("type") == trainer.settings.on_nan:
-        trainer.on_nan.load_state_dict(parts["on_nan"])
-    trainer.freezing.enter(max(state.epoch, 1))
-    own = dict(parts["callbacks"])
-    for callback in trainer.callbacks:
-        if callback.kept_as in own:
-            callback.load_state_dict(state, own[callback.kept_as])
-    set_random_state(parts["generators"], trainer.device)
-    return None if left is None else Left(**dict(left))
-
-
-def _restore_progress(state: State, own: Any, is_within: bool) -> None:
-    progress = _Progress.model_validate(own)
-    finished = progress.epoch - is_within
-    if not len(progress.history) == len(progress.timing) == finished:
-        raise ValueError(f"{finished} epochs are finished, and {len(progress.history)} have results")
-    for name, value in progress.model_dump().items():
-        setattr(state, name, value)
-
-
-def _restore_monitor(state: State, own: Any) -> None:
-    """The best epoch so far, unless another result is watched from here on."""
-    saved, monitor = _Monitor.model_validate(own), state.monitor
-    if saved.epoch > len(state.history):
-        raise ValueError(f"epoch {saved.epoch} is the best of {len(state.history)}")
-    if (saved.name, saved.mode) == (monitor.name, monitor.mode):
-        monitor.value, monitor.epoch, monitor.is_best = saved.value, saved.epoch, saved.is_best
-
-
-def _restore_schedule(schedule: Schedule, own: dict[str, Any]) -> None:
-    """Its attributes in their own types: MultiStepLR counts its milestones with a Counter."""
-    scheduler = schedule.scheduler
-    unknown = own.keys() - scheduler.state_dict().keys()
-    if unknown:
-        raise ValueError(f"the scheduler has no {min(unknown)}")
-    counted = {name for name, each in vars(scheduler).items() if isinstance(each, Counter)}
-    scheduler.load_state_dict({name: Counter(each) if name in counted else each for name, each in own.items()})
+    optimizer = state_bytes(state.optimizer) if state.optimizer else 0
+    return weights * (3 if state.average else 2) + (optimizer or 0)

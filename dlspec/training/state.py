@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -14,11 +15,58 @@ from torch.optim import Optimizer
 from dlspec.optim.averaging import Average
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
+from dlspec.training.checkpoint.checked_state import CheckedState, Count, Seconds
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
+from dlspec.training.checkpoint.packing import Rows
 from dlspec.training.evaluation.looking import View
 from dlspec.training.monitor import Monitor
 
 Phase = Literal["train", "val", "test"]
+
+
+class _Timing(CheckedState):
+    epoch: Count
+    step: Count
+    seconds: Seconds
+    train_seconds: Seconds
+    samples: Count
+    samples_per_second: Seconds
+
+
+class _Progress(CheckedState):
+    epoch: Count
+    step: Count
+    results: dict[str, float]
+    history: list[dict[str, float]]
+    timing: list[_Timing]
+
+
+@dataclass
+class EpochProgress:
+    """The epoch that is going on, or the one in whose middle a resumed run goes on.
+
+    `lr` is the learning rate at its beginning, `started` is on `time.perf_counter`; `seconds` of it passed, and `batch`
+    batches of `samples` samples were trained on, before the run was resumed. When the training split is done `results`
+    are its results, and `generators` stand as they did then: validation begins anew. `scores` are those of the batches
+    before the run was resumed, until they are taken up.
+    """
+
+    lr: float | None
+    seconds: float = 0.0
+    batch: int = 0
+    samples: int = 0
+    results: dict[str, float] | None = None
+    scores: Mapping[str, Any] | None = field(default=None, repr=False)
+    generators: dict[str, Any] | None = field(default=None, repr=False)
+    started: float = 0.0
+
+    def start(self) -> None:
+        """It begins, or goes on, now."""
+        self.started = time.perf_counter() - self.seconds
+
+    def elapsed(self) -> float:
+        """The seconds that it took so far."""
+        return round(time.perf_counter() - self.started, 6)
 
 
 @dataclass
@@ -27,7 +75,8 @@ class State:
 
     `epoch` counts from 1 and is 0 before the first; `step` counts optimizer steps over the whole run, `batch` the
     batches of the pass that runs, out of `batches` of at most `batch_size`, and `samples` their samples;
-    `phase_started` is when it began, on `time.perf_counter`.
+    `phase_started` is when it began, on `time.perf_counter`. `current` is the epoch that is going on, None between two.
+    `is_restored` says that the run goes on from a checkpoint.
     """
 
     network: nn.Module
@@ -61,13 +110,19 @@ class State:
     # Whether the run is not over when its training is.
     view: Callable[[], View | None] = lambda: None
     # What the network says of the test split, or without a test of the validation split; None where that is empty.
-    is_between_epochs: bool = True
+    current: EpochProgress | None = None
+    is_restored: bool = False
     is_whole: bool = True
     # Whether the run can be kept now: not among the batches of one update.
     ends_at_once: bool = False
     # Whether the run was asked twice to end: nothing more is kept.
     average: Average | None = None
     # The average of the weights while they are trained; when the training is over the network itself has it.
+
+    @property
+    def is_between_epochs(self) -> bool:
+        """Whether no epoch is going on."""
+        return self.current is None
 
     @property
     def evaluated(self) -> nn.Module:
@@ -87,6 +142,47 @@ class State:
     def stop(self, reason: str) -> None:
         """Asks for the training to end after this epoch; `reason` is told to the user."""
         self.stop_reason = self.stop_reason or reason
+
+    def begin_epoch(self) -> EpochProgress:
+        """The next epoch begins, or the one goes on in whose middle the run was resumed."""
+        if self.current is None:
+            self.epoch += 1
+            self.current = EpochProgress(self.lr)
+        self.current.start()
+        return self.current
+
+    def time_training(self, epoch: EpochProgress) -> dict[str, float]:
+        """The epoch's row of timing.jsonl. Reading the loss made the device finish, so the seconds are real."""
+        seconds = epoch.elapsed()
+        speed = round(epoch.samples / seconds, 2) if seconds else 0.0
+        row = {"epoch": self.epoch, "step": self.step, "seconds": seconds, "train_seconds": seconds}
+        return row | {"samples": epoch.samples, "samples_per_second": speed}
+
+    def record_epoch(self, epoch: EpochProgress, results: Mapping[str, float], timing: Mapping[str, float]) -> None:
+        """The epoch was trained and validated: its results, and its row of timing.jsonl when it was trained."""
+        self.timing.append({**timing, "seconds": epoch.elapsed()})
+        self.results = {**results, **({} if epoch.lr is None else {"lr": epoch.lr})}
+        self.history.append(self.results)
+        self.monitor.update(results[self.monitor.name], self.epoch)
+
+    def state_dict(self) -> dict[str, Any]:
+        """How far the run has come, for a checkpoint."""
+        return {
+            "epoch": self.epoch,
+            "step": self.step,
+            "results": self.results,
+            "history": Rows(self.history),
+            "timing": Rows(self.timing),
+        }
+
+    def load_state_dict(self, state: Any, /) -> None:
+        """Goes on from there; whether that is within an epoch, `current` says already."""
+        progress = _Progress.model_validate(state)
+        finished = progress.epoch - (0 if self.current is None else 1)
+        if not len(progress.history) == len(progress.timing) == finished:
+            raise ValueError(f"{finished} epochs are finished, and {len(progress.history)} have results")
+        for name, value in progress.model_dump().items():
+            setattr(self, name, value)
 
 
 def outcome(state: State) -> JobResult:

@@ -12,6 +12,7 @@ from dlspec.data.batches.trimming import Trim
 from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.optim.optimizer import make_optimizer
+from dlspec.training.components import Model, Optimization, TrainingData
 from dlspec.training.trainer import Trainer
 
 CLASSES = ("a", "b", "c")
@@ -108,7 +109,15 @@ def trainer(
         options["optimizer"] = make_optimizer(optimizer_class, net.parameters(), {"lr": lr})
     spec = TrainerSpec(**{"epochs": 2, "device": "cpu", **(settings or {})})
     options = {"criterion": CrossEntropy(), "inputs": ("image",), "metrics": [{"accuracy": Accuracy()}], **options}
-    return Trainer(net, data=data or dataset(), settings=spec, **options)
+    model = Model(net, **_taken(options, "criterion", "inputs", "metrics"))
+    optimization = Optimization(**_taken(options, "optimizer", "schedule", "freezing"))
+    batches = TrainingData(data or dataset(), **_taken(options, "seed", "trim", "widest", "fewest_steps"))
+    return Trainer(model, optimization, batches, spec, **options)
+
+
+def _taken(options: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Those of the options, which are no longer among them then."""
+    return {name: options.pop(name) for name in names if name in options}
 
 
 LENGTHS = [3, 1, 7, 2, 0, 5, 4, 2, 6]

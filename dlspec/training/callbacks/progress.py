@@ -65,20 +65,20 @@ class Progress(Callback):
             self._draw(state, now)
 
     def on_epoch_end(self, state: State) -> None:
-        self._print(epoch_line(state))
+        _print(self.console, epoch_line(state))
         self._wait(time.perf_counter())
 
     def on_train_end(self, state: State) -> None:
         self._close_bar()
         if state.stop_reason:
-            self._print(Text(f"stopped: {state.stop_reason}"))
+            _print(self.console, Text(f"stopped: {state.stop_reason}"))
 
     def on_test_start(self, state: State) -> None:
         self._open(state)
 
     def on_test_end(self, state: State) -> None:
         self._close_bar()
-        self._print(Text.assemble(("test", "bold"), "  ", _numbers(state.test_results)))
+        _print(self.console, Text.assemble(("test", "bold"), "  ", _numbers(state.test_results)))
 
     def close(self, state: State) -> None:
         self._close_bar()
@@ -98,9 +98,9 @@ class Progress(Callback):
     def _draw(self, state: State, now: float) -> None:
         self._read_loss(state, now)
         if self._live is not None:
-            self._live.update(self._bar(state, now), refresh=True)
+            self._live.update(_bar_line(state, self.console, self._status(state, now)), refresh=True)
         else:
-            self._print(self._status(state, now))
+            _print(self.console, self._status(state, now))
         self._wait(now, taken=time.perf_counter() - now)
 
     def _wait(self, now: float, taken: float = 0.0) -> None:
@@ -112,12 +112,6 @@ class Progress(Callback):
         if state.device.type == "cpu" or now >= self._loss_due:
             self._loss, self._loss_due = state.running_loss(), now + SECONDS_BETWEEN_READS
 
-    def _bar(self, state: State, now: float) -> Text:
-        last = {name: value for name, value in state.results.items() if name.startswith("val/")}
-        line = Text.assemble(_bar(state, self.console), " ", self._status(state, now), "  ", _numbers(last, "dim"))
-        line.truncate(self.console.width - 1, overflow="ellipsis")
-        return line
-
     def _status(self, state: State, now: float) -> Text:
         """`epoch 3/10  train 400/1875  12.3k samples/s  loss 0.1234  1:20 left`."""
         speed = state.samples / max(now - state.phase_started, 1e-9)
@@ -126,18 +120,20 @@ class Progress(Callback):
             words.insert(0, epoch_of(state))
         if not math.isnan(self._loss):
             words.append(f"loss {number(self._loss)}")
-        left = self._seconds_left(state, now)
+        left = _seconds_left(state, now - self._started, self._first_step)
         return Text("  ".join([*words, *([f"{clock(left)} left"] if left is not None else [])]))
 
-    def _seconds_left(self, state: State, now: float) -> float | None:
-        """For the whole training, by what this process's steps took; None before there is something to go by."""
-        done = state.step - self._first_step
-        if done <= 0 or state.phase == "test":
-            return None
-        return (now - self._started) * max(state.planned_steps - state.step, 0) / done
 
-    def _print(self, line: Text) -> None:
-        self.console.print(line, soft_wrap=True, highlight=False)
+def _print(console: Console, line: Text) -> None:
+    console.print(line, soft_wrap=True, highlight=False)
+
+
+def _seconds_left(state: State, seconds: float, first_step: int) -> float | None:
+    """For the whole training, where the steps from the first one on took `seconds`; None before there is one."""
+    done = state.step - first_step
+    if done <= 0 or state.phase == "test":
+        return None
+    return seconds * max(state.planned_steps - state.step, 0) / done
 
 
 def epoch_line(state: State) -> Text:
@@ -156,6 +152,13 @@ def epoch_of(state: State) -> str:
 def _numbers(results: Mapping[str, float], style: str = "") -> Text:
     pairs = (Text.assemble((f"{name} ", "dim"), (number(value), style or "cyan")) for name, value in results.items())
     return Text("  ").join(pairs)
+
+
+def _bar_line(state: State, console: Console, status: Text) -> Text:
+    last = {name: value for name, value in state.results.items() if name.startswith("val/")}
+    line = Text.assemble(_bar(state, console), " ", status, "  ", _numbers(last, "dim"))
+    line.truncate(console.width - 1, overflow="ellipsis")
+    return line
 
 
 def _bar(state: State, console: Console) -> Text:

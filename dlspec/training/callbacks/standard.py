@@ -13,6 +13,7 @@ from dlspec.training.callbacks.curves import Curves
 from dlspec.training.callbacks.logs import LogLines, MetricsFile, ResultFile, TensorBoard, TimingFile
 from dlspec.training.callbacks.pictures import Pictures
 from dlspec.training.callbacks.status_file import StatusFile
+from dlspec.training.distributed import find_process_group
 
 
 def standard_callbacks(
@@ -20,16 +21,19 @@ def standard_callbacks(
 ) -> list[Callback]:
     """What `settings` ask for: progress, and with a run folder its files. `metadata` is put into the checkpoints.
 
-    Without a folder nothing is written.
+    Without a folder nothing is written, and of several processes one alone writes and shows.
     """
+    is_writer = find_process_group().is_writer
     callbacks: list[Callback] = []
     if settings.patience is not None:
         callbacks.append(EarlyStopping(settings.patience))
-    if settings.progress != "none":
+    if settings.progress != "none" and is_writer:
         from dlspec.training.callbacks.progress import Progress
 
         callbacks.append(Progress(settings.progress))
-    return callbacks if folder is None else [*callbacks, *_files(settings, folder, metadata)]
+    if folder is None or not is_writer:
+        return callbacks
+    return [*callbacks, *_files(settings, folder, metadata)]
 
 
 def _files(settings: TrainerSpec, folder: Path, metadata: Mapping[str, str] | None) -> list[Callback]:

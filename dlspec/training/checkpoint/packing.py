@@ -28,6 +28,14 @@ class Rows:
     rows: Sequence[Mapping[str, float]]
 
 
+@dataclass(frozen=True)
+class Unchanging:
+    """A value whose tensors nothing will change any more: those on the CPU are not copied. They are called `name`."""
+
+    value: Any
+    name: str
+
+
 def pack(value: Any, tensors: Tensors, name: str, *, copy: bool = True) -> Any:
     """`value` for JSON; its tensors are put into `tensors`, on the CPU, under names that begin with `name`.
 
@@ -40,6 +48,8 @@ def pack(value: Any, tensors: Tensors, name: str, *, copy: bool = True) -> Any:
     if isinstance(value, Tensor):
         tensors[name] = _on_cpu(value, copy)
         return {"tensor": name}
+    if isinstance(value, Unchanging):
+        return pack(value.value, tensors, value.name, copy=False)
     if isinstance(value, Rows):
         return {"rows": list(value.rows)}
     if isinstance(value, Mapping):

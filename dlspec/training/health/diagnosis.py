@@ -14,9 +14,9 @@ from dlspec.data.batches.batches import Batch
 from dlspec.data.batches.nests import tensors_in
 from dlspec.errors import Code, Finding
 from dlspec.network.codegen import LAYER, TYPE
+from dlspec.training.health.finite import BadGradient, NotFinite, first_bad
 from dlspec.training.protocols import Criterion, total_loss
 from dlspec.training.runtime.randomness import kept_generators
-from dlspec.training.step.finite import BadGradient, NotFinite, first_bad
 
 SMALLER = "a smaller learning rate or trainer.clip_grad_norm may help"
 SLOPES = "a root, a norm or a logarithm has no finite slope at 0: add a small number before it"

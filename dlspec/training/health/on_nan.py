@@ -15,8 +15,8 @@ from dlspec.compat.torch_layers import is_running_norm
 from dlspec.data.batches.nests import mapped
 from dlspec.optim.averaging import Average
 from dlspec.optim.optimizer import restore_optimizer
+from dlspec.training.health.finite import NotFinite, Step
 from dlspec.training.state import State
-from dlspec.training.step.finite import NotFinite, Step
 
 log = logging.getLogger("dlspec")
 

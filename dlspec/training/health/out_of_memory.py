@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import gc
+import logging
 import re
 import sys
 import traceback
 
 from dlspec.errors import TrainingFailed
 from dlspec.language.sections.trainer_section import TrainerSpec
+from dlspec.training.evaluation.scores import Scores
 from dlspec.training.state import State
+
+log = logging.getLogger("dlspec")
 
 # What PyTorch says of a CPU, of CUDA and its libraries, of MPS, and what the C++ library says.
 _SIGNS = re.compile(r"out of memory|(can't|not enough|Cannot) (allocate )?memory|_ALLOC_FAILED|std::bad_alloc")
@@ -49,6 +53,16 @@ def _remedy(state: State, settings: TrainerSpec) -> str:
     halves = ", or trainer.precision=bf16" if state.device.type == "cuda" and settings.precision in (32, "tf32") else ""
     accumulate = f"with trainer.accumulate={2 * settings.accumulate} for the same updates"
     return f"try trainer.batch_size={halved}, {accumulate}{halves}"
+
+
+def free_step(error: BaseException, state: State, scores: Scores, settings: TrainerSpec) -> OutOfMemory:
+    """Frees what the failed step held, so that something smaller has room; gives the error to raise instead."""
+    log.debug("out of memory: %s", error)
+    for parameter in state.network.parameters():
+        parameter.grad = None
+    scores.reset()
+    forget(error)
+    return out_of_memory(state, settings)
 
 
 def forget(error: BaseException) -> None:

@@ -14,13 +14,13 @@ from torch.optim import Optimizer
 from dlspec.errors import UserError, cut
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.optim.optimizer import OWN_CHOICE
+from dlspec.training.health.finite import Look
+from dlspec.training.health.guard import Guard
 from dlspec.training.protocols import Criterion
 from dlspec.training.runtime.reproducing import deterministic
 from dlspec.training.runtime.resources import FLOAT, allocator, is_large, threads
-from dlspec.training.step.anomaly import detecting
-from dlspec.training.step.finite import Look, demand_finite, look_later, notice, rewindable
-from dlspec.training.step.precision import Precision
-from dlspec.training.step.steps import Accumulation, Clipping, Step, evaluation_step, training_step
+from dlspec.training.step.precision import Precision, Scaled
+from dlspec.training.step.steps import Accumulation, Clipping, Gradients, Step, evaluation_step, training_step
 
 if TYPE_CHECKING:
     from dlspec.training.step.compiling import CompiledStep
@@ -59,22 +59,17 @@ class Computing:
         self,
         optimizer: Optimizer | None,
         after_update: Callable[[], None],
-        *,
-        at_once: bool,
+        guard: Guard,
         accumulation: Accumulation | None = None,
-        is_strict: bool = False,
     ) -> Step:
-        """What trains on one batch; `at_once` each loss is looked at before it changes anything."""
-        look = demand_finite if at_once else look_later(self.device)
-        step = self._eager(optimizer, after_update, look, accumulation, is_strict)
+        """What trains on one batch, whose loss the guard looks at."""
+        at_once, look = guard.looks_now, guard.make_look()
+        step = self._eager(optimizer, after_update, look, accumulation, guard.policy.is_strict)
         if self.settings.compile == "step" and not at_once and optimizer is not None:
-            later = notice if self.device.type == "cpu" else look
-            return self._whole(optimizer).step(step, later, after_update)
+            return self._whole(optimizer).step(step, guard.make_late_look(look), after_update)
         if self.settings.compile == "cudagraphs" and not at_once and optimizer is not None:
             return self._replaying(optimizer).step(self.trial_step(optimizer), look, after_update)
-        if self.settings.debug == "anomaly":
-            step = detecting(step)
-        return rewindable(step, self.device) if at_once else step
+        return guard.watch_step(step)
 
     def described(self, optimizer: Optimizer | None) -> str:
         """How this run computes, in a line."""
@@ -128,10 +123,10 @@ class Computing:
         accumulation: Accumulation | None = None,
         is_strict: bool = False,
     ) -> Step:
-        return training_step(
-            self.network, self.criterion, optimizer, self.clipping, after_update, accumulation, look,
-            self._training_forward(), self.scaler, is_strict,
-        )  # fmt: skip
+        forward, parameters = self._training_forward(), list(self.network.parameters())
+        scaled = None if self.scaler is None or optimizer is None else Scaled(self.scaler, optimizer)
+        gradients = Gradients(forward, self.criterion, parameters, self.clipping, look, scaled, is_strict)
+        return training_step(gradients, optimizer, after_update, accumulation)
 
     def _training_forward(self) -> Callable[..., Any]:
         if self._forward is None:

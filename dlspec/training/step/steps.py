@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
-from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from dlspec.compat.torch_dynamo import make_step_function
 from dlspec.data.batches.nests import mapped
 from dlspec.optim.optimizer import needs_closure
+from dlspec.training.health.finite import Look, NotFinite, demand_finite_gradients
 from dlspec.training.protocols import Criterion, Targets, total_loss
-from dlspec.training.step.finite import Look, NotFinite, demand_finite, demand_finite_gradients
 from dlspec.training.step.precision import Scaled
 
 Inputs = tuple[Tensor, ...]
@@ -65,9 +64,11 @@ def shares(sizes: Sequence[int], accumulate: int) -> list[Share]:
 
 @dataclass(frozen=True)
 class Gradients:
-    """A batch's output and loss, which `look` is shown; the gradients are left in the parameters, clipped.
+    """A batch's output and loss; the gradients are left in the parameters, clipped.
 
-    `is_strict` demands that they are finite, too, but with `scaled` ones, which deal with that themselves.
+    `forward` gives the network's output. `look` is shown the loss before anything is changed by it, and may raise.
+    `is_strict` demands that the gradients are finite, too, but with `scaled` ones, those of float16, which deal with
+    that themselves.
     """
 
     forward: Callable[..., Any]
@@ -127,34 +128,22 @@ class Accumulation:
 
 
 def training_step(
-    network: nn.Module,
-    criterion: Criterion,
+    gradients: Gradients,
     optimizer: Optimizer | None,
-    clipping: Clipping,
     after_update: Callable[[], None],
     accumulation: Accumulation | None = None,
-    look: Look = demand_finite,
-    forward: Callable[..., Any] | None = None,
-    scaler: GradScaler | None = None,
-    is_strict: bool = False,
 ) -> Step:
     """What trains on one batch, chosen once so that the loop asks no questions. `after_update` follows every update.
 
-    `look` is shown each batch's loss before anything is changed by it, and may raise; `is_strict` raises `NotFinite`
-    for gradients, too. An update from several batches is made where none of them raised. `forward` gives the network's
-    output where that is not a plain call; `scaler` is for float16.
-
-    A network in which nothing can be trained is only evaluated. Make the optimizer's schedulers first. An optimizer
-    that evaluates the loss itself updates with every batch.
+    An update from several batches is made where `gradients` raised for none of them. A network in which nothing can be
+    trained is only evaluated. Make the optimizer's schedulers first. An optimizer that evaluates the loss itself
+    updates with every batch.
     """
-    parameters = list(network.parameters())
-    if optimizer is None or not any(each.requires_grad for each in parameters):
-        return evaluation_step(forward or network, criterion)
-    scaled = None if scaler is None else Scaled(scaler, optimizer)
-    gradients = Gradients(forward or network, criterion, parameters, clipping, look, scaled, is_strict)
+    if optimizer is None or not any(each.requires_grad for each in gradients.parameters):
+        return evaluation_step(gradients.forward, gradients.criterion)
     if needs_closure(optimizer):
         return _closure_step(gradients, optimizer, after_update)
-    update = scaled or make_step_function(optimizer)
+    update = gradients.scaled or make_step_function(optimizer)
     if accumulation is not None:
         return _accumulating_step(gradients, update, after_update, accumulation)
 

@@ -15,6 +15,7 @@ import torch
 from dlspec.network.memory_limits import memory
 from dlspec.training.health.out_of_memory import forget, is_out_of_memory
 from dlspec.training.trainer import Trainer
+from dlspec.training.tuning.rehearsal import make_trial
 
 SMALLEST, LARGEST = 8, 4096
 MOST_SHARE = 20
@@ -44,9 +45,9 @@ def find_batch_size(trainer: Trainer) -> Found:
     It is no more than a twentieth of the training samples and no more than 4096. The trainer's weights and generators
     are others afterwards: it is made for this alone.
     """
-    sizes = list(_sizes(len(trainer.data.train)))
+    sizes = list(_sizes(len(trainer.data.dataset.train)))
     best, speed, deadline = sizes[0], 0.0, time.monotonic() + SECONDS
-    train, has_room = trainer.trial(), _room(trainer.device)
+    train, has_room = make_trial(trainer), _room(trainer.state.device)
     for size in sizes:
         seconds = _attempt(trainer, train, size)
         if seconds is None:
@@ -54,7 +55,7 @@ def find_batch_size(trainer: Trainer) -> Found:
             return _found(fits, f"{size} do not fit into memory")
         if not has_room():
             return _found(best, f"{size} leave too little memory")
-        if trainer.device.type == "cpu" and size / seconds < LEAST_GAIN * speed:
+        if trainer.state.device.type == "cpu" and size / seconds < LEAST_GAIN * speed:
             return _found(best, f"{size} are no faster")
         best, speed = size, size / seconds
         if time.monotonic() + 4 * seconds > deadline:

@@ -20,6 +20,7 @@ from dlspec.text import first_line
 from dlspec.training.protocols import total_loss
 from dlspec.training.runtime.resources import is_large
 from dlspec.training.trainer import Trainer
+from dlspec.training.tuning.rehearsal import rehearse
 
 Changes = Mapping[str, Any]
 Make = Callable[[Changes], Trainer]
@@ -93,7 +94,7 @@ class _Contender:
 
     def __init__(self, trainer: Trainer, draws: int = 0) -> None:
         self._trainer = trainer
-        self._steps: Iterator[tuple[Tensor, int]] = trainer.rehearse(draws)
+        self._steps: Iterator[tuple[Tensor, int]] = rehearse(trainer, draws)
         self.losses = self._train(STEPS)
 
     def _train(self, steps: int) -> list[float]:
@@ -152,14 +153,14 @@ def tune(make: Make, tell: Callable[[str], None] = lambda text: None) -> Tuned:
         tried.append(_Tried(str(candidate), "kept" if is_faster else "", speed, median(times)))
         if is_faster:
             kept, chosen = other, {**chosen, **candidate.changes}
-    where = f"{trainer.device}, batches of {trainer.settings.rows}"
+    where = f"{trainer.state.device}, batches of {trainer.settings.rows}"
     return Tuned(chosen, f"trainer.tune tried on {where}:\n{_table(tried)}")
 
 
 def candidates(trainer: Trainer) -> list[Candidate]:
     """What may be faster for this network on this machine, and the spec does not say; the cheapest to try first."""
-    settings, is_cpu = trainer.settings, trainer.device.type == "cpu"
-    modules = [each for each in trainer.network.modules() if not list(each.children())]
+    settings, is_cpu = trainer.settings, trainer.state.device.type == "cpu"
+    modules = [each for each in trainer.state.network.modules() if not list(each.children())]
     found: list[dict[str, Any]] = []
     if is_cpu and settings.allocator == "auto" and not is_large(trainer.computing.largest(settings.rows)):
         found.append({"allocator": "keep"})

@@ -193,7 +193,7 @@ def test_ctrl_c_ends_it_with_the_table_so_far(dlspec, monkeypatch: pytest.Monkey
     fit = Trainer.fit
 
     def interrupted(self: Trainer):
-        if self.seed == 1:
+        if self.data.seed == 1:
             raise KeyboardInterrupt
         return fit(self)
 

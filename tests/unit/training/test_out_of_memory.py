@@ -54,8 +54,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[nn.Module]]:
     def noted(self: Trainer):  # type: ignore[no-untyped-def]
         assert not any(each() for each in networks), "the one before is still there"
         if not networks:
-            self.network.register_forward_hook(lambda module, args, output: torch.empty(EVERYTHING))
-        networks.append(weakref.ref(self.network))
+            self.state.network.register_forward_hook(lambda module, args, output: torch.empty(EVERYTHING))
+        networks.append(weakref.ref(self.state.network))
         return fit(self)
 
     monkeypatch.setattr(Trainer, "fit", noted)

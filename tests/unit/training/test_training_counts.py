@@ -54,7 +54,7 @@ def ours(**settings: Any) -> Callable[[int], Callable[[], Any]]:
     def run(steps: int) -> Callable[[], Any]:
         sizes = {"batch_size": ROWS, "epochs": 1, "test": "none", "monitor": "train/loss", **settings}
         training = trainer(data=dataset(train=ROWS * steps, validation=0, test=0), settings=sizes)
-        training._looks_at_once = False  # as where waiting costs something
+        training.guard.looks_at_once = False  # as where waiting costs something
         return training.fit
 
     return run

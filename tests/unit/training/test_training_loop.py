@@ -162,7 +162,7 @@ def test_no_step_waits_for_the_device(more: dict[str, Any], monkeypatch: pytest.
             waits.setdefault(state.phase, []).append(len(counter.waits))
 
     training = trainer(settings=settings, callbacks=[Watch()])
-    training._looks_at_once = False  # as where waiting costs something
+    training.guard.looks_at_once = False  # as where waiting costs something
     with WaitCounter(monkeypatch) as counter:
         assert (torch.ones(()).item(), torch.ones(1).tolist()) == (1.0, [1.0])
         assert len(counter.waits) == 2, "it sees a wait when there is one"
@@ -207,7 +207,9 @@ def test_clipping() -> None:
     def largest(settings: dict[str, float]) -> tuple[float, float]:
         training = trainer(settings={"epochs": 1, "max_steps": 1, **settings})
         training.fit()
-        gradients = torch.cat([each.grad.flatten() for each in training.network.parameters() if each.grad is not None])
+        gradients = torch.cat(
+            [each.grad.flatten() for each in training.state.network.parameters() if each.grad is not None]
+        )
         return gradients.norm().item(), gradients.abs().max().item()
 
     norm, value = largest({})
@@ -222,7 +224,7 @@ def test_stops_early_and_tests_the_best_weights() -> None:
     result = training.run()
     assert (result.epochs, result.best_epoch, result.monitored) == (5, 2, 0.3)
     assert result.stop_reason == "no better val/loss for 3 epochs; the best was epoch 2"
-    weight = training.network[0].weight  # type: ignore[index]
+    weight = training.state.network[0].weight  # type: ignore[index]
     assert torch.equal(weight, script.weights[1])
     assert not torch.equal(weight, script.weights[4])
 
@@ -231,7 +233,7 @@ def test_last_weights_are_tested_where_that_is_asked() -> None:
     script = Scripted([0.1, 0.2, 0.3])
     training = trainer(settings={"epochs": 3, "test": "last"}, callbacks=[script])
     assert training.run().best_epoch == 1
-    assert torch.equal(training.network[0].weight, script.weights[2])  # type: ignore[index]
+    assert torch.equal(training.state.network[0].weight, script.weights[2])  # type: ignore[index]
 
 
 def test_schedules_step_when_they_should() -> None:

@@ -17,8 +17,8 @@ from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.runs.layout import METRICS
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.callbacks.standard import standard_callbacks
+from dlspec.training.health.finite import all_finite, first_bad
 from dlspec.training.state import State
-from dlspec.training.step.finite import all_finite, first_bad
 from dlspec.training.trainer import Trainer
 from helpers.nan_parts import Call, Rare, failure, root, stack
 from helpers.training_parts import CrossEntropy, dataset, trainer
@@ -58,7 +58,7 @@ def make(request: pytest.FixtureRequest) -> Make:
 
     def made(*args: Any, **options: Any) -> Trainer:
         training = trainer(*args, **options)
-        training._looks_at_once = request.param == "at once"
+        training.guard.looks_at_once = request.param == "at once"
         return training
 
     return made
@@ -146,7 +146,7 @@ def test_what_does_not_come_again_is_as_if_it_had_not_been(
         (tmp_path / name).mkdir()
         callbacks = standard_callbacks(TrainerSpec(**settings), tmp_path / name)
         training = trainer(net, settings=settings, criterion=criterion, callbacks=callbacks)
-        training._looks_at_once = False
+        training.guard.looks_at_once = False
         training.run()
         return (tmp_path / name / METRICS).read_bytes(), [*net.parameters()]
 

@@ -109,7 +109,7 @@ def test_to_tell_the_cause_changes_nothing() -> None:
     def run(told: int) -> Trainer:
         net = stack(nn.BatchNorm1d(16), nn.Dropout(0.3), Rare())
         training = trainer(net, settings={**SKIP, "epochs": 20})
-        training.on_nan._told = told  # type: ignore[attr-defined]
+        training.guard.policy._told = told  # type: ignore[attr-defined]
         training.fit()
         return training
 
@@ -229,7 +229,7 @@ def test_resumed_it_is_the_same(on_nan: str, batches: int) -> None:
     resumed.run()
     assert resumed.state.history == straight.state.history
     assert resumed.state.test_results == straight.state.test_results
-    pairs = zip(resumed.network.state_dict().values(), straight.network.state_dict().values(), strict=True)
+    pairs = zip(resumed.state.network.state_dict().values(), straight.state.network.state_dict().values(), strict=True)
     assert all(torch.equal(*pair) for pair in pairs)
 
 

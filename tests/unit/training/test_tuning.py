@@ -116,7 +116,7 @@ def test_candidates_are_what_the_spec_leaves_open() -> None:
     net = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 1), nn.Flatten(), nn.Linear(12, 3))
     training = trainer(net)
     assert {"channels_last": True} not in [each.changes for each in candidates(training)]
-    training.device = torch.device("cuda")
+    training.state.device = torch.device("cuda")
     assert {"channels_last": True} in [each.changes for each in candidates(training)]
 
 

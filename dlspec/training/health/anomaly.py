@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlspec.training.step.finite import BadGradient, Step
+from dlspec.training.health.finite import BadGradient, Step
 
 log = logging.getLogger("dlspec")
 

@@ -1,0 +1,47 @@
+"""Training to try what it takes: the trainer is of no use afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import count
+
+from torch import Tensor
+
+from dlspec.training.runtime.randomness import seed_generators
+from dlspec.training.trainer import Trainer
+
+
+def make_trial(trainer: Trainer) -> Callable[[int], None]:
+    """Trains on a batch of so many samples, the longest ones, and waits for it: to try what a size needs."""
+    batches, step = trainer.batches.for_training(), trainer.computing.trial_step(trainer.state.optimizer)
+    _begin_training(trainer)
+
+    def train(rows: int) -> None:
+        step(*batches.longest(rows))[1].sum().item()
+
+    return train
+
+
+def rehearse(trainer: Trainer, draws: int = 0) -> Iterator[tuple[Tensor, int]]:
+    """Trains as `fit` does, without results and callbacks, and never ends; gives each step's loss and samples.
+
+    To try what settings cost. With other `draws` dropout and its like draw other numbers.
+    """
+    state, seed = trainer.state, trainer.data.seed
+    seed_generators(seed + draws)
+    train = trainer.batches.for_training()
+    step = trainer.steps.make_training_step(train)
+    _begin_training(trainer)
+    if not len(train):
+        return
+    for epoch in count(1):
+        state.epoch = epoch
+        batches = zip(train.shuffled(seed, epoch), train.sizes, strict=True)
+        for batch, ((inputs, targets), rows) in enumerate(batches):
+            state.batch = batch
+            yield step(inputs, targets)[1], rows
+
+
+def _begin_training(trainer: Trainer) -> None:
+    trainer.state.network.train()
+    trainer.optimization.freezing.hold(trainer.state.network)
