@@ -1,31 +1,29 @@
 """A whole config becomes a `Spec`: every part found in its registry, every setting checked, every mistake at once.
 
-It is read twice: first with the data's facts unknown (form), then, once the data are open, with the facts.
+It is read with the data's facts unknown (form); once the data are open `settle_spec` puts the facts in.
 """
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from torch import fx, nn
-
 from dlspec.data.sources import SOURCES, DataSource
 from dlspec.data.sources.source import SplitSource
 from dlspec.errors import Code, KeyPath, near, shown, suggest
-from dlspec.language.expand.containers import JOIN
-from dlspec.language.expand.entry_inputs import PARAMETER
+from dlspec.jobs.layer_reading import check_names, read_layers, settle_layers
+from dlspec.jobs.spec import ReadPart, Spec
 from dlspec.language.expand.expander import expand
-from dlspec.language.expand.graph import Graph, Node
+from dlspec.language.expand.graph import Graph
+from dlspec.language.expand.settling import settle_graph
 from dlspec.language.expressions import references
-from dlspec.language.expressions.expressions import Unknown, Wrong
-from dlspec.language.parse.block import Block, read_model
-from dlspec.language.parse.entry import CONTAINERS, Entry
+from dlspec.language.expressions.expressions import Unknown, Wrong, find_unknowns
+from dlspec.language.parse.block import read_model
 from dlspec.language.parse.part import Part, parse_part
 from dlspec.language.parse.pattern import Pattern
 from dlspec.language.problems import Problems, dotted, refuse
@@ -33,21 +31,17 @@ from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.language.sections.weights_section import WeightsSpec
 from dlspec.language.source_map import SourceMap
-from dlspec.network.layer_call import PARAMETRIZATIONS, Layer
-from dlspec.network.rules.layout_rules import rule_for
+from dlspec.network.layer_call import Layer
 from dlspec.parts.registry import Registry
-from dlspec.parts.schema import Schema
 from dlspec.parts.sections import leaves, read_section
 from dlspec.parts.specs.average_spec import read_average
 from dlspec.parts.specs.loss_spec import Terms, read_losses
 from dlspec.parts.specs.metrics_spec import MetricTerm, read_metrics
 from dlspec.parts.specs.parameters_spec import Init, read_freeze, read_groups, read_inits
-from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
+from dlspec.parts.torch.torch_parts import OPTIMIZERS, SCHEDULERS
 
 T = TypeVar("T")
 SPEC_VERSION = 1
-# What every module has of its own, beside its class's attributes.
-_ATTRIBUTES = frozenset(vars(nn.Sequential())) | {"graph", "code"}
 KEYS = (
     *("model", "data", "loss", "optimizer", "scheduler", "metrics", "trainer"),
     *("init", "freeze", "weights", "seed", "imports", "spec_version", "sweep"),
@@ -75,42 +69,6 @@ _UNKNOWN_PARTS = (
 )
 
 
-@dataclass(frozen=True)
-class ReadPart:
-    """A part whose name was found and whose settings were checked."""
-
-    part: Part
-    schema: Schema
-    settings: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class Spec:
-    """A config whose form is right. `tree` is the config with every `${...}` looked up.
-
-    `problems` are none; they know where everything was written.
-    """
-
-    tree: Mapping[str, Any]
-    graph: Graph
-    layers: tuple[Layer, ...]
-    data: DataSource
-    optimizer: ReadPart
-    trainer: TrainerSpec
-    loss: Terms | None = None
-    scheduler: ReadPart | None = None
-    interval: Literal["step", "epoch"] | None = None
-    warmup: int = 0
-    metrics: tuple[MetricTerm, ...] | None = None
-    inits: tuple[Init, ...] = ()
-    freeze: tuple[Pattern, ...] = ()
-    groups: tuple[Pattern, ...] = ()
-    weights: WeightsSpec | None = None
-    seed: int = 0
-    waiting: tuple[str, ...] = ()
-    problems: Problems = field(default_factory=Problems)
-
-
 def read_spec(
     tree: Mapping[str, Any],
     places: Callable[[], SourceMap],
@@ -118,70 +76,116 @@ def read_spec(
     facts: Mapping[str, Any] | None = None,
     choices: Mapping[str, Iterable[str]] | None = None,
 ) -> Spec:
-    """The spec that a config writes; raises `SpecError` with all mistakes of form.
+    """Read the spec that a config writes; raises `SpecError` with all mistakes of form.
 
     `facts` are what the data hold, None before they are open; `choices` are the files that a group offers.
     """
     problems = Problems()
-    spec = _Reader(problems, choices or {}).read(references.resolve(dict(tree), facts, problems))
+    return _checked(
+        _Reader(problems, choices or {}).read(references.resolve(dict(tree), facts, problems)), problems, places
+    )
+
+
+def settle_spec(
+    spec: Spec,
+    tree: Mapping[str, Any],
+    places: Callable[[], SourceMap],
+    *,
+    facts: Mapping[str, Any],
+    choices: Mapping[str, Iterable[str]] | None = None,
+) -> Spec:
+    """Put the data's facts into a spec that was read from `tree` without them; raises `SpecError` where they don't fit.
+
+    Only the sections in which a fact stands are read again. Of a model these are the layers whose own settings are
+    facts; the whole of it where its structure may depend on one.
+    """
+    if not spec.waiting:
+        return spec
+    problems = Problems(origins=dict(spec.problems.origins), names=dict(spec.problems.names))
+    settled = references.resolve(dict(tree), facts, problems)
+    changed = {key for key, value in spec.tree.items() if find_unknowns(value)}
+    graph = settle_graph(spec.graph, tree, spec.tree, settled) if "model" in changed else spec.graph
+    if graph is not None:
+        changed.discard("model")
+    reader = _Reader(problems, choices or {}, _Earlier(spec, frozenset(changed), graph))
+    return _checked(reader.read(settled), problems, places)
+
+
+def _checked(spec: Spec | None, problems: Problems, places: Callable[[], SourceMap]) -> Spec:
     refuse(problems, places)
     assert spec is not None  # whatever is missing was a mistake
     return spec
 
 
+@dataclass(frozen=True)
+class _Earlier:
+    """A spec that was read before the facts were known, and the keys at which one stands.
+
+    `graph` is the model's with the facts, None where it must be expanded again.
+    """
+
+    spec: Spec
+    changed: frozenset[str]
+    graph: Graph | None
+
+
 class _Reader:
-    def __init__(self, problems: Problems, choices: Mapping[str, Iterable[str]]) -> None:
-        self.problems, self.choices = problems, choices
+    """Reads a config's sections. After an `earlier` reading only those are read again in which something changed."""
+
+    def __init__(
+        self, problems: Problems, choices: Mapping[str, Iterable[str]], earlier: _Earlier | None = None
+    ) -> None:
+        self.problems, self.choices, self.earlier = problems, choices, earlier
 
     def read(self, tree: dict[str, Any]) -> Spec | None:
-        self._check_keys(tree)
-        self._import(tree.get("imports"))
-        block = read_model(tree.get("model"), ("model",), self.problems)
-        graph = expand(block, self.problems) if block else Graph()
-        layers = self._layers(graph)
-        if block is not None:
-            self._check_names(block)
-        data = self._data(tree.get("data"))
-        optimizer = self._part("optimizer", _without(tree.get("optimizer"), "groups"), OPTIMIZERS, must=True)
-        scheduler = self._part("scheduler", _without(tree.get("scheduler"), "interval", "warmup"), SCHEDULERS)
-        loss = self._loss(tree.get("loss"), graph)
-        metrics = self._metrics(tree.get("metrics"))
-        trainer = self._trainer(tree.get("trainer") or {})
-        warmup = self._warmup(tree.get("scheduler"), scheduler)
+        if self.earlier is None:
+            self._check_keys(tree)
+            self._import(tree.get("imports"))
+        found, layers = self._model(tree)
+        graph = found or Graph()
+        data = self._kept("data", ("data",), lambda: self._data(tree.get("data")))
+        optimizer = self._kept("optimizer", ("optimizer",), lambda: self._optimizer(tree.get("optimizer")))
+        scheduler = self._kept("scheduler", ("scheduler",), lambda: self._scheduler(tree.get("scheduler")))
+        loss = self._kept("loss", ("model", "loss"), lambda: self._loss(tree.get("loss"), graph))
+        metrics = self._kept("metrics", ("metrics",), lambda: self._metrics(tree.get("metrics")))
+        trainer = self._kept("trainer", ("trainer",), lambda: self._trainer(tree.get("trainer") or {}))
+        warmup = self._kept("warmup", ("scheduler",), lambda: self._warmup(tree.get("scheduler"), scheduler))
         read_section(SweepSpec, tree.get("sweep") or {}, ("sweep",), self.problems)
-        seed = self._seed(tree.get("seed", 0))
-        inits = (*self._own("init", graph, read_inits), *read_inits(tree.get("init"), ("init",), self.problems))
-        freeze, groups = self._freeze(tree, graph), self._groups(tree.get("optimizer"), optimizer)
-        weights = (
-            None
-            if tree.get("weights") is None
-            else read_section(WeightsSpec, tree["weights"], ("weights",), self.problems)
-        )
+        seed = self._kept("seed", ("seed",), lambda: self._seed(tree.get("seed", 0)))
+        inits = self._kept("inits", ("model", "init"), lambda: self._inits(tree, graph))
+        freeze = self._kept("freeze", ("model", "freeze"), lambda: self._freeze(tree, graph))
+        groups = self._kept("groups", ("optimizer",), lambda: self._groups(tree.get("optimizer"), optimizer))
+        weights = self._kept("weights", ("weights",), lambda: self._weights(tree.get("weights")))
         if any(each.path[:1] == ("imports",) for each in self.problems.found):
             self.problems.drop(_UNKNOWN_PARTS)
-        if block is None or data is None or optimizer is None or trainer is None:
+        if found is None or data is None or optimizer is None or trainer is None:
             return None
-        waiting = tuple(sorted(_unknowns(tree)))
+        interval = self._interval(tree.get("scheduler"))
         return Spec(
-            tree,
-            graph,
-            layers,
-            data,
-            optimizer,
-            trainer,
-            loss,
-            scheduler,
-            self._interval(tree.get("scheduler")),
-            warmup,
-            metrics,
-            inits,
-            freeze,
-            groups,
-            weights,
-            seed,
-            waiting,
-            self.problems,
-        )
+            tree, graph, layers, data, optimizer, trainer, loss, scheduler, interval, warmup, metrics, inits, freeze,
+            groups, weights, seed, tuple(sorted(find_unknowns(tree))), self.problems,
+        )  # fmt: skip
+
+    def _kept(self, field: str, keys: Collection[str], read: Callable[[], T]) -> T:
+        """What the earlier reading found, where nothing has changed at the keys that it depends on."""
+        earlier = self.earlier
+        if earlier is None or not earlier.changed.isdisjoint(keys):
+            return read()
+        kept: T = getattr(earlier.spec, field)
+        return kept
+
+    def _model(self, tree: Mapping[str, Any]) -> tuple[Graph | None, tuple[Layer, ...]]:
+        """The model's graph, None where it writes none, and its layers, their settings checked."""
+        earlier = self.earlier
+        if earlier is not None and earlier.graph is not None:
+            return earlier.graph, settle_layers(earlier.spec.layers, earlier.graph, self.problems)
+        block = read_model(tree.get("model"), ("model",), self.problems)
+        if block is None:
+            return None, ()
+        graph = expand(block, self.problems)
+        layers = read_layers(graph, self.problems)
+        check_names(block, self.problems)
+        return graph, layers
 
     def _check_keys(self, tree: dict[str, Any]) -> None:
         for key in tree:
@@ -268,59 +272,6 @@ class _Reader:
         self.problems.add(Code.WRONG_VALUE, ("scheduler", "interval"), found, at_value=True)
         return None
 
-    def _layers(self, graph: Graph) -> tuple[Layer, ...]:
-        layers = [self._layer(node) for node in graph.nodes]
-        self.problems.enter({})
-        for part in graph.absent:
-            schema = LAYERS.find(part, self.problems, also=CONTAINERS)
-            if schema is not None:
-                schema.check_names(part, self.problems)
-        return tuple(each for each in layers if each is not None)
-
-    def _layer(self, node: Node) -> Layer | None:
-        if node.part.type == JOIN:
-            return Layer(node, LAYERS["Add"], node.part.settings)
-        problems = Problems() if node.is_shared else self.problems  # a module that is used again was read before
-        problems.enter(node.origins)
-        found = LAYERS.read(node.part, problems, also=(*node.blocks, *CONTAINERS))
-        if node.parametrize not in (None, *PARAMETRIZATIONS) and not isinstance(node.parametrize, Unknown):
-            fix = suggest(str(node.parametrize), PARAMETRIZATIONS)
-            where = node.part.where("parametrize")
-            problems.add(
-                Code.UNKNOWN_CHOICE, where, f"no parametrization {shown(node.parametrize)}", fix, at_value=True
-            )
-        if found is not None and node.part.type == PARAMETER:
-            self._check_parameter(node, *found)
-        return None if found is None else Layer(node, *found)
-
-    def _check_parameter(self, node: Node, schema: Schema, settings: Mapping[str, Any]) -> None:
-        """It takes no input, so its settings can be checked without any."""
-        is_known = isinstance(settings.get("shape"), list) and not _unknowns(dict(settings))
-        refused = rule_for(schema).refuse((), settings) if is_known else None
-        if refused is not None:
-            self.problems.add_finding(node.part.where("init"), refused, at_value=True)
-
-    def _check_names(self, block: Block) -> None:
-        """Names that modules have already would hide them, those of parts would be hidden."""
-        for each in block.all_blocks():
-            if each.name in LAYERS or each.name in LOSSES:
-                found = f"'{each.name}' can't name a block: a layer has the name"
-                self.problems.add(Code.NAME_TAKEN, each.path, found, "take another word", at_key=True)
-        for entry in (entry for each in (block, *block.all_blocks()) for entry in each.all_entries()):
-            self._check_name(entry)
-
-    def _check_name(self, entry: Entry) -> None:
-        name = entry.part.keys.get("name", entry.key)
-        if not isinstance(name, str) or name.isdigit() or not name:
-            return
-        if name in _ATTRIBUTES or any(hasattr(cls, name) for cls in (nn.Sequential, fx.GraphModule)):
-            at_value = "name" in entry.part.keys
-            path = entry.part.where("name") if at_value else entry.path
-            found = f"'{name}' can't name an output: every module has one"
-            self.problems.add(
-                Code.INVALID_NAME, path, found, "take another word", at_value=at_value, at_key=not at_value
-            )
-
     def _data(self, raw: Any) -> DataSource | None:
         part = parse_part(raw, ("data",), self.problems, kind="data set")
         if part is None:
@@ -344,6 +295,19 @@ class _Reader:
         if len(self.problems) > before:
             return None
         return read_section(SOURCES[part.type], dict(part.settings), part.settings_path, self.problems)
+
+    def _optimizer(self, raw: Any) -> ReadPart | None:
+        return self._part("optimizer", _without(raw, "groups"), OPTIMIZERS, must=True)
+
+    def _scheduler(self, raw: Any) -> ReadPart | None:
+        return self._part("scheduler", _without(raw, "interval", "warmup"), SCHEDULERS)
+
+    def _weights(self, raw: Any) -> WeightsSpec | None:
+        return None if raw is None else read_section(WeightsSpec, raw, ("weights",), self.problems)
+
+    def _inits(self, tree: Mapping[str, Any], graph: Graph) -> tuple[Init, ...]:
+        """The model's own, then the config's."""
+        return (*self._own("init", graph, read_inits), *read_inits(tree.get("init"), ("init",), self.problems))
 
     def _part(self, key: str, raw: Any, registry: Registry, *, must: bool = False) -> ReadPart | None:
         if raw is None and not must:
@@ -420,10 +384,3 @@ def _name_path(part: Part) -> KeyPath:
 
 def _without(raw: Any, *keys: str) -> Any:
     return {each: value for each, value in raw.items() if each not in keys} if isinstance(raw, dict) else raw
-
-
-def _unknowns(tree: Any) -> set[str]:
-    if isinstance(tree, Unknown):
-        return {tree.key}
-    children = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
-    return {key for child in children for key in _unknowns(child)}
