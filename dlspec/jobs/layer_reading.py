@@ -15,7 +15,8 @@ from dlspec.language.expressions.expressions import Unknown, find_unknowns
 from dlspec.language.parse.block import Block
 from dlspec.language.parse.entry import CONTAINERS, Entry
 from dlspec.language.problems import Problems
-from dlspec.network.layer_call import PARAMETRIZATIONS, Layer
+from dlspec.network.layer import Layer
+from dlspec.network.layer_call import PARAMETRIZATIONS
 from dlspec.network.rules.layout_rules import rule_for
 from dlspec.parts.schema import Schema
 from dlspec.parts.torch.torch_parts import LAYERS, LOSSES

@@ -31,7 +31,7 @@ from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.language.sections.weights_section import WeightsSpec
 from dlspec.language.source_map import SourceMap
-from dlspec.network.layer_call import Layer
+from dlspec.network.layer import Layer
 from dlspec.parts.registry import Registry
 from dlspec.parts.sections import leaves, read_section
 from dlspec.parts.specs.average_spec import read_average

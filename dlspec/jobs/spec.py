@@ -13,7 +13,7 @@ from dlspec.language.parse.pattern import Pattern
 from dlspec.language.problems import Problems
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.language.sections.weights_section import WeightsSpec
-from dlspec.network.layer_call import Layer
+from dlspec.network.layer import Layer
 from dlspec.parts.schema import Schema
 from dlspec.parts.specs.loss_spec import Terms
 from dlspec.parts.specs.metrics_spec import MetricTerm
