@@ -17,9 +17,10 @@ from dlspec.data.dataset import Dataset, Field
 from dlspec.data.sources import DataSource, open_data
 from dlspec.errors import Code, DataError
 from dlspec.jobs.learning import following, freeze, optimizer_for, schedule_for
-from dlspec.jobs.reading import SPEC_VERSION, read_spec, settle_spec
+from dlspec.jobs.reading import read_spec, settle_spec
 from dlspec.jobs.saved_parts import saved_losses, saved_metrics, saved_part
 from dlspec.jobs.spec import Spec
+from dlspec.jobs.spec_keys import SPEC_VERSION
 from dlspec.language.problems import Problems, refuse
 from dlspec.language.source_map import SourceMap
 from dlspec.losses.criterion import Criterion, make_criterion

@@ -5,19 +5,16 @@ It is read with the data's facts unknown (form); once the data are open `settle_
 
 from __future__ import annotations
 
-import re
-import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from importlib import import_module
-from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from dlspec.data.sources import SOURCES, DataSource
-from dlspec.data.sources.source import SplitSource
-from dlspec.errors import Code, KeyPath, near, shown, suggest
+from dlspec.errors import Code, KeyPath, shown, suggest
 from dlspec.jobs.layer_reading import check_names, read_layers, settle_layers
 from dlspec.jobs.spec import ReadPart, Spec
+from dlspec.jobs.spec_keys import check_keys, import_modules
+from dlspec.jobs.trainer_reading import read_interval, read_trainer, read_warmup, without_keys
 from dlspec.language.expand.expander import expand
 from dlspec.language.expand.graph import Graph
 from dlspec.language.expand.settling import settle_graph
@@ -28,40 +25,17 @@ from dlspec.language.parse.part import Part, parse_part
 from dlspec.language.parse.pattern import Pattern
 from dlspec.language.problems import Problems, dotted, refuse
 from dlspec.language.sections.sweep_section import SweepSpec
-from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.language.sections.weights_section import WeightsSpec
 from dlspec.language.source_map import SourceMap
 from dlspec.network.layer import Layer
 from dlspec.parts.registry import Registry
 from dlspec.parts.sections import leaves, read_section
-from dlspec.parts.specs.average_spec import read_average
 from dlspec.parts.specs.loss_spec import Terms, read_losses
 from dlspec.parts.specs.metrics_spec import MetricTerm, read_metrics
 from dlspec.parts.specs.parameters_spec import Init, read_freeze, read_groups, read_inits
 from dlspec.parts.torch.torch_parts import OPTIMIZERS, SCHEDULERS
 
 T = TypeVar("T")
-SPEC_VERSION = 1
-KEYS = (
-    *("model", "data", "loss", "optimizer", "scheduler", "metrics", "trainer"),
-    *("init", "freeze", "weights", "seed", "imports", "spec_version", "sweep"),
-)
-# Keys that are often written without their section, and where they belong.
-_HOMES = {
-    **{key: f"data.{key}" for key in SplitSource.model_fields},
-    **{key: f"sweep.{key}" for key in SweepSpec.model_fields},
-    **{key: f"trainer.{key}" for key in TrainerSpec.model_fields},
-    **{key: f"model.{key}" for key in ("layers", "params", "inputs", "outputs", "blocks")},
-    **{key: f"optimizer.{key}" for key in ("lr", "weight_decay", "momentum", "betas", "eps")},
-    "learning_rate": "optimizer.lr",
-}
-# Schedulers that no warm-up can stand before.
-NO_WARMUP = {
-    **dict.fromkeys(("OneCycleLR", "CyclicLR"), "it rises and falls itself: see its own settings"),
-    "ReduceLROnPlateau": "it waits for results; take CosineAnnealingLR, StepLR or another that counts",
-}
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
-_OTHER_DEVICES = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps"}
 # What can't be known where a module that may register it could not be imported.
 _UNKNOWN_PARTS = (
     *(Code.UNKNOWN_LAYER, Code.UNKNOWN_LOSS, Code.UNKNOWN_OPTIMIZER, Code.UNKNOWN_SCHEDULER, Code.UNKNOWN_METRIC),
@@ -139,8 +113,8 @@ class _Reader:
 
     def read(self, tree: dict[str, Any]) -> Spec | None:
         if self.earlier is None:
-            self._check_keys(tree)
-            self._import(tree.get("imports"))
+            check_keys(tree, self.problems)
+            import_modules(tree.get("imports"), self.problems)
         found, layers = self._model(tree)
         graph = found or Graph()
         data = self._kept("data", ("data",), lambda: self._data(tree.get("data")))
@@ -148,19 +122,19 @@ class _Reader:
         scheduler = self._kept("scheduler", ("scheduler",), lambda: self._scheduler(tree.get("scheduler")))
         loss = self._kept("loss", ("model", "loss"), lambda: self._loss(tree.get("loss"), graph))
         metrics = self._kept("metrics", ("metrics",), lambda: self._metrics(tree.get("metrics")))
-        trainer = self._kept("trainer", ("trainer",), lambda: self._trainer(tree.get("trainer") or {}))
+        trainer = self._kept("trainer", ("trainer",), lambda: read_trainer(tree.get("trainer") or {}, self.problems))
         warmup = self._kept("warmup", ("scheduler",), lambda: self._warmup(tree.get("scheduler"), scheduler))
         read_section(SweepSpec, tree.get("sweep") or {}, ("sweep",), self.problems)
-        seed = self._kept("seed", ("seed",), lambda: self._seed(tree.get("seed", 0)))
+        seed = self._kept("seed", ("seed",), lambda: _read_seed(tree.get("seed", 0), self.problems))
         inits = self._kept("inits", ("model", "init"), lambda: self._inits(tree, graph))
         freeze = self._kept("freeze", ("model", "freeze"), lambda: self._freeze(tree, graph))
         groups = self._kept("groups", ("optimizer",), lambda: self._groups(tree.get("optimizer"), optimizer))
-        weights = self._kept("weights", ("weights",), lambda: self._weights(tree.get("weights")))
+        weights = self._kept("weights", ("weights",), lambda: _read_weights(tree.get("weights"), self.problems))
         if any(each.path[:1] == ("imports",) for each in self.problems.found):
             self.problems.drop(_UNKNOWN_PARTS)
         if found is None or data is None or optimizer is None or trainer is None:
             return None
-        interval = self._interval(tree.get("scheduler"))
+        interval = read_interval(tree.get("scheduler"), self.problems)
         return Spec(
             tree, graph, layers, data, optimizer, trainer, loss, scheduler, interval, warmup, metrics, inits, freeze,
             groups, weights, seed, tuple(sorted(find_unknowns(tree))), self.problems,
@@ -187,91 +161,6 @@ class _Reader:
         check_names(block, self.problems)
         return graph, layers
 
-    def _check_keys(self, tree: dict[str, Any]) -> None:
-        for key in tree:
-            if key not in KEYS:
-                self.problems.add(Code.UNKNOWN_KEY, (key,), "no such key", _suggest_key(str(key)))
-        version = tree.get("spec_version", SPEC_VERSION)
-        if version != SPEC_VERSION:
-            fix = f"this dlspec reads version {SPEC_VERSION}: install the one that wrote it"
-            self.problems.add(Code.WRONG_VERSION, ("spec_version",), f"version {version}", fix, at_value=True)
-
-    def _import(self, names: Any) -> None:
-        """The user's own modules, whose decorators register parts."""
-        if names is None:
-            return
-        if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
-            written = names if isinstance(names, str) else "my_package.layers"
-            fix = f"write them in brackets: imports=[{written}], in a file imports: [{written}]"
-            self.problems.add(Code.WRONG_TYPE, ("imports",), "imports are no list of modules", fix)
-            return
-        if str(Path.cwd()) not in sys.path:  # `python -m` puts it there, the script `dlspec` does not
-            sys.path.insert(0, str(Path.cwd()))
-        for index, name in enumerate(names):
-            try:
-                import_module(name)
-            except (Exception, SystemExit) as error:
-                found = f"importing '{name}' failed: {type(error).__name__}: {error}"
-                self.problems.add(
-                    Code.IMPORT_FAILED,
-                    ("imports", index),
-                    found,
-                    "the module must be importable from here",
-                    at_value=True,
-                )
-
-    def _trainer(self, raw: Any) -> TrainerSpec | None:
-        trainer = read_section(TrainerSpec, _without(raw, "average"), ("trainer",), self.problems)
-        average = raw.get("average") if isinstance(raw, dict) else None
-        read = read_average(average, trainer.epochs if trainer else None, self.problems)
-        if trainer is None:
-            return None
-        self._check_trainer(trainer)
-        return trainer.model_copy(update={"average": read})
-
-    def _check_trainer(self, trainer: TrainerSpec) -> None:
-        """The form of a device's and a result's name; whether there is one such is seen when the run is made."""
-        if not _DEVICE.fullmatch(trainer.device):
-            meant = _OTHER_DEVICES.get(trainer.device.lower()) or near(trainer.device, ("auto", "cpu", "cuda", "mps"))
-            fix = f"did you mean '{meant}'?" if meant else "write auto, cpu, cuda, cuda:1 (a number) or mps"
-            self.problems.add(
-                Code.UNKNOWN_DEVICE, ("trainer", "device"), f"no device '{trainer.device}'", fix, at_value=True
-            )
-        if not trainer.monitor.startswith(("train/", "val/")):
-            result = re.sub(r"^[a-z]*/|^(val|valid|validation|train|test)_", "", trainer.monitor) or "loss"
-            found = f"'{trainer.monitor}' is no result of an epoch: those begin with train/ or val/"
-            self.problems.add(
-                Code.UNKNOWN_CHOICE,
-                ("trainer", "monitor"),
-                found,
-                f"write val/{result} or train/{result}",
-                at_value=True,
-            )
-
-    def _warmup(self, raw: Any, scheduler: ReadPart | None) -> int:
-        """How long the learning rate rises before the scheduler begins."""
-        warmup = raw.get("warmup") if isinstance(raw, dict) else None
-        if warmup is None or isinstance(warmup, Unknown):
-            return 0
-        if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 1:
-            found = f"warmup is {shown(warmup)}, wanted a whole number >= 1: how many steps the learning rate rises"
-            self.problems.add(Code.WRONG_VALUE, ("scheduler", "warmup"), found, at_value=True)
-            return 0
-        if scheduler is not None and scheduler.schema.name in NO_WARMUP:
-            found, fix = f"no warmup beside {scheduler.schema.name}", NO_WARMUP[scheduler.schema.name]
-            self.problems.add(Code.CONFLICT, ("scheduler", "warmup"), found, fix)
-        return warmup
-
-    def _interval(self, scheduler: Any) -> Literal["step", "epoch"] | None:
-        interval = scheduler.get("interval") if isinstance(scheduler, dict) else None
-        if interval == "step" or interval == "epoch" or interval is None:
-            return interval
-        if isinstance(interval, Wrong):
-            return None
-        found = f"interval is {shown(interval)}, wanted step or epoch"
-        self.problems.add(Code.WRONG_VALUE, ("scheduler", "interval"), found, at_value=True)
-        return None
-
     def _data(self, raw: Any) -> DataSource | None:
         part = parse_part(raw, ("data",), self.problems, kind="data set")
         if part is None:
@@ -297,13 +186,13 @@ class _Reader:
         return read_section(SOURCES[part.type], dict(part.settings), part.settings_path, self.problems)
 
     def _optimizer(self, raw: Any) -> ReadPart | None:
-        return self._part("optimizer", _without(raw, "groups"), OPTIMIZERS, must=True)
+        return self._part("optimizer", without_keys(raw, "groups"), OPTIMIZERS, must=True)
 
     def _scheduler(self, raw: Any) -> ReadPart | None:
-        return self._part("scheduler", _without(raw, "interval", "warmup"), SCHEDULERS)
+        return self._part("scheduler", without_keys(raw, "interval", "warmup"), SCHEDULERS)
 
-    def _weights(self, raw: Any) -> WeightsSpec | None:
-        return None if raw is None else read_section(WeightsSpec, raw, ("weights",), self.problems)
+    def _warmup(self, raw: Any, scheduler: ReadPart | None) -> int:
+        return read_warmup(raw, scheduler, self.problems)
 
     def _inits(self, tree: Mapping[str, Any], graph: Graph) -> tuple[Init, ...]:
         """The model's own, then the config's."""
@@ -323,7 +212,7 @@ class _Reader:
     def _loss(self, raw: Any, graph: Graph) -> Terms | None:
         """The config's losses, else the model's own; None is `auto`."""
         own = self._own("loss", graph, read_losses) or None
-        if raw is None or self._is_auto(raw, "loss"):
+        if raw is None or _is_auto(raw, "loss", self.problems):
             return own
         return read_losses(raw, ("loss",), self.problems, self.choices.get("loss", ()))
 
@@ -345,42 +234,36 @@ class _Reader:
             return ()
         return read_groups(groups, ("optimizer", "groups"), optimizer.schema, self.problems)
 
-    def _is_auto(self, raw: Any, group: str) -> bool:
-        """`type: auto`, beside which nothing is set; beside losses by name it is what they replace."""
-        if not isinstance(raw, dict) or raw.get("type") != "auto":
-            return bool(raw == "auto")
-        others = raw.keys() - {"type"}
-        if others and group == "loss" and all(isinstance(raw[key], dict) for key in others):
-            return False
-        for key in others:
-            fix = f"name the {group} to set it: {group}=NAME"
-            self.problems.add(Code.CONFLICT, (group, key), "'auto' chooses, and takes no settings", fix)
-        return True
-
     def _metrics(self, raw: Any) -> tuple[MetricTerm, ...] | None:
-        if raw is None or self._is_auto(raw, "metrics"):
+        if raw is None or _is_auto(raw, "metrics", self.problems):
             return None
         return read_metrics(raw, self.problems, self.choices.get("metrics", ()))
 
-    def _seed(self, raw: Any) -> int:
-        if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 2**63:
-            return raw
-        if not isinstance(raw, Unknown):  # a fact of the data is read when they are open
-            self.problems.add(
-                Code.WRONG_VALUE, ("seed",), f"seed is {shown(raw)}, wanted a whole number >= 0", at_value=True
-            )
-        return 0
+
+def _is_auto(raw: Any, group: str, problems: Problems) -> bool:
+    """`type: auto`, beside which nothing is set; beside losses by name it is what they replace."""
+    if not isinstance(raw, dict) or raw.get("type") != "auto":
+        return bool(raw == "auto")
+    others = raw.keys() - {"type"}
+    if others and group == "loss" and all(isinstance(raw[key], dict) for key in others):
+        return False
+    for key in others:
+        fix = f"name the {group} to set it: {group}=NAME"
+        problems.add(Code.CONFLICT, (group, key), "'auto' chooses, and takes no settings", fix)
+    return True
 
 
-def _suggest_key(key: str) -> str:
-    """For a key at the top that is none: where it belongs, or the nearest."""
-    meant = _HOMES.get(key) or near(key, KEYS) or _HOMES.get(near(key, _HOMES))
-    return f"did you mean '{meant}'?" if meant else suggest(key, KEYS, most=20)
+def _read_weights(raw: Any, problems: Problems) -> WeightsSpec | None:
+    return None if raw is None else read_section(WeightsSpec, raw, ("weights",), problems)
+
+
+def _read_seed(raw: Any, problems: Problems) -> int:
+    if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 2**63:
+        return raw
+    if not isinstance(raw, Unknown):  # a fact of the data is read when they are open
+        problems.add(Code.WRONG_VALUE, ("seed",), f"seed is {shown(raw)}, wanted a whole number >= 0", at_value=True)
+    return 0
 
 
 def _name_path(part: Part) -> KeyPath:
     return (*part.path, "type") if part.is_flat else part.path
-
-
-def _without(raw: Any, *keys: str) -> Any:
-    return {each: value for each, value in raw.items() if each not in keys} if isinstance(raw, dict) else raw
