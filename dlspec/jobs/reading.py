@@ -17,9 +17,9 @@ from dlspec.jobs.spec_keys import check_keys, import_modules
 from dlspec.jobs.trainer_reading import read_interval, read_trainer, read_warmup, without_keys
 from dlspec.language.expand.expander import expand
 from dlspec.language.expand.graph import Graph
-from dlspec.language.expand.settling import settle_graph
+from dlspec.language.expand.settling import SettledConfig, settle_config
 from dlspec.language.expressions import references
-from dlspec.language.expressions.expressions import Unknown, Wrong, find_unknowns
+from dlspec.language.expressions.expressions import Unknown, Wrong
 from dlspec.language.parse.block import read_model
 from dlspec.language.parse.part import Part, parse_part
 from dlspec.language.parse.pattern import Pattern
@@ -55,9 +55,8 @@ def read_spec(
     `facts` are what the data hold, None before they are open; `choices` are the files that a group offers.
     """
     problems = Problems()
-    return _checked(
-        _Reader(problems, choices or {}).read(references.resolve(dict(tree), facts, problems)), problems, places
-    )
+    reader = _Reader(problems, choices or {})
+    return _checked(reader.read(references.resolve(dict(tree), facts, problems)), problems, places)
 
 
 def settle_spec(
@@ -73,16 +72,12 @@ def settle_spec(
     Only the sections in which a fact stands are read again. Of a model these are the layers whose own settings are
     facts; the whole of it where its structure may depend on one.
     """
-    if not spec.waiting:
-        return spec
     problems = Problems(origins=dict(spec.problems.origins), names=dict(spec.problems.names))
-    settled = references.resolve(dict(tree), facts, problems)
-    changed = {key for key, value in spec.tree.items() if find_unknowns(value)}
-    graph = settle_graph(spec.graph, tree, spec.tree, settled) if "model" in changed else spec.graph
-    if graph is not None:
-        changed.discard("model")
-    reader = _Reader(problems, choices or {}, _Earlier(spec, frozenset(changed), graph))
-    return _checked(reader.read(settled), problems, places)
+    settled = settle_config(spec.graph, tree, spec.tree, facts, problems)
+    if settled.graph is spec.graph and not settled.changed:
+        return spec
+    reader = _Reader(problems, choices or {}, _Earlier(spec, settled))
+    return _checked(reader.read(settled.tree), problems, places)
 
 
 def _checked(spec: Spec | None, problems: Problems, places: Callable[[], SourceMap]) -> Spec:
@@ -93,14 +88,10 @@ def _checked(spec: Spec | None, problems: Problems, places: Callable[[], SourceM
 
 @dataclass(frozen=True)
 class _Earlier:
-    """A spec that was read before the facts were known, and the keys at which one stands.
-
-    `graph` is the model's with the facts, None where it must be expanded again.
-    """
+    """A spec that was read before the facts were known, and what the facts make of its config."""
 
     spec: Spec
-    changed: frozenset[str]
-    graph: Graph | None
+    settled: SettledConfig
 
 
 class _Reader:
@@ -137,13 +128,13 @@ class _Reader:
         interval = read_interval(tree.get("scheduler"), self.problems)
         return Spec(
             tree, graph, layers, data, optimizer, trainer, loss, scheduler, interval, warmup, metrics, inits, freeze,
-            groups, weights, seed, tuple(sorted(find_unknowns(tree))), self.problems,
+            groups, weights, seed, self.problems,
         )  # fmt: skip
 
     def _kept(self, field: str, keys: Collection[str], read: Callable[[], T]) -> T:
         """What the earlier reading found, where nothing has changed at the keys that it depends on."""
         earlier = self.earlier
-        if earlier is None or not earlier.changed.isdisjoint(keys):
+        if earlier is None or not earlier.settled.changed.isdisjoint(keys):
             return read()
         kept: T = getattr(earlier.spec, field)
         return kept
@@ -151,8 +142,9 @@ class _Reader:
     def _model(self, tree: Mapping[str, Any]) -> tuple[Graph | None, tuple[Layer, ...]]:
         """The model's graph, None where it writes none, and its layers, their settings checked."""
         earlier = self.earlier
-        if earlier is not None and earlier.graph is not None:
-            return earlier.graph, settle_layers(earlier.spec.layers, earlier.graph, self.problems)
+        kept = None if earlier is None else earlier.settled.graph
+        if earlier is not None and kept is not None:
+            return kept, settle_layers(earlier.spec.layers, kept, self.problems)
         block = read_model(tree.get("model"), ("model",), self.problems)
         if block is None:
             return None, ()

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from dlspec.data.sources import DataSource
 from dlspec.language.expand.graph import Graph
+from dlspec.language.expressions.expressions import find_unknowns
 from dlspec.language.parse.part import Part
 from dlspec.language.parse.pattern import Pattern
 from dlspec.language.problems import Problems
@@ -33,8 +34,8 @@ class ReadPart:
 class Spec:
     """A config whose form is right. `tree` is the config with every `${...}` looked up.
 
-    `waiting` are the facts of the data that are not known yet: an `Unknown` stands for each in `tree`. `problems` are
-    none; they know where everything was written.
+    A fact that only the opened data know stands in it as an `Unknown`. `problems` are none; they know where everything
+    was written.
     """
 
     tree: Mapping[str, Any]
@@ -53,5 +54,9 @@ class Spec:
     groups: tuple[Pattern, ...] = ()
     weights: WeightsSpec | None = None
     seed: int = 0
-    waiting: tuple[str, ...] = ()
     problems: Problems = field(default_factory=Problems)
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """The facts of the data that are not known yet."""
+        return tuple(sorted(find_unknowns(self.tree)))

@@ -1,34 +1,63 @@
-"""Puts the data's facts into a graph whose layers have waited for them, where its structure does not depend on one."""
+"""Puts the data's facts into a config that was read without them, and into its graph where that keeps its structure."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from dlspec.errors import KeyPath
 from dlspec.language.expand.containers import JOIN
 from dlspec.language.expand.entry_inputs import FORMULA
 from dlspec.language.expand.graph import Graph, Node
-from dlspec.language.expressions.expressions import Unknown, Wrong
+from dlspec.language.expressions.expressions import Unknown, Wrong, find_unknowns
+from dlspec.language.expressions.references import resolve
 from dlspec.language.parse.deferred import Deferred
 from dlspec.language.parse.part import NOTHING, Part
+from dlspec.language.problems import Problems
 
 _FACT = re.compile(r"\s*\$\{\s*(oc\.select:\s*)?data\.[^${}]*\}\s*\Z")
 Tree = Mapping[str, Any]
 
 
-def settle_graph(graph: Graph, written: Tree, waiting: Tree, settled: Tree) -> Graph | None:
-    """The graph with the facts in its layers' settings; None where the model must be expanded again.
+@dataclass(frozen=True)
+class SettledConfig:
+    """A config with the data's facts, and the keys of its sections that must be read again.
 
-    It must be wherever a fact stands in anything but a layer's own setting: in a param, a formula, an `if`.
+    `graph` is the model's with the facts, None where it must be expanded again.
+    """
+
+    tree: dict[str, Any]
+    graph: Graph | None
+    changed: frozenset[str]
+
+
+def settle_config(
+    graph: Graph, written: Tree, waiting: Tree, facts: Mapping[str, Any], problems: Problems
+) -> SettledConfig:
+    """Put the data's facts into a config, and into the graph of its model; a fact that the data lack is a mistake.
 
     Args:
         graph: what the model was expanded to before the facts were known.
         written: the config with its `${...}` as they were written.
         waiting: the config with an `Unknown` in the place of each fact.
-        settled: the config with the facts.
+        facts: what the data hold.
+        problems: grows by what can't be looked up.
+    """
+    changed = frozenset(key for key, value in waiting.items() if find_unknowns(value))
+    if not changed:
+        return SettledConfig(dict(waiting), graph, changed)
+    tree = resolve(dict(written), facts, problems)
+    settled = settle_graph(graph, written, waiting, tree) if "model" in changed else graph
+    return SettledConfig(tree, settled, changed if settled is None else changed - {"model"})
+
+
+def settle_graph(graph: Graph, written: Tree, waiting: Tree, settled: Tree) -> Graph | None:
+    """The graph with the facts in its layers' settings; None where the model must be expanded again.
+
+    It must be wherever a fact stands in anything but a layer's own setting: in a param, a formula, an `if`. `settled`
+    is the config with the facts.
     """
     places = dict(unknown_places(waiting.get("model"), ("model",)))
     in_layers = {path for node in graph.nodes for path in waiting_places(node)}

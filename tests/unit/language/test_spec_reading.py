@@ -83,7 +83,11 @@ WAITING: list[dict[str, Any]] = [
     {"model": {"layers": ["Flatten", {"Linear": 8, "repeat": "${data.num_classes}"}]}},
     {"model": {"layers": [{"Linear": 8, "if": "$(${data.num_classes} > 7)"}, {"Linear": "${data.num_classes}"}]}},
     {"model": {"layers": [{"Residual": {"body": ["ReLU"], "stochastic_depth": "${data.num_classes}"}}]}},
-    {"model": {"layers": [{"Linear": "${data.shape}"}, {"Dropout": "${data.num_classes}"}, {"Linear": "${data.no}"}]}},
+    {
+        "model": {
+            "layers": [{"Linear": "${data.shape}"}, {"Dropout": "${data.num_classes}"}, {"Linear": "${data.x.length}"}]
+        }
+    },
     {"model": {"layers": [{"Linear": {"out_features": "${data.num_classes}", "name": "a"}}, {"share": "a"}]}},
     {"model": {"layers": ["Flatten"], "loss": {"CrossEntropyLoss": {"ignore_index": "${data.num_classes}"}}}},
     {"scheduler": {"type": "StepLR", "step_size": "${data.shape}", "warmup": "${data.num_classes}"}},
