@@ -92,7 +92,7 @@ WAITING: list[dict[str, Any]] = [
     {"model": {"layers": ["Flatten"], "loss": {"CrossEntropyLoss": {"ignore_index": "${data.num_classes}"}}}},
     {"scheduler": {"type": "StepLR", "step_size": "${data.shape}", "warmup": "${data.num_classes}"}},
     {"optimizer": {"type": "SGD", "lr": "${data.num_classes}", "groups": [{"match": "*.bias", "lr": "${data.shape}"}]}},
-    {"trainer": {"batch_size": "${data.shape}"}, "seed": "${data.num_classes}", "weights": {"path": "${data.layout}"}},
+    {"trainer": {"batch_size": "${data.shape}"}, "seed": "${data.num_classes}"},
 ]
 
 
