@@ -15,8 +15,8 @@ from torch import Tensor
 from dlspec.data.dataset import Dataset
 from dlspec.jobs.added_settings import ADDED_SETTINGS, without_added_defaults
 from dlspec.jobs.environment import git_commit, package_version
-from dlspec.jobs.reading import ReadPart, Spec
 from dlspec.jobs.saved_parts import saved_part
+from dlspec.jobs.spec import ReadPart, Spec
 from dlspec.language.sections.trainer_keys import MACHINE, WRITING
 
 # What says where and how a run computes, and what it leaves on disk.

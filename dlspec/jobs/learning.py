@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR
 from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
-from dlspec.jobs.reading import ReadPart, Spec
+from dlspec.jobs.spec import ReadPart, Spec
 from dlspec.language.parse.pattern import Pattern
 from dlspec.language.problems import Problems
 from dlspec.language.sections.trainer_section import TrainerSpec

@@ -17,8 +17,10 @@ from dlspec.data.dataset import Dataset, Field
 from dlspec.data.sources import DataSource, open_data
 from dlspec.errors import Code, DataError
 from dlspec.jobs.learning import following, freeze, optimizer_for, schedule_for
-from dlspec.jobs.reading import SPEC_VERSION, Spec, read_spec
+from dlspec.jobs.reading import read_spec, settle_spec
 from dlspec.jobs.saved_parts import saved_losses, saved_metrics, saved_part
+from dlspec.jobs.spec import Spec
+from dlspec.jobs.spec_keys import SPEC_VERSION
 from dlspec.language.problems import Problems, refuse
 from dlspec.language.source_map import SourceMap
 from dlspec.losses.criterion import Criterion, make_criterion
@@ -94,17 +96,22 @@ class Preparation:
     is_resumed: bool = field(default=False, kw_only=True)
     opening: Callable[[DataSource], Dataset] = field(default=open_data, kw_only=True)
 
-    def read(self, facts: Mapping[str, Any] | None = None) -> Spec:
+    def read(self) -> Spec:
         """The form, checked; raises `SpecError`."""
-        return read_spec(self.tree, self._places, facts=facts, choices=self.choices)
+        return read_spec(self.tree, self._places, choices=self.choices)
 
     def open(self, *, outline: bool = False) -> Opened:
         """The form checked, then the data opened, then what had to wait for them.
 
         As an `outline` noise is made of few samples: shapes need no more.
         """
-        data = self.data or self._open(self.read(), outline)
-        return Opened(self.read(data.facts), data)
+        if self.data is not None:
+            facts = self.data.facts
+            return Opened(read_spec(self.tree, self._places, facts=facts, choices=self.choices), self.data)
+        spec = self.read()
+        data = self._open(spec, outline)
+        settled = settle_spec(spec, self.tree, self._places, facts=data.facts, choices=self.choices)
+        return Opened(settled, data)
 
     def _open(self, spec: Spec, outline: bool) -> Dataset:
         seed_generators(spec.seed)

@@ -19,7 +19,7 @@ from dlspec.data.sources import SOURCES
 from dlspec.errors import Code, Problem, SpecError, UserError, suggest
 from dlspec.jobs.composed_spec import composed_or_refused
 from dlspec.jobs.preparation import Preparation
-from dlspec.jobs.reading import KEYS
+from dlspec.jobs.spec_keys import KEYS
 from dlspec.language.source_map import SourceMap
 from dlspec.limits import how_to_raise, limit
 

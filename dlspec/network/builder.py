@@ -6,61 +6,46 @@ PyTorch code. The sample is passed in eval mode, with the random generators kept
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
-from dlspec.data.batches.trimming import border, fewest_steps
+from dlspec.data.batches.trimming import border
 from dlspec.data.dataset import Field
-from dlspec.errors import Code, Finding, KeyPath, suggest
+from dlspec.errors import Finding
 from dlspec.language.expand.containers import JOIN
 from dlspec.language.expand.entry_inputs import PARAMETER
-from dlspec.language.expand.graph import MODEL, Graph, Node
+from dlspec.language.expand.graph import MODEL, Graph
 from dlspec.language.parse.deferred import Ref
 from dlspec.language.problems import Problems
-from dlspec.layouts import Layout, Lengths, Value
+from dlspec.layouts import Value
 from dlspec.network.built import BuiltLayer as BuiltLayer
 from dlspec.network.built import Network as Network
 from dlspec.network.built import Output as Output
-from dlspec.network.built import Taken
+from dlspec.network.call_checks import CallChecks
 from dlspec.network.codegen import Step, assemble
 from dlspec.network.joining import plan_join
-from dlspec.network.layer_call import (
-    Layer,
-    agrees,
-    are_enough,
-    attempt,
-    completed,
-    computed,
-    in_order,
-    made,
-    may_parametrize,
-)
-from dlspec.network.memory_limits import bounded_growth
+from dlspec.network.layer import Layer as Layer
+from dlspec.network.layer import LayerCall
+from dlspec.network.layer_call import are_enough, attempt, completed, computed, in_order, made, may_parametrize
 from dlspec.network.meta_device import RUN, Place
-from dlspec.network.rules.layout_rules import (
-    infer,
-    layout_after,
-    lengths_after,
-    refusal,
-    roles_after,
-    rule_for,
-    takes_any_length,
+from dlspec.network.network_outputs import describe_output, find_outputs, is_known
+from dlspec.network.output_values import (
+    choose_outputs,
+    find_input_lengths,
+    find_output_value,
+    find_wanted_outputs,
+    output_words,
 )
-from dlspec.network.shortcuts import is_norm
+from dlspec.network.partial_network import PartialNetwork
+from dlspec.network.shape_chain import describe_shapes
 from dlspec.network.ties import tie
-from dlspec.network.tracing import Tracer, memory_of, sampling
+from dlspec.network.tracing import Tracer, sampling
 from dlspec.network.tracing import kept_random_state as kept_random_state
 from dlspec.parts.layers.rule import main
 
-# What leaves an end as it is: what stands before is what a loss sees.
-PASSING = frozenset(
-    "Identity Flatten Unflatten Reshape Permute Dropout AlphaDropout FeatureAlphaDropout UnfoldTime".split()
-)
-_SHOWN = 6
-"""So many shapes before a mistake are shown."""
 # Settings that open further outputs.
 _OPENING = ("need_weights", "return_indices")
 
@@ -81,465 +66,177 @@ def build(
         fields = dict(zip(("",), fields.values(), strict=False))
     before = len(problems)
     with sampling(), place.making():
-        builder = Builder(graph, fields, problems, place)
+        builder = Builder(PartialNetwork(graph, fields, place.device), problems, place)
         for layer in layers:
             builder.add(layer)
         problems.enter({})
-        return builder.network() if len(problems) == before else None
+        return builder.finish() if len(problems) == before else None
 
 
 class Builder:
-    """Grows one network, layer by layer, in the order in which they run."""
+    """Builds one network, layer by layer, in the order in which they run."""
 
-    def __init__(
-        self, graph: Graph, fields: Mapping[str, tuple[Field, Tensor]], problems: Problems, place: Place
-    ) -> None:
-        self.graph, self.problems = graph, problems
-        self.fields = {name: each for name, (each, _) in fields.items()}
-        self.values: dict[Ref, Value] = {}
-        self.samples: dict[Ref, Tensor] = {}
-        for name, (each, sample) in fields.items():
-            lengths = Lengths(each.name) if each.has_lengths else None
-            self.values[Ref(MODEL, name)] = Value(each.shape, each.layout, lengths, each.vocab_size)
-            self.samples[Ref(MODEL, name)] = sample.to(place.device, copy=True)
-        self.data = [*self.samples.values()]  # kept, so that no other output comes to lie there
-        self.rows: dict[str, BuiltLayer] = {}
-        self.layers: dict[tuple[str, ...], tuple[Layer, nn.Module, dict[str, Any]]] = {}
-        self.nodes: dict[str, Node] = {}
-        self.steps: list[Step] = []
-        self.aliases: dict[Ref, Ref] = {}
-        self.wanted = _wanted(graph)
-        self.last_read = _last_read(graph)
-        self.places = {node.id: at for at, node in enumerate(graph.nodes)}
+    def __init__(self, network: PartialNetwork, problems: Problems, place: Place) -> None:
+        self.network, self.problems = network, problems
+        self.checks = CallChecks(network, problems)
         self.limit, self.tracer, self.any_length = place.weights(), Tracer(), True
-
-    # ---- one layer -------------------------------------------------------------------------------------------------
+        self.wanted = find_wanted_outputs(network.graph)
 
     def add(self, layer: Layer) -> None:
-        """Builds a layer and passes the sample; what comes from a layer that failed is passed by."""
+        """Build a layer and pass the sample through it; what takes from a layer that failed is left out."""
         self.problems.enter(layer.node.origins)
         node = layer.node
-        if not all(self._is_there(ref, node) for ref in node.inputs.values()):
+        if not all(is_known(self.network, ref, node, self.problems) for ref in node.inputs.values()):
             return
         if node.part.type == JOIN:
-            self._join(layer)
+            self._add_join(layer)
         else:
-            self.add_one(layer)
-        for ref in node.inputs.values():  # what nothing reads any more need not be kept
-            if self.last_read.get(ref, -1) <= self.places[node.id]:
-                self.samples.pop(ref, None)
+            self._add_layer(layer)
+        self.network.forget_samples(node)
 
-    def _join(self, layer: Layer) -> None:
-        """Adds a residual's body and its shortcut."""
-        node = layer.node
+    def _add_join(self, layer: Layer) -> None:
+        """Add a residual's body and its shortcut."""
+        node, network = layer.node, self.network
         body, shortcut = node.inputs[0], node.inputs[1]
-        layers = plan_join(layer, self.values[body], self.values[shortcut], self._last_norm(body))
+        norm = network.find_last_norm(body)
+        layers = plan_join(layer, network.values[body], network.values[shortcut], norm)
         if isinstance(layers, Finding):
-            self.problems.add_finding(node.where, layers, note=self.chain(node))
+            self.problems.add_finding(node.where, layers, note=describe_shapes(network, node))
             return
         if not layers:  # the body flows on alone
-            self.again_as(body, Ref(node.id))
-            self.nodes[node.id] = node
+            network.add_names(body, Ref(node.id))
+            network.nodes[node.id] = node
         for each in layers:
-            if all(ref in self.values for ref in each.node.inputs.values()):
-                self.add_one(each)
+            if all(ref in network.values for ref in each.node.inputs.values()):
+                self._add_layer(each)
 
-    def _last_norm(self, ref: Ref) -> tuple[str, Mapping[str, Any]] | None:
-        """The normalisation that a residual's body ends in, and the settings that it was written with."""
-        ref = self.aliases.get(ref, ref)
-        while ref.node in self.rows and self.rows[ref.node].type in ("StochasticDepth", "Dropout"):
-            ref = next(iter(self.nodes[ref.node].inputs.values()))
-            ref = self.aliases.get(ref, ref)
-        if ref.node not in self.rows or not is_norm(self.rows[ref.node].type):
-            return None
-        layer, _, _ = self.layers[self.nodes[ref.node].path]
-        inferred = [name for name, each in layer.schema.settings.items() if each.is_inferred]
-        return layer.type, {name: each for name, each in layer.settings.items() if name not in inferred}
-
-    def _is_there(self, ref: Ref, node: Node | None) -> bool:
-        """Whether a value is known; a further output that its layer does not have is a mistake."""
-        if ref in self.values or ref.node not in self.rows:
-            return ref in self.values
-        row = self.rows[ref.node]
-        names = [*getattr(row.module, "output_names", ())[1:]]
-        names = names or [each.output for each in self.values if each.node == ref.node and each.output]
-        fix = suggest(ref.output, names) if names else "it has one output: write its name alone"
-        path = self._where_taken(ref, node)
-        self.problems.add(Code.UNKNOWN_OUTPUT, path, f"{row.type} has no output '{ref.output}'", fix, at_value=True)
-        return False
-
-    def _where_taken(self, ref: Ref, node: Node | None) -> KeyPath:
-        """Where a value is named: by an entry, or among the network's outputs."""
-        if node is None:
-            name = next(name for name, each in self.graph.outputs.items() if each == ref)
-            return self.graph.output_paths.get(name, ("model", "outputs"))
-        if "from" not in node.part.keys:
-            return node.where
-        path, raw = node.part.where("from"), node.part.keys["from"]
-        key = next(key for key, each in node.inputs.items() if each == ref)
-        return (*path, key) if isinstance(raw, list | dict) else path
-
-    def add_one(self, layer: Layer) -> None:
-        node, problems = layer.node, self.problems
-        layer, settings = self._settings(layer)
-        if settings is not None and node.is_shared and not self._fits_again(layer, settings):
+    def _add_layer(self, layer: Layer) -> None:
+        call = self._prepare_call(layer)
+        if call is None or not self.checks.has_lengths(call):
             return
-        by_argument = {key: self.values[ref] for key, ref in node.inputs.items()}
-        values = in_order(layer, by_argument, problems) if settings is not None else None
-        if settings is None or values is None or self._is_refused(layer, values, settings):
-            return
-        if not are_enough(layer, by_argument, problems):
-            return
-        found = self._module(layer, settings, values)
-        if found is None:
-            return
-        module, settings = found
-        if self._misses_lengths(layer, module, values):
-            return
-        given = self._given(layer, module, settings, values)
+        given = self._run(call)
         if given is not None:
-            self._note(layer, module, settings, values, given)
+            self._keep(call, given)
 
-    def _settings(self, layer: Layer) -> tuple[Layer, dict[str, Any] | None]:
-        """The layer and its settings; of a module that is used again, those that it was built with."""
-        if layer.node.is_shared and layer.node.path in self.layers:
-            first, _, settings = self.layers[layer.node.path]
-            return replace(layer, schema=first.schema), settings
-        return layer, computed(layer, lambda ref: self.values[ref].channels, self.problems)
+    # ---- the call --------------------------------------------------------------------------------------------------
 
-    def _fits_again(self, layer: Layer, settings: Mapping[str, Any]) -> bool:
-        """Whether a module that is used again takes inputs like these."""
-        values = [self.values[ref] for ref in layer.node.inputs.values()]
-        for name, setting in layer.schema.settings.items():
-            known = infer(name, values) if setting.is_inferred and values else None
-            if known is None or settings.get(name) is None or agrees(name, settings[name], known, values[0]):
-                continue
-            found = f"'{layer.node.name}' has {name} {settings[name]}, and {values[0]} comes in"
-            self.problems.add(
-                Code.SHAPE_MISMATCH, layer.node.entry, found, "write the layer again, for weights of its own"
-            )
-            return False
-        return True
+    def _prepare_call(self, layer: Layer) -> LayerCall | None:
+        """The layer with its module and the values that it takes; None where something does not fit."""
+        shared = self.network.calls.get(layer.node.path) if layer.node.is_shared else None
+        settings: Mapping[str, Any] | None
+        if shared is not None:
+            layer, settings = replace(layer, schema=shared.layer.schema), shared.settings
+        else:
+            settings = computed(layer, lambda ref: self.network.values[ref].channels, self.problems)
+        if settings is None or (layer.node.is_shared and not self.checks.fits_shared(layer, settings)):
+            return None
+        by_argument = self.network.values_of(layer.node)
+        values = in_order(layer, by_argument, self.problems)
+        if values is None or not self.checks.accepts(layer, settings, values):
+            return None
+        if not are_enough(layer, by_argument, self.problems):
+            return None
+        if shared is not None:
+            return LayerCall(layer, shared.module, settings, values)
+        return self._make_call(layer, settings, values)
 
-    def _is_refused(self, layer: Layer, values: Sequence[Value], settings: Mapping[str, Any]) -> bool:
-        refused = None
-        if values:
-            with bounded_growth():  # a formula is tried
-                refused = refusal(layer.schema, values, settings)
-        if refused is not None:
-            self.problems.add_finding(layer.node.where, refused, shown=layer.shown, note=self.chain(layer.node))
-            return True
-        return settings.get("inplace") is True and self._would_overwrite(layer)
-
-    def _would_overwrite(self, layer: Layer) -> bool:
-        """Whether working in place would change the data, or what another layer takes later."""
-        node = layer.node
-        memory = memory_of(self.samples[next(iter(node.inputs.values()))])
-        path = node.part.where("inplace")
-        if memory in [memory_of(each) for each in self.data]:
-            found = "inplace would overwrite the data"
-            self.problems.add(Code.INPLACE, path, found, "leave it out", at_value=True, shown=layer.shown)
-            return True
-        place = self.places.get(node.id, 0)
-        for ref, sample in self.samples.items():
-            if memory_of(sample) == memory and self.last_read.get(ref, -1) > place:
-                name = self.rows[ref.node].name if ref.node in self.rows else ref.output
-                found = f"inplace would overwrite the output of '{name}', which is taken below"
-                self.problems.add(Code.INPLACE, path, found, "leave it out", at_value=True, shown=layer.shown)
-                return True
-        return False
-
-    def _module(
-        self, layer: Layer, settings: dict[str, Any], values: Sequence[Value]
-    ) -> tuple[nn.Module, dict[str, Any]] | None:
-        """The module and all its settings; None where it can't be made of these inputs."""
-        node, problems = layer.node, self.problems
-        if node.is_shared and node.path in self.layers:
-            _, module, settings = self.layers[node.path]
-            return module, settings
-        words = self.wanted.get(node.name, ("",))
+    def _make_call(self, layer: Layer, settings: Mapping[str, Any], values: Sequence[Value]) -> LayerCall | None:
+        """The call with a module that is made for it; None where none can be made of these inputs."""
+        words = self.wanted.get(layer.node.name, ("",))
         opening = [key for key in _OPENING if "1" in words and key in layer.schema.settings]
         settings = {**dict.fromkeys(opening, True), **settings}
-        whole = completed(layer, settings, values, problems) if values else settings
-        if whole is None:
+        whole = completed(layer, settings, values, self.problems) if values else settings
+        module = None if whole is None else self._make_module(layer, whole, values)
+        if whole is None or module is None:
             return None
-        module = attempt(lambda: made(layer, whole, self.limit), layer, values, problems, lambda: self.chain(node))
-        if (
-            module is None
-            or not may_parametrize(layer, module, problems)
-            or not tie(layer, module, self.layers, self.problems)
-        ):
-            return None
-        _choose_outputs(module, words)
-        self.layers[node.path] = (layer, module, whole)
-        return module, whole
+        choose_outputs(module, words)
+        call = LayerCall(layer, module, whole, values)
+        self.network.calls[layer.node.path] = call
+        return call
 
-    def _misses_lengths(self, layer: Layer, module: nn.Module, values: Sequence[Value]) -> bool:
-        """Whether the layer would take padding for steps, as a layer before it has mixed the two."""
-        wanted: Mapping[str, int] = getattr(module, "lengths_of", {})
-        lost = next((values[at].lost for at in wanted.values() if at < len(values) and values[at].lost), "")
-        if not lost or not getattr(module, "needs_lengths", True):
-            return False
-        row = self.rows[lost]
-        found = f"{layer.type} needs each sample's length, and behind {row.type} ('{row.name}') none is known"
-        fix = f"{row.type} mixes steps and padding: put {layer.type} before it, or take a layer that keeps steps apart"
-        self.problems.add(
-            Code.LENGTHS_LOST, layer.node.where, found, fix, shown=layer.shown, note=self.chain(layer.node)
+    def _make_module(self, layer: Layer, settings: Mapping[str, Any], values: Sequence[Value]) -> nn.Module | None:
+        note = self._note_of(layer)
+        module: nn.Module | None = attempt(
+            lambda: made(layer, settings, self.limit), layer, values, self.problems, note
         )
-        return True
+        if module is None or not may_parametrize(layer, module, self.problems):
+            return None
+        return module if tie(layer, module, self.network.calls, self.problems) else None
+
+    def _note_of(self, layer: Layer) -> Callable[[], str]:
+        return lambda: describe_shapes(self.network, layer.node)
 
     # ---- what it gives ---------------------------------------------------------------------------------------------
 
-    def _given(
-        self, layer: Layer, module: nn.Module, settings: Mapping[str, Any], values: Sequence[Value]
-    ) -> dict[str, Tensor] | None:
+    def _run(self, call: LayerCall) -> dict[str, Tensor] | None:
         """What the layer gives for the sample, by word: a row for each row, in the layout that was asked for."""
-        inputs = {key: self.samples[ref] for key, ref in layer.node.inputs.items()}
+        layer = call.layer
+        inputs = self.network.samples_of(layer.node)
         found = attempt(
-            lambda: self.tracer.given(layer, module, settings, values, inputs),
-            layer,
-            values,
-            self.problems,
-            lambda: self.chain(layer.node),
+            lambda: self.tracer.trace(call, inputs), layer, call.values, self.problems, self._note_of(layer)
         )
         if found is None:
             return None
         tensors = found if isinstance(found, tuple) else (found,)
-        if not all(isinstance(each, Tensor) for each in tensors):
-            fix = "a layer's forward gives a tensor, or a tuple of tensors"
-            self.problems.add(
-                Code.WRONG_RESULT, layer.node.where, f"{layer.type} gives {type(tensors[0]).__name__}", fix
-            )
+        if not self.checks.gives_tensors(call, tensors):
             return None
-        has_batch = layer.type != PARAMETER and any(each.has_batch for each in values)
-        given = dict(zip(_words(module, len(tensors)), tensors, strict=False))
-        if has_batch and not self._has_rows(layer, module, next(iter(given.values()))):
+        has_batch = layer.type != PARAMETER and call.has_batch
+        given = dict(zip(output_words(call.module, len(tensors)), tensors, strict=False))
+        first = next(iter(given.values()))
+        if has_batch and not self.checks.has_rows(call, first):
             return None
-        return given if self._can_have_layout(layer, next(iter(given.values())), has_batch) else None
+        return given if self.checks.fits_layout(layer, first, has_batch) else None
 
-    def _has_rows(self, layer: Layer, module: nn.Module, given: Tensor) -> bool:
-        with_batch = [ref for ref in layer.node.inputs.values() if self.values[ref].has_batch]
-        rows = len(self.samples[with_batch[0]])
-        if getattr(module, "folds_batch", False) or (given.dim() > 0 and len(given) == rows):
-            return True
-        found = f"{layer.type} makes {tuple(given.shape)} of a batch of {rows}"
-        fix = "dimension 0 is the batch: a layer gives a row for each of its rows"
-        self.problems.add(Code.WRONG_RESULT, layer.node.where, found, fix, shown=layer.shown)
-        return False
-
-    def _can_have_layout(self, layer: Layer, given: Tensor, has_batch: bool) -> bool:
-        layout = layer.node.layout
-        if layout is None:
-            return True
-        dims, wanted = _SHAPES[layout]
-        shape = tuple(given.shape[1:]) if has_batch else tuple(given.shape)
-        if len(shape) >= dims and (layout != "tokens" or not given.is_floating_point()):
-            return True
-        found = f"layout is {layout}, which is {wanted}, and {layer.type} gives ({', '.join(map(str, shape))})"
-        path = layer.node.part.where("layout")
-        self.problems.add(
-            Code.WRONG_LAYOUT, path, found, "leave it out, or write another", at_value=True, shown=layer.shown
-        )
-        return False
-
-    def _note(
-        self,
-        layer: Layer,
-        module: nn.Module,
-        settings: Mapping[str, Any],
-        values: Sequence[Value],
-        given: Mapping[str, Tensor],
-    ) -> None:
-        """Keeps what the layer gave, for those that take it."""
-        node = layer.node
+    def _keep(self, call: LayerCall, given: Mapping[str, Tensor]) -> None:
+        """Keep what the layer gave, for those that take it."""
+        node, network = call.layer.node, self.network
         first = next(iter(given))
         for word, tensor in given.items():
             ref = Ref(node.id, "" if word == first else word)
-            self.values[ref] = self._value(layer, module, settings, values, tensor, ref.output)
-            self.samples[ref] = tensor
-        lengths = self._lengths_of(layer, module, values)
-        words = tuple(given)
-        taken, is_several = ("", *words[1:]), len(words) > 1
-        edge = border(main(values), self.values[Ref(node.id)]) if values else None
-        self.steps.append(Step(node.id, node.path, module, layer.type, node.inputs, taken, lengths, is_several, edge))
-        if words[0]:  # a layer with named outputs: the first one flows on, and numbers will do, too
-            names: tuple[str, ...] = module.output_names  # type: ignore[assignment]  # its class says so
-            self.again_as(Ref(node.id), Ref(node.id, words[0]), Ref(node.id, str(names.index(words[0]))))
-            for word in words[1:]:
-                self.again_as(Ref(node.id, word), Ref(node.id, str(names.index(word))))
-        self.nodes[node.id] = node
-        output = self.values[Ref(node.id)]
+            output = find_output_value(call, tensor, ref.output)
+            self.any_length &= output.any_length
+            network.keep_output(ref, output.value, tensor)
+        self._name_outputs(call, tuple(given))
+        network.nodes[node.id] = node
+        network.steps.append(self._step_of(call, tuple(given)))
+        network.rows[node.id] = self._row_of(call)
+
+    def _name_outputs(self, call: LayerCall, words: Sequence[str]) -> None:
+        """Of a layer with named outputs the first one flows on, and numbers will do, too."""
+        if not words[0]:
+            return
+        id, network = call.layer.node.id, self.network
+        names: tuple[str, ...] = call.module.output_names  # type: ignore[assignment]  # its class says so
+        network.add_names(Ref(id), Ref(id, words[0]), Ref(id, str(names.index(words[0]))))
+        for word in words[1:]:
+            network.add_names(Ref(id, word), Ref(id, str(names.index(word))))
+
+    def _step_of(self, call: LayerCall, words: Sequence[str]) -> Step:
+        node = call.layer.node
+        edge = border(main(call.values), self.network.values[Ref(node.id)]) if call.values else None
+        return Step(
+            node.id, node.path, call.module, call.layer.type, node.inputs, ("", *words[1:]), find_input_lengths(call),
+            len(words) > 1, edge,
+        )  # fmt: skip
+
+    def _row_of(self, call: LayerCall) -> BuiltLayer:
+        layer, node, settings = call.layer, call.layer.node, call.settings
         defaults = {name: each.default for name, each in layer.schema.settings.items()}
         written = {name: settings[name] for name in layer.settings if settings[name] != defaults[name]}
-        takes = tuple(self._taken(ref) for ref in node.inputs.values())
-        again = node.is_shared
-        self.rows[node.id] = BuiltLayer(node.id, layer.type, module, output, node.entry, again, written, takes)
-
-    def _taken(self, ref: Ref) -> Taken:
-        ref = self._own_name(ref)
-        return Taken(ref.node, ref.output, self.values[ref])
-
-    def _own_name(self, ref: Ref) -> Ref:
-        """The first of a value's names."""
-        while ref in self.aliases:
-            ref = self.aliases[ref]
-        return ref
-
-    def _value(
-        self,
-        layer: Layer,
-        module: nn.Module,
-        settings: Mapping[str, Any],
-        values: Sequence[Value],
-        given: Tensor,
-        word: str,
-    ) -> Value:
-        if layer.type == PARAMETER:
-            shape = tuple(given.shape)
-            layout: Layout = layer.node.layout or ("sequence" if len(shape) == 2 else _by_rank(shape))
-            return Value(shape, layout, has_batch=False)
-        has_batch = any(each.has_batch for each in values)
-        shape = tuple(given.shape[1:]) if has_batch else tuple(given.shape)
-        told = layout_after(layer.schema, values, settings, shape, word)
-        layout = layer.node.layout or told
-        lengths = lengths_after(layer.schema, module, values, settings, shape, word)
-        if any(each.lengths for each in values):
-            any_length = takes_any_length(layer.schema, module, values, settings, shape, word)
-            self.any_length &= any_length and layout == told
-        is_of_vocabulary = layout == "tokens" and rule_for(layer.schema).keeps_vocabulary(settings)
-        vocab = main(values).vocab_size if is_of_vocabulary else None
-        value = Value(shape, layout, lengths if layout == told else None, vocab, has_batch)
-        if layout == told and not word:
-            value = replace(value, own_roles=roles_after(layer.schema, values, settings, shape, layout))
-        if value.time_dim is None or value.lengths is not None:
-            return value if value.time_dim is not None else replace(value, lengths=None)
-        has_dropped = any(each.lengths for each in values)
-        return replace(value, lost=layer.node.id if has_dropped else main(values).lost)
-
-    def _lengths_of(self, layer: Layer, module: nn.Module, values: Sequence[Value]) -> dict[str, Lengths]:
-        """The lengths that the layer asks for, by the argument's name."""
-        wanted: Mapping[str, int] = getattr(module, "lengths_of", {})
-        found = {name: values[at].lengths for name, at in wanted.items() if at < len(values)}
-        return {name: each for name, each in found.items() if each is not None}
-
-    def again_as(self, ref: Ref, *others: Ref) -> None:
-        """The same value under other names."""
-        for each in others:
-            self.values[each], self.samples[each] = self.values[ref], self.samples[ref]
-            self.aliases[each] = ref
+        sources = tuple(self.network.source_of(ref) for ref in node.inputs.values())
+        output = self.network.values[Ref(node.id)]
+        return BuiltLayer(node.id, layer.type, call.module, output, node.entry, node.is_shared, written, sources)
 
     # ---- the end ---------------------------------------------------------------------------------------------------
 
-    def network(self) -> Network | None:
+    def finish(self) -> Network | None:
         """The network, or None where an output is none."""
-        outputs = {name: ref for name, ref in self.graph.outputs.items() if self._is_there(ref, None)}
-        if len(outputs) < len(self.graph.outputs) or not outputs or not self._all_have_batch(outputs):
+        network = self.network
+        outputs = find_outputs(network, self.problems)
+        if outputs is None:
             return None
-        module, inputs = assemble(self.steps, self.fields, outputs, self.aliases)
-        ends = {name: self._output(ref) for name, ref in outputs.items()}
-        fields = {name or each.name: self.values[Ref(MODEL, name)] for name, each in self.fields.items()}
-        return Network(
-            module.train(), inputs, fields, tuple(self.rows.values()), ends, self.any_length, self._fewest_steps()
-        )
-
-    def _fewest_steps(self) -> dict[str, int]:
-        """By the field that has lengths."""
-        fewest: dict[str, int] = {}
-        for each in filter(None, (value.lengths for value in self.values.values())):
-            fewest[each.field] = max(fewest.get(each.field, 1), fewest_steps(each.windows))
-        return fewest
-
-    def _all_have_batch(self, outputs: Mapping[str, Ref]) -> bool:
-        for name, ref in outputs.items():
-            if not self.values[ref].has_batch or ref.node == MODEL:
-                what = "a model's input" if ref.node == MODEL else "a Parameter"
-                fix = "let a layer that computes with it be the output"
-                path = self.graph.output_paths.get(name, ("model", "outputs"))
-                self.problems.add(
-                    Code.WRONG_RESULT, path, f"the output '{name}' is {what} as it is", fix, at_value=True
-                )
-                return False
-        return True
-
-    def _output(self, ref: Ref) -> Output:
-        value = self.values[ref]
-        ref = self._own_name(ref)
-        layer = end = self.rows[ref.node]
-        while end.type in PASSING and self.nodes[ref.node].inputs:
-            ref = self._own_name(next(iter(self.nodes[ref.node].inputs.values())))
-            if ref.node == MODEL:
-                break
-            end = self.rows[ref.node]
-        return Output(value, layer, end)
-
-    def chain(self, node: Node) -> str:
-        """The shapes that lead to a layer: 'image (3, 32, 32) -> 0 Conv2d (16, 30, 30) -> here'."""
-        shapes: list[str] = []
-        ref = next(iter(node.inputs.values()), None)
-        while ref is not None:
-            name = self._called(ref)
-            shapes.append(f"{name} {_sizes(self.values[ref])}".strip())
-            inner = self.nodes.get(self.aliases.get(ref, ref).node)
-            ref = None if inner is None else next(iter(inner.inputs.values()), None)
-        others = [f"; {self._called(each)} {_sizes(self.values[each])}" for each in list(node.inputs.values())[1:]]
-        if len(shapes) < 2 and not others:
-            return ""
-        shown = shapes if len(shapes) <= _SHOWN else [*shapes[: _SHOWN - 1], "...", shapes[-1]]
-        return "shapes: " + " -> ".join(reversed(shown)) + "".join(others) + f" -> {node.id} {node.part.type}"
-
-    def _called(self, ref: Ref) -> str:
-        if ref.node == MODEL:
-            return ref.output or next(iter(self.fields.values())).name
-        row = self.rows.get(self.aliases.get(ref, ref).node)
-        if row is None:
-            return ref.node
-        holder, _, inner = row.name.rpartition(".")
-        return f"{holder} TimeDistributed" if inner in ("<fold>", "<unfold>") else f"{row.name} {row.type}"
-
-
-# The fewest dimensions, batch left out, that a layout has, and what they are.
-_SHAPES: Mapping[str, tuple[int, str]] = {
-    "features": (1, "(C)"),
-    "tokens": (1, "(T) of whole numbers"),
-    "sequence": (2, "(T, C)"),
-    "channels-first": (2, "(C, T or S...)"),
-    "channels-last": (2, "(S..., C)"),
-}
-
-
-def _by_rank(shape: tuple[int, ...]) -> Layout:
-    return "features" if len(shape) < 2 else "channels-first"
-
-
-def _sizes(value: Value) -> str:
-    return f"({', '.join(str(size) for size in value.shape)})"
-
-
-def _wanted(graph: Graph) -> dict[str, tuple[str, ...]]:
-    """For each module the outputs that something takes, wherever it is used."""
-    names = {node.id: node.name for node in graph.nodes}
-    wanted: dict[str, dict[str, None]] = {}
-    for node, outputs in graph.wanted().items():
-        wanted.setdefault(names.get(node, node), {}).update(dict.fromkeys(outputs))
-    return {name: tuple(outputs) for name, outputs in wanted.items()}
-
-
-def _last_read(graph: Graph) -> dict[Ref, int]:
-    """The place of the last node that takes each value; the network's outputs come after all."""
-    last = {ref: at for at, node in enumerate(graph.nodes) for ref in node.inputs.values()}
-    return last | {ref: len(graph.nodes) for ref in graph.outputs.values()}
-
-
-def _choose_outputs(module: nn.Module, words: Sequence[str]) -> None:
-    """Tells a layer with named outputs which of them are taken; the first one always is."""
-    names: tuple[str, ...] = getattr(module, "output_names", ())
-    if not names:
-        return
-    taken = [names[int(word)] if word.isdigit() and int(word) < len(names) else word for word in words if word]
-    module.wanted = (names[0], *(name for name in names[1:] if name in taken))  # type: ignore[assignment]
-
-
-def _words(module: nn.Module, count: int) -> Iterator[str]:
-    """The words for what a module gives: '' for the first."""
-    names: tuple[str, ...] = getattr(module, "wanted", ())
-    yield from names if names else ("", *(str(at) for at in range(1, count)))
+        module, inputs = assemble(network.steps, network.fields, outputs, network.aliases)
+        ends = {name: describe_output(network, ref) for name, ref in outputs.items()}
+        fields = {name or each.name: network.values[Ref(MODEL, name)] for name, each in network.fields.items()}
+        rows = tuple(network.rows.values())
+        return Network(module.train(), inputs, fields, rows, ends, self.any_length, network.fewest_steps())

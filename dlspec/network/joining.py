@@ -10,7 +10,7 @@ from dlspec.errors import Code, Finding
 from dlspec.language.parse.deferred import Ref
 from dlspec.language.parse.part import Part
 from dlspec.layouts import Value
-from dlspec.network.layer_call import Layer
+from dlspec.network.layer import Layer
 from dlspec.network.shortcuts import automatic
 from dlspec.parts.torch.torch_parts import LAYERS
 

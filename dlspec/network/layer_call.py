@@ -17,31 +17,14 @@ from dlspec.language.expressions.expressions import ExpressionError
 from dlspec.language.parse.deferred import Channels, is_deferred, settled
 from dlspec.language.problems import Problems
 from dlspec.layouts import Value
+from dlspec.network.layer import Layer
 from dlspec.network.memory_limits import SizeLimit, TooLarge
 from dlspec.network.meta_device import Unfit, is_on_meta, needs_numbers, not_deterministic
 from dlspec.network.rules.layout_rules import filled, infer
-from dlspec.parts.schema import REQUIRED, Schema
+from dlspec.parts.schema import REQUIRED
 from dlspec.text import first_line
 
 PARAMETRIZATIONS = ("weight_norm", "spectral_norm", "orthogonal")
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A node whose settings were read: everything that building it needs but its inputs."""
-
-    node: Node
-    schema: Schema
-    settings: Mapping[str, Any]
-
-    @property
-    def type(self) -> str:
-        return self.schema.name
-
-    @property
-    def shown(self) -> str:
-        """The type where the path of a mistake does not end with it."""
-        return "" if self.type in self.node.where else self.type
 
 
 @dataclass(frozen=True)

@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
 from dlspec.errors import Code, suggest
 from dlspec.language.problems import Problems
-from dlspec.network.layer_call import Layer, has_weight
+from dlspec.network.layer import Layer, LayerCall
+from dlspec.network.layer_call import has_weight
 
-Layers = Mapping[tuple[str, ...], tuple[Layer, nn.Module, dict[str, Any]]]
-"""The layers that were built, by their places in the state dict."""
+Calls = Mapping[tuple[str, ...], LayerCall]
+"""The calls that made a module, by its place in the state dict."""
 
 
-def tie(layer: Layer, module: nn.Module, layers: Layers, problems: Problems) -> bool:
+def tie(layer: Layer, module: nn.Module, calls: Calls, problems: Problems) -> bool:
     """Gives the module the weight that its layer names, if it names one; false where that is a mistake."""
     paths = layer.node.tie
     if not paths:
         return True
     path = layer.node.part.where("tie")
-    own, other = module.weight if has_weight(module) else None, _weight_at(paths, layers)
+    own, other = module.weight if has_weight(module) else None, _weight_at(paths, calls)
     if own is None:
         problems.add(Code.NO_WEIGHT, path, f"{layer.type} has no weight", "leave tie out", at_value=True)
     elif other is None:
-        names = {".".join(each) for each, (_, one, _) in layers.items() if has_weight(one)}
+        names = {".".join(each) for each, call in calls.items() if has_weight(call.module)}
         fix = suggest(paths[-1], names) or "name a layer above that has a weight"
         problems.add(Code.NO_WEIGHT, path, f"no weight at '{paths[-1]}' above", fix, at_value=True)
     elif own.shape != other.shape:
@@ -37,14 +37,14 @@ def tie(layer: Layer, module: nn.Module, layers: Layers, problems: Problems) -> 
     return False
 
 
-def _weight_at(paths: Sequence[str], layers: Layers) -> Tensor | None:
+def _weight_at(paths: Sequence[str], calls: Calls) -> Tensor | None:
     """The first of these paths of the state dict at which a weight is."""
     for words in (path.removesuffix(".weight").split(".") for path in paths):
         for length in range(len(words), 0, -1):
-            if tuple(words[:length]) not in layers:
+            if tuple(words[:length]) not in calls:
                 continue
-            _, inner, _ = layers[tuple(words[:length])]
-            weight = getattr(_submodule(inner, words[length:]), "weight", None)
+            module = calls[tuple(words[:length])].module
+            weight = getattr(_submodule(module, words[length:]), "weight", None)
             if isinstance(weight, nn.Parameter):
                 return weight
     return None

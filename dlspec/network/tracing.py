@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.layouts import Value
-from dlspec.network.layer_call import Layer
+from dlspec.network.layer import LayerCall
 from dlspec.network.memory_limits import bounded_growth
 from dlspec.network.rules.layout_rules import rule_for
 
@@ -27,61 +26,46 @@ class Tracer:
     def __init__(self) -> None:
         self._seen: dict[Any, list[tuple[torch.Size, torch.dtype]]] = {}
 
-    def given(
-        self,
-        layer: Layer,
-        module: nn.Module,
-        settings: Mapping[str, Any],
-        values: Sequence[Value],
-        arguments: Mapping[int | str, Tensor],
-    ) -> Given:
+    def trace(self, call: LayerCall, arguments: Mapping[int | str, Tensor]) -> Given:
         """What the layer gives for the samples: shapes are real, numbers need not be."""
         inputs = tuple((key, each.shape, each.dtype) for key, each in arguments.items())
-        key = (layer.type, repr(settings), inputs, getattr(module, "wanted", ()))
+        key = (call.layer.type, repr(call.settings), inputs, getattr(call.module, "wanted", ()))
         if key in self._seen:
             made = [_stand_in(shape, dtype) for shape, dtype in self._seen[key]]
             return made[0] if len(made) == 1 else tuple(made)
-        given = _by_formula(module, arguments)
-        given = self._short(layer, module, settings, values, arguments) if given is None else given
-        given = passed(module, arguments) if given is None else given
+        given = _by_formula(call.module, arguments)
+        given = _run_few_steps(call, arguments) if given is None else given
+        given = passed(call.module, arguments) if given is None else given
         tensors = given if isinstance(given, tuple) else (given,)
         if all(isinstance(each, Tensor) for each in tensors) and _are_apart([*arguments.values(), *tensors]):
             self._seen[key] = [(each.shape, each.dtype) for each in tensors]
         return given
 
-    def _short(
-        self,
-        layer: Layer,
-        module: nn.Module,
-        settings: Mapping[str, Any],
-        values: Sequence[Value],
-        arguments: Mapping[int | str, Tensor],
-    ) -> Tensor | None:
-        """A few steps stand for all, where the layer takes any number of them; None where it does not."""
-        value = values[0] if values else None
-        if value is None or len(arguments) != 1 or value.layout not in ("sequence", "tokens") or not value.has_batch:
-            return None
-        if value.shape[0] <= STEPS or not _takes_any_steps(layer, values, settings):
-            return None
-        if not any(True for _ in module.parameters()):  # cheap, and what it gives may be its input's memory
-            return None
-        try:
-            given = passed(module, {key: each[:, :STEPS] for key, each in arguments.items()})
-        except Exception:  # the whole sample tells better what is wrong
-            return None
-        if not isinstance(given, Tensor) or given.dim() < 3 or given.shape[1] != STEPS:
-            return None
-        return _stand_in((given.shape[0], value.shape[0], *given.shape[2:]), given.dtype)
+
+def _run_few_steps(call: LayerCall, arguments: Mapping[int | str, Tensor]) -> Tensor | None:
+    """A few steps stand for all, where the layer takes any number of them; None where it does not."""
+    value = call.values[0] if call.values else None
+    if value is None or len(arguments) != 1 or value.layout not in ("sequence", "tokens") or not value.has_batch:
+        return None
+    if value.shape[0] <= STEPS or not _takes_any_steps(call):
+        return None
+    if not any(True for _ in call.module.parameters()):  # cheap, and what it gives may be its input's memory
+        return None
+    try:
+        given = passed(call.module, {key: each[:, :STEPS] for key, each in arguments.items()})
+    except Exception:  # the whole sample tells better what is wrong
+        return None
+    if not isinstance(given, Tensor) or given.dim() < 3 or given.shape[1] != STEPS:
+        return None
+    return _stand_in((given.shape[0], value.shape[0], *given.shape[2:]), given.dtype)
 
 
-def _takes_any_steps(layer: Layer, values: Sequence[Value], settings: Mapping[str, Any]) -> bool:
+def _takes_any_steps(call: LayerCall) -> bool:
     """Whether a layer of PyTorch's or dlspec's gives a step for each step, however many there are."""
-    rule, is_known = (
-        rule_for(layer.schema),
-        layer.schema.build.__module__.startswith(("torch.", "dlspec.parts.layers.")),
-    )
-    keeps = rule.keeps_lengths(values, settings) if callable(rule.keeps_lengths) else rule.keeps_lengths
-    return is_known and bool(keeps) and rule.gives(values, (1, 1), settings) == "sequence"
+    rule, module = rule_for(call.layer.schema), call.layer.schema.build.__module__
+    keeps = rule.keeps_lengths(call.values, call.settings) if callable(rule.keeps_lengths) else rule.keeps_lengths
+    is_known = module.startswith(("torch.", "dlspec.parts.layers."))
+    return is_known and bool(keeps) and rule.gives(call.values, (1, 1), call.settings) == "sequence"
 
 
 def _by_formula(module: nn.Module, arguments: Mapping[int | str, Tensor]) -> Tensor | None:

@@ -19,7 +19,7 @@ from dlspec.language.parse.part import parse_part
 from dlspec.language.problems import Problems
 from dlspec.layouts import Value
 from dlspec.network.builder import Network, build, kept_random_state
-from dlspec.network.layer_call import Layer
+from dlspec.network.layer import Layer
 from dlspec.network.rules.layout_rules import filled, infer, refusal, rule_for
 from dlspec.parts.layers.rule import Settings
 from dlspec.parts.schema import Schema

@@ -11,6 +11,7 @@ from dlspec.language.expand.repeats import Row, cells
 from dlspec.language.parse.block import Block
 from dlspec.language.parse.entry import Entry
 from dlspec.language.parse.params import INDEX, Scope
+from dlspec.language.parse.part import Part
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,26 @@ class Where:
 class Blocks:
     """The blocks that can be named at a place, each with the scope and the blocks that it sees itself."""
 
-    known: Mapping[str, tuple[Block, Scope, Blocks]] = field(default_factory=dict)
+    known: Mapping[str, KnownBlock] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class KnownBlock:
+    """A block with the scope and the blocks that it sees."""
+
+    block: Block
+    scope: Scope
+    blocks: Blocks = Blocks()
+
+
+@dataclass(frozen=True)
+class EntryList:
+    """Entries in order, and all that they see."""
+
+    entries: Sequence[Entry]
+    scope: Scope
+    blocks: Blocks
+    level: Level
 
 
 @dataclass(frozen=True)
@@ -44,6 +64,20 @@ class Use:
     at: KeyPath = ()
     row: Row = field(default_factory=dict)
     row_origins: Mapping[str, KeyPath] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EntryCall:
+    """An entry that stands: its part with all settings evaluated, what it takes, and the place of its module.
+
+    `origins` say for its settings where the params in them were written.
+    """
+
+    use: Use
+    part: Part
+    inputs: Mapping[int | str, Output]
+    where: Where
+    origins: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
 
 
 def each_copy(use: Use, rows: Sequence[Row]) -> Iterator[Use]:

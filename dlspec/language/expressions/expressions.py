@@ -51,6 +51,14 @@ class Wrong(Unknown):
     """Stands in the place of a value whose mistake was told, so that nothing else is said about it."""
 
 
+def find_unknowns(value: Any) -> set[str]:
+    """The keys of what is not known yet in a value, through lists and mappings."""
+    if isinstance(value, Unknown):
+        return {value.key}
+    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return {key for child in children for key in find_unknowns(child)}
+
+
 def make_divisible(value: float, divisor: int = 8) -> int:
     """`value` rounded to a multiple of `divisor`, never down by more than a tenth (MobileNet, arXiv:1801.04381)."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,8 +17,9 @@ from pydantic import BaseModel, Field
 from dlspec.config.conf_files import packaged_conf
 from dlspec.data.sources import SOURCES
 from dlspec.errors import Code, SourceLocation, SpecError
-from dlspec.jobs.reading import KEYS as ALL_KEYS
-from dlspec.jobs.reading import Spec, read_spec
+from dlspec.jobs.reading import read_spec, settle_spec
+from dlspec.jobs.spec import Spec
+from dlspec.jobs.spec_keys import KEYS as ALL_KEYS
 from dlspec.language.expressions.expressions import Unknown
 from dlspec.language.problems import Problems, in_order
 from dlspec.language.sections.trainer_section import TrainerSpec
@@ -62,6 +65,56 @@ def test_a_fact_may_stand_in_the_trainer_and_the_seed() -> None:
     assert read(changes).waiting == ("data.num_classes", "data.num_outputs")
     spec = read(changes, {"num_classes": 7, "num_outputs": 7})
     assert (spec.trainer.batch_size, spec.seed) == (7, 7)
+
+
+# Facts where a setting alone is one, and where a model's structure or a formula depends on one.
+WAITING: list[dict[str, Any]] = [
+    {},
+    {
+        "model": {
+            "layers": [
+                {"Reshape": ["${data.num_classes}", "$(2 * 3)"]},
+                {"Linear": {"out_features": "${data.num_outputs}"}},
+            ]
+        }
+    },
+    {"model": {"layers": ["Flatten", {"Linear": "$(2 * ${data.num_classes})"}]}},
+    {"model": {"params": {"n": "${data.num_classes}"}, "layers": ["Flatten", {"Linear": "$n"}]}},
+    {"model": {"layers": ["Flatten", {"Linear": 8, "repeat": "${data.num_classes}"}]}},
+    {"model": {"layers": [{"Linear": 8, "if": "$(${data.num_classes} > 7)"}, {"Linear": "${data.num_classes}"}]}},
+    {"model": {"layers": [{"Residual": {"body": ["ReLU"], "stochastic_depth": "${data.num_classes}"}}]}},
+    {
+        "model": {
+            "layers": [{"Linear": "${data.shape}"}, {"Dropout": "${data.num_classes}"}, {"Linear": "${data.x.length}"}]
+        }
+    },
+    {"model": {"layers": [{"Linear": {"out_features": "${data.num_classes}", "name": "a"}}, {"share": "a"}]}},
+    {"model": {"layers": ["Flatten"], "loss": {"CrossEntropyLoss": {"ignore_index": "${data.num_classes}"}}}},
+    {"scheduler": {"type": "StepLR", "step_size": "${data.shape}", "warmup": "${data.num_classes}"}},
+    {"optimizer": {"type": "SGD", "lr": "${data.num_classes}", "groups": [{"match": "*.bias", "lr": "${data.shape}"}]}},
+    {"trainer": {"batch_size": "${data.shape}"}, "seed": "${data.num_classes}"},
+]
+
+
+def outcome(read: Callable[[], Spec]) -> Any:
+    """What a reading finds, or what it says."""
+    try:
+        spec = read()
+    except SpecError as error:
+        return str(error)
+    layers = [(each.node, each.schema.name, each.settings) for each in spec.layers]
+    parts = [each and (each.part, each.settings) for each in (spec.optimizer, spec.scheduler)]
+    known = {"layers", "optimizer", "scheduler", "problems"}
+    rest = {each.name: getattr(spec, each.name) for each in fields(spec) if each.name not in known}
+    return layers, parts, rest, spec.problems.origins, spec.problems.names
+
+
+@pytest.mark.parametrize("changes", WAITING)
+def test_facts_that_are_put_in_give_what_reading_with_them_gives(changes: dict[str, Any]) -> None:
+    facts = {"num_outputs": 10, "num_classes": 7, "shape": [3, 4], "layout": "sequence"}
+    tree = {**CONFIG, **changes}
+    waiting = read(changes)
+    assert outcome(lambda: settle_spec(waiting, tree, SourceMap, facts=facts)) == outcome(lambda: read(changes, facts))
 
 
 METRICS: list[tuple[Any, Any]] = [

@@ -1,0 +1,62 @@
+"""What a whole config says, checked: one field for each of its sections."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from dlspec.data.sources import DataSource
+from dlspec.language.expand.graph import Graph
+from dlspec.language.expressions.expressions import find_unknowns
+from dlspec.language.parse.part import Part
+from dlspec.language.parse.pattern import Pattern
+from dlspec.language.problems import Problems
+from dlspec.language.sections.trainer_section import TrainerSpec
+from dlspec.language.sections.weights_section import WeightsSpec
+from dlspec.network.layer import Layer
+from dlspec.parts.schema import Schema
+from dlspec.parts.specs.loss_spec import Terms
+from dlspec.parts.specs.metrics_spec import MetricTerm
+from dlspec.parts.specs.parameters_spec import Init
+
+
+@dataclass(frozen=True)
+class ReadPart:
+    """A part whose name was found and whose settings were checked."""
+
+    part: Part
+    schema: Schema
+    settings: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A config whose form is right. `tree` is the config with every `${...}` looked up.
+
+    A fact that only the opened data know stands in it as an `Unknown`. `problems` are none; they know where everything
+    was written.
+    """
+
+    tree: Mapping[str, Any]
+    graph: Graph
+    layers: tuple[Layer, ...]
+    data: DataSource
+    optimizer: ReadPart
+    trainer: TrainerSpec
+    loss: Terms | None = None
+    scheduler: ReadPart | None = None
+    interval: Literal["step", "epoch"] | None = None
+    warmup: int = 0
+    metrics: tuple[MetricTerm, ...] | None = None
+    inits: tuple[Init, ...] = ()
+    freeze: tuple[Pattern, ...] = ()
+    groups: tuple[Pattern, ...] = ()
+    weights: WeightsSpec | None = None
+    seed: int = 0
+    problems: Problems = field(default_factory=Problems)
+
+    @property
+    def waiting(self) -> tuple[str, ...]:
+        """The facts of the data that are not known yet."""
+        return tuple(sorted(find_unknowns(self.tree)))

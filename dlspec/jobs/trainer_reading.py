@@ -1,0 +1,83 @@
+"""The trainer's settings, and how the learning rate is scheduled."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+from dlspec.errors import Code, near, shown
+from dlspec.jobs.spec import ReadPart
+from dlspec.language.expressions.expressions import Unknown, Wrong
+from dlspec.language.problems import Problems
+from dlspec.language.sections.trainer_section import TrainerSpec
+from dlspec.parts.sections import read_section
+from dlspec.parts.specs.average_spec import read_average
+
+# Schedulers that no warm-up can stand before.
+NO_WARMUP = {
+    **dict.fromkeys(("OneCycleLR", "CyclicLR"), "it rises and falls itself: see its own settings"),
+    "ReduceLROnPlateau": "it waits for results; take CosineAnnealingLR, StepLR or another that counts",
+}
+_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_OTHER_DEVICES = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps"}
+
+
+def without_keys(raw: Any, *keys: str) -> Any:
+    """A section without some of its keys; what is no mapping as it is."""
+    return {each: value for each, value in raw.items() if each not in keys} if isinstance(raw, dict) else raw
+
+
+def read_trainer(raw: Any, problems: Problems) -> TrainerSpec | None:
+    """The trainer's settings; None where one is a mistake."""
+    trainer = read_section(TrainerSpec, without_keys(raw, "average"), ("trainer",), problems)
+    average = raw.get("average") if isinstance(raw, dict) else None
+    read = read_average(average, trainer.epochs if trainer else None, problems)
+    if trainer is None:
+        return None
+    _check_trainer(trainer, problems)
+    return trainer.model_copy(update={"average": read})
+
+
+def _check_trainer(trainer: TrainerSpec, problems: Problems) -> None:
+    """The form of a device's and a result's name; whether there is one such is seen when the run is made."""
+    if not _DEVICE.fullmatch(trainer.device):
+        meant = _OTHER_DEVICES.get(trainer.device.lower()) or near(trainer.device, ("auto", "cpu", "cuda", "mps"))
+        fix = f"did you mean '{meant}'?" if meant else "write auto, cpu, cuda, cuda:1 (a number) or mps"
+        problems.add(Code.UNKNOWN_DEVICE, ("trainer", "device"), f"no device '{trainer.device}'", fix, at_value=True)
+    if not trainer.monitor.startswith(("train/", "val/")):
+        result = re.sub(r"^[a-z]*/|^(val|valid|validation|train|test)_", "", trainer.monitor) or "loss"
+        found = f"'{trainer.monitor}' is no result of an epoch: those begin with train/ or val/"
+        problems.add(
+            Code.UNKNOWN_CHOICE,
+            ("trainer", "monitor"),
+            found,
+            f"write val/{result} or train/{result}",
+            at_value=True,
+        )
+
+
+def read_warmup(raw: Any, scheduler: ReadPart | None, problems: Problems) -> int:
+    """How long the learning rate rises before the scheduler begins."""
+    warmup = raw.get("warmup") if isinstance(raw, dict) else None
+    if warmup is None or isinstance(warmup, Unknown):
+        return 0
+    if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 1:
+        found = f"warmup is {shown(warmup)}, wanted a whole number >= 1: how many steps the learning rate rises"
+        problems.add(Code.WRONG_VALUE, ("scheduler", "warmup"), found, at_value=True)
+        return 0
+    if scheduler is not None and scheduler.schema.name in NO_WARMUP:
+        found, fix = f"no warmup beside {scheduler.schema.name}", NO_WARMUP[scheduler.schema.name]
+        problems.add(Code.CONFLICT, ("scheduler", "warmup"), found, fix)
+    return warmup
+
+
+def read_interval(scheduler: Any, problems: Problems) -> Literal["step", "epoch"] | None:
+    """How often the scheduler steps; None where the config does not say."""
+    interval = scheduler.get("interval") if isinstance(scheduler, dict) else None
+    if interval == "step" or interval == "epoch" or interval is None:
+        return interval
+    if isinstance(interval, Wrong):
+        return None
+    found = f"interval is {shown(interval)}, wanted step or epoch"
+    problems.add(Code.WRONG_VALUE, ("scheduler", "interval"), found, at_value=True)
+    return None

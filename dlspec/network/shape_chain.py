@@ -1,0 +1,40 @@
+"""The shapes that lead to a layer, as messages show them."""
+
+from __future__ import annotations
+
+from dlspec.language.expand.graph import MODEL, Node
+from dlspec.language.parse.deferred import Ref
+from dlspec.layouts import Value
+from dlspec.network.partial_network import PartialNetwork
+
+MAX_SHOWN = 6  # shapes before a mistake; of more the middle is left out
+
+
+def describe_shapes(network: PartialNetwork, node: Node) -> str:
+    """Such as 'image (3, 32, 32) -> 0 Conv2d (16, 30, 30) -> here'; '' where there is only one shape."""
+    shapes: list[str] = []
+    ref = next(iter(node.inputs.values()), None)
+    while ref is not None:
+        shapes.append(f"{_name_of(network, ref)} {_sizes(network.values[ref])}".strip())
+        inner = network.nodes.get(network.aliases.get(ref, ref).node)
+        ref = None if inner is None else next(iter(inner.inputs.values()), None)
+    more = list(node.inputs.values())[1:]
+    others = [f"; {_name_of(network, each)} {_sizes(network.values[each])}" for each in more]
+    if len(shapes) < 2 and not others:
+        return ""
+    shown = shapes if len(shapes) <= MAX_SHOWN else [*shapes[: MAX_SHOWN - 1], "...", shapes[-1]]
+    return "shapes: " + " -> ".join(reversed(shown)) + "".join(others) + f" -> {node.id} {node.part.type}"
+
+
+def _name_of(network: PartialNetwork, ref: Ref) -> str:
+    if ref.node == MODEL:
+        return ref.output or next(iter(network.fields.values())).name
+    row = network.rows.get(network.aliases.get(ref, ref).node)
+    if row is None:
+        return ref.node
+    holder, _, inner = row.name.rpartition(".")
+    return f"{holder} TimeDistributed" if inner in ("<fold>", "<unfold>") else f"{row.name} {row.type}"
+
+
+def _sizes(value: Value) -> str:
+    return f"({', '.join(str(size) for size in value.shape)})"
