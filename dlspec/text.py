@@ -67,6 +67,6 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Collec
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 
-def first_line(error: BaseException, longest: int | None = None) -> str:
-    """What an error of somebody else's says, in one line; cut to `longest` letters."""
-    return str(error).strip().split("\n")[0][:longest]
+def first_line(says: BaseException | str, longest: int | None = None) -> str:
+    """The first line of a text, or of what an error of somebody else's says; cut to `longest` letters."""
+    return str(says).strip().partition("\n")[0][:longest]

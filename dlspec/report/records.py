@@ -15,6 +15,7 @@ from dlspec.language.yaml.yaml_files import display_name, load_text
 from dlspec.limits import limit
 from dlspec.runs.finding import Run, find_runs
 from dlspec.runs.io import read_object, read_small
+from dlspec.runs.json_values import read_count, read_number
 from dlspec.runs.layout import HYDRA_OVERRIDES, METRICS, RESULT, SPEC, SWEEP, TIMING
 from dlspec.runs.run_status import rerun_command
 
@@ -78,12 +79,7 @@ def read_records(roots: Sequence[Path]) -> list[Record]:
 
 def sweep_jobs(root: Path) -> list[dict[str, Any]]:
     """The jobs that a sweep's folder lists, none where it lists none."""
-    content = read_small(root / SWEEP, LARGEST_SWEEP)
-    try:
-        value = None if content is None else json.loads(content)
-    except (ValueError, RecursionError):
-        return []
-    jobs = value.get("jobs") if isinstance(value, dict) else None
+    jobs = (read_object(root / SWEEP, LARGEST_SWEEP) or {}).get("jobs")
     return [each for each in jobs if isinstance(each, dict)] if isinstance(jobs, list) else []
 
 
@@ -132,8 +128,8 @@ def _record(run: Run, name: str, job: Mapping[str, Any]) -> Record:
         results=best | test,
         best_epoch=status.best_epoch,
         steps=status.step,
-        parameters=_count(result.get("parameters")),
-        seconds=_number(timing.get("seconds")) if isinstance(timing, dict) else status.seconds,
+        parameters=read_count(result.get("parameters")),
+        seconds=read_number(timing.get("seconds"), LARGEST_NUMBER) if isinstance(timing, dict) else status.seconds,
         error=_text(error if isinstance(error, str) else status.reason) if run.fate in FAILED else "",
     )
 
@@ -161,18 +157,8 @@ def _texts(value: object) -> tuple[str, ...]:
 def _numbers(value: object) -> dict[str, float]:
     """The finite numbers of a mapping, by their names."""
     items = list(value.items())[:MOST_NAMES] if isinstance(value, dict) else []
-    numbers = ((name, _number(each)) for name, each in items if len(name) <= LONGEST_NAME)
+    numbers = ((name, read_number(each, LARGEST_NUMBER)) for name, each in items if len(name) <= LONGEST_NAME)
     return {name: number for name, number in numbers if number is not None}
-
-
-def _number(value: object) -> float | None:
-    if type(value) is int and abs(value) < 10**15:
-        return float(value)
-    return value if type(value) is float and abs(value) < LARGEST_NUMBER else None
-
-
-def _count(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value < 10**15 else None
 
 
 # ---- specs and overrides ---------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -11,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dlspec.runs.io import read_object, read_result
+from dlspec.runs.json_values import read_count, read_number
 from dlspec.runs.layout import STATUS
+from dlspec.text import first_line
 
-LARGEST_COUNT = 10**15
 LONGEST_TEXT = 1_000
 
 
@@ -73,26 +73,11 @@ def _from_result(result: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def _text(value: object) -> str:
-    return one_line(value) if isinstance(value, str) else ""
+    return first_line(value, LONGEST_TEXT) if isinstance(value, str) else ""
 
 
-def _count(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value < LARGEST_COUNT else None
-
-
-def _number(value: object) -> float | None:
-    if type(value) is int and abs(value) < LARGEST_COUNT:  # 2.0 may be written as 2
-        return float(value)
-    return value if type(value) is float and math.isfinite(value) else None
-
-
-_BY_TYPE: Mapping[str, Callable[[object], Any]] = {"str": _text, "int | None": _count, "float | None": _number}
+_BY_TYPE: Mapping[str, Callable[[object], Any]] = {"str": _text, "int | None": read_count, "float | None": read_number}
 _READERS = {each.name: _BY_TYPE[str(each.type)] for each in fields(RunStatus)}
-
-
-def one_line(text: str) -> str:
-    """The text's first line, of a length that a list can show."""
-    return text.strip().partition("\n")[0][:LONGEST_TEXT]
 
 
 def resume_command(folder: Path | str, what: Literal["run", "sweep"] = "run") -> str:

@@ -24,6 +24,7 @@ from dlspec.optim.freezing import Freezing
 from dlspec.optim.memory import state_bytes
 from dlspec.optim.optimizer import restore_optimizer
 from dlspec.optim.schedule import Schedule
+from dlspec.text import first_line
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.checkpoint.packing import Rows, Tensors, pack
@@ -196,7 +197,7 @@ def restore(trainer: Resumable, snapshot: Snapshot) -> Left | None:
             first = error.errors()[0]
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         else:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = first_line(f"{type(error).__name__}: {error}")
         raise TrainingFailed(f"the checkpoint of step {snapshot.step} does not fit this run: {cut(reason)}") from error
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 from dlspec.runs.io import renew_json, write_json
 from dlspec.runs.layout import STATUS
-from dlspec.runs.run_status import RunStatus, one_line, resume_command
+from dlspec.runs.run_status import LONGEST_TEXT, RunStatus, resume_command
+from dlspec.text import first_line
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.state import State, Status
 
@@ -79,7 +80,7 @@ class StatusFile(Callback):
             monitor=monitor.name,
             monitored=monitor.value,
             best_epoch=monitor.epoch,
-            reason=one_line(state.error or state.stop_reason),
+            reason=first_line(state.error or state.stop_reason, LONGEST_TEXT),
             renewed=datetime.now(UTC).isoformat(timespec="seconds"),
             pid=os.getpid(),
             host=socket.gethostname(),
