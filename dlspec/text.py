@@ -29,18 +29,20 @@ def clock(seconds: float) -> str:
 
 
 def shortened(value: float) -> str:
-    """Three digits and a letter: `950`, `12.3k`, `1.20M`."""
-    for letter in ("", "k", "M"):
-        if value < 999.5:
-            return f"{value:.0f}" if not letter else f"{value:.3g}{letter}"
+    """Three digits and a letter: `950`, `12.3k`, `1.2M`."""
+    if value < 999.5:
+        return f"{value:.0f}"
+    for letter in "kMGTP":
         value /= 1000
-    return f"{value:.3g}G"
+        if value < 999.5:
+            return f"{value:.3g}{letter}"
+    return f"{value / 1000:.3g}E"
 
 
 def size(count: float) -> str:
-    """Bytes: `950 B`, `12.3 kB`, `1.2 GB`."""
+    """Bytes: `950 bytes`, `12.3 kB`, `1.2 GB`, `602 TB`."""
     short = shortened(count)
-    return f"{short[:-1]} {short[-1]}B" if short[-1].isalpha() else f"{short} B"
+    return f"{short[:-1]} {short[-1]}B" if short[-1].isalpha() else f"{short} bytes"
 
 
 def number(value: float) -> str:

@@ -20,7 +20,7 @@ from dlspec.language.expand.entry_inputs import PARAMETER
 from dlspec.language.expand.graph import MODEL, Graph, Node
 from dlspec.language.parse.deferred import Ref
 from dlspec.language.problems import Problems
-from dlspec.layouts import Layout, Lengths, Value
+from dlspec.layouts import Layout, Lengths, Value, format_shape
 from dlspec.network.built import BuiltLayer as BuiltLayer
 from dlspec.network.built import Network as Network
 from dlspec.network.built import Output as Output
@@ -335,7 +335,7 @@ class Builder:
         shape = tuple(given.shape[1:]) if has_batch else tuple(given.shape)
         if len(shape) >= dims and (layout != "tokens" or not given.is_floating_point()):
             return True
-        found = f"layout is {layout}, which is {wanted}, and {layer.type} gives ({', '.join(map(str, shape))})"
+        found = f"layout is {layout}, which is {wanted}, and {layer.type} gives {format_shape(shape)}"
         path = layer.node.part.where("layout")
         self.problems.add(
             Code.WRONG_LAYOUT, path, found, "leave it out, or write another", at_value=True, shown=layer.shown
@@ -478,10 +478,12 @@ class Builder:
         ref = next(iter(node.inputs.values()), None)
         while ref is not None:
             name = self._called(ref)
-            shapes.append(f"{name} {_sizes(self.values[ref])}".strip())
+            shapes.append(f"{name} {format_shape(self.values[ref].shape)}".strip())
             inner = self.nodes.get(self.aliases.get(ref, ref).node)
             ref = None if inner is None else next(iter(inner.inputs.values()), None)
-        others = [f"; {self._called(each)} {_sizes(self.values[each])}" for each in list(node.inputs.values())[1:]]
+        others = [
+            f"; {self._called(each)} {format_shape(self.values[each].shape)}" for each in list(node.inputs.values())[1:]
+        ]
         if len(shapes) < 2 and not others:
             return ""
         shown = shapes if len(shapes) <= _SHOWN else [*shapes[: _SHOWN - 1], "...", shapes[-1]]
@@ -509,10 +511,6 @@ _SHAPES: Mapping[str, tuple[int, str]] = {
 
 def _by_rank(shape: tuple[int, ...]) -> Layout:
     return "features" if len(shape) < 2 else "channels-first"
-
-
-def _sizes(value: Value) -> str:
-    return f"({', '.join(str(size) for size in value.shape)})"
 
 
 def _wanted(graph: Graph) -> dict[str, tuple[str, ...]]:

@@ -28,9 +28,9 @@ from dlspec.language.expressions.formula import (
     whole_numbers,
 )
 from dlspec.language.expressions.formula_functions import DIMS, ELEMENTWISE, FUNCTIONS, KEEPDIM
-from dlspec.layouts import Layout, Lengths, Value
+from dlspec.layouts import Layout, Lengths, Value, format_shape
 from dlspec.parts.layers.dims import agree, end_together, refused_dim
-from dlspec.parts.layers.merging import misfit, sizes
+from dlspec.parts.layers.merging import misfit
 from dlspec.parts.layers.rule import ALL, Inputs, Rule, Settings, Shape, by_rank, main, same
 from dlspec.text import first_line
 
@@ -197,7 +197,7 @@ class _Trial(_Walk):
 
     def _shown(self, given: list[Any]) -> str:
         values = [self.as_value(each) for each in _all_twins(given)]
-        return " and ".join(f"({', '.join(map(str, each.shape))})" for each in values) or "numbers"
+        return " and ".join(format_shape(each.shape) for each in values) or "numbers"
 
     def _check(self, node: ast.expr, given: list[Any]) -> None:
         twins = _all_twins(given)
@@ -222,7 +222,12 @@ class _Trial(_Walk):
                 continue
             has_ranks = len({len(value.shape) for value in values}) > 1
             fix = "write keepdim=True: both need as many dimensions" if takes_away and has_ranks else wrong.fix
-            raise _Refused(wrong.code, node, f"has {sizes(first)} and {sizes(each)}, which don't fit", fix)
+            raise _Refused(
+                wrong.code,
+                node,
+                f"has {format_shape(first.shape)} and {format_shape(each.shape)}, which don't fit",
+                fix,
+            )
 
     def _check_matmul(self, node: ast.expr, left: _Twins, right: _Twins) -> None:
         """Rows and columns are of one sample: the batch is neither, and stands at the same place on both sides."""
