@@ -6,7 +6,7 @@ comes first and is left out of every shape in a spec.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -33,6 +33,13 @@ def layout_of(given: tuple[str, ...]) -> Layout:
     if len(given) == 1:
         return "features"
     return "channels-first" if given[0] == "C" else "channels-last"
+
+
+def guess_layout(shape: Sequence[int]) -> Layout:
+    """The layout that a shape, batch left out, most likely has where nothing else tells."""
+    if len(shape) < 2:
+        return "features"
+    return "sequence" if len(shape) == 2 else "channels-first"
 
 
 def format_shape(shape: Iterable[int]) -> str:

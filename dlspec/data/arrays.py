@@ -15,10 +15,9 @@ from dlspec.data.assembly import make_splits
 from dlspec.data.dataset import Dataset, Field, Target
 from dlspec.data.splits import split_rows
 from dlspec.errors import Code, DataError, near, shown, suggest
-from dlspec.layouts import Layout
+from dlspec.layouts import guess_layout
 
-LAYOUT_OF_RANK: dict[int, Layout] = {1: "features", 2: "sequence", 3: "channels-first", 4: "channels-first"}
-"""By a sample's rank: (C), (T, C), (C, H, W) and (C, D, H, W)."""
+MAX_RANK = 4  # of a sample: (C), (T, C), (C, H, W) and (C, D, H, W)
 LENGTHS = "_lengths"
 
 
@@ -150,11 +149,10 @@ def _field(key: str, values: NDArray[Any], has_lengths: bool) -> Field:
     shape = values.shape[1:]
     if values.dtype.kind in "iu":
         return _tokens(key, values, has_lengths)
-    layout = LAYOUT_OF_RANK.get(max(1, len(shape)))
-    if layout is None:
+    if len(shape) > MAX_RANK:
         wanted = "(N, C), (N, T, C) or (N, C, H, W)"
         raise DataError(key, f"'{key}' has shape {list(values.shape)}; {wanted} is wanted")
-    return Field(key, shape or (1,), layout, has_lengths=has_lengths)
+    return Field(key, shape or (1,), guess_layout(shape), has_lengths=has_lengths)
 
 
 def _tokens(key: str, values: NDArray[Any], has_lengths: bool) -> Field:

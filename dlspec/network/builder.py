@@ -20,7 +20,7 @@ from dlspec.language.expand.entry_inputs import PARAMETER
 from dlspec.language.expand.graph import MODEL, Graph, Node
 from dlspec.language.parse.deferred import Ref
 from dlspec.language.problems import Problems
-from dlspec.layouts import Layout, Lengths, Value, format_shape
+from dlspec.layouts import Lengths, Value, format_shape, guess_layout
 from dlspec.network.built import BuiltLayer as BuiltLayer
 from dlspec.network.built import Network as Network
 from dlspec.network.built import Output as Output
@@ -396,8 +396,7 @@ class Builder:
     ) -> Value:
         if layer.type == PARAMETER:
             shape = tuple(given.shape)
-            layout: Layout = layer.node.layout or ("sequence" if len(shape) == 2 else _by_rank(shape))
-            return Value(shape, layout, has_batch=False)
+            return Value(shape, layer.node.layout or guess_layout(shape), has_batch=False)
         has_batch = any(each.has_batch for each in values)
         shape = tuple(given.shape[1:]) if has_batch else tuple(given.shape)
         told = layout_after(layer.schema, values, settings, shape, word)
@@ -507,10 +506,6 @@ _SHAPES: Mapping[str, tuple[int, str]] = {
     "channels-first": (2, "(C, T or S...)"),
     "channels-last": (2, "(S..., C)"),
 }
-
-
-def _by_rank(shape: tuple[int, ...]) -> Layout:
-    return "features" if len(shape) < 2 else "channels-first"
 
 
 def _wanted(graph: Graph) -> dict[str, tuple[str, ...]]:

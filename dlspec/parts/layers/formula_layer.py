@@ -28,7 +28,7 @@ from dlspec.language.expressions.formula import (
     whole_numbers,
 )
 from dlspec.language.expressions.formula_functions import DIMS, ELEMENTWISE, FUNCTIONS, KEEPDIM
-from dlspec.layouts import Layout, Lengths, Value, format_shape
+from dlspec.layouts import Layout, Lengths, Value, format_shape, guess_layout
 from dlspec.parts.layers.dims import agree, end_together, refused_dim
 from dlspec.parts.layers.merging import misfit
 from dlspec.parts.layers.rule import ALL, Inputs, Rule, Settings, Shape, by_rank, main, same
@@ -192,7 +192,7 @@ class _Trial(_Walk):
 
     def as_value(self, twins: _Twins) -> Value:
         shape = tuple(twins.two.shape[1:] if twins.has_batch else twins.two.shape)
-        layout = self.main.layout if len(shape) == len(self.main.shape) else by_rank((), shape, {})
+        layout = self.main.layout if len(shape) == len(self.main.shape) else guess_layout(shape)
         return Value(shape, layout, has_batch=twins.has_batch)
 
     def _shown(self, given: list[Any]) -> str:
