@@ -328,11 +328,11 @@ class _Reader:
         if part.type == "arrays" and part.type not in SOURCES:
             fix = "give them again: train(SPEC, data=...), resume(FOLDER, data=...); or choose a data set: data=NAME"
             found = "the data of this run were arrays given in Python, which no folder keeps"
-            self.problems.add(Code.MISSING_VALUE, _name_path(part), found, fix, at_value=True)
+            self.problems.add(Code.MISSING_VALUE, part.name_path, found, fix, at_value=True)
             return None
-        if part.type not in SOURCES:
-            fix = suggest(part.type, {*SOURCES, *self.choices.get("data", ())})
-            self.problems.add(Code.UNKNOWN_DATA, _name_path(part), f"no data set '{part.type}'", fix, at_value=True)
+        named = replace(part, path=part.name_path)
+        source = SOURCES.find(named, self.problems, also=self.choices.get("data", ()), at_value=True)
+        if source is None:
             return None
         before = len(self.problems)
         for where, value in leaves(part.settings):
@@ -343,16 +343,16 @@ class _Reader:
                 )
         if len(self.problems) > before:
             return None
-        return read_section(SOURCES[part.type], dict(part.settings), part.settings_path, self.problems)
+        return read_section(source, dict(part.settings), part.settings_path, self.problems)
 
-    def _part(self, key: str, raw: Any, registry: Registry, *, must: bool = False) -> ReadPart | None:
+    def _part(self, key: str, raw: Any, registry: Registry[Schema], *, must: bool = False) -> ReadPart | None:
         if raw is None and not must:
             return None
         part = parse_part(raw, (key,), self.problems, kind=key)
         return None if part is None else self._found(part, registry, key)
 
-    def _found(self, part: Part, registry: Registry, group: str) -> ReadPart | None:
-        part = replace(part, path=_name_path(part))
+    def _found(self, part: Part, registry: Registry[Schema], group: str) -> ReadPart | None:
+        part = replace(part, path=part.name_path)
         schema = registry.find(part, self.problems, also=self.choices.get(group, ()))
         return None if schema is None else ReadPart(part, schema, schema.read(part, self.problems))
 
@@ -412,10 +412,6 @@ def _suggest_key(key: str) -> str:
     """For a key at the top that is none: where it belongs, or the nearest."""
     meant = _HOMES.get(key) or near(key, KEYS) or _HOMES.get(near(key, _HOMES))
     return f"did you mean '{meant}'?" if meant else suggest(key, KEYS, most=20)
-
-
-def _name_path(part: Part) -> KeyPath:
-    return (*part.path, "type") if part.is_flat else part.path
 
 
 def _without(raw: Any, *keys: str) -> Any:

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dlspec.errors import Code, DataError, UserError, suggest
+from dlspec.errors import Code, DataError, suggest
 from dlspec.limits import MAX_CLASSES
+from dlspec.parts.registry import Registry, itself
 
 if TYPE_CHECKING:
     import numpy as np
@@ -74,7 +75,7 @@ class SplitSource(DataSource):
         return self
 
 
-SOURCES: dict[str, type[DataSource]] = {}
+SOURCES: Registry[type[DataSource]] = Registry("data set", (), itself, plural="data sources")
 S = TypeVar("S", bound=DataSource)
 
 
@@ -82,19 +83,10 @@ def data_source(name: str) -> Callable[[type[S]], type[S]]:
     """Registers a source as `data.type: NAME`. A class that is defined anew (in a notebook) replaces itself."""
 
     def register(source: type[S]) -> type[S]:
-        known = SOURCES.get(name)
-        if known is not None and _full_name(known) != _full_name(source):
-            both = f"{_full_name(known)} and {_full_name(source)}"
-            raise UserError(f"two data sources are named '{name}': {both}; rename one of them")
-        source.source_name = name
-        SOURCES[name] = source
+        SOURCES.register(source, name).source_name = name
         return source
 
     return register
-
-
-def _full_name(source: type[DataSource]) -> str:
-    return f"{source.__module__}.{source.__qualname__}"
 
 
 def open_data(source: DataSource) -> Dataset:

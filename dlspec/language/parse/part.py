@@ -46,6 +46,11 @@ class Part:
             return self.key_paths[setting]
         return (*self.settings_path, setting) if setting in self.settings else self.settings_path
 
+    @property
+    def name_path(self) -> KeyPath:
+        """Where the part's name is written."""
+        return (*self.path, "type") if self.is_flat else self.path
+
     def __str__(self) -> str:
         return self.type
 

@@ -27,7 +27,7 @@ _INSTEAD = "take one that gives a single number for classes or numbers, such as 
 
 
 @cache
-def metrics() -> Registry:
+def metrics() -> Registry[Schema]:
     """The registry of metrics; asking for it imports torchmetrics."""
     library = import_torchmetrics()
     from dlspec.parts import token_metrics

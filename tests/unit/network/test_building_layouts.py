@@ -269,7 +269,7 @@ def own_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         LAYERS, "_classes", LAYERS._classes | {each.__name__: each for each in (Broken, Mixing, Overwriting, Doubling)}
     )
-    monkeypatch.setattr(LAYERS, "_schemas", dict(LAYERS._schemas))
+    monkeypatch.setattr(LAYERS, "_described", dict(LAYERS._described))
 
 
 @pytest.mark.usefixtures("own_layers")
