@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
 COMMANDS = {
@@ -64,6 +65,21 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Collec
         for row in (head, *rows)
     ]
     return "\n".join(lines)
+
+
+# ---- command lines ---------------------------------------------------------------------------------------------------
+
+# What Hydra takes as a text without quotes.
+_UNQUOTED = re.compile(r"(?!(null|true|false|inf|nan)\Z)([a-z_/]|\.\.?/)[\w./-]*", re.ASCII | re.IGNORECASE)
+
+
+def write_override(key: str, value: str) -> str:
+    """`key=value` as Hydra reads it: the value in quotes where that is needed."""
+    if _UNQUOTED.fullmatch(value):
+        return f"{key}={value}"
+    # Hydra reads backslashes as escapes in front of a quote only, the closing one too.
+    escaped = re.sub(r'(\\*)("|\Z)', lambda found: 2 * found[1] + (found[2] and '\\"'), value)
+    return f'{key}="{escaped}"'
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------
