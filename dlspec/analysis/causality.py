@@ -15,7 +15,7 @@ from dlspec.errors import Code
 from dlspec.language.problems import Problems
 from dlspec.layouts import Value
 from dlspec.losses.criterion import Criterion
-from dlspec.network.builder import kept_random_state
+from dlspec.network.random_state import kept_random_state
 
 if TYPE_CHECKING:
     from dlspec.losses.matching import Match

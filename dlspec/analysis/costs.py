@@ -17,9 +17,10 @@ from dlspec.analysis.multiply_adds import multiply_adds
 from dlspec.compat.torch_dispatch import observe_operations, same_kernels_on_meta
 from dlspec.data.dataset import Dataset
 from dlspec.losses.criterion import Criterion
-from dlspec.network.builder import Network, kept_random_state
+from dlspec.network.builder import Network
 from dlspec.network.codegen import LAYER
 from dlspec.network.meta_device import Place, Unfit, needs_numbers
+from dlspec.network.random_state import kept_random_state
 from dlspec.network.tracing import sampling
 
 ROWS = (2, 3)

@@ -52,7 +52,6 @@ from dlspec.network.rules.layout_rules import (
 from dlspec.network.shortcuts import is_norm
 from dlspec.network.ties import tie
 from dlspec.network.tracing import Tracer, memory_of, sampling
-from dlspec.network.tracing import kept_random_state as kept_random_state
 from dlspec.parts.layers.rule import main
 
 # What leaves an end as it is: what stands before is what a loss sees.
