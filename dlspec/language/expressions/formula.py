@@ -9,14 +9,13 @@ from __future__ import annotations
 import ast
 import math
 import re
-import warnings
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import takewhile
 from typing import Any, NoReturn
 
 from dlspec.errors import Code, shown, suggest
-from dlspec.language.expressions.expressions import CONSTANTS, MAX_NUMBER, ExpressionError, evaluate
+from dlspec.language.expressions.expressions import CONSTANTS, MAX_NUMBER, evaluate
 from dlspec.language.expressions.formula_functions import (
     ARGUMENTS,
     DIMS,
@@ -32,6 +31,7 @@ from dlspec.language.expressions.formula_functions import (
     SEVERAL,
     SIZES,
 )
+from dlspec.language.expressions.grammar import ARITHMETIC, COMPARISONS, ExpressionError, Grammar, check_length
 from dlspec.limits import how_to_raise, limit
 
 LANGUAGE = (
@@ -45,20 +45,16 @@ _SAMPLES = "the batch is dim 0, and samples must not mix"
 
 def parse_formula(text: str) -> ast.expr:
     """The formula's tree, every part of it allowed; raises `ExpressionError` for what the language does not have."""
-    longest = limit("formula_length")
-    if len(text) > longest:
-        found = f"a formula of {len(text):,} characters; {longest:,} are allowed"
-        raise ExpressionError(Code.TOO_LARGE, found, how_to_raise("formula_length"))
+    check_length(text)
     return _parsed(text, limit("formula_depth"), limit("formula_size"))
 
 
 @lru_cache(maxsize=1_000)  # a layer asks for its tree several times; the limits are part of the key
-def _parsed(text: str, deepest: int, largest: int) -> ast.expr:
+def _parsed(text: str, max_depth: int, max_size: int) -> ast.expr:
     for sign, fix in (("$", "write the name of one of the params"), ("#", "comments stand outside of a formula")):
         if sign in text:
             raise ExpressionError(Code.FORMULA_SYNTAX, f"'{sign}' can't stand in {shown(text)}", fix)
-    tree = _read(" ".join(text.split()))
-    _check_nodes(tree, deepest)
+    tree = _GRAMMAR.parse(" ".join(text.split()), max_depth)
     _check_operand(tree)
     if not names_in(tree):
         raise ExpressionError(
@@ -67,55 +63,19 @@ def _parsed(text: str, deepest: int, largest: int) -> ast.expr:
     return tree
 
 
-def _read(text: str) -> ast.expr:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python's own, about '5[0]' or a backslash
-            return ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise ExpressionError(Code.FORMULA_SYNTAX, f"{shown(text)} is no formula", LANGUAGE) from None
-
-
-def _check_nodes(tree: ast.expr, deepest: int) -> None:
-    """Depth and constants first: what walks or writes the tree afterwards is then safe."""
-    nodes: list[tuple[ast.AST, int]] = [(tree, 0)]
-    for node, depth in nodes:  # grows while it is walked: a formula may nest deeper than Python's stack
-        if depth > deepest:
-            raise ExpressionError(
-                Code.TOO_LARGE, f"a formula nested more than {deepest} deep", how_to_raise("formula_depth")
-            )
-        if isinstance(node, ast.Constant) and _is_huge(node.value):
-            raise ExpressionError(Code.TOO_LARGE, f"a number beyond {MAX_NUMBER:.0e}", "write a smaller one")
-        nodes += [(child, depth + 1) for child in ast.iter_child_nodes(node)]
-    for node, _ in nodes:
-        if not isinstance(node, _NODES) or (isinstance(node, ast.Constant) and not isinstance(node.value, _CONSTANT)):
-            _refuse(node)
-
-
-_NODES = (
-    *(
-        ast.expr_context,
-        ast.operator,
-        ast.unaryop,
-        ast.boolop,
-        ast.cmpop,
-        ast.Name,
-        ast.Constant,
-        ast.UnaryOp,
-        ast.BinOp,
-    ),
-    *(ast.BoolOp, ast.Compare, ast.IfExp, ast.Call, ast.keyword, ast.Attribute, ast.Subscript, ast.Slice),
-    *(ast.List, ast.Tuple),
-)
-_CONSTANT = (int, float, str, type(None), type(...))
-
-
-def _is_huge(value: Any) -> bool:
-    return abs(value) > MAX_NUMBER if isinstance(value, int) else isinstance(value, float) and not math.isfinite(value)
-
-
-def _written(node: ast.AST) -> str:
+def _written(node: ast.AST, text: str = "") -> str:
     return shown(ast.unparse(node))
+
+
+_LEAVES = (ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.Name, ast.Constant, ast.keyword)
+_NODES = (ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.List, ast.Tuple, ast.Subscript, ast.Slice)
+_GRAMMAR = Grammar(
+    nodes=(*_LEAVES, *_NODES, ast.Call, ast.Attribute),
+    constants=(int, float, str, type(None), type(...)),
+    language=LANGUAGE,
+    show_node=_written,
+    max_number=MAX_NUMBER,
+)
 
 
 # ---- what a tree tells ---------------------------------------------------------------------------------------------
@@ -215,9 +175,9 @@ def _constant(node: ast.expr) -> Any:
 
 # ---- what may stand where ------------------------------------------------------------------------------------------
 
-_BINARY = (ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.MatMult, ast.BitAnd, ast.BitOr)
 _OF_TENSORS = (ast.MatMult, ast.BitAnd, ast.BitOr)
-_COMPARE = (ast.Eq, ast.NotEq, ast.Lt, ast.LtE, ast.Gt, ast.GtE)
+_BINARY = (*ARITHMETIC, *_OF_TENSORS)
+_COMPARE = tuple(COMPARISONS)
 _INSTEAD: Mapping[type[ast.AST], str] = {
     ast.IfExp: "write where(condition, a, b)",
     ast.And: "write & with brackets: (a > 0) & (b > 0)",

@@ -28,6 +28,7 @@ from dlspec.language.expressions.formula import (
     whole_numbers,
 )
 from dlspec.language.expressions.formula_functions import DIMS, ELEMENTWISE, FUNCTIONS, KEEPDIM
+from dlspec.language.expressions.grammar import ARITHMETIC, COMPARISONS, SIGNS, Operators
 from dlspec.layouts import Layout, Lengths, Value, format_shape, guess_layout
 from dlspec.parts.layers.dims import agree, end_together, refused_dim
 from dlspec.parts.layers.merging import misfit
@@ -56,26 +57,14 @@ CALLED: Mapping[str, Callable[..., Any]] = {
 }
 """The functions behind the names."""
 
-_OPERATORS: Mapping[type[ast.AST], Callable[..., Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
+_OPERATORS: Operators = {
+    **ARITHMETIC,
+    **COMPARISONS,
+    **SIGNS,
     ast.MatMult: operator.matmul,
     ast.BitAnd: operator.and_,
     ast.BitOr: operator.or_,
-    ast.USub: operator.neg,
-    ast.UAdd: operator.pos,
     ast.Invert: operator.invert,
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
 }
 
 
