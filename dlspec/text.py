@@ -77,9 +77,14 @@ def write_override(key: str, value: str) -> str:
     """`key=value` as Hydra reads it: the value in quotes where that is needed."""
     if _UNQUOTED.fullmatch(value):
         return f"{key}={value}"
-    # Hydra reads backslashes as escapes in front of a quote only, the closing one too.
-    escaped = re.sub(r'(\\*)("|\Z)', lambda found: 2 * found[1] + (found[2] and '\\"'), value)
+    escaped = re.sub(r'(\\*)("|\Z)', _escape_quote, value)
     return f'{key}="{escaped}"'
+
+
+def _escape_quote(found: re.Match[str]) -> str:
+    """Hydra reads backslashes as escapes in front of a quote only, the closing one too."""
+    quote = '\\"' if found[2] else ""
+    return 2 * found[1] + quote
 
 
 # ---- errors ----------------------------------------------------------------------------------------------------------

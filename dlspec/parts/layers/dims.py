@@ -47,17 +47,27 @@ def reshaped(value: Value, shape: Sequence[int]) -> tuple[str, ...]:
     found: list[str] = []
     before, after = list(zip(value.shape, value.roles, strict=True)), list(shape)
     while before and after:
-        taken, given = [before.pop(0)], [after.pop(0)]
-        while (have := prod(size for size, _ in taken)) != (want := prod(given)):
-            (taken.append(before.pop(0)) if have < want else given.append(after.pop(0))) if before or after else None
-            if not (before or after) and prod(size for size, _ in taken) != prod(given):
-                break
+        taken, given = _take_equal(before, after)
         letters = [role for _, role in taken]
         if len(taken) > 1 and len(given) > 1:
             return value.roles if len(shape) == len(value.shape) else roles(guess_layout(shape), len(shape))
         found += [("C" if "C" in letters else letters[0])] * len(given)
     found += ["S" if "S" in found else found[-1]] * len(after)
     return tuple(found)
+
+
+def _take_equal(before: list[tuple[int, str]], after: list[int]) -> tuple[list[tuple[int, str]], list[int]]:
+    """Takes away the fewest first dimensions that hold as many numbers on both sides, or all where none do."""
+    taken, given = [before.pop(0)], [after.pop(0)]
+    while before or after:
+        have, want = prod(size for size, _ in taken), prod(given)
+        if have == want:
+            break
+        if have < want:
+            taken.append(before.pop(0))
+        else:
+            given.append(after.pop(0))
+    return taken, given
 
 
 def kept_lengths(value: Value, dims: Dims) -> Lengths | None:
