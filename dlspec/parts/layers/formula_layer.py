@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from dlspec.errors import Code, Finding, shown
 from dlspec.language.expressions.expressions import CONSTANTS, ExpressionError
-from dlspec.language.expressions.formula import (
+from dlspec.language.expressions.formula import parse_formula
+from dlspec.language.expressions.formula_functions import DIMS, ELEMENTWISE, FUNCTIONS, KEEPDIM
+from dlspec.language.expressions.formula_tree import (
     arguments,
     calls_in,
     first_letters,
@@ -24,10 +26,8 @@ from dlspec.language.expressions.formula import (
     is_number,
     names_in,
     only_moves,
-    parse_formula,
     whole_numbers,
 )
-from dlspec.language.expressions.formula_functions import DIMS, ELEMENTWISE, FUNCTIONS, KEEPDIM
 from dlspec.language.expressions.grammar import ARITHMETIC, COMPARISONS, SIGNS, Operators
 from dlspec.layouts import Layout, Lengths, Value, format_shape, guess_layout
 from dlspec.parts.layers.dims import agree, end_together, refused_dim
