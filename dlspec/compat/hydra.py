@@ -1,25 +1,13 @@
-"""What dlspec takes from Hydra's and OmegaConf's private parts (1.3.8 to below 1.4, and 2.3). Nobody else does.
-
-Rows for the table in the README of this folder; none saves time, each does what no public function does:
-
-| what | versions | why | test | how to remove it |
-| --- | --- | --- | --- | --- |
-| `HydraApp`, `make_hydra` | hydra 1.3 | composes with a search path and a loader of ours; `hydra.main` takes neither | test_compose | a public `Hydra` |
-| `search_path`, `repository` | hydra 1.3 | a search path without Hydra's global state | test_compose | a public search path |
-| `HookedLoader` | hydra 1.3 | the model is merged by our rules, search paths in files are refused | test_compose | hooks of Hydra's |
-| `flags` | hydra 1.3 | Hydra's own flags | test_command_line | our own parser |
-| `RunCallbacks` | hydra 1.3 | a config's callbacks around a single run | test_command_line | a public name |
-| `split_into_jobs` | hydra 1.3 | Hydra's grid of a sweep | test_sweep | `itertools.product` over parsed overrides |
-| `BASIC_LAUNCHER`, `BASIC_SWEEPER` | hydra 1.3 | a config names them where the user has chosen none | test_sweep_launchers | other defaults |
-| `has_failed`, `returned_value`, `failed_return` | hydra 1.3 | `JobReturn.return_value` prints before it raises | test_sweep_launchers | a public value |
-| `plain_value` | omegaconf 2.3 | `${...}` as written; getting a value looks it up | test_compose | a public getter |
-"""  # noqa: E501
+"""Private parts of Hydra (1.3.8 to below 1.4) and OmegaConf (2.3), for which there is no public way."""
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 from hydra._internal.callbacks import Callbacks
@@ -139,3 +127,18 @@ def plain_value(config: DictConfig, key: str) -> Any:
     """What stands under a key, as plain values, its `${...}` as written."""
     node: Any = config._get_node(key)  # getting the value would look up its '${...}'
     return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node._value()
+
+
+def register_module(name: str, module: ModuleType) -> None:
+    """Let a module be imported under a second name, in a package that exists only where a plugin is installed.
+
+    Hydra takes as plugins what lies in `hydra_plugins`; configs name their classes by that.
+    """
+    package, _, last = name.partition(".")
+    try:
+        parent = import_module(package)
+    except ModuleNotFoundError:
+        parent = sys.modules[package] = ModuleType(package)
+        parent.__path__ = []  # Hydra looks through it
+    sys.modules[name] = module
+    setattr(parent, last, module)

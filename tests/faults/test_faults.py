@@ -345,7 +345,7 @@ def write(*args):
     time.sleep(1000)
 
 checkpoints.write_checkpoint = write
-from dlspec.__main__ import main
+from dlspec.cli.main import main
 sys.exit(main())
 """
 

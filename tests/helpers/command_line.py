@@ -28,7 +28,7 @@ class Said(NamedTuple):
 
 def run_here(*words: str) -> Said:
     """`python -m dlspec WORDS` in this process."""
-    from dlspec.__main__ import run
+    from dlspec.cli.main import run
 
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):

@@ -17,7 +17,7 @@ SECONDS = 30
 
 def serve() -> None:
     """Reads a folder and a command line from each line of stdin, and answers how the command ended there."""
-    from dlspec.__main__ import run
+    from dlspec.cli.main import run
     from dlspec.compat.torchmetrics import leave_out_plots
 
     leave_out_plots()

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -21,7 +19,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from dlspec.compat.hydra import split_into_jobs
+from dlspec.compat.hydra import register_module, split_into_jobs
 from dlspec.compat.submitit import lost_jobs_as_failed
 from dlspec.config.hydra_node import set_hydra
 from dlspec.config.launchers import HOME, launcher_as_written, store_names
@@ -127,19 +125,7 @@ def register() -> None:
 
 def name_plugins() -> None:
     """Gives them the names that Hydra knows plugins by, for a package of hydra_plugins that imports them too."""
-    _name_module(HOME)
+    register_module(HOME, sys.modules[__name__])
     for cls in PLUGINS:
         cls.__module__ = HOME
     store_names()
-
-
-def _name_module(name: str) -> None:
-    """Lets this module be imported under a second name, in a package that exists only where a plugin is installed."""
-    package, _, last = name.partition(".")
-    try:
-        parent = import_module(package)
-    except ModuleNotFoundError:
-        parent = sys.modules[package] = ModuleType(package)
-        parent.__path__ = []  # Hydra looks through it
-    sys.modules[name] = sys.modules[__name__]
-    setattr(parent, last, sys.modules[__name__])
