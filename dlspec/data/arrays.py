@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dlspec.data.array_targets import Columns, read_target
 from dlspec.data.assembly import make_splits
 from dlspec.data.dataset import Dataset, Field, Target
-from dlspec.data.splits import split_rows
+from dlspec.data.splits import SplitPlan, split_rows
 from dlspec.errors import Code, DataError, near, shown, suggest
 from dlspec.layouts import guess_layout
 
@@ -52,7 +52,7 @@ def from_arrays(
     stored = {each.name: _stored(inputs[each.name], each) for each in fields}
     stored |= {key: _checked_lengths(key, values, inputs | labels) for key, values in lengths.items()}
     found = {each.name: _label(labels[each.name], each) for each in targets}
-    parts = split_rows(_rows(stored), split_seed, validation, test, _strata(targets, found))
+    parts = split_rows(_rows(stored), SplitPlan(split_seed, validation, test), _strata(targets, found))
     origin = {"validation": validation, "test": test, "split_seed": split_seed}
     return Dataset(name, tuple(fields), tuple(targets), *make_splits(stored, found, parts), origin=origin)
 

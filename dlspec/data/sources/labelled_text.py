@@ -35,7 +35,7 @@ class TextSource(SplitSource):
     def encoded(self, texts: Sequence[str], labels: Sequence[str], target_name: str) -> Dataset:
         """The data set of these texts and their labels."""
         from dlspec.data import dataset
-        from dlspec.data.assembly import assemble
+        from dlspec.data.assembly import make_splits
         from dlspec.data.prepare.vocabulary import Vocabulary, split_words
 
         classes, numbers = number_classes(labels)
@@ -52,18 +52,19 @@ class TextSource(SplitSource):
         target = dataset.Target(target_name, "classes", (), classes)
         arrays = {"text": tokens, field.lengths: lengths}
         preprocessing = {"text": vocabulary.to_json()}
-        return assemble(self.source_name, [field], target, arrays, numbers, parts, preprocessing)
+        splits = make_splits(arrays, {target_name: numbers}, parts)
+        return dataset.Dataset(self.source_name, (field,), (target,), *splits, preprocessing)
 
     def _text_parts(self, words: list[list[str]], classes: NDArray[np.int64]) -> Parts:
         """The split, with equal texts in one part: a text that was trained on must not be tested on."""
         import numpy as np
 
-        from dlspec.data.splits import split_rows
+        from dlspec.data.splits import SplitPlan, split_rows
 
         seen: dict[tuple[str, ...], int] = {}
         groups = np.array([seen.setdefault(tuple(text), len(seen)) for text in words], np.int64)
-        shares = (self.validation, self.test)
-        return split_rows(len(words), self.split_seed, *shares, classes, groups, self.limit)
+        plan = SplitPlan(self.split_seed, self.validation, self.test, self.limit)
+        return split_rows(len(words), plan, classes, groups)
 
 
 @data_source("text_csv")

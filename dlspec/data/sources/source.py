@@ -57,9 +57,9 @@ class DataSource(BaseModel, ABC):
 
     def parts(self, count: int, test: float, classes: NDArray[np.int64] | None = None) -> Parts:
         """Which of `count` rows train, validate and test."""
-        from dlspec.data.splits import split_rows
+        from dlspec.data.splits import SplitPlan, split_rows
 
-        return split_rows(count, self.split_seed, self.validation, test, classes, limit=self.limit)
+        return split_rows(count, SplitPlan(self.split_seed, self.validation, test, self.limit), classes)
 
 
 class SplitSource(DataSource):
