@@ -232,32 +232,39 @@ def _waits(value: Any) -> bool:
     return isinstance(value, Unknown) or any(_waits(each) for each in children)
 
 
+@dataclass(frozen=True)
+class Derivation:
+    """How settings are derived of a signature.
+
+    `refine` gives what hints can't say, by the names of the part and the setting. Arguments that are `dropped` are no
+    settings, nor are the `fixed` ones, which have these values; those that are `inferred` may be left open.
+    `takes_value` is false where one value behind the name could mean several settings.
+    """
+
+    refine: Callable[[str, str], Refinement]
+    dropped: frozenset[str] = frozenset()
+    inferred: frozenset[str] = frozenset()
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    takes_value: bool = True
+
+
 def derive(
-    cls: Callable[..., Any],
-    kind: str,
-    *,
-    name: str = "",
-    dropped: frozenset[str] = frozenset(),
-    inferred: frozenset[str] = frozenset(),
-    fixed: Mapping[str, Any] | None = None,
-    refine: Callable[[str, str], Refinement],
-    takes_value: bool = True,
-    signature_of: Callable[..., Any] | None = None,
+    cls: Callable[..., Any], kind: str, how: Derivation, signature_of: Callable[..., Any] | None = None
 ) -> Schema:
     """The schema of a class, from the signature of its constructor, or of `signature_of` where that hides it."""
     init = signature_of or inspect.getattr_static(cls, "__init__")
     hints = _hints(init)
-    name = name or cls.__name__
+    name = cls.__name__
     settings: dict[str, Setting] = {}
     for parameter in inspect.signature(init).parameters.values():
-        if not _is_setting(parameter, dropped | (fixed or {}).keys()):
+        if not _is_setting(parameter, how.dropped | how.fixed.keys()):
             continue
-        refinement = refine(name, parameter.name)
+        refinement = how.refine(name, parameter.name)
         hint = refinement.hint or hints.get(parameter.name, _hint_of(parameter.default))
         default = parameter.default if refinement.default is NOTHING else refinement.default
         hint = hint | None if default is None and hint is not Any else hint  # some of PyTorch's hints forget it
-        settings[parameter.name] = Setting(parameter.name, hint, default, parameter.name in inferred, refinement)
-    return Schema(name, kind, cls, settings, fixed or {}, takes_value)
+        settings[parameter.name] = Setting(parameter.name, hint, default, parameter.name in how.inferred, refinement)
+    return Schema(name, kind, cls, settings, how.fixed, how.takes_value)
 
 
 def _hints(init: Callable[..., Any]) -> dict[str, Any]:

@@ -128,14 +128,14 @@ def _parallel(expander: EntryExpander, use: Use, part: Part, inputs: Inputs, whe
             fix = "give each branch a name of its own"
             expander.problems.add(Code.NAME_TAKEN, entry.path, f"the name '{name}' is taken", fix)
         branches[name] = output
-    ends = [each for one in branches.values() for each in (one.copies or (one,)) if each.stands]
+    ends = _ends(branches)
     if not ends:
         return WRONG
     if "merge" in part.settings and part.settings["merge"] is None:
         expander.names.read.add(use.entry.bodies["branches"][0].path)  # it flows on
         return Output(ends[0].ref, further=branches)
     expander.names.read |= {each.path for each in use.entry.bodies["branches"]}
-    return _merged(expander, use, part, branches, ends, where)
+    return _merged(expander, use, part, branches, where)
 
 
 def _branch(expander: EntryExpander, use: Use, given: Output, where: Where) -> tuple[str, Output]:
@@ -153,10 +153,14 @@ def _branch(expander: EntryExpander, use: Use, given: Output, where: Where) -> t
     return name, replace(in_all(copies, entry), also=entry.path)
 
 
-def _merged(
-    expander: EntryExpander, use: Use, part: Part, branches: Mapping[str, Output], ends: list[Output], where: Where
-) -> Output:
+def _ends(branches: Mapping[str, Output]) -> list[Output]:
+    """What the branches give: of a repeated one each copy's output."""
+    return [each for one in branches.values() for each in (one.copies or (one,)) if each.stands]
+
+
+def _merged(expander: EntryExpander, use: Use, part: Part, branches: Mapping[str, Output], where: Where) -> Output:
     """The branches' outputs, merged into one."""
+    ends = _ends(branches)
     (merge, *more) = use.entry.bodies.get("merge", ()) or (_concat(part),)
     if more:
         fix = "write one part, and what follows behind the Parallel"

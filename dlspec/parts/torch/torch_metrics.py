@@ -8,7 +8,7 @@ from functools import cache
 from dlspec.compat.torchmetrics import import_torchmetrics
 from dlspec.parts.refinements import refine
 from dlspec.parts.registry import Registry
-from dlspec.parts.schema import Schema, derive
+from dlspec.parts.schema import Derivation, Schema, derive
 
 # Filled in from the target, or only for what a target here can't be; a metric gives one number.
 FILLED = frozenset(
@@ -42,4 +42,4 @@ def metrics() -> Registry[Schema]:
 def _derive(cls: type) -> Schema:
     # A classification metric's class is a factory: its settings are those of __new__.
     source = cls.__new__ if cls.__name__ in CLASSIFICATION else None
-    return derive(cls, "metric", dropped=FILLED, refine=refine, signature_of=source)
+    return derive(cls, "metric", Derivation(refine, FILLED), source)
