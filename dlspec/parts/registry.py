@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlspec.errors import UNKNOWN_PARTS, Code, UserError, near, suggest
 from dlspec.language.parse.part import Part
 from dlspec.language.problems import Problems
-from dlspec.parts.schema import Schema
+
+if TYPE_CHECKING:  # it needs PyTorch, and data sources are registered without
+    from dlspec.parts.schema import Schema
 
 LAYERS_ARE = "layers have PyTorch's names (torch.nn), dlspec's own stand in docs/language.md; a block has its own"
 
