@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlspec.compat.torch_layers import is_batch_norm
-from dlspec.data.batches.batches import NO_FEWEST, Batch, Batches, chosen_batch_size, permutation
+from dlspec.data.batches.batches import NO_FEWEST, Batch, Batches, BatchPlan, chosen_batch_size, permutation
 from dlspec.data.dataset import Dataset, Split
 from dlspec.errors import Finding, TrainingFailed
 from dlspec.language.sections.trainer_section import TrainerSpec
@@ -376,12 +376,8 @@ class Trainer:
         return self._batches(split, self.settings.eval_batch_size or chosen)
 
     def _batches(self, split: Split, batch_size: int, smallest: int = 1) -> Batches:
-        return Batches(
-            split,
-            self.inputs,
-            self.criterion.target_names,
+        plan = BatchPlan(
             batch_size,
-            self.device,
             limit=self.settings.limit_batches,
             smallest=smallest,
             trim=self.trim,
@@ -390,6 +386,7 @@ class Trainer:
             dtype=self.computing.precision.numbers,
             workers=self.settings.num_workers,
         )
+        return Batches(split, self.inputs, self.criterion.target_names, plan, self.device)
 
     def _steps_of(self, batches: int) -> int:
         """How many updates so many batches of an epoch make."""
