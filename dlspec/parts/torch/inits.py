@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from dlspec.parts.derivation import Derivation, derive
 from dlspec.parts.refinements import refine
 from dlspec.parts.registry import Registry
-from dlspec.parts.schema import Derivation, Schema, derive
+from dlspec.parts.schema import Schema
 
 _NAMES = (
     "uniform_ normal_ trunc_normal_ constant_ ones_ zeros_ eye_ dirac_ xavier_uniform_ xavier_normal_ "

@@ -6,9 +6,10 @@ import inspect
 from functools import cache
 
 from dlspec.compat.torchmetrics import import_torchmetrics
+from dlspec.parts.derivation import Derivation, derive
 from dlspec.parts.refinements import refine
 from dlspec.parts.registry import Registry
-from dlspec.parts.schema import Derivation, Schema, derive
+from dlspec.parts.schema import Schema
 
 # Filled in from the target, or only for what a target here can't be; a metric gives one number.
 FILLED = frozenset(

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
+from dlspec.parts.derivation import Derivation, derive
 from dlspec.parts.foreign_names import FOREIGN_LAYERS, FOREIGN_LOSSES
 from dlspec.parts.layers.attention import Attention
 from dlspec.parts.layers.folding import FoldTime, UnfoldTime
@@ -27,7 +28,7 @@ from dlspec.parts.layers.stochastic_depth import StochasticDepth
 from dlspec.parts.layers.transformer import MultiheadAttention, TransformerDecoderLayer, TransformerEncoderLayer
 from dlspec.parts.refinements import refine
 from dlspec.parts.registry import Registry
-from dlspec.parts.schema import Derivation, Schema, derive
+from dlspec.parts.schema import Schema
 
 INFERRED = frozenset(
     "in_channels in_features in1_features in2_features input_size num_features num_channels normalized_shape "
