@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
-from dlspec.data.sources.source import SplitSource, data_source
-from dlspec.errors import Code, DataError
-from dlspec.limits import GIGABYTE, MAX_DATA_BYTES
+from dlspec.data.sources.source import SplitSource, data_source, too_large
+from dlspec.errors import DataError
+from dlspec.limits import MAX_DATA_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -137,9 +137,7 @@ def number_classes(labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.i
 
 
 def _check_bytes(count: int, length: int) -> None:
-    if 8 * count * length > MAX_DATA_BYTES:
-        found = f"{count:,} texts of up to {length:,} words take {8 * count * length / GIGABYTE:,.1f} GB"
+    size = 8 * count * length
+    if size > MAX_DATA_BYTES:
         fix = f"data.max_length={max(1, MAX_DATA_BYTES // (8 * count))}"
-        raise DataError(
-            "max_length", f"{found}; at most {MAX_DATA_BYTES // GIGABYTE} GB are made: try {fix}", Code.TOO_LARGE
-        )
+        raise too_large("max_length", f"{count:,} texts of up to {length:,} words take", size, fix)

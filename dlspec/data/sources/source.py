@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dlspec.errors import Code, DataError, suggest
-from dlspec.limits import MAX_CLASSES
+from dlspec.limits import GIGABYTE, MAX_CLASSES, MAX_DATA_BYTES
 from dlspec.parts.registry import Registry, itself
 
 if TYPE_CHECKING:
@@ -87,6 +87,12 @@ def data_source(name: str) -> Callable[[type[S]], type[S]]:
         return source
 
     return register
+
+
+def too_large(key: str, what: str, size: int, fix: str) -> DataError:
+    """An array of more bytes than any source makes: `1,000 samples of 8 bytes are`, and how many that is."""
+    found = f"{what} {size / GIGABYTE:,.1f} GB; at most {MAX_DATA_BYTES // GIGABYTE} GB are made"
+    return DataError(key, f"{found}: try {fix}", Code.TOO_LARGE)
 
 
 def open_data(source: DataSource) -> Dataset:
