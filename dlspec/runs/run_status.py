@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dlspec.runs.io import read_object, read_result
-from dlspec.runs.json_values import read_count, read_number
+from dlspec.runs.json_values import read_count, read_line, read_number
 from dlspec.runs.layout import STATUS
-from dlspec.text import first_line, write_override
-
-LONGEST_TEXT = 1_000
+from dlspec.text import write_override
 
 
 @dataclass(frozen=True)
@@ -71,11 +69,11 @@ def _from_result(result: Mapping[str, Any] | None) -> dict[str, Any] | None:
     }
 
 
-def _text(value: object) -> str:
-    return first_line(value, LONGEST_TEXT) if isinstance(value, str) else ""
-
-
-_BY_TYPE: Mapping[str, Callable[[object], Any]] = {"str": _text, "int | None": read_count, "float | None": read_number}
+_BY_TYPE: Mapping[str, Callable[[object], Any]] = {
+    "str": read_line,
+    "int | None": read_count,
+    "float | None": read_number,
+}
 _READERS = {each.name: _BY_TYPE[str(each.type)] for each in fields(RunStatus)}
 
 

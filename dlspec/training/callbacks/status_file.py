@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.runs.io import renew_json, write_json
+from dlspec.runs.json_values import read_line
 from dlspec.runs.layout import STATUS
-from dlspec.runs.run_status import LONGEST_TEXT, RunStatus, resume_command
-from dlspec.text import first_line
+from dlspec.runs.run_status import RunStatus, resume_command
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.state import State, Status
 
@@ -80,7 +80,7 @@ class StatusFile(Callback):
             monitor=monitor.name,
             monitored=monitor.value,
             best_epoch=monitor.epoch,
-            reason=first_line(state.error or state.stop_reason, LONGEST_TEXT),
+            reason=read_line(state.error or state.stop_reason),
             renewed=datetime.now(UTC).isoformat(timespec="seconds"),
             pid=os.getpid(),
             host=socket.gethostname(),
