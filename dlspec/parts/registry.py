@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # it needs PyTorch, and data sources are registered without
 LAYERS_ARE = "layers have PyTorch's names (torch.nn), dlspec's own stand in docs/language.md; a block has its own"
 
 
+_PLURALS = {"loss": "losses", "data set": "data sources"}
 D = TypeVar("D")
 P = TypeVar("P", bound=Callable[..., Any])
 
@@ -26,8 +27,8 @@ class NameTaken(UserError, ValueError):
 class Registry(Mapping[str, D]):
     """The parts of one kind by their names: what `describe` makes of each class, its schema or the class itself.
 
-    `plural` is how several of a kind are called; `not_yet` says for names that we do not have what to write, and
-    `foreign` for those of other frameworks what we call them: both for the error alone.
+    `not_yet` says for names that we do not have what to write, and `foreign` for those of other frameworks what we call
+    them: both for the error alone.
     """
 
     def __init__(
@@ -36,11 +37,10 @@ class Registry(Mapping[str, D]):
         classes: Iterable[P],
         describe: Callable[[P], D],
         *,
-        plural: str = "",
         not_yet: Mapping[str, str] | None = None,
         foreign: Mapping[str, str] | None = None,
     ) -> None:
-        self.kind, self._plural = kind, plural or f"{kind}s"
+        self.kind, self._plural = kind, _PLURALS.get(kind, f"{kind}s")
         self._classes: dict[str, Any] = {each.__name__: each for each in classes}
         self._describe = describe
         self._described: dict[str, D] = {}

@@ -75,7 +75,7 @@ class SplitSource(DataSource):
         return self
 
 
-SOURCES: Registry[type[DataSource]] = Registry("data set", (), itself, plural="data sources")
+SOURCES: Registry[type[DataSource]] = Registry("data set", (), itself)
 S = TypeVar("S", bound=DataSource)
 
 
