@@ -24,6 +24,7 @@ _GRAMMAR = Grammar(
     language=LANGUAGE,
     show_node=show_node,
     max_number=MAX_NUMBER,
+    writes_nodes=True,
 )
 
 

@@ -10,7 +10,7 @@ import ast
 import math
 import operator
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,7 +53,8 @@ class Grammar:
 
     `nodes` are Python's names for what may stand there, `constants` the types of values; a number beyond `max_number`
     is refused where it is written. `language` says all that in a line. `show_node` is given a node and the text that it
-    was parsed from; `check_call` raises for functions that the kind does not have.
+    was parsed from; with `writes_nodes` it writes the node anew, so that all bounds are checked before. `check_call`
+    raises for functions that the kind does not have.
     """
 
     nodes: tuple[type[ast.AST], ...]
@@ -63,12 +64,13 @@ class Grammar:
     show_text: Callable[[str], str] = shown
     check_call: Callable[[ast.Call, str], None] | None = None
     max_number: float = math.inf
+    writes_nodes: bool = False
 
     def parse(self, text: str, max_depth: int) -> ast.expr:
         """The tree of a text, every node of it allowed; raises `ExpressionError`."""
         tree = self._read(text)
         nodes = self._bounded_nodes(tree, max_depth)
-        for node in nodes:
+        for node in list(nodes) if self.writes_nodes else nodes:
             self._check(node, text)
         return tree
 
@@ -81,8 +83,8 @@ class Grammar:
             found = f"{self.show_text(text)} is no formula"
             raise ExpressionError(Code.FORMULA_SYNTAX, found, self.language) from None
 
-    def _bounded_nodes(self, tree: ast.expr, max_depth: int) -> list[ast.AST]:
-        """All nodes, by their depth; neither depth nor numbers are without end, so that a tree can be written again."""
+    def _bounded_nodes(self, tree: ast.expr, max_depth: int) -> Iterator[ast.AST]:
+        """All nodes, by their depth; raises where depth or numbers are without end."""
         nodes: list[tuple[ast.AST, int]] = [(tree, 0)]
         for node, depth in nodes:  # grows while it is walked: a formula may nest deeper than Python's stack
             if depth > max_depth:
@@ -91,7 +93,7 @@ class Grammar:
             if isinstance(node, ast.Constant) and _is_beyond(node.value, self.max_number):
                 raise ExpressionError(Code.TOO_LARGE, f"a number beyond {self.max_number:.0e}", "write a smaller one")
             nodes += [(child, depth + 1) for child in ast.iter_child_nodes(node)]
-        return [node for node, _ in nodes]
+            yield node
 
     def _check(self, node: ast.AST, text: str) -> None:
         if isinstance(node, ast.Call) and self.check_call is not None:

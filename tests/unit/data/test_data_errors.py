@@ -129,6 +129,7 @@ def test_csv(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     content, settings, key, text = CSV[case]
     if case == "memory":
         monkeypatch.setattr("dlspec.data.sources.labelled_text.MAX_DATA_BYTES", 10**6)
+        monkeypatch.setattr("dlspec.data.sources.source.MAX_DATA_BYTES", 10**6)
     if content is not None:
         (tmp_path / "in.csv").write_bytes(content)
     path = settings.get("path", "FOLDER/in.csv")
