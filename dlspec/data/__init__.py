@@ -1,5 +1,12 @@
-"""Data sources by name, and the data set that each opens. Importing this opens nothing and imports no PyTorch."""
+"""What a data source of one's own is made of, imported when it is asked for: `from dlspec.data import SplitSource`."""
 
-from dlspec.data.sources import SOURCES, DataSource, SplitSource, data_source, open_data
+from importlib import import_module
+from typing import Any
 
-__all__ = ["SOURCES", "DataSource", "SplitSource", "data_source", "open_data"]
+_SOURCE_NAMES = ("SOURCES", "DataSource", "SplitSource", "data_source", "open_data")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SOURCE_NAMES:
+        raise AttributeError(f"module 'dlspec.data' has no attribute '{name}'")
+    return getattr(import_module("dlspec.data.sources"), name)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dlspec.errors import UserError
-from dlspec.runs.layout import LOG, RESULT
+from dlspec.runs.layout import LOG
 
 LONGEST_NAME = 80
 LARGEST_OBJECT = 1_000_000
@@ -158,15 +158,9 @@ def finite(value: Any) -> Any:
     return value
 
 
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """What the run's result.json holds; None where there is none or it is not JSON (a run that was killed)."""
-    return read_object(folder / RESULT)
-
-
-def read_object(path: Path, most: int = LARGEST_OBJECT) -> dict[str, Any] | None:
-    """The mapping that a JSON file of at most `most` bytes holds; None for any other file, whoever wrote it, and for
-    none."""
-    content = read_small(path, most)
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The mapping that a small JSON file holds; None for any other file, whoever wrote it, and for none."""
+    content = read_small(path, LARGEST_OBJECT)
     try:
         value = None if content is None else json.loads(content)
     except (ValueError, RecursionError):
