@@ -13,7 +13,7 @@ from typing import Any, Literal, ParamSpec, TypeVar
 from torch import nn
 
 from dlspec.config.conf_files import GROUPS
-from dlspec.config.overrides import parse_overrides, quoted
+from dlspec.config.overrides import parse_overrides, write_choice
 from dlspec.data.dataset import Dataset
 from dlspec.data.sources import SOURCES
 from dlspec.errors import UserError, shown
@@ -41,6 +41,7 @@ from dlspec.sweeps.executors.pool import choose_executor
 from dlspec.sweeps.records.planned_job import PlanJob, Steps, plan_job
 from dlspec.sweeps.records.record import SweepRecord, read_sweep
 from dlspec.sweeps.run import SweepRun
+from dlspec.text import write_override
 from dlspec.training.health.out_of_memory import OutOfMemory, forget
 from dlspec.training.runtime.interruption import Interrupted
 from dlspec.training.runtime.randomness import kept_generators
@@ -160,7 +161,11 @@ def _changed(run_folder: Path, changes: Spec, data: Data) -> tuple[Spec, list[st
         kept = {"data": splits | dict(own.get("data", {}))} if splits else {}
         return {"run": str(run_folder), **own, **kept}, list(changes)
     keys = [each.key_or_group.lstrip("+~") for each in parse_overrides(overrides)]
-    return [quoted("run", str(run_folder)), *(f"data.{key}={value}" for key, value in splits.items()), *overrides], keys
+    return [
+        write_override("run", str(run_folder)),
+        *(f"data.{key}={value}" for key, value in splits.items()),
+        *overrides,
+    ], keys
 
 
 def _result(job: Job, result: JobResult, folder: Path | None) -> Result:
@@ -250,7 +255,7 @@ def _prepare(spec: Spec, data: Data, values: Values) -> Steps:
     """A job's steps, without arrays: those are given to each process once."""
     chosen = {key: value for key, value in values.items() if key in GROUPS and isinstance(value, str)}
     others = {key: value for key, value in values.items() if key not in chosen}
-    words = [quoted(key, value) for key, value in chosen.items()]
+    words = [write_choice(key, value) for key, value in chosen.items()]
     preparing = prepare_spec({**spec, **chosen} if isinstance(spec, Mapping) else [*spec, *words], data, others)
     return replace(preparing, data=None), None
 

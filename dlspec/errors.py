@@ -139,7 +139,9 @@ UNKNOWN_PARTS: Mapping[str, Code] = {
     "metric": Code.UNKNOWN_METRIC,
     "metrics": Code.UNKNOWN_METRIC,
     "init": Code.UNKNOWN_INIT,
+    "average": Code.UNKNOWN_AVERAGE,
     "data": Code.UNKNOWN_DATA,
+    "data set": Code.UNKNOWN_DATA,
 }
 
 

@@ -6,6 +6,7 @@ comes first and is left out of every shape in a spec.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -32,6 +33,18 @@ def layout_of(given: tuple[str, ...]) -> Layout:
     if len(given) == 1:
         return "features"
     return "channels-first" if given[0] == "C" else "channels-last"
+
+
+def guess_layout(shape: Sequence[int]) -> Layout:
+    """The layout that a shape, batch left out, most likely has where nothing else tells."""
+    if len(shape) < 2:
+        return "features"
+    return "sequence" if len(shape) == 2 else "channels-first"
+
+
+def format_shape(shape: Iterable[int]) -> str:
+    """A shape as messages show it: `(3, 32, 32)`, and `(10)` for one dimension."""
+    return f"({', '.join(str(size) for size in shape)})"
 
 
 @dataclass(frozen=True)
@@ -69,8 +82,7 @@ class Value:
     own_roles: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        sizes = ", ".join(str(size) for size in self.shape)
-        return f"({sizes}) {self.layout}"
+        return f"{format_shape(self.shape)} {self.layout}"
 
     @property
     def roles(self) -> tuple[str, ...]:

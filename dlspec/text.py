@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 
 COMMANDS = {
@@ -29,18 +30,20 @@ def clock(seconds: float) -> str:
 
 
 def shortened(value: float) -> str:
-    """Three digits and a letter: `950`, `12.3k`, `1.20M`."""
-    for letter in ("", "k", "M"):
-        if value < 999.5:
-            return f"{value:.0f}" if not letter else f"{value:.3g}{letter}"
+    """Three digits and a letter: `950`, `12.3k`, `1.2M`."""
+    if value < 999.5:
+        return f"{value:.0f}"
+    for letter in "kMGTP":
         value /= 1000
-    return f"{value:.3g}G"
+        if value < 999.5:
+            return f"{value:.3g}{letter}"
+    return f"{value / 1000:.3g}E"
 
 
 def size(count: float) -> str:
-    """Bytes: `950 B`, `12.3 kB`, `1.2 GB`."""
+    """Bytes: `950 bytes`, `12.3 kB`, `1.2 GB`, `602 TB`."""
     short = shortened(count)
-    return f"{short[:-1]} {short[-1]}B" if short[-1].isalpha() else f"{short} B"
+    return f"{short[:-1]} {short[-1]}B" if short[-1].isalpha() else f"{short} bytes"
 
 
 def number(value: float) -> str:
@@ -64,9 +67,29 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Collec
     return "\n".join(lines)
 
 
+# ---- command lines ---------------------------------------------------------------------------------------------------
+
+# What Hydra takes as a text without quotes.
+_UNQUOTED = re.compile(r"(?!(null|true|false|inf|nan)\Z)([a-z_/]|\.\.?/)[\w./-]*", re.ASCII | re.IGNORECASE)
+
+
+def write_override(key: str, value: str) -> str:
+    """`key=value` as Hydra reads it: the value in quotes where that is needed."""
+    if _UNQUOTED.fullmatch(value):
+        return f"{key}={value}"
+    escaped = re.sub(r'(\\*)("|\Z)', _escape_quote, value)
+    return f'{key}="{escaped}"'
+
+
+def _escape_quote(found: re.Match[str]) -> str:
+    """Hydra reads backslashes as escapes in front of a quote only, the closing one too."""
+    quote = '\\"' if found[2] else ""
+    return 2 * found[1] + quote
+
+
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 
-def first_line(error: BaseException, longest: int | None = None) -> str:
-    """What an error of somebody else's says, in one line; cut to `longest` letters."""
-    return str(error).strip().split("\n")[0][:longest]
+def first_line(says: BaseException | str, longest: int | None = None) -> str:
+    """The first line of a text, or of what an error of somebody else's says; cut to `longest` letters."""
+    return str(says).strip().partition("\n")[0][:longest]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,19 +30,15 @@ importlib.import_module("dlspec.parts.torch.torch_metrics").metrics()
 
 
 @pytest.fixture(autouse=True)
-def _parts_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _parts_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it, or errors of later tests would count it among the choices."""
     importlib.import_module("dlspec.jobs.reading")  # registers what is dlspec's own
     from dlspec.data.sources.source import SOURCES
     from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 
-    for registry in (LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS):
+    for registry in (LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS, SOURCES):
         monkeypatch.setattr(registry, "_classes", dict(registry._classes))
-        monkeypatch.setattr(registry, "_schemas", dict(registry._schemas))
-    known = dict(SOURCES)
-    yield
-    SOURCES.clear()
-    SOURCES.update(known)
+        monkeypatch.setattr(registry, "_described", dict(registry._described))
 
 
 @pytest.fixture

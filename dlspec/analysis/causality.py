@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ from dlspec.errors import Code
 from dlspec.language.problems import Problems
 from dlspec.layouts import Value
 from dlspec.losses.criterion import Criterion
-from dlspec.network.builder import kept_random_state
+from dlspec.network.random_state import kept_random_state
 
 if TYPE_CHECKING:
     from dlspec.losses.matching import Match
@@ -39,28 +40,38 @@ def check_causality(network: Network, criterion: Criterion, data: Dataset, probl
     place = next((each.device for each in tensors), torch.device("cpu"))
     if place.type == "meta":  # it takes numbers to see
         return
-    for match, tokens, target in must_not_see(network, criterion, data):
+    for each in must_not_see(network, criterion, data):
         samples = {name: data.sample(name, ROWS).to(place) for name in network.inputs}
-        _check(network, next(iter(match.names.values())), tokens, samples, target.name, problems)
+        _check(network, each, samples, problems)
 
 
-def must_not_see(network: Network, criterion: Criterion, data: Dataset) -> Iterator[tuple[Match, str, Target]]:
-    """Each loss whose target is the next token, the input of whose later steps it must not know, and the target."""
+@dataclass(frozen=True)
+class NextToken:
+    """A loss whose target is the next token, and the input of whose later steps it must not know."""
+
+    match: Match
+    tokens: str
+    target: Target
+
+
+def must_not_see(network: Network, criterion: Criterion, data: Dataset) -> Iterator[NextToken]:
+    """What must not look ahead: each loss whose target is the next token of an input."""
     for match in (each.match for each in criterion.terms):
         target = match.target
         if not isinstance(target, Target) or len(target.shape) != 1 or target.kind != "classes":
             continue
         moved = target.name if target in data.targets else ""
-        yield from ((match, tokens, target) for tokens in sorted({target.next_of, moved} & set(network.inputs)))
+        yield from (
+            NextToken(match, tokens, target) for tokens in sorted({target.next_of, moved} & set(network.inputs))
+        )
 
 
-def _check(
-    network: Network, output: str, tokens: str, samples: Mapping[str, Tensor], target: str, problems: Problems
-) -> None:
-    """Changes the last of the `tokens` of two samples: no earlier step of the `output` may change.
+def _check(network: Network, looked_at: NextToken, samples: Mapping[str, Tensor], problems: Problems) -> None:
+    """Changes the last of the tokens of two samples: no earlier step of the output may change.
 
     `samples` are the network's inputs by their names, a few rows each. The first layer that looks ahead is told.
     """
+    output, tokens = next(iter(looked_at.match.names.values())), looked_at.tokens
     value = network.outputs[output].value
     if tokens not in samples or value.time_dim is None:
         return
@@ -75,7 +86,7 @@ def _check(
         (each for each in network.layers if _looks_ahead(each, one[1], other[1])), network.outputs[output].layer
     )
     found = f"{layer.type} sees the future: the last of '{tokens}' changes what it gives for earlier steps, "
-    problems.add(Code.SEES_FUTURE, layer.path, f"{found}and '{target}' is the next token", FIX)
+    problems.add(Code.SEES_FUTURE, layer.path, f"{found}and '{looked_at.target.name}' is the next token", FIX)
 
 
 def _short(samples: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:

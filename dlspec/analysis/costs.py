@@ -17,9 +17,10 @@ from dlspec.analysis.multiply_adds import multiply_adds
 from dlspec.compat.torch_dispatch import observe_operations, same_kernels_on_meta
 from dlspec.data.dataset import Dataset
 from dlspec.losses.criterion import Criterion
-from dlspec.network.builder import Network, kept_random_state
+from dlspec.network.builder import Network
 from dlspec.network.codegen import LAYER
 from dlspec.network.meta_device import Place, Unfit, needs_numbers
+from dlspec.network.random_state import kept_random_state
 from dlspec.network.tracing import sampling
 
 ROWS = (2, 3)
@@ -73,7 +74,7 @@ def _measured(network: Network, criterion: Criterion, data: Dataset, place: Plac
     inputs = [_batch(data.sample(name, 1), rows, place) for name in network.fields]
     with observe_operations(meter.see), saved_tensors_hooks(meter.keep, _never), same_kernels_on_meta():
         output = _pass(network.module, inputs, meter)
-        meter.layer = LOSS
+        meter.charge(LOSS)
         _compare(criterion, output, data, rows, place)
     return meter
 
@@ -97,19 +98,23 @@ def _never(kept: Any) -> Tensor:
 
 
 class _Meter:
-    """Counts, for whatever runs within it, on the account of `layer`."""
+    """Counts, for whatever runs within it, on the account of the layer that is charged."""
 
     def __init__(self, module: nn.Module, place: Place) -> None:
-        self.layer, self.place = "", place
+        self._layer, self.place = "", place
         self.multiply_adds, self.kept = Counter[str](), Counter[str]()
         weights = [*module.parameters(), *module.buffers()]
         self._seen = {each.untyped_storage() for each in weights}
+
+    def charge(self, layer: str) -> None:
+        """From now on all is on this layer's account."""
+        self._layer = layer
 
     def see(self, operation: Any, output: Any, arguments: tuple[Any, ...]) -> None:
         """Counts the multiply-adds of an operation."""
         count = multiply_adds(operation, output, arguments)
         if count:
-            self.multiply_adds[self.layer] += count
+            self.multiply_adds[self._layer] += count
             if self.multiply_adds.total() > self.place.most_work:
                 raise Unfit("much work")
 
@@ -118,7 +123,7 @@ class _Meter:
         storage = tensor.untyped_storage()
         if storage not in self._seen:
             self._seen.add(storage)  # held, so that no other comes to lie there
-            self.kept[self.layer] += storage.nbytes()
+            self.kept[self._layer] += storage.nbytes()
             if self.kept.total() > self.place.most_kept:
                 raise Unfit("much memory")
 
@@ -127,7 +132,8 @@ def _pass(module: nn.Module, inputs: list[Tensor], meter: _Meter) -> Any:
     if isinstance(module, fx.GraphModule):
         return _Interpreter(module, meter).run(*inputs)
     (value,) = inputs
-    for meter.layer, child in module.named_children():  # a plain stack
+    for name, child in module.named_children():  # a plain stack
+        meter.charge(name)
         value = child(value)
     return value
 
@@ -140,5 +146,5 @@ class _Interpreter(fx.Interpreter):
         self.meter = meter
 
     def run_node(self, n: fx.Node) -> Any:
-        self.meter.layer = n.meta.get(LAYER, "")
+        self.meter.charge(n.meta.get(LAYER, ""))
         return super().run_node(n)

@@ -17,6 +17,7 @@ from dlspec.config.model_merging import drop_unread
 from dlspec.config.overrides import command_line, override_path, replaces_whole
 from dlspec.errors import Code, Finding, KeyPath, Problem, SpecError, shown, suggest
 from dlspec.language.entries import ENTRY_KEYS, is_entry, is_other_part, naming_keys
+from dlspec.language.problems import dotted
 
 
 def apply_overrides(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
@@ -122,11 +123,7 @@ def _child(node: Any, part: Any) -> Any:
 def _no_list(override: Override, path: KeyPath) -> Finding:
     if override.is_delete():
         return _unreachable_key(f"no key '{path[-1]}' to delete an entry of")
-    return _unreachable_key(f"no list '{path[-1]}' is written there", f"write it whole: {_dotted(path)}=[...]")
-
-
-def _dotted(path: KeyPath) -> str:
-    return ".".join(str(each) for each in path)
+    return _unreachable_key(f"no list '{path[-1]}' is written there", f"write it whole: {dotted(path)}=[...]")
 
 
 def _set_last(node: Any, path: KeyPath, override: Override) -> Finding | None:
@@ -171,7 +168,7 @@ def _beside_a_name(node: Any, path: KeyPath, override: Override, tree: dict[str,
     if last in _blocks_in(tree.get("model"), path) or isinstance(override.value(), dict):
         return None
     return Finding(
-        Code.MISPLACED_KEY, f"no key '{last}' beside '{names[0]}'", f"write {_dotted((*path[:-1], names[0], last))}=..."
+        Code.MISPLACED_KEY, f"no key '{last}' beside '{names[0]}'", f"write {dotted((*path[:-1], names[0], last))}=..."
     )
 
 
@@ -215,11 +212,11 @@ def _short_spelling(path: KeyPath, value: Any, override: Override, tree: dict[st
     known = _value_setting(name, path, tree) if is_entry(path[:-1]) else None
     if known is not None:
         if setting == known:
-            whole = f"{_dotted(path)}={_written_value(override)}"
+            whole = f"{dotted(path)}={_written_value(override)}"
             return _unreachable_key(f"'{name}: {_flow(value)}' is a short spelling of {known}", f"write {whole}")
-        full = f"{_dotted(path[:-1])}={{{name}: {{{known}: {_flow(value)}, {change}}}}}"
+        full = f"{dotted(path[:-1])}={{{name}: {{{known}: {_flow(value)}, {change}}}}}"
         return _unreachable_key(f"'{name}: {_flow(value)}' is a short spelling", f"write it in full: '{full}'")
-    where = _dotted(path)
+    where = dotted(path)
     if not isinstance(value, str) or not value.lstrip("$").isidentifier():
         return _unreachable_key(f"{where} is {_flow(value)} and has no keys", f"write {where}=VALUE")
     if is_entry(path) and not value.startswith("$"):

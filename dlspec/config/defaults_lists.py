@@ -15,6 +15,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from dlspec.config.config_sources import ConfFiles
 from dlspec.config.model_merging import Clash
 from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError, suggest
+from dlspec.language.problems import dotted
 from dlspec.language.yaml.yaml_files import Document, display_name, load_file
 
 # Where the file of a config's name (`model/cnn`) lies; None for what is no file.
@@ -39,9 +40,8 @@ def _without(tree: Any, path: list[str]) -> Any:
 
 def clash_problem(clash: Clash, default: ResultDefault, find: Find) -> Problem:
     """What a file's model says that can't be laid over the one before."""
-    dotted = ".".join(str(each) for each in clash.path)
     place = _place(find(default.config_path), default.package, clash.path)
-    return clash.finding.at(dotted, place)
+    return clash.finding.at(dotted(clash.path), place)
 
 
 def _place(path: Path | None, package: str | None, key: KeyPath) -> SourceLocation | None:

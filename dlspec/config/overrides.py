@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 
 from dlspec.config.conf_files import GROUPS, PART_GROUPS
 from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError
-from dlspec.text import COMMANDS
+from dlspec.text import COMMANDS, write_override
 
 
 def command_line(text: str, start: int = 0, width: int = 0) -> SourceLocation:
@@ -33,12 +33,9 @@ def value_place(override: Override) -> SourceLocation:
     return command_line(line, start, max(len(line) - start, 1))
 
 
-def quoted(key: str, value: str) -> str:
-    """`key=value` as the command line would have it, in quotes where that is needed."""
-    if re.fullmatch(r"[\w./-]+", value):
-        return f"{key}={value}"
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
-    return f'{key}="{escaped}"'
+def write_choice(group: str, name: str) -> str:
+    """`group=name` as Hydra reads it, where `null` chooses none."""
+    return f"{group}={name}" if name.lower() == "null" else write_override(group, name)
 
 
 def parse_overrides(lines: Sequence[str]) -> list[Override]:

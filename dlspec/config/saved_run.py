@@ -12,6 +12,7 @@ from omegaconf import DictConfig, open_dict
 from dlspec.config.overrides import value_place
 from dlspec.errors import Code, Problem, SourceLocation, SpecError, UserError
 from dlspec.language.yaml.yaml_files import display_name, load_file
+from dlspec.runs.finding import run_folders
 from dlspec.runs.layout import RUNS, SPEC
 
 LATEST = "latest"
@@ -20,7 +21,7 @@ NO_RUN = "name a run's folder, run=FOLDER, or run=latest"
 
 def latest_run(root: Path = Path(RUNS)) -> Path:
     """The run below `root` that was last written to; UserError where there is none."""
-    found = [each.parent for depth in ("*/*", "*/*/*") for each in root.glob(f"{depth}/{SPEC}")]
+    found = [each for each in run_folders(root) if (each / SPEC).is_file()]
     if not found:
         raise UserError(f"no run below '{root}': {NO_RUN}")
     return max(found, key=lambda folder: folder.stat().st_mtime)

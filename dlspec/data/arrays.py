@@ -13,12 +13,11 @@ from numpy.typing import NDArray
 from dlspec.data.array_targets import Columns, read_target
 from dlspec.data.assembly import make_splits
 from dlspec.data.dataset import Dataset, Field, Target
-from dlspec.data.splits import split_rows
+from dlspec.data.splits import SplitPlan, split_rows
 from dlspec.errors import Code, DataError, near, shown, suggest
-from dlspec.layouts import Layout
+from dlspec.layouts import guess_layout
 
-LAYOUT_OF_RANK: dict[int, Layout] = {1: "features", 2: "sequence", 3: "channels-first", 4: "channels-first"}
-"""By a sample's rank: (C), (T, C), (C, H, W) and (C, D, H, W)."""
+MAX_RANK = 4  # of a sample: (C), (T, C), (C, H, W) and (C, D, H, W)
 LENGTHS = "_lengths"
 
 
@@ -53,7 +52,7 @@ def from_arrays(
     stored = {each.name: _stored(inputs[each.name], each) for each in fields}
     stored |= {key: _checked_lengths(key, values, inputs | labels) for key, values in lengths.items()}
     found = {each.name: _label(labels[each.name], each) for each in targets}
-    parts = split_rows(_rows(stored), split_seed, validation, test, _strata(targets, found))
+    parts = split_rows(_rows(stored), SplitPlan(split_seed, validation, test), _strata(targets, found))
     origin = {"validation": validation, "test": test, "split_seed": split_seed}
     return Dataset(name, tuple(fields), tuple(targets), *make_splits(stored, found, parts), origin=origin)
 
@@ -150,11 +149,10 @@ def _field(key: str, values: NDArray[Any], has_lengths: bool) -> Field:
     shape = values.shape[1:]
     if values.dtype.kind in "iu":
         return _tokens(key, values, has_lengths)
-    layout = LAYOUT_OF_RANK.get(max(1, len(shape)))
-    if layout is None:
+    if len(shape) > MAX_RANK:
         wanted = "(N, C), (N, T, C) or (N, C, H, W)"
         raise DataError(key, f"'{key}' has shape {list(values.shape)}; {wanted} is wanted")
-    return Field(key, shape or (1,), layout, has_lengths=has_lengths)
+    return Field(key, shape or (1,), guess_layout(shape), has_lengths=has_lengths)
 
 
 def _tokens(key: str, values: NDArray[Any], has_lengths: bool) -> Field:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,28 +10,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dlspec.data.dataset import Dataset, Field, Split, Target
+from dlspec.data.dataset import Split
 from dlspec.data.splits import Parts, Rows
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
-def assemble(
-    name: str,
-    fields: Sequence[Field],
-    target: Target,
-    arrays: Arrays,
-    labels: NDArray[Any],
-    parts: Parts,
-    preprocessing: Mapping[str, Any],
-) -> Dataset:
-    """The data set whose splits are the `parts` of the arrays (float32 or int64, a row a sample)."""
-    splits = make_splits(arrays, {target.name: labels}, parts)
-    return Dataset(name, tuple(fields), (target,), *splits, preprocessing)
-
-
 def make_splits(arrays: Arrays, labels: Arrays, parts: Parts) -> tuple[Split, Split, Split]:
-    """The rows of each part as tensors of their own, contiguous and writable; `labels` are the targets."""
+    """The rows of each part as tensors of their own, contiguous and writable; `labels` are the targets.
+
+    Arrays are float32 or int64, a row a sample.
+    """
 
     def split(rows: Rows) -> Split:
         return Split(_tensors(arrays, rows), _tensors(labels, rows))

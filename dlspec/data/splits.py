@@ -20,36 +20,41 @@ class Parts:
     test: Rows
 
 
-def split_rows(
-    count: int,
-    seed: int,
-    validation: float,
-    test: float,
-    classes: Rows | None = None,
-    groups: Rows | None = None,
-    limit: int | None = None,
-) -> Parts:
-    """Parts of `count` (at least one) rows; `validation` and `test` are shares of it, and 0 makes an empty part.
+@dataclass(frozen=True)
+class SplitPlan:
+    """How rows are split: `validation` and `test` are shares, of which 0 makes an empty part.
+
+    `limit` thins each part to so many rows, in proportion again.
+    """
+
+    seed: int
+    validation: float
+    test: float
+    limit: int | None = None
+
+
+def split_rows(count: int, plan: SplitPlan, classes: Rows | None = None, groups: Rows | None = None) -> Parts:
+    """Parts of `count` (at least one) rows.
 
     With `classes` (a number from 0 for each row) every part has them in equal proportions, and the training part has
     at least one row of each. Rows of one group (numbers from 0) fall into the same part; the shares then are shares of
     the groups. A share above 0 gets at least one row where there are enough. The test part does not depend on the
-    validation share. `limit` thins each part, in proportion again.
+    validation share.
     """
-    generator = np.random.Generator(np.random.PCG64(seed))
+    generator = np.random.Generator(np.random.PCG64(plan.seed))
     strata = np.zeros(count, np.int64) if classes is None else classes
     unit_of_row = np.arange(count) if groups is None else groups
     stratum = strata if groups is None else _rarest_class(strata, groups)
 
     part = np.full(len(stratum), TRAIN)
-    for number, share in ((TEST, test), (VALIDATION, validation)):
+    for number, share in ((TEST, plan.test), (VALIDATION, plan.validation)):
         free = np.flatnonzero(part == TRAIN)
         chosen = choose(stratum[free], _wanted(len(stratum), share), 1, generator)
         part[free[chosen]] = number
 
     part_of_row = part[unit_of_row]
     rows = [np.flatnonzero(part_of_row == number) for number in (TRAIN, VALIDATION, TEST)]
-    return Parts(*(thin(each, strata[each], limit, generator) for each in rows))
+    return Parts(*(thin(each, strata[each], plan.limit, generator) for each in rows))
 
 
 def thin(rows: Rows, classes: Rows, limit: int | None, generator: np.random.Generator) -> Rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dlspec.errors import MOST_SHOWN, SpecError, UserError
+from dlspec.text import first_line
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 """The exit codes."""
@@ -22,7 +23,7 @@ def told(error: BaseException) -> tuple[str, int] | None:
     if isinstance(error, TrainingFailed):
         return str(error), FAILED
     if is_out_of_memory(error):
-        return f"out of memory: {str(error).strip() or type(error).__name__}".split("\n")[0], FAILED
+        return f"out of memory: {first_line(error) or type(error).__name__}", FAILED
     if isinstance(error, OSError) and error.filename is not None:
         return f"can't use {error.filename}: {error.strerror}", FAILED
     return None
@@ -34,7 +35,7 @@ def one_line(error: BaseException) -> str:
         first = error.problems[0]
         return f"{first.path} {first.found}".strip()
     text = told(error)
-    return text[0].split("\n")[0] if text else f"{type(error).__name__}: {error}".split("\n")[0]
+    return first_line(text[0] if text else f"{type(error).__name__}: {error}")
 
 
 def in_full(error: Exception) -> str:

@@ -12,7 +12,7 @@ import torch
 from dlspec.config.changes import change_tree
 from dlspec.config.composition import Composed, start_hydra
 from dlspec.config.conf_files import GROUPS
-from dlspec.config.overrides import parse_overrides, quoted, replaces_whole
+from dlspec.config.overrides import parse_overrides, replaces_whole, write_choice
 from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset
 from dlspec.data.sources import SOURCES
@@ -44,7 +44,7 @@ def prepare_spec(
         written["data"] = section
     chosen = {key: value for key, value in written.items() if key in CHOSEN and isinstance(value, str)}
     own = {key: value for key, value in written.items() if key not in chosen}
-    composed = composed_or_refused([*overrides, *map(quoted, chosen, chosen.values())], start_hydra())
+    composed = composed_or_refused([*overrides, *map(write_choice, chosen, chosen.values())], start_hydra())
     tree = composed.tree | {key: _merged(composed.tree.get(key), value, key) for key, value in own.items()}
     if settings and arrays is None:
         tree["data"] = _merged(tree["data"], settings, "data")

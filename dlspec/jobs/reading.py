@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from dlspec.data.sources import SOURCES, DataSource
-from dlspec.errors import Code, KeyPath, shown, suggest
+from dlspec.errors import Code, KeyPath, shown
 from dlspec.jobs.layer_reading import check_names, read_layers, settle_layers
 from dlspec.jobs.spec import ReadPart, Spec
 from dlspec.jobs.spec_keys import check_keys, import_modules
@@ -29,6 +29,7 @@ from dlspec.language.sections.weights_section import WeightsSpec
 from dlspec.language.source_map import SourceMap
 from dlspec.network.layer import Layer
 from dlspec.parts.registry import Registry
+from dlspec.parts.schema import Schema
 from dlspec.parts.sections import leaves, read_section
 from dlspec.parts.specs.loss_spec import Terms, read_losses
 from dlspec.parts.specs.metrics_spec import MetricTerm, read_metrics
@@ -160,11 +161,11 @@ class _Reader:
         if part.type == "arrays" and part.type not in SOURCES:
             fix = "give them again: train(SPEC, data=...), resume(FOLDER, data=...); or choose a data set: data=NAME"
             found = "the data of this run were arrays given in Python, which no folder keeps"
-            self.problems.add(Code.MISSING_VALUE, _name_path(part), found, fix, at_value=True)
+            self.problems.add(Code.MISSING_VALUE, part.name_path, found, fix, at_value=True)
             return None
-        if part.type not in SOURCES:
-            fix = suggest(part.type, {*SOURCES, *self.choices.get("data", ())})
-            self.problems.add(Code.UNKNOWN_DATA, _name_path(part), f"no data set '{part.type}'", fix, at_value=True)
+        named = replace(part, path=part.name_path)
+        source = SOURCES.find(named, self.problems, also=self.choices.get("data", ()), at_value=True)
+        if source is None:
             return None
         before = len(self.problems)
         for where, value in leaves(part.settings):
@@ -175,7 +176,7 @@ class _Reader:
                 )
         if len(self.problems) > before:
             return None
-        return read_section(SOURCES[part.type], dict(part.settings), part.settings_path, self.problems)
+        return read_section(source, dict(part.settings), part.settings_path, self.problems)
 
     def _optimizer(self, raw: Any) -> ReadPart | None:
         return self._part("optimizer", without_keys(raw, "groups"), OPTIMIZERS, must=True)
@@ -190,14 +191,14 @@ class _Reader:
         """The model's own, then the config's."""
         return (*self._own("init", graph, read_inits), *read_inits(tree.get("init"), ("init",), self.problems))
 
-    def _part(self, key: str, raw: Any, registry: Registry, *, must: bool = False) -> ReadPart | None:
+    def _part(self, key: str, raw: Any, registry: Registry[Schema], *, must: bool = False) -> ReadPart | None:
         if raw is None and not must:
             return None
         part = parse_part(raw, (key,), self.problems, kind=key)
         return None if part is None else self._found(part, registry, key)
 
-    def _found(self, part: Part, registry: Registry, group: str) -> ReadPart | None:
-        part = replace(part, path=_name_path(part))
+    def _found(self, part: Part, registry: Registry[Schema], group: str) -> ReadPart | None:
+        part = replace(part, path=part.name_path)
         schema = registry.find(part, self.problems, also=self.choices.get(group, ()))
         return None if schema is None else ReadPart(part, schema, schema.read(part, self.problems))
 

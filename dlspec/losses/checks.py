@@ -10,7 +10,7 @@ from torch import Tensor
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
-from dlspec.layouts import Value
+from dlspec.layouts import Value, format_shape
 from dlspec.losses.matching import Match
 from dlspec.losses.rules import OVER_CLASSES
 
@@ -136,7 +136,7 @@ def _check_against(match: Match, target: Target, data: Dataset, problems: Proble
         return
     fix = _shape_fix(wanted[0], target, value)
     fix += _general(wanted, target, data) if len(value.shape) == 1 else ""
-    _tell(match, " or ".join(map(_shape, wanted)), fix, problems)
+    _tell(match, " or ".join(map(format_shape, wanted)), fix, problems)
 
 
 def _wanted_shapes(match: Match, target: Target) -> list[tuple[int, ...]]:
@@ -170,7 +170,7 @@ def _shape_fix(wanted: tuple[int, ...], target: Target, value: Value) -> str:
         return f"end with {conv if first else f'Linear: {wanted[-1]}'}"
     if math.prod(value.shape) == math.prod(wanted):
         return f"end with Reshape: [{', '.join(map(str, wanted))}]"
-    return f"'{target.name}' has shape {_shape(target.shape)}: the network must keep as many steps"
+    return f"'{target.name}' has shape {format_shape(target.shape)}: the network must keep as many steps"
 
 
 def _general(wanted: list[tuple[int, ...]], target: Target, data: Dataset) -> str:
@@ -219,9 +219,5 @@ def _is(target: Target) -> str:
     if target.classes:
         return f"has {len(target.classes)} classes{each}"
     if len(target.shape) > 1:
-        return f"holds numbers of shape {_shape(target.shape)}"
+        return f"holds numbers of shape {format_shape(target.shape)}"
     return f"holds {target.shape[0]} numbers" if target.shape and target.shape != (1,) else "is a number"
-
-
-def _shape(shape: tuple[int, ...]) -> str:
-    return f"({', '.join(str(size) for size in shape)})"

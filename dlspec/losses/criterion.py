@@ -24,7 +24,8 @@ from dlspec.losses.matching import Match, match_losses
 from dlspec.losses.predictions import Pair, Prediction, prediction_of
 from dlspec.losses.rules import identity
 from dlspec.losses.shapes import Padding, Targets, shapes_of
-from dlspec.network.builder import Network, kept_random_state
+from dlspec.network.builder import Network
+from dlspec.network.random_state import kept_random_state
 from dlspec.parts.specs.loss_spec import Terms
 from dlspec.text import first_line
 

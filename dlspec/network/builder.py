@@ -43,7 +43,6 @@ from dlspec.network.partial_network import PartialNetwork
 from dlspec.network.shape_chain import describe_shapes
 from dlspec.network.ties import tie
 from dlspec.network.tracing import Tracer, sampling
-from dlspec.network.tracing import kept_random_state as kept_random_state
 from dlspec.parts.layers.rule import main
 
 # Settings that open further outputs.

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
-from dlspec.layouts import Value
+from dlspec.layouts import Value, format_shape
 from dlspec.network.layer import Layer, LayerCall
 from dlspec.network.layer_call import agrees
 from dlspec.network.memory_limits import bounded_growth
@@ -127,7 +127,7 @@ class CallChecks:
         shape = tuple(given.shape[1:]) if has_batch else tuple(given.shape)
         if len(shape) >= dims and (layout != "tokens" or not given.is_floating_point()):
             return True
-        found = f"layout is {layout}, which is {wanted}, and {layer.type} gives ({', '.join(map(str, shape))})"
+        found = f"layout is {layout}, which is {wanted}, and {layer.type} gives {format_shape(shape)}"
         path, fix = layer.node.part.where("layout"), "leave it out, or write another"
         self.problems.add(Code.WRONG_LAYOUT, path, found, fix, at_value=True, shown=layer.shown)
         return False

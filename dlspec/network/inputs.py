@@ -10,7 +10,7 @@ from dlspec.errors import Code, shown, suggest
 from dlspec.language.problems import Problems
 
 if TYPE_CHECKING:
-    from dlspec.language.parse.block import Input
+    from dlspec.language.parse.model_inputs import Input
 
 
 def match_inputs(inputs: Sequence[Input], data: Dataset, problems: Problems) -> dict[str, Field]:

@@ -15,6 +15,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from dlspec.limits import how_to_raise, limit
+from dlspec.text import size
 
 _FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
 # Where the machine does not say what it has.
@@ -26,7 +27,7 @@ class TooLarge(ValueError):
 
 
 def _beyond_memory(total: int, most: int) -> Exception:
-    return TooLarge(f"its weights would fill {in_words(total)}; this machine has {in_words(most)}")
+    return TooLarge(f"its weights would fill {size(total)}; this machine has {size(most)}")
 
 
 class SizeLimit(TorchFunctionMode):
@@ -76,7 +77,7 @@ def _bounded(soft: int, hard: int, used: int) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         if is_failed_allocation(error):
-            found = f"an output of a few samples would fill more than {in_words(limit('sample_bytes'))}"
+            found = f"an output of a few samples would fill more than {size(limit('sample_bytes'))}"
             raise TooLarge(f"{found} ({how_to_raise('sample_bytes')})") from None
         raise
     finally:
@@ -106,9 +107,3 @@ def memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):  # not on Windows
         return FALLBACK
-
-
-def in_words(count: int) -> str:
-    """`3.1 TB`, `16 GB`."""
-    power = min(6, max(0, (len(str(count)) - 1) // 3))
-    return f"{count / 1000**power:.3g} {('bytes', 'kB', 'MB', 'GB', 'TB', 'PB', 'EB')[power]}"

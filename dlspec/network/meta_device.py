@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from dlspec.limits import how_to_raise, limit
-from dlspec.network.memory_limits import SizeLimit, TooLarge, in_words, memory
+from dlspec.network.memory_limits import SizeLimit, TooLarge, memory
+from dlspec.text import size
 
 
 class Unfit(Exception):
@@ -43,11 +44,11 @@ _CPU = torch.device("cpu")
 
 
 def _costly(total: int, most: int) -> Exception:
-    return Unfit(f"weights of {in_words(total)}")
+    return Unfit(f"weights of {size(total)}")
 
 
 def _beyond_summaries(total: int, most: int) -> Exception:
-    found = f"its weights would fill {in_words(total)}; a summary goes to {in_words(most)}"
+    found = f"its weights would fill {size(total)}; a summary goes to {size(most)}"
     return TooLarge(f"{found} ({how_to_raise('summary_bytes')})")
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dlspec.language.expand.entry_inputs import PARAMETER
 from dlspec.language.expand.graph import Graph
-from dlspec.layouts import Layout, Lengths, Value
+from dlspec.layouts import Lengths, Value, guess_layout
 from dlspec.network.layer import Layer, LayerCall
 from dlspec.network.rules.layout_rules import layout_after, lengths_after, roles_after, rule_for, takes_any_length
 from dlspec.parts.layers.rule import main
@@ -45,8 +45,7 @@ def find_output_value(call: LayerCall, given: Tensor, word: str) -> OutputValue:
 
 def _parameter_value(layer: Layer, given: Tensor) -> Value:
     shape = tuple(given.shape)
-    by_rank: Layout = "features" if len(shape) < 2 else "sequence" if len(shape) == 2 else "channels-first"
-    return Value(shape, layer.node.layout or by_rank, has_batch=False)
+    return Value(shape, layer.node.layout or guess_layout(shape), has_batch=False)
 
 
 def _with_lost_lengths(call: LayerCall, value: Value) -> Value:

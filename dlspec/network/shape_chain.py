@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dlspec.language.expand.graph import MODEL, Node
 from dlspec.language.parse.deferred import Ref
-from dlspec.layouts import Value
+from dlspec.layouts import format_shape
 from dlspec.network.partial_network import PartialNetwork
 
 MAX_SHOWN = 6  # shapes before a mistake; of more the middle is left out
@@ -15,11 +15,11 @@ def describe_shapes(network: PartialNetwork, node: Node) -> str:
     shapes: list[str] = []
     ref = next(iter(node.inputs.values()), None)
     while ref is not None:
-        shapes.append(f"{_name_of(network, ref)} {_sizes(network.values[ref])}".strip())
+        shapes.append(f"{_name_of(network, ref)} {format_shape(network.values[ref].shape)}".strip())
         inner = network.nodes.get(network.aliases.get(ref, ref).node)
         ref = None if inner is None else next(iter(inner.inputs.values()), None)
     more = list(node.inputs.values())[1:]
-    others = [f"; {_name_of(network, each)} {_sizes(network.values[each])}" for each in more]
+    others = [f"; {_name_of(network, each)} {format_shape(network.values[each].shape)}" for each in more]
     if len(shapes) < 2 and not others:
         return ""
     shown = shapes if len(shapes) <= MAX_SHOWN else [*shapes[: MAX_SHOWN - 1], "...", shapes[-1]]
@@ -34,7 +34,3 @@ def _name_of(network: PartialNetwork, ref: Ref) -> str:
         return ref.node
     holder, _, inner = row.name.rpartition(".")
     return f"{holder} TimeDistributed" if inner in ("<fold>", "<unfold>") else f"{row.name} {row.type}"
-
-
-def _sizes(value: Value) -> str:
-    return f"({', '.join(str(size) for size in value.shape)})"

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dlspec.network.layer import LayerCall
 from dlspec.network.memory_limits import bounded_growth
+from dlspec.network.random_state import kept_random_state
 from dlspec.network.rules.layout_rules import rule_for
 
 STEPS = 8
@@ -131,13 +132,3 @@ def sampling() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-@contextmanager
-def kept_random_state() -> Iterator[None]:
-    """Whatever is drawn within it, the generator is afterwards as it was."""
-    state = torch.get_rng_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)

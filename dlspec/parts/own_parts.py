@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from dlspec.parts.registry import Registry
 from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 
 C = TypeVar("C", bound=type)
@@ -37,7 +36,7 @@ def layer(cls: C) -> C:
       operations are written into the network's own `forward`.
     - `rule = Rule(...)`, of `dlspec.parts.layers.rule`, says which layouts it takes and gives, and checks its inputs.
     """
-    return _register(LAYERS, cls)
+    return LAYERS.register(cls)
 
 
 def loss(cls: C) -> C:
@@ -47,19 +46,14 @@ def loss(cls: C) -> C:
     the class attribute `takes_class_numbers = True` as int64 of shape (N,). A method `predict(output)` makes the
     network's output probabilities, where they are not.
     """
-    return _register(LOSSES, cls)
+    return LOSSES.register(cls)
 
 
 def optimizer(cls: C) -> C:
     """Registers a `torch.optim.Optimizer`."""
-    return _register(OPTIMIZERS, cls)
+    return OPTIMIZERS.register(cls)
 
 
 def scheduler(cls: C) -> C:
     """Registers a `torch.optim.lr_scheduler.LRScheduler`."""
-    return _register(SCHEDULERS, cls)
-
-
-def _register(registry: Registry, cls: C) -> C:
-    registry.register(cls)
-    return cls
+    return SCHEDULERS.register(cls)

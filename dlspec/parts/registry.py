@@ -1,53 +1,71 @@
-"""A registry: names to parts, their schemas derived when they are first asked for."""
+"""The registry of every kind of part: names to classes, each described when it is first asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from dlspec.errors import UNKNOWN_PARTS, Code, near, suggest
+from dlspec.errors import UNKNOWN_PARTS, Code, UserError, near, suggest
 from dlspec.language.parse.part import Part
 from dlspec.language.problems import Problems
-from dlspec.parts.schema import Schema
+
+if TYPE_CHECKING:  # it needs PyTorch, and data sources are registered without
+    from dlspec.parts.schema import Schema
 
 LAYERS_ARE = "layers have PyTorch's names (torch.nn), dlspec's own stand in docs/language.md; a block has its own"
 
 
-class Registry:
-    """The parts of one kind. `foreign` maps other frameworks' names to ours, for the error alone."""
+_PLURALS = {"loss": "losses", "data set": "data sources"}
+D = TypeVar("D")
+P = TypeVar("P", bound=Callable[..., Any])
+
+
+class NameTaken(UserError, ValueError):
+    """Two parts of one kind have one name."""
+
+
+class Registry(Mapping[str, D]):
+    """The parts of one kind by their names: what `describe` makes of each class, its schema or the class itself.
+
+    `not_yet` says for names that we do not have what to write, and `foreign` for those of other frameworks what we call
+    them: both for the error alone.
+    """
 
     def __init__(
         self,
         kind: str,
-        classes: Iterable[type],
-        derive: Callable[[type], Schema],
+        classes: Iterable[P],
+        describe: Callable[[P], D],
         *,
         not_yet: Mapping[str, str] | None = None,
         foreign: Mapping[str, str] | None = None,
     ) -> None:
-        self.kind = kind
-        self._classes: dict[str, type] = {each.__name__: each for each in classes}
-        self._derive = derive
-        self._schemas: dict[str, Schema] = {}
+        self.kind, self._plural = kind, _PLURALS.get(kind, f"{kind}s")
+        self._classes: dict[str, Any] = {each.__name__: each for each in classes}
+        self._describe = describe
+        self._described: dict[str, D] = {}
         self._not_yet = not_yet or {}
         self._foreign = foreign or {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._classes)
 
-    def __contains__(self, name: str) -> bool:
+    def __len__(self) -> int:
+        return len(self._classes)
+
+    def __contains__(self, name: object) -> bool:
         return name in self._classes
 
-    def __getitem__(self, name: str) -> Schema:
-        if name not in self._schemas:
-            self._schemas[name] = self._derive(self._classes[name])
-        return self._schemas[name]
+    def __getitem__(self, name: str) -> D:
+        if name not in self._described:
+            self._described[name] = self._describe(self._classes[name])
+        return self._described[name]
 
     def classes(self) -> Iterable[type]:
         """Those of all parts."""
         return self._classes.values()
 
-    def register(self, cls: type, name: str = "") -> type:
+    def register(self, cls: P, name: str = "") -> P:
         """Adds a class under its name; one that is taken is refused, both classes named.
 
         A class that is defined anew (in a notebook) replaces itself.
@@ -55,21 +73,24 @@ class Registry:
         name = name or cls.__name__
         mine, theirs = _full_name(cls), _full_name(self._classes.get(name, cls))
         if mine != theirs:
-            raise ValueError(f"two {self.kind}s are named '{name}': {theirs} and {mine}; give one another name")
+            raise NameTaken(f"two {self._plural} are named '{name}': {theirs} and {mine}; give one another name")
         self._classes[name] = cls
-        self._schemas.pop(name, None)
+        self._described.pop(name, None)
         return cls
 
-    def find(self, part: Part, problems: Problems, *, also: Iterable[str] = ()) -> Schema | None:
-        """The part's schema; an unknown name is a mistake, with the nearest one. `also` are choices beside ours."""
+    def find(self, part: Part, problems: Problems, *, also: Iterable[str] = (), at_value: bool = False) -> D | None:
+        """What the part's name stands for; an unknown one is a mistake, with the nearest one.
+
+        `also` are choices beside ours; `at_value` says that the mistake stands at the value, not at the key.
+        """
         if part.type in self:
             return self[part.type]
         if part.type in self._not_yet:
-            problems.add(Code.NOT_YET, part.path, f"{part.type} is not there yet", self._not_yet[part.type])
-            return None
-        problems.add(
-            UNKNOWN_PARTS[self.kind], part.path, f"no {self.kind} '{part.type}'", self._suggestion(part.type, also)
-        )
+            code, found, fix = Code.NOT_YET, f"{part.type} is not there yet", self._not_yet[part.type]
+        else:
+            code, found = UNKNOWN_PARTS[self.kind], f"no {self.kind} '{part.type}'"
+            fix = self._suggestion(part.type, also)
+        problems.add(code, part.path, found, fix, at_value=at_value)
         return None
 
     def _suggestion(self, name: str, also: Iterable[str]) -> str:
@@ -84,11 +105,18 @@ class Registry:
         # Some of a hundred names would tell nothing.
         return LAYERS_ARE if self.kind == "layer" else suggest(name, {*self, *also})
 
-    def read(self, part: Part, problems: Problems, *, also: Iterable[str] = ()) -> tuple[Schema, dict[str, Any]] | None:
+    def read(
+        self: Registry[Schema], part: Part, problems: Problems, *, also: Iterable[str] = ()
+    ) -> tuple[Schema, dict[str, Any]] | None:
         """The schema and the settings as written, checked; None where the name is unknown."""
         schema = self.find(part, problems, also=also)
         return None if schema is None else (schema, schema.read(part, problems))
 
 
-def _full_name(cls: type) -> str:
+def itself(cls: P) -> P:
+    """For a registry whose names stand for the classes themselves."""
+    return cls
+
+
+def _full_name(cls: Any) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"

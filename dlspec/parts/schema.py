@@ -1,4 +1,4 @@
-"""A part's schema: its settings, derived from the class's own signature and type hints.
+"""A part's schema: its settings, as `derivation` finds them in its class's signature.
 
 One `Setting` checks one value with pydantic and words what it wants; what hints can't say comes from
 `dlspec.parts.refinements`.
@@ -7,7 +7,6 @@ One `Setting` checks one value with pydantic and words what it wants; what hints
 from __future__ import annotations
 
 import inspect
-import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +18,7 @@ from dlspec.errors import Code, near, suggest
 from dlspec.language.expressions.expressions import Unknown
 from dlspec.language.parse.part import ENTRY_KEYS, NOTHING, Part
 from dlspec.language.problems import Problems
+from dlspec.parts.foreign_names import FOREIGN_SETTINGS
 from dlspec.parts.hints import Refinement as Refinement
 from dlspec.parts.hints import checked, in_words, no_stray_bool
 
@@ -230,90 +230,6 @@ def _waits(value: Any) -> bool:
     """Whether something in the value is not known yet."""
     children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return isinstance(value, Unknown) or any(_waits(each) for each in children)
-
-
-def derive(
-    cls: Callable[..., Any],
-    kind: str,
-    *,
-    name: str = "",
-    dropped: frozenset[str] = frozenset(),
-    inferred: frozenset[str] = frozenset(),
-    fixed: Mapping[str, Any] | None = None,
-    refine: Callable[[str, str], Refinement],
-    takes_value: bool = True,
-    signature_of: Callable[..., Any] | None = None,
-) -> Schema:
-    """The schema of a class, from the signature of its constructor, or of `signature_of` where that hides it."""
-    init = signature_of or inspect.getattr_static(cls, "__init__")
-    hints = _hints(init)
-    name = name or cls.__name__
-    settings: dict[str, Setting] = {}
-    for parameter in inspect.signature(init).parameters.values():
-        if not _is_setting(parameter, dropped | (fixed or {}).keys()):
-            continue
-        refinement = refine(name, parameter.name)
-        hint = refinement.hint or hints.get(parameter.name, _hint_of(parameter.default))
-        default = parameter.default if refinement.default is NOTHING else refinement.default
-        hint = hint | None if default is None and hint is not Any else hint  # some of PyTorch's hints forget it
-        settings[parameter.name] = Setting(parameter.name, hint, default, parameter.name in inferred, refinement)
-    return Schema(name, kind, cls, settings, fixed or {}, takes_value)
-
-
-def _hints(init: Callable[..., Any]) -> dict[str, Any]:
-    try:
-        return typing.get_type_hints(init)
-    except NameError:  # a name that PyTorch imports for type checkers alone
-        return {}
-
-
-_NO_SETTINGS = frozenset({"self", "cls", "device", "dtype", "size_average", "reduce", "process_group"})
-
-
-def _is_setting(parameter: inspect.Parameter, dropped: frozenset[str] | set[str]) -> bool:
-    is_named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    return is_named and parameter.name not in _NO_SETTINGS | dropped and not parameter.name.startswith("_")
-
-
-# Keras's and common other names of settings, answered with PyTorch's where the part has one of them.
-FOREIGN_SETTINGS: Mapping[str, tuple[str, ...]] = {
-    "units": ("out_features", "hidden_size"),
-    "filters": ("out_channels",),
-    "output_dim": ("embedding_dim", "out_features"),
-    "input_dim": ("num_embeddings", "in_features", "input_size"),
-    "pool_size": ("kernel_size",),
-    "rate": ("p",),
-    "dropout_rate": ("dropout", "p"),
-    "epsilon": ("eps",),
-    "use_bias": ("bias",),
-    "dilation_rate": ("dilation",),
-    "target_shape": ("shape", "unflattened_size"),
-    "axis": ("dim",),
-    "axes": ("dim", "dims"),
-    "perm": ("dims",),
-    "keepdims": ("keepdim",),
-    "key_dim": ("head_dim",),
-    "num_query_heads": ("num_heads",),
-    "num_key_value_heads": ("num_kv_heads",),
-    "nhead": ("num_heads",),
-    "n_head": ("num_heads", "nhead"),
-    "n_heads": ("num_heads", "nhead"),
-    "use_causal_mask": ("is_causal", "tgt_is_causal"),
-    "causal": ("is_causal", "tgt_is_causal"),
-    "max_len": ("num_embeddings",),
-    "sequence_length": ("num_embeddings",),
-    "drop_rate": ("p", "dropout"),
-    "learning_rate": ("lr",),
-    "decay": ("weight_decay",),
-    "beta_1": ("betas",),
-    "beta_2": ("betas",),
-    "num_heads": ("nhead",),
-    "ff_dim": ("dim_feedforward",),
-}
-
-
-def _hint_of(default: Any) -> Any:
-    return type(default) if isinstance(default, bool | int | float | str) else Any
 
 
 def _shown(value: Any) -> str:

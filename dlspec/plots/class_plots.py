@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.plots.drawing import BLUE, DASHED, EDGE, FAINT, INK, WHITE, Page, corners, width_of
+from dlspec.plots.drawing import BLUE, DASHED, EDGE, FAINT, INK, WHITE, Lettering, Page, Point, corners, width_of
 from dlspec.plots.plot import Plot
 
 MOST_WITH_SHARES, MOST_WITH_COUNTS, MOST_IN_MATRIX = 12, 30, 200
@@ -70,7 +70,7 @@ def draw_classes(target: Target, told: Tensor, truth: Tensor, note: str) -> Page
     if curve is not None:
         _draw_roc(page, beside + 0.9, _below(names), curve, names)
     if pairs:
-        _list_pairs(page, beside + 0.3, _below(names), _side(len(names)), names, pairs)
+        _list_pairs(page, (beside + 0.3, _below(names) + _side(len(names))), names, pairs)
     return page
 
 
@@ -91,17 +91,21 @@ def _draw_matrix(page: Page, left: float, bottom: float, counts: Tensor, names: 
     cell, size, is_upright = side / len(names), 9 if len(names) <= 20 else 7, not _is_across(names)
     for each in range(0, len(names), -(-len(names) // 40)):
         middle = cell * (each + 0.5)
-        page.text(left - 0.06, bottom + side - middle, names[each], size, across="right", up="center")
+        page.text((left - 0.06, bottom + side - middle), names[each], Lettering(size, across="right", up="center"))
         if is_upright:
-            page.text(left + middle, bottom - 0.06, names[each], size, across="right", up="center", is_upright=True)
+            page.text(
+                (left + middle, bottom - 0.06),
+                names[each],
+                Lettering(size, across="right", up="center", is_upright=True),
+            )
         else:
-            page.text(left + middle, bottom - 0.07, names[each], size, across="center", up="top")
+            page.text((left + middle, bottom - 0.07), names[each], Lettering(size, across="center", up="top"))
     widest = max(width_of(each, size) for each in names)
     below = 0.2 + (widest if is_upright else 0.1)
-    page.text(left + side / 2, bottom - below, "predicted", across="center", up="top")
-    page.text(left - 0.2 - widest, bottom + side / 2, "true", across="center", is_upright=True)
+    page.text((left + side / 2, bottom - below), "predicted", Lettering(across="center", up="top"))
+    page.text((left - 0.2 - widest, bottom + side / 2), "true", Lettering(across="center", is_upright=True))
     if len(names) <= MOST_WITH_COUNTS:
-        _write_cells(page, left, bottom + side, cell, counts.tolist(), shares.tolist())
+        _write_cells(page, (left, bottom + side), cell, counts.tolist(), shares.tolist())
 
 
 def _cell_colors(shares: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -115,10 +119,9 @@ def _cell_colors(shares: NDArray[np.float32]) -> NDArray[np.float32]:
     return colors[..., :3].astype(np.float32)
 
 
-def _write_cells(
-    page: Page, left: float, top: float, cell: float, counts: list[list[int]], shares: list[list[float]]
-) -> None:
-    classes = len(counts)
+def _write_cells(page: Page, corner: Point, cell: float, counts: list[list[int]], shares: list[list[float]]) -> None:
+    """The counts and shares of a matrix whose left upper corner is there."""
+    (left, top), classes = corner, len(counts)
     size = 10 if classes <= 4 else 8 if classes <= 10 else 7 if classes <= 20 else 6
     for row, column in product(range(classes), repeat=2):
         share, count = shares[row][column], counts[row][column]
@@ -128,7 +131,9 @@ def _write_cells(
         x, y = left + cell * (column + 0.5), top - cell * (row + 0.5)
         for number, line in enumerate(lines):
             lower = size / 72 * 1.25 * (number - (len(lines) - 1) / 2)
-            page.text(x, y - lower, line, size, WHITE if share > 0.5 else INK, across="center", up="center")
+            page.text(
+                (x, y - lower), line, Lettering(size, WHITE if share > 0.5 else INK, across="center", up="center")
+            )
 
 
 def _draw_roc(page: Page, left: float, bottom: float, curve: Roc, names: Sequence[str]) -> None:
@@ -141,20 +146,20 @@ def _draw_roc(page: Page, left: float, bottom: float, curve: Roc, names: Sequenc
     page.line(points, BLUE, 1.8)
 
 
-def _list_pairs(
-    page: Page, left: float, bottom: float, height: float, names: Sequence[str], pairs: Sequence[tuple[int, int, int]]
-) -> None:
-    page.text(left, bottom + height + 0.09, "most frequent mistakes", 10)
+def _list_pairs(page: Page, corner: Point, names: Sequence[str], pairs: Sequence[tuple[int, int, int]]) -> None:
+    """The pairs of classes below a heading, from this left upper corner on."""
+    left, upper = corner
+    page.text((left, upper + 0.09), "most frequent mistakes", Lettering(10))
     for line, (true, told, count) in enumerate(pairs):
-        top = bottom + height - 0.12 - 0.23 * line
-        page.text(left + 0.5, top, f"{count:,}", color=BLUE, across="right", up="top")
-        page.text(left + 0.62, top, f"{names[true]} taken for {names[told]}", up="top")
+        top = upper - 0.12 - 0.23 * line
+        page.text((left + 0.5, top), f"{count:,}", Lettering(color=BLUE, across="right", up="top"))
+        page.text((left + 0.62, top), f"{names[true]} taken for {names[told]}", Lettering(up="top"))
 
 
 def _draw_pairs(names: Sequence[str], pairs: Sequence[tuple[int, int, int]], right: str, note: str) -> Page:
     page = Page(6.4, 5.2)
     page.title(right, note)
-    _list_pairs(page, 0.15, 0.2, 4.2, names, pairs)
+    _list_pairs(page, (0.15, 4.4), names, pairs)
     return page
 
 

@@ -6,6 +6,7 @@ It is matplotlib's canvas without its figures. Letters are kept from page to pag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +24,24 @@ DPI = 130
 DASHED = (4.0, 3.0)
 CAPITAL = 0.73
 """A capital letter's height, in letter sizes."""
+
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Lettering:
+    """How a line of text looks, and which part of it is at its place; `is_upright`: it goes from below to above."""
+
+    size: float = 9
+    color: str = INK
+    is_bold: bool = False
+    across: Literal["left", "center", "right"] = "left"
+    up: Literal["baseline", "center", "top"] = "baseline"
+    is_upright: bool = False
+
+
+PLAIN = Lettering()
 
 
 class Page:
@@ -77,37 +96,26 @@ class Page:
         shown[..., :3] = (pixels * 255).round().astype(np.uint8)[rows[:, None], columns]
         self._put(shown, left * DPI, bottom * DPI)
 
-    def text(
-        self,
-        x: float,
-        y: float,
-        words: str,
-        size: float = 9,
-        color: str = INK,
-        *,
-        is_bold: bool = False,
-        across: Literal["left", "center", "right"] = "left",
-        up: Literal["baseline", "center", "top"] = "baseline",
-        is_upright: bool = False,
-    ) -> None:
-        """One line; `across` and `up` say which part of it is at that place. `is_upright`: from below to above."""
+    def text(self, place: Point, words: str, style: Lettering = PLAIN) -> None:
+        """One line at a place, in inches from the left and from below."""
         if not words.strip():
             return
         self.texts.append(words)
-        letters, descent = _letters(words, size, is_bold)
-        along = letters.shape[1] * {"left": 0.0, "center": 0.5, "right": 1.0}[across]
-        rise = size * DPI / 72 * CAPITAL * {"baseline": 0.0, "center": 0.5, "top": 1.0}[up] + descent
+        letters, descent = _letters(words, style.size, style.is_bold)
+        along = letters.shape[1] * {"left": 0.0, "center": 0.5, "right": 1.0}[style.across]
+        rise = style.size * DPI / 72 * CAPITAL * {"baseline": 0.0, "center": 0.5, "top": 1.0}[style.up] + descent
         shown = np.empty((*letters.shape, 4), np.uint8)
-        shown[..., :3], shown[..., 3] = (np.array(_rgb(color)) * 255).round(), letters
-        if is_upright:
+        shown[..., :3], shown[..., 3] = (np.array(_rgb(style.color)) * 255).round(), letters
+        (x, y) = place
+        if style.is_upright:
             self._put(np.rot90(shown), x * DPI + rise - len(letters), y * DPI - along)
         else:
             self._put(shown, x * DPI - along, y * DPI - rise)
 
     def title(self, words: str, below: str = "", left: float = 0.15) -> None:
         """A heading at the page's upper left, and a fainter line below it."""
-        self.text(left, self.height - 0.14, words, 12, is_bold=True, up="top")
-        self.text(left, self.height - 0.39, below, 9, FAINT, up="top")
+        self.text((left, self.height - 0.14), words, Lettering(12, is_bold=True, up="top"))
+        self.text((left, self.height - 0.39), below, Lettering(9, FAINT, up="top"))
 
     def png(self) -> bytes:
         """The page as a PNG's bytes."""

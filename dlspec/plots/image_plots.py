@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.plots.drawing import FAINT, WHITE, Page, corners, width_of
+from dlspec.plots.drawing import FAINT, WHITE, Lettering, Page, corners, width_of
 
 MOST_IMAGES, MOST_MAPS = 10, 6
 CELL = 1.15
@@ -67,12 +67,12 @@ def _grid(rows: Mapping[str, Tensor], below_each: Sequence[str], below: float) -
     page = Page(LEFT + count * (width + GAP) + 0.15, below + len(rows) * (height + GAP) + 0.7)
     for line, (word, images) in enumerate(reversed(list(rows.items()))):
         bottom = below + line * (height + GAP)
-        page.text(LEFT - 0.06, bottom + height / 2, word, 10, across="right", up="center")
+        page.text((LEFT - 0.06, bottom + height / 2), word, Lettering(10, across="right", up="center"))
         for column, image in enumerate(images):
             page.image(image.numpy(), LEFT + column * (width + GAP), bottom, width, height)
     for column, words in enumerate(below_each):
         middle = LEFT + column * (width + GAP) + width / 2
-        page.text(middle, below - 0.06, words, 8, FAINT, across="center", up="top")
+        page.text((middle, below - 0.06), words, Lettering(8, FAINT, across="center", up="top"))
     return page
 
 
@@ -101,7 +101,7 @@ def _add_legend(page: Page, names: Sequence[str], colors: Tensor, lines: int) ->
         for line, (name, tone) in enumerate(column):
             bottom = 0.1 + 0.2 * (lines - 1 - line)
             page.area(corners(left, bottom, 0.14, 0.09), tone)
-            page.text(left + wide - 0.03, bottom, name, 8)
+            page.text((left + wide - 0.03, bottom), name, Lettering(8))
         left += wide + max(width_of(name, 8) for name, _ in column) + 0.2
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.plots.drawing import BLUE, DASHED, FAINT, ORANGE, Page
+from dlspec.plots.drawing import BLUE, DASHED, FAINT, ORANGE, Page, Point
 from dlspec.plots.plot import Plot, limits
 
 MOST_POINTS = 4096
@@ -49,17 +49,17 @@ def draw_numbers(target: Target, predicted: Tensor, truth: Tensor, note: str) ->
     for index, (name, told, true) in enumerate(rows):
         bottom, found = height * (len(rows) - 1 - index) + 0.55, errors(told, true)
         heading = f"{name}: {_told(found)}" if len(rows) > 1 else ""
-        _draw_scatter(page, 0.75, bottom, told, true, heading)
+        _draw_scatter(page, (0.75, bottom), told, true, heading)
         _draw_residuals(page, SIDE + 1.65, bottom, found)
     several = f"; the first {len(rows)} of {predicted.shape[1]} numbers" if 1 < len(rows) < predicted.shape[-1] else ""
     page.title(f"{target.name}: {_told(errors(told, true))}" if len(rows) == 1 else target.name, note + several)
     return page
 
 
-def _draw_scatter(page: Page, left: float, bottom: float, predicted: Tensor, truth: Tensor, heading: str) -> None:
+def _draw_scatter(page: Page, corner: Point, predicted: Tensor, truth: Tensor, heading: str) -> None:
     step = -(-len(truth) // MOST_POINTS)
     both = limits([float(end(each)) for each in (predicted, truth) for end in (torch.min, torch.max)])
-    plot = Plot(page, left, bottom, SIDE, SIDE, both, both)
+    plot = Plot(page, *corner, SIDE, SIDE, both, both)
     plot.head(heading)
     plot.furnish("true", "predicted", grid="xy")
     page.line(plot.at(both, both), FAINT, 1, DASHED)

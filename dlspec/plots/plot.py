@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dlspec.plots.drawing import EDGE, GRID, Page, width_of
+from dlspec.plots.drawing import EDGE, GRID, Lettering, Page, width_of
 
 MARGIN = 0.05
 MOST_TICKS = 9
@@ -53,19 +53,21 @@ class Plot:
         for tick, words in zip(upwards, _told(upwards), strict=True):
             (_, height), *_ = self.at([self.x[0]], [tick])
             page.line([(self.left, height), (right, height)], GRID, 0.8)
-            page.text(self.left - 0.06, height, words, 8, across="right", up="center")
+            page.text((self.left - 0.06, height), words, Lettering(8, across="right", up="center"))
         for tick, words in zip(across, _told(across), strict=True):
             (place, _), *_ = self.at([tick], [self.y[0]])
             if "x" in grid:
                 page.line([(place, self.bottom), (place, top)], GRID, 0.8)
-            page.text(place, self.bottom - 0.07, words, 8, across="center", up="top")
+            page.text((place, self.bottom - 0.07), words, Lettering(8, across="center", up="top"))
         page.line([(self.left, self.bottom), (right, self.bottom)], EDGE, 0.8)
-        page.text(self.left + self.width / 2, self.bottom - 0.25, x, across="center", up="top")
-        page.text(self.left - 0.12 - beside, self.bottom + self.height / 2, y, across="center", is_upright=True)
+        page.text((self.left + self.width / 2, self.bottom - 0.25), x, Lettering(across="center", up="top"))
+        page.text(
+            (self.left - 0.12 - beside, self.bottom + self.height / 2), y, Lettering(across="center", is_upright=True)
+        )
 
     def head(self, words: str, size: float = 10, *, is_bold: bool = False) -> None:
         """A line above the plot."""
-        self.page.text(self.left, self.bottom + self.height + 0.09, words, size, is_bold=is_bold)
+        self.page.text((self.left, self.bottom + self.height + 0.09), words, Lettering(size, is_bold=is_bold))
 
     def legend(self, entries: Sequence[tuple[str, str, bool]], drawn: NDArray[np.float64]) -> None:
         """Colours, their texts, and whether it is a dot's or a line's, where least of what is drawn (N, 2) lies."""
@@ -78,7 +80,7 @@ class Plot:
                 self.page.dots([np.mean(ends, axis=0)], color, 6)
             else:
                 self.page.line(ends, color, 1.8)
-            self.page.text(left + SAMPLE, middle, words, 8, up="center")
+            self.page.text((left + SAMPLE, middle), words, Lettering(8, up="center"))
 
     def _free_place(self, width: float, height: float, drawn: NDArray[np.float64]) -> tuple[float, float]:
         """The left upper corner of a box on the plot, at a side, a corner or in the middle."""

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import SequenceMatcher
 from itertools import zip_longest
 from typing import Any
 
-from dlspec.errors import shown
+from dlspec.errors import KeyPath, shown
+from dlspec.language.problems import dotted
 from dlspec.language.sections.trainer_keys import WRITING
 from dlspec.report.records import Record
 
-KeyPath = tuple[Hashable, ...]
 MOST_COLUMNS = 1_000
 LONGEST_VALUE = 200
 MOST_ENTRIES = 300
@@ -117,10 +117,6 @@ def _aligned(first: list[Any], second: list[Any]) -> Iterator[tuple[int, Any, An
         if what != "equal":
             pairs = zip_longest(first[start:end], second[other_start:other_end], fillvalue=ABSENT)
             yield from ((start + index, *pair) for index, pair in enumerate(pairs))
-
-
-def dotted(path: KeyPath) -> str:
-    return ".".join(map(str, path))
 
 
 def value_at(tree: Any, path: KeyPath) -> Any:

@@ -168,8 +168,7 @@ def _numbers(value: object) -> dict[str, float]:
 
 
 def _number(value: object) -> float | None:
-    number = read_number(value)
-    return number if number is not None and abs(number) < LARGEST_NUMBER else None
+    return read_number(value, LARGEST_NUMBER)
 
 
 # ---- specs and overrides ---------------------------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
         yield file
         file.flush()
         os.fsync(file.fileno())
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 @contextmanager
@@ -235,7 +235,7 @@ def _file_mode() -> int:
     return 0o666 & ~mask
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Makes a rename survive a power cut, where the system can sync a folder at all (Windows can't)."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -14,6 +13,7 @@ from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState, read_state
 from dlspec.runs.json_values import read_count, read_line, read_number
 from dlspec.runs.layout import STATUS
+from dlspec.text import write_override
 
 
 @dataclass(frozen=True)
@@ -85,22 +85,9 @@ _READERS = {each.name: _BY_TYPE[str(each.type)] for each in fields(RunStatus)}
 
 def resume_command(folder: Path | str, what: Literal["run", "sweep"] = "run") -> str:
     """The shell's line that resumes the run or sweep in `folder`."""
-    return f"python -m dlspec resume {_word(folder, what)}"
+    return f"python -m dlspec resume {shlex.quote(write_override(what, str(folder)))}"
 
 
 def rerun_command(folder: Path | str) -> str:
     """The shell's line that trains the spec of the run in `folder` again, in a new folder."""
-    return f"python -m dlspec {_word(folder, 'run')}"
-
-
-def _word(folder: Path | str, what: str) -> str:
-    """`run=FOLDER`, quoted for Hydra and for the shell."""
-    value = str(folder)
-    if not _PLAIN.fullmatch(value):
-        # Hydra reads backslashes as escapes in front of a quote only, the closing one too.
-        value = '"' + re.sub(r'(\\*)("|\Z)', lambda found: 2 * found[1] + (found[2] and '\\"'), value) + '"'
-    return shlex.quote(f"{what}={value}")
-
-
-# What Hydra takes as a text without quotes.
-_PLAIN = re.compile(r"(?!(null|true|false|inf|nan)\Z)([a-z_/]|\.\.?/)[\w./-]*", re.ASCII | re.IGNORECASE)
+    return f"python -m dlspec {shlex.quote(write_override('run', str(folder)))}"

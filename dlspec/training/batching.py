@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dlspec.compat.torch_layers import is_batch_norm
-from dlspec.data.batches.batches import Batches, chosen_batch_size
+from dlspec.data.batches.batches import Batches, BatchPlan, chosen_batch_size
 from dlspec.data.dataset import Split
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.training.components import Model, TrainingData
@@ -39,12 +39,8 @@ class BatchMaker:
 
     def _make(self, split: Split, batch_size: int, smallest: int = 1) -> Batches:
         criterion = self._model.criterion
-        return Batches(
-            split,
-            self._model.inputs,
-            criterion.target_names,
+        plan = BatchPlan(
             batch_size,
-            self._device,
             limit=self._settings.limit_batches,
             smallest=smallest,
             trim=self._data.trim,
@@ -53,3 +49,4 @@ class BatchMaker:
             dtype=self._dtype,
             workers=self._settings.num_workers,
         )
+        return Batches(split, self._model.inputs, criterion.target_names, plan, self._device)

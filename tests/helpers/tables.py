@@ -18,8 +18,9 @@ from dlspec.language.parse.block import read_model
 from dlspec.language.parse.part import parse_part
 from dlspec.language.problems import Problems
 from dlspec.layouts import Value
-from dlspec.network.builder import Network, build, kept_random_state
+from dlspec.network.builder import Network, build
 from dlspec.network.layer import Layer
+from dlspec.network.random_state import kept_random_state
 from dlspec.network.rules.layout_rules import filled, infer, refusal, rule_for
 from dlspec.parts.layers.rule import Settings
 from dlspec.parts.schema import Schema

@@ -195,7 +195,6 @@ OTHERS_TEXTS = {
 # Functions that cut what they show, and ask nothing.
 SHOWING = {
     "first_line",  # of any error
-    "_first_line",  # of an error of PyTorch's unpickling
     "hydra_problem",  # the first line of Hydra's
 }
 # What a problem and an error have of text; `said` and `context` are libyaml's.

@@ -11,7 +11,8 @@ from dlspec.cli.flags import parse_flags
 from dlspec.cli.printing import say
 from dlspec.errors import UserError, cut, printable
 from dlspec.jobs.error_messages import DONE
-from dlspec.report.differing import ABSENT, differences, dotted, plain
+from dlspec.language.problems import dotted
+from dlspec.report.differing import ABSENT, differences, plain
 from dlspec.report.records import Record, read_record
 from dlspec.runs.finding import demand_folders
 from dlspec.runs.io import read_object

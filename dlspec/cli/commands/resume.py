@@ -10,7 +10,7 @@ from dlspec.cli.commands.sweep import resume_sweep
 from dlspec.cli.flags import parse_flags
 from dlspec.cli.spec_words import spec_parser
 from dlspec.config.composition import start_hydra
-from dlspec.config.overrides import parse_overrides, quoted, value_place
+from dlspec.config.overrides import parse_overrides, value_place
 from dlspec.config.saved_run import NO_RUN
 from dlspec.errors import UserError
 from dlspec.jobs.composed_spec import composed_or_refused, preparation
@@ -23,6 +23,7 @@ from dlspec.jobs.resumption import (
     run_folder,
 )
 from dlspec.jobs.setup import make_job
+from dlspec.text import write_override
 
 
 def main(words: Sequence[str]) -> int:
@@ -32,7 +33,9 @@ def main(words: Sequence[str]) -> int:
     arguments = parse_flags(spec_parser("resume"), words)
     folder, allowed, overrides = _parse_words(arguments.overrides)
     with lock_newest_checkpoint(folder) as found:
-        composed = composed_or_refused([quoted("run", str(folder)), *overrides], start_hydra(arguments.config_dir))
+        composed = composed_or_refused(
+            [write_override("run", str(folder)), *overrides], start_hydra(arguments.config_dir)
+        )
         job = make_job(preparation(composed, is_resumed=found is not None))
         changed = find_changes(
             folder, job, found, [each.key_or_group.lstrip("+~") for each in parse_overrides(overrides)]
@@ -52,7 +55,7 @@ def _parse_words(words: Sequence[str]) -> tuple[Path, list[str], list[str]]:
     allowed: list[str] = []
     others: list[str] = []
     for override in parse_overrides(
-        [each if "=" in each or each[:1] in "~+" else quoted("run", each) for each in words]
+        [each if "=" in each or each[:1] in "~+" else write_override("run", each) for each in words]
     ):
         value = None if override.is_sweep_override() else override.value()
         if override.key_or_group == "run":

@@ -10,7 +10,7 @@ from dlspec.cli.flags import parse_flags
 from dlspec.cli.spec_words import spec_parser
 from dlspec.compat.hydra import HydraApp
 from dlspec.config.composition import CONFIG_NAME, Loader, start_hydra
-from dlspec.config.overrides import parse_overrides, quoted
+from dlspec.config.overrides import parse_overrides
 from dlspec.errors import UserError, shown
 from dlspec.jobs.error_messages import DONE, FAILED, WRONG
 from dlspec.language.yaml.yaml_files import display_name
@@ -22,6 +22,7 @@ from dlspec.sweeps.hydra.sweep_task import Task
 from dlspec.sweeps.records.planned_job import SweepEntry
 from dlspec.sweeps.records.record import read_sweep
 from dlspec.sweeps.records.table import sweep_table
+from dlspec.text import write_override
 
 # What a sweep.json that somebody else wrote may ask of Hydra; the rest could run code.
 _HARMLESS = re.compile(
@@ -86,7 +87,7 @@ def resume_sweep(words: Sequence[str]) -> int:
         own["sweep.rerun"] = f"sweep.{own.pop('rerun')}"
     command = _command(folder, own, arguments.config_dir)
     register()
-    overrides = [*command, quoted("hydra.sweep.dir", str(folder)), *own.values()]
+    overrides = [*command, write_override("hydra.sweep.dir", str(folder)), *own.values()]
     return run(start_hydra(arguments.config_dir), overrides, arguments.config_dir)
 
 

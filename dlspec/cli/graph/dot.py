@@ -11,7 +11,7 @@ from typing import Any
 from dlspec.cli.graph.boxes import INPUT, OUTPUT, Box, Line
 from dlspec.cli.graph.picture import Picture, holder_of
 from dlspec.errors import UserError, shown
-from dlspec.layouts import Value
+from dlspec.layouts import format_shape
 from dlspec.runs.io import write_bytes
 
 FORMATS = ("svg", "pdf", "png", "dot")
@@ -157,7 +157,7 @@ def _box(box: Box, copies: int) -> str:
 def _label(box: Box, copies: int) -> str:
     kind = box.lines[0].kind
     if kind in (INPUT, OUTPUT):
-        return _rows([f"<B>{_text(box.lines[0].type)}</B>", _small(_sizes(box.output))])
+        return _rows([f"<B>{_text(box.lines[0].type)}</B>", _small(format_shape(box.output.shape))])
     first, *beside = box.lines
     rows = _lines(first, copies)
     if beside:
@@ -200,14 +200,10 @@ def _arrows(picture: Picture, numbers: Mapping[str, str]) -> Iterator[str]:
         for each in box.takes:
             source = boxes[each.layer]
             is_new = not source.takes or source.takes[0].value.shape != each.value.shape
-            label = f" {_sizes(each.value)}" if is_new and source.lines[0].kind != INPUT else ""
+            label = f" {format_shape(each.value.shape)}" if is_new and source.lines[0].kind != INPUT else ""
             word = f" {each.output}" if each.output and source.lines[0].kind != INPUT else ""
             told = f" [label=<{_text(word + label)}>]" if word + label else ""
             yield f"  {numbers[each.layer]} -> {numbers[box.name]}{told};"
-
-
-def _sizes(value: Value) -> str:
-    return f"({', '.join(map(str, value.shape))})"
 
 
 def _small(text: str) -> str:

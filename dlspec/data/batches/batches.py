@@ -7,6 +7,7 @@ Whole tensors lie on the device and a batch is gathered by one `index_select` pe
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, chain, repeat
 
@@ -21,48 +22,51 @@ from dlspec.layouts import Lengths
 
 Batch = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 """The network's inputs in the order of its `forward`, and what its outputs are compared with."""
-NO_TRIMS: Mapping[str, Trim] = {}
 NO_FEWEST: Mapping[str, int] = {}
 MOST_INPUTS, MOST_OUTPUTS = 2**20, 2**26
 """So many numbers at most go into an evaluation batch or come out of one of its layers; training's has its own size."""
 
 
-class Batches:
-    """A split's batches; `inputs` and `targets` name the tensors of a batch, in order.
+@dataclass(frozen=True)
+class BatchPlan:
+    """How a split is cut into batches.
 
-    Where a field's lengths are among the inputs, its batches end at their longest sample, and so do the targets that
-    `trims` names, but at the field's `fewest_steps` at least; `trim=False` leaves them whole, for a network that needs
-    a fixed length further on. Lengths lie on the same device as everything else. A last batch of less than `smallest`
-    samples joins the one before it. `workers` are threads that gather the next batches in the host's memory, where the
-    data stay then, while the device computes; the batches are the same.
+    At most `limit` batches are handed out; a last one of less than `smallest` samples joins the one before it. Where a
+    field's lengths are among the inputs, its batches end at their longest sample, and so do the targets that `trims`
+    names, but at the field's `fewest_steps` at least; `trim=False` leaves them whole, for a network that needs a fixed
+    length further on. `dtype` is that of numbers, None as they are. `workers` are threads that gather the next batches
+    in the host's memory, where the data stay then, while the device computes; the batches are the same.
+    """
+
+    batch_size: int
+    limit: int | None = None
+    smallest: int = 1
+    trim: bool = True
+    trims: Mapping[str, Trim] = field(default_factory=dict)
+    fewest_steps: Mapping[str, int] = field(default_factory=dict)
+    dtype: torch.dtype | None = None
+    workers: int = 0
+
+
+class Batches:
+    """A split's batches on a device; `inputs` and `targets` name the tensors of a batch, in order.
+
+    Lengths lie on the same device as everything else.
     """
 
     def __init__(
-        self,
-        split: Split,
-        inputs: Sequence[str],
-        targets: Sequence[str],
-        batch_size: int,
-        device: torch.device,
-        *,
-        limit: int | None = None,
-        smallest: int = 1,
-        trim: bool = True,
-        trims: Mapping[str, Trim] = NO_TRIMS,
-        fewest_steps: Mapping[str, int] = NO_FEWEST,
-        dtype: torch.dtype | None = None,
-        workers: int = 0,
+        self, split: Split, inputs: Sequence[str], targets: Sequence[str], plan: BatchPlan, device: torch.device
     ) -> None:
         whole = [*(split.input(name) for name in inputs), *(split.compared(name) for name in targets)]
-        home = torch.device("cpu") if workers else device
-        self.tensors = tuple(placed(each.to(dtype) if each.is_floating_point() else each, home) for each in whole)
-        self.sizes = batch_sizes(len(split), batch_size, smallest)[:limit]
+        home = torch.device("cpu") if plan.workers else device
+        self.tensors = tuple(placed(each.to(plan.dtype) if each.is_floating_point() else each, home) for each in whole)
+        self.sizes = batch_sizes(len(split), plan.batch_size, plan.smallest)[: plan.limit]
         self.samples = sum(self.sizes)
         self._inputs = len(inputs)
         self._split_size = len(split)
-        self._device, self._home, self._workers = device, home, workers
-        self._fewest_steps = fewest_steps
-        self._cuts = _cuts(split, inputs, targets, trims) if trim else {}
+        self._device, self._home, self._workers = device, home, plan.workers
+        self._fewest_steps = plan.fewest_steps
+        self._cuts = _cuts(split, inputs, targets, plan.trims) if plan.trim else {}
 
     def __len__(self) -> int:
         return len(self.sizes)

@@ -7,6 +7,7 @@ import hashlib
 import os
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -15,6 +16,8 @@ from urllib.request import urlopen
 
 from rich.console import Console
 from rich.progress import Progress
+
+from dlspec.runs.io import sync_folder
 
 CHUNK = 1 << 16
 TIMEOUT = 20.0
@@ -40,19 +43,28 @@ def download(url: str, path: Path, content_sha256: str, most_bytes: int) -> None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            _save(url, file, Path(file.name), path, content_sha256, most_bytes)
+            _save(_Wanted(url, content_sha256, most_bytes), file, Path(file.name), path)
     except (OSError, HTTPException, EOFError, zlib.error, ValueError) as error:
         raise DownloadError(f"{url}: {error}") from None
 
 
-def _save(url: str, file: IO[bytes], written: Path, path: Path, content_sha256: str, most_bytes: int) -> None:
+@dataclass(frozen=True)
+class _Wanted:
+    """A gzipped file at `url`; the sum and the largest size are those of its unzipped content."""
+
+    url: str
+    content_sha256: str
+    most_bytes: int
+
+
+def _save(wanted: _Wanted, file: IO[bytes], written: Path, path: Path) -> None:
     try:
-        _fetch(url, file, most_bytes)
+        _fetch(wanted.url, file, wanted.most_bytes)
         file.flush()
         os.fsync(file.fileno())
-        _check(url, written, content_sha256, most_bytes)
+        _check(wanted, written)
         written.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except BaseException:
         written.unlink(missing_ok=True)
         raise
@@ -80,20 +92,9 @@ def _copy(source: IO[bytes], sink: Callable[[bytes], object], url: str, most_byt
         sink(chunk)
 
 
-def _check(url: str, written: Path, content_sha256: str, most_bytes: int) -> None:
+def _check(wanted: _Wanted, written: Path) -> None:
     digest = hashlib.sha256()
     with gzip.open(written, "rb") as content:
-        _copy(content, digest.update, url, most_bytes)  # type: ignore[arg-type]
-    if digest.hexdigest() != content_sha256:
-        raise DownloadError(f"{url}: its checksum is not that of the published file")
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the new name last, where the system can."""
-    if os.name != "posix":
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        _copy(content, digest.update, wanted.url, wanted.most_bytes)  # type: ignore[arg-type]
+    if digest.hexdigest() != wanted.content_sha256:
+        raise DownloadError(f"{wanted.url}: its checksum is not that of the published file")

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
-from dlspec.data.sources.source import SplitSource, data_source
-from dlspec.errors import Code, DataError
-from dlspec.limits import GIGABYTE, MAX_DATA_BYTES
+from dlspec.data.sources.source import SplitSource, data_source, too_large
+from dlspec.errors import DataError
+from dlspec.limits import MAX_DATA_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ class TextSource(SplitSource):
     def encoded(self, texts: Sequence[str], labels: Sequence[str], target_name: str) -> Dataset:
         """The data set of these texts and their labels."""
         from dlspec.data import dataset
-        from dlspec.data.assembly import assemble
+        from dlspec.data.assembly import make_splits
         from dlspec.data.prepare.vocabulary import Vocabulary, split_words
 
         classes, numbers = number_classes(labels)
@@ -52,18 +52,19 @@ class TextSource(SplitSource):
         target = dataset.Target(target_name, "classes", (), classes)
         arrays = {"text": tokens, field.lengths: lengths}
         preprocessing = {"text": vocabulary.to_json()}
-        return assemble(self.source_name, [field], target, arrays, numbers, parts, preprocessing)
+        splits = make_splits(arrays, {target_name: numbers}, parts)
+        return dataset.Dataset(self.source_name, (field,), (target,), *splits, preprocessing)
 
     def _text_parts(self, words: list[list[str]], classes: NDArray[np.int64]) -> Parts:
         """The split, with equal texts in one part: a text that was trained on must not be tested on."""
         import numpy as np
 
-        from dlspec.data.splits import split_rows
+        from dlspec.data.splits import SplitPlan, split_rows
 
         seen: dict[tuple[str, ...], int] = {}
         groups = np.array([seen.setdefault(tuple(text), len(seen)) for text in words], np.int64)
-        shares = (self.validation, self.test)
-        return split_rows(len(words), self.split_seed, *shares, classes, groups, self.limit)
+        plan = SplitPlan(self.split_seed, self.validation, self.test, self.limit)
+        return split_rows(len(words), plan, classes, groups)
 
 
 @data_source("text_csv")
@@ -136,9 +137,7 @@ def number_classes(labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.i
 
 
 def _check_bytes(count: int, length: int) -> None:
-    if 8 * count * length > MAX_DATA_BYTES:
-        found = f"{count:,} texts of up to {length:,} words take {8 * count * length / GIGABYTE:,.1f} GB"
+    size = 8 * count * length
+    if size > MAX_DATA_BYTES:
         fix = f"data.max_length={max(1, MAX_DATA_BYTES // (8 * count))}"
-        raise DataError(
-            "max_length", f"{found}; at most {MAX_DATA_BYTES // GIGABYTE} GB are made: try {fix}", Code.TOO_LARGE
-        )
+        raise too_large("max_length", f"{count:,} texts of up to {length:,} words take", size, fix)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dlspec.data.sources.source import Size
+from dlspec.layouts import guess_layout
 from dlspec.limits import MAX_CLASSES
 
 if TYPE_CHECKING:
@@ -15,10 +16,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dlspec.data import dataset
-    from dlspec.layouts import Layout
-
-LAYOUT_OF_RANK: dict[int, Layout] = {1: "features", 2: "sequence"}
-"""By a sample's rank; of a higher one it is channels-first."""
 
 
 class FieldNoise(BaseModel):
@@ -46,7 +43,7 @@ class FieldNoise(BaseModel):
         if self.length is not None:
             return dataset.Field(name, (self.length,), "tokens", vocab_size=self.vocab_size)
         shape = tuple(self.shape or ())
-        return dataset.Field(name, shape, LAYOUT_OF_RANK.get(len(shape), "channels-first"))
+        return dataset.Field(name, shape, guess_layout(shape))
 
     def draw(self, size: int, generator: np.random.Generator) -> NDArray[Any]:
         """(size, *shape) float32, or tokens (size, length + 1) int64: each sample's and the next one."""

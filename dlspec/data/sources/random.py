@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from dlspec.data.sources.noise import FieldNoise, TargetNoise, check_kind
-from dlspec.data.sources.source import Size, SplitSource, data_source
-from dlspec.errors import Code, DataError, suggest
-from dlspec.limits import GIGABYTE, MAX_CLASSES, MAX_DATA_BYTES
+from dlspec.data.sources.source import Size, SplitSource, data_source, too_large
+from dlspec.errors import suggest
+from dlspec.limits import MAX_CLASSES, MAX_DATA_BYTES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,10 +136,9 @@ class Random(SplitSource):
         each = self._sample_bytes()
         if self.size * each <= MAX_DATA_BYTES:
             return
-        found = f"{self.size:,} samples of {each:,} bytes are {self.size * each / GIGABYTE:,.1f} GB"
         most = MAX_DATA_BYTES // each
         fix = f"data.size={most}" if most else "a smaller shape or length"
-        raise DataError("size", f"{found}; at most {MAX_DATA_BYTES // GIGABYTE} GB are made: try {fix}", Code.TOO_LARGE)
+        raise too_large("size", f"{self.size:,} samples of {each:,} bytes are", self.size * each, fix)
 
     def _sample_bytes(self) -> int:
         return sum(one.bytes for one in self._fields().values()) + sum(one.bytes for one in self._targets().values())

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dlspec.errors import Code, DataError, UserError, suggest
-from dlspec.limits import MAX_CLASSES
+from dlspec.errors import Code, DataError, suggest
+from dlspec.limits import GIGABYTE, MAX_CLASSES, MAX_DATA_BYTES
+from dlspec.parts.registry import Registry, itself
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,9 +57,9 @@ class DataSource(BaseModel, ABC):
 
     def parts(self, count: int, test: float, classes: NDArray[np.int64] | None = None) -> Parts:
         """Which of `count` rows train, validate and test."""
-        from dlspec.data.splits import split_rows
+        from dlspec.data.splits import SplitPlan, split_rows
 
-        return split_rows(count, self.split_seed, self.validation, test, classes, limit=self.limit)
+        return split_rows(count, SplitPlan(self.split_seed, self.validation, test, self.limit), classes)
 
 
 class SplitSource(DataSource):
@@ -74,7 +75,7 @@ class SplitSource(DataSource):
         return self
 
 
-SOURCES: dict[str, type[DataSource]] = {}
+SOURCES: Registry[type[DataSource]] = Registry("data set", (), itself)
 S = TypeVar("S", bound=DataSource)
 
 
@@ -82,19 +83,16 @@ def data_source(name: str) -> Callable[[type[S]], type[S]]:
     """Registers a source as `data.type: NAME`. A class that is defined anew (in a notebook) replaces itself."""
 
     def register(source: type[S]) -> type[S]:
-        known = SOURCES.get(name)
-        if known is not None and _full_name(known) != _full_name(source):
-            both = f"{_full_name(known)} and {_full_name(source)}"
-            raise UserError(f"two data sources are named '{name}': {both}; rename one of them")
-        source.source_name = name
-        SOURCES[name] = source
+        SOURCES.register(source, name).source_name = name
         return source
 
     return register
 
 
-def _full_name(source: type[DataSource]) -> str:
-    return f"{source.__module__}.{source.__qualname__}"
+def too_large(key: str, what: str, size: int, fix: str) -> DataError:
+    """An array of more bytes than any source makes: `1,000 samples of 8 bytes are`, and how many that is."""
+    found = f"{what} {size / GIGABYTE:,.1f} GB; at most {MAX_DATA_BYTES // GIGABYTE} GB are made"
+    return DataError(key, f"{found}: try {fix}", Code.TOO_LARGE)
 
 
 def open_data(source: DataSource) -> Dataset:

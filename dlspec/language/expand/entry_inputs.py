@@ -9,7 +9,8 @@ from dlspec.errors import Code, KeyPath
 from dlspec.language.expand.output_names import BEFORE, WRONG, Level, Names, Output
 from dlspec.language.expand.repeats import known_early
 from dlspec.language.expressions.expressions import ExpressionError, Unknown, formula_of
-from dlspec.language.expressions.formula import names_in, parse_formula
+from dlspec.language.expressions.formula import parse_formula
+from dlspec.language.expressions.formula_tree import names_in
 from dlspec.language.parse.entry import Entry
 from dlspec.language.parse.params import Scope
 from dlspec.language.parse.part import NOTHING, Part

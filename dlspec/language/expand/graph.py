@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlspec.errors import KeyPath
-from dlspec.language.parse.block import Input
 from dlspec.language.parse.deferred import Ref
+from dlspec.language.parse.model_inputs import Input
 from dlspec.language.parse.part import Part
 from dlspec.layouts import Layout
 

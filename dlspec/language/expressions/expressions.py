@@ -10,13 +10,14 @@ import ast
 import math
 import operator
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from dlspec.errors import Code, Finding, shown
+from dlspec.errors import Code, shown
+from dlspec.language.expressions.grammar import ARITHMETIC, COMPARISONS, SIGNS, Grammar, Operators, check_length
+from dlspec.language.expressions.grammar import ExpressionError as ExpressionError
 from dlspec.limits import how_to_raise, limit
 
 MAX_EXPONENT = 1_000
@@ -27,14 +28,6 @@ CONSTANTS: Mapping[str, Any] = {"null": None, "true": True, "false": False}
 _NAME = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)$")
 _INSIDE = re.compile(r"(?<!\$)(?:\$\$)*\$([A-Za-z_(])")
 _WORD = re.compile(r"[A-Za-z_]\w*")
-
-
-class ExpressionError(ValueError):
-    """A formula that can't be read or computed; its finding says which and why, and what may stand there."""
-
-    def __init__(self, code: Code, found: str, fix: str = "") -> None:
-        super().__init__(found)
-        self.finding = Finding(code, found, fix)
 
 
 @dataclass(frozen=True)
@@ -91,30 +84,12 @@ FUNCTIONS: Mapping[str, Callable[..., Any]] = {
 
 LANGUAGE = f"formulas have params, numbers, text, lists, + - * / // % **, comparisons, if else, {', '.join(FUNCTIONS)}"
 
-_BINARY: Mapping[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
-    ast.Div: operator.truediv,
-    ast.FloorDiv: operator.floordiv,
-    ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
-}
-_COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], bool]] = {
-    ast.Eq: operator.eq,
-    ast.NotEq: operator.ne,
-    ast.Lt: operator.lt,
-    ast.LtE: operator.le,
-    ast.Gt: operator.gt,
-    ast.GtE: operator.ge,
+_COMPARE: Operators = {
+    **COMPARISONS,
     ast.In: lambda item, items: item in items,
     ast.NotIn: lambda item, items: item not in items,
 }
-_UNARY: Mapping[type[ast.unaryop], Callable[[Any], Any]] = {
-    ast.USub: operator.neg,
-    ast.UAdd: operator.pos,
-    ast.Not: operator.not_,
-}
+_UNARY: Operators = {**SIGNS, ast.Not: operator.not_}
 
 
 def formula_of(value: Any) -> str | None:
@@ -159,46 +134,13 @@ def unescape(value: Any) -> Any:
 
 def parse(text: str) -> ast.expr:
     """The formula's tree; raises `ExpressionError` for what the language does not have."""
-    longest = limit("formula_length")
-    if len(text) > longest:
-        found = f"a formula of {len(text):,} characters; {longest:,} are allowed"
-        raise ExpressionError(Code.TOO_LARGE, found, how_to_raise("formula_length"))
+    check_length(text)
     return _parsed(text, limit("formula_depth"))
 
 
 @lru_cache(maxsize=1_000)  # a repeated entry's formulas are computed for each copy
-def _parsed(text: str, deepest: int) -> ast.expr:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Python's own, about '5 is 5' or a backslash
-            tree = ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        raise ExpressionError(Code.FORMULA_SYNTAX, f"'{text}' is no formula", LANGUAGE) from None
-    _check(tree, text, deepest)
-    return tree
-
-
-_LEAVES = (ast.Name, ast.operator, ast.UAdd, ast.USub, ast.Not, ast.boolop, ast.cmpop, ast.expr_context)
-_NODES = (ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.List, ast.Tuple, ast.Subscript, ast.Slice)
-_CONSTANT = (int, float, str, type(None))
-
-
-def _check(tree: ast.expr, text: str, deepest: int) -> None:
-    nodes: list[tuple[ast.AST, int]] = [(tree, 0)]
-    for node, depth in nodes:  # grows while it is walked: a formula may nest deeper than Python's stack
-        if depth > deepest:
-            raise ExpressionError(
-                Code.TOO_LARGE, f"a formula nested more than {deepest} deep", how_to_raise("formula_depth")
-            )
-        if isinstance(node, ast.Call):
-            _check_call(node, text)
-        elif not isinstance(node, (ast.Constant, *_LEAVES, *_NODES)) or not _is_plain(node):
-            raise ExpressionError(Code.FORMULA_REFUSED, f"{_written(node, text)} can't stand in a formula", LANGUAGE)
-        nodes += [(child, depth + 1) for child in ast.iter_child_nodes(node)]
-
-
-def _is_plain(node: ast.AST) -> bool:
-    return not isinstance(node, ast.Constant) or isinstance(node.value, _CONSTANT)
+def _parsed(text: str, max_depth: int) -> ast.expr:
+    return _GRAMMAR.parse(text, max_depth)
 
 
 def _check_call(node: ast.Call, text: str) -> None:
@@ -214,6 +156,18 @@ def _check_call(node: ast.Call, text: str) -> None:
 
 def _written(node: ast.AST, text: str) -> str:
     return shown(ast.get_source_segment(text, node) or text)
+
+
+_LEAVES = (ast.Name, ast.Constant, ast.operator, ast.UAdd, ast.USub, ast.Not, ast.boolop, ast.cmpop, ast.expr_context)
+_NODES = (ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.List, ast.Tuple, ast.Subscript, ast.Slice)
+_GRAMMAR = Grammar(
+    nodes=(*_LEAVES, *_NODES, ast.Call),
+    constants=(int, float, str, type(None)),
+    language=LANGUAGE,
+    show_node=_written,
+    show_text=lambda text: f"'{text}'",
+    check_call=_check_call,
+)
 
 
 def names_in(text: str) -> set[str]:
@@ -316,7 +270,7 @@ def _unknown_in(value: Any) -> Unknown | None:
 
 
 def _binary(sign: type[ast.operator], left: Any, right: Any) -> Any:
-    if sign not in _BINARY:
+    if sign not in ARITHMETIC:
         raise ExpressionError(Code.FORMULA_REFUSED, f"no operator {sign.__name__} in a formula", LANGUAGE)
     if sign is ast.Pow and (abs(right) > MAX_EXPONENT or abs(left) > MAX_NUMBER):
         raise ExpressionError(Code.TOO_LARGE, f"a power beyond {MAX_EXPONENT:,}")
@@ -324,7 +278,7 @@ def _binary(sign: type[ast.operator], left: Any, right: Any) -> Any:
         raise ExpressionError(Code.FORMULA_FAILED, "text has no '%' in a formula")
     if sign is ast.Mult:
         _check_size(max(_size(left) * _times(right), _size(right) * _times(left)))
-    return _limited(_BINARY[sign](left, right))
+    return _limited(ARITHMETIC[sign](left, right))
 
 
 def _check_size(size: int) -> None:

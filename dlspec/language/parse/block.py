@@ -6,7 +6,7 @@ then computes and writes out. No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,29 +20,19 @@ from dlspec.language.parse.entry import (
     Entry,
     check_name,
     is_name,
-    is_open,
     read_entries,
     read_words,
 )
+from dlspec.language.parse.model_inputs import Input, read_inputs
 from dlspec.language.parse.params import read_params
 from dlspec.language.parse.part import ENTRY_KEYS
 from dlspec.language.problems import Problems
-from dlspec.layouts import LAYOUTS
 from dlspec.limits import how_to_raise, limit
 
 BLOCK_KEYS = ("params", "blocks", "inputs", "layers", "outputs")
 OWN_KEYS = ("loss", "init", "freeze")
 """What a model may bring along for its training."""
 MODEL_KEYS = (*BLOCK_KEYS, *OWN_KEYS)
-
-
-@dataclass(frozen=True)
-class Input:
-    """What a model states of one input: null in `shape` is open."""
-
-    name: str
-    path: KeyPath
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,7 +93,7 @@ def _read_block(name: str, raw: dict[str, Any], path: KeyPath, problems: Problem
         path,
         params,
         _read_blocks(raw.get("blocks"), (*path, "blocks"), problems),
-        _read_inputs(raw.get("inputs"), (*path, "inputs"), problems, is_model=not name),
+        read_inputs(raw.get("inputs"), (*path, "inputs"), problems, is_model=not name),
         _read_layers(raw.get("layers"), (*path, "layers"), problems),
         _read_outputs(raw.get("outputs"), (*path, "outputs"), problems),
         {key: raw[key] for key in OWN_KEYS if raw.get(key) is not None},
@@ -203,80 +193,6 @@ def _reserved() -> set[str]:
     """What no block may be called."""
     own = (*ENTRY_KEYS, *CONTAINERS, *FUNCTIONS, "type", "Formula", "Parameter")
     return {*own, *expressions.FUNCTIONS, *expressions.CONSTANTS}
-
-
-# ---- inputs --------------------------------------------------------------------------------------------------------
-
-
-def _read_inputs(raw: Any, path: KeyPath, problems: Problems, *, is_model: bool) -> tuple[Input, ...]:
-    if raw is None or isinstance(raw, Wrong):
-        return ()
-    named: list[tuple[Any, Any, KeyPath]] = []
-    if isinstance(raw, dict) and is_model:
-        named = [(name, facts, (*path, name)) for name, facts in raw.items()]
-    elif isinstance(raw, list):
-        named = [(name, None, (*path, index)) for index, name in enumerate(raw)]
-    else:
-        named = [(name, None, (*path, name)) for name in raw] if isinstance(raw, dict) else []
-        fix = "write 'inputs: [image]' or 'inputs: {image: {shape: [1, 28, 28]}}'" if is_model else "write inputs: [x]"
-        kind = "a list of names or a mapping" if is_model else "a list of names"
-        problems.add(
-            Code.WRONG_TYPE,
-            path,
-            f"{'' if is_model else 'a block' + chr(39) + 's '}inputs are {kind}",
-            fix,
-            at_value=True,
-        )
-    found: dict[str, Input] = {}
-    for name, facts, where in named:
-        if isinstance(name, dict):
-            fix = "write inputs: {NAME: {...}}, without the brackets"
-            problems.add(Code.WRONG_TYPE, where, "a mapping in a list of names", fix, at_value=True)
-        elif name in found if isinstance(name, str) else False:
-            problems.add(
-                Code.NAME_TAKEN,
-                where,
-                f"the input '{name}' is named twice",
-                "give each a name of its own",
-                at_value=True,
-            )
-        elif check_name(name, where, problems, "input", at_value=isinstance(raw, list)):
-            found[name] = _read_input(name, facts, where, problems)
-    return tuple(found.values())
-
-
-def _read_input(name: str, raw: Any, path: KeyPath, problems: Problems) -> Input:
-    if raw is not None and not isinstance(raw, dict):
-        fix = "write {shape: [...]} or {vocab_size: ...}"
-        problems.add(Code.WRONG_TYPE, path, f"{shown(raw)} states nothing of an input", fix, at_value=True)
-    facts = raw if isinstance(raw, dict) else {}
-    for key, value in facts.items():
-        _check_fact(key, value, (*path, key), problems)
-    return Input(name, path, {key: value for key, value in facts.items() if key in INPUT_FACTS})
-
-
-def _check_fact(key: str, value: Any, path: KeyPath, problems: Problems) -> None:
-    if key not in INPUT_FACTS:
-        problems.add(Code.UNKNOWN_KEY, path, f"no key '{key}' of an input", suggest(str(key), INPUT_FACTS))
-    elif not INPUT_FACTS[key][0](value):
-        problems.add(Code.WRONG_VALUE, path, f"{key} is {shown(value)}, wanted {INPUT_FACTS[key][1]}", at_value=True)
-
-
-def _is_size(value: Any) -> bool:
-    return is_open(value) or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
-
-
-def _is_shape(value: Any) -> bool:
-    return all(_is_size(each) for each in value) if isinstance(value, list) else is_open(value)
-
-
-# What a model may state of an input: what is right, and how that is worded.
-INPUT_FACTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "shape": (_is_shape, "a list of whole numbers >= 1, null where any will do"),
-    "vocab_size": (_is_size, "a whole number >= 1 or null"),
-    "length": (_is_size, "a whole number >= 1 or null"),
-    "layout": (lambda value: is_open(value) or value in LAYOUTS, f"{', '.join(LAYOUTS)} or null"),
-}
 
 
 # ---- outputs -------------------------------------------------------------------------------------------------------

@@ -46,6 +46,11 @@ class Part:
             return self.key_paths[setting]
         return (*self.settings_path, setting) if setting in self.settings else self.settings_path
 
+    @property
+    def name_path(self) -> KeyPath:
+        """Where the part's name is written."""
+        return (*self.path, "type") if self.is_flat else self.path
+
     def __str__(self) -> str:
         return self.type
 
@@ -72,7 +77,7 @@ def parse_part(raw: Any, path: KeyPath, problems: Problems, *, kind: str, is_ent
     if "type" in rest:
         return _flat(rest, path, keys, problems, kind)
     if len(rest) == 1:
-        return _named(*next(iter(rest.items())), path, keys, problems, is_entry)
+        return _named(rest, path, keys, problems, is_entry)
     _no_single_name(rest, path, keys, problems, kind)
     return None
 
@@ -124,8 +129,10 @@ def _flat(rest: dict[str, Any], path: KeyPath, keys: dict[str, Any], problems: P
 
 
 def _named(
-    name: str, inner: Any, path: KeyPath, keys: dict[str, Any], problems: Problems, is_entry: bool
+    only: dict[str, Any], path: KeyPath, keys: dict[str, Any], problems: Problems, is_entry: bool
 ) -> Part | None:
+    """The part of `NAME: settings`."""
+    ((name, inner),) = only.items()
     inside = (*path, name)
     problems.names[path] = (inside, False)
     beside = _below(path, keys)

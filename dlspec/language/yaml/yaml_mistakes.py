@@ -350,11 +350,15 @@ def _without_quoted(text: str) -> str:
     return _QUOTED.sub(lambda found: " " * len(found[0]), text[:_LONGEST])
 
 
+# How much deeper within brackets each sign leads.
+_DEPTHS = {**dict.fromkeys("{([", 1), **dict.fromkeys("})]", -1)}
+
+
 def _bracketed(text: str) -> str:
     """The beginning of `${...} ...` up to the bracket that closes it, or to the end."""
     depth = 0
     for at, char in enumerate(text):
-        depth += (char in "{([") - (char in "})]")
+        depth += _DEPTHS.get(char, 0)
         if at and depth == 0:
             return text[: at + 1]
     return text.rstrip()

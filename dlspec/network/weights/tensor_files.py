@@ -17,6 +17,7 @@ from torch import Tensor
 
 from dlspec.errors import UserError
 from dlspec.runs.layout import WEIGHTS
+from dlspec.text import first_line
 
 _INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
@@ -103,13 +104,13 @@ def _from_safetensors(path: Path) -> dict[str, Stored]:
         names = list(file.keys())
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except (SafetensorError, OSError) as error:
-        raise UserError(f"'{path}' is neither a safetensors file nor one of torch.save: {_first_line(error)}") from None
+        raise UserError(f"'{path}' is neither a safetensors file nor one of torch.save: {_reason(error)}") from None
 
     def read(name: str) -> Tensor:
         try:
             tensor: Tensor = file.get_tensor(name)
         except SafetensorError as error:  # of a kind of numbers that PyTorch has not
-            raise UserError(f"can't read '{name}' in '{path}': {_first_line(error)}") from None
+            raise UserError(f"can't read '{name}' in '{path}': {_reason(error)}") from None
         return tensor
 
     return {name: Stored(shape, partial(read, name)) for name, shape in shapes.items()}
@@ -127,7 +128,7 @@ def _from_torch(path: Path) -> dict[str, Stored]:
         found = f"'{path}' holds more than tensors, and reading that could run code"
         raise UserError(f"{found}: save its state_dict alone, or as safetensors") from None
     except Exception as error:  # whatever PyTorch's reader meets in a file that is torn or made up
-        raise UserError(f"'{path}' is no whole file of torch.save: {_first_line(error)}") from None
+        raise UserError(f"'{path}' is no whole file of torch.save: {_reason(error)}") from None
     tensors = _tensors(loaded)
     if not tensors:
         raise UserError(f"'{path}' holds no tensors by name, as a state_dict does")
@@ -150,5 +151,5 @@ def _itself(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).split("\n")[0][:200]
+def _reason(error: Exception) -> str:
+    return first_line(error, 200) or type(error).__name__

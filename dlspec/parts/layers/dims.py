@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from math import prod
 
 from dlspec.errors import Code, Finding
-from dlspec.layouts import Layout, Lengths, Value, layout_of, roles
-from dlspec.parts.layers.rule import Inputs, by_rank, main
+from dlspec.layouts import Layout, Lengths, Value, guess_layout, layout_of, roles
+from dlspec.parts.layers.rule import Inputs, main
 
 Dims = Sequence[int]
 
@@ -32,7 +32,7 @@ def roles_moved(value: Value, dims: Dims) -> tuple[str, ...]:
 def named(after: tuple[str, ...]) -> Layout:
     """The layout of these roles."""
     if "C" not in after:
-        return "features" if len(after) < 2 else by_rank((), (1,) * len(after), {})
+        return guess_layout((1,) * len(after))
     return "sequence" if len(after) == 2 and after[0] == "S" else layout_of(after)
 
 
@@ -43,21 +43,31 @@ def reshaped(value: Value, shape: Sequence[int]) -> tuple[str, ...]:
     among them. Where neither holds, as many dimensions as before keep their roles.
     """
     if value.layout == "features" or not shape:
-        return roles(by_rank((), tuple(shape), {}), len(shape))
+        return roles(guess_layout(shape), len(shape))
     found: list[str] = []
     before, after = list(zip(value.shape, value.roles, strict=True)), list(shape)
     while before and after:
-        taken, given = [before.pop(0)], [after.pop(0)]
-        while (have := prod(size for size, _ in taken)) != (want := prod(given)):
-            (taken.append(before.pop(0)) if have < want else given.append(after.pop(0))) if before or after else None
-            if not (before or after) and prod(size for size, _ in taken) != prod(given):
-                break
+        taken, given = _take_equal(before, after)
         letters = [role for _, role in taken]
         if len(taken) > 1 and len(given) > 1:
-            return value.roles if len(shape) == len(value.shape) else roles(by_rank((), tuple(shape), {}), len(shape))
+            return value.roles if len(shape) == len(value.shape) else roles(guess_layout(shape), len(shape))
         found += [("C" if "C" in letters else letters[0])] * len(given)
     found += ["S" if "S" in found else found[-1]] * len(after)
     return tuple(found)
+
+
+def _take_equal(before: list[tuple[int, str]], after: list[int]) -> tuple[list[tuple[int, str]], list[int]]:
+    """Takes away the fewest first dimensions that hold as many numbers on both sides, or all where none do."""
+    taken, given = [before.pop(0)], [after.pop(0)]
+    while before or after:
+        have, want = prod(size for size, _ in taken), prod(given)
+        if have == want:
+            break
+        if have < want:
+            taken.append(before.pop(0))
+        else:
+            given.append(after.pop(0))
+    return taken, given
 
 
 def kept_lengths(value: Value, dims: Dims) -> Lengths | None:

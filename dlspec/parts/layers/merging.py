@@ -11,14 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.errors import Code, Finding
-from dlspec.layouts import Lengths, Value, Window
+from dlspec.layouts import Lengths, Value, Window, format_shape
 from dlspec.parts.layers.dims import agree, counted, end_together, refused_dim
 from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape, main
-
-
-def sizes(value: Value) -> str:
-    """The value's shape as a message shows it: `(3, 32, 32)`."""
-    return f"({', '.join(str(size) for size in value.shape)})"
 
 
 def _several(inputs: Inputs) -> Finding | None:
@@ -44,7 +39,11 @@ def misfit(first: Value, other: Value) -> Finding | None:
     pairs = zip(one, two, strict=False)
     if len(one) == len(two) and all(each == size or 1 in (each, size) for each, size in pairs):
         return None
-    return Finding(Code.SHAPE_MISMATCH, f"{sizes(first)} and {sizes(other)} don't fit", _fix_shapes(first, other))
+    return Finding(
+        Code.SHAPE_MISMATCH,
+        f"{format_shape(first.shape)} and {format_shape(other.shape)} don't fit",
+        _fix_shapes(first, other),
+    )
 
 
 def _fix_shapes(first: Value, other: Value) -> str:
@@ -106,7 +105,7 @@ def _check_concat(inputs: Inputs, settings: Settings) -> Finding | None:
     dim = _dim(inputs, settings)
     for each in inputs:
         if _others(each, dim) != _others(first, dim):
-            found = f"{sizes(first)} and {sizes(each)} don't fit side by side along dim {dim}"
+            found = f"{format_shape(first.shape)} and {format_shape(each.shape)} don't fit side by side along dim {dim}"
             return Finding(Code.SHAPE_MISMATCH, found, "all other sizes must be equal")
     return None
 

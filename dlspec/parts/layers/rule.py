@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlspec.errors import Code, Finding
-from dlspec.layouts import Layout, Lengths, Value, Window
+from dlspec.layouts import Layout, Lengths, Value, Window, guess_layout
 
 Settings = Mapping[str, Any]
 Shape = tuple[int, ...]
@@ -27,15 +27,14 @@ LAST: tuple[Layout, ...] = ("features", "sequence", "channels-last")
 
 
 def by_rank(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
-    """What a shape most likely is, where nothing else tells."""
-    by_dims: dict[int, Layout] = {0: "features", 1: "features", 2: "sequence"}
-    return by_dims.get(len(shape), "channels-first")
+    """What the output's shape most likely is: of a layer that keeps no layout."""
+    return guess_layout(shape)
 
 
 def same(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
     """The main input's layout, where the output has as many dimensions."""
     value = main(inputs)
-    return value.layout if len(shape) == len(value.shape) else by_rank(inputs, shape, settings)
+    return value.layout if len(shape) == len(value.shape) else guess_layout(shape)
 
 
 def constant(layout: Layout) -> Gives:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from dlspec.errors import Code, suggest
+from dlspec.errors import Code
 from dlspec.language.parse.part import NOTHING, Part, parse_part
 from dlspec.language.problems import Problems
 from dlspec.language.sections.trainer_section import EMA, SWA
+from dlspec.parts.registry import Registry, itself
 from dlspec.parts.sections import read_section
 
-AVERAGES: dict[str, type[EMA] | type[SWA]] = {"EMA": EMA, "SWA": SWA}
+_CLASSES: tuple[type[EMA] | type[SWA], ...] = (EMA, SWA)
+AVERAGES = Registry("average", _CLASSES, itself)
 PATH = ("trainer", "average")
 
 
@@ -19,12 +22,8 @@ def read_average(raw: Any, epochs: int | None, problems: Problems) -> EMA | SWA 
     part = None if raw is None else parse_part(raw, PATH, problems, kind="average")
     if part is None:
         return None
-    wanted = AVERAGES.get(part.type)
+    wanted = AVERAGES.find(replace(part, path=part.name_path), problems, at_value=True)
     if wanted is None:
-        path = (*PATH, "type") if part.is_flat else PATH
-        problems.add(
-            Code.UNKNOWN_AVERAGE, path, f"no average '{part.type}'", suggest(part.type, AVERAGES), at_value=True
-        )
         return None
     only = {} if part.value is NOTHING else {next(iter(wanted.model_fields)): part.value}
     average = read_section(wanted, {**only, **part.settings}, part.settings_path, problems)

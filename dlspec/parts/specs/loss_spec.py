@@ -139,7 +139,7 @@ def _named(name: Any, raw: Any, path: KeyPath, problems: Problems, choices: Iter
 
 def read_loss(part: Part, name: str, problems: Problems, choices: Iterable[str] = ()) -> LossTerm | None:
     """The term of one part."""
-    part = replace(part, path=(*part.path, "type")) if part.is_flat else part
+    part = replace(part, path=part.name_path)
     schema = LOSSES.find(part, problems, also=choices)
     if schema is None:
         return None

@@ -33,7 +33,7 @@ def _read(entry: Any, path: KeyPath, problems: Problems, choices: Iterable[str])
     part = parse_part(entry, path, problems, kind="metric")
     if part is None:
         return None
-    part = replace(part, path=(*part.path, "type")) if part.is_flat else part
+    part = replace(part, path=part.name_path)
     schema = metrics().find(part, problems, also=choices)
     if schema is None:
         return None

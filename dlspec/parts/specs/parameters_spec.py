@@ -45,7 +45,7 @@ def _init(pattern: Pattern, problems: Problems) -> Init | None:
     part = parse_part(dict(pattern.settings), pattern.path, problems, kind="init")
     if part is None:
         return None
-    part = replace(part, path=(*part.path, "type")) if part.is_flat else part
+    part = replace(part, path=part.name_path)
     found = INITS.read(part, problems)
     return None if found is None else Init(pattern, *found)
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import nn
 
+from dlspec.parts.derivation import Derivation, derive
 from dlspec.parts.refinements import refine
 from dlspec.parts.registry import Registry
-from dlspec.parts.schema import Schema, derive
+from dlspec.parts.schema import Schema
 
 _NAMES = (
     "uniform_ normal_ trunc_normal_ constant_ ones_ zeros_ eye_ dirac_ xavier_uniform_ xavier_normal_ "
@@ -29,7 +30,7 @@ _FOREIGN = {
 
 
 def _derive(function: Callable[..., Any]) -> Schema:
-    return derive(function, "init", dropped=frozenset({"tensor", "generator"}), refine=refine, signature_of=function)
+    return derive(function, "init", Derivation(refine, frozenset({"tensor", "generator"})), function)
 
 
 INITS = Registry("init", (getattr(nn.init, name) for name in _NAMES.split()), _derive, foreign=_FOREIGN)

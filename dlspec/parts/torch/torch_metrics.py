@@ -6,9 +6,10 @@ import inspect
 from functools import cache
 
 from dlspec.compat.torchmetrics import import_torchmetrics
+from dlspec.parts.derivation import Derivation, derive
 from dlspec.parts.refinements import refine
 from dlspec.parts.registry import Registry
-from dlspec.parts.schema import Schema, derive
+from dlspec.parts.schema import Schema
 
 # Filled in from the target, or only for what a target here can't be; a metric gives one number.
 FILLED = frozenset(
@@ -27,7 +28,7 @@ _INSTEAD = "take one that gives a single number for classes or numbers, such as 
 
 
 @cache
-def metrics() -> Registry:
+def metrics() -> Registry[Schema]:
     """The registry of metrics; asking for it imports torchmetrics."""
     library = import_torchmetrics()
     from dlspec.parts import token_metrics
@@ -42,4 +43,4 @@ def metrics() -> Registry:
 def _derive(cls: type) -> Schema:
     # A classification metric's class is a factory: its settings are those of __new__.
     source = cls.__new__ if cls.__name__ in CLASSIFICATION else None
-    return derive(cls, "metric", dropped=FILLED, refine=refine, signature_of=source)
+    return derive(cls, "metric", Derivation(refine, FILLED), source)

@@ -13,6 +13,7 @@ from typing import Any
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
+from dlspec.parts.derivation import Derivation, derive
 from dlspec.parts.foreign_names import FOREIGN_LAYERS, FOREIGN_LOSSES
 from dlspec.parts.layers.attention import Attention
 from dlspec.parts.layers.folding import FoldTime, UnfoldTime
@@ -27,7 +28,7 @@ from dlspec.parts.layers.stochastic_depth import StochasticDepth
 from dlspec.parts.layers.transformer import MultiheadAttention, TransformerDecoderLayer, TransformerEncoderLayer
 from dlspec.parts.refinements import refine
 from dlspec.parts.registry import Registry
-from dlspec.parts.schema import Schema, derive
+from dlspec.parts.schema import Schema
 
 INFERRED = frozenset(
     "in_channels in_features in1_features in2_features input_size num_features num_channels normalized_shape "
@@ -104,29 +105,28 @@ def _layer_classes() -> Iterator[type]:
 
 
 def _derive_layer(cls: type) -> Schema:
-    return derive(
-        cls,
-        "layer",
+    how = Derivation(
+        refine,
         inferred=INFERRED,
         fixed={"batch_first": True} if cls.__name__ in BATCH_FIRST else {},
-        refine=refine,
         # Which of a layer's alternatives one value would mean can't be told.
         takes_value=not cls.__name__.startswith("Upsampl"),
     )
+    return derive(cls, "layer", how)
 
 
 def _derive_loss(cls: type) -> Schema:
     # A target given by dlspec is never a logarithm.
-    return derive(cls, "loss", dropped=frozenset({"log_target"}), refine=refine)
+    return derive(cls, "loss", Derivation(refine, frozenset({"log_target"})))
 
 
 def _derive_optimizer(cls: type) -> Schema:
-    return derive(cls, "optimizer", dropped=frozenset({"params"}), refine=refine)
+    return derive(cls, "optimizer", Derivation(refine, frozenset({"params"})))
 
 
 def _derive_scheduler(cls: type) -> Schema:
     dropped = frozenset({"optimizer", "last_epoch", "scale_fn"})
-    return derive(cls, "scheduler", dropped=dropped, refine=refine)
+    return derive(cls, "scheduler", Derivation(refine, dropped))
 
 
 LAYERS = Registry("layer", _layer_classes(), _derive_layer, not_yet=_LAYERS_NOT_YET, foreign=FOREIGN_LAYERS)

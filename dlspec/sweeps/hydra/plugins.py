@@ -23,7 +23,6 @@ from dlspec.compat.hydra import register_module, split_into_jobs
 from dlspec.compat.submitit import lost_jobs_as_failed
 from dlspec.config.hydra_node import set_hydra
 from dlspec.config.launchers import HOME, launcher_as_written, store_names
-from dlspec.config.overrides import quoted
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.external import ExternalExecutor
@@ -33,6 +32,7 @@ from dlspec.sweeps.executors.pool import choose_executor
 from dlspec.sweeps.hydra.foreign_tasks import run_tasks
 from dlspec.sweeps.hydra.sweep_task import Task
 from dlspec.sweeps.records.planned_job import PlannedJob
+from dlspec.text import write_override
 
 
 class DlspecLauncher(Launcher):
@@ -87,7 +87,7 @@ class OtherLauncher(DlspecLauncher):
 
 
 def _where(folder: Path) -> list[str]:
-    return [quoted("hydra.sweep.dir", str(folder.parent)), quoted("hydra.sweep.subdir", folder.name)]
+    return [write_override("hydra.sweep.dir", str(folder.parent)), write_override("hydra.sweep.subdir", folder.name)]
 
 
 class DlspecSweeper(Sweeper):

@@ -13,6 +13,7 @@ import torch
 
 from dlspec.errors import UserError, cut, printable
 from dlspec.runs.layout import CHECKPOINT, DAMAGED, checkpoint_name
+from dlspec.text import first_line
 from dlspec.training.checkpoint.packing import Tensors, unpack
 from dlspec.training.checkpoint.tensor_file import CHECKSUM, checksum, write_tensors
 
@@ -140,5 +141,5 @@ def _read(path: Path) -> tuple[Tensors, dict[str, str]]:
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             return tensors, dict(file.metadata() or {})
     except Exception as error:  # the library's own, the system's, PyTorch's for a type that it does not have
-        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        reason = first_line(error) or type(error).__name__
         raise Damaged(f"no whole file: {printable(cut(reason, 200))}") from None

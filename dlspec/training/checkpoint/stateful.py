@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from dlspec.errors import TrainingFailed, cut
+from dlspec.text import first_line
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.checkpoint.packing import Tensors, pack
 
@@ -59,5 +60,5 @@ def load_snapshot(snapshot: Snapshot, parts: Parts, optional: Collection[str] = 
             first = error.errors()[0]
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         else:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = first_line(f"{type(error).__name__}: {error}")
         raise TrainingFailed(f"the checkpoint of step {snapshot.step} does not fit this run: {cut(reason)}") from error

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from dlspec.data.batches.batches import Batches
 from dlspec.data.dataset import Dataset, Split, Target
+from dlspec.network.random_state import kept_random_state
 from dlspec.training.protocols import Criterion
 
 MOST_SAMPLES = 4096
@@ -121,7 +122,7 @@ def looking(network: nn.Module) -> Iterator[None]:
     was_training, device = network.training, next(network.parameters(), torch.empty(0)).device
     network.eval()
     try:
-        with torch.inference_mode(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+        with torch.inference_mode(), kept_random_state(device):
             yield
     finally:
         network.train(was_training)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.data.batches.nests import tensors_in
+from dlspec.network.random_state import set_torch_state, torch_state
 
 INTERVAL = 50
 """Steps between two looks at a GPU's losses."""
@@ -68,24 +69,16 @@ def _never(loss: Tensor) -> None: ...
 
 def rewindable(step: Step, device: torch.device) -> Step:
     """The step; a `NotFinite` that it raises can be rewound. Reading a CPU's generator takes 0.7 us."""
-    on_cuda = device.type == "cuda"
 
     def remembered(inputs: Any, targets: Any) -> tuple[Any, Tensor]:
-        drawn = torch.get_rng_state()
-        drawn_there = torch.cuda.get_rng_state(device) if on_cuda else None
+        drawn = torch_state(device)
         try:
             return step(inputs, targets)
         except NotFinite as bad:
-            bad.rewind = lambda: _set_generators(drawn, drawn_there, device)
+            bad.rewind = lambda: set_torch_state(drawn, device)
             raise
 
     return remembered
-
-
-def _set_generators(drawn: Tensor, drawn_there: Tensor | None, device: torch.device) -> None:
-    torch.set_rng_state(drawn)
-    if drawn_there is not None:
-        torch.cuda.set_rng_state(drawn_there, device)
 
 
 class LaterLook:

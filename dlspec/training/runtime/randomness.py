@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from dlspec.network.random_state import CPU, set_torch_state, torch_state
+
 
 def seed_generators(seed: int) -> None:
     """Seeds all of them: a user's own parts may use any."""
@@ -24,13 +26,13 @@ def kept_generators() -> Iterator[None]:
 
     CUDA devices' are kept where CUDA had been started.
     """
-    cpu, on_cuda = torch.device("cpu"), torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    before = random_state(cpu)
+    on_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    before = random_state(CPU)
     devices = torch.cuda.get_rng_state_all() if on_cuda else []
     try:
         yield
     finally:
-        set_random_state(before, cpu)
+        set_random_state(before, CPU)
         if on_cuda:
             torch.cuda.set_rng_state_all(devices)
 
@@ -39,28 +41,21 @@ def random_state(device: torch.device) -> dict[str, Any]:
     """Where all generators stand: tensors, numbers, texts and lists."""
     version, numbers, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    state: dict[str, Any] = {
-        "torch": torch.get_rng_state(),
+    drawn = torch_state(device)
+    return {
+        "torch": drawn["torch"],
         "python": [version, torch.tensor(numbers, dtype=torch.int64), gauss],
         "numpy": [kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, cached],  # type: ignore[union-attr]
+        **drawn,
     }
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    elif device.type == "mps":
-        state["mps"] = torch.mps.get_rng_state()
-    return state
 
 
 def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
     """Puts all generators where they stood."""
-    torch.set_rng_state(state["torch"])
+    set_torch_state(state, device)
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers.tolist()), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]
     if not 0 <= position <= keys.numel():  # NumPy looks there without asking
         raise ValueError(f"NumPy's generator can't stand at {position}")
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))
-    if device.type == "cuda" and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"], device)
-    elif device.type == "mps" and "mps" in state:
-        torch.mps.set_rng_state(state["mps"])

@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from textwrap import indent
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dlspec.errors import UserError
-from dlspec.text import first_line
+from dlspec.text import first_line, text_table
 from dlspec.training.protocols import total_loss
 from dlspec.training.runtime.resources import is_large
 from dlspec.training.trainer import Trainer
@@ -83,10 +84,8 @@ class _Tried:
 
 
 def _table(tried: Sequence[_Tried]) -> str:
-    rows = [("setting", "samples/s", "times", ""), *(each.cells for each in tried)]
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    lines = (f"  {a:<{widths[0]}}  {b:>{widths[1]}}  {c:>{widths[2]}}  {d}".rstrip() for a, b, c, d in rows)
-    return "\n".join(lines)
+    head = ("setting", "samples/s", "times", "")
+    return indent(text_table(head, [each.cells for each in tried], right=("samples/s", "times")), "  ")
 
 
 class _Contender:

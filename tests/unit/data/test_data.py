@@ -154,12 +154,9 @@ def test_a_class_defined_anew_replaces_itself() -> None:
 
         return Anew
 
-    try:
-        define()
-        second = define()
-        assert SOURCES["anew"] is second and second.source_name == "anew"
-    finally:
-        del SOURCES["anew"]
+    define()
+    second = define()
+    assert SOURCES["anew"] is second and second.source_name == "anew"
 
 
 # tables

@@ -129,6 +129,7 @@ def test_csv(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     content, settings, key, text = CSV[case]
     if case == "memory":
         monkeypatch.setattr("dlspec.data.sources.labelled_text.MAX_DATA_BYTES", 10**6)
+        monkeypatch.setattr("dlspec.data.sources.source.MAX_DATA_BYTES", 10**6)
     if content is not None:
         (tmp_path / "in.csv").write_bytes(content)
     path = settings.get("path", "FOLDER/in.csv")
@@ -415,6 +416,6 @@ def test_a_name_taken_twice() -> None:
         data_source("digits")(Impostor)
     assert str(caught.value) == (
         "two data sources are named 'digits': dlspec.data.sources.tables.Digits and "
-        f"{__name__}.test_a_name_taken_twice.<locals>.Impostor; rename one of them"
+        f"{__name__}.test_a_name_taken_twice.<locals>.Impostor; give one another name"
     )
     assert SOURCES["digits"].__name__ == "Digits"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import dlspec
-from dlspec.data.batches.batches import Batches, placed
+from dlspec.data.batches.batches import Batches, BatchPlan, placed
 from dlspec.data.dataset import Dataset
 from dlspec.data.prepare.alphabet import Alphabet
 from dlspec.data.sources import SOURCES, open_data
@@ -144,7 +144,7 @@ def storage_bytes(tensor: torch.Tensor) -> int:
 
 def test_overlapping_windows_are_never_copied_as_a_whole(tmp_path: Path) -> None:
     data = text(tmp_path, SENTENCE * 200, stride=1)
-    batches = Batches(data.train, ["text"], ["next"], 32, CPU)
+    batches = Batches(data.train, ["text"], ["next"], BatchPlan(32), CPU)
     for each in batches.tensors:
         assert len(each) > 7000 and storage_bytes(each) == 8 * len(SENTENCE * 200)
     (inputs, targets) = next(batches.shuffled(0, 1))

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from dlspec.errors import SpecError
 from dlspec.language.yaml import yaml_files
-from dlspec.language.yaml.yaml_files import load_file, load_text, scalar
+from dlspec.language.yaml.event_reader import scalar
+from dlspec.language.yaml.yaml_files import load_file, load_text
 
 SCALARS: list[tuple[str, Any]] = [
     ("1e-3", 0.001),

@@ -347,7 +347,7 @@ class Noisy(nn.Module):
 def own_losses(monkeypatch: pytest.MonkeyPatch) -> None:
     own = {each.__name__: each for each in (Distance, Focal, Each, Noisy)}
     monkeypatch.setattr(LOSSES, "_classes", LOSSES._classes | own)
-    monkeypatch.setattr(LOSSES, "_schemas", dict(LOSSES._schemas))
+    monkeypatch.setattr(LOSSES, "_described", dict(LOSSES._described))
 
 
 @pytest.mark.usefixtures("own_losses")

@@ -178,7 +178,7 @@ class Gap(nn.Module):
 @pytest.fixture
 def own_losses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LOSSES, "_classes", LOSSES._classes | {"Halves": Halves, "Gap": Gap})
-    monkeypatch.setattr(LOSSES, "_schemas", dict(LOSSES._schemas))
+    monkeypatch.setattr(LOSSES, "_described", dict(LOSSES._described))
 
 
 @pytest.mark.usefixtures("own_losses")

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from dlspec.language.problems import Problems
 from dlspec.network import meta_device as place
 from dlspec.network.builder import Layer, build
-from dlspec.network.memory_limits import SizeLimit, TooLarge, in_words, memory
+from dlspec.network.memory_limits import SizeLimit, TooLarge, memory
 from dlspec.parts.torch.torch_parts import LAYERS
+from dlspec.text import size
 from helpers.tables import (
     Value,
     batch,
@@ -268,7 +269,7 @@ def own_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         LAYERS, "_classes", LAYERS._classes | {each.__name__: each for each in (Broken, Mixing, Overwriting, Doubling)}
     )
-    monkeypatch.setattr(LAYERS, "_schemas", dict(LAYERS._schemas))
+    monkeypatch.setattr(LAYERS, "_described", dict(LAYERS._described))
 
 
 @pytest.mark.usefixtures("own_layers")
@@ -341,7 +342,7 @@ def test_the_limit_counts_what_is_made_and_nothing_else() -> None:
 
 def test_a_machine_has_memory() -> None:
     assert 2**28 < memory() < 2**60
-    assert [in_words(each) for each in (12, 1500, 16_000_000_000)] == ["12 bytes", "1.5 kB", "16 GB"]
+    assert [size(each) for each in (12, 1500, 16_000_000_000)] == ["12 bytes", "1.5 kB", "16 GB"]
 
 
 def test_nothing_is_built_where_the_form_is_wrong() -> None:

@@ -515,7 +515,7 @@ def test_an_own_layer_says_whether_padding_changes_nothing(
     own: type, any_length: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(LAYERS._classes, own.__name__, own)
-    monkeypatch.setattr(LAYERS, "_schemas", dict(LAYERS._schemas))
+    monkeypatch.setattr(LAYERS, "_described", dict(LAYERS._described))
     network = network_of([{"Embedding": 4}, own.__name__], TEXT)
     assert network.any_length is any_length
     assert (network.output.lengths is not None) is (own is Doubled)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dlspec.data.dataset import Dataset, Field, Target
-from dlspec.language.parse.block import Input
+from dlspec.language.parse.model_inputs import Input
 from dlspec.language.problems import Problems
 from dlspec.network.inputs import match_inputs
 from helpers.loss_parts import ROWS, data_of

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
 from dlspec.language.expressions.expressions import ExpressionError
-from dlspec.language.expressions.formula import calls_in, is_elementwise, names_in, parse_formula
+from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.expressions.formula_functions import FUNCTIONS
+from dlspec.language.expressions.formula_tree import calls_in, is_elementwise, names_in
 from dlspec.layouts import Lengths, Value
 from dlspec.parts.layers.formula_layer import Formula
 from helpers.tables import batch, features, first, parameter, sequence, tokens

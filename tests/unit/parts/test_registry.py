@@ -328,7 +328,7 @@ class TestOwnParts:
             return Scale
 
         monkeypatch.setattr(LAYERS, "_classes", dict(LAYERS._classes))
-        monkeypatch.setattr(LAYERS, "_schemas", dict(LAYERS._schemas))
+        monkeypatch.setattr(LAYERS, "_described", dict(LAYERS._described))
         for default in (1, 2):
             cls = cell(default)
             assert (LAYERS["Scale"].build, LAYERS["Scale"].settings["size"].default) == (cls, default)
@@ -340,7 +340,7 @@ class TestOwnParts:
                 self.scale = nn.Parameter(torch.full((in_features,), start))
 
         monkeypatch.setitem(LAYERS._classes, "Scale", Scale)
-        monkeypatch.setattr(LAYERS, "_schemas", dict(LAYERS._schemas))
+        monkeypatch.setattr(LAYERS, "_described", dict(LAYERS._described))
         assert layer(Scale) is Scale  # a second time is no mistake
         settings = LAYERS["Scale"].settings
         assert [each.name for each in settings.values() if each.is_inferred] == ["in_features"]

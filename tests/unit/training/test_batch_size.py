@@ -9,7 +9,7 @@ import torch
 import yaml
 from torch import nn
 
-from dlspec.data.batches.batches import Batches
+from dlspec.data.batches.batches import Batches, BatchPlan
 from dlspec.jobs import job, setup
 from dlspec.training.tuning import batch_size
 from dlspec.training.tuning.batch_size import find_batch_size
@@ -67,7 +67,7 @@ def test_other_errors_are_not_taken_for_it() -> None:
 
 
 def test_the_longest_samples_are_tried() -> None:
-    batches = Batches(texts(), ("text", "text_lengths"), ("label",), 2, torch.device("cpu"))
+    batches = Batches(texts(), ("text", "text_lengths"), ("label",), BatchPlan(2), torch.device("cpu"))
     (text, lengths), _ = batches.longest(3)
     assert lengths.tolist() == sorted(texts().tensors["text_lengths"].tolist())[:-4:-1]
     assert text.shape == (3, lengths.max())

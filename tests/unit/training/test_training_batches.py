@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dlspec.data.batches.batches import Batches, batch_sizes, chosen_batch_size
+from dlspec.data.batches.batches import Batches, BatchPlan, batch_sizes, chosen_batch_size
 from dlspec.data.batches.trimming import Trim
 from dlspec.data.dataset import Dataset, Field, Split
 from dlspec.layouts import Lengths, Window
@@ -27,7 +27,7 @@ def test_sizes() -> None:
 @pytest.mark.parametrize("shuffle", [True, False])
 def test_batches_end_at_their_longest_sample(shuffle: bool) -> None:
     split = texts()
-    batches = Batches(split, ("text", "extra", "text_lengths"), ("label",), 2, CPU)
+    batches = Batches(split, ("text", "extra", "text_lengths"), ("label",), BatchPlan(2), CPU)
     seen: list[int] = []
     for (text, extra, lengths), (target,) in batches.shuffled(0, 1) if shuffle else batches.in_order():
         rows = extra[:, 0].long()
@@ -49,7 +49,9 @@ def test_targets_end_where_the_output_does(shuffle: bool) -> None:
     pairs = {"tags": Trim(Lengths("text"), 1), "halves": Trim(Lengths("text", (WINDOW,)), 2)}
     halves = torch.arange(9 * 2 * 4).reshape(9, 2, 4)
     split = Split(split.tensors, {**split.targets, "halves": halves})
-    batches = Batches(split, ("text", "text_lengths"), ("tags", "halves", "text_lengths"), 3, CPU, trims=pairs)
+    batches = Batches(
+        split, ("text", "text_lengths"), ("tags", "halves", "text_lengths"), BatchPlan(3, trims=pairs), CPU
+    )
     for (text, lengths), (tags, half, again) in batches.shuffled(0, 1) if shuffle else batches.in_order():
         rows = text[:, 0] - 1  # the only empty text stands at row 4
         rows = torch.where(rows < 0, 4, rows)
@@ -61,13 +63,13 @@ def test_targets_end_where_the_output_does(shuffle: bool) -> None:
 def test_targets_stay_whole_where_nothing_is_cut() -> None:
     trims = {"tags": Trim(Lengths("text"), 1)}
     for inputs, trim in ((("text",), True), (("text", "text_lengths"), False)):
-        batches = Batches(texts(), inputs, ("tags",), 2, CPU, trim=trim, trims=trims)
+        batches = Batches(texts(), inputs, ("tags",), BatchPlan(2, trim=trim, trims=trims), CPU)
         assert {tags.shape[1] for _, (tags,) in batches.shuffled(0, 1)} == {8}
 
 
 def test_a_target_can_be_an_input_moved_by_one_and_a_field_a_target() -> None:
     split = texts()
-    batches = Batches(split, ("tags", "text"), ("tags", "text"), 9, CPU)
+    batches = Batches(split, ("tags", "text"), ("tags", "text"), BatchPlan(9), CPU)
     (((moved, text), (tags, same)),) = batches.in_order()
     assert torch.equal(moved[:, 1:], tags[:, :-1]) and not moved[:, 0].any()
     assert torch.equal(text, same)
@@ -75,9 +77,8 @@ def test_a_target_can_be_an_input_moved_by_one_and_a_field_a_target() -> None:
 
 def test_batches_keep_the_steps_that_a_window_needs() -> None:
     trims = {"tags": Trim(Lengths("text", (Window(2),)), 1)}
-    batches = Batches(
-        texts(), ("text", "text_lengths"), ("tags",), 2, CPU, trims=trims, fewest_steps={"text": 5}
-    )  # fmt: skip
+    plan = BatchPlan(2, trims=trims, fewest_steps={"text": 5})
+    batches = Batches(texts(), ("text", "text_lengths"), ("tags",), plan, CPU)
     shapes = [(inputs[0].shape[1], targets[0].shape[1]) for inputs, targets in batches.in_order()]
     lengths = [int(inputs[1].max()) for inputs, _ in batches.in_order()]
     assert min(lengths) < 5 and shapes == [(max(each, 5), max(each, 5) - 1) for each in lengths]
@@ -85,21 +86,21 @@ def test_batches_keep_the_steps_that_a_window_needs() -> None:
 
 def test_batches_are_whole_where_the_network_does_not_take_lengths_or_trimming_is_off() -> None:
     for batches in (
-        Batches(texts(), ("text",), ("label",), 2, CPU),
-        Batches(texts(), ("text", "text_lengths"), ("label",), 2, CPU, trim=False),
+        Batches(texts(), ("text",), ("label",), BatchPlan(2), CPU),
+        Batches(texts(), ("text", "text_lengths"), ("label",), BatchPlan(2, trim=False), CPU),
     ):
         assert {inputs[0].shape[1] for inputs, _ in batches.shuffled(0, 1)} == {8}
 
 
 def test_an_epoch_may_be_entered_in_its_middle() -> None:
-    batches = Batches(texts(), ("text", "text_lengths"), ("label",), 2, CPU)
+    batches = Batches(texts(), ("text", "text_lengths"), ("label",), BatchPlan(2), CPU)
     whole, part = list(batches.shuffled(4, 2)), list(batches.shuffled(4, 2, start=2))
     for (expected, _), (found, _) in zip(whole[2:], part, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
 
 
 def test_limit_and_the_chosen_evaluation_batch() -> None:
-    batches = Batches(texts(), ("text",), ("label",), 2, CPU, limit=3)
+    batches = Batches(texts(), ("text",), ("label",), BatchPlan(2, limit=3), CPU)
     assert (len(batches), batches.samples, len(list(batches.in_order()))) == (3, 6, 3)
     assert len({row for _, (target,) in batches.shuffled(0, 1) for row in target.tolist()}) > 1
     assert chosen_batch_size(texts(), ("text",), 32, CPU) == 256
