@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial, wraps
 from itertools import product
@@ -32,18 +32,18 @@ from dlspec.network.weights.loading import load_weights
 from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from dlspec.report.results import Results, results
 from dlspec.runs.io import new_folder
+from dlspec.runs.job_result import JobResult
 from dlspec.runs.layout import RUNS, SPEC
 from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.inline import InlineExecutor
 from dlspec.sweeps.executors.job_worker import JobWorker
 from dlspec.sweeps.executors.pool import choose_executor
+from dlspec.sweeps.records.planned_job import PlanJob, Steps, plan_job
 from dlspec.sweeps.records.record import SweepRecord, read_sweep
-from dlspec.sweeps.records.sweep_job import Draft, Made
 from dlspec.sweeps.run import SweepRun
 from dlspec.training.health.out_of_memory import OutOfMemory, forget
 from dlspec.training.runtime.interruption import Interrupted
 from dlspec.training.runtime.randomness import kept_generators
-from dlspec.training.state import Outcome
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -53,7 +53,7 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """What training gave: the network with the weights that were tested, and the results by their names."""
+    """What training in Python gave: the network in memory, with the weights that were tested, and its results."""
 
     network: nn.Module
     results: Mapping[str, float]
@@ -143,11 +143,12 @@ def resume(folder: str | Path, data: Data = None, *, changes: Spec = (), allow: 
     """
     run_folder = resumption.run_folder(str(folder))
     spec, written = _changed(run_folder, changes, data)
-    with kept_generators(), resumption.whole(run_folder) as found:
+    with kept_generators(), resumption.lock_newest_checkpoint(run_folder) as found:
         with deep_stack():
             job = make_job(prepare_spec(spec, data, is_resumed=found is not None))
-        resumption.refuse(run_folder, job, resumption.changes(run_folder, job, found, written), allow)
-        return _result(job, resumption.go_on(job, run_folder, found), run_folder)
+        changed = resumption.find_changes(run_folder, job, found, written)
+        resumption.refuse_changes(run_folder, job, changed, allow)
+        return _result(job, resumption.continue_run(job, run_folder, found), run_folder)
 
 
 def _changed(run_folder: Path, changes: Spec, data: Data) -> tuple[Spec, list[str]]:
@@ -162,9 +163,9 @@ def _changed(run_folder: Path, changes: Spec, data: Data) -> tuple[Spec, list[st
     return [quoted("run", str(run_folder)), *(f"data.{key}={value}" for key, value in splits.items()), *overrides], keys
 
 
-def _result(job: Job, outcome: Outcome, folder: Path | None) -> Result:
-    results, history = {**outcome.best, **outcome.test}, tuple(job.trainer.state.history)
-    return Result(job.trainer.network, results, outcome.best_epoch, history, job.prepared.resolved, folder)
+def _result(job: Job, result: JobResult, folder: Path | None) -> Result:
+    results, history = {**result.best, **result.test}, tuple(job.trainer.state.history)
+    return Result(job.trainer.network, results, result.best_epoch or 0, history, job.prepared.resolved, folder)
 
 
 # ---- many runs -------------------------------------------------------------------------------------------------------
@@ -203,10 +204,10 @@ def sweep(
             None if place is None else read_sweep(place),
             partial(_sweep_record, place),
             partial(_make_executor, worker, settings),
-            given="" if given is None else data_checksum(given),
         ) as running:
+            checksum = "" if given is None else data_checksum(given)
             try:
-                running.launch([_draft(spec, data, values) for values in grid])
+                running.launch([_plan(partial(_prepare, spec, data, values), values, checksum) for values in grid])
             except Interrupted as error:
                 raise Interrupted(
                     error.number, f"; to go on call it again with folder='{_sweep_folder(running)}'"
@@ -236,22 +237,22 @@ def _refuse_data(over: Mapping[str, Any], given: Dataset | None) -> None:
         raise UserError(f"over['{wrong[0]}']: the data were given in Python; sweep over each of them by itself")
 
 
-def _draft(spec: Spec, data: Data, values: Values) -> Draft:
-    return Draft(tuple(f"{key}={_as_text(value)}" for key, value in values.items()), partial(_job, spec, data, values))
+def _plan(prepare: Callable[[], Steps], values: Values, checksum: str) -> PlanJob:
+    overrides = tuple(f"{key}={_as_text(value)}" for key, value in values.items())
+    return partial(plan_job, overrides, prepare, checksum)
 
 
 def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else shown(value)
 
 
-def _job(spec: Spec, data: Data, values: Values) -> Made:
-    """The job, without arrays: those are given to each process once."""
+def _prepare(spec: Spec, data: Data, values: Values) -> Steps:
+    """A job's steps, without arrays: those are given to each process once."""
     chosen = {key: value for key, value in values.items() if key in GROUPS and isinstance(value, str)}
     others = {key: value for key, value in values.items() if key not in chosen}
     words = [quoted(key, value) for key, value in chosen.items()]
     preparing = prepare_spec({**spec, **chosen} if isinstance(spec, Mapping) else [*spec, *words], data, others)
-    preparing.data = None
-    return preparing, None
+    return replace(preparing, data=None), None
 
 
 def _sweep_record(place: Path | None) -> SweepRecord:

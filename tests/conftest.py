@@ -61,9 +61,9 @@ def dlspec(work: Path) -> Callable[..., Said]:
 @pytest.fixture
 def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """In Python, Hydra composes the same config once in a test: that takes most of the time of a small run."""
-    from dlspec import face
+    from dlspec.jobs import python_spec
 
-    compose = face.composed_or_refused
+    compose = python_spec.composed_or_refused
     composed: dict[tuple[str, ...], Any] = {}
 
     def once(overrides: Sequence[str], hydra: Any) -> Any:
@@ -72,7 +72,7 @@ def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
             composed[key] = compose(overrides, hydra)
         return composed[key]
 
-    monkeypatch.setattr(face, "composed_or_refused", once)
+    monkeypatch.setattr(python_spec, "composed_or_refused", once)
 
 
 @pytest.fixture

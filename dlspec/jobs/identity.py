@@ -1,4 +1,4 @@
-"""By what a sweep knows a job again: a hash of all that its result follows from, as far as the spec says it."""
+"""By what a sweep recognizes a job: a hash of all that its result follows from, as far as the spec says it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Dataset
+from dlspec.jobs.added_settings import ADDED_SETTINGS, without_added_defaults
 from dlspec.jobs.environment import git_commit, package_version
 from dlspec.jobs.saved_parts import saved_part
 from dlspec.jobs.spec import ReadPart, Spec
@@ -27,7 +28,7 @@ def identity(spec: Spec, given: str = "") -> str:
     """The hash of a spec whose form was checked, its defaults filled in; `given` is the checksum of data from Python.
 
     Device, threads and what is written beside the results are left out, files' paths are not: two of them may hold
-    different data.
+    different data. So are settings that stand at their default and that older versions did not have.
     """
     trainer = spec.trainer.model_dump(mode="json")
     tree = {
@@ -38,7 +39,7 @@ def identity(spec: Spec, given: str = "") -> str:
         "trainer": {key: value for key, value in trainer.items() if key not in _FREE},
         "seed": spec.seed,
     }
-    return _hash(tree)
+    return _hash(without_added_defaults(tree, ADDED_SETTINGS))
 
 
 def shape_key(spec: Spec) -> str:

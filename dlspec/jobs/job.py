@@ -15,6 +15,7 @@ from dlspec.jobs.environment import environment, package_version, resumed_enviro
 from dlspec.jobs.preparation import Prepared
 from dlspec.language.yaml.yaml_files import display_name
 from dlspec.runs.io import free_bytes, log_to, read_object, write_json, write_yaml
+from dlspec.runs.job_result import JobResult
 from dlspec.runs.layout import ENVIRONMENT, LOG, RESULT, SPEC
 from dlspec.runs.lock import held
 from dlspec.runs.run_status import resume_command
@@ -23,7 +24,6 @@ from dlspec.training.callbacks.standard import standard_callbacks
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.resuming import checkpoint_bytes
 from dlspec.training.runtime.interruption import Interrupted, interruptible
-from dlspec.training.state import Outcome
 from dlspec.training.trainer import Trainer
 
 log = logging.getLogger("dlspec")
@@ -31,13 +31,16 @@ log = logging.getLogger("dlspec")
 
 @dataclass(frozen=True)
 class Job:
-    """A run that was checked to the last shape and may begin; `shows` its progress, or only writes."""
+    """A run that was checked to the last shape and may begin, its network and trainer in memory.
+
+    It `shows` its progress, or only writes.
+    """
 
     prepared: Prepared
     trainer: Trainer
     shows: bool = True
 
-    def run(self, folder: Path | None = None) -> Outcome:
+    def run(self, folder: Path | None = None) -> JobResult:
         """Trains and tests. Everything is written to `folder`, nothing where there is none.
 
         A signal that asks for the end raises `Interrupted` once everything is saved. Raises UserError where another
@@ -49,7 +52,7 @@ class Job:
         self._begin(None)
         return self.trainer.run()
 
-    def run_in(self, folder: Path, snapshot: Snapshot | None = None) -> Outcome:
+    def run_in(self, folder: Path, snapshot: Snapshot | None = None) -> JobResult:
         """As `run`, from `snapshot` on if there is one; the caller holds the folder's lock."""
         self._begin(folder)
         if snapshot is not None:

@@ -6,7 +6,7 @@ form checked -> data opened -> rest checked -> network built and traced -> crite
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -81,6 +81,7 @@ class Prepared:
     notes: Sequence[str] = ()
 
 
+@dataclass(frozen=True)
 class Preparation:
     """The steps from a config to a run, each with the same tree and places.
 
@@ -88,18 +89,12 @@ class Preparation:
     weights from a checkpoint, not from the file that it began with.
     """
 
-    def __init__(
-        self,
-        tree: Mapping[str, Any],
-        places: Callable[[], SourceMap],
-        choices: Choices | None = None,
-        data: Dataset | None = None,
-        *,
-        is_resumed: bool = False,
-        opening: Callable[[DataSource], Dataset] = open_data,
-    ) -> None:
-        self.tree, self.choices, self.data = tree, choices or {}, data
-        self._places, self.is_resumed, self.opening = places, is_resumed, opening
+    tree: Mapping[str, Any]
+    _places: Callable[[], SourceMap]
+    choices: Choices = field(default_factory=dict)
+    data: Dataset | None = None
+    is_resumed: bool = field(default=False, kw_only=True)
+    opening: Callable[[DataSource], Dataset] = field(default=open_data, kw_only=True)
 
     def read(self) -> Spec:
         """The form, checked; raises `SpecError`."""
@@ -207,9 +202,9 @@ def _taught(spec: Spec, data: Dataset, taken: Iterable[Field]) -> Dataset:
     if not wanted and not data.targets:  # data without a target are their own
         wanted = {each.name for each in data.aims}
     wanted |= {each.name for each in data.targets}
-    for field in taken:
-        if field.layout == "tokens" and field.name in wanted:
-            data = data.taught(field.name)
+    for each in taken:
+        if each.layout == "tokens" and each.name in wanted:
+            data = data.taught(each.name)
     return data
 
 

@@ -13,12 +13,13 @@ from dlspec.errors import Code, Problem, SourceLocation, SpecError, UserError, s
 from dlspec.jobs.job import Job
 from dlspec.language.sections.trainer_keys import MACHINE, WRITING
 from dlspec.language.yaml.yaml_files import display_name, load_file
-from dlspec.runs.io import read_result, remove_leftovers
+from dlspec.runs.io import remove_leftovers
+from dlspec.runs.job_result import JobResult, read_result
+from dlspec.runs.job_state import JobState
 from dlspec.runs.layout import CHECKPOINTS, SPEC
 from dlspec.runs.lock import held
 from dlspec.training.checkpoint.checkpoint_files import Snapshot, newest_checkpoint, set_aside_after
 from dlspec.training.resuming import samples_of
-from dlspec.training.state import Outcome
 
 # What changes nothing that was trained before: a run may go on with other ones.
 _FREE = frozenset(f"trainer.{key}" for key in WRITING | MACHINE | {"epochs", "max_steps", "test", "on_nan", "debug"})
@@ -36,7 +37,7 @@ def run_folder(name: str, place: SourceLocation | None = None) -> Path:
 
 
 @contextmanager
-def whole(folder: Path) -> Iterator[Snapshot | None]:
+def lock_newest_checkpoint(folder: Path) -> Iterator[Snapshot | None]:
     """The newest whole checkpoint of a run, None where it has none yet; within it nobody else trains there.
 
     Raises UserError where somebody does, where nothing can be written, and where no checkpoint is whole.
@@ -48,7 +49,7 @@ def whole(folder: Path) -> Iterator[Snapshot | None]:
         yield newest_checkpoint(checkpoints)
 
 
-def go_on(job: Job, folder: Path, snapshot: Snapshot | None) -> Outcome:
+def continue_run(job: Job, folder: Path, snapshot: Snapshot | None) -> JobResult:
     """Trains what is left of the run in `folder`, whose lock the caller holds."""
     start = f"from step {snapshot.step:,}" if snapshot else "from its beginning, as it has no checkpoint yet"
     print(f"{folder} goes on {start}", file=sys.stderr)
@@ -61,7 +62,8 @@ def go_on(job: Job, folder: Path, snapshot: Snapshot | None) -> Outcome:
 
 
 def is_finished(folder: Path) -> bool:
-    return (read_result(folder) or {}).get("status") == "finished"
+    result = read_result(folder)
+    return result is not None and result.status is JobState.FINISHED
 
 
 # ---- what has changed ------------------------------------------------------------------------------------------------
@@ -69,7 +71,7 @@ def is_finished(folder: Path) -> bool:
 Changes = Mapping[str, tuple[Any, Any]]
 
 
-def changes(folder: Path, job: Job, snapshot: Snapshot | None, written: Sequence[str]) -> Changes:
+def find_changes(folder: Path, job: Job, snapshot: Snapshot | None, written: Sequence[str]) -> Changes:
     """Each key of which the run in `folder` has another value than the job, with both.
 
     What the saved spec does not name counts only where the user has `written` it: a later dlspec has more settings.
@@ -85,7 +87,7 @@ def changes(folder: Path, job: Job, snapshot: Snapshot | None, written: Sequence
     }
 
 
-def refuse(folder: Path, job: Job, changed: Changes, allowed: Sequence[str]) -> None:
+def refuse_changes(folder: Path, job: Job, changed: Changes, allowed: Sequence[str]) -> None:
     """What changes anything that was trained before would train something else from there on: the user must say so."""
     free = _FREE - _horizon(job.prepared.resolved)
     place = SourceLocation(display_name(folder / SPEC))

@@ -70,13 +70,15 @@ def _tuned(preparing: Preparation, opened: Opened, tell: Callable[[str], None]) 
     return opened.with_settings({**tuned.changes, "tune": False}), tuned.table
 
 
-def keep_found(preparing: Preparation, folder: Path) -> None:
-    """A run that goes on has the settings that were found when it began, where some were to be found."""
+def keep_found_settings(preparing: Preparation, folder: Path) -> Preparation:
+    """The steps of a run that goes on, with the settings that were found when it began, where some were to be found."""
     trainer = preparing.tree.get("trainer")
-    if isinstance(trainer, Mapping) and (trainer.get("batch_size") == "auto" or trainer.get("tune")):
-        saved = value_at(load_file(folder / SPEC).tree, "trainer")
-        found = ("batch_size", *(("tune", *TUNED) if trainer.get("tune") else ()))
-        preparing.tree = {**preparing.tree, "trainer": {**trainer, **{key: saved[key] for key in found}}}
+    if not isinstance(trainer, Mapping) or not (trainer.get("batch_size") == "auto" or trainer.get("tune")):
+        return preparing
+    saved = value_at(load_file(folder / SPEC).tree, "trainer")
+    found = ("batch_size", *(("tune", *TUNED) if trainer.get("tune") else ()))
+    kept = {**trainer, **{key: saved[key] for key in found}}
+    return replace(preparing, tree={**preparing.tree, "trainer": kept})
 
 
 def _trainer(prepared: Prepared) -> Trainer:

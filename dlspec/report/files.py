@@ -14,12 +14,13 @@ from dlspec.report.page import BEGINNING, page
 from dlspec.report.page_data import curves_data, table_data
 from dlspec.report.records import read_records, sweep_jobs
 from dlspec.runs.io import read_beginning, write_bytes, write_text
+from dlspec.runs.job_state import JobState, read_state
 from dlspec.runs.layout import LEADERBOARD, PAGE
 
 SECONDS_BETWEEN_WRITES = 5.0
 SECONDS_A_JOB = 0.02
 """A report of a thousand jobs takes a second or two; so it is not written again for every one that ends."""
-WAITING = {"", "waiting", "running"}
+LEFT = (JobState.WAITING, JobState.RUNNING)
 
 
 def write_sweep_report(folder: Path, *, is_last: bool = False) -> None:
@@ -29,7 +30,7 @@ def write_sweep_report(folder: Path, *, is_last: bool = False) -> None:
     folder can't be written, UserError where it has a file of that name that is none of dlspec's.
     """
     jobs = sweep_jobs(folder)
-    is_over = all(str(job.get("status") or "") not in WAITING for job in jobs)
+    is_over = all((read_state(job.get("status")) or JobState.WAITING) not in LEFT for job in jobs)
     if is_last or is_over or _age(folder / PAGE) > SECONDS_BETWEEN_WRITES + SECONDS_A_JOB * len(jobs):
         write_report([folder], folder)
 

@@ -86,7 +86,7 @@ class Table:
             values=tuple(self.values[runs[0]][place] for place in places),
             runs=tuple(runs),
             finished=len(results),
-            failed=sum(self.records[number].status in FAILED for number in runs),
+            failed=len([number for number in runs if self.records[number].status in FAILED]),
             means={name: fmean(values) for name, values in samples.items() if values},
             deviations={name: stdev(values) for name, values in samples.items() if len(values) > 1},
         )

@@ -14,8 +14,11 @@ from dlspec.errors import SpecError, UserError, cut, printable
 from dlspec.language.yaml.yaml_files import display_name, load_text
 from dlspec.limits import limit
 from dlspec.runs.finding import Run, find_runs
-from dlspec.runs.io import read_object, read_small
-from dlspec.runs.layout import HYDRA_OVERRIDES, METRICS, RESULT, SPEC, SWEEP, TIMING
+from dlspec.runs.io import read_small
+from dlspec.runs.job_result import JobResult, read_result
+from dlspec.runs.job_state import JobState, read_state
+from dlspec.runs.json_values import read_number
+from dlspec.runs.layout import HYDRA_OVERRIDES, METRICS, SPEC, SWEEP, TIMING
 from dlspec.runs.run_status import rerun_command
 
 LARGEST_SWEEP = 50_000_000
@@ -23,7 +26,7 @@ LARGEST_CURVES = 20_000_000
 MOST_NAMES = 50
 """So many results and curves of a run are read."""
 LONGEST_NAME = 80
-FAILED = ("failed", "killed")
+FAILED = (JobState.FAILED, JobState.KILLED)
 LARGEST_NUMBER = 1e100
 """Sums and squares of numbers below it stay numbers."""
 _MODULE = re.compile(r"[A-Za-z_][\w.]*", re.ASCII)
@@ -31,14 +34,16 @@ _MODULE = re.compile(r"[A-Za-z_][\w.]*", re.ASCII)
 
 @dataclass(frozen=True)
 class Record:
-    """A run or a sweep's job: its spec, and what came of it. None and '' are what nobody knows.
+    """A run or a sweep's job among others that it is compared with: its spec, and what came of it.
+
+    It brings together what several files say, of which any may be missing. None and '' are what nobody knows.
 
     `name` is the job's number, or the folder below the one that was asked for; `results` are the best epoch's and the
     test's; `folder` is None for a job that was refused before anything of it was written.
     """
 
     name: str
-    status: str
+    status: JobState
     folder: Path | None = None
     spec: Mapping[str, Any] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
@@ -54,7 +59,7 @@ class Record:
 
     @property
     def is_finished(self) -> bool:
-        return self.status == "finished"
+        return self.status is JobState.FINISHED
 
     @property
     def rerun(self) -> str:
@@ -116,35 +121,32 @@ def _order(name: str) -> tuple[tuple[int, int, str], ...]:
 
 
 def _record(run: Run, name: str, job: Mapping[str, Any]) -> Record:
-    status, result = run.status, read_object(run.folder / RESULT) or {}
-    best, test = _numbers(result.get("best")), _numbers(result.get("test"))
-    error = result.get("error") or job.get("error")
-    timing = result.get("timing")
+    status, result = run.status, read_result(run.folder) or JobResult()
+    error = result.error or job.get("error")
     return Record(
         name=name,
-        status=run.fate,
+        status=run.state,
         folder=run.folder,
         spec=read_spec(run.folder),
         overrides=_texts(job.get("overrides")) or read_overrides(run.folder),
         monitor=cut(status.monitor, LONGEST_NAME),
-        mode=mode if (mode := str(result.get("mode"))) in ("min", "max") else "",
+        mode=result.mode,
         monitored=status.monitored,
-        results=best | test,
+        results=_numbers(result.best) | _numbers(result.test),
         best_epoch=status.best_epoch,
         steps=status.step,
-        parameters=_count(result.get("parameters")),
-        seconds=_number(timing.get("seconds")) if isinstance(timing, dict) else status.seconds,
-        error=_text(error if isinstance(error, str) else status.reason) if run.fate in FAILED else "",
+        parameters=result.parameters,
+        seconds=_number(result.timing["seconds"]) if "seconds" in result.timing else status.seconds,
+        error=_text(error if isinstance(error, str) else status.reason) if run.state in FAILED else "",
     )
 
 
 def _absent(job: Mapping[str, Any]) -> Record:
     """A job without a folder: it was refused, or waits for its turn."""
     error = job.get("error")
-    status = job.get("status")
     return Record(
         name=str(job.get("number"))[:LONGEST_NAME],
-        status=_text(status) if isinstance(status, str) and status else "waiting",
+        status=read_state(job.get("status")) or JobState.WAITING,
         overrides=_texts(job.get("overrides")),
         error=_text(error) if isinstance(error, str) else "",
     )
@@ -166,13 +168,8 @@ def _numbers(value: object) -> dict[str, float]:
 
 
 def _number(value: object) -> float | None:
-    if type(value) is int and abs(value) < 10**15:
-        return float(value)
-    return value if type(value) is float and abs(value) < LARGEST_NUMBER else None
-
-
-def _count(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value < 10**15 else None
+    number = read_number(value)
+    return number if number is not None and abs(number) < LARGEST_NUMBER else None
 
 
 # ---- specs and overrides ---------------------------------------------------------------------------------------------

@@ -9,15 +9,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from dlspec.errors import UserError, cut, printable
+from dlspec.runs.job_state import JobState
 from dlspec.runs.layout import CHECKPOINTS, RESULT, SPEC, STATUS
 from dlspec.runs.lock import is_held
 from dlspec.runs.run_status import RunStatus, read_status
 
-Fate = Literal["running", "finished", "failed", "interrupted", "killed"]
-ENDED: dict[str, Fate] = {"finished": "finished", "failed": "failed", "interrupted": "interrupted"}
+ENDED = (JobState.FINISHED, JobState.FAILED, JobState.INTERRUPTED)
 
 DEEPEST = 8
 MOST_FOLDERS = 100_000
@@ -28,23 +27,26 @@ SECONDS_OF_SILENCE = 600.0
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder: `age` is how many seconds ago its status was renewed, None where nothing tells."""
+    """A run folder as it is found, and its state, which its files alone do not tell: a killed run says `running`.
+
+    `age` is how many seconds ago its status was renewed, None where nothing tells.
+    """
 
     folder: Path
-    fate: Fate
+    state: JobState
     status: RunStatus
     age: float | None
 
     @property
     def can_be_resumed(self) -> bool:
-        return self.fate in ("failed", "interrupted", "killed")
+        return self.state in (JobState.FAILED, JobState.INTERRUPTED, JobState.KILLED)
 
 
 def find_runs(roots: Sequence[Path]) -> list[Run]:
     """Every run at or below the folders, those of newest status first. Links are not followed."""
     here, now = socket.gethostname(), time.time()
     found = dict.fromkeys(folder for root in roots for folder in run_folders(root))
-    runs = [_judged(folder, here, now) for folder in found]
+    runs = [_judge(folder, here, now) for folder in found]
     return sorted(runs, key=lambda run: (run.age is None, run.age, str(run.folder)))
 
 
@@ -91,23 +93,24 @@ def _content(folder: Path) -> tuple[set[str], list[str]]:
     return names, below
 
 
-def _judged(folder: Path, here: str, now: float) -> Run:
+def _judge(folder: Path, here: str, now: float) -> Run:
     status = read_status(folder) or RunStatus()
     age = _age(folder, status, now)
-    return Run(folder, _fate(folder, status, age, here), status, age)
+    return Run(folder, _state(folder, status, age, here), status, age)
 
 
-def _fate(folder: Path, status: RunStatus, age: float | None, here: str) -> Fate:
+def _state(folder: Path, status: RunStatus, age: float | None, here: str) -> JobState:
     """Who has the lock runs. Without it `running` is what a killed run last said, or one of a machine that has its own
     locks: there only the status's age tells."""
     is_running = is_held(folder)
     if is_running:
-        return "running"
+        return JobState.RUNNING
     if status.status in ENDED:
-        return ENDED[status.status]
+        return status.status
     is_elsewhere = is_running is None or status.host not in ("", here)
     is_fresh = age is not None and age < SECONDS_OF_SILENCE
-    return "running" if status.status == "running" and is_elsewhere and is_fresh else "killed"
+    goes_on = status.status is JobState.RUNNING and is_elsewhere and is_fresh
+    return JobState.RUNNING if goes_on else JobState.KILLED
 
 
 def _age(folder: Path, status: RunStatus, now: float) -> float | None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dlspec.errors import UserError
-from dlspec.runs.layout import LOG, RESULT
+from dlspec.runs.layout import LOG
 
 LONGEST_NAME = 80
 LARGEST_OBJECT = 1_000_000
@@ -156,11 +156,6 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(each) for each in value]
     return value
-
-
-def read_result(folder: Path) -> dict[str, Any] | None:
-    """What the run's result.json holds; None where there is none or it is not JSON (a run that was killed)."""
-    return read_object(folder / RESULT)
 
 
 def read_object(path: Path) -> dict[str, Any] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import shlex
 from collections.abc import Callable, Mapping
@@ -10,16 +9,18 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from dlspec.runs.io import read_object, read_result
+from dlspec.runs.io import read_object
+from dlspec.runs.job_result import JobResult, read_result
+from dlspec.runs.job_state import JobState, read_state
+from dlspec.runs.json_values import read_count, read_line, read_number
 from dlspec.runs.layout import STATUS
-
-LARGEST_COUNT = 10**15
-LONGEST_TEXT = 1_000
 
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Where a run stands; None is what nobody knows.
+    """Where a run stands while it goes on, renewed every few seconds; None is what nobody knows.
+
+    It is not a `JobResult`: it is written before there is one, and of what was measured it has the best value only.
 
     `epoch`, `batch` and `step` are out of `epochs`, `batches` (of the pass in `phase`) and `planned_steps`. Seconds are
     those of the process that trains, `seconds_left` its guess for the training. `monitored` is the best result so far,
@@ -27,7 +28,7 @@ class RunStatus:
     as ISO 8601 in UTC; `resume` the shell's line that resumes the run.
     """
 
-    status: str = ""
+    status: JobState | None = None
     phase: str = ""
     epoch: int | None = None
     epochs: int | None = None
@@ -54,45 +55,32 @@ def read_status(folder: Path) -> RunStatus | None:
     None where neither is there or can be read. Values of a wrong type are as if they were not there.
     """
     written = read_object(folder / STATUS)
-    if written is None:
-        written = _from_result(read_result(folder))
-    return None if written is None else RunStatus(**{name: read(written.get(name)) for name, read in _READERS.items()})
+    if written is not None:
+        return RunStatus(**{name: read(written.get(name)) for name, read in _READERS.items()})
+    result = read_result(folder)
+    return None if result is None else _status_of(result)
 
 
-def _from_result(result: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if result is None:
-        return None
-    timing = result.get("timing")
-    same = ("status", "monitor", "monitored", "best_epoch")
-    return {name: result.get(name) for name in same} | {
-        "epoch": result.get("epochs"),
-        "step": result.get("steps"),
-        "seconds": timing.get("seconds") if isinstance(timing, dict) else None,
-        "reason": result.get("error") or result.get("stop_reason"),
-    }
+def _status_of(result: JobResult) -> RunStatus:
+    return RunStatus(
+        status=result.status,
+        epoch=result.epochs,
+        step=result.steps,
+        seconds=read_number(result.timing.get("seconds")),
+        monitor=read_line(result.monitor),
+        monitored=read_number(result.monitored),
+        best_epoch=result.best_epoch,
+        reason=read_line(result.error or result.stop_reason),
+    )
 
 
-def _text(value: object) -> str:
-    return one_line(value) if isinstance(value, str) else ""
-
-
-def _count(value: object) -> int | None:
-    return value if type(value) is int and 0 <= value < LARGEST_COUNT else None
-
-
-def _number(value: object) -> float | None:
-    if type(value) is int and abs(value) < LARGEST_COUNT:  # 2.0 may be written as 2
-        return float(value)
-    return value if type(value) is float and math.isfinite(value) else None
-
-
-_BY_TYPE: Mapping[str, Callable[[object], Any]] = {"str": _text, "int | None": _count, "float | None": _number}
+_BY_TYPE: Mapping[str, Callable[[object], Any]] = {
+    "str": read_line,
+    "int | None": read_count,
+    "float | None": read_number,
+    "JobState | None": read_state,
+}
 _READERS = {each.name: _BY_TYPE[str(each.type)] for each in fields(RunStatus)}
-
-
-def one_line(text: str) -> str:
-    """The text's first line, of a length that a list can show."""
-    return text.strip().partition("\n")[0][:LONGEST_TEXT]
 
 
 def resume_command(folder: Path | str, what: Literal["run", "sweep"] = "run") -> str:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dlspec.errors import printable
 from dlspec.runs.io import read_lines
+from dlspec.runs.job_state import JobState
 from dlspec.runs.layout import METRICS
 from dlspec.runs.run_status import read_status
-from dlspec.sweeps.records.table import Row, best, differing, label
+from dlspec.sweeps.records.planned_job import SweepEntry
+from dlspec.sweeps.records.table import best_entry, differing_keys, label
 from dlspec.text import clock, number
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_DRAWINGS = 0.25
 SECONDS_BETWEEN_READINGS = 1.0
 MOST_SHOWN = 16
+NOT_FINISHED = (JobState.FAILED, JobState.REFUSED, JobState.INTERRUPTED)
 LARGEST_METRICS = 1_000_000
 """Of a longer file the loss is not read again and again."""
 
@@ -30,26 +33,29 @@ LARGEST_METRICS = 1_000_000
 class SweepLines:
     """A line for each job that ends; what was done before the sweep began counts no time."""
 
-    def __init__(self, rows: Sequence[Row]) -> None:
-        self.rows = rows
-        self.keys = differing(rows)
+    def __init__(self, entries: Sequence[SweepEntry]) -> None:
+        self.entries = entries
+        self.keys = differing_keys(entries)
         self._seconds: list[float] = []
 
-    def began(self, row: Row) -> None:
+    def began(self, entry: SweepEntry) -> None:
         """It runs now."""
 
-    def ended(self, row: Row, text: str) -> None:
-        """Tells what came of it; `text` is all that there is to say of a failure."""
-        self._seconds += [row.seconds] if row.status == "finished" else []
-        what = f": {row.error}" if row.error else ""
-        if row.reached is not None:
-            what = f"  {row.reached.monitor} {number(row.reached.monitored)}"
-        self.say(f"[{row.number}] {self.label(row)}  {row.status}{what}")
-        if row.status in ("failed", "refused") and len(text.splitlines()) > 1:
-            self.say(text)
+    def ended(self, entry: SweepEntry) -> None:
+        """Tells what came of it, of a failure all that there is to say."""
+        result = entry.result
+        if result.status is JobState.FINISHED:
+            self._seconds.append(entry.seconds)
+        what = f": {result.error}" if result.error else ""
+        if result.is_measured:
+            what = f"  {result.monitor} {number(result.monitored)}"
+        self.say(f"{self.title(entry)}  {result.status}{what}")
+        if result.status in (JobState.FAILED, JobState.REFUSED) and len(result.text.splitlines()) > 1:
+            self.say(result.text)
 
-    def label(self, row: Row) -> str:
-        return label(row, self.keys)
+    def title(self, entry: SweepEntry) -> str:
+        """The job's number, and what differs from the others."""
+        return f"[{entry.job.number}] {label(entry.job.overrides, self.keys)}"
 
     def tick(self) -> None:
         """Nothing happened for a moment."""
@@ -62,8 +68,9 @@ class SweepLines:
 
     def seconds_left(self) -> float | None:
         """By what the jobs took that ended, and how many run at a time; None before the first."""
-        left = sum(row.status in ("waiting", "running") for row in self.rows)
-        running = [time.monotonic() - row.began for row in self.rows if row.status == "running"]
+        waiting = [entry for entry in self.entries if entry.status is JobState.WAITING]
+        running = [time.monotonic() - entry.began for entry in self.entries if entry.status is JobState.RUNNING]
+        left = len(waiting) + len(running)
         if not self._seconds or not left:
             return None
         mean = sum(self._seconds) / len(self._seconds)
@@ -73,22 +80,22 @@ class SweepLines:
 class SweepBoard(SweepLines):
     """The counts, the best so far and the running jobs, redrawn; failures stay above it."""
 
-    def __init__(self, rows: Sequence[Row], console: Console) -> None:
-        super().__init__(rows)
+    def __init__(self, entries: Sequence[SweepEntry], console: Console) -> None:
+        super().__init__(entries)
         from rich.live import Live
 
         self.console = console
         self._due = 0.0
-        self._told: dict[int, tuple[float, str]] = {}
+        self._places: dict[int, tuple[float, str]] = {}
         self._live: Live = Live(console=console, auto_refresh=False, transient=True)
         self._live.start()
 
-    def began(self, row: Row) -> None:
+    def began(self, entry: SweepEntry) -> None:
         self.tick()
 
-    def ended(self, row: Row, text: str) -> None:
-        self._told.pop(row.number, None)
-        super().ended(row, text)
+    def ended(self, entry: SweepEntry) -> None:
+        self._places.pop(entry.job.number, None)
+        super().ended(entry)
         self.tick()
 
     def say(self, text: str) -> None:
@@ -107,40 +114,40 @@ class SweepBoard(SweepLines):
     def _board(self) -> Any:
         from rich.text import Text
 
-        running = [row for row in self.rows if row.status == "running"]
-        lines = [self._head(), *self._best(), *(self._running(row) for row in running[:MOST_SHOWN])]
+        running = [entry for entry in self.entries if entry.status is JobState.RUNNING]
+        lines = [self._head(), *self._best(), *(self._running(entry) for entry in running[:MOST_SHOWN])]
         if len(running) > MOST_SHOWN:
             lines.append(f"... and {len(running) - MOST_SHOWN} more")
         width = self.console.width - 1
         return Text("\n".join(printable(line)[:width] for line in lines), no_wrap=True)
 
     def _head(self) -> str:
-        counts = Counter(row.status for row in self.rows)
-        words = [f"{counts['finished']} of {len(self.rows)} finished", f"{counts['running']} running"]
-        words += [f"{counts[each]} {each}" for each in ("failed", "refused", "interrupted") if counts[each]]
-        words += [f"{counts['waiting']} left"] if counts["waiting"] else []
+        counts = Counter(entry.status for entry in self.entries)
+        words = [f"{counts[JobState.FINISHED]} of {len(self.entries)} finished", f"{counts[JobState.RUNNING]} running"]
+        words += [f"{counts[state]} {state}" for state in NOT_FINISHED if counts[state]]
+        words += [f"{counts[JobState.WAITING]} left"] if counts[JobState.WAITING] else []
         left = self.seconds_left()
         return ", ".join(words) + ("" if left is None else f"  {clock(left)} left")
 
     def _best(self) -> list[str]:
-        row = best(self.rows)
-        if row is None or row.reached is None:
+        entry = best_entry(self.entries)
+        if entry is None:
             return []
-        return [f"best  [{row.number}] {self.label(row)}  {row.reached.monitor} {number(row.reached.monitored)}"]
+        return [f"best  {self.title(entry)}  {entry.result.monitor} {number(entry.result.monitored)}"]
 
-    def _running(self, row: Row) -> str:
+    def _running(self, entry: SweepEntry) -> str:
         """Read from the job's folder, and not too often."""
-        until, told = self._told.get(row.number, (0.0, ""))
-        if time.monotonic() >= until and row.folder is not None:
-            told = where_it_stands(row.folder)
-            self._told[row.number] = time.monotonic() + SECONDS_BETWEEN_READINGS, told
-        return f"  [{row.number}] {self.label(row)}  {told}"
+        until, place = self._places.get(entry.job.number, (0.0, ""))
+        if time.monotonic() >= until:
+            place = describe_progress(entry.job.folder)
+            self._places[entry.job.number] = time.monotonic() + SECONDS_BETWEEN_READINGS, place
+        return f"  {self.title(entry)}  {place}"
 
 
-def where_it_stands(folder: Path) -> str:
+def describe_progress(folder: Path) -> str:
     """`epoch 3/20  step 120/800  val/loss 0.123` of a run that goes on."""
     status, last = read_status(folder), _last_epoch(folder / METRICS)
-    if status is None or status.status != "running":
+    if status is None or status.status is not JobState.RUNNING:
         return ""
     pairs = {"epoch": (status.epoch, status.epochs), "step": (status.step, status.planned_steps)}
     done = {name: each if type(each := last.get(name)) is int else 0 for name in pairs}  # of a short job the newer
@@ -158,10 +165,10 @@ def _last_epoch(path: Path) -> Mapping[str, Any]:
     return rows[-1] if rows and isinstance(rows[-1], dict) else {}
 
 
-def display(rows: Sequence[Row], shown: Literal["all", "jobs"]) -> SweepLines:
+def display(entries: Sequence[SweepEntry], shown: Literal["all", "jobs"]) -> SweepLines:
     """A board on a terminal, lines elsewhere and where the one job that runs shows itself."""
     if shown == "jobs" or not sys.stdout.isatty():
-        return SweepLines(rows)
+        return SweepLines(entries)
     from rich.console import Console
 
-    return SweepBoard(rows, Console(soft_wrap=True, highlight=False))
+    return SweepBoard(entries, Console(soft_wrap=True, highlight=False))

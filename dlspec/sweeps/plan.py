@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from dlspec.errors import UserError
 from dlspec.language.sections.sweep_section import SweepSpec
+from dlspec.runs.job_result import JobResult, read_result
+from dlspec.runs.job_state import JobState
 from dlspec.sweeps.executors.executor import Ended, Executor
-from dlspec.sweeps.records.record import JobRecord, SweepRecord, is_done
-from dlspec.sweeps.records.sweep_job import Check, JobEnd, Refusal, SweepJob
-from dlspec.sweeps.records.table import Row, differing, label, read_reached
+from dlspec.sweeps.records.planned_job import NO_FOLDER, PlannedJob, SweepEntry
+from dlspec.sweeps.records.record import SweepRecord, is_done
+from dlspec.sweeps.records.table import differing_keys, label
 
 SECONDS_FOR_CHECKS = 20.0
 """Shapes that are not checked by then are checked when their job begins."""
@@ -21,108 +23,86 @@ MOST_TOLD = 20
 CHANGED = "changed"
 
 
-@dataclass
-class Entry:
-    """A job on its way: as it was checked, as the sweep's folder knows it, and its line in the table.
-
-    `changed` says what its result was made with that is another now, '' where nothing is.
-    """
-
-    found: SweepJob | Refusal
-    record: JobRecord | None = None
-    is_done: bool = False
-    changed: str = ""
-    row: Row | None = None
-    end: JobEnd | None = None
-
-    @property
-    def job(self) -> SweepJob:
-        assert isinstance(self.found, SweepJob)
-        return self.found
-
-    @property
-    def is_refused(self) -> bool:
-        return isinstance(self.found, Refusal)
-
-    @property
-    def is_todo(self) -> bool:
-        return not self.is_refused and not self.is_done
-
-
-def refuse(entries: Sequence[Entry], settings: SweepSpec, count: int) -> None:
+def refuse_wrong_specs(entries: Sequence[SweepEntry], settings: SweepSpec, count: int) -> None:
     """UserError with the wrong specs, where one of the `count` jobs is wrong and that stops the sweep, or all are."""
     wrong = [entry for entry in entries if entry.is_refused]
     if not wrong or (settings.on_invalid == "skip" and len(wrong) < count):
         return
-    rows = [Row(number, entry.found.overrides) for number, entry in enumerate(entries)]
-    keys = differing(rows)
+    keys = differing_keys(entries)
     texts: dict[str, list[str]] = {}
-    for row, entry in zip(rows, entries, strict=True):
-        if isinstance(entry.found, Refusal):
-            texts.setdefault(entry.found.text, []).append(f"[{row.number}] {label(row, keys)}")
+    for number, entry in enumerate(entries):
+        if entry.is_refused:
+            texts.setdefault(entry.result.text, []).append(f"[{number}] {label(entry.job.overrides, keys)}")
     lines = [line for text, jobs in list(texts.items())[:MOST_TOLD] for line in (*jobs[:MOST_TOLD], text)]
-    raise UserError("\n".join([*lines, _counted(len(wrong), len(entries), count)]))
+    raise UserError("\n".join([*lines, _count_refused(len(wrong), len(entries), count)]))
 
 
-def _counted(wrong: int, looked: int, count: int) -> str:
+def _count_refused(wrong: int, looked: int, count: int) -> str:
     which = f"the first {wrong}" if wrong == looked < count else str(wrong)
     fix = "; sweep.on_invalid=skip trains the others" if wrong < looked else ""
     return f"{which} of {count} job{'s' if count != 1 else ''} refused: none was trained{fix}"
 
 
-def know_again(entries: Sequence[Entry], record: SweepRecord, code: str) -> None:
-    """Finds in the sweep's folder the jobs that it has, and which of them are done."""
-    known = record.known()
+def match_recorded_jobs(entries: Sequence[SweepEntry], record: SweepRecord, code: str) -> None:
+    """Find in the sweep's folder the jobs that it has, and which of them are done."""
+    by_hash, numbers = record.by_hash(), set()
     for entry in entries:
-        found = next(known.get(entry.found.hash, iter(())), None)
-        if found is not None:
-            entry.record = found
-            entry.is_done = not entry.is_refused and is_done(record.folder / found.folder)
-            entry.changed = "code" if entry.is_done and found.code not in ("", code) else ""
-    matched = [id(entry.record) for entry in entries]
-    record.jobs = [job for job in record.jobs if id(job) in matched or job.status != "refused"]
+        recorded = next(by_hash.get(entry.job.hash, iter(())), None)
+        if recorded is not None:
+            numbers.add(recorded.job.number)
+            _take_over(entry, recorded, code)
+    record.entries = [each for each in record.entries if each.job.number in numbers or not each.is_refused]
 
 
-def check_shapes(entries: Sequence[Entry], executor: Executor) -> None:
+def _take_over(entry: SweepEntry, recorded: SweepEntry, code: str) -> None:
+    number, folder = recorded.job.number, recorded.job.folder
+    entry.job = replace(entry.job, number=number, folder=folder, is_known=True)
+    entry.code, entry.data = recorded.code, recorded.data
+    entry.is_done = not entry.is_refused and is_done(folder)
+    entry.changed = "code" if entry.is_done and recorded.code not in ("", code) else ""
+
+
+def check_shapes(entries: Sequence[SweepEntry], executor: Executor) -> None:
     """Builds one job of each shape where they differ, a wrong one is refused; and of what is done looks at the data."""
-    shapes: dict[str, list[Entry]] = {}
+    shapes: dict[str, list[SweepEntry]] = {}
     for entry in entries:
         if not entry.is_refused:
             shapes.setdefault(entry.job.shape_key, []).append(entry)
-    differ = sum(any(each.is_todo for each in alike) for alike in shapes.values()) > 1
-    looked = [alike for alike in shapes.values() if differ or any(each.is_done for each in alike)]
-    for event in executor.run(_within(SECONDS_FOR_CHECKS, [alike[0].job for alike in looked]), SECONDS_BETWEEN_LOOKS):
+    differ = len([alike for alike in shapes.values() if any(each.is_todo for each in alike)]) > 1
+    checked = [alike for alike in shapes.values() if differ or any(each.is_done for each in alike)]
+    jobs = (replace(alike[0].job, only_builds=True) for alike in checked)
+    for event in executor.run(_begun_within(SECONDS_FOR_CHECKS, jobs), SECONDS_BETWEEN_LOOKS):
         if isinstance(event, Ended) and not event.died:
-            _judge(looked[event.task], event.result)
+            _apply_check(checked[event.task], event.result)
 
 
-def _within(seconds: float, jobs: Iterable[SweepJob]) -> Iterator[Check]:
+def _begun_within(seconds: float, jobs: Iterable[PlannedJob]) -> Iterator[PlannedJob]:
     """Those that can begin within so many seconds."""
     end = time.monotonic() + seconds
     for job in jobs:
         if time.monotonic() > end:
             return
-        yield Check(job)
+        yield job
 
 
-def _judge(alike: Sequence[Entry], end: JobEnd) -> None:
-    if end.status == "interrupted":
+def _apply_check(alike: Sequence[SweepEntry], result: JobResult) -> None:
+    if result.status is JobState.INTERRUPTED:
         raise KeyboardInterrupt
-    if end.status == "refused" and alike[0].is_todo:
-        alike[0].found = Refusal(alike[0].found.overrides, end.error, end.text)
+    if result.status is JobState.REFUSED and alike[0].is_todo:
+        alike[0].refuse(result)
     for entry in alike:
-        if entry.is_done and entry.record is not None and end.data and entry.record.data not in ("", end.data):
+        if entry.is_done and result.data and entry.data not in ("", result.data):
             entry.changed = "data"
 
 
-def train_changed_again(entries: Sequence[Entry]) -> None:
+def retrain_changed_jobs(entries: Sequence[SweepEntry]) -> None:
     """Jobs whose result was made with something else are no longer done."""
     for entry in entries:
         if entry.changed and entry.is_done:
-            entry.is_done, entry.found = False, replace(entry.job, anew=True)
+            entry.is_done, entry.job = False, replace(entry.job, starts_anew=True)
 
 
-def what_is_known(entries: Sequence[Entry]) -> list[str]:
+def describe_done_jobs(entries: Sequence[SweepEntry]) -> list[str]:
     """What a person should know of the jobs that are done already."""
     done = [entry for entry in entries if entry.is_done]
     lines = [f"{len(done)} of {len(entries)} jobs are done already"] if done else []
@@ -132,26 +112,17 @@ def what_is_known(entries: Sequence[Entry]) -> list[str]:
     return lines + [f"{count} of them were trained {what[key]}: {fix}" for key, count in counts.items()]
 
 
-def number(entries: Sequence[Entry], record: SweepRecord, name: Callable[[SweepJob, int], str]) -> None:
-    """Each has a number and a folder from now on, and the sweep's folder says so before anything is trained."""
+def number_jobs(entries: Sequence[SweepEntry], record: SweepRecord, name: Callable[[PlannedJob, int], str]) -> None:
+    """Give each a number and a folder, and say so in the sweep's folder before anything is trained."""
+    number, taken = record.new_number(), {entry.job.folder for entry in record.entries}
     for entry in entries:
-        is_known = entry.record is not None
-        entry.record = known = entry.record or _new(entry.found, record, name)
-        folder = record.folder / known.folder if known.folder else None
-        known.error = ""
-        entry.row = Row(known.number, entry.found.overrides, folder)
-        if isinstance(entry.found, Refusal):
-            known.status, known.error = "refused", entry.found.error
-        elif folder is not None:
-            known.status = "finished" if entry.is_done else "waiting"
-            entry.row.reached = read_reached(folder) if entry.is_done else None
-            entry.found = replace(entry.job, number=known.number, folder=folder, is_known=is_known)
-        entry.row.status, entry.row.error = known.status, known.error
+        if not entry.job.is_known:
+            folder = NO_FOLDER if entry.is_refused else record.new_folder(name(entry.job, number), taken)
+            entry.job = replace(entry.job, number=number, folder=folder)
+            taken.add(folder)
+            number += 1
+        if entry.is_done:
+            result = read_result(entry.job.folder) or JobResult()
+            entry.result = replace(result, status=JobState.FINISHED, error="")
+    record.add(entries)
     record.write()
-
-
-def _new(found: SweepJob | Refusal, record: SweepRecord, name: Callable[[SweepJob, int], str]) -> JobRecord:
-    number = record.new_number()
-    folder = record.free_name(name(found, number)) if isinstance(found, SweepJob) else ""
-    record.jobs.append(JobRecord(number, folder, found.hash, list(found.overrides)))
-    return record.jobs[-1]

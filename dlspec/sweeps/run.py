@@ -11,29 +11,30 @@ import signal
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from dlspec.errors import UserError
 from dlspec.jobs.identity import code_version
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.report import write_sweep_report
+from dlspec.runs.job_result import JobResult, read_result
+from dlspec.runs.job_state import JobState
 from dlspec.runs.lock import held
 from dlspec.sweeps.display import SweepLines, display
-from dlspec.sweeps.executors.executor import Began, Ended, Executor
+from dlspec.sweeps.executors.executor import Began, Ended, Executor, result_of_ended
 from dlspec.sweeps.plan import (
     CHANGED,
     MOST_TOLD,
     SECONDS_BETWEEN_LOOKS,
-    Entry,
     check_shapes,
-    know_again,
-    number,
-    refuse,
-    train_changed_again,
-    what_is_known,
+    describe_done_jobs,
+    match_recorded_jobs,
+    number_jobs,
+    refuse_wrong_specs,
+    retrain_changed_jobs,
 )
+from dlspec.sweeps.records.planned_job import PlanJob, PlannedJob, SweepEntry, plan_jobs
 from dlspec.sweeps.records.record import SweepRecord
-from dlspec.sweeps.records.sweep_job import Draft, JobEnd, Refusal, SweepJob, checked
-from dlspec.sweeps.records.table import Row, read_reached
 from dlspec.training.runtime.interruption import Interrupted, Interruption, interruptible
 
 log = logging.getLogger("dlspec")
@@ -45,8 +46,8 @@ ENDING = "ending: the jobs that run are saved; Ctrl-C again ends them at once"
 class SweepRun:
     """A sweep as it goes on, in the folder of `record`, or in the one of `create`'s, once it is sure to begin.
 
-    `make_executor` takes the number of jobs and their devices. `name` gives a new job's folder below the sweep's,
-    `given` is the checksum of data that come from Python. Use it as a context: within it nobody else sweeps there.
+    `make_executor` takes the number of jobs and their devices, `name` gives a new job's folder below the sweep's. Use
+    it as a context: within it nobody else sweeps there.
     """
 
     def __init__(
@@ -56,11 +57,10 @@ class SweepRun:
         create: Callable[[], SweepRecord],
         make_executor: Callable[[int, Collection[str]], Executor],
         *,
-        name: Callable[[SweepJob, int], str] = lambda job, number: str(number),
-        given: str = "",
+        name: Callable[[PlannedJob, int], str] = lambda job, number: str(number),
     ) -> None:
-        self.settings, self.make_executor, self.given = settings, make_executor, given
-        self.entries: list[Entry] = []
+        self.settings, self.make_executor = settings, make_executor
+        self._entries: list[SweepEntry] = []
         self._create, self._name, self._code = create, name, code_version()
         self._lock = ExitStack()
         self.record = self._locked(record) if record else None
@@ -79,20 +79,19 @@ class SweepRun:
         return record
 
     @property
-    def rows(self) -> list[Row]:
-        """The jobs' lines; a sweeper may ask for the same job again."""
-        return list({entry.row.number: entry.row for entry in self.entries if entry.row is not None}.values())
+    def entries(self) -> list[SweepEntry]:
+        """The jobs, each once; a sweeper may ask for the same one again."""
+        return list({entry.job.number: entry for entry in self._entries}.values())
 
-    def launch(self, drafts: Sequence[Draft]) -> list[Entry]:
+    def launch(self, plans: Sequence[PlanJob]) -> list[SweepEntry]:
         """Runs the jobs, to which others may follow; what came of each, in their order.
 
         Raises UserError with every wrong spec where that stops the sweep, Interrupted when a signal asked for the end.
         """
-        most = len(drafts) if self.settings.on_invalid == "skip" else MOST_TOLD
-        entries = [Entry(found) for found in checked(drafts, self.given, most)]
-        refuse(entries, self.settings, len(drafts))
+        entries = plan_jobs(plans, len(plans) if self.settings.on_invalid == "skip" else MOST_TOLD)
+        refuse_wrong_specs(entries, self.settings, len(plans))
         if self.record is not None:
-            know_again(entries, self.record, self._code)
+            match_recorded_jobs(entries, self.record, self._code)
         todo = [entry for entry in entries if entry.is_todo]
         reruns = self.settings.rerun == CHANGED
         devices = {entry.job.device for entry in entries if not entry.is_refused}
@@ -100,25 +99,25 @@ class SweepRun:
         with self.make_executor(count, devices) as executor:
             if todo or reruns:
                 check_shapes(entries, executor)
-                refuse(entries, self.settings, len(drafts))
+                refuse_wrong_specs(entries, self.settings, len(plans))
             if reruns:
-                train_changed_again(entries)
+                retrain_changed_jobs(entries)
             self.record = self.record or self._locked(self._create())
-            number(entries, self.record, self._name)
-            self.entries += entries
+            number_jobs(entries, self.record, self._name)
+            self._entries += entries
             self._train(entries, executor)
         return entries
 
-    def _train(self, entries: Sequence[Entry], executor: Executor) -> None:
+    def _train(self, entries: Sequence[SweepEntry], executor: Executor) -> None:
         todo = [entry for entry in entries if entry.is_todo]
         self._is_here = executor.shown == "jobs"
-        board = display(self.rows, executor.shown)
+        board = display(self.entries, executor.shown)
         try:
-            for line in what_is_known(entries):
+            for line in describe_done_jobs(entries):
                 board.say(line)
             for entry in entries:
-                if isinstance(entry.found, Refusal):
-                    board.ended(_row(entry), entry.found.text)
+                if entry.is_refused:
+                    board.ended(entry)
             with interruptible(self._interruption):
                 for event in executor.run((entry.job for entry in todo), SECONDS_BETWEEN_LOOKS):
                     self._take(event, todo, board)
@@ -131,15 +130,16 @@ class SweepRun:
         if self._interruption.signal:
             raise Interrupted(self._interruption.signal)
 
-    def _take(self, event: Began | Ended | None, todo: Sequence[Entry], board: SweepLines) -> None:
+    def _take(self, event: Began | Ended | None, todo: Sequence[SweepEntry], board: SweepLines) -> None:
         if event is None:
             board.tick()
         elif isinstance(event, Began):
             self._begin(todo[event.task], board)
         else:
-            end = JobEnd("failed", event.died, event.died) if event.died else event.result
-            self._end(todo[event.task], end, board)
-            self._is_ending |= self.settings.fail_fast and end.status in ("failed", "refused")
+            result = result_of_ended(event)
+            self._end(todo[event.task], result, board)
+            if self.settings.fail_fast and result.status in (JobState.FAILED, JobState.REFUSED):
+                self._is_ending = True
 
     def _stop(self, executor: Executor, board: SweepLines) -> None:
         """Once is enough: what runs is saved."""
@@ -148,33 +148,29 @@ class SweepRun:
             if executor.shown == "all":
                 board.say(ENDING)
 
-    def _begin(self, entry: Entry, board: SweepLines) -> None:
-        row = _row(entry)
-        row.began = time.monotonic()
-        self._note(entry, JobEnd("running"))
-        board.began(row)
+    def _begin(self, entry: SweepEntry, board: SweepLines) -> None:
+        entry.began = time.monotonic()
+        self._note(entry, JobResult(JobState.RUNNING))
+        board.began(entry)
 
-    def _end(self, entry: Entry, end: JobEnd, board: SweepLines) -> None:
-        row, is_first = _row(entry), not self._interruption.signal and not self._is_ending
-        row.seconds, entry.end = time.monotonic() - row.began, end
-        if end.status == "finished" and row.folder is not None:
-            row.reached = read_reached(row.folder)
-        elif end.status == "interrupted" and is_first and self._is_here:
-            self._interruption.signal = signal.SIGINT  # the job heard the signal itself
-        if self._note(entry, end):
+    def _end(self, entry: SweepEntry, result: JobResult, board: SweepLines) -> None:
+        is_first = not self._interruption.signal and not self._is_ending
+        entry.seconds = time.monotonic() - entry.began
+        if result.status is JobState.INTERRUPTED and is_first and self._is_here:
+            self._interruption.request(signal.SIGINT)  # the job heard the signal itself
+        if self._note(entry, result):
             self._report()
-        board.ended(row, end.text)
+        board.ended(entry)
 
-    def _note(self, entry: Entry, end: JobEnd) -> bool:
-        """In the table, and where it was some time ago in the record: what a crash loses is found in the jobs' folders.
+    def _note(self, entry: SweepEntry, result: JobResult) -> bool:
+        """Keep what came of a job, and now and then write the record; returns whether it was written.
 
-        Gives whether the record was written.
+        What a crash loses of the record is found in the jobs' folders.
         """
-        row, known = _row(entry), entry.record
-        assert known is not None
-        row.status, row.error = known.status, known.error = end.status, end.error
-        if end.status == "finished":
-            known.code, known.data = self._code, end.data
+        entry.result = result
+        if result.status is JobState.FINISHED:
+            entry.code, entry.data = self._code, result.data
+            entry.result = replace(read_result(entry.job.folder) or JobResult(), status=JobState.FINISHED, error="")
         is_due = time.monotonic() > self._written + SECONDS_BETWEEN_RECORDS
         if is_due:
             self._write(synced=False)
@@ -192,8 +188,3 @@ class SweepRun:
             write_sweep_report(self.record.folder, is_last=is_last)
         except (OSError, UserError) as error:
             log.warning("no report was written: %s", error)
-
-
-def _row(entry: Entry) -> Row:
-    assert entry.row is not None
-    return entry.row

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from dlspec.optim.averaging import Average
+from dlspec.runs.job_result import JobResult
+from dlspec.runs.job_state import JobState
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.evaluation.looking import View
 from dlspec.training.monitor import Monitor
 
 Phase = Literal["train", "val", "test"]
-Status = Literal["running", "finished", "failed", "interrupted"]
 
 
 @dataclass
@@ -47,7 +48,7 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
     timing: list[dict[str, float]] = field(default_factory=list)
     test_results: dict[str, float] = field(default_factory=dict)
-    status: Status = "running"
+    status: JobState = JobState.RUNNING
     stop_reason: str = ""
     error: str = ""
     running_loss: Callable[[], float] = lambda: math.nan
@@ -74,9 +75,9 @@ class State:
         return self.average.network if self.average else self.network
 
     @property
-    def told_status(self) -> Status:
+    def told_status(self) -> JobState:
         """How far the run is for those who read its folder: a run that was killed before its test is not finished."""
-        return "running" if self.status == "finished" and self.awaits_test else self.status
+        return JobState.RUNNING if self.status is JobState.FINISHED and self.awaits_test else self.status
 
     @property
     def lr(self) -> float | None:
@@ -88,37 +89,13 @@ class State:
         self.stop_reason = self.stop_reason or reason
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """What a run came to. `results` are the last epoch's, `best` the best epoch's, `test` the final test's."""
-
-    status: Status
-    epochs: int
-    steps: int
-    best_epoch: int
-    monitor: str
-    monitored: float
-    mode: Literal["min", "max"]
-    results: Mapping[str, float]
-    best: Mapping[str, float]
-    test: Mapping[str, float]
-    parameters: int
-    stop_reason: str
-    error: str
-    timing: Mapping[str, float]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For result.json."""
-        return asdict(self)
-
-
-def outcome(state: State) -> Outcome:
+def outcome(state: State) -> JobResult:
     """What the run came to so far; it can be asked at any moment."""
     monitor = state.monitor
     seconds = sum(row["seconds"] for row in state.timing)
     trained = sum(row["train_seconds"] for row in state.timing)
     samples = sum(row["samples"] for row in state.timing)
-    return Outcome(
+    return JobResult(
         status=state.told_status,
         epochs=len(state.history),
         steps=state.step,

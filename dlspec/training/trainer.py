@@ -27,6 +27,8 @@ from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.optim.averaging import make_average
 from dlspec.optim.freezing import Freezing
 from dlspec.optim.schedule import Schedule
+from dlspec.runs.job_result import JobResult
+from dlspec.runs.job_state import JobState
 from dlspec.training.callbacks.callback import Callback, EarlyStopping
 from dlspec.training.callbacks.checkpoints import BestWeights, KeepsBest
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
@@ -41,7 +43,7 @@ from dlspec.training.resuming import Epoch, Left, restore, snapshot_of
 from dlspec.training.runtime.devices import choose_device
 from dlspec.training.runtime.interruption import Interrupted, Interruption
 from dlspec.training.runtime.randomness import random_state, seed_generators
-from dlspec.training.state import Outcome, Phase, State, outcome
+from dlspec.training.state import Phase, State, outcome
 from dlspec.training.step.computing import Computing
 from dlspec.training.step.finite import NotFinite, TooLate, all_finite
 from dlspec.training.step.steps import Accumulation, Step, shares
@@ -148,7 +150,7 @@ class Trainer:
             for state.batch, ((inputs, targets), rows) in enumerate(batches):
                 yield step(inputs, targets)[1], rows
 
-    def run(self) -> Outcome:
+    def run(self) -> JobResult:
         """Trains, then tests unless `settings.test` is `none`."""
         self.state.awaits_test = self.state.is_tested
         self.fit()
@@ -156,7 +158,7 @@ class Trainer:
             self.test()
         return outcome(self.state)
 
-    def fit(self) -> Outcome:
+    def fit(self) -> JobResult:
         """Trains until the last epoch, the last step or a callback's stop. Raises TrainingFailed on a loss of nan."""
         state = self.state
         with self._closing():
@@ -170,7 +172,7 @@ class Trainer:
             self._epochs(train, validation)
             self._call("on_train_end")
             self._take_average()
-            state.status = "finished"
+            state.status = JobState.FINISHED
         return outcome(state)
 
     def test(self) -> dict[str, float]:
@@ -492,7 +494,7 @@ class Trainer:
                 yield
         except BaseException as raised:
             error = self._freed(raised) if is_out_of_memory(raised) else raised
-            self.state.status = "failed" if isinstance(error, Exception) else "interrupted"
+            self.state.status = JobState.FAILED if isinstance(error, Exception) else JobState.INTERRUPTED
             self.state.error = str(error) or type(error).__name__
             is_second = self.interruption.signal != 0 and not isinstance(error, Interrupted)
             self.state.ends_at_once = is_second and isinstance(error, KeyboardInterrupt)

@@ -21,7 +21,8 @@ from torch import nn
 from dlspec.errors import TrainingFailed
 from dlspec.runs.io import LogFile, read_lines, read_object
 from dlspec.runs.lock import held
-from dlspec.training.callbacks.callback import Callback, checkpoints
+from dlspec.training.callbacks import checkpoints
+from dlspec.training.callbacks.callback import Callback
 from dlspec.training.callbacks.checkpoints import Checkpoints
 from dlspec.training.checkpoint.checkpoint_files import Damaged, checkpoints_in, newest_checkpoint, read_checkpoint
 from dlspec.training.state import State
@@ -338,7 +339,7 @@ def test_a_signal_while_a_checkpoint_is_written(work: Path, dlspec: Run, monkeyp
 SLOW = """
 import sys, time
 from pathlib import Path
-from dlspec.training.callbacks.callback import checkpoints
+from dlspec.training.callbacks import checkpoints
 
 def write(*args):
     Path("writes").touch()

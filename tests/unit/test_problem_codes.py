@@ -196,7 +196,7 @@ OTHERS_TEXTS = {
 SHOWING = {
     "first_line",  # of any error
     "_first_line",  # of an error of PyTorch's unpickling
-    "_composing",  # the first line of Hydra's
+    "hydra_problem",  # the first line of Hydra's
 }
 # What a problem and an error have of text; `said` and `context` are libyaml's.
 TEXTS = {"found", "fix", "note", "said", "context", "args", "msg", "strerror"}

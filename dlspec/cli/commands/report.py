@@ -30,7 +30,7 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--output", "-o", metavar="FOLDER")
     arguments = parse_flags(parser, words, FIX)
     folders = demand_folders(arguments.folders or [RUNS], FIX)
-    into = _made(arguments.output) if arguments.output else folders[0] if len(folders) == 1 else Path()
+    into = _make_folder(arguments.output) if arguments.output else folders[0] if len(folders) == 1 else Path()
     table = write_report(folders, into)
     if not table.records:
         raise UserError(f"no runs in {', '.join(repr(display_name(each)) for each in folders)}; {FIX}")
@@ -38,7 +38,7 @@ def main(words: Sequence[str]) -> int:
     return DONE
 
 
-def _made(name: str) -> Path:
+def _make_folder(name: str) -> Path:
     try:
         Path(name).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:

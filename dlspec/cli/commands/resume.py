@@ -14,7 +14,14 @@ from dlspec.config.overrides import parse_overrides, quoted, value_place
 from dlspec.config.saved_run import NO_RUN
 from dlspec.errors import UserError
 from dlspec.jobs.composed_spec import composed_or_refused, preparation
-from dlspec.jobs.resumption import changes, go_on, is_finished, refuse, run_folder, whole
+from dlspec.jobs.resumption import (
+    continue_run,
+    find_changes,
+    is_finished,
+    lock_newest_checkpoint,
+    refuse_changes,
+    run_folder,
+)
 from dlspec.jobs.setup import make_job
 
 
@@ -23,21 +30,23 @@ def main(words: Sequence[str]) -> int:
     if any(word.startswith("sweep=") for word in words):
         return resume_sweep(words)
     arguments = parse_flags(spec_parser("resume"), words)
-    folder, allowed, overrides = _taken(arguments.overrides)
-    with whole(folder) as found:
+    folder, allowed, overrides = _parse_words(arguments.overrides)
+    with lock_newest_checkpoint(folder) as found:
         composed = composed_or_refused([quoted("run", str(folder)), *overrides], start_hydra(arguments.config_dir))
         job = make_job(preparation(composed, is_resumed=found is not None))
-        changed = changes(folder, job, found, [each.key_or_group.lstrip("+~") for each in parse_overrides(overrides)])
-        refuse(folder, job, changed, allowed)
+        changed = find_changes(
+            folder, job, found, [each.key_or_group.lstrip("+~") for each in parse_overrides(overrides)]
+        )
+        refuse_changes(folder, job, changed, allowed)
         if found is not None and not changed.keys() - {"trainer.progress"} and is_finished(folder):
             print(f"{folder} is finished: nothing is left to do; for more add trainer.epochs=N", file=sys.stderr)
             return 0
-        go_on(job, folder, found)
+        continue_run(job, folder, found)
     print(folder)
     return 0
 
 
-def _taken(words: Sequence[str]) -> tuple[Path, list[str], list[str]]:
+def _parse_words(words: Sequence[str]) -> tuple[Path, list[str], list[str]]:
     """The run's folder, what may have changed, and the other overrides."""
     folder: Path | None = None
     allowed: list[str] = []

@@ -18,6 +18,7 @@ from dlspec.cli.printing import say
 from dlspec.errors import cut, printable
 from dlspec.jobs.error_messages import DONE
 from dlspec.runs.finding import Run, demand_folders, find_runs
+from dlspec.runs.job_state import JobState
 from dlspec.runs.layout import RUNS
 from dlspec.runs.run_status import resume_command
 from dlspec.text import clock, number, text_table
@@ -51,7 +52,7 @@ def _quoted(name: str) -> str:
 def _record(run: Run) -> dict[str, Any]:
     """For --json. The command is made here: what a file says is not for a script to run."""
     resume = resume_command(run.folder) if run.can_be_resumed else ""
-    return {"run": str(run.folder), **asdict(run.status), "status": run.fate, "age": run.age, "resume": resume}
+    return {"run": str(run.folder), **asdict(run.status), "status": run.state, "age": run.age, "resume": resume}
 
 
 def listing(runs: Sequence[Run], width: int | None = None) -> str:
@@ -65,9 +66,9 @@ def listing(runs: Sequence[Run], width: int | None = None) -> str:
 
 
 def _cells(run: Run) -> list[str]:
-    status, goes_on = run.status, run.fate == "running"
+    status, goes_on = run.status, run.state is JobState.RUNNING
     cells = [
-        run.fate,
+        run.state,
         _of(status.epoch, status.epochs),
         f"{status.phase} {_of(status.batch, status.batches)}".strip() if goes_on else "",
         _of(status.step, status.planned_steps),
@@ -80,8 +81,8 @@ def _cells(run: Run) -> list[str]:
 
 def _block(cells: Sequence[str], width: int) -> str:
     """For a narrow terminal: the folder in a line of its own, the rest below it, with a word of what each is."""
-    folder, fate, *others = cells
-    told = [fate, *(f"{name} {cell}" for name, cell in zip(HEAD[2:], others, strict=True) if cell)]
+    folder, state, *others = cells
+    told = [state, *(f"{name} {cell}" for name, cell in zip(HEAD[2:], others, strict=True) if cell)]
     text = ", ".join(told)
     return f"{folder}\n" + textwrap.fill(text, max(width, 20), initial_indent="    ", subsequent_indent="    ")
 
@@ -89,12 +90,12 @@ def _block(cells: Sequence[str], width: int) -> str:
 def _notes(run: Run) -> list[str]:
     if not run.can_be_resumed:
         return []
-    reason = cut(run.status.reason) if run.fate == "failed" else ""
+    reason = cut(run.status.reason) if run.state is JobState.FAILED else ""
     return [printable(line) for line in (reason, resume_command(run.folder)) if line]
 
 
 def _counts(runs: Sequence[Run]) -> str:
-    parts = [f"{count} {fate}" for fate, count in sorted(Counter(run.fate for run in runs).items())]
+    parts = [f"{count} {state}" for state, count in sorted(Counter(run.state for run in runs).items())]
     return f"{len(runs)} run{'s' if len(runs) != 1 else ''}: {', '.join(parts)}"
 
 

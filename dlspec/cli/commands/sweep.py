@@ -14,12 +14,14 @@ from dlspec.config.overrides import parse_overrides, quoted
 from dlspec.errors import UserError, shown
 from dlspec.jobs.error_messages import DONE, FAILED, WRONG
 from dlspec.language.yaml.yaml_files import display_name
+from dlspec.runs.job_state import JobState
 from dlspec.runs.layout import SWEEP
 from dlspec.runs.run_status import resume_command
 from dlspec.sweeps.hydra.plugins import register
 from dlspec.sweeps.hydra.sweep_task import Task
+from dlspec.sweeps.records.planned_job import SweepEntry
 from dlspec.sweeps.records.record import read_sweep
-from dlspec.sweeps.records.table import Row, sweep_table
+from dlspec.sweeps.records.table import sweep_table
 
 # What a sweep.json that somebody else wrote may ask of Hydra; the rest could run code.
 _HARMLESS = re.compile(
@@ -27,6 +29,7 @@ _HARMLESS = re.compile(
     r"|sweeper\.(max_batch_size|params\..+|n_jobs|n_trials|direction|max_failure_rate|sampler\.seed)"
     r"|launcher\.(n_jobs|timeout_min|nodes|cpus_per_task|gpus_per_node|mem_gb|array_parallelism|max_num_timeout))"
 )
+DONE_OR_REFUSED = {JobState.FINISHED, JobState.REFUSED}
 
 
 def run(hydra: HydraApp, overrides: Sequence[str], config_dir: str | None = None) -> int:
@@ -41,7 +44,7 @@ def run(hydra: HydraApp, overrides: Sequence[str], config_dir: str | None = None
             raise _with_how_to_go_on(error, task.folder) from None
         finally:
             _close(task)
-    return _code(task.rows)
+    return _code(task.entries)
 
 
 def _with_how_to_go_on(error: KeyboardInterrupt, folder: Path | None) -> KeyboardInterrupt:
@@ -56,17 +59,19 @@ def _how_to_go_on(folder: Path) -> str:
 
 def _close(task: Task) -> None:
     """The table, and what makes up for what is not done."""
-    if not task.rows:
+    if not task.entries:
         return
-    print(f"\n{sweep_table(task.rows)}", flush=True)
-    left = any(row.status not in ("finished", "refused") for row in task.rows)
+    print(f"\n{sweep_table(task.entries)}", flush=True)
+    left = any(entry.status not in DONE_OR_REFUSED for entry in task.entries)
     if left and task.folder is not None:
         print(_how_to_go_on(task.folder), flush=True)
 
 
-def _code(rows: Sequence[Row]) -> int:
-    words = {row.status for row in rows}
-    return FAILED if words - {"finished", "refused"} else WRONG if "refused" in words else DONE
+def _code(entries: Sequence[SweepEntry]) -> int:
+    states = {entry.status for entry in entries}
+    if states - DONE_OR_REFUSED:
+        return FAILED
+    return WRONG if JobState.REFUSED in states else DONE
 
 
 # ---- going on --------------------------------------------------------------------------------------------------------

@@ -21,9 +21,9 @@ from dlspec.jobs.composed_spec import composed_or_refused, preparation
 from dlspec.jobs.job import Job
 from dlspec.jobs.setup import make_job
 from dlspec.runs.io import new_folder
+from dlspec.runs.job_result import JobResult
 from dlspec.sweeps.hydra.plugins import register
 from dlspec.text import COMMANDS
-from dlspec.training.state import Outcome
 
 
 def main(words: Sequence[str]) -> int:
@@ -93,7 +93,7 @@ def _complete(hydra: HydraApp, overrides: list[str]) -> None:
     hydra.shell_completion(CONFIG_NAME, overrides)
 
 
-def train_one(hydra: HydraApp, composed: Composed) -> Outcome:
+def train_one(hydra: HydraApp, composed: Composed) -> JobResult:
     """Checks, trains and tests; the folder is made once nothing can be refused any more."""
     job, run = make_job(preparation(composed)), SingleRun(hydra, composed)
     run.begin()
@@ -103,8 +103,8 @@ def train_one(hydra: HydraApp, composed: Composed) -> Outcome:
     absolute = folder.absolute()  # hydra.job.chdir may move
     returned = run.run(folder, lambda: job.run(absolute))
     print(f"{folder}")
-    outcome: Outcome = result_of(returned)
-    return outcome
+    result: JobResult = result_of(returned)
+    return result
 
 
 def _make_folder(job: Job, wanted: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What does a sweep's jobs, whichever way: what it is asked, and what it tells."""
+"""What runs a sweep's jobs, whichever way: what it is given, and what it reports."""
 
 from __future__ import annotations
 
@@ -6,23 +6,33 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
 
+from dlspec.runs.job_result import JobResult, failed_result
+
 Shown = Literal["all", "jobs"]
 
 
 @dataclass(frozen=True)
 class Began:
-    """A process has taken the task."""
+    """What an executor reports: a process has taken the task."""
 
     task: int
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A task is over: its result, or how its process died."""
+    """What an executor reports: a task is over, with its result or how its process died."""
 
     task: int
     result: Any = None
     died: str = ""
+
+
+def result_of_ended(event: Ended) -> JobResult:
+    """What came of the job that ended: a job whose process died has failed."""
+    if event.died:
+        return failed_result(event.died)
+    assert isinstance(event.result, JobResult)
+    return event.result
 
 
 class Executor(Protocol):

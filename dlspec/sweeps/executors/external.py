@@ -21,59 +21,61 @@ from dlspec.compat.hydra import has_failed, returned_value
 from dlspec.errors import UserError
 from dlspec.jobs.error_messages import one_line
 from dlspec.runs.io import read_object, renew_json
+from dlspec.runs.job_result import JobResult, failed_result, parse_result
+from dlspec.runs.job_state import JobState
 from dlspec.runs.layout import JOB, STOP
 from dlspec.runs.lock import is_held
-from dlspec.sweeps.executors.executor import Began, Ended, Shown
+from dlspec.sweeps.executors.executor import Began, Ended, Shown, result_of_ended
 from dlspec.sweeps.executors.inline import InlineExecutor
 from dlspec.sweeps.executors.job_worker import JobWorker, clear
 from dlspec.sweeps.executors.processes import METHOD, ProcessExecutor
-from dlspec.sweeps.records.sweep_job import Check, JobEnd, SweepJob
+from dlspec.sweeps.records.planned_job import PlannedJob
 from dlspec.training.runtime.interruption import Interruption, interruptible
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_FOR_LEAVING = 10.0
 
-Launch = Callable[[Sequence[SweepJob]], Sequence[Any]]
+Launch = Callable[[Sequence[PlannedJob]], Sequence[Any]]
 """Has another launcher do the jobs; gives Hydra's `JobReturn` of each."""
 
 
 class NotFinished(Exception):
     """What a launcher is told of a job that did not come to its end."""
 
-    def __init__(self, end: JobEnd) -> None:
-        super().__init__(end)
-        self.end = end
+    def __init__(self, result: JobResult) -> None:
+        super().__init__(result)
+        self.result = result
 
     def __str__(self) -> str:
-        return self.end.text or self.end.error or self.end.status
+        return self.result.text or self.result.error or self.result.status.value
 
 
-def train_elsewhere(job: SweepJob, threads: int, sweep: Path) -> JobEnd:
+def train_elsewhere(job: PlannedJob, threads: int, sweep: Path) -> JobResult:
     """Trains a job of the sweep in that folder, in a process of its own; raises NotFinished with what came of it."""
     interruption = Interruption()
     if (sweep / STOP).exists():
-        raise NotFinished(JobEnd("waiting"))
-    _say(job.folder, JobEnd("running"))
+        raise NotFinished(JobResult(JobState.WAITING))
+    _write_result(job.folder, JobResult(JobState.RUNNING))
     multiprocessing.set_start_method(METHOD, force=True)  # joblib's own is one that no other process knows
     with interruptible(interruption), ProcessExecutor([{}], pickle.dumps(JobWorker(None, threads=threads))) as process:
         for event in process.run([job], SECONDS_BETWEEN_LOOKS):
             if (interruption.signal or (sweep / STOP).exists()) and not process.is_stopping:
                 process.stop()
             if isinstance(event, Ended):
-                end = JobEnd("failed", event.died, event.died) if event.died else event.result
-    _say(job.folder, end)
-    if end.status != "finished":
-        raise NotFinished(end)
-    return end
+                result = result_of_ended(event)
+    _write_result(job.folder, result)
+    if result.status is not JobState.FINISHED:
+        raise NotFinished(result)
+    return result
 
 
-def _say(folder: Path, end: JobEnd) -> None:
-    renew_json(folder / JOB, asdict(end))
+def _write_result(folder: Path, result: JobResult) -> None:
+    renew_json(folder / JOB, asdict(result))
 
 
-def _heard(folder: Path) -> JobEnd | None:
-    said = read_object(folder / JOB)
-    return None if said is None else JobEnd(**said)
+def _read_result(folder: Path) -> JobResult | None:
+    written = read_object(folder / JOB)
+    return None if written is None else parse_result(written)
 
 
 class ExternalExecutor(InlineExecutor):
@@ -87,7 +89,7 @@ class ExternalExecutor(InlineExecutor):
 
     def run(self, tasks: Iterable[Any], seconds: float) -> Iterator[Began | Ended | None]:
         left = dict(enumerate(tasks))
-        if all(isinstance(task, Check) for task in left.values()):
+        if all(task.only_builds for task in left.values()):
             yield from super().run(left.values(), seconds)
             return
         (self._sweep() / STOP).unlink(missing_ok=True)
@@ -106,17 +108,17 @@ class ExternalExecutor(InlineExecutor):
 class _Batch:
     """Jobs that a launcher was given at once. It says nothing until all of them are over; their folders do."""
 
-    def __init__(self, jobs: dict[int, SweepJob], launch: Launch) -> None:
+    def __init__(self, jobs: dict[int, PlannedJob], launch: Launch) -> None:
         self.begun: set[int] = set()
         self.ended: set[int] = set()
         self.error: BaseException | None = None
         self._jobs, self._launch = jobs, launch
         self._returned: Sequence[Any] = ()
 
-    def run(self, asked: InlineExecutor) -> Iterator[Began | Ended | None]:
+    def run(self, executor: InlineExecutor) -> Iterator[Began | Ended | None]:
         for job in self._jobs.values():
             (job.folder / JOB).unlink(missing_ok=True)
-            if job.anew:
+            if job.starts_anew:
                 clear(job.folder)
         thread = threading.Thread(target=self._call, daemon=True)
         thread.start()
@@ -124,12 +126,12 @@ class _Batch:
         while thread.is_alive() and patience > 0:
             thread.join(SECONDS_BETWEEN_LOOKS)
             yield None
-            yield from self._look()
-            if asked.is_stopping and self.begun <= self.ended:  # the others wait in somebody's queue
+            yield from self._read_folders()
+            if executor.is_stopping and self.begun <= self.ended:  # the others wait in somebody's queue
                 patience -= SECONDS_BETWEEN_LOOKS
-        yield from self._hear()
+        yield from self._read_last()
         if self.error is not None:
-            yield from self._outlive()
+            yield from self._wait_for_lost()
 
     def _call(self) -> None:
         try:
@@ -137,47 +139,47 @@ class _Batch:
         except BaseException as error:  # whatever the launcher raises is told by the thread that waits
             self.error = error
 
-    def _look(self) -> Iterator[Began | Ended]:
+    def _read_folders(self) -> Iterator[Began | Ended]:
         for number, job in self._jobs.items():
-            if number not in self.ended and (end := _heard(job.folder)) is not None:
-                yield from self._tell(number, end)
+            if number not in self.ended and (result := _read_result(job.folder)) is not None:
+                yield from self._report(number, result)
 
-    def _hear(self) -> Iterator[Began | Ended]:
+    def _read_last(self) -> Iterator[Began | Ended]:
         """What the jobs said last, and what the launcher gave of those that could not say it."""
-        yield from self._look()
+        yield from self._read_folders()
         for (number, _), returned in zip(self._jobs.items(), self._returned, strict=False):
             if number not in self.ended:
-                yield from self._tell(number, _end(returned))
+                yield from self._report(number, _result_of(returned))
 
-    def _outlive(self) -> Iterator[Began | Ended | None]:
+    def _wait_for_lost(self) -> Iterator[Began | Ended | None]:
         """The launcher lost a process and gave up: jobs that go on are waited for, the others went with theirs."""
         assert self.error is not None
         why = f"its launcher's process was lost: {one_line(self.error)}"
         while lost := self.begun - self.ended:
-            yield from self._look()
+            yield from self._read_folders()
             for number in lost - self.ended:
                 if not is_held(self._jobs[number].folder):
-                    yield from self._tell(number, JobEnd("failed", why, why))
+                    yield from self._report(number, failed_result(why))
             yield None
             time.sleep(SECONDS_BETWEEN_LOOKS)
 
-    def _tell(self, number: int, end: JobEnd) -> Iterator[Began | Ended]:
-        if end.status == "waiting":  # it was asked to end before it began
+    def _report(self, number: int, result: JobResult) -> Iterator[Began | Ended]:
+        if result.status is JobState.WAITING:  # it was asked to end before it began
             return
         if number not in self.begun:
             self.begun.add(number)
             yield Began(number)
-        if end.status != "running":
+        if result.status is not JobState.RUNNING:
             self.ended.add(number)
             (self._jobs[number].folder / JOB).unlink(missing_ok=True)
-            yield Ended(number, end)
+            yield Ended(number, result)
 
 
-def _end(returned: Any) -> JobEnd:
-    result = returned_value(returned)
-    if isinstance(result, NotFinished):
-        return result.end
+def _result_of(returned: Any) -> JobResult:
+    value = returned_value(returned)
+    if isinstance(value, NotFinished):
+        return value.result
     if has_failed(returned):
-        return JobEnd("failed", one_line(result), str(result))
-    assert isinstance(result, JobEnd)
-    return result
+        return JobResult(JobState.FAILED, error=one_line(value), text=str(value))
+    assert isinstance(value, JobResult)
+    return value

@@ -15,8 +15,7 @@ class InlineExecutor:
     shown: Shown = "jobs"
 
     def __init__(self, worker: JobWorker) -> None:
-        worker.is_apart = False
-        self._worker = worker
+        self._worker = worker.for_this_process()
         self.is_stopping = False
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Does the jobs of a sweep, one after the other, in the process that it stands in."""
+"""Runs the jobs of a sweep, one after the other, in whatever process it is called."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -24,16 +25,17 @@ from dlspec.jobs.error_messages import WRONG, in_full, one_line, told
 from dlspec.jobs.identity import data_checksum
 from dlspec.jobs.job import Job
 from dlspec.jobs.preparation import Preparation
-from dlspec.jobs.resumption import whole
-from dlspec.jobs.setup import keep_found, make_job
+from dlspec.jobs.resumption import lock_newest_checkpoint
+from dlspec.jobs.setup import keep_found_settings, make_job
 from dlspec.runs.io import remove_leftovers
+from dlspec.runs.job_result import JobResult
+from dlspec.runs.job_state import JobState
 from dlspec.runs.layout import CHECKPOINTS, LOG, RESULT, STATUS
 from dlspec.runs.lock import is_held
 from dlspec.runs.run_status import read_status
-from dlspec.sweeps.records.sweep_job import Check, JobEnd, SweepJob
+from dlspec.sweeps.records.planned_job import PlannedJob
 from dlspec.training.checkpoint.checkpoint_files import Snapshot, set_aside_after
 from dlspec.training.health.out_of_memory import free
-from dlspec.training.state import Outcome
 from dlspec.training.trainer import Trainer
 
 log = logging.getLogger("dlspec")
@@ -64,34 +66,37 @@ class JobWorker:
         self._opened: dict[str, tuple[Dataset, str]] = {}
         self._checksum = ""
         self._trainer: Trainer | None = None
-        self._is_stopping = self._is_settled = False
+        self._is_stopping = self._is_prepared = False
+
+    def for_this_process(self) -> JobWorker:
+        """The same for the process that sweeps, where jobs show themselves."""
+        return JobWorker(self.runner, threads=self.threads, modules=self.modules, data=self.data, is_apart=False)
 
     def stop(self) -> None:
         self._is_stopping = True
         if self._trainer is not None:
-            self._trainer.interruption.signal = signal.SIGTERM
+            self._trainer.interruption.request(signal.SIGTERM)
 
-    def __call__(self, task: SweepJob | Check) -> JobEnd:
-        self._settle()
+    def __call__(self, job: PlannedJob) -> JobResult:
+        self._prepare_process()
         self._checksum = ""
-        job = task.job if isinstance(task, Check) else task
         try:
-            if isinstance(task, Check):
-                self._made(job.made()[0], is_resumed=False)
-                return JobEnd("waiting", data=self._checksum)
-            return JobEnd("finished", monitored=self._train(job).monitored, data=self._checksum)
+            if job.only_builds:
+                self._make_job(job.load_steps()[0], is_resumed=False)
+                return JobResult(JobState.WAITING, data=self._checksum)
+            return replace(self._train(job), status=JobState.FINISHED, data=self._checksum)
         except KeyboardInterrupt:
-            return JobEnd("interrupted")
+            return JobResult(JobState.INTERRUPTED)
         except BaseException as error:
             return _failed(error)
         finally:
             self._trainer = None
             free()
 
-    def _settle(self) -> None:
-        if self._is_settled:
+    def _prepare_process(self) -> None:
+        if self._is_prepared:
             return
-        self._is_settled = True
+        self._is_prepared = True
         start_process()
         for module in self.modules:
             import_module(module)
@@ -101,37 +106,37 @@ class JobWorker:
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
 
-    def _train(self, job: SweepJob) -> Outcome:
+    def _train(self, job: PlannedJob) -> JobResult:
         """Trains what is left of the job. Its folder is made when nothing can be refused any more."""
-        preparing, hydra_job = job.made()
-        made = None if job.folder.is_dir() else self._made(preparing, is_resumed=False)
+        preparing, hydra_job = job.load_steps()
+        ready = None if job.folder.is_dir() else self._make_job(preparing, is_resumed=False)
         job.folder.mkdir(parents=True, exist_ok=True)
         if job.is_known:
             _wait_until_free(job.folder)
-        with whole(job.folder) as snapshot, self._output(job.folder / LOG):
-            if job.anew or _has_failed(job.folder):
+        with lock_newest_checkpoint(job.folder) as snapshot, self._output(job.folder / LOG):
+            if job.starts_anew or _has_failed(job.folder):
                 clear(job.folder)
                 snapshot = None
             if snapshot is not None:
-                keep_found(preparing, job.folder)
-            made = made or self._made(preparing, is_resumed=snapshot is not None)
-            self._trainer = made.trainer
+                preparing = keep_found_settings(preparing, job.folder)
+            ready = ready or self._make_job(preparing, is_resumed=snapshot is not None)
+            self._trainer = ready.trainer
             if self._is_stopping:
                 self.stop()
-            made.check_space(job.folder)
-            _remove_what_is_left_over(job.folder, snapshot)
-            return self._run(made, job, hydra_job, snapshot)
+            ready.check_space(job.folder)
+            _remove_later_files(job.folder, snapshot)
+            return self._run(ready, job, hydra_job, snapshot)
 
-    def _made(self, preparing: Preparation, *, is_resumed: bool) -> Job:
-        preparing.is_resumed, preparing.data, preparing.opening = is_resumed, self.data, self._open
-        return make_job(preparing, shows=not self.is_apart)
+    def _make_job(self, preparing: Preparation, *, is_resumed: bool) -> Job:
+        steps = replace(preparing, is_resumed=is_resumed, data=self.data, opening=self._open)
+        return make_job(steps, shows=not self.is_apart)
 
-    def _run(self, made: Job, job: SweepJob, hydra_job: HydraJob | None, snapshot: Snapshot | None) -> Outcome:
+    def _run(self, ready: Job, job: PlannedJob, hydra_job: HydraJob | None, snapshot: Snapshot | None) -> JobResult:
         """As Hydra runs a job, where it comes from Hydra: with `.hydra/` in its folder and callbacks around it."""
         folder = job.folder.absolute()  # hydra.job.chdir may move
         if hydra_job is None or self.runner is None:
-            return made.run_in(folder, snapshot)
-        return self.runner.run(hydra_job, job.number, job.folder, lambda: made.run_in(folder, snapshot))
+            return ready.run_in(folder, snapshot)
+        return self.runner.run(hydra_job, job.number, job.folder, lambda: ready.run_in(folder, snapshot))
 
     def _open(self, source: DataSource) -> Dataset:
         """The data, opened once; a source of the user's own may draw from what a job's seed has seeded."""
@@ -153,29 +158,30 @@ class JobWorker:
         log_file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         before = [os.dup(number) for number in (1, 2)]
         try:
-            _lead(log_file, log_file)
+            _redirect_output(log_file, log_file)
             yield
         finally:
-            _lead(*before)
+            _redirect_output(*before)
             for each in (log_file, *before):
                 os.close(each)
 
 
-def _lead(out: int, err: int) -> None:
+def _redirect_output(out: int, err: int) -> None:
     for stream, target, number in ((sys.stdout, out, 1), (sys.stderr, err, 2)):
         if stream is not None:
             stream.flush()
         os.dup2(target, number)
 
 
-def _failed(error: BaseException) -> JobEnd:
+def _failed(error: BaseException) -> JobResult:
     """A user's mistake, a training that failed, or a defect of dlspec's own, which shows where it is."""
     known = told(error)
     text = in_full(error) if known and isinstance(error, Exception) else "".join(traceback.format_exception(error))
-    return JobEnd("refused" if known and known[1] == WRONG else "failed", one_line(error), text)
+    status = JobState.REFUSED if known and known[1] == WRONG else JobState.FAILED
+    return JobResult(status, error=one_line(error), text=text)
 
 
-def _remove_what_is_left_over(folder: Path, snapshot: Snapshot | None) -> None:
+def _remove_later_files(folder: Path, snapshot: Snapshot | None) -> None:
     for each in (folder, folder / CHECKPOINTS):
         remove_leftovers(each)
     if snapshot is not None:
@@ -192,7 +198,7 @@ def _wait_until_free(folder: Path) -> None:
 def _has_failed(folder: Path) -> bool:
     """A job that raised an error would raise it again behind its checkpoint; one that was killed would not."""
     status = read_status(folder)
-    return status is not None and status.status == "failed"
+    return status is not None and status.status is JobState.FAILED
 
 
 def clear(folder: Path) -> None:

@@ -31,8 +31,8 @@ from dlspec.sweeps.executors.inline import InlineExecutor
 from dlspec.sweeps.executors.job_worker import JobWorker
 from dlspec.sweeps.executors.pool import choose_executor
 from dlspec.sweeps.hydra.foreign_tasks import run_tasks
-from dlspec.sweeps.hydra.sweep_task import Task, begin, launched
-from dlspec.sweeps.records.sweep_job import SweepJob
+from dlspec.sweeps.hydra.sweep_task import Task
+from dlspec.sweeps.records.planned_job import PlannedJob
 
 
 class DlspecLauncher(Launcher):
@@ -42,11 +42,15 @@ class DlspecLauncher(Launcher):
         self.context, self.task, self.master = hydra_context, task_function, config
         self.most: int | None = None
 
+    def limit_jobs(self, most: int | None) -> None:
+        """Run at most so many jobs at a time."""
+        self.most = most
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         if not isinstance(self.task, Task):  # another program's
             return run_tasks(self.context, self.task, self.master, job_overrides, initial_job_idx)
-        begin(self.task, self.context, self.master, self.make_executor)
-        return launched(self.task, self.context, self.master, job_overrides)
+        self.task.begin(self.context, self.master, self.make_executor)
+        return self.task.launch(self.context, self.master, job_overrides)
 
     def make_executor(self, worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:
         return InlineExecutor(worker)
@@ -70,12 +74,10 @@ class OtherLauncher(DlspecLauncher):
 
     def _folder(self) -> Path:
         """As a process that began elsewhere finds it."""
-        folder: Path | None = self.task.folder
-        assert folder is not None  # its jobs have folders
-        self.task.folder = folder = folder.absolute()
+        folder: Path = self.task.absolute_folder()
         return folder
 
-    def _launch(self, jobs: Sequence[SweepJob]) -> Sequence[JobReturn]:
+    def _launch(self, jobs: Sequence[PlannedJob]) -> Sequence[JobReturn]:
         config = launcher_as_written(self.master)
         set_hydra(config, "sweep.dir", str(self._folder()))
         launcher = Plugins.instance().instantiate_launcher(self.context, self.task, config)
@@ -101,7 +103,7 @@ class DlspecSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         """All jobs at once: they are checked before the first begins. A batch is what may run at a time."""
         assert isinstance(self.launcher, DlspecLauncher)
-        self.launcher.most = self.max_batch_size
+        self.launcher.limit_jobs(self.max_batch_size)
         return self.launcher.launch(self._jobs(arguments), 0)
 
     def _jobs(self, arguments: list[str]) -> list[list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,17 +24,19 @@ from dlspec.language.problems import Problems, refuse
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.parts.sections import read_section
 from dlspec.runs.io import new_folder
+from dlspec.runs.job_result import JobResult
 from dlspec.runs.layout import MULTIRUN
 from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.external import train_elsewhere
 from dlspec.sweeps.executors.job_worker import JobWorker
-from dlspec.sweeps.plan import Entry
+from dlspec.sweeps.records.planned_job import PlannedJob, Steps, SweepEntry, plan_job
 from dlspec.sweeps.records.record import SweepRecord, read_sweep
-from dlspec.sweeps.records.sweep_job import Draft, JobEnd, Made, SweepJob
-from dlspec.sweeps.records.table import Row
 from dlspec.sweeps.run import SweepRun
 
 BY_NUMBER = "${hydra:job.num}"
+
+
+MakeExecutor = Callable[[JobWorker, SweepSpec, int, Collection[str]], Executor]
 
 
 class Task:
@@ -59,41 +62,65 @@ class Task:
         return {**vars(self), "sweep": None}
 
     @property
-    def rows(self) -> list[Row]:
-        return [] if self.sweep is None else self.sweep.rows
+    def entries(self) -> list[SweepEntry]:
+        return [] if self.sweep is None else self.sweep.entries
 
-    def __call__(self, config: DictConfig) -> JobEnd:
+    def absolute_folder(self) -> Path:
+        """The sweep's folder, absolute from now on."""
+        assert self.folder is not None  # its jobs have folders
+        self.folder = self.folder.absolute()
+        return self.folder
+
+    def begin(self, context: HydraContext, config: DictConfig, make_executor: MakeExecutor) -> None:
+        """Make the sweep, where there is none yet: a new one, or the one that the folder holds."""
+        if self.sweep is not None:
+            return
+        settings = _settings(Composed(config, self.loader))
+        HydraConfig.instance().set_config(config)
+        wanted = Path(str(config.hydra.sweep.dir))
+        is_new = "${now" in str(_raw(config, "dir"))  # another sweep of the same second is not this one
+        record = None if is_new else read_sweep(wanted)
+        if record is not None:
+            self.folder, record = record.folder, replace(record, command=self.command, config_dir=self.config_dir)
+        self.sweep = SweepRun(
+            settings,
+            record,
+            partial(self._create_record, config, wanted),
+            partial(make_executor, JobWorker(JobRunner(context), threads=settings.threads), settings),
+            name=partial(_name, config),
+        )
+
+    def _create_record(self, config: DictConfig, wanted: Path) -> SweepRecord:
+        """The sweep's folder, where what a sweeper writes itself shall stand too."""
+        self.folder = new_folder(wanted.parent, wanted.name)
+        set_hydra(config, "sweep.dir", str(self.folder))
+        OmegaConf.save(config, self.folder / MULTIRUN)
+        return SweepRecord(self.folder, command=self.command, config_dir=self.config_dir)
+
+    def launch(
+        self, context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]]
+    ) -> list[JobReturn]:
+        """Run the jobs in the sweep."""
+        assert self.sweep is not None
+        words = [tuple(str(each) for each in overrides) for overrides in job_overrides]
+        plans = [partial(plan_job, each, partial(_prepare, self.loader, context, config, each)) for each in words]
+        return [_returned(entry) for entry in self.sweep.launch(plans)]
+
+    def __call__(self, config: DictConfig) -> JobResult:
         """Trains a job whose folder Hydra has made, where another launcher has taken it."""
         whole = HydraConfig.get()
         merged = OmegaConf.merge(OmegaConf.create({"hydra": whole}), config)
         assert isinstance(merged, DictConfig) and self.folder is not None
         composed = Composed(merged, self.loader)
-        parcel, folder = pickle.dumps((preparation(composed), None)), Path(whole.runtime.output_dir)
-        job = SweepJob(tuple(whole.overrides.task), "", "", "", parcel, int(whole.job.num), folder, is_known=True)
+        job = PlannedJob(
+            tuple(whole.overrides.task),
+            hash="",
+            pickled=pickle.dumps((preparation(composed), None)),
+            number=int(whole.job.num),
+            folder=Path(whole.runtime.output_dir),
+            is_known=True,
+        )
         return train_elsewhere(job, _settings(composed).threads, self.folder)
-
-
-MakeExecutor = Callable[[JobWorker, SweepSpec, int, Collection[str]], Executor]
-
-
-def begin(task: Task, context: HydraContext, config: DictConfig, make_executor: MakeExecutor) -> None:
-    """The task's sweep, where it has none yet: a new one, or the one that its folder holds."""
-    if task.sweep is not None:
-        return
-    settings = _settings(Composed(config, task.loader))
-    HydraConfig.instance().set_config(config)
-    wanted = Path(str(config.hydra.sweep.dir))
-    is_new = "${now" in str(_raw(config, "dir"))  # another sweep of the same second is not this one
-    record = None if is_new else read_sweep(wanted)
-    if record is not None:
-        task.folder, record.command, record.config_dir = record.folder, task.command, task.config_dir
-    task.sweep = SweepRun(
-        settings,
-        record,
-        partial(_create, task, config, wanted),
-        partial(make_executor, JobWorker(JobRunner(context), threads=settings.threads), settings),
-        name=partial(_name, config),
-    )
 
 
 def _settings(composed: Composed) -> SweepSpec:
@@ -105,19 +132,11 @@ def _settings(composed: Composed) -> SweepSpec:
     return settings
 
 
-def _create(task: Task, config: DictConfig, wanted: Path) -> SweepRecord:
-    """The sweep's folder, where what a sweeper writes itself shall stand too."""
-    task.folder = new_folder(wanted.parent, wanted.name)
-    set_hydra(config, "sweep.dir", str(task.folder))
-    OmegaConf.save(config, task.folder / MULTIRUN)
-    return SweepRecord(task.folder, command=task.command, config_dir=task.config_dir)
-
-
-def _name(master: DictConfig, job: SweepJob, number: int) -> str:
+def _name(master: DictConfig, job: PlannedJob, number: int) -> str:
     """What hydra.sweep.subdir says of a job."""
     if _raw(master, "subdir") == BY_NUMBER:
         return str(number)
-    hydra_job = job.made()[1]
+    hydra_job = job.load_steps()[1]
     assert hydra_job is not None  # Hydra asked for it
     return hydra_job.folder_name(number)
 
@@ -127,28 +146,17 @@ def _raw(master: DictConfig, key: str) -> Any:
     return tree.get(key) if isinstance(tree, dict) else None
 
 
-def launched(
-    task: Task, context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]]
-) -> list[JobReturn]:
-    """Runs the jobs in the task's sweep."""
-    assert task.sweep is not None
-    words = [tuple(str(each) for each in overrides) for overrides in job_overrides]
-    drafts = [Draft(each, partial(_made, task.loader, context, config, each)) for each in words]
-    return [_returned(entry) for entry in task.sweep.launch(drafts)]
-
-
-def _made(loader: Loader, context: HydraContext, master: DictConfig, overrides: Sequence[str]) -> Made:
+def _prepare(loader: Loader, context: HydraContext, master: DictConfig, overrides: Sequence[str]) -> Steps:
     config = context.config_loader.load_sweep_config(master, list(overrides))
     for key in ("launcher", "sweeper"):  # plugins' own classes, of which Hydra's scan makes twins
         set_hydra(config, key, OmegaConf.to_container(config.hydra[key], resolve=False))
     return preparation(Composed(config, loader)), HydraJob(config)
 
 
-def _returned(entry: Entry) -> JobReturn:
-    """What a sweeper is told of a job: the monitored result, or an error."""
-    row = entry.row
-    assert row is not None
-    if row.reached is not None:
-        return completed_return(row.reached.monitored, list(row.overrides))
-    error = UserError if row.status == "refused" else TrainingFailed
-    return failed_return(error(row.error), list(row.overrides))
+def _returned(entry: SweepEntry) -> JobReturn:
+    """What a sweeper is given of a job: the monitored result, or an error."""
+    result, overrides = entry.result, list(entry.job.overrides)
+    if result.is_measured:
+        return completed_return(result.monitored, overrides)
+    error = UserError if entry.is_refused else TrainingFailed
+    return failed_return(error(result.error), overrides)

@@ -5,38 +5,23 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dlspec.errors import UserError, cut
 from dlspec.runs.io import renew_json, safe_name, write_json
+from dlspec.runs.job_result import JobResult
+from dlspec.runs.job_state import JobState, read_state
 from dlspec.runs.layout import RESULT, SWEEP
 from dlspec.runs.run_status import RunStatus, read_status
+from dlspec.sweeps.records.planned_job import NO_FOLDER, PlannedJob, SweepEntry
 
 FORMAT = 1
 LARGEST = 50_000_000
 MOST_TEXT = 2_000
-
-Status = Literal["waiting", "running", "finished", "failed", "refused", "interrupted"]
-
-
-@dataclass
-class JobRecord:
-    """A job: `folder` is below the sweep's, `hash` its identity, `error` a line.
-
-    `code` and `data` say by which code and of which data its result is, '' where there is none yet.
-    """
-
-    number: int
-    folder: str
-    hash: str
-    overrides: list[str] = field(default_factory=list)
-    status: Status = "waiting"
-    error: str = ""
-    code: str = ""
-    data: str = ""
+TEXTS = ("folder", "hash", "status", "error", "code", "data")
 
 
 @dataclass
@@ -44,34 +29,52 @@ class SweepRecord:
     """A sweep: `command` are the words that began it, None where Python did."""
 
     folder: Path
-    jobs: list[JobRecord] = field(default_factory=list)
+    entries: list[SweepEntry] = field(default_factory=list)
     command: list[str] | None = None
     config_dir: str | None = None
 
     def write(self, *, synced: bool = True) -> None:
-        jobs = [asdict(job) for job in self.jobs]
+        jobs = [self._line(entry) for entry in self.entries]
         content = {"format": FORMAT, "command": self.command, "config_dir": self.config_dir, "jobs": jobs}
         (write_json if synced else renew_json)(self.folder / SWEEP, content)
 
-    def known(self) -> Mapping[str, Iterator[JobRecord]]:
-        """The jobs by their hashes, in order: of equal ones the first is known again first."""
-        found: defaultdict[str, list[JobRecord]] = defaultdict(list)
-        for job in self.jobs:
-            found[job.hash].append(job)
-        return {key: iter(jobs) for key, jobs in found.items()}
+    def _line(self, entry: SweepEntry) -> dict[str, Any]:
+        job = entry.job
+        return {
+            "number": job.number,
+            "folder": "" if job.folder == NO_FOLDER else job.folder.relative_to(self.folder).as_posix(),
+            "hash": job.hash,
+            "overrides": list(job.overrides),
+            "status": entry.status,
+            "error": entry.result.error,
+            "code": entry.code,
+            "data": entry.data,
+        }
+
+    def by_hash(self) -> Mapping[str, Iterator[SweepEntry]]:
+        """The jobs by their hashes, in order: of equal ones the first is recognized first."""
+        found: defaultdict[str, list[SweepEntry]] = defaultdict(list)
+        for entry in self.entries:
+            found[entry.job.hash].append(entry)
+        return {key: iter(entries) for key, entries in found.items()}
+
+    def add(self, entries: Iterable[SweepEntry]) -> None:
+        """Add jobs; one whose number is there already takes its place."""
+        by_number = {entry.job.number: entry for entry in (*self.entries, *entries)}
+        self.entries = list(by_number.values())
 
     def new_number(self) -> int:
-        return max((job.number for job in self.jobs), default=-1) + 1
+        return max((entry.job.number for entry in self.entries), default=-1) + 1
 
-    def free_name(self, wanted: str) -> str:
-        """The name of a new job's folder, made safe, with a number behind it where another job has it."""
+    def new_folder(self, wanted: str, taken: Collection[Path]) -> Path:
+        """A new job's folder, its name made safe, with a number behind it where it is taken."""
         folder, _, last = wanted.replace(os.sep, "/").rpartition("/")
         stem = "/".join([*(each for each in folder.split("/") if each not in ("", ".", "..")), safe_name(last)])
-        taken, count, name = {job.folder for job in self.jobs}, 1, stem
-        while name in taken or (self.folder / name).exists():
+        count, path = 1, self.folder / stem
+        while path in taken or path.exists():
             count += 1
-            name = f"{stem}_{count}"
-        return name
+            path = self.folder / f"{stem}_{count}"
+        return path
 
 
 def read_sweep(folder: Path) -> SweepRecord | None:
@@ -82,24 +85,24 @@ def read_sweep(folder: Path) -> SweepRecord | None:
     try:
         content = path.read_bytes() if path.stat().st_size <= LARGEST else b""
         tree = json.loads(content)
-        jobs = [_job(each) for each in tree["jobs"]]
+        entries = [_entry(each, folder) for each in tree["jobs"]]
         command, config_dir = tree["command"], tree["config_dir"]
-        names = [job.folder for job in jobs if job.folder]
-        if tree["format"] != FORMAT or not isinstance(config_dir, str | None) or len(set(names)) < len(names):
+        folders = [entry.job.folder for entry in entries if entry.job.folder != NO_FOLDER]
+        if tree["format"] != FORMAT or not isinstance(config_dir, str | None) or len(set(folders)) < len(folders):
             raise ValueError
-        return SweepRecord(folder, jobs, None if command is None else _texts(command), config_dir)
+        return SweepRecord(folder, entries, None if command is None else _texts(command), config_dir)
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         fix = "take another folder, or move this one away to begin anew"
         raise UserError(f"'{path}' is no list of jobs that this dlspec reads; {fix}") from None
 
 
-def _job(tree: Mapping[str, Any]) -> JobRecord:
-    values = {each.name: tree[each.name] for each in fields(JobRecord)}
-    number, overrides = values.pop("number"), _texts(values.pop("overrides"))
-    texts = dict(zip(values, _texts(list(values.values())), strict=True))
-    if type(number) is not int or number < 0 or not _is_inside(texts["folder"]):
+def _entry(tree: Mapping[str, Any], sweep: Path) -> SweepEntry:
+    number, overrides = tree["number"], _texts(tree["overrides"])
+    name, hash_, status, error, code, data = _texts([tree[key] for key in TEXTS])
+    if type(number) is not int or number < 0 or not _is_inside(name):
         raise ValueError
-    return JobRecord(number=number, overrides=overrides, **texts)  # type: ignore[arg-type]  # of a status any text does
+    job = PlannedJob(tuple(overrides), hash_, number=number, folder=sweep / name if name else NO_FOLDER)
+    return SweepEntry(job, JobResult(read_state(status) or JobState.WAITING, error=error), code, data)
 
 
 def _texts(values: Sequence[Any]) -> list[str]:
@@ -116,4 +119,4 @@ def _is_inside(name: str) -> bool:
 
 def is_done(folder: Path) -> bool:
     """Whether the run in `folder` came to its end, its test with it."""
-    return (folder / RESULT).is_file() and (read_status(folder) or RunStatus()).status == "finished"
+    return (folder / RESULT).is_file() and (read_status(folder) or RunStatus()).status is JobState.FINISHED

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.errors import TrainingFailed
+from dlspec.runs.job_state import JobState
 from dlspec.runs.layout import BEST, LAST
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.checkpoint.checkpoint_files import keep_newest, write_checkpoint
@@ -189,7 +190,7 @@ class Checkpoints(KeepsBest):
         if self._writer.has_failed:
             return
         self._writer.do(self._new_best())
-        if state.status == "interrupted" and state.phase != "test" and state.history:
+        if state.status is JobState.INTERRUPTED and state.phase != "test" and state.history:
             self._keep_last(state)
 
 

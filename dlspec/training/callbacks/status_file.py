@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.runs.io import renew_json, write_json
+from dlspec.runs.job_state import JobState
+from dlspec.runs.json_values import read_line
 from dlspec.runs.layout import STATUS
-from dlspec.runs.run_status import RunStatus, one_line, resume_command
+from dlspec.runs.run_status import RunStatus, resume_command
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.state import State, Status
+from dlspec.training.state import State
 
 log = logging.getLogger("dlspec")
 
@@ -38,19 +40,19 @@ class StatusFile(Callback):
 
     def on_train_start(self, state: State) -> None:
         self._training_started, self._first_step = time.monotonic(), state.step
-        self._write(state, "running", renew_json)
+        self._write(state, JobState.RUNNING, renew_json)
 
     def on_step_end(self, state: State) -> None:
         if time.monotonic() >= self._due:
-            self._write(state, "running", renew_json)
+            self._write(state, JobState.RUNNING, renew_json)
 
     def on_test_start(self, state: State) -> None:
-        self._write(state, "running", renew_json)
+        self._write(state, JobState.RUNNING, renew_json)
 
     def close(self, state: State) -> None:
         self._write(state, state.told_status, write_json)
 
-    def _write(self, state: State, status: Status, write: Callable[[Path, Any], None]) -> None:
+    def _write(self, state: State, status: JobState, write: Callable[[Path, Any], None]) -> None:
         now = time.monotonic()
         try:
             write(self.path, asdict(self._read(state, status, now)))
@@ -61,9 +63,9 @@ class StatusFile(Callback):
         written = time.monotonic()
         self._due = written + max(SECONDS_BETWEEN_WRITES, (written - now) / MOST_SHARE)
 
-    def _read(self, state: State, status: Status, now: float) -> RunStatus:
+    def _read(self, state: State, status: JobState, now: float) -> RunStatus:
         """All of it is known without the device: no loss, the results of finished epochs only."""
-        monitor, goes_on = state.monitor, status == "running"
+        monitor, goes_on = state.monitor, status is JobState.RUNNING
         return RunStatus(
             status=status,
             phase=state.phase,
@@ -79,7 +81,7 @@ class StatusFile(Callback):
             monitor=monitor.name,
             monitored=monitor.value,
             best_epoch=monitor.epoch,
-            reason=one_line(state.error or state.stop_reason),
+            reason=read_line(state.error or state.stop_reason),
             renewed=datetime.now(UTC).isoformat(timespec="seconds"),
             pid=os.getpid(),
             host=socket.gethostname(),

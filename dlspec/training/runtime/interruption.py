@@ -27,6 +27,10 @@ class Interruption:
     def __init__(self) -> None:
         self.signal = 0
 
+    def request(self, number: int) -> None:
+        """Ask for the end, as the signal with that number does."""
+        self.signal = number
+
 
 @contextmanager
 def interruptible(interruption: Interruption) -> Iterator[None]:
@@ -42,7 +46,7 @@ def interruptible(interruption: Interruption) -> Iterator[None]:
     before: dict[int, Any] = {}
 
     def note(number: int, frame: FrameType | None) -> None:
-        interruption.signal = number
+        interruption.request(number)
         _set_back({each: _heard(handler) for each, handler in before.items()})
 
     try:

@@ -21,7 +21,7 @@ from dlspec.plots.image_plots import class_colors
 from dlspec.plots.number_plots import draw_numbers, errors
 from dlspec.plots.plot import PAD, Plot, dense, limits
 from dlspec.runs.layout import PREDICTIONS
-from dlspec.training.callbacks.callback import pictures
+from dlspec.training.callbacks import pictures
 from dlspec.training.callbacks.checkpoints import read_weights
 from dlspec.training.callbacks.pictures import drawn
 from dlspec.training.evaluation import looking

@@ -20,12 +20,13 @@ from dlspec.runs.io import (
     finite,
     log_to,
     read_lines,
-    read_result,
     safe_name,
     write_json,
     write_text,
     write_yaml,
 )
+from dlspec.runs.job_result import JobResult, read_result
+from dlspec.runs.job_state import JobState
 
 
 @pytest.mark.parametrize(
@@ -89,7 +90,7 @@ def test_results_are_read_where_there_are_any(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text('{"status": "fin')
     assert read_result(tmp_path) is None
     write_json(tmp_path / "result.json", {"status": "finished"})
-    assert read_result(tmp_path) == {"status": "finished"}
+    assert read_result(tmp_path) == JobResult(JobState.FINISHED)
 
 
 def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:

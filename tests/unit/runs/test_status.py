@@ -27,8 +27,8 @@ from dlspec.runs.io import read_object, renew_json, write_json
 from dlspec.runs.layout import STATUS
 from dlspec.runs.lock import held, is_held
 from dlspec.runs.run_status import RunStatus, read_status, resume_command
+from dlspec.training.callbacks import status_file as training_status
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.callbacks.callback import status as training_status
 from dlspec.training.callbacks.standard import standard_callbacks
 from dlspec.training.callbacks.status_file import StatusFile
 from dlspec.training.state import State
@@ -226,7 +226,7 @@ def put(folder: Path, **values: Any) -> Path:
 
 
 def fates(root: Path) -> list[str]:
-    return [run.fate for run in find_runs([root])]
+    return [run.state for run in find_runs([root])]
 
 
 @pytest.mark.parametrize(("age", "fate"), [(5.0, "running"), (-3600.0, "running"), (2 * SECONDS_OF_SILENCE, "killed")])

@@ -184,7 +184,7 @@ def test_sweepers_are_given_the_monitored_value(work: Path) -> None:
     words = [*MLP[1:], "seed=0,1", "hydra.mode=MULTIRUN", "trainer.progress=none"]
     with Task(hydra.config_loader) as task:
         returned = hydra.multirun(CONFIG_NAME, task, words, with_log_configuration=False)
-        assert [each.return_value for each in returned] == [row.reached.monitored for row in task.rows]
+        assert [each.return_value for each in returned] == [entry.result.monitored for entry in task.entries]
 
 
 def test_ctrl_c_ends_it_with_the_table_so_far(dlspec, monkeypatch: pytest.MonkeyPatch) -> None:

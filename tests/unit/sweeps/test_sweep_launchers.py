@@ -16,17 +16,19 @@ from hydra.core.utils import JobReturn, JobStatus
 
 from dlspec.config.launchers import EXTRAS
 from dlspec.errors import UserError
+from dlspec.runs.job_result import JobResult, failed_result
+from dlspec.runs.job_state import JobState
 from dlspec.runs.layout import JOB
 from dlspec.sweeps.executors.executor import Began, Ended
-from dlspec.sweeps.executors.external import ExternalExecutor, NotFinished, _say
+from dlspec.sweeps.executors.external import ExternalExecutor, NotFinished, _write_result
 from dlspec.sweeps.executors.job_worker import JobWorker
 from dlspec.sweeps.hydra.plugins import register
-from dlspec.sweeps.records.sweep_job import JobEnd, SweepJob
+from dlspec.sweeps.records.planned_job import PlannedJob
 from helpers.command_line import QUIET, Said, environment
 from helpers.paths import ROOT
 from helpers.sweep_parts import chosen, record, wait_for
 
-Launch = Callable[[Sequence[SweepJob]], Sequence[JobReturn]]
+Launch = Callable[[Sequence[PlannedJob]], Sequence[JobReturn]]
 LONG = ["trainer.max_steps=9", "trainer.limit_batches=9", *QUIET]
 
 
@@ -146,11 +148,11 @@ def test_what_is_not_installed_names_its_extra(dlspec, work: Path, monkeypatch: 
 
 # ---- what becomes of jobs, without any process -----------------------------------------------------------------------
 
-FINISHED, FAILED = JobEnd("finished", monitored=0.5), JobEnd("failed", "it broke", "it broke")
+FINISHED, FAILED = JobResult(JobState.FINISHED, monitored=0.5), failed_result("it broke")
 
 
-def jobs_in(work: Path, count: int) -> list[SweepJob]:
-    found = [SweepJob((), "", "", "", b"", number, work / str(number)) for number in range(count)]
+def jobs_in(work: Path, count: int) -> list[PlannedJob]:
+    found = [PlannedJob((), "", number=number, folder=work / str(number)) for number in range(count)]
     for job in found:
         job.folder.mkdir()
     return found
@@ -164,13 +166,13 @@ def events(work: Path, launch: Launch, count: int, most: int | None = None) -> l
 def test_a_job_is_told_of_when_it_ends_and_not_when_all_have(work: Path) -> None:
     told: list[str] = []
 
-    def launch(jobs: Sequence[SweepJob]) -> list[JobReturn]:
-        _say(jobs[0].folder, FINISHED)
+    def launch(jobs: Sequence[PlannedJob]) -> list[JobReturn]:
+        _write_result(jobs[0].folder, FINISHED)
         until = time.monotonic() + 20
         while (jobs[0].folder / JOB).exists() and time.monotonic() < until:
             time.sleep(0.01)
         told.append("heard" if not (jobs[0].folder / JOB).exists() else "not heard")
-        _say(jobs[1].folder, FAILED)
+        _write_result(jobs[1].folder, FAILED)
         return []
 
     assert events(work, launch, 2) == [Began(0), Ended(0, FINISHED), Began(1), Ended(1, FAILED)]
@@ -178,25 +180,25 @@ def test_a_job_is_told_of_when_it_ends_and_not_when_all_have(work: Path) -> None
 
 
 def test_what_a_job_could_not_write_its_launcher_tells(work: Path) -> None:
-    def launch(jobs: Sequence[SweepJob]) -> list[JobReturn]:
+    def launch(jobs: Sequence[PlannedJob]) -> list[JobReturn]:
         wrong, odd = (JobReturn(status=JobStatus.FAILED) for _ in range(2))
         wrong.return_value, odd.return_value = NotFinished(FAILED), ValueError("odd")
         return [JobReturn(status=JobStatus.COMPLETED, _return_value=FINISHED), wrong, odd]
 
     ends = [event.result for event in events(work, launch, 3) if isinstance(event, Ended)]
-    assert ends == [FINISHED, FAILED, JobEnd("failed", "ValueError: odd", "odd")]
+    assert ends == [FINISHED, FAILED, failed_result("ValueError: odd", "odd")]
 
 
 def test_a_lost_process_costs_the_jobs_that_it_had(work: Path) -> None:
     calls: list[list[int]] = []
 
-    def launch(jobs: Sequence[SweepJob]) -> list[JobReturn]:
+    def launch(jobs: Sequence[PlannedJob]) -> list[JobReturn]:
         calls.append([job.number for job in jobs])
-        _say(jobs[0].folder, JobEnd("running"))
+        _write_result(jobs[0].folder, JobResult(JobState.RUNNING))
         if len(calls) == 1:
             raise RuntimeError("a worker died")
         for job in jobs:
-            _say(job.folder, FINISHED)
+            _write_result(job.folder, FINISHED)
         return []
 
     ends = {event.task: event.result for event in events(work, launch, 3) if isinstance(event, Ended)}
@@ -205,7 +207,7 @@ def test_a_lost_process_costs_the_jobs_that_it_had(work: Path) -> None:
 
 
 def test_a_launcher_that_begins_nothing_is_told_once(work: Path) -> None:
-    def launch(jobs: Sequence[SweepJob]) -> list[JobReturn]:
+    def launch(jobs: Sequence[PlannedJob]) -> list[JobReturn]:
         raise RuntimeError("no cluster here")
 
     with pytest.raises(UserError, match="the launcher begins no job: RuntimeError: no cluster here"):
@@ -215,10 +217,10 @@ def test_a_launcher_that_begins_nothing_is_told_once(work: Path) -> None:
 def test_batches_come_one_after_the_other(work: Path) -> None:
     calls: list[list[int]] = []
 
-    def launch(jobs: Sequence[SweepJob]) -> list[JobReturn]:
+    def launch(jobs: Sequence[PlannedJob]) -> list[JobReturn]:
         calls.append([job.number for job in jobs])
         for job in jobs:
-            _say(job.folder, FAILED)
+            _write_result(job.folder, FAILED)
         return []
 
     assert len(events(work, launch, 5, most=2)) == 10

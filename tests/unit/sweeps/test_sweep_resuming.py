@@ -168,7 +168,7 @@ def test_a_strangers_list_of_jobs_leads_nowhere_else(work: Path, done: None, dls
 
 
 def test_nobody_else_sweeps_there(work: Path, done: None, dlspec) -> None:
-    from dlspec.run_lock import held
+    from dlspec.runs.lock import held
 
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDS], cwd=work, stdout=subprocess.PIPE, stdin=subprocess.PIPE, env=environment()
@@ -294,7 +294,10 @@ def test_twenty_kills_of_a_sweep(work: Path, dlspec) -> None:
 def test_a_sweep_knows_its_jobs_when_it_is_read_back(work: Path, done: None, dlspec) -> None:
     found = read_sweep(work / "sweep")
     assert found is not None and found.command is not None
-    assert [(job.number, job.folder, job.status) for job in found.jobs] == [(0, "0", "finished"), (1, "1", "finished")]
-    assert found.jobs[0].hash != found.jobs[1].hash
-    assert found.jobs[0].data == found.jobs[1].data != ""
-    assert "torch" in found.jobs[0].code
+    assert [(each.job.number, each.job.folder.name, each.status) for each in found.entries] == [
+        (0, "0", "finished"),
+        (1, "1", "finished"),
+    ]
+    assert found.entries[0].job.hash != found.entries[1].job.hash
+    assert found.entries[0].data == found.entries[1].data != ""
+    assert "torch" in found.entries[0].code

@@ -11,8 +11,8 @@ from torch import nn
 
 from dlspec.data.batches.batches import Batches
 from dlspec.jobs import job, setup
+from dlspec.training.tuning import batch_size
 from dlspec.training.tuning.batch_size import find_batch_size
-from dlspec.training.tuning.tuning import batch_size
 from helpers.command_line import QUIET
 from helpers.memory_parts import Hungry
 from helpers.run_parts import Cut

@@ -16,7 +16,7 @@ from dlspec.data.arrays import from_arrays
 from dlspec.data.dataset import Dataset
 from dlspec.data.prepare.decoding import decoder_of
 from dlspec.data.prepare.vocabulary import Vocabulary
-from dlspec.training.callbacks.callback import pictures
+from dlspec.training.callbacks import pictures
 from dlspec.training.evaluation import sampling
 from dlspec.training.evaluation.looking import View
 from dlspec.training.evaluation.sampling import TEMPERATURES, Speaker, write

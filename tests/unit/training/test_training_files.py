@@ -20,7 +20,7 @@ from torch import nn
 from dlspec.compat.tensorboard import encode_header, encode_scalars
 from dlspec.errors import TrainingFailed
 from dlspec.language.sections.trainer_section import TrainerSpec
-from dlspec.runs.io import read_lines, read_result
+from dlspec.runs.io import read_lines, read_object
 from dlspec.runs.layout import BEST, CHECKPOINTS, CURVES, LAST, METRICS, PREDICTIONS, TIMING
 from dlspec.training.callbacks.callback import Callback, EarlyStopping
 from dlspec.training.callbacks.checkpoints import Checkpoints, copied_weights, read_weights
@@ -41,7 +41,7 @@ def run(folder: Path, seed: int = 0, **settings: Any) -> dict[str, Any]:
     net = nn.Sequential(network(), nn.Dropout(0.2))
     callbacks = standard_callbacks(TrainerSpec(**settings), folder, {"spec": "{}"})
     trainer(net, settings=settings, callbacks=callbacks, seed=seed).run()
-    result = read_result(folder)
+    result = read_object(folder / "result.json")
     assert result is not None
     return result
 
@@ -176,7 +176,7 @@ def test_an_interrupted_run_keeps_what_it_has(tmp_path: Path) -> None:
     callbacks = standard_callbacks(TrainerSpec(progress="none"), tmp_path / "interrupted")
     with pytest.raises(KeyboardInterrupt):
         trainer(settings={"epochs": 9}, callbacks=[*callbacks, Interrupt()]).run()
-    result = read_result(tmp_path / "interrupted")
+    result = read_object(tmp_path / "interrupted/result.json")
     assert result is not None
     assert (result["status"], result["epochs"], result["steps"]) == ("interrupted", 2, 7)
     assert read_weights(tmp_path / "interrupted" / CHECKPOINTS / BEST)[1]["epoch"] == "2"
@@ -188,7 +188,7 @@ def test_a_failed_run_says_why(tmp_path: Path) -> None:
     data.train.tensors["image"][:] = math.nan
     with pytest.raises(TrainingFailed):
         trainer(data=data, callbacks=standard_callbacks(TrainerSpec(progress="none"), tmp_path)).run()
-    result = read_result(tmp_path)
+    result = read_object(tmp_path / "result.json")
     assert result is not None
     assert result["status"] == "failed"
     assert result["error"].startswith("train/loss became nan in epoch 1 at step 1, ")

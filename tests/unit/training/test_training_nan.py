@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,15 +85,19 @@ def test_the_first_layer_is_named(network: nn.Module, options: dict[str, Any], t
 @pytest.mark.parametrize(
     ("lr", "optimizer", "text"),
     [
-        (1e30, torch.optim.SGD, f"layer '1' (Linear) is the first that gives nan; {SMALLER}"),
-        (1e38, torch.optim.Adam, f"weight of layer '0' (Linear) was inf before this step; {SPOILED}"),
+        # A sum of numbers too large for float32 is inf or nan by the order in which a processor adds.
+        (1e30, torch.optim.SGD, f"layer '1' (Linear) is the first that gives (nan|inf); {re.escape(SMALLER)}"),
+        (1e38, torch.optim.Adam, f"weight of layer '0' (Linear) was inf before this step; {re.escape(SPOILED)}"),
     ],
 )
 def test_a_learning_rate_that_is_too_large(
     lr: float, optimizer: type[torch.optim.Optimizer], text: str, make: Make
 ) -> None:
     said = failure(make(stack(), lr=lr, optimizer_class=optimizer))
-    assert said == f"train/loss became nan in epoch 1 at step 2, learning rate {lr}: {text}"
+    text = text.replace("(Linear)", r"\(Linear\)")
+    assert re.fullmatch(
+        f"train/loss became (nan|inf) in epoch 1 at step 2, learning rate {re.escape(str(lr))}: {text}", said
+    )
 
 
 def test_a_gradient_that_is_not_finite_is_told_a_step_later(make: Make) -> None:

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from dlspec.text import clock, number, shortened
-from dlspec.training.callbacks.callback import progress
+from dlspec.training.callbacks import progress
 from dlspec.training.callbacks.progress import Progress
 from helpers.training_parts import trainer
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from dlspec.errors import UserError
 from dlspec.training.trainer import Trainer
-from dlspec.training.tuning.tuning import Candidate, candidates, tune, tuning
+from dlspec.training.tuning import tuning
+from dlspec.training.tuning.tuning import Candidate, candidates, tune
 from helpers.command_line import QUIET
 from helpers.training_parts import dataset, network, trainer
 

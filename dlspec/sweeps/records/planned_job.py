@@ -1,0 +1,131 @@
+"""A job of a sweep: as it is planned, and as it goes on in the sweep."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from dlspec.config.composition import Refused
+from dlspec.config.hydra_run import HydraJob
+from dlspec.jobs.composed_spec import every_mistake
+from dlspec.jobs.error_messages import in_full, one_line, told
+from dlspec.jobs.identity import identity, shape_key
+from dlspec.jobs.preparation import Preparation
+from dlspec.runs.job_result import JobResult
+from dlspec.runs.job_state import JobState
+
+NO_FOLDER = Path()  # of a job that has no number yet, or was refused
+Steps = tuple[Preparation, HydraJob | None]
+"""A job's preparation, and what Hydra runs it by if it does."""
+
+
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job of a sweep: what it trains, and where. In the process that trains it, a `jobs.job.Job` is made of it.
+
+    By its `hash` the sweep's folder recognizes it; jobs of one `shape_key` have networks of the same shapes. `pickled`
+    are its steps: as objects those of ten thousand jobs fill a memory. `number` and `folder` are there once the sweep
+    begins. What a run left in the folder is gone on with, unless the job `starts_anew`; `is_known` says that the sweep
+    had the job already when it was started again. One that `only_builds` is built to check its shapes, and not trained.
+    """
+
+    overrides: tuple[str, ...]
+    hash: str
+    shape_key: str = ""
+    device: str = ""
+    pickled: bytes = b""
+    number: int = -1
+    folder: Path = NO_FOLDER
+    starts_anew: bool = False
+    is_known: bool = False
+    only_builds: bool = False
+
+    def load_steps(self) -> Steps:
+        steps: Steps = pickle.loads(self.pickled)
+        return steps
+
+
+@dataclass(eq=False)
+class SweepEntry:
+    """A line of a sweep's table and of its sweep.json: a planned job, and its result so far.
+
+    It changes as the sweep goes on: one or the other is replaced. `code` and `data` say by which code and of which data
+    the last finished result is, '' where there is none. A job `is_done` where an earlier call has finished it, and
+    `changed` says what has changed since, `code` or `data`. `began` and `seconds` are for the display.
+    """
+
+    job: PlannedJob
+    result: JobResult = JobResult()  # noqa: RUF009  # it is frozen
+    code: str = ""
+    data: str = ""
+    is_done: bool = False
+    changed: str = ""
+    began: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def status(self) -> JobState:
+        return self.result.status
+
+    @property
+    def is_refused(self) -> bool:
+        return self.status is JobState.REFUSED
+
+    @property
+    def is_todo(self) -> bool:
+        return not self.is_refused and not self.is_done
+
+    def refuse(self, result: JobResult) -> None:
+        """Give up a job whose spec is wrong. One that the sweep's folder does not know gets the hash of wrong ones."""
+        if not self.job.is_known:
+            self.job = replace(self.job, hash=_hash_of_refused(self.job.overrides))
+        self.result = result
+
+
+PlanJob = Callable[[], SweepEntry]
+"""Plans a job that was asked for: composes its config and checks the form."""
+
+
+def plan_jobs(plans: Sequence[PlanJob], max_refused: int) -> list[SweepEntry]:
+    """The jobs as far as the first `max_refused` that are wrong: finding a mistake's place takes 0.1 s."""
+    entries: list[SweepEntry] = []
+    refused = 0
+    for plan in plans:
+        entries.append(plan())
+        if entries[-1].is_refused:
+            refused += 1
+        if refused == max_refused:
+            break
+    return entries
+
+
+def plan_job(overrides: tuple[str, ...], prepare: Callable[[], Steps], data_checksum: str = "") -> SweepEntry:
+    """The job that `prepare` gives the steps of, its form checked; a wrong one is refused.
+
+    `prepare` raises an error that `told` knows for a wrong one; `data_checksum` is that of data that come from Python.
+    """
+    try:
+        preparing, hydra_job = prepare()
+        spec = preparing.read()
+    except Refused as refused:
+        return _refused_entry(overrides, every_mistake(refused))
+    except Exception as error:
+        if told(error) is None:
+            raise
+        return _refused_entry(overrides, error)
+    pickled = pickle.dumps((preparing, hydra_job))
+    hash_ = identity(spec, data_checksum)
+    return SweepEntry(PlannedJob(overrides, hash_, shape_key(spec), spec.trainer.device, pickled))
+
+
+def _refused_entry(overrides: tuple[str, ...], error: Exception) -> SweepEntry:
+    result = JobResult(JobState.REFUSED, error=one_line(error), text=in_full(error))
+    return SweepEntry(PlannedJob(overrides, _hash_of_refused(overrides)), result)
+
+
+def _hash_of_refused(overrides: Sequence[str]) -> str:
+    """By what a sweep recognizes a wrong job, as long as it stays wrong."""
+    return "refused " + hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:16]
