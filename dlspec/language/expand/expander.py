@@ -228,7 +228,7 @@ class Expander:
             use.at or use.entry.path,
             call.origins,
             layout=keys.get("layout"),
-            tie=_tie_paths(str(keys.get("tie", "")), where),
+            tie=where.paths_outward(str(keys.get("tie", ""))),
             parametrize=keys.get("parametrize"),
             is_shared=where.path != where.use,
             blocks=tuple(use.blocks.known),
@@ -283,12 +283,6 @@ def _formula_call(use: Use, inputs: Inputs, where: Where) -> EntryCall:
     paths = {**part.key_paths, "formula": path}
     written = replace(part, settings={**rest, "formula": text}, value=NOTHING, key_paths=paths)
     return EntryCall(use, written, inputs, where)
-
-
-def _tie_paths(tie: str, where: Where) -> tuple[str, ...]:
-    """The paths at which the weight that is tied may stand, the nearest first."""
-    around = where.path[:-1]
-    return tuple(".".join((*around[:length], tie)) for length in range(len(around), -1, -1)) if tie else ()
 
 
 def _refs(model: Block, output: Output) -> dict[str, Ref]:

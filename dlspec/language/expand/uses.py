@@ -25,6 +25,11 @@ class Where:
         words = tuple(each for each in names if each)
         return Where((*self.path, *words), (*self.use, *words))
 
+    def paths_outward(self, name: str) -> tuple[str, ...]:
+        """The paths at which a name may stand in the state dict, the nearest first; none for ''."""
+        around = self.path[:-1]
+        return tuple(".".join((*around[:length], name)) for length in range(len(around), -1, -1)) if name else ()
+
 
 @dataclass(frozen=True)
 class Blocks:
