@@ -115,7 +115,9 @@ class _Reader:
         loss = self._kept("loss", ("model", "loss"), lambda: self._loss(tree.get("loss"), graph))
         metrics = self._kept("metrics", ("metrics",), lambda: self._metrics(tree.get("metrics")))
         trainer = self._kept("trainer", ("trainer",), lambda: read_trainer(tree.get("trainer") or {}, self.problems))
-        warmup = self._kept("warmup", ("scheduler",), lambda: self._warmup(tree.get("scheduler"), scheduler))
+        warmup = self._kept(
+            "warmup", ("scheduler",), lambda: read_warmup(tree.get("scheduler"), scheduler, self.problems)
+        )
         read_section(SweepSpec, tree.get("sweep") or {}, ("sweep",), self.problems)
         seed = self._kept("seed", ("seed",), lambda: _read_seed(tree.get("seed", 0), self.problems))
         inits = self._kept("inits", ("model", "init"), lambda: self._inits(tree, graph))
@@ -183,9 +185,6 @@ class _Reader:
 
     def _scheduler(self, raw: Any) -> ReadPart | None:
         return self._part("scheduler", without_keys(raw, "interval", "warmup"), SCHEDULERS)
-
-    def _warmup(self, raw: Any, scheduler: ReadPart | None) -> int:
-        return read_warmup(raw, scheduler, self.problems)
 
     def _inits(self, tree: Mapping[str, Any], graph: Graph) -> tuple[Init, ...]:
         """The model's own, then the config's."""
@@ -256,7 +255,3 @@ def _read_seed(raw: Any, problems: Problems) -> int:
     if not isinstance(raw, Unknown):  # a fact of the data is read when they are open
         problems.add(Code.WRONG_VALUE, ("seed",), f"seed is {shown(raw)}, wanted a whole number >= 0", at_value=True)
     return 0
-
-
-def _name_path(part: Part) -> KeyPath:
-    return (*part.path, "type") if part.is_flat else part.path
