@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from dlspec.cli.names import NOT_YET
-from dlspec.jobs import reading
+from dlspec.jobs import spec_keys
 from dlspec.text import COMMANDS
 from helpers.command_line import IN_BACKGROUND, QUICK, environment
 
@@ -34,7 +34,7 @@ def test_a_run_and_its_folder(dlspec, work: Path) -> None:
     )
     assert {path.name for path in (work / "made/.hydra").iterdir()} == {"config.yaml", "hydra.yaml", "overrides.yaml"}
     spec = yaml.safe_load((work / "made/spec.yaml").read_text())
-    assert set(spec) == set(reading.KEYS) - {"imports", "init", "freeze", "sweep", "weights"}
+    assert set(spec) == set(spec_keys.KEYS) - {"imports", "init", "freeze", "sweep", "weights"}
     assert spec["model"]["params"]["width"] == "$(4 * 2)"
     assert spec["model"]["layers"][-1] == {"Linear": 10}
     assert spec["optimizer"]["betas"] == [0.9, 0.999]

@@ -12,7 +12,7 @@ import pytest
 
 from dlspec.config.composition import start_hydra
 from dlspec.jobs import identity as job_identity
-from dlspec.jobs import reading
+from dlspec.jobs import trainer_reading
 from dlspec.jobs.added_settings import AddedSetting, without_added_defaults
 from dlspec.jobs.composed_spec import composed_or_refused, preparation
 from dlspec.jobs.identity import identity
@@ -40,7 +40,7 @@ def recorded(work: Path) -> list[dict[str, Any]]:
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trainer has one more setting, which the table names."""
-    monkeypatch.setattr(reading, "TrainerSpec", LaterTrainer)
+    monkeypatch.setattr(trainer_reading, "TrainerSpec", LaterTrainer)
     monkeypatch.setattr(job_identity, "ADDED_SETTINGS", (AddedSetting("trainer.label_noise", 0.0, "0.2.0"),))
 
 
