@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from argparse import ArgumentParser
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
+from copy import deepcopy
 from functools import cached_property
 from importlib import import_module
+from itertools import takewhile
 from types import ModuleType
-from typing import Any
+from typing import Any, Generic, TypeVar
 
+from hydra._internal import defaults_list
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository, IConfigRepository
@@ -17,9 +21,13 @@ from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.default_element import ResultDefault
+from hydra.core.config_store import ConfigStore
+from hydra.core.default_element import InputDefault, ResultDefault
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig, OmegaConf
 
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
@@ -50,6 +58,118 @@ def flags() -> ArgumentParser:
     return parser
 
 
+T = TypeVar("T")
+MAX_REMEMBERED = 2_000  # files and merged configs; one takes about 5 KB
+
+
+class Copies(Generic[T]):
+    """Gives copies of a config. Pickled and unpickled they take a sixth of the time of `deepcopy`."""
+
+    def __init__(self, original: T) -> None:
+        try:
+            self._pickled: bytes | None = pickle.dumps(original, pickle.HIGHEST_PROTOCOL)
+        except (pickle.PicklingError, AttributeError, TypeError):  # a plugin's class, of which a scan made a twin
+            self._pickled, self._original = None, deepcopy(original)
+
+    def make(self) -> T:
+        """Make a copy."""
+        copy: T = deepcopy(self._original) if self._pickled is None else pickle.loads(self._pickled)
+        return copy
+
+
+class SameObject:
+    """A key that equals another one of the same object alone."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SameObject) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+_REMEMBERED: dict[Hashable, Copies[Any]] = {}
+
+
+def remember(key: Hashable, original: T) -> T:
+    """Keep copies of a config for `recall`, and give it back."""
+    if len(_REMEMBERED) >= MAX_REMEMBERED:
+        _REMEMBERED.clear()
+    _REMEMBERED[key] = Copies(original)
+    return original
+
+
+def recall(key: Hashable) -> Any:
+    """Make a copy of what was kept under a key; None where nothing was."""
+    kept = _REMEMBERED.get(key)
+    return None if kept is None else kept.make()
+
+
+def version_of(source: ConfigSource, config_path: str) -> Hashable | None:
+    """A value that changes when the config does; None where there is no telling."""
+    if source.scheme() == "pkg":
+        return "in a package"
+    if source.scheme() == "structured":
+        return SameObject(ConfigStore.instance()._load(f"{config_path.removesuffix('.yaml')}.yaml"))
+    ask: Callable[[str], Hashable | None] = getattr(source, "version", lambda _: None)
+    return ask(config_path)
+
+
+class LoadedConfigs(CachingConfigRepository):
+    """The configs of one composition. One that an earlier composition loaded in the same version is copied.
+
+    Hydra's own class copies the sources first, as a search path in a file could change them; here none can.
+    """
+
+    def __init__(self, repository: ConfigRepository) -> None:
+        self.delegate: ConfigRepository = repository
+        self.cache: dict[str, ConfigResult | None] = {}
+        self._versions: dict[str, Hashable | None] = {}
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        if config_path not in self.cache:
+            self.cache[config_path] = self._load(config_path)
+        return self.cache[config_path]
+
+    def _load(self, config_path: str) -> ConfigResult | None:
+        key = self._versions[config_path] = self._version(config_path)
+        if key is None:
+            return self.delegate.load_config(config_path)
+        recalled: ConfigResult | None = recall(key)
+        if recalled is not None:
+            return recalled
+        loaded = self.delegate.load_config(config_path)
+        # A file that was written meanwhile may have been read in another version.
+        return remember(key, loaded) if self._version(config_path) == key else loaded
+
+    def _version(self, config_path: str) -> Hashable | None:
+        source = self.delegate._find_object_source(config_path, ObjectType.CONFIG)
+        version = None if source is None else version_of(source, config_path)
+        if source is None or version is None:
+            return None
+        return (source.scheme(), source.provider, source.path, config_path, version)
+
+    def merge_head(
+        self, defaults: list[ResultDefault], merge: Callable[[list[ResultDefault], IConfigRepository], DictConfig]
+    ) -> list[ResultDefault]:
+        """Merge Hydra's own configs, with which each list begins, into one; mostly they are the same ones."""
+        head = list(takewhile(lambda each: str(each.config_path).startswith("hydra/"), defaults))
+        versions = [self._versions.get(str(each.config_path)) for each in head]
+        if not head or None in versions:
+            return defaults
+        key = tuple(zip(versions, [each.package for each in head], strict=True))
+        merged = recall(key)
+        if merged is None:
+            merged = remember(key, merge(head, self))
+        self.cache[HEAD] = ConfigResult("hydra", "", merged, {"package": None}, is_schema_source=True)
+        return [ResultDefault(config_path=HEAD, primary=True), *defaults[len(head) :]]
+
+
+HEAD = "the merged configs of Hydra"
+
+
 class HookedLoader(ConfigLoaderImpl):
     """Hydra's loader with hooks: its own methods of these steps are private."""
 
@@ -78,11 +198,13 @@ class HookedLoader(ConfigLoaderImpl):
         """Merge the files of a defaults list; `load` reads one of them, `merge` is Hydra's way."""
         return merge()
 
-    def _process_config_searchpath(
-        self, config_name: str | None, parsed_overrides: list[Override], repo: CachingConfigRepository
-    ) -> None:
-        """Hydra would read the files of its search path itself, and run what stands in them."""
-        self.check_search_path(parsed_overrides)
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: list[str]
+    ) -> tuple[list[Override], CachingConfigRepository]:
+        """Hydra would also read the files of its search path itself, and run what stands in them."""
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        self.check_search_path(parsed)
+        return parsed, LoadedConfigs(self.repository)
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
         compose = super()._compose_config_from_defaults_list
@@ -92,7 +214,22 @@ class HookedLoader(ConfigLoaderImpl):
             assert isinstance(config, DictConfig)
             return config
 
-        return self.merge_files(defaults, load, lambda: compose(defaults, repo))
+        def merge() -> DictConfig:
+            return compose(repo.merge_head(defaults, compose) if isinstance(repo, LoadedConfigs) else defaults, repo)
+
+        return self.merge_files(defaults, load, merge)
+
+
+_create_interpolation_map = defaults_list._create_interpolation_map
+
+
+def create_interpolation_map(overrides: Any, entries: list[InputDefault], self_added: bool) -> DictConfig:
+    """Make what a `${...}` in a defaults list is looked up in, where one stands there; Hydra makes it for every list."""
+    is_used = any(not each.is_self() and each.is_interpolation() for each in entries)
+    return _create_interpolation_map(overrides, entries, self_added) if is_used else DictConfig({})
+
+
+defaults_list._create_interpolation_map = create_interpolation_map
 
 
 def split_into_jobs(overrides: list[Override]) -> list[list[str]]:

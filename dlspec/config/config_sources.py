@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dlspec.config.conf_files import BASE, PART_GROUPS, packaged_conf, read_conf
 from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError
 from dlspec.language.yaml.yaml_files import display_name, load_file
+from dlspec.limits import LIMITS, limit
 
 
 class ConfFiles(ConfigSource):
@@ -29,6 +31,14 @@ class ConfFiles(ConfigSource):
             name = name.removeprefix(BASE)
         path = Path(self.path) / f"{name}.yaml"
         return path if path.is_file() else None
+
+    def version(self, config_path: str) -> Hashable | None:
+        """The file's text, and the limits that it kept to; None where it can't be read."""
+        path = self.locate(config_path)
+        try:
+            return None if path is None else (path.read_bytes(), *map(limit, LIMITS))
+        except OSError:
+            return None
 
     def load_config(self, config_path: str) -> ConfigResult:
         path = self.locate(config_path)
@@ -61,6 +71,9 @@ class PartNames(ConfigSource):
     @staticmethod
     def scheme() -> str:
         return "dlspec-parts"
+
+    def version(self, config_path: str) -> Hashable | None:
+        return "by its name"
 
     def load_config(self, config_path: str) -> ConfigResult:
         if not self.is_config(config_path):

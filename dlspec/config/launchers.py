@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from copy import deepcopy
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf
 
 from dlspec.compat.hydra import BASIC_LAUNCHER, BASIC_SWEEPER
@@ -28,11 +30,17 @@ _STANDS_IN = {
 
 def store_names() -> None:
     """Make the launchers and the sweeper choices of Hydra's groups. They are named only: no class is needed yet."""
-    store = ConfigStore.instance()
     for name, cls in {"dlspec": "DlspecLauncher", "pool": "PoolLauncher"}.items():
-        store.store(group="hydra/launcher", name=name, node={"_target_": f"{HOME}.{cls}"})
+        _store("hydra/launcher", name, {"_target_": f"{HOME}.{cls}"})
     sweeper = {"_target_": f"{HOME}.DlspecSweeper", "max_batch_size": None, "params": None}
-    store.store(group="hydra/sweeper", name="dlspec", node=sweeper)
+    _store("hydra/sweeper", "dlspec", sweeper)
+
+
+def _store(group: str, name: str, node: Mapping[str, Any]) -> None:
+    """Store a choice, unless it is there: what is stored anew is merged anew."""
+    store, path = ConfigStore.instance(), f"{group}/{name}.yaml"
+    if store.get_type(path) != ObjectType.CONFIG or store.load(path).node != node:
+        store.store(group=group, name=name, node=node)
 
 
 def lead_through_dlspec(config: DictConfig) -> None:
