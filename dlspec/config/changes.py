@@ -22,6 +22,8 @@ from dlspec.language.problems import dotted
 
 def apply_overrides(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
     """Sets (or with `~` deletes) values in the config; gives the problems of those that can't be reached."""
+    if not any(each.key_or_group.split(".")[0] == "model" for each in overrides):
+        return _apply(config, overrides)
     before = plain_value(config, "model") if "model" in config else None
     problems = _apply(config, overrides)
     after = plain_value(config, "model") if "model" in config else None

@@ -224,9 +224,7 @@ class Composed:
     @property
     def tree(self) -> dict[str, Any]:
         """The task's part as plain values, `${...}` as written."""
-        tree = OmegaConf.to_container(self.config, resolve=False)
-        assert isinstance(tree, dict)
-        return {str(key): value for key, value in tree.items() if key != "hydra"}
+        return {str(key): plain_value(self.config, str(key)) for key in self.config if key != "hydra"}
 
     @property
     def is_sweep(self) -> bool:

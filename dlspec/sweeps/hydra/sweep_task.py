@@ -148,8 +148,10 @@ def _raw(master: DictConfig, key: str) -> Any:
 
 def _prepare(loader: Loader, context: HydraContext, master: DictConfig, overrides: Sequence[str]) -> Steps:
     config = context.config_loader.load_sweep_config(master, list(overrides))
-    for key in ("launcher", "sweeper"):  # plugins' own classes, of which Hydra's scan makes twins
-        set_hydra(config, key, OmegaConf.to_container(config.hydra[key], resolve=False))
+    for key in ("launcher", "sweeper"):
+        node = config.hydra[key]
+        if OmegaConf.get_type(node) is not dict:  # a plugin's own class, of which Hydra's scan makes a twin
+            set_hydra(config, key, OmegaConf.to_container(node, resolve=False))
     return preparation(Composed(config, loader)), HydraJob(config)
 
 
