@@ -212,10 +212,30 @@ def _steps() -> tuple[Callable[[], object], Callable[[], object]]:
     return steps, ours
 
 
+def _compositions() -> tuple[Callable[[], object], Callable[[], object]]:
+    """A config composed as a process composes its first, and as it composes the later ones."""
+    from hydra._internal import defaults_list
+
+    from dlspec.compat import hydra
+    from dlspec.config.composition import compose
+
+    def public() -> None:
+        defaults_list._create_interpolation_map = hydra._create_interpolation_map
+        hydra._REMEMBERED.clear()
+        compose(["model=mlp"])
+
+    def ours() -> None:
+        defaults_list._create_interpolation_map = hydra.create_interpolation_map
+        compose(["model=mlp"])
+
+    return public, ours
+
+
 CALLS: Mapping[str, Callable[[], tuple[Callable[[], object], Callable[[], object]]]] = {
     "counters of an average": _copied_counters,
     "a picture": _pictures,
     "steps with memory kept": _steps,
+    "composing": _compositions,
 }
 
 

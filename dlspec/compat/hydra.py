@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import pickle
 import sys
+from abc import abstractmethod
 from argparse import ArgumentParser
 from collections.abc import Callable, Hashable, Sequence
 from copy import deepcopy
+from dataclasses import replace
+from datetime import datetime
 from functools import cached_property
 from importlib import import_module
 from itertools import takewhile
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from hydra._internal import defaults_list
+from hydra._internal import defaults_list as hydra_defaults
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository, IConfigRepository
@@ -59,7 +62,7 @@ def flags() -> ArgumentParser:
 
 
 T = TypeVar("T")
-MAX_REMEMBERED = 2_000  # files and merged configs; one takes about 5 KB
+MAX_REMEMBERED = 1_000  # files and merged configs; one takes 1 to 15 KB
 
 
 class Copies(Generic[T]):
@@ -75,6 +78,14 @@ class Copies(Generic[T]):
         """Make a copy."""
         copy: T = deepcopy(self._original) if self._pickled is None else pickle.loads(self._pickled)
         return copy
+
+
+class VersionedSource(ConfigSource):
+    """A source that knows when a config has changed."""
+
+    @abstractmethod
+    def version(self, config_path: str) -> Hashable | None:
+        """A value that changes when the config does; None where it can't be read."""
 
 
 class SameObject:
@@ -109,24 +120,36 @@ def recall(key: Hashable) -> Any:
 
 def version_of(source: ConfigSource, config_path: str) -> Hashable | None:
     """A value that changes when the config does; None where there is no telling."""
-    if source.scheme() == "pkg":
-        return "in a package"
-    if source.scheme() == "structured":
-        return SameObject(ConfigStore.instance()._load(f"{config_path.removesuffix('.yaml')}.yaml"))
-    ask: Callable[[str], Hashable | None] = getattr(source, "version", lambda _: None)
-    return ask(config_path)
+    # A file is also checked against what the store holds by its name.
+    stored = SameObject(ConfigStore.instance()._open(f"{config_path.removesuffix('.yaml')}.yaml"))
+    if source.scheme() in ("pkg", "structured"):
+        return stored
+    version = source.version(config_path) if isinstance(source, VersionedSource) else None
+    return None if version is None else (version, stored)
+
+
+def renew_times(config: DictConfig) -> None:
+    """Have each `${now:...}` that was looked up when a config was merged say the present time in its copy."""
+    now, times = datetime.now(), OmegaConf.get_cache(config)["now"]
+    times.update({pattern: now.strftime(*pattern) for pattern in times})
+
+
+Merge = Callable[[list[ResultDefault]], DictConfig]
+HEAD, EMPTY = "Hydra's own configs, merged", "an empty config"
 
 
 class LoadedConfigs(CachingConfigRepository):
-    """The configs of one composition. One that an earlier composition loaded in the same version is copied.
+    """The configs of one composition. What an earlier composition loaded or merged in the same version is copied.
 
-    Hydra's own class copies the sources first, as a search path in a file could change them; here none can.
+    A user's file may change between two of them: its version is its text. Hydra's own class copies the sources first,
+    as a search path in a file could change them; here none can.
     """
 
     def __init__(self, repository: ConfigRepository) -> None:
         self.delegate: ConfigRepository = repository
         self.cache: dict[str, ConfigResult | None] = {}
         self._versions: dict[str, Hashable | None] = {}
+        self._provide(EMPTY, DictConfig({}))
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         if config_path not in self.cache:
@@ -151,23 +174,32 @@ class LoadedConfigs(CachingConfigRepository):
             return None
         return (source.scheme(), source.provider, source.path, config_path, version)
 
-    def merge_head(
-        self, defaults: list[ResultDefault], merge: Callable[[list[ResultDefault], IConfigRepository], DictConfig]
-    ) -> list[ResultDefault]:
+    def merge(self, defaults: list[ResultDefault], left_out: ResultDefault | None, merge: Merge) -> DictConfig:
+        """Merge the configs of a defaults list, with nothing in place of what stands in `left_out`."""
+        merged = [replace(each, config_path=EMPTY) if each is left_out else each for each in defaults]
+        return self._merge_once(merged, lambda each: merge(self._merge_head(each, merge)))
+
+    def _merge_head(self, defaults: list[ResultDefault], merge: Merge) -> list[ResultDefault]:
         """Merge Hydra's own configs, with which each list begins, into one; mostly they are the same ones."""
         head = list(takewhile(lambda each: str(each.config_path).startswith("hydra/"), defaults))
-        versions = [self._versions.get(str(each.config_path)) for each in head]
-        if not head or None in versions:
-            return defaults
-        key = tuple(zip(versions, [each.package for each in head], strict=True))
-        merged = recall(key)
-        if merged is None:
-            merged = remember(key, merge(head, self))
-        self.cache[HEAD] = ConfigResult("hydra", "", merged, {"package": None}, is_schema_source=True)
+        self._provide(HEAD, self._merge_once(head, merge))
         return [ResultDefault(config_path=HEAD, primary=True), *defaults[len(head) :]]
 
+    def _merge_once(self, defaults: list[ResultDefault], merge: Merge) -> DictConfig:
+        """Merge configs, or copy what an earlier composition made of the same versions."""
+        key = tuple((self._versions.get(str(each.config_path)), each.package, each.primary) for each in defaults)
+        if None in (version for version, _, _ in key):
+            return merge(defaults)
+        recalled: DictConfig | None = recall(key)
+        if recalled is not None:
+            renew_times(recalled)
+            return recalled
+        merged = merge(defaults)
+        return remember(key, merged) if set(OmegaConf.get_cache(merged)) <= {"now"} else merged
 
-HEAD = "the merged configs of Hydra"
+    def _provide(self, name: str, config: DictConfig) -> None:
+        self.cache[name] = ConfigResult("hydra", "", config, {"package": None}, is_schema_source=True)
+        self._versions[name] = name
 
 
 class HookedLoader(ConfigLoaderImpl):
@@ -193,10 +225,13 @@ class HookedLoader(ConfigLoaderImpl):
         self,
         defaults: Sequence[ResultDefault],
         load: Callable[[ResultDefault], DictConfig],
-        merge: Callable[[], DictConfig],
+        merge: Callable[[ResultDefault | None], DictConfig],
     ) -> DictConfig:
-        """Merge the files of a defaults list; `load` reads one of them, `merge` is Hydra's way."""
-        return merge()
+        """Merge the files of a defaults list.
+
+        `load` reads one of them, `merge` is Hydra's way; it can leave out what stands in one below its package.
+        """
+        return merge(None)
 
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]
@@ -214,22 +249,25 @@ class HookedLoader(ConfigLoaderImpl):
             assert isinstance(config, DictConfig)
             return config
 
-        def merge() -> DictConfig:
-            return compose(repo.merge_head(defaults, compose) if isinstance(repo, LoadedConfigs) else defaults, repo)
+        def merge(left_out: ResultDefault | None) -> DictConfig:
+            assert isinstance(repo, LoadedConfigs)
+            return repo.merge(defaults, left_out, lambda each: compose(each, repo))
 
         return self.merge_files(defaults, load, merge)
 
 
-_create_interpolation_map = defaults_list._create_interpolation_map
+_create_interpolation_map = hydra_defaults._create_interpolation_map
 
 
-def create_interpolation_map(overrides: Any, entries: list[InputDefault], self_added: bool) -> DictConfig:
-    """Make what a `${...}` in a defaults list is looked up in, where one stands there; Hydra makes it for every list."""
-    is_used = any(not each.is_self() and each.is_interpolation() for each in entries)
-    return _create_interpolation_map(overrides, entries, self_added) if is_used else DictConfig({})
+def create_interpolation_map(
+    overrides: hydra_defaults.Overrides, defaults_list: list[InputDefault], self_added: bool
+) -> DictConfig:
+    """Make the config in which a `${...}` of a defaults list is looked up; an empty one where the list has none."""
+    is_used = any(not each.is_self() and each.is_interpolation() for each in defaults_list)
+    return _create_interpolation_map(overrides, defaults_list, self_added) if is_used else DictConfig({})
 
 
-defaults_list._create_interpolation_map = create_interpolation_map
+hydra_defaults._create_interpolation_map = create_interpolation_map
 
 
 def split_into_jobs(overrides: list[Override]) -> list[list[str]]:
@@ -260,7 +298,7 @@ def failed_return(error: BaseException, overrides: Sequence[str] | None = None) 
     return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=error)
 
 
-def plain_value(config: DictConfig, key: str) -> Any:
+def plain_value(config: DictConfig, key: Any) -> Any:
     """What stands under a key, as plain values, its `${...}` as written."""
     node: Any = config._get_node(key)  # getting the value would look up its '${...}'
     return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node._value()

@@ -130,20 +130,27 @@ class Loader(HookedLoader):
         self,
         defaults: Sequence[ResultDefault],
         load: Callable[[ResultDefault], DictConfig],
-        merge: Callable[[], DictConfig],
+        merge: Callable[[ResultDefault | None], DictConfig],
     ) -> DictConfig:
-        model = self._merged_model(defaults, load)
+        model, sole = self._merged_model(defaults, load)
         try:
-            config = merge()
+            config = merge(sole)
         except ConfigCompositionException as error:
             raise SpecError([not_mergeable(error, self._file)]) from None
         if "model" in config:
             config.model = model
         return config
 
-    def _merged_model(self, defaults: Sequence[ResultDefault], load: Callable[[ResultDefault], DictConfig]) -> Any:
-        """The model by our rules: Hydra would leave two layers' names in an entry that a file overrides."""
+    def _merged_model(
+        self, defaults: Sequence[ResultDefault], load: Callable[[ResultDefault], DictConfig]
+    ) -> tuple[Any, ResultDefault | None]:
+        """The model by our rules: Hydra would leave two layers' names in an entry that a file overrides.
+
+        Where one file alone says it, and says nothing else, that file is given too.
+        """
         merging = Merging()
+        files: list[ResultDefault] = []
+        says_more = False
         for default in defaults:
             package = default.package or ""
             if package.split(".")[0] not in ("", "model"):
@@ -152,9 +159,11 @@ class Loader(HookedLoader):
             before = len(merging.clashes)
             if "model" in config:
                 merging.add(without_defaults(plain_value(config, "model"), package))
+                files.append(default)
+                says_more = len(config) > 1
             if len(merging.clashes) > before:
                 raise SpecError([clash_problem(each, default, self._file) for each in merging.clashes])
-        return merging.model
+        return merging.model, files[0] if len(files) == 1 and not says_more else None
 
     def divide(self, overrides: Sequence[str]) -> tuple[list[Override], list[Override]]:
         """Choices among groups (Hydra's own settings too), and values."""
@@ -224,7 +233,7 @@ class Composed:
     @property
     def tree(self) -> dict[str, Any]:
         """The task's part as plain values, `${...}` as written."""
-        return {str(key): plain_value(self.config, str(key)) for key in self.config if key != "hydra"}
+        return {str(key): plain_value(self.config, key) for key in self.config if key != "hydra"}
 
     @property
     def is_sweep(self) -> bool:

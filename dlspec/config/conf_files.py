@@ -46,7 +46,8 @@ def group_files(group: str, folders: Iterable[Path] | None = None) -> list[str]:
 
 def _names(folder: Path) -> list[str]:
     try:
-        return os.listdir(folder)  # a sixth of the time of `glob`, and each job of a sweep asks for each group
+        with os.scandir(folder) as entries:  # faster than `glob`: each job of a sweep asks for every group
+            return [each.name for each in entries]
     except OSError:
         return []
 

@@ -7,17 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.object_type import ObjectType
-from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dlspec.compat.hydra import VersionedSource
 from dlspec.config.conf_files import BASE, PART_GROUPS, packaged_conf, read_conf
 from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError
 from dlspec.language.yaml.yaml_files import display_name, load_file
 from dlspec.limits import LIMITS, limit
 
 
-class ConfFiles(ConfigSource):
+class ConfFiles(VersionedSource):
     """YAML files below a folder. The packaged ones are also there under `base/`, for a file that extends its twin."""
 
     @staticmethod
@@ -65,7 +66,7 @@ class ConfFiles(ConfigSource):
         return sorted(groups + configs if results_filter is None else wanted[results_filter])
 
 
-class PartNames(ConfigSource):
+class PartNames(VersionedSource):
     """Any name in a group of parts stands for the part; whether PyTorch has it is checked with the rest of the form."""
 
     @staticmethod
