@@ -164,8 +164,10 @@ class LoadedConfigs(CachingConfigRepository):
         if recalled is not None:
             return recalled
         loaded = self.delegate.load_config(config_path)
-        # A file that was written meanwhile may have been read in another version.
-        return remember(key, loaded) if self._version(config_path) == key else loaded
+        if self._version(config_path) != key:  # it was written meanwhile, and read in one version or the other
+            self._versions[config_path] = None
+            return loaded
+        return remember(key, loaded)
 
     def _version(self, config_path: str) -> Hashable | None:
         source = self.delegate._find_object_source(config_path, ObjectType.CONFIG)

@@ -112,9 +112,9 @@ def test_a_runs_folder_has_the_time_of_its_own_composition(monkeypatch: pytest.M
 
 
 def test_a_choice_within_a_defaults_list(write: Write) -> None:
-    text = "# @package _global_\ndefaults: [{/optimizer@other: '${optimizer}'}, _self_]\n"
-    write("conf/experiment/e.yaml", text)
-    assert compose(["experiment=e", "optimizer=SGD"]).tree["other"] == {"type": "SGD"}
+    write("conf/model/m.yaml", "defaults: [{/loss@same: '${optimizer}'}, _self_]\n")
+    for optimizer in ("SGD", "Adam", "SGD"):
+        assert compose(["model=m", f"optimizer={optimizer}"]).tree["model"]["same"]["type"] == optimizer
 
 
 def test_what_can_not_be_pickled_is_copied() -> None:
