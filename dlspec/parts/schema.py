@@ -241,6 +241,6 @@ def _pairs(names: list[str], values: list[Any]) -> str:
 
 def _plain(value: Any) -> str:
     """The value as YAML has it, cut where it is long."""
-    text = "null" if value is None else str(value)
-    text = text.lower() if isinstance(value, bool) else text
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = "null" if value is None else text
     return text if len(text) <= 60 else text[:57] + "..."

@@ -95,7 +95,9 @@ def _read_floats(value: object) -> dict[str, float]:
 
 
 def _read_mode(value: object) -> Mode:
-    return "min" if value == "min" else "max" if value == "max" else ""
+    if value == "min":
+        return "min"
+    return "max" if value == "max" else ""
 
 
 _BY_TYPE: Mapping[str, Callable[[object], Any]] = {

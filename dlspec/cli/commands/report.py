@@ -29,7 +29,9 @@ def main(words: Sequence[str]) -> int:
     parser.add_argument("--output", "-o", metavar="FOLDER")
     arguments = parse_flags(parser, words, FIX)
     folders = demand_folders(arguments.folders or [RUNS], FIX)
-    into = _make_folder(arguments.output) if arguments.output else folders[0] if len(folders) == 1 else Path()
+    into = folders[0] if len(folders) == 1 else Path()
+    if arguments.output:
+        into = _make_folder(arguments.output)
     table = write_report(folders, into)
     if not table.records:
         raise UserError(f"no runs in {', '.join(repr(display_name(each)) for each in folders)}; {FIX}")

@@ -141,10 +141,12 @@ def _no_colon(stop: Stop, line: int, column: int) -> Problem:
 
 def glued(at: At, line: int, column: int, text: str) -> Problem | None:
     """`epochs:3` and `-Flatten`: YAML wants a space there, and takes them for one word."""
-    if found := re.match(r"(\w+):([^\s:]\S*)$", text):
-        return at(line, column, len(text), f"no space behind ':' in '{text}'", f"write '{found[1]}: {found[2]}'")
-    if found := re.match(r"-([A-Za-z$]\S*)", text):
-        return at(line, column, 1, f"no space behind the '-' of '{found[1]}'", f"write '- {found[1]}'")
+    setting = re.match(r"(\w+):([^\s:]\S*)$", text)
+    if setting is not None:
+        return at(line, column, len(text), f"no space behind ':' in '{text}'", f"write '{setting[1]}: {setting[2]}'")
+    entry = re.match(r"-([A-Za-z$]\S*)", text)
+    if entry is not None:
+        return at(line, column, 1, f"no space behind the '-' of '{entry[1]}'", f"write '- {entry[1]}'")
     return None
 
 
