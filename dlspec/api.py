@@ -8,7 +8,7 @@ from datetime import datetime
 from functools import partial, wraps
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeVar
+from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, Unpack
 
 from torch import nn
 
@@ -176,39 +176,44 @@ def _result(job: Job, result: JobResult, folder: Path | None) -> Result:
 # ---- many runs -------------------------------------------------------------------------------------------------------
 
 
+class SweepSettings(TypedDict, total=False):
+    """What `sweep` may be given by name: the settings of the `sweep` section, with its defaults."""
+
+    workers: int | None
+    threads: int
+    on_invalid: Literal["stop", "skip"]
+    fail_fast: bool
+    rerun: Literal["failed", "changed"]
+
+
 def sweep(
     spec: Spec,
     over: Mapping[str, Sequence[Any]],
     data: Data = None,
     *,
     folder: str | Path | None = None,
-    workers: int | None = None,
-    threads: int = 1,
-    on_invalid: Literal["stop", "skip"] = "stop",
-    fail_fast: bool = False,
-    rerun: Literal["failed", "changed"] = "failed",
+    **settings: Unpack[SweepSettings],
 ) -> Results:
     """Trains every combination of the values in `over`, `{"optimizer.lr": [1e-2, 1e-3], "seed": range(3)}`.
 
     `spec` and `data` are those of `train`; a key of `over` is one of the config (`model`, `optimizer.lr`,
     `model.params.width`, `model.layers.0.Conv2d.out_channels`). In `folder` (if there is none, in a new one below
-    `runs/`) each job has a folder of its own; called again with the same `folder` it does what is left. The settings
-    are those of the `sweep` section: as many jobs at a time as `workers`, one a core or GPU if not told. Failed jobs
-    are told and stand among the results. Raises SpecError or UserError with every wrong spec before anything is
-    trained, where `on_invalid` does not skip them.
+    `runs/`) each job has a folder of its own; called again with the same `folder` it does what is left. `settings` are
+    those of the `sweep` section, `workers`, `threads`, `on_invalid`, `fail_fast` and `rerun`: as many jobs at a time as
+    `workers`, one a core or GPU if not told. Failed jobs are told and stand among the results. Raises SpecError or
+    UserError with every wrong spec before anything is trained, where `on_invalid` does not skip them.
     """
-    grid = _grid(over)
-    settings = SweepSpec(workers=workers, threads=threads, on_invalid=on_invalid, fail_fast=fail_fast, rerun=rerun)
+    grid, section = _grid(over), _sweep_section(settings)
     with kept_generators(), deep_stack():
         given = prepare_spec(spec, data).data
         _refuse_data(over, given)
-        worker = JobWorker(None, threads=threads, modules=_modules(), data=given)
+        worker = JobWorker(None, threads=section.threads, modules=_modules(), data=given)
         place = None if folder is None else Path(folder)
         with SweepRun(
-            settings,
+            section,
             None if place is None else read_sweep(place),
             partial(_sweep_record, place),
-            partial(_make_executor, worker, settings),
+            partial(_make_executor, worker, section),
         ) as running:
             checksum = "" if given is None else data_checksum(given)
             try:
@@ -218,6 +223,14 @@ def sweep(
                     error.number, f"; to go on call it again with folder='{_sweep_folder(running)}'"
                 ) from None
             return results(_sweep_folder(running))
+
+
+def _sweep_section(settings: SweepSettings) -> SweepSpec:
+    """The settings as a config has them; TypeError names one that there is not, as Python would."""
+    unknown = [name for name in settings if name not in SweepSpec.model_fields]
+    if unknown:
+        raise TypeError(f"sweep() got an unexpected keyword argument '{unknown[0]}'")
+    return SweepSpec(**settings)
 
 
 def _sweep_folder(running: SweepRun) -> Path:

@@ -94,8 +94,8 @@ def _short(samples: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]
     short: dict[str, Tensor] = {}
     for name, each in samples.items():
         is_lengths = name.removesuffix("_lengths") in samples.keys() - {name}
-        cut = network.any_length and each.dim() > 1 and not each.is_floating_point()
-        short[name] = each if is_lengths else each[:, :STEPS] if cut else each
+        is_cut = network.any_length and each.dim() > 1 and not each.is_floating_point() and not is_lengths
+        short[name] = each[:, :STEPS] if is_cut else each
     for name in short:
         whole = short.get(name.removesuffix("_lengths"))
         if name.endswith("_lengths") and whole is not None:

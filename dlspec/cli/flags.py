@@ -12,16 +12,29 @@ from dlspec.errors import UserError
 SETTINGS = "to change a setting write KEY=VALUE, without dashes: trainer.epochs=3"
 
 
-def parse_flags(parser: argparse.ArgumentParser, words: Sequence[str], fix: str = SETTINGS) -> argparse.Namespace:
+class FlagParser(argparse.ArgumentParser):
+    """The parser of a command's words. `--help` was answered before; `parents` have flags that it takes over."""
+
+    def __init__(self, command: str = "", parents: Sequence[argparse.ArgumentParser] = ()) -> None:
+        super().__init__(prog=f"dlspec {command}".rstrip(), add_help=False, parents=list(parents))
+
+    def error(self, message: str) -> NoReturn:
+        """Raise, where argparse would print its usage and end the process."""
+        raise _WrongWords(message)
+
+
+class _WrongWords(Exception):
+    """What argparse says of words that it can't take."""
+
+
+def parse_flags(parser: FlagParser, words: Sequence[str], fix: str = SETTINGS) -> argparse.Namespace:
     """The parsed words; UserError names the one that is no flag, and says what to write."""
-
-    def refuse(message: str) -> NoReturn:
+    try:
+        return parser.parse_intermixed_args(list(words))
+    except _WrongWords as wrong:
         unknown = next((word for word in words if _is_unknown(word, parser)), None)
-        found = message if unknown is None else f"no flag '{unknown}'"
-        raise UserError(f"{found}; {fix}")
-
-    parser.error = refuse  # type: ignore[method-assign]  # argparse would print the usage and end the process
-    return parser.parse_intermixed_args(list(words))
+        found = str(wrong) if unknown is None else f"no flag '{unknown}'"
+        raise UserError(f"{found}; {fix}") from None
 
 
 def _is_unknown(word: str, parser: argparse.ArgumentParser) -> bool:

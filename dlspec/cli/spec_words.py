@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 
+from dlspec.cli.flags import FlagParser
 from dlspec.config.composition import Composed, start_hydra
 from dlspec.jobs.composed_spec import composed_or_refused
 
 
-def spec_parser(command: str) -> argparse.ArgumentParser:
+def spec_parser(command: str) -> FlagParser:
     """Make the parser of overrides and --config-dir."""
-    parser = argparse.ArgumentParser(prog=f"dlspec {command}", add_help=False)  # --help was answered before
+    parser = FlagParser(command)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--config-dir", "-cd")
     return parser

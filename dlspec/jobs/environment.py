@@ -101,4 +101,6 @@ def resumed_environment(before: dict[str, Any], now: Mapping[str, Any], step: in
 def value_at(tree: Mapping[str, Any], key: str) -> Any:
     first, _, rest = key.partition(".")
     inner = tree.get(first)
-    return inner if not rest else inner.get(rest) if isinstance(inner, Mapping) else None
+    if not rest:
+        return inner
+    return inner.get(rest) if isinstance(inner, Mapping) else None

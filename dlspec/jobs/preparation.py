@@ -85,12 +85,13 @@ class Prepared:
 class Preparation:
     """The steps from a config to a run, each with the same tree and places.
 
+    `make_source_map` says where each key was written: it takes a while, and is called only where there are mistakes.
     `data` replaces what the config opens, `opening` the way in which that is done. A run that is resumed takes its
     weights from a checkpoint, not from the file that it began with.
     """
 
     tree: Mapping[str, Any]
-    _places: Callable[[], SourceMap]
+    make_source_map: Callable[[], SourceMap]
     choices: Choices = field(default_factory=dict)
     data: Dataset | None = None
     is_resumed: bool = field(default=False, kw_only=True)
@@ -98,7 +99,7 @@ class Preparation:
 
     def read(self) -> Spec:
         """The form, checked; raises `SpecError`."""
-        return read_spec(self.tree, self._places, choices=self.choices)
+        return read_spec(self.tree, self.make_source_map, choices=self.choices)
 
     def open(self, *, outline: bool = False) -> Opened:
         """The form checked, then the data opened, then what had to wait for them.
@@ -107,10 +108,10 @@ class Preparation:
         """
         if self.data is not None:
             facts = self.data.facts
-            return Opened(read_spec(self.tree, self._places, facts=facts, choices=self.choices), self.data)
+            return Opened(read_spec(self.tree, self.make_source_map, facts=facts, choices=self.choices), self.data)
         spec = self.read()
         data = self._open(spec, outline)
-        settled = settle_spec(spec, self.tree, self._places, facts=data.facts, choices=self.choices)
+        settled = settle_spec(spec, self.tree, self.make_source_map, facts=data.facts, choices=self.choices)
         return Opened(settled, data)
 
     def _open(self, spec: Spec, outline: bool) -> Dataset:
@@ -121,7 +122,7 @@ class Preparation:
             problems = Problems()
             path = ("data", error.key) if error.key else ("data",)
             problems.add_finding(path, error.finding, at_value=True)
-            refuse(problems, self._places)
+            refuse(problems, self.make_source_map)
             raise
 
     def build(self, place: Place = RUN, opened: Opened | None = None) -> Built:
@@ -130,16 +131,16 @@ class Preparation:
         spec, data, problems = opened.spec, opened.data, opened.spec.problems.anew()
         fields = match_inputs(spec.graph.inputs, data, problems)
         device = _device(spec, problems)
-        refuse(problems, self._places)
+        refuse(problems, self.make_source_map)
         data = _taught(spec, data, fields.values())
         seed_generators(spec.seed)
         samples = {name: (field, data.sample(field.name, ROWS)) for name, field in fields.items()}
         network = build(spec.graph, spec.layers, samples, problems, place)
-        refuse(problems, self._places)
+        refuse(problems, self.make_source_map)
         assert network is not None  # or there was a mistake
         notes = () if self.is_resumed else _begin(network, spec, problems)
         freezing = freeze(network, spec.freeze, problems)
-        refuse(problems, self._places)
+        refuse(problems, self.make_source_map)
         # Before the optimizer is made: some keep tensors beside the parameters from then on.
         network.module.to(place.device or device)
         return Built(spec, data, network, freezing, notes)
@@ -161,7 +162,7 @@ class Preparation:
         optimizer = optimizer_for(spec, network, built.freezing, problems)
         spec = replace(spec, scheduler=following(spec, metrics, predicted, problems))
         schedule = schedule_for(spec, optimizer, data, problems)
-        refuse(problems, self._places)
+        refuse(problems, self.make_source_map)
         assert criterion is not None  # or there was a mistake
         resolved = _resolved(spec, criterion, metrics)
         if self.data is not None:  # given in Python: no file says where they come from

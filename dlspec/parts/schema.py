@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from dlspec.errors import Code, near, suggest
-from dlspec.language.expressions.expressions import Unknown
+from dlspec.language.expressions.expressions import Unknown, children_of
 from dlspec.language.parse.part import ENTRY_KEYS, NOTHING, Part
 from dlspec.language.problems import Problems
 from dlspec.parts.foreign_names import FOREIGN_SETTINGS
@@ -228,8 +228,7 @@ class Schema:
 
 def _waits(value: Any) -> bool:
     """Whether something in the value is not known yet."""
-    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return isinstance(value, Unknown) or any(_waits(each) for each in children)
+    return isinstance(value, Unknown) or any(_waits(each) for each in children_of(value))
 
 
 def _shown(value: Any) -> str:
@@ -242,5 +241,6 @@ def _pairs(names: list[str], values: list[Any]) -> str:
 
 def _plain(value: Any) -> str:
     """The value as YAML has it, cut where it is long."""
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text = "null" if value is None else text
     return text if len(text) <= 60 else text[:57] + "..."

@@ -20,6 +20,8 @@ MOST_WITH_SHARES, MOST_WITH_COUNTS, MOST_IN_MATRIX = 12, 30, 200
 """Up to so many classes a cell holds its count and share, its count alone, or only its colour."""
 MOST_PAIRS = 15
 LONGEST_NAME = 18
+CELL_SIZES = ((4, 10), (10, 8), (20, 7))  # points of a cell's text, up to so many classes
+SMALLEST_CELL_SIZE = 6
 
 
 def confusion(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
@@ -122,7 +124,7 @@ def _cell_colors(shares: NDArray[np.float32]) -> NDArray[np.float32]:
 def _write_cells(page: Page, corner: Point, cell: float, counts: list[list[int]], shares: list[list[float]]) -> None:
     """The counts and shares of a matrix whose left upper corner is there."""
     (left, top), classes = corner, len(counts)
-    size = 10 if classes <= 4 else 8 if classes <= 10 else 7 if classes <= 20 else 6
+    size = next((size for most, size in CELL_SIZES if classes <= most), SMALLEST_CELL_SIZE)
     for row, column in product(range(classes), repeat=2):
         share, count = shares[row][column], counts[row][column]
         if not count and classes > 2:

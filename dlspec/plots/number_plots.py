@@ -15,6 +15,8 @@ from dlspec.plots.plot import Plot, limits
 MOST_POINTS = 4096
 MOST_COLUMNS = 4
 SIDE = 3.3
+DOT_ALPHAS = ((300, 0.7), (2_000, 0.35))  # of each dot, up to so many of them
+FAINTEST_DOTS = 0.2
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ def _draw_scatter(page: Page, corner: Point, predicted: Tensor, truth: Tensor, h
     plot.head(heading)
     plot.furnish("true", "predicted", grid="xy")
     page.line(plot.at(both, both), FAINT, 1, DASHED)
-    alpha = 0.7 if len(truth) <= 300 else 0.35 if len(truth) <= 2000 else 0.2
+    alpha = next((alpha for most, alpha in DOT_ALPHAS if len(truth) <= most), FAINTEST_DOTS)
     page.dots(plot.at(truth[::step].numpy(), predicted[::step].numpy()), BLUE, 3.7, alpha)
 
 

@@ -12,10 +12,11 @@ from dlspec.report.grouping import Table
 from dlspec.report.leaderboard import leaderboard
 from dlspec.report.page import BEGINNING, page
 from dlspec.report.page_data import curves_data, table_data
-from dlspec.report.records import read_records, sweep_jobs
+from dlspec.report.records import read_records
 from dlspec.runs.io import read_beginning, write_bytes, write_text
-from dlspec.runs.job_state import JobState, read_state
+from dlspec.runs.job_state import JobState
 from dlspec.runs.layout import LEADERBOARD, PAGE
+from dlspec.runs.sweep_file import list_jobs
 
 SECONDS_BETWEEN_WRITES = 5.0
 SECONDS_A_JOB = 0.02
@@ -29,8 +30,8 @@ def write_sweep_report(folder: Path, *, is_last: bool = False) -> None:
     `is_last` says that no more jobs will end although some are left, as after Ctrl-C. Raises OSError where the
     folder can't be written, UserError where it has a file of that name that is none of dlspec's.
     """
-    jobs = sweep_jobs(folder)
-    is_over = all((read_state(job.get("status")) or JobState.WAITING) not in LEFT for job in jobs)
+    jobs = list_jobs(folder)
+    is_over = all(job.status not in LEFT for job in jobs)
     if is_last or is_over or _age(folder / PAGE) > SECONDS_BETWEEN_WRITES + SECONDS_A_JOB * len(jobs):
         write_report([folder], folder)
 

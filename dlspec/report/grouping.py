@@ -92,7 +92,9 @@ class Table:
         )
 
     def _rank(self, value: float | None) -> float:
-        return math.inf if value is None else -value if self.mode == "max" else value
+        if value is None:
+            return math.inf
+        return -value if self.mode == "max" else value
 
     def _monitored(self) -> tuple[str, str]:
         """What most runs monitor, and whether more or less of it is better."""

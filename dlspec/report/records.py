@@ -16,12 +16,12 @@ from dlspec.limits import limit
 from dlspec.runs.finding import Run, find_runs
 from dlspec.runs.io import read_small
 from dlspec.runs.job_result import JobResult, read_result
-from dlspec.runs.job_state import JobState, read_state
+from dlspec.runs.job_state import JobState
 from dlspec.runs.json_values import read_number
-from dlspec.runs.layout import HYDRA_OVERRIDES, METRICS, SPEC, SWEEP, TIMING
+from dlspec.runs.layout import HYDRA_OVERRIDES, METRICS, SPEC, TIMING
 from dlspec.runs.run_status import rerun_command
+from dlspec.runs.sweep_file import ListedJob, list_jobs
 
-LARGEST_SWEEP = 50_000_000
 LARGEST_CURVES = 20_000_000
 MOST_NAMES = 50
 """So many results and curves of a run are read."""
@@ -75,21 +75,10 @@ class Record:
 def read_records(roots: Sequence[Path]) -> list[Record]:
     """Every run and job at or below the folders: a sweep's jobs by their numbers, other runs by their names."""
     runs = {run.folder: run for run in find_runs(roots)}
-    jobs = {_job_folder(root, job): job for root in roots for job in sweep_jobs(root)}
-    records = [_record(run, _name(run.folder, roots), jobs.get(run.folder, {})) for run in runs.values()]
+    jobs = {_job_folder(root, job): job for root in roots for job in list_jobs(root)}
+    records = [_record(run, _name(run.folder, roots), jobs.get(run.folder)) for run in runs.values()]
     records += [_absent(job) for folder, job in jobs.items() if folder not in runs]
     return sorted(records, key=lambda each: _order(each.name))
-
-
-def sweep_jobs(root: Path) -> list[dict[str, Any]]:
-    """The jobs that a sweep's folder lists, none where it lists none."""
-    content = read_small(root / SWEEP, LARGEST_SWEEP)
-    try:
-        value = None if content is None else json.loads(content)
-    except (ValueError, RecursionError):
-        return []
-    jobs = value.get("jobs") if isinstance(value, dict) else None
-    return [each for each in jobs if isinstance(each, dict)] if isinstance(jobs, list) else []
 
 
 def read_record(folder: Path) -> Record:
@@ -97,15 +86,14 @@ def read_record(folder: Path) -> Record:
     run = next((each for each in find_runs([folder]) if each.folder == folder), None)
     if run is None:
         raise UserError(f"no run in '{printable(cut(display_name(folder)))}'; name a run's folder, which holds {SPEC}")
-    return _record(run, display_name(folder), {})
+    return _record(run, display_name(folder))
 
 
-def _job_folder(root: Path, job: Mapping[str, Any]) -> Path:
+def _job_folder(root: Path, job: ListedJob) -> Path:
     """Where the job's files are: below the sweep's folder, wherever that was moved to."""
-    name = job.get("folder")
-    if not isinstance(name, str) or not name or "\0" in name:
-        return root / f"job {job.get('number')}"
-    path = root / name
+    if not job.folder or "\0" in job.folder:
+        return root / f"job {job.number}"
+    path = root / job.folder
     return path if path.is_relative_to(root) and ".." not in path.parts else root / path.name
 
 
@@ -120,15 +108,16 @@ def _order(name: str) -> tuple[tuple[int, int, str], ...]:
     return tuple((0, int(part), "") if part.isdecimal() and len(part) < 20 else (1, 0, part) for part in parts)
 
 
-def _record(run: Run, name: str, job: Mapping[str, Any]) -> Record:
+def _record(run: Run, name: str, job: ListedJob | None = None) -> Record:
+    """The record of a run, and of what its sweep lists of it where it is a sweep's job."""
     status, result = run.status, read_result(run.folder) or JobResult()
-    error = result.error or job.get("error")
+    error = result.error or (None if job is None else job.error)
     return Record(
         name=name,
         status=run.state,
         folder=run.folder,
         spec=read_spec(run.folder),
-        overrides=_texts(job.get("overrides")) or read_overrides(run.folder),
+        overrides=_listed_overrides(job) or read_overrides(run.folder),
         monitor=cut(status.monitor, LONGEST_NAME),
         mode=result.mode,
         monitored=status.monitored,
@@ -137,19 +126,22 @@ def _record(run: Run, name: str, job: Mapping[str, Any]) -> Record:
         steps=status.step,
         parameters=result.parameters,
         seconds=_number(result.timing["seconds"]) if "seconds" in result.timing else status.seconds,
-        error=_text(error if isinstance(error, str) else status.reason) if run.state in FAILED else "",
+        error=_text(status.reason if error is None else error) if run.state in FAILED else "",
     )
 
 
-def _absent(job: Mapping[str, Any]) -> Record:
+def _absent(job: ListedJob) -> Record:
     """A job without a folder: it was refused, or waits for its turn."""
-    error = job.get("error")
     return Record(
-        name=str(job.get("number"))[:LONGEST_NAME],
-        status=read_state(job.get("status")) or JobState.WAITING,
-        overrides=_texts(job.get("overrides")),
-        error=_text(error) if isinstance(error, str) else "",
+        name=str(job.number),
+        status=job.status,
+        overrides=_listed_overrides(job),
+        error=_text(job.error or ""),
     )
+
+
+def _listed_overrides(job: ListedJob | None) -> tuple[str, ...]:
+    return () if job is None else tuple(cut(each) for each in job.overrides)
 
 
 def _text(text: str) -> str:

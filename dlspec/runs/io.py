@@ -158,9 +158,9 @@ def finite(value: Any) -> Any:
     return value
 
 
-def read_object(path: Path) -> dict[str, Any] | None:
-    """The mapping that a small JSON file holds; None for any other file, whoever wrote it, and for none."""
-    content = read_small(path, LARGEST_OBJECT)
+def read_object(path: Path, most: int = LARGEST_OBJECT) -> dict[str, Any] | None:
+    """The mapping that a JSON file of at most `most` bytes holds; None for any other file, and for none."""
+    content = read_small(path, most)
     try:
         value = None if content is None else json.loads(content)
     except (ValueError, RecursionError):

@@ -65,9 +65,9 @@ def failed_result(error: str, text: str = "") -> JobResult:
     return JobResult(JobState.FAILED, error=error, text=text or error)
 
 
-def read_result(folder: Path) -> JobResult | None:
-    """What came of the run in a folder; None where it wrote no result.json (it was killed)."""
-    written = read_object(folder / RESULT)
+def read_result(folder: Path, file: str = RESULT) -> JobResult | None:
+    """What came of the run in a folder, as a file of it says; None where it wrote none (it was killed)."""
+    written = read_object(folder / file)
     return None if written is None else parse_result(written)
 
 
@@ -95,7 +95,9 @@ def _read_floats(value: object) -> dict[str, float]:
 
 
 def _read_mode(value: object) -> Mode:
-    return "min" if value == "min" else "max" if value == "max" else ""
+    if value == "min":
+        return "min"
+    return "max" if value == "max" else ""
 
 
 _BY_TYPE: Mapping[str, Callable[[object], Any]] = {

@@ -28,7 +28,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 import dlspec as library
 from dlspec.jobs import python_spec as face
 from dlspec.language.expressions import formula_functions
-from dlspec.language.expressions.expressions import FUNCTIONS
+from dlspec.language.expressions.expression_functions import FUNCTIONS
 from dlspec.language.parse.part import ENTRY_KEYS
 from dlspec.limits import LIMITS
 from helpers.command_line import Said

@@ -13,7 +13,8 @@ import pytest
 from dlspec.data.sources import open_data
 from dlspec.errors import UNKNOWN_PARTS, Code, DataError, Finding, Problem, SpecError, UserError
 from dlspec.jobs.reading import read_spec
-from dlspec.language.expressions.expressions import ExpressionError, evaluate
+from dlspec.language.expressions.evaluation import evaluate
+from dlspec.language.expressions.expressions import ExpressionError
 from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.problems import Problems
 from dlspec.language.source_map import SourceMap

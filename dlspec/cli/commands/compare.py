@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlspec.cli.flags import parse_flags
+from dlspec.cli.flags import FlagParser, parse_flags
 from dlspec.cli.printing import say
 from dlspec.errors import UserError, cut, printable
 from dlspec.jobs.error_messages import DONE
@@ -26,7 +25,7 @@ Line = tuple[str, Any, Any]
 
 def main(words: Sequence[str]) -> int:
     """Prints the differences of two runs, section by section."""
-    parser = argparse.ArgumentParser(prog="dlspec compare", add_help=False)  # --help was answered before
+    parser = FlagParser("compare")
     parser.add_argument("folders", nargs="*", metavar="FOLDER")
     named = parse_flags(parser, words, FIX).folders
     if len(named) != 2:
@@ -73,7 +72,9 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     value = plain(value)
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _change(name: str, before: Any, after: Any) -> list[str]:

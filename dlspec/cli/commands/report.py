@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlspec.cli.flags import parse_flags
+from dlspec.cli.flags import FlagParser, parse_flags
 from dlspec.cli.printing import say
 from dlspec.errors import UserError, cut, printable
 from dlspec.jobs.error_messages import DONE
@@ -25,12 +24,14 @@ LONGEST_CELL = 40
 
 def main(words: Sequence[str]) -> int:
     """Writes the report of the runs: into their folder where one is named, else into the working directory."""
-    parser = argparse.ArgumentParser(prog="dlspec report", add_help=False)  # --help was answered before
+    parser = FlagParser("report")
     parser.add_argument("folders", nargs="*", metavar="FOLDER")
     parser.add_argument("--output", "-o", metavar="FOLDER")
     arguments = parse_flags(parser, words, FIX)
     folders = demand_folders(arguments.folders or [RUNS], FIX)
-    into = _make_folder(arguments.output) if arguments.output else folders[0] if len(folders) == 1 else Path()
+    into = folders[0] if len(folders) == 1 else Path()
+    if arguments.output:
+        into = _make_folder(arguments.output)
     table = write_report(folders, into)
     if not table.records:
         raise UserError(f"no runs in {', '.join(repr(display_name(each)) for each in folders)}; {FIX}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -13,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dlspec.cli.flags import parse_flags
+from dlspec.cli.flags import FlagParser, parse_flags
 from dlspec.cli.printing import say
 from dlspec.errors import cut, printable
 from dlspec.jobs.error_messages import DONE
@@ -30,7 +29,7 @@ FIX = "write python -m dlspec status [--json] [FOLDER ...]"
 
 def main(words: Sequence[str]) -> int:
     """Lists the runs, the newest first; with `--json` for a script."""
-    parser = argparse.ArgumentParser(prog="dlspec status", add_help=False)  # --help was answered before
+    parser = FlagParser("status")
     parser.add_argument("folders", nargs="*", metavar="FOLDER")
     parser.add_argument("--json", action="store_true")
     arguments = parse_flags(parser, words, FIX)

@@ -23,6 +23,7 @@ from dlspec.sweeps.records.planned_job import SweepEntry
 from dlspec.sweeps.records.record import read_sweep
 from dlspec.sweeps.records.table import sweep_table
 from dlspec.text import write_override
+from dlspec.training.runtime.interruption import Interrupted
 
 # What a sweep.json that somebody else wrote may ask of Hydra; the rest could run code.
 _HARMLESS = re.compile(
@@ -42,16 +43,19 @@ def run(hydra: HydraApp, overrides: Sequence[str], config_dir: str | None = None
         try:
             hydra.multirun(CONFIG_NAME, task, words, with_log_configuration=False)
         except KeyboardInterrupt as error:
-            raise _with_how_to_go_on(error, task.folder) from None
+            if task.folder is None:
+                raise
+            raise _interruption_with(_how_to_go_on(task.folder), error) from None
         finally:
             _close(task)
     return _code(task.entries)
 
 
-def _with_how_to_go_on(error: KeyboardInterrupt, folder: Path | None) -> KeyboardInterrupt:
-    if folder is not None:
-        error.args = (f"{error.args[0] if error.args else 'interrupted'}; {_how_to_go_on(folder)}",)
-    return error
+def _interruption_with(advice: str, error: KeyboardInterrupt) -> KeyboardInterrupt:
+    """The same interruption, its message with what the user may do next."""
+    if isinstance(error, Interrupted):
+        return Interrupted(error.number, f"{error.more}; {advice}")
+    return KeyboardInterrupt(f"{str(error) or 'interrupted'}; {advice}")
 
 
 def _how_to_go_on(folder: Path) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.cli.commands import sweep
-from dlspec.cli.flags import parse_flags
+from dlspec.cli.flags import FlagParser, parse_flags
 from dlspec.compat.hydra import HydraApp, flags
 from dlspec.config.composition import CONFIG_NAME, Composed, start_hydra
 from dlspec.config.hydra_run import SingleRun, result_of
@@ -28,8 +28,7 @@ from dlspec.text import COMMANDS
 
 def main(words: Sequence[str]) -> int:
     """Runs what the words say; the exit code tells how it went."""
-    parser = flags()
-    parser.prog = "dlspec"
+    parser = FlagParser(parents=[flags()])
     parser.add_argument("--fail-fast", action="store_true")
     arguments = parse_flags(parser, words)
     _refuse_flags(arguments)

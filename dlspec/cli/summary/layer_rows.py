@@ -36,8 +36,8 @@ class Row:
     def remarks(self) -> str:
         """What is special about its weights."""
         frozen = [not each.requires_grad for each in self.parameters]
-        word = ("frozen",) if frozen and all(frozen) else ("partly frozen",) if any(frozen) else ()
-        return ", ".join([*word, *(f"frozen until epoch {each}" for each in self.until), *self.notes])
+        words = ["frozen" if all(frozen) else "partly frozen"] if any(frozen) else []
+        return ", ".join([*words, *(f"frozen until epoch {each}" for each in self.until), *self.notes])
 
 
 def layer_rows(

@@ -198,7 +198,9 @@ def _count(count: int) -> str:
 
 def _mebibytes(count: int) -> str:
     """A cell's; nothing for 0."""
-    return "" if count <= 0 else "<0.01 MiB" if count < MEBIBYTE / 100 else f"{count / MEBIBYTE:,.2f} MiB"
+    if count <= 0:
+        return ""
+    return "<0.01 MiB" if count < MEBIBYTE / 100 else f"{count / MEBIBYTE:,.2f} MiB"
 
 
 def _size(count: int) -> str:

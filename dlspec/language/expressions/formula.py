@@ -10,7 +10,7 @@ import ast
 from functools import lru_cache
 
 from dlspec.errors import Code, shown
-from dlspec.language.expressions.expressions import MAX_NUMBER
+from dlspec.language.expressions.evaluation import MAX_NUMBER
 from dlspec.language.expressions.formula_checks import check_operand
 from dlspec.language.expressions.formula_tree import LANGUAGE, names_in, show_node
 from dlspec.language.expressions.grammar import ExpressionError, Grammar, check_length

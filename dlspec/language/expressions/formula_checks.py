@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import ast
-import math
 from collections.abc import Mapping
 from typing import NoReturn
 
-from dlspec.errors import Code, shown, suggest
+from dlspec.errors import Code
 from dlspec.language.expressions.expressions import CONSTANTS
+from dlspec.language.expressions.formula_dims import check_dims, check_sizes, show_example
 from dlspec.language.expressions.formula_functions import (
     DIMS,
-    FROM_BATCH,
     FUNCTIONS,
     MAY_BE_NUMBERS,
-    MODULES,
     OF_NUMBERS,
     OPERANDS,
-    OTHER_WORDS,
     SEVERAL,
-    SIZES,
 )
 from dlspec.language.expressions.formula_tree import (
     LANGUAGE,
-    argument_names,
     argument_words,
     arguments,
     compute_constant,
@@ -33,14 +28,11 @@ from dlspec.language.expressions.formula_tree import (
     is_number,
     is_whole_number,
     refuse,
-    show_node,
+    refuse_function,
     show_usage,
     whole_numbers,
 )
-from dlspec.language.expressions.grammar import ARITHMETIC, COMPARISONS, ExpressionError
-from dlspec.limits import how_to_raise, limit
-
-_SAMPLES = "the batch is dim 0, and samples must not mix"
+from dlspec.language.expressions.grammar import ARITHMETIC, COMPARISONS
 
 _OF_TENSORS = (ast.MatMult, ast.BitAnd, ast.BitOr)
 _BINARY = (*ARITHMETIC, *_OF_TENSORS)
@@ -202,7 +194,7 @@ def _check_several(node: ast.expr) -> None:
 
 def _check_call(call: ast.Call) -> None:
     if function_name(call) not in FUNCTIONS:
-        _refuse_function(call.func)
+        refuse_function(call.func)
     if function_name(call) == "einsum":
         return _check_einsum(call)
     given = arguments(call)
@@ -211,29 +203,13 @@ def _check_call(call: ast.Call) -> None:
             refuse(
                 call,
                 f"has no '{word}'",
-                _example(call, given) if word in DIMS else show_usage(call),
+                show_example(call, given) if word in DIMS else show_usage(call),
                 code=Code.MISSING_VALUE,
             )
     for word, each in given.items():
         _check_argument(call, given, word, each)
-    _check_dims(call, given)
-    return _check_sizes(call, given)
-
-
-def _refuse_function(function: ast.expr) -> NoReturn:
-    match function:
-        case ast.Name(id=name):
-            raise ExpressionError(
-                Code.UNKNOWN_FUNCTION, f"no function {shown(name)}", OTHER_WORDS.get(name) or suggest(name, FUNCTIONS)
-            )
-        case ast.Attribute(value=ast.Name(id=module), attr=name) if module in MODULES:
-            fix = f"write {name}(...)" if name in FUNCTIONS else OTHER_WORDS.get(name) or suggest(name, FUNCTIONS)
-        case ast.Attribute(value=value, attr=name):
-            known = f"write {name}({ast.unparse(value)}, ...)"
-            fix = known if name in FUNCTIONS else OTHER_WORDS.get(name) or suggest(name, FUNCTIONS)
-        case _:
-            fix = LANGUAGE
-    raise ExpressionError(Code.UNKNOWN_FUNCTION, f"no function {show_node(function)}", fix)
+    check_dims(call, given)
+    return check_sizes(call, given)
 
 
 def _check_argument(call: ast.Call, given: Mapping[str, ast.expr], word: str, each: ast.expr) -> None:
@@ -242,7 +218,7 @@ def _check_argument(call: ast.Call, given: Mapping[str, ast.expr], word: str, ea
     if word in OPERANDS:
         return _check_tensor(call, given, word, each)
     if word in DIMS and not whole_numbers(each):
-        refuse(call, f"has no number as '{word}'", _example(call, given))
+        refuse(call, f"has no number as '{word}'", show_example(call, given))
     if not is_constant(each):
         refuse(call, f"has no number as '{word}'", "write a number there")
     compute_constant(each)  # refuses lists and powers without end
@@ -260,49 +236,6 @@ def _check_tensor(call: ast.Call, given: Mapping[str, ast.expr], word: str, each
         refuse(call, f"has a number as '{word}'", fixes.get(name, "name an output there"))
     if name == "pow" and all(is_number(side) for side in given.values()):
         refuse(call, "is of numbers alone", "write a ** b")
-
-
-def _example(call: ast.Call, given: Mapping[str, ast.expr]) -> str:
-    """The call as it should be written, its dimensions those of a sample."""
-    parts = []
-    for word in argument_names(call):
-        if word in DIMS and (word in given or f"{word}?" not in argument_words(call)):
-            parts.append(f"{word}={DIMS[word]}")
-        elif word in given:
-            is_named = any("=" in part for part in parts)
-            parts.append(f"{word}={ast.unparse(given[word])}" if is_named else ast.unparse(given[word]))
-    return f"write {function_name(call)}({', '.join(parts)}): {_SAMPLES}"
-
-
-def _check_dims(call: ast.Call, given: Mapping[str, ast.expr]) -> None:
-    for word in DIMS.keys() & given.keys():
-        dims = whole_numbers(given[word])
-        if function_name(call) == "permute":
-            if dims[0] != 0 or 0 in dims[1:]:
-                refuse(
-                    call,
-                    "moves the batch",
-                    "let 0, the batch, stand first: permute(x, (0, 2, 1))",
-                    code=Code.SAMPLES_MIXED,
-                )
-        elif 0 in dims:
-            refuse(call, "works on the batch", _example(call, given), code=Code.SAMPLES_MIXED)
-
-
-def _check_sizes(call: ast.Call, given: Mapping[str, ast.expr]) -> None:
-    total, most = 1, limit("formula_size") ** 2
-    for word in sorted((SIZES | FROM_BATCH) & given.keys()):
-        sizes = whole_numbers(given[word])
-        if word in FROM_BATCH and sizes[:1] != [-1]:
-            fix = f"begin with -1, the batch: {function_name(call)}({ast.unparse(given['input'])}, (-1, ...))"
-            refuse(call, f"has no such '{word}'", fix, code=Code.SAMPLES_MIXED)
-        if word not in FROM_BATCH and not (is_whole_number(given[word]) and sizes[0] > 0):
-            refuse(call, f"has no size as '{word}'", "write a whole number from 1")
-        total *= math.prod(max(abs(size), 1) for size in sizes)
-    if total > most:
-        refuse(
-            call, f"makes {total:,} numbers; {most:,} are allowed", how_to_raise("formula_size"), code=Code.TOO_LARGE
-        )
 
 
 # ---- einsum --------------------------------------------------------------------------------------------------------

@@ -9,8 +9,18 @@ from itertools import takewhile
 from typing import Any, NoReturn
 
 from dlspec.errors import Code, shown, suggest
-from dlspec.language.expressions.expressions import CONSTANTS, evaluate
-from dlspec.language.expressions.formula_functions import ARGUMENTS, ELEMENTWISE, MOVING, OF_NUMBERS, OPERANDS
+from dlspec.language.expressions.evaluation import evaluate
+from dlspec.language.expressions.expressions import CONSTANTS
+from dlspec.language.expressions.formula_functions import (
+    ARGUMENTS,
+    ELEMENTWISE,
+    FUNCTIONS,
+    MODULES,
+    MOVING,
+    OF_NUMBERS,
+    OPERANDS,
+    OTHER_WORDS,
+)
 from dlspec.language.expressions.grammar import ExpressionError
 
 LANGUAGE = (
@@ -27,6 +37,23 @@ def refuse(
     node: ast.AST, why: str = "can't stand in a formula", fix: str = LANGUAGE, code: Code = Code.FORMULA_REFUSED
 ) -> NoReturn:
     raise ExpressionError(code, f"{show_node(node)} {why}", fix)
+
+
+def refuse_function(function: ast.expr) -> NoReturn:
+    """Raise for a function that a Formula does not have, with the one that may be meant."""
+    match function:
+        case ast.Name(id=name):
+            raise ExpressionError(
+                Code.UNKNOWN_FUNCTION, f"no function {shown(name)}", OTHER_WORDS.get(name) or suggest(name, FUNCTIONS)
+            )
+        case ast.Attribute(value=ast.Name(id=module), attr=name) if module in MODULES:
+            fix = f"write {name}(...)" if name in FUNCTIONS else OTHER_WORDS.get(name) or suggest(name, FUNCTIONS)
+        case ast.Attribute(value=value, attr=name):
+            known = f"write {name}({ast.unparse(value)}, ...)"
+            fix = known if name in FUNCTIONS else OTHER_WORDS.get(name) or suggest(name, FUNCTIONS)
+        case _:
+            fix = LANGUAGE
+    raise ExpressionError(Code.UNKNOWN_FUNCTION, f"no function {show_node(function)}", fix)
 
 
 # ---- outputs and numbers ---------------------------------------------------------------------------------------------

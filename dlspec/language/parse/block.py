@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, near, shown, suggest
-from dlspec.language.expressions import expressions
+from dlspec.language.expressions import expression_functions, expressions
 from dlspec.language.expressions.expressions import Wrong
 from dlspec.language.expressions.formula_functions import FUNCTIONS
 from dlspec.language.parse.entry import (
@@ -137,7 +137,7 @@ def _words_read(raw: Mapping[str, Any]) -> set[str]:
             own = inner.get("params")
             words |= _words_read(inner) - (own.keys() if isinstance(own, dict) else set())
     layers = raw.get("layers")
-    for entry in layers if isinstance(layers, list) else layers.values() if isinstance(layers, dict) else ():
+    for entry in expressions.children_of(layers):
         words |= read_words(entry) - _variables(entry)
     return words
 
@@ -192,7 +192,7 @@ def _check_block_name(name: Any, path: KeyPath, problems: Problems) -> bool:
 def _reserved() -> set[str]:
     """What no block may be called."""
     own = (*ENTRY_KEYS, *CONTAINERS, *FUNCTIONS, "type", "Formula", "Parameter")
-    return {*own, *expressions.FUNCTIONS, *expressions.CONSTANTS}
+    return {*own, *expression_functions.FUNCTIONS, *expressions.CONSTANTS}
 
 
 # ---- outputs -------------------------------------------------------------------------------------------------------
@@ -232,9 +232,10 @@ def _read_layers(raw: Any, path: KeyPath, problems: Problems) -> tuple[Entry, ..
     """Each entry under its name: a list's index, or a mapping's key. A mapping's null is an entry that was removed."""
     if isinstance(raw, Wrong):
         return ()
-    entries = list(raw.items() if isinstance(raw, dict) else enumerate(raw) if isinstance(raw, list) else ())
     if isinstance(raw, dict):
-        entries = [(key, each) for key, each in entries if each is not None]
+        entries = [(key, each) for key, each in raw.items() if each is not None]
+    else:
+        entries = list(enumerate(raw)) if isinstance(raw, list) else []
     if not entries or len(entries) > limit("layers"):
         _tell_no_layers(raw, len(entries), path, problems)
         return ()

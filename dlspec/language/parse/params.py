@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, shown, suggest
-from dlspec.language.expressions import expressions
+from dlspec.language.expressions import evaluation, expressions
+from dlspec.language.expressions.expression_functions import FUNCTIONS
 from dlspec.language.expressions.expressions import ExpressionError, Unknown, Wrong
 from dlspec.language.parse.deferred import Deferred, is_deferred, settled
 from dlspec.language.parse.part import NOTHING, Part, parse_part
@@ -43,7 +44,7 @@ def read_params(raw: Any, path: KeyPath, problems: Problems) -> dict[str, Any]:
 
 
 def can_name_param(name: Any) -> bool:
-    reserved = {*expressions.FUNCTIONS, *expressions.CONSTANTS, *_LATER}
+    reserved = {*FUNCTIONS, *expressions.CONSTANTS, *_LATER}
     is_word = isinstance(name, str) and name.isidentifier() and name.isascii()
     return is_word and not keyword.iskeyword(name) and name not in reserved
 
@@ -102,7 +103,7 @@ class Scope:
             if missing:
                 return Wrong(formula)
             late = any(is_deferred(self.values[name]) for name in names)
-            return self._later(formula, names) if late else expressions.evaluate(formula, self.values)
+            return self._later(formula, names) if late else evaluation.evaluate(formula, self.values)
         except ExpressionError as error:
             wrong = error.finding
             return self._wrong(wrong.code, formula, path, wrong.found, wrong.fix or self._values_of(formula))
@@ -123,7 +124,7 @@ class Scope:
         values = {name: self.values[name] for name in names}
         return Deferred(
             f"$({formula})",
-            lambda channels: expressions.evaluate(
+            lambda channels: evaluation.evaluate(
                 formula, {name: settled(each, channels) for name, each in values.items()}
             ),
         )
@@ -134,8 +135,7 @@ class Scope:
         while waiting and count <= most:
             each = waiting.pop()
             count += 1
-            inside = each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
-            waiting += list(inside)[: most + 1]
+            waiting += list(expressions.children_of(each))[: most + 1]
         if count <= most:
             return value
         found = f"param '{name}' holds more than {most:,} values"

@@ -6,67 +6,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import yaml
 
 from dlspec.errors import Code, Problem, SourceLocation
+from dlspec.language.yaml.parser_stop import (
+    MAX_LINE,
+    At,
+    Stop,
+    cut_behind_bracket,
+    mask_quoted,
+    measure_indent,
+    read_word,
+)
 
 _COLONS = "mapping values are not allowed"
 _COMMA = "did not find expected ',' or"
-_QUOTED = re.compile(r"\"(?:\\.|[^\"\\])*\"|'(?:''|[^'])*'|(?:^|\s)#.*")
-# No line that a person writes is longer, and a hostile one shall not keep an expression busy.
-_LONGEST = 2_000
 _SPACE = re.compile(r"[ \t]*[^\S \t\n]")
-
-
-@dataclass(frozen=True)
-class Stop:
-    """Where the parser stopped (lines and columns from 0), what it said, and where what it was reading began."""
-
-    name: str
-    lines: Sequence[str]
-    line: int
-    column: int
-    said: str
-    context: str
-    begin: tuple[int, int]
-
-    @property
-    def text(self) -> str:
-        return self._line(self.line)
-
-    @property
-    def above(self) -> str:
-        """The line before, without its comment."""
-        return re.sub(r"(^|\s)#.*", "", self._line(self.line - 1)).rstrip()
-
-    @property
-    def char(self) -> str:
-        return self.text[self.column : self.column + 1]
-
-    def says(self, words: str) -> bool:
-        """Whether these words stand in the parser's complaint: it has no codes, so nothing else tells its kind."""
-        return words in self.said
-
-    def says_context(self, words: str) -> bool:
-        """The same of what the parser was reading: `while parsing a flow mapping`."""
-        return words in self.context
-
-    def _line(self, number: int) -> str:
-        return self.lines[number] if 0 <= number < len(self.lines) else ""
-
-    def at(self, line: int, column: int, width: int, found: str, fix: str) -> Problem:
-        return Problem(
-            Code.YAML_SYNTAX,
-            "",
-            found,
-            fix,
-            SourceLocation(self.name, line + 1, column + 1, self._line(line), max(1, width)),
-        )
-
-    def here(self, found: str, fix: str) -> Problem:
-        return self.at(self.line, self.column, 1, found, fix)
 
 
 def problem(name: str, lines: Sequence[str], error: yaml.MarkedYAMLError) -> Problem:
@@ -81,7 +37,7 @@ def problem(name: str, lines: Sequence[str], error: yaml.MarkedYAMLError) -> Pro
 
 
 def _tab(stop: Stop) -> Problem | None:
-    if "\t" not in stop.text[: _indent(stop.text)]:
+    if "\t" not in stop.text[: measure_indent(stop.text)]:
         return None
     return stop.at(stop.line, stop.text.index("\t"), 1, "a tab in the indentation", "indent with spaces")
 
@@ -89,7 +45,7 @@ def _tab(stop: Stop) -> Problem | None:
 def _strange_space(stop: Stop) -> Problem | None:
     """A space that was copied from a web page: YAML takes it for text."""
     for line in range(stop.begin[0], stop.line + 1):
-        found = _SPACE.match(stop._line(line))
+        found = _SPACE.match(stop.line_text(line))
         if found is not None:
             code = ord(found[0][-1])
             fix = "replace it by a plain space"
@@ -101,11 +57,11 @@ def _formula(stop: Stop) -> Problem | None:
     """`${...}` or `$(...)` whose brackets, comma or colon YAML took for its own."""
     if not stop.says(_COMMA) and not stop.says(_COLONS):
         return None
-    masked = _without_quoted(stop.text)
+    masked = mask_quoted(stop.text)
     start = max(masked.rfind("${", 0, stop.column + 1), masked.rfind("$(", 0, stop.column + 1))
     if start < 0:
         return None
-    written = _bracketed(stop.text[start:])
+    written = cut_behind_bracket(stop.text[start:])
     if start + len(written) < stop.column:
         return None
     where = " within { } or [ ]" if stop.says(_COMMA) else ""
@@ -126,14 +82,11 @@ def _wrong_bracket(stop: Stop) -> Problem | None:
 
 def _name_without_colon(stop: Stop) -> Problem | None:
     """`Conv2d {out_channels: 3, ...}` and `[Conv2d {...}]`."""
-    masked = _without_quoted(stop.text)
+    masked = mask_quoted(stop.text)
     for found in re.finditer(r"(?:^\s*(?:- )?|[\[{,]\s*)(\w+) *([{\[(])", masked):
         if found.end() <= stop.column + 1 and not found[1].isdigit():
             return name_without_colon(stop.at, stop.line, found.start(1), found[1])
     return None
-
-
-At = Callable[[int, int, int, str, str], Problem]
 
 
 def name_with_brackets(at: At, line: int, column: int, key: str) -> Problem | None:
@@ -151,13 +104,13 @@ def name_without_colon(at: At, line: int, column: int, name: str) -> Problem:
 def _missing_comma(stop: Stop) -> Problem | None:
     if not stop.says(_COMMA):
         return None
-    before = stop.text[: min(stop.column, _LONGEST)]
+    before = stop.text[: min(stop.column, MAX_LINE)]
     word = re.search(r"[\w\"'$.]+\s*$", before) if stop.char == ":" else None
     if word is None:
         is_text = stop.line == stop.begin[0] and stop.char not in ("", "]", "}")
         return stop.here("no ',' before this", "put a ',' between two values") if is_text else None
-    opened_at = _indent(stop._line(stop.begin[0]))
-    if stop.line > stop.begin[0] and _indent(stop.text) <= opened_at:
+    opened_at = measure_indent(stop.line_text(stop.begin[0]))
+    if stop.line > stop.begin[0] and measure_indent(stop.text) <= opened_at:
         return None
     name = word[0].strip()
     return stop.at(stop.line, word.start(), len(name), f"no ',' before '{name}'", "put a ',' between two settings")
@@ -178,7 +131,7 @@ def _unfinished(stop: Stop) -> Problem | None:
 
 
 def _no_colon(stop: Stop, line: int, column: int) -> Problem:
-    text = stop._line(line)[column:].split(" #")[0].rstrip()
+    text = stop.line_text(line)[column:].split(" #")[0].rstrip()
     return (
         glued(stop.at, line, column, text)
         or _equals(stop, line, column, text)
@@ -188,10 +141,12 @@ def _no_colon(stop: Stop, line: int, column: int) -> Problem:
 
 def glued(at: At, line: int, column: int, text: str) -> Problem | None:
     """`epochs:3` and `-Flatten`: YAML wants a space there, and takes them for one word."""
-    if found := re.match(r"(\w+):([^\s:]\S*)$", text):
-        return at(line, column, len(text), f"no space behind ':' in '{text}'", f"write '{found[1]}: {found[2]}'")
-    if found := re.match(r"-([A-Za-z$]\S*)", text):
-        return at(line, column, 1, f"no space behind the '-' of '{found[1]}'", f"write '- {found[1]}'")
+    setting = re.match(r"(\w+):([^\s:]\S*)$", text)
+    if setting is not None:
+        return at(line, column, len(text), f"no space behind ':' in '{text}'", f"write '{setting[1]}: {setting[2]}'")
+    entry = re.match(r"-([A-Za-z$]\S*)", text)
+    if entry is not None:
+        return at(line, column, 1, f"no space behind the '-' of '{entry[1]}'", f"write '- {entry[1]}'")
     return None
 
 
@@ -206,13 +161,13 @@ def _line_above(stop: Stop) -> Problem | None:
     """A ':' too many in this line often means that the line above was taken for the beginning of its text."""
     if not stop.says(_COLONS):
         return None
-    above, column = stop.above, _indent(stop.above)
-    if above and _indent(stop.text) == column:
+    above, column = stop.above, measure_indent(stop.above)
+    if above and measure_indent(stop.text) == column:
         text = above.strip()
         told = glued(stop.at, stop.line - 1, column, text) or _equals(stop, stop.line - 1, column, text)
         if told is not None:
             return told
-    return glued(stop.at, stop.line, _indent(stop.text), stop.text.strip().split(" ")[0].rstrip(":"))
+    return glued(stop.at, stop.line, measure_indent(stop.text), stop.text.strip().split(" ")[0].rstrip(":"))
 
 
 def _misplaced_dash(stop: Stop) -> Problem | None:
@@ -220,21 +175,25 @@ def _misplaced_dash(stop: Stop) -> Problem | None:
     line, above, number = stop.text, stop.above, stop.line
     if not stop.says(_COLONS):
         return None
-    if line.lstrip().startswith("- ") and above.lstrip().startswith("- ") and _indent(line) > _indent(above):
+    if (
+        line.lstrip().startswith("- ")
+        and above.lstrip().startswith("- ")
+        and measure_indent(line) > measure_indent(above)
+    ):
         return stop.at(
-            number, _indent(line), 1, "a '-' that stands deeper than the one above", "begin both in one column"
+            number, measure_indent(line), 1, "a '-' that stands deeper than the one above", "begin both in one column"
         )
     word = above.strip()
-    if word.isidentifier() and word[0].isupper() and _indent(line) == _indent(above):
+    if word.isidentifier() and word[0].isupper() and measure_indent(line) == measure_indent(above):
         fix = f"write '- {word}', and '- ' before each entry below"
-        return stop.at(number - 1, _indent(above), len(word), f"no '- ' before '{word}'", fix)
+        return stop.at(number - 1, measure_indent(above), len(word), f"no '- ' before '{word}'", fix)
     return None
 
 
 def _missing_colon(stop: Stop) -> Problem | None:
     """The word in the line above, where that is alone and this line stands below it like a setting."""
-    word = _word(stop.above)
-    if not stop.says(_COLONS) or not word.isidentifier() or _indent(stop.text) <= _indent(stop.above):
+    word = read_word(stop.above)
+    if not stop.says(_COLONS) or not word.isidentifier() or measure_indent(stop.text) <= measure_indent(stop.above):
         return None
     column = len(stop.above) - len(word)
     return stop.at(stop.line - 1, column, len(word), f"keys below '{word}', and no ':' behind it", f"write '{word}:'")
@@ -243,13 +202,13 @@ def _missing_colon(stop: Stop) -> Problem | None:
 def _below_a_value(stop: Stop) -> Problem | None:
     """`Conv2d: 32`, and a setting below it."""
     found = re.match(r"\s*(?:- )?([\w$]+): (.+)$", stop.above)
-    if not stop.says(_COLONS) or found is None or _indent(stop.text) <= _indent(stop.above):
+    if not stop.says(_COLONS) or found is None or measure_indent(stop.text) <= measure_indent(stop.above):
         return None
     word = stop.text.split(":")[0].strip()
     name, value = found[1], found[2].strip()
     told = f"'{word}' stands below '{name}', which has the value {value[:40]}"
     fix = f"begin '{word}' in the column of '{name}', or write that value as a setting of its own below '{name}:'"
-    return stop.at(stop.line, _indent(stop.text), len(word), told, fix)
+    return stop.at(stop.line, measure_indent(stop.text), len(word), told, fix)
 
 
 def _two_colons(stop: Stop) -> Problem | None:
@@ -276,9 +235,11 @@ def _closed_before(stop: Stop) -> Problem | None:
 
 
 def _indentation(stop: Stop) -> Problem | None:
-    if not stop.says("did not find expected key") or _indent(stop.text) != stop.column:
+    if not stop.says("did not find expected key") or measure_indent(stop.text) != stop.column:
         return None
-    columns = sorted({_indent(each) + 1 for each in stop.lines[: stop.line] if each.strip() and each.strip()[0] != "#"})
+    columns = sorted(
+        {measure_indent(each) + 1 for each in stop.lines[: stop.line] if each.strip() and each.strip()[0] != "#"}
+    )
     near = [each for each in columns if abs(each - stop.column - 1) <= 4]
     wanted = " or ".join(str(each) for each in near)
     fix = f"begin in column {wanted}, as a line above" if near else "begin in the column of a line above"
@@ -335,30 +296,3 @@ _TELLERS: tuple[Callable[[Stop], Problem | None], ...] = (
     _no_dash,
     _saying,
 )
-
-
-def _word(line: str) -> str:
-    return line.strip().removeprefix("- ").strip()
-
-
-def _indent(line: str) -> int:
-    return len(line) - len(line.lstrip())
-
-
-def _without_quoted(text: str) -> str:
-    """The text with blanks in the place of what is quoted or a comment."""
-    return _QUOTED.sub(lambda found: " " * len(found[0]), text[:_LONGEST])
-
-
-# How much deeper within brackets each sign leads.
-_DEPTHS = {**dict.fromkeys("{([", 1), **dict.fromkeys("})]", -1)}
-
-
-def _bracketed(text: str) -> str:
-    """The beginning of `${...} ...` up to the bracket that closes it, or to the end."""
-    depth = 0
-    for at, char in enumerate(text):
-        depth += _DEPTHS.get(char, 0)
-        if at and depth == 0:
-            return text[: at + 1]
-    return text.rstrip()

@@ -20,8 +20,8 @@ from typing import Any
 from dlspec.compat.hydra import has_failed, returned_value
 from dlspec.errors import UserError
 from dlspec.jobs.error_messages import one_line
-from dlspec.runs.io import read_object, renew_json
-from dlspec.runs.job_result import JobResult, failed_result, parse_result
+from dlspec.runs.io import renew_json
+from dlspec.runs.job_result import JobResult, failed_result, read_result
 from dlspec.runs.job_state import JobState
 from dlspec.runs.layout import JOB, STOP
 from dlspec.runs.lock import is_held
@@ -71,11 +71,6 @@ def train_elsewhere(job: PlannedJob, threads: int, sweep: Path) -> JobResult:
 
 def _write_result(folder: Path, result: JobResult) -> None:
     renew_json(folder / JOB, asdict(result))
-
-
-def _read_result(folder: Path) -> JobResult | None:
-    written = read_object(folder / JOB)
-    return None if written is None else parse_result(written)
 
 
 class ExternalExecutor(InlineExecutor):
@@ -141,7 +136,8 @@ class _Batch:
 
     def _read_folders(self) -> Iterator[Began | Ended]:
         for number, job in self._jobs.items():
-            if number not in self.ended and (result := _read_result(job.folder)) is not None:
+            result = None if number in self.ended else read_result(job.folder, JOB)
+            if result is not None:
                 yield from self._report(number, result)
 
     def _read_last(self) -> Iterator[Began | Ended]:

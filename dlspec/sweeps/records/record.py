@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dlspec.errors import UserError, cut
+from dlspec.errors import UserError
 from dlspec.runs.io import renew_json, safe_name, write_json
 from dlspec.runs.job_result import JobResult
-from dlspec.runs.job_state import JobState, read_state
+from dlspec.runs.job_state import JobState
 from dlspec.runs.layout import RESULT, SWEEP
 from dlspec.runs.run_status import RunStatus, read_status
+from dlspec.runs.sweep_file import parse_listed_job, read_sweep_file
 from dlspec.sweeps.records.planned_job import NO_FOLDER, PlannedJob, SweepEntry
 
 FORMAT = 1
-LARGEST = 50_000_000
-MOST_TEXT = 2_000
 TEXTS = ("folder", "hash", "status", "error", "code", "data")
 
 
@@ -36,7 +34,8 @@ class SweepRecord:
     def write(self, *, synced: bool = True) -> None:
         jobs = [self._line(entry) for entry in self.entries]
         content = {"format": FORMAT, "command": self.command, "config_dir": self.config_dir, "jobs": jobs}
-        (write_json if synced else renew_json)(self.folder / SWEEP, content)
+        write = write_json if synced else renew_json
+        write(self.folder / SWEEP, content)
 
     def _line(self, entry: SweepEntry) -> dict[str, Any]:
         job = entry.job
@@ -83,32 +82,35 @@ def read_sweep(folder: Path) -> SweepRecord | None:
     if not path.is_file():
         return None
     try:
-        content = path.read_bytes() if path.stat().st_size <= LARGEST else b""
-        tree = json.loads(content)
+        tree = read_sweep_file(folder) or {}
         entries = [_entry(each, folder) for each in tree["jobs"]]
         command, config_dir = tree["command"], tree["config_dir"]
         folders = [entry.job.folder for entry in entries if entry.job.folder != NO_FOLDER]
         if tree["format"] != FORMAT or not isinstance(config_dir, str | None) or len(set(folders)) < len(folders):
             raise ValueError
-        return SweepRecord(folder, entries, None if command is None else _texts(command), config_dir)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        if command is not None:
+            _check_texts(command)
+        return SweepRecord(folder, entries, command, config_dir)
+    except (ValueError, KeyError, TypeError):
         fix = "take another folder, or move this one away to begin anew"
         raise UserError(f"'{path}' is no list of jobs that this dlspec reads; {fix}") from None
 
 
 def _entry(tree: Mapping[str, Any], sweep: Path) -> SweepEntry:
-    number, overrides = tree["number"], _texts(tree["overrides"])
-    name, hash_, status, error, code, data = _texts([tree[key] for key in TEXTS])
-    if type(number) is not int or number < 0 or not _is_inside(name):
+    """The entry of a job's line; KeyError or ValueError where the line is not as a sweep wrote it."""
+    _check_texts(tree["overrides"])
+    _check_texts([tree[key] for key in TEXTS])
+    listed = parse_listed_job(tree)
+    if listed.number is None or not _is_inside(listed.folder):
         raise ValueError
-    job = PlannedJob(tuple(overrides), hash_, number=number, folder=sweep / name if name else NO_FOLDER)
-    return SweepEntry(job, JobResult(read_state(status) or JobState.WAITING, error=error), code, data)
+    folder = sweep / listed.folder if listed.folder else NO_FOLDER
+    job = PlannedJob(listed.overrides, listed.hash, number=listed.number, folder=folder)
+    return SweepEntry(job, JobResult(listed.status, error=listed.error or ""), listed.code, listed.data)
 
 
-def _texts(values: Sequence[Any]) -> list[str]:
+def _check_texts(values: object) -> None:
     if not isinstance(values, list) or not all(isinstance(each, str) for each in values):
         raise ValueError
-    return [cut(each, MOST_TEXT) for each in values]
 
 
 def _is_inside(name: str) -> bool:

@@ -255,14 +255,6 @@ def copied_weights(network: nn.Module) -> Weights:
     }
 
 
-def read_weights(path: Path) -> tuple[Weights, dict[str, str]]:
-    """The weights of a safetensors file, on the CPU, and its metadata."""
-    from safetensors import safe_open
-
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})  # noqa: SIM118
-
-
 def _position(state: State) -> dict[str, str]:
     """Where the run stood, in strings: safetensors keeps nothing else."""
     return {

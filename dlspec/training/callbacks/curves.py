@@ -61,11 +61,13 @@ def draw(history: History, monitor: Monitor) -> Page:
     page = Page(WIDTH * columns, HEIGHT * rows)
     for place, name in enumerate(names):
         row, column = divmod(place, columns)
-        _draw_panel(page, WIDTH * column, HEIGHT * (rows - 1 - row), name, history, monitor)
+        _draw_panel(page, (WIDTH * column, HEIGHT * (rows - 1 - row)), name, history, monitor)
     return page
 
 
-def _draw_panel(page: Page, left: float, bottom: float, name: str, history: History, monitor: Monitor) -> None:
+def _draw_panel(page: Page, corner: tuple[float, float], name: str, history: History, monitor: Monitor) -> None:
+    """Draw one result's curves into the panel whose lower left corner is given, in inches."""
+    left, bottom = corner
     epochs = list(range(1, len(history) + 1))
     curves = {phase: [row.get(f"{phase}/{name}", math.nan) for row in history] for phase in COLORS}
     shown = {phase: values for phase, values in curves.items() if not all(map(math.isnan, values))}

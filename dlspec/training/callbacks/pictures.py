@@ -100,7 +100,9 @@ def _form(target: Target) -> Literal["rows", "image", "map", "none"]:
 def _draw_rows(target: Target, told: Tensor, truth: Tensor, note: str) -> Page:
     if not len(truth):
         raise ValueError(f"no value of '{target.name}' is there to compare")
-    return (draw_numbers if target.kind == "numbers" else draw_classes)(target, told, truth, note)
+    if target.kind == "numbers":
+        return draw_numbers(target, told, truth, note)
+    return draw_classes(target, told, truth, note)
 
 
 def _draw_whole(target: Target, samples: Samples, view: View) -> Page:

@@ -14,11 +14,14 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run ended because a signal asked for it; `code` is the exit code that shells expect, 128 and its number."""
+    """The run ended because a signal asked for it; `code` is the exit code that shells expect, 128 and its number.
+
+    `more` is what its text says behind that.
+    """
 
     def __init__(self, number: int, more: str = "") -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}{more}")
-        self.number, self.code = number, 128 + number
+        self.number, self.code, self.more = number, 128 + number, more
 
 
 class Interruption:

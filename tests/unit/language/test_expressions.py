@@ -10,15 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlspec.language.expressions import expressions
-from dlspec.language.expressions.expressions import (
-    ExpressionError,
-    Unknown,
-    evaluate,
-    formula_of,
-    is_partial,
-    make_divisible,
-    unescape,
-)
+from dlspec.language.expressions.evaluation import evaluate
+from dlspec.language.expressions.expression_functions import make_divisible
+from dlspec.language.expressions.expressions import ExpressionError, Unknown, formula_of, is_partial, unescape
 
 CLASSES = Unknown("data.num_classes")
 SCOPE: dict[str, Any] = {

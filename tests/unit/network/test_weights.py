@@ -16,8 +16,8 @@ import dlspec
 from dlspec.errors import SpecError, UserError
 from dlspec.network.weights.loading import Rename
 from dlspec.network.weights.tensor_files import stored_tensors
-from dlspec.training.callbacks.checkpoints import read_weights
 from helpers.command_line import QUIET
+from helpers.weights_files import read_weights
 
 DATA = {"shape": [6], "num_classes": 3}
 LAYERS = [{"Linear": 4, "name": "first"}, "ReLU", {"Linear": 3, "name": "head"}]

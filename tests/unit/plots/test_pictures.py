@@ -22,10 +22,10 @@ from dlspec.plots.number_plots import draw_numbers, errors
 from dlspec.plots.plot import PAD, Plot, dense, limits
 from dlspec.runs.layout import PREDICTIONS
 from dlspec.training.callbacks import pictures
-from dlspec.training.callbacks.checkpoints import read_weights
 from dlspec.training.callbacks.pictures import drawn
 from dlspec.training.evaluation import looking
 from dlspec.training.evaluation.looking import View, spread
+from helpers.weights_files import read_weights
 
 GENERATOR = np.random.default_rng(0)
 ROWS = 60

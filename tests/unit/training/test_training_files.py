@@ -23,7 +23,7 @@ from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.runs.io import read_lines, read_object
 from dlspec.runs.layout import BEST, CHECKPOINTS, CURVES, LAST, METRICS, PREDICTIONS, TIMING
 from dlspec.training.callbacks.callback import Callback, EarlyStopping
-from dlspec.training.callbacks.checkpoints import Checkpoints, copied_weights, read_weights
+from dlspec.training.callbacks.checkpoints import Checkpoints, copied_weights
 from dlspec.training.callbacks.curves import Curves, draw, panels
 from dlspec.training.callbacks.logs import MetricsFile, TensorBoard, json_line
 from dlspec.training.callbacks.progress import Progress
@@ -32,6 +32,7 @@ from dlspec.training.checkpoint.tensor_file import write_tensors
 from dlspec.training.monitor import Monitor
 from dlspec.training.state import State
 from helpers.training_parts import dataset, network, trainer
+from helpers.weights_files import read_weights
 
 
 def run(folder: Path, seed: int = 0, **settings: Any) -> dict[str, Any]:

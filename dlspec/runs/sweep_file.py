@@ -1,0 +1,68 @@
+"""`sweep.json`: the jobs of a sweep, as the sweep lists them; everybody who reads the file does so here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dlspec.errors import cut
+from dlspec.runs.io import read_object
+from dlspec.runs.job_state import JobState, read_state
+from dlspec.runs.json_values import read_count
+from dlspec.runs.layout import SWEEP
+
+MAX_BYTES = 50_000_000
+MAX_TEXT = 2_000  # characters of an override, a name or an error
+
+
+@dataclass(frozen=True)
+class ListedJob:
+    """A job as its line in sweep.json has it. None and '' are what the line does not say.
+
+    `folder` is below the sweep's; `hash` is what the job is recognized by; `code` and `data` say by which code and of
+    which data its result is.
+    """
+
+    number: int | None
+    folder: str
+    hash: str
+    overrides: tuple[str, ...]
+    status: JobState
+    error: str | None
+    code: str
+    data: str
+
+
+def read_sweep_file(folder: Path) -> dict[str, Any] | None:
+    """What the sweep.json in a folder holds; None where it holds no mapping, or is not there."""
+    return read_object(folder / SWEEP, MAX_BYTES)
+
+
+def list_jobs(folder: Path) -> list[ListedJob]:
+    """The jobs that a sweep's folder lists, none where it lists none."""
+    jobs = (read_sweep_file(folder) or {}).get("jobs")
+    return [parse_listed_job(each) for each in jobs if isinstance(each, dict)] if isinstance(jobs, list) else []
+
+
+def parse_listed_job(line: Mapping[str, Any]) -> ListedJob:
+    """A job's line, whoever wrote it: values of a wrong type are as if they were not there."""
+    return ListedJob(
+        number=read_count(line.get("number")),
+        folder=_read_text(line.get("folder")) or "",
+        hash=_read_text(line.get("hash")) or "",
+        overrides=_read_texts(line.get("overrides")),
+        status=read_state(line.get("status")) or JobState.WAITING,
+        error=_read_text(line.get("error")),
+        code=_read_text(line.get("code")) or "",
+        data=_read_text(line.get("data")) or "",
+    )
+
+
+def _read_text(value: object) -> str | None:
+    return cut(value, MAX_TEXT) if isinstance(value, str) else None
+
+
+def _read_texts(value: object) -> tuple[str, ...]:
+    return tuple(cut(each, MAX_TEXT) for each in value if isinstance(each, str)) if isinstance(value, list) else ()
