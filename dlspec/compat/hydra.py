@@ -50,6 +50,15 @@ def flags() -> ArgumentParser:
     return parser
 
 
+class SharedRepository(ConfigRepository):
+    """The files of a search path. Each composing would copy them, all structured configs included, to change the path
+    in the copy: dlspec refuses to change it.
+    """
+
+    def __deepcopy__(self, memo: Any) -> SharedRepository:
+        return self
+
+
 class HookedLoader(ConfigLoaderImpl):
     """Hydra's loader with hooks: its own methods of these steps are private."""
 
@@ -61,7 +70,7 @@ class HookedLoader(ConfigLoaderImpl):
     def repository(self) -> ConfigRepository:  # type: ignore[override]  # Hydra sets it where a loader is made
         """The files, in a process that was given the loader."""
         self.register_sources()
-        return ConfigRepository(config_search_path=self.config_search_path)
+        return SharedRepository(config_search_path=self.config_search_path)
 
     def register_sources(self) -> None:
         """Make known to Hydra what the search path names."""

@@ -22,15 +22,29 @@ from dlspec.language.problems import dotted
 
 def apply_overrides(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
     """Sets (or with `~` deletes) values in the config; gives the problems of those that can't be reached."""
-    before = plain_value(config, "model") if "model" in config else None
-    problems = _apply(config, overrides)
-    after = plain_value(config, "model") if "model" in config else None
-    if isinstance(after, dict) and after != before:
-        # `model.layers.0.Conv2d.out_channels=64` takes a param's place: that nothing uses it now is no mistake.
-        drop_unread(before, after, _given(overrides))
-        with open_dict(config):
-            config.model = after
+    tree: dict[str, Any] = {str(key): None for key in config if key != "hydra"}
+    # OmegaConf is slow: only what an override names is taken out, and put back once.
+    touched: dict[str, None] = {}
+    problems = _apply(config, overrides, tree, touched)
+    if "model" in touched and isinstance(tree.get("model"), dict):
+        tree["model"] = _without_unread(config, tree["model"], overrides)
+    with open_dict(config):
+        for top in touched:
+            if top in tree:
+                config[top] = tree[top]
+            else:
+                config.pop(top, None)
     return problems
+
+
+def _without_unread(config: DictConfig, model: dict[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
+    """`model.layers.0.Conv2d.out_channels=64` takes a param's place: that nothing uses it now is no mistake."""
+    before = plain_value(config, "model") if "model" in config else None
+    if model == before:
+        return model
+    after = deepcopy(model)  # its values may be the overrides' own
+    drop_unread(before, after, _given(overrides))
+    return after
 
 
 def change_tree(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -65,10 +79,11 @@ def _given(overrides: Sequence[Override]) -> dict[str, Any]:
     return given
 
 
-def _apply(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
+def _apply(
+    config: DictConfig, overrides: Sequence[Override], tree: dict[str, Any], touched: dict[str, None]
+) -> list[Problem]:
+    """Apply the overrides to `tree`, into which what they name is taken from the config; `touched` are those keys."""
     problems: list[Problem] = []
-    tree: dict[str, Any] = {str(key): None for key in config if key != "hydra"}
-    touched: dict[str, None] = {}  # OmegaConf is slow: only what an override names is taken out, and put back once
     for override in overrides:
         top = override.key_or_group.split(".")[0]
         if top in tree and top not in touched:
@@ -82,12 +97,6 @@ def _apply(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
             tree |= {top: before}
             if not was_there:
                 del tree[top]
-    with open_dict(config):
-        for top in touched:
-            if top in tree:
-                config[top] = tree[top]
-            else:
-                config.pop(top, None)
     return problems
 
 
