@@ -45,7 +45,8 @@ def prepare_spec(
     chosen = {key: value for key, value in written.items() if key in CHOSEN and isinstance(value, str)}
     own = {key: value for key, value in written.items() if key not in chosen}
     composed = composed_or_refused([*overrides, *map(write_choice, chosen, chosen.values())], start_hydra())
-    tree = composed.tree | {key: _merged(composed.tree.get(key), value, key) for key, value in own.items()}
+    chosen_tree = composed.tree
+    tree = chosen_tree | {key: _merged(chosen_tree.get(key), value, key) for key, value in own.items()}
     if settings and arrays is None:
         tree["data"] = _merged(tree["data"], settings, "data")
     if arrays is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from torch import Tensor
@@ -14,7 +15,7 @@ from dlspec.network.layer import Layer, LayerCall
 from dlspec.network.layer_call import agrees
 from dlspec.network.memory_limits import bounded_growth
 from dlspec.network.partial_network import PartialNetwork
-from dlspec.network.rules.layout_rules import infer, refusal
+from dlspec.network.rules.layout_rules import infer, refusal, rule_for
 from dlspec.network.shape_chain import describe_shapes
 from dlspec.network.tracing import memory_of
 
@@ -53,7 +54,8 @@ class CallChecks:
         """Whether the layer's rule takes these inputs, and working in place harms nothing."""
         refused = None
         if values:
-            with bounded_growth():  # a formula is tried
+            # A layer's own check may try a formula.
+            with bounded_growth() if rule_for(layer.schema).check else nullcontext():
                 refused = refusal(layer.schema, values, settings)
         if refused is not None:
             note = describe_shapes(self.network, layer.node)

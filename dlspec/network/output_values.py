@@ -37,9 +37,8 @@ def find_output_value(call: LayerCall, given: Tensor, word: str) -> OutputValue:
         any_length = takes_any_length(schema, module, values, settings, shape, word) and layout == ruled
     is_of_vocabulary = layout == "tokens" and rule_for(schema).keeps_vocabulary(settings)
     vocab = main(values).vocab_size if is_of_vocabulary else None
-    value = Value(shape, layout, lengths if layout == ruled else None, vocab, call.has_batch)
-    if layout == ruled and not word:
-        value = replace(value, own_roles=roles_after(schema, values, settings, shape, layout))
+    own_roles = roles_after(schema, values, settings, shape, layout) if layout == ruled and not word else ()
+    value = Value(shape, layout, lengths if layout == ruled else None, vocab, call.has_batch, own_roles=own_roles)
     return OutputValue(_with_lost_lengths(call, value), any_length)
 
 

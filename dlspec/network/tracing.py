@@ -14,6 +14,7 @@ from dlspec.network.layer import LayerCall
 from dlspec.network.memory_limits import bounded_growth
 from dlspec.network.random_state import kept_random_state
 from dlspec.network.rules.layout_rules import rule_for
+from dlspec.network.shape_formulas import apply_formula, stand_in
 
 STEPS = 8
 """So many steps of a longer sequence are passed through a layer that takes any number of them."""
@@ -32,9 +33,9 @@ class Tracer:
         inputs = tuple((key, each.shape, each.dtype) for key, each in arguments.items())
         key = (call.layer.type, repr(call.settings), inputs, getattr(call.module, "wanted", ()))
         if key in self._seen:
-            made = [_stand_in(shape, dtype) for shape, dtype in self._seen[key]]
+            made = [stand_in(shape, dtype) for shape, dtype in self._seen[key]]
             return made[0] if len(made) == 1 else tuple(made)
-        given = _by_formula(call.module, arguments)
+        given = apply_formula(call.module, arguments)
         given = _run_few_steps(call, arguments) if given is None else given
         given = passed(call.module, arguments) if given is None else given
         tensors = given if isinstance(given, tuple) else (given,)
@@ -58,7 +59,7 @@ def _run_few_steps(call: LayerCall, arguments: Mapping[int | str, Tensor]) -> Te
         return None
     if not isinstance(given, Tensor) or given.dim() < 3 or given.shape[1] != STEPS:
         return None
-    return _stand_in((given.shape[0], value.shape[0], *given.shape[2:]), given.dtype)
+    return stand_in((given.shape[0], value.shape[0], *given.shape[2:]), given.dtype)
 
 
 def _takes_any_steps(call: LayerCall) -> bool:
@@ -67,42 +68,6 @@ def _takes_any_steps(call: LayerCall) -> bool:
     keeps = rule.keeps_lengths(call.values, call.settings) if callable(rule.keeps_lengths) else rule.keeps_lengths
     is_known = module.startswith(("torch.", "dlspec.parts.layers."))
     return is_known and bool(keeps) and rule.gives(call.values, (1, 1), call.settings) == "sequence"
-
-
-def _by_formula(module: nn.Module, arguments: Mapping[int | str, Tensor]) -> Tensor | None:
-    """What a `Linear` or convolution gives, by PyTorch's formulas; None for others, and where nothing would be left."""
-    if type(module) is nn.Linear and len(arguments) == 1:
-        (sample,) = arguments.values()
-        if sample.dtype != module.weight.dtype:
-            return None
-        return _stand_in((*sample.shape[:-1], module.out_features), sample.dtype)
-    return _convolved(module, arguments)
-
-
-def _convolved(conv: Any, arguments: Mapping[int | str, Tensor]) -> Tensor | None:
-    if type(conv) not in (nn.Conv1d, nn.Conv2d, nn.Conv3d) or conv.padding_mode != "zeros":
-        return None
-    if max(*conv.kernel_size, *conv.stride, *conv.dilation) > _MOST:
-        return None
-    (sample,) = arguments.values()
-    if sample.dtype != conv.weight.dtype:
-        return None
-    reaches = [dilation * (kernel - 1) for dilation, kernel in zip(conv.dilation, conv.kernel_size, strict=True)]
-    padded = [2 * each for each in conv.padding] if isinstance(conv.padding, tuple) else reaches
-    padded = [0] * len(reaches) if conv.padding == "valid" else padded
-    sizes = [
-        (size + more - reach - 1) // stride + 1
-        for size, more, reach, stride in zip(sample.shape[2:], padded, reaches, conv.stride, strict=True)
-    ]
-    return _stand_in((len(sample), conv.out_channels, *sizes), sample.dtype) if min(sizes) > 0 else None
-
-
-def _stand_in(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """A tensor whose numbers do not matter; indices must be some that are there. Memory is not touched."""
-    return torch.empty(shape, dtype=dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
-
-
-_MOST = 2**31  # beyond it PyTorch has words of its own
 
 
 def _are_apart(tensors: Sequence[Tensor]) -> bool:
