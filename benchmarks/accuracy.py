@@ -169,11 +169,11 @@ def baseline(words: Sequence[str]) -> dict[str, float]:
     from sklearn.metrics import mean_absolute_error, r2_score
 
     from dlspec.config.composition import compose, start_hydra
-    from dlspec.jobs.composed_spec import preparation
+    from dlspec.jobs.composed_spec import make_preparation
     from dlspec.sweeps.hydra.plugins import register
 
     register()
-    data = preparation(compose(list(words), start_hydra(None))).open().data
+    data = make_preparation(compose(list(words), start_hydra(None))).open().data
     (train, truth), (test, wanted) = (
         (split.tensors[data.fields[0].name].numpy(), split.target.numpy()) for split in (data.train, data.test)
     )

@@ -21,13 +21,13 @@ import torch
 from measuring import machine, median_interval, pin, table
 
 from dlspec.config.composition import compose, start_hydra
-from dlspec.jobs.composed_spec import preparation
+from dlspec.jobs.composed_spec import make_preparation
 from dlspec.jobs.setup import make_job
 from dlspec.sweeps.hydra.plugins import register
 from dlspec.training.callbacks import standard
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.callbacks.checkpoints import Checkpoints
-from dlspec.training.state import State
+from dlspec.training.callbacks.checkpoints import CheckpointSaver
+from dlspec.training.state import TrainingState
 
 STEPS, BATCH, PIECES = 200, 32, 8
 
@@ -55,7 +55,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     register()
-    standard.Checkpoints = _Measured  # type: ignore[misc]
+    standard.CheckpointSaver = _Measured  # type: ignore[misc]
     where, data = pin() if arguments.pin else "not pinned", "MNIST" if arguments.data else "noise of MNIST's shape"
     print(f"{machine('torch')}; {where}, one thread; {data}; medians (their 95 % interval)\n", flush=True)
     header = [f"{STEPS} steps at batch {BATCH}", "CPU ms", "CPU ms more to copy", "to write", "speed with checkpoints",
@@ -66,7 +66,9 @@ def main() -> None:
 def _row(case: Case, data: str | None, epochs: int) -> list[str]:
     pieces = _Pieces()
     _Measured.copying, _Measured.writing = [], []
-    job = make_job(preparation(compose(_overrides(case, data, max(2, round(epochs * case.share))), start_hydra(None))))
+    job = make_job(
+        make_preparation(compose(_overrides(case, data, max(2, round(epochs * case.share))), start_hydra(None)))
+    )
     use = job.trainer.use
     job.trainer.use = lambda callbacks: use([pieces, *callbacks])  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
@@ -91,11 +93,11 @@ class _Pieces(Callback):
         self.epochs: list[list[tuple[float, float]]] = []
         self._last = (0.0, 0.0)
 
-    def on_epoch_start(self, state: State) -> None:
+    def on_epoch_start(self, state: TrainingState) -> None:
         self.epochs.append([])
         self._last = _now()
 
-    def on_step_end(self, state: State) -> None:
+    def on_step_end(self, state: TrainingState) -> None:
         if state.phase == "train" and state.step % STEPS == 0:
             now = _now()
             self.epochs[-1].append((now[0] - self._last[0], now[1] - self._last[1]))
@@ -115,15 +117,15 @@ def _now() -> tuple[float, float]:
     return time.perf_counter(), time.process_time()
 
 
-class _Measured(Checkpoints):
+class _Measured(CheckpointSaver):
     """Checkpoints by steps alone, and the CPU seconds of both threads for each."""
 
     copying: list[float] = []
     writing: list[float] = []
 
-    def on_epoch_end(self, state: State) -> None: ...
+    def on_epoch_end(self, state: TrainingState) -> None: ...
 
-    def _save(self, state: State) -> None:
+    def _save(self, state: TrainingState) -> None:
         _Measured.writing.append(self._writer.seconds)
         started = time.thread_time()
         super()._save(state)

@@ -135,20 +135,20 @@ def _copied_counters() -> tuple[Callable[[], object], Callable[[], object]]:
     import torch
     from torch import nn
 
-    from dlspec.compat.torch_foreach import copy_all
-    from dlspec.compat.torch_layers import tensor_slots
+    from dlspec.compat.torch_foreach import copy_tensors
+    from dlspec.compat.torch_layers import iterate_tensor_slots
 
     network = _network()
     copy, name = deepcopy(network), "num_batches_tracked"
     norms = [[each for each in one.modules() if isinstance(each, nn.BatchNorm2d)] for one in (copy, network)]
-    slots = [[slot for slot, _ in tensor_slots(one) if slot[1] == name] for one in (copy, network)]
+    slots = [[slot for slot, _ in iterate_tensor_slots(one) if slot[1] == name] for one in (copy, network)]
 
     def public() -> None:
         for mine, theirs in zip(*norms, strict=True):
             getattr(mine, name).copy_(getattr(theirs, name))
 
     def ours() -> None:
-        copy_all(*([held[key] for held, key in each] for each in slots))
+        copy_tensors(*([held[key] for held, key in each] for each in slots))
 
     return torch.no_grad()(public), torch.no_grad()(ours)
 
@@ -162,7 +162,7 @@ def _pictures() -> tuple[Callable[[], object], Callable[[], object]]:
     from matplotlib.figure import Figure
 
     from dlspec.plots.drawing import BLUE, DPI, Page
-    from dlspec.plots.plot import Plot
+    from dlspec.plots.plot import Axes
 
     x = np.linspace(0, 1, 100)
 
@@ -177,11 +177,11 @@ def _pictures() -> tuple[Callable[[], object], Callable[[], object]]:
 
     def ours() -> None:
         page = Page(6, 4)
-        plot = Plot(page, 0.6, 0.6, 5, 3, (0, 1), (0, 1))
-        plot.furnish("epoch")
-        plot.head("loss")
-        page.line(plot.at(x, x**2), BLUE)
-        page.png()
+        plot = Axes(page, 0.6, 0.6, 5, 3, (0, 1), (0, 1))
+        plot.draw_frame("epoch")
+        plot.set_title("loss")
+        page.line(plot.to_page(x, x**2), BLUE)
+        page.to_png()
 
     return public, ours
 

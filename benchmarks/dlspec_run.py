@@ -14,9 +14,9 @@ from works import Task, job
 from dlspec.jobs.job import Job
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.callbacks.checkpoints import Checkpoints
-from dlspec.training.state import State
-from dlspec.training.tuning.tuning import TUNED
+from dlspec.training.callbacks.checkpoints import CheckpointSaver
+from dlspec.training.state import TrainingState
+from dlspec.training.tuning.tuning import TUNED_SETTINGS
 
 WRITTEN = ("metrics.jsonl", "timing.jsonl", "log.txt", "spec.yaml", "events.*", "checkpoints/step-*.safetensors")
 
@@ -34,7 +34,7 @@ def train(task: Task, turns: Turns, mode: Sequence[str]) -> None:
 def _tuned(made: Job) -> str:
     """The settings that differ from what they are by default, of those that tuning may change."""
     found, default = made.prepared.resolved["trainer"], TrainerSpec().model_dump()
-    return ", ".join(f"{key}={found[key]}" for key in TUNED if found[key] != default[key])
+    return ", ".join(f"{key}={found[key]}" for key in TUNED_SETTINGS if found[key] != default[key])
 
 
 class _Turns(Callback):
@@ -42,15 +42,15 @@ class _Turns(Callback):
 
     def __init__(self, turns: Turns, folder: Path, callbacks: Sequence[Callback]) -> None:
         self.turns, self.folder = turns, folder
-        self.checkpoints = next(each for each in callbacks if isinstance(each, Checkpoints))
+        self.checkpoints = next(each for each in callbacks if isinstance(each, CheckpointSaver))
 
-    def on_epoch_start(self, state: State) -> None:
+    def on_epoch_start(self, state: TrainingState) -> None:
         waited = self.turns.next(state.history[-1]["train/loss"] if state.history else math.nan)
         if waited:
             _check_files(self.folder)
         # Checkpoints after epochs are so many a second of training: waiting is none.
         self.checkpoints._due += waited
-        self.checkpoints._due_after_epoch += waited
+        self.checkpoints._due_after_epoch_end += waited
 
 
 def _check_files(folder: Path) -> None:

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader, TensorDataset
 from turns import Turns
 from works import SEED, Loss, Task
 
-from dlspec.data.batches.batches import permutation
-from dlspec.training.runtime.resources import allocator
+from dlspec.data.batches.batches import make_permutation
+from dlspec.training.runtime.resources import use_allocator
 
 Step = Callable[[Tensor, Tensor], Tensor]
 """Trains on a batch and gives its loss, detached."""
@@ -31,7 +31,7 @@ def naive(task: Task, turns: Turns) -> None:
     samples, mean = TensorDataset(inputs, targets), math.nan
     for epoch in count(1):
         turns.next(mean)
-        order = permutation(len(targets), SEED, epoch).tolist()
+        order = make_permutation(len(targets), SEED, epoch).tolist()
         total = 0.0
         for batch, target in DataLoader(samples, batch_size=task.work.batch_size, sampler=order):
             optimizer.zero_grad()
@@ -137,11 +137,11 @@ def _placed(task: Task) -> tuple[nn.Module, Tensor, Tensor]:
 def _train(task: Task, turns: Turns, inputs: Tensor, targets: Tensor, step: Step, smaller: Step) -> None:
     """Epoch after epoch; `smaller` does an epoch's last batch where it has fewer samples."""
     mean, device = math.nan, torch.device(task.device)
-    with allocator("keep", device, 0):
+    with use_allocator("keep", device, 0):
         for epoch in count(1):
             turns.next(mean)
             total = torch.zeros((), device=device)
-            order = permutation(len(targets), SEED, epoch)  # dlspec's
+            order = make_permutation(len(targets), SEED, epoch)  # dlspec's
             for rows in order.to(device).split(task.work.batch_size):
                 train = step if len(rows) == task.work.batch_size else smaller
                 total += train(inputs.index_select(0, rows), targets.index_select(0, rows)) * len(rows)

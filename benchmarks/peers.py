@@ -17,7 +17,7 @@ BARE = {"enable_progress_bar": False, "logger": False, "enable_checkpointing": F
 
 
 def lightning(task: Task, turns: Turns, is_bare: bool = False) -> None:
-    """Its trainer as it is by default, with bar, logger and checkpoints; or `is_bare`, without any of them."""
+    """Its trainer as it is by default, with bar, logger and checkpoints; or `has_no_settings`, without any of them."""
     import lightning as L
 
     network, inputs, targets = task.start()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dlspec.config.composition import compose, start_hydra
-from dlspec.jobs.composed_spec import preparation
+from dlspec.jobs.composed_spec import make_preparation
 from dlspec.jobs.job import Job
 from dlspec.jobs.setup import make_job
 from dlspec.sweeps.hydra.plugins import register
@@ -131,7 +131,7 @@ class Task:
         [field], split = prepared.data.fields, prepared.data.train
         by_hand = self.work.by_hand(field.vocab_size)
         copy_weights(prepared.network.module, by_hand)
-        return by_hand, split.input(field.name), split.compared(prepared.criterion.target_names[0])
+        return by_hand, split.input(field.name), split.get_loss_target(prepared.criterion.target_names[0])
 
 
 def works_on(device: str) -> Mapping[str, Work]:
@@ -141,4 +141,4 @@ def works_on(device: str) -> Mapping[str, Work]:
 def job(overrides: list[str]) -> Job:
     """The way of the command line: Hydra composes conf/ and these overrides."""
     register()
-    return make_job(preparation(compose(overrides, start_hydra(None))))
+    return make_job(make_preparation(compose(overrides, start_hydra(None))))

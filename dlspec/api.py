@@ -13,42 +13,49 @@ from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, Unpack
 from torch import nn
 
 from dlspec.config.conf_files import GROUPS
-from dlspec.config.overrides import parse_overrides, write_choice
+from dlspec.config.overrides import format_choice, parse_overrides
 from dlspec.data.dataset import Dataset
 from dlspec.data.sources import SOURCES
-from dlspec.errors import UserError, shown
+from dlspec.errors import UserError, format_value
 from dlspec.jobs import resumption
-from dlspec.jobs.identity import data_checksum
+from dlspec.jobs.identity import compute_data_checksum
 from dlspec.jobs.job import Job
-from dlspec.jobs.python_spec import Data, Spec, data_settings, plain_value, prepare_spec, written_spec
+from dlspec.jobs.python_spec import (
+    DataInput,
+    SpecInput,
+    extract_data_settings,
+    prepare_spec,
+    split_spec,
+    to_plain_value,
+)
 from dlspec.jobs.setup import make_job
-from dlspec.language.problems import Problems, refuse
+from dlspec.language.problems import Problems, raise_problems
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.language.sections.weights_section import WeightsSpec
 from dlspec.language.source_map import SourceMap
-from dlspec.language.yaml.yaml_files import load_file
-from dlspec.limits import deep_stack
+from dlspec.language.yaml.yaml_files import load_yaml_file
+from dlspec.limits import allow_deep_recursion
 from dlspec.network.weights.loading import load_weights
 from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from dlspec.report.results import Results, results
-from dlspec.runs.io import new_folder
+from dlspec.runs.io import make_run_folder
 from dlspec.runs.job_result import JobResult
-from dlspec.runs.layout import RUNS, SPEC
+from dlspec.runs.layout import DEFAULT_RUNS_FOLDER, SPEC_FILE
 from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.inline import InlineExecutor
 from dlspec.sweeps.executors.job_worker import JobWorker
 from dlspec.sweeps.executors.pool import choose_executor
-from dlspec.sweeps.records.planned_job import PlanJob, Steps, plan_job
-from dlspec.sweeps.records.record import SweepRecord, read_sweep
+from dlspec.sweeps.records.planned_job import JobSteps, PlanJob, plan_job
+from dlspec.sweeps.records.record import SweepRecord, read_sweep_record
 from dlspec.sweeps.run import SweepRun
-from dlspec.text import write_override
-from dlspec.training.health.out_of_memory import OutOfMemory, forget
+from dlspec.text import format_override
+from dlspec.training.health.out_of_memory import OutOfMemory, clear_traceback
 from dlspec.training.runtime.interruption import Interrupted
-from dlspec.training.runtime.randomness import kept_generators
+from dlspec.training.runtime.randomness import preserve_generators
 
 P = ParamSpec("P")
 T = TypeVar("T")
-OVER = "write what to try by its key: over={'optimizer.lr': [0.01, 0.001], 'seed': range(3)}"
+OVER_FIX = "write what to try by its key: over={'optimizer.lr': [0.01, 0.001], 'seed': range(3)}"
 Values = Mapping[str, Any]
 
 
@@ -66,12 +73,12 @@ class Result:
     def __repr__(self) -> str:
         """The results in a line: a notebook shows them, not the layers and the spec."""
         results = ", ".join(f"{name} {value:.4g}" for name, value in self.results.items())
-        where = "" if self.folder is None else f", folder {self.folder}"
-        return f"Result({results}, best epoch {self.best_epoch}{where})"
+        folder_note = "" if self.folder is None else f", folder {self.folder}"
+        return f"Result({results}, best epoch {self.best_epoch}{folder_note})"
 
 
-@deep_stack()
-def build(spec: Spec, data: Data = None) -> nn.Module:
+@allow_deep_recursion()
+def build(spec: SpecInput, data: DataInput = None) -> nn.Module:
     """The network that `spec` describes, built for `data`, its weights drawn from the spec's seed.
 
     `spec` is a mapping as in YAML, `{"model": "cnn", "seed": 1}` or `{"layers": [...]}`, or a list of overrides as on
@@ -81,59 +88,59 @@ def build(spec: Spec, data: Data = None) -> nn.Module:
     names a data set itself, `data` takes its place. The random generators of Python, NumPy and PyTorch are left as they
     were. Raises SpecError with every mistake, UserError for what is no spec or no data.
     """
-    with kept_generators():
+    with preserve_generators():
         return prepare_spec(spec, data).build().network.module.cpu()
 
 
-def _letting_go(function: Callable[P, T]) -> Callable[P, T]:
+def _release_memory_on_error(function: Callable[P, T]) -> Callable[P, T]:
     """Out of memory, nothing is held by the error, which a notebook keeps."""
 
     @wraps(function)
-    def called(*args: P.args, **settings: P.kwargs) -> T:
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
         try:
-            return function(*args, **settings)
+            return function(*args, **kwargs)
         except OutOfMemory as error:
-            forget(error)
+            clear_traceback(error)
             raise
 
-    return called
+    return wrapper
 
 
-def load(folder: str | Path, data: Data = None) -> nn.Module:
+def load(folder: str | Path, data: DataInput = None) -> nn.Module:
     """The network of the run in `folder` with its best weights (or its last), on the CPU and in eval mode.
 
     `data` are given again where the run's were made in Python. Raises UserError where there is no such run or its
     weights are not there, SpecError where its spec imports modules that were not imported before.
     """
-    run_folder = resumption.run_folder(str(folder))
-    spec, _ = _changed(run_folder, {}, data)
+    run_folder = resumption.find_run_folder(str(folder))
+    spec, _ = _apply_changes(run_folder, {}, data)
     problems = Problems()
-    with kept_generators(), deep_stack():
+    with preserve_generators(), allow_deep_recursion():
         network = prepare_spec(spec, data, is_resumed=True).build().network.module.cpu().eval()
         load_weights(network, WeightsSpec(path=str(run_folder), strict=True), problems)
-    refuse(problems, SourceMap)
+    raise_problems(problems, SourceMap)
     return network
 
 
-@_letting_go
-def train(spec: Spec, data: Data = None, *, folder: str | Path | None = None) -> Result:
+@_release_memory_on_error
+def train(spec: SpecInput, data: DataInput = None, *, folder: str | Path | None = None) -> Result:
     """Trains and tests; a new run folder is made below `folder`, and nothing is written where there is none.
 
     `spec` and `data` are those of `build`, and as there the random generators are left as they were. Raises SpecError
     for a wrong spec, TrainingFailed where the training itself fails.
     """
-    with kept_generators():
-        with deep_stack():
+    with preserve_generators():
+        with allow_deep_recursion():
             job = make_job(prepare_spec(spec, data))
         if folder is None:
-            return _result(job, job.run(), None)
+            return _make_result(job, job.run(), None)
         job.check_space(Path(folder))
-        run_folder = new_folder(Path(folder), "run")
-        return _result(job, job.run(run_folder), run_folder)
+        run_folder = make_run_folder(Path(folder), "run")
+        return _make_result(job, job.run(run_folder), run_folder)
 
 
-@_letting_go
-def resume(folder: str | Path, data: Data = None, *, changes: Spec = (), allow: Sequence[str] = ()) -> Result:
+@_release_memory_on_error
+def resume(folder: str | Path, data: DataInput = None, *, changes: SpecInput = (), allow: Sequence[str] = ()) -> Result:
     """Goes on with the run in `folder` from its newest checkpoint, as if it had never stopped.
 
     Where the data were arrays or a data set made in Python, the same are given again as `data`. `changes` are a spec
@@ -142,33 +149,33 @@ def resume(folder: str | Path, data: Data = None, *, changes: Spec = (), allow: 
     SpecError for changes that are not allowed, UserError where there is no run or another process trains there,
     TrainingFailed where the checkpoint does not fit or the training fails.
     """
-    run_folder = resumption.run_folder(str(folder))
-    spec, written = _changed(run_folder, changes, data)
-    with kept_generators(), resumption.lock_newest_checkpoint(run_folder) as found:
-        with deep_stack():
+    run_folder = resumption.find_run_folder(str(folder))
+    spec, written = _apply_changes(run_folder, changes, data)
+    with preserve_generators(), resumption.lock_newest_checkpoint(run_folder) as found:
+        with allow_deep_recursion():
             job = make_job(prepare_spec(spec, data, is_resumed=found is not None))
         changed = resumption.find_changes(run_folder, job, found, written)
         resumption.refuse_changes(run_folder, job, changed, allow)
-        return _result(job, resumption.continue_run(job, run_folder, found), run_folder)
+        return _make_result(job, resumption.continue_run(job, run_folder, found), run_folder)
 
 
-def _changed(run_folder: Path, changes: Spec, data: Data) -> tuple[Spec, list[str]]:
+def _apply_changes(run_folder: Path, changes: SpecInput, data: DataInput) -> tuple[SpecInput, list[str]]:
     """The run's spec with what is changed, and the keys of that; arrays are split as they were."""
-    own, overrides = written_spec(changes)
-    saved = load_file(run_folder / SPEC).tree.get("data") if isinstance(data, Mapping) else None
-    splits = data_settings(saved) if isinstance(saved, Mapping) and saved.get("type") == "arrays" else {}
+    changed_sections, overrides = split_spec(changes)
+    saved = load_yaml_file(run_folder / SPEC_FILE).tree.get("data") if isinstance(data, Mapping) else None
+    splits = extract_data_settings(saved) if isinstance(saved, Mapping) and saved.get("type") == "arrays" else {}
     if isinstance(changes, Mapping):
-        kept = {"data": splits | dict(own.get("data", {}))} if splits else {}
-        return {"run": str(run_folder), **own, **kept}, list(changes)
+        kept = {"data": splits | dict(changed_sections.get("data", {}))} if splits else {}
+        return {"run": str(run_folder), **changed_sections, **kept}, list(changes)
     keys = [each.key_or_group.lstrip("+~") for each in parse_overrides(overrides)]
     return [
-        write_override("run", str(run_folder)),
+        format_override("run", str(run_folder)),
         *(f"data.{key}={value}" for key, value in splits.items()),
         *overrides,
     ], keys
 
 
-def _result(job: Job, result: JobResult, folder: Path | None) -> Result:
+def _make_result(job: Job, result: JobResult, folder: Path | None) -> Result:
     results, history = {**result.best, **result.test}, tuple(job.trainer.state.history)
     return Result(job.trainer.state.network, results, result.best_epoch or 0, history, job.prepared.resolved, folder)
 
@@ -187,9 +194,9 @@ class SweepSettings(TypedDict, total=False):
 
 
 def sweep(
-    spec: Spec,
+    spec: SpecInput,
     over: Mapping[str, Sequence[Any]],
-    data: Data = None,
+    data: DataInput = None,
     *,
     folder: str | Path | None = None,
     **settings: Unpack[SweepSettings],
@@ -203,26 +210,28 @@ def sweep(
     `workers`, one a core or GPU if not told. Failed jobs are told and stand among the results. Raises SpecError or
     UserError with every wrong spec before anything is trained, where `on_invalid` does not skip them.
     """
-    grid, section = _grid(over), _sweep_section(settings)
-    with kept_generators(), deep_stack():
-        given = prepare_spec(spec, data).data
-        _refuse_data(over, given)
-        worker = JobWorker(None, threads=section.threads, modules=_modules(), data=given)
-        place = None if folder is None else Path(folder)
+    grid, section = _expand_grid(over), _sweep_section(settings)
+    with preserve_generators(), allow_deep_recursion():
+        dataset = prepare_spec(spec, data).data
+        _refuse_data_keys(over, dataset)
+        worker = JobWorker(None, threads=section.threads, modules=_find_part_modules(), data=dataset)
+        sweep_folder = None if folder is None else Path(folder)
         with SweepRun(
             section,
-            None if place is None else read_sweep(place),
-            partial(_sweep_record, place),
+            None if sweep_folder is None else read_sweep_record(sweep_folder),
+            partial(_open_sweep_record, sweep_folder),
             partial(_make_executor, worker, section),
-        ) as running:
-            checksum = "" if given is None else data_checksum(given)
+        ) as sweep_run:
+            checksum = "" if dataset is None else compute_data_checksum(dataset)
             try:
-                running.launch([_plan(partial(_prepare, spec, data, values), values, checksum) for values in grid])
+                sweep_run.launch(
+                    [_make_plan(partial(_prepare_job, spec, data, values), values, checksum) for values in grid]
+                )
             except Interrupted as error:
                 raise Interrupted(
-                    error.number, f"; to go on call it again with folder='{_sweep_folder(running)}'"
+                    error.number, f"; to go on call it again with folder='{_sweep_folder(sweep_run)}'"
                 ) from None
-            return results(_sweep_folder(running))
+            return results(_sweep_folder(sweep_run))
 
 
 def _sweep_section(settings: SweepSettings) -> SweepSpec:
@@ -233,52 +242,52 @@ def _sweep_section(settings: SweepSettings) -> SweepSpec:
     return SweepSpec(**settings)
 
 
-def _sweep_folder(running: SweepRun) -> Path:
-    assert running.record is not None  # or something was raised
-    return running.record.folder
+def _sweep_folder(sweep_run: SweepRun) -> Path:
+    assert sweep_run.record is not None  # or something was raised
+    return sweep_run.record.folder
 
 
-def _grid(over: Mapping[str, Sequence[Any]]) -> list[Values]:
+def _expand_grid(over: Mapping[str, Sequence[Any]]) -> list[Values]:
     """Every combination, the last key's values the fastest."""
     if not isinstance(over, Mapping) or not over:
-        raise UserError(f"nothing to sweep over; {OVER}")
+        raise UserError(f"nothing to sweep over; {OVER_FIX}")
     for key, values in over.items():
         if isinstance(values, str | Mapping) or not hasattr(values, "__iter__"):
-            raise UserError(f"over['{key}'] is no list of values; {OVER}")
-    combinations = product(*([plain_value(each) for each in values] for values in over.values()))
+            raise UserError(f"over['{key}'] is no list of values; {OVER_FIX}")
+    combinations = product(*([to_plain_value(each) for each in values] for values in over.values()))
     return [dict(zip(over, each, strict=True)) for each in combinations]
 
 
-def _refuse_data(over: Mapping[str, Any], given: Dataset | None) -> None:
+def _refuse_data_keys(over: Mapping[str, Any], dataset: Dataset | None) -> None:
     wrong = [key for key in over if key.split(".")[0] == "data"]
-    if wrong and given is not None:
+    if wrong and dataset is not None:
         raise UserError(f"over['{wrong[0]}']: the data were given in Python; sweep over each of them by itself")
 
 
-def _plan(prepare: Callable[[], Steps], values: Values, checksum: str) -> PlanJob:
-    overrides = tuple(f"{key}={_as_text(value)}" for key, value in values.items())
+def _make_plan(prepare: Callable[[], JobSteps], values: Values, checksum: str) -> PlanJob:
+    overrides = tuple(f"{key}={_format_value(value)}" for key, value in values.items())
     return partial(plan_job, overrides, prepare, checksum)
 
 
-def _as_text(value: Any) -> str:
-    return value if isinstance(value, str) else shown(value)
+def _format_value(value: Any) -> str:
+    return value if isinstance(value, str) else format_value(value)
 
 
-def _prepare(spec: Spec, data: Data, values: Values) -> Steps:
+def _prepare_job(spec: SpecInput, data: DataInput, values: Values) -> JobSteps:
     """A job's steps, without arrays: those are given to each process once."""
     chosen = {key: value for key, value in values.items() if key in GROUPS and isinstance(value, str)}
     others = {key: value for key, value in values.items() if key not in chosen}
-    words = [write_choice(key, value) for key, value in chosen.items()]
-    preparing = prepare_spec({**spec, **chosen} if isinstance(spec, Mapping) else [*spec, *words], data, others)
-    return replace(preparing, data=None), None
+    choices = [format_choice(key, value) for key, value in chosen.items()]
+    preparation = prepare_spec({**spec, **chosen} if isinstance(spec, Mapping) else [*spec, *choices], data, others)
+    return replace(preparation, data=None), None
 
 
-def _sweep_record(place: Path | None) -> SweepRecord:
-    if place is None:
+def _open_sweep_record(folder: Path | None) -> SweepRecord:
+    if folder is None:
         now = datetime.now()
-        return SweepRecord(new_folder(Path(RUNS) / f"{now:%Y-%m-%d}", f"{now:%H-%M-%S}_sweep"))
-    place.mkdir(parents=True, exist_ok=True)
-    return SweepRecord(place)
+        return SweepRecord(make_run_folder(Path(DEFAULT_RUNS_FOLDER) / f"{now:%Y-%m-%d}", f"{now:%H-%M-%S}_sweep"))
+    folder.mkdir(parents=True, exist_ok=True)
+    return SweepRecord(folder)
 
 
 def _make_executor(worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:
@@ -288,7 +297,7 @@ def _make_executor(worker: JobWorker, settings: SweepSpec, jobs: int, devices: C
     return choose_executor(worker, settings.workers, jobs, devices)
 
 
-def _modules() -> list[str]:
+def _find_part_modules() -> list[str]:
     """The modules that have registered parts of their own."""
     classes = [each for registry in (LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS) for each in registry.classes()]
     names = {each.__module__ for each in (*classes, *SOURCES.values())}

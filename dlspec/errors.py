@@ -125,13 +125,13 @@ class Finding:
     fix: str = ""
     note: str = ""
 
-    def at(self, path: str, place: SourceLocation | None = None) -> Problem:
+    def to_problem(self, path: str, location: SourceLocation | None = None) -> Problem:
         """The problem that it is at its place."""
-        return Problem(self.code, path, self.found, self.fix, place, self.note)
+        return Problem(self.code, path, self.found, self.fix, location, self.note)
 
 
 # The code of a name that no part has, by the kind of part or the config group.
-UNKNOWN_PARTS: Mapping[str, Code] = {
+UNKNOWN_PART_CODES: Mapping[str, Code] = {
     "layer": Code.UNKNOWN_LAYER,
     "loss": Code.UNKNOWN_LOSS,
     "optimizer": Code.UNKNOWN_OPTIMIZER,
@@ -175,17 +175,17 @@ class SourceLocation:
     def __str__(self) -> str:
         return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
 
-    def excerpt(self) -> list[str]:
+    def format_excerpt(self) -> list[str]:
         """The line as it was written, and below it the caret."""
         if not self.text:
             return []
         start = max(self.column - 1, 0)
-        shift, text = _window(self.text.rstrip(), start)
+        shift, text = _crop_around(self.text.rstrip(), start)
         width = max(1, min(self.width, len(text) - (start - shift)))
         return [f"    {text}", "    " + " " * (start - shift) + "^" * width]
 
 
-def _window(text: str, start: int, width: int = 110) -> tuple[int, str]:
+def _crop_around(text: str, start: int, width: int = 110) -> tuple[int, str]:
     """The part of a long line around `start`, and how far it was moved."""
     if len(text) <= width:
         return 0, text
@@ -205,99 +205,104 @@ class Problem:
     path: str
     found: str
     fix: str = ""
-    place: SourceLocation | None = None
+    location: SourceLocation | None = None
     note: str = ""
 
-    def lines(self) -> list[str]:
+    def format_lines(self) -> list[str]:
         """As a terminal shows them: none is very long, and what would steer the terminal is a blank sign."""
-        parts = [str(self.place) if self.place else "", self.path, self.found, self.fix]
-        head = "   ".join(cut(part) for part in parts if part)
-        note = [f"    {cut(self.note)}"] if self.note else []
-        return [printable(each) for each in (head, *(self.place.excerpt() if self.place else []), *note)]
+        parts = [str(self.location) if self.location else "", self.path, self.found, self.fix]
+        head = "   ".join(shorten_middle(part) for part in parts if part)
+        note = [f"    {shorten_middle(self.note)}"] if self.note else []
+        return [
+            replace_control_characters(each)
+            for each in (head, *(self.location.format_excerpt() if self.location else []), *note)
+        ]
 
 
-_STEERING = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
-def printable(text: str) -> str:
+def replace_control_characters(text: str) -> str:
     """The text with a sign in the place of each character that a terminal would obey."""
-    return _STEERING.sub("\ufffd", text)
+    return _CONTROL_CHARACTERS.sub("\ufffd", text)
 
 
-def cut(text: str, most: int = 600) -> str:
+def shorten_middle(text: str, max_length: int = 600) -> str:
     """The text, its middle left out where it is very long."""
-    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 4 :]}"
+    return text if len(text) <= max_length else f"{text[: max_length // 2]} ... {text[-max_length // 4 :]}"
 
 
-MOST_SHOWN = 50
+MAX_SHOWN_PROBLEMS = 50
 """So many mistakes are shown."""
 
 
 class SpecError(UserError):
     """Every mistake that was found in one look, each with its place."""
 
-    def __init__(self, problems: Sequence[Problem], done: str = "nothing was run") -> None:
+    def __init__(self, problems: Sequence[Problem], outcome: str = "nothing was run") -> None:
         self.problems = tuple(problems)
-        self.done = done
-        super().__init__(self.text())
+        self.outcome = outcome
+        super().__init__(self.format_message())
 
-    def text(self) -> str:
+    def format_message(self) -> str:
         count = len(self.problems)
-        lines = [line for problem in self.problems[:MOST_SHOWN] for line in problem.lines()]
-        if count > MOST_SHOWN:
-            lines.append(f"... and {count - MOST_SHOWN:,} more")
-        return "\n".join([*lines, f"{count} problem{'s' if count != 1 else ''}; {self.done}."])
+        lines = [line for problem in self.problems[:MAX_SHOWN_PROBLEMS] for line in problem.format_lines()]
+        if count > MAX_SHOWN_PROBLEMS:
+            lines.append(f"... and {count - MAX_SHOWN_PROBLEMS:,} more")
+        return "\n".join([*lines, f"{count} problem{'s' if count != 1 else ''}; {self.outcome}."])
 
 
-def near(word: str, choices: Iterable[str]) -> str:
+def find_closest(name: str, choices: Iterable[str]) -> str:
     """The choice that `word` was probably meant to be, or ''. Case is ignored: 'Relu' is near 'ReLU', not 'RNNCell'.
 
     A word that exactly one choice begins with stands for that one: 'F1' is near 'F1Score'; and one with two letters in
     the wrong order for the right one, however short: 'mpl' is near 'mlp'. 'nn.GRU' is 'GRU'.
     """
-    return _near(word, tuple(choices))
+    return _find_closest(name, tuple(choices))
 
 
 @lru_cache(maxsize=2_000)  # one mistake may stand in a thousand places
-def _near(word: str, choices: tuple[str, ...]) -> str:
+def _find_closest(name: str, choices: tuple[str, ...]) -> str:
     lowered = {choice.lower(): choice for choice in choices}
-    found = [each for each in (*_swapped(word.lower()), word.lower().rpartition(".")[2]) if each in lowered]
-    found = found or get_close_matches(word.lower(), lowered, n=1, cutoff=0.7)
-    if not found and len(word) > 1:
-        longer = [choice for choice in lowered if choice.startswith(word.lower())]
+    found = [
+        each for each in (*_swap_adjacent_letters(name.lower()), name.lower().rpartition(".")[2]) if each in lowered
+    ]
+    found = found or get_close_matches(name.lower(), lowered, n=1, cutoff=0.7)
+    if not found and len(name) > 1:
+        longer = [choice for choice in lowered if choice.startswith(name.lower())]
         found = longer if len(longer) == 1 else []
     return lowered[found[0]] if found else ""
 
 
-def _swapped(word: str) -> list[str]:
+def _swap_adjacent_letters(word: str) -> list[str]:
     """The word with each two neighbours exchanged."""
     return [word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(min(len(word), 100) - 1)]
 
 
-def suggest(word: str, choices: Iterable[str], most: int = 12) -> str:
+def suggest(name: str, choices: Iterable[str], max_names: int = 12) -> str:
     """'did you mean ...?', or what there is where nothing is near."""
     names = sorted(choices)
-    guess = near(word, names)
+    guess = find_closest(name, names)
     if guess:
         return f"did you mean '{guess}'?"
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return f"there is: {', '.join(names[:most])}{more}" if names else ""
+    more = f" and {len(names) - max_names} more" if len(names) > max_names else ""
+    return f"there is: {', '.join(names[:max_names])}{more}" if names else ""
 
 
-def shown(value: Any, most: int = 60) -> str:
+def format_value(value: Any, max_length: int = 60) -> str:
     """A value as YAML would write it, cut off where it is long; text in quotes."""
-    text = value if isinstance(value, str) else _flow(value)
+    text = value if isinstance(value, str) else _format_flow_yaml(value)
     text = re.sub(r"\s+", " ", text) if "\n" in text else text
-    text = text if len(text) <= most else text[: most - 3] + "..."
+    text = text if len(text) <= max_length else text[: max_length - 3] + "..."
     return f"'{text}'" if isinstance(value, str) else text
 
 
-def _flow(value: Any) -> str:
+def _format_flow_yaml(value: Any) -> str:
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, dict):
-        inside = ", ".join(f"{key}: {_flow(each)}" for key, each in islice(value.items(), 20))
+        inside = ", ".join(f"{key}: {_format_flow_yaml(each)}" for key, each in islice(value.items(), 20))
         return f"{{{inside}}}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(_flow(each) for each in value[:20])}]"
+        return f"[{', '.join(_format_flow_yaml(each) for each in value[:20])}]"
     return str(value)

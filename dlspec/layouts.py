@@ -14,7 +14,7 @@ Layout = Literal["features", "sequence", "tokens", "channels-first", "channels-l
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
-def roles(layout: Layout, rank: int) -> tuple[str, ...]:
+def roles_from_layout(layout: Layout, rank: int) -> tuple[str, ...]:
     """The roles of a value's `rank` dimensions, batch left out: `roles("channels-first", 3)` is `("C", "S", "S")`."""
     if layout == "features":
         return ("C",) * rank
@@ -26,13 +26,13 @@ def roles(layout: Layout, rank: int) -> tuple[str, ...]:
     return ("C", *space) if layout == "channels-first" else (*space, "C")
 
 
-def layout_of(given: tuple[str, ...]) -> Layout:
+def layout_from_roles(roles: tuple[str, ...]) -> Layout:
     """The layout that a row of roles, batch left out, has."""
-    if not given or given[0] == "T":
-        return "sequence" if "C" in given else "tokens" if given else "features"
-    if len(given) == 1:
+    if not roles or roles[0] == "T":
+        return "sequence" if "C" in roles else "tokens" if roles else "features"
+    if len(roles) == 1:
         return "features"
-    return "channels-first" if given[0] == "C" else "channels-last"
+    return "channels-first" if roles[0] == "C" else "channels-last"
 
 
 def guess_layout(shape: Sequence[int]) -> Layout:
@@ -66,10 +66,10 @@ class Lengths:
 
 
 @dataclass(frozen=True)
-class Value:
+class TensorInfo:
     """A layer's input or output; the batch is left out of `shape`. A `Parameter` has none: `has_batch` is false.
 
-    `lost` names the layer behind which samples have no lengths any more, though there are steps. `own_roles` are the
+    `lost` names the layer behind which samples have no lengths any more, though there are steps. `explicit_roles` are the
     roles of its dimensions where the layout does not tell them: (C, C, S, S), channels in groups.
     """
 
@@ -78,8 +78,8 @@ class Value:
     lengths: Lengths | None = None
     vocab_size: int | None = None
     has_batch: bool = True
-    lost: str = ""
-    own_roles: tuple[str, ...] = ()
+    lengths_lost_at: str = ""
+    explicit_roles: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{format_shape(self.shape)} {self.layout}"
@@ -87,7 +87,7 @@ class Value:
     @property
     def roles(self) -> tuple[str, ...]:
         """The role of each dimension, batch left out."""
-        return self.own_roles or roles(self.layout, len(self.shape))
+        return self.explicit_roles or roles_from_layout(self.layout, len(self.shape))
 
     @property
     def channels(self) -> int:

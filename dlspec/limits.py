@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from dlspec.errors import UserError
 
-LIMITS: Mapping[str, int] = {
+DEFAULT_LIMITS: Mapping[str, int] = {
     "file_bytes": 1_000_000,  # of one YAML file
     "nesting": 100,  # levels of lists and mappings in a file
     "values": 10_000,  # in a file, what aliases repeat counted each time
@@ -25,37 +25,39 @@ GIGABYTE = 10**9
 MAX_DATA_BYTES = 4 * GIGABYTE  # no data source makes a larger array
 MAX_CLASSES = 10**6  # of one target
 # Beyond these Python itself gives up.
-MOST: Mapping[str, int] = {"nesting": 400, "formula_depth": 90}
+MAX_LIMITS: Mapping[str, int] = {"nesting": 400, "formula_depth": 90}
 
 
-def limit(name: str) -> int:
+def get_limit(name: str) -> int:
     """How much of `name` (a key of `LIMITS`) there may be; UserError where the environment says what is no number."""
-    variable = _variable(name)
+    variable = _environment_variable(name)
     written = os.environ.get(variable)
     if written is None:
-        return LIMITS[name]
-    most = MOST.get(name, sys.maxsize)
+        return DEFAULT_LIMITS[name]
+    max_value = MAX_LIMITS.get(name, sys.maxsize)
     text = written.strip().replace("_", "")
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= most):
-        to = f" to {most}" if name in MOST else ""
-        raise UserError(f"the environment variable {variable} is '{written}', wanted a whole number from 1{to}")
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= max_value):
+        upper_bound = f" to {max_value}" if name in MAX_LIMITS else ""
+        raise UserError(
+            f"the environment variable {variable} is '{written}', wanted a whole number from 1{upper_bound}"
+        )
     return int(text)
 
 
-def how_to_raise(name: str) -> str:
+def explain_raising_limit(name: str) -> str:
     """What to write for more, as an error's fix says it."""
-    return f"for more set the environment variable {_variable(name)}"
+    return f"for more set the environment variable {_environment_variable(name)}"
 
 
-def _variable(name: str) -> str:
+def _environment_variable(name: str) -> str:
     return f"DLSPEC_MAX_{name.upper()}"
 
 
 @contextmanager
-def deep_stack() -> Iterator[None]:
+def allow_deep_recursion() -> Iterator[None]:
     """Within it Python's stack holds a spec of the allowed nesting: OmegaConf takes a dozen calls a level."""
     before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, 1_000 + 50 * limit("nesting")))
+    sys.setrecursionlimit(max(before, 1_000 + 50 * get_limit("nesting")))
     try:
         yield
     finally:

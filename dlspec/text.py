@@ -20,7 +20,7 @@ COMMANDS = {
 # ---- amounts ---------------------------------------------------------------------------------------------------------
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """`0.4 s`, `12 s`, `1:05`, `2:01:05`."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
@@ -29,7 +29,7 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def shortened(value: float) -> str:
+def format_count(value: float) -> str:
     """Three digits and a letter: `950`, `12.3k`, `1.2M`."""
     if value < 999.5:
         return f"{value:.0f}"
@@ -40,13 +40,13 @@ def shortened(value: float) -> str:
     return f"{value / 1000:.3g}E"
 
 
-def size(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Bytes: `950 bytes`, `12.3 kB`, `1.2 GB`, `602 TB`."""
-    short = shortened(count)
+    short = format_count(count)
     return f"{short[:-1]} {short[-1]}B" if short[-1].isalpha() else f"{short} bytes"
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Four decimals, or four digits where those would show nothing or too much."""
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"
 
@@ -54,15 +54,15 @@ def number(value: float) -> str:
 # ---- tables ----------------------------------------------------------------------------------------------------------
 
 
-def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Collection[str] = ()) -> str:
+def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], right_aligned: Collection[str] = ()) -> str:
     """The columns side by side, those named in `right` flush right; no spaces at a line's end."""
-    widths = [max(len(cell) for cell in column) for column in zip(head, *rows, strict=True)]
+    widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
     lines = [
         "  ".join(
-            cell.rjust(width) if name in right else cell.ljust(width)
-            for name, cell, width in zip(head, row, widths, strict=True)
+            cell.rjust(width) if name in right_aligned else cell.ljust(width)
+            for name, cell, width in zip(header, row, widths, strict=True)
         ).rstrip()
-        for row in (head, *rows)
+        for row in (header, *rows)
     ]
     return "\n".join(lines)
 
@@ -73,7 +73,7 @@ def text_table(head: Sequence[str], rows: Sequence[Sequence[str]], right: Collec
 _UNQUOTED = re.compile(r"(?!(null|true|false|inf|nan)\Z)([a-z_/]|\.\.?/)[\w./-]*", re.ASCII | re.IGNORECASE)
 
 
-def write_override(key: str, value: str) -> str:
+def format_override(key: str, value: str) -> str:
     """`key=value` as Hydra reads it: the value in quotes where that is needed."""
     if _UNQUOTED.fullmatch(value):
         return f"{key}={value}"
@@ -90,6 +90,6 @@ def _escape_quote(found: re.Match[str]) -> str:
 # ---- errors ----------------------------------------------------------------------------------------------------------
 
 
-def first_line(says: BaseException | str, longest: int | None = None) -> str:
+def first_line(message: BaseException | str, max_length: int | None = None) -> str:
     """The first line of a text, or of what an error of somebody else's says; cut to `longest` letters."""
-    return str(says).strip().partition("\n")[0][:longest]
+    return str(message).strip().partition("\n")[0][:max_length]

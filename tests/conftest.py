@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from dlspec.compat.torchmetrics import leave_out_plots
-from helpers.command_line import Said, run_here
+from helpers.command_line import CommandResult, run_in_this_process
 
 # One thread a test process, before PyTorch is imported: two of them on two cores wait for nobody, and a run in this one
 # equals another's to the last bit, which has one thread too.
@@ -36,7 +36,7 @@ gc.set_threshold(50_000, 20, 50)
 
 
 @pytest.fixture(autouse=True)
-def _parts_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+def _restore_registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it, or errors of later tests would count it among the choices."""
     importlib.import_module("dlspec.jobs.reading")  # registers what is dlspec's own
     from dlspec.data.sources.source import SOURCES
@@ -55,9 +55,9 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def dlspec(work: Path) -> Callable[..., Said]:
+def dlspec(work: Path) -> Callable[..., CommandResult]:
     """`python -m dlspec WORDS` in this process."""
-    return run_here
+    return run_in_this_process
 
 
 @pytest.fixture
@@ -65,26 +65,26 @@ def composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """In Python, Hydra composes the same config once in a test: that takes most of the time of a small run."""
     from dlspec.jobs import python_spec
 
-    compose = python_spec.composed_or_refused
+    compose = python_spec.compose_or_raise
     composed: dict[tuple[str, ...], Any] = {}
 
-    def once(overrides: Sequence[str], hydra: Any) -> Any:
+    def compose_once(overrides: Sequence[str], hydra: Any) -> Any:
         key = tuple(overrides)
         if key not in composed:
             composed[key] = compose(overrides, hydra)
         return composed[key]
 
-    monkeypatch.setattr(python_spec, "composed_or_refused", once)
+    monkeypatch.setattr(python_spec, "compose_or_raise", compose_once)
 
 
 @pytest.fixture
 def write(work: Path) -> Callable[[str, str], Path]:
     """Writes a file below the working directory."""
 
-    def put(name: str, text: str) -> Path:
+    def write_file(name: str, text: str) -> Path:
         path = work / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         return path
 
-    return put
+    return write_file

@@ -13,138 +13,150 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from dlspec.analysis.multiply_adds import multiply_adds
-from dlspec.compat.torch_dispatch import observe_operations, same_kernels_on_meta
+from dlspec.analysis.multiply_adds import count_multiply_adds
+from dlspec.compat.torch_dispatch import observe_operations, use_cpu_kernels_on_meta
 from dlspec.data.dataset import Dataset
 from dlspec.losses.criterion import Criterion
 from dlspec.network.builder import Network
-from dlspec.network.codegen import LAYER
-from dlspec.network.meta_device import Place, Unfit, needs_numbers
-from dlspec.network.random_state import kept_random_state
-from dlspec.network.tracing import sampling
+from dlspec.network.codegen import LAYER_KEY
+from dlspec.network.meta_device import BuildMode, BuildModeError, is_meta_tensor_error
+from dlspec.network.random_state import preserve_random_state
+from dlspec.network.tracing import ignore_build_warnings
 
-ROWS = (2, 3)
+BATCH_SIZES = (2, 3)
 """Two sizes of a batch; batch normalisation takes no single row."""
-LOSS = "<loss>"
+LOSS_NAME = "<loss>"
 """The loss's name among the layers."""
 
 
 @dataclass(frozen=True)
-class Cost:
-    """A layer's: `multiply_adds` of a sample, the bytes `kept` for each sample, and `fixed` ones for a batch."""
+class LayerCost:
+    """A layer's: `count_multiply_adds` of a sample, the bytes `kept` for each sample, and `fixed` ones for a batch."""
 
     multiply_adds: int = 0
-    kept: int = 0
-    fixed: int = 0
+    saved_bytes: int = 0
+    saved_bytes_per_batch: int = 0
 
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(self.multiply_adds + other.multiply_adds, self.kept + other.kept, self.fixed + other.fixed)
+    def __add__(self, other: LayerCost) -> LayerCost:
+        return LayerCost(
+            self.multiply_adds + other.multiply_adds,
+            self.saved_bytes + other.saved_bytes,
+            self.saved_bytes_per_batch + other.saved_bytes_per_batch,
+        )
 
 
-FREE = Cost()
-Costs = Mapping[str, Cost]
+NO_COST = LayerCost()
+LayerCosts = Mapping[str, LayerCost]
 """By the layers' names, those that cost nothing left out."""
 
 
-def measured(network: Network, criterion: Criterion, data: Dataset, place: Place) -> Costs:
+def measure_costs(network: Network, criterion: Criterion, data: Dataset, place: BuildMode) -> LayerCosts:
     """The costs of a network that was built in that place; its batch-norm statistics are not those of before.
 
     Memory is that of tensors that PyTorch saves for the backward pass, each once and where it is saved first, without
     weights and buffers. A loss that can't be computed there is left out. Raises `Unfit` where the place is none for it.
     """
     try:
-        with sampling(), kept_random_state(), place.making():
-            small, large = (_measured(network, criterion, data, place, rows) for rows in ROWS)
-    except Unfit:
+        with ignore_build_warnings(), preserve_random_state(), place.default_device():
+            small, large = (_measure_batch(network, criterion, data, place, rows) for rows in BATCH_SIZES)
+    except BuildModeError:
         raise
     except Exception as error:
-        if needs_numbers(error):
-            raise Unfit("a layer needs numbers") from error
+        if is_meta_tensor_error(error):
+            raise BuildModeError("a layer needs numbers") from error
         raise
-    return {name: _cost(small, large, name) for name in {*large.multiply_adds, *large.kept}}
+    return {name: _cost_per_sample(small, large, name) for name in {*large.multiply_adds, *large.kept}}
 
 
-def _cost(small: _Meter, large: _Meter, name: str) -> Cost:
+def _cost_per_sample(small: _CostMeter, large: _CostMeter, name: str) -> LayerCost:
     more = large.kept[name] - small.kept[name]
-    return Cost(large.multiply_adds[name] - small.multiply_adds[name], more, max(0, small.kept[name] - ROWS[0] * more))
+    return LayerCost(
+        large.multiply_adds[name] - small.multiply_adds[name], more, max(0, small.kept[name] - BATCH_SIZES[0] * more)
+    )
 
 
-def _measured(network: Network, criterion: Criterion, data: Dataset, place: Place, rows: int) -> _Meter:
-    meter = _Meter(network.module, place)
-    inputs = [_batch(data.sample(name, 1), rows, place) for name in network.fields]
-    with observe_operations(meter.see), saved_tensors_hooks(meter.keep, _never), same_kernels_on_meta():
-        output = _pass(network.module, inputs, meter)
-        meter.charge(LOSS)
-        _compare(criterion, output, data, rows, place)
+def _measure_batch(
+    network: Network, criterion: Criterion, data: Dataset, place: BuildMode, batch_size: int
+) -> _CostMeter:
+    meter = _CostMeter(network.module, place)
+    inputs = [_make_batch(data.sample(name, 1), batch_size, place) for name in network.fields]
+    with (
+        observe_operations(meter.count_operation),
+        saved_tensors_hooks(meter.count_saved_tensor, _forbid_backward),
+        use_cpu_kernels_on_meta(),
+    ):
+        output = _run_layers(network.module, inputs, meter)
+        meter.set_layer(LOSS_NAME)
+        _compute_loss(criterion, output, data, batch_size, place)
     return meter
 
 
-def _batch(sample: Tensor, rows: int, place: Place) -> Tensor:
-    return sample.to(place.device).expand(rows, *sample.shape[1:]).clone()
+def _make_batch(sample: Tensor, batch_size: int, place: BuildMode) -> Tensor:
+    return sample.to(place.device).expand(batch_size, *sample.shape[1:]).clone()
 
 
-def _compare(criterion: Criterion, output: Any, data: Dataset, rows: int, place: Place) -> None:
-    targets = (data.train.compared(name)[:1] for name in criterion.target_names)
+def _compute_loss(criterion: Criterion, output: Any, data: Dataset, batch_size: int, place: BuildMode) -> None:
+    targets = (data.train.get_loss_target(name)[:1] for name in criterion.target_names)
     try:
-        criterion.to(place.device)(output, tuple(_batch(each, rows, place) for each in targets))
-    except Unfit:
+        criterion.to(place.device)(output, tuple(_make_batch(each, batch_size, place) for each in targets))
+    except BuildModeError:
         raise
     except Exception:  # it needs numbers, as CTC's does
         return
 
 
-def _never(kept: Any) -> Tensor:
+def _forbid_backward(kept: Any) -> Tensor:
     raise AssertionError("nothing goes back")
 
 
-class _Meter:
+class _CostMeter:
     """Counts, for whatever runs within it, on the account of the layer that is charged."""
 
-    def __init__(self, module: nn.Module, place: Place) -> None:
+    def __init__(self, module: nn.Module, place: BuildMode) -> None:
         self._layer, self.place = "", place
         self.multiply_adds, self.kept = Counter[str](), Counter[str]()
         weights = [*module.parameters(), *module.buffers()]
         self._seen = {each.untyped_storage() for each in weights}
 
-    def charge(self, layer: str) -> None:
+    def set_layer(self, layer: str) -> None:
         """From now on all is on this layer's account."""
         self._layer = layer
 
-    def see(self, operation: Any, output: Any, arguments: tuple[Any, ...]) -> None:
+    def count_operation(self, operation: Any, output: Any, arguments: tuple[Any, ...]) -> None:
         """Counts the multiply-adds of an operation."""
-        count = multiply_adds(operation, output, arguments)
+        count = count_multiply_adds(operation, output, arguments)
         if count:
             self.multiply_adds[self._layer] += count
-            if self.multiply_adds.total() > self.place.most_work:
-                raise Unfit("much work")
+            if self.multiply_adds.total() > self.place.max_multiply_adds:
+                raise BuildModeError("much work")
 
-    def keep(self, tensor: Tensor) -> None:
+    def count_saved_tensor(self, tensor: Tensor) -> None:
         """Counts a tensor that is saved for the backward pass, where its memory was not counted before."""
         storage = tensor.untyped_storage()
         if storage not in self._seen:
             self._seen.add(storage)  # held, so that no other comes to lie there
             self.kept[self._layer] += storage.nbytes()
-            if self.kept.total() > self.place.most_kept:
-                raise Unfit("much memory")
+            if self.kept.total() > self.place.max_kept_bytes:
+                raise BuildModeError("much memory")
 
 
-def _pass(module: nn.Module, inputs: list[Tensor], meter: _Meter) -> Any:
+def _run_layers(module: nn.Module, inputs: list[Tensor], meter: _CostMeter) -> Any:
     if isinstance(module, fx.GraphModule):
-        return _Interpreter(module, meter).run(*inputs)
+        return _MeteredInterpreter(module, meter).run(*inputs)
     (value,) = inputs
     for name, child in module.named_children():  # a plain stack
-        meter.charge(name)
+        meter.set_layer(name)
         value = child(value)
     return value
 
 
-class _Interpreter(fx.Interpreter):
+class _MeteredInterpreter(fx.Interpreter):
     """Runs a graph's nodes, each on the account of its layer."""
 
-    def __init__(self, module: fx.GraphModule, meter: _Meter) -> None:
+    def __init__(self, module: fx.GraphModule, meter: _CostMeter) -> None:
         super().__init__(module)
         self.meter = meter
 
     def run_node(self, n: fx.Node) -> Any:
-        self.meter.charge(n.meta.get(LAYER, ""))
+        self.meter.set_layer(n.meta.get(LAYER_KEY, ""))
         return super().run_node(n)

@@ -9,7 +9,7 @@ from typing import NoReturn
 from dlspec.compat.argparse import is_known_flag
 from dlspec.errors import UserError
 
-SETTINGS = "to change a setting write KEY=VALUE, without dashes: trainer.epochs=3"
+OVERRIDE_FIX = "to change a setting write KEY=VALUE, without dashes: trainer.epochs=3"
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -27,15 +27,15 @@ class _WrongWords(Exception):
     """What argparse says of words that it can't take."""
 
 
-def parse_flags(parser: FlagParser, words: Sequence[str], fix: str = SETTINGS) -> argparse.Namespace:
+def parse_arguments(parser: FlagParser, argv: Sequence[str], fix: str = OVERRIDE_FIX) -> argparse.Namespace:
     """The parsed words; UserError names the one that is no flag, and says what to write."""
     try:
-        return parser.parse_intermixed_args(list(words))
+        return parser.parse_intermixed_args(list(argv))
     except _WrongWords as wrong:
-        unknown = next((word for word in words if _is_unknown(word, parser)), None)
+        unknown = next((word for word in argv if _is_unknown_flag(word, parser)), None)
         found = str(wrong) if unknown is None else f"no flag '{unknown}'"
         raise UserError(f"{found}; {fix}") from None
 
 
-def _is_unknown(word: str, parser: argparse.ArgumentParser) -> bool:
+def _is_unknown_flag(word: str, parser: argparse.ArgumentParser) -> bool:
     return word.startswith("-") and not is_known_flag(parser, word.partition("=")[0])

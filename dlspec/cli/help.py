@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from textwrap import TextWrapper
 
-from dlspec.config.conf_files import GROUPS, PART_GROUPS, group_files
+from dlspec.config.conf_files import GROUPS, PART_GROUPS, list_group_files
 from dlspec.text import COMMANDS
 
-_LIBRARY = {
+_LIBRARY_CHOICES = {
     "loss": "any loss of torch.nn",
     "optimizer": "any optimizer of torch.optim",
     "scheduler": "any scheduler of torch.optim.lr_scheduler",
@@ -15,12 +15,12 @@ _LIBRARY = {
 }
 
 
-def help_text() -> str:
+def format_help() -> str:
     """What `python -m dlspec --help` prints."""
     width = max(len(name) for name in (*COMMANDS, *GROUPS))
     commands = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
     lines = TextWrapper(116, subsequent_indent=" " * (width + 4), break_on_hyphens=False)
-    groups = [lines.fill(f"  {group:<{width}}  {_choices(group)}") for group in GROUPS]
+    groups = [lines.fill(f"  {group:<{width}}  {_format_choices(group)}") for group in GROUPS]
     return "\n".join(
         [
             "dlspec: a page of YAML in, a trained PyTorch network out.",
@@ -40,7 +40,7 @@ def help_text() -> str:
     )
 
 
-def _choices(group: str) -> str:
-    names = group_files(group)
-    also = [_LIBRARY[group]] if group in PART_GROUPS else []
+def _format_choices(group: str) -> str:
+    names = list_group_files(group)
+    also = [_LIBRARY_CHOICES[group]] if group in PART_GROUPS else []
     return "; ".join([*([", ".join(names)] if names else []), *also])

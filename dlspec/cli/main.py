@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from dlspec.cli.names import LIGHT, NOT_YET
+from dlspec.cli.names import LIGHT_COMMANDS, PLANNED_COMMANDS
 from dlspec.compat.torchmetrics import leave_out_plots
-from dlspec.jobs.error_messages import DONE, FAILED, INTERRUPTED, WRONG
+from dlspec.jobs.error_messages import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK
 from dlspec.text import COMMANDS
 
 
@@ -22,15 +22,15 @@ def main() -> int:
     nothing: the collector rests until training starts it (dlspec.jobs.setup), and does not look at them at the end.
     """
     gc.disable()
-    hear_interrupts()
+    enable_interrupts()
     leave_out_plots()
     try:
-        return run(sys.argv[1:])
+        return run_command(sys.argv[1:])
     finally:
         gc.freeze()
 
 
-def hear_interrupts() -> None:
+def enable_interrupts() -> None:
     """Let SIGINT reach this process, however it was started.
 
     A shell script, and `nohup COMMAND &` in one, starts what runs in the background with SIGINT ignored, and Python
@@ -40,42 +40,42 @@ def hear_interrupts() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def run(words: Sequence[str]) -> int:
+def run_command(argv: Sequence[str]) -> int:
     """Runs a command; 0 done, 1 failed, 2 a mistake in spec or arguments, 128 and a signal's number."""
-    return _guarded(lambda: _answer(list(words)))
+    return _run_with_exit_code(lambda: _dispatch(list(argv)))
 
 
-def _answer(words: list[str]) -> int:
-    command, rest = _split(words)
+def _dispatch(argv: list[str]) -> int:
+    command, rest = _split_command(argv)
     if command in COMMANDS and ("--help" in rest or "-h" in rest):
-        return _say_help()
-    if "--version" in words:
-        return _say_version()
+        return _print_help()
+    if "--version" in argv:
+        return _print_version()
     if command not in COMMANDS:
-        return _unknown(command)
-    return _run(command, rest)
+        return _report_unknown(command)
+    return _call_command(command, rest)
 
 
-def _split(words: list[str]) -> tuple[str, list[str]]:
+def _split_command(argv: list[str]) -> tuple[str, list[str]]:
     """The command is a bare first word; none means `train`."""
-    if words and not words[0].startswith(("-", "+", "~")) and "=" not in words[0]:
-        return words[0], words[1:]
-    return "train", words
+    if argv and not argv[0].startswith(("-", "+", "~")) and "=" not in argv[0]:
+        return argv[0], argv[1:]
+    return "train", argv
 
 
-def _say_help() -> int:
-    from dlspec.cli.help import help_text
+def _print_help() -> int:
+    from dlspec.cli.help import format_help
 
-    print(help_text())
-    return DONE
-
-
-def _say_version() -> int:
-    print(f"dlspec {_version()}")
-    return DONE
+    print(format_help())
+    return EXIT_OK
 
 
-def _version() -> str:
+def _print_version() -> int:
+    print(f"dlspec {_find_version()}")
+    return EXIT_OK
+
+
+def _find_version() -> str:
     from importlib import metadata
 
     try:
@@ -88,53 +88,53 @@ def _version() -> str:
         return f"{tomllib.loads(text)['project']['version']} (a checkout that is not installed)"
 
 
-def _unknown(command: str) -> int:
+def _report_unknown(command: str) -> int:
     from dlspec.errors import suggest
 
-    what = "is not there yet" if command in NOT_YET else f"is no command; {suggest(command, COMMANDS)}"
+    what = "is not there yet" if command in PLANNED_COMMANDS else f"is no command; {suggest(command, COMMANDS)}"
     print(f"'{command}' {what}\nto change a setting write KEY=VALUE; --help lists commands and groups", file=sys.stderr)
-    return WRONG
+    return EXIT_INVALID
 
 
-def _run(command: str, rest: list[str]) -> int:
-    if command in LIGHT:
+def _call_command(command: str, rest: list[str]) -> int:
+    if command in LIGHT_COMMANDS:
         return int(import_module(f"dlspec.cli.commands.{command}").main(rest))
-    from dlspec.limits import deep_stack
+    from dlspec.limits import allow_deep_recursion
 
-    with deep_stack():
+    with allow_deep_recursion():
         if command == "train" and {"-m", "--multirun"} & set(rest):
-            from dlspec.sweeps.executors.processes import warm_up
+            from dlspec.sweeps.executors.processes import start_fork_server
 
-            warm_up()
+            start_fork_server()
         return int(import_module(f"dlspec.cli.commands.{command}").main(rest))
 
 
-def _guarded(action: Callable[[], int]) -> int:
+def _run_with_exit_code(action: Callable[[], int]) -> int:
     """Whatever ends the action becomes an exit code, and a user's mistake a text without a traceback."""
     try:
         code = action()
         sys.stdout.flush()
         return code
     except SystemExit as asked:  # argparse has told what was wrong
-        return asked.code if isinstance(asked.code, int) else FAILED
+        return asked.code if isinstance(asked.code, int) else EXIT_FAILED
     except KeyboardInterrupt as interrupted:
         print(str(interrupted) or "interrupted", file=sys.stderr)
-        return int(getattr(interrupted, "code", INTERRUPTED))
+        return int(getattr(interrupted, "code", EXIT_INTERRUPTED))
     except BrokenPipeError:  # `dlspec --help | head -1`: the reader has what it wanted
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
+        return EXIT_OK
     except Exception as error:
-        return _tell(error)
+        return _print_error(error)
 
 
-def _tell(error: Exception) -> int:
+def _print_error(error: Exception) -> int:
     """A text and an exit code; an error that is a defect of ours shows itself."""
-    from dlspec.errors import printable
-    from dlspec.jobs.error_messages import told
+    from dlspec.errors import replace_control_characters
+    from dlspec.jobs.error_messages import message_and_exit_code
 
-    known = told(error)
+    known = message_and_exit_code(error)
     if known is None:
         raise error
     text, code = known
-    print("\n".join(printable(line) for line in text.split("\n")), file=sys.stderr)
+    print("\n".join(replace_control_characters(line) for line in text.split("\n")), file=sys.stderr)
     return code

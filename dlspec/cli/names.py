@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-LIGHT = ("status", "report", "compare")
+LIGHT_COMMANDS = ("status", "report", "compare")
 """Commands that need neither PyTorch nor Hydra."""
-NOT_YET = ("evaluate", "predict", "export", "eject", "schema", "inspect", "list",
+PLANNED_COMMANDS = ("evaluate", "predict", "export", "eject", "schema", "inspect", "list",
            "show", "explain")  # fmt: skip

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 
 from dlspec.cli.flags import FlagParser
-from dlspec.config.composition import Composed, start_hydra
-from dlspec.jobs.composed_spec import composed_or_refused
+from dlspec.config.composition import ComposedConfig, start_hydra
+from dlspec.jobs.composed_spec import compose_or_raise
 
 
-def spec_parser(command: str) -> FlagParser:
+def make_spec_parser(command: str) -> FlagParser:
     """Make the parser of overrides and --config-dir."""
     parser = FlagParser(command)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
@@ -17,6 +17,6 @@ def spec_parser(command: str) -> FlagParser:
     return parser
 
 
-def compose_words(arguments: argparse.Namespace) -> Composed:
+def compose_arguments(arguments: argparse.Namespace) -> ComposedConfig:
     """Compose the config that the words describe; SpecError with every mistake."""
-    return composed_or_refused(arguments.overrides, start_hydra(arguments.config_dir))
+    return compose_or_raise(arguments.overrides, start_hydra(arguments.config_dir))

@@ -10,8 +10,8 @@ import platform
 import sys
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # malloc.h
-_KEEPING = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1))
-_DEFAULT = ((_MMAP_MAX, 65536), (_TRIM_THRESHOLD, 128 * 1024))
+_KEEP_SETTINGS = ((_MMAP_MAX, 0), (_TRIM_THRESHOLD, 2**31 - 1))
+_DEFAULT_SETTINGS = ((_MMAP_MAX, 65536), (_TRIM_THRESHOLD, 128 * 1024))
 
 
 def find_glibc() -> ctypes.CDLL | None:
@@ -24,12 +24,12 @@ def find_glibc() -> ctypes.CDLL | None:
 
 def keep_freed_memory(library: ctypes.CDLL) -> None:
     """From now on freed memory stays with the process."""
-    for parameter, value in _KEEPING:
+    for parameter, value in _KEEP_SETTINGS:
         library.mallopt(parameter, value)
 
 
 def release_freed_memory(library: ctypes.CDLL) -> None:
     """Undo `keep_freed_memory`, and give back what it has kept."""
-    for parameter, value in _DEFAULT:
+    for parameter, value in _DEFAULT_SETTINGS:
         library.mallopt(parameter, value)
     library.malloc_trim(0)

@@ -47,15 +47,15 @@ def make_hydra(loader: HookedLoader) -> HydraApp:
     return Hydra(task_name="dlspec", config_loader=loader)
 
 
-def search_path(entries: Sequence[tuple[str, str]]) -> ConfigSearchPath:
+def make_search_path(entries: Sequence[tuple[str, str]]) -> ConfigSearchPath:
     """Make a search path of providers and their paths."""
     path = ConfigSearchPathImpl()
-    for provider, place in entries:
-        path.append(provider, place)
+    for provider, folder in entries:
+        path.append(provider, folder)
     return path
 
 
-def flags() -> ArgumentParser:
+def make_flags_parser() -> ArgumentParser:
     """Make the parser of Hydra's own flags."""
     parser: ArgumentParser = get_args_parser()
     return parser
@@ -177,7 +177,7 @@ class LoadedConfigs(CachingConfigRepository):
         return (source.scheme(), source.provider, source.path, config_path, version)
 
     def merge(self, defaults: list[ResultDefault], left_out: ResultDefault | None, merge: Merge) -> DictConfig:
-        """Merge the configs of a defaults list, with nothing in place of what stands in `left_out`."""
+        """Merge the configs of a defaults list, with nothing in place of what stands in `dropped_names`."""
         merged = [replace(each, config_path=EMPTY) if each is left_out else each for each in defaults]
         return self._merge_once(merged, lambda each: merge(self._merge_head(each, merge)))
 
@@ -226,7 +226,7 @@ class HookedLoader(ConfigLoaderImpl):
     def merge_files(
         self,
         defaults: Sequence[ResultDefault],
-        load: Callable[[ResultDefault], DictConfig],
+        load_file: Callable[[ResultDefault], DictConfig],
         merge: Callable[[ResultDefault | None], DictConfig],
     ) -> DictConfig:
         """Merge the files of a defaults list.
@@ -285,22 +285,22 @@ def has_failed(returned: JobReturn) -> bool:
     return returned.status == JobStatus.FAILED
 
 
-def returned_value(returned: JobReturn) -> Any:
+def get_return_value(returned: JobReturn) -> Any:
     """What the task gave, or the error that it raised. (The public property prints to stderr, and raises.)"""
     return returned._return_value
 
 
-def completed_return(value: Any, overrides: Sequence[str] | None = None) -> JobReturn:
+def make_completed_return(value: Any, overrides: Sequence[str] | None = None) -> JobReturn:
     """What a launcher gives of a job that came to its end."""
     return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=value)
 
 
-def failed_return(error: BaseException, overrides: Sequence[str] | None = None) -> JobReturn:
+def make_failed_return(error: BaseException, overrides: Sequence[str] | None = None) -> JobReturn:
     """What a launcher gives of a job that raised an error."""
     return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=error)
 
 
-def plain_value(config: DictConfig, key: Any) -> Any:
+def get_plain_value(config: DictConfig, key: Any) -> Any:
     """What stands under a key, as plain values, its `${...}` as written."""
     node: Any = config._get_node(key)  # getting the value would look up its '${...}'
     return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node._value()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from matplotlib.ft2font import FT2Font
 
-Letters = NDArray[np.uint8]
+TextBitmap = NDArray[np.uint8]
 """How dark each pixel of a text is, the upper row first."""
 
 
@@ -28,19 +28,19 @@ def make_renderer(width: int, height: int, dpi: float) -> Any:
     return RendererAgg(width, height, dpi)  # type: ignore[no-untyped-call]
 
 
-def draw_letters(words: str, size: float, dpi: int, *, is_bold: bool) -> tuple[Letters, float]:
+def draw_text_bitmap(text: str, size: float, dpi: int, *, is_bold: bool) -> tuple[TextBitmap, float]:
     """The letters of a text in matplotlib's own font, `size` in points, and how many rows lie below its baseline."""
     from matplotlib.ft2font import LoadFlags
 
-    font = _font(is_bold)
+    font = _load_font(is_bold)
     font.set_size(size, dpi)
-    font.set_text(words, 0.0, flags=LoadFlags.NO_HINTING)  # which would set letters on whole pixels
+    font.set_text(text, 0.0, flags=LoadFlags.NO_HINTING)  # which would set letters on whole pixels
     font.draw_glyphs_to_bitmap(antialiased=True)
     return np.array(font.get_image()), font.get_descent() / 64
 
 
 @cache
-def _font(is_bold: bool) -> FT2Font:
+def _load_font(is_bold: bool) -> FT2Font:
     """matplotlib's own: to find out which others a machine has takes a second, and pictures would differ."""
     import matplotlib
     from matplotlib.ft2font import FT2Font

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
-from dlspec.compat.hydra import failed_return
+from dlspec.compat.hydra import make_failed_return
 
 
 @contextmanager
-def lost_jobs_as_failed() -> Iterator[None]:
+def treat_lost_jobs_as_failed() -> Iterator[None]:
     """Within it submitit's launcher takes a lost job for one that failed; it would give up, and forget the others.
 
     Tested in test_sweep_launchers. To remove: when Hydra's launcher goes on behind a lost job.
@@ -22,12 +22,12 @@ def lost_jobs_as_failed() -> Iterator[None]:
         yield
         return
 
-    def kept(job: Job[Any]) -> list[Any]:
+    def results_or_failure(job: Job[Any]) -> list[Any]:
         try:
-            return results(job)
+            return original_results(job)
         except Exception as error:
-            return [failed_return(error)]
+            return [make_failed_return(error)]
 
-    results = Job.results
-    with mock.patch.object(Job, "results", kept):
+    original_results = Job.results
+    with mock.patch.object(Job, "results", results_or_failure):
         yield

@@ -11,56 +11,60 @@ import struct
 from collections.abc import Mapping
 from functools import cache
 
-VERSION = b"brain.Event:2"
-_VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
+FORMAT_VERSION = b"brain.Event:2"
+_VARINT, _EIGHT_BYTES, _LENGTH_DELIMITED, _FOUR_BYTES = 0, 1, 2, 5
 """Protobuf's kinds of fields."""
 
 
-def encode_header(at: float) -> bytes:
+def encode_header(seconds: float) -> bytes:
     """The first record of a file; `at` are seconds since 1970."""
-    return _record(_event(at, 0) + _bytes(3, VERSION))
+    return _encode_record(_encode_event(seconds, 0) + _encode_bytes(3, FORMAT_VERSION))
 
 
-def encode_scalars(results: Mapping[str, float], step: int, at: float) -> bytes:
+def encode_scalars(results: Mapping[str, float], step: int, seconds: float) -> bytes:
     """The record of some results at a step; `at` are seconds since 1970."""
-    values = [_bytes(1, _bytes(1, name.encode()) + _float(2, value)) for name, value in results.items()]
-    return _record(_event(at, step) + _bytes(5, b"".join(values)))
+    values = [
+        _encode_bytes(1, _encode_bytes(1, name.encode()) + _encode_float(2, value)) for name, value in results.items()
+    ]
+    return _encode_record(_encode_event(seconds, step) + _encode_bytes(5, b"".join(values)))
 
 
-def _event(at: float, step: int) -> bytes:
-    wall_time = _key(1, _EIGHT_BYTES) + struct.pack("<d", at)
-    return wall_time + (_key(2, _VARINT) + _varint(step) if step else b"")
+def _encode_event(seconds: float, step: int) -> bytes:
+    wall_time = _encode_key(1, _EIGHT_BYTES) + struct.pack("<d", seconds)
+    return wall_time + (_encode_key(2, _VARINT) + _encode_varint(step) if step else b"")
 
 
-def _record(content: bytes) -> bytes:
+def _encode_record(content: bytes) -> bytes:
     length = struct.pack("<Q", len(content))
-    return length + _masked_crc(length) + content + _masked_crc(content)
+    return length + _compute_masked_crc(length) + content + _compute_masked_crc(content)
 
 
-def _key(field: int, kind: int) -> bytes:
+def _encode_key(field: int, kind: int) -> bytes:
     return bytes([field << 3 | kind])
 
 
-def _bytes(field: int, content: bytes) -> bytes:
-    return _key(field, _BYTES) + _varint(len(content)) + content
+def _encode_bytes(field: int, content: bytes) -> bytes:
+    return _encode_key(field, _LENGTH_DELIMITED) + _encode_varint(len(content)) + content
 
 
-def _float(field: int, value: float) -> bytes:
-    return _key(field, _FOUR_BYTES) + struct.pack("<f", ctypes.c_float(value).value)  # what is too large is infinite
+def _encode_float(field: int, value: float) -> bytes:
+    return _encode_key(field, _FOUR_BYTES) + struct.pack(
+        "<f", ctypes.c_float(value).value
+    )  # what is too large is infinite
 
 
-def _varint(number: int) -> bytes:
+def _encode_varint(number: int) -> bytes:
     """Seven bits a byte, the lowest first; all but the last byte have the eighth bit."""
-    found = bytearray()
+    encoded = bytearray()
     while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
+        encoded.append(number & 0x7F | 0x80)
         number >>= 7
-    return bytes([*found, number])
+    return bytes([*encoded, number])
 
 
-def _masked_crc(content: bytes) -> bytes:
+def _compute_masked_crc(content: bytes) -> bytes:
     """CRC-32C, turned and moved, as TensorFlow's records have it."""
-    crc, table = 0xFFFFFFFF, _crc_table()
+    crc, table = 0xFFFFFFFF, _make_crc_table()
     for byte in content:
         crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8
     crc ^= 0xFFFFFFFF
@@ -68,7 +72,7 @@ def _masked_crc(content: bytes) -> bytes:
 
 
 @cache
-def _crc_table() -> list[int]:
+def _make_crc_table() -> list[int]:
     table = []
     for byte in range(256):
         for _ in range(8):

@@ -16,19 +16,19 @@ FUSED_ATTENTION: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attent
 """What `scaled_dot_product_attention` calls on a CPU; None if PyTorch has dropped it, as `nn.Bilinear`'s."""
 
 
-See = Callable[[Any, Any, tuple[Any, ...]], None]
+OperationObserver = Callable[[Any, Any, tuple[Any, ...]], None]
 """Takes an operation (an overload of `torch.ops.aten`), its output and its arguments."""
 
 
-def observe_operations(see: See) -> AbstractContextManager[object]:
+def observe_operations(observe: OperationObserver) -> AbstractContextManager[object]:
     """Within it `see` is called after every operation of PyTorch's."""
-    return _Observer(see)
+    return _ObserverMode(observe)
 
 
-class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    def __init__(self, see: See) -> None:
+class _ObserverMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    def __init__(self, observe: OperationObserver) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._see = see
+        self._observe = observe
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -37,26 +37,26 @@ class _Observer(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
-        self._see(func, output, args)
+        self._observe(func, output, args)
         return output
 
 
-_ATTENTION = nn.functional.scaled_dot_product_attention
+_ORIGINAL_ATTENTION = nn.functional.scaled_dot_product_attention
 
 
 @contextmanager
-def same_kernels_on_meta() -> Iterator[None]:
+def use_cpu_kernels_on_meta() -> Iterator[None]:
     """Within it the meta device takes the operations that a CPU takes: one for all of attention, none of oneDNN's.
 
     PyTorch's own layers look the function up in `nn.functional`, and it is replaced there.
     """
-    place, name = nn.functional, "scaled_dot_product_attention"
+    module, name = nn.functional, "scaled_dot_product_attention"
     try:
-        setattr(place, name, _attend_fused_on_meta)
+        setattr(module, name, _attend_fused_on_meta)
         with torch.backends.mkldnn.flags(enabled=False):
             yield
     finally:
-        setattr(place, name, _ATTENTION)
+        setattr(module, name, _ORIGINAL_ATTENTION)
 
 
 def _attend_fused_on_meta(
@@ -71,7 +71,7 @@ def _attend_fused_on_meta(
     """PyTorch's attention, which by itself would multiply out all weights on the meta device, and keep them."""
     is_fused = FUSED_ATTENTION is not None and query.is_meta and not dropout_p and query.shape[-1] == value.shape[-1]
     if not is_fused or (attn_mask is not None and attn_mask.requires_grad):
-        return _ATTENTION(query, key, value, attn_mask, dropout_p, is_causal, **others)
+        return _ORIGINAL_ATTENTION(query, key, value, attn_mask, dropout_p, is_causal, **others)
     if attn_mask is not None and attn_mask.dtype == torch.bool:
         attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(attn_mask, 0.0)
     output: Tensor = FUSED_ATTENTION(query, key, value, 0.0, is_causal, attn_mask=attn_mask)[0]

@@ -20,9 +20,9 @@ from torch.optim import optimizer as optimizer_module
 
 from dlspec.compat.torch_optim import mark_stepped
 
-WRAPPED = ("state_dict", "load_state_dict", "zero_grad", "add_param_group")
+WRAPPED_METHODS = ("state_dict", "load_state_dict", "zero_grad", "add_param_group")
 """The methods that `torch._compile._disable_dynamo` wraps."""
-CACHE = "__dynamo_disable"
+CACHE_ATTRIBUTE = "__dynamo_disable"
 """The attribute in which it keeps its version of each."""
 
 
@@ -38,20 +38,20 @@ def without_dynamo() -> Iterator[None]:
     Each wrapped method looks for its compiler-proof version on the raw function; within this block it finds the raw
     function itself, which is the same thing as long as nothing is being compiled.
     """
-    raws = [] if is_dynamo_imported() else [raw for name in WRAPPED if (raw := _raw_method(name))]
+    raws = [] if is_dynamo_imported() else [raw for name in WRAPPED_METHODS if (raw := _find_raw_method(name))]
     for raw in raws:
-        setattr(raw, CACHE, raw)
+        setattr(raw, CACHE_ATTRIBUTE, raw)
     try:
         yield
     finally:
         for raw in raws:
-            delattr(raw, CACHE)
+            delattr(raw, CACHE_ATTRIBUTE)
 
 
-def _raw_method(name: str) -> Callable[..., Any] | None:
+def _find_raw_method(name: str) -> Callable[..., Any] | None:
     """The function inside the wrapper, if there is one that has not met the compiler yet."""
     raw = getattr(getattr(Optimizer, name, None), "__wrapped__", None)
-    usable = getattr(raw, "__code__", None) is not None and not hasattr(raw, CACHE)
+    usable = getattr(raw, "__code__", None) is not None and not hasattr(raw, CACHE_ATTRIBUTE)
     return raw if usable else None
 
 
@@ -60,7 +60,7 @@ def make_step_function(optimizer: Optimizer) -> Callable[[], None]:
 
     Make it after the learning-rate schedulers, which put a wrapper of theirs around `step`.
     """
-    raw = _raw_step(optimizer)
+    raw = _find_raw_step(optimizer)
     if raw is None:
         return lambda: optimizer.step(None)
 
@@ -75,31 +75,31 @@ def make_step_function(optimizer: Optimizer) -> Callable[[], None]:
     return step
 
 
-def _raw_step(optimizer: Optimizer) -> Callable[[Optimizer], Any] | None:
+def _find_raw_step(optimizer: Optimizer) -> Callable[[Optimizer], Any] | None:
     """The undecorated step, if it is exactly PyTorch's profiling wrapper around its gradient switch around it."""
     if is_dynamo_imported() or optimizer.defaults.get("differentiable", False) or not _has_known_hooks(optimizer):
         return None
-    own = vars(optimizer).get("step")
-    if own is not None and not hasattr(own, "_wrapped_by_lr_sched"):
+    own_step = vars(optimizer).get("step")
+    if own_step is not None and not hasattr(own_step, "_wrapped_by_lr_sched"):
         return None
     hooked = type(optimizer).step
     switch = getattr(hooked, "__wrapped__", None)
     raw: Callable[[Optimizer], Any] | None = getattr(switch, "__wrapped__", None)
     expected = ("Optimizer.profile_hook_step.<locals>.wrapper", "_use_grad_for_differentiable.<locals>._use_grad")
-    if raw is None or (_definer(hooked), _definer(switch)) != expected or hasattr(raw, "__wrapped__"):
+    if raw is None or (_defining_name(hooked), _defining_name(switch)) != expected or hasattr(raw, "__wrapped__"):
         return None
     return raw
 
 
-def _definer(function: Any) -> str:
+def _defining_name(function: Any) -> str:
     """Qualified name of the code of a function of `torch.optim.optimizer`; `functools.wraps` does not change it."""
     code = getattr(function, "__code__", None)
     return code.co_qualname if code is not None and code.co_filename == optimizer_module.__file__ else ""
 
 
 def _has_known_hooks(optimizer: Optimizer) -> bool:
-    own, shared = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"), optimizer_module
-    return all(hasattr(optimizer, name) for name in own) and hasattr(shared, "_global_optimizer_post_hooks")
+    hook_names, shared = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"), optimizer_module
+    return all(hasattr(optimizer, name) for name in hook_names) and hasattr(shared, "_global_optimizer_post_hooks")
 
 
 def _has_step_hooks(optimizer: Optimizer) -> bool:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 
-def copy_all(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
+def copy_tensors(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
     """Copy each source into the target at its place. If PyTorch drops the operation, a loop does the same."""
     copy = getattr(torch, "_foreach_copy_", None)
     if copy is not None:

@@ -28,11 +28,11 @@ def is_running_norm(module: nn.Module) -> bool:
     return isinstance(module, RUNNING_NORM)
 
 
-def tensor_slots(network: nn.Module) -> Iterator[tuple[TensorSlot, Tensor]]:
+def iterate_tensor_slots(network: nn.Module) -> Iterator[tuple[TensorSlot, Tensor]]:
     """Every place of a network at which a parameter or buffer is held, and the tensor that is there now.
 
     `getattr(module, name)` would find them too; a look-up in the mapping takes a tenth of its time.
     """
     for module in network.modules():
-        for held in (module._parameters, module._buffers):
-            yield from (((held, name), each) for name, each in held.items() if each is not None)
+        for tensors in (module._parameters, module._buffers):
+            yield from (((tensors, name), each) for name, each in tensors.items() if each is not None)

@@ -16,27 +16,27 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-_OF_TRANSFORMERS = "AutoModel AutoTokenizer CLIPModel CLIPProcessor PreTrainedModel PreTrainedTokenizerBase".split()
+_TRANSFORMERS_NAMES = "AutoModel AutoTokenizer CLIPModel CLIPProcessor PreTrainedModel PreTrainedTokenizerBase".split()
 
 
-class _Switch:
+class _PlotsSwitch:
     is_on = False
 
 
 def leave_out_plots() -> None:
     """State that the process is dlspec's alone: no code of a notebook or another program misses what is left out."""
-    _Switch.is_on = True
+    _PlotsSwitch.is_on = True
 
 
-def plots_are_left_out() -> bool:
+def are_plots_left_out() -> bool:
     """Whether `leave_out_plots` was called in this process."""
-    return _Switch.is_on
+    return _PlotsSwitch.is_on
 
 
 @cache
 def import_torchmetrics() -> Any:
     """The library; in a process of dlspec's own without the parts that only audio and plots need."""
-    if plots_are_left_out():
+    if are_plots_left_out():
         return _import_without_plots()
     import torchmetrics
 
@@ -44,19 +44,25 @@ def import_torchmetrics() -> Any:
 
 
 def _import_without_plots() -> Any:
-    axes, pyplot = _module("matplotlib.axes", Axes=object), _module("matplotlib.pyplot", Figure=object, style=_Style)
-    colors = _module("matplotlib.colors", Colormap=object)
-    plots = {"matplotlib": _module("matplotlib", axes=axes, pyplot=pyplot, colors=colors)}
+    axes, pyplot = (
+        _make_module("matplotlib.axes", Axes=object),
+        _make_module("matplotlib.pyplot", Figure=object, style=_StandInStyle),
+    )
+    colors = _make_module("matplotlib.colors", Colormap=object)
+    plots = {"matplotlib": _make_module("matplotlib", axes=axes, pyplot=pyplot, colors=colors)}
     plots |= {each.__name__: each for each in (axes, pyplot, colors)}
-    others = [_module("scipy.signal", hamming=None), _module("transformers", **dict.fromkeys(_OF_TRANSFORMERS, object))]
+    others = [
+        _make_module("scipy.signal", hamming=None),
+        _make_module("transformers", **dict.fromkeys(_TRANSFORMERS_NAMES, object)),
+    ]
     with ExitStack() as stack:
         for each in (plots, *({other.__name__: other} for other in others)):
-            stack.enter_context(_stand_ins(each))
+            stack.enter_context(_insert_stand_ins(each))
         import torchmetrics
     return torchmetrics
 
 
-class _Style:
+class _StandInStyle:
     """`pyplot.style`, as far as torchmetrics' decorators ask for it when they are made."""
 
     @staticmethod
@@ -64,14 +70,14 @@ class _Style:
         return lambda function: function
 
 
-def _module(name: str, **attributes: Any) -> ModuleType:
+def _make_module(name: str, **attributes: Any) -> ModuleType:
     module = ModuleType(name)
     vars(module).update(attributes)
     return module
 
 
 @contextmanager
-def _stand_ins(modules: Mapping[str, ModuleType]) -> Iterator[None]:
+def _insert_stand_ins(modules: Mapping[str, ModuleType]) -> Iterator[None]:
     """Modules that stand for real ones while something is imported; if one is there already, nothing is done."""
     absent = {} if modules.keys() & sys.modules.keys() else modules
     sys.modules.update(absent)
@@ -82,7 +88,7 @@ def _stand_ins(modules: Mapping[str, ModuleType]) -> Iterator[None]:
             del sys.modules[name]
 
 
-def metric_state(metric: Any) -> dict[str, Any]:
+def get_metric_state(metric: Any) -> dict[str, Any]:
     """What a torchmetrics metric has gathered, its count of updates with it; empty for a metric of another kind.
 
     The count has no public setter, and without it a restored metric warns that it was never updated.
@@ -92,6 +98,6 @@ def metric_state(metric: Any) -> dict[str, Any]:
 
 
 def restore_metric(metric: Any, state: Mapping[str, Any]) -> None:
-    """Give a metric what `metric_state` gave of one like it."""
-    for name in metric_state(metric):
+    """Give a metric what `get_metric_state` gave of one like it."""
+    for name in get_metric_state(metric):
         setattr(metric, name, state[name])

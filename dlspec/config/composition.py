@@ -20,38 +20,38 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dlspec.compat.hydra import Copies, HookedLoader, HydraApp, make_hydra, plain_value, search_path
+from dlspec.compat.hydra import Copies, HookedLoader, HydraApp, get_plain_value, make_hydra, make_search_path
 from dlspec.config.changes import apply_overrides
 from dlspec.config.choices import check_choice, check_installed
 from dlspec.config.conf_files import (
     GROUPS,
-    NO_SEARCHPATH,
+    SEARCHPATH_REFUSED,
     check_user_config,
-    group_files,
-    packaged_conf,
-    user_conf,
+    find_packaged_conf,
+    find_user_conf,
+    list_group_files,
 )
 from dlspec.config.config_sources import ConfFiles, PartNames
 from dlspec.config.defaults_lists import (
-    circle,
-    clash_problem,
-    config_files,
-    missing_choice,
-    not_mergeable,
-    without_defaults,
+    find_circular_defaults,
+    list_config_files,
+    problem_from_conflict,
+    problem_from_merge_error,
+    problem_from_missing_config,
+    remove_defaults_list,
 )
-from dlspec.config.hydra_node import set_hydra
-from dlspec.config.launchers import EXTRAS, lead_through_dlspec, store_names
-from dlspec.config.model_merging import Merging
+from dlspec.config.hydra_node import set_hydra_value
+from dlspec.config.launchers import EXTRAS_BY_CHOICE, register_plugin_names, wrap_launcher
+from dlspec.config.model_merging import ModelMerger
 from dlspec.config.overrides import (
-    command_line,
-    is_written_out,
+    command_line_location,
+    is_inline_value,
     parse_overrides,
     refuse_sweeps,
-    replaces_whole,
+    replaces_section,
 )
-from dlspec.config.saved_run import replace_by_run, take_run
-from dlspec.config.written_places import Writings
+from dlspec.config.saved_run import extract_run, replace_with_run
+from dlspec.config.written_places import WrittenLocations
 from dlspec.errors import Code, Problem, SpecError
 from dlspec.language.source_map import SourceMap
 
@@ -59,12 +59,12 @@ CONFIG_NAME = "config"
 VERSION_BASE = "1.3"
 
 
-class Loader(HookedLoader):
+class DlspecConfigLoader(HookedLoader):
     """Hydra's loader, which gives values from the command line to us."""
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
-        self._composed: dict[Hashable, Copies[DictConfig]] = {}
+        self._cache: dict[Hashable, Copies[DictConfig]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which is given composed configs, and looks into the files to say where a mistake is."""
@@ -81,74 +81,85 @@ class Loader(HookedLoader):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        choices, values = self.divide(overrides)
+        choices, values = self.split_overrides(overrides)
         if run_mode == RunMode.RUN and validate_sweep_overrides:
             refuse_sweeps([*choices, *values])
-        wrong = {each.key_or_group: problems for each in choices if (problems := self._check_choice(each))}
-        lines = [str(each.input_line) for each in choices if each.key_or_group not in wrong]
+        problems_by_group = {each.key_or_group: problems for each in choices if (problems := self._check_choice(each))}
+        lines = [str(each.input_line) for each in choices if each.key_or_group not in problems_by_group]
         try:
-            config = self._chosen(config_name, lines, run_mode, from_shell, validate_sweep_overrides)
+            config = self._compose_chosen(config_name, lines, run_mode, from_shell, validate_sweep_overrides)
         except RecursionError:
-            raise SpecError([circle(self._file, config_files(self._folders()))]) from None
+            raise SpecError(
+                [find_circular_defaults(self._find_file, list_config_files(self._conf_sources()))]
+            ) from None
         except MissingConfigException as error:
-            raise SpecError([missing_choice(error, self._file, config_files(self._folders()))]) from None
+            raise SpecError(
+                [problem_from_missing_config(error, self._find_file, list_config_files(self._conf_sources()))]
+            ) from None
         names = {group: group for group in ("model", "data") if group not in config.hydra.runtime.choices}
-        spec_file, values = take_run(choices, values)
+        spec_file, values = extract_run(choices, values)
         if spec_file is not None:
-            names = replace_by_run(config, spec_file, choices, values)
+            names = replace_with_run(config, spec_file, choices, values)
         for group, name in names.items():
-            set_hydra(config, f"runtime.choices.{group}", name)
+            set_hydra_value(config, f"runtime.choices.{group}", name)
         kept = [
-            each for each in values if not each.is_sweep_override() and each.key_or_group.split(".")[0] not in wrong
+            each
+            for each in values
+            if not each.is_sweep_override() and each.key_or_group.split(".")[0] not in problems_by_group
         ]
-        problems = [*(problem for each in wrong.values() for problem in each), *apply_overrides(config, kept)]
+        problems = [
+            *(problem for each in problems_by_group.values() for problem in each),
+            *apply_overrides(config, kept),
+        ]
         task = [each for each in parse_overrides(overrides) if not each.is_hydra_override()]
-        set_hydra(config, "overrides.task", [each.input_line for each in task])
+        set_hydra_value(config, "overrides.task", [each.input_line for each in task])
         if problems:
-            raise Refused(problems, Composed(config, self), frozenset(wrong))
+            raise InvalidOverrides(problems, ComposedConfig(config, self), frozenset(problems_by_group))
         if run_mode == RunMode.MULTIRUN:
-            lead_through_dlspec(config)
+            wrap_launcher(config)
         return config
 
-    def _chosen(
+    def _compose_chosen(
         self, config_name: str | None, lines: list[str], run_mode: RunMode, from_shell: bool, validates: bool
     ) -> DictConfig:
         """What the files and choices say. Composing takes 20 ms and a copy 1: a sweep's jobs mostly choose the same."""
         key = (config_name, tuple(lines), run_mode, from_shell, validates)
-        if key in self._composed:
-            return self._composed[key].make()
+        if key in self._cache:
+            return self._cache[key].make()
         config = super().load_configuration(config_name, lines, run_mode, from_shell, validates)
-        self._composed[key] = Copies(config)
+        self._cache[key] = Copies(config)
         return config
 
     def check_search_path(self, overrides: Sequence[Override]) -> None:
         named = next((each for each in overrides if each.key_or_group == "hydra.searchpath"), None)
         if named is not None:
-            raise SpecError([NO_SEARCHPATH.at("hydra.searchpath", command_line(named.input_line or ""))])
+            raise SpecError(
+                [SEARCHPATH_REFUSED.to_problem("hydra.searchpath", command_line_location(named.input_line or ""))]
+            )
 
     def merge_files(
         self,
         defaults: Sequence[ResultDefault],
-        load: Callable[[ResultDefault], DictConfig],
+        load_file: Callable[[ResultDefault], DictConfig],
         merge: Callable[[ResultDefault | None], DictConfig],
     ) -> DictConfig:
-        model, sole = self._merged_model(defaults, load)
+        model, sole = self._merge_models(defaults, load_file)
         try:
             config = merge(sole)
         except ConfigCompositionException as error:
-            raise SpecError([not_mergeable(error, self._file)]) from None
+            raise SpecError([problem_from_merge_error(error, self._find_file)]) from None
         if "model" in config:
             config.model = model
         return config
 
-    def _merged_model(
+    def _merge_models(
         self, defaults: Sequence[ResultDefault], load: Callable[[ResultDefault], DictConfig]
     ) -> tuple[Any, ResultDefault | None]:
         """The model by our rules: Hydra would leave two layers' names in an entry that a file overrides.
 
         Where one file alone says it, and says nothing else, that file is given too.
         """
-        merging = Merging()
+        merger = ModelMerger()
         files: list[ResultDefault] = []
         says_more = False
         for default in defaults:
@@ -156,16 +167,16 @@ class Loader(HookedLoader):
             if package.split(".")[0] not in ("", "model"):
                 continue
             config = load(default)
-            before = len(merging.clashes)
+            before = len(merger.conflicts)
             if "model" in config:
-                merging.add(without_defaults(plain_value(config, "model"), package))
+                merger.add(remove_defaults_list(get_plain_value(config, "model"), package))
                 files.append(default)
                 says_more = len(config) > 1
-            if len(merging.clashes) > before:
-                raise SpecError([clash_problem(each, default, self._file) for each in merging.clashes])
-        return merging.model, files[0] if len(files) == 1 and not says_more else None
+            if len(merger.conflicts) > before:
+                raise SpecError([problem_from_conflict(each, default, self._find_file) for each in merger.conflicts])
+        return merger.model, files[0] if len(files) == 1 and not says_more else None
 
-    def divide(self, overrides: Sequence[str]) -> tuple[list[Override], list[Override]]:
+    def split_overrides(self, overrides: Sequence[str]) -> tuple[list[Override], list[Override]]:
         """Choices among groups (Hydra's own settings too), and values."""
         choices: list[Override] = []
         values: list[Override] = []
@@ -175,83 +186,83 @@ class Loader(HookedLoader):
                 choices.append(override)
             elif not self.repository.group_exists(group):
                 values.append(override)
-            elif not is_written_out(override):
+            elif not is_inline_value(override):
                 choices += parse_overrides([str(override.input_line).lstrip("+")])
             else:
                 values += [override] if group != "experiment" else []  # it has no key of its own
-                choices += parse_overrides([f"~{group}"]) if replaces_whole(group, override.value()) else []
+                choices += parse_overrides([f"~{group}"]) if replaces_section(group, override.value()) else []
         return choices, values
 
-    def places(self, overrides: Sequence[str]) -> SourceMap:
+    def find_locations(self, overrides: Sequence[str]) -> SourceMap:
         """Where each key of the composed config was written."""
-        choices, values = self.divide(overrides)
+        choices, values = self.split_overrides(overrides)
         usable = [each for each in choices if not each.is_sweep_override() and not self._check_choice(each)]
-        writings = Writings()
+        locations = WrittenLocations()
         for default in self.compute_defaults_list(
             CONFIG_NAME, [str(each.input_line) for each in usable], RunMode.RUN
         ).defaults:
-            path = self._file(default.config_path)
+            path = self._find_file(default.config_path)
             if path is not None:
-                writings.add_file(path, default.package)
-        spec_file, values = take_run(choices, values)
+                locations.add_file(path, default.package)
+        spec_file, values = extract_run(choices, values)
         if spec_file is not None:
             chosen = {each.key_or_group for each in choices}
-            writings.keep_only(chosen)
-            writings.add_file(spec_file, None, without=chosen)
+            locations.keep_only(chosen)
+            locations.add_file(spec_file, None, without=chosen)
         for override in usable:
             if str(override.value()) not in self.files(override.key_or_group):
-                writings.add_choice(override)
+                locations.add_choice(override)
         for override in values:
-            writings.add_value(override)
-        return writings.places()
+            locations.add_value(override)
+        return locations.find_locations()
 
     def files(self, group: str) -> list[str]:
         """The files that a group offers: dlspec's, the user's, those of --config-dir."""
-        return group_files(group, [Path(each.path) for each in self._folders()])
+        return list_group_files(group, [Path(each.path) for each in self._conf_sources()])
 
-    def _folders(self) -> list[ConfFiles]:
+    def _conf_sources(self) -> list[ConfFiles]:
         return [each for each in self.repository.get_sources() if isinstance(each, ConfFiles)]
 
-    def _file(self, config_path: str | None) -> Path | None:
-        found = (each.locate(config_path) for each in self._folders() if config_path)
+    def _find_file(self, config_path: str | None) -> Path | None:
+        found = (each.locate(config_path) for each in self._conf_sources() if config_path)
         return next((path for path in found if path is not None), None)
 
     def _check_choice(self, override: Override) -> list[Problem]:
         group = override.key_or_group
-        if group in EXTRAS:
+        if group in EXTRAS_BY_CHOICE:
             return check_installed(override, self.repository.get_group_options(group))
         return check_choice(override, self.files(group)) if group in GROUPS else []
 
 
 @dataclass(frozen=True)
-class Composed:
+class ComposedConfig:
     """A config with its `hydra` node, and the means to say where each key was written."""
 
     config: DictConfig
-    loader: Loader
+    loader: DlspecConfigLoader
 
     @property
     def tree(self) -> dict[str, Any]:
         """The task's part as plain values, `${...}` as written."""
-        return {str(key): plain_value(self.config, key) for key in self.config if key != "hydra"}
+        return {str(key): get_plain_value(self.config, key) for key in self.config if key != "hydra"}
 
     @property
     def is_sweep(self) -> bool:
         """Whether a config's or an override's `hydra.mode` asks for a sweep."""
         return bool(self.config.hydra.mode == RunMode.MULTIRUN)
 
-    def places(self) -> SourceMap:
+    def find_locations(self) -> SourceMap:
         overrides: Any = OmegaConf.to_container(self.config.hydra.overrides.task, resolve=False)
-        return self.loader.places(overrides)
+        return self.loader.find_locations(overrides)
 
 
-class Refused(SpecError):
+class InvalidOverrides(SpecError):
     """Overrides that can't be applied. `composed` is the config without them, so that its form can be checked too.
 
     What stands in one of `groups` depends on a choice that was wrong, and says nothing.
     """
 
-    def __init__(self, problems: Sequence[Problem], composed: Composed, groups: frozenset[str]) -> None:
+    def __init__(self, problems: Sequence[Problem], composed: ComposedConfig, groups: frozenset[str]) -> None:
         super().__init__(problems)
         self.composed, self.groups = composed, groups
 
@@ -265,35 +276,39 @@ def start_hydra(config_dir: str | None = None) -> HydraApp:
     _register_sources()
     entries = [("hydra", "pkg://hydra.conf")]
     if config_dir is not None:
-        entries.append(("command-line", _folder(config_dir)))
-    user = user_conf()
+        entries.append(("command-line", _config_dir_source(config_dir)))
+    user = find_user_conf()
     if user is not None:
         check_user_config(user)
         entries.append(("user", f"dlspec://{user}"))
-    entries += [("main", f"dlspec://{packaged_conf()}"), ("parts", "dlspec-parts://"), ("schema", "structured://")]
-    return make_hydra(Loader(search_path(entries)))
+    entries += [("main", f"dlspec://{find_packaged_conf()}"), ("parts", "dlspec-parts://"), ("schema", "structured://")]
+    return make_hydra(DlspecConfigLoader(make_search_path(entries)))
 
 
 def _register_sources() -> None:
     plugins = Plugins.instance()
     plugins.register(ConfFiles)
     plugins.register(PartNames)
-    store_names()
+    register_plugin_names()
 
 
-def _folder(config_dir: str) -> str:
+def _config_dir_source(config_dir: str) -> str:
     folder = Path(config_dir).resolve()
     if not folder.is_dir():
         raise SpecError(
-            [Problem(Code.FILE_UNREADABLE, "", "no such folder", "", command_line(f"--config-dir {config_dir}"))]
+            [
+                Problem(
+                    Code.FILE_UNREADABLE, "", "no such folder", "", command_line_location(f"--config-dir {config_dir}")
+                )
+            ]
         )
     return f"dlspec://{folder}"
 
 
-def compose(overrides: Sequence[str], hydra: HydraApp | None = None) -> Composed:
+def compose(overrides: Sequence[str], hydra: HydraApp | None = None) -> ComposedConfig:
     """One config, as a run would compose it."""
     hydra = hydra or start_hydra()
     loader = hydra.config_loader
-    assert isinstance(loader, Loader)
+    assert isinstance(loader, DlspecConfigLoader)
     config = hydra.compose_config(CONFIG_NAME, list(overrides), run_mode=RunMode.RUN)
-    return Composed(config, loader)
+    return ComposedConfig(config, loader)

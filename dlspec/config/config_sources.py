@@ -12,10 +12,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dlspec.compat.hydra import VersionedSource
-from dlspec.config.conf_files import BASE, PART_GROUPS, packaged_conf, read_conf
+from dlspec.config.conf_files import BASE_PREFIX, PART_GROUPS, find_packaged_conf, read_conf_file
 from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError
-from dlspec.language.yaml.yaml_files import display_name, load_file
-from dlspec.limits import LIMITS, limit
+from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file
+from dlspec.limits import DEFAULT_LIMITS, get_limit
 
 
 class ConfFiles(VersionedSource):
@@ -28,8 +28,8 @@ class ConfFiles(VersionedSource):
     def locate(self, config_path: str) -> Path | None:
         """The file behind a config's name, or None."""
         name = config_path.removesuffix(".yaml").lstrip("/")
-        if name.startswith(BASE) and Path(self.path) == packaged_conf():
-            name = name.removeprefix(BASE)
+        if name.startswith(BASE_PREFIX) and Path(self.path) == find_packaged_conf():
+            name = name.removeprefix(BASE_PREFIX)
         path = Path(self.path) / f"{name}.yaml"
         return path if path.is_file() else None
 
@@ -37,7 +37,7 @@ class ConfFiles(VersionedSource):
         """The file's text, and the limits that it kept to; None where it can't be read."""
         path = self.locate(config_path)
         try:
-            return None if path is None else (path.read_bytes(), *map(limit, LIMITS))
+            return None if path is None else (path.read_bytes(), *map(get_limit, DEFAULT_LIMITS))
         except OSError:
             return None
 
@@ -46,14 +46,14 @@ class ConfFiles(VersionedSource):
         if path is None:
             raise ConfigLoadError(f"Config not found : {config_path}")
         name = str(path.relative_to(self.path).with_suffix(""))
-        tree, header = read_conf(Path(self.path), name)
+        tree, header = read_conf_file(Path(self.path), name)
         return ConfigResult(self.provider, self.full_path(), _to_omegaconf(tree, path), header)
 
     def available(self) -> bool:
         return Path(self.path).is_dir()
 
     def is_group(self, config_path: str) -> bool:
-        return (Path(self.path) / config_path.lstrip("/").removeprefix(BASE)).is_dir()
+        return (Path(self.path) / config_path.lstrip("/").removeprefix(BASE_PREFIX)).is_dir()
 
     def is_config(self, config_path: str) -> bool:
         return self.locate(config_path) is not None
@@ -62,8 +62,8 @@ class ConfFiles(VersionedSource):
         folder = Path(self.path) / config_path
         groups = [each.name for each in folder.iterdir() if each.is_dir()] if folder.is_dir() else []
         configs = [each.stem for each in folder.glob("*.yaml")]
-        wanted = {ObjectType.GROUP: groups, ObjectType.CONFIG: configs}
-        return sorted(groups + configs if results_filter is None else wanted[results_filter])
+        names_by_kind = {ObjectType.GROUP: groups, ObjectType.CONFIG: configs}
+        return sorted(groups + configs if results_filter is None else names_by_kind[results_filter])
 
 
 class PartNames(VersionedSource):
@@ -103,8 +103,12 @@ def _to_omegaconf(tree: dict[str, Any], path: Path) -> DictConfig:
     except OmegaConfBaseException as error:
         key = str(error.full_key or "").replace("[", ".").replace("]", "")
         keys: KeyPath = tuple(int(part) if part.isdigit() else part for part in key.split(".") if part)
-        document = load_file(path)
-        place = document.values.get(keys) or document.keys.get(keys) or SourceLocation(display_name(path))
+        document = load_yaml_file(path)
+        location = document.values.get(keys) or document.keys.get(keys) or SourceLocation(format_file_path(path))
         raise SpecError(
-            [Problem(Code.REFERENCE_SYNTAX, key, "a '${...}' that is not closed or not right", "write ${KEY}", place)]
+            [
+                Problem(
+                    Code.REFERENCE_SYNTAX, key, "a '${...}' that is not closed or not right", "write ${KEY}", location
+                )
+            ]
         ) from None

@@ -13,150 +13,150 @@ from hydra.core.default_element import ResultDefault
 from hydra.errors import ConfigCompositionException, MissingConfigException
 
 from dlspec.config.config_sources import ConfFiles
-from dlspec.config.model_merging import Clash
+from dlspec.config.model_merging import MergeConflict
 from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError, suggest
-from dlspec.language.problems import dotted
-from dlspec.language.yaml.yaml_files import Document, display_name, load_file
+from dlspec.language.problems import format_path
+from dlspec.language.yaml.yaml_files import Document, format_file_path, load_yaml_file
 
 # Where the file of a config's name (`model/cnn`) lies; None for what is no file.
-Find = Callable[[str | None], Path | None]
-TO_ITSELF = "a file whose defaults lead back to itself"
-EXTEND = "to extend dlspec's own file of that name write /base/GROUP/NAME@_here_"
+FindFile = Callable[[str | None], Path | None]
+CIRCULAR_DEFAULTS = "a file whose defaults lead back to itself"
+EXTEND_FIX = "to extend dlspec's own file of that name write /base/GROUP/NAME@_here_"
 
 
-def without_defaults(model: Any, package: str) -> Any:
+def remove_defaults_list(model: Any, package: str) -> Any:
     """A file's model less the defaults list, which stands where the file's package begins."""
     path = package.split(".")[1:] if package else None
-    return model if path is None else _without(model, path)
+    return model if path is None else _remove_defaults_at(model, path)
 
 
-def _without(tree: Any, path: list[str]) -> Any:
+def _remove_defaults_at(tree: Any, path: list[str]) -> Any:
     if not isinstance(tree, dict):
         return tree
     if path:
-        return {**tree, path[0]: _without(tree.get(path[0]), path[1:])}
+        return {**tree, path[0]: _remove_defaults_at(tree.get(path[0]), path[1:])}
     return {key: value for key, value in tree.items() if key != "defaults"}
 
 
-def clash_problem(clash: Clash, default: ResultDefault, find: Find) -> Problem:
+def problem_from_conflict(conflict: MergeConflict, default: ResultDefault, find_file: FindFile) -> Problem:
     """What a file's model says that can't be laid over the one before."""
-    place = _place(find(default.config_path), default.package, clash.path)
-    return clash.finding.at(dotted(clash.path), place)
+    location = _find_key_location(find_file(default.config_path), default.package, conflict.path)
+    return conflict.finding.to_problem(format_path(conflict.path), location)
 
 
-def _place(path: Path | None, package: str | None, key: KeyPath) -> SourceLocation | None:
+def _find_key_location(path: Path | None, package: str | None, key: KeyPath) -> SourceLocation | None:
     if path is None:
         return None
     depth = len(package.split(".")) if package else 0
-    return load_file(path).keys.get(key[depth:]) or SourceLocation(display_name(path))
+    return load_yaml_file(path).keys.get(key[depth:]) or SourceLocation(format_file_path(path))
 
 
-def not_mergeable(error: ConfigCompositionException, find: Find) -> Problem:
+def problem_from_merge_error(error: ConfigCompositionException, find_file: FindFile) -> Problem:
     """A file's list over a mapping, outside of the model."""
-    config, key = _clash_in_hydras_words(error)
-    file = find(config)
-    where = None if file is None else _nearest(load_file(file), key, file)
+    config, key = _parse_merge_error(error)
+    file = find_file(config)
+    location = None if file is None else _find_nearest_location(load_yaml_file(file), key, file)
     return Problem(
         Code.CONFIG_CLASH,
         key,
         "a list and a mapping can't be laid over each other",
         "write the one that is there",
-        where,
+        location,
     )
 
 
-def _config_in_hydras_words(error: Exception) -> str:
+def _parse_config_name(error: Exception) -> str:
     """The config of which Hydra complains, or ''. Its exceptions name it in their text alone."""
     found = re.match(r"In '([^']+)'", str(error))
     return found[1] if found else ""
 
 
-def _clash_in_hydras_words(error: Exception) -> tuple[str, str]:
+def _parse_merge_error(error: Exception) -> tuple[str, str]:
     """The config that can't be merged, and the key in it. Hydra's exception names both in its text alone."""
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]
     key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
     return lines[0].removeprefix("In '").partition("'")[0], key
 
 
-def _nearest(document: Document, key: str, file: Path) -> SourceLocation:
+def _find_nearest_location(document: Document, key: str, file: Path) -> SourceLocation:
     """The key, or the part of it that a file with a package of its own writes."""
-    words = tuple(key.split("."))
-    found = (document.keys.get(words[start:]) for start in range(len(words)))
-    return next((each for each in found if each is not None), SourceLocation(display_name(file)))
+    keys = tuple(key.split("."))
+    found = (document.keys.get(keys[start:]) for start in range(len(keys)))
+    return next((each for each in found if each is not None), SourceLocation(format_file_path(file)))
 
 
-def missing_choice(error: MissingConfigException, find: Find, names: Iterable[str]) -> Problem:
+def problem_from_missing_config(error: MissingConfigException, find_file: FindFile, names: Iterable[str]) -> Problem:
     """A name in a defaults list that no file has. Who overrides a choice (an experiment) Hydra does not tell."""
     group, _, name = str(error.missing_cfg_file).rpartition("/")
-    parent = _config_in_hydras_words(error)
-    files = [each for each in map(find, [*([parent] if parent else []), *names]) if each is not None]
-    place = next((found for file in files if (found := _entry_place(file, name)) is not None), None)
+    parent = _parse_config_name(error)
+    files = [each for each in map(find_file, [*([parent] if parent else []), *names]) if each is not None]
+    location = next((found for file in files if (found := _find_entry_location(file, name)) is not None), None)
     choices = error.options or [each.stem for each in files[0].parent.glob("*.yaml")] if files else ()
-    return Problem(Code.DEFAULTS_LIST, group, f"a defaults list names '{name}'", suggest(name, choices), place)
+    return Problem(Code.DEFAULTS_LIST, group, f"a defaults list names '{name}'", suggest(name, choices), location)
 
 
-def _entry_place(file: Path, name: str) -> SourceLocation | None:
+def _find_entry_location(file: Path, name: str) -> SourceLocation | None:
     """Where the defaults list of a file names a config."""
-    document = _document(file)
-    for path, place in document.values.items() if document else ():
-        words = re.split(r"[/@]", place.text[place.column - 1 : place.column - 1 + place.width])
-        if path[:1] == ("defaults",) and name in words:
-            return place
+    document = _load_document(file)
+    for path, location in document.values.items() if document else ():
+        names = re.split(r"[/@]", location.text[location.column - 1 : location.column - 1 + location.width])
+        if path[:1] == ("defaults",) and name in names:
+            return location
     return None
 
 
-def _document(file: Path | None) -> Document | None:
+def _load_document(file: Path | None) -> Document | None:
     """A file's document; None where it has a mistake of its own."""
     try:
-        return None if file is None else load_file(file)
+        return None if file is None else load_yaml_file(file)
     except SpecError:
         return None
 
 
-def config_files(folders: Iterable[ConfFiles]) -> list[str]:
+def list_config_files(folders: Iterable[ConfFiles]) -> list[str]:
     """The names of all configs in some folders, those first that a user may have written."""
     paths = [(Path(each.path), path) for each in folders for path in sorted(Path(each.path).rglob("*.yaml"))]
     return [str(path.relative_to(folder).with_suffix("")) for folder, path in paths]
 
 
-def circle(find: Find, names: Iterable[str]) -> Problem:
+def find_circular_defaults(find_file: FindFile, names: Iterable[str]) -> Problem:
     """The first file whose defaults lead back to it, and the entry that does."""
     for name in names:
-        place = _way_back(name, find)
-        if place is not None:
-            return Problem(Code.DEFAULTS_LIST, "defaults", TO_ITSELF, EXTEND, place)
-    return Problem(Code.DEFAULTS_LIST, "defaults", TO_ITSELF, EXTEND)
+        location = _find_circular_entry(name, find_file)
+        if location is not None:
+            return Problem(Code.DEFAULTS_LIST, "defaults", CIRCULAR_DEFAULTS, EXTEND_FIX, location)
+    return Problem(Code.DEFAULTS_LIST, "defaults", CIRCULAR_DEFAULTS, EXTEND_FIX)
 
 
-def _way_back(start: str, find: Find) -> SourceLocation | None:
+def _find_circular_entry(start: str, find_file: FindFile) -> SourceLocation | None:
     """The place of the entry in `start` from which its defaults lead back to it."""
-    for first, place in _entries(start, find):
+    for first, location in _list_entries(start, find_file):
         seen: set[str] = set()
         waiting = [first]
         while waiting:
             name = waiting.pop()
             if name == start:
-                return place
+                return location
             if name not in seen:
                 seen.add(name)
-                waiting += [each for each, _ in _entries(name, find)]
+                waiting += [each for each, _ in _list_entries(name, find_file)]
     return None
 
 
-def _entries(name: str, find: Find) -> Iterator[tuple[str, SourceLocation | None]]:
+def _list_entries(name: str, find_file: FindFile) -> Iterator[tuple[str, SourceLocation | None]]:
     """The configs that a file's defaults list names, and where."""
-    document = _document(find(name))
+    document = _load_document(find_file(name))
     if document is None:
         return
     group = name.rpartition("/")[0]
     defaults = document.tree.get("defaults") if isinstance(document.tree, dict) else None
     for index, entry in enumerate(defaults if isinstance(defaults, list) else []):
-        named = _named(entry, group)
+        named = _config_named_by_entry(entry, group)
         if named is not None:
             yield named, document.values.get(("defaults", index))
 
 
-def _named(entry: Any, group: str) -> str | None:
+def _config_named_by_entry(entry: Any, group: str) -> str | None:
     """The config's name that an entry of a defaults list stands for; None where it adds none."""
     if isinstance(entry, dict) and len(entry) == 1:
         key, value = next(iter(entry.items()))

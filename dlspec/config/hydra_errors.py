@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dlspec.errors import Code, Problem
 
 
-def hydra_problem(error: BaseException) -> Problem | None:
+def problem_from_hydra_error(error: BaseException) -> Problem | None:
     """The problem that such an error tells; None for any other error."""
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return None

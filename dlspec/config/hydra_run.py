@@ -13,47 +13,47 @@ from hydra.core.utils import JobReturn, run_job, setup_globals
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dlspec.compat.hydra import HydraApp, RunCallbacks, has_failed, returned_value
-from dlspec.config.composition import CONFIG_NAME, VERSION_BASE, Composed
-from dlspec.config.hydra_node import set_hydra
+from dlspec.compat.hydra import HydraApp, RunCallbacks, get_return_value, has_failed
+from dlspec.config.composition import CONFIG_NAME, VERSION_BASE, ComposedConfig
+from dlspec.config.hydra_node import set_hydra_value
 
 T = TypeVar("T")
 
 
-def start_process() -> None:
+def prepare_hydra_process() -> None:
     """Prepare a process in which Hydra has composed nothing for running jobs."""
     version.setbase(VERSION_BASE)  # by it Hydra decides whether a job moves into its folder
     setup_globals()
 
 
-def result_of(returned: JobReturn) -> Any:
+def unwrap_job_return(returned: JobReturn) -> Any:
     """What the task gave; what it raised is raised again. (Hydra's own property prints to stderr first.)"""
-    value = returned_value(returned)
+    value = get_return_value(returned)
     if has_failed(returned):
         raise value
     return value
 
 
 class SingleRun:
-    """One run, and no sweep: `begin`, then `wanted_folder`, then `run` in the folder that was made."""
+    """One run, and no sweep: `begin`, then `configured_folder`, then `run` in the folder that was made."""
 
-    def __init__(self, hydra: HydraApp, composed: Composed) -> None:
+    def __init__(self, hydra: HydraApp, composed: ComposedConfig) -> None:
         self._config = composed.config
-        set_hydra(self._config, "mode", RunMode.RUN)
+        set_hydra_value(self._config, "mode", RunMode.RUN)
         self._callbacks = RunCallbacks(self._config)
         self._context = HydraContext(config_loader=hydra.config_loader, callbacks=self._callbacks)
 
-    def begin(self) -> None:
+    def start_callbacks(self) -> None:
         self._callbacks.on_run_start(config=self._config, config_name=CONFIG_NAME)
 
-    def wanted_folder(self) -> Path:
+    def configured_folder(self) -> Path:
         """What `hydra.run.dir` says."""
         HydraConfig.instance().set_config(self._config)
         return Path(str(OmegaConf.select(self._config, "hydra.run.dir")))
 
     def run(self, folder: Path, task: Callable[[], Any]) -> JobReturn:
         """Run the task; what it gave or raised is for `result_of`."""
-        set_hydra(self._config, "run.dir", str(folder))
+        set_hydra_value(self._config, "run.dir", str(folder))
         returned = run_job(
             hydra_context=self._context,
             task_function=lambda _: task(),
@@ -81,8 +81,8 @@ class HydraJob:
     def run(self, context: HydraContext, number: int, folder: Path, task: Callable[[], T]) -> T:
         """Run the task as the job with that number, in its folder."""
         self._set_number(number)
-        set_hydra(self.config, "sweep.dir", str(folder.parent))
-        set_hydra(self.config, "sweep.subdir", folder.name)
+        set_hydra_value(self.config, "sweep.dir", str(folder.parent))
+        set_hydra_value(self.config, "sweep.subdir", folder.name)
         returned = run_job(
             hydra_context=context,
             task_function=lambda _: task(),
@@ -91,16 +91,16 @@ class HydraJob:
             job_subdir_key="hydra.sweep.subdir",
             configure_logging=False,
         )
-        outcome: T = result_of(returned)
+        outcome: T = unwrap_job_return(returned)
         return outcome
 
     def _set_number(self, number: int) -> None:
-        set_hydra(self.config, "job.id", str(number))
-        set_hydra(self.config, "job.num", number)
+        set_hydra_value(self.config, "job.id", str(number))
+        set_hydra_value(self.config, "job.num", number)
 
 
 @dataclass(frozen=True)
-class JobRunner:
+class HydraJobRunner:
     """Runs a sweep's jobs as Hydra does; it can be sent to other processes."""
 
     context: HydraContext

@@ -11,28 +11,28 @@ from hydra.core.object_type import ObjectType
 from omegaconf import DictConfig, OmegaConf
 
 from dlspec.compat.hydra import BASIC_LAUNCHER, BASIC_SWEEPER
-from dlspec.config.hydra_node import set_hydra
+from dlspec.config.hydra_node import set_hydra_value
 
-HOME = "hydra_plugins.dlspec"
+PLUGIN_MODULE = "hydra_plugins.dlspec"
 """The module by whose name Hydra and its configs know the classes, which are those of dlspec.sweeps.hydra."""
-EXTRAS: Mapping[str, Mapping[str, str]] = {
+EXTRAS_BY_CHOICE: Mapping[str, Mapping[str, str]] = {
     "hydra/launcher": {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"},
     "hydra/sweeper": {"optuna": "optuna"},
 }
 """Which extra of dlspec's brings a choice of Hydra's."""
 
 # They do the same, but end with the first failure, and drop all later batches.
-_STANDS_IN = {
-    BASIC_LAUNCHER: f"{HOME}.DlspecLauncher",
-    BASIC_SWEEPER: f"{HOME}.DlspecSweeper",
+_REPLACEMENTS = {
+    BASIC_LAUNCHER: f"{PLUGIN_MODULE}.DlspecLauncher",
+    BASIC_SWEEPER: f"{PLUGIN_MODULE}.DlspecSweeper",
 }
 
 
-def store_names() -> None:
+def register_plugin_names() -> None:
     """Make the launchers and the sweeper choices of Hydra's groups. They are named only: no class is needed yet."""
     for name, cls in {"dlspec": "DlspecLauncher", "pool": "PoolLauncher"}.items():
-        _store("hydra/launcher", name, {"_target_": f"{HOME}.{cls}"})
-    sweeper = {"_target_": f"{HOME}.DlspecSweeper", "max_batch_size": None, "params": None}
+        _store("hydra/launcher", name, {"_target_": f"{PLUGIN_MODULE}.{cls}"})
+    sweeper = {"_target_": f"{PLUGIN_MODULE}.DlspecSweeper", "max_batch_size": None, "params": None}
     _store("hydra/sweeper", "dlspec", sweeper)
 
 
@@ -43,21 +43,21 @@ def _store(group: str, name: str, node: Mapping[str, Any]) -> None:
         store.store(group=group, name=name, node=node)
 
 
-def lead_through_dlspec(config: DictConfig) -> None:
+def wrap_launcher(config: DictConfig) -> None:
     """Whatever launcher a sweep's config names is called by dlspec's, so that each sweeper gets the same of each."""
     for key in ("launcher", "sweeper"):
         node = OmegaConf.to_container(config.hydra[key], resolve=False)
         assert isinstance(node, dict)
         target = str(node["_target_"])
-        if target in _STANDS_IN:
-            set_hydra(config, key, {**node, "_target_": _STANDS_IN[target]})
-        elif key == "launcher" and not target.startswith(HOME):
-            called = {"_target_": f"{HOME}.OtherLauncher", "_recursive_": False}
-            set_hydra(config, key, {**called, "launcher": node})
+        if target in _REPLACEMENTS:
+            set_hydra_value(config, key, {**node, "_target_": _REPLACEMENTS[target]})
+        elif key == "launcher" and not target.startswith(PLUGIN_MODULE):
+            wrapper = {"_target_": f"{PLUGIN_MODULE}.OtherLauncher", "_recursive_": False}
+            set_hydra_value(config, key, {**wrapper, "launcher": node})
 
 
-def launcher_as_written(config: DictConfig) -> DictConfig:
+def restore_wrapped_launcher(config: DictConfig) -> DictConfig:
     """A copy of a sweep's config with the launcher that it named."""
     copy = deepcopy(config)
-    set_hydra(copy, "launcher", OmegaConf.to_container(copy.hydra.launcher.launcher, resolve=False))
+    set_hydra_value(copy, "launcher", OmegaConf.to_container(copy.hydra.launcher.launcher, resolve=False))
     return copy

@@ -8,17 +8,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlspec.errors import Code, Finding, KeyPath, shown, suggest
-from dlspec.language.entries import is_entry, is_other_part, naming
-from dlspec.language.parse.entry import read_words
+from dlspec.errors import Code, Finding, KeyPath, format_value, suggest
+from dlspec.language.entries import find_layer_name, is_entry, names_other_part
+from dlspec.language.parse.entry import find_expression_words
 
 # What is a list in one file and a mapping in another can't be laid over each other.
-_KINDS: Mapping[type, str] = {list: "a list", dict: "a mapping"}
-_STRUCTURE = ("layers", "params", "blocks")
+_KIND_NAMES: Mapping[type, str] = {list: "a list", dict: "a mapping"}
+_STRUCTURAL_KEYS = ("layers", "params", "blocks")
 
 
 @dataclass(frozen=True)
-class Clash:
+class MergeConflict:
     """What can't be laid over what was there; `path` leads to it from the config's top."""
 
     path: KeyPath
@@ -26,72 +26,77 @@ class Clash:
 
 
 @dataclass
-class Merging:
+class ModelMerger:
     """A model in the making, from the files in their order."""
 
     model: Any = None
-    clashes: list[Clash] = field(default_factory=list)
+    conflicts: list[MergeConflict] = field(default_factory=list)
 
-    def add(self, over: Any, path: KeyPath = ("model",)) -> None:
+    def add(self, newer: Any, path: KeyPath = ("model",)) -> None:
         """Lays a file's model over what the files before it gave."""
         before = self.model
-        self.model = self._laid(before, over, path)
+        self.model = self._merge(before, newer, path)
         if isinstance(before, dict):
-            drop_unread(before, self.model, over)
+            drop_unused_params(before, self.model, newer)
 
-    def _laid(self, before: Any, over: Any, path: KeyPath) -> Any:
-        if isinstance(over, dict) and (before is None or isinstance(before, dict)):
-            if is_other_part(before, over, path):
-                return over
-            return self._keys_laid(before or {}, over, path)
-        self._check(before, over, path)
-        return over
+    def _merge(self, before: Any, newer: Any, path: KeyPath) -> Any:
+        if isinstance(newer, dict) and (before is None or isinstance(before, dict)):
+            if names_other_part(before, newer, path):
+                return newer
+            return self._merge_keys(before or {}, newer, path)
+        self._check_kinds(before, newer, path)
+        return newer
 
-    def _keys_laid(self, before: dict[str, Any], over: dict[str, Any], path: KeyPath) -> dict[str, Any]:
-        bare = [key for key, value in over.items() if is_layer_without_dash(key, value)]
-        if path[-1] == "layers" and bare:
-            fix = f"write '- {bare[0]}', and '- ' before each entry; in a mapping each has a name"
-            self.clashes.append(Clash((*path, bare[0]), Finding(Code.YAML_SYNTAX, f"no '- ' before '{bare[0]}'", fix)))
+    def _merge_keys(self, before: dict[str, Any], newer: dict[str, Any], path: KeyPath) -> dict[str, Any]:
+        layers_without_dash = [key for key, value in newer.items() if is_layer_without_dash(key, value)]
+        if path[-1] == "layers" and layers_without_dash:
+            fix = f"write '- {layers_without_dash[0]}', and '- ' before each entry; in a mapping each has a name"
+            self.conflicts.append(
+                MergeConflict(
+                    (*path, layers_without_dash[0]),
+                    Finding(Code.YAML_SYNTAX, f"no '- ' before '{layers_without_dash[0]}'", fix),
+                )
+            )
             return {}
         result = dict(before)
-        for key, value in over.items():
+        for key, value in newer.items():
             inner = (*path, key)
-            if value is None and _is_named(inner):
-                self._remove(result, inner)
+            if value is None and _is_named_entry(inner):
+                self._remove_entry(result, inner)
             else:
-                result[key] = self._laid(before.get(key), value, inner)
+                result[key] = self._merge(before.get(key), value, inner)
         return result
 
-    def _remove(self, entries: dict[str, Any], path: KeyPath) -> None:
+    def _remove_entry(self, entries: dict[str, Any], path: KeyPath) -> None:
         name = str(path[-1])
         if name not in entries:
             fix = suggest(name, entries) or "write a layer behind it"
             found = f"null removes an entry, and there is no '{name}'"
-            self.clashes.append(Clash(path, Finding(Code.UNKNOWN_OUTPUT, found, fix)))
+            self.conflicts.append(MergeConflict(path, Finding(Code.UNKNOWN_OUTPUT, found, fix)))
         entries.pop(name, None)
 
-    def _check(self, before: Any, over: Any, path: KeyPath) -> None:
-        old, new = (_KINDS.get(type(each), "") for each in (before, over))
-        if old and new and old != new and path[-1] in _STRUCTURE:
+    def _check_kinds(self, before: Any, newer: Any, path: KeyPath) -> None:
+        old, new = (_KIND_NAMES.get(type(each), "") for each in (before, newer))
+        if old and new and old != new and path[-1] in _STRUCTURAL_KEYS:
             whole = "a list here too: it takes that one's place whole"
             fix = f"write {whole if old == 'a list' else 'a mapping here too'}, or extend another file"
             found = f"{new} over {old} in the file that this one extends"
-            self.clashes.append(Clash(path, Finding(Code.CONFIG_CLASH, found, fix)))
-        elif isinstance(over, dict) and is_entry(path[:-1]) and naming({str(path[-1]): over}) is not None:
-            self._check_short(str(path[-1]), before, over, path)
+            self.conflicts.append(MergeConflict(path, Finding(Code.CONFIG_CLASH, found, fix)))
+        elif isinstance(newer, dict) and is_entry(path[:-1]) and find_layer_name({str(path[-1]): newer}) is not None:
+            self._check_shorthand(str(path[-1]), before, newer, path)
 
-    def _check_short(self, name: str, before: Any, over: dict[str, Any], path: KeyPath) -> None:
+    def _check_shorthand(self, name: str, before: Any, newer: dict[str, Any], path: KeyPath) -> None:
         """Settings laid over `Dropout: 0.5` would lose the 0.5."""
         from dlspec.parts.torch.torch_parts import LAYERS
 
         setting = LAYERS[name].value_setting if name in LAYERS else None
-        if setting is not None and setting not in over:
-            found = f"settings over the short spelling '{name}: {shown(before).strip(chr(39))}'"
+        if setting is not None and setting not in newer:
+            found = f"settings over the short spelling '{name}: {format_value(before).strip(chr(39))}'"
             fix = f"write its value here too: {setting}: {before}"
-            self.clashes.append(Clash(path, Finding(Code.CONFIG_CLASH, found, fix)))
+            self.conflicts.append(MergeConflict(path, Finding(Code.CONFIG_CLASH, found, fix)))
 
 
-def _is_named(path: KeyPath) -> bool:
+def _is_named_entry(path: KeyPath) -> bool:
     """Whether an entry of a mapping stands there, which has its name from it."""
     return len(path) > 1 and path[-2] == "layers"
 
@@ -104,35 +109,35 @@ def is_layer_without_dash(key: str, value: Any) -> bool:
 
     if key not in LAYERS:
         return False
-    named = naming(value)
+    named = find_layer_name(value)
     return named is None or (named[0] == "key" and named[1] in LAYERS[key].settings) or ", " in named[1]
 
 
 # ---- params that nothing reads any more ----------------------------------------------------------------------------
 
 
-def drop_unread(before: Any, after: Any, given: Any) -> None:
+def drop_unused_params(before: Any, after: Any, newer: Any) -> None:
     """Takes from `after` the params that something in `before` read and nothing reads now; `given` are kept.
 
     `layers: [...]` over a model's layers is no mistake for a param that they alone read.
     """
-    for old, new, own in _blocks(before, after, given):
-        kept = _mapping(own, "params").keys()
-        read_before = read_words(old)
-        while gone := (read_before & _mapping(new, "params").keys()) - read_words(new) - kept:
-            new["params"] = {name: each for name, each in new["params"].items() if name not in gone}
+    for old, new, new_own in _pair_blocks(before, after, newer):
+        kept = _get_mapping(new_own, "params").keys()
+        read_before = find_expression_words(old)
+        while unused := (read_before & _get_mapping(new, "params").keys()) - find_expression_words(new) - kept:
+            new["params"] = {name: each for name, each in new["params"].items() if name not in unused}
 
 
-def _blocks(before: Any, after: Any, given: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any], Any]]:
+def _pair_blocks(before: Any, after: Any, newer: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any], Any]]:
     """A model and the blocks in it that were there before."""
     if not isinstance(before, dict) or not isinstance(after, dict):
         return
-    yield before, after, given
-    old, new, own = (_mapping(each, "blocks") for each in (before, after, given))
+    yield before, after, newer
+    old, new, new_own = (_get_mapping(each, "blocks") for each in (before, after, newer))
     for name in new:
-        yield from _blocks(old.get(name), new[name], own.get(name))
+        yield from _pair_blocks(old.get(name), new[name], new_own.get(name))
 
 
-def _mapping(tree: Any, key: str) -> dict[str, Any]:
+def _get_mapping(tree: Any, key: str) -> dict[str, Any]:
     found = tree.get(key) if isinstance(tree, dict) else None
     return found if isinstance(found, dict) else {}

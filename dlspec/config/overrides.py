@@ -13,29 +13,29 @@ from hydra.errors import HydraException
 
 from dlspec.config.conf_files import GROUPS, PART_GROUPS
 from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError
-from dlspec.text import COMMANDS, write_override
+from dlspec.text import COMMANDS, format_override
 
 
-def command_line(text: str, start: int = 0, width: int = 0) -> SourceLocation:
+def command_line_location(text: str, start: int = 0, width: int = 0) -> SourceLocation:
     """A place on the command line."""
     return SourceLocation("command line", 0, start + 1, text, width or len(text))
 
 
-def override_path(key: str) -> KeyPath:
+def path_from_key(key: str) -> KeyPath:
     """`model.layers.0.Conv2d` as the config's path: list indices are numbers."""
     return tuple(int(part) if part.isdigit() else part for part in key.split("."))
 
 
-def value_place(override: Override) -> SourceLocation:
+def value_location(override: Override) -> SourceLocation:
     """The place of what stands behind the `=`."""
     line = override.input_line or ""
     start = line.find("=") + 1
-    return command_line(line, start, max(len(line) - start, 1))
+    return command_line_location(line, start, max(len(line) - start, 1))
 
 
-def write_choice(group: str, name: str) -> str:
+def format_choice(group: str, name: str) -> str:
     """`group=name` as Hydra reads it, where `null` chooses none."""
-    return f"{group}={name}" if name.lower() == "null" else write_override(group, name)
+    return f"{group}={name}" if name.lower() == "null" else format_override(group, name)
 
 
 def parse_overrides(lines: Sequence[str]) -> list[Override]:
@@ -43,9 +43,9 @@ def parse_overrides(lines: Sequence[str]) -> list[Override]:
     parsed: list[Override] = []
     problems: list[Problem] = []
     for line in lines:
-        override = _parsed(line)
+        override = _parse_override(line)
         if override is None or not override.key_or_group:
-            problems.append(_no_override(line))
+            problems.append(_syntax_problem(line))
         else:
             parsed.append(override)
     if problems:
@@ -54,14 +54,14 @@ def parse_overrides(lines: Sequence[str]) -> list[Override]:
 
 
 @lru_cache(maxsize=2_000)  # the jobs of a sweep have most of theirs in common, and one takes 0.3 ms
-def _parsed(line: str) -> Override | None:
+def _parse_override(line: str) -> Override | None:
     try:
         return OverridesParser.create().parse_override(line)
     except HydraException:
         return None
 
 
-def _no_override(line: str) -> Problem:
+def _syntax_problem(line: str) -> Problem:
     key, equals, value = line.partition("=")
     fix = "put quotes around a value with spaces, commas or brackets: 'KEY=\"...\"'"
     if line in COMMANDS:
@@ -74,36 +74,36 @@ def _no_override(line: str) -> Problem:
         fix = "count a list's entries from 0"
     elif re.search(r"\w\(", value):
         fix = "write a part with its settings in braces: {Linear: 10}"
-    return Problem(Code.OVERRIDE_SYNTAX, "", "no override", fix, command_line(line))
+    return Problem(Code.OVERRIDE_SYNTAX, "", "no override", fix, command_line_location(line))
 
 
 def refuse_sweeps(overrides: Sequence[Override]) -> None:
     """Several values for one key are a sweep, and that must be asked for."""
-    problems = [_several(each) for each in overrides if each.is_sweep_override()]
+    problems = [_multiple_values_problem(each) for each in overrides if each.is_sweep_override()]
     if problems:
         raise SpecError(problems)
 
 
-def _several(override: Override) -> Problem:
+def _multiple_values_problem(override: Override) -> Problem:
     key = override.key_or_group
     or_list = "" if key in GROUPS and key != "metrics" else f", or write a list: {key}=[...]"
     fix = f"add -m to sweep over them{or_list}"
-    return Problem(Code.SEVERAL_VALUES, key, "several values", fix, command_line(override.input_line or ""))
+    return Problem(Code.SEVERAL_VALUES, key, "several values", fix, command_line_location(override.input_line or ""))
 
 
-def is_written_out(override: Override) -> bool:
+def is_inline_value(override: Override) -> bool:
     """Whether a group is given a value of its own, null or a mapping, rather than the name of a file or part."""
     if override.is_delete() or override.is_sweep_override():
         return False
     value = override.value()
-    return value is None or isinstance(value, dict) or (isinstance(value, list) and not all(map(_is_text, value)))
+    return value is None or isinstance(value, dict) or (isinstance(value, list) and not all(map(_is_string, value)))
 
 
-def _is_text(value: Any) -> bool:
+def _is_string(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def replaces_whole(group: str, value: Any) -> bool:
+def replaces_section(group: str, value: Any) -> bool:
     """Whether a value says which part, model or data it is, so that nothing of what was chosen before remains."""
     if not isinstance(value, dict) or group == "metrics" or "type" in value or "layers" in value:
         return True

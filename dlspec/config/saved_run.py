@@ -9,61 +9,65 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, open_dict
 
-from dlspec.config.overrides import value_place
+from dlspec.config.overrides import value_location
 from dlspec.errors import Code, Problem, SourceLocation, SpecError, UserError
-from dlspec.language.yaml.yaml_files import display_name, load_file
-from dlspec.runs.finding import run_folders
-from dlspec.runs.layout import RUNS, SPEC
+from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file
+from dlspec.runs.finding import iterate_run_folders
+from dlspec.runs.layout import DEFAULT_RUNS_FOLDER, SPEC_FILE
 
 LATEST = "latest"
-NO_RUN = "name a run's folder, run=FOLDER, or run=latest"
+RUN_FIX = "name a run's folder, run=FOLDER, or run=latest"
 
 
-def latest_run(root: Path = Path(RUNS)) -> Path:
+def find_latest_run(root: Path = Path(DEFAULT_RUNS_FOLDER)) -> Path:
     """The run below `root` that was last written to; UserError where there is none."""
-    found = [each for each in run_folders(root) if (each / SPEC).is_file()]
+    found = [each for each in iterate_run_folders(root) if (each / SPEC_FILE).is_file()]
     if not found:
-        raise UserError(f"no run below '{root}': {NO_RUN}")
+        raise UserError(f"no run below '{root}': {RUN_FIX}")
     return max(found, key=lambda folder: folder.stat().st_mtime)
 
 
-def take_run(choices: Sequence[Override], values: Sequence[Override]) -> tuple[Path | None, list[Override]]:
+def extract_run(choices: Sequence[Override], values: Sequence[Override]) -> tuple[Path | None, list[Override]]:
     """The spec.yaml that `run=FOLDER` names, and the values without it."""
     named = next((each for each in values if each.key_or_group == "run"), None)
     if named is None or named.is_sweep_override():
         return None, [each for each in values if each is not named]
-    folder, place = Path(str(named.value() or "")), value_place(named)
+    folder, location = Path(str(named.value() or "")), value_location(named)
     if str(folder) == LATEST and not folder.exists():
-        folder = latest_run()
-    if not (folder / SPEC).is_file():
-        shown = display_name(folder) if named.value() else ""
+        folder = find_latest_run()
+    if not (folder / SPEC_FILE).is_file():
+        shown = format_file_path(folder) if named.value() else ""
         raise SpecError(
-            [Problem(Code.NO_RUN, "run", f"no run in '{shown}'", "name a run's folder, which holds spec.yaml", place)]
+            [
+                Problem(
+                    Code.NO_RUN, "run", f"no run in '{shown}'", "name a run's folder, which holds spec.yaml", location
+                )
+            ]
         )
     if any(each.key_or_group == "experiment" for each in choices):
         raise SpecError(
-            [Problem(Code.CONFLICT, "run", "run and experiment together", "keep one: each is a whole spec", place)]
+            [Problem(Code.CONFLICT, "run", "run and experiment together", "keep one: each is a whole spec", location)]
         )
-    return folder / SPEC, [each for each in values if each is not named]
+    return folder / SPEC_FILE, [each for each in values if each is not named]
 
 
-def replace_by_run(
+def replace_with_run(
     config: DictConfig, spec_file: Path, choices: Sequence[Override], values: Sequence[Override]
 ) -> dict[str, str]:
     """Puts the run's spec in the place of what the files said; groups chosen on the command line stay.
 
     Gives the names for the new run's folder: 12-30-05_cnn_digits run again is ..._cnn_digits_again.
     """
-    tree = load_file(spec_file).tree
+    tree = load_yaml_file(spec_file).tree
     if not isinstance(tree, dict) or "hydra" in tree:
-        raise SpecError([Problem(Code.NO_RUN, "", "no saved spec", "", SourceLocation(display_name(spec_file)))])
+        raise SpecError([Problem(Code.NO_RUN, "", "no saved spec", "", SourceLocation(format_file_path(spec_file)))])
     _check_imports(tree.pop("imports", None), spec_file, values)
-    _replace(config, tree, {each.key_or_group for each in choices})
+    _replace_sections(config, tree, {each.key_or_group for each in choices})
     name = spec_file.parent.resolve().name
     return {"model": name.partition("_")[2] or name, "data": "again"}
 
 
-def _replace(config: DictConfig, tree: dict[str, Any], chosen: Collection[str]) -> None:
+def _replace_sections(config: DictConfig, tree: dict[str, Any], chosen: Collection[str]) -> None:
     with open_dict(config):
         for key in [str(key) for key in config if key != "hydra" and key not in chosen]:
             del config[key]
@@ -74,10 +78,12 @@ def _replace(config: DictConfig, tree: dict[str, Any], chosen: Collection[str]) 
 
 def _check_imports(imports: Any, spec_file: Path, values: Sequence[Override]) -> None:
     """A saved spec may come from anyone: the modules that it imports must be named by the user."""
-    wanted = imports if isinstance(imports, list) else []
+    required = imports if isinstance(imports, list) else []
     named = next((each.value() for each in values if each.key_or_group == "imports"), None)
-    missing = [str(each) for each in wanted if not isinstance(named, list) or each not in named]
+    missing = [str(each) for each in required if not isinstance(named, list) or each not in named]
     if missing:
-        fix = f"if you trust them, add imports=[{','.join(str(each) for each in wanted)}]"
+        fix = f"if you trust them, add imports=[{','.join(str(each) for each in required)}]"
         found = f"this spec runs code from {', '.join(missing)}"
-        raise SpecError([Problem(Code.UNTRUSTED_CODE, "imports", found, fix, SourceLocation(display_name(spec_file)))])
+        raise SpecError(
+            [Problem(Code.UNTRUSTED_CODE, "imports", found, fix, SourceLocation(format_file_path(spec_file)))]
+        )

@@ -11,30 +11,32 @@ from dlspec.data.dataset import Target
 from dlspec.errors import DataError
 from dlspec.limits import MAX_CLASSES
 
-Columns = dict[str, NDArray[Any]]
+ArraysByName = dict[str, NDArray[Any]]
 
 
-def read_target(name: str, values: NDArray[Any], inputs: Columns, lengths: Columns) -> Target:
+def read_target(name: str, values: NDArray[Any], inputs: ArraysByName, lengths: ArraysByName) -> Target:
     """The target that an array holds; `inputs` and `lengths` are the other arrays. DataError for what is none."""
     if values.dtype.kind == "f":
-        return Target(name, "numbers", values.shape[1:], lengths=_lengths(name, values, inputs, lengths))
+        return Target(name, "numbers", values.shape[1:], lengths=_find_lengths_field(name, values, inputs, lengths))
     if values.ndim == 1:
-        return Target(name, "classes", (), _names(_count(name, values)))
-    return _by_step(name, values, inputs, lengths)
+        return Target(name, "classes", (), _make_class_names(_count_classes(name, values)))
+    return _read_step_target(name, values, inputs, lengths)
 
 
-def _count(name: str, values: NDArray[Any]) -> int:
+def _count_classes(name: str, values: NDArray[Any]) -> int:
     """How many classes there are; they must be numbered without a gap."""
     found = np.unique(values)
     if found[0] != 0 or found[-1] != len(found) - 1:
         fix = "np.unique(values, return_inverse=True)[1] numbers them so"
-        raise DataError(name, f"'{name}' has the classes {_listed(found)}; 0 to {len(found) - 1} are wanted: {fix}")
+        raise DataError(
+            name, f"'{name}' has the classes {_format_values(found)}; 0 to {len(found) - 1} are wanted: {fix}"
+        )
     if len(found) == 1:
         raise DataError(name, f"'{name}' has one class only; there is nothing to learn")
     return len(found)
 
 
-def _by_step(name: str, values: NDArray[Any], inputs: Columns, lengths: Columns) -> Target:
+def _read_step_target(name: str, values: NDArray[Any], inputs: ArraysByName, lengths: ArraysByName) -> Target:
     """A class a step or a pixel. As among tokens, not every one has to occur."""
     most = int(values.max()) + 1
     if values.shape[1:] == (1,) * (values.ndim - 1):
@@ -43,23 +45,25 @@ def _by_step(name: str, values: NDArray[Any], inputs: Columns, lengths: Columns)
     if values.min() < 0 or most > MAX_CLASSES:
         found = values.min() if values.min() < 0 else most - 1
         raise DataError(name, f"'{name}' has the class {found}; 0 to {MAX_CLASSES - 1:,} are wanted")
-    source = next((key for key, tokens in inputs.items() if _is_next(values, tokens)), "")
+    source = next((key for key, tokens in inputs.items() if _is_next_token(values, tokens)), "")
     count = max(most, int(inputs[source].max()) + 1) if source else most
     if count == 1:
         raise DataError(name, f"'{name}' has one class only; there is nothing to learn")
     return Target(
-        name, "classes", values.shape[1:], _names(count), next_of=source,
-        lengths=_lengths(name, values, inputs, lengths, source),
+        name, "classes", values.shape[1:], _make_class_names(count), next_of=source,
+        lengths=_find_lengths_field(name, values, inputs, lengths, source),
     )  # fmt: skip
 
 
-def _is_next(values: NDArray[Any], tokens: NDArray[Any]) -> bool:
+def _is_next_token(values: NDArray[Any], tokens: NDArray[Any]) -> bool:
     """Whether each step of `values` is what `tokens` hold one step later, in every row."""
     alike = tokens.shape == values.shape and tokens.dtype.kind in "iu" and values.ndim == 2 and values.shape[1] > 1
     return alike and bool((values[:, :-1] == tokens[:, 1:]).all())
 
 
-def _lengths(name: str, values: NDArray[Any], inputs: Columns, lengths: Columns, source: str = "") -> str:
+def _find_lengths_field(
+    name: str, values: NDArray[Any], inputs: ArraysByName, lengths: ArraysByName, source: str = ""
+) -> str:
     """Whose lengths are the target's: its own, those of the tokens that it follows, or the only ones as long."""
     for own in (name, source):
         if f"{own}_lengths" in lengths:
@@ -69,9 +73,9 @@ def _lengths(name: str, values: NDArray[Any], inputs: Columns, lengths: Columns,
     return alike[0] if len(alike) == 1 and values.shape[1] > 1 else ""
 
 
-def _names(count: int) -> tuple[str, ...]:
+def _make_class_names(count: int) -> tuple[str, ...]:
     return tuple(str(index) for index in range(count))
 
 
-def _listed(found: NDArray[Any], most: int = 5) -> str:
+def _format_values(found: NDArray[Any], most: int = 5) -> str:
     return ", ".join(str(each) for each in found[:most].tolist()) + (", ..." if len(found) > most else "")

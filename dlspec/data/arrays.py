@@ -10,18 +10,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dlspec.data.array_targets import Columns, read_target
+from dlspec.data.array_targets import ArraysByName, read_target
 from dlspec.data.assembly import make_splits
 from dlspec.data.dataset import Dataset, Field, Target
 from dlspec.data.splits import SplitPlan, split_rows
-from dlspec.errors import Code, DataError, near, shown, suggest
+from dlspec.errors import Code, DataError, find_closest, format_value, suggest
 from dlspec.layouts import guess_layout
 
 MAX_RANK = 4  # of a sample: (C), (T, C), (C, H, W) and (C, D, H, W)
-LENGTHS = "_lengths"
+LENGTHS_SUFFIX = "_lengths"
 
 
-def from_arrays(
+def dataset_from_arrays(
     arrays: Mapping[str, Any],
     target: str = "target",
     *,
@@ -38,30 +38,30 @@ def from_arrays(
     target's place holds several, each by its name; None says that there is none: a network may give its input again.
     Values are taken as they are, nothing is scaled. Anything else is a `DataError`.
     """
-    _check_shares(validation, test)
+    _check_fractions(validation, test)
     if not isinstance(split_seed, int) or isinstance(split_seed, bool) or split_seed < 0:
         raise DataError(
-            "split_seed", f"split_seed is {shown(split_seed)}, wanted a whole number >= 0", Code.WRONG_VALUE
+            "split_seed", f"split_seed is {format_value(split_seed)}, wanted a whole number >= 0", Code.WRONG_VALUE
         )
-    inputs, labels = _columns(arrays, target)
+    inputs, labels = _separate_targets(arrays, target)
     _check_rows(inputs | labels)
-    lengths = {key: inputs.pop(key) for key in _lengths_of(inputs, labels)}
-    fields = [_field(key, values, f"{key}{LENGTHS}" in lengths) for key, values in inputs.items()]
+    lengths = {key: inputs.pop(key) for key in _find_lengths(inputs, labels)}
+    fields = [_make_field(key, values, f"{key}{LENGTHS_SUFFIX}" in lengths) for key, values in inputs.items()]
     targets = [read_target(key, values, inputs, lengths) for key, values in labels.items()]
-    fields = [_knowing(each, targets) for each in fields]
-    stored = {each.name: _stored(inputs[each.name], each) for each in fields}
-    stored |= {key: _checked_lengths(key, values, inputs | labels) for key, values in lengths.items()}
-    found = {each.name: _label(labels[each.name], each) for each in targets}
-    parts = split_rows(_rows(stored), SplitPlan(split_seed, validation, test), _strata(targets, found))
+    fields = [_share_vocabulary(each, targets) for each in fields]
+    stored = {each.name: _convert_inputs(inputs[each.name], each) for each in fields}
+    stored |= {key: _check_lengths(key, values, inputs | labels) for key, values in lengths.items()}
+    found = {each.name: _convert_labels(labels[each.name], each) for each in targets}
+    parts = split_rows(_count_rows(stored), SplitPlan(split_seed, validation, test), _find_strata(targets, found))
     origin = {"validation": validation, "test": test, "split_seed": split_seed}
     return Dataset(name, tuple(fields), tuple(targets), *make_splits(stored, found, parts), origin=origin)
 
 
-def _columns(arrays: Mapping[str, Any], target: str) -> tuple[Columns, Columns]:
+def _separate_targets(arrays: Mapping[str, Any], target: str) -> tuple[ArraysByName, ArraysByName]:
     """The inputs' and the targets' arrays; those named `NAME_lengths` are among the inputs."""
     given = dict(arrays)
     if target not in given:
-        is_clear = not given or near(target, given)
+        is_clear = not given or find_closest(target, given)
         fix = suggest(target, given) + ("" if is_clear else f"; '{target}': None says that there is none")
         raise DataError(target, f"no target '{target}' among the arrays; {fix}".rstrip("; "), Code.UNKNOWN_FIELD)
     wanted = given.pop(target, None)
@@ -75,27 +75,27 @@ def _columns(arrays: Mapping[str, Any], target: str) -> tuple[Columns, Columns]:
     for key in (*given, *labels):
         if not isinstance(key, str) or not key.isidentifier():
             raise DataError(
-                str(key), f"{shown(key)} can't be a field's name: use letters, digits and _", Code.INVALID_NAME
+                str(key), f"{format_value(key)} can't be a field's name: use letters, digits and _", Code.INVALID_NAME
             )
     return _as_arrays(given), _as_arrays(labels)
 
 
-def _as_arrays(given: Mapping[str, Any]) -> Columns:
+def _as_arrays(given: Mapping[str, Any]) -> ArraysByName:
     return {key: _as_array(key, values) for key, values in given.items()}
 
 
 def _is_lengths(key: str, given: Mapping[str, Any]) -> bool:
-    return key.endswith(LENGTHS) and key.removesuffix(LENGTHS) in given
+    return key.endswith(LENGTHS_SUFFIX) and key.removesuffix(LENGTHS_SUFFIX) in given
 
 
-def _lengths_of(inputs: Columns, labels: Columns) -> list[str]:
+def _find_lengths(inputs: ArraysByName, labels: ArraysByName) -> list[str]:
     return [key for key in inputs if _is_lengths(key, inputs | labels)]
 
 
-def _check_shares(validation: float, test: float) -> None:
+def _check_fractions(validation: float, test: float) -> None:
     for key, share in (("validation", validation), ("test", test)):
         if not isinstance(share, int | float) or isinstance(share, bool):
-            raise DataError(key, f"{key} is {shown(share)}, wanted a number >= 0 and < 1", Code.WRONG_VALUE)
+            raise DataError(key, f"{key} is {format_value(share)}, wanted a number >= 0 and < 1", Code.WRONG_VALUE)
     if not (validation >= 0 and test >= 0 and validation + test < 1):
         found = f"validation {validation:g} and test {test:g}"
         raise DataError(
@@ -103,7 +103,7 @@ def _check_shares(validation: float, test: float) -> None:
         )
 
 
-def _check_rows(columns: Columns) -> None:
+def _check_rows(columns: ArraysByName) -> None:
     counts = {key: len(values) for key, values in columns.items()}
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{key} has {count}" for key, count in counts.items())
@@ -115,7 +115,7 @@ def _check_rows(columns: Columns) -> None:
 def _as_array(key: str, values: Any) -> NDArray[Any]:
     """As float32, int64 or bool; a row a sample."""
     try:
-        array = _from_tensor(values) if isinstance(values, torch.Tensor) else np.asarray(values)
+        array = _array_from_tensor(values) if isinstance(values, torch.Tensor) else np.asarray(values)
     except ValueError:
         raise DataError(key, f"'{key}' is ragged: its rows must all have the same shape") from None
     if array.dtype.kind not in "biuf":
@@ -124,16 +124,16 @@ def _as_array(key: str, values: Any) -> NDArray[Any]:
         raise DataError(key, f"'{key}' is a single number; a row for each sample is wanted")
     if array.size == 0 and array.ndim > 1 and len(array):
         raise DataError(key, f"'{key}' has samples of shape {list(array.shape[1:])}, which hold nothing")
-    return _as_float(key, array) if array.dtype.kind == "f" else array
+    return _to_float32(key, array) if array.dtype.kind == "f" else array
 
 
-def _from_tensor(values: torch.Tensor) -> NDArray[Any]:
+def _array_from_tensor(values: torch.Tensor) -> NDArray[Any]:
     plain = values.detach().cpu()
     array: NDArray[Any] = (plain.float() if plain.is_floating_point() else plain).numpy()
     return array
 
 
-def _as_float(key: str, array: NDArray[Any]) -> NDArray[np.float32]:
+def _to_float32(key: str, array: NDArray[Any]) -> NDArray[np.float32]:
     with np.errstate(over="ignore"):
         numbers = array.astype(np.float32)
     wrong = ~np.isfinite(numbers)
@@ -145,17 +145,17 @@ def _as_float(key: str, array: NDArray[Any]) -> NDArray[np.float32]:
     return numbers
 
 
-def _field(key: str, values: NDArray[Any], has_lengths: bool) -> Field:
+def _make_field(key: str, values: NDArray[Any], has_lengths: bool) -> Field:
     shape = values.shape[1:]
     if values.dtype.kind in "iu":
-        return _tokens(key, values, has_lengths)
+        return _make_token_field(key, values, has_lengths)
     if len(shape) > MAX_RANK:
         wanted = "(N, C), (N, T, C) or (N, C, H, W)"
         raise DataError(key, f"'{key}' has shape {list(values.shape)}; {wanted} is wanted")
     return Field(key, shape or (1,), guess_layout(shape), has_lengths=has_lengths)
 
 
-def _tokens(key: str, values: NDArray[Any], has_lengths: bool) -> Field:
+def _make_token_field(key: str, values: NDArray[Any], has_lengths: bool) -> Field:
     if values.ndim != 2:
         fix = "make it floats (for images in bytes: x / 255)"
         raise DataError(key, f"'{key}' holds integers of shape {list(values.shape)}; tokens are (N, T). Else {fix}")
@@ -164,14 +164,14 @@ def _tokens(key: str, values: NDArray[Any], has_lengths: bool) -> Field:
     return Field(key, values.shape[1:], "tokens", int(values.max()) + 1, has_lengths)
 
 
-def _knowing(each: Field, targets: Sequence[Target]) -> Field:
+def _share_vocabulary(each: Field, targets: Sequence[Target]) -> Field:
     """Tokens whose next one is a target have one vocabulary with it: the last step may hold what no other does."""
     sizes = [len(target.classes) for target in targets if target.next_of == each.name]
     return replace(each, vocab_size=max(sizes)) if sizes else each
 
 
-def _checked_lengths(key: str, values: NDArray[Any], columns: Columns) -> NDArray[Any]:
-    name = key.removesuffix(LENGTHS)
+def _check_lengths(key: str, values: NDArray[Any], columns: ArraysByName) -> NDArray[Any]:
+    name = key.removesuffix(LENGTHS_SUFFIX)
     if columns[name].ndim < 2:
         raise DataError(key, f"'{key}' are lengths, and '{name}' of shape {list(columns[name].shape)} has no steps")
     steps = columns[name].shape[1]
@@ -180,19 +180,19 @@ def _checked_lengths(key: str, values: NDArray[Any], columns: Columns) -> NDArra
     return values.astype(np.int64)
 
 
-def _stored(values: NDArray[Any], each: Field) -> NDArray[Any]:
+def _convert_inputs(values: NDArray[Any], each: Field) -> NDArray[Any]:
     kind = np.int64 if each.layout == "tokens" else np.float32
     return values.astype(kind, copy=False).reshape(len(values), *each.shape)
 
 
-def _label(values: NDArray[Any], target: Target) -> NDArray[Any]:
+def _convert_labels(values: NDArray[Any], target: Target) -> NDArray[Any]:
     return values.astype(np.int64 if target.kind == "classes" else np.float32, copy=False)
 
 
-def _rows(columns: Columns) -> int:
+def _count_rows(columns: ArraysByName) -> int:
     return len(next(iter(columns.values())))
 
 
-def _strata(targets: Sequence[Target], labels: Columns) -> NDArray[np.int64] | None:
+def _find_strata(targets: Sequence[Target], labels: ArraysByName) -> NDArray[np.int64] | None:
     """The classes of the first target that has one a sample: every split has them in equal proportions."""
     return next((labels[each.name] for each in targets if each.kind == "classes" and not each.shape), None)

@@ -11,24 +11,24 @@ import torch
 from numpy.typing import NDArray
 
 from dlspec.data.dataset import Split
-from dlspec.data.splits import Parts, Rows
+from dlspec.data.splits import IntArray, SplitIndices
 
-Arrays = Mapping[str, NDArray[Any]]
+NamedArrays = Mapping[str, NDArray[Any]]
 
 
-def make_splits(arrays: Arrays, labels: Arrays, parts: Parts) -> tuple[Split, Split, Split]:
+def make_splits(arrays: NamedArrays, labels: NamedArrays, parts: SplitIndices) -> tuple[Split, Split, Split]:
     """The rows of each part as tensors of their own, contiguous and writable; `labels` are the targets.
 
     Arrays are float32 or int64, a row a sample.
     """
 
-    def split(rows: Rows) -> Split:
-        return Split(_tensors(arrays, rows), _tensors(labels, rows))
+    def split(rows: IntArray) -> Split:
+        return Split(_select_rows(arrays, rows), _select_rows(labels, rows))
 
     return split(parts.train), split(parts.validation), split(parts.test)
 
 
-def _tensors(arrays: Arrays, rows: Rows) -> dict[str, torch.Tensor]:
+def _select_rows(arrays: NamedArrays, rows: IntArray) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(values[rows]) for name, values in arrays.items()}
 
 

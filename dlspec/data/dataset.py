@@ -91,15 +91,15 @@ class Split:
         So moved each step holds the one before it, and 0 stands first: a decoder is taught with the right past.
         """
         found = self.tensors.get(name)
-        return moved_by_one(self.targets[name]) if found is None else found
+        return shift_right(self.targets[name]) if found is None else found
 
-    def compared(self, name: str) -> Tensor:
+    def get_loss_target(self, name: str) -> Tensor:
         """What a loss compares with under this name: a target, a field or a field's lengths."""
         found = self.targets.get(name)
         return self.tensors[name] if found is None else found
 
 
-def moved_by_one(tokens: Tensor) -> Tensor:
+def shift_right(tokens: Tensor) -> Tensor:
     """(N, T) with the token 0 first and without the last one."""
     return pad(tokens[:, :-1], (1, 0))
 
@@ -120,7 +120,7 @@ class Dataset:
     test: Split
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     origin: Mapping[str, Any] = field(default_factory=dict)
-    again: str = ""
+    reconstructed_field: str = ""
 
     @property
     def target(self) -> Target:
@@ -129,18 +129,18 @@ class Dataset:
         return target
 
     @property
-    def aims(self) -> tuple[Target, ...]:
+    def effective_targets(self) -> tuple[Target, ...]:
         """What a network may be for: the targets, or where there is none the fields that it is to give again."""
-        again = [each for each in self.fields if self.again in ("", each.name)]
-        return self.targets or tuple(_as_target(each) for each in again)
+        again = [each for each in self.fields if self.reconstructed_field in ("", each.name)]
+        return self.targets or tuple(_target_from_field(each) for each in again)
 
     @property
     def facts(self) -> dict[str, Any]:
         """What `${data.KEY}` answers: per field and target, and flat where there is only one of a kind."""
         facts: dict[str, Any] = {each.name: _field_facts(each) for each in self.fields}
         facts |= {each.name: _target_facts(each) | _step_facts(each) for each in self.targets}
-        if len(self.aims) == 1:
-            facts |= _target_facts(self.aims[0])
+        if len(self.effective_targets) == 1:
+            facts |= _target_facts(self.effective_targets[0])
         if len(self.fields) == 1:
             facts |= _field_facts(self.fields[0])
         return facts
@@ -156,52 +156,54 @@ class Dataset:
             return own
         return Field(name, target.shape, "tokens", len(target.classes), f"{name}_lengths" in self.train.tensors)
 
-    def compared(self, name: str) -> Target | None:
+    def get_loss_target(self, name: str) -> Target | None:
         """What a loss may compare an output with under this name, None where there is nothing: a target, or a field."""
         target = next((each for each in self.targets if each.name == name), None)
         own = next((each for each in self.fields if each.name == name), None)
-        return _as_target(own) if target is None and own is not None else target
+        return _target_from_field(own) if target is None and own is not None else target
 
-    def aimed_at(self, name: str) -> Dataset | None:
+    def with_target(self, name: str) -> Dataset | None:
         """These data with one thing to predict: a target, or a field that is to be given again; None for neither."""
         targets = tuple(each for each in self.targets if each.name == name)
         again = "" if targets else next((each.name for each in self.fields if each.name == name), None)
         if again is None:
             return None
         kept = [each.name for each in targets]
-        splits = [_with_targets(each, kept) for each in (self.train, self.validation, self.test)]
-        return replace(self, targets=targets, again=again, train=splits[0], validation=splits[1], test=splits[2])
+        splits = [_select_targets(each, kept) for each in (self.train, self.validation, self.test)]
+        return replace(
+            self, targets=targets, reconstructed_field=again, train=splits[0], validation=splits[1], test=splits[2]
+        )
 
-    def taught(self, name: str) -> Dataset:
+    def with_next_token_target(self, name: str) -> Dataset:
         """These data with tokens that a model takes and is to give: a target, and it sees each step's past alone."""
-        target = self.compared(name)
+        target = self.get_loss_target(name)
         if target is None:
             return self
-        taught = replace(target, next_of=target.next_of or name)
+        next_target = replace(target, next_of=target.next_of or name)
         if target in self.targets:
-            return replace(self, targets=tuple(taught if each == target else each for each in self.targets))
+            return replace(self, targets=tuple(next_target if each == target else each for each in self.targets))
         rest = tuple(each for each in self.fields if each.name != name)
-        splits = [_moved(each, name) for each in (self.train, self.validation, self.test)]
-        return replace(self, fields=rest, targets=(*self.targets, taught),
+        splits = [_move_to_targets(each, name) for each in (self.train, self.validation, self.test)]
+        return replace(self, fields=rest, targets=(*self.targets, next_target),
                        train=splits[0], validation=splits[1], test=splits[2])  # fmt: skip
 
     def sample(self, name: str, rows: int) -> Tensor:
         """The training split's first rows of an input, as `Split.input` gives it."""
         found = self.train.tensors.get(name)
-        return moved_by_one(self.train.targets[name][:rows]) if found is None else found[:rows]
+        return shift_right(self.train.targets[name][:rows]) if found is None else found[:rows]
 
 
-def _moved(split: Split, name: str) -> Split:
+def _move_to_targets(split: Split, name: str) -> Split:
     """The split with one of its fields among the targets."""
     tensors = {key: each for key, each in split.tensors.items() if key != name}
     return Split(tensors, {**split.targets, name: split.tensors[name]})
 
 
-def _with_targets(split: Split, names: Collection[str]) -> Split:
+def _select_targets(split: Split, names: Collection[str]) -> Split:
     return replace(split, targets={name: each for name, each in split.targets.items() if name in names})
 
 
-def _as_target(field: Field) -> Target:
+def _target_from_field(field: Field) -> Target:
     """A field that a network is to give again."""
     lengths = field.name if field.has_lengths else ""
     if field.layout != "tokens":

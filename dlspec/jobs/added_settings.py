@@ -27,43 +27,47 @@ class AddedSetting:
 ADDED_SETTINGS: tuple[AddedSetting, ...] = ()
 
 
-def without_added_defaults(tree: Mapping[str, Any], added: Sequence[AddedSetting]) -> Mapping[str, Any]:
+def drop_added_defaults(tree: Mapping[str, Any], added: Sequence[AddedSetting]) -> Mapping[str, Any]:
     """The tree without the settings that were added and stand at their default."""
     for setting in added:
-        tree = _without(tree, setting.key.split("."), setting.default)
+        tree = _drop_default(tree, setting.key.split("."), setting.default)
     return tree
 
 
-def _without(value: Any, keys: Sequence[str], default: Any) -> Any:
+def _drop_default(value: Any, keys: Sequence[str], default: Any) -> Any:
     """`value` without the default at the place that the keys lead to, however many places there are."""
     if isinstance(value, Mapping):
-        kept = {key: each for key, each in value.items() if not (_ends_at(keys, str(key)) and _is_same(each, default))}
-        return {key: _without_below(each, str(key), keys, default) for key, each in kept.items()}
+        kept = {
+            key: each
+            for key, each in value.items()
+            if not (_is_last_key(keys, str(key)) and _equals_default(each, default))
+        }
+        return {key: _drop_default_below(each, str(key), keys, default) for key, each in kept.items()}
     if isinstance(value, list | tuple):
-        return [_without_below(each, str(index), keys, default) for index, each in enumerate(value)]
+        return [_drop_default_below(each, str(index), keys, default) for index, each in enumerate(value)]
     return value
 
 
-def _without_below(value: Any, key: str, keys: Sequence[str], default: Any) -> Any:
-    for rest in _rests(keys, key):
-        value = _without(value, rest, default)
+def _drop_default_below(value: Any, key: str, keys: Sequence[str], default: Any) -> Any:
+    for rest in _remaining_keys(keys, key):
+        value = _drop_default(value, rest, default)
     return value
 
 
-def _rests(keys: Sequence[str], key: str) -> list[Sequence[str]]:
+def _remaining_keys(keys: Sequence[str], key: str) -> list[Sequence[str]]:
     """What is left of the keys behind `key`, in each way to take it; nothing where it does not lead there."""
     if not keys:
         return []
     if keys[0] == "**":
-        return [keys, *_rests(keys[1:], key)]
+        return [keys, *_remaining_keys(keys[1:], key)]
     return [keys[1:]] if keys[0] in ("*", key) else []
 
 
-def _ends_at(keys: Sequence[str], key: str) -> bool:
-    return [] in [list(rest) for rest in _rests(keys, key)]
+def _is_last_key(keys: Sequence[str], key: str) -> bool:
+    return [] in [list(rest) for rest in _remaining_keys(keys, key)]
 
 
-def _is_same(value: Any, default: Any) -> bool:
+def _equals_default(value: Any, default: Any) -> bool:
     """Whether it is the default; True is not 1, and a tuple is a list."""
     if isinstance(value, list | tuple) and isinstance(default, list | tuple):
         return list(value) == list(default)

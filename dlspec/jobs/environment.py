@@ -14,17 +14,25 @@ from typing import Any
 
 import torch
 
-from dlspec.errors import shown
+from dlspec.errors import format_value
 
 log = logging.getLogger("dlspec")
 
 PACKAGES = ("dlspec", "torch", "torchmetrics", "numpy", "hydra-core", "omegaconf", "pydantic", "safetensors")
-MOST_RESUMED = 100
+MAX_RECORDED_RESUMES = 100
 # What the last bits of a result follow from.
-_EXACT = ("packages.dlspec", "packages.torch", "packages.numpy", "processor", "threads", "devices", "cuda")
+_KEYS_OF_EXACT_RESULTS = (
+    "packages.dlspec",
+    "packages.torch",
+    "packages.numpy",
+    "processor",
+    "threads",
+    "devices",
+    "cuda",
+)
 
 
-def environment() -> dict[str, Any]:
+def collect_environment() -> dict[str, Any]:
     """What a result depends on beside its spec: versions, machine, threads, and the git commit of the work directory.
 
     Never fails: what can't be found out is None.
@@ -32,31 +40,33 @@ def environment() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "processor": _processor(),
-        "packages": {name: package_version(name) for name in PACKAGES},
-        "git": git_commit(Path.cwd()),
+        "processor": _find_processor(),
+        "packages": {name: find_package_version(name) for name in PACKAGES},
+        "git": find_git_commit(Path.cwd()),
         "command": sys.argv,
-        **_torch_facts(),
+        **_collect_torch_facts(),
     }
 
 
-def git_commit(folder: Path) -> dict[str, Any] | None:
+def find_git_commit(folder: Path) -> dict[str, Any] | None:
     """The commit that `folder` is at and whether tracked files were changed since; None outside a git repository."""
-    commit = _git(folder, "rev-parse", "HEAD")
+    commit = _run_git(folder, "rev-parse", "HEAD")
     if not commit:
         return None
-    return {"commit": commit, "changed": bool(_git(folder, "status", "--porcelain", "--untracked-files=no"))}
+    return {"commit": commit, "changed": bool(_run_git(folder, "status", "--porcelain", "--untracked-files=no"))}
 
 
-def _git(folder: Path, *words: str) -> str:
+def _run_git(folder: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=5, check=False)
+        finished = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=5, check=False
+        )
     except (OSError, subprocess.SubprocessError):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return finished.stdout.strip() if finished.returncode == 0 else ""
 
 
-def _torch_facts() -> dict[str, Any]:
+def _collect_torch_facts() -> dict[str, Any]:
     cuda = torch.cuda.is_available()
     return {
         "threads": torch.get_num_threads(),
@@ -66,7 +76,7 @@ def _torch_facts() -> dict[str, Any]:
 
 
 @cache
-def _processor() -> str | None:
+def _find_processor() -> str | None:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -75,7 +85,7 @@ def _processor() -> str | None:
 
 
 @cache
-def package_version(name: str) -> str | None:
+def find_package_version(name: str) -> str | None:
     """The installed version, None where there is none (a checkout that was not installed)."""
     try:
         return metadata.version(name)
@@ -83,22 +93,28 @@ def package_version(name: str) -> str | None:
         return None
 
 
-def resumed_environment(before: dict[str, Any], now: Mapping[str, Any], step: int) -> dict[str, Any]:
+def merge_resumed_environment(before: dict[str, Any], now: Mapping[str, Any], step: int) -> dict[str, Any]:
     """A run's first environment, and what is another one where it goes on; told where last bits may follow from it."""
     first = {key: before.get(key) for key in now}
     changed = {
-        key: (value_at(first, key), value_at(now, key)) for key in _EXACT if value_at(first, key) != value_at(now, key)
+        key: (get_nested_value(first, key), get_nested_value(now, key))
+        for key in _KEYS_OF_EXACT_RESULTS
+        if get_nested_value(first, key) != get_nested_value(now, key)
     }
     if changed:
-        told = ", ".join(f"{key} {shown(value)} (was {shown(was)})" for key, (was, value) in changed.items())
-        log.warning("the run goes on elsewhere, so it will not equal an uninterrupted one to the last bit: %s", told)
+        description = ", ".join(
+            f"{key} {format_value(value)} (was {format_value(was)})" for key, (was, value) in changed.items()
+        )
+        log.warning(
+            "the run goes on elsewhere, so it will not equal an uninterrupted one to the last bit: %s", description
+        )
     earlier = before.get("resumed")
     others = {key: value for key, value in now.items() if first[key] != value}
     resumed = [*(earlier if isinstance(earlier, list) else []), {"step": step, **others}]
-    return {**before, "resumed": resumed[-MOST_RESUMED:]}
+    return {**before, "resumed": resumed[-MAX_RECORDED_RESUMES:]}
 
 
-def value_at(tree: Mapping[str, Any], key: str) -> Any:
+def get_nested_value(tree: Mapping[str, Any], key: str) -> Any:
     first, _, rest = key.partition(".")
     inner = tree.get(first)
     if not rest:

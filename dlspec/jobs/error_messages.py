@@ -2,48 +2,48 @@
 
 from __future__ import annotations
 
-from dlspec.errors import MOST_SHOWN, SpecError, UserError
+from dlspec.errors import MAX_SHOWN_PROBLEMS, SpecError, UserError
 from dlspec.text import first_line
 
-DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+EXIT_OK, EXIT_FAILED, EXIT_INVALID, EXIT_INTERRUPTED = 0, 1, 2, 130
 """The exit codes."""
 
 
-def told(error: BaseException) -> tuple[str, int] | None:
+def message_and_exit_code(error: BaseException) -> tuple[str, int] | None:
     """The text without a traceback, and the exit code; None for an error that is a defect of dlspec's own."""
     if isinstance(error, UserError):
-        return str(error), WRONG
-    from dlspec.config.hydra_errors import hydra_problem
+        return str(error), EXIT_INVALID
+    from dlspec.config.hydra_errors import problem_from_hydra_error
     from dlspec.errors import TrainingFailed
     from dlspec.training.health.out_of_memory import is_out_of_memory
 
-    problem = hydra_problem(error)
+    problem = problem_from_hydra_error(error)
     if problem is not None:
-        return str(SpecError([problem])), WRONG
+        return str(SpecError([problem])), EXIT_INVALID
     if isinstance(error, TrainingFailed):
-        return str(error), FAILED
+        return str(error), EXIT_FAILED
     if is_out_of_memory(error):
-        return f"out of memory: {first_line(error) or type(error).__name__}", FAILED
+        return f"out of memory: {first_line(error) or type(error).__name__}", EXIT_FAILED
     if isinstance(error, OSError) and error.filename is not None:
-        return f"can't use {error.filename}: {error.strerror}", FAILED
+        return f"can't use {error.filename}: {error.strerror}", EXIT_FAILED
     return None
 
 
-def one_line(error: BaseException) -> str:
+def format_error_line(error: BaseException) -> str:
     """The same in one line, for a table."""
     if isinstance(error, SpecError):
         first = error.problems[0]
         return f"{first.path} {first.found}".strip()
-    text = told(error)
-    return first_line(text[0] if text else f"{type(error).__name__}: {error}")
+    reported = message_and_exit_code(error)
+    return first_line(reported[0] if reported else f"{type(error).__name__}: {error}")
 
 
-def in_full(error: Exception) -> str:
+def format_error_details(error: Exception) -> str:
     """The mistakes alone, of a job among others: what was done for that is told at the end."""
     if isinstance(error, SpecError):
-        lines = [line for problem in error.problems[:MOST_SHOWN] for line in problem.lines()]
+        lines = [line for problem in error.problems[:MAX_SHOWN_PROBLEMS] for line in problem.format_lines()]
         return "\n".join(
-            [*lines, *([f"... and {more:,} more"] if (more := len(error.problems) - MOST_SHOWN) > 0 else [])]
+            [*lines, *([f"... and {more:,} more"] if (more := len(error.problems) - MAX_SHOWN_PROBLEMS) > 0 else [])]
         )
-    known = told(error)
-    return known[0] if known else one_line(error)
+    reported = message_and_exit_code(error)
+    return reported[0] if reported else format_error_line(error)

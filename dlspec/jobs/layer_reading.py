@@ -7,74 +7,76 @@ from typing import Any
 
 from torch import fx, nn
 
-from dlspec.errors import Code, shown, suggest
-from dlspec.language.expand.containers import JOIN
+from dlspec.errors import Code, format_value, suggest
+from dlspec.language.expand.containers import RESIDUAL_ADD
 from dlspec.language.expand.entry_inputs import PARAMETER
 from dlspec.language.expand.graph import Graph, Node
-from dlspec.language.expressions.expressions import Unknown, find_unknowns
+from dlspec.language.expressions.expressions import UnknownValue, find_unknown_keys
 from dlspec.language.parse.block import Block
 from dlspec.language.parse.entry import CONTAINERS, Entry
 from dlspec.language.problems import Problems
 from dlspec.network.layer import Layer
 from dlspec.network.layer_call import PARAMETRIZATIONS
-from dlspec.network.rules.layout_rules import rule_for
+from dlspec.network.rules.layout_rules import find_rule
 from dlspec.parts.schema import Schema
 from dlspec.parts.torch.torch_parts import LAYERS, LOSSES
 
 # What every module has of its own, beside its class's attributes.
-_ATTRIBUTES = frozenset(vars(nn.Sequential())) | {"graph", "code"}
+_MODULE_ATTRIBUTES = frozenset(vars(nn.Sequential())) | {"graph", "code"}
 
 
 def read_layers(graph: Graph, problems: Problems) -> tuple[Layer, ...]:
     layers = [read_layer(node, problems) for node in graph.nodes]
-    problems.enter({})
+    problems.enter_part({})
     for part in graph.absent:
-        schema = LAYERS.find(part, problems, also=CONTAINERS)
+        schema = LAYERS.find(part, problems, extra_names=CONTAINERS)
         if schema is not None:
             schema.check_names(part, problems)
     return tuple(each for each in layers if each is not None)
 
 
 def read_layer(node: Node, problems: Problems) -> Layer | None:
-    if node.part.type == JOIN:
+    if node.part.type == RESIDUAL_ADD:
         return Layer(node, LAYERS["Add"], node.part.settings)
     problems = Problems() if node.is_shared else problems  # a module that is used again was read before
-    problems.enter(node.origins)
-    found = LAYERS.read(node.part, problems, also=(*node.blocks, *CONTAINERS))
-    if node.parametrize not in (None, *PARAMETRIZATIONS) and not isinstance(node.parametrize, Unknown):
+    problems.enter_part(node.origins)
+    found = LAYERS.read(node.part, problems, extra_names=(*node.blocks, *CONTAINERS))
+    if node.parametrize not in (None, *PARAMETRIZATIONS) and not isinstance(node.parametrize, UnknownValue):
         fix = suggest(str(node.parametrize), PARAMETRIZATIONS)
-        where = node.part.where("parametrize")
-        problems.add(Code.UNKNOWN_CHOICE, where, f"no parametrization {shown(node.parametrize)}", fix, at_value=True)
+        path = node.part.path_of("parametrize")
+        problems.add(
+            Code.UNKNOWN_CHOICE, path, f"no parametrization {format_value(node.parametrize)}", fix, at_value=True
+        )
     if found is not None and node.part.type == PARAMETER:
-        _check_parameter(node, *found, problems)
+        _check_parameter_layer(node, *found, problems)
     return None if found is None else Layer(node, *found)
 
 
-def _check_parameter(node: Node, schema: Schema, settings: Mapping[str, Any], problems: Problems) -> None:
+def _check_parameter_layer(node: Node, schema: Schema, settings: Mapping[str, Any], problems: Problems) -> None:
     """It takes no input, so its settings can be checked without any."""
-    is_known = isinstance(settings.get("shape"), list) and not find_unknowns(dict(settings))
-    refused = rule_for(schema).refuse((), settings) if is_known else None
+    is_known = isinstance(settings.get("shape"), list) and not find_unknown_keys(dict(settings))
+    refused = find_rule(schema).refuse((), settings) if is_known else None
     if refused is not None:
-        problems.add_finding(node.part.where("init"), refused, at_value=True)
+        problems.add_finding(node.part.path_of("init"), refused, at_value=True)
 
 
-def check_names(block: Block, problems: Problems) -> None:
+def check_model_names(block: Block, problems: Problems) -> None:
     """Names that modules have already would hide them, those of parts would be hidden."""
     for each in block.all_blocks():
         if each.name in LAYERS or each.name in LOSSES:
             found = f"'{each.name}' can't name a block: a layer has the name"
             problems.add(Code.NAME_TAKEN, each.path, found, "take another word", at_key=True)
     for entry in (entry for each in (block, *block.all_blocks()) for entry in each.all_entries()):
-        _check_name(entry, problems)
+        _check_output_name(entry, problems)
 
 
-def _check_name(entry: Entry, problems: Problems) -> None:
+def _check_output_name(entry: Entry, problems: Problems) -> None:
     name = entry.part.keys.get("name", entry.key)
     if not isinstance(name, str) or name.isdigit() or not name:
         return
-    if name in _ATTRIBUTES or any(hasattr(cls, name) for cls in (nn.Sequential, fx.GraphModule)):
+    if name in _MODULE_ATTRIBUTES or any(hasattr(cls, name) for cls in (nn.Sequential, fx.GraphModule)):
         at_value = "name" in entry.part.keys
-        path = entry.part.where("name") if at_value else entry.path
+        path = entry.part.path_of("name") if at_value else entry.path
         found = f"'{name}' can't name an output: every module has one"
         problems.add(Code.INVALID_NAME, path, found, "take another word", at_value=at_value, at_key=not at_value)
 
@@ -83,5 +85,5 @@ def settle_layers(layers: Sequence[Layer], graph: Graph, problems: Problems) -> 
     """The layers with the settings of a graph's nodes: those that were read already, the others read anew."""
     pairs = zip(layers, graph.nodes, strict=True)
     found = [layer if layer.node is node else read_layer(node, problems) for layer, node in pairs]
-    problems.enter({})
+    problems.enter_part({})
     return tuple(each for each in found if each is not None)

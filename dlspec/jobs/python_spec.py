@@ -9,61 +9,63 @@ from typing import Any
 
 import torch
 
-from dlspec.config.changes import change_tree
-from dlspec.config.composition import Composed, start_hydra
+from dlspec.config.changes import change_values
+from dlspec.config.composition import ComposedConfig, start_hydra
 from dlspec.config.conf_files import GROUPS
-from dlspec.config.overrides import parse_overrides, replaces_whole, write_choice
-from dlspec.data.arrays import from_arrays
+from dlspec.config.overrides import format_choice, parse_overrides, replaces_section
+from dlspec.data.arrays import dataset_from_arrays
 from dlspec.data.dataset import Dataset
 from dlspec.data.sources import SOURCES
 from dlspec.errors import Code, Problem, SpecError, UserError, suggest
-from dlspec.jobs.composed_spec import composed_or_refused
+from dlspec.jobs.composed_spec import compose_or_raise
 from dlspec.jobs.preparation import Preparation
-from dlspec.jobs.spec_keys import KEYS
+from dlspec.jobs.spec_keys import TOP_LEVEL_KEYS
 from dlspec.language.source_map import SourceMap
-from dlspec.limits import how_to_raise, limit
+from dlspec.limits import explain_raising_limit, get_limit
 
-CHOSEN = (*GROUPS, "run")  # a text says which file, part or run it is
-NO_DATA = "give arrays by name, {'x': ..., 'target': ...}, or a data set's name"
+KEYS_CHOSEN_BY_NAME = (*GROUPS, "run")  # a text says which file, part or run it is
+DATA_FIX = "give arrays by name, {'x': ..., 'target': ...}, or a data set's name"
 ARRAY_SETTINGS = ("validation", "test", "split_seed")
 NO_VALUES: Mapping[str, Any] = {}
-Spec = Mapping[str, Any] | Sequence[str]
-Data = Mapping[str, Any] | Dataset | str | None
+SpecInput = Mapping[str, Any] | Sequence[str]
+DataInput = Mapping[str, Any] | Dataset | str | None
 
 
 def prepare_spec(
-    spec: Spec, data: Data, values: Mapping[str, Any] = NO_VALUES, *, is_resumed: bool = False
+    spec: SpecInput, data: DataInput, values: Mapping[str, Any] = NO_VALUES, *, is_resumed: bool = False
 ) -> Preparation:
     """The steps from a spec to a run; `values` take the place of what it says, by their keys."""
-    written, overrides = written_spec(spec)
-    settings = {} if data is None else data_settings(written.pop("data", None))
-    arrays, section = _data(data, settings | _data_values(overrides))
+    written, overrides = split_spec(spec)
+    settings = {} if data is None else extract_data_settings(written.pop("data", None))
+    arrays, section = _load_data_or_section(data, settings | _extract_data_overrides(overrides))
     if arrays is not None:
         overrides = [each for each in overrides if not re.match(r"[+~]*data[.=]", each)]
     if section is not None:
         written["data"] = section
-    chosen = {key: value for key, value in written.items() if key in CHOSEN and isinstance(value, str)}
-    own = {key: value for key, value in written.items() if key not in chosen}
-    composed = composed_or_refused([*overrides, *map(write_choice, chosen, chosen.values())], start_hydra())
+    chosen = {key: value for key, value in written.items() if key in KEYS_CHOSEN_BY_NAME and isinstance(value, str)}
+    python_sections = {key: value for key, value in written.items() if key not in chosen}
+    composed = compose_or_raise([*overrides, *map(format_choice, chosen, chosen.values())], start_hydra())
     chosen_tree = composed.tree
-    tree = chosen_tree | {key: _merged(chosen_tree.get(key), value, key) for key, value in own.items()}
+    tree = chosen_tree | {
+        key: _merge_section(chosen_tree.get(key), value, key) for key, value in python_sections.items()
+    }
     if settings and arrays is None:
-        tree["data"] = _merged(tree["data"], settings, "data")
+        tree["data"] = _merge_section(tree["data"], settings, "data")
     if arrays is not None:
-        tree["data"] = _stand_in(arrays) | settings
+        tree["data"] = _placeholder_source(arrays) | settings
     if values:
-        tree = change_tree(tree, values)
+        tree = change_values(tree, values)
     files = {group: composed.loader.files(group) for group in GROUPS}
-    other = [*own, *(key.split(".")[0] for key in values)]
-    return Preparation(tree, partial(_places, composed, other), files, arrays, is_resumed=is_resumed)
+    python_keys = [*python_sections, *(key.split(".")[0] for key in values)]
+    return Preparation(tree, partial(_find_file_locations, composed, python_keys), files, arrays, is_resumed=is_resumed)
 
 
-def written_spec(spec: Spec) -> tuple[dict[str, Any], Sequence[str]]:
+def split_spec(spec: SpecInput) -> tuple[dict[str, Any], Sequence[str]]:
     """What a mapping says, by the config's keys, and what a list of overrides says."""
     if isinstance(spec, Mapping):
         written = dict(spec)
         if "layers" in written and "model" not in written:
-            outer = {key: written.pop(key) for key in KEYS if key in written}
+            outer = {key: written.pop(key) for key in TOP_LEVEL_KEYS if key in written}
             written = {**outer, "model": written}
         return written, ()
     if isinstance(spec, Sequence) and not isinstance(spec, str) and all(isinstance(each, str) for each in spec):
@@ -71,38 +73,38 @@ def written_spec(spec: Spec) -> tuple[dict[str, Any], Sequence[str]]:
     raise UserError(f"{spec!r} is no spec: write a mapping, {{'model': 'cnn'}}, or overrides, ['model=cnn']")
 
 
-def data_settings(section: Any) -> dict[str, Any]:
+def extract_data_settings(section: Any) -> dict[str, Any]:
     """What the spec's `data` changes; nothing where it names a data set, whose place another takes."""
     if not isinstance(section, Mapping) or section.get("type", "arrays") != "arrays":
         return {}
     return {str(key): value for key, value in section.items() if key != "type"}
 
 
-def _data_values(overrides: Sequence[str]) -> dict[str, Any]:
+def _extract_data_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """What a list of overrides says of the data, by the setting."""
     values = [each for each in parse_overrides(overrides) if each.key_or_group.startswith("data.")]
     return {each.key_or_group.removeprefix("data."): each.value() for each in values if not each.is_sweep_override()}
 
 
-def _data(data: Data, settings: Mapping[str, Any]) -> tuple[Dataset | None, Any]:
+def _load_data_or_section(data: DataInput, settings: Mapping[str, Any]) -> tuple[Dataset | None, Any]:
     """The data set itself, or what to write in the config's section."""
     if data is None or isinstance(data, str):
         return None, data
     if isinstance(data, Dataset):
-        _check_settings(settings, (), "a data set that was made in Python")
+        _check_data_settings(settings, (), "a data set that was made in Python")
         return data, None
     if not isinstance(data, Mapping):
-        raise UserError(f"{_shown(data)} is no data: {NO_DATA}")
+        raise UserError(f"{_describe_value(data)} is no data: {DATA_FIX}")
     if "type" in data:
         return None, dict(data)
     if "target" in data or any(hasattr(each, "__array__") for each in data.values()):
-        _check_settings(settings, ARRAY_SETTINGS, "arrays")
-        return from_arrays(data, **settings), None
-    _check_classes(data)
+        _check_data_settings(settings, ARRAY_SETTINGS, "arrays")
+        return dataset_from_arrays(data, **settings), None
+    _require_num_classes(data)
     return None, {"type": "random", "size": 16, **data}
 
 
-def _stand_in(data: Dataset) -> dict[str, Any]:
+def _placeholder_source(data: Dataset) -> dict[str, Any]:
     """A source that states what these data do: the form is checked with it, and it is never opened."""
     field = data.fields[0]
     if field.vocab_size is not None:
@@ -110,24 +112,24 @@ def _stand_in(data: Dataset) -> dict[str, Any]:
     return {"type": "random", "shape": list(field.shape)}
 
 
-def _shown(data: object) -> str:
+def _describe_value(data: object) -> str:
     """A number as it is, of anything that may be long its kind alone."""
     return repr(data) if isinstance(data, int | float) else f"a {type(data).__name__}"
 
 
-def _check_settings(settings: Iterable[str], known: Sequence[str], what: str) -> None:
-    wrong = [key for key in settings if key not in known]
+def _check_data_settings(settings: Iterable[str], allowed: Sequence[str], owner: str) -> None:
+    wrong = [key for key in settings if key not in allowed]
     if wrong:
-        found = f"no setting of {what}"
+        found = f"no setting of {owner}"
         raise SpecError(
             [
-                Problem(Code.UNKNOWN_SETTING, f"data.{key}", found, suggest(key, known) or "leave it out")
+                Problem(Code.UNKNOWN_SETTING, f"data.{key}", found, suggest(key, allowed) or "leave it out")
                 for key in wrong
             ]
         )
 
 
-def _check_classes(facts: Mapping[str, Any]) -> None:
+def _require_num_classes(facts: Mapping[str, Any]) -> None:
     """Left out, the classes would be taken for a number to predict, without a word."""
     is_stated = facts.keys() & {"num_classes", "targets"}
     if not is_stated and facts.keys() <= SOURCES["random"].model_fields.keys():
@@ -135,28 +137,30 @@ def _check_classes(facts: Mapping[str, Any]) -> None:
         raise SpecError([Problem(Code.MISSING_VALUE, "data.num_classes", "not stated", fix)])
 
 
-def _merged(before: Any, own: Any, group: str) -> Any:
+def _merge_section(before: Any, newer: Any, group: str) -> Any:
     """A mapping changes what was chosen, key by key; one that says which part or layers it is replaces it."""
-    if not isinstance(own, Mapping) or not isinstance(before, dict) or replaces_whole(group, dict(own)):
-        return _plain(own, 1)
-    return {**before, **{key: _merged(before.get(key), value, "") for key, value in own.items()}}
+    if not isinstance(newer, Mapping) or not isinstance(before, dict) or replaces_section(group, dict(newer)):
+        return _to_plain(newer, 1)
+    return {**before, **{key: _merge_section(before.get(key), value, "") for key, value in newer.items()}}
 
 
-def plain_value(value: Any) -> Any:
+def to_plain_value(value: Any) -> Any:
     """A mapping, list, text or number as YAML would have given it; UserError for what is none."""
-    return _plain(value, 1)
+    return _to_plain(value, 1)
 
 
-def _plain(value: Any, depth: int) -> Any:
+def _to_plain(value: Any, depth: int) -> Any:
     """Mappings, sequences and numbers as YAML would have given them."""
-    deepest = limit("nesting")
-    if depth > deepest:  # a list may hold itself
-        found = f"nested more than {deepest} deep"
-        raise SpecError([Problem(Code.TOO_LARGE, "", found, f"use blocks or fewer levels; {how_to_raise('nesting')}")])
+    max_depth = get_limit("nesting")
+    if depth > max_depth:  # a list may hold itself
+        found = f"nested more than {max_depth} deep"
+        raise SpecError(
+            [Problem(Code.TOO_LARGE, "", found, f"use blocks or fewer levels; {explain_raising_limit('nesting')}")]
+        )
     if isinstance(value, Mapping):
-        return {str(key): _plain(each, depth + 1) for key, each in value.items()}
+        return {str(key): _to_plain(each, depth + 1) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each, depth + 1) for each in value]
+        return [_to_plain(each, depth + 1) for each in value]
     if isinstance(value, torch.Tensor) or hasattr(value, "tolist"):
         return value.tolist()
     if value is None or isinstance(value, bool | int | float | str):
@@ -164,9 +168,9 @@ def _plain(value: Any, depth: int) -> Any:
     raise UserError(f"{value!r} can't stand in a spec: use numbers, text, lists and mappings")
 
 
-def _places(composed: Composed, own: Collection[str]) -> SourceMap:
+def _find_file_locations(composed: ComposedConfig, python_keys: Collection[str]) -> SourceMap:
     """The files' places, without those of keys that were given in Python."""
-    places = composed.places()
-    keys = {path: place for path, place in places.keys.items() if not path or path[0] not in own}
-    values = {path: place for path, place in places.values.items() if not path or path[0] not in own}
+    locations = composed.find_locations()
+    keys = {path: location for path, location in locations.keys.items() if not path or path[0] not in python_keys}
+    values = {path: location for path, location in locations.values.items() if not path or path[0] not in python_keys}
     return SourceMap(keys, values)

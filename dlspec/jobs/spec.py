@@ -8,21 +8,21 @@ from typing import Any, Literal
 
 from dlspec.data.sources import DataSource
 from dlspec.language.expand.graph import Graph
-from dlspec.language.expressions.expressions import find_unknowns
+from dlspec.language.expressions.expressions import find_unknown_keys
 from dlspec.language.parse.part import Part
-from dlspec.language.parse.pattern import Pattern
+from dlspec.language.parse.pattern import ParameterPattern
 from dlspec.language.problems import Problems
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.language.sections.weights_section import WeightsSpec
 from dlspec.network.layer import Layer
 from dlspec.parts.schema import Schema
-from dlspec.parts.specs.loss_spec import Terms
+from dlspec.parts.specs.loss_spec import LossTerms
 from dlspec.parts.specs.metrics_spec import MetricTerm
-from dlspec.parts.specs.parameters_spec import Init
+from dlspec.parts.specs.parameters_spec import Initialization
 
 
 @dataclass(frozen=True)
-class ReadPart:
+class CheckedPart:
     """A part whose name was found and whose settings were checked."""
 
     part: Part
@@ -42,21 +42,21 @@ class Spec:
     graph: Graph
     layers: tuple[Layer, ...]
     data: DataSource
-    optimizer: ReadPart
+    optimizer: CheckedPart
     trainer: TrainerSpec
-    loss: Terms | None = None
-    scheduler: ReadPart | None = None
+    loss: LossTerms | None = None
+    scheduler: CheckedPart | None = None
     interval: Literal["step", "epoch"] | None = None
     warmup: int = 0
     metrics: tuple[MetricTerm, ...] | None = None
-    inits: tuple[Init, ...] = ()
-    freeze: tuple[Pattern, ...] = ()
-    groups: tuple[Pattern, ...] = ()
+    inits: tuple[Initialization, ...] = ()
+    freeze: tuple[ParameterPattern, ...] = ()
+    groups: tuple[ParameterPattern, ...] = ()
     weights: WeightsSpec | None = None
     seed: int = 0
     problems: Problems = field(default_factory=Problems)
 
     @property
-    def waiting(self) -> tuple[str, ...]:
+    def unknown_facts(self) -> tuple[str, ...]:
         """The facts of the data that are not known yet."""
-        return tuple(sorted(find_unknowns(self.tree)))
+        return tuple(sorted(find_unknown_keys(self.tree)))

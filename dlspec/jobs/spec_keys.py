@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.data.sources.source import SplitSource
-from dlspec.errors import Code, near, suggest
+from dlspec.errors import Code, find_closest, suggest
 from dlspec.language.problems import Problems
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.language.sections.trainer_section import TrainerSpec
 
 SPEC_VERSION = 1
-KEYS = (
+TOP_LEVEL_KEYS = (
     *("model", "data", "loss", "optimizer", "scheduler", "metrics", "trainer"),
     *("init", "freeze", "weights", "seed", "imports", "spec_version", "sweep"),
 )
 # Keys that are often written without their section, and where they belong.
-_HOMES = {
+_FULL_PATHS = {
     **{key: f"data.{key}" for key in SplitSource.model_fields},
     **{key: f"sweep.{key}" for key in SweepSpec.model_fields},
     **{key: f"trainer.{key}" for key in TrainerSpec.model_fields},
@@ -32,14 +32,14 @@ _HOMES = {
 
 def _suggest_key(key: str) -> str:
     """For a key at the top that is none: where it belongs, or the nearest."""
-    meant = _HOMES.get(key) or near(key, KEYS) or _HOMES.get(near(key, _HOMES))
-    return f"did you mean '{meant}'?" if meant else suggest(key, KEYS, most=20)
+    meant = _FULL_PATHS.get(key) or find_closest(key, TOP_LEVEL_KEYS) or _FULL_PATHS.get(find_closest(key, _FULL_PATHS))
+    return f"did you mean '{meant}'?" if meant else suggest(key, TOP_LEVEL_KEYS, max_names=20)
 
 
 def check_keys(tree: Mapping[str, Any], problems: Problems) -> None:
     """Check the keys at the top of a config, and its version."""
     for key in tree:
-        if key not in KEYS:
+        if key not in TOP_LEVEL_KEYS:
             problems.add(Code.UNKNOWN_KEY, (key,), "no such key", _suggest_key(str(key)))
     version = tree.get("spec_version", SPEC_VERSION)
     if version != SPEC_VERSION:

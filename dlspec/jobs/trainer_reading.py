@@ -5,43 +5,45 @@ from __future__ import annotations
 import re
 from typing import Any, Literal
 
-from dlspec.errors import Code, near, shown
-from dlspec.jobs.spec import ReadPart
-from dlspec.language.expressions.expressions import Unknown, Wrong
+from dlspec.errors import Code, find_closest, format_value
+from dlspec.jobs.spec import CheckedPart
+from dlspec.language.expressions.expressions import InvalidValue, UnknownValue
 from dlspec.language.problems import Problems
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.parts.sections import read_section
 from dlspec.parts.specs.average_spec import read_average
 
 # Schedulers that no warm-up can stand before.
-NO_WARMUP = {
+REASONS_AGAINST_WARMUP = {
     **dict.fromkeys(("OneCycleLR", "CyclicLR"), "it rises and falls itself: see its own settings"),
     "ReduceLROnPlateau": "it waits for results; take CosineAnnealingLR, StepLR or another that counts",
 }
-_DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
-_OTHER_DEVICES = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps"}
+_DEVICE_PATTERN = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+_DEVICE_SYNONYMS = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps"}
 
 
-def without_keys(raw: Any, *keys: str) -> Any:
+def remove_keys(raw: Any, *keys: str) -> Any:
     """A section without some of its keys; what is no mapping as it is."""
     return {each: value for each, value in raw.items() if each not in keys} if isinstance(raw, dict) else raw
 
 
 def read_trainer(raw: Any, problems: Problems) -> TrainerSpec | None:
     """The trainer's settings; None where one is a mistake."""
-    trainer = read_section(TrainerSpec, without_keys(raw, "average"), ("trainer",), problems)
+    trainer = read_section(TrainerSpec, remove_keys(raw, "average"), ("trainer",), problems)
     average = raw.get("average") if isinstance(raw, dict) else None
     read = read_average(average, trainer.epochs if trainer else None, problems)
     if trainer is None:
         return None
-    _check_trainer(trainer, problems)
+    _check_device_and_monitor(trainer, problems)
     return trainer.model_copy(update={"average": read})
 
 
-def _check_trainer(trainer: TrainerSpec, problems: Problems) -> None:
+def _check_device_and_monitor(trainer: TrainerSpec, problems: Problems) -> None:
     """The form of a device's and a result's name; whether there is one such is seen when the run is made."""
-    if not _DEVICE.fullmatch(trainer.device):
-        meant = _OTHER_DEVICES.get(trainer.device.lower()) or near(trainer.device, ("auto", "cpu", "cuda", "mps"))
+    if not _DEVICE_PATTERN.fullmatch(trainer.device):
+        meant = _DEVICE_SYNONYMS.get(trainer.device.lower()) or find_closest(
+            trainer.device, ("auto", "cpu", "cuda", "mps")
+        )
         fix = f"did you mean '{meant}'?" if meant else "write auto, cpu, cuda, cuda:1 (a number) or mps"
         problems.add(Code.UNKNOWN_DEVICE, ("trainer", "device"), f"no device '{trainer.device}'", fix, at_value=True)
     if not trainer.monitor.startswith(("train/", "val/")):
@@ -56,17 +58,17 @@ def _check_trainer(trainer: TrainerSpec, problems: Problems) -> None:
         )
 
 
-def read_warmup(raw: Any, scheduler: ReadPart | None, problems: Problems) -> int:
+def read_warmup(raw: Any, scheduler: CheckedPart | None, problems: Problems) -> int:
     """How long the learning rate rises before the scheduler begins."""
     warmup = raw.get("warmup") if isinstance(raw, dict) else None
-    if warmup is None or isinstance(warmup, Unknown):
+    if warmup is None or isinstance(warmup, UnknownValue):
         return 0
     if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 1:
-        found = f"warmup is {shown(warmup)}, wanted a whole number >= 1: how many steps the learning rate rises"
+        found = f"warmup is {format_value(warmup)}, wanted a whole number >= 1: how many steps the learning rate rises"
         problems.add(Code.WRONG_VALUE, ("scheduler", "warmup"), found, at_value=True)
         return 0
-    if scheduler is not None and scheduler.schema.name in NO_WARMUP:
-        found, fix = f"no warmup beside {scheduler.schema.name}", NO_WARMUP[scheduler.schema.name]
+    if scheduler is not None and scheduler.schema.name in REASONS_AGAINST_WARMUP:
+        found, fix = f"no warmup beside {scheduler.schema.name}", REASONS_AGAINST_WARMUP[scheduler.schema.name]
         problems.add(Code.CONFLICT, ("scheduler", "warmup"), found, fix)
     return warmup
 
@@ -76,8 +78,8 @@ def read_interval(scheduler: Any, problems: Problems) -> Literal["step", "epoch"
     interval = scheduler.get("interval") if isinstance(scheduler, dict) else None
     if interval == "step" or interval == "epoch" or interval is None:
         return interval
-    if isinstance(interval, Wrong):
+    if isinstance(interval, InvalidValue):
         return None
-    found = f"interval is {shown(interval)}, wanted step or epoch"
+    found = f"interval is {format_value(interval)}, wanted step or epoch"
     problems.add(Code.WRONG_VALUE, ("scheduler", "interval"), found, at_value=True)
     return None

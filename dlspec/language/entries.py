@@ -8,8 +8,8 @@ from typing import Any
 # Keys that an entry may have beside its layer's name or among its settings.
 ENTRY_KEYS = ("name", "from", "repeat", "if", "tie", "share", "parametrize", "layout")
 # Keys of dlspec's own layers that hold one entry, a list of them, or entries by name.
-_HOLDERS = ("body", "shortcut", "merge")
-_BY_NAME = ("layers", "branches")
+_NESTED_ENTRY_KEYS = ("body", "shortcut", "merge")
+_ENTRY_COLLECTION_KEYS = ("layers", "branches")
 
 
 def is_entry(path: Sequence[Hashable]) -> bool:
@@ -17,52 +17,56 @@ def is_entry(path: Sequence[Hashable]) -> bool:
     if "layers" not in path[:-1]:
         return False
     last, around = path[-1], path[-2]
-    return last in _HOLDERS or around in _BY_NAME or (isinstance(last, int) and around != "repeat")
+    return (
+        last in _NESTED_ENTRY_KEYS or around in _ENTRY_COLLECTION_KEYS or (isinstance(last, int) and around != "repeat")
+    )
 
 
-def naming(entry: Any) -> tuple[str, str] | None:
+def find_layer_name(entry: Any) -> tuple[str, str] | None:
     """How an entry says which layer it is (`type`, `share` or the layer's name as a key), and the name."""
     if isinstance(entry, str):
         return "key", entry
     if not isinstance(entry, dict):
         return None
-    for word in ("type", "share"):
-        if word in entry:
-            return word, str(entry[word])
-    names = naming_keys(entry)
+    for key in ("type", "share"):
+        if key in entry:
+            return key, str(entry[key])
+    names = find_layer_keys(entry)
     return ("key", ", ".join(names)) if names else None
 
 
-def naming_keys(entry: Mapping[str, Any]) -> list[str]:
+def find_layer_keys(entry: Mapping[str, Any]) -> list[str]:
     """The keys of an entry that name a layer."""
     return [str(key) for key in entry if key not in ENTRY_KEYS]
 
 
-def is_other_part(before: Any, over: Any, path: Sequence[Hashable]) -> bool:
+def names_other_part(base: Any, overlay: Any, path: Sequence[Hashable]) -> bool:
     """Whether `over` names another part than `before`, and so takes its place whole."""
-    if not isinstance(before, dict) or not isinstance(over, dict):
+    if not isinstance(base, dict) or not isinstance(overlay, dict):
         return False
-    if not is_entry(path) and not (_is_part(before) and _is_part(over)):
+    if not is_entry(path) and not (_looks_like_part(base) and _looks_like_part(overlay)):
         return False
-    old, new = naming(before), naming(over)
-    if new is None or (old is not None and old[0] == "type" and _is_setting(over)):
+    old, new = find_layer_name(base), find_layer_name(overlay)
+    if new is None or (old is not None and old[0] == "type" and _has_only_settings(overlay)):
         return False
     return old != new
 
 
-def merged_keys(merged: Mapping[str, Any], written: Mapping[str, Any], path: Sequence[Hashable]) -> Mapping[str, Any]:
+def select_merged_keys(
+    merged: Mapping[str, Any], written: Mapping[str, Any], path: Sequence[Hashable]
+) -> Mapping[str, Any]:
     """What `<<: *merged` gives to the mapping `written`: where that names another part, only the keys beside a name."""
-    if not is_other_part(merged, written, path):
+    if not names_other_part(merged, written, path):
         return merged
     return {key: value for key, value in merged.items() if key in ENTRY_KEYS and key != "share"}
 
 
-def _is_part(value: Mapping[str, Any]) -> bool:
+def _looks_like_part(value: Mapping[str, Any]) -> bool:
     """Whether a mapping that may be anything is a part: {LeakyReLU: {negative_slope: 0.1}}."""
     return len(value) == 1 and str(next(iter(value)))[:1].isupper()
 
 
-def _is_setting(over: Mapping[str, Any]) -> bool:
+def _has_only_settings(overlay: Mapping[str, Any]) -> bool:
     """Whether what is laid over a flat entry sets something: {inplace: true} over {type: $activation}."""
-    names = naming_keys(over)
-    return "type" not in over and all(name[:1].islower() and over[name] is not None for name in names)
+    names = find_layer_keys(overlay)
+    return "type" not in overlay and all(name[:1].islower() and overlay[name] is not None for name in names)

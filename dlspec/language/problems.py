@@ -9,7 +9,7 @@ from dlspec.errors import Code, Finding, KeyPath, Problem, SourceLocation, SpecE
 from dlspec.language.source_map import SourceMap
 
 
-def dotted(path: KeyPath) -> str:
+def format_path(path: KeyPath) -> str:
     """The path as a command line writes it: `model.layers.2.Conv2d`."""
     return ".".join(str(part) for part in path)
 
@@ -33,7 +33,7 @@ class ProblemAtPath:
     origin: KeyPath | None = None
 
 
-MOST = 1_000
+MAX_PROBLEMS = 1_000
 """So many mistakes are collected."""
 
 
@@ -48,8 +48,8 @@ class Problems:
     found: list[ProblemAtPath] = field(default_factory=list)
     origins: dict[KeyPath, KeyPath] = field(default_factory=dict)
     names: dict[KeyPath, tuple[KeyPath, bool]] = field(default_factory=dict)
-    _entered: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
-    _known: set[ProblemAtPath] = field(default_factory=set)
+    _part_origins: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
+    _seen: set[ProblemAtPath] = field(default_factory=set)
 
     def add(
         self,
@@ -64,9 +64,9 @@ class Problems:
         note: str = "",
     ) -> None:
         """Notes one mistake; the same one twice (a repeated layer) is told once."""
-        problem = ProblemAtPath(code, path, found, fix, at_value, shown, at_key, note, self._entered.get(path))
-        if problem not in self._known and len(self._known) < MOST:
-            self._known.add(problem)
+        problem = ProblemAtPath(code, path, found, fix, at_value, shown, at_key, note, self._part_origins.get(path))
+        if problem not in self._seen and len(self._seen) < MAX_PROBLEMS:
+            self._seen.add(problem)
             self.found.append(problem)
 
     def add_finding(
@@ -82,52 +82,52 @@ class Problems:
         more = finding.note or note
         self.add(finding.code, path, finding.found, finding.fix, at_value=at_value, shown=shown, note=more)
 
-    def drop(self, codes: Collection[Code]) -> None:
+    def remove_codes(self, codes: Collection[Code]) -> None:
         """Forgets the problems of some kinds."""
         self.found = [each for each in self.found if each.code not in codes]
 
-    def enter(self, origins: Mapping[KeyPath, KeyPath]) -> None:
+    def enter_part(self, origins: Mapping[KeyPath, KeyPath]) -> None:
         """From now on mistakes are those of one part: `origins` says where the params in its settings were written.
 
         A block's entries stand in many places of a network, each time with other params.
         """
-        self._entered = origins
+        self._part_origins = origins
 
-    def anew(self) -> Problems:
+    def make_empty_copy(self) -> Problems:
         """An empty list that looks for places where this one does."""
         return Problems(origins=self.origins, names=self.names)
 
     def __len__(self) -> int:
         return len(self.found)
 
-    def locate(self, places: SourceMap) -> list[Problem]:
+    def locate(self, source_map: SourceMap) -> list[Problem]:
         """The mistakes with their places, in the order of the files; the command line's come last.
 
         A wrong value that several `$param` or `${...}` brought to several places is one problem.
         """
         problems: list[Problem] = []
-        told: set[tuple[SourceLocation, str]] = set()
+        reported: set[tuple[SourceLocation, str]] = set()
         for each in self.found:
-            place, is_origin = self._place(each, places)
-            if place is not None and is_origin and (place, each.found) in told:
+            location, is_origin = self._find_location(each, source_map)
+            if location is not None and is_origin and (location, each.found) in reported:
                 continue
-            if place is not None:
-                told.add((place, each.found))
-            path = f"{dotted(each.path)} ({each.shown})" if each.shown else dotted(each.path)
-            problems.append(Problem(each.code, path, each.found, each.fix, place, each.note))
-        return in_order(problems)
+            if location is not None:
+                reported.add((location, each.found))
+            path = f"{format_path(each.path)} ({each.shown})" if each.shown else format_path(each.path)
+            problems.append(Problem(each.code, path, each.found, each.fix, location, each.note))
+        return sort_by_location(problems)
 
-    def _place(self, problem: ProblemAtPath, places: SourceMap) -> tuple[SourceLocation | None, bool]:
+    def _find_location(self, problem: ProblemAtPath, source_map: SourceMap) -> tuple[SourceLocation | None, bool]:
         path, at_value = problem.path, problem.at_value
         if problem.origin is not None:
-            origin = self._origin(problem.origin, at_value=True)
-            return places.find(origin, at_value=at_value), True
+            origin = self._find_origin(problem.origin, at_value=True)
+            return source_map.find(origin, at_value=at_value), True
         if path in self.names and not at_value and not problem.at_key:
             path, at_value = self.names[path]
-        origin = self._origin(path, at_value)
-        return places.find(origin, at_value=at_value), origin != path
+        origin = self._find_origin(path, at_value)
+        return source_map.find(origin, at_value=at_value), origin != path
 
-    def _origin(self, path: KeyPath, at_value: bool) -> KeyPath:
+    def _find_origin(self, path: KeyPath, at_value: bool) -> KeyPath:
         """Where what stands at `path` was written. A key stands where it is; only what is below it came along."""
         for _ in range(len(self.origins)):  # two that refer to each other would lead round for ever
             lengths = range(len(path) if at_value else len(path) - 1, 0, -1)
@@ -138,20 +138,20 @@ class Problems:
         return path
 
 
-def in_order(problems: list[Problem]) -> list[Problem]:
+def sort_by_location(problems: list[Problem]) -> list[Problem]:
     """Sorted by file, in the order in which the files first occur, then by line and column."""
-    sources = list(dict.fromkeys(each.place.source for each in problems if each.place and each.place.line))
+    sources = list(dict.fromkeys(each.location.source for each in problems if each.location and each.location.line))
 
     def rank(problem: Problem) -> tuple[int, int, int]:
-        place = problem.place
-        if place is None or not place.line:
+        location = problem.location
+        if location is None or not location.line:
             return len(sources), 0, 0
-        return sources.index(place.source), place.line, place.column
+        return sources.index(location.source), location.line, location.column
 
     return sorted(problems, key=rank)
 
 
-def refuse(problems: Problems, places: Callable[[], SourceMap]) -> None:
+def raise_problems(problems: Problems, make_source_map: Callable[[], SourceMap]) -> None:
     """Raises `SpecError` with every mistake, if there is one. Places are looked for only then: it takes a while."""
     if problems:
-        raise SpecError(problems.locate(places()))
+        raise SpecError(problems.locate(make_source_map()))

@@ -23,4 +23,4 @@ class SourceMap:
         while path and path not in self.keys and path not in self.values:
             path = path[:-1]
         found = self.keys.get(path) or (self.values.get(path) if path else None)
-        return found or next((place for key, place in self.keys.items() if key[: len(whole)] == whole), None)
+        return found or next((location for key, location in self.keys.items() if key[: len(whole)] == whole), None)

@@ -10,15 +10,22 @@ from torch import Tensor
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
-from dlspec.layouts import Value, format_shape
-from dlspec.losses.matching import Match
-from dlspec.losses.rules import OVER_CLASSES
+from dlspec.layouts import TensorInfo, format_shape
+from dlspec.losses.matching import LossMatch
+from dlspec.losses.rules import SOFTMAX_LAYERS
 
 
-def fits(match: Match, data: Dataset, problems: Problems) -> bool:
+def check_match(match: LossMatch, data: Dataset, problems: Problems) -> bool:
     """Whether the loss can compare what it is given; else the first reason why not is a mistake."""
     before = len(problems)
-    checks = (_check_target, _check_values, _check_ends, _check_one_class, _check_shape, _check_alike)
+    checks = (
+        _check_target,
+        _check_target_values,
+        _check_last_layers,
+        _check_single_output,
+        _check_output_shape,
+        _check_equal_shapes,
+    )
     for check in checks:
         check(match, data, problems)
         if len(problems) > before:
@@ -26,13 +33,15 @@ def fits(match: Match, data: Dataset, problems: Problems) -> bool:
     return True
 
 
-def _check_target(match: Match, data: Dataset, problems: Problems) -> None:
+def _check_target(match: LossMatch, data: Dataset, problems: Problems) -> None:
     rule, loss, target, path = match.rule, match.term.type, match.target, match.term.where("target")
     if not isinstance(target, Target):
         return
     if target.kind == "numbers" and rule.numbers == "none":
         fix = "take MSELoss, L1Loss, SmoothL1Loss or HuberLoss"
-        problems.add(Code.WRONG_TARGET, path, f"{loss} wants classes, and '{target.name}' {_is(target)}", fix)
+        problems.add(
+            Code.WRONG_TARGET, path, f"{loss} wants classes, and '{target.name}' {_describe_target(target)}", fix
+        )
     elif target.kind == "classes" and not (rule.classes and not rule.counts):
         wanted = "counts" if rule.counts else "numbers"
         problems.add(
@@ -46,141 +55,141 @@ def _check_target(match: Match, data: Dataset, problems: Problems) -> None:
         problems.add(Code.WRONG_TARGET, path, found, "take data.standardize_target=false, or MSELoss")
 
 
-def _check_values(match: Match, data: Dataset, problems: Problems) -> None:
+def _check_target_values(match: LossMatch, data: Dataset, problems: Problems) -> None:
     """Some losses compare with numbers from 0 to 1, or with -1 and 1, and run in silence with others."""
-    target, wanted, loss = match.target, match.rule.numbers, match.term.type
+    target, expected, loss = match.target, match.rule.numbers, match.term.type
     if isinstance(target, int | float):
-        _check_constant(match, target, problems)
-    elif target is not None and target.kind == "numbers" and wanted in ("unit", "signs"):
-        values = data.train.compared(target.name)
-        if _is_right(values, wanted):
+        _check_constant_target(match, target, problems)
+    elif target is not None and target.kind == "numbers" and expected in ("unit", "signs"):
+        values = data.train.get_loss_target(target.name)
+        if _has_allowed_values(values, expected):
             return
-        numbers, fix = _WANTED[wanted]
-        held = f"'{target.name}' holds {values.min().item():g} to {values.max().item():g}"
-        problems.add(Code.WRONG_TARGET, match.term.where("target"), f"{loss} wants {numbers}, and {held}", fix)
+        numbers, fix = _EXPECTED_NUMBERS[expected]
+        found_range = f"'{target.name}' holds {values.min().item():g} to {values.max().item():g}"
+        problems.add(Code.WRONG_TARGET, match.term.where("target"), f"{loss} wants {numbers}, and {found_range}", fix)
 
 
-_WANTED = {
+_EXPECTED_NUMBERS = {
     "unit": ("numbers from 0 to 1", "take MSELoss, L1Loss, SmoothL1Loss or HuberLoss"),
     "signs": ("-1 or 1", "give classes, or -1 and 1"),
 }
 
 
-def _check_constant(match: Match, number: float, problems: Problems) -> None:
-    loss, wanted, channels = match.term.type, match.rule.numbers, match.main.value.channels
+def _check_constant_target(match: LossMatch, number: float, problems: Problems) -> None:
+    loss, expected, channels = match.term.type, match.rule.numbers, match.main.value.channels
     path, given = match.term.where("target"), f"target is {number:g}"
     if match.rule.takes_class_numbers and number not in range(channels):
         problems.add(
             Code.WRONG_TARGET, path, f"{loss} wants a class, and {given}", f"write 0 to {channels - 1}", at_value=True
         )
-    elif wanted in _WANTED and not _is_right(torch.tensor(float(number)), wanted):
+    elif expected in _EXPECTED_NUMBERS and not _has_allowed_values(torch.tensor(float(number)), expected):
         problems.add(
             Code.WRONG_TARGET,
             path,
-            f"{loss} wants {_WANTED[wanted][0]}, and {given}",
-            _WANTED[wanted][1],
+            f"{loss} wants {_EXPECTED_NUMBERS[expected][0]}, and {given}",
+            _EXPECTED_NUMBERS[expected][1],
             at_value=True,
         )
 
 
-def _is_right(values: Tensor, wanted: str) -> bool:
-    right = (values.abs() == 1) if wanted == "signs" else (values >= 0) & (values <= 1)
-    return bool(right.all())
+def _has_allowed_values(values: Tensor, expected: str) -> bool:
+    is_allowed = (values.abs() == 1) if expected == "signs" else (values >= 0) & (values <= 1)
+    return bool(is_allowed.all())
 
 
-def _check_ends(match: Match, data: Dataset, problems: Problems) -> None:
+def _check_last_layers(match: LossMatch, data: Dataset, problems: Problems) -> None:
     rule, loss, end = match.rule, match.term.type, match.main.end
-    if end.type in rule.refused_ends:
-        problems.add(Code.WRONG_END, end.path, f"{_a(end.type)} before {loss}", rule.fix)
-    elif rule.wanted_ends and end.type not in rule.wanted_ends:
-        wanted = " or ".join(rule.wanted_ends)
+    if end.type in rule.refused_last_layers:
+        problems.add(Code.WRONG_END, end.path, f"{_with_article(end.type)} before {loss}", rule.fix)
+    elif rule.required_last_layers and end.type not in rule.required_last_layers:
+        expected = " or ".join(rule.required_last_layers)
         problems.add(
-            Code.WRONG_END, end.path, f"{loss} wants {wanted} at the end, and {end.type} stands there", rule.fix
+            Code.WRONG_END, end.path, f"{loss} wants {expected} at the end, and {end.type} stands there", rule.fix
         )
-    for argument, (refused, fix) in (rule.beside or {}).items():
+    for argument, (refused, fix) in (rule.refused_by_argument or {}).items():
         other = match.outputs[argument].end
         if other.type in refused:
-            problems.add(Code.WRONG_END, other.path, f"{_a(other.type)} before {loss}'s {argument}", fix)
+            problems.add(Code.WRONG_END, other.path, f"{_with_article(other.type)} before {loss}'s {argument}", fix)
 
 
-def _check_one_class(match: Match, data: Dataset, problems: Problems) -> None:
+def _check_single_output(match: LossMatch, data: Dataset, problems: Problems) -> None:
     end = match.main.end
-    if end.type in OVER_CLASSES and match.main.value.channels == 1:
+    if end.type in SOFTMAX_LAYERS and match.main.value.channels == 1:
         problems.add(
             Code.WRONG_END,
             end.path,
-            f"{_a(end.type)} over one output always gives the same",
+            f"{_with_article(end.type)} over one output always gives the same",
             "end with a Sigmoid, or 2 outputs",
         )
 
 
-def _a(name: str) -> str:
+def _with_article(name: str) -> str:
     return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
-def _check_shape(match: Match, data: Dataset, problems: Problems) -> None:
+def _check_output_shape(match: LossMatch, data: Dataset, problems: Problems) -> None:
     """The output against the target: where PyTorch would broadcast the one to the other, nothing would fail."""
     if match.term.type == "CTCLoss":
         _check_ctc(match, problems)
     elif match.rule.size == "one" and match.main.value.shape != (1,):
-        _tell(match, "(1)", "end with Linear: 1", problems)
+        _report_shape(match, "(1)", "end with Linear: 1", problems)
     elif match.rule.size == "any" and isinstance(match.target, Target) and len(match.main.value.shape) != 1:
-        _tell(match, "one vector a sample", "end with Flatten and Linear", problems)
+        _report_shape(match, "one vector a sample", "end with Flatten and Linear", problems)
     elif match.rule.size == "target" and isinstance(match.target, Target):
-        _check_against(match, match.target, data, problems)
+        _check_target_shape(match, match.target, data, problems)
 
 
-def _check_against(match: Match, target: Target, data: Dataset, problems: Problems) -> None:
-    value, wanted = match.main.value, _wanted_shapes(match, target)
-    if value.shape in wanted or (target.kind == "numbers" and value.shape == _with_channels(target.shape, 1, value)):
+def _check_target_shape(match: LossMatch, target: Target, data: Dataset, problems: Problems) -> None:
+    value, expected = match.main.value, _expected_shapes(match, target)
+    if value.shape in expected or (target.kind == "numbers" and value.shape == _add_channels(target.shape, 1, value)):
         return
-    fix = _shape_fix(wanted[0], target, value)
-    fix += _general(wanted, target, data) if len(value.shape) == 1 else ""
-    _tell(match, " or ".join(map(format_shape, wanted)), fix, problems)
+    fix = _suggest_shape_fix(expected[0], target, value)
+    fix += _suggest_data_reference(expected, target, data) if len(value.shape) == 1 else ""
+    _report_shape(match, " or ".join(map(format_shape, expected)), fix, problems)
 
 
-def _wanted_shapes(match: Match, target: Target) -> list[tuple[int, ...]]:
+def _expected_shapes(match: LossMatch, target: Target) -> list[tuple[int, ...]]:
     """The shapes that fit, in the output's own layout."""
     if target.kind == "numbers":
         return [target.shape or (1,)]
-    return [_with_channels(target.shape, count, match.main.value) for count in wanted_outputs(match, target)]
+    return [_add_channels(target.shape, count, match.main.value) for count in expected_output_counts(match, target)]
 
 
-def _with_channels(steps: tuple[int, ...], count: int, value: Value) -> tuple[int, ...]:
+def _add_channels(steps: tuple[int, ...], count: int, value: TensorInfo) -> tuple[int, ...]:
     """A value a step (a pixel) and channel, with the channels where the layout has them."""
     return (count, *steps) if value.layout == "channels-first" else (*steps, count)
 
 
-def wanted_outputs(match: Match, target: Target) -> list[int]:
+def expected_output_counts(match: LossMatch, target: Target) -> list[int]:
     """How many outputs a loss takes for a target of classes."""
     count = len(target.classes)
     return [1, 2] if count == 2 and not match.rule.takes_class_numbers else [count]
 
 
-def _shape_fix(wanted: tuple[int, ...], target: Target, value: Value) -> str:
-    if len(wanted) == 1:
+def _suggest_shape_fix(expected: tuple[int, ...], target: Target, value: TensorInfo) -> str:
+    if len(expected) == 1:
         if value.layout == "sequence":
             return "make one row of the steps before the last Linear: Mean, Select: -1 or an LSTM's output: last"
-        return f"end with Linear: {wanted[0]}" if len(value.shape) == 1 else "end with Flatten and Linear"
-    first = value.layout == "channels-first"
-    if len(value.shape) == len(wanted) and (
-        value.shape[1:] == wanted[1:] if first else value.shape[:-1] == wanted[:-1]
+        return f"end with Linear: {expected[0]}" if len(value.shape) == 1 else "end with Flatten and Linear"
+    is_channels_first = value.layout == "channels-first"
+    if len(value.shape) == len(expected) and (
+        value.shape[1:] == expected[1:] if is_channels_first else value.shape[:-1] == expected[:-1]
     ):
-        conv = f"Conv{len(wanted) - 1}d: {{out_channels: {wanted[0]}, kernel_size: 1}}"
-        return f"end with {conv if first else f'Linear: {wanted[-1]}'}"
-    if math.prod(value.shape) == math.prod(wanted):
-        return f"end with Reshape: [{', '.join(map(str, wanted))}]"
+        conv = f"Conv{len(expected) - 1}d: {{out_channels: {expected[0]}, kernel_size: 1}}"
+        return f"end with {conv if is_channels_first else f'Linear: {expected[-1]}'}"
+    if math.prod(value.shape) == math.prod(expected):
+        return f"end with Reshape: [{', '.join(map(str, expected))}]"
     return f"'{target.name}' has shape {format_shape(target.shape)}: the network must keep as many steps"
 
 
-def _general(wanted: list[tuple[int, ...]], target: Target, data: Dataset) -> str:
+def _suggest_data_reference(expected: list[tuple[int, ...]], target: Target, data: Dataset) -> str:
     """The reference that stays right for other data, where the target tells the number."""
-    if len(wanted[0]) > 1 or (target.num_outputs,) not in wanted or target not in data.targets:
+    if len(expected[0]) > 1 or (target.num_outputs,) not in expected or target not in data.targets:
         return ""
     return f", or Linear: ${{data.{'' if len(data.targets) == 1 else f'{target.name}.'}num_outputs}}"
 
 
-def _check_ctc(match: Match, problems: Problems) -> None:
+def _check_ctc(match: LossMatch, problems: Problems) -> None:
     target, value = match.target, match.main.value
     if not isinstance(target, Target) or len(target.shape) != 1:
         problems.add(
@@ -190,10 +199,12 @@ def _check_ctc(match: Match, problems: Problems) -> None:
             "give integers (N, S)",
         )
     elif value.layout != "sequence" or value.channels != len(target.classes):
-        _tell(match, f"a sequence (T, {len(target.classes)})", f"end with Linear: {len(target.classes)}", problems)
+        _report_shape(
+            match, f"a sequence (T, {len(target.classes)})", f"end with Linear: {len(target.classes)}", problems
+        )
 
 
-def _check_alike(match: Match, data: Dataset, problems: Problems) -> None:
+def _check_equal_shapes(match: LossMatch, data: Dataset, problems: Problems) -> None:
     """Several outputs of one loss have one shape."""
     first, *others = match.outputs.items()
     for argument, each in others:
@@ -207,13 +218,15 @@ def _check_alike(match: Match, data: Dataset, problems: Problems) -> None:
             return
 
 
-def _tell(match: Match, wanted: str, fix: str, problems: Problems) -> None:
-    found = f"the network gives {match.main.value}, and {match.term.type} wants {wanted}"
-    held = f": '{match.target.name}' {_is(match.target)}" if isinstance(match.target, Target) else ""
-    problems.add(Code.SHAPE_MISMATCH, match.main.end.path, found + held, fix)
+def _report_shape(match: LossMatch, expected: str, fix: str, problems: Problems) -> None:
+    found = f"the network gives {match.main.value}, and {match.term.type} wants {expected}"
+    target_contents = (
+        f": '{match.target.name}' {_describe_target(match.target)}" if isinstance(match.target, Target) else ""
+    )
+    problems.add(Code.SHAPE_MISMATCH, match.main.end.path, found + target_contents, fix)
 
 
-def _is(target: Target) -> str:
+def _describe_target(target: Target) -> str:
     """What a target holds, as the end of a sentence."""
     each = {0: "", 1: " a step"}.get(len(target.shape), " a pixel")
     if target.classes:

@@ -13,33 +13,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.data.batches.trimming import Trim
+from dlspec.data.batches.trimming import PaddingTrim
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
-from dlspec.layouts import Lengths, Value
-from dlspec.losses.checks import fits
-from dlspec.losses.comparing import Joint, Pick, call_of
-from dlspec.losses.matching import Match, match_losses
-from dlspec.losses.predictions import Pair, Prediction, prediction_of
+from dlspec.layouts import Lengths, TensorInfo
+from dlspec.losses.checks import check_match
+from dlspec.losses.comparing import LossSetup, OutputSelector, make_loss_call
+from dlspec.losses.matching import LossMatch, match_losses
+from dlspec.losses.predictions import Prediction, PredictionPair, make_prediction
 from dlspec.losses.rules import identity
-from dlspec.losses.shapes import Padding, Targets, shapes_of
+from dlspec.losses.shapes import Padding, TargetTensors, make_loss_shapes
 from dlspec.network.builder import Network
-from dlspec.network.random_state import kept_random_state
-from dlspec.parts.specs.loss_spec import Terms
+from dlspec.network.random_state import preserve_random_state
+from dlspec.parts.specs.loss_spec import LossTerms
 from dlspec.text import first_line
 
 
-class Term(nn.Module):
+class CriterionTerm(nn.Module):
     """One loss: `compare(output, targets)` is its mean over a batch, of the network's output(s) and the targets."""
 
-    def __init__(self, joint: Joint) -> None:
+    def __init__(self, setup: LossSetup) -> None:
         super().__init__()
-        self.match, self.pick = joint.match, joint.pick
-        self.loss, self.compare = call_of(joint)
+        self.match, self.select_output = setup.match, setup.select_output
+        self.loss, self.compare = make_loss_call(setup)
         predict = self.match.rule.predict
         predict = None if predict is None else getattr(self.loss, "predict", predict)
-        self.prediction = prediction_of(self.match, predict, joint.index, joint.padding)
+        self.prediction = make_prediction(self.match, predict, setup.index, setup.padding)
 
 
 class Criterion(nn.Module):
@@ -51,23 +51,23 @@ class Criterion(nn.Module):
     target the first one's output is what metrics see; `predicted` are those targets, of the shape that metrics see.
     """
 
-    def __init__(self, terms: Sequence[Term], target_names: Sequence[str]) -> None:
+    def __init__(self, terms: Sequence[CriterionTerm], target_names: Sequence[str]) -> None:
         super().__init__()
-        self.terms: Sequence[Term] = nn.ModuleList(terms)  # type: ignore[assignment]  # moves their class weights
+        self.terms: Sequence[CriterionTerm] = nn.ModuleList(terms)  # type: ignore[assignment]  # moves their class weights
         self.target_names = tuple(target_names)
         self.term_names = tuple(each.match.term.name for each in terms) if len(terms) > 1 else ()
-        self.trims = _trims(terms)
+        self.trims = _collect_trims(terms)
         self._factors = [each.match.term.factor for each in terms]
-        self._only = terms[0].compare if self._factors == [1.0] else None
-        self._predictions = _predictions(terms)
+        self._single_compare = terms[0].compare if self._factors == [1.0] else None
+        self._predictions = _collect_predictions(terms)
 
     @property
-    def predicted(self) -> tuple[Target, ...]:
+    def predicted_targets(self) -> tuple[Target, ...]:
         return tuple(each.target for _, each in self._predictions)
 
-    def forward(self, output: Any, targets: Targets) -> Tensor:
-        if self._only is not None:
-            return self._only(output, targets)
+    def forward(self, output: Any, targets: TargetTensors) -> Tensor:
+        if self._single_compare is not None:
+            return self._single_compare(output, targets)
         values = [each.compare(output, targets) for each in self.terms]
         total = torch.stack([factor * value for factor, value in zip(self._factors, values, strict=True)]).sum()
         return torch.stack([total, *(each.detach() for each in values)]) if self.term_names else total
@@ -77,59 +77,59 @@ class Criterion(nn.Module):
         found = {each.target.name: each.predict(pick(output)) for pick, each in self._predictions}
         return next(iter(found.values())) if len(found) == 1 else found
 
-    def judged(self, output: Any, targets: Targets) -> tuple[Pair, ...]:
+    def make_metric_pairs(self, output: Any, targets: TargetTensors) -> tuple[PredictionPair, ...]:
         """For each predicted target predictions and truth, as metrics compare them."""
-        return tuple(each.judge(pick(output), targets) for pick, each in self._predictions)
+        return tuple(each.make_metric_pair(pick(output), targets) for pick, each in self._predictions)
 
 
-def _predictions(terms: Sequence[Term]) -> list[tuple[Pick, Prediction]]:
-    found: dict[str, tuple[Pick, Prediction]] = {}
+def _collect_predictions(terms: Sequence[CriterionTerm]) -> list[tuple[OutputSelector, Prediction]]:
+    found: dict[str, tuple[OutputSelector, Prediction]] = {}
     for each in terms:
         if each.prediction is not None:
-            found.setdefault(each.prediction.target.name, (each.pick, each.prediction))
+            found.setdefault(each.prediction.target.name, (each.select_output, each.prediction))
     return list(found.values())
 
 
-def _trims(terms: Sequence[Term]) -> dict[str, Trim]:
+def _collect_trims(terms: Sequence[CriterionTerm]) -> dict[str, PaddingTrim]:
     """By the target's name the lengths that the output compared with it has."""
-    trims: dict[str, Trim] = {}
+    trims: dict[str, PaddingTrim] = {}
     for match in (each.match for each in terms):
         target, value = match.target, match.main.value
         if not isinstance(target, Target) or not target.shape or value.lengths is None or value.time_dim is None:
             continue
         if match.term.type != "CTCLoss":
             dim = value.time_dim if target.shape == value.shape else 1
-            trims.setdefault(target.name, Trim(value.lengths, dim))
+            trims.setdefault(target.name, PaddingTrim(value.lengths, dim))
     return trims
 
 
-def make_criterion(network: Network, data: Dataset, terms: Terms | None, problems: Problems) -> Criterion | None:
+def make_criterion(network: Network, data: Dataset, terms: LossTerms | None, problems: Problems) -> Criterion | None:
     """The criterion, or None where the network's outputs, the losses and the targets do not fit together.
 
     `terms` are the losses as written, None for `auto`. An output that no loss takes is the network's all the same.
     """
     before = len(problems)
-    matches = [each for each in match_losses(network, data, terms, problems) if fits(each, data, problems)]
+    matches = [each for each in match_losses(network, data, terms, problems) if check_match(each, data, problems)]
     if len(problems) > before:
         return None
     names = _target_names(matches)
-    built = [_attempt(each, network, names, problems) for each in matches]
-    made = [each for each in built if each is not None]
-    return Criterion(made, names) if len(made) == len(built) else None
+    built = [_build_and_try_term(each, network, names, problems) for each in matches]
+    terms_built = [each for each in built if each is not None]
+    return Criterion(terms_built, names) if len(terms_built) == len(built) else None
 
 
-def _target_names(matches: Sequence[Match]) -> list[str]:
+def _target_names(matches: Sequence[LossMatch]) -> list[str]:
     """The tensors of a split that the terms take, each once: targets, fields, and lengths."""
     names: dict[str, None] = {}
     for each in matches:
         if isinstance(each.target, Target):
             names[each.target.name] = None
-        found = (_lengths(each), _target_lengths(each))
+        found = (_output_lengths(each), _target_lengths(each))
         names |= dict.fromkeys(f"{lengths.field}_lengths" for lengths in found if lengths is not None)
     return list(names)
 
 
-def _lengths(match: Match) -> Lengths | None:
+def _output_lengths(match: LossMatch) -> Lengths | None:
     """Those of the output's steps: the target's own, or what became of a field's on the way through the network.
 
     A target of a row a sample has no steps.
@@ -141,75 +141,86 @@ def _lengths(match: Match) -> Lengths | None:
     return own or value.lengths
 
 
-def _target_lengths(match: Match) -> Lengths | None:
+def _target_lengths(match: LossMatch) -> Lengths | None:
     target = match.target
     return Lengths(target.lengths) if isinstance(target, Target) and target.shape and target.lengths else None
 
 
-def _padding(lengths: Lengths | None, time_dim: int | None, names: Sequence[str]) -> Padding | None:
+def _make_padding(lengths: Lengths | None, time_dim: int | None, names: Sequence[str]) -> Padding | None:
     if lengths is None or time_dim is None:
         return None
     return Padding(names.index(f"{lengths.field}_lengths"), lengths.windows, time_dim)
 
 
-def _attempt(match: Match, network: Network, names: Sequence[str], problems: Problems) -> Term | None:
+def _build_and_try_term(
+    match: LossMatch, network: Network, names: Sequence[str], problems: Problems
+) -> CriterionTerm | None:
     """The term, tried on made-up batches; what PyTorch refuses becomes a mistake at the loss's place."""
     try:
-        term = Term(_joint(match, network, names))
-        with kept_random_state():
-            _try(term, network, names)
+        term = CriterionTerm(_make_loss_setup(match, network, names))
+        with preserve_random_state():
+            _try_term(term, network, names)
     except Exception as error:
-        who = "PyTorch" if hasattr(nn, match.term.type) else "its own code"
+        source = "PyTorch" if hasattr(nn, match.term.type) else "its own code"
         reason = first_line(error, 200)
-        compared = f" with '{match.target.name}'" if isinstance(match.target, Target) else ""
-        found = f"{match.term.type} can't compare {match.main.value}{compared}"
-        problems.add(Code.SHAPE_MISMATCH, match.term.path, found, f"{who} says: {reason}")
+        with_target = f" with '{match.target.name}'" if isinstance(match.target, Target) else ""
+        found = f"{match.term.type} can't compare {match.main.value}{with_target}"
+        problems.add(Code.SHAPE_MISMATCH, match.term.path, found, f"{source} says: {reason}")
         return None
     return term
 
 
-def _joint(match: Match, network: Network, names: Sequence[str]) -> Joint:
+def _make_loss_setup(match: LossMatch, network: Network, names: Sequence[str]) -> LossSetup:
     is_only = len(network.outputs) == 1
-    picks: dict[str, Pick] = {key: identity if is_only else itemgetter(name) for key, name in match.names.items()}
+    output_selectors: dict[str, OutputSelector] = {
+        key: identity if is_only else itemgetter(name) for key, name in match.names.items()
+    }
     index = names.index(match.target.name) if isinstance(match.target, Target) else -1
-    padding = partial(_padding, names=names)
-    return Joint(
-        match, picks, shapes_of(match, index), index,
-        padding(_lengths(match), match.main.value.time_dim), padding(_target_lengths(match), 1), match.term.settings,
+    make_padding = partial(_make_padding, names=names)
+    return LossSetup(
+        match, output_selectors, make_loss_shapes(match, index), index,
+        make_padding(_output_lengths(match), match.main.value.time_dim), make_padding(_target_lengths(match), 1), match.term.settings,
     )  # fmt: skip
 
 
-ROWS = (2, 3)
+TRIAL_BATCH_SIZES = (2, 3)
 """Two sizes of a batch: what fits both is not there by chance."""
-STEPS = 3
+MAX_TRIAL_STEPS = 3
 """At most so many steps and pixels a side are tried: a language model's outputs are large."""
 
 
-def _try(term: Term, network: Network, names: Sequence[str]) -> None:
+def _try_term(term: CriterionTerm, network: Network, names: Sequence[str]) -> None:
     """Compares made-up batches, so that class weights of a wrong length are found before anything runs."""
-    for rows in ROWS:
-        outputs = {name: torch.full(_small(rows, each.value), 0.5) for name, each in network.outputs.items()}
+    for batch_size in TRIAL_BATCH_SIZES:
+        outputs = {
+            name: torch.full(_trial_shape(batch_size, each.value), 0.5) for name, each in network.outputs.items()
+        }
         output = outputs if len(outputs) > 1 else next(iter(outputs.values()))
-        loss = term.compare(output, tuple(_made_up(name, rows, term.match) for name in names))
+        loss = term.compare(output, tuple(_make_trial_target(name, batch_size, term.match) for name in names))
         if loss.dim():
             raise ValueError(f"the loss has shape {tuple(loss.shape)}; a single number is wanted, the batch's mean")
 
 
-def _small(rows: int, value: Value) -> tuple[int, ...]:
+def _trial_shape(batch_size: int, value: TensorInfo) -> tuple[int, ...]:
     shape = tuple(
-        size if dim == value.channels_dim else min(size, STEPS) for dim, size in enumerate(value.shape, start=1)
+        size if dim == value.channels_dim else min(size, MAX_TRIAL_STEPS)
+        for dim, size in enumerate(value.shape, start=1)
     )
-    return (rows, *shape) if value.has_batch else shape
+    return (batch_size, *shape) if value.has_batch else shape
 
 
-def _made_up(name: str, rows: int, match: Match) -> Tensor:
+def _make_trial_target(name: str, batch_size: int, match: LossMatch) -> Tensor:
     target = match.target
     if not isinstance(target, Target) or name != target.name:
-        return torch.full((rows,), 10**6)  # lengths: every step is real; or another term's
+        return torch.full((batch_size,), 10**6)  # lengths: every step is real; or another term's
     value = match.main.value
-    shape = _small(rows, value)[1:] if target.shape else ()
+    shape = _trial_shape(batch_size, value)[1:] if target.shape else ()
     if len(shape) > len(target.shape):
         shape = tuple(size for dim, size in enumerate(shape, start=1) if dim != value.channels_dim)
     if match.term.type == "CTCLoss":
         shape = (1,)
-    return torch.zeros(rows, *shape, dtype=torch.int64) if target.kind == "classes" else torch.ones(rows, *shape)
+    return (
+        torch.zeros(batch_size, *shape, dtype=torch.int64)
+        if target.kind == "classes"
+        else torch.ones(batch_size, *shape)
+    )

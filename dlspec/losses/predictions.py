@@ -8,12 +8,12 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.layouts import Value
-from dlspec.losses.matching import Match
-from dlspec.losses.rules import TensorFunction, clamp, identity
-from dlspec.losses.shapes import Padding, Targets, rows
+from dlspec.layouts import TensorInfo
+from dlspec.losses.matching import LossMatch
+from dlspec.losses.rules import TensorFunction, clamp_to_unit, identity
+from dlspec.losses.shapes import Padding, TargetTensors, make_row_flattener
 
-Pair = tuple[Tensor, Tensor]
+PredictionPair = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -26,67 +26,73 @@ class Prediction:
 
     target: Target
     predict: TensorFunction
-    judge: Callable[[Tensor, Targets], Pair]
+    make_metric_pair: Callable[[Tensor, TargetTensors], PredictionPair]
 
 
-def prediction_of(
-    match: Match, predict: TensorFunction | None, index: int, padding: Padding | None
+def make_prediction(
+    match: LossMatch, predict: TensorFunction | None, index: int, padding: Padding | None
 ) -> Prediction | None:
     """None where nothing is predicted: an output that is only judged, or a constant target."""
     if not isinstance(match.target, Target) or predict is None:
         return None
-    make = _classes if match.target.kind == "classes" else _numbers
-    return make(match.target, match.main.value, predict, index, padding)
+    make_for_kind = _make_class_prediction if match.target.kind == "classes" else _make_number_prediction
+    return make_for_kind(match.target, match.main.value, predict, index, padding)
 
 
-def _classes(target: Target, value: Value, predict: TensorFunction, index: int, padding: Padding | None) -> Prediction:
-    told, dim = _told(target, value, predict), value.channels_dim
+def _make_class_prediction(
+    target: Target, value: TensorInfo, predict: TensorFunction, index: int, padding: Padding | None
+) -> Prediction:
+    probabilities, dim = _make_probability_function(target, value, predict), value.channels_dim
 
-    def whole(output: Tensor) -> Tensor:
-        found = told(output)
+    def predict_targets(output: Tensor) -> Tensor:
+        found = probabilities(output)
         return found.reshape(*output.movedim(dim, -1).shape[:-1], *found.shape[1:]) if target.shape else found
 
-    def judge(output: Tensor, targets: Targets) -> Pair:
-        found, truth = told(output), targets[index].flatten()
+    def make_metric_pair(output: Tensor, targets: TargetTensors) -> PredictionPair:
+        found, truth = probabilities(output), targets[index].flatten()
         if padding is None:
             return found, truth
-        real = padding.real(output, targets).flatten()
-        return found[real], truth[real]
+        is_real = padding.step_mask(output, targets).flatten()
+        return found[is_real], truth[is_real]
 
-    return Prediction(replace(target, shape=()), whole, judge)
+    return Prediction(replace(target, shape=()), predict_targets, make_metric_pair)
 
 
-def _told(target: Target, value: Value, predict: TensorFunction) -> TensorFunction:
+def _make_probability_function(target: Target, value: TensorInfo, predict: TensorFunction) -> TensorFunction:
     """Probabilities by rows: (M, K), or (M,) of the second of two classes."""
-    by_rows = rows(value)
+    to_rows = make_row_flattener(value)
     if value.channels == 1:
-        return lambda output: predict(by_rows(output)).squeeze(1)
+        return lambda output: predict(to_rows(output)).squeeze(1)
     if len(target.classes) == 2:
-        return lambda output: predict(by_rows(output))[:, 1]
-    return lambda output: predict(by_rows(output))
+        return lambda output: predict(to_rows(output))[:, 1]
+    return lambda output: predict(to_rows(output))
 
 
-def _numbers(target: Target, value: Value, predict: TensorFunction, index: int, padding: Padding | None) -> Prediction:
+def _make_number_prediction(
+    target: Target, value: TensorInfo, predict: TensorFunction, index: int, padding: Padding | None
+) -> Prediction:
     """Numbers in the target's own unit, whatever scale the network learns them on."""
     mean, deviation = target.scale or (0.0, 1.0)
-    end = identity if predict is clamp else predict
-    squeezed = value.shape != target.shape
+    final_function = identity if predict is clamp_to_unit else predict
+    is_squeezed = value.shape != target.shape
 
-    def whole(output: Tensor) -> Tensor:
-        found = end(output.squeeze(value.channels_dim) if squeezed else output)
+    def predict_numbers(output: Tensor) -> Tensor:
+        found = final_function(output.squeeze(value.channels_dim) if is_squeezed else output)
         return found * deviation + mean
 
-    def judge(output: Tensor, targets: Targets) -> Pair:
-        found, truth = whole(output), targets[index] * deviation + mean
+    def make_metric_pair(output: Tensor, targets: TargetTensors) -> PredictionPair:
+        found, truth = predict_numbers(output), targets[index] * deviation + mean
         if padding is not None:
-            time = 1 if squeezed else padding.time_dim
-            real = padding.real(output, targets)
-            found, truth = found.movedim(time, 1)[real], truth.movedim(time, 1)[real]
-        return (found, truth) if is_row(target, value) else (found.flatten(), truth.flatten())
+            time = 1 if is_squeezed else padding.time_dim
+            is_real = padding.step_mask(output, targets)
+            found, truth = found.movedim(time, 1)[is_real], truth.movedim(time, 1)[is_real]
+        return (found, truth) if has_separate_numbers(target, value) else (found.flatten(), truth.flatten())
 
-    return Prediction(target if is_row(target, value) else replace(target, shape=()), whole, judge)
+    return Prediction(
+        target if has_separate_numbers(target, value) else replace(target, shape=()), predict_numbers, make_metric_pair
+    )
 
 
-def is_row(target: Target, value: Value) -> bool:
+def has_separate_numbers(target: Target, value: TensorInfo) -> bool:
     """Whether a sample's numbers are a row, of which metrics keep each apart."""
     return not target.shape or (len(target.shape) == 1 and value.layout == "features")

@@ -27,18 +27,18 @@ class LossRule:
 
     predict: TensorFunction | None
     takes_class_numbers: bool = False
-    refused_ends: tuple[str, ...] = ()
-    wanted_ends: tuple[str, ...] = ()
+    refused_last_layers: tuple[str, ...] = ()
+    required_last_layers: tuple[str, ...] = ()
     fix: str = ""
     numbers: Literal["any", "unit", "signs", "none"] = "any"
     classes: bool = True
-    signed: bool = False
+    uses_signs: bool = False
     counts: bool = False
     size: Literal["target", "one", "any"] = "target"
     # Takes the classes as dimension 1, whatever is behind it, and leaves out what is numbered `ignore_index`.
-    is_native: bool = False
+    is_cross_entropy: bool = False
     # What may not stand before a further argument, and what to write there.
-    beside: Mapping[str, tuple[tuple[str, ...], str]] | None = None
+    refused_by_argument: Mapping[str, tuple[tuple[str, ...], str]] | None = None
 
 
 def identity(value: Tensor) -> Tensor:
@@ -49,53 +49,53 @@ def _softmax(output: Tensor) -> Tensor:
     return output.softmax(dim=1)
 
 
-def clamp(output: Tensor) -> Tensor:
+def clamp_to_unit(output: Tensor) -> Tensor:
     return output.clamp(0, 1)
 
 
-_LOGITS = "remove it: the loss contains it, and predictions come out as probabilities"
-_SOFT = ("Softmax", "Softmax2d", "Softmin", "Sigmoid", "Hardsigmoid", "LogSigmoid")
-_PAIRS = LossRule(None, numbers="signs", signed=True, size="one")
+_REMOVE_ACTIVATION_FIX = "remove it: the loss contains it, and predictions come out as probabilities"
+_PROBABILITY_LAYERS = ("Softmax", "Softmax2d", "Softmin", "Sigmoid", "Hardsigmoid", "LogSigmoid")
+_PAIR_LOSS_RULE = LossRule(None, numbers="signs", uses_signs=True, size="one")
 # Whatever ends in one of these can be negative.
-_OF_ANY_SIGN = tuple(
+_SIGNED_LAYERS = tuple(
     "Linear Bilinear Conv1d Conv2d Conv3d ConvTranspose1d ConvTranspose2d ConvTranspose3d Tanh Hardtanh LayerNorm "
     "RMSNorm GroupNorm BatchNorm1d BatchNorm2d BatchNorm3d LeakyReLU ELU SELU GELU SiLU LogSoftmax LogSigmoid "
     "RNN LSTM GRU".split()
 )
 
-RULES: Mapping[str, LossRule] = {
-    "CrossEntropyLoss": LossRule(_softmax, True, _SOFT, fix=_LOGITS, numbers="none", is_native=True),
-    "NLLLoss": LossRule(torch.exp, True, wanted_ends=("LogSoftmax",), numbers="none", is_native=True,
+LOSS_RULES: Mapping[str, LossRule] = {
+    "CrossEntropyLoss": LossRule(_softmax, True, _PROBABILITY_LAYERS, fix=_REMOVE_ACTIVATION_FIX, numbers="none", is_cross_entropy=True),
+    "NLLLoss": LossRule(torch.exp, True, required_last_layers=("LogSoftmax",), numbers="none", is_cross_entropy=True,
                         fix="end with a LogSoftmax: {dim: 1}, or take CrossEntropyLoss"),
-    "MultiMarginLoss": LossRule(_softmax, True, _SOFT, numbers="none",
+    "MultiMarginLoss": LossRule(_softmax, True, _PROBABILITY_LAYERS, numbers="none",
                                 fix="remove it: the loss wants scores without a bound"),
-    "BCEWithLogitsLoss": LossRule(torch.sigmoid, False, (*_SOFT, "LogSoftmax"), fix=_LOGITS, numbers="unit"),
-    "MultiLabelSoftMarginLoss": LossRule(torch.sigmoid, False, (*_SOFT, "LogSoftmax"), fix=_LOGITS, numbers="unit"),
-    "SoftMarginLoss": LossRule(torch.sigmoid, False, (*_SOFT, "LogSoftmax"), fix=_LOGITS, numbers="none",
-                               signed=True),
-    "BCELoss": LossRule(clamp, wanted_ends=("Sigmoid", "Softmax", "Hardsigmoid"), numbers="unit",
+    "BCEWithLogitsLoss": LossRule(torch.sigmoid, False, (*_PROBABILITY_LAYERS, "LogSoftmax"), fix=_REMOVE_ACTIVATION_FIX, numbers="unit"),
+    "MultiLabelSoftMarginLoss": LossRule(torch.sigmoid, False, (*_PROBABILITY_LAYERS, "LogSoftmax"), fix=_REMOVE_ACTIVATION_FIX, numbers="unit"),
+    "SoftMarginLoss": LossRule(torch.sigmoid, False, (*_PROBABILITY_LAYERS, "LogSoftmax"), fix=_REMOVE_ACTIVATION_FIX, numbers="none",
+                               uses_signs=True),
+    "BCELoss": LossRule(clamp_to_unit, required_last_layers=("Sigmoid", "Softmax", "Hardsigmoid"), numbers="unit",
                         fix="end with a Sigmoid, or take BCEWithLogitsLoss"),
-    "KLDivLoss": LossRule(torch.exp, wanted_ends=("LogSoftmax",), numbers="unit",
+    "KLDivLoss": LossRule(torch.exp, required_last_layers=("LogSoftmax",), numbers="unit",
                           fix="end with a LogSoftmax: {dim: 1}"),
-    "PoissonNLLLoss": LossRule(torch.exp, refused_ends=_SOFT, fix="end with a Linear", counts=True),
+    "PoissonNLLLoss": LossRule(torch.exp, refused_last_layers=_PROBABILITY_LAYERS, fix="end with a Linear", counts=True),
     "GaussianNLLLoss": LossRule(identity, classes=False,
-                                beside={"var": (_OF_ANY_SIGN, "a variance is above 0: end it with a Softplus")}),
-    "CosineEmbeddingLoss": replace(_PAIRS, size="any"),
-    "MarginRankingLoss": _PAIRS,
-    "HingeEmbeddingLoss": _PAIRS,
+                                refused_by_argument={"var": (_SIGNED_LAYERS, "a variance is above 0: end it with a Softplus")}),
+    "CosineEmbeddingLoss": replace(_PAIR_LOSS_RULE, size="any"),
+    "MarginRankingLoss": _PAIR_LOSS_RULE,
+    "HingeEmbeddingLoss": _PAIR_LOSS_RULE,
     "TripletMarginLoss": LossRule(None, size="any"),
-    "CTCLoss": LossRule(None, True, wanted_ends=("LogSoftmax",), numbers="none",
+    "CTCLoss": LossRule(None, True, required_last_layers=("LogSoftmax",), numbers="none",
                         fix="end with a LogSoftmax: {dim: 2}"),
     "Mean": LossRule(None, size="any"),
 }  # fmt: skip
-OTHERS = LossRule(clamp)
-OVER_CLASSES = ("Softmax", "LogSoftmax", "Softmin")
+DEFAULT_LOSS_RULE = LossRule(clamp_to_unit)
+SOFTMAX_LAYERS = ("Softmax", "LogSoftmax", "Softmin")
 
 
-def rule_of(schema: Schema, settings: Mapping[str, Any]) -> LossRule:
+def find_loss_rule(schema: Schema, settings: Mapping[str, Any]) -> LossRule:
     """The loss's row, changed by its settings, or what a loss of the user's own says."""
     if schema.name == "PoissonNLLLoss" and settings.get("log_input") is False:
-        return replace(RULES[schema.name], predict=identity)
-    if schema.name in RULES or not inspect.isclass(schema.build):
-        return RULES.get(schema.name, OTHERS)
-    return replace(OTHERS, takes_class_numbers=bool(getattr(schema.build, "takes_class_numbers", False)))
+        return replace(LOSS_RULES[schema.name], predict=identity)
+    if schema.name in LOSS_RULES or not inspect.isclass(schema.build):
+        return LOSS_RULES.get(schema.name, DEFAULT_LOSS_RULE)
+    return replace(DEFAULT_LOSS_RULE, takes_class_numbers=bool(getattr(schema.build, "takes_class_numbers", False)))

@@ -12,49 +12,57 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dlspec.data.batches.trimming import border
+from dlspec.data.batches.trimming import find_padding_to_zero
 from dlspec.data.dataset import Field
 from dlspec.errors import Finding
-from dlspec.language.expand.containers import JOIN
+from dlspec.language.expand.containers import RESIDUAL_ADD
 from dlspec.language.expand.entry_inputs import PARAMETER
 from dlspec.language.expand.graph import MODEL, Graph
-from dlspec.language.parse.deferred import Ref
+from dlspec.language.parse.deferred import OutputRef
 from dlspec.language.problems import Problems
-from dlspec.layouts import Value
+from dlspec.layouts import TensorInfo
 from dlspec.network.built import BuiltLayer as BuiltLayer
 from dlspec.network.built import Network as Network
-from dlspec.network.built import Output as Output
+from dlspec.network.built import NetworkOutput as Output
 from dlspec.network.call_checks import CallChecks
-from dlspec.network.codegen import Step, assemble
+from dlspec.network.codegen import ForwardStep, assemble_network
 from dlspec.network.joining import plan_join
 from dlspec.network.layer import Layer as Layer
 from dlspec.network.layer import LayerCall
-from dlspec.network.layer_call import are_enough, attempt, completed, computed, in_order, made, may_parametrize
-from dlspec.network.meta_device import RUN, Place
-from dlspec.network.network_outputs import describe_output, find_outputs, is_known
+from dlspec.network.layer_call import (
+    check_parametrization,
+    complete_settings,
+    compute_settings,
+    has_required_inputs,
+    make_module,
+    order_inputs,
+    try_or_report,
+)
+from dlspec.network.meta_device import RUN_MODE, BuildMode
+from dlspec.network.network_outputs import check_available, describe_output, find_outputs
 from dlspec.network.output_values import (
     choose_outputs,
     find_input_lengths,
     find_output_value,
-    find_wanted_outputs,
-    output_words,
+    find_required_outputs,
+    list_output_names,
 )
 from dlspec.network.partial_network import PartialNetwork
 from dlspec.network.shape_chain import describe_shapes
-from dlspec.network.ties import tie
-from dlspec.network.tracing import Tracer, sampling
-from dlspec.parts.layers.rule import main
+from dlspec.network.ties import tie_weight
+from dlspec.network.tracing import ShapeTracer, ignore_build_warnings
+from dlspec.parts.layers.rule import main_input
 
 # Settings that open further outputs.
-_OPENING = ("need_weights", "return_indices")
+_OUTPUT_SETTINGS = ("need_weights", "return_indices")
 
 
-def build(
+def build_network(
     graph: Graph,
     layers: Sequence[Layer],
     fields: Mapping[str, tuple[Field, Tensor]],
     problems: Problems,
-    place: Place = RUN,
+    mode: BuildMode = RUN_MODE,
 ) -> Network | None:
     """The network of a graph whose nodes were read, or None where a layer does not fit and `problems` says why.
 
@@ -63,31 +71,31 @@ def build(
     """
     if not graph.inputs:  # the model names none: its only one has the field's name
         fields = dict(zip(("",), fields.values(), strict=False))
-    before = len(problems)
-    with sampling(), place.making():
-        builder = Builder(PartialNetwork(graph, fields, place.device), problems, place)
+    problem_count = len(problems)
+    with ignore_build_warnings(), mode.default_device():
+        builder = NetworkBuilder(PartialNetwork(graph, fields, mode.device), problems, mode)
         for layer in layers:
             builder.add(layer)
-        problems.enter({})
-        return builder.finish() if len(problems) == before else None
+        problems.enter_part({})
+        return builder.finish() if len(problems) == problem_count else None
 
 
-class Builder:
+class NetworkBuilder:
     """Builds one network, layer by layer, in the order in which they run."""
 
-    def __init__(self, network: PartialNetwork, problems: Problems, place: Place) -> None:
+    def __init__(self, network: PartialNetwork, problems: Problems, mode: BuildMode) -> None:
         self.network, self.problems = network, problems
         self.checks = CallChecks(network, problems)
-        self.limit, self.tracer, self.any_length = place.weights(), Tracer(), True
-        self.wanted = find_wanted_outputs(network.graph)
+        self.weight_limit, self.tracer, self.allows_trimming = mode.weights(), ShapeTracer(), True
+        self.required_outputs = find_required_outputs(network.graph)
 
     def add(self, layer: Layer) -> None:
         """Build a layer and pass the sample through it; what takes from a layer that failed is left out."""
-        self.problems.enter(layer.node.origins)
+        self.problems.enter_part(layer.node.origins)
         node = layer.node
-        if not all(is_known(self.network, ref, node, self.problems) for ref in node.inputs.values()):
+        if not all(check_available(self.network, ref, node, self.problems) for ref in node.inputs.values()):
             return
-        if node.part.type == JOIN:
+        if node.part.type == RESIDUAL_ADD:
             self._add_join(layer)
         else:
             self._add_layer(layer)
@@ -100,10 +108,10 @@ class Builder:
         norm = network.find_last_norm(body)
         layers = plan_join(layer, network.values[body], network.values[shortcut], norm)
         if isinstance(layers, Finding):
-            self.problems.add_finding(node.where, layers, note=describe_shapes(network, node))
+            self.problems.add_finding(node.problem_path, layers, note=describe_shapes(network, node))
             return
         if not layers:  # the body flows on alone
-            network.add_names(body, Ref(node.id))
+            network.add_aliases(body, OutputRef(node.id))
             network.nodes[node.id] = node
         for each in layers:
             if all(ref in network.values for ref in each.node.inputs.values()):
@@ -113,118 +121,126 @@ class Builder:
         call = self._prepare_call(layer)
         if call is None or not self.checks.has_lengths(call):
             return
-        given = self._run(call)
-        if given is not None:
-            self._keep(call, given)
+        outputs = self._trace_outputs(call)
+        if outputs is not None:
+            self._store_outputs(call, outputs)
 
     # ---- the call --------------------------------------------------------------------------------------------------
 
     def _prepare_call(self, layer: Layer) -> LayerCall | None:
         """The layer with its module and the values that it takes; None where something does not fit."""
-        shared = self.network.calls.get(layer.node.path) if layer.node.is_shared else None
+        first_call = self.network.calls.get(layer.node.path) if layer.node.is_shared else None
         settings: Mapping[str, Any] | None
-        if shared is not None:
-            layer, settings = replace(layer, schema=shared.layer.schema), shared.settings
+        if first_call is not None:
+            layer, settings = replace(layer, schema=first_call.layer.schema), first_call.settings
         else:
-            settings = computed(layer, lambda ref: self.network.values[ref].channels, self.problems)
-        if settings is None or (layer.node.is_shared and not self.checks.fits_shared(layer, settings)):
+            settings = compute_settings(layer, lambda ref: self.network.values[ref].channels, self.problems)
+        if settings is None or (layer.node.is_shared and not self.checks.accepts_reuse(layer, settings)):
             return None
-        by_argument = self.network.values_of(layer.node)
-        values = in_order(layer, by_argument, self.problems)
+        values_by_argument = self.network.get_input_values(layer.node)
+        values = order_inputs(layer, values_by_argument, self.problems)
         if values is None or not self.checks.accepts(layer, settings, values):
             return None
-        if not are_enough(layer, by_argument, self.problems):
+        if not has_required_inputs(layer, values_by_argument, self.problems):
             return None
-        if shared is not None:
-            return LayerCall(layer, shared.module, settings, values)
+        if first_call is not None:
+            return LayerCall(layer, first_call.module, settings, values)
         return self._make_call(layer, settings, values)
 
-    def _make_call(self, layer: Layer, settings: Mapping[str, Any], values: Sequence[Value]) -> LayerCall | None:
+    def _make_call(self, layer: Layer, settings: Mapping[str, Any], values: Sequence[TensorInfo]) -> LayerCall | None:
         """The call with a module that is made for it; None where none can be made of these inputs."""
-        words = self.wanted.get(layer.node.name, ("",))
-        opening = [key for key in _OPENING if "1" in words and key in layer.schema.settings]
-        settings = {**dict.fromkeys(opening, True), **settings}
-        whole = completed(layer, settings, values, self.problems) if values else settings
-        module = None if whole is None else self._make_module(layer, whole, values)
-        if whole is None or module is None:
+        output_names = self.required_outputs.get(layer.node.name, ("",))
+        output_settings = [key for key in _OUTPUT_SETTINGS if "1" in output_names and key in layer.schema.settings]
+        settings = {**dict.fromkeys(output_settings, True), **settings}
+        all_settings = complete_settings(layer, settings, values, self.problems) if values else settings
+        module = None if all_settings is None else self._make_module(layer, all_settings, values)
+        if all_settings is None or module is None:
             return None
-        choose_outputs(module, words)
-        call = LayerCall(layer, module, whole, values)
+        choose_outputs(module, output_names)
+        call = LayerCall(layer, module, all_settings, values)
         self.network.calls[layer.node.path] = call
         return call
 
-    def _make_module(self, layer: Layer, settings: Mapping[str, Any], values: Sequence[Value]) -> nn.Module | None:
-        note = self._note_of(layer)
-        module: nn.Module | None = attempt(
-            lambda: made(layer, settings, self.limit), layer, values, self.problems, note
+    def _make_module(self, layer: Layer, settings: Mapping[str, Any], values: Sequence[TensorInfo]) -> nn.Module | None:
+        note = self._shape_note_maker(layer)
+        module: nn.Module | None = try_or_report(
+            lambda: make_module(layer, settings, self.weight_limit), layer, values, self.problems, note
         )
-        if module is None or not may_parametrize(layer, module, self.problems):
+        if module is None or not check_parametrization(layer, module, self.problems):
             return None
-        return module if tie(layer, module, self.network.calls, self.problems) else None
+        return module if tie_weight(layer, module, self.network.calls, self.problems) else None
 
-    def _note_of(self, layer: Layer) -> Callable[[], str]:
+    def _shape_note_maker(self, layer: Layer) -> Callable[[], str]:
         return lambda: describe_shapes(self.network, layer.node)
 
     # ---- what it gives ---------------------------------------------------------------------------------------------
 
-    def _run(self, call: LayerCall) -> dict[str, Tensor] | None:
+    def _trace_outputs(self, call: LayerCall) -> dict[str, Tensor] | None:
         """What the layer gives for the sample, by word: a row for each row, in the layout that was asked for."""
         layer = call.layer
-        inputs = self.network.samples_of(layer.node)
-        found = attempt(
-            lambda: self.tracer.trace(call, inputs), layer, call.values, self.problems, self._note_of(layer)
+        inputs = self.network.get_input_samples(layer.node)
+        result = try_or_report(
+            lambda: self.tracer.trace(call, inputs), layer, call.values, self.problems, self._shape_note_maker(layer)
         )
-        if found is None:
+        if result is None:
             return None
-        tensors = found if isinstance(found, tuple) else (found,)
-        if not self.checks.gives_tensors(call, tensors):
+        tensors = result if isinstance(result, tuple) else (result,)
+        if not self.checks.returns_tensors(call, tensors):
             return None
         has_batch = layer.type != PARAMETER and call.has_batch
-        given = dict(zip(output_words(call.module, len(tensors)), tensors, strict=False))
-        first = next(iter(given.values()))
-        if has_batch and not self.checks.has_rows(call, first):
+        outputs = dict(zip(list_output_names(call.module, len(tensors)), tensors, strict=False))
+        first = next(iter(outputs.values()))
+        if has_batch and not self.checks.keeps_batch_size(call, first):
             return None
-        return given if self.checks.fits_layout(layer, first, has_batch) else None
+        return outputs if self.checks.fits_layout(layer, first, has_batch) else None
 
-    def _keep(self, call: LayerCall, given: Mapping[str, Tensor]) -> None:
+    def _store_outputs(self, call: LayerCall, outputs: Mapping[str, Tensor]) -> None:
         """Keep what the layer gave, for those that take it."""
         node, network = call.layer.node, self.network
-        first = next(iter(given))
-        for word, tensor in given.items():
-            ref = Ref(node.id, "" if word == first else word)
+        first = next(iter(outputs))
+        for output_name, tensor in outputs.items():
+            ref = OutputRef(node.id, "" if output_name == first else output_name)
             output = find_output_value(call, tensor, ref.output)
-            self.any_length &= output.any_length
-            network.keep_output(ref, output.value, tensor)
-        self._name_outputs(call, tuple(given))
+            self.allows_trimming &= output.allows_trimming
+            network.store_output(ref, output.value, tensor)
+        self._name_outputs(call, tuple(outputs))
         network.nodes[node.id] = node
-        network.steps.append(self._step_of(call, tuple(given)))
-        network.rows[node.id] = self._row_of(call)
+        network.steps.append(self._make_step(call, tuple(outputs)))
+        network.rows[node.id] = self._make_built_layer(call)
 
-    def _name_outputs(self, call: LayerCall, words: Sequence[str]) -> None:
+    def _name_outputs(self, call: LayerCall, output_names: Sequence[str]) -> None:
         """Of a layer with named outputs the first one flows on, and numbers will do, too."""
-        if not words[0]:
+        if not output_names[0]:
             return
         id, network = call.layer.node.id, self.network
         names: tuple[str, ...] = call.module.output_names  # type: ignore[assignment]  # its class says so
-        network.add_names(Ref(id), Ref(id, words[0]), Ref(id, str(names.index(words[0]))))
-        for word in words[1:]:
-            network.add_names(Ref(id, word), Ref(id, str(names.index(word))))
+        network.add_aliases(
+            OutputRef(id), OutputRef(id, output_names[0]), OutputRef(id, str(names.index(output_names[0])))
+        )
+        for output_name in output_names[1:]:
+            network.add_aliases(OutputRef(id, output_name), OutputRef(id, str(names.index(output_name))))
 
-    def _step_of(self, call: LayerCall, words: Sequence[str]) -> Step:
+    def _make_step(self, call: LayerCall, output_names: Sequence[str]) -> ForwardStep:
         node = call.layer.node
-        edge = border(main(call.values), self.network.values[Ref(node.id)]) if call.values else None
-        return Step(
-            node.id, node.path, call.module, call.layer.type, node.inputs, ("", *words[1:]), find_input_lengths(call),
-            len(words) > 1, edge,
+        padding_to_zero = (
+            find_padding_to_zero(main_input(call.values), self.network.values[OutputRef(node.id)])
+            if call.values
+            else None
+        )
+        return ForwardStep(
+            node.id, node.path, call.module, call.layer.type, node.inputs, ("", *output_names[1:]), find_input_lengths(call),
+            len(output_names) > 1, padding_to_zero,
         )  # fmt: skip
 
-    def _row_of(self, call: LayerCall) -> BuiltLayer:
+    def _make_built_layer(self, call: LayerCall) -> BuiltLayer:
         layer, node, settings = call.layer, call.layer.node, call.settings
         defaults = {name: each.default for name, each in layer.schema.settings.items()}
-        written = {name: settings[name] for name in layer.settings if settings[name] != defaults[name]}
-        sources = tuple(self.network.source_of(ref) for ref in node.inputs.values())
-        output = self.network.values[Ref(node.id)]
-        return BuiltLayer(node.id, layer.type, call.module, output, node.entry, node.is_shared, written, sources)
+        written_settings = {name: settings[name] for name in layer.settings if settings[name] != defaults[name]}
+        sources = tuple(self.network.make_input_edge(ref) for ref in node.inputs.values())
+        output = self.network.values[OutputRef(node.id)]
+        return BuiltLayer(
+            node.id, layer.type, call.module, output, node.entry, node.is_shared, written_settings, sources
+        )
 
     # ---- the end ---------------------------------------------------------------------------------------------------
 
@@ -234,8 +250,10 @@ class Builder:
         outputs = find_outputs(network, self.problems)
         if outputs is None:
             return None
-        module, inputs = assemble(network.steps, network.fields, outputs, network.aliases)
-        ends = {name: describe_output(network, ref) for name, ref in outputs.items()}
-        fields = {name or each.name: network.values[Ref(MODEL, name)] for name, each in network.fields.items()}
+        module, inputs = assemble_network(network.steps, network.fields, outputs, network.aliases)
+        described_outputs = {name: describe_output(network, ref) for name, ref in outputs.items()}
+        fields = {name or each.name: network.values[OutputRef(MODEL, name)] for name, each in network.fields.items()}
         rows = tuple(network.rows.values())
-        return Network(module.train(), inputs, fields, rows, ends, self.any_length, network.fewest_steps())
+        return Network(
+            module.train(), inputs, fields, rows, described_outputs, self.allows_trimming, network.fewest_steps()
+        )

@@ -10,17 +10,17 @@ from torch import Tensor
 
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
-from dlspec.layouts import Value, format_shape
+from dlspec.layouts import TensorInfo, format_shape
 from dlspec.network.layer import Layer, LayerCall
-from dlspec.network.layer_call import agrees
-from dlspec.network.memory_limits import bounded_growth
+from dlspec.network.layer_call import agrees_with_input
+from dlspec.network.memory_limits import limit_memory_growth
 from dlspec.network.partial_network import PartialNetwork
-from dlspec.network.rules.layout_rules import infer, refusal, rule_for
+from dlspec.network.rules.layout_rules import find_refusal, find_rule, infer_setting
 from dlspec.network.shape_chain import describe_shapes
-from dlspec.network.tracing import memory_of
+from dlspec.network.tracing import identify_memory
 
 # The fewest dimensions, batch left out, that a layout has, and what they are.
-_SHAPES: Mapping[str, tuple[int, str]] = {
+_MIN_DIMS: Mapping[str, tuple[int, str]] = {
     "features": (1, "(C)"),
     "tokens": (1, "(T) of whole numbers"),
     "sequence": (2, "(T, C)"),
@@ -37,12 +37,16 @@ class CallChecks:
 
     # ---- before the module is there --------------------------------------------------------------------------------
 
-    def fits_shared(self, layer: Layer, settings: Mapping[str, Any]) -> bool:
+    def accepts_reuse(self, layer: Layer, settings: Mapping[str, Any]) -> bool:
         """Whether a module that is used again takes inputs like these."""
-        values = [*self.network.values_of(layer.node).values()]
+        values = [*self.network.get_input_values(layer.node).values()]
         for name, setting in layer.schema.settings.items():
-            known = infer(name, values) if setting.is_inferred and values else None
-            if known is None or settings.get(name) is None or agrees(name, settings[name], known, values[0]):
+            inferred = infer_setting(name, values) if setting.is_inferred and values else None
+            if (
+                inferred is None
+                or settings.get(name) is None
+                or agrees_with_input(name, settings[name], inferred, values[0])
+            ):
                 continue
             found = f"'{layer.node.name}' has {name} {settings[name]}, and {values[0]} comes in"
             fix = "write the layer again, for weights of its own"
@@ -50,34 +54,34 @@ class CallChecks:
             return False
         return True
 
-    def accepts(self, layer: Layer, settings: Mapping[str, Any], values: Sequence[Value]) -> bool:
+    def accepts(self, layer: Layer, settings: Mapping[str, Any], values: Sequence[TensorInfo]) -> bool:
         """Whether the layer's rule takes these inputs, and working in place harms nothing."""
         refused = None
         if values:
             # A layer's own check may try a formula.
-            with bounded_growth() if rule_for(layer.schema).check else nullcontext():
-                refused = refusal(layer.schema, values, settings)
+            with limit_memory_growth() if find_rule(layer.schema).check else nullcontext():
+                refused = find_refusal(layer.schema, values, settings)
         if refused is not None:
             note = describe_shapes(self.network, layer.node)
-            self.problems.add_finding(layer.node.where, refused, shown=layer.shown, note=note)
+            self.problems.add_finding(layer.node.problem_path, refused, shown=layer.shown, note=note)
             return False
-        return settings.get("inplace") is not True or self._may_overwrite(layer)
+        return settings.get("inplace") is not True or self._can_work_in_place(layer)
 
-    def _may_overwrite(self, layer: Layer) -> bool:
+    def _can_work_in_place(self, layer: Layer) -> bool:
         """Whether working in place changes neither the data nor what another layer takes later."""
         network, node = self.network, layer.node
-        memory = memory_of(network.samples[next(iter(node.inputs.values()))])
-        if memory in [memory_of(each) for each in network.data]:
-            return self._refuse_inplace(layer, "inplace would overwrite the data")
-        for ref in network.read_later(node):
-            if memory_of(network.samples[ref]) == memory:
+        memory = identify_memory(network.samples[next(iter(node.inputs.values()))])
+        if memory in [identify_memory(each) for each in network.data]:
+            return self._report_inplace(layer, "inplace would overwrite the data")
+        for ref in network.find_values_read_later(node):
+            if identify_memory(network.samples[ref]) == memory:
                 name = network.rows[ref.node].name if ref.node in network.rows else ref.output
                 found = f"inplace would overwrite the output of '{name}', which is taken below"
-                return self._refuse_inplace(layer, found)
+                return self._report_inplace(layer, found)
         return True
 
-    def _refuse_inplace(self, layer: Layer, found: str) -> bool:
-        path = layer.node.part.where("inplace")
+    def _report_inplace(self, layer: Layer, found: str) -> bool:
+        path = layer.node.part.path_of("inplace")
         self.problems.add(Code.INPLACE, path, found, "leave it out", at_value=True, shown=layer.shown)
         return False
 
@@ -85,51 +89,60 @@ class CallChecks:
 
     def has_lengths(self, call: LayerCall) -> bool:
         """Whether the lengths that the layer needs are known: a layer before it may have mixed padding and steps."""
-        wanted: Mapping[str, int] = getattr(call.module, "lengths_of", {})
+        input_positions: Mapping[str, int] = getattr(call.module, "lengths_of", {})
         values, layer = call.values, call.layer
-        lost = next((values[at].lost for at in wanted.values() if at < len(values) and values[at].lost), "")
-        if not lost or not getattr(call.module, "needs_lengths", True):
+        mixing_layer = next(
+            (
+                values[at].lengths_lost_at
+                for at in input_positions.values()
+                if at < len(values) and values[at].lengths_lost_at
+            ),
+            "",
+        )
+        if not mixing_layer or not getattr(call.module, "needs_lengths", True):
             return True
-        row = self.network.rows[lost]
+        row = self.network.rows[mixing_layer]
         found = f"{layer.type} needs each sample's length, and behind {row.type} ('{row.name}') none is known"
         fix = f"{row.type} mixes steps and padding: put {layer.type} before it, or take a layer that keeps steps apart"
         note = describe_shapes(self.network, layer.node)
-        self.problems.add(Code.LENGTHS_LOST, layer.node.where, found, fix, shown=layer.shown, note=note)
+        self.problems.add(Code.LENGTHS_LOST, layer.node.problem_path, found, fix, shown=layer.shown, note=note)
         return False
 
     # ---- with what it gives ----------------------------------------------------------------------------------------
 
-    def gives_tensors(self, call: LayerCall, given: Sequence[Any]) -> bool:
+    def returns_tensors(self, call: LayerCall, outputs: Sequence[Any]) -> bool:
         """Whether the layer gives tensors alone."""
-        if all(isinstance(each, Tensor) for each in given):
+        if all(isinstance(each, Tensor) for each in outputs):
             return True
         fix = "a layer's forward gives a tensor, or a tuple of tensors"
         layer = call.layer
-        self.problems.add(Code.WRONG_RESULT, layer.node.where, f"{layer.type} gives {type(given[0]).__name__}", fix)
+        self.problems.add(
+            Code.WRONG_RESULT, layer.node.problem_path, f"{layer.type} gives {type(outputs[0]).__name__}", fix
+        )
         return False
 
-    def has_rows(self, call: LayerCall, given: Tensor) -> bool:
+    def keeps_batch_size(self, call: LayerCall, output: Tensor) -> bool:
         """Whether the layer gives a row for each row."""
         layer, network = call.layer, self.network
         with_batch = [ref for ref in layer.node.inputs.values() if network.values[ref].has_batch]
-        rows = len(network.samples[with_batch[0]])
-        if getattr(call.module, "folds_batch", False) or (given.dim() > 0 and len(given) == rows):
+        batch_size = len(network.samples[with_batch[0]])
+        if getattr(call.module, "folds_batch", False) or (output.dim() > 0 and len(output) == batch_size):
             return True
-        found = f"{layer.type} makes {tuple(given.shape)} of a batch of {rows}"
+        found = f"{layer.type} makes {tuple(output.shape)} of a batch of {batch_size}"
         fix = "dimension 0 is the batch: a layer gives a row for each of its rows"
-        self.problems.add(Code.WRONG_RESULT, layer.node.where, found, fix, shown=layer.shown)
+        self.problems.add(Code.WRONG_RESULT, layer.node.problem_path, found, fix, shown=layer.shown)
         return False
 
-    def fits_layout(self, layer: Layer, given: Tensor, has_batch: bool) -> bool:
+    def fits_layout(self, layer: Layer, output: Tensor, has_batch: bool) -> bool:
         """Whether what the layer gives can have the layout that was written."""
         layout = layer.node.layout
         if layout is None:
             return True
-        dims, wanted = _SHAPES[layout]
-        shape = tuple(given.shape[1:]) if has_batch else tuple(given.shape)
-        if len(shape) >= dims and (layout != "tokens" or not given.is_floating_point()):
+        dims, expected = _MIN_DIMS[layout]
+        shape = tuple(output.shape[1:]) if has_batch else tuple(output.shape)
+        if len(shape) >= dims and (layout != "tokens" or not output.is_floating_point()):
             return True
-        found = f"layout is {layout}, which is {wanted}, and {layer.type} gives {format_shape(shape)}"
-        path, fix = layer.node.part.where("layout"), "leave it out, or write another"
+        found = f"layout is {layout}, which is {expected}, and {layer.type} gives {format_shape(shape)}"
+        path, fix = layer.node.part.path_of("layout"), "leave it out, or write another"
         self.problems.add(Code.WRONG_LAYOUT, path, found, fix, at_value=True, shown=layer.shown)
         return False

@@ -16,19 +16,19 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.fx.proxy import GraphAppendingTracer, Proxy
 
-from dlspec.data.batches.trimming import mapped
+from dlspec.data.batches.trimming import apply_windows
 from dlspec.data.dataset import Field
 from dlspec.language.expand.graph import MODEL
-from dlspec.language.parse.deferred import Ref
+from dlspec.language.parse.deferred import OutputRef
 from dlspec.layouts import Lengths, Window
-from dlspec.parts.layers.padding import real_steps
+from dlspec.parts.layers.padding import make_step_mask
 
-LAYER, TYPE = "layer", "layer_type"
+LAYER_KEY, TYPE_KEY = "layer", "layer_type"
 """In the `meta` of a graph's node: the id of the layer that it belongs to, and that layer's type."""
 
 
 @dataclass(frozen=True)
-class Step:
+class ForwardStep:
     """One call in a network's `forward`.
 
     `words` are the outputs that are taken, in the order in which the module gives them; `lengths` those of inputs, by
@@ -40,11 +40,11 @@ class Step:
     path: tuple[str, ...]
     module: nn.Module
     type: str
-    inputs: Mapping[int | str, Ref]
+    inputs: Mapping[int | str, OutputRef]
     words: tuple[str, ...] = ("",)
     lengths: Mapping[str, Lengths] = field(default_factory=dict)
     is_several: bool = False
-    border: tuple[Lengths, int] | None = None
+    padding_to_zero: tuple[Lengths, int] | None = None
 
     @property
     def is_parameter(self) -> bool:
@@ -56,139 +56,148 @@ class Step:
         return getattr(self.module, "inline", False) and not self.lengths
 
 
-def assemble(
-    steps: Sequence[Step], fields: Mapping[str, Field], outputs: Mapping[str, Ref], aliases: Mapping[Ref, Ref]
+def assemble_network(
+    steps: Sequence[ForwardStep],
+    fields: Mapping[str, Field],
+    outputs: Mapping[str, OutputRef],
+    aliases: Mapping[OutputRef, OutputRef],
 ) -> tuple[nn.Module, tuple[str, ...]]:
     """The network, and the names of the tensors of a split that it takes: fields, then lengths."""
-    plain = _sequential(steps, fields, outputs)
-    if plain is not None:
-        return plain, tuple(each.name for each in fields.values())
-    return _Writer(fields, aliases).write(steps, outputs)
+    sequential = _make_sequential(steps, fields, outputs)
+    if sequential is not None:
+        return sequential, tuple(each.name for each in fields.values())
+    return _ForwardWriter(fields, aliases).write(steps, outputs)
 
 
-def _sequential(steps: Sequence[Step], fields: Mapping[str, Field], outputs: Mapping[str, Ref]) -> nn.Module | None:
+def _make_sequential(
+    steps: Sequence[ForwardStep], fields: Mapping[str, Field], outputs: Mapping[str, OutputRef]
+) -> nn.Module | None:
     """A plain stack, None where it is none: each layer takes what the one before it gives, and nothing else."""
     if len(fields) != 1 or len(outputs) != 1 or not steps:
         return None
-    before = Ref(MODEL, steps[0].inputs[0].output) if 0 in steps[0].inputs else None
+    previous = OutputRef(MODEL, steps[0].inputs[0].output) if 0 in steps[0].inputs else None
     for step in steps:
         is_plain = len(step.path) == 1 and step.id == step.path[0] and not step.lengths and not step.is_several
-        if not is_plain or dict(step.inputs) != {0: before} or step.words != ("",) or step.type == "Formula":
+        if not is_plain or dict(step.inputs) != {0: previous} or step.words != ("",) or step.type == "Formula":
             return None
-        before = Ref(step.id)
-    if next(iter(outputs.values())) != before:
+        previous = OutputRef(step.id)
+    if next(iter(outputs.values())) != previous:
         return None
     return nn.Sequential(OrderedDict((step.path[0], step.module) for step in steps))
 
 
-class _Writer:
+class _ForwardWriter:
     """Writes the `forward` of a graph."""
 
-    def __init__(self, fields: Mapping[str, Field], aliases: Mapping[Ref, Ref]) -> None:
+    def __init__(self, fields: Mapping[str, Field], aliases: Mapping[OutputRef, OutputRef]) -> None:
         self.fields, self.aliases = fields, aliases
         self.graph = fx.Graph()
         self.tracer = GraphAppendingTracer(self.graph)
-        self.values: dict[Ref, fx.Node] = {}
+        self.values: dict[OutputRef, fx.Node] = {}
         self.lengths: dict[Lengths, fx.Node] = {}
         self.root = nn.Module()
 
-    def write(self, steps: Sequence[Step], outputs: Mapping[str, Ref]) -> tuple[nn.Module, tuple[str, ...]]:
-        inputs = self._placeholders(steps)
+    def write(
+        self, steps: Sequence[ForwardStep], outputs: Mapping[str, OutputRef]
+    ) -> tuple[nn.Module, tuple[str, ...]]:
+        inputs = self._write_inputs(steps)
         for step in steps:
-            self._step(step)
-            self._sign(step)
-        ends = {name: self._value(ref) for name, ref in outputs.items()}
-        self.graph.output(ends if len(ends) > 1 else next(iter(ends.values())))
+            self._write_step(step)
+            self._label_nodes(step)
+        output_nodes = {name: self._find_value(ref) for name, ref in outputs.items()}
+        self.graph.output(output_nodes if len(output_nodes) > 1 else next(iter(output_nodes.values())))
         network = fx.GraphModule(self.root, self.graph, class_name="Network")
         return network, inputs
 
-    def _placeholders(self, steps: Sequence[Step]) -> tuple[str, ...]:
+    def _write_inputs(self, steps: Sequence[ForwardStep]) -> tuple[str, ...]:
         """The inputs, then the lengths that some layer asks for; left out, every step is taken for real."""
         for name, each in self.fields.items():
-            self.values[Ref(MODEL, name)] = self.graph.placeholder(_argument(name or each.name))
+            self.values[OutputRef(MODEL, name)] = self.graph.placeholder(_make_argument_name(name or each.name))
         needed = [lengths for step in steps for lengths in step.lengths.values()]
-        needed += [step.border[0] for step in steps if step.border]
+        needed += [step.padding_to_zero[0] for step in steps if step.padding_to_zero]
         fields = {each.name: each for each in self.fields.values()}
         with_lengths = [name for name in fields if any(each.field == name for each in needed)]
         for name in with_lengths:
-            node = self.graph.placeholder(f"{_argument(name)}_lengths", default_value=None)
+            node = self.graph.placeholder(f"{_make_argument_name(name)}_lengths", default_value=None)
             self.lengths[Lengths(name)] = node
         return (*fields, *(fields[name].lengths for name in with_lengths))
 
-    def _step(self, step: Step) -> None:
-        inputs = {key: self._value(ref) for key, ref in step.inputs.items()}
-        if step.border:
+    def _write_step(self, step: ForwardStep) -> None:
+        inputs = {key: self._find_value(ref) for key, ref in step.inputs.items()}
+        if step.padding_to_zero:
             first = next(iter(inputs))
-            border = (inputs[first], self._mapped(step.border[0]), step.border[1])
-            inputs[first] = self.graph.call_function(zero_behind, border)
+            padding = (inputs[first], self._write_lengths(step.padding_to_zero[0]), step.padding_to_zero[1])
+            inputs[first] = self.graph.call_function(zero_padding_steps, padding)
         arguments = tuple(each for key, each in inputs.items() if isinstance(key, int))
         named: dict[str, Any] = {key: each for key, each in inputs.items() if isinstance(key, str)}
-        named |= {name: self._mapped(lengths) for name, lengths in step.lengths.items()}
+        named |= {name: self._write_lengths(lengths) for name, lengths in step.lengths.items()}
         if step.is_parameter:
-            node = self._parameter(step)
+            node = self._write_parameter(step)
         elif step.is_inline:
-            node = self._inline(step, arguments, named)
+            node = self._write_inline(step, arguments, named)
         else:
-            _add(self.root, step.path, step.module)
-            node = self.graph.create_node("call_module", ".".join(step.path), arguments, named, _variable(step))
+            _register_at_path(self.root, step.path, step.module)
+            node = self.graph.create_node(
+                "call_module", ".".join(step.path), arguments, named, _make_variable_name(step)
+            )
         self._name_outputs(step, node)
 
-    def _sign(self, step: Step) -> None:
+    def _label_nodes(self, step: ForwardStep) -> None:
         """Every node that was added says for which layer."""
         for node in reversed(self.graph.nodes):
-            if node.meta.setdefault(LAYER, step.id) != step.id:
+            if node.meta.setdefault(LAYER_KEY, step.id) != step.id:
                 break
-            node.meta[TYPE] = step.type
+            node.meta[TYPE_KEY] = step.type
 
-    def _parameter(self, step: Step) -> fx.Node:
-        _add(self.root, step.path, step.module.weight)
-        return self.graph.create_node("get_attr", ".".join(step.path), name=_variable(step))
+    def _write_parameter(self, step: ForwardStep) -> fx.Node:
+        _register_at_path(self.root, step.path, step.module.weight)
+        return self.graph.create_node("get_attr", ".".join(step.path), name=_make_variable_name(step))
 
-    def _inline(self, step: Step, arguments: tuple[fx.Node, ...], named: Mapping[str, fx.Node]) -> fx.Node:
+    def _write_inline(self, step: ForwardStep, arguments: tuple[fx.Node, ...], named: Mapping[str, fx.Node]) -> fx.Node:
         proxies = [Proxy(each, self.tracer) for each in arguments]
-        given = step.module.forward(*proxies, **{key: Proxy(each, self.tracer) for key, each in named.items()})
-        node: fx.Node = given.node
+        result = step.module.forward(*proxies, **{key: Proxy(each, self.tracer) for key, each in named.items()})
+        node: fx.Node = result.node
         return node
 
-    def _name_outputs(self, step: Step, node: fx.Node) -> None:
+    def _name_outputs(self, step: ForwardStep, node: fx.Node) -> None:
         for at, word in enumerate(step.words):
             item = node
             if step.is_several:
                 item = self.graph.call_function(operator.getitem, (node, at))
-            self.values[Ref(step.id, word)] = item
+            self.values[OutputRef(step.id, word)] = item
 
-    def _value(self, ref: Ref) -> fx.Node:
+    def _find_value(self, ref: OutputRef) -> fx.Node:
         while ref in self.aliases:
             ref = self.aliases[ref]
         return self.values[ref]
 
-    def _mapped(self, lengths: Lengths) -> fx.Node:
+    def _write_lengths(self, lengths: Lengths) -> fx.Node:
         """The lengths behind windows, computed once."""
         if lengths not in self.lengths:
             windows = tuple((each.kernel_size, each.stride, each.padding, each.dilation) for each in lengths.windows)
             before = self.lengths[Lengths(lengths.field)]
-            self.lengths[lengths] = self.graph.call_function(lengths_behind, (before, windows))
+            self.lengths[lengths] = self.graph.call_function(lengths_after_windows, (before, windows))
         return self.lengths[lengths]
 
 
-def lengths_behind(lengths: Tensor | None, windows: Sequence[tuple[int, int, int, int]]) -> Tensor | None:
+def lengths_after_windows(lengths: Tensor | None, windows: Sequence[tuple[int, int, int, int]]) -> Tensor | None:
     """Lengths behind convolutions of (kernel_size, stride, padding, dilation); None stays None."""
-    return None if lengths is None else mapped(lengths, [Window(*each) for each in windows])
+    return None if lengths is None else apply_windows(lengths, [Window(*each) for each in windows])
 
 
-def zero_behind(input: Tensor, lengths: Tensor | None, dim: int) -> Tensor:
+def zero_padding_steps(input: Tensor, lengths: Tensor | None, dim: int) -> Tensor:
     """With zeros behind each sample's steps along `dim`."""
     if lengths is None:
         return input
-    real = real_steps(lengths, input.shape[dim], input.device)  # (N, T)
+    real = make_step_mask(lengths, input.shape[dim], input.device)  # (N, T)
     shape = [len(real), *(input.shape[dim] if at == dim else 1 for at in range(1, input.dim()))]
     return input.masked_fill(~real.reshape(shape), 0)
 
 
-def _add(root: nn.Module, path: Sequence[str], module: Any) -> None:
+def _register_at_path(root: nn.Module, path: Sequence[str], module: Any) -> None:
     """Puts a module or parameter at its path below `root`."""
-    *around, last = path
-    for name in around:
+    *parents, last = path
+    for name in parents:
         if not isinstance(getattr(root, name, None), nn.Module):
             root.add_module(name, nn.Module())
         root = root.get_submodule(name)
@@ -198,15 +207,15 @@ def _add(root: nn.Module, path: Sequence[str], module: Any) -> None:
         root.register_parameter(last, module)
 
 
-def _variable(step: Step) -> str:
+def _make_variable_name(step: ForwardStep) -> str:
     """What the output is called in the code: by its names, or the layer's type."""
     names = [each for each in step.id.split(".") if not each.isdigit()]
     is_named = bool(names) and not step.id.rpartition(".")[2].isdigit()
     type_name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", step.type).lower()
-    return _argument("_".join(names) if is_named else "_".join([*names, type_name]))
+    return _make_argument_name("_".join(names) if is_named else "_".join([*names, type_name]))
 
 
-def _argument(name: str) -> str:
+def _make_argument_name(name: str) -> str:
     """A name that Python takes for a variable's, like this one."""
     name = re.sub(r"\W", "_", name, flags=re.ASCII)
     return name if name.isidentifier() and not keyword.iskeyword(name) and name != "self" else f"input_{name}"

@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from dlspec.language.expand.graph import Node
-from dlspec.layouts import Value
+from dlspec.layouts import TensorInfo
 from dlspec.parts.schema import Schema
 
 
@@ -28,7 +28,7 @@ class Layer:
     @property
     def shown(self) -> str:
         """The type where the path of a mistake does not end with it."""
-        return "" if self.type in self.node.where else self.type
+        return "" if self.type in self.node.problem_path else self.type
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class LayerCall:
     layer: Layer
     module: nn.Module
     settings: Mapping[str, Any]
-    values: Sequence[Value]
+    values: Sequence[TensorInfo]
 
     @property
     def has_batch(self) -> bool:

@@ -14,71 +14,73 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
-from dlspec.limits import how_to_raise, limit
-from dlspec.text import size
+from dlspec.limits import explain_raising_limit, get_limit
+from dlspec.text import format_bytes
 
 _FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
 # Where the machine does not say what it has.
-FALLBACK = 64 * 2**30
+DEFAULT_MEMORY_BYTES = 64 * 2**30
 
 
-class TooLarge(ValueError):
+class NetworkTooLarge(ValueError):
     """The tensors of a network are more than the memory holds."""
 
 
-def _beyond_memory(total: int, most: int) -> Exception:
-    return TooLarge(f"its weights would fill {size(total)}; this machine has {size(most)}")
+def _make_memory_error(total: int, max_bytes: int) -> Exception:
+    return NetworkTooLarge(f"its weights would fill {format_bytes(total)}; this machine has {format_bytes(max_bytes)}")
 
 
 class SizeLimit(TorchFunctionMode):
     """Within it tensors of `limit` bytes in all can be made; the next one is refused before it is there.
 
-    What is raised `refuse` makes, of what all would take and the limit: `TooLarge`, where nothing else is said.
+    What is raised `refuse` makes, of what all would take and the limit: `NetworkTooLarge`, where nothing else is said.
     """
 
-    def __init__(self, limit: int, refuse: Callable[[int, int], Exception] = _beyond_memory) -> None:
+    def __init__(self, limit: int, make_error: Callable[[int, int], Exception] = _make_memory_error) -> None:
         super().__init__()
-        self.limit, self.refuse, self.total = limit, refuse, 0
+        self.limit, self.make_error, self.total = limit, make_error, 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in _FACTORIES:
-            self._count(func, args, kwargs or {})
+            self._count_bytes(func, args, kwargs or {})
         return func(*args, **(kwargs or {}))
 
-    def _count(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _count_bytes(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         sizes = kwargs.get("size", args[0] if args and isinstance(args[0], list | tuple) else args)
         dtype = kwargs.get("dtype") or torch.get_default_dtype()
         self.total += math.prod(each for each in sizes if isinstance(each, int)) * dtype.itemsize
         if self.total > self.limit:
-            raise self.refuse(self.total, self.limit)
+            raise self.make_error(self.total, self.limit)
 
 
-_ONE_AT_A_TIME = RLock()
+_LIMIT_LOCK = RLock()
 """The limit is the process's: two threads would take each other's for what was there before."""
 
 
 @contextmanager
-def bounded_growth() -> Iterator[None]:
+def limit_memory_growth() -> Iterator[None]:
     """Within it the process may take `sample_bytes` more memory: an output without weights may be of any size."""
-    with _ONE_AT_A_TIME:
-        bounds = _bounds()
-        if bounds is None:
+    with _LIMIT_LOCK:
+        memory_limits = _read_memory_limits()
+        if memory_limits is None:
             yield
         else:
-            yield from _bounded(*bounds)
+            yield from _limit_data_memory(*memory_limits)
 
 
-def _bounded(soft: int, hard: int, used: int) -> Iterator[None]:
+def _limit_data_memory(soft: int, hard: int, used: int) -> Iterator[None]:
     import resource
 
-    most = used + limit("sample_bytes")
-    resource.setrlimit(resource.RLIMIT_DATA, (most if soft == resource.RLIM_INFINITY else min(most, soft), hard))
+    max_bytes = used + get_limit("sample_bytes")
+    resource.setrlimit(
+        resource.RLIMIT_DATA, (max_bytes if soft == resource.RLIM_INFINITY else min(max_bytes, soft), hard)
+    )
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if is_failed_allocation(error):
-            found = f"an output of a few samples would fill more than {size(limit('sample_bytes'))}"
-            raise TooLarge(f"{found} ({how_to_raise('sample_bytes')})") from None
+            found = f"an output of a few samples would fill more than {format_bytes(get_limit('sample_bytes'))}"
+            raise NetworkTooLarge(f"{found} ({explain_raising_limit('sample_bytes')})") from None
         raise
     finally:
         resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
@@ -89,7 +91,7 @@ def is_failed_allocation(error: Exception) -> bool:
     return isinstance(error, MemoryError) or "allocate" in str(error)
 
 
-def _bounds() -> tuple[int, int, int] | None:
+def _read_memory_limits() -> tuple[int, int, int] | None:
     """The limits of this process's data and how much it has; None where the system tells no such thing."""
     try:
         import resource
@@ -101,9 +103,9 @@ def _bounds() -> tuple[int, int, int] | None:
         return None
 
 
-def memory() -> int:
+def get_memory_bytes() -> int:
     """The bytes of memory that this machine has."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):  # not on Windows
-        return FALLBACK
+        return DEFAULT_MEMORY_BYTES

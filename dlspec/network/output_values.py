@@ -9,83 +9,101 @@ from torch import Tensor, nn
 
 from dlspec.language.expand.entry_inputs import PARAMETER
 from dlspec.language.expand.graph import Graph
-from dlspec.layouts import Lengths, Value, guess_layout
+from dlspec.layouts import Lengths, TensorInfo, guess_layout
 from dlspec.network.layer import Layer, LayerCall
-from dlspec.network.rules.layout_rules import layout_after, lengths_after, roles_after, rule_for, takes_any_length
-from dlspec.parts.layers.rule import main
+from dlspec.network.rules.layout_rules import (
+    can_trim_padding,
+    find_output_layout,
+    find_output_lengths,
+    find_output_roles,
+    find_rule,
+)
+from dlspec.parts.layers.rule import main_input
 
 
 @dataclass(frozen=True)
 class OutputValue:
-    """What an output is. `any_length` says that batches may still end at their longest sample."""
+    """What an output is. `allows_trimming` says that batches may still end at their longest sample."""
 
-    value: Value
-    any_length: bool = True
+    value: TensorInfo
+    allows_trimming: bool = True
 
 
-def find_output_value(call: LayerCall, given: Tensor, word: str) -> OutputValue:
+def find_output_value(call: LayerCall, tensor: Tensor, output_name: str) -> OutputValue:
     """What a layer's output is, by the tensor that it gave for a sample; `word` is '' for the first output."""
     if call.layer.type == PARAMETER:
-        return OutputValue(_parameter_value(call.layer, given))
+        return OutputValue(_make_parameter_value(call.layer, tensor))
     schema, module, values, settings = call.layer.schema, call.module, call.values, call.settings
-    shape = tuple(given.shape[1:]) if call.has_batch else tuple(given.shape)
-    ruled = layout_after(schema, values, settings, shape, word)
-    layout = call.layer.node.layout or ruled
-    lengths = lengths_after(schema, module, values, settings, shape, word)
-    any_length = True
+    shape = tuple(tensor.shape[1:]) if call.has_batch else tuple(tensor.shape)
+    rule_layout = find_output_layout(schema, values, settings, shape, output_name)
+    layout = call.layer.node.layout or rule_layout
+    lengths = find_output_lengths(schema, module, values, settings, shape, output_name)
+    allows_trimming = True
     if any(each.lengths for each in values):
-        any_length = takes_any_length(schema, module, values, settings, shape, word) and layout == ruled
-    is_of_vocabulary = layout == "tokens" and rule_for(schema).keeps_vocabulary(settings)
-    vocab = main(values).vocab_size if is_of_vocabulary else None
-    own_roles = roles_after(schema, values, settings, shape, layout) if layout == ruled and not word else ()
-    value = Value(shape, layout, lengths if layout == ruled else None, vocab, call.has_batch, own_roles=own_roles)
-    return OutputValue(_with_lost_lengths(call, value), any_length)
+        allows_trimming = (
+            can_trim_padding(schema, module, values, settings, shape, output_name) and layout == rule_layout
+        )
+    is_of_vocabulary = layout == "tokens" and find_rule(schema).keeps_vocabulary(settings)
+    vocab = main_input(values).vocab_size if is_of_vocabulary else None
+    own_roles = (
+        find_output_roles(schema, values, settings, shape, layout) if layout == rule_layout and not output_name else ()
+    )
+    value = TensorInfo(
+        shape, layout, lengths if layout == rule_layout else None, vocab, call.has_batch, explicit_roles=own_roles
+    )
+    return OutputValue(_mark_lost_lengths(call, value), allows_trimming)
 
 
-def _parameter_value(layer: Layer, given: Tensor) -> Value:
-    shape = tuple(given.shape)
-    return Value(shape, layer.node.layout or guess_layout(shape), has_batch=False)
+def _make_parameter_value(layer: Layer, tensor: Tensor) -> TensorInfo:
+    shape = tuple(tensor.shape)
+    return TensorInfo(shape, layer.node.layout or guess_layout(shape), has_batch=False)
 
 
-def _with_lost_lengths(call: LayerCall, value: Value) -> Value:
+def _mark_lost_lengths(call: LayerCall, value: TensorInfo) -> TensorInfo:
     """The value with the layer that has mixed steps and padding, where one has."""
     if value.time_dim is None:
         return value if value.lengths is None else replace(value, lengths=None)
     if value.lengths is not None:
         return value
     has_dropped = any(each.lengths for each in call.values)
-    return replace(value, lost=call.layer.node.id if has_dropped else main(call.values).lost)
+    return replace(
+        value, lengths_lost_at=call.layer.node.id if has_dropped else main_input(call.values).lengths_lost_at
+    )
 
 
 def find_input_lengths(call: LayerCall) -> dict[str, Lengths]:
     """The lengths that a layer asks for, by the argument's name."""
-    wanted: Mapping[str, int] = getattr(call.module, "lengths_of", {})
-    found = {name: call.values[at].lengths for name, at in wanted.items() if at < len(call.values)}
+    input_positions: Mapping[str, int] = getattr(call.module, "lengths_of", {})
+    found = {name: call.values[at].lengths for name, at in input_positions.items() if at < len(call.values)}
     return {name: each for name, each in found.items() if each is not None}
 
 
 # ---- outputs by word -----------------------------------------------------------------------------------------------
 
 
-def find_wanted_outputs(graph: Graph) -> dict[str, tuple[str, ...]]:
+def find_required_outputs(graph: Graph) -> dict[str, tuple[str, ...]]:
     """For each module the outputs that something takes, wherever it is used."""
     names = {node.id: node.name for node in graph.nodes}
-    wanted: dict[str, dict[str, None]] = {}
-    for node, outputs in graph.wanted().items():
-        wanted.setdefault(names.get(node, node), {}).update(dict.fromkeys(outputs))
-    return {name: tuple(outputs) for name, outputs in wanted.items()}
+    required: dict[str, dict[str, None]] = {}
+    for node, outputs in graph.find_used_outputs().items():
+        required.setdefault(names.get(node, node), {}).update(dict.fromkeys(outputs))
+    return {name: tuple(outputs) for name, outputs in required.items()}
 
 
-def choose_outputs(module: nn.Module, words: Sequence[str]) -> None:
+def choose_outputs(module: nn.Module, output_names: Sequence[str]) -> None:
     """Tell a layer with named outputs which of them are taken; the first one always is."""
     names: tuple[str, ...] = getattr(module, "output_names", ())
     if not names:
         return
-    taken = [names[int(word)] if word.isdigit() and int(word) < len(names) else word for word in words if word]
-    module.wanted = (names[0], *(name for name in names[1:] if name in taken))  # type: ignore[assignment]
+    chosen = [
+        names[int(output_name)] if output_name.isdigit() and int(output_name) < len(names) else output_name
+        for output_name in output_names
+        if output_name
+    ]
+    module.wanted = (names[0], *(name for name in names[1:] if name in chosen))  # type: ignore[assignment]
 
 
-def output_words(module: nn.Module, count: int) -> Iterator[str]:
+def list_output_names(module: nn.Module, count: int) -> Iterator[str]:
     """The words for what a module gives: '' for the first."""
     names: tuple[str, ...] = getattr(module, "wanted", ())
     yield from names if names else ("", *(str(at) for at in range(1, count)))

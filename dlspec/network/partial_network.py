@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlspec.data.batches.trimming import fewest_steps
+from dlspec.data.batches.trimming import count_fewest_steps
 from dlspec.data.dataset import Field
 from dlspec.language.expand.graph import MODEL, Graph, Node
-from dlspec.language.parse.deferred import Ref
-from dlspec.layouts import Lengths, Value
-from dlspec.network.built import BuiltLayer, Taken
-from dlspec.network.codegen import Step
+from dlspec.language.parse.deferred import OutputRef
+from dlspec.layouts import Lengths, TensorInfo
+from dlspec.network.built import BuiltLayer, InputEdge
+from dlspec.network.codegen import ForwardStep
 from dlspec.network.layer import LayerCall
 from dlspec.network.shortcuts import is_norm
 
@@ -30,69 +30,71 @@ class PartialNetwork:
     def __init__(self, graph: Graph, fields: Mapping[str, tuple[Field, Tensor]], device: torch.device | None) -> None:
         self.graph = graph
         self.fields = {name: field for name, (field, _) in fields.items()}
-        self.values: dict[Ref, Value] = {Ref(MODEL, name): _value_of(field) for name, field in self.fields.items()}
-        self.samples: dict[Ref, Tensor] = {
-            Ref(MODEL, name): sample.to(device, copy=True) for name, (_, sample) in fields.items()
+        self.values: dict[OutputRef, TensorInfo] = {
+            OutputRef(MODEL, name): _value_from_field(field) for name, field in self.fields.items()
+        }
+        self.samples: dict[OutputRef, Tensor] = {
+            OutputRef(MODEL, name): sample.to(device, copy=True) for name, (_, sample) in fields.items()
         }
         self.data = [*self.samples.values()]  # kept, so that no other output comes to lie there
-        self.aliases: dict[Ref, Ref] = {}
+        self.aliases: dict[OutputRef, OutputRef] = {}
         self.rows: dict[str, BuiltLayer] = {}
         self.nodes: dict[str, Node] = {}
         self.calls: dict[tuple[str, ...], LayerCall] = {}
-        self.steps: list[Step] = []
-        self._places = {node.id: at for at, node in enumerate(graph.nodes)}
-        self._last_read = _last_read(graph)
+        self.steps: list[ForwardStep] = []
+        self._positions = {node.id: at for at, node in enumerate(graph.nodes)}
+        self._last_positions = _find_last_positions(graph)
 
-    def keep_output(self, ref: Ref, value: Value, sample: Tensor) -> None:
+    def store_output(self, ref: OutputRef, value: TensorInfo, sample: Tensor) -> None:
         """Keep what a layer gave, for those that take it."""
         self.values[ref], self.samples[ref] = value, sample
 
-    def add_names(self, ref: Ref, *others: Ref) -> None:
+    def add_aliases(self, ref: OutputRef, *aliases: OutputRef) -> None:
         """Let the same value be known under other names."""
-        for each in others:
-            self.keep_output(each, self.values[ref], self.samples[ref])
+        for each in aliases:
+            self.store_output(each, self.values[ref], self.samples[ref])
             self.aliases[each] = ref
 
-    def first_name(self, ref: Ref) -> Ref:
+    def resolve_alias(self, ref: OutputRef) -> OutputRef:
         """The first of a value's names."""
         while ref in self.aliases:
             ref = self.aliases[ref]
         return ref
 
-    def source_of(self, ref: Ref) -> Taken:
+    def make_input_edge(self, ref: OutputRef) -> InputEdge:
         """The layer and the output that a value comes from."""
-        ref = self.first_name(ref)
-        return Taken(ref.node, ref.output, self.values[ref])
+        ref = self.resolve_alias(ref)
+        return InputEdge(ref.node, ref.output, self.values[ref])
 
-    def values_of(self, node: Node) -> dict[int | str, Value]:
+    def get_input_values(self, node: Node) -> dict[int | str, TensorInfo]:
         """What a layer takes, by position or by the argument's name."""
         return {key: self.values[ref] for key, ref in node.inputs.items()}
 
-    def samples_of(self, node: Node) -> dict[int | str, Tensor]:
+    def get_input_samples(self, node: Node) -> dict[int | str, Tensor]:
         """The samples that a layer takes, by position or by the argument's name."""
         return {key: self.samples[ref] for key, ref in node.inputs.items()}
 
-    def outputs_of(self, node: str) -> Sequence[str]:
+    def list_further_outputs(self, node: str) -> Sequence[str]:
         """The words of the further outputs that a layer has."""
         names: Sequence[str] = getattr(self.rows[node].module, "output_names", ())[1:]
         return [*names] or [each.output for each in self.values if each.node == node and each.output]
 
     # ---- what is still read ----------------------------------------------------------------------------------------
 
-    def read_later(self, node: Node) -> Iterator[Ref]:
+    def find_values_read_later(self, node: Node) -> Iterator[OutputRef]:
         """The values that something behind a layer takes."""
-        place = self._places.get(node.id, 0)
-        return (ref for ref in self.samples if self._last_read.get(ref, -1) > place)
+        position = self._positions.get(node.id, 0)
+        return (ref for ref in self.samples if self._last_positions.get(ref, -1) > position)
 
     def forget_samples(self, node: Node) -> None:
         """Drop the samples that a layer was the last one to take."""
         for ref in node.inputs.values():
-            if self._last_read.get(ref, -1) <= self._places[node.id]:
+            if self._last_positions.get(ref, -1) <= self._positions[node.id]:
                 self.samples.pop(ref, None)
 
     # ---- what messages and joins ask for ---------------------------------------------------------------------------
 
-    def find_last_norm(self, ref: Ref) -> tuple[str, Mapping[str, Any]] | None:
+    def find_last_norm(self, ref: OutputRef) -> tuple[str, Mapping[str, Any]] | None:
         """The normalisation that a residual's body ends in, and the settings that it was written with."""
         ref = self.aliases.get(ref, ref)
         while ref.node in self.rows and self.rows[ref.node].type in ("StochasticDepth", "Dropout"):
@@ -108,15 +110,15 @@ class PartialNetwork:
         """How many steps its windows need at least, by the field that has lengths."""
         fewest: dict[str, int] = {}
         for each in filter(None, (value.lengths for value in self.values.values())):
-            fewest[each.field] = max(fewest.get(each.field, 1), fewest_steps(each.windows))
+            fewest[each.field] = max(fewest.get(each.field, 1), count_fewest_steps(each.windows))
         return fewest
 
 
-def _value_of(field: Field) -> Value:
-    return Value(field.shape, field.layout, Lengths(field.name) if field.has_lengths else None, field.vocab_size)
+def _value_from_field(field: Field) -> TensorInfo:
+    return TensorInfo(field.shape, field.layout, Lengths(field.name) if field.has_lengths else None, field.vocab_size)
 
 
-def _last_read(graph: Graph) -> dict[Ref, int]:
+def _find_last_positions(graph: Graph) -> dict[OutputRef, int]:
     """The place of the last node that takes each value; the network's outputs come after all."""
     last = {ref: at for at, node in enumerate(graph.nodes) for ref in node.inputs.values()}
     return last | {ref: len(graph.nodes) for ref in graph.outputs.values()}

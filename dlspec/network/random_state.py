@@ -12,7 +12,7 @@ from torch import Tensor
 CPU = torch.device("cpu")
 
 
-def torch_state(device: torch.device) -> dict[str, Tensor]:
+def get_torch_rng_state(device: torch.device) -> dict[str, Tensor]:
     """Where PyTorch's generators stand: the CPU's, and the device's own where it has one. 0.7 us on a CPU."""
     state = {"torch": torch.get_rng_state()}
     if device.type == "cuda":
@@ -22,7 +22,7 @@ def torch_state(device: torch.device) -> dict[str, Tensor]:
     return state
 
 
-def set_torch_state(state: Mapping[str, Any], device: torch.device) -> None:
+def set_torch_rng_state(state: Mapping[str, Any], device: torch.device) -> None:
     """Puts PyTorch's generators where they stood; one that the state does not have is left alone."""
     torch.set_rng_state(state["torch"])
     if device.type == "cuda" and "cuda" in state:
@@ -32,10 +32,10 @@ def set_torch_state(state: Mapping[str, Any], device: torch.device) -> None:
 
 
 @contextmanager
-def kept_random_state(device: torch.device = CPU) -> Iterator[None]:
+def preserve_random_state(device: torch.device = CPU) -> Iterator[None]:
     """Whatever is drawn within it, PyTorch's generators are afterwards as they were."""
-    state = torch_state(device)
+    state = get_torch_rng_state(device)
     try:
         yield
     finally:
-        set_torch_state(state, device)
+        set_torch_rng_state(state, device)

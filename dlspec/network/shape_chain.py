@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dlspec.language.expand.graph import MODEL, Node
-from dlspec.language.parse.deferred import Ref
+from dlspec.language.parse.deferred import OutputRef
 from dlspec.layouts import format_shape
 from dlspec.network.partial_network import PartialNetwork
 
-MAX_SHOWN = 6  # shapes before a mistake; of more the middle is left out
+MAX_SHAPES = 6  # shapes before a mistake; of more the middle is left out
 
 
 def describe_shapes(network: PartialNetwork, node: Node) -> str:
@@ -15,22 +15,22 @@ def describe_shapes(network: PartialNetwork, node: Node) -> str:
     shapes: list[str] = []
     ref = next(iter(node.inputs.values()), None)
     while ref is not None:
-        shapes.append(f"{_name_of(network, ref)} {format_shape(network.values[ref].shape)}".strip())
+        shapes.append(f"{_describe_source(network, ref)} {format_shape(network.values[ref].shape)}".strip())
         inner = network.nodes.get(network.aliases.get(ref, ref).node)
         ref = None if inner is None else next(iter(inner.inputs.values()), None)
     more = list(node.inputs.values())[1:]
-    others = [f"; {_name_of(network, each)} {format_shape(network.values[each].shape)}" for each in more]
+    others = [f"; {_describe_source(network, each)} {format_shape(network.values[each].shape)}" for each in more]
     if len(shapes) < 2 and not others:
         return ""
-    shown = shapes if len(shapes) <= MAX_SHOWN else [*shapes[: MAX_SHOWN - 1], "...", shapes[-1]]
+    shown = shapes if len(shapes) <= MAX_SHAPES else [*shapes[: MAX_SHAPES - 1], "...", shapes[-1]]
     return "shapes: " + " -> ".join(reversed(shown)) + "".join(others) + f" -> {node.id} {node.part.type}"
 
 
-def _name_of(network: PartialNetwork, ref: Ref) -> str:
+def _describe_source(network: PartialNetwork, ref: OutputRef) -> str:
     if ref.node == MODEL:
         return ref.output or next(iter(network.fields.values())).name
     row = network.rows.get(network.aliases.get(ref, ref).node)
     if row is None:
         return ref.node
-    holder, _, inner = row.name.rpartition(".")
-    return f"{holder} TimeDistributed" if inner in ("<fold>", "<unfold>") else f"{row.name} {row.type}"
+    container, _, inner = row.name.rpartition(".")
+    return f"{container} TimeDistributed" if inner in ("<fold>", "<unfold>") else f"{row.name} {row.type}"

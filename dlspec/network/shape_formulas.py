@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dlspec.parts.layers.merging import Add, Multiply
 
-_MOST = 2**31  # beyond it PyTorch has words of its own
+_MAX_CONVOLUTION_SETTING = 2**31  # beyond it PyTorch has words of its own
 _ACTIVATIONS = frozenset(
     {nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Softplus}
 )
@@ -72,7 +72,7 @@ def _convolution(conv: Any, sample: Tensor) -> Tensor | None:
     reaches = _reaches(conv.kernel_size, conv.dilation)
     padded = [2 * each for each in conv.padding] if isinstance(conv.padding, tuple) else reaches
     padded = [0] * len(reaches) if conv.padding == "valid" else padded
-    if max(*conv.kernel_size, *conv.stride, *conv.dilation) > _MOST:
+    if max(*conv.kernel_size, *conv.stride, *conv.dilation) > _MAX_CONVOLUTION_SETTING:
         return None
     return _slide(sample, conv.out_channels, reaches, padded, conv.stride)
 
@@ -83,7 +83,7 @@ def _max_pool(pool: Any, sample: Tensor) -> Tensor | None:
         return None
     settings = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
     kernel, stride, padding, dilation = ([each] * rank if isinstance(each, int) else each for each in settings)
-    is_fit = all(0 < each <= _MOST for each in (*kernel, *stride, *dilation))
+    is_fit = all(0 < each <= _MAX_CONVOLUTION_SETTING for each in (*kernel, *stride, *dilation))
     if not is_fit or not all(0 <= 2 * each <= size for each, size in zip(padding, kernel, strict=True)):
         return None
     reaches = _reaches(kernel, dilation)

@@ -11,17 +11,17 @@ from dlspec.language.problems import Problems
 from dlspec.network.layer import Layer, LayerCall
 from dlspec.network.layer_call import has_weight
 
-Calls = Mapping[tuple[str, ...], LayerCall]
+CallsByPath = Mapping[tuple[str, ...], LayerCall]
 """The calls that made a module, by its place in the state dict."""
 
 
-def tie(layer: Layer, module: nn.Module, calls: Calls, problems: Problems) -> bool:
+def tie_weight(layer: Layer, module: nn.Module, calls: CallsByPath, problems: Problems) -> bool:
     """Gives the module the weight that its layer names, if it names one; false where that is a mistake."""
     paths = layer.node.tie
     if not paths:
         return True
-    path = layer.node.part.where("tie")
-    own, other = module.weight if has_weight(module) else None, _weight_at(paths, calls)
+    path = layer.node.part.path_of("tie")
+    own, other = module.weight if has_weight(module) else None, _find_weight(paths, calls)
     if own is None:
         problems.add(Code.NO_WEIGHT, path, f"{layer.type} has no weight", "leave tie out", at_value=True)
     elif other is None:
@@ -37,20 +37,20 @@ def tie(layer: Layer, module: nn.Module, calls: Calls, problems: Problems) -> bo
     return False
 
 
-def _weight_at(paths: Sequence[str], calls: Calls) -> Tensor | None:
+def _find_weight(paths: Sequence[str], calls: CallsByPath) -> Tensor | None:
     """The first of these paths of the state dict at which a weight is."""
     for words in (path.removesuffix(".weight").split(".") for path in paths):
         for length in range(len(words), 0, -1):
             if tuple(words[:length]) not in calls:
                 continue
             module = calls[tuple(words[:length])].module
-            weight = getattr(_submodule(module, words[length:]), "weight", None)
+            weight = getattr(_find_submodule(module, words[length:]), "weight", None)
             if isinstance(weight, nn.Parameter):
                 return weight
     return None
 
 
-def _submodule(module: nn.Module, words: Sequence[str]) -> nn.Module | None:
+def _find_submodule(module: nn.Module, words: Sequence[str]) -> nn.Module | None:
     try:
         return module.get_submodule(".".join(words))
     except AttributeError:

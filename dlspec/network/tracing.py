@@ -11,37 +11,37 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.network.layer import LayerCall
-from dlspec.network.memory_limits import bounded_growth
-from dlspec.network.random_state import kept_random_state
-from dlspec.network.rules.layout_rules import rule_for
+from dlspec.network.memory_limits import limit_memory_growth
+from dlspec.network.random_state import preserve_random_state
+from dlspec.network.rules.layout_rules import find_rule
 from dlspec.network.shape_formulas import apply_formula, stand_in
 
-STEPS = 8
+TRACED_STEPS = 8
 """So many steps of a longer sequence are passed through a layer that takes any number of them."""
 
-Given = Tensor | tuple[Tensor, ...]
+LayerResult = Tensor | tuple[Tensor, ...]
 
 
-class Tracer:
+class ShapeTracer:
     """Remembers what layers gave: one like an earlier one, with inputs of the same shapes, is not run again."""
 
     def __init__(self) -> None:
-        self._seen: dict[Any, list[tuple[torch.Size, torch.dtype]]] = {}
+        self._known_outputs: dict[Any, list[tuple[torch.Size, torch.dtype]]] = {}
 
-    def trace(self, call: LayerCall, arguments: Mapping[int | str, Tensor]) -> Given:
+    def trace(self, call: LayerCall, arguments: Mapping[int | str, Tensor]) -> LayerResult:
         """What the layer gives for the samples: shapes are real, numbers need not be."""
         inputs = tuple((key, each.shape, each.dtype) for key, each in arguments.items())
         key = (call.layer.type, repr(call.settings), inputs, getattr(call.module, "wanted", ()))
-        if key in self._seen:
-            made = [stand_in(shape, dtype) for shape, dtype in self._seen[key]]
-            return made[0] if len(made) == 1 else tuple(made)
-        given = apply_formula(call.module, arguments)
-        given = _run_few_steps(call, arguments) if given is None else given
-        given = passed(call.module, arguments) if given is None else given
-        tensors = given if isinstance(given, tuple) else (given,)
-        if all(isinstance(each, Tensor) for each in tensors) and _are_apart([*arguments.values(), *tensors]):
-            self._seen[key] = [(each.shape, each.dtype) for each in tensors]
-        return given
+        if key in self._known_outputs:
+            placeholders = [stand_in(shape, dtype) for shape, dtype in self._known_outputs[key]]
+            return placeholders[0] if len(placeholders) == 1 else tuple(placeholders)
+        result = apply_formula(call.module, arguments)
+        result = _run_few_steps(call, arguments) if result is None else result
+        result = run_in_eval_mode(call.module, arguments) if result is None else result
+        tensors = result if isinstance(result, tuple) else (result,)
+        if all(isinstance(each, Tensor) for each in tensors) and _share_no_memory([*arguments.values(), *tensors]):
+            self._known_outputs[key] = [(each.shape, each.dtype) for each in tensors]
+        return result
 
 
 def _run_few_steps(call: LayerCall, arguments: Mapping[int | str, Tensor]) -> Tensor | None:
@@ -49,50 +49,50 @@ def _run_few_steps(call: LayerCall, arguments: Mapping[int | str, Tensor]) -> Te
     value = call.values[0] if call.values else None
     if value is None or len(arguments) != 1 or value.layout not in ("sequence", "tokens") or not value.has_batch:
         return None
-    if value.shape[0] <= STEPS or not _takes_any_steps(call):
+    if value.shape[0] <= TRACED_STEPS or not _allows_any_length(call):
         return None
     if not any(True for _ in call.module.parameters()):  # cheap, and what it gives may be its input's memory
         return None
     try:
-        given = passed(call.module, {key: each[:, :STEPS] for key, each in arguments.items()})
+        result = run_in_eval_mode(call.module, {key: each[:, :TRACED_STEPS] for key, each in arguments.items()})
     except Exception:  # the whole sample tells better what is wrong
         return None
-    if not isinstance(given, Tensor) or given.dim() < 3 or given.shape[1] != STEPS:
+    if not isinstance(result, Tensor) or result.dim() < 3 or result.shape[1] != TRACED_STEPS:
         return None
-    return stand_in((given.shape[0], value.shape[0], *given.shape[2:]), given.dtype)
+    return stand_in((result.shape[0], value.shape[0], *result.shape[2:]), result.dtype)
 
 
-def _takes_any_steps(call: LayerCall) -> bool:
+def _allows_any_length(call: LayerCall) -> bool:
     """Whether a layer of PyTorch's or dlspec's gives a step for each step, however many there are."""
-    rule, module = rule_for(call.layer.schema), call.layer.schema.build.__module__
+    rule, module = find_rule(call.layer.schema), call.layer.schema.build.__module__
     keeps = rule.keeps_lengths(call.values, call.settings) if callable(rule.keeps_lengths) else rule.keeps_lengths
     is_known = module.startswith(("torch.", "dlspec.parts.layers."))
     return is_known and bool(keeps) and rule.gives(call.values, (1, 1), call.settings) == "sequence"
 
 
-def _are_apart(tensors: Sequence[Tensor]) -> bool:
+def _share_no_memory(tensors: Sequence[Tensor]) -> bool:
     """Whether no two lie in the same memory: what a layer works on in place is then its own."""
-    places = [memory_of(each) for each in tensors if each.numel()]
-    return len(set(places)) == len(places)
+    memories = [identify_memory(each) for each in tensors if each.numel()]
+    return len(set(memories)) == len(memories)
 
 
-def memory_of(tensor: Tensor) -> Hashable:
+def identify_memory(tensor: Tensor) -> Hashable:
     """What tells the memory that a tensor lies in: its address; on the meta device, where all lie at 0, its storage."""
     storage = tensor.untyped_storage()
     return storage.data_ptr() or storage
 
 
-def passed(module: nn.Module, arguments: Mapping[int | str, Tensor]) -> Any:
+def run_in_eval_mode(module: nn.Module, arguments: Mapping[int | str, Tensor]) -> Any:
     """What a module gives in eval mode; the random generator is kept as it was."""
     module.eval()
     positional = [each for key, each in arguments.items() if isinstance(key, int)]
     named = {key: each for key, each in arguments.items() if isinstance(key, str)}
-    with torch.no_grad(), kept_random_state(), bounded_growth():
+    with torch.no_grad(), preserve_random_state(), limit_memory_growth():
         return module(*positional, **named)
 
 
 @contextmanager
-def sampling() -> Iterator[None]:
+def ignore_build_warnings() -> Iterator[None]:
     """Without the warnings that PyTorch gives while it builds; what they are about trains all the same."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

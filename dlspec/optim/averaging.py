@@ -11,18 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
-from dlspec.compat.torch_foreach import copy_all
-from dlspec.compat.torch_layers import TensorSlot, is_running_norm, tensor_slots
+from dlspec.compat.torch_foreach import copy_tensors
+from dlspec.compat.torch_layers import TensorSlot, is_running_norm, iterate_tensor_slots
 from dlspec.errors import UserError
 from dlspec.language.sections.trainer_section import EMA, SWA
 from dlspec.text import first_line
 
-Rule = Callable[[Sequence[Tensor], Sequence[Tensor], int], None]
+AverageUpdate = Callable[[Sequence[Tensor], Sequence[Tensor], int], None]
 """Moves averages (in place) towards new values, when so many were averaged before."""
-Inputs = tuple[Tensor, ...]
+BatchInputs = tuple[Tensor, ...]
 
 
-class Average:
+class WeightAverage:
     """A copy of a network, whose weights are an average of those that it had at each `update`.
 
     The running statistics of normalisations are averaged like weights, other buffers are the network's newest. The
@@ -30,32 +30,32 @@ class Average:
     `torch.optim.swa_utils.AveragedModel`, which sorts all parameters at every update, takes 1,030 us.
     """
 
-    def __init__(self, network: nn.Module, rule: Rule) -> None:
-        self._trained, self._copy, self._rule = network, _copied(network), rule
-        self._averaged, self._newest = _averaged(self._copy), _averaged(network)
-        self._copied, self._others = _places_of_others(self._copy), _places_of_others(network)
+    def __init__(self, network: nn.Module, update_averages: AverageUpdate) -> None:
+        self._trained_network, self._copy, self._update_averages = network, _copy_network(network), update_averages
+        self._averages, self._current_values = _averaged_tensors(self._copy), _averaged_tensors(network)
+        self._copied_slots, self._trained_slots = _other_slots(self._copy), _other_slots(network)
         self._count = 0
 
     @property
     def network(self) -> nn.Module:
         """What to evaluate: the copy, but as long as nothing was averaged the network itself."""
-        return self._copy if self._count else self._trained
+        return self._copy if self._count else self._trained_network
 
     @torch.no_grad()
     def update(self) -> None:
         """Takes the network's weights into the average; the first ones are the average."""
         if self._count:
-            self._rule(self._averaged, self._newest, self._count)
+            self._update_averages(self._averages, self._current_values, self._count)
         else:
-            copy_all(self._averaged, self._newest)
-        if self._others:
-            copy_all(_at(self._copied), _at(self._others))
+            copy_tensors(self._averages, self._current_values)
+        if self._trained_slots:
+            copy_tensors(_read_slots(self._copied_slots), _read_slots(self._trained_slots))
         self._count += 1
 
     def after_step(self) -> None:
         """The optimizer made a step."""
 
-    def after_epoch(self, epoch: int, batches: Iterable[Inputs]) -> None:
+    def after_epoch(self, epoch: int, batches: Iterable[BatchInputs]) -> None:
         """An epoch's training is over; `batches` are the inputs of the training split."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -68,7 +68,7 @@ class Average:
         self._count = state["count"]
 
 
-class MovingAverage(Average):
+class MovingAverage(WeightAverage):
     """Of every step's weights, those of `n` steps ago with a share of `decay ** n`."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -78,7 +78,7 @@ class MovingAverage(Average):
         self.update()
 
 
-class EpochsAverage(Average):
+class StochasticWeightAverage(WeightAverage):
     """The mean of the weights at the end of each epoch from `start_epoch` on (Izmailov et al., arXiv:1803.05407).
 
     The running statistics of averaged weights are no average of running statistics: they are taken anew.
@@ -88,36 +88,36 @@ class EpochsAverage(Average):
         super().__init__(network, get_swa_multi_avg_fn())  # type: ignore[no-untyped-call]
         self.start_epoch = start_epoch
 
-    def after_epoch(self, epoch: int, batches: Iterable[Inputs]) -> None:
+    def after_epoch(self, epoch: int, batches: Iterable[BatchInputs]) -> None:
         if epoch >= self.start_epoch:
             self.update()
-            self._renew_statistics(batches)
+            self._recompute_statistics(batches)
 
     @torch.no_grad()
-    def _renew_statistics(self, batches: Iterable[Inputs]) -> None:
+    def _recompute_statistics(self, batches: Iterable[BatchInputs]) -> None:
         """As `torch.optim.swa_utils.update_bn`, but with dropout off, as in validation, and frozen ones are kept."""
-        pairs = zip(self._copy.modules(), self._trained.modules(), strict=True)
-        norms = [mine for mine, trained in pairs if _has_statistics(mine) and trained.training]
+        pairs = zip(self._copy.modules(), self._trained_network.modules(), strict=True)
+        norms = [averaged for averaged, trained in pairs if _has_running_statistics(averaged) and trained.training]
         if not norms:
             return
         self._copy.eval()
-        with _counting_anew(norms):
+        with _reset_statistics(norms):
             for inputs in batches:
                 self._copy(*inputs)
 
 
-def make_average(network: nn.Module, wanted: EMA | SWA | None, epochs: int) -> Average | None:
+def make_average(network: nn.Module, settings: EMA | SWA | None, epochs: int) -> WeightAverage | None:
     """The average of the network's weights that is wanted in a training of so many epochs."""
     if not any(True for _ in network.parameters()):
         return None
-    if isinstance(wanted, EMA):
-        return MovingAverage(network, wanted.decay)
-    if isinstance(wanted, SWA):
-        return EpochsAverage(network, wanted.start_epoch or epochs * 3 // 4 + 1)
+    if isinstance(settings, EMA):
+        return MovingAverage(network, settings.decay)
+    if isinstance(settings, SWA):
+        return StochasticWeightAverage(network, settings.start_epoch or epochs * 3 // 4 + 1)
     return None
 
 
-def _copied(network: nn.Module) -> nn.Module:
+def _copy_network(network: nn.Module) -> nn.Module:
     """A copy that is not trained; tied weights are tied in it, too."""
     try:
         copy = deepcopy(network)
@@ -130,32 +130,34 @@ def _copied(network: nn.Module) -> nn.Module:
     return copy.requires_grad_(False).eval()
 
 
-def _averaged(network: nn.Module) -> list[Tensor]:
+def _averaged_tensors(network: nn.Module) -> list[Tensor]:
     """The parameters and the running statistics."""
-    statistics = [each for module in network.modules() if _has_statistics(module) for each in _statistics(module)]
+    statistics = [
+        each for module in network.modules() if _has_running_statistics(module) for each in _running_statistics(module)
+    ]
     return [each for each in (*network.parameters(), *statistics) if each.is_floating_point() or each.is_complex()]
 
 
-def _places_of_others(network: nn.Module) -> list[TensorSlot]:
+def _other_slots(network: nn.Module) -> list[TensorSlot]:
     """Those of counters, masks, tables: of some of them there is no mean."""
-    averaged = {id(each) for each in _averaged(network)}
-    return [slot for slot, each in tensor_slots(network) if id(each) not in averaged]
+    averaged = {id(each) for each in _averaged_tensors(network)}
+    return [slot for slot, each in iterate_tensor_slots(network) if id(each) not in averaged]
 
 
-def _at(places: Sequence[TensorSlot]) -> list[Tensor]:
-    return [holder[name] for holder, name in places]
+def _read_slots(slots: Sequence[TensorSlot]) -> list[Tensor]:
+    return [holder[name] for holder, name in slots]
 
 
-def _has_statistics(module: nn.Module) -> bool:
+def _has_running_statistics(module: nn.Module) -> bool:
     return is_running_norm(module) and module.running_mean is not None
 
 
-def _statistics(module: nn.Module) -> list[Tensor]:
+def _running_statistics(module: nn.Module) -> list[Tensor]:
     return [module.running_mean, module.running_var]  # type: ignore[list-item]  # both are there or none
 
 
 @contextmanager
-def _counting_anew(norms: Sequence[nn.Module]) -> Iterator[None]:
+def _reset_statistics(norms: Sequence[nn.Module]) -> Iterator[None]:
     """Within it normalisations forget their statistics and take the mean over all batches that they see."""
     momenta = [each.momentum for each in norms]
     for norm in norms:

@@ -9,23 +9,23 @@ from torch import nn
 from dlspec.compat.torch_layers import is_running_norm
 
 
-class Freezing:
+class FrozenParameters:
     """Holds parameters as they are; `until` maps each to the epoch from which on it learns, None for never."""
 
     def __init__(self, until: Mapping[nn.Parameter, int | None]) -> None:
         self.until = dict(until)
         self.enter(1)
 
-    def learns(self, parameter: nn.Parameter) -> bool:
+    def is_ever_trained(self, parameter: nn.Parameter) -> bool:
         """Whether it learns at some time."""
         return self.until.get(parameter, 1) is not None
 
     def enter(self, epoch: int) -> None:
         """From `epoch` on those learn whose time has come."""
-        for parameter, first in self.until.items():
-            parameter.requires_grad_(first is not None and epoch >= first)
+        for parameter, unfreeze_epoch in self.until.items():
+            parameter.requires_grad_(unfreeze_epoch is not None and epoch >= unfreeze_epoch)
 
-    def hold(self, network: nn.Module) -> None:
+    def freeze_running_statistics(self, network: nn.Module) -> None:
         """In training too, a normalisation whose weights are frozen keeps its running statistics."""
         for module in network.modules():
             own = list(module.parameters(recurse=False)) if is_running_norm(module) else []

@@ -13,9 +13,9 @@ from torch.optim import Optimizer
 from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.compat.torch_optim import mark_stepped
 
-OWN_CHOICE = ("fused", "foreach")
-UNFUSED = ("capturable", "differentiable")
-FUSED_ON_CPU = (torch.optim.Adagrad,)
+KERNEL_SETTINGS = ("fused", "foreach")
+UNFUSABLE_SETTINGS = ("capturable", "differentiable")
+CPU_ONLY_FUSED = (torch.optim.Adagrad,)
 """Those that have a fused kernel there alone."""
 FUSED_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
@@ -34,7 +34,7 @@ def make_optimizer(
     No parameters at all makes PyTorch's own ValueError.
     """
     groups = list(groups)
-    parameters = [each for group in groups for each in _parameters(group)]
+    parameters = [each for group in groups for each in _list_group_parameters(group)]
     with without_dynamo():
         if fuse and can_fuse(optimizer_class, parameters, settings):
             return optimizer_class(groups, **{**settings, "fused": True})
@@ -43,11 +43,13 @@ def make_optimizer(
 
 def can_fuse(optimizer_class: type[Optimizer], parameters: list[Tensor], settings: Mapping[str, Any]) -> bool:
     """Whether PyTorch has a kernel that steps all of these parameters at once, and the settings leave the choice."""
-    if any(settings.get(name) is not None for name in OWN_CHOICE) or any(settings.get(name) for name in UNFUSED):
+    if any(settings.get(name) is not None for name in KERNEL_SETTINGS) or any(
+        settings.get(name) for name in UNFUSABLE_SETTINGS
+    ):
         return False
     if "fused" not in inspect.signature(optimizer_class).parameters:
         return False
-    devices = ("cpu",) if issubclass(optimizer_class, FUSED_ON_CPU) else ("cpu", "cuda")
+    devices = ("cpu",) if issubclass(optimizer_class, CPU_ONLY_FUSED) else ("cpu", "cuda")
     return all(each.device.type in devices and each.dtype in FUSED_DTYPES for each in parameters)
 
 
@@ -56,12 +58,14 @@ def has_sparse_gradients(network: nn.Module) -> bool:
     return any(isinstance(each, nn.Embedding | nn.EmbeddingBag) and each.sparse for each in network.modules())
 
 
-def _parameters(group: Any) -> list[Tensor]:
+def _list_group_parameters(group: Any) -> list[Tensor]:
     if isinstance(group, Tensor):
         return [group]
     if isinstance(group, Mapping):
         params = group["params"]
-        return [params] if isinstance(params, Tensor) else [each for one in params for each in _parameters(one)]
+        return (
+            [params] if isinstance(params, Tensor) else [each for one in params for each in _list_group_parameters(one)]
+        )
     return [each for each in group if isinstance(each, Tensor)]  # (name, parameter)
 
 
@@ -71,17 +75,17 @@ def needs_closure(optimizer: Optimizer) -> bool:
     return closure is not None and closure.default is inspect.Parameter.empty
 
 
-def restore_optimizer(optimizer: Optimizer, own: dict[str, Any]) -> None:
+def restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Gives it a state that `state_dict` gave, whose tensors it takes as they are; raises ValueError for another's.
 
     A fused kernel asks nothing, and would read behind the end of what is too small for its parameter.
     """
     with without_dynamo():
-        optimizer.load_state_dict(own)
+        optimizer.load_state_dict(state)
     for group in optimizer.param_groups:
         for parameter in group["params"] if group.get("fused") else ():
             for name, each in optimizer.state.get(parameter, {}).items():
-                wanted = () if name == "step" else parameter.shape
-                if isinstance(each, Tensor) and each.shape != wanted:
+                expected = () if name == "step" else parameter.shape
+                if isinstance(each, Tensor) and each.shape != expected:
                     raise ValueError(f"the optimizer's {name} is {tuple(each.shape)} for a {tuple(parameter.shape)}")
     mark_stepped(optimizer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-FOREIGN_LAYERS: Mapping[str, str] = {
+LAYER_SUGGESTIONS: Mapping[str, str] = {
     "Dense": "Linear",
     "Conv1D": "Conv1d",
     "Conv2D": "Conv2d",
@@ -71,7 +71,7 @@ FOREIGN_LAYERS: Mapping[str, str] = {
     "Swish": "SiLU",
     "linear": "Identity, or Linear for a layer",
 }
-FOREIGN_LOSSES: Mapping[str, str] = {
+LOSS_SUGGESTIONS: Mapping[str, str] = {
     "categorical_crossentropy": "CrossEntropyLoss",
     "sparse_categorical_crossentropy": "CrossEntropyLoss",
     "SparseCategoricalCrossentropy": "CrossEntropyLoss",
@@ -86,7 +86,7 @@ FOREIGN_LOSSES: Mapping[str, str] = {
 }
 
 # Keras's and common other names of settings, answered with PyTorch's where the part has one of them.
-FOREIGN_SETTINGS: Mapping[str, tuple[str, ...]] = {
+SETTING_SUGGESTIONS: Mapping[str, tuple[str, ...]] = {
     "units": ("out_features", "hidden_size"),
     "filters": ("out_channels",),
     "output_dim": ("embedding_dim", "out_features"),

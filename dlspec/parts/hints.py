@@ -12,37 +12,37 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import torch
 from pydantic import AfterValidator, Field, Strict
 
-from dlspec.language.parse.part import NOTHING
+from dlspec.language.parse.part import NO_VALUE
 
 
 @dataclass(frozen=True)
-class Refinement:
+class Constraint:
     """What a hint does not say of a setting: bounds, literals, another type, who fills it in."""
 
     at_least: float | None = None
     above: float | None = None
     at_most: float | None = None
     hint: Any = None
-    default: Any = NOTHING
-    not_yet: tuple[str, ...] = ()
+    default: Any = NO_VALUE
+    unsupported_values: tuple[str, ...] = ()
 
 
-def checked(hint: Any, refinement: Refinement) -> Any:
+def to_pydantic_hint(hint: Any, constraint: Constraint) -> Any:
     """The hint with strict booleans, lists in place of tensors, no functions, and the refinement's bounds."""
     if hint is bool:
         return Annotated[bool, Strict()]
     if hint in (int, float):
-        bounds = Field(ge=refinement.at_least, gt=refinement.above, le=refinement.at_most, allow_inf_nan=hint is float)
-        return Annotated[hint, bounds, AfterValidator(_no_nan)]
+        bounds = Field(ge=constraint.at_least, gt=constraint.above, le=constraint.at_most, allow_inf_nan=hint is float)
+        return Annotated[hint, bounds, AfterValidator(_refuse_nan)]
     if hint is torch.Tensor:
         return list[float]
     if hint is torch.Size:
-        return tuple[checked(int, refinement), ...]  # type: ignore[misc]  # a hint made at run time
+        return tuple[to_pydantic_hint(int, constraint), ...]  # type: ignore[misc]  # a hint made at run time
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in _UNIONS:
-        return Union[tuple(checked(each, refinement) for each in _alternatives(arguments))]  # noqa: UP007
+        return Union[tuple(to_pydantic_hint(each, constraint) for each in _yaml_union_members(arguments))]  # noqa: UP007
     if origin in (tuple, list, collections.abc.Sequence):
-        inner = tuple(each if each is Ellipsis else checked(each, refinement) for each in arguments)
+        inner = tuple(each if each is Ellipsis else to_pydantic_hint(each, constraint) for each in arguments)
         return origin[inner]
     return hint
 
@@ -50,22 +50,22 @@ def checked(hint: Any, refinement: Refinement) -> Any:
 _UNIONS = (Union, types.UnionType)
 
 
-def _alternatives(hints: tuple[Any, ...]) -> list[Any]:
+def _yaml_union_members(hints: tuple[Any, ...]) -> list[Any]:
     """A union's members that YAML can hold: no functions, and no tensor where a number does."""
-    return [each for each in hints if not _is_function(each) and not (each is torch.Tensor and float in hints)]
+    return [each for each in hints if not _is_callable_hint(each) and not (each is torch.Tensor and float in hints)]
 
 
-def _is_function(hint: Any) -> bool:
+def _is_callable_hint(hint: Any) -> bool:
     return hint is collections.abc.Callable or get_origin(hint) is collections.abc.Callable
 
 
-def _no_nan(value: float) -> float:
+def _refuse_nan(value: float) -> float:
     if math.isnan(value):
         raise ValueError("no number")
     return value
 
 
-def no_stray_bool(hint: Any) -> Callable[[Any], Any]:
+def make_bool_check(hint: Any) -> Callable[[Any], Any]:
     """`kernel_size: true` is no 1, and the text 'true' is a boolean where only one is wanted."""
     allows_bool = bool in (hint, *get_args(hint)) or hint is Any
 
@@ -108,49 +108,51 @@ _NOUNS: Mapping[Any, _Noun] = {
 }
 
 
-def in_words(hint: Any, refinement: Refinement) -> str:
+def describe_hint(hint: Any, constraint: Constraint) -> str:
     """`a whole number >= 1, a list of 2 whole numbers >= 1 or null`."""
-    return _joined(_alternatives_in_words(hint, refinement, "one"))
+    return _join_with_or(_describe_alternatives(hint, constraint, "one"))
 
 
-def _alternatives_in_words(hint: Any, refinement: Refinement, form: _Form) -> list[str]:
+def _describe_alternatives(hint: Any, constraint: Constraint, form: _Form) -> list[str]:
     """Each thing that a value may be, null last."""
     if hint in _NOUNS:
-        return [_NOUNS[hint].in_form(form) + (_bounds(refinement) if hint in (int, float) else "")]
+        return [_NOUNS[hint].in_form(form) + (_describe_bounds(constraint) if hint in (int, float) else "")]
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return [str(each) for each in arguments]
     if origin in _UNIONS:
-        words = [word for each in _alternatives(arguments) for word in _alternatives_in_words(each, refinement, form)]
+        words = [
+            word for each in _yaml_union_members(arguments) for word in _describe_alternatives(each, constraint, form)
+        ]
         return sorted(dict.fromkeys(words), key=lambda word: word == _NULL.in_form(form))
     if origin is dict:
         return ["a mapping"]
     if origin in (tuple, list, collections.abc.Sequence):
-        return [_list_in_words(origin, arguments, refinement)]
+        return [_describe_list(origin, arguments, constraint)]
     return [getattr(hint, "__name__", str(hint))]
 
 
-def _list_in_words(origin: Any, arguments: tuple[Any, ...], refinement: Refinement) -> str:
+def _describe_list(origin: Any, arguments: tuple[Any, ...], constraint: Constraint) -> str:
     """`a list of 2 whole numbers >= 1`, `a list of numbers`."""
     count = len(arguments) if origin is tuple and Ellipsis not in arguments else None
     inner: Any = Union[tuple(each for each in arguments if each is not Ellipsis)]  # noqa: UP007
-    items = _joined(_alternatives_in_words(inner, refinement, "bare" if count == 1 else "many"))
+    items = _join_with_or(_describe_alternatives(inner, constraint, "bare" if count == 1 else "many"))
     return f"a list of {f'{count} ' if count else ''}{items}"
 
 
-def takes_boolean(hint: Any) -> bool:
+def allows_boolean(hint: Any) -> bool:
     """Whether true and false are among the values that a hint allows."""
     if get_origin(hint) in _UNIONS:
-        return any(takes_boolean(each) for each in get_args(hint))
+        return any(allows_boolean(each) for each in get_args(hint))
     return hint is bool or (get_origin(hint) is Literal and bool in map(type, get_args(hint)))
 
 
-def _joined(words: list[str]) -> str:
+def _join_with_or(words: list[str]) -> str:
     return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
 
 
-def _bounds(refinement: Refinement) -> str:
-    low = f" >= {refinement.at_least:g}" if refinement.at_least is not None else ""
-    low = f" > {refinement.above:g}" if refinement.above is not None else low
-    high = f" <= {refinement.at_most:g}" if refinement.at_most is not None else ""
+def _describe_bounds(constraint: Constraint) -> str:
+    low = f" >= {constraint.at_least:g}" if constraint.at_least is not None else ""
+    low = f" > {constraint.above:g}" if constraint.above is not None else low
+    high = f" <= {constraint.at_most:g}" if constraint.at_most is not None else ""
     return low + (" and" if low and high else "") + high

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dlspec.errors import UNKNOWN_PARTS, Code, UserError, near, suggest
+from dlspec.errors import UNKNOWN_PART_CODES, Code, UserError, find_closest, suggest
 from dlspec.language.parse.part import Part
 from dlspec.language.problems import Problems
 
 if TYPE_CHECKING:  # it needs PyTorch, and data sources are registered without
     from dlspec.parts.schema import Schema
 
-LAYERS_ARE = "layers have PyTorch's names (torch.nn), dlspec's own stand in docs/language.md; a block has its own"
+LAYER_NAMES_HELP = "layers have PyTorch's names (torch.nn), dlspec's own stand in docs/language.md; a block has its own"
 
 
 _PLURALS = {"loss": "losses", "data set": "data sources"}
@@ -20,14 +20,14 @@ D = TypeVar("D")
 P = TypeVar("P", bound=Callable[..., Any])
 
 
-class NameTaken(UserError, ValueError):
+class DuplicateNameError(UserError, ValueError):
     """Two parts of one kind have one name."""
 
 
 class Registry(Mapping[str, D]):
     """The parts of one kind by their names: what `describe` makes of each class, its schema or the class itself.
 
-    `not_yet` says for names that we do not have what to write, and `foreign` for those of other frameworks what we call
+    `unsupported_values` says for names that we do not have what to write, and `foreign` for those of other frameworks what we call
     them: both for the error alone.
     """
 
@@ -37,15 +37,15 @@ class Registry(Mapping[str, D]):
         classes: Iterable[P],
         describe: Callable[[P], D],
         *,
-        not_yet: Mapping[str, str] | None = None,
-        foreign: Mapping[str, str] | None = None,
+        unsupported: Mapping[str, str] | None = None,
+        suggestions: Mapping[str, str] | None = None,
     ) -> None:
         self.kind, self._plural = kind, _PLURALS.get(kind, f"{kind}s")
         self._classes: dict[str, Any] = {each.__name__: each for each in classes}
         self._describe = describe
         self._described: dict[str, D] = {}
-        self._not_yet = not_yet or {}
-        self._foreign = foreign or {}
+        self._unsupported = unsupported or {}
+        self._suggestions = suggestions or {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._classes)
@@ -71,49 +71,53 @@ class Registry(Mapping[str, D]):
         A class that is defined anew (in a notebook) replaces itself.
         """
         name = name or cls.__name__
-        mine, theirs = _full_name(cls), _full_name(self._classes.get(name, cls))
-        if mine != theirs:
-            raise NameTaken(f"two {self._plural} are named '{name}': {theirs} and {mine}; give one another name")
+        new_class, present_class = _full_name(cls), _full_name(self._classes.get(name, cls))
+        if new_class != present_class:
+            raise DuplicateNameError(
+                f"two {self._plural} are named '{name}': {present_class} and {new_class}; give one another name"
+            )
         self._classes[name] = cls
         self._described.pop(name, None)
         return cls
 
-    def find(self, part: Part, problems: Problems, *, also: Iterable[str] = (), at_value: bool = False) -> D | None:
+    def find(
+        self, part: Part, problems: Problems, *, extra_names: Iterable[str] = (), at_value: bool = False
+    ) -> D | None:
         """What the part's name stands for; an unknown one is a mistake, with the nearest one.
 
         `also` are choices beside ours; `at_value` says that the mistake stands at the value, not at the key.
         """
         if part.type in self:
             return self[part.type]
-        if part.type in self._not_yet:
-            code, found, fix = Code.NOT_YET, f"{part.type} is not there yet", self._not_yet[part.type]
+        if part.type in self._unsupported:
+            code, found, fix = Code.NOT_YET, f"{part.type} is not there yet", self._unsupported[part.type]
         else:
-            code, found = UNKNOWN_PARTS[self.kind], f"no {self.kind} '{part.type}'"
-            fix = self._suggestion(part.type, also)
+            code, found = UNKNOWN_PART_CODES[self.kind], f"no {self.kind} '{part.type}'"
+            fix = self._suggest_fix(part.type, extra_names)
         problems.add(code, part.path, found, fix, at_value=at_value)
         return None
 
-    def _suggestion(self, name: str, also: Iterable[str]) -> str:
-        own = next((each for each in also if each.lower() == name.lower()), "")
-        if own:
-            return f"did you mean '{own}'?"
-        if name in self._foreign:
-            return f"in PyTorch: {self._foreign[name]}"
-        exact = near(name, {*self, *also})
-        if exact:
-            return f"did you mean '{exact}'?"
+    def _suggest_fix(self, name: str, extra_names: Iterable[str]) -> str:
+        extra = next((each for each in extra_names if each.lower() == name.lower()), "")
+        if extra:
+            return f"did you mean '{extra}'?"
+        if name in self._suggestions:
+            return f"in PyTorch: {self._suggestions[name]}"
+        nearest = find_closest(name, {*self, *extra_names})
+        if nearest:
+            return f"did you mean '{nearest}'?"
         # Some of a hundred names would tell nothing.
-        return LAYERS_ARE if self.kind == "layer" else suggest(name, {*self, *also})
+        return LAYER_NAMES_HELP if self.kind == "layer" else suggest(name, {*self, *extra_names})
 
     def read(
-        self: Registry[Schema], part: Part, problems: Problems, *, also: Iterable[str] = ()
+        self: Registry[Schema], part: Part, problems: Problems, *, extra_names: Iterable[str] = ()
     ) -> tuple[Schema, dict[str, Any]] | None:
         """The schema and the settings as written, checked; None where the name is unknown."""
-        schema = self.find(part, problems, also=also)
+        schema = self.find(part, problems, extra_names=extra_names)
         return None if schema is None else (schema, schema.read(part, problems))
 
 
-def itself(cls: P) -> P:
+def keep_class(cls: P) -> P:
     """For a registry whose names stand for the classes themselves."""
     return cls
 

@@ -11,122 +11,133 @@ from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from dlspec.errors import Code, KeyPath, shown, suggest
-from dlspec.language.expressions.expressions import Unknown, Wrong
-from dlspec.language.problems import Problems, dotted
-from dlspec.parts.hints import takes_boolean
-from dlspec.parts.schema import Refinement, Setting
+from dlspec.errors import Code, KeyPath, format_value, suggest
+from dlspec.language.expressions.expressions import InvalidValue, UnknownValue
+from dlspec.language.problems import Problems, format_path
+from dlspec.parts.hints import allows_boolean
+from dlspec.parts.schema import Constraint, Setting
 
 M = TypeVar("M", bound=BaseModel)
-Location = Sequence[Hashable]
+InnerPath = Sequence[Hashable]
 """A place within a section: keys, and numbers for a list's items."""
 
 
 def read_section(model: type[M], settings: Any, path: KeyPath, problems: Problems) -> M | None:
     """The section, or None where something in it is a mistake."""
-    if isinstance(settings, Wrong):
+    if isinstance(settings, InvalidValue):
         return None
     if not isinstance(settings, dict):
         problems.add(
-            Code.WRONG_TYPE, path, f"{shown(settings)} is no mapping", "write its keys below it", at_value=True
+            Code.WRONG_TYPE, path, f"{format_value(settings)} is no mapping", "write its keys below it", at_value=True
         )
         return None
     before = len(problems)
-    for where, value in leaves(settings):
+    for where, value in iterate_leaves(settings):
         _check_boolean(where, value, model, path, problems)
     try:
-        read = model.model_validate(_known(settings))
+        read = model.model_validate(_without_unknown(settings))
     except ValidationError as error:
         for each in error.errors(include_url=False):
-            _tell(each, model, settings, path, problems)
+            _report_error(each, model, settings, path, problems)
         return None
     return read if len(problems) == before else None
 
 
-def leaves(settings: Mapping[Any, Any], path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+def iterate_leaves(settings: Mapping[Any, Any], path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
     """What stands in mappings and is none itself, with its path."""
     for key, value in settings.items():
         if isinstance(value, dict):
-            yield from leaves(value, (*path, key))
+            yield from iterate_leaves(value, (*path, key))
         else:
             yield (*path, key), value
 
 
-def _known(settings: Any) -> Any:
+def _without_unknown(settings: Any) -> Any:
     """Without what only the opened data know."""
     if not isinstance(settings, dict):
         return settings
-    return {key: _known(each) for key, each in settings.items() if not isinstance(each, Unknown)}
+    return {key: _without_unknown(each) for key, each in settings.items() if not isinstance(each, UnknownValue)}
 
 
 def _check_boolean(where: KeyPath, value: Any, model: type[BaseModel], path: KeyPath, problems: Problems) -> None:
     """pydantic would take `epochs: true` for 1."""
-    wanted = wanted_of(model, where) if isinstance(value, bool) else ""
-    if wanted and not takes_boolean(_hint_at(model, where)[0]):
+    expected = describe_expected(model, where) if isinstance(value, bool) else ""
+    if expected and not allows_boolean(_find_hint(model, where)[0]):
         problems.add(
-            Code.WRONG_VALUE, (*path, *where), f"{dotted(where)} is {shown(value)}, wanted {wanted}", at_value=True
+            Code.WRONG_VALUE,
+            (*path, *where),
+            f"{format_path(where)} is {format_value(value)}, wanted {expected}",
+            at_value=True,
         )
 
 
-def _tell(
+def _report_error(
     error: ErrorDetails, model: type[BaseModel], settings: Mapping[Any, Any], path: KeyPath, problems: Problems
 ) -> None:
     where = error["loc"]
-    location = (*path, *where)
+    full_path = (*path, *where)
     if error["type"] == "extra_forbidden":
-        around = _within(_hint_at(model, where[:-1])[0], BaseModel)
-        problems.add(Code.UNKNOWN_KEY, location, "no such key", suggest(str(where[-1]), around.model_fields))
+        parent_model = _find_union_member(_find_hint(model, where[:-1])[0], BaseModel)
+        problems.add(Code.UNKNOWN_KEY, full_path, "no such key", suggest(str(where[-1]), parent_model.model_fields))
     elif error["type"] == "missing":
-        around = _within(_hint_at(model, where[:-1])[0], BaseModel)
+        parent_model = _find_union_member(_find_hint(model, where[:-1])[0], BaseModel)
         name = str(where[-1])
-        fix = f"add '{name}: ...' ({dotted(location)}=...)"
-        problems.add(Code.MISSING_VALUE, location[:-1], f"no {name}: {around.model_fields[name].description}", fix)
+        fix = f"add '{name}: ...' ({format_path(full_path)}=...)"
+        problems.add(
+            Code.MISSING_VALUE, full_path[:-1], f"no {name}: {parent_model.model_fields[name].description}", fix
+        )
     elif error["type"] == "value_error":
-        problems.add(Code.WRONG_VALUE, location, str(error["ctx"]["error"]), at_value=True)
+        problems.add(Code.WRONG_VALUE, full_path, str(error["ctx"]["error"]), at_value=True)
     else:
-        while _hint_at(model, where)[0] is None:  # each member of a union complains, under pydantic's name for it
+        while _find_hint(model, where)[0] is None:  # each member of a union complains, under pydantic's name for it
             where = where[:-1]
         value = error["input"] if where == error["loc"] else reduce(getitem, where, settings)
-        wanted = wanted_of(model, where) or _wanted_by_pydantic(error)
+        expected = describe_expected(model, where) or _pydantic_expectation(error)
         problems.add(
-            Code.WRONG_VALUE, (*path, *where), f"{dotted(where)} is {shown(value)}, wanted {wanted}", at_value=True
+            Code.WRONG_VALUE,
+            (*path, *where),
+            f"{format_path(where)} is {format_value(value)}, wanted {expected}",
+            at_value=True,
         )
 
 
-def _wanted_by_pydantic(error: ErrorDetails) -> str:
+def _pydantic_expectation(error: ErrorDetails) -> str:
     """What pydantic wants where no hint of ours says it: pydantic has it in its message alone."""
     return error["msg"].removeprefix("Input should be ")
 
 
-def wanted_of(model: type[BaseModel], where: Location) -> str:
+def describe_expected(model: type[BaseModel], where: InnerPath) -> str:
     """What a section's field, or what stands within it, must be, worded as a layer's setting is; '' for no field."""
-    hint, bounds = _hint_at(model, where)
+    hint, bounds = _find_hint(model, where)
     if hint is None or not where:
         return ""
-    if _within(hint, BaseModel) or _within(hint, dict):
+    if _find_union_member(hint, BaseModel) or _find_union_member(hint, dict):
         return "a mapping"
-    refinement = Refinement(at_least=bounds.get("ge"), above=bounds.get("gt"), at_most=bounds.get("le"))
+    refinement = Constraint(at_least=bounds.get("ge"), above=bounds.get("gt"), at_most=bounds.get("le"))
     below = f" and < {bounds['lt']:g}" if "lt" in bounds else ""
-    return Setting("", hint, refinement=refinement).wanted + below
+    return Setting("", hint, constraint=refinement).wanted + below
 
 
-def _hint_at(model: type[BaseModel], where: Location) -> tuple[Any, dict[str, float]]:
+def _find_hint(model: type[BaseModel], where: InnerPath) -> tuple[Any, dict[str, float]]:
     """The plain hint of a field, of a mapping's value or of a list's item, and its bounds; None where there is none."""
     hint: Any = model
     bounds: dict[str, float] = {}
     for key in where:
-        inner, many = _within(hint, BaseModel), _within(hint, list if isinstance(key, int) else dict)
+        inner, items = (
+            _find_union_member(hint, BaseModel),
+            _find_union_member(hint, list if isinstance(key, int) else dict),
+        )
         if inner is not None and key in inner.model_fields:
-            known = inner.model_fields[str(key)]
-            hint, bounds = _unwrapped(known.annotation, known.metadata)
-        elif inner is None and many is not None:
-            hint, bounds = _unwrapped(get_args(many)[-1], [])
+            field = inner.model_fields[str(key)]
+            hint, bounds = _unwrap_annotated(field.annotation, field.metadata)
+        elif inner is None and items is not None:
+            hint, bounds = _unwrap_annotated(get_args(items)[-1], [])
         else:
             return None, {}
     return hint, bounds
 
 
-def _within(hint: Any, kind: type) -> Any:
+def _find_union_member(hint: Any, kind: type) -> Any:
     """The hint, or a member of its union, that is of this kind: `list[int]` of `list[int] | None`."""
     for each in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
         found = get_origin(each) or each
@@ -135,11 +146,11 @@ def _within(hint: Any, kind: type) -> Any:
     return None
 
 
-def _unwrapped(hint: Any, metadata: Sequence[Any]) -> tuple[Any, dict[str, float]]:
+def _unwrap_annotated(hint: Any, metadata: Sequence[Any]) -> tuple[Any, dict[str, float]]:
     """The plain hint below `Annotated`, in a union too, and its bounds."""
     bounded = [each for each in get_args(hint) if get_origin(each) is Annotated] if get_origin(hint) is Union else []
     for each in bounded:
-        plain, bounds = _unwrapped(each, metadata)
+        plain, bounds = _unwrap_annotated(each, metadata)
         return Union[tuple(plain if one is each else one for one in get_args(hint))], bounds  # noqa: UP007
     if get_origin(hint) is Annotated:
         hint, *more = get_args(hint)

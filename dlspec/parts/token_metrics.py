@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-SMALLEST = torch.finfo(torch.float32).tiny
+MIN_PROBABILITY = torch.finfo(torch.float32).tiny
 """What float32 has no number for, below 1e-38, counts as this: a single such token must not make all infinite."""
 
 
-class _Likelihood(Metric):
+class _TokenLikelihood(Metric):
     """Keeps the sum of -log p of the true classes and how many there were; two numbers, however many classes.
 
     Tokens of the class `ignore_index` are left out.
@@ -38,10 +38,10 @@ class _Likelihood(Metric):
         """Takes probabilities (M, K), or (M,) of the second of two classes, and classes (M,)."""
         if preds.dim() == 1:
             preds = torch.stack([1 - preds, preds], 1)
-        real = torch.ones_like(target) if self.ignore_index is None else (target != self.ignore_index).long()
-        right = preds.gather(1, (target * real)[:, None]).squeeze(1)
-        self.total -= (right.clamp(min=SMALLEST).log() * real).sum()
-        self.count += real.sum()
+        is_counted = torch.ones_like(target) if self.ignore_index is None else (target != self.ignore_index).long()
+        true_probabilities = preds.gather(1, (target * is_counted)[:, None]).squeeze(1)
+        self.total -= (true_probabilities.clamp(min=MIN_PROBABILITY).log() * is_counted).sum()
+        self.count += is_counted.sum()
 
     def mean(self) -> Tensor:
         """The cross-entropy of a token, in nats."""
@@ -51,14 +51,14 @@ class _Likelihood(Metric):
         raise NotImplementedError
 
 
-class Perplexity(_Likelihood):
+class Perplexity(_TokenLikelihood):
     """exp of the mean cross-entropy of a token: among how many equally probable ones the network hesitates."""
 
     def compute(self) -> Tensor:
         return self.mean().exp()
 
 
-class BitsPerCharacter(_Likelihood):
+class BitsPerCharacter(_TokenLikelihood):
     """The mean cross-entropy of a token in bits, whatever a token is: a character, a byte, a word."""
 
     def compute(self) -> Tensor:

@@ -13,32 +13,44 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.plots.drawing import BLUE, DASHED, EDGE, FAINT, INK, WHITE, Lettering, Page, Point, corners, width_of
-from dlspec.plots.plot import Plot
+from dlspec.plots.drawing import (
+    BLUE,
+    DASH_PATTERN,
+    EDGE_COLOR,
+    FAINT_TEXT_COLOR,
+    TEXT_COLOR,
+    WHITE,
+    Page,
+    Point,
+    TextStyle,
+    measure_text_width,
+    rectangle_corners,
+)
+from dlspec.plots.plot import Axes
 
-MOST_WITH_SHARES, MOST_WITH_COUNTS, MOST_IN_MATRIX = 12, 30, 200
+MAX_CLASSES_WITH_FRACTIONS, MAX_CLASSES_WITH_COUNTS, MAX_CLASSES_IN_MATRIX = 12, 30, 200
 """Up to so many classes a cell holds its count and share, its count alone, or only its colour."""
-MOST_PAIRS = 15
-LONGEST_NAME = 18
+MAX_PAIRS = 15
+MAX_NAME_LENGTH = 18
 CELL_SIZES = ((4, 10), (10, 8), (20, 7))  # points of a cell's text, up to so many classes
 SMALLEST_CELL_SIZE = 6
 
 
-def confusion(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
+def confusion_matrix(predicted: Tensor, truth: Tensor, classes: int) -> Tensor:
     """How often each class (the row) was taken for each (the column): int64 of shape (K, K)."""
     return torch.bincount(truth * classes + predicted, minlength=classes**2).reshape(classes, classes)
 
 
 @dataclass(frozen=True)
-class Roc:
+class RocCurve:
     """The rates of false and true alarms at every threshold, from none to all, and the area below."""
 
-    false_rate: Tensor
-    true_rate: Tensor
+    false_positive_rate: Tensor
+    true_positive_rate: Tensor
     area: float
 
 
-def roc(probabilities: Tensor, truth: Tensor) -> Roc | None:
+def compute_roc(probabilities: Tensor, truth: Tensor) -> RocCurve | None:
     """Of the second of two classes; None where one of them does not occur. Ties are one step."""
     order = probabilities.argsort(descending=True)
     ranked, is_second = probabilities[order], truth[order].bool()
@@ -46,147 +58,157 @@ def roc(probabilities: Tensor, truth: Tensor) -> Roc | None:
         return None
     last = torch.cat([ranked[1:] != ranked[:-1], torch.tensor([True])])  # of each run of equal ones
     counts = (each.double().cumsum(0)[last] for each in (~is_second, is_second))
-    false_rate, true_rate = (torch.cat([torch.zeros(1), each / each[-1]]) for each in counts)
-    return Roc(false_rate, true_rate, float(torch.trapezoid(true_rate, false_rate)))
+    false_positive_rate, true_positive_rate = (torch.cat([torch.zeros(1), each / each[-1]]) for each in counts)
+    return RocCurve(
+        false_positive_rate, true_positive_rate, float(torch.trapezoid(true_positive_rate, false_positive_rate))
+    )
 
 
-def confused_pairs(predicted: Tensor, truth: Tensor) -> list[tuple[int, int, int]]:
+def find_confused_pairs(predicted: Tensor, truth: Tensor) -> list[tuple[int, int, int]]:
     """The most frequent mistakes as (truth, prediction, how often), the most frequent first."""
     is_wrong = truth != predicted
     counts = Counter(zip(truth[is_wrong].tolist(), predicted[is_wrong].tolist(), strict=True))
-    return [(*pair, count) for pair, count in counts.most_common(MOST_PAIRS)]
+    return [(*pair, count) for pair, count in counts.most_common(MAX_PAIRS)]
 
 
-def draw_classes(target: Target, told: Tensor, truth: Tensor, note: str) -> Page:
+def draw_classes(target: Target, predictions: Tensor, truth: Tensor, note: str) -> Page:
     """`told` are the predicted classes (M,), of two classes the probabilities of the second; `note` says of what."""
-    names = [_short(each) for each in target.classes]
-    is_probability = told.is_floating_point()
-    predicted = (told > 0.5).long() if is_probability else told
-    heading = f"{target.name}: {_right(predicted, truth)}"
-    pairs = confused_pairs(predicted, truth) if len(names) > MOST_WITH_COUNTS else []
-    if len(names) > MOST_IN_MATRIX:
+    names = [_shorten_name(each) for each in target.classes]
+    is_probability = predictions.is_floating_point()
+    predicted = (predictions > 0.5).long() if is_probability else predictions
+    heading = f"{target.name}: {_format_accuracy(predicted, truth)}"
+    pairs = find_confused_pairs(predicted, truth) if len(names) > MAX_CLASSES_WITH_COUNTS else []
+    if len(names) > MAX_CLASSES_IN_MATRIX:
         return _draw_pairs(names, pairs, heading, f"{note}, {len(names):,} classes")
-    curve = roc(told, truth) if is_probability else None
-    page, beside = _with_matrix(confusion(predicted, truth, len(names)), names, 4.0 if curve or pairs else 0.0)
+    curve = compute_roc(predictions, truth) if is_probability else None
+    page, matrix_right = _make_matrix_page(
+        confusion_matrix(predicted, truth, len(names)), names, 4.0 if curve or pairs else 0.0
+    )
     page.title(heading, note)
     if curve is not None:
-        _draw_roc(page, beside + 0.9, _below(names), curve, names)
+        _draw_roc(page, matrix_right + 0.9, _space_below(names), curve, names)
     if pairs:
-        _list_pairs(page, (beside + 0.3, _below(names) + _side(len(names))), names, pairs)
+        _list_pairs(page, (matrix_right + 0.3, _space_below(names) + _matrix_side(len(names))), names, pairs)
     return page
 
 
-def _with_matrix(counts: Tensor, names: Sequence[str], more: float) -> tuple[Page, float]:
+def _make_matrix_page(counts: Tensor, names: Sequence[str], extra_width: float) -> tuple[Page, float]:
     """A page with the matrix at its left, and how far that reaches; `more` inches are left beside it."""
-    side, left = _side(len(names)), 0.65 + 0.075 * max(len(each) for each in names)
-    page = Page(left + side + more + 0.3, _below(names) + side + 0.75)
-    _draw_matrix(page, left, _below(names), counts, names)
+    side, left = _matrix_side(len(names)), 0.65 + 0.075 * max(len(each) for each in names)
+    page = Page(left + side + extra_width + 0.3, _space_below(names) + side + 0.75)
+    _draw_matrix(page, left, _space_below(names), counts, names)
     return page, left + side
 
 
 def _draw_matrix(page: Page, left: float, bottom: float, counts: Tensor, names: Sequence[str]) -> None:
     """Rows are the truth; a cell's colour is its share of its row: of what is right blue, of mistakes orange."""
-    shares, side = counts / counts.sum(1, keepdim=True).clamp(min=1), _side(len(names))
-    page.image(_cell_colors(shares.numpy()), left, bottom, side, side)
-    edge = corners(left, bottom, side, side)
-    page.line([*edge, edge[0]], EDGE, 0.8)
-    cell, size, is_upright = side / len(names), 9 if len(names) <= 20 else 7, not _is_across(names)
+    fractions, side = counts / counts.sum(1, keepdim=True).clamp(min=1), _matrix_side(len(names))
+    page.image(_cell_colors(fractions.numpy()), left, bottom, side, side)
+    edge = rectangle_corners(left, bottom, side, side)
+    page.line([*edge, edge[0]], EDGE_COLOR, 0.8)
+    cell, size, is_vertical = side / len(names), 9 if len(names) <= 20 else 7, not _names_fit_horizontally(names)
     for each in range(0, len(names), -(-len(names) // 40)):
         middle = cell * (each + 0.5)
-        page.text((left - 0.06, bottom + side - middle), names[each], Lettering(size, across="right", up="center"))
-        if is_upright:
+        page.text(
+            (left - 0.06, bottom + side - middle), names[each], TextStyle(size, horizontal="right", vertical="center")
+        )
+        if is_vertical:
             page.text(
                 (left + middle, bottom - 0.06),
                 names[each],
-                Lettering(size, across="right", up="center", is_upright=True),
+                TextStyle(size, horizontal="right", vertical="center", is_rotated=True),
             )
         else:
-            page.text((left + middle, bottom - 0.07), names[each], Lettering(size, across="center", up="top"))
-    widest = max(width_of(each, size) for each in names)
-    below = 0.2 + (widest if is_upright else 0.1)
-    page.text((left + side / 2, bottom - below), "predicted", Lettering(across="center", up="top"))
-    page.text((left - 0.2 - widest, bottom + side / 2), "true", Lettering(across="center", is_upright=True))
-    if len(names) <= MOST_WITH_COUNTS:
-        _write_cells(page, (left, bottom + side), cell, counts.tolist(), shares.tolist())
+            page.text((left + middle, bottom - 0.07), names[each], TextStyle(size, horizontal="center", vertical="top"))
+    widest = max(measure_text_width(each, size) for each in names)
+    below = 0.2 + (widest if is_vertical else 0.1)
+    page.text((left + side / 2, bottom - below), "predicted", TextStyle(horizontal="center", vertical="top"))
+    page.text((left - 0.2 - widest, bottom + side / 2), "true", TextStyle(horizontal="center", is_rotated=True))
+    if len(names) <= MAX_CLASSES_WITH_COUNTS:
+        _write_cells(page, (left, bottom + side), cell, counts.tolist(), fractions.tolist())
 
 
-def _cell_colors(shares: NDArray[np.float32]) -> NDArray[np.float32]:
+def _cell_colors(fractions: NDArray[np.float32]) -> NDArray[np.float32]:
     """(K, K, 3) of shares (K, K)."""
     from matplotlib import colormaps
 
-    right = np.eye(len(shares), dtype=bool)
+    is_diagonal = np.eye(len(fractions), dtype=bool)
     # By its square root: most mistakes are rare, and all of them are to be seen.
-    colors = np.where(right[..., None], colormaps["Blues"](shares), colormaps["Oranges"](shares**0.5 / 1.2))
-    colors[~right & (shares == 0)] = 1
+    colors = np.where(is_diagonal[..., None], colormaps["Blues"](fractions), colormaps["Oranges"](fractions**0.5 / 1.2))
+    colors[~is_diagonal & (fractions == 0)] = 1
     return colors[..., :3].astype(np.float32)
 
 
-def _write_cells(page: Page, corner: Point, cell: float, counts: list[list[int]], shares: list[list[float]]) -> None:
+def _write_cells(page: Page, corner: Point, cell: float, counts: list[list[int]], fractions: list[list[float]]) -> None:
     """The counts and shares of a matrix whose left upper corner is there."""
     (left, top), classes = corner, len(counts)
     size = next((size for most, size in CELL_SIZES if classes <= most), SMALLEST_CELL_SIZE)
     for row, column in product(range(classes), repeat=2):
-        share, count = shares[row][column], counts[row][column]
+        fraction, count = fractions[row][column], counts[row][column]
         if not count and classes > 2:
             continue
-        lines = [f"{count:,}", f"{share:.1%}"] if classes <= MOST_WITH_SHARES else [f"{count:,}"]
+        lines = [f"{count:,}", f"{fraction:.1%}"] if classes <= MAX_CLASSES_WITH_FRACTIONS else [f"{count:,}"]
         x, y = left + cell * (column + 0.5), top - cell * (row + 0.5)
         for number, line in enumerate(lines):
             lower = size / 72 * 1.25 * (number - (len(lines) - 1) / 2)
             page.text(
-                (x, y - lower), line, Lettering(size, WHITE if share > 0.5 else INK, across="center", up="center")
+                (x, y - lower),
+                line,
+                TextStyle(size, WHITE if fraction > 0.5 else TEXT_COLOR, horizontal="center", vertical="center"),
             )
 
 
-def _draw_roc(page: Page, left: float, bottom: float, curve: Roc, names: Sequence[str]) -> None:
-    plot = Plot(page, left, bottom, 3.0, 3.0, (-0.01, 1.01), (-0.01, 1.01))
-    plot.head(f"ROC: area {curve.area:.3f}")
-    plot.furnish(f"share of {names[0]} taken for {names[1]}", f"share of {names[1]} found", grid="xy")
-    points = plot.at(curve.false_rate.numpy(), curve.true_rate.numpy())
-    page.line(plot.at([0, 1], [0, 1]), FAINT, 1, DASHED)
-    page.area([*points, *plot.at([1, 0], [0, 0])], BLUE, alpha=0.08)
+def _draw_roc(page: Page, left: float, bottom: float, curve: RocCurve, names: Sequence[str]) -> None:
+    plot = Axes(page, left, bottom, 3.0, 3.0, (-0.01, 1.01), (-0.01, 1.01))
+    plot.set_title(f"ROC: area {curve.area:.3f}")
+    plot.draw_frame(f"share of {names[0]} taken for {names[1]}", f"share of {names[1]} found", grid="xy")
+    points = plot.to_page(curve.false_positive_rate.numpy(), curve.true_positive_rate.numpy())
+    page.line(plot.to_page([0, 1], [0, 1]), FAINT_TEXT_COLOR, 1, DASH_PATTERN)
+    page.area([*points, *plot.to_page([1, 0], [0, 0])], BLUE, alpha=0.08)
     page.line(points, BLUE, 1.8)
 
 
 def _list_pairs(page: Page, corner: Point, names: Sequence[str], pairs: Sequence[tuple[int, int, int]]) -> None:
     """The pairs of classes below a heading, from this left upper corner on."""
     left, upper = corner
-    page.text((left, upper + 0.09), "most frequent mistakes", Lettering(10))
-    for line, (true, told, count) in enumerate(pairs):
+    page.text((left, upper + 0.09), "most frequent mistakes", TextStyle(10))
+    for line, (true_class, predicted_class, count) in enumerate(pairs):
         top = upper - 0.12 - 0.23 * line
-        page.text((left + 0.5, top), f"{count:,}", Lettering(color=BLUE, across="right", up="top"))
-        page.text((left + 0.62, top), f"{names[true]} taken for {names[told]}", Lettering(up="top"))
+        page.text((left + 0.5, top), f"{count:,}", TextStyle(color=BLUE, horizontal="right", vertical="top"))
+        page.text(
+            (left + 0.62, top), f"{names[true_class]} taken for {names[predicted_class]}", TextStyle(vertical="top")
+        )
 
 
-def _draw_pairs(names: Sequence[str], pairs: Sequence[tuple[int, int, int]], right: str, note: str) -> Page:
+def _draw_pairs(names: Sequence[str], pairs: Sequence[tuple[int, int, int]], heading: str, note: str) -> Page:
     page = Page(6.4, 5.2)
-    page.title(right, note)
+    page.title(heading, note)
     _list_pairs(page, (0.15, 4.4), names, pairs)
     return page
 
 
-def _right(predicted: Tensor, truth: Tensor) -> str:
+def _format_accuracy(predicted: Tensor, truth: Tensor) -> str:
     right, count = int((predicted == truth).sum()), len(truth)
     return f"{right:,} of {count:,} right, {right / max(count, 1):.1%}"
 
 
-def _side(classes: int) -> float:
+def _matrix_side(classes: int) -> float:
     """A matrix's inches a side."""
     return min(max(3.0, 0.48 * classes), 9.0)
 
 
-def _below(names: Sequence[str]) -> float:
+def _space_below(names: Sequence[str]) -> float:
     """The inches below a matrix: its classes' names may lie across or stand."""
-    return 0.55 if _is_across(names) else 0.45 + 0.085 * max(len(each) for each in names)
+    return 0.55 if _names_fit_horizontally(names) else 0.45 + 0.085 * max(len(each) for each in names)
 
 
-def _is_across(names: Sequence[str]) -> bool:
+def _names_fit_horizontally(names: Sequence[str]) -> bool:
     """Whether each class's name fits beside the next one's."""
-    room = 12 * _side(len(names)) / min(len(names), 40)  # in characters
-    return max(len(each) for each in names) <= room
+    max_characters = 12 * _matrix_side(len(names)) / min(len(names), 40)  # in characters
+    return max(len(each) for each in names) <= max_characters
 
 
-def _short(name: str) -> str:
+def _shorten_name(name: str) -> str:
     """The name without its middle, where it is long: what tells classes apart may stand at its end."""
-    half = LONGEST_NAME // 2
-    return name if len(name) <= LONGEST_NAME else f"{name[:half]}…{name[1 - half :]}"
+    half = MAX_NAME_LENGTH // 2
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[:half]}…{name[1 - half :]}"

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.plots.drawing import FAINT, WHITE, Lettering, Page, corners, width_of
+from dlspec.plots.drawing import FAINT_TEXT_COLOR, WHITE, Page, TextStyle, measure_text_width, rectangle_corners
 
-MOST_IMAGES, MOST_MAPS = 10, 6
-CELL = 1.15
+MAX_IMAGES, MAX_MAPS = 10, 6
+CELL_SIZE = 1.15
 """A small image's inches a side."""
-GAP, LEFT, BELOW = 0.08, 1.25, 0.25
-MOST_IN_LEGEND = 21
+GAP, LEFT_MARGIN, BOTTOM_MARGIN = 0.08, 1.25, 0.25
+MAX_LEGEND_ENTRIES = 21
 
 
-def is_image(shape: Sequence[int]) -> bool:
+def is_image_shape(shape: Sequence[int]) -> bool:
     """Whether (C, H, W) is one that can be shown: gray or in colours."""
     return len(shape) == 3 and shape[0] in (1, 3)
 
@@ -26,30 +26,32 @@ def is_image(shape: Sequence[int]) -> bool:
 def draw_images(target: Target, predicted: Tensor, truth: Tensor, note: str, *, is_input: bool) -> Page:
     """Originals above predictions, (N, C, H, W), with each one's mean squared error."""
     errors = (predicted - truth).square().flatten(1).mean(1).tolist()
-    words = ("original", "reconstruction") if is_input else ("true", "predicted")
-    low, high = _range(truth)
-    rows = {word: _shown(each, low, high) for word, each in zip(words, (truth, predicted), strict=True)}
-    page = _grid(rows, [f"{error:#.2g}" for error in errors], BELOW)
-    page.title(f"{target.name}: {words[0]} and {words[1]}", f"{note}; below each the mean squared error")
+    row_names = ("original", "reconstruction") if is_input else ("true", "predicted")
+    low, high = _value_range(truth)
+    rows = {row_name: _to_colors(each, low, high) for row_name, each in zip(row_names, (truth, predicted), strict=True)}
+    page = _draw_image_grid(rows, [f"{error:#.2g}" for error in errors], BOTTOM_MARGIN)
+    page.title(f"{target.name}: {row_names[0]} and {row_names[1]}", f"{note}; below each the mean squared error")
     return page
 
 
 def draw_maps(target: Target, predicted: Tensor, truth: Tensor, images: Tensor | None, note: str) -> Page:
     """The image (N, C, H, W) where there is one, its true and its predicted classes (N, H, W), and a legend."""
     occurring = torch.cat([predicted, truth]).flatten().bincount().nonzero()[:, 0].tolist()
-    names, colors = [target.classes[each] for each in occurring], class_colors(len(target.classes))
-    columns = _legend_columns(names, len(truth))
-    lines = -(-min(len(names), MOST_IN_LEGEND) // columns)
-    shown = {} if images is None else {"image": torch.cat([_shown(each[None], *_range(each)) for each in images])}
-    rows = {**shown, "true": colors[truth], "predicted": colors[predicted]}
-    shares = (predicted == truth).flatten(1).float().mean(1).tolist()
-    page = _grid(rows, [f"{share:.1%}" for share in shares], BELOW + 0.2 * lines + 0.2)
-    _add_legend(page, names, colors[occurring], lines)
+    names, colors = [target.classes[each] for each in occurring], make_class_colors(len(target.classes))
+    columns = _count_legend_columns(names, len(truth))
+    lines = -(-min(len(names), MAX_LEGEND_ENTRIES) // columns)
+    image_row = (
+        {} if images is None else {"image": torch.cat([_to_colors(each[None], *_value_range(each)) for each in images])}
+    )
+    rows = {**image_row, "true": colors[truth], "predicted": colors[predicted]}
+    accuracies = (predicted == truth).flatten(1).float().mean(1).tolist()
+    page = _draw_image_grid(rows, [f"{accuracy:.1%}" for accuracy in accuracies], BOTTOM_MARGIN + 0.2 * lines + 0.2)
+    _draw_legend(page, names, colors[occurring], lines)
     page.title(f"{target.name}: true and predicted", f"{note}; below each the share of right pixels")
     return page
 
 
-def class_colors(count: int) -> Tensor:
+def make_class_colors(count: int) -> Tensor:
     """A colour for each class, (K, 3) in [0, 1]: the first, mostly the background, is light."""
     from matplotlib import colormaps
 
@@ -59,24 +61,26 @@ def class_colors(count: int) -> Tensor:
     return torch.tensor([*first, *named, *more])[:count]
 
 
-def _grid(rows: Mapping[str, Tensor], below_each: Sequence[str], below: float) -> Page:
+def _draw_image_grid(rows: Mapping[str, Tensor], captions: Sequence[str], below: float) -> Page:
     """A page with a named line of colours (N, H, W, 3) for each of the words, over `below` inches."""
     count, high, wide, _ = next(iter(rows.values())).shape
-    width = CELL if count > MOST_MAPS else CELL * 1.3
+    width = CELL_SIZE if count > MAX_MAPS else CELL_SIZE * 1.3
     height = min(max(width * high / wide, 0.3), 3 * width)
-    page = Page(LEFT + count * (width + GAP) + 0.15, below + len(rows) * (height + GAP) + 0.7)
-    for line, (word, images) in enumerate(reversed(list(rows.items()))):
+    page = Page(LEFT_MARGIN + count * (width + GAP) + 0.15, below + len(rows) * (height + GAP) + 0.7)
+    for line, (row_name, images) in enumerate(reversed(list(rows.items()))):
         bottom = below + line * (height + GAP)
-        page.text((LEFT - 0.06, bottom + height / 2), word, Lettering(10, across="right", up="center"))
+        page.text(
+            (LEFT_MARGIN - 0.06, bottom + height / 2), row_name, TextStyle(10, horizontal="right", vertical="center")
+        )
         for column, image in enumerate(images):
-            page.image(image.numpy(), LEFT + column * (width + GAP), bottom, width, height)
-    for column, words in enumerate(below_each):
-        middle = LEFT + column * (width + GAP) + width / 2
-        page.text((middle, below - 0.06), words, Lettering(8, FAINT, across="center", up="top"))
+            page.image(image.numpy(), LEFT_MARGIN + column * (width + GAP), bottom, width, height)
+    for column, caption in enumerate(captions):
+        middle = LEFT_MARGIN + column * (width + GAP) + width / 2
+        page.text((middle, below - 0.06), caption, TextStyle(8, FAINT_TEXT_COLOR, horizontal="center", vertical="top"))
     return page
 
 
-def _range(images: Tensor) -> tuple[float, float]:
+def _value_range(images: Tensor) -> tuple[float, float]:
     """What is black and what is white: 0 and 1 where all lies between them."""
     low, high = float(images.min()), float(images.max())
     if low >= 0 and high <= 1:
@@ -84,28 +88,28 @@ def _range(images: Tensor) -> tuple[float, float]:
     return low, high if high > low else low + 1
 
 
-def _shown(images: Tensor, low: float, high: float) -> Tensor:
+def _to_colors(images: Tensor, low: float, high: float) -> Tensor:
     """The colours (N, H, W, 3) of gray or coloured images (N, C, H, W)."""
     return ((images - low) / (high - low)).clamp(0, 1).expand(-1, 3, -1, -1).movedim(1, -1).float()
 
 
-def _add_legend(page: Page, names: Sequence[str], colors: Tensor, lines: int) -> None:
+def _draw_legend(page: Page, names: Sequence[str], colors: Tensor, lines: int) -> None:
     """In columns of so many lines, at the page's lower left."""
-    tones = ["#" + "".join(f"{round(255 * part):02x}" for part in color) for color in colors.tolist()]
-    entries = list(zip(names, tones, strict=True))
-    if len(names) > MOST_IN_LEGEND:
-        entries[MOST_IN_LEGEND - 1 :] = [(f"and {len(names) - MOST_IN_LEGEND + 1} more", WHITE)]
-    left, wide = LEFT, 0.24
+    hex_colors = ["#" + "".join(f"{round(255 * part):02x}" for part in color) for color in colors.tolist()]
+    entries = list(zip(names, hex_colors, strict=True))
+    if len(names) > MAX_LEGEND_ENTRIES:
+        entries[MAX_LEGEND_ENTRIES - 1 :] = [(f"and {len(names) - MAX_LEGEND_ENTRIES + 1} more", WHITE)]
+    left, wide = LEFT_MARGIN, 0.24
     for start in range(0, len(entries), lines):
         column = entries[start : start + lines]
-        for line, (name, tone) in enumerate(column):
+        for line, (name, hex_color) in enumerate(column):
             bottom = 0.1 + 0.2 * (lines - 1 - line)
-            page.area(corners(left, bottom, 0.14, 0.09), tone)
-            page.text((left + wide - 0.03, bottom), name, Lettering(8))
-        left += wide + max(width_of(name, 8) for name, _ in column) + 0.2
+            page.area(rectangle_corners(left, bottom, 0.14, 0.09), hex_color)
+            page.text((left + wide - 0.03, bottom), name, TextStyle(8))
+        left += wide + max(measure_text_width(name, 8) for name, _ in column) + 0.2
 
 
-def _legend_columns(names: Sequence[str], images: int) -> int:
+def _count_legend_columns(names: Sequence[str], images: int) -> int:
     """So many names fit side by side below so many images."""
-    width = images * (CELL * 1.3 + GAP)
+    width = images * (CELL_SIZE * 1.3 + GAP)
     return max(1, min(len(names), int(width / (0.55 + 0.08 * max(len(each) for each in names)))))

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.plots.drawing import BLUE, DASHED, FAINT, ORANGE, Page, Point
-from dlspec.plots.plot import Plot, limits
+from dlspec.plots.drawing import BLUE, DASH_PATTERN, FAINT_TEXT_COLOR, ORANGE, Page, Point
+from dlspec.plots.plot import Axes, axis_limits
 
-MOST_POINTS = 4096
-MOST_COLUMNS = 4
-SIDE = 3.3
+MAX_POINTS = 4096
+MAX_NUMBERS_PER_ROW = 4
+PLOT_SIZE = 3.3
 DOT_ALPHAS = ((300, 0.7), (2_000, 0.35))  # of each dot, up to so many of them
 FAINTEST_DOTS = 0.2
 
 
 @dataclass(frozen=True)
-class Errors:
+class PredictionErrors:
     """What a number's predictions came to: `residuals` are predicted - true."""
 
     residuals: Tensor
@@ -28,65 +28,72 @@ class Errors:
     r2: float
 
 
-def errors(predicted: Tensor, truth: Tensor) -> Errors:
+def compute_errors(predicted: Tensor, truth: Tensor) -> PredictionErrors:
     """Of predictions and truth (M,)."""
     residuals = (predicted - truth).double()
-    spread = (truth.double() - truth.double().mean()).square().sum()
-    return Errors(residuals, float(residuals.abs().mean()), float(1 - residuals.square().sum() / spread))
+    total_variance = (truth.double() - truth.double().mean()).square().sum()
+    return PredictionErrors(
+        residuals, float(residuals.abs().mean()), float(1 - residuals.square().sum() / total_variance)
+    )
 
 
-def columns(target: Target, predicted: Tensor, truth: Tensor) -> list[tuple[str, Tensor, Tensor]]:
+def split_columns(target: Target, predicted: Tensor, truth: Tensor) -> list[tuple[str, Tensor, Tensor]]:
     """Name, predictions and truth (M,) of each number of a row, or of all numbers together."""
     if predicted.dim() < 2:
         return [(target.name, predicted, truth)]
-    count = min(predicted.shape[1], MOST_COLUMNS)
+    count = min(predicted.shape[1], MAX_NUMBERS_PER_ROW)
     return [(f"{target.name}, number {index}", predicted[:, index], truth[:, index]) for index in range(count)]
 
 
 def draw_numbers(target: Target, predicted: Tensor, truth: Tensor, note: str) -> Page:
     """A row of two plots for each number; (M,) or (M, numbers), in the target's own unit; `note` says of what."""
-    rows = columns(target, predicted, truth)
-    height = SIDE + 0.95
-    page = Page(2 * SIDE + 1.9, height * len(rows) + 0.55)
-    for index, (name, told, true) in enumerate(rows):
-        bottom, found = height * (len(rows) - 1 - index) + 0.55, errors(told, true)
-        heading = f"{name}: {_told(found)}" if len(rows) > 1 else ""
-        _draw_scatter(page, (0.75, bottom), told, true, heading)
-        _draw_residuals(page, SIDE + 1.65, bottom, found)
-    several = f"; the first {len(rows)} of {predicted.shape[1]} numbers" if 1 < len(rows) < predicted.shape[-1] else ""
-    page.title(f"{target.name}: {_told(errors(told, true))}" if len(rows) == 1 else target.name, note + several)
+    rows = split_columns(target, predicted, truth)
+    height = PLOT_SIZE + 0.95
+    page = Page(2 * PLOT_SIZE + 1.9, height * len(rows) + 0.55)
+    for index, (name, predictions, true_values) in enumerate(rows):
+        bottom, column_errors = height * (len(rows) - 1 - index) + 0.55, compute_errors(predictions, true_values)
+        heading = f"{name}: {_format_errors(column_errors)}" if len(rows) > 1 else ""
+        _draw_scatter(page, (0.75, bottom), predictions, true_values, heading)
+        _draw_residuals(page, PLOT_SIZE + 1.65, bottom, column_errors)
+    column_note = (
+        f"; the first {len(rows)} of {predicted.shape[1]} numbers" if 1 < len(rows) < predicted.shape[-1] else ""
+    )
+    page.title(
+        f"{target.name}: {_format_errors(compute_errors(predictions, true_values))}" if len(rows) == 1 else target.name,
+        note + column_note,
+    )
     return page
 
 
 def _draw_scatter(page: Page, corner: Point, predicted: Tensor, truth: Tensor, heading: str) -> None:
-    step = -(-len(truth) // MOST_POINTS)
-    both = limits([float(end(each)) for each in (predicted, truth) for end in (torch.min, torch.max)])
-    plot = Plot(page, *corner, SIDE, SIDE, both, both)
-    plot.head(heading)
-    plot.furnish("true", "predicted", grid="xy")
-    page.line(plot.at(both, both), FAINT, 1, DASHED)
+    step = -(-len(truth) // MAX_POINTS)
+    axis_range = axis_limits([float(end(each)) for each in (predicted, truth) for end in (torch.min, torch.max)])
+    plot = Axes(page, *corner, PLOT_SIZE, PLOT_SIZE, axis_range, axis_range)
+    plot.set_title(heading)
+    plot.draw_frame("true", "predicted", grid="xy")
+    page.line(plot.to_page(axis_range, axis_range), FAINT_TEXT_COLOR, 1, DASH_PATTERN)
     alpha = next((alpha for most, alpha in DOT_ALPHAS if len(truth) <= most), FAINTEST_DOTS)
-    page.dots(plot.at(truth[::step].numpy(), predicted[::step].numpy()), BLUE, 3.7, alpha)
+    page.dots(plot.to_page(truth[::step].numpy(), predicted[::step].numpy()), BLUE, 3.7, alpha)
 
 
-def _draw_residuals(page: Page, left: float, bottom: float, found: Errors) -> None:
-    values = found.residuals.numpy()
+def _draw_residuals(page: Page, left: float, bottom: float, errors: PredictionErrors) -> None:
+    values = errors.residuals.numpy()
     counts, edges = np.histogram(values, bins=min(40, max(10, round(len(values) ** 0.5))))
-    plot = Plot(page, left, bottom, SIDE, SIDE, limits(edges.tolist()), (0, counts.max() * 1.05))
-    mean, deviation = float(found.residuals.mean()), float(found.residuals.std(correction=0))
-    plot.head(f"errors: mean {_number(mean)}, deviation {_number(deviation)}")
-    plot.furnish("predicted − true", "count")
+    plot = Axes(page, left, bottom, PLOT_SIZE, PLOT_SIZE, axis_limits(edges.tolist()), (0, counts.max() * 1.05))
+    mean, deviation = float(errors.residuals.mean()), float(errors.residuals.std(correction=0))
+    plot.set_title(f"errors: mean {_format_number(mean)}, deviation {_format_number(deviation)}")
+    plot.draw_frame("predicted − true", "count")
     gap = 0.04 * (edges[1] - edges[0])
     for count, start, end in zip(counts, edges[:-1] + gap, edges[1:] - gap, strict=True):
-        page.area(plot.at([start, end, end, start], [0, 0, count, count]), BLUE, 0.8)
+        page.area(plot.to_page([start, end, end, start], [0, 0, count, count]), BLUE, 0.8)
     if plot.x[0] <= 0 <= plot.x[1]:
-        page.line(plot.at(0, plot.y), FAINT, 1, DASHED)
-    page.line(plot.at(mean, plot.y), ORANGE, 1.5)
+        page.line(plot.to_page(0, plot.y), FAINT_TEXT_COLOR, 1, DASH_PATTERN)
+    page.line(plot.to_page(mean, plot.y), ORANGE, 1.5)
 
 
-def _told(found: Errors) -> str:
-    return f"R² {found.r2:.3f}, mean absolute error {_number(found.mean_absolute)}"
+def _format_errors(errors: PredictionErrors) -> str:
+    return f"R² {errors.r2:.3f}, mean absolute error {_format_number(errors.mean_absolute)}"
 
 
-def _number(value: float) -> str:
+def _format_number(value: float) -> str:
     return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"

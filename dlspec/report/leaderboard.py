@@ -7,14 +7,14 @@ import io
 import re
 from typing import Any
 
-from dlspec.errors import printable
-from dlspec.report.grouping import Setting, Table
+from dlspec.errors import replace_control_characters
+from dlspec.report.grouping import RunTable, SeedGroup
 
-_FORMULA = re.compile(r"\s*[=+\-@|%]")
+_SPREADSHEET_FORMULA = re.compile(r"\s*[=+\-@|%]")
 """What a spreadsheet computes, or sends away, rather than shows."""
 
 
-def leaderboard(table: Table) -> str:
+def format_leaderboard(table: RunTable) -> str:
     """The settings as CSV: rank, the keys that differ, each result's mean and deviation over seeds, the runs.
 
     Equal results give equal texts: there are no times in it.
@@ -22,13 +22,15 @@ def leaderboard(table: Table) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     results = [head for name in table.results for head in (name, f"{name} deviation")]
-    writer.writerow([_cell(head) for head in ("rank", *table.setting_keys, *results, "finished", "failed", "runs")])
+    writer.writerow(
+        [_format_cell(head) for head in ("rank", *table.setting_keys, *results, "finished", "failed", "runs")]
+    )
     for rank, setting in enumerate(table.settings, start=1):
-        writer.writerow([_cell(value) for value in _line(table, setting, rank)])
+        writer.writerow([_format_cell(value) for value in _make_row(table, setting, rank)])
     return file.getvalue()
 
 
-def _line(table: Table, setting: Setting, rank: int) -> list[Any]:
+def _make_row(table: RunTable, setting: SeedGroup, rank: int) -> list[Any]:
     results = [each.get(name) for name in table.results for each in (setting.means, setting.deviations)]
     names = " ".join(table.records[number].name for number in setting.runs)
     values = ["null" if value is None else value for value in setting.values]
@@ -36,11 +38,11 @@ def _line(table: Table, setting: Setting, rank: int) -> list[Any]:
     return [rank if is_ranked else None, *values, *results, setting.finished, setting.failed, names]
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     """A number as it is; a text that a spreadsheet would compute with a quote before it."""
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        text = printable(str(value) if not isinstance(value, bool) else str(value).lower())
-        return f"'{text}" if _FORMULA.match(text) else text
+        text = replace_control_characters(str(value) if not isinstance(value, bool) else str(value).lower())
+        return f"'{text}" if _SPREADSHEET_FORMULA.match(text) else text
     return repr(value)

@@ -11,41 +11,41 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from dlspec.runs.io import finite
+from dlspec.runs.io import replace_non_finite
 
 ASSETS = Path(__file__).parent / "assets"
 STYLES = ("uplot/uPlot.min.css", "page.css")
 SCRIPTS = "base table plot curves effects parallel panels main".split()
-BEGINNING = b"<!doctype html>\n<!-- dlspec report -->"
+PAGE_START = b"<!doctype html>\n<!-- dlspec report -->"
 
 
-def page(title: str, data: Any, curves: Any) -> str:
+def render_page(title: str, data: Any, curves: Any) -> str:
     """The page's HTML, with the data in it.
 
     Only the script whose hash the policy names runs, whatever got into the page, and nothing is loaded or sent.
     """
-    return Template(_text("page.html")).substitute(
-        policy=_policy(),
+    return Template(_read_asset("page.html")).substitute(
+        policy=_content_security_policy(),
         title=escape(title.encode(errors="replace").decode()),
-        style=_style(),
-        script=_script(),
-        data=in_script(data),
-        curves=in_script(curves),
+        style=_read_styles(),
+        script=_read_scripts(),
+        data=to_script_json(data),
+        curves=to_script_json(curves),
     )
 
 
-def in_script(value: Any) -> str:
+def to_script_json(value: Any) -> str:
     """`value` as JSON that ends no script element: no `<`, and nothing beyond ASCII, U+2028 among it."""
-    text = json.dumps(finite(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+    text = json.dumps(replace_non_finite(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 @cache
-def _policy() -> str:
+def _content_security_policy() -> str:
     directives = (
         "default-src 'none'",
-        f"script-src '{_hash(_script())}'",
-        f"style-src '{_hash(_style())}'",
+        f"script-src '{_format_csp_hash(_read_scripts())}'",
+        f"style-src '{_format_csp_hash(_read_styles())}'",
         "img-src data:",
         "base-uri 'none'",
         "form-action 'none'",
@@ -53,21 +53,23 @@ def _policy() -> str:
     return "; ".join(directives)
 
 
-def _hash(text: str) -> str:
+def _format_csp_hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 @cache
-def _style() -> str:
-    return "\n".join(_text(name) for name in STYLES)
+def _read_styles() -> str:
+    return "\n".join(_read_asset(name) for name in STYLES)
 
 
 @cache
-def _script() -> str:
-    licence = "/*!\nuPlot\n" + _text("uplot/LICENSE").strip() + "\n*/\n"
-    return "\n".join([licence, _text("uplot/uPlot.iife.min.js"), *(_text(f"{name}.js") for name in SCRIPTS)])
+def _read_scripts() -> str:
+    licence = "/*!\nuPlot\n" + _read_asset("uplot/LICENSE").strip() + "\n*/\n"
+    return "\n".join(
+        [licence, _read_asset("uplot/uPlot.iife.min.js"), *(_read_asset(f"{name}.js") for name in SCRIPTS)]
+    )
 
 
 @cache
-def _text(name: str) -> str:
+def _read_asset(name: str) -> str:
     return (ASSETS / name).read_text(encoding="utf-8")

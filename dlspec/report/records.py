@@ -10,30 +10,30 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dlspec.errors import SpecError, UserError, cut, printable
-from dlspec.language.yaml.yaml_files import display_name, load_text
-from dlspec.limits import limit
+from dlspec.errors import SpecError, UserError, replace_control_characters, shorten_middle
+from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_text
+from dlspec.limits import get_limit
 from dlspec.runs.finding import Run, find_runs
-from dlspec.runs.io import read_small
+from dlspec.runs.io import read_small_file
 from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState
 from dlspec.runs.json_values import read_number
-from dlspec.runs.layout import HYDRA_OVERRIDES, METRICS, SPEC, TIMING
+from dlspec.runs.layout import HYDRA_OVERRIDES, METRICS_FILE, SPEC_FILE, TIMING_FILE
 from dlspec.runs.run_status import rerun_command
 from dlspec.runs.sweep_file import ListedJob, list_jobs
 
-LARGEST_CURVES = 20_000_000
-MOST_NAMES = 50
+MAX_CURVES_BYTES = 20_000_000
+MAX_NAMES = 50
 """So many results and curves of a run are read."""
-LONGEST_NAME = 80
-FAILED = (JobState.FAILED, JobState.KILLED)
-LARGEST_NUMBER = 1e100
+MAX_NAME_LENGTH = 80
+FAILED_STATES = (JobState.FAILED, JobState.KILLED)
+MAX_RESULT_VALUE = 1e100
 """Sums and squares of numbers below it stay numbers."""
-_MODULE = re.compile(r"[A-Za-z_][\w.]*", re.ASCII)
+_MODULE_NAME = re.compile(r"[A-Za-z_][\w.]*", re.ASCII)
 
 
 @dataclass(frozen=True)
-class Record:
+class RunRecord:
     """A run or a sweep's job among others that it is compared with: its spec, and what came of it.
 
     It brings together what several files say, of which any may be missing. None and '' are what nobody knows.
@@ -67,29 +67,31 @@ class Record:
         if self.folder is None or not self.spec:
             return ""
         imports = self.spec.get("imports")  # a saved spec's modules must be named again
-        names = [each for each in imports if _MODULE.fullmatch(str(each))] if isinstance(imports, list) else []
-        words = f" 'imports=[{','.join(names)}]'" if names else ""
-        return rerun_command(display_name(self.folder)) + words
+        names = [each for each in imports if _MODULE_NAME.fullmatch(str(each))] if isinstance(imports, list) else []
+        imports_override = f" 'imports=[{','.join(names)}]'" if names else ""
+        return rerun_command(format_file_path(self.folder)) + imports_override
 
 
-def read_records(roots: Sequence[Path]) -> list[Record]:
+def read_records(roots: Sequence[Path]) -> list[RunRecord]:
     """Every run and job at or below the folders: a sweep's jobs by their numbers, other runs by their names."""
     runs = {run.folder: run for run in find_runs(roots)}
-    jobs = {_job_folder(root, job): job for root in roots for job in list_jobs(root)}
-    records = [_record(run, _name(run.folder, roots), jobs.get(run.folder)) for run in runs.values()]
-    records += [_absent(job) for folder, job in jobs.items() if folder not in runs]
-    return sorted(records, key=lambda each: _order(each.name))
+    jobs = {_find_job_folder(root, job): job for root in roots for job in list_jobs(root)}
+    records = [_make_record(run, _relative_run_name(run.folder, roots), jobs.get(run.folder)) for run in runs.values()]
+    records += [_make_record_without_folder(job) for folder, job in jobs.items() if folder not in runs]
+    return sorted(records, key=lambda each: _natural_sort_key(each.name))
 
 
-def read_record(folder: Path) -> Record:
+def read_record(folder: Path) -> RunRecord:
     """The run in `folder`; UserError where there is none."""
     run = next((each for each in find_runs([folder]) if each.folder == folder), None)
     if run is None:
-        raise UserError(f"no run in '{printable(cut(display_name(folder)))}'; name a run's folder, which holds {SPEC}")
-    return _record(run, display_name(folder))
+        raise UserError(
+            f"no run in '{replace_control_characters(shorten_middle(format_file_path(folder)))}'; name a run's folder, which holds {SPEC_FILE}"
+        )
+    return _make_record(run, format_file_path(folder))
 
 
-def _job_folder(root: Path, job: ListedJob) -> Path:
+def _find_job_folder(root: Path, job: ListedJob) -> Path:
     """Where the job's files are: below the sweep's folder, wherever that was moved to."""
     if not job.folder or "\0" in job.folder:
         return root / f"job {job.number}"
@@ -97,70 +99,70 @@ def _job_folder(root: Path, job: ListedJob) -> Path:
     return path if path.is_relative_to(root) and ".." not in path.parts else root / path.name
 
 
-def _name(folder: Path, roots: Sequence[Path]) -> str:
+def _relative_run_name(folder: Path, roots: Sequence[Path]) -> str:
     inside = [folder.relative_to(root) for root in roots if folder.is_relative_to(root)]
     return min((str(each) for each in inside if each.parts), key=len, default=folder.name)
 
 
-def _order(name: str) -> tuple[tuple[int, int, str], ...]:
+def _natural_sort_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """2 before 10, and both before any text; the same for each part of a path."""
     parts = name.replace("\\", "/").split("/")
     return tuple((0, int(part), "") if part.isdecimal() and len(part) < 20 else (1, 0, part) for part in parts)
 
 
-def _record(run: Run, name: str, job: ListedJob | None = None) -> Record:
+def _make_record(run: Run, name: str, job: ListedJob | None = None) -> RunRecord:
     """The record of a run, and of what its sweep lists of it where it is a sweep's job."""
     status, result = run.status, read_result(run.folder) or JobResult()
     error = result.error or (None if job is None else job.error)
-    return Record(
+    return RunRecord(
         name=name,
         status=run.state,
         folder=run.folder,
         spec=read_spec(run.folder),
         overrides=_listed_overrides(job) or read_overrides(run.folder),
-        monitor=cut(status.monitor, LONGEST_NAME),
+        monitor=shorten_middle(status.monitor, MAX_NAME_LENGTH),
         mode=result.mode,
         monitored=status.monitored,
-        results=_numbers(result.best) | _numbers(result.test),
+        results=_read_numbers(result.best) | _read_numbers(result.test),
         best_epoch=status.best_epoch,
         steps=status.step,
         parameters=result.parameters,
-        seconds=_number(result.timing["seconds"]) if "seconds" in result.timing else status.seconds,
-        error=_text(status.reason if error is None else error) if run.state in FAILED else "",
+        seconds=_read_bounded_number(result.timing["seconds"]) if "seconds" in result.timing else status.seconds,
+        error=_cut_message(status.reason if error is None else error) if run.state in FAILED_STATES else "",
     )
 
 
-def _absent(job: ListedJob) -> Record:
+def _make_record_without_folder(job: ListedJob) -> RunRecord:
     """A job without a folder: it was refused, or waits for its turn."""
-    return Record(
+    return RunRecord(
         name=str(job.number),
         status=job.status,
         overrides=_listed_overrides(job),
-        error=_text(job.error or ""),
+        error=_cut_message(job.error or ""),
     )
 
 
 def _listed_overrides(job: ListedJob | None) -> tuple[str, ...]:
-    return () if job is None else tuple(cut(each) for each in job.overrides)
+    return () if job is None else tuple(shorten_middle(each) for each in job.overrides)
 
 
-def _text(text: str) -> str:
-    return cut(text.strip(), 2_000)
+def _cut_message(text: str) -> str:
+    return shorten_middle(text.strip(), 2_000)
 
 
-def _texts(value: object) -> tuple[str, ...]:
-    return tuple(cut(each) for each in value if isinstance(each, str)) if isinstance(value, list) else ()
+def _read_strings(value: object) -> tuple[str, ...]:
+    return tuple(shorten_middle(each) for each in value if isinstance(each, str)) if isinstance(value, list) else ()
 
 
-def _numbers(value: object) -> dict[str, float]:
+def _read_numbers(value: object) -> dict[str, float]:
     """The finite numbers of a mapping, by their names."""
-    items = list(value.items())[:MOST_NAMES] if isinstance(value, dict) else []
-    numbers = ((name, _number(each)) for name, each in items if len(name) <= LONGEST_NAME)
+    items = list(value.items())[:MAX_NAMES] if isinstance(value, dict) else []
+    numbers = ((name, _read_bounded_number(each)) for name, each in items if len(name) <= MAX_NAME_LENGTH)
     return {name: number for name, number in numbers if number is not None}
 
 
-def _number(value: object) -> float | None:
-    return read_number(value, LARGEST_NUMBER)
+def _read_bounded_number(value: object) -> float | None:
+    return read_number(value, MAX_RESULT_VALUE)
 
 
 # ---- specs and overrides ---------------------------------------------------------------------------------------------
@@ -168,28 +170,28 @@ def _number(value: object) -> float | None:
 
 def read_spec(folder: Path) -> dict[str, Any]:
     """The run's spec as values, empty where it is none."""
-    tree = _yaml(folder / SPEC)
+    tree = _read_yaml(folder / SPEC_FILE)
     return tree if isinstance(tree, dict) and all(isinstance(key, str) for key in tree) else {}
 
 
 def read_overrides(folder: Path) -> tuple[str, ...]:
     """What the command line said of this run."""
-    return _texts(_yaml(folder / HYDRA_OVERRIDES))
+    return _read_strings(_read_yaml(folder / HYDRA_OVERRIDES))
 
 
-def _yaml(path: Path) -> Any:
+def _read_yaml(path: Path) -> Any:
     try:
         about = path.stat()
     except (OSError, ValueError):
         return None
-    return _yaml_of(path, about.st_mtime_ns, about.st_size)
+    return _read_yaml_cached(path, about.st_mtime_ns, about.st_size)
 
 
 @lru_cache(maxsize=10_000)  # a sweep's report is written again as jobs end: what was read of the others stays
-def _yaml_of(path: Path, changed: int, size: int) -> Any:
-    content = read_small(path, limit("file_bytes"))
+def _read_yaml_cached(path: Path, changed: int, size: int) -> Any:
+    content = read_small_file(path, get_limit("file_bytes"))
     try:
-        return None if content is None else load_text(content.decode("utf-8-sig"), path.name).tree
+        return None if content is None else load_yaml_text(content.decode("utf-8-sig"), path.name).tree
     except (SpecError, ValueError):
         return None
 
@@ -199,18 +201,18 @@ def _yaml_of(path: Path, changed: int, size: int) -> Any:
 
 def read_curves(folder: Path) -> list[dict[str, float]]:
     """What the run measured, epoch by epoch, and the `seconds` that it had trained until then."""
-    epochs = list(_lines(folder / METRICS))
+    epochs = list(_read_number_lines(folder / METRICS_FILE))
     total = 0.0
-    for row, timing in zip(epochs, _lines(folder / TIMING), strict=False):
+    for row, timing in zip(epochs, _read_number_lines(folder / TIMING_FILE), strict=False):
         total += timing.get("seconds", 0.0)
         row["seconds"] = total
     return epochs
 
 
-def _lines(path: Path) -> Iterator[dict[str, float]]:
+def _read_number_lines(path: Path) -> Iterator[dict[str, float]]:
     """The numbers of each line, up to one that a kill cut off."""
-    for line in (read_small(path, LARGEST_CURVES) or b"").splitlines():
+    for line in (read_small_file(path, MAX_CURVES_BYTES) or b"").splitlines():
         try:
-            yield _numbers(json.loads(line))
+            yield _read_numbers(json.loads(line))
         except (ValueError, RecursionError):
             return

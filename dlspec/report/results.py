@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlspec.errors import UserError
-from dlspec.report.grouping import Table, counts
-from dlspec.report.records import Record, read_records
-from dlspec.runs.finding import demand_folders
+from dlspec.report.grouping import RunTable, format_status_counts
+from dlspec.report.records import RunRecord, read_records
+from dlspec.runs.finding import require_folders
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 class Results:
     """The runs of a sweep, or below any folder: `runs` in their order, `best` the one to take, None without any."""
 
-    runs: tuple[Record, ...]
+    runs: tuple[RunRecord, ...]
 
     @property
-    def best(self) -> Record | None:
+    def best(self) -> RunRecord | None:
         """The best run of the setting that is best on average over its seeds."""
-        table = Table(self.runs)
+        table = RunTable(self.runs)
         return None if table.best is None else self.runs[table.best]
 
     def rows(self) -> list[dict[str, Any]]:
         """A mapping a run: its name and status, the keys that differ, its results, what it took."""
-        table = Table(self.runs)
-        return [_row(table, number) for number in range(len(self.runs))]
+        table = RunTable(self.runs)
+        return [_make_row(table, number) for number in range(len(self.runs))]
 
     def settings(self) -> list[dict[str, Any]]:
         """A mapping a setting, the best first: the keys that differ but the seeds, means and deviations, the runs."""
-        table = Table(self.runs)
+        table = RunTable(self.runs)
         return [
             dict(zip(table.setting_keys, each.values, strict=True))
             | {name: each.means.get(name) for name in table.results}
@@ -54,17 +54,17 @@ class Results:
         return pandas.DataFrame(self.rows())
 
     def __repr__(self) -> str:
-        return f"Results({len(self.runs)} run{'s' if len(self.runs) != 1 else ''}: {counts(self.runs)})"
+        return f"Results({len(self.runs)} run{'s' if len(self.runs) != 1 else ''}: {format_status_counts(self.runs)})"
 
 
 def results(*folders: str | Path) -> Results:
     """What came of a sweep, or of all runs at or below the folders; UserError where a folder is not there."""
-    return Results(tuple(read_records(demand_folders(folders))))
+    return Results(tuple(read_records(require_folders(folders))))
 
 
-def _row(table: Table, number: int) -> dict[str, Any]:
+def _make_row(table: RunTable, number: int) -> dict[str, Any]:
     record = table.records[number]
     values: Mapping[str, Any] = dict(zip(table.keys, table.values[number], strict=True))
-    told = {name: record.results.get(name) for name in table.results}
+    reported = {name: record.results.get(name) for name in table.results}
     took = {"parameters": record.parameters, "steps": record.steps, "seconds": record.seconds}
-    return {"run": record.name, "status": record.status, **values, **told, **took, "error": record.error}
+    return {"run": record.name, "status": record.status, **values, **reported, **took, "error": record.error}

@@ -10,18 +10,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dlspec.errors import UserError, cut, printable
+from dlspec.errors import UserError, replace_control_characters, shorten_middle
 from dlspec.runs.job_state import JobState
-from dlspec.runs.layout import CHECKPOINTS, RESULT, SPEC, STATUS
-from dlspec.runs.lock import is_held
+from dlspec.runs.layout import CHECKPOINTS_FOLDER, RESULT_FILE, SPEC_FILE, STATUS_FILE
+from dlspec.runs.lock import is_run_locked
 from dlspec.runs.run_status import RunStatus, read_status
 
-ENDED = (JobState.FINISHED, JobState.FAILED, JobState.INTERRUPTED)
+FINAL_STATES = (JobState.FINISHED, JobState.FAILED, JobState.INTERRUPTED)
 
-DEEPEST = 8
-MOST_FOLDERS = 100_000
-SKIPPED = {CHECKPOINTS, "__pycache__", "node_modules", "site-packages"}
-SECONDS_OF_SILENCE = 600.0
+MAX_DEPTH = 8
+MAX_FOLDERS = 100_000
+SKIPPED_FOLDERS = {CHECKPOINTS_FOLDER, "__pycache__", "node_modules", "site-packages"}
+MAX_SILENT_SECONDS = 600.0
 """After so long without a sign of life a run of another machine counts as killed."""
 
 
@@ -44,15 +44,17 @@ class Run:
 
 def find_runs(roots: Sequence[Path]) -> list[Run]:
     """Every run at or below the folders, those of newest status first. Links are not followed."""
-    here, now = socket.gethostname(), time.time()
-    found = dict.fromkeys(folder for root in roots for folder in run_folders(root))
-    runs = [_judge(folder, here, now) for folder in found]
+    this_host, now = socket.gethostname(), time.time()
+    found = dict.fromkeys(folder for root in roots for folder in iterate_run_folders(root))
+    runs = [_inspect_run(folder, this_host, now) for folder in found]
     return sorted(runs, key=lambda run: (run.age is None, run.age, str(run.folder)))
 
 
-def demand_folders(names: Sequence[str | Path], fix: str = "name the folder of a sweep or of runs") -> list[Path]:
+def require_folders(names: Sequence[str | Path], fix: str = "name the folder of a sweep or of runs") -> list[Path]:
     """The folders; UserError names those that are not there."""
-    missing = [f"'{printable(cut(str(each)))}'" for each in names if not _is_folder(Path(each))]
+    missing = [
+        f"'{replace_control_characters(shorten_middle(str(each)))}'" for each in names if not _is_folder(Path(each))
+    ]
     if missing:
         raise UserError(f"no folder {', '.join(missing)}; {fix}")
     return [Path(each) for each in names]
@@ -65,63 +67,63 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
-def run_folders(root: Path) -> Iterator[Path]:
-    """The folders that hold a run's files; those deeper than `DEEPEST` or after `MOST_FOLDERS` are not looked at."""
-    waiting, looked = [(root, 0)], 0
-    while waiting and looked < MOST_FOLDERS:
+def iterate_run_folders(root: Path) -> Iterator[Path]:
+    """The folders that hold a run's files; those deeper than `DEEPEST` or after `MAX_FOLDERS` are not looked at."""
+    waiting, visited = [(root, 0)], 0
+    while waiting and visited < MAX_FOLDERS:
         folder, depth = waiting.pop()
-        looked += 1
-        names, below = _content(folder)
-        if STATUS in names or SPEC in names:
+        visited += 1
+        names, subfolders = _list_folder(folder)
+        if STATUS_FILE in names or SPEC_FILE in names:
             yield folder
-        if depth < DEEPEST:
-            waiting += [(folder / name, depth + 1) for name in below]
+        if depth < MAX_DEPTH:
+            waiting += [(folder / name, depth + 1) for name in subfolders]
 
 
-def _content(folder: Path) -> tuple[set[str], list[str]]:
+def _list_folder(folder: Path) -> tuple[set[str], list[str]]:
     """The names of its files, and of the folders that may hold runs; none where it can't be read."""
-    names, below = set(), []
+    names, subfolders = set(), []
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if not entry.is_dir(follow_symlinks=False):
                     names.add(entry.name)
-                elif entry.name not in SKIPPED and not entry.name.startswith("."):
-                    below.append(entry.name)
+                elif entry.name not in SKIPPED_FOLDERS and not entry.name.startswith("."):
+                    subfolders.append(entry.name)
     except OSError:
         pass
-    return names, below
+    return names, subfolders
 
 
-def _judge(folder: Path, here: str, now: float) -> Run:
+def _inspect_run(folder: Path, this_host: str, now: float) -> Run:
     status = read_status(folder) or RunStatus()
-    age = _age(folder, status, now)
-    return Run(folder, _state(folder, status, age, here), status, age)
+    age = _status_age(folder, status, now)
+    return Run(folder, _infer_state(folder, status, age, this_host), status, age)
 
 
-def _state(folder: Path, status: RunStatus, age: float | None, here: str) -> JobState:
+def _infer_state(folder: Path, status: RunStatus, age: float | None, this_host: str) -> JobState:
     """Who has the lock runs. Without it `running` is what a killed run last said, or one of a machine that has its own
     locks: there only the status's age tells."""
-    is_running = is_held(folder)
-    if is_running:
+    is_locked_here = is_run_locked(folder)
+    if is_locked_here:
         return JobState.RUNNING
-    if status.status in ENDED:
+    if status.status in FINAL_STATES:
         return status.status
-    is_elsewhere = is_running is None or status.host not in ("", here)
-    is_fresh = age is not None and age < SECONDS_OF_SILENCE
-    goes_on = status.status is JobState.RUNNING and is_elsewhere and is_fresh
-    return JobState.RUNNING if goes_on else JobState.KILLED
+    is_elsewhere = is_locked_here is None or status.host not in ("", this_host)
+    is_fresh = age is not None and age < MAX_SILENT_SECONDS
+    is_still_running = status.status is JobState.RUNNING and is_elsewhere and is_fresh
+    return JobState.RUNNING if is_still_running else JobState.KILLED
 
 
-def _age(folder: Path, status: RunStatus, now: float) -> float | None:
+def _status_age(folder: Path, status: RunStatus, now: float) -> float | None:
     """Seconds since the status was renewed, or where it does not say so since its file was; clocks may disagree."""
-    written = _timestamp(status.renewed)
+    written = _parse_timestamp(status.renewed)
     if written is None:
-        written = _modified(folder)
+        written = _modification_time(folder)
     return None if written is None else max(now - written, 0.0)
 
 
-def _timestamp(text: str) -> float | None:
+def _parse_timestamp(text: str) -> float | None:
     try:
         moment = datetime.fromisoformat(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
@@ -129,8 +131,8 @@ def _timestamp(text: str) -> float | None:
         return None
 
 
-def _modified(folder: Path) -> float | None:
-    for name in (STATUS, RESULT, SPEC):
+def _modification_time(folder: Path) -> float | None:
+    for name in (STATUS_FILE, RESULT_FILE, SPEC_FILE):
         try:
             return (folder / name).stat().st_mtime
         except OSError:

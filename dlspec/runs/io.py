@@ -21,24 +21,24 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dlspec.errors import UserError
-from dlspec.runs.layout import LOG
+from dlspec.runs.layout import LOG_FILE
 
-LONGEST_NAME = 80
-LARGEST_OBJECT = 1_000_000
-NO_LINK = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+MAX_NAME_LENGTH = 80
+MAX_JSON_BYTES = 1_000_000
+NO_FOLLOW_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 """For opening: no name that leads elsewhere, and no pipe that waits for a reader. (Windows has neither flag.)"""
 
 
-def safe_name(name: str) -> str:
+def to_safe_name(name: str) -> str:
     """`name` as one path component: no separators, no leading dot or dash, at most 80 characters, never empty."""
     safe = re.sub(r"[^\w.+=,-]+", "_", name, flags=re.ASCII).lstrip("._-")
-    return safe[:LONGEST_NAME].rstrip("._") or "unnamed"
+    return safe[:MAX_NAME_LENGTH].rstrip("._") or "unnamed"
 
 
-def create_run_folder(root: Path, name: str) -> Path:
+def create_unique_folder(root: Path, name: str) -> Path:
     """A new empty folder under `root`: `name` made safe, with `_2`, `_3`, ... behind it where that is taken."""
     root.mkdir(parents=True, exist_ok=True)
-    stem, count = safe_name(name), 1
+    stem, count = to_safe_name(name), 1
     while True:
         folder = root / (stem if count == 1 else f"{stem}_{count}")
         try:
@@ -49,10 +49,10 @@ def create_run_folder(root: Path, name: str) -> Path:
             return folder
 
 
-def new_folder(root: Path, name: str) -> Path:
+def make_run_folder(root: Path, name: str) -> Path:
     """A run's or sweep's new folder; UserError where it can't be made there."""
     try:
-        return create_run_folder(root, name)
+        return create_unique_folder(root, name)
     except OSError as error:
         fix = "choose another place: hydra.run.dir=FOLDER, or for a sweep hydra.sweep.dir=FOLDER"
         raise UserError(f"can't make a folder in '{root}': {error.strerror}; {fix}") from None
@@ -60,20 +60,20 @@ def new_folder(root: Path, name: str) -> Path:
 
 def free_bytes(folder: Path) -> int:
     """How much this user may still write there, whether the folder is there yet or not."""
-    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
-    return shutil.disk_usage(there).free
+    existing_folder = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
+    return shutil.disk_usage(existing_folder).free
 
 
 def write_bytes(path: Path, content: bytes) -> None:
     """Puts `content` at `path` whole or not at all: a temporary name in the same folder, synced, then renamed."""
-    with replaced(path) as file:
+    with open_replacement(path) as file:
         file.write(content)
 
 
 @contextmanager
-def replaced(path: Path) -> Iterator[BinaryIO]:
+def open_replacement(path: Path) -> Iterator[BinaryIO]:
     """A file with a temporary name; once all is in it and synced it takes the place of `path`."""
-    with _renamed(path) as file:
+    with _open_temporary(path) as file:
         yield file
         file.flush()
         os.fsync(file.fileno())
@@ -81,13 +81,13 @@ def replaced(path: Path) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _renamed(path: Path) -> Iterator[BinaryIO]:
+def _open_temporary(path: Path) -> Iterator[BinaryIO]:
     """A file with a temporary name, which takes the place of `path` once all is in it."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
-        Path(temporary).chmod(_file_mode())  # mkstemp's own mode hides the file from everybody else
+        Path(temporary).chmod(_default_file_mode())  # mkstemp's own mode hides the file from everybody else
         Path(temporary).replace(path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
@@ -99,19 +99,19 @@ def _renamed(path: Path) -> Iterator[BinaryIO]:
 def remove_leftovers(folder: Path) -> None:
     """Deletes the half-written files of a process that was killed; nobody else may write there."""
     for path in folder.iterdir() if folder.is_dir() else ():
-        if _LEFTOVER.fullmatch(path.name) and not path.is_dir():
+        if _LEFTOVER_PATTERN.fullmatch(path.name) and not path.is_dir():
             path.unlink(missing_ok=True)
 
 
-_LEFTOVER = re.compile(r"\..+\.(safetensors|jsonl?|yaml|png|txt|dlspec)\.[a-z0-9_]{8}", re.DOTALL)
+_LEFTOVER_PATTERN = re.compile(r"\..+\.(safetensors|jsonl?|yaml|png|txt|dlspec)\.[a-z0-9_]{8}", re.DOTALL)
 
 
-def append(path: Path, content: bytes) -> None:
+def append_bytes(path: Path, content: bytes) -> None:
     """Adds `content` to a file, all of it or nothing: a full disk leaves no half line. Raises OSError.
 
     A name that leads elsewhere is refused: whoever made the folder may want to write there with our hands.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NO_LINK
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NO_FOLLOW_FLAGS
     with os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0) as file:
         size, left = os.fstat(file.fileno()).st_size, memoryview(content)
         try:
@@ -131,14 +131,14 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, _json_text(value))
 
 
-def renew_json(path: Path, value: Any) -> None:
+def write_json_unsynced(path: Path, value: Any) -> None:
     """As `write_json`, but without waiting for the disk: for what is soon written again."""
-    with _renamed(path) as file:
+    with _open_temporary(path) as file:
         file.write(_json_text(value).encode())
 
 
 def _json_text(value: Any) -> str:
-    return json.dumps(finite(value), indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(replace_non_finite(value), indent=2, ensure_ascii=False) + "\n"
 
 
 def write_yaml(path: Path, value: Any) -> None:
@@ -147,20 +147,20 @@ def write_yaml(path: Path, value: Any) -> None:
     write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
 
 
-def finite(value: Any) -> Any:
+def replace_non_finite(value: Any) -> Any:
     """`value` with every nan and infinity in it, however deep, replaced by None: the rest of JSON's world."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): finite(each) for key, each in value.items()}
+        return {str(key): replace_non_finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(each) for each in value]
+        return [replace_non_finite(each) for each in value]
     return value
 
 
-def read_object(path: Path, most: int = LARGEST_OBJECT) -> dict[str, Any] | None:
+def read_json_object(path: Path, most: int = MAX_JSON_BYTES) -> dict[str, Any] | None:
     """The mapping that a JSON file of at most `most` bytes holds; None for any other file, and for none."""
-    content = read_small(path, most)
+    content = read_small_file(path, most)
     try:
         value = None if content is None else json.loads(content)
     except (ValueError, RecursionError):
@@ -168,23 +168,23 @@ def read_object(path: Path, most: int = LARGEST_OBJECT) -> dict[str, Any] | None
     return value if isinstance(value, dict) else None
 
 
-def read_small(path: Path, most: int) -> bytes | None:
+def read_small_file(path: Path, max_bytes: int) -> bytes | None:
     """What a plain file of at most `most` bytes holds; None for a larger one, for what is no file, and for none."""
-    content = read_beginning(path, most + 1)
-    return None if content is None or len(content) > most else content
+    content = read_first_bytes(path, max_bytes + 1)
+    return None if content is None or len(content) > max_bytes else content
 
 
-def read_beginning(path: Path, most: int) -> bytes | None:
+def read_first_bytes(path: Path, max_bytes: int) -> bytes | None:
     """The first `most` bytes of a plain file; None for what is no file, and for none."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
         with os.fdopen(descriptor, "rb") as file:
-            return file.read(most) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+            return file.read(max_bytes) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
     except (OSError, ValueError):
         return None
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
     """The objects of a .jsonl file in order; without a last line that a kill cut off; none where there is no file."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -209,26 +209,26 @@ class LogFile(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            append(self.path, f"{self.format(record)}\n".encode(errors="replace"))
+            append_bytes(self.path, f"{self.format(record)}\n".encode(errors="replace"))
         except OSError as error:
             if not self._warned:
                 print(f"can't write {self.path}: {error.strerror or error}", file=sys.stderr)
             self._warned = True
 
 
-def log_to(folder: Path) -> logging.Handler:
+def add_log_file(folder: Path) -> logging.Handler:
     """A handler that adds what is logged, the user's own modules too, to the run's log.txt.
 
     Remove it from the root logger and close it when the run is over.
     """
-    handler = LogFile(folder / LOG)
+    handler = LogFile(folder / LOG_FILE)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)
     return handler
 
 
 @cache
-def _file_mode() -> int:
+def _default_file_mode() -> int:
     """The mode that a new file has for this user."""
     mask = os.umask(0)  # there is no way to read it without setting it
     os.umask(mask)

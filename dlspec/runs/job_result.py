@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from dlspec.runs.io import read_object
+from dlspec.runs.io import read_json_object
 from dlspec.runs.job_state import JobState, read_state
 from dlspec.runs.json_values import read_count, read_number
-from dlspec.runs.layout import RESULT
+from dlspec.runs.layout import RESULT_FILE
 
 Mode = Literal["min", "max", ""]
-NOT_IN_FILE = ("text", "data")  # of `result.json`; a sweep's processes hand them over
+FIELDS_NOT_IN_FILE = ("text", "data")  # of `result.json`; a sweep's processes hand them over
 
 
 @dataclass(frozen=True)
@@ -57,17 +57,17 @@ class JobResult:
 
     def as_dict(self) -> dict[str, Any]:
         """For result.json."""
-        return {name: value for name, value in asdict(self).items() if name not in NOT_IN_FILE}
+        return {name: value for name, value in asdict(self).items() if name not in FIELDS_NOT_IN_FILE}
 
 
-def failed_result(error: str, text: str = "") -> JobResult:
+def make_failed_result(error: str, text: str = "") -> JobResult:
     """The result of a job that failed with an error of one line, and in full."""
     return JobResult(JobState.FAILED, error=error, text=text or error)
 
 
-def read_result(folder: Path, file: str = RESULT) -> JobResult | None:
+def read_result(folder: Path, file: str = RESULT_FILE) -> JobResult | None:
     """What came of the run in a folder, as a file of it says; None where it wrote none (it was killed)."""
-    written = read_object(folder / file)
+    written = read_json_object(folder / file)
     return None if written is None else parse_result(written)
 
 
@@ -100,7 +100,7 @@ def _read_mode(value: object) -> Mode:
     return "max" if value == "max" else ""
 
 
-_BY_TYPE: Mapping[str, Callable[[object], Any]] = {
+_READER_BY_TYPE: Mapping[str, Callable[[object], Any]] = {
     "JobState": _read_state,
     "int | None": read_count,
     "str": _read_text,
@@ -108,4 +108,4 @@ _BY_TYPE: Mapping[str, Callable[[object], Any]] = {
     "Mode": _read_mode,
     "Mapping[str, float]": _read_floats,
 }
-_READERS = {each.name: _BY_TYPE[str(each.type)] for each in fields(JobResult)}
+_READERS = {each.name: _READER_BY_TYPE[str(each.type)] for each in fields(JobResult)}

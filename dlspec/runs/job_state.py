@@ -26,7 +26,7 @@ class JobState(StrEnum):
 
 def read_state(value: object) -> JobState | None:
     """The state that a file names, None where it names none that there is."""
-    return JobState(value) if isinstance(value, str) and value in _WORDS else None
+    return JobState(value) if isinstance(value, str) and value in _STATE_NAMES else None
 
 
-_WORDS = frozenset(state.value for state in JobState)
+_STATE_NAMES = frozenset(state.value for state in JobState)

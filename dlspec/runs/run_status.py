@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from dlspec.runs.io import read_object
+from dlspec.runs.io import read_json_object
 from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState, read_state
 from dlspec.runs.json_values import read_count, read_line, read_number
-from dlspec.runs.layout import STATUS
-from dlspec.text import write_override
+from dlspec.runs.layout import STATUS_FILE
+from dlspec.text import format_override
 
 
 @dataclass(frozen=True)
@@ -54,14 +54,14 @@ def read_status(folder: Path) -> RunStatus | None:
 
     None where neither is there or can be read. Values of a wrong type are as if they were not there.
     """
-    written = read_object(folder / STATUS)
+    written = read_json_object(folder / STATUS_FILE)
     if written is not None:
         return RunStatus(**{name: read(written.get(name)) for name, read in _READERS.items()})
     result = read_result(folder)
-    return None if result is None else _status_of(result)
+    return None if result is None else _status_from_result(result)
 
 
-def _status_of(result: JobResult) -> RunStatus:
+def _status_from_result(result: JobResult) -> RunStatus:
     return RunStatus(
         status=result.status,
         epoch=result.epochs,
@@ -74,20 +74,20 @@ def _status_of(result: JobResult) -> RunStatus:
     )
 
 
-_BY_TYPE: Mapping[str, Callable[[object], Any]] = {
+_READER_BY_TYPE: Mapping[str, Callable[[object], Any]] = {
     "str": read_line,
     "int | None": read_count,
     "float | None": read_number,
     "JobState | None": read_state,
 }
-_READERS = {each.name: _BY_TYPE[str(each.type)] for each in fields(RunStatus)}
+_READERS = {each.name: _READER_BY_TYPE[str(each.type)] for each in fields(RunStatus)}
 
 
-def resume_command(folder: Path | str, what: Literal["run", "sweep"] = "run") -> str:
+def resume_command(folder: Path | str, kind: Literal["run", "sweep"] = "run") -> str:
     """The shell's line that resumes the run or sweep in `folder`."""
-    return f"python -m dlspec resume {shlex.quote(write_override(what, str(folder)))}"
+    return f"python -m dlspec resume {shlex.quote(format_override(kind, str(folder)))}"
 
 
 def rerun_command(folder: Path | str) -> str:
     """The shell's line that trains the spec of the run in `folder` again, in a new folder."""
-    return f"python -m dlspec {shlex.quote(write_override('run', str(folder)))}"
+    return f"python -m dlspec {shlex.quote(format_override('run', str(folder)))}"

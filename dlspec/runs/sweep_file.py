@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dlspec.errors import cut
-from dlspec.runs.io import read_object
+from dlspec.errors import shorten_middle
+from dlspec.runs.io import read_json_object
 from dlspec.runs.job_state import JobState, read_state
 from dlspec.runs.json_values import read_count
-from dlspec.runs.layout import SWEEP
+from dlspec.runs.layout import SWEEP_FILE
 
 MAX_BYTES = 50_000_000
 MAX_TEXT = 2_000  # characters of an override, a name or an error
@@ -37,7 +37,7 @@ class ListedJob:
 
 def read_sweep_file(folder: Path) -> dict[str, Any] | None:
     """What the sweep.json in a folder holds; None where it holds no mapping, or is not there."""
-    return read_object(folder / SWEEP, MAX_BYTES)
+    return read_json_object(folder / SWEEP_FILE, MAX_BYTES)
 
 
 def list_jobs(folder: Path) -> list[ListedJob]:
@@ -61,8 +61,12 @@ def parse_listed_job(line: Mapping[str, Any]) -> ListedJob:
 
 
 def _read_text(value: object) -> str | None:
-    return cut(value, MAX_TEXT) if isinstance(value, str) else None
+    return shorten_middle(value, MAX_TEXT) if isinstance(value, str) else None
 
 
 def _read_texts(value: object) -> tuple[str, ...]:
-    return tuple(cut(each, MAX_TEXT) for each in value if isinstance(each, str)) if isinstance(value, list) else ()
+    return (
+        tuple(shorten_middle(each, MAX_TEXT) for each in value if isinstance(each, str))
+        if isinstance(value, list)
+        else ()
+    )

@@ -14,18 +14,18 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from dlspec.errors import UserError
-from dlspec.jobs.identity import code_version
+from dlspec.jobs.identity import describe_code_version
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.report import write_sweep_report
 from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState
-from dlspec.runs.lock import held
-from dlspec.sweeps.display import SweepLines, display
-from dlspec.sweeps.executors.executor import Began, Ended, Executor, result_of_ended
+from dlspec.runs.lock import lock_run_folder
+from dlspec.sweeps.display import SweepDisplay, make_display
+from dlspec.sweeps.executors.executor import Executor, TaskEnded, TaskStarted, result_from_event
 from dlspec.sweeps.plan import (
-    CHANGED,
-    MOST_TOLD,
-    SECONDS_BETWEEN_LOOKS,
+    MAX_LISTED,
+    RERUN_CHANGED,
+    SECONDS_BETWEEN_POLLS,
     check_shapes,
     describe_done_jobs,
     match_recorded_jobs,
@@ -35,12 +35,12 @@ from dlspec.sweeps.plan import (
 )
 from dlspec.sweeps.records.planned_job import PlanJob, PlannedJob, SweepEntry, plan_jobs
 from dlspec.sweeps.records.record import SweepRecord
-from dlspec.training.runtime.interruption import Interrupted, Interruption, interruptible
+from dlspec.training.runtime.interruption import Interrupted, Interruption, catch_signals
 
 log = logging.getLogger("dlspec")
 
-SECONDS_BETWEEN_RECORDS = 1.0
-ENDING = "ending: the jobs that run are saved; Ctrl-C again ends them at once"
+SECONDS_BETWEEN_RECORD_WRITES = 1.0
+ENDING_MESSAGE = "ending: the jobs that run are saved; Ctrl-C again ends them at once"
 
 
 class SweepRun:
@@ -61,12 +61,12 @@ class SweepRun:
     ) -> None:
         self.settings, self.make_executor = settings, make_executor
         self._entries: list[SweepEntry] = []
-        self._create, self._name, self._code = create, name, code_version()
+        self._create_record, self._name_folder, self._code_version = create, name, describe_code_version()
         self._lock = ExitStack()
-        self.record = self._locked(record) if record else None
+        self.record = self._lock_folder(record) if record else None
         self._interruption = Interruption()
-        self._is_ending = self._is_here = False
-        self._written = 0.0
+        self._is_ending = self._runs_inline = False
+        self._last_write = 0.0
 
     def __enter__(self) -> SweepRun:
         return self
@@ -74,8 +74,8 @@ class SweepRun:
     def __exit__(self, *_: object) -> None:
         self._lock.close()
 
-    def _locked(self, record: SweepRecord) -> SweepRecord:
-        self._lock.enter_context(held(record.folder))
+    def _lock_folder(self, record: SweepRecord) -> SweepRecord:
+        self._lock.enter_context(lock_run_folder(record.folder))
         return record
 
     @property
@@ -88,12 +88,12 @@ class SweepRun:
 
         Raises UserError with every wrong spec where that stops the sweep, Interrupted when a signal asked for the end.
         """
-        entries = plan_jobs(plans, len(plans) if self.settings.on_invalid == "skip" else MOST_TOLD)
+        entries = plan_jobs(plans, len(plans) if self.settings.on_invalid == "skip" else MAX_LISTED)
         refuse_wrong_specs(entries, self.settings, len(plans))
         if self.record is not None:
-            match_recorded_jobs(entries, self.record, self._code)
-        todo = [entry for entry in entries if entry.is_todo]
-        reruns = self.settings.rerun == CHANGED
+            match_recorded_jobs(entries, self.record, self._code_version)
+        todo = [entry for entry in entries if entry.needs_training]
+        reruns = self.settings.rerun == RERUN_CHANGED
         devices = {entry.job.device for entry in entries if not entry.is_refused}
         count = len(entries) if reruns else len(todo)
         with self.make_executor(count, devices) as executor:
@@ -102,86 +102,88 @@ class SweepRun:
                 refuse_wrong_specs(entries, self.settings, len(plans))
             if reruns:
                 retrain_changed_jobs(entries)
-            self.record = self.record or self._locked(self._create())
-            number_jobs(entries, self.record, self._name)
+            self.record = self.record or self._lock_folder(self._create_record())
+            number_jobs(entries, self.record, self._name_folder)
             self._entries += entries
             self._train(entries, executor)
         return entries
 
     def _train(self, entries: Sequence[SweepEntry], executor: Executor) -> None:
-        todo = [entry for entry in entries if entry.is_todo]
-        self._is_here = executor.shown == "jobs"
-        board = display(self.entries, executor.shown)
+        todo = [entry for entry in entries if entry.needs_training]
+        self._runs_inline = executor.progress_scope == "jobs"
+        sweep_display = make_display(self.entries, executor.progress_scope)
         try:
             for line in describe_done_jobs(entries):
-                board.say(line)
+                sweep_display.print_message(line)
             for entry in entries:
                 if entry.is_refused:
-                    board.ended(entry)
-            with interruptible(self._interruption):
-                for event in executor.run((entry.job for entry in todo), SECONDS_BETWEEN_LOOKS):
-                    self._take(event, todo, board)
+                    sweep_display.on_job_end(entry)
+            with catch_signals(self._interruption):
+                for event in executor.run((entry.job for entry in todo), SECONDS_BETWEEN_POLLS):
+                    self._handle_event(event, todo, sweep_display)
                     if self._interruption.signal or self._is_ending:
-                        self._stop(executor, board)
+                        self._stop_executor(executor, sweep_display)
         finally:
-            board.close()
-            self._write(synced=True)
-            self._report(is_last=True)
+            sweep_display.close()
+            self._write_record(synced=True)
+            self._write_report(is_last=True)
         if self._interruption.signal:
             raise Interrupted(self._interruption.signal)
 
-    def _take(self, event: Began | Ended | None, todo: Sequence[SweepEntry], board: SweepLines) -> None:
+    def _handle_event(
+        self, event: TaskStarted | TaskEnded | None, todo: Sequence[SweepEntry], sweep_display: SweepDisplay
+    ) -> None:
         if event is None:
-            board.tick()
-        elif isinstance(event, Began):
-            self._begin(todo[event.task], board)
+            sweep_display.refresh()
+        elif isinstance(event, TaskStarted):
+            self._start_job(todo[event.task], sweep_display)
         else:
-            result = result_of_ended(event)
-            self._end(todo[event.task], result, board)
+            result = result_from_event(event)
+            self._end_job(todo[event.task], result, sweep_display)
             if self.settings.fail_fast and result.status in (JobState.FAILED, JobState.REFUSED):
                 self._is_ending = True
 
-    def _stop(self, executor: Executor, board: SweepLines) -> None:
+    def _stop_executor(self, executor: Executor, sweep_display: SweepDisplay) -> None:
         """Once is enough: what runs is saved."""
         if not executor.is_stopping:
             executor.stop()
-            if executor.shown == "all":
-                board.say(ENDING)
+            if executor.progress_scope == "all":
+                sweep_display.print_message(ENDING_MESSAGE)
 
-    def _begin(self, entry: SweepEntry, board: SweepLines) -> None:
-        entry.began = time.monotonic()
-        self._note(entry, JobResult(JobState.RUNNING))
-        board.began(entry)
+    def _start_job(self, entry: SweepEntry, sweep_display: SweepDisplay) -> None:
+        entry.started_at = time.monotonic()
+        self._record_result(entry, JobResult(JobState.RUNNING))
+        sweep_display.on_job_start(entry)
 
-    def _end(self, entry: SweepEntry, result: JobResult, board: SweepLines) -> None:
+    def _end_job(self, entry: SweepEntry, result: JobResult, sweep_display: SweepDisplay) -> None:
         is_first = not self._interruption.signal and not self._is_ending
-        entry.seconds = time.monotonic() - entry.began
-        if result.status is JobState.INTERRUPTED and is_first and self._is_here:
+        entry.seconds = time.monotonic() - entry.started_at
+        if result.status is JobState.INTERRUPTED and is_first and self._runs_inline:
             self._interruption.request(signal.SIGINT)  # the job heard the signal itself
-        if self._note(entry, result):
-            self._report()
-        board.ended(entry)
+        if self._record_result(entry, result):
+            self._write_report()
+        sweep_display.on_job_end(entry)
 
-    def _note(self, entry: SweepEntry, result: JobResult) -> bool:
+    def _record_result(self, entry: SweepEntry, result: JobResult) -> bool:
         """Keep what came of a job, and now and then write the record; returns whether it was written.
 
         What a crash loses of the record is found in the jobs' folders.
         """
         entry.result = result
         if result.status is JobState.FINISHED:
-            entry.code, entry.data = self._code, result.data
+            entry.code, entry.data = self._code_version, result.data
             entry.result = replace(read_result(entry.job.folder) or JobResult(), status=JobState.FINISHED, error="")
-        is_due = time.monotonic() > self._written + SECONDS_BETWEEN_RECORDS
+        is_due = time.monotonic() > self._last_write + SECONDS_BETWEEN_RECORD_WRITES
         if is_due:
-            self._write(synced=False)
+            self._write_record(synced=False)
         return is_due
 
-    def _write(self, *, synced: bool) -> None:
+    def _write_record(self, *, synced: bool) -> None:
         assert self.record is not None
         self.record.write(synced=synced)
-        self._written = time.monotonic()
+        self._last_write = time.monotonic()
 
-    def _report(self, *, is_last: bool = False) -> None:
+    def _write_report(self, *, is_last: bool = False) -> None:
         """Which is not written again and again for every job. What was trained is there without it."""
         assert self.record is not None
         try:

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from dlspec.data.batches.batches import NO_FEWEST
+from dlspec.data.batches.batches import NO_FEWEST_STEPS
 from dlspec.data.dataset import Dataset
-from dlspec.optim.freezing import Freezing
+from dlspec.optim.freezing import FrozenParameters
 from dlspec.optim.schedule import Schedule
-from dlspec.training.protocols import Criterion, Metrics
+from dlspec.training.protocols import CriterionProtocol, MetricGroups
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Model:
     """
 
     network: nn.Module
-    criterion: Criterion
+    criterion: CriterionProtocol
     inputs: Sequence[str]
-    metrics: Callable[[], Metrics] | Metrics = ()
+    metrics: Callable[[], MetricGroups] | MetricGroups = ()
 
-    def make_metrics(self, device: torch.device) -> Metrics:
+    def make_metrics(self, device: torch.device) -> MetricGroups:
         """The metrics on the device, for each target that the criterion judges."""
         groups = self.metrics() if callable(self.metrics) else self.metrics
         for group in groups:
@@ -46,7 +46,7 @@ class Optimization:
 
     optimizer: Optimizer | None
     schedule: Schedule | None = None
-    freezing: Freezing = field(default_factory=lambda: Freezing({}))
+    freezing: FrozenParameters = field(default_factory=lambda: FrozenParameters({}))
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,8 @@ class TrainingData:
     dataset: Dataset
     seed: int = 0
     trim: bool = True
-    fewest_steps: Mapping[str, int] = field(default_factory=lambda: NO_FEWEST)
-    widest: int = 0
+    fewest_steps: Mapping[str, int] = field(default_factory=lambda: NO_FEWEST_STEPS)
+    max_layer_outputs: int = 0
 
     def state_dict(self) -> dict[str, int]:
         """How many samples each split has: the order of an epoch follows from that."""

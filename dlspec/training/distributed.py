@@ -29,11 +29,11 @@ class ProcessGroup:
         """Of each batch the samples that this process trains on: with one process the batches themselves."""
         return batches
 
-    def agree(self, flag: bool) -> bool:
+    def is_true_on_any_rank(self, flag: bool) -> bool:
         """Whether any process says so; all of them have to ask."""
         return flag
 
-    def agree_on(self, interruption: Interruption) -> Interruption:
+    def share_interruption(self, interruption: Interruption) -> Interruption:
         """What is to be asked after each step: whether any process was interrupted."""
         return interruption
 

@@ -12,11 +12,11 @@ from dlspec.training.checkpoint.checked_state import CheckedState, Count
 
 log = logging.getLogger("dlspec")
 
-Mode = Literal["min", "max"]
-LESS_IS_BETTER = ("loss", "error", "perplexity")
+MonitorMode = Literal["min", "max"]
+LOWER_IS_BETTER_WORDS = ("loss", "error", "perplexity")
 
 
-class _Saved(CheckedState):
+class _SavedMonitor(CheckedState):
     name: str
     mode: str
     value: float
@@ -24,10 +24,10 @@ class _Saved(CheckedState):
     is_best: bool
 
 
-class Monitor:
+class MetricMonitor:
     """Watches one result: `value` and `epoch` are the best so far, `is_best` whether the last epoch set them."""
 
-    def __init__(self, name: str, mode: Mode) -> None:
+    def __init__(self, name: str, mode: MonitorMode) -> None:
         self.name = name
         self.mode = mode
         self.value = math.nan
@@ -47,24 +47,26 @@ class Monitor:
 
     def load_state_dict(self, state: Any, epochs: int) -> None:
         """Takes the best of so many epochs, unless another result is watched from here on."""
-        saved = _Saved.model_validate(state)
+        saved = _SavedMonitor.model_validate(state)
         if saved.epoch > epochs:
             raise ValueError(f"epoch {saved.epoch} is the best of {epochs}")
         if (saved.name, saved.mode) == (self.name, self.mode):
             self.value, self.epoch, self.is_best = saved.value, saved.epoch, saved.is_best
 
 
-def choose_mode(asked: Literal["auto", "min", "max"], name: str, metrics: Mapping[str, object]) -> Mode:
+def choose_monitor_mode(
+    mode_setting: Literal["auto", "min", "max"], name: str, metrics: Mapping[str, object]
+) -> MonitorMode:
     """Whether less or more of a result is better: as asked, else as its metric says, else by its name.
 
     `metrics` are by their results' names; torchmetrics' have `higher_is_better`.
     """
-    if asked != "auto":
-        return asked
-    higher = getattr(metrics.get(name.partition("/")[2]), "higher_is_better", None)
-    if higher is not None:
-        return "max" if higher else "min"
-    return "min" if any(word in name.lower() for word in LESS_IS_BETTER) else "max"
+    if mode_setting != "auto":
+        return mode_setting
+    higher_is_better = getattr(metrics.get(name.partition("/")[2]), "higher_is_better", None)
+    if higher_is_better is not None:
+        return "max" if higher_is_better else "min"
+    return "min" if any(word in name.lower() for word in LOWER_IS_BETTER_WORDS) else "max"
 
 
 def choose_monitored(name: str, results: Collection[str]) -> str:

@@ -8,14 +8,14 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from dlspec.data.batches.trimming import Trim
+from dlspec.data.batches.trimming import PaddingTrim
 from dlspec.data.dataset import Target
 
 Targets = tuple[Tensor, ...]
 """What a batch is compared with, in the order of the criterion's `target_names`."""
 
 
-class Criterion(Protocol):
+class CriterionProtocol(Protocol):
     """A loss that also knows what it compares with and how the network's output is to be read."""
 
     @property
@@ -27,24 +27,24 @@ class Criterion(Protocol):
         """The names of its terms where it has several; empty for one."""
 
     @property
-    def trims(self) -> Mapping[str, Trim]:
+    def trims(self) -> Mapping[str, PaddingTrim]:
         """Which targets end with their batch's longest sample where an input does."""
 
     def __call__(self, output: Any, targets: Targets) -> Tensor:
         """The batch's mean loss, a scalar tensor that gradients flow from; of several terms [their sum, term, ...]."""
 
     @property
-    def predicted(self) -> Sequence[Target]:
+    def predicted_targets(self) -> Sequence[Target]:
         """The targets that are predicted."""
 
     def predict(self, output: Any) -> Any:
         """Probabilities or numbers, a row a sample: of one target, or of several by their names."""
 
-    def judged(self, output: Any, targets: Targets) -> Sequence[tuple[Tensor, Tensor]]:
+    def make_metric_pairs(self, output: Any, targets: Targets) -> Sequence[tuple[Tensor, Tensor]]:
         """For each target that is predicted what metrics compare: predictions and truth, a row a sample or step."""
 
 
-class Metric(Protocol):
+class MetricProtocol(Protocol):
     """torchmetrics' own interface: fed in pieces, then asked for one number."""
 
     def update(self, preds: Tensor, target: Tensor) -> Any: ...
@@ -57,7 +57,7 @@ class Metric(Protocol):
     def to(self, device: torch.device) -> Any: ...
 
 
-Metrics = Sequence[Mapping[str, Metric]]
+MetricGroups = Sequence[Mapping[str, MetricProtocol]]
 """For each target that the criterion judges, in its order, metrics by their results' names."""
 
 

@@ -14,25 +14,25 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from dlspec.compat.torch_dynamo import without_dynamo
-from dlspec.optim.memory import state_bytes
+from dlspec.optim.memory import estimate_state_bytes
 from dlspec.optim.optimizer import restore_optimizer
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.checkpoint.checked_state import CheckedState, Count, Seconds
-from dlspec.training.checkpoint.packing import Unchanging
+from dlspec.training.checkpoint.packing import ImmutableState
 from dlspec.training.evaluation.scores import Scores
-from dlspec.training.runtime.randomness import random_state, set_random_state
-from dlspec.training.state import EpochProgress, State
+from dlspec.training.runtime.randomness import get_random_state, set_random_state
+from dlspec.training.state import EpochProgress, TrainingState
 
 LOADING_ORDER = (
     "left", "progress", "monitor", "network", "optimizer", "scaler", "schedule", "average", "on_nan", "callbacks",
     "generators",
 )  # fmt: skip
 """Where in its epoch a run was left is asked by others; the generators come last, as a callback may draw from them."""
-ADDED_LATER = ("on_nan",)
+OPTIONAL_PARTS = ("on_nan",)
 """Checkpoints of the first versions do not have them."""
 
 
-class _Left(CheckedState):
+class _SavedPosition(CheckedState):
     seconds: Seconds
     lr: float | None
     batch: Count
@@ -42,10 +42,10 @@ class _Left(CheckedState):
 
 
 @dataclass(frozen=True)
-class PositionInEpoch:
+class EpochPosition:
     """Where in its epoch a run is, None between two."""
 
-    state: State
+    state: TrainingState
     scores: Scores
 
     def state_dict(self) -> dict[str, Any] | None:
@@ -63,7 +63,7 @@ class PositionInEpoch:
         }
 
     def load_state_dict(self, state: Any, /) -> None:
-        epoch = None if state is None else EpochProgress(**dict(_Left.model_validate(state)))
+        epoch = None if state is None else EpochProgress(**dict(_SavedPosition.model_validate(state)))
         if epoch is not None:
             if epoch.results is None and epoch.scores is None:
                 raise ValueError("the epoch has neither results nor scores")
@@ -72,10 +72,10 @@ class PositionInEpoch:
 
 
 @dataclass(frozen=True)
-class BestEpoch:
+class MonitorState:
     """The monitored result's best value, which one of the state's finished epochs had."""
 
-    state: State
+    state: TrainingState
 
     def state_dict(self) -> dict[str, Any]:
         return self.state.monitor.state_dict()
@@ -102,7 +102,7 @@ class OptimizerState:
 class AverageState:
     """The average of the weights, where there is one; a run may go on with one that it did not have."""
 
-    state: State
+    state: TrainingState
 
     def state_dict(self) -> dict[str, Any] | None:
         return self.state.average.state_dict() if self.state.average else None
@@ -113,16 +113,16 @@ class AverageState:
 
 
 @dataclass(frozen=True)
-class Generators:
+class GeneratorState:
     """All random generators, as they stood when the epoch's training split was done, or as they stand now."""
 
-    state: State
+    state: TrainingState
 
     def state_dict(self) -> dict[str, Any]:
         epoch = self.state.current
         if epoch is not None and epoch.generators:
             return epoch.generators
-        return random_state(self.state.device)
+        return get_random_state(self.state.device)
 
     def load_state_dict(self, state: Any, /) -> None:
         set_random_state(state, self.state.device)
@@ -133,22 +133,26 @@ class CallbackStates:
     """What each callback keeps, by the name under which it does."""
 
     callbacks: Sequence[Callback]
-    state: State
+    state: TrainingState
 
     def state_dict(self) -> list[list[Any]]:
-        kept = [(each.kept_as, each.state_dict(self.state)) for each in self.callbacks]
-        return [[name, Unchanging(own, f"callback.{name}")] for name, own in kept if own]
+        states = [(each.state_key, each.state_dict(self.state)) for each in self.callbacks]
+        return [
+            [name, ImmutableState(callback_state, f"callback.{name}")]
+            for name, callback_state in states
+            if callback_state
+        ]
 
     def load_state_dict(self, state: Any, /) -> None:
-        kept: Mapping[str, Any] = dict(state)
+        states: Mapping[str, Any] = dict(state)
         for callback in self.callbacks:
-            if callback.kept_as in kept:
-                callback.load_state_dict(self.state, kept[callback.kept_as])
+            if callback.state_key in states:
+                callback.load_state_dict(self.state, states[callback.state_key])
 
 
-def checkpoint_bytes(state: State) -> int:
+def estimate_checkpoint_bytes(state: TrainingState) -> int:
     """What a checkpoint will take at least: weights, the best ones too, their average, the optimizer's state."""
-    kept = [each for each in state.network.state_dict().values() if isinstance(each, Tensor)]
-    weights = sum(each.numel() * each.element_size() for each in kept)
-    optimizer = state_bytes(state.optimizer) if state.optimizer else 0
-    return weights * (3 if state.average else 2) + (optimizer or 0)
+    tensors = [each for each in state.network.state_dict().values() if isinstance(each, Tensor)]
+    weight_bytes = sum(each.numel() * each.element_size() for each in tensors)
+    optimizer_bytes = estimate_state_bytes(state.optimizer) if state.optimizer else 0
+    return weight_bytes * (3 if state.average else 2) + (optimizer_bytes or 0)

@@ -12,19 +12,19 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from dlspec.optim.averaging import Average
+from dlspec.optim.averaging import WeightAverage
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
 from dlspec.training.checkpoint.checked_state import CheckedState, Count, Seconds
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
-from dlspec.training.checkpoint.packing import Rows
-from dlspec.training.evaluation.looking import View
-from dlspec.training.monitor import Monitor
+from dlspec.training.checkpoint.packing import ResultRows
+from dlspec.training.evaluation.looking import PredictionView
+from dlspec.training.monitor import MetricMonitor
 
 Phase = Literal["train", "val", "test"]
 
 
-class _Timing(CheckedState):
+class _TimingRow(CheckedState):
     epoch: Count
     step: Count
     seconds: Seconds
@@ -33,12 +33,12 @@ class _Timing(CheckedState):
     samples_per_second: Seconds
 
 
-class _Progress(CheckedState):
+class _SavedProgress(CheckedState):
     epoch: Count
     step: Count
     results: dict[str, float]
     history: list[dict[str, float]]
-    timing: list[_Timing]
+    timing: list[_TimingRow]
 
 
 @dataclass
@@ -70,7 +70,7 @@ class EpochProgress:
 
 
 @dataclass
-class State:
+class TrainingState:
     """All that callbacks see of a run: what is trained, where it stands, what came out so far.
 
     `epoch` counts from 1 and is 0 before the first; `step` counts optimizer steps over the whole run, `batch` the
@@ -82,7 +82,7 @@ class State:
     network: nn.Module
     optimizer: Optimizer | None
     device: torch.device
-    monitor: Monitor
+    monitor: MetricMonitor
     epochs: int
     epoch: int = 0
     step: int = 0
@@ -104,19 +104,19 @@ class State:
     # The mean loss of the last steps. Reading it waits for the device: not for every step.
     snapshot: Callable[[], Snapshot | None] = lambda: None
     # The whole run at this moment, between two steps, for a checkpoint.
-    is_tested: bool = False
+    will_test: bool = False
     # Whether a test follows the training.
-    awaits_test: bool = False
+    has_test_pending: bool = False
     # Whether the run is not over when its training is.
-    view: Callable[[], View | None] = lambda: None
+    view: Callable[[], PredictionView | None] = lambda: None
     # What the network says of the test split, or without a test of the validation split; None where that is empty.
     current: EpochProgress | None = None
     is_restored: bool = False
-    is_whole: bool = True
+    is_update_complete: bool = True
     # Whether the run can be kept now: not among the batches of one update.
-    ends_at_once: bool = False
+    must_exit_now: bool = False
     # Whether the run was asked twice to end: nothing more is kept.
-    average: Average | None = None
+    average: WeightAverage | None = None
     # The average of the weights while they are trained; when the training is over the network itself has it.
 
     @property
@@ -125,14 +125,14 @@ class State:
         return self.current is None
 
     @property
-    def evaluated(self) -> nn.Module:
+    def evaluated_network(self) -> nn.Module:
         """What is validated and kept: the network, or the average of its weights."""
         return self.average.network if self.average else self.network
 
     @property
-    def told_status(self) -> JobState:
+    def reported_status(self) -> JobState:
         """How far the run is for those who read its folder: a run that was killed before its test is not finished."""
-        return JobState.RUNNING if self.status is JobState.FINISHED and self.awaits_test else self.status
+        return JobState.RUNNING if self.status is JobState.FINISHED and self.has_test_pending else self.status
 
     @property
     def lr(self) -> float | None:
@@ -143,7 +143,7 @@ class State:
         """Asks for the training to end after this epoch; `reason` is told to the user."""
         self.stop_reason = self.stop_reason or reason
 
-    def begin_epoch(self) -> EpochProgress:
+    def start_epoch(self) -> EpochProgress:
         """The next epoch begins, or the one goes on in whose middle the run was resumed."""
         if self.current is None:
             self.epoch += 1
@@ -171,13 +171,13 @@ class State:
             "epoch": self.epoch,
             "step": self.step,
             "results": self.results,
-            "history": Rows(self.history),
-            "timing": Rows(self.timing),
+            "history": ResultRows(self.history),
+            "timing": ResultRows(self.timing),
         }
 
     def load_state_dict(self, state: Any, /) -> None:
         """Goes on from there; whether that is within an epoch, `current` says already."""
-        progress = _Progress.model_validate(state)
+        progress = _SavedProgress.model_validate(state)
         finished = progress.epoch - (0 if self.current is None else 1)
         if not len(progress.history) == len(progress.timing) == finished:
             raise ValueError(f"{finished} epochs are finished, and {len(progress.history)} have results")
@@ -185,14 +185,14 @@ class State:
             setattr(self, name, value)
 
 
-def outcome(state: State) -> JobResult:
+def make_job_result(state: TrainingState) -> JobResult:
     """What the run came to so far; it can be asked at any moment."""
     monitor = state.monitor
     seconds = sum(row["seconds"] for row in state.timing)
-    trained = sum(row["train_seconds"] for row in state.timing)
+    train_seconds = sum(row["train_seconds"] for row in state.timing)
     samples = sum(row["samples"] for row in state.timing)
     return JobResult(
-        status=state.told_status,
+        status=state.reported_status,
         epochs=len(state.history),
         steps=state.step,
         best_epoch=monitor.epoch,
@@ -205,5 +205,5 @@ def outcome(state: State) -> JobResult:
         parameters=sum(each.numel() for each in state.network.parameters()),
         stop_reason=state.stop_reason,
         error=state.error,
-        timing={"seconds": seconds, "samples_per_second": samples / trained if trained else 0.0},
+        timing={"seconds": seconds, "samples_per_second": samples / train_seconds if train_seconds else 0.0},
     )

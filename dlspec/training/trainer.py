@@ -7,44 +7,44 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from dlspec.data.batches.batches import Batches
+from dlspec.data.batches.batches import BatchLoader
 from dlspec.errors import TrainingFailed
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.optim.averaging import make_average
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
-from dlspec.training.batching import BatchMaker
+from dlspec.training.batching import BatchFactory
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.callbacks.calling import call_callbacks, close_callbacks, complete_callbacks, load_best_weights
+from dlspec.training.callbacks.calling import add_required_callbacks, call_callbacks, close_callbacks, load_best_weights
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
-from dlspec.training.checkpoint.stateful import ABSENT, Parts, load_snapshot, take_snapshot
+from dlspec.training.checkpoint.stateful import ABSENT_PART, CheckpointParts, load_snapshot, take_snapshot
 from dlspec.training.components import Model, Optimization, TrainingData
 from dlspec.training.distributed import find_process_group
-from dlspec.training.evaluation.looking import View
+from dlspec.training.evaluation.looking import PredictionView
 from dlspec.training.evaluation.scores import Scores
-from dlspec.training.health.finite import TooLate
-from dlspec.training.health.guard import Guard
-from dlspec.training.health.on_nan import KINDS
-from dlspec.training.health.out_of_memory import free_step, is_out_of_memory
-from dlspec.training.monitor import Monitor, choose_mode, choose_monitored
-from dlspec.training.passes import PassRunner
-from dlspec.training.protocols import Metrics
+from dlspec.training.health.finite import NotFiniteTooLate
+from dlspec.training.health.guard import NanGuard
+from dlspec.training.health.on_nan import NAN_POLICIES
+from dlspec.training.health.out_of_memory import free_failed_step, is_out_of_memory
+from dlspec.training.monitor import MetricMonitor, choose_monitor_mode, choose_monitored
+from dlspec.training.passes import BatchLoop
+from dlspec.training.protocols import MetricGroups
 from dlspec.training.resuming import (
-    ADDED_LATER,
     LOADING_ORDER,
+    OPTIONAL_PARTS,
     AverageState,
-    BestEpoch,
     CallbackStates,
-    Generators,
+    EpochPosition,
+    GeneratorState,
+    MonitorState,
     OptimizerState,
-    PositionInEpoch,
 )
 from dlspec.training.runtime.devices import choose_device
 from dlspec.training.runtime.interruption import Interrupted, Interruption
-from dlspec.training.runtime.randomness import random_state, seed_generators
-from dlspec.training.state import EpochProgress, State, outcome
-from dlspec.training.step.computing import Computing
-from dlspec.training.step.step_maker import StepMaker
+from dlspec.training.runtime.randomness import get_random_state, seed_generators
+from dlspec.training.state import EpochProgress, TrainingState, make_job_result
+from dlspec.training.step.computing import ComputeBackend
+from dlspec.training.step.step_maker import StepFactory
 
 log = logging.getLogger("dlspec")
 
@@ -65,12 +65,12 @@ class Trainer:
     ) -> None:
         self.model, self.optimization, self.data, self.settings = model, optimization, data, settings
         device = choose_device(settings.device)
-        self.computing = Computing(model.network, model.criterion, settings, device, data.widest)
-        self.callbacks: Sequence[Callback] = complete_callbacks(callbacks, settings)
+        self.backend = ComputeBackend(model.network, model.criterion, settings, device, data.max_layer_outputs)
+        self.callbacks: Sequence[Callback] = add_required_callbacks(callbacks, settings)
         metrics = model.make_metrics(device)
-        self.scores = Scores(model.criterion, metrics, copies=self.computing.is_large)
-        self.batches = BatchMaker(model, data, settings, device, self.computing.precision.numbers)
-        self.state = State(
+        self.scores = Scores(model.criterion, metrics, copies_outputs=self.backend.has_large_tensors)
+        self.batches = BatchFactory(model, data, settings, device, self.backend.precision.weights_dtype)
+        self.state = TrainingState(
             network=model.network,
             optimizer=optimization.optimizer,
             device=device,
@@ -78,190 +78,194 @@ class Trainer:
             epochs=settings.epochs,
             running_loss=self.scores.running_loss,
             snapshot=self.snapshot,
-            is_tested=settings.test != "none" and len(data.dataset.test) > 0,
+            will_test=settings.test != "none" and len(data.dataset.test) > 0,
             view=lambda: _make_view(self.state, model, data, self.batches),
             average=make_average(model.network, settings.average, settings.epochs),
         )
-        self.guard = Guard(self.state, model, data, settings, self.computing.precision.forward)
-        self.steps = StepMaker(self.state, self.computing, optimization, self.guard, settings)
+        self.guard = NanGuard(self.state, model, data, settings, self.backend.precision.wrap_forward)
+        self.steps = StepFactory(self.state, self.backend, optimization, self.guard, settings)
         self.interruption = Interruption()
         self.group = find_process_group()
-        self._passes = PassRunner(
+        self._batch_loop = BatchLoop(
             self.state, self.scores, self.guard, optimization.freezing, settings, self.interruption, self.group
         )
 
-    def use(self, callbacks: Sequence[Callback]) -> None:
+    def set_callbacks(self, callbacks: Sequence[Callback]) -> None:
         """Replaces the callbacks, for a run whose folder is made once the trainer is known to be right."""
-        self.callbacks = complete_callbacks(callbacks, self.settings)
+        self.callbacks = add_required_callbacks(callbacks, self.settings)
 
     def run(self) -> JobResult:
         """Trains, then tests unless `settings.test` is `none`."""
-        self.state.awaits_test = self.state.is_tested
+        self.state.has_test_pending = self.state.will_test
         self.fit()
         if self.settings.test != "none":
             self.test()
-        return outcome(self.state)
+        return make_job_result(self.state)
 
     def fit(self) -> JobResult:
         """Trains until the last epoch, the last step or a callback's stop. Raises TrainingFailed on a loss of nan."""
         state, settings = self.state, self.settings
-        with self._closing():
+        with self._close_callbacks_after():
             if not state.is_restored:
                 seed_generators(self.data.seed)
-            train = self.batches.for_training()
-            validation = self.batches.for_evaluation(self.data.dataset.validation)
+            train = self.batches.make_training_batches()
+            validation = self.batches.make_evaluation_batches(self.data.dataset.validation)
             steps = settings.epochs * -(-len(train) // settings.accumulate)  # an epoch's last update may have fewer
             state.planned_steps = min(steps, settings.max_steps or sys.maxsize)
-            log.debug(self.computing.described(state.optimizer))
-            self._call("on_train_start")
+            log.debug(self.backend.describe(state.optimizer))
+            self._call_callbacks("on_train_start")
             self._run_epochs(train, validation)
-            self._call("on_train_end")
-            _take_average(state)
+            self._call_callbacks("on_train_end")
+            _load_averaged_weights(state)
             state.status = JobState.FINISHED
-        return outcome(state)
+        return make_job_result(state)
 
     def test(self) -> dict[str, float]:
         """The test split's results, by the best or the last weights; the network keeps those. Empty without a split."""
-        with self._closing():
+        with self._close_callbacks_after():
             if not len(self.data.dataset.test):
                 log.info("there is no test split: nothing was tested")
                 return {}
             if self.settings.test == "best":
                 load_best_weights(self.callbacks, self.state)
-            self._call("on_test_start")
-            batches = self.batches.for_evaluation(self.data.dataset.test)
+            self._call_callbacks("on_test_start")
+            batches = self.batches.make_evaluation_batches(self.data.dataset.test)
             step = self.steps.make_evaluation_step()
-            self.state.test_results = self._passes.run("test", batches, batches.in_order(), step, self.callbacks)
-            self._call("on_test_end")
-            self.state.awaits_test = False
+            self.state.test_results = self._batch_loop.run(
+                "test", batches, batches.iterate_in_order(), step, self.callbacks
+            )
+            self._call_callbacks("on_test_end")
+            self.state.has_test_pending = False
         return self.state.test_results
 
     # ---- checkpoints -------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot | None:
         """The whole run, between two steps or two epochs; None where its weights are not finite any more."""
-        if not self.guard.allows_snapshot():
+        if not self.guard.can_snapshot():
             return None
-        snapshot = take_snapshot(self.state.step, self._parts())
-        self.guard.keep_snapshot(snapshot)
+        snapshot = take_snapshot(self.state.step, self._checkpoint_parts())
+        self.guard.store_snapshot(snapshot)
         return snapshot
 
     def restore(self, snapshot: Snapshot) -> None:
         """Goes on from there when `fit` is called. Raises TrainingFailed where the snapshot does not fit."""
-        parts = self._parts()
-        load_snapshot(snapshot, {name: parts[name] for name in LOADING_ORDER}, optional=ADDED_LATER)
+        parts = self._checkpoint_parts()
+        load_snapshot(snapshot, {name: parts[name] for name in LOADING_ORDER}, optional=OPTIONAL_PARTS)
         self.optimization.freezing.enter(max(self.state.epoch, 1))
         self.state.is_restored = True
-        self.guard.keep_snapshot(snapshot, is_shared=True)
+        self.guard.store_snapshot(snapshot, is_shared=True)
 
-    def _parts(self) -> Parts:
+    def _checkpoint_parts(self) -> CheckpointParts:
         """All that a checkpoint keeps of the run; names and order belong to the checkpoint's format."""
         state, optimizer = self.state, self.state.optimizer
         return {
             "progress": state,
             "samples": self.data,
-            "monitor": BestEpoch(state),
+            "monitor": MonitorState(state),
             "network": state.network,
-            "optimizer": OptimizerState(optimizer) if optimizer else ABSENT,
-            "scaler": self.computing.scaler or ABSENT,
-            "schedule": self.optimization.schedule or ABSENT,
+            "optimizer": OptimizerState(optimizer) if optimizer else ABSENT_PART,
+            "scaler": self.backend.scaler or ABSENT_PART,
+            "schedule": self.optimization.schedule or ABSENT_PART,
             "average": AverageState(state),
-            "generators": Generators(state),
-            "left": PositionInEpoch(state, self.scores),
+            "generators": GeneratorState(state),
+            "left": EpochPosition(state, self.scores),
             "on_nan": self.guard,
             "callbacks": CallbackStates(self.callbacks, state),
         }
 
     # ---- epochs ------------------------------------------------------------------------------------------------------
 
-    def _run_epochs(self, train: Batches, validation: Batches) -> None:
-        if self.guard.wants_snapshot:
+    def _run_epochs(self, train: BatchLoader, validation: BatchLoader) -> None:
+        if self.guard.needs_snapshot:
             self.snapshot()
-        while self._goes_on(len(train)):
+        while self._has_next_epoch(len(train)):
             try:
                 self._run_epoch(train, validation)
-            except TooLate:
-                self.restore(self.guard.take_snapshot())
-                self.state.is_whole = True
-                self._call("on_train_start")
-            self.guard.end_suspicion()
+            except NotFiniteTooLate:
+                self.restore(self.guard.roll_back())
+                self.state.is_update_complete = True
+                self._call_callbacks("on_train_start")
+            self.guard.finish_recheck()
 
-    def _goes_on(self, batches: int) -> bool:
+    def _has_next_epoch(self, num_batches: int) -> bool:
         """Whether another epoch of so many batches follows, or the rest of one."""
-        state, most = self.state, self.settings.max_steps
+        state, max_steps = self.state, self.settings.max_steps
         if state.current is not None:
             return True
-        if not batches:
+        if not num_batches:
             raise TrainingFailed(f"the training split of '{self.data.dataset.name}' is empty")
-        if most is not None and state.step >= most:
-            state.stop(f"max_steps ({most}) is reached")
-        return state.epoch < state.epochs and not self.group.agree(bool(state.stop_reason))
+        if max_steps is not None and state.step >= max_steps:
+            state.stop(f"max_steps ({max_steps}) is reached")
+        return state.epoch < state.epochs and not self.group.is_true_on_any_rank(bool(state.stop_reason))
 
-    def _run_epoch(self, train: Batches, validation: Batches) -> None:
+    def _run_epoch(self, train: BatchLoader, validation: BatchLoader) -> None:
         """One epoch: train, validate, judge, step the schedule, tell everyone."""
         state, schedule = self.state, self.optimization.schedule
-        epoch = self._begin_epoch()
-        self._call("on_epoch_start")
+        epoch = self._start_epoch()
+        self._call_callbacks("on_epoch_start")
         if epoch.results is None:
-            epoch.results = self._train(train, epoch)
+            epoch.results = self._train_epoch(train, epoch)
             if state.average:
-                inputs = (inputs for inputs, _ in train.shuffled(self.data.seed, state.epoch))
+                inputs = (inputs for inputs, _ in train.iterate_shuffled(self.data.seed, state.epoch))
                 state.average.after_epoch(state.epoch, inputs)
-            epoch.batch, epoch.samples, epoch.generators = state.batch, state.samples, random_state(state.device)
+            epoch.batch, epoch.samples, epoch.generators = state.batch, state.samples, get_random_state(state.device)
         timing = state.time_training(epoch)
         results = epoch.results
         if len(validation):
             step = self.steps.make_evaluation_step()
-            results = results | self._passes.run("val", validation, validation.in_order(), step, self.callbacks)
+            results = results | self._batch_loop.run(
+                "val", validation, validation.iterate_in_order(), step, self.callbacks
+            )
         state.record_epoch(epoch, results, timing)
         if schedule:
             schedule.after_epoch(results[state.monitor.name])
         state.current = None
-        self._call("on_epoch_end")
+        self._call_callbacks("on_epoch_end")
 
-    def _begin_epoch(self) -> EpochProgress:
+    def _start_epoch(self) -> EpochProgress:
         """The next epoch, or the one that a resumed run was left in."""
         state = self.state
         is_resumed = state.current is not None
-        epoch = state.begin_epoch()
+        epoch = state.start_epoch()
         if not is_resumed:
             self.optimization.freezing.enter(state.epoch)
         elif epoch.results is not None:
-            epoch.generators = random_state(state.device)
+            epoch.generators = get_random_state(state.device)
         return epoch
 
-    def _train(self, train: Batches, epoch: EpochProgress) -> dict[str, float]:
+    def _train_epoch(self, train: BatchLoader, epoch: EpochProgress) -> dict[str, float]:
         """The training split once, or what is left of it."""
         state, policy = self.state, self.guard.policy
         step = self.steps.make_training_step(train)
         if epoch.scores is None:
-            policy.begin_epoch()
-        order = train.shuffled(self.data.seed, state.epoch, epoch.batch)
-        results = self._passes.run("train", train, order, policy.guarded(step), self.callbacks)
+            policy.start_epoch()
+        order = train.iterate_shuffled(self.data.seed, state.epoch, epoch.batch)
+        results = self._batch_loop.run("train", train, order, policy.wrap_step(step), self.callbacks)
         if not results:
             raise TrainingFailed(f"no batch of epoch {state.epoch} had a loss and gradients that are finite")
-        return results | {f"train/{name}": value for name, value in policy.end_epoch(state).items()}
+        return results | {f"train/{name}": value for name, value in policy.finish_epoch(state).items()}
 
     # ---- callbacks and errors ----------------------------------------------------------------------------------------
 
-    def _call(self, name: str) -> None:
+    def _call_callbacks(self, name: str) -> None:
         call_callbacks(self.callbacks, name, self.state)
 
     @contextmanager
-    def _closing(self) -> Iterator[None]:
+    def _close_callbacks_after(self) -> Iterator[None]:
         """However what is within it ends, the state says how and every callback is closed."""
         state = self.state
         try:
-            with self.computing.switched(self.settings.rows):
+            with self.backend.apply_settings(self.settings.initial_batch_size):
                 yield
         except BaseException as raised:
             error = raised
             if is_out_of_memory(raised):
-                error = free_step(raised, state, self.scores, self.settings)
+                error = free_failed_step(raised, state, self.scores, self.settings)
             state.status = JobState.FAILED if isinstance(error, Exception) else JobState.INTERRUPTED
             state.error = str(error) or type(error).__name__
-            is_second = self.interruption.signal != 0 and not isinstance(error, Interrupted)
-            state.ends_at_once = is_second and isinstance(error, KeyboardInterrupt)
+            is_second_signal = self.interruption.signal != 0 and not isinstance(error, Interrupted)
+            state.must_exit_now = is_second_signal and isinstance(error, KeyboardInterrupt)
             if error is not raised:
                 raise error from None
             raise
@@ -269,25 +273,27 @@ class Trainer:
             close_callbacks(self.callbacks, state)
 
 
-def _make_monitor(settings: TrainerSpec, scores: Scores, metrics: Metrics, *, has_validation: bool) -> Monitor:
+def _make_monitor(
+    settings: TrainerSpec, scores: Scores, metrics: MetricGroups, *, has_validation: bool
+) -> MetricMonitor:
     """Watches one of the results that an epoch will give: all are known before the first."""
     phases = ["train", "val"] if has_validation else ["train"]
     names = [f"{phase}/{name}" for phase in phases for name in scores.names]
-    names += [f"train/{name}" for name in KINDS[settings.on_nan].names]
+    names += [f"train/{name}" for name in NAN_POLICIES[settings.on_nan].names]
     monitored = choose_monitored(settings.monitor, names)
     by_name = {name: each for group in metrics for name, each in group.items()}
-    return Monitor(monitored, choose_mode(settings.mode, monitored, by_name))
+    return MetricMonitor(monitored, choose_monitor_mode(settings.mode, monitored, by_name))
 
 
-def _make_view(state: State, model: Model, data: TrainingData, batches: BatchMaker) -> View | None:
+def _make_view(state: TrainingState, model: Model, data: TrainingData, batches: BatchFactory) -> PredictionView | None:
     """What the network says of the test split, or without a test of the validation split; None where that is empty."""
-    view = View("test" if state.is_tested else "validation", state.evaluated, model.criterion, data.dataset,
-                tuple(model.inputs), batches.for_evaluation)  # fmt: skip
+    view = PredictionView("test" if state.will_test else "validation", state.evaluated_network, model.criterion, data.dataset,
+                tuple(model.inputs), batches.make_evaluation_batches)  # fmt: skip
     return view if len(view.split) else None
 
 
-def _take_average(state: State) -> None:
+def _load_averaged_weights(state: TrainingState) -> None:
     """The training is over: from now on the network has the averaged weights."""
-    if state.evaluated is not state.network:
-        state.network.load_state_dict(state.evaluated.state_dict())
+    if state.evaluated_network is not state.network:
+        state.network.load_state_dict(state.evaluated_network.state_dict())
     state.average = None

@@ -13,15 +13,15 @@ import pytest
 from PIL import Image
 
 from dlspec.cli.graph import dot as graph_dot
-from dlspec.cli.graph.dot import dot_of, draw
-from dlspec.cli.graph.picture import Picture, picture_of
-from dlspec.cli.summary.layer_rows import layer_rows
+from dlspec.cli.graph.dot import format_dot, write_picture
+from dlspec.cli.graph.picture import NetworkPicture, make_picture
+from dlspec.cli.summary.layer_rows import make_layer_rows
 from dlspec.errors import UserError
 from dlspec.jobs import python_spec as face
 from dlspec.language.problems import Problems
-from dlspec.layouts import Value
-from helpers.command_line import Said
-from helpers.tables import features, graph_of, network_of, sequence, tokens
+from dlspec.layouts import TensorInfo
+from helpers.command_line import CommandResult
+from helpers.tables import build_valid_layers, features, make_graph, sequence, tokens
 
 RESIDUAL = {"Residual": ["LayerNorm", {"Linear": 16}, "GELU", {"Linear": 8}]}
 BLOCKS = {
@@ -30,17 +30,17 @@ BLOCKS = {
 }
 
 
-def picture(model: Any, given: Value, depth: int | None = None, *, expand: bool = False) -> Picture:
-    network, holders = network_of(model, given), graph_of(model, Problems()).holders
-    return picture_of(network, layer_rows(network, {}, None), holders, depth, expand=expand)
+def picture(model: Any, given: TensorInfo, depth: int | None = None, *, expand: bool = False) -> NetworkPicture:
+    network, holders = build_valid_layers(model, given), make_graph(model, Problems()).container_types
+    return make_picture(network, make_layer_rows(network, {}, None), holders, depth, expand=expand)
 
 
-def boxes(found: Picture) -> list[str]:
+def boxes(found: NetworkPicture) -> list[str]:
     """Each box as the layers in it."""
     return [" ".join(line.type for line in box.lines) for box in found.boxes]
 
 
-def arrows(found: Picture) -> list[tuple[str, str]]:
+def arrows(found: NetworkPicture) -> list[tuple[str, str]]:
     return [(each.layer, box.name) for box in found.boxes for each in box.takes]
 
 
@@ -74,7 +74,7 @@ def test_folded_by_depth() -> None:
     assert arrows(whole) == [("<input >", "0"), ("0", "blocks"), ("blocks", "2"), ("2", "3"), ("3", "<output output>")]
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("layers", "copies"),
     [
         ([{"Linear": {"out_features": 8, "repeat": 3}}], {"0.0": 3}),
@@ -108,12 +108,12 @@ def test_several_inputs_and_outputs() -> None:
     spec = {"inputs": ["a", "b"], "layers": layers, "outputs": ["one", "two"], "loss": loss}
     data = {"type": "random", "fields": {"a": {"shape": [4, 5]}, "b": {"shape": [6]}}, "targets": {}}
     built = face.prepare_spec(spec, data).build()
-    found = picture_of(built.network, layer_rows(built.network, {}, None), {})
+    found = make_picture(built.network, make_layer_rows(built.network, {}, None), {})
     assert boxes(found) == ["a", "b", "LSTM", "Linear", "Linear", "one", "two"]
     assert arrows(found) == [
         ("<input a>", "read"), ("read", "one"), ("<input b>", "two"), ("one", "<output one>"), ("two", "<output two>"),
     ]  # fmt: skip
-    assert "last (3)" in dot_of(found)
+    assert "last (3)" in format_dot(found)
 
 
 # ---- text from specs -----------------------------------------------------------------------------------------------
@@ -126,11 +126,11 @@ def test_text_from_specs_is_text(tmp_path: Path) -> None:
     plain = picture(layers, features(4))
     line = replace(plain.boxes[1].lines[0], type=HOSTILE, settings={HOSTILE: HOSTILE}, remarks=HOSTILE)
     boxes = [replace(plain.boxes[0], lines=(replace(line, kind="input"),)), replace(plain.boxes[1], lines=(line, line))]
-    found = replace(plain, boxes=(*boxes, *plain.boxes[2:]), holders={"0": HOSTILE})
-    text = dot_of(found)
+    found = replace(plain, boxes=(*boxes, *plain.boxes[2:]), container_types={"0": HOSTILE})
+    text = format_dot(found)
     assert "<script" not in text and "<IMG" not in text and "\x1b" not in text
     pytest.importorskip("pygraphviz", reason="the extra 'graph' is not installed")
-    draw(found, tmp_path / "net.svg")
+    write_picture(found, tmp_path / "net.svg")
     root = ElementTree.fromstring((tmp_path / "net.svg").read_bytes())
     tags = {each.tag.rpartition("}")[2] for each in root.iter()}
     assert tags <= {"svg", "g", "title", "polygon", "path", "text", "ellipse"}
@@ -142,7 +142,7 @@ def test_text_from_specs_is_text(tmp_path: Path) -> None:
 # ---- files ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ending", ["svg", "pdf", "png", "dot"])
+@pytest.mark_used.parametrize("ending", ["svg", "pdf", "png", "dot"])
 def test_each_kind_of_file(dlspec, work: Path, ending: str) -> None:
     if ending != "dot":
         pytest.importorskip("pygraphviz", reason="the extra 'graph' is not installed")
@@ -156,7 +156,7 @@ def test_each_kind_of_file(dlspec, work: Path, ending: str) -> None:
     assert [each.name for each in work.iterdir()] == [f"net.{ending}"]
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("words", "says"),
     [
         (
@@ -172,7 +172,7 @@ def test_each_kind_of_file(dlspec, work: Path, ending: str) -> None:
 )
 def test_what_can_t_be_drawn(dlspec, work: Path, words: list[str], says: str) -> None:
     (work / "folder.dot").mkdir()
-    said: Said = dlspec("summary", *words)
+    said: CommandResult = dlspec("summary", *words)
     assert (said.code, said.out) == (2, "")
     assert said.err.startswith(says) and said.err.count("\n") == 1
     assert [each.name for each in work.iterdir()] == ["folder.dot"]
@@ -188,8 +188,8 @@ def test_without_the_extra(dlspec, work: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_no_picture_that_nobody_could_read(monkeypatch: pytest.MonkeyPatch) -> None:
     found = picture(BLOCKS, tokens(6), expand=True)
-    monkeypatch.setattr(graph_dot, "MOST_BOXES", 39)
+    monkeypatch.setattr(graph_dot, "MAX_BOXES", 39)
     with pytest.raises(
         UserError, match=r"the picture would have 40 boxes, and 39 are the most that are drawn: fold them, --depth 2"
     ):
-        dot_of(found)
+        format_dot(found)

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn, optim
 
 import dlspec as library
-from dlspec.analysis.costs import measured
-from dlspec.cli.summary.layer_rows import folded, layer_rows
-from dlspec.cli.summary.network_summary import Summed, summary_text, summed
+from dlspec.analysis.costs import measure_costs
+from dlspec.cli.summary.layer_rows import fold_rows, make_layer_rows
+from dlspec.cli.summary.network_summary import SpecSummary, format_summary, summarize
 from dlspec.jobs import python_spec as face
 from dlspec.jobs.preparation import Preparation
 from dlspec.language.source_map import SourceMap
 from dlspec.network import meta_device as place
-from dlspec.network.meta_device import SMALL
+from dlspec.network.meta_device import SMALL_MODE
 from helpers.command_line import QUICK
-from helpers.preparing_parts import prepared
+from helpers.preparing_parts import prepare_layers
 
 ROW = ["data=random", "data.shape=[20]", "data.num_classes=3", "data.size=20"]
 TOKENS = ["data=random", "data.shape=null", "data.vocab_size=50", "data.length=6", "data.num_classes=3"]
@@ -74,15 +74,17 @@ def test_columns_of_weights_that_are_special(dlspec, write) -> None:
 
 
 def test_frozen_layers_and_groups() -> None:
-    found = prepared([{"Linear": 16}, "BatchNorm1d", {"Linear": 2}], {"shape": [20]})
+    found = prepare_layers([{"Linear": 16}, "BatchNorm1d", {"Linear": 2}], {"shape": [20]})
     first, norm, head = (each.module for each in found.network.layers)
     first.requires_grad_(False)
     norm.bias.requires_grad_(False)
     groups = [{"params": [norm.weight]}, {"params": list(head.parameters())}]
-    rows = layer_rows(found.network, {}, optim.SGD(groups, lr=0.1))
+    rows = make_layer_rows(found.network, {}, optim.SGD(groups, lr=0.1))
     assert [row.remarks for row in rows] == ["frozen", "partly frozen", ""]
     assert [row.groups for row in rows] == [(), (0,), (1,)]
-    text = summary_text(Summed(found, measured(found.network, found.criterion, found.data, SMALL), SMALL))
+    text = format_summary(
+        SpecSummary(found, measure_costs(found.network, found.criterion, found.data, SMALL_MODE), SMALL_MODE)
+    )
     assert "402 parameters (50 trained)" in text
 
 
@@ -125,13 +127,15 @@ def test_long_lines_lose_layouts_then_the_beginnings_of_names() -> None:
     deep: Any = {"Linear": {"out_features": 20, "name": "the_last_of_them"}}
     for at in range(8):
         deep = {"Sequential": [deep], "name": f"a_name_of_{at}"}
-    found = prepared([deep, {"Linear": 2}], {"shape": [20]})
-    lines = summary_text(Summed(found, measured(found.network, found.criterion, found.data, SMALL), SMALL)).split("\n")
+    found = prepare_layers([deep, {"Linear": 2}], {"shape": [20]})
+    lines = format_summary(
+        SpecSummary(found, measure_costs(found.network, found.criterion, found.data, SMALL_MODE), SMALL_MODE)
+    ).split("\n")
     assert max(map(len, lines)) == 120
     assert lines[2].startswith("...") and " (20)  " in lines[2] and "the_last_of_them  Linear" in lines[2]
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("depth", "wanted"),
     [
         (1, [("0", "wide x 3"), ("1", "Linear x 2")]),
@@ -150,10 +154,10 @@ def test_blocks_are_folded_with_their_sums(dlspec, write, depth: int, wanted: li
 
 
 def test_a_folded_row_is_the_sum_of_its_own(dlspec) -> None:
-    found = prepared([{"Residual": [{"Linear": 20}, "ReLU"], "repeat": 2}, {"Linear": 2}], {"shape": [20]})
-    costs = measured(found.network, found.criterion, found.data, SMALL)
-    rows = layer_rows(found.network, costs, None)
-    (one, last) = folded(rows, 1, found.spec.graph.holders)
+    found = prepare_layers([{"Residual": [{"Linear": 20}, "ReLU"], "repeat": 2}, {"Linear": 2}], {"shape": [20]})
+    costs = measure_costs(found.network, found.criterion, found.data, SMALL_MODE)
+    rows = make_layer_rows(found.network, costs, None)
+    (one, last) = fold_rows(rows, 1, found.spec.graph.container_types)
     assert (one.name, one.type, one.count, one.cost.multiply_adds) == ("0", "Residual x 2", 840, 800)
     assert one.cost.kept == sum(row.cost.kept for row in rows[:-1])
     assert last == rows[-1]
@@ -196,7 +200,7 @@ def test_seven_billion_parameters(dlspec, write) -> None:
 
 def test_large_or_small_the_numbers_are_equal(dlspec, monkeypatch: pytest.MonkeyPatch) -> None:
     small = dlspec("summary").out
-    monkeypatch.setattr(place, "SMALL_BYTES", 1000)
+    monkeypatch.setattr(place, "MAX_SMALL_WEIGHT_BYTES", 1000)
     assert dlspec("summary").out == small
 
 
@@ -204,9 +208,9 @@ def test_what_could_not_be_checked_is_told(dlspec, write, monkeypatch: pytest.Mo
     spec = {"model": {"layers": [{"Embedding": 8}, {"Linear": 50}]}}
     tokens = torch.randint(1, 50, (8, 7))
     preparing = face.prepare_spec(spec, {"words": tokens[:, :-1], "target": tokens[:, 1:]})
-    assert "not checked" not in summary_text(summed(preparing))
-    monkeypatch.setattr(place, "SMALL_BYTES", 1000)
-    assert summary_text(summed(preparing)).endswith("whether it sees the future")
+    assert "not checked" not in format_summary(summarize(preparing))
+    monkeypatch.setattr(place, "MAX_SMALL_WEIGHT_BYTES", 1000)
+    assert format_summary(summarize(preparing)).endswith("whether it sees the future")
 
 
 class Picky(nn.Module):
@@ -221,12 +225,12 @@ class Picky(nn.Module):
 def test_a_batch_that_can_t_be_passed() -> None:
     library.layer(Picky)
     preparing = face.prepare_spec({"layers": ["Picky", {"Linear": 3}]}, {"shape": [20], "num_classes": 3})
-    lines = summary_text(summed(preparing)).splitlines()
+    lines = format_summary(summarize(preparing)).splitlines()
     assert lines[0].split() == ["layer", "type", "output", "parameters"]
     assert lines[-1] == "what a training step needs is not known: a batch can't be passed: ValueError: no training"
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("words", "says"),
     [
         (["--depth", "0"], "argument --depth: '0' is no number of names, 1 or more"),

@@ -28,11 +28,21 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 import dlspec as library
 from dlspec.jobs import python_spec as face
 from dlspec.language.expressions import formula_functions
-from dlspec.language.expressions.expression_functions import FUNCTIONS
+from dlspec.language.expressions.expression_functions import EXPRESSION_FUNCTIONS
 from dlspec.language.parse.part import ENTRY_KEYS
-from dlspec.limits import LIMITS
-from helpers.command_line import Said
-from helpers.example_parts import ALL, CONFIGS, MODELS, REFUSED, STEP, Example, examples, made, read
+from dlspec.limits import DEFAULT_LIMITS
+from helpers.command_line import CommandResult
+from helpers.example_parts import (
+    ALL_EXAMPLES,
+    CONFIGS,
+    MODELS,
+    ONE_STEP,
+    REFUSED,
+    Example,
+    find_examples,
+    make_arrays,
+    read_doc,
+)
 
 _SECTION = re.compile(r"^## \d+\. (.*?)\n(.*?)(?=^## |\Z)", flags=re.MULTILINE | re.DOTALL)
 
@@ -44,25 +54,25 @@ _SECTION = re.compile(r"^## \d+\. (.*?)\n(.*?)(?=^## |\Z)", flags=re.MULTILINE |
 
 
 def test_the_docs_have_what_is_tested_here() -> None:
-    for each in ALL:
+    for each in ALL_EXAMPLES:
         assert each.notes, f"{each}: what data is it for?"
         assert (each.shown is not None) == ("refused" in each.notes), f"{each}: what does it say?"
     assert len(MODELS) > 60 and len(REFUSED) > 10 and CONFIGS
 
 
-LANGUAGE = read("language.md")
+LANGUAGE = read_doc("language.md")
 
 
 def test_the_tables_are_whole() -> None:
     rows = [line for line in LANGUAGE.splitlines() if "`DLSPEC_MAX_" in line]
-    wanted = [(f"| {most:,}", f"`DLSPEC_MAX_{name.upper()}`") for name, most in LIMITS.items()]
+    wanted = [(f"| {most:,}", f"`DLSPEC_MAX_{name.upper()}`") for name, most in DEFAULT_LIMITS.items()]
     assert [all(word in row for word in words) for row, words in zip(rows, wanted, strict=True)] == [True] * len(rows)
     assert [key for key in ENTRY_KEYS if f"| `{key}: " not in LANGUAGE] == []
-    assert f"`{' '.join(FUNCTIONS)}`" in LANGUAGE.replace("\n  ", " ")
-    assert " ".join(sorted(formula_functions.FUNCTIONS)) in LANGUAGE.replace("\n", " ")
+    assert f"`{' '.join(EXPRESSION_FUNCTIONS)}`" in LANGUAGE.replace("\n  ", " ")
+    assert " ".join(sorted(formula_functions.FORMULA_FUNCTIONS)) in LANGUAGE.replace("\n", " ")
 
 
-def test_variants(dlspec: Callable[..., Said], write: Callable[[str, str], Path]) -> None:
+def test_variants(dlspec: Callable[..., CommandResult], write: Callable[[str, str], Path]) -> None:
     """The commands and the file that change a model whose layers are a mapping."""
     section = LANGUAGE.split("## Variants")[1].split("\n## ")[0]
     model, other = re.findall(r"^```yaml\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL)
@@ -81,7 +91,7 @@ def test_variants(dlspec: Callable[..., Said], write: Callable[[str, str], Path]
     assert shown == [(True, False, True, False), (True, False, True, True), without, without]
 
 
-@pytest.mark.parametrize("example", MODELS, ids=str)
+@pytest.mark_used.parametrize("example", MODELS, ids=str)
 def test_a_model_learns_a_step(
     work: Path, composed_once: None, write: Callable[[str, str], Path], example: Example
 ) -> None:
@@ -89,30 +99,30 @@ def test_a_model_learns_a_step(
     learns_a_step({"model": "mine"}, example)
 
 
-@pytest.mark.parametrize("example", CONFIGS, ids=str)
+@pytest.mark_used.parametrize("example", CONFIGS, ids=str)
 def test_a_config_learns_a_step(work: Path, composed_once: None, example: Example) -> None:
     learns_a_step(yaml.safe_load(example.text), example)
 
 
 def learns_a_step(spec: dict[str, Any], example: Example) -> None:
-    data = made(example.notes["data"])
+    data = make_arrays(example.notes["data"])
     before = library.build(spec, data).state_dict()
-    result = library.train({**spec, "trainer": STEP}, data)
+    result = library.train({**spec, "trainer": ONE_STEP}, data)
     assert np.isfinite(result.results["train/loss"])
     after = result.network.state_dict()
     assert after.keys() == before.keys()
     assert any(not torch.equal(before[name], after[name].to("cpu")) for name in before)
 
 
-@pytest.mark.parametrize("example", REFUSED, ids=str)
+@pytest.mark_used.parametrize("example", REFUSED, ids=str)
 def test_what_is_refused_says_what_is_shown(work: Path, write: Callable[[str, str], Path], example: Example) -> None:
     write("conf/model/mine.yaml", example.text)
     with pytest.raises(library.UserError) as caught:
-        library.train({"model": "mine", "trainer": STEP}, made(example.notes["data"]))
+        library.train({"model": "mine", "trainer": ONE_STEP}, make_arrays(example.notes["data"]))
     assert example.shown in str(caught.value)
 
 
-@pytest.mark.parametrize("example", [each for each in ALL if "not a model" in each.notes], ids=str)
+@pytest.mark_used.parametrize("example", [each for each in ALL_EXAMPLES if "not a model" in each.notes], ids=str)
 def test_a_piece_is_yaml(example: Example) -> None:
     assert yaml.safe_load(example.text)
 
@@ -121,7 +131,7 @@ def test_a_piece_is_yaml(example: Example) -> None:
 
 
 def sections(name: str) -> dict[str, str]:
-    return dict(_SECTION.findall(read(name)))
+    return dict(_SECTION.findall(read_doc(name)))
 
 
 def code(section: str) -> str:
@@ -136,19 +146,21 @@ def test_both_have_the_same_ten_networks() -> None:
     assert len(PYTORCH) == 10
     assert list(PYTORCH) == list(KERAS)
     for name, section in PYTORCH.items():
-        assert [each.text for each in examples("", section)] == [each.text for each in examples("", KERAS[name])]
+        assert [each.text for each in find_examples("", section)] == [
+            each.text for each in find_examples("", KERAS[name])
+        ]
 
 
-@pytest.mark.parametrize("name", KERAS)
+@pytest.mark_used.parametrize("name", KERAS)
 def test_the_keras_code_is_python(name: str) -> None:
     compile(code(KERAS[name]), name, "exec")
 
 
-@pytest.mark.parametrize("name", PYTORCH)
+@pytest.mark_used.parametrize("name", PYTORCH)
 def test_the_pytorch_network_is_the_same(work: Path, write: Callable[[str, str], Path], name: str) -> None:
-    (example,) = examples(name, PYTORCH[name])
+    (example,) = find_examples(name, PYTORCH[name])
     write("conf/model/mine.yaml", example.text)
-    built = face.prepare_spec({"model": "mine"}, made(example.notes["data"])).build()
+    built = face.prepare_spec({"model": "mine"}, make_arrays(example.notes["data"])).build()
     written = its_network(code(PYTORCH[name]))
     give_weights(built.network.module, written)
     inputs = [built.data.train.input(each)[:4] for each in built.network.inputs]

@@ -19,22 +19,27 @@ import torch
 from torch import nn
 
 from dlspec.errors import TrainingFailed
-from dlspec.runs.io import LogFile, read_lines, read_object
-from dlspec.runs.lock import held
+from dlspec.runs.io import LogFile, read_json_lines, read_json_object
+from dlspec.runs.lock import lock_run_folder
 from dlspec.training.callbacks import checkpoints
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.callbacks.checkpoints import Checkpoints
-from dlspec.training.checkpoint.checkpoint_files import Damaged, checkpoints_in, newest_checkpoint, read_checkpoint
-from dlspec.training.state import State
-from helpers.command_line import IN_BACKGROUND, QUIET, Said, environment
-from helpers.run_parts import FEW, At, files, kill
-from helpers.training_parts import network, trainer
+from dlspec.training.callbacks.checkpoints import CheckpointSaver
+from dlspec.training.checkpoint.checkpoint_files import (
+    DamagedCheckpoint,
+    list_checkpoints,
+    read_checkpoint,
+    read_newest_checkpoint,
+)
+from dlspec.training.state import TrainingState
+from helpers.command_line import IN_BACKGROUND, QUIET, CommandResult, make_environment
+from helpers.run_parts import SHORT_RUN, CallAfterBatches, make_signal_sender, read_run_files
+from helpers.training_parts import make_network, make_trainer
 
-MLP = (*FEW, "model=mlp")
+MLP = (*SHORT_RUN, "model=mlp")
 OFTEN = (*MLP, "trainer.checkpoint_steps=5")
 
 
-Run = Callable[..., Said]
+Run = Callable[..., CommandResult]
 
 
 @pytest.fixture
@@ -42,10 +47,12 @@ def at(monkeypatch: pytest.MonkeyPatch, dlspec: Run) -> Run:
     """A command in whose run something happens after so many batches of a phase."""
     from dlspec.jobs import job
 
-    def call(phase: str, batches: int, action: Callable[[], object], *words: str) -> Said:
-        usual = job.standard_callbacks
+    def call(phase: str, batches: int, action: Callable[[], object], *words: str) -> CommandResult:
+        usual = job.make_default_callbacks
         with monkeypatch.context() as patch:
-            patch.setattr(job, "standard_callbacks", lambda *args: [*usual(*args), At(phase, batches, action)])
+            patch.setattr(
+                job, "make_default_callbacks", lambda *args: [*usual(*args), CallAfterBatches(phase, batches, action)]
+            )
             return dlspec(*words)
 
     return call
@@ -108,14 +115,14 @@ def test_a_full_disk_ends_the_run_and_harms_no_checkpoint(work: Path, dlspec: Ru
     assert "No space left on device; the checkpoints before it are whole, and the run can be resumed" in last
     assert not list(folder.glob("run/checkpoints/.*"))
     assert dlspec("resume", "run=disk/run").code == 2  # there is still no room
-    for each in checkpoints_in(folder / "run/checkpoints"):
+    for each in list_checkpoints(folder / "run/checkpoints"):
         read_checkpoint(each)
     (folder / "filler").unlink()
     assert dlspec("resume", "run=disk/run").code == 0
-    assert files(work, "disk/run") == files(work, "straight")
+    assert read_run_files(work, "disk/run") == read_run_files(work, "straight")
 
 
-@pytest.mark.parametrize("ends", [True, False])
+@pytest.mark_used.parametrize("ends", [True, False])
 def test_logs_on_a_full_disk_are_told_once_and_caught_up(ends: bool, work: Path, dlspec: Run, at: Run, disk) -> None:
     words = (*MLP, "trainer.checkpoints=false")
     assert dlspec(*words, "hydra.run.dir=straight").code == 0
@@ -127,21 +134,21 @@ def test_logs_on_a_full_disk_are_told_once_and_caught_up(ends: bool, work: Path,
 
     def full() -> None:
         fill(folder)
-        again.append(At("train", 20, free))
+        again.append(CallAfterBatches("train", 20, free))
 
-    again: list[At] = []
-    spread = At("train", 3, full)
+    again: list[CallAfterBatches] = []
+    spread = CallAfterBatches("train", 3, full)
 
     class Both(Callback):
-        def on_step_end(self, state: State) -> None:
+        def on_step_end(self, state: TrainingState) -> None:
             for each in (*again, spread):
                 each.on_step_end(state)
 
     from dlspec.jobs import job
 
-    usual = job.standard_callbacks
+    usual = job.make_default_callbacks
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(job, "standard_callbacks", lambda *args: [*usual(*args), Both()])
+        patch.setattr(job, "make_default_callbacks", lambda *args: [*usual(*args), Both()])
         said = dlspec(*words, "hydra.run.dir=disk/run")
     assert said.code == 0
     assert said.err.count(f"can't write {folder}/run/metrics.jsonl: No space left on device\n") == 1
@@ -213,7 +220,7 @@ def test_read_only_folders_are_said_before_training(work: Path, dlspec: Run) -> 
 
 
 def test_a_log_that_is_read_only_is_told_and_ends_nothing(work: Path, dlspec: Run, at: Run) -> None:
-    assert at("train", 20, kill(signal.SIGTERM), *MLP, "hydra.run.dir=run").code == 143
+    assert at("train", 20, make_signal_sender(signal.SIGTERM), *MLP, "hydra.run.dir=run").code == 143
     with read_only(work / "run/log.txt"):
         said = dlspec("resume", "run=run")
     assert said.code == 0
@@ -221,18 +228,18 @@ def test_a_log_that_is_read_only_is_told_and_ends_nothing(work: Path, dlspec: Ru
 
 
 def test_what_is_no_error_of_the_disk_ends_the_run_too(tmp_path: Path) -> None:
-    net = nn.Sequential(network())
+    net = nn.Sequential(make_network())
     net.register_buffer("odd", torch.zeros(2, dtype=torch.complex128))
     with pytest.raises(TrainingFailed, match=r"can't write the checkpoint: TypeError: .*odd is of torch\.complex128"):
-        trainer(net, callbacks=[Checkpoints(tmp_path / "checkpoints")]).run()
+        make_trainer(net, callbacks=[CheckpointSaver(tmp_path / "checkpoints")]).run()
 
 
 # ---- damaged files ---------------------------------------------------------------------------------------------------
 
 
 def test_every_damage_is_noticed(work: Path, dlspec: Run) -> None:
-    assert dlspec(*FEW, "model=linear", "hydra.run.dir=run").code == 0
-    path = checkpoints_in(work / "run/checkpoints")[-1]
+    assert dlspec(*SHORT_RUN, "model=linear", "hydra.run.dir=run").code == 0
+    path = list_checkpoints(work / "run/checkpoints")[-1]
     whole = path.read_bytes()
     header = 8 + int.from_bytes(whole[:8], "little")
     places = [*range(8), *range(8, header, 97), header - 1, *range(header, len(whole), 1009), len(whole) - 1]
@@ -241,14 +248,14 @@ def test_every_damage_is_noticed(work: Path, dlspec: Run) -> None:
             flipped = bytearray(whole)
             flipped[place] ^= bit
             path.write_bytes(flipped)
-            with pytest.raises(Damaged):
+            with pytest.raises(DamagedCheckpoint):
                 read_checkpoint(path)
     for size in (*range(9), *range(9, len(whole), len(whole) // 30), len(whole) - 1):
         path.write_bytes(whole[:size])
-        with pytest.raises(Damaged):
+        with pytest.raises(DamagedCheckpoint):
             read_checkpoint(path)
     path.write_bytes(whole + b"x")
-    with pytest.raises(Damaged):
+    with pytest.raises(DamagedCheckpoint):
         read_checkpoint(path)
     path.write_bytes(whole)
     read_checkpoint(path)
@@ -258,20 +265,20 @@ def test_a_damaged_checkpoint_never_outlives_a_whole_one(work: Path, dlspec: Run
     """Damaged ones of later steps must not count as the newest: that one would stay, and the whole ones go."""
     words = (*OFTEN, "trainer.keep_checkpoints=2")
     assert dlspec(*words, "hydra.run.dir=straight").code == 0
-    assert at("train", 24, kill(signal.SIGTERM), *words, "hydra.run.dir=run").code == 143
-    newest = checkpoints_in(work / "run/checkpoints")[-1]
+    assert at("train", 24, make_signal_sender(signal.SIGTERM), *words, "hydra.run.dir=run").code == 143
+    newest = list_checkpoints(work / "run/checkpoints")[-1]
     newest.write_bytes(newest.read_bytes()[:-1])
-    said = at("train", 1, kill(signal.SIGTERM), "resume", "run=run", "trainer.keep_checkpoints=1")
+    said = at("train", 1, make_signal_sender(signal.SIGTERM), "resume", "run=run", "trainer.keep_checkpoints=1")
     assert said.code == 143
-    [left] = checkpoints_in(work / "run/checkpoints")
+    [left] = list_checkpoints(work / "run/checkpoints")
     read_checkpoint(left)
     assert dlspec("resume", "run=run", "trainer.keep_checkpoints=2").code == 0
-    assert files(work, "run") == files(work, "straight")
+    assert read_run_files(work, "run") == read_run_files(work, "straight")
 
 
 def test_where_no_checkpoint_is_whole_nothing_begins_again(work: Path, dlspec: Run) -> None:
     assert dlspec(*MLP, "hydra.run.dir=run").code == 0
-    for each in checkpoints_in(work / "run/checkpoints"):
+    for each in list_checkpoints(work / "run/checkpoints"):
         each.write_bytes(b"")
     before = {each: each.read_bytes() for each in (work / "run").rglob("*") if each.is_file()}
     said = dlspec("resume", "run=run", "trainer.epochs=4")
@@ -293,7 +300,7 @@ def test_what_a_killed_process_left_is_removed(work: Path, dlspec: Run) -> None:
 # ---- signals ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("phase", "batches", "number", "code"),
     [
         ("train", 17, signal.SIGTERM, 143),
@@ -307,13 +314,13 @@ def test_a_signal_at_any_moment(
     phase: str, batches: int, number: int, code: int, work: Path, dlspec: Run, at: Run
 ) -> None:
     assert dlspec(*MLP, "hydra.run.dir=straight").code == 0
-    said = at(phase, batches, kill(number), *MLP, "hydra.run.dir=run")
+    said = at(phase, batches, make_signal_sender(number), *MLP, "hydra.run.dir=run")
     assert said.code == code
     name = signal.Signals(number).name
     assert said.err.splitlines()[-1] == f"interrupted by {name}; to go on: python -m dlspec resume run=run"
     assert dlspec("resume", "run=run").code == 0
-    assert files(work, "run") == files(work, "straight")
-    again, straight = (read_object(work / name / "result.json") for name in ("run", "straight"))
+    assert read_run_files(work, "run") == read_run_files(work, "straight")
+    again, straight = (read_json_object(work / name / "result.json") for name in ("run", "straight"))
     assert again is not None and straight is not None
     assert (again["test"], again["status"]) == (straight["test"], "finished")
 
@@ -332,7 +339,7 @@ def test_a_signal_while_a_checkpoint_is_written(work: Path, dlspec: Run, monkeyp
         patch.setattr(checkpoints, "write_checkpoint", signalled)
         assert dlspec(*OFTEN, "hydra.run.dir=run").code == 143
     assert dlspec("resume", "run=run").code == 0
-    assert files(work, "run") == files(work, "straight")
+    assert read_run_files(work, "run") == read_run_files(work, "straight")
 
 
 # A process whose checkpoints take for ever.
@@ -351,11 +358,11 @@ sys.exit(main())
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
+@pytest.mark_used.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, -signal.SIGTERM)])
 def test_a_second_signal_ends_at_once(work: Path, number: int, code: int) -> None:
     words = ["model=linear", "trainer.epochs=100000", "hydra.run.dir=run", *QUIET]
     command = [*IN_BACKGROUND, sys.executable, "-c", SLOW, *words]
-    process = subprocess.Popen(command, stdout=-3, stderr=-1, text=True, env=environment())
+    process = subprocess.Popen(command, stdout=-3, stderr=-1, text=True, env=make_environment())
     while not (work / "writes").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(number)
@@ -372,9 +379,9 @@ def test_a_clock_that_is_set_back(work: Path, dlspec: Run, at: Run, monkeypatch:
     assert dlspec(*words, "hydra.run.dir=straight").code == 0
     clock = iter(range(1_700_000_000, 0, -1_000_000))
     monkeypatch.setattr(time, "time", lambda: float(next(clock)))
-    assert at("train", 17, kill(signal.SIGTERM), *words, "hydra.run.dir=run").code == 143
+    assert at("train", 17, make_signal_sender(signal.SIGTERM), *words, "hydra.run.dir=run").code == 143
     assert dlspec("resume", "run=run").code == 0
-    assert files(work, "run") == files(work, "straight")
+    assert read_run_files(work, "run") == read_run_files(work, "straight")
     assert len(list((work / "run").glob("events.*"))) == 1
 
 
@@ -385,7 +392,7 @@ def test_a_second_process_is_refused_before_it_touches_anything(work: Path, dlsp
     assert dlspec(*MLP, "hydra.run.dir=run").code == 0
     half = work / "run/checkpoints/.step-000000099.safetensors.abcd1234"
     half.touch()
-    with held(work / "run"):
+    with lock_run_folder(work / "run"):
         said = dlspec("resume", "run=run", "trainer.epochs=4")
     assert said.code == 2
     assert "'run' is in use" in said.err
@@ -396,43 +403,55 @@ def test_weights_are_taken_anew_only_where_nothing_was_trained(work: Path, dlspe
     assert dlspec(*MLP, "seed=7", "hydra.run.dir=other").code == 0
     words = (*MLP, "weights={path: other/checkpoints/last.safetensors}")
     assert dlspec(*words, "hydra.run.dir=straight").code == 0
-    assert at("train", 3, kill(signal.SIGTERM), *words, "trainer.checkpoints=false", "hydra.run.dir=early").code == 143
+    assert (
+        at(
+            "train", 3, make_signal_sender(signal.SIGTERM), *words, "trainer.checkpoints=false", "hydra.run.dir=early"
+        ).code
+        == 143
+    )
     assert dlspec("resume", "run=early", "trainer.checkpoints=true").code == 0
-    assert files(work, "early") == files(work, "straight")
-    assert at("train", 20, kill(signal.SIGTERM), *words, "hydra.run.dir=late").code == 143
+    assert read_run_files(work, "early") == read_run_files(work, "straight")
+    assert at("train", 20, make_signal_sender(signal.SIGTERM), *words, "hydra.run.dir=late").code == 143
     shutil.rmtree(work / "other")
     assert dlspec("resume", "run=late").code == 0
-    assert files(work, "late") == files(work, "straight")
+    assert read_run_files(work, "late") == read_run_files(work, "straight")
 
 
 def test_a_working_directory_that_moves(work: Path, dlspec: Run, at: Run) -> None:
     assert dlspec(*MLP, "hydra.run.dir=straight").code == 0
-    said = at("train", 20, kill(signal.SIGTERM), *MLP, "hydra.run.dir=run", "hydra.job.chdir=true")
+    said = at("train", 20, make_signal_sender(signal.SIGTERM), *MLP, "hydra.run.dir=run", "hydra.job.chdir=true")
     assert said.err.splitlines()[-1].endswith(f"to go on: python -m dlspec resume run={work}/run")
     assert dlspec("resume", f"run={work}/run").code == 0
-    assert files(work, "run") == files(work, "straight")
+    assert read_run_files(work, "run") == read_run_files(work, "straight")
 
 
 def test_a_sweeps_job_is_resumed(work: Path, dlspec: Run, at: Run) -> None:
     said = at(
-        "train", 20, kill(signal.SIGTERM), "-m", "hydra/launcher=dlspec", *MLP, "seed=0,1", "hydra.sweep.dir=sweep"
+        "train",
+        20,
+        make_signal_sender(signal.SIGTERM),
+        "-m",
+        "hydra/launcher=dlspec",
+        *MLP,
+        "seed=0,1",
+        "hydra.sweep.dir=sweep",
     )
     assert said.code == 130
     assert dlspec("resume", "run=sweep/0").code == 0
     assert dlspec(*MLP, "hydra.run.dir=straight").code == 0
-    assert files(work, "sweep/0") == files(work, "straight")
+    assert read_run_files(work, "sweep/0") == read_run_files(work, "straight")
 
 
 def test_other_threads_are_told_and_noted(work: Path, dlspec: Run, at: Run, caplog: pytest.LogCaptureFixture) -> None:
-    assert at("train", 20, kill(signal.SIGTERM), *MLP, "hydra.run.dir=run").code == 143
+    assert at("train", 20, make_signal_sender(signal.SIGTERM), *MLP, "hydra.run.dir=run").code == 143
     path = work / "run/environment.json"
-    first = read_object(path)
+    first = read_json_object(path)
     assert first is not None
     path.write_text(json.dumps(first | {"threads": 64}))
     assert dlspec("resume", "run=run").code == 0
     told = f"will not equal an uninterrupted one to the last bit: threads {first['threads']} (was 64)"
     assert told in caplog.text
-    after = read_object(path)
+    after = read_json_object(path)
     assert after is not None
     assert after["threads"] == 64
     assert (after["resumed"][0]["step"], after["resumed"][0]["threads"]) == (20, first["threads"])
@@ -446,16 +465,16 @@ def test_a_run_that_stopped_early_goes_on_with_more_patience(work: Path, dlspec:
     assert dlspec(*words, "trainer.patience=1", "hydra.run.dir=run").code == 0
     assert "is finished" in dlspec("resume", "run=run").err
     assert dlspec("resume", "run=run", "trainer.patience=4", "resume.allow=[trainer.patience]").code == 0
-    assert len(read_lines(work / "run/metrics.jsonl")) > len(set(files(work, "run"))) - 2
-    assert files(work, "run") == files(work, "straight")
+    assert len(read_json_lines(work / "run/metrics.jsonl")) > len(set(read_run_files(work, "run"))) - 2
+    assert read_run_files(work, "run") == read_run_files(work, "straight")
 
 
 def test_the_best_weights_are_tested_without_more_checkpoints(work: Path, dlspec: Run, at: Run) -> None:
     words = (*MLP, "optimizer.lr=0.3", "trainer.epochs=4", "trainer.monitor=train/loss", "trainer.mode=max")
     assert dlspec(*words, "hydra.run.dir=straight").code == 0
-    assert at("train", 30, kill(signal.SIGTERM), *words, "hydra.run.dir=run").code == 143
+    assert at("train", 30, make_signal_sender(signal.SIGTERM), *words, "hydra.run.dir=run").code == 143
     assert dlspec("resume", "run=run", "trainer.checkpoints=false").code == 0
-    again, straight = (read_object(work / name / "result.json") for name in ("run", "straight"))
+    again, straight = (read_json_object(work / name / "result.json") for name in ("run", "straight"))
     assert again is not None and straight is not None
     assert straight["best_epoch"] < 3
     assert (again["test"], again["best_epoch"]) == (straight["test"], straight["best_epoch"])
@@ -474,7 +493,7 @@ def test_another_monitored_result_counts_from_there_on(work: Path, dlspec: Run) 
     assert dlspec(*MLP, "hydra.run.dir=run").code == 0
     said = dlspec("resume", "run=run", "trainer.epochs=5", "trainer.monitor=val/accuracy", "resume.allow=[trainer]")
     assert said.code == 0
-    result = read_object(work / "run/result.json")
+    result = read_json_object(work / "run/result.json")
     assert result is not None
     assert (result["monitor"], result["best_epoch"] > 3) == ("val/accuracy", True)
 
@@ -493,9 +512,9 @@ def test_other_data_are_refused(work: Path, dlspec: Run, at: Run, write: Callabl
     write("some.txt", "to be or not to be, that is the question\n" * 200)
     write("conf/model/m.yaml", "layers: [{Embedding: 8}, {Linear: '${data.vocab_size}'}]")
     text = (*QUIET, "trainer.epochs=2", "model=m", "data=text", "data.path=some.txt", "trainer.batch_size=8")
-    assert at("train", 6, kill(signal.SIGTERM), *text, "hydra.run.dir=run").code == 143
+    assert at("train", 6, make_signal_sender(signal.SIGTERM), *text, "hydra.run.dir=run").code == 143
     write("some.txt", "to be or not to be, that is the question\n" * 250)
     said = dlspec("resume", "run=run")
     assert said.code == 2
     assert "to go on with that add resume.allow=[data]" in said.err
-    assert newest_checkpoint(work / "run/checkpoints") is not None
+    assert read_newest_checkpoint(work / "run/checkpoints") is not None

@@ -17,8 +17,8 @@ from typing import NamedTuple
 import pytest
 
 from helpers import hostile_server
-from helpers.command_line import environment
-from helpers.hostile_server import SECONDS
+from helpers.command_line import make_environment
+from helpers.hostile_server import MAX_SPEC_SECONDS
 
 MOST = 300
 """So many MiB may a refusal cost; where a layer's output is tried, as many as the limit `sample_bytes` says."""
@@ -37,7 +37,7 @@ class Case(NamedTuple):
     """A model file, words that stderr must have, and the data."""
 
     text: str | bytes
-    says: str = ""
+    message_has: str = ""
     data: tuple[str, ...] = IMAGE
     command: str = "summary"
 
@@ -46,7 +46,7 @@ class Ended(NamedTuple):
     code: int
     seconds: float
     mebibytes: float
-    said: str
+    message: str
 
 
 # ---- asking the process that forks ----------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, f
     """The server, and the MiB that a right spec takes in it."""
     command = [sys.executable, hostile_server.__file__]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment()
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=make_environment()
     ) as process:
         server = Server(process)
         assert server.ask(tmp_path_factory.mktemp("warm"), Case(RIGHT), is_forked=False).code == 0
@@ -280,40 +280,49 @@ ALL = {
 _RAW = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e]")
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark_used.parametrize("name", ALL)
 def test_refused(server: tuple[Server, float], tmp_path: Path, name: str) -> None:
     asked, start = server
     case = ALL[name]
     ended = asked.ask(tmp_path, case)
     print(f"{ended.seconds:.1f} s, {ended.mebibytes - start:+.0f} MiB")
     check(case, ended, tmp_path)
-    assert ended.mebibytes - start < (MOST_TRIED if "DLSPEC_MAX_SAMPLE_BYTES" in ended.said else MOST)
+    assert ended.mebibytes - start < (MOST_TRIED if "DLSPEC_MAX_SAMPLE_BYTES" in ended.message else MOST)
 
 
 def check(case: Case, ended: Ended, folder: Path) -> None:
     """A refusal in words, and nothing left in the folder."""
-    assert "Traceback" not in ended.said
-    assert ended.code == 2, ended.said[:1000]
-    assert case.says in ended.said
-    assert not _RAW.search(ended.said)
-    assert len(ended.said) < LONGEST
+    assert "Traceback" not in ended.message
+    assert ended.code == 2, ended.message[:1000]
+    assert case.message_has in ended.message
+    assert not _RAW.search(ended.message)
+    assert len(ended.message) < LONGEST
     assert [str(each.relative_to(folder)) for each in folder.rglob("*") if each.is_file()] == [MODEL]
 
 
 FROM_THE_START = (
     "nested: an alias bomb",
-    *(pytest.param(each, marks=pytest.mark.soak) for each in ("repeated: copies of copies", f"large: Linear: {HUGE}")),
-    pytest.param("files: a tag", marks=pytest.mark.soak),
+    *(
+        pytest.param(each, marks=pytest.mark_used.soak)
+        for each in ("repeated: copies of copies", f"large: Linear: {HUGE}")
+    ),
+    pytest.param("files: a tag", marks=pytest.mark_used.soak),
 )
 
 
-@pytest.mark.parametrize("name", FROM_THE_START)
+@pytest.mark_used.parametrize("name", FROM_THE_START)
 def test_refused_from_the_start(tmp_path: Path, name: str) -> None:
     """As a user runs it; the server's start, a right spec, has the same imports."""
     _write(tmp_path, ALL[name].text)
     command = [sys.executable, "-m", "dlspec", *_words(ALL[name])]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=10 * SECONDS, check=False
+        command,
+        cwd=tmp_path,
+        env=make_environment(),
+        capture_output=True,
+        text=True,
+        timeout=10 * MAX_SPEC_SECONDS,
+        check=False,
     )
     check(ALL[name], Ended(done.returncode, 0, 0, done.stderr), tmp_path)
 

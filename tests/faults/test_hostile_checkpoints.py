@@ -19,18 +19,18 @@ import torch
 from torch import Tensor
 
 from dlspec.training.checkpoint.checkpoint_files import (
-    STATE,
-    Damaged,
+    STATE_TENSOR,
+    DamagedCheckpoint,
     Snapshot,
-    checkpoints_in,
+    list_checkpoints,
     read_checkpoint,
     write_checkpoint,
 )
-from dlspec.training.checkpoint.tensor_file import CHECKSUM, checksum, write_tensors
-from helpers.command_line import QUIET, Said, run_here
-from helpers.run_parts import At, kill
+from dlspec.training.checkpoint.tensor_file import CHECKSUM_KEY, compute_checksum, write_tensors
+from helpers.command_line import QUIET, CommandResult, run_in_this_process
+from helpers.run_parts import CallAfterBatches, make_signal_sender
 
-Run = Callable[..., Said]
+Run = Callable[..., CommandResult]
 SMALL = (*QUIET, "trainer.batch_size=16", "trainer.limit_batches=6", "trainer.epochs=3", "trainer.progress=none")
 SECONDS = 20
 
@@ -53,7 +53,7 @@ def limited() -> Iterator[None]:
 def _run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     with contextlib.chdir(folder):
-        assert run_here(*SMALL, "model=linear", "hydra.run.dir=run").code == 0
+        assert run_in_this_process(*SMALL, "model=linear", "hydra.run.dir=run").code == 0
     return folder / "run"
 
 
@@ -102,7 +102,7 @@ FILES: dict[str, bytes | Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark_used.parametrize("name", FILES)
 def test_a_file_that_is_no_checkpoint(
     name: str, run: Path, dlspec: Run, limited: None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -116,14 +116,14 @@ def test_a_file_that_is_no_checkpoint(
 
 def hostile_state(folder: Path, state: bytes, **texts: str) -> Path:
     """A checkpoint whose sums are right and whose state is the given one."""
-    tensors = {STATE: torch.frombuffer(bytearray(state), dtype=torch.uint8)}
+    tensors = {STATE_TENSOR: torch.frombuffer(bytearray(state), dtype=torch.uint8)}
     texts = {"format": "1", "step": "99", **texts}
     path = folder / "step-000000099.safetensors"
-    write_tensors(path, tensors, {**texts, CHECKSUM: checksum(tensors, texts)})
+    write_tensors(path, tensors, {**texts, CHECKSUM_KEY: compute_checksum(tensors, texts)})
     return path
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("state", "texts", "reason"),
     [
         (b"[" * 100_000 + b"]" * 100_000, {}, "its state can't be read"),
@@ -135,11 +135,11 @@ def hostile_state(folder: Path, state: bytes, **texts: str) -> Path:
     ],
 )
 def test_a_state_that_can_not_be_read(tmp_path: Path, state: bytes, texts: dict[str, str], reason: str) -> None:
-    with pytest.raises(Damaged, match=reason):
+    with pytest.raises(DamagedCheckpoint, match=reason):
         read_checkpoint(hostile_state(tmp_path, state, **texts))
 
 
-@pytest.mark.parametrize("state", [b"{}", b"[]", b"1", b'{"dict": [[[], 1]]}', b'{"dict": [["progress", 1]]}',
+@pytest.mark_used.parametrize("state", [b"{}", b"[]", b"1", b'{"dict": [[[], 1]]}', b'{"dict": [["progress", 1]]}',
                                    b'{"tensor": "gone"}', b'{"float": "x"}', b'{"exec": "import os"}'])  # fmt: skip
 def test_a_state_of_another_kind(state: bytes, run: Path, dlspec: Run) -> None:
     hostile_state(run / "checkpoints", state)
@@ -162,7 +162,7 @@ def changed(tree: Any, way: str, value: Any) -> None:
         inner[key] = value
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("way", "value", "reason"),
     [
         ("generators.numpy.2", 2**31 - 1, "NumPy's generator can't stand at 2147483647"),
@@ -180,7 +180,7 @@ def changed(tree: Any, way: str, value: Any) -> None:
 def test_values_that_would_be_used_without_asking(way: str, value: Any, reason: str, work: Path, dlspec: Run) -> None:
     scheduler = ("scheduler=StepLR", "scheduler.step_size=1")
     assert dlspec(*SMALL, *scheduler, "model=linear", "hydra.run.dir=run").code == 0
-    newest = checkpoints_in(work / "run/checkpoints")[-1]
+    newest = list_checkpoints(work / "run/checkpoints")[-1]
     snapshot = read_checkpoint(newest)
     changed(snapshot.tree, way, value)
     write_checkpoint(newest.parent, snapshot, {})
@@ -201,7 +201,7 @@ def test_links_lead_nowhere(run: Path, work: Path, dlspec: Run) -> None:
         (run / name).unlink()
         (run / name).symlink_to(outside / name)  # where nothing is yet
     (outside / "spec").write_bytes((run / "spec.yaml").read_bytes())
-    newest = checkpoints_in(run / "checkpoints")[-1]
+    newest = list_checkpoints(run / "checkpoints")[-1]
     later = newest.with_name("step-000000099.safetensors")
     later.symlink_to(outside / "checkpoints" / newest.name)
     before = {each: each.read_bytes() for each in outside.rglob("*") if each.is_file()}
@@ -302,16 +302,20 @@ def cut_run(request: pytest.FixtureRequest, work: Path, dlspec: Run, monkeypatch
     """A run that was ended within its second epoch."""
     from dlspec.jobs import job
 
-    usual = job.standard_callbacks
+    usual = job.make_default_callbacks
     with monkeypatch.context() as patch:
-        patch.setattr(job, "standard_callbacks", lambda *args: [*usual(*args), At("train", 8, kill(15))])
+        patch.setattr(
+            job,
+            "make_default_callbacks",
+            lambda *args: [*usual(*args), CallAfterBatches("train", 8, make_signal_sender(15))],
+        )
         assert dlspec(*SMALL, *RUNS[request.param], "hydra.run.dir=run").code == 143
     return work / "run"
 
 
 def check_mutants(folder: Path, dlspec: Run, numbers: range) -> dict[int, int]:
     """How many mutants went on, and how many were refused; fails on everything else."""
-    newest = checkpoints_in(folder / "checkpoints")[-1]
+    newest = list_checkpoints(folder / "checkpoints")[-1]
     snapshot, codes = read_checkpoint(newest), {0: 0, 1: 0, 2: 0}
     shutil.copytree(folder, "right")
     for number in numbers:
@@ -331,6 +335,6 @@ def test_mutated_checkpoints(cut_run: Path, dlspec: Run, limited: None) -> None:
     assert codes[2] < 4  # other numbers of samples
 
 
-@pytest.mark.soak
+@pytest.mark_used.soak
 def test_a_thousand_mutated_checkpoints(cut_run: Path, dlspec: Run) -> None:
     print(check_mutants(cut_run, dlspec, range(1000)))

@@ -24,14 +24,14 @@ from hypothesis import strategies as st
 import dlspec as library
 from dlspec.errors import TrainingFailed
 from dlspec.jobs import python_spec as face
-from dlspec.language.yaml.yaml_files import load_text
-from helpers.command_line import Said
-from helpers.example_parts import STEP, made
-from helpers.mutating import Right, corpus, mutated
+from dlspec.language.yaml.yaml_files import load_yaml_text
+from helpers.command_line import CommandResult
+from helpers.example_parts import ONE_STEP, make_arrays
+from helpers.mutating import ValidModel, load_valid_models, mutate
 
 SECONDS = 20
 """What takes longer hangs."""
-RIGHT = corpus()
+RIGHT = load_valid_models()
 
 
 class Hangs(BaseException):
@@ -52,11 +52,11 @@ def alarm(seconds: int) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def mutant(number: int) -> tuple[Right, str]:
+def mutant(number: int) -> tuple[ValidModel, str]:
     """A right spec and the text that was made of it."""
     random = Random(number)
     right = random.choice(RIGHT)
-    return right, mutated(right.text, random)
+    return right, mutate(right.text, random)
 
 
 # ---- the three ways in ---------------------------------------------------------------------------------------------
@@ -67,23 +67,27 @@ def _composed(overrides: tuple[str, ...]) -> Any:
     return COMPOSED(list(overrides), face.start_hydra())
 
 
-COMPOSED = face.composed_or_refused
+COMPOSED = face.compose_or_raise
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hydra composes the same config once: that takes most of the time."""
-    monkeypatch.setattr(face, "composed_or_refused", lambda overrides, _: _composed(tuple(overrides)))
+    monkeypatch.setattr(face, "compose_or_raise", lambda overrides, _: _composed(tuple(overrides)))
 
 
-def built(right: Right, text: str) -> str:
+def built(right: ValidModel, text: str) -> str:
     """As a mapping in Python."""
-    return _told(lambda: library.build({"model": load_text(text, "mine.yaml").tree}, made(right.data)))
+    return _told(lambda: library.build({"model": load_yaml_text(text, "mine.yaml").tree}, make_arrays(right.data)))
 
 
-def trained(right: Right, text: str) -> str:
+def trained(right: ValidModel, text: str) -> str:
     """As `built`, and then a step of training."""
-    return _told(lambda: library.train({"model": load_text(text, "mine.yaml").tree, "trainer": STEP}, made(right.data)))
+    return _told(
+        lambda: library.train(
+            {"model": load_yaml_text(text, "mine.yaml").tree, "trainer": ONE_STEP}, make_arrays(right.data)
+        )
+    )
 
 
 def _told(action: Callable[[], object]) -> str:
@@ -102,7 +106,7 @@ def _told(action: Callable[[], object]) -> str:
     return "accepted"
 
 
-def summed_up(right: Right, text: str, dlspec: Callable[..., Said]) -> str:
+def summed_up(right: ValidModel, text: str, dlspec: Callable[..., CommandResult]) -> str:
     """As a file, from the command line."""
     Path("conf/model").mkdir(parents=True, exist_ok=True)
     Path("conf/model/mine.yaml").write_text(text, encoding="utf-8")
@@ -112,7 +116,7 @@ def summed_up(right: Right, text: str, dlspec: Callable[..., Said]) -> str:
     return "refused" if said.code else "accepted"
 
 
-def end(number: int, dlspec: Callable[..., Said]) -> str:
+def end(number: int, dlspec: Callable[..., CommandResult]) -> str:
     """How the mutant ends that has this number, by one of the three ways."""
     right, text = mutant(number)
     try:
@@ -129,14 +133,14 @@ def end(number: int, dlspec: Callable[..., Said]) -> str:
 A_RUN = 150
 
 
-@pytest.mark.parametrize("tens", range(A_RUN // 10))
-def test_mutants_end_well(quick: None, dlspec: Callable[..., Said], tens: int) -> None:
+@pytest.mark_used.parametrize("tens", range(A_RUN // 10))
+def test_mutants_end_well(quick: None, dlspec: Callable[..., CommandResult], tens: int) -> None:
     for number in range(10 * tens, 10 * tens + 10):
         end(number, dlspec)
 
 
-@pytest.mark.soak
-def test_many_mutants_end_well(quick: None, dlspec: Callable[..., Said]) -> None:
+@pytest.mark_used.soak
+def test_many_mutants_end_well(quick: None, dlspec: Callable[..., CommandResult]) -> None:
     tally: Counter[str] = Counter()
     for number in range(A_RUN, A_RUN + 10_000):
         tally[_tallied(number, dlspec)] += 1
@@ -144,7 +148,7 @@ def test_many_mutants_end_well(quick: None, dlspec: Callable[..., Said]) -> None
     assert tally.keys() <= {"accepted", "refused", "failed"}
 
 
-def _tallied(number: int, dlspec: Callable[..., Said]) -> str:
+def _tallied(number: int, dlspec: Callable[..., CommandResult]) -> str:
     """The end, and for one that is none what to look at."""
     try:
         return end(number, dlspec)

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-SECONDS = 60
+TIMEOUT_SECONDS = 60
 PROGRAM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
 )
@@ -88,8 +88,8 @@ class Page:
     def drag(self, x: float, y: float, to_x: float, to_y: float) -> None:
         self.mouse("mouseMoved", x, y)
         self.mouse("mousePressed", x, y)
-        held = {"button": "left", "buttons": 1}
-        self.send("Input.dispatchMouseEvent", type="mouseMoved", x=to_x, y=to_y, **held)
+        pressed = {"button": "left", "buttons": 1}
+        self.send("Input.dispatchMouseEvent", type="mouseMoved", x=to_x, y=to_y, **pressed)
         self.mouse("mouseReleased", to_x, to_y)
 
     def middle(self, script: str) -> tuple[float, float]:
@@ -113,17 +113,17 @@ class Page:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._read:
-            ready, _, _ = select.select([self._of], [], [], SECONDS)
-            assert ready, f"Chromium said nothing for {SECONDS} s"
+            ready, _, _ = select.select([self._of], [], [], TIMEOUT_SECONDS)
+            assert ready, f"Chromium said nothing for {TIMEOUT_SECONDS} s"
             more = os.read(self._of, 1 << 16)
             assert more, "Chromium ended"
             self._read += more
         message, _, self._read = self._read.partition(b"\0")
-        told: dict[str, Any] = json.loads(message)
-        self._note(told.get("method", ""), told.get("params", {}))
-        return told
+        event: dict[str, Any] = json.loads(message)
+        self._record_result(event.get("method", ""), event.get("params", {}))
+        return event
 
-    def _note(self, method: str, params: dict[str, Any]) -> None:
+    def _record_result(self, method: str, params: dict[str, Any]) -> None:
         if method == "Network.requestWillBeSent":
             self.requests[params["requestId"]] = params["request"]["url"]
         elif method == "Network.loadingFailed" and params.get("blockedReason") == "csp":
@@ -146,11 +146,11 @@ def chromium(home: Path) -> Iterator[Page]:
     its_in, its_out = (fcntl.fcntl(each, fcntl.F_DUPFD, 10) for each in (low_in, low_out))  # out of the way of 3 and 4
     for each in (low_in, low_out):
         os.close(each)
-    words = [PROGRAM, *FLAGS, f"--user-data-dir={home}"]
+    command = [PROGRAM, *FLAGS, f"--user-data-dir={home}"]
     # It reads commands from descriptor 3 and answers on 4; the shell puts the pipes there.
     script = f'exec "$@" 3<&{its_in} 4>&{its_out}'
     process = subprocess.Popen(
-        ["bash", "-c", script, "bash", *words], pass_fds=(its_in, its_out),
+        ["bash", "-c", script, "bash", *command], pass_fds=(its_in, its_out),
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
     )  # fmt: skip
     os.close(its_in)

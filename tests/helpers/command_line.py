@@ -18,7 +18,7 @@ IN_BACKGROUND = ("sh", "-c", "trap '' INT; exec \"$@\"", "sh")
 """Starts what follows with SIGINT ignored, as a shell script does what it runs in the background."""
 
 
-class Said(NamedTuple):
+class CommandResult(NamedTuple):
     """How a command ended, and what it wrote."""
 
     code: int
@@ -26,16 +26,16 @@ class Said(NamedTuple):
     err: str
 
 
-def run_here(*words: str) -> Said:
+def run_in_this_process(*arguments: str) -> CommandResult:
     """`python -m dlspec WORDS` in this process."""
-    from dlspec.cli.main import run
+    from dlspec.cli.main import run_command
 
     out, err = io.StringIO(), io.StringIO()
     with redirect_stdout(out), redirect_stderr(err):
-        code = run(words)
-    return Said(code, out.getvalue(), err.getvalue())
+        code = run_command(arguments)
+    return CommandResult(code, out.getvalue(), err.getvalue())
 
 
-def environment() -> dict[str, str]:
+def make_environment() -> dict[str, str]:
     """The variables of a process that imports dlspec from this checkout, with one thread."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

@@ -11,52 +11,54 @@ import sys
 import time
 from typing import Any
 
-SECONDS = 30
+MAX_SPEC_SECONDS = 30
 """A spec that computes for longer hangs, or takes ten times as long where the machine is busy with something else."""
 
 
 def serve() -> None:
     """Reads a folder and a command line from each line of stdin, and answers how the command ended there."""
-    from dlspec.cli.main import run
+    from dlspec.cli.main import run_command
     from dlspec.compat.torchmetrics import leave_out_plots
 
     leave_out_plots()
     answers = os.dup(1)
     for line in sys.stdin:
-        folder, words, is_forked = json.loads(line)
-        answer = _forked(run, folder, words) if is_forked else _here(run, folder, words)
+        folder, arguments, is_forked = json.loads(line)
+        answer = (
+            _run_in_fork(run_command, folder, arguments) if is_forked else _run_here(run_command, folder, arguments)
+        )
         os.write(answers, (json.dumps(answer) + "\n").encode())
 
 
-def _here(run: Any, folder: str, words: list[str]) -> list[float]:
+def _run_here(run: Any, folder: str, arguments: list[str]) -> list[float]:
     """Warms this process up."""
     os.chdir(folder)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    code = run(words)
+    code = run(arguments)
     gc.freeze()  # what is here now need not be looked at, nor copied, in every fork
     return [code, 0, 0]
 
 
-def _forked(run: Any, folder: str, words: list[str]) -> list[float]:
+def _run_in_fork(run: Any, folder: str, arguments: list[str]) -> list[float]:
     start = time.perf_counter()
     child = os.fork()
     if not child:
-        _end(run, folder, words)
+        _run_and_exit(run, folder, arguments)
     _, status, usage = os.wait4(child, 0)
     return [os.waitstatus_to_exitcode(status), time.perf_counter() - start, usage.ru_maxrss / 1024]
 
 
-def _end(run: Any, folder: str, words: list[str]) -> None:
+def _run_and_exit(run: Any, folder: str, arguments: list[str]) -> None:
     """The child's life: it may take some GB and seconds, then the test fails and the machine lives."""
     os.chdir(folder)
     for number in (1, 2):
         os.dup2(os.open("said", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     resource.setrlimit(resource.RLIMIT_DATA, (4 << 30, 4 << 30))
-    resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
-    signal.alarm(10 * SECONDS)
+    resource.setrlimit(resource.RLIMIT_CPU, (MAX_SPEC_SECONDS, MAX_SPEC_SECONDS))
+    signal.alarm(10 * MAX_SPEC_SECONDS)
     code = 1
     try:
-        code = run(words)
+        code = run(arguments)
     finally:
         sys.stdout.flush()
         if code == 1:

@@ -12,14 +12,14 @@ from torch.nn import functional
 
 from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.language.problems import Problems
-from dlspec.layouts import Value
+from dlspec.layouts import TensorInfo
 from dlspec.losses.criterion import Criterion, make_criterion
 from dlspec.parts.specs.loss_spec import read_losses
 
 ROWS = 6
 
 
-def labels_of(target: Target, rows: int = ROWS, seed: int = 0) -> Tensor:
+def make_labels(target: Target, rows: int = ROWS, seed: int = 0) -> Tensor:
     """Made-up classes, each of them there, or numbers from 0 to 1."""
     generator = torch.Generator().manual_seed(seed)
     shape = (rows, *target.shape)
@@ -29,23 +29,23 @@ def labels_of(target: Target, rows: int = ROWS, seed: int = 0) -> Tensor:
     return torch.arange(count)[torch.randperm(count, generator=generator)].remainder(len(target.classes)).reshape(shape)
 
 
-def data_of(*targets: Target, fields: tuple[Field, ...] = (), **tensors: Tensor) -> Dataset:
+def make_data(*targets: Target, fields: tuple[Field, ...] = (), **tensors: Tensor) -> Dataset:
     """Data of these targets; `tensors` are those of the fields and of lengths."""
-    split = Split(tensors or {"x": torch.zeros(ROWS, 4)}, {each.name: labels_of(each) for each in targets})
+    split = Split(tensors or {"x": torch.zeros(ROWS, 4)}, {each.name: make_labels(each) for each in targets})
     return Dataset("made_up", fields or (Field("x", (4,), "features"),), targets, split, split, split)
 
 
-def outputs(**ends: Value | tuple[Value, str]) -> Any:
+def make_outputs(**ends: TensorInfo | tuple[TensorInfo, str]) -> Any:
     """A network of these outputs; each ends in a `Linear`, or in the layer whose name stands beside it."""
-    made: dict[str, Any] = {}
+    ends_by_name: dict[str, Any] = {}
     for name, end in ends.items():
         value, layer = end if isinstance(end, tuple) else (end, "Linear")
         built = SimpleNamespace(type=layer, path=("model", "layers", name), output=value)
-        made[name] = SimpleNamespace(value=value, layer=built, end=built)
-    return SimpleNamespace(outputs=made, inputs=("x",))
+        ends_by_name[name] = SimpleNamespace(value=value, layer=built, end=built)
+    return SimpleNamespace(outputs=ends_by_name, inputs=("x",))
 
 
-def read_and_made(raw: Any, network: Any, data: Dataset) -> tuple[Criterion | None, list[tuple[str, str, str]]]:
+def read_criterion(raw: Any, network: Any, data: Dataset) -> tuple[Criterion | None, list[tuple[str, str, str]]]:
     """The criterion of a config's `loss`, and what is wrong."""
     problems = Problems()
     terms = None if raw == "auto" else read_losses(raw, ("loss",), problems)
@@ -53,14 +53,14 @@ def read_and_made(raw: Any, network: Any, data: Dataset) -> tuple[Criterion | No
     return criterion, [(".".join(map(str, each.path)), each.found, each.fix) for each in problems.found]
 
 
-def criterion_of(raw: Any, network: Any, data: Dataset) -> Criterion:
-    """As `read_and_made`, where nothing may be wrong."""
-    criterion, told = read_and_made(raw, network, data)
-    assert criterion is not None, told
+def read_valid_criterion(raw: Any, network: Any, data: Dataset) -> Criterion:
+    """As `read_criterion`, where nothing may be wrong."""
+    criterion, problems = read_criterion(raw, network, data)
+    assert criterion is not None, problems
     return criterion
 
 
-def name_of(row: Any) -> str:
+def format_case_name(row: Any) -> str:
     """A short name for a test's case; the same in every process, which a function's text is not."""
     return re.sub(r" at 0x\w+", "", str(row))[:40]
 
@@ -71,8 +71,8 @@ LABEL, NUMBER, YES_NO = (
     Target("value", "numbers"),
     Target("is", "classes", (), ABC[:2]),
 )
-PAIR = outputs(a=Value((4,), "features"), b=Value((4,), "features"), c=Value((4,), "features"))
-ONES = outputs(a=Value((1,), "features"), b=(Value((1,), "features"), "Softplus"))
+PAIR = make_outputs(a=TensorInfo((4,), "features"), b=TensorInfo((4,), "features"), c=TensorInfo((4,), "features"))
+ONES = make_outputs(a=TensorInfo((1,), "features"), b=(TensorInfo((1,), "features"), "Softplus"))
 A, B, C = (torch.randn(ROWS, 4) for _ in range(3))
 CALLS: list[tuple[dict[str, Any], Any, Target | None, Any]] = [
     ({"type": "TripletMarginLoss", "output": ["a", "b", "c"], "margin": 0.5}, PAIR, None,

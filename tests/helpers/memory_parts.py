@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-EVERYTHING = 10**16
+TOO_MANY_ELEMENTS = 10**16
 
 
-class Hungry(nn.Module):
+class MemoryHungryLayer(nn.Module):
     """Takes more than any machine has for batches of more than `most` samples."""
 
     def __init__(self, most: int, only_in_training: bool | None = None) -> None:
@@ -17,5 +17,5 @@ class Hungry(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if len(x) > self.most and self.when in (None, self.training):
-            torch.empty(EVERYTHING)
+            torch.empty(TOO_MANY_ELEMENTS)
         return x

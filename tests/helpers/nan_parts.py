@@ -12,7 +12,7 @@ from dlspec.errors import TrainingFailed
 from dlspec.training.trainer import Trainer
 
 
-class Call(nn.Module):
+class FunctionLayer(nn.Module):
     """A layer that is a function."""
 
     def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
@@ -23,24 +23,24 @@ class Call(nn.Module):
         return self.function(x)
 
 
-def stack(*layers: nn.Module) -> nn.Module:
+def make_stack(*layers: nn.Module) -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Linear(4, 16), *layers, nn.Linear(16, 3))
 
 
-class Rare(nn.Module):
+class RareDivisionByZero(nn.Module):
     """Divides by 0 in one of twenty batches of training."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x / (torch.rand(()) > 0.05) if self.training else x
 
 
-def root(x: Tensor) -> Tensor:
+def sqrt_of_positive(x: Tensor) -> Tensor:
     """Its slope at 0 is infinite, and what flows back there is inf * 0, nan."""
     return (x * (x > 0)).sqrt()
 
 
-def failure(training: Trainer) -> str:
+def get_failure_message(training: Trainer) -> str:
     with pytest.raises(TrainingFailed) as failed:
         training.fit()
     assert failed.value.__cause__ is None

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dlspec.jobs.preparation import Preparation, Prepared
+from dlspec.jobs.preparation import Preparation, PreparedRun
 from dlspec.language.source_map import SourceMap
-from dlspec.network.meta_device import SMALL, Place
+from dlspec.network.meta_device import SMALL_MODE, BuildMode
 
 
-def prepared(layers: Any, data: Mapping[str, Any], where: Place = SMALL, **config: Any) -> Prepared:
+def prepare_layers(layers: Any, data: Mapping[str, Any], place: BuildMode = SMALL_MODE, **config: Any) -> PreparedRun:
     """A run of these layers, or this model, on random data."""
     model = layers if isinstance(layers, dict) else {"layers": layers}
     tree = {"model": model, "data": {"type": "random", "size": 16, "num_classes": 2, **data}, "optimizer": "Adam"}
-    return Preparation({**tree, **config}, SourceMap).prepare(where)
+    return Preparation({**tree, **config}, SourceMap).prepare(place)

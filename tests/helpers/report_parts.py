@@ -44,7 +44,7 @@ def write_run(
     return folder
 
 
-def changed(**settings: Any) -> dict[str, Any]:
+def change_spec(**settings: Any) -> dict[str, Any]:
     """`SPEC` with some settings of its sections changed: `optimizer={"lr": 1}`, `seed=1`."""
     spec = dict(SPEC)
     for key, value in settings.items():

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from dlspec.config.launchers import EXTRAS
+from dlspec.config.launchers import EXTRAS_BY_CHOICE
 
 
-def record(work: Path, name: str = "sweep") -> dict[str, Any]:
+def read_sweep_json(work: Path, name: str = "sweep") -> dict[str, Any]:
     found: dict[str, Any] = json.loads((work / name / "sweep.json").read_text())
     return found
 
@@ -23,15 +23,15 @@ def wait_for(path: Path) -> None:
         time.sleep(0.01)
 
 
-def jobs(out: str) -> list[list[str]]:
+def parse_table_rows(out: str) -> list[list[str]]:
     """The table's rows, split at spaces."""
     lines = out.rstrip().split("\n\n")[-1].splitlines()
     counts = next(at for at, line in enumerate(lines) if " job" in line and ": " in line)
     return [line.split() for line in lines[1:counts]]
 
 
-def chosen(launcher: str) -> list[str]:
+def choose_launcher(launcher: str) -> list[str]:
     """The words for it; the test is left out where it isn't installed."""
-    extra = EXTRAS["hydra/launcher"][launcher]
+    extra = EXTRAS_BY_CHOICE["hydra/launcher"][launcher]
     pytest.importorskip(f"hydra_plugins.hydra_{extra}_launcher", reason=f"needs dlspec[{extra}]")
     return [f"hydra/launcher={launcher}", *(["hydra.launcher.n_jobs=2"] if launcher == "joblib" else [])]

@@ -11,105 +11,105 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.data.dataset import Field
-from dlspec.language.expand.containers import JOIN
-from dlspec.language.expand.expander import expand
+from dlspec.language.expand.containers import RESIDUAL_ADD
+from dlspec.language.expand.expander import expand_model
 from dlspec.language.expand.graph import Graph
 from dlspec.language.parse.block import read_model
 from dlspec.language.parse.part import parse_part
 from dlspec.language.problems import Problems
-from dlspec.layouts import Value
-from dlspec.network.builder import Network, build
+from dlspec.layouts import TensorInfo
+from dlspec.network.builder import Network, build_network
 from dlspec.network.layer import Layer
-from dlspec.network.random_state import kept_random_state
-from dlspec.network.rules.layout_rules import filled, infer, refusal, rule_for
+from dlspec.network.random_state import preserve_random_state
+from dlspec.network.rules.layout_rules import find_refusal, find_rule, infer_open_settings, infer_setting
 from dlspec.parts.layers.rule import Settings
 from dlspec.parts.schema import Schema
 from dlspec.parts.torch.torch_parts import LAYERS
 
 
-def features(size: int) -> Value:
-    return Value((size,), "features")
+def features(size: int) -> TensorInfo:
+    return TensorInfo((size,), "features")
 
 
-def sequence(*shape: int) -> Value:
-    return Value(shape, "sequence")
+def sequence(*shape: int) -> TensorInfo:
+    return TensorInfo(shape, "sequence")
 
 
-def tokens(length: int, vocab_size: int = 7) -> Value:
-    return Value((length,), "tokens", vocab_size=vocab_size)
+def tokens(length: int, vocab_size: int = 7) -> TensorInfo:
+    return TensorInfo((length,), "tokens", vocab_size=vocab_size)
 
 
-def first(*shape: int) -> Value:
-    return Value(shape, "channels-first")
+def channels_first(*shape: int) -> TensorInfo:
+    return TensorInfo(shape, "channels-first")
 
 
-def last(*shape: int) -> Value:
-    return Value(shape, "channels-last")
+def channels_last(*shape: int) -> TensorInfo:
+    return TensorInfo(shape, "channels-last")
 
 
-def parameter(*shape: int) -> Value:
+def parameter(*shape: int) -> TensorInfo:
     """What a `Parameter` gives: no batch."""
-    return Value(shape, "sequence" if len(shape) == 2 else "features", has_batch=False)
+    return TensorInfo(shape, "sequence" if len(shape) == 2 else "features", has_batch=False)
 
 
-def indices(*shape: int) -> Value:
+def indices(*shape: int) -> TensorInfo:
     """Where a maximum stood."""
-    return Value(shape, "channels-first", vocab_size=6)
+    return TensorInfo(shape, "channels-first", vocab_size=6)
 
 
 @dataclass(frozen=True)
-class Row:
+class LayerRow:
     """A layer's settings, its input or inputs, its output, and what it infers.
 
     A `random` one draws in eval mode, too. `many` are the rows that the first input and the output have for a sample.
     """
 
     settings: Mapping[str, Any]
-    given: Value | tuple[Value, ...]
-    gives: Value
+    given: TensorInfo | tuple[TensorInfo, ...]
+    gives: TensorInfo
     inferred: Mapping[str, Any] = field(default_factory=dict)
     random: bool = False
     many: tuple[int, int] = (1, 1)
 
     @property
-    def inputs(self) -> tuple[Value, ...]:
+    def inputs(self) -> tuple[TensorInfo, ...]:
         return self.given if isinstance(self.given, tuple) else (self.given,)
 
 
-def same(given: Value, **settings: Any) -> Row:
-    return Row(settings, given, given)
+def make_same_shape_row(given: TensorInfo, **settings: Any) -> LayerRow:
+    return LayerRow(settings, given, given)
 
 
-def inferring(given: Value, name: str, size: int, **settings: Any) -> Row:
-    return Row(settings, given, given, {name: size})
+def make_inferring_row(given: TensorInfo, name: str, size: int, **settings: Any) -> LayerRow:
+    return LayerRow(settings, given, given, {name: size})
 
 
-def _by_dims() -> dict[str, Row]:
+def _make_rows_by_dims() -> dict[str, LayerRow]:
     """The layers that exist for one, two and three dimensions beside the channels; every dimension is 6 long."""
-    rows: dict[str, Row] = {}
+    rows: dict[str, LayerRow] = {}
     for n in (1, 2, 3):
-        given, half, third = first(4, *[6] * n), first(4, *[3] * n), first(4, *[2] * n)
+        given, half, third = channels_first(4, *[6] * n), channels_first(4, *[3] * n), channels_first(4, *[2] * n)
         channels = {"in_channels": 4}
         rows |= {
-            f"Conv{n}d": Row({"out_channels": 5, "kernel_size": 3}, given, first(5, *[4] * n), channels),
-            f"ConvTranspose{n}d": Row(
-                {"out_channels": 5, "kernel_size": 2, "stride": 2}, given, first(5, *[12] * n), channels
+            f"Conv{n}d": LayerRow({"out_channels": 5, "kernel_size": 3}, given, channels_first(5, *[4] * n), channels),
+            f"ConvTranspose{n}d": LayerRow(
+                {"out_channels": 5, "kernel_size": 2, "stride": 2}, given, channels_first(5, *[12] * n), channels
             ),
-            f"BatchNorm{n}d": inferring(given, "num_features", 4),
-            f"InstanceNorm{n}d": inferring(given, "num_features", 4, affine=True),
-            f"Dropout{n}d": same(given, p=0.4),
-            f"MaxPool{n}d": Row({"kernel_size": [2] * n}, given, half),
-            f"AvgPool{n}d": Row({"kernel_size": 2}, given, half),
-            f"LPPool{n}d": Row({"norm_type": 2, "kernel_size": 2}, given, half),
-            f"AdaptiveAvgPool{n}d": Row({"output_size": [2] * n}, given, third),
-            f"AdaptiveMaxPool{n}d": Row({"output_size": 2}, given, third),
-            f"MaxUnpool{n}d": Row({"kernel_size": 2}, (half, indices(4, *[3] * n)), given),
-            f"ConstantPad{n}d": Row({"padding": 1, "value": 0.5}, given, first(4, *[8] * n)),
+            f"BatchNorm{n}d": make_inferring_row(given, "num_features", 4),
+            f"InstanceNorm{n}d": make_inferring_row(given, "num_features", 4, affine=True),
+            f"Dropout{n}d": make_same_shape_row(given, p=0.4),
+            f"MaxPool{n}d": LayerRow({"kernel_size": [2] * n}, given, half),
+            f"AvgPool{n}d": LayerRow({"kernel_size": 2}, given, half),
+            f"LPPool{n}d": LayerRow({"norm_type": 2, "kernel_size": 2}, given, half),
+            f"AdaptiveAvgPool{n}d": LayerRow({"output_size": [2] * n}, given, third),
+            f"AdaptiveMaxPool{n}d": LayerRow({"output_size": 2}, given, third),
+            f"MaxUnpool{n}d": LayerRow({"kernel_size": 2}, (half, indices(4, *[3] * n)), given),
+            f"ConstantPad{n}d": LayerRow({"padding": 1, "value": 0.5}, given, channels_first(4, *[8] * n)),
         }
         for kind in ("Circular", "Reflection", "Replication", "Zero"):
-            rows[f"{kind}Pad{n}d"] = Row({"padding": [1] * 2 * n}, given, first(4, *[8] * n))
+            rows[f"{kind}Pad{n}d"] = LayerRow({"padding": [1] * 2 * n}, given, channels_first(4, *[8] * n))
         if n > 1:
-            rows[f"FractionalMaxPool{n}d"] = Row({"kernel_size": 2, "output_size": 3}, given, half, random=True)
+            rows[f"FractionalMaxPool{n}d"] = LayerRow({"kernel_size": 2, "output_size": 3}, given, half, random=True)
     return rows
 
 
@@ -143,83 +143,83 @@ _ELEMENTWISE: dict[str, dict[str, Any]] = {
     "Threshold": {"threshold": 0.1, "value": 0.3},
 }
 
-LAYER_ROWS: dict[str, Row] = {
-    **_by_dims(),
-    **{name: same(sequence(5, 8), **settings) for name, settings in _ELEMENTWISE.items()},
-    "Add": Row({}, (sequence(5, 4), sequence(5, 1), parameter(4)), sequence(5, 4)),
-    "Attention": Row(
+LAYER_ROWS: dict[str, LayerRow] = {
+    **_make_rows_by_dims(),
+    **{name: make_same_shape_row(sequence(5, 8), **settings) for name, settings in _ELEMENTWISE.items()},
+    "Add": LayerRow({}, (sequence(5, 4), sequence(5, 1), parameter(4)), sequence(5, 4)),
+    "Attention": LayerRow(
         {"num_heads": 4, "num_kv_heads": 2, "head_dim": 2, "rotary": True},
-        (sequence(5, 4), sequence(6, 3), first(4, 5, 6)),
+        (sequence(5, 4), sequence(6, 3), channels_first(4, 5, 6)),
         sequence(5, 4),
         {"embed_dim": 4, "kdim": 3},
     ),
-    "Bilinear": Row(
+    "Bilinear": LayerRow(
         {"out_features": 3}, (features(4), features(2)), features(3), {"in1_features": 4, "in2_features": 2}
     ),
-    "ChannelShuffle": same(first(4, 3, 3), groups=2),
-    "Concat": Row({}, (first(4, 3, 3), first(2, 3, 3)), first(6, 3, 3), {"dim": 1}),
-    "CosineSimilarity": Row({}, (sequence(5, 4), sequence(5, 4)), features(5), {"dim": 2}),
-    "Embedding": Row({"embedding_dim": 3}, tokens(5), sequence(5, 3), {"num_embeddings": 7}),
-    "EmbeddingBag": Row({"embedding_dim": 3, "mode": "max"}, tokens(5), features(3), {"num_embeddings": 7}),
-    "Flatten": Row({}, first(2, 3, 4), features(24)),
-    "Formula": Row({"formula": "a * 2 + b"}, (sequence(5, 4), parameter(4)), sequence(5, 4)),
-    "FoldTime": Row({}, sequence(5, 4), features(4), many=(1, 5)),
-    "Fold": Row({"output_size": [4, 5], "kernel_size": 2}, first(12, 12), first(3, 4, 5)),
-    "GLU": Row({}, features(8), features(4)),
-    "GRU": Row({"hidden_size": 3}, sequence(5, 4), sequence(5, 3), {"input_size": 4}),
-    "GroupNorm": inferring(first(4, 3, 3), "num_channels", 4, num_groups=2),
-    "LSTM": Row({"hidden_size": 3, "num_layers": 2}, sequence(5, 4), sequence(5, 3), {"input_size": 4}),
-    "LayerNorm": inferring(sequence(5, 4), "normalized_shape", 4),
-    "Linear": Row({"out_features": 3}, sequence(5, 4), sequence(5, 3), {"in_features": 4}),
-    "LocalResponseNorm": same(first(4, 3, 3), size=2),
-    "LogSoftmax": Row({}, sequence(5, 4), sequence(5, 4), {"dim": -1}),
-    "Max": Row({"keepdim": True}, sequence(5, 4), sequence(1, 4), {"dim": 1}),
-    "Mean": Row({}, first(4, 3, 3), features(4), {"dim": [2, 3]}),
-    "MultiheadAttention": Row(
+    "ChannelShuffle": make_same_shape_row(channels_first(4, 3, 3), groups=2),
+    "Concat": LayerRow({}, (channels_first(4, 3, 3), channels_first(2, 3, 3)), channels_first(6, 3, 3), {"dim": 1}),
+    "CosineSimilarity": LayerRow({}, (sequence(5, 4), sequence(5, 4)), features(5), {"dim": 2}),
+    "Embedding": LayerRow({"embedding_dim": 3}, tokens(5), sequence(5, 3), {"num_embeddings": 7}),
+    "EmbeddingBag": LayerRow({"embedding_dim": 3, "mode": "max"}, tokens(5), features(3), {"num_embeddings": 7}),
+    "Flatten": LayerRow({}, channels_first(2, 3, 4), features(24)),
+    "Formula": LayerRow({"formula": "a * 2 + b"}, (sequence(5, 4), parameter(4)), sequence(5, 4)),
+    "FoldTime": LayerRow({}, sequence(5, 4), features(4), many=(1, 5)),
+    "Fold": LayerRow({"output_size": [4, 5], "kernel_size": 2}, channels_first(12, 12), channels_first(3, 4, 5)),
+    "GLU": LayerRow({}, features(8), features(4)),
+    "GRU": LayerRow({"hidden_size": 3}, sequence(5, 4), sequence(5, 3), {"input_size": 4}),
+    "GroupNorm": make_inferring_row(channels_first(4, 3, 3), "num_channels", 4, num_groups=2),
+    "LSTM": LayerRow({"hidden_size": 3, "num_layers": 2}, sequence(5, 4), sequence(5, 3), {"input_size": 4}),
+    "LayerNorm": make_inferring_row(sequence(5, 4), "normalized_shape", 4),
+    "Linear": LayerRow({"out_features": 3}, sequence(5, 4), sequence(5, 3), {"in_features": 4}),
+    "LocalResponseNorm": make_same_shape_row(channels_first(4, 3, 3), size=2),
+    "LogSoftmax": LayerRow({}, sequence(5, 4), sequence(5, 4), {"dim": -1}),
+    "Max": LayerRow({"keepdim": True}, sequence(5, 4), sequence(1, 4), {"dim": 1}),
+    "Mean": LayerRow({}, channels_first(4, 3, 3), features(4), {"dim": [2, 3]}),
+    "MultiheadAttention": LayerRow(
         {"num_heads": 2, "add_bias_kv": True},
         (sequence(5, 4), sequence(6, 3), sequence(6, 2)),
         sequence(5, 4),
         {"embed_dim": 4, "kdim": 3, "vdim": 2},
     ),
-    "Multiply": Row({}, (first(4, 3, 3), first(4, 1, 1)), first(4, 3, 3)),
-    "PairwiseDistance": Row({"p": 1.0}, (features(4), features(4)), Value((), "features")),
-    "Permute": Row({"dims": [0, 2, 1]}, sequence(5, 4), first(4, 5)),
-    "Parameter": Row({"shape": [3, 4], "init": {"normal_": {"std": 0.1}}}, (), parameter(3, 4)),
-    "PixelShuffle": Row({"upscale_factor": 2}, first(8, 3, 3), first(2, 6, 6)),
-    "PixelUnshuffle": Row({"downscale_factor": 3}, first(2, 6, 6), first(18, 2, 2)),
-    "RMSNorm": inferring(last(3, 3, 4), "normalized_shape", 4),
-    "PositionalEmbedding": Row(
+    "Multiply": LayerRow({}, (channels_first(4, 3, 3), channels_first(4, 1, 1)), channels_first(4, 3, 3)),
+    "PairwiseDistance": LayerRow({"p": 1.0}, (features(4), features(4)), TensorInfo((), "features")),
+    "Permute": LayerRow({"dims": [0, 2, 1]}, sequence(5, 4), channels_first(4, 5)),
+    "Parameter": LayerRow({"shape": [3, 4], "init": {"normal_": {"std": 0.1}}}, (), parameter(3, 4)),
+    "PixelShuffle": LayerRow({"upscale_factor": 2}, channels_first(8, 3, 3), channels_first(2, 6, 6)),
+    "PixelUnshuffle": LayerRow({"downscale_factor": 3}, channels_first(2, 6, 6), channels_first(18, 2, 2)),
+    "RMSNorm": make_inferring_row(channels_last(3, 3, 4), "normalized_shape", 4),
+    "PositionalEmbedding": LayerRow(
         {"kind": "learned"}, sequence(5, 4), sequence(5, 4), {"num_embeddings": 5, "embed_dim": 4}
     ),
-    "RelativePositionBias": Row({"num_heads": 2, "num_buckets": 4}, sequence(9, 4), first(2, 9, 9)),
-    "Reshape": Row({"shape": [2, -1, 4]}, features(24), first(2, 3, 4)),
-    "RNN": Row({"hidden_size": 3, "nonlinearity": "relu"}, sequence(5, 4), sequence(5, 3), {"input_size": 4}),
-    "Select": Row({"index": -1}, sequence(5, 4), features(4), {"dim": 1}),
-    "StochasticDepth": same(sequence(5, 4), p=0.3),
-    "Sum": Row({"dim": -1}, features(4), Value((), "features")),
-    "Softmax": Row({}, first(4, 3), first(4, 3), {"dim": 1}),
-    "Softmax2d": same(first(4, 3, 3)),
-    "Softmin": Row({}, features(4), features(4), {"dim": 1}),
-    "TransformerDecoderLayer": Row(
+    "RelativePositionBias": LayerRow({"num_heads": 2, "num_buckets": 4}, sequence(9, 4), channels_first(2, 9, 9)),
+    "Reshape": LayerRow({"shape": [2, -1, 4]}, features(24), channels_first(2, 3, 4)),
+    "RNN": LayerRow({"hidden_size": 3, "nonlinearity": "relu"}, sequence(5, 4), sequence(5, 3), {"input_size": 4}),
+    "Select": LayerRow({"index": -1}, sequence(5, 4), features(4), {"dim": 1}),
+    "StochasticDepth": make_same_shape_row(sequence(5, 4), p=0.3),
+    "Sum": LayerRow({"dim": -1}, features(4), TensorInfo((), "features")),
+    "Softmax": LayerRow({}, channels_first(4, 3), channels_first(4, 3), {"dim": 1}),
+    "Softmax2d": make_same_shape_row(channels_first(4, 3, 3)),
+    "Softmin": LayerRow({}, features(4), features(4), {"dim": 1}),
+    "TransformerDecoderLayer": LayerRow(
         {"nhead": 2, "dim_feedforward": 6, "tgt_is_causal": True},
         (sequence(5, 4), sequence(3, 4)),
         sequence(5, 4),
         {"d_model": 4},
     ),
-    "TransformerEncoderLayer": inferring(sequence(5, 4), "d_model", 4, nhead=2, dim_feedforward=6),
-    "Unflatten": Row({"dim": 1, "unflattened_size": [2, 3, 4]}, features(24), first(2, 3, 4)),
-    "UnfoldTime": Row({}, (features(3), sequence(5, 4)), sequence(5, 3), many=(5, 1)),
-    "Unfold": Row({"kernel_size": 2}, first(3, 4, 5), first(12, 12)),
-    "Upsample": Row({"scale_factor": 2.0, "mode": "bilinear"}, first(2, 3, 3), first(2, 6, 6)),
-    "UpsamplingBilinear2d": Row({"size": [4, 5]}, first(2, 3, 3), first(2, 4, 5)),
-    "UpsamplingNearest2d": Row({"size": 6}, first(2, 3, 3), first(2, 6, 6)),
+    "TransformerEncoderLayer": make_inferring_row(sequence(5, 4), "d_model", 4, nhead=2, dim_feedforward=6),
+    "Unflatten": LayerRow({"dim": 1, "unflattened_size": [2, 3, 4]}, features(24), channels_first(2, 3, 4)),
+    "UnfoldTime": LayerRow({}, (features(3), sequence(5, 4)), sequence(5, 3), many=(5, 1)),
+    "Unfold": LayerRow({"kernel_size": 2}, channels_first(3, 4, 5), channels_first(12, 12)),
+    "Upsample": LayerRow({"scale_factor": 2.0, "mode": "bilinear"}, channels_first(2, 3, 3), channels_first(2, 6, 6)),
+    "UpsamplingBilinear2d": LayerRow({"size": [4, 5]}, channels_first(2, 3, 3), channels_first(2, 4, 5)),
+    "UpsamplingNearest2d": LayerRow({"size": 6}, channels_first(2, 3, 3), channels_first(2, 6, 6)),
 }
 
 
 # ---- from a table to a network -------------------------------------------------------------------------------------
 
 
-def batch(given: Value, rows: int, seed: int = 1) -> Tensor:
+def make_batch(given: TensorInfo, rows: int, seed: int = 1) -> Tensor:
     """Made-up input: positive and negative numbers, or tokens of the whole vocabulary but 0."""
     generator = torch.Generator().manual_seed(seed)
     shape = (rows, *given.shape) if given.has_batch else given.shape
@@ -228,20 +228,20 @@ def batch(given: Value, rows: int, seed: int = 1) -> Tensor:
     return torch.randn(shape, generator=generator)
 
 
-def batches(row: Row, rows: int) -> list[Tensor]:
+def make_batches(row: LayerRow, rows: int) -> list[Tensor]:
     """Made-up inputs of a row, so many samples each."""
     many = (row.many[0], *[1] * len(row.inputs))
-    return [batch(each, rows * many[at], at + 1) for at, each in enumerate(row.inputs)]
+    return [make_batch(each, rows * many[at], at + 1) for at, each in enumerate(row.inputs)]
 
 
 @dataclass(frozen=True)
-class Made:
+class LayerUnderTest:
     """One layer, built by its schema and its rule, what it was built with, and its output for a batch of 2."""
 
     schema: Schema
     settings: Settings
     module: nn.Module
-    output: Value
+    output: TensorInfo
 
     def __call__(self, *inputs: Tensor, **lengths: Tensor | None) -> Tensor:
         """The first output."""
@@ -250,19 +250,21 @@ class Made:
         return found
 
 
-def made(name: str, settings: Settings, *given: Value, many: tuple[int, int] = (1, 1)) -> Made:
+def build_layer(name: str, settings: Settings, *given: TensorInfo, many: tuple[int, int] = (1, 1)) -> LayerUnderTest:
     """The layer with these settings for these inputs, where nothing may be wrong."""
     schema, read = read_layer(name, settings)
-    assert refusal(schema, given, read) is None, refusal(schema, given, read)
-    read |= filled(schema, given, read)
+    assert find_refusal(schema, given, read) is None, find_refusal(schema, given, read)
+    read |= infer_open_settings(schema, given, read)
     unknown = [key for key, each in schema.settings.items() if each.is_inferred and read.get(key) is None]
-    read |= {key: infer(key, given) for key in unknown if infer(key, given) is not None}
+    read |= {key: infer_setting(key, given) for key in unknown if infer_setting(key, given) is not None}
     module = schema.build(**read, **schema.fixed)
-    row = Row(settings, given, given[0], many=many)
-    with torch.no_grad(), kept_random_state(), warnings.catch_warnings(action="ignore"):
-        shape = Made(schema, read, module.eval(), given[0])(*batches(row, 2)).shape[1:]
+    row = LayerRow(settings, given, given[0], many=many)
+    with torch.no_grad(), preserve_random_state(), warnings.catch_warnings(action="ignore"):
+        shape = LayerUnderTest(schema, read, module.eval(), given[0])(*make_batches(row, 2)).shape[1:]
     module.train()
-    return Made(schema, read, module, Value(tuple(shape), rule_for(schema).gives(given, tuple(shape), read)))
+    return LayerUnderTest(
+        schema, read, module, TensorInfo(tuple(shape), find_rule(schema).gives(given, tuple(shape), read))
+    )
 
 
 def read_layer(name: str, settings: Settings) -> tuple[Schema, dict[str, Any]]:
@@ -273,32 +275,32 @@ def read_layer(name: str, settings: Settings) -> tuple[Schema, dict[str, Any]]:
     return read
 
 
-def field_of(given: Value, name: str = "x") -> Field:
+def make_field(given: TensorInfo, name: str = "x") -> Field:
     return Field(name, given.shape, given.layout, given.vocab_size, given.lengths is not None)
 
 
-def graph_of(model: Any, problems: Problems) -> Graph:
+def make_graph(model: Any, problems: Problems) -> Graph:
     """The graph of a model, or of its layers alone, as YAML has them."""
     raw = model if isinstance(model, dict) and "layers" in model else {"layers": model}
     block = read_model(raw, ("model",), problems)
-    return expand(block, problems) if block else Graph()
+    return expand_model(block, problems) if block else Graph()
 
 
-def build_layers(layers: Any, given: Value, problems: Problems, name: str = "x") -> Network | None:
+def build_layers(layers: Any, given: TensorInfo, problems: Problems, name: str = "x") -> Network | None:
     """The network of `layers` as YAML has them, for this input; None where something is wrong."""
-    graph = graph_of(layers, problems)
+    graph = make_graph(layers, problems)
     built = [
         Layer(node, LAYERS["Add"], node.part.settings)
-        if node.part.type == JOIN
+        if node.part.type == RESIDUAL_ADD
         else Layer(node, *(LAYERS.read(node.part, problems) or (LAYERS["Identity"], {})))
         for node in graph.nodes
     ]
     if problems:
         return None
-    return build(graph, built, {name: (field_of(given, name), batch(given, 2))}, problems)
+    return build_network(graph, built, {name: (make_field(given, name), make_batch(given, 2))}, problems)
 
 
-def network_of(layers: Any, given: Value, name: str = "x") -> Network:
+def build_valid_layers(layers: Any, given: TensorInfo, name: str = "x") -> Network:
     """As `build_layers`, where nothing may be wrong."""
     problems = Problems()
     network = build_layers(layers, given, problems, name)
@@ -306,21 +308,21 @@ def network_of(layers: Any, given: Value, name: str = "x") -> Network:
     return network
 
 
-def told(problems: Problems) -> list[tuple[str, str]]:
+def list_problems(problems: Problems) -> list[tuple[str, str]]:
     """Every mistake as what was found and the fix."""
     return [(each.found, each.fix) for each in problems.found]
 
 
-def refusal_of(layers: Any, given: Value) -> tuple[str, str]:
+def get_refusal(layers: Any, given: TensorInfo) -> tuple[str, str]:
     """The one mistake that building these layers makes."""
     problems = Problems()
     assert build_layers(layers, given, problems) is None
-    (only,) = told(problems)
+    (only,) = list_problems(problems)
     return only
 
 
-def refusal_with(name: str, settings: Settings, *given: Value) -> tuple[str, str] | None:
+def get_rule_refusal(name: str, settings: Settings, *given: TensorInfo) -> tuple[str, str] | None:
     """What the layer's rule says against these inputs."""
     schema, read = read_layer(name, settings)
-    refused = refusal(schema, given, read)
+    refused = find_refusal(schema, given, read)
     return None if refused is None else (refused.found, refused.fix)

@@ -8,14 +8,14 @@ import threading
 from typing import Any
 
 
-class Odd:
+class ScriptedWorker:
     """Does what each task says."""
 
     def __init__(self) -> None:
         self.stopped = threading.Event()
 
-    def __reduce__(self) -> tuple[type[Odd], tuple[()]]:
-        return Odd, ()
+    def __reduce__(self) -> tuple[type[ScriptedWorker], tuple[()]]:
+        return ScriptedWorker, ()
 
     def __call__(self, task: str) -> Any:
         if task == "kill":

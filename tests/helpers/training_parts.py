@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.data.batches.trimming import Trim
+from dlspec.data.batches.trimming import PaddingTrim
 from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.optim.optimizer import make_optimizer
@@ -26,8 +26,8 @@ class CrossEntropy(nn.Module):
 
     target_names: tuple[str, ...] = ("label",)
     term_names: tuple[str, ...] = ()
-    trims: Mapping[str, Trim] = {}
-    predicted: tuple[Target, ...] = (Target("label", "classes", (), CLASSES),)
+    trims: Mapping[str, PaddingTrim] = {}
+    predicted_targets: tuple[Target, ...] = (Target("label", "classes", (), CLASSES),)
 
     def predict(self, output: Tensor) -> Tensor:
         return output.softmax(1)
@@ -35,12 +35,12 @@ class CrossEntropy(nn.Module):
     def forward(self, output: Tensor, targets: Targets) -> Tensor:
         return nn.functional.cross_entropy(output, targets[0])
 
-    def judged(self, output: Tensor, targets: Targets) -> list[tuple[Tensor, Tensor]]:
+    def make_metric_pairs(self, output: Tensor, targets: Targets) -> list[tuple[Tensor, Tensor]]:
         return [(output.softmax(1), targets[0])]
 
 
 class SquaredError(CrossEntropy):
-    predicted = (Target("label", "numbers"),)
+    predicted_targets = (Target("label", "numbers"),)
 
     def predict(self, output: Tensor) -> Tensor:
         return output.squeeze(1)
@@ -48,7 +48,7 @@ class SquaredError(CrossEntropy):
     def forward(self, output: Tensor, targets: Targets) -> Tensor:
         return nn.functional.mse_loss(output.squeeze(1), targets[0])
 
-    def judged(self, output: Tensor, targets: Targets) -> list[tuple[Tensor, Tensor]]:
+    def make_metric_pairs(self, output: Tensor, targets: Targets) -> list[tuple[Tensor, Tensor]]:
         return [(output.squeeze(1), targets[0])]
 
 
@@ -74,7 +74,7 @@ class Accuracy:
         return self
 
 
-def split(samples: int, seed: int = 0) -> Split:
+def make_split(samples: int, seed: int = 0) -> Split:
     """Samples of three classes that a linear layer can tell apart, more or less."""
     generator = torch.Generator().manual_seed(seed)
     image = torch.randn(samples, 4, generator=generator)
@@ -83,18 +83,18 @@ def split(samples: int, seed: int = 0) -> Split:
     return Split({"image": image}, {"label": labels})
 
 
-def dataset(train: int = 70, validation: int = 30, test: int = 20) -> Dataset:
+def make_dataset(train: int = 70, validation: int = 30, test: int = 20) -> Dataset:
     fields = (Field("image", (4,), "features"),)
     target = Target("label", "classes", (), CLASSES)
-    return Dataset("toy", fields, (target,), split(train, 1), split(validation, 2), split(test, 3))
+    return Dataset("toy", fields, (target,), make_split(train, 1), make_split(validation, 2), make_split(test, 3))
 
 
-def network(seed: int = 0) -> nn.Module:
+def make_network(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 3))
 
 
-def trainer(
+def make_trainer(
     net: nn.Module | None = None,
     data: Dataset | None = None,
     *,
@@ -104,18 +104,18 @@ def trainer(
     **options: Any,
 ) -> Trainer:
     """A Trainer of the toy data on the CPU; what is not given is the obvious."""
-    net = net or network()
+    net = net or make_network()
     if "optimizer" not in options:
         options["optimizer"] = make_optimizer(optimizer_class, net.parameters(), {"lr": lr})
     spec = TrainerSpec(**{"epochs": 2, "device": "cpu", **(settings or {})})
     options = {"criterion": CrossEntropy(), "inputs": ("image",), "metrics": [{"accuracy": Accuracy()}], **options}
-    model = Model(net, **_taken(options, "criterion", "inputs", "metrics"))
-    optimization = Optimization(**_taken(options, "optimizer", "schedule", "freezing"))
-    batches = TrainingData(data or dataset(), **_taken(options, "seed", "trim", "widest", "fewest_steps"))
+    model = Model(net, **_pop_options(options, "criterion", "inputs", "metrics"))
+    optimization = Optimization(**_pop_options(options, "optimizer", "schedule", "freezing"))
+    batches = TrainingData(data or make_dataset(), **_pop_options(options, "seed", "trim", "widest", "fewest_steps"))
     return Trainer(model, optimization, batches, spec, **options)
 
 
-def _taken(options: dict[str, Any], *names: str) -> dict[str, Any]:
+def _pop_options(options: dict[str, Any], *names: str) -> dict[str, Any]:
     """Those of the options, which are no longer among them then."""
     return {name: options.pop(name) for name in names if name in options}
 
@@ -123,7 +123,7 @@ def _taken(options: dict[str, Any], *names: str) -> dict[str, Any]:
 LENGTHS = [3, 1, 7, 2, 0, 5, 4, 2, 6]
 
 
-def texts() -> Split:
+def make_text_split() -> Split:
     """Sample i holds the token i + 1 in its first LENGTHS[i] places of eight."""
     lengths = torch.tensor(LENGTHS)
     tokens = torch.arange(1, 10)[:, None] * (torch.arange(8)[None] < lengths[:, None])

@@ -16,7 +16,9 @@ from torch.nn.functional import cross_entropy
 
 import dlspec
 
-pytestmark = pytest.mark.skipif(find_spec("transformers") is None, reason="wants transformers: pip install '.[parity]'")
+pytestmark = pytest.mark_used.skipif(
+    find_spec("transformers") is None, reason="wants transformers: pip install '.[parity]'"
+)
 FEW = {"size": 4, "validation": 0, "test": 0}
 
 
@@ -116,10 +118,10 @@ FULL = {
     "GPT-2 small": gpt2(768, 12, 12, 256, 50257),
     "BERT base": bert(768, 12, 12, 256, 30522, 102),
 }
-CASES = [*SMALL, *(pytest.param(each, marks=pytest.mark.soak) for each in FULL)]
+CASES = [*SMALL, *(pytest.param(each, marks=pytest.mark_used.soak) for each in FULL)]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark_used.parametrize("name", CASES)
 def test_equals_transformers(work: Path, name: str) -> None:
     pair = (SMALL | FULL)[name]
     torch.manual_seed(0)

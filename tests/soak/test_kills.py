@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from dlspec.training.checkpoint.checkpoint_files import newest_checkpoint
+from dlspec.training.checkpoint.checkpoint_files import read_newest_checkpoint
 from helpers.command_line import QUIET
-from helpers.run_parts import MODELS, files, start
+from helpers.run_parts import MODELS, read_run_files, start_dlspec
 
 SHORT = ("trainer.batch_size=16", "trainer.progress=none", *QUIET)
 RUNS: dict[str, tuple[str, ...]] = {
@@ -51,8 +51,8 @@ def await_moment(work: Path, process: subprocess.Popen[str], moment: str, second
     time.sleep(seconds if moment == MOMENTS[0] else seconds / 100)
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark_used.soak
+@pytest.mark_used.parametrize("name", RUNS)
 def test_ten_kills(name: str, work: Path, write: Callable[[str, str], Path], dlspec) -> None:
     for model, text in MODELS.items():
         write(f"conf/model/{model}.yaml", text)
@@ -62,20 +62,20 @@ def test_ten_kills(name: str, work: Path, write: Callable[[str, str], Path], dls
     command: tuple[str, ...] = (*words, "hydra.run.dir=killed")
     while kills < KILLS:
         moment, seconds = chance.choice(MOMENTS), chance.uniform(0, 1)
-        process = start(work, *command)
+        process = start_dlspec(work, *command)
         await_moment(work, process, moment, seconds)
         assert process.poll() is None, process.communicate()  # or the run is too short
         process.kill()
         process.communicate()
         kills += 1
         hits += bool(half_written(work))
-        newest = newest_checkpoint(work / "killed/checkpoints")
+        newest = read_newest_checkpoint(work / "killed/checkpoints")
         at = f"checkpoint of step {newest.step}" if newest else "no checkpoint"
         print(f"{name}: kill {kills}, {moment} ({seconds:.3f}): {at}, {half_written(work) or 'no file'} half written")
         command = ("resume", "run=killed")
-    process = start(work, *command)
+    process = start_dlspec(work, *command)
     said = process.communicate(timeout=300)
     assert process.returncode == 0, said
-    assert files(work, "killed") == files(work, "straight")
+    assert read_run_files(work, "killed") == read_run_files(work, "straight")
     assert not half_written(work)
     print(f"{name}: equal after {kills} kills, {hits} of them while a checkpoint was written")

@@ -10,7 +10,7 @@ from hydra.test_utils.launcher_common_tests import IntegrationTestSuite, Launche
 
 from helpers.paths import ROOT
 
-pytestmark = [pytest.mark.soak, pytest.mark.filterwarnings("default")]
+pytestmark = [pytest.mark_used.soak, pytest.mark_used.filterwarnings("default")]
 
 # As an installed package of plugins would bring it along.
 PLUGIN = """
@@ -32,11 +32,11 @@ def _installed(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     yield
 
 
-@pytest.mark.parametrize("launcher_name, overrides", [("pool", [])])
+@pytest.mark_used.parametrize("launcher_name, overrides", [("pool", [])])
 class TestPool(LauncherTestSuite):
     """What Hydra asks of every launcher, called in this process."""
 
 
-@pytest.mark.parametrize("task_launcher_cfg, extra_flags", [({}, ["-m", "hydra/launcher=pool"])])
+@pytest.mark_used.parametrize("task_launcher_cfg, extra_flags", [({}, ["-m", "hydra/launcher=pool"])])
 class TestPoolOfAProgram(IntegrationTestSuite):
     """The same of a program that is started with it."""

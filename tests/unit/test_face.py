@@ -26,7 +26,7 @@ DATA = [
 ]
 
 
-@pytest.mark.parametrize("data", DATA, ids=["numpy", "torch", "lists", "name", "settings", "facts", "default"])
+@pytest.mark_used.parametrize("data", DATA, ids=["numpy", "torch", "lists", "name", "settings", "facts", "default"])
 def test_trains_on(work: Path, data: object) -> None:
     result = library.train({"model": "mlp", **QUIET}, data)
     assert {"train/loss", "val/loss", "test/loss", "test/accuracy"} <= set(result.results)
@@ -55,13 +55,13 @@ def test_arrays_are_not_saved_as_the_default_data(work: Path) -> None:
     assert library.build(result.spec, DATA[0])[1].in_features == 4
 
 
-@pytest.mark.parametrize("spec", [{"data": {"validation": 0.3, "test": 0.3, "split_seed": 5}},
+@pytest.mark_used.parametrize("spec", [{"data": {"validation": 0.3, "test": 0.3, "split_seed": 5}},
                                   ["data.validation=0.3", "data.test=0.3", "data.split_seed=5"]])  # fmt: skip
 def test_the_specs_data_splits_arrays(work: Path, spec: object) -> None:
     from dlspec.jobs import python_spec as face
 
     prepared = face.prepare_spec(spec, DATA[0]).data
-    wanted = face.from_arrays(DATA[0], validation=0.3, test=0.3, split_seed=5)
+    wanted = face.dataset_from_arrays(DATA[0], validation=0.3, test=0.3, split_seed=5)
     assert prepared is not None
     assert len(prepared.validation) == len(wanted.validation) == 12
     assert torch.equal(prepared.train.tensors["x"], wanted.train.tensors["x"])
@@ -72,8 +72,8 @@ def test_the_specs_data_change_a_named_set(work: Path) -> None:
     assert (spec["data"]["type"], spec["data"]["validation"]) == ("digits", 0.3)
 
 
-@pytest.mark.parametrize("changes", [{"trainer": {"epochs": 3}}, ["trainer.epochs=3"]], ids=["mapping", "list"])
-@pytest.mark.parametrize("data", [DATA[0], "digits"], ids=["arrays", "name"])
+@pytest.mark_used.parametrize("changes", [{"trainer": {"epochs": 3}}, ["trainer.epochs=3"]], ids=["mapping", "list"])
+@pytest.mark_used.parametrize("data", [DATA[0], "digits"], ids=["arrays", "name"])
 def test_resumes(work: Path, changes: object, data: object) -> None:
     spec = {"model": "mlp", "data": {"validation": 0.25, "test": 0.25}}
     straight, short = (
@@ -115,7 +115,7 @@ SPECS = [
 ]
 
 
-@pytest.mark.parametrize(("spec", "outputs"), SPECS)
+@pytest.mark_used.parametrize(("spec", "outputs"), SPECS)
 def test_builds(work: Path, spec: object, outputs: int) -> None:
     network = library.build(spec, "digits")
     assert network(torch.zeros(2, 1, 8, 8)).shape == (2, outputs)
@@ -155,7 +155,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("spec", "data", "message"), WRONG)
+@pytest.mark_used.parametrize(("spec", "data", "message"), WRONG)
 def test_refuses(work: Path, spec: object, data: object, message: str) -> None:
     with pytest.raises(library.UserError) as caught:
         library.build(spec, data)

@@ -11,17 +11,17 @@ from typing import Any
 import pytest
 
 from dlspec.data.sources import open_data
-from dlspec.errors import UNKNOWN_PARTS, Code, DataError, Finding, Problem, SpecError, UserError
+from dlspec.errors import UNKNOWN_PART_CODES, Code, DataError, Finding, Problem, SpecError, UserError
 from dlspec.jobs.reading import read_spec
-from dlspec.language.expressions.evaluation import evaluate
+from dlspec.language.expressions.evaluation import evaluate_expression
 from dlspec.language.expressions.expressions import ExpressionError
 from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.problems import Problems
 from dlspec.language.source_map import SourceMap
-from dlspec.language.yaml.yaml_files import load_text
-from dlspec.layouts import Value
+from dlspec.language.yaml.yaml_files import load_yaml_text
+from dlspec.layouts import TensorInfo
 from dlspec.parts.layers.formula_layer import Formula
-from helpers.tables import build_layers, features, first, sequence, tokens
+from helpers.tables import build_layers, channels_first, features, sequence, tokens
 
 PACKAGE = Path(__file__).parents[2] / "dlspec"
 CONFIG: dict[str, Any] = {
@@ -49,10 +49,10 @@ YAML: list[tuple[str, Code]] = [
 ]
 
 
-@pytest.mark.parametrize(("text", "code"), YAML)
+@pytest.mark_used.parametrize(("text", "code"), YAML)
 def test_the_codes_of_yaml(text: str, code: Code) -> None:
     with pytest.raises(SpecError) as caught:
-        load_text(text, "a.yaml")
+        load_yaml_text(text, "a.yaml")
     assert [each.code for each in caught.value.problems] == [code]
 
 
@@ -99,15 +99,15 @@ SPECS: list[tuple[dict[str, Any], Code]] = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "code"), SPECS, ids=[f"{code}-{at}" for at, (_, code) in enumerate(SPECS)])
+@pytest.mark_used.parametrize(("changes", "code"), SPECS, ids=[f"{code}-{at}" for at, (_, code) in enumerate(SPECS)])
 def test_the_codes_of_a_spec(changes: dict[str, Any], code: Code) -> None:
     with pytest.raises(SpecError) as caught:
         read_spec(copy.deepcopy({**CONFIG, **changes}), SourceMap)
     assert {each.code for each in caught.value.problems} == {code}, str(caught.value)
 
 
-LAYERS: list[tuple[Any, Value, Code]] = [
-    ([{"Conv2d": {"out_channels": 3, "kernel_size": 9}}], first(1, 3, 3), Code.LAYER_REFUSED),
+LAYERS: list[tuple[Any, TensorInfo, Code]] = [
+    ([{"Conv2d": {"out_channels": 3, "kernel_size": 9}}], channels_first(1, 3, 3), Code.LAYER_REFUSED),
     ([{"Conv2d": {"out_channels": 3, "kernel_size": 3}}], features(4), Code.WRONG_LAYOUT),
     ([{"Linear": {"in_features": 3, "out_features": 3}}], features(4), Code.SHAPE_MISMATCH),
     ([{"Softmax": {"dim": 0}}], features(4), Code.SAMPLES_MIXED),
@@ -122,17 +122,17 @@ LAYERS: list[tuple[Any, Value, Code]] = [
 ]
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("layers", "given", "code"), LAYERS, ids=[f"{code}-{at}" for at, (*_, code) in enumerate(LAYERS)]
 )
-def test_the_codes_of_layers(layers: Any, given: Value, code: Code) -> None:
+def test_the_codes_of_layers(layers: Any, given: TensorInfo, code: Code) -> None:
     assert build_layers(layers, given, problems := Problems()) is None
     assert [each.code for each in problems.found] == [code], problems.found
 
 
 def test_exceptions_and_checks_carry_a_finding() -> None:
     with pytest.raises(ExpressionError) as of_params:
-        evaluate("x[", {})
+        evaluate_expression("x[", {})
     with pytest.raises(ExpressionError) as of_a_formula:
         parse_formula("x[0]")
     with pytest.raises(DataError) as of_data:
@@ -161,7 +161,7 @@ def test_a_code_is_data_and_is_not_printed() -> None:
 
 def test_codes_are_words_that_say_what_their_names_say() -> None:
     assert [str(each) for each in Code] == [each.name.lower().replace("_", "-") for each in Code]
-    assert set(UNKNOWN_PARTS.values()) <= set(Code)
+    assert set(UNKNOWN_PART_CODES.values()) <= set(Code)
 
 
 # ---- the package's own code ----------------------------------------------------------------------------------------
@@ -271,12 +271,12 @@ ASKING = [
 NOT_ASKING = ["problem.fix is None", "print(problem.found)", "problem.code == code", "str(error)", "a.found or b.found"]
 
 
-@pytest.mark.parametrize("text", ASKING)
+@pytest.mark_used.parametrize("text", ASKING)
 def test_the_check_finds_what_asks_a_text(text: str) -> None:
     assert list(_askers(ast.parse(text)))
 
 
-@pytest.mark.parametrize("text", NOT_ASKING)
+@pytest.mark_used.parametrize("text", NOT_ASKING)
 def test_the_check_lets_the_rest_pass(text: str) -> None:
     assert not list(_askers(ast.parse(text)))
 

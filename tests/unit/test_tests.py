@@ -28,7 +28,7 @@ def imported(path: Path) -> Iterator[str]:
             yield from (each.name for each in node.names)
 
 
-@pytest.mark.parametrize("path", [*MODULES, *HELPERS], ids=lambda path: path.stem)
+@pytest.mark_used.parametrize("path", [*MODULES, *HELPERS], ids=lambda path: path.stem)
 def test_nothing_imports_a_test_module(path: Path) -> None:
     parts = {part for name in imported(path) for part in name.split(".")}
     assert parts & {"conftest", *(each.stem for each in MODULES)} == set()

@@ -6,78 +6,87 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlspec.cli.flags import FlagParser, parse_flags
-from dlspec.cli.printing import say
-from dlspec.errors import UserError, cut, printable
-from dlspec.jobs.error_messages import DONE
-from dlspec.language.problems import dotted
-from dlspec.report.differing import ABSENT, differences, plain
-from dlspec.report.records import Record, read_record
-from dlspec.runs.finding import demand_folders
-from dlspec.runs.io import read_object
-from dlspec.runs.layout import ENVIRONMENT
-from dlspec.text import text_table
+from dlspec.cli.flags import FlagParser, parse_arguments
+from dlspec.cli.printing import print_message
+from dlspec.errors import UserError, replace_control_characters, shorten_middle
+from dlspec.jobs.error_messages import EXIT_OK
+from dlspec.language.problems import format_path
+from dlspec.report.differing import ABSENT, find_differences, to_table_value
+from dlspec.report.records import RunRecord, read_record
+from dlspec.runs.finding import require_folders
+from dlspec.runs.io import read_json_object
+from dlspec.runs.layout import ENVIRONMENT_FILE
+from dlspec.text import format_table
 
 FIX = "write python -m dlspec compare FOLDER FOLDER"
-LONGEST_CELL = 60
-Line = tuple[str, Any, Any]
+MAX_CELL_LENGTH = 60
+Difference = tuple[str, Any, Any]
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Prints the differences of two runs, section by section."""
     parser = FlagParser("compare")
     parser.add_argument("folders", nargs="*", metavar="FOLDER")
-    named = parse_flags(parser, words, FIX).folders
+    named = parse_arguments(parser, argv, FIX).folders
     if len(named) != 2:
         raise UserError(f"{len(named)} run{'s' if len(named) != 1 else ''} named, wanted two; {FIX}")
-    first, second = (read_record(folder) for folder in demand_folders(named, FIX))
-    say("\n\n".join(_section(*each, first, second) for each in _sections(first, second)))
-    return DONE
+    first, second = (read_record(folder) for folder in require_folders(named, FIX))
+    print_message("\n\n".join(_format_section(*each, first, second) for each in _list_sections(first, second)))
+    return EXIT_OK
 
 
-def _sections(first: Record, second: Record) -> Iterator[tuple[str, list[Line]]]:
-    yield "spec", _differences(first.spec, second.spec)
-    yield "environment", _differences(_environment(first), _environment(second))
-    yield "result", _differences(_result(first), _result(second))
+def _list_sections(first: RunRecord, second: RunRecord) -> Iterator[tuple[str, list[Difference]]]:
+    yield "spec", _list_differences(first.spec, second.spec)
+    yield "environment", _list_differences(_read_environment(first), _read_environment(second))
+    yield "result", _list_differences(_collect_results(first), _collect_results(second))
 
 
-def _differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Line]:
-    return [(dotted(path), before, after) for path, before, after in differences(first, second)]
+def _list_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[Difference]:
+    return [(format_path(path), before, after) for path, before, after in find_differences(first, second)]
 
 
-def _environment(record: Record) -> dict[str, Any]:
+def _read_environment(record: RunRecord) -> dict[str, Any]:
     """All that was written of the machine and the versions, but what the spec says too."""
-    written = read_object((record.folder or Path()) / ENVIRONMENT) or {}
+    written = read_json_object((record.folder or Path()) / ENVIRONMENT_FILE) or {}
     return {key: value for key, value in written.items() if key not in ("command", "seed")}
 
 
-def _result(record: Record) -> dict[str, Any]:
+def _collect_results(record: RunRecord) -> dict[str, Any]:
     told = {"status": record.status, "error": record.error or None, **record.results}
     took = {"best_epoch": record.best_epoch, "steps": record.steps, "parameters": record.parameters}
     return {**told, **took, "seconds": record.seconds}
 
 
-def _section(name: str, lines: Sequence[Line], first: Record, second: Record) -> str:
+def _format_section(name: str, lines: Sequence[Difference], first: RunRecord, second: RunRecord) -> str:
     """A table of three columns; of results a fourth, the difference."""
     if not lines:
         return f"{name}: no difference"
-    head = [name, *(printable(each.name) for each in (first, second)), *(["change"] if name == "result" else [])]
-    cells = [[key, _cell(before), _cell(after), *_change(name, before, after)] for key, before, after in lines]
-    return text_table(head, [[printable(cut(cell, LONGEST_CELL)) for cell in row] for row in cells])
+    head = [
+        name,
+        *(replace_control_characters(each.name) for each in (first, second)),
+        *(["change"] if name == "result" else []),
+    ]
+    cells = [
+        [key, _format_cell(before), _format_cell(after), *_format_change(name, before, after)]
+        for key, before, after in lines
+    ]
+    return format_table(
+        head, [[replace_control_characters(shorten_middle(cell, MAX_CELL_LENGTH)) for cell in row] for row in cells]
+    )
 
 
-def _cell(value: Any) -> str:
+def _format_cell(value: Any) -> str:
     if value is ABSENT:
         return "-"
     if isinstance(value, float):
         return f"{value:.6g}"
-    value = plain(value)
+    value = to_table_value(value)
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _change(name: str, before: Any, after: Any) -> list[str]:
+def _format_change(name: str, before: Any, after: Any) -> list[str]:
     if name != "result":
         return []
     if not all(isinstance(each, int | float) for each in (before, after)):

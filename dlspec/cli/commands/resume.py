@@ -7,41 +7,41 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlspec.cli.commands.sweep import resume_sweep
-from dlspec.cli.flags import parse_flags
-from dlspec.cli.spec_words import spec_parser
+from dlspec.cli.flags import parse_arguments
+from dlspec.cli.spec_words import make_spec_parser
 from dlspec.config.composition import start_hydra
-from dlspec.config.overrides import parse_overrides, value_place
-from dlspec.config.saved_run import NO_RUN
+from dlspec.config.overrides import parse_overrides, value_location
+from dlspec.config.saved_run import RUN_FIX
 from dlspec.errors import UserError
-from dlspec.jobs.composed_spec import composed_or_refused, preparation
+from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
 from dlspec.jobs.resumption import (
     continue_run,
     find_changes,
-    is_finished,
+    find_run_folder,
+    is_run_finished,
     lock_newest_checkpoint,
     refuse_changes,
-    run_folder,
 )
 from dlspec.jobs.setup import make_job
-from dlspec.text import write_override
+from dlspec.text import format_override
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Resumes the run that the words name; the exit code tells how it went."""
-    if any(word.startswith("sweep=") for word in words):
-        return resume_sweep(words)
-    arguments = parse_flags(spec_parser("resume"), words)
+    if any(word.startswith("sweep=") for word in argv):
+        return resume_sweep(argv)
+    arguments = parse_arguments(make_spec_parser("resume"), argv)
     folder, allowed, overrides = _parse_words(arguments.overrides)
     with lock_newest_checkpoint(folder) as found:
-        composed = composed_or_refused(
-            [write_override("run", str(folder)), *overrides], start_hydra(arguments.config_dir)
+        composed = compose_or_raise(
+            [format_override("run", str(folder)), *overrides], start_hydra(arguments.config_dir)
         )
-        job = make_job(preparation(composed, is_resumed=found is not None))
+        job = make_job(make_preparation(composed, is_resumed=found is not None))
         changed = find_changes(
             folder, job, found, [each.key_or_group.lstrip("+~") for each in parse_overrides(overrides)]
         )
         refuse_changes(folder, job, changed, allowed)
-        if found is not None and not changed.keys() - {"trainer.progress"} and is_finished(folder):
+        if found is not None and not changed.keys() - {"trainer.progress"} and is_run_finished(folder):
             print(f"{folder} is finished: nothing is left to do; for more add trainer.epochs=N", file=sys.stderr)
             return 0
         continue_run(job, folder, found)
@@ -55,15 +55,15 @@ def _parse_words(words: Sequence[str]) -> tuple[Path, list[str], list[str]]:
     allowed: list[str] = []
     others: list[str] = []
     for override in parse_overrides(
-        [each if "=" in each or each[:1] in "~+" else write_override("run", each) for each in words]
+        [each if "=" in each or each[:1] in "~+" else format_override("run", each) for each in words]
     ):
         value = None if override.is_sweep_override() else override.value()
         if override.key_or_group == "run":
-            folder = run_folder(str(value or ""), value_place(override))
+            folder = find_run_folder(str(value or ""), value_location(override))
         elif override.key_or_group == "resume.allow":
             allowed += [str(each) for each in (value if isinstance(value, list) else [value])]
         else:
             others.append(str(override.input_line))
     if folder is None:
-        raise UserError(f"which run? {NO_RUN}")
+        raise UserError(f"which run? {RUN_FIX}")
     return folder, allowed, others

@@ -7,38 +7,40 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlspec.cli.flags import parse_flags
-from dlspec.cli.graph.dot import check_path, draw
-from dlspec.cli.graph.picture import picture_of
-from dlspec.cli.spec_words import compose_words, spec_parser
-from dlspec.cli.summary.network_summary import summary_text, summed
+from dlspec.cli.flags import parse_arguments
+from dlspec.cli.graph.dot import check_picture_path, write_picture
+from dlspec.cli.graph.picture import make_picture
+from dlspec.cli.spec_words import compose_arguments, make_spec_parser
+from dlspec.cli.summary.network_summary import format_summary, summarize
 from dlspec.errors import UserError
-from dlspec.jobs.composed_spec import preparation
+from dlspec.jobs.composed_spec import make_preparation
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Checks all that `train` would, then prints the network, a line a layer."""
-    parser = spec_parser("summary")
-    parser.add_argument("--depth", type=_depth, metavar="N")
+    parser = make_spec_parser("summary")
+    parser.add_argument("--depth", type=_parse_depth, metavar="N")
     parser.add_argument("--graph", type=Path, metavar="FILE")
     parser.add_argument("--expand", action="store_true")
-    arguments = parse_flags(parser, words)
+    arguments = parse_arguments(parser, argv)
     if arguments.graph is not None:
-        check_path(arguments.graph)
+        check_picture_path(arguments.graph)
     elif arguments.expand:
         raise UserError("--expand is for a picture: add --graph network.svg")
-    found = summed(preparation(compose_words(arguments)))
+    found = summarize(make_preparation(compose_arguments(arguments)))
     for note in found.prepared.notes:
         print(note, file=sys.stderr)
     if arguments.graph is not None:
-        network, holders = found.prepared.network, found.prepared.spec.graph.holders
-        draw(picture_of(network, found.rows, holders, arguments.depth, expand=arguments.expand), arguments.graph)
-    print(summary_text(found, arguments.depth))
+        network, holders = found.prepared.network, found.prepared.spec.graph.container_types
+        write_picture(
+            make_picture(network, found.rows, holders, arguments.depth, expand=arguments.expand), arguments.graph
+        )
+    print(format_summary(found, arguments.depth))
     print(*([] if arguments.graph is None else [f"drawn: {arguments.graph}\n"]), end="")
     return 0
 
 
-def _depth(word: str) -> int:
+def _parse_depth(word: str) -> int:
     if word.isdigit() and int(word):
         return int(word)
     raise argparse.ArgumentTypeError(f"'{word}' is no number of names, 1 or more")

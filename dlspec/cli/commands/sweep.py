@@ -6,27 +6,27 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlspec.cli.flags import parse_flags
-from dlspec.cli.spec_words import spec_parser
+from dlspec.cli.flags import parse_arguments
+from dlspec.cli.spec_words import make_spec_parser
 from dlspec.compat.hydra import HydraApp
-from dlspec.config.composition import CONFIG_NAME, Loader, start_hydra
+from dlspec.config.composition import CONFIG_NAME, DlspecConfigLoader, start_hydra
 from dlspec.config.overrides import parse_overrides
-from dlspec.errors import UserError, shown
-from dlspec.jobs.error_messages import DONE, FAILED, WRONG
-from dlspec.language.yaml.yaml_files import display_name
+from dlspec.errors import UserError, format_value
+from dlspec.jobs.error_messages import EXIT_FAILED, EXIT_INVALID, EXIT_OK
+from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.runs.job_state import JobState
-from dlspec.runs.layout import SWEEP
+from dlspec.runs.layout import SWEEP_FILE
 from dlspec.runs.run_status import resume_command
 from dlspec.sweeps.hydra.plugins import register
-from dlspec.sweeps.hydra.sweep_task import Task
+from dlspec.sweeps.hydra.sweep_task import SweepTask
 from dlspec.sweeps.records.planned_job import SweepEntry
-from dlspec.sweeps.records.record import read_sweep
-from dlspec.sweeps.records.table import sweep_table
-from dlspec.text import write_override
+from dlspec.sweeps.records.record import read_sweep_record
+from dlspec.sweeps.records.table import format_sweep_table
+from dlspec.text import format_override
 from dlspec.training.runtime.interruption import Interrupted
 
 # What a sweep.json that somebody else wrote may ask of Hydra; the rest could run code.
-_HARMLESS = re.compile(
+_SAFE_OVERRIDES = re.compile(
     r"hydra/(launcher|sweeper|sweeper/sampler)|hydra\.(mode|sweep\..+"
     r"|sweeper\.(max_batch_size|params\..+|n_jobs|n_trials|direction|max_failure_rate|sampler\.seed)"
     r"|launcher\.(n_jobs|timeout_min|nodes|cpus_per_task|gpus_per_node|mem_gb|array_parallelism|max_num_timeout))"
@@ -34,21 +34,21 @@ _HARMLESS = re.compile(
 DONE_OR_REFUSED = {JobState.FINISHED, JobState.REFUSED}
 
 
-def run(hydra: HydraApp, overrides: Sequence[str], config_dir: str | None = None) -> int:
+def run_sweep_command(hydra: HydraApp, overrides: Sequence[str], config_dir: str | None = None) -> int:
     """The sweep, its table, and its exit code: 1 if a job failed, 2 if one was refused."""
     loader = hydra.config_loader
-    assert isinstance(loader, Loader)
+    assert isinstance(loader, DlspecConfigLoader)
     words = [*overrides, "hydra.mode=MULTIRUN"]
-    with Task(loader, list(overrides), config_dir) as task:
+    with SweepTask(loader, list(overrides), config_dir) as task:
         try:
             hydra.multirun(CONFIG_NAME, task, words, with_log_configuration=False)
         except KeyboardInterrupt as error:
             if task.folder is None:
                 raise
-            raise _interruption_with(_how_to_go_on(task.folder), error) from None
+            raise _interruption_with(_format_resume_hint(task.folder), error) from None
         finally:
-            _close(task)
-    return _code(task.entries)
+            _print_outcome(task)
+    return _find_exit_code(task.entries)
 
 
 def _interruption_with(advice: str, error: KeyboardInterrupt) -> KeyboardInterrupt:
@@ -58,25 +58,25 @@ def _interruption_with(advice: str, error: KeyboardInterrupt) -> KeyboardInterru
     return KeyboardInterrupt(f"{str(error) or 'interrupted'}; {advice}")
 
 
-def _how_to_go_on(folder: Path) -> str:
-    return f"to go on: {resume_command(display_name(folder), 'sweep')}"
+def _format_resume_hint(folder: Path) -> str:
+    return f"to go on: {resume_command(format_file_path(folder), 'sweep')}"
 
 
-def _close(task: Task) -> None:
+def _print_outcome(task: SweepTask) -> None:
     """The table, and what makes up for what is not done."""
     if not task.entries:
         return
-    print(f"\n{sweep_table(task.entries)}", flush=True)
+    print(f"\n{format_sweep_table(task.entries)}", flush=True)
     left = any(entry.status not in DONE_OR_REFUSED for entry in task.entries)
     if left and task.folder is not None:
-        print(_how_to_go_on(task.folder), flush=True)
+        print(_format_resume_hint(task.folder), flush=True)
 
 
-def _code(entries: Sequence[SweepEntry]) -> int:
+def _find_exit_code(entries: Sequence[SweepEntry]) -> int:
     states = {entry.status for entry in entries}
     if states - DONE_OR_REFUSED:
-        return FAILED
-    return WRONG if JobState.REFUSED in states else DONE
+        return EXIT_FAILED
+    return EXIT_INVALID if JobState.REFUSED in states else EXIT_OK
 
 
 # ---- going on --------------------------------------------------------------------------------------------------------
@@ -84,34 +84,34 @@ def _code(entries: Sequence[SweepEntry]) -> int:
 
 def resume_sweep(words: Sequence[str]) -> int:
     """Runs what is left of the sweep that the words name; other overrides replace those that began it."""
-    arguments = parse_flags(spec_parser("resume"), words)
+    arguments = parse_arguments(make_spec_parser("resume"), words)
     own = {each.key_or_group: str(each.input_line) for each in parse_overrides(arguments.overrides)}
     folder = Path(own.pop("sweep").partition("=")[2].strip("'\""))
     if "rerun" in own:
         own["sweep.rerun"] = f"sweep.{own.pop('rerun')}"
-    command = _command(folder, own, arguments.config_dir)
+    command = _read_command(folder, own, arguments.config_dir)
     register()
-    overrides = [*command, write_override("hydra.sweep.dir", str(folder)), *own.values()]
-    return run(start_hydra(arguments.config_dir), overrides, arguments.config_dir)
+    overrides = [*command, format_override("hydra.sweep.dir", str(folder)), *own.values()]
+    return run_sweep_command(start_hydra(arguments.config_dir), overrides, arguments.config_dir)
 
 
-def _command(folder: Path, own: dict[str, str], config_dir: str | None) -> list[str]:
+def _read_command(folder: Path, own: dict[str, str], config_dir: str | None) -> list[str]:
     """The words that began the sweep, without those that are said anew."""
-    record = read_sweep(folder)
+    record = read_sweep_record(folder)
     if record is None:
-        raise UserError(f"no sweep in '{folder}'; name a folder that holds {SWEEP}: resume sweep=FOLDER")
+        raise UserError(f"no sweep in '{folder}'; name a folder that holds {SWEEP_FILE}: resume sweep=FOLDER")
     if record.command is None:
         fix = "call it again with that folder: dlspec.sweep(SPEC, over=..., folder=...)"
         raise UserError(f"the sweep in '{folder}' was begun in Python; {fix}")
     if record.config_dir is not None and config_dir is None:
-        found = f"the sweep in '{folder}' takes files from {shown(record.config_dir)}"
+        found = f"the sweep in '{folder}' takes files from {format_value(record.config_dir)}"
         raise UserError(f"{found}; if you trust them, repeat --config-dir")
     parsed = [each for each in parse_overrides(record.command) if each.key_or_group not in {*own, "hydra.sweep.dir"}]
-    strange = [str(each.input_line) for each in parsed if _is_strange(each.key_or_group)]
+    strange = [str(each.input_line) for each in parsed if _may_run_code(each.key_or_group)]
     if strange:
         raise UserError(f"the sweep in '{folder}' may run code; if you trust it, repeat: {' '.join(strange)}")
     return [str(each.input_line) for each in parsed]
 
 
-def _is_strange(key: str) -> bool:
-    return key == "imports" or (key.startswith("hydra") and not _HARMLESS.fullmatch(key))
+def _may_run_code(key: str) -> bool:
+    return key == "imports" or (key.startswith("hydra") and not _SAFE_OVERRIDES.fullmatch(key))

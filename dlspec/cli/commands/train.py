@@ -11,63 +11,63 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.cli.commands import sweep
-from dlspec.cli.flags import FlagParser, parse_flags
-from dlspec.compat.hydra import HydraApp, flags
-from dlspec.config.composition import CONFIG_NAME, Composed, start_hydra
-from dlspec.config.hydra_run import SingleRun, result_of
-from dlspec.config.overrides import command_line
+from dlspec.cli.flags import FlagParser, parse_arguments
+from dlspec.compat.hydra import HydraApp, make_flags_parser
+from dlspec.config.composition import CONFIG_NAME, ComposedConfig, start_hydra
+from dlspec.config.hydra_run import SingleRun, unwrap_job_return
+from dlspec.config.overrides import command_line_location
 from dlspec.errors import Code, Problem, SpecError, UserError
-from dlspec.jobs.composed_spec import composed_or_refused, preparation
+from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
 from dlspec.jobs.job import Job
 from dlspec.jobs.setup import make_job
-from dlspec.runs.io import new_folder
+from dlspec.runs.io import make_run_folder
 from dlspec.runs.job_result import JobResult
 from dlspec.sweeps.hydra.plugins import register
 from dlspec.text import COMMANDS
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Runs what the words say; the exit code tells how it went."""
-    parser = FlagParser(parents=[flags()])
+    parser = FlagParser(parents=[make_flags_parser()])
     parser.add_argument("--fail-fast", action="store_true")
-    arguments = parse_flags(parser, words)
+    arguments = parse_arguments(parser, argv)
     _refuse_flags(arguments)
     register()
     hydra = start_hydra(arguments.config_dir)
-    answer = _information(hydra, arguments)
+    answer = _find_information(hydra, arguments)
     if answer is not None:
         answer()
         return 0
     if arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides:
-        return sweep.run(hydra, _sweep_words(arguments), arguments.config_dir)
-    composed = composed_or_refused(arguments.overrides, hydra)
+        return sweep.run_sweep_command(hydra, _list_sweep_overrides(arguments), arguments.config_dir)
+    composed = compose_or_raise(arguments.overrides, hydra)
     if composed.is_sweep:  # a user's conf/config.yaml can ask for it
-        return sweep.run(hydra, _sweep_words(arguments), arguments.config_dir)
+        return sweep.run_sweep_command(hydra, _list_sweep_overrides(arguments), arguments.config_dir)
     train_one(hydra, composed)
     return 0
 
 
 # Hydra's flags that would mean nothing here, and what does the same.
-_REFUSED = {
+_REFUSED_FLAGS = {
     "config_name": ("--config-name", "the config is always 'config'; take another folder: --config-dir FOLDER"),
     "config_path": ("--config-path", "take one more folder: --config-dir FOLDER"),
     "experimental_rerun": ("--experimental-rerun", "run a run again: run=FOLDER"),
 }
 
 
-def _sweep_words(arguments: argparse.Namespace) -> list[str]:
+def _list_sweep_overrides(arguments: argparse.Namespace) -> list[str]:
     return [*arguments.overrides, *(["sweep.fail_fast=true"] if arguments.fail_fast else [])]
 
 
 def _refuse_flags(arguments: argparse.Namespace) -> None:
-    wrong = [flag for name, flag in _REFUSED.items() if getattr(arguments, name)]
+    wrong = [flag for name, flag in _REFUSED_FLAGS.items() if getattr(arguments, name)]
     if wrong:
         raise SpecError(
-            [Problem(Code.FILE_UNREADABLE, flag, "not there", fix, command_line(flag)) for flag, fix in wrong]
+            [Problem(Code.FILE_UNREADABLE, flag, "not there", fix, command_line_location(flag)) for flag, fix in wrong]
         )
 
 
-def _information(hydra: HydraApp, arguments: argparse.Namespace) -> Callable[[], Any] | None:
+def _find_information(hydra: HydraApp, arguments: argparse.Namespace) -> Callable[[], Any] | None:
     """What Hydra's own flags ask for, in place of a run."""
     name, overrides = CONFIG_NAME, arguments.overrides
     if arguments.cfg:
@@ -75,13 +75,13 @@ def _information(hydra: HydraApp, arguments: argparse.Namespace) -> Callable[[],
     if arguments.info is not None:
         return lambda: hydra.show_info(arguments.info, name, overrides)
     if arguments.shell_completion:
-        return lambda: _complete(hydra, overrides)
+        return lambda: _complete_shell(hydra, overrides)
     if arguments.hydra_help:
-        return lambda: hydra.hydra_help(name, flags(), arguments)
+        return lambda: hydra.hydra_help(name, make_flags_parser(), arguments)
     return None
 
 
-def _complete(hydra: HydraApp, overrides: list[str]) -> None:
+def _complete_shell(hydra: HydraApp, overrides: list[str]) -> None:
     """Hydra's completion of a shell's line, without the command in it, which Hydra does not know."""
     line = os.environ.get("COMP_LINE")
     if line is None and any(each.startswith("query=") for each in overrides):
@@ -92,21 +92,21 @@ def _complete(hydra: HydraApp, overrides: list[str]) -> None:
     hydra.shell_completion(CONFIG_NAME, overrides)
 
 
-def train_one(hydra: HydraApp, composed: Composed) -> JobResult:
+def train_one(hydra: HydraApp, composed: ComposedConfig) -> JobResult:
     """Checks, trains and tests; the folder is made once nothing can be refused any more."""
-    job, run = make_job(preparation(composed)), SingleRun(hydra, composed)
-    run.begin()
-    folder = _make_folder(job, run.wanted_folder())
+    job, run = make_job(make_preparation(composed)), SingleRun(hydra, composed)
+    run.start_callbacks()
+    folder = _make_folder(job, run.configured_folder())
     for note in job.prepared.notes:
         print(note, file=sys.stderr)
     absolute = folder.absolute()  # hydra.job.chdir may move
     returned = run.run(folder, lambda: job.run(absolute))
     print(f"{folder}")
-    result: JobResult = result_of(returned)
+    result: JobResult = unwrap_job_return(returned)
     return result
 
 
 def _make_folder(job: Job, wanted: Path) -> Path:
     """The wanted folder, with a number behind it where two runs begin in one second."""
     job.check_space(wanted.parent)
-    return new_folder(wanted.parent, wanted.name)
+    return make_run_folder(wanted.parent, wanted.name)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dlspec.cli.flags import parse_flags
-from dlspec.cli.spec_words import compose_words, spec_parser
-from dlspec.jobs.composed_spec import preparation
+from dlspec.cli.flags import parse_arguments
+from dlspec.cli.spec_words import compose_arguments, make_spec_parser
+from dlspec.jobs.composed_spec import make_preparation
 
 
-def main(words: Sequence[str]) -> int:
+def main(argv: Sequence[str]) -> int:
     """Checks the form, opens no data; raises SpecError with every mistake."""
-    spec = preparation(compose_words(parse_flags(spec_parser("validate"), words))).read()
+    spec = make_preparation(compose_arguments(parse_arguments(make_spec_parser("validate"), argv))).read()
     count = f"{len(spec.layers)} layer{'s' if len(spec.layers) != 1 else ''}"
     print(f"the form is right: {count}, {spec.optimizer.schema.name}, data {spec.data.source_name}")
-    waiting = [f"${{{key}}}" for key in spec.waiting]
+    waiting = [f"${{{key}}}" for key in spec.unknown_facts]
     later = ["shapes, the loss and the target", *waiting]
     print(f"not checked yet, for that the data must be open: {', '.join(later)}; 'summary' and 'train' check it")
     return 0

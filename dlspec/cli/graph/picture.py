@@ -6,71 +6,86 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from dlspec.cli.graph.boxes import FOLDED, Box, Line, input_boxes, layer_box, output_boxes, renamed
-from dlspec.cli.graph.copies import without_copies
-from dlspec.cli.summary.layer_rows import Row, folded, short
+from dlspec.cli.graph.boxes import (
+    FOLDED,
+    BoxLine,
+    LayerBox,
+    make_input_boxes,
+    make_layer_box,
+    make_output_boxes,
+    rename_sources,
+)
+from dlspec.cli.graph.copies import merge_copies
+from dlspec.cli.summary.layer_rows import SummaryRow, fold_rows, shorten_name
 from dlspec.network.built import Network
 
 # Whose layers go into the box of the layer before, where the shape stays: modules of torch.nn and of parts/layers.
-BESIDE = frozenset({"activation", "batchnorm", "dropout", "instancenorm", "normalization", "stochastic_depth"})
+STACKED_KINDS = frozenset({"activation", "batchnorm", "dropout", "instancenorm", "normalization", "stochastic_depth"})
 
 
 @dataclass(frozen=True)
-class Picture:
+class NetworkPicture:
     """Boxes in the order in which they run, the inputs first and the outputs last.
 
     `holders` are the blocks and containers around them, by name; `copies` for how many equal ones a name stands.
     """
 
-    boxes: tuple[Box, ...]
-    holders: Mapping[str, str]
+    boxes: tuple[LayerBox, ...]
+    container_types: Mapping[str, str]
     copies: Mapping[str, int]
 
 
-def picture_of(
-    network: Network, rows: Sequence[Row], holders: Mapping[str, str], depth: int | None = None, *, expand: bool = False
-) -> Picture:
+def make_picture(
+    network: Network,
+    rows: Sequence[SummaryRow],
+    holders: Mapping[str, str],
+    depth: int | None = None,
+    *,
+    expand: bool = False,
+) -> NetworkPicture:
     """What to draw. What is deeper than `depth` names is one box, and so are equal copies, but with `expand`."""
-    boxes = [layer_box(layer, row) for layer, row in zip(network.layers, rows, strict=True)]
-    boxes = [*input_boxes(network), *boxes, *output_boxes(network)]
+    boxes = [make_layer_box(layer, row) for layer, row in zip(network.layers, rows, strict=True)]
+    boxes = [*make_input_boxes(network), *boxes, *make_output_boxes(network)]
     if depth is not None:
-        boxes = _collapsed(boxes, rows, depth, holders)
+        boxes = _fold_boxes(boxes, rows, depth, holders)
         holders = {name: each for name, each in holders.items() if name.count(".") + 1 < depth}
     copies: Mapping[str, int] = {}
     if not expand:
-        boxes, copies = without_copies(boxes)
-    return Picture(tuple(_stacked(boxes, holders)), holders, copies)
+        boxes, copies = merge_copies(boxes)
+    return NetworkPicture(tuple(_stack_boxes(boxes, holders)), holders, copies)
 
 
-def _collapsed(boxes: Sequence[Box], rows: Sequence[Row], depth: int, holders: Mapping[str, str]) -> list[Box]:
+def _fold_boxes(
+    boxes: Sequence[LayerBox], rows: Sequence[SummaryRow], depth: int, holders: Mapping[str, str]
+) -> list[LayerBox]:
     """A box for each row that the summary has with that depth."""
-    told = {row.name: row for row in folded(rows, depth, holders)}
-    groups: dict[str, list[Box]] = {}
+    told = {row.name: row for row in fold_rows(rows, depth, holders)}
+    groups: dict[str, list[LayerBox]] = {}
     for box in boxes:
-        groups.setdefault(box.name if box.name.startswith("<") else short(box.name, depth), []).append(box)
+        groups.setdefault(box.name if box.name.startswith("<") else shorten_name(box.name, depth), []).append(box)
     names = {box.name: name for name, group in groups.items() for box in group}
-    return renamed([_joined(name, group, told.get(name)) for name, group in groups.items()], names)
+    return rename_sources([_join_boxes(name, group, told.get(name)) for name, group in groups.items()], names)
 
 
-def _joined(name: str, group: Sequence[Box], row: Row | None) -> Box:
+def _join_boxes(name: str, group: Sequence[LayerBox], row: SummaryRow | None) -> LayerBox:
     if len(group) == 1 and group[0].name == name:
         return group[0]
     assert row is not None  # a layer has one
     inside = {box.name for box in group}
     takes = tuple(each for box in group for each in box.takes if each.layer not in inside)
-    written = tuple((box.name[len(name) :], box.lines, str(box.output), box.written) for box in group)
-    return Box(name, (Line(row.type, FOLDED, {}, row.count, row.remarks),), takes, group[-1].output, written)
+    written = tuple((box.name[len(name) :], box.lines, str(box.output), box.spec_path) for box in group)
+    return LayerBox(name, (BoxLine(row.type, FOLDED, {}, row.count, row.remarks),), takes, group[-1].output, written)
 
 
-def _stacked(boxes: Sequence[Box], holders: Mapping[str, str]) -> list[Box]:
+def _stack_boxes(boxes: Sequence[LayerBox], holders: Mapping[str, str]) -> list[LayerBox]:
     """Activations, normalisation and dropout in the box before them, where nothing else takes what that gives."""
     readers = Counter(each.layer for box in boxes for each in box.takes)
-    found: dict[str, Box] = {}
+    found: dict[str, LayerBox] = {}
     names: dict[str, str] = {}
     for box in boxes:
-        (box,) = renamed([box], names)
+        (box,) = rename_sources([box], names)
         before = found.get(box.takes[0].layer) if len(box.takes) == 1 else None
-        if before is None or readers[before.name] > 1 or not _goes_with(box, before, holders):
+        if before is None or readers[before.name] > 1 or not _belongs_in(box, before, holders):
             found[box.name] = box
             continue
         found[before.name] = replace(before, lines=before.lines + box.lines, output=box.output)
@@ -79,13 +94,13 @@ def _stacked(boxes: Sequence[Box], holders: Mapping[str, str]) -> list[Box]:
     return list(found.values())
 
 
-def _goes_with(box: Box, before: Box, holders: Mapping[str, str]) -> bool:
-    is_beside = box.lines[0].kind in BESIDE and box.output.shape == before.output.shape
+def _belongs_in(box: LayerBox, before: LayerBox, holders: Mapping[str, str]) -> bool:
+    is_beside = box.lines[0].kind in STACKED_KINDS and box.output.shape == before.output.shape
     is_layer = before.lines[0].kind not in ("input", FOLDED)
-    return is_beside and is_layer and holder_of(box.name, holders) == holder_of(before.name, holders)
+    return is_beside and is_layer and find_holder(box.name, holders) == find_holder(before.name, holders)
 
 
-def holder_of(name: str, holders: Mapping[str, str]) -> str:
+def find_holder(name: str, holders: Mapping[str, str]) -> str:
     """The name of the innermost block or container that a box stands in, '' where there is none.
 
     A residual's sum has the residual's own name.

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dlspec.data.batches.prefetching import Tensors, ahead
-from dlspec.data.batches.trimming import Trim, mapped
+from dlspec.data.batches.prefetching import Tensors, prefetch
+from dlspec.data.batches.trimming import PaddingTrim, apply_windows
 from dlspec.data.dataset import Split
 from dlspec.layouts import Lengths
 
 Batch = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 """The network's inputs in the order of its `forward`, and what its outputs are compared with."""
-NO_FEWEST: Mapping[str, int] = {}
-MOST_INPUTS, MOST_OUTPUTS = 2**20, 2**26
+NO_FEWEST_STEPS: Mapping[str, int] = {}
+MAX_INPUT_NUMBERS, MAX_OUTPUT_NUMBERS = 2**20, 2**26
 """So many numbers at most go into an evaluation batch or come out of one of its layers; training's has its own size."""
 
 
@@ -40,15 +40,15 @@ class BatchPlan:
 
     batch_size: int
     limit: int | None = None
-    smallest: int = 1
+    min_batch_size: int = 1
     trim: bool = True
-    trims: Mapping[str, Trim] = field(default_factory=dict)
+    trims: Mapping[str, PaddingTrim] = field(default_factory=dict)
     fewest_steps: Mapping[str, int] = field(default_factory=dict)
     dtype: torch.dtype | None = None
     workers: int = 0
 
 
-class Batches:
+class BatchLoader:
     """A split's batches on a device; `inputs` and `targets` name the tensors of a batch, in order.
 
     Lengths lie on the same device as everything else.
@@ -57,81 +57,84 @@ class Batches:
     def __init__(
         self, split: Split, inputs: Sequence[str], targets: Sequence[str], plan: BatchPlan, device: torch.device
     ) -> None:
-        whole = [*(split.input(name) for name in inputs), *(split.compared(name) for name in targets)]
-        home = torch.device("cpu") if plan.workers else device
-        self.tensors = tuple(placed(each.to(plan.dtype) if each.is_floating_point() else each, home) for each in whole)
-        self.sizes = batch_sizes(len(split), plan.batch_size, plan.smallest)[: plan.limit]
+        tensors = [*(split.input(name) for name in inputs), *(split.get_loss_target(name) for name in targets)]
+        storage_device = torch.device("cpu") if plan.workers else device
+        self.tensors = tuple(
+            move_to_device(each.to(plan.dtype) if each.is_floating_point() else each, storage_device)
+            for each in tensors
+        )
+        self.sizes = compute_batch_sizes(len(split), plan.batch_size, plan.min_batch_size)[: plan.limit]
         self.samples = sum(self.sizes)
-        self._inputs = len(inputs)
+        self._input_count = len(inputs)
         self._split_size = len(split)
-        self._device, self._home, self._workers = device, home, plan.workers
+        self._device, self._storage_device, self._workers = device, storage_device, plan.workers
         self._fewest_steps = plan.fewest_steps
-        self._cuts = _cuts(split, inputs, targets, plan.trims) if plan.trim else {}
+        self._trims = _find_trims(split, inputs, targets, plan.trims) if plan.trim else {}
 
     def __len__(self) -> int:
         return len(self.sizes)
 
-    def shuffled(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
+    def iterate_shuffled(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
         """The batches of one epoch from `start` on. Their order depends on nothing but (seed, epoch)."""
-        order = permutation(self._split_size, seed, epoch)[: self.samples]
-        rows = torch.split(order.to(self._home), self.sizes)
-        pieces = zip(rows[start:], self._trimmed(order, start), strict=False)
-        return self._handed_out(partial(_gathered, tensors, batch) for batch, tensors in pieces)
+        order = make_permutation(self._split_size, seed, epoch)[: self.samples]
+        rows = torch.split(order.to(self._storage_device), self.sizes)
+        pieces = zip(rows[start:], self._trim_tensors(order, start), strict=False)
+        return self._run_tasks(partial(_gather_rows, tensors, batch) for batch, tensors in pieces)
 
-    def in_order(self) -> Iterator[Batch]:
+    def iterate_in_order(self) -> Iterator[Batch]:
         """Every batch, in the split's own order, as views: nothing is copied."""
         order = torch.arange(self.samples)
-        pieces = zip(self.sizes, accumulate(self.sizes), self._trimmed(order), strict=False)
-        return self._handed_out(partial(_viewed, tensors, end - size, end) for size, end, tensors in pieces)
+        pieces = zip(self.sizes, accumulate(self.sizes), self._trim_tensors(order), strict=False)
+        return self._run_tasks(partial(_slice_rows, tensors, end - size, end) for size, end, tensors in pieces)
 
-    def _handed_out(self, tasks: Iterable[Callable[[], Tensors]]) -> Iterator[Batch]:
-        inputs = self._inputs
-        for tensors in ahead(tasks, self._workers, self._device) if self._workers else (task() for task in tasks):
+    def _run_tasks(self, tasks: Iterable[Callable[[], Tensors]]) -> Iterator[Batch]:
+        inputs = self._input_count
+        for tensors in prefetch(tasks, self._workers, self._device) if self._workers else (task() for task in tasks):
             yield tensors[:inputs], tensors[inputs:]
 
-    def longest(self, rows: int) -> Batch:
+    def make_longest_batch(self, rows: int) -> Batch:
         """So many samples with the most steps; the first ones where all have the same number."""
         order = torch.arange(rows)
-        if self._cuts:
-            steps = torch.stack([lengths for lengths, _ in self._cuts.values()]).sum(0)
+        if self._trims:
+            steps = torch.stack([lengths for lengths, _ in self._trims.values()]).sum(0)
             order = steps.argsort(descending=True)[:rows]
         tensors = list(self.tensors)
-        for index, (lengths, trim) in self._cuts.items():
-            tensors[index] = tensors[index].narrow(trim.dim, 0, self._kept(int(lengths[order].max()), trim))
-        return next(self._handed_out([partial(_gathered, tuple(tensors), order.to(self._home))]))
+        for index, (lengths, trim) in self._trims.items():
+            tensors[index] = tensors[index].narrow(trim.dim, 0, self._count_kept_steps(int(lengths[order].max()), trim))
+        return next(self._run_tasks([partial(_gather_rows, tuple(tensors), order.to(self._storage_device))]))
 
-    def _trimmed(self, order: Tensor, start: int = 0) -> Iterator[Tensors]:
+    def _trim_tensors(self, order: Tensor, start: int = 0) -> Iterator[Tensors]:
         """For each batch from `start` on, the whole tensors cut to the longest sample that it will hold."""
-        if not self._cuts:
+        if not self._trims:
             return repeat(self.tensors)
         # Found on the host for the whole epoch at once, from a copy of the lengths: a step never waits for the device.
-        longest = {index: self._steps(order, *cut) for index, cut in self._cuts.items()}
+        longest = {index: self._count_steps(order, *cut) for index, cut in self._trims.items()}
         return (
             tuple(
-                tensor.narrow(self._cuts[index][1].dim, 0, longest[index][batch]) if index in longest else tensor
+                tensor.narrow(self._trims[index][1].dim, 0, longest[index][batch]) if index in longest else tensor
                 for index, tensor in enumerate(self.tensors)
             )
             for batch in range(start, len(self.sizes))
         )
 
-    def _steps(self, order: Tensor, lengths: Tensor, trim: Trim) -> list[int]:
+    def _count_steps(self, order: Tensor, lengths: Tensor, trim: PaddingTrim) -> list[int]:
         """How many steps each batch keeps of a tensor."""
-        return [self._kept(longest, trim) for longest in _longest(lengths[order], self.sizes)]
+        return [self._count_kept_steps(longest, trim) for longest in _find_longest(lengths[order], self.sizes)]
 
-    def _kept(self, longest: int, trim: Trim) -> int:
+    def _count_kept_steps(self, longest: int, trim: PaddingTrim) -> int:
         """How many steps a batch keeps of a tensor whose longest sample has so many."""
-        return mapped(max(longest, self._fewest_steps.get(trim.lengths.field, 1)), trim.lengths.windows)
+        return apply_windows(max(longest, self._fewest_steps.get(trim.lengths.field, 1)), trim.lengths.windows)
 
 
-def _gathered(tensors: Tensors, rows: Tensor) -> Tensors:
+def _gather_rows(tensors: Tensors, rows: Tensor) -> Tensors:
     return tuple([each.index_select(0, rows) for each in tensors])
 
 
-def _viewed(tensors: Tensors, start: int, end: int) -> Tensors:
+def _slice_rows(tensors: Tensors, start: int, end: int) -> Tensors:
     return tuple([each[start:end] for each in tensors])
 
 
-def placed(tensor: Tensor, device: torch.device) -> Tensor:
+def move_to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """On the device, row after row; windows that overlap stay views of their one long tensor."""
     reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
     if tensor.numel() <= max(reach, 0):
@@ -140,18 +143,18 @@ def placed(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.as_strided((reach,), (1,)).to(device).as_strided(tensor.shape, tensor.stride())
 
 
-def batch_sizes(samples: int, batch_size: int, smallest: int = 1) -> list[int]:
+def compute_batch_sizes(samples: int, batch_size: int, min_batch_size: int = 1) -> list[int]:
     """`[32, 32, 6]` for 70 samples in batches of 32; a last one of less than `smallest` joins the one before."""
     whole, rest = divmod(samples, batch_size)
     sizes = [batch_size] * whole
-    if 0 < rest < smallest and sizes:
+    if 0 < rest < min_batch_size and sizes:
         sizes[-1] += rest
     elif rest:
         sizes.append(rest)
     return sizes
 
 
-def permutation(samples: int, seed: int, epoch: int) -> Tensor:
+def make_permutation(samples: int, seed: int, epoch: int) -> Tensor:
     """An order of the samples, on the CPU, that depends on `seed` and `epoch` alone."""
     generator = torch.Generator()
     # The generator keeps 32 bits of its seed. The factor keeps (0, epoch 1) and (1, epoch 0) apart.
@@ -159,8 +162,8 @@ def permutation(samples: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(samples, generator=generator)
 
 
-def chosen_batch_size(
-    split: Split, inputs: Sequence[str], batch_size: int, device: torch.device, widest: int = 0
+def choose_evaluation_batch_size(
+    split: Split, inputs: Sequence[str], batch_size: int, device: torch.device, max_layer_outputs: int = 0
 ) -> int:
     """An evaluation batch: larger than training's, as no activations are kept; about a million input numbers at most.
 
@@ -170,20 +173,23 @@ def chosen_batch_size(
     if not len(split):
         return batch_size
     numbers = sum(split.input(name)[0].numel() for name in inputs)
-    most = 256 if device.type == "cpu" else 1024
-    return max(batch_size, min(most, MOST_INPUTS // max(numbers, 1), MOST_OUTPUTS // max(widest, 1)))
+    max_samples = 256 if device.type == "cpu" else 1024
+    return max(
+        batch_size,
+        min(max_samples, MAX_INPUT_NUMBERS // max(numbers, 1), MAX_OUTPUT_NUMBERS // max(max_layer_outputs, 1)),
+    )
 
 
-def _cuts(
-    split: Split, inputs: Sequence[str], targets: Sequence[str], trims: Mapping[str, Trim]
-) -> dict[int, tuple[Tensor, Trim]]:
+def _find_trims(
+    split: Split, inputs: Sequence[str], targets: Sequence[str], trims: Mapping[str, PaddingTrim]
+) -> dict[int, tuple[Tensor, PaddingTrim]]:
     """By a tensor's position in a batch the CPU's copy of the lengths that it is cut by, and where."""
-    wanted = [Trim(Lengths(name), 1) for name in inputs] + [trims.get(name) for name in targets]
+    wanted = [PaddingTrim(Lengths(name), 1) for name in inputs] + [trims.get(name) for name in targets]
     pairs = ((index, each, f"{each.lengths.field}_lengths") for index, each in enumerate(wanted) if each is not None)
     return {index: (split.tensors[name].cpu(), each) for index, each, name in pairs if name in inputs}
 
 
-def _longest(lengths: Tensor, sizes: Sequence[int]) -> list[int]:
+def _find_longest(lengths: Tensor, sizes: Sequence[int]) -> list[int]:
     """The largest length in each batch, at least 1: no layer takes a sequence of no steps."""
     if not sizes:
         return []

@@ -10,31 +10,31 @@ import torch
 from torch import Tensor
 
 Tensors = tuple[Tensor, ...]
-AHEAD = 2
+PREFETCH_FACTOR = 2
 """Batches that are gathered ahead by each thread."""
 
 
-def ahead(tasks: Iterable[Callable[[], Tensors]], workers: int, device: torch.device) -> Iterator[Tensors]:
+def prefetch(tasks: Iterable[Callable[[], Tensors]], workers: int, device: torch.device) -> Iterator[Tensors]:
     """What the tasks give, in their order, on the device; `workers` threads are some tasks ahead.
 
     Copies to a GPU begin in pinned memory, so that nobody waits for them.
     """
     is_pinned = device.type == "cuda"
 
-    def done(task: Callable[[], Tensors]) -> Tensors:
+    def run_task(task: Callable[[], Tensors]) -> Tensors:
         return tuple([each.pin_memory() for each in task()]) if is_pinned else task()
 
-    def delivered(future: Future[Tensors]) -> Tensors:
+    def move_result(future: Future[Tensors]) -> Tensors:
         return tuple([each.to(device, non_blocking=is_pinned) for each in future.result()])
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="dlspec-batches")
     waiting: deque[Future[Tensors]] = deque()
     try:
         for task in tasks:
-            waiting.append(pool.submit(done, task))
-            if len(waiting) > AHEAD * workers:
-                yield delivered(waiting.popleft())
+            waiting.append(pool.submit(run_task, task))
+            if len(waiting) > PREFETCH_FACTOR * workers:
+                yield move_result(waiting.popleft())
         while waiting:
-            yield delivered(waiting.popleft())
+            yield move_result(waiting.popleft())
     finally:
         pool.shutdown(cancel_futures=True)

@@ -7,20 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dlspec.data.files.paths import expand_home
-from dlspec.errors import Code, DataError, near, suggest
+from dlspec.errors import Code, DataError, find_closest, suggest
 from dlspec.limits import GIGABYTE
 
-Row = list[str]
+CsvRow = list[str]
 
 
 def read_columns(path: str | None, text: str, label: str, delimiter: str, encoding: str) -> tuple[list[str], list[str]]:
     """The cells of the columns `text` and `label`, labels without spaces around them; at least one row."""
     if path is None:
         raise DataError("path", "no file is named; write data.path=FILE.csv", Code.MISSING_VALUE)
-    file = _existing(expand_home(path))
-    rows = _numbered_rows(file, delimiter, encoding)
+    file = _check_file(expand_home(path))
+    rows = _read_numbered_rows(file, delimiter, encoding)
     _, header = next(rows, (1, []))
-    columns = _column(file, header, "text", text, delimiter), _column(file, header, "label", label, delimiter)
+    columns = _find_column(file, header, "text", text, delimiter), _find_column(file, header, "label", label, delimiter)
     texts, labels = [], []
     for line, row in rows:
         _check_row(file, line, row, header)
@@ -34,9 +34,9 @@ def read_columns(path: str | None, text: str, label: str, delimiter: str, encodi
     return texts, labels
 
 
-def _existing(file: Path) -> Path:
+def _check_file(file: Path) -> Path:
     if not file.exists():
-        guess = near(file.name, (each.name for each in file.parent.iterdir())) if file.parent.is_dir() else ""
+        guess = find_closest(file.name, (each.name for each in file.parent.iterdir())) if file.parent.is_dir() else ""
         fix = f"did you mean '{file.parent / guess}'?" if guess else "write data.path=FILE.csv"
         raise DataError("path", f"no file '{file}'; {fix}", Code.FILE_UNREADABLE)
     if not file.is_file():
@@ -47,7 +47,7 @@ def _existing(file: Path) -> Path:
     return file
 
 
-def _numbered_rows(file: Path, delimiter: str, encoding: str) -> Iterator[tuple[int, Row]]:
+def _read_numbered_rows(file: Path, delimiter: str, encoding: str) -> Iterator[tuple[int, CsvRow]]:
     """Rows that are not empty, each with the number of its last line."""
     # Spreadsheets put a byte order mark in front of UTF-8, which would become part of the first column's name.
     known = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
@@ -60,7 +60,7 @@ def _numbered_rows(file: Path, delimiter: str, encoding: str) -> Iterator[tuple[
                 if row:
                     yield line, row
     except UnicodeError:
-        place = f"{file}:{_undecodable_line(file, known)}"
+        place = f"{file}:{_find_undecodable_line(file, known)}"
         fix = "write data.encoding=NAME: latin-1, cp1252 (Windows), utf-16"
         raise DataError("encoding", f"{place}: not in {encoding}; {fix}", Code.FILE_UNREADABLE) from None
     except csv.Error as error:
@@ -69,7 +69,7 @@ def _numbered_rows(file: Path, delimiter: str, encoding: str) -> Iterator[tuple[
         raise DataError("path", f"'{file}' can't be read: {error.strerror}", Code.FILE_UNREADABLE) from None
 
 
-def _undecodable_line(file: Path, encoding: str) -> int:
+def _find_undecodable_line(file: Path, encoding: str) -> int:
     """Where the file first is not in the encoding: it was decoded in large pieces, so read it again."""
     content = file.read_bytes()
     try:
@@ -81,7 +81,7 @@ def _undecodable_line(file: Path, encoding: str) -> int:
     return 1
 
 
-def _column(file: Path, header: Row, key: str, name: str, delimiter: str) -> int:
+def _find_column(file: Path, header: CsvRow, key: str, name: str, delimiter: str) -> int:
     names = [each.strip() for each in header]
     if names.count(name) == 1:
         return names.index(name)
@@ -93,7 +93,7 @@ def _column(file: Path, header: Row, key: str, name: str, delimiter: str) -> int
     raise DataError(key, f"'{file}' has no column '{name}'; {fix or 'it is empty'}", Code.UNKNOWN_FIELD)
 
 
-def _check_row(file: Path, line: int, row: Row, header: Row) -> None:
+def _check_row(file: Path, line: int, row: CsvRow, header: CsvRow) -> None:
     if len(row) != len(header):
         fix = "put quotes around a text that has the delimiter in it" if len(row) > len(header) else "fill it in"
         raise DataError("path", f"{file}:{line}: {len(row)} cells where the header has {len(header)}; {fix}")

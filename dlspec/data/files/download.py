@@ -19,8 +19,8 @@ from rich.progress import Progress
 
 from dlspec.runs.io import sync_folder
 
-CHUNK = 1 << 16
-TIMEOUT = 20.0
+CHUNK_BYTES = 1 << 16
+TIMEOUT_SECONDS = 20.0
 
 
 class DownloadError(Exception):
@@ -35,7 +35,7 @@ def cache_folder(name: str) -> Path:
     return (Path(base) if base else Path.home() / ".cache") / "dlspec" / name
 
 
-def download(url: str, path: Path, content_sha256: str, most_bytes: int) -> None:
+def download(url: str, path: Path, content_sha256: str, max_bytes: int) -> None:
     """The gzipped file at `url`, saved as `path`; its *unzipped* content must have that sum and at most that size.
 
     (Copies that were zipped anew are equal in content alone.) Fails with a `DownloadError` and leaves nothing behind.
@@ -43,26 +43,26 @@ def download(url: str, path: Path, content_sha256: str, most_bytes: int) -> None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            _save(_Wanted(url, content_sha256, most_bytes), file, Path(file.name), path)
+            _save_checked(_Download(url, content_sha256, max_bytes), file, Path(file.name), path)
     except (OSError, HTTPException, EOFError, zlib.error, ValueError) as error:
         raise DownloadError(f"{url}: {error}") from None
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _Download:
     """A gzipped file at `url`; the sum and the largest size are those of its unzipped content."""
 
     url: str
     content_sha256: str
-    most_bytes: int
+    max_bytes: int
 
 
-def _save(wanted: _Wanted, file: IO[bytes], written: Path, path: Path) -> None:
+def _save_checked(download_spec: _Download, file: IO[bytes], written: Path, path: Path) -> None:
     try:
-        _fetch(wanted.url, file, wanted.most_bytes)
+        _fetch(download_spec.url, file, download_spec.max_bytes)
         file.flush()
         os.fsync(file.fileno())
-        _check(wanted, written)
+        _verify_checksum(download_spec, written)
         written.replace(path)
         sync_folder(path.parent)
     except BaseException:
@@ -70,8 +70,11 @@ def _save(wanted: _Wanted, file: IO[bytes], written: Path, path: Path) -> None:
         raise
 
 
-def _fetch(url: str, file: IO[bytes], most_bytes: int) -> None:
-    with urlopen(url, timeout=TIMEOUT) as answer, Progress(console=Console(stderr=True), transient=True) as progress:
+def _fetch(url: str, file: IO[bytes], max_bytes: int) -> None:
+    with (
+        urlopen(url, timeout=TIMEOUT_SECONDS) as answer,
+        Progress(console=Console(stderr=True), transient=True) as progress,
+    ):
         size = answer.headers.get("Content-Length")
         task = progress.add_task(url.rpartition("/")[2], total=int(size) if size else None)
 
@@ -79,22 +82,22 @@ def _fetch(url: str, file: IO[bytes], most_bytes: int) -> None:
             file.write(chunk)
             progress.advance(task, len(chunk))
 
-        _copy(answer, save, url, most_bytes)
+        _copy_chunks(answer, save, url, max_bytes)
 
 
-def _copy(source: IO[bytes], sink: Callable[[bytes], object], url: str, most_bytes: int) -> None:
-    """Hands every chunk of the source on; more than `most_bytes` is refused on the way."""
+def _copy_chunks(source: IO[bytes], sink: Callable[[bytes], object], url: str, max_bytes: int) -> None:
+    """Hands every chunk of the source on; more than `max_bytes` is refused on the way."""
     total = 0
-    while chunk := source.read(CHUNK):
+    while chunk := source.read(CHUNK_BYTES):
         total += len(chunk)
-        if total > most_bytes:
-            raise DownloadError(f"{url}: more than {most_bytes:,} bytes, which is not the published file")
+        if total > max_bytes:
+            raise DownloadError(f"{url}: more than {max_bytes:,} bytes, which is not the published file")
         sink(chunk)
 
 
-def _check(wanted: _Wanted, written: Path) -> None:
+def _verify_checksum(download_spec: _Download, written: Path) -> None:
     digest = hashlib.sha256()
     with gzip.open(written, "rb") as content:
-        _copy(content, digest.update, wanted.url, wanted.most_bytes)  # type: ignore[arg-type]
-    if digest.hexdigest() != wanted.content_sha256:
-        raise DownloadError(f"{wanted.url}: its checksum is not that of the published file")
+        _copy_chunks(content, digest.update, download_spec.url, download_spec.max_bytes)  # type: ignore[arg-type]
+    if digest.hexdigest() != download_spec.content_sha256:
+        raise DownloadError(f"{download_spec.url}: its checksum is not that of the published file")

@@ -17,26 +17,26 @@ from numpy.typing import NDArray
 
 from dlspec.errors import Code, DataError
 
-MOST_SAMPLES = 100_000
+MAX_SAMPLES = 100_000
 
 
 def read_idx(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     """The samples of one file, each of `shape` (() for labels), as bytes. Whatever is wrong is a `DataError`."""
     try:
         with path.open("rb") as file:
-            return _samples(_unzipped(file), path, shape)
+            return _read_samples(_open_unzipped(file), path, shape)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError("path", f"'{path}' can't be read: {error}", Code.FILE_UNREADABLE) from None
 
 
-def _unzipped(file: IO[bytes]) -> IO[bytes]:
+def _open_unzipped(file: IO[bytes]) -> IO[bytes]:
     zipped = file.read(2) == b"\x1f\x8b"
     file.seek(0)
     return gzip.GzipFile(fileobj=file) if zipped else file  # type: ignore[return-value]
 
 
-def _samples(stream: IO[bytes], path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    count = _count(stream, path, shape)
+def _read_samples(stream: IO[bytes], path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    count = _read_count(stream, path, shape)
     expected = count * math.prod(shape)
     content = stream.read(expected + 1)
     if len(content) != expected:
@@ -45,7 +45,7 @@ def _samples(stream: IO[bytes], path: Path, shape: tuple[int, ...]) -> NDArray[n
     return np.frombuffer(content, np.uint8).reshape(count, *shape)
 
 
-def _count(stream: IO[bytes], path: Path, shape: tuple[int, ...]) -> int:
+def _read_count(stream: IO[bytes], path: Path, shape: tuple[int, ...]) -> int:
     """How many samples the header promises."""
     rank = 1 + len(shape)
     header = stream.read(4 + 4 * rank)
@@ -55,8 +55,8 @@ def _count(stream: IO[bytes], path: Path, shape: tuple[int, ...]) -> int:
         raise DataError("path", f"'{path}' is no IDX file of {kind}: starts with {header[:4]!r}, not 0x{magic:08x}")
     count, *sizes = struct.unpack_from(f">{rank}I", header, 4)
     if tuple(sizes) != shape:
-        found, wanted = (" by ".join(str(size) for size in each) for each in (sizes, shape))
-        raise DataError("path", f"'{path}' has images of {found} pixels; {wanted} are wanted")
-    if not 0 < count <= MOST_SAMPLES:
-        raise DataError("path", f"'{path}' promises {count:,} samples; 1 to {MOST_SAMPLES:,} are wanted")
+        found, expected_sizes = (" by ".join(str(size) for size in each) for each in (sizes, shape))
+        raise DataError("path", f"'{path}' has images of {found} pixels; {expected_sizes} are wanted")
+    if not 0 < count <= MAX_SAMPLES:
+        raise DataError("path", f"'{path}' promises {count:,} samples; 1 to {MAX_SAMPLES:,} are wanted")
     return int(count)

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dlspec.errors import DataError, shown
+from dlspec.errors import DataError, format_value
 
 Tokens = NDArray[np.int64]
 BYTES = 256
-MOST_CHARACTERS = 0x110000
+NUM_CODE_POINTS = 0x110000
 """So many code points has Unicode."""
-MOST_LENGTH = 10**6
+MAX_LENGTH = 10**6
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Alphabet:
         """Of every character that the text has, in Unicode's order; of bytes all."""
         if isinstance(text, bytes):
             return cls("", length)
-        found = np.flatnonzero(np.bincount(_code_points(text)))
+        found = np.flatnonzero(np.bincount(_to_code_points(text)))
         return cls("".join(map(chr, found.tolist())), length)
 
     def encode(self, text: str | bytes) -> Tokens:
@@ -51,13 +51,13 @@ class Alphabet:
             return np.frombuffer(text, np.uint8).astype(np.int64)
         if not self.characters:
             return self.encode(text.encode())
-        points, known = _code_points(text), _code_points(self.characters)
-        ids = np.full(MOST_CHARACTERS, -1, np.int64)
+        points, known = _to_code_points(text), _to_code_points(self.characters)
+        ids = np.full(NUM_CODE_POINTS, -1, np.int64)
         ids[known] = np.arange(len(known))
         tokens: Tokens = ids[points]
         if len(tokens) and tokens.min() < 0:
             unknown = text[int(tokens.argmin())]
-            raise DataError("", f"{shown(unknown)} is not among the {len(self)} characters that were learned")
+            raise DataError("", f"{format_value(unknown)} is not among the {len(self)} characters that were learned")
         return tokens
 
     def decode(self, tokens: Iterable[int]) -> str:
@@ -77,22 +77,22 @@ class Alphabet:
         kind = saved.get("kind") if isinstance(saved, Mapping) else None
         wanted = {"characters": {"kind", "length", "characters"}, "bytes": {"kind", "length"}}
         if not isinstance(saved, Mapping) or kind not in wanted or set(saved) != wanted[kind]:
-            raise _unusable("characters with their length, or bytes with theirs, are wanted")
-        if type(saved["length"]) is not int or not 0 < saved["length"] <= MOST_LENGTH:
-            raise _unusable(f"length must be 1 to {MOST_LENGTH:,}")
+            raise _make_saved_error("characters with their length, or bytes with theirs, are wanted")
+        if type(saved["length"]) is not int or not 0 < saved["length"] <= MAX_LENGTH:
+            raise _make_saved_error(f"length must be 1 to {MAX_LENGTH:,}")
         characters = saved.get("characters", "")
-        if kind == "characters" and not (isinstance(characters, str) and 1 < len(characters) <= MOST_CHARACTERS):
-            raise _unusable("characters must be a text of at least two")
+        if kind == "characters" and not (isinstance(characters, str) and 1 < len(characters) <= NUM_CODE_POINTS):
+            raise _make_saved_error("characters must be a text of at least two")
         if re.search("[\ud800-\udfff]", characters):
-            raise _unusable("half a character stands alone")
+            raise _make_saved_error("half a character stands alone")
         if len(set(characters)) != len(characters):
-            raise _unusable("a character stands twice")
+            raise _make_saved_error("a character stands twice")
         return cls(characters, saved["length"])
 
 
-def _code_points(text: str) -> NDArray[np.uint32]:
+def _to_code_points(text: str) -> NDArray[np.uint32]:
     return np.frombuffer(text.encode("utf-32-le", errors="surrogatepass"), np.uint32)
 
 
-def _unusable(why: str) -> DataError:
+def _make_saved_error(why: str) -> DataError:
     return DataError("", f"the saved characters can't be used: {why}")

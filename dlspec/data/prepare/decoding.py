@@ -13,25 +13,25 @@ CHARACTERS = ("characters", "bytes")
 
 
 @dataclass(frozen=True)
-class Decoder:
+class TextDecoder:
     """`decode` makes a text of tokens; ids below `reserved` (padding, an unknown word) stand for none."""
 
     decode: Callable[[Sequence[int]], str]
-    reserved: int = 0
+    num_reserved: int = 0
 
 
-def kind_of(saved: object) -> str:
+def find_kind(saved: object) -> str:
     """The kind that a field's saved preprocessing names; '' where there is none."""
     return str(saved.get("kind", "")) if isinstance(saved, Mapping) else ""
 
 
-def decoder_of(saved: object) -> Decoder | None:
+def make_decoder(saved: object) -> TextDecoder | None:
     """The decoder of a field's saved preprocessing; None where that tells nothing of tokens."""
-    kind = kind_of(saved)
+    kind = find_kind(saved)
     if kind == "words":
         words = Vocabulary.from_json(saved).words
         named = dict(enumerate(words, RESERVED))
-        return Decoder(lambda tokens: " ".join(named.get(each, "…") for each in tokens), RESERVED)
+        return TextDecoder(lambda tokens: " ".join(named.get(each, "…") for each in tokens), RESERVED)
     if kind in CHARACTERS:
-        return Decoder(Alphabet.from_json(saved).decode)
+        return TextDecoder(Alphabet.from_json(saved).decode)
     return None

@@ -20,9 +20,9 @@ from dlspec.errors import DataError
 
 WORD = re.compile(r"\w+|[^\w\s]")
 PADDING, UNKNOWN, RESERVED = 0, 1, 2
-MOST_WORDS = 1_000_000
-MOST_LENGTH = 100_000
-MOST_CHARACTERS = 1_000
+MAX_WORDS = 1_000_000
+MAX_LENGTH = 100_000
+MAX_WORD_CHARACTERS = 1_000
 
 Words = Sequence[str]
 
@@ -74,23 +74,23 @@ class Vocabulary:
     def from_json(cls, saved: object) -> Vocabulary:
         """What `to_json` gave; anything else is a `DataError`."""
         if not isinstance(saved, Mapping) or set(saved) != {"kind", "length", "lowercase", "words"}:
-            raise _unusable("kind, length, lowercase and words are wanted")
+            raise _make_saved_error("kind, length, lowercase and words are wanted")
         if saved["kind"] != "words" or type(saved["lowercase"]) is not bool:
-            raise _unusable("kind must be 'words', lowercase true or false")
-        if type(saved["length"]) is not int or not 0 < saved["length"] <= MOST_LENGTH:
-            raise _unusable(f"length must be 1 to {MOST_LENGTH:,}")
-        return cls(_checked_words(saved["words"]), saved["length"], saved["lowercase"])
+            raise _make_saved_error("kind must be 'words', lowercase true or false")
+        if type(saved["length"]) is not int or not 0 < saved["length"] <= MAX_LENGTH:
+            raise _make_saved_error(f"length must be 1 to {MAX_LENGTH:,}")
+        return cls(_check_words(saved["words"]), saved["length"], saved["lowercase"])
 
 
-def _checked_words(words: object) -> tuple[str, ...]:
-    if not isinstance(words, list) or len(words) > MOST_WORDS:
-        raise _unusable(f"words must be a list of at most {MOST_WORDS:,}")
-    if not all(isinstance(word, str) and 0 < len(word) <= MOST_CHARACTERS for word in words):
-        raise _unusable(f"each word must be a text of 1 to {MOST_CHARACTERS:,} characters")
+def _check_words(words: object) -> tuple[str, ...]:
+    if not isinstance(words, list) or len(words) > MAX_WORDS:
+        raise _make_saved_error(f"words must be a list of at most {MAX_WORDS:,}")
+    if not all(isinstance(word, str) and 0 < len(word) <= MAX_WORD_CHARACTERS for word in words):
+        raise _make_saved_error(f"each word must be a text of 1 to {MAX_WORD_CHARACTERS:,} characters")
     if len(set(words)) != len(words):
-        raise _unusable("a word is listed twice")
+        raise _make_saved_error("a word is listed twice")
     return tuple(words)
 
 
-def _unusable(why: str) -> DataError:
+def _make_saved_error(why: str) -> DataError:
     return DataError("", f"the saved vocabulary can't be used: {why}")

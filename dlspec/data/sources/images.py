@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dlspec.data.dataset import Dataset
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-MOST_BYTES = 50_000_000
+MAX_DOWNLOAD_BYTES = 50_000_000
 CONTENT_SHA256 = {
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -50,11 +50,11 @@ class Mnist(DataSource):
 
         from dlspec.data import dataset
 
-        folder = self._folder()
+        folder = self._find_folder()
         images, labels = _read_pair(folder, "train")
         test_images, test_labels = _read_pair(folder, "t10k")
         parts = self.parts(len(labels), 0.0, labels)
-        test_rows = self._thinned(test_labels)
+        test_rows = self._limit_test_rows(test_labels)
 
         def split(pixels: NDArray[np.uint8], digits: NDArray[np.int64], rows: NDArray[np.int64]) -> dataset.Split:
             chosen = torch.from_numpy(pixels[rows]).float().div_(255).unsqueeze(1)  # (N, 1, 28, 28)
@@ -70,50 +70,50 @@ class Mnist(DataSource):
             preprocessing={"image": {"kind": "divide", "by": 255.0}},
         )
 
-    def _thinned(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _limit_test_rows(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
         """The official test images that `limit` keeps."""
         import numpy as np
 
-        from dlspec.data.splits import thin
+        from dlspec.data.splits import limit_rows
 
         generator = np.random.Generator(np.random.PCG64(self.split_seed))
-        return thin(np.arange(len(labels)), labels, self.limit, generator)
+        return limit_rows(np.arange(len(labels)), labels, self.limit, generator)
 
-    def _folder(self) -> Path:
+    def _find_folder(self) -> Path:
         if self.path is not None:
-            return _given_folder(expand_home(self.path))
+            return _check_folder(expand_home(self.path))
         from dlspec.data.files.download import cache_folder
 
         folder = cache_folder("mnist")
-        for name in _missing(folder):
-            _download(name, folder)
+        for name in _find_missing(folder):
+            _download_file(name, folder)
         return folder
 
 
-def _given_folder(folder: Path) -> Path:
+def _check_folder(folder: Path) -> Path:
     if not folder.is_dir():
         raise DataError("path", f"no folder '{folder}'; the folder with {FOUR_FILES} is wanted", Code.FILE_UNREADABLE)
-    if missing := _missing(folder):
+    if missing := _find_missing(folder):
         raise DataError(
             "path", f"'{folder}' lacks {', '.join(missing)}; it must hold {FOUR_FILES}", Code.FILE_UNREADABLE
         )
     return folder
 
 
-def _missing(folder: Path) -> list[str]:
-    return [name for name in CONTENT_SHA256 if _find(folder, name) is None]
+def _find_missing(folder: Path) -> list[str]:
+    return [name for name in CONTENT_SHA256 if _find_file(folder, name) is None]
 
 
-def _find(folder: Path, name: str) -> Path | None:
+def _find_file(folder: Path, name: str) -> Path | None:
     candidates = (folder / name, folder / f"{name}.gz")
     return next((path for path in candidates if path.is_file()), None)
 
 
-def _download(name: str, folder: Path) -> None:
+def _download_file(name: str, folder: Path) -> None:
     from dlspec.data.files.download import DownloadError, download
 
     try:
-        download(f"{MIRROR}{name}.gz", folder / f"{name}.gz", CONTENT_SHA256[name], MOST_BYTES)
+        download(f"{MIRROR}{name}.gz", folder / f"{name}.gz", CONTENT_SHA256[name], MAX_DOWNLOAD_BYTES)
     except DownloadError as error:
         fix = f"put {FOUR_FILES} into '{folder}', or name their folder: data.path=FOLDER"
         raise DataError("path", f"MNIST could not be downloaded ({error}); {fix}", Code.FILE_UNREADABLE) from None
@@ -121,8 +121,8 @@ def _download(name: str, folder: Path) -> None:
 
 def _read_pair(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Images (N, 28, 28) and labels (N,) of `train` or `t10k`."""
-    images = _read(folder, f"{part}-images-idx3-ubyte", (28, 28))
-    labels = _read(folder, f"{part}-labels-idx1-ubyte", ())
+    images = _read_samples(folder, f"{part}-images-idx3-ubyte", (28, 28))
+    labels = _read_samples(folder, f"{part}-labels-idx1-ubyte", ())
     if len(images) != len(labels):
         found = f"{len(images):,} images and {len(labels):,} labels"
         raise DataError("path", f"'{folder}': the {part} files hold {found}; as many of each are wanted")
@@ -131,10 +131,10 @@ def _read_pair(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.i
     return images, labels.astype("int64")
 
 
-def _read(folder: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
+def _read_samples(folder: Path, name: str, shape: tuple[int, ...]) -> NDArray[np.uint8]:
     from dlspec.data.files.idx import read_idx
 
-    path = _find(folder, name)
+    path = _find_file(folder, name)
     if path is None:
         raise DataError("path", f"'{folder}' lacks {name}; it must hold {FOUR_FILES}", Code.FILE_UNREADABLE)
     return read_idx(path, shape)

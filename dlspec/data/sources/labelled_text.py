@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, field_validator
 
-from dlspec.data.sources.source import SplitSource, data_source, too_large
+from dlspec.data.sources.source import SplitSource, data_source, make_size_error
 from dlspec.errors import DataError
 from dlspec.limits import MAX_DATA_BYTES
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dlspec.data.dataset import Dataset
-    from dlspec.data.splits import Parts
+    from dlspec.data.splits import SplitIndices
 
 
 class TextSource(SplitSource):
@@ -32,7 +32,7 @@ class TextSource(SplitSource):
     min_count: int = Field(1, ge=1, description="words that the training texts have less often count as unknown")
     lowercase: bool = Field(True, description="whether 'Free' and 'free' are the same word")
 
-    def encoded(self, texts: Sequence[str], labels: Sequence[str], target_name: str) -> Dataset:
+    def make_dataset(self, texts: Sequence[str], labels: Sequence[str], target_name: str) -> Dataset:
         """The data set of these texts and their labels."""
         from dlspec.data import dataset
         from dlspec.data.assembly import make_splits
@@ -41,9 +41,9 @@ class TextSource(SplitSource):
         classes, numbers = number_classes(labels)
         words = [split_words(text, self.lowercase) for text in texts]
         length = max(1, min(self.max_length, max(map(len, words))))
-        _check_bytes(len(words), length)
+        _check_size(len(words), length)
 
-        parts = self._text_parts(words, numbers)
+        parts = self._split_texts(words, numbers)
         training = [words[row] for row in parts.train.tolist()]
         vocabulary = Vocabulary.fit(training, length, self.lowercase, self.max_tokens, self.min_count)
         tokens, lengths = vocabulary.number(words)
@@ -55,7 +55,7 @@ class TextSource(SplitSource):
         splits = make_splits(arrays, {target_name: numbers}, parts)
         return dataset.Dataset(self.source_name, (field,), (target,), *splits, preprocessing)
 
-    def _text_parts(self, words: list[list[str]], classes: NDArray[np.int64]) -> Parts:
+    def _split_texts(self, words: list[list[str]], classes: NDArray[np.int64]) -> SplitIndices:
         """The split, with equal texts in one part: a text that was trained on must not be tested on."""
         import numpy as np
 
@@ -79,14 +79,14 @@ class TextCsv(TextSource):
 
     @field_validator("delimiter")
     @classmethod
-    def _separates(cls, delimiter: str) -> str:
+    def _check_delimiter(cls, delimiter: str) -> str:
         if delimiter in '"\r\n':
             raise ValueError("a quote or a line break can't stand between cells; ',', ';' and a tab can")
         return delimiter
 
     @field_validator("encoding")
     @classmethod
-    def _is_known(cls, encoding: str) -> str:
+    def _check_encoding(cls, encoding: str) -> str:
         try:
             "".encode(encoding)
         except (LookupError, ValueError):
@@ -97,7 +97,7 @@ class TextCsv(TextSource):
         from dlspec.data.files.csv_file import read_columns
 
         texts, labels = read_columns(self.path, self.text, self.label, self.delimiter, self.encoding)
-        return self.encoded(texts, labels, self.label)
+        return self.make_dataset(texts, labels, self.label)
 
 
 @data_source("python_lines")
@@ -110,11 +110,11 @@ class PythonLines(TextSource):
     max_length: int = Field(40, ge=1, le=10**5, description="words kept of a line; what comes after is cut off")
 
     def open(self) -> Dataset:
-        from dlspec.data.files.stdlib_lines import comments_and_code
+        from dlspec.data.files.stdlib_lines import read_comments_and_code
 
-        comments, code = comments_and_code()
+        comments, code = read_comments_and_code()
         labels = ["comment"] * len(comments) + ["code"] * len(code)
-        return self.encoded(comments + code, labels, "kind")
+        return self.make_dataset(comments + code, labels, "kind")
 
 
 def number_classes(labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
@@ -136,8 +136,8 @@ def number_classes(labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.i
     return tuple(names), np.array([index[label] for label in labels], np.int64)
 
 
-def _check_bytes(count: int, length: int) -> None:
+def _check_size(count: int, length: int) -> None:
     size = 8 * count * length
     if size > MAX_DATA_BYTES:
         fix = f"data.max_length={max(1, MAX_DATA_BYTES // (8 * count))}"
-        raise too_large("max_length", f"{count:,} texts of up to {length:,} words take", size, fix)
+        raise make_size_error("max_length", f"{count:,} texts of up to {length:,} words take", size, fix)

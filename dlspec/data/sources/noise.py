@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dlspec.data import dataset
 
 
-class FieldNoise(BaseModel):
+class RandomField(BaseModel):
     """A field: Gaussian numbers of a shape, or tokens."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -28,12 +28,12 @@ class FieldNoise(BaseModel):
     length: int | None = Field(None, ge=1, description="for tokens: how many a sample has")
 
     @model_validator(mode="after")
-    def _one_kind(self) -> FieldNoise:
-        check_kind(self.shape, self.vocab_size, self.length)
+    def _check_one_kind(self) -> RandomField:
+        check_field_settings(self.shape, self.vocab_size, self.length)
         return self
 
     @property
-    def bytes(self) -> int:
+    def sample_bytes(self) -> int:
         """So many a sample."""
         return 4 * math.prod(self.shape) if self.shape else 8 * (self.length or 1)
 
@@ -54,7 +54,7 @@ class FieldNoise(BaseModel):
         return generator.integers(self.vocab_size, size=(size, self.length + 1), dtype=np.int64)
 
 
-def check_kind(shape: list[int] | None, vocab_size: int | None, length: int | None) -> None:
+def check_field_settings(shape: list[int] | None, vocab_size: int | None, length: int | None) -> None:
     """Raises ValueError unless a field is either numbers or tokens."""
     tokens = (vocab_size is not None, length is not None)
     if not shape and not any(tokens):
@@ -65,7 +65,7 @@ def check_kind(shape: list[int] | None, vocab_size: int | None, length: int | No
         raise ValueError("needs both vocab_size and length to make tokens, such as 1000 and 50")
 
 
-class TargetNoise(BaseModel):
+class RandomTarget(BaseModel):
     """A target: a number, numbers of a shape, a class, a class a step or a pixel of a shape, or the next token."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
@@ -75,28 +75,28 @@ class TargetNoise(BaseModel):
     next_of: str | None = Field(None, description="the field of tokens of which it is the next one, and nothing else")
 
     @model_validator(mode="after")
-    def _one_kind(self) -> TargetNoise:
+    def _check_one_kind(self) -> RandomTarget:
         if self.next_of is not None and (self.num_classes or self.shape):
             raise ValueError("is the next of a field's tokens, whose classes and length it has: leave out its own")
         return self
 
     @property
-    def bytes(self) -> int:
+    def sample_bytes(self) -> int:
         """So many a sample; the next token's are its field's."""
         each = 0 if self.next_of else 8 if self.num_classes else 4
         return each * math.prod(self.shape or ())
 
-    def target(self, name: str, tokens: FieldNoise | None) -> dataset.Target:
+    def target(self, name: str, tokens: RandomField | None) -> dataset.Target:
         """`tokens` is the field that it is the next one of."""
         from dlspec.data import dataset
 
         if tokens is not None:
-            words = _names(tokens.vocab_size or 0)
+            words = _make_class_names(tokens.vocab_size or 0)
             return dataset.Target(name, "classes", (tokens.length or 0,), words, next_of=self.next_of or "")
         shape = tuple(self.shape or ())
         if self.num_classes is None:
             return dataset.Target(name, "numbers", shape)
-        return dataset.Target(name, "classes", shape, _names(self.num_classes))
+        return dataset.Target(name, "classes", shape, _make_class_names(self.num_classes))
 
     def draw(self, size: int, generator: np.random.Generator) -> NDArray[Any]:
         """(size, *shape): classes as int64, numbers as float32."""
@@ -108,5 +108,5 @@ class TargetNoise(BaseModel):
         return generator.integers(self.num_classes, size=shape)
 
 
-def _names(count: int) -> tuple[str, ...]:
+def _make_class_names(count: int) -> tuple[str, ...]:
     return tuple(str(index) for index in range(count))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from dlspec.data.dataset import Dataset, Split
 
-MOST_LENGTH = 10**6
+MAX_LENGTH = 10**6
 
 
 @data_source("text")
@@ -34,7 +34,7 @@ class RunningText(SplitSource):
     path: str | None = Field(None, description="a text file in UTF-8, or a folder of some; null: Python's own topics")
     files: str = Field("*.txt", min_length=1, description="which files of a folder and those below, in their order")
     unit: Literal["characters", "bytes"] = Field("characters", description="what a token is")
-    length: int = Field(64, ge=1, le=MOST_LENGTH, description="how many tokens a sample has")
+    length: int = Field(64, ge=1, le=MAX_LENGTH, description="how many tokens a sample has")
     stride: int | None = Field(
         None, ge=1, description="from one training window's start to the next's: null is length, 1 every position"
     )
@@ -43,7 +43,7 @@ class RunningText(SplitSource):
 
     @field_validator("split_seed")
     @classmethod
-    def _draws_nothing(cls, seed: int) -> int:
+    def _check_seed(cls, seed: int) -> int:
         if seed:
             raise ValueError("a text's parts lie one after another, and no seed decides them: leave it out")
         return seed
@@ -55,7 +55,7 @@ class RunningText(SplitSource):
         from dlspec.data import dataset
         from dlspec.data.prepare.alphabet import Alphabet
 
-        text = self._text()
+        text = self._read_text()
         if not text:
             raise DataError("path", f"'{self.path}' holds no text")
         alphabet = Alphabet.fit(text, self.length)
@@ -65,23 +65,27 @@ class RunningText(SplitSource):
         field = dataset.Field("text", (self.length,), "tokens", vocab_size=len(alphabet))
         target = dataset.Target("next", "classes", (self.length,), alphabet.names, next_of="text")
         preprocessing = {"text": alphabet.to_json()}
-        return dataset.Dataset(self.source_name, (field,), (target,), *self._splits(tokens), preprocessing)
+        return dataset.Dataset(self.source_name, (field,), (target,), *self._split_tokens(tokens), preprocessing)
 
-    def _text(self) -> str | bytes:
-        from dlspec.data.files.text_files import python_docs, read_bytes, read_text
+    def _read_text(self) -> str | bytes:
+        from dlspec.data.files.text_files import read_bytes, read_python_docs, read_text
 
         if self.path is None:
-            return python_docs() if self.unit == "characters" else python_docs().encode()
+            return read_python_docs() if self.unit == "characters" else read_python_docs().encode()
         return read_text(self.path, self.files) if self.unit == "characters" else read_bytes(self.path, self.files)
 
-    def _splits(self, tokens: Tensor) -> tuple[Split, Split, Split]:
+    def _split_tokens(self, tokens: Tensor) -> tuple[Split, Split, Split]:
         """The text's beginning, the validation part behind it, and the end."""
         shares = (0.0, 1 - self.validation - self.test, 1 - self.test, 1.0)
         ends = [int(share * len(tokens)) for share in shares]  # as nanoGPT's int(0.9 * n)
         train, validation, test = (tokens[begin:end] for begin, end in pairwise(ends))
         self._check_parts({"training": train, "validation": validation, "test": test})
         stride = self.stride or self.length
-        return self._windows(train, stride), self._windows(validation, self.length), self._windows(test, self.length)
+        return (
+            self._make_windows(train, stride),
+            self._make_windows(validation, self.length),
+            self._make_windows(test, self.length),
+        )
 
     def _check_parts(self, parts: dict[str, Tensor]) -> None:
         name, shortest = min(((name, len(part)) for name, part in parts.items() if len(part)), key=itemgetter(1))
@@ -89,13 +93,13 @@ class RunningText(SplitSource):
             found = f"the {name} part has {shortest:,} {self.unit}, too few for {self.length:,} and one more"
             raise DataError("length", f"{found}: try {f'data.length={shortest - 1}' if shortest > 1 else 'more text'}")
 
-    def _windows(self, tokens: Tensor, stride: int) -> Split:
+    def _make_windows(self, tokens: Tensor, stride: int) -> Split:
         """(N, length) views that begin `stride` apart, each with the same one step on; of no tokens none."""
         from dlspec.data.dataset import Split
 
         pair = (tokens[:-1], tokens[1:])
-        text, following = (
+        text, next_tokens = (
             each.unfold(0, self.length, stride)[: self.limit] if len(each) else each.reshape(0, self.length)
             for each in pair
         )
-        return Split({"text": text}, {"next": following})
+        return Split({"text": text}, {"next": next_tokens})

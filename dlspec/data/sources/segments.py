@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from dlspec.data.dataset import Dataset, Split
 
-INK = 0.5
+MIN_INK = 0.5
 """From this value on a pixel is a digit's; the lightest edges of a stroke are background."""
 
 
@@ -37,14 +37,14 @@ class DigitsSegments(SplitSource):
             self.source_name,
             (dataset.Field("image", (1, 16, 16), "channels-first"),),
             (dataset.Target("segments", "classes", (16, 16), ("background", *"0123456789")),),
-            train=_split(images[:, 0], digits, parts.train, generator),
-            validation=_split(images[:, 0], digits, parts.validation, generator),
-            test=_split(images[:, 0], digits, parts.test, generator),
+            train=_make_split(images[:, 0], digits, parts.train, generator),
+            validation=_make_split(images[:, 0], digits, parts.validation, generator),
+            test=_make_split(images[:, 0], digits, parts.test, generator),
             preprocessing={"image": {"kind": "divide", "by": 16.0}},
         )
 
 
-def _split(
+def _make_split(
     images: NDArray[np.float32], digits: NDArray[np.int64], rows: NDArray[np.int64], generator: np.random.Generator
 ) -> Split:
     """A picture for each of the rows, with three more of them drawn."""
@@ -55,12 +55,12 @@ def _split(
 
     chosen = np.stack([rows, *(generator.permutation(rows) for _ in range(3))])  # (4, N)
     ink = images[chosen]  # (4, N, 8, 8)
-    classes = np.where(ink >= INK, digits[chosen][..., None, None] + 1, 0)
-    pictures, segments = (torch.from_numpy(_in_quarters(each)) for each in (ink, classes))
+    classes = np.where(ink >= MIN_INK, digits[chosen][..., None, None] + 1, 0)
+    pictures, segments = (torch.from_numpy(_join_quarters(each)) for each in (ink, classes))
     return Split({"image": pictures.unsqueeze(1)}, {"segments": segments})
 
 
-def _in_quarters(four: NDArray[Any]) -> NDArray[Any]:
+def _join_quarters(four: NDArray[Any]) -> NDArray[Any]:
     """(N, 16, 16) of (4, N, 8, 8): upper left, upper right, lower left, lower right."""
     import numpy as np
 

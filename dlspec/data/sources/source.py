@@ -14,14 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dlspec.errors import Code, DataError, suggest
 from dlspec.limits import GIGABYTE, MAX_CLASSES, MAX_DATA_BYTES
-from dlspec.parts.registry import Registry, itself
+from dlspec.parts.registry import Registry, keep_class
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from dlspec.data.dataset import Dataset
-    from dlspec.data.splits import Parts
+    from dlspec.data.splits import SplitIndices
 
 Size = Annotated[int, Field(ge=1)]
 
@@ -51,11 +51,11 @@ class DataSource(BaseModel, ABC):
     def open(self) -> Dataset:
         """The data set: read, split and encoded."""
 
-    def outline(self) -> DataSource:
+    def shrink(self) -> DataSource:
         """A source with the same fields and targets that opens in little time and memory; refuses what `open` does."""
         return self
 
-    def parts(self, count: int, test: float, classes: NDArray[np.int64] | None = None) -> Parts:
+    def parts(self, count: int, test: float, classes: NDArray[np.int64] | None = None) -> SplitIndices:
         """Which of `count` rows train, validate and test."""
         from dlspec.data.splits import SplitPlan, split_rows
 
@@ -68,14 +68,14 @@ class SplitSource(DataSource):
     test: float = Field(0.2, ge=0, lt=1, description="share of the samples kept aside for the final test")
 
     @model_validator(mode="after")
-    def _something_is_left(self) -> SplitSource:
+    def _check_fractions(self) -> SplitSource:
         if self.validation + self.test >= 1:
             shares = f"validation {self.validation:g} and test {self.test:g}"
             raise ValueError(f"{shares} leave nothing to train on: together they must be below 1")
         return self
 
 
-SOURCES: Registry[type[DataSource]] = Registry("data set", (), itself)
+SOURCES: Registry[type[DataSource]] = Registry("data set", (), keep_class)
 S = TypeVar("S", bound=DataSource)
 
 
@@ -89,7 +89,7 @@ def data_source(name: str) -> Callable[[type[S]], type[S]]:
     return register
 
 
-def too_large(key: str, what: str, size: int, fix: str) -> DataError:
+def make_size_error(key: str, what: str, size: int, fix: str) -> DataError:
     """An array of more bytes than any source makes: `1,000 samples of 8 bytes are`, and how many that is."""
     found = f"{what} {size / GIGABYTE:,.1f} GB; at most {MAX_DATA_BYTES // GIGABYTE} GB are made"
     return DataError(key, f"{found}: try {fix}", Code.TOO_LARGE)
@@ -97,23 +97,23 @@ def too_large(key: str, what: str, size: int, fix: str) -> DataError:
 
 def open_data(source: DataSource) -> Dataset:
     """The source's data set; a fact that was stated and is not so is a `DataError`."""
-    dataset = _aimed(source.open(), source.target)
+    dataset = _select_target(source.open(), source.target)
     for key in source.stated:
-        _check_stated(key, getattr(source, key), dataset.facts.get(key), dataset.name)
+        _check_stated_fact(key, getattr(source, key), dataset.facts.get(key), dataset.name)
     return dataset
 
 
-def _aimed(dataset: Dataset, target: str | None) -> Dataset:
+def _select_target(dataset: Dataset, target: str | None) -> Dataset:
     if target is None:
         return dataset
-    aimed = dataset.aimed_at(target)
+    aimed = dataset.with_target(target)
     if aimed is None:
         names = [*(each.name for each in dataset.targets), *(each.name for each in dataset.fields)]
         raise DataError("target", f"{dataset.name} has no '{target}'; {suggest(target, names)}", Code.UNKNOWN_FIELD)
     return aimed
 
 
-def _check_stated(key: str, stated: object, found: object, name: str) -> None:
+def _check_stated_fact(key: str, stated: object, found: object, name: str) -> None:
     if stated is None or stated == found:
         return
     raise DataError(key, f"stated as {stated}, but {name} has {'none' if found is None else found}", Code.MISSING_FACT)

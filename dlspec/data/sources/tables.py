@@ -42,7 +42,7 @@ def read_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Images (N, 1, 8, 8) in [0, 1], and which digit each is."""
     import numpy as np
 
-    table = _read("digits.csv.gz", np.uint8, delimiter=",")
+    table = _read_table("digits.csv.gz", np.uint8, delimiter=",")
     images = table[:, :64].reshape(-1, 1, 8, 8).astype(np.float32)
     return images / np.float32(16), table[:, 64].astype(np.int64)
 
@@ -61,7 +61,7 @@ class BreastCancer(SplitSource):
         from dlspec.data import dataset
         from dlspec.data.assembly import Scaling, make_splits
 
-        table = _read("breast_cancer.csv", np.float64, delimiter=",", skiprows=1)
+        table = _read_table("breast_cancer.csv", np.float64, delimiter=",", skiprows=1)
         labels = 1 - table[:, 30].astype(np.int64)
         parts = self.parts(len(labels), self.test, labels)
         scaling = Scaling.fit(table[parts.train, :30])
@@ -92,8 +92,8 @@ class Diabetes(SplitSource):
         from dlspec.data import dataset
         from dlspec.data.assembly import Scaling, make_splits
 
-        table = _read("diabetes_data_raw.csv.gz", np.float64)
-        numbers = _read("diabetes_target.csv.gz", np.float64)
+        table = _read_table("diabetes_data_raw.csv.gz", np.float64)
+        numbers = _read_table("diabetes_target.csv.gz", np.float64)
         parts = self.parts(len(numbers), self.test)
         scaling = Scaling.fit(table[parts.train])
         preprocessing = {"features": scaling.to_json()}
@@ -108,7 +108,7 @@ class Diabetes(SplitSource):
         return dataset.Dataset(self.source_name, (field,), (target,), *splits, preprocessing)
 
 
-def _read(name: str, dtype: type[np.generic], **options: Any) -> NDArray[Any]:
+def _read_table(name: str, dtype: type[np.generic], **options: Any) -> NDArray[Any]:
     """A table of numbers among scikit-learn's files."""
     import numpy as np
 

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from dlspec.errors import Code
-from dlspec.language.expand.output_names import Output
-from dlspec.language.expand.repeats import known_early
-from dlspec.language.expand.uses import Use
-from dlspec.language.expressions.expressions import Unknown
+from dlspec.language.expand.output_names import EntryOutput
+from dlspec.language.expand.repeats import require_known_early
+from dlspec.language.expand.uses import EntryUse
+from dlspec.language.expressions.expressions import UnknownValue
 from dlspec.language.parse.block import Block
-from dlspec.language.parse.entry import Entry, check_name, is_name
+from dlspec.language.parse.entry import Entry, check_name, is_valid_name
 from dlspec.language.problems import Problems
 
 
-def read_name(use: Use, problems: Problems) -> str:
+def read_name(use: EntryUse, problems: Problems) -> str:
     """The name that an entry's `name` gives, '' where there is none or it is wrong."""
     entry = use.entry
     if "name" not in entry.part.keys:
         return ""
-    path, raw = entry.part.where("name"), entry.part.keys["name"]
-    name = known_early(use.scope.text(raw, path), path, "name", problems)
-    if isinstance(name, Unknown) or (name == raw and not is_name(name)):  # the latter was told when it was read
+    path, raw = entry.part.path_of("name"), entry.part.keys["name"]
+    name = require_known_early(use.scope.fill_text(raw, path), path, "name", problems)
+    if isinstance(name, UnknownValue) or (
+        name == raw and not is_valid_name(name)
+    ):  # the latter was told when it was read
         return ""
     if not entry.is_named_by_key:
         return str(name) if check_name(name, path, problems, at_value=True) else ""
@@ -28,7 +30,7 @@ def read_name(use: Use, problems: Problems) -> str:
     return ""
 
 
-def name_output(use: Use, output: Output, name: str, problems: Problems) -> Output:
+def name_output(use: EntryUse, output: EntryOutput, name: str, problems: Problems) -> EntryOutput:
     """Give an output its name, which nothing that can be seen has yet."""
     entry, level = use.entry, use.level
     name = name or (entry.key if entry.is_named_by_key else "")
@@ -36,29 +38,29 @@ def name_output(use: Use, output: Output, name: str, problems: Problems) -> Outp
         return output
     if level.find(name) is not None:
         is_written = "name" in entry.part.keys
-        path = entry.part.where("name") if is_written else entry.path
+        path = entry.part.path_of("name") if is_written else entry.path
         fix = "names are unique in a block" if name in level.names else "something around it has it: take another"
         problems.add(Code.NAME_TAKEN, path, f"the name '{name}' is taken", fix, at_value=is_written)
     level.names[name] = output
     return output
 
 
-def written_name(entry: Entry) -> str:
+def get_written_name(entry: Entry) -> str:
     """An entry's name as written."""
     name = entry.part.keys.get("name")
     return name if isinstance(name, str) else entry.key if entry.is_named_by_key else ""
 
 
-def check_reachable(entry: Entry, problems: Problems) -> None:
+def check_parameter_named(entry: Entry, problems: Problems) -> None:
     """A `Parameter` without a name is a mistake."""
-    if not written_name(entry):
+    if not get_written_name(entry):
         fix = "give it one: Parameter: {shape: [16], name: scale}"
         problems.add(Code.MISSING_NAME, entry.path, "a Parameter without a name can't be reached", fix)
 
 
-def names_of_model(model: Block) -> set[str]:
+def find_model_names(model: Block) -> set[str]:
     """All names of the model's own level."""
-    return {name for each in model.entries if (name := written_name(each))} | {each.name for each in model.inputs}
+    return {name for each in model.entries if (name := get_written_name(each))} | {each.name for each in model.inputs}
 
 
 def find_hidden_names(model: Block) -> dict[str, str]:
@@ -67,7 +69,7 @@ def find_hidden_names(model: Block) -> dict[str, str]:
     for block in (model, *model.all_blocks()):
         for entry in block.all_entries():
             inside = [each for body in entry.bodies.values() for each in body]
-            hidden |= {name: f"a {entry.type}" for each in inside if (name := written_name(each))}
+            hidden |= {name: f"a {entry.type}" for each in inside if (name := get_written_name(each))}
         if block.name:
-            hidden |= {name: f"block '{block.name}'" for each in block.entries if (name := written_name(each))}
+            hidden |= {name: f"block '{block.name}'" for each in block.entries if (name := get_written_name(each))}
     return hidden

@@ -12,43 +12,66 @@ from dataclasses import replace
 
 from dlspec.errors import Code, Finding, KeyPath
 from dlspec.language.expand.block_calls import (
+    can_contain,
     find_given_inputs,
     find_given_params,
-    may_contain,
-    refuse_keys,
-    scope_of_call,
+    make_call_scope,
+    report_misplaced_keys,
 )
-from dlspec.language.expand.containers import EXPAND
-from dlspec.language.expand.entry_inputs import FORMULA, PARAMETER, Inputs, formula_text, inputs_of, mark_inputs
+from dlspec.language.expand.containers import CONTAINER_EXPANDERS
+from dlspec.language.expand.entry_inputs import (
+    FORMULA,
+    PARAMETER,
+    EntryInputs,
+    fill_formula_text,
+    find_entry_inputs,
+    mark_inputs_used,
+)
 from dlspec.language.expand.entry_names import (
-    check_reachable,
+    check_parameter_named,
     find_hidden_names,
+    find_model_names,
+    get_written_name,
     name_output,
-    names_of_model,
     read_name,
-    written_name,
 )
-from dlspec.language.expand.final_checks import check_not_empty, check_outputs_taken, find_absent
+from dlspec.language.expand.final_checks import check_not_empty, check_outputs_used, find_absent_parts
 from dlspec.language.expand.graph import MODEL, Graph, Node
-from dlspec.language.expand.output_names import WRONG, Level, Names, Output
-from dlspec.language.expand.repeats import Row, TooMany, has_own_names, is_bare, rows_of, stands
+from dlspec.language.expand.output_names import INVALID_OUTPUT, EntryOutput, NameLevel, NameLookup
+from dlspec.language.expand.repeats import (
+    RepeatRow,
+    TooManyEntries,
+    has_no_settings,
+    has_own_names,
+    is_entry_present,
+    read_repeat_rows,
+)
 from dlspec.language.expand.sharing import share_module
-from dlspec.language.expand.uses import Blocks, EntryCall, EntryList, KnownBlock, Use, Where, each_copy, in_all
-from dlspec.language.expressions.expressions import Wrong
+from dlspec.language.expand.uses import (
+    EntryCall,
+    EntryList,
+    EntryUse,
+    ModulePath,
+    ScopedBlock,
+    VisibleBlocks,
+    combine_copies,
+    iterate_copies,
+)
+from dlspec.language.expressions.expressions import InvalidValue
 from dlspec.language.parse.block import Block
-from dlspec.language.parse.deferred import Deferred, Ref
-from dlspec.language.parse.entry import SHARE, Entry, with_bodies
-from dlspec.language.parse.params import IN_CHANNELS, Origins, Scope, defaults
-from dlspec.language.parse.part import NOTHING
+from dlspec.language.parse.deferred import Deferred, OutputRef
+from dlspec.language.parse.entry import SHARE, Entry, read_container_bodies
+from dlspec.language.parse.params import IN_CHANNELS, Origins, Scope, make_block_scope
+from dlspec.language.parse.part import NO_VALUE
 from dlspec.language.problems import Problems
-from dlspec.limits import how_to_raise, limit
+from dlspec.limits import explain_raising_limit, get_limit
 
-_OF_LAYERS = ("layout", "tie", "parametrize")
-_INSIDE = ("FoldTime", "UnfoldTime")
+_LAYER_ONLY_KEYS = ("layout", "tie", "parametrize")
+_INTERNAL_LAYERS = ("FoldTime", "UnfoldTime")
 """Layers that `TimeDistributed` alone brings in."""
 
 
-def expand(model: Block, problems: Problems) -> Graph:
+def expand_model(model: Block, problems: Problems) -> Graph:
     """The network that a model writes; what is wrong in it is a mistake, and left out."""
     return Expander(model, problems).run()
 
@@ -59,239 +82,247 @@ class Expander:
     def __init__(self, model: Block, problems: Problems) -> None:
         self.model, self.problems = model, problems
         self.nodes: list[Node] = []
-        self.holders: dict[str, str] = {}
-        self.names = Names(problems, find_hidden_names(model), names_of_model(model))
-        self.stood: dict[KeyPath, None] = {}
-        self.active: list[Block] = []
-        self.count = 0
+        self.container_types: dict[str, str] = {}
+        self.names = NameLookup(problems, find_hidden_names(model), find_model_names(model))
+        self.present_entries: dict[KeyPath, None] = {}
+        self.active_blocks: list[Block] = []
+        self.entry_count = 0
 
     def run(self) -> Graph:
         model, problems = self.model, self.problems
-        scope = _model_scope(model, problems)
-        inputs = {each.name: Output(Ref(MODEL, each.name), each.path) for each in model.inputs}
-        outputs: Mapping[str, Ref] = {}
+        scope = _make_model_scope(model, problems)
+        inputs = {each.name: EntryOutput(OutputRef(MODEL, each.name), each.path) for each in model.inputs}
+        outputs: Mapping[str, OutputRef] = {}
         before = len(problems)
-        with suppress(TooMany):
-            found = self.expand_block(KnownBlock(model, scope), inputs or {"": Output(Ref(MODEL))}, Where())
-            outputs = _refs(model, found)
+        with suppress(TooManyEntries):
+            found = self.expand_block(
+                ScopedBlock(model, scope), inputs or {"": EntryOutput(OutputRef(MODEL))}, ModulePath()
+            )
+            outputs = _find_output_refs(model, found)
         if len(problems) == before:  # a name that was misspelled would leave the right one unread
-            check_outputs_taken(model, self.stood, self.names.read, problems)
+            check_outputs_used(model, self.present_entries, self.names.used_paths, problems)
             check_not_empty(model, not self.nodes, problems)
         stated = [replace(each, facts=scope.evaluate(dict(each.facts), each.path)) for each in model.inputs]
         origins = Origins()
-        own = {key: scope.evaluate(each, (*model.path, key), origins) for key, each in model.own.items()}
+        own = {key: scope.evaluate(each, (*model.path, key), origins) for key, each in model.training_settings.items()}
         problems.origins |= origins
         paths = {name: path for name, (_, path) in model.outputs.items()}
-        absent = tuple(find_absent(model, self.stood))
-        return Graph(tuple(self.nodes), tuple(stated), outputs, paths, absent, self.holders, own)
+        absent = tuple(find_absent_parts(model, self.present_entries))
+        return Graph(tuple(self.nodes), tuple(stated), outputs, paths, absent, self.container_types, own)
 
     # ---- blocks and lists of entries -------------------------------------------------------------------------------
 
-    def expand_block(self, known: KnownBlock, inputs: Mapping[str, Output], where: Where) -> Output:
+    def expand_block(
+        self, scoped_block: ScopedBlock, inputs: Mapping[str, EntryOutput], where: ModulePath
+    ) -> EntryOutput:
         """Expand a block whose params have their values; gives its outputs, the first one first."""
-        block, scope = known.block, known.scope
-        inside = dict(known.blocks.known)
-        blocks = Blocks(inside)
-        inside |= {name: KnownBlock(each, scope, blocks) for name, each in block.blocks.items()}
-        level = _first_level(inputs)
-        self.active.append(block)
+        block, scope = scoped_block.block, scoped_block.scope
+        inside = dict(scoped_block.blocks.by_name)
+        blocks = VisibleBlocks(inside)
+        inside |= {name: ScopedBlock(each, scope, blocks) for name, each in block.blocks.items()}
+        level = _make_first_level(inputs)
+        self.active_blocks.append(block)
         entries = EntryList(block.entries, scope, blocks, level)
         last = self.expand_list(entries, where, is_last_taken=not block.outputs)
-        self.active.pop()
-        return self._find_outputs(block, level) if block.outputs else Output(last.ref, last.path)
+        self.active_blocks.pop()
+        return self._find_outputs(block, level) if block.outputs else EntryOutput(last.ref, last.path)
 
-    def _find_outputs(self, block: Block, level: Level) -> Output:
+    def _find_outputs(self, block: Block, level: NameLevel) -> EntryOutput:
         """The outputs that a block names."""
-        self.names.reader = ()
+        self.names.current_path = ()
         found = {name: self.names.find(raw, level, path) for name, (raw, path) in block.outputs.items()}
         for name in (name for name, each in found.items() if len(each) > 1):
             raw, path = block.outputs[name]
             fix = "name one copy, or bring them together: Concat"
             self.problems.add(Code.AMBIGUOUS, path, f"'{raw}' names {len(found[name])} outputs", fix, at_value=True)
         outputs = {name: each[0] for name, each in found.items()}
-        return replace(next(iter(outputs.values())), further=outputs, is_layer=False, copies=None)
+        return replace(next(iter(outputs.values())), named_outputs=outputs, is_layer=False, copies=None)
 
-    def expand_list(self, entries: EntryList, where: Where, *, is_last_taken: bool = True) -> Output:
+    def expand_list(self, entries: EntryList, where: ModulePath, *, is_last_taken: bool = True) -> EntryOutput:
         """Expand entries in order; gives the last output, or what came in where there is none."""
         level = entries.level
-        names = [written_name(each) for each in entries.entries]
+        names = [get_written_name(each) for each in entries.entries]
         last: Entry | None = None
-        for place, entry in enumerate(entries.entries):
-            level.current = names[place]
-            level.later = frozenset(names[place + 1 :]) - {""} if place == 0 else level.later - {names[place]}
-            if self._expand_entry(Use(entry, entries.scope, entries.blocks, level), where):
+        for position, entry in enumerate(entries.entries):
+            level.current = names[position]
+            level.later_names = (
+                frozenset(names[position + 1 :]) - {""} if position == 0 else level.later_names - {names[position]}
+            )
+            if self._expand_entry(EntryUse(entry, entries.scope, entries.blocks, level), where):
                 last = entry
         if last is not None and is_last_taken:
-            self.names.read.add(last.path)
-        return level.before or WRONG
+            self.names.used_paths.add(last.path)
+        return level.previous or INVALID_OUTPUT
 
-    def _expand_entry(self, use: Use, where: Where) -> bool:
+    def _expand_entry(self, use: EntryUse, where: ModulePath) -> bool:
         """Expand one entry as often as it says; whether its output flows on."""
         entry, level = use.entry, use.level
-        rows = rows_of(entry, use.scope)
+        rows = read_repeat_rows(entry, use.scope)
         output = self.expand_one(use, where) if rows is None else self._expand_copies(use, rows, where)
         if entry.type == PARAMETER:
-            check_reachable(entry, self.problems)
+            check_parameter_named(entry, self.problems)
             return False
-        if output.stands:
-            level.before = output
-        return output.stands
+        if output.is_present:
+            level.previous = output
+        return output.is_present
 
-    def _expand_copies(self, use: Use, rows: Sequence[Row], where: Where) -> Output:
+    def _expand_copies(self, use: EntryUse, rows: Sequence[RepeatRow], where: ModulePath) -> EntryOutput:
         """Each copy takes what the one before it gave."""
         entry, level = use.entry, use.level
-        before, is_each_named = level.before, has_own_names(entry, rows)
-        copies: list[Output] = []
-        for index, copy in enumerate(each_copy(use, rows)):
-            is_first = not any(each.stands for each in copies)
+        before, is_each_named = level.previous, has_own_names(entry, rows)
+        copies: list[EntryOutput] = []
+        for index, copy in enumerate(iterate_copies(use, rows)):
+            is_first = not any(each.is_present for each in copies)
             each = self.expand_one(copy, where, number="" if is_each_named else str(index), is_first=is_first)
             copies.append(each)
-            level.before = each if each.stands else level.before
-        level.before = before
-        output = in_all(copies, entry)
-        return output if is_each_named else self._name(use, output)
+            level.previous = each if each.is_present else level.previous
+        level.previous = before
+        output = combine_copies(copies, entry)
+        return output if is_each_named else self._name_entry_output(use, output)
 
-    def expand_one(self, use: Use, where: Where, *, number: str = "", is_first: bool = True) -> Output:
+    def expand_one(self, use: EntryUse, where: ModulePath, *, number: str = "", is_first: bool = True) -> EntryOutput:
         """One entry, or one copy of it: tested, its inputs looked up, put into the network and named."""
         entry, level = use.entry, use.level
-        self._count(entry)
-        if not stands(entry, use.scope):
-            mark_inputs(entry, level, self.names)
-            absent = Output(None, entry.path, absent="an 'if' removed it")
-            return absent if number else self._name(use, absent)
-        self.stood.setdefault(entry.path)
-        inputs = inputs_of(entry, use.scope, level, self.names, is_first=is_first)
+        self._count_entry(entry)
+        if not is_entry_present(entry, use.scope):
+            mark_inputs_used(entry, level, self.names)
+            absent = EntryOutput(None, entry.path, absent="an 'if' removed it")
+            return absent if number else self._name_entry_output(use, absent)
+        self.present_entries.setdefault(entry.path)
+        inputs = find_entry_inputs(entry, use.scope, level, self.names, is_first=is_first)
         name = read_name(use, self.problems)
-        place = where.child(name or entry.key, number)
-        above = inputs or ({0: level.before} if level.before is not None else {})  # a Parameter takes nothing
-        use = replace(use, path=place.path, scope=_with_channels(use.scope, above))
-        output = replace(self.expand_part(use, inputs, place), path=entry.path, use=use)
+        module_path = where.make_child(name or entry.key, number)
+        above = inputs or ({0: level.previous} if level.previous is not None else {})  # a Parameter takes nothing
+        use = replace(use, path=module_path.path, scope=_add_channels(use.scope, above))
+        output = replace(self.expand_part(use, inputs, module_path), path=entry.path, use=use)
         return output if number else name_output(use, output, name, self.problems)
 
-    def _name(self, use: Use, output: Output) -> Output:
+    def _name_entry_output(self, use: EntryUse, output: EntryOutput) -> EntryOutput:
         return name_output(use, output, read_name(use, self.problems), self.problems)
 
-    def _count(self, entry: Entry) -> None:
-        self.count += 1
-        if self.count > limit("layers"):
-            found = f"more than {limit('layers'):,} layers"
-            self.problems.add(Code.TOO_LARGE, entry.path, found, how_to_raise("layers"))
-            raise TooMany
+    def _count_entry(self, entry: Entry) -> None:
+        self.entry_count += 1
+        if self.entry_count > get_limit("layers"):
+            found = f"more than {get_limit('layers'):,} layers"
+            self.problems.add(Code.TOO_LARGE, entry.path, found, explain_raising_limit("layers"))
+            raise TooManyEntries
 
     # ---- one entry becomes nodes -----------------------------------------------------------------------------------
 
-    def expand_part(self, use: Use, inputs: Inputs, where: Where) -> Output:
+    def expand_part(self, use: EntryUse, inputs: EntryInputs, where: ModulePath) -> EntryOutput:
         """What an entry becomes: a layer, a block's or container's layers, or those of a module that is shared."""
         if use.entry.type == SHARE:
             return share_module(self, use, inputs, where)
         if use.entry.type == FORMULA:
-            return self.add_node(_formula_call(use, inputs, where))
-        call = self._evaluate(use, inputs, where)
+            return self.add_node(_make_formula_call(use, inputs, where))
+        call = self._evaluate_entry(use, inputs, where)
         if call is None:
-            return WRONG
+            return INVALID_OUTPUT
         type = call.part.type
-        if type in EXPAND or type in use.blocks.known:
-            self.holders[".".join(where.use)] = type
-        if type in EXPAND:
-            return EXPAND[type](self, call)
-        if type in use.blocks.known:
+        if type in CONTAINER_EXPANDERS or type in use.blocks.by_name:
+            self.container_types[".".join(where.use)] = type
+        if type in CONTAINER_EXPANDERS:
+            return CONTAINER_EXPANDERS[type](self, call)
+        if type in use.blocks.by_name:
             return self._call_block(call)
-        if type in _INSIDE:
+        if type in _INTERNAL_LAYERS:
             fix = "write TimeDistributed: [...]"
             self.problems.add(Code.UNKNOWN_LAYER, call.part.path, f"no layer '{type}'", fix)
-            return WRONG
+            return INVALID_OUTPUT
         return self.add_node(call)
 
-    def _evaluate(self, use: Use, inputs: Inputs, where: Where) -> EntryCall | None:
+    def _evaluate_entry(self, use: EntryUse, inputs: EntryInputs, where: ModulePath) -> EntryCall | None:
         """The entry with its type and settings evaluated; None where its type can't be."""
-        read = use.scope.part(use.entry.part)
+        read = use.scope.evaluate_part(use.entry.part)
         if read is None:
             return None
         part, origins = read
         if part.type != use.entry.type:  # a param named it
-            use = replace(use, entry=with_bodies(replace(use.entry, part=part), self.problems))
+            use = replace(use, entry=read_container_bodies(replace(use.entry, part=part), self.problems))
             part = replace(part, settings=use.entry.part.settings, value=use.entry.part.value)
-        if is_bare(use.entry) and use.row:
-            part = replace(part, settings=dict(use.row))
+        if has_no_settings(use.entry) and use.repeat_row:
+            part = replace(part, settings=dict(use.repeat_row))
             origins |= {(*part.settings_path, name): path for name, path in use.row_origins.items()}
         return EntryCall(use, part, inputs, where, origins)
 
-    def add_node(self, call: EntryCall) -> Output:
+    def add_node(self, call: EntryCall) -> EntryOutput:
         """Add one node, and give its output."""
         use, part, where = call.use, call.part, call.where
-        keys = {key: use.scope.evaluate(part.keys[key], part.where(key)) for key in _OF_LAYERS if key in part.keys}
+        keys = {
+            key: use.scope.evaluate(part.keys[key], part.path_of(key)) for key in _LAYER_ONLY_KEYS if key in part.keys
+        }
         node = Node(
             ".".join(where.use),
             where.path,
             part,
             {key: each.ref for key, each in call.inputs.items() if each.ref is not None},
-            use.at or use.entry.path,
+            use.shared_path or use.entry.path,
             call.origins,
             layout=keys.get("layout"),
             tie=where.paths_outward(str(keys.get("tie", ""))),
             parametrize=keys.get("parametrize"),
             is_shared=where.path != where.use,
-            blocks=tuple(use.blocks.known),
+            blocks=tuple(use.blocks.by_name),
         )
         self.nodes.append(node)
-        return Output(Ref(node.id), use.entry.path, is_layer=True)
+        return EntryOutput(OutputRef(node.id), use.entry.path, is_layer=True)
 
-    def _call_block(self, call: EntryCall) -> Output:
+    def _call_block(self, call: EntryCall) -> EntryOutput:
         """Expand a block for the params and inputs that its call gives."""
-        known, part, problems = call.use.blocks.known[call.part.type], call.part, self.problems
-        block = known.block
-        if not may_contain(self.active, block, call, problems):
-            return WRONG
-        refuse_keys(block, part, _OF_LAYERS, problems)
+        scoped_block, part, problems = call.use.blocks.by_name[call.part.type], call.part, self.problems
+        block = scoped_block.block
+        if not can_contain(self.active_blocks, block, call, problems):
+            return INVALID_OUTPUT
+        report_misplaced_keys(block, part, _LAYER_ONLY_KEYS, problems)
         if not block.entries:  # that was told
-            return WRONG
+            return INVALID_OUTPUT
         given = find_given_params(block, part, problems)
-        taken = find_given_inputs(block, call, problems)
-        for each in (each for each in block.inputs if each.name in taken):
-            taken[each.name] = replace(taken[each.name], path=each.path)
-        inside = replace(known, scope=scope_of_call(known, call, given))
-        return self.expand_block(inside, taken, call.where)
+        block_inputs = find_given_inputs(block, call, problems)
+        for each in (each for each in block.inputs if each.name in block_inputs):
+            block_inputs[each.name] = replace(block_inputs[each.name], path=each.path)
+        inside = replace(scoped_block, scope=make_call_scope(scoped_block, call, given))
+        return self.expand_block(inside, block_inputs, call.where)
 
 
-def _model_scope(model: Block, problems: Problems) -> Scope:
+def _make_model_scope(model: Block, problems: Problems) -> Scope:
     """The model's params; one that was not given is a mistake."""
     path = (*model.path, "params")
-    open_ones = [name for name, default in model.params.items() if default is None]
-    for name in open_ones:
+    unset = [name for name, default in model.params.items() if default is None]
+    for name in unset:
         fix = f"give one: model.params.{name}=..."
         problems.add(Code.MISSING_VALUE, (*path, name), f"param '{name}' has no value", fix)
-    given = {name: Wrong(name) for name in open_ones}
-    return defaults(model.params, given, path, Scope(problems), {})
+    given = {name: InvalidValue(name) for name in unset}
+    return make_block_scope(model.params, given, path, Scope(problems), {})
 
 
-def _first_level(inputs: Mapping[str, Output]) -> Level:
+def _make_first_level(inputs: Mapping[str, EntryOutput]) -> NameLevel:
     """What a block's first entry sees: the inputs, and `_` where there is one alone."""
-    level = Level(names={name: each for name, each in inputs.items() if name})
+    level = NameLevel(names={name: each for name, each in inputs.items() if name})
     if len(inputs) == 1:
-        level.before = next(iter(inputs.values()))
+        level.previous = next(iter(inputs.values()))
         return level
     fix = f"say which one it takes, as in from: {next(iter(inputs))}"
-    level.no_before = Finding(Code.AMBIGUOUS, f"there are {len(inputs)} inputs ({', '.join(inputs)})", fix)
+    level.no_previous = Finding(Code.AMBIGUOUS, f"there are {len(inputs)} inputs ({', '.join(inputs)})", fix)
     return level
 
 
-def _formula_call(use: Use, inputs: Inputs, where: Where) -> EntryCall:
+def _make_formula_call(use: EntryUse, inputs: EntryInputs, where: ModulePath) -> EntryCall:
     """The text of a formula is its own language: its params are put in, and nothing is computed."""
     part = use.entry.part
-    text, path = formula_text(part, use.scope)
+    text, path = fill_formula_text(part, use.scope)
     rest = {key: each for key, each in part.settings.items() if key != "formula"}
     paths = {**part.key_paths, "formula": path}
-    written = replace(part, settings={**rest, "formula": text}, value=NOTHING, key_paths=paths)
+    written = replace(part, settings={**rest, "formula": text}, value=NO_VALUE, key_paths=paths)
     return EntryCall(use, written, inputs, where)
 
 
-def _refs(model: Block, output: Output) -> dict[str, Ref]:
+def _find_output_refs(model: Block, output: EntryOutput) -> dict[str, OutputRef]:
     if model.outputs:
-        return {name: each.ref for name, each in output.further.items() if each.ref is not None}
+        return {name: each.ref for name, each in output.named_outputs.items() if each.ref is not None}
     return {} if output.ref is None else {"output": output.ref}
 
 
-def _with_channels(scope: Scope, inputs: Inputs) -> Scope:
+def _add_channels(scope: Scope, inputs: EntryInputs) -> Scope:
     """With `$in_channels`, those of the first input."""
     ref = next((each.ref for each in inputs.values()), None)
     if ref is None:

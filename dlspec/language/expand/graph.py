@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlspec.errors import KeyPath
-from dlspec.language.parse.deferred import Ref
-from dlspec.language.parse.model_inputs import Input
+from dlspec.language.parse.deferred import OutputRef
+from dlspec.language.parse.model_inputs import ModelInput
 from dlspec.language.parse.part import Part
 from dlspec.layouts import Layout
 
@@ -29,7 +29,7 @@ class Node:
     id: str
     path: tuple[str, ...]
     part: Part
-    inputs: Mapping[int | str, Ref]
+    inputs: Mapping[int | str, OutputRef]
     entry: KeyPath = ()
     origins: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
     layout: Layout | None = None
@@ -44,7 +44,7 @@ class Node:
         return ".".join(self.path)
 
     @property
-    def where(self) -> KeyPath:
+    def problem_path(self) -> KeyPath:
         """The place of a mistake of the whole layer: its name's, but where a param brought that from elsewhere."""
         path = self.part.settings_path
         return path if path[: len(self.entry)] == self.entry else self.entry
@@ -60,17 +60,17 @@ class Graph:
     """
 
     nodes: tuple[Node, ...] = ()
-    inputs: tuple[Input, ...] = ()
-    outputs: Mapping[str, Ref] = field(default_factory=dict)
+    inputs: tuple[ModelInput, ...] = ()
+    outputs: Mapping[str, OutputRef] = field(default_factory=dict)
     output_paths: Mapping[str, KeyPath] = field(default_factory=dict)
     absent: tuple[Part, ...] = ()
-    holders: Mapping[str, str] = field(default_factory=dict)
-    own: Mapping[str, Any] = field(default_factory=dict)
+    container_types: Mapping[str, str] = field(default_factory=dict)
+    training_settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def wanted(self) -> dict[str, tuple[str, ...]]:
+    def find_used_outputs(self) -> dict[str, tuple[str, ...]]:
         """For each node the outputs that something reads ('' is the first), in the order of reading."""
         read = [ref for node in self.nodes for ref in node.inputs.values()] + list(self.outputs.values())
-        wanted: dict[str, dict[str, None]] = {}
+        used: dict[str, dict[str, None]] = {}
         for ref in read:
-            wanted.setdefault(ref.node, {}).setdefault(ref.output)
-        return {node: tuple(outputs) for node, outputs in wanted.items()}
+            used.setdefault(ref.node, {}).setdefault(ref.output)
+        return {node: tuple(outputs) for node, outputs in used.items()}

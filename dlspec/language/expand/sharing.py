@@ -6,33 +6,35 @@ from dataclasses import replace
 
 from dlspec.errors import Code, KeyPath
 from dlspec.language.expand.containers import EntryExpander
-from dlspec.language.expand.entry_inputs import FORMULA, PARAMETER, Inputs
-from dlspec.language.expand.output_names import BEFORE, WRONG, Output
-from dlspec.language.expand.repeats import known_early
-from dlspec.language.expand.uses import Use, Where
-from dlspec.language.expressions.expressions import Unknown
+from dlspec.language.expand.entry_inputs import FORMULA, PARAMETER, EntryInputs
+from dlspec.language.expand.output_names import INVALID_OUTPUT, PREVIOUS, EntryOutput
+from dlspec.language.expand.repeats import require_known_early
+from dlspec.language.expand.uses import EntryUse, ModulePath
+from dlspec.language.expressions.expressions import UnknownValue
 from dlspec.language.parse.entry import SHARE
 from dlspec.language.problems import Problems
 
 
-def share_module(expander: EntryExpander, use: Use, inputs: Inputs, where: Where) -> Output:
+def share_module(expander: EntryExpander, use: EntryUse, inputs: EntryInputs, where: ModulePath) -> EntryOutput:
     """Expand the entry that `share` names once more, at its own place in the state dict."""
-    problems, path = expander.problems, use.entry.part.where(SHARE)
-    name = known_early(use.scope.text(use.entry.part.keys[SHARE], path), path, SHARE, problems)
-    if isinstance(name, Unknown):
-        return WRONG
+    problems, path = expander.problems, use.entry.part.path_of(SHARE)
+    name = require_known_early(use.scope.fill_text(use.entry.part.keys[SHARE], path), path, SHARE, problems)
+    if isinstance(name, UnknownValue):
+        return INVALID_OUTPUT
     (target, *_) = expander.names.look_up(name, use.level, path)
-    shared: Use | None = target.use
-    if target.stands and shared is not None and shared.entry.type not in (FORMULA, PARAMETER) and name != BEFORE:
-        return expander.expand_part(replace(shared, at=use.entry.path), inputs, Where(shared.path, where.use))
-    _refuse(target, name, path, problems)
-    return WRONG
+    shared: EntryUse | None = target.use
+    if target.is_present and shared is not None and shared.entry.type not in (FORMULA, PARAMETER) and name != PREVIOUS:
+        return expander.expand_part(
+            replace(shared, shared_path=use.entry.path), inputs, ModulePath(shared.path, where.use)
+        )
+    _report_unshareable(target, name, path, problems)
+    return INVALID_OUTPUT
 
 
-def _refuse(target: Output, name: str, path: KeyPath, problems: Problems) -> None:
+def _report_unshareable(target: EntryOutput, name: str, path: KeyPath, problems: Problems) -> None:
     """Why what a name stands for can't be shared."""
-    shared: Use | None = target.use
-    if not target.stands:
+    shared: EntryUse | None = target.use
+    if not target.is_present:
         fix = "share a layer that stands, or give this entry the same condition"
         problems.add(Code.OUTPUT_ABSENT, path, f"'{name}' is not there: {target.absent}", fix, at_value=True)
     elif shared is not None and shared.entry.type in (FORMULA, PARAMETER):
@@ -42,5 +44,5 @@ def _refuse(target: Output, name: str, path: KeyPath, problems: Problems) -> Non
     elif target.copies is not None:
         fix = f"share one copy, {name}.0, or put the repeat into a Sequential"
         problems.add(Code.AMBIGUOUS, path, f"'{name}' is repeated", fix, at_value=True)
-    elif target.ref != WRONG.ref:
+    elif target.ref != INVALID_OUTPUT.ref:
         problems.add(Code.WRONG_VALUE, path, f"'{name}' is no layer or block", "name an entry above", at_value=True)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from dlspec.errors import KeyPath
-from dlspec.language.expand.output_names import Level, Output
-from dlspec.language.expand.repeats import Row, cells
+from dlspec.language.expand.output_names import EntryOutput, NameLevel
+from dlspec.language.expand.repeats import RepeatRow, find_variable_paths
 from dlspec.language.parse.block import Block
 from dlspec.language.parse.entry import Entry
 from dlspec.language.parse.params import INDEX, Scope
@@ -15,15 +15,15 @@ from dlspec.language.parse.part import Part
 
 
 @dataclass(frozen=True)
-class Where:
+class ModulePath:
     """A module's place in the state dict, and that of its use, which differ where it is used once more."""
 
     path: tuple[str, ...] = ()
     use: tuple[str, ...] = ()
 
-    def child(self, *names: str) -> Where:
-        words = tuple(each for each in names if each)
-        return Where((*self.path, *words), (*self.use, *words))
+    def make_child(self, *names: str) -> ModulePath:
+        parts = tuple(each for each in names if each)
+        return ModulePath((*self.path, *parts), (*self.use, *parts))
 
     def paths_outward(self, name: str) -> tuple[str, ...]:
         """The paths at which a name may stand in the state dict, the nearest first; none for ''."""
@@ -32,19 +32,19 @@ class Where:
 
 
 @dataclass(frozen=True)
-class Blocks:
+class VisibleBlocks:
     """The blocks that can be named at a place, each with the scope and the blocks that it sees itself."""
 
-    known: Mapping[str, KnownBlock] = field(default_factory=dict)
+    by_name: Mapping[str, ScopedBlock] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class KnownBlock:
+class ScopedBlock:
     """A block with the scope and the blocks that it sees."""
 
     block: Block
     scope: Scope
-    blocks: Blocks = Blocks()
+    blocks: VisibleBlocks = VisibleBlocks()
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,21 @@ class EntryList:
 
     entries: Sequence[Entry]
     scope: Scope
-    blocks: Blocks
-    level: Level
+    blocks: VisibleBlocks
+    level: NameLevel
 
 
 @dataclass(frozen=True)
-class Use:
+class EntryUse:
     """An entry with all that it sees where it is written: it stands there, and again where it is shared (`at`)."""
 
     entry: Entry
     scope: Scope
-    blocks: Blocks
-    level: Level
+    blocks: VisibleBlocks
+    level: NameLevel
     path: tuple[str, ...] = ()
-    at: KeyPath = ()
-    row: Row = field(default_factory=dict)
+    shared_path: KeyPath = ()
+    repeat_row: RepeatRow = field(default_factory=dict)
     row_origins: Mapping[str, KeyPath] = field(default_factory=dict)
 
 
@@ -78,23 +78,23 @@ class EntryCall:
     `origins` say for its settings where the params in them were written.
     """
 
-    use: Use
+    use: EntryUse
     part: Part
-    inputs: Mapping[int | str, Output]
-    where: Where
+    inputs: Mapping[int | str, EntryOutput]
+    where: ModulePath
     origins: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
 
 
-def each_copy(use: Use, rows: Sequence[Row]) -> Iterator[Use]:
+def iterate_copies(use: EntryUse, rows: Sequence[RepeatRow]) -> Iterator[EntryUse]:
     """The copies of a repeated entry, each with its variables."""
     for index, row in enumerate(rows):
-        origins = cells(use.entry, row, index)
+        origins = find_variable_paths(use.entry, row, index)
         scope = use.scope.with_values({**row, INDEX: index}, origins)
-        yield replace(use, scope=scope, row=row, row_origins=origins)
+        yield replace(use, scope=scope, repeat_row=row, row_origins=origins)
 
 
-def in_all(copies: Sequence[Output], entry: Entry) -> Output:
+def combine_copies(copies: Sequence[EntryOutput], entry: Entry) -> EntryOutput:
     """What a repeated entry's name stands for: the last copy, and each by its number."""
-    standing = [each for each in copies if each.stands]
-    last = standing[-1] if standing else Output(None, entry.path, absent="it is repeated 0 times")
+    standing = [each for each in copies if each.is_present]
+    last = standing[-1] if standing else EntryOutput(None, entry.path, absent="it is repeated 0 times")
     return replace(last, copies=tuple(copies), use=None)

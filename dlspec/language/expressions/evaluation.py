@@ -13,11 +13,17 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from dlspec.errors import Code, shown
-from dlspec.language.expressions.expression_functions import FUNCTIONS
-from dlspec.language.expressions.expressions import CONSTANTS, LANGUAGE, Unknown, children_of, parse
-from dlspec.language.expressions.grammar import ARITHMETIC, COMPARISONS, SIGNS, ExpressionError, Operators
-from dlspec.limits import how_to_raise, limit
+from dlspec.errors import Code, format_value
+from dlspec.language.expressions.expression_functions import EXPRESSION_FUNCTIONS
+from dlspec.language.expressions.expressions import (
+    CONSTANTS,
+    EXPRESSION_LANGUAGE,
+    UnknownValue,
+    children_of,
+    parse_expression,
+)
+from dlspec.language.expressions.grammar import ARITHMETIC, COMPARISONS, UNARY_SIGNS, ExpressionError, Operators
+from dlspec.limits import explain_raising_limit, get_limit
 
 MAX_EXPONENT = 1_000
 MAX_NUMBER = 10**18
@@ -27,25 +33,29 @@ _COMPARE: Operators = {
     ast.In: lambda item, items: item in items,
     ast.NotIn: lambda item, items: item not in items,
 }
-_UNARY: Operators = {**SIGNS, ast.Not: operator.not_}
+_UNARY_OPERATORS: Operators = {**UNARY_SIGNS, ast.Not: operator.not_}
 
 
-def evaluate(text: str, scope: Mapping[str, Any]) -> Any:
+def evaluate_expression(text: str, scope: Mapping[str, Any]) -> Any:
     """The formula's value, `Unknown` where it needs one that is; raises `ExpressionError`."""
-    tree = parse(text)
+    tree = parse_expression(text)
     if isinstance(tree, ast.Name) and tree.id in scope:
         return scope[tree.id]
     try:
-        return _value(tree, scope)
+        return _evaluate_node(tree, scope)
     except _NeedsUnknown as needed:
         return needed.unknown
     except ExpressionError as error:
-        raise ExpressionError(error.finding.code, f"{shown(text)}: {error.finding.found}", error.finding.fix) from None
+        raise ExpressionError(
+            error.finding.code, f"{format_value(text)}: {error.finding.found}", error.finding.fix
+        ) from None
     except (TypeError, ZeroDivisionError, IndexError, ValueError, OverflowError) as error:
-        raise ExpressionError(Code.FORMULA_FAILED, f"{shown(text)}: {_reworded(str(error))}") from None
+        raise ExpressionError(
+            Code.FORMULA_FAILED, f"{format_value(text)}: {_reword_python_error(str(error))}"
+        ) from None
 
 
-def _reworded(message: str) -> str:
+def _reword_python_error(message: str) -> str:
     """Python's complaint in the words of YAML."""
     message = re.sub(r"unsupported operand type\(s\) for (.+): (.+)", r"\1 can't take \2", message)
     words = {
@@ -61,121 +71,121 @@ def _reworded(message: str) -> str:
 
 
 class _NeedsUnknown(Exception):
-    def __init__(self, unknown: Unknown) -> None:
+    def __init__(self, unknown: UnknownValue) -> None:
         self.unknown = unknown
 
 
-def _value(node: ast.expr | None, scope: Mapping[str, Any]) -> Any:
+def _evaluate_node(node: ast.expr | None, scope: Mapping[str, Any]) -> Any:
     match node:
         case None:
             return None
         case ast.Constant(value=value):
-            return _limited(value)
+            return _check_result(value)
         case ast.Name(id=name):
-            return _lookup(name, scope)
+            return _look_up_name(name, scope)
         case ast.List(elts=items) | ast.Tuple(elts=items):
-            return _limited([_value(item, scope) for item in items])
+            return _check_result([_evaluate_node(item, scope) for item in items])
         case ast.UnaryOp(op=sign, operand=operand):
-            return _UNARY[type(sign)](_value(operand, scope))
+            return _UNARY_OPERATORS[type(sign)](_evaluate_node(operand, scope))
         case ast.BinOp(left=left, op=sign, right=right):
-            return _binary(type(sign), _value(left, scope), _value(right, scope))
+            return _evaluate_binary(type(sign), _evaluate_node(left, scope), _evaluate_node(right, scope))
         case ast.BoolOp(op=sign, values=parts):
-            return _boolean(isinstance(sign, ast.And), parts, scope)
+            return _evaluate_boolean(isinstance(sign, ast.And), parts, scope)
         case ast.Compare():
-            return _compare(node, scope)
+            return _evaluate_comparison(node, scope)
         case ast.IfExp(test=test, body=body, orelse=otherwise):
-            return _value(body if _value(test, scope) else otherwise, scope)
+            return _evaluate_node(body if _evaluate_node(test, scope) else otherwise, scope)
         case ast.Subscript(value=value, slice=index):
-            return _item(_value(value, scope), index, scope)
+            return _evaluate_subscript(_evaluate_node(value, scope), index, scope)
         case ast.Call(func=ast.Name(id=name), args=arguments):
-            return _limited(FUNCTIONS[name](*[_value(each, scope) for each in arguments]))
-    raise ExpressionError(Code.FORMULA_REFUSED, "this can't stand in a formula", LANGUAGE)
+            return _check_result(EXPRESSION_FUNCTIONS[name](*[_evaluate_node(each, scope) for each in arguments]))
+    raise ExpressionError(Code.FORMULA_REFUSED, "this can't stand in a formula", EXPRESSION_LANGUAGE)
 
 
-def _lookup(name: str, scope: Mapping[str, Any]) -> Any:
+def _look_up_name(name: str, scope: Mapping[str, Any]) -> Any:
     if name in CONSTANTS:
         return CONSTANTS[name]
     if name not in scope:
         raise ExpressionError(Code.UNKNOWN_PARAM, f"no param '{name}'")
-    unknown = _unknown_in(scope[name])
+    unknown = _find_unknown(scope[name])
     if unknown is not None:
         raise _NeedsUnknown(unknown)
     return scope[name]
 
 
-def _unknown_in(value: Any) -> Unknown | None:
+def _find_unknown(value: Any) -> UnknownValue | None:
     """The first unknown in a value, however deep."""
-    if isinstance(value, Unknown):
+    if isinstance(value, UnknownValue):
         return value
-    unknowns = (_unknown_in(child) for child in children_of(value))
+    unknowns = (_find_unknown(child) for child in children_of(value))
     return next((each for each in unknowns if each is not None), None)
 
 
-def _binary(sign: type[ast.operator], left: Any, right: Any) -> Any:
+def _evaluate_binary(sign: type[ast.operator], left: Any, right: Any) -> Any:
     if sign not in ARITHMETIC:
-        raise ExpressionError(Code.FORMULA_REFUSED, f"no operator {sign.__name__} in a formula", LANGUAGE)
+        raise ExpressionError(Code.FORMULA_REFUSED, f"no operator {sign.__name__} in a formula", EXPRESSION_LANGUAGE)
     if sign is ast.Pow and (abs(right) > MAX_EXPONENT or abs(left) > MAX_NUMBER):
         raise ExpressionError(Code.TOO_LARGE, f"a power beyond {MAX_EXPONENT:,}")
     if sign is ast.Mod and isinstance(left, str):
         raise ExpressionError(Code.FORMULA_FAILED, "text has no '%' in a formula")
     if sign is ast.Mult:
-        _check_size(max(_size(left) * _times(right), _size(right) * _times(left)))
-    return _limited(ARITHMETIC[sign](left, right))
+        _check_size(max(_count_items(left) * _repeat_count(right), _count_items(right) * _repeat_count(left)))
+    return _check_result(ARITHMETIC[sign](left, right))
 
 
 def _check_size(size: int) -> None:
-    most = limit("formula_size")
-    if size > most:
+    max_size = get_limit("formula_size")
+    if size > max_size:
         raise ExpressionError(
-            Code.TOO_LARGE, f"a list or text of more than {most:,} items", how_to_raise("formula_size")
+            Code.TOO_LARGE, f"a list or text of more than {max_size:,} items", explain_raising_limit("formula_size")
         )
 
 
-def _size(value: Any) -> int:
+def _count_items(value: Any) -> int:
     """How much a value holds, whatever it holds counted too: a list of long lists is long."""
     if isinstance(value, list):
-        return len(value) + sum(_size(each) for each in value)
+        return len(value) + sum(_count_items(each) for each in value)
     return len(value) if isinstance(value, str) else 0
 
 
-def _times(value: Any) -> int:
+def _repeat_count(value: Any) -> int:
     return max(value, 0) if isinstance(value, int) else 0
 
 
-def _limited(value: Any) -> Any:
+def _check_result(value: Any) -> Any:
     if isinstance(value, complex) or (isinstance(value, float) and not math.isfinite(value)):
         raise ExpressionError(Code.FORMULA_FAILED, "the result is no finite number")
     if isinstance(value, int) and abs(value) > MAX_NUMBER:
         raise ExpressionError(Code.TOO_LARGE, f"a number beyond {MAX_NUMBER:.0e}")
     if isinstance(value, list | str):
-        _check_size(_size(value))
+        _check_size(_count_items(value))
     return value
 
 
-def _boolean(is_and: bool, parts: list[ast.expr], scope: Mapping[str, Any]) -> Any:
+def _evaluate_boolean(is_and: bool, parts: list[ast.expr], scope: Mapping[str, Any]) -> Any:
     result: Any = is_and
     for part in parts:
-        result = _value(part, scope)
+        result = _evaluate_node(part, scope)
         if bool(result) != is_and:
             return result
     return result
 
 
-def _compare(node: ast.Compare, scope: Mapping[str, Any]) -> bool:
-    left = _value(node.left, scope)
+def _evaluate_comparison(node: ast.Compare, scope: Mapping[str, Any]) -> bool:
+    left = _evaluate_node(node.left, scope)
     for sign, part in zip(node.ops, node.comparators, strict=True):
         if type(sign) not in _COMPARE:
             raise ExpressionError(Code.FORMULA_REFUSED, "write '== null' instead of 'is'")
-        right = _value(part, scope)
+        right = _evaluate_node(part, scope)
         if not _COMPARE[type(sign)](left, right):
             return False
         left = right
     return True
 
 
-def _item(value: Any, index: ast.expr, scope: Mapping[str, Any]) -> Any:
+def _evaluate_subscript(value: Any, index: ast.expr, scope: Mapping[str, Any]) -> Any:
     if not isinstance(value, list | str):
-        raise ExpressionError(Code.FORMULA_FAILED, f"{shown(value)} has no items")
+        raise ExpressionError(Code.FORMULA_FAILED, f"{format_value(value)} has no items")
     if isinstance(index, ast.Slice):
-        return value[slice(*(_value(part, scope) for part in (index.lower, index.upper, index.step)))]
-    return value[_value(index, scope)]
+        return value[slice(*(_evaluate_node(part, scope) for part in (index.lower, index.upper, index.step)))]
+    return value[_evaluate_node(index, scope)]

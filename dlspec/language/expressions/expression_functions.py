@@ -18,26 +18,26 @@ def make_divisible(value: float, divisor: int = 8) -> int:
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
-def _round(value: Any, digits: int | None = None) -> Any:
+def _round_limited(value: Any, digits: int | None = None) -> Any:
     if digits is not None and abs(digits) > MAX_DIGITS:
         raise ExpressionError(Code.TOO_LARGE, f"more than {MAX_DIGITS} digits to round to")
     return round(value, digits)
 
 
-def _prod(numbers: Any) -> Any:
+def _multiply_all(numbers: Any) -> Any:
     """Of numbers alone: text times a number grows without end."""
     if not all(isinstance(each, int | float) for each in numbers):
         raise ExpressionError(Code.FORMULA_FAILED, "prod takes a list of numbers")
     return math.prod(numbers)
 
 
-FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+EXPRESSION_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     "min": min,
     "max": max,
-    "round": _round,
+    "round": _round_limited,
     "int": int,
     "len": len,
     "sum": sum,
-    "prod": _prod,
+    "prod": _multiply_all,
     "make_divisible": make_divisible,
 }

@@ -9,20 +9,20 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from dlspec.errors import Code, shown
-from dlspec.language.expressions.expression_functions import FUNCTIONS
+from dlspec.errors import Code, format_value
+from dlspec.language.expressions.expression_functions import EXPRESSION_FUNCTIONS
 from dlspec.language.expressions.grammar import ExpressionError as ExpressionError
 from dlspec.language.expressions.grammar import Grammar, check_length
-from dlspec.limits import limit
+from dlspec.limits import get_limit
 
 CONSTANTS: Mapping[str, Any] = {"null": None, "true": True, "false": False}
 _NAME = re.compile(r"\$([A-Za-z_][A-Za-z0-9_]*)$")
-_INSIDE = re.compile(r"(?<!\$)(?:\$\$)*\$([A-Za-z_(])")
+_EMBEDDED = re.compile(r"(?<!\$)(?:\$\$)*\$([A-Za-z_(])")
 _WORD = re.compile(r"[A-Za-z_]\w*")
 
 
 @dataclass(frozen=True)
-class Unknown:
+class UnknownValue:
     """A fact that only the opened data know. It passes the checks of form; those that need its value wait."""
 
     key: str
@@ -31,7 +31,7 @@ class Unknown:
         return f"${{{self.key}}}"
 
 
-class Wrong(Unknown):
+class InvalidValue(UnknownValue):
     """Stands in the place of a value whose mistake was told, so that nothing else is said about it."""
 
 
@@ -42,17 +42,17 @@ def children_of(value: Any) -> Iterable[Any]:
     return value if isinstance(value, list) else ()
 
 
-def find_unknowns(value: Any) -> set[str]:
+def find_unknown_keys(value: Any) -> set[str]:
     """The keys of what is not known yet in a value, through lists and mappings."""
-    if isinstance(value, Unknown):
+    if isinstance(value, UnknownValue):
         return {value.key}
-    return {key for child in children_of(value) for key in find_unknowns(child)}
+    return {key for child in children_of(value) for key in find_unknown_keys(child)}
 
 
-LANGUAGE = f"formulas have params, numbers, text, lists, + - * / // % **, comparisons, if else, {', '.join(FUNCTIONS)}"
+EXPRESSION_LANGUAGE = f"formulas have params, numbers, text, lists, + - * / // % **, comparisons, if else, {', '.join(EXPRESSION_FUNCTIONS)}"
 
 
-def formula_of(value: Any) -> str | None:
+def extract_expression(value: Any) -> str | None:
     """The formula that a value is: 'width' for '$width', '4 * width' for '$(4 * width)', None for anything else."""
     if not isinstance(value, str) or not value.startswith("$") or value.startswith("$$") or is_unclosed(value):
         return None
@@ -62,12 +62,12 @@ def formula_of(value: Any) -> str | None:
     return value[2:-1].strip() if value.startswith("$(") and value.endswith(")") else None
 
 
-def is_partial(value: Any) -> bool:
+def has_embedded_expression(value: Any) -> bool:
     """Whether text contains a formula without being one, which only names and references may."""
-    return isinstance(value, str) and formula_of(value) is None and _INSIDE.search(value) is not None
+    return isinstance(value, str) and extract_expression(value) is None and _EMBEDDED.search(value) is not None
 
 
-CLOSE = "write ')' behind it; where it has a ',' within { } or [ ] put quotes around it"
+CLOSE_BRACKET_FIX = "write ')' behind it; where it has a ',' within { } or [ ] put quotes around it"
 _LOOKS_COMPUTED = re.compile(r"[\[*/+]| - ")
 
 
@@ -76,47 +76,49 @@ def is_unclosed(value: Any) -> bool:
     return isinstance(value, str) and value.startswith("$(") and value.count("(") > value.count(")")
 
 
-def without_brackets(value: str) -> str:
+def guess_expression(value: str) -> str:
     """The formula that `$sizes[0]` or `2 * $width` was meant to be, which wants `$(...)` around it; '' for text."""
     text = re.sub(r"\$([A-Za-z_])", r"\1", value)
     if not _LOOKS_COMPUTED.search(value):
         return ""
     try:
-        parse(text)
+        parse_expression(text)
     except ExpressionError:
         return ""
     return text
 
 
-def unescape(value: Any) -> Any:
+def unescape_dollars(value: Any) -> Any:
     """`$$` is a literal dollar."""
     return value.replace("$$", "$") if isinstance(value, str) else value
 
 
-def parse(text: str) -> ast.expr:
+def parse_expression(text: str) -> ast.expr:
     """The formula's tree; raises `ExpressionError` for what the language does not have."""
     check_length(text)
-    return _parsed(text, limit("formula_depth"))
+    return _parse_expression(text, get_limit("formula_depth"))
 
 
 @lru_cache(maxsize=1_000)  # a repeated entry's formulas are computed for each copy
-def _parsed(text: str, max_depth: int) -> ast.expr:
+def _parse_expression(text: str, max_depth: int) -> ast.expr:
     return _GRAMMAR.parse(text, max_depth)
 
 
 def _check_call(node: ast.Call, text: str) -> None:
-    if not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS:
+    if not isinstance(node.func, ast.Name) or node.func.id not in EXPRESSION_FUNCTIONS:
         raise ExpressionError(
-            Code.UNKNOWN_FUNCTION, f"no function {_written(node.func, text)}", f"there is: {', '.join(FUNCTIONS)}"
+            Code.UNKNOWN_FUNCTION,
+            f"no function {_format_source(node.func, text)}",
+            f"there is: {', '.join(EXPRESSION_FUNCTIONS)}",
         )
     if node.keywords:
         raise ExpressionError(
-            Code.FORMULA_REFUSED, f"{_written(node, text)}: arguments by name can't stand in a formula"
+            Code.FORMULA_REFUSED, f"{_format_source(node, text)}: arguments by name can't stand in a formula"
         )
 
 
-def _written(node: ast.AST, text: str) -> str:
-    return shown(ast.get_source_segment(text, node) or text)
+def _format_source(node: ast.AST, text: str) -> str:
+    return format_value(ast.get_source_segment(text, node) or text)
 
 
 _LEAVES = (ast.Name, ast.Constant, ast.operator, ast.UAdd, ast.USub, ast.Not, ast.boolop, ast.cmpop, ast.expr_context)
@@ -124,26 +126,29 @@ _NODES = (ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.List, 
 _GRAMMAR = Grammar(
     nodes=(*_LEAVES, *_NODES, ast.Call),
     constants=(int, float, str, type(None)),
-    language=LANGUAGE,
-    show_node=_written,
-    show_text=lambda text: f"'{text}'",
+    language=EXPRESSION_LANGUAGE,
+    format_node=_format_source,
+    format_text=lambda text: f"'{text}'",
     check_call=_check_call,
 )
 
 
-def names_in(text: str) -> set[str]:
+def find_params(text: str) -> set[str]:
     """The params that a formula reads."""
-    return {node.id for node in ast.walk(parse(text)) if isinstance(node, ast.Name)} - {*FUNCTIONS, *CONSTANTS}
+    return {node.id for node in ast.walk(parse_expression(text)) if isinstance(node, ast.Name)} - {
+        *EXPRESSION_FUNCTIONS,
+        *CONSTANTS,
+    }
 
 
-_READS = re.compile(r"\$\(.*|\$\w+", re.S)
+_DOLLAR_TEXT = re.compile(r"\$\(.*|\$\w+", re.S)
 
 
-def words_behind_dollars(text: str) -> set[str]:
+def find_dollar_words(text: str) -> set[str]:
     """The words of a text that stand behind a `$`: what its formulas read, and a little more."""
-    return {word for found in _READS.findall(text) for word in words_in(found)}
+    return {word for found in _DOLLAR_TEXT.findall(text) for word in find_words(found)}
 
 
-def words_in(text: str) -> set[str]:
+def find_words(text: str) -> set[str]:
     """The words of a text that is no formula: what may have been meant as params."""
     return set(_WORD.findall(text))

@@ -9,40 +9,40 @@ from __future__ import annotations
 import ast
 from functools import lru_cache
 
-from dlspec.errors import Code, shown
+from dlspec.errors import Code, format_value
 from dlspec.language.expressions.evaluation import MAX_NUMBER
 from dlspec.language.expressions.formula_checks import check_operand
-from dlspec.language.expressions.formula_tree import LANGUAGE, names_in, show_node
+from dlspec.language.expressions.formula_tree import FORMULA_LANGUAGE, find_output_names, format_node
 from dlspec.language.expressions.grammar import ExpressionError, Grammar, check_length
-from dlspec.limits import limit
+from dlspec.limits import get_limit
 
 _LEAVES = (ast.expr_context, ast.operator, ast.unaryop, ast.boolop, ast.cmpop, ast.Name, ast.Constant, ast.keyword)
 _NODES = (ast.BinOp, ast.UnaryOp, ast.BoolOp, ast.Compare, ast.IfExp, ast.List, ast.Tuple, ast.Subscript, ast.Slice)
 _GRAMMAR = Grammar(
     nodes=(*_LEAVES, *_NODES, ast.Call, ast.Attribute),
     constants=(int, float, str, type(None), type(...)),
-    language=LANGUAGE,
-    show_node=show_node,
+    language=FORMULA_LANGUAGE,
+    format_node=format_node,
     max_number=MAX_NUMBER,
-    writes_nodes=True,
+    unparses_nodes=True,
 )
 
 
 def parse_formula(text: str) -> ast.expr:
     """The formula's tree, every part of it allowed; raises `ExpressionError` for what the language does not have."""
     check_length(text)
-    return _parsed(text, limit("formula_depth"), limit("formula_size"))
+    return _parse_formula(text, get_limit("formula_depth"), get_limit("formula_size"))
 
 
 @lru_cache(maxsize=1_000)  # a layer asks for its tree several times; the limits are part of the key
-def _parsed(text: str, max_depth: int, max_size: int) -> ast.expr:
+def _parse_formula(text: str, max_depth: int, max_size: int) -> ast.expr:
     for sign, fix in (("$", "write the name of one of the params"), ("#", "comments stand outside of a formula")):
         if sign in text:
-            raise ExpressionError(Code.FORMULA_SYNTAX, f"'{sign}' can't stand in {shown(text)}", fix)
+            raise ExpressionError(Code.FORMULA_SYNTAX, f"'{sign}' can't stand in {format_value(text)}", fix)
     tree = _GRAMMAR.parse(" ".join(text.split()), max_depth)
     check_operand(tree)
-    if not names_in(tree):
+    if not find_output_names(tree):
         raise ExpressionError(
-            Code.FORMULA_REFUSED, f"{shown(text)} reads no output", "name one, or write _ for the one before"
+            Code.FORMULA_REFUSED, f"{format_value(text)} reads no output", "name one, or write _ for the one before"
         )
     return tree

@@ -10,34 +10,34 @@ from dlspec.errors import Code
 from dlspec.language.expressions.expressions import CONSTANTS
 from dlspec.language.expressions.formula_dims import check_dims, check_sizes, show_example
 from dlspec.language.expressions.formula_functions import (
-    DIMS,
-    FUNCTIONS,
-    MAY_BE_NUMBERS,
-    OF_NUMBERS,
-    OPERANDS,
-    SEVERAL,
+    DIM_ARGUMENTS,
+    FORMULA_FUNCTIONS,
+    MULTI_OUTPUT_FUNCTIONS,
+    NUMBER_FUNCTIONS,
+    NUMBER_OR_TENSOR_ARGUMENTS,
+    TENSOR_ARGUMENTS,
 )
 from dlspec.language.expressions.formula_tree import (
-    LANGUAGE,
-    argument_words,
-    arguments,
+    FORMULA_LANGUAGE,
     compute_constant,
-    first_letters,
-    function_name,
+    format_usage,
+    get_function_name,
     is_constant,
     is_number,
     is_whole_number,
-    refuse,
+    list_argument_words,
+    match_arguments,
+    parse_einsum_letters,
+    read_whole_numbers,
     refuse_function,
-    show_usage,
-    whole_numbers,
+    reject_node,
 )
 from dlspec.language.expressions.grammar import ARITHMETIC, COMPARISONS
 
-_OF_TENSORS = (ast.MatMult, ast.BitAnd, ast.BitOr)
-_BINARY = (*ARITHMETIC, *_OF_TENSORS)
-_COMPARE = tuple(COMPARISONS)
-_INSTEAD: Mapping[type[ast.AST], str] = {
+_TENSOR_OPERATORS = (ast.MatMult, ast.BitAnd, ast.BitOr)
+_BINARY_OPERATORS = (*ARITHMETIC, *_TENSOR_OPERATORS)
+_COMPARISON_OPERATORS = tuple(COMPARISONS)
+_ALTERNATIVES: Mapping[type[ast.AST], str] = {
     ast.IfExp: "write where(condition, a, b)",
     ast.And: "write & with brackets: (a > 0) & (b > 0)",
     ast.Or: "write | with brackets: (a > 0) | (b > 0)",
@@ -69,57 +69,57 @@ def check_operand(node: ast.expr) -> None:
             _check_subscript(value, index)
         case ast.Call():
             _check_call(node)
-            if function_name(node) in SEVERAL:
-                refuse(node, "gives several", f"take one: {ast.unparse(node)}[0]")
+            if get_function_name(node) in MULTI_OUTPUT_FUNCTIONS:
+                reject_node(node, "gives several", f"take one: {ast.unparse(node)}[0]")
         case ast.BoolOp(op=sign):
-            refuse(node, fix=_INSTEAD[type(sign)])
+            reject_node(node, fix=_ALTERNATIVES[type(sign)])
         case ast.Attribute():
-            _refuse_attribute(node)
+            _reject_attribute(node)
         case ast.Constant(value=str()):
-            refuse(node, fix="text is einsum's first argument, and nothing else")
+            reject_node(node, fix="text is einsum's first argument, and nothing else")
         case _:
-            refuse(node, fix=_INSTEAD.get(type(node), LANGUAGE))
+            reject_node(node, fix=_ALTERNATIVES.get(type(node), FORMULA_LANGUAGE))
 
 
 def _check_unary(node: ast.UnaryOp) -> None:
     if not isinstance(node.op, ast.USub | ast.UAdd | ast.Invert):
-        refuse(node, fix=_INSTEAD[type(node.op)])
+        reject_node(node, fix=_ALTERNATIVES[type(node.op)])
     if isinstance(node.op, ast.Invert) and is_number(node.operand):
-        refuse(node, "is of a number", "~ turns a condition round: ~(a > 0)")
+        reject_node(node, "is of a number", "~ turns a condition round: ~(a > 0)")
     check_operand(node.operand)
 
 
 def _check_binary(node: ast.BinOp) -> None:
-    if not isinstance(node.op, _BINARY):
-        refuse(node, fix=_INSTEAD.get(type(node.op), LANGUAGE))
+    if not isinstance(node.op, _BINARY_OPERATORS):
+        reject_node(node, fix=_ALTERNATIVES.get(type(node.op), FORMULA_LANGUAGE))
     check_operand(node.left)
     check_operand(node.right)
-    if isinstance(node.op, _OF_TENSORS) and (is_number(node.left) or is_number(node.right)):
+    if isinstance(node.op, _TENSOR_OPERATORS) and (is_number(node.left) or is_number(node.right)):
         fix = "write *" if isinstance(node.op, ast.MatMult) else "put brackets round each condition: (a > 0) & (b > 0)"
-        refuse(node, "has a number on one side", fix)
+        reject_node(node, "has a number on one side", fix)
     if is_number(node) and not any(isinstance(each, ast.Call) for each in ast.walk(node)):
         compute_constant(node)  # refuses powers and results without end
 
 
 def _check_compare(node: ast.Compare) -> None:
     if len(node.ops) > 1:
-        refuse(node, "compares more than two", "put brackets round each: (a < b) & (b < c)")
-    if not isinstance(node.ops[0], _COMPARE):
-        refuse(node, fix=_INSTEAD[type(node.ops[0])])
+        reject_node(node, "compares more than two", "put brackets round each: (a < b) & (b < c)")
+    if not isinstance(node.ops[0], _COMPARISON_OPERATORS):
+        reject_node(node, fix=_ALTERNATIVES[type(node.ops[0])])
     for side in (node.left, node.comparators[0]):
         check_operand(side)
     if is_number(node.left) and is_number(node.comparators[0]):
-        refuse(node, "compares two numbers", "name an output on one side")
+        reject_node(node, "compares two numbers", "name an output on one side")
 
 
-def _refuse_attribute(node: ast.Attribute) -> NoReturn:
+def _reject_attribute(node: ast.Attribute) -> NoReturn:
     if node.attr in ("shape", "size", "ndim", "T", "mT", "dtype", "device"):
         fix = "write transpose(x, 1, 2)" if "T" in node.attr else "write the size itself, or a param"
     elif node.attr.startswith("_") or not isinstance(node.value, ast.Name):
-        fix = LANGUAGE
+        fix = FORMULA_LANGUAGE
     else:
         fix = f"give it a name of its own before: Identity: {{from: {ast.unparse(node)}, name: {node.attr}}}"
-    refuse(node, fix=fix)
+    reject_node(node, fix=fix)
 
 
 # ---- indices: never of the batch -----------------------------------------------------------------------------------
@@ -128,19 +128,21 @@ def _refuse_attribute(node: ast.Attribute) -> NoReturn:
 def _check_subscript(value: ast.expr, index: ast.expr) -> None:
     items = index.elts if isinstance(index, ast.Tuple) else [index]
     for item in items:
-        _check_item(item)
-    if _is_several(value):
-        _check_several(value)
-        if len(items) != 1 or not (whole_numbers(items[0]) or isinstance(items[0], ast.Slice)):
-            refuse(index, "picks none of several", "write a whole number")
+        _check_index_item(item)
+    if _has_multiple_outputs(value):
+        _check_tensor_list(value)
+        if len(items) != 1 or not (read_whole_numbers(items[0]) or isinstance(items[0], ast.Slice)):
+            reject_node(index, "picks none of several", "write a whole number")
         return
     check_operand(value)
     if is_number(value):
-        refuse(value, "is a number, and has no items", "name an output")
+        reject_node(value, "is a number, and has no items", "name an output")
     if not (items and _keeps_batch(items[0])):
         inner = ast.unparse(ast.Tuple(items, ast.Load())).strip("(),") if items else ""
         fix = f"write {ast.unparse(value)}[:, {inner or '0'}]: the first dimension is the batch"
-        refuse(ast.Subscript(value, index, ast.Load()), "takes samples out of the batch", fix, code=Code.SAMPLES_MIXED)
+        reject_node(
+            ast.Subscript(value, index, ast.Load()), "takes samples out of the batch", fix, code=Code.SAMPLES_MIXED
+        )
 
 
 def _keeps_batch(item: ast.expr) -> bool:
@@ -152,7 +154,7 @@ def _keeps_batch(item: ast.expr) -> bool:
     return False
 
 
-def _check_item(item: ast.expr) -> None:
+def _check_index_item(item: ast.expr) -> None:
     if isinstance(item, ast.Constant) and (item.value is None or item.value is Ellipsis):
         return
     if isinstance(item, ast.Name) and item.id in CONSTANTS and CONSTANTS[item.id] is None:
@@ -160,21 +162,21 @@ def _check_item(item: ast.expr) -> None:
     if isinstance(item, ast.Slice):
         ends = [each for each in (item.lower, item.upper, item.step) if each is not None]
         if not all(is_whole_number(each) for each in ends):
-            refuse(item, "is no slice", "its ends are whole numbers")
-        if item.step is not None and whole_numbers(item.step)[0] < 1:
-            refuse(item, "goes backwards", "write flip(x, dims=1)")
+            reject_node(item, "is no slice", "its ends are whole numbers")
+        if item.step is not None and read_whole_numbers(item.step)[0] < 1:
+            reject_node(item, "goes backwards", "write flip(x, dims=1)")
     elif not is_whole_number(item):
-        refuse(item, "is no index", "write whole numbers, slices, ... or None; by a condition where(...) picks")
+        reject_node(item, "is no index", "write whole numbers, slices, ... or None; by a condition where(...) picks")
 
 
-def _is_several(node: ast.expr) -> bool:
+def _has_multiple_outputs(node: ast.expr) -> bool:
     """Whether it is what `chunk` gives, or a slice of that."""
     if isinstance(node, ast.Subscript):
-        return isinstance(node.slice, ast.Slice) and _is_several(node.value)
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in SEVERAL
+        return isinstance(node.slice, ast.Slice) and _has_multiple_outputs(node.value)
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MULTI_OUTPUT_FUNCTIONS
 
 
-def _check_several(node: ast.expr) -> None:
+def _check_tensor_list(node: ast.expr) -> None:
     match node:
         case ast.Call():
             _check_call(node)
@@ -184,26 +186,26 @@ def _check_several(node: ast.expr) -> None:
             for item in items:
                 check_operand(item)
                 if is_number(item):
-                    refuse(item, "is a number among tensors", "fill a tensor with it: 1 + zeros_like(x)")
+                    reject_node(item, "is a number among tensors", "fill a tensor with it: 1 + zeros_like(x)")
         case _:
-            refuse(node, "is no list", "write a list of outputs: [a, b]")
+            reject_node(node, "is no list", "write a list of outputs: [a, b]")
 
 
 # ---- calls ---------------------------------------------------------------------------------------------------------
 
 
 def _check_call(call: ast.Call) -> None:
-    if function_name(call) not in FUNCTIONS:
+    if get_function_name(call) not in FORMULA_FUNCTIONS:
         refuse_function(call.func)
-    if function_name(call) == "einsum":
+    if get_function_name(call) == "einsum":
         return _check_einsum(call)
-    given = arguments(call)
-    for word in argument_words(call):
+    given = match_arguments(call)
+    for word in list_argument_words(call):
         if not word.endswith("?") and word != "*" and word not in given:
-            refuse(
+            reject_node(
                 call,
                 f"has no '{word}'",
-                show_example(call, given) if word in DIMS else show_usage(call),
+                show_example(call, given) if word in DIM_ARGUMENTS else format_usage(call),
                 code=Code.MISSING_VALUE,
             )
     for word, each in given.items():
@@ -214,38 +216,38 @@ def _check_call(call: ast.Call) -> None:
 
 def _check_argument(call: ast.Call, given: Mapping[str, ast.expr], word: str, each: ast.expr) -> None:
     if word == "tensors":
-        return _check_several(each)
-    if word in OPERANDS:
-        return _check_tensor(call, given, word, each)
-    if word in DIMS and not whole_numbers(each):
-        refuse(call, f"has no number as '{word}'", show_example(call, given))
+        return _check_tensor_list(each)
+    if word in TENSOR_ARGUMENTS:
+        return _check_tensor_argument(call, given, word, each)
+    if word in DIM_ARGUMENTS and not read_whole_numbers(each):
+        reject_node(call, f"has no number as '{word}'", show_example(call, given))
     if not is_constant(each):
-        refuse(call, f"has no number as '{word}'", "write a number there")
+        reject_node(call, f"has no number as '{word}'", "write a number there")
     compute_constant(each)  # refuses lists and powers without end
     return None
 
 
-def _check_tensor(call: ast.Call, given: Mapping[str, ast.expr], word: str, each: ast.expr) -> None:
+def _check_tensor_argument(call: ast.Call, given: Mapping[str, ast.expr], word: str, each: ast.expr) -> None:
     """Maths of a number is a number; elsewhere PyTorch wants tensors, with two exceptions."""
     check_operand(each)
-    name = function_name(call)
-    if not is_number(each) or name in OF_NUMBERS:
+    name = get_function_name(call)
+    if not is_number(each) or name in NUMBER_FUNCTIONS:
         return
-    if (name, word) not in MAY_BE_NUMBERS:
+    if (name, word) not in NUMBER_OR_TENSOR_ARGUMENTS:
         fixes = {"maximum": "write clamp(x, min=0)", "minimum": "write clamp(x, max=0)"}
-        refuse(call, f"has a number as '{word}'", fixes.get(name, "name an output there"))
+        reject_node(call, f"has a number as '{word}'", fixes.get(name, "name an output there"))
     if name == "pow" and all(is_number(side) for side in given.values()):
-        refuse(call, "is of numbers alone", "write a ** b")
+        reject_node(call, "is of numbers alone", "write a ** b")
 
 
 # ---- einsum --------------------------------------------------------------------------------------------------------
 
 
 def _check_einsum(call: ast.Call) -> None:
-    letters, output = first_letters(call)
+    letters, output = parse_einsum_letters(call)
     operands = call.args[1:]
     if call.keywords or len(operands) != len(letters):
-        refuse(
+        reject_node(
             call,
             f"has {len(operands)} operands for {len(letters)} in its equation",
             "name one output for each",
@@ -254,7 +256,7 @@ def _check_einsum(call: ast.Call) -> None:
     for operand in operands:
         check_operand(operand)
         if is_number(operand):
-            refuse(call, "has a number as operand", "name an output there")
+            reject_node(call, "has a number as operand", "name an output there")
     if not output or output not in letters:
         fix = "let the output begin with the batch's letter: einsum('nij,njk->nik', a, b)"
-        refuse(call, "loses the batch", fix, code=Code.SAMPLES_MIXED)
+        reject_node(call, "loses the batch", fix, code=Code.SAMPLES_MIXED)

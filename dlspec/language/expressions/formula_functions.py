@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-MATHS = (
+MATH_FUNCTIONS = (
     "exp log log1p expm1 log2 sqrt rsqrt square reciprocal abs sign sin cos tan asin acos atan sinh cosh tanh sigmoid "
     "logsigmoid relu gelu silu erf floor ceil round"
 ).split()
-REDUCING = "sum mean amax amin logsumexp prod argmax".split()
+REDUCING_FUNCTIONS = "sum mean amax amin logsumexp prod argmax".split()
 
 # Arguments in PyTorch's order: `?` marks those that may be left out, what follows `*` is given by name alone.
-OF_NUMBERS: Mapping[str, str] = {
-    **dict.fromkeys(MATHS, "input"),
+NUMBER_FUNCTIONS: Mapping[str, str] = {
+    **dict.fromkeys(MATH_FUNCTIONS, "input"),
     "clamp": "input min? max?",
     "elu": "input alpha?",
     "leaky_relu": "input negative_slope?",
     "softplus": "input beta? threshold?",
 }
-BY_ELEMENT: Mapping[str, str] = {
-    **OF_NUMBERS,
+ELEMENTWISE_ARGUMENTS: Mapping[str, str] = {
+    **NUMBER_FUNCTIONS,
     **dict.fromkeys(["minimum", "maximum"], "input other"),
     **dict.fromkeys("detach ones_like zeros_like rand_like randn_like".split(), "input"),
     "pow": "input exponent",
     "where": "condition input other",
 }
-ARGUMENTS: Mapping[str, str] = {
-    **BY_ELEMENT,
-    **dict.fromkeys(REDUCING, "input dim keepdim?"),
+FUNCTION_ARGUMENTS: Mapping[str, str] = {
+    **ELEMENTWISE_ARGUMENTS,
+    **dict.fromkeys(REDUCING_FUNCTIONS, "input dim keepdim?"),
     **dict.fromkeys(["var", "std"], "input dim * correction? keepdim?"),
     **dict.fromkeys("softmax log_softmax cumsum cumprod unbind squeeze unsqueeze".split(), "input dim"),
     **dict.fromkeys(["cat", "stack"], "tensors dim"),
@@ -50,31 +50,31 @@ ARGUMENTS: Mapping[str, str] = {
     "transpose": "input dim0 dim1",
     "unflatten": "input dim sizes",
 }
-FUNCTIONS: frozenset[str] = frozenset(ARGUMENTS)
+FORMULA_FUNCTIONS: frozenset[str] = frozenset(FUNCTION_ARGUMENTS)
 """The functions of torch's that a formula may call."""
 
-ELEMENTWISE: frozenset[str] = frozenset(BY_ELEMENT)
+ELEMENTWISE_FUNCTIONS: frozenset[str] = frozenset(ELEMENTWISE_ARGUMENTS)
 """Those that treat each number by itself."""
 
-MOVING: frozenset[str] = frozenset(
+MOVING_FUNCTIONS: frozenset[str] = frozenset(
     "cat chunk detach expand flatten flip permute reshape roll split squeeze stack transpose unbind unflatten "
     "unsqueeze zeros_like".split()
 )
 """Those that give the numbers that they are given, elsewhere, or 0."""
 
-KEEPDIM: frozenset[str] = frozenset(name for name, words in ARGUMENTS.items() if "keepdim?" in words)
+KEEPDIM_FUNCTIONS: frozenset[str] = frozenset(name for name, words in FUNCTION_ARGUMENTS.items() if "keepdim?" in words)
 """Those that take dimensions away, unless they are told to keep them."""
 
-DIMS: Mapping[str, int] = {"dim": 1, "dims": 1, "dim0": 1, "dim1": 2, "start_dim": 1, "end_dim": 2}
+DIM_ARGUMENTS: Mapping[str, int] = {"dim": 1, "dims": 1, "dim0": 1, "dim1": 2, "start_dim": 1, "end_dim": 2}
 """The arguments that are dimensions, each with an example."""
 
-OPERANDS = {"input", "other", "condition", "exponent", "tensor", "tensors"}
-MAY_BE_NUMBERS = {("pow", "input"), ("pow", "exponent"), ("where", "input"), ("where", "other")}
-SEVERAL = {"chunk", "split", "unbind"}
-SIZES = {"n", "m", "end", "num_classes", "size"}
-FROM_BATCH = {"shape", "size"}
-MODULES = {"torch", "F", "nn", "np", "numpy", "math", "tf", "K"}
-OTHER_WORDS: Mapping[str, str] = {
+TENSOR_ARGUMENTS = {"input", "other", "condition", "exponent", "tensor", "tensors"}
+NUMBER_OR_TENSOR_ARGUMENTS = {("pow", "input"), ("pow", "exponent"), ("where", "input"), ("where", "other")}
+MULTI_OUTPUT_FUNCTIONS = {"chunk", "split", "unbind"}
+SIZE_ARGUMENTS = {"n", "m", "end", "num_classes", "size"}
+BATCH_FIRST_ARGUMENTS = {"shape", "size"}
+MODULE_NAMES = {"torch", "F", "nn", "np", "numpy", "math", "tf", "K"}
+FUNCTION_ALTERNATIVES: Mapping[str, str] = {
     "max": "write amax(x, dim=1), or maximum(a, b) of two",
     "min": "write amin(x, dim=1), or minimum(a, b) of two",
     "view": "write reshape(x, (-1, ...))",

@@ -8,35 +8,38 @@ from collections.abc import Iterator
 from itertools import takewhile
 from typing import Any, NoReturn
 
-from dlspec.errors import Code, shown, suggest
-from dlspec.language.expressions.evaluation import evaluate
+from dlspec.errors import Code, format_value, suggest
+from dlspec.language.expressions.evaluation import evaluate_expression
 from dlspec.language.expressions.expressions import CONSTANTS
 from dlspec.language.expressions.formula_functions import (
-    ARGUMENTS,
-    ELEMENTWISE,
-    FUNCTIONS,
-    MODULES,
-    MOVING,
-    OF_NUMBERS,
-    OPERANDS,
-    OTHER_WORDS,
+    ELEMENTWISE_FUNCTIONS,
+    FORMULA_FUNCTIONS,
+    FUNCTION_ALTERNATIVES,
+    FUNCTION_ARGUMENTS,
+    MODULE_NAMES,
+    MOVING_FUNCTIONS,
+    NUMBER_FUNCTIONS,
+    TENSOR_ARGUMENTS,
 )
 from dlspec.language.expressions.grammar import ExpressionError
 
-LANGUAGE = (
+FORMULA_LANGUAGE = (
     "a Formula has outputs by name, numbers, + - * / // % ** @, comparisons, & | ~, slices like x[:, 1:], "
     "and functions like exp(x)"
 )
 
 
-def show_node(node: ast.AST, text: str = "") -> str:
-    return shown(ast.unparse(node))
+def format_node(node: ast.AST, text: str = "") -> str:
+    return format_value(ast.unparse(node))
 
 
-def refuse(
-    node: ast.AST, why: str = "can't stand in a formula", fix: str = LANGUAGE, code: Code = Code.FORMULA_REFUSED
+def reject_node(
+    node: ast.AST,
+    reason: str = "can't stand in a formula",
+    fix: str = FORMULA_LANGUAGE,
+    code: Code = Code.FORMULA_REFUSED,
 ) -> NoReturn:
-    raise ExpressionError(code, f"{show_node(node)} {why}", fix)
+    raise ExpressionError(code, f"{format_node(node)} {reason}", fix)
 
 
 def refuse_function(function: ast.expr) -> NoReturn:
@@ -44,31 +47,41 @@ def refuse_function(function: ast.expr) -> NoReturn:
     match function:
         case ast.Name(id=name):
             raise ExpressionError(
-                Code.UNKNOWN_FUNCTION, f"no function {shown(name)}", OTHER_WORDS.get(name) or suggest(name, FUNCTIONS)
+                Code.UNKNOWN_FUNCTION,
+                f"no function {format_value(name)}",
+                FUNCTION_ALTERNATIVES.get(name) or suggest(name, FORMULA_FUNCTIONS),
             )
-        case ast.Attribute(value=ast.Name(id=module), attr=name) if module in MODULES:
-            fix = f"write {name}(...)" if name in FUNCTIONS else OTHER_WORDS.get(name) or suggest(name, FUNCTIONS)
+        case ast.Attribute(value=ast.Name(id=module), attr=name) if module in MODULE_NAMES:
+            fix = (
+                f"write {name}(...)"
+                if name in FORMULA_FUNCTIONS
+                else FUNCTION_ALTERNATIVES.get(name) or suggest(name, FORMULA_FUNCTIONS)
+            )
         case ast.Attribute(value=value, attr=name):
             known = f"write {name}({ast.unparse(value)}, ...)"
-            fix = known if name in FUNCTIONS else OTHER_WORDS.get(name) or suggest(name, FUNCTIONS)
+            fix = (
+                known
+                if name in FORMULA_FUNCTIONS
+                else FUNCTION_ALTERNATIVES.get(name) or suggest(name, FORMULA_FUNCTIONS)
+            )
         case _:
-            fix = LANGUAGE
-    raise ExpressionError(Code.UNKNOWN_FUNCTION, f"no function {show_node(function)}", fix)
+            fix = FORMULA_LANGUAGE
+    raise ExpressionError(Code.UNKNOWN_FUNCTION, f"no function {format_node(function)}", fix)
 
 
 # ---- outputs and numbers ---------------------------------------------------------------------------------------------
 
 
-def calls_in(tree: ast.expr) -> Iterator[tuple[str, ast.Call]]:
+def find_calls(tree: ast.expr) -> Iterator[tuple[str, ast.Call]]:
     """The functions that are called, each by its name."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             yield node.func.id, node
 
 
-def names_in(tree: ast.expr) -> tuple[str, ...]:
+def find_output_names(tree: ast.expr) -> tuple[str, ...]:
     """The outputs that a formula reads, `_` among them, in the order in which they are first written."""
-    called = {id(call.func) for _, call in calls_in(tree)}
+    called = {id(call.func) for _, call in find_calls(tree)}
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called]
     names.sort(key=lambda name: name.col_offset)
     return tuple(dict.fromkeys(name.id for name in names if name.id not in CONSTANTS))
@@ -77,15 +90,15 @@ def names_in(tree: ast.expr) -> tuple[str, ...]:
 def is_elementwise(tree: ast.expr) -> bool:
     """Whether each number comes from the numbers at its own place alone, so that padding stays apart."""
     nodes = list(ast.walk(tree))
-    return all(name in ELEMENTWISE for name, _ in calls_in(tree)) and not any(
+    return all(name in ELEMENTWISE_FUNCTIONS for name, _ in find_calls(tree)) and not any(
         isinstance(node, ast.MatMult | ast.Subscript) for node in nodes
     )
 
 
-def only_moves(tree: ast.expr) -> bool:
+def only_moves_values(tree: ast.expr) -> bool:
     """Whether the numbers that come out are those that come in, elsewhere: tokens stay tokens of their vocabulary."""
     computed = [node for node in ast.walk(tree) if isinstance(node, ast.BinOp | ast.UnaryOp | ast.Compare)]
-    return all(name in MOVING for name, _ in calls_in(tree)) and all(is_number(node) for node in computed)
+    return all(name in MOVING_FUNCTIONS for name, _ in find_calls(tree)) and all(is_number(node) for node in computed)
 
 
 def is_number(node: ast.expr) -> bool:
@@ -100,45 +113,45 @@ def is_number(node: ast.expr) -> bool:
         case ast.BinOp(left=left, right=right):
             return is_number(left) and is_number(right)
         case ast.Call(func=ast.Name(id=name), args=arguments):
-            return name in OF_NUMBERS and all(is_number(each) for each in arguments)
+            return name in NUMBER_FUNCTIONS and all(is_number(each) for each in arguments)
     return False
 
 
-def arguments(call: ast.Call) -> dict[str, ast.expr]:
+def match_arguments(call: ast.Call) -> dict[str, ast.expr]:
     """A call's arguments by PyTorch's names; raises `ExpressionError` for those that the function does not have."""
-    name, words = function_name(call), argument_words(call)
-    by_order = list(takewhile("*".__ne__, words))
-    if len(call.args) > len(by_order):
+    name, words = get_function_name(call), list_argument_words(call)
+    positional = list(takewhile("*".__ne__, words))
+    if len(call.args) > len(positional):
         raise ExpressionError(
-            Code.INPUT_COUNT, f"{show_node(call)} has {len(call.args)} arguments in a row", show_usage(call)
+            Code.INPUT_COUNT, f"{format_node(call)} has {len(call.args)} arguments in a row", format_usage(call)
         )
-    given = {word.rstrip("?"): each for word, each in zip(by_order, call.args, strict=False)}
+    given = {word.rstrip("?"): each for word, each in zip(positional, call.args, strict=False)}
     for keyword in call.keywords:
         word = keyword.arg or "**"
-        allowed = [each for each in argument_names(call) if each not in OPERANDS]
+        allowed = [each for each in list_argument_names(call) if each not in TENSOR_ARGUMENTS]
         if word not in allowed:
-            fix = suggest(word, allowed) if word not in OPERANDS else "outputs stand first, without a name"
-            raise ExpressionError(Code.UNKNOWN_KEY, f"{name} has no argument '{word}'", fix or show_usage(call))
+            fix = suggest(word, allowed) if word not in TENSOR_ARGUMENTS else "outputs stand first, without a name"
+            raise ExpressionError(Code.UNKNOWN_KEY, f"{name} has no argument '{word}'", fix or format_usage(call))
         if word in given:
-            refuse(call, f"gives '{word}' twice", show_usage(call), code=Code.DUPLICATE_KEY)
+            reject_node(call, f"gives '{word}' twice", format_usage(call), code=Code.DUPLICATE_KEY)
         given[word] = keyword.value
     return given
 
 
-def whole_numbers(node: ast.expr) -> list[int]:
+def read_whole_numbers(node: ast.expr) -> list[int]:
     """The number or list of numbers that is written there; [] where it is anything else."""
     found = compute_constant(node) if is_constant(node) else None
     listed: list[Any] = found if isinstance(found, list) else [found]
     return listed if all(type(each) is int for each in listed) else []
 
 
-_ARITHMETIC = (ast.List, ast.Tuple, ast.BinOp, ast.UnaryOp, ast.operator, ast.USub, ast.UAdd, ast.expr_context)
+_CONSTANT_NODES = (ast.List, ast.Tuple, ast.BinOp, ast.UnaryOp, ast.operator, ast.USub, ast.UAdd, ast.expr_context)
 
 
 def is_constant(node: ast.expr) -> bool:
     """Whether only numbers, lists and arithmetic stand there."""
     return all(
-        isinstance(each, _ARITHMETIC)
+        isinstance(each, _CONSTANT_NODES)
         or (isinstance(each, ast.Constant) and isinstance(each.value, int | float | None))
         or (isinstance(each, ast.Name) and each.id in CONSTANTS)
         for each in ast.walk(node)
@@ -146,37 +159,37 @@ def is_constant(node: ast.expr) -> bool:
 
 
 def compute_constant(node: ast.expr) -> Any:
-    return evaluate(ast.unparse(node), {})
+    return evaluate_expression(ast.unparse(node), {})
 
 
 def is_whole_number(node: ast.expr) -> bool:
-    return not isinstance(node, ast.List | ast.Tuple | ast.Slice) and bool(whole_numbers(node))
+    return not isinstance(node, ast.List | ast.Tuple | ast.Slice) and bool(read_whole_numbers(node))
 
 
 # ---- calls ---------------------------------------------------------------------------------------------------------
 
 
-def function_name(call: ast.Call) -> str:
+def get_function_name(call: ast.Call) -> str:
     return call.func.id if isinstance(call.func, ast.Name) else ""
 
 
-def argument_words(call: ast.Call) -> list[str]:
-    return ARGUMENTS[function_name(call)].split()
+def list_argument_words(call: ast.Call) -> list[str]:
+    return FUNCTION_ARGUMENTS[get_function_name(call)].split()
 
 
-def argument_names(call: ast.Call) -> list[str]:
-    return [word.rstrip("?") for word in argument_words(call) if word != "*"]
+def list_argument_names(call: ast.Call) -> list[str]:
+    return [word.rstrip("?") for word in list_argument_words(call) if word != "*"]
 
 
-def show_usage(call: ast.Call) -> str:
-    return f"write {function_name(call)}({', '.join(argument_names(call))})"
+def format_usage(call: ast.Call) -> str:
+    return f"write {get_function_name(call)}({', '.join(list_argument_names(call))})"
 
 
 _EQUATION = re.compile(r"[A-Za-z.,]+->[A-Za-z.]*")
 _TERM = re.compile(r"[A-Za-z]*(\.\.\.)?[A-Za-z]*")
 
 
-def first_letters(call: ast.Call) -> tuple[list[str], str]:
+def parse_einsum_letters(call: ast.Call) -> tuple[list[str], str]:
     """The first letter, or `...`, of each of an einsum's operands, and of its output."""
     equation = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None
     text = equation.replace(" ", "") if isinstance(equation, str) else ""
@@ -184,6 +197,6 @@ def first_letters(call: ast.Call) -> tuple[list[str], str]:
     terms = [*operands.split(","), output]
     if not _EQUATION.fullmatch(text) or not all(_TERM.fullmatch(term) for term in terms):
         fix = "its text comes first, with the output: einsum('nij,njk->nik', a, b)"
-        refuse(call, "has no equation", fix, code=Code.MISSING_VALUE)
+        reject_node(call, "has no equation", fix, code=Code.MISSING_VALUE)
     letters = [term[:3] if term.startswith("...") else term[:1] for term in terms]
     return letters[:-1], letters[-1]

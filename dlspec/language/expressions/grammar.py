@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dlspec.errors import Code, Finding, shown
-from dlspec.limits import how_to_raise, limit
+from dlspec.errors import Code, Finding, format_value
+from dlspec.limits import explain_raising_limit, get_limit
 
 Operators = Mapping[type[ast.AST], Callable[..., Any]]
 
@@ -36,7 +36,7 @@ COMPARISONS: Operators = {
     ast.Gt: operator.gt,
     ast.GtE: operator.ge,
 }
-SIGNS: Operators = {ast.USub: operator.neg, ast.UAdd: operator.pos}
+UNARY_SIGNS: Operators = {ast.USub: operator.neg, ast.UAdd: operator.pos}
 
 
 class ExpressionError(ValueError):
@@ -52,35 +52,35 @@ class Grammar:
     """What one kind of formula may hold, and how its messages show it.
 
     `nodes` are Python's names for what may stand there, `constants` the types of values; a number beyond `max_number`
-    is refused where it is written. `language` says all that in a line. `show_node` is given a node and the text that it
-    was parsed from; with `writes_nodes` it writes the node anew, so that all bounds are checked before. `check_call`
+    is refused where it is written. `language` says all that in a line. `format_node` is given a node and the text that it
+    was parsed from; with `unparses_nodes` it writes the node anew, so that all bounds are checked before. `check_call`
     raises for functions that the kind does not have.
     """
 
     nodes: tuple[type[ast.AST], ...]
     constants: tuple[type, ...]
     language: str
-    show_node: Callable[[ast.AST, str], str]
-    show_text: Callable[[str], str] = shown
+    format_node: Callable[[ast.AST, str], str]
+    format_text: Callable[[str], str] = format_value
     check_call: Callable[[ast.Call, str], None] | None = None
     max_number: float = math.inf
-    writes_nodes: bool = False
+    unparses_nodes: bool = False
 
     def parse(self, text: str, max_depth: int) -> ast.expr:
         """The tree of a text, every node of it allowed; raises `ExpressionError`."""
-        tree = self._read(text)
+        tree = self._parse_text(text)
         nodes = self._bounded_nodes(tree, max_depth)
-        for node in list(nodes) if self.writes_nodes else nodes:
-            self._check(node, text)
+        for node in list(nodes) if self.unparses_nodes else nodes:
+            self._check_node(node, text)
         return tree
 
-    def _read(self, text: str) -> ast.expr:
+    def _parse_text(self, text: str) -> ast.expr:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Python's own, about '5 is 5', '5[0]' or a backslash
                 return ast.parse(text, mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
-            found = f"{self.show_text(text)} is no formula"
+            found = f"{self.format_text(text)} is no formula"
             raise ExpressionError(Code.FORMULA_SYNTAX, found, self.language) from None
 
     def _bounded_nodes(self, tree: ast.expr, max_depth: int) -> Iterator[ast.AST]:
@@ -89,30 +89,30 @@ class Grammar:
         for node, depth in nodes:  # grows while it is walked: a formula may nest deeper than Python's stack
             if depth > max_depth:
                 found = f"a formula nested more than {max_depth} deep"
-                raise ExpressionError(Code.TOO_LARGE, found, how_to_raise("formula_depth"))
-            if isinstance(node, ast.Constant) and _is_beyond(node.value, self.max_number):
+                raise ExpressionError(Code.TOO_LARGE, found, explain_raising_limit("formula_depth"))
+            if isinstance(node, ast.Constant) and _exceeds(node.value, self.max_number):
                 raise ExpressionError(Code.TOO_LARGE, f"a number beyond {self.max_number:.0e}", "write a smaller one")
             nodes += [(child, depth + 1) for child in ast.iter_child_nodes(node)]
             yield node
 
-    def _check(self, node: ast.AST, text: str) -> None:
+    def _check_node(self, node: ast.AST, text: str) -> None:
         if isinstance(node, ast.Call) and self.check_call is not None:
             self.check_call(node, text)
         is_refused = isinstance(node, ast.Constant) and not isinstance(node.value, self.constants)
         if is_refused or not isinstance(node, self.nodes):
-            found = f"{self.show_node(node, text)} can't stand in a formula"
+            found = f"{self.format_node(node, text)} can't stand in a formula"
             raise ExpressionError(Code.FORMULA_REFUSED, found, self.language)
 
 
 def check_length(text: str) -> None:
     """Raises `ExpressionError` for a longer text than the limit."""
-    longest = limit("formula_length")
-    if len(text) > longest:
-        found = f"a formula of {len(text):,} characters; {longest:,} are allowed"
-        raise ExpressionError(Code.TOO_LARGE, found, how_to_raise("formula_length"))
+    max_length = get_limit("formula_length")
+    if len(text) > max_length:
+        found = f"a formula of {len(text):,} characters; {max_length:,} are allowed"
+        raise ExpressionError(Code.TOO_LARGE, found, explain_raising_limit("formula_length"))
 
 
-def _is_beyond(value: Any, most: float) -> bool:
+def _exceeds(value: Any, max_value: float) -> bool:
     if isinstance(value, float) and not math.isfinite(value):
-        return most < math.inf
-    return isinstance(value, int) and abs(value) > most
+        return max_value < math.inf
+    return isinstance(value, int) and abs(value) > max_value

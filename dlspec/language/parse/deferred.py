@@ -6,37 +6,37 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlspec.language.expressions.expressions import Unknown
+from dlspec.language.expressions.expressions import UnknownValue
 
 
 @dataclass(frozen=True)
-class Ref:
+class OutputRef:
     """A value: which node gives it, and which of the node's outputs it is ('' for the first)."""
 
     node: str
     output: str = ""
 
 
-Channels = Callable[[Ref], int]
+ChannelLookup = Callable[[OutputRef], int]
 
 
 @dataclass(frozen=True)
-class Deferred(Unknown):
+class Deferred(UnknownValue):
     """A formula with `$in_channels`: `compute` gives its value once the channels of values can be looked up."""
 
-    compute: Callable[[Channels], Any] = field(default=lambda channels: None, compare=False)
+    compute: Callable[[ChannelLookup], Any] = field(default=lambda channels: None, compare=False)
 
     def __str__(self) -> str:
         return self.key
 
 
-def settled(value: Any, channels: Channels) -> Any:
+def compute_deferred(value: Any, find_channels: ChannelLookup) -> Any:
     """The value with every `Deferred` in it computed."""
     if isinstance(value, Deferred):
-        return value.compute(channels)
+        return value.compute(find_channels)
     if isinstance(value, dict):
-        return {key: settled(each, channels) for key, each in value.items()}
-    return [settled(each, channels) for each in value] if isinstance(value, list) else value
+        return {key: compute_deferred(each, find_channels) for key, each in value.items()}
+    return [compute_deferred(each, find_channels) for each in value] if isinstance(value, list) else value
 
 
 def is_deferred(value: Any) -> bool:

@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dlspec.errors import Code, KeyPath, shown, suggest
+from dlspec.errors import Code, KeyPath, format_value, suggest
 from dlspec.language.expressions import expressions
-from dlspec.language.expressions.expressions import Unknown
-from dlspec.language.parse.part import ENTRY_KEYS, NOTHING, Part, parse_part
+from dlspec.language.expressions.expressions import UnknownValue
+from dlspec.language.parse.part import ENTRY_KEYS, NO_VALUE, Part, parse_part
 from dlspec.language.problems import Problems
 from dlspec.layouts import LAYOUTS
 
@@ -22,7 +22,7 @@ CONTAINERS: Mapping[str, tuple[str, ...]] = {
     "Parallel": ("branches", "merge"),
 }
 """What holds entries of its own, and its settings; one value stands for the first."""
-LONGEST_NAME = 100
+MAX_NAME_LENGTH = 100
 NAME_FIX = "take letters, digits and _, a letter first, no Python keyword"
 
 
@@ -50,20 +50,20 @@ class Entry:
         return self.part.type
 
 
-def is_name(name: Any) -> bool:
+def is_valid_name(name: Any) -> bool:
     """Whether an output, input or block may be called so."""
     is_word = isinstance(name, str) and name.isidentifier() and name.isascii()
-    return is_word and not keyword.iskeyword(name) and not name.startswith("_") and len(name) <= LONGEST_NAME
+    return is_word and not keyword.iskeyword(name) and not name.startswith("_") and len(name) <= MAX_NAME_LENGTH
 
 
 def check_name(name: Any, path: KeyPath, problems: Problems, kind: str = "output", *, at_value: bool = False) -> bool:
-    if is_name(name):
+    if is_valid_name(name):
         return True
     article = "an" if kind[0] in "aeiou" else "a"
     problems.add(
         Code.INVALID_NAME,
         path,
-        f"{shown(name)} can't name {article} {kind}",
+        f"{format_value(name)} can't name {article} {kind}",
         NAME_FIX,
         at_value=at_value,
         at_key=not at_value,
@@ -71,22 +71,22 @@ def check_name(name: Any, path: KeyPath, problems: Problems, kind: str = "output
     return False
 
 
-def read_words(value: Any) -> set[str]:
+def find_expression_words(value: Any) -> set[str]:
     """The words in the formulas of a value, through lists and mappings, keys too (`- $activation: {...}`)."""
     words: set[str] = set()
-    waiting = [value]
-    for each in waiting:
+    queue = [value]
+    for each in queue:
         if isinstance(each, dict):
-            waiting += [*each, *each.values()]
+            queue += [*each, *each.values()]
         elif isinstance(each, list):
-            waiting += each
+            queue += each
         elif isinstance(each, str) and "$" in each:
-            words |= expressions.words_behind_dollars(each)
+            words |= expressions.find_dollar_words(each)
     return words
 
 
-def is_open(value: Any) -> bool:
-    return value is None or isinstance(value, Unknown) or expressions.formula_of(value) is not None
+def is_undetermined(value: Any) -> bool:
+    return value is None or isinstance(value, UnknownValue) or expressions.extract_expression(value) is not None
 
 
 # ---- reading them ----------------------------------------------------------------------------------------------------
@@ -99,17 +99,17 @@ def read_entries(entries: Collection[tuple[Any, Any]], path: KeyPath, problems: 
 
 def read_entry(key: str, raw: Any, path: KeyPath, problems: Problems) -> Entry | None:
     """One entry, or None where it is none and `problems` says why."""
-    part = _shared(raw, path, problems)
+    part = _read_share(raw, path, problems)
     part = part or parse_part(raw, path, problems, kind="layer", is_entry=True)
     if part is None:
         return None
-    _check_keys(part, problems)
+    _check_entry_keys(part, problems)
     repeat = part.keys.get("repeat")
-    words = frozenset(read_words(raw)) if isinstance(repeat, dict | list) else frozenset()
-    return with_bodies(Entry(key, path, part, words=words), problems)
+    words = frozenset(find_expression_words(raw)) if isinstance(repeat, dict | list) else frozenset()
+    return read_container_bodies(Entry(key, path, part, words=words), problems)
 
 
-def _shared(raw: Any, path: KeyPath, problems: Problems) -> Part | None:
+def _read_share(raw: Any, path: KeyPath, problems: Problems) -> Part | None:
     """`{share: NAME}`, which stands in place of a layer."""
     if not isinstance(raw, dict) or SHARE not in raw:
         return None
@@ -125,80 +125,82 @@ def _shared(raw: Any, path: KeyPath, problems: Problems) -> Part | None:
     return Part(SHARE, path, settings_path=path, keys=keys, key_paths={key: (*path, key) for key in keys})
 
 
-def _check_keys(part: Part, problems: Problems) -> None:
+def _check_entry_keys(part: Part, problems: Problems) -> None:
     if SHARE in part.keys and part.type != SHARE:
         found = "'share' stands in place of a layer"
         problems.add(
-            Code.CONFLICT, part.where(SHARE), found, f"write {{share: NAME}} alone, or leave it out of {part.type}"
+            Code.CONFLICT, part.path_of(SHARE), found, f"write {{share: NAME}} alone, or leave it out of {part.type}"
         )
     for key in ("tie", "parametrize"):
         value = part.keys.get(key)
-        if key in part.keys and not isinstance(value, str | Unknown):
-            wanted = "a layer's name" if key == "tie" else "weight_norm, spectral_norm or orthogonal"
-            problems.add(Code.WRONG_VALUE, part.where(key), f"{key} is {shown(value)}, wanted {wanted}", at_value=True)
+        if key in part.keys and not isinstance(value, str | UnknownValue):
+            expected = "a layer's name" if key == "tie" else "weight_norm, spectral_norm or orthogonal"
+            problems.add(
+                Code.WRONG_VALUE, part.path_of(key), f"{key} is {format_value(value)}, wanted {expected}", at_value=True
+            )
     layout = part.keys.get("layout")
-    if layout is not None and not is_open(layout) and layout not in LAYOUTS:
+    if layout is not None and not is_undetermined(layout) and layout not in LAYOUTS:
         problems.add(
             Code.UNKNOWN_CHOICE,
-            part.where("layout"),
-            f"no layout {shown(layout)}",
+            part.path_of("layout"),
+            f"no layout {format_value(layout)}",
             suggest(str(layout), LAYOUTS),
             at_value=True,
         )
     name = part.keys.get("name")
     if "name" in part.keys and not (isinstance(name, str) and "$" in name):
-        check_name(name, part.where("name"), problems, at_value=True)
+        check_name(name, part.path_of("name"), problems, at_value=True)
     if part.type in CONTAINERS:
         for key in ("tie", "parametrize", "layout"):
             if key in part.keys:
                 fix = "write it at the layer inside that it is meant for"
-                problems.add(Code.MISPLACED_KEY, part.where(key), f"'{key}' at {part.type}, which is no layer", fix)
+                problems.add(Code.MISPLACED_KEY, part.path_of(key), f"'{key}' at {part.type}, which is no layer", fix)
 
 
-def with_bodies(entry: Entry, problems: Problems) -> Entry:
+def read_container_bodies(entry: Entry, problems: Problems) -> Entry:
     """The entry with those that it holds, where it is a container."""
-    part, known = entry.part, CONTAINERS.get(entry.part.type)
-    if known is None:
+    part, allowed = entry.part, CONTAINERS.get(entry.part.type)
+    if allowed is None:
         return entry
-    settings, paths = _settings_of(part, known[0])
-    for key in (each for each in settings if each not in known):
-        fix = suggest(str(key), known)
+    settings, paths = _get_container_settings(part, allowed[0])
+    for key in (each for each in settings if each not in allowed):
+        fix = suggest(str(key), allowed)
         if str(key)[:1].isupper():
             fix = f"write {part.type}: [{{{key}: ...}}], its entries in a list"
-        elif part.type == "Parallel" and known[0] not in settings:
+        elif part.type == "Parallel" and allowed[0] not in settings:
             fix = f"write its branches below 'branches:': Parallel: {{branches: {{{key}: ...}}}}"
         problems.add(Code.UNKNOWN_SETTING, (*part.settings_path, key), f"no setting '{key}'", fix)
-    if known[0] not in settings:
-        if all(key in known for key in settings):
+    if allowed[0] not in settings:
+        if all(key in allowed for key in settings):
             fix = f"write {part.type}: [...], its entries in a list"
-            fix = f"write {part.type}: {{{known[0]}: [...], {', '.join(settings)}: ...}}" if settings else fix
-            problems.add(Code.MISSING_VALUE, part.settings_path, f"{part.type} wants {known[0]}", fix)
+            fix = f"write {part.type}: {{{allowed[0]}: [...], {', '.join(settings)}: ...}}" if settings else fix
+            problems.add(Code.MISSING_VALUE, part.settings_path, f"{part.type} wants {allowed[0]}", fix)
         return entry
-    read = {key: settings[key] for key in settings if key in known}
-    held = {key: _read_held(key, each, paths[key], problems) for key, each in read.items()}
-    bodies = {key: each for key, each in held.items() if each is not None}
+    read = {key: settings[key] for key in settings if key in allowed}
+    nested = {key: _read_nested_entries(key, each, paths[key], problems) for key, each in read.items()}
+    bodies = {key: each for key, each in nested.items() if each is not None}
     rest = {key: each for key, each in read.items() if key not in bodies}
-    return replace(entry, part=replace(part, settings=rest, value=NOTHING), bodies=bodies)
+    return replace(entry, part=replace(part, settings=rest, value=NO_VALUE), bodies=bodies)
 
 
-def _settings_of(part: Part, first: str) -> tuple[Mapping[str, Any], Mapping[str, KeyPath]]:
+def _get_container_settings(part: Part, first: str) -> tuple[Mapping[str, Any], Mapping[str, KeyPath]]:
     """A container's settings; one value is its first setting's. And where each stands."""
-    if part.value is not NOTHING:
+    if part.value is not NO_VALUE:
         return {first: part.value}, {first: part.settings_path}
-    return part.settings, {key: part.where(key) for key in part.settings}
+    return part.settings, {key: part.path_of(key) for key in part.settings}
 
 
-def _read_held(key: str, raw: Any, path: KeyPath, problems: Problems) -> tuple[Entry, ...] | None:
+def _read_nested_entries(key: str, raw: Any, path: KeyPath, problems: Problems) -> tuple[Entry, ...] | None:
     """The entries below a container's setting; None where the setting holds no entries."""
-    if key == "stochastic_depth" or isinstance(raw, Unknown):
+    if key == "stochastic_depth" or isinstance(raw, UnknownValue):
         return None
     if (key == "merge" and raw is None) or (key == "shortcut" and not isinstance(raw, list | dict)):
         return None
     if key == "branches":
         return _read_branches(raw, path, problems)
-    if key == "merge" and isinstance(raw, str) and raw.lower() in _MERGES and raw != "Multiply":
+    if key == "merge" and isinstance(raw, str) and raw.lower() in _MERGE_ALIASES and raw != "Multiply":
         problems.add(
-            Code.UNKNOWN_CHOICE, path, f"no merge '{raw}'", f"write merge: {_MERGES[raw.lower()]}", at_value=True
+            Code.UNKNOWN_CHOICE, path, f"no merge '{raw}'", f"write merge: {_MERGE_ALIASES[raw.lower()]}", at_value=True
         )
         return ()
     if key == "body" and raw == []:
@@ -208,8 +210,8 @@ def _read_held(key: str, raw: Any, path: KeyPath, problems: Problems) -> tuple[E
 
 
 # What other languages call a merge.
-_MERGES = {"sum": "Add", "mul": "Multiply", "multiply": "Multiply", "cat": "Concat", "concatenate": "Concat"}
-_MERGES |= {"none": "null, for several outputs"}
+_MERGE_ALIASES = {"sum": "Add", "mul": "Multiply", "multiply": "Multiply", "cat": "Concat", "concatenate": "Concat"}
+_MERGE_ALIASES |= {"none": "null, for several outputs"}
 
 
 def read_body(raw: Any, path: KeyPath, problems: Problems) -> tuple[Entry, ...]:
@@ -224,7 +226,7 @@ def _read_branches(raw: Any, path: KeyPath, problems: Problems) -> tuple[Entry, 
     """Each branch an entry: a list of entries is a `Sequential` of them."""
     if not isinstance(raw, dict | list) or not raw:
         fix = "write them in a list, or as a mapping from names: a branch is an entry or a list of entries"
-        problems.add(Code.WRONG_TYPE, path, f"branches are {shown(raw)}", fix, at_value=True)
+        problems.add(Code.WRONG_TYPE, path, f"branches are {format_value(raw)}", fix, at_value=True)
         return ()
     named = isinstance(raw, dict)
     items = [(str(key), each, (*path, key)) for key, each in (raw.items() if isinstance(raw, dict) else enumerate(raw))]

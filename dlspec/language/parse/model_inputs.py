@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlspec.errors import Code, KeyPath, shown, suggest
-from dlspec.language.expressions.expressions import Wrong
-from dlspec.language.parse.entry import check_name, is_open
+from dlspec.errors import Code, KeyPath, format_value, suggest
+from dlspec.language.expressions.expressions import InvalidValue
+from dlspec.language.parse.entry import check_name, is_undetermined
 from dlspec.language.problems import Problems
 from dlspec.layouts import LAYOUTS
 
 
 @dataclass(frozen=True)
-class Input:
+class ModelInput:
     """What a model states of one input: null in `shape` is open."""
 
     name: str
@@ -22,24 +22,24 @@ class Input:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_inputs(raw: Any, path: KeyPath, problems: Problems, *, is_model: bool) -> tuple[Input, ...]:
+def read_inputs(raw: Any, path: KeyPath, problems: Problems, *, is_model: bool) -> tuple[ModelInput, ...]:
     """The inputs that a model or a block names; a model may state facts of each."""
-    if raw is None or isinstance(raw, Wrong):
+    if raw is None or isinstance(raw, InvalidValue):
         return ()
-    found: dict[str, Input] = {}
-    for name, facts, where in _named(raw, path, problems, is_model):
+    found: dict[str, ModelInput] = {}
+    for name, facts, where in _list_inputs(raw, path, problems, is_model):
         if isinstance(name, dict):
             fix = "write inputs: {NAME: {...}}, without the brackets"
             problems.add(Code.WRONG_TYPE, where, "a mapping in a list of names", fix, at_value=True)
         elif isinstance(name, str) and name in found:
-            twice = f"the input '{name}' is named twice"
-            problems.add(Code.NAME_TAKEN, where, twice, "give each a name of its own", at_value=True)
+            description = f"the input '{name}' is named twice"
+            problems.add(Code.NAME_TAKEN, where, description, "give each a name of its own", at_value=True)
         elif check_name(name, where, problems, "input", at_value=isinstance(raw, list)):
             found[name] = _read_input(name, facts, where, problems)
     return tuple(found.values())
 
 
-def _named(raw: Any, path: KeyPath, problems: Problems, is_model: bool) -> list[tuple[Any, Any, KeyPath]]:
+def _list_inputs(raw: Any, path: KeyPath, problems: Problems, is_model: bool) -> list[tuple[Any, Any, KeyPath]]:
     """Each input's name, what is stated of it, and where it stands."""
     if isinstance(raw, dict) and is_model:
         return [(name, facts, (*path, name)) for name, facts in raw.items()]
@@ -54,35 +54,37 @@ def _named(raw: Any, path: KeyPath, problems: Problems, is_model: bool) -> list[
     return [(name, None, (*path, name)) for name in raw] if isinstance(raw, dict) else []
 
 
-def _read_input(name: str, raw: Any, path: KeyPath, problems: Problems) -> Input:
+def _read_input(name: str, raw: Any, path: KeyPath, problems: Problems) -> ModelInput:
     if raw is not None and not isinstance(raw, dict):
         fix = "write {shape: [...]} or {vocab_size: ...}"
-        problems.add(Code.WRONG_TYPE, path, f"{shown(raw)} states nothing of an input", fix, at_value=True)
+        problems.add(Code.WRONG_TYPE, path, f"{format_value(raw)} states nothing of an input", fix, at_value=True)
     facts = raw if isinstance(raw, dict) else {}
     for key, value in facts.items():
         _check_fact(key, value, (*path, key), problems)
-    return Input(name, path, {key: value for key, value in facts.items() if key in INPUT_FACTS})
+    return ModelInput(name, path, {key: value for key, value in facts.items() if key in INPUT_FACTS})
 
 
 def _check_fact(key: str, value: Any, path: KeyPath, problems: Problems) -> None:
     if key not in INPUT_FACTS:
         problems.add(Code.UNKNOWN_KEY, path, f"no key '{key}' of an input", suggest(str(key), INPUT_FACTS))
     elif not INPUT_FACTS[key][0](value):
-        problems.add(Code.WRONG_VALUE, path, f"{key} is {shown(value)}, wanted {INPUT_FACTS[key][1]}", at_value=True)
+        problems.add(
+            Code.WRONG_VALUE, path, f"{key} is {format_value(value)}, wanted {INPUT_FACTS[key][1]}", at_value=True
+        )
 
 
-def _is_size(value: Any) -> bool:
-    return is_open(value) or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
+def _is_valid_size(value: Any) -> bool:
+    return is_undetermined(value) or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
 
 
-def _is_shape(value: Any) -> bool:
-    return all(_is_size(each) for each in value) if isinstance(value, list) else is_open(value)
+def _is_valid_shape(value: Any) -> bool:
+    return all(_is_valid_size(each) for each in value) if isinstance(value, list) else is_undetermined(value)
 
 
 # What a model may state of an input: what is right, and how that is worded.
 INPUT_FACTS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
-    "shape": (_is_shape, "a list of whole numbers >= 1, null where any will do"),
-    "vocab_size": (_is_size, "a whole number >= 1 or null"),
-    "length": (_is_size, "a whole number >= 1 or null"),
-    "layout": (lambda value: is_open(value) or value in LAYOUTS, f"{', '.join(LAYOUTS)} or null"),
+    "shape": (_is_valid_shape, "a list of whole numbers >= 1, null where any will do"),
+    "vocab_size": (_is_valid_size, "a whole number >= 1 or null"),
+    "length": (_is_valid_size, "a whole number >= 1 or null"),
+    "layout": (lambda value: is_undetermined(value) or value in LAYOUTS, f"{', '.join(LAYOUTS)} or null"),
 }

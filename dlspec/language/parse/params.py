@@ -8,23 +8,23 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dlspec.errors import Code, KeyPath, shown, suggest
+from dlspec.errors import Code, KeyPath, format_value, suggest
 from dlspec.language.expressions import evaluation, expressions
-from dlspec.language.expressions.expression_functions import FUNCTIONS
-from dlspec.language.expressions.expressions import ExpressionError, Unknown, Wrong
-from dlspec.language.parse.deferred import Deferred, is_deferred, settled
-from dlspec.language.parse.part import NOTHING, Part, parse_part
+from dlspec.language.expressions.expression_functions import EXPRESSION_FUNCTIONS
+from dlspec.language.expressions.expressions import ExpressionError, InvalidValue, UnknownValue
+from dlspec.language.parse.deferred import Deferred, compute_deferred, is_deferred
+from dlspec.language.parse.part import NO_VALUE, Part, parse_part
 from dlspec.language.problems import Problems
-from dlspec.limits import how_to_raise, limit
+from dlspec.limits import explain_raising_limit, get_limit
 
 IN_CHANNELS, INDEX = "in_channels", "index"
 # Known only while a layer is built or repeated.
-_LATER = {
+_LATE_NAMES = {
     IN_CHANNELS: "it is the size of what an entry takes, and stands in an entry's settings",
     INDEX: "it counts the copies of an entry with repeat",
 }
-_PARTIAL = "a formula is the whole value: $(...), its text in quotes: $(mode + 'ear')"
-_DOLLAR = re.compile(r"\$\$|\$([A-Za-z_]\w*)|\$\(")
+_EMBEDDED_FIX = "a formula is the whole value: $(...), its text in quotes: $(mode + 'ear')"
+_DOLLAR_SIGN = re.compile(r"\$\$|\$([A-Za-z_]\w*)|\$\(")
 
 Origins = dict[KeyPath, KeyPath]
 """For the path of a setting that is a param where the param's value was written."""
@@ -32,24 +32,24 @@ Origins = dict[KeyPath, KeyPath]
 
 def read_params(raw: Any, path: KeyPath, problems: Problems) -> dict[str, Any]:
     """The params by name; those that no formula could name are mistakes, and left out."""
-    if raw is None or isinstance(raw, Wrong):
+    if raw is None or isinstance(raw, InvalidValue):
         return {}
     if not isinstance(raw, dict):
         problems.add(Code.WRONG_TYPE, path, "params are no mapping", "write 'params: {width: 64}'", at_value=True)
         return {}
     for name in (each for each in raw if not can_name_param(each)):
         fix = "take a word that no function or keyword has"
-        problems.add(Code.INVALID_NAME, (*path, name), f"{shown(name)} can't name a param", fix)
+        problems.add(Code.INVALID_NAME, (*path, name), f"{format_value(name)} can't name a param", fix)
     return {name: value for name, value in raw.items() if can_name_param(name)}
 
 
 def can_name_param(name: Any) -> bool:
-    reserved = {*FUNCTIONS, *expressions.CONSTANTS, *_LATER}
+    reserved = {*EXPRESSION_FUNCTIONS, *expressions.CONSTANTS, *_LATE_NAMES}
     is_word = isinstance(name, str) and name.isidentifier() and name.isascii()
     return is_word and not keyword.iskeyword(name) and name not in reserved
 
 
-def _without_rests(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+def _drop_cut_remainders(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """The settings without the rest of a `{size: $(max(w, 10))}` that YAML cut at its comma."""
     if not any(expressions.is_unclosed(each) for each in settings.values()):
         return settings
@@ -66,7 +66,7 @@ class Scope:
     problems: Problems
     values: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[str, KeyPath] = field(default_factory=dict)
-    below: Collection[str] = ()
+    defined_below: Collection[str] = ()
 
     def with_values(self, values: Mapping[str, Any], origins: Mapping[str, KeyPath] | None = None) -> Scope:
         """This scope and some more values, which come first."""
@@ -81,155 +81,173 @@ class Scope:
             return {key: self.evaluate(each, (*path, key), origins) for key, each in value.items()}
         if not isinstance(value, str) or "$" not in value:
             return value
-        formula = expressions.formula_of(value)
+        formula = expressions.extract_expression(value)
         if formula is not None:
             if origins is not None and formula in self.origins:
                 origins[path] = self.origins[formula]
-            return self._compute(formula, path)
-        if not expressions.is_partial(value):
-            return expressions.unescape(value)
+            return self._compute_expression(formula, path)
+        if not expressions.has_embedded_expression(value):
+            return expressions.unescape_dollars(value)
         if expressions.is_unclosed(value):
-            return self._wrong(Code.FORMULA_SYNTAX, value, path, f"{shown(value)} is not closed", expressions.CLOSE)
-        bare = expressions.without_brackets(value)
-        fix = f"write $({bare})" if bare else _PARTIAL
-        return self._wrong(Code.FORMULA_SYNTAX, value, path, f"{shown(value)} mixes text and a formula", fix)
+            return self._report_invalid(
+                Code.FORMULA_SYNTAX, value, path, f"{format_value(value)} is not closed", expressions.CLOSE_BRACKET_FIX
+            )
+        bare = expressions.guess_expression(value)
+        fix = f"write $({bare})" if bare else _EMBEDDED_FIX
+        return self._report_invalid(
+            Code.FORMULA_SYNTAX, value, path, f"{format_value(value)} mixes text and a formula", fix
+        )
 
-    def _compute(self, formula: str, path: KeyPath) -> Any:
+    def _compute_expression(self, formula: str, path: KeyPath) -> Any:
         try:
-            names = expressions.names_in(formula)
+            names = expressions.find_params(formula)
             missing = sorted(names - self.values.keys())
             for name in missing:
-                self._no_param(name, path)
+                self._report_unknown_param(name, path)
             if missing:
-                return Wrong(formula)
-            late = any(is_deferred(self.values[name]) for name in names)
-            return self._later(formula, names) if late else evaluation.evaluate(formula, self.values)
+                return InvalidValue(formula)
+            is_deferred_value = any(is_deferred(self.values[name]) for name in names)
+            return (
+                self._defer_expression(formula, names)
+                if is_deferred_value
+                else evaluation.evaluate_expression(formula, self.values)
+            )
         except ExpressionError as error:
             wrong = error.finding
-            return self._wrong(wrong.code, formula, path, wrong.found, wrong.fix or self._values_of(formula))
+            return self._report_invalid(
+                wrong.code, formula, path, wrong.found, wrong.fix or self._describe_values(formula)
+            )
 
-    def _values_of(self, formula: str) -> str:
+    def _describe_values(self, formula: str) -> str:
         """What a formula was computed of: in a block a caller gave it."""
         try:
-            names = sorted(expressions.names_in(formula))
+            names = sorted(expressions.find_params(formula))
         except ExpressionError:
             return ""
-        known = [f"{name} is {shown(self.values[name], 30)}" for name in names if name in self.values]
+        known = [f"{name} is {format_value(self.values[name], 30)}" for name in names if name in self.values]
         return f"here {', '.join(known)}" if known else ""
 
-    def _later(self, formula: str, names: Collection[str]) -> Any:
+    def _defer_expression(self, formula: str, names: Collection[str]) -> Any:
         """A formula of `$in_channels`: computed when the layer is built."""
         if formula in self.values:
             return self.values[formula]
         values = {name: self.values[name] for name in names}
         return Deferred(
             f"$({formula})",
-            lambda channels: evaluation.evaluate(
-                formula, {name: settled(each, channels) for name, each in values.items()}
+            lambda channels: evaluation.evaluate_expression(
+                formula, {name: compute_deferred(each, channels) for name, each in values.items()}
             ),
         )
 
-    def limited(self, name: str, value: Any, path: KeyPath) -> Any:
+    def check_size(self, name: str, value: Any, path: KeyPath) -> Any:
         """The param's value, unless it holds more than a formula's may: lists of lists double quickly."""
-        most, count, waiting = limit("formula_size"), 0, [value]
-        while waiting and count <= most:
-            each = waiting.pop()
+        max_count, count, queue = get_limit("formula_size"), 0, [value]
+        while queue and count <= max_count:
+            each = queue.pop()
             count += 1
-            waiting += list(expressions.children_of(each))[: most + 1]
-        if count <= most:
+            queue += list(expressions.children_of(each))[: max_count + 1]
+        if count <= max_count:
             return value
-        found = f"param '{name}' holds more than {most:,} values"
-        return self._wrong(Code.TOO_LARGE, name, path, found, how_to_raise("formula_size"))
+        found = f"param '{name}' holds more than {max_count:,} values"
+        return self._report_invalid(Code.TOO_LARGE, name, path, found, explain_raising_limit("formula_size"))
 
-    def _wrong(self, code: Code, text: str, path: KeyPath, found: str, fix: str) -> Wrong:
+    def _report_invalid(self, code: Code, text: str, path: KeyPath, found: str, fix: str) -> InvalidValue:
         self.problems.add(code, path, found, fix, at_value=True)
-        return Wrong(text)
+        return InvalidValue(text)
 
-    def _no_param(self, name: str, path: KeyPath) -> None:
-        if name in _LATER:
-            self.problems.add(Code.KNOWN_TOO_LATE, path, f"'${name}' can't stand here", _LATER[name], at_value=True)
+    def _report_unknown_param(self, name: str, path: KeyPath) -> None:
+        if name in _LATE_NAMES:
+            self.problems.add(
+                Code.KNOWN_TOO_LATE, path, f"'${name}' can't stand here", _LATE_NAMES[name], at_value=True
+            )
             return
         known = [each for each in self.values if each != IN_CHANNELS]
         fix = suggest(name, known) or "there are no params here: add 'params: {...}'"
-        if name in self.below:
+        if name in self.defined_below:
             fix = f"'{name}' stands below: write it first"
         self.problems.add(Code.UNKNOWN_PARAM, path, f"no param '{name}'", fix, at_value=True)
 
-    def text(self, value: Any, path: KeyPath, *, bracket: bool = False) -> Any:
+    def fill_text(self, value: Any, path: KeyPath, *, bracket_negatives: bool = False) -> Any:
         """A text with the params in it put in: `stage$index`; with `bracket` negative numbers in brackets.
 
         `Wrong` where something in it can't be computed, what a formula gives where it is one as a whole.
         """
         if not isinstance(value, str) or "$" not in value:
             return value
-        if not bracket and expressions.formula_of(value) is not None:
+        if not bracket_negatives and expressions.extract_expression(value) is not None:
             return self.evaluate(value, path)
         pieces: list[str] = []
         at = 0
-        while (found := _DOLLAR.search(value, at)) is not None:
+        while (found := _DOLLAR_SIGN.search(value, at)) is not None:
             pieces.append(value[at : found.start()])
-            end = found.end() if found[0] != "$(" else _closing(value, found.end())
+            end = found.end() if found[0] != "$(" else _find_closing_bracket(value, found.end())
             if end < 0:
-                return self._wrong(Code.FORMULA_SYNTAX, value, path, f"{shown(value)} is not closed", expressions.CLOSE)
-            piece = "$" if found[0] == "$$" else self._piece(value[found.start() : end], path, bracket)
+                return self._report_invalid(
+                    Code.FORMULA_SYNTAX,
+                    value,
+                    path,
+                    f"{format_value(value)} is not closed",
+                    expressions.CLOSE_BRACKET_FIX,
+                )
+            piece = "$" if found[0] == "$$" else self._format_piece(value[found.start() : end], path, bracket_negatives)
             if piece is None:
-                return Wrong(value)
+                return InvalidValue(value)
             pieces.append(piece)
             at = end
         return "".join([*pieces, value[at:]])
 
-    def _piece(self, formula: str, path: KeyPath, bracket: bool) -> str | None:
+    def _format_piece(self, formula: str, path: KeyPath, bracket_negatives: bool) -> str | None:
         """What a formula within a text gives, as text; None where that was a mistake or is not known yet."""
         before, computed = len(self.problems), self.evaluate(formula, path)
         if isinstance(computed, Deferred):
             found = f"{formula} is known only when the layer is built"
             self.problems.add(Code.KNOWN_TOO_LATE, path, found, "write a number or a param", at_value=True)
             return None
-        if isinstance(computed, Unknown):
-            return "0" if not isinstance(computed, Wrong) else None
+        if isinstance(computed, UnknownValue):
+            return "0" if not isinstance(computed, InvalidValue) else None
         if isinstance(computed, list | dict) or computed is None:
             if len(self.problems) == before:
-                found = f"{formula} is {shown(computed)}, and stands within a text"
+                found = f"{formula} is {format_value(computed)}, and stands within a text"
                 self.problems.add(Code.WRONG_VALUE, path, found, "take a number or a word", at_value=True)
             return None
-        return f"({computed})" if bracket and str(computed).startswith("-") else str(computed)
+        return f"({computed})" if bracket_negatives and str(computed).startswith("-") else str(computed)
 
-    def part(self, written: Part) -> tuple[Part, Origins] | None:
+    def evaluate_part(self, written: Part) -> tuple[Part, Origins] | None:
         """The part with its type and settings evaluated; a type that is a param may bring settings of its own."""
         part, origins = written, Origins()
-        if expressions.formula_of(written.type) is not None:
-            named = self._named_by_param(written)
+        if expressions.extract_expression(written.type) is not None:
+            named = self._resolve_type_param(written)
             if named is None:
                 return None
-            part = self._joined(named, written, origins)
-        written_settings = _without_rests(part.settings)
-        settings = {key: self.evaluate(each, part.where(key), origins) for key, each in written_settings.items()}
-        value = part.value if part.value is NOTHING else self.evaluate(part.value, part.settings_path, origins)
+            part = self._merge_settings(named, written, origins)
+        written_settings = _drop_cut_remainders(part.settings)
+        settings = {key: self.evaluate(each, part.path_of(key), origins) for key, each in written_settings.items()}
+        value = part.value if part.value is NO_VALUE else self.evaluate(part.value, part.settings_path, origins)
         if isinstance(value, dict):
             source = origins.get(part.settings_path)
             for key in value if source else ():
                 origins[(*part.settings_path, key)] = (*(source or ()), key)
-            settings, value = {**value, **settings}, NOTHING
+            settings, value = {**value, **settings}, NO_VALUE
         return replace(part, settings=settings, value=value), origins
 
-    def _named_by_param(self, written: Part) -> Part | None:
+    def _resolve_type_param(self, written: Part) -> Part | None:
         """The part that a `- $activation` stands for, at the param's own place."""
         name_path, _ = self.problems.names.get(written.path, (written.path, True))
         origins = Origins()
         chosen = self.evaluate(written.type, name_path, origins)
         return parse_part(chosen, origins.get(name_path, written.path), self.problems, kind="layer")
 
-    def _joined(self, named: Part, written: Part, origins: Origins) -> Part:
+    def _merge_settings(self, named: Part, written: Part, origins: Origins) -> Part:
         """What stands below `$activation` goes over what the param brings."""
-        if written.value is NOTHING and not written.settings:
+        if written.value is NO_VALUE and not written.settings:
             return replace(named, keys=written.keys, key_paths=written.key_paths)
         for key in named.settings.keys() - written.settings.keys():
-            origins[(*written.settings_path, key)] = named.where(key)
-        value = named.value if written.value is NOTHING else written.value
+            origins[(*written.settings_path, key)] = named.path_of(key)
+        value = named.value if written.value is NO_VALUE else written.value
         return replace(written, type=named.type, settings={**named.settings, **written.settings}, value=value)
 
 
-def _closing(text: str, at: int) -> int:
+def _find_closing_bracket(text: str, at: int) -> int:
     """Behind the bracket that closes the one before `at`; -1 where none does."""
     depth = 1
     for index in range(at, len(text)):
@@ -239,18 +257,18 @@ def _closing(text: str, at: int) -> int:
     return -1
 
 
-def defaults(
+def make_block_scope(
     params: Mapping[str, Any], given: Mapping[str, Any], path: KeyPath, scope: Scope, origins: Mapping[str, KeyPath]
 ) -> Scope:
     """The scope of a block: params that were given as they are, the others by their defaults, in order."""
     values = {name: each for name, each in scope.values.items() if name not in params} | dict(given)
     sources = {name: path for name, path in scope.origins.items() if name not in params}
     sources |= {name: origins[name] for name in given if name in origins}
-    below = {name: None for name in params if name not in given}
-    here = Scope(scope.problems, values, sources, below.keys())
-    for name in [*below]:
-        del below[name]
-        value = here.evaluate(params[name], (*path, name))
-        values[name] = here.limited(name, value, (*path, name))
+    pending = {name: None for name in params if name not in given}
+    block_scope = Scope(scope.problems, values, sources, pending.keys())
+    for name in [*pending]:
+        del pending[name]
+        value = block_scope.evaluate(params[name], (*path, name))
+        values[name] = block_scope.check_size(name, value, (*path, name))
         sources[name] = (*path, name)
-    return here
+    return block_scope

@@ -13,18 +13,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlspec.errors import Code, KeyPath, near, shown
+from dlspec.errors import Code, KeyPath, find_closest, format_value
 from dlspec.language.entries import ENTRY_KEYS as ENTRY_KEYS
-from dlspec.language.expressions.expressions import Unknown, Wrong
+from dlspec.language.expressions.expressions import InvalidValue, UnknownValue
 from dlspec.language.problems import Problems
 
 
-class _Nothing:
+class _NoValue:
     def __repr__(self) -> str:
         return "nothing"
 
 
-NOTHING = _Nothing()
+NO_VALUE = _NoValue()
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,12 @@ class Part:
     path: KeyPath
     settings: Mapping[str, Any] = field(default_factory=dict)
     settings_path: KeyPath = ()
-    value: Any = NOTHING
+    value: Any = NO_VALUE
     keys: Mapping[str, Any] = field(default_factory=dict)
     key_paths: Mapping[str, KeyPath] = field(default_factory=dict)
     is_flat: bool = False
 
-    def where(self, setting: str) -> KeyPath:
+    def path_of(self, setting: str) -> KeyPath:
         """The path of one setting, or of an entry's key."""
         if setting in self.key_paths:
             return self.key_paths[setting]
@@ -57,49 +57,57 @@ class Part:
 
 def parse_part(raw: Any, path: KeyPath, problems: Problems, *, kind: str, is_entry: bool = False) -> Part | None:
     """The part that `raw` spells, or None where it spells none and `problems` says why."""
-    if isinstance(raw, Unknown):
-        _tell_unknown(raw, path, problems, kind)
+    if isinstance(raw, UnknownValue):
+        _report_unknown_name(raw, path, problems, kind)
         return None
     if isinstance(raw, str) and raw.strip():
-        return _from_name(raw.strip(), path, problems, kind)
+        return _parse_name(raw.strip(), path, problems, kind)
     if not isinstance(raw, dict) or not raw:
-        found = f"{shown(raw)} is no {kind}" if raw is not None else f"no {kind}"
+        found = f"{format_value(raw)} is no {kind}" if raw is not None else f"no {kind}"
         problems.add(
             Code.MISSING_NAME if raw is None else Code.WRONG_TYPE,
             path,
             found,
-            f"write {_a(kind)}'s name, or NAME: {{setting: value}}",
+            f"write {_with_article(kind)}'s name, or NAME: {{setting: value}}",
             at_value=True,
         )
         return None
     keys = {key: value for key, value in raw.items() if is_entry and key in ENTRY_KEYS}
     rest = {key: value for key, value in raw.items() if key not in keys}
     if "type" in rest:
-        return _flat(rest, path, keys, problems, kind)
+        return _parse_flat(rest, path, keys, problems, kind)
     if len(rest) == 1:
-        return _named(rest, path, keys, problems, is_entry)
-    _no_single_name(rest, path, keys, problems, kind)
+        return _parse_named(rest, path, keys, problems, is_entry)
+    _report_no_single_name(rest, path, keys, problems, kind)
     return None
 
 
-def _a(kind: str) -> str:
+def _with_article(kind: str) -> str:
     return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
 
 
-def _tell_unknown(raw: Unknown, path: KeyPath, problems: Problems, kind: str) -> None:
-    if not isinstance(raw, Wrong):
-        problems.add(Code.INVALID_NAME, path, f"{raw} is no {kind}'s name", f"write {_a(kind)}'s name", at_value=True)
+def _report_unknown_name(raw: UnknownValue, path: KeyPath, problems: Problems, kind: str) -> None:
+    if not isinstance(raw, InvalidValue):
+        problems.add(
+            Code.INVALID_NAME, path, f"{raw} is no {kind}'s name", f"write {_with_article(kind)}'s name", at_value=True
+        )
 
 
-def _from_name(name: str, path: KeyPath, problems: Problems, kind: str) -> Part | None:
+def _parse_name(name: str, path: KeyPath, problems: Problems, kind: str) -> Part | None:
     problems.names[path] = (path, True)
     if name.replace("_", "a").replace("$", "a").replace(".", "a").isalnum() or name.startswith("$("):
         return Part(name, path, settings_path=path)
-    problems.add(Code.INVALID_NAME, path, f"{shown(name)} is no {kind}'s name", _spelling(name, kind), at_value=True)
+    problems.add(
+        Code.INVALID_NAME,
+        path,
+        f"{format_value(name)} is no {kind}'s name",
+        _suggest_spelling(name, kind),
+        at_value=True,
+    )
     return None
 
 
-def _spelling(name: str, kind: str) -> str:
+def _suggest_spelling(name: str, kind: str) -> str:
     """What to write for `nn.Linear(64, 10)` or `Linear 10`."""
     if " - " in name:
         return "write one entry a line, and begin every '-' in one column"
@@ -107,37 +115,43 @@ def _spelling(name: str, kind: str) -> str:
     word = re.match(r"\w*", called)[0]  # type: ignore[index]  # matches always
     rest = called[len(word) :].strip("(),: ")
     if not word:
-        return f"write {_a(kind)}'s name"
+        return f"write {_with_article(kind)}'s name"
     if not rest:
         return f"write '{word}'"
     return f"write '{word}: {rest if rest.isalnum() else '{setting: value}'}'"
 
 
-def _flat(rest: dict[str, Any], path: KeyPath, keys: dict[str, Any], problems: Problems, kind: str) -> Part | None:
+def _parse_flat(
+    rest: dict[str, Any], path: KeyPath, keys: dict[str, Any], problems: Problems, kind: str
+) -> Part | None:
     name = rest["type"]
-    if isinstance(name, Unknown):
-        _tell_unknown(name, (*path, "type"), problems, kind)
+    if isinstance(name, UnknownValue):
+        _report_unknown_name(name, (*path, "type"), problems, kind)
         return None
     if not isinstance(name, str):
         problems.add(
-            Code.INVALID_NAME, (*path, "type"), f"{shown(name)} is no {kind}'s name", "write a name", at_value=True
+            Code.INVALID_NAME,
+            (*path, "type"),
+            f"{format_value(name)} is no {kind}'s name",
+            "write a name",
+            at_value=True,
         )
         return None
     problems.names[path] = problems.names[(*path, "type")] = ((*path, "type"), True)
     settings = {key: value for key, value in rest.items() if key != "type"}
-    return Part(name, path, settings, path, keys=keys, key_paths=_below(path, keys), is_flat=True)
+    return Part(name, path, settings, path, keys=keys, key_paths=_paths_below(path, keys), is_flat=True)
 
 
-def _named(
+def _parse_named(
     only: dict[str, Any], path: KeyPath, keys: dict[str, Any], problems: Problems, is_entry: bool
 ) -> Part | None:
     """The part of `NAME: settings`."""
     ((name, inner),) = only.items()
     inside = (*path, name)
     problems.names[path] = (inside, False)
-    beside = _below(path, keys)
+    beside = _paths_below(path, keys)
     if not isinstance(inner, dict):
-        value = NOTHING if inner is None else inner
+        value = NO_VALUE if inner is None else inner
         return Part(name, path, settings_path=inside, value=value, keys=keys, key_paths=beside)
     among = {key: value for key, value in inner.items() if is_entry and key in ENTRY_KEYS}
     for key in (each for each in among if each in keys):
@@ -145,26 +159,28 @@ def _named(
             Code.DUPLICATE_KEY, (*inside, key), f"'{key}' stands beside {name} and among its settings", "keep one"
         )
     settings = {key: value for key, value in inner.items() if key not in among}
-    paths = {**beside, **_below(inside, among)}
+    paths = {**beside, **_paths_below(inside, among)}
     return Part(name, path, settings, inside, keys={**keys, **among}, key_paths=paths)
 
 
-def _below(path: KeyPath, keys: Mapping[str, Any]) -> dict[str, KeyPath]:
+def _paths_below(path: KeyPath, keys: Mapping[str, Any]) -> dict[str, KeyPath]:
     return {key: (*path, key) for key in keys}
 
 
-def _no_single_name(rest: dict[str, Any], path: KeyPath, keys: dict[str, Any], problems: Problems, kind: str) -> None:
+def _report_no_single_name(
+    rest: dict[str, Any], path: KeyPath, keys: dict[str, Any], problems: Problems, kind: str
+) -> None:
     if not rest:
         problems.add(Code.MISSING_NAME, path, f"no {kind}'s name", f"write one beside {', '.join(keys)}", at_value=True)
         return
     first, second, *_ = (str(key) for key in rest)
     if any(str(each).count("(") > str(each).count(")") for each in rest.values()):
         fix = f'YAML cut it at a comma: put quotes around the formula, {first}: "..."'
-        problems.add(Code.FORMULA_SYNTAX, path, f"{shown(rest[first])} is not closed", fix, at_value=True)
+        problems.add(Code.FORMULA_SYNTAX, path, f"{format_value(rest[first])} is not closed", fix, at_value=True)
         return
     found = f"{len(rest)} keys where one {kind}'s name is wanted: {', '.join(str(key) for key in rest)}"
     fix = f"indent it, as a setting: {first}: {{{second}: ...}}"
-    key = near(second, ENTRY_KEYS) if kind == "layer" else ""
+    key = find_closest(second, ENTRY_KEYS) if kind == "layer" else ""
     if key:
         fix = f"did you mean '{key}'?"
     elif isinstance(rest[first], list):

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, computed_field
 
-DEFAULT_ROWS = 32
+DEFAULT_BATCH_SIZE = 32
 
 
-class Averaging(BaseModel):
+class AverageSettings(BaseModel):
     """How weights are averaged."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -20,13 +20,13 @@ class Averaging(BaseModel):
         return self.__class__.__name__
 
 
-class EMA(Averaging):
+class EMA(AverageSettings):
     """An exponential moving average of the weights after each step."""
 
     decay: float = Field(0.999, ge=0, lt=1, description="what the average keeps of itself in a step")
 
 
-class SWA(Averaging):
+class SWA(AverageSettings):
     """The mean of the weights after each epoch, the last quarter's if not told otherwise."""
 
     start_epoch: int | None = Field(None, ge=1, description="the first epoch that counts; null: of the last quarter")
@@ -40,7 +40,7 @@ class TrainerSpec(BaseModel):
     epochs: int = Field(20, ge=1, description="passes over the training split")
     max_steps: int | None = Field(None, ge=1, description="stop after this many optimizer steps, whatever the epoch")
     limit_batches: int | None = Field(None, ge=1, description="at most this many batches of each split in an epoch")
-    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(DEFAULT_ROWS, description="samples a batch")
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(DEFAULT_BATCH_SIZE, description="samples a batch")
     accumulate: int = Field(1, ge=1, description="batches whose gradients are averaged for one optimizer step")
     eval_batch_size: int | None = Field(None, ge=1, description="samples a batch in validation and test; null: chosen")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
@@ -87,6 +87,6 @@ class TrainerSpec(BaseModel):
     progress: Literal["auto", "bar", "lines", "none"] = Field("auto", description="auto: a bar on a terminal")
 
     @property
-    def rows(self) -> int:
+    def initial_batch_size(self) -> int:
         """The samples of a batch; as long as they are to be found, the default's."""
-        return DEFAULT_ROWS if self.batch_size == "auto" else self.batch_size
+        return DEFAULT_BATCH_SIZE if self.batch_size == "auto" else self.batch_size

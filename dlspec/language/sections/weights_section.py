@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
-def _listed(value: Any) -> Any:
+def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-Patterns = Annotated[list[str], BeforeValidator(_listed)]
+PatternList = Annotated[list[str], BeforeValidator(_as_list)]
 """Several, or one alone."""
 
 
@@ -26,6 +26,10 @@ class WeightsSpec(BaseModel):
     rename: dict[str, str | list[str] | None] = Field(
         default_factory=dict, description="patterns of the file's names and what they become; null leaves a tensor out"
     )
-    transpose: Patterns = Field(default_factory=list, description="patterns of the file's names that are turned over")
+    transpose: PatternList = Field(
+        default_factory=list, description="patterns of the file's names that are turned over"
+    )
     strict: bool = Field(True, description="every tensor of the file is used, every one of the model's filled")
-    fresh: Patterns = Field(default_factory=list, description="patterns of the model's names that keep their own start")
+    fresh: PatternList = Field(
+        default_factory=list, description="patterns of the model's names that keep their own start"
+    )

@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from dlspec.layouts import Layout, Value
+from dlspec.layouts import Layout, TensorInfo
 from dlspec.parts.layers.rule import Rule
 
 
-def remedy(layer: str, rule: Rule, value: Value) -> str:
+def suggest_layout_fix(layer: str, rule: Rule, value: TensorInfo) -> str:
     """The nearest fix, ready to be written."""
     if value.layout == "tokens":
         return "put an 'Embedding: SIZE' before it"
     if rule.takes == ("tokens",):
         return "it takes token numbers: these data have none" if value.layout == "features" else "let it come first"
-    return _REMEDIES[value.layout](layer, rule, value)
+    return _FIXES_BY_LAYOUT[value.layout](layer, rule, value)
 
 
-def _on_features(layer: str, rule: Rule, value: Value) -> str:
+def _fix_features(layer: str, rule: Rule, value: TensorInfo) -> str:
     if "channels-first" not in rule.takes:
         return f"put an 'Unflatten: {{dim: 1, unflattened_size: [T, C]}}' before it, T * C = {value.channels}"
     if rule.dims == 1:
@@ -29,7 +29,7 @@ def _on_features(layer: str, rule: Rule, value: Value) -> str:
     return f"put an 'Unflatten: {{dim: 1, unflattened_size: {sizes}}}' before it"
 
 
-def _on_sequence(layer: str, rule: Rule, value: Value) -> str:
+def _fix_sequence(layer: str, rule: Rule, value: TensorInfo) -> str:
     if "channels-first" not in rule.takes:
         return "give less from the layer before, such as 'LSTM: {hidden_size: 64, output: last}'"
     norm = "take LayerNorm, or " if "Norm" in layer else ""
@@ -37,7 +37,7 @@ def _on_sequence(layer: str, rule: Rule, value: Value) -> str:
     return f"{norm}put a 'Permute: {[0, rank, *range(1, rank)]}' before it: its channels come last"
 
 
-def _on_channels_first(layer: str, rule: Rule, value: Value) -> str:
+def _fix_channels_first(layer: str, rule: Rule, value: TensorInfo) -> str:
     rank = len(value.shape)
     if layer == "GLU":
         return "write GLU: {dim: 1}, which halves the channels"
@@ -54,16 +54,16 @@ def _on_channels_first(layer: str, rule: Rule, value: Value) -> str:
     return "put a 'Flatten' before it"
 
 
-def _on_channels_last(layer: str, rule: Rule, value: Value) -> str:
+def _fix_channels_last(layer: str, rule: Rule, value: TensorInfo) -> str:
     rank = len(value.shape)
     if rule.takes == ("sequence",):
         return f"put '- Flatten: {{end_dim: {rank - 1}, layout: sequence}}' before it"
     return f"put a 'Permute: {[0, rank, *range(1, rank)]}' before it: its channels come last"
 
 
-_REMEDIES: Mapping[Layout, Callable[[str, Rule, Value], str]] = {
-    "features": _on_features,
-    "sequence": _on_sequence,
-    "channels-first": _on_channels_first,
-    "channels-last": _on_channels_last,
+_FIXES_BY_LAYOUT: Mapping[Layout, Callable[[str, Rule, TensorInfo], str]] = {
+    "features": _fix_features,
+    "sequence": _fix_sequence,
+    "channels-first": _fix_channels_first,
+    "channels-last": _fix_channels_last,
 }

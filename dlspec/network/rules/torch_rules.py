@@ -8,23 +8,29 @@ from dataclasses import replace
 from typing import Any
 
 from dlspec.errors import Code, Finding
-from dlspec.layouts import Layout, Value, Window, layout_of, roles
-from dlspec.parts.layers.dims import counted, end_together, keeps_time, kept_lengths, moved
-from dlspec.parts.layers.rule import ALL, LAST, Inputs, Rule, Settings, Shape, constant
+from dlspec.layouts import Layout, TensorInfo, Window, layout_from_roles, roles_from_layout
+from dlspec.parts.layers.dims import (
+    keeps_time,
+    layout_from_dims,
+    lengths_and_steps_agree,
+    lengths_from_dims,
+    normalize_dim,
+)
+from dlspec.parts.layers.rule import ALL_LAYOUTS, CHANNELS_LAST_LAYOUTS, Inputs, Rule, Settings, Shape, constant_layout
 
-_FIRST: tuple[Layout, ...] = ("channels-first",)
+_CHANNELS_FIRST: tuple[Layout, ...] = ("channels-first",)
 
 
 # ---- Flatten and Unflatten move the roles --------------------------------------------------------------------------
 
 
-def _flattened(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
-    return layout_of(_flattened_roles(inputs, shape, settings))
+def _find_flatten_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
+    return layout_from_roles(_find_flatten_roles(inputs, shape, settings))
 
 
-def _flattened_roles(inputs: Inputs, shape: Shape, settings: Settings) -> tuple[str, ...]:
+def _find_flatten_roles(inputs: Inputs, shape: Shape, settings: Settings) -> tuple[str, ...]:
     """The dimensions that are merged become one, channels if channels were among them."""
-    start, end = _merged(inputs[0], settings)
+    start, end = _find_merged_dims(inputs[0], settings)
     before = ("N", *inputs[0].roles)
     if start >= end:
         return before[1:]
@@ -32,7 +38,7 @@ def _flattened_roles(inputs: Inputs, shape: Shape, settings: Settings) -> tuple[
     return (*before[:start], merged, *before[end + 1 :])[1:]
 
 
-def _merged(value: Value, settings: Settings) -> tuple[int, int]:
+def _find_merged_dims(value: TensorInfo, settings: Settings) -> tuple[int, int]:
     rank = len(value.shape) + 1
     return settings.get("start_dim", 1) % rank, settings.get("end_dim", -1) % rank
 
@@ -41,22 +47,22 @@ def _keeps_steps(inputs: Inputs, settings: Settings) -> bool:
     """Whether a `Flatten` merges nothing with the steps, or an `Unflatten` leaves them alone."""
     value = inputs[0]
     if "unflattened_size" in settings:
-        return value.layout == "sequence" and counted(settings["dim"], value) > 1
-    start, end = _merged(value, settings)
+        return value.layout == "sequence" and normalize_dim(settings["dim"], value) > 1
+    start, end = _find_merged_dims(value, settings)
     return start >= end or (value.layout == "sequence" and start > 1)
 
 
-def _unflattened_roles(inputs: Inputs, shape: Shape, settings: Settings) -> tuple[str, ...]:
+def _find_unflatten_roles(inputs: Inputs, shape: Shape, settings: Settings) -> tuple[str, ...]:
     """A dimension that is cut gives each of its parts its role."""
     value = inputs[0]
     if value.layout == "features":
-        return roles(_unflattened(inputs, shape, settings), len(shape))
-    at = counted(settings["dim"], value) - 1
+        return roles_from_layout(_find_unflatten_layout(inputs, shape, settings), len(shape))
+    at = normalize_dim(settings["dim"], value) - 1
     more = len(shape) - len(value.shape)
     return (*value.roles[:at], *[value.roles[at]] * (more + 1), *value.roles[at + 1 :])
 
 
-def _unflattened(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
+def _find_unflatten_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
     if inputs[0].layout == "features":
         return "channels-first" if len(shape) > 2 else "sequence"
     return inputs[0].layout
@@ -65,37 +71,39 @@ def _unflattened(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
 # ---- lengths behind convolutions and poolings ----------------------------------------------------------------------
 
 
-def _only(setting: Any, default: int) -> int:
+def _first_number(setting: Any, default: int) -> int:
     """The number for the one dimension there is."""
     if setting is None:
         return default
     return int(setting[0] if isinstance(setting, list | tuple) else setting)
 
 
-def _convolution(settings: Settings) -> Window | None:
-    kernel, dilation = _only(settings["kernel_size"], 1), _only(settings.get("dilation"), 1)
-    padding, reach = settings.get("padding", 0), dilation * (kernel - 1)
+def _make_convolution_window(settings: Settings) -> Window | None:
+    kernel, dilation = _first_number(settings["kernel_size"], 1), _first_number(settings.get("dilation"), 1)
+    padding, span = settings.get("padding", 0), dilation * (kernel - 1)
     if padding == "same":
-        if reach % 2:  # PyTorch pads one more behind than before
+        if span % 2:  # PyTorch pads one more behind than before
             return None
-        padding = reach // 2
-    padding = 0 if padding == "valid" else _only(padding, 0)
+        padding = span // 2
+    padding = 0 if padding == "valid" else _first_number(padding, 0)
     if padding and settings.get("padding_mode", "zeros") != "zeros":
         return None  # what stands at the border is the padding's
-    return Window(kernel, _only(settings.get("stride"), 1), padding, dilation)
+    return Window(kernel, _first_number(settings.get("stride"), 1), padding, dilation)
 
 
-def _pooling(settings: Settings) -> Window | None:
+def _make_pooling_window(settings: Settings) -> Window | None:
     """A window that reaches over a sample's end would see padding where the sample alone has a border."""
-    kernel, padding = _only(settings["kernel_size"], 1), _only(settings.get("padding"), 0)
+    kernel, padding = _first_number(settings["kernel_size"], 1), _first_number(settings.get("padding"), 0)
     counts_border = "count_include_pad" in settings and settings["count_include_pad"]
     if settings.get("ceil_mode") or (padding and not counts_border):
         return None
-    return Window(kernel, _only(settings.get("stride"), kernel), padding, _only(settings.get("dilation"), 1))
+    return Window(
+        kernel, _first_number(settings.get("stride"), kernel), padding, _first_number(settings.get("dilation"), 1)
+    )
 
 
-def _averaging(settings: Settings) -> Window | None:
-    return _pooling({"count_include_pad": True, **settings})
+def _make_average_pooling_window(settings: Settings) -> Window | None:
+    return _make_pooling_window({"count_include_pad": True, **settings})
 
 
 # ---- checks and what is filled in ----------------------------------------------------------------------------------
@@ -116,7 +124,7 @@ def _check_pair(inputs: Inputs, settings: Settings) -> Finding | None:
         return Finding(
             Code.INPUT_COUNT,
             f"{len(inputs)} {'input comes' if len(inputs) == 1 else 'inputs come'} in, and two are wanted",
-            _TWO,
+            _TWO_INPUTS_FIX,
         )
     one, other = (each.shape[:-1] if "out_features" in settings else each.shape for each in inputs)
     if one == other and inputs[0].layout == inputs[1].layout:
@@ -124,7 +132,7 @@ def _check_pair(inputs: Inputs, settings: Settings) -> Finding | None:
     return Finding(Code.SHAPE_MISMATCH, f"{inputs[0]} and {inputs[1]} don't fit", "both need one shape and one layout")
 
 
-_TWO = "write from: [_, NAME]"
+_TWO_INPUTS_FIX = "write from: [_, NAME]"
 
 
 def _check_unpool(inputs: Inputs, settings: Settings) -> Finding | None:
@@ -136,35 +144,37 @@ def _check_unpool(inputs: Inputs, settings: Settings) -> Finding | None:
     )
 
 
-def _softmax_dim(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
+def _fill_softmax_dim(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
     """A softmax goes over the channels, where PyTorch would guess by the rank alone."""
     return {"dim": 1 if inputs[0].layout in ("features", "channels-first") else -1}
 
 
-def _bag_padding(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
+def _fill_bag_padding(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
     """Padding is token 0 where texts have lengths, and no part of a bag."""
     return {"padding_idx": 0} if inputs[0].lengths else {}
 
 
-def _compared(inputs: Inputs, settings: Settings) -> list[int]:
+def _list_remaining_dims(inputs: Inputs, settings: Settings) -> list[int]:
     """The dimensions that are left where one is compared: the channels' by PyTorch's default."""
     rank, dim = len(inputs[0].shape) + 1, settings.get("dim")
-    gone = None if settings.get("keepdim") else rank - 1 if dim is None else counted(dim, inputs[0])
-    return [each for each in range(rank) if each != gone]
+    compared_dim = None if settings.get("keepdim") else rank - 1 if dim is None else normalize_dim(dim, inputs[0])
+    return [each for each in range(rank) if each != compared_dim]
 
 
 # ---- the rows ------------------------------------------------------------------------------------------------------
 
 _ELEMENTWISE = Rule(keeps_lengths=True)
-_SOFTMAX = Rule(keeps_lengths=True, fill=_softmax_dim)
-_ON_LAST = Rule(LAST, keeps_lengths=True)
-_ON_CHANNELS_FIRST = Rule(_FIRST)
-_ON_IMAGES = Rule(_FIRST, constant("channels-first"), dims=2)
+_SOFTMAX = Rule(keeps_lengths=True, fill=_fill_softmax_dim)
+_ON_LAST = Rule(CHANNELS_LAST_LAYOUTS, keeps_lengths=True)
+_ON_CHANNELS_FIRST = Rule(_CHANNELS_FIRST)
+_ON_IMAGES = Rule(_CHANNELS_FIRST, constant_layout("channels-first"), dims=2)
 _DISTANCE = Rule(
-    LAST,
-    lambda inputs, shape, settings: moved(inputs[0], _compared(inputs, settings)),
-    keeps_lengths=lambda inputs, settings: end_together(inputs) and keeps_time(inputs[0], _compared(inputs, settings)),
-    lengths=lambda inputs, shape, settings: kept_lengths(inputs[0], _compared(inputs, settings)),
+    CHANNELS_LAST_LAYOUTS,
+    lambda inputs, shape, settings: layout_from_dims(inputs[0], _list_remaining_dims(inputs, settings)),
+    keeps_lengths=lambda inputs, settings: (
+        lengths_and_steps_agree(inputs) and keeps_time(inputs[0], _list_remaining_dims(inputs, settings))
+    ),
+    lengths=lambda inputs, shape, settings: lengths_from_dims(inputs[0], _list_remaining_dims(inputs, settings)),
     check=_check_pair,
 )
 
@@ -178,39 +188,41 @@ _RULES: Mapping[str, Rule] = {
     "PReLU": Rule(keeps_lengths=True, check=_check_prelu),
     **dict.fromkeys(("Softmax", "LogSoftmax", "Softmin"), _SOFTMAX),
     **dict.fromkeys(("Linear", "LayerNorm", "RMSNorm", "GLU"), _ON_LAST),
-    "Bilinear": Rule(LAST, keeps_lengths=lambda inputs, settings: end_together(inputs), check=_check_pair),
+    "Bilinear": Rule(
+        CHANNELS_LAST_LAYOUTS, keeps_lengths=lambda inputs, settings: lengths_and_steps_agree(inputs), check=_check_pair
+    ),
     "CosineSimilarity": replace(_DISTANCE, fill=lambda inputs, settings: {"dim": len(inputs[0].shape)}),
     "PairwiseDistance": _DISTANCE,
-    "Embedding": Rule(("tokens",), constant("sequence"), keeps_lengths=True),
-    "EmbeddingBag": Rule(("tokens",), constant("features"), keeps_lengths=True, fill=_bag_padding),
-    "Flatten": Rule(ALL, _flattened, keeps_lengths=_keeps_steps, roles=_flattened_roles),
-    "Unflatten": Rule(gives=_unflattened, keeps_lengths=_keeps_steps, roles=_unflattened_roles),
-    "Identity": Rule(ALL, keeps_lengths=True),
+    "Embedding": Rule(("tokens",), constant_layout("sequence"), keeps_lengths=True),
+    "EmbeddingBag": Rule(("tokens",), constant_layout("features"), keeps_lengths=True, fill=_fill_bag_padding),
+    "Flatten": Rule(ALL_LAYOUTS, _find_flatten_layout, keeps_lengths=_keeps_steps, roles=_find_flatten_roles),
+    "Unflatten": Rule(gives=_find_unflatten_layout, keeps_lengths=_keeps_steps, roles=_find_unflatten_roles),
+    "Identity": Rule(ALL_LAYOUTS, keeps_lengths=True),
     **dict.fromkeys(("GroupNorm", "Upsample"), _ON_CHANNELS_FIRST),
-    **dict.fromkeys(("LocalResponseNorm", "ChannelShuffle"), Rule(_FIRST, keeps_lengths=True)),
+    **dict.fromkeys(("LocalResponseNorm", "ChannelShuffle"), Rule(_CHANNELS_FIRST, keeps_lengths=True)),
     # With one dimension less PyTorch would take the batch for channels.
     **dict.fromkeys(
         ("PixelShuffle", "PixelUnshuffle", "Softmax2d", "UpsamplingNearest2d", "UpsamplingBilinear2d", "Unfold"),
         _ON_IMAGES,
     ),
-    "Fold": Rule(_FIRST, constant("channels-first"), dims=1),
+    "Fold": Rule(_CHANNELS_FIRST, constant_layout("channels-first"), dims=1),
     "BatchNorm1d": Rule(("features", "channels-first"), dims=1, keeps_lengths=True),
-    "Dropout1d": Rule(_FIRST, dims=1, keeps_lengths=True),
-    "Conv1d": Rule(_FIRST, dims=1, window=_convolution),
-    **dict.fromkeys(("MaxPool1d", "LPPool1d"), Rule(_FIRST, dims=1, window=_pooling)),
-    "AvgPool1d": Rule(_FIRST, dims=1, window=_averaging),
-    **{f"MaxUnpool{n}d": Rule(_FIRST, dims=n, check=_check_unpool) for n in (1, 2, 3)},
+    "Dropout1d": Rule(_CHANNELS_FIRST, dims=1, keeps_lengths=True),
+    "Conv1d": Rule(_CHANNELS_FIRST, dims=1, window=_make_convolution_window),
+    **dict.fromkeys(("MaxPool1d", "LPPool1d"), Rule(_CHANNELS_FIRST, dims=1, window=_make_pooling_window)),
+    "AvgPool1d": Rule(_CHANNELS_FIRST, dims=1, window=_make_average_pooling_window),
+    **{f"MaxUnpool{n}d": Rule(_CHANNELS_FIRST, dims=n, check=_check_unpool) for n in (1, 2, 3)},
 }
 
-_BY_DIMENSIONS = re.compile(
+_DIMENSION_PATTERN = re.compile(
     r"(?:Conv|ConvTranspose|BatchNorm|InstanceNorm|(?:Max|Avg|LP|AdaptiveAvg|AdaptiveMax|FractionalMax)Pool"
     r"|\w+Pad|Dropout)([123])d$"
 )
-_OTHER = Rule()
+_DEFAULT_RULE = Rule()
 
 
-def torch_rule(layer: str) -> Rule:
+def find_torch_rule(layer: str) -> Rule:
     """The row of PyTorch's layer of this name."""
-    if layer not in _RULES and (found := _BY_DIMENSIONS.match(layer)):
-        return Rule(_FIRST, dims=int(found[1]))
-    return _RULES.get(layer, _OTHER)
+    if layer not in _RULES and (found := _DIMENSION_PATTERN.match(layer)):
+        return Rule(_CHANNELS_FIRST, dims=int(found[1]))
+    return _RULES.get(layer, _DEFAULT_RULE)

@@ -10,28 +10,28 @@ from torch import nn
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
 from dlspec.network.built import Network
-from dlspec.network.parameters import first_picks, owned_parameters
-from dlspec.parts.specs.parameters_spec import Init
+from dlspec.network.parameters import list_named_parameters, match_patterns
+from dlspec.parts.specs.parameters_spec import Initialization
 from dlspec.text import first_line
 
 
-def initialize(network: Network, inits: Sequence[Init], problems: Problems) -> None:
+def initialize_weights(network: Network, inits: Sequence[Initialization], problems: Problems) -> None:
     """Draws anew what the inits pick, in the order of the state dict; of several the last one counts.
 
     A row of an embedding that stands for padding stays zero.
     """
     last_first = [each.pattern for each in reversed(inits)]
     by_pattern = {each.pattern.path: each for each in inits}
-    for owned, pattern in first_picks(owned_parameters(network), last_first, problems):
-        if pattern is not None and not owned.parameter.is_meta:
-            _draw(owned.parameter, by_pattern[pattern.path], owned.name, problems)
+    for named, pattern in match_patterns(list_named_parameters(network), last_first, problems):
+        if pattern is not None and not named.parameter.is_meta:
+            _initialize_parameter(named.parameter, by_pattern[pattern.path], named.name, problems)
     for module in network.module.modules():
         if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.padding_idx is not None and inits:
             with torch.no_grad():
                 module.weight[module.padding_idx].zero_()
 
 
-def _draw(parameter: nn.Parameter, init: Init, name: str, problems: Problems) -> None:
+def _initialize_parameter(parameter: nn.Parameter, init: Initialization, name: str, problems: Problems) -> None:
     try:
         init.schema.build(parameter, **init.settings)
     except (ValueError, RuntimeError) as error:

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from dlspec.errors import Code, KeyPath, UserError, suggest
 from dlspec.language.problems import Problems
 from dlspec.language.sections.weights_section import WeightsSpec
-from dlspec.network.weights.tensor_files import Stored, stored_tensors
+from dlspec.network.weights.tensor_files import StoredTensor, list_stored_tensors
 
-PATH: KeyPath = ("weights",)
-_SHOWN = 4
+WEIGHTS_PATH: KeyPath = ("weights",)
+_MAX_NAMES = 4
 # Counters that old files lack; they decide nothing.
-_COUNTERS = ".num_batches_tracked"
+_COUNTER_SUFFIX = ".num_batches_tracked"
 
 
 def load_weights(module: nn.Module, spec: WeightsSpec, problems: Problems) -> str:
@@ -29,30 +29,30 @@ def load_weights(module: nn.Module, spec: WeightsSpec, problems: Problems) -> st
 
     Nothing is copied before everything is known to fit.
     """
-    before = len(problems)
+    problem_count = len(problems)
     try:
-        loading = Loading(module, spec, stored_tensors(Path(spec.path).expanduser()), problems)
-        values = loading.values()
+        loader = WeightLoader(module, spec, list_stored_tensors(Path(spec.path).expanduser()), problems)
+        values = loader.values()
     except (UserError, RuntimeError) as error:  # the latter of a ~ that is nobody's home
-        problems.add(Code.FILE_UNREADABLE, (*PATH, "path"), str(error), at_value=True)
-    if len(problems) > before:
+        problems.add(Code.FILE_UNREADABLE, (*WEIGHTS_PATH, "path"), str(error), at_value=True)
+    if len(problems) > problem_count:
         return ""
     with torch.no_grad():
         for name, value in values.items():
-            if not loading.state[name].is_meta:  # a summary builds without numbers
-                loading.state[name].copy_(value)
-    return loading.report(values)
+            if not loader.state[name].is_meta:  # a summary builds without numbers
+                loader.state[name].copy_(value)
+    return loader.format_report(values)
 
 
 @dataclass(frozen=True)
-class Rename:
+class RenamePattern:
     """A pattern of the file's names and what they become; each `*` stands for what the pattern's `*` matched.
 
     Where there are fewer than in the pattern they stand for its last ones, so that a prefix may be dropped.
     """
 
     pattern: str
-    becomes: tuple[str, ...] | None
+    replacements: tuple[str, ...] | None
 
     @cached_property
     def _regex(self) -> re.Pattern[str]:
@@ -63,12 +63,12 @@ class Rename:
         """What `name` becomes, () where it is left out, None where the pattern does not match."""
         # fnmatch goes through a name once; the groups would try every way to share it out before they gave up.
         found = self._regex.fullmatch(name) if fnmatch.fnmatchcase(name, self.pattern) else None
-        if found is None or self.becomes is None:
+        if found is None or self.replacements is None:
             return None if found is None else ()
-        return tuple(_filled(each, found.groups()) for each in self.becomes)
+        return tuple(_fill_wildcards(each, found.groups()) for each in self.replacements)
 
 
-def _renamed(name: str, renames: Sequence[Rename]) -> tuple[int, tuple[str, ...]]:
+def _rename_tensor(name: str, renames: Sequence[RenamePattern]) -> tuple[int, tuple[str, ...]]:
     """What the first rename that matches makes of a name, and which one it is; the name itself where none does."""
     for at, each in enumerate(renames):
         names = each.names(name)
@@ -77,134 +77,147 @@ def _renamed(name: str, renames: Sequence[Rename]) -> tuple[int, tuple[str, ...]
     return -1, (name,)
 
 
-def _filled(text: str, words: Sequence[str]) -> str:
+def _fill_wildcards(text: str, matches: Sequence[str]) -> str:
     first, *pieces = text.split("*")
-    words = [*words, *[""] * len(pieces)] if len(words) < len(pieces) else words[len(words) - len(pieces) :]
-    return first + "".join(word + piece for word, piece in zip(words, pieces, strict=False))
+    matches = [*matches, *[""] * len(pieces)] if len(matches) < len(pieces) else matches[len(matches) - len(pieces) :]
+    return first + "".join(word + piece for word, piece in zip(matches, pieces, strict=False))
 
 
 @dataclass(frozen=True)
-class Piece:
+class TensorPiece:
     """A tensor of the file, or a part of it: `share` is which one, and the model's names that it is divided among."""
 
     name: str
-    stored: Stored
-    is_turned: bool
+    stored: StoredTensor
+    is_transposed: bool
     share: tuple[int, tuple[str, ...]]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.stored.shape[::-1] if self.is_turned else self.stored.shape
+        return self.stored.shape[::-1] if self.is_transposed else self.stored.shape
 
     @property
     def is_whole(self) -> bool:
         return len(self.share[1]) == 1
 
 
-class Loading:
+class WeightLoader:
     """What goes where; every mistake is told with the names on both sides."""
 
-    def __init__(self, module: nn.Module, spec: WeightsSpec, stored: Mapping[str, Stored], problems: Problems) -> None:
+    def __init__(
+        self, module: nn.Module, spec: WeightsSpec, stored: Mapping[str, StoredTensor], problems: Problems
+    ) -> None:
         self.spec, self.stored, self.problems = spec, stored, problems
         self.state = dict(module.state_dict(keep_vars=True))
-        self.used: set[str] = set()
-        self.left_out: list[str] = []
+        self.used_names: set[str] = set()
+        self.dropped_names: list[str] = []
         self.fresh = {name for name in self.state if any(fnmatch.fnmatchcase(name, each) for each in spec.fresh)}
 
     def values(self) -> dict[str, Tensor]:
         """For each of the model's names what it is filled with."""
         self._check_patterns()
-        pieces = self._pieces()
-        values = {name: self._value(name, each) for name, each in pieces.items() if name not in self.fresh}
+        pieces = self._collect_pieces()
+        values = {name: self._read_value(name, each) for name, each in pieces.items() if name not in self.fresh}
         filled = {name: each for name, each in values.items() if each is not None}
-        self._tell_twins(filled, pieces)
+        self._report_shared_conflicts(filled, pieces)
         if self.spec.strict or (self.stored and not pieces.keys() & self.state.keys()):  # nothing at all fits
-            self._tell_unused(pieces)
+            self._report_unused(pieces)
         if self.spec.strict:
-            self._tell_missing(values)
+            self._report_missing(values)
         return filled
 
-    def report(self, values: Mapping[str, Tensor]) -> str:
+    def format_report(self, values: Mapping[str, Tensor]) -> str:
         """`weights: 320 of 322 tensors of FILE; kept their start: fc.weight, fc.bias`."""
-        parts = [f"weights: {len(self.used)} of {len(self.stored)} tensors of {self.spec.path}"]
-        unused = [name for name in self.stored if name not in self.used and name not in self.left_out]
-        own = [name for name in self._unfilled(values) if not name.endswith(_COUNTERS)]
-        told = {"left out": self.left_out, "not used": unused, "kept their start": own}
-        return "; ".join([*parts, *(f"{words}: {_some(names)}" for words, names in told.items() if names)])
+        parts = [f"weights: {len(self.used_names)} of {len(self.stored)} tensors of {self.spec.path}"]
+        unused = [name for name in self.stored if name not in self.used_names and name not in self.dropped_names]
+        own = [name for name in self._find_unfilled(values) if not name.endswith(_COUNTER_SUFFIX)]
+        names_by_reason = {"left out": self.dropped_names, "not used": unused, "kept their start": own}
+        return "; ".join(
+            [*parts, *(f"{words}: {_format_names(names)}" for words, names in names_by_reason.items() if names)]
+        )
 
     # ---- which tensor goes where -----------------------------------------------------------------------------------
 
     def _check_patterns(self) -> None:
         """A rename may be idle where every tensor is accounted for: it is for another file of the kind."""
         for pattern in () if self.spec.strict else self.spec.rename:
-            self._must_match(pattern, self.stored, ("rename", pattern), "no tensor of the file")
+            self._check_pattern(pattern, self.stored, ("rename", pattern), "no tensor of the file")
         for index, pattern in enumerate(self.spec.transpose):
-            self._must_match(pattern, self.stored, ("transpose", index), "no tensor of the file")
+            self._check_pattern(pattern, self.stored, ("transpose", index), "no tensor of the file")
         for index, pattern in enumerate(self.spec.fresh):
-            self._must_match(pattern, self.state, ("fresh", index), "no parameter")
+            self._check_pattern(pattern, self.state, ("fresh", index), "no parameter")
 
-    def _must_match(self, pattern: str, names: Mapping[str, Any], path: KeyPath, what: str) -> None:
+    def _check_pattern(self, pattern: str, names: Mapping[str, Any], path: KeyPath, what: str) -> None:
         if not any(fnmatch.fnmatchcase(name, pattern) for name in names):
             at_value = path[0] != "rename"
             found = f"{what} is named '{pattern}'"
             self.problems.add(
-                Code.NO_MATCH, (*PATH, *path), found, suggest(pattern, names), at_value=at_value, at_key=not at_value
+                Code.NO_MATCH,
+                (*WEIGHTS_PATH, *path),
+                found,
+                suggest(pattern, names),
+                at_value=at_value,
+                at_key=not at_value,
             )
 
-    def _pieces(self) -> dict[str, list[Piece]]:
+    def _collect_pieces(self) -> dict[str, list[TensorPiece]]:
         """By the model's names what comes there, in the order of the renames, then of the file."""
         renames = [
-            Rename(pattern, None if each is None else (each,) if isinstance(each, str) else tuple(each))
+            RenamePattern(pattern, None if each is None else (each,) if isinstance(each, str) else tuple(each))
             for pattern, each in self.spec.rename.items()
         ]
-        found: list[tuple[int, str, Piece]] = []
+        found: list[tuple[int, str, TensorPiece]] = []
         for name, stored in self.stored.items():
-            order, names = _renamed(name, renames)
+            order, names = _rename_tensor(name, renames)
             if not names:
-                self.left_out.append(name)
-            turned = any(fnmatch.fnmatchcase(name, each) for each in self.spec.transpose)
-            found += [(order, new, Piece(name, stored, turned, (at, names))) for at, new in enumerate(names)]
-        pieces: dict[str, list[Piece]] = {}
+                self.dropped_names.append(name)
+            is_transposed = any(fnmatch.fnmatchcase(name, each) for each in self.spec.transpose)
+            found += [
+                (order, new, TensorPiece(name, stored, is_transposed, (at, names))) for at, new in enumerate(names)
+            ]
+        pieces: dict[str, list[TensorPiece]] = {}
         for _, new, piece in sorted(found, key=lambda each: each[0]):
             pieces.setdefault(new, []).append(piece)
         return pieces
 
     # ---- what it holds ---------------------------------------------------------------------------------------------
 
-    def _value(self, name: str, pieces: Sequence[Piece]) -> Tensor | None:
+    def _read_value(self, name: str, pieces: Sequence[TensorPiece]) -> Tensor | None:
         """The tensor for one of the model's names, None where it has none such or the shapes disagree."""
         own = self.state.get(name)
         if own is None:
             return None
-        parts = [self._part(each) for each in pieces]
-        shapes = [self._shape(each) for each in pieces]
-        whole = (sum(each[0] for each in shapes), *shapes[0][1:]) if len(shapes) > 1 and all(shapes) else shapes[0]
-        if _without_ones(whole) != _without_ones(own.shape) or any(each[1:] != shapes[0][1:] for each in shapes):
-            self._tell_shape(name, pieces, whole)
+        readers = [self._make_reader(each) for each in pieces]
+        shapes = [self._find_piece_shape(each) for each in pieces]
+        joined_shape = (
+            (sum(each[0] for each in shapes), *shapes[0][1:]) if len(shapes) > 1 and all(shapes) else shapes[0]
+        )
+        if _drop_ones(joined_shape) != _drop_ones(own.shape) or any(each[1:] != shapes[0][1:] for each in shapes):
+            self._report_shape(name, pieces, joined_shape)
             return None
-        self.used |= {each.name for each in pieces}
-        tensors = [each() for each in parts]
+        self.used_names |= {each.name for each in pieces}
+        tensors = [each() for each in readers]
         value = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
         if value.is_floating_point() != own.is_floating_point():
             theirs, ours = (str(each.dtype).removeprefix("torch.") for each in (value, own))
             found = f"'{pieces[0].name}' in the file is {theirs}, and the model's '{name}' {ours}"
-            self.problems.add(Code.WEIGHTS_MISMATCH, (*PATH, "path"), found, at_value=True)
+            self.problems.add(Code.WEIGHTS_MISMATCH, (*WEIGHTS_PATH, "path"), found, at_value=True)
         return value.reshape(own.shape)
 
-    def _part(self, piece: Piece) -> Any:
-        start, size = self._rows(piece)
+    def _make_reader(self, piece: TensorPiece) -> Any:
+        start, size = self._find_slice(piece)
 
         def read() -> Tensor:
             tensor = piece.stored.read()
-            tensor = tensor.permute(*reversed(range(tensor.dim()))) if piece.is_turned else tensor
+            tensor = tensor.permute(*reversed(range(tensor.dim()))) if piece.is_transposed else tensor
             return tensor if piece.is_whole else tensor.narrow(0, start, size)
 
         return read
 
-    def _shape(self, piece: Piece) -> tuple[int, ...]:
-        return piece.shape if piece.is_whole else (self._rows(piece)[1], *piece.shape[1:])
+    def _find_piece_shape(self, piece: TensorPiece) -> tuple[int, ...]:
+        return piece.shape if piece.is_whole else (self._find_slice(piece)[1], *piece.shape[1:])
 
-    def _rows(self, piece: Piece) -> tuple[int, int]:
+    def _find_slice(self, piece: TensorPiece) -> tuple[int, int]:
         """Where a part of a divided tensor starts, and how many rows it has: as many as the model wants of each."""
         index, names = piece.share
         rows = piece.shape[0] if piece.shape else 0
@@ -216,16 +229,18 @@ class Loading:
 
     # ---- mistakes --------------------------------------------------------------------------------------------------
 
-    def _tell_shape(self, name: str, pieces: Sequence[Piece], shape: tuple[int, ...]) -> None:
+    def _report_shape(self, name: str, pieces: Sequence[TensorPiece], shape: tuple[int, ...]) -> None:
         names = " and ".join(f"'{each.name}'" for each in pieces)
         own = tuple(self.state[name].shape)
         found = f"{names} in the file is {shape}, and the model's '{name}' {own}"
         fix = f"let it keep its own start: weights.fresh=['{name}']"
         if shape[::-1] == own and len(pieces) == 1:
             fix = f"turn it over: weights.transpose=['{pieces[0].name}']"
-        self.problems.add(Code.WEIGHTS_MISMATCH, (*PATH, "path"), found, fix, at_value=True)
+        self.problems.add(Code.WEIGHTS_MISMATCH, (*WEIGHTS_PATH, "path"), found, fix, at_value=True)
 
-    def _tell_twins(self, values: Mapping[str, Tensor], pieces: Mapping[str, Sequence[Piece]]) -> None:
+    def _report_shared_conflicts(
+        self, values: Mapping[str, Tensor], pieces: Mapping[str, Sequence[TensorPiece]]
+    ) -> None:
         """What is tied or shared may be there once or several times, but only as one and the same."""
         first: dict[int, str] = {}
         for name, value in values.items():
@@ -234,39 +249,43 @@ class Loading:
             if other != name and not torch.equal(values[other].to(own.dtype), value.to(own.dtype)):
                 found = f"'{other}' and '{name}' are one tensor in the model, and the file has two that differ"
                 fix = f"leave one out: weights.rename={{'{pieces[name][0].name}': null}}, or give the model two"
-                self.problems.add(Code.WEIGHTS_MISMATCH, (*PATH, "path"), found, fix, at_value=True)
+                self.problems.add(Code.WEIGHTS_MISMATCH, (*WEIGHTS_PATH, "path"), found, fix, at_value=True)
 
-    def _tell_unused(self, pieces: Mapping[str, Sequence[Piece]]) -> None:
+    def _report_unused(self, pieces: Mapping[str, Sequence[TensorPiece]]) -> None:
         unused = [each.name for name, group in pieces.items() if name not in self.state for each in group]
         if unused:
-            found = f"{_count(unused, 'tensor')} of the file fit no name of the model: {_some(unused)}"
-            fix = f"rename them (the model has {_some(self._unfilled(pieces) or list(self.state))}), or to null"
+            found = f"{_format_count(unused, 'tensor')} of the file fit no name of the model: {_format_names(unused)}"
+            fix = f"rename them (the model has {_format_names(self._find_unfilled(pieces) or list(self.state))}), or to null"
             self.problems.add(
-                Code.WEIGHTS_MISMATCH, (*PATH, "path"), found, f"{fix}; or weights.strict=false", at_value=True
+                Code.WEIGHTS_MISMATCH, (*WEIGHTS_PATH, "path"), found, f"{fix}; or weights.strict=false", at_value=True
             )
 
-    def _tell_missing(self, values: Mapping[str, Any]) -> None:
-        missing = [each for each in self._unfilled(values) if each not in self.fresh and not each.endswith(_COUNTERS)]
+    def _report_missing(self, values: Mapping[str, Any]) -> None:
+        missing = [
+            each
+            for each in self._find_unfilled(values)
+            if each not in self.fresh and not each.endswith(_COUNTER_SUFFIX)
+        ]
         if missing:
-            found = f"nothing in the file for {_count(missing, 'tensor')} of the model: {_some(missing)}"
+            found = f"nothing in the file for {_format_count(missing, 'tensor')} of the model: {_format_names(missing)}"
             fix = f"let them keep their own start: weights.fresh=['{missing[0]}'], or weights.strict=false"
-            self.problems.add(Code.WEIGHTS_MISMATCH, (*PATH, "path"), found, fix, at_value=True)
+            self.problems.add(Code.WEIGHTS_MISMATCH, (*WEIGHTS_PATH, "path"), found, fix, at_value=True)
 
-    def _unfilled(self, values: Mapping[str, Any]) -> list[str]:
+    def _find_unfilled(self, values: Mapping[str, Any]) -> list[str]:
         """The model's names that nothing fills, neither themselves nor by a tied or shared twin."""
         filled = {id(self.state[name]) for name in values if name in self.state}
         return [name for name, each in self.state.items() if id(each) not in filled]
 
 
-def _without_ones(shape: Sequence[int]) -> tuple[int, ...]:
+def _drop_ones(shape: Sequence[int]) -> tuple[int, ...]:
     """A table of positions is (1, T, C) in one file and (T, C) in another: the same numbers."""
     return tuple(each for each in shape if each != 1)
 
 
-def _some(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:_SHOWN])
-    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+def _format_names(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_MAX_NAMES])
+    return f"{shown} and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else shown
 
 
-def _count(names: Sequence[str], what: str) -> str:
+def _format_count(names: Sequence[str], what: str) -> str:
     return f"{len(names)} {what}" + ("s" if len(names) != 1 else "")

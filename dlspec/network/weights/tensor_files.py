@@ -16,43 +16,43 @@ import torch
 from torch import Tensor
 
 from dlspec.errors import UserError
-from dlspec.runs.layout import WEIGHTS
+from dlspec.runs.layout import WEIGHTS_FILES
 from dlspec.text import first_line
 
-_INDEXES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
-_SINGLE = ("model.safetensors", "pytorch_model.bin")
+_INDEX_NAMES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
+_WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")
 _SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 # Where training scripts put the weights among other things.
-_INNER = ("state_dict", "model_state_dict", "model")
-_MOST_INDEX = 100 * 2**20
+_STATE_DICT_KEYS = ("state_dict", "model_state_dict", "model")
+_MAX_INDEX_BYTES = 100 * 2**20
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredTensor:
     """A tensor in a file, not read yet."""
 
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
 
 
-def stored_tensors(path: Path) -> dict[str, Stored]:
+def list_stored_tensors(path: Path) -> dict[str, StoredTensor]:
     """The tensors below `path` by their names: a file, a set of files with its index, a folder of one, a run's folder.
 
     Hugging Face's folders are such (`model.safetensors`, `pytorch_model.bin.index.json`).
     """
     try:
         if path.is_dir():
-            path = _in_folder(path)
+            path = _find_weights_file(path)
         if not path.is_file():
             raise UserError(f"no file '{path}'")
     except OSError as error:  # a name that is too long, a folder that is another's
         raise UserError(f"can't read '{path}': {error.strerror}") from None
-    return _from_index(path) if path.name.endswith(".json") else _from_file(path)
+    return _list_from_index(path) if path.name.endswith(".json") else _list_from_file(path)
 
 
-def _in_folder(folder: Path) -> Path:
+def _find_weights_file(folder: Path) -> Path:
     """The one file in a folder that holds its weights."""
-    for name in (*WEIGHTS, *_INDEXES, *_SINGLE):
+    for name in (*WEIGHTS_FILES, *_INDEX_NAMES, *_WEIGHTS_NAMES):
         if (folder / name).is_file():
             return folder / name
     found = sorted(each for each in folder.iterdir() if each.suffix in _SUFFIXES and each.is_file())
@@ -64,39 +64,39 @@ def _in_folder(folder: Path) -> Path:
     return found[0]
 
 
-def _from_index(path: Path) -> dict[str, Stored]:
+def _list_from_index(path: Path) -> dict[str, StoredTensor]:
     """A set of files: its index says in which one each tensor is."""
-    if path.stat().st_size > _MOST_INDEX:
+    if path.stat().st_size > _MAX_INDEX_BYTES:
         raise UserError(f"'{path}' is too large for an index: {path.stat().st_size:,} bytes")
     try:
         names = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
-        wanted = {str(name): str(file) for name, file in names.items()}
+        files_by_tensor = {str(name): str(file) for name, file in names.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise UserError(f"'{path}' is no index of weights: it has no 'weight_map'") from None
-    files: dict[str, Mapping[str, Stored]] = {}
-    for file in sorted(set(wanted.values())):
+    files: dict[str, Mapping[str, StoredTensor]] = {}
+    for file in sorted(set(files_by_tensor.values())):
         if Path(file).name != file:
             raise UserError(f"'{path}' names '{file}', which leads out of its folder")
         if not (path.parent / file).is_file():
             raise UserError(f"'{path}' names '{file}', and there is no such file beside it")
-        files[file] = _from_file(path.parent / file)
-    missing = [name for name, file in wanted.items() if name not in files[file]]
+        files[file] = _list_from_file(path.parent / file)
+    missing = [name for name, file in files_by_tensor.items() if name not in files[file]]
     if missing:
-        raise UserError(f"'{path}' says that '{wanted[missing[0]]}' has '{missing[0]}', and it has not")
-    return {name: files[file][name] for name, file in wanted.items()}
+        raise UserError(f"'{path}' says that '{files_by_tensor[missing[0]]}' has '{missing[0]}', and it has not")
+    return {name: files[file][name] for name, file in files_by_tensor.items()}
 
 
-def _from_file(path: Path) -> dict[str, Stored]:
+def _list_from_file(path: Path) -> dict[str, StoredTensor]:
     try:
         with path.open("rb") as file:
             start = file.read(9)
     except OSError as error:
         raise UserError(f"can't read '{path}': {error.strerror}") from None
     is_torch = start[:2] == b"PK" or (start[:1] == b"\x80" and start[8:9] != b"{")
-    return _from_torch(path) if is_torch else _from_safetensors(path)
+    return _list_from_torch(path) if is_torch else _list_from_safetensors(path)
 
 
-def _from_safetensors(path: Path) -> dict[str, Stored]:
+def _list_from_safetensors(path: Path) -> dict[str, StoredTensor]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -104,19 +104,21 @@ def _from_safetensors(path: Path) -> dict[str, Stored]:
         names = list(file.keys())
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in names}
     except (SafetensorError, OSError) as error:
-        raise UserError(f"'{path}' is neither a safetensors file nor one of torch.save: {_reason(error)}") from None
+        raise UserError(
+            f"'{path}' is neither a safetensors file nor one of torch.save: {_summarize_error(error)}"
+        ) from None
 
     def read(name: str) -> Tensor:
         try:
             tensor: Tensor = file.get_tensor(name)
         except SafetensorError as error:  # of a kind of numbers that PyTorch has not
-            raise UserError(f"can't read '{name}' in '{path}': {_reason(error)}") from None
+            raise UserError(f"can't read '{name}' in '{path}': {_summarize_error(error)}") from None
         return tensor
 
-    return {name: Stored(shape, partial(read, name)) for name, shape in shapes.items()}
+    return {name: StoredTensor(shape, partial(read, name)) for name, shape in shapes.items()}
 
 
-def _from_torch(path: Path) -> dict[str, Stored]:
+def _list_from_torch(path: Path) -> dict[str, StoredTensor]:
     import pickle
 
     try:
@@ -128,28 +130,28 @@ def _from_torch(path: Path) -> dict[str, Stored]:
         found = f"'{path}' holds more than tensors, and reading that could run code"
         raise UserError(f"{found}: save its state_dict alone, or as safetensors") from None
     except Exception as error:  # whatever PyTorch's reader meets in a file that is torn or made up
-        raise UserError(f"'{path}' is no whole file of torch.save: {_reason(error)}") from None
-    tensors = _tensors(loaded)
+        raise UserError(f"'{path}' is no whole file of torch.save: {_summarize_error(error)}") from None
+    tensors = _select_tensors(loaded)
     if not tensors:
         raise UserError(f"'{path}' holds no tensors by name, as a state_dict does")
-    return {name: Stored(tuple(each.shape), partial(_itself, each)) for name, each in tensors.items()}
+    return {name: StoredTensor(tuple(each.shape), partial(_return_tensor, each)) for name, each in tensors.items()}
 
 
-def _tensors(loaded: Any) -> dict[str, Tensor]:
+def _select_tensors(loaded: Any) -> dict[str, Tensor]:
     if not isinstance(loaded, Mapping):
         return {}
-    inner = next((loaded[key] for key in _INNER if isinstance(loaded.get(key), Mapping)), loaded)
-    return {str(name): each for name, each in inner.items() if isinstance(each, Tensor) and _has_numbers(each)}
+    inner = next((loaded[key] for key in _STATE_DICT_KEYS if isinstance(loaded.get(key), Mapping)), loaded)
+    return {str(name): each for name, each in inner.items() if isinstance(each, Tensor) and _is_readable(each)}
 
 
-def _has_numbers(tensor: Tensor) -> bool:
+def _is_readable(tensor: Tensor) -> bool:
     """Whether they lie in rows; those of the meta device have none."""
     return tensor.layout == torch.strided and not tensor.is_meta and not tensor.is_nested
 
 
-def _itself(tensor: Tensor) -> Tensor:
+def _return_tensor(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _reason(error: Exception) -> str:
+def _summarize_error(error: Exception) -> str:
     return first_line(error, 200) or type(error).__name__

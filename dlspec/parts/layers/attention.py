@@ -10,18 +10,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dlspec.errors import Code, Finding
-from dlspec.layouts import Value
-from dlspec.parts.layers.padding import real_steps
-from dlspec.parts.layers.rule import Inputs, Rule, Settings, constant
+from dlspec.layouts import TensorInfo
+from dlspec.parts.layers.padding import make_step_mask
+from dlspec.parts.layers.rule import Inputs, Rule, Settings, constant_layout
 
-ROTARY_BASE = 10000.0
-
-
-def _check(inputs: Inputs, settings: Settings) -> Finding | None:
-    return _misfit(inputs, settings) or _wrong_heads(inputs, settings)
+DEFAULT_ROTARY_BASE = 10000.0
 
 
-def _misfit(inputs: Inputs, settings: Settings) -> Finding | None:
+def _check_attention(inputs: Inputs, settings: Settings) -> Finding | None:
+    return _check_inputs(inputs, settings) or _check_heads(inputs, settings)
+
+
+def _check_inputs(inputs: Inputs, settings: Settings) -> Finding | None:
     query, memory = inputs[0], inputs[1] if len(inputs) > 1 else inputs[0]
     for each in (query, memory):
         if each.layout != "sequence" or len(each.shape) != 2:
@@ -36,21 +36,21 @@ def _misfit(inputs: Inputs, settings: Settings) -> Finding | None:
     if settings.get("is_causal") and query.shape[0] != memory.shape[0]:
         found = f"is_causal with {query.shape[0]} steps that look at {memory.shape[0]} others"
         return Finding(Code.SHAPE_MISMATCH, found, "leave is_causal out: it is for a sequence that looks at itself")
-    return _wrong_mask(inputs[2], query, memory, settings) if len(inputs) > 2 else None
+    return _check_mask(inputs[2], query, memory, settings) if len(inputs) > 2 else None
 
 
-def _wrong_mask(mask: Value, query: Value, memory: Value, settings: Settings) -> Finding | None:
+def _check_mask(mask: TensorInfo, query: TensorInfo, memory: TensorInfo, settings: Settings) -> Finding | None:
     steps = (query.shape[0], memory.shape[0])
-    whole = (settings["num_heads"], *steps)
+    scores_shape = (settings["num_heads"], *steps)
     shape = (1,) * (3 - len(mask.shape)) + mask.shape
-    pairs = zip(shape, whole, strict=False)
+    pairs = zip(shape, scores_shape, strict=False)
     if len(shape) == 3 and len(mask.shape) > 1 and all(one in (1, two) for one, two in pairs):
         return None
-    found = f"the mask is {mask}, and attention of {settings['num_heads']} heads is {whole}"
-    return Finding(Code.SHAPE_MISMATCH, found, f"give it as {steps} or {whole}; RelativePositionBias does")
+    found = f"the mask is {mask}, and attention of {settings['num_heads']} heads is {scores_shape}"
+    return Finding(Code.SHAPE_MISMATCH, found, f"give it as {steps} or {scores_shape}; RelativePositionBias does")
 
 
-def _wrong_heads(inputs: Inputs, settings: Settings) -> Finding | None:
+def _check_heads(inputs: Inputs, settings: Settings) -> Finding | None:
     heads, groups, size = settings["num_heads"], settings.get("num_kv_heads"), settings.get("head_dim")
     channels = settings.get("embed_dim") or inputs[0].channels
     if size is None and channels % heads:
@@ -69,12 +69,12 @@ def _wrong_heads(inputs: Inputs, settings: Settings) -> Finding | None:
     return None
 
 
-def _any_steps(inputs: Inputs) -> bool:
+def _allows_shorter_batches(inputs: Inputs) -> bool:
     """Whether shorter batches fit: a mask that is a Parameter has a size of its own."""
     return len(inputs) < 3 or inputs[2].has_batch or set(inputs[2].shape[-2:]) == {1}
 
 
-def _fill(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
+def _fill_settings(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
     return {"_mask_by_sample": inputs[2].has_batch} if len(inputs) > 2 else {}
 
 
@@ -89,11 +89,11 @@ class Attention(nn.Module):
 
     rule = Rule(
         takes=("sequence",),
-        gives=constant("sequence"),
-        keeps_lengths=lambda inputs, settings: _any_steps(inputs),
+        gives=constant_layout("sequence"),
+        keeps_lengths=lambda inputs, settings: _allows_shorter_batches(inputs),
         lengths=lambda inputs, shape, settings: inputs[0].lengths,
-        check=_check,
-        fill=_fill,
+        check=_check_attention,
+        fill=_fill_settings,
         takes_parameter=True,
     )
     lengths_of = {"lengths": 0, "memory_lengths": 1}
@@ -120,8 +120,8 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(kdim or embed_dim, self.num_kv_heads * self.head_dim, bias)
         self.v_proj = nn.Linear(kdim or embed_dim, self.num_kv_heads * self.head_dim, bias)
         self.out_proj = nn.Linear(self.num_heads * self.head_dim, embed_dim, bias)
-        base = ROTARY_BASE if rotary is True else float(rotary)
-        self.rotary = Rotary(self.head_dim, base, rotary_halves) if rotary else None
+        base = DEFAULT_ROTARY_BASE if rotary is True else float(rotary)
+        self.rotary = RotaryEmbedding(self.head_dim, base, rotary_halves) if rotary else None
 
     @property
     def needs_lengths(self) -> bool:
@@ -140,40 +140,40 @@ class Attention(nn.Module):
             memory, memory_lengths = query, None if self.is_causal else lengths
         if query.dim() == 2:  # a Parameter
             query = query.expand(memory.shape[0], -1, -1)
-        q = self._heads(self.q_proj(query))
-        k, v = self._heads(self.k_proj(memory)), self._heads(self.v_proj(memory))
+        q = self._split_heads(self.q_proj(query))
+        k, v = self._split_heads(self.k_proj(memory)), self._split_heads(self.v_proj(memory))
         if self.rotary is not None:
             q, k = self.rotary(q), self.rotary(k)
-        return self.out_proj(self._attended(q, k, v, mask, memory_lengths).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+        return self.out_proj(self._attend(q, k, v, mask, memory_lengths).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
-    def _heads(self, value: Tensor) -> Tensor:
+    def _split_heads(self, value: Tensor) -> Tensor:
         """(N, T, heads * head_dim) as (N, heads, T, head_dim)."""
         heads: Tensor = value.unflatten(2, (-1, self.head_dim))  # type: ignore[no-untyped-call]
         return heads.transpose(1, 2)
 
-    def _attended(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
         is_causal = self.is_causal and mask is None and lengths is None  # without a mask the kernels are fast
-        allowed = None if is_causal else self._mask(q, k, mask, lengths)
+        attention_mask = None if is_causal else self._make_mask(q, k, mask, lengths)
         return functional.scaled_dot_product_attention(
             q,
             k,
             v,
-            attn_mask=allowed,
+            attn_mask=attention_mask,
             dropout_p=self.dropout if self.training else 0.0,
             is_causal=is_causal,
             enable_gqa=self.num_kv_heads != self.num_heads,
         )
 
-    def _mask(self, q: Tensor, k: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor | None:
+    def _make_mask(self, q: Tensor, k: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor | None:
         """What may be looked at, and what is added to the scores: of shape (N or 1, heads or 1, T, S)."""
         if mask is not None and mask.dim() == 3 and self._mask_by_sample:
             mask = mask.unsqueeze(1)
         if mask is not None and mask.is_floating_point():
             mask = mask.to(q.dtype)
         if lengths is not None:
-            mask = _both(mask, real_steps(lengths, k.shape[2], k.device)[:, None, None])
+            mask = _combine_masks(mask, make_step_mask(lengths, k.shape[2], k.device)[:, None, None])
         if self.is_causal:
-            mask = _both(mask, torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril())
+            mask = _combine_masks(mask, torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).tril())
         return mask
 
     def extra_repr(self) -> str:
@@ -181,13 +181,13 @@ class Attention(nn.Module):
         return f"num_heads={self.num_heads}{groups}, head_dim={self.head_dim}, is_causal={self.is_causal}"
 
 
-def _both(mask: Tensor | None, allowed: Tensor) -> Tensor:
+def _combine_masks(mask: Tensor | None, allowed: Tensor) -> Tensor:
     if mask is None:
         return allowed
     return mask & allowed if mask.dtype == torch.bool else torch.where(allowed, mask, float("-inf"))
 
 
-class Rotary(nn.Module):
+class RotaryEmbedding(nn.Module):
     """Turns each pair of channels by an angle that grows with the step (RoFormer, arXiv:2104.09864, equation 34).
 
     A pair are two neighbours, as in the paper; with `halves` a channel of the first half and the one of the second half
@@ -196,7 +196,7 @@ class Rotary(nn.Module):
 
     speeds: Tensor
 
-    def __init__(self, size: int, base: float = ROTARY_BASE, halves: bool = False) -> None:
+    def __init__(self, size: int, base: float = DEFAULT_ROTARY_BASE, halves: bool = False) -> None:
         super().__init__()
         self.halves = halves
         self.register_buffer("speeds", base ** (-torch.arange(0, size, 2) / size), persistent=False)

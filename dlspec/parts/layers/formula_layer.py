@@ -10,29 +10,29 @@ from dlspec.errors import Code, Finding
 from dlspec.language.expressions.expressions import ExpressionError
 from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.expressions.formula_tree import (
-    calls_in,
+    find_calls,
+    find_output_names,
     is_elementwise,
-    names_in,
-    only_moves,
+    only_moves_values,
 )
 from dlspec.layouts import Layout, Lengths
-from dlspec.parts.layers.dims import agree, end_together
-from dlspec.parts.layers.formula_trial import Walk, try_formula
-from dlspec.parts.layers.rule import ALL, Inputs, Rule, Settings, Shape, by_rank, main, same
+from dlspec.parts.layers.dims import lengths_agree, lengths_and_steps_agree
+from dlspec.parts.layers.formula_trial import FormulaEvaluator, try_formula
+from dlspec.parts.layers.rule import ALL_LAYOUTS, Inputs, Rule, Settings, Shape, layout_by_rank, main_input, same_layout
 
-_MOVES_ROLES = {"transpose", "permute", "einsum", "reshape"}
+_ROLE_MOVING_FUNCTIONS = {"transpose", "permute", "einsum", "reshape"}
 
 
-def _tree(settings: Settings) -> ast.expr:
+def _parse_setting(settings: Settings) -> ast.expr:
     return parse_formula(settings["formula"])
 
 
-def _check(inputs: Inputs, settings: Settings) -> Finding | None:
+def _check_formula(inputs: Inputs, settings: Settings) -> Finding | None:
     try:
-        tree = _tree(settings)
+        tree = _parse_setting(settings)
     except ExpressionError as error:
         return error.finding
-    names = names_in(tree)
+    names = find_output_names(tree)
     if len(names) != len(inputs):
         return Finding(
             Code.INPUT_COUNT,
@@ -42,21 +42,21 @@ def _check(inputs: Inputs, settings: Settings) -> Finding | None:
     return try_formula(tree, names, inputs)
 
 
-def _gives(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
-    moves = any(name in _MOVES_ROLES for name, _ in calls_in(_tree(settings)))
-    return by_rank(inputs, shape, settings) if moves else same(inputs, shape, settings)
+def _output_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
+    moves = any(name in _ROLE_MOVING_FUNCTIONS for name, _ in find_calls(_parse_setting(settings)))
+    return layout_by_rank(inputs, shape, settings) if moves else same_layout(inputs, shape, settings)
 
 
 def _keeps_lengths(inputs: Inputs, settings: Settings) -> bool:
-    return is_elementwise(_tree(settings)) and end_together(inputs)
+    return is_elementwise(_parse_setting(settings)) and lengths_and_steps_agree(inputs)
 
 
 def _keeps_vocabulary(settings: Settings) -> bool:
-    return only_moves(_tree(settings))
+    return only_moves_values(_parse_setting(settings))
 
 
-def _lengths(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths | None:
-    return main(inputs).lengths if is_elementwise(_tree(settings)) and agree(inputs) else None
+def _output_lengths(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths | None:
+    return main_input(inputs).lengths if is_elementwise(_parse_setting(settings)) and lengths_agree(inputs) else None
 
 
 class Formula(nn.Module):
@@ -66,11 +66,11 @@ class Formula(nn.Module):
     """
 
     rule = Rule(
-        takes=ALL,
-        gives=_gives,
+        takes=ALL_LAYOUTS,
+        gives=_output_layout,
         keeps_lengths=_keeps_lengths,
-        lengths=_lengths,
-        check=_check,
+        lengths=_output_lengths,
+        check=_check_formula,
         takes_parameter=True,
         keeps_vocabulary=_keeps_vocabulary,
     )
@@ -80,10 +80,10 @@ class Formula(nn.Module):
         super().__init__()
         self.formula = formula
         self._tree = parse_formula(formula)
-        self._names = names_in(self._tree)
+        self._names = find_output_names(self._tree)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        found: Tensor = Walk(dict(zip(self._names, inputs, strict=True))).value(self._tree)
+        found: Tensor = FormulaEvaluator(dict(zip(self._names, inputs, strict=True))).value(self._tree)
         return found
 
     def extra_repr(self) -> str:

@@ -14,21 +14,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dlspec.errors import Code, Finding, shown
+from dlspec.errors import Code, Finding, format_value
 from dlspec.language.expressions.expressions import CONSTANTS
-from dlspec.language.expressions.formula_functions import DIMS, ELEMENTWISE, FUNCTIONS, KEEPDIM
-from dlspec.language.expressions.formula_tree import (
-    arguments,
-    calls_in,
-    first_letters,
-    is_number,
-    whole_numbers,
+from dlspec.language.expressions.formula_functions import (
+    DIM_ARGUMENTS,
+    ELEMENTWISE_FUNCTIONS,
+    FORMULA_FUNCTIONS,
+    KEEPDIM_FUNCTIONS,
 )
-from dlspec.language.expressions.grammar import ARITHMETIC, COMPARISONS, SIGNS, Operators
-from dlspec.layouts import Value, format_shape, guess_layout
-from dlspec.parts.layers.dims import refused_dim
-from dlspec.parts.layers.merging import misfit
-from dlspec.parts.layers.rule import Inputs, main
+from dlspec.language.expressions.formula_tree import (
+    find_calls,
+    is_number,
+    match_arguments,
+    parse_einsum_letters,
+    read_whole_numbers,
+)
+from dlspec.language.expressions.grammar import ARITHMETIC, COMPARISONS, UNARY_SIGNS, Operators
+from dlspec.layouts import TensorInfo, format_shape, guess_layout
+from dlspec.parts.layers.dims import check_dim
+from dlspec.parts.layers.merging import find_shape_mismatch
+from dlspec.parts.layers.rule import Inputs, main_input
 from dlspec.text import first_line
 
 # ---- walking the tree ----------------------------------------------------------------------------------------------
@@ -38,25 +43,25 @@ def _expand(input: Tensor, size: Sequence[int]) -> Tensor:
     return input.expand(*size)
 
 
-def _function(name: str) -> Callable[..., Any]:
+def _find_function(name: str) -> Callable[..., Any]:
     found: Callable[..., Any] = getattr(torch, name, None) or getattr(F, name)
     return found
 
 
-def _of_number(function: Callable[..., Tensor], number: float, *others: Any, **named: Any) -> float:
+def _apply_to_number(function: Callable[..., Tensor], number: float, *others: Any, **named: Any) -> float:
     """`sqrt(2)`, which PyTorch has for tensors alone."""
     return float(function(torch.tensor(number, dtype=torch.float64, device="cpu"), *others, **named).item())
 
 
-CALLED: Mapping[str, Callable[..., Any]] = {
-    name: _expand if name == "expand" else _function(name) for name in sorted(FUNCTIONS)
+TORCH_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    name: _expand if name == "expand" else _find_function(name) for name in sorted(FORMULA_FUNCTIONS)
 }
 """The functions behind the names."""
 
 _OPERATORS: Operators = {
     **ARITHMETIC,
     **COMPARISONS,
-    **SIGNS,
+    **UNARY_SIGNS,
     ast.MatMult: operator.matmul,
     ast.BitAnd: operator.and_,
     ast.BitOr: operator.or_,
@@ -64,7 +69,7 @@ _OPERATORS: Operators = {
 }
 
 
-class Walk:
+class FormulaEvaluator:
     """Computes a tree that `parse_formula` gave, of tensors or of a tracer's proxies."""
 
     def __init__(self, inputs: Mapping[str, Any]) -> None:
@@ -97,7 +102,7 @@ class Walk:
         named = {each.arg: self.value(each.value) for each in node.keywords if each.arg}
         if name in ("eye", "arange"):
             named["device"] = next(iter(self.inputs.values())).device
-        function = partial(_of_number, CALLED[name]) if is_number(node) else CALLED[name]
+        function = partial(_apply_to_number, TORCH_FUNCTIONS[name]) if is_number(node) else TORCH_FUNCTIONS[name]
         return self.apply(node, function, given, named)
 
     def apply(
@@ -108,22 +113,24 @@ class Walk:
 
 # ---- trying it out -------------------------------------------------------------------------------------------------
 
-_MANY_NUMBERS = 4_000_000  # in a sample; beyond, trying on 'meta' is worth the second or two that its first use takes
-_ERRORS = (RuntimeError, IndexError, TypeError, ValueError, ArithmeticError)
-_ONE_MORE = {"stack", "unsqueeze"}  # their `dim` counts the output's dimensions
-_BATCH = "the first dimension is the batch, and samples must not mix"
+_MAX_CPU_NUMBERS = (
+    4_000_000  # in a sample; beyond, trying on 'meta' is worth the second or two that its first use takes
+)
+_COMPUTE_ERRORS = (RuntimeError, IndexError, TypeError, ValueError, ArithmeticError)
+_ADDS_DIMENSION = {"stack", "unsqueeze"}  # their `dim` counts the output's dimensions
+_BATCH_FIX = "the first dimension is the batch, and samples must not mix"
 
 
-class _Refused(Exception):
+class _FormulaRefused(Exception):
     """Carries a `Finding` out of the walk."""
 
     def __init__(self, code: Code, node: ast.expr, why: str, fix: str) -> None:
         super().__init__(why)
-        self.finding = Finding(code, f"{shown(ast.unparse(node))} {why}", fix)
+        self.finding = Finding(code, f"{format_value(ast.unparse(node))} {why}", fix)
 
 
 @dataclass(frozen=True)
-class _Twins:
+class _BatchPair:
     """One value for batches of 2 and of 3: the sizes in which they differ are the batch's."""
 
     two: Tensor
@@ -149,10 +156,10 @@ class _Twins:
         )
 
 
-class _Trial(Walk):
+class _TrialEvaluator(FormulaEvaluator):
     """Walks with made-up batches, and refuses what PyTorch would compute of several samples at once."""
 
-    def __init__(self, inputs: Mapping[str, Any], main: Value) -> None:
+    def __init__(self, inputs: Mapping[str, Any], main: TensorInfo) -> None:
         super().__init__(inputs)
         self.main = main
 
@@ -162,58 +169,65 @@ class _Trial(Walk):
         self._check(node, given)
         function = torch.zeros_like if function in (torch.rand_like, torch.randn_like) else function
         try:
-            two, three = (function(*(_of(each, at) for each in given), **(named or {})) for at in ("two", "three"))
-        except _ERRORS as error:
-            says = first_line(error, 200)
-            raise _Refused(
-                Code.LAYER_REFUSED, node, f"can't be computed of {self._shown(given)}", f"PyTorch says: {says}"
+            two, three = (
+                function(*(_select_batch(each, at) for each in given), **(named or {})) for at in ("two", "three")
+            )
+        except _COMPUTE_ERRORS as error:
+            reason = first_line(error, 200)
+            raise _FormulaRefused(
+                Code.LAYER_REFUSED,
+                node,
+                f"can't be computed of {self._format_shapes(given)}",
+                f"PyTorch says: {reason}",
             ) from None
-        found = _twins(two, three)
-        has_batch = any(each.has_batch for each in _all_twins(given))
-        if any(each.is_mixed or each.has_batch != has_batch for each in _all_twins(found)):
-            raise _Refused(Code.SAMPLES_MIXED, node, f"mixes the samples of {self._shown(given)}", _BATCH)
+        found = _pair_values(two, three)
+        has_batch = any(each.has_batch for each in _collect_pairs(given))
+        if any(each.is_mixed or each.has_batch != has_batch for each in _collect_pairs(found)):
+            raise _FormulaRefused(
+                Code.SAMPLES_MIXED, node, f"mixes the samples of {self._format_shapes(given)}", _BATCH_FIX
+            )
         return found
 
-    def as_value(self, twins: _Twins) -> Value:
+    def to_value(self, twins: _BatchPair) -> TensorInfo:
         shape = tuple(twins.two.shape[1:] if twins.has_batch else twins.two.shape)
         layout = self.main.layout if len(shape) == len(self.main.shape) else guess_layout(shape)
-        return Value(shape, layout, has_batch=twins.has_batch)
+        return TensorInfo(shape, layout, has_batch=twins.has_batch)
 
-    def _shown(self, given: list[Any]) -> str:
-        values = [self.as_value(each) for each in _all_twins(given)]
+    def _format_shapes(self, given: list[Any]) -> str:
+        values = [self.to_value(each) for each in _collect_pairs(given)]
         return " and ".join(format_shape(each.shape) for each in values) or "numbers"
 
     def _check(self, node: ast.expr, given: list[Any]) -> None:
-        twins = _all_twins(given)
+        twins = _collect_pairs(given)
         match node:
             case ast.BinOp(op=ast.MatMult()) | ast.Call(func=ast.Name(id="matmul")):
                 self._check_matmul(node, *twins)
             case ast.Call(func=ast.Name(id="einsum")):
                 self._check_einsum(node, twins)
-            case ast.Call(func=ast.Name(id=name)) if name not in ELEMENTWISE:
+            case ast.Call(func=ast.Name(id=name)) if name not in ELEMENTWISE_FUNCTIONS:
                 self._check_dims(node, name, twins)
-            case ast.Subscript() if twins and isinstance(given[0], _Twins):
+            case ast.Subscript() if twins and isinstance(given[0], _BatchPair):
                 self._check_index(node, given[1], twins[0])
             case ast.BinOp() | ast.Compare() | ast.Call() if twins:
-                self._check_fit(node, [self.as_value(each) for each in twins])
+                self._check_broadcast(node, [self.to_value(each) for each in twins])
 
-    def _check_fit(self, node: ast.expr, values: Sequence[Value]) -> None:
-        first = main(values)
-        takes_away = any(name in KEEPDIM for name, _ in calls_in(node))
+    def _check_broadcast(self, node: ast.expr, values: Sequence[TensorInfo]) -> None:
+        first = main_input(values)
+        removes_dims = any(name in KEEPDIM_FUNCTIONS for name, _ in find_calls(node))
         for each in values:
-            wrong = misfit(first, each)
-            if wrong is None:
+            mismatch = find_shape_mismatch(first, each)
+            if mismatch is None:
                 continue
             has_ranks = len({len(value.shape) for value in values}) > 1
-            fix = "write keepdim=True: both need as many dimensions" if takes_away and has_ranks else wrong.fix
-            raise _Refused(
-                wrong.code,
+            fix = "write keepdim=True: both need as many dimensions" if removes_dims and has_ranks else mismatch.fix
+            raise _FormulaRefused(
+                mismatch.code,
                 node,
                 f"has {format_shape(first.shape)} and {format_shape(each.shape)}, which don't fit",
                 fix,
             )
 
-    def _check_matmul(self, node: ast.expr, left: _Twins, right: _Twins) -> None:
+    def _check_matmul(self, node: ast.expr, left: _BatchPair, right: _BatchPair) -> None:
         """Rows and columns are of one sample: the batch is neither, and stands at the same place on both sides."""
         if left.has_batch and right.has_batch:
             fits = left.rank == right.rank >= 3
@@ -222,71 +236,71 @@ class _Trial(Walk):
         else:
             fits = not right.has_batch or (right.rank >= 3 and left.rank < right.rank)
         if not fits:
-            raise _Refused(
+            raise _FormulaRefused(
                 Code.SAMPLES_MIXED,
                 node,
-                f"mixes the samples of {self._shown([left, right])}",
+                f"mixes the samples of {self._format_shapes([left, right])}",
                 "write sum(a * b, dim=-1)",
             )
 
-    def _check_einsum(self, node: ast.Call, twins: Sequence[_Twins]) -> None:
-        letters, output = first_letters(node)
+    def _check_einsum(self, node: ast.Call, twins: Sequence[_BatchPair]) -> None:
+        letters, output = parse_einsum_letters(node)
         if any(each.has_batch and letter != output for each, letter in zip(twins, letters, strict=True)):
-            raise _Refused(
+            raise _FormulaRefused(
                 Code.SAMPLES_MIXED, node, "mixes samples", f"begin each operand with the batch's letter, {output}"
             )
 
-    def _check_dims(self, node: ast.Call, name: str, twins: Sequence[_Twins]) -> None:
+    def _check_dims(self, node: ast.Call, name: str, twins: Sequence[_BatchPair]) -> None:
         if not twins or not twins[0].has_batch:
             return
         if name in ("tril", "triu") and twins[0].rank < 3:
-            raise _Refused(Code.SAMPLES_MIXED, node, "works on the batch", "it wants matrices, (N, R, C)")
-        value = self.as_value(twins[0])
-        given = {} if name in (*_ONE_MORE, "permute") else arguments(node)
-        for word in given.keys() & DIMS.keys():
-            for wrong in filter(None, (refused_dim(dim, value, word) for dim in whole_numbers(given[word]))):
-                raise _Refused(wrong.code, node, f"is wrong: {wrong.found}", wrong.fix)
+            raise _FormulaRefused(Code.SAMPLES_MIXED, node, "works on the batch", "it wants matrices, (N, R, C)")
+        value = self.to_value(twins[0])
+        given = {} if name in (*_ADDS_DIMENSION, "permute") else match_arguments(node)
+        for word in given.keys() & DIM_ARGUMENTS.keys():
+            for wrong in filter(None, (check_dim(dim, value, word) for dim in read_whole_numbers(given[word]))):
+                raise _FormulaRefused(wrong.code, node, f"is wrong: {wrong.found}", wrong.fix)
 
-    def _check_index(self, node: ast.expr, index: Any, twins: _Twins) -> None:
+    def _check_index(self, node: ast.expr, index: Any, twins: _BatchPair) -> None:
         items = index if isinstance(index, tuple) else (index,)
         taken = [item for item in items if item is not None and item is not Ellipsis]
         if Ellipsis in items and twins.has_batch and items[0] is Ellipsis and len(taken) >= twins.rank:
-            raise _Refused(Code.SAMPLES_MIXED, node, "takes samples out of the batch", _BATCH)
+            raise _FormulaRefused(Code.SAMPLES_MIXED, node, "takes samples out of the batch", _BATCH_FIX)
 
 
-def _of(value: Any, at: str) -> Any:
+def _select_batch(value: Any, which: str) -> Any:
     """The value with one of each pair of twins in it."""
     if isinstance(value, tuple):
-        return tuple(_of(each, at) for each in value)
-    return getattr(value, at) if isinstance(value, _Twins) else value
+        return tuple(_select_batch(each, which) for each in value)
+    return getattr(value, which) if isinstance(value, _BatchPair) else value
 
 
-def _twins(two: Any, three: Any) -> Any:
+def _pair_values(two: Any, three: Any) -> Any:
     if isinstance(two, tuple | list):
-        return tuple(_twins(*each) for each in zip(two, three, strict=True))
-    return _Twins(two, three) if isinstance(two, Tensor) else two
+        return tuple(_pair_values(*each) for each in zip(two, three, strict=True))
+    return _BatchPair(two, three) if isinstance(two, Tensor) else two
 
 
-def _all_twins(value: Any) -> list[_Twins]:
+def _collect_pairs(value: Any) -> list[_BatchPair]:
     if isinstance(value, tuple | list):
-        return [twins for each in value for twins in _all_twins(each)]
-    return [value] if isinstance(value, _Twins) else []
+        return [twins for each in value for twins in _collect_pairs(each)]
+    return [value] if isinstance(value, _BatchPair) else []
 
 
-def _made_up(value: Value, device: str) -> _Twins:
+def _make_trial_pair(value: TensorInfo, device: str) -> _BatchPair:
     dtype = torch.long if value.layout == "tokens" or value.vocab_size is not None else torch.float32
     shapes = [(rows, *value.shape) if value.has_batch else value.shape for rows in (2, 3)]
-    return _Twins(*(torch.zeros(shape, dtype=dtype, device=device) for shape in shapes))
+    return _BatchPair(*(torch.zeros(shape, dtype=dtype, device=device) for shape in shapes))
 
 
 def try_formula(tree: ast.expr, names: Sequence[str], inputs: Inputs) -> Finding | None:
     """Why a formula can't be computed of these inputs, each by its name; None where it can."""
     numbers = sum(torch.Size(each.shape).numel() for each in inputs)
-    device = "meta" if numbers > _MANY_NUMBERS else "cpu"
-    made_up = {name: _made_up(each, device) for name, each in zip(names, inputs, strict=True)}
+    device = "meta" if numbers > _MAX_CPU_NUMBERS else "cpu"
+    trial_inputs = {name: _make_trial_pair(each, device) for name, each in zip(names, inputs, strict=True)}
     try:
         with torch.no_grad(), warnings.catch_warnings(action="ignore"):
-            _Trial(made_up, main(inputs)).value(tree)
-    except _Refused as refused:
+            _TrialEvaluator(trial_inputs, main_input(inputs)).value(tree)
+    except _FormulaRefused as refused:
         return refused.finding
     return None

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.errors import Code, Finding
-from dlspec.layouts import Lengths, Value, Window, format_shape
-from dlspec.parts.layers.dims import agree, counted, end_together, refused_dim
-from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape, main
+from dlspec.layouts import Lengths, TensorInfo, Window, format_shape
+from dlspec.parts.layers.dims import check_dim, lengths_agree, lengths_and_steps_agree, normalize_dim
+from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape, main_input
 
 
-def _several(inputs: Inputs) -> Finding | None:
+def _check_input_count(inputs: Inputs) -> Finding | None:
     if len(inputs) > 1:
         return None
     return Finding(Code.INPUT_COUNT, "one input comes in, and two or more are wanted", "write from: [_, NAME]")
@@ -25,12 +25,14 @@ def _several(inputs: Inputs) -> Finding | None:
 # ---- element by element --------------------------------------------------------------------------------------------
 
 
-def _check_broadcast(inputs: Inputs, settings: Settings) -> Finding | None:
-    first = main(inputs)
-    return _several(inputs) or next((bad for each in inputs if (bad := misfit(first, each))), None)
+def _check_elementwise(inputs: Inputs, settings: Settings) -> Finding | None:
+    first = main_input(inputs)
+    return _check_input_count(inputs) or next(
+        (bad for each in inputs if (bad := find_shape_mismatch(first, each))), None
+    )
 
 
-def misfit(first: Value, other: Value) -> Finding | None:
+def find_shape_mismatch(first: TensorInfo, other: TensorInfo) -> Finding | None:
     """Sizes of 1 stretch between values of one rank, a `Parameter` by PyTorch's rule; nothing else does."""
     rank = max(len(first.shape), len(other.shape))
     one, two = (
@@ -42,11 +44,11 @@ def misfit(first: Value, other: Value) -> Finding | None:
     return Finding(
         Code.SHAPE_MISMATCH,
         f"{format_shape(first.shape)} and {format_shape(other.shape)} don't fit",
-        _fix_shapes(first, other),
+        _suggest_shape_fix(first, other),
     )
 
 
-def _fix_shapes(first: Value, other: Value) -> str:
+def _suggest_shape_fix(first: TensorInfo, other: TensorInfo) -> str:
     if not other.has_batch:
         sizes = [first.channels] + [1] * (len(first.shape) - first.channels_dim)
         return f"a Parameter must stretch to the value: one of shape {sizes} is a number a channel"
@@ -55,10 +57,10 @@ def _fix_shapes(first: Value, other: Value) -> str:
     return "try Residual with shortcut: auto, or a layer that gives one the other's size"
 
 
-_ELEMENTWISE = Rule(
-    keeps_lengths=lambda inputs, settings: end_together(inputs),
-    lengths=lambda inputs, shape, settings: main(inputs).lengths if agree(inputs) else None,
-    check=_check_broadcast,
+_ELEMENTWISE_RULE = Rule(
+    keeps_lengths=lambda inputs, settings: lengths_and_steps_agree(inputs),
+    lengths=lambda inputs, shape, settings: main_input(inputs).lengths if lengths_agree(inputs) else None,
+    check=_check_elementwise,
     takes_parameter=True,
 )
 
@@ -66,7 +68,7 @@ _ELEMENTWISE = Rule(
 class Add(nn.Module):
     """The sum of two or more values of one shape; sizes of 1 stretch, and a `Parameter` over the batch."""
 
-    rule = _ELEMENTWISE
+    rule = _ELEMENTWISE_RULE
     inline = True
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -76,7 +78,7 @@ class Add(nn.Module):
 class Multiply(nn.Module):
     """The product, element by element, of two or more values; what stretches is as in `Add`."""
 
-    rule = _ELEMENTWISE
+    rule = _ELEMENTWISE_RULE
     inline = True
 
     def forward(self, *inputs: Tensor) -> Tensor:
@@ -86,14 +88,14 @@ class Multiply(nn.Module):
 # ---- side by side --------------------------------------------------------------------------------------------------
 
 
-def _dim(inputs: Inputs, settings: Settings) -> int:
+def _concat_dim(inputs: Inputs, settings: Settings) -> int:
     dim = settings.get("dim")
-    return main(inputs).channels_dim if dim is None else counted(dim, main(inputs))
+    return main_input(inputs).channels_dim if dim is None else normalize_dim(dim, main_input(inputs))
 
 
 def _check_concat(inputs: Inputs, settings: Settings) -> Finding | None:
-    first = main(inputs)
-    refused = _several(inputs) or (None if settings.get("dim") is None else refused_dim(settings["dim"], first))
+    first = main_input(inputs)
+    refused = _check_input_count(inputs) or (None if settings.get("dim") is None else check_dim(settings["dim"], first))
     if refused:
         return refused
     if not first.has_batch:
@@ -102,15 +104,15 @@ def _check_concat(inputs: Inputs, settings: Settings) -> Finding | None:
             "only Parameters come in, and one value of a batch is wanted",
             "write one Parameter of the whole shape",
         )
-    dim = _dim(inputs, settings)
+    dim = _concat_dim(inputs, settings)
     for each in inputs:
-        if _others(each, dim) != _others(first, dim):
+        if _other_sizes(each, dim) != _other_sizes(first, dim):
             found = f"{format_shape(first.shape)} and {format_shape(each.shape)} don't fit side by side along dim {dim}"
             return Finding(Code.SHAPE_MISMATCH, found, "all other sizes must be equal")
     return None
 
 
-def _others(value: Value, dim: int) -> Shape:
+def _other_sizes(value: TensorInfo, dim: int) -> Shape:
     """Every size but the one along which values stand side by side."""
     return (*value.shape[: dim - 1], -1, *value.shape[dim:]) if dim <= len(value.shape) else value.shape
 
@@ -118,28 +120,28 @@ def _others(value: Value, dim: int) -> Shape:
 def _fill_concat(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
     """The dimension, and the ranks of those inputs that have no batch."""
     ranks = [None if each.has_batch else len(each.shape) for each in inputs]
-    return {"dim": _dim(inputs, settings), "_ranks": ranks}
+    return {"dim": _concat_dim(inputs, settings), "_ranks": ranks}
 
 
-def _adds_steps(inputs: Inputs, settings: Settings) -> bool:
-    return _dim(inputs, settings) == main(inputs).time_dim
+def _concatenates_steps(inputs: Inputs, settings: Settings) -> bool:
+    return _concat_dim(inputs, settings) == main_input(inputs).time_dim
 
 
-def _keeps_lengths(inputs: Inputs, settings: Settings) -> bool:
-    if not _adds_steps(inputs, settings):
-        return end_together(inputs)
+def _concat_keeps_lengths(inputs: Inputs, settings: Settings) -> bool:
+    if not _concatenates_steps(inputs, settings):
+        return lengths_and_steps_agree(inputs)
     return all(each.lengths is None for each in inputs[:-1])  # padding stands at the end, and nowhere between
 
 
-def _lengths(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths | None:
+def _lengths_after_concat(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths | None:
     """Steps put before a sample's own make it so much longer; what stands behind its padding is no part of it."""
-    if not _adds_steps(inputs, settings):
-        return main(inputs).lengths if agree(inputs) else None
+    if not _concatenates_steps(inputs, settings):
+        return main_input(inputs).lengths if lengths_agree(inputs) else None
     lengths = inputs[-1].lengths
-    if lengths is None or not _keeps_lengths(inputs, settings):
+    if lengths is None or not _concat_keeps_lengths(inputs, settings):
         return None
-    more = sum(each.shape[_dim(inputs, settings) - 1] for each in inputs[:-1])
-    return Lengths(lengths.field, (*lengths.windows, Window(more + 1, padding=more)))
+    added_steps = sum(each.shape[_concat_dim(inputs, settings) - 1] for each in inputs[:-1])
+    return Lengths(lengths.field, (*lengths.windows, Window(added_steps + 1, padding=added_steps)))
 
 
 class Concat(nn.Module):
@@ -149,8 +151,8 @@ class Concat(nn.Module):
     """
 
     rule = Rule(
-        keeps_lengths=_keeps_lengths,
-        lengths=_lengths,
+        keeps_lengths=_concat_keeps_lengths,
+        lengths=_lengths_after_concat,
         check=_check_concat,
         fill=_fill_concat,
         takes_parameter=True,

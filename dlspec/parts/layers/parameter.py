@@ -9,16 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.errors import Code, Finding, shown, suggest
+from dlspec.errors import Code, Finding, format_value, suggest
 from dlspec.parts.layers.rule import Inputs, Rule, Settings
 
 # Those of torch.nn.init that fill a tensor of any shape, and the settings of each.
-_NAMES = ("zeros_", "ones_", "constant_", "uniform_", "normal_", "trunc_normal_", "xavier_uniform_", "xavier_normal_")
-DEVIATION = 0.02
+_INIT_NAMES = (
+    "zeros_",
+    "ones_",
+    "constant_",
+    "uniform_",
+    "normal_",
+    "trunc_normal_",
+    "xavier_uniform_",
+    "xavier_normal_",
+)
+DEFAULT_STD = 0.02
 
 
-def _fills() -> dict[str, tuple[Callable[..., Any], tuple[str, ...]]]:
-    functions = {name: getattr(nn.init, name) for name in _NAMES}
+def _list_init_functions() -> dict[str, tuple[Callable[..., Any], tuple[str, ...]]]:
+    functions = {name: getattr(nn.init, name) for name in _INIT_NAMES}
     hidden = ("tensor", "generator")
     return {
         name: (each, tuple(key for key in inspect.signature(each).parameters if key not in hidden))
@@ -26,27 +35,29 @@ def _fills() -> dict[str, tuple[Callable[..., Any], tuple[str, ...]]]:
     }
 
 
-FILLS = _fills()
+INIT_FUNCTIONS = _list_init_functions()
 
 
 def _read_init(init: Any) -> tuple[str, Mapping[str, Any]]:
     """The function's name and settings: `zeros_`, `{normal_: {std: 0.02}}` or `{type: normal_, std: 0.02}`."""
     if isinstance(init, str):
-        return init, {"std": DEVIATION} if init == "normal_" else {}
+        return init, {"std": DEFAULT_STD} if init == "normal_" else {}
     if "type" in init:
         return str(init["type"]), {key: each for key, each in init.items() if key != "type"}
     name, settings = next(iter(init.items()))
     return str(name), settings if isinstance(settings, dict) else {}
 
 
-def _check(inputs: Inputs, settings: Settings) -> Finding | None:
+def _check_init_setting(inputs: Inputs, settings: Settings) -> Finding | None:
     init = settings.get("init", "normal_")
     if not init or (isinstance(init, dict) and "type" not in init and len(init) != 1):
-        return Finding(Code.WRONG_VALUE, f"init is {shown(init)}", "write a name, zeros_, or {normal_: {std: 0.02}}")
+        return Finding(
+            Code.WRONG_VALUE, f"init is {format_value(init)}", "write a name, zeros_, or {normal_: {std: 0.02}}"
+        )
     name, given = _read_init(init)
-    if name not in FILLS:
-        return Finding(Code.UNKNOWN_INIT, f"no init '{name}'", suggest(name, FILLS))
-    known = FILLS[name][1]
+    if name not in INIT_FUNCTIONS:
+        return Finding(Code.UNKNOWN_INIT, f"no init '{name}'", suggest(name, INIT_FUNCTIONS))
+    known = INIT_FUNCTIONS[name][1]
     wrong = [key for key in given if key not in known]
     if wrong:
         return Finding(
@@ -54,7 +65,7 @@ def _check(inputs: Inputs, settings: Settings) -> Finding | None:
         )
     bad = [key for key, each in given.items() if isinstance(each, bool) or not isinstance(each, int | float)]
     if bad:
-        return Finding(Code.WRONG_VALUE, f"{bad[0]} is {shown(given[bad[0]])}, wanted a number")
+        return Finding(Code.WRONG_VALUE, f"{bad[0]} is {format_value(given[bad[0]])}, wanted a number")
     if name == "constant_" and "val" not in given:
         return Finding(Code.MISSING_VALUE, "constant_ wants val", "write {constant_: {val: 0.5}}")
     if name.startswith("xavier") and len(settings["shape"]) < 2:
@@ -73,14 +84,14 @@ class Parameter(nn.Module):
     is its name. `init` with settings: `{normal_: {std: 0.02}}`; left out, it is that.
     """
 
-    rule = Rule(check=_check)
+    rule = Rule(check=_check_init_setting)
     weight: Tensor
 
     def __init__(self, shape: list[int], init: str | dict[str, Any] = "normal_") -> None:
         super().__init__()
         name, settings = _read_init(init)
         self.weight = nn.Parameter(torch.empty(shape))
-        FILLS[name][0](self.weight, **settings)
+        INIT_FUNCTIONS[name][0](self.weight, **settings)
 
     def forward(self) -> Tensor:
         return self.weight

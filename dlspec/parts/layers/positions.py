@@ -9,25 +9,25 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.errors import Code, Finding
-from dlspec.parts.layers.rule import Inputs, Rule, Settings, constant
+from dlspec.parts.layers.rule import Inputs, Rule, Settings, constant_layout
 
-DEVIATION = 0.02
+EMBEDDING_STD = 0.02
 """Of freshly made embeddings, as in BERT, GPT-2 and ViT."""
 
 
-def _check(inputs: Inputs, settings: Settings) -> Finding | None:
-    steps, known = inputs[0].shape[0], settings.get("num_embeddings")
+def _check_positions(inputs: Inputs, settings: Settings) -> Finding | None:
+    steps, max_steps = inputs[0].shape[0], settings.get("num_embeddings")
     if len(inputs[0].shape) != 2:
         return Finding(
             Code.WRONG_LAYOUT,
             f"positions are those of a sequence (T, C), and {inputs[0]} comes in",
             "put a 'Flatten: 2' before it",
         )
-    if known is None or known >= steps:
+    if max_steps is None or max_steps >= steps:
         return None
     return Finding(
         Code.SHAPE_MISMATCH,
-        f"num_embeddings is {known}, and {steps} steps come in",
+        f"num_embeddings is {max_steps}, and {steps} steps come in",
         f"leave it out: it is inferred ({steps})",
     )
 
@@ -40,9 +40,9 @@ class PositionalEmbedding(nn.Module):
 
     rule = Rule(
         takes=("sequence",),
-        gives=constant("sequence"),
+        gives=constant_layout("sequence"),
         keeps_lengths=True,
-        check=_check,
+        check=_check_positions,
         fill=lambda inputs, settings: {"num_embeddings": inputs[0].shape[0]},
     )
     weight: Tensor
@@ -52,9 +52,9 @@ class PositionalEmbedding(nn.Module):
         self.kind = kind
         if kind == "learned":
             self.weight = nn.Parameter(torch.empty(num_embeddings, embed_dim))
-            nn.init.normal_(self.weight, std=DEVIATION)
+            nn.init.normal_(self.weight, std=EMBEDDING_STD)
         else:
-            self.register_buffer("weight", _sines(num_embeddings, embed_dim), persistent=False)
+            self.register_buffer("weight", _sinusoidal_table(num_embeddings, embed_dim), persistent=False)
 
     def forward(self, input: Tensor) -> Tensor:
         if input.shape[1] > len(self.weight):
@@ -65,26 +65,28 @@ class PositionalEmbedding(nn.Module):
         return f"{self.weight.shape[0]}, {self.weight.shape[1]}, kind={self.kind}"
 
 
-def _sines(steps: int, size: int) -> Tensor:
+def _sinusoidal_table(steps: int, size: int) -> Tensor:
     """(steps, size): sines at even places, cosines at odd ones."""
-    speeds = torch.exp(torch.arange(0, size, 2) * (-math.log(10000.0) / size))
-    angles = torch.arange(steps).unsqueeze(1) * speeds
+    frequencies = torch.exp(torch.arange(0, size, 2) * (-math.log(10000.0) / size))
+    angles = torch.arange(steps).unsqueeze(1) * frequencies
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :size]
 
 
 def _check_buckets(inputs: Inputs, settings: Settings) -> Finding | None:
-    count, furthest = settings.get("num_buckets", 32), settings.get("max_distance", 128)
-    least = 4 if settings.get("bidirectional", True) else 2
-    if count < least:
+    count, max_distance = settings.get("num_buckets", 32), settings.get("max_distance", 128)
+    min_buckets = 4 if settings.get("bidirectional", True) else 2
+    if count < min_buckets:
         return Finding(
-            Code.WRONG_VALUE, f"num_buckets is {count}", f"take {least} or more: near and far distances need one each"
+            Code.WRONG_VALUE,
+            f"num_buckets is {count}",
+            f"take {min_buckets} or more: near and far distances need one each",
         )
-    near = count // least
-    if furthest > near:
+    near = count // min_buckets
+    if max_distance > near:
         return None
     return Finding(
         Code.CONFLICT,
-        f"max_distance is {furthest}, and {near} distances have a bucket each",
+        f"max_distance is {max_distance}, and {near} distances have a bucket each",
         f"take {near + 1} or more",
     )
 
@@ -99,7 +101,7 @@ class RelativePositionBias(nn.Module):
 
     rule = Rule(
         takes=("sequence",),
-        gives=constant("channels-first"),
+        gives=constant_layout("channels-first"),
         keeps_lengths=True,
         lengths=lambda *_: None,
         check=_check_buckets,
@@ -111,14 +113,14 @@ class RelativePositionBias(nn.Module):
         super().__init__()
         self.num_buckets, self.max_distance, self.bidirectional = num_buckets, max_distance, bidirectional
         self.weight = nn.Parameter(torch.empty(num_buckets, num_heads))
-        nn.init.normal_(self.weight, std=DEVIATION)
+        nn.init.normal_(self.weight, std=EMBEDDING_STD)
 
     def forward(self, input: Tensor) -> Tensor:
         steps = torch.arange(input.shape[1], device=input.device)
-        buckets = self._buckets(steps.unsqueeze(0) - steps.unsqueeze(1))
+        buckets = self._find_buckets(steps.unsqueeze(0) - steps.unsqueeze(1))
         return self.weight[buckets].permute(2, 0, 1).expand(input.shape[0], -1, -1, -1)  # (N, heads, T, T)
 
-    def _buckets(self, distances: Tensor) -> Tensor:
+    def _find_buckets(self, distances: Tensor) -> Tensor:
         """The bucket of each distance, key minus query, as in T5."""
         count, offset = self.num_buckets, torch.zeros_like(distances)
         if self.bidirectional:

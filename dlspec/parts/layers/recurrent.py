@@ -14,22 +14,22 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from dlspec.errors import Code, Finding
 from dlspec.layouts import Layout, Lengths
-from dlspec.parts.layers.padding import real_steps
+from dlspec.parts.layers.padding import make_step_mask
 from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape
 
-Output = Literal["sequence", "last", "mean", "state"]
-OUTPUTS: tuple[Output, ...] = get_args(Output)
+RecurrentOutput = Literal["sequence", "last", "mean", "state"]
+RECURRENT_OUTPUTS: tuple[RecurrentOutput, ...] = get_args(RecurrentOutput)
 
 
-def _gives(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
+def _output_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
     return "sequence" if settings.get("output", "sequence") == "sequence" else "features"
 
 
-def _lengths(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths | None:
-    return inputs[0].lengths if _gives(inputs, shape, settings) == "sequence" else None
+def _output_lengths(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths | None:
+    return inputs[0].lengths if _output_layout(inputs, shape, settings) == "sequence" else None
 
 
-def _rule(*, has_cell: bool) -> Rule:
+def _make_rule(*, has_cell: bool) -> Rule:
     def check(inputs: Inputs, settings: Settings) -> Finding | None:
         if not inputs[0].has_batch:
             return Finding(
@@ -55,7 +55,12 @@ def _rule(*, has_cell: bool) -> Rule:
         )
 
     return Rule(
-        takes=("sequence",), gives=_gives, keeps_lengths=True, lengths=_lengths, check=check, takes_parameter=True
+        takes=("sequence",),
+        gives=_output_layout,
+        keeps_lengths=True,
+        lengths=_output_lengths,
+        check=check,
+        takes_parameter=True,
     )
 
 
@@ -67,10 +72,10 @@ class _Recurrent(nn.RNNBase):
     A second input is the state to begin with, in that shape. Of several outputs that are `wanted` there is a tuple.
     """
 
-    rule = _rule(has_cell=False)
+    rule = _make_rule(has_cell=False)
     lengths_of = {"lengths": 0}
-    output: Output
-    output_names: tuple[Output, ...] = OUTPUTS
+    output: RecurrentOutput
+    output_names: tuple[RecurrentOutput, ...] = RECURRENT_OUTPUTS
     wanted: tuple[str, ...]
 
     @property
@@ -78,21 +83,21 @@ class _Recurrent(nn.RNNBase):
         """Forward in time a step knows nothing of the padding behind it."""
         return self.bidirectional or self.wanted != ("sequence",)
 
-    def _choose(self, output: Output) -> None:
+    def _set_output(self, output: RecurrentOutput) -> None:
         """What flows on is the first output."""
         self.output = output
-        self.output_names = (output, *(each for each in OUTPUTS if each != output))
+        self.output_names = (output, *(each for each in RECURRENT_OUTPUTS if each != output))
         self.wanted = (output,)
 
     def forward(
         self, input: Tensor, state: Tensor | None = None, lengths: Tensor | None = None
     ) -> Tensor | tuple[Tensor, ...]:
         lengths = None if lengths is None else lengths.to(input.device)
-        sequence, final = self._run(input, self._begin(input, state), lengths)
-        given = tuple(self._output(each, sequence, final, lengths) for each in self.wanted)
-        return given[0] if len(given) == 1 else given
+        sequence, final = self._run_steps(input, self._begin(input, state), lengths)
+        outputs = tuple(self._select_output(each, sequence, final, lengths) for each in self.wanted)
+        return outputs[0] if len(outputs) == 1 else outputs
 
-    def _run(self, input: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
+    def _run_steps(self, input: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
         """Every step's output, and PyTorch's final state."""
         if lengths is None or not (self.bidirectional or "state" in self.wanted):
             # Forward in time, padding behind a sample changes nothing before it: no packing is needed.
@@ -109,18 +114,18 @@ class _Recurrent(nn.RNNBase):
             state = state.expand(input.shape[0], -1, -1)
         return state.transpose(0, 1).contiguous()
 
-    def _output(self, name: str, sequence: Tensor, final: Any, lengths: Tensor | None) -> Tensor:
+    def _select_output(self, name: str, sequence: Tensor, final: Any, lengths: Tensor | None) -> Tensor:
         if name == "sequence":
             return sequence
         if name == "state":
-            return self._state(final)
-        return self._mean(sequence, lengths) if name == "mean" else self._last(sequence, lengths)
+            return self._final_state(final)
+        return self._mean_output(sequence, lengths) if name == "mean" else self._last_output(sequence, lengths)
 
-    def _state(self, final: Any) -> Tensor:
+    def _final_state(self, final: Any) -> Tensor:
         state: Tensor = final.transpose(0, 1)
         return state
 
-    def _last(self, sequence: Tensor, lengths: Tensor | None) -> Tensor:
+    def _last_output(self, sequence: Tensor, lengths: Tensor | None) -> Tensor:
         size = sequence.shape[-1] // (2 if self.bidirectional else 1)
         if lengths is None:
             forward = sequence[:, -1, :size]
@@ -129,11 +134,11 @@ class _Recurrent(nn.RNNBase):
             forward = sequence[..., :size].gather(1, at).squeeze(1)
         return torch.cat([forward, sequence[:, 0, size:]], dim=-1) if self.bidirectional else forward
 
-    def _mean(self, sequence: Tensor, lengths: Tensor | None) -> Tensor:
+    def _mean_output(self, sequence: Tensor, lengths: Tensor | None) -> Tensor:
         if lengths is None:
             return sequence.mean(dim=1)
-        inside = real_steps(lengths, sequence.shape[1])
-        return (sequence * inside.unsqueeze(-1)).sum(dim=1) / lengths.unsqueeze(1)
+        is_real = make_step_mask(lengths, sequence.shape[1])
+        return (sequence * is_real.unsqueeze(-1)).sum(dim=1) / lengths.unsqueeze(1)
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (f", output={self.output}" if self.output != "sequence" else "")
@@ -145,7 +150,7 @@ class _Recurrent(nn.RNNBase):
 class LSTM(_Recurrent, nn.LSTM):  # type: ignore[misc]  # forward gives what is wanted
     """`torch.nn.LSTM`, batch first."""
 
-    rule = _rule(has_cell=True)
+    rule = _make_rule(has_cell=True)
 
     def __init__(
         self,
@@ -156,20 +161,20 @@ class LSTM(_Recurrent, nn.LSTM):  # type: ignore[misc]  # forward gives what is 
         dropout: float = 0.0,
         bidirectional: bool = False,
         proj_size: int = 0,
-        output: Output = "sequence",
+        output: RecurrentOutput = "sequence",
         batch_first: bool = True,
     ) -> None:
         nn.LSTM.__init__(
             self, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size
         )
-        self._choose(output)
+        self._set_output(output)
 
     def _begin(self, input: Tensor, state: Tensor | None) -> Any:
         begin = super()._begin(input, state)
         size = self.proj_size or self.hidden_size
         return None if begin is None else (begin[..., :size].contiguous(), begin[..., size:].contiguous())
 
-    def _state(self, final: Any) -> Tensor:
+    def _final_state(self, final: Any) -> Tensor:
         return torch.cat(final, dim=-1).transpose(0, 1)
 
 
@@ -184,11 +189,11 @@ class GRU(_Recurrent, nn.GRU):  # type: ignore[misc]
         bias: bool = True,
         dropout: float = 0.0,
         bidirectional: bool = False,
-        output: Output = "sequence",
+        output: RecurrentOutput = "sequence",
         batch_first: bool = True,
     ) -> None:
         nn.GRU.__init__(self, input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional)
-        self._choose(output)
+        self._set_output(output)
 
 
 class RNN(_Recurrent, nn.RNN):  # type: ignore[misc]
@@ -203,10 +208,10 @@ class RNN(_Recurrent, nn.RNN):  # type: ignore[misc]
         bias: bool = True,
         dropout: float = 0.0,
         bidirectional: bool = False,
-        output: Output = "sequence",
+        output: RecurrentOutput = "sequence",
         batch_first: bool = True,
     ) -> None:
         nn.RNN.__init__(
             self, input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional
         )
-        self._choose(output)
+        self._set_output(output)

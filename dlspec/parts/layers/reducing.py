@@ -8,74 +8,82 @@ from typing import Any
 from torch import Tensor, nn
 
 from dlspec.errors import Code, Finding
-from dlspec.layouts import Layout, Lengths, roles
-from dlspec.parts.layers.dims import counted, keeps_time, kept_lengths, moved, refused_dim
-from dlspec.parts.layers.padding import real_steps
+from dlspec.layouts import Layout, Lengths, roles_from_layout
+from dlspec.parts.layers.dims import check_dim, keeps_time, layout_from_dims, lengths_from_dims, normalize_dim
+from dlspec.parts.layers.padding import make_step_mask
 from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape
 
 
-def _dims(inputs: Inputs, settings: Settings) -> list[int]:
+def _reduced_dims(inputs: Inputs, settings: Settings) -> list[int]:
     """What is reduced: what was written, else the steps of a sequence and all space."""
     value, written = inputs[0], settings.get("dim")
     if written is None:
-        return [at for at, role in enumerate(roles(value.layout, len(value.shape)), 1) if role in "TS"]
-    return [counted(each, value) for each in (written if isinstance(written, list) else [written])]
+        return [at for at, role in enumerate(roles_from_layout(value.layout, len(value.shape)), 1) if role in "TS"]
+    return [normalize_dim(each, value) for each in (written if isinstance(written, list) else [written])]
 
 
-def _check(inputs: Inputs, settings: Settings) -> Finding | None:
+def _check_reduction(inputs: Inputs, settings: Settings) -> Finding | None:
     written = settings.get("dim")
     if written is None:
         found = f"dim is left out, and {inputs[0]} has neither steps nor space"
         neither = Finding(Code.WRONG_LAYOUT, found, "write dim: 1 for one number a sample")
-        return None if _dims(inputs, settings) else neither
+        return None if _reduced_dims(inputs, settings) else neither
     listed = written if isinstance(written, list) else [written]
     if not listed:
         return Finding(Code.WRONG_DIMENSION, "dim is an empty list", "leave it out for the steps or the space")
-    refused = (refused_dim(each, inputs[0]) for each in listed)
-    return next((each for each in refused if each is not None), None) or _twice(_dims(inputs, settings))
+    refused = (check_dim(each, inputs[0]) for each in listed)
+    return next((each for each in refused if each is not None), None) or _check_duplicate_dims(
+        _reduced_dims(inputs, settings)
+    )
 
 
-def _twice(dims: list[int]) -> Finding | None:
+def _check_duplicate_dims(dims: list[int]) -> Finding | None:
     twice = next((each for each in dims if dims.count(each) > 1), None)
     if twice is None:
         return None
     return Finding(Code.WRONG_DIMENSION, f"dim {twice} is named twice", "name each dimension once")
 
 
-def _others(inputs: Inputs, settings: Settings) -> list[int]:
+def _kept_dims(inputs: Inputs, settings: Settings) -> list[int]:
     """The dimensions that the output has; one that is kept at size 1 is still there."""
-    gone = [] if settings.get("keepdim") else _dims(inputs, settings)
-    return [each for each in range(len(inputs[0].shape) + 1) if each not in gone]
+    removed = [] if settings.get("keepdim") else _reduced_dims(inputs, settings)
+    return [each for each in range(len(inputs[0].shape) + 1) if each not in removed]
 
 
-def _gives(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
-    return inputs[0].layout if settings.get("keepdim") else moved(inputs[0], _others(inputs, settings))
+def _output_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
+    return inputs[0].layout if settings.get("keepdim") else layout_from_dims(inputs[0], _kept_dims(inputs, settings))
 
 
-def _is_over_steps(inputs: Inputs, settings: Settings) -> bool:
-    return inputs[0].time_dim in _dims(inputs, settings)
+def _reduces_steps(inputs: Inputs, settings: Settings) -> bool:
+    return inputs[0].time_dim in _reduced_dims(inputs, settings)
 
 
 def _keeps_lengths(inputs: Inputs, settings: Settings) -> bool:
-    return _is_over_steps(inputs, settings) or keeps_time(inputs[0], _others(inputs, settings))
+    return _reduces_steps(inputs, settings) or keeps_time(inputs[0], _kept_dims(inputs, settings))
 
 
-def _lengths(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths | None:
-    return None if _is_over_steps(inputs, settings) else kept_lengths(inputs[0], _others(inputs, settings))
+def _output_lengths(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths | None:
+    return None if _reduces_steps(inputs, settings) else lengths_from_dims(inputs[0], _kept_dims(inputs, settings))
 
 
-def _fill(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
-    time = inputs[0].time_dim if _is_over_steps(inputs, settings) else None
-    return {"dim": _dims(inputs, settings), "_time_dim": time, "_rank": len(inputs[0].shape) + 1}
+def _fill_settings(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
+    time = inputs[0].time_dim if _reduces_steps(inputs, settings) else None
+    return {"dim": _reduced_dims(inputs, settings), "_time_dim": time, "_rank": len(inputs[0].shape) + 1}
 
 
-class _Reducing(nn.Module):
+class _Reduction(nn.Module):
     """Over `dim`, a dimension or several; left out, over a sequence's steps, and over all space of images.
 
     With `keepdim` the dimensions stay, of size 1. Over the steps each sample's own alone count.
     """
 
-    rule = Rule(gives=_gives, keeps_lengths=_keeps_lengths, lengths=_lengths, check=_check, fill=_fill)
+    rule = Rule(
+        gives=_output_layout,
+        keeps_lengths=_keeps_lengths,
+        lengths=_output_lengths,
+        check=_check_reduction,
+        fill=_fill_settings,
+    )
     inline = True
     lengths_of = {"lengths": 0}
 
@@ -91,40 +99,40 @@ class _Reducing(nn.Module):
     def needs_lengths(self) -> bool:
         return self._time_dim is not None
 
-    def _without_padding(self, input: Tensor, lengths: Tensor | None, value: float) -> Tensor:
+    def _fill_padding(self, input: Tensor, lengths: Tensor | None, value: float) -> Tensor:
         """The input with `value` in place of padding."""
         if lengths is None or self._time_dim is None:
             return input
-        real = real_steps(lengths, input.shape[self._time_dim], input.device)
+        is_real = make_step_mask(lengths, input.shape[self._time_dim], input.device)
         for _ in range(self._rank - 2):
-            real = real.unsqueeze(-1)
-        return input.masked_fill(~real.transpose(1, self._time_dim), value)
+            is_real = is_real.unsqueeze(-1)
+        return input.masked_fill(~is_real.transpose(1, self._time_dim), value)
 
     def extra_repr(self) -> str:
         return f"dim={list(self.dim)}, keepdim={self.keepdim}"
 
 
-class Mean(_Reducing):
-    __doc__ = f"The mean. {_Reducing.__doc__}"
+class Mean(_Reduction):
+    __doc__ = f"The mean. {_Reduction.__doc__}"
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
         if lengths is None or self._time_dim is None:
             return input.mean(dim=self.dim, keepdim=self.keepdim)
-        mean = self._without_padding(input, lengths, 0.0).mean(dim=self.dim, keepdim=True)
-        share = input.shape[self._time_dim] / lengths.to(input.device).clamp(min=1)
-        mean = mean * share.to(input.dtype).reshape(-1, *[1] * (self._rank - 1))
+        mean = self._fill_padding(input, lengths, 0.0).mean(dim=self.dim, keepdim=True)
+        correction = input.shape[self._time_dim] / lengths.to(input.device).clamp(min=1)
+        mean = mean * correction.to(input.dtype).reshape(-1, *[1] * (self._rank - 1))
         return mean if self.keepdim else mean.squeeze(self.dim)
 
 
-class Max(_Reducing):
-    __doc__ = f"The greatest number. {_Reducing.__doc__}"
+class Max(_Reduction):
+    __doc__ = f"The greatest number. {_Reduction.__doc__}"
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
-        return self._without_padding(input, lengths, float("-inf")).amax(dim=self.dim, keepdim=self.keepdim)
+        return self._fill_padding(input, lengths, float("-inf")).amax(dim=self.dim, keepdim=self.keepdim)
 
 
-class Sum(_Reducing):
-    __doc__ = f"The sum. {_Reducing.__doc__}"
+class Sum(_Reduction):
+    __doc__ = f"The sum. {_Reduction.__doc__}"
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
-        return self._without_padding(input, lengths, 0.0).sum(dim=self.dim, keepdim=self.keepdim)
+        return self._fill_padding(input, lengths, 0.0).sum(dim=self.dim, keepdim=self.keepdim)

@@ -11,43 +11,43 @@ from dataclasses import dataclass
 from typing import Any
 
 from dlspec.errors import Code, Finding
-from dlspec.layouts import Layout, Lengths, Value, Window, guess_layout
+from dlspec.layouts import Layout, Lengths, TensorInfo, Window, guess_layout
 
 Settings = Mapping[str, Any]
 Shape = tuple[int, ...]
-Inputs = Sequence[Value]
+Inputs = Sequence[TensorInfo]
 """A layer's inputs in the order of its `forward`. One that was left out before a later one counts as the first."""
 
-Gives = Callable[[Inputs, Shape, Settings], Layout]
+LayoutFunction = Callable[[Inputs, Shape, Settings], Layout]
 """The output's layout, from the inputs, the output's shape (batch left out) and the settings."""
 
-ANY: tuple[Layout, ...] = ("features", "sequence", "channels-first", "channels-last")
-ALL: tuple[Layout, ...] = (*ANY, "tokens")
-LAST: tuple[Layout, ...] = ("features", "sequence", "channels-last")
+NUMBER_LAYOUTS: tuple[Layout, ...] = ("features", "sequence", "channels-first", "channels-last")
+ALL_LAYOUTS: tuple[Layout, ...] = (*NUMBER_LAYOUTS, "tokens")
+CHANNELS_LAST_LAYOUTS: tuple[Layout, ...] = ("features", "sequence", "channels-last")
 
 
-def by_rank(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
+def layout_by_rank(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
     """What the output's shape most likely is: of a layer that keeps no layout."""
     return guess_layout(shape)
 
 
-def same(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
+def same_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
     """The main input's layout, where the output has as many dimensions."""
-    value = main(inputs)
+    value = main_input(inputs)
     return value.layout if len(shape) == len(value.shape) else guess_layout(shape)
 
 
-def constant(layout: Layout) -> Gives:
+def constant_layout(layout: Layout) -> LayoutFunction:
     """Always this layout."""
     return lambda inputs, shape, settings: layout
 
 
-def main(inputs: Inputs) -> Value:
+def main_input(inputs: Inputs) -> TensorInfo:
     """The first input that has a batch: the output keeps its layout and its lengths."""
     return next((each for each in inputs if each.has_batch), inputs[0])
 
 
-def nothing(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
+def fill_nothing(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
     return {}
 
 
@@ -64,14 +64,14 @@ class Rule:
     those that came in, and no numbers computed of them.
     """
 
-    takes: tuple[Layout, ...] = ANY
-    gives: Gives = same
+    takes: tuple[Layout, ...] = NUMBER_LAYOUTS
+    gives: LayoutFunction = same_layout
     dims: int | None = None
     keeps_lengths: bool | Callable[[Inputs, Settings], bool] = False
     window: Callable[[Settings], Window | None] | None = None
     lengths: Callable[[Inputs, Shape, Settings], Lengths | None] | None = None
     check: Callable[[Inputs, Settings], Finding | tuple[str, str] | None] | None = None
-    fill: Callable[[Inputs, Settings], Mapping[str, Any]] = nothing
+    fill: Callable[[Inputs, Settings], Mapping[str, Any]] = fill_nothing
     roles: Callable[[Inputs, Shape, Settings], tuple[str, ...]] | None = None
     takes_parameter: bool = False
     keeps_vocabulary: Callable[[Settings], bool] = lambda settings: True

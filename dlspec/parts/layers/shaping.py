@@ -9,7 +9,16 @@ from torch import Tensor, nn
 
 from dlspec.errors import Code, Finding
 from dlspec.layouts import Lengths
-from dlspec.parts.layers.dims import counted, keeps_time, kept_lengths, moved, named, refused_dim, reshaped, roles_moved
+from dlspec.parts.layers.dims import (
+    check_dim,
+    keeps_time,
+    layout_after_selection,
+    layout_from_dims,
+    lengths_from_dims,
+    normalize_dim,
+    roles_after_reshape,
+    roles_from_dims,
+)
 from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape
 
 # ---- Reshape -------------------------------------------------------------------------------------------------------
@@ -40,9 +49,9 @@ class Reshape(nn.Module):
     """Each sample's numbers in this shape, the batch left out; one size may be -1, which is worked out."""
 
     rule = Rule(
-        gives=lambda inputs, shape, settings: named(reshaped(inputs[0], shape)),
+        gives=lambda inputs, shape, settings: layout_after_selection(roles_after_reshape(inputs[0], shape)),
         check=_check_reshape,
-        roles=lambda inputs, shape, settings: reshaped(inputs[0], shape),
+        roles=lambda inputs, shape, settings: roles_after_reshape(inputs[0], shape),
     )
     inline = True
 
@@ -74,8 +83,8 @@ def _check_permute(inputs: Inputs, settings: Settings) -> Finding | None:
         return Finding(
             Code.WRONG_DIMENSION, f"dims are {dims}, and the batch is missing", f"write Permute: {[0, *dims]}"
         )
-    wanted = f"each of 0 to {rank - 1} once, 0 (the batch) first"
-    return Finding(Code.WRONG_DIMENSION, f"dims are {dims}, and {inputs[0]} comes in", f"write {wanted}")
+    expected = f"each of 0 to {rank - 1} once, 0 (the batch) first"
+    return Finding(Code.WRONG_DIMENSION, f"dims are {dims}, and {inputs[0]} comes in", f"write {expected}")
 
 
 class Permute(nn.Module):
@@ -85,11 +94,11 @@ class Permute(nn.Module):
     """
 
     rule = Rule(
-        gives=lambda inputs, shape, settings: moved(inputs[0], settings["dims"]),
+        gives=lambda inputs, shape, settings: layout_from_dims(inputs[0], settings["dims"]),
         keeps_lengths=lambda inputs, settings: keeps_time(inputs[0], settings["dims"]),
-        lengths=lambda inputs, shape, settings: kept_lengths(inputs[0], settings["dims"]),
+        lengths=lambda inputs, shape, settings: lengths_from_dims(inputs[0], settings["dims"]),
         check=_check_permute,
-        roles=lambda inputs, shape, settings: roles_moved(inputs[0], settings["dims"]),
+        roles=lambda inputs, shape, settings: roles_from_dims(inputs[0], settings["dims"]),
     )
     inline = True
 
@@ -109,15 +118,15 @@ class Permute(nn.Module):
 
 def _selected_dim(inputs: Inputs, settings: Settings) -> int:
     dim = settings.get("dim")
-    return (inputs[0].time_dim or 1) if dim is None else counted(dim, inputs[0])
+    return (inputs[0].time_dim or 1) if dim is None else normalize_dim(dim, inputs[0])
 
 
-def _others(inputs: Inputs, settings: Settings) -> list[int]:
+def _kept_dims(inputs: Inputs, settings: Settings) -> list[int]:
     return [each for each in range(len(inputs[0].shape) + 1) if each != _selected_dim(inputs, settings)]
 
 
 def _check_select(inputs: Inputs, settings: Settings) -> Finding | None:
-    refused = None if settings.get("dim") is None else refused_dim(settings["dim"], inputs[0])
+    refused = None if settings.get("dim") is None else check_dim(settings["dim"], inputs[0])
     if refused:
         return refused
     dim, index = _selected_dim(inputs, settings), settings["index"]
@@ -131,15 +140,15 @@ def _check_select(inputs: Inputs, settings: Settings) -> Finding | None:
     )
 
 
-def _sees_no_padding(inputs: Inputs, settings: Settings) -> bool:
+def _select_keeps_lengths(inputs: Inputs, settings: Settings) -> bool:
     """Over the steps a sample has a first one, and those that are counted from its end."""
     if _selected_dim(inputs, settings) == inputs[0].time_dim:
         return bool(settings["index"] <= 0)
-    return keeps_time(inputs[0], _others(inputs, settings))
+    return keeps_time(inputs[0], _kept_dims(inputs, settings))
 
 
-def _lengths_selected(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths | None:
-    return kept_lengths(inputs[0], _others(inputs, settings))
+def _lengths_after_select(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths | None:
+    return lengths_from_dims(inputs[0], _kept_dims(inputs, settings))
 
 
 class Select(nn.Module):
@@ -149,9 +158,9 @@ class Select(nn.Module):
     """
 
     rule = Rule(
-        gives=lambda inputs, shape, settings: moved(inputs[0], _others(inputs, settings)),
-        keeps_lengths=_sees_no_padding,
-        lengths=_lengths_selected,
+        gives=lambda inputs, shape, settings: layout_from_dims(inputs[0], _kept_dims(inputs, settings)),
+        keeps_lengths=_select_keeps_lengths,
+        lengths=_lengths_after_select,
         check=_check_select,
         fill=lambda inputs, settings: {
             "dim": _selected_dim(inputs, settings),

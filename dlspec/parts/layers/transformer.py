@@ -12,29 +12,29 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.errors import Code, Finding
-from dlspec.layouts import Value
-from dlspec.parts.layers.padding import real_steps
-from dlspec.parts.layers.rule import Inputs, Rule, Settings, constant
+from dlspec.layouts import TensorInfo
+from dlspec.parts.layers.padding import make_step_mask
+from dlspec.parts.layers.rule import Inputs, Rule, Settings, constant_layout
 
 Activation = Literal["relu", "gelu"]
 
 
-def _later(steps: int, device: torch.device) -> Tensor:
+def _make_causal_mask(steps: int, device: torch.device) -> Tensor:
     """(T, T), true for what a step may not look at: the steps behind it."""
     return torch.ones(steps, steps, dtype=torch.bool, device=device).triu(1)
 
 
-def _padding(value: Tensor, lengths: Tensor | None) -> Tensor | None:
+def _make_padding_mask(value: Tensor, lengths: Tensor | None) -> Tensor | None:
     """(N, T), true for padding; None where samples have no lengths."""
-    return None if lengths is None else ~real_steps(lengths, value.shape[1], value.device)
+    return None if lengths is None else ~make_step_mask(lengths, value.shape[1], value.device)
 
 
-def _with_batch(query: Tensor, other: Tensor) -> Tensor:
+def _expand_to_batch(query: Tensor, other: Tensor) -> Tensor:
     """A `Parameter` stands in every sample."""
     return query.expand(other.shape[0], -1, -1) if query.dim() == 2 else query
 
 
-def _no_sequence(inputs: Inputs) -> Finding | None:
+def _check_sequences(inputs: Inputs) -> Finding | None:
     bad = next((each for each in inputs if each.layout != "sequence" or len(each.shape) != 2), None)
     if bad is not None:
         return Finding(
@@ -51,7 +51,7 @@ def _no_sequence(inputs: Inputs) -> Finding | None:
     )
 
 
-def _other_channels(inputs: Inputs) -> Finding | None:
+def _check_channels(inputs: Inputs) -> Finding | None:
     bad = next((each for each in inputs if each.channels != inputs[0].channels), None)
     if bad is None:
         return None
@@ -62,7 +62,7 @@ def _other_channels(inputs: Inputs) -> Finding | None:
     )
 
 
-def _wrong_heads(channels: int, name: str, settings: Settings) -> Finding | None:
+def _check_heads(channels: int, name: str, settings: Settings) -> Finding | None:
     heads = settings[name]
     if channels % heads == 0:
         return None
@@ -73,11 +73,11 @@ def _wrong_heads(channels: int, name: str, settings: Settings) -> Finding | None
 
 
 def _check_multihead(inputs: Inputs, settings: Settings) -> Finding | None:
-    keys: Value = inputs[1] if len(inputs) > 1 else inputs[0]
+    keys: TensorInfo = inputs[1] if len(inputs) > 1 else inputs[0]
     if settings.get("is_causal") and keys.shape[:1] != inputs[0].shape[:1]:
         found = f"is_causal with {inputs[0].shape[0]} steps that look at {keys.shape[0]} others"
         return Finding(Code.SHAPE_MISMATCH, found, "leave is_causal out: it is for a sequence that looks at itself")
-    refused = _no_sequence(inputs) or _wrong_heads(inputs[0].channels, "num_heads", settings)
+    refused = _check_sequences(inputs) or _check_heads(inputs[0].channels, "num_heads", settings)
     if refused is None and len(inputs) > 2 and inputs[2].shape[0] != keys.shape[0]:
         return Finding(
             Code.SHAPE_MISMATCH, f"{keys.shape[0]} keys and {inputs[2].shape[0]} values", "each key needs its value"
@@ -94,7 +94,7 @@ class MultiheadAttention(nn.MultiheadAttention):
 
     rule = Rule(
         takes=("sequence",),
-        gives=constant("sequence"),
+        gives=constant_layout("sequence"),
         keeps_lengths=True,
         lengths=lambda inputs, shape, settings: inputs[0].lengths,
         check=_check_multihead,
@@ -136,14 +136,14 @@ class MultiheadAttention(nn.MultiheadAttention):
     ) -> Tensor | tuple[Tensor, Tensor]:
         if key is None:
             key, key_lengths = query, None if self.is_causal else lengths
-        query = _with_batch(query, key)
+        query = _expand_to_batch(query, key)
         output, weights = super().forward(
             query,
             key,
             key if value is None else value,
-            key_padding_mask=_padding(key, key_lengths),
+            key_padding_mask=_make_padding_mask(key, key_lengths),
             need_weights=self.need_weights,
-            attn_mask=_later(key.shape[1], key.device) if self.is_causal else None,
+            attn_mask=_make_causal_mask(key.shape[1], key.device) if self.is_causal else None,
             average_attn_weights=self.average_attn_weights,
             is_causal=self.is_causal,
         )
@@ -154,12 +154,12 @@ class MultiheadAttention(nn.MultiheadAttention):
 
 
 def _check_layer(inputs: Inputs, settings: Settings) -> Finding | None:
-    return _no_sequence(inputs) or _other_channels(inputs) or _wrong_heads(inputs[0].channels, "nhead", settings)
+    return _check_sequences(inputs) or _check_channels(inputs) or _check_heads(inputs[0].channels, "nhead", settings)
 
 
-_LAYER = Rule(
+_LAYER_RULE = Rule(
     takes=("sequence",),
-    gives=constant("sequence"),
+    gives=constant_layout("sequence"),
     keeps_lengths=True,
     lengths=lambda inputs, shape, settings: inputs[0].lengths,
     check=_check_layer,
@@ -170,7 +170,7 @@ _LAYER = Rule(
 class TransformerEncoderLayer(nn.TransformerEncoderLayer):
     """`torch.nn.TransformerEncoderLayer`, batch first: (N, T, C) to (N, T, C)."""
 
-    rule = _LAYER
+    rule = _LAYER_RULE
     lengths_of = {"lengths": 0}
 
     def __init__(
@@ -197,14 +197,14 @@ class TransformerEncoderLayer(nn.TransformerEncoderLayer):
 
     def forward(self, src: Tensor, lengths: Tensor | None = None) -> Tensor:  # type: ignore[override]
         if self.is_causal:
-            return super().forward(src, src_mask=_later(src.shape[1], src.device), is_causal=True)
-        return super().forward(src, src_key_padding_mask=_padding(src, lengths))
+            return super().forward(src, src_mask=_make_causal_mask(src.shape[1], src.device), is_causal=True)
+        return super().forward(src, src_key_padding_mask=_make_padding_mask(src, lengths))
 
 
 class TransformerDecoderLayer(nn.TransformerDecoderLayer):
     """`torch.nn.TransformerDecoderLayer`, batch first: of (N, T, C) and a memory (N, S, C) to (N, T, C)."""
 
-    rule = _LAYER
+    rule = _LAYER_RULE
     lengths_of = {"lengths": 0, "memory_lengths": 1}
 
     def __init__(
@@ -232,13 +232,13 @@ class TransformerDecoderLayer(nn.TransformerDecoderLayer):
         lengths: Tensor | None = None,
         memory_lengths: Tensor | None = None,
     ) -> Tensor:
-        tgt = _with_batch(tgt, memory)
+        tgt = _expand_to_batch(tgt, memory)
         causal = self.tgt_is_causal
         return super().forward(
             tgt,
             memory,
-            tgt_mask=_later(tgt.shape[1], tgt.device) if causal else None,
-            tgt_key_padding_mask=None if causal else _padding(tgt, lengths),
-            memory_key_padding_mask=_padding(memory, memory_lengths),
+            tgt_mask=_make_causal_mask(tgt.shape[1], tgt.device) if causal else None,
+            tgt_key_padding_mask=None if causal else _make_padding_mask(tgt, lengths),
+            memory_key_padding_mask=_make_padding_mask(memory, memory_lengths),
             tgt_is_causal=causal,
         )

@@ -6,38 +6,38 @@ from dataclasses import replace
 from typing import Any
 
 from dlspec.errors import Code
-from dlspec.language.parse.part import NOTHING, Part, parse_part
+from dlspec.language.parse.part import NO_VALUE, Part, parse_part
 from dlspec.language.problems import Problems
 from dlspec.language.sections.trainer_section import EMA, SWA
-from dlspec.parts.registry import Registry, itself
+from dlspec.parts.registry import Registry, keep_class
 from dlspec.parts.sections import read_section
 
 _CLASSES: tuple[type[EMA] | type[SWA], ...] = (EMA, SWA)
-AVERAGES = Registry("average", _CLASSES, itself)
-PATH = ("trainer", "average")
+AVERAGES = Registry("average", _CLASSES, keep_class)
+AVERAGE_PATH = ("trainer", "average")
 
 
 def read_average(raw: Any, epochs: int | None, problems: Problems) -> EMA | SWA | None:
     """The average that is wanted in a training of so many epochs (None: not known); None for none or a mistake."""
-    part = None if raw is None else parse_part(raw, PATH, problems, kind="average")
+    part = None if raw is None else parse_part(raw, AVERAGE_PATH, problems, kind="average")
     if part is None:
         return None
-    wanted = AVERAGES.find(replace(part, path=part.name_path), problems, at_value=True)
-    if wanted is None:
+    average_class = AVERAGES.find(replace(part, path=part.name_path), problems, at_value=True)
+    if average_class is None:
         return None
-    only = {} if part.value is NOTHING else {next(iter(wanted.model_fields)): part.value}
-    average = read_section(wanted, {**only, **part.settings}, part.settings_path, problems)
+    from_value = {} if part.value is NO_VALUE else {next(iter(average_class.model_fields)): part.value}
+    average = read_section(average_class, {**from_value, **part.settings}, part.settings_path, problems)
     if isinstance(average, SWA) and epochs is not None:
-        _check_start(average.start_epoch or 1, epochs, part, problems)
+        _check_start_epoch(average.start_epoch or 1, epochs, part, problems)
     return average
 
 
-def _check_start(start: int, epochs: int, part: Part, problems: Problems) -> None:
+def _check_start_epoch(start: int, epochs: int, part: Part, problems: Problems) -> None:
     if start > epochs:
         found = f"start_epoch is {start}, and there are {epochs} epochs: nothing would be averaged"
         problems.add(
             Code.WRONG_VALUE,
-            part.where("start_epoch"),
+            part.path_of("start_epoch"),
             found,
             "begin earlier, or leave it out: the last quarter",
             at_value=True,

@@ -16,17 +16,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dlspec.errors import Code, KeyPath, shown, suggest
-from dlspec.language.expressions.expressions import Unknown
+from dlspec.errors import Code, KeyPath, format_value, suggest
+from dlspec.language.expressions.expressions import UnknownValue
 from dlspec.language.parse.part import Part, parse_part
 from dlspec.language.problems import Problems
 from dlspec.parts.schema import Schema
 from dlspec.parts.torch.torch_parts import LOSSES
 
-KEYS = ("output", "target", "factor")
+LOSS_KEYS = ("output", "target", "factor")
 """What a loss may say beside its own settings."""
 
-Outputs = str | tuple[str, ...] | Mapping[str, str]
+OutputNames = str | tuple[str, ...] | Mapping[str, str]
 
 
 class Mean(nn.Module):
@@ -40,7 +40,7 @@ LOSSES.register(Mean)
 
 
 @dataclass(frozen=True)
-class Arguments:
+class LossArguments:
     """What a loss's `forward` takes, in its order: outputs, the target where it has one, and lengths."""
 
     names: tuple[str, ...]
@@ -48,7 +48,7 @@ class Arguments:
     target: str = ""
 
 
-def arguments(loss: Callable[..., Any]) -> Arguments:
+def inspect_loss_arguments(loss: Callable[..., Any]) -> LossArguments:
     """By the names that PyTorch gives them; of another's two arguments the second is the target."""
     forward = getattr(loss, "forward", loss)
     names = tuple(each for each in inspect.signature(forward).parameters if each != "self")
@@ -56,7 +56,7 @@ def arguments(loss: Callable[..., Any]) -> Arguments:
     if not target and len(names) == 2:
         target = names[1]
     outputs = tuple(each for each in names if each != target and not each.endswith("_lengths"))
-    return Arguments(names, outputs, target)
+    return LossArguments(names, outputs, target)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class LossTerm:
     name: str
     schema: Schema
     settings: Mapping[str, Any] = field(default_factory=dict)
-    output: Outputs | None = None
+    output: OutputNames | None = None
     target: str | float | None = None
     factor: float = 1.0
     part: Part | None = None
@@ -86,25 +86,25 @@ class LossTerm:
 
     def where(self, key: str) -> KeyPath:
         """Where one of its settings, or what it compares, was written; the loss's own place where it was not."""
-        return self.path if self.part is None or key not in self.part.settings else self.part.where(key)
+        return self.path if self.part is None or key not in self.part.settings else self.part.path_of(key)
 
 
-Terms = tuple[LossTerm, ...]
+LossTerms = tuple[LossTerm, ...]
 
 
-def read_losses(raw: Any, path: KeyPath, problems: Problems, choices: Iterable[str] = ()) -> Terms | None:
+def read_losses(raw: Any, path: KeyPath, problems: Problems, choices: Iterable[str] = ()) -> LossTerms | None:
     """The terms that `raw` writes, None where `problems` says why there are none. `choices` are a group's files."""
-    if not _is_several(raw):
+    if not _has_named_losses(raw):
         part = parse_part(raw, path, problems, kind="loss")
         term = None if part is None else read_loss(part, "", problems, choices)
         return None if term is None else (term,)
     entries = {name: each for name, each in raw.items() if each is not None and (name, each) != ("type", "auto")}
-    terms = [_named(name, each, (*path, name), problems, choices) for name, each in entries.items()]
+    terms = [_read_named_loss(name, each, (*path, name), problems, choices) for name, each in entries.items()]
     found = tuple(each for each in terms if each is not None)
     return found if len(found) == len(terms) else None
 
 
-def _is_several(raw: Any) -> bool:
+def _has_named_losses(raw: Any) -> bool:
     """Whether these are losses by names of the user's own; one of them alone must be spelled as a part."""
     if not isinstance(raw, dict) or not raw:
         return False
@@ -118,10 +118,10 @@ def _is_several(raw: Any) -> bool:
     return names[0] not in LOSSES and (is_part or (isinstance(only, str) and only in LOSSES))
 
 
-def _named(name: Any, raw: Any, path: KeyPath, problems: Problems, choices: Iterable[str]) -> LossTerm | None:
+def _read_named_loss(name: Any, raw: Any, path: KeyPath, problems: Problems, choices: Iterable[str]) -> LossTerm | None:
     if not isinstance(name, str) or not name.isidentifier():
         fix = "take letters, digits and _, a letter first"
-        problems.add(Code.INVALID_NAME, path, f"{shown(name)} can't name a loss", fix, at_key=True)
+        problems.add(Code.INVALID_NAME, path, f"{format_value(name)} can't name a loss", fix, at_key=True)
         return None
     if name in LOSSES:
         fix = f"give each a name of your own: main: {{type: {name}, ...}}"
@@ -140,69 +140,75 @@ def _named(name: Any, raw: Any, path: KeyPath, problems: Problems, choices: Iter
 def read_loss(part: Part, name: str, problems: Problems, choices: Iterable[str] = ()) -> LossTerm | None:
     """The term of one part."""
     part = replace(part, path=part.name_path)
-    schema = LOSSES.find(part, problems, also=choices)
+    schema = LOSSES.find(part, problems, extra_names=choices)
     if schema is None:
         return None
-    said = {key: part.settings[key] for key in KEYS if key in part.settings and key not in schema.settings}
-    own = {key: value for key, value in part.settings.items() if key not in said}
-    settings = schema.read(replace(part, settings=own), problems)
+    loss_keys = {key: part.settings[key] for key in LOSS_KEYS if key in part.settings and key not in schema.settings}
+    own_settings = {key: value for key, value in part.settings.items() if key not in loss_keys}
+    settings = schema.read(replace(part, settings=own_settings), problems)
     return LossTerm(
         name,
         schema,
         settings,
-        _output(said.get("output"), part, schema, problems),
-        _target(said.get("target"), part, schema, problems),
-        _factor(said.get("factor", 1.0), part, problems),
+        _read_output(loss_keys.get("output"), part, schema, problems),
+        _read_target(loss_keys.get("target"), part, schema, problems),
+        _read_factor(loss_keys.get("factor", 1.0), part, problems),
         part,
     )
 
 
-def _output(raw: Any, part: Part, schema: Schema, problems: Problems) -> Outputs | None:
-    takes = arguments(schema.build).outputs
+def _read_output(raw: Any, part: Part, schema: Schema, problems: Problems) -> OutputNames | None:
+    argument_names = inspect_loss_arguments(schema.build).outputs
     if raw is None or isinstance(raw, str):
         return raw
     if isinstance(raw, list) and raw and all(isinstance(each, str) for each in raw):
-        if len(raw) <= len(takes):
+        if len(raw) <= len(argument_names):
             return tuple(raw)
-        wanted = f"{len(takes)} ({', '.join(takes)})" if len(takes) > 1 else "one"
+        expected = f"{len(argument_names)} ({', '.join(argument_names)})" if len(argument_names) > 1 else "one"
         problems.add(
             Code.INPUT_COUNT,
-            part.where("output"),
-            f"{len(raw)} outputs, and {schema.name} takes {wanted}",
+            part.path_of("output"),
+            f"{len(raw)} outputs, and {schema.name} takes {expected}",
             at_value=True,
         )
         return None
     if isinstance(raw, dict) and raw and all(isinstance(each, str) for each in raw.values()):
-        for key in raw.keys() - set(takes):
-            fix = suggest(str(key), takes)
-            problems.add(Code.UNKNOWN_KEY, (*part.where("output"), key), f"{schema.name} takes no output '{key}'", fix)
+        for key in raw.keys() - set(argument_names):
+            fix = suggest(str(key), argument_names)
+            problems.add(
+                Code.UNKNOWN_KEY, (*part.path_of("output"), key), f"{schema.name} takes no output '{key}'", fix
+            )
         return raw
-    if not isinstance(raw, Unknown):
-        several = f", or {{{', '.join(f'{each}: NAME' for each in takes)}}}" if len(takes) > 1 else ""
-        found = f"output is {shown(raw)}, wanted the name of one of the model's outputs{several}"
-        problems.add(Code.WRONG_VALUE, part.where("output"), found, at_value=True)
+    if not isinstance(raw, UnknownValue):
+        by_argument = (
+            f", or {{{', '.join(f'{each}: NAME' for each in argument_names)}}}" if len(argument_names) > 1 else ""
+        )
+        found = f"output is {format_value(raw)}, wanted the name of one of the model's outputs{by_argument}"
+        problems.add(Code.WRONG_VALUE, part.path_of("output"), found, at_value=True)
     return None
 
 
-def _target(raw: Any, part: Part, schema: Schema, problems: Problems) -> str | float | None:
-    if raw is None or isinstance(raw, Unknown):
+def _read_target(raw: Any, part: Part, schema: Schema, problems: Problems) -> str | float | None:
+    if raw is None or isinstance(raw, UnknownValue):
         return None
-    if not arguments(schema.build).target:
+    if not inspect_loss_arguments(schema.build).target:
         found = f"{schema.name} compares its outputs with nothing else"
-        problems.add(Code.WRONG_TARGET, part.where("target"), found, "leave the target out")
+        problems.add(Code.WRONG_TARGET, part.path_of("target"), found, "leave the target out")
         return None
     if isinstance(raw, str) or _is_number(raw):
         return raw  # type: ignore[no-any-return]  # one of the two
-    found = f"target is {shown(raw)}, wanted a target's or field's name, or a number"
-    problems.add(Code.WRONG_VALUE, part.where("target"), found, at_value=True)
+    found = f"target is {format_value(raw)}, wanted a target's or field's name, or a number"
+    problems.add(Code.WRONG_VALUE, part.path_of("target"), found, at_value=True)
     return None
 
 
-def _factor(raw: Any, part: Part, problems: Problems) -> float:
+def _read_factor(raw: Any, part: Part, problems: Problems) -> float:
     if _is_number(raw):
         return float(raw)
-    if not isinstance(raw, Unknown):
-        problems.add(Code.WRONG_VALUE, part.where("factor"), f"factor is {shown(raw)}, wanted a number", at_value=True)
+    if not isinstance(raw, UnknownValue):
+        problems.add(
+            Code.WRONG_VALUE, part.path_of("factor"), f"factor is {format_value(raw)}, wanted a number", at_value=True
+        )
     return 1.0
 
 

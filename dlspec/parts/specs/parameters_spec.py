@@ -11,33 +11,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dlspec.errors import Code, KeyPath, shown, suggest
+from dlspec.errors import Code, KeyPath, format_value, suggest
 from dlspec.language.parse.part import Part, parse_part
-from dlspec.language.parse.pattern import KEYS, Pattern, read_patterns
+from dlspec.language.parse.pattern import PATTERN_KEYS, ParameterPattern, read_patterns
 from dlspec.language.problems import Problems
 from dlspec.parts.schema import Schema
 from dlspec.parts.torch.inits import INITS
 from dlspec.parts.torch.torch_parts import LAYERS
 
-UNFREEZE = "unfreeze_at_epoch"
+UNFREEZE_KEY = "unfreeze_at_epoch"
 
 
 @dataclass(frozen=True)
-class Init:
+class Initialization:
     """How the parameters that a pattern picks begin: a function of torch.nn.init and its settings."""
 
-    pattern: Pattern
+    pattern: ParameterPattern
     schema: Schema
     settings: Mapping[str, Any]
 
 
-def read_inits(raw: Any, path: KeyPath, problems: Problems) -> tuple[Init, ...]:
+def read_inits(raw: Any, path: KeyPath, problems: Problems) -> tuple[Initialization, ...]:
     """How the parameters begin that each pattern picks; what is spelled wrong is among the mistakes."""
-    found = [_init(each, problems) for each in _patterns(raw, path, problems)]
+    found = [_read_initialization(each, problems) for each in _read_checked_patterns(raw, path, problems)]
     return tuple(each for each in found if each)
 
 
-def _init(pattern: Pattern, problems: Problems) -> Init | None:
+def _read_initialization(pattern: ParameterPattern, problems: Problems) -> Initialization | None:
     if not pattern.settings:
         fix = 'add one of torch.nn.init: {match: "*.weight", type: normal_, std: 0.02}'
         problems.add(Code.MISSING_NAME, pattern.path, f"'{pattern.match}' says not how to begin", fix, at_value=True)
@@ -47,32 +47,32 @@ def _init(pattern: Pattern, problems: Problems) -> Init | None:
         return None
     part = replace(part, path=part.name_path)
     found = INITS.read(part, problems)
-    return None if found is None else Init(pattern, *found)
+    return None if found is None else Initialization(pattern, *found)
 
 
-def read_freeze(raw: Any, path: KeyPath, problems: Problems) -> tuple[Pattern, ...]:
+def read_freeze(raw: Any, path: KeyPath, problems: Problems) -> tuple[ParameterPattern, ...]:
     """Which parameters do not learn; the settings of each may hold `unfreeze_at_epoch`, from which on they do."""
-    patterns = _patterns(raw, path, problems)
+    patterns = _read_checked_patterns(raw, path, problems)
     for pattern in patterns:
         for key, value in pattern.settings.items():
-            if key != UNFREEZE:
-                fix = suggest(key, (*KEYS, UNFREEZE))
+            if key != UNFREEZE_KEY:
+                fix = suggest(key, (*PATTERN_KEYS, UNFREEZE_KEY))
                 problems.add(Code.UNKNOWN_KEY, (*pattern.path, key), f"no key '{key}' beside a pattern to freeze", fix)
             elif not isinstance(value, int) or isinstance(value, bool) or value < 2:
-                found = f"{UNFREEZE} is {shown(value)}, wanted a whole number >= 2 (epochs count from 1)"
+                found = f"{UNFREEZE_KEY} is {format_value(value)}, wanted a whole number >= 2 (epochs count from 1)"
                 problems.add(Code.WRONG_VALUE, (*pattern.path, key), found, at_value=True)
     return patterns
 
 
-def read_groups(raw: Any, path: KeyPath, optimizer: Schema, problems: Problems) -> tuple[Pattern, ...]:
+def read_groups(raw: Any, path: KeyPath, optimizer: Schema, problems: Problems) -> tuple[ParameterPattern, ...]:
     """Parameters with settings of their own in the optimizer, each setting checked."""
     return tuple(
         replace(each, settings=optimizer.read(Part(optimizer.name, each.path, each.settings, each.path), problems))
-        for each in _patterns(raw, path, problems)
+        for each in _read_checked_patterns(raw, path, problems)
     )
 
 
-def _patterns(raw: Any, path: KeyPath, problems: Problems) -> tuple[Pattern, ...]:
+def _read_checked_patterns(raw: Any, path: KeyPath, problems: Problems) -> tuple[ParameterPattern, ...]:
     patterns = read_patterns(raw, path, problems)
     for pattern in patterns:
         for name in (name for name in pattern.layers if name not in LAYERS):

@@ -7,16 +7,16 @@ from typing import Any
 
 from torch import nn
 
-from dlspec.parts.derivation import Derivation, derive
-from dlspec.parts.refinements import refine
+from dlspec.parts.derivation import SchemaOptions, derive_schema
+from dlspec.parts.refinements import find_constraint
 from dlspec.parts.registry import Registry
 from dlspec.parts.schema import Schema
 
-_NAMES = (
+_INIT_NAMES = (
     "uniform_ normal_ trunc_normal_ constant_ ones_ zeros_ eye_ dirac_ xavier_uniform_ xavier_normal_ "
     "kaiming_uniform_ kaiming_normal_ orthogonal_ sparse_"
 )
-_FOREIGN = {
+_SUGGESTIONS = {
     "zeros": "zeros_",
     "ones": "ones_",
     "glorot_uniform": "xavier_uniform_",
@@ -29,8 +29,10 @@ _FOREIGN = {
 }
 
 
-def _derive(function: Callable[..., Any]) -> Schema:
-    return derive(function, "init", Derivation(refine, frozenset({"tensor", "generator"})), function)
+def _derive_init(function: Callable[..., Any]) -> Schema:
+    return derive_schema(function, "init", SchemaOptions(find_constraint, frozenset({"tensor", "generator"})), function)
 
 
-INITS = Registry("init", (getattr(nn.init, name) for name in _NAMES.split()), _derive, foreign=_FOREIGN)
+INITS = Registry(
+    "init", (getattr(nn.init, name) for name in _INIT_NAMES.split()), _derive_init, suggestions=_SUGGESTIONS
+)

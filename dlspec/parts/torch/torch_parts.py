@@ -13,8 +13,8 @@ from typing import Any
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
-from dlspec.parts.derivation import Derivation, derive
-from dlspec.parts.foreign_names import FOREIGN_LAYERS, FOREIGN_LOSSES
+from dlspec.parts.derivation import SchemaOptions, derive_schema
+from dlspec.parts.foreign_names import LAYER_SUGGESTIONS, LOSS_SUGGESTIONS
 from dlspec.parts.layers.attention import Attention
 from dlspec.parts.layers.folding import FoldTime, UnfoldTime
 from dlspec.parts.layers.formula_layer import Formula
@@ -26,22 +26,24 @@ from dlspec.parts.layers.reducing import Max, Mean, Sum
 from dlspec.parts.layers.shaping import Permute, Reshape, Select
 from dlspec.parts.layers.stochastic_depth import StochasticDepth
 from dlspec.parts.layers.transformer import MultiheadAttention, TransformerDecoderLayer, TransformerEncoderLayer
-from dlspec.parts.refinements import refine
+from dlspec.parts.refinements import find_constraint
 from dlspec.parts.registry import Registry
 from dlspec.parts.schema import Schema
 
-INFERRED = frozenset(
+INFERRED_SETTINGS = frozenset(
     "in_channels in_features in1_features in2_features input_size num_features num_channels normalized_shape "
     "embed_dim kdim vdim d_model num_embeddings".split()
 )
-BATCH_FIRST = frozenset(
+BATCH_FIRST_LAYERS = frozenset(
     {"RNN", "LSTM", "GRU", "MultiheadAttention", "TransformerEncoderLayer", "TransformerDecoderLayer"}
 )
 
 # No layers: bases, what is deprecated, what a spec's own language is for; nor are the Lazy ones, as all sizes are
 # inferred.
-LEFT_OUT = frozenset("Module Container DataParallel RNNBase RNNCellBase NLLLoss2d CrossMapLRN2d Sequential".split())
-_LAYERS_NOT_YET: Mapping[str, str] = {
+EXCLUDED_CLASSES = frozenset(
+    "Module Container DataParallel RNNBase RNNCellBase NLLLoss2d CrossMapLRN2d Sequential".split()
+)
+_UNSUPPORTED_LAYERS: Mapping[str, str] = {
     "Transformer": "write its parts: TransformerEncoderLayer and TransformerDecoderLayer, each with repeat",
     "TransformerEncoder": "write TransformerEncoderLayer: {nhead: ..., repeat: 6}",
     "TransformerDecoder": "write TransformerDecoderLayer: {nhead: ..., from: [_, memory], repeat: 6}",
@@ -52,24 +54,24 @@ _LAYERS_NOT_YET: Mapping[str, str] = {
     "Scan": "take RNN, LSTM or GRU",
     **dict.fromkeys(("MoE", "MixtureOfExperts", "SparseMoE"), "a dense one is Parallel: {branches: [...], merge: Add}"),
 }
-_LOSSES_NOT_YET: Mapping[str, str] = {
+_UNSUPPORTED_LOSSES: Mapping[str, str] = {
     "TripletMarginWithDistanceLoss": "its distance is a function: take TripletMarginLoss",
     "AdaptiveLogSoftmaxWithLoss": "it holds the network's last layer: take CrossEntropyLoss behind a Linear",
     "LinearCrossEntropyLoss": "it holds the network's last layer: take CrossEntropyLoss behind a Linear",
     "MultiLabelMarginLoss": "it wants rows of class numbers: take MultiLabelSoftMarginLoss on numbers from 0 to 1",
 }
-_SCHEDULERS_NOT_YET: Mapping[str, str] = dict.fromkeys(
+_UNSUPPORTED_SCHEDULERS: Mapping[str, str] = dict.fromkeys(
     "ChainedScheduler SequentialLR LambdaLR MultiplicativeLR".split(), "it takes schedulers or functions"
 )
 
 # dlspec's subclasses of PyTorch's own: the same settings and weights, and they know where a sample ends.
-_IN_PLACE: Mapping[str, type] = {
+_REPLACEMENTS: Mapping[str, type] = {
     each.__name__: each
     for each in (RNN, LSTM, GRU, MultiheadAttention, TransformerEncoderLayer, TransformerDecoderLayer)
 }
 
 # dlspec's own. Adding one takes its file and its name here, and a row of the tests' table.
-_OWN: tuple[type, ...] = (
+_DLSPEC_LAYERS: tuple[type, ...] = (
     Add,
     Multiply,
     Concat,
@@ -90,59 +92,65 @@ _OWN: tuple[type, ...] = (
 )
 
 
-def _classes(module: ModuleType, base: type, left_out: Mapping[str, str] | frozenset[str]) -> Iterator[type]:
+def _list_classes(module: ModuleType, base: type, excluded: Mapping[str, str] | frozenset[str]) -> Iterator[type]:
     for name, cls in vars(module).items():
         is_part = inspect.isclass(cls) and issubclass(cls, base) and cls is not base
-        if is_part and not name.startswith("_") and name not in left_out:
+        if is_part and not name.startswith("_") and name not in excluded:
             yield cls
 
 
-def _layer_classes() -> Iterator[type]:
-    for cls in _classes(nn, nn.Module, LEFT_OUT | _LAYERS_NOT_YET.keys()):
+def _list_layer_classes() -> Iterator[type]:
+    for cls in _list_classes(nn, nn.Module, EXCLUDED_CLASSES | _UNSUPPORTED_LAYERS.keys()):
         if not cls.__name__.startswith("Lazy") and not cls.__name__.endswith("Loss"):
-            yield _IN_PLACE.get(cls.__name__, cls)
-    yield from _OWN
+            yield _REPLACEMENTS.get(cls.__name__, cls)
+    yield from _DLSPEC_LAYERS
 
 
 def _derive_layer(cls: type) -> Schema:
-    how = Derivation(
-        refine,
-        inferred=INFERRED,
-        fixed={"batch_first": True} if cls.__name__ in BATCH_FIRST else {},
+    options = SchemaOptions(
+        find_constraint,
+        inferred=INFERRED_SETTINGS,
+        fixed={"batch_first": True} if cls.__name__ in BATCH_FIRST_LAYERS else {},
         # Which of a layer's alternatives one value would mean can't be told.
         takes_value=not cls.__name__.startswith("Upsampl"),
     )
-    return derive(cls, "layer", how)
+    return derive_schema(cls, "layer", options)
 
 
 def _derive_loss(cls: type) -> Schema:
     # A target given by dlspec is never a logarithm.
-    return derive(cls, "loss", Derivation(refine, frozenset({"log_target"})))
+    return derive_schema(cls, "loss", SchemaOptions(find_constraint, frozenset({"log_target"})))
 
 
 def _derive_optimizer(cls: type) -> Schema:
-    return derive(cls, "optimizer", Derivation(refine, frozenset({"params"})))
+    return derive_schema(cls, "optimizer", SchemaOptions(find_constraint, frozenset({"params"})))
 
 
 def _derive_scheduler(cls: type) -> Schema:
-    dropped = frozenset({"optimizer", "last_epoch", "scale_fn"})
-    return derive(cls, "scheduler", Derivation(refine, dropped))
+    ignored = frozenset({"optimizer", "last_epoch", "scale_fn"})
+    return derive_schema(cls, "scheduler", SchemaOptions(find_constraint, ignored))
 
 
-LAYERS = Registry("layer", _layer_classes(), _derive_layer, not_yet=_LAYERS_NOT_YET, foreign=FOREIGN_LAYERS)
+LAYERS = Registry(
+    "layer", _list_layer_classes(), _derive_layer, unsupported=_UNSUPPORTED_LAYERS, suggestions=LAYER_SUGGESTIONS
+)
 LOSSES = Registry(
     "loss",
-    (each for each in _classes(nn, nn.Module, LEFT_OUT | _LOSSES_NOT_YET.keys()) if each.__name__.endswith("Loss")),
+    (
+        each
+        for each in _list_classes(nn, nn.Module, EXCLUDED_CLASSES | _UNSUPPORTED_LOSSES.keys())
+        if each.__name__.endswith("Loss")
+    ),
     _derive_loss,
-    not_yet=_LOSSES_NOT_YET,
-    foreign=FOREIGN_LOSSES,
+    unsupported=_UNSUPPORTED_LOSSES,
+    suggestions=LOSS_SUGGESTIONS,
 )
-OPTIMIZERS = Registry("optimizer", _classes(optim, optim.Optimizer, frozenset()), _derive_optimizer)
+OPTIMIZERS = Registry("optimizer", _list_classes(optim, optim.Optimizer, frozenset()), _derive_optimizer)
 SCHEDULERS = Registry(
     "scheduler",
-    _classes(lr_scheduler, lr_scheduler.LRScheduler, _SCHEDULERS_NOT_YET),
+    _list_classes(lr_scheduler, lr_scheduler.LRScheduler, _UNSUPPORTED_SCHEDULERS),
     _derive_scheduler,
-    not_yet=_SCHEDULERS_NOT_YET,
+    unsupported=_UNSUPPORTED_SCHEDULERS,
 )
 
 

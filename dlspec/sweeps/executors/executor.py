@@ -6,31 +6,31 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, Self
 
-from dlspec.runs.job_result import JobResult, failed_result
+from dlspec.runs.job_result import JobResult, make_failed_result
 
-Shown = Literal["all", "jobs"]
+ProgressScope = Literal["all", "jobs"]
 
 
 @dataclass(frozen=True)
-class Began:
+class TaskStarted:
     """What an executor reports: a process has taken the task."""
 
     task: int
 
 
 @dataclass(frozen=True)
-class Ended:
+class TaskEnded:
     """What an executor reports: a task is over, with its result or how its process died."""
 
     task: int
     result: Any = None
-    died: str = ""
+    death_reason: str = ""
 
 
-def result_of_ended(event: Ended) -> JobResult:
+def result_from_event(event: TaskEnded) -> JobResult:
     """What came of the job that ended: a job whose process died has failed."""
-    if event.died:
-        return failed_result(event.died)
+    if event.death_reason:
+        return make_failed_result(event.death_reason)
     assert isinstance(event.result, JobResult)
     return event.result
 
@@ -39,7 +39,7 @@ class Executor(Protocol):
     """Runs tasks. `shown` is what this process shows: all of them, or a line a job, where each shows itself."""
 
     @property
-    def shown(self) -> Shown: ...
+    def progress_scope(self) -> ProgressScope: ...
 
     @property
     def is_stopping(self) -> bool: ...
@@ -48,6 +48,6 @@ class Executor(Protocol):
 
     def __exit__(self, kind: object, *_: object) -> None: ...
 
-    def run(self, tasks: Iterable[Any], seconds: float) -> Iterator[Began | Ended | None]: ...
+    def run(self, tasks: Iterable[Any], poll_seconds: float) -> Iterator[TaskStarted | TaskEnded | None]: ...
 
     def stop(self) -> None: ...

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any, Self
 
-from dlspec.sweeps.executors.executor import Began, Ended, Shown
+from dlspec.sweeps.executors.executor import ProgressScope, TaskEnded, TaskStarted
 from dlspec.sweeps.executors.job_worker import JobWorker
 
 
 class InlineExecutor:
     """Does the jobs in this process, one after the other."""
 
-    shown: Shown = "jobs"
+    progress_scope: ProgressScope = "jobs"
 
     def __init__(self, worker: JobWorker) -> None:
         self._worker = worker.for_this_process()
@@ -24,12 +24,12 @@ class InlineExecutor:
     def __exit__(self, kind: object, *_: object) -> None:
         """Nothing is left running."""
 
-    def run(self, tasks: Iterable[Any], seconds: float) -> Iterator[Began | Ended | None]:
+    def run(self, tasks: Iterable[Any], poll_seconds: float) -> Iterator[TaskStarted | TaskEnded | None]:
         for number, task in enumerate(tasks):
             if self.is_stopping:
                 return
-            yield Began(number)
-            yield Ended(number, self._worker(task))
+            yield TaskStarted(number)
+            yield TaskEnded(number, self._worker(task))
 
     def stop(self) -> None:
         self.is_stopping = True

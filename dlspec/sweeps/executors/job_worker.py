@@ -18,11 +18,11 @@ from pathlib import Path
 
 import torch
 
-from dlspec.config.hydra_run import HydraJob, JobRunner, start_process
+from dlspec.config.hydra_run import HydraJob, HydraJobRunner, prepare_hydra_process
 from dlspec.data.dataset import Dataset
 from dlspec.data.sources import DataSource, open_data
-from dlspec.jobs.error_messages import WRONG, in_full, one_line, told
-from dlspec.jobs.identity import data_checksum
+from dlspec.jobs.error_messages import EXIT_INVALID, format_error_details, format_error_line, message_and_exit_code
+from dlspec.jobs.identity import compute_data_checksum
 from dlspec.jobs.job import Job
 from dlspec.jobs.preparation import Preparation
 from dlspec.jobs.resumption import lock_newest_checkpoint
@@ -30,19 +30,19 @@ from dlspec.jobs.setup import keep_found_settings, make_job
 from dlspec.runs.io import remove_leftovers
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
-from dlspec.runs.layout import CHECKPOINTS, LOG, RESULT, STATUS
-from dlspec.runs.lock import is_held
+from dlspec.runs.layout import CHECKPOINTS_FOLDER, LOG_FILE, RESULT_FILE, STATUS_FILE
+from dlspec.runs.lock import is_run_locked
 from dlspec.runs.run_status import read_status
 from dlspec.sweeps.records.planned_job import PlannedJob
 from dlspec.training.checkpoint.checkpoint_files import Snapshot, set_aside_after
-from dlspec.training.health.out_of_memory import free
+from dlspec.training.health.out_of_memory import free_unused_memory
 from dlspec.training.trainer import Trainer
 
 log = logging.getLogger("dlspec")
 
-MOST_KEPT = 4
+MAX_OPEN_DATASETS = 4
 """So many data sets stay open."""
-SECONDS_FOR_LEAVING = 30.0
+MAX_SECONDS_FOR_LOCK = 30.0
 """So long the processes of a sweep that was killed may take to save their jobs."""
 
 
@@ -54,23 +54,23 @@ class JobWorker:
 
     def __init__(
         self,
-        runner: JobRunner | None,
+        runner: HydraJobRunner | None,
         *,
         threads: int | None = None,
         modules: Sequence[str] = (),
         data: Dataset | None = None,
-        is_apart: bool = True,
+        has_own_process: bool = True,
     ) -> None:
         self.runner, self.threads, self.modules, self.data = runner, threads, tuple(modules), data
-        self.is_apart = is_apart
-        self._opened: dict[str, tuple[Dataset, str]] = {}
+        self.has_own_process = has_own_process
+        self._open_datasets: dict[str, tuple[Dataset, str]] = {}
         self._checksum = ""
         self._trainer: Trainer | None = None
         self._is_stopping = self._is_prepared = False
 
     def for_this_process(self) -> JobWorker:
         """The same for the process that sweeps, where jobs show themselves."""
-        return JobWorker(self.runner, threads=self.threads, modules=self.modules, data=self.data, is_apart=False)
+        return JobWorker(self.runner, threads=self.threads, modules=self.modules, data=self.data, has_own_process=False)
 
     def stop(self) -> None:
         self._is_stopping = True
@@ -84,75 +84,77 @@ class JobWorker:
             if job.only_builds:
                 self._make_job(job.load_steps()[0], is_resumed=False)
                 return JobResult(JobState.WAITING, data=self._checksum)
-            return replace(self._train(job), status=JobState.FINISHED, data=self._checksum)
+            return replace(self._train_job(job), status=JobState.FINISHED, data=self._checksum)
         except KeyboardInterrupt:
             return JobResult(JobState.INTERRUPTED)
         except BaseException as error:
-            return _failed(error)
+            return _result_from_error(error)
         finally:
             self._trainer = None
-            free()
+            free_unused_memory()
 
     def _prepare_process(self) -> None:
         if self._is_prepared:
             return
         self._is_prepared = True
-        start_process()
+        prepare_hydra_process()
         for module in self.modules:
             import_module(module)
-        if self.is_apart:
+        if self.has_own_process:
             logging.lastResort = None  # warnings stand in the log already
             faulthandler.enable()
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
 
-    def _train(self, job: PlannedJob) -> JobResult:
+    def _train_job(self, job: PlannedJob) -> JobResult:
         """Trains what is left of the job. Its folder is made when nothing can be refused any more."""
-        preparing, hydra_job = job.load_steps()
-        ready = None if job.folder.is_dir() else self._make_job(preparing, is_resumed=False)
+        preparation, hydra_job = job.load_steps()
+        built_job = None if job.folder.is_dir() else self._make_job(preparation, is_resumed=False)
         job.folder.mkdir(parents=True, exist_ok=True)
-        if job.is_known:
-            _wait_until_free(job.folder)
-        with lock_newest_checkpoint(job.folder) as snapshot, self._output(job.folder / LOG):
-            if job.starts_anew or _has_failed(job.folder):
-                clear(job.folder)
+        if job.is_recorded:
+            _wait_for_lock(job.folder)
+        with lock_newest_checkpoint(job.folder) as snapshot, self._redirect_to_log(job.folder / LOG_FILE):
+            if job.starts_over or _has_failed_before(job.folder):
+                remove_earlier_results(job.folder)
                 snapshot = None
             if snapshot is not None:
-                preparing = keep_found_settings(preparing, job.folder)
-            ready = ready or self._make_job(preparing, is_resumed=snapshot is not None)
-            self._trainer = ready.trainer
+                preparation = keep_found_settings(preparation, job.folder)
+            built_job = built_job or self._make_job(preparation, is_resumed=snapshot is not None)
+            self._trainer = built_job.trainer
             if self._is_stopping:
                 self.stop()
-            ready.check_space(job.folder)
+            built_job.check_space(job.folder)
             _remove_later_files(job.folder, snapshot)
-            return self._run(ready, job, hydra_job, snapshot)
+            return self._run_job(built_job, job, hydra_job, snapshot)
 
-    def _make_job(self, preparing: Preparation, *, is_resumed: bool) -> Job:
-        steps = replace(preparing, is_resumed=is_resumed, data=self.data, opening=self._open)
-        return make_job(steps, shows=not self.is_apart)
+    def _make_job(self, preparation: Preparation, *, is_resumed: bool) -> Job:
+        steps = replace(preparation, is_resumed=is_resumed, data=self.data, open_source=self._open_dataset)
+        return make_job(steps, shows_progress=not self.has_own_process)
 
-    def _run(self, ready: Job, job: PlannedJob, hydra_job: HydraJob | None, snapshot: Snapshot | None) -> JobResult:
+    def _run_job(
+        self, built_job: Job, job: PlannedJob, hydra_job: HydraJob | None, snapshot: Snapshot | None
+    ) -> JobResult:
         """As Hydra runs a job, where it comes from Hydra: with `.hydra/` in its folder and callbacks around it."""
         folder = job.folder.absolute()  # hydra.job.chdir may move
         if hydra_job is None or self.runner is None:
-            return ready.run_in(folder, snapshot)
-        return self.runner.run(hydra_job, job.number, job.folder, lambda: ready.run_in(folder, snapshot))
+            return built_job.run_in_folder(folder, snapshot)
+        return self.runner.run(hydra_job, job.number, job.folder, lambda: built_job.run_in_folder(folder, snapshot))
 
-    def _open(self, source: DataSource) -> Dataset:
+    def _open_dataset(self, source: DataSource) -> Dataset:
         """The data, opened once; a source of the user's own may draw from what a job's seed has seeded."""
         key = f"{source.source_name} {source.model_dump_json()}"
-        if key not in self._opened or not type(source).__module__.startswith("dlspec."):
+        if key not in self._open_datasets or not type(source).__module__.startswith("dlspec."):
             dataset = open_data(source)
-            self._opened[key] = dataset, data_checksum(dataset)
-            if len(self._opened) > MOST_KEPT:
-                del self._opened[next(iter(self._opened))]
-        dataset, self._checksum = self._opened[key]
+            self._open_datasets[key] = dataset, compute_data_checksum(dataset)
+            if len(self._open_datasets) > MAX_OPEN_DATASETS:
+                del self._open_datasets[next(iter(self._open_datasets))]
+        dataset, self._checksum = self._open_datasets[key]
         return dataset
 
     @contextmanager
-    def _output(self, path: Path) -> Iterator[None]:
+    def _redirect_to_log(self, path: Path) -> Iterator[None]:
         """What is printed within, by a crash too, stands in the job's log."""
-        if not self.is_apart:
+        if not self.has_own_process:
             yield
             return
         log_file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
@@ -173,36 +175,40 @@ def _redirect_output(out: int, err: int) -> None:
         os.dup2(target, number)
 
 
-def _failed(error: BaseException) -> JobResult:
+def _result_from_error(error: BaseException) -> JobResult:
     """A user's mistake, a training that failed, or a defect of dlspec's own, which shows where it is."""
-    known = told(error)
-    text = in_full(error) if known and isinstance(error, Exception) else "".join(traceback.format_exception(error))
-    status = JobState.REFUSED if known and known[1] == WRONG else JobState.FAILED
-    return JobResult(status, error=one_line(error), text=text)
+    reported = message_and_exit_code(error)
+    text = (
+        format_error_details(error)
+        if reported and isinstance(error, Exception)
+        else "".join(traceback.format_exception(error))
+    )
+    status = JobState.REFUSED if reported and reported[1] == EXIT_INVALID else JobState.FAILED
+    return JobResult(status, error=format_error_line(error), text=text)
 
 
 def _remove_later_files(folder: Path, snapshot: Snapshot | None) -> None:
-    for each in (folder, folder / CHECKPOINTS):
+    for each in (folder, folder / CHECKPOINTS_FOLDER):
         remove_leftovers(each)
     if snapshot is not None:
-        set_aside_after(folder / CHECKPOINTS, snapshot)
+        set_aside_after(folder / CHECKPOINTS_FOLDER, snapshot)
 
 
-def _wait_until_free(folder: Path) -> None:
+def _wait_for_lock(folder: Path) -> None:
     """Of a sweep that was killed the processes may still be saving their jobs; who stays there longer is refused."""
-    until = time.monotonic() + SECONDS_FOR_LEAVING
-    while is_held(folder) and time.monotonic() < until:
+    deadline = time.monotonic() + MAX_SECONDS_FOR_LOCK
+    while is_run_locked(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
 
 
-def _has_failed(folder: Path) -> bool:
+def _has_failed_before(folder: Path) -> bool:
     """A job that raised an error would raise it again behind its checkpoint; one that was killed would not."""
     status = read_status(folder)
     return status is not None and status.status is JobState.FAILED
 
 
-def clear(folder: Path) -> None:
+def remove_earlier_results(folder: Path) -> None:
     """Nothing of an earlier training is left but its log."""
-    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
-    for name in (RESULT, STATUS):
+    shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
+    for name in (RESULT_FILE, STATUS_FILE):
         (folder / name).unlink(missing_ok=True)

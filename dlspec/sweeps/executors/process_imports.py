@@ -8,9 +8,9 @@ import PIL.Image
 
 import dlspec.data.assembly
 import dlspec.sweeps.executors.job_worker  # noqa: F401
-from dlspec.parts.torch.torch_metrics import metrics
+from dlspec.parts.torch.torch_metrics import metric_registry
 
-metrics()  # before matplotlib: where that is there, torchmetrics imports all of it for its own plots
+metric_registry()  # before matplotlib: where that is there, torchmetrics imports all of it for its own plots
 for name in ("matplotlib.backends.backend_agg", "matplotlib.ticker"):
     import_module(name)
 PIL.Image.preinit()

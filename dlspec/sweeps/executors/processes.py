@@ -21,15 +21,15 @@ from queue import SimpleQueue
 from types import ModuleType
 from typing import Any, Protocol, Self
 
-from dlspec.compat.torchmetrics import plots_are_left_out
-from dlspec.limits import deep_stack
-from dlspec.sweeps.executors.executor import Began, Ended, Shown
+from dlspec.compat.torchmetrics import are_plots_left_out
+from dlspec.limits import allow_deep_recursion
+from dlspec.sweeps.executors.executor import ProgressScope, TaskEnded, TaskStarted
 
-METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-PRELOADED = "dlspec.sweeps.executors.process_imports"
-LEAN = "dlspec.sweeps.executors.server_start"
-STOP = b"stop"
-SECONDS_TO_END = 5.0
+START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+PRELOADED_MODULE = "dlspec.sweeps.executors.process_imports"
+SETUP_MODULE = "dlspec.sweeps.executors.server_start"
+STOP_MESSAGE = b"stop"
+MAX_SECONDS_TO_EXIT = 5.0
 
 
 class Worker(Protocol):
@@ -41,18 +41,18 @@ class Worker(Protocol):
         """Asks what it is doing to end soon, from another thread."""
 
 
-def warm_up() -> None:
+def start_fork_server() -> None:
     """Starts the server, which imports while this process goes on with something else."""
-    if METHOD == "forkserver":
+    if START_METHOD == "forkserver":
         from multiprocessing import forkserver
 
-        forkserver.set_forkserver_preload([*([LEAN] if plots_are_left_out() else []), PRELOADED])
-        with _one_thread(), _without_main():
+        forkserver.set_forkserver_preload([*([SETUP_MODULE] if are_plots_left_out() else []), PRELOADED_MODULE])
+        with _limit_to_one_thread(), _hide_main_module():
             forkserver.ensure_running()
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def _limit_to_one_thread() -> Iterator[None]:
     """What libraries read when they are imported. A process may take more threads later."""
     names = [each for each in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS") if each not in os.environ]
     os.environ.update(dict.fromkeys(names, "1"))
@@ -64,7 +64,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _without_main() -> Iterator[None]:
+def _hide_main_module() -> Iterator[None]:
     """A user's script that guards nothing must not run again in every process."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -74,11 +74,11 @@ def _without_main() -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-class Processes:
+class ProcessPool:
     """As many processes as `places`, each with variables of its own in its environment; they start when needed."""
 
-    def __init__(self, places: Sequence[Mapping[str, str]], worker: bytes) -> None:
-        self._slots = [_Slot(number, place, worker) for number, place in enumerate(places)]
+    def __init__(self, process_variables: Sequence[Mapping[str, str]], worker: bytes) -> None:
+        self._slots = [_ProcessSlot(number, variables, worker) for number, variables in enumerate(process_variables)]
         self.is_stopping = False
 
     def __enter__(self) -> Self:
@@ -87,92 +87,92 @@ class Processes:
     def __exit__(self, kind: object, *_: object) -> None:
         """They end what they do; at once where this ends with an error."""
         for slot in self._slots:
-            slot.hang_up()
+            slot.close_connection()
         for slot in self._slots:
-            slot.close(SECONDS_TO_END if kind is None else 0)
+            slot.close(MAX_SECONDS_TO_EXIT if kind is None else 0)
 
-    def run(self, tasks: Iterable[Any], seconds: float) -> Iterator[Began | Ended | None]:
+    def run(self, tasks: Iterable[Any], poll_seconds: float) -> Iterator[TaskStarted | TaskEnded | None]:
         """Does the tasks, in their order as far as they begin; None where nothing happened for so many seconds."""
-        waiting = enumerate(tasks)
+        numbered_tasks = enumerate(tasks)
         while True:
             for slot in self._slots:
-                if slot.task is None and not self.is_stopping and (following := next(waiting, None)) is not None:
-                    yield slot.begin(*following)
+                if slot.task is None and not self.is_stopping and (next_task := next(numbered_tasks, None)) is not None:
+                    yield slot.start_task(*next_task)
             if all(slot.task is None for slot in self._slots):
                 return
-            yield from self._ended(seconds)
+            yield from self._wait_for_results(poll_seconds)
 
     def stop(self) -> None:
         """No further task begins, and those that go on are asked to end."""
         self.is_stopping = True
         for slot in self._slots:
-            slot.send(STOP)
+            slot.send(STOP_MESSAGE)
 
-    def _ended(self, seconds: float) -> Iterator[Ended | None]:
+    def _wait_for_results(self, seconds: float) -> Iterator[TaskEnded | None]:
         busy = [slot for slot in self._slots if slot.task is not None]
-        ready = wait([slot.connection for slot in busy if slot.connection is not None], seconds)
-        if not ready:
+        ready_connections = wait([slot.connection for slot in busy if slot.connection is not None], seconds)
+        if not ready_connections:
             yield None
-        yield from (slot.take() for slot in busy if slot.connection in ready)
+        yield from (slot.receive_result() for slot in busy if slot.connection in ready_connections)
 
 
-class _Slot:
+class _ProcessSlot:
     """One process after the other, and the task that the present one does."""
 
-    def __init__(self, number: int, place: Mapping[str, str], worker: bytes) -> None:
-        self._number, self._place, self._worker = number, place, worker
+    def __init__(self, number: int, variables: Mapping[str, str], worker: bytes) -> None:
+        self._number, self._variables, self._worker = number, variables, worker
         self._process: BaseProcess | None = None
         self.connection: Connection | None = None
         self.task: int | None = None
 
-    def begin(self, number: int, task: Any) -> Began:
+    def start_task(self, number: int, task: Any) -> TaskStarted:
         if self._process is None or not self._process.is_alive():
-            self._start()
+            self._start_process()
         self.task = number
         self.send(pickle.dumps(task))
-        return Began(number)
+        return TaskStarted(number)
 
-    def _start(self) -> None:
-        warm_up()
-        context: Any = multiprocessing.get_context(METHOD)
-        self.connection, theirs = context.Pipe()
-        arguments = (theirs, {**os.environ, **self._place}, self._worker)
-        self._process = context.Process(target=_serve, args=arguments, name=f"dlspec-{self._number}")
-        with _one_thread(), _without_main():
+    def _start_process(self) -> None:
+        start_fork_server()
+        context: Any = multiprocessing.get_context(START_METHOD)
+        self.connection, child_connection = context.Pipe()
+        arguments = (child_connection, {**os.environ, **self._variables}, self._worker)
+        self._process = context.Process(target=_serve_tasks, args=arguments, name=f"dlspec-{self._number}")
+        with _limit_to_one_thread(), _hide_main_module():
             self._process.start()
-        theirs.close()  # so that its end is seen here
+        child_connection.close()  # so that its end is seen here
 
     def send(self, content: bytes) -> None:
         if self.connection is not None:
             with suppress(OSError):  # it died: `take` will tell
                 self.connection.send_bytes(content)
 
-    def take(self) -> Ended:
+    def receive_result(self) -> TaskEnded:
         """What the process says, or that it died."""
         assert self.connection is not None and self.task is not None
         task, self.task = self.task, None
         try:
-            return Ended(task, pickle.loads(self.connection.recv_bytes()))
+            return TaskEnded(task, pickle.loads(self.connection.recv_bytes()))
         except (EOFError, OSError):
-            return Ended(task, died=self._end())
+            return TaskEnded(task, death_reason=self._describe_exit())
 
-    def _end(self) -> str:
+    def _describe_exit(self) -> str:
         """How the process ended, in words."""
         process = self._process
-        self.close(SECONDS_TO_END)
+        self.close(MAX_SECONDS_TO_EXIT)
         code = None if process is None else process.exitcode
         if code is None or code >= 0:
             return f"its process ended with exit code {code}"
         name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
-        return f"its process was ended by {name}{_WHY.get(name, '')}"
+        return f"its process was ended by {name}{_LIKELY_CAUSES.get(name, '')}"
 
-    def hang_up(self) -> None:
+    def close_connection(self) -> None:
         """The process ends when it has nothing to do."""
         if self.connection is not None:
             self.connection.close()
 
     def close(self, seconds: float) -> None:
-        self.hang_up()
+        self.close_connection()
         if self._process is not None:
             self._process.join(seconds)
             if self._process.is_alive():
@@ -181,38 +181,43 @@ class _Slot:
         self._process = self.connection = None
 
 
-class ProcessExecutor(Processes):
+class ProcessExecutor(ProcessPool):
     """Does the jobs in processes."""
 
-    shown: Shown = "all"
+    progress_scope: ProgressScope = "all"
 
 
 # What most often sends it.
-_WHY = {"SIGKILL": " (out of memory?)", "SIGSEGV": " (a crash)", "SIGABRT": " (a crash)", "SIGBUS": " (a crash)"}
+_LIKELY_CAUSES = {
+    "SIGKILL": " (out of memory?)",
+    "SIGSEGV": " (a crash)",
+    "SIGABRT": " (a crash)",
+    "SIGBUS": " (a crash)",
+}
 
 
 # ---- in the process --------------------------------------------------------------------------------------------------
 
 
-def _serve(connection: Connection, environment: Mapping[str, str], pickled: bytes) -> None:
+def _serve_tasks(connection: Connection, environment: Mapping[str, str], pickled: bytes) -> None:
     """Does tasks until nobody is there who gives some."""
     os.environ.clear()
     os.environ.update(environment)
-    _hear_no_signals()
+    _block_signals()
     tasks: SimpleQueue[bytes | None] = SimpleQueue()
-    with deep_stack(), suppress(BrokenPipeError):
+    with allow_deep_recursion(), suppress(BrokenPipeError):
         worker: Worker = pickle.loads(pickled)
-        threading.Thread(target=_listen, args=(connection, tasks, worker), daemon=True).start()
+        threading.Thread(target=_receive_tasks, args=(connection, tasks, worker), daemon=True).start()
         while (task := tasks.get()) is not None:
             connection.send_bytes(pickle.dumps(worker(pickle.loads(task))))
     os._exit(0)  # taking down what was imported would take most of a second
 
 
-def _listen(connection: Connection, tasks: SimpleQueue[bytes | None], worker: Worker) -> None:
+def _receive_tasks(connection: Connection, tasks: SimpleQueue[bytes | None], worker: Worker) -> None:
     try:
         while True:
             content = connection.recv_bytes()
-            if content == STOP:
+            if content == STOP_MESSAGE:
                 worker.stop()
             else:
                 tasks.put(content)
@@ -221,6 +226,6 @@ def _listen(connection: Connection, tasks: SimpleQueue[bytes | None], worker: Wo
         tasks.put(None)
 
 
-def _hear_no_signals() -> None:
+def _block_signals() -> None:
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})

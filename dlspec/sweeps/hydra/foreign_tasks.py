@@ -13,16 +13,16 @@ from hydra.core.utils import JobReturn, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
-from dlspec.compat.hydra import failed_return
-from dlspec.sweeps.executors.executor import Ended
-from dlspec.sweeps.executors.pool import cores
-from dlspec.sweeps.executors.processes import Processes
+from dlspec.compat.hydra import make_failed_return
+from dlspec.sweeps.executors.executor import TaskEnded
+from dlspec.sweeps.executors.pool import count_cores
+from dlspec.sweeps.executors.processes import ProcessPool
 
-SECONDS_BETWEEN_LOOKS = 1.0
-Jobs = Sequence[Sequence[str]]
+SECONDS_BETWEEN_POLLS = 1.0
+JobOverrides = Sequence[Sequence[str]]
 
 
-class TaskWorker:
+class OtherProgramWorker:
     """Runs jobs as Hydra's own launcher does. All that goes to it and comes from it is pickled once more.
 
     For Hydra's scan for plugins imports modules anew, and what was unpickled before it has twins of their classes.
@@ -30,12 +30,12 @@ class TaskWorker:
 
     def __init__(self, pickled: bytes) -> None:
         self.pickled = pickled
-        self._known: tuple[HydraContext, TaskFunction] | None = None
+        self._loaded: tuple[HydraContext, TaskFunction] | None = None
 
     def __call__(self, config: bytes) -> bytes:
         import cloudpickle
 
-        context, task = self._known = self._known or self._begin()
+        context, task = self._loaded = self._loaded or self._load_task()
         loaded: DictConfig = pickle.loads(config)
         HydraConfig.instance().set_config(loaded)
         returned = run_job(
@@ -48,7 +48,7 @@ class TaskWorker:
         pickled: bytes = cloudpickle.dumps(returned)
         return pickled
 
-    def _begin(self) -> tuple[HydraContext, TaskFunction]:
+    def _load_task(self) -> tuple[HydraContext, TaskFunction]:
         Plugins.instance()
         setup_globals()
         context, task, state = pickle.loads(self.pickled)
@@ -59,28 +59,35 @@ class TaskWorker:
         """A task that is not dlspec's knows no such wish."""
 
 
-def run_tasks(context: HydraContext, task: TaskFunction, master: DictConfig, jobs: Jobs, first: int) -> list[JobReturn]:
+def run_other_program(
+    context: HydraContext, task: TaskFunction, sweep_config: DictConfig, jobs: JobOverrides, first: int
+) -> list[JobReturn]:
     """What each job gave, in their order; a process that died is a job that failed."""
     import cloudpickle  # for functions within functions, and of a script; joblib brings it
 
-    Path(str(master.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
-    configs = (_config(context, master, overrides, number) for number, overrides in enumerate(jobs, start=first))
+    Path(str(sweep_config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+    configs = (
+        _compose_job_config(context, sweep_config, overrides, number)
+        for number, overrides in enumerate(jobs, start=first)
+    )
     returned: dict[int, JobReturn] = {}
-    worker = TaskWorker(cloudpickle.dumps((context, task, Singleton.get_state())))
-    with Processes([{}] * min(cores(), len(jobs)), pickle.dumps(worker)) as processes:
-        for event in processes.run([cloudpickle.dumps(config) for config in configs], SECONDS_BETWEEN_LOOKS):
-            if isinstance(event, Ended):
-                died = _died(jobs[event.task], event.died) if event.died else None
-                returned[event.task] = died or pickle.loads(event.result)
+    worker = OtherProgramWorker(cloudpickle.dumps((context, task, Singleton.get_state())))
+    with ProcessPool([{}] * min(count_cores(), len(jobs)), pickle.dumps(worker)) as processes:
+        for event in processes.run([cloudpickle.dumps(config) for config in configs], SECONDS_BETWEEN_POLLS):
+            if isinstance(event, TaskEnded):
+                failure = _return_from_death(jobs[event.task], event.death_reason) if event.death_reason else None
+                returned[event.task] = failure or pickle.loads(event.result)
     return [returned[number] for number in range(len(jobs))]
 
 
-def _config(context: HydraContext, master: DictConfig, overrides: Sequence[str], number: int) -> DictConfig:
-    config = context.config_loader.load_sweep_config(master, list(overrides))
+def _compose_job_config(
+    context: HydraContext, sweep_config: DictConfig, overrides: Sequence[str], number: int
+) -> DictConfig:
+    config = context.config_loader.load_sweep_config(sweep_config, list(overrides))
     with open_dict(config):
         config.hydra.job.id, config.hydra.job.num = str(number), number
     return config
 
 
-def _died(overrides: Sequence[str], why: str) -> JobReturn:
-    return failed_return(RuntimeError(why), list(overrides))
+def _return_from_death(overrides: Sequence[str], reason: str) -> JobReturn:
+    return make_failed_return(RuntimeError(reason), list(overrides))

@@ -20,37 +20,37 @@ from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from dlspec.compat.hydra import register_module, split_into_jobs
-from dlspec.compat.submitit import lost_jobs_as_failed
-from dlspec.config.hydra_node import set_hydra
-from dlspec.config.launchers import HOME, launcher_as_written, store_names
+from dlspec.compat.submitit import treat_lost_jobs_as_failed
+from dlspec.config.hydra_node import set_hydra_value
+from dlspec.config.launchers import PLUGIN_MODULE, register_plugin_names, restore_wrapped_launcher
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.external import ExternalExecutor
 from dlspec.sweeps.executors.inline import InlineExecutor
 from dlspec.sweeps.executors.job_worker import JobWorker
 from dlspec.sweeps.executors.pool import choose_executor
-from dlspec.sweeps.hydra.foreign_tasks import run_tasks
-from dlspec.sweeps.hydra.sweep_task import Task
+from dlspec.sweeps.hydra.foreign_tasks import run_other_program
+from dlspec.sweeps.hydra.sweep_task import SweepTask
 from dlspec.sweeps.records.planned_job import PlannedJob
-from dlspec.text import write_override
+from dlspec.text import format_override
 
 
 class DlspecLauncher(Launcher):
     """Runs the jobs one after the other in this process."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
-        self.context, self.task, self.master = hydra_context, task_function, config
-        self.most: int | None = None
+        self.context, self.task, self.sweep_config = hydra_context, task_function, config
+        self.max_jobs: int | None = None
 
-    def limit_jobs(self, most: int | None) -> None:
+    def limit_jobs(self, max_jobs: int | None) -> None:
         """Run at most so many jobs at a time."""
-        self.most = most
+        self.max_jobs = max_jobs
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        if not isinstance(self.task, Task):  # another program's
-            return run_tasks(self.context, self.task, self.master, job_overrides, initial_job_idx)
-        self.task.begin(self.context, self.master, self.make_executor)
-        return self.task.launch(self.context, self.master, job_overrides)
+        if not isinstance(self.task, SweepTask):  # another program's
+            return run_other_program(self.context, self.task, self.sweep_config, job_overrides, initial_job_idx)
+        self.task.create_sweep(self.context, self.sweep_config, self.make_executor)
+        return self.task.launch(self.context, self.sweep_config, job_overrides)
 
     def make_executor(self, worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:
         return InlineExecutor(worker)
@@ -60,7 +60,7 @@ class PoolLauncher(DlspecLauncher):
     """Runs as many jobs at a time as there are cores or GPUs, each in a process that takes one after the other."""
 
     def make_executor(self, worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:
-        return choose_executor(worker, settings.workers or self.most, jobs, devices)
+        return choose_executor(worker, settings.workers or self.max_jobs, jobs, devices)
 
 
 class OtherLauncher(DlspecLauncher):
@@ -70,24 +70,24 @@ class OtherLauncher(DlspecLauncher):
         """It is made when there are jobs for it, with the sweep's folder in its settings."""
 
     def make_executor(self, worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:
-        return ExternalExecutor(worker, self._launch, self._folder, self.most)
+        return ExternalExecutor(worker, self._launch, self._get_sweep_folder, self.max_jobs)
 
-    def _folder(self) -> Path:
+    def _get_sweep_folder(self) -> Path:
         """As a process that began elsewhere finds it."""
         folder: Path = self.task.absolute_folder()
         return folder
 
     def _launch(self, jobs: Sequence[PlannedJob]) -> Sequence[JobReturn]:
-        config = launcher_as_written(self.master)
-        set_hydra(config, "sweep.dir", str(self._folder()))
+        config = restore_wrapped_launcher(self.sweep_config)
+        set_hydra_value(config, "sweep.dir", str(self._get_sweep_folder()))
         launcher = Plugins.instance().instantiate_launcher(self.context, self.task, config)
-        words = [[*job.overrides, *_where(job.folder.absolute())] for job in jobs]
-        with lost_jobs_as_failed():
-            return launcher.launch(words, initial_job_idx=jobs[0].number)
+        job_overrides = [[*job.overrides, *_folder_overrides(job.folder.absolute())] for job in jobs]
+        with treat_lost_jobs_as_failed():
+            return launcher.launch(job_overrides, initial_job_idx=jobs[0].number)
 
 
-def _where(folder: Path) -> list[str]:
-    return [write_override("hydra.sweep.dir", str(folder.parent)), write_override("hydra.sweep.subdir", folder.name)]
+def _folder_overrides(folder: Path) -> list[str]:
+    return [format_override("hydra.sweep.dir", str(folder.parent)), format_override("hydra.sweep.subdir", folder.name)]
 
 
 class DlspecSweeper(Sweeper):
@@ -97,19 +97,19 @@ class DlspecSweeper(Sweeper):
         self.max_batch_size, self.params = max_batch_size, params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
-        self.context, self.task, self.master = hydra_context, task_function, config
+        self.context, self.task, self.sweep_config = hydra_context, task_function, config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> Any:
         """All jobs at once: they are checked before the first begins. A batch is what may run at a time."""
         assert isinstance(self.launcher, DlspecLauncher)
         self.launcher.limit_jobs(self.max_batch_size)
-        return self.launcher.launch(self._jobs(arguments), 0)
+        return self.launcher.launch(self._split_into_jobs(arguments), 0)
 
-    def _jobs(self, arguments: list[str]) -> list[list[str]]:
+    def _split_into_jobs(self, arguments: list[str]) -> list[list[str]]:
         parser = OverridesParser.create(config_loader=self.context.config_loader)
-        always = [f"{key}={value}" for key, value in self.params.items()]
-        return split_into_jobs(parser.parse_overrides([*always, *arguments]))
+        fixed_overrides = [f"{key}={value}" for key, value in self.params.items()]
+        return split_into_jobs(parser.parse_overrides([*fixed_overrides, *arguments]))
 
 
 # ---- known to Hydra --------------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def register() -> None:
 
 def name_plugins() -> None:
     """Gives them the names that Hydra knows plugins by, for a package of hydra_plugins that imports them too."""
-    register_module(HOME, sys.modules[__name__])
+    register_module(PLUGIN_MODULE, sys.modules[__name__])
     for cls in PLUGINS:
-        cls.__module__ = HOME
-    store_names()
+        cls.__module__ = PLUGIN_MODULE
+    register_plugin_names()

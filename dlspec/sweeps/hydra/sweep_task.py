@@ -14,43 +14,45 @@ from hydra.core.utils import JobReturn
 from hydra.types import HydraContext
 from omegaconf import DictConfig, OmegaConf
 
-from dlspec.compat.hydra import completed_return, failed_return
-from dlspec.config.composition import Composed, Loader
-from dlspec.config.hydra_node import set_hydra
-from dlspec.config.hydra_run import HydraJob, JobRunner
+from dlspec.compat.hydra import make_completed_return, make_failed_return
+from dlspec.config.composition import ComposedConfig, DlspecConfigLoader
+from dlspec.config.hydra_node import set_hydra_value
+from dlspec.config.hydra_run import HydraJob, HydraJobRunner
 from dlspec.errors import TrainingFailed, UserError
-from dlspec.jobs.composed_spec import preparation
-from dlspec.language.problems import Problems, refuse
+from dlspec.jobs.composed_spec import make_preparation
+from dlspec.language.problems import Problems, raise_problems
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.parts.sections import read_section
-from dlspec.runs.io import new_folder
+from dlspec.runs.io import make_run_folder
 from dlspec.runs.job_result import JobResult
-from dlspec.runs.layout import MULTIRUN
+from dlspec.runs.layout import MULTIRUN_FILE
 from dlspec.sweeps.executors.executor import Executor
-from dlspec.sweeps.executors.external import train_elsewhere
+from dlspec.sweeps.executors.external import train_external_job
 from dlspec.sweeps.executors.job_worker import JobWorker
-from dlspec.sweeps.records.planned_job import PlannedJob, Steps, SweepEntry, plan_job
-from dlspec.sweeps.records.record import SweepRecord, read_sweep
+from dlspec.sweeps.records.planned_job import JobSteps, PlannedJob, SweepEntry, plan_job
+from dlspec.sweeps.records.record import SweepRecord, read_sweep_record
 from dlspec.sweeps.run import SweepRun
 
-BY_NUMBER = "${hydra:job.num}"
+NUMBER_AS_SUBDIR = "${hydra:job.num}"
 
 
 MakeExecutor = Callable[[JobWorker, SweepSpec, int, Collection[str]], Executor]
 
 
-class Task:
+class SweepTask:
     """What Hydra is to run: one sweep. Other launchers call it with a job's config, in whatever process.
 
     `folder` is the sweep's, known as soon as there is one.
     """
 
-    def __init__(self, loader: Loader, command: list[str] | None = None, config_dir: str | None = None) -> None:
+    def __init__(
+        self, loader: DlspecConfigLoader, command: list[str] | None = None, config_dir: str | None = None
+    ) -> None:
         self.loader, self.command, self.config_dir = loader, command, config_dir
         self.sweep: SweepRun | None = None
         self.folder: Path | None = None
 
-    def __enter__(self) -> Task:
+    def __enter__(self) -> SweepTask:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -71,30 +73,32 @@ class Task:
         self.folder = self.folder.absolute()
         return self.folder
 
-    def begin(self, context: HydraContext, config: DictConfig, make_executor: MakeExecutor) -> None:
+    def create_sweep(self, context: HydraContext, config: DictConfig, make_executor: MakeExecutor) -> None:
         """Make the sweep, where there is none yet: a new one, or the one that the folder holds."""
         if self.sweep is not None:
             return
-        settings = _settings(Composed(config, self.loader))
+        settings = _read_sweep_settings(ComposedConfig(config, self.loader))
         HydraConfig.instance().set_config(config)
-        wanted = Path(str(config.hydra.sweep.dir))
-        is_new = "${now" in str(_raw(config, "dir"))  # another sweep of the same second is not this one
-        record = None if is_new else read_sweep(wanted)
+        configured_folder = Path(str(config.hydra.sweep.dir))
+        is_new = "${now" in str(
+            _get_raw_sweep_setting(config, "dir")
+        )  # another sweep of the same second is not this one
+        record = None if is_new else read_sweep_record(configured_folder)
         if record is not None:
             self.folder, record = record.folder, replace(record, command=self.command, config_dir=self.config_dir)
         self.sweep = SweepRun(
             settings,
             record,
-            partial(self._create_record, config, wanted),
-            partial(make_executor, JobWorker(JobRunner(context), threads=settings.threads), settings),
-            name=partial(_name, config),
+            partial(self._create_record, config, configured_folder),
+            partial(make_executor, JobWorker(HydraJobRunner(context), threads=settings.threads), settings),
+            name=partial(_name_job_folder, config),
         )
 
-    def _create_record(self, config: DictConfig, wanted: Path) -> SweepRecord:
+    def _create_record(self, config: DictConfig, configured_folder: Path) -> SweepRecord:
         """The sweep's folder, where what a sweeper writes itself shall stand too."""
-        self.folder = new_folder(wanted.parent, wanted.name)
-        set_hydra(config, "sweep.dir", str(self.folder))
-        OmegaConf.save(config, self.folder / MULTIRUN)
+        self.folder = make_run_folder(configured_folder.parent, configured_folder.name)
+        set_hydra_value(config, "sweep.dir", str(self.folder))
+        OmegaConf.save(config, self.folder / MULTIRUN_FILE)
         return SweepRecord(self.folder, command=self.command, config_dir=self.config_dir)
 
     def launch(
@@ -102,63 +106,68 @@ class Task:
     ) -> list[JobReturn]:
         """Run the jobs in the sweep."""
         assert self.sweep is not None
-        words = [tuple(str(each) for each in overrides) for overrides in job_overrides]
-        plans = [partial(plan_job, each, partial(_prepare, self.loader, context, config, each)) for each in words]
-        return [_returned(entry) for entry in self.sweep.launch(plans)]
+        override_tuples = [tuple(str(each) for each in overrides) for overrides in job_overrides]
+        plans = [
+            partial(plan_job, each, partial(_prepare_job, self.loader, context, config, each))
+            for each in override_tuples
+        ]
+        return [_return_from_entry(entry) for entry in self.sweep.launch(plans)]
 
     def __call__(self, config: DictConfig) -> JobResult:
         """Trains a job whose folder Hydra has made, where another launcher has taken it."""
-        whole = HydraConfig.get()
-        merged = OmegaConf.merge(OmegaConf.create({"hydra": whole}), config)
+        hydra_config = HydraConfig.get()
+        merged = OmegaConf.merge(OmegaConf.create({"hydra": hydra_config}), config)
         assert isinstance(merged, DictConfig) and self.folder is not None
-        composed = Composed(merged, self.loader)
+        composed = ComposedConfig(merged, self.loader)
         job = PlannedJob(
-            tuple(whole.overrides.task),
+            tuple(hydra_config.overrides.task),
             hash="",
-            pickled=pickle.dumps((preparation(composed), None)),
-            number=int(whole.job.num),
-            folder=Path(whole.runtime.output_dir),
-            is_known=True,
+            pickled=pickle.dumps((make_preparation(composed), None)),
+            number=int(hydra_config.job.num),
+            folder=Path(hydra_config.runtime.output_dir),
+            is_recorded=True,
         )
-        return train_elsewhere(job, _settings(composed).threads, self.folder)
+        return train_external_job(job, _read_sweep_settings(composed).threads, self.folder)
 
 
-def _settings(composed: Composed) -> SweepSpec:
+def _read_sweep_settings(composed: ComposedConfig) -> SweepSpec:
     tree = composed.tree.get("sweep", {})
     problems = Problems()
     settings = read_section(SweepSpec, tree, ("sweep",), problems)
-    refuse(problems, composed.places)
+    raise_problems(problems, composed.find_locations)
     assert settings is not None  # or there was a mistake
     return settings
 
 
-def _name(master: DictConfig, job: PlannedJob, number: int) -> str:
+def _name_job_folder(sweep_config: DictConfig, job: PlannedJob, number: int) -> str:
     """What hydra.sweep.subdir says of a job."""
-    if _raw(master, "subdir") == BY_NUMBER:
+    if _get_raw_sweep_setting(sweep_config, "subdir") == NUMBER_AS_SUBDIR:
         return str(number)
     hydra_job = job.load_steps()[1]
     assert hydra_job is not None  # Hydra asked for it
     return hydra_job.folder_name(number)
 
 
-def _raw(master: DictConfig, key: str) -> Any:
-    tree = OmegaConf.to_container(master.hydra.sweep, resolve=False)
+def _get_raw_sweep_setting(sweep_config: DictConfig, key: str) -> Any:
+    tree = OmegaConf.to_container(sweep_config.hydra.sweep, resolve=False)
     return tree.get(key) if isinstance(tree, dict) else None
 
 
-def _prepare(loader: Loader, context: HydraContext, master: DictConfig, overrides: Sequence[str]) -> Steps:
-    config = context.config_loader.load_sweep_config(master, list(overrides))
+def _prepare_job(
+    loader: DlspecConfigLoader, context: HydraContext, sweep_config: DictConfig, overrides: Sequence[str]
+) -> JobSteps:
+    config = context.config_loader.load_sweep_config(sweep_config, list(overrides))
     for key in ("launcher", "sweeper"):
         node = config.hydra[key]
         if OmegaConf.get_type(node) is not dict:  # a plugin's own class, of which Hydra's scan makes a twin
-            set_hydra(config, key, OmegaConf.to_container(node, resolve=False))
-    return preparation(Composed(config, loader)), HydraJob(config)
+            set_hydra_value(config, key, OmegaConf.to_container(node, resolve=False))
+    return make_preparation(ComposedConfig(config, loader)), HydraJob(config)
 
 
-def _returned(entry: SweepEntry) -> JobReturn:
+def _return_from_entry(entry: SweepEntry) -> JobReturn:
     """What a sweeper is given of a job: the monitored result, or an error."""
     result, overrides = entry.result, list(entry.job.overrides)
     if result.is_measured:
-        return completed_return(result.monitored, overrides)
+        return make_completed_return(result.monitored, overrides)
     error = UserError if entry.is_refused else TrainingFailed
-    return failed_return(error(result.error), overrides)
+    return make_failed_return(error(result.error), overrides)

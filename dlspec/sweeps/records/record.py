@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.errors import UserError
-from dlspec.runs.io import renew_json, safe_name, write_json
+from dlspec.runs.io import to_safe_name, write_json, write_json_unsynced
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
-from dlspec.runs.layout import RESULT, SWEEP
+from dlspec.runs.layout import RESULT_FILE, SWEEP_FILE
 from dlspec.runs.run_status import RunStatus, read_status
 from dlspec.runs.sweep_file import parse_listed_job, read_sweep_file
 from dlspec.sweeps.records.planned_job import NO_FOLDER, PlannedJob, SweepEntry
 
 FORMAT = 1
-TEXTS = ("folder", "hash", "status", "error", "code", "data")
+TEXT_KEYS = ("folder", "hash", "status", "error", "code", "data")
 
 
 @dataclass
@@ -32,12 +32,12 @@ class SweepRecord:
     config_dir: str | None = None
 
     def write(self, *, synced: bool = True) -> None:
-        jobs = [self._line(entry) for entry in self.entries]
+        jobs = [self._entry_to_json(entry) for entry in self.entries]
         content = {"format": FORMAT, "command": self.command, "config_dir": self.config_dir, "jobs": jobs}
-        write = write_json if synced else renew_json
-        write(self.folder / SWEEP, content)
+        write = write_json if synced else write_json_unsynced
+        write(self.folder / SWEEP_FILE, content)
 
-    def _line(self, entry: SweepEntry) -> dict[str, Any]:
+    def _entry_to_json(self, entry: SweepEntry) -> dict[str, Any]:
         job = entry.job
         return {
             "number": job.number,
@@ -50,7 +50,7 @@ class SweepRecord:
             "data": entry.data,
         }
 
-    def by_hash(self) -> Mapping[str, Iterator[SweepEntry]]:
+    def entries_by_hash(self) -> Mapping[str, Iterator[SweepEntry]]:
         """The jobs by their hashes, in order: of equal ones the first is recognized first."""
         found: defaultdict[str, list[SweepEntry]] = defaultdict(list)
         for entry in self.entries:
@@ -65,25 +65,25 @@ class SweepRecord:
     def new_number(self) -> int:
         return max((entry.job.number for entry in self.entries), default=-1) + 1
 
-    def new_folder(self, wanted: str, taken: Collection[Path]) -> Path:
+    def new_folder(self, name: str, taken_folders: Collection[Path]) -> Path:
         """A new job's folder, its name made safe, with a number behind it where it is taken."""
-        folder, _, last = wanted.replace(os.sep, "/").rpartition("/")
-        stem = "/".join([*(each for each in folder.split("/") if each not in ("", ".", "..")), safe_name(last)])
+        folder, _, last = name.replace(os.sep, "/").rpartition("/")
+        stem = "/".join([*(each for each in folder.split("/") if each not in ("", ".", "..")), to_safe_name(last)])
         count, path = 1, self.folder / stem
-        while path in taken or path.exists():
+        while path in taken_folders or path.exists():
             count += 1
             path = self.folder / f"{stem}_{count}"
         return path
 
 
-def read_sweep(folder: Path) -> SweepRecord | None:
+def read_sweep_record(folder: Path) -> SweepRecord | None:
     """What the sweep's folder says of it, None where it says nothing; UserError where that can't be read."""
-    path = folder / SWEEP
+    path = folder / SWEEP_FILE
     if not path.is_file():
         return None
     try:
         tree = read_sweep_file(folder) or {}
-        entries = [_entry(each, folder) for each in tree["jobs"]]
+        entries = [_entry_from_json(each, folder) for each in tree["jobs"]]
         command, config_dir = tree["command"], tree["config_dir"]
         folders = [entry.job.folder for entry in entries if entry.job.folder != NO_FOLDER]
         if tree["format"] != FORMAT or not isinstance(config_dir, str | None) or len(set(folders)) < len(folders):
@@ -96,14 +96,14 @@ def read_sweep(folder: Path) -> SweepRecord | None:
         raise UserError(f"'{path}' is no list of jobs that this dlspec reads; {fix}") from None
 
 
-def _entry(tree: Mapping[str, Any], sweep: Path) -> SweepEntry:
+def _entry_from_json(tree: Mapping[str, Any], sweep_folder: Path) -> SweepEntry:
     """The entry of a job's line; KeyError or ValueError where the line is not as a sweep wrote it."""
     _check_texts(tree["overrides"])
-    _check_texts([tree[key] for key in TEXTS])
+    _check_texts([tree[key] for key in TEXT_KEYS])
     listed = parse_listed_job(tree)
     if listed.number is None or not _is_inside(listed.folder):
         raise ValueError
-    folder = sweep / listed.folder if listed.folder else NO_FOLDER
+    folder = sweep_folder / listed.folder if listed.folder else NO_FOLDER
     job = PlannedJob(listed.overrides, listed.hash, number=listed.number, folder=folder)
     return SweepEntry(job, JobResult(listed.status, error=listed.error or ""), listed.code, listed.data)
 
@@ -119,6 +119,6 @@ def _is_inside(name: str) -> bool:
     return name == "" or (path.parts != () and "\0" not in name and not path.is_absolute() and ".." not in path.parts)
 
 
-def is_done(folder: Path) -> bool:
+def is_run_complete(folder: Path) -> bool:
     """Whether the run in `folder` came to its end, its test with it."""
-    return (folder / RESULT).is_file() and (read_status(folder) or RunStatus()).status is JobState.FINISHED
+    return (folder / RESULT_FILE).is_file() and (read_status(folder) or RunStatus()).status is JobState.FINISHED

@@ -9,21 +9,21 @@ from pathlib import Path
 
 import numpy as np
 
-from dlspec.plots.drawing import BLUE, DASHED, GRAY, ORANGE, Page
-from dlspec.plots.plot import Plot, dense, limits
+from dlspec.plots.drawing import BLUE, DASH_PATTERN, GRAY, ORANGE, Page
+from dlspec.plots.plot import Axes, axis_limits, sample_along_line
 from dlspec.runs.io import write_bytes
-from dlspec.runs.layout import CURVES
-from dlspec.text import number
+from dlspec.runs.layout import CURVES_FILE
+from dlspec.text import format_number
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.monitor import Monitor
-from dlspec.training.state import State
+from dlspec.training.monitor import MetricMonitor
+from dlspec.training.state import TrainingState
 
 log = logging.getLogger("dlspec")
 
 COLORS = {"train": GRAY, "val": BLUE}
 LABELS = {"train": "training", "val": "validation"}
-MOST_COLUMNS = 3
-MOST_WITH_DOTS = 20
+MAX_COLUMNS = 3
+MAX_EPOCHS_WITH_DOTS = 20
 WIDTH, HEIGHT = 4.6, 3.3
 
 History = Sequence[dict[str, float]]
@@ -33,68 +33,68 @@ class Curves(Callback):
     """Draws `curves.png` when the training is over, however it ended; a curve needs two epochs at least."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / CURVES
-        self._drawn = 0
+        self.path = folder / CURVES_FILE
+        self._drawn_epochs = 0
 
-    def close(self, state: State) -> None:
+    def close(self, state: TrainingState) -> None:
         epochs = len(state.history)
-        if epochs < 2 or epochs == self._drawn or state.ends_at_once:
+        if epochs < 2 or epochs == self._drawn_epochs or state.must_exit_now:
             return
-        self._drawn = epochs
+        self._drawn_epochs = epochs
         try:
-            write_bytes(self.path, draw(state.history, state.monitor).png())
+            write_bytes(self.path, draw_curves(state.history, state.monitor).to_png())
         except OSError as error:
             log.warning("can't write %s: %s", self.path, error.strerror or error)
 
 
-def panels(history: History) -> list[str]:
+def list_panels(history: History) -> list[str]:
     """What there is to draw, the loss first: `["loss", "accuracy"]`."""
     names = [name.partition("/")[2] for name in history[0] if name != "lr"]
     return list(dict.fromkeys(names))
 
 
-def draw(history: History, monitor: Monitor) -> Page:
+def draw_curves(history: History, monitor: MetricMonitor) -> Page:
     """A panel for each result; the best epoch is marked where its result was watched."""
-    names = panels(history)
-    columns = 2 if len(names) == 4 else min(len(names), MOST_COLUMNS)
+    names = list_panels(history)
+    columns = 2 if len(names) == 4 else min(len(names), MAX_COLUMNS)
     rows = math.ceil(len(names) / columns)
     page = Page(WIDTH * columns, HEIGHT * rows)
-    for place, name in enumerate(names):
-        row, column = divmod(place, columns)
+    for index, name in enumerate(names):
+        row, column = divmod(index, columns)
         _draw_panel(page, (WIDTH * column, HEIGHT * (rows - 1 - row)), name, history, monitor)
     return page
 
 
-def _draw_panel(page: Page, corner: tuple[float, float], name: str, history: History, monitor: Monitor) -> None:
+def _draw_panel(page: Page, corner: tuple[float, float], name: str, history: History, monitor: MetricMonitor) -> None:
     """Draw one result's curves into the panel whose lower left corner is given, in inches."""
     left, bottom = corner
     epochs = list(range(1, len(history) + 1))
     curves = {phase: [row.get(f"{phase}/{name}", math.nan) for row in history] for phase in COLORS}
-    shown = {phase: values for phase, values in curves.items() if not all(map(math.isnan, values))}
-    values = [each for curve in shown.values() for each in curve]
-    plot = Plot(page, left + 0.65, bottom + 0.55, WIDTH - 0.85, HEIGHT - 0.9, limits(epochs), limits(values))
-    plot.head(name.replace("_", " "), 11, is_bold=True)
-    plot.furnish("epoch", is_whole=True)
-    entries = [(COLORS[phase], LABELS[phase], False) for phase in shown]
-    best = _best(curves, monitor)
-    drawn = []  # the legend is rather laid over the dashed line than over a curve
+    visible_curves = {phase: values for phase, values in curves.items() if not all(map(math.isnan, values))}
+    values = [each for curve in visible_curves.values() for each in curve]
+    plot = Axes(page, left + 0.65, bottom + 0.55, WIDTH - 0.85, HEIGHT - 0.9, axis_limits(epochs), axis_limits(values))
+    plot.set_title(name.replace("_", " "), 11, is_bold=True)
+    plot.draw_frame("epoch", is_whole=True)
+    entries = [(COLORS[phase], LABELS[phase], False) for phase in visible_curves]
+    best = _best_value(curves, monitor)
+    drawn_points = []  # the legend is rather laid over the dashed line than over a curve
     if monitor.epoch:
-        page.line(plot.at(monitor.epoch, plot.y), ORANGE, 1, DASHED, alpha=0.7)
-        drawn.append(dense(plot.at(monitor.epoch, plot.y), 0.15))
-    for phase, curve in shown.items():
-        points = plot.at(epochs, curve)
-        drawn.append(dense(points, 0.05))
+        page.line(plot.to_page(monitor.epoch, plot.y), ORANGE, 1, DASH_PATTERN, alpha=0.7)
+        drawn_points.append(sample_along_line(plot.to_page(monitor.epoch, plot.y), 0.15))
+    for phase, curve in visible_curves.items():
+        points = plot.to_page(epochs, curve)
+        drawn_points.append(sample_along_line(points, 0.05))
         page.line(points, COLORS[phase], 1.8)
-        if len(epochs) <= MOST_WITH_DOTS:
+        if len(epochs) <= MAX_EPOCHS_WITH_DOTS:
             page.dots(points, COLORS[phase], 4)
     if best is not None:
-        page.dots(plot.at([monitor.epoch], [best]), ORANGE, 7)
-        entries.append((ORANGE, f"best, epoch {monitor.epoch}: {number(best)}", True))
+        page.dots(plot.to_page([monitor.epoch], [best]), ORANGE, 7)
+        entries.append((ORANGE, f"best, epoch {monitor.epoch}: {format_number(best)}", True))
     if entries:
-        plot.legend(entries, np.concatenate(drawn))
+        plot.draw_legend(entries, np.concatenate(drawn_points))
 
 
-def _best(curves: Mapping[str, Sequence[float]], monitor: Monitor) -> float | None:
+def _best_value(curves: Mapping[str, Sequence[float]], monitor: MetricMonitor) -> float | None:
     """The result at the best epoch, where that is one of what was watched."""
     curve = curves.get(monitor.name.partition("/")[0])
     value = math.nan if curve is None or not monitor.epoch else curve[monitor.epoch - 1]

@@ -17,17 +17,17 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from dlspec.text import clock, number, shortened
+from dlspec.text import format_count, format_duration, format_number
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.state import State
+from dlspec.training.state import TrainingState
 
 SECONDS_BETWEEN_BARS = 0.1
-SECONDS_BETWEEN_READS = 1.0
+SECONDS_BETWEEN_LOSS_READS = 1.0
 SECONDS_BETWEEN_LINES = 10.0
-MOST_SHARE = 0.005
+MAX_TIME_FRACTION = 0.005
 BAR_WIDTH = 24
 
-Clock = Literal["bar", "lines"]
+DisplayMode = Literal["bar", "lines"]
 
 
 class _Terminal(Console):
@@ -46,46 +46,46 @@ class Progress(Callback):
 
     def __init__(self, mode: Literal["auto", "bar", "lines"] = "auto", console: Console | None = None) -> None:
         self.console = console or _Terminal(soft_wrap=True, highlight=False)
-        self.mode: Clock = ("bar" if self.console.is_terminal else "lines") if mode == "auto" else mode
+        self.mode: DisplayMode = ("bar" if self.console.is_terminal else "lines") if mode == "auto" else mode
         self._live: Live | None = None
         self._started = self._due = 0.0
         self._first_step = 0
         self._loss, self._loss_due = math.nan, 0.0
 
-    def on_train_start(self, state: State) -> None:
+    def on_train_start(self, state: TrainingState) -> None:
         self._started, self._first_step = time.perf_counter(), state.step
-        self._open(state)
+        self._open_bar(state)
 
-    def on_epoch_start(self, state: State) -> None:
+    def on_epoch_start(self, state: TrainingState) -> None:
         self._loss, self._loss_due = math.nan, 0.0
 
-    def on_step_end(self, state: State) -> None:
+    def on_step_end(self, state: TrainingState) -> None:
         now = time.perf_counter()
         if now >= self._due:
             self._draw(state, now)
 
-    def on_epoch_end(self, state: State) -> None:
-        _print(self.console, epoch_line(state))
-        self._wait(time.perf_counter())
+    def on_epoch_end(self, state: TrainingState) -> None:
+        _print_line(self.console, format_epoch_line(state))
+        self._schedule_next_draw(time.perf_counter())
 
-    def on_train_end(self, state: State) -> None:
+    def on_train_end(self, state: TrainingState) -> None:
         self._close_bar()
         if state.stop_reason:
-            _print(self.console, Text(f"stopped: {state.stop_reason}"))
+            _print_line(self.console, Text(f"stopped: {state.stop_reason}"))
 
-    def on_test_start(self, state: State) -> None:
-        self._open(state)
+    def on_test_start(self, state: TrainingState) -> None:
+        self._open_bar(state)
 
-    def on_test_end(self, state: State) -> None:
+    def on_test_end(self, state: TrainingState) -> None:
         self._close_bar()
-        _print(self.console, Text.assemble(("test", "bold"), "  ", _numbers(state.test_results)))
+        _print_line(self.console, Text.assemble(("test", "bold"), "  ", _format_results(state.test_results)))
 
-    def close(self, state: State) -> None:
+    def close(self, state: TrainingState) -> None:
         self._close_bar()
 
-    def _open(self, state: State) -> None:
+    def _open_bar(self, state: TrainingState) -> None:
         self._close_bar()  # training may go back and begin once more
-        self._wait(time.perf_counter())
+        self._schedule_next_draw(time.perf_counter())
         if self.mode == "bar":
             self._live = Live(console=self.console, auto_refresh=False, transient=True)
             self._live.start()
@@ -95,40 +95,42 @@ class Progress(Callback):
             self._live.stop()
         self._live = None
 
-    def _draw(self, state: State, now: float) -> None:
+    def _draw(self, state: TrainingState, now: float) -> None:
         self._read_loss(state, now)
         if self._live is not None:
-            self._live.update(_bar_line(state, self.console, self._status(state, now)), refresh=True)
+            self._live.update(_format_bar_line(state, self.console, self._format_status(state, now)), refresh=True)
         else:
-            _print(self.console, self._status(state, now))
-        self._wait(now, taken=time.perf_counter() - now)
+            _print_line(self.console, self._format_status(state, now))
+        self._schedule_next_draw(now, draw_seconds=time.perf_counter() - now)
 
-    def _wait(self, now: float, taken: float = 0.0) -> None:
+    def _schedule_next_draw(self, now: float, draw_seconds: float = 0.0) -> None:
         pause = SECONDS_BETWEEN_BARS if self.mode == "bar" else SECONDS_BETWEEN_LINES
-        self._due = now + max(pause, taken / MOST_SHARE)
+        self._due = now + max(pause, draw_seconds / MAX_TIME_FRACTION)
 
-    def _read_loss(self, state: State, now: float) -> None:
+    def _read_loss(self, state: TrainingState, now: float) -> None:
         """On a GPU reading the loss waits for every step that was queued, so it is done once a second at most."""
         if state.device.type == "cpu" or now >= self._loss_due:
-            self._loss, self._loss_due = state.running_loss(), now + SECONDS_BETWEEN_READS
+            self._loss, self._loss_due = state.running_loss(), now + SECONDS_BETWEEN_LOSS_READS
 
-    def _status(self, state: State, now: float) -> Text:
+    def _format_status(self, state: TrainingState, now: float) -> Text:
         """`epoch 3/10  train 400/1875  12.3k samples/s  loss 0.1234  1:20 left`."""
         speed = state.samples / max(now - state.phase_started, 1e-9)
-        words = [f"{state.phase} {state.batch}/{state.batches}", f"{shortened(speed)} samples/s"]
+        words = [f"{state.phase} {state.batch}/{state.batches}", f"{format_count(speed)} samples/s"]
         if state.phase != "test":
-            words.insert(0, epoch_of(state))
+            words.insert(0, format_epoch_number(state))
         if not math.isnan(self._loss):
-            words.append(f"loss {number(self._loss)}")
-        left = _seconds_left(state, now - self._started, self._first_step)
-        return Text("  ".join([*words, *([f"{clock(left)} left"] if left is not None else [])]))
+            words.append(f"loss {format_number(self._loss)}")
+        seconds_left = _estimate_seconds_left(state, now - self._started, self._first_step)
+        return Text(
+            "  ".join([*words, *([f"{format_duration(seconds_left)} left"] if seconds_left is not None else [])])
+        )
 
 
-def _print(console: Console, line: Text) -> None:
+def _print_line(console: Console, line: Text) -> None:
     console.print(line, soft_wrap=True, highlight=False)
 
 
-def _seconds_left(state: State, seconds: float, first_step: int) -> float | None:
+def _estimate_seconds_left(state: TrainingState, seconds: float, first_step: int) -> float | None:
     """For the whole training, where the steps from the first one on took `seconds`; None before there is one."""
     done = state.step - first_step
     if done <= 0 or state.phase == "test":
@@ -136,32 +138,36 @@ def _seconds_left(state: State, seconds: float, first_step: int) -> float | None
     return seconds * max(state.planned_steps - state.step, 0) / done
 
 
-def epoch_line(state: State) -> Text:
+def format_epoch_line(state: TrainingState) -> Text:
     """What stays on the screen of a finished epoch; a star marks the best so far."""
     timing = state.timing[-1]
     results = {name: value for name, value in state.results.items() if name != "lr"}
-    speed = f"{clock(timing['seconds'])}  {shortened(timing['samples_per_second'])} samples/s"
+    speed = f"{format_duration(timing['seconds'])}  {format_count(timing['samples_per_second'])} samples/s"
     star = ("  *", "bold green") if state.monitor.is_best else ""
-    return Text.assemble((epoch_of(state), "bold"), "  ", (speed, "dim"), "  ", _numbers(results), star)
+    return Text.assemble(
+        (format_epoch_number(state), "bold"), "  ", (speed, "dim"), "  ", _format_results(results), star
+    )
 
 
-def epoch_of(state: State) -> str:
+def format_epoch_number(state: TrainingState) -> str:
     return f"epoch {state.epoch:>{len(str(state.epochs))}}/{state.epochs}"
 
 
-def _numbers(results: Mapping[str, float], style: str = "") -> Text:
-    pairs = (Text.assemble((f"{name} ", "dim"), (number(value), style or "cyan")) for name, value in results.items())
+def _format_results(results: Mapping[str, float], style: str = "") -> Text:
+    pairs = (
+        Text.assemble((f"{name} ", "dim"), (format_number(value), style or "cyan")) for name, value in results.items()
+    )
     return Text("  ").join(pairs)
 
 
-def _bar_line(state: State, console: Console, status: Text) -> Text:
-    last = {name: value for name, value in state.results.items() if name.startswith("val/")}
-    line = Text.assemble(_bar(state, console), " ", status, "  ", _numbers(last, "dim"))
+def _format_bar_line(state: TrainingState, console: Console, status: Text) -> Text:
+    validation_results = {name: value for name, value in state.results.items() if name.startswith("val/")}
+    line = Text.assemble(_format_bar(state, console), " ", status, "  ", _format_results(validation_results, "dim"))
     line.truncate(console.width - 1, overflow="ellipsis")
     return line
 
 
-def _bar(state: State, console: Console) -> Text:
+def _format_bar(state: TrainingState, console: Console) -> Text:
     width = min(BAR_WIDTH, max(console.width // 6, 6))
     filled = width * state.batch // max(state.batches, 1)
     full, empty = ("━", "─") if console.encoding.startswith("utf") else ("#", "-")

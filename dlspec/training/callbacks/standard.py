@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from dlspec.language.sections.trainer_section import TrainerSpec
-from dlspec.runs.layout import CHECKPOINTS
+from dlspec.runs.layout import CHECKPOINTS_FOLDER
 from dlspec.training.callbacks.callback import Callback, EarlyStopping
-from dlspec.training.callbacks.checkpoints import Checkpoints
+from dlspec.training.callbacks.checkpoints import CheckpointSaver
 from dlspec.training.callbacks.curves import Curves
-from dlspec.training.callbacks.logs import LogLines, MetricsFile, ResultFile, TensorBoard, TimingFile
-from dlspec.training.callbacks.pictures import Pictures
+from dlspec.training.callbacks.logs import MetricsFile, ResultFile, TensorBoard, TextLog, TimingFile
+from dlspec.training.callbacks.pictures import PredictionPlots
 from dlspec.training.callbacks.status_file import StatusFile
 from dlspec.training.distributed import find_process_group
 
 
-def standard_callbacks(
+def make_default_callbacks(
     settings: TrainerSpec, folder: Path | None = None, metadata: Mapping[str, str] | None = None
 ) -> list[Callback]:
     """What `settings` ask for: progress, and with a run folder its files. `metadata` is put into the checkpoints.
@@ -33,15 +33,15 @@ def standard_callbacks(
         callbacks.append(Progress(settings.progress))
     if folder is None or not is_writer:
         return callbacks
-    return [*callbacks, *_files(settings, folder, metadata)]
+    return [*callbacks, *_make_file_callbacks(settings, folder, metadata)]
 
 
-def _files(settings: TrainerSpec, folder: Path, metadata: Mapping[str, str] | None) -> list[Callback]:
-    callbacks: list[Callback] = [LogLines(), MetricsFile(folder), TimingFile(folder)]
+def _make_file_callbacks(settings: TrainerSpec, folder: Path, metadata: Mapping[str, str] | None) -> list[Callback]:
+    callbacks: list[Callback] = [TextLog(), MetricsFile(folder), TimingFile(folder)]
     if settings.checkpoints:
         callbacks.append(
-            Checkpoints(
-                folder / CHECKPOINTS,
+            CheckpointSaver(
+                folder / CHECKPOINTS_FOLDER,
                 metadata,
                 keep=settings.keep_checkpoints,
                 steps=settings.checkpoint_steps,
@@ -53,5 +53,5 @@ def _files(settings: TrainerSpec, folder: Path, metadata: Mapping[str, str] | No
     if settings.curves:
         callbacks.append(Curves(folder))
     if settings.pictures:
-        callbacks.append(Pictures(folder))
+        callbacks.append(PredictionPlots(folder))
     return [*callbacks, ResultFile(folder), StatusFile(folder)]

@@ -12,18 +12,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dlspec.runs.io import renew_json, write_json
+from dlspec.runs.io import write_json, write_json_unsynced
 from dlspec.runs.job_state import JobState
 from dlspec.runs.json_values import read_line
-from dlspec.runs.layout import STATUS
+from dlspec.runs.layout import STATUS_FILE
 from dlspec.runs.run_status import RunStatus, resume_command
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.state import State
+from dlspec.training.state import TrainingState
 
 log = logging.getLogger("dlspec")
 
-SECONDS_BETWEEN_WRITES = 2.0
-MOST_SHARE = 0.005
+SECONDS_BETWEEN_STATUS_WRITES = 2.0
+MAX_TIME_FRACTION = 0.005
 """So much of the time may go into writing: on a slow disk it is done less often."""
 
 
@@ -31,39 +31,39 @@ class StatusFile(Callback):
     """Renews `status.json` by the clock, never by the step, and without reading anything from the device."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / STATUS
-        self._resume = resume_command(folder.absolute())
+        self.path = folder / STATUS_FILE
+        self._resume_command = resume_command(folder.absolute())
         self._started = self._training_started = time.monotonic()
         self._first_step = 0
         self._due = 0.0
         self._warned = False
 
-    def on_train_start(self, state: State) -> None:
+    def on_train_start(self, state: TrainingState) -> None:
         self._training_started, self._first_step = time.monotonic(), state.step
-        self._write(state, JobState.RUNNING, renew_json)
+        self._write_status(state, JobState.RUNNING, write_json_unsynced)
 
-    def on_step_end(self, state: State) -> None:
+    def on_step_end(self, state: TrainingState) -> None:
         if time.monotonic() >= self._due:
-            self._write(state, JobState.RUNNING, renew_json)
+            self._write_status(state, JobState.RUNNING, write_json_unsynced)
 
-    def on_test_start(self, state: State) -> None:
-        self._write(state, JobState.RUNNING, renew_json)
+    def on_test_start(self, state: TrainingState) -> None:
+        self._write_status(state, JobState.RUNNING, write_json_unsynced)
 
-    def close(self, state: State) -> None:
-        self._write(state, state.told_status, write_json)
+    def close(self, state: TrainingState) -> None:
+        self._write_status(state, state.reported_status, write_json)
 
-    def _write(self, state: State, status: JobState, write: Callable[[Path, Any], None]) -> None:
+    def _write_status(self, state: TrainingState, status: JobState, write: Callable[[Path, Any], None]) -> None:
         now = time.monotonic()
         try:
-            write(self.path, asdict(self._read(state, status, now)))
+            write(self.path, asdict(self._make_status(state, status, now)))
         except OSError as error:
             if not self._warned:
                 log.warning("can't write %s: %s", self.path, error.strerror or error)
             self._warned = True
         written = time.monotonic()
-        self._due = written + max(SECONDS_BETWEEN_WRITES, (written - now) / MOST_SHARE)
+        self._due = written + max(SECONDS_BETWEEN_STATUS_WRITES, (written - now) / MAX_TIME_FRACTION)
 
-    def _read(self, state: State, status: JobState, now: float) -> RunStatus:
+    def _make_status(self, state: TrainingState, status: JobState, now: float) -> RunStatus:
         """All of it is known without the device: no loss, the results of finished epochs only."""
         monitor, goes_on = state.monitor, status is JobState.RUNNING
         return RunStatus(
@@ -75,7 +75,7 @@ class StatusFile(Callback):
             batches=state.batches,
             step=state.step,
             planned_steps=state.planned_steps,
-            samples_per_second=_speed(state) if goes_on else None,
+            samples_per_second=_samples_per_second(state) if goes_on else None,
             seconds=round(now - self._started, 3),
             seconds_left=self._seconds_left(state, now) if goes_on else None,
             monitor=monitor.name,
@@ -85,10 +85,10 @@ class StatusFile(Callback):
             renewed=datetime.now(UTC).isoformat(timespec="seconds"),
             pid=os.getpid(),
             host=socket.gethostname(),
-            resume=self._resume,
+            resume=self._resume_command,
         )
 
-    def _seconds_left(self, state: State, now: float) -> float | None:
+    def _seconds_left(self, state: TrainingState, now: float) -> float | None:
         """For the training, by what this process's steps took so far; None before the first, and when it is over."""
         done = state.step - self._first_step
         if done <= 0 or state.phase == "test":
@@ -96,7 +96,7 @@ class StatusFile(Callback):
         return round((now - self._training_started) * max(state.planned_steps - state.step, 0) / done, 3)
 
 
-def _speed(state: State) -> float | None:
+def _samples_per_second(state: TrainingState) -> float | None:
     """Samples a second of the pass that runs; on a GPU of those that were queued."""
     seconds = time.perf_counter() - state.phase_started
     return round(state.samples / seconds, 2) if state.samples and seconds > 0 else None

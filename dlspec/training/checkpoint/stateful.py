@@ -7,10 +7,10 @@ from typing import Any, Protocol
 
 from pydantic import ValidationError
 
-from dlspec.errors import TrainingFailed, cut
+from dlspec.errors import TrainingFailed, shorten_middle
 from dlspec.text import first_line
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
-from dlspec.training.checkpoint.packing import Tensors, pack
+from dlspec.training.checkpoint.packing import Tensors, flatten_state
 
 
 class Stateful(Protocol):
@@ -23,10 +23,10 @@ class Stateful(Protocol):
         """Takes what `state_dict` gave back; raises whatever it likes for what it did not give."""
 
 
-Parts = Mapping[str, Stateful]
+CheckpointParts = Mapping[str, Stateful]
 
 
-class _Absent:
+class _AbsentPart:
     """Stands for a part that a run does not have."""
 
     def state_dict(self) -> None: ...
@@ -34,24 +34,24 @@ class _Absent:
     def load_state_dict(self, state: Any, /) -> None: ...
 
 
-ABSENT: Stateful = _Absent()
+ABSENT_PART: Stateful = _AbsentPart()
 
 
-def take_snapshot(step: int, parts: Parts) -> Snapshot:
+def take_snapshot(step: int, parts: CheckpointParts) -> Snapshot:
     """The state of all parts at this moment, in their order. Its tensors are copies on the CPU."""
     tensors: Tensors = {}
     states = {name: part.state_dict() for name, part in parts.items()}
-    tree = [[name, pack(state, tensors, name)] for name, state in states.items()]
+    tree = [[name, flatten_state(state, tensors, name)] for name, state in states.items()]
     return Snapshot(step, {"dict": tree}, tensors)
 
 
-def load_snapshot(snapshot: Snapshot, parts: Parts, optional: Collection[str] = ()) -> None:
+def load_snapshot(snapshot: Snapshot, parts: CheckpointParts, optional: Collection[str] = ()) -> None:
     """Gives each part its state back, in their order; those in `optional` may be missing in the snapshot.
 
     Raises TrainingFailed where the snapshot is another network's, optimizer's or no run's.
     """
     try:
-        states = snapshot.unpacked()
+        states = snapshot.to_state_dict()
         for name, part in parts.items():
             if name in states or name not in optional:
                 part.load_state_dict(states[name])
@@ -61,4 +61,6 @@ def load_snapshot(snapshot: Snapshot, parts: Parts, optional: Collection[str] = 
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
         else:
             reason = first_line(f"{type(error).__name__}: {error}")
-        raise TrainingFailed(f"the checkpoint of step {snapshot.step} does not fit this run: {cut(reason)}") from error
+        raise TrainingFailed(
+            f"the checkpoint of step {snapshot.step} does not fit this run: {shorten_middle(reason)}"
+        ) from error

@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlspec.compat.torchmetrics import metric_state, restore_metric
-from dlspec.data.batches.nests import mapped, tensors_in
-from dlspec.training.evaluation.shelf import Shelf
-from dlspec.training.protocols import Criterion, Metrics, Targets
+from dlspec.compat.torchmetrics import get_metric_state, restore_metric
+from dlspec.data.batches.nests import iterate_tensors, map_tensors
+from dlspec.training.evaluation.shelf import TensorArena
+from dlspec.training.protocols import CriterionProtocol, MetricGroups, Targets
 
-MOST_ROWS = 2**16
-MOST_NUMBERS = 2**20
-MOST_STEPS = 1024
-RECENT = 50
+MAX_BUFFERED_ROWS = 2**16
+MAX_BUFFERED_NUMBERS = 2**20
+MAX_BUFFERED_STEPS = 1024
+RUNNING_LOSS_STEPS = 50
 
 
-Held = tuple[Any, Targets]
+BufferedStep = tuple[Any, Targets]
 
 
 class Scores:
@@ -35,9 +35,9 @@ class Scores:
     what their steps took can be given back as a whole.
     """
 
-    def __init__(self, criterion: Criterion, metrics: Metrics, *, copies: bool = False) -> None:
+    def __init__(self, criterion: CriterionProtocol, metrics: MetricGroups, *, copies_outputs: bool = False) -> None:
         self._criterion = criterion
-        self._shelf = Shelf() if copies else None
+        self._arena = TensorArena() if copies_outputs else None
         self._metrics = metrics
         self._by_name = {name: each for group in metrics for name, each in group.items()}
         self.loss_names = ("loss", *(f"loss_{name}" for name in criterion.term_names))
@@ -50,117 +50,130 @@ class Scores:
 
     @torch.inference_mode()
     def reset(self) -> None:
-        self._sizes: list[int] = []
+        self._batch_sizes: list[int] = []
         self._losses: list[Tensor] = []
-        self._pieces: list[Tensor] = []
-        self._held: list[Held] = []
-        self._rows = self._numbers = 0
+        self._loss_chunks: list[Tensor] = []
+        self._buffered_steps: list[BufferedStep] = []
+        self._num_buffered_rows = self._num_buffered_numbers = 0
         for metric in self._by_name.values():
             metric.reset()
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that was added so far, in the pieces that it is in, for a checkpoint in the middle of a pass."""
         return {
-            "sizes": list(self._sizes),
-            "pieces": torch.cat(self._pieces) if self._pieces else None,
+            "sizes": list(self._batch_sizes),
+            "pieces": torch.cat(self._loss_chunks) if self._loss_chunks else None,
             "losses": torch.stack(self._losses) if self._losses else None,
-            "held": _packed(self._held),
-            "rows": self._rows,
-            "numbers": self._numbers,
-            "metrics": {name: metric_state(each) for name, each in self._by_name.items()},
+            "held": _pack_steps(self._buffered_steps),
+            "rows": self._num_buffered_rows,
+            "numbers": self._num_buffered_numbers,
+            "metrics": {name: get_metric_state(each) for name, each in self._by_name.items()},
         }
 
     @torch.inference_mode()
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
         """Goes on from what `state_dict` gave."""
         self.reset()
-        state = mapped(lambda each: each.to(device), state)
-        self._sizes, self._rows, self._numbers = list(state["sizes"]), state["rows"], state["numbers"]
-        self._pieces = [] if state["pieces"] is None else [state["pieces"]]
+        state = map_tensors(lambda each: each.to(device), state)
+        self._batch_sizes, self._num_buffered_rows, self._num_buffered_numbers = (
+            list(state["sizes"]),
+            state["rows"],
+            state["numbers"],
+        )
+        self._loss_chunks = [] if state["pieces"] is None else [state["pieces"]]
         self._losses = [] if state["losses"] is None else list(state["losses"].unbind())
-        self._held = _unpacked(state["held"])
+        self._buffered_steps = _unpack_steps(state["held"])
         for name, metric in self._by_name.items():
             restore_metric(metric, state["metrics"][name])
 
-    def add(self, output: Any, loss: Tensor, targets: Targets, rows: int) -> None:
+    def add(self, output: Any, loss: Tensor, targets: Targets, num_samples: int) -> None:
         """Takes a step's detached output and loss, and its targets, of `rows` samples. Waits for nothing."""
-        self._sizes.append(rows)
-        if self._shelf is not None:
-            loss = self._shelf.copy(loss)
+        self._batch_sizes.append(num_samples)
+        if self._arena is not None:
+            loss = self._arena.copy(loss)
             if self._by_name:
-                output, targets = mapped(self._shelf.copy, (output, targets))
+                output, targets = map_tensors(self._arena.copy, (output, targets))
         self._losses.append(loss)
         if self._by_name:
-            self._held.append((output, targets))
-            self._rows += rows
-            self._numbers += sum(each.numel() for each in tensors_in(output))
-        if self._rows >= MOST_ROWS or self._numbers >= MOST_NUMBERS or len(self._losses) >= MOST_STEPS:
+            self._buffered_steps.append((output, targets))
+            self._num_buffered_rows += num_samples
+            self._num_buffered_numbers += sum(each.numel() for each in iterate_tensors(output))
+        if (
+            self._num_buffered_rows >= MAX_BUFFERED_ROWS
+            or self._num_buffered_numbers >= MAX_BUFFERED_NUMBERS
+            or len(self._losses) >= MAX_BUFFERED_STEPS
+        ):
             self._flush()
 
     def running_loss(self) -> float:
         """The mean loss of the last steps, nan before the first; reading it waits for the device."""
         if self._losses:
-            return float(_first(torch.stack(self._losses[-RECENT:])).mean())
-        return float(_first(self._pieces[-1][-RECENT:]).mean()) if self._pieces else math.nan
+            return float(_select_total(torch.stack(self._losses[-RUNNING_LOSS_STEPS:])).mean())
+        return (
+            float(_select_total(self._loss_chunks[-1][-RUNNING_LOSS_STEPS:]).mean()) if self._loss_chunks else math.nan
+        )
 
     @torch.inference_mode()
     def results(self) -> dict[str, float]:
         """`loss` and every metric by its name; empty where nothing was added. Waits for the device, once an epoch."""
-        if not self._sizes:
+        if not self._batch_sizes:
             return {}
         self._flush()
         metrics = {name: float(metric.compute()) for name, metric in self._by_name.items()}
-        pieces = torch.cat(self._pieces)
-        columns = pieces.T.tolist() if pieces.dim() > 1 else [pieces.tolist()]
-        losses = {name: self._mean(column) for name, column in zip(self.loss_names, columns, strict=True)}
+        all_losses = torch.cat(self._loss_chunks)
+        columns = all_losses.T.tolist() if all_losses.dim() > 1 else [all_losses.tolist()]
+        losses = {name: self._weighted_mean(column) for name, column in zip(self.loss_names, columns, strict=True)}
         return losses | metrics
 
-    def _mean(self, losses: Sequence[float]) -> float:
-        weighted = math.fsum(loss * size for loss, size in zip(losses, self._sizes, strict=True))
-        return weighted / sum(self._sizes)
+    def _weighted_mean(self, losses: Sequence[float]) -> float:
+        weighted = math.fsum(loss * size for loss, size in zip(losses, self._batch_sizes, strict=True))
+        return weighted / sum(self._batch_sizes)
 
-    def first_bad_step(self) -> int | None:
+    def find_non_finite_step(self) -> int | None:
         """The first step of this pass, from 0, whose loss was not a finite number."""
         self._flush()
-        losses = _first(torch.cat(self._pieces)).tolist() if self._pieces else []
+        losses = _select_total(torch.cat(self._loss_chunks)).tolist() if self._loss_chunks else []
         return next((step for step, loss in enumerate(losses) if not math.isfinite(loss)), None)
 
     @torch.inference_mode()
     def _flush(self) -> None:
         if self._losses:
-            self._pieces.append(torch.stack(self._losses))
-        if self._held:
-            self._feed()
-        self._losses, self._held, self._rows, self._numbers = [], [], 0, 0
+            self._loss_chunks.append(torch.stack(self._losses))
+        if self._buffered_steps:
+            self._update_metrics()
+        self._losses, self._buffered_steps, self._num_buffered_rows, self._num_buffered_numbers = [], [], 0, 0
 
-    def _feed(self) -> None:
-        judged = [self._criterion.judged(output, targets) for output, targets in _joined(self._held)]
-        for metrics, pairs in zip(self._metrics, zip(*judged, strict=True), strict=True):
+    def _update_metrics(self) -> None:
+        pairs_of_steps = [
+            self._criterion.make_metric_pairs(output, targets)
+            for output, targets in _concatenate_steps(self._buffered_steps)
+        ]
+        for metrics, pairs in zip(self._metrics, zip(*pairs_of_steps, strict=True), strict=True):
             predictions, truth = pairs[0] if len(pairs) == 1 else map(torch.cat, zip(*pairs, strict=True))
             for metric in metrics.values():
                 metric.update(predictions, truth)
 
 
-def _first(losses: Tensor) -> Tensor:
+def _select_total(losses: Tensor) -> Tensor:
     """Of several terms their sum, which comes first."""
     return losses[:, 0] if losses.dim() > 1 else losses
 
 
-def _packed(held: list[Held]) -> dict[str, Any]:
+def _pack_steps(steps: list[BufferedStep]) -> dict[str, Any]:
     """For a checkpoint: each step's tensors one below the other, as copying hundreds of small ones takes long."""
     if (
-        not held
-        or len({_shape(each) for each in held}) > 1
-        or any(not isinstance(output, Tensor) for output, _ in held)
+        not steps
+        or len({_sample_shapes(each) for each in steps}) > 1
+        or any(not isinstance(output, Tensor) for output, _ in steps)
     ):
-        return {"steps": list(held)}
-    columns = list(zip(*((output, *targets) for output, targets in held), strict=True))
+        return {"steps": list(steps)}
+    columns = list(zip(*((output, *targets) for output, targets in steps), strict=True))
     if any(not each[0].dim() for each in columns):
-        return {"steps": list(held)}
+        return {"steps": list(steps)}
     return {"columns": [torch.cat(each) for each in columns], "sizes": [[len(one) for one in each] for each in columns]}
 
 
-def _unpacked(packed: Mapping[str, Any]) -> list[Held]:
+def _unpack_steps(packed: Mapping[str, Any]) -> list[BufferedStep]:
     """The steps as they were, in memory of their own: some kernels round otherwise where it is not aligned."""
     if "steps" in packed:
         return [(output, targets) for output, targets in packed["steps"]]
@@ -169,25 +182,25 @@ def _unpacked(packed: Mapping[str, Any]) -> list[Held]:
     return [(output, tuple(targets)) for output, *targets in zip(*columns, strict=True)]
 
 
-def _joined(held: list[Held]) -> list[Held]:
+def _concatenate_steps(steps: list[BufferedStep]) -> list[BufferedStep]:
     """One (output, targets) of all rows; or the batches as they are, where they differ in length or it is one alone."""
-    if len(held) == 1 or len({_shape(each) for each in held}) > 1:
-        return held
-    outputs, targets = zip(*held, strict=True)
-    return [(_cat(outputs), tuple(torch.cat(each) for each in zip(*targets, strict=True)))]
+    if len(steps) == 1 or len({_sample_shapes(each) for each in steps}) > 1:
+        return steps
+    outputs, targets = zip(*steps, strict=True)
+    return [(_concatenate_outputs(outputs), tuple(torch.cat(each) for each in zip(*targets, strict=True)))]
 
 
-def _shape(held: Held) -> Any:
-    output, targets = held
+def _sample_shapes(step: BufferedStep) -> Any:
+    output, targets = step
     values = (output,) if isinstance(output, Tensor) else output.values() if isinstance(output, Mapping) else output
     return tuple(each.shape[1:] if each.dim() else None for each in (*values, *targets))
 
 
-def _cat(outputs: Sequence[Any]) -> Any:
+def _concatenate_outputs(outputs: Sequence[Any]) -> Any:
     """Outputs, one below the other; what has no rows is left as it is, as nothing is predicted of it."""
     first = outputs[0]
     if isinstance(first, Tensor):
         return torch.cat(list(outputs)) if first.dim() else first
     if isinstance(first, Mapping):
-        return {name: _cat([each[name] for each in outputs]) for name in first}
-    return tuple(_cat(each) for each in zip(*outputs, strict=True))
+        return {name: _concatenate_outputs([each[name] for each in outputs]) for name in first}
+    return tuple(_concatenate_outputs(each) for each in zip(*outputs, strict=True))

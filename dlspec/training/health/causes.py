@@ -6,14 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dlspec.data.batches.batches import Batch, Batches, permutation
+from dlspec.data.batches.batches import Batch, BatchLoader, make_permutation
 from dlspec.errors import Finding
 from dlspec.training.components import Model, TrainingData
-from dlspec.training.health.diagnosis import Names, Passing, cause_of
+from dlspec.training.health.diagnosis import BatchNames, DiagnosedPass, find_cause
 from dlspec.training.health.finite import NotFinite
-from dlspec.training.state import State
+from dlspec.training.state import TrainingState
 
-SPLITS = {"train": "training", "val": "validation", "test": "test"}
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
 ForwardMaker = Callable[[Callable[..., Any]], Callable[..., Any]]
 """Turns a `forward` into one in the numbers of the run's precision."""
@@ -23,31 +23,31 @@ ForwardMaker = Callable[[Callable[..., Any]], Callable[..., Any]]
 class CauseFinder:
     """Finds out why a batch of the run is not finite."""
 
-    state: State
+    state: TrainingState
     model: Model
     data: TrainingData
     make_forward: ForwardMaker
 
-    def find(self, bad: NotFinite, batches: Batches, batch: Batch) -> Finding:
+    def find(self, error: NotFinite, batches: BatchLoader, batch: Batch) -> Finding:
         """Where a batch, the one that comes next, began to be not finite, and what may help."""
         state, criterion = self.state, self.model.criterion
         is_training = state.phase == "train"
-        network = state.network if is_training else state.evaluated
-        names = Names(self.model.inputs, criterion.target_names, lambda row: self._name_sample(batches, row))
-        cause = cause_of(bad, Passing(network, criterion, batch, self.make_forward, names))
-        step = state.step + 1 if is_training and learns(state) else state.step
+        network = state.network if is_training else state.evaluated_network
+        names = BatchNames(self.model.inputs, criterion.target_names, lambda row: self._name_sample(batches, row))
+        cause = find_cause(error, DiagnosedPass(network, criterion, batch, self.make_forward, names))
+        step = state.step + 1 if is_training and is_training_weights(state) else state.step
         where = f"in epoch {state.epoch} at step {step}, learning rate {state.lr}"
-        return replace(cause, found=f"{state.phase}/{bad} {where}: {cause.found}")
+        return replace(cause, found=f"{state.phase}/{error} {where}: {cause.found}")
 
-    def _name_sample(self, batches: Batches, row: int) -> str:
+    def _name_sample(self, batches: BatchLoader, row: int) -> str:
         """Which of its split a row of the batch is that comes next."""
         state = self.state
-        place = sum(batches.sizes[: state.batch]) + row
+        position = sum(batches.sizes[: state.batch]) + row
         if state.phase == "train":
-            place = int(permutation(len(self.data.dataset.train), self.data.seed, state.epoch)[place])
-        return f"sample {place} of the {SPLITS[state.phase]} split (the first is 0)"
+            position = int(make_permutation(len(self.data.dataset.train), self.data.seed, state.epoch)[position])
+        return f"sample {position} of the {SPLIT_NAMES[state.phase]} split (the first is 0)"
 
 
-def learns(state: State) -> bool:
+def is_training_weights(state: TrainingState) -> bool:
     """Whether anything in the network is trained now."""
     return state.optimizer is not None and any(each.requires_grad for each in state.network.parameters())

@@ -11,33 +11,33 @@ import torch
 from torch import Tensor, fx, nn
 
 from dlspec.data.batches.batches import Batch
-from dlspec.data.batches.nests import tensors_in
+from dlspec.data.batches.nests import iterate_tensors
 from dlspec.errors import Code, Finding
-from dlspec.network.codegen import LAYER, TYPE
-from dlspec.training.health.finite import BadGradient, NotFinite, first_bad
-from dlspec.training.protocols import Criterion, total_loss
-from dlspec.training.runtime.randomness import kept_generators
+from dlspec.network.codegen import LAYER_KEY, TYPE_KEY
+from dlspec.training.health.finite import NotFinite, NotFiniteGradient, find_non_finite
+from dlspec.training.protocols import CriterionProtocol, total_loss
+from dlspec.training.runtime.randomness import preserve_generators
 
-SMALLER = "a smaller learning rate or trainer.clip_grad_norm may help"
-SLOPES = "a root, a norm or a logarithm has no finite slope at 0: add a small number before it"
-Computing = Callable[[Callable[..., Any]], Callable[..., Any]]
+SMALLER_STEPS_FIX = "a smaller learning rate or trainer.clip_grad_norm may help"
+INFINITE_SLOPE_FIX = "a root, a norm or a logarithm has no finite slope at 0: add a small number before it"
+ForwardMaker = Callable[[Callable[..., Any]], Callable[..., Any]]
 Weights = Iterable[tuple[str, Tensor]]
-MEND = "mend that sample"
+FIX_SAMPLE = "mend that sample"
 
 
-def not_finite(found: str, fix: str = SMALLER) -> Finding:
+def make_finding(found: str, fix: str = SMALLER_STEPS_FIX) -> Finding:
     """Where the first number that is not finite comes from, and what may help."""
     return Finding(Code.NOT_FINITE, found, fix)
 
 
 @dataclass(frozen=True)
-class Layer:
+class NamedLayer:
     """A layer by its name in the spec and the state dict, '' for the whole network."""
 
     name: str
     type: str
 
-    def is_within(self, other: Layer) -> bool:
+    def is_within(self, other: NamedLayer) -> bool:
         return not other.name or self.name.startswith(f"{other.name}.")
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Names:
+class BatchNames:
     """What a batch's tensors are called, and which sample of the split, as `sample 3 of ...`, a row is."""
 
     inputs: Sequence[str]
@@ -54,67 +54,67 @@ class Names:
 
 
 @dataclass(frozen=True)
-class Passing:
+class DiagnosedPass:
     """The pass of a batch through a network, in the mode that it is in, to its loss.
 
-    `computing` turns a `forward` into one in the numbers of the run's precision.
+    `make_forward` turns a `forward` into one in the numbers of the run's precision.
     """
 
     network: nn.Module
-    criterion: Criterion
+    criterion: CriterionProtocol
     batch: Batch
-    computing: Computing
-    names: Names
+    make_forward: ForwardMaker
+    names: BatchNames
 
 
-def cause_of(bad: NotFinite, passing: Passing) -> Finding:
+def find_cause(error: NotFinite, diagnosed_pass: DiagnosedPass) -> Finding:
     """Passes the batch once more; nothing is changed by it."""
-    find = _cause_of_gradient if isinstance(bad, BadGradient) else _cause_of_loss
-    return find(passing, bad.rewind)
+    find = _find_gradient_cause if isinstance(error, NotFiniteGradient) else _find_loss_cause
+    return find(diagnosed_pass, error.rewind)
 
 
 @torch.no_grad()
-def _cause_of_loss(passing: Passing, rewind: Callable[[], None]) -> Finding:
-    network, names, (inputs, targets) = passing.network, passing.names, passing.batch
-    fix = f"{MEND}, or leave such batches out: trainer.on_nan=skip" if network.training else MEND
-    brought = _brought("input", names.inputs, inputs, names.sample, fix)
-    brought = brought or _brought("target", names.targets, targets, names.sample, fix)
-    if brought is not None:
-        return brought
-    finder = _Finder()
-    with _kept(network, rewind), _watched(network, finder) as forward:
-        output = passing.computing(forward)(*inputs)
+def _find_loss_cause(diagnosed_pass: DiagnosedPass, rewind: Callable[[], None]) -> Finding:
+    network, names, (inputs, targets) = diagnosed_pass.network, diagnosed_pass.names, diagnosed_pass.batch
+    fix = f"{FIX_SAMPLE}, or leave such batches out: trainer.on_nan=skip" if network.training else FIX_SAMPLE
+    finding = _check_batch_tensors("input", names.inputs, inputs, names.sample, fix)
+    finding = finding or _check_batch_tensors("target", names.targets, targets, names.sample, fix)
+    if finding is not None:
+        return finding
+    finder = _BadOutputFinder()
+    with _preserve_state(network, rewind), _watch_layers(network, finder) as forward:
+        output = diagnosed_pass.make_forward(forward)(*inputs)
         if finder.found is not None:
             return finder.found
-        return _of_loss(passing.criterion(output, targets), passing.criterion.term_names)
+        return _blame_loss(diagnosed_pass.criterion(output, targets), diagnosed_pass.criterion.term_names)
 
 
 @torch.enable_grad()
-def _cause_of_gradient(passing: Passing, rewind: Callable[[], None]) -> Finding:
+def _find_gradient_cause(diagnosed_pass: DiagnosedPass, rewind: Callable[[], None]) -> Finding:
     """Passes the batch forward and back."""
-    network, (inputs, targets) = passing.network, passing.batch
-    tracer = _Tracer()
-    with _kept(network, rewind), torch.autograd.set_detect_anomaly(False):
-        with _watched(network, tracer) as forward:
-            output = passing.computing(forward)(*inputs)
-        for each in tensors_in(output):
-            _retain(each)
-        total_loss(passing.criterion(output, targets)).backward()  # type: ignore[no-untyped-call]
-        found = _bad_gradient(tensors_in(output))
+    network, (inputs, targets) = diagnosed_pass.network, diagnosed_pass.batch
+    tracer = _BadGradientFinder()
+    with _preserve_state(network, rewind), torch.autograd.set_detect_anomaly(False):
+        with _watch_layers(network, tracer) as forward:
+            output = diagnosed_pass.make_forward(forward)(*inputs)
+        for each in iterate_tensors(output):
+            _retain_gradient(each)
+        total_loss(diagnosed_pass.criterion(output, targets)).backward()  # type: ignore[no-untyped-call]
+        found = _find_bad_gradient(iterate_tensors(output))
         if found is not None:
-            return not_finite(f"the loss is the first that gives a gradient of {found}", SLOPES)
-        return tracer.cause()
+            return make_finding(f"the loss is the first that gives a gradient of {found}", INFINITE_SLOPE_FIX)
+        return tracer.find_cause()
 
 
 @contextmanager
-def _kept(network: nn.Module, rewind: Callable[[], None]) -> Iterator[None]:
+def _preserve_state(network: nn.Module, rewind: Callable[[], None]) -> Iterator[None]:
     """Afterwards running statistics, gradients and random generators are as before."""
     buffers = [(each, each.clone()) for each in network.buffers()]
     gradients = [(each, each.grad) for each in network.parameters()]
     for parameter, _ in gradients:
         parameter.grad = None
     try:
-        with kept_generators():
+        with preserve_generators():
             rewind()
             yield
     finally:
@@ -125,84 +125,91 @@ def _kept(network: nn.Module, rewind: Callable[[], None]) -> Iterator[None]:
             parameter.grad = gradient
 
 
-def _brought(
-    kind: str, names: Sequence[str], tensors: Sequence[Tensor], sample: Callable[[int], str], fix: str
+def _check_batch_tensors(
+    kind: str, names: Sequence[str], tensors: Sequence[Tensor], name_sample: Callable[[int], str], fix: str
 ) -> Finding | None:
     """What came with the data."""
     for name, tensor in zip(names, tensors, strict=True):
-        found = first_bad(tensor)
+        found = find_non_finite(tensor)
         if found is not None:
-            row = next(row for row, each in enumerate(tensor) if first_bad(each) is not None)
-            return not_finite(f"{kind} '{name}' has {found} in {sample(row)}", fix)
+            row = next(row for row, each in enumerate(tensor) if find_non_finite(each) is not None)
+            return make_finding(f"{kind} '{name}' has {found} in {name_sample(row)}", fix)
     return None
 
 
-def _of_loss(loss: Tensor, names: Sequence[str]) -> Finding:
-    found = first_bad(loss)
+def _blame_loss(loss: Tensor, names: Sequence[str]) -> Finding:
+    found = find_non_finite(loss)
     if found is None:
-        return not_finite("the same batch gives a finite loss the next time")
-    bad = [name for name, each in zip(names, loss[1:] if loss.dim() else (), strict=True) if first_bad(each)]
+        return make_finding("the same batch gives a finite loss the next time")
+    bad = [name for name, each in zip(names, loss[1:] if loss.dim() else (), strict=True) if find_non_finite(each)]
     which = f"loss '{bad[0]}'" if bad else "the loss"
-    return not_finite(f"the network's output is finite, and {which} of it is {found} (a log of 0, a division by 0)")
+    return make_finding(f"the network's output is finite, and {which} of it is {found} (a log of 0, a division by 0)")
 
 
-class _Watcher(Protocol):
-    def look(self, layer: Layer, weights: Weights, inputs: Any, output: Any) -> None:
+class _LayerWatcher(Protocol):
+    def on_layer_call(self, layer: NamedLayer, weights: Weights, inputs: Any, output: Any) -> None:
         """A layer was called; the layers within it were before it."""
 
 
-class _Finder:
+class _BadOutputFinder:
     """Notes the first layer whose output is not finite."""
 
     def __init__(self) -> None:
         self.found: Finding | None = None
 
-    def look(self, layer: Layer, weights: Weights, inputs: Any, output: Any) -> None:
-        found = None if self.found else first_bad(output)
+    def on_layer_call(self, layer: NamedLayer, weights: Weights, inputs: Any, output: Any) -> None:
+        found = None if self.found else find_non_finite(output)
         if found is None:
             return
-        spoiled = next(((name, bad) for name, each in weights if (bad := first_bad(each)) is not None), None)
-        if spoiled is not None:
-            text = f"{spoiled[0]} of {layer} was {spoiled[1]} before this step"
-            self.found = not_finite(text, f"{SMALLER}; trainer.debug=anomaly tells whose gradient it was, if one was")
-        elif first_bad(inputs) is None:  # else another one is to blame
-            self.found = not_finite(f"{layer} is the first that gives {found}")
+        bad_weight = next(((name, bad) for name, each in weights if (bad := find_non_finite(each)) is not None), None)
+        if bad_weight is not None:
+            text = f"{bad_weight[0]} of {layer} was {bad_weight[1]} before this step"
+            self.found = make_finding(
+                text, f"{SMALLER_STEPS_FIX}; trainer.debug=anomaly tells whose gradient it was, if one was"
+            )
+        elif find_non_finite(inputs) is None:  # else another one is to blame
+            self.found = make_finding(f"{layer} is the first that gives {found}")
 
 
-class _Tracer:
+class _BadGradientFinder:
     """Notes all calls; the gradients of what they were given and gave say who was the first on the way back."""
 
     def __init__(self) -> None:
-        self._calls: list[tuple[Layer, list[Tensor], list[Tensor]]] = []
+        self._calls: list[tuple[NamedLayer, list[Tensor], list[Tensor]]] = []
 
-    def look(self, layer: Layer, weights: Weights, inputs: Any, output: Any) -> None:
-        taken, given = [*tensors_in(inputs), *(each for _, each in weights)], list(tensors_in(output))
-        for each in (*taken, *given):
-            _retain(each)
-        self._calls.append((layer, taken, given))
+    def on_layer_call(self, layer: NamedLayer, weights: Weights, inputs: Any, output: Any) -> None:
+        inputs_and_weights, outputs = (
+            [*iterate_tensors(inputs), *(each for _, each in weights)],
+            list(iterate_tensors(output)),
+        )
+        for each in (*inputs_and_weights, *outputs):
+            _retain_gradient(each)
+        self._calls.append((layer, inputs_and_weights, outputs))
 
-    def cause(self) -> Finding:
-        first: tuple[Layer, float] | None = None
-        for layer, taken, given in reversed(self._calls):
-            found = None if _bad_gradient(given) is not None else _bad_gradient(taken)
+    def find_cause(self) -> Finding:
+        first: tuple[NamedLayer, float] | None = None
+        for layer, inputs_and_weights, outputs in reversed(self._calls):
+            found = None if _find_bad_gradient(outputs) is not None else _find_bad_gradient(inputs_and_weights)
             if found is not None and (first is None or layer.is_within(first[0])):
                 first = layer, found
         if first is None:
-            return not_finite("the same batch gives finite gradients the next time")
-        return not_finite(f"{first[0]} is the first that gives a gradient of {first[1]}", SLOPES)
+            return make_finding("the same batch gives finite gradients the next time")
+        return make_finding(f"{first[0]} is the first that gives a gradient of {first[1]}", INFINITE_SLOPE_FIX)
 
 
-def _retain(tensor: Tensor) -> None:
+def _retain_gradient(tensor: Tensor) -> None:
     if tensor.requires_grad and not tensor.is_leaf:
         tensor.retain_grad()
 
 
-def _bad_gradient(tensors: Iterable[Tensor]) -> float | None:
+def _find_bad_gradient(tensors: Iterable[Tensor]) -> float | None:
     """The first number in the gradients of tensors that is not finite; None where all are."""
-    return first_bad([each.grad for each in tensors if (each.is_leaf or each.retains_grad) and each.grad is not None])
+    return find_non_finite(
+        [each.grad for each in tensors if (each.is_leaf or each.retains_grad) and each.grad is not None]
+    )
 
 
-def _weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _weights_in_use(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """What a layer computes with; running statistics are changed in training, and used in evaluation alone."""
     yield from module.named_parameters()
     if not module.training:
@@ -210,32 +217,32 @@ def _weights(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 
 @contextmanager
-def _watched(network: nn.Module, watcher: _Watcher) -> Iterator[Callable[..., Any]]:
+def _watch_layers(network: nn.Module, watcher: _LayerWatcher) -> Iterator[Callable[..., Any]]:
     """What computes the network's output; within it the watcher sees what each layer gives."""
     with ExitStack() as stack:
         for name, module in network.named_modules():
-            stack.callback(module.register_forward_hook(_hook(name, watcher), with_kwargs=True).remove)
-        yield _Nodes(network, watcher).run if isinstance(network, fx.GraphModule) else network
+            stack.callback(module.register_forward_hook(_make_hook(name, watcher), with_kwargs=True).remove)
+        yield _WatchedInterpreter(network, watcher).run if isinstance(network, fx.GraphModule) else network
 
 
-def _hook(name: str, watcher: _Watcher) -> Callable[..., None]:
+def _make_hook(name: str, watcher: _LayerWatcher) -> Callable[..., None]:
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        watcher.look(Layer(name, type(module).__name__), _weights(module), (args, kwargs), output)
+        watcher.on_layer_call(NamedLayer(name, type(module).__name__), _weights_in_use(module), (args, kwargs), output)
 
     return hook
 
 
-class _Nodes(fx.Interpreter):
+class _WatchedInterpreter(fx.Interpreter):
     """Runs a generated `forward` line by line: what needs no module is a layer, too."""
 
-    def __init__(self, network: fx.GraphModule, watcher: _Watcher) -> None:
+    def __init__(self, network: fx.GraphModule, watcher: _LayerWatcher) -> None:
         super().__init__(network)
         self._watcher = watcher
 
     def run_node(self, node: fx.Node) -> Any:
         output = super().run_node(node)
         if node.op in ("call_function", "call_method", "get_attr"):
-            layer = Layer(str(node.meta.get(LAYER, node.name)), str(node.meta.get(TYPE, node.target)))
+            layer = NamedLayer(str(node.meta.get(LAYER_KEY, node.name)), str(node.meta.get(TYPE_KEY, node.target)))
             own = [("the weight", output)] if node.op == "get_attr" else []
-            self._watcher.look(layer, own, [self.env[each] for each in node.all_input_nodes], output)
+            self._watcher.on_layer_call(layer, own, [self.env[each] for each in node.all_input_nodes], output)
         return output

@@ -15,7 +15,7 @@ class UnknownDevice(UserError):
         self.finding = Finding(Code.UNKNOWN_DEVICE, found)
 
 
-def available_devices() -> list[str]:
+def list_devices() -> list[str]:
     """Every name that `trainer.device` may have on this machine, the CPU first."""
     cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     mps = ["mps"] if torch.backends.mps.is_available() else []
@@ -24,7 +24,7 @@ def available_devices() -> list[str]:
 
 def choose_device(name: str) -> torch.device:
     """The device of that name; for `auto` cuda, else mps, else the CPU. Raises UnknownDevice."""
-    available = available_devices()
+    available = list_devices()
     if name == "auto":
         return torch.device(next(each for each in ("cuda", "mps", "cpu") if each in available))
     if name not in available:

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 # Ctrl-C, a batch system's end, and Slurm's warning before it.
-SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
+STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
 
 
 class Interrupted(KeyboardInterrupt):
@@ -36,7 +36,7 @@ class Interruption:
 
 
 @contextmanager
-def interruptible(interruption: Interruption) -> Iterator[None]:
+def catch_signals(interruption: Interruption) -> Iterator[None]:
     """Within it the first signal is noted, and a second one does what it did before: it ends the process at once,
     also where it was ignored, as SIGINT is in the background of a shell script.
 
@@ -45,25 +45,25 @@ def interruptible(interruption: Interruption) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
-    before: dict[int, Any] = {}
+    numbers = [getattr(signal, name) for name in STOP_SIGNALS if hasattr(signal, name)]
+    previous_handlers: dict[int, Any] = {}
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def handle_signal(number: int, frame: FrameType | None) -> None:
         interruption.request(number)
-        _set_back({each: _heard(handler) for each, handler in before.items()})
+        _restore_handlers({each: _effective_handler(handler) for each, handler in previous_handlers.items()})
 
     try:
-        before |= {number: signal.signal(number, note) for number in numbers}
+        previous_handlers |= {number: signal.signal(number, handle_signal) for number in numbers}
         yield
     finally:
-        _set_back(before)
+        _restore_handlers(previous_handlers)
 
 
-def _heard(handler: Any) -> Any:
+def _effective_handler(handler: Any) -> Any:
     """The handler that a signal had, or the system's own, which ends the process, where it was ignored."""
     return signal.SIG_DFL if handler is signal.SIG_IGN else handler
 
 
-def _set_back(before: dict[int, Any]) -> None:
-    for number, handler in before.items():
+def _restore_handlers(handlers: dict[int, Any]) -> None:
+    for number, handler in handlers.items():
         signal.signal(number, signal.SIG_DFL if handler is None else handler)

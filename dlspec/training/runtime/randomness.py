@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dlspec.network.random_state import CPU, set_torch_state, torch_state
+from dlspec.network.random_state import CPU, get_torch_rng_state, set_torch_rng_state
 
 
 def seed_generators(seed: int) -> None:
@@ -21,13 +21,13 @@ def seed_generators(seed: int) -> None:
 
 
 @contextmanager
-def kept_generators() -> Iterator[None]:
+def preserve_generators() -> Iterator[None]:
     """Whatever is drawn or seeded within it, the generators are afterwards as they were.
 
     CUDA devices' are kept where CUDA had been started.
     """
     on_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
-    before = random_state(CPU)
+    before = get_random_state(CPU)
     devices = torch.cuda.get_rng_state_all() if on_cuda else []
     try:
         yield
@@ -37,11 +37,11 @@ def kept_generators() -> Iterator[None]:
             torch.cuda.set_rng_state_all(devices)
 
 
-def random_state(device: torch.device) -> dict[str, Any]:
+def get_random_state(device: torch.device) -> dict[str, Any]:
     """Where all generators stand: tensors, numbers, texts and lists."""
     version, numbers, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    drawn = torch_state(device)
+    drawn = get_torch_rng_state(device)
     return {
         "torch": drawn["torch"],
         "python": [version, torch.tensor(numbers, dtype=torch.int64), gauss],
@@ -52,7 +52,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
     """Puts all generators where they stood."""
-    set_torch_state(state, device)
+    set_torch_rng_state(state, device)
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers.tolist()), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]

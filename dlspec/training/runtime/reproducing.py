@@ -11,14 +11,14 @@ import torch
 
 from dlspec.compat.torch_dynamo import use_deterministic_algorithms
 from dlspec.errors import TrainingFailed
-from dlspec.network.meta_device import not_deterministic
+from dlspec.network.meta_device import find_nondeterministic_operation
 
-WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+WORKSPACE_VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
 FIXED_WORKSPACE = ":4096:8"
 """cuBLAS adds up in one order with it; PyTorch asks for it (docs.nvidia.com/cuda/cublas, "Results reproducibility")."""
 
 
-class _Switches(NamedTuple):
+class _DeterminismFlags(NamedTuple):
     is_deterministic: bool
     warns_only: bool
     benchmark: bool
@@ -26,41 +26,41 @@ class _Switches(NamedTuple):
 
 
 @contextmanager
-def deterministic(wanted: bool) -> Iterator[None]:
+def deterministic_algorithms(enabled: bool) -> Iterator[None]:
     """Within it PyTorch takes deterministic algorithms alone, where that is wanted; afterwards all is as it was.
 
     Raises TrainingFailed where an operation has none.
     """
-    if not wanted:
+    if not enabled:
         yield
         return
-    before = _switches()
-    _switch(_Switches(True, False, False, before.workspace or FIXED_WORKSPACE))
+    before = _read_flags()
+    _set_flags(_DeterminismFlags(True, False, False, before.workspace or FIXED_WORKSPACE))
     try:
         yield
     except RuntimeError as error:
-        operation = not_deterministic(error)
+        operation = find_nondeterministic_operation(error)
         if not operation:
             raise
         fix = "take another layer, another device, or trainer.deterministic=false"
         raise TrainingFailed(f"there is no deterministic way to compute {operation} here; {fix}") from error
     finally:
-        _switch(before)
+        _set_flags(before)
 
 
-def _switches() -> _Switches:
-    return _Switches(
+def _read_flags() -> _DeterminismFlags:
+    return _DeterminismFlags(
         torch.are_deterministic_algorithms_enabled(),
         torch.is_deterministic_algorithms_warn_only_enabled(),
         torch.backends.cudnn.benchmark,
-        os.environ.get(WORKSPACE),
+        os.environ.get(WORKSPACE_VARIABLE),
     )
 
 
-def _switch(to: _Switches) -> None:
-    use_deterministic_algorithms(to.is_deterministic, warn_only=to.warns_only)
-    torch.backends.cudnn.benchmark = to.benchmark
-    if to.workspace is None:
-        os.environ.pop(WORKSPACE, None)
+def _set_flags(flags: _DeterminismFlags) -> None:
+    use_deterministic_algorithms(flags.is_deterministic, warn_only=flags.warns_only)
+    torch.backends.cudnn.benchmark = flags.benchmark
+    if flags.workspace is None:
+        os.environ.pop(WORKSPACE_VARIABLE, None)
     else:
-        os.environ[WORKSPACE] = to.workspace
+        os.environ[WORKSPACE_VARIABLE] = flags.workspace

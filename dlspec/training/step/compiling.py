@@ -20,61 +20,61 @@ from torch.optim import Optimizer
 
 from dlspec.compat.torch_dynamo import silence_graph_breaks
 from dlspec.text import first_line
-from dlspec.training.protocols import Criterion, Targets, total_loss
-from dlspec.training.step.precision import Precision, widened
-from dlspec.training.step.steps import Clipping, Inputs, Step
+from dlspec.training.protocols import CriterionProtocol, Targets, total_loss
+from dlspec.training.step.precision import Precision, widen_to_float32
+from dlspec.training.step.steps import GradientClipping, Inputs, Step
 
 log = logging.getLogger("dlspec")
 
-Mode = Literal["none", "model", "step"]
+CompileMode = Literal["none", "model", "step"]
 # Channels-last convolutions are slower on a CPU: measured 0.4 of the speed at batch 32.
-_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"layout_optimization": False}
+_COMPILE_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"layout_optimization": False}
 
 
-def compiled_forward(forward: Callable[..., Any], batch_size: int) -> Callable[..., Any]:
+def compile_forward(forward: Callable[..., Any], batch_size: int) -> Callable[..., Any]:
     """`forward`, compiled for batches of that size; others pass as they are."""
-    compiled = torch.compile(forward, options=_OPTIONS)
+    compiled = torch.compile(forward, options=_COMPILE_OPTIONS)
 
-    def either(*inputs: Tensor) -> Any:
+    def compiled_or_eager(*inputs: Tensor) -> Any:
         return compiled(*inputs) if len(inputs[0]) == batch_size else forward(*inputs)
 
-    return either
+    return compiled_or_eager
 
 
 @dataclass(frozen=True)
-class WholeStep:
+class FullTrainingStep:
     """Forward, loss, gradients and update of a batch as one function of tensors, for `torch.compile`.
 
     Running statistics are taken in and given out, as `torch.func` wants it.
     """
 
     network: nn.Module
-    criterion: Criterion
+    criterion: CriterionProtocol
     optimizer: Optimizer
-    clipping: Clipping
+    clipping: GradientClipping
     precision: Precision
 
     def __call__(self, inputs: Inputs, targets: Targets) -> tuple[Any, Tensor]:
-        learning = {name: each for name, each in self.network.named_parameters() if each.requires_grad}
+        trainable = {name: each for name, each in self.network.named_parameters() if each.requires_grad}
         buffers = dict(self.network.named_buffers())
-        gradients, (_, (output, loss, new)) = grad_and_value(self._loss, has_aux=True)(
-            {name: each.detach() for name, each in learning.items()},
+        gradients, (_, (output, loss, new_buffers)) = grad_and_value(self._compute_loss, has_aux=True)(
+            {name: each.detach() for name, each in trainable.items()},
             {name: each.clone() for name, each in buffers.items()},
             inputs,
             targets,
         )
         for name, buffer in buffers.items():
-            buffer.copy_(new[name])
-        for name, parameter in learning.items():
+            buffer.copy_(new_buffers[name])
+        for name, parameter in trainable.items():
             parameter.grad = gradients[name]
-        self.clipping.clip(list(learning.values()))
+        self.clipping.clip(list(trainable.values()))
         self.optimizer.step()
         return output, loss
 
-    def _loss(self, weights: Any, buffers: Any, inputs: Inputs, targets: Targets) -> tuple[Tensor, Any]:
-        with self.precision.computing():
+    def _compute_loss(self, weights: Any, buffers: Any, inputs: Inputs, targets: Targets) -> tuple[Tensor, Any]:
+        with self.precision.autocast():
             output = functional_call(self.network, {**weights, **buffers}, inputs)
-        output = widened(output)
+        output = widen_to_float32(output)
         loss = self.criterion(output, targets)
         return total_loss(loss), (output, loss, buffers)
 
@@ -85,14 +85,14 @@ class CompiledStep:
     The learning rates become tensors: numbers would stand in the compiled code, which a schedule would make anew.
     """
 
-    def __init__(self, whole: WholeStep, batch_size: int) -> None:
+    def __init__(self, full_step: FullTrainingStep, batch_size: int) -> None:
         silence_graph_breaks()
-        self._compiled: Step | None = torch.compile(whole, options=_OPTIONS)
+        self._compiled: Step | None = torch.compile(full_step, options=_COMPILE_OPTIONS)
         self._batch_size = batch_size
-        for group in whole.optimizer.param_groups:
+        for group in full_step.optimizer.param_groups:
             group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float64)
 
-    def step(self, eager: Step, look: Callable[[Tensor], None], after_update: Callable[[], None]) -> Step:
+    def make_step(self, eager: Step, check_loss: Callable[[Tensor], None], after_update: Callable[[], None]) -> Step:
         """Does one batch; `eager` does those of another size, and what can't be compiled."""
 
         def step(inputs: Inputs, targets: Targets) -> tuple[Any, Tensor]:
@@ -105,7 +105,7 @@ class CompiledStep:
                 log.warning("trainer.compile: the step can't be compiled and runs as it is: %s", reason)
                 self._compiled = None
                 return eager(inputs, targets)
-            look(total_loss(loss))
+            check_loss(total_loss(loss))
             after_update()
             return output, loss
 

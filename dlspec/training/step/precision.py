@@ -11,47 +11,47 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dlspec.data.batches.nests import mapped
+from dlspec.data.batches.nests import map_tensors
 
-Name = Literal[64, 32, 16, "tf32", "bf16"]
-_HALF: Mapping[Any, torch.dtype] = {16: torch.float16, "bf16": torch.bfloat16}
+PrecisionName = Literal[64, 32, 16, "tf32", "bf16"]
+_HALF_DTYPES: Mapping[Any, torch.dtype] = {16: torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass(frozen=True)
 class Precision:
     """The weights' type, and for mixed precision the one in which layers compute that can."""
 
-    name: Name
+    name: PrecisionName
     device: torch.device
 
     @property
-    def numbers(self) -> torch.dtype | None:
+    def weights_dtype(self) -> torch.dtype | None:
         """What weights and data are turned into; None leaves them."""
         return torch.float64 if self.name == 64 else None
 
-    def computing(self) -> AbstractContextManager[object]:
+    def autocast(self) -> AbstractContextManager[object]:
         """Within it layers compute in halves, where that is wanted and they can."""
-        half = _HALF.get(self.name)
+        half = _HALF_DTYPES.get(self.name)
         return nullcontext() if half is None else torch.autocast(self.device.type, half)
 
-    def forward(self, network: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap_forward(self, network: Callable[..., Any]) -> Callable[..., Any]:
         """What gives the network's output, in the weights' type: a loss and metrics are never computed in halves."""
-        if self.name not in _HALF:
+        if self.name not in _HALF_DTYPES:
             return network
 
         def forward(*inputs: Tensor) -> Any:
-            with self.computing():
+            with self.autocast():
                 output = network(*inputs)
-            return widened(output)
+            return widen_to_float32(output)
 
         return forward
 
-    def scaler(self) -> torch.amp.GradScaler | None:
+    def make_scaler(self) -> torch.amp.GradScaler | None:
         """Keeps the gradients of float16 within its narrow range."""
         return torch.amp.GradScaler(self.device.type) if self.name == 16 else None
 
     @contextmanager
-    def switched(self) -> Iterator[None]:
+    def apply_settings(self) -> Iterator[None]:
         """Within it matrix products round as is wanted; afterwards as before."""
         if self.name != "tf32":
             yield
@@ -65,7 +65,7 @@ class Precision:
 
 
 @dataclass(frozen=True)
-class Scaled:
+class ScaledUpdate:
     """The update of scaled gradients: one that is not finite makes none, and the scale is halved."""
 
     scaler: torch.amp.GradScaler
@@ -76,6 +76,6 @@ class Scaled:
         self.scaler.update()
 
 
-def widened(output: Any) -> Any:
+def widen_to_float32(output: Any) -> Any:
     """An output's halves as float32."""
-    return mapped(lambda each: each.float() if each.dtype in _HALF.values() else each, output)
+    return map_tensors(lambda each: each.float() if each.dtype in _HALF_DTYPES.values() else each, output)

@@ -19,60 +19,64 @@ from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint, noop_context_fn
 
 from dlspec.compat.torch_layers import is_running_norm
-from dlspec.network.codegen import LAYER
+from dlspec.network.codegen import LAYER_KEY
 
 
-def recomputed_parts(network: nn.Module, patterns: Sequence[str]) -> list[str]:
+def find_checkpointed_layers(network: nn.Module, patterns: Sequence[str]) -> list[str]:
     """The paths that a pattern (fnmatch) matches, in order; of one within another the outer one alone."""
-    return list(dict.fromkeys(part for part, _ in _pieces(_graph_of(network), patterns) if part))
+    return list(dict.fromkeys(part for part, _ in _group_nodes(_get_graph(network), patterns) if part))
 
 
-def recomputing(network: nn.Module, patterns: Sequence[str]) -> fx.GraphModule:
+def checkpoint_activations(network: nn.Module, patterns: Sequence[str]) -> fx.GraphModule:
     """The same `forward` with the parts' activations computed anew when gradients are; weights are the network's.
 
     Outputs, gradients, running statistics and what dropout leaves out are those of the network itself.
     """
-    old, new = _graph_of(network), fx.Graph()
+    old_graph, new_graph = _get_graph(network), fx.Graph()
     root = nn.Module()
     root.network = network
-    known: dict[fx.Node, fx.Node] = {}
-    for number, (part, nodes) in enumerate(_pieces(old, patterns)):
+    copied_nodes: dict[fx.Node, fx.Node] = {}
+    for number, (part, nodes) in enumerate(_group_nodes(old_graph, patterns)):
         if not part:
             for node in nodes:
-                known[node] = new.node_copy(node, known.__getitem__)
+                copied_nodes[node] = new_graph.node_copy(node, copied_nodes.__getitem__)
                 if node.op in ("call_module", "get_attr"):
-                    known[node].target = f"network.{node.target}"
+                    copied_nodes[node].target = f"network.{node.target}"
             continue
-        taken, given, piece = _cut_out(network, nodes)
-        root.add_module(f"part_{number}", _Recomputed(piece))
-        call = new.call_module(f"part_{number}", tuple(known[each] for each in taken))
-        for index, node in enumerate(given):
-            known[node] = new.call_function(getitem, (call, index))
-    return fx.GraphModule(root, new, class_name="Recomputing")
+        inputs, outputs, submodule = _extract_submodule(network, nodes)
+        root.add_module(f"part_{number}", _CheckpointedModule(submodule))
+        call = new_graph.call_module(f"part_{number}", tuple(copied_nodes[each] for each in inputs))
+        for index, node in enumerate(outputs):
+            copied_nodes[node] = new_graph.call_function(getitem, (call, index))
+    return fx.GraphModule(root, new_graph, class_name="Recomputing")
 
 
-class _Recomputed(nn.Module):
-    def __init__(self, piece: fx.GraphModule) -> None:
+class _CheckpointedModule(nn.Module):
+    def __init__(self, submodule: fx.GraphModule) -> None:
         super().__init__()
-        self.piece = piece
-        changing = [each for each in piece.modules() if is_running_norm(each) or _is_parametrization(each)]
-        self._contexts = partial(_contexts, changing) if changing else noop_context_fn
+        self.piece = submodule
+        stateful_modules = [each for each in submodule.modules() if is_running_norm(each) or _is_parametrization(each)]
+        self._make_contexts = (
+            partial(_make_checkpoint_contexts, stateful_modules) if stateful_modules else noop_context_fn
+        )
 
     def forward(self, *inputs: Any) -> Any:
-        return checkpoint(self.piece, *inputs, use_reentrant=False, context_fn=self._contexts)
+        return checkpoint(self.piece, *inputs, use_reentrant=False, context_fn=self._make_contexts)
 
 
-def _contexts(changing: Sequence[nn.Module]) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+def _make_checkpoint_contexts(
+    stateful_modules: Sequence[nn.Module],
+) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Around the first time and the second one."""
-    return nullcontext(), _counting_once(changing)
+    return nullcontext(), _keep_state_unchanged(stateful_modules)
 
 
 @contextmanager
-def _counting_once(changing: Sequence[nn.Module]) -> Iterator[None]:
+def _keep_state_unchanged(stateful_modules: Sequence[nn.Module]) -> Iterator[None]:
     """Within it they compute as in training, and leave the state that the first time has moved."""
-    before = [(each, name, getattr(each, name)) for each in changing for name in _still(each)]
+    before = [(each, name, getattr(each, name)) for each in stateful_modules for name in _frozen_attributes(each)]
     for module, name, _ in before:
-        setattr(module, name, _still(module)[name])
+        setattr(module, name, _frozen_attributes(module)[name])
     try:
         yield
     finally:
@@ -85,12 +89,12 @@ def _is_parametrization(module: nn.Module) -> bool:
     return type(module).__module__ == parametrizations.__name__
 
 
-def _still(module: nn.Module) -> Mapping[str, Any]:
+def _frozen_attributes(module: nn.Module) -> Mapping[str, Any]:
     """The attributes with which it moves nothing: running statistics, their count, a power iteration."""
     return {"momentum": 0.0, "num_batches_tracked": None} if is_running_norm(module) else {"training": False}
 
 
-def _graph_of(network: nn.Module) -> fx.Graph:
+def _get_graph(network: nn.Module) -> fx.Graph:
     """What a network computes, a call a layer."""
     if isinstance(network, fx.GraphModule):
         return network.graph
@@ -98,34 +102,36 @@ def _graph_of(network: nn.Module) -> fx.Graph:
     value = graph.placeholder("input")
     for name, _ in network.named_children():  # a plain stack
         value = graph.call_module(name, (value,))
-        value.meta[LAYER] = name
+        value.meta[LAYER_KEY] = name
     graph.output(value)
     return graph
 
 
-def _pieces(graph: fx.Graph, patterns: Sequence[str]) -> Iterator[tuple[str, list[fx.Node]]]:
+def _group_nodes(graph: fx.Graph, patterns: Sequence[str]) -> Iterator[tuple[str, list[fx.Node]]]:
     """The graph's nodes in a row that belong to one part, and those that belong to none, as ''."""
-    for part, nodes in groupby(list(graph.nodes), lambda node: _part(node, patterns)):
+    for part, nodes in groupby(list(graph.nodes), lambda node: _match_node(node, patterns)):
         yield part, list(nodes)
 
 
-def _part(node: fx.Node, patterns: Sequence[str]) -> str:
+def _match_node(node: fx.Node, patterns: Sequence[str]) -> str:
     """The outermost path around a node that matches."""
     if node.op in ("placeholder", "output"):
         return ""
-    words = str(node.meta.get(LAYER, "")).split(".")
+    words = str(node.meta.get(LAYER_KEY, "")).split(".")
     paths = accumulate(words, lambda path, word: f"{path}.{word}")
     return next((path for path in paths if any(fnmatchcase(path, each) for each in patterns)), "")
 
 
-def _cut_out(network: nn.Module, nodes: Sequence[fx.Node]) -> tuple[list[fx.Node], list[fx.Node], fx.GraphModule]:
+def _extract_submodule(
+    network: nn.Module, nodes: Sequence[fx.Node]
+) -> tuple[list[fx.Node], list[fx.Node], fx.GraphModule]:
     """What a part takes from others, what of it others take, and the part itself, which gives those in a tuple."""
     within = set(nodes)
-    taken = list(dict.fromkeys(each for node in nodes for each in node.all_input_nodes if each not in within))
-    given = [node for node in nodes if any(user not in within for user in node.users)]
+    inputs = list(dict.fromkeys(each for node in nodes for each in node.all_input_nodes if each not in within))
+    outputs = [node for node in nodes if any(user not in within for user in node.users)]
     graph = fx.Graph()
-    known = {each: graph.placeholder(f"input_{number}") for number, each in enumerate(taken)}
+    copied_nodes = {each: graph.placeholder(f"input_{number}") for number, each in enumerate(inputs)}
     for node in nodes:
-        known[node] = graph.node_copy(node, known.__getitem__)
-    graph.output(tuple(known[each] for each in given))
-    return taken, given, fx.GraphModule(network, graph)
+        copied_nodes[node] = graph.node_copy(node, copied_nodes.__getitem__)
+    graph.output(tuple(copied_nodes[each] for each in outputs))
+    return inputs, outputs, fx.GraphModule(network, graph)

@@ -4,38 +4,40 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dlspec.data.batches.batches import Batches
+from dlspec.data.batches.batches import BatchLoader
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.training.components import Optimization
-from dlspec.training.health.guard import Guard
-from dlspec.training.state import State
-from dlspec.training.step.computing import Computing
-from dlspec.training.step.steps import Accumulation, Step, shares
+from dlspec.training.health.guard import NanGuard
+from dlspec.training.state import TrainingState
+from dlspec.training.step.computing import ComputeBackend
+from dlspec.training.step.steps import GradientAccumulation, Step, compute_batch_weights
 
 
 @dataclass(frozen=True)
-class StepMaker:
+class StepFactory:
     """Makes the steps of a run anew for each epoch or pass, so that the loop asks no questions."""
 
-    state: State
-    computing: Computing
+    state: TrainingState
+    backend: ComputeBackend
     optimization: Optimization
-    guard: Guard
+    guard: NanGuard
     settings: TrainerSpec
 
-    def make_training_step(self, batches: Batches) -> Step:
+    def make_training_step(self, batches: BatchLoader) -> Step:
         """What trains on one batch of an epoch of these."""
         state, accumulate = self.state, self.settings.accumulate
         accumulation = None
         if accumulate > 1:
-            accumulation = Accumulation(shares(batches.sizes, accumulate), lambda: state.batch)
-        return self.computing.training_step(self.optimization.optimizer, self._after_update, self.guard, accumulation)
+            accumulation = GradientAccumulation(compute_batch_weights(batches.sizes, accumulate), lambda: state.batch)
+        return self.backend.make_training_step(
+            self.optimization.optimizer, self._finish_update, self.guard, accumulation
+        )
 
     def make_evaluation_step(self) -> Step:
         """What only looks at one batch, with the network or the average of its weights."""
-        return self.computing.evaluation_step(self.state.evaluated)
+        return self.backend.make_evaluation_step(self.state.evaluated_network)
 
-    def _after_update(self) -> None:
+    def _finish_update(self) -> None:
         self.state.step += 1
         if self.state.average:
             self.state.average.after_step()

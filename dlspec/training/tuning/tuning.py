@@ -17,38 +17,38 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.errors import UserError
-from dlspec.text import first_line, text_table
+from dlspec.text import first_line, format_table
 from dlspec.training.protocols import total_loss
-from dlspec.training.runtime.resources import is_large
+from dlspec.training.runtime.resources import is_large_tensor
 from dlspec.training.trainer import Trainer
-from dlspec.training.tuning.rehearsal import rehearse
+from dlspec.training.tuning.rehearsal import iterate_training_steps
 
 Changes = Mapping[str, Any]
-Make = Callable[[Changes], Trainer]
+TrainerMaker = Callable[[Changes], Trainer]
 
-TUNED = ("allocator", "threads", "channels_last", "num_workers", "precision", "compile")
+TUNED_SETTINGS = ("allocator", "threads", "channels_last", "num_workers", "precision", "compile")
 """The settings that may be changed."""
-SECONDS = 18.0
+MAX_TUNING_SECONDS = 18.0
 """What all the trying may take, about."""
-SECONDS_TO_COMPILE = 10.0
+MIN_SECONDS_TO_COMPILE = 10.0
 """With less time left nothing is compiled."""
-MOST_LAYERS = 40
+MAX_COMPILED_LAYERS = 40
 """A network of more is not compiled: that takes some 0.3 s a layer."""
-TURNS, FEWEST_STEPS, SECONDS_A_TURN = 4, 2, 0.1
-LEAST_GAIN, LEAST_IN_A_TURN = 1.05, 1.0
+MAX_TURNS, MIN_STEPS_PER_TURN, SECONDS_PER_TURN = 4, 2, 0.1
+MIN_SPEEDUP, MIN_SPEEDUP_PER_TURN = 1.05, 1.0
 """What is less may be chance, and so may be what is not faster in every turn."""
-CLEAR_LOSS = 0.8
-"""After two turns with so little, or when they have taken `SECONDS_OF_TURNS`, no more are needed."""
-SECONDS_OF_TURNS = 2.0
-STEPS = 4
+CLEARLY_SLOWER = 0.8
+"""After two turns with so little, or when they have taken `MAX_SECONDS_OF_TURNS`, no more are needed."""
+MAX_SECONDS_OF_TURNS = 2.0
+NUM_COMPARED_LOSSES = 4
 """So many losses are compared."""
-MOST_NOISE = 3
-ROUNDING = {None: 1e-3, "tf32": 3e-3, "bf16": 1e-2}
+MAX_NOISE_FACTOR = 3
+LOSS_TOLERANCES = {None: 1e-3, "tf32": 3e-3, "bf16": 1e-2}
 """How far the first losses may differ, as a share, by the precision that is tried; those after an update ten times."""
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TuningCandidate:
     changes: Changes
 
     def __str__(self) -> str:
@@ -56,11 +56,11 @@ class Candidate:
 
     @property
     def tolerance(self) -> float:
-        return ROUNDING[self.changes.get("precision")]
+        return LOSS_TOLERANCES[self.changes.get("precision")]
 
 
 @dataclass(frozen=True)
-class Tuned:
+class TuningResult:
     """What was chosen, and the table of what was tried."""
 
     changes: Changes
@@ -68,100 +68,107 @@ class Tuned:
 
 
 @dataclass(frozen=True)
-class _Tried:
+class _TableRow:
     """A row of the table: samples a second, and how many times as fast as what was kept before."""
 
     setting: str
     verdict: str = ""
     speed: float | None = None
-    times: float | None = None
+    speedup: float | None = None
 
     @property
     def cells(self) -> tuple[str, str, str, str]:
         speed = "" if self.speed is None else f"{self.speed:,.0f}"
-        times = "" if self.times is None else f"{self.times:.2f}"
+        times = "" if self.speedup is None else f"{self.speedup:.2f}"
         return self.setting, speed, times, self.verdict
 
 
-def _table(tried: Sequence[_Tried]) -> str:
+def _format_table(rows: Sequence[_TableRow]) -> str:
     head = ("setting", "samples/s", "times", "")
-    return indent(text_table(head, [each.cells for each in tried], right=("samples/s", "times")), "  ")
+    return indent(format_table(head, [each.cells for each in rows], right_aligned=("samples/s", "times")), "  ")
 
 
-class _Contender:
+class _TimedTrainer:
     """A trainer that trains for a while whenever it is its turn."""
 
-    def __init__(self, trainer: Trainer, draws: int = 0) -> None:
+    def __init__(self, trainer: Trainer, seed_offset: int = 0) -> None:
         self._trainer = trainer
-        self._steps: Iterator[tuple[Tensor, int]] = rehearse(trainer, draws)
-        self.losses = self._train(STEPS)
+        self._steps: Iterator[tuple[Tensor, int]] = iterate_training_steps(trainer, seed_offset)
+        self.losses = self._compute_losses(NUM_COMPARED_LOSSES)
 
-    def _train(self, steps: int) -> list[float]:
-        with self._switched():
+    def _compute_losses(self, steps: int) -> list[float]:
+        with self._apply_settings():
             return [total_loss(next(self._steps)[0]).item() for _ in range(steps)]
 
-    def _switched(self) -> Any:
-        return self._trainer.computing.switched(self._trainer.settings.rows)
+    def _apply_settings(self) -> Any:
+        return self._trainer.backend.apply_settings(self._trainer.settings.initial_batch_size)
 
-    def turn(self) -> list[float]:
+    def time_turn(self) -> list[float]:
         """The seconds a sample of some steps."""
-        with self._switched():
-            self._step()  # what the other's turn has left in caches, and given back to the system
-            until, taken = time.perf_counter() + SECONDS_A_TURN, [self._step() for _ in range(FEWEST_STEPS)]
+        with self._apply_settings():
+            self._time_step()  # what the other's turn has left in caches, and given back to the system
+            until, step_seconds = (
+                time.perf_counter() + SECONDS_PER_TURN,
+                [self._time_step() for _ in range(MIN_STEPS_PER_TURN)],
+            )
             while time.perf_counter() < until:
-                taken.append(self._step())
-            return taken
+                step_seconds.append(self._time_step())
+            return step_seconds
 
-    def _step(self) -> float:
+    def _time_step(self) -> float:
         started = time.perf_counter()
-        loss, rows = next(self._steps)
+        loss, num_samples = next(self._steps)
         loss.sum().item()  # waits for the device
-        return (time.perf_counter() - started) / rows
+        return (time.perf_counter() - started) / num_samples
 
 
-def tune(make: Make, tell: Callable[[str], None] = lambda text: None) -> Tuned:
+def tune_settings(make_trainer: TrainerMaker, print_line: Callable[[str], None] = lambda text: None) -> TuningResult:
     """Tries settings of trainers that `make` gives; `tell` is told what is tried next."""
-    deadline, tried = time.monotonic() + SECONDS, list[_Tried]()
+    deadline, table_rows = time.monotonic() + MAX_TUNING_SECONDS, list[_TableRow]()
     chosen: dict[str, Any] = {}
-    tell("trainer.tune: as it is")
-    trainer = make({})
+    print_line("trainer.tune: as it is")
+    trainer = make_trainer({})
     try:
-        kept = _Contender(trainer)
-        first, noise = kept.losses, _noise(make, kept.losses)
-        tried.append(_Tried("as it is", speed=1 / median(kept.turn())))
+        fastest = _TimedTrainer(trainer)
+        first_losses, noise = fastest.losses, _measure_loss_noise(make_trainer, fastest.losses)
+        table_rows.append(_TableRow("as it is", speed=1 / median(fastest.time_turn())))
     except Exception as error:  # the run will fail, too, and say so
-        return Tuned({}, f"trainer.tune tried nothing: {first_line(error)}")
-    for candidate in candidates(trainer):
-        tell(f"trainer.tune: {candidate}")
-        left = deadline - time.monotonic()
-        if left < (SECONDS_TO_COMPILE if candidate.changes.get("compile") in ("model", "step") else 2.0):
-            tried.append(_Tried(str(candidate), "no time left"))
+        return TuningResult({}, f"trainer.tune tried nothing: {first_line(error)}")
+    for candidate in list_candidates(trainer):
+        print_line(f"trainer.tune: {candidate}")
+        seconds_left = deadline - time.monotonic()
+        if seconds_left < (MIN_SECONDS_TO_COMPILE if candidate.changes.get("compile") in ("model", "step") else 2.0):
+            table_rows.append(_TableRow(str(candidate), "no time left"))
             continue
         try:
-            other = _Contender(make({**chosen, **candidate.changes}))
+            other = _TimedTrainer(make_trainer({**chosen, **candidate.changes}))
         except UserError:
             continue  # the spec has what can't be had with it
         except Exception as error:  # whatever PyTorch says
-            tried.append(_Tried(str(candidate), f"can't be had: {first_line(error)}"))
+            table_rows.append(_TableRow(str(candidate), f"can't be had: {first_line(error)}"))
             continue
-        if not _are_same(first, other.losses, candidate.tolerance, noise):
-            tried.append(_Tried(str(candidate), "computes something else"))
+        if not _have_same_losses(first_losses, other.losses, candidate.tolerance, noise):
+            table_rows.append(_TableRow(str(candidate), "computes something else"))
             continue
-        times, speed = _compared(kept, other)
-        is_faster = median(times) >= LEAST_GAIN and min(times) >= LEAST_IN_A_TURN
-        tried.append(_Tried(str(candidate), "kept" if is_faster else "", speed, median(times)))
+        speedups, speed = _compare_speed(fastest, other)
+        is_faster = median(speedups) >= MIN_SPEEDUP and min(speedups) >= MIN_SPEEDUP_PER_TURN
+        table_rows.append(_TableRow(str(candidate), "kept" if is_faster else "", speed, median(speedups)))
         if is_faster:
-            kept, chosen = other, {**chosen, **candidate.changes}
-    where = f"{trainer.state.device}, batches of {trainer.settings.rows}"
-    return Tuned(chosen, f"trainer.tune tried on {where}:\n{_table(tried)}")
+            fastest, chosen = other, {**chosen, **candidate.changes}
+    where = f"{trainer.state.device}, batches of {trainer.settings.initial_batch_size}"
+    return TuningResult(chosen, f"trainer.tune tried on {where}:\n{_format_table(table_rows)}")
 
 
-def candidates(trainer: Trainer) -> list[Candidate]:
+def list_candidates(trainer: Trainer) -> list[TuningCandidate]:
     """What may be faster for this network on this machine, and the spec does not say; the cheapest to try first."""
     settings, is_cpu = trainer.settings, trainer.state.device.type == "cpu"
     modules = [each for each in trainer.state.network.modules() if not list(each.children())]
     found: list[dict[str, Any]] = []
-    if is_cpu and settings.allocator == "auto" and not is_large(trainer.computing.largest(settings.rows)):
+    if (
+        is_cpu
+        and settings.allocator == "auto"
+        and not is_large_tensor(trainer.backend.largest_tensor_bytes(settings.initial_batch_size))
+    ):
         found.append({"allocator": "keep"})
     if is_cpu and settings.threads is None and torch.get_num_threads() > 1:
         found.append({"threads": 1})
@@ -175,31 +182,31 @@ def candidates(trainer: Trainer) -> list[Candidate]:
     if settings.compile == "none":
         found += [] if is_cpu else [{"compile": "cudagraphs"}]
         compiled = ("step",) if is_cpu else ("model", "step")
-        found += [{"compile": each} for each in compiled] if len(modules) <= MOST_LAYERS else []
-    return [Candidate(each) for each in found]
+        found += [{"compile": each} for each in compiled] if len(modules) <= MAX_COMPILED_LAYERS else []
+    return [TuningCandidate(each) for each in found]
 
 
-def _noise(make: Make, losses: Sequence[float]) -> float:
+def _measure_loss_noise(make_trainer: TrainerMaker, losses: Sequence[float]) -> float:
     """How far losses differ where dropout and its like draw other numbers: compiled code does."""
-    others = _Contender(make({}), draws=1).losses
+    others = _TimedTrainer(make_trainer({}), seed_offset=1).losses
     return max(abs(one - other) for one, other in zip(losses, others, strict=True))
 
 
-def _are_same(losses: Sequence[float], others: Sequence[float], tolerance: float, noise: float) -> bool:
-    allowed = [tolerance, *[10 * tolerance] * (len(losses) - 1)]
-    triples = zip(losses, others, allowed, strict=True)
-    return all(abs(one - other) <= most * max(abs(one), 1.0) + MOST_NOISE * noise for one, other, most in triples)
+def _have_same_losses(losses: Sequence[float], others: Sequence[float], tolerance: float, noise: float) -> bool:
+    tolerances = [tolerance, *[10 * tolerance] * (len(losses) - 1)]
+    triples = zip(losses, others, tolerances, strict=True)
+    return all(abs(one - other) <= most * max(abs(one), 1.0) + MAX_NOISE_FACTOR * noise for one, other, most in triples)
 
 
-def _compared(kept: _Contender, other: _Contender) -> tuple[list[float], float]:
+def _compare_speed(fastest: _TimedTrainer, other: _TimedTrainer) -> tuple[list[float], float]:
     """How many times as fast the other's usual step is, turn by turn, and its samples a second."""
-    times: list[float] = []
-    now: list[float] = []
-    until = time.monotonic() + SECONDS_OF_TURNS
-    for turn in range(TURNS):
-        before, taken = kept.turn(), other.turn()
-        times.append(median(before) / median(taken))
-        now += taken
-        if turn and (median(times) < CLEAR_LOSS or time.monotonic() > until):
+    speedups: list[float] = []
+    all_step_seconds: list[float] = []
+    until = time.monotonic() + MAX_SECONDS_OF_TURNS
+    for turn in range(MAX_TURNS):
+        before, step_seconds = fastest.time_turn(), other.time_turn()
+        speedups.append(median(before) / median(step_seconds))
+        all_step_seconds += step_seconds
+        if turn and (median(speedups) < CLEARLY_SLOWER or time.monotonic() > until):
             break
-    return times, 1 / median(now)
+    return speedups, 1 / median(all_step_seconds)

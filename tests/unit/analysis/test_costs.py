@@ -12,27 +12,27 @@ from torch import Tensor, nn, optim
 from torch.autograd.graph import saved_tensors_hooks
 
 import dlspec as library
-from dlspec.analysis.costs import LOSS, Cost, Costs, measured
-from dlspec.jobs.preparation import Prepared
+from dlspec.analysis.costs import LOSS_NAME, LayerCost, LayerCosts, measure_costs
+from dlspec.jobs.preparation import PreparedRun
 from dlspec.network import meta_device as place
-from dlspec.network.meta_device import META, RUN, SMALL, Place, Unfit
-from dlspec.optim.memory import state_bytes
+from dlspec.network.meta_device import META_MODE, RUN_MODE, SMALL_MODE, BuildMode, BuildModeError
+from dlspec.optim.memory import estimate_state_bytes
 from dlspec.optim.optimizer import make_optimizer
 from helpers.paths import ROOT
-from helpers.preparing_parts import prepared
+from helpers.preparing_parts import prepare_layers
 
 ROW, STEPS, IMAGE = {"shape": [20]}, {"shape": [6, 8]}, {"shape": [4, 10, 12]}
 TOKENS = {"vocab_size": 50, "length": 6}
-PLACES = (SMALL, META)
+PLACES = (SMALL_MODE, META_MODE)
 
 
-def costs_of(layers: Any, data: Mapping[str, Any], where: Place = SMALL, **config: Any) -> Costs:
-    found = prepared(layers, data, where, **config)
-    return measured(found.network, found.criterion, found.data, where)
+def costs_of(layers: Any, data: Mapping[str, Any], where: BuildMode = SMALL_MODE, **config: Any) -> LayerCosts:
+    found = prepare_layers(layers, data, where, **config)
+    return measure_costs(found.network, found.criterion, found.data, where)
 
 
-def total(costs: Costs) -> Cost:
-    return sum(costs.values(), Cost())
+def total(costs: LayerCosts) -> LayerCost:
+    return sum(costs.values(), LayerCost())
 
 
 # ---- multiply-adds -------------------------------------------------------------------------------------------------
@@ -84,12 +84,12 @@ FORMULAS: dict[str, tuple[Any, Mapping[str, Any], int]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("where", PLACES, ids=["real", "meta"])
-@pytest.mark.parametrize("name", FORMULAS)
-def test_a_layers_multiply_adds(name: str, where: Place) -> None:
+@pytest.mark_used.parametrize("where", PLACES, ids=["real", "meta"])
+@pytest.mark_used.parametrize("name", FORMULAS)
+def test_a_layers_multiply_adds(name: str, where: BuildMode) -> None:
     layer, data, wanted = FORMULAS[name]
     costs = costs_of([layer, "Flatten", {"Linear": 2}], data, where)
-    assert costs.get("0", Cost()).multiply_adds == wanted
+    assert costs.get("0", LayerCost()).multiply_adds == wanted
 
 
 def test_a_convolution_of_a_sequence_and_two_inputs() -> None:
@@ -105,15 +105,15 @@ def test_a_convolution_of_a_sequence_and_two_inputs() -> None:
 ZOO = ROOT / "conf/model"
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("name", "published", "parameters"),
     [("resnet18", 1.81e9, 11_689_512), ("resnet50", 4.09e9, 25_557_032), ("vgg11", 7.61e9, 132_863_336)],
 )
 def test_published_networks(name: str, published: float, parameters: int) -> None:
     model = yaml.safe_load((ZOO / f"{name}.yaml").read_text(encoding="utf-8"))
     facts = {"shape": [3, 224, 224], "num_classes": 1000, "size": 5}
-    found = prepared(model, facts, META)
-    costs = measured(found.network, found.criterion, found.data, META)
+    found = prepare_layers(model, facts, META_MODE)
+    costs = measure_costs(found.network, found.criterion, found.data, META_MODE)
     assert sum(each.numel() for each in found.network.module.parameters()) == parameters
     assert abs(total(costs).multiply_adds / published - 1) < 0.01
 
@@ -147,21 +147,21 @@ NETWORKS: dict[str, tuple[Any, Mapping[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark_used.parametrize("name", NETWORKS)
 def test_kept_memory_is_what_a_training_step_saves(name: str) -> None:
-    found = prepared(*NETWORKS[name])
-    whole = total(measured(found.network, found.criterion, found.data, SMALL))
+    found = prepare_layers(*NETWORKS[name])
+    whole = total(measure_costs(found.network, found.criterion, found.data, SMALL_MODE))
     for rows in (2, 5, 7):
         assert whole.fixed + rows * whole.kept == _saved(found, rows)
 
 
-def _saved(found: Prepared, rows: int) -> int:
+def _saved(found: PreparedRun, rows: int) -> int:
     """What PyTorch keeps of a real batch, counted by hand."""
     kept: dict[int, Tensor] = {}
     data, network = found.data.train, found.network
     weights = {each.data_ptr() for each in [*network.module.parameters(), *network.module.buffers()]}
     inputs = [data.input(name)[:rows].clone() for name in network.inputs]
-    targets = tuple(data.compared(name)[:rows].clone() for name in found.criterion.target_names)
+    targets = tuple(data.get_loss_target(name)[:rows].clone() for name in found.criterion.target_names)
 
     def keep(tensor: Tensor) -> Tensor:
         if tensor.untyped_storage().data_ptr() not in weights:
@@ -177,10 +177,10 @@ def test_kept_memory_by_hand() -> None:
     """A batch-wise loss keeps its log-probabilities, the target, and the weight of the mean."""
     costs = costs_of([{"Linear": 16}, "ReLU", {"Linear": 3}], {**ROW, "num_classes": 3})
     assert costs == {
-        "0": Cost(20 * 16, 20 * 4),
-        "1": Cost(0, 16 * 4),
-        "2": Cost(16 * 3, 0),
-        LOSS: Cost(0, 3 * 4 + 8, 4),
+        "0": LayerCost(20 * 16, 20 * 4),
+        "1": LayerCost(0, 16 * 4),
+        "2": LayerCost(16 * 3, 0),
+        LOSS_NAME: LayerCost(0, 3 * 4 + 8, 4),
     }
 
 
@@ -190,7 +190,7 @@ RECURRENT = (
 )
 
 
-@pytest.mark.parametrize("name", [*NETWORKS, "recurrent"])
+@pytest.mark_used.parametrize("name", [*NETWORKS, "recurrent"])
 def test_on_meta_as_for_real(name: str) -> None:
     layers, data = {**NETWORKS, "recurrent": RECURRENT}[name]
     real, meta = (costs_of(layers, data, where) for where in PLACES)
@@ -199,18 +199,20 @@ def test_on_meta_as_for_real(name: str) -> None:
 
 def test_frozen_layers_keep_less() -> None:
     layers = [{"Linear": 16}, "ReLU", {"Linear": 2}]
-    found = prepared(layers, ROW)
+    found = prepare_layers(layers, ROW)
     for each in found.network.layers[0].module.parameters():
         each.requires_grad_(False)
     assert "0" not in {
-        name for name, each in measured(found.network, found.criterion, found.data, SMALL).items() if each.kept
+        name
+        for name, each in measure_costs(found.network, found.criterion, found.data, SMALL_MODE).items()
+        if each.kept
     }
 
 
 def test_measuring_draws_nothing_and_leaves_attention_as_it_was() -> None:
-    found, state = prepared(*NETWORKS["convolutions"]), torch.get_rng_state()
+    found, state = prepare_layers(*NETWORKS["convolutions"]), torch.get_rng_state()
     ours = nn.functional.scaled_dot_product_attention
-    measured(found.network, found.criterion, found.data, SMALL)
+    measure_costs(found.network, found.criterion, found.data, SMALL_MODE)
     assert torch.equal(torch.get_rng_state(), state)
     assert nn.functional.scaled_dot_product_attention is ours
 
@@ -221,46 +223,46 @@ OPTIMIZERS: dict[str, tuple[dict[str, Any], float]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark_used.parametrize("name", OPTIMIZERS)
 def test_what_an_optimizer_keeps(name: str) -> None:
     settings, wanted = OPTIMIZERS[name]
     weights = [nn.Parameter(torch.ones(5, 7)), nn.Parameter(torch.ones(3))]
-    assert state_bytes(make_optimizer(getattr(optim, name), weights, settings)) == wanted * 38 * 4
+    assert estimate_state_bytes(make_optimizer(getattr(optim, name), weights, settings)) == wanted * 38 * 4
 
 
 def test_each_group_keeps_its_own() -> None:
     one, other = nn.Parameter(torch.ones(5, 7)), nn.Parameter(torch.ones(3))
     groups = [{"params": [one], "momentum": 0.9}, {"params": [other], "momentum": 0.0}]
-    assert state_bytes(make_optimizer(optim.SGD, groups, {"lr": 0.1})) == 35 * 4
+    assert estimate_state_bytes(make_optimizer(optim.SGD, groups, {"lr": 0.1})) == 35 * 4
 
 
 # ---- places --------------------------------------------------------------------------------------------------------
 
 
 def test_what_costs_much_does_not_fit_a_small_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = Place(SMALL.device, SMALL.weights, 20 * 16, 100)
-    found = prepared([{"Linear": 16}, {"Linear": 2}], ROW)
-    with pytest.raises(Unfit, match=r"much (memory|work)"):
-        measured(found.network, found.criterion, found.data, small)
-    monkeypatch.setattr(place, "SMALL_BYTES", 1000)
-    with pytest.raises(Unfit, match=r"weights of 1.28 kB"):
-        prepared([{"Linear": 16}, {"Linear": 2}], ROW)
+    small = BuildMode(SMALL_MODE.device, SMALL_MODE.weights, 20 * 16, 100)
+    found = prepare_layers([{"Linear": 16}, {"Linear": 2}], ROW)
+    with pytest.raises(BuildModeError, match=r"much (memory|work)"):
+        measure_costs(found.network, found.criterion, found.data, small)
+    monkeypatch.setattr(place, "MAX_SMALL_WEIGHT_BYTES", 1000)
+    with pytest.raises(BuildModeError, match=r"weights of 1.28 kB"):
+        prepare_layers([{"Linear": 16}, {"Linear": 2}], ROW)
 
 
 def test_nothing_is_allocated_on_meta() -> None:
-    found = prepared([{"Linear": 10**6}, {"Linear": 10**6}, {"Linear": 2}], ROW, META)  # 4 TB
+    found = prepare_layers([{"Linear": 10**6}, {"Linear": 10**6}, {"Linear": 2}], ROW, META_MODE)  # 4 TB
     assert all(each.is_meta for each in found.network.module.parameters())
     assert (
-        total(measured(found.network, found.criterion, found.data, META)).multiply_adds
+        total(measure_costs(found.network, found.criterion, found.data, META_MODE)).multiply_adds
         == 20 * 10**6 + 10**12 + 2 * 10**6
     )
 
 
-@pytest.mark.parametrize("name", ["weight_norm", "spectral_norm"])
+@pytest.mark_used.parametrize("name", ["weight_norm", "spectral_norm"])
 def test_parametrized_on_meta(name: str) -> None:
     layers = [{"Linear": {"out_features": 16, "parametrize": name}}, {"Linear": 2}]
     names = [
-        {key: each.shape for key, each in prepared(layers, ROW, where).network.module.state_dict().items()}
+        {key: each.shape for key, each in prepare_layers(layers, ROW, where).network.module.state_dict().items()}
         for where in PLACES
     ]
     assert names[0] == names[1]
@@ -280,11 +282,11 @@ class Asking(nn.Module):
 def test_a_layer_that_needs_numbers_does_not_fit_on_meta() -> None:
     library.layer(Asking)
     layers = ["Asking", {"Linear": 2}]
-    with pytest.raises(Unfit, match="Asking needs numbers"):
-        prepared(layers, ROW, META)
-    with pytest.raises(Unfit, match="orthogonal already"):
-        prepared([{"Linear": {"out_features": 16, "parametrize": "orthogonal"}}, {"Linear": 2}], ROW, META)
-    assert total(costs_of(layers, ROW, RUN)).multiply_adds == 40
+    with pytest.raises(BuildModeError, match="Asking needs numbers"):
+        prepare_layers(layers, ROW, META_MODE)
+    with pytest.raises(BuildModeError, match="orthogonal already"):
+        prepare_layers([{"Linear": {"out_features": 16, "parametrize": "orthogonal"}}, {"Linear": 2}], ROW, META_MODE)
+    assert total(costs_of(layers, ROW, RUN_MODE)).multiply_adds == 40
 
 
 def test_a_wrong_spec_is_refused_on_meta_as_for_real() -> None:
@@ -295,4 +297,4 @@ def test_a_wrong_spec_is_refused_on_meta_as_for_real() -> None:
         {"Add": {"from": ["_", "a"]}},
     ]
     with pytest.raises(library.SpecError, match=r"Add +\(3\) and \(1000000\)"):
-        prepared(layers, ROW, META)
+        prepare_layers(layers, ROW, META_MODE)

@@ -17,11 +17,11 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from dlspec.compat import sklearn, torch_dynamo
 from dlspec.compat.torch_cuda import end_failed_recording
-from dlspec.compat.torch_dispatch import observe_operations, same_kernels_on_meta
-from dlspec.compat.torch_foreach import copy_all
-from dlspec.compat.torch_layers import is_batch_norm, is_running_norm, tensor_slots
+from dlspec.compat.torch_dispatch import observe_operations, use_cpu_kernels_on_meta
+from dlspec.compat.torch_foreach import copy_tensors
+from dlspec.compat.torch_layers import is_batch_norm, is_running_norm, iterate_tensor_slots
 from dlspec.compat.torch_optim import mark_stepped
-from dlspec.compat.torchmetrics import metric_state, restore_metric
+from dlspec.compat.torchmetrics import get_metric_state, restore_metric
 
 OBSERVING = """
 import sys, torch
@@ -38,7 +38,7 @@ def test_observing_operations_does_not_import_the_compiler() -> None:
     assert (done.stdout, done.stderr) == ("True False\n", "")
 
 
-@pytest.mark.filterwarnings("ignore:TF32")
+@pytest.mark_used.filterwarnings("ignore:TF32")
 def test_attention_on_meta_multiplies_out_no_weights() -> None:
     shapes: list[tuple[int, ...]] = []
 
@@ -46,23 +46,23 @@ def test_attention_on_meta_multiplies_out_no_weights() -> None:
         shapes.extend(tuple(each.shape) for each in torch.utils._pytree.tree_leaves(output) if hasattr(each, "shape"))
 
     query = torch.ones(2, 1, 50, 8, device="meta")
-    with observe_operations(see), same_kernels_on_meta():
+    with observe_operations(see), use_cpu_kernels_on_meta():
         assert nn.functional.scaled_dot_product_attention(query, query, query).shape == query.shape
     assert shapes and not any(shape[-2:] == (50, 50) for shape in shapes)
 
 
-@pytest.mark.parametrize("is_gone", [False, True])
+@pytest.mark_used.parametrize("is_gone", [False, True])
 def test_copies_of_many_tensors(is_gone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if is_gone:
         monkeypatch.delattr(torch, "_foreach_copy_")
     targets, sources = [torch.zeros(2), torch.zeros(3)], [torch.ones(2), torch.full((3,), 2.0)]
-    copy_all(targets, sources)
+    copy_tensors(targets, sources)
     assert all(torch.equal(one, other) for one, other in zip(targets, sources, strict=True))
 
 
 def test_slots_hold_every_parameter_and_buffer_at_its_newest() -> None:
     network = nn.Sequential(nn.Linear(2, 3, bias=False), nn.BatchNorm1d(3))
-    slots = [slot for slot, _ in tensor_slots(network)]
+    slots = [slot for slot, _ in iterate_tensor_slots(network)]
     network[1].running_mean = torch.ones(3)
     wanted = {id(each) for each in (*network.parameters(), *network.buffers())}
     assert {id(held[name]) for held, name in slots} == wanted
@@ -77,9 +77,9 @@ def test_kinds_of_normalisations() -> None:
 def test_a_restored_metric_goes_on() -> None:
     metric, other = MulticlassAccuracy(3), MulticlassAccuracy(3)
     metric.update(torch.tensor([0, 1]), torch.tensor([0, 2]))
-    restore_metric(other, metric_state(metric))
+    restore_metric(other, get_metric_state(metric))
     assert (other.compute(), other.update_count) == (metric.compute(), 1)
-    assert metric_state(object()) == {}
+    assert get_metric_state(object()) == {}
 
 
 def _adam() -> torch.optim.Adam:
@@ -91,9 +91,9 @@ def _adam() -> torch.optim.Adam:
 def test_a_step_is_pytorchs_own_where_hooks_are_kept_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer = _adam()
     monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
-    assert torch_dynamo._raw_step(optimizer) is not None
+    assert torch_dynamo._find_raw_step(optimizer) is not None
     monkeypatch.delattr(optimizer_module, "_global_optimizer_post_hooks")
-    assert torch_dynamo._raw_step(optimizer) is None
+    assert torch_dynamo._find_raw_step(optimizer) is None
 
 
 def test_a_marked_optimizer_has_stepped_for_schedulers() -> None:

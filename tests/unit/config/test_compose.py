@@ -70,14 +70,14 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("line", LEGAL)
+@pytest.mark_used.parametrize("line", LEGAL)
 def test_legal_overrides(dlspec, line: str) -> None:
     words = line.split() if "{" not in line else [line]
     said = dlspec("validate", *words)
     assert (said.code, said.err) == (0, "")
 
 
-@pytest.mark.parametrize("line", WRONG)
+@pytest.mark_used.parametrize("line", WRONG)
 def test_wrong_overrides(dlspec, work: Path, line: str) -> None:
     said = dlspec("train", *(line.split() if line.startswith("--") else [line]))
     first, text, caret, end = said.err.splitlines()
@@ -142,7 +142,7 @@ BAD_FILES = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("name", "text", "message"), [(name, *row) for name, rows in BAD_FILES.items() for row in rows]
 )
 def test_wrong_files_of_the_user(dlspec, write, name: str, text: str, message: str) -> None:
@@ -153,7 +153,7 @@ def test_wrong_files_of_the_user(dlspec, write, name: str, text: str, message: s
 
 
 def test_in_the_checkout_its_conf_is_not_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dlspec.config.conf_files import packaged_conf, user_conf
+    from dlspec.config.conf_files import find_user_conf, packaged_conf
 
     monkeypatch.chdir(packaged_conf().parent)
-    assert user_conf() is None
+    assert find_user_conf() is None

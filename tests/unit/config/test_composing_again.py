@@ -13,7 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
 from dlspec.compat import hydra as compat
-from dlspec.config.composition import Composed, compose
+from dlspec.config.composition import ComposedConfig, compose
 from dlspec.errors import SpecError
 
 Write = Callable[[str, str], Path]
@@ -27,8 +27,8 @@ LINES = [
 ]
 
 
-def _written(composed: Composed) -> Any:
-    places = composed.places()
+def _written(composed: ComposedConfig) -> Any:
+    places = composed.find_locations()
     config = OmegaConf.to_container(composed.config, resolve=False, enum_to_str=True)
     return composed.tree, config, places.keys, places.values
 
@@ -38,7 +38,7 @@ def _write_project(write: Write) -> None:
     write("conf/experiment/e.yaml", "# @package _global_\ndefaults: [{override /model: m}]\ntrainer: {epochs: 2}\n")
 
 
-@pytest.mark.parametrize("lines", LINES, ids=" ".join)
+@pytest.mark_used.parametrize("lines", LINES, ids=" ".join)
 def test_equals_a_first_one(write: Write, monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> None:
     _write_project(write)
     monkeypatch.setattr(compat, "_REMEMBERED", {})

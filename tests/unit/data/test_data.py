@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from dlspec.data.arrays import from_arrays
+from dlspec.data.arrays import dataset_from_arrays
 from dlspec.data.assembly import Scaling
 from dlspec.data.dataset import Dataset, Split
 from dlspec.data.prepare.vocabulary import Vocabulary
@@ -79,7 +79,7 @@ def test_the_table_covers_the_registry() -> None:
     assert set(TABLE) == set(SOURCES)
 
 
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark_used.parametrize("name", TABLE)
 def test_facts_and_tensors_agree(name: str, opened: dict[str, Dataset]) -> None:
     _, field_name, shape, layout, kind, outputs = TABLE[name]
     dataset = opened[name]
@@ -95,14 +95,14 @@ def test_facts_and_tensors_agree(name: str, opened: dict[str, Dataset]) -> None:
         assert all(tensor.is_contiguous() for tensor in (*split.tensors.values(), *split.targets.values()))
 
 
-@pytest.mark.parametrize("name", TABLE)
+@pytest.mark_used.parametrize("name", TABLE)
 def test_preprocessing_is_json(name: str, opened: dict[str, Dataset]) -> None:
     saved = dict(opened[name].preprocessing)
     assert json.loads(json.dumps(saved)) == saved
     assert bool(saved) == (name != "random")
 
 
-@pytest.mark.parametrize("name", ["digits", "text_csv", "random", "mnist"])
+@pytest.mark_used.parametrize("name", ["digits", "text_csv", "random", "mnist"])
 def test_the_seed_decides_the_split(name: str, tmp_path: Path) -> None:
     write_mnist(tmp_path)
     (tmp_path / "in.csv").write_text(CSV_ROWS)
@@ -113,7 +113,7 @@ def test_the_seed_decides_the_split(name: str, tmp_path: Path) -> None:
     assert not torch.equal(first.train.tensors[field], other.train.tensors[field])
 
 
-@pytest.mark.parametrize("name", ["digits", "diabetes", "mnist", "python_lines"])
+@pytest.mark_used.parametrize("name", ["digits", "diabetes", "mnist", "python_lines"])
 def test_limit_is_of_each_split(name: str, tmp_path: Path) -> None:
     write_mnist(tmp_path, count=40)
     dataset = _open(name, tmp_path, TABLE[name][0] | {"limit": 3})
@@ -134,7 +134,7 @@ def test_importing_imports_no_numpy() -> None:
     assert found.stdout == "set()\n"
 
 
-@pytest.mark.parametrize("file", sorted((ROOT / "conf" / "data").glob("*.yaml")), ids=lambda file: file.stem)
+@pytest.mark_used.parametrize("file", sorted((ROOT / "conf" / "data").glob("*.yaml")), ids=lambda file: file.stem)
 def test_conf_files(file: Path) -> None:
     written = yaml.safe_load(file.read_text("utf-8"))
     source = SOURCES[written.pop("type")](**written)
@@ -223,7 +223,7 @@ def test_diabetes_is_scikit_learns(opened: dict[str, Dataset]) -> None:
     assert np.allclose(again, train, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["breast_cancer", "diabetes"])
+@pytest.mark_used.parametrize("name", ["breast_cancer", "diabetes"])
 def test_features_are_standardised_over_the_training_split_alone(name: str, opened: dict[str, Dataset]) -> None:
     train, test = opened[name].train.tensors["features"], opened[name].test.tensors["features"]
     assert torch.allclose(train.mean(0), torch.zeros(train.shape[1]), atol=1e-5)
@@ -231,7 +231,7 @@ def test_features_are_standardised_over_the_training_split_alone(name: str, open
     assert test.mean(0).abs().max() > 0.01
 
 
-@pytest.mark.parametrize("constant", [0.0, 0.1, -3e8, 1e-30])
+@pytest.mark_used.parametrize("constant", [0.0, 0.1, -3e8, 1e-30])
 def test_a_column_that_never_changes_keeps_its_unit(constant: float) -> None:
     values = np.stack([np.full(60, constant), constant + abs(constant) * np.arange(60.0) + np.arange(60.0)], axis=1)
     scaling = Scaling.fit(values)
@@ -272,7 +272,7 @@ def test_random_tokens_and_numbers() -> None:
 # MNIST
 
 
-@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark_used.parametrize("suffix", ["", ".gz"])
 def test_mnist_files(suffix: str, tmp_path: Path) -> None:
     write_mnist(tmp_path, suffix=suffix)
     dataset = open_data(SOURCES["mnist"](path=str(tmp_path), validation=0.0))
@@ -297,7 +297,7 @@ def test_mnist_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(open_data(SOURCES["mnist"](validation=0.0)).train) == 20
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("most_bytes", "reason"),
     [
         (50_000_000, "its checksum is not that of the published file"),
@@ -312,14 +312,14 @@ def test_a_wrong_download_is_not_kept(
     write_mnist(mirror, suffix=".gz")
     monkeypatch.setenv("DLSPEC_CACHE", str(cache))
     monkeypatch.setattr(images, "MIRROR", mirror.as_uri() + "/")
-    monkeypatch.setattr(images, "MOST_BYTES", most_bytes)
+    monkeypatch.setattr(images, "MAX_DOWNLOAD_BYTES", most_bytes)
     with pytest.raises(DataError) as caught:
         SOURCES["mnist"]().open()
     assert f"train-images-idx3-ubyte.gz: {reason});" in str(caught.value)
     assert list((cache / "mnist").iterdir()) == []
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the real data sets are not here")
+@pytest.mark_used.skipif(not REAL.exists(), reason="the real data sets are not here")
 def test_the_real_mnist() -> None:
     dataset = open_data(SOURCES["mnist"](path=str(REAL / "mnist")))
     assert [len(split) for split in splits(dataset)] == [55_000, 5_000, 10_000]
@@ -406,7 +406,7 @@ def test_lengths_and_cutting(tmp_path: Path) -> None:
     assert dataset.fields[0].has_lengths
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16"])
+@pytest.mark_used.parametrize("encoding", ["utf-8", "utf-8-sig", "latin-1", "utf-16"])
 def test_encodings(encoding: str, tmp_path: Path) -> None:
     content = "text,label\ncafé,a\nthé,b\n".encode(encoding)
     asked = encoding.removesuffix("-sig")
@@ -414,7 +414,7 @@ def test_encodings(encoding: str, tmp_path: Path) -> None:
     assert dataset.preprocessing["text"]["words"] == ["café", "thé"]
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the real data sets are not here")
+@pytest.mark_used.skipif(not REAL.exists(), reason="the real data sets are not here")
 def test_the_real_sms_spam() -> None:
     dataset = open_data(SOURCES["text_csv"](path=str(REAL / "text" / "sms_spam.csv"), max_tokens=10**6))
     assert dataset.target.classes == ("ham", "spam")
@@ -425,13 +425,13 @@ def test_the_real_sms_spam() -> None:
 
 
 def test_python_lines_are_balanced_and_have_no_hash() -> None:
-    from dlspec.data.files.stdlib_lines import comments_and_code
+    from dlspec.data.files.stdlib_lines import read_comments_and_code
 
-    comments, code = comments_and_code()
+    comments, code = read_comments_and_code()
     assert len(comments) == len(code) > 10_000
     assert len({*comments, *code}) == len(comments) + len(code)
     assert not any("#" in line or line != line.strip() for line in comments + code)
-    assert comments_and_code() == (comments, code)
+    assert read_comments_and_code() == (comments, code)
 
 
 def test_python_lines_need_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -457,15 +457,15 @@ def test_which_lines_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "b.py").write_text("# never seen at all\n")
     monkeypatch.setattr("sysconfig.get_paths", lambda: {"stdlib": str(tmp_path)})
-    from dlspec.data.files.stdlib_lines import comments_and_code
+    from dlspec.data.files.stdlib_lines import read_comments_and_code
 
-    assert comments_and_code() == (["one two three"], ["for a in b:"])
+    assert read_comments_and_code() == (["one two three"], ["for a in b:"])
 
 
 # arrays
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("values", "shape", "layout", "vocab_size"),
     [
         (np.zeros((8, 3)), (3,), "features", None),
@@ -479,7 +479,7 @@ def test_which_lines_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ],
 )
 def test_fields_from_arrays(values: Any, shape: tuple[int, ...], layout: str, vocab_size: int | None) -> None:
-    dataset = from_arrays({"x": values, "target": [0, 1] * 4})
+    dataset = dataset_from_arrays({"x": values, "target": [0, 1] * 4})
     (field,) = dataset.fields
     assert (field.shape, field.layout, field.vocab_size) == (shape, layout, vocab_size)
     assert dataset.train.tensors["x"].shape[1:] == shape
@@ -487,7 +487,7 @@ def test_fields_from_arrays(values: Any, shape: tuple[int, ...], layout: str, vo
     assert [len(split) for split in splits(dataset)] == [5, 1, 2]
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("values", "kind", "shape", "classes"),
     [
         ([0, 1, 2, 0], "classes", (), ("0", "1", "2")),
@@ -497,7 +497,7 @@ def test_fields_from_arrays(values: Any, shape: tuple[int, ...], layout: str, vo
     ],
 )
 def test_targets_from_arrays(values: Any, kind: str, shape: tuple[int, ...], classes: tuple[str, ...]) -> None:
-    dataset = from_arrays({"x": np.zeros((4, 2)), "y": np.ones((4, 1)), "label": values}, target="label")
+    dataset = dataset_from_arrays({"x": np.zeros((4, 2)), "y": np.ones((4, 1)), "label": values}, target="label")
     assert [field.name for field in dataset.fields] == ["x", "y"]
     target = dataset.target
     assert (target.name, target.kind, target.shape, target.classes) == ("label", kind, shape, classes)
@@ -506,7 +506,7 @@ def test_targets_from_arrays(values: Any, kind: str, shape: tuple[int, ...], cla
 def test_rows_stay_together() -> None:
     rows = np.arange(40)
     arrays = {"x": rows[:, None].astype(float), "tokens": rows[:, None], "target": rows.astype(float)}
-    dataset = from_arrays(arrays)
+    dataset = dataset_from_arrays(arrays)
     for split in splits(dataset):
         assert torch.equal(split.tensors["x"][:, 0], split.target)
         assert torch.equal(split.tensors["tokens"][:, 0].float(), split.target)
@@ -515,7 +515,7 @@ def test_rows_stay_together() -> None:
 
 def test_splits_of_arrays_are_seeded_and_proportional() -> None:
     arrays = {"x": np.arange(100.0), "target": np.repeat([0, 1], [90, 10])}
-    one, same, other = (from_arrays(arrays, split_seed=seed).train for seed in (0, 0, 1))
+    one, same, other = (dataset_from_arrays(arrays, split_seed=seed).train for seed in (0, 0, 1))
     assert torch.equal(one.tensors["x"], same.tensors["x"]) and not torch.equal(one.tensors["x"], other.tensors["x"])
     assert torch.bincount(one.target).tolist() == torch.bincount(other.target).tolist() == [63, 7]
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from dlspec.data.arrays import from_arrays
-from dlspec.data.dataset import Dataset, Field, Split, Target, moved_by_one
+from dlspec.data.arrays import dataset_from_arrays
+from dlspec.data.dataset import Dataset, Field, Split, Target, shift_right
 from dlspec.errors import DataError
 
 ROWS, STEPS = 20, 4
@@ -25,7 +25,7 @@ def names(count: int) -> tuple[str, ...]:
 
 
 def target_of(**arrays: Any) -> Target:
-    return from_arrays({"x": TOKENS, **arrays}).target
+    return dataset_from_arrays({"x": TOKENS, **arrays}).target
 
 
 KINDS: list[tuple[dict[str, Any], Target]] = [
@@ -43,7 +43,7 @@ KINDS: list[tuple[dict[str, Any], Target]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("arrays", "target"), KINDS, ids=lambda each: str(each)[:40])
+@pytest.mark_used.parametrize(("arrays", "target"), KINDS, ids=lambda each: str(each)[:40])
 def test_what_a_target_is(arrays: dict[str, Any], target: Target) -> None:
     assert target_of(**arrays) == target
     assert target.is_next is bool(target.next_of)
@@ -51,15 +51,15 @@ def test_what_a_target_is(arrays: dict[str, Any], target: Target) -> None:
 
 def test_the_next_token_shares_the_vocabulary_of_its_text() -> None:
     once = np.array([[1, 2, 3]] * ROWS)
-    (field,) = from_arrays({"x": once, "target": np.array([[2, 3, 9]] * ROWS)}).fields
+    (field,) = dataset_from_arrays({"x": once, "target": np.array([[2, 3, 9]] * ROWS)}).fields
     assert field.vocab_size == 10
-    (field,) = from_arrays({"x": once, "target": np.array([[2, 4, 9]] * ROWS)}).fields
+    (field,) = dataset_from_arrays({"x": once, "target": np.array([[2, 4, 9]] * ROWS)}).fields
     assert field.vocab_size == 4
 
 
 def several() -> Dataset:
     targets = {"label": CLASSES, "amount": NUMBERS, "words": NEXT}
-    return from_arrays({"text": TOKENS, "text_lengths": LENGTHS, "more": np.ones((ROWS, 2)), "target": targets})
+    return dataset_from_arrays({"text": TOKENS, "text_lengths": LENGTHS, "more": np.ones((ROWS, 2)), "target": targets})
 
 
 def test_several_fields_and_targets_state_their_facts_by_name() -> None:
@@ -78,7 +78,7 @@ def test_several_fields_and_targets_state_their_facts_by_name() -> None:
 def test_rows_of_all_tensors_stay_together() -> None:
     rows = np.arange(ROWS)
     arrays = {"x": rows[:, None] / 1.0, "y": rows[:, None], "y_lengths": np.ones(ROWS, int)}
-    data = from_arrays({**arrays, "target": {"a": rows / 1.0, "b": rows % 2}})
+    data = dataset_from_arrays({**arrays, "target": {"a": rows / 1.0, "b": rows % 2}})
     seen = []
     for split in (data.train, data.validation, data.test):
         assert torch.equal(split.tensors["x"][:, 0], split.targets["a"])
@@ -90,7 +90,7 @@ def test_rows_of_all_tensors_stay_together() -> None:
 
 def test_classes_keep_their_proportions_whichever_target_holds_them() -> None:
     targets = {"amount": np.linspace(0, 1, 100), "label": np.repeat([0, 1], [90, 10])}
-    data = from_arrays({"x": np.ones((100, 2)), "target": targets})
+    data = dataset_from_arrays({"x": np.ones((100, 2)), "target": targets})
     assert torch.bincount(data.train.targets["label"]).tolist() == [63, 7]
 
 
@@ -102,32 +102,32 @@ def test_a_target_of_tokens_is_an_input_too_moved_by_one() -> None:
     moved = data.sample("words", 2)
     assert torch.equal(moved, data.train.input("words")[:2])
     assert (moved[:, 0] == 0).all() and torch.equal(moved[:, 1:], words[:2, :-1])
-    assert torch.equal(data.train.compared("words"), words)
+    assert torch.equal(data.train.get_loss_target("words"), words)
     assert data.field("label") is None and data.field("amount") is None
     assert data.field("text") == data.fields[0]
     assert torch.equal(data.sample("text", 3), data.train.tensors["text"][:3])
 
 
 def test_a_moved_target_keeps_its_own_lengths() -> None:
-    data = from_arrays({"x": TOKENS, "y_lengths": LENGTHS, "target": {"y": TOKENS % 3}})
+    data = dataset_from_arrays({"x": TOKENS, "y_lengths": LENGTHS, "target": {"y": TOKENS % 3}})
     assert data.field("y") == Field("y", (STEPS,), "tokens", 3, has_lengths=True)
     assert torch.equal(data.train.input("y_lengths"), data.train.tensors["y_lengths"])
 
 
 def test_moving_by_one() -> None:
-    assert moved_by_one(torch.tensor([[4, 5, 6]])).tolist() == [[0, 4, 5]]
+    assert shift_right(torch.tensor([[4, 5, 6]])).tolist() == [[0, 4, 5]]
 
 
 def test_a_field_can_be_compared_with() -> None:
     data = several()
-    assert data.compared("text") == Target("text", "classes", (STEPS,), names(7), lengths="text")
-    assert data.compared("more") == Target("more", "numbers", (2,))
-    assert data.compared("label") == data.targets[0]
-    assert data.compared("none") is None
+    assert data.get_loss_target("text") == Target("text", "classes", (STEPS,), names(7), lengths="text")
+    assert data.get_loss_target("more") == Target("more", "numbers", (2,))
+    assert data.get_loss_target("label") == data.targets[0]
+    assert data.get_loss_target("none") is None
 
 
 def test_data_without_a_target() -> None:
-    data = from_arrays({"x": np.ones((ROWS, 3)), "target": None})
+    data = dataset_from_arrays({"x": np.ones((ROWS, 3)), "target": None})
     assert data.targets == () and len(data.train) == 14
     assert data.facts == {
         "x": {"shape": [3], "layout": "features"},
@@ -139,11 +139,11 @@ def test_data_without_a_target() -> None:
 
 def test_tokens_that_are_all_the_same_can_not_be_given_again() -> None:
     with pytest.raises(DataError, match="'x' has one token only; there is nothing to learn"):
-        _ = from_arrays({"x": TOKENS * 0, "target": None}).aims
+        _ = dataset_from_arrays({"x": TOKENS * 0, "target": None}).effective_targets
 
 
 def test_the_origin_is_kept() -> None:
-    data = from_arrays({"x": TOKENS, "target": CLASSES}, validation=0.3, split_seed=4)
+    data = dataset_from_arrays({"x": TOKENS, "target": CLASSES}, validation=0.3, split_seed=4)
     assert data.origin == {"validation": 0.3, "test": 0.2, "split_seed": 4}
 
 
@@ -172,8 +172,8 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("arrays", "key", "text"), REFUSED, ids=lambda each: str(each)[:40])
+@pytest.mark_used.parametrize(("arrays", "key", "text"), REFUSED, ids=lambda each: str(each)[:40])
 def test_refused(arrays: dict[str, Any], key: str, text: str) -> None:
     with pytest.raises(DataError) as caught:
-        from_arrays(arrays)
+        dataset_from_arrays(arrays)
     assert (caught.value.key, str(caught.value)) == (key, text)

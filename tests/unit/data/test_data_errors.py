@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from dlspec.data.arrays import from_arrays
+from dlspec.data.arrays import dataset_from_arrays
 from dlspec.data.prepare.vocabulary import Vocabulary
 from dlspec.data.sources import SOURCES, DataSource, data_source, images, open_data
 from dlspec.errors import DataError, UserError
@@ -124,7 +124,7 @@ CSV = {
 }
 
 
-@pytest.mark.parametrize("case", CSV)
+@pytest.mark_used.parametrize("case", CSV)
 def test_csv(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content, settings, key, text = CSV[case]
     if case == "memory":
@@ -219,7 +219,7 @@ IDX = {
 }
 
 
-@pytest.mark.parametrize("case", IDX)
+@pytest.mark_used.parametrize("case", IDX)
 def test_mnist_file(case: str, tmp_path: Path) -> None:
     name, content, text = IDX[case]
     write_mnist(tmp_path)
@@ -267,7 +267,7 @@ STATED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "settings", "key", "text"), STATED)
+@pytest.mark_used.parametrize(("name", "settings", "key", "text"), STATED)
 def test_stated_facts(name: str, settings: dict[str, Any], key: str, text: str) -> None:
     assert message(lambda: open_data(SOURCES[name](**settings)), Path("FOLDER")) == (key, text)
 
@@ -326,15 +326,15 @@ ARRAYS = [
 ]
 
 
-@pytest.mark.parametrize(("arrays", "key", "text"), ARRAYS)
+@pytest.mark_used.parametrize(("arrays", "key", "text"), ARRAYS)
 def test_arrays(arrays: dict[str, Any], key: str, text: str) -> None:
-    assert message(lambda: from_arrays(arrays), Path("FOLDER")) == (key, text)
+    assert message(lambda: dataset_from_arrays(arrays), Path("FOLDER")) == (key, text)
 
 
 def test_arrays_with_wrong_shares() -> None:
     text = "validation 0.5 and test 0.5: each must be at least 0 and together they must be below 1"
     with pytest.raises(DataError) as caught:
-        from_arrays({"x": X, "target": Y}, validation=0.5, test=0.5)
+        dataset_from_arrays({"x": X, "target": Y}, validation=0.5, test=0.5)
     assert (caught.value.key, str(caught.value)) == ("validation", text)
 
 
@@ -380,7 +380,7 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "settings", "text"), SETTINGS)
+@pytest.mark_used.parametrize(("name", "settings", "text"), SETTINGS)
 def test_settings(name: str, settings: dict[str, Any], text: str) -> None:
     with pytest.raises(ValidationError) as caught:
         SOURCES[name](**settings)
@@ -401,7 +401,7 @@ VOCABULARIES = [
 ]
 
 
-@pytest.mark.parametrize(("saved", "why"), VOCABULARIES)
+@pytest.mark_used.parametrize(("saved", "why"), VOCABULARIES)
 def test_saved_vocabulary(saved: object, why: str) -> None:
     with pytest.raises(DataError) as caught:
         Vocabulary.from_json(saved)

@@ -15,7 +15,7 @@ import dlspec as library
 from dlspec.data.dataset import Dataset
 from dlspec.data.sources import SOURCES, open_data
 from dlspec.errors import DataError
-from helpers.command_line import Said
+from helpers.command_line import CommandResult
 
 FIELDS = {
     "left": {"shape": [1, 8, 8]},
@@ -60,7 +60,7 @@ def test_every_field(everything: Dataset) -> None:
     assert everything.train.tensors["words"].unique().tolist() == list(range(9))
 
 
-@pytest.mark.parametrize("name", TARGETS)
+@pytest.mark_used.parametrize("name", TARGETS)
 def test_every_target(name: str, everything: Dataset) -> None:
     _, kind, shape, classes, outputs = TARGETS[name]
     target = next(each for each in everything.targets if each.name == name)
@@ -89,8 +89,8 @@ def test_the_same_noise_for_the_same_seed() -> None:
     settings: dict[str, Any] = {"fields": FIELDS, "targets": {"angle": {}, "next": {"next_of": "words"}}}
     one, same, other = (noise(**settings, split_seed=seed) for seed in (1, 1, 2))
     for name in ("left", "words", "angle", "next"):
-        assert torch.equal(one.train.compared(name), same.train.compared(name))
-        assert not torch.equal(one.train.compared(name), other.train.compared(name))
+        assert torch.equal(one.train.get_loss_target(name), same.train.get_loss_target(name))
+        assert not torch.equal(one.train.get_loss_target(name), other.train.get_loss_target(name))
 
 
 def test_what_is_left_out() -> None:
@@ -116,7 +116,7 @@ def test_aimed_at_a_target() -> None:
     assert (data.target.name, list(data.train.targets), data.facts["num_outputs"]) == ("angle", ["angle"], 1)
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("field", "facts"),
     [
         ("left", {"num_outputs": 1}),
@@ -127,7 +127,7 @@ def test_aimed_at_a_target() -> None:
 )
 def test_aimed_at_a_field(field: str, facts: dict[str, int]) -> None:
     data = noise(fields=FIELDS, target=field)
-    assert (data.targets, data.train.targets, data.again) == ((), {}, field)
+    assert (data.targets, data.train.targets, data.reconstructed_field) == ((), {}, field)
     assert {key: data.facts[key] for key in ("num_outputs", "num_classes") if key in data.facts} == facts
 
 
@@ -154,8 +154,10 @@ REAL = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", REAL)
-def test_real_data_are_learned_from_the_command_line(dlspec: Callable[..., Said], work: Path, name: str) -> None:
+@pytest.mark_used.parametrize("name", REAL)
+def test_real_data_are_learned_from_the_command_line(
+    dlspec: Callable[..., CommandResult], work: Path, name: str
+) -> None:
     words, layers, loss = REAL[name]
     trainer = ["trainer.epochs=3", "trainer.curves=false", "trainer.pictures=false", "trainer.tensorboard=false"]
     said = dlspec(*words, f"model.layers={layers}", "optimizer.lr=0.01", *trainer, "hydra.run.dir=made")
@@ -206,7 +208,7 @@ LEARNED: dict[str, tuple[dict[str, Any], list[Any], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("kind", LEARNED)
+@pytest.mark_used.parametrize("kind", LEARNED)
 def test_learned_by_heart(kind: str) -> None:
     data, layers, loss = LEARNED[kind]
     source = {"type": "random", "size": 48, "validation": 0, "test": 0, **data}

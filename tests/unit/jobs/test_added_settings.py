@@ -13,9 +13,9 @@ import pytest
 from dlspec.config.composition import start_hydra
 from dlspec.jobs import identity as job_identity
 from dlspec.jobs import trainer_reading
-from dlspec.jobs.added_settings import AddedSetting, without_added_defaults
-from dlspec.jobs.composed_spec import composed_or_refused, preparation
-from dlspec.jobs.identity import identity
+from dlspec.jobs.added_settings import AddedSetting, drop_added_defaults
+from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
+from dlspec.jobs.identity import compute_job_hash
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.sweeps.hydra.plugins import register
 
@@ -46,7 +46,7 @@ def later(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def hash_of(overrides: Sequence[str]) -> str:
     register()
-    return identity(preparation(composed_or_refused(overrides, start_hydra())).read())
+    return compute_job_hash(make_preparation(compose_or_raise(overrides, start_hydra())).read())
 
 
 def test_the_jobs_of_version_0_1_0_are_recognized(recorded: list[dict[str, Any]]) -> None:
@@ -70,7 +70,7 @@ def test_no_old_sweep_trains_again_for_a_setting_that_was_added(
     assert [path.stat().st_mtime_ns for path in done] == before
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("key", "default", "tree", "left"),
     [
         ("a", None, {"a": None, "b": None}, {"b": None}),
@@ -83,4 +83,4 @@ def test_no_old_sweep_trains_again_for_a_setting_that_was_added(
     ],
 )
 def test_settings_are_left_out_at_their_defaults_alone(key: str, default: Any, tree: Any, left: Any) -> None:
-    assert without_added_defaults(tree, [AddedSetting(key, default, "0.2.0")]) == left
+    assert drop_added_defaults(tree, [AddedSetting(key, default, "0.2.0")]) == left

@@ -37,7 +37,7 @@ def test_the_table_has_every_scheduler() -> None:
     assert set(SCHEDULERS) == set(REGISTRY)
 
 
-@pytest.mark.parametrize("name", SCHEDULERS)
+@pytest.mark_used.parametrize("name", SCHEDULERS)
 def test_a_run_with_a_scheduler_can_be_repeated(name: str, dlspec: Callable) -> None:
     first = dlspec(*SHORT, f"scheduler={name}", *SCHEDULERS[name])
     assert (first.code, first.err) == (0, "")
@@ -85,7 +85,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark_used.parametrize("case", REFUSED)
 def test_refused(case: str, dlspec: Callable, work: Path) -> None:
     words, text = REFUSED[case]
     said = dlspec(*SHORT, *words)

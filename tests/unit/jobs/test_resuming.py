@@ -12,10 +12,15 @@ from typing import Any
 import pytest
 import torch
 
-from dlspec.training.checkpoint.checkpoint_files import Damaged, checkpoints_in, newest_checkpoint, read_checkpoint
-from dlspec.training.checkpoint.packing import Rows, pack, unpack
-from helpers.command_line import QUIET, Said
-from helpers.run_parts import FEW, MODELS, Cut, files, start
+from dlspec.training.checkpoint.checkpoint_files import (
+    DamagedCheckpoint,
+    list_checkpoints,
+    read_checkpoint,
+    read_newest_checkpoint,
+)
+from dlspec.training.checkpoint.packing import ResultRows, flatten_state, unflatten_state
+from helpers.command_line import QUIET, CommandResult
+from helpers.run_parts import MODELS, SHORT_RUN, StopAfterBatches, read_run_files, start_dlspec
 
 RUNS: dict[str, tuple[str, ...]] = {
     "mlp": ("model=mlp",),
@@ -50,22 +55,22 @@ def models(write: Callable[[str, str], Path]) -> None:
 
 
 @pytest.fixture
-def cut(monkeypatch: pytest.MonkeyPatch, dlspec: Callable[..., Said]) -> Callable[..., Said]:
+def cut(monkeypatch: pytest.MonkeyPatch, dlspec: Callable[..., CommandResult]) -> Callable[..., CommandResult]:
     """A command that is ended by SIGTERM after so many batches of all phases."""
     from dlspec.jobs import job
 
-    def call(batches: int, *words: str) -> Said:
-        usual = job.standard_callbacks
+    def call(batches: int, *words: str) -> CommandResult:
+        usual = job.make_default_callbacks
         with monkeypatch.context() as patch:
-            patch.setattr(job, "standard_callbacks", lambda *args: [*usual(*args), Cut(batches)])
+            patch.setattr(job, "make_default_callbacks", lambda *args: [*usual(*args), StopAfterBatches(batches)])
             return dlspec(*words)
 
     return call
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark_used.parametrize("name", RUNS)
 def test_a_run_that_was_cut_equals_the_straight_one(name: str, work: Path, models: None, dlspec, cut) -> None:
-    words = (*FEW, *RUNS[name])
+    words = (*SHORT_RUN, *RUNS[name])
     assert dlspec(*words, "hydra.run.dir=straight").code == 0
     chance = random.Random(name)
     said = cut(chance.randint(1, 22), *words, "hydra.run.dir=cut")
@@ -73,22 +78,22 @@ def test_a_run_that_was_cut_equals_the_straight_one(name: str, work: Path, model
     assert "to go on: python -m dlspec resume run=cut" in said.err
     assert cut(chance.randint(1, 14), "resume", "run=cut").code == 128 + signal.SIGTERM
     assert dlspec("resume", "run=cut").code == 0
-    assert files(work, "cut") == files(work, "straight")
+    assert read_run_files(work, "cut") == read_run_files(work, "straight")
 
 
 def test_a_finished_run_goes_on_with_more_epochs(work: Path, dlspec) -> None:
-    words = (*FEW, "model=mlp")
+    words = (*SHORT_RUN, "model=mlp")
     assert dlspec(*words, "trainer.epochs=4", "hydra.run.dir=straight").code == 0
     assert dlspec(*words, "trainer.epochs=2", "hydra.run.dir=short").code == 0
     said = dlspec("resume", "run=short")
     assert (said.code, said.err) == (0, "short is finished: nothing is left to do; for more add trainer.epochs=N\n")
     assert dlspec("resume", "run=short", "trainer.epochs=4").code == 0
-    assert files(work, "short") == files(work, "straight")
+    assert read_run_files(work, "short") == read_run_files(work, "straight")
     assert "epochs: 4" in (work / "short/spec.yaml").read_text()
 
 
 def test_says_what_has_changed_and_goes_on_where_that_is_allowed(work: Path, dlspec) -> None:
-    assert dlspec(*FEW, "model=mlp", "scheduler=CosineAnnealingLR", "hydra.run.dir=made").code == 0
+    assert dlspec(*SHORT_RUN, "model=mlp", "scheduler=CosineAnnealingLR", "hydra.run.dir=made").code == 0
     before = {each: each.read_bytes() for each in (work / "made").rglob("*") if each.is_file()}
     said = dlspec("resume", "run=made", "optimizer.lr=0.5", "trainer.epochs=5")
     assert said.code == 2
@@ -109,7 +114,7 @@ def test_which_run(work: Path, dlspec) -> None:
     assert "no run in 'nowhere'" in dlspec("resume", "run=nowhere").err
     assert "no run below 'runs'" in dlspec("resume", "run=latest").err
     for name in ("a", "b"):
-        assert dlspec(*FEW, "model=linear", f"hydra.run.dir='runs/x y/{name}'").code == 0
+        assert dlspec(*SHORT_RUN, "model=linear", f"hydra.run.dir='runs/x y/{name}'").code == 0
     assert "runs/x y/b is finished" in dlspec("resume", "run=latest").err
     assert "runs/x y/a is finished" in dlspec("resume", "runs/x y/a").err
     assert dlspec("run=latest", "hydra.run.dir=again").code == 0
@@ -118,52 +123,52 @@ def test_which_run(work: Path, dlspec) -> None:
 def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(
     work: Path, dlspec, cut, caplog: pytest.LogCaptureFixture
 ) -> None:
-    words = (*FEW, "model=mlp", "trainer.checkpoint_steps=5")
+    words = (*SHORT_RUN, "model=mlp", "trainer.checkpoint_steps=5")
     assert dlspec(*words, "hydra.run.dir=straight").code == 0
     assert cut(20, *words, "hydra.run.dir=cut").code == 143
-    before, newest = checkpoints_in(work / "cut/checkpoints")
+    before, newest = list_checkpoints(work / "cut/checkpoints")
     content = bytearray(newest.read_bytes())
     content[-100] ^= 1
     newest.write_bytes(content)
-    with pytest.raises(Damaged, match="its checksum is another"):
+    with pytest.raises(DamagedCheckpoint, match="its checksum is another"):
         read_checkpoint(newest)
     said = dlspec("resume", "run=cut")
     assert said.code == 0
     assert f"{newest.relative_to(work)} can't be used: its checksum is another" in caplog.text
     assert (newest.parent / f"{newest.name}.damaged").read_bytes() == content
     assert f"goes on from step {int(before.stem.removeprefix('step-'))}" in said.err
-    assert files(work, "cut") == files(work, "straight")
+    assert read_run_files(work, "cut") == read_run_files(work, "straight")
 
 
-@pytest.mark.parametrize("size", [0, 7, 100, 5000])
+@pytest.mark_used.parametrize("size", [0, 7, 100, 5000])
 def test_a_torn_checkpoint_is_noticed(size: int, work: Path, dlspec) -> None:
-    assert dlspec(*FEW, "model=mlp", "hydra.run.dir=made").code == 0
-    newest = checkpoints_in(work / "made/checkpoints")[-1]
+    assert dlspec(*SHORT_RUN, "model=mlp", "hydra.run.dir=made").code == 0
+    newest = list_checkpoints(work / "made/checkpoints")[-1]
     newest.write_bytes(newest.read_bytes()[:size])
-    with pytest.raises(Damaged, match="no whole file"):
+    with pytest.raises(DamagedCheckpoint, match="no whole file"):
         read_checkpoint(newest)
 
 
 def test_without_a_checkpoint_it_begins_again(work: Path, dlspec, cut) -> None:
-    words = (*FEW, "model=mlp", "trainer.checkpoints=false")
+    words = (*SHORT_RUN, "model=mlp", "trainer.checkpoints=false")
     assert dlspec(*words, "trainer.checkpoints=true", "hydra.run.dir=straight").code == 0
     assert cut(18, *words, "hydra.run.dir=cut").code == 143
     said = dlspec("resume", "run=cut", "trainer.checkpoints=true")
     assert "goes on from its beginning, as it has no checkpoint yet" in said.err
-    assert files(work, "cut")[0] == files(work, "straight")[0]
+    assert read_run_files(work, "cut")[0] == read_run_files(work, "straight")[0]
 
 
 def test_a_checkpoint_of_another_network_is_refused(work: Path, dlspec) -> None:
-    assert dlspec(*FEW, "model=mlp", "hydra.run.dir=made").code == 0
-    assert dlspec(*FEW, "model=linear", "hydra.run.dir=other").code == 0
-    newest = checkpoints_in(work / "other/checkpoints")[-1]
+    assert dlspec(*SHORT_RUN, "model=mlp", "hydra.run.dir=made").code == 0
+    assert dlspec(*SHORT_RUN, "model=linear", "hydra.run.dir=other").code == 0
+    newest = list_checkpoints(work / "other/checkpoints")[-1]
     newest.replace(work / "made/checkpoints" / newest.name)
     said = dlspec("resume", "run=made", "trainer.epochs=4")
     assert said.code == 1
     assert said.err.splitlines()[-1].startswith("the checkpoint of step 36 does not fit this run: RuntimeError")
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     "value",
     [
         {"a": [1, 2.5, None, True, "x"], 3: (float("inf"), {"b": ()})},
@@ -175,7 +180,7 @@ def test_packed_is_unpacked_the_same(value: Any) -> None:
     import json
 
     tensors: dict[str, torch.Tensor] = {}
-    again = unpack(json.loads(json.dumps(pack(value, tensors, "x"))), tensors)
+    again = unflatten_state(json.loads(json.dumps(flatten_state(value, tensors, "x"))), tensors)
     assert repr(again) == repr(value)
 
 
@@ -183,14 +188,14 @@ def test_rows_are_taken_as_they_are() -> None:
     import json
 
     rows = [{"epoch": 1, "loss": 0.1}, {"epoch": 2, "loss": float("nan")}]
-    packed = pack(Rows(rows), {}, "x")
+    packed = flatten_state(ResultRows(rows), {}, "x")
     rows.append({})  # the training goes on
-    assert repr(unpack(json.loads(json.dumps(packed)), {})) == repr(rows[:2])
+    assert repr(unflatten_state(json.loads(json.dumps(packed)), {})) == repr(rows[:2])
 
 
 def test_what_can_not_be_kept_is_said() -> None:
     with pytest.raises(TypeError, match=r"x\.0: a set can't be kept in a checkpoint"):
-        pack([{1}], {}, "x")
+        flatten_state([{1}], {}, "x")
 
 
 # ---- real processes --------------------------------------------------------------------------------------------------
@@ -202,7 +207,7 @@ def killed_and_resumed(
     """Kills a run a number of times, each some seconds after it began to train, and lets it end."""
     command: tuple[str, ...] = (*words, "hydra.run.dir=killed")
     for seconds in kills:
-        process = start(work, *command)
+        process = start_dlspec(work, *command)
         status = work / "killed/status.json"
         before = status.stat().st_mtime_ns if status.exists() else 0
         while process.poll() is None and (not status.exists() or status.stat().st_mtime_ns == before):
@@ -210,10 +215,10 @@ def killed_and_resumed(
         time.sleep(seconds)
         process.kill()
         process.communicate()
-        newest = newest_checkpoint(work / "killed/checkpoints")
+        newest = read_newest_checkpoint(work / "killed/checkpoints")
         log(f"killed {seconds:.3f} s after it began: newest checkpoint at step {newest.step if newest else 'none'}")
         command = ("resume", "run=killed")
-    process = start(work, *command)
+    process = start_dlspec(work, *command)
     said = process.communicate(timeout=120)
     assert process.returncode == 0, said
 
@@ -225,4 +230,4 @@ def test_a_kill(work: Path, dlspec) -> None:
     """tests/soak/test_kills.py has fifty."""
     assert dlspec(*KILLED, "hydra.run.dir=straight").code == 0
     killed_and_resumed(work, KILLED, [0.2])
-    assert files(work, "killed") == files(work, "straight")
+    assert read_run_files(work, "killed") == read_run_files(work, "straight")

@@ -107,7 +107,7 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("model", "more", "told"), REFUSED)
+@pytest.mark_used.parametrize(("model", "more", "told"), REFUSED)
 def test_refused(model: dict[str, Any], more: dict[str, Any], told: list[str]) -> None:
     with pytest.raises(library.SpecError) as caught:
         train(model, **more)

@@ -10,11 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlspec.language.expressions import expressions
-from dlspec.language.expressions.evaluation import evaluate
+from dlspec.language.expressions.evaluation import evaluate_expression
 from dlspec.language.expressions.expression_functions import make_divisible
-from dlspec.language.expressions.expressions import ExpressionError, Unknown, formula_of, is_partial, unescape
+from dlspec.language.expressions.expressions import (
+    ExpressionError,
+    UnknownValue,
+    extract_expression,
+    has_embedded_expression,
+    unescape_dollars,
+)
 
-CLASSES = Unknown("data.num_classes")
+CLASSES = UnknownValue("data.num_classes")
 SCOPE: dict[str, Any] = {
     "width": 64,
     "rate": 0.5,
@@ -74,9 +80,9 @@ COMPUTED: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("text", "value"), COMPUTED)
+@pytest.mark_used.parametrize(("text", "value"), COMPUTED)
 def test_computed(text: str, value: Any) -> None:
-    found = evaluate(text, SCOPE)
+    found = evaluate_expression(text, SCOPE)
     assert (type(found), found) == (type(value), value)
 
 
@@ -98,9 +104,9 @@ UNKNOWN: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("text", "value"), UNKNOWN)
+@pytest.mark_used.parametrize(("text", "value"), UNKNOWN)
 def test_unknowns_wait_where_they_are_needed_and_nowhere_else(text: str, value: Any) -> None:
-    assert evaluate(text, SCOPE) == value
+    assert evaluate_expression(text, SCOPE) == value
 
 
 REFUSED: list[tuple[str, str]] = [
@@ -156,22 +162,22 @@ REFUSED: list[tuple[str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "said"), REFUSED, ids=lambda each: each[:30])
+@pytest.mark_used.parametrize(("text", "said"), REFUSED, ids=lambda each: each[:30])
 def test_refused(text: str, said: str) -> None:
     with pytest.raises(ExpressionError) as caught:
-        evaluate(text, SCOPE)
+        evaluate_expression(text, SCOPE)
     assert str(caught.value) == said
 
 
 def test_what_the_language_has_is_said_where_it_was_left() -> None:
     with pytest.raises(ExpressionError) as caught:
-        evaluate("open('a')", SCOPE)
+        evaluate_expression("open('a')", SCOPE)
     assert caught.value.finding.fix == "there is: min, max, round, int, len, sum, prod, make_divisible"
     with pytest.raises(ExpressionError) as caught:
-        evaluate("width +", SCOPE)
-    assert caught.value.finding.fix == expressions.LANGUAGE
+        evaluate_expression("width +", SCOPE)
+    assert caught.value.finding.fix == expressions.EXPRESSION_LANGUAGE
     with pytest.raises(ExpressionError) as caught:
-        evaluate("width / 0", SCOPE)
+        evaluate_expression("width / 0", SCOPE)
     assert caught.value.finding.fix == ""
 
 
@@ -194,17 +200,17 @@ FORMS: list[tuple[Any, str | None, bool]] = [
 ]
 
 
-@pytest.mark.parametrize(("value", "formula", "partial"), FORMS)
+@pytest.mark_used.parametrize(("value", "formula", "partial"), FORMS)
 def test_what_is_a_formula(value: Any, formula: str | None, partial: bool) -> None:
-    assert (formula_of(value), is_partial(value)) == (formula, partial)
+    assert (extract_expression(value), has_embedded_expression(value)) == (formula, partial)
 
 
 def test_two_dollars_are_one() -> None:
-    assert [unescape(each) for each in ("$$width", "a$$b", "$$$$", 3)] == ["$width", "a$b", "$$", 3]
+    assert [unescape_dollars(each) for each in ("$$width", "a$$b", "$$$$", 3)] == ["$width", "a$b", "$$", 3]
 
 
 def test_names() -> None:
-    assert expressions.names_in("max(a, b[c]) if null else len(d)") == {"a", "b", "c", "d"}
+    assert expressions.find_params("max(a, b[c]) if null else len(d)") == {"a", "b", "c", "d"}
 
 
 NUMBERS = st.integers(-99, 99).map(str)
@@ -228,10 +234,10 @@ def test_arithmetic_is_pythons(text: str) -> None:
         wanted = eval(text)
     except ZeroDivisionError:
         with pytest.raises(ExpressionError, match=r"by zero|modulo"):
-            evaluate(text, {})
+            evaluate_expression(text, {})
         return
     try:
-        found = evaluate(text, {})
+        found = evaluate_expression(text, {})
     except ExpressionError as error:
         assert "beyond" in str(error) or "allowed" in str(error) or "deep" in str(error)
         return
@@ -245,11 +251,11 @@ WORDS = st.sampled_from("width rate word sizes many big classes 9 10 1e9 'ab' **
 @given(st.text(max_size=40) | st.lists(WORDS, max_size=16).map(" ".join))
 def test_any_text_is_computed_or_refused(text: str) -> None:
     try:
-        value = evaluate(text, SCOPE)
+        value = evaluate_expression(text, SCOPE)
     except ExpressionError as error:
         assert str(error)
     else:
-        assert value is None or isinstance(value, bool | int | float | str | list | dict | Unknown)
+        assert value is None or isinstance(value, bool | int | float | str | list | dict | UnknownValue)
         assert len(str(value)) < 100_000
 
 
@@ -259,5 +265,5 @@ def test_every_node_that_is_let_through_is_computed() -> None:
                 "List": "[1]", "Tuple": "(1,)", "Subscript": "[1][0]", "Slice": "[1][:]"}  # fmt: skip
     assert {node.__name__ for node in expressions._NODES} == set(examples)
     for name, text in examples.items():
-        assert any(type(node).__name__ == name for node in ast.walk(expressions.parse(text)))
-        evaluate(text, {})
+        assert any(type(node).__name__ == name for node in ast.walk(expressions.parse_expression(text)))
+        evaluate_expression(text, {})

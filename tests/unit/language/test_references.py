@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from dlspec.language.expressions.expressions import Unknown, Wrong
-from dlspec.language.expressions.references import resolve
-from dlspec.language.problems import Problems, dotted
+from dlspec.language.expressions.expressions import InvalidValue, UnknownValue
+from dlspec.language.expressions.references import resolve_references
+from dlspec.language.problems import Problems, format_path
 
 TREE: dict[str, Any] = {
     "top": 1,
@@ -55,11 +55,11 @@ AS_OMEGACONF: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("case", AS_OMEGACONF)
+@pytest.mark_used.parametrize("case", AS_OMEGACONF)
 def test_as_omegaconf(case: str) -> None:
     tree = {**TREE, "own": AS_OMEGACONF[case]}
     problems = Problems()
-    found = resolve(tree, None, problems)
+    found = resolve_references(tree, None, problems)
     assert found == OmegaConf.to_container(OmegaConf.create(tree), resolve=True)
     assert not problems
 
@@ -67,12 +67,12 @@ def test_as_omegaconf(case: str) -> None:
 def test_words_within_text_are_yamls_own() -> None:
     """OmegaConf writes Python's True and None there."""
     tree = {"a": True, "b": None, "c": [1, {"d": "e"}], "text": "${a} ${b} ${c}"}
-    assert resolve(tree, None, Problems())["text"] == "true null [1, {d: e}]"
+    assert resolve_references(tree, None, Problems())["text"] == "true null [1, {d: e}]"
 
 
 def test_the_tree_itself_stays_as_it_is() -> None:
     tree = {"a": [1], "b": "${a}", "c": "${a}"}
-    found = resolve(tree, None, Problems())
+    found = resolve_references(tree, None, Problems())
     found["b"].append(2)
     assert (found["a"], found["c"], tree) == ([1], [1], {"a": [1], "b": "${a}", "c": "${a}"})
 
@@ -81,30 +81,30 @@ FACTS = {"num_classes": 10, "shape": [1, 8, 8], "target": {"vocab_size": 5}}
 DATA = {"type": "digits", "vocab_size": None, "length": 7}
 
 FACT_CASES: list[tuple[str, Any, Any]] = [
-    ("${data.num_classes}", Unknown("data.num_classes"), 10),
-    ("${data.shape}", Unknown("data.shape"), [1, 8, 8]),
-    ("${data.target.vocab_size}", Unknown("data.target.vocab_size"), 5),
+    ("${data.num_classes}", UnknownValue("data.num_classes"), 10),
+    ("${data.shape}", UnknownValue("data.shape"), [1, 8, 8]),
+    ("${data.target.vocab_size}", UnknownValue("data.target.vocab_size"), 5),
     ("${data.length}", 7, 7),
     ("${data.type}", "digits", "digits"),
-    ("n${data.num_classes}", Unknown("data.num_classes"), "n10"),
-    ("${oc.select:data.num_classes,3}", Unknown("data.num_classes"), 10),
-    ("${oc.select:data.vocab_size,3}", Unknown("data.vocab_size"), 3),
-    ("${data.vocab_size}", Unknown("data.vocab_size"), "'${data.vocab_size}': the data have no vocab_size"),
-    ("${data.num_outputs}", Unknown("data.num_outputs"), "'${data.num_outputs}': the data have no num_outputs"),
+    ("n${data.num_classes}", UnknownValue("data.num_classes"), "n10"),
+    ("${oc.select:data.num_classes,3}", UnknownValue("data.num_classes"), 10),
+    ("${oc.select:data.vocab_size,3}", UnknownValue("data.vocab_size"), 3),
+    ("${data.vocab_size}", UnknownValue("data.vocab_size"), "'${data.vocab_size}': the data have no vocab_size"),
+    ("${data.num_outputs}", UnknownValue("data.num_outputs"), "'${data.num_outputs}': the data have no num_outputs"),
     ("${data.num_clases}", "'${data.num_clases}': no such key", "'${data.num_clases}': no such key"),
     ("${data.a.b.num_classes}", "'${data.a.b.num_classes}': no such key", "'${data.a.b.num_classes}': no such key"),
 ]
 
 
-@pytest.mark.parametrize(("text", "before", "after"), FACT_CASES)
+@pytest.mark_used.parametrize(("text", "before", "after"), FACT_CASES)
 def test_facts_before_and_after_the_data_are_open(text: str, before: Any, after: Any) -> None:
     assert [_resolved(text, None), _resolved(text, FACTS)] == [before, after]
 
 
 def _resolved(text: str, facts: dict[str, Any] | None) -> Any:
     problems = Problems()
-    found = resolve({"data": DATA, "own": text}, facts, problems)["own"]
-    assert bool(problems) == isinstance(found, Wrong)
+    found = resolve_references({"data": DATA, "own": text}, facts, problems)["own"]
+    assert bool(problems) == isinstance(found, InvalidValue)
     return problems.found[0].found if problems else found
 
 
@@ -129,18 +129,18 @@ REFUSED: dict[str, tuple[str, str]] = {
 }
 
 
-@pytest.mark.parametrize("text", REFUSED, ids=lambda each: each[:30])
+@pytest.mark_used.parametrize("text", REFUSED, ids=lambda each: each[:30])
 def test_refused(text: str) -> None:
     problems = Problems()
-    found = resolve({**TREE, "data": DATA, "own": text}, None, problems)["own"]
-    assert isinstance(found, Wrong)
-    assert [(dotted(each.path), each.found, each.fix) for each in problems.found] == [("own", *REFUSED[text])]
+    found = resolve_references({**TREE, "data": DATA, "own": text}, None, problems)["own"]
+    assert isinstance(found, InvalidValue)
+    assert [(format_path(each.path), each.found, each.fix) for each in problems.found] == [("own", *REFUSED[text])]
 
 
 def test_a_circle_is_told_where_it_is_entered() -> None:
     problems = Problems()
-    found = resolve({"a": "${b}", "b": ["${a}"]}, None, problems)
-    assert isinstance(found["b"][0][0], Wrong)
+    found = resolve_references({"a": "${b}", "b": ["${a}"]}, None, problems)
+    assert isinstance(found["b"][0][0], InvalidValue)
     assert [each.found for each in problems.found] == [
         "'${b}' refers to itself (b -> a -> b)",
         "'${a}' refers to itself (a -> b -> a)",
@@ -151,7 +151,7 @@ def test_growing_without_end_is_one_mistake() -> None:
     tree: dict[str, Any] = {"a0": ["x"] * 9}
     tree |= {f"a{n}": [f"${{a{n - 1}}}"] * 9 for n in range(1, 30)}
     problems = Problems()
-    resolve(tree, None, problems)
+    resolve_references(tree, None, problems)
     assert [each.found for each in problems.found] == ["'${a4}' leads to more than 100,000 values or 150 levels"]
 
 
@@ -159,7 +159,7 @@ def test_text_that_grows_without_end_is_refused() -> None:
     tree: dict[str, Any] = {"a0": "x" * 100}
     tree |= {f"a{n}": f"${{a{n - 1}}}" * 9 for n in range(1, 30)}
     problems = Problems()
-    resolve(tree, None, problems)
+    resolve_references(tree, None, problems)
     assert [each.found for each in problems.found] == [
         "a text of more than 10,000 characters",
         "'${a5}' leads to more than 100,000 values or 150 levels",
@@ -168,19 +168,19 @@ def test_text_that_grows_without_end_is_refused() -> None:
 
 def test_a_looked_up_value_knows_where_it_was_written() -> None:
     problems = Problems()
-    resolve({"a": {"b": 3}, "c": ["${a.b}", "x${a.b}"]}, None, problems)
+    resolve_references({"a": {"b": 3}, "c": ["${a.b}", "x${a.b}"]}, None, problems)
     assert problems.origins == {("c", 0): ("a", "b")}
 
 
-@pytest.mark.parametrize("length", [20, 2000])
+@pytest.mark_used.parametrize("length", [20, 2000])
 def test_a_long_chain(length: int) -> None:
     tree: dict[str, Any] = {f"a{n}": f"${{a{n + 1}}}" for n in range(length)} | {f"a{length}": 1}
     problems = Problems()
-    found = resolve(tree, None, problems)
+    found = resolve_references(tree, None, problems)
     assert [each.found for each in problems.found] == (
         [] if length == 20 else ["'${a1}' leads to more than 100,000 values or 150 levels"]
     )
-    assert found["a0"] == 1 if length == 20 else isinstance(found["a0"], Wrong)
+    assert found["a0"] == 1 if length == 20 else isinstance(found["a0"], InvalidValue)
 
 
 def test_a_chain_through_deep_lists_does_not_exhaust_the_stack() -> None:
@@ -189,5 +189,5 @@ def test_a_chain_through_deep_lists_does_not_exhaust_the_stack() -> None:
 
     tree = {f"a{n}": nested("[" * 60 + f"${{a{n + 1}}}") for n in range(50)} | {"a50": 1}
     problems = Problems()
-    resolve(tree, None, problems)
+    resolve_references(tree, None, problems)
     assert len(problems) == 1

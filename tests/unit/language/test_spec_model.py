@@ -6,22 +6,22 @@ from typing import Any
 
 import pytest
 
-from dlspec.language.expand.expander import expand
+from dlspec.language.expand.expander import expand_model
 from dlspec.language.expand.graph import Node
-from dlspec.language.expressions.expressions import Unknown
+from dlspec.language.expressions.expressions import UnknownValue
 from dlspec.language.parse.block import read_model
-from dlspec.language.parse.part import NOTHING
-from dlspec.language.problems import Problems, dotted
-from dlspec.limits import LIMITS, how_to_raise
+from dlspec.language.parse.part import NO_VALUE
+from dlspec.language.problems import Problems, format_path
+from dlspec.limits import DEFAULT_LIMITS, explain_raising_limit
 
-CLASSES = Unknown("data.num_classes")
+CLASSES = UnknownValue("data.num_classes")
 
 
 def expanded(model: Any) -> tuple[tuple[Node, ...], list[tuple[str, str, str]]]:
     problems = Problems()
     block = read_model(model, ("model",), problems)
-    nodes = expand(block, problems).nodes if block else ()
-    return nodes, [(dotted(each.path), each.found, each.fix) for each in problems.found]
+    nodes = expand_model(block, problems).nodes if block else ()
+    return nodes, [(format_path(each.path), each.found, each.fix) for each in problems.found]
 
 
 def nodes_of(model: Any) -> tuple[Node, ...]:
@@ -33,7 +33,7 @@ def nodes_of(model: Any) -> tuple[Node, ...]:
 def shown_parts(model: Any) -> list[Any]:
     """Each node as its type, its settings and its value."""
     return [
-        (node.part.type, node.part.settings, None if node.part.value is NOTHING else node.part.value)
+        (node.part.type, node.part.settings, None if node.part.value is NO_VALUE else node.part.value)
         for node in nodes_of(model)
     ]
 
@@ -65,7 +65,7 @@ WITH_PARAMS: list[tuple[dict[str, Any], Any, tuple[str, Any, Any]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("params", "entry", "part"), WITH_PARAMS, ids=lambda each: str(each)[:40])
+@pytest.mark_used.parametrize(("params", "entry", "part"), WITH_PARAMS, ids=lambda each: str(each)[:40])
 def test_params(params: dict[str, Any], entry: Any, part: Any) -> None:
     (found,) = shown_parts({"params": params, "layers": [entry]})
     assert found == part
@@ -89,7 +89,7 @@ def test_the_models_own_loss() -> None:
     model = {"params": {"s": 0.1}, "loss": {"CrossEntropyLoss": {"label_smoothing": "$s"}}, "layers": ["Flatten"]}
     block = read_model(model, ("model",), problems)
     assert block is not None
-    assert expand(block, problems).own["loss"] == {"CrossEntropyLoss": {"label_smoothing": 0.1}}
+    assert expand_model(block, problems).training_settings["loss"] == {"CrossEntropyLoss": {"label_smoothing": 0.1}}
     assert problems.found == []
 
 
@@ -123,8 +123,8 @@ REFUSED: list[tuple[Any, list[tuple[str, str, str]]]] = [
     ({"layers": 3}, [("model.layers", "3 is neither a list nor a mapping of layers", NO_LAYERS)]),
     ({"layers": False}, [("model.layers", "false is neither a list nor a mapping of layers", NO_LAYERS)]),
     (
-        {"layers": ["ReLU"] * (LIMITS["layers"] + 1)},
-        [("model.layers", "10,001 layers", f"a model may have 10,000; {how_to_raise('layers')}")],
+        {"layers": ["ReLU"] * (DEFAULT_LIMITS["layers"] + 1)},
+        [("model.layers", "10,001 layers", f"a model may have 10,000; {explain_raising_limit('layers')}")],
     ),
     ({"layers": [None]}, [("model.layers.0", "no layer", ENTRY)]),
     ({"layers": {"a-b": "ReLU"}}, [("model.layers.a-b", "'a-b' can't name an output", NAME)]),
@@ -199,12 +199,12 @@ REFUSED: list[tuple[Any, list[tuple[str, str, str]]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("model", "said"), REFUSED, ids=lambda each: str(each)[:40])
+@pytest.mark_used.parametrize(("model", "said"), REFUSED, ids=lambda each: str(each)[:40])
 def test_refused(model: Any, said: list[tuple[str, str, str]]) -> None:
     assert sorted(expanded(model)[1]) == sorted(said)
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     "name", ["min", "make_divisible", "null", "true", "in_channels", "index", "class", "a b", "3", "ä"]
 )
 def test_words_that_can_not_name_a_param(name: str) -> None:

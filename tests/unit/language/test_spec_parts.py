@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlspec.language.expressions.expressions import Unknown, Wrong
-from dlspec.language.parse.part import ENTRY_KEYS, NOTHING, Part, parse_part
-from dlspec.language.problems import Problems, dotted
+from dlspec.language.expressions.expressions import InvalidValue, UnknownValue
+from dlspec.language.parse.part import ENTRY_KEYS, NO_VALUE, Part, parse_part
+from dlspec.language.problems import Problems, format_path
 
 PATH = ("model", "layers", 0)
 
@@ -72,7 +72,7 @@ def dumped(part: Part, spelling: str) -> Any:
 def test_parsing_undoes_dumping(name: str, settings: dict[str, Any], keys: dict[str, Any], spelling: str) -> None:
     written = Part(name, PATH, settings, keys=keys)
     read = parsed(dumped(written, spelling))
-    assert (read.type, read.settings, read.keys, read.value) == (name, settings, keys, NOTHING)
+    assert (read.type, read.settings, read.keys, read.value) == (name, settings, keys, NO_VALUE)
     for key in settings:
         where = (name, key) if spelling != "flat" else (key,)
         assert read.where(key) == (*PATH, *where)
@@ -115,20 +115,20 @@ REFUSED: list[tuple[Any, str, str, str]] = [
         "'name' stands beside Linear and among its settings",
         "keep one",
     ),
-    (Unknown("data.shape"), "model.layers.0", "${data.shape} is no layer's name", "write a layer's name"),
-    ({"type": Unknown("data.x")}, "model.layers.0.type", "${data.x} is no layer's name", "write a layer's name"),
+    (UnknownValue("data.shape"), "model.layers.0", "${data.shape} is no layer's name", "write a layer's name"),
+    ({"type": UnknownValue("data.x")}, "model.layers.0.type", "${data.x} is no layer's name", "write a layer's name"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("raw", "path", "found", "fix"), REFUSED, ids=lambda each: str(each)[:30])
+@pytest.mark_used.parametrize(("raw", "path", "found", "fix"), REFUSED, ids=lambda each: str(each)[:30])
 def test_refused(raw: Any, path: str, found: str, fix: str) -> None:
     problems = Problems()
     parse_part(raw, PATH, problems, kind="layer", is_entry=True)
-    assert [(dotted(each.path), each.found, each.fix) for each in problems.found] == [(path, found, fix)]
+    assert [(format_path(each.path), each.found, each.fix) for each in problems.found] == [(path, found, fix)]
 
 
 def test_nothing_more_is_said_of_what_was_told() -> None:
     problems = Problems()
-    assert parse_part(Wrong("x"), PATH, problems, kind="layer") is None
-    assert parse_part({"type": Wrong("x")}, PATH, problems, kind="layer") is None
+    assert parse_part(InvalidValue("x"), PATH, problems, kind="layer") is None
+    assert parse_part({"type": InvalidValue("x")}, PATH, problems, kind="layer") is None
     assert not problems

@@ -19,13 +19,13 @@ from dlspec.data.sources import SOURCES
 from dlspec.errors import Code, SourceLocation, SpecError
 from dlspec.jobs.reading import read_spec, settle_spec
 from dlspec.jobs.spec import Spec
-from dlspec.jobs.spec_keys import KEYS as ALL_KEYS
-from dlspec.language.expressions.expressions import Unknown
-from dlspec.language.problems import Problems, in_order
+from dlspec.jobs.spec_keys import TOP_LEVEL_KEYS as ALL_KEYS
+from dlspec.language.expressions.expressions import UnknownValue
+from dlspec.language.problems import Problems, sort_by_location
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.language.source_map import SourceMap
-from dlspec.language.yaml.yaml_files import load_file
-from dlspec.parts.sections import wanted_of
+from dlspec.language.yaml.yaml_files import load_yaml_file
+from dlspec.parts.sections import describe_expected
 
 CONFIG: dict[str, Any] = {
     "model": {"layers": ["Flatten", {"Linear": "${data.num_outputs}"}]},
@@ -52,17 +52,17 @@ def said_of(changes: dict[str, Any], facts: dict[str, Any] | None = None) -> lis
 def test_a_whole_config() -> None:
     spec = read({})
     assert [layer.type for layer in spec.layers] == ["Flatten", "Linear"]
-    assert spec.layers[1].settings == {"out_features": Unknown("data.num_outputs")}
+    assert spec.layers[1].settings == {"out_features": UnknownValue("data.num_outputs")}
     assert (spec.optimizer.schema.name, spec.optimizer.settings) == ("Adam", {"lr": 0.001})
     assert (spec.loss, spec.metrics, spec.scheduler, spec.seed) == (None, None, None, 0)
-    assert spec.waiting == ("data.num_outputs",)
+    assert spec.unknown_facts == ("data.num_outputs",)
     opened = read({}, {"num_outputs": 10})
-    assert (opened.layers[1].settings, opened.waiting) == ({"out_features": 10}, ())
+    assert (opened.layers[1].settings, opened.unknown_facts) == ({"out_features": 10}, ())
 
 
 def test_a_fact_may_stand_in_the_trainer_and_the_seed() -> None:
     changes = {"trainer": {"batch_size": "${data.num_classes}"}, "seed": "${data.num_classes}"}
-    assert read(changes).waiting == ("data.num_classes", "data.num_outputs")
+    assert read(changes).unknown_facts == ("data.num_classes", "data.num_outputs")
     spec = read(changes, {"num_classes": 7, "num_outputs": 7})
     assert (spec.trainer.batch_size, spec.seed) == (7, 7)
 
@@ -109,7 +109,7 @@ def outcome(read: Callable[[], Spec]) -> Any:
     return layers, parts, rest, spec.problems.origins, spec.problems.names
 
 
-@pytest.mark.parametrize("changes", WAITING)
+@pytest.mark_used.parametrize("changes", WAITING)
 def test_facts_that_are_put_in_give_what_reading_with_them_gives(changes: dict[str, Any]) -> None:
     facts = {"num_outputs": 10, "num_classes": 7, "shape": [3, 4], "layout": "sequence"}
     tree = {**CONFIG, **changes}
@@ -128,7 +128,7 @@ METRICS: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("raw", "wanted"), METRICS, ids=str)
+@pytest.mark_used.parametrize(("raw", "wanted"), METRICS, ids=str)
 def test_spellings_of_metrics(raw: Any, wanted: Any) -> None:
     found = read({"metrics": raw}).metrics
     assert (None if found is None else [(each.schema.name, each.settings) for each in found]) == wanted
@@ -147,7 +147,7 @@ LOSSES: list[tuple[Any, Any, str | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("model", "loss", "wanted"), LOSSES, ids=str)
+@pytest.mark_used.parametrize(("model", "loss", "wanted"), LOSSES, ids=str)
 def test_whose_loss(model: Any, loss: Any, wanted: str | None) -> None:
     found = read({"model": model, "loss": loss}).loss
     assert (found[0].type if found else None) == wanted
@@ -201,7 +201,7 @@ SAID: list[tuple[dict[str, Any], list[str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("changes", "said"), SAID, ids=lambda each: str(each)[:50])
+@pytest.mark_used.parametrize(("changes", "said"), SAID, ids=lambda each: str(each)[:50])
 def test_mistakes_of_sections(changes: dict[str, Any], said: list[str]) -> None:
     found = said_of(changes)
     assert len(found) == len(said)
@@ -221,7 +221,7 @@ def test_every_mistake_at_once_and_each_once() -> None:
 def test_every_field_of_every_section_says_what_it_wants() -> None:
     for model in (TrainerSpec, *SOURCES.values()):
         for name in model.model_fields:
-            assert wanted_of(model, (name,)), f"{model.__name__}.{name}"
+            assert describe_expected(model, (name,)), f"{model.__name__}.{name}"
 
 
 class Sample(BaseModel):
@@ -231,11 +231,16 @@ class Sample(BaseModel):
 
 
 def test_what_a_field_wants() -> None:
-    assert wanted_of(Sample, ("share",)) == "a number > 0 and < 1"
-    assert wanted_of(Sample, ("word",)) == "a or b"
-    assert wanted_of(Sample, ("sizes", 1)) == "a whole number"
-    assert wanted_of(SOURCES["random"], ("shape", 0)) == "a whole number >= 1"
-    assert wanted_of(Sample, ("share", 1)) == wanted_of(Sample, ("nothing",)) == wanted_of(Sample, ()) == ""
+    assert describe_expected(Sample, ("share",)) == "a number > 0 and < 1"
+    assert describe_expected(Sample, ("word",)) == "a or b"
+    assert describe_expected(Sample, ("sizes", 1)) == "a whole number"
+    assert describe_expected(SOURCES["random"], ("shape", 0)) == "a whole number >= 1"
+    assert (
+        describe_expected(Sample, ("share", 1))
+        == describe_expected(Sample, ("nothing",))
+        == describe_expected(Sample, ())
+        == ""
+    )
 
 
 # ---- the user's own modules ------------------------------------------------------------------------------------------
@@ -267,7 +272,7 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("name", BROKEN)
+@pytest.mark_used.parametrize("name", BROKEN)
 def test_a_module_that_fails(module_folder: Path, name: str) -> None:
     text, error = BROKEN[name]
     if text is not None:
@@ -292,7 +297,7 @@ def test_the_order_of_the_files() -> None:
         problems.add(Code.WRONG_VALUE, path, f"wrong {path[0]}")
     found = [problem.path for problem in problems.locate(SourceMap(spots))]
     assert found == ["e", "d", "a", "b", "c", "nowhere"]
-    assert in_order([]) == []
+    assert sort_by_location([]) == []
 
 
 def test_the_nearest_place() -> None:
@@ -325,7 +330,7 @@ def test_origins_that_lead_round_end() -> None:
 
 # ---- fuzzing --------------------------------------------------------------------------------------------------------
 
-MODELS = {path.stem: load_file(path).tree for path in sorted((packaged_conf() / "model").glob("*.yaml"))}
+MODELS = {path.stem: load_yaml_file(path).tree for path in sorted((packaged_conf() / "model").glob("*.yaml"))}
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=6)
     | st.sampled_from(["$width", "$(1/0)", "$(", "${data.shape}", "${model}", "${.x}", "${", "Linear", "type", "name"]),
@@ -395,7 +400,7 @@ def test_a_junk_section_is_a_spec_or_refused(changes: dict[str, Any]) -> None:
     is_spec_or_refused(changes)
 
 
-@pytest.mark.soak
+@pytest.mark_used.soak
 @settings(max_examples=20_000, suppress_health_check=[HealthCheck.too_slow], deadline=2000)
 @given(wrong_models(), st.dictionaries(SECTION, JUNK, max_size=2))
 def test_many_mutated_configs(model: Any, changes: dict[str, Any]) -> None:

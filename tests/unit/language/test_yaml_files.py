@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from dlspec.errors import SpecError
 from dlspec.language.yaml import yaml_files
-from dlspec.language.yaml.event_reader import scalar
-from dlspec.language.yaml.yaml_files import load_file, load_text
+from dlspec.language.yaml.event_reader import parse_scalar
+from dlspec.language.yaml.yaml_files import load_yaml_file, load_yaml_text
 
 SCALARS: list[tuple[str, Any]] = [
     ("1e-3", 0.001),
@@ -59,20 +59,20 @@ SCALARS: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize(("text", "value"), SCALARS, ids=lambda each: str(each)[:20])
+@pytest.mark_used.parametrize(("text", "value"), SCALARS, ids=lambda each: str(each)[:20])
 def test_plain_scalars(text: str, value: Any) -> None:
-    found = load_text(f"key: {text}", "f.yaml").tree["key"]
-    assert (type(found), found) == (type(value), value) == (type(scalar(text)), scalar(text))
+    found = load_yaml_text(f"key: {text}", "f.yaml").tree["key"]
+    assert (type(found), found) == (type(value), value) == (type(parse_scalar(text)), parse_scalar(text))
 
 
 def test_not_a_number() -> None:
-    assert math.isnan(scalar(".nan"))
+    assert math.isnan(parse_scalar(".nan"))
 
 
 @given(st.integers() | st.floats(allow_nan=False))
 def test_numbers_as_python_writes_them(number: float) -> None:
     written = repr(number).replace("inf", ".inf")
-    assert (type(scalar(written)), scalar(written)) == (type(number), number)
+    assert (type(parse_scalar(written)), parse_scalar(written)) == (type(number), number)
 
 
 VALUES: list[tuple[str, Any]] = [
@@ -94,14 +94,14 @@ VALUES: list[tuple[str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "tree"), VALUES)
+@pytest.mark_used.parametrize(("text", "tree"), VALUES)
 def test_documents(text: str, tree: Any) -> None:
-    assert load_text(text, "f.yaml").tree == tree
+    assert load_yaml_text(text, "f.yaml").tree == tree
 
 
 def test_byte_order_mark_is_no_text(tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_bytes("\ufeffkey: ä\n".encode())
-    document = load_file(tmp_path / "f.yaml", "f.yaml")
+    document = load_yaml_file(tmp_path / "f.yaml", "f.yaml")
     assert document.tree == {"key": "ä"}
     assert (document.keys[("key",)].column, document.keys[("key",)].text) == (1, "key: ä")
 
@@ -122,7 +122,7 @@ last: "a \\
 
 
 def test_places_of_keys_and_values() -> None:
-    document = load_text(PLACES, "f.yaml")
+    document = load_yaml_text(PLACES, "f.yaml")
     conv = ("top", 0, "Conv2d")
     keys = {
         ("top",): (2, 1, 3),
@@ -156,7 +156,7 @@ def _spot(place: yaml_files.Place) -> tuple[int, int, int]:
 
 
 def test_what_an_alias_brings_stands_where_the_alias_does() -> None:
-    document = load_text("a: &x {b: 1}\nc: *x\n", "f.yaml")
+    document = load_yaml_text("a: &x {b: 1}\nc: *x\n", "f.yaml")
     assert ("c", "b") not in document.keys
     assert _spot(document.values[("c",)]) == (2, 4, 2)
 
@@ -223,11 +223,11 @@ REFUSED: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark_used.parametrize("case", REFUSED)
 def test_refused(case: str) -> None:
     text, said = REFUSED[case]
     with pytest.raises(SpecError) as caught:
-        load_text(text, "f.yaml")
+        load_yaml_text(text, "f.yaml")
     assert str(caught.value) == f"{said}\n1 problem; nothing was run."
 
 
@@ -249,13 +249,13 @@ HOSTILE: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("case", HOSTILE)
+@pytest.mark_used.parametrize("case", HOSTILE)
 def test_hostile_text_is_refused_without_using_memory(case: str) -> None:
     text, said = HOSTILE[case]
     tracemalloc.start()
     try:
         with pytest.raises(SpecError) as caught:
-            load_text(text, "f.yaml")
+            load_yaml_text(text, "f.yaml")
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -265,12 +265,12 @@ def test_hostile_text_is_refused_without_using_memory(case: str) -> None:
 
 def test_too_many_values() -> None:
     with pytest.raises(SpecError, match=r"more than 10,000 values"):
-        load_text("- 1\n" * 10_000, "f.yaml")
+        load_yaml_text("- 1\n" * 10_000, "f.yaml")
 
 
 def test_what_is_counted_once_is_counted_once() -> None:
     text = "a: {b: {c: {d: {e: [" + ", ".join(["1"] * 9_000) + "]}}}}"
-    assert len(load_text(text, "f.yaml").tree["a"]["b"]["c"]["d"]["e"]) == 9_000
+    assert len(load_yaml_text(text, "f.yaml").tree["a"]["b"]["c"]["d"]["e"]) == 9_000
 
 
 def test_a_large_file_is_not_read(tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_a_large_file_is_not_read(tmp_path: Path) -> None:
         "for more set the environment variable DLSPEC_MAX_FILE_BYTES\n1 problem; nothing was run."
     )
     with pytest.raises(SpecError) as caught:
-        load_file(tmp_path / "f.yaml", "f.yaml")
+        load_yaml_file(tmp_path / "f.yaml", "f.yaml")
     assert str(caught.value) == said
 
 
@@ -295,7 +295,7 @@ def test_files_that_can_not_be_read(tmp_path: Path) -> None:
     }
     for name, text in said.items():
         with pytest.raises(SpecError) as caught:
-            load_file(tmp_path / f"{name}.yaml", f"{name}.yaml")
+            load_yaml_file(tmp_path / f"{name}.yaml", f"{name}.yaml")
         assert str(caught.value) == f"{text}\n1 problem; nothing was run."
 
 
@@ -304,7 +304,7 @@ def test_files_that_can_not_be_read(tmp_path: Path) -> None:
 )
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
-        document = load_text(text, "f.yaml")
+        document = load_yaml_text(text, "f.yaml")
     except SpecError as error:
         assert str(error).endswith("1 problem; nothing was run.")
     else:
@@ -312,6 +312,6 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 
 
 def test_without_some_top_keys() -> None:
-    document = load_text("a: {b: 1}\nc: [2]", "f.yaml").without(["a"])
+    document = load_yaml_text("a: {b: 1}\nc: [2]", "f.yaml").without_sections(["a"])
     assert set(document.keys) == {("c",), ("c", 0)}
     assert set(document.values) == {(), ("c",), ("c", 0)}

@@ -14,12 +14,12 @@ from torch.nn import functional
 from dlspec.data.dataset import Target
 from dlspec.language.problems import Problems
 from dlspec.losses.criterion import Criterion, make_criterion
-from dlspec.losses.matching import auto_loss
+from dlspec.losses.matching import choose_auto_loss
 from dlspec.network.builder import Network
 from dlspec.parts.specs.loss_spec import LossTerm
 from dlspec.parts.torch.torch_parts import LOSSES
-from helpers.loss_parts import CALLS, data_of
-from helpers.tables import features, first, network_of
+from helpers.loss_parts import CALLS, make_data
+from helpers.tables import build_valid_layers, channels_first, features
 
 YES_NO = Target("label", "classes", (), ("no", "yes"))
 THREE = Target("label", "classes", (), ("a", "b", "c"))
@@ -32,14 +32,14 @@ GRID = Target("grid", "numbers", (1, 1))
 def ending(size: int, *after: Any) -> Network:
     """A network whose outputs come from a `Linear` and what stands behind it."""
     torch.manual_seed(5)
-    return network_of([{"Linear": size}, *after], features(4))
+    return build_valid_layers([{"Linear": size}, *after], features(4))
 
 
 def made(
     loss: str, network: Network, target: Target, **settings: Any
 ) -> tuple[Criterion | None, list[tuple[str, ...]]]:
     problems = Problems()
-    criterion = make_criterion(network, data_of(target), (LossTerm("", LOSSES[loss], settings),), problems)
+    criterion = make_criterion(network, make_data(target), (LossTerm("", LOSSES[loss], settings),), problems)
     return criterion, [(".".join(map(str, each.path)), each.found, each.fix) for each in problems.found]
 
 
@@ -50,7 +50,7 @@ def fitting(loss: str, network: Network, target: Target, **settings: Any) -> Cri
 
 
 def judged_truth(criterion: Criterion, output: Tensor, target: Tensor) -> Tensor:
-    ((_, truth),) = criterion.judged(output, (target,))
+    ((_, truth),) = criterion.make_metric_pairs(output, (target,))
     return truth
 
 
@@ -71,8 +71,8 @@ class Row:
     """`end` stands behind a Linear of a class each, `aim` makes the target what PyTorch's loss takes of it."""
 
     end: tuple[Any, ...] = ()
-    aim: Callable[[Tensor], Tensor] = as_is
-    probabilities: Callable[[Tensor], Tensor] = as_is
+    target: Callable[[Tensor], Tensor] = as_is
+    predict_next: Callable[[Tensor], Tensor] = as_is
     settings: dict[str, Any] = field(default_factory=dict)
     sums_to_one: bool = True
     two_outputs_only: bool = False
@@ -109,8 +109,8 @@ NUMBER_LOSSES: dict[str, dict[str, Any]] = {
     "PoissonNLLLoss": {"full": True},
     "SmoothL1Loss": {"beta": 0.5},
 }
-each_class_loss = pytest.mark.parametrize(("name", "row"), CLASS_LOSSES.items(), ids=list(CLASS_LOSSES))
-each_number_loss = pytest.mark.parametrize(("name", "settings"), NUMBER_LOSSES.items(), ids=list(NUMBER_LOSSES))
+each_class_loss = pytest.mark_used.parametrize(("name", "row"), CLASS_LOSSES.items(), ids=list(CLASS_LOSSES))
+each_number_loss = pytest.mark_used.parametrize(("name", "settings"), NUMBER_LOSSES.items(), ids=list(NUMBER_LOSSES))
 
 
 def test_every_loss_of_the_registry_has_a_row() -> None:
@@ -132,11 +132,11 @@ def test_a_class_loss_is_pytorchs_own(name: str, row: Row) -> None:
     criterion = fitting(name, network, THREE, **row.settings)
     output, classes = network.module(torch.randn(5, 4)), torch.tensor([0, 2, 1, 1, 0])
     loss = criterion(output, (classes,))
-    assert torch.equal(loss, plain(name, row.settings)(output, row.aim(classes)))
+    assert torch.equal(loss, plain(name, row.settings)(output, row.target(classes)))
     loss.backward()
     assert all(each.grad is not None for each in network.module.parameters())
     predicted = criterion.predict(output.detach())
-    torch.testing.assert_close(predicted, row.probabilities(output.detach()))
+    torch.testing.assert_close(predicted, row.predict_next(output.detach()))
     assert predicted.shape == (5, 3) and predicted.min() >= 0 and predicted.max() <= 1
     if row.sums_to_one:
         torch.testing.assert_close(predicted.sum(1), torch.ones(5))
@@ -150,11 +150,11 @@ def test_two_classes_are_told_by_the_seconds_probability(name: str, row: Row) ->
     network = ending(2, *row.end)
     criterion = fitting(name, network, YES_NO, **settings)
     output = network.module(torch.randn(3, 4)).detach()
-    aim = row.aim(classes)
+    aim = row.target(classes)
     assert torch.equal(
         criterion(output, (classes,)), plain(name, settings)(output, aim[:, :2] if aim.dim() == 2 else aim)
     )
-    torch.testing.assert_close(criterion.predict(output), row.probabilities(output)[:, 1])
+    torch.testing.assert_close(criterion.predict(output), row.predict_next(output)[:, 1])
 
 
 @each_class_loss
@@ -165,13 +165,13 @@ def test_one_output_for_two_classes_is_squeezed(name: str, row: Row) -> None:
     network = ending(1, *row.end)
     criterion = fitting(name, network, YES_NO, **settings)
     output, classes = network.module(torch.randn(3, 4)).detach(), torch.tensor([0, 1, 1])
-    wanted = signs(classes)[:, 1] if row.aim is signs else classes.float()
+    wanted = signs(classes)[:, 1] if row.target is signs else classes.float()
     assert torch.equal(criterion(output, (classes,)), plain(name, settings)(output.squeeze(1), wanted))
-    torch.testing.assert_close(criterion.predict(output), row.probabilities(output).squeeze(1))
+    torch.testing.assert_close(criterion.predict(output), row.predict_next(output).squeeze(1))
 
 
 @each_number_loss
-@pytest.mark.parametrize("target", [NUMBER, PAIR], ids=["one", "two"])
+@pytest.mark_used.parametrize("target", [NUMBER, PAIR], ids=["one", "two"])
 def test_a_number_loss_is_pytorchs_own(name: str, settings: dict[str, Any], target: Target) -> None:
     network = ending(target.num_outputs)
     criterion = fitting(name, network, target, **settings)
@@ -198,7 +198,7 @@ def test_counts_without_a_logarithm_are_predicted_as_they_are() -> None:
 
 # ---- what the spec alone can see -----------------------------------------------------------------------------------
 
-PIXELS = network_of([{"Conv2d": {"out_channels": 3, "kernel_size": 1}}, "ReLU"], first(3, 4, 4))
+PIXELS = build_valid_layers([{"Conv2d": {"out_channels": 3, "kernel_size": 1}}, "ReLU"], channels_first(3, 4, 4))
 INSIDE = "remove it: the loss contains it, and predictions come out as probabilities"
 REFUSED: list[tuple[str, Network, Target, dict[str, Any], tuple[str, str, str]]] = [
     ("CrossEntropyLoss", ending(3, "Softmax"), THREE, {},
@@ -259,7 +259,7 @@ REFUSED: list[tuple[str, Network, Target, dict[str, Any], tuple[str, str, str]]]
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("loss", "network", "target", "settings", "told"),
     REFUSED,
     ids=[f"{each[0]}-{'-'.join(layer.type for layer in each[1].layers)}-{each[2].name}" for each in REFUSED],
@@ -270,8 +270,8 @@ def test_what_does_not_fit_is_refused(
     assert made(loss, network, target, **settings) == (None, [told])
 
 
-@pytest.mark.parametrize("weights", [[1.0], [1.0, 2.0]])
-@pytest.mark.parametrize("loss", ["CrossEntropyLoss", "MultiMarginLoss"])
+@pytest.mark_used.parametrize("weights", [[1.0], [1.0, 2.0]])
+@pytest.mark_used.parametrize("loss", ["CrossEntropyLoss", "MultiMarginLoss"])
 def test_class_weights_of_a_wrong_length_are_found_before_anything_runs(loss: str, weights: list[float]) -> None:
     criterion, told = made(loss, ending(3), THREE, weight=weights)
     assert criterion is None
@@ -298,9 +298,9 @@ AUTO: list[tuple[Network, Target, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("network", "target", "loss"), AUTO)
+@pytest.mark_used.parametrize(("network", "target", "loss"), AUTO)
 def test_auto_is_the_loss_that_fits(network: Network, target: Target, loss: str) -> None:
-    assert auto_loss(network.outputs["output"], target) == loss
+    assert choose_auto_loss(network.outputs["output"], target) == loss
     fitting(loss, network, target)
 
 
@@ -350,7 +350,7 @@ def own_losses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LOSSES, "_described", dict(LOSSES._described))
 
 
-@pytest.mark.usefixtures("own_losses")
+@pytest.mark_used.usefixtures("own_losses")
 def test_an_own_loss_compares_element_by_element() -> None:
     output, classes = torch.rand(4, 3), torch.tensor([0, 2, 1, 1])
     criterion = fitting("Distance", ending(3), THREE, power=1.0)
@@ -360,7 +360,7 @@ def test_an_own_loss_compares_element_by_element() -> None:
     assert numbers.predict(torch.tensor([[1.0]])).tolist() == [14.0]
 
 
-@pytest.mark.usefixtures("own_losses")
+@pytest.mark_used.usefixtures("own_losses")
 def test_an_own_loss_may_take_class_numbers_and_say_how_to_predict() -> None:
     output, classes = torch.randn(4, 3), torch.tensor([0, 2, 1, 1])
     criterion = fitting("Focal", ending(3), THREE)
@@ -368,7 +368,7 @@ def test_an_own_loss_may_take_class_numbers_and_say_how_to_predict() -> None:
     assert torch.equal(criterion.predict(output), output.softmax(1))
 
 
-@pytest.mark.usefixtures("own_losses")
+@pytest.mark_used.usefixtures("own_losses")
 def test_an_own_loss_that_gives_no_single_number_is_told() -> None:
     assert made("Each", ending(3), THREE)[1] == [
         (
@@ -379,7 +379,7 @@ def test_an_own_loss_that_gives_no_single_number_is_told() -> None:
     ]
 
 
-@pytest.mark.usefixtures("own_losses")
+@pytest.mark_used.usefixtures("own_losses")
 def test_trying_a_loss_draws_nothing() -> None:
     network, state = ending(3), torch.get_rng_state()
     fitting("Noisy", network, THREE)

@@ -14,12 +14,19 @@ from torch import Tensor
 from torch.nn import functional
 
 import dlspec as library
-from dlspec.data.arrays import from_arrays
+from dlspec.data.arrays import dataset_from_arrays
 from dlspec.data.dataset import Dataset, Split, Target
 from dlspec.language.problems import Problems
-from dlspec.metrics.selection import Chosen, auto_metrics, fits, in_snake_case, make_metrics, match_metrics
+from dlspec.metrics.selection import (
+    SelectedMetric,
+    choose_auto_metrics,
+    fits_target,
+    make_metrics,
+    select_metrics,
+    to_snake_case,
+)
 from dlspec.parts.specs.metrics_spec import read_metrics
-from dlspec.parts.torch.torch_metrics import CLASSIFICATION, OF_TOKENS, metrics
+from dlspec.parts.torch.torch_metrics import CLASSIFICATION_METRICS, TOKEN_METRICS, metric_registry
 
 YES_NO = Target("label", "classes", (), ("no", "yes"))
 THREE = Target("label", "classes", (), ("a", "b", "c"))
@@ -73,44 +80,44 @@ RESULTS: list[tuple[str, str, dict[str, Any], float]] = [
 
 def computed(name: str, example: str, settings: Mapping[str, Any]) -> float:
     target, predicted, truth = EXAMPLES[example]
-    schema = metrics()[name]
-    assert fits(schema, target)
+    schema = metric_registry()[name]
+    assert fits_target(schema, target)
     problems = Problems()
     (term,) = read_metrics({"type": name, **settings}, problems)
     assert not problems
-    chosen = Chosen(schema, target, term.settings)
+    chosen = SelectedMetric(schema, target, term.settings)
     (((result, metric),),) = (each.items() for each in make_metrics([chosen], [target]))
-    assert result == in_snake_case(name)
+    assert result == to_snake_case(name)
     metric.update(predicted[:2], truth[:2])
     metric.update(predicted[2:], truth[2:])
     return float(metric.compute())
 
 
-@pytest.mark.parametrize(("name", "example", "settings", "wanted"), RESULTS)
+@pytest.mark_used.parametrize(("name", "example", "settings", "wanted"), RESULTS)
 def test_a_metric_is_what_a_hand_computes(name: str, example: str, settings: dict[str, Any], wanted: float) -> None:
     assert computed(name, example, settings) == pytest.approx(wanted, abs=1e-6)
 
 
 KINDS = [
     (name, kind)
-    for name in metrics()
-    for kind in (("two", "three") if name in {*CLASSIFICATION, *OF_TOKENS} else ("number", "pair"))
+    for name in metric_registry()
+    for kind in (("two", "three") if name in {*CLASSIFICATION_METRICS, *TOKEN_METRICS} else ("number", "pair"))
 ]
 NEEDED: dict[str, dict[str, Any]] = {"FBetaScore": {"beta": 2.0}, "PeakSignalNoiseRatio": {"data_range": 0.8}}
 
 
-@pytest.mark.parametrize(("name", "example"), KINDS)
+@pytest.mark_used.parametrize(("name", "example"), KINDS)
 def test_every_metric_gives_one_number_for_its_targets(name: str, example: str) -> None:
     assert computed(name, example, NEEDED.get(name, {})) == pytest.approx(0.5, abs=1.5)
 
 
 def test_a_metric_of_the_other_kind_does_not_fit() -> None:
-    for name in metrics():
-        assert fits(metrics()[name], THREE) is (name in {*CLASSIFICATION, *OF_TOKENS})
-        assert fits(metrics()[name], NUMBER) is not fits(metrics()[name], THREE)
+    for name in metric_registry():
+        assert fits_target(metric_registry()[name], THREE) is (name in {*CLASSIFICATION_METRICS, *TOKEN_METRICS})
+        assert fits_target(metric_registry()[name], NUMBER) is not fits_target(metric_registry()[name], THREE)
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("target", "chosen"),
     [
         (THREE, ["Accuracy"]),
@@ -123,34 +130,34 @@ def test_a_metric_of_the_other_kind_does_not_fit() -> None:
     ],
 )
 def test_auto_chooses_by_the_target(target: Target, chosen: list[str]) -> None:
-    assert auto_metrics(target) == chosen
+    assert choose_auto_metrics(target) == chosen
 
 
 def test_auto_tells_bits_of_characters() -> None:
     target = Target("next", "classes", (8,), CHARACTERS, next_of="text")
-    assert auto_metrics(target, is_character=True) == ["BitsPerCharacter", "Accuracy"]
+    assert choose_auto_metrics(target, is_character=True) == ["BitsPerCharacter", "Accuracy"]
     for kind, name in (("characters", "BitsPerCharacter"), ("bytes", "BitsPerCharacter"), ("words", "Perplexity")):
         data = replace(NO_DATA, targets=(target,), preprocessing={"text": {"kind": kind}})
-        chosen = match_metrics(None, [replace(target, shape=())], data, Problems())
+        chosen = select_metrics(None, [replace(target, shape=())], data, Problems())
         assert [each.schema.name for each in chosen] == [name, "Accuracy"]
 
 
 def test_auto_tells_the_error_of_an_input_that_is_given_again() -> None:
-    assert auto_metrics(Target("image", "numbers", (1, 8, 8)), is_input=True) == ["MeanSquaredError", "R2Score"]
+    assert choose_auto_metrics(Target("image", "numbers", (1, 8, 8)), is_input=True) == ["MeanSquaredError", "R2Score"]
 
 
-@pytest.mark.parametrize("sizes", [(7, 5, 1), (13,)])
+@pytest.mark_used.parametrize("sizes", [(7, 5, 1), (13,)])
 def test_perplexity_is_exact_over_all_pieces(sizes: tuple[int, ...]) -> None:
     logits, tokens = torch.randn(13, 50) * 8, torch.randint(0, 50, (13,))
     for name, wanted in (("Perplexity", torch.exp), ("BitsPerCharacter", lambda loss: loss / math.log(2))):
-        metric = metrics()[name].build()
+        metric = metric_registry()[name].build()
         for predicted, truth in zip(logits.softmax(1).split(sizes), tokens.split(sizes), strict=True):
             metric.update(predicted, truth)
         assert float(metric.compute()) == pytest.approx(float(wanted(functional.cross_entropy(logits, tokens))), 1e-5)
 
 
 def test_a_token_without_any_probability_leaves_perplexity_finite() -> None:
-    metric = metrics()["Perplexity"].build()
+    metric = metric_registry()["Perplexity"].build()
     metric.update(torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([0, 1]))
     assert float(metric.compute()) == pytest.approx(1.1754943508222875e-38**-0.5, 1e-4)
 
@@ -167,7 +174,7 @@ def trained(layers: list[Any], data: Dataset) -> tuple[torch.nn.Module, dict[str
 def test_a_language_models_perplexity_is_that_of_its_real_tokens() -> None:
     lengths = GENERATOR.integers(1, 7, size=60)
     words = GENERATOR.integers(1, 9, size=(60, 6)) * (np.arange(6) < lengths[:, None])
-    data = from_arrays({"words": words, "words_lengths": lengths, "target": None})
+    data = dataset_from_arrays({"words": words, "words_lengths": lengths, "target": None})
     network, told = trained([{"Embedding": 8}, {"GRU": 8}, {"Linear": 9}], data)
     tokens, real = data.test.tensors["words"], data.test.tensors["words_lengths"]
     with torch.no_grad():
@@ -182,10 +189,10 @@ def test_a_class_a_pixel_is_told_by_its_mean_iou() -> None:
     images = GENERATOR.normal(size=(60, 1, 4, 5)).astype(np.float32)
     labels = (images[:, 0] > 0).astype(int) + (images[:, 0] > 1)
     network, told = trained(
-        [{"Conv2d": {"out_channels": 3, "kernel_size": 1}}], from_arrays({"image": images, "target": labels})
+        [{"Conv2d": {"out_channels": 3, "kernel_size": 1}}], dataset_from_arrays({"image": images, "target": labels})
     )
     assert told.keys() == {"test/loss", "test/accuracy", "test/jaccard_index"}
-    data = from_arrays({"image": images, "target": labels}).test
+    data = dataset_from_arrays({"image": images, "target": labels}).test
     with torch.no_grad():
         found, truth = network(data.tensors["image"]).argmax(1), data.target
     both = [((found == each) & (truth == each)).sum() / ((found == each) | (truth == each)).sum() for each in range(3)]
@@ -193,13 +200,13 @@ def test_a_class_a_pixel_is_told_by_its_mean_iou() -> None:
 
 
 def test_an_input_given_again_is_told_by_its_squared_error() -> None:
-    data = from_arrays({"image": GENERATOR.normal(size=(60, 1, 4, 4)), "target": None})
+    data = dataset_from_arrays({"image": GENERATOR.normal(size=(60, 1, 4, 4)), "target": None})
     _, told = trained([{"Conv2d": {"out_channels": 1, "kernel_size": 1}}], data)
     assert told.keys() == {"test/loss", "test/mean_squared_error", "test/r2_score"}
     assert told["test/mean_squared_error"] == pytest.approx(told["test/loss"], 1e-5)
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("written", "told"),
     [
         ("JaccardIndex", ["JaccardIndex counts pairs of classes, and 'next' has 6,000, more than 5,000"]),
@@ -212,12 +219,12 @@ def test_an_input_given_again_is_told_by_its_squared_error() -> None:
 def test_nothing_is_counted_by_pairs_of_very_many_classes(written: Any, told: list[str]) -> None:
     target, problems = Target("next", "classes", (), tuple(map(str, range(6000)))), Problems()
     terms = read_metrics(written, problems)
-    match_metrics(terms, [target], NO_DATA, problems)
+    select_metrics(terms, [target], NO_DATA, problems)
     assert [each.found for each in problems.found] == told
 
 
 def test_results_have_readable_names() -> None:
     names = ["F1Score", "R2Score", "AUROC", "MeanAbsoluteError", "MatthewsCorrCoef", "CalibrationError"]
-    assert [in_snake_case(name) for name in names] == [
+    assert [to_snake_case(name) for name in names] == [
         "f1_score", "r2_score", "auroc", "mean_absolute_error", "matthews_corr_coef", "calibration_error",
     ]  # fmt: skip

@@ -10,70 +10,74 @@ from torch import Tensor, nn
 
 from dlspec.language.problems import Problems
 from dlspec.network import meta_device as place
-from dlspec.network.builder import Layer, build
-from dlspec.network.memory_limits import SizeLimit, TooLarge, memory
+from dlspec.network.builder import Layer, build_network
+from dlspec.network.memory_limits import NetworkTooLarge, SizeLimit, get_memory_bytes
 from dlspec.parts.torch.torch_parts import LAYERS
-from dlspec.text import size
+from dlspec.text import format_bytes
 from helpers.tables import (
-    Value,
-    batch,
+    TensorInfo,
     build_layers,
+    build_valid_layers,
+    channels_first,
+    channels_last,
     features,
-    field_of,
-    first,
-    graph_of,
-    last,
-    network_of,
-    refusal_of,
-    refusal_with,
+    get_refusal,
+    get_rule_refusal,
+    make_batch,
+    make_field,
+    make_graph,
     sequence,
     tokens,
 )
 
-IMAGE = first(3, 8, 8)
+IMAGE = channels_first(3, 8, 8)
 
-GIVES: list[tuple[Any, Value, Value]] = [
+GIVES: list[tuple[Any, TensorInfo, TensorInfo]] = [
     ("Flatten", sequence(5, 4), features(20)),
-    ("Flatten", tokens(5), Value((5,), "tokens", vocab_size=7)),
-    ("Flatten", last(3, 3, 4), features(36)),
-    ({"Flatten": {"start_dim": 2}}, first(4, 3, 5), first(4, 15)),
-    ({"Flatten": {"end_dim": 2}}, last(3, 5, 4), last(15, 4)),
-    ({"Flatten": {"end_dim": 2}}, first(4, 3, 5), first(12, 5)),
+    ("Flatten", tokens(5), TensorInfo((5,), "tokens", vocab_size=7)),
+    ("Flatten", channels_last(3, 3, 4), features(36)),
+    ({"Flatten": {"start_dim": 2}}, channels_first(4, 3, 5), channels_first(4, 15)),
+    ({"Flatten": {"end_dim": 2}}, channels_last(3, 5, 4), channels_last(15, 4)),
+    ({"Flatten": {"end_dim": 2}}, channels_first(4, 3, 5), channels_first(12, 5)),
     ({"Unflatten": {"dim": 1, "unflattened_size": [2, 3]}}, features(6), sequence(2, 3)),
-    ({"Unflatten": {"dim": 1, "unflattened_size": [2, 1, 3]}}, features(6), first(2, 1, 3)),
-    ({"Unflatten": {"dim": 2, "unflattened_size": [2, 3]}}, first(4, 6), first(4, 2, 3)),
-    ({"Linear": 3}, last(2, 2, 5), last(2, 2, 3)),
-    ({"Dropout": 0.1}, first(4, 3), first(4, 3)),
+    ({"Unflatten": {"dim": 1, "unflattened_size": [2, 1, 3]}}, features(6), channels_first(2, 1, 3)),
+    ({"Unflatten": {"dim": 2, "unflattened_size": [2, 3]}}, channels_first(4, 6), channels_first(4, 2, 3)),
+    ({"Linear": 3}, channels_last(2, 2, 5), channels_last(2, 2, 3)),
+    ({"Dropout": 0.1}, channels_first(4, 3), channels_first(4, 3)),
     ("BatchNorm1d", features(4), features(4)),
-    ({"GLU": 1}, first(4, 3, 3), first(2, 3, 3)),
-    ({"LayerNorm": {"normalized_shape": [4, 3, 3]}}, first(4, 3, 3), first(4, 3, 3)),
+    ({"GLU": 1}, channels_first(4, 3, 3), channels_first(2, 3, 3)),
+    ({"LayerNorm": {"normalized_shape": [4, 3, 3]}}, channels_first(4, 3, 3), channels_first(4, 3, 3)),
     ({"Embedding": 3}, tokens(5), sequence(5, 3)),
     ({"Formula": "_[:, 1:]"}, tokens(5), tokens(4)),
-    ({"Formula": "_ == 2"}, tokens(5), Value((5,), "tokens")),
+    ({"Formula": "_ == 2"}, tokens(5), TensorInfo((5,), "tokens")),
     ({"LSTM": {"hidden_size": 3, "output": "last"}}, sequence(5, 4), features(3)),
     ({"LSTM": {"hidden_size": 3, "output": "mean", "bidirectional": True}}, sequence(5, 4), features(6)),
     # 'layout' overrules
-    ({"Flatten": {"start_dim": 2}, "layout": "sequence"}, first(4, 3, 5), sequence(4, 15)),
-    ({"Flatten": {"end_dim": 2, "layout": "sequence"}}, first(1, 6, 5), sequence(6, 5)),
-    ({"Identity": None, "layout": "channels-last"}, first(4, 3, 5), last(4, 3, 5)),
-    ({"Unflatten": {"dim": 1, "unflattened_size": [2, 3]}, "layout": "channels-first"}, features(6), first(2, 3)),
+    ({"Flatten": {"start_dim": 2}, "layout": "sequence"}, channels_first(4, 3, 5), sequence(4, 15)),
+    ({"Flatten": {"end_dim": 2, "layout": "sequence"}}, channels_first(1, 6, 5), sequence(6, 5)),
+    ({"Identity": None, "layout": "channels-last"}, channels_first(4, 3, 5), channels_last(4, 3, 5)),
+    (
+        {"Unflatten": {"dim": 1, "unflattened_size": [2, 3]}, "layout": "channels-first"},
+        features(6),
+        channels_first(2, 3),
+    ),
 ]
 
 
-@pytest.mark.parametrize(("layer", "given", "gives"), GIVES, ids=[str(each[0]) for each in GIVES])
-def test_what_a_layer_gives(layer: Any, given: Value, gives: Value) -> None:
-    assert network_of([layer], given).output == gives
+@pytest.mark_used.parametrize(("layer", "given", "gives"), GIVES, ids=[str(each[0]) for each in GIVES])
+def test_what_a_layer_gives(layer: Any, given: TensorInfo, gives: TensorInfo) -> None:
+    assert build_valid_layers([layer], given).output == gives
 
 
 def test_a_layout_that_was_written_decides_what_the_next_layer_sees() -> None:
     written = {"Flatten": {"end_dim": 2}, "layout": "sequence"}
-    network = network_of([written, {"LSTM": {"hidden_size": 7, "output": "last"}}], first(1, 28, 6))
+    network = build_valid_layers([written, {"LSTM": {"hidden_size": 7, "output": "last"}}], channels_first(1, 28, 6))
     assert network.output == features(7)
     assert network.module.state_dict()["1.weight_ih_l0"].shape == (28, 6)
 
 
-INFERRED: list[tuple[Any, Value, dict[str, Any]]] = [
-    ({"Linear": 2}, last(3, 3, 5), {"in_features": 5}),
+INFERRED: list[tuple[Any, TensorInfo, dict[str, Any]]] = [
+    ({"Linear": 2}, channels_last(3, 3, 5), {"in_features": 5}),
     ({"Conv2d": {"out_channels": 2, "kernel_size": 1}}, IMAGE, {"in_channels": 3}),
     ("BatchNorm1d", features(6), {"num_features": 6}),
     ({"GroupNorm": 1}, IMAGE, {"num_channels": 3}),
@@ -81,21 +85,21 @@ INFERRED: list[tuple[Any, Value, dict[str, Any]]] = [
     ({"Embedding": 2}, tokens(5, 11), {"num_embeddings": 11}),
     ({"Embedding": {"embedding_dim": 2, "num_embeddings": 20}}, tokens(5, 11), {"num_embeddings": 20}),
     ({"LSTM": 2}, sequence(5, 4), {"input_size": 4}),
-    ({"Softmax": None}, first(3, 4), {"dim": 1}),
+    ({"Softmax": None}, channels_first(3, 4), {"dim": 1}),
     ({"Softmax": None}, sequence(3, 4), {"dim": -1}),
-    ({"Softmax": {"dim": 2}}, first(3, 4), {"dim": 2}),
+    ({"Softmax": {"dim": 2}}, channels_first(3, 4), {"dim": 2}),
 ]
 
 
-@pytest.mark.parametrize(("layer", "given", "inferred"), INFERRED)
-def test_what_is_inferred(layer: Any, given: Value, inferred: dict[str, Any]) -> None:
-    module = network_of([layer], given).module[0]  # type: ignore[index]  # a Sequential
+@pytest.mark_used.parametrize(("layer", "given", "inferred"), INFERRED)
+def test_what_is_inferred(layer: Any, given: TensorInfo, inferred: dict[str, Any]) -> None:
+    module = build_valid_layers([layer], given).module[0]  # type: ignore[index]  # a Sequential
     assert {name: getattr(module, name) for name in inferred} == inferred
 
 
 FIRST = "before it: its channels come last"
 STEPS = "put a 'Permute: [0, 2, 1]' before it: its channels come"
-BY_RULE: list[tuple[Any, Value, str, str]] = [
+BY_RULE: list[tuple[Any, TensorInfo, str, str]] = [
     ({"Linear": 2}, IMAGE, "Linear wants features or sequence or channels-last, and (3, 8, 8) channels-first comes in",
      "put a 'Flatten' before it"),
     ("LayerNorm", IMAGE, "LayerNorm wants features or sequence or channels-last, and (3, 8, 8) channels-first comes in",
@@ -104,9 +108,9 @@ BY_RULE: list[tuple[Any, Value, str, str]] = [
      "write GLU: {dim: 1}, which halves the channels"),
     ({"LSTM": 2}, IMAGE, "LSTM wants sequence, and (3, 8, 8) channels-first comes in",
      "put '- Flatten: {end_dim: 2, layout: sequence}' before it, which reads row by row"),
-    ({"LSTM": 2}, first(3, 8), "LSTM wants sequence, and (3, 8) channels-first comes in",
+    ({"LSTM": 2}, channels_first(3, 8), "LSTM wants sequence, and (3, 8) channels-first comes in",
      f"{STEPS} first"),
-    ({"Linear": 2}, first(3, 8),
+    ({"Linear": 2}, channels_first(3, 8),
      "Linear wants features or sequence or channels-last, and (3, 8) channels-first comes in",
      "put a 'Permute: [0, 2, 1]', or a 'Flatten' before it: its channels come first"),
     ({"Attention": 1}, IMAGE, "Attention wants sequence, and (3, 8, 8) channels-first comes in",
@@ -137,20 +141,20 @@ BY_RULE: list[tuple[Any, Value, str, str]] = [
     ({"MaxPool1d": 2}, sequence(5, 4), "MaxPool1d wants channels-first, and (5, 4) sequence comes in", f"{STEPS} last"),
     ("BatchNorm1d", sequence(5, 4), "BatchNorm1d wants features or channels-first, and (5, 4) sequence comes in",
      "take LayerNorm, or put a 'Permute: [0, 2, 1]' before it: its channels come last"),
-    ({"Conv2d": {"out_channels": 2, "kernel_size": 1}}, last(8, 8, 3),
+    ({"Conv2d": {"out_channels": 2, "kernel_size": 1}}, channels_last(8, 8, 3),
      "Conv2d wants channels-first, and (8, 8, 3) channels-last comes in",
      f"put a 'Permute: [0, 3, 1, 2]' {FIRST}"),
-    ({"GRU": 2}, last(8, 8, 3), "GRU wants sequence, and (8, 8, 3) channels-last comes in",
+    ({"GRU": 2}, channels_last(8, 8, 3), "GRU wants sequence, and (8, 8, 3) channels-last comes in",
      "put '- Flatten: {end_dim: 2, layout: sequence}' before it"),
     # another number of dimensions
-    ({"Conv2d": {"out_channels": 2, "kernel_size": 1}}, first(3, 8),
+    ({"Conv2d": {"out_channels": 2, "kernel_size": 1}}, channels_first(3, 8),
      "Conv2d wants channels and 2 more, and (3, 8) channels-first comes in", "did you mean 'Conv1d'?"),
     ("BatchNorm1d", IMAGE, "BatchNorm1d wants channels and 1 more, and (3, 8, 8) channels-first comes in",
      "did you mean 'BatchNorm2d'?"),
-    ({"FractionalMaxPool2d": {"kernel_size": 2, "output_size": 2}}, first(3, 8),
+    ({"FractionalMaxPool2d": {"kernel_size": 2, "output_size": 2}}, channels_first(3, 8),
      "FractionalMaxPool2d wants channels and 2 more, and (3, 8) channels-first comes in", ""),
-    ("Softmax2d", first(3, 8), "Softmax2d wants channels and 2 more, and (3, 8) channels-first comes in", ""),
-    ({"PixelShuffle": 2}, first(4, 8),
+    ("Softmax2d", channels_first(3, 8), "Softmax2d wants channels and 2 more, and (3, 8) channels-first comes in", ""),
+    ({"PixelShuffle": 2}, channels_first(4, 8),
      "PixelShuffle wants channels and 2 more, and (4, 8) channels-first comes in", ""),
     # samples must not mix
     ({"Softmax": 0}, features(4), "dim is 0: that is the batch, and samples must not mix",
@@ -165,14 +169,18 @@ BY_RULE: list[tuple[Any, Value, str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("layer", "given", "found", "fix"), BY_RULE, ids=[f"{each[0]}-{each[1]}" for each in BY_RULE])
-def test_a_layout_that_does_not_fit_is_refused_with_a_remedy(layer: Any, given: Value, found: str, fix: str) -> None:
+@pytest.mark_used.parametrize(
+    ("layer", "given", "found", "fix"), BY_RULE, ids=[f"{each[0]}-{each[1]}" for each in BY_RULE]
+)
+def test_a_layout_that_does_not_fit_is_refused_with_a_remedy(
+    layer: Any, given: TensorInfo, found: str, fix: str
+) -> None:
     ((name, settings),) = layer.items() if isinstance(layer, dict) else ((layer, {}),)
     settings = settings if isinstance(settings, dict) else {LAYERS[name].value_setting: settings}
-    assert refusal_with(name, settings, given) == (found, fix)
+    assert get_rule_refusal(name, settings, given) == (found, fix)
 
 
-REFUSED: list[tuple[Any, Value, str, str]] = [
+REFUSED: list[tuple[Any, TensorInfo, str, str]] = [
     # inferred settings that disagree
     ({"Linear": {"out_features": 2, "in_features": 5}}, features(4), "in_features is 5, but (4) features comes in",
      "leave it out: it is inferred (4)"),
@@ -184,7 +192,7 @@ REFUSED: list[tuple[Any, Value, str, str]] = [
     ({"Embedding": {"embedding_dim": 2, "num_embeddings": 3}}, tokens(5),
      "num_embeddings is 3, but (5) tokens comes in",
      "leave it out: it is inferred (7)"),
-    ({"Embedding": 2}, Value((5,), "tokens"), "Embedding wants num_embeddings",
+    ({"Embedding": 2}, TensorInfo((5,), "tokens"), "Embedding wants num_embeddings",
      "these data do not tell it: write it"),
     # a layout that can't be
     ({"Linear": 2, "layout": "sequence"}, features(4), "layout is sequence, which is (T, C), and Linear gives (2)",
@@ -205,15 +213,17 @@ REFUSED: list[tuple[Any, Value, str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("layer", "given", "found", "fix"), REFUSED, ids=[f"{each[0]}-{each[1]}" for each in REFUSED])
-def test_what_does_not_fit_is_refused_with_a_remedy(layer: Any, given: Value, found: str, fix: str) -> None:
-    told = refusal_of([layer], given)
+@pytest.mark_used.parametrize(
+    ("layer", "given", "found", "fix"), REFUSED, ids=[f"{each[0]}-{each[1]}" for each in REFUSED]
+)
+def test_what_does_not_fit_is_refused_with_a_remedy(layer: Any, given: TensorInfo, found: str, fix: str) -> None:
+    told = get_refusal([layer], given)
     if fix.startswith("PyTorch says"):  # its words differ between versions
         told = (told[0], told[1][: len(fix)])
     assert told == (found, fix)
 
 
-REMEDIES: list[tuple[list[Any], Value]] = [
+REMEDIES: list[tuple[list[Any], TensorInfo]] = [
     (["Flatten", {"Linear": 2}], IMAGE),
     ([{"LayerNorm": {"normalized_shape": [3, 8, 8]}}], IMAGE),
     ([{"Flatten": {"end_dim": 2, "layout": "sequence"}}, {"LSTM": 2}], IMAGE),
@@ -223,19 +233,19 @@ REMEDIES: list[tuple[list[Any], Value]] = [
      features(784)),
     ([{"Unflatten": {"dim": 1, "unflattened_size": [1, 30], "layout": "channels-first"}},
       {"Conv1d": {"out_channels": 2, "kernel_size": 1}}], features(30)),
-    ([{"Flatten": {"end_dim": 2, "layout": "sequence"}}, {"GRU": 2}], last(8, 8, 3)),
+    ([{"Flatten": {"end_dim": 2, "layout": "sequence"}}, {"GRU": 2}], channels_last(8, 8, 3)),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("layers", "given"), REMEDIES)
-def test_the_remedies_help(layers: list[Any], given: Value) -> None:
-    network_of(layers, given)
+@pytest.mark_used.parametrize(("layers", "given"), REMEDIES)
+def test_the_remedies_help(layers: list[Any], given: TensorInfo) -> None:
+    build_valid_layers(layers, given)
 
 
 def test_inplace_is_refused_wherever_the_data_still_are_what_comes_in() -> None:
     refused = ("inplace would overwrite the data", "leave it out")
-    assert refusal_of(["Identity", {"Dropout": 0.2}, "Flatten", {"ReLU": True}], IMAGE) == refused
-    network_of(["Flatten", {"Linear": 3}, {"ReLU": True}], IMAGE)
+    assert get_refusal(["Identity", {"Dropout": 0.2}, "Flatten", {"ReLU": True}], IMAGE) == refused
+    build_valid_layers(["Flatten", {"Linear": 3}, {"ReLU": True}], IMAGE)
 
 
 class Broken(nn.Module):
@@ -272,34 +282,34 @@ def own_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LAYERS, "_described", dict(LAYERS._described))
 
 
-@pytest.mark.usefixtures("own_layers")
+@pytest.mark_used.usefixtures("own_layers")
 def test_an_own_layer_infers_its_channels_and_its_faults_are_told() -> None:
-    assert network_of(["Doubling"], IMAGE).output == first(6, 8, 8)
-    assert refusal_of(["Broken"], features(4)) == (
+    assert build_valid_layers(["Doubling"], IMAGE).output == channels_first(6, 8, 8)
+    assert get_refusal(["Broken"], features(4)) == (
         "Broken can't take (4) features",
         "Broken's own code says: KeyError: 'x'",
     )
-    assert refusal_of(["Mixing"], features(4)) == (
+    assert get_refusal(["Mixing"], features(4)) == (
         "Mixing makes (1, 4) of a batch of 2",
         "dimension 0 is the batch: a layer gives a row for each of its rows",
     )
 
 
-@pytest.mark.usefixtures("own_layers")
+@pytest.mark_used.usefixtures("own_layers")
 def test_building_leaves_the_sample_as_it_was() -> None:
     problems = Problems()
-    graph = graph_of(["Overwriting"], problems)
+    graph = make_graph(["Overwriting"], problems)
     layers = [Layer(node, LAYERS["Overwriting"], {}) for node in graph.nodes]
-    x = batch(features(4), 2)
+    x = make_batch(features(4), 2)
     before = x.clone()
-    assert build(graph, layers, {"x": (field_of(features(4)), x)}, problems) is not None
+    assert build_network(graph, layers, {"x": (make_field(features(4)), x)}, problems) is not None
     assert torch.equal(x, before)
 
 
 # ---- what no memory holds ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("layer", "given", "size"),
     [
         ({"Linear": 10**12}, features(784), "3.14 PB"),
@@ -311,20 +321,20 @@ def test_building_leaves_the_sample_as_it_was() -> None:
     ],
 )
 def test_a_layer_that_no_memory_holds_is_refused(
-    monkeypatch: pytest.MonkeyPatch, layer: Any, given: Value, size: str
+    monkeypatch: pytest.MonkeyPatch, layer: Any, given: TensorInfo, size: str
 ) -> None:
-    monkeypatch.setattr(place, "memory", lambda: 16 * 10**9)
+    monkeypatch.setattr(place, "get_memory_bytes", lambda: 16 * 10**9)
     name = next(iter(layer))
     found = f"{name} is too large: its weights would fill {size}; this machine has 16 GB"
-    assert refusal_of([layer], given) == (found, "make it smaller")
+    assert get_refusal([layer], given) == (found, "make it smaller")
 
 
 def test_the_limit_is_the_whole_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two layers of 400 bytes and their biases fit into 1000 bytes, three do not."""
-    monkeypatch.setattr(place, "memory", lambda: 1000)
+    monkeypatch.setattr(place, "get_memory_bytes", lambda: 1000)
     layer = {"Linear": {"out_features": 10, "bias": True}}
-    network_of([layer] * 2, features(10))
-    found, _ = refusal_of([layer] * 3, features(10))
+    build_valid_layers([layer] * 2, features(10))
+    found, _ = get_refusal([layer] * 3, features(10))
     assert found == "Linear is too large: its weights would fill 1.28 kB; this machine has 1 kB"
 
 
@@ -335,14 +345,14 @@ def test_the_limit_counts_what_is_made_and_nothing_else() -> None:
         torch.ones((5,)) + 1
         torch.full((2,), 1.0)
         assert limit.total == 24 + 32 + 20 + 8
-        with pytest.raises(TooLarge):
+        with pytest.raises(NetworkTooLarge):
             torch.rand(10**9, 10**9)
     torch.zeros(5000)
 
 
 def test_a_machine_has_memory() -> None:
-    assert 2**28 < memory() < 2**60
-    assert [size(each) for each in (12, 1500, 16_000_000_000)] == ["12 bytes", "1.5 kB", "16 GB"]
+    assert 2**28 < get_memory_bytes() < 2**60
+    assert [format_bytes(each) for each in (12, 1500, 16_000_000_000)] == ["12 bytes", "1.5 kB", "16 GB"]
 
 
 def test_nothing_is_built_where_the_form_is_wrong() -> None:

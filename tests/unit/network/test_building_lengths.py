@@ -13,34 +13,34 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from dlspec.data.batches.trimming import fewest_steps, mapped
+from dlspec.data.batches.trimming import apply_windows, count_fewest_steps
 from dlspec.layouts import Lengths, Window
-from dlspec.network.rules.layout_rules import layout_after, lengths_after, takes_any_length
+from dlspec.network.rules.layout_rules import can_trim_padding, find_output_layout, find_output_lengths
 from dlspec.parts.torch.torch_parts import LAYERS
 from helpers.tables import (
     LAYER_ROWS,
-    Made,
-    Row,
-    Value,
-    batch,
-    batches,
-    first,
-    made,
-    network_of,
+    LayerRow,
+    LayerUnderTest,
+    TensorInfo,
+    build_layer,
+    build_valid_layers,
+    channels_first,
+    get_refusal,
+    make_batch,
+    make_batches,
     parameter,
-    refusal_of,
     sequence,
 )
 
 LENGTHS = torch.tensor([6, 1, 4, 3])
-TEXT = Value((6,), "tokens", Lengths("x"), vocab_size=9)
-SERIES = Value((6, 4), "sequence", Lengths("x"))
-SIGNAL = Value((4, 6), "channels-first", Lengths("x"))
+TEXT = TensorInfo((6,), "tokens", Lengths("x"), vocab_size=9)
+SERIES = TensorInfo((6, 4), "sequence", Lengths("x"))
+SIGNAL = TensorInfo((4, 6), "channels-first", Lengths("x"))
 
 
-def padded(given: Value = TEXT) -> Tensor:
+def padded(given: TensorInfo = TEXT) -> Tensor:
     """A batch of `LENGTHS`, padding where each ends: token 0, or numbers that must not be seen."""
-    x = batch(given, len(LENGTHS))
+    x = make_batch(given, len(LENGTHS))
     x[torch.arange(6) >= LENGTHS.unsqueeze(1)] = 0 if given.layout == "tokens" else 99
     return x
 
@@ -67,17 +67,17 @@ def named(layers: dict[str, Any]) -> str:
     return "-".join([*words, str(settings.get("num_layers", "projected"))])
 
 
-@pytest.mark.parametrize("layer", RECURRENT, ids=named)
+@pytest.mark_used.parametrize("layer", RECURRENT, ids=named)
 def test_a_recurrent_layer_sees_no_padding(layer: dict[str, Any]) -> None:
-    network = network_of([{"Embedding": 4}, layer], TEXT)
+    network = build_valid_layers([{"Embedding": 4}, layer], TEXT)
     assert network.inputs == ("x", "x_lengths")
     assert_each_is_itself_alone(network.module.eval(), padded())
 
 
-@pytest.mark.parametrize("layer", RECURRENT, ids=named)
+@pytest.mark_used.parametrize("layer", RECURRENT, ids=named)
 def test_a_recurrent_layer_gives_what_pytorchs_packing_gives(layer: dict[str, Any]) -> None:
     ((name, settings),) = layer.items()
-    network = network_of([layer], SERIES)
+    network = build_valid_layers([layer], SERIES)
     plain = getattr(nn, name)(4, batch_first=True, **{key: each for key, each in settings.items() if key != "output"})
     plain.load_state_dict({key.removeprefix("0."): each for key, each in network.module.state_dict().items()})
     x = padded(SERIES)
@@ -95,19 +95,19 @@ def test_a_recurrent_layer_gives_what_pytorchs_packing_gives(layer: dict[str, An
     torch.testing.assert_close(ours, wanted)
 
 
-@pytest.mark.parametrize("norm_first", [False, True])
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark_used.parametrize("norm_first", [False, True])
+@pytest.mark_used.parametrize("training", [False, True])
 def test_a_transformer_layer_attends_to_no_padding(norm_first: bool, training: bool) -> None:
     settings = {"nhead": 2, "dim_feedforward": 5, "dropout": 0.0, "norm_first": norm_first}
     layers = [{"Embedding": 4}, *[{"TransformerEncoderLayer": settings}] * 2, {"LSTM": {"hidden_size": 3}}]
-    module = network_of(layers, TEXT).module.train(training)
+    module = build_valid_layers(layers, TEXT).module.train(training)
     with torch.set_grad_enabled(training):  # without gradients PyTorch takes a fused kernel
         assert_each_is_itself_alone(module, padded(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark_used.parametrize("mode", ["sum", "mean", "max"])
 def test_an_embedding_bag_leaves_padding_out(mode: str) -> None:
-    network = network_of([{"EmbeddingBag": {"embedding_dim": 3, "mode": mode}}], TEXT)
+    network = build_valid_layers([{"EmbeddingBag": {"embedding_dim": 3, "mode": mode}}], TEXT)
     assert network.inputs == ("x",)
     x = padded()
     for index, length in enumerate(LENGTHS.tolist()):
@@ -116,7 +116,7 @@ def test_an_embedding_bag_leaves_padding_out(mode: str) -> None:
 
 def test_padding_that_comes_behind_changes_nothing() -> None:
     layers = [{"Embedding": 4}, {"GRU": {"hidden_size": 3, "output": "mean", "bidirectional": True}}, {"Linear": 2}]
-    module = network_of(layers, TEXT).module
+    module = build_valid_layers(layers, TEXT).module
     short, lengths = padded()[1:], LENGTHS[1:]
     torch.testing.assert_close(module(short[:, :4], lengths), module(short, lengths))
 
@@ -128,7 +128,7 @@ def graph() -> fx.GraphModule:
         "reader": {"LSTM": {"hidden_size": 3, "output": "last"}},
         "head": {"Linear": 2},
     }
-    module = network_of(layers, TEXT, name="text").module
+    module = build_valid_layers(layers, TEXT, name="text").module
     assert isinstance(module, fx.GraphModule)
     return module
 
@@ -160,23 +160,25 @@ def test_the_generated_network_can_be_copied_and_pickled() -> None:
         assert torch.equal(twin(padded(), LENGTHS), wanted)
 
 
-@pytest.mark.parametrize("name", ["class", "my text", "3rd", "self", "0", "größe", "a): import os #"])
+@pytest.mark_used.parametrize("name", ["class", "my text", "3rd", "self", "0", "größe", "a): import os #"])
 def test_a_field_may_have_any_name(name: str) -> None:
-    network = network_of([{"Embedding": 4}, {"GRU": {"hidden_size": 3, "output": "last"}}], TEXT, name=name)
+    network = build_valid_layers([{"Embedding": 4}, {"GRU": {"hidden_size": 3, "output": "last"}}], TEXT, name=name)
     assert network.inputs == (name, f"{name}_lengths")
     assert network.module(padded(), LENGTHS).shape == (4, 3)
 
 
 def test_a_stack_without_lengths_is_a_sequential() -> None:
-    plain = Value((6,), "tokens", vocab_size=9)
-    listed = network_of([{"Embedding": 4}, {"LSTM": 3}, {"Linear": {"out_features": 2, "name": "head"}}], plain)
+    plain = TensorInfo((6,), "tokens", vocab_size=9)
+    listed = build_valid_layers([{"Embedding": 4}, {"LSTM": 3}, {"Linear": {"out_features": 2, "name": "head"}}], plain)
     assert type(listed.module) is nn.Sequential and listed.inputs == ("x",)
     assert [name for name, _ in listed.module.named_children()] == ["0", "1", "head"]
-    mapped = network_of({"stem": {"Linear": 4}, "act": "ReLU", "head": {"Linear": 2}}, Value((3,), "features"))
+    mapped = build_valid_layers(
+        {"stem": {"Linear": 4}, "act": "ReLU", "head": {"Linear": 2}}, TensorInfo((3,), "features")
+    )
     assert list(mapped.module.state_dict()) == ["stem.weight", "stem.bias", "head.weight", "head.bias"]
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("layers", "any_length"),
     [
         ([{"Embedding": 4}, {"LSTM": {"hidden_size": 3, "output": "last"}}, {"Linear": 2}], True),
@@ -193,7 +195,7 @@ def test_a_stack_without_lengths_is_a_sequential() -> None:
     ],
 )
 def test_tells_whether_batches_may_end_at_their_longest_text(layers: list[Any], any_length: bool) -> None:
-    assert network_of(layers, TEXT).any_length is any_length
+    assert build_valid_layers(layers, TEXT).allows_trimming is any_length
 
 
 CONVOLVED = [
@@ -203,11 +205,11 @@ CONVOLVED = [
 ]
 
 
-@pytest.mark.parametrize(("windows", "fewest"), CONVOLVED)
+@pytest.mark_used.parametrize(("windows", "fewest"), CONVOLVED)
 def test_a_text_that_is_shorter_than_a_window_still_has_one(windows: list[dict[str, int]], fewest: int) -> None:
     convolutions = [{"Conv1d": {"out_channels": 4, **each}} for each in windows]
-    network = network_of([{"Embedding": 4}, {"Permute": [0, 2, 1]}, *convolutions, "Max", {"Linear": 2}], TEXT)
-    assert (network.any_length, network.fewest_steps) == (True, {"x": fewest})
+    network = build_valid_layers([{"Embedding": 4}, {"Permute": [0, 2, 1]}, *convolutions, "Max", {"Linear": 2}], TEXT)
+    assert (network.allows_trimming, network.fewest_steps) == (True, {"x": fewest})
     module, tokens = network.module.eval(), torch.tensor([[3, 4, 0, 0, 0, 0], [5, 0, 0, 0, 0, 0]])
     whole = module(tokens, torch.tensor([2, 1]))
     assert whole.isfinite().all()
@@ -216,12 +218,12 @@ def test_a_text_that_is_shorter_than_a_window_still_has_one(windows: list[dict[s
         module(tokens[1:, : fewest - 1], torch.tensor([1]))
 
 
-@pytest.mark.parametrize("window", [{"Conv1d": {"out_channels": 4, "kernel_size": 3, "padding": 1}},
+@pytest.mark_used.parametrize("window", [{"Conv1d": {"out_channels": 4, "kernel_size": 3, "padding": 1}},
                                     {"Conv1d": {"out_channels": 4, "kernel_size": 5, "stride": 2, "padding": "valid"}},
                                     {"AvgPool1d": {"kernel_size": 3, "stride": 1, "padding": 1}}], ids=str)  # fmt: skip
 def test_a_window_that_pads_sees_a_border_at_each_texts_end(window: dict[str, Any]) -> None:
     layers = [{"Embedding": 4}, {"Permute": [0, 2, 1]}, window, "ReLU", window, "Max", {"Linear": 2}]
-    network = network_of(layers, replace(TEXT, shape=(20,)))
+    network = build_valid_layers(layers, replace(TEXT, shape=(20,)))
     module, tokens, lengths = (
         network.module.eval(),
         torch.randint(1, 9, (6, 20)),
@@ -234,51 +236,56 @@ def test_a_window_that_pads_sees_a_border_at_each_texts_end(window: dict[str, An
 
 
 def test_padding_counts_as_steps_for_a_window() -> None:
-    assert fewest_steps([Window(5, padding=1)]) == 3
-    assert fewest_steps([Window(3, padding=1)]) == fewest_steps([Window(3, padding=2)]) == fewest_steps([]) == 1
+    assert count_fewest_steps([Window(5, padding=1)]) == 3
+    assert (
+        count_fewest_steps([Window(3, padding=1)])
+        == count_fewest_steps([Window(3, padding=2)])
+        == count_fewest_steps([])
+        == 1
+    )
 
 
 # ---- every layer by its rule ---------------------------------------------------------------------------------------
 
 
-def with_lengths(value: Value) -> Value:
+def with_lengths(value: TensorInfo) -> TensorInfo:
     return value if value.time_dim is None or not value.has_batch else replace(value, lengths=Lengths("x"))
 
 
-def rule_says(layer: Made, given: tuple[Value, ...]) -> tuple[bool, Lengths | None]:
+def rule_says(layer: LayerUnderTest, given: tuple[TensorInfo, ...]) -> tuple[bool, Lengths | None]:
     """Whether padding leaves no trace, and the lengths of the output."""
     told = (layer.schema, layer.module, given, layer.settings, layer.output.shape)
-    return takes_any_length(*told), lengths_after(*told)
+    return can_trim_padding(*told), find_output_lengths(*told)
 
 
-def cut(x: Tensor, value: Value, row: int, length: int) -> Tensor:
+def cut(x: Tensor, value: TensorInfo, row: int, length: int) -> Tensor:
     """One sample of a batch without the padding behind it."""
     if not value.has_batch:
         return x
     return x[row : row + 1] if value.lengths is None else x[row : row + 1].narrow(value.time_dim or 1, 0, length)
 
 
-def assert_rows_are_themselves_alone(layer: Made, given: tuple[Value, ...]) -> None:
+def assert_rows_are_themselves_alone(layer: LayerUnderTest, given: tuple[TensorInfo, ...]) -> None:
     """Each sample gives in a padded batch what it gives alone; `LENGTHS` are those of every input that has some."""
     layer.module.eval()
-    lengths = lengths_after(layer.schema, layer.module, given, layer.settings, layer.output.shape)
+    lengths = find_output_lengths(layer.schema, layer.module, given, layer.settings, layer.output.shape)
     pads = lengths is not None and any(each.padding for each in lengths.windows)
-    samples = Row({}, given, given[0])
-    inputs = [padded_input(x, value, pads) for x, value in zip(batches(samples, 4), given, strict=True)]
+    samples = LayerRow({}, given, given[0])
+    inputs = [padded_input(x, value, pads) for x, value in zip(make_batches(samples, 4), given, strict=True)]
     wanted = getattr(layer.module, "lengths_of", {})
     said = {name: LENGTHS for name, at in wanted.items() if at < len(given) and given[at].lengths}
     together = layer(*inputs, **said)
     dim = layer.output.time_dim
     for row, length in enumerate(LENGTHS.tolist()):
-        after = mapped(length, lengths.windows) if lengths else 0
-        if lengths and length < fewest_steps(lengths.windows):
+        after = apply_windows(length, lengths.windows) if lengths else 0
+        if lengths and length < count_fewest_steps(lengths.windows):
             continue  # the sample alone is too short for the window
         alone = layer(*(cut(x, value, row, length) for x, value in zip(inputs, given, strict=True)))
         mine = together[row : row + 1].narrow(dim, 0, after) if lengths and dim else together[row : row + 1]
         torch.testing.assert_close(mine, alone, rtol=1e-4, atol=1e-5)
 
 
-def padded_input(x: Tensor, value: Value, zero: bool) -> Tensor:
+def padded_input(x: Tensor, value: TensorInfo, zero: bool) -> Tensor:
     """Padding that must not be seen; before a window that pads the builder makes it zero."""
     if value.lengths is None:
         return x
@@ -300,17 +307,19 @@ def test_which_layers_let_padding_mix_with_steps() -> None:
         given = tuple(with_lengths(each) for each in row.inputs)
         if not given:
             continue
-        layer = made(name, row.settings, *given, many=row.many)
+        layer = build_layer(name, row.settings, *given, many=row.many)
         if given[0].lengths and not rule_says(layer, given)[0]:
             mixing.append(name)
     assert sorted(mixing) == MIXING
 
 
-@pytest.mark.parametrize("name", sorted(each for each in LAYER_ROWS if each in LAYERS))
-@pytest.mark.parametrize("given", [None, SERIES, SIGNAL, TEXT], ids=["row", "sequence", "channels-first", "tokens"])
-@pytest.mark.parametrize("dim", [None, 1, 2])
+@pytest.mark_used.parametrize("name", sorted(each for each in LAYER_ROWS if each in LAYERS))
+@pytest.mark_used.parametrize(
+    "given", [None, SERIES, SIGNAL, TEXT], ids=["row", "sequence", "channels-first", "tokens"]
+)
+@pytest.mark_used.parametrize("dim", [None, 1, 2])
 def test_a_layer_that_keeps_lengths_gives_a_sample_what_it_gives_it_alone(
-    name: str, given: Value | None, dim: int | None
+    name: str, given: TensorInfo | None, dim: int | None
 ) -> None:
     """The rules promise it, the layer itself is asked."""
     row = LAYER_ROWS[name]
@@ -321,14 +330,14 @@ def test_a_layer_that_keeps_lengths_gives_a_sample_what_it_gives_it_alone(
     if given is not None:
         inputs = (given,) * len(inputs)
     try:
-        layer = made(name, settings, *inputs)
+        layer = build_layer(name, settings, *inputs)
     except (AssertionError, RuntimeError, ValueError, IndexError):
         return  # it takes no such input
     if inputs[0].lengths and rule_says(layer, inputs)[0]:
         assert_rows_are_themselves_alone(layer, inputs)
 
 
-def six_steps(value: Value) -> Value:
+def six_steps(value: TensorInfo) -> TensorInfo:
     """The value with as many steps as the longest sample."""
     shape = list(value.shape)
     if value.time_dim is not None:
@@ -360,28 +369,28 @@ WINDOWS: list[tuple[str, dict[str, Any], Window | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "settings", "window"), WINDOWS, ids=[f"{each[0]}-{each[1]}" for each in WINDOWS])
+@pytest.mark_used.parametrize(("name", "settings", "window"), WINDOWS, ids=[f"{each[0]}-{each[1]}" for each in WINDOWS])
 def test_lengths_go_through_windows(name: str, settings: dict[str, Any], window: Window | None) -> None:
     settings = settings if "Pool" in name else {"out_channels": 5, **settings}
-    layer = made(name, settings, SIGNAL)
+    layer = build_layer(name, settings, SIGNAL)
     keeps, lengths = rule_says(layer, (SIGNAL,))
     assert lengths == (None if window is None else Lengths("x", (window,)))
     assert keeps is (window is not None)
     if window is not None:
-        assert mapped(6, [window]) == layer.output.shape[1]
+        assert apply_windows(6, [window]) == layer.output.shape[1]
         assert_rows_are_themselves_alone(layer, (SIGNAL,))
 
 
 def test_windows_stand_one_behind_the_other() -> None:
     given = replace(SIGNAL, lengths=Lengths("x", (Window(2),)))
-    layer = made("MaxPool1d", {"kernel_size": 3}, given)
+    layer = build_layer("MaxPool1d", {"kernel_size": 3}, given)
     assert rule_says(layer, (given,)) == (True, Lengths("x", (Window(2), Window(3, 3))))
 
 
 X = Lengths("x")
 OTHER = replace(SERIES, lengths=Lengths("y"))
 PLAIN = sequence(6, 4)
-KEPT: list[tuple[str, dict[str, Any], tuple[Value, ...], bool, Lengths | None]] = [
+KEPT: list[tuple[str, dict[str, Any], tuple[TensorInfo, ...], bool, Lengths | None]] = [
     ("ReLU", {}, (SIGNAL,), True, X),
     ("BatchNorm1d", {}, (SIGNAL,), True, X),
     ("GroupNorm", {"num_groups": 2}, (SIGNAL,), False, None),
@@ -419,7 +428,7 @@ KEPT: list[tuple[str, dict[str, Any], tuple[Value, ...], bool, Lengths | None]] 
     ("Concat", {}, (SERIES, PLAIN), False, X),
     ("Bilinear", {"out_features": 3}, (SERIES, SERIES), True, X),
     ("Bilinear", {"out_features": 3}, (SERIES, PLAIN), False, None),
-    ("Attention", {"num_heads": 2}, (SERIES, SERIES, first(2, 6, 6)), True, X),
+    ("Attention", {"num_heads": 2}, (SERIES, SERIES, channels_first(2, 6, 6)), True, X),
     ("Attention", {"num_heads": 2}, (SERIES, SERIES, parameter(2, 6, 6)), False, X),
     ("Add", {}, (SERIES, SERIES), True, X),
     ("Add", {}, (parameter(4), SERIES), True, X),
@@ -442,13 +451,13 @@ KEPT: list[tuple[str, dict[str, Any], tuple[Value, ...], bool, Lengths | None]] 
 ]
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("name", "settings", "given", "keeps", "lengths"), KEPT, ids=[f"{each[0]}-{each[1]}-{each[2][-1]}" for each in KEPT]
 )
 def test_what_becomes_of_lengths(
-    name: str, settings: dict[str, Any], given: tuple[Value, ...], keeps: bool, lengths: Lengths | None
+    name: str, settings: dict[str, Any], given: tuple[TensorInfo, ...], keeps: bool, lengths: Lengths | None
 ) -> None:
-    layer = made(name, settings, *given)
+    layer = build_layer(name, settings, *given)
     assert rule_says(layer, given) == (keeps, lengths)
     if keeps and OTHER not in given and len(given) < 3:
         assert_rows_are_themselves_alone(layer, given)
@@ -456,19 +465,19 @@ def test_what_becomes_of_lengths(
 
 def test_a_token_before_a_text_makes_it_longer() -> None:
     """The mapping is a window's: what stands before counts, whatever the length."""
-    layer, given = made("Concat", {"dim": 1}, parameter(2, 4), SERIES), (parameter(2, 4), SERIES)
+    layer, given = build_layer("Concat", {"dim": 1}, parameter(2, 4), SERIES), (parameter(2, 4), SERIES)
     _, lengths = rule_says(layer, given)
     assert lengths is not None
-    assert [mapped(each, lengths.windows) for each in (1, 4, 6)] == [3, 6, 8]
+    assert [apply_windows(each, lengths.windows) for each in (1, 4, 6)] == [3, 6, 8]
 
 
 def test_a_further_output_has_lengths_of_its_own() -> None:
-    layer = made("LSTM", {"hidden_size": 3, "output": "last"}, SERIES)
+    layer = build_layer("LSTM", {"hidden_size": 3, "output": "last"}, SERIES)
     told = (layer.schema, layer.module, (SERIES,), layer.settings)
-    assert lengths_after(*told, (3,)) is None
-    assert lengths_after(*told, (6, 3), "sequence") == X
-    assert lengths_after(*told, (1, 6), "state") is None
-    assert layout_after(layer.schema, (SERIES,), layer.settings, (6, 3), "sequence") == "sequence"
+    assert find_output_lengths(*told, (3,)) is None
+    assert find_output_lengths(*told, (6, 3), "sequence") == X
+    assert find_output_lengths(*told, (1, 6), "state") is None
+    assert find_output_layout(layer.schema, (SERIES,), layer.settings, (6, 3), "sequence") == "sequence"
 
 
 # ---- what a layer of the user's own says ---------------------------------------------------------------------------
@@ -507,7 +516,7 @@ class LastStep(nn.Module):
         return x[torch.arange(len(x)), ends - 1]
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("own", "any_length"),
     [(OverSteps, False), (Halving, False), (Doubled, True), (LastStep, True)],
 )
@@ -516,17 +525,17 @@ def test_an_own_layer_says_whether_padding_changes_nothing(
 ) -> None:
     monkeypatch.setitem(LAYERS._classes, own.__name__, own)
     monkeypatch.setattr(LAYERS, "_described", dict(LAYERS._described))
-    network = network_of([{"Embedding": 4}, own.__name__], TEXT)
-    assert network.any_length is any_length
+    network = build_valid_layers([{"Embedding": 4}, own.__name__], TEXT)
+    assert network.allows_trimming is any_length
     assert (network.output.lengths is not None) is (own is Doubled)
     if own is LastStep:
         assert_each_is_itself_alone(network.module.eval(), padded())
 
 
-@pytest.mark.parametrize("layer", [{"GLU": {"dim": 1}}, {"Softmax": {"dim": 1}}], ids=str)
+@pytest.mark_used.parametrize("layer", [{"GLU": {"dim": 1}}, {"Softmax": {"dim": 1}}], ids=str)
 def test_behind_a_layer_over_the_steps_the_batch_is_full(layer: dict[str, Any]) -> None:
-    network = network_of([{"Embedding": 4}, layer, {"LSTM": 3}], TEXT)
-    assert (network.inputs, network.any_length) == (("x",), False)
+    network = build_valid_layers([{"Embedding": 4}, layer, {"LSTM": 3}], TEXT)
+    assert (network.inputs, network.allows_trimming) == (("x",), False)
     network.module(padded()).sum().backward()
 
 
@@ -549,16 +558,16 @@ NOT_NEEDING: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("layer", NEEDING, ids=str)
+@pytest.mark_used.parametrize("layer", NEEDING, ids=str)
 def test_a_layer_that_needs_lengths_says_where_they_were_lost(layer: Any) -> None:
     name = layer if isinstance(layer, str) else next(iter(layer))
-    assert refusal_of([{"Embedding": 4}, {"Softmax": {"dim": 1}}, "ReLU", layer], TEXT) == (
+    assert get_refusal([{"Embedding": 4}, {"Softmax": {"dim": 1}}, "ReLU", layer], TEXT) == (
         f"{name} needs each sample's length, and behind Softmax ('1') none is known",
         f"Softmax mixes steps and padding: put {name} before it, or take a layer that keeps steps apart",
     )
 
 
-@pytest.mark.parametrize("layer", NOT_NEEDING, ids=str)
+@pytest.mark_used.parametrize("layer", NOT_NEEDING, ids=str)
 def test_a_layer_that_needs_no_lengths_does_without(layer: Any) -> None:
-    network = network_of([{"Embedding": 4}, {"Softmax": {"dim": 1}}, "ReLU", layer], TEXT)
+    network = build_valid_layers([{"Embedding": 4}, {"Softmax": {"dim": 1}}, "ReLU", layer], TEXT)
     assert network.module(padded()).shape[0] == len(LENGTHS)

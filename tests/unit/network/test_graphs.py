@@ -14,23 +14,33 @@ from torch.nn.functional import relu
 
 import dlspec as library
 from dlspec.language.problems import Problems
-from dlspec.layouts import Value
-from dlspec.network.memory_limits import bounded_growth
-from helpers.tables import batch, build_layers, features, first, graph_of, last, network_of, refusal_of, sequence
+from dlspec.layouts import TensorInfo
+from dlspec.network.memory_limits import limit_memory_growth
+from helpers.tables import (
+    build_layers,
+    build_valid_layers,
+    channels_first,
+    channels_last,
+    features,
+    get_refusal,
+    make_batch,
+    make_graph,
+    sequence,
+)
 
-ROW, IMAGE, STEPS = features(4), first(3, 8, 8), sequence(5, 4)
+ROW, IMAGE, STEPS = features(4), channels_first(3, 8, 8), sequence(5, 4)
 
 
-def weights_of(model: Any, given: Value) -> list[str]:
+def weights_of(model: Any, given: TensorInfo) -> list[str]:
     """The names of the weights, those of biases and running means left out."""
-    names = network_of(model, given).module.state_dict()
+    names = build_valid_layers(model, given).module.state_dict()
     return [name for name in names if name.endswith("weight") or "." not in name]
 
 
 # ---- names in the state dict ---------------------------------------------------------------------------------------
 
 CONV = {"Conv2d": {"out_channels": "$c", "kernel_size": 1}}
-NAMES: list[tuple[Any, Value, list[str]]] = [
+NAMES: list[tuple[Any, TensorInfo, list[str]]] = [
     ([{"Linear": 3}, "ReLU", {"Linear": {"out_features": 2, "name": "head"}}], ROW, ["0.weight", "head.weight"]),
     ([{"Linear": 3, "if": False}, {"Linear": 2}], ROW, ["1.weight"]),
     ({"a": {"Linear": 3}, "b": {"Linear": 2}}, ROW, ["a.weight", "b.weight"]),
@@ -58,15 +68,15 @@ NAMES: list[tuple[Any, Value, list[str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("model", "given", "names"), NAMES, ids=[str(each[2]) for each in NAMES])
-def test_names_in_the_state_dict(model: Any, given: Value, names: list[str]) -> None:
+@pytest.mark_used.parametrize(("model", "given", "names"), NAMES, ids=[str(each[2]) for each in NAMES])
+def test_names_in_the_state_dict(model: Any, given: TensorInfo, names: list[str]) -> None:
     assert weights_of(model, given) == names
 
 
 # ---- the same numbers as by hand -----------------------------------------------------------------------------------
 
 By = Callable[[dict[str, nn.Module], Tensor], Tensor]
-COMPUTED: dict[str, tuple[Any, Value, By]] = {
+COMPUTED: dict[str, tuple[Any, TensorInfo, By]] = {
     "from": (
         [{"Linear": {"out_features": 4, "name": "a"}}, "ReLU", {"Add": {"from": ["_", "a"]}}, {"Linear": 2}], ROW,
         lambda m, x: m["3"](relu(m["a"](x)) + m["a"](x)),
@@ -134,13 +144,13 @@ COMPUTED: dict[str, tuple[Any, Value, By]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", COMPUTED)
+@pytest.mark_used.parametrize("name", COMPUTED)
 def test_computes_what_it_says(name: str) -> None:
     model, given, by_hand = COMPUTED[name]
-    network = network_of(model, given)
+    network = build_valid_layers(model, given)
     modules = {each.name: each.module for each in network.layers}
     network.module.eval()
-    x = batch(given, 3)
+    x = make_batch(given, 3)
     torch.testing.assert_close(network.module(x), _first(by_hand(modules, x)))
 
 
@@ -150,32 +160,32 @@ def _first(given: Any) -> Tensor:
 
 
 def test_shared_weights_are_there_once_and_get_both_gradients() -> None:
-    network = network_of([{"Linear": {"out_features": 4, "name": "a"}}, {"share": "a"}], ROW)
+    network = build_valid_layers([{"Linear": {"out_features": 4, "name": "a"}}, {"share": "a"}], ROW)
     assert list(network.module.state_dict()) == ["a.weight", "a.bias"]
-    assert [(each.name, each.is_again) for each in network.layers] == [("a", False), ("1", True)]
+    assert [(each.name, each.is_reused) for each in network.layers] == [("a", False), ("1", True)]
     assert network.layers[0].module is network.layers[1].module
 
 
 def test_tied_weights_are_one() -> None:
     layers = {"words": {"Linear": 4}, "back": {"Linear": {"out_features": 4, "bias": False, "tie": "words"}}}
-    module = network_of(layers, ROW).module
+    module = build_valid_layers(layers, ROW).module
     assert module.back.weight is module.words.weight
     assert len(list(module.parameters())) == 2
     inner = [{"Residual": [{"Linear": {"out_features": 4, "name": "a"}}, {"Linear": 4, "tie": "a.weight"}]}]
-    network = network_of(inner, ROW)
+    network = build_valid_layers(inner, ROW)
     assert network.layers[0].module.weight is network.layers[1].module.weight
 
 
 def test_parametrized() -> None:
-    module = network_of([{"Linear": {"out_features": 3, "parametrize": "weight_norm"}}], ROW).module
+    module = build_valid_layers([{"Linear": {"out_features": 3, "parametrize": "weight_norm"}}], ROW).module
     assert list(module.state_dict()) == ["0.bias", "0.parametrizations.weight.original0",
                                          "0.parametrizations.weight.original1"]  # fmt: skip
 
 
 def test_stochastic_depth_drops_whole_samples_in_training_alone() -> None:
-    module = network_of([{"Residual": {"body": [{"Linear": 4}], "stochastic_depth": 0.5}}], ROW).module
+    module = build_valid_layers([{"Residual": {"body": [{"Linear": 4}], "stochastic_depth": 0.5}}], ROW).module
     torch.manual_seed(0)
-    x = batch(ROW, 64)
+    x = make_batch(ROW, 64)
     kept = ~torch.isclose(module.train()(x), x).all(1)
     assert 10 < kept.sum() < 54
     assert not torch.isclose(module.eval()(x), x).all(1).any()
@@ -187,7 +197,7 @@ def test_the_forward_reads_as_written_by_hand() -> None:
         {"Residual": ["LayerNorm", {"Linear": 4}]},
         {"Concat": {"from": ["_", "stem"]}},
     ]
-    module = network_of(layers, ROW).module
+    module = build_valid_layers(layers, ROW).module
     assert isinstance(module, fx.GraphModule)
     lines = [line.strip().split(";")[0] for line in module.code.strip().splitlines()]
     assert [line for line in lines if line] == [
@@ -203,32 +213,32 @@ def test_the_forward_reads_as_written_by_hand() -> None:
 
 # ---- roles ---------------------------------------------------------------------------------------------------------
 
-ROLES: list[tuple[list[Any], Value, Value]] = [
-    ([{"Reshape": [3, 64]}], IMAGE, first(3, 64)),
-    ([{"Permute": [0, 2, 3, 1]}, {"Reshape": [2, 4, 2, 4, 3]}, {"Reshape": [8, 8, 3]}], IMAGE, last(8, 8, 3)),
+ROLES: list[tuple[list[Any], TensorInfo, TensorInfo]] = [
+    ([{"Reshape": [3, 64]}], IMAGE, channels_first(3, 64)),
+    ([{"Permute": [0, 2, 3, 1]}, {"Reshape": [2, 4, 2, 4, 3]}, {"Reshape": [8, 8, 3]}], IMAGE, channels_last(8, 8, 3)),
     ([{"Permute": [0, 2, 3, 1]}, {"Reshape": [2, 4, 2, 4, 3]}, "Mean"], IMAGE, features(3)),
     ([{"Unflatten": {"dim": 1, "unflattened_size": [3, 1]}}, {"Permute": [0, 2, 1, 3, 4]}, "ReLU",
-      {"Flatten": {"start_dim": 1, "end_dim": 2}}], IMAGE, first(3, 8, 8)),
+      {"Flatten": {"start_dim": 1, "end_dim": 2}}], IMAGE, channels_first(3, 8, 8)),
     ([{"Reshape": [5, 2, 2]}, {"Reshape": [5, 4]}], STEPS, sequence(5, 4)),
     ([{"Reshape": [3, 8, 8]}], features(192), IMAGE),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("layers", "given", "gives"), ROLES, ids=[str(each[0]) for each in ROLES])
-def test_roles_are_followed(layers: list[Any], given: Value, gives: Value) -> None:
-    output = network_of(layers, given).output
+@pytest.mark_used.parametrize(("layers", "given", "gives"), ROLES, ids=[str(each[0]) for each in ROLES])
+def test_roles_are_followed(layers: list[Any], given: TensorInfo, gives: TensorInfo) -> None:
+    output = build_valid_layers(layers, given).output
     assert (output.shape, output.layout) == (gives.shape, gives.layout)
 
 
 # ---- what only a whole network shows -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("after", [{"Add": {"from": ["_", "stem"]}}, {"Formula": "_ + stem"}], ids=str)
+@pytest.mark_used.parametrize("after", [{"Add": {"from": ["_", "stem"]}}, {"Formula": "_ + stem"}], ids=str)
 def test_inplace_over_what_is_taken_later_is_refused(after: Any) -> None:
     layers = [{"Linear": {"out_features": 4, "name": "stem"}}, {"ReLU": {"inplace": True}}, after]
-    found, fix = refusal_of(layers, ROW)
+    found, fix = get_refusal(layers, ROW)
     assert (found, fix) == ("inplace would overwrite the output of 'stem', which is taken below", "leave it out")
-    assert network_of([*layers[:2], {"Linear": 2}], ROW).output == features(2)
+    assert build_valid_layers([*layers[:2], {"Linear": 2}], ROW).output == features(2)
 
 
 def test_every_mistake_of_shape_that_stands_alone_is_told() -> None:
@@ -258,21 +268,23 @@ def test_a_network_that_is_to_give_its_tokens_again_sees_the_past_alone() -> Non
         library.train(both, {"words": words, "target": None})
 
 
-@pytest.mark.parametrize("count", [10, 200])
+@pytest.mark_used.parametrize("count", [10, 200])
 def test_expanding_grows_with_the_layers_alone(count: int) -> None:
     problems = Problems()
-    graph = graph_of([{"Residual": [{"Linear": 4}, "ReLU"], "repeat": count}], problems)
+    graph = make_graph([{"Residual": [{"Linear": 4}, "ReLU"], "repeat": count}], problems)
     assert (len(graph.nodes), problems.found) == (3 * count, [])
 
 
 # ---- what looked right and was not ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [8, 16, 32, 64])
-@pytest.mark.parametrize("before", ["BatchNorm2d", "Tanh", "GELU"])
+@pytest.mark_used.parametrize("size", [8, 16, 32, 64])
+@pytest.mark_used.parametrize("before", ["BatchNorm2d", "Tanh", "GELU"])
 def test_inplace_behind_a_layer_of_its_own_is_right(size: int, before: str) -> None:
     conv = {"Conv2d": {"out_channels": 3, "kernel_size": 3, "padding": 1}}
-    network_of([conv, before, {"ReLU": {"inplace": True}}, conv, "Flatten", {"Linear": 1}], first(3, size, size))
+    build_valid_layers(
+        [conv, before, {"ReLU": {"inplace": True}}, conv, "Flatten", {"Linear": 1}], channels_first(3, size, size)
+    )
 
 
 def test_inplace_over_a_view_of_what_is_taken_later_is_refused_in_copies_too() -> None:
@@ -284,20 +296,20 @@ def test_inplace_over_a_view_of_what_is_taken_later_is_refused_in_copies_too() -
         {"Select": {"index": -1, "from": "b", "name": "s"}},
         {"Concat": {"from": ["r", "s", "a.last"]}},
     ]
-    assert refusal_of(layers, sequence(12, 4))[0].startswith("inplace would overwrite the output of 'b'")
+    assert get_refusal(layers, sequence(12, 4))[0].startswith("inplace would overwrite the output of 'b'")
 
 
 def test_each_copy_reads_a_from_that_a_param_brings() -> None:
     layers = [{"Linear": {"out_features": 4, "name": "m"}},
               {"Attention": {"num_heads": 1, "from": "$src", "repeat": 2}}]  # fmt: skip
-    graph = graph_of({"params": {"src": ["_", "m"]}, "layers": layers}, Problems())
+    graph = make_graph({"params": {"src": ["_", "m"]}, "layers": layers}, Problems())
     assert [[ref.node for ref in node.inputs.values()] for node in graph.nodes[1:]] == [["m", "m"], ["1.0", "m"]]
 
 
 def test_a_merge_stands_for_one_branch_too() -> None:
     layers = [{"Parallel": {"branches": {"a": {"Linear": 4}}, "merge": {"Formula": "a * 2"}}}]
-    network = network_of(layers, ROW)
-    x = batch(ROW, 3)
+    network = build_valid_layers(layers, ROW)
+    x = make_batch(ROW, 3)
     torch.testing.assert_close(network.module(x), network.layers[0].module(x) * 2)
 
 
@@ -316,7 +328,7 @@ def test_names_inside_containers_are_the_users_own() -> None:
 
 def test_a_branch_that_nothing_takes_is_told() -> None:
     problems = Problems()
-    graph_of([{"Parallel": {"branches": {"a": {"Linear": 4}, "b": {"Linear": 4}}, "merge": None}}, "ReLU"], problems)
+    make_graph([{"Parallel": {"branches": {"a": {"Linear": 4}, "b": {"Linear": 4}}, "merge": None}}, "ReLU"], problems)
     assert [(each.path[-1], each.found) for each in problems.found] == [("b", "nothing takes this output")]
 
 
@@ -326,7 +338,7 @@ def test_memory_is_bounded_for_a_while_alone() -> None:
 
     def grow() -> None:
         for _ in range(50):
-            with bounded_growth():
+            with limit_memory_growth():
                 torch.ones(10, 10) @ torch.ones(10, 10)
 
     threads = [Thread(target=grow) for _ in range(4)]

@@ -8,23 +8,23 @@ import pytest
 import torch
 
 from dlspec.data.dataset import Dataset, Field, Target
-from dlspec.language.parse.model_inputs import Input
+from dlspec.language.parse.model_inputs import ModelInput
 from dlspec.language.problems import Problems
 from dlspec.network.inputs import match_inputs
-from helpers.loss_parts import ROWS, data_of
+from helpers.loss_parts import ROWS, make_data
 
 IMAGE, TEXT = Field("image", (1, 4, 4), "channels-first"), Field("text", (5,), "tokens", 9)
 LABEL, WORDS = Target("label", "classes", (), ("a", "b")), Target("words", "classes", (3,), ("a", "b", "c"))
 
 
 def data(*fields: Field) -> Dataset:
-    return data_of(LABEL, WORDS, fields=fields, **{each.name: torch.zeros(ROWS, *each.shape) for each in fields})
+    return make_data(LABEL, WORDS, fields=fields, **{each.name: torch.zeros(ROWS, *each.shape) for each in fields})
 
 
 def matched(inputs: dict[str, dict[str, Any]], opened: Dataset) -> tuple[dict[str, str], list[tuple[str, str, str]]]:
     """The fields' names by the inputs', and the mistakes."""
     problems = Problems()
-    stated = [Input(name, ("model", "inputs", name), facts) for name, facts in inputs.items()]
+    stated = [ModelInput(name, ("model", "inputs", name), facts) for name, facts in inputs.items()]
     found = match_inputs(stated, opened, problems)
     told = [(".".join(map(str, each.path)), each.found, each.fix) for each in problems.found]
     return {name: field.name for name, field in found.items()}, told
@@ -40,7 +40,7 @@ MATCHED: list[tuple[dict[str, Any], Dataset, dict[str, str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("inputs", "opened", "wanted"), MATCHED)
+@pytest.mark_used.parametrize(("inputs", "opened", "wanted"), MATCHED)
 def test_matched(inputs: dict[str, Any], opened: Dataset, wanted: dict[str, str]) -> None:
     assert matched(inputs, opened) == (wanted, [])
 
@@ -61,6 +61,6 @@ REFUSED: list[tuple[dict[str, Any], Dataset, list[tuple[str, str, str]]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("inputs", "opened", "told"), REFUSED)
+@pytest.mark_used.parametrize(("inputs", "opened", "told"), REFUSED)
 def test_refused(inputs: dict[str, Any], opened: Dataset, told: list[tuple[str, str, str]]) -> None:
     assert matched(inputs, opened)[1] == told

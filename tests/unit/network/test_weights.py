@@ -14,8 +14,8 @@ from torch import nn
 
 import dlspec
 from dlspec.errors import SpecError, UserError
-from dlspec.network.weights.loading import Rename
-from dlspec.network.weights.tensor_files import stored_tensors
+from dlspec.network.weights.loading import RenamePattern
+from dlspec.network.weights.tensor_files import list_stored_tensors
 from helpers.command_line import QUIET
 from helpers.weights_files import read_weights
 
@@ -59,7 +59,7 @@ def test_a_safetensors_file(work: Path) -> None:
     assert is_filled(built(path="a.safetensors"))
 
 
-@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark_used.parametrize("zipped", [True, False])
 def test_a_file_of_torch_save(work: Path, zipped: bool) -> None:
     torch.save(tensors(), "a.bin", _use_new_zipfile_serialization=zipped)
     torch.save({"state_dict": tensors(), "epoch": 3}, "b.pth", _use_new_zipfile_serialization=zipped)
@@ -67,7 +67,7 @@ def test_a_file_of_torch_save(work: Path, zipped: bool) -> None:
     assert is_filled(built(path="a.bin"))
 
 
-@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+@pytest.mark_used.parametrize("kind", ["safetensors", "bin"])
 def test_a_set_of_files_with_its_index(work: Path, kind: str) -> None:
     parts, index = [dict(list(tensors().items())[:1]), dict(list(tensors().items())[1:])], {}
     for at, part in enumerate(parts):
@@ -91,7 +91,7 @@ def test_another_runs_folder(work: Path, dlspec) -> None:
 # ---- names -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("pattern", "becomes", "name", "wanted"),
     [
         ("fc.*", "head.*", "fc.weight", "head.weight"),
@@ -106,11 +106,11 @@ def test_another_runs_folder(work: Path, dlspec) -> None:
     ],
 )
 def test_a_star_stands_for_what_the_patterns_matched(pattern: str, becomes: str, name: str, wanted: str | None) -> None:
-    assert Rename(pattern, (becomes,)).names(name) == (None if wanted is None else (wanted,))
+    assert RenamePattern(pattern, (becomes,)).names(name) == (None if wanted is None else (wanted,))
 
 
 def test_a_pattern_of_many_stars_gives_up_at_once() -> None:
-    assert Rename("*a" * 12 + "*b", ("x",)).names("a" * 200) is None  # all ways to share it out would take years
+    assert RenamePattern("*a" * 12 + "*b", ("x",)).names("a" * 200) is None  # all ways to share it out would take years
 
 
 def test_renamed_turned_divided_joined_and_left_out(work: Path) -> None:
@@ -251,7 +251,7 @@ def test_any_byte_of_a_file_may_be_wrong(work: Path) -> None:
     for at in range(0, len(whole), 7):
         Path("b.pt").write_bytes(whole[:at] + bytes([whole[at] ^ 0x15]) + whole[at + 1 :])
         with suppress(UserError):
-            stored_tensors(Path("b.pt"))
+            list_stored_tensors(Path("b.pt"))
 
 
 WRONG = {
@@ -268,7 +268,7 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", WRONG)
+@pytest.mark_used.parametrize("name", WRONG)
 def test_says_both_names(work: Path, name: str) -> None:
     more, settings, text = WRONG[name]
     save_file({**tensors(), **more}, "a.safetensors")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 import dlspec
 from dlspec.errors import SpecError
 from dlspec.language.problems import Problems
-from dlspec.network.parameters import MOST_IDLE
-from dlspec.network.weights.tensor_files import stored_tensors
+from dlspec.network.parameters import MAX_UNMATCHED_PATTERNS
+from dlspec.network.weights.tensor_files import list_stored_tensors
 from dlspec.parts.specs.parameters_spec import read_inits
 from dlspec.parts.torch.inits import INITS
 
@@ -93,7 +93,7 @@ def test_every_init_has_a_row() -> None:
     assert INIT_ROWS.keys() == set(INITS)
 
 
-@pytest.mark.parametrize("name", INIT_ROWS)
+@pytest.mark_used.parametrize("name", INIT_ROWS)
 def test_every_init_is_pytorchs(name: str) -> None:
     settings, shape = INIT_ROWS[name]
     (init,) = read_inits([{"match": "weight", "type": name, **settings}], ("init",), problems := Problems())
@@ -154,7 +154,7 @@ def trained(work: Path, say: Callable[..., Any], *words: str) -> tuple[dict[str,
     folder = f"run{len(list(work.iterdir()))}"
     done = say(*words, f"hydra.run.dir={folder}", "trainer.curves=false", "trainer.tensorboard=false")
     assert (done.code, done.err) == (0, "")
-    stored = stored_tensors(work / folder / "checkpoints/last.safetensors")
+    stored = list_stored_tensors(work / folder / "checkpoints/last.safetensors")
     rows = [json.loads(line) for line in (work / folder / "metrics.jsonl").read_text().splitlines()]
     return {name: each.read() for name, each in stored.items()}, rows
 
@@ -186,8 +186,8 @@ def test_a_run_in_which_nothing_learns_says_so(work: Path, dlspec, write) -> Non
 
 
 def test_idle_patterns_are_told_up_to_a_bound() -> None:
-    text = said(freeze=[f"x{index}*" for index in range(MOST_IDLE + 9)])
-    assert f"x{MOST_IDLE - 1}*" in text and f"x{MOST_IDLE}*" not in text
+    text = said(freeze=[f"x{index}*" for index in range(MAX_UNMATCHED_PATTERNS + 9)])
+    assert f"x{MAX_UNMATCHED_PATTERNS - 1}*" in text and f"x{MAX_UNMATCHED_PATTERNS}*" not in text
 
 
 def test_a_frozen_part_learns_from_its_epoch_on(work: Path, dlspec, write) -> None:
@@ -258,7 +258,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark_used.parametrize("name", REFUSED)
 def test_refuses(name: str) -> None:
     more, text = REFUSED[name]
     assert text in said(**more)

@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
 
 import dlspec
-from dlspec.data.batches.batches import permutation
+from dlspec.data.batches.batches import make_permutation
 from dlspec.data.dataset import Dataset
 from dlspec.errors import UserError
 from dlspec.language.sections.trainer_section import EMA, SWA
-from dlspec.optim.averaging import Average, make_average
-from dlspec.optim.freezing import Freezing
+from dlspec.optim.averaging import WeightAverage, make_average
+from dlspec.optim.freezing import FrozenParameters
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.callbacks.checkpoints import Checkpoints
-from dlspec.training.state import State
-from helpers.training_parts import CrossEntropy, dataset, network, trainer
+from dlspec.training.callbacks.checkpoints import CheckpointSaver
+from dlspec.training.state import TrainingState
+from helpers.training_parts import CrossEntropy, make_dataset, make_network, make_trainer
 
 BATCH = 16
 
@@ -42,15 +42,15 @@ class Reference(Callback):
         self.average = AveragedModel(net, multi_avg_fn=average, use_buffers=True)
         self.losses: list[float] = []
 
-    def on_step_end(self, state: State) -> None:
+    def on_step_end(self, state: TrainingState) -> None:
         if state.phase == "train" and isinstance(self.wanted, EMA):
             self.average.update_parameters(state.network)
 
-    def on_epoch_end(self, state: State) -> None:
+    def on_epoch_end(self, state: TrainingState) -> None:
         wanted = self.wanted
         if isinstance(wanted, SWA) and state.epoch >= (wanted.start_epoch or 0):
             self.average.update_parameters(state.network)
-            rows = permutation(len(self.data.train), 0, state.epoch).split(BATCH)
+            rows = make_permutation(len(self.data.train), 0, state.epoch).split(BATCH)
             update_bn([self.data.train.tensors["image"][each] for each in rows], self.average)
         judged = self.average if self.average.n_averaged else state.network
         judged.eval()
@@ -69,13 +69,13 @@ def assert_equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
             assert torch.allclose(ours[name], theirs[name], atol=1e-6), name
 
 
-@pytest.mark.parametrize("wanted", [EMA(decay=0.9), SWA(start_epoch=2)], ids=lambda each: each.type)
+@pytest.mark_used.parametrize("wanted", [EMA(decay=0.9), SWA(start_epoch=2)], ids=lambda each: each.type)
 def test_equals_pytorchs_and_is_what_is_judged_kept_and_given(wanted: EMA | SWA, tmp_path: Path) -> None:
-    net, data = normalised(), dataset(train=64)
+    net, data = normalised(), make_dataset(train=64)
     reference = Reference(net, data, wanted)
     settings = {"epochs": 4, "batch_size": BATCH, "average": wanted, "test": "last"}
-    callbacks = [reference, Checkpoints(tmp_path, seconds=0)]
-    training = trainer(net, data, lr=0.05, settings=settings, callbacks=callbacks)
+    callbacks = [reference, CheckpointSaver(tmp_path, seconds=0)]
+    training = make_trainer(net, data, lr=0.05, settings=settings, callbacks=callbacks)
     training.run()
     assert [row["val/loss"] for row in training.state.history] == pytest.approx(reference.losses, abs=1e-6)
     assert_equal(net.state_dict(), reference.weights)
@@ -87,9 +87,9 @@ def test_equals_pytorchs_and_is_what_is_judged_kept_and_given(wanted: EMA | SWA,
 
 
 def test_the_best_averaged_weights_are_tested() -> None:
-    data, net = dataset(), network()
+    data, net = make_dataset(), make_network()
     settings = {"epochs": 3, "average": EMA(decay=0.5), "mode": "max"}  # the worst epoch, so surely not the last
-    training = trainer(net, data, lr=0.05, settings=settings)
+    training = make_trainer(net, data, lr=0.05, settings=settings)
     result = training.run()
     assert result.best_epoch == 1
     with torch.no_grad():
@@ -97,11 +97,11 @@ def test_the_best_averaged_weights_are_tested() -> None:
     assert loss == pytest.approx(result.best["val/loss"], abs=1e-6)
 
 
-@pytest.mark.parametrize("wanted", [EMA(decay=0.9), SWA(start_epoch=1)], ids=lambda each: each.type)
+@pytest.mark_used.parametrize("wanted", [EMA(decay=0.9), SWA(start_epoch=1)], ids=lambda each: each.type)
 def test_training_goes_on_with_its_own_weights(wanted: EMA | SWA) -> None:
     def losses(average: EMA | SWA | None) -> list[float]:
         net = nn.Sequential(*normalised(), nn.Dropout(0.5))
-        training = trainer(net, settings={"epochs": 3, "average": average}, lr=0.05)
+        training = make_trainer(net, settings={"epochs": 3, "average": average}, lr=0.05)
         training.fit()
         return [row["train/loss"] for row in training.state.history]
 
@@ -111,12 +111,12 @@ def test_training_goes_on_with_its_own_weights(wanted: EMA | SWA) -> None:
 def test_swa_begins_with_the_last_quarter_and_keeps_frozen_statistics() -> None:
     net = normalised()
     until = dict.fromkeys(net[1].parameters())  # type: ignore[index]
-    training = trainer(net, settings={"epochs": 8, "average": SWA()}, freezing=Freezing(until))
+    training = make_trainer(net, settings={"epochs": 8, "average": SWA()}, freezing=FrozenParameters(until))
     seen: list[bool] = []
 
     class Watch(Callback):
-        def on_epoch_end(self, state: State) -> None:
-            seen.append(state.evaluated is not state.network)
+        def on_epoch_end(self, state: TrainingState) -> None:
+            seen.append(state.evaluated_network is not state.network)
 
     training.callbacks.append(Watch())
     training.fit()
@@ -125,9 +125,9 @@ def test_swa_begins_with_the_last_quarter_and_keeps_frozen_statistics() -> None:
 
 
 def test_what_is_never_averaged_stays_as_it_was_trained() -> None:
-    plain, averaged = network(), network()
-    trainer(plain, settings={"max_steps": 3, "epochs": 8}).fit()
-    training = trainer(averaged, settings={"max_steps": 3, "epochs": 8, "average": SWA(start_epoch=5)})
+    plain, averaged = make_network(), make_network()
+    make_trainer(plain, settings={"max_steps": 3, "epochs": 8}).fit()
+    training = make_trainer(averaged, settings={"max_steps": 3, "epochs": 8, "average": SWA(start_epoch=5)})
     training.fit()
     assert all(torch.equal(a, b) for a, b in zip(averaged.parameters(), plain.parameters(), strict=True))
 
@@ -145,7 +145,7 @@ class Odd(nn.Module):
         self.register_buffer("seen", torch.zeros(()))
 
 
-def _average(net: nn.Module) -> Average:
+def _average(net: nn.Module) -> WeightAverage:
     made = make_average(net, EMA(decay=0.5), 1)
     assert made is not None
     return made
@@ -211,13 +211,13 @@ def test_a_network_without_parameters_has_no_average() -> None:
 
 
 def test_what_cant_be_copied_is_told() -> None:
-    net = network()
+    net = make_network()
     net.lock = threading.Lock()
     with pytest.raises(UserError, match=r"^trainer\.average: the network can't be copied: TypeError: "):
-        trainer(net, criterion=CrossEntropy(), settings={"average": EMA()})
+        make_trainer(net, criterion=CrossEntropy(), settings={"average": EMA()})
 
 
-@pytest.mark.parametrize("spelling", ["EMA", {"EMA": 0.999}, {"EMA": {"decay": 0.999}}, {"type": "EMA"}])
+@pytest.mark_used.parametrize("spelling", ["EMA", {"EMA": 0.999}, {"EMA": {"decay": 0.999}}, {"type": "EMA"}])
 def test_a_part_in_a_spec_and_in_the_spec_that_is_saved(spelling: Any, tmp_path: Path) -> None:
     spec = {"model": "linear", "data": {"limit": 40}, "trainer": {"average": spelling, "epochs": 1, "progress": "none"}}
     result = dlspec.train(spec, "digits", folder=tmp_path)

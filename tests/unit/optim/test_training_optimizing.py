@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import StepLR
 
-from dlspec.compat.torch_dynamo import CACHE, WRAPPED, make_step_function, without_dynamo
+from dlspec.compat.torch_dynamo import CACHE_ATTRIBUTE, WRAPPED_METHODS, make_step_function, without_dynamo
 from dlspec.optim.optimizer import can_fuse, has_sparse_gradients, make_optimizer, needs_closure
 
 CLASSES = {
@@ -62,10 +62,10 @@ import sys
 from pathlib import Path
 sys.path.insert(0, "tests")
 from helpers.training_parts import TrainerSpec, trainer
-from dlspec.training.callbacks.standard import standard_callbacks
+from dlspec.training.callbacks.standard import make_default_callbacks
 settings = {"epochs": 2, "progress": "lines", "patience": 9, "clip_grad_norm": 1.0, "deterministic": True}
 settings |= {"accumulate": 2, "average": {"decay": 0.9}}
-trainer(settings=settings, callbacks=standard_callbacks(TrainerSpec(**settings), Path(sys.argv[1]))).run()
+trainer(settings=settings, callbacks=make_default_callbacks(TrainerSpec(**settings), Path(sys.argv[1]))).run()
 print([name for name in ("torch._dynamo", "tensorflow", "matplotlib.pyplot", "torchmetrics") if name in sys.modules])
 """
 
@@ -106,7 +106,7 @@ class _Bag(nn.Module):
 
 
 # LBFGS takes a closure; the trainer's tests train with it.
-@pytest.mark.parametrize("name", [name for name in CLASSES if name != "LBFGS"])
+@pytest.mark_used.parametrize("name", [name for name in CLASSES if name != "LBFGS"])
 def test_weights_equal_pytorchs_own_step(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = _net(name), _net(name)
     quick = make_optimizer(CLASSES[name], ours.parameters(), SETTINGS.get(name, {}))
@@ -151,8 +151,8 @@ def test_groups_keep_their_settings() -> None:
 def test_nothing_is_left_behind_on_pytorchs_functions() -> None:
     with without_dynamo():
         pass
-    raws = [getattr(Optimizer, name).__wrapped__ for name in WRAPPED]
-    assert not any(getattr(raw, CACHE, None) is raw for raw in raws)
+    raws = [getattr(Optimizer, name).__wrapped__ for name in WRAPPED_METHODS]
+    assert not any(getattr(raw, CACHE_ATTRIBUTE, None) is raw for raw in raws)
 
 
 def test_step_hooks_are_honoured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +193,7 @@ def test_an_optimizer_of_the_users_own_is_stepped_its_own_way() -> None:
     assert torch.equal(net.weight, before / 16)
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("name", "device", "fuses"), [("Adagrad", "cpu", True), ("Adagrad", "cuda", False), ("Adam", "cuda", True)]
 )
 def test_what_is_fused_on_which_device(name: str, device: str, fuses: bool) -> None:

@@ -9,17 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 
-from dlspec.parts.layers.attention import Attention, Rotary
+from dlspec.parts.layers.attention import Attention, RotaryEmbedding
 from dlspec.parts.layers.positions import PositionalEmbedding, RelativePositionBias
 from dlspec.parts.layers.transformer import MultiheadAttention, TransformerDecoderLayer, TransformerEncoderLayer
-from helpers.tables import batch, first, made, parameter, refusal_with, sequence
+from helpers.tables import build_layer, channels_first, get_rule_refusal, make_batch, parameter, sequence
 
 LENGTHS = torch.tensor([6, 1, 4, 3])
 INF = float("inf")
 
 
 def texts(channels: int = 8, steps: int = 6, seed: int = 1) -> Tensor:
-    return batch(sequence(steps, channels), len(LENGTHS), seed)
+    return make_batch(sequence(steps, channels), len(LENGTHS), seed)
 
 
 def padded(x: Tensor, lengths: Tensor = LENGTHS) -> Tensor:
@@ -51,7 +51,7 @@ def test_is_pytorchs_multihead_attention_with_the_same_weights() -> None:
     torch.testing.assert_close(ours(x, lengths=LENGTHS), plain(x, x, x, key_padding_mask=is_padding)[0])
 
 
-@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark_used.parametrize("groups", [1, 2, 4])
 def test_grouped_queries_are_those_of_pytorch(groups: int) -> None:
     layer = attention(num_heads=4, num_kv_heads=groups, head_dim=3, is_causal=True, bias=False)
     assert layer.k_proj.weight.shape == layer.v_proj.weight.shape == (groups * 3, 8)
@@ -63,7 +63,7 @@ def test_grouped_queries_are_those_of_pytorch(groups: int) -> None:
 
 
 def test_attends_to_a_memory_of_another_size() -> None:
-    layer = made("Attention", {"num_heads": 2}, sequence(6, 8), sequence(5, 3)).module.eval()
+    layer = build_layer("Attention", {"num_heads": 2}, sequence(6, 8), sequence(5, 3)).module.eval()
     x, memory = texts(), texts(3, 5, seed=2)
     lengths = torch.tensor([5, 2, 1, 4])
     together = layer(x, memory, memory_lengths=lengths)
@@ -73,15 +73,15 @@ def test_attends_to_a_memory_of_another_size() -> None:
 
 
 def test_a_parameter_may_ask() -> None:
-    layer = made("Attention", {"num_heads": 2}, parameter(3, 8), sequence(6, 8))
+    layer = build_layer("Attention", {"num_heads": 2}, parameter(3, 8), sequence(6, 8))
     assert layer.output.shape == (3, 8)
     query, x = torch.randn(3, 8), texts()
     torch.testing.assert_close(layer(query, x), layer(query.expand(4, 3, 8), x))
 
 
-@pytest.mark.parametrize("is_causal", [False, True])
-@pytest.mark.parametrize("rotary", [False, True, 500.0])
-@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark_used.parametrize("is_causal", [False, True])
+@pytest.mark_used.parametrize("rotary", [False, True, 500.0])
+@pytest.mark_used.parametrize("with_bias", [False, True])
 def test_padding_changes_nothing(is_causal: bool, rotary: bool | float, with_bias: bool) -> None:
     layer, x = attention(is_causal=is_causal, rotary=rotary), texts()
     bias = torch.randn(2, 6, 6).expand(4, 2, 6, 6) if with_bias else None
@@ -92,8 +92,8 @@ def test_padding_changes_nothing(is_causal: bool, rotary: bool | float, with_bia
         torch.testing.assert_close(together[at : at + 1, :length], layer(x[at : at + 1, :length], *own))
 
 
-@pytest.mark.parametrize("with_bias", [False, True])
-@pytest.mark.parametrize("lengths", [None, LENGTHS])
+@pytest.mark_used.parametrize("with_bias", [False, True])
+@pytest.mark_used.parametrize("lengths", [None, LENGTHS])
 def test_a_causal_one_does_not_see_what_comes_later(with_bias: bool, lengths: Tensor | None) -> None:
     layer, x = attention(is_causal=True), texts()
     arguments = (None, torch.randn(2, 6, 6).expand(4, 2, 6, 6)) if with_bias else ()
@@ -106,19 +106,19 @@ def test_a_causal_one_does_not_see_what_comes_later(with_bias: bool, lengths: Te
 
 
 MASKS: list[tuple[Any, Tensor]] = [
-    (first(6, 6), torch.rand(4, 6, 6) > 0.3),
-    (first(2, 6, 6), torch.rand(4, 2, 6, 6) > 0.3),
-    (first(1, 6, 6), torch.randn(4, 1, 6, 6)),
+    (channels_first(6, 6), torch.rand(4, 6, 6) > 0.3),
+    (channels_first(2, 6, 6), torch.rand(4, 2, 6, 6) > 0.3),
+    (channels_first(1, 6, 6), torch.randn(4, 1, 6, 6)),
     (parameter(6, 6), torch.randn(6, 6)),
     (parameter(2, 6, 6), torch.randn(2, 6, 6)),
 ]
 
 
-@pytest.mark.parametrize(("value", "mask"), MASKS, ids=[str(each[0]) for each in MASKS])
+@pytest.mark_used.parametrize(("value", "mask"), MASKS, ids=[str(each[0]) for each in MASKS])
 def test_a_mask_is_added_or_hides(value: Any, mask: Tensor) -> None:
     if mask.dtype == torch.bool:
         mask = mask | torch.eye(6, dtype=torch.bool)  # something must be seen
-    layer = made("Attention", {"num_heads": 2}, sequence(6, 8), sequence(6, 8), value).module.eval()
+    layer = build_layer("Attention", {"num_heads": 2}, sequence(6, 8), sequence(6, 8), value).module.eval()
     assert isinstance(layer, Attention)
     x = texts()
     q, k, v = (heads(each(x), 2) for each in (layer.q_proj, layer.k_proj, layer.v_proj))
@@ -128,7 +128,7 @@ def test_a_mask_is_added_or_hides(value: Any, mask: Tensor) -> None:
     torch.testing.assert_close(layer(x, x, mask), layer.out_proj(wanted.transpose(1, 2).flatten(2)))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark_used.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_mask_of_one_row_meets_causality_and_padding(dtype: torch.dtype) -> None:
     layer, x = attention(is_causal=True).to(dtype), texts().to(dtype)
     row = torch.zeros(4, 1, 1, 6)
@@ -149,7 +149,7 @@ def test_drops_in_training_alone() -> None:
 
 
 def test_rotary_scores_depend_on_distances_alone() -> None:
-    rotary = Rotary(8)
+    rotary = RotaryEmbedding(8)
     q, k = torch.randn(8), torch.randn(8)
     scores = rotary(q.expand(10, 8)) @ rotary(k.expand(10, 8)).T
     for distance in range(-9, 10):
@@ -160,7 +160,7 @@ def test_rotary_scores_depend_on_distances_alone() -> None:
 
 def test_rotary_halves_are_the_same_turns_of_other_pairs() -> None:
     x, order = torch.randn(5, 8), [0, 2, 4, 6, 1, 3, 5, 7]
-    torch.testing.assert_close(Rotary(8, halves=True)(x[:, order]), Rotary(8)(x)[:, order])
+    torch.testing.assert_close(RotaryEmbedding(8, halves=True)(x[:, order]), RotaryEmbedding(8)(x)[:, order])
 
 
 def test_rotary_turns_by_the_papers_angles() -> None:
@@ -169,7 +169,7 @@ def test_rotary_turns_by_the_papers_angles() -> None:
     step = torch.arange(3.0)
     slow = step / 100
     wanted = torch.stack([step.cos(), step.sin(), -slow.sin(), slow.cos()], dim=1)
-    torch.testing.assert_close(Rotary(4)(x), wanted)
+    torch.testing.assert_close(RotaryEmbedding(4)(x), wanted)
 
 
 def test_sines_are_those_of_the_paper() -> None:
@@ -206,7 +206,7 @@ def t5_bucket(distance: int, bidirectional: bool, count: int = 32, furthest: int
     return bucket + min(far, count - 1)
 
 
-@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark_used.parametrize("bidirectional", [False, True])
 def test_distances_share_the_buckets_of_t5(bidirectional: bool) -> None:
     layer = RelativePositionBias(3, bidirectional=bidirectional)
     given = layer(torch.zeros(2, 150, 1))
@@ -217,8 +217,8 @@ def test_distances_share_the_buckets_of_t5(bidirectional: bool) -> None:
 
 
 def test_a_bias_feeds_attention() -> None:
-    bias = made("RelativePositionBias", {"num_heads": 2}, sequence(6, 8))
-    layer = made("Attention", {"num_heads": 2, "is_causal": True}, sequence(6, 8), sequence(6, 8), bias.output)
+    bias = build_layer("RelativePositionBias", {"num_heads": 2}, sequence(6, 8))
+    layer = build_layer("Attention", {"num_heads": 2, "is_causal": True}, sequence(6, 8), sequence(6, 8), bias.output)
     x = texts()
     layer(x, x, bias(x), lengths=LENGTHS, memory_lengths=LENGTHS).sum().backward()
     weight = next(bias.module.parameters())
@@ -228,8 +228,8 @@ def test_a_bias_feeds_attention() -> None:
 # ---- PyTorch's own layers ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("training", [False, True])
-@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark_used.parametrize("training", [False, True])
+@pytest.mark_used.parametrize("is_causal", [False, True])
 def test_pytorchs_attention_sees_no_padding(is_causal: bool, training: bool) -> None:
     torch.manual_seed(0)
     layer, x = MultiheadAttention(8, 2, is_causal=is_causal).train(training), texts()
@@ -250,7 +250,7 @@ def test_pytorchs_attention_to_a_key_takes_it_for_the_value_and_gives_weights() 
     assert (weights[1, :, 2:] == 0).all() and torch.allclose(weights.sum(-1), torch.ones(4, 6))
 
 
-@pytest.mark.parametrize("training", [False, True])
+@pytest.mark_used.parametrize("training", [False, True])
 def test_a_causal_encoder_layer_sees_neither_the_future_nor_padding(training: bool) -> None:
     torch.manual_seed(0)
     layer = TransformerEncoderLayer(8, 2, 16, dropout=0.0, is_causal=True).train(training)
@@ -264,7 +264,7 @@ def test_a_causal_encoder_layer_sees_neither_the_future_nor_padding(training: bo
         torch.testing.assert_close(layer(padded(x), LENGTHS)[inside], wanted[inside], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("tgt_is_causal", [False, True])
+@pytest.mark_used.parametrize("tgt_is_causal", [False, True])
 def test_a_decoder_layer_sees_padding_of_neither_input(tgt_is_causal: bool) -> None:
     torch.manual_seed(0)
     layer = TransformerDecoderLayer(8, 2, 16, dropout=0.0, tgt_is_causal=tgt_is_causal)
@@ -285,7 +285,7 @@ REFUSED: list[tuple[str, dict[str, Any], tuple[Any, ...], str, str]] = [
      "num_kv_heads must divide num_heads"),
     ("Attention", {"num_heads": 8, "rotary": True}, (sequence(6, 8),),
      "rotary turns pairs of channels, and a head has 1", "take an even head_dim"),
-    ("Attention", {"num_heads": 2}, (sequence(6, 8), first(8, 6)), f"{STEPS}(8, 6) channels-first comes in",
+    ("Attention", {"num_heads": 2}, (sequence(6, 8), channels_first(8, 6)), f"{STEPS}(8, 6) channels-first comes in",
      "give a sequence, (T, C)"),
     ("Attention", {"num_heads": 2}, (sequence(6, 2, 4),), f"{STEPS}(6, 2, 4) sequence comes in",
      "shape each as (T, C)"),
@@ -293,7 +293,7 @@ REFUSED: list[tuple[str, dict[str, Any], tuple[Any, ...], str, str]] = [
      "the memory is a Parameter, and a value of the data is wanted", "let the Parameter be the query"),
     ("Attention", {"num_heads": 2, "is_causal": True}, (sequence(6, 8), sequence(5, 8)),
      "is_causal with 6 steps that look at 5 others", "leave is_causal out: it is for a sequence that looks at itself"),
-    ("Attention", {"num_heads": 2}, (sequence(6, 8), sequence(5, 8), first(3, 6, 5)),
+    ("Attention", {"num_heads": 2}, (sequence(6, 8), sequence(5, 8), channels_first(3, 6, 5)),
      "the mask is (3, 6, 5) channels-first, and attention of 2 heads is (2, 6, 5)",
      "give it as (6, 5) or (2, 6, 5); RelativePositionBias does"),
     ("MultiheadAttention", {"num_heads": 3}, (sequence(6, 8),), "8 channels don't divide into 3 heads",
@@ -317,8 +317,10 @@ REFUSED: list[tuple[str, dict[str, Any], tuple[Any, ...], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "settings", "given", "found", "fix"), REFUSED, ids=[each[3][:40] for each in REFUSED])
+@pytest.mark_used.parametrize(
+    ("name", "settings", "given", "found", "fix"), REFUSED, ids=[each[3][:40] for each in REFUSED]
+)
 def test_what_does_not_fit_is_refused(
     name: str, settings: dict[str, Any], given: tuple[Any, ...], found: str, fix: str
 ) -> None:
-    assert refusal_with(name, settings, *given) == (found, fix)
+    assert get_rule_refusal(name, settings, *given) == (found, fix)

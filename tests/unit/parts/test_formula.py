@@ -15,15 +15,15 @@ from torch import Tensor, fx, nn
 
 from dlspec.language.expressions.expressions import ExpressionError
 from dlspec.language.expressions.formula import parse_formula
-from dlspec.language.expressions.formula_functions import FUNCTIONS
-from dlspec.language.expressions.formula_tree import calls_in, is_elementwise, names_in
-from dlspec.layouts import Lengths, Value
+from dlspec.language.expressions.formula_functions import FORMULA_FUNCTIONS
+from dlspec.language.expressions.formula_tree import find_calls, find_output_names, is_elementwise
+from dlspec.layouts import Lengths, TensorInfo
 from dlspec.parts.layers.formula_layer import Formula
-from helpers.tables import batch, features, first, parameter, sequence, tokens
+from helpers.tables import channels_first, features, make_batch, parameter, sequence, tokens
 
 X = sequence(5, 4)
-x, y, square = batch(X, 3), batch(X, 3, seed=2), batch(sequence(4, 4), 3)
-p, ids = torch.rand(3, 5, 4) * 0.8 + 0.1, batch(tokens(5), 3)
+x, y, square = make_batch(X, 3), make_batch(X, 3, seed=2), make_batch(sequence(4, 4), 3)
+p, ids = torch.rand(3, 5, 4) * 0.8 + 0.1, make_batch(tokens(5), 3)
 scale, lengths = torch.randn(4), Lengths("x")
 
 # ---- what is computed ----------------------------------------------------------------------------------------------
@@ -91,9 +91,9 @@ def traced(layer: Formula, count: int) -> fx.GraphModule:
     return fx.GraphModule(nn.Module(), graph)
 
 
-@pytest.mark.parametrize(("text", "wanted"), COMPUTED, ids=[text for text, _ in COMPUTED])
+@pytest.mark_used.parametrize(("text", "wanted"), COMPUTED, ids=[text for text, _ in COMPUTED])
 def test_what_is_computed_and_traced(text: str, wanted: Any) -> None:
-    names = names_in(parse_formula(text))
+    names = find_output_names(parse_formula(text))
     inputs = [TENSORS[name] for name in names]
     assert Formula.rule.check([VALUES[name] for name in names], {"formula": text}) is None
     plain = traced(Formula(text), len(inputs))
@@ -107,7 +107,7 @@ def test_what_is_computed_and_traced(text: str, wanted: Any) -> None:
 
 
 def test_every_function_has_a_row() -> None:
-    assert {name for text, _ in COMPUTED for name, _ in calls_in(parse_formula(text))} == FUNCTIONS
+    assert {name for text, _ in COMPUTED for name, _ in find_calls(parse_formula(text))} == FORMULA_FUNCTIONS
 
 
 def test_the_traced_code_is_straight() -> None:
@@ -133,27 +133,27 @@ def test_gradients_flow() -> None:
 
 
 def test_names_come_in_the_order_they_are_written_in() -> None:
-    assert names_in(parse_formula("(b + exp(_))\n * a - exp / b + null_ + where(a > 0, true, x[:, null])")) == (
+    assert find_output_names(parse_formula("(b + exp(_))\n * a - exp / b + null_ + where(a > 0, true, x[:, null])")) == (
         "b", "_", "a", "exp", "null_", "x",
     )  # fmt: skip
 
 
-LENGTHY = Value((5, 4), "sequence", lengths)
+LENGTHY = TensorInfo((5, 4), "sequence", lengths)
 RULES = [
     ("exp(x) * y + 1", (LENGTHY, LENGTHY), (5, 4), "sequence", True),
     ("x * scale", (LENGTHY, parameter(4)), (5, 4), "sequence", True),
     ("x * scale", (LENGTHY, parameter(5, 4)), (5, 4), "sequence", False),
     ("softmax(x, dim=1)", (LENGTHY,), (5, 4), "sequence", False),
     ("x[:, 1:]", (LENGTHY,), (4, 4), "sequence", False),
-    ("x * 2", (first(3, 8, 8),), (3, 8, 8), "channels-first", True),
-    ("x * 2", (first(3, 8),), (3, 8), "channels-first", True),
-    ("transpose(x, 1, 2)", (first(3, 8),), (8, 3), "sequence", False),
-    ("mean(x, dim=[2, 3])", (first(3, 8, 8),), (3,), "features", False),
+    ("x * 2", (channels_first(3, 8, 8),), (3, 8, 8), "channels-first", True),
+    ("x * 2", (channels_first(3, 8),), (3, 8), "channels-first", True),
+    ("transpose(x, 1, 2)", (channels_first(3, 8),), (8, 3), "sequence", False),
+    ("mean(x, dim=[2, 3])", (channels_first(3, 8, 8),), (3,), "features", False),
     ("x == 3", (tokens(5),), (5,), "tokens", True),
 ]
 
 
-@pytest.mark.parametrize(("text", "inputs", "shape", "layout", "keeps"), RULES, ids=[each[0] for each in RULES])
+@pytest.mark_used.parametrize(("text", "inputs", "shape", "layout", "keeps"), RULES, ids=[each[0] for each in RULES])
 def test_layouts_and_lengths(text: str, inputs: Any, shape: Any, layout: str, keeps: bool) -> None:
     rule, read = Formula.rule, {"formula": text}
     assert rule.lengths is not None and callable(rule.keeps_lengths)
@@ -162,7 +162,7 @@ def test_layouts_and_lengths(text: str, inputs: Any, shape: Any, layout: str, ke
     assert rule.lengths(inputs, shape, read) == kept
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("text", "keeps"),
     [
         ("roll(ids, -1, 1)", True),
@@ -247,7 +247,7 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "found", "fix"), REFUSED, ids=[each[0][:40] for each in REFUSED])
+@pytest.mark_used.parametrize(("text", "found", "fix"), REFUSED, ids=[each[0][:40] for each in REFUSED])
 def test_what_is_refused(text: str, found: str, fix: str) -> None:
     before = time.process_time()
     with pytest.raises(ExpressionError) as error:
@@ -256,7 +256,7 @@ def test_what_is_refused(text: str, found: str, fix: str) -> None:
     assert (str(error.value), error.value.finding.fix) == (found, fix or error.value.finding.fix)
 
 
-WORDS = [*"abx_", *sorted(FUNCTIONS), *"0 1 2 -1 1e9 10**9 None true 'a' 'nc,cd->nd'".split()]
+WORDS = [*"abx_", *sorted(FORMULA_FUNCTIONS), *"0 1 2 -1 1e9 10**9 None true 'a' 'nc,cd->nd'".split()]
 SIGNS = [*"()[]{},:.+-*/%@<>=&|~!$#;\\", "**", "//", "==", "...", " dim=", " if ", " else ", " not ", " in ", "lambda:"]
 TEXTS = st.lists(st.sampled_from(WORDS) | st.sampled_from(SIGNS), max_size=12).map("".join)
 CALLS = st.builds("{}({}, {})".format, st.sampled_from(WORDS), st.sampled_from(WORDS) | TEXTS, TEXTS)
@@ -269,7 +269,7 @@ def test_any_text_is_a_tree_or_refused(text: str) -> None:
         tree = parse_formula(text)
     except ExpressionError:
         return
-    names = names_in(tree)
+    names = find_output_names(tree)
     assert isinstance(tree, ast.expr) and names
     refused = Formula.rule.check([X] * len(names), {"formula": text})  # whatever it says, nothing is raised
     if refused is None:
@@ -277,10 +277,10 @@ def test_any_text_is_a_tree_or_refused(text: str) -> None:
 
 
 MIXES = "the first dimension is the batch, and samples must not mix"
-UNFIT: list[tuple[str, tuple[Value, ...], str, str]] = [
-    ("x + exp(y)", (first(4, 3, 3), features(4)), "'x + exp(y)' has (4, 3, 3) and (4), which don't fit",
+UNFIT: list[tuple[str, tuple[TensorInfo, ...], str, str]] = [
+    ("x + exp(y)", (channels_first(4, 3, 3), features(4)), "'x + exp(y)' has (4, 3, 3) and (4), which don't fit",
      "both need as many dimensions; sizes of 1 stretch: put a Reshape before one of them"),
-    ("where(x > 0, x, w)", (first(4, 3, 3), parameter(4)),
+    ("where(x > 0, x, w)", (channels_first(4, 3, 3), parameter(4)),
      "'where(x > 0, x, w)' has (4, 3, 3) and (4), which don't fit",
      "a Parameter must stretch to the value: one of shape [4, 1, 1] is a number a channel"),
     ("x - mean(x, dim=1)", (X,), "'x - mean(x, dim=1)' has (5, 4) and (4), which don't fit",
@@ -310,18 +310,20 @@ UNFIT: list[tuple[str, tuple[Value, ...], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "inputs", "found", "fix"), UNFIT, ids=[each[0] for each in UNFIT])
-def test_what_does_not_fit_is_refused(text: str, inputs: tuple[Value, ...], found: str, fix: str) -> None:
+@pytest.mark_used.parametrize(("text", "inputs", "found", "fix"), UNFIT, ids=[each[0] for each in UNFIT])
+def test_what_does_not_fit_is_refused(text: str, inputs: tuple[TensorInfo, ...], found: str, fix: str) -> None:
     state = torch.random.get_rng_state()
     refused = Formula.rule.refuse(inputs, {"formula": text})
     assert refused is not None and (refused.found, refused.fix) == (found, fix)
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     "text", ["x * w", "w - x", "sum(w, dim=-1) * x", "x @ transpose(exp(x), 1, 2) * randn_like(x)"]
 )
 def test_a_large_sample_is_tried_without_memory(text: str) -> None:
     many = sequence(2048, 2048)
     inputs = {"x": many, "w": parameter(1, 2048) if "sum" not in text else parameter(1)}
-    assert Formula.rule.check([inputs[name] for name in names_in(parse_formula(text))], {"formula": text}) is None
+    assert (
+        Formula.rule.check([inputs[name] for name in find_output_names(parse_formula(text))], {"formula": text}) is None
+    )

@@ -10,16 +10,24 @@ from torch import Tensor, nn
 
 from dlspec.language.parse.part import parse_part
 from dlspec.language.problems import Problems
-from dlspec.parts.torch.torch_parts import BATCH_FIRST, LAYERS
-from helpers.tables import LAYER_ROWS, Made, Row, batches, graph_of, made, network_of
+from dlspec.parts.torch.torch_parts import BATCH_FIRST_LAYERS, LAYERS
+from helpers.tables import (
+    LAYER_ROWS,
+    LayerRow,
+    LayerUnderTest,
+    build_layer,
+    build_valid_layers,
+    make_batches,
+    make_graph,
+)
 
 ROWS = [(name, row) for name, row in sorted(LAYER_ROWS.items()) if row.inputs]
-each_layer = pytest.mark.parametrize(("name", "row"), ROWS, ids=[name for name, _ in ROWS])
+each_layer = pytest.mark_used.parametrize(("name", "row"), ROWS, ids=[name for name, _ in ROWS])
 
 
-def eager(name: str, row: Row) -> nn.Module:
+def eager(name: str, row: LayerRow) -> nn.Module:
     """What the same PyTorch code makes."""
-    fixed = {"batch_first": True} if name in BATCH_FIRST else {}
+    fixed = {"batch_first": True} if name in BATCH_FIRST_LAYERS else {}
     build = getattr(nn, name, LAYERS[name].build)
     module: nn.Module = build(**row.inferred, **_tuples(row.settings), **fixed)
     return module
@@ -29,8 +37,8 @@ def _tuples(settings: Any) -> dict[str, Any]:
     return {key: tuple(each) if isinstance(each, list) else each for key, each in settings.items()}
 
 
-def built(name: str, row: Row) -> Made:
-    return made(name, row.settings, *row.inputs, many=row.many)
+def built(name: str, row: LayerRow) -> LayerUnderTest:
+    return build_layer(name, row.settings, *row.inputs, many=row.many)
 
 
 def given_by(module: nn.Module, inputs: list[Tensor]) -> Tensor:
@@ -59,7 +67,7 @@ def test_every_layer_of_the_registry_has_a_row() -> None:
 
 
 @each_layer
-def test_one_spelling_reads_as_the_others(name: str, row: Row) -> None:
+def test_one_spelling_reads_as_the_others(name: str, row: LayerRow) -> None:
     settings = dict(row.settings)
     spellings: list[Any] = [{name: settings}, {"type": name, **settings}]
     spellings += [name, {name: None}] if not settings else []
@@ -80,10 +88,10 @@ _AS_LISTS = ("unflattened_size", "shape", "dims")
 
 
 @each_layer
-def test_is_pytorchs_own_under_one_seed(name: str, row: Row) -> None:
+def test_is_pytorchs_own_under_one_seed(name: str, row: LayerRow) -> None:
     """Same weights under the same names, same output, and the generator as it is behind eager code."""
     torch.manual_seed(3)
-    plain = eager(name, Row({key: row.settings[key] for key in row.settings if key not in _OF_FORWARD}, row.given,
+    plain = eager(name, LayerRow({key: row.settings[key] for key in row.settings if key not in _OF_FORWARD}, row.given,
                             row.gives, row.inferred))  # fmt: skip
     state = torch.get_rng_state()
     torch.manual_seed(3)
@@ -93,7 +101,7 @@ def test_is_pytorchs_own_under_one_seed(name: str, row: Row) -> None:
     assert list(plain.state_dict()) == list(ours)
     assert all(torch.equal(ours[key], value) for key, value in plain.state_dict().items())
     assert layer.module.training
-    inputs = batches(row, 3)
+    inputs = make_batches(row, 3)
     torch.manual_seed(4)
     wanted = given_by(plain.eval(), inputs)
     torch.manual_seed(4)
@@ -102,17 +110,17 @@ def test_is_pytorchs_own_under_one_seed(name: str, row: Row) -> None:
 
 
 @each_layer
-def test_the_traced_output_is_the_real_one(name: str, row: Row) -> None:
+def test_the_traced_output_is_the_real_one(name: str, row: LayerRow) -> None:
     layer = built(name, row)
     assert (layer.output.shape, layer.output.layout) == (row.gives.shape, row.gives.layout)
     layer.module.eval()
-    assert layer(*batches(row, 5)).shape == (5 * row.many[1], *row.gives.shape)
+    assert layer(*make_batches(row, 5)).shape == (5 * row.many[1], *row.gives.shape)
 
 
 @each_layer
-def test_gradients_reach_every_parameter(name: str, row: Row) -> None:
+def test_gradients_reach_every_parameter(name: str, row: LayerRow) -> None:
     layer = built(name, row)
-    inputs = [each.requires_grad_() if each.is_floating_point() else each for each in batches(row, 4)]
+    inputs = [each.requires_grad_() if each.is_floating_point() else each for each in make_batches(row, 4)]
     output = layer(*inputs)
     (output * torch.linspace(-1, 2, output.numel()).reshape(output.shape)).sum().backward()
     for key, parameter in layer.module.named_parameters():
@@ -127,12 +135,12 @@ _UNREAD = {("RelativePositionBias", 0), ("UnfoldTime", 1)}
 
 
 @each_layer
-def test_a_row_in_a_batch_is_that_row_alone(name: str, row: Row) -> None:
+def test_a_row_in_a_batch_is_that_row_alone(name: str, row: LayerRow) -> None:
     if row.random:
         pytest.skip("draws in eval mode, too: PyTorch's own")
     layer = built(name, row)
     layer.module.eval()
-    inputs, many = batches(row, 3), (row.many[0], *[1] * len(row.inputs))
+    inputs, many = make_batches(row, 3), (row.many[0], *[1] * len(row.inputs))
     together = layer(*(each.clone() for each in inputs))
     for index in range(3):
         alone = [
@@ -143,13 +151,15 @@ def test_a_row_in_a_batch_is_that_row_alone(name: str, row: Row) -> None:
 
 
 @each_layer
-def test_tracing_leaves_no_trace(name: str, row: Row) -> None:
+def test_tracing_leaves_no_trace(name: str, row: LayerRow) -> None:
     """A layer in a stack's middle may work in place; no running mean has seen the trace."""
     if isinstance(row.given, tuple) or row.many != (1, 1):
         pytest.skip("it stands in no plain stack")
     inplace = "inplace" in LAYERS[name].settings
     before = [{"Tanh": None}] if inplace else []
-    network = network_of([*before, {name: {**row.settings, **({"inplace": True} if inplace else {})}}], row.given)
+    network = build_valid_layers(
+        [*before, {name: {**row.settings, **({"inplace": True} if inplace else {})}}], row.given
+    )
     for key, value in network.module.named_buffers():
         fresh = {"running_mean": 0.0, "running_var": 1.0, "num_batches_tracked": 0}
         assert (value == fresh[key.split(".")[-1]]).all()
@@ -166,9 +176,9 @@ NOT_YET = {
 }
 
 
-@pytest.mark.parametrize(("name", "reason"), NOT_YET.items(), ids=list(NOT_YET))
+@pytest.mark_used.parametrize(("name", "reason"), NOT_YET.items(), ids=list(NOT_YET))
 def test_what_is_not_there_yet_is_refused_by_name(name: str, reason: str) -> None:
     problems = Problems()
-    (node,) = graph_of([name], problems).nodes
+    (node,) = make_graph([name], problems).nodes
     assert LAYERS.read(node.part, problems) is None
     assert [(each.found, each.fix) for each in problems.found] == [(f"{name} is not there yet", reason)]

@@ -8,41 +8,41 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from dlspec.layouts import Value
+from dlspec.layouts import TensorInfo
 from dlspec.parts.layers.recurrent import GRU, LSTM, RNN
 from dlspec.parts.layers.stochastic_depth import StochasticDepth
 from dlspec.parts.torch.torch_parts import LAYERS
 from helpers.tables import (
     LAYER_ROWS,
-    Row,
-    batch,
-    batches,
+    LayerRow,
+    build_layer,
+    channels_first,
+    channels_last,
     features,
-    first,
-    last,
-    made,
+    get_rule_refusal,
+    make_batch,
+    make_batches,
     parameter,
-    refusal_with,
     sequence,
 )
 
-IMAGE = first(4, 3, 5)
+IMAGE = channels_first(4, 3, 5)
 SERIES = sequence(6, 4)
 LENGTHS = torch.tensor([6, 1, 4, 3])
 
 
-def x_of(given: Value, rows: int = 4, seed: int = 1) -> Tensor:
-    return batch(given, rows, seed)
+def x_of(given: TensorInfo, rows: int = 4, seed: int = 1) -> Tensor:
+    return make_batch(given, rows, seed)
 
 
 # ---- what is computed ----------------------------------------------------------------------------------------------
 
-a, b, c = x_of(IMAGE), x_of(IMAGE, seed=2), x_of(first(4, 1, 1), seed=3)
+a, b, c = x_of(IMAGE), x_of(IMAGE, seed=2), x_of(channels_first(4, 1, 1), seed=3)
 scale, token = torch.randn(4, 1, 1), torch.randn(1, 4)
 s = x_of(SERIES)
 
-COMPUTED: list[tuple[str, dict[str, Any], tuple[Value, ...], tuple[Tensor, ...], Tensor]] = [
-    ("Add", {}, (IMAGE, IMAGE, first(4, 1, 1)), (a, b, c), a + b + c),
+COMPUTED: list[tuple[str, dict[str, Any], tuple[TensorInfo, ...], tuple[Tensor, ...], Tensor]] = [
+    ("Add", {}, (IMAGE, IMAGE, channels_first(4, 1, 1)), (a, b, c), a + b + c),
     ("Add", {}, (parameter(4, 1, 1), IMAGE), (scale, a), scale + a),
     ("Multiply", {}, (IMAGE, parameter(4, 1, 1)), (a, scale), a * scale),
     ("Multiply", {}, (parameter(4), parameter(3, 4)), (torch.ones(4), torch.ones(3, 4)), torch.ones(3, 4)),
@@ -66,26 +66,28 @@ COMPUTED: list[tuple[str, dict[str, Any], tuple[Value, ...], tuple[Tensor, ...],
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("name", "settings", "given", "inputs", "wanted"),
     COMPUTED,
     ids=[f"{each[0]}-{each[1]}-{each[2][0]}" for each in COMPUTED],
 )
 def test_what_is_computed(
-    name: str, settings: dict[str, Any], given: tuple[Value, ...], inputs: tuple[Tensor, ...], wanted: Tensor
+    name: str, settings: dict[str, Any], given: tuple[TensorInfo, ...], inputs: tuple[Tensor, ...], wanted: Tensor
 ) -> None:
-    layer = made(name, settings, *given, many=(1, 6) if name == "FoldTime" else (1, 1))
+    layer = build_layer(name, settings, *given, many=(1, 6) if name == "FoldTime" else (1, 1))
     assert torch.equal(layer(*inputs), wanted)
 
 
-@pytest.mark.parametrize("given", [sequence(5, 4), sequence(5, 3, 2, 2), Value((5,), "tokens", vocab_size=7)], ids=str)
-def test_time_folds_into_the_batch_and_out_again(given: Value) -> None:
-    x = batch(given, 3)
-    folded = made("FoldTime", {}, given, many=(1, 5))(x)
+@pytest.mark_used.parametrize(
+    "given", [sequence(5, 4), sequence(5, 3, 2, 2), TensorInfo((5,), "tokens", vocab_size=7)], ids=str
+)
+def test_time_folds_into_the_batch_and_out_again(given: TensorInfo) -> None:
+    x = make_batch(given, 3)
+    folded = build_layer("FoldTime", {}, given, many=(1, 5))(x)
     assert folded.shape == (15, *given.shape[1:])
     if given.layout == "sequence":
-        inside = Value(given.shape[1:], "features")
-        assert torch.equal(made("UnfoldTime", {}, inside, given, many=(5, 1))(folded, x), x)
+        inside = TensorInfo(given.shape[1:], "features")
+        assert torch.equal(build_layer("UnfoldTime", {}, inside, given, many=(5, 1))(folded, x), x)
 
 
 def test_a_dropped_sample_is_zero_and_the_others_make_up_for_it() -> None:
@@ -100,40 +102,40 @@ def test_a_dropped_sample_is_zero_and_the_others_make_up_for_it() -> None:
 
 # ---- where the roles go --------------------------------------------------------------------------------------------
 
-GIVES: list[tuple[str, dict[str, Any], Value, Value]] = [
-    ("Permute", {"dims": [0, 2, 1]}, SERIES, first(4, 6)),
-    ("Permute", {"dims": [0, 2, 1]}, first(4, 6), sequence(6, 4)),
-    ("Permute", {"dims": [0, 2, 1]}, last(6, 4), first(4, 6)),
-    ("Permute", {"dims": [0, 2, 3, 1]}, IMAGE, last(3, 5, 4)),
-    ("Permute", {"dims": [0, 3, 1, 2]}, last(3, 5, 4), IMAGE),
-    ("Permute", {"dims": [0, 2, 1, 3, 4]}, sequence(6, 4, 3, 5), first(4, 6, 3, 5)),
+GIVES: list[tuple[str, dict[str, Any], TensorInfo, TensorInfo]] = [
+    ("Permute", {"dims": [0, 2, 1]}, SERIES, channels_first(4, 6)),
+    ("Permute", {"dims": [0, 2, 1]}, channels_first(4, 6), sequence(6, 4)),
+    ("Permute", {"dims": [0, 2, 1]}, channels_last(6, 4), channels_first(4, 6)),
+    ("Permute", {"dims": [0, 2, 3, 1]}, IMAGE, channels_last(3, 5, 4)),
+    ("Permute", {"dims": [0, 3, 1, 2]}, channels_last(3, 5, 4), IMAGE),
+    ("Permute", {"dims": [0, 2, 1, 3, 4]}, sequence(6, 4, 3, 5), channels_first(4, 6, 3, 5)),
     ("Permute", {"dims": [0, 1, 3, 2]}, sequence(6, 4, 3), sequence(6, 3, 4)),
     ("Reshape", {"shape": [6, 10]}, IMAGE, sequence(6, 10)),
     ("Reshape", {"shape": [60]}, IMAGE, features(60)),
-    ("Reshape", {"shape": [4, -1, 3]}, IMAGE, first(4, 5, 3)),
+    ("Reshape", {"shape": [4, -1, 3]}, IMAGE, channels_first(4, 5, 3)),
     ("Select", {"index": 0}, SERIES, features(4)),
     ("Select", {"index": 0}, sequence(6, 4, 3, 5), IMAGE),
     ("Select", {"index": 0, "dim": 2}, SERIES, features(6)),
-    ("Select", {"index": 0, "dim": 2}, IMAGE, first(4, 5)),
-    ("Select", {"index": 0, "dim": 1}, last(3, 5, 4), sequence(5, 4)),
+    ("Select", {"index": 0, "dim": 2}, IMAGE, channels_first(4, 5)),
+    ("Select", {"index": 0, "dim": 1}, channels_last(3, 5, 4), sequence(5, 4)),
     ("Select", {"index": 0}, IMAGE, sequence(3, 5)),
-    ("Select", {"index": 0}, features(4), Value((), "features")),
+    ("Select", {"index": 0}, features(4), TensorInfo((), "features")),
     ("Mean", {}, SERIES, features(4)),
-    ("Mean", {}, last(3, 5, 4), features(4)),
-    ("Mean", {"dim": [2, 3], "keepdim": True}, IMAGE, first(4, 1, 1)),
-    ("Mean", {"dim": 2}, IMAGE, first(4, 5)),
+    ("Mean", {}, channels_last(3, 5, 4), features(4)),
+    ("Mean", {"dim": [2, 3], "keepdim": True}, IMAGE, channels_first(4, 1, 1)),
+    ("Mean", {"dim": 2}, IMAGE, channels_first(4, 5)),
     ("Max", {"dim": 2}, SERIES, features(6)),
     ("Sum", {"dim": 2, "keepdim": True}, SERIES, sequence(6, 1)),
     ("FoldTime", {}, sequence(6, 4, 3, 5), IMAGE),
-    ("FoldTime", {}, Value((6, 9), "tokens", vocab_size=7), Value((9,), "tokens")),
+    ("FoldTime", {}, TensorInfo((6, 9), "tokens", vocab_size=7), TensorInfo((9,), "tokens")),
 ]
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("name", "settings", "given", "gives"), GIVES, ids=[f"{each[0]}-{each[1]}-{each[2]}" for each in GIVES]
 )
-def test_the_roles_move(name: str, settings: dict[str, Any], given: Value, gives: Value) -> None:
-    assert made(name, settings, given, many=(1, 6) if name == "FoldTime" else (1, 1)).output == gives
+def test_the_roles_move(name: str, settings: dict[str, Any], given: TensorInfo, gives: TensorInfo) -> None:
+    assert build_layer(name, settings, given, many=(1, 6) if name == "FoldTime" else (1, 1)).output == gives
 
 
 # ---- what is written into the generated forward --------------------------------------------------------------------
@@ -152,19 +154,19 @@ def traced(layer: nn.Module, count: int, with_lengths: bool) -> fx.GraphModule:
     return fx.GraphModule(nn.Module(), graph)
 
 
-@pytest.mark.parametrize("name", INLINE)
+@pytest.mark_used.parametrize("name", INLINE)
 def test_an_inline_layers_operations_stand_alone(name: str) -> None:
-    row: Row = LAYER_ROWS[name]
-    layer = made(name, row.settings, *row.inputs, many=row.many)
+    row: LayerRow = LAYER_ROWS[name]
+    layer = build_layer(name, row.settings, *row.inputs, many=row.many)
     assert not list(layer.module.parameters()) and not list(layer.module.buffers())
-    inputs = batches(row, 3)
+    inputs = make_batches(row, 3)
     assert torch.equal(traced(layer.module, len(inputs), False)(*inputs), layer(*inputs))
 
 
-@pytest.mark.parametrize("name", LENGTHY)
+@pytest.mark_used.parametrize("name", LENGTHY)
 def test_an_inline_layer_takes_lengths(name: str) -> None:
     settings = {"index": -1} if name == "Select" else {}
-    layer = made(name, settings, SERIES).module
+    layer = build_layer(name, settings, SERIES).module
     assert torch.equal(traced(layer, 1, True)(s, LENGTHS), layer(s, lengths=LENGTHS))
 
 
@@ -173,13 +175,13 @@ def test_an_inline_layer_takes_lengths(name: str) -> None:
 PLAIN = {"RNN": nn.RNN, "LSTM": nn.LSTM, "GRU": nn.GRU}
 
 
-@pytest.mark.parametrize("name", PLAIN)
-@pytest.mark.parametrize("both", [False, True])
-@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "padded"])
+@pytest.mark_used.parametrize("name", PLAIN)
+@pytest.mark_used.parametrize("both", [False, True])
+@pytest.mark_used.parametrize("lengths", [None, LENGTHS], ids=["full", "padded"])
 def test_the_state_is_pytorchs_and_begins_another(name: str, both: bool, lengths: Tensor | None) -> None:
     torch.manual_seed(0)
     settings = {"hidden_size": 3, "num_layers": 2, "bidirectional": both}
-    layer = made(name, {**settings, "output": "state"}, SERIES).module
+    layer = build_layer(name, {**settings, "output": "state"}, SERIES).module
     plain = PLAIN[name](4, batch_first=True, **settings)
     plain.load_state_dict(layer.state_dict())
     state = layer(s, lengths=lengths)
@@ -187,8 +189,8 @@ def test_the_state_is_pytorchs_and_begins_another(name: str, both: bool, lengths
         final = plain(s[at : at + 1, :length])[1]
         wanted = torch.cat(final, dim=-1) if name == "LSTM" else final
         torch.testing.assert_close(state[at], wanted[:, 0])
-    given = Value(tuple(state.shape[1:]), "features")
-    other = made(name, settings, SERIES, given).module
+    given = TensorInfo(tuple(state.shape[1:]), "features")
+    other = build_layer(name, settings, SERIES, given).module
     plain.load_state_dict(other.state_dict())
     begin = state.transpose(0, 1).contiguous()
     halves = (begin[..., :3].contiguous(), begin[..., 3:].contiguous()) if name == "LSTM" else begin
@@ -196,13 +198,13 @@ def test_the_state_is_pytorchs_and_begins_another(name: str, both: bool, lengths
 
 
 def test_a_projected_lstm_has_a_state_of_both_sizes() -> None:
-    layer = made("LSTM", {"hidden_size": 3, "proj_size": 2, "output": "state"}, SERIES)
-    assert layer.output == Value((1, 5), "features")
-    again = made("LSTM", {"hidden_size": 3, "proj_size": 2}, SERIES, layer.output)
+    layer = build_layer("LSTM", {"hidden_size": 3, "proj_size": 2, "output": "state"}, SERIES)
+    assert layer.output == TensorInfo((1, 5), "features")
+    again = build_layer("LSTM", {"hidden_size": 3, "proj_size": 2}, SERIES, layer.output)
     assert again(s, layer(s)).shape == (4, 6, 2)
 
 
-@pytest.mark.parametrize("cls", [RNN, LSTM, GRU])
+@pytest.mark_used.parametrize("cls", [RNN, LSTM, GRU])
 def test_several_outputs_come_in_the_order_they_are_wanted_in(cls: Any) -> None:
     layer = cls(4, 3, output="last", bidirectional=True)
     assert (layer.output_names[0], layer.wanted) == ("last", ("last",))
@@ -216,7 +218,7 @@ def test_several_outputs_come_in_the_order_they_are_wanted_in(cls: Any) -> None:
 
 
 def test_a_learned_state_is_every_samples() -> None:
-    layer = made("GRU", {"hidden_size": 3}, SERIES, parameter(1, 3)).module
+    layer = build_layer("GRU", {"hidden_size": 3}, SERIES, parameter(1, 3)).module
     begin = torch.randn(1, 3)
     torch.testing.assert_close(layer(s, begin), layer(s, begin.expand(4, 1, 3)))
 
@@ -225,17 +227,17 @@ def test_a_learned_state_is_every_samples() -> None:
 
 BATCH = "that is the batch, and samples must not mix"
 FROM_1 = "the dimensions of a sample start at 1"
-REFUSED: list[tuple[str, dict[str, Any], tuple[Value, ...], str, str]] = [
+REFUSED: list[tuple[str, dict[str, Any], tuple[TensorInfo, ...], str, str]] = [
     ("Add", {}, (IMAGE,), "one input comes in, and two or more are wanted", "write from: [_, NAME]"),
-    ("Add", {}, (first(64, 32, 32), first(128, 16, 16)), "(64, 32, 32) and (128, 16, 16) don't fit",
+    ("Add", {}, (channels_first(64, 32, 32), channels_first(128, 16, 16)), "(64, 32, 32) and (128, 16, 16) don't fit",
      "try Residual with shortcut: auto, or a layer that gives one the other's size"),
-    ("Multiply", {}, (first(4, 3, 3), features(4)), "(4, 3, 3) and (4) don't fit",
+    ("Multiply", {}, (channels_first(4, 3, 3), features(4)), "(4, 3, 3) and (4) don't fit",
      "both need as many dimensions; sizes of 1 stretch: put a Reshape before one of them"),
-    ("Add", {}, (first(4, 3, 3), parameter(4)), "(4, 3, 3) and (4) don't fit",
+    ("Add", {}, (channels_first(4, 3, 3), parameter(4)), "(4, 3, 3) and (4) don't fit",
      "a Parameter must stretch to the value: one of shape [4, 1, 1] is a number a channel"),
     ("Add", {}, (features(4), parameter(3, 4)), "(4) and (3, 4) don't fit",
      "a Parameter must stretch to the value: one of shape [4] is a number a channel"),
-    ("Concat", {}, (first(4, 3, 3), first(4, 3, 5)), "(4, 3, 3) and (4, 3, 5) don't fit side by side along dim 1",
+    ("Concat", {}, (channels_first(4, 3, 3), channels_first(4, 3, 5)), "(4, 3, 3) and (4, 3, 5) don't fit side by side along dim 1",
      "all other sizes must be equal"),
     ("Concat", {}, (SERIES, features(4)), "(6, 4) and (4) don't fit side by side along dim 2",
      "all other sizes must be equal"),
@@ -268,7 +270,7 @@ REFUSED: list[tuple[str, dict[str, Any], tuple[Value, ...], str, str]] = [
      "count the batch as 0, as PyTorch does"),
     ("GRU", {"hidden_size": 3}, (SERIES, features(3)), "the state is (1, 3), and (3) features comes in",
      "give it NAME.state of a layer like this one"),
-    ("LSTM", {"hidden_size": 3}, (SERIES, Value((1, 3), "features")),
+    ("LSTM", {"hidden_size": 3}, (SERIES, TensorInfo((1, 3), "features")),
      "the state is (1, 6), and (1, 3) features comes in", "give it NAME.state of a layer like this one"),
     ("LSTM", {"hidden_size": 3}, (sequence(6, 4, 2),), "the steps of (T, C) are read, and (6, 4, 2) sequence comes in",
      "put a 'Flatten: 2' before it"),
@@ -284,8 +286,10 @@ REFUSED: list[tuple[str, dict[str, Any], tuple[Value, ...], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "settings", "given", "found", "fix"), REFUSED, ids=[each[3][:50] for each in REFUSED])
+@pytest.mark_used.parametrize(
+    ("name", "settings", "given", "found", "fix"), REFUSED, ids=[each[3][:50] for each in REFUSED]
+)
 def test_what_does_not_fit_is_refused(
-    name: str, settings: dict[str, Any], given: tuple[Value, ...], found: str, fix: str
+    name: str, settings: dict[str, Any], given: tuple[TensorInfo, ...], found: str, fix: str
 ) -> None:
-    assert refusal_with(name, settings, *given) == (found, fix)
+    assert get_rule_refusal(name, settings, *given) == (found, fix)

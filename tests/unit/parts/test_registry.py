@@ -13,17 +13,17 @@ import torch
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
-from dlspec.language.parse.part import NOTHING, parse_part
+from dlspec.language.parse.part import NO_VALUE, parse_part
 from dlspec.language.problems import Problems
 from dlspec.parts.own_parts import layer
 from dlspec.parts.registry import Registry
-from dlspec.parts.torch.torch_metrics import metrics
+from dlspec.parts.torch.torch_metrics import metric_registry
 from dlspec.parts.torch.torch_parts import (
-    _LAYERS_NOT_YET,
-    _LOSSES_NOT_YET,
-    _SCHEDULERS_NOT_YET,
+    _UNSUPPORTED_LAYERS,
+    _UNSUPPORTED_LOSSES,
+    _UNSUPPORTED_SCHEDULERS,
+    EXCLUDED_CLASSES,
     LAYERS,
-    LEFT_OUT,
     LOSSES,
     OPTIMIZERS,
     SCHEDULERS,
@@ -35,10 +35,10 @@ REGISTRIES: dict[str, Registry] = {
     "loss": LOSSES,
     "optimizer": OPTIMIZERS,
     "scheduler": SCHEDULERS,
-    "metric": metrics(),
+    "metric": metric_registry(),
 }
 PARTS = [(kind, name) for kind, registry in REGISTRIES.items() for name in registry]
-each_part = pytest.mark.parametrize(("kind", "name"), PARTS, ids=[name for _, name in PARTS])
+each_part = pytest.mark_used.parametrize(("kind", "name"), PARTS, ids=[name for _, name in PARTS])
 
 
 def read(
@@ -59,13 +59,13 @@ def classes(module: Any, base: type) -> set[str]:
 
 def test_every_class_of_this_torch_is_registered_or_left_out_by_name() -> None:
     lazy = {name for name in classes(nn, nn.Module) if name.startswith("Lazy")}
-    named = {*LAYERS, *LOSSES, *_LAYERS_NOT_YET, *_LOSSES_NOT_YET, *LEFT_OUT, *lazy}
+    named = {*LAYERS, *LOSSES, *_UNSUPPORTED_LAYERS, *_UNSUPPORTED_LOSSES, *EXCLUDED_CLASSES, *lazy}
     assert classes(nn, nn.Module) <= named
     assert classes(optim, optim.Optimizer) - {"Optimizer"} <= set(OPTIMIZERS)
-    assert classes(lr_scheduler, lr_scheduler.LRScheduler) - {"LRScheduler"} <= {*SCHEDULERS, *_SCHEDULERS_NOT_YET}
+    assert classes(lr_scheduler, lr_scheduler.LRScheduler) - {"LRScheduler"} <= {*SCHEDULERS, *_UNSUPPORTED_SCHEDULERS}
 
 
-@pytest.mark.parametrize("table", [_LAYERS_NOT_YET, _LOSSES_NOT_YET, _SCHEDULERS_NOT_YET])
+@pytest.mark_used.parametrize("table", [_UNSUPPORTED_LAYERS, _UNSUPPORTED_LOSSES, _UNSUPPORTED_SCHEDULERS])
 def test_what_is_not_there_yet_is_not_registered(table: Any) -> None:
     assert not any(name in registry for registry in REGISTRIES.values() for name in table)
 
@@ -124,13 +124,13 @@ WANTED = {
 }
 
 
-@pytest.mark.parametrize(("where", "wanted"), WANTED.items(), ids=[".".join(each[1:]) for each in WANTED])
+@pytest.mark_used.parametrize(("where", "wanted"), WANTED.items(), ids=[".".join(each[1:]) for each in WANTED])
 def test_the_words_for_what_is_wanted(where: tuple[str, str, str], wanted: str) -> None:
     kind, name, setting = where
     assert REGISTRIES[kind][name].settings[setting].wanted == wanted
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("kind", "raw", "settings"),
     [
         ("layer", {"Conv2d": {"out_channels": "3", "kernel_size": "5"}}, {"out_channels": 3, "kernel_size": 5}),
@@ -181,7 +181,7 @@ ONE_VALUE = {
 }
 
 
-@pytest.mark.parametrize(("name", "value", "settings"), [(name, *each) for name, each in ONE_VALUE.items()])
+@pytest.mark_used.parametrize(("name", "value", "settings"), [(name, *each) for name, each in ONE_VALUE.items()])
 def test_what_one_value_stands_for(name: str, value: Any, settings: dict[str, Any]) -> None:
     assert read("layer", {name: value}) == (settings, [])
 
@@ -287,7 +287,7 @@ MISTAKES: list[tuple[str, Any, list[tuple[str, str]]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "raw", "told"), MISTAKES, ids=[str(each[1])[:50] for each in MISTAKES])
+@pytest.mark_used.parametrize(("kind", "raw", "told"), MISTAKES, ids=[str(each[1])[:50] for each in MISTAKES])
 def test_what_is_wrong_is_told(kind: str, raw: Any, told: list[tuple[str, str]]) -> None:
     assert read(kind, raw)[1] == told
 
@@ -347,10 +347,10 @@ class TestOwnParts:
         assert settings["words"].wanted == "a list of text or null"
         assert read("layer", {"Scale": {"start": "2"}}) == ({"start": 2.0}, [])
         assert read("layer", {"Scale": {"words": 3}})[1] == [("words is 3, wanted a list of text or null", "")]
-        assert settings["start"].default == 1.0 and settings["in_features"].default is not NOTHING
+        assert settings["start"].default == 1.0 and settings["in_features"].default is not NO_VALUE
 
 
-@pytest.mark.parametrize("lean", [False, True])
+@pytest.mark_used.parametrize("lean", [False, True])
 def test_only_a_program_of_its_own_leaves_out_what_plots_need(lean: bool) -> None:
     """In a notebook `metric.plot()` stays the user's; either way the real matplotlib can be imported afterwards."""
     program = f"""

@@ -15,11 +15,11 @@ import pytest
 from dlspec import results
 from dlspec.errors import UserError
 from dlspec.report import write_sweep_report
-from dlspec.report.differing import ABSENT, Columns, differences
-from dlspec.report.grouping import Table
-from dlspec.report.records import Record, read_curves, read_records
-from helpers.command_line import QUICK, environment
-from helpers.report_parts import SPEC, changed, write_run
+from dlspec.report.differing import ABSENT, SettingColumns, find_differences
+from dlspec.report.grouping import RunTable
+from dlspec.report.records import RunRecord, read_curves, read_records
+from helpers.command_line import QUICK, make_environment
+from helpers.report_parts import SPEC, change_spec, write_run
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -63,9 +63,9 @@ def test_a_sweep_is_compared(dlspec, work: Path) -> None:
 
 def test_results_in_python(work: Path) -> None:
     for seed in (0, 1, 2):
-        write_run(work / f"sweep/{seed}", changed(seed=seed), [seed + 1.0])
+        write_run(work / f"sweep/{seed}", change_spec(seed=seed), [seed + 1.0])
     write_run(
-        work / "sweep/10", changed(seed=0, optimizer={"lr": 0.5}), [0.5], status="failed", error="loss became nan"
+        work / "sweep/10", change_spec(seed=0, optimizer={"lr": 0.5}), [0.5], status="failed", error="loss became nan"
     )
     found = results(work / "sweep")
     assert repr(found) == "Results(4 runs: 3 finished, 1 failed)"
@@ -86,24 +86,24 @@ def test_results_in_python(work: Path) -> None:
         results("nowhere")
 
 
-def record(spec: dict[str, Any], *overrides: str) -> Record:
-    return Record("0", "finished", spec=spec, overrides=overrides)
+def record(spec: dict[str, Any], *overrides: str) -> RunRecord:
+    return RunRecord("0", "finished", spec=spec, overrides=overrides)
 
 
 MLP: dict[str, Any] = {"model": {"params": {"width": 64}, "layers": ["Flatten", {"Linear": "$width"}, {"Linear": 10}]}}
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("records", "wanted"),
     [
         ([record(SPEC), record(SPEC)], {}),
-        ([record(SPEC), record(changed(seed=1))], {"seed": [0, 1]}),
-        ([record(SPEC), record(changed(trainer={"progress": "bar"}))], {}),
-        ([record(SPEC), record(changed(optimizer={"betas": [0.5, 0.9]}))],
+        ([record(SPEC), record(change_spec(seed=1))], {"seed": [0, 1]}),
+        ([record(SPEC), record(change_spec(trainer={"progress": "bar"}))], {}),
+        ([record(SPEC), record(change_spec(optimizer={"betas": [0.5, 0.9]}))],
          {"optimizer.betas": ["[0.9, 0.999]", "[0.5, 0.9]"]}),
         # A part of another kind is a choice; what only one of them has is none of the differences.
-        ([record(SPEC), record(changed(optimizer={"type": "AdamW", "fused": True}))], {"optimizer": ["Adam", "AdamW"]}),
-        ([record(SPEC), record(changed(scheduler={"type": "StepLR"}))], {"scheduler": ["null", "StepLR"]}),
+        ([record(SPEC), record(change_spec(optimizer={"type": "AdamW", "fused": True}))], {"optimizer": ["Adam", "AdamW"]}),
+        ([record(SPEC), record(change_spec(scheduler={"type": "StepLR"}))], {"scheduler": ["null", "StepLR"]}),
         # The command line's names stand for a group; within one choice its settings differ.
         (
             [record(SPEC, "model=linear"), record({**SPEC, **MLP}, "model=mlp"),
@@ -111,48 +111,48 @@ MLP: dict[str, Any] = {"model": {"params": {"width": 64}, "layers": ["Flatten", 
             {"model": ["linear", "mlp", "mlp"], "model.params.width": ["", 64, 9]},
         ),
         # What the command line named is seen across choices, too.
-        ([record(SPEC), record(changed(optimizer={"type": "SGD", "lr": 0.1}), "optimizer=SGD", "optimizer.lr=0.1")],
+        ([record(SPEC), record(change_spec(optimizer={"type": "SGD", "lr": 0.1}), "optimizer=SGD", "optimizer.lr=0.1")],
          {"optimizer": ["Adam", "SGD"], "optimizer.lr": [0.01, 0.1]}),
         ([record({**SPEC, "metrics": {"Accuracy": {}}}), record({**SPEC, "metrics": {"F1Score": {}}})], {}),
         # Layers by their places where the lists are of one length, else as a whole.
-        ([record(SPEC), record(changed(model={"layers": ["Flatten", {"Linear": 12}]}))],
+        ([record(SPEC), record(change_spec(model={"layers": ["Flatten", {"Linear": 12}]}))],
          {"model.layers.1.Linear": [10, 12]}),
-        ([record(SPEC), record(changed(model={"layers": ["Flatten", {"Conv2d": 12}]}))],
+        ([record(SPEC), record(change_spec(model={"layers": ["Flatten", {"Conv2d": 12}]}))],
          {"model.layers.1": ["{Linear: 10}", "{Conv2d: 12}"]}),
         ([record(SPEC), record({**SPEC, **MLP})],
          {"model.layers": ["[Flatten, {Linear: 10}]", "[Flatten, {Linear: $width}, {Linear: 10}]"]}),
         ([record({"seed": 1}), record({"seed": True})], {"seed": [1, True]}),
     ],
 )  # fmt: skip
-def test_columns(records: list[Record], wanted: dict[str, list[Any]]) -> None:
-    columns = Columns(records)
+def test_columns(records: list[RunRecord], wanted: dict[str, list[Any]]) -> None:
+    columns = SettingColumns(records)
     values = [columns.values(each) for each in records]
     assert {name: [row[at] for row in values] for at, name in enumerate(columns.names)} == wanted
 
 
 def test_every_difference_is_told() -> None:
-    before, after = changed(optimizer={"fused": True}), {**SPEC, **MLP, "scheduler": {"type": "StepLR"}}
-    assert list(differences(before, after)) == [
+    before, after = change_spec(optimizer={"fused": True}), {**SPEC, **MLP, "scheduler": {"type": "StepLR"}}
+    assert list(find_differences(before, after)) == [
         (("model", "layers", 1), ABSENT, {"Linear": "$width"}),
         (("model", "params"), ABSENT, {"width": 64}),
         (("optimizer", "fused"), True, ABSENT),
         (("scheduler",), None, {"type": "StepLR"}),
     ]
-    assert list(differences(SPEC, SPEC)) == []
+    assert list(find_differences(SPEC, SPEC)) == []
 
 
 def test_a_better_result_may_be_a_larger_one(work: Path) -> None:
     for number, value in enumerate((0.5, 0.9, 0.7)):
-        write_run(work / str(number), changed(optimizer={"lr": float(number)}), monitor="val/f1", mode="max",
+        write_run(work / str(number), change_spec(optimizer={"lr": float(number)}), monitor="val/f1", mode="max",
                   monitored=value, best={"val/f1": value}, test={})  # fmt: skip
-    table = Table(read_records([work]))
+    table = RunTable(read_records([work]))
     assert [setting.values for setting in table.settings] == [(1.0,), (2.0,), (0.0,)]
     assert (table.best, table.results) == (1, ("val/f1",))
 
 
 def test_a_sweep_tells_of_jobs_without_folders(work: Path) -> None:
-    write_run(work / "sweep/a=1", changed(seed=4))
-    write_run(work / "sweep/b", changed(seed=5), status="failed", error="")
+    write_run(work / "sweep/a=1", change_spec(seed=4))
+    write_run(work / "sweep/b", change_spec(seed=5), status="failed", error="")
     jobs = [
         {"number": 0, "folder": "a=1", "overrides": ["seed=4"], "status": "finished", "error": ""},
         {"number": 1, "folder": None, "overrides": ["seed=x"], "status": "refused", "error": "seed is 'x'"},
@@ -177,7 +177,7 @@ def test_a_sweep_tells_of_jobs_without_folders(work: Path) -> None:
 
 
 def test_a_killed_job_has_its_sweeps_word_for_it(work: Path) -> None:
-    write_run(work / "sweep/0", changed(seed=1))
+    write_run(work / "sweep/0", change_spec(seed=1))
     killed = write_run(work / "sweep/1")
     (killed / "result.json").unlink()
     (killed / "status.json").write_text('{"status": "running"}')
@@ -189,7 +189,7 @@ def test_a_killed_job_has_its_sweeps_word_for_it(work: Path) -> None:
         "error": "killed by signal 9: out of memory?",
     }
     (work / "sweep/sweep.json").write_text(json.dumps({"jobs": [job]}))
-    table = Table(read_records([work / "sweep"]))
+    table = RunTable(read_records([work / "sweep"]))
     assert [(each.status, each.error) for each in table.records] == [("finished", ""), ("killed", job["error"])]
     assert [(each.finished, each.failed, each.runs) for each in table.settings] == [(1, 1, (0, 1))]
 
@@ -198,7 +198,7 @@ def test_data_sets_are_not_compared_without_a_word(dlspec, work: Path) -> None:
     write_run(work / "0", {**SPEC, "data": {"type": "digits"}})
     write_run(work / "1", {**SPEC, "data": {"type": "mnist"}})
     assert "the data differ: compare results within one data set" in dlspec("report", ".").out.splitlines()
-    assert Table(read_records([work])).setting_keys == ("data",)
+    assert RunTable(read_records([work])).setting_keys == ("data",)
 
 
 def test_a_sweeps_report_is_not_written_for_every_job(work: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_sweeps_report_is_not_written_for_every_job(work: Path) -> None:
     (folder / "sweep.json").write_text(json.dumps({"jobs": jobs}))
     write_sweep_report(folder)
     assert len(rows(board)) == 1
-    write_run(folder / "1", changed(optimizer={"lr": 0.1}))
+    write_run(folder / "1", change_spec(optimizer={"lr": 0.1}))
     write_sweep_report(folder)
     assert len(rows(board)) == 1
     write_sweep_report(folder, is_last=True)
@@ -220,7 +220,7 @@ def test_a_sweeps_report_is_not_written_for_every_job(work: Path) -> None:
     os.utime(folder / "report.html", (1e9, 1e9))
     write_sweep_report(folder)
     assert len(rows(board)) == 2
-    write_run(folder / "2", changed(optimizer={"lr": 0.2}))
+    write_run(folder / "2", change_spec(optimizer={"lr": 0.2}))
     (folder / "sweep.json").write_text(json.dumps({"jobs": [{**job, "status": "finished"} for job in jobs]}))
     write_sweep_report(folder)  # the last one
     assert len(rows(board)) == 3
@@ -230,7 +230,7 @@ def test_cells_are_no_formulas(work: Path) -> None:
     spec = {**SPEC, "=HYPERLINK(1)": 1, "@x": "a"}
     for number, text in enumerate(("=1+1", "+1", "-1", " @SUM(A1)", "\t=1", 'a","=b', "|x", "%0")):
         write_run(work / str(number), {**spec, "=HYPERLINK(1)": number, "@x": text}, [-1.0])
-    assert Table(read_records([work])).keys == ("=HYPERLINK(1)", "@x")
+    assert RunTable(read_records([work])).keys == ("=HYPERLINK(1)", "@x")
     write_sweep_report(work)
     found = rows(work / "leaderboard.csv")
     assert list(found[0])[1:4] == ["'=HYPERLINK(1)", "'@x", "val/loss"]
@@ -240,7 +240,7 @@ def test_cells_are_no_formulas(work: Path) -> None:
 
 def test_compare(dlspec, work: Path) -> None:
     write_run(work / "a")
-    write_run(work / "b", changed(optimizer={"lr": 0.5}, seed=1), [0.5], steps=25)
+    write_run(work / "b", change_spec(optimizer={"lr": 0.5}, seed=1), [0.5], steps=25)
     (work / "a/environment.json").write_text(
         '{"seed": 0, "threads": 1, "packages": {"torch": "2.13.0"}, "command": ["x"]}'
     )
@@ -269,7 +269,7 @@ def test_compare(dlspec, work: Path) -> None:
     )
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("words", "text"),
     [
         ("report nowhere", "no folder 'nowhere'; write python -m dlspec report [--output FOLDER] [FOLDER ...]"),
@@ -296,14 +296,14 @@ def test_refused(dlspec, work: Path, words: str, text: str) -> None:
 
 def test_many_folders_have_a_report_where_it_is_asked_for(dlspec, work: Path) -> None:
     write_run(work / "x/0")
-    write_run(work / "y/0", changed(seed=1))
+    write_run(work / "y/0", change_spec(seed=1))
     assert dlspec("report", "x", "y").code == 0
     assert (work / "leaderboard.csv").exists()
     assert dlspec("report", "x", "y", "--output", "deep/out").code == 0
     assert len(rows(work / "deep/out/leaderboard.csv")) == 1
 
 
-@pytest.mark.parametrize("command", [["report", "."], ["compare", "a", "b"]], ids=" ".join)
+@pytest.mark_used.parametrize("command", [["report", "."], ["compare", "a", "b"]], ids=" ".join)
 def test_nothing_heavy_is_imported(work: Path, command: list[str]) -> None:
     write_run(work / "a")
     write_run(work / "b")
@@ -318,7 +318,7 @@ def test_nothing_heavy_is_imported(work: Path, command: list[str]) -> None:
         text=True,
         check=False,
         cwd=work,
-        env=environment(),
+        env=make_environment(),
     )
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -339,13 +339,13 @@ STRANGE = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in STRANGE.items() for text in texts])
+@pytest.mark_used.parametrize(("name", "text"), [(name, text) for name, texts in STRANGE.items() for text in texts])
 def test_strange_files_end_no_report(work: Path, name: str, text: str) -> None:
     write_run(work / "0")
-    strange = write_run(work / "1", changed(seed=1))
+    strange = write_run(work / "1", change_spec(seed=1))
     path = work / name if name == "sweep.json" else strange / name
     path.write_text(text, encoding="latin-1")
-    table = Table(read_records([work]))
+    table = RunTable(read_records([work]))
     assert "0" in [each.name for each in table.records]
     read_curves(strange)
     write_sweep_report(work)

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from dlspec.report import page_data, write_report
-from dlspec.report.grouping import Table
-from dlspec.report.page import in_script
-from dlspec.report.page_data import MOST_NUMBERS, curves_data
+from dlspec.report.grouping import RunTable
+from dlspec.report.page import to_script_json
+from dlspec.report.page_data import MAX_CURVE_NUMBERS, make_curves_data
 from dlspec.report.records import read_records
 from helpers.chromium import PROGRAM, Page, chromium
-from helpers.report_parts import SPEC, changed, write_run
+from helpers.report_parts import SPEC, change_spec, write_run
 
-needs_chromium = pytest.mark.skipif(PROGRAM is None, reason="no Chromium here")
+needs_chromium = pytest.mark_used.skipif(PROGRAM is None, reason="no Chromium here")
 HOSTILE = "</script><script>window.hacked = 1</script><img src=http://example.com/x onerror=hacked=1>\u2028'\"&amp;"
 MLP = {"params": {"width": 8}, "layers": [{"Linear": 10}]}
 
@@ -55,7 +55,7 @@ def sweep(tmp_path: Path) -> Path:
             for seed in (0, 1):
                 loss = (1 if model == "mlp" else 2) + lr + seed / 100
                 overrides = [f"model={model}", f"optimizer.lr={lr}", f"seed={seed}"]
-                spec = changed(optimizer={"lr": lr}, seed=seed)
+                spec = change_spec(optimizer={"lr": lr}, seed=seed)
                 spec["model"] = (
                     {"params": {"width": 8}, "layers": [{"Linear": 10}]} if model == "mlp" else SPEC["model"]
                 )
@@ -260,7 +260,7 @@ def test_the_policy_lets_nothing_out(browser: Page, sweep: Path) -> None:
 
 
 @needs_chromium
-@pytest.mark.parametrize(("width", "is_dark"), [(1300, False), (1300, True), (390, False), (390, True)])
+@pytest.mark_used.parametrize(("width", "is_dark"), [(1300, False), (1300, True), (390, False), (390, True)])
 def test_it_fits_a_laptop_and_a_phone(opened, sweep: Path, width: int, is_dark: bool) -> None:
     page = opened(sweep, width, is_dark)
     assert page.ask("document.documentElement.scrollWidth") <= width
@@ -291,10 +291,10 @@ def test_very_many_keys(opened, tmp_path: Path) -> None:
 
 
 @needs_chromium
-@pytest.mark.parametrize("runs", ["one", "none is finished", "no curves"])
+@pytest.mark_used.parametrize("runs", ["one", "none is finished", "no curves"])
 def test_small_reports(opened, tmp_path: Path, runs: str) -> None:
     for number in range(1 if runs == "one" else 2):
-        folder = write_run(tmp_path / f"r/{number}", changed(seed=number))
+        folder = write_run(tmp_path / f"r/{number}", change_spec(seed=number))
         if runs == "none is finished":
             (folder / "result.json").unlink()
         if runs == "no curves":
@@ -305,7 +305,7 @@ def test_small_reports(opened, tmp_path: Path, runs: str) -> None:
 
 
 def test_json_ends_no_script_element() -> None:
-    text = in_script({HOSTILE: [float("nan"), 1e400, HOSTILE, "\ud800"]})
+    text = to_script_json({HOSTILE: [float("nan"), 1e400, HOSTILE, "\ud800"]})
     assert text.isascii() and not set("<>&") & set(text)
     assert json.loads(text) == {HOSTILE: [None, None, HOSTILE, "\ud800"]}
 
@@ -313,13 +313,13 @@ def test_json_ends_no_script_element() -> None:
 def test_curves_are_thinned_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
         write_run(tmp_path / str(number), losses=[float(each) for each in range(100, 0, -1)])
-    table = Table(read_records([tmp_path]))
-    assert MOST_NUMBERS > 3 * 100 * 5
-    whole = curves_data(table)
+    table = RunTable(read_records([tmp_path]))
+    assert MAX_CURVE_NUMBERS > 3 * 100 * 5
+    whole = make_curves_data(table)
     assert (len(whole["runs"][0]["epoch"]), set(whole["names"])) == (
         100,
         {"epoch", "step", "val/loss", "lr", "seconds"},
     )
-    monkeypatch.setattr(page_data, "MOST_NUMBERS", 500)
-    thin = curves_data(table)["runs"][0]
+    monkeypatch.setattr(page_data, "MAX_CURVE_NUMBERS", 500)
+    thin = make_curves_data(table)["runs"][0]
     assert len(thin["epoch"]) == 26 and (thin["epoch"][0], thin["epoch"][-1], thin["val/loss"][-1]) == (1, 100, 1)

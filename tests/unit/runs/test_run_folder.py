@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dlspec.jobs.environment import environment, git_commit
+from dlspec.jobs.environment import collect_environment, find_git_commit
 from dlspec.runs import io as run_folder
 from dlspec.runs.io import (
-    create_run_folder,
-    finite,
-    log_to,
-    read_lines,
-    safe_name,
+    add_log_file,
+    create_unique_folder,
+    read_json_lines,
+    replace_non_finite,
+    to_safe_name,
     write_json,
     write_text,
     write_yaml,
@@ -29,7 +29,7 @@ from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("name", "safe"),
     [
         ("12-30_cnn_mnist", "12-30_cnn_mnist"),
@@ -47,11 +47,11 @@ from dlspec.runs.job_state import JobState
     ],
 )
 def test_names_are_made_safe(name: str, safe: str) -> None:
-    assert safe_name(name) == safe
+    assert to_safe_name(name) == safe
 
 
 def test_a_taken_name_gets_a_number(tmp_path: Path) -> None:
-    names = [create_run_folder(tmp_path / "runs", "cnn").name for _ in range(3)]
+    names = [create_unique_folder(tmp_path / "runs", "cnn").name for _ in range(3)]
     assert names == ["cnn", "cnn_2", "cnn_3"]
 
 
@@ -82,7 +82,7 @@ def test_json_and_yaml(tmp_path: Path) -> None:
     write_yaml(tmp_path / "a.yaml", {"b": 1, "a": "ü"})
     assert (tmp_path / "a.yaml").read_text() == "b: 1\na: ü\n"
     assert yaml.safe_load((tmp_path / "a.yaml").read_text()) == {"b": 1, "a": "ü"}
-    assert finite((math.inf, {1: -math.inf})) == [None, {"1": None}]
+    assert replace_non_finite((math.inf, {1: -math.inf})) == [None, {"1": None}]
 
 
 def test_results_are_read_where_there_are_any(tmp_path: Path) -> None:
@@ -94,13 +94,13 @@ def test_results_are_read_where_there_are_any(tmp_path: Path) -> None:
 
 
 def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
-    assert read_lines(tmp_path / "metrics.jsonl") == []
+    assert read_json_lines(tmp_path / "metrics.jsonl") == []
     (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": 2}\n{"epo')
-    assert read_lines(tmp_path / "metrics.jsonl") == [{"epoch": 1}, {"epoch": 2}]
+    assert read_json_lines(tmp_path / "metrics.jsonl") == [{"epoch": 1}, {"epoch": 2}]
 
 
 def test_the_log_is_kept(tmp_path: Path) -> None:
-    handler = log_to(tmp_path)
+    handler = add_log_file(tmp_path)
     logger = logging.getLogger("a_module_of_the_users")
     logger.warning("something %s", "odd")
     logging.getLogger().removeHandler(handler)
@@ -113,7 +113,7 @@ def test_the_log_is_kept(tmp_path: Path) -> None:
 
 def test_environment_is_known_and_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    found = environment()
+    found = collect_environment()
     write_json(tmp_path / "environment.json", found)
     assert found["python"] == ".".join(map(str, sys.version_info[:3]))
     assert found["packages"]["torch"]
@@ -129,11 +129,11 @@ def test_the_git_commit_is_found_and_a_missing_git_does_no_harm(
         ["-c", "user.name=a", "-c", "user.email=a@b.c", "commit", "-q", "--allow-empty", "-m", "x"],
     ):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
-    found = git_commit(tmp_path)
+    found = find_git_commit(tmp_path)
     assert found is not None
     assert (len(found["commit"]), found["changed"]) == (40, False)
     monkeypatch.setenv("PATH", "")
-    assert git_commit(tmp_path) is None
+    assert find_git_commit(tmp_path) is None
 
 
 def test_torch_is_not_needed_to_read_a_run() -> None:

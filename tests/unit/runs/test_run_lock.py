@@ -15,9 +15,9 @@ import pytest
 
 from dlspec.errors import UserError
 from dlspec.runs import lock as run_lock
-from dlspec.runs.layout import LOCK
-from dlspec.runs.lock import held, is_held
-from helpers.command_line import environment
+from dlspec.runs.layout import LOCK_FILE
+from dlspec.runs.lock import is_run_locked, lock_run_folder
+from helpers.command_line import make_environment
 
 # Holds the lock; a fork, a worker of multiprocessing and a program that it started live longer than itself.
 HOLDER = """
@@ -37,18 +37,21 @@ with held(Path.cwd()):
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark_used.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_kill_frees_the_lock_though_children_live(work: Path) -> None:
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True, env=environment())
+    holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True, env=make_environment())
     assert holder.stdout is not None
     children = [int(each) for each in holder.stdout.readline().split()]
     try:
-        assert is_held(work)
-        with pytest.raises(UserError, match=rf"is in use: process {holder.pid} on \S+ trains there; wait"), held(work):
+        assert is_run_locked(work)
+        with (
+            pytest.raises(UserError, match=rf"is in use: process {holder.pid} on \S+ trains there; wait"),
+            lock_run_folder(work),
+        ):
             pass
         holder.kill()
         holder.wait()
-        assert is_held(work) is False
+        assert is_run_locked(work) is False
         for child in children:
             os.kill(child, 0)  # raises where it is gone: then nothing was tested
     finally:
@@ -59,23 +62,23 @@ def test_a_kill_frees_the_lock_though_children_live(work: Path) -> None:
 
 
 def test_the_lock_is_free_again_when_the_training_is_over(tmp_path: Path) -> None:
-    assert is_held(tmp_path) is False
+    assert is_run_locked(tmp_path) is False
     for _ in range(2):
-        with held(tmp_path):
-            assert is_held(tmp_path)
-        assert is_held(tmp_path) is False
+        with lock_run_folder(tmp_path):
+            assert is_run_locked(tmp_path)
+        assert is_run_locked(tmp_path) is False
 
 
 def test_who_only_asks_keeps_nobody_from_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / LOCK).touch()
-    asking = os.open(tmp_path / LOCK, os.O_RDONLY)
+    (tmp_path / LOCK_FILE).touch()
+    asking = os.open(tmp_path / LOCK_FILE, os.O_RDONLY)
     run_lock._lock(asking, is_shared=True)
     monkeypatch.setattr("time.sleep", lambda _: os.close(asking))
-    with held(tmp_path):
-        assert is_held(tmp_path)
+    with lock_run_folder(tmp_path):
+        assert is_run_locked(tmp_path)
 
 
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+@pytest.mark_used.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
 def test_a_file_system_without_locks(
     tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -83,8 +86,8 @@ def test_a_file_system_without_locks(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(run_lock, "_lock", refuse)
-    with caplog.at_level(logging.WARNING), held(tmp_path):
-        assert is_held(tmp_path) is None
+    with caplog.at_level(logging.WARNING), lock_run_folder(tmp_path):
+        assert is_run_locked(tmp_path) is None
     told = f"{tmp_path} can't be locked: nothing keeps a second process from training there"
     assert [each.message for each in caplog.records] == [told]
 
@@ -94,9 +97,9 @@ def _link(path: Path) -> None:
     path.symlink_to("precious")
 
 
-@pytest.mark.parametrize("make", [_link, Path.mkdir])
+@pytest.mark_used.parametrize("make", [_link, Path.mkdir])
 def test_what_is_no_lock_is_refused_and_left_as_it_is(tmp_path: Path, make: Callable[[Path], None]) -> None:
-    make(tmp_path / LOCK)
-    with pytest.raises(OSError, match=re.escape(f"{tmp_path / LOCK}")), held(tmp_path):
+    make(tmp_path / LOCK_FILE)
+    with pytest.raises(OSError, match=re.escape(f"{tmp_path / LOCK_FILE}")), lock_run_folder(tmp_path):
         pass
     assert not (tmp_path / "precious").exists() or (tmp_path / "precious").read_text() == "mine"

@@ -19,21 +19,21 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from dlspec.cli.commands.status import listing
+from dlspec.cli.commands.status import format_runs
 from dlspec.errors import TrainingFailed
 from dlspec.language.sections.trainer_section import TrainerSpec
-from dlspec.runs.finding import DEEPEST, SECONDS_OF_SILENCE, find_runs
-from dlspec.runs.io import read_object, renew_json, write_json
-from dlspec.runs.layout import STATUS
-from dlspec.runs.lock import held, is_held
+from dlspec.runs.finding import MAX_DEPTH, MAX_SILENT_SECONDS, find_runs
+from dlspec.runs.io import read_json_object, write_json, write_json_unsynced
+from dlspec.runs.layout import STATUS_FILE
+from dlspec.runs.lock import is_run_locked, lock_run_folder
 from dlspec.runs.run_status import RunStatus, read_status, resume_command
 from dlspec.training.callbacks import status_file as training_status
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.callbacks.standard import standard_callbacks
+from dlspec.training.callbacks.standard import make_default_callbacks
 from dlspec.training.callbacks.status_file import StatusFile
-from dlspec.training.state import State
-from helpers.command_line import QUICK, QUIET, environment
-from helpers.training_parts import dataset, trainer
+from dlspec.training.state import TrainingState
+from helpers.command_line import QUICK, QUIET, make_environment
+from helpers.training_parts import make_dataset, make_trainer
 
 MLP = ["model=mlp", *QUICK, "trainer.checkpoints=false"]
 
@@ -42,10 +42,10 @@ MLP = ["model=mlp", *QUICK, "trainer.checkpoints=false"]
 def training(folder: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A process that trains in `folder` until it is stopped."""
     words = ["model=linear", "trainer.epochs=1000000", "trainer.progress=none", f"hydra.run.dir={folder}", *QUIET]
-    process = subprocess.Popen([sys.executable, "-m", "dlspec", *words], env=environment())
+    process = subprocess.Popen([sys.executable, "-m", "dlspec", *words], env=make_environment())
     try:
         deadline = time.monotonic() + 60
-        while not (folder / STATUS).exists() and time.monotonic() < deadline:
+        while not (folder / STATUS_FILE).exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         yield process
     finally:
@@ -62,11 +62,11 @@ def test_a_run_can_be_asked_and_has_its_folder_alone(dlspec, work: Path) -> None
         assert f"'made' is in use: process {process.pid} on " in said.err
         process.send_signal(signal.SIGKILL)
         process.wait()
-    assert is_held(work / "made") is False
+    assert is_run_locked(work / "made") is False
     said = dlspec("status", "made")
     assert said.out.splitlines()[1].split()[:2] == ["made", "killed"]
     assert said.out.splitlines()[2:] == ["    python -m dlspec resume run=made", "1 run: 1 killed"]
-    assert json.loads((work / "made" / STATUS).read_text())["pid"] == process.pid
+    assert json.loads((work / "made" / STATUS_FILE).read_text())["pid"] == process.pid
 
 
 def test_runs_that_came_to_an_end(dlspec, work: Path) -> None:
@@ -90,7 +90,7 @@ def test_runs_that_came_to_an_end(dlspec, work: Path) -> None:
     at = next(index for index, line in enumerate(out) if " failed " in line)
     assert out[at + 1 : at + 3] == [f"    {failed['reason']}", f"    {failed['resume']}"]
     assert out[-1] == "3 runs: 1 failed, 2 finished"
-    for path in (work / "runs").rglob(STATUS):  # as it was before there was such a file
+    for path in (work / "runs").rglob(STATUS_FILE):  # as it was before there was such a file
         path.unlink()
     before = json.loads(dlspec("status", "--json").out)
     kept = ("run", "status", "step", "monitor", "monitored", "best_epoch", "reason")
@@ -106,25 +106,25 @@ class Asks(Callback):
         self.folder = folder
         self.seen: list[tuple[RunStatus, str]] = []
 
-    def on_step_end(self, state: State) -> None:
+    def on_step_end(self, state: TrainingState) -> None:
         status = read_status(self.folder)
         assert status is not None
         assert (status.step, status.batch, status.batches, status.epoch, status.phase) == (
             state.step, state.batch, state.batches, state.epoch, state.phase)  # fmt: skip
-        self.seen.append((status, listing(find_runs([self.folder]))))
+        self.seen.append((status, format_runs(find_runs([self.folder]))))
 
 
 @pytest.fixture
 def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training_status, "SECONDS_BETWEEN_WRITES", 0.0)
-    monkeypatch.setattr(training_status, "MOST_SHARE", 1e9)
+    monkeypatch.setattr(training_status, "SECONDS_BETWEEN_STATUS_WRITES", 0.0)
+    monkeypatch.setattr(training_status, "MAX_TIME_FRACTION", 1e9)
 
 
-@pytest.mark.usefixtures("every_step")
+@pytest.mark_used.usefixtures("every_step")
 def test_the_status_says_where_a_run_is(tmp_path: Path) -> None:
     asks = Asks(tmp_path)
-    with held(tmp_path):
-        trainer(settings={"epochs": 3}, callbacks=[StatusFile(tmp_path), asks]).run()
+    with lock_run_folder(tmp_path):
+        make_trainer(settings={"epochs": 3}, callbacks=[StatusFile(tmp_path), asks]).run()
     steps = [status for status, _ in asks.seen]
     assert [(each.phase, each.step) for each in steps] == [
         ("train", 1), ("train", 2), ("train", 3), ("val", 3),
@@ -144,25 +144,25 @@ def test_the_status_says_where_a_run_is(tmp_path: Path) -> None:
 def test_the_status_is_renewed_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written, now = [], 100.0
     monkeypatch.setattr(training_status.time, "monotonic", lambda: now)
-    monkeypatch.setattr(training_status, "renew_json", lambda path, value: written.append(value["step"]))
+    monkeypatch.setattr(training_status, "write_json_unsynced", lambda path, value: written.append(value["step"]))
 
     class Clock(Callback):
-        def on_step_end(self, state: State) -> None:
+        def on_step_end(self, state: TrainingState) -> None:
             nonlocal now
             now += 0.5 if state.phase == "train" else 0.0
 
-    trainer(settings={"epochs": 4}, callbacks=[Clock(), StatusFile(tmp_path)]).run()
+    make_trainer(settings={"epochs": 4}, callbacks=[Clock(), StatusFile(tmp_path)]).run()
     assert written == [0, 4, 8, 12, 12], "at the start, every 2 s, for the test"
-    assert read_object(tmp_path / STATUS)["seconds"] == 6.0  # type: ignore[index]
+    assert read_json_object(tmp_path / STATUS_FILE)["seconds"] == 6.0  # type: ignore[index]
 
 
-@pytest.mark.usefixtures("every_step")
+@pytest.mark_used.usefixtures("every_step")
 def test_what_is_left_is_guessed_from_the_steps_of_this_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
     monkeypatch.setattr(training_status.time, "monotonic", lambda: now)
-    resumed = trainer(settings={"epochs": 4})
+    resumed = make_trainer(settings={"epochs": 4})
     resumed.state.step = 6
     resumed.state.planned_steps = 12
     file = StatusFile(tmp_path)
@@ -174,45 +174,49 @@ def test_what_is_left_is_guessed_from_the_steps_of_this_process(
     assert (status.seconds, status.seconds_left) == (20.0, 40.0)
 
 
-@pytest.mark.usefixtures("every_step")
+@pytest.mark_used.usefixtures("every_step")
 def test_a_status_changes_no_result(tmp_path: Path) -> None:
     for name in ("with", "without"):
         (tmp_path / name).mkdir()
-        callbacks = standard_callbacks(TrainerSpec(progress="none", checkpoints=False, curves=False), tmp_path / name)
+        callbacks = make_default_callbacks(
+            TrainerSpec(progress="none", checkpoints=False, curves=False), tmp_path / name
+        )
         kept = [each for each in callbacks if name == "with" or not isinstance(each, StatusFile)]
-        trainer(callbacks=kept).run()
-        assert (tmp_path / name / STATUS).exists() == (name == "with")
+        make_trainer(callbacks=kept).run()
+        assert (tmp_path / name / STATUS_FILE).exists() == (name == "with")
     first, second = ((tmp_path / name / "metrics.jsonl").read_bytes() for name in ("with", "without"))
     assert first == second
 
 
-@pytest.mark.parametrize(("error", "word"), [(KeyboardInterrupt(), "interrupted"), (TrainingFailed("a\nb"), "failed")])
+@pytest.mark_used.parametrize(
+    ("error", "word"), [(KeyboardInterrupt(), "interrupted"), (TrainingFailed("a\nb"), "failed")]
+)
 def test_how_a_run_ended(tmp_path: Path, error: BaseException, word: str) -> None:
     class Ends(Callback):
-        def on_epoch_end(self, state: State) -> None:
+        def on_epoch_end(self, state: TrainingState) -> None:
             raise error
 
     with pytest.raises(type(error)):
-        trainer(data=dataset(), callbacks=[Ends(), StatusFile(tmp_path)]).run()
+        make_trainer(data=make_dataset(), callbacks=[Ends(), StatusFile(tmp_path)]).run()
     status = read_status(tmp_path)
     assert status is not None
     assert (status.status, status.reason) == (word, "a" if word == "failed" else "KeyboardInterrupt")
     assert status.resume == resume_command(tmp_path)
 
 
-@pytest.mark.usefixtures("every_step")
+@pytest.mark_used.usefixtures("every_step")
 def test_a_status_that_can_not_be_written_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    trainer(callbacks=[StatusFile(tmp_path / "gone")]).run()
+    make_trainer(callbacks=[StatusFile(tmp_path / "gone")]).run()
     assert [each.message for each in caplog.records] == [
-        f"can't write {tmp_path}/gone/{STATUS}: No such file or directory"
+        f"can't write {tmp_path}/gone/{STATUS_FILE}: No such file or directory"
     ]
 
 
 def test_a_renewed_file_is_whole_and_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "fsync")
-    renew_json(tmp_path / "a.json", {"a": 1})
-    renew_json(tmp_path / "a.json", {"a": float("nan")})
-    assert read_object(tmp_path / "a.json") == {"a": None}
+    write_json_unsynced(tmp_path / "a.json", {"a": 1})
+    write_json_unsynced(tmp_path / "a.json", {"a": float("nan")})
+    assert read_json_object(tmp_path / "a.json") == {"a": None}
     assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
 
 
@@ -221,7 +225,7 @@ def test_a_renewed_file_is_whole_and_not_waited_for(tmp_path: Path, monkeypatch:
 
 def put(folder: Path, **values: Any) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / STATUS, asdict(RunStatus("running")) | values)
+    write_json(folder / STATUS_FILE, asdict(RunStatus("running")) | values)
     return folder
 
 
@@ -229,7 +233,9 @@ def fates(root: Path) -> list[str]:
     return [run.state for run in find_runs([root])]
 
 
-@pytest.mark.parametrize(("age", "fate"), [(5.0, "running"), (-3600.0, "running"), (2 * SECONDS_OF_SILENCE, "killed")])
+@pytest.mark_used.parametrize(
+    ("age", "fate"), [(5.0, "running"), (-3600.0, "running"), (2 * MAX_SILENT_SECONDS, "killed")]
+)
 def test_a_run_of_another_machine_is_judged_by_its_age(tmp_path: Path, age: float, fate: str) -> None:
     """Its locks are not ours to see; a clock that is ahead makes no run old."""
     put(tmp_path, host="elsewhere", renewed=datetime.fromtimestamp(time.time() - age, UTC).isoformat())
@@ -237,14 +243,14 @@ def test_a_run_of_another_machine_is_judged_by_its_age(tmp_path: Path, age: floa
     assert all(run.age is not None and run.age >= 0 for run in find_runs([tmp_path]))
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     "content",
     [b"", b"{", b"[1]", b"null", b"\xff\xfe", b"[" * 500_000, b'{"a": ' * 100_000, b" " * 2_000_000 + b"{}",
      b'{"status": "running", "step": ' + b"9" * 5_000 + b"}"],
     ids=lambda content: content[:8].decode(errors="replace") or "empty",
 )  # fmt: skip
 def test_broken_files(dlspec, work: Path, content: bytes) -> None:
-    (work / STATUS).write_bytes(content)
+    (work / STATUS_FILE).write_bytes(content)
     (work / "result.json").write_bytes(content)
     said = dlspec("status", ".")
     assert (said.code, said.err) == (0, "")
@@ -284,7 +290,7 @@ FOLDERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("folder", FOLDERS)
+@pytest.mark_used.parametrize("folder", FOLDERS)
 def test_the_line_that_resumes_is_quoted(folder: str) -> None:
     *command, override = shlex.split(resume_command(folder))
     assert command == ["python", "-m", "dlspec", "resume"]
@@ -299,14 +305,14 @@ def test_plain_names_need_no_quotes() -> None:
 def test_where_runs_are_looked_for(tmp_path: Path) -> None:
     put(tmp_path / "outside")
     root = tmp_path / "runs"
-    put(root / "/".join("a" * DEEPEST))
-    put(root / "/".join("b" * (DEEPEST + 1)))
+    put(root / "/".join("a" * MAX_DEPTH))
+    put(root / "/".join("b" * (MAX_DEPTH + 1)))
     for name in (".hidden", "checkpoints"):
         put(root / name)
     (root / "link").symlink_to(tmp_path / "outside")
     (root / "circle").symlink_to(root)
-    os.mkfifo(root / "a" / STATUS)  # whoever opens it waits
-    assert [run.folder for run in find_runs([root, root / "a"])] == [root / "a", root / "/".join("a" * DEEPEST)]
+    os.mkfifo(root / "a" / STATUS_FILE)  # whoever opens it waits
+    assert [run.folder for run in find_runs([root, root / "a"])] == [root / "a", root / "/".join("a" * MAX_DEPTH)]
 
 
 def test_the_newest_is_first(tmp_path: Path) -> None:
@@ -315,10 +321,10 @@ def test_the_newest_is_first(tmp_path: Path) -> None:
     assert [run.folder.name for run in find_runs([tmp_path])] == ["a", "c", "b"]
 
 
-@pytest.mark.parametrize("width", [20, 60, 1_000])
+@pytest.mark_used.parametrize("width", [20, 60, 1_000])
 def test_narrow_and_wide_terminals(tmp_path: Path, width: int) -> None:
     put(tmp_path / "run", epoch=2, epochs=3, monitor="val/loss", monitored=0.5, best_epoch=1)
-    lines = listing(find_runs([tmp_path]), width).splitlines()
+    lines = format_runs(find_runs([tmp_path]), width).splitlines()
     assert sum(str(tmp_path / "run") in line for line in lines) == 2, "the run, and how it is resumed"
     folder = [line for line in lines if line == str(tmp_path / "run")]
     assert len(folder) == (width < 1_000)
@@ -345,6 +351,6 @@ def test_a_status_imports_nothing_heavy(work: Path) -> None:
         "sys.exit(repr(heavy) if heavy else code)"
     )
     words = [sys.executable, "-c", program]
-    done = subprocess.run(words, capture_output=True, text=True, env=environment(), check=False)
+    done = subprocess.run(words, capture_output=True, text=True, env=make_environment(), check=False)
     assert (done.returncode, done.stderr.partition(";")[0]) == (0, "no folder 'nothing'")
     assert done.stdout.endswith("1 run: 1 killed\n")

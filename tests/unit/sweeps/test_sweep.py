@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from helpers.command_line import QUICK, Said
-from helpers.sweep_parts import jobs
+from helpers.command_line import QUICK, CommandResult
+from helpers.sweep_parts import parse_table_rows
 
 HERE = "hydra/launcher=dlspec"
 SWEEP = ["-m", "hydra.sweep.dir=sweep", *QUICK]
@@ -26,7 +26,7 @@ def record(work: Path) -> list[dict[str, Any]]:
 def test_a_grid_of_groups_and_values_in_processes(dlspec, work: Path) -> None:
     said = dlspec(*SWEEP, "model=mlp,linear", "optimizer.lr=1e-3,1e-2", "seed=0", "sweep.workers=2")
     assert (said.code, said.err) == (0, "")
-    rows = jobs(said.out)
+    rows = parse_table_rows(said.out)
     assert {(row[0], row[1], row[2], row[-1]) for row in rows} == {
         ("0", "mlp", "0.001", "sweep/0"), ("1", "mlp", "0.01", "sweep/1"),
         ("2", "linear", "0.001", "sweep/2"), ("3", "linear", "0.01", "sweep/3"),
@@ -62,7 +62,7 @@ def test_a_failing_job_stops_no_other(dlspec, work: Path) -> None:
     failed, finished = said.out.splitlines()[:2]
     assert failed.startswith("[0] optimizer.lr=1e+30  failed: train/loss became nan in epoch 1")
     assert finished.startswith("[1] optimizer.lr=0.1  finished  val/loss ")
-    assert [row[0] for row in jobs(said.out)] == ["1", "0"]
+    assert [row[0] for row in parse_table_rows(said.out)] == ["1", "0"]
     counts = "2 jobs: 1 finished, 1 failed\nto go on: python -m dlspec resume sweep=sweep\n"
     assert said.out.endswith(counts)
     assert record(work)[0]["error"].startswith("train/loss became nan")
@@ -106,7 +106,7 @@ def test_wrong_specs_are_left_out_where_that_is_wanted(dlspec, work: Path) -> No
     assert not (work / "sweep/0").exists()
 
 
-@pytest.mark.parametrize("wrong", ["optimizer.lr=a,b", "model=nope,nil", "trainr.epochs=1,2", "run=a,b"])
+@pytest.mark_used.parametrize("wrong", ["optimizer.lr=a,b", "model=nope,nil", "trainr.epochs=1,2", "run=a,b"])
 def test_nothing_is_made_where_all_are_refused(dlspec, work: Path, wrong: str) -> None:
     said = dlspec(*MLP, wrong, "sweep.on_invalid=skip")
     assert said.code == 2
@@ -135,7 +135,7 @@ def test_files_that_do_not_fit_refuse_their_job_alone(dlspec) -> None:
     assert said.out.endswith("2 jobs: 1 finished, 1 refused\n")
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     "choice",
     [
         ("hydra/launcher=basic",),
@@ -148,12 +148,12 @@ def test_files_that_do_not_fit_refuse_their_job_alone(dlspec) -> None:
 )
 def test_hydras_own_launcher_sweeper_and_batches(dlspec, work: Path, choice: tuple[str, ...]) -> None:
     said = dlspec(*SWEEP, "model=mlp", *choice, "seed=0,1")
-    assert (said.code, len(jobs(said.out))) == (0, 2)
+    assert (said.code, len(parse_table_rows(said.out))) == (0, 2)
     assert (work / "sweep/1/metrics.jsonl").is_file()
-    assert {row[-1] for row in jobs(said.out)} == {"sweep/0", "sweep/1"}
+    assert {row[-1] for row in parse_table_rows(said.out)} == {"sweep/0", "sweep/1"}
 
 
-@pytest.mark.parametrize("sweeper", ["dlspec", "basic"])
+@pytest.mark_used.parametrize("sweeper", ["dlspec", "basic"])
 def test_a_failure_under_hydras_launcher_is_counted(dlspec, sweeper: str) -> None:
     launcher = ["hydra/launcher=basic", f"hydra/sweeper={sweeper}"]
     said = dlspec(*SWEEP, "model=mlp", *launcher, *LONG, "optimizer=SGD", "optimizer.lr=0.1,1e30")
@@ -162,27 +162,27 @@ def test_a_failure_under_hydras_launcher_is_counted(dlspec, sweeper: str) -> Non
     assert "[1] " in said.out and "failed: train/loss became nan" in said.out
 
 
-@pytest.mark.parametrize("asked", ['+hydra.sweeper.params.seed="1,2"', 'hydra.sweeper.params={seed: "1,2"}'])
+@pytest.mark_used.parametrize("asked", ['+hydra.sweeper.params.seed="1,2"', 'hydra.sweeper.params={seed: "1,2"}'])
 def test_the_sweepers_params_and_mode(dlspec, asked: str) -> None:
     said = dlspec(*MLP[1:], "hydra.mode=MULTIRUN", asked)
     assert said.code == 0
-    assert sorted(row[1] for row in jobs(said.out)) == ["1", "2"]
+    assert sorted(row[1] for row in parse_table_rows(said.out)) == ["1", "2"]
 
 
 def test_the_scheduler_or_none(dlspec) -> None:
     said = dlspec(*MLP, "scheduler=null,CosineAnnealingLR")
-    assert {row[1] for row in jobs(said.out)} == {"null", "CosineAnnealingLR"}
+    assert {row[1] for row in parse_table_rows(said.out)} == {"null", "CosineAnnealingLR"}
 
 
 def test_sweepers_are_given_the_monitored_value(work: Path) -> None:
     from dlspec.config.composition import CONFIG_NAME, start_hydra
     from dlspec.sweeps.hydra.plugins import register
-    from dlspec.sweeps.hydra.sweep_task import Task
+    from dlspec.sweeps.hydra.sweep_task import SweepTask
 
     register()
     hydra = start_hydra()
     words = [*MLP[1:], "seed=0,1", "hydra.mode=MULTIRUN", "trainer.progress=none"]
-    with Task(hydra.config_loader) as task:
+    with SweepTask(hydra.config_loader) as task:
         returned = hydra.multirun(CONFIG_NAME, task, words, with_log_configuration=False)
         assert [each.return_value for each in returned] == [entry.result.monitored for entry in task.entries]
 
@@ -198,7 +198,7 @@ def test_ctrl_c_ends_it_with_the_table_so_far(dlspec, monkeypatch: pytest.Monkey
         return fit(self)
 
     monkeypatch.setattr(Trainer, "fit", interrupted)
-    said: Said = dlspec(*MLP, "seed=0,1,2")
+    said: CommandResult = dlspec(*MLP, "seed=0,1,2")
     how = "to go on: python -m dlspec resume sweep=sweep\n"
     assert (said.code, said.err) == (130, f"interrupted by SIGINT; {how}")
     assert said.out.endswith(f"3 jobs: 1 finished, 1 interrupted, 1 waiting\n{how}")

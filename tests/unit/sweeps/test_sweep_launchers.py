@@ -14,19 +14,19 @@ import pytest
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus
 
-from dlspec.config.launchers import EXTRAS
+from dlspec.config.launchers import EXTRAS_BY_CHOICE
 from dlspec.errors import UserError
-from dlspec.runs.job_result import JobResult, failed_result
+from dlspec.runs.job_result import JobResult, make_failed_result
 from dlspec.runs.job_state import JobState
-from dlspec.runs.layout import JOB
-from dlspec.sweeps.executors.executor import Began, Ended
-from dlspec.sweeps.executors.external import ExternalExecutor, NotFinished, _write_result
+from dlspec.runs.layout import JOB_FILE
+from dlspec.sweeps.executors.executor import TaskEnded, TaskStarted
+from dlspec.sweeps.executors.external import ExternalExecutor, JobNotFinished, _write_result
 from dlspec.sweeps.executors.job_worker import JobWorker
 from dlspec.sweeps.hydra.plugins import register
 from dlspec.sweeps.records.planned_job import PlannedJob
-from helpers.command_line import QUIET, Said, environment
+from helpers.command_line import QUIET, CommandResult, make_environment
 from helpers.paths import ROOT
-from helpers.sweep_parts import chosen, record, wait_for
+from helpers.sweep_parts import choose_launcher, read_sweep_json, wait_for
 
 Launch = Callable[[Sequence[PlannedJob]], Sequence[JobReturn]]
 LONG = ["trainer.max_steps=9", "trainer.limit_batches=9", *QUIET]
@@ -38,7 +38,7 @@ def _found_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
 
-def as_in_the_pool(work: Path, dlspec: Callable[..., Said], launcher: Sequence[str]) -> None:
+def as_in_the_pool(work: Path, dlspec: Callable[..., CommandResult], launcher: Sequence[str]) -> None:
     """One job that trains and one that fails; then one more in the same folder."""
     words = ["-m", "hydra.sweep.dir=sweep", "model=mlp", "optimizer=SGD", *LONG]
     said = dlspec(*words, *launcher, "optimizer.lr=0.1,1e30")
@@ -48,11 +48,11 @@ def as_in_the_pool(work: Path, dlspec: Callable[..., Said], launcher: Sequence[s
     assert second.startswith("[1] optimizer.lr=1e+30  failed: train/loss became nan in epoch 1 at step 2")
     assert said.out.endswith("2 jobs: 1 finished, 1 failed\nto go on: python -m dlspec resume sweep=sweep\n")
     assert "Traceback" in (work / "sweep/1/log.txt").read_text()
-    jobs = record(work)["jobs"]
+    jobs = read_sweep_json(work)["jobs"]
     assert [job["status"] for job in jobs] == ["finished", "failed"]
     assert all(jobs[0][each] for each in ("hash", "code", "data"))
     assert len((work / "sweep/leaderboard.csv").read_text().splitlines()) == 3
-    assert (work / "sweep/report.html").is_file() and not list(work.glob(f"sweep/*/{JOB}"))
+    assert (work / "sweep/report.html").is_file() and not list(work.glob(f"sweep/*/{JOB_FILE}"))
     strange = [each for each in launcher if "init" in each]  # ray's own settings must be repeated
     again = dlspec("resume", "sweep=sweep", "optimizer.lr=0.1,0.2", *strange)
     assert again.code == 0, again
@@ -62,15 +62,15 @@ def as_in_the_pool(work: Path, dlspec: Callable[..., Said], launcher: Sequence[s
         assert (work / "sweep/2" / name).read_bytes() == (work / "here/1" / name).read_bytes()
 
 
-@pytest.mark.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark.soak)])
+@pytest.mark_used.parametrize("launcher", ["joblib", pytest.param("submitit_local", marks=pytest.mark_used.soak)])
 def test_jobs_elsewhere_are_told_as_those_of_the_pool(work: Path, dlspec, launcher: str) -> None:
-    as_in_the_pool(work, dlspec, chosen(launcher))
+    as_in_the_pool(work, dlspec, choose_launcher(launcher))
 
 
-@pytest.mark.soak
-@pytest.mark.filterwarnings("default")
+@pytest.mark_used.soak
+@pytest.mark_used.filterwarnings("default")
 def test_jobs_of_ray(work: Path, dlspec) -> None:
-    as_in_the_pool(work, dlspec, [*chosen("ray"), "+hydra.launcher.ray.init.num_cpus=2"])
+    as_in_the_pool(work, dlspec, [*choose_launcher("ray"), "+hydra.launcher.ray.init.num_cpus=2"])
 
 
 # What Slurm's commands do, as far as submitit asks: a queue on this machine that runs one job after the other.
@@ -90,22 +90,22 @@ exec "$@"
 }
 
 
-@pytest.mark.soak
+@pytest.mark_used.soak
 def test_jobs_of_slurm(work: Path, dlspec, monkeypatch: pytest.MonkeyPatch) -> None:
     (work / "bin").mkdir()
     for name, text in SLURM.items():
         (work / "bin" / name).write_text(f"#!/bin/bash\n{text}")
         (work / "bin" / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{work / 'bin'}{os.pathsep}{os.environ['PATH']}")
-    as_in_the_pool(work, dlspec, [*chosen("submitit_slurm"), "hydra.launcher.timeout_min=5"])
+    as_in_the_pool(work, dlspec, [*choose_launcher("submitit_slurm"), "hydra.launcher.timeout_min=5"])
     script = next(work.glob("sweep/.submitit/**/*submission.sh"))
     assert "#SBATCH --time=5\n" in script.read_text()
 
 
-@pytest.mark.soak
+@pytest.mark_used.soak
 def test_a_job_elsewhere_that_is_killed_costs_no_other(work: Path) -> None:
     words = ["model=mlp", "trainer.limit_batches=9", *QUIET, "trainer.epochs=9000,1", "seed=0"]
-    process = begun(work, *chosen("joblib"), *words)
+    process = begun(work, *choose_launcher("joblib"), *words)
     wait_for(work / "sweep/0/metrics.jsonl")
     os.kill(int((work / "sweep/0/lock").read_text().split()[1]), signal.SIGKILL)
     out, _ = process.communicate(timeout=120)
@@ -114,9 +114,9 @@ def test_a_job_elsewhere_that_is_killed_costs_no_other(work: Path) -> None:
     assert "2 jobs: 1 finished, 1 failed\n" in out
 
 
-@pytest.mark.soak
+@pytest.mark_used.soak
 def test_a_signal_saves_all_jobs_wherever_they_are(work: Path) -> None:
-    process = begun(work, *chosen("joblib"), "model=mlp", "trainer.epochs=9000", *QUIET, "seed=0,1,2")
+    process = begun(work, *choose_launcher("joblib"), "model=mlp", "trainer.epochs=9000", *QUIET, "seed=0,1,2")
     for name in ("0", "1"):
         wait_for(work / "sweep" / name / "metrics.jsonl")
     process.send_signal(signal.SIGTERM)
@@ -129,16 +129,16 @@ def test_a_signal_saves_all_jobs_wherever_they_are(work: Path) -> None:
 
 def begun(work: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-m", "dlspec", "-m", "hydra.sweep.dir=sweep", *words], cwd=work, env=environment(),
+        [sys.executable, "-m", "dlspec", "-m", "hydra.sweep.dir=sweep", *words], cwd=work, env=make_environment(),
         text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("key", EXTRAS)
+@pytest.mark_used.parametrize("key", EXTRAS_BY_CHOICE)
 def test_what_is_not_installed_names_its_extra(dlspec, work: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     register()
     group = ConfigStore.instance().repo["hydra"][key.partition("/")[2]]
-    for name, extra in EXTRAS[key].items():
+    for name, extra in EXTRAS_BY_CHOICE[key].items():
         monkeypatch.delitem(group, f"{name}.yaml", raising=False)
         said = dlspec("-m", f"{key}={name}", "seed=0,1")
         assert (said.code, said.out) == (2, "")
@@ -148,7 +148,7 @@ def test_what_is_not_installed_names_its_extra(dlspec, work: Path, monkeypatch: 
 
 # ---- what becomes of jobs, without any process -----------------------------------------------------------------------
 
-FINISHED, FAILED = JobResult(JobState.FINISHED, monitored=0.5), failed_result("it broke")
+FINISHED, FAILED = JobResult(JobState.FINISHED, monitored=0.5), make_failed_result("it broke")
 
 
 def jobs_in(work: Path, count: int) -> list[PlannedJob]:
@@ -158,7 +158,7 @@ def jobs_in(work: Path, count: int) -> list[PlannedJob]:
     return found
 
 
-def events(work: Path, launch: Launch, count: int, most: int | None = None) -> list[Began | Ended]:
+def events(work: Path, launch: Launch, count: int, most: int | None = None) -> list[TaskStarted | TaskEnded]:
     executor = ExternalExecutor(JobWorker(None), launch, lambda: work, most)
     return [event for event in executor.run(jobs_in(work, count), 0.0) if event is not None]
 
@@ -169,24 +169,24 @@ def test_a_job_is_told_of_when_it_ends_and_not_when_all_have(work: Path) -> None
     def launch(jobs: Sequence[PlannedJob]) -> list[JobReturn]:
         _write_result(jobs[0].folder, FINISHED)
         until = time.monotonic() + 20
-        while (jobs[0].folder / JOB).exists() and time.monotonic() < until:
+        while (jobs[0].folder / JOB_FILE).exists() and time.monotonic() < until:
             time.sleep(0.01)
-        told.append("heard" if not (jobs[0].folder / JOB).exists() else "not heard")
+        told.append("heard" if not (jobs[0].folder / JOB_FILE).exists() else "not heard")
         _write_result(jobs[1].folder, FAILED)
         return []
 
-    assert events(work, launch, 2) == [Began(0), Ended(0, FINISHED), Began(1), Ended(1, FAILED)]
+    assert events(work, launch, 2) == [TaskStarted(0), TaskEnded(0, FINISHED), TaskStarted(1), TaskEnded(1, FAILED)]
     assert told == ["heard"]
 
 
 def test_what_a_job_could_not_write_its_launcher_tells(work: Path) -> None:
     def launch(jobs: Sequence[PlannedJob]) -> list[JobReturn]:
         wrong, odd = (JobReturn(status=JobStatus.FAILED) for _ in range(2))
-        wrong.return_value, odd.return_value = NotFinished(FAILED), ValueError("odd")
+        wrong.return_value, odd.return_value = JobNotFinished(FAILED), ValueError("odd")
         return [JobReturn(status=JobStatus.COMPLETED, _return_value=FINISHED), wrong, odd]
 
-    ends = [event.result for event in events(work, launch, 3) if isinstance(event, Ended)]
-    assert ends == [FINISHED, FAILED, failed_result("ValueError: odd", "odd")]
+    ends = [event.result for event in events(work, launch, 3) if isinstance(event, TaskEnded)]
+    assert ends == [FINISHED, FAILED, make_failed_result("ValueError: odd", "odd")]
 
 
 def test_a_lost_process_costs_the_jobs_that_it_had(work: Path) -> None:
@@ -201,7 +201,7 @@ def test_a_lost_process_costs_the_jobs_that_it_had(work: Path) -> None:
             _write_result(job.folder, FINISHED)
         return []
 
-    ends = {event.task: event.result for event in events(work, launch, 3) if isinstance(event, Ended)}
+    ends = {event.task: event.result for event in events(work, launch, 3) if isinstance(event, TaskEnded)}
     assert ends[0].error == "its launcher's process was lost: RuntimeError: a worker died"
     assert (ends[1], ends[2], calls) == (FINISHED, FINISHED, [[0, 1, 2], [1, 2]])
 

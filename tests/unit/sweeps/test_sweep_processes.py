@@ -12,17 +12,17 @@ from pathlib import Path
 
 import pytest
 
-from dlspec.sweeps.executors.executor import Began, Ended
-from dlspec.sweeps.executors.pool import VISIBLE, places
-from dlspec.sweeps.executors.processes import Processes
-from helpers.command_line import QUICK, environment
-from helpers.sweep_parts import record, wait_for
-from helpers.task_parts import Odd
+from dlspec.sweeps.executors.executor import TaskEnded, TaskStarted
+from dlspec.sweeps.executors.pool import VISIBLE_DEVICES, list_process_variables
+from dlspec.sweeps.executors.processes import ProcessPool
+from helpers.command_line import QUICK, make_environment
+from helpers.sweep_parts import read_sweep_json, wait_for
+from helpers.task_parts import ScriptedWorker
 
 
-def ends(tasks: Sequence[str], count: int = 2) -> dict[int, Ended]:
-    with Processes([{"WHERE": str(number)} for number in range(count)], pickle.dumps(Odd())) as processes:
-        return {event.task: event for event in processes.run(tasks, 1) if isinstance(event, Ended)}
+def ends(tasks: Sequence[str], count: int = 2) -> dict[int, TaskEnded]:
+    with ProcessPool([{"WHERE": str(number)} for number in range(count)], pickle.dumps(ScriptedWorker())) as processes:
+        return {event.task: event for event in processes.run(tasks, 1) if isinstance(event, TaskEnded)}
 
 
 def test_tasks_are_shared_among_processes_that_stay() -> None:
@@ -35,7 +35,7 @@ def test_tasks_are_shared_among_processes_that_stay() -> None:
 
 def test_what_ends_a_process_ends_its_task_alone() -> None:
     found = ends(["kill", "a", "exit", "b", "unpicklable", "c"], count=1)
-    assert [found[number].died for number in (0, 2, 4)] == [
+    assert [found[number].death_reason for number in (0, 2, 4)] == [
         "its process was ended by SIGKILL (out of memory?)",
         "its process ended with exit code 3",
         "its process ended with exit code 1",
@@ -44,15 +44,15 @@ def test_what_ends_a_process_ends_its_task_alone() -> None:
 
 
 def test_they_end_when_they_are_asked() -> None:
-    with Processes([{}, {}], pickle.dumps(Odd())) as processes:
+    with ProcessPool([{}, {}], pickle.dumps(ScriptedWorker())) as processes:
         seen: list[object] = []
         for event in processes.run(["wait", "wait", "a"], 0.05):
             seen.append(event)
             if event is None:
                 processes.stop()
-    assert [each for each in seen if isinstance(each, Began)] == [Began(0), Began(1)]
-    ended = [each for each in seen if isinstance(each, Ended)]
-    assert sorted(ended, key=lambda each: each.task) == [Ended(0, True), Ended(1, True)]
+    assert [each for each in seen if isinstance(each, TaskStarted)] == [TaskStarted(0), TaskStarted(1)]
+    ended = [each for each in seen if isinstance(each, TaskEnded)]
+    assert sorted(ended, key=lambda each: each.task) == [TaskEnded(0, True), TaskEnded(1, True)]
 
 
 SLOW = ["model=mlp", "trainer.curves=false", "trainer.pictures=false", "trainer.limit_batches=9", "sweep.workers=2"]
@@ -61,7 +61,7 @@ SLOW = ["model=mlp", "trainer.curves=false", "trainer.pictures=false", "trainer.
 def sweep(work: Path, *words: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "dlspec", "-m", "hydra.sweep.dir=sweep", *words]
     return subprocess.Popen(
-        command, cwd=work, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command, cwd=work, env=make_environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
 
 
@@ -75,14 +75,14 @@ def test_a_job_that_is_killed_is_told_and_the_others_go_on(work: Path) -> None:
     assert "[1] trainer.epochs=150 seed=1  failed: its process was ended by SIGKILL (out of memory?)\n" in out
     assert "4 jobs: 3 finished, 1 failed\n" in out
     resumed = subprocess.run(
-        [sys.executable, "-m", "dlspec", "resume", "sweep=sweep"], cwd=work, env=environment(), check=False,
+        [sys.executable, "-m", "dlspec", "resume", "sweep=sweep"], cwd=work, env=make_environment(), check=False,
         capture_output=True, text=True,
     )  # fmt: skip
     assert resumed.returncode == 0
     assert resumed.stdout.startswith("3 of 4 jobs are done already\n")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)])
+@pytest.mark_used.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark_used.soak)])
 def test_a_signal_saves_all_jobs(work: Path, number: signal.Signals) -> None:
     process = sweep(work, *SLOW, "trainer.epochs=9000", "seed=0,1,2")
     for name in ("0", "1"):
@@ -93,7 +93,7 @@ def test_a_signal_saves_all_jobs(work: Path, number: signal.Signals) -> None:
     how = "to go on: python -m dlspec resume sweep=sweep\n"
     assert err == f"interrupted by {number.name}; {how}"
     assert "3 jobs: 2 interrupted, 1 waiting\n" in out
-    assert [job["status"] for job in record(work)["jobs"]] == ["interrupted", "interrupted", "waiting"]
+    assert [job["status"] for job in read_sweep_json(work)["jobs"]] == ["interrupted", "interrupted", "waiting"]
     for name in ("0", "1"):
         assert list((work / "sweep" / name / "checkpoints").glob("step-*"))
         assert '"status": "interrupted"' in (work / "sweep" / name / "result.json").read_text()
@@ -129,14 +129,18 @@ def test_where_jobs_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
 
     from dlspec.sweeps.executors import pool as sweep_places
 
-    monkeypatch.setattr(sweep_places, "cores", lambda: 5)
-    assert places(None, {"cpu"}) == [{}] * 5
-    assert places(3, {"auto"}) == [{}] * 3
+    monkeypatch.setattr(sweep_places, "count_cores", lambda: 5)
+    assert list_process_variables(None, {"cpu"}) == [{}] * 5
+    assert list_process_variables(3, {"auto"}) == [{}] * 3
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.delenv(VISIBLE, raising=False)
-    assert places(None, {"auto"}) == [{VISIBLE: "0"}, {VISIBLE: "1"}]
-    assert places(3, {"cuda", "cpu"}) == [{VISIBLE: "0"}, {VISIBLE: "1"}, {VISIBLE: "0"}]
-    monkeypatch.setenv(VISIBLE, "4,7")
-    assert places(None, {"cuda"}) == [{VISIBLE: "4"}, {VISIBLE: "7"}]
-    assert places(None, {"cuda:1"}) == [{}]
-    assert places(None, {"cpu"}) == [{}] * 5
+    monkeypatch.delenv(VISIBLE_DEVICES, raising=False)
+    assert list_process_variables(None, {"auto"}) == [{VISIBLE_DEVICES: "0"}, {VISIBLE_DEVICES: "1"}]
+    assert list_process_variables(3, {"cuda", "cpu"}) == [
+        {VISIBLE_DEVICES: "0"},
+        {VISIBLE_DEVICES: "1"},
+        {VISIBLE_DEVICES: "0"},
+    ]
+    monkeypatch.setenv(VISIBLE_DEVICES, "4,7")
+    assert list_process_variables(None, {"cuda"}) == [{VISIBLE_DEVICES: "4"}, {VISIBLE_DEVICES: "7"}]
+    assert list_process_variables(None, {"cuda:1"}) == [{}]
+    assert list_process_variables(None, {"cpu"}) == [{}] * 5

@@ -18,23 +18,23 @@ from typing import Any
 
 import pytest
 
-from dlspec.jobs.composed_spec import composed_or_refused, preparation
-from dlspec.jobs.identity import data_checksum, identity
-from dlspec.sweeps.records.record import read_sweep
-from helpers.command_line import QUICK, QUIET, Said, environment, run_here
-from helpers.sweep_parts import record
+from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
+from dlspec.jobs.identity import compute_data_checksum, compute_job_hash
+from dlspec.sweeps.records.record import read_sweep_record
+from helpers.command_line import QUICK, QUIET, CommandResult, make_environment, run_in_this_process
+from helpers.sweep_parts import read_sweep_json
 
 HERE = ["-m", "hydra/launcher=dlspec", "hydra.sweep.dir=sweep", "model=mlp", "trainer.progress=none", *QUICK]
 
 
 def change(work: Path, edit: Callable[[dict[str, Any]], None]) -> None:
-    tree = record(work)
+    tree = read_sweep_json(work)
     edit(tree)
     (work / "sweep/sweep.json").write_text(json.dumps(tree))
 
 
 def results(work: Path, name: str = "sweep") -> dict[int, bytes]:
-    jobs = record(work, name)["jobs"]
+    jobs = read_sweep_json(work, name)["jobs"]
     return {job["number"]: (work / name / job["folder"] / "metrics.jsonl").read_bytes() for job in jobs}
 
 
@@ -46,7 +46,7 @@ def times(work: Path) -> dict[str, int]:
 def _done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("done")
     with contextlib.chdir(folder):
-        assert run_here(*HERE, "seed=1,2").code == 0
+        assert run_in_this_process(*HERE, "seed=1,2").code == 0
     return folder / "sweep"
 
 
@@ -73,7 +73,7 @@ def test_of_added_values_only_the_new_ones_run(work: Path, done: None, dlspec) -
     said = dlspec(*HERE, "seed=0,1,2,3")
     assert said.code == 0
     assert "\n".join(said.out.splitlines()[:3]).count("finished  val/loss") == 2
-    assert [(job["number"], job["overrides"][-1]) for job in record(work)["jobs"]] == [
+    assert [(job["number"], job["overrides"][-1]) for job in read_sweep_json(work)["jobs"]] == [
         (0, "seed=1"), (1, "seed=2"), (2, "seed=0"), (3, "seed=3"),
     ]  # fmt: skip
     assert times(work).items() > before.items()
@@ -150,14 +150,14 @@ def test_which_sweep(work: Path, dlspec, write: Callable[[str, str], Path]) -> N
     )
 
 
-@pytest.mark.parametrize("word", ["hydra.callbacks.x._target_=a.b", "hydra.job.env_set.A=b", "imports=[os]"])
+@pytest.mark_used.parametrize("word", ["hydra.callbacks.x._target_=a.b", "hydra.job.env_set.A=b", "imports=[os]"])
 def test_what_a_strangers_sweep_could_run_must_be_repeated(work: Path, done: None, dlspec, word: str) -> None:
     change(work, lambda tree: tree["command"].append(word))
     said = dlspec("resume", "sweep=sweep")
     assert (said.code, said.err) == (2, f"the sweep in 'sweep' may run code; if you trust it, repeat: {word}\n")
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     "key, value",
     [("folder", "../elsewhere"), ("folder", "/tmp/x"), ("folder", "."), ("number", -1), ("number", "0"), ("hash", 3),
      ("overrides", ["a", 1]), ("status", None)],
@@ -168,17 +168,17 @@ def test_a_strangers_list_of_jobs_leads_nowhere_else(work: Path, done: None, dls
 
 
 def test_nobody_else_sweeps_there(work: Path, done: None, dlspec) -> None:
-    from dlspec.runs.lock import held
+    from dlspec.runs.lock import lock_run_folder
 
     holder = subprocess.Popen(
-        [sys.executable, "-c", HOLDS], cwd=work, stdout=subprocess.PIPE, stdin=subprocess.PIPE, env=environment()
+        [sys.executable, "-c", HOLDS], cwd=work, stdout=subprocess.PIPE, stdin=subprocess.PIPE, env=make_environment()
     )
     assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
     said = dlspec(*HERE, "seed=1,2")
     holder.communicate(b"\n")
     assert said.code == 2
     assert "'sweep' is in use: process" in said.err
-    with held(work / "sweep"):
+    with lock_run_folder(work / "sweep"):
         pass
 
 
@@ -199,10 +199,10 @@ def identity_of(*words: str) -> str:
     from dlspec.sweeps.hydra.plugins import register
 
     register()
-    return identity(preparation(composed_or_refused(["model=mlp", *words], start_hydra())).read())
+    return compute_job_hash(make_preparation(compose_or_raise(["model=mlp", *words], start_hydra())).read())
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     "word",
     ["trainer.device=cuda", "trainer.threads=3", "trainer.progress=none", "trainer.curves=false", "trainer.epochs=20",
      "trainer.checkpoint_steps=3", "trainer.tensorboard=false", "sweep.workers=3", "optimizer.lr=0.001",
@@ -212,7 +212,7 @@ def test_how_and_where_makes_no_other_job(word: str) -> None:
     assert identity_of(word) == identity_of()
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     "word",
     ["seed=1", "optimizer.lr=0.01", "optimizer=SGD", "trainer.epochs=21", "trainer.batch_size=8", "data.limit=50",
      "data=breast_cancer", "model.params.activation=Tanh", "loss=NLLLoss", "metrics=[F1Score]", "trainer.test=last",
@@ -229,7 +229,7 @@ def test_data_are_known_by_what_they_hold() -> None:
     register()
 
     def checksum(*words: str) -> str:
-        return data_checksum(preparation(composed_or_refused(list(words), start_hydra())).open().data)
+        return compute_data_checksum(make_preparation(compose_or_raise(list(words), start_hydra())).open().data)
 
     assert checksum("data=digits") == checksum("data=digits")
     assert len({checksum(*words) for words in (["data=digits"], ["data=digits", "data.limit=100"],
@@ -247,7 +247,7 @@ def table(out: str) -> list[str]:
     return [re.sub(r" +\S+$", "", line) for line in out.rstrip().split("\n\n")[-1].splitlines()[1:]]
 
 
-def kill_and_resume(work: Path, epochs: int, seconds: Sequence[float], dlspec: Callable[..., Said]) -> None:
+def kill_and_resume(work: Path, epochs: int, seconds: Sequence[float], dlspec: Callable[..., CommandResult]) -> None:
     """Kills a sweep's whole process group again and again, some seconds after it began to train, and lets it end."""
     words = [*KILLED, f"trainer.epochs={epochs}"]
     straight = dlspec(*words, "hydra.sweep.dir=straight", "hydra/launcher=dlspec", "trainer.progress=none")
@@ -255,7 +255,7 @@ def kill_and_resume(work: Path, epochs: int, seconds: Sequence[float], dlspec: C
     command, kills = words, 0
     for each in seconds:
         process = subprocess.Popen(
-            [sys.executable, "-m", "dlspec", *command], cwd=work, env=environment(), start_new_session=True,
+            [sys.executable, "-m", "dlspec", *command], cwd=work, env=make_environment(), start_new_session=True,
             stdout=subprocess.DEVNULL,
         )  # fmt: skip
         began = time.time()
@@ -269,7 +269,7 @@ def kill_and_resume(work: Path, epochs: int, seconds: Sequence[float], dlspec: C
         kills += 1
         command = ["resume", "sweep=killed"] if (work / "killed/sweep.json").exists() else words
     done = subprocess.run(
-        [sys.executable, "-m", "dlspec", *command], cwd=work, env=environment(), capture_output=True, text=True,
+        [sys.executable, "-m", "dlspec", *command], cwd=work, env=make_environment(), capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done
     assert kills, "it was over before it was killed: give it more to do"
@@ -285,14 +285,14 @@ def test_a_kill_of_a_sweep(work: Path, dlspec) -> None:
     kill_and_resume(work, 8, [0.1], dlspec)
 
 
-@pytest.mark.soak
+@pytest.mark_used.soak
 def test_twenty_kills_of_a_sweep(work: Path, dlspec) -> None:
     chance = random.Random(20)
     kill_and_resume(work, 30, [chance.uniform(0, 0.3) for _ in range(20)], dlspec)
 
 
 def test_a_sweep_knows_its_jobs_when_it_is_read_back(work: Path, done: None, dlspec) -> None:
-    found = read_sweep(work / "sweep")
+    found = read_sweep_record(work / "sweep")
     assert found is not None and found.command is not None
     assert [(each.job.number, each.job.folder.name, each.status) for each in found.entries] == [
         (0, "0", "finished"),

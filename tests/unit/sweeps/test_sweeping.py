@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import dlspec
-from helpers.command_line import environment
+from helpers.command_line import make_environment
 
 QUICK = {"trainer": {"max_steps": 2, "limit_batches": 2, "curves": False, "pictures": False, "tensorboard": False}}
 X = np.random.default_rng(0).random((40, 4), dtype=np.float32)
@@ -58,7 +58,7 @@ def test_overrides_and_a_folder_of_its_own(work: Path) -> None:
     assert run.folder is not None and run.folder.parent.name.endswith("_sweep")
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     "over, text",
     [
         ({}, "nothing to sweep over"),
@@ -80,7 +80,7 @@ def test_refuses(work: Path, over: Any, text: str) -> None:
 def test_a_script_that_guards_nothing_sweeps_once(work: Path) -> None:
     (work / "script.py").write_text(SCRIPT)
     done = subprocess.run(
-        [sys.executable, "script.py"], cwd=work, env=environment(), capture_output=True, text=True, check=False
+        [sys.executable, "script.py"], cwd=work, env=make_environment(), capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("begun") == 1

@@ -9,14 +9,14 @@ import torch
 import yaml
 from torch import nn
 
-from dlspec.data.batches.batches import Batches, BatchPlan
+from dlspec.data.batches.batches import BatchLoader, BatchPlan
 from dlspec.jobs import job, setup
 from dlspec.training.tuning import batch_size
 from dlspec.training.tuning.batch_size import find_batch_size
 from helpers.command_line import QUIET
-from helpers.memory_parts import Hungry
-from helpers.run_parts import Cut
-from helpers.training_parts import dataset, network, texts, trainer
+from helpers.memory_parts import MemoryHungryLayer
+from helpers.run_parts import StopAfterBatches
+from helpers.training_parts import make_dataset, make_network, make_text_split, make_trainer
 
 FITS_ALWAYS = 10**6
 
@@ -24,13 +24,13 @@ FITS_ALWAYS = 10**6
 @pytest.fixture(autouse=True)
 def _whatever_the_machine_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every size is tried, however long it takes and whatever else is in memory."""
-    monkeypatch.setattr(batch_size, "LEAST_GAIN", 0.0)
-    monkeypatch.setattr(batch_size, "SECONDS", 1e9)
-    monkeypatch.setattr(batch_size, "SECONDS_A_SIZE", 0.0)
-    monkeypatch.setattr(batch_size, "CPU_SHARE", 1e9)
+    monkeypatch.setattr(batch_size, "MIN_SPEEDUP", 0.0)
+    monkeypatch.setattr(batch_size, "MAX_SEARCH_SECONDS", 1e9)
+    monkeypatch.setattr(batch_size, "SECONDS_PER_SIZE", 0.0)
+    monkeypatch.setattr(batch_size, "MAX_FREE_MEMORY_FRACTION", 1e9)
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("samples", "most", "size", "why"),
     [
         (700, FITS_ALWAYS, 32, "with more an epoch has fewer than 20 batches"),
@@ -43,12 +43,12 @@ def _whatever_the_machine_does(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_finds_the_largest_that_fits(samples: int, most: int, size: int, why: str) -> None:
-    training = trainer(nn.Sequential(network(), Hungry(most)), dataset(train=samples))
+    training = make_trainer(nn.Sequential(make_network(), MemoryHungryLayer(most)), make_dataset(train=samples))
     found = find_batch_size(training)
-    assert (found.batch_size, found.told) == (size, f"trainer.batch_size is {size}: {why}")
+    assert (found.batch_size, found.explanation) == (size, f"trainer.batch_size is {size}: {why}")
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("name", "value", "why"),
     [
         ("LEAST_GAIN", 1e9, "16 are no faster"),
@@ -58,18 +58,18 @@ def test_finds_the_largest_that_fits(samples: int, most: int, size: int, why: st
 )
 def test_stops_early(name: str, value: float, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_size, name, value)
-    assert find_batch_size(trainer(data=dataset(train=1000))).told == f"trainer.batch_size is 8: {why}"
+    assert find_batch_size(make_trainer(data=make_dataset(train=1000))).explanation == f"trainer.batch_size is 8: {why}"
 
 
 def test_other_errors_are_not_taken_for_it() -> None:
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
-        find_batch_size(trainer(nn.Linear(5, 3)))
+        find_batch_size(make_trainer(nn.Linear(5, 3)))
 
 
 def test_the_longest_samples_are_tried() -> None:
-    batches = Batches(texts(), ("text", "text_lengths"), ("label",), BatchPlan(2), torch.device("cpu"))
-    (text, lengths), _ = batches.longest(3)
-    assert lengths.tolist() == sorted(texts().tensors["text_lengths"].tolist())[:-4:-1]
+    batches = BatchLoader(make_text_split(), ("text", "text_lengths"), ("label",), BatchPlan(2), torch.device("cpu"))
+    (text, lengths), _ = batches.make_longest_batch(3)
+    assert lengths.tolist() == sorted(make_text_split().tensors["text_lengths"].tolist())[:-4:-1]
     assert text.shape == (3, lengths.max())
 
 
@@ -101,10 +101,10 @@ def test_the_run_is_that_of_the_number(work: Path, dlspec, write) -> None:
 def test_a_job_that_goes_on_keeps_what_was_found(work: Path, dlspec, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["-m", "hydra/launcher=dlspec", "hydra.sweep.dir=sweep", "model=linear", "trainer.batch_size=auto"]
     words += ["seed=1", "trainer.epochs=2", "trainer.limit_batches=20", "trainer.progress=none", *QUIET]
-    usual = job.standard_callbacks
-    monkeypatch.setattr(job, "standard_callbacks", lambda *args: [*usual(*args), Cut(25)])
+    usual = job.make_default_callbacks
+    monkeypatch.setattr(job, "make_default_callbacks", lambda *args: [*usual(*args), StopAfterBatches(25)])
     assert dlspec(*words).code != 0
-    monkeypatch.setattr(job, "standard_callbacks", usual)
+    monkeypatch.setattr(job, "make_default_callbacks", usual)
     monkeypatch.setattr(setup, "find_batch_size", None)
     said = dlspec(*words)
     assert said.out.endswith("1 job: 1 finished\n")

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from dlspec.cli.main import hear_interrupts
-from dlspec.training.runtime.interruption import Interruption, interruptible
+from dlspec.cli.main import enable_interrupts
+from dlspec.training.runtime.interruption import Interruption, catch_signals
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +19,7 @@ def _handler_as_it_was() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("before", "next_time"),
     [(signal.default_int_handler, signal.default_int_handler), (signal.SIG_IGN, signal.SIG_DFL)],
     ids=["heard before", "ignored before"],
@@ -27,7 +27,7 @@ def _handler_as_it_was() -> Iterator[None]:
 def test_the_first_signal_is_noted_and_the_next_one_ends_the_process(before: object, next_time: object) -> None:
     signal.signal(signal.SIGINT, before)  # type: ignore[arg-type]
     interruption = Interruption()
-    with interruptible(interruption):
+    with catch_signals(interruption):
         os.kill(os.getpid(), signal.SIGINT)
         assert interruption.signal == signal.SIGINT
         assert signal.getsignal(signal.SIGINT) is next_time
@@ -36,7 +36,7 @@ def test_the_first_signal_is_noted_and_the_next_one_ends_the_process(before: obj
 
 def test_a_command_hears_an_interrupt_however_it_was_started() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    hear_interrupts()
+    enable_interrupts()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
@@ -44,5 +44,5 @@ def test_a_handler_of_somebody_else_stays() -> None:
     def handler(number: int, frame: object) -> None: ...
 
     signal.signal(signal.SIGINT, handler)
-    hear_interrupts()
+    enable_interrupts()
     assert signal.getsignal(signal.SIGINT) is handler

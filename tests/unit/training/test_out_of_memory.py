@@ -15,13 +15,13 @@ from torch import nn
 
 import dlspec as library
 from dlspec.training.health.out_of_memory import OutOfMemory, is_out_of_memory
-from helpers.command_line import QUICK, Said
-from helpers.memory_parts import EVERYTHING, Hungry
+from helpers.command_line import QUICK, CommandResult
+from helpers.memory_parts import TOO_MANY_ELEMENTS, MemoryHungryLayer
 from helpers.paths import ROOT
-from helpers.training_parts import network, trainer
+from helpers.training_parts import make_network, make_trainer
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("most", "when", "settings", "text"),
     [
         (8, None, {}, "in training, epoch 1, with 32 samples a batch; try trainer.batch_size=16, with "
@@ -34,8 +34,8 @@ from helpers.training_parts import network, trainer
     ],
 )  # fmt: skip
 def test_says_what_to_try(most: int, when: bool | None, settings: dict[str, int], text: str) -> None:
-    net = nn.Sequential(network(), Hungry(most, when))
-    training = trainer(net, settings=settings)
+    net = nn.Sequential(make_network(), MemoryHungryLayer(most, when))
+    training = make_trainer(net, settings=settings)
     with pytest.raises(OutOfMemory) as caught:
         training.run()
     assert str(caught.value) == training.state.error == f"out of memory on cpu {text}"
@@ -54,7 +54,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[weakref.ref[nn.Module]]:
     def noted(self: Trainer):  # type: ignore[no-untyped-def]
         assert not any(each() for each in networks), "the one before is still there"
         if not networks:
-            self.state.network.register_forward_hook(lambda module, args, output: torch.empty(EVERYTHING))
+            self.state.network.register_forward_hook(lambda module, args, output: torch.empty(TOO_MANY_ELEMENTS))
         networks.append(weakref.ref(self.state.network))
         return fit(self)
 
@@ -70,9 +70,9 @@ def test_nothing_is_held_by_the_error(trained: list[weakref.ref[nn.Module]]) -> 
     assert caught.value.__cause__ is None
 
 
-@pytest.mark.parametrize("is_process", [True, False])
+@pytest.mark_used.parametrize("is_process", [True, False])
 def test_nothing_is_held_by_a_sweep(
-    is_process: bool, trained: list[weakref.ref[nn.Module]], dlspec: Callable[..., Said]
+    is_process: bool, trained: list[weakref.ref[nn.Module]], dlspec: Callable[..., CommandResult]
 ) -> None:
     if is_process:
         gc.disable()  # see dlspec.cli.main.main
@@ -126,7 +126,7 @@ layers:
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+@pytest.mark_used.skipif(sys.platform != "linux", reason="limits the address space")
 def test_the_next_job_of_a_sweep_has_room(work: Path, write) -> None:
     write("conf/model/wide.yaml", WIDE)
     quiet = ["trainer.progress=none", "trainer.curves=false", "trainer.pictures=false", "trainer.checkpoints=false"]

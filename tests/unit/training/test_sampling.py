@@ -12,14 +12,14 @@ import pytest
 import torch
 
 import dlspec as library
-from dlspec.data.arrays import from_arrays
+from dlspec.data.arrays import dataset_from_arrays
 from dlspec.data.dataset import Dataset
-from dlspec.data.prepare.decoding import decoder_of
+from dlspec.data.prepare.decoding import make_decoder
 from dlspec.data.prepare.vocabulary import Vocabulary
 from dlspec.training.callbacks import pictures
 from dlspec.training.evaluation import sampling
-from dlspec.training.evaluation.looking import View
-from dlspec.training.evaluation.sampling import TEMPERATURES, Speaker, write
+from dlspec.training.evaluation.looking import PredictionView
+from dlspec.training.evaluation.sampling import TEMPERATURES, NextTokenPredictor, generate_tokens
 
 ROWS, STEPS = 240, 8
 WORDS = "one two three four five".split()
@@ -65,7 +65,7 @@ AGAIN = {"text": COUNTED[:, :-1], "target": None}
 
 @pytest.fixture(autouse=True)
 def _short_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dlspec.training.callbacks.pictures.FEWEST_STEPS", 1)
+    monkeypatch.setattr("dlspec.training.callbacks.pictures.MIN_STEPS", 1)
 
 
 RUNS: dict[str, tuple[list[Any], dict[str, Any]]] = {
@@ -83,7 +83,7 @@ RUNS: dict[str, tuple[list[Any], dict[str, Any]]] = {
 
 
 def counting(arrays: dict[str, Any]) -> Dataset:
-    return replace(from_arrays(arrays), preprocessing={"text": VOCABULARY})
+    return replace(dataset_from_arrays(arrays), preprocessing={"text": VOCABULARY})
 
 
 def train(layers: list[Any], data: Dataset, folder: Path) -> str:
@@ -96,10 +96,10 @@ def train(layers: list[Any], data: Dataset, folder: Path) -> str:
     return (run / "samples.txt").read_text()
 
 
-@pytest.mark.parametrize("name", RUNS)
+@pytest.mark_used.parametrize("name", RUNS)
 def test_what_was_learned_is_written_on_and_on(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It counts from one to five, far beyond what the network sees at once."""
-    monkeypatch.setattr(sampling, "MOST_TOKENS", 40)
+    monkeypatch.setattr(sampling, "MAX_TOKENS", 40)
     layers, arrays = RUNS[name]
     parts = train(layers, counting(arrays), tmp_path).split("\n\n\n")
     assert len(parts) == len(TEMPERATURES)
@@ -115,23 +115,23 @@ def test_what_was_learned_is_written_on_and_on(name: str, tmp_path: Path, monkey
 
 def test_tokens_that_nothing_names_are_not_written(tmp_path: Path) -> None:
     spec = {"layers": RECURRENT, "trainer": {**TRAINER, "epochs": 1}}
-    run = library.train(spec, from_arrays(AFTER), folder=tmp_path).folder
+    run = library.train(spec, dataset_from_arrays(AFTER), folder=tmp_path).folder
     assert run is not None
     assert not (run / "samples.txt").exists()
 
 
-def view_of(layers: list[Any], data: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch) -> View:
-    views: list[View] = []
-    monkeypatch.setattr(pictures, "written", lambda view: views.append(view) or {})
+def view_of(layers: list[Any], data: Dataset, folder: Path, monkeypatch: pytest.MonkeyPatch) -> PredictionView:
+    views: list[PredictionView] = []
+    monkeypatch.setattr(pictures, "generate_texts", lambda view: views.append(view) or {})
     library.train({"layers": layers, "trainer": {**TRAINER, "epochs": 1}}, data, folder=folder)
     return views[0]
 
 
 def test_the_same_is_written_again_and_nothing_is_disturbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     view = view_of([*RECURRENT[:2], {"Dropout": 0.5}, RECURRENT[2]], counting(AFTER), tmp_path, monkeypatch)
-    speaker, state = Speaker(view, view.targets[0]), torch.get_rng_state()
+    speaker, state = NextTokenPredictor(view, view.targets[0]), torch.get_rng_state()
     view.network.train()
-    first, again = (write(speaker, speaker.first, 2) for _ in range(2))
+    first, again = (generate_tokens(speaker, speaker.first, 2) for _ in range(2))
     assert all(torch.equal(*each) for each in zip(first, again, strict=True))
     assert view.network.training
     assert torch.equal(torch.get_rng_state(), state)
@@ -140,17 +140,17 @@ def test_the_same_is_written_again_and_nothing_is_disturbed(tmp_path: Path, monk
 
 def test_a_slow_network_writes_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     view = view_of(RECURRENT, counting(AFTER), tmp_path, monkeypatch)
-    speaker, seconds = Speaker(view, view.targets[0]), iter(range(1000))
-    written = write(speaker, speaker.first, clock=lambda: float(next(seconds)))
-    assert [len(each) for each in written] == [sampling.MOST_SECONDS - 1] * len(TEMPERATURES)
+    speaker, seconds = NextTokenPredictor(view, view.targets[0]), iter(range(1000))
+    written = generate_tokens(speaker, speaker.first, clock=lambda: float(next(seconds)))
+    assert [len(each) for each in written] == [sampling.MAX_SECONDS - 1] * len(TEMPERATURES)
 
 
 def test_a_split_that_has_padding_begins_with_what_is_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     view = view_of(RECURRENT, counting({**AFTER, "text_lengths": FULL - 3}), tmp_path, monkeypatch)
-    assert Speaker(view, view.targets[0]).first.shape == (1, STEPS - 3)
+    assert NextTokenPredictor(view, view.targets[0]).first_sample.shape == (1, STEPS - 3)
 
 
-@pytest.mark.parametrize("unit", ["characters", "bytes"])
+@pytest.mark_used.parametrize("unit", ["characters", "bytes"])
 def test_a_running_text_is_written_on(unit: str, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("äbc " * 2000, encoding="utf-8")
     data = {"type": "text", "path": str(tmp_path / "text.txt"), "length": 16, "unit": unit}
@@ -164,8 +164,8 @@ def test_a_running_text_is_written_on(unit: str, tmp_path: Path) -> None:
 
 
 def test_words_are_decoded() -> None:
-    decoder = decoder_of(VOCABULARY)
+    decoder = make_decoder(VOCABULARY)
     assert decoder is not None
-    assert (decoder.decode([2, 6, 1, 3]), decoder.reserved) == ("one five … two", 2)
-    assert decoder_of({"kind": "divide", "by": 16.0}) is None
-    assert decoder_of(None) is None
+    assert (decoder.decode([2, 6, 1, 3]), decoder.num_reserved) == ("one five … two", 2)
+    assert make_decoder({"kind": "divide", "by": 16.0}) is None
+    assert make_decoder(None) is None

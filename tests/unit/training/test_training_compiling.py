@@ -12,11 +12,11 @@ from torch.optim.lr_scheduler import StepLR
 
 from dlspec.optim.optimizer import make_optimizer
 from dlspec.optim.schedule import Schedule
-from helpers.training_parts import CrossEntropy, network, trainer
+from helpers.training_parts import CrossEntropy, make_network, make_trainer
 
 pytestmark = [
-    pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler"),
-    pytest.mark.filterwarnings("ignore"),  # the compiler's own
+    pytest.mark_used.skipif(shutil.which("g++") is None, reason="torch.compile wants a C++ compiler"),
+    pytest.mark_used.filterwarnings("ignore"),  # the compiler's own
 ]
 
 
@@ -30,13 +30,13 @@ def trained(net: nn.Module, compile: str, **settings: Any) -> tuple[nn.Module, A
     optimizer = make_optimizer(torch.optim.AdamW, list(net.parameters()), {"lr": 0.01})
     schedule = Schedule(StepLR(optimizer, 2, 0.9), "step")
     settings = {"compile": compile, "epochs": 3, "clip_grad_norm": 0.5, "precision": 64, **settings}
-    training = trainer(net, settings=settings, optimizer=optimizer, schedule=schedule)
+    training = make_trainer(net, settings=settings, optimizer=optimizer, schedule=schedule)
     training.fit()
     return net, training.state
 
 
-@pytest.mark.soak
-@pytest.mark.parametrize("compile", ["step", "model"])
+@pytest.mark_used.soak
+@pytest.mark_used.parametrize("compile", ["step", "model"])
 def test_equals_the_plain_loop_in_doubles(compile: str) -> None:
     """Weights, running statistics, clipped gradients, a schedule of every step and a last batch of another size."""
     plain, plainly = trained(normalised(), "none")
@@ -57,12 +57,12 @@ class Odd(CrossEntropy):
 
 
 def test_what_can_not_be_compiled_runs_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
-    net = network()
-    training = trainer(net, settings={"compile": "step"}, criterion=Odd())
+    net = make_network()
+    training = make_trainer(net, settings={"compile": "step"}, criterion=Odd())
     training.fit()
     told = [each.message for each in caplog.records if each.name == "dlspec"]
     assert told[0].startswith("trainer.compile: the step can't be compiled and runs as it is: ")
     assert len(told) == 1
-    plain = trainer(network(), settings={})
+    plain = make_trainer(make_network(), settings={})
     plain.fit()
     assert training.state.results == plain.state.results

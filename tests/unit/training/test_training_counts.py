@@ -13,7 +13,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dlspec.language.sections.trainer_section import EMA
-from helpers.training_parts import dataset, network, trainer
+from helpers.training_parts import make_dataset, make_network, make_trainer
 
 FEW, MORE = 10, 30
 ROWS = 8
@@ -53,8 +53,8 @@ def a_step(count: Callable[[Callable[[], Any]], Counter[str]], run: Callable[[in
 def ours(**settings: Any) -> Callable[[int], Callable[[], Any]]:
     def run(steps: int) -> Callable[[], Any]:
         sizes = {"batch_size": ROWS, "epochs": 1, "test": "none", "monitor": "train/loss", **settings}
-        training = trainer(data=dataset(train=ROWS * steps, validation=0, test=0), settings=sizes)
-        training.guard.looks_at_once = False  # as where waiting costs something
+        training = make_trainer(data=make_dataset(train=ROWS * steps, validation=0, test=0), settings=sizes)
+        training.guard.always_checks_before_update = False  # as where waiting costs something
         return training.fit
 
     return run
@@ -62,7 +62,7 @@ def ours(**settings: Any) -> Callable[[int], Callable[[], Any]]:
 
 def by_hand(steps: int) -> Callable[[], Any]:
     """The best eager loop."""
-    data, net = dataset(train=ROWS * steps), network()
+    data, net = make_dataset(train=ROWS * steps), make_network()
     images, labels = data.train.tensors["image"], data.train.target
     optimizer = torch.optim.Adam(net.parameters(), lr=0.01, fused=True)
 
@@ -76,7 +76,7 @@ def by_hand(steps: int) -> Callable[[], Any]:
     return train
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("settings", "more", "less"),
     [
         ({}, {}, {}),
@@ -93,7 +93,7 @@ def test_a_step_does_what_a_loop_by_hand_does(settings: dict[str, Any], more: di
     assert dict(theirs - mine) == less
 
 
-@pytest.mark.parametrize("settings", [{}, {"average": EMA()}, {"clip_grad_value": 1.0}], ids=str)
+@pytest.mark_used.parametrize("settings", [{}, {"average": EMA()}, {"clip_grad_value": 1.0}], ids=str)
 def test_a_step_takes_no_more_memory(settings: dict[str, Any]) -> None:
     mine, theirs = a_step(allocations, ours(**settings)), a_step(allocations, by_hand)
     assert 0 < mine["allocations"] <= theirs["allocations"]

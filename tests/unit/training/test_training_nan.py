@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.language.sections.trainer_section import TrainerSpec
-from dlspec.runs.layout import METRICS
+from dlspec.runs.layout import METRICS_FILE
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.callbacks.standard import standard_callbacks
-from dlspec.training.health.finite import all_finite, first_bad
-from dlspec.training.state import State
+from dlspec.training.callbacks.standard import make_default_callbacks
+from dlspec.training.health.finite import are_all_finite, find_non_finite
+from dlspec.training.state import TrainingState
 from dlspec.training.trainer import Trainer
-from helpers.nan_parts import Call, Rare, failure, root, stack
-from helpers.training_parts import CrossEntropy, dataset, trainer
+from helpers.nan_parts import FunctionLayer, RareDivisionByZero, get_failure_message, make_stack, sqrt_of_positive
+from helpers.training_parts import CrossEntropy, make_dataset, make_trainer
 
 Make = Callable[..., Trainer]
 
@@ -57,32 +57,48 @@ def make(request: pytest.FixtureRequest) -> Make:
     """Makes a trainer that looks at each loss, or as on a GPU only when the weights have moved on."""
 
     def made(*args: Any, **options: Any) -> Trainer:
-        training = trainer(*args, **options)
-        training.guard.looks_at_once = request.param == "at once"
+        training = make_trainer(*args, **options)
+        training.guard.always_checks_before_update = request.param == "at once"
         return training
 
     return made
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("network", "options", "text"),
     [
-        (stack(Call(lambda x: (x * 1e3).exp())), {}, "layer '1' (Call) is the first that gives inf; "),
-        (stack(Call(lambda x: (x * 1e5).half()), Call(Tensor.float)), {}, "layer '1' (Call) is the first that gives "),
-        (stack(nn.ReLU(), nn.Sequential(nn.Identity(), Call(torch.log))), {}, "layer '2.1' (Call) is the first that"),
-        (stack(nn.Dropout(0.5), Call(lambda x: 1 / x)), {}, "layer '2' (Call) is the first that gives inf; "),
-        (stack(), {"criterion": Log()}, f"{LOSS} the loss of it is inf (a log of 0, a division by 0); "),
-        (stack(), {"criterion": Terms(), "metrics": ()}, f"{LOSS} loss 'bad' of it is "),
-        (stack(Call(lambda x: x * 1e25)), {"criterion": Square(), "metrics": ()}, f"{LOSS} the loss of it is inf"),
+        (make_stack(FunctionLayer(lambda x: (x * 1e3).exp())), {}, "layer '1' (Call) is the first that gives inf; "),
+        (
+            make_stack(FunctionLayer(lambda x: (x * 1e5).half()), FunctionLayer(Tensor.float)),
+            {},
+            "layer '1' (Call) is the first that gives ",
+        ),
+        (
+            make_stack(nn.ReLU(), nn.Sequential(nn.Identity(), FunctionLayer(torch.log))),
+            {},
+            "layer '2.1' (Call) is the first that",
+        ),
+        (
+            make_stack(nn.Dropout(0.5), FunctionLayer(lambda x: 1 / x)),
+            {},
+            "layer '2' (Call) is the first that gives inf; ",
+        ),
+        (make_stack(), {"criterion": Log()}, f"{LOSS} the loss of it is inf (a log of 0, a division by 0); "),
+        (make_stack(), {"criterion": Terms(), "metrics": ()}, f"{LOSS} loss 'bad' of it is "),
+        (
+            make_stack(FunctionLayer(lambda x: x * 1e25)),
+            {"criterion": Square(), "metrics": ()},
+            f"{LOSS} the loss of it is inf",
+        ),
     ],
 )
 def test_the_first_layer_is_named(network: nn.Module, options: dict[str, Any], text: str, make: Make) -> None:
-    said = failure(make(network, **options))
+    said = get_failure_message(make(network, **options))
     assert f" in epoch 1 at step 1, learning rate 0.01: {text}" in said
     assert said.endswith(SMALLER)
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("lr", "optimizer", "text"),
     [
         # A sum of numbers too large for float32 is inf or nan by the order in which a processor adds.
@@ -93,7 +109,7 @@ def test_the_first_layer_is_named(network: nn.Module, options: dict[str, Any], t
 def test_a_learning_rate_that_is_too_large(
     lr: float, optimizer: type[torch.optim.Optimizer], text: str, make: Make
 ) -> None:
-    said = failure(make(stack(), lr=lr, optimizer_class=optimizer))
+    said = get_failure_message(make(make_stack(), lr=lr, optimizer_class=optimizer))
     text = text.replace("(Linear)", r"\(Linear\)")
     assert re.fullmatch(
         f"train/loss became (nan|inf) in epoch 1 at step 2, learning rate {re.escape(str(lr))}: {text}", said
@@ -101,25 +117,27 @@ def test_a_learning_rate_that_is_too_large(
 
 
 def test_a_gradient_that_is_not_finite_is_told_a_step_later(make: Make) -> None:
-    net = stack(Call(root))
-    assert failure(make(net)) == (
+    net = make_stack(FunctionLayer(sqrt_of_positive))
+    assert get_failure_message(make(net)) == (
         "train/loss became nan in epoch 1 at step 2, learning rate 0.01: "
         f"weight of layer '0' (Linear) was nan before this step; {SPOILED}"
     )
 
 
-@pytest.mark.parametrize("more", [{}, {"accumulate": 2}], ids=str)
+@pytest.mark_used.parametrize("more", [{}, {"accumulate": 2}], ids=str)
 def test_late_or_not_the_same_is_told(more: dict[str, Any], make: Make) -> None:
-    data = dataset()
+    data = make_dataset()
     data.train.tensors["image"][23] = math.inf
     training = make(data=data, settings={"batch_size": 8, **more})
-    assert "input 'image' has inf in sample 23 of the training split (the first is 0); mend" in failure(training)
+    assert "input 'image' has inf in sample 23 of the training split (the first is 0); mend" in get_failure_message(
+        training
+    )
 
 
 def test_a_network_that_learns_nothing() -> None:
-    data = dataset()
+    data = make_dataset()
     data.train.tensors["image"][5] = math.nan
-    said = failure(trainer(nn.Softmax(1), data, optimizer=None, criterion=CrossEntropy(), metrics=()))
+    said = get_failure_message(make_trainer(nn.Softmax(1), data, optimizer=None, criterion=CrossEntropy(), metrics=()))
     assert "train/loss became nan in epoch 1 at step 0, learning rate None: input 'image' has nan in sample 5" in said
 
 
@@ -136,19 +154,19 @@ class Flaw(CrossEntropy):
         return loss * math.nan if not self.left else loss
 
 
-@pytest.mark.parametrize("at", [2, 7])
+@pytest.mark_used.parametrize("at", [2, 7])
 def test_what_does_not_come_again_is_as_if_it_had_not_been(
     at: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     def run(name: str, criterion: CrossEntropy) -> tuple[bytes, list[Tensor]]:
         settings = {"epochs": 4, "test": "last", "progress": "none", "pictures": False, "curves": False}
-        net = stack(nn.Dropout(0.2), nn.ReLU())
+        net = make_stack(nn.Dropout(0.2), nn.ReLU())
         (tmp_path / name).mkdir()
-        callbacks = standard_callbacks(TrainerSpec(**settings), tmp_path / name)
-        training = trainer(net, settings=settings, criterion=criterion, callbacks=callbacks)
-        training.guard.looks_at_once = False
+        callbacks = make_default_callbacks(TrainerSpec(**settings), tmp_path / name)
+        training = make_trainer(net, settings=settings, criterion=criterion, callbacks=callbacks)
+        training.guard.always_checks_before_update = False
         training.run()
-        return (tmp_path / name / METRICS).read_bytes(), [*net.parameters()]
+        return (tmp_path / name / METRICS_FILE).read_bytes(), [*net.parameters()]
 
     rows, weights = run("straight", CrossEntropy())
     with caplog.at_level(logging.WARNING, logger="dlspec"):
@@ -164,19 +182,19 @@ def test_weights_that_are_not_finite_are_not_kept(caplog: pytest.LogCaptureFixtu
     kept: list[bool] = []
 
     class Spoil(Callback):
-        def on_step_end(self, state: State) -> None:
+        def on_step_end(self, state: TrainingState) -> None:
             if state.step == 5:
                 next(state.network.parameters()).data[0, 0] = math.nan
             if state.phase == "train":
                 kept.append(state.snapshot() is not None)
 
-    assert "at step 6" in failure(trainer(callbacks=[Spoil()]))
+    assert "at step 6" in get_failure_message(make_trainer(callbacks=[Spoil()]))
     assert kept == [True, True, True, True, False]
     assert "nothing is kept of step 5: the weights are not finite" in caplog.text
 
 
 def test_what_chance_does_is_found(make: Make) -> None:
-    said = failure(make(stack(nn.Dropout(0.2), Rare()), settings={"epochs": 30}))
+    said = get_failure_message(make(make_stack(nn.Dropout(0.2), RareDivisionByZero()), settings={"epochs": 30}))
     assert ": layer '2' (Rare) is the first that gives " in said
 
 
@@ -192,7 +210,7 @@ def test_a_search_along_a_line_may_meet_an_infinite_loss() -> None:
             losses.append(loss.item())
             return loss
 
-    trainer(net, optimizer=optimizer, criterion=Steep(), settings={"epochs": 1, "batch_size": 70}).fit()
+    make_trainer(net, optimizer=optimizer, criterion=Steep(), settings={"epochs": 1, "batch_size": 70}).fit()
     assert not all(map(math.isfinite, losses))
 
 
@@ -204,25 +222,29 @@ class Inner(nn.Module):
         self.linear = nn.Linear(16, 16)
 
     def forward(self, x: Tensor) -> Tensor:
-        return root(self.linear(x))
+        return sqrt_of_positive(self.linear(x))
 
 
 class Edge(CrossEntropy):
     def forward(self, output: Tensor, targets: tuple[Tensor, ...]) -> Tensor:
-        return root(output).mean()
+        return sqrt_of_positive(output).mean()
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("network", "criterion", "text"),
     [
-        (stack(nn.Dropout(0.3), Call(root), nn.ReLU()), CrossEntropy(), "layer '2' (Call)"),
-        (stack(nn.Sequential(nn.ReLU(), Call(root)), nn.ReLU()), CrossEntropy(), "layer '1.1' (Call)"),
-        (stack(Inner(), nn.BatchNorm1d(16)), CrossEntropy(), "layer '1' (Inner)"),
-        (stack(nn.ReLU(inplace=True), Call(root)), CrossEntropy(), "layer '2' (Call)"),
-        (stack(), Edge(), "the loss"),
+        (make_stack(nn.Dropout(0.3), FunctionLayer(sqrt_of_positive), nn.ReLU()), CrossEntropy(), "layer '2' (Call)"),
+        (
+            make_stack(nn.Sequential(nn.ReLU(), FunctionLayer(sqrt_of_positive)), nn.ReLU()),
+            CrossEntropy(),
+            "layer '1.1' (Call)",
+        ),
+        (make_stack(Inner(), nn.BatchNorm1d(16)), CrossEntropy(), "layer '1' (Inner)"),
+        (make_stack(nn.ReLU(inplace=True), FunctionLayer(sqrt_of_positive)), CrossEntropy(), "layer '2' (Call)"),
+        (make_stack(), Edge(), "the loss"),
     ],
 )
-@pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark_used.parametrize("accumulate", [1, 2])
 def test_the_first_gradient_is_named(
     network: nn.Module, criterion: CrossEntropy, text: str, accumulate: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -230,7 +252,7 @@ def test_the_first_gradient_is_named(
     before = [each.detach().clone() for each in network.state_dict().values()]
     settings = {"debug": "anomaly", "accumulate": accumulate}
     with caplog.at_level(logging.DEBUG, logger="dlspec"):
-        said = failure(trainer(network, criterion=criterion, settings=settings))
+        said = get_failure_message(make_trainer(network, criterion=criterion, settings=settings))
     assert said == (
         "train/loss is finite, and a gradient of it is not, in epoch 1 at step 1, learning rate 0.01: "
         f"{text} is the first that gives a gradient of nan; {SLOPES}"
@@ -243,18 +265,18 @@ def test_the_first_gradient_is_named(
 
 
 def test_without_an_anomaly_the_run_is_the_same() -> None:
-    runs = [trainer(stack(nn.Dropout(0.3)), settings={"debug": debug}).run() for debug in (None, "anomaly")]
+    runs = [make_trainer(make_stack(nn.Dropout(0.3)), settings={"debug": debug}).run() for debug in (None, "anomaly")]
     assert runs[0].results == runs[1].results
 
 
 def test_finds_what_is_not_finite() -> None:
-    assert first_bad({"a": [torch.ones(2), (torch.tensor([1, math.inf]),)]}) == math.inf
-    assert first_bad((torch.ones(2, dtype=torch.long), None, "x")) is None
+    assert find_non_finite({"a": [torch.ones(2), (torch.tensor([1, math.inf]),)]}) == math.inf
+    assert find_non_finite((torch.ones(2, dtype=torch.long), None, "x")) is None
     places, values = torch.tensor([[1, 3]]), torch.tensor([1.0, math.nan])
     sparse = torch.sparse_coo_tensor(places, values, (5,), check_invariants=True)
-    assert not all_finite([torch.ones(3), sparse])
-    assert all_finite([torch.zeros(0), torch.full((3,), 1e30), torch.ones(2, dtype=torch.float64)])
-    assert all_finite([])
+    assert not are_all_finite([torch.ones(3), sparse])
+    assert are_all_finite([torch.zeros(0), torch.full((3,), 1e30), torch.ones(2, dtype=torch.float64)])
+    assert are_all_finite([])
 
 
 GRAPH = """

@@ -9,17 +9,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dlspec.data.batches.batches import permutation
+from dlspec.data.batches.batches import make_permutation
 from dlspec.optim.optimizer import make_optimizer
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.state import State
-from helpers.training_parts import dataset, network, trainer
+from dlspec.training.state import TrainingState
+from helpers.training_parts import make_dataset, make_network, make_trainer
 
 
 def trained(precision: Any, **more: Any) -> tuple[nn.Module, dict[str, float]]:
     torch.manual_seed(0)
-    net = network()
-    training = trainer(net, settings={"precision": precision, "epochs": 3, **more})
+    net = make_network()
+    training = make_trainer(net, settings={"precision": precision, "epochs": 3, **more})
     training.fit()
     return net, training.state.results
 
@@ -27,14 +27,14 @@ def trained(precision: Any, **more: Any) -> tuple[nn.Module, dict[str, float]]:
 def test_64_is_a_loop_in_doubles() -> None:
     net, results = trained(64, test="none")
     torch.manual_seed(0)
-    by_hand = network().double()
+    by_hand = make_network().double()
     optimizer = make_optimizer(torch.optim.Adam, list(by_hand.parameters()), {"lr": 0.01})
-    data = dataset()
+    data = make_dataset()
     x, y = next(iter(data.train.tensors.values())).double(), data.train.target
-    settings = trainer().settings
+    settings = make_trainer().settings
     for epoch in (1, 2, 3):
         total = 0.0
-        for rows in permutation(len(y), 0, epoch).split(settings.batch_size):
+        for rows in make_permutation(len(y), 0, epoch).split(settings.batch_size):
             optimizer.zero_grad()
             loss = functional.cross_entropy(by_hand(x[rows]), y[rows])
             loss.backward()
@@ -55,12 +55,16 @@ class Seen(Callback):
         linear.register_forward_hook(lambda module, inputs, output: self.types.add(output.dtype))
 
 
-@pytest.mark.parametrize(("precision", "type"), [("bf16", torch.bfloat16), (16, torch.float16), (32, torch.float32)])
+@pytest.mark_used.parametrize(
+    ("precision", "type"), [("bf16", torch.bfloat16), (16, torch.float16), (32, torch.float32)]
+)
 def test_halves_compute_and_the_loss_falls_as_in_float32(precision: Any, type: torch.dtype) -> None:
     torch.manual_seed(0)
-    net = network()
+    net = make_network()
     seen = Seen(net)
-    training = trainer(net, settings={"precision": precision, "epochs": 3, "clip_grad_norm": 1.0}, callbacks=[seen])
+    training = make_trainer(
+        net, settings={"precision": precision, "epochs": 3, "clip_grad_norm": 1.0}, callbacks=[seen]
+    )
     training.fit()
     assert seen.types == {type}
     assert all(each.dtype == torch.float32 for each in net.parameters())
@@ -72,8 +76,8 @@ def test_tf32_is_set_back() -> None:
     before, seen = torch.get_float32_matmul_precision(), []
 
     class Look(Callback):
-        def on_step_end(self, state: State) -> None:
+        def on_step_end(self, state: TrainingState) -> None:
             seen.append(torch.get_float32_matmul_precision())
 
-    trainer(settings={"precision": "tf32"}, callbacks=[Look()]).run()
+    make_trainer(settings={"precision": "tf32"}, callbacks=[Look()]).run()
     assert (set(seen), torch.get_float32_matmul_precision()) == ({"high"}, before)

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 import dlspec
-from dlspec.training.step.recomputing import recomputed_parts, recomputing
+from dlspec.training.step.recomputing import checkpoint_activations, find_checkpointed_layers
 from helpers.command_line import QUIET
 
 GPT = "model=gpt_small data=random data.vocab_size=50 data.length=16 model.params.width=32 model.params.depth=2".split()
@@ -60,13 +60,13 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], list[str], Callable[[], Tenso
 }
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark_used.parametrize("name", NETWORKS)
 def test_equals_the_network(name: str) -> None:
     build, patterns, sample, share = NETWORKS[name]
     torch.manual_seed(1)
     plain, inputs = build().train(), sample()
     other = deepcopy(plain)
-    recomputed = recomputing(other, patterns)
+    recomputed = checkpoint_activations(other, patterns)
     for _ in range(2):
         (much, one), (less, two) = (_passed(each, inputs) for each in (plain, recomputed))
         assert torch.equal(one, two)
@@ -85,12 +85,12 @@ def _passed(network: nn.Module, inputs: Tensor) -> tuple[int, Tensor]:
 
 
 def test_of_nested_matches_the_outer_one_counts() -> None:
-    assert recomputed_parts(dlspec.build(GPT), ["*.0", "blocks.*.body"]) == [
+    assert find_checkpointed_layers(dlspec.build(GPT), ["*.0", "blocks.*.body"]) == [
         "blocks.0",
         "blocks.1.0",
         "blocks.1.1.body",
     ]
-    assert recomputed_parts(dlspec.build(["model=cnn"]), ["nothing"]) == []
+    assert find_checkpointed_layers(dlspec.build(["model=cnn"]), ["nothing"]) == []
     assert parametrize.is_parametrized(spectral()[0])
 
 
@@ -105,7 +105,7 @@ layers:
 """
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     "word", ["trainer.activation_checkpointing=['[0-3]']", "trainer.num_workers=2", "trainer.allocator=keep"]
 )
 def test_the_run_is_the_same(word: str, work: Path, dlspec: Any, write: Any) -> None:

@@ -13,18 +13,18 @@ from torch.optim.lr_scheduler import StepLR
 from torchmetrics.classification import MulticlassAccuracy
 
 from dlspec.errors import TrainingFailed, UserError
-from dlspec.optim.freezing import Freezing
+from dlspec.optim.freezing import FrozenParameters
 from dlspec.optim.optimizer import make_optimizer
 from dlspec.optim.schedule import Schedule
 from dlspec.training.trainer import Trainer
-from helpers.training_parts import CrossEntropy, dataset, network, trainer
+from helpers.training_parts import CrossEntropy, make_dataset, make_network, make_trainer
 
-on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs want a GPU")
+on_gpu = pytest.mark_used.skipif(not torch.cuda.is_available(), reason="CUDA graphs want a GPU")
 
 
 def test_it_is_refused_where_there_is_no_gpu() -> None:
     with pytest.raises(UserError, match="cudagraphs is for CUDA, and the device is cpu; take step or none"):
-        trainer(settings={"compile": "cudagraphs", "device": "cpu"})
+        make_trainer(settings={"compile": "cudagraphs", "device": "cpu"})
 
 
 def normalised() -> nn.Module:
@@ -43,7 +43,7 @@ def made(compile: str, net: nn.Module | None = None, optimizer: str = "AdamW", *
     built = make_optimizer(getattr(torch.optim, optimizer), list(net.parameters()), {"lr": 0.01, **more})
     schedule = Schedule(StepLR(built, 2, 0.9), "step")
     options = {"metrics": (), "optimizer": built, "schedule": schedule, **options}
-    return trainer(net, settings=settings, **options)
+    return make_trainer(net, settings=settings, **options)
 
 
 def equal(one: Trainer, other: Trainer, tolerance: float = 1e-4) -> None:
@@ -55,12 +55,12 @@ def equal(one: Trainer, other: Trainer, tolerance: float = 1e-4) -> None:
 
 
 def graphs(training: Trainer) -> int:
-    assert training.computing._replayed is not None
-    return len(training.computing._replayed._recorded)
+    assert training.backend._cuda_graph_step is not None
+    return len(training.backend._cuda_graph_step._recorded)
 
 
 @on_gpu
-@pytest.mark.parametrize("precision", [32, 64, "bf16", 16])
+@pytest.mark_used.parametrize("precision", [32, 64, "bf16", 16])
 def test_equals_the_plain_loop(precision: Any) -> None:
     """Running statistics, what dropout draws, a last batch of another size; with 16 scaled gradients."""
     plain, replayed = (made(each, settings={"precision": precision}) for each in ("none", "cudagraphs"))
@@ -71,7 +71,9 @@ def test_equals_the_plain_loop(precision: Any) -> None:
 
 
 @on_gpu
-@pytest.mark.parametrize("name", ["Adam", "SGD", "RMSprop", "NAdam", "RAdam", "Adamax", "Adadelta", "Adagrad", "Rprop"])
+@pytest.mark_used.parametrize(
+    "name", ["Adam", "SGD", "RMSprop", "NAdam", "RAdam", "Adamax", "Adadelta", "Adagrad", "Rprop"]
+)
 def test_every_optimizer_equals_its_own_plain_step(name: str, caplog: pytest.LogCaptureFixture) -> None:
     plain, replayed = (made(each, optimizer=name) for each in ("none", "cudagraphs"))
     plain.fit()
@@ -87,7 +89,7 @@ def test_layers_that_thaw_are_trained_from_then_on() -> None:
     trainings = []
     for compile in ("none", "cudagraphs"):
         net = normalised()
-        training = made(compile, net, freezing=Freezing(dict.fromkeys(net[0].parameters(), 4)))
+        training = made(compile, net, freezing=FrozenParameters(dict.fromkeys(net[0].parameters(), 4)))
         training.fit()
         trainings.append(training)
     equal(*trainings)
@@ -123,7 +125,7 @@ class Drawing(CrossEntropy):
 
 
 @on_gpu
-@pytest.mark.parametrize(("criterion", "why"), [(Waiting, ""), (Drawing, "it draws random numbers on the host")])
+@pytest.mark_used.parametrize(("criterion", "why"), [(Waiting, ""), (Drawing, "it draws random numbers on the host")])
 def test_what_can_not_be_replayed_runs_as_it_is(criterion: Any, why: str, caplog: pytest.LogCaptureFixture) -> None:
     plain, replayed = (made(each, criterion=criterion()) for each in ("none", "cudagraphs"))
     plain.fit()
@@ -155,13 +157,13 @@ def test_a_loss_of_nan_is_told() -> None:
 @on_gpu
 def test_metrics_see_each_batchs_own_output() -> None:
     """What a graph leaves is overwritten by its next batch."""
-    data = dataset(train=320)
+    data = make_dataset(train=320)
     found = []
     for compile in ("none", "cudagraphs"):
         torch.manual_seed(0)
         settings = {"device": "cuda", "compile": compile, "epochs": 3}
         metrics = [{"accuracy": MulticlassAccuracy(3, average="micro")}]
-        training = trainer(network().cuda(), data, settings=settings, metrics=metrics)
+        training = make_trainer(make_network().cuda(), data, settings=settings, metrics=metrics)
         training.fit()
         found.append(training.state.history)
     for one, other in zip(*found, strict=True):

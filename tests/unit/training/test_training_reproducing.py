@@ -18,10 +18,10 @@ from torch import Tensor, nn
 import dlspec as library
 from dlspec.errors import TrainingFailed
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.runtime.randomness import kept_generators, seed_generators
-from dlspec.training.runtime.reproducing import WORKSPACE, deterministic
-from dlspec.training.state import State
-from helpers.training_parts import network, trainer
+from dlspec.training.runtime.randomness import preserve_generators, seed_generators
+from dlspec.training.runtime.reproducing import WORKSPACE_VARIABLE, deterministic_algorithms
+from dlspec.training.state import TrainingState
+from helpers.training_parts import make_network, make_trainer
 
 SPEC = {"layers": ["Flatten", "Noisy", {"Dropout": 0.2}, {"Linear": "${data.num_classes}"}], "data": {"limit": 60}}
 
@@ -51,7 +51,7 @@ class UnpoolInTraining(Unpool):
 
 def drawn() -> tuple[float, float, float]:
     """What each generator would give next; they are left as they were."""
-    with kept_generators():
+    with preserve_generators():
         return random.random(), np.random.rand(), torch.rand(()).item()
 
 
@@ -61,19 +61,19 @@ def switches() -> tuple[Any, ...]:
         torch.are_deterministic_algorithms_enabled(),
         warns,
         torch.backends.cudnn.benchmark,
-        os.environ.get(WORKSPACE),
+        os.environ.get(WORKSPACE_VARIABLE),
     )
 
 
 @pytest.fixture
 def others_switches(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Any, ...]]:
     """A process whose owner has chosen something else than the default."""
-    monkeypatch.delenv(WORKSPACE, raising=False)
+    monkeypatch.delenv(WORKSPACE_VARIABLE, raising=False)
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
     yield switches()
 
 
-@pytest.mark.parametrize("settings", [{}, {"deterministic": True}], ids=["plain", "deterministic"])
+@pytest.mark_used.parametrize("settings", [{}, {"deterministic": True}], ids=["plain", "deterministic"])
 def test_equal_runs_have_equal_files(
     settings: dict[str, Any], tmp_path: Path, others_switches: tuple[Any, ...]
 ) -> None:
@@ -95,7 +95,7 @@ def test_equal_runs_have_equal_files(
 def test_training_begins_with_the_seed() -> None:
     def losses(seed: int) -> list[float]:
         random.random(), np.random.rand(), torch.rand(())
-        training = trainer(nn.Sequential(noisy, nn.Dropout(), network()), seed=seed)
+        training = make_trainer(nn.Sequential(noisy, nn.Dropout(), make_network()), seed=seed)
         training.fit()
         return [row["train/loss"] for row in training.state.history]
 
@@ -113,7 +113,7 @@ def test_build_leaves_the_generators() -> None:
 
 def test_generators_are_kept_where_something_fails() -> None:
     before = drawn()
-    with pytest.raises(ZeroDivisionError), kept_generators():
+    with pytest.raises(ZeroDivisionError), preserve_generators():
         seed_generators(1)
         assert drawn() != before
         _ = 1 / 0
@@ -124,24 +124,24 @@ def test_the_switches_are_on_within_a_run_alone(others_switches: tuple[Any, ...]
     seen = set()
 
     class Watch(Callback):
-        def on_step_end(self, state: State) -> None:
+        def on_step_end(self, state: TrainingState) -> None:
             seen.add((state.phase, switches()))
 
-    trainer(settings={"deterministic": True}, callbacks=[Watch()]).run()
+    make_trainer(settings={"deterministic": True}, callbacks=[Watch()]).run()
     assert seen == {(phase, (True, False, False, ":4096:8")) for phase in ("train", "val", "test")}
     assert switches() == others_switches
 
 
 def test_a_workspace_that_was_chosen_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(WORKSPACE, ":16:8")
-    with deterministic(True):
-        assert os.environ[WORKSPACE] == ":16:8"
-    assert os.environ[WORKSPACE] == ":16:8"
+    monkeypatch.setenv(WORKSPACE_VARIABLE, ":16:8")
+    with deterministic_algorithms(True):
+        assert os.environ[WORKSPACE_VARIABLE] == ":16:8"
+    assert os.environ[WORKSPACE_VARIABLE] == ":16:8"
 
 
 def test_an_operation_without_a_deterministic_way_is_named(others_switches: tuple[Any, ...]) -> None:
     net = nn.Sequential(UnpoolInTraining(), nn.Linear(8, 3))
-    training = trainer(net, settings={"deterministic": True})
+    training = make_trainer(net, settings={"deterministic": True})
     with pytest.raises(TrainingFailed) as failure:
         training.run()
     assert str(failure.value) == (

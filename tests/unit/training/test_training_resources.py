@@ -12,27 +12,27 @@ import torch
 
 from dlspec.compat.glibc import find_glibc
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.evaluation.shelf import ALIGNED, Shelf
+from dlspec.training.evaluation.shelf import ALIGNMENT_BYTES, TensorArena
 from dlspec.training.runtime import resources
-from dlspec.training.state import State
-from helpers.training_parts import network, trainer
+from dlspec.training.state import TrainingState
+from helpers.training_parts import make_network, make_trainer
 
 
 class Seen(Callback):
     def __init__(self) -> None:
         self.threads = 0
 
-    def on_step_end(self, state: State) -> None:
+    def on_step_end(self, state: TrainingState) -> None:
         self.threads = torch.get_num_threads()
 
 
 def test_threads_are_a_runs_own() -> None:
     before, seen = torch.get_num_threads(), Seen()
-    trainer(settings={"threads": before + 1}, callbacks=[seen]).run()
+    make_trainer(settings={"threads": before + 1}, callbacks=[seen]).run()
     assert (seen.threads, torch.get_num_threads()) == (before + 1, before)
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("wanted", "largest", "calls"),
     [("auto", 2**20 + 1, 4), ("auto", 2**20, 0), ("keep", 1, 4), ("default", 2**40, 0)],
 )
@@ -48,10 +48,10 @@ def test_when_memory_is_kept(wanted: str, largest: int, calls: int, monkeypatch:
             return 1
 
     monkeypatch.setattr(resources, "find_glibc", lambda: Library())
-    with resources.allocator(wanted, torch.device("cpu"), largest):  # type: ignore[arg-type]
+    with resources.use_allocator(wanted, torch.device("cpu"), largest):  # type: ignore[arg-type]
         assert len(told) == calls / 2
     assert len(told) == calls
-    with resources.allocator(wanted, torch.device("meta"), largest):  # type: ignore[arg-type]
+    with resources.use_allocator(wanted, torch.device("meta"), largest):  # type: ignore[arg-type]
         assert len(told) == calls
 
 
@@ -83,7 +83,7 @@ print(usual, kept, within - mib("VmRSS"))
 """
 
 
-@pytest.mark.skipif(find_glibc() is None, reason="no glibc")
+@pytest.mark_used.skipif(find_glibc() is None, reason="no glibc")
 def test_memory_is_not_mapped_anew_at_every_step() -> None:
     """Pages that are touched for the first time, counted by the system; the MiB that are given back at the end."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
@@ -117,17 +117,17 @@ trainer(net, dataset(train=40 * 128), settings=settings, callbacks=[Peak()], wid
 """
 
 
-@pytest.mark.skipif(find_glibc() is None or not Path("/proc/self/clear_refs").exists(), reason="no glibc")
+@pytest.mark_used.skipif(find_glibc() is None or not Path("/proc/self/clear_refs").exists(), reason="no glibc")
 def test_kept_memory_does_not_grow() -> None:
     """What an epoch keeps of each step lies apart from what the step gives back."""
     done = subprocess.run([sys.executable, "-c", TRAINING], capture_output=True, text=True, check=True)
     assert int(done.stdout.split()[-1]) < 60
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (3,), (7, 5), (2**18 + 1, 2)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.bool, torch.bfloat16])
+@pytest.mark_used.parametrize("shape", [(), (0,), (3,), (7, 5), (2**18 + 1, 2)])
+@pytest.mark_used.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.bool, torch.bfloat16])
 def test_a_shelf_gives_copies(shape: tuple[int, ...], dtype: torch.dtype) -> None:
-    shelf, made = Shelf(), [torch.randint(0, 2, shape).to(dtype) for _ in range(3)]
+    shelf, made = TensorArena(), [torch.randint(0, 2, shape).to(dtype) for _ in range(3)]
     with torch.inference_mode():
         copies = [shelf.copy(each) for each in made]
     wanted = [each.clone() for each in made]
@@ -135,15 +135,15 @@ def test_a_shelf_gives_copies(shape: tuple[int, ...], dtype: torch.dtype) -> Non
         each.zero_()
     copies.append(shelf.copy(torch.ones(3, dtype=dtype).requires_grad_(dtype.is_floating_point).detach()))
     assert all(torch.equal(one, other) for one, other in zip(copies, wanted, strict=False))
-    assert all(each.data_ptr() % ALIGNED == 0 for each in copies)
+    assert all(each.data_ptr() % ALIGNMENT_BYTES == 0 for each in copies)
 
 
 def test_the_numbers_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    kept, usual = network(), network()
+    kept, usual = make_network(), make_network()
     usual.load_state_dict(kept.state_dict())
-    trainer(kept, settings={"allocator": "keep"}).run()
-    trainer(usual, settings={"allocator": "default"}).run()
+    make_trainer(kept, settings={"allocator": "keep"}).run()
+    make_trainer(usual, settings={"allocator": "default"}).run()
     assert all(torch.equal(one, other) for one, other in zip(kept.parameters(), usual.parameters(), strict=True))
 
 

@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import StepLR
 
-from dlspec.data.batches.batches import permutation
+from dlspec.data.batches.batches import make_permutation
 from dlspec.data.dataset import Dataset, Split
 from dlspec.errors import TrainingFailed
 from dlspec.optim.optimizer import make_optimizer
 from dlspec.optim.schedule import Schedule
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.state import State
-from dlspec.training.step.steps import Share, shares
-from helpers.training_parts import dataset, network, trainer
+from dlspec.training.state import TrainingState
+from dlspec.training.step.steps import BatchWeight, compute_batch_weights
+from helpers.training_parts import make_dataset, make_network, make_trainer
 
 
 class Counts(Callback):
@@ -27,7 +27,7 @@ class Counts(Callback):
     def __init__(self) -> None:
         self.seen: list[tuple[int, int, float]] = []
 
-    def on_step_end(self, state: State) -> None:
+    def on_step_end(self, state: TrainingState) -> None:
         if state.phase == "train":
             self.seen.append((state.batch, state.step, state.lr or 0.0))
 
@@ -42,15 +42,17 @@ def precise(data: Dataset) -> Dataset:
 
 
 def weights(settings: dict[str, Any], optimizer_class: type[torch.optim.Optimizer], train: int) -> list[Tensor]:
-    net = network().double()
+    net = make_network().double()
     options = {"optimizer_class": optimizer_class, "lr": 0.1, "seed": 3}
-    trainer(net, precise(dataset(train)), settings={"epochs": 3, **settings}, **options).fit()  # type: ignore[arg-type]
+    make_trainer(net, precise(make_dataset(train)), settings={"epochs": 3, **settings}, **options).fit()  # type: ignore[arg-type]
     return [each.detach() for each in net.parameters()]
 
 
-@pytest.mark.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.Adam])
-@pytest.mark.parametrize("train", [64, 70, 45])  # whole steps; a rest of one whole batch; a rest of two unequal ones
-@pytest.mark.parametrize("clipping", [{}, {"clip_grad_norm": 0.05, "clip_grad_value": 0.02}], ids=["", "clipped"])
+@pytest.mark_used.parametrize("optimizer_class", [torch.optim.SGD, torch.optim.Adam])
+@pytest.mark_used.parametrize(
+    "train", [64, 70, 45]
+)  # whole steps; a rest of one whole batch; a rest of two unequal ones
+@pytest.mark_used.parametrize("clipping", [{}, {"clip_grad_norm": 0.05, "clip_grad_value": 0.02}], ids=["", "clipped"])
 def test_equals_one_large_batch(
     optimizer_class: type[torch.optim.Optimizer], train: int, clipping: dict[str, float]
 ) -> None:
@@ -62,43 +64,43 @@ def test_equals_one_large_batch(
 
 
 def test_a_batch_weighs_its_samples_and_the_rest_is_a_step() -> None:
-    assert shares([4, 4, 4, 4, 2], 2) == [
-        Share(0.5, True, False), Share(0.5, False, True), Share(0.5, True, False), Share(0.5, False, True),
-        Share(1.0, True, True),
+    assert compute_batch_weights([4, 4, 4, 4, 2], 2) == [
+        BatchWeight(0.5, True, False), BatchWeight(0.5, False, True), BatchWeight(0.5, True, False), BatchWeight(0.5, False, True),
+        BatchWeight(1.0, True, True),
     ]  # fmt: skip
-    assert [each.weight for each in shares([6, 6, 3], 9)] == [0.4, 0.4, 0.2]
+    assert [each.weight for each in compute_batch_weights([6, 6, 3], 9)] == [0.4, 0.4, 0.2]
 
 
 def test_steps_schedules_and_batches_count_apart() -> None:
-    net, counts = network(), Counts()
+    net, counts = make_network(), Counts()
     optimizer = make_optimizer(torch.optim.SGD, net.parameters(), {"lr": 1.0})
     schedule = Schedule(StepLR(optimizer, step_size=1, gamma=0.5), "step")
     settings = {"epochs": 2, "batch_size": 16, "accumulate": 2}
-    training = trainer(net, optimizer=optimizer, schedule=schedule, settings=settings, callbacks=[counts])
+    training = make_trainer(net, optimizer=optimizer, schedule=schedule, settings=settings, callbacks=[counts])
     assert training.fit().steps == training.state.planned_steps == 6
     first, second = counts.seen[:5], counts.seen[5:]
     assert first == [(1, 0, 1.0), (2, 1, 0.5), (3, 1, 0.5), (4, 2, 0.25), (5, 3, 0.125)]
     assert [each[:2] for each in second] == [(1, 3), (2, 4), (3, 4), (4, 5), (5, 6)]
 
 
-@pytest.mark.parametrize(("most", "samples"), [(1, [32]), (3, [70]), (4, [70, 32]), (100, [70, 70])])
+@pytest.mark_used.parametrize(("most", "samples"), [(1, [32]), (3, [70]), (4, [70, 32]), (100, [70, 70])])
 def test_max_steps_are_the_optimizers(most: int, samples: list[int]) -> None:
     settings = {"epochs": 2, "batch_size": 16, "accumulate": 2, "max_steps": most}
-    training = trainer(settings=settings)
+    training = make_trainer(settings=settings)
     result = training.fit()
     assert (result.steps, training.state.planned_steps) == (min(most, 6), min(most, 6))
     assert [row["samples"] for row in training.state.timing] == samples
 
 
-@pytest.mark.parametrize(("place", "step"), [(10, 4), (20, 4), (40, 5), (69, 6)])
+@pytest.mark_used.parametrize(("place", "step"), [(10, 4), (20, 4), (40, 5), (69, 6)])
 def test_a_bad_loss_is_told_at_its_step(place: int, step: int) -> None:
-    data = dataset()
-    row = permutation(70, 0, 2)[place]
+    data = make_dataset()
+    row = make_permutation(70, 0, 2)[place]
 
     class Poison(Callback):
-        def on_epoch_end(self, state: State) -> None:
+        def on_epoch_end(self, state: TrainingState) -> None:
             data.train.tensors["image"][row] = math.nan
 
     settings = {"batch_size": 16, "accumulate": 2}
     with pytest.raises(TrainingFailed, match=rf"^train/loss became nan in epoch 2 at step {step}, "):
-        trainer(data=data, settings=settings, callbacks=[Poison()]).fit()
+        make_trainer(data=data, settings=settings, callbacks=[Poison()]).fit()

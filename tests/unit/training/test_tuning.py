@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from dlspec.errors import UserError
 from dlspec.training.trainer import Trainer
 from dlspec.training.tuning import tuning
-from dlspec.training.tuning.tuning import Candidate, candidates, tune
+from dlspec.training.tuning.tuning import TuningCandidate, list_candidates, tune_settings
 from helpers.command_line import QUIET
-from helpers.training_parts import dataset, network, trainer
+from helpers.training_parts import make_dataset, make_network, make_trainer
 
 
 class Slow(nn.Module):
@@ -45,13 +45,13 @@ def make(changes: Mapping[str, Any]) -> Trainer:
     if "allocator" in changes:
         raise RuntimeError("no such\nthing")
     settings = {key: value for key, value in changes.items() if key != "threads"}
-    net = network() if "threads" in changes else nn.Sequential(network(), Slow())
-    return trainer(net, dataset(train=320), settings=settings)
+    net = make_network() if "threads" in changes else nn.Sequential(make_network(), Slow())
+    return make_trainer(net, make_dataset(train=320), settings=settings)
 
 
-def tried(monkeypatch: pytest.MonkeyPatch, *changes: Mapping[str, Any]) -> tuning.Tuned:
-    monkeypatch.setattr(tuning, "candidates", lambda trainer: [Candidate(each) for each in changes])
-    return tune(make)
+def tried(monkeypatch: pytest.MonkeyPatch, *changes: Mapping[str, Any]) -> tuning.TuningResult:
+    monkeypatch.setattr(tuning, "list_candidates", lambda trainer: [TuningCandidate(each) for each in changes])
+    return tune_settings(make)
 
 
 def test_keeps_the_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +63,7 @@ def test_keeps_the_faster_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines[-2][0] == "channels_last=true" and lines[-2][-1] != "kept"
 
 
-@pytest.mark.parametrize(
+@pytest.mark_used.parametrize(
     ("changes", "verdict"),
     [
         ({"clip_grad_value": 1e-9, "threads": 1}, "computes something else"),
@@ -82,7 +82,7 @@ def test_leaves_out(changes: Mapping[str, Any], verdict: str | None, monkeypatch
 
 
 def test_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "SECONDS", 0.0)
+    monkeypatch.setattr(tuning, "MAX_TUNING_SECONDS", 0.0)
     tuned = tried(monkeypatch, {"threads": 1})
     assert (tuned.changes, tuned.table.endswith("no time left")) == ({}, True)
 
@@ -91,39 +91,41 @@ def test_dropout_is_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
     """Compiled code draws other numbers; here so does another number of draws before."""
 
     def random(changes: Mapping[str, Any]) -> Trainer:
-        return trainer(nn.Sequential(Draws(1 if changes else 0), network(), nn.Dropout(0.5)), dataset(train=320))
+        return make_trainer(
+            nn.Sequential(Draws(1 if changes else 0), make_network(), nn.Dropout(0.5)), make_dataset(train=320)
+        )
 
-    monkeypatch.setattr(tuning, "candidates", lambda trainer: [Candidate({"threads": 1})])
-    assert "something else" not in tune(random).table
+    monkeypatch.setattr(tuning, "list_candidates", lambda trainer: [TuningCandidate({"threads": 1})])
+    assert "something else" not in tune_settings(random).table
 
 
 def test_what_can_not_be_trained_is_left_to_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    tuned = tune(lambda changes: trainer(nn.Linear(5, 3)))
+    tuned = tune_settings(lambda changes: make_trainer(nn.Linear(5, 3)))
     assert tuned.changes == {}
     assert tuned.table.startswith("trainer.tune tried nothing: mat1 and mat2 shapes")
-    empty = tune(lambda changes: trainer(data=dataset(train=0)))
+    empty = tune_settings(lambda changes: make_trainer(data=make_dataset(train=0)))
     assert empty.changes == {}
 
 
 def test_candidates_are_what_the_spec_leaves_open() -> None:
     def keys(**settings: Any) -> set[str]:
-        return {key for each in candidates(trainer(settings=settings)) for key in each.changes}
+        return {key for each in list_candidates(make_trainer(settings=settings)) for key in each.changes}
 
     assert {"allocator", "num_workers", "compile"} <= keys()
     assert "channels_last" not in keys()
     assert "precision" not in keys(tune=True) and "precision" in keys(tune="precision")
     assert not keys(allocator="default", num_workers=1, compile="model", threads=1)
     net = nn.Sequential(nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 3, 1), nn.Flatten(), nn.Linear(12, 3))
-    training = trainer(net)
-    assert {"channels_last": True} not in [each.changes for each in candidates(training)]
+    training = make_trainer(net)
+    assert {"channels_last": True} not in [each.changes for each in list_candidates(training)]
     training.state.device = torch.device("cuda")
-    assert {"channels_last": True} in [each.changes for each in candidates(training)]
+    assert {"channels_last": True} in [each.changes for each in list_candidates(training)]
 
 
 def test_the_run_has_what_was_chosen(work: Path, dlspec: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "candidates", lambda trainer: [Candidate({"num_workers": 1})])
-    monkeypatch.setattr(tuning, "LEAST_GAIN", 0.0)
-    monkeypatch.setattr(tuning, "LEAST_IN_A_TURN", 0.0)
+    monkeypatch.setattr(tuning, "list_candidates", lambda trainer: [TuningCandidate({"num_workers": 1})])
+    monkeypatch.setattr(tuning, "MIN_SPEEDUP", 0.0)
+    monkeypatch.setattr(tuning, "MIN_SPEEDUP_PER_TURN", 0.0)
     words = ["model=linear", "trainer.epochs=1", "trainer.limit_batches=5", *QUIET]
     said = dlspec(*words, "trainer.tune=true", "hydra.run.dir=tuned")
     assert said.code == 0
