@@ -22,9 +22,9 @@ from measuring import machine, median_interval, pin, table
 
 from dlspec.config.composition import compose, start_hydra
 from dlspec.jobs.composed_spec import make_preparation
-from dlspec.jobs.setup import make_job
+from dlspec.jobs.job_setup import make_job
 from dlspec.sweeps.hydra.plugins import register
-from dlspec.training.callbacks import standard
+from dlspec.training.callbacks import default_callbacks
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.callbacks.checkpoints import CheckpointSaver
 from dlspec.training.state import TrainingState
@@ -55,7 +55,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     register()
-    standard.CheckpointSaver = _Measured  # type: ignore[misc]
+    default_callbacks.CheckpointSaver = _Measured  # type: ignore[misc]
     where, data = pin() if arguments.pin else "not pinned", "MNIST" if arguments.data else "noise of MNIST's shape"
     print(f"{machine('torch')}; {where}, one thread; {data}; medians (their 95 % interval)\n", flush=True)
     header = [f"{STEPS} steps at batch {BATCH}", "CPU ms", "CPU ms more to copy", "to write", "speed with checkpoints",
@@ -69,8 +69,8 @@ def _row(case: Case, data: str | None, epochs: int) -> list[str]:
     job = make_job(
         make_preparation(compose(_overrides(case, data, max(2, round(epochs * case.share))), start_hydra(None)))
     )
-    use = job.trainer.use
-    job.trainer.use = lambda callbacks: use([pieces, *callbacks])  # type: ignore[method-assign]
+    use = job.trainer.set_callbacks
+    job.trainer.set_callbacks = lambda callbacks: use([pieces, *callbacks])  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:
         job.run(Path(folder))
     wall, cpu = pieces.ratios(0), pieces.ratios(1)

@@ -161,8 +161,8 @@ def _pictures() -> tuple[Callable[[], object], Callable[[], object]]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from dlspec.plots.drawing import BLUE, DPI, Page
-    from dlspec.plots.plot import Axes
+    from dlspec.plots.axes import Axes
+    from dlspec.plots.canvas import BLUE, DPI, Page
 
     x = np.linspace(0, 1, 100)
 

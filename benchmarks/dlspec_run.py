@@ -16,7 +16,7 @@ from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.callbacks.checkpoints import CheckpointSaver
 from dlspec.training.state import TrainingState
-from dlspec.training.tuning.tuning import TUNED_SETTINGS
+from dlspec.training.tuning.settings_tuner import TUNED_SETTINGS
 
 WRITTEN = ("metrics.jsonl", "timing.jsonl", "log.txt", "spec.yaml", "events.*", "checkpoints/step-*.safetensors")
 
@@ -26,8 +26,8 @@ def train(task: Task, turns: Turns, mode: Sequence[str]) -> None:
     made = job(task.overrides(*mode))
     turns.note = _tuned(made)
     with tempfile.TemporaryDirectory() as folder, terminal():
-        use = made.trainer.use
-        made.trainer.use = lambda callbacks: use([*callbacks, _Turns(turns, Path(folder), callbacks)])  # type: ignore[method-assign]
+        use = made.trainer.set_callbacks
+        made.trainer.set_callbacks = lambda callbacks: use([*callbacks, _Turns(turns, Path(folder), callbacks)])  # type: ignore[method-assign]
         made.run(Path(folder))
 
 

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from turns import Turns
 from works import SEED, Loss, Task
 
-from dlspec.data.batches.batches import make_permutation
+from dlspec.data.batches.batch_loader import make_permutation
 from dlspec.training.runtime.resources import use_allocator
 
 Step = Callable[[Tensor, Tensor], Tensor]

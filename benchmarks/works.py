@@ -14,7 +14,7 @@ from torch.nn import functional
 from dlspec.config.composition import compose, start_hydra
 from dlspec.jobs.composed_spec import make_preparation
 from dlspec.jobs.job import Job
-from dlspec.jobs.setup import make_job
+from dlspec.jobs.job_setup import make_job
 from dlspec.sweeps.hydra.plugins import register
 
 SEED = 0

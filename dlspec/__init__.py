@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dlspec.api import Result, build, load, resume, sweep, train
     from dlspec.data.sources.source import data_source
     from dlspec.errors import DataError, SpecError, TrainingFailed, UserError
-    from dlspec.parts.own_parts import layer, loss, optimizer, scheduler
+    from dlspec.parts.decorators import layer, loss, optimizer, scheduler
     from dlspec.report.results import Results, results
 
 __all__ = [
@@ -42,7 +42,7 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("Result", "build", "load", "resume", "sweep", "train"), "dlspec.api"),
     **dict.fromkeys(("DataError", "SpecError", "TrainingFailed", "UserError"), "dlspec.errors"),
-    **dict.fromkeys(("layer", "loss", "optimizer", "scheduler"), "dlspec.parts.own_parts"),
+    **dict.fromkeys(("layer", "loss", "optimizer", "scheduler"), "dlspec.parts.decorators"),
     **dict.fromkeys(("Results", "results"), "dlspec.report.results"),
     "data_source": "dlspec.data.sources.source",
 }

@@ -17,9 +17,11 @@ from dlspec.config.overrides import format_choice, parse_overrides
 from dlspec.data.dataset import Dataset
 from dlspec.data.sources import SOURCES
 from dlspec.errors import UserError, format_value
-from dlspec.jobs import resumption
-from dlspec.jobs.identity import compute_data_checksum
+from dlspec.formatting import format_override
+from dlspec.jobs import run_resuming
 from dlspec.jobs.job import Job
+from dlspec.jobs.job_hash import compute_data_checksum
+from dlspec.jobs.job_setup import make_job
 from dlspec.jobs.python_spec import (
     DataInput,
     SpecInput,
@@ -28,27 +30,25 @@ from dlspec.jobs.python_spec import (
     split_spec,
     to_plain_value,
 )
-from dlspec.jobs.setup import make_job
 from dlspec.language.problems import Problems, raise_problems
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.language.sections.weights_section import WeightsSpec
 from dlspec.language.source_map import SourceMap
 from dlspec.language.yaml.yaml_files import load_yaml_file
 from dlspec.limits import allow_deep_recursion
-from dlspec.network.weights.loading import load_weights
+from dlspec.network.weights.weight_loading import load_weights
 from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from dlspec.report.results import Results, results
+from dlspec.runs.file_names import DEFAULT_RUNS_FOLDER, SPEC_FILE
 from dlspec.runs.io import make_run_folder
 from dlspec.runs.job_result import JobResult
-from dlspec.runs.layout import DEFAULT_RUNS_FOLDER, SPEC_FILE
 from dlspec.sweeps.executors.executor import Executor
-from dlspec.sweeps.executors.inline import InlineExecutor
+from dlspec.sweeps.executors.executor_choice import choose_executor
+from dlspec.sweeps.executors.inline_executor import InlineExecutor
 from dlspec.sweeps.executors.job_worker import JobWorker
-from dlspec.sweeps.executors.pool import choose_executor
 from dlspec.sweeps.records.planned_job import JobSteps, PlanJob, plan_job
-from dlspec.sweeps.records.record import SweepRecord, read_sweep_record
-from dlspec.sweeps.run import SweepRun
-from dlspec.text import format_override
+from dlspec.sweeps.records.sweep_record import SweepRecord, read_sweep_record
+from dlspec.sweeps.sweep_run import SweepRun
 from dlspec.training.health.out_of_memory import OutOfMemory, clear_traceback
 from dlspec.training.runtime.interruption import Interrupted
 from dlspec.training.runtime.randomness import preserve_generators
@@ -112,7 +112,7 @@ def load(folder: str | Path, data: DataInput = None) -> nn.Module:
     `data` are given again where the run's were made in Python. Raises UserError where there is no such run or its
     weights are not there, SpecError where its spec imports modules that were not imported before.
     """
-    run_folder = resumption.find_run_folder(str(folder))
+    run_folder = run_resuming.find_run_folder(str(folder))
     spec, _ = _apply_changes(run_folder, {}, data)
     problems = Problems()
     with preserve_generators(), allow_deep_recursion():
@@ -149,14 +149,14 @@ def resume(folder: str | Path, data: DataInput = None, *, changes: SpecInput = (
     SpecError for changes that are not allowed, UserError where there is no run or another process trains there,
     TrainingFailed where the checkpoint does not fit or the training fails.
     """
-    run_folder = resumption.find_run_folder(str(folder))
+    run_folder = run_resuming.find_run_folder(str(folder))
     spec, written = _apply_changes(run_folder, changes, data)
-    with preserve_generators(), resumption.lock_newest_checkpoint(run_folder) as found:
+    with preserve_generators(), run_resuming.lock_newest_checkpoint(run_folder) as found:
         with allow_deep_recursion():
             job = make_job(prepare_spec(spec, data, is_resumed=found is not None))
-        changed = resumption.find_changes(run_folder, job, found, written)
-        resumption.refuse_changes(run_folder, job, changed, allow)
-        return _make_result(job, resumption.continue_run(job, run_folder, found), run_folder)
+        changed = run_resuming.find_changes(run_folder, job, found, written)
+        run_resuming.refuse_changes(run_folder, job, changed, allow)
+        return _make_result(job, run_resuming.continue_run(job, run_folder, found), run_folder)
 
 
 def _apply_changes(run_folder: Path, changes: SpecInput, data: DataInput) -> tuple[SpecInput, list[str]]:

@@ -27,7 +27,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 # As in the program: torchmetrics without what it imports for its plots alone takes 0.3 s in place of 3.6. It has to be
 # here before a test module imports it.
 leave_out_plots()
-importlib.import_module("dlspec.parts.torch.torch_metrics").metrics()
+importlib.import_module("dlspec.parts.torch.torch_metrics").metric_registry()
 
 # As in the program, the garbage collector leaves alone what importing made: looking at it takes 0.4 s each time.
 gc.collect()
@@ -38,7 +38,7 @@ gc.set_threshold(50_000, 20, 50)
 @pytest.fixture(autouse=True)
 def _restore_registries(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test registers is gone after it, or errors of later tests would count it among the choices."""
-    importlib.import_module("dlspec.jobs.reading")  # registers what is dlspec's own
+    importlib.import_module("dlspec.jobs.spec_reading")  # registers what is dlspec's own
     from dlspec.data.sources.source import SOURCES
     from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 

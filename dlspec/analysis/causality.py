@@ -19,7 +19,7 @@ from dlspec.losses.criterion import Criterion
 from dlspec.network.random_state import preserve_random_state
 
 if TYPE_CHECKING:
-    from dlspec.losses.matching import LossMatch
+    from dlspec.losses.loss_matching import LossMatch
     from dlspec.network.builder import BuiltLayer, Network
 
 NUM_SAMPLES = 2

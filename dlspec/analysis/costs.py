@@ -17,9 +17,9 @@ from dlspec.analysis.multiply_adds import count_multiply_adds
 from dlspec.compat.torch_dispatch import observe_operations, use_cpu_kernels_on_meta
 from dlspec.data.dataset import Dataset
 from dlspec.losses.criterion import Criterion
+from dlspec.network.build_mode import BuildMode, BuildModeError, is_meta_tensor_error
 from dlspec.network.builder import Network
 from dlspec.network.codegen import LAYER_KEY
-from dlspec.network.meta_device import BuildMode, BuildModeError, is_meta_tensor_error
 from dlspec.network.random_state import preserve_random_state
 from dlspec.network.tracing import ignore_build_warnings
 

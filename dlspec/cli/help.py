@@ -5,7 +5,7 @@ from __future__ import annotations
 from textwrap import TextWrapper
 
 from dlspec.config.conf_files import GROUPS, PART_GROUPS, list_group_files
-from dlspec.text import COMMANDS
+from dlspec.formatting import COMMANDS
 
 _LIBRARY_CHOICES = {
     "loss": "any loss of torch.nn",

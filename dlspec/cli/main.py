@@ -9,17 +9,17 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 
-from dlspec.cli.names import LIGHT_COMMANDS, PLANNED_COMMANDS
+from dlspec.cli.command_names import LIGHT_COMMANDS, PLANNED_COMMANDS
 from dlspec.compat.torchmetrics import leave_out_plots
-from dlspec.jobs.error_messages import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK
-from dlspec.text import COMMANDS
+from dlspec.formatting import COMMANDS
+from dlspec.jobs.error_reporting import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK
 
 
 def main() -> int:
     """The command line's process.
 
     Importing makes a million objects that live as long as the process, and collecting among them takes 0.4 s for
-    nothing: the collector rests until training starts it (dlspec.jobs.setup), and does not look at them at the end.
+    nothing: the collector rests until training starts it (dlspec.jobs.job_setup), and does not look at them at the end.
     """
     gc.disable()
     enable_interrupts()
@@ -103,7 +103,7 @@ def _call_command(command: str, rest: list[str]) -> int:
 
     with allow_deep_recursion():
         if command == "train" and {"-m", "--multirun"} & set(rest):
-            from dlspec.sweeps.executors.processes import start_fork_server
+            from dlspec.sweeps.executors.process_executor import start_fork_server
 
             start_fork_server()
         return int(import_module(f"dlspec.cli.commands.{command}").main(rest))
@@ -130,7 +130,7 @@ def _run_with_exit_code(action: Callable[[], int]) -> int:
 def _print_error(error: Exception) -> int:
     """A text and an exit code; an error that is a defect of ours shows itself."""
     from dlspec.errors import replace_control_characters
-    from dlspec.jobs.error_messages import message_and_exit_code
+    from dlspec.jobs.error_reporting import message_and_exit_code
 
     known = message_and_exit_code(error)
     if known is None:

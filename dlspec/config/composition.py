@@ -21,8 +21,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dlspec.compat.hydra import Copies, HookedLoader, HydraApp, get_plain_value, make_hydra, make_search_path
-from dlspec.config.changes import apply_overrides
-from dlspec.config.choices import check_choice, check_installed
+from dlspec.config.applied_overrides import apply_overrides
 from dlspec.config.conf_files import (
     GROUPS,
     SEARCHPATH_REFUSED,
@@ -32,7 +31,7 @@ from dlspec.config.conf_files import (
     list_group_files,
 )
 from dlspec.config.config_sources import ConfFiles, PartNames
-from dlspec.config.defaults_lists import (
+from dlspec.config.defaults_list_errors import (
     find_circular_defaults,
     list_config_files,
     problem_from_conflict,
@@ -40,6 +39,7 @@ from dlspec.config.defaults_lists import (
     problem_from_missing_config,
     remove_defaults_list,
 )
+from dlspec.config.group_choices import check_choice, check_installed
 from dlspec.config.hydra_node import set_hydra_value
 from dlspec.config.launchers import EXTRAS_BY_CHOICE, register_plugin_names, wrap_launcher
 from dlspec.config.model_merging import ModelMerger
@@ -51,7 +51,7 @@ from dlspec.config.overrides import (
     replaces_section,
 )
 from dlspec.config.saved_run import extract_run, replace_with_run
-from dlspec.config.written_places import WrittenLocations
+from dlspec.config.written_locations import WrittenLocations
 from dlspec.errors import Code, Problem, SpecError
 from dlspec.language.source_map import SourceMap
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlspec.errors import Code, Finding, KeyPath, format_value, suggest
-from dlspec.language.entries import find_layer_name, is_entry, names_other_part
+from dlspec.language.entry_merging import find_layer_name, is_entry, names_other_part
 from dlspec.language.parse.entry import find_expression_words
 
 # What is a list in one file and a mapping in another can't be laid over each other.

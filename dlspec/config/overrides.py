@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 
 from dlspec.config.conf_files import GROUPS, PART_GROUPS
 from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError
-from dlspec.text import COMMANDS, format_override
+from dlspec.formatting import COMMANDS, format_override
 
 
 def command_line_location(text: str, start: int = 0, width: int = 0) -> SourceLocation:

@@ -12,8 +12,8 @@ from omegaconf import DictConfig, open_dict
 from dlspec.config.overrides import value_location
 from dlspec.errors import Code, Problem, SourceLocation, SpecError, UserError
 from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file
-from dlspec.runs.finding import iterate_run_folders
-from dlspec.runs.layout import DEFAULT_RUNS_FOLDER, SPEC_FILE
+from dlspec.runs.file_names import DEFAULT_RUNS_FOLDER, SPEC_FILE
+from dlspec.runs.run_discovery import iterate_run_folders
 
 LATEST = "latest"
 RUN_FIX = "name a run's folder, run=FOLDER, or run=latest"

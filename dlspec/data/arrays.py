@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dlspec.data.array_splits import make_splits
 from dlspec.data.array_targets import ArraysByName, read_target
-from dlspec.data.assembly import make_splits
 from dlspec.data.dataset import Dataset, Field, Target
-from dlspec.data.splits import SplitPlan, split_rows
+from dlspec.data.split_indices import SplitPlan, split_rows
 from dlspec.errors import Code, DataError, find_closest, format_value, suggest
 from dlspec.layouts import guess_layout
 

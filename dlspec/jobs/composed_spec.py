@@ -9,7 +9,7 @@ from dlspec.compat.hydra import HydraApp
 from dlspec.config.composition import ComposedConfig, InvalidOverrides, compose
 from dlspec.config.conf_files import GROUPS
 from dlspec.errors import SpecError
-from dlspec.jobs.preparation import Preparation
+from dlspec.jobs.run_preparation import Preparation
 
 
 def compose_or_raise(overrides: Sequence[str], hydra: HydraApp) -> ComposedConfig:

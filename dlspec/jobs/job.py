@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dlspec.errors import TrainingFailed, UserError
+from dlspec.formatting import first_line, format_bytes
 from dlspec.jobs.environment import collect_environment, find_package_version, merge_resumed_environment
-from dlspec.jobs.preparation import PreparedRun
+from dlspec.jobs.run_preparation import PreparedRun
 from dlspec.language.yaml.yaml_files import format_file_path
+from dlspec.runs.file_names import ENVIRONMENT_FILE, LOG_FILE, RESULT_FILE, SPEC_FILE
 from dlspec.runs.io import add_log_file, free_bytes, read_json_object, write_json, write_yaml
 from dlspec.runs.job_result import JobResult
-from dlspec.runs.layout import ENVIRONMENT_FILE, LOG_FILE, RESULT_FILE, SPEC_FILE
 from dlspec.runs.lock import lock_run_folder
 from dlspec.runs.run_status import resume_command
-from dlspec.text import first_line, format_bytes
-from dlspec.training.callbacks.standard import make_default_callbacks
+from dlspec.training.callbacks.default_callbacks import make_default_callbacks
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
-from dlspec.training.resuming import estimate_checkpoint_bytes
+from dlspec.training.checkpoint_parts import estimate_checkpoint_bytes
 from dlspec.training.runtime.interruption import Interrupted, catch_signals
 from dlspec.training.trainer import Trainer
 

@@ -11,13 +11,13 @@ from dlspec.errors import Code, format_value, suggest
 from dlspec.language.expand.containers import RESIDUAL_ADD
 from dlspec.language.expand.entry_inputs import PARAMETER
 from dlspec.language.expand.graph import Graph, Node
-from dlspec.language.expressions.expressions import UnknownValue, find_unknown_keys
+from dlspec.language.expressions.evaluator import UnknownValue, find_unknown_keys
 from dlspec.language.parse.block import Block
 from dlspec.language.parse.entry import CONTAINERS, Entry
 from dlspec.language.problems import Problems
 from dlspec.network.layer import Layer
-from dlspec.network.layer_call import PARAMETRIZATIONS
-from dlspec.network.rules.layout_rules import find_rule
+from dlspec.network.layer_construction import PARAMETRIZATIONS
+from dlspec.network.layer_rules.layout_rules import find_rule
 from dlspec.parts.schema import Schema
 from dlspec.parts.torch.torch_parts import LAYERS, LOSSES
 

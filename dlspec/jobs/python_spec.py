@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dlspec.config.changes import change_values
+from dlspec.config.applied_overrides import change_values
 from dlspec.config.composition import ComposedConfig, start_hydra
 from dlspec.config.conf_files import GROUPS
 from dlspec.config.overrides import format_choice, parse_overrides, replaces_section
@@ -18,7 +18,7 @@ from dlspec.data.dataset import Dataset
 from dlspec.data.sources import SOURCES
 from dlspec.errors import Code, Problem, SpecError, UserError, suggest
 from dlspec.jobs.composed_spec import compose_or_raise
-from dlspec.jobs.preparation import Preparation
+from dlspec.jobs.run_preparation import Preparation
 from dlspec.jobs.spec_keys import TOP_LEVEL_KEYS
 from dlspec.language.source_map import SourceMap
 from dlspec.limits import explain_raising_limit, get_limit

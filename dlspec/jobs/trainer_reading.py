@@ -7,10 +7,10 @@ from typing import Any, Literal
 
 from dlspec.errors import Code, find_closest, format_value
 from dlspec.jobs.spec import CheckedPart
-from dlspec.language.expressions.expressions import InvalidValue, UnknownValue
+from dlspec.language.expressions.evaluator import InvalidValue, UnknownValue
 from dlspec.language.problems import Problems
 from dlspec.language.sections.trainer_section import TrainerSpec
-from dlspec.parts.sections import read_section
+from dlspec.parts.section_reader import read_section
 from dlspec.parts.specs.average_spec import read_average
 
 # Schedulers that no warm-up can stand before.

@@ -13,21 +13,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.data.batches.trimming import PaddingTrim
+from dlspec.data.batches.sequence_lengths import PaddingTrim
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
+from dlspec.formatting import first_line
 from dlspec.language.problems import Problems
 from dlspec.layouts import Lengths, TensorInfo
-from dlspec.losses.checks import check_match
-from dlspec.losses.comparing import LossSetup, OutputSelector, make_loss_call
-from dlspec.losses.matching import LossMatch, match_losses
+from dlspec.losses.loss_call import LossSetup, OutputSelector, make_loss_call
+from dlspec.losses.loss_checks import check_match
+from dlspec.losses.loss_matching import LossMatch, match_losses
+from dlspec.losses.loss_rules import identity
+from dlspec.losses.loss_shapes import Padding, TargetTensors, make_loss_shapes
 from dlspec.losses.predictions import Prediction, PredictionPair, make_prediction
-from dlspec.losses.rules import identity
-from dlspec.losses.shapes import Padding, TargetTensors, make_loss_shapes
 from dlspec.network.builder import Network
 from dlspec.network.random_state import preserve_random_state
 from dlspec.parts.specs.loss_spec import LossTerms
-from dlspec.text import first_line
 
 
 class CriterionTerm(nn.Module):

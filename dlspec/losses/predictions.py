@@ -9,9 +9,9 @@ from torch import Tensor
 
 from dlspec.data.dataset import Target
 from dlspec.layouts import TensorInfo
-from dlspec.losses.matching import LossMatch
-from dlspec.losses.rules import TensorFunction, clamp_to_unit, identity
-from dlspec.losses.shapes import Padding, TargetTensors, make_row_flattener
+from dlspec.losses.loss_matching import LossMatch
+from dlspec.losses.loss_rules import TensorFunction, clamp_to_unit, identity
+from dlspec.losses.loss_shapes import Padding, TargetTensors, make_row_flattener
 
 PredictionPair = tuple[Tensor, Tensor]
 

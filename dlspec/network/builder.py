@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dlspec.data.batches.trimming import find_padding_to_zero
+from dlspec.data.batches.sequence_lengths import find_padding_to_zero
 from dlspec.data.dataset import Field
 from dlspec.errors import Finding
 from dlspec.language.expand.containers import RESIDUAL_ADD
@@ -21,15 +21,15 @@ from dlspec.language.expand.graph import MODEL, Graph
 from dlspec.language.parse.deferred import OutputRef
 from dlspec.language.problems import Problems
 from dlspec.layouts import TensorInfo
-from dlspec.network.built import BuiltLayer as BuiltLayer
-from dlspec.network.built import Network as Network
-from dlspec.network.built import NetworkOutput as Output
+from dlspec.network.build_mode import RUN_MODE, BuildMode
+from dlspec.network.built_network import BuiltLayer as BuiltLayer
+from dlspec.network.built_network import Network as Network
+from dlspec.network.built_network import NetworkOutput as Output
 from dlspec.network.call_checks import CallChecks
 from dlspec.network.codegen import ForwardStep, assemble_network
-from dlspec.network.joining import plan_join
 from dlspec.network.layer import Layer as Layer
 from dlspec.network.layer import LayerCall
-from dlspec.network.layer_call import (
+from dlspec.network.layer_construction import (
     check_parametrization,
     complete_settings,
     compute_settings,
@@ -38,7 +38,6 @@ from dlspec.network.layer_call import (
     order_inputs,
     try_or_report,
 )
-from dlspec.network.meta_device import RUN_MODE, BuildMode
 from dlspec.network.network_outputs import check_available, describe_output, find_outputs
 from dlspec.network.output_values import (
     choose_outputs,
@@ -48,8 +47,9 @@ from dlspec.network.output_values import (
     list_output_names,
 )
 from dlspec.network.partial_network import PartialNetwork
+from dlspec.network.residual_join import plan_join
 from dlspec.network.shape_chain import describe_shapes
-from dlspec.network.ties import tie_weight
+from dlspec.network.tied_weights import tie_weight
 from dlspec.network.tracing import ShapeTracer, ignore_build_warnings
 from dlspec.parts.layers.rule import main_input
 

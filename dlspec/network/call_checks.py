@@ -12,10 +12,10 @@ from dlspec.errors import Code
 from dlspec.language.problems import Problems
 from dlspec.layouts import TensorInfo, format_shape
 from dlspec.network.layer import Layer, LayerCall
-from dlspec.network.layer_call import agrees_with_input
+from dlspec.network.layer_construction import agrees_with_input
+from dlspec.network.layer_rules.layout_rules import find_refusal, find_rule, infer_setting
 from dlspec.network.memory_limits import limit_memory_growth
 from dlspec.network.partial_network import PartialNetwork
-from dlspec.network.rules.layout_rules import find_refusal, find_rule, infer_setting
 from dlspec.network.shape_chain import describe_shapes
 from dlspec.network.tracing import identify_memory
 

@@ -16,7 +16,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.fx.proxy import GraphAppendingTracer, Proxy
 
-from dlspec.data.batches.trimming import apply_windows
+from dlspec.data.batches.sequence_lengths import apply_windows
 from dlspec.data.dataset import Field
 from dlspec.language.expand.graph import MODEL
 from dlspec.language.parse.deferred import OutputRef

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from dlspec.formatting import format_bytes
 from dlspec.limits import explain_raising_limit, get_limit
-from dlspec.text import format_bytes
 
 _FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
 # Where the machine does not say what it has.

@@ -8,7 +8,7 @@ from dlspec.errors import Code, KeyPath, suggest
 from dlspec.language.expand.graph import MODEL, Graph, Node
 from dlspec.language.parse.deferred import OutputRef
 from dlspec.language.problems import Problems
-from dlspec.network.built import NetworkOutput
+from dlspec.network.built_network import NetworkOutput
 from dlspec.network.partial_network import PartialNetwork
 
 # What leaves an end as it is: what stands before is what a loss sees.

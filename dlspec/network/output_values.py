@@ -11,7 +11,7 @@ from dlspec.language.expand.entry_inputs import PARAMETER
 from dlspec.language.expand.graph import Graph
 from dlspec.layouts import Lengths, TensorInfo, guess_layout
 from dlspec.network.layer import Layer, LayerCall
-from dlspec.network.rules.layout_rules import (
+from dlspec.network.layer_rules.layout_rules import (
     can_trim_padding,
     find_output_layout,
     find_output_lengths,

@@ -12,7 +12,7 @@ from dlspec.errors import Code, suggest
 from dlspec.language.expand.entry_inputs import PARAMETER
 from dlspec.language.parse.pattern import ParameterPattern
 from dlspec.language.problems import Problems
-from dlspec.network.built import Network
+from dlspec.network.built_network import Network
 
 MAX_UNMATCHED_PATTERNS = 50
 """After so many patterns that pick nothing no more are looked at: each is compared with every name."""

@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlspec.data.batches.trimming import count_fewest_steps
+from dlspec.data.batches.sequence_lengths import count_fewest_steps
 from dlspec.data.dataset import Field
 from dlspec.language.expand.graph import MODEL, Graph, Node
 from dlspec.language.parse.deferred import OutputRef
 from dlspec.layouts import Lengths, TensorInfo
-from dlspec.network.built import BuiltLayer, InputEdge
+from dlspec.network.built_network import BuiltLayer, InputEdge
 from dlspec.network.codegen import ForwardStep
 from dlspec.network.layer import LayerCall
 from dlspec.network.shortcuts import is_norm

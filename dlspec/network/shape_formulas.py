@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.parts.layers.merging import Add, Multiply
+from dlspec.parts.layers.merge import Add, Multiply
 
 _MAX_CONVOLUTION_SETTING = 2**31  # beyond it PyTorch has words of its own
 _ACTIVATIONS = frozenset(

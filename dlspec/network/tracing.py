@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.network.layer import LayerCall
+from dlspec.network.layer_rules.layout_rules import find_rule
 from dlspec.network.memory_limits import limit_memory_growth
 from dlspec.network.random_state import preserve_random_state
-from dlspec.network.rules.layout_rules import find_rule
 from dlspec.network.shape_formulas import apply_formula, stand_in
 
 TRACED_STEPS = 8

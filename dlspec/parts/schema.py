@@ -1,7 +1,7 @@
 """A part's schema: its settings, as `derivation` finds them in its class's signature.
 
 One `Setting` checks one value with pydantic and words what it wants; what hints can't say comes from
-`dlspec.parts.refinements`.
+`dlspec.parts.setting_constraints`.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from dlspec.errors import Code, find_closest, suggest
-from dlspec.language.expressions.expressions import UnknownValue, children_of
+from dlspec.language.expressions.evaluator import UnknownValue, children_of
 from dlspec.language.parse.part import ENTRY_KEYS, NO_VALUE, Part
 from dlspec.language.problems import Problems
-from dlspec.parts.foreign_names import SETTING_SUGGESTIONS
-from dlspec.parts.hints import Constraint as Constraint
-from dlspec.parts.hints import describe_hint, make_bool_check, to_pydantic_hint
+from dlspec.parts.name_suggestions import SETTING_SUGGESTIONS
+from dlspec.parts.type_hints import Constraint as Constraint
+from dlspec.parts.type_hints import describe_hint, make_bool_check, to_pydantic_hint
 
 REQUIRED = inspect.Parameter.empty
 

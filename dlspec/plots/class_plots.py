@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.plots.drawing import (
+from dlspec.plots.axes import Axes
+from dlspec.plots.canvas import (
     BLUE,
     DASH_PATTERN,
     EDGE_COLOR,
@@ -26,7 +27,6 @@ from dlspec.plots.drawing import (
     measure_text_width,
     rectangle_corners,
 )
-from dlspec.plots.plot import Axes
 
 MAX_CLASSES_WITH_FRACTIONS, MAX_CLASSES_WITH_COUNTS, MAX_CLASSES_IN_MATRIX = 12, 30, 200
 """Up to so many classes a cell holds its count and share, its count alone, or only its colour."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.plots.drawing import FAINT_TEXT_COLOR, WHITE, Page, TextStyle, measure_text_width, rectangle_corners
+from dlspec.plots.canvas import FAINT_TEXT_COLOR, WHITE, Page, TextStyle, measure_text_width, rectangle_corners
 
 MAX_IMAGES, MAX_MAPS = 10, 6
 CELL_SIZE = 1.15

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Target
-from dlspec.plots.drawing import BLUE, DASH_PATTERN, FAINT_TEXT_COLOR, ORANGE, Page, Point
-from dlspec.plots.plot import Axes, axis_limits
+from dlspec.plots.axes import Axes, axis_limits
+from dlspec.plots.canvas import BLUE, DASH_PATTERN, FAINT_TEXT_COLOR, ORANGE, Page, Point
 
 MAX_POINTS = 4096
 MAX_NUMBERS_PER_ROW = 4

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from dlspec.report.files import write_report, write_sweep_report
+from dlspec.report.report_files import write_report, write_sweep_report
 
 __all__ = ["write_report", "write_sweep_report"]

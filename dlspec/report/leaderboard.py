@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from dlspec.errors import replace_control_characters
-from dlspec.report.grouping import RunTable, SeedGroup
+from dlspec.report.run_table import RunTable, SeedGroup
 
 _SPREADSHEET_FORMULA = re.compile(r"\s*[=+\-@|%]")
 """What a spreadsheet computes, or sends away, rather than shows."""

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from dlspec.errors import replace_control_characters, shorten_middle
-from dlspec.report.grouping import RunTable, SeedGroup, is_seed_key
 from dlspec.report.records import RunRecord, read_curves
+from dlspec.report.run_table import RunTable, SeedGroup, is_seed_key
 
 MAX_CURVE_NUMBERS = 1_000_000
 """So many numbers of curves are on a page, about 7 MB; longer curves lose points in between."""

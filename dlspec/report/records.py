@@ -13,12 +13,12 @@ from typing import Any
 from dlspec.errors import SpecError, UserError, replace_control_characters, shorten_middle
 from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_text
 from dlspec.limits import get_limit
-from dlspec.runs.finding import Run, find_runs
+from dlspec.runs.file_names import HYDRA_OVERRIDES, METRICS_FILE, SPEC_FILE, TIMING_FILE
 from dlspec.runs.io import read_small_file
 from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState
 from dlspec.runs.json_values import read_number
-from dlspec.runs.layout import HYDRA_OVERRIDES, METRICS_FILE, SPEC_FILE, TIMING_FILE
+from dlspec.runs.run_discovery import Run, find_runs
 from dlspec.runs.run_status import rerun_command
 from dlspec.runs.sweep_file import ListedJob, list_jobs
 

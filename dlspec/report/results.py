@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dlspec.errors import UserError
-from dlspec.report.grouping import RunTable, format_status_counts
 from dlspec.report.records import RunRecord, read_records
-from dlspec.runs.finding import require_folders
+from dlspec.report.run_table import RunTable, format_status_counts
+from dlspec.runs.run_discovery import require_folders
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from dlspec.errors import UserError
-from dlspec.runs.layout import LOG_FILE
+from dlspec.runs.file_names import LOG_FILE
 
 MAX_NAME_LENGTH = 80
 MAX_JSON_BYTES = 1_000_000

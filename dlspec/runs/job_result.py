@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from dlspec.runs.file_names import RESULT_FILE
 from dlspec.runs.io import read_json_object
 from dlspec.runs.job_state import JobState, read_state
 from dlspec.runs.json_values import read_count, read_number
-from dlspec.runs.layout import RESULT_FILE
 
 Mode = Literal["min", "max", ""]
 FIELDS_NOT_IN_FILE = ("text", "data")  # of `result.json`; a sweep's processes hand them over

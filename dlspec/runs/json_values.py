@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from dlspec.text import first_line
+from dlspec.formatting import first_line
 
 MAX_COUNT = 10**15
 MAX_LINE_LENGTH = 1_000

@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from dlspec.errors import UserError, replace_control_characters
+from dlspec.runs.file_names import LOCK_FILE
 from dlspec.runs.io import NO_FOLLOW_FLAGS
-from dlspec.runs.layout import LOCK_FILE
 
 log = logging.getLogger("dlspec")
 

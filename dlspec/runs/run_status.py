@@ -8,12 +8,12 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from dlspec.formatting import format_override
+from dlspec.runs.file_names import STATUS_FILE
 from dlspec.runs.io import read_json_object
 from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState, read_state
 from dlspec.runs.json_values import read_count, read_line, read_number
-from dlspec.runs.layout import STATUS_FILE
-from dlspec.text import format_override
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.errors import shorten_middle
+from dlspec.runs.file_names import SWEEP_FILE
 from dlspec.runs.io import read_json_object
 from dlspec.runs.job_state import JobState, read_state
 from dlspec.runs.json_values import read_count
-from dlspec.runs.layout import SWEEP_FILE
 
 MAX_BYTES = 50_000_000
 MAX_TEXT = 2_000  # characters of an override, a name or an error

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from dlspec.data.batches.batches import NO_FEWEST_STEPS
+from dlspec.data.batches.batch_loader import NO_FEWEST_STEPS
 from dlspec.data.dataset import Dataset
-from dlspec.optim.freezing import FrozenParameters
+from dlspec.optim.frozen_parameters import FrozenParameters
 from dlspec.optim.schedule import Schedule
-from dlspec.training.protocols import CriterionProtocol, MetricGroups
+from dlspec.training.criterion_interface import CriterionProtocol, MetricGroups
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from dlspec.optim.averaging import WeightAverage
+from dlspec.optim.weight_averages import WeightAverage
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
 from dlspec.training.checkpoint.checked_state import CheckedState, Count, Seconds
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
-from dlspec.training.checkpoint.packing import ResultRows
-from dlspec.training.evaluation.looking import PredictionView
-from dlspec.training.monitor import MetricMonitor
+from dlspec.training.checkpoint.nested_state import ResultRows
+from dlspec.training.evaluation.prediction_view import PredictionView
+from dlspec.training.metric_monitor import MetricMonitor
 
 Phase = Literal["train", "val", "test"]
 

@@ -7,29 +7,24 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from dlspec.data.batches.batches import BatchLoader
+from dlspec.data.batches.batch_loader import BatchLoader
 from dlspec.errors import TrainingFailed
 from dlspec.language.sections.trainer_section import TrainerSpec
-from dlspec.optim.averaging import make_average
+from dlspec.optim.weight_averages import make_average
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
-from dlspec.training.batching import BatchFactory
+from dlspec.training.batch_factory import BatchFactory
+from dlspec.training.batch_loop import BatchLoop
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.callbacks.calling import add_required_callbacks, call_callbacks, close_callbacks, load_best_weights
+from dlspec.training.callbacks.callback_list import (
+    add_required_callbacks,
+    call_callbacks,
+    close_callbacks,
+    load_best_weights,
+)
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.checkpoint.stateful import ABSENT_PART, CheckpointParts, load_snapshot, take_snapshot
-from dlspec.training.components import Model, Optimization, TrainingData
-from dlspec.training.distributed import find_process_group
-from dlspec.training.evaluation.looking import PredictionView
-from dlspec.training.evaluation.scores import Scores
-from dlspec.training.health.finite import NotFiniteTooLate
-from dlspec.training.health.guard import NanGuard
-from dlspec.training.health.on_nan import NAN_POLICIES
-from dlspec.training.health.out_of_memory import free_failed_step, is_out_of_memory
-from dlspec.training.monitor import MetricMonitor, choose_monitor_mode, choose_monitored
-from dlspec.training.passes import BatchLoop
-from dlspec.training.protocols import MetricGroups
-from dlspec.training.resuming import (
+from dlspec.training.checkpoint_parts import (
     LOADING_ORDER,
     OPTIONAL_PARTS,
     AverageState,
@@ -39,12 +34,22 @@ from dlspec.training.resuming import (
     MonitorState,
     OptimizerState,
 )
+from dlspec.training.components import Model, Optimization, TrainingData
+from dlspec.training.criterion_interface import MetricGroups
+from dlspec.training.distributed import find_process_group
+from dlspec.training.evaluation.prediction_view import PredictionView
+from dlspec.training.evaluation.scores import Scores
+from dlspec.training.health.nan_checks import NotFiniteTooLate
+from dlspec.training.health.nan_guard import NanGuard
+from dlspec.training.health.on_nan import NAN_POLICIES
+from dlspec.training.health.out_of_memory import free_failed_step, is_out_of_memory
+from dlspec.training.metric_monitor import MetricMonitor, choose_monitor_mode, choose_monitored
 from dlspec.training.runtime.devices import choose_device
 from dlspec.training.runtime.interruption import Interrupted, Interruption
 from dlspec.training.runtime.randomness import get_random_state, seed_generators
 from dlspec.training.state import EpochProgress, TrainingState, make_job_result
-from dlspec.training.step.computing import ComputeBackend
-from dlspec.training.step.step_maker import StepFactory
+from dlspec.training.step.compute_backend import ComputeBackend
+from dlspec.training.step.step_factory import StepFactory
 
 log = logging.getLogger("dlspec")
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dlspec.cli.names import PLANNED_COMMANDS
+from dlspec.cli.command_names import PLANNED_COMMANDS
+from dlspec.formatting import COMMANDS
 from dlspec.jobs import spec_keys
-from dlspec.text import COMMANDS
 from helpers.command_line import IN_BACKGROUND, QUICK, make_environment
 
 MLP = ["model=mlp", "hydra.run.dir=made", *QUICK]
@@ -117,7 +117,7 @@ def test_a_folder_that_can_not_be_made(dlspec, write) -> None:
     )
 
 
-@pytest.mark_used.parametrize("command", [*PLANNED_COMMANDS, "trian", "nothing"])
+@pytest.mark.parametrize("command", [*PLANNED_COMMANDS, "trian", "nothing"])
 def test_commands_that_are_not_there(dlspec, work: Path, command: str) -> None:
     said = dlspec(command, "run=x")
     expected = {"trian": "is no command; did you mean 'train'?",
@@ -128,7 +128,7 @@ def test_commands_that_are_not_there(dlspec, work: Path, command: str) -> None:
     assert not any(work.iterdir())
 
 
-@pytest.mark_used.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help(dlspec, command: str) -> None:
     said = dlspec(command, "--help")
     assert said.code == 0
@@ -147,22 +147,20 @@ FLAGS = [
 ]
 
 
-@pytest.mark_used.parametrize(("flags", "shown"), FLAGS)
+@pytest.mark.parametrize(("flags", "shown"), FLAGS)
 def test_hydras_own_flags(dlspec, flags: str, shown: str) -> None:
     said = dlspec(*flags.split())
     assert (said.code, said.err) == (0, "")
     assert shown in said.out
 
 
-@pytest.mark_used.parametrize(
-    "line", ["python -m dlspec model=li", "dlspec validate model=li", ".venv/bin/dlspec model=li"]
-)
+@pytest.mark.parametrize("line", ["python -m dlspec model=li", "dlspec validate model=li", ".venv/bin/dlspec model=li"])
 def test_shell_completion(dlspec, monkeypatch: pytest.MonkeyPatch, line: str) -> None:
     monkeypatch.setenv("COMP_LINE", line)
     assert dlspec("-sc", "query=bash").out == "model=linear\n"
 
 
-@pytest.mark_used.parametrize("flag", ["--config-name", "--config-path", "--experimental-rerun"])
+@pytest.mark.parametrize("flag", ["--config-name", "--config-path", "--experimental-rerun"])
 def test_flags_that_mean_nothing_here(dlspec, flag: str) -> None:
     said = dlspec(flag, "x")
     assert said.code == 2
@@ -172,7 +170,7 @@ def test_flags_that_mean_nothing_here(dlspec, flag: str) -> None:
 KEY_VALUE = "to change a setting write KEY=VALUE, without dashes: trainer.epochs=3\n"
 
 
-@pytest.mark_used.parametrize("words", [["--epochs", "3"], ["-model=mlp"], ["validate", "--nothing"]], ids=str)
+@pytest.mark.parametrize("words", [["--epochs", "3"], ["-model=mlp"], ["validate", "--nothing"]], ids=str)
 def test_unknown_flags(dlspec, words: list[str]) -> None:
     said = dlspec(*words)
     flag = next(each for each in words if each.startswith("-"))
@@ -183,7 +181,7 @@ def test_a_flag_without_its_value(dlspec) -> None:
     assert dlspec("--config-dir").err == f"argument --config-dir/-cd: expected one argument; {KEY_VALUE}"
 
 
-@pytest.mark_used.parametrize("setting", ["hydra.job.chdir=true", "hydra.output_subdir=null", "hydra.verbose=true"])
+@pytest.mark.parametrize("setting", ["hydra.job.chdir=true", "hydra.output_subdir=null", "hydra.verbose=true"])
 def test_hydras_settings(dlspec, work: Path, setting: str) -> None:
     assert dlspec(*MLP, setting).code == 0
     assert (work / "made/metrics.jsonl").is_file()
@@ -196,7 +194,7 @@ def test_two_runs_in_one_second_have_two_folders(work: Path) -> None:
     assert {path.name for path in (work / "runs").iterdir()} == {"same", "same_2"}
 
 
-@pytest.mark_used.parametrize("start", [(), IN_BACKGROUND], ids=["in a terminal", "in the background"])
+@pytest.mark.parametrize("start", [(), IN_BACKGROUND], ids=["in a terminal", "in the background"])
 def test_ctrl_c(work: Path, start: Sequence[str]) -> None:
     words = [*start, *ENTRY, "model=mlp", "trainer.epochs=1000000", "hydra.run.dir=made", "trainer.curves=false"]
     process = subprocess.Popen(
@@ -211,7 +209,7 @@ def test_ctrl_c(work: Path, start: Sequence[str]) -> None:
     assert json.loads((work / "made/result.json").read_text())["status"] == "interrupted"
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     "words, first", [("--cfg job", "seed: 0"), ("--help", ""), ("train --help", ""), ("status", "")]
 )
 def test_a_reader_that_goes_away(work: Path, words: str, first: str) -> None:
@@ -235,7 +233,7 @@ print(main(), [name for name in names if name in sys.modules])
 """
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("command", "names"),
     [
         ("trainer.max_steps=1", SLOW_IMPORTS),

@@ -61,7 +61,7 @@ def small_files(work: Path) -> None:
     (work / "texts.csv").write_text("text,label\n" + rows)
 
 
-@pytest.mark_used.parametrize("name", FILES)
+@pytest.mark.parametrize("name", FILES)
 def test_every_file_validates_and_runs_two_steps(dlspec, small_files: None, name: str) -> None:
     choice = words_of(name)
     said = dlspec("validate", *choice)
@@ -90,7 +90,7 @@ def test_the_readme_has_what_is_tested_here() -> None:
     assert len(COMMANDS) >= 5 and YAML
 
 
-@pytest.mark_used.parametrize("words", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
 def test_the_readmes_commands(dlspec, write, small_files: None, words: list[str]) -> None:
     write("conf/model/mine.yaml", YAML[0])
     trains = not words or words[0] not in ("validate", "summary", "--help")
@@ -98,13 +98,13 @@ def test_the_readmes_commands(dlspec, write, small_files: None, words: list[str]
     assert (said.code, said.err) == (0, "")
 
 
-@pytest.mark_used.parametrize("text", YAML)
+@pytest.mark.parametrize("text", YAML)
 def test_the_readmes_models(dlspec, write, text: str) -> None:
     write("conf/model/mine.yaml", text)
     said = dlspec("summary", "model=mine")
     assert (said.code, said.err) == (0, "")
 
 
-@pytest.mark_used.parametrize("code", blocks("python"))
+@pytest.mark.parametrize("code", blocks("python"))
 def test_the_readmes_python(work: Path, code: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(code, "README.md", "exec"), {})

@@ -12,16 +12,16 @@ from xml.etree import ElementTree
 import pytest
 from PIL import Image
 
-from dlspec.cli.graph import dot as graph_dot
-from dlspec.cli.graph.dot import format_dot, write_picture
-from dlspec.cli.graph.picture import NetworkPicture, make_picture
+from dlspec.cli.graph import dot_export as graph_dot
+from dlspec.cli.graph.dot_export import format_dot, write_picture
+from dlspec.cli.graph.network_picture import NetworkPicture, make_picture
 from dlspec.cli.summary.layer_rows import make_layer_rows
 from dlspec.errors import UserError
 from dlspec.jobs import python_spec as face
 from dlspec.language.problems import Problems
 from dlspec.layouts import TensorInfo
 from helpers.command_line import CommandResult
-from helpers.tables import build_valid_layers, features, make_graph, sequence, tokens
+from helpers.layer_table import build_valid_layers, features, make_graph, sequence, tokens
 
 RESIDUAL = {"Residual": ["LayerNorm", {"Linear": 16}, "GELU", {"Linear": 8}]}
 BLOCKS = {
@@ -74,7 +74,7 @@ def test_folded_by_depth() -> None:
     assert arrows(whole) == [("<input >", "0"), ("0", "blocks"), ("blocks", "2"), ("2", "3"), ("3", "<output output>")]
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("layers", "copies"),
     [
         ([{"Linear": {"out_features": 8, "repeat": 3}}], {"0.0": 3}),
@@ -142,7 +142,7 @@ def test_text_from_specs_is_text(tmp_path: Path) -> None:
 # ---- files ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark_used.parametrize("ending", ["svg", "pdf", "png", "dot"])
+@pytest.mark.parametrize("ending", ["svg", "pdf", "png", "dot"])
 def test_each_kind_of_file(dlspec, work: Path, ending: str) -> None:
     if ending != "dot":
         pytest.importorskip("pygraphviz", reason="the extra 'graph' is not installed")
@@ -156,7 +156,7 @@ def test_each_kind_of_file(dlspec, work: Path, ending: str) -> None:
     assert [each.name for each in work.iterdir()] == [f"net.{ending}"]
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("words", "says"),
     [
         (

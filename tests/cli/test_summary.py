@@ -13,12 +13,12 @@ from dlspec.analysis.costs import measure_costs
 from dlspec.cli.summary.layer_rows import fold_rows, make_layer_rows
 from dlspec.cli.summary.network_summary import SpecSummary, format_summary, summarize
 from dlspec.jobs import python_spec as face
-from dlspec.jobs.preparation import Preparation
+from dlspec.jobs.run_preparation import Preparation
 from dlspec.language.source_map import SourceMap
-from dlspec.network import meta_device as place
-from dlspec.network.meta_device import SMALL_MODE
+from dlspec.network import build_mode as place
+from dlspec.network.build_mode import SMALL_MODE
 from helpers.command_line import QUICK
-from helpers.preparing_parts import prepare_layers
+from helpers.prepared_runs import prepare_layers
 
 ROW = ["data=random", "data.shape=[20]", "data.num_classes=3", "data.size=20"]
 TOKENS = ["data=random", "data.shape=null", "data.vocab_size=50", "data.length=6", "data.num_classes=3"]
@@ -135,7 +135,7 @@ def test_long_lines_lose_layouts_then_the_beginnings_of_names() -> None:
     assert lines[2].startswith("...") and " (20)  " in lines[2] and "the_last_of_them  Linear" in lines[2]
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("depth", "wanted"),
     [
         (1, [("0", "wide x 3"), ("1", "Linear x 2")]),
@@ -159,7 +159,7 @@ def test_a_folded_row_is_the_sum_of_its_own(dlspec) -> None:
     rows = make_layer_rows(found.network, costs, None)
     (one, last) = fold_rows(rows, 1, found.spec.graph.container_types)
     assert (one.name, one.type, one.count, one.cost.multiply_adds) == ("0", "Residual x 2", 840, 800)
-    assert one.cost.kept == sum(row.cost.kept for row in rows[:-1])
+    assert one.cost.saved_bytes == sum(row.cost.saved_bytes for row in rows[:-1])
     assert last == rows[-1]
 
 
@@ -230,7 +230,7 @@ def test_a_batch_that_can_t_be_passed() -> None:
     assert lines[-1] == "what a training step needs is not known: a batch can't be passed: ValueError: no training"
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("words", "says"),
     [
         (["--depth", "0"], "argument --depth: '0' is no number of names, 1 or more"),

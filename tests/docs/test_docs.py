@@ -32,7 +32,7 @@ from dlspec.language.expressions.expression_functions import EXPRESSION_FUNCTION
 from dlspec.language.parse.part import ENTRY_KEYS
 from dlspec.limits import DEFAULT_LIMITS
 from helpers.command_line import CommandResult
-from helpers.example_parts import (
+from helpers.docs_examples import (
     ALL_EXAMPLES,
     CONFIGS,
     MODELS,
@@ -91,7 +91,7 @@ def test_variants(dlspec: Callable[..., CommandResult], write: Callable[[str, st
     assert shown == [(True, False, True, False), (True, False, True, True), without, without]
 
 
-@pytest.mark_used.parametrize("example", MODELS, ids=str)
+@pytest.mark.parametrize("example", MODELS, ids=str)
 def test_a_model_learns_a_step(
     work: Path, composed_once: None, write: Callable[[str, str], Path], example: Example
 ) -> None:
@@ -99,7 +99,7 @@ def test_a_model_learns_a_step(
     learns_a_step({"model": "mine"}, example)
 
 
-@pytest.mark_used.parametrize("example", CONFIGS, ids=str)
+@pytest.mark.parametrize("example", CONFIGS, ids=str)
 def test_a_config_learns_a_step(work: Path, composed_once: None, example: Example) -> None:
     learns_a_step(yaml.safe_load(example.text), example)
 
@@ -114,7 +114,7 @@ def learns_a_step(spec: dict[str, Any], example: Example) -> None:
     assert any(not torch.equal(before[name], after[name].to("cpu")) for name in before)
 
 
-@pytest.mark_used.parametrize("example", REFUSED, ids=str)
+@pytest.mark.parametrize("example", REFUSED, ids=str)
 def test_what_is_refused_says_what_is_shown(work: Path, write: Callable[[str, str], Path], example: Example) -> None:
     write("conf/model/mine.yaml", example.text)
     with pytest.raises(library.UserError) as caught:
@@ -122,7 +122,7 @@ def test_what_is_refused_says_what_is_shown(work: Path, write: Callable[[str, st
     assert example.shown in str(caught.value)
 
 
-@pytest.mark_used.parametrize("example", [each for each in ALL_EXAMPLES if "not a model" in each.notes], ids=str)
+@pytest.mark.parametrize("example", [each for each in ALL_EXAMPLES if "not a model" in each.notes], ids=str)
 def test_a_piece_is_yaml(example: Example) -> None:
     assert yaml.safe_load(example.text)
 
@@ -151,12 +151,12 @@ def test_both_have_the_same_ten_networks() -> None:
         ]
 
 
-@pytest.mark_used.parametrize("name", KERAS)
+@pytest.mark.parametrize("name", KERAS)
 def test_the_keras_code_is_python(name: str) -> None:
     compile(code(KERAS[name]), name, "exec")
 
 
-@pytest.mark_used.parametrize("name", PYTORCH)
+@pytest.mark.parametrize("name", PYTORCH)
 def test_the_pytorch_network_is_the_same(work: Path, write: Callable[[str, str], Path], name: str) -> None:
     (example,) = find_examples(name, PYTORCH[name])
     write("conf/model/mine.yaml", example.text)

@@ -28,7 +28,7 @@ from dlspec.training.checkpoint.checkpoint_files import (
 )
 from dlspec.training.checkpoint.tensor_file import CHECKSUM_KEY, compute_checksum, write_tensors
 from helpers.command_line import QUIET, CommandResult, run_in_this_process
-from helpers.run_parts import CallAfterBatches, make_signal_sender
+from helpers.interrupted_runs import CallAfterBatches, make_signal_sender
 
 Run = Callable[..., CommandResult]
 SMALL = (*QUIET, "trainer.batch_size=16", "trainer.limit_batches=6", "trainer.epochs=3", "trainer.progress=none")
@@ -102,7 +102,7 @@ FILES: dict[str, bytes | Callable[[Path], None]] = {
 }
 
 
-@pytest.mark_used.parametrize("name", FILES)
+@pytest.mark.parametrize("name", FILES)
 def test_a_file_that_is_no_checkpoint(
     name: str, run: Path, dlspec: Run, limited: None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -123,7 +123,7 @@ def hostile_state(folder: Path, state: bytes, **texts: str) -> Path:
     return path
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("state", "texts", "reason"),
     [
         (b"[" * 100_000 + b"]" * 100_000, {}, "its state can't be read"),
@@ -139,7 +139,7 @@ def test_a_state_that_can_not_be_read(tmp_path: Path, state: bytes, texts: dict[
         read_checkpoint(hostile_state(tmp_path, state, **texts))
 
 
-@pytest.mark_used.parametrize("state", [b"{}", b"[]", b"1", b'{"dict": [[[], 1]]}', b'{"dict": [["progress", 1]]}',
+@pytest.mark.parametrize("state", [b"{}", b"[]", b"1", b'{"dict": [[[], 1]]}', b'{"dict": [["progress", 1]]}',
                                    b'{"tensor": "gone"}', b'{"float": "x"}', b'{"exec": "import os"}'])  # fmt: skip
 def test_a_state_of_another_kind(state: bytes, run: Path, dlspec: Run) -> None:
     hostile_state(run / "checkpoints", state)
@@ -162,7 +162,7 @@ def changed(tree: Any, way: str, value: Any) -> None:
         inner[key] = value
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("way", "value", "reason"),
     [
         ("generators.numpy.2", 2**31 - 1, "NumPy's generator can't stand at 2147483647"),
@@ -335,6 +335,6 @@ def test_mutated_checkpoints(cut_run: Path, dlspec: Run, limited: None) -> None:
     assert codes[2] < 4  # other numbers of samples
 
 
-@pytest.mark_used.soak
+@pytest.mark.soak
 def test_a_thousand_mutated_checkpoints(cut_run: Path, dlspec: Run) -> None:
     print(check_mutants(cut_run, dlspec, range(1000)))

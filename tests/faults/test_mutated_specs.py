@@ -26,8 +26,8 @@ from dlspec.errors import TrainingFailed
 from dlspec.jobs import python_spec as face
 from dlspec.language.yaml.yaml_files import load_yaml_text
 from helpers.command_line import CommandResult
-from helpers.example_parts import ONE_STEP, make_arrays
-from helpers.mutating import ValidModel, load_valid_models, mutate
+from helpers.docs_examples import ONE_STEP, make_arrays
+from helpers.spec_mutations import ValidModel, load_valid_models, mutate
 
 SECONDS = 20
 """What takes longer hangs."""
@@ -133,13 +133,13 @@ def end(number: int, dlspec: Callable[..., CommandResult]) -> str:
 A_RUN = 150
 
 
-@pytest.mark_used.parametrize("tens", range(A_RUN // 10))
+@pytest.mark.parametrize("tens", range(A_RUN // 10))
 def test_mutants_end_well(quick: None, dlspec: Callable[..., CommandResult], tens: int) -> None:
     for number in range(10 * tens, 10 * tens + 10):
         end(number, dlspec)
 
 
-@pytest.mark_used.soak
+@pytest.mark.soak
 def test_many_mutants_end_well(quick: None, dlspec: Callable[..., CommandResult]) -> None:
     tally: Counter[str] = Counter()
     for number in range(A_RUN, A_RUN + 10_000):

@@ -28,7 +28,7 @@ import pytest
 
 from dlspec.cli.main import EXIT_INVALID
 from dlspec.cli.main import run_command as main
-from dlspec.config.conf_files import packaged_conf
+from dlspec.config.conf_files import find_packaged_conf
 
 FOLDER = Path(__file__).parent / "wrong_specs"
 SAYS = "says"
@@ -66,7 +66,7 @@ def write_case(case: Case, says: str) -> None:
     case.file.write_text("".join([*before, f"{kept}\n--- {SAYS}\n{says}", separator, after]), encoding="utf-8")
 
 
-@pytest.mark_used.parametrize("case", read_cases(), ids=str)
+@pytest.mark.parametrize("case", read_cases(), ids=str)
 def test_says_exactly(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,7 +77,7 @@ def test_says_exactly(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     code = main(list(case.words))
-    says = capsys.readouterr().err.replace(str(tmp_path), "FOLDER").replace(str(packaged_conf()), "CONF")
+    says = capsys.readouterr().err.replace(str(tmp_path), "FOLDER").replace(str(find_packaged_conf()), "CONF")
     if os.environ.get("WRONG_SPECS") == "write":
         write_case(case, says)
         return

@@ -61,7 +61,7 @@ def test_trains_like_the_network_by_hand(pair: tuple[nn.Module, nn.Module, Tenso
     assert all(torch.equal(*each) for each in zip(ours.buffers(), by_hand.buffers(), strict=True))
 
 
-@pytest.mark_used.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", SMALL)
 def test_starts_from_the_weights_of_the_network_by_hand(name: str) -> None:
     ours = SMALL[name].build()
     torch.manual_seed(0)
@@ -72,14 +72,14 @@ def test_starts_from_the_weights_of_the_network_by_hand(name: str) -> None:
 
 COUNTS = [
     ("ResNet-18", 11_689_512),
-    pytest.param("ResNet-50", 25_557_032, marks=pytest.mark_used.soak),
-    pytest.param("GPT-2", 124_439_808, marks=pytest.mark_used.soak),
+    pytest.param("ResNet-50", 25_557_032, marks=pytest.mark.soak),
+    pytest.param("GPT-2", 124_439_808, marks=pytest.mark.soak),
     ("small GPT", 818_048),
     ("text model", 2_080_901),
 ]
 
 
-@pytest.mark_used.parametrize(("name", "parameters"), COUNTS)
+@pytest.mark.parametrize(("name", "parameters"), COUNTS)
 def test_parameters_are_those_of_the_paper(name: str, parameters: int) -> None:
     with torch.device("meta"):
         by_hand = PAIRS[name].by_hand()
@@ -126,8 +126,8 @@ TOOLS = {
 }
 
 
-@pytest.mark_used.filterwarnings("ignore:The tensor attributes .*_flat_weights:UserWarning")  # PyTorch of its own LSTM
-@pytest.mark_used.parametrize("tool", TOOLS)
+@pytest.mark.filterwarnings("ignore:The tensor attributes .*_flat_weights:UserWarning")  # PyTorch of its own LSTM
+@pytest.mark.parametrize("tool", TOOLS)
 @torch.no_grad()
 def test_works_with(tool: str, pair: tuple[nn.Module, nn.Module, Tensor]) -> None:
     network, _, batch = pair
@@ -135,8 +135,8 @@ def test_works_with(tool: str, pair: tuple[nn.Module, nn.Module, Tensor]) -> Non
     assert torch.equal(TOOLS[tool](network, batch), wanted)
 
 
-@pytest.mark_used.soak
-@pytest.mark_used.parametrize("name", SMALL)
+@pytest.mark.soak
+@pytest.mark.parametrize("name", SMALL)
 @torch.no_grad()
 def test_compiles(name: str) -> None:
     network, batch = SMALL[name].build().eval(), SMALL[name].batch(3)

@@ -52,7 +52,7 @@ HEADS = {"bert_base": 769}  # what classifies behind the pooler is not counted
 NEXT = ("gpt2", "gpt_small", "wavenet")
 
 
-@pytest.mark_used.parametrize("name", SIZES)
+@pytest.mark.parametrize("name", SIZES)
 def test_a_model_has_the_size_that_its_header_says(dlspec, name: str) -> None:
     data, size = SIZES[name]
     target = ["data.target=input"] if name in NEXT else []
@@ -62,7 +62,7 @@ def test_a_model_has_the_size_that_its_header_says(dlspec, name: str) -> None:
     assert f"{size - HEADS.get(name, 0):,} parameters" in " ".join(header(MODELS[name]))
 
 
-@pytest.mark_used.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", MODELS)
 def test_a_models_file_is_a_page_with_a_command(name: str) -> None:
     assert f"model={name}" in command(name).split()
     assert len(MODELS[name].read_text(encoding="utf-8").splitlines()) < 60

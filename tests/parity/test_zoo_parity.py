@@ -16,9 +16,7 @@ from torch.nn.functional import cross_entropy
 
 import dlspec
 
-pytestmark = pytest.mark_used.skipif(
-    find_spec("transformers") is None, reason="wants transformers: pip install '.[parity]'"
-)
+pytestmark = pytest.mark.skipif(find_spec("transformers") is None, reason="wants transformers: pip install '.[parity]'")
 FEW = {"size": 4, "validation": 0, "test": 0}
 
 
@@ -118,10 +116,10 @@ FULL = {
     "GPT-2 small": gpt2(768, 12, 12, 256, 50257),
     "BERT base": bert(768, 12, 12, 256, 30522, 102),
 }
-CASES = [*SMALL, *(pytest.param(each, marks=pytest.mark_used.soak) for each in FULL)]
+CASES = [*SMALL, *(pytest.param(each, marks=pytest.mark.soak) for each in FULL)]
 
 
-@pytest.mark_used.parametrize("name", CASES)
+@pytest.mark.parametrize("name", CASES)
 def test_equals_transformers(work: Path, name: str) -> None:
     pair = (SMALL | FULL)[name]
     torch.manual_seed(0)

@@ -12,7 +12,7 @@ import pytest
 
 from dlspec.training.checkpoint.checkpoint_files import read_newest_checkpoint
 from helpers.command_line import QUIET
-from helpers.run_parts import MODELS, read_run_files, start_dlspec
+from helpers.interrupted_runs import MODELS, read_run_files, start_dlspec
 
 SHORT = ("trainer.batch_size=16", "trainer.progress=none", *QUIET)
 RUNS: dict[str, tuple[str, ...]] = {
@@ -51,8 +51,8 @@ def await_moment(work: Path, process: subprocess.Popen[str], moment: str, second
     time.sleep(seconds if moment == MOMENTS[0] else seconds / 100)
 
 
-@pytest.mark_used.soak
-@pytest.mark_used.parametrize("name", RUNS)
+@pytest.mark.soak
+@pytest.mark.parametrize("name", RUNS)
 def test_ten_kills(name: str, work: Path, write: Callable[[str, str], Path], dlspec) -> None:
     for model, text in MODELS.items():
         write(f"conf/model/{model}.yaml", text)

@@ -68,7 +68,7 @@ def test_every_room_has_its_place() -> None:
     assert {room_of(name) for name in MODULES} == set(ROOMS)
 
 
-@pytest.mark_used.parametrize("room", ROOMS)
+@pytest.mark.parametrize("room", ROOMS)
 def test_a_room_imports_what_stands_below_it(room: str) -> None:
     below = set(ROOMS[ROOMS.index(room) :])
     wrong = [
@@ -93,7 +93,7 @@ def read_order(room: str) -> list[str]:
     return list(dict.fromkeys(each for each in named if f"dlspec.{room}.{each}" in FILES))
 
 
-@pytest.mark_used.parametrize("room", [room for room in FOLDERS if room != "compat"])
+@pytest.mark.parametrize("room", [room for room in FOLDERS if room != "compat"])
 def test_a_readme_states_the_order_inside_a_room(room: str) -> None:
     order = read_order(room)
     inside = [name for name in FILES if name.startswith(f"dlspec.{room}.")]
@@ -107,7 +107,7 @@ def test_a_readme_states_the_order_inside_a_room(room: str) -> None:
     assert wrong == []
 
 
-@pytest.mark_used.parametrize("room", FOLDERS)
+@pytest.mark.parametrize("room", FOLDERS)
 def test_a_readme_fits_a_screen(room: str) -> None:
     assert len((PACKAGE / room / "README.md").read_text(encoding="utf-8").splitlines()) < 60
 
@@ -130,7 +130,7 @@ def test_hydra_is_imported_in_its_rooms_alone() -> None:
     assert users
 
 
-@pytest.mark_used.parametrize("room", ["language", "runs", "report", "config"])
+@pytest.mark.parametrize("room", ["language", "runs", "report", "config"])
 def test_a_room_without_torch(room: str) -> None:
     names = [name for name in FILES if room_of(name) == room]
     program = (
@@ -139,7 +139,7 @@ def test_a_room_without_torch(room: str) -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
-@pytest.mark_used.parametrize("words", [["--help"], ["-h"], ["summary", "--help"], ["--version"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["summary", "--help"], ["--version"]], ids=" ".join)
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     program = (
         "import sys; from dlspec.cli.main import run as main; code = main(sys.argv[1:]);"

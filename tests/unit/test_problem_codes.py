@@ -12,16 +12,16 @@ import pytest
 
 from dlspec.data.sources import open_data
 from dlspec.errors import UNKNOWN_PART_CODES, Code, DataError, Finding, Problem, SpecError, UserError
-from dlspec.jobs.reading import read_spec
+from dlspec.jobs.spec_reading import read_spec
 from dlspec.language.expressions.evaluation import evaluate_expression
-from dlspec.language.expressions.expressions import ExpressionError
+from dlspec.language.expressions.evaluator import ExpressionError
 from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.problems import Problems
 from dlspec.language.source_map import SourceMap
 from dlspec.language.yaml.yaml_files import load_yaml_text
 from dlspec.layouts import TensorInfo
 from dlspec.parts.layers.formula_layer import Formula
-from helpers.tables import build_layers, channels_first, features, sequence, tokens
+from helpers.layer_table import build_layers, channels_first, features, sequence, tokens
 
 PACKAGE = Path(__file__).parents[2] / "dlspec"
 CONFIG: dict[str, Any] = {
@@ -49,7 +49,7 @@ YAML: list[tuple[str, Code]] = [
 ]
 
 
-@pytest.mark_used.parametrize(("text", "code"), YAML)
+@pytest.mark.parametrize(("text", "code"), YAML)
 def test_the_codes_of_yaml(text: str, code: Code) -> None:
     with pytest.raises(SpecError) as caught:
         load_yaml_text(text, "a.yaml")
@@ -99,7 +99,7 @@ SPECS: list[tuple[dict[str, Any], Code]] = [
 ]
 
 
-@pytest.mark_used.parametrize(("changes", "code"), SPECS, ids=[f"{code}-{at}" for at, (_, code) in enumerate(SPECS)])
+@pytest.mark.parametrize(("changes", "code"), SPECS, ids=[f"{code}-{at}" for at, (_, code) in enumerate(SPECS)])
 def test_the_codes_of_a_spec(changes: dict[str, Any], code: Code) -> None:
     with pytest.raises(SpecError) as caught:
         read_spec(copy.deepcopy({**CONFIG, **changes}), SourceMap)
@@ -122,7 +122,7 @@ LAYERS: list[tuple[Any, TensorInfo, Code]] = [
 ]
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("layers", "given", "code"), LAYERS, ids=[f"{code}-{at}" for at, (*_, code) in enumerate(LAYERS)]
 )
 def test_the_codes_of_layers(layers: Any, given: TensorInfo, code: Code) -> None:
@@ -153,9 +153,9 @@ def test_the_rule_of_a_users_own_layer_may_give_the_two_texts_alone() -> None:
 
 
 def test_a_code_is_data_and_is_not_printed() -> None:
-    problem = Finding(Code.NAME_TAKEN, "the name 'a' is taken", "take another").at("model.layers.0")
+    problem = Finding(Code.NAME_TAKEN, "the name 'a' is taken", "take another").to_problem("model.layers.0")
     assert problem == Problem(Code.NAME_TAKEN, "model.layers.0", "the name 'a' is taken", "take another")
-    assert problem.lines() == ["model.layers.0   the name 'a' is taken   take another"]
+    assert problem.format_lines() == ["model.layers.0   the name 'a' is taken   take another"]
     assert issubclass(DataError, UserError)
 
 
@@ -271,12 +271,12 @@ ASKING = [
 NOT_ASKING = ["problem.fix is None", "print(problem.found)", "problem.code == code", "str(error)", "a.found or b.found"]
 
 
-@pytest.mark_used.parametrize("text", ASKING)
+@pytest.mark.parametrize("text", ASKING)
 def test_the_check_finds_what_asks_a_text(text: str) -> None:
     assert list(_askers(ast.parse(text)))
 
 
-@pytest.mark_used.parametrize("text", NOT_ASKING)
+@pytest.mark.parametrize("text", NOT_ASKING)
 def test_the_check_lets_the_rest_pass(text: str) -> None:
     assert not list(_askers(ast.parse(text)))
 

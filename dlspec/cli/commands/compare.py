@@ -6,17 +6,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dlspec.cli.flags import FlagParser, parse_arguments
-from dlspec.cli.printing import print_message
+from dlspec.cli.argument_parsing import FlagParser, parse_arguments
+from dlspec.cli.console_output import print_message
 from dlspec.errors import UserError, replace_control_characters, shorten_middle
-from dlspec.jobs.error_messages import EXIT_OK
+from dlspec.formatting import format_table
+from dlspec.jobs.error_reporting import EXIT_OK
 from dlspec.language.problems import format_path
-from dlspec.report.differing import ABSENT, find_differences, to_table_value
 from dlspec.report.records import RunRecord, read_record
-from dlspec.runs.finding import require_folders
+from dlspec.report.spec_differences import ABSENT, find_differences, to_table_value
+from dlspec.runs.file_names import ENVIRONMENT_FILE
 from dlspec.runs.io import read_json_object
-from dlspec.runs.layout import ENVIRONMENT_FILE
-from dlspec.text import format_table
+from dlspec.runs.run_discovery import require_folders
 
 FIX = "write python -m dlspec compare FOLDER FOLDER"
 MAX_CELL_LENGTH = 60

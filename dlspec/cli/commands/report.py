@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlspec.cli.flags import FlagParser, parse_arguments
-from dlspec.cli.printing import print_message
+from dlspec.cli.argument_parsing import FlagParser, parse_arguments
+from dlspec.cli.console_output import print_message
 from dlspec.errors import UserError, replace_control_characters, shorten_middle
-from dlspec.jobs.error_messages import EXIT_OK
+from dlspec.formatting import format_table
+from dlspec.jobs.error_reporting import EXIT_OK
 from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.report import write_report
-from dlspec.report.grouping import RunTable, SeedGroup, format_status_counts
-from dlspec.runs.finding import require_folders
-from dlspec.runs.layout import DEFAULT_RUNS_FOLDER, LEADERBOARD_FILE, REPORT_FILE
-from dlspec.text import format_table
+from dlspec.report.run_table import RunTable, SeedGroup, format_status_counts
+from dlspec.runs.file_names import DEFAULT_RUNS_FOLDER, LEADERBOARD_FILE, REPORT_FILE
+from dlspec.runs.run_discovery import require_folders
 
 FIX = "write python -m dlspec report [--output FOLDER] [FOLDER ...]"
 MAX_LINES = 10

@@ -6,15 +6,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dlspec.cli.argument_parsing import parse_arguments
 from dlspec.cli.commands.sweep import resume_sweep
-from dlspec.cli.flags import parse_arguments
-from dlspec.cli.spec_words import make_spec_parser
+from dlspec.cli.spec_arguments import make_spec_parser
 from dlspec.config.composition import start_hydra
 from dlspec.config.overrides import parse_overrides, value_location
 from dlspec.config.saved_run import RUN_FIX
 from dlspec.errors import UserError
+from dlspec.formatting import format_override
 from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
-from dlspec.jobs.resumption import (
+from dlspec.jobs.job_setup import make_job
+from dlspec.jobs.run_resuming import (
     continue_run,
     find_changes,
     find_run_folder,
@@ -22,8 +24,6 @@ from dlspec.jobs.resumption import (
     lock_newest_checkpoint,
     refuse_changes,
 )
-from dlspec.jobs.setup import make_job
-from dlspec.text import format_override
 
 
 def main(argv: Sequence[str]) -> int:

@@ -12,15 +12,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from dlspec.cli.flags import FlagParser, parse_arguments
-from dlspec.cli.printing import print_message
+from dlspec.cli.argument_parsing import FlagParser, parse_arguments
+from dlspec.cli.console_output import print_message
 from dlspec.errors import replace_control_characters, shorten_middle
-from dlspec.jobs.error_messages import EXIT_OK
-from dlspec.runs.finding import Run, find_runs, require_folders
+from dlspec.formatting import format_duration, format_number, format_table
+from dlspec.jobs.error_reporting import EXIT_OK
+from dlspec.runs.file_names import DEFAULT_RUNS_FOLDER
 from dlspec.runs.job_state import JobState
-from dlspec.runs.layout import DEFAULT_RUNS_FOLDER
+from dlspec.runs.run_discovery import Run, find_runs, require_folders
 from dlspec.runs.run_status import resume_command
-from dlspec.text import format_duration, format_number, format_table
 
 HEADER = ("run", "status", "epoch", "phase", "step", "best so far", "renewed", "left")
 MAX_CELL_LENGTH = 60

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlspec.cli.flags import parse_arguments
-from dlspec.cli.graph.dot import check_picture_path, write_picture
-from dlspec.cli.graph.picture import make_picture
-from dlspec.cli.spec_words import compose_arguments, make_spec_parser
+from dlspec.cli.argument_parsing import parse_arguments
+from dlspec.cli.graph.dot_export import check_picture_path, write_picture
+from dlspec.cli.graph.network_picture import make_picture
+from dlspec.cli.spec_arguments import compose_arguments, make_spec_parser
 from dlspec.cli.summary.network_summary import format_summary, summarize
 from dlspec.errors import UserError
 from dlspec.jobs.composed_spec import make_preparation

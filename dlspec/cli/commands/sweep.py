@@ -6,23 +6,23 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from dlspec.cli.flags import parse_arguments
-from dlspec.cli.spec_words import make_spec_parser
+from dlspec.cli.argument_parsing import parse_arguments
+from dlspec.cli.spec_arguments import make_spec_parser
 from dlspec.compat.hydra import HydraApp
 from dlspec.config.composition import CONFIG_NAME, DlspecConfigLoader, start_hydra
 from dlspec.config.overrides import parse_overrides
 from dlspec.errors import UserError, format_value
-from dlspec.jobs.error_messages import EXIT_FAILED, EXIT_INVALID, EXIT_OK
+from dlspec.formatting import format_override
+from dlspec.jobs.error_reporting import EXIT_FAILED, EXIT_INVALID, EXIT_OK
 from dlspec.language.yaml.yaml_files import format_file_path
+from dlspec.runs.file_names import SWEEP_FILE
 from dlspec.runs.job_state import JobState
-from dlspec.runs.layout import SWEEP_FILE
 from dlspec.runs.run_status import resume_command
 from dlspec.sweeps.hydra.plugins import register
 from dlspec.sweeps.hydra.sweep_task import SweepTask
 from dlspec.sweeps.records.planned_job import SweepEntry
-from dlspec.sweeps.records.record import read_sweep_record
-from dlspec.sweeps.records.table import format_sweep_table
-from dlspec.text import format_override
+from dlspec.sweeps.records.sweep_record import read_sweep_record
+from dlspec.sweeps.records.sweep_table import format_sweep_table
 from dlspec.training.runtime.interruption import Interrupted
 
 # What a sweep.json that somebody else wrote may ask of Hydra; the rest could run code.

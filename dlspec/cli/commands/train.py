@@ -10,20 +10,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from dlspec.cli.argument_parsing import FlagParser, parse_arguments
 from dlspec.cli.commands import sweep
-from dlspec.cli.flags import FlagParser, parse_arguments
 from dlspec.compat.hydra import HydraApp, make_flags_parser
 from dlspec.config.composition import CONFIG_NAME, ComposedConfig, start_hydra
 from dlspec.config.hydra_run import SingleRun, unwrap_job_return
 from dlspec.config.overrides import command_line_location
 from dlspec.errors import Code, Problem, SpecError, UserError
+from dlspec.formatting import COMMANDS
 from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
 from dlspec.jobs.job import Job
-from dlspec.jobs.setup import make_job
+from dlspec.jobs.job_setup import make_job
 from dlspec.runs.io import make_run_folder
 from dlspec.runs.job_result import JobResult
 from dlspec.sweeps.hydra.plugins import register
-from dlspec.text import COMMANDS
 
 
 def main(argv: Sequence[str]) -> int:

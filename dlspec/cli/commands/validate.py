@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dlspec.cli.flags import parse_arguments
-from dlspec.cli.spec_words import compose_arguments, make_spec_parser
+from dlspec.cli.argument_parsing import parse_arguments
+from dlspec.cli.spec_arguments import compose_arguments, make_spec_parser
 from dlspec.jobs.composed_spec import make_preparation
 
 

@@ -9,7 +9,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from dlspec.analysis.costs import NO_COST, LayerCost, LayerCosts
-from dlspec.network.built import BuiltLayer, Network
+from dlspec.network.built_network import BuiltLayer, Network
 
 
 @dataclass(frozen=True)

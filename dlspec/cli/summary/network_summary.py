@@ -13,11 +13,11 @@ from torch.optim import Optimizer
 from dlspec.analysis.causality import find_next_token_losses
 from dlspec.analysis.costs import LOSS_NAME, NO_COST, LayerCost, LayerCosts, measure_costs
 from dlspec.cli.summary.layer_rows import SummaryRow, fold_rows, make_layer_rows
-from dlspec.jobs.preparation import Preparation, PreparedRun
+from dlspec.formatting import first_line, format_table
+from dlspec.jobs.run_preparation import Preparation, PreparedRun
+from dlspec.network.build_mode import META_MODE, SMALL_MODE, UNLIMITED_MODE, BuildMode, BuildModeError
 from dlspec.network.memory_limits import get_memory_bytes
-from dlspec.network.meta_device import META_MODE, SMALL_MODE, UNLIMITED_MODE, BuildMode, BuildModeError
-from dlspec.optim.memory import estimate_state_bytes
-from dlspec.text import first_line, format_table
+from dlspec.optim.optimizer_memory import estimate_state_bytes
 
 MEBIBYTE = 2**20
 MAX_WIDTH, MIN_NAME_WIDTH = 120, 24

@@ -74,7 +74,7 @@ class Mnist(DataSource):
         """The official test images that `limit` keeps."""
         import numpy as np
 
-        from dlspec.data.splits import limit_rows
+        from dlspec.data.split_indices import limit_rows
 
         generator = np.random.Generator(np.random.PCG64(self.split_seed))
         return limit_rows(np.arange(len(labels)), labels, self.limit, generator)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dlspec.data.dataset import Dataset
-    from dlspec.data.splits import SplitIndices
+    from dlspec.data.split_indices import SplitIndices
 
 
 class TextSource(SplitSource):
@@ -35,7 +35,7 @@ class TextSource(SplitSource):
     def make_dataset(self, texts: Sequence[str], labels: Sequence[str], target_name: str) -> Dataset:
         """The data set of these texts and their labels."""
         from dlspec.data import dataset
-        from dlspec.data.assembly import make_splits
+        from dlspec.data.array_splits import make_splits
         from dlspec.data.prepare.vocabulary import Vocabulary, split_words
 
         classes, numbers = number_classes(labels)
@@ -59,7 +59,7 @@ class TextSource(SplitSource):
         """The split, with equal texts in one part: a text that was trained on must not be tested on."""
         import numpy as np
 
-        from dlspec.data.splits import SplitPlan, split_rows
+        from dlspec.data.split_indices import SplitPlan, split_rows
 
         seen: dict[tuple[str, ...], int] = {}
         groups = np.array([seen.setdefault(tuple(text), len(seen)) for text in words], np.int64)

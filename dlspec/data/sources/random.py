@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from dlspec.data.sources.noise import RandomField, RandomTarget, check_field_settings
+from dlspec.data.sources.random_fields import RandomField, RandomTarget, check_field_settings
 from dlspec.data.sources.source import Size, SplitSource, data_source, make_size_error
 from dlspec.errors import suggest
 from dlspec.limits import MAX_CLASSES, MAX_DATA_BYTES
@@ -104,7 +104,7 @@ class RandomData(SplitSource):
         import numpy as np
 
         from dlspec.data import dataset
-        from dlspec.data.assembly import make_splits
+        from dlspec.data.array_splits import make_splits
 
         self._check_size()
         fields, targets = self._make_fields(), self._make_targets()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dlspec.data.dataset import Dataset
-    from dlspec.data.splits import SplitIndices
+    from dlspec.data.split_indices import SplitIndices
 
 Size = Annotated[int, Field(ge=1)]
 
@@ -57,7 +57,7 @@ class DataSource(BaseModel, ABC):
 
     def parts(self, count: int, test: float, classes: NDArray[np.int64] | None = None) -> SplitIndices:
         """Which of `count` rows train, validate and test."""
-        from dlspec.data.splits import SplitPlan, split_rows
+        from dlspec.data.split_indices import SplitPlan, split_rows
 
         return split_rows(count, SplitPlan(self.split_seed, self.validation, test, self.limit), classes)
 

@@ -27,7 +27,7 @@ class Digits(SplitSource):
     def open(self) -> Dataset:
         """In about 20 ms."""
         from dlspec.data import dataset
-        from dlspec.data.assembly import make_splits
+        from dlspec.data.array_splits import make_splits
 
         images, labels = read_digits()
         field = dataset.Field("image", (1, 8, 8), "channels-first")
@@ -59,7 +59,7 @@ class BreastCancer(SplitSource):
         import numpy as np
 
         from dlspec.data import dataset
-        from dlspec.data.assembly import Scaling, make_splits
+        from dlspec.data.array_splits import Scaling, make_splits
 
         table = _read_table("breast_cancer.csv", np.float64, delimiter=",", skiprows=1)
         labels = 1 - table[:, 30].astype(np.int64)
@@ -90,7 +90,7 @@ class Diabetes(SplitSource):
         import numpy as np
 
         from dlspec.data import dataset
-        from dlspec.data.assembly import Scaling, make_splits
+        from dlspec.data.array_splits import Scaling, make_splits
 
         table = _read_table("diabetes_data_raw.csv.gz", np.float64)
         numbers = _read_table("diabetes_target.csv.gz", np.float64)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dlspec.errors import Code, find_closest, suggest
+from dlspec.language.expand.entry_use import EntryCall, ScopedBlock
 from dlspec.language.expand.output_names import INVALID_OUTPUT, EntryOutput
-from dlspec.language.expand.uses import EntryCall, ScopedBlock
-from dlspec.language.expressions.expressions import InvalidValue
+from dlspec.language.expressions.evaluator import InvalidValue
 from dlspec.language.parse.block import Block
 from dlspec.language.parse.params import Scope, make_block_scope
 from dlspec.language.parse.part import NO_VALUE, Part

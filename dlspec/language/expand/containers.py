@@ -9,10 +9,10 @@ from typing import Any, Protocol
 from dlspec.errors import Code, Finding, KeyPath, find_closest, format_value, suggest
 from dlspec.language.expand.entry_inputs import FORMULA, EntryInputs, find_formula_inputs
 from dlspec.language.expand.entry_names import read_name
+from dlspec.language.expand.entry_use import EntryCall, EntryList, EntryUse, ModulePath, combine_copies, iterate_copies
 from dlspec.language.expand.output_names import INVALID_OUTPUT, EntryOutput, NameLevel, NameLookup
-from dlspec.language.expand.repeats import has_own_names, read_repeat_rows
-from dlspec.language.expand.uses import EntryCall, EntryList, EntryUse, ModulePath, combine_copies, iterate_copies
-from dlspec.language.expressions.expressions import UnknownValue
+from dlspec.language.expand.repeat_rows import has_own_names, read_repeat_rows
+from dlspec.language.expressions.evaluator import UnknownValue
 from dlspec.language.parse.entry import Entry, read_body
 from dlspec.language.parse.part import ENTRY_KEYS, Part
 from dlspec.language.problems import Problems

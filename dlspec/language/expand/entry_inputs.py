@@ -7,8 +7,8 @@ from typing import Any
 
 from dlspec.errors import Code, KeyPath
 from dlspec.language.expand.output_names import INVALID_OUTPUT, PREVIOUS, EntryOutput, NameLevel, NameLookup
-from dlspec.language.expand.repeats import require_known_early
-from dlspec.language.expressions.expressions import ExpressionError, UnknownValue, extract_expression
+from dlspec.language.expand.repeat_rows import require_known_early
+from dlspec.language.expressions.evaluator import ExpressionError, UnknownValue, extract_expression
 from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.expressions.formula_tree import find_output_names
 from dlspec.language.parse.entry import Entry

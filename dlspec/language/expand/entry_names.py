@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dlspec.errors import Code
+from dlspec.language.expand.entry_use import EntryUse
 from dlspec.language.expand.output_names import EntryOutput
-from dlspec.language.expand.repeats import require_known_early
-from dlspec.language.expand.uses import EntryUse
-from dlspec.language.expressions.expressions import UnknownValue
+from dlspec.language.expand.repeat_rows import require_known_early
+from dlspec.language.expressions.evaluator import UnknownValue
 from dlspec.language.parse.block import Block
 from dlspec.language.parse.entry import Entry, check_name, is_valid_name
 from dlspec.language.problems import Problems

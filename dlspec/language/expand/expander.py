@@ -35,19 +35,7 @@ from dlspec.language.expand.entry_names import (
     name_output,
     read_name,
 )
-from dlspec.language.expand.final_checks import check_not_empty, check_outputs_used, find_absent_parts
-from dlspec.language.expand.graph import MODEL, Graph, Node
-from dlspec.language.expand.output_names import INVALID_OUTPUT, EntryOutput, NameLevel, NameLookup
-from dlspec.language.expand.repeats import (
-    RepeatRow,
-    TooManyEntries,
-    has_no_settings,
-    has_own_names,
-    is_entry_present,
-    read_repeat_rows,
-)
-from dlspec.language.expand.sharing import share_module
-from dlspec.language.expand.uses import (
+from dlspec.language.expand.entry_use import (
     EntryCall,
     EntryList,
     EntryUse,
@@ -57,7 +45,19 @@ from dlspec.language.expand.uses import (
     combine_copies,
     iterate_copies,
 )
-from dlspec.language.expressions.expressions import InvalidValue
+from dlspec.language.expand.final_checks import check_not_empty, check_outputs_used, find_absent_parts
+from dlspec.language.expand.graph import MODEL, Graph, Node
+from dlspec.language.expand.output_names import INVALID_OUTPUT, EntryOutput, NameLevel, NameLookup
+from dlspec.language.expand.repeat_rows import (
+    RepeatRow,
+    TooManyEntries,
+    has_no_settings,
+    has_own_names,
+    is_entry_present,
+    read_repeat_rows,
+)
+from dlspec.language.expand.shared_modules import share_module
+from dlspec.language.expressions.evaluator import InvalidValue
 from dlspec.language.parse.block import Block
 from dlspec.language.parse.deferred import Deferred, OutputRef
 from dlspec.language.parse.entry import SHARE, Entry, read_container_bodies

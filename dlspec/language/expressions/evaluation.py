@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from dlspec.errors import Code, format_value
-from dlspec.language.expressions.expression_functions import EXPRESSION_FUNCTIONS
-from dlspec.language.expressions.expressions import (
+from dlspec.language.expressions.evaluator import (
     CONSTANTS,
     EXPRESSION_LANGUAGE,
     UnknownValue,
     children_of,
     parse_expression,
 )
+from dlspec.language.expressions.expression_functions import EXPRESSION_FUNCTIONS
 from dlspec.language.expressions.grammar import ARITHMETIC, COMPARISONS, UNARY_SIGNS, ExpressionError, Operators
 from dlspec.limits import explain_raising_limit, get_limit
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from dlspec.errors import Code
-from dlspec.language.expressions.expressions import CONSTANTS
+from dlspec.language.expressions.evaluator import CONSTANTS
 from dlspec.language.expressions.formula_dims import check_dims, check_sizes, show_example
 from dlspec.language.expressions.formula_functions import (
     DIM_ARGUMENTS,

@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, SpecError, format_value, suggest
-from dlspec.language.expressions.expressions import InvalidValue, UnknownValue
+from dlspec.language.expressions.evaluator import InvalidValue, UnknownValue
 from dlspec.language.problems import Problems, format_path
 from dlspec.language.yaml.yaml_files import load_yaml_text
 from dlspec.limits import explain_raising_limit, get_limit

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, format_value, suggest
-from dlspec.language.expressions import expressions
-from dlspec.language.expressions.expressions import UnknownValue
+from dlspec.language.expressions import evaluator
+from dlspec.language.expressions.evaluator import UnknownValue
 from dlspec.language.parse.part import ENTRY_KEYS, NO_VALUE, Part, parse_part
 from dlspec.language.problems import Problems
 from dlspec.layouts import LAYOUTS
@@ -81,12 +81,12 @@ def find_expression_words(value: Any) -> set[str]:
         elif isinstance(each, list):
             queue += each
         elif isinstance(each, str) and "$" in each:
-            words |= expressions.find_dollar_words(each)
+            words |= evaluator.find_dollar_words(each)
     return words
 
 
 def is_undetermined(value: Any) -> bool:
-    return value is None or isinstance(value, UnknownValue) or expressions.extract_expression(value) is not None
+    return value is None or isinstance(value, UnknownValue) or evaluator.extract_expression(value) is not None
 
 
 # ---- reading them ----------------------------------------------------------------------------------------------------

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, format_value, suggest
-from dlspec.language.expressions import evaluation, expressions
+from dlspec.language.expressions import evaluation, evaluator
+from dlspec.language.expressions.evaluator import ExpressionError, InvalidValue, UnknownValue
 from dlspec.language.expressions.expression_functions import EXPRESSION_FUNCTIONS
-from dlspec.language.expressions.expressions import ExpressionError, InvalidValue, UnknownValue
 from dlspec.language.parse.deferred import Deferred, compute_deferred, is_deferred
 from dlspec.language.parse.part import NO_VALUE, Part, parse_part
 from dlspec.language.problems import Problems
@@ -44,14 +44,14 @@ def read_params(raw: Any, path: KeyPath, problems: Problems) -> dict[str, Any]:
 
 
 def can_name_param(name: Any) -> bool:
-    reserved = {*EXPRESSION_FUNCTIONS, *expressions.CONSTANTS, *_LATE_NAMES}
+    reserved = {*EXPRESSION_FUNCTIONS, *evaluator.CONSTANTS, *_LATE_NAMES}
     is_word = isinstance(name, str) and name.isidentifier() and name.isascii()
     return is_word and not keyword.iskeyword(name) and name not in reserved
 
 
 def _drop_cut_remainders(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """The settings without the rest of a `{size: $(max(w, 10))}` that YAML cut at its comma."""
-    if not any(expressions.is_unclosed(each) for each in settings.values()):
+    if not any(evaluator.is_unclosed(each) for each in settings.values()):
         return settings
     return {key: each for key, each in settings.items() if each is not None or ")" not in str(key)}
 
@@ -81,18 +81,18 @@ class Scope:
             return {key: self.evaluate(each, (*path, key), origins) for key, each in value.items()}
         if not isinstance(value, str) or "$" not in value:
             return value
-        formula = expressions.extract_expression(value)
+        formula = evaluator.extract_expression(value)
         if formula is not None:
             if origins is not None and formula in self.origins:
                 origins[path] = self.origins[formula]
             return self._compute_expression(formula, path)
-        if not expressions.has_embedded_expression(value):
-            return expressions.unescape_dollars(value)
-        if expressions.is_unclosed(value):
+        if not evaluator.has_embedded_expression(value):
+            return evaluator.unescape_dollars(value)
+        if evaluator.is_unclosed(value):
             return self._report_invalid(
-                Code.FORMULA_SYNTAX, value, path, f"{format_value(value)} is not closed", expressions.CLOSE_BRACKET_FIX
+                Code.FORMULA_SYNTAX, value, path, f"{format_value(value)} is not closed", evaluator.CLOSE_BRACKET_FIX
             )
-        bare = expressions.guess_expression(value)
+        bare = evaluator.guess_expression(value)
         fix = f"write $({bare})" if bare else _EMBEDDED_FIX
         return self._report_invalid(
             Code.FORMULA_SYNTAX, value, path, f"{format_value(value)} mixes text and a formula", fix
@@ -100,7 +100,7 @@ class Scope:
 
     def _compute_expression(self, formula: str, path: KeyPath) -> Any:
         try:
-            names = expressions.find_params(formula)
+            names = evaluator.find_params(formula)
             missing = sorted(names - self.values.keys())
             for name in missing:
                 self._report_unknown_param(name, path)
@@ -121,7 +121,7 @@ class Scope:
     def _describe_values(self, formula: str) -> str:
         """What a formula was computed of: in a block a caller gave it."""
         try:
-            names = sorted(expressions.find_params(formula))
+            names = sorted(evaluator.find_params(formula))
         except ExpressionError:
             return ""
         known = [f"{name} is {format_value(self.values[name], 30)}" for name in names if name in self.values]
@@ -145,7 +145,7 @@ class Scope:
         while queue and count <= max_count:
             each = queue.pop()
             count += 1
-            queue += list(expressions.children_of(each))[: max_count + 1]
+            queue += list(evaluator.children_of(each))[: max_count + 1]
         if count <= max_count:
             return value
         found = f"param '{name}' holds more than {max_count:,} values"
@@ -174,7 +174,7 @@ class Scope:
         """
         if not isinstance(value, str) or "$" not in value:
             return value
-        if not bracket_negatives and expressions.extract_expression(value) is not None:
+        if not bracket_negatives and evaluator.extract_expression(value) is not None:
             return self.evaluate(value, path)
         pieces: list[str] = []
         at = 0
@@ -187,7 +187,7 @@ class Scope:
                     value,
                     path,
                     f"{format_value(value)} is not closed",
-                    expressions.CLOSE_BRACKET_FIX,
+                    evaluator.CLOSE_BRACKET_FIX,
                 )
             piece = "$" if found[0] == "$$" else self._format_piece(value[found.start() : end], path, bracket_negatives)
             if piece is None:
@@ -215,7 +215,7 @@ class Scope:
     def evaluate_part(self, written: Part) -> tuple[Part, Origins] | None:
         """The part with its type and settings evaluated; a type that is a param may bring settings of its own."""
         part, origins = written, Origins()
-        if expressions.extract_expression(written.type) is not None:
+        if evaluator.extract_expression(written.type) is not None:
             named = self._resolve_type_param(written)
             if named is None:
                 return None

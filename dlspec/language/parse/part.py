@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, find_closest, format_value
-from dlspec.language.entries import ENTRY_KEYS as ENTRY_KEYS
-from dlspec.language.expressions.expressions import InvalidValue, UnknownValue
+from dlspec.language.entry_merging import ENTRY_KEYS as ENTRY_KEYS
+from dlspec.language.expressions.evaluator import InvalidValue, UnknownValue
 from dlspec.language.problems import Problems
 
 

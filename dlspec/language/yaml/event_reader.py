@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError
-from dlspec.language.entries import select_merged_keys
-from dlspec.language.yaml import yaml_mistakes
+from dlspec.language.entry_merging import select_merged_keys
+from dlspec.language.yaml import syntax_problems
 from dlspec.limits import explain_raising_limit, get_limit
 
 MAX_REFERENCES_PER_STRING = 100  # in one text
@@ -162,13 +162,13 @@ class EventReader:
         assert mark is not None  # the parser marks every event
         problem = None
         if parent is not None and isinstance(parent.value, dict) and not parent.has_key:
-            problem = yaml_mistakes.check_name_before_bracket(
+            problem = syntax_problems.check_name_before_bracket(
                 self._source.problem_at, mark.line, mark.column, event.value
             )
         elif parent is not None and parent.has_key and event.value == "":
             problem = self._find_glued_key((*parent.path, parent.key))
         elif event.value.startswith("-") and not self._source.lines[mark.line][: mark.column].strip():
-            problem = yaml_mistakes.check_missing_space(self._source.problem_at, mark.line, mark.column, event.value)
+            problem = syntax_problems.check_missing_space(self._source.problem_at, mark.line, mark.column, event.value)
         if problem is not None:
             raise SpecError([problem])
 
@@ -177,7 +177,7 @@ class EventReader:
         location, key = self.keys[path], str(path[-1])
         if location.text[location.column - 1 + location.width :].lstrip().startswith(":"):
             return None
-        return yaml_mistakes.check_missing_space(self._source.problem_at, location.line - 1, location.column - 1, key)
+        return syntax_problems.check_missing_space(self._source.problem_at, location.line - 1, location.column - 1, key)
 
     def _open_collection(self, event: yaml.NodeEvent) -> None:
         if len(self._stack) >= self._max_depth:

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from dlspec.errors import Code, KeyPath, SourceLocation, SpecError
-from dlspec.language.yaml import yaml_mistakes
+from dlspec.language.yaml import syntax_problems
 from dlspec.language.yaml.event_reader import EventReader, SourceText, make_error_at
 from dlspec.limits import explain_raising_limit, get_limit
 
@@ -78,7 +78,7 @@ def load_yaml_text(text: str, name: str) -> Document:
         for event in yaml.parse(text, Loader=yaml.CSafeLoader):
             reader.read_event(event)
     except yaml.MarkedYAMLError as error:
-        raise SpecError([yaml_mistakes.diagnose_parser_error(name, source.lines, error)]) from None
+        raise SpecError([syntax_problems.diagnose_parser_error(name, source.lines, error)]) from None
     except yaml.reader.ReaderError as error:
         raise make_error_at(Code.YAML_SYNTAX, *_describe_invalid_character(name, text, error.position)) from None
     return Document(reader.tree, reader.keys, reader.values)

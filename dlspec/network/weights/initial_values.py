@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from dlspec.errors import Code
+from dlspec.formatting import first_line
 from dlspec.language.problems import Problems
-from dlspec.network.built import Network
+from dlspec.network.built_network import Network
 from dlspec.network.parameters import list_named_parameters, match_patterns
 from dlspec.parts.specs.parameters_spec import Initialization
-from dlspec.text import first_line
 
 
 def initialize_weights(network: Network, inits: Sequence[Initialization], problems: Problems) -> None:

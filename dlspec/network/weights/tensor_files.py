@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from dlspec.errors import UserError
-from dlspec.runs.layout import WEIGHTS_FILES
-from dlspec.text import first_line
+from dlspec.formatting import first_line
+from dlspec.runs.file_names import WEIGHTS_FILES
 
 _INDEX_NAMES = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 _WEIGHTS_NAMES = ("model.safetensors", "pytorch_model.bin")

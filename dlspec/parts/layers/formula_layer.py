@@ -7,7 +7,7 @@ import ast
 from torch import Tensor, nn
 
 from dlspec.errors import Code, Finding
-from dlspec.language.expressions.expressions import ExpressionError
+from dlspec.language.expressions.evaluator import ExpressionError
 from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.expressions.formula_tree import (
     find_calls,
@@ -16,8 +16,8 @@ from dlspec.language.expressions.formula_tree import (
     only_moves_values,
 )
 from dlspec.layouts import Layout, Lengths
-from dlspec.parts.layers.dims import lengths_agree, lengths_and_steps_agree
-from dlspec.parts.layers.formula_trial import FormulaEvaluator, try_formula
+from dlspec.parts.layers.dimensions import lengths_agree, lengths_and_steps_agree
+from dlspec.parts.layers.formula_evaluator import FormulaEvaluator, try_formula
 from dlspec.parts.layers.rule import ALL_LAYOUTS, Inputs, Rule, Settings, Shape, layout_by_rank, main_input, same_layout
 
 _ROLE_MOVING_FUNCTIONS = {"transpose", "permute", "einsum", "reshape"}

@@ -10,7 +10,7 @@ from dlspec.language.parse.part import NO_VALUE, Part, parse_part
 from dlspec.language.problems import Problems
 from dlspec.language.sections.trainer_section import EMA, SWA
 from dlspec.parts.registry import Registry, keep_class
-from dlspec.parts.sections import read_section
+from dlspec.parts.section_reader import read_section
 
 _CLASSES: tuple[type[EMA] | type[SWA], ...] = (EMA, SWA)
 AVERAGES = Registry("average", _CLASSES, keep_class)

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import nn
 
-from dlspec.parts.derivation import SchemaOptions, derive_schema
-from dlspec.parts.refinements import find_constraint
 from dlspec.parts.registry import Registry
 from dlspec.parts.schema import Schema
+from dlspec.parts.schema_derivation import SchemaOptions, derive_schema
+from dlspec.parts.setting_constraints import find_constraint
 
 _INIT_NAMES = (
     "uniform_ normal_ trunc_normal_ constant_ ones_ zeros_ eye_ dirac_ xavier_uniform_ xavier_normal_ "

@@ -6,10 +6,10 @@ import inspect
 from functools import cache
 
 from dlspec.compat.torchmetrics import import_torchmetrics
-from dlspec.parts.derivation import SchemaOptions, derive_schema
-from dlspec.parts.refinements import find_constraint
 from dlspec.parts.registry import Registry
 from dlspec.parts.schema import Schema
+from dlspec.parts.schema_derivation import SchemaOptions, derive_schema
+from dlspec.parts.setting_constraints import find_constraint
 
 # Filled in from the target, or only for what a target here can't be; a metric gives one number.
 IGNORED_ARGUMENTS = frozenset(

@@ -13,22 +13,22 @@ from typing import Any
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
-from dlspec.parts.derivation import SchemaOptions, derive_schema
-from dlspec.parts.foreign_names import LAYER_SUGGESTIONS, LOSS_SUGGESTIONS
 from dlspec.parts.layers.attention import Attention
-from dlspec.parts.layers.folding import FoldTime, UnfoldTime
+from dlspec.parts.layers.fold_time import FoldTime, UnfoldTime
 from dlspec.parts.layers.formula_layer import Formula
-from dlspec.parts.layers.merging import Add, Concat, Multiply
+from dlspec.parts.layers.merge import Add, Concat, Multiply
 from dlspec.parts.layers.parameter import Parameter
 from dlspec.parts.layers.positions import PositionalEmbedding, RelativePositionBias
 from dlspec.parts.layers.recurrent import GRU, LSTM, RNN
-from dlspec.parts.layers.reducing import Max, Mean, Sum
-from dlspec.parts.layers.shaping import Permute, Reshape, Select
+from dlspec.parts.layers.reduction import Max, Mean, Sum
+from dlspec.parts.layers.reshape import Permute, Reshape, Select
 from dlspec.parts.layers.stochastic_depth import StochasticDepth
 from dlspec.parts.layers.transformer import MultiheadAttention, TransformerDecoderLayer, TransformerEncoderLayer
-from dlspec.parts.refinements import find_constraint
+from dlspec.parts.name_suggestions import LAYER_SUGGESTIONS, LOSS_SUGGESTIONS
 from dlspec.parts.registry import Registry
 from dlspec.parts.schema import Schema
+from dlspec.parts.schema_derivation import SchemaOptions, derive_schema
+from dlspec.parts.setting_constraints import find_constraint
 
 INFERRED_SETTINGS = frozenset(
     "in_channels in_features in1_features in2_features input_size num_features num_channels normalized_shape "

@@ -21,16 +21,16 @@ import torch
 from dlspec.config.hydra_run import HydraJob, HydraJobRunner, prepare_hydra_process
 from dlspec.data.dataset import Dataset
 from dlspec.data.sources import DataSource, open_data
-from dlspec.jobs.error_messages import EXIT_INVALID, format_error_details, format_error_line, message_and_exit_code
-from dlspec.jobs.identity import compute_data_checksum
+from dlspec.jobs.error_reporting import EXIT_INVALID, format_error_details, format_error_line, message_and_exit_code
 from dlspec.jobs.job import Job
-from dlspec.jobs.preparation import Preparation
-from dlspec.jobs.resumption import lock_newest_checkpoint
-from dlspec.jobs.setup import keep_found_settings, make_job
+from dlspec.jobs.job_hash import compute_data_checksum
+from dlspec.jobs.job_setup import keep_found_settings, make_job
+from dlspec.jobs.run_preparation import Preparation
+from dlspec.jobs.run_resuming import lock_newest_checkpoint
+from dlspec.runs.file_names import CHECKPOINTS_FOLDER, LOG_FILE, RESULT_FILE, STATUS_FILE
 from dlspec.runs.io import remove_leftovers
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
-from dlspec.runs.layout import CHECKPOINTS_FOLDER, LOG_FILE, RESULT_FILE, STATUS_FILE
 from dlspec.runs.lock import is_run_locked
 from dlspec.runs.run_status import read_status
 from dlspec.sweeps.records.planned_job import PlannedJob

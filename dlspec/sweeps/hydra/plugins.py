@@ -23,16 +23,16 @@ from dlspec.compat.hydra import register_module, split_into_jobs
 from dlspec.compat.submitit import treat_lost_jobs_as_failed
 from dlspec.config.hydra_node import set_hydra_value
 from dlspec.config.launchers import PLUGIN_MODULE, register_plugin_names, restore_wrapped_launcher
+from dlspec.formatting import format_override
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.sweeps.executors.executor import Executor
-from dlspec.sweeps.executors.external import ExternalExecutor
-from dlspec.sweeps.executors.inline import InlineExecutor
+from dlspec.sweeps.executors.executor_choice import choose_executor
+from dlspec.sweeps.executors.external_executor import ExternalExecutor
+from dlspec.sweeps.executors.inline_executor import InlineExecutor
 from dlspec.sweeps.executors.job_worker import JobWorker
-from dlspec.sweeps.executors.pool import choose_executor
-from dlspec.sweeps.hydra.foreign_tasks import run_other_program
+from dlspec.sweeps.hydra.other_programs import run_other_program
 from dlspec.sweeps.hydra.sweep_task import SweepTask
 from dlspec.sweeps.records.planned_job import PlannedJob
-from dlspec.text import format_override
 
 
 class DlspecLauncher(Launcher):

@@ -22,16 +22,16 @@ from dlspec.errors import TrainingFailed, UserError
 from dlspec.jobs.composed_spec import make_preparation
 from dlspec.language.problems import Problems, raise_problems
 from dlspec.language.sections.sweep_section import SweepSpec
-from dlspec.parts.sections import read_section
+from dlspec.parts.section_reader import read_section
+from dlspec.runs.file_names import MULTIRUN_FILE
 from dlspec.runs.io import make_run_folder
 from dlspec.runs.job_result import JobResult
-from dlspec.runs.layout import MULTIRUN_FILE
 from dlspec.sweeps.executors.executor import Executor
-from dlspec.sweeps.executors.external import train_external_job
+from dlspec.sweeps.executors.external_executor import train_external_job
 from dlspec.sweeps.executors.job_worker import JobWorker
 from dlspec.sweeps.records.planned_job import JobSteps, PlannedJob, SweepEntry, plan_job
-from dlspec.sweeps.records.record import SweepRecord, read_sweep_record
-from dlspec.sweeps.run import SweepRun
+from dlspec.sweeps.records.sweep_record import SweepRecord, read_sweep_record
+from dlspec.sweeps.sweep_run import SweepRun
 
 NUMBER_AS_SUBDIR = "${hydra:job.num}"
 

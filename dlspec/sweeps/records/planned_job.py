@@ -11,9 +11,9 @@ from pathlib import Path
 from dlspec.config.composition import InvalidOverrides
 from dlspec.config.hydra_run import HydraJob
 from dlspec.jobs.composed_spec import collect_problems
-from dlspec.jobs.error_messages import format_error_details, format_error_line, message_and_exit_code
-from dlspec.jobs.identity import compute_job_hash, compute_shape_key
-from dlspec.jobs.preparation import Preparation
+from dlspec.jobs.error_reporting import format_error_details, format_error_line, message_and_exit_code
+from dlspec.jobs.job_hash import compute_job_hash, compute_shape_key
+from dlspec.jobs.run_preparation import Preparation
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
 

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from dlspec.errors import TrainingFailed
+from dlspec.runs.file_names import BEST_FILE, LAST_FILE
 from dlspec.runs.job_state import JobState
-from dlspec.runs.layout import BEST_FILE, LAST_FILE
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.checkpoint.checkpoint_files import delete_old_checkpoints, write_checkpoint
 from dlspec.training.checkpoint.tensor_file import write_tensors

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from dlspec.plots.drawing import BLUE, DASH_PATTERN, GRAY, ORANGE, Page
-from dlspec.plots.plot import Axes, axis_limits, sample_along_line
+from dlspec.formatting import format_number
+from dlspec.plots.axes import Axes, axis_limits, sample_along_line
+from dlspec.plots.canvas import BLUE, DASH_PATTERN, GRAY, ORANGE, Page
+from dlspec.runs.file_names import CURVES_FILE
 from dlspec.runs.io import write_bytes
-from dlspec.runs.layout import CURVES_FILE
-from dlspec.text import format_number
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.monitor import MetricMonitor
+from dlspec.training.metric_monitor import MetricMonitor
 from dlspec.training.state import TrainingState
 
 log = logging.getLogger("dlspec")

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from dlspec.text import format_count, format_duration, format_number
+from dlspec.formatting import format_count, format_duration, format_number
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.state import TrainingState
 

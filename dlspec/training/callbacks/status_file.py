@@ -12,10 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dlspec.runs.file_names import STATUS_FILE
 from dlspec.runs.io import write_json, write_json_unsynced
 from dlspec.runs.job_state import JobState
 from dlspec.runs.json_values import read_line
-from dlspec.runs.layout import STATUS_FILE
 from dlspec.runs.run_status import RunStatus, resume_command
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.state import TrainingState

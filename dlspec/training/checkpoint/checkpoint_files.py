@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from dlspec.errors import UserError, replace_control_characters, shorten_middle
-from dlspec.runs.layout import CHECKPOINT_PATTERN, DAMAGED_SUFFIX, format_checkpoint_name
-from dlspec.text import first_line
-from dlspec.training.checkpoint.packing import Tensors, unflatten_state
+from dlspec.formatting import first_line
+from dlspec.runs.file_names import CHECKPOINT_PATTERN, DAMAGED_SUFFIX, format_checkpoint_name
+from dlspec.training.checkpoint.nested_state import Tensors, unflatten_state
 from dlspec.training.checkpoint.tensor_file import CHECKSUM_KEY, compute_checksum, write_tensors
 
 log = logging.getLogger("dlspec")

@@ -8,9 +8,9 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from dlspec.errors import TrainingFailed, shorten_middle
-from dlspec.text import first_line
+from dlspec.formatting import first_line
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
-from dlspec.training.checkpoint.packing import Tensors, flatten_state
+from dlspec.training.checkpoint.nested_state import Tensors, flatten_state
 
 
 class Stateful(Protocol):

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from dlspec.compat.torchmetrics import get_metric_state, restore_metric
-from dlspec.data.batches.nests import iterate_tensors, map_tensors
-from dlspec.training.evaluation.shelf import TensorArena
-from dlspec.training.protocols import CriterionProtocol, MetricGroups, Targets
+from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
+from dlspec.training.criterion_interface import CriterionProtocol, MetricGroups, Targets
+from dlspec.training.evaluation.tensor_arena import TensorArena
 
 MAX_BUFFERED_ROWS = 2**16
 MAX_BUFFERED_NUMBERS = 2**20

@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 
 from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.compat.torch_layers import is_running_norm
-from dlspec.data.batches.nests import map_tensors
-from dlspec.optim.averaging import WeightAverage
+from dlspec.data.batches.tensor_tree import map_tensors
 from dlspec.optim.optimizer import restore_optimizer
-from dlspec.training.health.finite import NotFinite, Step
+from dlspec.optim.weight_averages import WeightAverage
+from dlspec.training.health.nan_checks import NotFinite, Step
 from dlspec.training.state import TrainingState
 
 log = logging.getLogger("dlspec")

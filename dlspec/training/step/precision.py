@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from dlspec.data.batches.nests import map_tensors
+from dlspec.data.batches.tensor_tree import map_tensors
 
 PrecisionName = Literal[64, 32, 16, "tf32", "bf16"]
 _HALF_DTYPES: Mapping[Any, torch.dtype] = {16: torch.float16, "bf16": torch.bfloat16}

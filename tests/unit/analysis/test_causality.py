@@ -53,19 +53,19 @@ CAUSAL: dict[str, list[Any]] = {
 }
 
 
-@pytest.mark_used.parametrize("name", LOOKING_AHEAD)
+@pytest.mark.parametrize("name", LOOKING_AHEAD)
 def test_the_layer_that_looks_ahead_is_named(name: str) -> None:
     between, path, layer = LOOKING_AHEAD[name]
     seen = f"{layer} sees the future: the last of 'x' changes what it gives for earlier steps"
     assert told(layers(*between), NEXT) == f"{path}   {seen}, and 'target' is the next token   {FIX}"
 
 
-@pytest.mark_used.parametrize("name", CAUSAL)
+@pytest.mark.parametrize("name", CAUSAL)
 def test_a_causal_network_trains(name: str) -> None:
     assert told(layers(*CAUSAL[name]), NEXT) == ""
 
 
-@pytest.mark_used.parametrize("name", LOOKING_AHEAD)
+@pytest.mark.parametrize("name", LOOKING_AHEAD)
 def test_a_target_that_is_no_next_token_may_be_looked_at(name: str) -> None:
     tags = {"x": TEXT, "target": TEXT[:, ::-1].copy()}
     assert told(layers(*LOOKING_AHEAD[name][0]), tags) == ""

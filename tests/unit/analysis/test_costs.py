@@ -13,13 +13,13 @@ from torch.autograd.graph import saved_tensors_hooks
 
 import dlspec as library
 from dlspec.analysis.costs import LOSS_NAME, LayerCost, LayerCosts, measure_costs
-from dlspec.jobs.preparation import PreparedRun
-from dlspec.network import meta_device as place
-from dlspec.network.meta_device import META_MODE, RUN_MODE, SMALL_MODE, BuildMode, BuildModeError
-from dlspec.optim.memory import estimate_state_bytes
+from dlspec.jobs.run_preparation import PreparedRun
+from dlspec.network import build_mode as place
+from dlspec.network.build_mode import META_MODE, RUN_MODE, SMALL_MODE, BuildMode, BuildModeError
 from dlspec.optim.optimizer import make_optimizer
+from dlspec.optim.optimizer_memory import estimate_state_bytes
 from helpers.paths import ROOT
-from helpers.preparing_parts import prepare_layers
+from helpers.prepared_runs import prepare_layers
 
 ROW, STEPS, IMAGE = {"shape": [20]}, {"shape": [6, 8]}, {"shape": [4, 10, 12]}
 TOKENS = {"vocab_size": 50, "length": 6}
@@ -84,8 +84,8 @@ FORMULAS: dict[str, tuple[Any, Mapping[str, Any], int]] = {
 }  # fmt: skip
 
 
-@pytest.mark_used.parametrize("where", PLACES, ids=["real", "meta"])
-@pytest.mark_used.parametrize("name", FORMULAS)
+@pytest.mark.parametrize("where", PLACES, ids=["real", "meta"])
+@pytest.mark.parametrize("name", FORMULAS)
 def test_a_layers_multiply_adds(name: str, where: BuildMode) -> None:
     layer, data, wanted = FORMULAS[name]
     costs = costs_of([layer, "Flatten", {"Linear": 2}], data, where)
@@ -105,7 +105,7 @@ def test_a_convolution_of_a_sequence_and_two_inputs() -> None:
 ZOO = ROOT / "conf/model"
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("name", "published", "parameters"),
     [("resnet18", 1.81e9, 11_689_512), ("resnet50", 4.09e9, 25_557_032), ("vgg11", 7.61e9, 132_863_336)],
 )
@@ -147,12 +147,12 @@ NETWORKS: dict[str, tuple[Any, Mapping[str, Any]]] = {
 }  # fmt: skip
 
 
-@pytest.mark_used.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_kept_memory_is_what_a_training_step_saves(name: str) -> None:
     found = prepare_layers(*NETWORKS[name])
     whole = total(measure_costs(found.network, found.criterion, found.data, SMALL_MODE))
     for rows in (2, 5, 7):
-        assert whole.fixed + rows * whole.kept == _saved(found, rows)
+        assert whole.saved_bytes_per_batch + rows * whole.saved_bytes == _saved(found, rows)
 
 
 def _saved(found: PreparedRun, rows: int) -> int:
@@ -190,7 +190,7 @@ RECURRENT = (
 )
 
 
-@pytest.mark_used.parametrize("name", [*NETWORKS, "recurrent"])
+@pytest.mark.parametrize("name", [*NETWORKS, "recurrent"])
 def test_on_meta_as_for_real(name: str) -> None:
     layers, data = {**NETWORKS, "recurrent": RECURRENT}[name]
     real, meta = (costs_of(layers, data, where) for where in PLACES)
@@ -205,7 +205,7 @@ def test_frozen_layers_keep_less() -> None:
     assert "0" not in {
         name
         for name, each in measure_costs(found.network, found.criterion, found.data, SMALL_MODE).items()
-        if each.kept
+        if each.saved_bytes
     }
 
 
@@ -223,7 +223,7 @@ OPTIMIZERS: dict[str, tuple[dict[str, Any], float]] = {
 }  # fmt: skip
 
 
-@pytest.mark_used.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_what_an_optimizer_keeps(name: str) -> None:
     settings, wanted = OPTIMIZERS[name]
     weights = [nn.Parameter(torch.ones(5, 7)), nn.Parameter(torch.ones(3))]
@@ -258,7 +258,7 @@ def test_nothing_is_allocated_on_meta() -> None:
     )
 
 
-@pytest.mark_used.parametrize("name", ["weight_norm", "spectral_norm"])
+@pytest.mark.parametrize("name", ["weight_norm", "spectral_norm"])
 def test_parametrized_on_meta(name: str) -> None:
     layers = [{"Linear": {"out_features": 16, "parametrize": name}}, {"Linear": 2}]
     names = [

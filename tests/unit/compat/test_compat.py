@@ -38,7 +38,7 @@ def test_observing_operations_does_not_import_the_compiler() -> None:
     assert (done.stdout, done.stderr) == ("True False\n", "")
 
 
-@pytest.mark_used.filterwarnings("ignore:TF32")
+@pytest.mark.filterwarnings("ignore:TF32")
 def test_attention_on_meta_multiplies_out_no_weights() -> None:
     shapes: list[tuple[int, ...]] = []
 
@@ -51,7 +51,7 @@ def test_attention_on_meta_multiplies_out_no_weights() -> None:
     assert shapes and not any(shape[-2:] == (50, 50) for shape in shapes)
 
 
-@pytest.mark_used.parametrize("is_gone", [False, True])
+@pytest.mark.parametrize("is_gone", [False, True])
 def test_copies_of_many_tensors(is_gone: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if is_gone:
         monkeypatch.delattr(torch, "_foreach_copy_")

@@ -114,12 +114,12 @@ def _fakes_module(node: ast.Subscript) -> bool:
     return not is_read and ast.unparse(node.slice) != "'__main__'"
 
 
-@pytest.mark_used.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_only_compat_reaches_into_private_parts(path: Path) -> None:
     assert list(reaches(PARSED[path], DEFINED[path], DEFINED_ANYWHERE)) == []
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     "code",
     [
         "from torch.utils._python_dispatch import TorchDispatchMode",
@@ -143,7 +143,7 @@ def test_reaches_are_found(code: str) -> None:
     assert list(reaches(tree, defined_names(tree), set()))
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     "code",
     [
         "from dlspec.api import _preparation",
@@ -163,7 +163,7 @@ def test_what_is_no_reach_is_not_found(code: str) -> None:
     assert list(reaches(tree, names, names)) == []
 
 
-@pytest.mark_used.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_class_overrides_private_methods_of_another_library(path: Path) -> None:
     module = import_module(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
     overridden = [
@@ -194,7 +194,7 @@ def test_every_file_of_compat_has_rows() -> None:
     assert {re.findall(r"`(\w+\.py)`", row[0])[0] for row in ROWS} == files
 
 
-@pytest.mark_used.parametrize("row", ROWS, ids=lambda row: row[1])
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row[1])
 def test_a_rows_functions_and_tests_are_there(row: list[str]) -> None:
     file, functions = re.findall(r"`([\w.]+)`", row[0])[0], re.findall(r"`(\w+)`", row[1])
     module = import_module(f"dlspec.compat.{file.removesuffix('.py')}")

@@ -38,7 +38,7 @@ def _write_project(write: Write) -> None:
     write("conf/experiment/e.yaml", "# @package _global_\ndefaults: [{override /model: m}]\ntrainer: {epochs: 2}\n")
 
 
-@pytest.mark_used.parametrize("lines", LINES, ids=" ".join)
+@pytest.mark.parametrize("lines", LINES, ids=" ".join)
 def test_equals_a_first_one(write: Write, monkeypatch: pytest.MonkeyPatch, lines: list[str]) -> None:
     _write_project(write)
     monkeypatch.setattr(compat, "_REMEMBERED", {})

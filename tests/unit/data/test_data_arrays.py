@@ -43,7 +43,7 @@ KINDS: list[tuple[dict[str, Any], Target]] = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(("arrays", "target"), KINDS, ids=lambda each: str(each)[:40])
+@pytest.mark.parametrize(("arrays", "target"), KINDS, ids=lambda each: str(each)[:40])
 def test_what_a_target_is(arrays: dict[str, Any], target: Target) -> None:
     assert target_of(**arrays) == target
     assert target.is_next is bool(target.next_of)
@@ -172,7 +172,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(("arrays", "key", "text"), REFUSED, ids=lambda each: str(each)[:40])
+@pytest.mark.parametrize(("arrays", "key", "text"), REFUSED, ids=lambda each: str(each)[:40])
 def test_refused(arrays: dict[str, Any], key: str, text: str) -> None:
     with pytest.raises(DataError) as caught:
         dataset_from_arrays(arrays)

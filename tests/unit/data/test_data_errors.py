@@ -124,7 +124,7 @@ CSV = {
 }
 
 
-@pytest.mark_used.parametrize("case", CSV)
+@pytest.mark.parametrize("case", CSV)
 def test_csv(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content, settings, key, text = CSV[case]
     if case == "memory":
@@ -219,7 +219,7 @@ IDX = {
 }
 
 
-@pytest.mark_used.parametrize("case", IDX)
+@pytest.mark.parametrize("case", IDX)
 def test_mnist_file(case: str, tmp_path: Path) -> None:
     name, content, text = IDX[case]
     write_mnist(tmp_path)
@@ -267,7 +267,7 @@ STATED = [
 ]
 
 
-@pytest.mark_used.parametrize(("name", "settings", "key", "text"), STATED)
+@pytest.mark.parametrize(("name", "settings", "key", "text"), STATED)
 def test_stated_facts(name: str, settings: dict[str, Any], key: str, text: str) -> None:
     assert message(lambda: open_data(SOURCES[name](**settings)), Path("FOLDER")) == (key, text)
 
@@ -326,7 +326,7 @@ ARRAYS = [
 ]
 
 
-@pytest.mark_used.parametrize(("arrays", "key", "text"), ARRAYS)
+@pytest.mark.parametrize(("arrays", "key", "text"), ARRAYS)
 def test_arrays(arrays: dict[str, Any], key: str, text: str) -> None:
     assert message(lambda: dataset_from_arrays(arrays), Path("FOLDER")) == (key, text)
 
@@ -380,7 +380,7 @@ SETTINGS = [
 ]
 
 
-@pytest.mark_used.parametrize(("name", "settings", "text"), SETTINGS)
+@pytest.mark.parametrize(("name", "settings", "text"), SETTINGS)
 def test_settings(name: str, settings: dict[str, Any], text: str) -> None:
     with pytest.raises(ValidationError) as caught:
         SOURCES[name](**settings)
@@ -401,7 +401,7 @@ VOCABULARIES = [
 ]
 
 
-@pytest.mark_used.parametrize(("saved", "why"), VOCABULARIES)
+@pytest.mark.parametrize(("saved", "why"), VOCABULARIES)
 def test_saved_vocabulary(saved: object, why: str) -> None:
     with pytest.raises(DataError) as caught:
         Vocabulary.from_json(saved)

@@ -60,7 +60,7 @@ def test_every_field(everything: Dataset) -> None:
     assert everything.train.tensors["words"].unique().tolist() == list(range(9))
 
 
-@pytest.mark_used.parametrize("name", TARGETS)
+@pytest.mark.parametrize("name", TARGETS)
 def test_every_target(name: str, everything: Dataset) -> None:
     _, kind, shape, classes, outputs = TARGETS[name]
     target = next(each for each in everything.targets if each.name == name)
@@ -116,7 +116,7 @@ def test_aimed_at_a_target() -> None:
     assert (data.target.name, list(data.train.targets), data.facts["num_outputs"]) == ("angle", ["angle"], 1)
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("field", "facts"),
     [
         ("left", {"num_outputs": 1}),
@@ -154,7 +154,7 @@ REAL = {
 }  # fmt: skip
 
 
-@pytest.mark_used.parametrize("name", REAL)
+@pytest.mark.parametrize("name", REAL)
 def test_real_data_are_learned_from_the_command_line(
     dlspec: Callable[..., CommandResult], work: Path, name: str
 ) -> None:
@@ -208,7 +208,7 @@ LEARNED: dict[str, tuple[dict[str, Any], list[Any], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark_used.parametrize("kind", LEARNED)
+@pytest.mark.parametrize("kind", LEARNED)
 def test_learned_by_heart(kind: str) -> None:
     data, layers, loss = LEARNED[kind]
     source = {"type": "random", "size": 48, "validation": 0, "test": 0, **data}

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dlspec.data.splits import SplitPlan, choose_proportionally, split_rows
+from dlspec.data.split_indices import SplitPlan, choose_proportionally, split_rows
 
 CLASSES = st.lists(st.integers(0, 4), min_size=1, max_size=60).map(
     lambda values: np.unique(values, return_inverse=True)[1]
@@ -35,7 +35,7 @@ def test_groups_are_not_torn(groups: np.ndarray, seed: int, validation: float, t
     assert found[0] | found[1] | found[2] == set(groups.tolist())
 
 
-@pytest.mark_used.parametrize(("count", "sizes"), [(1, (1, 0, 0)), (2, (1, 0, 1)), (3, (1, 1, 1)), (8, (5, 1, 2))])
+@pytest.mark.parametrize(("count", "sizes"), [(1, (1, 0, 0)), (2, (1, 0, 1)), (3, (1, 1, 1)), (8, (5, 1, 2))])
 def test_tiny(count: int, sizes: tuple[int, int, int]) -> None:
     parts = split_rows(count, SplitPlan(0, 0.1, 0.2))
     assert (len(parts.train), len(parts.validation), len(parts.test)) == sizes

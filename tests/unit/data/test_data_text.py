@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import dlspec
-from dlspec.data.batches.batches import BatchLoader, BatchPlan, move_to_device
+from dlspec.data.batches.batch_loader import BatchLoader, BatchPlan, move_to_device
 from dlspec.data.dataset import Dataset
 from dlspec.data.prepare.alphabet import Alphabet
 from dlspec.data.sources import SOURCES, open_data
@@ -90,7 +90,7 @@ def test_pythons_own_topics() -> None:
     assert len(data.train) * 64 > 200_000
 
 
-@pytest.mark_used.skipif(not SHAKESPEARE.exists(), reason="Shakespeare's text is not here")
+@pytest.mark.skipif(not SHAKESPEARE.exists(), reason="Shakespeare's text is not here")
 def test_shakespeare_as_nanogpt_divides_it() -> None:
     data = open_data(SOURCES["text"](path=str(SHAKESPEARE), test=0, stride=1))
     assert data.facts["vocab_size"] == 65
@@ -100,7 +100,7 @@ def test_shakespeare_as_nanogpt_divides_it() -> None:
 # ---- what a checkpoint keeps ----------------------------------------------------------------------------------------
 
 
-@pytest.mark_used.parametrize("content", ["añ字\n", b"a\xc3\xb1"])
+@pytest.mark.parametrize("content", ["añ字\n", b"a\xc3\xb1"])
 def test_what_is_encoded_is_decoded(content: str | bytes) -> None:
     alphabet = Alphabet.fit(content, 3)
     again = Alphabet.from_json(json.loads(json.dumps(alphabet.to_json())))
@@ -116,7 +116,7 @@ def test_a_character_that_was_not_learned() -> None:
 SAVED = {"kind": "characters", "length": 3, "characters": "ab"}
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("saved", "why"),
     [
         ([], "characters with their length, or bytes with theirs, are wanted"),
@@ -158,7 +158,7 @@ class Elsewhere(torch.Tensor):
         return self.as_subclass(torch.Tensor).clone(memory_format=torch.preserve_format)
 
 
-@pytest.mark_used.parametrize("stride", [1, 3, 8, 11])
+@pytest.mark.parametrize("stride", [1, 3, 8, 11])
 def test_windows_are_placed_as_views(stride: int) -> None:
     windows = torch.arange(1000)[5:].unfold(0, 8, stride)
     there = move_to_device(windows.as_subclass(Elsewhere), CPU)
@@ -175,7 +175,7 @@ OTHERS = {
 }
 
 
-@pytest.mark_used.parametrize("kind", OTHERS)
+@pytest.mark.parametrize("kind", OTHERS)
 def test_other_tensors_are_placed_too(kind: str) -> None:
     assert torch.equal(move_to_device(OTHERS[kind], CPU), OTHERS[kind])
 

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from dlspec.config.composition import start_hydra
-from dlspec.jobs import identity as job_identity
+from dlspec.jobs import job_hash as job_identity
 from dlspec.jobs import trainer_reading
 from dlspec.jobs.added_settings import AddedSetting, drop_added_defaults
 from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
-from dlspec.jobs.identity import compute_job_hash
+from dlspec.jobs.job_hash import compute_job_hash
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.sweeps.hydra.plugins import register
 
@@ -70,7 +70,7 @@ def test_no_old_sweep_trains_again_for_a_setting_that_was_added(
     assert [path.stat().st_mtime_ns for path in done] == before
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("key", "default", "tree", "left"),
     [
         ("a", None, {"a": None, "b": None}, {"b": None}),

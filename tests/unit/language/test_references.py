@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from dlspec.language.expressions.expressions import InvalidValue, UnknownValue
+from dlspec.language.expressions.evaluator import InvalidValue, UnknownValue
 from dlspec.language.expressions.references import resolve_references
 from dlspec.language.problems import Problems, format_path
 
@@ -55,7 +55,7 @@ AS_OMEGACONF: dict[str, Any] = {
 }
 
 
-@pytest.mark_used.parametrize("case", AS_OMEGACONF)
+@pytest.mark.parametrize("case", AS_OMEGACONF)
 def test_as_omegaconf(case: str) -> None:
     tree = {**TREE, "own": AS_OMEGACONF[case]}
     problems = Problems()
@@ -96,7 +96,7 @@ FACT_CASES: list[tuple[str, Any, Any]] = [
 ]
 
 
-@pytest.mark_used.parametrize(("text", "before", "after"), FACT_CASES)
+@pytest.mark.parametrize(("text", "before", "after"), FACT_CASES)
 def test_facts_before_and_after_the_data_are_open(text: str, before: Any, after: Any) -> None:
     assert [_resolved(text, None), _resolved(text, FACTS)] == [before, after]
 
@@ -129,7 +129,7 @@ REFUSED: dict[str, tuple[str, str]] = {
 }
 
 
-@pytest.mark_used.parametrize("text", REFUSED, ids=lambda each: each[:30])
+@pytest.mark.parametrize("text", REFUSED, ids=lambda each: each[:30])
 def test_refused(text: str) -> None:
     problems = Problems()
     found = resolve_references({**TREE, "data": DATA, "own": text}, None, problems)["own"]
@@ -172,7 +172,7 @@ def test_a_looked_up_value_knows_where_it_was_written() -> None:
     assert problems.origins == {("c", 0): ("a", "b")}
 
 
-@pytest.mark_used.parametrize("length", [20, 2000])
+@pytest.mark.parametrize("length", [20, 2000])
 def test_a_long_chain(length: int) -> None:
     tree: dict[str, Any] = {f"a{n}": f"${{a{n + 1}}}" for n in range(length)} | {f"a{length}": 1}
     problems = Problems()

@@ -8,7 +8,7 @@ import pytest
 
 from dlspec.language.expand.expander import expand_model
 from dlspec.language.expand.graph import Node
-from dlspec.language.expressions.expressions import UnknownValue
+from dlspec.language.expressions.evaluator import UnknownValue
 from dlspec.language.parse.block import read_model
 from dlspec.language.parse.part import NO_VALUE
 from dlspec.language.problems import Problems, format_path
@@ -65,7 +65,7 @@ WITH_PARAMS: list[tuple[dict[str, Any], Any, tuple[str, Any, Any]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(("params", "entry", "part"), WITH_PARAMS, ids=lambda each: str(each)[:40])
+@pytest.mark.parametrize(("params", "entry", "part"), WITH_PARAMS, ids=lambda each: str(each)[:40])
 def test_params(params: dict[str, Any], entry: Any, part: Any) -> None:
     (found,) = shown_parts({"params": params, "layers": [entry]})
     assert found == part
@@ -199,12 +199,12 @@ REFUSED: list[tuple[Any, list[tuple[str, str, str]]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(("model", "said"), REFUSED, ids=lambda each: str(each)[:40])
+@pytest.mark.parametrize(("model", "said"), REFUSED, ids=lambda each: str(each)[:40])
 def test_refused(model: Any, said: list[tuple[str, str, str]]) -> None:
     assert sorted(expanded(model)[1]) == sorted(said)
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     "name", ["min", "make_divisible", "null", "true", "in_channels", "index", "class", "a b", "3", "ä"]
 )
 def test_words_that_can_not_name_a_param(name: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlspec.language.expressions.expressions import InvalidValue, UnknownValue
+from dlspec.language.expressions.evaluator import InvalidValue, UnknownValue
 from dlspec.language.parse.part import ENTRY_KEYS, NO_VALUE, Part, parse_part
 from dlspec.language.problems import Problems, format_path
 
@@ -30,8 +30,8 @@ def test_four_spellings() -> None:
     named = parsed({"Linear": {"out_features": 10, "bias": False}})
     flat = parsed({"type": "Linear", "out_features": 10, "bias": False})
     assert (named.type, named.settings) == (flat.type, flat.settings) == ("Linear", {"out_features": 10, "bias": False})
-    assert (named.where("bias"), flat.where("bias")) == ((*PATH, "Linear", "bias"), (*PATH, "bias"))
-    assert (named.where("device"), flat.where("device")) == ((*PATH, "Linear"), PATH)
+    assert (named.path_of("bias"), flat.path_of("bias")) == ((*PATH, "Linear", "bias"), (*PATH, "bias"))
+    assert (named.path_of("device"), flat.path_of("device")) == ((*PATH, "Linear"), PATH)
 
 
 def test_an_entrys_keys_stand_beside_or_among() -> None:
@@ -39,7 +39,7 @@ def test_an_entrys_keys_stand_beside_or_among() -> None:
     among = parsed({"Linear": {"out_features": 10, "name": "head"}})
     flat = parsed({"type": "Linear", "out_features": 10, "name": "head"})
     assert [dict(each.keys) for each in (beside, among, flat)] == [{"name": "head"}] * 3
-    assert [each.where("name") for each in (beside, among, flat)] == [
+    assert [each.path_of("name") for each in (beside, among, flat)] == [
         (*PATH, "name"),
         (*PATH, "Linear", "name"),
         (*PATH, "name"),
@@ -75,7 +75,7 @@ def test_parsing_undoes_dumping(name: str, settings: dict[str, Any], keys: dict[
     assert (read.type, read.settings, read.keys, read.value) == (name, settings, keys, NO_VALUE)
     for key in settings:
         where = (name, key) if spelling != "flat" else (key,)
-        assert read.where(key) == (*PATH, *where)
+        assert read.path_of(key) == (*PATH, *where)
 
 
 @given(NAMES, VALUES.filter(lambda value: value is not None and not isinstance(value, dict)))
@@ -120,7 +120,7 @@ REFUSED: list[tuple[Any, str, str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(("raw", "path", "found", "fix"), REFUSED, ids=lambda each: str(each)[:30])
+@pytest.mark.parametrize(("raw", "path", "found", "fix"), REFUSED, ids=lambda each: str(each)[:30])
 def test_refused(raw: Any, path: str, found: str, fix: str) -> None:
     problems = Problems()
     parse_part(raw, PATH, problems, kind="layer", is_entry=True)

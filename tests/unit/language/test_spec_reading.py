@@ -14,18 +14,18 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, Field
 
-from dlspec.config.conf_files import packaged_conf
+from dlspec.config.conf_files import find_packaged_conf
 from dlspec.data.sources import SOURCES
 from dlspec.errors import Code, SourceLocation, SpecError
-from dlspec.jobs.reading import read_spec, settle_spec
 from dlspec.jobs.spec import Spec
 from dlspec.jobs.spec_keys import TOP_LEVEL_KEYS as ALL_KEYS
-from dlspec.language.expressions.expressions import UnknownValue
+from dlspec.jobs.spec_reading import read_spec, settle_spec
+from dlspec.language.expressions.evaluator import UnknownValue
 from dlspec.language.problems import Problems, sort_by_location
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.language.source_map import SourceMap
 from dlspec.language.yaml.yaml_files import load_yaml_file
-from dlspec.parts.sections import describe_expected
+from dlspec.parts.section_reader import describe_expected
 
 CONFIG: dict[str, Any] = {
     "model": {"layers": ["Flatten", {"Linear": "${data.num_outputs}"}]},
@@ -109,7 +109,7 @@ def outcome(read: Callable[[], Spec]) -> Any:
     return layers, parts, rest, spec.problems.origins, spec.problems.names
 
 
-@pytest.mark_used.parametrize("changes", WAITING)
+@pytest.mark.parametrize("changes", WAITING)
 def test_facts_that_are_put_in_give_what_reading_with_them_gives(changes: dict[str, Any]) -> None:
     facts = {"num_outputs": 10, "num_classes": 7, "shape": [3, 4], "layout": "sequence"}
     tree = {**CONFIG, **changes}
@@ -128,7 +128,7 @@ METRICS: list[tuple[Any, Any]] = [
 ]
 
 
-@pytest.mark_used.parametrize(("raw", "wanted"), METRICS, ids=str)
+@pytest.mark.parametrize(("raw", "wanted"), METRICS, ids=str)
 def test_spellings_of_metrics(raw: Any, wanted: Any) -> None:
     found = read({"metrics": raw}).metrics
     assert (None if found is None else [(each.schema.name, each.settings) for each in found]) == wanted
@@ -147,7 +147,7 @@ LOSSES: list[tuple[Any, Any, str | None]] = [
 ]
 
 
-@pytest.mark_used.parametrize(("model", "loss", "wanted"), LOSSES, ids=str)
+@pytest.mark.parametrize(("model", "loss", "wanted"), LOSSES, ids=str)
 def test_whose_loss(model: Any, loss: Any, wanted: str | None) -> None:
     found = read({"model": model, "loss": loss}).loss
     assert (found[0].type if found else None) == wanted
@@ -201,7 +201,7 @@ SAID: list[tuple[dict[str, Any], list[str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(("changes", "said"), SAID, ids=lambda each: str(each)[:50])
+@pytest.mark.parametrize(("changes", "said"), SAID, ids=lambda each: str(each)[:50])
 def test_mistakes_of_sections(changes: dict[str, Any], said: list[str]) -> None:
     found = said_of(changes)
     assert len(found) == len(said)
@@ -272,7 +272,7 @@ BROKEN = {
 }
 
 
-@pytest.mark_used.parametrize("name", BROKEN)
+@pytest.mark.parametrize("name", BROKEN)
 def test_a_module_that_fails(module_folder: Path, name: str) -> None:
     text, error = BROKEN[name]
     if text is not None:
@@ -330,7 +330,7 @@ def test_origins_that_lead_round_end() -> None:
 
 # ---- fuzzing --------------------------------------------------------------------------------------------------------
 
-MODELS = {path.stem: load_yaml_file(path).tree for path in sorted((packaged_conf() / "model").glob("*.yaml"))}
+MODELS = {path.stem: load_yaml_file(path).tree for path in sorted((find_packaged_conf() / "model").glob("*.yaml"))}
 JUNK = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | st.text(max_size=6)
     | st.sampled_from(["$width", "$(1/0)", "$(", "${data.shape}", "${model}", "${.x}", "${", "Linear", "type", "name"]),
@@ -400,7 +400,7 @@ def test_a_junk_section_is_a_spec_or_refused(changes: dict[str, Any]) -> None:
     is_spec_or_refused(changes)
 
 
-@pytest.mark_used.soak
+@pytest.mark.soak
 @settings(max_examples=20_000, suppress_health_check=[HealthCheck.too_slow], deadline=2000)
 @given(wrong_models(), st.dictionaries(SECTION, JUNK, max_size=2))
 def test_many_mutated_configs(model: Any, changes: dict[str, Any]) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlspec.errors import SpecError
+from dlspec.errors import SourceLocation, SpecError
 from dlspec.language.yaml import yaml_files
 from dlspec.language.yaml.event_reader import parse_scalar
 from dlspec.language.yaml.yaml_files import load_yaml_file, load_yaml_text
@@ -59,7 +59,7 @@ SCALARS: list[tuple[str, Any]] = [
 ]
 
 
-@pytest.mark_used.parametrize(("text", "value"), SCALARS, ids=lambda each: str(each)[:20])
+@pytest.mark.parametrize(("text", "value"), SCALARS, ids=lambda each: str(each)[:20])
 def test_plain_scalars(text: str, value: Any) -> None:
     found = load_yaml_text(f"key: {text}", "f.yaml").tree["key"]
     assert (type(found), found) == (type(value), value) == (type(parse_scalar(text)), parse_scalar(text))
@@ -94,7 +94,7 @@ VALUES: list[tuple[str, Any]] = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(("text", "tree"), VALUES)
+@pytest.mark.parametrize(("text", "tree"), VALUES)
 def test_documents(text: str, tree: Any) -> None:
     assert load_yaml_text(text, "f.yaml").tree == tree
 
@@ -151,8 +151,8 @@ def test_places_of_keys_and_values() -> None:
     assert {path: _spot(document.values[path]) for path in values} == values
 
 
-def _spot(place: yaml_files.Place) -> tuple[int, int, int]:
-    return place.line, place.column, place.width
+def _spot(location: SourceLocation) -> tuple[int, int, int]:
+    return location.line, location.column, location.width
 
 
 def test_what_an_alias_brings_stands_where_the_alias_does() -> None:
@@ -223,7 +223,7 @@ REFUSED: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark_used.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", REFUSED)
 def test_refused(case: str) -> None:
     text, said = REFUSED[case]
     with pytest.raises(SpecError) as caught:
@@ -249,7 +249,7 @@ HOSTILE: dict[str, tuple[str, str]] = {
 }  # fmt: skip
 
 
-@pytest.mark_used.parametrize("case", HOSTILE)
+@pytest.mark.parametrize("case", HOSTILE)
 def test_hostile_text_is_refused_without_using_memory(case: str) -> None:
     text, said = HOSTILE[case]
     tracemalloc.start()

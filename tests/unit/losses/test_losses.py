@@ -14,12 +14,12 @@ from torch.nn import functional
 from dlspec.data.dataset import Target
 from dlspec.language.problems import Problems
 from dlspec.losses.criterion import Criterion, make_criterion
-from dlspec.losses.matching import choose_auto_loss
+from dlspec.losses.loss_matching import choose_auto_loss
 from dlspec.network.builder import Network
 from dlspec.parts.specs.loss_spec import LossTerm
 from dlspec.parts.torch.torch_parts import LOSSES
-from helpers.loss_parts import CALLS, make_data
-from helpers.tables import build_valid_layers, channels_first, features
+from helpers.layer_table import build_valid_layers, channels_first, features
+from helpers.loss_cases import CALLS, make_data
 
 YES_NO = Target("label", "classes", (), ("no", "yes"))
 THREE = Target("label", "classes", (), ("a", "b", "c"))
@@ -109,8 +109,8 @@ NUMBER_LOSSES: dict[str, dict[str, Any]] = {
     "PoissonNLLLoss": {"full": True},
     "SmoothL1Loss": {"beta": 0.5},
 }
-each_class_loss = pytest.mark_used.parametrize(("name", "row"), CLASS_LOSSES.items(), ids=list(CLASS_LOSSES))
-each_number_loss = pytest.mark_used.parametrize(("name", "settings"), NUMBER_LOSSES.items(), ids=list(NUMBER_LOSSES))
+each_class_loss = pytest.mark.parametrize(("name", "row"), CLASS_LOSSES.items(), ids=list(CLASS_LOSSES))
+each_number_loss = pytest.mark.parametrize(("name", "settings"), NUMBER_LOSSES.items(), ids=list(NUMBER_LOSSES))
 
 
 def test_every_loss_of_the_registry_has_a_row() -> None:
@@ -171,7 +171,7 @@ def test_one_output_for_two_classes_is_squeezed(name: str, row: Row) -> None:
 
 
 @each_number_loss
-@pytest.mark_used.parametrize("target", [NUMBER, PAIR], ids=["one", "two"])
+@pytest.mark.parametrize("target", [NUMBER, PAIR], ids=["one", "two"])
 def test_a_number_loss_is_pytorchs_own(name: str, settings: dict[str, Any], target: Target) -> None:
     network = ending(target.num_outputs)
     criterion = fitting(name, network, target, **settings)
@@ -259,7 +259,7 @@ REFUSED: list[tuple[str, Network, Target, dict[str, Any], tuple[str, str, str]]]
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("loss", "network", "target", "settings", "told"),
     REFUSED,
     ids=[f"{each[0]}-{'-'.join(layer.type for layer in each[1].layers)}-{each[2].name}" for each in REFUSED],
@@ -270,8 +270,8 @@ def test_what_does_not_fit_is_refused(
     assert made(loss, network, target, **settings) == (None, [told])
 
 
-@pytest.mark_used.parametrize("weights", [[1.0], [1.0, 2.0]])
-@pytest.mark_used.parametrize("loss", ["CrossEntropyLoss", "MultiMarginLoss"])
+@pytest.mark.parametrize("weights", [[1.0], [1.0, 2.0]])
+@pytest.mark.parametrize("loss", ["CrossEntropyLoss", "MultiMarginLoss"])
 def test_class_weights_of_a_wrong_length_are_found_before_anything_runs(loss: str, weights: list[float]) -> None:
     criterion, told = made(loss, ending(3), THREE, weight=weights)
     assert criterion is None
@@ -298,7 +298,7 @@ AUTO: list[tuple[Network, Target, str]] = [
 ]
 
 
-@pytest.mark_used.parametrize(("network", "target", "loss"), AUTO)
+@pytest.mark.parametrize(("network", "target", "loss"), AUTO)
 def test_auto_is_the_loss_that_fits(network: Network, target: Target, loss: str) -> None:
     assert choose_auto_loss(network.outputs["output"], target) == loss
     fitting(loss, network, target)
@@ -350,7 +350,7 @@ def own_losses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LOSSES, "_described", dict(LOSSES._described))
 
 
-@pytest.mark_used.usefixtures("own_losses")
+@pytest.mark.usefixtures("own_losses")
 def test_an_own_loss_compares_element_by_element() -> None:
     output, classes = torch.rand(4, 3), torch.tensor([0, 2, 1, 1])
     criterion = fitting("Distance", ending(3), THREE, power=1.0)
@@ -360,7 +360,7 @@ def test_an_own_loss_compares_element_by_element() -> None:
     assert numbers.predict(torch.tensor([[1.0]])).tolist() == [14.0]
 
 
-@pytest.mark_used.usefixtures("own_losses")
+@pytest.mark.usefixtures("own_losses")
 def test_an_own_loss_may_take_class_numbers_and_say_how_to_predict() -> None:
     output, classes = torch.randn(4, 3), torch.tensor([0, 2, 1, 1])
     criterion = fitting("Focal", ending(3), THREE)
@@ -368,7 +368,7 @@ def test_an_own_loss_may_take_class_numbers_and_say_how_to_predict() -> None:
     assert torch.equal(criterion.predict(output), output.softmax(1))
 
 
-@pytest.mark_used.usefixtures("own_losses")
+@pytest.mark.usefixtures("own_losses")
 def test_an_own_loss_that_gives_no_single_number_is_told() -> None:
     assert made("Each", ending(3), THREE)[1] == [
         (
@@ -379,7 +379,7 @@ def test_an_own_loss_that_gives_no_single_number_is_told() -> None:
     ]
 
 
-@pytest.mark_used.usefixtures("own_losses")
+@pytest.mark.usefixtures("own_losses")
 def test_trying_a_loss_draws_nothing() -> None:
     network, state = ending(3), torch.get_rng_state()
     fitting("Noisy", network, THREE)

@@ -93,7 +93,7 @@ def computed(name: str, example: str, settings: Mapping[str, Any]) -> float:
     return float(metric.compute())
 
 
-@pytest.mark_used.parametrize(("name", "example", "settings", "wanted"), RESULTS)
+@pytest.mark.parametrize(("name", "example", "settings", "wanted"), RESULTS)
 def test_a_metric_is_what_a_hand_computes(name: str, example: str, settings: dict[str, Any], wanted: float) -> None:
     assert computed(name, example, settings) == pytest.approx(wanted, abs=1e-6)
 
@@ -106,7 +106,7 @@ KINDS = [
 NEEDED: dict[str, dict[str, Any]] = {"FBetaScore": {"beta": 2.0}, "PeakSignalNoiseRatio": {"data_range": 0.8}}
 
 
-@pytest.mark_used.parametrize(("name", "example"), KINDS)
+@pytest.mark.parametrize(("name", "example"), KINDS)
 def test_every_metric_gives_one_number_for_its_targets(name: str, example: str) -> None:
     assert computed(name, example, NEEDED.get(name, {})) == pytest.approx(0.5, abs=1.5)
 
@@ -117,7 +117,7 @@ def test_a_metric_of_the_other_kind_does_not_fit() -> None:
         assert fits_target(metric_registry()[name], NUMBER) is not fits_target(metric_registry()[name], THREE)
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("target", "chosen"),
     [
         (THREE, ["Accuracy"]),
@@ -146,7 +146,7 @@ def test_auto_tells_the_error_of_an_input_that_is_given_again() -> None:
     assert choose_auto_metrics(Target("image", "numbers", (1, 8, 8)), is_input=True) == ["MeanSquaredError", "R2Score"]
 
 
-@pytest.mark_used.parametrize("sizes", [(7, 5, 1), (13,)])
+@pytest.mark.parametrize("sizes", [(7, 5, 1), (13,)])
 def test_perplexity_is_exact_over_all_pieces(sizes: tuple[int, ...]) -> None:
     logits, tokens = torch.randn(13, 50) * 8, torch.randint(0, 50, (13,))
     for name, wanted in (("Perplexity", torch.exp), ("BitsPerCharacter", lambda loss: loss / math.log(2))):
@@ -206,7 +206,7 @@ def test_an_input_given_again_is_told_by_its_squared_error() -> None:
     assert told["test/mean_squared_error"] == pytest.approx(told["test/loss"], 1e-5)
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("written", "told"),
     [
         ("JaccardIndex", ["JaccardIndex counts pairs of classes, and 'next' has 6,000, more than 5,000"]),

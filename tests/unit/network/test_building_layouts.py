@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from dlspec.formatting import format_bytes
 from dlspec.language.problems import Problems
-from dlspec.network import meta_device as place
+from dlspec.network import build_mode as place
 from dlspec.network.builder import Layer, build_network
 from dlspec.network.memory_limits import NetworkTooLarge, SizeLimit, get_memory_bytes
 from dlspec.parts.torch.torch_parts import LAYERS
-from dlspec.text import format_bytes
-from helpers.tables import (
+from helpers.layer_table import (
     TensorInfo,
     build_layers,
     build_valid_layers,
@@ -64,7 +64,7 @@ GIVES: list[tuple[Any, TensorInfo, TensorInfo]] = [
 ]
 
 
-@pytest.mark_used.parametrize(("layer", "given", "gives"), GIVES, ids=[str(each[0]) for each in GIVES])
+@pytest.mark.parametrize(("layer", "given", "gives"), GIVES, ids=[str(each[0]) for each in GIVES])
 def test_what_a_layer_gives(layer: Any, given: TensorInfo, gives: TensorInfo) -> None:
     assert build_valid_layers([layer], given).output == gives
 
@@ -91,7 +91,7 @@ INFERRED: list[tuple[Any, TensorInfo, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark_used.parametrize(("layer", "given", "inferred"), INFERRED)
+@pytest.mark.parametrize(("layer", "given", "inferred"), INFERRED)
 def test_what_is_inferred(layer: Any, given: TensorInfo, inferred: dict[str, Any]) -> None:
     module = build_valid_layers([layer], given).module[0]  # type: ignore[index]  # a Sequential
     assert {name: getattr(module, name) for name in inferred} == inferred
@@ -169,9 +169,7 @@ BY_RULE: list[tuple[Any, TensorInfo, str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(
-    ("layer", "given", "found", "fix"), BY_RULE, ids=[f"{each[0]}-{each[1]}" for each in BY_RULE]
-)
+@pytest.mark.parametrize(("layer", "given", "found", "fix"), BY_RULE, ids=[f"{each[0]}-{each[1]}" for each in BY_RULE])
 def test_a_layout_that_does_not_fit_is_refused_with_a_remedy(
     layer: Any, given: TensorInfo, found: str, fix: str
 ) -> None:
@@ -213,9 +211,7 @@ REFUSED: list[tuple[Any, TensorInfo, str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(
-    ("layer", "given", "found", "fix"), REFUSED, ids=[f"{each[0]}-{each[1]}" for each in REFUSED]
-)
+@pytest.mark.parametrize(("layer", "given", "found", "fix"), REFUSED, ids=[f"{each[0]}-{each[1]}" for each in REFUSED])
 def test_what_does_not_fit_is_refused_with_a_remedy(layer: Any, given: TensorInfo, found: str, fix: str) -> None:
     told = get_refusal([layer], given)
     if fix.startswith("PyTorch says"):  # its words differ between versions
@@ -237,7 +233,7 @@ REMEDIES: list[tuple[list[Any], TensorInfo]] = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(("layers", "given"), REMEDIES)
+@pytest.mark.parametrize(("layers", "given"), REMEDIES)
 def test_the_remedies_help(layers: list[Any], given: TensorInfo) -> None:
     build_valid_layers(layers, given)
 
@@ -282,7 +278,7 @@ def own_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(LAYERS, "_described", dict(LAYERS._described))
 
 
-@pytest.mark_used.usefixtures("own_layers")
+@pytest.mark.usefixtures("own_layers")
 def test_an_own_layer_infers_its_channels_and_its_faults_are_told() -> None:
     assert build_valid_layers(["Doubling"], IMAGE).output == channels_first(6, 8, 8)
     assert get_refusal(["Broken"], features(4)) == (
@@ -295,7 +291,7 @@ def test_an_own_layer_infers_its_channels_and_its_faults_are_told() -> None:
     )
 
 
-@pytest.mark_used.usefixtures("own_layers")
+@pytest.mark.usefixtures("own_layers")
 def test_building_leaves_the_sample_as_it_was() -> None:
     problems = Problems()
     graph = make_graph(["Overwriting"], problems)
@@ -309,7 +305,7 @@ def test_building_leaves_the_sample_as_it_was() -> None:
 # ---- what no memory holds ------------------------------------------------------------------------------------------
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("layer", "given", "size"),
     [
         ({"Linear": 10**12}, features(784), "3.14 PB"),

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from dlspec.data.batches.trimming import apply_windows, count_fewest_steps
+from dlspec.data.batches.sequence_lengths import apply_windows, count_fewest_steps
 from dlspec.layouts import Lengths, Window
-from dlspec.network.rules.layout_rules import can_trim_padding, find_output_layout, find_output_lengths
+from dlspec.network.layer_rules.layout_rules import can_trim_padding, find_output_layout, find_output_lengths
 from dlspec.parts.torch.torch_parts import LAYERS
-from helpers.tables import (
+from helpers.layer_table import (
     LAYER_ROWS,
     LayerRow,
     LayerUnderTest,
@@ -67,14 +67,14 @@ def named(layers: dict[str, Any]) -> str:
     return "-".join([*words, str(settings.get("num_layers", "projected"))])
 
 
-@pytest.mark_used.parametrize("layer", RECURRENT, ids=named)
+@pytest.mark.parametrize("layer", RECURRENT, ids=named)
 def test_a_recurrent_layer_sees_no_padding(layer: dict[str, Any]) -> None:
     network = build_valid_layers([{"Embedding": 4}, layer], TEXT)
     assert network.inputs == ("x", "x_lengths")
     assert_each_is_itself_alone(network.module.eval(), padded())
 
 
-@pytest.mark_used.parametrize("layer", RECURRENT, ids=named)
+@pytest.mark.parametrize("layer", RECURRENT, ids=named)
 def test_a_recurrent_layer_gives_what_pytorchs_packing_gives(layer: dict[str, Any]) -> None:
     ((name, settings),) = layer.items()
     network = build_valid_layers([layer], SERIES)
@@ -95,8 +95,8 @@ def test_a_recurrent_layer_gives_what_pytorchs_packing_gives(layer: dict[str, An
     torch.testing.assert_close(ours, wanted)
 
 
-@pytest.mark_used.parametrize("norm_first", [False, True])
-@pytest.mark_used.parametrize("training", [False, True])
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("training", [False, True])
 def test_a_transformer_layer_attends_to_no_padding(norm_first: bool, training: bool) -> None:
     settings = {"nhead": 2, "dim_feedforward": 5, "dropout": 0.0, "norm_first": norm_first}
     layers = [{"Embedding": 4}, *[{"TransformerEncoderLayer": settings}] * 2, {"LSTM": {"hidden_size": 3}}]
@@ -105,7 +105,7 @@ def test_a_transformer_layer_attends_to_no_padding(norm_first: bool, training: b
         assert_each_is_itself_alone(module, padded(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark_used.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
 def test_an_embedding_bag_leaves_padding_out(mode: str) -> None:
     network = build_valid_layers([{"EmbeddingBag": {"embedding_dim": 3, "mode": mode}}], TEXT)
     assert network.inputs == ("x",)
@@ -160,7 +160,7 @@ def test_the_generated_network_can_be_copied_and_pickled() -> None:
         assert torch.equal(twin(padded(), LENGTHS), wanted)
 
 
-@pytest.mark_used.parametrize("name", ["class", "my text", "3rd", "self", "0", "größe", "a): import os #"])
+@pytest.mark.parametrize("name", ["class", "my text", "3rd", "self", "0", "größe", "a): import os #"])
 def test_a_field_may_have_any_name(name: str) -> None:
     network = build_valid_layers([{"Embedding": 4}, {"GRU": {"hidden_size": 3, "output": "last"}}], TEXT, name=name)
     assert network.inputs == (name, f"{name}_lengths")
@@ -178,7 +178,7 @@ def test_a_stack_without_lengths_is_a_sequential() -> None:
     assert list(mapped.module.state_dict()) == ["stem.weight", "stem.bias", "head.weight", "head.bias"]
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("layers", "any_length"),
     [
         ([{"Embedding": 4}, {"LSTM": {"hidden_size": 3, "output": "last"}}, {"Linear": 2}], True),
@@ -205,7 +205,7 @@ CONVOLVED = [
 ]
 
 
-@pytest.mark_used.parametrize(("windows", "fewest"), CONVOLVED)
+@pytest.mark.parametrize(("windows", "fewest"), CONVOLVED)
 def test_a_text_that_is_shorter_than_a_window_still_has_one(windows: list[dict[str, int]], fewest: int) -> None:
     convolutions = [{"Conv1d": {"out_channels": 4, **each}} for each in windows]
     network = build_valid_layers([{"Embedding": 4}, {"Permute": [0, 2, 1]}, *convolutions, "Max", {"Linear": 2}], TEXT)
@@ -218,7 +218,7 @@ def test_a_text_that_is_shorter_than_a_window_still_has_one(windows: list[dict[s
         module(tokens[1:, : fewest - 1], torch.tensor([1]))
 
 
-@pytest.mark_used.parametrize("window", [{"Conv1d": {"out_channels": 4, "kernel_size": 3, "padding": 1}},
+@pytest.mark.parametrize("window", [{"Conv1d": {"out_channels": 4, "kernel_size": 3, "padding": 1}},
                                     {"Conv1d": {"out_channels": 4, "kernel_size": 5, "stride": 2, "padding": "valid"}},
                                     {"AvgPool1d": {"kernel_size": 3, "stride": 1, "padding": 1}}], ids=str)  # fmt: skip
 def test_a_window_that_pads_sees_a_border_at_each_texts_end(window: dict[str, Any]) -> None:
@@ -313,11 +313,9 @@ def test_which_layers_let_padding_mix_with_steps() -> None:
     assert sorted(mixing) == MIXING
 
 
-@pytest.mark_used.parametrize("name", sorted(each for each in LAYER_ROWS if each in LAYERS))
-@pytest.mark_used.parametrize(
-    "given", [None, SERIES, SIGNAL, TEXT], ids=["row", "sequence", "channels-first", "tokens"]
-)
-@pytest.mark_used.parametrize("dim", [None, 1, 2])
+@pytest.mark.parametrize("name", sorted(each for each in LAYER_ROWS if each in LAYERS))
+@pytest.mark.parametrize("given", [None, SERIES, SIGNAL, TEXT], ids=["row", "sequence", "channels-first", "tokens"])
+@pytest.mark.parametrize("dim", [None, 1, 2])
 def test_a_layer_that_keeps_lengths_gives_a_sample_what_it_gives_it_alone(
     name: str, given: TensorInfo | None, dim: int | None
 ) -> None:
@@ -369,7 +367,7 @@ WINDOWS: list[tuple[str, dict[str, Any], Window | None]] = [
 ]
 
 
-@pytest.mark_used.parametrize(("name", "settings", "window"), WINDOWS, ids=[f"{each[0]}-{each[1]}" for each in WINDOWS])
+@pytest.mark.parametrize(("name", "settings", "window"), WINDOWS, ids=[f"{each[0]}-{each[1]}" for each in WINDOWS])
 def test_lengths_go_through_windows(name: str, settings: dict[str, Any], window: Window | None) -> None:
     settings = settings if "Pool" in name else {"out_channels": 5, **settings}
     layer = build_layer(name, settings, SIGNAL)
@@ -451,7 +449,7 @@ KEPT: list[tuple[str, dict[str, Any], tuple[TensorInfo, ...], bool, Lengths | No
 ]
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("name", "settings", "given", "keeps", "lengths"), KEPT, ids=[f"{each[0]}-{each[1]}-{each[2][-1]}" for each in KEPT]
 )
 def test_what_becomes_of_lengths(
@@ -516,7 +514,7 @@ class LastStep(nn.Module):
         return x[torch.arange(len(x)), ends - 1]
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("own", "any_length"),
     [(OverSteps, False), (Halving, False), (Doubled, True), (LastStep, True)],
 )
@@ -532,7 +530,7 @@ def test_an_own_layer_says_whether_padding_changes_nothing(
         assert_each_is_itself_alone(network.module.eval(), padded())
 
 
-@pytest.mark_used.parametrize("layer", [{"GLU": {"dim": 1}}, {"Softmax": {"dim": 1}}], ids=str)
+@pytest.mark.parametrize("layer", [{"GLU": {"dim": 1}}, {"Softmax": {"dim": 1}}], ids=str)
 def test_behind_a_layer_over_the_steps_the_batch_is_full(layer: dict[str, Any]) -> None:
     network = build_valid_layers([{"Embedding": 4}, layer, {"LSTM": 3}], TEXT)
     assert (network.inputs, network.allows_trimming) == (("x",), False)
@@ -558,7 +556,7 @@ NOT_NEEDING: list[Any] = [
 ]
 
 
-@pytest.mark_used.parametrize("layer", NEEDING, ids=str)
+@pytest.mark.parametrize("layer", NEEDING, ids=str)
 def test_a_layer_that_needs_lengths_says_where_they_were_lost(layer: Any) -> None:
     name = layer if isinstance(layer, str) else next(iter(layer))
     assert get_refusal([{"Embedding": 4}, {"Softmax": {"dim": 1}}, "ReLU", layer], TEXT) == (
@@ -567,7 +565,7 @@ def test_a_layer_that_needs_lengths_says_where_they_were_lost(layer: Any) -> Non
     )
 
 
-@pytest.mark_used.parametrize("layer", NOT_NEEDING, ids=str)
+@pytest.mark.parametrize("layer", NOT_NEEDING, ids=str)
 def test_a_layer_that_needs_no_lengths_does_without(layer: Any) -> None:
     network = build_valid_layers([{"Embedding": 4}, {"Softmax": {"dim": 1}}, "ReLU", layer], TEXT)
     assert network.module(padded()).shape[0] == len(LENGTHS)

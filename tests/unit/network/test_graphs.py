@@ -16,7 +16,7 @@ import dlspec as library
 from dlspec.language.problems import Problems
 from dlspec.layouts import TensorInfo
 from dlspec.network.memory_limits import limit_memory_growth
-from helpers.tables import (
+from helpers.layer_table import (
     build_layers,
     build_valid_layers,
     channels_first,
@@ -68,7 +68,7 @@ NAMES: list[tuple[Any, TensorInfo, list[str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(("model", "given", "names"), NAMES, ids=[str(each[2]) for each in NAMES])
+@pytest.mark.parametrize(("model", "given", "names"), NAMES, ids=[str(each[2]) for each in NAMES])
 def test_names_in_the_state_dict(model: Any, given: TensorInfo, names: list[str]) -> None:
     assert weights_of(model, given) == names
 
@@ -144,7 +144,7 @@ COMPUTED: dict[str, tuple[Any, TensorInfo, By]] = {
 }  # fmt: skip
 
 
-@pytest.mark_used.parametrize("name", COMPUTED)
+@pytest.mark.parametrize("name", COMPUTED)
 def test_computes_what_it_says(name: str) -> None:
     model, given, by_hand = COMPUTED[name]
     network = build_valid_layers(model, given)
@@ -224,7 +224,7 @@ ROLES: list[tuple[list[Any], TensorInfo, TensorInfo]] = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(("layers", "given", "gives"), ROLES, ids=[str(each[0]) for each in ROLES])
+@pytest.mark.parametrize(("layers", "given", "gives"), ROLES, ids=[str(each[0]) for each in ROLES])
 def test_roles_are_followed(layers: list[Any], given: TensorInfo, gives: TensorInfo) -> None:
     output = build_valid_layers(layers, given).output
     assert (output.shape, output.layout) == (gives.shape, gives.layout)
@@ -233,7 +233,7 @@ def test_roles_are_followed(layers: list[Any], given: TensorInfo, gives: TensorI
 # ---- what only a whole network shows -------------------------------------------------------------------------------
 
 
-@pytest.mark_used.parametrize("after", [{"Add": {"from": ["_", "stem"]}}, {"Formula": "_ + stem"}], ids=str)
+@pytest.mark.parametrize("after", [{"Add": {"from": ["_", "stem"]}}, {"Formula": "_ + stem"}], ids=str)
 def test_inplace_over_what_is_taken_later_is_refused(after: Any) -> None:
     layers = [{"Linear": {"out_features": 4, "name": "stem"}}, {"ReLU": {"inplace": True}}, after]
     found, fix = get_refusal(layers, ROW)
@@ -268,7 +268,7 @@ def test_a_network_that_is_to_give_its_tokens_again_sees_the_past_alone() -> Non
         library.train(both, {"words": words, "target": None})
 
 
-@pytest.mark_used.parametrize("count", [10, 200])
+@pytest.mark.parametrize("count", [10, 200])
 def test_expanding_grows_with_the_layers_alone(count: int) -> None:
     problems = Problems()
     graph = make_graph([{"Residual": [{"Linear": 4}, "ReLU"], "repeat": count}], problems)
@@ -278,8 +278,8 @@ def test_expanding_grows_with_the_layers_alone(count: int) -> None:
 # ---- what looked right and was not ---------------------------------------------------------------------------------
 
 
-@pytest.mark_used.parametrize("size", [8, 16, 32, 64])
-@pytest.mark_used.parametrize("before", ["BatchNorm2d", "Tanh", "GELU"])
+@pytest.mark.parametrize("size", [8, 16, 32, 64])
+@pytest.mark.parametrize("before", ["BatchNorm2d", "Tanh", "GELU"])
 def test_inplace_behind_a_layer_of_its_own_is_right(size: int, before: str) -> None:
     conv = {"Conv2d": {"out_channels": 3, "kernel_size": 3, "padding": 1}}
     build_valid_layers(

@@ -11,7 +11,7 @@ from dlspec.data.dataset import Dataset, Field, Target
 from dlspec.language.parse.model_inputs import ModelInput
 from dlspec.language.problems import Problems
 from dlspec.network.inputs import match_inputs
-from helpers.loss_parts import ROWS, make_data
+from helpers.loss_cases import ROWS, make_data
 
 IMAGE, TEXT = Field("image", (1, 4, 4), "channels-first"), Field("text", (5,), "tokens", 9)
 LABEL, WORDS = Target("label", "classes", (), ("a", "b")), Target("words", "classes", (3,), ("a", "b", "c"))
@@ -40,7 +40,7 @@ MATCHED: list[tuple[dict[str, Any], Dataset, dict[str, str]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(("inputs", "opened", "wanted"), MATCHED)
+@pytest.mark.parametrize(("inputs", "opened", "wanted"), MATCHED)
 def test_matched(inputs: dict[str, Any], opened: Dataset, wanted: dict[str, str]) -> None:
     assert matched(inputs, opened) == (wanted, [])
 
@@ -61,6 +61,6 @@ REFUSED: list[tuple[dict[str, Any], Dataset, list[tuple[str, str, str]]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(("inputs", "opened", "told"), REFUSED)
+@pytest.mark.parametrize(("inputs", "opened", "told"), REFUSED)
 def test_refused(inputs: dict[str, Any], opened: Dataset, told: list[tuple[str, str, str]]) -> None:
     assert matched(inputs, opened)[1] == told

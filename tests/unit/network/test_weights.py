@@ -14,8 +14,8 @@ from torch import nn
 
 import dlspec
 from dlspec.errors import SpecError, UserError
-from dlspec.network.weights.loading import RenamePattern
 from dlspec.network.weights.tensor_files import list_stored_tensors
+from dlspec.network.weights.weight_loading import RenamePattern
 from helpers.command_line import QUIET
 from helpers.weights_files import read_weights
 
@@ -59,7 +59,7 @@ def test_a_safetensors_file(work: Path) -> None:
     assert is_filled(built(path="a.safetensors"))
 
 
-@pytest.mark_used.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("zipped", [True, False])
 def test_a_file_of_torch_save(work: Path, zipped: bool) -> None:
     torch.save(tensors(), "a.bin", _use_new_zipfile_serialization=zipped)
     torch.save({"state_dict": tensors(), "epoch": 3}, "b.pth", _use_new_zipfile_serialization=zipped)
@@ -67,7 +67,7 @@ def test_a_file_of_torch_save(work: Path, zipped: bool) -> None:
     assert is_filled(built(path="a.bin"))
 
 
-@pytest.mark_used.parametrize("kind", ["safetensors", "bin"])
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
 def test_a_set_of_files_with_its_index(work: Path, kind: str) -> None:
     parts, index = [dict(list(tensors().items())[:1]), dict(list(tensors().items())[1:])], {}
     for at, part in enumerate(parts):
@@ -91,7 +91,7 @@ def test_another_runs_folder(work: Path, dlspec) -> None:
 # ---- names -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("pattern", "becomes", "name", "wanted"),
     [
         ("fc.*", "head.*", "fc.weight", "head.weight"),
@@ -268,7 +268,7 @@ WRONG = {
 }  # fmt: skip
 
 
-@pytest.mark_used.parametrize("name", WRONG)
+@pytest.mark.parametrize("name", WRONG)
 def test_says_both_names(work: Path, name: str) -> None:
     more, settings, text = WRONG[name]
     save_file({**tensors(), **more}, "a.safetensors")

@@ -12,13 +12,13 @@ from torch.optim import lr_scheduler
 
 from dlspec.compat.torch_dynamo import make_step_function
 from dlspec.errors import SpecError
-from dlspec.jobs.preparation import Preparation, PreparedRun
+from dlspec.jobs.run_preparation import Preparation, PreparedRun
 from dlspec.language.parse.part import parse_part
 from dlspec.language.problems import Problems
 from dlspec.language.source_map import SourceMap
 from dlspec.optim.optimizer import make_optimizer, needs_closure
 from dlspec.parts.torch.torch_parts import OPTIMIZERS, SCHEDULERS
-from helpers.training_parts import make_dataset
+from helpers.toy_training import make_dataset
 
 OPTIMIZER_ROWS: dict[str, dict[str, Any]] = {
     "ASGD": {"lr": 0.1},
@@ -101,7 +101,7 @@ def steps(optimizer: optim.Optimizer, parameter: nn.Parameter, sparse: bool) -> 
     return parameter.detach()
 
 
-@pytest.mark_used.parametrize(("name", "settings"), OPTIMIZER_ROWS.items(), ids=list(OPTIMIZER_ROWS))
+@pytest.mark.parametrize(("name", "settings"), OPTIMIZER_ROWS.items(), ids=list(OPTIMIZER_ROWS))
 def test_two_steps_are_pytorchs_own(name: str, settings: dict[str, Any]) -> None:
     if not hasattr(optim, name):
         pytest.skip(f"this torch has no {name}")
@@ -144,7 +144,7 @@ def rates(scheduler: Any, count: int = 6) -> list[float]:
     return found
 
 
-@pytest.mark_used.parametrize(("name", "settings"), SCHEDULER_ROWS.items(), ids=list(SCHEDULER_ROWS))
+@pytest.mark.parametrize(("name", "settings"), SCHEDULER_ROWS.items(), ids=list(SCHEDULER_ROWS))
 def test_a_scheduler_moves_the_rate_as_pytorchs_own(name: str, settings: dict[str, Any]) -> None:
     schedule = prepared({"type": name, **settings}).schedule
     assert schedule is not None
@@ -175,7 +175,7 @@ HORIZONS: list[tuple[dict[str, Any], dict[str, Any], str, int]] = [
 ]
 
 
-@pytest.mark_used.parametrize(("scheduler", "trainer", "name", "wanted"), HORIZONS)
+@pytest.mark.parametrize(("scheduler", "trainer", "name", "wanted"), HORIZONS)
 def test_the_runs_length_is_filled_in(
     scheduler: dict[str, Any], trainer: dict[str, Any], name: str, wanted: int
 ) -> None:
@@ -195,7 +195,7 @@ REFUSED: list[tuple[dict[str, Any] | None, dict[str, Any] | None, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(("scheduler", "optimizer", "told"), REFUSED)
+@pytest.mark.parametrize(("scheduler", "optimizer", "told"), REFUSED)
 def test_what_pytorch_refuses_is_told(scheduler: Any, optimizer: Any, told: str) -> None:
     with pytest.raises(SpecError) as error:
         prepared(scheduler, optimizer)

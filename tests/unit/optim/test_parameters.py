@@ -93,7 +93,7 @@ def test_every_init_has_a_row() -> None:
     assert INIT_ROWS.keys() == set(INITS)
 
 
-@pytest.mark_used.parametrize("name", INIT_ROWS)
+@pytest.mark.parametrize("name", INIT_ROWS)
 def test_every_init_is_pytorchs(name: str) -> None:
     settings, shape = INIT_ROWS[name]
     (init,) = read_inits([{"match": "weight", "type": name, **settings}], ("init",), problems := Problems())
@@ -258,7 +258,7 @@ REFUSED = {
 }
 
 
-@pytest.mark_used.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", REFUSED)
 def test_refuses(name: str) -> None:
     more, text = REFUSED[name]
     assert text in said(**more)

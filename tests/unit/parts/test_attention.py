@@ -12,7 +12,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from dlspec.parts.layers.attention import Attention, RotaryEmbedding
 from dlspec.parts.layers.positions import PositionalEmbedding, RelativePositionBias
 from dlspec.parts.layers.transformer import MultiheadAttention, TransformerDecoderLayer, TransformerEncoderLayer
-from helpers.tables import build_layer, channels_first, get_rule_refusal, make_batch, parameter, sequence
+from helpers.layer_table import build_layer, channels_first, get_rule_refusal, make_batch, parameter, sequence
 
 LENGTHS = torch.tensor([6, 1, 4, 3])
 INF = float("inf")
@@ -51,7 +51,7 @@ def test_is_pytorchs_multihead_attention_with_the_same_weights() -> None:
     torch.testing.assert_close(ours(x, lengths=LENGTHS), plain(x, x, x, key_padding_mask=is_padding)[0])
 
 
-@pytest.mark_used.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("groups", [1, 2, 4])
 def test_grouped_queries_are_those_of_pytorch(groups: int) -> None:
     layer = attention(num_heads=4, num_kv_heads=groups, head_dim=3, is_causal=True, bias=False)
     assert layer.k_proj.weight.shape == layer.v_proj.weight.shape == (groups * 3, 8)
@@ -79,9 +79,9 @@ def test_a_parameter_may_ask() -> None:
     torch.testing.assert_close(layer(query, x), layer(query.expand(4, 3, 8), x))
 
 
-@pytest.mark_used.parametrize("is_causal", [False, True])
-@pytest.mark_used.parametrize("rotary", [False, True, 500.0])
-@pytest.mark_used.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("rotary", [False, True, 500.0])
+@pytest.mark.parametrize("with_bias", [False, True])
 def test_padding_changes_nothing(is_causal: bool, rotary: bool | float, with_bias: bool) -> None:
     layer, x = attention(is_causal=is_causal, rotary=rotary), texts()
     bias = torch.randn(2, 6, 6).expand(4, 2, 6, 6) if with_bias else None
@@ -92,8 +92,8 @@ def test_padding_changes_nothing(is_causal: bool, rotary: bool | float, with_bia
         torch.testing.assert_close(together[at : at + 1, :length], layer(x[at : at + 1, :length], *own))
 
 
-@pytest.mark_used.parametrize("with_bias", [False, True])
-@pytest.mark_used.parametrize("lengths", [None, LENGTHS])
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("lengths", [None, LENGTHS])
 def test_a_causal_one_does_not_see_what_comes_later(with_bias: bool, lengths: Tensor | None) -> None:
     layer, x = attention(is_causal=True), texts()
     arguments = (None, torch.randn(2, 6, 6).expand(4, 2, 6, 6)) if with_bias else ()
@@ -114,7 +114,7 @@ MASKS: list[tuple[Any, Tensor]] = [
 ]
 
 
-@pytest.mark_used.parametrize(("value", "mask"), MASKS, ids=[str(each[0]) for each in MASKS])
+@pytest.mark.parametrize(("value", "mask"), MASKS, ids=[str(each[0]) for each in MASKS])
 def test_a_mask_is_added_or_hides(value: Any, mask: Tensor) -> None:
     if mask.dtype == torch.bool:
         mask = mask | torch.eye(6, dtype=torch.bool)  # something must be seen
@@ -128,7 +128,7 @@ def test_a_mask_is_added_or_hides(value: Any, mask: Tensor) -> None:
     torch.testing.assert_close(layer(x, x, mask), layer.out_proj(wanted.transpose(1, 2).flatten(2)))
 
 
-@pytest.mark_used.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_mask_of_one_row_meets_causality_and_padding(dtype: torch.dtype) -> None:
     layer, x = attention(is_causal=True).to(dtype), texts().to(dtype)
     row = torch.zeros(4, 1, 1, 6)
@@ -206,7 +206,7 @@ def t5_bucket(distance: int, bidirectional: bool, count: int = 32, furthest: int
     return bucket + min(far, count - 1)
 
 
-@pytest.mark_used.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("bidirectional", [False, True])
 def test_distances_share_the_buckets_of_t5(bidirectional: bool) -> None:
     layer = RelativePositionBias(3, bidirectional=bidirectional)
     given = layer(torch.zeros(2, 150, 1))
@@ -228,8 +228,8 @@ def test_a_bias_feeds_attention() -> None:
 # ---- PyTorch's own layers ------------------------------------------------------------------------------------------
 
 
-@pytest.mark_used.parametrize("training", [False, True])
-@pytest.mark_used.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("is_causal", [False, True])
 def test_pytorchs_attention_sees_no_padding(is_causal: bool, training: bool) -> None:
     torch.manual_seed(0)
     layer, x = MultiheadAttention(8, 2, is_causal=is_causal).train(training), texts()
@@ -250,7 +250,7 @@ def test_pytorchs_attention_to_a_key_takes_it_for_the_value_and_gives_weights() 
     assert (weights[1, :, 2:] == 0).all() and torch.allclose(weights.sum(-1), torch.ones(4, 6))
 
 
-@pytest.mark_used.parametrize("training", [False, True])
+@pytest.mark.parametrize("training", [False, True])
 def test_a_causal_encoder_layer_sees_neither_the_future_nor_padding(training: bool) -> None:
     torch.manual_seed(0)
     layer = TransformerEncoderLayer(8, 2, 16, dropout=0.0, is_causal=True).train(training)
@@ -264,7 +264,7 @@ def test_a_causal_encoder_layer_sees_neither_the_future_nor_padding(training: bo
         torch.testing.assert_close(layer(padded(x), LENGTHS)[inside], wanted[inside], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark_used.parametrize("tgt_is_causal", [False, True])
+@pytest.mark.parametrize("tgt_is_causal", [False, True])
 def test_a_decoder_layer_sees_padding_of_neither_input(tgt_is_causal: bool) -> None:
     torch.manual_seed(0)
     layer = TransformerDecoderLayer(8, 2, 16, dropout=0.0, tgt_is_causal=tgt_is_causal)
@@ -317,9 +317,7 @@ REFUSED: list[tuple[str, dict[str, Any], tuple[Any, ...], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(
-    ("name", "settings", "given", "found", "fix"), REFUSED, ids=[each[3][:40] for each in REFUSED]
-)
+@pytest.mark.parametrize(("name", "settings", "given", "found", "fix"), REFUSED, ids=[each[3][:40] for each in REFUSED])
 def test_what_does_not_fit_is_refused(
     name: str, settings: dict[str, Any], given: tuple[Any, ...], found: str, fix: str
 ) -> None:

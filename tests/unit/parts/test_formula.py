@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
-from dlspec.language.expressions.expressions import ExpressionError
+from dlspec.language.expressions.evaluator import ExpressionError
 from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.expressions.formula_functions import FORMULA_FUNCTIONS
 from dlspec.language.expressions.formula_tree import find_calls, find_output_names, is_elementwise
 from dlspec.layouts import Lengths, TensorInfo
 from dlspec.parts.layers.formula_layer import Formula
-from helpers.tables import channels_first, features, make_batch, parameter, sequence, tokens
+from helpers.layer_table import channels_first, features, make_batch, parameter, sequence, tokens
 
 X = sequence(5, 4)
 x, y, square = make_batch(X, 3), make_batch(X, 3, seed=2), make_batch(sequence(4, 4), 3)
@@ -91,7 +91,7 @@ def traced(layer: Formula, count: int) -> fx.GraphModule:
     return fx.GraphModule(nn.Module(), graph)
 
 
-@pytest.mark_used.parametrize(("text", "wanted"), COMPUTED, ids=[text for text, _ in COMPUTED])
+@pytest.mark.parametrize(("text", "wanted"), COMPUTED, ids=[text for text, _ in COMPUTED])
 def test_what_is_computed_and_traced(text: str, wanted: Any) -> None:
     names = find_output_names(parse_formula(text))
     inputs = [TENSORS[name] for name in names]
@@ -153,7 +153,7 @@ RULES = [
 ]
 
 
-@pytest.mark_used.parametrize(("text", "inputs", "shape", "layout", "keeps"), RULES, ids=[each[0] for each in RULES])
+@pytest.mark.parametrize(("text", "inputs", "shape", "layout", "keeps"), RULES, ids=[each[0] for each in RULES])
 def test_layouts_and_lengths(text: str, inputs: Any, shape: Any, layout: str, keeps: bool) -> None:
     rule, read = Formula.rule, {"formula": text}
     assert rule.lengths is not None and callable(rule.keeps_lengths)
@@ -162,7 +162,7 @@ def test_layouts_and_lengths(text: str, inputs: Any, shape: Any, layout: str, ke
     assert rule.lengths(inputs, shape, read) == kept
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("text", "keeps"),
     [
         ("roll(ids, -1, 1)", True),
@@ -247,7 +247,7 @@ REFUSED = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(("text", "found", "fix"), REFUSED, ids=[each[0][:40] for each in REFUSED])
+@pytest.mark.parametrize(("text", "found", "fix"), REFUSED, ids=[each[0][:40] for each in REFUSED])
 def test_what_is_refused(text: str, found: str, fix: str) -> None:
     before = time.process_time()
     with pytest.raises(ExpressionError) as error:
@@ -310,7 +310,7 @@ UNFIT: list[tuple[str, tuple[TensorInfo, ...], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(("text", "inputs", "found", "fix"), UNFIT, ids=[each[0] for each in UNFIT])
+@pytest.mark.parametrize(("text", "inputs", "found", "fix"), UNFIT, ids=[each[0] for each in UNFIT])
 def test_what_does_not_fit_is_refused(text: str, inputs: tuple[TensorInfo, ...], found: str, fix: str) -> None:
     state = torch.random.get_rng_state()
     refused = Formula.rule.refuse(inputs, {"formula": text})
@@ -318,7 +318,7 @@ def test_what_does_not_fit_is_refused(text: str, inputs: tuple[TensorInfo, ...],
     assert torch.equal(torch.random.get_rng_state(), state)
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     "text", ["x * w", "w - x", "sum(w, dim=-1) * x", "x @ transpose(exp(x), 1, 2) * randn_like(x)"]
 )
 def test_a_large_sample_is_tried_without_memory(text: str) -> None:

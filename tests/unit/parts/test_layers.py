@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dlspec.language.parse.part import parse_part
 from dlspec.language.problems import Problems
 from dlspec.parts.torch.torch_parts import BATCH_FIRST_LAYERS, LAYERS
-from helpers.tables import (
+from helpers.layer_table import (
     LAYER_ROWS,
     LayerRow,
     LayerUnderTest,
@@ -22,7 +22,7 @@ from helpers.tables import (
 )
 
 ROWS = [(name, row) for name, row in sorted(LAYER_ROWS.items()) if row.inputs]
-each_layer = pytest.mark_used.parametrize(("name", "row"), ROWS, ids=[name for name, _ in ROWS])
+each_layer = pytest.mark.parametrize(("name", "row"), ROWS, ids=[name for name, _ in ROWS])
 
 
 def eager(name: str, row: LayerRow) -> nn.Module:
@@ -176,7 +176,7 @@ NOT_YET = {
 }
 
 
-@pytest.mark_used.parametrize(("name", "reason"), NOT_YET.items(), ids=list(NOT_YET))
+@pytest.mark.parametrize(("name", "reason"), NOT_YET.items(), ids=list(NOT_YET))
 def test_what_is_not_there_yet_is_refused_by_name(name: str, reason: str) -> None:
     problems = Problems()
     (node,) = make_graph([name], problems).nodes

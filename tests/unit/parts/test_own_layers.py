@@ -12,7 +12,7 @@ from dlspec.layouts import TensorInfo
 from dlspec.parts.layers.recurrent import GRU, LSTM, RNN
 from dlspec.parts.layers.stochastic_depth import StochasticDepth
 from dlspec.parts.torch.torch_parts import LAYERS
-from helpers.tables import (
+from helpers.layer_table import (
     LAYER_ROWS,
     LayerRow,
     build_layer,
@@ -66,7 +66,7 @@ COMPUTED: list[tuple[str, dict[str, Any], tuple[TensorInfo, ...], tuple[Tensor, 
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("name", "settings", "given", "inputs", "wanted"),
     COMPUTED,
     ids=[f"{each[0]}-{each[1]}-{each[2][0]}" for each in COMPUTED],
@@ -78,7 +78,7 @@ def test_what_is_computed(
     assert torch.equal(layer(*inputs), wanted)
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     "given", [sequence(5, 4), sequence(5, 3, 2, 2), TensorInfo((5,), "tokens", vocab_size=7)], ids=str
 )
 def test_time_folds_into_the_batch_and_out_again(given: TensorInfo) -> None:
@@ -131,7 +131,7 @@ GIVES: list[tuple[str, dict[str, Any], TensorInfo, TensorInfo]] = [
 ]
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("name", "settings", "given", "gives"), GIVES, ids=[f"{each[0]}-{each[1]}-{each[2]}" for each in GIVES]
 )
 def test_the_roles_move(name: str, settings: dict[str, Any], given: TensorInfo, gives: TensorInfo) -> None:
@@ -154,7 +154,7 @@ def traced(layer: nn.Module, count: int, with_lengths: bool) -> fx.GraphModule:
     return fx.GraphModule(nn.Module(), graph)
 
 
-@pytest.mark_used.parametrize("name", INLINE)
+@pytest.mark.parametrize("name", INLINE)
 def test_an_inline_layers_operations_stand_alone(name: str) -> None:
     row: LayerRow = LAYER_ROWS[name]
     layer = build_layer(name, row.settings, *row.inputs, many=row.many)
@@ -163,7 +163,7 @@ def test_an_inline_layers_operations_stand_alone(name: str) -> None:
     assert torch.equal(traced(layer.module, len(inputs), False)(*inputs), layer(*inputs))
 
 
-@pytest.mark_used.parametrize("name", LENGTHY)
+@pytest.mark.parametrize("name", LENGTHY)
 def test_an_inline_layer_takes_lengths(name: str) -> None:
     settings = {"index": -1} if name == "Select" else {}
     layer = build_layer(name, settings, SERIES).module
@@ -175,9 +175,9 @@ def test_an_inline_layer_takes_lengths(name: str) -> None:
 PLAIN = {"RNN": nn.RNN, "LSTM": nn.LSTM, "GRU": nn.GRU}
 
 
-@pytest.mark_used.parametrize("name", PLAIN)
-@pytest.mark_used.parametrize("both", [False, True])
-@pytest.mark_used.parametrize("lengths", [None, LENGTHS], ids=["full", "padded"])
+@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["full", "padded"])
 def test_the_state_is_pytorchs_and_begins_another(name: str, both: bool, lengths: Tensor | None) -> None:
     torch.manual_seed(0)
     settings = {"hidden_size": 3, "num_layers": 2, "bidirectional": both}
@@ -204,7 +204,7 @@ def test_a_projected_lstm_has_a_state_of_both_sizes() -> None:
     assert again(s, layer(s)).shape == (4, 6, 2)
 
 
-@pytest.mark_used.parametrize("cls", [RNN, LSTM, GRU])
+@pytest.mark.parametrize("cls", [RNN, LSTM, GRU])
 def test_several_outputs_come_in_the_order_they_are_wanted_in(cls: Any) -> None:
     layer = cls(4, 3, output="last", bidirectional=True)
     assert (layer.output_names[0], layer.wanted) == ("last", ("last",))
@@ -286,9 +286,7 @@ REFUSED: list[tuple[str, dict[str, Any], tuple[TensorInfo, ...], str, str]] = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(
-    ("name", "settings", "given", "found", "fix"), REFUSED, ids=[each[3][:50] for each in REFUSED]
-)
+@pytest.mark.parametrize(("name", "settings", "given", "found", "fix"), REFUSED, ids=[each[3][:50] for each in REFUSED])
 def test_what_does_not_fit_is_refused(
     name: str, settings: dict[str, Any], given: tuple[TensorInfo, ...], found: str, fix: str
 ) -> None:

@@ -15,7 +15,7 @@ from torch.optim import lr_scheduler
 
 from dlspec.language.parse.part import NO_VALUE, parse_part
 from dlspec.language.problems import Problems
-from dlspec.parts.own_parts import layer
+from dlspec.parts.decorators import layer
 from dlspec.parts.registry import Registry
 from dlspec.parts.torch.torch_metrics import metric_registry
 from dlspec.parts.torch.torch_parts import (
@@ -38,7 +38,7 @@ REGISTRIES: dict[str, Registry] = {
     "metric": metric_registry(),
 }
 PARTS = [(kind, name) for kind, registry in REGISTRIES.items() for name in registry]
-each_part = pytest.mark_used.parametrize(("kind", "name"), PARTS, ids=[name for _, name in PARTS])
+each_part = pytest.mark.parametrize(("kind", "name"), PARTS, ids=[name for _, name in PARTS])
 
 
 def read(
@@ -65,7 +65,7 @@ def test_every_class_of_this_torch_is_registered_or_left_out_by_name() -> None:
     assert classes(lr_scheduler, lr_scheduler.LRScheduler) - {"LRScheduler"} <= {*SCHEDULERS, *_UNSUPPORTED_SCHEDULERS}
 
 
-@pytest.mark_used.parametrize("table", [_UNSUPPORTED_LAYERS, _UNSUPPORTED_LOSSES, _UNSUPPORTED_SCHEDULERS])
+@pytest.mark.parametrize("table", [_UNSUPPORTED_LAYERS, _UNSUPPORTED_LOSSES, _UNSUPPORTED_SCHEDULERS])
 def test_what_is_not_there_yet_is_not_registered(table: Any) -> None:
     assert not any(name in registry for registry in REGISTRIES.values() for name in table)
 
@@ -124,13 +124,13 @@ WANTED = {
 }
 
 
-@pytest.mark_used.parametrize(("where", "wanted"), WANTED.items(), ids=[".".join(each[1:]) for each in WANTED])
+@pytest.mark.parametrize(("where", "wanted"), WANTED.items(), ids=[".".join(each[1:]) for each in WANTED])
 def test_the_words_for_what_is_wanted(where: tuple[str, str, str], wanted: str) -> None:
     kind, name, setting = where
     assert REGISTRIES[kind][name].settings[setting].wanted == wanted
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("kind", "raw", "settings"),
     [
         ("layer", {"Conv2d": {"out_channels": "3", "kernel_size": "5"}}, {"out_channels": 3, "kernel_size": 5}),
@@ -181,7 +181,7 @@ ONE_VALUE = {
 }
 
 
-@pytest.mark_used.parametrize(("name", "value", "settings"), [(name, *each) for name, each in ONE_VALUE.items()])
+@pytest.mark.parametrize(("name", "value", "settings"), [(name, *each) for name, each in ONE_VALUE.items()])
 def test_what_one_value_stands_for(name: str, value: Any, settings: dict[str, Any]) -> None:
     assert read("layer", {name: value}) == (settings, [])
 
@@ -287,7 +287,7 @@ MISTAKES: list[tuple[str, Any, list[tuple[str, str]]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize(("kind", "raw", "told"), MISTAKES, ids=[str(each[1])[:50] for each in MISTAKES])
+@pytest.mark.parametrize(("kind", "raw", "told"), MISTAKES, ids=[str(each[1])[:50] for each in MISTAKES])
 def test_what_is_wrong_is_told(kind: str, raw: Any, told: list[tuple[str, str]]) -> None:
     assert read(kind, raw)[1] == told
 
@@ -350,7 +350,7 @@ class TestOwnParts:
         assert settings["start"].default == 1.0 and settings["in_features"].default is not NO_VALUE
 
 
-@pytest.mark_used.parametrize("lean", [False, True])
+@pytest.mark.parametrize("lean", [False, True])
 def test_only_a_program_of_its_own_leaves_out_what_plots_need(lean: bool) -> None:
     """In a notebook `metric.plot()` stays the user's; either way the real matplotlib can be imported afterwards."""
     program = f"""

@@ -15,11 +15,11 @@ import pytest
 from dlspec import results
 from dlspec.errors import UserError
 from dlspec.report import write_sweep_report
-from dlspec.report.differing import ABSENT, SettingColumns, find_differences
-from dlspec.report.grouping import RunTable
 from dlspec.report.records import RunRecord, read_curves, read_records
+from dlspec.report.run_table import RunTable
+from dlspec.report.spec_differences import ABSENT, SettingColumns, find_differences
 from helpers.command_line import QUICK, make_environment
-from helpers.report_parts import SPEC, change_spec, write_run
+from helpers.run_folders import SPEC, change_spec, write_run
 
 
 def rows(path: Path) -> list[dict[str, str]]:
@@ -93,7 +93,7 @@ def record(spec: dict[str, Any], *overrides: str) -> RunRecord:
 MLP: dict[str, Any] = {"model": {"params": {"width": 64}, "layers": ["Flatten", {"Linear": "$width"}, {"Linear": 10}]}}
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("records", "wanted"),
     [
         ([record(SPEC), record(SPEC)], {}),
@@ -269,7 +269,7 @@ def test_compare(dlspec, work: Path) -> None:
     )
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("words", "text"),
     [
         ("report nowhere", "no folder 'nowhere'; write python -m dlspec report [--output FOLDER] [FOLDER ...]"),
@@ -303,7 +303,7 @@ def test_many_folders_have_a_report_where_it_is_asked_for(dlspec, work: Path) ->
     assert len(rows(work / "deep/out/leaderboard.csv")) == 1
 
 
-@pytest.mark_used.parametrize("command", [["report", "."], ["compare", "a", "b"]], ids=" ".join)
+@pytest.mark.parametrize("command", [["report", "."], ["compare", "a", "b"]], ids=" ".join)
 def test_nothing_heavy_is_imported(work: Path, command: list[str]) -> None:
     write_run(work / "a")
     write_run(work / "b")
@@ -339,7 +339,7 @@ STRANGE = {
 }  # fmt: skip
 
 
-@pytest.mark_used.parametrize(("name", "text"), [(name, text) for name, texts in STRANGE.items() for text in texts])
+@pytest.mark.parametrize(("name", "text"), [(name, text) for name, texts in STRANGE.items() for text in texts])
 def test_strange_files_end_no_report(work: Path, name: str, text: str) -> None:
     write_run(work / "0")
     strange = write_run(work / "1", change_spec(seed=1))

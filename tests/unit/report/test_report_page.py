@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from dlspec.report import page_data, write_report
-from dlspec.report.grouping import RunTable
 from dlspec.report.page import to_script_json
 from dlspec.report.page_data import MAX_CURVE_NUMBERS, make_curves_data
 from dlspec.report.records import read_records
+from dlspec.report.run_table import RunTable
 from helpers.chromium import PROGRAM, Page, chromium
-from helpers.report_parts import SPEC, change_spec, write_run
+from helpers.run_folders import SPEC, change_spec, write_run
 
-needs_chromium = pytest.mark_used.skipif(PROGRAM is None, reason="no Chromium here")
+needs_chromium = pytest.mark.skipif(PROGRAM is None, reason="no Chromium here")
 HOSTILE = "</script><script>window.hacked = 1</script><img src=http://example.com/x onerror=hacked=1>\u2028'\"&amp;"
 MLP = {"params": {"width": 8}, "layers": [{"Linear": 10}]}
 
@@ -260,7 +260,7 @@ def test_the_policy_lets_nothing_out(browser: Page, sweep: Path) -> None:
 
 
 @needs_chromium
-@pytest.mark_used.parametrize(("width", "is_dark"), [(1300, False), (1300, True), (390, False), (390, True)])
+@pytest.mark.parametrize(("width", "is_dark"), [(1300, False), (1300, True), (390, False), (390, True)])
 def test_it_fits_a_laptop_and_a_phone(opened, sweep: Path, width: int, is_dark: bool) -> None:
     page = opened(sweep, width, is_dark)
     assert page.ask("document.documentElement.scrollWidth") <= width
@@ -291,7 +291,7 @@ def test_very_many_keys(opened, tmp_path: Path) -> None:
 
 
 @needs_chromium
-@pytest.mark_used.parametrize("runs", ["one", "none is finished", "no curves"])
+@pytest.mark.parametrize("runs", ["one", "none is finished", "no curves"])
 def test_small_reports(opened, tmp_path: Path, runs: str) -> None:
     for number in range(1 if runs == "one" else 2):
         folder = write_run(tmp_path / f"r/{number}", change_spec(seed=number))

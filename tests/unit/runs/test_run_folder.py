@@ -29,7 +29,7 @@ from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("name", "safe"),
     [
         ("12-30_cnn_mnist", "12-30_cnn_mnist"),

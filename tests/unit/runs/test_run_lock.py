@@ -15,7 +15,7 @@ import pytest
 
 from dlspec.errors import UserError
 from dlspec.runs import lock as run_lock
-from dlspec.runs.layout import LOCK_FILE
+from dlspec.runs.file_names import LOCK_FILE
 from dlspec.runs.lock import is_run_locked, lock_run_folder
 from helpers.command_line import make_environment
 
@@ -37,7 +37,7 @@ with held(Path.cwd()):
 """
 
 
-@pytest.mark_used.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_kill_frees_the_lock_though_children_live(work: Path) -> None:
     holder = subprocess.Popen([sys.executable, "-c", HOLDER], stdout=subprocess.PIPE, text=True, env=make_environment())
     assert holder.stdout is not None
@@ -78,7 +78,7 @@ def test_who_only_asks_keeps_nobody_from_training(tmp_path: Path, monkeypatch: p
         assert is_run_locked(tmp_path)
 
 
-@pytest.mark_used.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP])
 def test_a_file_system_without_locks(
     tmp_path: Path, number: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -97,7 +97,7 @@ def _link(path: Path) -> None:
     path.symlink_to("precious")
 
 
-@pytest.mark_used.parametrize("make", [_link, Path.mkdir])
+@pytest.mark.parametrize("make", [_link, Path.mkdir])
 def test_what_is_no_lock_is_refused_and_left_as_it_is(tmp_path: Path, make: Callable[[Path], None]) -> None:
     make(tmp_path / LOCK_FILE)
     with pytest.raises(OSError, match=re.escape(f"{tmp_path / LOCK_FILE}")), lock_run_folder(tmp_path):

@@ -22,18 +22,18 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from dlspec.cli.commands.status import format_runs
 from dlspec.errors import TrainingFailed
 from dlspec.language.sections.trainer_section import TrainerSpec
-from dlspec.runs.finding import MAX_DEPTH, MAX_SILENT_SECONDS, find_runs
+from dlspec.runs.file_names import STATUS_FILE
 from dlspec.runs.io import read_json_object, write_json, write_json_unsynced
-from dlspec.runs.layout import STATUS_FILE
 from dlspec.runs.lock import is_run_locked, lock_run_folder
+from dlspec.runs.run_discovery import MAX_DEPTH, MAX_SILENT_SECONDS, find_runs
 from dlspec.runs.run_status import RunStatus, read_status, resume_command
 from dlspec.training.callbacks import status_file as training_status
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.callbacks.standard import make_default_callbacks
+from dlspec.training.callbacks.default_callbacks import make_default_callbacks
 from dlspec.training.callbacks.status_file import StatusFile
 from dlspec.training.state import TrainingState
 from helpers.command_line import QUICK, QUIET, make_environment
-from helpers.training_parts import make_dataset, make_trainer
+from helpers.toy_training import make_dataset, make_trainer
 
 MLP = ["model=mlp", *QUICK, "trainer.checkpoints=false"]
 
@@ -120,7 +120,7 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training_status, "MAX_TIME_FRACTION", 1e9)
 
 
-@pytest.mark_used.usefixtures("every_step")
+@pytest.mark.usefixtures("every_step")
 def test_the_status_says_where_a_run_is(tmp_path: Path) -> None:
     asks = Asks(tmp_path)
     with lock_run_folder(tmp_path):
@@ -156,7 +156,7 @@ def test_the_status_is_renewed_by_the_clock(tmp_path: Path, monkeypatch: pytest.
     assert read_json_object(tmp_path / STATUS_FILE)["seconds"] == 6.0  # type: ignore[index]
 
 
-@pytest.mark_used.usefixtures("every_step")
+@pytest.mark.usefixtures("every_step")
 def test_what_is_left_is_guessed_from_the_steps_of_this_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -174,7 +174,7 @@ def test_what_is_left_is_guessed_from_the_steps_of_this_process(
     assert (status.seconds, status.seconds_left) == (20.0, 40.0)
 
 
-@pytest.mark_used.usefixtures("every_step")
+@pytest.mark.usefixtures("every_step")
 def test_a_status_changes_no_result(tmp_path: Path) -> None:
     for name in ("with", "without"):
         (tmp_path / name).mkdir()
@@ -188,9 +188,7 @@ def test_a_status_changes_no_result(tmp_path: Path) -> None:
     assert first == second
 
 
-@pytest.mark_used.parametrize(
-    ("error", "word"), [(KeyboardInterrupt(), "interrupted"), (TrainingFailed("a\nb"), "failed")]
-)
+@pytest.mark.parametrize(("error", "word"), [(KeyboardInterrupt(), "interrupted"), (TrainingFailed("a\nb"), "failed")])
 def test_how_a_run_ended(tmp_path: Path, error: BaseException, word: str) -> None:
     class Ends(Callback):
         def on_epoch_end(self, state: TrainingState) -> None:
@@ -204,7 +202,7 @@ def test_how_a_run_ended(tmp_path: Path, error: BaseException, word: str) -> Non
     assert status.resume == resume_command(tmp_path)
 
 
-@pytest.mark_used.usefixtures("every_step")
+@pytest.mark.usefixtures("every_step")
 def test_a_status_that_can_not_be_written_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     make_trainer(callbacks=[StatusFile(tmp_path / "gone")]).run()
     assert [each.message for each in caplog.records] == [
@@ -233,9 +231,7 @@ def fates(root: Path) -> list[str]:
     return [run.state for run in find_runs([root])]
 
 
-@pytest.mark_used.parametrize(
-    ("age", "fate"), [(5.0, "running"), (-3600.0, "running"), (2 * MAX_SILENT_SECONDS, "killed")]
-)
+@pytest.mark.parametrize(("age", "fate"), [(5.0, "running"), (-3600.0, "running"), (2 * MAX_SILENT_SECONDS, "killed")])
 def test_a_run_of_another_machine_is_judged_by_its_age(tmp_path: Path, age: float, fate: str) -> None:
     """Its locks are not ours to see; a clock that is ahead makes no run old."""
     put(tmp_path, host="elsewhere", renewed=datetime.fromtimestamp(time.time() - age, UTC).isoformat())
@@ -243,7 +239,7 @@ def test_a_run_of_another_machine_is_judged_by_its_age(tmp_path: Path, age: floa
     assert all(run.age is not None and run.age >= 0 for run in find_runs([tmp_path]))
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     "content",
     [b"", b"{", b"[1]", b"null", b"\xff\xfe", b"[" * 500_000, b'{"a": ' * 100_000, b" " * 2_000_000 + b"{}",
      b'{"status": "running", "step": ' + b"9" * 5_000 + b"}"],
@@ -290,7 +286,7 @@ FOLDERS = [
 ]  # fmt: skip
 
 
-@pytest.mark_used.parametrize("folder", FOLDERS)
+@pytest.mark.parametrize("folder", FOLDERS)
 def test_the_line_that_resumes_is_quoted(folder: str) -> None:
     *command, override = shlex.split(resume_command(folder))
     assert command == ["python", "-m", "dlspec", "resume"]
@@ -321,7 +317,7 @@ def test_the_newest_is_first(tmp_path: Path) -> None:
     assert [run.folder.name for run in find_runs([tmp_path])] == ["a", "c", "b"]
 
 
-@pytest.mark_used.parametrize("width", [20, 60, 1_000])
+@pytest.mark.parametrize("width", [20, 60, 1_000])
 def test_narrow_and_wide_terminals(tmp_path: Path, width: int) -> None:
     put(tmp_path / "run", epoch=2, epochs=3, monitor="val/loss", monitored=0.5, best_epoch=1)
     lines = format_runs(find_runs([tmp_path]), width).splitlines()

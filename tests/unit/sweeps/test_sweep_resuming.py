@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
-from dlspec.jobs.identity import compute_data_checksum, compute_job_hash
-from dlspec.sweeps.records.record import read_sweep_record
+from dlspec.jobs.job_hash import compute_data_checksum, compute_job_hash
+from dlspec.sweeps.records.sweep_record import read_sweep_record
 from helpers.command_line import QUICK, QUIET, CommandResult, make_environment, run_in_this_process
-from helpers.sweep_parts import read_sweep_json
+from helpers.sweep_outputs import read_sweep_json
 
 HERE = ["-m", "hydra/launcher=dlspec", "hydra.sweep.dir=sweep", "model=mlp", "trainer.progress=none", *QUICK]
 
@@ -150,14 +150,14 @@ def test_which_sweep(work: Path, dlspec, write: Callable[[str, str], Path]) -> N
     )
 
 
-@pytest.mark_used.parametrize("word", ["hydra.callbacks.x._target_=a.b", "hydra.job.env_set.A=b", "imports=[os]"])
+@pytest.mark.parametrize("word", ["hydra.callbacks.x._target_=a.b", "hydra.job.env_set.A=b", "imports=[os]"])
 def test_what_a_strangers_sweep_could_run_must_be_repeated(work: Path, done: None, dlspec, word: str) -> None:
     change(work, lambda tree: tree["command"].append(word))
     said = dlspec("resume", "sweep=sweep")
     assert (said.code, said.err) == (2, f"the sweep in 'sweep' may run code; if you trust it, repeat: {word}\n")
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     "key, value",
     [("folder", "../elsewhere"), ("folder", "/tmp/x"), ("folder", "."), ("number", -1), ("number", "0"), ("hash", 3),
      ("overrides", ["a", 1]), ("status", None)],
@@ -202,7 +202,7 @@ def identity_of(*words: str) -> str:
     return compute_job_hash(make_preparation(compose_or_raise(["model=mlp", *words], start_hydra())).read())
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     "word",
     ["trainer.device=cuda", "trainer.threads=3", "trainer.progress=none", "trainer.curves=false", "trainer.epochs=20",
      "trainer.checkpoint_steps=3", "trainer.tensorboard=false", "sweep.workers=3", "optimizer.lr=0.001",
@@ -212,7 +212,7 @@ def test_how_and_where_makes_no_other_job(word: str) -> None:
     assert identity_of(word) == identity_of()
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     "word",
     ["seed=1", "optimizer.lr=0.01", "optimizer=SGD", "trainer.epochs=21", "trainer.batch_size=8", "data.limit=50",
      "data=breast_cancer", "model.params.activation=Tanh", "loss=NLLLoss", "metrics=[F1Score]", "trainer.test=last",
@@ -285,7 +285,7 @@ def test_a_kill_of_a_sweep(work: Path, dlspec) -> None:
     kill_and_resume(work, 8, [0.1], dlspec)
 
 
-@pytest.mark_used.soak
+@pytest.mark.soak
 def test_twenty_kills_of_a_sweep(work: Path, dlspec) -> None:
     chance = random.Random(20)
     kill_and_resume(work, 30, [chance.uniform(0, 0.3) for _ in range(20)], dlspec)

@@ -24,7 +24,7 @@ RUN = (*QUIET, "data=breast_cancer", "model=linear", "optimizer=AdamW", "schedul
        "trainer.average=EMA", "trainer.epochs=3", "trainer.progress=none")  # fmt: skip
 
 
-@pytest.mark_used.parametrize("name", sorted(each.name for each in KEPT.iterdir()))
+@pytest.mark.parametrize("name", sorted(each.name for each in KEPT.iterdir()))
 def test_an_earlier_format_is_resumed(name: str, work: Path, dlspec) -> None:
     shutil.copytree(KEPT / name, work / "run")
     said = dlspec("resume", "run=run")
@@ -46,7 +46,7 @@ def make() -> None:
     """The folder of a run that was ended within its second epoch, with what it comes to."""
     from dlspec.cli.main import run_command
     from dlspec.jobs import job
-    from helpers.run_parts import CallAfterBatches
+    from helpers.interrupted_runs import CallAfterBatches
 
     folder, usual = KEPT / f"format_{CHECKPOINT_FORMAT}", job.make_default_callbacks
     os.chdir(KEPT)

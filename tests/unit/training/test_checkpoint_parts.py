@@ -12,10 +12,10 @@ import torch
 from dlspec.errors import TrainingFailed
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
-from dlspec.training.checkpoint.packing import ImmutableState
+from dlspec.training.checkpoint.nested_state import ImmutableState
 from dlspec.training.checkpoint.stateful import ABSENT_PART, load_snapshot, take_snapshot
 from dlspec.training.state import TrainingState
-from helpers.training_parts import make_network, make_trainer
+from helpers.toy_training import make_network, make_trainer
 
 
 class Part:

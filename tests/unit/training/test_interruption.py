@@ -19,7 +19,7 @@ def _handler_as_it_was() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("before", "next_time"),
     [(signal.default_int_handler, signal.default_int_handler), (signal.SIG_IGN, signal.SIG_DFL)],
     ids=["heard before", "ignored before"],

@@ -16,12 +16,12 @@ from torch import nn
 import dlspec as library
 from dlspec.training.health.out_of_memory import OutOfMemory, is_out_of_memory
 from helpers.command_line import QUICK, CommandResult
-from helpers.memory_parts import TOO_MANY_ELEMENTS, MemoryHungryLayer
+from helpers.memory_layers import TOO_MANY_ELEMENTS, MemoryHungryLayer
 from helpers.paths import ROOT
-from helpers.training_parts import make_network, make_trainer
+from helpers.toy_training import make_network, make_trainer
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("most", "when", "settings", "text"),
     [
         (8, None, {}, "in training, epoch 1, with 32 samples a batch; try trainer.batch_size=16, with "
@@ -70,7 +70,7 @@ def test_nothing_is_held_by_the_error(trained: list[weakref.ref[nn.Module]]) -> 
     assert caught.value.__cause__ is None
 
 
-@pytest.mark_used.parametrize("is_process", [True, False])
+@pytest.mark.parametrize("is_process", [True, False])
 def test_nothing_is_held_by_a_sweep(
     is_process: bool, trained: list[weakref.ref[nn.Module]], dlspec: Callable[..., CommandResult]
 ) -> None:
@@ -126,7 +126,7 @@ layers:
 """
 
 
-@pytest.mark_used.skipif(sys.platform != "linux", reason="limits the address space")
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
 def test_the_next_job_of_a_sweep_has_room(work: Path, write) -> None:
     write("conf/model/wide.yaml", WIDE)
     quiet = ["trainer.progress=none", "trainer.curves=false", "trainer.pictures=false", "trainer.checkpoints=false"]

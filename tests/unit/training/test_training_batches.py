@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dlspec.data.batches.batches import BatchLoader, BatchPlan, choose_evaluation_batch_size, compute_batch_sizes
-from dlspec.data.batches.trimming import PaddingTrim
+from dlspec.data.batches.batch_loader import BatchLoader, BatchPlan, choose_evaluation_batch_size, compute_batch_sizes
+from dlspec.data.batches.sequence_lengths import PaddingTrim
 from dlspec.data.dataset import Dataset, Field, Split
 from dlspec.layouts import Lengths, Window
 from dlspec.training.evaluation import scores
-from helpers.training_parts import Accuracy, CrossEntropy, make_dataset, make_text_split, make_trainer
+from helpers.toy_training import Accuracy, CrossEntropy, make_dataset, make_text_split, make_trainer
 
 CPU = torch.device("cpu")
 
@@ -24,7 +24,7 @@ def test_sizes() -> None:
     assert compute_batch_sizes(0, 32) == []
 
 
-@pytest.mark_used.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("shuffle", [True, False])
 def test_batches_end_at_their_longest_sample(shuffle: bool) -> None:
     split = make_text_split()
     batches = BatchLoader(split, ("text", "extra", "text_lengths"), ("label",), BatchPlan(2), CPU)
@@ -43,7 +43,7 @@ def test_batches_end_at_their_longest_sample(shuffle: bool) -> None:
 WINDOW = Window(2, stride=2)
 
 
-@pytest.mark_used.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize("shuffle", [True, False])
 def test_targets_end_where_the_output_does(shuffle: bool) -> None:
     split = make_text_split()
     pairs = {"tags": PaddingTrim(Lengths("text"), 1), "halves": PaddingTrim(Lengths("text", (WINDOW,)), 2)}
@@ -159,7 +159,7 @@ def _scores(batches: list[tuple[Tensor, Tensor]]) -> tuple[dict[str, float], int
     return gathered.results(), metric.updates
 
 
-@pytest.mark_used.parametrize("limit", ["MOST_ROWS", "MOST_NUMBERS", "MOST_STEPS"])
+@pytest.mark.parametrize("limit", ["MOST_ROWS", "MOST_NUMBERS", "MOST_STEPS"])
 def test_metrics_are_fed_in_pieces_and_come_out_the_same(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = [5, 5, 5, 5, 5, 5, 2]
     batches = [(torch.randn(size, 3), torch.randint(0, 3, (size,))) for size in sizes]
@@ -218,7 +218,7 @@ class TwoTerms(CrossEntropy):
         return [(output["kind"].softmax(1), targets[0]), (output["kind"].softmax(1), 1 - targets[0])]
 
 
-@pytest.mark_used.parametrize("lengths", [(4, 4, 4), (4, 4, 3)], ids=["joined", "apart"])
+@pytest.mark.parametrize("lengths", [(4, 4, 4), (4, 4, 3)], ids=["joined", "apart"])
 def test_each_term_and_each_targets_metrics_are_told(lengths: tuple[int, ...]) -> None:
     metrics = [{"kind_accuracy": Accuracy()}, {"other_accuracy": Accuracy()}]
     gathered = scores.Scores(TwoTerms(), metrics)
@@ -256,7 +256,7 @@ class TwoHeads(nn.Module):
         return {"kind": self.kind(image), "size": self.size(image)}
 
 
-@pytest.mark_used.parametrize("optimizer", [torch.optim.Adam, torch.optim.LBFGS])
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.LBFGS])
 def test_several_terms_train_together(optimizer: type[torch.optim.Optimizer]) -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.randn(64, 4, generator=generator)

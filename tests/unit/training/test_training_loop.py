@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dlspec.data.batches.batches import make_permutation
+from dlspec.data.batches.batch_loader import make_permutation
 from dlspec.data.dataset import Dataset, Field, Split, Target
 from dlspec.errors import TrainingFailed, UserError
 from dlspec.language.sections.trainer_section import EMA
-from dlspec.optim.freezing import FrozenParameters
+from dlspec.optim.frozen_parameters import FrozenParameters
 from dlspec.optim.optimizer import make_optimizer
 from dlspec.optim.schedule import Schedule
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.monitor import MetricMonitor, choose_monitor_mode
+from dlspec.training.metric_monitor import MetricMonitor, choose_monitor_mode
 from dlspec.training.state import TrainingState
-from helpers.training_parts import (
+from helpers.toy_training import (
     Accuracy,
     CrossEntropy,
     SquaredError,
@@ -161,7 +161,7 @@ def test_modes_are_right_in_each_phase() -> None:
     assert seen == {("train", True, False), ("val", False, True), ("test", False, True)}
 
 
-@pytest.mark_used.parametrize("more", [{}, {"accumulate": 2}, {"average": EMA()}], ids=str)
+@pytest.mark.parametrize("more", [{}, {"accumulate": 2}, {"average": EMA()}], ids=str)
 def test_no_step_waits_for_the_device(more: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {"epochs": 1, "clip_grad_norm": 1.0, "clip_grad_value": 0.5, "eval_batch_size": 8, **more}
     waits: dict[str, list[int]] = {}
@@ -191,7 +191,7 @@ def test_order_depends_on_seed_and_epoch_alone() -> None:
     assert sorted(orders[0]) == list(range(50))
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("settings", "epochs", "steps"),
     [
         ({"limit_batches": 2, "epochs": 2}, 2, 4),

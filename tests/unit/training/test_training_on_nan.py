@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ExponentialLR
 
-from dlspec.data.batches.batches import make_permutation
+from dlspec.data.batches.batch_loader import make_permutation
 from dlspec.data.dataset import Dataset
 from dlspec.language.sections.trainer_section import EMA
 from dlspec.optim.optimizer import make_optimizer
@@ -19,8 +19,14 @@ from dlspec.training.callbacks.callback import Callback
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.state import TrainingState
 from dlspec.training.trainer import Trainer
-from helpers.nan_parts import FunctionLayer, RareDivisionByZero, get_failure_message, make_stack, sqrt_of_positive
-from helpers.training_parts import make_dataset, make_trainer
+from helpers.failing_networks import (
+    FunctionLayer,
+    RareDivisionByZero,
+    get_failure_message,
+    make_stack,
+    sqrt_of_positive,
+)
+from helpers.toy_training import make_dataset, make_trainer
 
 SKIP, RESTORE = {"on_nan": "skip", "batch_size": 10}, {"on_nan": "restore", "batch_size": 10}
 
@@ -94,7 +100,7 @@ def test_a_gradient_alone_is_enough() -> None:
     assert all(each.isfinite().all() for each in net.parameters())
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("place", "same"),
     [(25, [False, True, True, True, False, False]), (5, [True, True, False, True, False, False])],
 )
@@ -212,8 +218,8 @@ class Keep(Callback):
             self.kept = state.snapshot()
 
 
-@pytest.mark_used.parametrize("on_nan", ["skip", "restore"])
-@pytest.mark_used.parametrize("batches", [2, 4, 5, 7, 9, 12])
+@pytest.mark.parametrize("on_nan", ["skip", "restore"])
+@pytest.mark.parametrize("batches", [2, 4, 5, 7, 9, 12])
 def test_resumed_it_is_the_same(on_nan: str, batches: int) -> None:
     def made(callbacks: list[Callback]) -> Trainer:
         net = make_stack(nn.BatchNorm1d(16), nn.Dropout(0.3), nn.ReLU())

@@ -9,11 +9,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from dlspec.data.batches.batches import make_permutation
+from dlspec.data.batches.batch_loader import make_permutation
 from dlspec.optim.optimizer import make_optimizer
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.state import TrainingState
-from helpers.training_parts import make_dataset, make_network, make_trainer
+from helpers.toy_training import make_dataset, make_network, make_trainer
 
 
 def trained(precision: Any, **more: Any) -> tuple[nn.Module, dict[str, float]]:
@@ -55,9 +55,7 @@ class Seen(Callback):
         linear.register_forward_hook(lambda module, inputs, output: self.types.add(output.dtype))
 
 
-@pytest.mark_used.parametrize(
-    ("precision", "type"), [("bf16", torch.bfloat16), (16, torch.float16), (32, torch.float32)]
-)
+@pytest.mark.parametrize(("precision", "type"), [("bf16", torch.bfloat16), (16, torch.float16), (32, torch.float32)])
 def test_halves_compute_and_the_loss_falls_as_in_float32(precision: Any, type: torch.dtype) -> None:
     torch.manual_seed(0)
     net = make_network()

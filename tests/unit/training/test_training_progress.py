@@ -8,10 +8,10 @@ import re
 import pytest
 from rich.console import Console
 
-from dlspec.text import format_count, format_duration, format_number
+from dlspec.formatting import format_count, format_duration, format_number
 from dlspec.training.callbacks import progress
 from dlspec.training.callbacks.progress import Progress
-from helpers.training_parts import make_trainer
+from helpers.toy_training import make_trainer
 
 
 def lines_of(console: Console) -> list[str]:
@@ -105,7 +105,7 @@ def test_no_color_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "\x1b[3" not in terminal.file.getvalue()
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("seconds", "text"),
     [(0.44, "0.4 s"), (9.97, "10 s"), (12.3, "12 s"), (65, "1:05"), (7265.4, "2:01:05")],
 )
@@ -113,14 +113,14 @@ def test_clock(seconds: float, text: str) -> None:
     assert format_duration(seconds) == text
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("value", "text"), [(0.4, "0"), (950, "950"), (12345, "12.3k"), (999_600, "1M"), (1.23e6, "1.23M"), (2e9, "2G")]
 )
 def test_shortened(value: float, text: str) -> None:
     assert format_count(value) == text
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("value", "text"), [(0.0, "0.0000"), (0.97123, "0.9712"), (1e-5, "1e-05"), (12345.6, "1.235e+04")]
 )
 def test_number(value: float, text: str) -> None:

@@ -12,10 +12,10 @@ import torch
 
 from dlspec.compat.glibc import find_glibc
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.evaluation.shelf import ALIGNMENT_BYTES, TensorArena
+from dlspec.training.evaluation.tensor_arena import ALIGNMENT_BYTES, TensorArena
 from dlspec.training.runtime import resources
 from dlspec.training.state import TrainingState
-from helpers.training_parts import make_network, make_trainer
+from helpers.toy_training import make_network, make_trainer
 
 
 class Seen(Callback):
@@ -32,7 +32,7 @@ def test_threads_are_a_runs_own() -> None:
     assert (seen.threads, torch.get_num_threads()) == (before + 1, before)
 
 
-@pytest.mark_used.parametrize(
+@pytest.mark.parametrize(
     ("wanted", "largest", "calls"),
     [("auto", 2**20 + 1, 4), ("auto", 2**20, 0), ("keep", 1, 4), ("default", 2**40, 0)],
 )
@@ -83,7 +83,7 @@ print(usual, kept, within - mib("VmRSS"))
 """
 
 
-@pytest.mark_used.skipif(find_glibc() is None, reason="no glibc")
+@pytest.mark.skipif(find_glibc() is None, reason="no glibc")
 def test_memory_is_not_mapped_anew_at_every_step() -> None:
     """Pages that are touched for the first time, counted by the system; the MiB that are given back at the end."""
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
@@ -97,7 +97,7 @@ import sys
 sys.path.insert(0, "tests")
 import torch
 from torch import nn
-from helpers.training_parts import dataset, trainer
+from helpers.toy_training import dataset, trainer
 from dlspec.training.callbacks.callback import Callback
 
 class Peak(Callback):
@@ -117,15 +117,15 @@ trainer(net, dataset(train=40 * 128), settings=settings, callbacks=[Peak()], wid
 """
 
 
-@pytest.mark_used.skipif(find_glibc() is None or not Path("/proc/self/clear_refs").exists(), reason="no glibc")
+@pytest.mark.skipif(find_glibc() is None or not Path("/proc/self/clear_refs").exists(), reason="no glibc")
 def test_kept_memory_does_not_grow() -> None:
     """What an epoch keeps of each step lies apart from what the step gives back."""
     done = subprocess.run([sys.executable, "-c", TRAINING], capture_output=True, text=True, check=True)
     assert int(done.stdout.split()[-1]) < 60
 
 
-@pytest.mark_used.parametrize("shape", [(), (0,), (3,), (7, 5), (2**18 + 1, 2)])
-@pytest.mark_used.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.bool, torch.bfloat16])
+@pytest.mark.parametrize("shape", [(), (0,), (3,), (7, 5), (2**18 + 1, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64, torch.bool, torch.bfloat16])
 def test_a_shelf_gives_copies(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     shelf, made = TensorArena(), [torch.randint(0, 2, shape).to(dtype) for _ in range(3)]
     with torch.inference_mode():

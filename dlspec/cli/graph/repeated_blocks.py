@@ -1,0 +1,116 @@
+"""Equal copies that follow each other, drawn once: a GPT's blocks, a residual network's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from typing import Any
+
+from dlspec.cli.graph.layer_boxes import LayerBox, rename_sources
+from dlspec.cli.summary.layer_rows import shorten_name
+from dlspec.network.built_network import InputEdge
+
+
+@dataclass(frozen=True)
+class BoxGroup:
+    """The boxes whose names begin with `name`."""
+
+    name: str
+    boxes: tuple[LayerBox, ...]
+
+    @cached_property
+    def names(self) -> dict[str, str]:
+        """Each box's name behind the unit's own."""
+        return {box.name: box.name[len(self.name) :] for box in self.boxes}
+
+    @cached_property
+    def sources(self) -> dict[tuple[str, str], int]:
+        """What comes in from outside, numbered: which box's, and which of its outputs."""
+        takes = [(each.layer, each.output) for box in self.boxes for each in box.takes if each.layer not in self.names]
+        return {each: at for at, each in enumerate(dict.fromkeys(takes))}
+
+    @cached_property
+    def shape(self) -> list[Any]:
+        """All that makes two units equal, but where their inputs come from."""
+        return [
+            (
+                self.names[box.name],
+                box.lines,
+                str(box.output),
+                box.spec_path,
+                [self._describe_edge(each) for each in box.takes],
+            )
+            for box in self.boxes
+        ]
+
+    def _describe_edge(self, each: InputEdge) -> tuple[str | int, str, str]:
+        outside = self.sources.get((each.layer, each.output))
+        return (self.names[each.layer] if outside is None else outside, each.output, str(each.value))
+
+
+def merge_copies(boxes: Sequence[LayerBox]) -> tuple[list[LayerBox], dict[str, int]]:
+    """The boxes, of copies in a row the first one's alone; and how many there are, by the first one's name."""
+    found, copies = list(boxes), dict[str, int]()
+    for depth in range(1, max((box.name.count(".") for box in boxes), default=0) + 2):
+        names: dict[str, str] = {}
+        gone: set[str] = set()
+        for run in _group_copies(found, depth):
+            first, *others = run
+            copies[first.name] = len(run)
+            for unit in others:
+                gone |= unit.names.keys()
+                names |= {name: first.name + behind for name, behind in unit.names.items()}
+        found = rename_sources((box for box in found if box.name not in gone), names)
+    return found, {name: count for name, count in copies.items() if count > 1}
+
+
+def _group_copies(boxes: Sequence[LayerBox], depth: int) -> Iterator[list[BoxGroup]]:
+    """Units of that depth, those together that are equal and take one from the other."""
+    readers: dict[str, set[str]] = {}
+    for box in boxes:
+        for each in box.takes:
+            readers.setdefault(each.layer, set()).add(box.name)
+    deep = [box for box in boxes if box.name.count(".") + 1 >= depth and not box.name.startswith("<")]
+    run: list[BoxGroup] = []
+    for name, group in groupby(deep, key=lambda box: shorten_name(box.name, depth)):
+        unit = BoxGroup(name, tuple(group))
+        if run and _is_next_copy(run, unit, readers):
+            run.append(unit)
+            continue
+        if run:
+            yield run
+        run = [unit]
+    if run:
+        yield run
+
+
+def _is_next_copy(run: Sequence[BoxGroup], unit: BoxGroup, readers: Mapping[str, set[str]]) -> bool:
+    """Whether a unit is one more of the run: as the last one, which nothing but the two takes from."""
+    last = run[-1]
+    if shorten_name(last.name, last.name.count(".")) != shorten_name(unit.name, unit.name.count(".")):
+        return False
+    if len(last.boxes) != len(unit.boxes) or last.shape != unit.shape:
+        return False
+    inside = last.names.keys() | unit.names.keys()
+    if any(reader not in inside for name in last.names for reader in readers.get(name, ())):
+        return False
+    chained = _match_sources(last, unit)
+    return chained is not None and (len(run) == 1 or chained == _match_sources(run[-2], last))
+
+
+def _match_sources(last: BoxGroup, unit: BoxGroup) -> tuple[tuple[str, str], ...] | None:
+    """From where in the unit before it each of a unit's inputs comes; '' where both have it from the same place.
+
+    None where they do not follow each other.
+    """
+    found = []
+    for (one, word), (other, its_word) in zip(last.sources, unit.sources, strict=True):
+        if other in last.names:
+            found.append((last.names[other] or ".", its_word))
+        elif (one, word) == (other, its_word):
+            found.append(("", ""))
+        else:
+            return None
+    return tuple(found) if any(name for name, _ in found) else None

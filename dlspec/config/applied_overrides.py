@@ -1,0 +1,262 @@
+"""Puts values from the command line into a config.
+
+No `+` is needed for a key that the YAML does not name, and what can't be reached is told with what to write instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+from hydra.core.override_parser.types import Override, OverrideType, ValueType
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from dlspec.compat.hydra import get_plain_value
+from dlspec.config.model_merging import drop_unused_params
+from dlspec.config.overrides import command_line_location, path_from_key, replaces_section
+from dlspec.errors import Code, Finding, KeyPath, Problem, SpecError, format_value, suggest
+from dlspec.language.entry_merging import ENTRY_KEYS, find_layer_keys, is_entry, names_other_part
+from dlspec.language.problems import format_path
+
+
+def apply_overrides(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
+    """Sets (or with `~` deletes) values in the config; gives the problems of those that can't be reached."""
+    if not any(each.key_or_group.split(".")[0] == "model" for each in overrides):
+        return _apply_by_section(config, overrides)
+    before = get_plain_value(config, "model") if "model" in config else None
+    problems = _apply_by_section(config, overrides)
+    after = get_plain_value(config, "model") if "model" in config else None
+    if isinstance(after, dict) and after != before:
+        # `model.layers.0.Conv2d.out_channels=64` takes a param's place: that nothing uses it now is no mistake.
+        drop_unused_params(before, after, _collect_model_overrides(overrides))
+        with open_dict(config):
+            config.model = after
+    return problems
+
+
+def change_values(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Change a config's plain values, by their keys, as overrides of a command line would; SpecError if one can't."""
+    config = OmegaConf.create(dict(tree))
+    lines = {key: f"{key}={value if isinstance(value, str) else format_value(value)}" for key, value in values.items()}
+    overrides = [
+        Override(OverrideType.CHANGE, key, ValueType.ELEMENT, value, input_line=lines[key])
+        for key, value in values.items()
+    ]
+    problems = apply_overrides(config, overrides)
+    if problems:
+        raise SpecError(problems)
+    changed = OmegaConf.to_container(config, resolve=False)
+    assert isinstance(changed, dict)
+    return {str(key): value for key, value in changed.items()}
+
+
+def _collect_model_overrides(overrides: Sequence[Override]) -> dict[str, Any]:
+    """What the overrides say of the model, as a model's own keys."""
+    model_overrides: dict[str, Any] = {}
+    for override in overrides:
+        top, *path = override.key_or_group.split(".")
+        if top != "model":
+            continue
+        node = model_overrides
+        for key in path[:-1]:
+            child = node.get(key)
+            node[key] = node = child if isinstance(child, dict) else {}
+        if path:
+            node[path[-1]] = None if override.is_sweep_override() else override.value()
+    return model_overrides
+
+
+def _apply_by_section(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
+    problems: list[Problem] = []
+    tree: dict[str, Any] = {str(key): None for key in config if key != "hydra"}
+    touched_sections: dict[
+        str, None
+    ] = {}  # OmegaConf is slow: only what an override names is taken out, and put back once
+    for override in overrides:
+        top = override.key_or_group.split(".")[0]
+        if top in tree and top not in touched_sections:
+            tree[top] = get_plain_value(config, top)
+        touched_sections.setdefault(top)
+        was_there, before = top in tree, deepcopy(tree.get(top))
+        reason = apply_override(tree, override)
+        if reason is not None:
+            location = command_line_location(override.input_line or "")
+            problems.append(reason.to_problem(override.key_or_group, location))
+            tree |= {top: before}
+            if not was_there:
+                del tree[top]
+    with open_dict(config):
+        for top in touched_sections:
+            if top in tree:
+                config[top] = tree[top]
+            else:
+                config.pop(top, None)
+    return problems
+
+
+def apply_override(tree: dict[str, Any], override: Override) -> Finding | None:
+    """Changes the tree in place, or says why it can't and what to write."""
+    path = path_from_key(override.key_or_group)
+    node: Any = tree
+    for depth, part in enumerate(path[:-1], start=1):
+        child = _get_child(node, part)
+        if child is None and isinstance(node, list):
+            return _missing_entry_finding(node, part)
+        if child is None:
+            if isinstance(path[depth], int):
+                return _missing_list_finding(override, path[:depth])
+            if depth > 1 and path[depth - 2] in ("layers", "blocks") and not isinstance(node, list):
+                kind = "entry" if path[depth - 2] == "layers" else "block"
+                return _unreachable_key_finding(f"no {kind} '{part}'", suggest(str(part), [str(each) for each in node]))
+            child = node[str(part)] = {}
+            _keep_last_layer_name(node, path[:depth])
+        if not isinstance(child, dict | list):
+            return _shorthand_finding(path[:depth], child, override, tree)
+        node = child
+    return _check_omitted_layer_name(node, path, override, tree) or _set_leaf(node, path, override)
+
+
+def _get_child(node: Any, part: Any) -> Any:
+    """What stands under a key or index; None where nothing does."""
+    if isinstance(node, dict):
+        return node.get(str(part))
+    return node[part] if isinstance(part, int) and part < len(node) else None
+
+
+def _missing_list_finding(override: Override, path: KeyPath) -> Finding:
+    if override.is_delete():
+        return _unreachable_key_finding(f"no key '{path[-1]}' to delete an entry of")
+    return _unreachable_key_finding(
+        f"no list '{path[-1]}' is written there", f"write it whole: {format_path(path)}=[...]"
+    )
+
+
+def _set_leaf(node: Any, path: KeyPath, override: Override) -> Finding | None:
+    last: Any = path[-1]
+    if isinstance(node, list) and (not isinstance(last, int) or last >= len(node)):
+        return _missing_entry_finding(node, last)
+    key = last if isinstance(node, list) else str(last)
+    value: Any = None if override.is_delete() else override.value()
+    removes = value is None and isinstance(node, dict) and len(path) > 1 and path[-2] == "layers"
+    if override.is_delete() or removes:
+        if isinstance(node, dict) and key not in node:
+            return _unreachable_key_finding(
+                f"no key '{key}' to delete", suggest(str(key), [str(each) for each in node])
+            )
+        del node[key]
+        return None
+    before = _get_child(node, last)
+    node[key] = {**before, **value} if _should_merge(path, before, value) else value
+    _keep_last_layer_name(node, path)
+    return None
+
+
+def _keep_last_layer_name(entry: Any, path: KeyPath) -> None:
+    """An entry that an override has left with two layers' names keeps the one written later, the last in `path`."""
+    last = path[-1]
+    if not isinstance(entry, dict) or not is_entry(path[:-1]) or last in ENTRY_KEYS:
+        return
+    if "type" in entry and last != "type" and not str(last)[:1].isupper():
+        return  # a setting of a flat entry
+    is_flat = last == "type" and all(str(key)[:1].islower() for key in entry)
+    for key in [each for each in find_layer_keys(entry) if each != last]:
+        if not is_flat:
+            del entry[key]
+
+
+def _check_omitted_layer_name(node: Any, path: KeyPath, override: Override, tree: dict[str, Any]) -> Finding | None:
+    """`model.layers.0.out_channels=64` where the entry is `Conv2d: {...}`: the layer's name was left out."""
+    last = str(path[-1])
+    if not isinstance(node, dict) or not is_entry(path[:-1]) or last in (*ENTRY_KEYS, "type") or "type" in node:
+        return None
+    names = find_layer_keys(node)
+    if override.is_delete() or len(names) != 1 or names == [last] or not last[:1].islower():
+        return None
+    if last in _visible_blocks(tree.get("model"), path) or isinstance(override.value(), dict):
+        return None
+    return Finding(
+        Code.MISPLACED_KEY,
+        f"no key '{last}' beside '{names[0]}'",
+        f"write {format_path((*path[:-1], names[0], last))}=...",
+    )
+
+
+def _visible_blocks(model: Any, path: KeyPath) -> dict[str, Any]:
+    """The blocks that an entry at `path` sees, the nearest definition of each."""
+    found: dict[str, Any] = {}
+    node: Any = {"model": model}
+    for part in path:
+        node = _get_child(node, part)
+        blocks = node.get("blocks") if isinstance(node, dict) else None
+        found |= blocks if isinstance(blocks, dict) else {}
+    return found
+
+
+def _should_merge(path: KeyPath, before: Any, value: Any) -> bool:
+    """A mapping changes the mapping before it key by key, but one that names a part or layer takes its place."""
+    if not isinstance(value, dict) or not isinstance(before, dict):
+        return False
+    if "layers" in path[:-1] or isinstance(path[-1], int) or names_other_part(before, value, path):
+        return False
+    return len(path) > 1 or not replaces_section(str(path[0]), value)
+
+
+def _unreachable_key_finding(found: str, fix: str = "") -> Finding:
+    return Finding(Code.UNREACHABLE_KEY, found, fix)
+
+
+def _missing_entry_finding(node: Any, part: Any) -> Finding:
+    if isinstance(node, list):
+        return _unreachable_key_finding(
+            f"no entry '{part}' in a list of {len(node)}",
+            f"write a number from 0 to {len(node) - 1}",
+        )
+    return _unreachable_key_finding(f"no key '{part}' there")
+
+
+def _shorthand_finding(path: KeyPath, value: Any, override: Override, tree: dict[str, Any]) -> Finding:
+    """An override that reaches into `Linear: 10` or `loss: MSELoss` would lose what is written there."""
+    name, setting = str(path[-1]), override.key_or_group.split(".")[-1]
+    change = f"{setting}: {_override_value_text(override)}"
+    value_setting = _find_value_setting(name, path, tree) if is_entry(path[:-1]) else None
+    if value_setting is not None:
+        if setting == value_setting:
+            whole = f"{format_path(path)}={_override_value_text(override)}"
+            return _unreachable_key_finding(
+                f"'{name}: {_format_value(value)}' is a short spelling of {value_setting}", f"write {whole}"
+            )
+        full = f"{format_path(path[:-1])}={{{name}: {{{value_setting}: {_format_value(value)}, {change}}}}}"
+        return _unreachable_key_finding(
+            f"'{name}: {_format_value(value)}' is a short spelling", f"write it in full: '{full}'"
+        )
+    path_text = format_path(path)
+    if not isinstance(value, str) or not value.lstrip("$").isidentifier():
+        return _unreachable_key_finding(
+            f"{path_text} is {_format_value(value)} and has no keys", f"write {path_text}=VALUE"
+        )
+    if is_entry(path) and not value.startswith("$"):
+        full = f"{path_text}={{{value}: {{{change}}}}}"
+    else:
+        full = f"{path_text}={{type: {value}, {change}}}"
+    return _unreachable_key_finding(f"'{value}' is a short spelling", f"write it in full: '{full}'")
+
+
+def _find_value_setting(name: str, path: KeyPath, tree: dict[str, Any]) -> str | None:
+    """The setting that one value behind a layer's or block's name stands for."""
+    from dlspec.parts.torch.torch_parts import LAYERS
+
+    if name in LAYERS:
+        return LAYERS[name].value_setting or "SETTING"
+    block = _visible_blocks(tree.get("model"), path).get(name)
+    params = block.get("params") if isinstance(block, dict) else None
+    return str(next(iter(params))) if isinstance(params, dict) and params else None
+
+
+def _format_value(value: Any) -> str:
+    """A value as YAML writes it, text without quotes."""
+    return value if isinstance(value, str) else format_value(value)
+
+
+def _override_value_text(override: Override) -> str:
+    return (override.input_line or "").partition("=")[2]

@@ -1,0 +1,56 @@
+"""From NumPy arrays and a split to a `Dataset`; and the scaling of numbers, fitted on the training rows alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dlspec.data.dataset import Split
+from dlspec.data.split_indices import IntArray, SplitIndices
+
+NamedArrays = Mapping[str, NDArray[Any]]
+
+
+def make_splits(arrays: NamedArrays, labels: NamedArrays, parts: SplitIndices) -> tuple[Split, Split, Split]:
+    """The rows of each part as tensors of their own, contiguous and writable; `labels` are the targets.
+
+    Arrays are float32 or int64, a row a sample.
+    """
+
+    def split(rows: IntArray) -> Split:
+        return Split(_select_rows(arrays, rows), _select_rows(labels, rows))
+
+    return split(parts.train), split(parts.validation), split(parts.test)
+
+
+def _select_rows(arrays: NamedArrays, rows: IntArray) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(values[rows]) for name, values in arrays.items()}
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Mean and standard deviation by column; a column that never changes keeps its unit."""
+
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+
+    @classmethod
+    def fit(cls, values: NDArray[Any]) -> Scaling:
+        """Over the rows of `values`, in double precision."""
+        mean, std = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
+        # A constant such as 0.1 has a deviation, too: its mean's last digit.
+        changes = std > 1e-12 * np.maximum(np.abs(mean), np.finfo(np.float64).tiny)
+        return cls(mean, np.where(changes, std, 1.0))
+
+    def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
+        """The values with mean 0 and deviation 1, where they are distributed like those fitted on."""
+        scaled: NDArray[np.float32] = ((values - self.mean) / self.std).astype(np.float32)
+        return scaled
+
+    def to_json(self) -> dict[str, Any]:
+        return {"kind": "standardize", "mean": self.mean.tolist(), "std": self.std.tolist()}

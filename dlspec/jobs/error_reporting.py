@@ -1,0 +1,49 @@
+"""What is told to the user when a command ends with an error, and the exit code that goes with it."""
+
+from __future__ import annotations
+
+from dlspec.errors import MAX_SHOWN_PROBLEMS, SpecError, UserError
+from dlspec.formatting import first_line
+
+EXIT_OK, EXIT_FAILED, EXIT_INVALID, EXIT_INTERRUPTED = 0, 1, 2, 130
+"""The exit codes."""
+
+
+def message_and_exit_code(error: BaseException) -> tuple[str, int] | None:
+    """The text without a traceback, and the exit code; None for an error that is a defect of dlspec's own."""
+    if isinstance(error, UserError):
+        return str(error), EXIT_INVALID
+    from dlspec.config.hydra_errors import problem_from_hydra_error
+    from dlspec.errors import TrainingFailed
+    from dlspec.training.health.out_of_memory import is_out_of_memory
+
+    problem = problem_from_hydra_error(error)
+    if problem is not None:
+        return str(SpecError([problem])), EXIT_INVALID
+    if isinstance(error, TrainingFailed):
+        return str(error), EXIT_FAILED
+    if is_out_of_memory(error):
+        return f"out of memory: {first_line(error) or type(error).__name__}", EXIT_FAILED
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"can't use {error.filename}: {error.strerror}", EXIT_FAILED
+    return None
+
+
+def format_error_line(error: BaseException) -> str:
+    """The same in one line, for a table."""
+    if isinstance(error, SpecError):
+        first = error.problems[0]
+        return f"{first.path} {first.found}".strip()
+    reported = message_and_exit_code(error)
+    return first_line(reported[0] if reported else f"{type(error).__name__}: {error}")
+
+
+def format_error_details(error: Exception) -> str:
+    """The mistakes alone, of a job among others: what was done for that is told at the end."""
+    if isinstance(error, SpecError):
+        lines = [line for problem in error.problems[:MAX_SHOWN_PROBLEMS] for line in problem.format_lines()]
+        return "\n".join(
+            [*lines, *([f"... and {more:,} more"] if (more := len(error.problems) - MAX_SHOWN_PROBLEMS) > 0 else [])]
+        )
+    reported = message_and_exit_code(error)
+    return reported[0] if reported else format_error_line(error)

@@ -1,0 +1,94 @@
+"""Everything that a run needs, checked and built: from the steps of a spec to a job."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dlspec.jobs.environment import get_nested_value
+from dlspec.jobs.job import Job
+from dlspec.jobs.run_preparation import OpenedSpec, Preparation, PreparedRun
+from dlspec.language.yaml.yaml_files import load_yaml_file
+from dlspec.runs.file_names import SPEC_FILE
+from dlspec.training.components import Model, Optimization, TrainingData
+from dlspec.training.health.out_of_memory import free_unused_memory
+from dlspec.training.trainer import Trainer
+from dlspec.training.tuning.batch_size_finder import find_batch_size
+from dlspec.training.tuning.settings_tuner import TUNED_SETTINGS, tune_settings
+
+
+def make_job(preparation: Preparation, *, shows_progress: bool = True) -> Job:
+    """Checks and builds everything; raises UserError for whatever is wrong, and writes nothing."""
+    if not gc.isenabled():  # a process of the command line: see dlspec.cli.main
+        gc.freeze()  # before there is a network: what is frozen is never freed
+        gc.enable()
+    with _open_status_line(shows_progress) as print_status:
+        prepared = _prepare_with_found_settings(preparation, print_status)
+    return Job(prepared, _make_trainer(prepared), shows_progress)
+
+
+@contextmanager
+def _open_status_line(shows_progress: bool) -> Iterator[Callable[[str], None]]:
+    """What shows on a terminal what is being done, each line in the place of the one before it, and none at the end."""
+    if not shows_progress or not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    try:
+        yield lambda text: print(f"\r\033[K{text} ...", end="", file=sys.stderr, flush=True)
+    finally:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def _prepare_with_found_settings(preparation: Preparation, print_status: Callable[[str], None]) -> PreparedRun:
+    """Everything that the run needs, with settings that were found where that is wanted.
+
+    They are tried on networks of their own: the run's is built anew, as if they had been written.
+    """
+    opened, notes = preparation.open(), list[str]()
+    if opened.spec.trainer.batch_size == "auto":
+        found = find_batch_size(_make_trainer(preparation.prepare(opened=opened)))
+        opened = opened.with_trainer_settings({"batch_size": found.batch_size})
+        notes.append(found.explanation)
+        free_unused_memory()
+    if opened.spec.trainer.tune:
+        opened, tuning_note = _tune_settings(preparation, opened, print_status)
+        notes.append(tuning_note)
+        free_unused_memory()
+    prepared = preparation.prepare(opened=opened)
+    return replace(prepared, notes=(*prepared.notes, *notes))
+
+
+def _tune_settings(
+    preparation: Preparation, opened: OpenedSpec, print_status: Callable[[str], None]
+) -> tuple[OpenedSpec, str]:
+    def make_trainer(changes: Mapping[str, Any]) -> Trainer:
+        return _make_trainer(preparation.prepare(opened=opened.with_trainer_settings(changes)))
+
+    tuned = tune_settings(make_trainer, print_status)
+    return opened.with_trainer_settings({**tuned.changes, "tune": False}), tuned.table
+
+
+def keep_found_settings(preparation: Preparation, folder: Path) -> Preparation:
+    """The steps of a run that goes on, with the settings that were found when it began, where some were to be found."""
+    trainer = preparation.tree.get("trainer")
+    if not isinstance(trainer, Mapping) or not (trainer.get("batch_size") == "auto" or trainer.get("tune")):
+        return preparation
+    saved = get_nested_value(load_yaml_file(folder / SPEC_FILE).tree, "trainer")
+    found = ("batch_size", *(("tune", *TUNED_SETTINGS) if trainer.get("tune") else ()))
+    kept = {**trainer, **{key: saved[key] for key in found}}
+    return replace(preparation, tree={**preparation.tree, "trainer": kept})
+
+
+def _make_trainer(prepared: PreparedRun) -> Trainer:
+    spec, network = prepared.spec, prepared.network
+    model = Model(network.module, prepared.criterion, network.inputs, prepared.make_metrics)
+    optimization = Optimization(prepared.optimizer, prepared.schedule, prepared.freezing)
+    data = TrainingData(
+        prepared.data, spec.seed, network.allows_trimming, network.fewest_steps, network.max_layer_outputs
+    )
+    return Trainer(model, optimization, data, spec.trainer)

@@ -1,0 +1,187 @@
+"""What changes the weights, made for a network: the optimizer with its groups, the scheduler, what is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, cast
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR
+
+from dlspec.compat.torch_dynamo import without_dynamo
+from dlspec.data.dataset import Dataset, Target
+from dlspec.errors import Code
+from dlspec.formatting import first_line
+from dlspec.jobs.spec import CheckedPart, Spec
+from dlspec.language.parse.pattern import ParameterPattern
+from dlspec.language.problems import Problems
+from dlspec.language.sections.trainer_section import TrainerSpec
+from dlspec.metrics.selection import SelectedMetric, make_metrics
+from dlspec.network.built_network import Network
+from dlspec.network.parameters import NamedParameter, list_named_parameters, match_patterns
+from dlspec.optim.frozen_parameters import FrozenParameters
+from dlspec.optim.optimizer import has_sparse_gradients, make_optimizer, needs_closure
+from dlspec.optim.schedule import Schedule
+from dlspec.parts.specs.parameters_spec import UNFREEZE_KEY
+from dlspec.training.metric_monitor import choose_monitor_mode
+
+# Schedulers that are meant to move with every step; the others move with every epoch.
+STEP_SCHEDULERS = ("OneCycleLR", "CyclicLR")
+
+
+def freeze_parameters(network: Network, patterns: Sequence[ParameterPattern], problems: Problems) -> FrozenParameters:
+    """What does not learn, and until when; the parameters are frozen from now on."""
+    picks = match_patterns(list_named_parameters(network), patterns, problems) if patterns else []
+    return FrozenParameters({each.parameter: pattern.settings.get(UNFREEZE_KEY) for each, pattern in picks if pattern})
+
+
+def group_parameters(
+    network: Network, freezing: FrozenParameters, groups: Sequence[ParameterPattern], problems: Problems
+) -> list[tuple[ParameterPattern | None, list[NamedParameter]]]:
+    """The optimizer's groups that are not empty: first the parameters that no pattern picks, then each pattern's.
+
+    What never learns is in none.
+    """
+    picks = match_patterns(list_named_parameters(network), groups, problems)
+    learning = [(each, pattern) for each, pattern in picks if freezing.is_ever_trained(each.parameter)]
+    found = [(group, [each for each, pattern in learning if pattern is group]) for group in (None, *groups)]
+    return [(group, owned) for group, owned in found if owned]
+
+
+def build_optimizer(spec: Spec, network: Network, freezing: FrozenParameters, problems: Problems) -> Optimizer | None:
+    """The spec's optimizer of what learns at some time; None where nothing does."""
+    groups = [
+        {"params": [each.parameter for each in owned], **(group.settings if group else {})}
+        for group, owned in group_parameters(network, freezing, spec.groups, problems)
+    ]
+    if not groups:
+        return None
+    part, fuse = spec.optimizer, not has_sparse_gradients(network.module)
+    if fuse and part.schema.name == "SparseAdam":
+        problems.add(
+            Code.UNSUPPORTED,
+            part.part.path,
+            "SparseAdam, and no embedding with sparse: true",
+            "take Adam",
+            at_value=True,
+        )
+        return None
+    try:
+        optimizer = make_optimizer(cast(type[Optimizer], part.schema.build), groups, part.settings, fuse=fuse)
+    except (ValueError, TypeError, RuntimeError) as error:
+        _report_refusal(part, error, problems)
+        return None
+    _check_compiled_step(spec, optimizer, problems)
+    if needs_closure(optimizer):
+        _check_closure_support(part.schema.name, spec.trainer, problems)
+    return optimizer
+
+
+def _check_compiled_step(spec: Spec, optimizer: Optimizer, problems: Problems) -> None:
+    """What a step that is compiled whole, or recorded, can't do."""
+    trainer, scheduler = spec.trainer, spec.scheduler
+    if trainer.compile not in ("step", "cudagraphs"):
+        return
+    is_recorded = trainer.compile == "cudagraphs"
+    moves_momentum = scheduler is not None and scheduler.schema.name in STEP_SCHEDULERS
+    if scheduler is not None and scheduler.settings.get("cycle_momentum", True) is False:
+        moves_momentum = False
+    reasons = {
+        f"{spec.optimizer.schema.name}, which evaluates the loss itself": needs_closure(optimizer),
+        "trainer.accumulate": trainer.accumulate > 1,
+        "trainer.activation_checkpointing": bool(trainer.activation_checkpointing) and not is_recorded,
+        f"trainer.on_nan={trainer.on_nan}": trainer.on_nan != "stop",
+        f"trainer.debug={trainer.debug}": trainer.debug is not None,
+        "the scaled gradients of trainer.precision=16": trainer.precision == 16 and not is_recorded,
+        "a momentum that changes at every step (scheduler.cycle_momentum=false keeps it)": moves_momentum,
+    }
+    for reason in (reason for reason, applies in reasons.items() if applies):
+        found = f"a step that is {'recorded' if is_recorded else 'compiled whole'} can't have {reason}"
+        problems.add(
+            Code.UNSUPPORTED, ("trainer", "compile"), found, "take trainer.compile=model or none", at_value=True
+        )
+
+
+def _check_closure_support(name: str, trainer: TrainerSpec, problems: Problems) -> None:
+    """What can't be done with an optimizer that evaluates a batch's loss itself, as often as it wants."""
+    found = f"{name} evaluates a batch's loss itself, so it can't take"
+    if trainer.accumulate > 1:
+        fix = "leave it out, or raise trainer.batch_size"
+        problems.add(
+            Code.UNSUPPORTED, ("trainer", "accumulate"), f"{found} the gradients of several", fix, at_value=True
+        )
+    if trainer.precision == 16:
+        fix = "take bf16, which needs no scale"
+        problems.add(
+            Code.UNSUPPORTED,
+            ("trainer", "precision"),
+            f"{found} the scaled gradients of precision 16",
+            fix,
+            at_value=True,
+        )
+
+
+def resolve_scheduler(
+    spec: Spec, metrics: Sequence[SelectedMetric], predicted: Sequence[Target], problems: Problems
+) -> CheckedPart | None:
+    """The scheduler; one that waits for a plateau of the monitored result takes less or more of it as better."""
+    part = spec.scheduler
+    if part is None or part.schema.name != "ReduceLROnPlateau":
+        return part
+    name = spec.trainer.monitor
+    metric_groups = make_metrics(metrics, predicted)
+    mode = choose_monitor_mode(
+        spec.trainer.mode, name, {key: each for group in metric_groups for key, each in group.items()}
+    )
+    if part.settings.get("mode", mode) != mode:
+        found = f"mode is {part.settings['mode']}, and of {name} {'more' if mode == 'max' else 'less'} is better"
+        problems.add(Code.CONFLICT, part.part.path_of("mode"), found, f"leave it out: it is {mode}", at_value=True)
+    return replace(part, settings={**part.settings, "mode": mode})
+
+
+def build_schedule(spec: Spec, optimizer: Optimizer | None, data: Dataset, problems: Problems) -> Schedule | None:
+    """The spec's scheduler; the run's length is filled in where it wants one."""
+    part = spec.scheduler
+    if part is None or optimizer is None:
+        return None
+    interval = spec.interval or ("step" if part.schema.name in STEP_SCHEDULERS or spec.warmup else "epoch")
+    try:
+        with without_dynamo():
+            scheduler = part.schema.build(optimizer, **_fill_run_length(part, spec, data, interval))
+            scheduler = _add_warmup(scheduler, optimizer, spec.warmup)
+    except (ValueError, TypeError) as error:
+        _report_refusal(part, error, problems)
+        return None
+    return Schedule(scheduler, interval)
+
+
+def _add_warmup(scheduler: LRScheduler, optimizer: Optimizer, warmup: int) -> LRScheduler:
+    """The scheduler behind a learning rate that rises in equal steps: 1/3 and 2/3 of the whole for a warm-up of 2."""
+    if not warmup:
+        return scheduler
+    for group in optimizer.param_groups:
+        group["lr"] = group["initial_lr"]  # the scheduler has taken its first step
+    warmup_scheduler = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
+    return SequentialLR(optimizer, [warmup_scheduler, scheduler], [warmup])
+
+
+def _fill_run_length(part: CheckedPart, spec: Spec, data: Dataset, interval: str) -> dict[str, Any]:
+    """The scheduler's settings, the run's length filled in where one wants it and it was not written."""
+    settings, trainer = dict(part.settings), spec.trainer
+    batches = -(-len(data.train) // trainer.initial_batch_size)
+    steps_an_epoch = max(1, -(-min(batches, trainer.limit_batches or batches) // trainer.accumulate))
+    steps = min(trainer.epochs * steps_an_epoch, trainer.max_steps or trainer.epochs * steps_an_epoch)
+    length = steps if interval == "step" else max(1, -(-steps // steps_an_epoch))
+    length = max(1, length - spec.warmup)
+    for name, missing in {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}.items():
+        if part.schema.name == name and settings.get(missing) is None and settings.get("epochs") is None:
+            settings[missing] = length
+    return settings
+
+
+def _report_refusal(part: CheckedPart, error: Exception, problems: Problems) -> None:
+    reason = first_line(error)
+    problems.add(
+        Code.LAYER_REFUSED, part.part.path, f"{part.schema.name} refuses these settings", f"PyTorch says: {reason}"
+    )

@@ -1,0 +1,132 @@
+"""A run goes on from its newest whole checkpoint, as if it had never stopped."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dlspec.config.saved_run import LATEST, RUN_FIX, find_latest_run
+from dlspec.errors import Code, Problem, SourceLocation, SpecError, UserError, format_value
+from dlspec.jobs.job import Job
+from dlspec.language.sections.trainer_keys import MACHINE_KEYS, OUTPUT_KEYS
+from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file
+from dlspec.runs.file_names import CHECKPOINTS_FOLDER, SPEC_FILE
+from dlspec.runs.io import remove_leftovers
+from dlspec.runs.job_result import JobResult, read_result
+from dlspec.runs.job_state import JobState
+from dlspec.runs.lock import lock_run_folder
+from dlspec.training.checkpoint.checkpoint_files import Snapshot, read_newest_checkpoint, set_aside_after
+from dlspec.training.components import count_samples
+
+# What changes nothing that was trained before: a run may go on with other ones.
+_CHANGEABLE_KEYS = frozenset(
+    f"trainer.{key}" for key in OUTPUT_KEYS | MACHINE_KEYS | {"epochs", "max_steps", "test", "on_nan", "debug"}
+)
+# Schedulers that are as long as the run where the spec does not say how long they are.
+_LENGTH_SETTINGS: Mapping[str, str] = {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}
+
+
+def find_run_folder(name: str, location: SourceLocation | None = None) -> Path:
+    """The run's folder that a user names; `latest` is the last below runs/."""
+    if name == LATEST:
+        return find_latest_run()
+    if not (Path(name) / SPEC_FILE).is_file():
+        raise SpecError([Problem(Code.NO_RUN, "run", f"no run in '{name}'", RUN_FIX, location)])
+    return Path(name)
+
+
+@contextmanager
+def lock_newest_checkpoint(folder: Path) -> Iterator[Snapshot | None]:
+    """The newest whole checkpoint of a run, None where it has none yet; within it nobody else trains there.
+
+    Raises UserError where somebody does, where nothing can be written, and where no checkpoint is whole.
+    """
+    checkpoints = folder / CHECKPOINTS_FOLDER
+    if checkpoints.is_symlink():  # a stranger's would have us write and delete elsewhere
+        raise UserError(f"'{checkpoints}' is a link: put the folder that it leads to in its place")
+    with lock_run_folder(folder):
+        yield read_newest_checkpoint(checkpoints)
+
+
+def continue_run(job: Job, folder: Path, snapshot: Snapshot | None) -> JobResult:
+    """Trains what is left of the run in `folder`, whose lock the caller holds."""
+    start = f"from step {snapshot.step:,}" if snapshot else "from its beginning, as it has no checkpoint yet"
+    print(f"{folder} goes on {start}", file=sys.stderr)
+    job.check_space(folder)
+    for each in (folder, folder / CHECKPOINTS_FOLDER):
+        remove_leftovers(each)
+    if snapshot is not None:
+        set_aside_after(folder / CHECKPOINTS_FOLDER, snapshot)
+    return job.run_in_folder(folder, snapshot)
+
+
+def is_run_finished(folder: Path) -> bool:
+    result = read_result(folder)
+    return result is not None and result.status is JobState.FINISHED
+
+
+# ---- what has changed ------------------------------------------------------------------------------------------------
+
+Changes = Mapping[str, tuple[Any, Any]]
+
+
+def find_changes(folder: Path, job: Job, snapshot: Snapshot | None, written: Sequence[str]) -> Changes:
+    """Each key of which the run in `folder` has another value than the job, with both.
+
+    What the saved spec does not name counts only where the user has `written` it: a later dlspec has more settings.
+    """
+    saved = load_yaml_file(folder / SPEC_FILE).tree
+    before, now = dict(_flatten(saved)), dict(_flatten(job.prepared.resolved))
+    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    found = {key: (before.get(key), now.get(key)) for key in keys if key in before or _is_written_by_user(key, written)}
+    samples = count_samples(job.prepared.data)
+    samples_before = samples if snapshot is None else snapshot.samples
+    return found | {
+        f"data ({key})": (samples_before[key], samples[key])
+        for key in samples
+        if samples_before.get(key) not in (None, samples[key])
+    }
+
+
+def refuse_changes(folder: Path, job: Job, changed: Changes, allowed: Sequence[str]) -> None:
+    """What changes anything that was trained before would train something else from there on: the user must say so."""
+    changeable = _CHANGEABLE_KEYS - _keys_of_schedule_length(job.prepared.resolved)
+    location = SourceLocation(format_file_path(folder / SPEC_FILE))
+    problems = [
+        Problem(Code.CHANGED_SETTING, key, f"the run has {format_value(before)}, and now it is {format_value(now)}",
+                f"to go on with that add resume.allow=[{key.partition(' ')[0]}]", location)
+        for key, (before, now) in changed.items()
+        if key not in changeable and not any(_is_below(key.partition(" ")[0], each) for each in allowed)
+    ]  # fmt: skip
+    if problems:
+        raise SpecError(problems)
+
+
+def _is_written_by_user(key: str, written: Sequence[str]) -> bool:
+    return any(_is_below(key, each) or _is_below(each, key) for each in written)
+
+
+def _keys_of_schedule_length(resolved: Mapping[str, Any]) -> frozenset[str]:
+    """What the scheduler's length follows from, where it does."""
+    scheduler = resolved.get("scheduler") or {}
+    length_setting = _LENGTH_SETTINGS.get(scheduler.get("type", ""))
+    follows_run_length = (
+        length_setting is not None and scheduler.get(length_setting) is None and scheduler.get("epochs") is None
+    )
+    return frozenset({"trainer.epochs", "trainer.max_steps"}) if follows_run_length else frozenset()
+
+
+def _is_below(key: str, other: str) -> bool:
+    return key == other or key.startswith(f"{other}.")
+
+
+def _flatten(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Each value by its dotted path."""
+    pairs = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list | tuple) else ()
+    if not isinstance(tree, Mapping | list | tuple) or not tree:
+        yield path, tree
+    for key, each in pairs:
+        yield from _flatten(each, f"{path}.{key}" if path else str(key))

@@ -1,0 +1,274 @@
+"""A whole config becomes a `Spec`: every part found in its registry, every setting checked, every mistake at once.
+
+It is read with the data's facts unknown (form); once the data are open `settle_spec` puts the facts in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from dlspec.data.sources import SOURCES, DataSource
+from dlspec.errors import Code, KeyPath, format_value
+from dlspec.jobs.layer_reading import check_model_names, read_layers, settle_layers
+from dlspec.jobs.spec import CheckedPart, Spec
+from dlspec.jobs.spec_keys import check_keys, import_modules
+from dlspec.jobs.trainer_reading import read_interval, read_trainer, read_warmup, remove_keys
+from dlspec.language.expand.data_facts import SettledConfig, settle_config
+from dlspec.language.expand.expander import expand_model
+from dlspec.language.expand.graph import Graph
+from dlspec.language.expressions import references
+from dlspec.language.expressions.evaluator import InvalidValue, UnknownValue
+from dlspec.language.parse.block import read_model
+from dlspec.language.parse.part import Part, parse_part
+from dlspec.language.parse.pattern import ParameterPattern
+from dlspec.language.problems import Problems, format_path, raise_problems
+from dlspec.language.sections.sweep_section import SweepSpec
+from dlspec.language.sections.weights_section import WeightsSpec
+from dlspec.language.source_map import SourceMap
+from dlspec.network.layer import Layer
+from dlspec.parts.registry import Registry
+from dlspec.parts.schema import Schema
+from dlspec.parts.section_reader import iterate_leaves, read_section
+from dlspec.parts.specs.loss_spec import LossTerms, read_losses
+from dlspec.parts.specs.metrics_spec import MetricTerm, read_metrics
+from dlspec.parts.specs.parameters_spec import Initialization, read_freeze, read_groups, read_inits
+from dlspec.parts.torch.torch_parts import OPTIMIZERS, SCHEDULERS
+
+T = TypeVar("T")
+# What can't be known where a module that may register it could not be imported.
+_UNKNOWN_PART_CODES = (
+    *(Code.UNKNOWN_LAYER, Code.UNKNOWN_LOSS, Code.UNKNOWN_OPTIMIZER, Code.UNKNOWN_SCHEDULER, Code.UNKNOWN_METRIC),
+    Code.UNKNOWN_DATA,
+)
+
+
+def read_spec(
+    tree: Mapping[str, Any],
+    find_locations: Callable[[], SourceMap],
+    *,
+    facts: Mapping[str, Any] | None = None,
+    choices: Mapping[str, Iterable[str]] | None = None,
+) -> Spec:
+    """Read the spec that a config writes; raises `SpecError` with all mistakes of form.
+
+    `facts` are what the data hold, None before they are open; `choices` are the files that a group offers.
+    """
+    problems = Problems()
+    reader = _SpecReader(problems, choices or {})
+    return _raise_problems(
+        reader.read(references.resolve_references(dict(tree), facts, problems)), problems, find_locations
+    )
+
+
+def settle_spec(
+    spec: Spec,
+    tree: Mapping[str, Any],
+    find_locations: Callable[[], SourceMap],
+    *,
+    facts: Mapping[str, Any],
+    choices: Mapping[str, Iterable[str]] | None = None,
+) -> Spec:
+    """Put the data's facts into a spec that was read from `tree` without them; raises `SpecError` where they don't fit.
+
+    Only the sections in which a fact stands are read again. Of a model these are the layers whose own settings are
+    facts; the whole of it where its structure may depend on one.
+    """
+    problems = Problems(origins=dict(spec.problems.origins), names=dict(spec.problems.names))
+    settled = settle_config(spec.graph, tree, spec.tree, facts, problems)
+    if settled.graph is spec.graph and not settled.changed_sections:
+        return spec
+    reader = _SpecReader(problems, choices or {}, _EarlierReading(spec, settled))
+    return _raise_problems(reader.read(settled.tree), problems, find_locations)
+
+
+def _raise_problems(spec: Spec | None, problems: Problems, find_locations: Callable[[], SourceMap]) -> Spec:
+    raise_problems(problems, find_locations)
+    assert spec is not None  # whatever is missing was a mistake
+    return spec
+
+
+@dataclass(frozen=True)
+class _EarlierReading:
+    """A spec that was read before the facts were known, and what the facts make of its config."""
+
+    spec: Spec
+    settled: SettledConfig
+
+
+class _SpecReader:
+    """Reads a config's sections. After an `earlier` reading only those are read again in which something changed."""
+
+    def __init__(
+        self, problems: Problems, choices: Mapping[str, Iterable[str]], earlier: _EarlierReading | None = None
+    ) -> None:
+        self.problems, self.choices, self.earlier = problems, choices, earlier
+
+    def read(self, tree: dict[str, Any]) -> Spec | None:
+        if self.earlier is None:
+            check_keys(tree, self.problems)
+            import_modules(tree.get("imports"), self.problems)
+        found, layers = self._read_model(tree)
+        graph = found or Graph()
+        data = self._reuse_or_read("data", ("data",), lambda: self._read_data(tree.get("data")))
+        optimizer = self._reuse_or_read(
+            "optimizer", ("optimizer",), lambda: self._read_optimizer(tree.get("optimizer"))
+        )
+        scheduler = self._reuse_or_read(
+            "scheduler", ("scheduler",), lambda: self._read_scheduler(tree.get("scheduler"))
+        )
+        loss = self._reuse_or_read("loss", ("model", "loss"), lambda: self._read_loss(tree.get("loss"), graph))
+        metrics = self._reuse_or_read("metrics", ("metrics",), lambda: self._read_metrics(tree.get("metrics")))
+        trainer = self._reuse_or_read(
+            "trainer", ("trainer",), lambda: read_trainer(tree.get("trainer") or {}, self.problems)
+        )
+        warmup = self._reuse_or_read(
+            "warmup", ("scheduler",), lambda: read_warmup(tree.get("scheduler"), scheduler, self.problems)
+        )
+        read_section(SweepSpec, tree.get("sweep") or {}, ("sweep",), self.problems)
+        seed = self._reuse_or_read("seed", ("seed",), lambda: _read_seed(tree.get("seed", 0), self.problems))
+        inits = self._reuse_or_read("inits", ("model", "init"), lambda: self._read_inits(tree, graph))
+        freeze = self._reuse_or_read("freeze", ("model", "freeze"), lambda: self._read_freeze(tree, graph))
+        groups = self._reuse_or_read(
+            "groups", ("optimizer",), lambda: self._read_groups(tree.get("optimizer"), optimizer)
+        )
+        weights = self._reuse_or_read(
+            "weights", ("weights",), lambda: _read_weights(tree.get("weights"), self.problems)
+        )
+        if any(each.path[:1] == ("imports",) for each in self.problems.found):
+            self.problems.remove_codes(_UNKNOWN_PART_CODES)
+        if found is None or data is None or optimizer is None or trainer is None:
+            return None
+        interval = read_interval(tree.get("scheduler"), self.problems)
+        return Spec(
+            tree, graph, layers, data, optimizer, trainer, loss, scheduler, interval, warmup, metrics, inits, freeze,
+            groups, weights, seed, self.problems,
+        )  # fmt: skip
+
+    def _reuse_or_read(self, field: str, keys: Collection[str], read: Callable[[], T]) -> T:
+        """What the earlier reading found, where nothing has changed at the keys that it depends on."""
+        earlier = self.earlier
+        if earlier is None or not earlier.settled.changed_sections.isdisjoint(keys):
+            return read()
+        kept: T = getattr(earlier.spec, field)
+        return kept
+
+    def _read_model(self, tree: Mapping[str, Any]) -> tuple[Graph | None, tuple[Layer, ...]]:
+        """The model's graph, None where it writes none, and its layers, their settings checked."""
+        earlier = self.earlier
+        kept = None if earlier is None else earlier.settled.graph
+        if earlier is not None and kept is not None:
+            return kept, settle_layers(earlier.spec.layers, kept, self.problems)
+        block = read_model(tree.get("model"), ("model",), self.problems)
+        if block is None:
+            return None, ()
+        graph = expand_model(block, self.problems)
+        layers = read_layers(graph, self.problems)
+        check_model_names(block, self.problems)
+        return graph, layers
+
+    def _read_data(self, raw: Any) -> DataSource | None:
+        part = parse_part(raw, ("data",), self.problems, kind="data set")
+        if part is None:
+            return None
+        if part.type == "arrays" and part.type not in SOURCES:
+            fix = "give them again: train(SPEC, data=...), resume(FOLDER, data=...); or choose a data set: data=NAME"
+            found = "the data of this run were arrays given in Python, which no folder keeps"
+            self.problems.add(Code.MISSING_VALUE, part.name_path, found, fix, at_value=True)
+            return None
+        named = replace(part, path=part.name_path)
+        source = SOURCES.find(named, self.problems, extra_names=self.choices.get("data", ()), at_value=True)
+        if source is None:
+            return None
+        before = len(self.problems)
+        for path, value in iterate_leaves(part.settings):
+            if isinstance(value, UnknownValue) and not isinstance(value, InvalidValue):
+                found = f"{format_path(path)} is {value}, which only the opened data know"
+                self.problems.add(
+                    Code.KNOWN_TOO_LATE, (*part.settings_path, *path), found, "write the value itself", at_value=True
+                )
+        if len(self.problems) > before:
+            return None
+        return read_section(source, dict(part.settings), part.settings_path, self.problems)
+
+    def _read_optimizer(self, raw: Any) -> CheckedPart | None:
+        return self._read_part("optimizer", remove_keys(raw, "groups"), OPTIMIZERS, must=True)
+
+    def _read_scheduler(self, raw: Any) -> CheckedPart | None:
+        return self._read_part("scheduler", remove_keys(raw, "interval", "warmup"), SCHEDULERS)
+
+    def _read_inits(self, tree: Mapping[str, Any], graph: Graph) -> tuple[Initialization, ...]:
+        """The model's own, then the config's."""
+        return (
+            *self._read_models_own("init", graph, read_inits),
+            *read_inits(tree.get("init"), ("init",), self.problems),
+        )
+
+    def _read_part(self, key: str, raw: Any, registry: Registry[Schema], *, must: bool = False) -> CheckedPart | None:
+        if raw is None and not must:
+            return None
+        part = parse_part(raw, (key,), self.problems, kind=key)
+        return None if part is None else self._find_part(part, registry, key)
+
+    def _find_part(self, part: Part, registry: Registry[Schema], group: str) -> CheckedPart | None:
+        part = replace(part, path=part.name_path)
+        schema = registry.find(part, self.problems, extra_names=self.choices.get(group, ()))
+        return None if schema is None else CheckedPart(part, schema, schema.read(part, self.problems))
+
+    def _read_loss(self, raw: Any, graph: Graph) -> LossTerms | None:
+        """The config's losses, else the model's own; None is `auto`."""
+        own = self._read_models_own("loss", graph, read_losses) or None
+        if raw is None or _is_auto(raw, "loss", self.problems):
+            return own
+        return read_losses(raw, ("loss",), self.problems, self.choices.get("loss", ()))
+
+    def _read_models_own(
+        self, key: str, graph: Graph, read: Callable[[Any, KeyPath, Problems], tuple[T, ...] | None]
+    ) -> tuple[T, ...]:
+        """What the model brings along under a key."""
+        raw = graph.training_settings.get(key)
+        return () if raw is None or isinstance(raw, InvalidValue) else read(raw, ("model", key), self.problems) or ()
+
+    def _read_freeze(self, tree: dict[str, Any], graph: Graph) -> tuple[ParameterPattern, ...]:
+        """The config's, else the model's own."""
+        own = self._read_models_own("freeze", graph, read_freeze)
+        return own if tree.get("freeze") is None else read_freeze(tree["freeze"], ("freeze",), self.problems)
+
+    def _read_groups(self, raw: Any, optimizer: CheckedPart | None) -> tuple[ParameterPattern, ...]:
+        groups = raw.get("groups") if isinstance(raw, dict) else None
+        if groups is None or optimizer is None:
+            return ()
+        return read_groups(groups, ("optimizer", "groups"), optimizer.schema, self.problems)
+
+    def _read_metrics(self, raw: Any) -> tuple[MetricTerm, ...] | None:
+        if raw is None or _is_auto(raw, "metrics", self.problems):
+            return None
+        return read_metrics(raw, self.problems, self.choices.get("metrics", ()))
+
+
+def _is_auto(raw: Any, group: str, problems: Problems) -> bool:
+    """`type: auto`, beside which nothing is set; beside losses by name it is what they replace."""
+    if not isinstance(raw, dict) or raw.get("type") != "auto":
+        return bool(raw == "auto")
+    others = raw.keys() - {"type"}
+    if others and group == "loss" and all(isinstance(raw[key], dict) for key in others):
+        return False
+    for key in others:
+        fix = f"name the {group} to set it: {group}=NAME"
+        problems.add(Code.CONFLICT, (group, key), "'auto' chooses, and takes no settings", fix)
+    return True
+
+
+def _read_weights(raw: Any, problems: Problems) -> WeightsSpec | None:
+    return None if raw is None else read_section(WeightsSpec, raw, ("weights",), problems)
+
+
+def _read_seed(raw: Any, problems: Problems) -> int:
+    if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 2**63:
+        return raw
+    if not isinstance(raw, UnknownValue):  # a fact of the data is read when they are open
+        problems.add(
+            Code.WRONG_VALUE, ("seed",), f"seed is {format_value(raw)}, wanted a whole number >= 0", at_value=True
+        )
+    return 0

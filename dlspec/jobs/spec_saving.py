@@ -1,0 +1,49 @@
+"""Losses and metrics as a saved spec writes them, every default with them, so that they are read as the same again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dlspec.losses.criterion import Criterion
+from dlspec.losses.loss_matching import LossMatch
+from dlspec.metrics.selection import SelectedMetric
+from dlspec.parts.schema import Schema
+from dlspec.parts.torch.torch_parts import settings_with_defaults
+
+
+def losses_to_spec(criterion: Criterion) -> dict[str, Any]:
+    """The only loss, or several by their names; each says what it compares where that was not plain."""
+    terms = {each.match.term.name: _loss_to_spec(each.match) for each in criterion.terms}
+    return terms.get("") or terms
+
+
+def _loss_to_spec(match: LossMatch) -> dict[str, Any]:
+    term = match.term
+    comparison = {"output": term.output, "target": term.target, "factor": None if term.factor == 1 else term.factor}
+    return part_to_spec(term.schema, term.settings) | {
+        key: _tuples_to_lists(each) for key, each in comparison.items() if each is not None
+    }
+
+
+def metrics_to_spec(metrics: Sequence[SelectedMetric], criterion: Criterion) -> Any:
+    """By their names; of several targets each says which one it is of."""
+    if len(criterion.predicted_targets) < 2:
+        return {each.schema.name: _settings_to_spec(each.schema, each.settings) for each in metrics}
+    return [part_to_spec(each.schema, each.settings) | {"target": each.target.name} for each in metrics]
+
+
+def part_to_spec(schema: Schema, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A part, flat."""
+    return {"type": schema.name, **_settings_to_spec(schema, settings)}
+
+
+def _settings_to_spec(schema: Schema, settings: Mapping[str, Any]) -> Any:
+    return _tuples_to_lists(settings_with_defaults(schema, settings))
+
+
+def _tuples_to_lists(value: Any) -> Any:
+    """Tuples as the lists that YAML has."""
+    if isinstance(value, Mapping):
+        return {key: _tuples_to_lists(each) for key, each in value.items()}
+    return [_tuples_to_lists(each) for each in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,134 @@
+"""Puts the data's facts into a config that was read without them, and into its graph where that keeps its structure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dlspec.errors import KeyPath
+from dlspec.language.expand.containers import RESIDUAL_ADD
+from dlspec.language.expand.entry_inputs import FORMULA
+from dlspec.language.expand.graph import Graph, Node
+from dlspec.language.expressions.evaluator import InvalidValue, UnknownValue, find_unknown_keys
+from dlspec.language.expressions.references import resolve_references
+from dlspec.language.parse.deferred import Deferred
+from dlspec.language.parse.part import NO_VALUE, Part
+from dlspec.language.problems import Problems
+
+_FACT_REFERENCE = re.compile(r"\s*\$\{\s*(oc\.select:\s*)?data\.[^${}]*\}\s*\Z")
+ConfigTree = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SettledConfig:
+    """A config with the data's facts, and the keys of its sections that must be read again.
+
+    `graph` is the model's with the facts, None where it must be expanded again.
+    """
+
+    tree: dict[str, Any]
+    graph: Graph | None
+    changed_sections: frozenset[str]
+
+
+def settle_config(
+    graph: Graph, written: ConfigTree, unsettled: ConfigTree, facts: Mapping[str, Any], problems: Problems
+) -> SettledConfig:
+    """Put the data's facts into a config, and into the graph of its model; a fact that the data lack is a mistake.
+
+    Args:
+        graph: what the model was expanded to before the facts were known.
+        written: the config with its `${...}` as they were written.
+        waiting: the config with an `Unknown` in the place of each fact.
+        facts: what the data hold.
+        problems: grows by what can't be looked up.
+    """
+    changed_sections = frozenset(key for key, value in unsettled.items() if find_unknown_keys(value))
+    if not changed_sections:
+        return SettledConfig(dict(unsettled), graph, changed_sections)
+    tree = resolve_references(dict(written), facts, problems)
+    settled = settle_graph(graph, written, unsettled, tree) if "model" in changed_sections else graph
+    return SettledConfig(tree, settled, changed_sections if settled is None else changed_sections - {"model"})
+
+
+def settle_graph(graph: Graph, written: ConfigTree, unsettled: ConfigTree, settled: ConfigTree) -> Graph | None:
+    """The graph with the facts in its layers' settings; None where the model must be expanded again.
+
+    It must be wherever a fact stands in anything but a layer's own setting: in a param, a formula, an `if`. `settled`
+    is the config with the facts.
+    """
+    unknowns = dict(find_unknown_values(unsettled.get("model"), ("model",)))
+    in_layers = {path for node in graph.nodes for path in find_unsettled_paths(node)}
+    if in_layers != unknowns.keys() or not all(_is_plain_fact(written, settled, path) for path in unknowns):
+        return None
+    nodes = tuple(settle_node(node, settled) if find_unsettled_paths(node) else node for node in graph.nodes)
+    return replace(graph, nodes=nodes)
+
+
+def find_unknown_values(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, UnknownValue]]:
+    """The places of what is not known yet, through lists and mappings."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from find_unknown_values(each, (*path, key))
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from find_unknown_values(each, (*path, index))
+    elif isinstance(value, UnknownValue) and not isinstance(value, Deferred):
+        yield path, value
+
+
+def find_unsettled_paths(node: Node) -> list[KeyPath]:
+    """Where the settings of a layer wait for a fact."""
+    return [
+        unsettled_path
+        for path, value in _list_settings_with_paths(node.part)
+        for unsettled_path, _ in find_unknown_values(value, path)
+    ]
+
+
+def _list_settings_with_paths(part: Part) -> Iterator[tuple[KeyPath, Any]]:
+    """Each setting with its place; one that a container brought along, or of a text, has none that a fact may take."""
+    is_own = part.type not in (FORMULA, RESIDUAL_ADD)
+    for name, value in part.settings.items():
+        path = (*part.settings_path, name)
+        yield path if is_own and part.path_of(name) == path else (), value
+    if part.value is not NO_VALUE:
+        yield part.settings_path if is_own else (), part.value
+
+
+def _is_plain_fact(written: ConfigTree, settled: ConfigTree, path: KeyPath) -> bool:
+    """Whether a fact alone was written at a place, and is a number or a list, which no formula looks into."""
+    text, value = _get_value_at(written, path), _get_value_at(settled, path)
+    if not isinstance(text, str) or not _FACT_REFERENCE.match(text):
+        return False
+    numbers = value if isinstance(value, list) else [value]
+    return isinstance(value, InvalidValue) or all(isinstance(each, int | float) for each in numbers)
+
+
+def settle_node(node: Node, settled: ConfigTree) -> Node:
+    """The layer with the facts in its settings."""
+    part = node.part
+    settings = {name: _settle_value(each, (*part.settings_path, name), settled) for name, each in part.settings.items()}
+    value = part.value if part.value is NO_VALUE else _settle_value(part.value, part.settings_path, settled)
+    return replace(node, part=replace(part, settings=settings, value=value))
+
+
+def _settle_value(value: Any, path: KeyPath, settled: ConfigTree) -> Any:
+    if isinstance(value, dict):
+        return {key: _settle_value(each, (*path, key), settled) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_settle_value(each, (*path, index), settled) for index, each in enumerate(value)]
+    is_waiting = isinstance(value, UnknownValue) and not isinstance(value, Deferred)
+    return _get_value_at(settled, path) if is_waiting else value
+
+
+def _get_value_at(tree: Any, path: KeyPath) -> Any:
+    """What stands at a place; None where nothing does."""
+    for key in path:
+        if isinstance(tree, Mapping):
+            tree = tree.get(key)
+        else:
+            tree = tree[key] if isinstance(tree, list) and isinstance(key, int) and key < len(tree) else None
+    return tree

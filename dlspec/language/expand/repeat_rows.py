@@ -1,0 +1,130 @@
+"""`repeat` and `if`: how often an entry stands, and with which variables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dlspec.errors import Code, KeyPath, format_value
+from dlspec.language.expressions.evaluator import InvalidValue, UnknownValue
+from dlspec.language.parse.deferred import is_deferred
+from dlspec.language.parse.entry import Entry, find_expression_words
+from dlspec.language.parse.params import INDEX, Scope, can_name_param
+from dlspec.language.parse.part import NO_VALUE
+from dlspec.language.problems import Problems
+from dlspec.limits import explain_raising_limit, get_limit
+
+RepeatRow = Mapping[str, Any]
+
+
+class TooManyEntries(Exception):
+    """More entries than a network may have."""
+
+
+def require_known_early(value: Any, path: KeyPath, key: str, problems: Problems) -> Any:
+    """The value of a key that decides what stands; one that only the built layer tells is a mistake."""
+    if not is_deferred(value):
+        return value
+    found = f"{key} depends on $in_channels, which is known only when the layer is built"
+    problems.add(Code.KNOWN_TOO_LATE, path, found, "take a param", at_value=True)
+    return InvalidValue(key)
+
+
+def is_entry_present(entry: Entry, scope: Scope) -> bool:
+    """Whether the entry's `if` holds."""
+    if "if" not in entry.part.keys:
+        return True
+    path, raw = entry.part.path_of("if"), entry.part.keys["if"]
+    value = require_known_early(scope.evaluate(raw, path), path, "if", scope.problems)
+    if isinstance(value, str | list | dict) or raw is None:
+        found = f"if is {format_value(value)}, wanted true, false or a formula"
+        scope.problems.add(Code.WRONG_VALUE, path, found, "write if: $(stride != 1)", at_value=True)
+    return isinstance(value, UnknownValue) or bool(value)
+
+
+def read_repeat_rows(entry: Entry, scope: Scope) -> list[RepeatRow] | None:
+    """The variables of each copy; None where there is no `repeat`."""
+    if "repeat" not in entry.part.keys:
+        return None
+    path, problems = entry.part.path_of("repeat"), scope.problems
+    raw = require_known_early(scope.evaluate(entry.part.keys["repeat"], path), path, "repeat", problems)
+    if isinstance(raw, UnknownValue):
+        return [{}]
+    raw = int(raw) if isinstance(raw, str) and raw.isascii() and raw.isdigit() and len(raw) < 20 else raw
+    if isinstance(raw, int) and not isinstance(raw, bool) and raw >= 0:
+        return _make_empty_rows(raw, path, problems)
+    rows = _read_table(raw, path, problems)
+    if rows is None:
+        fix = "write a whole number >= 0, columns {width: [64, 128]} or rows [{width: 64}, {width: 128}]"
+        problems.add(Code.WRONG_VALUE, path, f"repeat is {format_value(raw)}", fix, at_value=True)
+        return [{name: InvalidValue(str(name)) for name in raw} if isinstance(raw, dict) else {}]
+    _check_variables(entry, rows, path, problems)
+    used = {name: InvalidValue(name) for row in rows for name in row if name in entry.words}
+    return [{**{name: each for name, each in used.items() if name not in row}, **row} for row in rows]
+
+
+def _make_empty_rows(count: int, path: KeyPath, problems: Problems) -> list[RepeatRow]:
+    max_layers = get_limit("layers")
+    if count > max_layers:
+        found = f"{count:,} times, and a network may have {max_layers:,} layers"
+        problems.add(Code.TOO_LARGE, path, found, explain_raising_limit("layers"), at_value=True)
+        raise TooManyEntries
+    return [{} for _ in range(count)]
+
+
+def _read_table(raw: Any, path: KeyPath, problems: Problems) -> list[RepeatRow] | None:
+    """Rows as they are, columns read side by side; None where it is neither."""
+    if isinstance(raw, list) and all(isinstance(each, dict) for each in raw):
+        return [dict(each) for each in raw]
+    if not isinstance(raw, dict) or not raw or not all(isinstance(each, list) for each in raw.values()):
+        return None
+    lengths = {name: len(each) for name, each in raw.items()}
+    if len(set(lengths.values())) > 1:
+        description = ", ".join(f"{name} has {count}" for name, count in lengths.items())
+        problems.add(
+            Code.SHAPE_MISMATCH,
+            path,
+            f"columns of different lengths: {description}",
+            "give each as many values",
+            at_value=True,
+        )
+    return [dict(zip(raw, row, strict=True)) for row in zip(*raw.values(), strict=False)]
+
+
+def _check_variables(entry: Entry, rows: Sequence[RepeatRow], path: KeyPath, problems: Problems) -> None:
+    names = dict.fromkeys(name for row in rows for name in row)
+    is_columns = isinstance(entry.part.keys["repeat"], dict)
+    paths = {
+        name: (*path, name) if is_columns else find_variable_paths(entry, rows[0], 0).get(name, path) for name in names
+    }
+    wrong = [name for name in names if not can_name_param(name)]
+    for name in wrong:
+        fix = "take a word that no function or keyword has"
+        problems.add(Code.INVALID_NAME, paths[name], f"{format_value(name)} can't name a variable", fix)
+    unused = [name for name in names if name not in entry.words and name not in wrong]
+    for name in () if has_no_settings(entry) else unused:
+        problems.add(
+            Code.UNUSED, paths[name], f"nothing in the entry uses '{name}'", f"write it as ${name}, or remove it"
+        )
+    for index, row in enumerate(rows):
+        missing = [name for name in names if name not in row and name in entry.words]
+        if missing:
+            fix = "give each row the same names"
+            problems.add(Code.MISSING_VALUE, (*path, index), f"row {index} has no '{missing[0]}'", fix, at_value=True)
+
+
+def has_no_settings(entry: Entry) -> bool:
+    """Whether an entry has no settings, so that it takes a row as its settings."""
+    return entry.part.value is NO_VALUE and not entry.part.settings and not entry.bodies
+
+
+def has_own_names(entry: Entry, rows: Sequence[RepeatRow]) -> bool:
+    """Whether the name says which copy it is (`name: stage$index`), so that each is an entry of its own."""
+    variables = {INDEX, *(name for row in rows for name in row)}
+    return bool(find_expression_words(entry.part.keys.get("name")) & variables)
+
+
+def find_variable_paths(entry: Entry, row: RepeatRow, index: int) -> dict[str, KeyPath]:
+    """Where each of a copy's variables was written: in a row, or in a column."""
+    path, is_rows = entry.part.path_of("repeat"), isinstance(entry.part.keys["repeat"], list)
+    return {name: (*path, index, name) if is_rows else (*path, name, index) for name in row}

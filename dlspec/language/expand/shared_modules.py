@@ -1,0 +1,48 @@
+"""`share`: the module of an entry above, used once more."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from dlspec.errors import Code, KeyPath
+from dlspec.language.expand.containers import EntryExpander
+from dlspec.language.expand.entry_inputs import FORMULA, PARAMETER, EntryInputs
+from dlspec.language.expand.entry_use import EntryUse, ModulePath
+from dlspec.language.expand.output_names import INVALID_OUTPUT, PREVIOUS, EntryOutput
+from dlspec.language.expand.repeat_rows import require_known_early
+from dlspec.language.expressions.evaluator import UnknownValue
+from dlspec.language.parse.entry import SHARE
+from dlspec.language.problems import Problems
+
+
+def share_module(expander: EntryExpander, use: EntryUse, inputs: EntryInputs, where: ModulePath) -> EntryOutput:
+    """Expand the entry that `share` names once more, at its own place in the state dict."""
+    problems, path = expander.problems, use.entry.part.path_of(SHARE)
+    name = require_known_early(use.scope.fill_text(use.entry.part.keys[SHARE], path), path, SHARE, problems)
+    if isinstance(name, UnknownValue):
+        return INVALID_OUTPUT
+    (target, *_) = expander.names.look_up(name, use.level, path)
+    shared: EntryUse | None = target.use
+    if target.is_present and shared is not None and shared.entry.type not in (FORMULA, PARAMETER) and name != PREVIOUS:
+        return expander.expand_part(
+            replace(shared, shared_path=use.entry.path), inputs, ModulePath(shared.path, where.use)
+        )
+    _report_unshareable(target, name, path, problems)
+    return INVALID_OUTPUT
+
+
+def _report_unshareable(target: EntryOutput, name: str, path: KeyPath, problems: Problems) -> None:
+    """Why what a name stands for can't be shared."""
+    shared: EntryUse | None = target.use
+    if not target.is_present:
+        fix = "share a layer that stands, or give this entry the same condition"
+        problems.add(Code.OUTPUT_ABSENT, path, f"'{name}' is not there: {target.absent}", fix, at_value=True)
+    elif shared is not None and shared.entry.type in (FORMULA, PARAMETER):
+        is_formula = shared.entry.type == FORMULA
+        fix = "write the formula again" if is_formula else f"take it by its name, from: [_, {name}]"
+        problems.add(Code.UNSUPPORTED, path, f"'{name}' is a {shared.entry.type}", fix, at_value=True)
+    elif target.copies is not None:
+        fix = f"share one copy, {name}.0, or put the repeat into a Sequential"
+        problems.add(Code.AMBIGUOUS, path, f"'{name}' is repeated", fix, at_value=True)
+    elif target.ref != INVALID_OUTPUT.ref:
+        problems.add(Code.WRONG_VALUE, path, f"'{name}' is no layer or block", "name an entry above", at_value=True)

@@ -1,0 +1,177 @@
+"""One loss, called: with an output and its target, without padding, with several outputs, or with lengths (CTC)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlspec.data.batches.sequence_lengths import apply_windows, masked_mean
+from dlspec.losses.loss_matching import LossMatch
+from dlspec.losses.loss_shapes import LossShapes, Padding, TargetTensors
+
+OutputSelector = Callable[[Any], Tensor]
+CompareFunction = Callable[[Any, TargetTensors], Tensor]
+LossCall = tuple[nn.Module, CompareFunction]
+"""The loss's module, and what gives its mean over a batch: of the network's output(s) and the batch's targets."""
+
+
+@dataclass(frozen=True)
+class LossSetup:
+    """All that calling a loss needs: where its outputs are, how they are shaped, and which steps are real.
+
+    `padding` are the real steps of the output, `target_padding` (for CTC) those of the target at `index`.
+    """
+
+    match: LossMatch
+    output_selectors: Mapping[str, OutputSelector]
+    shapes: LossShapes
+    index: int = -1
+    padding: Padding | None = None
+    target_padding: Padding | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def select_output(self) -> OutputSelector:
+        """The output that is judged."""
+        return next(iter(self.output_selectors.values()))
+
+    def make_loss(self, **more: Any) -> nn.Module:
+        """The loss; class weights are lists in YAML and tensors to PyTorch."""
+        settings = {
+            name: torch.tensor(each) if isinstance(each, list) else each for name, each in self.settings.items()
+        }
+        loss: nn.Module = self.match.term.schema.build(**{**settings, **more})
+        return loss
+
+    @property
+    def has_reduction(self) -> bool:
+        """Whether it is PyTorch's, which can give its values before their mean."""
+        return hasattr(nn, self.match.term.type)
+
+
+def make_loss_call(setup: LossSetup) -> LossCall:
+    """How this loss is called."""
+    loss_arguments = setup.match.arguments
+    if setup.match.term.type == "CTCLoss":
+        return _make_ctc_call(setup)
+    if len(loss_arguments.outputs) > 1:
+        return _make_multi_output_call(setup)
+    if setup.padding is None:
+        return _make_plain_call(setup)
+    if setup.match.rule.is_cross_entropy:
+        return _make_ignoring_call(setup, setup.padding)
+    return (
+        _make_masked_mean_call(setup, setup.padding)
+        if setup.has_reduction or not loss_arguments.target
+        else _make_real_steps_call(setup, setup.padding)
+    )
+
+
+def _make_plain_call(setup: LossSetup) -> LossCall:
+    loss, select_output, shape_output, shape_target = (
+        setup.make_loss(),
+        setup.select_output,
+        setup.shapes.output,
+        setup.shapes.target,
+    )
+    if not setup.match.arguments.target:
+        return loss, lambda output, targets: loss(select_output(output))
+
+    def compare(output: Any, targets: TargetTensors) -> Tensor:
+        given = shape_output(select_output(output))
+        value: Tensor = loss(given, shape_target(given, targets))
+        return value
+
+    return loss, compare
+
+
+def _make_ignoring_call(setup: LossSetup, padding: Padding) -> LossCall:
+    """Padded steps get the class that the loss leaves out."""
+    loss, shapes, select_output = setup.make_loss(), setup.shapes, setup.select_output
+    ignored_class = int(getattr(loss, "ignore_index", -100))
+
+    def compare(output: Any, targets: TargetTensors) -> Tensor:
+        selected = select_output(output)
+        given, is_real = shapes.output(selected), shapes.mask(padding.step_mask(selected, targets))
+        value: Tensor = loss(given, shapes.target(given, targets).masked_fill(~is_real, ignored_class))
+        return value
+
+    return loss, compare
+
+
+def _make_masked_mean_call(setup: LossSetup, padding: Padding) -> LossCall:
+    """The loss's values where steps are real, then their mean."""
+    has_target = bool(setup.match.arguments.target)
+    loss = setup.make_loss(reduction="none") if has_target else setup.make_loss()
+    is_batchmean = setup.settings.get("reduction") == "batchmean"
+    shapes, select_output = setup.shapes, setup.select_output
+
+    def compare(output: Any, targets: TargetTensors) -> Tensor:
+        selected = select_output(output)
+        given, is_real = shapes.output(selected), shapes.mask(padding.step_mask(selected, targets))
+        values: Tensor = loss(given, shapes.target(given, targets)) if has_target else given
+        mean = masked_mean(values, is_real)
+        return mean * (values.numel() // is_real.numel()) if is_batchmean else mean
+
+    return loss, compare
+
+
+def _make_real_steps_call(setup: LossSetup, padding: Padding) -> LossCall:
+    """A loss of the user's own sees the real steps alone, as rows. Choosing them waits for the device."""
+    loss, shapes, select_output = setup.make_loss(), setup.shapes, setup.select_output
+
+    def compare(output: Any, targets: TargetTensors) -> Tensor:
+        selected = select_output(output)
+        given, is_real = shapes.output(selected), padding.step_mask(selected, targets)
+        target = shapes.target(given, targets)
+        if given.shape[: is_real.dim()] != is_real.shape:  # rows already, or channels first
+            is_real = is_real.flatten() if shapes.mask is torch.flatten else is_real
+            time = padding.time_dim if is_real.dim() > 1 else 0
+            given, target = given.movedim(time, is_real.dim() - 1), target.movedim(time, is_real.dim() - 1)
+        value: Tensor = loss(given[is_real], target[is_real])
+        return value
+
+    return loss, compare
+
+
+def _make_multi_output_call(setup: LossSetup) -> LossCall:
+    """A loss of several outputs, given in the order of its arguments."""
+    padding, shapes, loss_arguments = setup.padding, setup.shapes, setup.match.arguments
+    is_averaged = padding is not None and setup.has_reduction
+    loss = setup.make_loss(reduction="none") if is_averaged else setup.make_loss()
+
+    def compare(output: Any, targets: TargetTensors) -> Tensor:
+        given = {name: shapes.output(select_output(output)) for name, select_output in setup.output_selectors.items()}
+        if loss_arguments.target:
+            given[loss_arguments.target] = shapes.target(given[loss_arguments.outputs[0]], targets)
+        values: Tensor = loss(*(given[name] for name in loss_arguments.names))
+        if padding is None or not is_averaged:
+            return values
+        return masked_mean(values, shapes.mask(padding.step_mask(setup.select_output(output), targets)))
+
+    return loss, compare
+
+
+def _make_ctc_call(setup: LossSetup) -> LossCall:
+    """Log-probabilities (T, N, K), target tokens (N, S) and the lengths of both; without lengths all steps are real."""
+    loss, select_output, index = setup.make_loss(), setup.select_output, setup.index
+
+    def compare(output: Any, targets: TargetTensors) -> Tensor:
+        selected, tokens = select_output(output), targets[index]
+        lengths = [_count_real_steps(each, given, targets) for each, given in
+                   ((setup.padding, selected), (setup.target_padding, tokens))]  # fmt: skip
+        value: Tensor = loss(selected.transpose(0, 1), tokens, *lengths)
+        return value
+
+    return loss, compare
+
+
+def _count_real_steps(padding: Padding | None, given: Tensor, targets: TargetTensors) -> Tensor:
+    steps = given.shape[1]
+    if padding is None:
+        return torch.full(given.shape[:1], steps, dtype=torch.int64, device=given.device)
+    return apply_windows(targets[padding.index], padding.windows).clamp(max=steps)

@@ -1,0 +1,236 @@
+"""What the spec alone can see of a loss: an end, a target or a shape that it does not fit, before anything runs."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from dlspec.data.dataset import Dataset, Target
+from dlspec.errors import Code
+from dlspec.language.problems import Problems
+from dlspec.layouts import TensorInfo, format_shape
+from dlspec.losses.loss_matching import LossMatch
+from dlspec.losses.loss_rules import SOFTMAX_LAYERS
+
+
+def check_match(match: LossMatch, data: Dataset, problems: Problems) -> bool:
+    """Whether the loss can compare what it is given; else the first reason why not is a mistake."""
+    before = len(problems)
+    checks = (
+        _check_target,
+        _check_target_values,
+        _check_last_layers,
+        _check_single_output,
+        _check_output_shape,
+        _check_equal_shapes,
+    )
+    for check in checks:
+        check(match, data, problems)
+        if len(problems) > before:
+            return False
+    return True
+
+
+def _check_target(match: LossMatch, data: Dataset, problems: Problems) -> None:
+    rule, loss, target, path = match.rule, match.term.type, match.target, match.term.where("target")
+    if not isinstance(target, Target):
+        return
+    if target.kind == "numbers" and rule.numbers == "none":
+        fix = "take MSELoss, L1Loss, SmoothL1Loss or HuberLoss"
+        problems.add(
+            Code.WRONG_TARGET, path, f"{loss} wants classes, and '{target.name}' {_describe_target(target)}", fix
+        )
+    elif target.kind == "classes" and not (rule.classes and not rule.counts):
+        wanted = "counts" if rule.counts else "numbers"
+        problems.add(
+            Code.WRONG_TARGET, path, f"{loss} wants {wanted}, and '{target.name}' has classes", "take CrossEntropyLoss"
+        )
+    elif target.kind == "classes" and rule.numbers == "signs" and len(target.classes) != 2:
+        found = f"{loss} wants yes or no, and '{target.name}' has {len(target.classes)} classes"
+        problems.add(Code.WRONG_TARGET, path, found, "give a target of two classes, or of the numbers -1 and 1")
+    elif rule.counts and target.scale is not None:
+        found = f"{loss} wants counts, and '{target.name}' is standardised"
+        problems.add(Code.WRONG_TARGET, path, found, "take data.standardize_target=false, or MSELoss")
+
+
+def _check_target_values(match: LossMatch, data: Dataset, problems: Problems) -> None:
+    """Some losses compare with numbers from 0 to 1, or with -1 and 1, and run in silence with others."""
+    target, expected, loss = match.target, match.rule.numbers, match.term.type
+    if isinstance(target, int | float):
+        _check_constant_target(match, target, problems)
+    elif target is not None and target.kind == "numbers" and expected in ("unit", "signs"):
+        values = data.train.get_loss_target(target.name)
+        if _has_allowed_values(values, expected):
+            return
+        numbers, fix = _EXPECTED_NUMBERS[expected]
+        found_range = f"'{target.name}' holds {values.min().item():g} to {values.max().item():g}"
+        problems.add(Code.WRONG_TARGET, match.term.where("target"), f"{loss} wants {numbers}, and {found_range}", fix)
+
+
+_EXPECTED_NUMBERS = {
+    "unit": ("numbers from 0 to 1", "take MSELoss, L1Loss, SmoothL1Loss or HuberLoss"),
+    "signs": ("-1 or 1", "give classes, or -1 and 1"),
+}
+
+
+def _check_constant_target(match: LossMatch, number: float, problems: Problems) -> None:
+    loss, expected, channels = match.term.type, match.rule.numbers, match.main.value.channels
+    path, given = match.term.where("target"), f"target is {number:g}"
+    if match.rule.takes_class_numbers and number not in range(channels):
+        problems.add(
+            Code.WRONG_TARGET, path, f"{loss} wants a class, and {given}", f"write 0 to {channels - 1}", at_value=True
+        )
+    elif expected in _EXPECTED_NUMBERS and not _has_allowed_values(torch.tensor(float(number)), expected):
+        problems.add(
+            Code.WRONG_TARGET,
+            path,
+            f"{loss} wants {_EXPECTED_NUMBERS[expected][0]}, and {given}",
+            _EXPECTED_NUMBERS[expected][1],
+            at_value=True,
+        )
+
+
+def _has_allowed_values(values: Tensor, expected: str) -> bool:
+    is_allowed = (values.abs() == 1) if expected == "signs" else (values >= 0) & (values <= 1)
+    return bool(is_allowed.all())
+
+
+def _check_last_layers(match: LossMatch, data: Dataset, problems: Problems) -> None:
+    rule, loss, end = match.rule, match.term.type, match.main.end
+    if end.type in rule.refused_last_layers:
+        problems.add(Code.WRONG_END, end.path, f"{_with_article(end.type)} before {loss}", rule.fix)
+    elif rule.required_last_layers and end.type not in rule.required_last_layers:
+        expected = " or ".join(rule.required_last_layers)
+        problems.add(
+            Code.WRONG_END, end.path, f"{loss} wants {expected} at the end, and {end.type} stands there", rule.fix
+        )
+    for argument, (refused, fix) in (rule.refused_by_argument or {}).items():
+        other = match.outputs[argument].end
+        if other.type in refused:
+            problems.add(Code.WRONG_END, other.path, f"{_with_article(other.type)} before {loss}'s {argument}", fix)
+
+
+def _check_single_output(match: LossMatch, data: Dataset, problems: Problems) -> None:
+    end = match.main.end
+    if end.type in SOFTMAX_LAYERS and match.main.value.channels == 1:
+        problems.add(
+            Code.WRONG_END,
+            end.path,
+            f"{_with_article(end.type)} over one output always gives the same",
+            "end with a Sigmoid, or 2 outputs",
+        )
+
+
+def _with_article(name: str) -> str:
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+
+
+def _check_output_shape(match: LossMatch, data: Dataset, problems: Problems) -> None:
+    """The output against the target: where PyTorch would broadcast the one to the other, nothing would fail."""
+    if match.term.type == "CTCLoss":
+        _check_ctc(match, problems)
+    elif match.rule.size == "one" and match.main.value.shape != (1,):
+        _report_shape(match, "(1)", "end with Linear: 1", problems)
+    elif match.rule.size == "any" and isinstance(match.target, Target) and len(match.main.value.shape) != 1:
+        _report_shape(match, "one vector a sample", "end with Flatten and Linear", problems)
+    elif match.rule.size == "target" and isinstance(match.target, Target):
+        _check_target_shape(match, match.target, data, problems)
+
+
+def _check_target_shape(match: LossMatch, target: Target, data: Dataset, problems: Problems) -> None:
+    value, expected = match.main.value, _expected_shapes(match, target)
+    if value.shape in expected or (target.kind == "numbers" and value.shape == _add_channels(target.shape, 1, value)):
+        return
+    fix = _suggest_shape_fix(expected[0], target, value)
+    fix += _suggest_data_reference(expected, target, data) if len(value.shape) == 1 else ""
+    _report_shape(match, " or ".join(map(format_shape, expected)), fix, problems)
+
+
+def _expected_shapes(match: LossMatch, target: Target) -> list[tuple[int, ...]]:
+    """The shapes that fit, in the output's own layout."""
+    if target.kind == "numbers":
+        return [target.shape or (1,)]
+    return [_add_channels(target.shape, count, match.main.value) for count in expected_output_counts(match, target)]
+
+
+def _add_channels(steps: tuple[int, ...], count: int, value: TensorInfo) -> tuple[int, ...]:
+    """A value a step (a pixel) and channel, with the channels where the layout has them."""
+    return (count, *steps) if value.layout == "channels-first" else (*steps, count)
+
+
+def expected_output_counts(match: LossMatch, target: Target) -> list[int]:
+    """How many outputs a loss takes for a target of classes."""
+    count = len(target.classes)
+    return [1, 2] if count == 2 and not match.rule.takes_class_numbers else [count]
+
+
+def _suggest_shape_fix(expected: tuple[int, ...], target: Target, value: TensorInfo) -> str:
+    if len(expected) == 1:
+        if value.layout == "sequence":
+            return "make one row of the steps before the last Linear: Mean, Select: -1 or an LSTM's output: last"
+        return f"end with Linear: {expected[0]}" if len(value.shape) == 1 else "end with Flatten and Linear"
+    is_channels_first = value.layout == "channels-first"
+    if len(value.shape) == len(expected) and (
+        value.shape[1:] == expected[1:] if is_channels_first else value.shape[:-1] == expected[:-1]
+    ):
+        conv = f"Conv{len(expected) - 1}d: {{out_channels: {expected[0]}, kernel_size: 1}}"
+        return f"end with {conv if is_channels_first else f'Linear: {expected[-1]}'}"
+    if math.prod(value.shape) == math.prod(expected):
+        return f"end with Reshape: [{', '.join(map(str, expected))}]"
+    return f"'{target.name}' has shape {format_shape(target.shape)}: the network must keep as many steps"
+
+
+def _suggest_data_reference(expected: list[tuple[int, ...]], target: Target, data: Dataset) -> str:
+    """The reference that stays right for other data, where the target tells the number."""
+    if len(expected[0]) > 1 or (target.num_outputs,) not in expected or target not in data.targets:
+        return ""
+    return f", or Linear: ${{data.{'' if len(data.targets) == 1 else f'{target.name}.'}num_outputs}}"
+
+
+def _check_ctc(match: LossMatch, problems: Problems) -> None:
+    target, value = match.target, match.main.value
+    if not isinstance(target, Target) or len(target.shape) != 1:
+        problems.add(
+            Code.WRONG_TARGET,
+            match.term.where("target"),
+            "CTCLoss wants a row of classes a sample",
+            "give integers (N, S)",
+        )
+    elif value.layout != "sequence" or value.channels != len(target.classes):
+        _report_shape(
+            match, f"a sequence (T, {len(target.classes)})", f"end with Linear: {len(target.classes)}", problems
+        )
+
+
+def _check_equal_shapes(match: LossMatch, data: Dataset, problems: Problems) -> None:
+    """Several outputs of one loss have one shape."""
+    first, *others = match.outputs.items()
+    for argument, each in others:
+        if each.value.shape != first[1].value.shape:
+            both = f"{first[0]} is {first[1].value} and {argument} {each.value}"
+            problems.add(
+                Code.SHAPE_MISMATCH,
+                match.term.where("output"),
+                f"{match.term.type} wants outputs of one shape, and {both}",
+            )
+            return
+
+
+def _report_shape(match: LossMatch, expected: str, fix: str, problems: Problems) -> None:
+    found = f"the network gives {match.main.value}, and {match.term.type} wants {expected}"
+    target_contents = (
+        f": '{match.target.name}' {_describe_target(match.target)}" if isinstance(match.target, Target) else ""
+    )
+    problems.add(Code.SHAPE_MISMATCH, match.main.end.path, found + target_contents, fix)
+
+
+def _describe_target(target: Target) -> str:
+    """What a target holds, as the end of a sentence."""
+    each = {0: "", 1: " a step"}.get(len(target.shape), " a pixel")
+    if target.classes:
+        return f"has {len(target.classes)} classes{each}"
+    if len(target.shape) > 1:
+        return f"holds numbers of shape {format_shape(target.shape)}"
+    return f"holds {target.shape[0]} numbers" if target.shape and target.shape != (1,) else "is a number"

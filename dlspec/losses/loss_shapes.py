@@ -1,0 +1,145 @@
+"""How an output and a target are given to a loss: squeezed, as rows, one-hot; and which steps are padding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dlspec.data.batches.sequence_lengths import apply_windows
+from dlspec.data.dataset import Target
+from dlspec.layouts import TensorInfo, Window
+from dlspec.losses.loss_matching import LossMatch
+from dlspec.losses.loss_rules import LossRule, TensorFunction, identity
+from dlspec.parts.layers.padding import make_step_mask
+
+TargetTensors = tuple[Tensor, ...]
+TargetFunction = Callable[[Tensor, TargetTensors], Tensor]
+"""What the loss compares with: of the output, as it is given to the loss, and the batch's targets."""
+
+
+@dataclass(frozen=True)
+class LossShapes:
+    """`output` and `aim` are what the loss is given; `mask` makes (N, T) fit the loss's values."""
+
+    output: TensorFunction
+    target: TargetFunction
+    mask: TensorFunction = identity
+
+
+@dataclass(frozen=True)
+class Padding:
+    """Which steps of an output are real, by the lengths at `index` of a batch's targets."""
+
+    index: int
+    windows: Sequence[Window]
+    time_dim: int
+
+    def step_mask(self, output: Tensor, targets: TargetTensors) -> Tensor:
+        """(N, T), false where there is padding; `output` is the network's own."""
+        return make_step_mask(apply_windows(targets[self.index], self.windows), output.shape[self.time_dim])
+
+
+def make_loss_shapes(match: LossMatch, index: int) -> LossShapes:
+    """For a target at `index` of a batch's targets, a number, or nothing to compare with."""
+    value, target, rule = match.main.value, match.target, match.rule
+    if target is None:
+        return LossShapes(identity, lambda output, targets: output, _make_mask_aligner(value))
+    if not isinstance(target, Target):
+        return _shape_constant(float(target), value, rule)
+    if target.kind == "numbers":
+        is_squeezed = value.shape != target.shape
+        output = _make_squeeze(value.channels_dim) if is_squeezed else identity
+        return LossShapes(
+            output, lambda _, targets: targets[index], identity if is_squeezed else _make_mask_aligner(value)
+        )
+    if not target.shape:
+        return _shape_per_sample(value, rule, index)
+    return _shape_per_step(value, rule, index)
+
+
+def _shape_per_sample(value: TensorInfo, rule: LossRule, index: int) -> LossShapes:
+    if rule.size == "any":
+        return LossShapes(identity, _make_target_function(_to_signs, index))
+    if value.channels == 1 and not rule.takes_class_numbers:
+        return LossShapes(_make_squeeze(1), _make_target_function(_to_signs if rule.uses_signs else to_float, index))
+    return LossShapes(identity, _make_target_function(_make_class_encoder(rule, value.channels), index))
+
+
+def _shape_per_step(value: TensorInfo, rule: LossRule, index: int) -> LossShapes:
+    """A class a step: steps as rows, but where the loss takes channels first itself or there is one output a step."""
+    if value.channels == 1 and not rule.takes_class_numbers:
+        return LossShapes(
+            _make_squeeze(value.channels_dim), _make_target_function(_to_signs if rule.uses_signs else to_float, index)
+        )
+    if rule.is_cross_entropy and value.layout == "channels-first":
+        return LossShapes(identity, lambda _, targets: targets[index])
+    encode_classes = _make_class_encoder(rule, value.channels)
+    return LossShapes(
+        make_row_flattener(value), lambda _, targets: encode_classes(targets[index].flatten()), torch.flatten
+    )
+
+
+def _shape_constant(number: float, value: TensorInfo, rule: LossRule) -> LossShapes:
+    """The same target for every sample (and step)."""
+    if rule.takes_class_numbers:
+        class_index = int(number)
+        return LossShapes(
+            make_row_flattener(value),
+            lambda output, _: output.new_full(output.shape[:1], class_index, dtype=torch.int64),
+            torch.flatten,
+        )
+    if rule.numbers == "signs":
+        shape = _make_squeeze(1) if rule.size == "one" else identity
+        return LossShapes(shape, lambda output, _: output.new_full(output.shape[:1], number))
+    return LossShapes(identity, lambda output, _: torch.full_like(output, number), _make_mask_aligner(value))
+
+
+def make_row_flattener(value: TensorInfo) -> TensorFunction:
+    """(M, K) of an output: a row a sample, step or pixel."""
+    if len(value.shape) == 1:
+        return identity
+    if value.channels_dim == len(value.shape):
+        return lambda output: output.flatten(0, -2)
+    return lambda output: output.movedim(1, -1).flatten(0, -2)
+
+
+def _make_mask_aligner(value: TensorInfo) -> TensorFunction:
+    """(N, T) as it lies in (N, C, T); elsewhere nothing needs to be done."""
+    return (lambda mask: mask.unsqueeze(1)) if value.layout == "channels-first" else identity
+
+
+def _make_target_function(transform: TensorFunction, index: int) -> TargetFunction:
+    if transform is identity:
+        return lambda _, targets: targets[index]
+    return lambda _, targets: transform(targets[index])
+
+
+def _make_class_encoder(rule: LossRule, count: int) -> TensorFunction:
+    if rule.takes_class_numbers:
+        return identity
+    return (
+        (lambda classes: _one_hot(classes, count) * 2 - 1)
+        if rule.uses_signs
+        else lambda classes: _one_hot(classes, count)
+    )
+
+
+def _make_squeeze(dim: int) -> TensorFunction:
+    return lambda output: output.squeeze(dim)
+
+
+def to_float(classes: Tensor) -> Tensor:
+    return classes.to(torch.get_default_dtype())
+
+
+def _to_signs(classes: Tensor) -> Tensor:
+    """-1 and 1; numbers are these already."""
+    return classes if classes.is_floating_point() else to_float(classes) * 2 - 1
+
+
+def _one_hot(classes: Tensor, count: int) -> Tensor:
+    return functional.one_hot(classes, count).to(torch.get_default_dtype())

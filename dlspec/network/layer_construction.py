@@ -1,0 +1,236 @@
+"""One layer on its way into a network: its settings completed, its module made, what PyTorch refuses told."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+from dlspec.errors import Code, Finding, format_value, suggest
+from dlspec.formatting import first_line
+from dlspec.language.expand.graph import Node
+from dlspec.language.expressions.evaluator import ExpressionError
+from dlspec.language.parse.deferred import ChannelLookup, compute_deferred, is_deferred
+from dlspec.language.problems import Problems
+from dlspec.layouts import TensorInfo
+from dlspec.network.build_mode import BuildModeError, find_nondeterministic_operation, is_meta_tensor_error, is_on_meta
+from dlspec.network.layer import Layer
+from dlspec.network.layer_rules.layout_rules import infer_open_settings, infer_setting
+from dlspec.network.memory_limits import NetworkTooLarge, SizeLimit
+from dlspec.parts.schema import REQUIRED
+
+PARAMETRIZATIONS = ("weight_norm", "spectral_norm", "orthogonal")
+
+
+@dataclass(frozen=True)
+class ForwardArguments:
+    """What a layer's `forward` takes: the names of its tensors, how many must come, and how many may (None: any)."""
+
+    names: tuple[str, ...]
+    least: int
+    most: int | None
+
+
+@lru_cache(maxsize=500)
+def inspect_forward(layer_class: Any) -> ForwardArguments:
+    """Of a layer's class; lengths, which dlspec fills in, and options are left out."""
+    lengths = getattr(layer_class, "lengths_of", {})
+    names: list[str] = []
+    least, most = 0, 0
+    for name, each in list(inspect.signature(layer_class.forward).parameters.items())[1:]:
+        if each.kind is each.VAR_POSITIONAL:
+            return ForwardArguments(tuple(names), least, None)
+        is_tensor = each.annotation is each.empty or "Tensor" in str(each.annotation)
+        if name in lengths or not is_tensor or each.kind in (each.VAR_KEYWORD, each.KEYWORD_ONLY):
+            continue
+        names.append(name)
+        most += 1
+        least += each.default is each.empty
+    return ForwardArguments(tuple(names), least, most)
+
+
+def order_inputs(layer: Layer, values: Mapping[int | str, TensorInfo], problems: Problems) -> list[TensorInfo] | None:
+    """The inputs in the order of `forward`; None where it has no such argument, or takes fewer."""
+    forward_arguments, path = inspect_forward(layer.schema.build), _find_from_path(layer.node)
+    if all(isinstance(key, int) for key in values):
+        found = list(values.values())
+        if forward_arguments.most is None or len(found) <= forward_arguments.most:
+            return found
+        expected = (
+            "one input"
+            if forward_arguments.most == 1
+            else f"{forward_arguments.most} inputs ({', '.join(forward_arguments.names)})"
+        )
+        fix = "bring them together before it: Concat or Add"
+        problems.add(
+            Code.INPUT_COUNT, path, f"{layer.type} takes {expected}, and {len(found)} come in", fix, shown=layer.shown
+        )
+        return None
+    unknown = [str(key) for key in values if key not in forward_arguments.names]
+    for key in unknown:
+        problems.add(
+            Code.UNKNOWN_OUTPUT,
+            (*path, key),
+            f"{layer.type} takes no input '{key}'",
+            suggest(key, forward_arguments.names),
+        )
+    if unknown:
+        return None
+    last = max(forward_arguments.names.index(str(key)) for key in values)
+    first = next(iter(values.values()))
+    return [values.get(name, first) for name in forward_arguments.names[: last + 1]]
+
+
+def has_required_inputs(layer: Layer, values: Mapping[int | str, TensorInfo], problems: Problems) -> bool:
+    """Whether every argument that must come does."""
+    forward_arguments = inspect_forward(layer.schema.build)
+    missing = [
+        name
+        for at, name in enumerate(forward_arguments.names[: forward_arguments.least])
+        if at not in values and name not in values
+    ]
+    if not missing:
+        return True
+    found = f"{layer.type} takes {forward_arguments.least} inputs ({', '.join(forward_arguments.names[: forward_arguments.least])}), and {len(values)}"
+    found += " comes in" if len(values) == 1 else " come in"
+    problems.add(Code.INPUT_COUNT, _find_from_path(layer.node), found, "write from: [_, NAME]", shown=layer.shown)
+    return False
+
+
+def _find_from_path(node: Node) -> tuple[Any, ...]:
+    return node.part.path_of("from") if "from" in node.part.keys else node.problem_path
+
+
+# ---- settings ------------------------------------------------------------------------------------------------------
+
+
+def compute_settings(layer: Layer, channels: ChannelLookup, problems: Problems) -> dict[str, Any] | None:
+    """The settings with `$in_channels` put in and checked; None where one is wrong."""
+    settings, problem_count = dict(layer.settings), len(problems)
+    for name in [name for name, value in settings.items() if is_deferred(value)]:
+        path = layer.node.part.path_of(name)
+        try:
+            value = compute_deferred(settings[name], channels)
+        except ExpressionError as error:
+            problems.add_finding(path, error.finding, at_value=True)
+            continue
+        try:
+            settings[name] = layer.schema.settings[name].read(value)
+        except ValueError:
+            expected = layer.schema.settings[name].wanted
+            problems.add(
+                Code.WRONG_VALUE,
+                path,
+                f"{name} is {format_value(value)}, wanted {expected}",
+                at_value=True,
+                shown=layer.shown,
+            )
+    return settings if len(problems) == problem_count else None
+
+
+def complete_settings(
+    layer: Layer, written: Mapping[str, Any], values: Sequence[TensorInfo], problems: Problems
+) -> dict[str, Any] | None:
+    """The settings with what the inputs decide filled in; what was written must agree with them."""
+    settings = {**written, **infer_open_settings(layer.schema, values, written)}
+    for name, setting in layer.schema.settings.items():
+        if not setting.is_inferred:
+            continue
+        inferred, value = infer_setting(name, values), settings.get(name)
+        if value is None and inferred is not None:
+            settings[name] = inferred
+        elif value is None and setting.default is REQUIRED:
+            found = f"{layer.type} wants {name}"
+            problems.add(
+                Code.MISSING_FACT,
+                layer.node.problem_path,
+                found,
+                "these data do not tell it: write it",
+                shown=layer.shown,
+            )
+            return None
+        elif value is not None and inferred is not None and not agrees_with_input(name, value, inferred, values[0]):
+            found = f"{name} is {value}, but {values[0]} comes in"
+            fix = f"leave it out: it is inferred ({inferred})"
+            problems.add(
+                Code.SHAPE_MISMATCH, layer.node.part.path_of(name), found, fix, at_value=True, shown=layer.shown
+            )
+            return None
+    return settings
+
+
+def agrees_with_input(name: str, written: Any, inferred: Any, value: TensorInfo) -> bool:
+    """Whether a setting that was written is what the input tells."""
+    if name == "normalized_shape" and not isinstance(written, int):
+        return tuple(written) == value.shape[-len(written) :]
+    if name == "num_embeddings":
+        return bool(written >= inferred)
+    return bool(written == inferred)
+
+
+# ---- the module ----------------------------------------------------------------------------------------------------
+
+
+def make_module(layer: Layer, settings: Mapping[str, Any], limit: SizeLimit) -> nn.Module:
+    """The module, its weights drawn; raises what PyTorch raises."""
+    name = layer.node.parametrize
+    if name == "orthogonal" and is_on_meta():
+        raise BuildModeError("PyTorch looks whether the weight is orthogonal already")
+    with limit:
+        module: nn.Module = layer.schema.build(**settings, **layer.schema.fixed)
+    return module if name is None or not has_weight(module) else getattr(parametrizations, name)(module)
+
+
+def has_weight(module: nn.Module) -> bool:
+    return isinstance(getattr(module, "weight", None), Tensor)
+
+
+def check_parametrization(layer: Layer, module: nn.Module, problems: Problems) -> bool:
+    name, path = layer.node.parametrize, layer.node.part.path_of("parametrize")
+    if name is None or has_weight(module):
+        return True
+    problems.add(Code.NO_WEIGHT, path, f"{layer.type} has no weight", "leave parametrize out", at_value=True)
+    return False
+
+
+def try_or_report(
+    action: Callable[[], Any], layer: Layer, values: Sequence[TensorInfo], problems: Problems, note: Callable[[], str]
+) -> Any:
+    """What PyTorch gives; what it refuses becomes a mistake at the layer's place, with a note below it."""
+    try:
+        return action()
+    except NetworkTooLarge as error:
+        found = f"{layer.type} is too large: {error}"
+        problems.add(Code.TOO_LARGE, layer.node.problem_path, found, "make it smaller", shown=layer.shown, note=note())
+    except BuildModeError:
+        raise
+    except Exception as error:
+        if is_meta_tensor_error(error):
+            raise BuildModeError(f"{layer.type} needs numbers") from error
+        problems.add_finding(
+            layer.node.problem_path, _explain_error(layer, values, error), shown=layer.shown, note=note()
+        )
+    return None
+
+
+def _explain_error(layer: Layer, values: Sequence[TensorInfo], error: Exception) -> Finding:
+    operation = find_nondeterministic_operation(error)
+    if operation:
+        fix = "take another layer, or trainer.deterministic=false"
+        found = f"{layer.type} has no deterministic way to compute {operation}"
+        return Finding(Code.NOT_DETERMINISTIC, found, fix)
+    who = "PyTorch" if hasattr(nn, layer.type) else f"{layer.type}'s own code"
+    found = f"{layer.type} can't take {' and '.join(str(each) for each in values)}"
+    return Finding(Code.LAYER_REFUSED, found, f"{who} says: {_summarize_error(error)}")
+
+
+def _summarize_error(error: Exception) -> str:
+    """The first line of what an error says; its type where that is no plain refusal."""
+    text = first_line(error, 200)
+    is_plain = isinstance(error, RuntimeError | ValueError | TypeError | AssertionError | IndexError)
+    return text if text and is_plain else f"{type(error).__name__}: {text}".removesuffix(": ")

@@ -1,0 +1,228 @@
+"""Which layouts PyTorch's own layers take and give, and what becomes of lengths: one row a family of layers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from dlspec.errors import Code, Finding
+from dlspec.layouts import Layout, TensorInfo, Window, layout_from_roles, roles_from_layout
+from dlspec.parts.layers.dimensions import (
+    keeps_time,
+    layout_from_dims,
+    lengths_and_steps_agree,
+    lengths_from_dims,
+    normalize_dim,
+)
+from dlspec.parts.layers.rule import ALL_LAYOUTS, CHANNELS_LAST_LAYOUTS, Inputs, Rule, Settings, Shape, constant_layout
+
+_CHANNELS_FIRST: tuple[Layout, ...] = ("channels-first",)
+
+
+# ---- Flatten and Unflatten move the roles --------------------------------------------------------------------------
+
+
+def _find_flatten_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
+    return layout_from_roles(_find_flatten_roles(inputs, shape, settings))
+
+
+def _find_flatten_roles(inputs: Inputs, shape: Shape, settings: Settings) -> tuple[str, ...]:
+    """The dimensions that are merged become one, channels if channels were among them."""
+    start, end = _find_merged_dims(inputs[0], settings)
+    before = ("N", *inputs[0].roles)
+    if start >= end:
+        return before[1:]
+    merged = "C" if "C" in before[start : end + 1] else before[start]
+    return (*before[:start], merged, *before[end + 1 :])[1:]
+
+
+def _find_merged_dims(value: TensorInfo, settings: Settings) -> tuple[int, int]:
+    rank = len(value.shape) + 1
+    return settings.get("start_dim", 1) % rank, settings.get("end_dim", -1) % rank
+
+
+def _keeps_steps(inputs: Inputs, settings: Settings) -> bool:
+    """Whether a `Flatten` merges nothing with the steps, or an `Unflatten` leaves them alone."""
+    value = inputs[0]
+    if "unflattened_size" in settings:
+        return value.layout == "sequence" and normalize_dim(settings["dim"], value) > 1
+    start, end = _find_merged_dims(value, settings)
+    return start >= end or (value.layout == "sequence" and start > 1)
+
+
+def _find_unflatten_roles(inputs: Inputs, shape: Shape, settings: Settings) -> tuple[str, ...]:
+    """A dimension that is cut gives each of its parts its role."""
+    value = inputs[0]
+    if value.layout == "features":
+        return roles_from_layout(_find_unflatten_layout(inputs, shape, settings), len(shape))
+    at = normalize_dim(settings["dim"], value) - 1
+    more = len(shape) - len(value.shape)
+    return (*value.roles[:at], *[value.roles[at]] * (more + 1), *value.roles[at + 1 :])
+
+
+def _find_unflatten_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
+    if inputs[0].layout == "features":
+        return "channels-first" if len(shape) > 2 else "sequence"
+    return inputs[0].layout
+
+
+# ---- lengths behind convolutions and poolings ----------------------------------------------------------------------
+
+
+def _first_number(setting: Any, default: int) -> int:
+    """The number for the one dimension there is."""
+    if setting is None:
+        return default
+    return int(setting[0] if isinstance(setting, list | tuple) else setting)
+
+
+def _make_convolution_window(settings: Settings) -> Window | None:
+    kernel, dilation = _first_number(settings["kernel_size"], 1), _first_number(settings.get("dilation"), 1)
+    padding, span = settings.get("padding", 0), dilation * (kernel - 1)
+    if padding == "same":
+        if span % 2:  # PyTorch pads one more behind than before
+            return None
+        padding = span // 2
+    padding = 0 if padding == "valid" else _first_number(padding, 0)
+    if padding and settings.get("padding_mode", "zeros") != "zeros":
+        return None  # what stands at the border is the padding's
+    return Window(kernel, _first_number(settings.get("stride"), 1), padding, dilation)
+
+
+def _make_pooling_window(settings: Settings) -> Window | None:
+    """A window that reaches over a sample's end would see padding where the sample alone has a border."""
+    kernel, padding = _first_number(settings["kernel_size"], 1), _first_number(settings.get("padding"), 0)
+    counts_border = "count_include_pad" in settings and settings["count_include_pad"]
+    if settings.get("ceil_mode") or (padding and not counts_border):
+        return None
+    return Window(
+        kernel, _first_number(settings.get("stride"), kernel), padding, _first_number(settings.get("dilation"), 1)
+    )
+
+
+def _make_average_pooling_window(settings: Settings) -> Window | None:
+    return _make_pooling_window({"count_include_pad": True, **settings})
+
+
+# ---- checks and what is filled in ----------------------------------------------------------------------------------
+
+
+def _check_prelu(inputs: Inputs, settings: Settings) -> Finding | None:
+    """Its weights are dimension 1's."""
+    count, value = settings.get("num_parameters", 1), inputs[0]
+    if count == 1 or value.layout in ("features", "channels-first"):
+        return None
+    found = f"PReLU with {count} parameters wants features or channels-first, and {value} comes in"
+    return Finding(Code.WRONG_LAYOUT, found, "leave num_parameters out: one for all")
+
+
+def _check_pair(inputs: Inputs, settings: Settings) -> Finding | None:
+    """Two values of one shape, or of one but for the channels where each has weights of its own."""
+    if len(inputs) != 2:
+        return Finding(
+            Code.INPUT_COUNT,
+            f"{len(inputs)} {'input comes' if len(inputs) == 1 else 'inputs come'} in, and two are wanted",
+            _TWO_INPUTS_FIX,
+        )
+    one, other = (each.shape[:-1] if "out_features" in settings else each.shape for each in inputs)
+    if one == other and inputs[0].layout == inputs[1].layout:
+        return None
+    return Finding(Code.SHAPE_MISMATCH, f"{inputs[0]} and {inputs[1]} don't fit", "both need one shape and one layout")
+
+
+_TWO_INPUTS_FIX = "write from: [_, NAME]"
+
+
+def _check_unpool(inputs: Inputs, settings: Settings) -> Finding | None:
+    if len(inputs) == 2 and inputs[0].shape == inputs[1].shape:
+        return None
+    found = "the indices of a MaxPool are wanted as second input"
+    return Finding(
+        Code.INPUT_COUNT, found, "write from: [_, NAME.1] behind a MaxPool: {return_indices: true, name: NAME}"
+    )
+
+
+def _fill_softmax_dim(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
+    """A softmax goes over the channels, where PyTorch would guess by the rank alone."""
+    return {"dim": 1 if inputs[0].layout in ("features", "channels-first") else -1}
+
+
+def _fill_bag_padding(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
+    """Padding is token 0 where texts have lengths, and no part of a bag."""
+    return {"padding_idx": 0} if inputs[0].lengths else {}
+
+
+def _list_remaining_dims(inputs: Inputs, settings: Settings) -> list[int]:
+    """The dimensions that are left where one is compared: the channels' by PyTorch's default."""
+    rank, dim = len(inputs[0].shape) + 1, settings.get("dim")
+    compared_dim = None if settings.get("keepdim") else rank - 1 if dim is None else normalize_dim(dim, inputs[0])
+    return [each for each in range(rank) if each != compared_dim]
+
+
+# ---- the rows ------------------------------------------------------------------------------------------------------
+
+_ELEMENTWISE = Rule(keeps_lengths=True)
+_SOFTMAX = Rule(keeps_lengths=True, fill=_fill_softmax_dim)
+_ON_LAST = Rule(CHANNELS_LAST_LAYOUTS, keeps_lengths=True)
+_ON_CHANNELS_FIRST = Rule(_CHANNELS_FIRST)
+_ON_IMAGES = Rule(_CHANNELS_FIRST, constant_layout("channels-first"), dims=2)
+_DISTANCE = Rule(
+    CHANNELS_LAST_LAYOUTS,
+    lambda inputs, shape, settings: layout_from_dims(inputs[0], _list_remaining_dims(inputs, settings)),
+    keeps_lengths=lambda inputs, settings: (
+        lengths_and_steps_agree(inputs) and keeps_time(inputs[0], _list_remaining_dims(inputs, settings))
+    ),
+    lengths=lambda inputs, shape, settings: lengths_from_dims(inputs[0], _list_remaining_dims(inputs, settings)),
+    check=_check_pair,
+)
+
+_RULES: Mapping[str, Rule] = {
+    **dict.fromkeys(
+        "CELU ELU GELU Hardshrink Hardsigmoid Hardswish Hardtanh LeakyReLU LogSigmoid Mish RReLU ReLU ReLU6 SELU "
+        "SiLU Sigmoid Softplus Softshrink Softsign Tanh Tanhshrink Threshold "
+        "Dropout AlphaDropout FeatureAlphaDropout".split(),
+        _ELEMENTWISE,
+    ),
+    "PReLU": Rule(keeps_lengths=True, check=_check_prelu),
+    **dict.fromkeys(("Softmax", "LogSoftmax", "Softmin"), _SOFTMAX),
+    **dict.fromkeys(("Linear", "LayerNorm", "RMSNorm", "GLU"), _ON_LAST),
+    "Bilinear": Rule(
+        CHANNELS_LAST_LAYOUTS, keeps_lengths=lambda inputs, settings: lengths_and_steps_agree(inputs), check=_check_pair
+    ),
+    "CosineSimilarity": replace(_DISTANCE, fill=lambda inputs, settings: {"dim": len(inputs[0].shape)}),
+    "PairwiseDistance": _DISTANCE,
+    "Embedding": Rule(("tokens",), constant_layout("sequence"), keeps_lengths=True),
+    "EmbeddingBag": Rule(("tokens",), constant_layout("features"), keeps_lengths=True, fill=_fill_bag_padding),
+    "Flatten": Rule(ALL_LAYOUTS, _find_flatten_layout, keeps_lengths=_keeps_steps, roles=_find_flatten_roles),
+    "Unflatten": Rule(gives=_find_unflatten_layout, keeps_lengths=_keeps_steps, roles=_find_unflatten_roles),
+    "Identity": Rule(ALL_LAYOUTS, keeps_lengths=True),
+    **dict.fromkeys(("GroupNorm", "Upsample"), _ON_CHANNELS_FIRST),
+    **dict.fromkeys(("LocalResponseNorm", "ChannelShuffle"), Rule(_CHANNELS_FIRST, keeps_lengths=True)),
+    # With one dimension less PyTorch would take the batch for channels.
+    **dict.fromkeys(
+        ("PixelShuffle", "PixelUnshuffle", "Softmax2d", "UpsamplingNearest2d", "UpsamplingBilinear2d", "Unfold"),
+        _ON_IMAGES,
+    ),
+    "Fold": Rule(_CHANNELS_FIRST, constant_layout("channels-first"), dims=1),
+    "BatchNorm1d": Rule(("features", "channels-first"), dims=1, keeps_lengths=True),
+    "Dropout1d": Rule(_CHANNELS_FIRST, dims=1, keeps_lengths=True),
+    "Conv1d": Rule(_CHANNELS_FIRST, dims=1, window=_make_convolution_window),
+    **dict.fromkeys(("MaxPool1d", "LPPool1d"), Rule(_CHANNELS_FIRST, dims=1, window=_make_pooling_window)),
+    "AvgPool1d": Rule(_CHANNELS_FIRST, dims=1, window=_make_average_pooling_window),
+    **{f"MaxUnpool{n}d": Rule(_CHANNELS_FIRST, dims=n, check=_check_unpool) for n in (1, 2, 3)},
+}
+
+_DIMENSION_PATTERN = re.compile(
+    r"(?:Conv|ConvTranspose|BatchNorm|InstanceNorm|(?:Max|Avg|LP|AdaptiveAvg|AdaptiveMax|FractionalMax)Pool"
+    r"|\w+Pad|Dropout)([123])d$"
+)
+_DEFAULT_RULE = Rule()
+
+
+def find_torch_rule(layer: str) -> Rule:
+    """The row of PyTorch's layer of this name."""
+    if layer not in _RULES and (found := _DIMENSION_PATTERN.match(layer)):
+        return Rule(_CHANNELS_FIRST, dims=int(found[1]))
+    return _RULES.get(layer, _DEFAULT_RULE)

@@ -1,0 +1,47 @@
+"""How much memory an optimizer keeps beside the parameters."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from dlspec.compat.torch_dynamo import make_step_function
+from dlspec.data.batches.tensor_tree import iterate_tensors
+from dlspec.optim.optimizer import make_optimizer, needs_closure
+
+
+def estimate_state_bytes(optimizer: Optimizer) -> int | None:
+    """The bytes of the tensors that it keeps for each parameter, of the parameter's size; None where none can say.
+
+    Each group's settings are tried on a parameter of 16 numbers. Adam keeps two such tensors, SGD none, or one with
+    momentum; LBFGS comes to keep `2 * history_size` and a few.
+    """
+    try:
+        return sum(
+            _count_state_tensors(optimizer, group) * _parameter_bytes(group["params"])
+            for group in optimizer.param_groups
+        )
+    except Exception:  # a user's own that takes no such parameter
+        return None
+
+
+def _parameter_bytes(parameters: Iterable[Tensor]) -> int:
+    return sum(each.numel() * each.element_size() for each in parameters)
+
+
+def _count_state_tensors(optimizer: Optimizer, group: dict[str, Any]) -> int:
+    """How many tensors of a parameter's size one step leaves."""
+    accepted = inspect.signature(type(optimizer)).parameters
+    settings = {name: each for name, each in group.items() if name in accepted and name != "params"}
+    if needs_closure(optimizer):
+        return 2 * int(settings["history_size"]) + 3
+    probe = nn.Parameter(torch.ones(4, 4))
+    probe.grad = torch.ones(4, 4).to_sparse() if type(optimizer).__name__ == "SparseAdam" else torch.ones(4, 4)
+    trial_optimizer = make_optimizer(type(optimizer), [probe], settings)
+    make_step_function(trial_optimizer)()
+    return sum(each.numel() == probe.numel() for each in iterate_tensors(trial_optimizer.state[probe]))

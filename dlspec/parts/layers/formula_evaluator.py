@@ -1,0 +1,306 @@
+"""Walks a `Formula`'s tree over tensors, and tries it on made-up batches: what would mix samples is refused."""
+
+from __future__ import annotations
+
+import ast
+import operator
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dlspec.errors import Code, Finding, format_value
+from dlspec.formatting import first_line
+from dlspec.language.expressions.evaluator import CONSTANTS
+from dlspec.language.expressions.formula_functions import (
+    DIM_ARGUMENTS,
+    ELEMENTWISE_FUNCTIONS,
+    FORMULA_FUNCTIONS,
+    KEEPDIM_FUNCTIONS,
+)
+from dlspec.language.expressions.formula_tree import (
+    find_calls,
+    is_number,
+    match_arguments,
+    parse_einsum_letters,
+    read_whole_numbers,
+)
+from dlspec.language.expressions.grammar import ARITHMETIC, COMPARISONS, UNARY_SIGNS, Operators
+from dlspec.layouts import TensorInfo, format_shape, guess_layout
+from dlspec.parts.layers.dimensions import check_dim
+from dlspec.parts.layers.merge import find_shape_mismatch
+from dlspec.parts.layers.rule import Inputs, main_input
+
+# ---- walking the tree ----------------------------------------------------------------------------------------------
+
+
+def _expand(input: Tensor, size: Sequence[int]) -> Tensor:
+    return input.expand(*size)
+
+
+def _find_function(name: str) -> Callable[..., Any]:
+    found: Callable[..., Any] = getattr(torch, name, None) or getattr(F, name)
+    return found
+
+
+def _apply_to_number(function: Callable[..., Tensor], number: float, *others: Any, **named: Any) -> float:
+    """`sqrt(2)`, which PyTorch has for tensors alone."""
+    return float(function(torch.tensor(number, dtype=torch.float64, device="cpu"), *others, **named).item())
+
+
+TORCH_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    name: _expand if name == "expand" else _find_function(name) for name in sorted(FORMULA_FUNCTIONS)
+}
+"""The functions behind the names."""
+
+_OPERATORS: Operators = {
+    **ARITHMETIC,
+    **COMPARISONS,
+    **UNARY_SIGNS,
+    ast.MatMult: operator.matmul,
+    ast.BitAnd: operator.and_,
+    ast.BitOr: operator.or_,
+    ast.Invert: operator.invert,
+}
+
+
+class FormulaEvaluator:
+    """Computes a tree that `parse_formula` gave, of tensors or of a tracer's proxies."""
+
+    def __init__(self, inputs: Mapping[str, Any]) -> None:
+        self.inputs = inputs
+
+    def value(self, node: ast.expr | None) -> Any:
+        match node:
+            case ast.Constant(value=value):
+                return value
+            case ast.Name(id=name):
+                return CONSTANTS[name] if name in CONSTANTS else self.inputs[name]
+            case ast.List(elts=items) | ast.Tuple(elts=items):
+                return tuple(self.value(item) for item in items)
+            case ast.Slice(lower=lower, upper=upper, step=step):
+                return slice(self.value(lower), self.value(upper), self.value(step))
+            case ast.UnaryOp(op=sign, operand=operand):
+                return self.apply(node, _OPERATORS[type(sign)], [self.value(operand)])
+            case ast.BinOp(op=sign, left=left, right=right):
+                return self.apply(node, _OPERATORS[type(sign)], [self.value(left), self.value(right)])
+            case ast.Compare(left=left, ops=[sign], comparators=[right]):
+                return self.apply(node, _OPERATORS[type(sign)], [self.value(left), self.value(right)])
+            case ast.Subscript(value=value, slice=index):
+                return self.apply(node, operator.getitem, [self.value(value), self.value(index)])
+            case ast.Call(func=ast.Name(id=name)):
+                return self.call(node, name)
+        return None
+
+    def call(self, node: ast.Call, name: str) -> Any:
+        given = [self.value(each) for each in node.args]
+        named = {each.arg: self.value(each.value) for each in node.keywords if each.arg}
+        if name in ("eye", "arange"):
+            named["device"] = next(iter(self.inputs.values())).device
+        function = partial(_apply_to_number, TORCH_FUNCTIONS[name]) if is_number(node) else TORCH_FUNCTIONS[name]
+        return self.apply(node, function, given, named)
+
+    def apply(
+        self, node: ast.expr, function: Callable[..., Any], given: list[Any], named: Mapping[str, Any] | None = None
+    ) -> Any:
+        return function(*given, **(named or {}))
+
+
+# ---- trying it out -------------------------------------------------------------------------------------------------
+
+_MAX_CPU_NUMBERS = (
+    4_000_000  # in a sample; beyond, trying on 'meta' is worth the second or two that its first use takes
+)
+_COMPUTE_ERRORS = (RuntimeError, IndexError, TypeError, ValueError, ArithmeticError)
+_ADDS_DIMENSION = {"stack", "unsqueeze"}  # their `dim` counts the output's dimensions
+_BATCH_FIX = "the first dimension is the batch, and samples must not mix"
+
+
+class _FormulaRefused(Exception):
+    """Carries a `Finding` out of the walk."""
+
+    def __init__(self, code: Code, node: ast.expr, why: str, fix: str) -> None:
+        super().__init__(why)
+        self.finding = Finding(code, f"{format_value(ast.unparse(node))} {why}", fix)
+
+
+@dataclass(frozen=True)
+class _BatchPair:
+    """One value for batches of 2 and of 3: the sizes in which they differ are the batch's."""
+
+    two: Tensor
+    three: Tensor
+
+    @property
+    def has_batch(self) -> bool:
+        return self.two.shape != self.three.shape
+
+    @property
+    def device(self) -> torch.device:
+        return self.two.device
+
+    @property
+    def rank(self) -> int:
+        return self.two.dim()
+
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the batch stands elsewhere than first, or is no longer a row for each row."""
+        return self.has_batch and (
+            (*self.two.shape[:1], *self.three.shape[:1]) != (2, 3) or self.two.shape[1:] != self.three.shape[1:]
+        )
+
+
+class _TrialEvaluator(FormulaEvaluator):
+    """Walks with made-up batches, and refuses what PyTorch would compute of several samples at once."""
+
+    def __init__(self, inputs: Mapping[str, Any], main: TensorInfo) -> None:
+        super().__init__(inputs)
+        self.main = main
+
+    def apply(
+        self, node: ast.expr, function: Callable[..., Any], given: list[Any], named: Mapping[str, Any] | None = None
+    ) -> Any:
+        self._check(node, given)
+        function = torch.zeros_like if function in (torch.rand_like, torch.randn_like) else function
+        try:
+            two, three = (
+                function(*(_select_batch(each, at) for each in given), **(named or {})) for at in ("two", "three")
+            )
+        except _COMPUTE_ERRORS as error:
+            reason = first_line(error, 200)
+            raise _FormulaRefused(
+                Code.LAYER_REFUSED,
+                node,
+                f"can't be computed of {self._format_shapes(given)}",
+                f"PyTorch says: {reason}",
+            ) from None
+        found = _pair_values(two, three)
+        has_batch = any(each.has_batch for each in _collect_pairs(given))
+        if any(each.is_mixed or each.has_batch != has_batch for each in _collect_pairs(found)):
+            raise _FormulaRefused(
+                Code.SAMPLES_MIXED, node, f"mixes the samples of {self._format_shapes(given)}", _BATCH_FIX
+            )
+        return found
+
+    def to_value(self, twins: _BatchPair) -> TensorInfo:
+        shape = tuple(twins.two.shape[1:] if twins.has_batch else twins.two.shape)
+        layout = self.main.layout if len(shape) == len(self.main.shape) else guess_layout(shape)
+        return TensorInfo(shape, layout, has_batch=twins.has_batch)
+
+    def _format_shapes(self, given: list[Any]) -> str:
+        values = [self.to_value(each) for each in _collect_pairs(given)]
+        return " and ".join(format_shape(each.shape) for each in values) or "numbers"
+
+    def _check(self, node: ast.expr, given: list[Any]) -> None:
+        twins = _collect_pairs(given)
+        match node:
+            case ast.BinOp(op=ast.MatMult()) | ast.Call(func=ast.Name(id="matmul")):
+                self._check_matmul(node, *twins)
+            case ast.Call(func=ast.Name(id="einsum")):
+                self._check_einsum(node, twins)
+            case ast.Call(func=ast.Name(id=name)) if name not in ELEMENTWISE_FUNCTIONS:
+                self._check_dims(node, name, twins)
+            case ast.Subscript() if twins and isinstance(given[0], _BatchPair):
+                self._check_index(node, given[1], twins[0])
+            case ast.BinOp() | ast.Compare() | ast.Call() if twins:
+                self._check_broadcast(node, [self.to_value(each) for each in twins])
+
+    def _check_broadcast(self, node: ast.expr, values: Sequence[TensorInfo]) -> None:
+        first = main_input(values)
+        removes_dims = any(name in KEEPDIM_FUNCTIONS for name, _ in find_calls(node))
+        for each in values:
+            mismatch = find_shape_mismatch(first, each)
+            if mismatch is None:
+                continue
+            has_ranks = len({len(value.shape) for value in values}) > 1
+            fix = "write keepdim=True: both need as many dimensions" if removes_dims and has_ranks else mismatch.fix
+            raise _FormulaRefused(
+                mismatch.code,
+                node,
+                f"has {format_shape(first.shape)} and {format_shape(each.shape)}, which don't fit",
+                fix,
+            )
+
+    def _check_matmul(self, node: ast.expr, left: _BatchPair, right: _BatchPair) -> None:
+        """Rows and columns are of one sample: the batch is neither, and stands at the same place on both sides."""
+        if left.has_batch and right.has_batch:
+            fits = left.rank == right.rank >= 3
+        elif left.has_batch:
+            fits = left.rank >= 2 and right.rank < max(left.rank, 3)
+        else:
+            fits = not right.has_batch or (right.rank >= 3 and left.rank < right.rank)
+        if not fits:
+            raise _FormulaRefused(
+                Code.SAMPLES_MIXED,
+                node,
+                f"mixes the samples of {self._format_shapes([left, right])}",
+                "write sum(a * b, dim=-1)",
+            )
+
+    def _check_einsum(self, node: ast.Call, twins: Sequence[_BatchPair]) -> None:
+        letters, output = parse_einsum_letters(node)
+        if any(each.has_batch and letter != output for each, letter in zip(twins, letters, strict=True)):
+            raise _FormulaRefused(
+                Code.SAMPLES_MIXED, node, "mixes samples", f"begin each operand with the batch's letter, {output}"
+            )
+
+    def _check_dims(self, node: ast.Call, name: str, twins: Sequence[_BatchPair]) -> None:
+        if not twins or not twins[0].has_batch:
+            return
+        if name in ("tril", "triu") and twins[0].rank < 3:
+            raise _FormulaRefused(Code.SAMPLES_MIXED, node, "works on the batch", "it wants matrices, (N, R, C)")
+        value = self.to_value(twins[0])
+        given = {} if name in (*_ADDS_DIMENSION, "permute") else match_arguments(node)
+        for word in given.keys() & DIM_ARGUMENTS.keys():
+            for wrong in filter(None, (check_dim(dim, value, word) for dim in read_whole_numbers(given[word]))):
+                raise _FormulaRefused(wrong.code, node, f"is wrong: {wrong.found}", wrong.fix)
+
+    def _check_index(self, node: ast.expr, index: Any, twins: _BatchPair) -> None:
+        items = index if isinstance(index, tuple) else (index,)
+        taken = [item for item in items if item is not None and item is not Ellipsis]
+        if Ellipsis in items and twins.has_batch and items[0] is Ellipsis and len(taken) >= twins.rank:
+            raise _FormulaRefused(Code.SAMPLES_MIXED, node, "takes samples out of the batch", _BATCH_FIX)
+
+
+def _select_batch(value: Any, which: str) -> Any:
+    """The value with one of each pair of twins in it."""
+    if isinstance(value, tuple):
+        return tuple(_select_batch(each, which) for each in value)
+    return getattr(value, which) if isinstance(value, _BatchPair) else value
+
+
+def _pair_values(two: Any, three: Any) -> Any:
+    if isinstance(two, tuple | list):
+        return tuple(_pair_values(*each) for each in zip(two, three, strict=True))
+    return _BatchPair(two, three) if isinstance(two, Tensor) else two
+
+
+def _collect_pairs(value: Any) -> list[_BatchPair]:
+    if isinstance(value, tuple | list):
+        return [twins for each in value for twins in _collect_pairs(each)]
+    return [value] if isinstance(value, _BatchPair) else []
+
+
+def _make_trial_pair(value: TensorInfo, device: str) -> _BatchPair:
+    dtype = torch.long if value.layout == "tokens" or value.vocab_size is not None else torch.float32
+    shapes = [(rows, *value.shape) if value.has_batch else value.shape for rows in (2, 3)]
+    return _BatchPair(*(torch.zeros(shape, dtype=dtype, device=device) for shape in shapes))
+
+
+def try_formula(tree: ast.expr, names: Sequence[str], inputs: Inputs) -> Finding | None:
+    """Why a formula can't be computed of these inputs, each by its name; None where it can."""
+    numbers = sum(torch.Size(each.shape).numel() for each in inputs)
+    device = "meta" if numbers > _MAX_CPU_NUMBERS else "cpu"
+    trial_inputs = {name: _make_trial_pair(each, device) for name, each in zip(names, inputs, strict=True)}
+    try:
+        with torch.no_grad(), warnings.catch_warnings(action="ignore"):
+            _TrialEvaluator(trial_inputs, main_input(inputs)).value(tree)
+    except _FormulaRefused as refused:
+        return refused.finding
+    return None

@@ -1,0 +1,179 @@
+"""Several values made one: their sum, their product, or one beside the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import reduce
+from operator import add, mul
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlspec.errors import Code, Finding
+from dlspec.layouts import Lengths, TensorInfo, Window, format_shape
+from dlspec.parts.layers.dimensions import check_dim, lengths_agree, lengths_and_steps_agree, normalize_dim
+from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape, main_input
+
+
+def _check_input_count(inputs: Inputs) -> Finding | None:
+    if len(inputs) > 1:
+        return None
+    return Finding(Code.INPUT_COUNT, "one input comes in, and two or more are wanted", "write from: [_, NAME]")
+
+
+# ---- element by element --------------------------------------------------------------------------------------------
+
+
+def _check_elementwise(inputs: Inputs, settings: Settings) -> Finding | None:
+    first = main_input(inputs)
+    return _check_input_count(inputs) or next(
+        (bad for each in inputs if (bad := find_shape_mismatch(first, each))), None
+    )
+
+
+def find_shape_mismatch(first: TensorInfo, other: TensorInfo) -> Finding | None:
+    """Sizes of 1 stretch between values of one rank, a `Parameter` by PyTorch's rule; nothing else does."""
+    rank = max(len(first.shape), len(other.shape))
+    one, two = (
+        each.shape if each.has_batch else (1,) * (rank - len(each.shape)) + each.shape for each in (first, other)
+    )
+    pairs = zip(one, two, strict=False)
+    if len(one) == len(two) and all(each == size or 1 in (each, size) for each, size in pairs):
+        return None
+    return Finding(
+        Code.SHAPE_MISMATCH,
+        f"{format_shape(first.shape)} and {format_shape(other.shape)} don't fit",
+        _suggest_shape_fix(first, other),
+    )
+
+
+def _suggest_shape_fix(first: TensorInfo, other: TensorInfo) -> str:
+    if not other.has_batch:
+        sizes = [first.channels] + [1] * (len(first.shape) - first.channels_dim)
+        return f"a Parameter must stretch to the value: one of shape {sizes} is a number a channel"
+    if len(first.shape) != len(other.shape):
+        return "both need as many dimensions; sizes of 1 stretch: put a Reshape before one of them"
+    return "try Residual with shortcut: auto, or a layer that gives one the other's size"
+
+
+_ELEMENTWISE_RULE = Rule(
+    keeps_lengths=lambda inputs, settings: lengths_and_steps_agree(inputs),
+    lengths=lambda inputs, shape, settings: main_input(inputs).lengths if lengths_agree(inputs) else None,
+    check=_check_elementwise,
+    takes_parameter=True,
+)
+
+
+class Add(nn.Module):
+    """The sum of two or more values of one shape; sizes of 1 stretch, and a `Parameter` over the batch."""
+
+    rule = _ELEMENTWISE_RULE
+    inline = True
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return reduce(add, inputs)
+
+
+class Multiply(nn.Module):
+    """The product, element by element, of two or more values; what stretches is as in `Add`."""
+
+    rule = _ELEMENTWISE_RULE
+    inline = True
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return reduce(mul, inputs)
+
+
+# ---- side by side --------------------------------------------------------------------------------------------------
+
+
+def _concat_dim(inputs: Inputs, settings: Settings) -> int:
+    dim = settings.get("dim")
+    return main_input(inputs).channels_dim if dim is None else normalize_dim(dim, main_input(inputs))
+
+
+def _check_concat(inputs: Inputs, settings: Settings) -> Finding | None:
+    first = main_input(inputs)
+    refused = _check_input_count(inputs) or (None if settings.get("dim") is None else check_dim(settings["dim"], first))
+    if refused:
+        return refused
+    if not first.has_batch:
+        return Finding(
+            Code.WRONG_LAYOUT,
+            "only Parameters come in, and one value of a batch is wanted",
+            "write one Parameter of the whole shape",
+        )
+    dim = _concat_dim(inputs, settings)
+    for each in inputs:
+        if _other_sizes(each, dim) != _other_sizes(first, dim):
+            found = f"{format_shape(first.shape)} and {format_shape(each.shape)} don't fit side by side along dim {dim}"
+            return Finding(Code.SHAPE_MISMATCH, found, "all other sizes must be equal")
+    return None
+
+
+def _other_sizes(value: TensorInfo, dim: int) -> Shape:
+    """Every size but the one along which values stand side by side."""
+    return (*value.shape[: dim - 1], -1, *value.shape[dim:]) if dim <= len(value.shape) else value.shape
+
+
+def _fill_concat(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
+    """The dimension, and the ranks of those inputs that have no batch."""
+    ranks = [None if each.has_batch else len(each.shape) for each in inputs]
+    return {"dim": _concat_dim(inputs, settings), "_ranks": ranks}
+
+
+def _concatenates_steps(inputs: Inputs, settings: Settings) -> bool:
+    return _concat_dim(inputs, settings) == main_input(inputs).time_dim
+
+
+def _concat_keeps_lengths(inputs: Inputs, settings: Settings) -> bool:
+    if not _concatenates_steps(inputs, settings):
+        return lengths_and_steps_agree(inputs)
+    return all(each.lengths is None for each in inputs[:-1])  # padding stands at the end, and nowhere between
+
+
+def _lengths_after_concat(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths | None:
+    """Steps put before a sample's own make it so much longer; what stands behind its padding is no part of it."""
+    if not _concatenates_steps(inputs, settings):
+        return main_input(inputs).lengths if lengths_agree(inputs) else None
+    lengths = inputs[-1].lengths
+    if lengths is None or not _concat_keeps_lengths(inputs, settings):
+        return None
+    added_steps = sum(each.shape[_concat_dim(inputs, settings) - 1] for each in inputs[:-1])
+    return Lengths(lengths.field, (*lengths.windows, Window(added_steps + 1, padding=added_steps)))
+
+
+class Concat(nn.Module):
+    """Two or more values side by side along `dim`, the channels' where it is left out; all other sizes are equal.
+
+    A `Parameter` stands in every sample. Along the steps of a sequence those that come first make each sample longer.
+    """
+
+    rule = Rule(
+        keeps_lengths=_concat_keeps_lengths,
+        lengths=_lengths_after_concat,
+        check=_check_concat,
+        fill=_fill_concat,
+        takes_parameter=True,
+    )
+    inline = True
+
+    def __init__(self, dim: int | None = None, _ranks: Sequence[int | None] = ()) -> None:
+        super().__init__()
+        self.dim = 1 if dim is None else dim
+        self._ranks = tuple(_ranks)
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        ranks = self._ranks or (None,) * len(inputs)
+        with_batch = next(each for each, rank in zip(inputs, ranks, strict=True) if rank is None)
+        return torch.cat(
+            [
+                each if rank is None else each.expand(with_batch.shape[0], *[-1] * rank)
+                for each, rank in zip(inputs, ranks, strict=True)
+            ],
+            dim=self.dim,
+        )
+
+    def extra_repr(self) -> str:
+        return f"dim={self.dim}"

@@ -1,0 +1,69 @@
+"""Derives a part's schema from its class's own signature and type hints."""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dlspec.language.parse.part import NO_VALUE
+from dlspec.parts.schema import Schema, Setting
+from dlspec.parts.type_hints import Constraint
+
+
+@dataclass(frozen=True)
+class SchemaOptions:
+    """How settings are derived of a signature.
+
+    `refine` gives what hints can't say, by the names of the part and the setting. Arguments that are `dropped` are no
+    settings, nor are the `fixed` ones, which have these values; those that are `inferred` may be left open.
+    `takes_value` is false where one value behind the name could mean several settings.
+    """
+
+    find_constraint: Callable[[str, str], Constraint]
+    ignored: frozenset[str] = frozenset()
+    inferred: frozenset[str] = frozenset()
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+    takes_value: bool = True
+
+
+def derive_schema(
+    cls: Callable[..., Any], kind: str, options: SchemaOptions, constructor: Callable[..., Any] | None = None
+) -> Schema:
+    """The schema of a class, from the signature of its constructor, or of `signature_of` where that hides it."""
+    source = constructor or inspect.getattr_static(cls, "__init__")
+    hints = _read_type_hints(source)
+    name = cls.__name__
+    settings: dict[str, Setting] = {}
+    for parameter in inspect.signature(source).parameters.values():
+        if not _is_setting(parameter, options.ignored | options.fixed.keys()):
+            continue
+        constraint = options.find_constraint(name, parameter.name)
+        hint = constraint.hint or hints.get(parameter.name, _hint_from_default(parameter.default))
+        default = parameter.default if constraint.default is NO_VALUE else constraint.default
+        hint = hint | None if default is None and hint is not Any else hint  # some of PyTorch's hints forget it
+        settings[parameter.name] = Setting(
+            parameter.name, hint, default, parameter.name in options.inferred, constraint
+        )
+    return Schema(name, kind, cls, settings, options.fixed, options.takes_value)
+
+
+def _read_type_hints(init: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return typing.get_type_hints(init)
+    except NameError:  # a name that PyTorch imports for type checkers alone
+        return {}
+
+
+_IGNORED_ARGUMENTS = frozenset({"self", "cls", "device", "dtype", "size_average", "reduce", "process_group"})
+
+
+def _is_setting(parameter: inspect.Parameter, ignored: frozenset[str] | set[str]) -> bool:
+    is_named = parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    return is_named and parameter.name not in _IGNORED_ARGUMENTS | ignored and not parameter.name.startswith("_")
+
+
+def _hint_from_default(default: Any) -> Any:
+    return type(default) if isinstance(default, bool | int | float | str) else Any

@@ -1,0 +1,160 @@
+"""A section of the config with fixed keys (`trainer`, `data`), checked by pydantic, its complaints in our words."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from functools import reduce
+from operator import getitem
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from dlspec.errors import Code, KeyPath, format_value, suggest
+from dlspec.language.expressions.evaluator import InvalidValue, UnknownValue
+from dlspec.language.problems import Problems, format_path
+from dlspec.parts.schema import Constraint, Setting
+from dlspec.parts.type_hints import allows_boolean
+
+M = TypeVar("M", bound=BaseModel)
+InnerPath = Sequence[Hashable]
+"""A place within a section: keys, and numbers for a list's items."""
+
+
+def read_section(model: type[M], settings: Any, path: KeyPath, problems: Problems) -> M | None:
+    """The section, or None where something in it is a mistake."""
+    if isinstance(settings, InvalidValue):
+        return None
+    if not isinstance(settings, dict):
+        problems.add(
+            Code.WRONG_TYPE, path, f"{format_value(settings)} is no mapping", "write its keys below it", at_value=True
+        )
+        return None
+    before = len(problems)
+    for where, value in iterate_leaves(settings):
+        _check_boolean(where, value, model, path, problems)
+    try:
+        read = model.model_validate(_without_unknown(settings))
+    except ValidationError as error:
+        for each in error.errors(include_url=False):
+            _report_error(each, model, settings, path, problems)
+        return None
+    return read if len(problems) == before else None
+
+
+def iterate_leaves(settings: Mapping[Any, Any], path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
+    """What stands in mappings and is none itself, with its path."""
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from iterate_leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def _without_unknown(settings: Any) -> Any:
+    """Without what only the opened data know."""
+    if not isinstance(settings, dict):
+        return settings
+    return {key: _without_unknown(each) for key, each in settings.items() if not isinstance(each, UnknownValue)}
+
+
+def _check_boolean(where: KeyPath, value: Any, model: type[BaseModel], path: KeyPath, problems: Problems) -> None:
+    """pydantic would take `epochs: true` for 1."""
+    expected = describe_expected(model, where) if isinstance(value, bool) else ""
+    if expected and not allows_boolean(_find_hint(model, where)[0]):
+        problems.add(
+            Code.WRONG_VALUE,
+            (*path, *where),
+            f"{format_path(where)} is {format_value(value)}, wanted {expected}",
+            at_value=True,
+        )
+
+
+def _report_error(
+    error: ErrorDetails, model: type[BaseModel], settings: Mapping[Any, Any], path: KeyPath, problems: Problems
+) -> None:
+    where = error["loc"]
+    full_path = (*path, *where)
+    if error["type"] == "extra_forbidden":
+        parent_model = _find_union_member(_find_hint(model, where[:-1])[0], BaseModel)
+        problems.add(Code.UNKNOWN_KEY, full_path, "no such key", suggest(str(where[-1]), parent_model.model_fields))
+    elif error["type"] == "missing":
+        parent_model = _find_union_member(_find_hint(model, where[:-1])[0], BaseModel)
+        name = str(where[-1])
+        fix = f"add '{name}: ...' ({format_path(full_path)}=...)"
+        problems.add(
+            Code.MISSING_VALUE, full_path[:-1], f"no {name}: {parent_model.model_fields[name].description}", fix
+        )
+    elif error["type"] == "value_error":
+        problems.add(Code.WRONG_VALUE, full_path, str(error["ctx"]["error"]), at_value=True)
+    else:
+        while _find_hint(model, where)[0] is None:  # each member of a union complains, under pydantic's name for it
+            where = where[:-1]
+        value = error["input"] if where == error["loc"] else reduce(getitem, where, settings)
+        expected = describe_expected(model, where) or _pydantic_expectation(error)
+        problems.add(
+            Code.WRONG_VALUE,
+            (*path, *where),
+            f"{format_path(where)} is {format_value(value)}, wanted {expected}",
+            at_value=True,
+        )
+
+
+def _pydantic_expectation(error: ErrorDetails) -> str:
+    """What pydantic wants where no hint of ours says it: pydantic has it in its message alone."""
+    return error["msg"].removeprefix("Input should be ")
+
+
+def describe_expected(model: type[BaseModel], where: InnerPath) -> str:
+    """What a section's field, or what stands within it, must be, worded as a layer's setting is; '' for no field."""
+    hint, bounds = _find_hint(model, where)
+    if hint is None or not where:
+        return ""
+    if _find_union_member(hint, BaseModel) or _find_union_member(hint, dict):
+        return "a mapping"
+    refinement = Constraint(at_least=bounds.get("ge"), above=bounds.get("gt"), at_most=bounds.get("le"))
+    below = f" and < {bounds['lt']:g}" if "lt" in bounds else ""
+    return Setting("", hint, constraint=refinement).wanted + below
+
+
+def _find_hint(model: type[BaseModel], where: InnerPath) -> tuple[Any, dict[str, float]]:
+    """The plain hint of a field, of a mapping's value or of a list's item, and its bounds; None where there is none."""
+    hint: Any = model
+    bounds: dict[str, float] = {}
+    for key in where:
+        inner, items = (
+            _find_union_member(hint, BaseModel),
+            _find_union_member(hint, list if isinstance(key, int) else dict),
+        )
+        if inner is not None and key in inner.model_fields:
+            field = inner.model_fields[str(key)]
+            hint, bounds = _unwrap_annotated(field.annotation, field.metadata)
+        elif inner is None and items is not None:
+            hint, bounds = _unwrap_annotated(get_args(items)[-1], [])
+        else:
+            return None, {}
+    return hint, bounds
+
+
+def _find_union_member(hint: Any, kind: type) -> Any:
+    """The hint, or a member of its union, that is of this kind: `list[int]` of `list[int] | None`."""
+    for each in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
+        found = get_origin(each) or each
+        if isinstance(found, type) and issubclass(found, kind):
+            return each
+    return None
+
+
+def _unwrap_annotated(hint: Any, metadata: Sequence[Any]) -> tuple[Any, dict[str, float]]:
+    """The plain hint below `Annotated`, in a union too, and its bounds."""
+    bounded = [each for each in get_args(hint) if get_origin(each) is Annotated] if get_origin(hint) is Union else []
+    for each in bounded:
+        plain, bounds = _unwrap_annotated(each, metadata)
+        return Union[tuple(plain if one is each else one for one in get_args(hint))], bounds  # noqa: UP007
+    if get_origin(hint) is Annotated:
+        hint, *more = get_args(hint)
+        metadata = [*metadata, *(each for field in more for each in getattr(field, "metadata", [field]))]
+    return hint, {
+        name: getattr(each, name) for each in metadata for name in ("ge", "gt", "le", "lt") if hasattr(each, name)
+    }

@@ -1,0 +1,62 @@
+"""The two files of a report, written as a sweep goes on or when they are asked for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from dlspec.errors import UserError, replace_control_characters
+from dlspec.language.yaml.yaml_files import format_file_path
+from dlspec.report.leaderboard import format_leaderboard
+from dlspec.report.page import PAGE_START, render_page
+from dlspec.report.page_data import make_curves_data, make_table_data
+from dlspec.report.records import read_records
+from dlspec.report.run_table import RunTable
+from dlspec.runs.file_names import LEADERBOARD_FILE, REPORT_FILE
+from dlspec.runs.io import read_first_bytes, write_bytes, write_text
+from dlspec.runs.job_state import JobState
+from dlspec.runs.sweep_file import list_jobs
+
+SECONDS_BETWEEN_WRITES = 5.0
+SECONDS_PER_JOB = 0.02
+"""A report of a thousand jobs takes a second or two; so it is not written again for every one that ends."""
+UNFINISHED_STATES = (JobState.WAITING, JobState.RUNNING)
+
+
+def write_sweep_report(folder: Path, *, is_last: bool = False) -> None:
+    """Writes leaderboard.csv and report.html into a sweep's folder; not again soon, as long as jobs are left.
+
+    `is_last` says that no more jobs will end although some are left, as after Ctrl-C. Raises OSError where the
+    folder can't be written, UserError where it has a file of that name that is none of dlspec's.
+    """
+    jobs = list_jobs(folder)
+    is_over = all(job.status not in UNFINISHED_STATES for job in jobs)
+    if is_last or is_over or _file_age(folder / REPORT_FILE) > SECONDS_BETWEEN_WRITES + SECONDS_PER_JOB * len(jobs):
+        write_report([folder], folder)
+
+
+def write_report(roots: Sequence[Path], into: Path) -> RunTable:
+    """Compares all runs at or below the folders; UserError rather than replacing a file that is none of dlspec's."""
+    table = RunTable(read_records(roots))
+    if table.records:
+        for name, beginning in ((LEADERBOARD_FILE, b"rank,"), (REPORT_FILE, PAGE_START)):
+            _refuse_foreign_file(into / name, beginning)
+        title = replace_control_characters(" ".join(format_file_path(root) for root in roots))
+        write_bytes(into / LEADERBOARD_FILE, format_leaderboard(table).encode(errors="replace"))
+        write_text(into / REPORT_FILE, render_page(title, make_table_data(table, title), make_curves_data(table)))
+    return table
+
+
+def _refuse_foreign_file(path: Path, beginning: bytes) -> None:
+    if path.exists() and read_first_bytes(path, len(beginning)) != beginning:
+        raise UserError(
+            f"'{format_file_path(path)}' is there, and no report of dlspec's; move it, or name another folder"
+        )
+
+
+def _file_age(path: Path) -> float:
+    try:
+        return time.time() - path.stat().st_mtime
+    except OSError:
+        return float("inf")

@@ -1,0 +1,140 @@
+"""The run folders below a folder, and what became of each: without torch, quick, and whatever their files hold."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from dlspec.errors import UserError, replace_control_characters, shorten_middle
+from dlspec.runs.file_names import CHECKPOINTS_FOLDER, RESULT_FILE, SPEC_FILE, STATUS_FILE
+from dlspec.runs.job_state import JobState
+from dlspec.runs.lock import is_run_locked
+from dlspec.runs.run_status import RunStatus, read_status
+
+FINAL_STATES = (JobState.FINISHED, JobState.FAILED, JobState.INTERRUPTED)
+
+MAX_DEPTH = 8
+MAX_FOLDERS = 100_000
+SKIPPED_FOLDERS = {CHECKPOINTS_FOLDER, "__pycache__", "node_modules", "site-packages"}
+MAX_SILENT_SECONDS = 600.0
+"""After so long without a sign of life a run of another machine counts as killed."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run folder as it is found, and its state, which its files alone do not tell: a killed run says `running`.
+
+    `age` is how many seconds ago its status was renewed, None where nothing tells.
+    """
+
+    folder: Path
+    state: JobState
+    status: RunStatus
+    age: float | None
+
+    @property
+    def can_be_resumed(self) -> bool:
+        return self.state in (JobState.FAILED, JobState.INTERRUPTED, JobState.KILLED)
+
+
+def find_runs(roots: Sequence[Path]) -> list[Run]:
+    """Every run at or below the folders, those of newest status first. Links are not followed."""
+    this_host, now = socket.gethostname(), time.time()
+    found = dict.fromkeys(folder for root in roots for folder in iterate_run_folders(root))
+    runs = [_inspect_run(folder, this_host, now) for folder in found]
+    return sorted(runs, key=lambda run: (run.age is None, run.age, str(run.folder)))
+
+
+def require_folders(names: Sequence[str | Path], fix: str = "name the folder of a sweep or of runs") -> list[Path]:
+    """The folders; UserError names those that are not there."""
+    missing = [
+        f"'{replace_control_characters(shorten_middle(str(each)))}'" for each in names if not _is_folder(Path(each))
+    ]
+    if missing:
+        raise UserError(f"no folder {', '.join(missing)}; {fix}")
+    return [Path(each) for each in names]
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except ValueError:  # a zero byte in its name
+        return False
+
+
+def iterate_run_folders(root: Path) -> Iterator[Path]:
+    """The folders that hold a run's files; those deeper than `DEEPEST` or after `MAX_FOLDERS` are not looked at."""
+    waiting, visited = [(root, 0)], 0
+    while waiting and visited < MAX_FOLDERS:
+        folder, depth = waiting.pop()
+        visited += 1
+        names, subfolders = _list_folder(folder)
+        if STATUS_FILE in names or SPEC_FILE in names:
+            yield folder
+        if depth < MAX_DEPTH:
+            waiting += [(folder / name, depth + 1) for name in subfolders]
+
+
+def _list_folder(folder: Path) -> tuple[set[str], list[str]]:
+    """The names of its files, and of the folders that may hold runs; none where it can't be read."""
+    names, subfolders = set(), []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if not entry.is_dir(follow_symlinks=False):
+                    names.add(entry.name)
+                elif entry.name not in SKIPPED_FOLDERS and not entry.name.startswith("."):
+                    subfolders.append(entry.name)
+    except OSError:
+        pass
+    return names, subfolders
+
+
+def _inspect_run(folder: Path, this_host: str, now: float) -> Run:
+    status = read_status(folder) or RunStatus()
+    age = _status_age(folder, status, now)
+    return Run(folder, _infer_state(folder, status, age, this_host), status, age)
+
+
+def _infer_state(folder: Path, status: RunStatus, age: float | None, this_host: str) -> JobState:
+    """Who has the lock runs. Without it `running` is what a killed run last said, or one of a machine that has its own
+    locks: there only the status's age tells."""
+    is_locked_here = is_run_locked(folder)
+    if is_locked_here:
+        return JobState.RUNNING
+    if status.status in FINAL_STATES:
+        return status.status
+    is_elsewhere = is_locked_here is None or status.host not in ("", this_host)
+    is_fresh = age is not None and age < MAX_SILENT_SECONDS
+    is_still_running = status.status is JobState.RUNNING and is_elsewhere and is_fresh
+    return JobState.RUNNING if is_still_running else JobState.KILLED
+
+
+def _status_age(folder: Path, status: RunStatus, now: float) -> float | None:
+    """Seconds since the status was renewed, or where it does not say so since its file was; clocks may disagree."""
+    written = _parse_timestamp(status.renewed)
+    if written is None:
+        written = _modification_time(folder)
+    return None if written is None else max(now - written, 0.0)
+
+
+def _parse_timestamp(text: str) -> float | None:
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def _modification_time(folder: Path) -> float | None:
+    for name in (STATUS_FILE, RESULT_FILE, SPEC_FILE):
+        try:
+            return (folder / name).stat().st_mtime
+        except OSError:
+            continue
+    return None

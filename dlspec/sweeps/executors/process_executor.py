@@ -1,0 +1,231 @@
+"""Processes that do one task after the other: what ends one of them, a crash or a kill, ends its task and no other.
+
+They are forked from a server that has imported PyTorch once, has no threads and has touched no GPU, whatever this
+process did; where the system can't fork, each begins anew. They hear no signals: this process hears those that a
+terminal or a batch system sends to all, and tells them.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from queue import SimpleQueue
+from types import ModuleType
+from typing import Any, Protocol, Self
+
+from dlspec.compat.torchmetrics import are_plots_left_out
+from dlspec.limits import allow_deep_recursion
+from dlspec.sweeps.executors.executor import ProgressScope, TaskEnded, TaskStarted
+
+START_METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+PRELOADED_MODULE = "dlspec.sweeps.executors.preloaded_imports"
+SETUP_MODULE = "dlspec.sweeps.executors.fork_server_setup"
+STOP_MESSAGE = b"stop"
+MAX_SECONDS_TO_EXIT = 5.0
+
+
+class Worker(Protocol):
+    """What stands in a process, pickled on its way there. It gives a result that can be pickled, and never raises."""
+
+    def __call__(self, task: Any) -> Any: ...
+
+    def stop(self) -> None:
+        """Asks what it is doing to end soon, from another thread."""
+
+
+def start_fork_server() -> None:
+    """Starts the server, which imports while this process goes on with something else."""
+    if START_METHOD == "forkserver":
+        from multiprocessing import forkserver
+
+        forkserver.set_forkserver_preload([*([SETUP_MODULE] if are_plots_left_out() else []), PRELOADED_MODULE])
+        with _limit_to_one_thread(), _hide_main_module():
+            forkserver.ensure_running()
+
+
+@contextmanager
+def _limit_to_one_thread() -> Iterator[None]:
+    """What libraries read when they are imported. A process may take more threads later."""
+    names = [each for each in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS") if each not in os.environ]
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name in names:
+            del os.environ[name]
+
+
+@contextmanager
+def _hide_main_module() -> Iterator[None]:
+    """A user's script that guards nothing must not run again in every process."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+class ProcessPool:
+    """As many processes as `places`, each with variables of its own in its environment; they start when needed."""
+
+    def __init__(self, process_variables: Sequence[Mapping[str, str]], worker: bytes) -> None:
+        self._slots = [_ProcessSlot(number, variables, worker) for number, variables in enumerate(process_variables)]
+        self.is_stopping = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        """They end what they do; at once where this ends with an error."""
+        for slot in self._slots:
+            slot.close_connection()
+        for slot in self._slots:
+            slot.close(MAX_SECONDS_TO_EXIT if kind is None else 0)
+
+    def run(self, tasks: Iterable[Any], poll_seconds: float) -> Iterator[TaskStarted | TaskEnded | None]:
+        """Does the tasks, in their order as far as they begin; None where nothing happened for so many seconds."""
+        numbered_tasks = enumerate(tasks)
+        while True:
+            for slot in self._slots:
+                if slot.task is None and not self.is_stopping and (next_task := next(numbered_tasks, None)) is not None:
+                    yield slot.start_task(*next_task)
+            if all(slot.task is None for slot in self._slots):
+                return
+            yield from self._wait_for_results(poll_seconds)
+
+    def stop(self) -> None:
+        """No further task begins, and those that go on are asked to end."""
+        self.is_stopping = True
+        for slot in self._slots:
+            slot.send(STOP_MESSAGE)
+
+    def _wait_for_results(self, seconds: float) -> Iterator[TaskEnded | None]:
+        busy = [slot for slot in self._slots if slot.task is not None]
+        ready_connections = wait([slot.connection for slot in busy if slot.connection is not None], seconds)
+        if not ready_connections:
+            yield None
+        yield from (slot.receive_result() for slot in busy if slot.connection in ready_connections)
+
+
+class _ProcessSlot:
+    """One process after the other, and the task that the present one does."""
+
+    def __init__(self, number: int, variables: Mapping[str, str], worker: bytes) -> None:
+        self._number, self._variables, self._worker = number, variables, worker
+        self._process: BaseProcess | None = None
+        self.connection: Connection | None = None
+        self.task: int | None = None
+
+    def start_task(self, number: int, task: Any) -> TaskStarted:
+        if self._process is None or not self._process.is_alive():
+            self._start_process()
+        self.task = number
+        self.send(pickle.dumps(task))
+        return TaskStarted(number)
+
+    def _start_process(self) -> None:
+        start_fork_server()
+        context: Any = multiprocessing.get_context(START_METHOD)
+        self.connection, child_connection = context.Pipe()
+        arguments = (child_connection, {**os.environ, **self._variables}, self._worker)
+        self._process = context.Process(target=_serve_tasks, args=arguments, name=f"dlspec-{self._number}")
+        with _limit_to_one_thread(), _hide_main_module():
+            self._process.start()
+        child_connection.close()  # so that its end is seen here
+
+    def send(self, content: bytes) -> None:
+        if self.connection is not None:
+            with suppress(OSError):  # it died: `take` will tell
+                self.connection.send_bytes(content)
+
+    def receive_result(self) -> TaskEnded:
+        """What the process says, or that it died."""
+        assert self.connection is not None and self.task is not None
+        task, self.task = self.task, None
+        try:
+            return TaskEnded(task, pickle.loads(self.connection.recv_bytes()))
+        except (EOFError, OSError):
+            return TaskEnded(task, death_reason=self._describe_exit())
+
+    def _describe_exit(self) -> str:
+        """How the process ended, in words."""
+        process = self._process
+        self.close(MAX_SECONDS_TO_EXIT)
+        code = None if process is None else process.exitcode
+        if code is None or code >= 0:
+            return f"its process ended with exit code {code}"
+        name = signal.Signals(-code).name if -code in set(signal.Signals) else f"signal {-code}"
+        return f"its process was ended by {name}{_LIKELY_CAUSES.get(name, '')}"
+
+    def close_connection(self) -> None:
+        """The process ends when it has nothing to do."""
+        if self.connection is not None:
+            self.connection.close()
+
+    def close(self, seconds: float) -> None:
+        self.close_connection()
+        if self._process is not None:
+            self._process.join(seconds)
+            if self._process.is_alive():
+                self._process.kill()
+                self._process.join()
+        self._process = self.connection = None
+
+
+class ProcessExecutor(ProcessPool):
+    """Does the jobs in processes."""
+
+    progress_scope: ProgressScope = "all"
+
+
+# What most often sends it.
+_LIKELY_CAUSES = {
+    "SIGKILL": " (out of memory?)",
+    "SIGSEGV": " (a crash)",
+    "SIGABRT": " (a crash)",
+    "SIGBUS": " (a crash)",
+}
+
+
+# ---- in the process --------------------------------------------------------------------------------------------------
+
+
+def _serve_tasks(connection: Connection, environment: Mapping[str, str], pickled: bytes) -> None:
+    """Does tasks until nobody is there who gives some."""
+    os.environ.clear()
+    os.environ.update(environment)
+    _block_signals()
+    tasks: SimpleQueue[bytes | None] = SimpleQueue()
+    with allow_deep_recursion(), suppress(BrokenPipeError):
+        worker: Worker = pickle.loads(pickled)
+        threading.Thread(target=_receive_tasks, args=(connection, tasks, worker), daemon=True).start()
+        while (task := tasks.get()) is not None:
+            connection.send_bytes(pickle.dumps(worker(pickle.loads(task))))
+    os._exit(0)  # taking down what was imported would take most of a second
+
+
+def _receive_tasks(connection: Connection, tasks: SimpleQueue[bytes | None], worker: Worker) -> None:
+    try:
+        while True:
+            content = connection.recv_bytes()
+            if content == STOP_MESSAGE:
+                worker.stop()
+            else:
+                tasks.put(content)
+    except (EOFError, OSError):  # the process that gave them is gone
+        worker.stop()
+        tasks.put(None)
+
+
+def _block_signals() -> None:
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1})

@@ -1,0 +1,93 @@
+"""`hydra/launcher=pool` for a program that is not dlspec's: any task function of Hydra's, in processes."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.singleton import Singleton
+from hydra.core.utils import JobReturn, run_job, setup_globals
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+from dlspec.compat.hydra import make_failed_return
+from dlspec.sweeps.executors.executor import TaskEnded
+from dlspec.sweeps.executors.executor_choice import count_cores
+from dlspec.sweeps.executors.process_executor import ProcessPool
+
+SECONDS_BETWEEN_POLLS = 1.0
+JobOverrides = Sequence[Sequence[str]]
+
+
+class OtherProgramWorker:
+    """Runs jobs as Hydra's own launcher does. All that goes to it and comes from it is pickled once more.
+
+    For Hydra's scan for plugins imports modules anew, and what was unpickled before it has twins of their classes.
+    """
+
+    def __init__(self, pickled: bytes) -> None:
+        self.pickled = pickled
+        self._loaded: tuple[HydraContext, TaskFunction] | None = None
+
+    def __call__(self, config: bytes) -> bytes:
+        import cloudpickle
+
+        context, task = self._loaded = self._loaded or self._load_task()
+        loaded: DictConfig = pickle.loads(config)
+        HydraConfig.instance().set_config(loaded)
+        returned = run_job(
+            hydra_context=context,
+            task_function=task,
+            config=loaded,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        pickled: bytes = cloudpickle.dumps(returned)
+        return pickled
+
+    def _load_task(self) -> tuple[HydraContext, TaskFunction]:
+        Plugins.instance()
+        setup_globals()
+        context, task, state = pickle.loads(self.pickled)
+        Singleton.set_state(state)  # what Hydra keeps in its process: resolvers, plugins, names
+        return context, task
+
+    def stop(self) -> None:
+        """A task that is not dlspec's knows no such wish."""
+
+
+def run_other_program(
+    context: HydraContext, task: TaskFunction, sweep_config: DictConfig, jobs: JobOverrides, first: int
+) -> list[JobReturn]:
+    """What each job gave, in their order; a process that died is a job that failed."""
+    import cloudpickle  # for functions within functions, and of a script; joblib brings it
+
+    Path(str(sweep_config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
+    configs = (
+        _compose_job_config(context, sweep_config, overrides, number)
+        for number, overrides in enumerate(jobs, start=first)
+    )
+    returned: dict[int, JobReturn] = {}
+    worker = OtherProgramWorker(cloudpickle.dumps((context, task, Singleton.get_state())))
+    with ProcessPool([{}] * min(count_cores(), len(jobs)), pickle.dumps(worker)) as processes:
+        for event in processes.run([cloudpickle.dumps(config) for config in configs], SECONDS_BETWEEN_POLLS):
+            if isinstance(event, TaskEnded):
+                failure = _return_from_death(jobs[event.task], event.death_reason) if event.death_reason else None
+                returned[event.task] = failure or pickle.loads(event.result)
+    return [returned[number] for number in range(len(jobs))]
+
+
+def _compose_job_config(
+    context: HydraContext, sweep_config: DictConfig, overrides: Sequence[str], number: int
+) -> DictConfig:
+    config = context.config_loader.load_sweep_config(sweep_config, list(overrides))
+    with open_dict(config):
+        config.hydra.job.id, config.hydra.job.num = str(number), number
+    return config
+
+
+def _return_from_death(overrides: Sequence[str], reason: str) -> JobReturn:
+    return make_failed_return(RuntimeError(reason), list(overrides))

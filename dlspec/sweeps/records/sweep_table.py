@@ -1,0 +1,99 @@
+"""What came of a sweep's jobs, as a table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+from dlspec.errors import replace_control_characters, shorten_middle
+from dlspec.formatting import format_table
+from dlspec.language.yaml.yaml_files import format_file_path
+from dlspec.runs.job_state import JobState
+from dlspec.sweeps.records.planned_job import SweepEntry
+
+COUNTED_STATES = (
+    JobState.FINISHED,
+    JobState.REFUSED,
+    JobState.FAILED,
+    JobState.INTERRUPTED,
+    JobState.RUNNING,
+    JobState.WAITING,
+)
+MAX_LABEL_LENGTH, MAX_ERROR_LENGTH = 200, 100
+
+
+def find_best_entry(entries: Sequence[SweepEntry]) -> SweepEntry | None:
+    """The best of those that have a result."""
+    measured = [entry for entry in entries if entry.result.is_measured]
+    return min(measured, key=lambda entry: (entry.result.rank, entry.job.number), default=None)
+
+
+def format_label(overrides: Sequence[str], keys: Collection[str]) -> str:
+    """The overrides by which a job differs from the others, whose keys these are."""
+    differing = [each for each in overrides if _override_key(each) in keys] or list(overrides)
+    return replace_control_characters(shorten_middle(" ".join(differing), MAX_LABEL_LENGTH))
+
+
+def format_sweep_table(entries: Sequence[SweepEntry]) -> str:
+    """What differs, the result, the folder: a line a job, the best first; and how many came to which end."""
+    keys, results = find_differing_keys(entries), _list_result_names(entries)
+    lines = [
+        [str(entry.job.number), *_list_values(entry, keys), *_format_results(entry, results), _folder_or_error(entry)]
+        for entry in sorted(entries, key=_sort_key)
+    ]
+    table = format_table(
+        ["job", *keys, *results, "folder"], [[replace_control_characters(cell) for cell in line] for line in lines]
+    )
+    return f"{table}\n{len(entries)} job{'s' if len(entries) != 1 else ''}: {count_states(entries)}"
+
+
+def count_states(entries: Sequence[SweepEntry]) -> str:
+    """`3 finished, 1 failed`."""
+    counts = Counter(entry.status for entry in entries)
+    return ", ".join(f"{counts[state]} {state}" for state in COUNTED_STATES if counts[state])
+
+
+def find_differing_keys(entries: Sequence[SweepEntry]) -> list[str]:
+    """The overrides' keys whose values are not the same for all jobs; all of them where there is one job."""
+    settings = [_settings_by_key(entry) for entry in entries]
+    keys = list(dict.fromkeys(key for each in settings for key in each))
+    return [key for key in keys if len(entries) == 1 or len({each.get(key) for each in settings}) > 1]
+
+
+def _override_key(override: str) -> str:
+    return override.partition("=")[0].lstrip("+~")
+
+
+def _settings_by_key(entry: SweepEntry) -> dict[str, str]:
+    return {_override_key(each): each.partition("=")[2] for each in entry.job.overrides}
+
+
+def _list_values(entry: SweepEntry, keys: Sequence[str]) -> list[str]:
+    return [_settings_by_key(entry).get(key, "") for key in keys]
+
+
+def _list_result_names(entries: Sequence[SweepEntry]) -> list[str]:
+    """The monitored result and the test's, as the jobs have them."""
+    measured = [entry.result for entry in entries if entry.result.is_measured]
+    return list(dict.fromkeys(name for each in measured for name in (each.monitor, *each.test)))
+
+
+def _format_results(entry: SweepEntry, names: Sequence[str]) -> list[str]:
+    result = entry.result
+    if not result.is_measured:
+        return ["" for _ in names]
+    results = {result.monitor: result.monitored, **result.test}
+    return [f"{results[name]:.4g}" if name in results else "" for name in names]
+
+
+def _sort_key(entry: SweepEntry) -> tuple[bool, float, int]:
+    """Jobs with a result first, the better before the worse."""
+    is_measured = entry.result.is_measured
+    return not is_measured, entry.result.rank if is_measured else 0.0, entry.job.number
+
+
+def _folder_or_error(entry: SweepEntry) -> str:
+    if entry.status is JobState.FINISHED:
+        return format_file_path(entry.job.folder)
+    error = entry.result.error
+    return f"{entry.status}: {shorten_middle(error, MAX_ERROR_LENGTH)}" if error else entry.status

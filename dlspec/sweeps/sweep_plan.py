@@ -1,0 +1,130 @@
+"""What is to be done in a sweep: its jobs as they were checked, and as its folder knows them already."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from dlspec.errors import UserError
+from dlspec.language.sections.sweep_section import SweepSpec
+from dlspec.runs.job_result import JobResult, read_result
+from dlspec.runs.job_state import JobState
+from dlspec.sweeps.executors.executor import Executor, TaskEnded
+from dlspec.sweeps.records.planned_job import NO_FOLDER, PlannedJob, SweepEntry
+from dlspec.sweeps.records.sweep_record import SweepRecord, is_run_complete
+from dlspec.sweeps.records.sweep_table import find_differing_keys, format_label
+
+MAX_SECONDS_FOR_CHECKS = 20.0
+"""Shapes that are not checked by then are checked when their job begins."""
+SECONDS_BETWEEN_POLLS = 0.1
+MAX_LISTED = 20
+RERUN_CHANGED = "changed"
+
+
+def refuse_wrong_specs(entries: Sequence[SweepEntry], settings: SweepSpec, count: int) -> None:
+    """UserError with the wrong specs, where one of the `count` jobs is wrong and that stops the sweep, or all are."""
+    wrong = [entry for entry in entries if entry.is_refused]
+    if not wrong or (settings.on_invalid == "skip" and len(wrong) < count):
+        return
+    keys = find_differing_keys(entries)
+    texts: dict[str, list[str]] = {}
+    for number, entry in enumerate(entries):
+        if entry.is_refused:
+            texts.setdefault(entry.result.text, []).append(f"[{number}] {format_label(entry.job.overrides, keys)}")
+    lines = [line for text, jobs in list(texts.items())[:MAX_LISTED] for line in (*jobs[:MAX_LISTED], text)]
+    raise UserError("\n".join([*lines, _format_refused_count(len(wrong), len(entries), count)]))
+
+
+def _format_refused_count(wrong: int, checked: int, count: int) -> str:
+    which = f"the first {wrong}" if wrong == checked < count else str(wrong)
+    fix = "; sweep.on_invalid=skip trains the others" if wrong < checked else ""
+    return f"{which} of {count} job{'s' if count != 1 else ''} refused: none was trained{fix}"
+
+
+def match_recorded_jobs(entries: Sequence[SweepEntry], record: SweepRecord, code_version: str) -> None:
+    """Find in the sweep's folder the jobs that it has, and which of them are done."""
+    by_hash, numbers = record.entries_by_hash(), set()
+    for entry in entries:
+        recorded = next(by_hash.get(entry.job.hash, iter(())), None)
+        if recorded is not None:
+            numbers.add(recorded.job.number)
+            _adopt_recorded_job(entry, recorded, code_version)
+    record.entries = [each for each in record.entries if each.job.number in numbers or not each.is_refused]
+
+
+def _adopt_recorded_job(entry: SweepEntry, recorded: SweepEntry, code_version: str) -> None:
+    number, folder = recorded.job.number, recorded.job.folder
+    entry.job = replace(entry.job, number=number, folder=folder, is_recorded=True)
+    entry.code, entry.data = recorded.code, recorded.data
+    entry.is_done = not entry.is_refused and is_run_complete(folder)
+    entry.changed = "code" if entry.is_done and recorded.code not in ("", code_version) else ""
+
+
+def check_shapes(entries: Sequence[SweepEntry], executor: Executor) -> None:
+    """Builds one job of each shape where they differ, a wrong one is refused; and of what is done looks at the data."""
+    shapes: dict[str, list[SweepEntry]] = {}
+    for entry in entries:
+        if not entry.is_refused:
+            shapes.setdefault(entry.job.shape_key, []).append(entry)
+    differ = len([same_shape for same_shape in shapes.values() if any(each.needs_training for each in same_shape)]) > 1
+    checked = [same_shape for same_shape in shapes.values() if differ or any(each.is_done for each in same_shape)]
+    jobs = (replace(same_shape[0].job, only_builds=True) for same_shape in checked)
+    for event in executor.run(_yield_until_timeout(MAX_SECONDS_FOR_CHECKS, jobs), SECONDS_BETWEEN_POLLS):
+        if isinstance(event, TaskEnded) and not event.death_reason:
+            _apply_check(checked[event.task], event.result)
+
+
+def _yield_until_timeout(seconds: float, jobs: Iterable[PlannedJob]) -> Iterator[PlannedJob]:
+    """Those that can begin within so many seconds."""
+    deadline = time.monotonic() + seconds
+    for job in jobs:
+        if time.monotonic() > deadline:
+            return
+        yield job
+
+
+def _apply_check(same_shape: Sequence[SweepEntry], result: JobResult) -> None:
+    if result.status is JobState.INTERRUPTED:
+        raise KeyboardInterrupt
+    if result.status is JobState.REFUSED and same_shape[0].needs_training:
+        same_shape[0].refuse(result)
+    for entry in same_shape:
+        if entry.is_done and result.data and entry.data not in ("", result.data):
+            entry.changed = "data"
+
+
+def retrain_changed_jobs(entries: Sequence[SweepEntry]) -> None:
+    """Jobs whose result was made with something else are no longer done."""
+    for entry in entries:
+        if entry.changed and entry.is_done:
+            entry.is_done, entry.job = False, replace(entry.job, starts_over=True)
+
+
+def describe_done_jobs(entries: Sequence[SweepEntry]) -> list[str]:
+    """What a person should know of the jobs that are done already."""
+    done = [entry for entry in entries if entry.is_done]
+    lines = [f"{len(done)} of {len(entries)} jobs are done already"] if done else []
+    counts = Counter(entry.changed for entry in done if entry.changed)
+    fix = "their results are kept; sweep.rerun=changed trains them again"
+    descriptions = {"code": "by another version of the code", "data": "with other data"}
+    return lines + [f"{count} of them were trained {descriptions[key]}: {fix}" for key, count in counts.items()]
+
+
+def number_jobs(
+    entries: Sequence[SweepEntry], record: SweepRecord, name_folder: Callable[[PlannedJob, int], str]
+) -> None:
+    """Give each a number and a folder, and say so in the sweep's folder before anything is trained."""
+    number, taken_folders = record.new_number(), {entry.job.folder for entry in record.entries}
+    for entry in entries:
+        if not entry.job.is_recorded:
+            folder = NO_FOLDER if entry.is_refused else record.new_folder(name_folder(entry.job, number), taken_folders)
+            entry.job = replace(entry.job, number=number, folder=folder)
+            taken_folders.add(folder)
+            number += 1
+        if entry.is_done:
+            result = read_result(entry.job.folder) or JobResult()
+            entry.result = replace(result, status=JobState.FINISHED, error="")
+    record.add(entries)
+    record.write()

@@ -1,0 +1,192 @@
+"""One sweep, from jobs that are asked for to a folder with what came of each.
+
+All specs are checked before the first job trains. What is done is skipped, what was cut goes on from its checkpoint,
+what failed is tried again; the folder's sweep.json tells which is which.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+
+from dlspec.errors import UserError
+from dlspec.jobs.job_hash import describe_code_version
+from dlspec.language.sections.sweep_section import SweepSpec
+from dlspec.report import write_sweep_report
+from dlspec.runs.job_result import JobResult, read_result
+from dlspec.runs.job_state import JobState
+from dlspec.runs.lock import lock_run_folder
+from dlspec.sweeps.executors.executor import Executor, TaskEnded, TaskStarted, result_from_event
+from dlspec.sweeps.records.planned_job import PlanJob, PlannedJob, SweepEntry, plan_jobs
+from dlspec.sweeps.records.sweep_record import SweepRecord
+from dlspec.sweeps.sweep_display import SweepDisplay, make_display
+from dlspec.sweeps.sweep_plan import (
+    MAX_LISTED,
+    RERUN_CHANGED,
+    SECONDS_BETWEEN_POLLS,
+    check_shapes,
+    describe_done_jobs,
+    match_recorded_jobs,
+    number_jobs,
+    refuse_wrong_specs,
+    retrain_changed_jobs,
+)
+from dlspec.training.runtime.interruption import Interrupted, Interruption, catch_signals
+
+log = logging.getLogger("dlspec")
+
+SECONDS_BETWEEN_RECORD_WRITES = 1.0
+ENDING_MESSAGE = "ending: the jobs that run are saved; Ctrl-C again ends them at once"
+
+
+class SweepRun:
+    """A sweep as it goes on, in the folder of `record`, or in the one of `create`'s, once it is sure to begin.
+
+    `make_executor` takes the number of jobs and their devices, `name` gives a new job's folder below the sweep's. Use
+    it as a context: within it nobody else sweeps there.
+    """
+
+    def __init__(
+        self,
+        settings: SweepSpec,
+        record: SweepRecord | None,
+        create: Callable[[], SweepRecord],
+        make_executor: Callable[[int, Collection[str]], Executor],
+        *,
+        name: Callable[[PlannedJob, int], str] = lambda job, number: str(number),
+    ) -> None:
+        self.settings, self.make_executor = settings, make_executor
+        self._entries: list[SweepEntry] = []
+        self._create_record, self._name_folder, self._code_version = create, name, describe_code_version()
+        self._lock = ExitStack()
+        self.record = self._lock_folder(record) if record else None
+        self._interruption = Interruption()
+        self._is_ending = self._runs_inline = False
+        self._last_write = 0.0
+
+    def __enter__(self) -> SweepRun:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()
+
+    def _lock_folder(self, record: SweepRecord) -> SweepRecord:
+        self._lock.enter_context(lock_run_folder(record.folder))
+        return record
+
+    @property
+    def entries(self) -> list[SweepEntry]:
+        """The jobs, each once; a sweeper may ask for the same one again."""
+        return list({entry.job.number: entry for entry in self._entries}.values())
+
+    def launch(self, plans: Sequence[PlanJob]) -> list[SweepEntry]:
+        """Runs the jobs, to which others may follow; what came of each, in their order.
+
+        Raises UserError with every wrong spec where that stops the sweep, Interrupted when a signal asked for the end.
+        """
+        entries = plan_jobs(plans, len(plans) if self.settings.on_invalid == "skip" else MAX_LISTED)
+        refuse_wrong_specs(entries, self.settings, len(plans))
+        if self.record is not None:
+            match_recorded_jobs(entries, self.record, self._code_version)
+        todo = [entry for entry in entries if entry.needs_training]
+        reruns = self.settings.rerun == RERUN_CHANGED
+        devices = {entry.job.device for entry in entries if not entry.is_refused}
+        count = len(entries) if reruns else len(todo)
+        with self.make_executor(count, devices) as executor:
+            if todo or reruns:
+                check_shapes(entries, executor)
+                refuse_wrong_specs(entries, self.settings, len(plans))
+            if reruns:
+                retrain_changed_jobs(entries)
+            self.record = self.record or self._lock_folder(self._create_record())
+            number_jobs(entries, self.record, self._name_folder)
+            self._entries += entries
+            self._train(entries, executor)
+        return entries
+
+    def _train(self, entries: Sequence[SweepEntry], executor: Executor) -> None:
+        todo = [entry for entry in entries if entry.needs_training]
+        self._runs_inline = executor.progress_scope == "jobs"
+        sweep_display = make_display(self.entries, executor.progress_scope)
+        try:
+            for line in describe_done_jobs(entries):
+                sweep_display.print_message(line)
+            for entry in entries:
+                if entry.is_refused:
+                    sweep_display.on_job_end(entry)
+            with catch_signals(self._interruption):
+                for event in executor.run((entry.job for entry in todo), SECONDS_BETWEEN_POLLS):
+                    self._handle_event(event, todo, sweep_display)
+                    if self._interruption.signal or self._is_ending:
+                        self._stop_executor(executor, sweep_display)
+        finally:
+            sweep_display.close()
+            self._write_record(synced=True)
+            self._write_report(is_last=True)
+        if self._interruption.signal:
+            raise Interrupted(self._interruption.signal)
+
+    def _handle_event(
+        self, event: TaskStarted | TaskEnded | None, todo: Sequence[SweepEntry], sweep_display: SweepDisplay
+    ) -> None:
+        if event is None:
+            sweep_display.refresh()
+        elif isinstance(event, TaskStarted):
+            self._start_job(todo[event.task], sweep_display)
+        else:
+            result = result_from_event(event)
+            self._end_job(todo[event.task], result, sweep_display)
+            if self.settings.fail_fast and result.status in (JobState.FAILED, JobState.REFUSED):
+                self._is_ending = True
+
+    def _stop_executor(self, executor: Executor, sweep_display: SweepDisplay) -> None:
+        """Once is enough: what runs is saved."""
+        if not executor.is_stopping:
+            executor.stop()
+            if executor.progress_scope == "all":
+                sweep_display.print_message(ENDING_MESSAGE)
+
+    def _start_job(self, entry: SweepEntry, sweep_display: SweepDisplay) -> None:
+        entry.started_at = time.monotonic()
+        self._record_result(entry, JobResult(JobState.RUNNING))
+        sweep_display.on_job_start(entry)
+
+    def _end_job(self, entry: SweepEntry, result: JobResult, sweep_display: SweepDisplay) -> None:
+        is_first = not self._interruption.signal and not self._is_ending
+        entry.seconds = time.monotonic() - entry.started_at
+        if result.status is JobState.INTERRUPTED and is_first and self._runs_inline:
+            self._interruption.request(signal.SIGINT)  # the job heard the signal itself
+        if self._record_result(entry, result):
+            self._write_report()
+        sweep_display.on_job_end(entry)
+
+    def _record_result(self, entry: SweepEntry, result: JobResult) -> bool:
+        """Keep what came of a job, and now and then write the record; returns whether it was written.
+
+        What a crash loses of the record is found in the jobs' folders.
+        """
+        entry.result = result
+        if result.status is JobState.FINISHED:
+            entry.code, entry.data = self._code_version, result.data
+            entry.result = replace(read_result(entry.job.folder) or JobResult(), status=JobState.FINISHED, error="")
+        is_due = time.monotonic() > self._last_write + SECONDS_BETWEEN_RECORD_WRITES
+        if is_due:
+            self._write_record(synced=False)
+        return is_due
+
+    def _write_record(self, *, synced: bool) -> None:
+        assert self.record is not None
+        self.record.write(synced=synced)
+        self._last_write = time.monotonic()
+
+    def _write_report(self, *, is_last: bool = False) -> None:
+        """Which is not written again and again for every job. What was trained is there without it."""
+        assert self.record is not None
+        try:
+            write_sweep_report(self.record.folder, is_last=is_last)
+        except (OSError, UserError) as error:
+            log.warning("no report was written: %s", error)

@@ -1,0 +1,54 @@
+"""Which batches a run trains on and is evaluated on."""
+
+from __future__ import annotations
+
+import torch
+
+from dlspec.compat.torch_layers import is_batch_norm
+from dlspec.data.batches.batch_loader import BatchLoader, BatchPlan, choose_evaluation_batch_size
+from dlspec.data.dataset import Split
+from dlspec.language.sections.trainer_section import TrainerSpec
+from dlspec.training.components import Model, TrainingData
+
+
+class BatchFactory:
+    """Makes the batches of a run's splits, on `device`, their numbers of type `dtype`."""
+
+    def __init__(
+        self,
+        model: Model,
+        data: TrainingData,
+        settings: TrainerSpec,
+        device: torch.device,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self._model, self._data, self._settings = model, data, settings
+        self._device, self._dtype = device, dtype
+
+    def make_training_batches(self) -> BatchLoader:
+        """The training split's."""
+        # Batch normalisation has no variance of a single sample and raises: such a last batch joins the one before.
+        has_batch_norm = any(is_batch_norm(each) for each in self._model.network.modules())
+        return self._make_batches(
+            self._data.dataset.train, self._settings.initial_batch_size, min_batch_size=2 if has_batch_norm else 1
+        )
+
+    def make_evaluation_batches(self, split: Split) -> BatchLoader:
+        """A split's that is only evaluated: larger ones, unless the settings say otherwise."""
+        batch_size, max_layer_outputs = self._settings.initial_batch_size, self._data.max_layer_outputs
+        chosen = choose_evaluation_batch_size(split, self._model.inputs, batch_size, self._device, max_layer_outputs)
+        return self._make_batches(split, self._settings.eval_batch_size or chosen)
+
+    def _make_batches(self, split: Split, batch_size: int, min_batch_size: int = 1) -> BatchLoader:
+        criterion = self._model.criterion
+        plan = BatchPlan(
+            batch_size,
+            limit=self._settings.limit_batches,
+            min_batch_size=min_batch_size,
+            trim=self._data.trim,
+            trims=criterion.trims,
+            fewest_steps=self._data.fewest_steps,
+            dtype=self._dtype,
+            workers=self._settings.num_workers,
+        )
+        return BatchLoader(split, self._model.inputs, criterion.target_names, plan, self._device)

@@ -1,0 +1,95 @@
+"""One pass over a split. Training, validation and test are one function, and nothing in it waits for the device.
+
+Everything a step does is queued; losses and outputs are read once an epoch or in large pieces (`scores`), batches are
+gathered from whole tensors (`batches`).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from dlspec.data.batches.batch_loader import Batch, BatchLoader
+from dlspec.language.sections.trainer_section import TrainerSpec
+from dlspec.optim.frozen_parameters import FrozenParameters
+from dlspec.training.callbacks.callback import Callback
+from dlspec.training.callbacks.callback_list import call_callbacks, find_step_listeners
+from dlspec.training.distributed import ProcessGroup
+from dlspec.training.evaluation.scores import Scores
+from dlspec.training.health.nan_checks import NotFinite
+from dlspec.training.health.nan_guard import NanGuard
+from dlspec.training.runtime.interruption import Interrupted, Interruption
+from dlspec.training.state import Phase, TrainingState
+from dlspec.training.step.step_functions import Step
+
+
+@dataclass(frozen=True)
+class BatchLoop:
+    """Runs a step on each batch of a split, and gathers what comes out."""
+
+    state: TrainingState
+    scores: Scores
+    guard: NanGuard
+    freezing: FrozenParameters
+    settings: TrainerSpec
+    interruption: Interruption
+    group: ProcessGroup
+
+    def run(
+        self, phase: Phase, batches: BatchLoader, order: Iterator[Batch], step: Step, callbacks: Sequence[Callback]
+    ) -> dict[str, float]:
+        """The split's mean loss and metrics as `phase/NAME`; empty for an empty split."""
+        is_training = phase == "train"
+        self._start_pass(phase, batches)
+        network = self.state.network if is_training else self.state.evaluated_network
+        network.train(is_training)
+        if is_training:
+            self.freezing.freeze_running_statistics(network)
+        with torch.inference_mode(not is_training):
+            self._run_steps(batches, self.group.take_slices(order), step, callbacks)
+        results = {f"{phase}/{name}": value for name, value in self.scores.results().items()}
+        self.guard.require_finite_pass(results.get(f"{phase}/loss", 0.0), self.scores, batches)
+        return results
+
+    def _start_pass(self, phase: Phase, batches: BatchLoader) -> None:
+        """Nothing was seen of a split yet, or of the training split what a resumed run has seen."""
+        state, resumed_epoch = self.state, self.state.current if phase == "train" else None
+        state.phase, state.batches, state.phase_started = phase, len(batches), time.perf_counter()
+        state.batch_size = max(batches.sizes, default=0)
+        state.batch, state.samples = (resumed_epoch.batch, resumed_epoch.samples) if resumed_epoch else (0, 0)
+        self.scores.reset()
+        if resumed_epoch is not None and resumed_epoch.scores is not None:
+            self.scores.load_state_dict(resumed_epoch.scores, state.device)
+            state.phase_started -= resumed_epoch.seconds
+            resumed_epoch.scores = None
+
+    def _run_steps(
+        self, batches: BatchLoader, order: Iterator[Batch], step: Step, callbacks: Sequence[Callback]
+    ) -> None:
+        state, scores, is_training = self.state, self.scores, self.state.phase == "train"
+        interruption = self.group.share_interruption(self.interruption)
+        accumulate = self.settings.accumulate if is_training else 1
+        max_steps = (self.settings.max_steps if is_training else None) or sys.maxsize
+        listeners = find_step_listeners(callbacks)
+        for (inputs, targets), num_samples in zip(order, batches.sizes[state.batch :], strict=True):
+            if state.step >= max_steps:
+                break
+            try:
+                output, loss = step(inputs, targets)  # only queues work: nothing here or below waits for the device
+            except NotFinite as not_finite:
+                self.guard.skip_or_fail(not_finite, batches, (inputs, targets))
+            else:
+                scores.add(output, loss, targets, num_samples)
+            state.batch += 1
+            state.samples += num_samples
+            if accumulate > 1:
+                state.is_update_complete = state.batch % accumulate == 0 or state.batch == len(batches)
+            for listener in listeners:
+                listener(state)
+            if interruption.signal and state.is_update_complete:
+                call_callbacks(callbacks, "on_interrupt", state)
+                raise Interrupted(interruption.signal)

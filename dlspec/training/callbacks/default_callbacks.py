@@ -1,0 +1,57 @@
+"""The callbacks of an ordinary run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dlspec.language.sections.trainer_section import TrainerSpec
+from dlspec.runs.file_names import CHECKPOINTS_FOLDER
+from dlspec.training.callbacks.callback import Callback, EarlyStopping
+from dlspec.training.callbacks.checkpoints import CheckpointSaver
+from dlspec.training.callbacks.curves import Curves
+from dlspec.training.callbacks.log_files import MetricsFile, ResultFile, TensorBoard, TextLog, TimingFile
+from dlspec.training.callbacks.prediction_plots import PredictionPlots
+from dlspec.training.callbacks.status_file import StatusFile
+from dlspec.training.distributed import find_process_group
+
+
+def make_default_callbacks(
+    settings: TrainerSpec, folder: Path | None = None, metadata: Mapping[str, str] | None = None
+) -> list[Callback]:
+    """What `settings` ask for: progress, and with a run folder its files. `metadata` is put into the checkpoints.
+
+    Without a folder nothing is written, and of several processes one alone writes and shows.
+    """
+    is_writer = find_process_group().is_writer
+    callbacks: list[Callback] = []
+    if settings.patience is not None:
+        callbacks.append(EarlyStopping(settings.patience))
+    if settings.progress != "none" and is_writer:
+        from dlspec.training.callbacks.progress import Progress
+
+        callbacks.append(Progress(settings.progress))
+    if folder is None or not is_writer:
+        return callbacks
+    return [*callbacks, *_make_file_callbacks(settings, folder, metadata)]
+
+
+def _make_file_callbacks(settings: TrainerSpec, folder: Path, metadata: Mapping[str, str] | None) -> list[Callback]:
+    callbacks: list[Callback] = [TextLog(), MetricsFile(folder), TimingFile(folder)]
+    if settings.checkpoints:
+        callbacks.append(
+            CheckpointSaver(
+                folder / CHECKPOINTS_FOLDER,
+                metadata,
+                keep=settings.keep_checkpoints,
+                steps=settings.checkpoint_steps,
+                minutes=settings.checkpoint_minutes,
+            )
+        )
+    if settings.tensorboard:
+        callbacks.append(TensorBoard(folder))
+    if settings.curves:
+        callbacks.append(Curves(folder))
+    if settings.pictures:
+        callbacks.append(PredictionPlots(folder))
+    return [*callbacks, ResultFile(folder), StatusFile(folder)]

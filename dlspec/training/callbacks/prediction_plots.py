@@ -1,0 +1,130 @@
+"""What the network says, as a picture for each target: drawn once, after the test, from a part of its split."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from dlspec.data.dataset import Target
+from dlspec.formatting import first_line
+from dlspec.plots.canvas import Page
+from dlspec.plots.class_plots import draw_classes
+from dlspec.plots.image_plots import MAX_IMAGES, MAX_MAPS, draw_images, draw_maps, is_image_shape
+from dlspec.plots.number_plots import draw_numbers
+from dlspec.runs.file_names import PREDICTIONS_FILE, SAMPLES_FILE
+from dlspec.runs.io import to_safe_name, write_bytes, write_text
+from dlspec.training.callbacks.callback import Callback
+from dlspec.training.evaluation.prediction_view import PredictionView, SamplePredictions
+from dlspec.training.evaluation.text_generation import generate_samples_text
+from dlspec.training.state import TrainingState
+
+log = logging.getLogger("dlspec")
+
+MIN_STEPS = 5
+"""A run of fewer tries whether all goes: drawing what it says would take as long as the run."""
+
+
+class PredictionPlots(Callback):
+    """Draws `predictions.png`, of several targets `predictions_NAME.png`: of the test, without one of the validation.
+
+    Of next tokens it writes `samples.txt`. What can't be drawn is told, and ends no run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_end(self, state: TrainingState) -> None:
+        if not state.will_test:
+            self._write_files(state)
+
+    def on_test_end(self, state: TrainingState) -> None:
+        self._write_files(state)
+
+    def _write_files(self, state: TrainingState) -> None:
+        if state.step < MIN_STEPS:
+            return
+        try:
+            view = state.view()
+            if view is None:
+                return
+            for name, page in draw_predictions(view).items():
+                write_bytes(self.folder / name, page.to_png())
+            for name, text in generate_texts(view).items():
+                write_text(self.folder / name, text)
+        except Exception as error:
+            reason = first_line(error)
+            log.warning("can't draw the predictions: %s: %s", type(error).__name__, reason)
+
+
+def draw_predictions(view: PredictionView) -> dict[str, Page]:
+    """The pages by their files' names. Of next tokens there is none: `samples.txt` says what they sound like."""
+    targets = view.targets
+    flat_predictions = view.predict_flat([each.name for each in targets if _plot_form(each) == "rows"])
+    sample_predictions = (
+        view.predict_samples(MAX_IMAGES) if any(_plot_form(each) in ("image", "map") for each in targets) else None
+    )
+    pages = {}
+    for target in targets:
+        name = _file_name(PREDICTIONS_FILE, target, targets)
+        if target.name in flat_predictions.pairs:
+            pages[name] = _draw_flat_values(
+                target, *flat_predictions.pairs[target.name], _describe_split(view, flat_predictions.samples)
+            )
+        elif sample_predictions is not None and _plot_form(target) != "none":
+            pages[name] = _draw_whole_samples(target, sample_predictions, view)
+    return pages
+
+
+def generate_texts(view: PredictionView) -> dict[str, str]:
+    """What networks of next tokens write, by the files' names."""
+    targets = view.targets
+    texts = {
+        _file_name(SAMPLES_FILE, each, targets): generate_samples_text(view, each) for each in targets if each.is_next
+    }
+    return {name: text for name, text in texts.items() if text is not None}
+
+
+def _file_name(name: str, target: Target, targets: Sequence[Target]) -> str:
+    """`predictions.png`, of several targets `predictions_NAME.png`."""
+    stem, _, ending = name.partition(".")
+    return name if len(targets) == 1 else f"{stem}_{to_safe_name(target.name)}.{ending}"
+
+
+def _plot_form(target: Target) -> Literal["rows", "image", "map", "none"]:
+    """How a target is drawn: all samples' values together, or some samples whole."""
+    if target.kind == "numbers":
+        return "image" if is_image_shape(target.shape) else "rows"
+    if target.is_next or len(target.shape) > 2:
+        return "none"
+    return "map" if len(target.shape) == 2 else "rows"
+
+
+def _draw_flat_values(target: Target, predictions: Tensor, truth: Tensor, note: str) -> Page:
+    if not len(truth):
+        raise ValueError(f"no value of '{target.name}' is there to compare")
+    if target.kind == "numbers":
+        return draw_numbers(target, predictions, truth, note)
+    return draw_classes(target, predictions, truth, note)
+
+
+def _draw_whole_samples(target: Target, samples: SamplePredictions, view: PredictionView) -> Page:
+    predictions, truth = samples.predictions[target.name], samples.truth[target.name]
+    note = _describe_split(view, len(truth[:MAX_MAPS] if target.kind == "classes" else truth))
+    if target.kind == "numbers":
+        is_input = any(each.name == target.name for each in view.data.fields)
+        return draw_images(target, predictions, truth, note, is_input=is_input)
+    matching_images = [
+        each for each in samples.inputs.values() if is_image_shape(each.shape[1:]) and each.shape[2:] == truth.shape[1:]
+    ]
+    images = matching_images[0][:MAX_MAPS] if matching_images else None
+    return draw_maps(target, predictions[:MAX_MAPS], truth[:MAX_MAPS], images, note)
+
+
+def _describe_split(view: PredictionView, samples: int) -> str:
+    """`test split, 360 samples`, `validation split, 4,096 of 60,000 samples`."""
+    total = len(view.split)
+    return f"{view.name} split, {samples:,}{f' of {total:,}' if samples < total else ''} samples"

@@ -1,0 +1,158 @@
+"""A run's parts as a checkpoint keeps them, where they do not keep themselves.
+
+What is not kept is what the spec says anew: the order of the samples follows from seed and epoch, data and settings
+come from the spec.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.optim import Optimizer
+
+from dlspec.compat.torch_dynamo import without_dynamo
+from dlspec.optim.optimizer import restore_optimizer
+from dlspec.optim.optimizer_memory import estimate_state_bytes
+from dlspec.training.callbacks.callback import Callback
+from dlspec.training.checkpoint.checked_state import CheckedState, Count, Seconds
+from dlspec.training.checkpoint.nested_state import ImmutableState
+from dlspec.training.evaluation.scores import Scores
+from dlspec.training.runtime.randomness import get_random_state, set_random_state
+from dlspec.training.state import EpochProgress, TrainingState
+
+LOADING_ORDER = (
+    "left", "progress", "monitor", "network", "optimizer", "scaler", "schedule", "average", "on_nan", "callbacks",
+    "generators",
+)  # fmt: skip
+"""Where in its epoch a run was left is asked by others; the generators come last, as a callback may draw from them."""
+OPTIONAL_PARTS = ("on_nan",)
+"""Checkpoints of the first versions do not have them."""
+
+
+class _SavedPosition(CheckedState):
+    seconds: Seconds
+    lr: float | None
+    batch: Count
+    samples: Count
+    results: dict[str, float] | None
+    scores: Any
+
+
+@dataclass(frozen=True)
+class EpochPosition:
+    """Where in its epoch a run is, None between two."""
+
+    state: TrainingState
+    scores: Scores
+
+    def state_dict(self) -> dict[str, Any] | None:
+        state, epoch = self.state, self.state.current
+        if epoch is None:
+            return None
+        is_training = epoch.results is None and epoch.scores is None
+        return {
+            "seconds": epoch.elapsed(),
+            "lr": epoch.lr,
+            "batch": state.batch if is_training else epoch.batch,
+            "samples": state.samples if is_training else epoch.samples,
+            "results": epoch.results,
+            "scores": self.scores.state_dict() if is_training else epoch.scores,
+        }
+
+    def load_state_dict(self, state: Any, /) -> None:
+        epoch = None if state is None else EpochProgress(**dict(_SavedPosition.model_validate(state)))
+        if epoch is not None:
+            if epoch.results is None and epoch.scores is None:
+                raise ValueError("the epoch has neither results nor scores")
+            epoch.start()
+        self.state.current = epoch
+
+
+@dataclass(frozen=True)
+class MonitorState:
+    """The monitored result's best value, which one of the state's finished epochs had."""
+
+    state: TrainingState
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.state.monitor.state_dict()
+
+    def load_state_dict(self, state: Any, /) -> None:
+        self.state.monitor.load_state_dict(state, len(self.state.history))
+
+
+@dataclass(frozen=True)
+class OptimizerState:
+    """An optimizer's state as PyTorch gives it, checked where it is loaded."""
+
+    optimizer: Optimizer
+
+    def state_dict(self) -> dict[str, Any]:
+        with without_dynamo():
+            return self.optimizer.state_dict()
+
+    def load_state_dict(self, state: Any, /) -> None:
+        restore_optimizer(self.optimizer, state)
+
+
+@dataclass(frozen=True)
+class AverageState:
+    """The average of the weights, where there is one; a run may go on with one that it did not have."""
+
+    state: TrainingState
+
+    def state_dict(self) -> dict[str, Any] | None:
+        return self.state.average.state_dict() if self.state.average else None
+
+    def load_state_dict(self, state: Any, /) -> None:
+        if self.state.average is not None and state is not None:
+            self.state.average.load_state_dict(state)
+
+
+@dataclass(frozen=True)
+class GeneratorState:
+    """All random generators, as they stood when the epoch's training split was done, or as they stand now."""
+
+    state: TrainingState
+
+    def state_dict(self) -> dict[str, Any]:
+        epoch = self.state.current
+        if epoch is not None and epoch.generators:
+            return epoch.generators
+        return get_random_state(self.state.device)
+
+    def load_state_dict(self, state: Any, /) -> None:
+        set_random_state(state, self.state.device)
+
+
+@dataclass(frozen=True)
+class CallbackStates:
+    """What each callback keeps, by the name under which it does."""
+
+    callbacks: Sequence[Callback]
+    state: TrainingState
+
+    def state_dict(self) -> list[list[Any]]:
+        states = [(each.state_key, each.state_dict(self.state)) for each in self.callbacks]
+        return [
+            [name, ImmutableState(callback_state, f"callback.{name}")]
+            for name, callback_state in states
+            if callback_state
+        ]
+
+    def load_state_dict(self, state: Any, /) -> None:
+        states: Mapping[str, Any] = dict(state)
+        for callback in self.callbacks:
+            if callback.state_key in states:
+                callback.load_state_dict(self.state, states[callback.state_key])
+
+
+def estimate_checkpoint_bytes(state: TrainingState) -> int:
+    """What a checkpoint will take at least: weights, the best ones too, their average, the optimizer's state."""
+    tensors = [each for each in state.network.state_dict().values() if isinstance(each, Tensor)]
+    weight_bytes = sum(each.numel() * each.element_size() for each in tensors)
+    optimizer_bytes = estimate_state_bytes(state.optimizer) if state.optimizer else 0
+    return weight_bytes * (3 if state.average else 2) + (optimizer_bytes or 0)

@@ -1,0 +1,53 @@
+"""Where in a run a number went wrong: the diagnosis of a batch, with the step, the split and the sample."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dlspec.data.batches.batch_loader import Batch, BatchLoader, make_permutation
+from dlspec.errors import Finding
+from dlspec.training.components import Model, TrainingData
+from dlspec.training.health.nan_checks import NotFinite
+from dlspec.training.health.nan_diagnosis import BatchNames, DiagnosedPass, find_cause
+from dlspec.training.state import TrainingState
+
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
+
+ForwardMaker = Callable[[Callable[..., Any]], Callable[..., Any]]
+"""Turns a `forward` into one in the numbers of the run's precision."""
+
+
+@dataclass(frozen=True)
+class CauseFinder:
+    """Finds out why a batch of the run is not finite."""
+
+    state: TrainingState
+    model: Model
+    data: TrainingData
+    make_forward: ForwardMaker
+
+    def find(self, error: NotFinite, batches: BatchLoader, batch: Batch) -> Finding:
+        """Where a batch, the one that comes next, began to be not finite, and what may help."""
+        state, criterion = self.state, self.model.criterion
+        is_training = state.phase == "train"
+        network = state.network if is_training else state.evaluated_network
+        names = BatchNames(self.model.inputs, criterion.target_names, lambda row: self._name_sample(batches, row))
+        cause = find_cause(error, DiagnosedPass(network, criterion, batch, self.make_forward, names))
+        step = state.step + 1 if is_training and is_training_weights(state) else state.step
+        where = f"in epoch {state.epoch} at step {step}, learning rate {state.lr}"
+        return replace(cause, found=f"{state.phase}/{error} {where}: {cause.found}")
+
+    def _name_sample(self, batches: BatchLoader, row: int) -> str:
+        """Which of its split a row of the batch is that comes next."""
+        state = self.state
+        position = sum(batches.sizes[: state.batch]) + row
+        if state.phase == "train":
+            position = int(make_permutation(len(self.data.dataset.train), self.data.seed, state.epoch)[position])
+        return f"sample {position} of the {SPLIT_NAMES[state.phase]} split (the first is 0)"
+
+
+def is_training_weights(state: TrainingState) -> bool:
+    """Whether anything in the network is trained now."""
+    return state.optimizer is not None and any(each.requires_grad for each in state.network.parameters())

@@ -1,0 +1,196 @@
+"""How a run computes: in which numbers, compiled or not, with how many threads. It turns settings into steps."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from dlspec.errors import UserError, shorten_middle
+from dlspec.language.sections.trainer_section import TrainerSpec
+from dlspec.optim.optimizer import KERNEL_SETTINGS
+from dlspec.training.criterion_interface import CriterionProtocol
+from dlspec.training.health.nan_checks import LossCheck
+from dlspec.training.health.nan_guard import NanGuard
+from dlspec.training.runtime.determinism import deterministic_algorithms
+from dlspec.training.runtime.resources import FLOAT_BYTES, is_large_tensor, use_allocator, use_threads
+from dlspec.training.step.precision import Precision, ScaledUpdate
+from dlspec.training.step.step_functions import (
+    GradientAccumulation,
+    GradientClipping,
+    GradientComputation,
+    Step,
+    make_evaluation_step,
+    make_training_step,
+)
+
+if TYPE_CHECKING:
+    from dlspec.training.step.compiled_step import CompiledStep
+    from dlspec.training.step.cuda_graphs import CudaGraphStep
+
+
+log = logging.getLogger("dlspec")
+
+
+class ComputeBackend:
+    """Makes the steps of `network`, which it turns into the numbers that `settings` want, on `device`.
+
+    `widest` is the most numbers that a layer gives for a sample. Raises UserError where the device can't do it.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        criterion: CriterionProtocol,
+        settings: TrainerSpec,
+        device: torch.device,
+        max_layer_outputs: int = 0,
+    ) -> None:
+        self.network, self.criterion, self.settings, self.device = network, criterion, settings, device
+        self.precision = Precision(settings.precision, device)
+        self.scaler = self.precision.make_scaler()
+        self.clipping = GradientClipping(settings.clip_grad_norm, settings.clip_grad_value)
+        self._max_layer_outputs = max_layer_outputs
+        self._forward: Callable[..., Any] | None = None  # compiled, or in halves
+        self._compiled: CompiledStep | None = None
+        self._cuda_graph_step: CudaGraphStep | None = None
+        if settings.compile == "cudagraphs" and device.type != "cuda":
+            raise UserError(f"trainer.compile: cudagraphs is for CUDA, and the device is {device}; take step or none")
+        network.to(device, self.precision.weights_dtype)
+        if settings.channels_last:
+            _convert_to_channels_last(network)
+        if isinstance(criterion, nn.Module):
+            criterion.to(device, self.precision.weights_dtype)
+
+    def make_training_step(
+        self,
+        optimizer: Optimizer | None,
+        after_update: Callable[[], None],
+        guard: NanGuard,
+        accumulation: GradientAccumulation | None = None,
+    ) -> Step:
+        """What trains on one batch, whose loss the guard looks at."""
+        checks_before_update, check_loss = guard.checks_before_update, guard.make_loss_check()
+        step = self._make_eager_step(optimizer, after_update, check_loss, accumulation, guard.policy.is_strict)
+        if self.settings.compile == "step" and not checks_before_update and optimizer is not None:
+            return self._make_compiled_step(optimizer).make_step(
+                step, guard.make_late_loss_check(check_loss), after_update
+            )
+        if self.settings.compile == "cudagraphs" and not checks_before_update and optimizer is not None:
+            return self._make_cuda_graph_step(optimizer).make_step(
+                self.make_trial_step(optimizer), check_loss, after_update
+            )
+        return guard.watch_step(step)
+
+    def describe(self, optimizer: Optimizer | None) -> str:
+        """How this run computes, in a line."""
+        settings = self.settings
+        kernels = [name for name in KERNEL_SETTINGS if optimizer and optimizer.defaults.get(name)]
+        details = [
+            str(self.device),
+            f"threads {settings.threads or torch.get_num_threads()}" if self.device.type == "cpu" else "",
+            f"precision {settings.precision}",
+            "channels last" if settings.channels_last else "",
+            "" if settings.compile == "none" else f"compile: {settings.compile}",
+            f"workers {settings.num_workers}" if settings.num_workers else "",
+            "" if optimizer is None else " ".join([type(optimizer).__name__, *(f"({each})" for each in kernels)]),
+        ]
+        return f"computing on {', '.join(each for each in details if each)}"
+
+    def make_trial_step(self, optimizer: Optimizer | None) -> Step:
+        """A training step that nobody looks at and nothing follows."""
+        return self._make_eager_step(optimizer, lambda: None, lambda loss: None)
+
+    def make_evaluation_step(self, network: nn.Module) -> Step:
+        """What only looks at one batch, with the network or an average of it."""
+        return make_evaluation_step(self.precision.wrap_forward(network), self.criterion)
+
+    @contextmanager
+    def apply_settings(self, batch_size: int) -> Iterator[None]:
+        """Within it the process is as the settings want it for batches of so many samples; afterwards as before."""
+        settings = self.settings
+        with (
+            deterministic_algorithms(settings.deterministic),
+            self.precision.apply_settings(),
+            use_threads(settings.threads),
+            use_allocator(settings.allocator, self.device, self.largest_tensor_bytes(batch_size)),
+        ):
+            yield
+
+    @property
+    def has_large_tensors(self) -> bool:
+        """Whether a step takes memory from the CPU's allocator that had better not be scattered."""
+        return self.device.type == "cpu" and is_large_tensor(
+            self.largest_tensor_bytes(self.settings.initial_batch_size)
+        )
+
+    def largest_tensor_bytes(self, batch_size: int) -> int:
+        """The bytes of the largest tensor in a step of so many samples."""
+        return FLOAT_BYTES * batch_size * self._max_layer_outputs
+
+    def _make_eager_step(
+        self,
+        optimizer: Optimizer | None,
+        after_update: Callable[[], None],
+        check_loss: LossCheck,
+        accumulation: GradientAccumulation | None = None,
+        is_strict: bool = False,
+    ) -> Step:
+        forward, parameters = self._training_forward(), list(self.network.parameters())
+        scaled_update = None if self.scaler is None or optimizer is None else ScaledUpdate(self.scaler, optimizer)
+        gradients = GradientComputation(
+            forward, self.criterion, parameters, self.clipping, check_loss, scaled_update, is_strict
+        )
+        return make_training_step(gradients, optimizer, after_update, accumulation)
+
+    def _training_forward(self) -> Callable[..., Any]:
+        if self._forward is None:
+            self._forward = self.precision.wrap_forward(self._checkpointed_forward())
+            if self.settings.compile == "model":
+                from dlspec.training.step.compiled_step import compile_forward
+
+                self._forward = compile_forward(self._forward, self.settings.initial_batch_size)
+        return self._forward
+
+    def _checkpointed_forward(self) -> Callable[..., Any]:
+        """The network, or what computes the same and keeps less."""
+        patterns = self.settings.activation_checkpointing
+        if not patterns:
+            return self.network
+        from dlspec.training.step.activation_checkpointing import checkpoint_activations, find_checkpointed_layers
+
+        layers = find_checkpointed_layers(self.network, patterns)
+        log.info(
+            "the activations of %d parts are computed twice, not kept: %s",
+            len(layers),
+            shorten_middle(", ".join(layers)),
+        )
+        return checkpoint_activations(self.network, patterns)
+
+    def _make_compiled_step(self, optimizer: Optimizer) -> CompiledStep:
+        if self._compiled is None:
+            from dlspec.training.step.compiled_step import CompiledStep, FullTrainingStep
+
+            step = FullTrainingStep(self.network, self.criterion, optimizer, self.clipping, self.precision)
+            self._compiled = CompiledStep(step, self.settings.initial_batch_size)
+        return self._compiled
+
+    def _make_cuda_graph_step(self, optimizer: Optimizer) -> CudaGraphStep:
+        if self._cuda_graph_step is None:
+            from dlspec.training.step.cuda_graphs import CudaGraphStep
+
+            self._cuda_graph_step = CudaGraphStep(self.network, optimizer, self.device)
+        return self._cuda_graph_step
+
+
+def _convert_to_channels_last(network: nn.Module) -> None:
+    """Weights decide: a convolution gives its output in the layout of its kernel, and what follows keeps it."""
+    formats = {4: torch.channels_last, 5: torch.channels_last_3d}
+    for parameter in network.parameters():
+        if parameter.dim() in formats:
+            parameter.data = parameter.data.contiguous(memory_format=formats[parameter.dim()])
