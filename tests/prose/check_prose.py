@@ -18,22 +18,26 @@ MIN_LISTED_PARAMETERS = 3  # a public function with this many parameters or more
 
 # Participles that do not end in "ed". A function's name that is only one of these says nothing about what it does.
 IRREGULAR_PARTICIPLES = frozenset(
-    "told made taken left held kept found known shown given drawn written read_ begun brought built chosen cut_ done "
-    "fit_ gone heard laid led lost meant met paid put_ said seen sent set_ spread stood sunk thought thrown understood".split()
+    "told made taken left held kept found known shown given drawn written begun brought built chosen done gone heard "
+    "laid led lost meant met paid said seen sent stood sunk thought thrown understood".split()
 )
 # Nouns and verbs that only look like participles.
-NOT_PARTICIPLES = frozenset("embed feed need seed speed shed string ring king thing padding embedding rounding ending".split())
+NOT_PARTICIPLES = frozenset(
+    "embed feed need seed speed shed string ring king thing padding embedding rounding ending".split()
+)
 
 
 def read_rules(path: Path = HERE / "banned.txt") -> list[tuple[re.Pattern[str], str]]:
     """Read the banned patterns and what to write instead of each."""
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and not line.startswith("#")]
+    lines = [
+        line for line in path.read_text(encoding="utf-8").splitlines() if line.strip() and not line.startswith("#")
+    ]
     pairs = [line.split(" -> ", 1) for line in lines]
     return [(re.compile(pattern), instead) for pattern, instead in pairs]
 
 
 def texts_of(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield what a reader reads in a file, with its line numbers: of Python and YAML comments, docstrings and strings."""
+    """Yield a file's texts line by line, numbered: comments, docstrings and strings of Python, comments of YAML."""
     text = path.read_text(encoding="utf-8")
     if path.suffix == ".py":
         for token in tokenize.generate_tokens(io.StringIO(text).readline):
@@ -86,7 +90,9 @@ def _missing_arguments(function: ast.FunctionDef) -> list[str]:
         return []
     docstring = ast.get_docstring(function) or ""
     listed = docstring.partition("Args:\n")[2]
-    return [name for name in names if not re.search(rf"^\s+(?:\w+, )*{re.escape(name)}(?:, \w+)*: ", listed, re.MULTILINE)]
+    return [
+        name for name in names if not re.search(rf"^\s+(?:\w+, )*{re.escape(name)}(?:, \w+)*: ", listed, re.MULTILINE)
+    ]
 
 
 def _is_property(function: ast.FunctionDef) -> bool:
@@ -105,7 +111,9 @@ def find_complaints(root: Path = ROOT) -> Iterator[str]:
     others = [*(root / "dlspec").rglob("*.md"), *(root / "conf").rglob("*.yaml"), *(root / "docs").glob("*.md")]
     others += [root / "README.md", root / "CONTRIBUTING.md", *(root / "tests" / "golden").rglob("*.txt")]
     for path in [*code, *sorted(others)]:
-        complaints = list(find_banned(path, rules)) + (list(find_unclear_functions(path)) if path.suffix == ".py" else [])
+        complaints = list(find_banned(path, rules)) + (
+            list(find_unclear_functions(path)) if path.suffix == ".py" else []
+        )
         lines = path.read_text(encoding="utf-8").splitlines()
         name = path.relative_to(root).as_posix()
         for number, complaint in sorted(complaints):
