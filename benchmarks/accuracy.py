@@ -1,13 +1,13 @@
-"""What dlspec's networks reach: the results in the README, measured again by the commands that stand beside them.
+"""Accuracy of dlspec's networks: runs the commands in the README and prints their results.
 
 python benchmarks/accuracy.py [--mnist FOLDER] [--sms FILE.csv] [--only WORD]
 
-Each row is a command, run as a process of its own with one thread, once for each seed; the table has the median and the
-range of the test's results. Settings were chosen by the validation split; the test split was not looked at for that.
-For the two tables of numbers the split changes, not the seed, and scikit-learn's plain linear model is fitted on
-the very same training rows; neither is fitted on the validation rows. Validation splits of 45 and 57 rows can't tell
-one epoch from the next, so there the last epoch is tested, and settings were compared by the last epoch's mean over the
-five splits.
+Each row is a command, run in its own process with one thread, once for each seed. The table has the median and the
+range of the test results. Settings were chosen on the validation split, without looking at the test split.
+
+The two small tables run with different splits instead of seeds. scikit-learn's linear model is fitted on the same
+training samples; neither model is fitted on the validation samples. Validation splits of 45 and 57 samples are too
+small to choose an epoch, so the last epoch is tested, and settings were compared by its mean over the five splits.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ FILES = {"MNIST": "mnist", "SMS": "sms"}
 
 @dataclass(frozen=True)
 class Row:
-    """A command whose test results are wanted; `{MNIST}` and `{SMS}` in it stand for the user's files."""
+    """A command whose test results are measured; `{MNIST}` and `{SMS}` in it are replaced by the user's files."""
 
     command: str
     metrics: tuple[str, ...]
@@ -43,7 +43,7 @@ class Row:
     baseline: str = ""
 
     def needs(self) -> Iterator[str]:
-        """The options that must be given for it."""
+        """The options that this row requires."""
         return (option for word, option in FILES.items() if f"{{{word}}}" in self.command)
 
 
@@ -61,7 +61,7 @@ ROWS = (
         wanted="85 %",
     ),
     Row(
-        # 2.5e-3 is the penalty of scikit-learn's default C=1 on 398 rows: one divided by their number.
+        # 2.5e-3 is the penalty of scikit-learn's default, C=1, on 398 samples: 1 / 398.
         "model=linear data=breast_cancer trainer.epochs=200 trainer.test=last optimizer.lr=1e-2"
         " optimizer.weight_decay=2.5e-3",
         (ACCURACY,),
@@ -70,7 +70,7 @@ ROWS = (
         baseline="LogisticRegression",
     ),
     Row(
-        # All rows in one batch: LBFGS finds the least squares themselves.
+        # With all samples in one batch, LBFGS finds the least-squares solution.
         "model=linear data=diabetes optimizer=LBFGS trainer.batch_size=512 trainer.epochs=5 trainer.test=last",
         (R2, MAE),
         SPLITS,
@@ -85,18 +85,18 @@ def main() -> None:
     arguments = _arguments()
     os.environ.update(ONE_THREAD)
     where, about = pin(), machine("torch", "scikit-learn")
-    print(f"{about}; {where}, one thread; median (lowest to highest); seconds a run, from start to end\n", flush=True)
+    print(f"{about}; {where}, one thread; median (lowest to highest); seconds per run, from start to end\n", flush=True)
     started = time.perf_counter()
     lines = [line for row in _chosen(arguments) for line in _lines(row, arguments)]
-    print(table(["python -m dlspec ...", "over", "test", "result", "wanted", "scikit-learn", "seconds"], lines))
-    print(f"\n{time.perf_counter() - started:.0f} s in all")
+    print(table(["python -m dlspec ...", "over", "test", "result", "goal", "scikit-learn", "seconds"], lines))
+    print(f"\n{time.perf_counter() - started:.0f} s in total")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--mnist", help="folder with MNIST's four IDX files")
     parser.add_argument("--sms", help="the SMS Spam Collection as a CSV file with the columns label and text")
-    parser.add_argument("--only", default="", help="only rows whose command has this word")
+    parser.add_argument("--only", default="", help="run only the rows whose command contains this word")
     return parser.parse_args()
 
 
@@ -104,13 +104,13 @@ def _chosen(arguments: argparse.Namespace) -> Iterator[Row]:
     for row in ROWS:
         missing = [option for option in row.needs() if getattr(arguments, option) is None]
         if missing:
-            print(f"left out, for want of --{missing[0]}: {row.command}\n")
+            print(f"left out, because --{missing[0]} is missing: {row.command}\n")
         elif arguments.only in row.command:
             yield row
 
 
 def _lines(row: Row, arguments: argparse.Namespace) -> Iterator[list[str]]:
-    """A line of the table for each of the row's metrics."""
+    """Yield a line of the table for each metric of the row."""
     files = {word: str(Path(getattr(arguments, FILES[word])).resolve()) for word in FILES if _given(arguments, word)}
     words = row.command.format_map({word: f"'{path}'" for word, path in files.items()}).split(" ")
     started = time.perf_counter()
@@ -133,7 +133,7 @@ def _collected(runs: Sequence[Mapping[str, float]]) -> Results:
 
 
 def _shown(metric: str, values: Sequence[float]) -> str:
-    """Median, range and, as two results are compared by it, the mean."""
+    """Format the median, the range and the mean (by which two results are compared)."""
     if metric == MAE:
         return f"{median(values):.1f} ({min(values):.1f} to {max(values):.1f}), mean {mean(values):.2f}"
     if metric == R2:
@@ -143,7 +143,7 @@ def _shown(metric: str, values: Sequence[float]) -> str:
 
 
 def run(words: Sequence[str]) -> dict[str, float]:
-    """The test's results of `python -m dlspec WORDS`, by the metrics' names."""
+    """Run `python -m dlspec WORDS` and return its test results by metric name."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "dlspec", *words, "trainer.device=cpu", "hydra.run.dir=run"]
         done = subprocess.run(command, cwd=folder, env=_environment(), capture_output=True, text=True)
@@ -155,15 +155,16 @@ def run(words: Sequence[str]) -> dict[str, float]:
 
 
 def _environment() -> dict[str, str]:
-    """This checkout's dlspec is found from any folder."""
+    """An environment in which any folder imports the dlspec of this checkout."""
     paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def baseline(words: Sequence[str]) -> dict[str, float]:
-    """scikit-learn's linear model, with its defaults, on the rows that dlspec trains and tests on.
+    """Fit scikit-learn's linear model with its defaults on the samples that dlspec trains and tests on.
 
-    The inputs are standardised already, by the training rows; numbers are told in the target's own unit, as dlspec's.
+    The inputs are already standardized with the training split. Results are in the original unit of the target, as in
+    dlspec.
     """
     from sklearn.linear_model import LinearRegression, LogisticRegression
     from sklearn.metrics import mean_absolute_error, r2_score

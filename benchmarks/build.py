@@ -1,8 +1,8 @@
-"""How long dlspec takes to build a network, beside the same network made by hand: `python benchmarks/build.py`.
+"""Time to build a network with dlspec and by hand: `python benchmarks/build.py`.
 
-dlspec's time is everything: the YAML file composed, checked and expanded, each layer built, a sample passed through.
-Both make and initialise the same weights. Contenders are taken in turn on one core with one thread; the difference is
-taken within each round.
+dlspec's time includes everything: composing, checking and expanding the YAML file, building each layer, passing a
+sample through. Both versions create and initialize the same weights. The contenders take turns on one core with one
+thread, and the difference is computed within each round.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _compared(times: Sequence[Sequence[float]]) -> list[str]:
 
 
 def _in_turn(makers: Sequence[Maker], rounds: int) -> list[list[float]]:
-    """Each maker's seconds, after a round that only warms up."""
+    """Return the seconds of each maker, after one warm-up round."""
     times = [[_seconds(make) for make in makers] for _ in range(rounds + 1)][1:]
     return [list(each) for each in zip(*times, strict=True)]
 
@@ -74,7 +74,7 @@ def _seconds(make: Maker) -> float:
 
 
 def _stacks(count: int, rounds: int) -> list[str]:
-    """One row of the growth: how long a network of so many layers takes, and how long for each layer."""
+    """A row of the table of growth: the seconds to build `count` layers, in total and per layer."""
     makers = [_maker(text, count) for text in STACKS.values()]
     times = _in_turn([*makers, lambda: _by_hand(count)], rounds)
     return [f"{count:,}", *(_with_each(each, count) for each in times)]
@@ -86,7 +86,7 @@ def _with_each(seconds: Sequence[float], count: int) -> str:
 
 
 def _maker(text: str, count: int) -> Maker:
-    """Builds a spec of so many layers that compute something, two in each repetition."""
+    """Return a function that builds a spec with `count` layers, two in each repetition."""
     import yaml
 
     import dlspec
@@ -105,7 +105,7 @@ def _by_hand(count: int) -> object:
 
 
 def _fresh(name: str, rounds: int) -> list[str]:
-    """Whole processes, imports and all."""
+    """Time whole processes, imports included."""
     folder = str(Path(__file__).parent)
     code = f"import sys; sys.path.insert(0, {folder!r}); import pairs; pairs.PAIRS[{name!r}]"
     times: list[tuple[float, float]] = []

@@ -1,10 +1,11 @@
-"""What a checkpoint every 200 steps costs: the steps while one is copied and written, beside those before and after.
+"""The cost of a checkpoint every 200 steps: compares the steps during a checkpoint with those before and after.
 
 python benchmarks/checkpoints.py [--data FOLDER_OF_MNIST] [--epochs 20] [--pin]
 
-One run with one thread, in pieces of 200 steps: at the start of every second one a checkpoint of the whole run begins,
-as `trainer.checkpoint_steps` has it. Neighbours are compared, so that what other programs do to the machine's speed
-counts little. CPU time counts the thread that writes, too: what checkpoints would cost where no other core is free.
+One run with one thread is divided into pieces of 200 steps. At the start of every second piece, a checkpoint of the
+whole run is written, as with `trainer.checkpoint_steps`. Neighboring pieces are compared, so that other programs on the
+machine have little effect. CPU time includes the writing thread: it is what checkpoints would cost if no other core
+were free.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ STEPS, BATCH, PIECES = 200, 32, 8
 
 @dataclass(frozen=True)
 class Case:
-    """A network; how many epochs of `PIECES` pieces it trains for one that is asked for."""
+    """A network. It trains `share` times the number of epochs given on the command line, each of `PIECES` pieces."""
 
     name: str
     overrides: Sequence[str]
@@ -51,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--data", help="folder with MNIST's four IDX files; without it, noise")
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--pin", action="store_true", help="one core for everything")
+    parser.add_argument("--pin", action="store_true", help="pin everything to one core")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     register()
@@ -87,7 +88,7 @@ def _row(case: Case, data: str | None, epochs: int) -> list[str]:
 
 
 class _Pieces(Callback):
-    """The first of the callbacks: seconds and CPU seconds of each piece, by epoch."""
+    """The first callback: records the seconds and CPU seconds of each piece, by epoch."""
 
     def __init__(self) -> None:
         self.epochs: list[list[tuple[float, float]]] = []
@@ -104,7 +105,7 @@ class _Pieces(Callback):
             self._last = now
 
     def ratios(self, kind: int) -> list[float]:
-        """The speed of each piece that began with a checkpoint, of that of its neighbours."""
+        """Return the speed of each piece with a checkpoint, relative to its neighbors."""
         found = []
         for pieces in self.epochs:
             for at in range(2, PIECES, 2):

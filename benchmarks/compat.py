@@ -1,7 +1,7 @@
-"""What each reach of `dlspec/compat` saves: `python benchmarks/compat.py [NAMES] [--rounds 5]`.
+"""Time that each function of `dlspec/compat` saves: `python benchmarks/compat.py [NAMES] [--rounds 5]`.
 
-Imports are timed as whole processes, in turn with the library's public way; what is called in every step, or for
-every picture, is timed in turn within this process.
+Imports are timed as whole processes, alternating with the library's public way. Functions that are called at every step
+or for every figure are timed within this process, also alternating.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ PROGRAMS: Programs = {
         "make_renderer(10, 10, 100), draw_letters('a', 9, 100, is_bold=False)",
     ),
 }
-"""The public way, and ours."""
+"""By name: a program that uses the public way, and one that uses dlspec's."""
 
 
 def main() -> None:
@@ -80,7 +80,7 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("names", nargs="*", help="the rows; none means all")
+    parser.add_argument("names", nargs="*", help="rows to measure (default: all)")
     parser.add_argument("--rounds", type=int, default=5)
     return parser.parse_args()
 
@@ -90,7 +90,7 @@ def _is_wanted(name: str, names: list[str]) -> bool:
 
 
 def _processes(name: str, rounds: int) -> list[str]:
-    """Seconds on the CPU: of a busy machine they vary less than those on the clock."""
+    """Compare CPU seconds, which vary less on a busy machine than wall-clock time."""
     times = [[_cpu_seconds(program) for program in PROGRAMS[name]] for _ in range(rounds)]
     public, ours = (median(each) for each in zip(*times, strict=True))
     return [name, f"{public:.2f} s", f"{ours:.2f} s", f"{median(one - other for one, other in times):.2f} s"]
@@ -106,7 +106,7 @@ def _cpu_seconds(program: str) -> float:
 
 
 def _calls(name: str, make: Callable[[], tuple[Callable[[], object], Callable[[], object]]], rounds: int) -> list[str]:
-    """Milliseconds of a call."""
+    """Compare the milliseconds of a call."""
     both = make()
     for call in both:
         call()
@@ -131,7 +131,7 @@ def _network() -> object:
 
 
 def _copied_counters() -> tuple[Callable[[], object], Callable[[], object]]:
-    """The counters of 20 batch norms into those of a copy: by name and one by one, from their slots and at once."""
+    """Copy the counters of 20 batch norms to a copy: one by one and by name, or all at once from their slots."""
     import torch
     from torch import nn
 
@@ -154,7 +154,7 @@ def _copied_counters() -> tuple[Callable[[], object], Callable[[], object]]:
 
 
 def _pictures() -> tuple[Callable[[], object], Callable[[], object]]:
-    """A line over 100 points with numbers along the sides and a title, as PNG."""
+    """Draw a line through 100 points, with labelled axes and a title, as PNG."""
     from io import BytesIO
 
     import numpy as np
@@ -187,7 +187,7 @@ def _pictures() -> tuple[Callable[[], object], Callable[[], object]]:
 
 
 def _steps() -> tuple[Callable[[], object], Callable[[], object]]:
-    """A step of a small CNN of MNIST's size at batch 128, with glibc as it is, and with freed memory kept."""
+    """A step of a small CNN on MNIST-sized images at batch 128, with glibc's defaults and with freed memory kept."""
     import torch
     from torch import nn
 

@@ -1,4 +1,4 @@
-"""Who trains: a name, and what imports what it needs and gives the function that trains."""
+"""The contenders: for each name, a function that imports its library and returns the function that trains."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ MODES: Mapping[str, tuple[str, ...]] = {
     "dlspec cudagraphs": ("trainer.compile=cudagraphs",),
     "dlspec cudagraphs bf16": ("trainer.compile=cudagraphs", "trainer.precision=bf16"),
 }
-"""dlspec's ways to compute, with their overrides."""
+"""dlspec's modes, with their overrides."""
 
 GPU = ("best replayed", *(name for name in MODES if "cudagraphs" in name))
-"""Those that want one."""
+"""The contenders that need a GPU."""
 
 ALIKE = ("naive", "best eager", "best compiled", "best replayed", *(name for name in MODES if "bf16" not in name))
-"""Those that begin with the same weights, see the same batches and come to the same loss."""
+"""The contenders that start from the same weights, get the same batches and must reach the same loss."""
 
 
 def _naive() -> Train:
@@ -60,7 +60,7 @@ def _dlspec(mode: tuple[str, ...]) -> Train:
 
 
 def _lightning(is_bare: bool) -> Train:
-    import lightning  # noqa: F401  # what is not installed is told before anything else
+    import lightning  # noqa: F401  # report a missing library before anything else
     from peers import lightning as train
 
     return partial(train, is_bare=is_bare)

@@ -1,4 +1,4 @@
-"""dlspec as the command line runs it: bar on a terminal, metrics, log, metrics.jsonl, TensorBoard, checkpoints."""
+"""Train with dlspec as from the command line: progress bar, metrics, log, metrics.jsonl, TensorBoard, checkpoints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WRITTEN = ("metrics.jsonl", "timing.jsonl", "log.txt", "spec.yaml", "events.*", 
 
 
 def train(task: Task, turns: Turns, mode: Sequence[str]) -> None:
-    """A whole run with the overrides of a mode. Raises UserError where this version refuses them."""
+    """Train a whole run with the overrides of a mode. Raises UserError if this version does not support them."""
     made = job(task.overrides(*mode))
     turns.note = _tuned(made)
     with tempfile.TemporaryDirectory() as folder, terminal():
@@ -32,13 +32,13 @@ def train(task: Task, turns: Turns, mode: Sequence[str]) -> None:
 
 
 def _tuned(made: Job) -> str:
-    """The settings that differ from what they are by default, of those that tuning may change."""
+    """List the settings that tuning changed from their defaults."""
     found, default = made.prepared.resolved["trainer"], TrainerSpec().model_dump()
     return ", ".join(f"{key}={found[key]}" for key in TUNED_SETTINGS if found[key] != default[key])
 
 
 class _Turns(Callback):
-    """The last of the callbacks: when an epoch begins all others have drawn, written and saved the one before."""
+    """The last callback: when it starts an epoch, all others have drawn, written and saved the previous one."""
 
     def __init__(self, turns: Turns, folder: Path, callbacks: Sequence[Callback]) -> None:
         self.turns, self.folder = turns, folder
@@ -48,12 +48,12 @@ class _Turns(Callback):
         waited = self.turns.next(state.history[-1]["train/loss"] if state.history else math.nan)
         if waited:
             _check_files(self.folder)
-        # Checkpoints after epochs are so many a second of training: waiting is none.
+        # Checkpoints are due after some seconds of training, and waiting for other contenders is not training.
         self.checkpoints._due += waited
         self.checkpoints._due_after_epoch_end += waited
 
 
 def _check_files(folder: Path) -> None:
-    """What was to be switched on left its files."""
+    """Check that everything that was switched on has written its files."""
     if missing := [name for name in WRITTEN if not any(folder.glob(name))]:
-        raise SystemExit(f"the run left no {', '.join(missing)}")
+        raise SystemExit(f"the run did not write {', '.join(missing)}")

@@ -1,9 +1,9 @@
-"""Forward and backward of networks that dlspec built, beside the same networks written by hand.
+"""Forward and backward pass of networks built by dlspec, compared with the same networks written by hand.
 
 python benchmarks/forward.py [--rounds 60]
 
-Both have the same weights and take the same batches. They run in turn, in one process, on one core with one thread;
-a ratio is taken within each round, and the median's interval holds in 95 of 100 cases.
+Both have the same weights and get the same batches. They take turns in one process, on one core with one thread. A
+ratio is computed within each round; the table has the median and its 95 % confidence interval.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WARM_UP = 3
 
 @dataclass(frozen=True)
 class Seconds:
-    """One pass there and back, on the clock and of the processor's time."""
+    """Wall-clock and CPU seconds of one forward and backward pass."""
 
     clock: float
     cpu: float
@@ -60,7 +60,7 @@ def _row(name: str, size: int, rounds: int) -> list[str]:
 
 
 def difference(ours: nn.Module, by_hand: nn.Module, batch: Tensor) -> tuple[float, float]:
-    """The largest difference of the outputs, and of any parameter's gradients, each over the largest number there."""
+    """The largest difference of outputs, and of gradients, each relative to the largest value."""
     mine, theirs = ours.eval()(batch), by_hand.eval()(batch)
     gradient = torch.randn_like(mine)
     mine.backward(gradient)
@@ -75,7 +75,7 @@ def _relative(one: Tensor | None, other: Tensor | None) -> float:
 
 
 def _rounds(ours: nn.Module, by_hand: nn.Module, batch: Tensor, rounds: int) -> Iterator[tuple[Seconds, Seconds]]:
-    """Both contenders' times; every other round begins with the other one."""
+    """Yield the times of both contenders for each round. The contender that goes first alternates."""
     gradient = torch.randn_like(ours(batch).detach())
     for number in range(rounds + WARM_UP):
         order = (ours, by_hand) if number % 2 else (by_hand, ours)

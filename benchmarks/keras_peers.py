@@ -1,4 +1,4 @@
-"""The same works in Keras 3, by its functional API and `fit`; KERAS_BACKEND says on what it computes."""
+"""The same workloads in Keras 3, with its functional API and `fit`. KERAS_BACKEND chooses the backend."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from turns import Turns
 from works import Task
 
 if keras.backend.backend() == "torch":
-    keras.config.set_image_data_format("channels_first")  # PyTorch's own
+    keras.config.set_image_data_format("channels_first")  # the layout that PyTorch uses by default
 
 
 def train(task: Task, turns: Turns) -> None:
-    """`fit` on whole arrays, shuffled, with its bar, compiled as it is by default."""
+    """Train with `fit` on whole arrays, shuffled, with its progress bar, compiled as by default."""
     by_hand, inputs, targets = task.start()
     tokens = next((each.num_embeddings for each in by_hand.modules() if isinstance(each, torch.nn.Embedding)), 0)
     x, y = _arrays(inputs, targets)
@@ -84,7 +84,7 @@ def _resnet18(x: Any, _: int) -> Any:
 
 
 class _Positions(layers.Layer):  # type: ignore[misc]
-    """Adds a learned vector to each step."""
+    """Add a learned vector to each step."""
 
     def build(self, shape: Any) -> None:
         self.weight = self.add_weight(shape=shape[1:], initializer=keras.initializers.RandomNormal(stddev=0.02))
@@ -94,7 +94,7 @@ class _Positions(layers.Layer):  # type: ignore[misc]
 
 
 class _Head(layers.Layer):  # type: ignore[misc]
-    """Logits by the embedding's own weights."""
+    """Compute logits with the weights of the embedding."""
 
     def __init__(self, embedding: layers.Embedding) -> None:
         super().__init__()

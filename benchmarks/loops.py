@@ -1,4 +1,4 @@
-"""Training loops by hand: a tutorial's, and the best that we can write: eager, compiled, on a GPU replayed."""
+"""Hand-written training loops: one as in a tutorial, and the fastest we can write: eager, compiled, CUDA graph."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from dlspec.data.batches.batch_loader import make_permutation
 from dlspec.training.runtime.resources import use_allocator
 
 Step = Callable[[Tensor, Tensor], Tensor]
-"""Trains on a batch and gives its loss, detached."""
+"""Trains on a batch and returns its loss, detached."""
 
 
 def naive(task: Task, turns: Turns) -> None:
-    """What a tutorial shows: a DataLoader, Adam as it is, the loss read at every step."""
+    """Train as in a tutorial: a DataLoader, Adam with its defaults, the loss read at every step."""
     network, inputs, targets = task.start()
     network.to(task.device)
     optimizer = torch.optim.Adam(network.parameters())
@@ -43,11 +43,11 @@ def naive(task: Task, turns: Turns) -> None:
 
 
 def eager(task: Task, turns: Turns) -> None:
-    """Whole tensors on the device, gathered batches, fused Adam, nothing read within an epoch, freed memory kept."""
+    """Train with all data on the device, `index_select`, fused Adam, no value read in an epoch, freed memory kept."""
     network, inputs, targets = _placed(task)
     rows = task.work.batch_size
     if task.device == "cuda":
-        copy = deepcopy(network).to("cpu").to("cuda")  # a recurrent layer's weights lie in one piece then
+        copy = deepcopy(network).to("cpu").to("cuda")  # makes a recurrent layer's weights contiguous
         trial = eager_step(copy, task.work.loss, _fused(copy))
         turns.floor = floor(partial(trial, inputs[:rows], targets[:rows])) / rows
     step = eager_step(network, task.work.loss, _fused(network))
@@ -70,7 +70,7 @@ def _fused(network: nn.Module) -> torch.optim.Optimizer:
 
 
 def replayed(task: Task, turns: Turns) -> None:
-    """The same, recorded as a CUDA graph; an epoch's last, smaller batch is done without."""
+    """Like `eager`, with the step recorded as a CUDA graph. The last, smaller batch of an epoch runs without it."""
     network, inputs, targets = _placed(task)
     rows, optimizer = task.work.batch_size, torch.optim.Adam(network.parameters(), fused=True, capturable=True)
     step = eager_step(network, task.work.loss, optimizer)
@@ -84,7 +84,7 @@ def replayed(task: Task, turns: Turns) -> None:
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         loss = step(batch, target)
-    network.load_state_dict(start)  # what was tried counts for nothing
+    network.load_state_dict(start)  # undo the warm-up steps
     for each in (each for state in optimizer.state.values() for each in state.values()):
         each.zero_()
 
@@ -98,15 +98,15 @@ def replayed(task: Task, turns: Turns) -> None:
 
 
 def compiled(task: Task, turns: Turns) -> None:
-    """The same, its whole step compiled as one graph: forward, loss, gradients and update."""
+    """Like `eager`, with the whole step compiled as one graph: forward, loss, gradients and update."""
     network, inputs, targets = _placed(task)
     step = whole_step(network, task.work.loss)
-    # Convolutions in channels-last, which it would choose, are slower on a CPU.
+    # The compiler would choose channels-last convolutions, which are slower on a CPU.
     _train(task, turns, inputs, targets, torch.compile(step, options={"layout_optimization": False}), step)
 
 
 def whole_step(network: nn.Module, loss: Loss) -> Step:
-    """A step without autograd's tape, for `torch.compile`."""
+    """Build a step without autograd's graph, for `torch.compile`."""
     optimizer = _fused(network)
     weights, buffers = dict(network.named_parameters()), dict(network.named_buffers())
 
@@ -135,7 +135,7 @@ def _placed(task: Task) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def _train(task: Task, turns: Turns, inputs: Tensor, targets: Tensor, step: Step, smaller: Step) -> None:
-    """Epoch after epoch; `smaller` does an epoch's last batch where it has fewer samples."""
+    """Train epoch after epoch. `smaller` is the step for the last batch of an epoch, if it has fewer samples."""
     mean, device = math.nan, torch.device(task.device)
     with use_allocator("keep", device, 0):
         for epoch in count(1):

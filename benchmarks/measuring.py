@@ -1,4 +1,4 @@
-"""What the benchmarks share: one core, the middle of several rounds with their spread, Markdown tables."""
+"""Functions shared by the benchmarks: pinning to one core, medians with their spread, Markdown tables."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_
 
 @dataclass(frozen=True)
 class Spread:
-    """The middle of several values and the quartiles around it."""
+    """The median of multiple values and an interval around it (quartiles, or a confidence interval)."""
 
     low: float
     middle: float
@@ -28,7 +28,7 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median and quartiles; a single value has no spread."""
+    """Return the median and quartiles. Of a single value, all three are that value."""
     if len(values) == 1:
         return Spread(values[0], values[0], values[0])
     low, _, high = quantiles(values, n=4, method="inclusive")
@@ -36,7 +36,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def median_interval(values: Sequence[float]) -> Spread:
-    """Median, and an interval that holds the true one in 95 of 100 cases: order statistics, so of any distribution."""
+    """Return the median and its 95 % confidence interval, from order statistics, so for any distribution."""
     ordered, count = sorted(values), len(values)
     outside, tail = 0, 0.5**count
     while tail <= 0.025:
@@ -47,7 +47,7 @@ def median_interval(values: Sequence[float]) -> Spread:
 
 
 def pin() -> str:
-    """Keeps this process and its children on one core, the last it may use; says what was done."""
+    """Pin this process and its children to the last core it may use. Returns a description for the output."""
     if not hasattr(os, "sched_setaffinity"):
         return "not pinned"
     core = max(os.sched_getaffinity(0))
@@ -56,13 +56,13 @@ def pin() -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; the first column is text, the others numbers."""
+    """Format a Markdown table. The first column is text, the others are numbers."""
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def machine(*packages: str) -> str:
-    """One line that a result depends on: processor, cores, load, Python and packages' versions, the day."""
+    """Describe in one line what results depend on: processor, cores, load, versions and the date."""
     versions = ", ".join(f"{name} {metadata.version(name)}" for name in packages)
     load = f"load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else "load unknown"
     python = f"Python {platform.python_version()}"

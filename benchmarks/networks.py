@@ -1,7 +1,7 @@
-"""Known networks written by hand in plain PyTorch, as a yardstick for those that dlspec builds from conf/model/.
+"""Known networks written by hand in plain PyTorch, to compare with those that dlspec builds from conf/model/.
 
-The ResNets are torchvision's, layer names included, so that its checkpoints fit. All layers keep
-PyTorch's initialisation. Layers are made in the order in which they run, a block's shortcut last, as dlspec makes them.
+The ResNets have the layers and names of torchvision's, so that its checkpoints fit. All layers keep PyTorch's
+initialization. Layers are created in the order in which they run, with a block's shortcut last, as in dlspec.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn import functional
 class ResNet(nn.Module):
     """(N, 3, H, W) to (N, classes). He et al., 2015, Deep residual learning for image recognition.
 
-    `small` begins as the paper does for images of 32x32: a convolution of 3x3, nothing halved before the stages.
+    `small` starts as in the paper for 32x32 images: a 3x3 convolution, and no downsampling before the stages.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class ResNet(nn.Module):
 
 
 class Basic(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
+    """Two 3x3 convolutions with a shortcut."""
 
     expansion = 1
 
@@ -62,7 +62,7 @@ class Basic(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 (which strides) and 1x1 convolutions beside a shortcut; what comes out is four times as wide."""
+    """1x1, 3x3 (with the stride) and 1x1 convolutions with a shortcut. The output has 4 * width channels."""
 
     expansion = 4
 
@@ -86,7 +86,7 @@ class Bottleneck(nn.Module):
 
 
 def _stage(block: type[Basic] | type[Bottleneck], given: int, width: int, depth: int, stride: int) -> nn.Sequential:
-    """`depth` blocks; the first one halves the image where `stride` is 2."""
+    """A stage of `depth` blocks. With `stride` 2, the first one halves the image."""
     first = block(given, width, stride)
     return nn.Sequential(first, *(block(width * block.expansion, width, 1) for _ in range(depth - 1)))
 
@@ -108,9 +108,9 @@ def resnet50(classes: int = 1000) -> ResNet:
 
 
 class GPT(nn.Module):
-    """Tokens (N, T) to logits (N, T, vocab_size). Radford et al., 2019, GPT-2: the head has the embedding's weight.
+    """Tokens (N, T) to logits (N, T, vocab_size). Radford et al., 2019, GPT-2: the head shares the embedding's weight.
 
-    `plain` is nanoGPT's for a CPU: no biases, and GELU as it is, not by tanh.
+    `plain` is nanoGPT's configuration for a CPU: no biases, and the exact GELU instead of its tanh approximation.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class GPT(nn.Module):
 
 
 class Positions(nn.Module):
-    """Adds a learned vector to each step of (N, T, C)."""
+    """Add a learned vector to each step of (N, T, C)."""
 
     def __init__(self, length: int, width: int) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class Positions(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Attention to what stands before, then two linear layers, each normalised first and added to its input."""
+    """Causal attention, then two linear layers. Both have a LayerNorm first and are added to their input."""
 
     def __init__(self, width: int, heads: int, dropout: float, plain: bool) -> None:
         super().__init__()
@@ -169,9 +169,9 @@ class TransformerBlock(nn.Module):
 
 
 class CausalAttention(nn.Module):
-    """(N, T, C) to (N, T, C): each step looks at itself and at those before.
+    """(N, T, C) to (N, T, C): each step attends to itself and to earlier steps.
 
-    One matrix product for queries, keys and values together is as fast on a CPU (measured at widths 128 and 768).
+    On a CPU, one matrix product for queries, keys and values takes as long as three (measured at widths 128 and 768).
     """
 
     def __init__(self, width: int, heads: int, dropout: float, bias: bool) -> None:
@@ -203,7 +203,7 @@ def small_gpt(dropout: float = 0.1) -> GPT:
 
 
 class TextLSTM(nn.Module):
-    """Tokens (N, T) to (N, 1): what an LSTM holds at the end of the text, through one linear layer."""
+    """Tokens (N, T) to (N, 1): an embedding, an LSTM, and one linear layer on its last hidden state."""
 
     def __init__(self, vocab_size: int = 20_000, size: int = 100) -> None:
         super().__init__()

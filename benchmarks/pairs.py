@@ -1,4 +1,4 @@
-"""Networks that are there twice: built by dlspec from conf/model/, and written by hand in networks.py."""
+"""Networks that exist twice: built by dlspec from conf/model/, and written by hand in networks.py."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ import dlspec
 
 @dataclass(frozen=True)
 class Pair:
-    """What dlspec is told (overrides, and what the data hold), and the function that makes the same network by hand."""
+    """The overrides and data facts for dlspec, and the function that builds the same network by hand."""
 
     overrides: Sequence[str]
     data: Mapping[str, Any]
     by_hand: Callable[[], nn.Module]
 
     def build(self) -> nn.Module:
-        """Everything from the file on: composed, checked, expanded, built and traced."""
+        """Build with dlspec, starting from the file: compose, check, expand, build and trace."""
         return dlspec.build([*self.overrides, "trainer.device=cpu"], self.data)
 
     def both(self) -> tuple[nn.Module, nn.Module]:
-        """dlspec's and the one by hand, with the same weights."""
+        """Build dlspec's network and the hand-written one, with the same weights."""
         ours, by_hand = self.build(), self.by_hand()
         copy_weights(ours, by_hand)
         return ours, by_hand
 
     def batch(self, size: int) -> Tensor:
-        """Noise that the network takes."""
+        """A batch of noise that the network accepts."""
         if "vocab_size" in self.data:
             return torch.randint(self.data["vocab_size"], (size, self.data["length"]))
         return torch.randn(size, *self.data["shape"])
 
 
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
-    """Parameters and buffers, by their order: the names differ."""
+    """Copy parameters and buffers in order, because their names differ."""
     with torch.no_grad():
         for theirs, mine in zip(source.parameters(), target.parameters(), strict=True):
             mine.copy_(theirs)
@@ -55,9 +55,9 @@ def _tokens(vocab_size: int, length: int) -> dict[str, Any]:
     return {"vocab_size": vocab_size, "length": length, "num_classes": None, **_FEW}
 
 
-# Nothing is learned: as few samples as can be.
+# Nothing is trained, so as few samples as possible.
 _FEW = {"size": 2, "validation": 0, "test": 0}
-# As PyTorch's layers begin: those by hand draw each weight once, too.
+# PyTorch's initialization, as in the hand-written networks: each weight is drawn once.
 PLAIN = "model.init=null"
 _SMALL_GPT = ["width=128", "depth=4", "heads=4", "length=128"]
 

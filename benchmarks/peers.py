@@ -57,7 +57,7 @@ def lightning(task: Task, turns: Turns, is_bare: bool = False) -> None:
 
 
 def skorch(task: Task, turns: Turns) -> None:
-    """`NeuralNet.fit` on whole tensors, without a validation split, with its table of epochs."""
+    """Train with `NeuralNet.fit` on whole tensors, without a validation split, with its table of epochs."""
     from skorch import NeuralNet
     from skorch.callbacks import Callback
 
@@ -85,7 +85,7 @@ def skorch(task: Task, turns: Turns) -> None:
 
 
 class Criterion(nn.Module):
-    """A function as skorch wants it."""
+    """Wrap a loss function as the module that skorch expects."""
 
     def __init__(self, loss: Loss) -> None:
         super().__init__()

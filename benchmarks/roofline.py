@@ -1,9 +1,9 @@
-"""How fast a GPU could do a step at most, were each of its kernels as fast as the device's memory or arithmetic.
+"""Lower bound for the time of a step on a GPU, if each kernel ran at the full speed of the memory or the arithmetic.
 
-A kernel takes no less than its floating-point operations at the device's rate, and no less than reading its inputs and
-writing its outputs once at the memory's: the larger of both counts, and kernels follow each other (Williams et al.,
-"Roofline", CACM 2009). Both rates are measured here: a copy within the device, and products of large matrices.
-What fuses kernels, a compiler for one, may be faster than that.
+A kernel takes at least the time for its floating-point operations at the GPU's rate, and at least the time to read its
+inputs and write its outputs once at the memory's rate. The larger of the two counts, and kernels run one after another
+(Williams et al., "Roofline", CACM 2009). Both rates are measured here: with a copy on the GPU, and with products of
+large matrices. A program that fuses kernels, such as a compiled one, can be faster than this bound.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from torch.utils.flop_counter import flop_registry
 
 RECURRENT = ("_cudnn_rnn", "_cudnn_rnn_backward")
 ROUNDED = ("convolution", "convolution_backward", *RECURRENT)
-"""cuDNN rounds the factors of what it does in float32 (TF32), as PyTorch lets it."""
+"""Operations for which cuDNN rounds float32 factors to TF32, which PyTorch allows by default."""
 
 
 @cache
 def bytes_a_second() -> float:
-    """Read and written bytes together."""
+    """Measure the memory rate: bytes read plus bytes written per second."""
     source = torch.randn(2**28, device="cuda")
     target = torch.empty_like(source)
     return 2 * source.nbytes / _seconds(lambda: target.copy_(source))
@@ -33,7 +33,7 @@ def bytes_a_second() -> float:
 
 @cache
 def operations_a_second(is_rounded: bool) -> float:
-    """Of products of float32 matrices; `is_rounded` those in TF32."""
+    """Measure the rate of float32 matrix products, with `is_rounded` in TF32."""
     size, before = 8192, torch.backends.cuda.matmul.allow_tf32
     one, other = (torch.randn(size, size, device="cuda") for _ in range(2))
     torch.backends.cuda.matmul.allow_tf32 = is_rounded
@@ -44,7 +44,7 @@ def operations_a_second(is_rounded: bool) -> float:
 
 
 def floor(step: Callable[[], Any]) -> float:
-    """The seconds that a step on the GPU takes at least; it is done twice, once to make what the first one makes."""
+    """Return the least seconds that a step on the GPU can take. It runs twice: first to create optimizer state."""
     step()
     with _Kernels() as kernels:
         step()
@@ -52,7 +52,7 @@ def floor(step: Callable[[], Any]) -> float:
 
 
 class _Kernels(TorchDispatchMode):
-    """Adds up the least seconds of what is called within it."""
+    """Adds up the least seconds of the operations that are called within it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ def _is_view(func: Any) -> bool:
 def _operations(func: Any, args: Any, kwargs: Any, given: Any) -> float:
     packet = func.overloadpacket
     if packet.__name__ in RECURRENT:
-        # Each step of each sample meets each weight: once on the way there, and twice on the way back.
+        # Each step of each sample uses each weight once in the forward pass and twice in the backward pass.
         weights = sum(each.numel() for each in args[1])
         times = 1 if packet.__name__ == RECURRENT[0] else 2
         return float(2 * times * weights * args[0].shape[0] * args[0].shape[1])
@@ -89,7 +89,7 @@ def _operations(func: Any, args: Any, kwargs: Any, given: Any) -> float:
 
 
 def _seconds(call: Callable[[], Any], times: int = 20) -> float:
-    """The median of so many calls, by the device's own clock."""
+    """Return the median seconds of `times` calls, measured with CUDA events."""
     for _ in range(3):
         call()
     taken = []

@@ -1,6 +1,6 @@
-"""How long whole processes take, from the shell's call to the prompt: `python benchmarks/startup.py [--rounds 7]`.
+"""Time of whole processes, from start to exit: `python benchmarks/startup.py [--rounds 7]`.
 
-The commands are taken in turn, in a temporary folder, on one core, after one round that only warms the disk cache.
+The commands take turns in a temporary folder, on one core, after one round that only warms the disk cache.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def run(words: tuple[str, ...], folder: Path) -> float:
-    """Seconds of a Python process with these arguments; its failure is this benchmark's."""
+    """Return the seconds of a Python process with these arguments. Exits if the process fails."""
     started = time.perf_counter()
     done = subprocess.run([sys.executable, *words], cwd=folder, env=_environment(), capture_output=True, text=True)
     seconds = time.perf_counter() - started
@@ -58,7 +58,7 @@ def run(words: tuple[str, ...], folder: Path) -> float:
 
 
 def _environment() -> dict[str, str]:
-    """This checkout's dlspec is found from any folder."""
+    """An environment in which any folder imports the dlspec of this checkout."""
     paths = [str(Path(__file__).resolve().parents[1]), os.environ.get("PYTHONPATH", "")]
     return {**os.environ, **ONE_THREAD, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
@@ -74,7 +74,7 @@ def _show(seconds: list[float]) -> str:
 
 
 def _more(seconds: list[float], base: list[float]) -> str:
-    """The difference round by round: what slows a whole round down falls out of it."""
+    """Format the difference within each round, so that whatever slows a whole round cancels out."""
     return _show([each - other for each, other in zip(seconds, base, strict=True)])
 
 

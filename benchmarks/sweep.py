@@ -1,10 +1,10 @@
-"""Whole sweeps, from the shell's call to the prompt: `python benchmarks/sweep.py [--rounds 3] [--jobs 16 64]`.
+"""Time of whole sweeps, from start to exit: `python benchmarks/sweep.py [--rounds 3] [--jobs 16 64]`.
 
-An MLP on the digits, 20 epochs; with --mnist FOLDER also the article's CNN on 10,000 MNIST images, one epoch, 16 jobs:
-learning rates times seeds, everything that a run writes by default. The contenders take turns: Hydra's basic launcher
-composing each job anew as Hydra does, the same as dlspec has it composed, joblib's launcher where it is installed, the
-pool, and in --slow rounds a process for each job. On Linux the CPU time of all processes is told too, which other
-programs disturb less.
+An MLP on the digits, 20 epochs; with --mnist FOLDER also the article's CNN on 10,000 MNIST images, one epoch, 16 jobs.
+The jobs are learning rates times seeds, and write all files that a run writes by default. The contenders take turns:
+Hydra's basic launcher, composing each job from scratch as Hydra does; the basic launcher with dlspec's composition;
+joblib's launcher, if it is installed; the pool; and in --slow rounds, one process per job. On Linux, the CPU time of
+all processes is reported too, because other programs disturb it less.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from measuring import ONE_THREAD, machine, spread, table
 RATES = (1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 3e-2, 5e-2)
 DIGITS = ("model=mlp", "data=digits", "trainer.epochs=20", "trainer.batch_size=128")
 MNIST = ("model=cnn", "data=mnist", "data.limit=10000", "trainer.epochs=1")
-STOCK, BASIC, JOBLIB, POOL, EACH = "basic, each composed anew", "basic", "joblib, 2", "pool", "a process each"
+STOCK, BASIC, JOBLIB, POOL, EACH = "basic, as Hydra composes", "basic", "joblib, 2", "pool", "one process per job"
 LAUNCHERS = {
     STOCK: ("hydra/launcher=basic", "hydra/sweeper=basic"),
     BASIC: ("hydra/launcher=basic", "hydra/sweeper=basic"),
@@ -38,7 +38,7 @@ LAUNCHERS = {
     POOL: ("hydra/launcher=pool",),
 }
 DLSPEC = ("-m", "dlspec")
-# Composes what files and choices say for each job, as Hydra's own loader does.
+# Composes files and choices separately for each job, as Hydra's loader does.
 COMPOSING = """
 import sys
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -48,12 +48,12 @@ Loader._chosen = ConfigLoaderImpl.load_configuration
 sys.exit(main())
 """
 SUBREAPER = 36
-"""Linux's PR_SET_CHILD_SUBREAPER: whose parent ended first is waited for here, and its CPU time counted."""
+"""Linux's PR_SET_CHILD_SUBREAPER: this process adopts orphaned children, waits for them and counts their CPU time."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds by the clock, and of all processes together."""
+    """Wall-clock seconds, and CPU seconds of all processes together."""
 
     wall: float
     cpu: float
@@ -61,7 +61,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Sweep:
-    """So many jobs of a spec."""
+    """A spec and the number of jobs to run with it."""
 
     name: str
     spec: Sequence[str]
@@ -94,7 +94,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--jobs", type=int, nargs="+", default=[16, 64], help="squares of up to 8")
-    parser.add_argument("--slow", type=int, default=0, help="so many rounds of a process for each of 16 jobs")
+    parser.add_argument("--slow", type=int, default=0, help="number of rounds with one process for each of 16 jobs")
     parser.add_argument("--mnist", help="folder with MNIST's four IDX files")
     return parser.parse_args()
 
@@ -123,7 +123,7 @@ def _row(sweep: Sweep, names: Sequence[str], rounds: int, slow: int) -> list[str
 
 
 def _measured(name: str, sweep: Sweep) -> Cost:
-    """What a whole sweep took; that every job has its results is this benchmark's business too."""
+    """Run a whole sweep and return its cost, after checking that every job has a result."""
     with tempfile.TemporaryDirectory() as folder:
         started, used = time.perf_counter(), _cpu_seconds()
         if name == EACH:
@@ -170,7 +170,7 @@ def _await_orphans() -> None:
 
 
 def _ratio(others: Sequence[Cost], pool: Sequence[Cost]) -> str:
-    """Taken round by round: what slows a whole round down falls out of it."""
+    """Format the ratio within each round, so that whatever slows a whole round cancels out."""
     ratios = [other.wall / own.wall for other, own in zip(others, pool, strict=True)]
     return f"{spread(ratios):.2f}"
 

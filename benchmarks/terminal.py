@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def terminal() -> Iterator[None]:
-    """Standard output is a terminal of 100 columns, whose other end a process reads and forgets."""
+    """Make standard output a terminal with 100 columns. A process reads its other end and discards it."""
     ours, theirs = os.openpty()
     termios.tcsetwinsize(theirs, (40, 100))
     reader = subprocess.Popen(["cat"], stdin=ours, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -30,6 +30,6 @@ def terminal() -> Iterator[None]:
 
 
 def _free(process: int) -> None:
-    """A terminal draws on a core of its own."""
+    """Let the terminal's process run on any core, as a real terminal does."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(process, range(os.cpu_count() or 1))

@@ -1,18 +1,19 @@
-"""Samples a second of dlspec's training, everything switched on, beside loops by hand and other libraries.
+"""Training speed of dlspec with everything switched on, compared with hand-written loops and other libraries.
 
 python benchmarks/throughput.py [--works cnn_32,text_lstm] [--contenders "naive,dlspec tune"] [--rounds 5] [--out .]
 python benchmarks/throughput.py --device cuda                                                  the same on a GPU
 
-All train the same networks by Adam on the same data (noise of the works' shapes, the digits, Python's documentation).
-The PyTorch loops and dlspec start from the same weights, see the same samples in the same order and must end at the
-same loss. Each contender trains in a process of its own, on one core and with one thread. It is stopped where an epoch
-ends, and goes on when it is its turn again; what comes before the second turn (the first epochs, compiling, tuning) is
-not counted. Nobody validates. What is not installed, or what this version of dlspec refuses, is left out.
+All contenders train the same networks with Adam on the same data (noise, the digits, Python's documentation). The
+PyTorch loops and dlspec start from the same weights, get the same samples in the same order and must reach the same
+loss. Each contender trains in its own process, on one core and with one thread. It stops at the end of an epoch and
+continues when it is its turn again. Everything before the second turn (the first epochs, compiling, tuning) is not
+counted. No contender validates. Libraries that are not installed, and modes that this version of dlspec does not
+support, are left out.
 
-Peak memory is what a process's resident memory comes to in its turns, beyond what it was where the first epoch began.
-On a GPU it is what PyTorch has allocated there, and a table says which share of its roofline each contender reaches.
-Results are written as they come, to throughput.json in the folder `--out`; with `--show FILE` nothing is trained, and
-the tables and the picture are made of such a file.
+Peak memory is the largest resident memory of a process in its turns, minus its resident memory at the start of the
+first epoch. On a GPU it is the memory that PyTorch has allocated there, and a table shows the fraction of the roofline
+that each contender reaches. Results are written after each round to throughput.json in the folder `--out`. With
+`--show FILE` nothing is trained, and the tables and the figure are made from that file.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def main() -> None:
     if arguments.show:
         _show(Path(arguments.show))
         return
-    os.environ.update({**ONE_THREAD, **ONE_THREAD_ELSEWHERE})  # the contenders start with it
+    os.environ.update({**ONE_THREAD, **ONE_THREAD_ELSEWHERE})  # the contenders inherit it
     file = Path(arguments.out) / "throughput.json"
     file.parent.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {"about": _about(arguments), "works": {}, "left out": {}}
@@ -75,17 +76,17 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--contenders", help=f"all by default: {','.join(CONTENDERS)}")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--samples", type=int, help="at most so many an epoch")
+    parser.add_argument("--samples", type=int, help="maximum number of samples per epoch")
     parser.add_argument("--data", type=os.path.abspath, help="folder with MNIST's four IDX files; without it, noise")
-    parser.add_argument("--out", default=".", help="where throughput.json and throughput.png go")
-    parser.add_argument("--show", metavar="FILE", help="make the tables and the picture of a throughput.json")
+    parser.add_argument("--out", default=".", help="folder for throughput.json and throughput.png")
+    parser.add_argument("--show", metavar="FILE", help="make the tables and the figure from a throughput.json")
     arguments = parser.parse_args()
     there = [each for each in CONTENDERS if arguments.device == "cuda" or each not in GPU]
     for name, known in (("works", list(works_on(arguments.device))), ("contenders", there)):
         words = getattr(arguments, name)
         setattr(arguments, name, words.split(",") if words else known)
         if unknown := [each for each in getattr(arguments, name) if each not in known]:
-            parser.error(f"no {', '.join(unknown)}; there are: {', '.join(known)}")
+            parser.error(f"unknown: {', '.join(unknown)}; choose from: {', '.join(known)}")
     return arguments
 
 
@@ -109,7 +110,7 @@ def _gpu() -> str:
 
 
 def _measure(task: Task, names: Sequence[str], rounds: int, found: dict[str, Any], file: Path) -> None:
-    """Everyone's turns, in `found` and in the file as they come."""
+    """Run the turns of all contenders, and write them to `found` and to the file after each round."""
     turns: dict[str, list[dict[str, Any]]] = {}
     found["works"][task.name] = {"title": task.work.title, "samples": task.samples * task.work.epochs, "turns": turns}
     with _processes(task, names) as ask:
@@ -122,7 +123,7 @@ def _measure(task: Task, names: Sequence[str], rounds: int, found: dict[str, Any
                 turns[name] = []
         taking = list(turns)
         for number in range(rounds):
-            first = number % max(len(taking), 1)  # each round begins with another one
+            first = number % max(len(taking), 1)  # each round starts with a different contender
             for name in [*taking[first:], *taking[:first]]:
                 answer = ask(name)
                 if isinstance(answer, str):
@@ -133,7 +134,7 @@ def _measure(task: Task, names: Sequence[str], rounds: int, found: dict[str, Any
 
 
 def _check_losses(name: str, work: dict[str, Any]) -> None:
-    """Contenders that did not do the same work must not be compared."""
+    """Warn if contenders reach different losses: then they did not do the same work and cannot be compared."""
     losses = {each: turns[-1]["loss"] for each, turns in work["turns"].items() if each in ALIKE}
     if losses and max(losses.values()) > (1 + TOLERANCE) * min(losses.values()):
         print(f"{name}: THE LOSSES DIFFER by more than {TOLERANCE:g}: {losses}", flush=True)
@@ -147,19 +148,19 @@ def _show(file: Path) -> None:
 
 @contextmanager
 def _processes(task: Task, names: Sequence[str]) -> Iterator[Ask]:
-    """A process for each contender, and what lets one of them take its turn."""
+    """Start a process for each contender, and yield a function that gives one of them its turn."""
     context = multiprocessing.get_context("spawn")
     ends: dict[str, Connection] = {}
     processes = []
     with tempfile.TemporaryDirectory() as folder:
-        os.environ["TMPDIR"] = folder  # the contenders are ended within their runs, and leave them there
+        os.environ["TMPDIR"] = folder  # contenders are killed during a run and leave temporary files there
         for name in names:
             ends[name], theirs = context.Pipe()
             processes.append(context.Process(target=_serve, args=(name, task, theirs), daemon=True))
             processes[-1].start()
             theirs.close()
         for name in names:
-            _received(ends[name])  # everyone is ready
+            _received(ends[name])  # wait until every contender is ready
 
         def ask(name: str) -> Turn | str:
             ends[name].send("your turn")
@@ -179,11 +180,11 @@ def _received(end: Connection) -> object:
     try:
         return end.recv()
     except (EOFError, ConnectionError):
-        return "it ended; its reason stands above"
+        return "its process exited; the reason is printed above"
 
 
 def _serve(name: str, task: Task, connection: Connection) -> None:
-    """Imports what it needs, on whichever core is free; then trains on one, whenever it is asked to."""
+    """Import what the contender needs on any free core, then train on one core whenever it is its turn."""
     import torch
 
     from dlspec.errors import TrainingFailed, UserError
@@ -199,7 +200,7 @@ def _serve(name: str, task: Task, connection: Connection) -> None:
     except ModuleNotFoundError as error:
         connection.send("ready")
         connection.send(f"{error.name} is not installed")
-    except (UserError, TrainingFailed) as error:  # halves, for one, are not there for each layer on each processor
+    except (UserError, TrainingFailed) as error:  # such as a precision that this machine lacks
         connection.send(str(error).split("\n")[0])
 
 

@@ -1,4 +1,4 @@
-"""The tables and the picture of what throughput.py has measured."""
+"""The tables and the figure of the results of throughput.py."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from measuring import Spread, spread, table
 
 NAIVE, BEST = "naive", "best eager"
-ON_GPU = "share of the roofline"
+ON_GPU = "fraction of the roofline"
 Found = Mapping[str, Any]
 Cell = Callable[[str, str], str]
 
 
 def tables(found: Found) -> str:
-    """In Markdown: the contenders below each other, the works side by side."""
+    """Format the results as Markdown tables: a row per contender, a column per workload."""
     parts = [found["about"]]
     for title, cell in _cells(found).items():
         if title == ON_GPU and not any(_floor(found, work) for work in found["works"]):
@@ -34,7 +34,7 @@ def tables(found: Found) -> str:
 
 
 def _cells(found: Found) -> Mapping[str, Cell]:
-    """What each table shows of a work and a contender."""
+    """For each table, the function that formats the cell of a workload and a contender."""
     return {
         "times naive": lambda work, name: f"{_ratio(found, work, name, NAIVE):.2f}",
         "times best eager": lambda work, name: f"{_ratio(found, work, name, BEST):.2f}",
@@ -47,7 +47,7 @@ def _cells(found: Found) -> Mapping[str, Cell]:
 
 
 def _or_nothing(found: Found, cell: Cell, work: str, name: str) -> str:
-    """A contender may be left out of a work, and the one that it is compared with, too."""
+    """Format a cell; '' if the contender, or the one that it is compared with, was left out of this workload."""
     try:
         return cell(work, name)
     except KeyError:
@@ -68,12 +68,12 @@ def _speed(found: Found, work: str, name: str) -> Spread:
 
 
 def _floor(found: Found, work: str) -> float:
-    """The seconds that a sample takes at least, by the best eager loop's kernels; 0 where nobody counted them."""
+    """The least seconds per sample according to the best eager loop's kernels; 0 if they were not measured."""
     return max((turn.get("floor", 0.0) for turn in found["works"][work]["turns"].get(BEST, [])), default=0.0)
 
 
 def _ratio(found: Found, work: str, name: str, base: str, key: str = "seconds") -> Spread:
-    """How many times as fast as `base`, round by round."""
+    """The speed relative to `base`, round by round."""
     pairs = zip(_column(found, work, base, key), _column(found, work, name, key), strict=False)
     return spread([theirs / mine for theirs, mine in pairs])
 
@@ -100,7 +100,7 @@ COLORS = {
 
 
 def draw(found: Found, file: Path) -> None:
-    """A chart a work: how many times as fast as the naive loop each contender is; the lines are quartiles."""
+    """Draw a chart per workload: each contender's speed relative to the naive loop, with quartiles as lines."""
     from matplotlib.figure import Figure
 
     works = [work for work in found["works"] if NAIVE in found["works"][work]["turns"]]

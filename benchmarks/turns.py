@@ -1,4 +1,4 @@
-"""How a contender takes turns with others: it waits before an epoch, and tells what the one before has taken."""
+"""How contenders take turns: each waits before an epoch, and reports what the previous turn took."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ STATUS, CLEAR_REFS = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 @dataclass(frozen=True)
 class Turn:
-    """Seconds of the turn's epochs, of that on the CPU; the last one's mean loss; bytes at the peak beyond the start's.
+    """What the epochs of a turn took.
 
-    The peak is 0 where the system does not tell it; on a GPU it is what PyTorch has allocated there, at the most.
-    `note` says what the contender chose to do, `floor` how many seconds a sample takes at least.
+    `seconds` and `cpu` are wall-clock and CPU time, `loss` is the mean loss of the last epoch. `peak` is the peak
+    memory in bytes, minus the memory at the start; it is 0 if the system does not report it, and on a GPU it is the
+    most that PyTorch has allocated there. `note` is what the contender chose to do, `floor` the least seconds per
+    sample.
     """
 
     seconds: float
@@ -30,9 +32,9 @@ class Turn:
 
 
 class Turns:
-    """A turn are `epochs` of a contender's run, which it trains whole; between turns it waits.
+    """Divides a contender's run into turns of `epochs` epochs, and waits between turns.
 
-    Memory is counted from where the first epoch begins: libraries are loaded, data and network are there.
+    Memory is measured from the start of the first epoch, when libraries are imported and data and network exist.
     """
 
     def __init__(self, connection: Connection, epochs: int, device: str) -> None:
@@ -43,9 +45,9 @@ class Turns:
         self._at_start = 0
 
     def next(self, loss: float = math.nan) -> float:
-        """To be called where an epoch begins, with the mean loss of the one before; the seconds that it waited.
+        """Call this at the start of each epoch, with the mean loss of the previous one. Returns the seconds it waited.
 
-        The first turn was given by whoever made this.
+        The first turn starts without waiting.
         """
         self._done += 1
         if self._done % self._epochs:
@@ -58,7 +60,7 @@ class Turns:
 
     def _wait(self, loss: float) -> float:
         for thread in threading.enumerate():
-            if thread.name == "checkpoint":  # what dlspec writes beside its steps is part of the turn
+            if thread.name == "checkpoint":  # writing checkpoints in the background is part of the turn
                 thread.join()
         peak = _allocated() if self._is_on_gpu else max(resident("VmHWM") - self._at_start, 0)
         seconds, cpu = time.perf_counter() - self._seconds, time.process_time() - self._cpu
@@ -66,7 +68,7 @@ class Turns:
         ended = time.monotonic()
         try:
             self._connection.recv()
-        except EOFError:  # nobody asks any more
+        except EOFError:  # the benchmark has finished
             os._exit(0)
         self._begin()
         return time.monotonic() - ended
@@ -75,14 +77,14 @@ class Turns:
         if self._is_on_gpu:
             _allocated(begins=True)
         if CLEAR_REFS.exists():
-            CLEAR_REFS.write_text("5", encoding="ascii")  # the most that it had is from now on what it has
+            CLEAR_REFS.write_text("5", encoding="ascii")  # reset the peak of the resident memory
         self._seconds, self._cpu = time.perf_counter(), time.process_time()
 
 
 def _allocated(begins: bool = False) -> int:
-    """The most bytes that PyTorch had on the GPU, once that has done everything; 0 for another library's.
+    """Return the peak of the bytes that PyTorch allocated on the GPU, after all work is done; 0 for other libraries.
 
-    Where something `begins`, what was before is forgotten.
+    With `begins`, reset the peak first.
     """
     import torch
 
@@ -95,7 +97,7 @@ def _allocated(begins: bool = False) -> int:
 
 
 def resident(key: str) -> int:
-    """This process's bytes in memory, `VmRSS`, or the most that it had, `VmHWM`; 0 where Linux does not tell."""
+    """Return the resident memory of this process (`VmRSS`), or its peak (`VmHWM`), in bytes; 0 if not on Linux."""
     if not STATUS.exists():
         return 0
     lines = STATUS.read_text(encoding="ascii").splitlines()

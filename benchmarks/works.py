@@ -1,4 +1,4 @@
-"""What is trained to measure speed: specs and their data, and the same networks and losses in plain PyTorch."""
+"""The workloads of throughput.py: specs and their data, and the same networks and losses in plain PyTorch."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def next_token(output: Tensor, target: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Work:
-    """A spec, and its network and loss by hand; how many samples a batch and an epoch have, how many epochs a turn."""
+    """A spec, its hand-written network and loss, and the numbers of samples per batch and epoch and epochs per turn."""
 
     title: str
     model: tuple[str, ...]
     data: tuple[str, ...]
     by_hand: Callable[[int | None], nn.Module]
-    """Is told how many different tokens there are."""
+    """Called with the vocabulary size, or None if the input is not tokens."""
     batch_size: int
     samples: int
     epochs: int = 1
@@ -76,7 +76,7 @@ WORKS: Mapping[str, Work] = {
     "gpt_small": Work("small GPT, 12", ("model=gpt_small",), CHARACTERS, GPT, 12, 480, loss=next_token),
 }
 
-# Larger, as a GPU is for.
+# Larger workloads for a GPU.
 GPU_WORKS: Mapping[str, Work] = {
     "cnn_32": Work("CNN, 32", ("model=cnn",), IMAGES, _cnn, 32, 20_480),
     "cnn_512": Work("CNN, 512", ("model=cnn",), IMAGES, _cnn, 512, 61_440),
@@ -89,9 +89,9 @@ GPU_WORKS: Mapping[str, Work] = {
 
 @dataclass(frozen=True)
 class Task:
-    """A work as it is to be done: so many samples an epoch, a folder with MNIST in place of noise of its shape.
+    """A workload as it is run: samples per epoch, the device, and a folder with MNIST to replace the noise.
 
-    `most_epochs` are more than will be asked for: no contender comes to what follows the last one.
+    `most_epochs` is larger than the number that will run, so that no contender reaches the end of its training.
     """
 
     name: str
@@ -105,7 +105,7 @@ class Task:
         return works_on(self.device)[self.name]
 
     def overrides(self, *more: str) -> list[str]:
-        """The words of a command line that trains so."""
+        """The overrides of the command line for this task."""
         trainer = [
             f"epochs={self.most_epochs}",
             f"batch_size={self.work.batch_size}",
@@ -126,7 +126,7 @@ class Task:
         return [*words, *split, f"data.limit={self.samples}"]
 
     def start(self) -> tuple[nn.Module, Tensor, Tensor]:
-        """The network by hand with the weights that dlspec starts from, all inputs and all targets, on the CPU."""
+        """Return the hand-written network with dlspec's initial weights, all inputs and all targets, on the CPU."""
         prepared = job(replace(self, device="cpu").overrides()).prepared
         [field], split = prepared.data.fields, prepared.data.train
         by_hand = self.work.by_hand(field.vocab_size)
@@ -139,6 +139,6 @@ def works_on(device: str) -> Mapping[str, Work]:
 
 
 def job(overrides: list[str]) -> Job:
-    """The way of the command line: Hydra composes conf/ and these overrides."""
+    """Make a job as the command line does: Hydra composes conf/ and these overrides."""
     register()
     return make_job(make_preparation(compose(overrides, start_hydra(None))))

@@ -1,8 +1,8 @@
-"""Trains every model of conf/model/ by the command in its header, and tells what its loss became.
+"""Train every model of conf/model/ with the command in its header, and print its first and last loss.
 
 python benchmarks/zoo.py [MODEL ...]
 
-A loss that did not fall ends it with an error. The table is the one of docs/models.md.
+Exits with an error if a loss did not fall. The printed table is the one in docs/models.md.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ START = "python -m dlspec "
 
 @dataclass(frozen=True)
 class Trained:
-    """The mean loss of the first epoch's and of the last epoch's steps; seconds from the start to the end."""
+    """The mean losses of the first and the last epoch, and the seconds of the whole run."""
 
     first: float
     last: float
@@ -48,21 +48,21 @@ def main() -> None:
 
 
 def header(path: Path) -> list[str]:
-    """The comment lines at a file's top."""
+    """Return the comment lines at the top of a file."""
     lines = path.read_text(encoding="utf-8").splitlines()
     end = next(index for index, line in enumerate(lines) if not line.startswith("#"))
     return [line.removeprefix("#").strip() for line in lines[:end]]
 
 
 def command(name: str) -> str:
-    """What stands behind `python -m dlspec` in a model's header, in one line; `\\` at a line's end joins the next."""
+    """Return what follows `python -m dlspec` in a model's header. A `\\` at the end of a line continues it."""
     text = re.sub(r" *\\\n *", " ", "\n".join(header(MODELS[name])))
     (found,) = re.findall(rf"^{START}(.*)$", text, flags=re.M)
     return str(found)
 
 
 def _trained(name: str) -> Trained:
-    """One run in a folder of its own. A failing one ends it all."""
+    """Train one model in a temporary folder. If its run fails, the benchmark stops."""
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, "-m", "dlspec", *shlex.split(command(name)), "hydra.run.dir=run"]
         started = time.perf_counter()
