@@ -21,7 +21,7 @@ from measuring import ONE_THREAD, machine, table
 
 USUAL = "import torch, numpy, PIL.Image, dlspec.training.trainer\n"
 STEP = f"{USUAL}net = torch.nn.Linear(3, 2)\nnet(torch.ones(4, 3)).sum().backward()\n"
-METRICS = f"{USUAL}from dlspec.parts.torch.torch_metrics import metrics\nmetrics()"
+METRICS = f"{USUAL}from dlspec.parts.torch.torch_metrics import metric_registry\nmetric_registry()"
 MODE = """
 from torch.utils._python_dispatch import TorchDispatchMode
 class Mode(TorchDispatchMode):
@@ -63,8 +63,8 @@ PROGRAMS: Programs = {
     ),
     "matplotlib": (
         f"{USUAL}import matplotlib.figure\nfrom matplotlib.backends.backend_agg import FigureCanvasAgg",
-        f"{USUAL}from dlspec.compat.matplotlib import draw_letters, make_renderer\n"
-        "make_renderer(10, 10, 100), draw_letters('a', 9, 100, is_bold=False)",
+        f"{USUAL}from dlspec.compat.matplotlib import draw_text_bitmap, make_renderer\n"
+        "make_renderer(10, 10, 100), draw_text_bitmap('a', 9, 100, is_bold=False)",
     ),
 }
 """By name: a program that uses the public way, and one that uses dlspec's."""

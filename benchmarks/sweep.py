@@ -43,8 +43,8 @@ COMPOSING = """
 import sys
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from dlspec.cli.main import main
-from dlspec.config.composition import Loader
-Loader._chosen = ConfigLoaderImpl.load_configuration
+from dlspec.config.composition import DlspecConfigLoader
+DlspecConfigLoader._compose_chosen = ConfigLoaderImpl.load_configuration
 sys.exit(main())
 """
 SUBREAPER = 36

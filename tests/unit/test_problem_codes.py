@@ -184,22 +184,22 @@ OTHERS_TEXTS = {
     "is_failed_allocation",  # PyTorch on a CPU: a plain RuntimeError
     "is_out_of_memory",  # PyTorch, CUDA's libraries, MPS, C++
     "is_nan_gradient",  # PyTorch's anomaly detection
-    "needs_numbers",  # PyTorch on the meta device
-    "not_deterministic",  # PyTorch's deterministic algorithms
-    "_config_in_hydras_words",  # Hydra's composing
-    "_clash_in_hydras_words",  # Hydra's merging
-    "_wanted_by_pydantic",  # a setting without a hint of ours
-    "says",  # libyaml's parser
-    "says_context",  # libyaml's parser
-    "_reworded",  # Python's arithmetic, in the words of YAML
+    "is_meta_tensor_error",  # PyTorch on the meta device
+    "find_nondeterministic_operation",  # PyTorch's deterministic algorithms
+    "_parse_config_name",  # Hydra's composing
+    "_parse_merge_error",  # Hydra's merging
+    "_pydantic_expectation",  # a setting without a hint of ours
+    "message_has",  # libyaml's parser
+    "context_has",  # libyaml's parser
+    "_reword_python_error",  # Python's arithmetic, in the words of YAML
 }
 # Functions that cut what they show, and ask nothing.
 SHOWING = {
     "first_line",  # of any error
-    "hydra_problem",  # the first line of Hydra's
+    "problem_from_hydra_error",  # the first line of Hydra's
 }
-# What a problem and an error have of text; `said` and `context` are libyaml's.
-TEXTS = {"found", "fix", "note", "said", "context", "args", "msg", "strerror"}
+# What a problem and an error have of text; `message` and `context` are libyaml's.
+TEXTS = {"found", "fix", "note", "message", "context", "args", "msg", "strerror"}
 SEARCHING = {"match", "search", "fullmatch", "findall", "finditer", "sub"}
 CUTTING = set(
     "startswith endswith find index count partition rpartition removeprefix removesuffix replace split".split()

@@ -358,8 +358,8 @@ import sys
 from dlspec.compat.torchmetrics import leave_out_plots
 if {lean}:
     leave_out_plots()
-from dlspec.parts.torch.torch_metrics import metrics
-metric = metrics()["MeanAbsoluteError"].build()
+from dlspec.parts.torch.torch_metrics import metric_registry
+metric = metric_registry()["MeanAbsoluteError"].build()
 metric.update(*[__import__("torch").ones(3)] * 2)
 print("matplotlib" in sys.modules)
 import matplotlib
@@ -382,8 +382,8 @@ import sys
 sys.path.insert(0, {str(tmp_path)!r})
 from dlspec.compat.torchmetrics import leave_out_plots
 leave_out_plots()
-from dlspec.parts.torch.torch_metrics import metrics
-print(metrics()["MeanAbsoluteError"].build(), "transformers" in sys.modules)
+from dlspec.parts.torch.torch_metrics import metric_registry
+print(metric_registry()["MeanAbsoluteError"].build(), "transformers" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "MeanAbsoluteError() False\n"), done.stderr

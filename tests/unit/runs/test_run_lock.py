@@ -23,9 +23,9 @@ from helpers.command_line import make_environment
 HOLDER = """
 import multiprocessing, os, subprocess, sys, time
 from pathlib import Path
-from dlspec.runs.lock import held
+from dlspec.runs.lock import lock_run_folder
 
-with held(Path.cwd()):
+with lock_run_folder(Path.cwd()):
     forked = os.fork()
     if not forked:
         time.sleep(60)

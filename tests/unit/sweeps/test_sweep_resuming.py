@@ -184,8 +184,8 @@ def test_nobody_else_sweeps_there(work: Path, done: None, dlspec) -> None:
 
 HOLDS = """
 from pathlib import Path
-from dlspec.runs.lock import held
-with held(Path("sweep")):
+from dlspec.runs.lock import lock_run_folder
+with lock_run_folder(Path("sweep")):
     print("held", flush=True)
     input()
 """

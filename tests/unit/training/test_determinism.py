@@ -166,8 +166,8 @@ def test_a_layer_without_a_deterministic_way_is_refused_before_the_run(dlspec: A
 
 SCRIPT = """
 import sys
-from dlspec.training.runtime.determinism import deterministic
-with deterministic(True):
+from dlspec.training.runtime.determinism import deterministic_algorithms
+with deterministic_algorithms(True):
     pass
 print("torch._inductor" in sys.modules)
 """

@@ -64,7 +64,7 @@ def mib(key):
 """
 PROGRAM = f"""{READING}
 import resource, torch
-from dlspec.training.runtime.resources import allocator
+from dlspec.training.runtime.resources import use_allocator
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -75,7 +75,7 @@ def faults():
 torch.set_num_threads(1)
 faults()
 usual = faults()
-with allocator("auto", torch.device("cpu"), 48 * 2**20):
+with use_allocator("auto", torch.device("cpu"), 48 * 2**20):
     faults(), faults()
     kept = faults()
     within = mib("VmRSS")
