@@ -150,11 +150,11 @@ def resume(folder: str | Path, data: DataInput = None, *, changes: SpecInput = (
     TrainingFailed where the checkpoint does not fit or the training fails.
     """
     run_folder = run_resuming.find_run_folder(str(folder))
-    spec, written = _apply_changes(run_folder, changes, data)
+    spec, written_keys = _apply_changes(run_folder, changes, data)
     with preserve_generators(), run_resuming.lock_newest_checkpoint(run_folder) as found:
         with allow_deep_recursion():
             job = make_job(prepare_spec(spec, data, is_resumed=found is not None))
-        changed = run_resuming.find_changes(run_folder, job, found, written)
+        changed = run_resuming.find_changes(run_folder, job, found, written_keys)
         run_resuming.refuse_changes(run_folder, job, changed, allow)
         return _make_result(job, run_resuming.continue_run(job, run_folder, found), run_folder)
 
@@ -210,7 +210,7 @@ def sweep(
     `workers`, one a core or GPU if not told. Failed jobs are told and stand among the results. Raises SpecError or
     UserError with every wrong spec before anything is trained, where `on_invalid` does not skip them.
     """
-    grid, section = _expand_grid(over), _sweep_section(settings)
+    grid, section = _expand_grid(over), _make_sweep_section(settings)
     with preserve_generators(), allow_deep_recursion():
         dataset = prepare_spec(spec, data).data
         _refuse_data_keys(over, dataset)
@@ -229,12 +229,12 @@ def sweep(
                 )
             except Interrupted as error:
                 raise Interrupted(
-                    error.number, f"; to go on call it again with folder='{_sweep_folder(sweep_run)}'"
+                    error.number, f"; to go on call it again with folder='{_get_sweep_folder(sweep_run)}'"
                 ) from None
-            return results(_sweep_folder(sweep_run))
+            return results(_get_sweep_folder(sweep_run))
 
 
-def _sweep_section(settings: SweepSettings) -> SweepSpec:
+def _make_sweep_section(settings: SweepSettings) -> SweepSpec:
     """The settings as a config has them; TypeError names one that there is not, as Python would."""
     unknown = [name for name in settings if name not in SweepSpec.model_fields]
     if unknown:
@@ -242,7 +242,7 @@ def _sweep_section(settings: SweepSettings) -> SweepSpec:
     return SweepSpec(**settings)
 
 
-def _sweep_folder(sweep_run: SweepRun) -> Path:
+def _get_sweep_folder(sweep_run: SweepRun) -> Path:
     assert sweep_run.record is not None  # or something was raised
     return sweep_run.record.folder
 

@@ -49,22 +49,22 @@ def _drop_default(value: Any, keys: Sequence[str], default: Any) -> Any:
 
 
 def _drop_default_below(value: Any, key: str, keys: Sequence[str], default: Any) -> Any:
-    for rest in _remaining_keys(keys, key):
-        value = _drop_default(value, rest, default)
+    for remaining in _get_remaining_keys(keys, key):
+        value = _drop_default(value, remaining, default)
     return value
 
 
-def _remaining_keys(keys: Sequence[str], key: str) -> list[Sequence[str]]:
+def _get_remaining_keys(keys: Sequence[str], key: str) -> list[Sequence[str]]:
     """What is left of the keys behind `key`, in each way to take it; nothing where it does not lead there."""
     if not keys:
         return []
     if keys[0] == "**":
-        return [keys, *_remaining_keys(keys[1:], key)]
+        return [keys, *_get_remaining_keys(keys[1:], key)]
     return [keys[1:]] if keys[0] in ("*", key) else []
 
 
 def _is_last_key(keys: Sequence[str], key: str) -> bool:
-    return [] in [list(rest) for rest in _remaining_keys(keys, key)]
+    return [] in [list(remaining) for remaining in _get_remaining_keys(keys, key)]
 
 
 def _equals_default(value: Any, default: Any) -> bool:

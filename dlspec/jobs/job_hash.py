@@ -54,8 +54,8 @@ def describe_data(spec: Spec) -> dict[str, Any]:
     return {"type": spec.data.source_name, **spec.data.model_dump(mode="json")}
 
 
-def _part_with_defaults(read: CheckedPart) -> dict[str, Any]:
-    return part_to_spec(read.schema, read.settings)
+def _part_with_defaults(part: CheckedPart) -> dict[str, Any]:
+    return part_to_spec(part.schema, part.settings)
 
 
 def _get_written_setting(spec: Spec, section: str, key: str) -> Any:
@@ -80,11 +80,11 @@ def compute_data_checksum(data: Dataset) -> str:
             crc = zlib.crc32(repr(description).encode(), crc)
             if tensor.untyped_storage().data_ptr() not in seen_pointers:
                 seen_pointers.add(tensor.untyped_storage().data_ptr())
-                crc = zlib.crc32(_storage_bytes(tensor), crc)
+                crc = zlib.crc32(_read_storage_bytes(tensor), crc)
     return f"{crc:08x}"
 
 
-def _storage_bytes(tensor: Tensor) -> Any:
+def _read_storage_bytes(tensor: Tensor) -> Any:
     storage = tensor.untyped_storage()
     return torch.empty(0, dtype=torch.uint8).set_(storage).numpy().data if storage.nbytes() else b""
 

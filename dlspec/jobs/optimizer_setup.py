@@ -44,16 +44,16 @@ def group_parameters(
     What never learns is in none.
     """
     picks = match_patterns(list_named_parameters(network), groups, problems)
-    learning = [(each, pattern) for each, pattern in picks if freezing.is_ever_trained(each.parameter)]
-    found = [(group, [each for each, pattern in learning if pattern is group]) for group in (None, *groups)]
-    return [(group, owned) for group, owned in found if owned]
+    trained = [(each, pattern) for each, pattern in picks if freezing.is_ever_trained(each.parameter)]
+    found = [(group, [each for each, pattern in trained if pattern is group]) for group in (None, *groups)]
+    return [(group, parameters) for group, parameters in found if parameters]
 
 
 def build_optimizer(spec: Spec, network: Network, freezing: FrozenParameters, problems: Problems) -> Optimizer | None:
     """The spec's optimizer of what learns at some time; None where nothing does."""
     groups = [
-        {"params": [each.parameter for each in owned], **(group.settings if group else {})}
-        for group, owned in group_parameters(network, freezing, spec.groups, problems)
+        {"params": [each.parameter for each in parameters], **(group.settings if group else {})}
+        for group, parameters in group_parameters(network, freezing, spec.groups, problems)
     ]
     if not groups:
         return None
@@ -170,13 +170,13 @@ def _fill_run_length(part: CheckedPart, spec: Spec, data: Dataset, interval: str
     """The scheduler's settings, the run's length filled in where one wants it and it was not written."""
     settings, trainer = dict(part.settings), spec.trainer
     batches = -(-len(data.train) // trainer.initial_batch_size)
-    steps_an_epoch = max(1, -(-min(batches, trainer.limit_batches or batches) // trainer.accumulate))
-    steps = min(trainer.epochs * steps_an_epoch, trainer.max_steps or trainer.epochs * steps_an_epoch)
-    length = steps if interval == "step" else max(1, -(-steps // steps_an_epoch))
+    steps_per_epoch = max(1, -(-min(batches, trainer.limit_batches or batches) // trainer.accumulate))
+    steps = min(trainer.epochs * steps_per_epoch, trainer.max_steps or trainer.epochs * steps_per_epoch)
+    length = steps if interval == "step" else max(1, -(-steps // steps_per_epoch))
     length = max(1, length - spec.warmup)
-    for name, missing in {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}.items():
-        if part.schema.name == name and settings.get(missing) is None and settings.get("epochs") is None:
-            settings[missing] = length
+    for name, length_setting in {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}.items():
+        if part.schema.name == name and settings.get(length_setting) is None and settings.get("epochs") is None:
+            settings[length_setting] = length
     return settings
 
 

@@ -52,7 +52,7 @@ def prepare_spec(
     if settings and arrays is None:
         tree["data"] = _merge_section(tree["data"], settings, "data")
     if arrays is not None:
-        tree["data"] = _placeholder_source(arrays) | settings
+        tree["data"] = _make_placeholder_source(arrays) | settings
     if values:
         tree = change_values(tree, values)
     files = {group: composed.loader.files(group) for group in GROUPS}
@@ -104,7 +104,7 @@ def _load_data_or_section(data: DataInput, settings: Mapping[str, Any]) -> tuple
     return None, {"type": "random", "size": 16, **data}
 
 
-def _placeholder_source(data: Dataset) -> dict[str, Any]:
+def _make_placeholder_source(data: Dataset) -> dict[str, Any]:
     """A source that states what these data do: the form is checked with it, and it is never opened."""
     field = data.fields[0]
     if field.vocab_size is not None:

@@ -125,7 +125,7 @@ class Preparation:
             raise_problems(problems, self.make_source_map)
             raise
 
-    def build(self, place: BuildMode = RUN_MODE, opened: OpenedSpec | None = None) -> BuiltSpec:
+    def build(self, mode: BuildMode = RUN_MODE, opened: OpenedSpec | None = None) -> BuiltSpec:
         """The network, its weights drawn from the spec's seed; raises `Unfit` where the place is none for it."""
         opened = opened or self.open()
         spec, data, problems = opened.spec, opened.data, opened.spec.problems.make_empty_copy()
@@ -135,21 +135,21 @@ class Preparation:
         data = _add_token_targets(spec, data, fields.values())
         seed_generators(spec.seed)
         samples = {name: (field, data.sample(field.name, SAMPLES_FOR_TRACING)) for name, field in fields.items()}
-        network = build_network(spec.graph, spec.layers, samples, problems, place)
+        network = build_network(spec.graph, spec.layers, samples, problems, mode)
         raise_problems(problems, self.make_source_map)
         assert network is not None  # or there was a mistake
         notes = () if self.is_resumed else _initialize_weights(network, spec, problems)
         freezing = freeze_parameters(network, spec.freeze, problems)
         raise_problems(problems, self.make_source_map)
         # Before the optimizer is made: some keep tensors beside the parameters from then on.
-        network.module.to(place.device or device)
+        network.module.to(mode.device or device)
         return BuiltSpec(spec, data, network, freezing, notes)
 
-    def prepare(self, place: BuildMode = RUN_MODE, opened: OpenedSpec | None = None) -> PreparedRun:
+    def prepare(self, mode: BuildMode = RUN_MODE, opened: OpenedSpec | None = None) -> PreparedRun:
         """Everything that a run needs."""
         opened = opened or self.open()
         with deterministic_algorithms(opened.spec.trainer.deterministic):
-            return self._prepare_built(self.build(place, opened))
+            return self._prepare_built(self.build(mode, opened))
 
     def _prepare_built(self, built: BuiltSpec) -> PreparedRun:
         spec, data, network, problems = built.spec, built.data, built.network, built.spec.problems.make_empty_copy()
@@ -169,7 +169,8 @@ class Preparation:
             resolved_spec["data"] = {"type": "arrays", **data.origin}
         return PreparedRun(
             spec, data, network, criterion, optimizer, schedule, built.freezing,
-            lambda: make_metrics(metrics, predicted), resolved_spec, (*built.notes, *_note_all_frozen(network, optimizer)),
+            lambda: make_metrics(metrics, predicted), resolved_spec,
+            (*built.notes, *_make_all_frozen_note(network, optimizer)),
         )  # fmt: skip
 
 
@@ -182,7 +183,7 @@ def _initialize_weights(network: Network, spec: Spec, problems: Problems) -> tup
     return (load_weights(network.module, spec.weights, problems),)
 
 
-def _note_all_frozen(network: Network, optimizer: Optimizer | None) -> tuple[str, ...]:
+def _make_all_frozen_note(network: Network, optimizer: Optimizer | None) -> tuple[str, ...]:
     """Tells whom a pattern has frozen more than was meant."""
     has_weights = any(True for _ in network.module.parameters())
     return ("nothing is trained: all parameters are frozen",) if has_weights and optimizer is None else ()
@@ -228,10 +229,10 @@ def _make_resolved_spec(spec: Spec, criterion: Criterion, metrics: Sequence[Sele
         "model": {key: value for key, value in tree["model"].items() if key != "loss"},
         "data": {"type": type(spec.data).source_name, **spec.data.model_dump(mode="json")},
         "loss": losses_to_spec(criterion),
-        "optimizer": part_to_spec(spec.optimizer.schema, spec.optimizer.settings) | _group_settings(tree),
+        "optimizer": part_to_spec(spec.optimizer.schema, spec.optimizer.settings) | _get_group_settings(tree),
         "scheduler": None
         if scheduler is None
-        else part_to_spec(scheduler.schema, scheduler.settings) | _scheduler_step_settings(spec),
+        else part_to_spec(scheduler.schema, scheduler.settings) | _get_scheduler_step_settings(spec),
         "metrics": metrics_to_spec(metrics, criterion),
         **{key: tree[key] for key in ("init", "freeze", "weights") if tree.get(key) is not None},
         "trainer": spec.trainer.model_dump(mode="json"),
@@ -239,11 +240,11 @@ def _make_resolved_spec(spec: Spec, criterion: Criterion, metrics: Sequence[Sele
     }
 
 
-def _scheduler_step_settings(spec: Spec) -> dict[str, Any]:
+def _get_scheduler_step_settings(spec: Spec) -> dict[str, Any]:
     settings = {"interval": spec.interval, "warmup": spec.warmup}
     return {key: each for key, each in settings.items() if each}
 
 
-def _group_settings(tree: Mapping[str, Any]) -> dict[str, Any]:
+def _get_group_settings(tree: Mapping[str, Any]) -> dict[str, Any]:
     groups = tree["optimizer"].get("groups") if isinstance(tree["optimizer"], dict) else None
     return {"groups": groups} if groups else {}

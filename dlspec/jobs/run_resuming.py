@@ -73,7 +73,7 @@ def is_run_finished(folder: Path) -> bool:
 Changes = Mapping[str, tuple[Any, Any]]
 
 
-def find_changes(folder: Path, job: Job, snapshot: Snapshot | None, written: Sequence[str]) -> Changes:
+def find_changes(folder: Path, job: Job, snapshot: Snapshot | None, written_keys: Sequence[str]) -> Changes:
     """Each key of which the run in `folder` has another value than the job, with both.
 
     What the saved spec does not name counts only where the user has `written` it: a later dlspec has more settings.
@@ -81,7 +81,9 @@ def find_changes(folder: Path, job: Job, snapshot: Snapshot | None, written: Seq
     saved = load_yaml_file(folder / SPEC_FILE).tree
     before, now = dict(_flatten(saved)), dict(_flatten(job.prepared.resolved))
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    found = {key: (before.get(key), now.get(key)) for key in keys if key in before or _is_written_by_user(key, written)}
+    found = {
+        key: (before.get(key), now.get(key)) for key in keys if key in before or _is_written_by_user(key, written_keys)
+    }
     samples = count_samples(job.prepared.data)
     samples_before = samples if snapshot is None else snapshot.samples
     return found | {
@@ -93,7 +95,7 @@ def find_changes(folder: Path, job: Job, snapshot: Snapshot | None, written: Seq
 
 def refuse_changes(folder: Path, job: Job, changed: Changes, allowed: Sequence[str]) -> None:
     """What changes anything that was trained before would train something else from there on: the user must say so."""
-    changeable = _CHANGEABLE_KEYS - _keys_of_schedule_length(job.prepared.resolved)
+    changeable = _CHANGEABLE_KEYS - _find_schedule_length_keys(job.prepared.resolved)
     location = SourceLocation(format_file_path(folder / SPEC_FILE))
     problems = [
         Problem(Code.CHANGED_SETTING, key, f"the run has {format_value(before)}, and now it is {format_value(now)}",
@@ -105,11 +107,11 @@ def refuse_changes(folder: Path, job: Job, changed: Changes, allowed: Sequence[s
         raise SpecError(problems)
 
 
-def _is_written_by_user(key: str, written: Sequence[str]) -> bool:
-    return any(_is_below(key, each) or _is_below(each, key) for each in written)
+def _is_written_by_user(key: str, written_keys: Sequence[str]) -> bool:
+    return any(_is_below(key, each) or _is_below(each, key) for each in written_keys)
 
 
-def _keys_of_schedule_length(resolved: Mapping[str, Any]) -> frozenset[str]:
+def _find_schedule_length_keys(resolved: Mapping[str, Any]) -> frozenset[str]:
     """What the scheduler's length follows from, where it does."""
     scheduler = resolved.get("scheduler") or {}
     length_setting = _LENGTH_SETTINGS.get(scheduler.get("type", ""))

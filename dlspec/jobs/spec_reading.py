@@ -193,7 +193,7 @@ class _SpecReader:
         return read_section(source, dict(part.settings), part.settings_path, self.problems)
 
     def _read_optimizer(self, raw: Any) -> CheckedPart | None:
-        return self._read_part("optimizer", remove_keys(raw, "groups"), OPTIMIZERS, must=True)
+        return self._read_part("optimizer", remove_keys(raw, "groups"), OPTIMIZERS, is_required=True)
 
     def _read_scheduler(self, raw: Any) -> CheckedPart | None:
         return self._read_part("scheduler", remove_keys(raw, "interval", "warmup"), SCHEDULERS)
@@ -201,12 +201,14 @@ class _SpecReader:
     def _read_inits(self, tree: Mapping[str, Any], graph: Graph) -> tuple[Initialization, ...]:
         """The model's own, then the config's."""
         return (
-            *self._read_models_own("init", graph, read_inits),
+            *self._read_model_setting("init", graph, read_inits),
             *read_inits(tree.get("init"), ("init",), self.problems),
         )
 
-    def _read_part(self, key: str, raw: Any, registry: Registry[Schema], *, must: bool = False) -> CheckedPart | None:
-        if raw is None and not must:
+    def _read_part(
+        self, key: str, raw: Any, registry: Registry[Schema], *, is_required: bool = False
+    ) -> CheckedPart | None:
+        if raw is None and not is_required:
             return None
         part = parse_part(raw, (key,), self.problems, kind=key)
         return None if part is None else self._find_part(part, registry, key)
@@ -218,12 +220,12 @@ class _SpecReader:
 
     def _read_loss(self, raw: Any, graph: Graph) -> LossTerms | None:
         """The config's losses, else the model's own; None is `auto`."""
-        own = self._read_models_own("loss", graph, read_losses) or None
+        own = self._read_model_setting("loss", graph, read_losses) or None
         if raw is None or _is_auto(raw, "loss", self.problems):
             return own
         return read_losses(raw, ("loss",), self.problems, self.choices.get("loss", ()))
 
-    def _read_models_own(
+    def _read_model_setting(
         self, key: str, graph: Graph, read: Callable[[Any, KeyPath, Problems], tuple[T, ...] | None]
     ) -> tuple[T, ...]:
         """What the model brings along under a key."""
@@ -232,7 +234,7 @@ class _SpecReader:
 
     def _read_freeze(self, tree: dict[str, Any], graph: Graph) -> tuple[ParameterPattern, ...]:
         """The config's, else the model's own."""
-        own = self._read_models_own("freeze", graph, read_freeze)
+        own = self._read_model_setting("freeze", graph, read_freeze)
         return own if tree.get("freeze") is None else read_freeze(tree["freeze"], ("freeze",), self.problems)
 
     def _read_groups(self, raw: Any, optimizer: CheckedPart | None) -> tuple[ParameterPattern, ...]:

@@ -31,11 +31,11 @@ def read_trainer(raw: Any, problems: Problems) -> TrainerSpec | None:
     """The trainer's settings; None where one is a mistake."""
     trainer = read_section(TrainerSpec, remove_keys(raw, "average"), ("trainer",), problems)
     average = raw.get("average") if isinstance(raw, dict) else None
-    read = read_average(average, trainer.epochs if trainer else None, problems)
+    average_spec = read_average(average, trainer.epochs if trainer else None, problems)
     if trainer is None:
         return None
     _check_device_and_monitor(trainer, problems)
-    return trainer.model_copy(update={"average": read})
+    return trainer.model_copy(update={"average": average_spec})
 
 
 def _check_device_and_monitor(trainer: TrainerSpec, problems: Problems) -> None:

@@ -107,13 +107,13 @@ class LiveSweepDisplay(SweepDisplay):
 
     def refresh(self) -> None:
         if time.monotonic() >= self._next_redraw:
-            self._live.update(self._format_board(), refresh=True)
+            self._live.update(self._format_live_view(), refresh=True)
             self._next_redraw = time.monotonic() + SECONDS_BETWEEN_REDRAWS
 
     def close(self) -> None:
         self._live.stop()
 
-    def _format_board(self) -> Any:
+    def _format_live_view(self) -> Any:
         from rich.text import Text
 
         running = [entry for entry in self.entries if entry.status is JobState.RUNNING]
@@ -143,8 +143,8 @@ class LiveSweepDisplay(SweepDisplay):
 
     def _format_running(self, entry: SweepEntry) -> str:
         """Read from the job's folder, and not too often."""
-        until, progress = self._progress_texts.get(entry.job.number, (0.0, ""))
-        if time.monotonic() >= until:
+        next_reading, progress = self._progress_texts.get(entry.job.number, (0.0, ""))
+        if time.monotonic() >= next_reading:
             progress = describe_progress(entry.job.folder)
             self._progress_texts[entry.job.number] = time.monotonic() + SECONDS_BETWEEN_READINGS, progress
         return f"  {self.format_title(entry)}  {progress}"
@@ -173,9 +173,9 @@ def _read_last_epoch(path: Path) -> Mapping[str, Any]:
     return rows[-1] if rows and isinstance(rows[-1], dict) else {}
 
 
-def make_display(entries: Sequence[SweepEntry], shown: Literal["all", "jobs"]) -> SweepDisplay:
+def make_display(entries: Sequence[SweepEntry], scope: Literal["all", "jobs"]) -> SweepDisplay:
     """A board on a terminal, lines elsewhere and where the one job that runs shows itself."""
-    if shown == "jobs" or not sys.stdout.isatty():
+    if scope == "jobs" or not sys.stdout.isatty():
         return SweepDisplay(entries)
     from rich.console import Console
 

@@ -60,7 +60,7 @@ class OtherProgramWorker:
 
 
 def run_other_program(
-    context: HydraContext, task: TaskFunction, sweep_config: DictConfig, jobs: JobOverrides, first: int
+    context: HydraContext, task: TaskFunction, sweep_config: DictConfig, jobs: JobOverrides, first_number: int
 ) -> list[JobReturn]:
     """What each job gave, in their order; a process that died is a job that failed."""
     import cloudpickle  # for functions within functions, and of a script; joblib brings it
@@ -68,7 +68,7 @@ def run_other_program(
     Path(str(sweep_config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
     configs = (
         _compose_job_config(context, sweep_config, overrides, number)
-        for number, overrides in enumerate(jobs, start=first)
+        for number, overrides in enumerate(jobs, start=first_number)
     )
     returned: dict[int, JobReturn] = {}
     worker = OtherProgramWorker(cloudpickle.dumps((context, task, Singleton.get_state())))

@@ -81,12 +81,12 @@ class OtherLauncher(DlspecLauncher):
         config = restore_wrapped_launcher(self.sweep_config)
         set_hydra_value(config, "sweep.dir", str(self._get_sweep_folder()))
         launcher = Plugins.instance().instantiate_launcher(self.context, self.task, config)
-        job_overrides = [[*job.overrides, *_folder_overrides(job.folder.absolute())] for job in jobs]
+        job_overrides = [[*job.overrides, *_make_folder_overrides(job.folder.absolute())] for job in jobs]
         with treat_lost_jobs_as_failed():
             return launcher.launch(job_overrides, initial_job_idx=jobs[0].number)
 
 
-def _folder_overrides(folder: Path) -> list[str]:
+def _make_folder_overrides(folder: Path) -> list[str]:
     return [format_override("hydra.sweep.dir", str(folder.parent)), format_override("hydra.sweep.subdir", folder.name)]
 
 

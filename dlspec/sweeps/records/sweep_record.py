@@ -19,7 +19,7 @@ from dlspec.runs.sweep_file import parse_listed_job, read_sweep_file
 from dlspec.sweeps.records.planned_job import NO_FOLDER, PlannedJob, SweepEntry
 
 FORMAT = 1
-TEXT_KEYS = ("folder", "hash", "status", "error", "code", "data")
+STRING_KEYS = ("folder", "hash", "status", "error", "code", "data")
 
 
 @dataclass
@@ -89,7 +89,7 @@ def read_sweep_record(folder: Path) -> SweepRecord | None:
         if tree["format"] != FORMAT or not isinstance(config_dir, str | None) or len(set(folders)) < len(folders):
             raise ValueError
         if command is not None:
-            _check_texts(command)
+            _check_strings(command)
         return SweepRecord(folder, entries, command, config_dir)
     except (ValueError, KeyError, TypeError):
         fix = "take another folder, or move this one away to begin anew"
@@ -98,8 +98,8 @@ def read_sweep_record(folder: Path) -> SweepRecord | None:
 
 def _entry_from_json(tree: Mapping[str, Any], sweep_folder: Path) -> SweepEntry:
     """The entry of a job's line; KeyError or ValueError where the line is not as a sweep wrote it."""
-    _check_texts(tree["overrides"])
-    _check_texts([tree[key] for key in TEXT_KEYS])
+    _check_strings(tree["overrides"])
+    _check_strings([tree[key] for key in STRING_KEYS])
     listed = parse_listed_job(tree)
     if listed.number is None or not _is_inside(listed.folder):
         raise ValueError
@@ -108,7 +108,7 @@ def _entry_from_json(tree: Mapping[str, Any], sweep_folder: Path) -> SweepEntry:
     return SweepEntry(job, JobResult(listed.status, error=listed.error or ""), listed.code, listed.data)
 
 
-def _check_texts(values: object) -> None:
+def _check_strings(values: object) -> None:
     if not isinstance(values, list) or not all(isinstance(each, str) for each in values):
         raise ValueError
 

@@ -30,7 +30,7 @@ def find_best_entry(entries: Sequence[SweepEntry]) -> SweepEntry | None:
 
 def format_label(overrides: Sequence[str], keys: Collection[str]) -> str:
     """The overrides by which a job differs from the others, whose keys these are."""
-    differing = [each for each in overrides if _override_key(each) in keys] or list(overrides)
+    differing = [each for each in overrides if _get_override_key(each) in keys] or list(overrides)
     return replace_control_characters(shorten_middle(" ".join(differing), MAX_LABEL_LENGTH))
 
 
@@ -38,7 +38,12 @@ def format_sweep_table(entries: Sequence[SweepEntry]) -> str:
     """What differs, the result, the folder: a line a job, the best first; and how many came to which end."""
     keys, results = find_differing_keys(entries), _list_result_names(entries)
     lines = [
-        [str(entry.job.number), *_list_values(entry, keys), *_format_results(entry, results), _folder_or_error(entry)]
+        [
+            str(entry.job.number),
+            *_list_values(entry, keys),
+            *_format_results(entry, results),
+            _format_folder_or_error(entry),
+        ]
         for entry in sorted(entries, key=_sort_key)
     ]
     table = format_table(
@@ -55,21 +60,21 @@ def count_states(entries: Sequence[SweepEntry]) -> str:
 
 def find_differing_keys(entries: Sequence[SweepEntry]) -> list[str]:
     """The overrides' keys whose values are not the same for all jobs; all of them where there is one job."""
-    settings = [_settings_by_key(entry) for entry in entries]
+    settings = [_map_settings(entry) for entry in entries]
     keys = list(dict.fromkeys(key for each in settings for key in each))
     return [key for key in keys if len(entries) == 1 or len({each.get(key) for each in settings}) > 1]
 
 
-def _override_key(override: str) -> str:
+def _get_override_key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def _settings_by_key(entry: SweepEntry) -> dict[str, str]:
-    return {_override_key(each): each.partition("=")[2] for each in entry.job.overrides}
+def _map_settings(entry: SweepEntry) -> dict[str, str]:
+    return {_get_override_key(each): each.partition("=")[2] for each in entry.job.overrides}
 
 
 def _list_values(entry: SweepEntry, keys: Sequence[str]) -> list[str]:
-    return [_settings_by_key(entry).get(key, "") for key in keys]
+    return [_map_settings(entry).get(key, "") for key in keys]
 
 
 def _list_result_names(entries: Sequence[SweepEntry]) -> list[str]:
@@ -92,7 +97,7 @@ def _sort_key(entry: SweepEntry) -> tuple[bool, float, int]:
     return not is_measured, entry.result.rank if is_measured else 0.0, entry.job.number
 
 
-def _folder_or_error(entry: SweepEntry) -> str:
+def _format_folder_or_error(entry: SweepEntry) -> str:
     if entry.status is JobState.FINISHED:
         return format_file_path(entry.job.folder)
     error = entry.result.error
