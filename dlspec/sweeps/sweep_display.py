@@ -100,14 +100,17 @@ class LiveSweepDisplay(SweepDisplay):
         self._live.start()
 
     def on_job_start(self, entry: SweepEntry) -> None:
+        """Redraw the view."""
         self.refresh()
 
     def on_job_end(self, entry: SweepEntry) -> None:
+        """Print the job's line above the view, and redraw it."""
         self._progress_texts.pop(entry.job.number, None)
         super().on_job_end(entry)
         self.refresh()
 
     def print_message(self, text: str) -> None:
+        """Print `text` above the view, without control characters."""
         from rich.text import Text
 
         self.console.print(
@@ -115,11 +118,13 @@ class LiveSweepDisplay(SweepDisplay):
         )
 
     def refresh(self) -> None:
+        """Redraw the view, at most every `SECONDS_BETWEEN_REDRAWS`."""
         if time.monotonic() >= self._next_redraw:
             self._live.update(self._format_live_view(), refresh=True)
             self._next_redraw = time.monotonic() + SECONDS_BETWEEN_REDRAWS
 
     def close(self) -> None:
+        """Remove the view from the terminal."""
         self._live.stop()
 
     def _format_live_view(self) -> Any:

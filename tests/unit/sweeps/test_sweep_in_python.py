@@ -44,7 +44,7 @@ def test_called_again_it_does_what_is_left(work: Path, capsys: pytest.CaptureFix
     found = dlspec.sweep(spec, {"seed": [0, 1, 2]}, ARRAYS, folder="sweep")
     assert capsys.readouterr().out.startswith("2 of 3 jobs are done already\n")
     assert len(found.runs) == 3
-    with pytest.raises(dlspec.UserError, match="can't sweep over 'data.limit': the data were given in Python"):
+    with pytest.raises(dlspec.UserError, match=r"can't sweep over 'data\.limit': the data were given in Python"):
         dlspec.sweep(spec, {"data.limit": [5]}, ARRAYS, folder="sweep")
     other = {**ARRAYS, "x": X + 1}
     assert len(dlspec.sweep(spec, {"seed": [0]}, other, folder="sweep").runs) == 4
