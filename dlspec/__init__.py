@@ -1,10 +1,10 @@
-"""Declarative deep networks: a page of YAML in, a trained PyTorch network out.
+"""Declarative deep learning: turn a page of YAML into a trained PyTorch network.
 
     import dlspec
     network = dlspec.build({"model": "cnn"}, data={"shape": [3, 32, 32], "num_classes": 10})
     result = dlspec.train({"model": "cnn", "trainer": {"epochs": 3}})
 
-Nothing heavy is imported before it is asked for.
+Importing dlspec is fast: a name is only imported when it is used.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ __all__ = [
     "train",
 ]
 
-_HOMES = {
+# Where each public name is defined.
+_MODULE_OF_NAME = {
     **dict.fromkeys(("Result", "build", "load", "resume", "sweep", "train"), "dlspec.api"),
     **dict.fromkeys(("DataError", "SpecError", "TrainingFailed", "UserError"), "dlspec.errors"),
     **dict.fromkeys(("layer", "loss", "optimizer", "scheduler"), "dlspec.parts.decorators"),
@@ -49,9 +50,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULE_OF_NAME:
         raise AttributeError(f"module 'dlspec' has no attribute '{name}'")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_MODULE_OF_NAME[name]), name)
 
 
 def __dir__() -> list[str]:

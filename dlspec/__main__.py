@@ -1,4 +1,4 @@
-"""`python -m dlspec`: the command line."""
+"""Run the command line: `python -m dlspec`."""
 
 from __future__ import annotations
 

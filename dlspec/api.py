@@ -1,4 +1,4 @@
-"""dlspec in Python and notebooks: `build`, `train`, `resume` and `sweep` take what a YAML file would say."""
+"""dlspec in Python and notebooks: `build`, `train`, `load`, `resume` and `sweep`."""
 
 from __future__ import annotations
 
@@ -55,23 +55,23 @@ from dlspec.training.runtime.randomness import preserve_generators
 
 P = ParamSpec("P")
 T = TypeVar("T")
-OVER_FIX = "write what to try by its key: over={'optimizer.lr': [0.01, 0.001], 'seed': range(3)}"
+OVER_FIX = "write the values to try by key: over={'optimizer.lr': [0.01, 0.001], 'seed': range(3)}"
 Values = Mapping[str, Any]
 
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """What training in Python gave: the network in memory, with the weights that were tested, and its results."""
+    """A trained network and its results."""
 
-    network: nn.Module
-    results: Mapping[str, float]
-    best_epoch: int
-    history: tuple[Mapping[str, float], ...]
-    spec: Mapping[str, Any]
-    folder: Path | None = None
+    network: nn.Module  # with the weights that were tested
+    results: Mapping[str, float]  # by name: those of the best epoch and of the test
+    best_epoch: int  # counted from 1; 0 if there is none
+    history: tuple[Mapping[str, float], ...]  # the results of each epoch
+    spec: Mapping[str, Any]  # the whole spec, with every default
+    folder: Path | None = None  # the run's folder; None if nothing was written
 
     def __repr__(self) -> str:
-        """The results in a line: a notebook shows them, not the layers and the spec."""
+        """Format the results in one line, which is what a notebook should show."""
         results = ", ".join(f"{name} {value:.4g}" for name, value in self.results.items())
         folder_note = "" if self.folder is None else f", folder {self.folder}"
         return f"Result({results}, best epoch {self.best_epoch}{folder_note})"
@@ -79,21 +79,31 @@ class Result:
 
 @allow_deep_recursion()
 def build(spec: SpecInput, data: DataInput = None) -> nn.Module:
-    """The network that `spec` describes, built for `data`, its weights drawn from the spec's seed.
+    """Build the network that a spec describes, with weights drawn from the spec's seed.
 
-    `spec` is a mapping as in YAML, `{"model": "cnn", "seed": 1}` or `{"layers": [...]}`, or a list of overrides as on
-    the command line. `data` is arrays by field name with a `target`, a data set's name, its settings, or what it would
-    state (`{"shape": [3, 32, 32], "num_classes": 10}`; None classes: the target is a number). The spec's own `data`
-    says how arrays are split (validation, test, split_seed) or changes a setting of the set that `data` names; where it
-    names a data set itself, `data` takes its place. The random generators of Python, NumPy and PyTorch are left as they
-    were. Raises SpecError with every mistake, UserError for what is no spec or no data.
+    The random generators of Python, NumPy and PyTorch are restored afterwards.
+
+    Args:
+        spec: A mapping as in YAML, such as `{"model": "cnn", "seed": 1}` or `{"layers": [...]}`, or a list of overrides
+            as on the command line, `["model=cnn"]`. Its `data` section may say how arrays are split (`validation`,
+            `test`, `split_seed`), or change settings of the data set that `data` names.
+        data: Arrays by field name with a `target`; or a data set's name or settings; or the data's shapes, such as
+            `{"shape": [3, 32, 32], "num_classes": 10}` (with None classes, the target is a number). It replaces a data
+            set that the spec names.
+
+    Returns:
+        The network, on the CPU.
+
+    Raises:
+        SpecError: With every problem in the spec.
+        UserError: If `spec` is not a spec, or `data` can't be used as data.
     """
     with preserve_generators():
         return prepare_spec(spec, data).build().network.module.cpu()
 
 
 def _release_memory_on_error(function: Callable[P, T]) -> Callable[P, T]:
-    """Out of memory, nothing is held by the error, which a notebook keeps."""
+    """Clear an out-of-memory error's traceback: a notebook keeps the error, and with it all tensors in its frames."""
 
     @wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -107,10 +117,18 @@ def _release_memory_on_error(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def load(folder: str | Path, data: DataInput = None) -> nn.Module:
-    """The network of the run in `folder` with its best weights (or its last), on the CPU and in eval mode.
+    """Load the network of a run with its best weights, or with its last ones if no best ones were saved.
 
-    `data` are given again where the run's were made in Python. Raises UserError where there is no such run or its
-    weights are not there, SpecError where its spec imports modules that were not imported before.
+    Args:
+        folder: The run's folder.
+        data: The data of the run again, if they were given in Python.
+
+    Returns:
+        The network, on the CPU and in eval mode.
+
+    Raises:
+        UserError: If the folder does not contain a run, or its weights are missing.
+        SpecError: If its spec imports modules that have not been imported.
     """
     run_folder = run_resuming.find_run_folder(str(folder))
     spec, _ = _apply_changes(run_folder, {}, data)
@@ -124,10 +142,22 @@ def load(folder: str | Path, data: DataInput = None) -> nn.Module:
 
 @_release_memory_on_error
 def train(spec: SpecInput, data: DataInput = None, *, folder: str | Path | None = None) -> Result:
-    """Trains and tests; a new run folder is made below `folder`, and nothing is written where there is none.
+    """Train the network that a spec describes, and test it.
 
-    `spec` and `data` are those of `build`, and as there the random generators are left as they were. Raises SpecError
-    for a wrong spec, TrainingFailed where the training itself fails.
+    The random generators of Python, NumPy and PyTorch are restored afterwards.
+
+    Args:
+        spec: The spec, as for `build`.
+        data: The data, as for `build`.
+        folder: Where a new run folder is made; with None, nothing is written.
+
+    Returns:
+        The trained network and its results.
+
+    Raises:
+        SpecError: With every problem in the spec.
+        UserError: If `spec` is not a spec, or `data` can't be used as data.
+        TrainingFailed: If the training fails, for example because the loss becomes nan.
     """
     with preserve_generators():
         with allow_deep_recursion():
@@ -141,26 +171,36 @@ def train(spec: SpecInput, data: DataInput = None, *, folder: str | Path | None 
 
 @_release_memory_on_error
 def resume(folder: str | Path, data: DataInput = None, *, changes: SpecInput = (), allow: Sequence[str] = ()) -> Result:
-    """Goes on with the run in `folder` from its newest checkpoint, as if it had never stopped.
+    """Resume a run from its newest checkpoint, as if it had never stopped. A finished run is only tested again.
 
-    Where the data were arrays or a data set made in Python, the same are given again as `data`. `changes` are a spec
-    that says only what is other than before (`{"trainer": {"epochs": 40}}`); keys that change what was trained before
-    must be named in `allow`. A run that is finished is tested once more. The generators are left as they were. Raises
-    SpecError for changes that are not allowed, UserError where there is no run or another process trains there,
-    TrainingFailed where the checkpoint does not fit or the training fails.
+    The random generators of Python, NumPy and PyTorch are restored afterwards.
+
+    Args:
+        folder: The run's folder.
+        data: The data of the run again, if they were given in Python.
+        changes: A spec with only the settings that change, such as `{"trainer": {"epochs": 40}}`.
+        allow: Keys that may change although they affect what was trained before.
+
+    Returns:
+        The trained network and its results.
+
+    Raises:
+        SpecError: For changes that are not allowed.
+        UserError: If the folder does not contain a run, or another process trains there.
+        TrainingFailed: If the checkpoint does not fit or the training fails.
     """
     run_folder = run_resuming.find_run_folder(str(folder))
-    spec, written = _apply_changes(run_folder, changes, data)
+    spec, written_keys = _apply_changes(run_folder, changes, data)
     with preserve_generators(), run_resuming.lock_newest_checkpoint(run_folder) as found:
         with allow_deep_recursion():
             job = make_job(prepare_spec(spec, data, is_resumed=found is not None))
-        changed = run_resuming.find_changes(run_folder, job, found, written)
+        changed = run_resuming.find_changes(run_folder, job, found, written_keys)
         run_resuming.refuse_changes(run_folder, job, changed, allow)
         return _make_result(job, run_resuming.continue_run(job, run_folder, found), run_folder)
 
 
 def _apply_changes(run_folder: Path, changes: SpecInput, data: DataInput) -> tuple[SpecInput, list[str]]:
-    """The run's spec with what is changed, and the keys of that; arrays are split as they were."""
+    """Return the run's spec with the changes, and the changed keys; arrays are split as before."""
     changed_sections, overrides = split_spec(changes)
     saved = load_yaml_file(run_folder / SPEC_FILE).tree.get("data") if isinstance(data, Mapping) else None
     splits = extract_data_settings(saved) if isinstance(saved, Mapping) and saved.get("type") == "arrays" else {}
@@ -184,7 +224,7 @@ def _make_result(job: Job, result: JobResult, folder: Path | None) -> Result:
 
 
 class SweepSettings(TypedDict, total=False):
-    """What `sweep` may be given by name: the settings of the `sweep` section, with its defaults."""
+    """Keyword arguments of `sweep`: the settings of the `sweep` section."""
 
     workers: int | None
     threads: int
@@ -201,16 +241,28 @@ def sweep(
     folder: str | Path | None = None,
     **settings: Unpack[SweepSettings],
 ) -> Results:
-    """Trains every combination of the values in `over`, `{"optimizer.lr": [1e-2, 1e-3], "seed": range(3)}`.
+    """Train every combination of values.
 
-    `spec` and `data` are those of `train`; a key of `over` is one of the config (`model`, `optimizer.lr`,
-    `model.params.width`, `model.layers.0.Conv2d.out_channels`). In `folder` (if there is none, in a new one below
-    `runs/`) each job has a folder of its own; called again with the same `folder` it does what is left. `settings` are
-    those of the `sweep` section, `workers`, `threads`, `on_invalid`, `fail_fast` and `rerun`: as many jobs at a time as
-    `workers`, one a core or GPU if not told. Failed jobs are told and stand among the results. Raises SpecError or
-    UserError with every wrong spec before anything is trained, where `on_invalid` does not skip them.
+    Failed jobs are printed, and appear in the results.
+
+    Args:
+        spec: The spec, as for `build`.
+        over: The values to try by key, such as `{"optimizer.lr": [1e-2, 1e-3], "seed": range(3)}`. A key is a dotted
+            path in the config: `model`, `model.params.width`, `model.layers.0.Conv2d.out_channels`.
+        data: The data, as for `build`.
+        folder: The sweep's folder, with one folder for each job; None makes a new one below `runs/`. If it contains a
+            sweep, its finished jobs are not trained again.
+        settings: Settings of the `sweep` section: `workers` (jobs at a time; default one for each core or GPU),
+            `threads`, `on_invalid`, `fail_fast`, `rerun`.
+
+    Returns:
+        The results of all jobs in the folder.
+
+    Raises:
+        UserError: With every invalid spec, before anything is trained, unless `on_invalid="skip"`.
+        Interrupted: After a signal asked the sweep to stop; by then all running jobs are saved.
     """
-    grid, section = _expand_grid(over), _sweep_section(settings)
+    grid, section = _expand_grid(over), _make_sweep_section(settings)
     with preserve_generators(), allow_deep_recursion():
         dataset = prepare_spec(spec, data).data
         _refuse_data_keys(over, dataset)
@@ -229,31 +281,31 @@ def sweep(
                 )
             except Interrupted as error:
                 raise Interrupted(
-                    error.number, f"; to go on call it again with folder='{_sweep_folder(sweep_run)}'"
+                    error.number, f"; to resume, call it again with folder='{_get_sweep_folder(sweep_run)}'"
                 ) from None
-            return results(_sweep_folder(sweep_run))
+            return results(_get_sweep_folder(sweep_run))
 
 
-def _sweep_section(settings: SweepSettings) -> SweepSpec:
-    """The settings as a config has them; TypeError names one that there is not, as Python would."""
+def _make_sweep_section(settings: SweepSettings) -> SweepSpec:
+    """Make a `sweep` section from keyword arguments; raises TypeError for an unknown one, as Python does."""
     unknown = [name for name in settings if name not in SweepSpec.model_fields]
     if unknown:
         raise TypeError(f"sweep() got an unexpected keyword argument '{unknown[0]}'")
     return SweepSpec(**settings)
 
 
-def _sweep_folder(sweep_run: SweepRun) -> Path:
-    assert sweep_run.record is not None  # or something was raised
+def _get_sweep_folder(sweep_run: SweepRun) -> Path:
+    assert sweep_run.record is not None  # `launch` created it, or raised an error
     return sweep_run.record.folder
 
 
 def _expand_grid(over: Mapping[str, Sequence[Any]]) -> list[Values]:
-    """Every combination, the last key's values the fastest."""
+    """List all combinations of the values; those of the last key change fastest."""
     if not isinstance(over, Mapping) or not over:
         raise UserError(f"nothing to sweep over; {OVER_FIX}")
     for key, values in over.items():
         if isinstance(values, str | Mapping) or not hasattr(values, "__iter__"):
-            raise UserError(f"over['{key}'] is no list of values; {OVER_FIX}")
+            raise UserError(f"over['{key}'] must be a list of values; {OVER_FIX}")
     combinations = product(*([to_plain_value(each) for each in values] for values in over.values()))
     return [dict(zip(over, each, strict=True)) for each in combinations]
 
@@ -261,7 +313,9 @@ def _expand_grid(over: Mapping[str, Sequence[Any]]) -> list[Values]:
 def _refuse_data_keys(over: Mapping[str, Any], dataset: Dataset | None) -> None:
     wrong = [key for key in over if key.split(".")[0] == "data"]
     if wrong and dataset is not None:
-        raise UserError(f"over['{wrong[0]}']: the data were given in Python; sweep over each of them by itself")
+        raise UserError(
+            f"can't sweep over '{wrong[0]}': the data were given in Python; call sweep once for each data set"
+        )
 
 
 def _make_plan(prepare: Callable[[], JobSteps], values: Values, checksum: str) -> PlanJob:
@@ -274,7 +328,7 @@ def _format_value(value: Any) -> str:
 
 
 def _prepare_job(spec: SpecInput, data: DataInput, values: Values) -> JobSteps:
-    """A job's steps, without arrays: those are given to each process once."""
+    """Make a job's steps, without the arrays, which each process gets only once."""
     chosen = {key: value for key, value in values.items() if key in GROUPS and isinstance(value, str)}
     others = {key: value for key, value in values.items() if key not in chosen}
     choices = [format_choice(key, value) for key, value in chosen.items()]
@@ -291,14 +345,14 @@ def _open_sweep_record(folder: Path | None) -> SweepRecord:
 
 
 def _make_executor(worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:
-    """Processes; this one where they could not know the parts that a notebook or script has registered itself."""
+    """Choose the executor; this process if a notebook or script registered parts, which others could not import."""
     if "__main__" in worker.modules:
         return InlineExecutor(worker)
     return choose_executor(worker, settings.workers, jobs, devices)
 
 
 def _find_part_modules() -> list[str]:
-    """The modules that have registered parts of their own."""
+    """List the user's modules that have registered parts."""
     classes = [each for registry in (LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS) for each in registry.classes()]
     names = {each.__module__ for each in (*classes, *SOURCES.values())}
     return sorted(name for name in names if name.split(".")[0] not in ("torch", "dlspec"))

@@ -1,4 +1,4 @@
-"""The plugins' former place, by which a package of `hydra_plugins` or an old config may still name them."""
+"""Old location of dlspec's Hydra plugins, kept for packages and configs written for version 0.1.0."""
 
 from __future__ import annotations
 

@@ -1,3 +1,3 @@
-"""The old home of `Alphabet`, kept because version 0.1.0 named it so."""
+"""Old location of `Alphabet`, kept for code written for version 0.1.0."""
 
 from dlspec.data.prepare.alphabet import Alphabet as Alphabet

@@ -1,6 +1,6 @@
-"""Settings that were added after version 0.1.0. At its default none of them changes a job's hash.
+"""Settings that were added after version 0.1.0. At its default value, none of them changes a job's hash.
 
-So a sweep that an older version began is recognized, and what it has trained is not trained again.
+So a sweep that an older version started can be resumed without training its finished jobs again.
 """
 
 from __future__ import annotations
@@ -12,30 +12,28 @@ from typing import Any
 
 @dataclass(frozen=True)
 class AddedSetting:
-    """A setting with its default, and the version that has it first.
+    """A setting that was added after version 0.1.0."""
 
-    In `key`, `trainer.noise`, a `*` stands for any one key or number in a list and `**` for any number of them:
-    `data.*.scale`, `model.**.Attention.window`.
-    """
-
+    # The dotted path, such as `trainer.noise`. `*` matches any one key or list index, `**` any number of them:
+    # `data.*.scale`, `model.**.Attention.window`.
     key: str
     default: Any
-    since: str
+    since: str  # the first version that has it
 
 
-# A new setting of a spec gets a line here, unless it changes what older specs come to.
+# A new setting of a spec gets a line here, unless its default changes the results of older specs.
 ADDED_SETTINGS: tuple[AddedSetting, ...] = ()
 
 
 def drop_added_defaults(tree: Mapping[str, Any], added: Sequence[AddedSetting]) -> Mapping[str, Any]:
-    """The tree without the settings that were added and stand at their default."""
+    """Return the tree without the added settings that have their default value."""
     for setting in added:
         tree = _drop_default(tree, setting.key.split("."), setting.default)
     return tree
 
 
 def _drop_default(value: Any, keys: Sequence[str], default: Any) -> Any:
-    """`value` without the default at the place that the keys lead to, however many places there are."""
+    """Return `value` without the default, at every path that matches the keys."""
     if isinstance(value, Mapping):
         kept = {
             key: each
@@ -49,26 +47,26 @@ def _drop_default(value: Any, keys: Sequence[str], default: Any) -> Any:
 
 
 def _drop_default_below(value: Any, key: str, keys: Sequence[str], default: Any) -> Any:
-    for rest in _remaining_keys(keys, key):
-        value = _drop_default(value, rest, default)
+    for remaining in _get_remaining_keys(keys, key):
+        value = _drop_default(value, remaining, default)
     return value
 
 
-def _remaining_keys(keys: Sequence[str], key: str) -> list[Sequence[str]]:
-    """What is left of the keys behind `key`, in each way to take it; nothing where it does not lead there."""
+def _get_remaining_keys(keys: Sequence[str], key: str) -> list[Sequence[str]]:
+    """Return the keys that remain after `key`, once for each way to match it (`**` has two); [] without a match."""
     if not keys:
         return []
     if keys[0] == "**":
-        return [keys, *_remaining_keys(keys[1:], key)]
+        return [keys, *_get_remaining_keys(keys[1:], key)]
     return [keys[1:]] if keys[0] in ("*", key) else []
 
 
 def _is_last_key(keys: Sequence[str], key: str) -> bool:
-    return [] in [list(rest) for rest in _remaining_keys(keys, key)]
+    return [] in [list(remaining) for remaining in _get_remaining_keys(keys, key)]
 
 
 def _equals_default(value: Any, default: Any) -> bool:
-    """Whether it is the default; True is not 1, and a tuple is a list."""
+    """Whether a value equals the default, with the same type; lists and tuples count as the same type."""
     if isinstance(value, list | tuple) and isinstance(default, list | tuple):
         return list(value) == list(default)
     return type(value) is type(default) and bool(value == default)

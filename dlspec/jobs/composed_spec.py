@@ -1,4 +1,4 @@
-"""From the words of a command line to the steps of a run, or to every mistake in them."""
+"""Compose the overrides of a command line into a run's `Preparation`, or report every problem in them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dlspec.jobs.run_preparation import Preparation
 
 
 def compose_or_raise(overrides: Sequence[str], hydra: HydraApp) -> ComposedConfig:
-    """The config, or every mistake at once: the overrides' own, and those of form in what they would have changed."""
+    """Compose the config; raises SpecError with every problem of the overrides and of the rest of the config."""
     try:
         return compose(overrides, hydra)
     except InvalidOverrides as refused:
@@ -21,7 +21,7 @@ def compose_or_raise(overrides: Sequence[str], hydra: HydraApp) -> ComposedConfi
 
 
 def collect_problems(refused: InvalidOverrides) -> SpecError:
-    """The overrides' mistakes and those of form in the config that they would have changed."""
+    """Collect the problems of the overrides, and those in the config as it is without them."""
     try:
         make_preparation(refused.composed).read()
     except SpecError as error:
@@ -31,6 +31,6 @@ def collect_problems(refused: InvalidOverrides) -> SpecError:
 
 
 def make_preparation(composed: ComposedConfig, *, is_resumed: bool = False) -> Preparation:
-    """The steps from a composed config to a run."""
+    """Make the steps that turn a composed config into a run."""
     choices = {group: composed.loader.files(group) for group in GROUPS}
     return Preparation(composed.tree, composed.find_locations, choices, is_resumed=is_resumed)

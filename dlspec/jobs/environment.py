@@ -1,4 +1,4 @@
-"""`environment.json`: what a run's result depends on beside its spec, and what is another one where it is resumed."""
+"""`environment.json`: what a run's result depends on besides its spec, and what had changed when it was resumed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger("dlspec")
 
 PACKAGES = ("dlspec", "torch", "torchmetrics", "numpy", "hydra-core", "omegaconf", "pydantic", "safetensors")
 MAX_RECORDED_RESUMES = 100
-# What the last bits of a result follow from.
+# If one of these changes, a resumed run may differ from an uninterrupted one in the last bits.
 _KEYS_OF_EXACT_RESULTS = (
     "packages.dlspec",
     "packages.torch",
@@ -33,9 +33,9 @@ _KEYS_OF_EXACT_RESULTS = (
 
 
 def collect_environment() -> dict[str, Any]:
-    """What a result depends on beside its spec: versions, machine, threads, and the git commit of the work directory.
+    """Collect versions, machine, threads, and the Git commit of the working directory.
 
-    Never fails: what can't be found out is None.
+    It never fails: values that can't be determined are None.
     """
     return {
         "python": platform.python_version(),
@@ -49,7 +49,7 @@ def collect_environment() -> dict[str, Any]:
 
 
 def find_git_commit(folder: Path) -> dict[str, Any] | None:
-    """The commit that `folder` is at and whether tracked files were changed since; None outside a git repository."""
+    """Return the commit of `folder` and whether tracked files have changed since; None outside a Git repository."""
     commit = _run_git(folder, "rev-parse", "HEAD")
     if not commit:
         return None
@@ -86,7 +86,7 @@ def _find_processor() -> str | None:
 
 @cache
 def find_package_version(name: str) -> str | None:
-    """The installed version, None where there is none (a checkout that was not installed)."""
+    """Return a package's installed version; None if it is not installed (as in a plain checkout)."""
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
@@ -94,7 +94,16 @@ def find_package_version(name: str) -> str | None:
 
 
 def merge_resumed_environment(before: dict[str, Any], now: Mapping[str, Any], step: int) -> dict[str, Any]:
-    """A run's first environment, and what is another one where it goes on; told where last bits may follow from it."""
+    """Add what has changed since the run's start to its environment; warn if that may change the last bits of results.
+
+    Args:
+        before: The content of `environment.json`.
+        now: The present environment.
+        step: The step from which the run is resumed.
+
+    Returns:
+        `before` with one more item in its list `resumed`.
+    """
     first = {key: before.get(key) for key in now}
     changed = {
         key: (get_nested_value(first, key), get_nested_value(now, key))
@@ -106,7 +115,7 @@ def merge_resumed_environment(before: dict[str, Any], now: Mapping[str, Any], st
             f"{key} {format_value(value)} (was {format_value(was)})" for key, (was, value) in changed.items()
         )
         log.warning(
-            "the run goes on elsewhere, so it will not equal an uninterrupted one to the last bit: %s", description
+            "the run resumes in another environment, so its results may differ in the last bits: %s", description
         )
     earlier = before.get("resumed")
     others = {key: value for key, value in now.items() if first[key] != value}
@@ -115,6 +124,7 @@ def merge_resumed_environment(before: dict[str, Any], now: Mapping[str, Any], st
 
 
 def get_nested_value(tree: Mapping[str, Any], key: str) -> Any:
+    """Return the value at a dotted path such as `packages.torch`; None if there is none."""
     first, _, rest = key.partition(".")
     inner = tree.get(first)
     if not rest:

@@ -1,4 +1,4 @@
-"""What is told to the user when a command ends with an error, and the exit code that goes with it."""
+"""Messages and exit codes of commands that end with an error."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ from dlspec.errors import MAX_SHOWN_PROBLEMS, SpecError, UserError
 from dlspec.formatting import first_line
 
 EXIT_OK, EXIT_FAILED, EXIT_INVALID, EXIT_INTERRUPTED = 0, 1, 2, 130
-"""The exit codes."""
 
 
 def message_and_exit_code(error: BaseException) -> tuple[str, int] | None:
-    """The text without a traceback, and the exit code; None for an error that is a defect of dlspec's own."""
+    """Return the message to print instead of a traceback, and the exit code; None for a bug in dlspec."""
     if isinstance(error, UserError):
         return str(error), EXIT_INVALID
     from dlspec.config.hydra_errors import problem_from_hydra_error
@@ -30,7 +29,7 @@ def message_and_exit_code(error: BaseException) -> tuple[str, int] | None:
 
 
 def format_error_line(error: BaseException) -> str:
-    """The same in one line, for a table."""
+    """Format an error in one line, for a table."""
     if isinstance(error, SpecError):
         first = error.problems[0]
         return f"{first.path} {first.found}".strip()
@@ -39,7 +38,7 @@ def format_error_line(error: BaseException) -> str:
 
 
 def format_error_details(error: Exception) -> str:
-    """The mistakes alone, of a job among others: what was done for that is told at the end."""
+    """Format the problems of one job of a sweep, without the line that says what was (not) done."""
     if isinstance(error, SpecError):
         lines = [line for problem in error.problems[:MAX_SHOWN_PROBLEMS] for line in problem.format_lines()]
         return "\n".join(

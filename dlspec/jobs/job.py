@@ -1,4 +1,4 @@
-"""One job: a run that was checked and may begin, and what it writes to its folder."""
+"""One job: a checked run that is ready to train, and what it writes to its folder."""
 
 from __future__ import annotations
 
@@ -31,20 +31,18 @@ log = logging.getLogger("dlspec")
 
 @dataclass(frozen=True)
 class Job:
-    """A run that was checked to the last shape and may begin, its network and trainer in memory.
-
-    It `shows` its progress, or only writes.
-    """
+    """A run that is ready to train: everything is checked and built."""
 
     prepared: PreparedRun
     trainer: Trainer
-    shows_progress: bool = True
+    shows_progress: bool = True  # whether it prints its progress, or only writes to its folder
 
     def run(self, folder: Path | None = None) -> JobResult:
-        """Trains and tests. Everything is written to `folder`, nothing where there is none.
+        """Train and test. Everything is written to `folder`; without one, nothing is written.
 
-        A signal that asks for the end raises `Interrupted` once everything is saved. Raises UserError where another
-        process trains in that folder.
+        Raises:
+            Interrupted: After a signal asked the run to stop; by then everything is saved.
+            UserError: If another process trains in the folder.
         """
         if folder is not None:
             with lock_run_folder(folder):
@@ -53,7 +51,7 @@ class Job:
         return self.trainer.run()
 
     def run_in_folder(self, folder: Path, snapshot: Snapshot | None = None) -> JobResult:
-        """As `run`, from `snapshot` on if there is one; the caller holds the folder's lock."""
+        """Train and test as `run` does, from `snapshot` if there is one. The caller must have locked the folder."""
         self._add_callbacks(folder)
         if snapshot is not None:
             self.trainer.restore(snapshot)
@@ -65,12 +63,12 @@ class Job:
                 return self.trainer.run()
             except Interrupted as error:
                 log.info(error)
-                raise Interrupted(error.number, f"; to go on: {resume_command(_format_folder(folder))}") from None
+                raise Interrupted(error.number, f"; to resume: {resume_command(_format_folder(folder))}") from None
             except Exception as error:
                 log.debug("the run failed\n%s", traceback.format_exc())
                 if isinstance(error, UserError | TrainingFailed) or getattr(error, "filename", None) is not None:
                     raise
-                # PyTorch's own complaint: out of memory, a layer that takes no batch of one
+                # An error of PyTorch: out of memory, or a layer that does not accept a batch of one sample.
                 reason = first_line(error)
                 log_name = format_file_path(folder / LOG_FILE)
                 raise TrainingFailed(
@@ -83,23 +81,30 @@ class Job:
         self.trainer.set_callbacks(make_default_callbacks(trainer_settings, folder, self._checkpoint_metadata()))
 
     def check_space(self, root: Path) -> None:
-        """Whether checkpoints have room below `root`: UserError where not one has, a warning for less than are kept."""
+        """Check that the disk of `root` has space for checkpoints.
+
+        Warn if it is too small for the checkpoints that are kept; raise UserError if not even one fits.
+        """
         settings = self.prepared.spec.trainer
         if not settings.checkpoints:
             return
         checkpoint_size, free = estimate_checkpoint_bytes(self.trainer.state), free_bytes(root)
         if free < checkpoint_size:
-            fix = "free some, train in another folder, or without: trainer.checkpoints=false"
+            fix = "free some space, use another folder, or train without checkpoints: trainer.checkpoints=false"
             raise UserError(
-                f"no room in '{root}': a checkpoint takes {format_bytes(checkpoint_size)}, and {format_bytes(free)} are free; {fix}"
+                f"not enough disk space in '{root}': a checkpoint needs {format_bytes(checkpoint_size)}, "
+                f"and {format_bytes(free)} are free; {fix}"
             )
-        checkpoint_count = settings.keep_checkpoints + 2  # one more while it is written, and the best and last weights
+        checkpoint_count = settings.keep_checkpoints + 2  # one that is being written, and the best and last weights
         if free < checkpoint_count * checkpoint_size:
-            log.warning("little room in '%s': the run's files take about %s, and %s are free",
+            log.warning("low disk space in '%s': the run's files need about %s, and %s are free",
                         root, format_bytes(checkpoint_count * checkpoint_size), format_bytes(free))  # fmt: skip
 
     def _checkpoint_metadata(self) -> dict[str, str]:
-        """What makes a checkpoint whole in itself: its spec, and how the data were prepared (a text's vocabulary)."""
+        """Make the metadata of a checkpoint: its spec, and how the data were prepared (the vocabulary of a text).
+
+        With these the checkpoint can be used without the run's folder.
+        """
         prepared = self.prepared
         texts = {"spec": prepared.resolved, "preprocessing": prepared.data.preprocessing}
         return {
@@ -108,7 +113,7 @@ class Job:
         }
 
     def _write_spec_and_environment(self, folder: Path) -> None:
-        (folder / RESULT_FILE).unlink(missing_ok=True)  # a resumed run's: it is no longer what the run came to
+        (folder / RESULT_FILE).unlink(missing_ok=True)  # the result of a resumed run is outdated
         write_yaml(folder / SPEC_FILE, dict(self.prepared.resolved))
         before, now = (
             read_json_object(folder / ENVIRONMENT_FILE),
@@ -122,13 +127,16 @@ class Job:
 
 
 def _format_folder(folder: Path) -> Path:
-    """As the user would write it, from where the process began (hydra.job.chdir moves into the folder)."""
+    """Format a folder as the user would type it, relative to the directory in which the process started.
+
+    With hydra.job.chdir the working directory is the run's folder.
+    """
     return folder if Path.cwd().is_relative_to(folder) else Path(format_file_path(folder))
 
 
 @contextmanager
 def _log_to_folder(folder: Path) -> Iterator[None]:
-    """Everything that dlspec logs goes to the run's log.txt, warnings to the terminal too."""
+    """Write everything that dlspec logs to the run's log.txt, and warnings also to the terminal."""
     handler, level, terminal = add_log_file(folder), log.level, logging.lastResort
     log.setLevel(logging.DEBUG)
     if terminal is not None:

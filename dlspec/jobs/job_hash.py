@@ -1,4 +1,4 @@
-"""By what a sweep recognizes a job: a hash of all that its result follows from, as far as the spec says it."""
+"""Fingerprint of a job: a hash of everything in its spec that determines its result. A sweep matches jobs by it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from dlspec.jobs.spec import CheckedPart, Spec
 from dlspec.jobs.spec_saving import part_to_spec
 from dlspec.language.sections.trainer_keys import MACHINE_KEYS, OUTPUT_KEYS
 
-# What says where and how a run computes, and what it leaves on disk.
+# Where a run computes and what it writes: none of this determines its result.
 _UNHASHED_TRAINER_KEYS = OUTPUT_KEYS | MACHINE_KEYS | {"device"}
 _KEYS_HASHED_SEPARATELY = ("data", "optimizer", "scheduler", "trainer", "seed", "sweep", "imports", "spec_version")
 
 
 def compute_job_hash(spec: Spec, data_checksum: str = "") -> str:
-    """The hash of a spec whose form was checked, its defaults filled in; `given` is the checksum of data from Python.
+    """Hash a checked spec with its defaults; `data_checksum` is the checksum of data that were given in Python.
 
-    Device, threads and what is written beside the results are left out, files' paths are not: two of them may hold
-    different data. So are settings that stand at their default and that older versions did not have.
+    The hash ignores the device, the threads and what is written besides the results, and the defaults of settings that
+    older versions did not have. It includes the paths of data files, as different files may contain different data.
     """
     trainer = spec.trainer.model_dump(mode="json")
     tree = {
@@ -44,18 +44,18 @@ def compute_job_hash(spec: Spec, data_checksum: str = "") -> str:
 
 
 def compute_shape_key(spec: Spec) -> str:
-    """The same for specs whose networks have the same shapes: one of them is checked for all."""
+    """Hash what determines the shapes of a network. Of all jobs with one key, only one is built to check them."""
     sections = {key: spec.tree.get(key) for key in ("model", "loss", "metrics", "init", "freeze", "weights")}
     return _hash_tree({**sections, "data": describe_data(spec), "optimizer": spec.optimizer.schema.name})
 
 
 def describe_data(spec: Spec) -> dict[str, Any]:
-    """The data as far as the spec says it."""
+    """Return the data source's name and settings, with defaults."""
     return {"type": spec.data.source_name, **spec.data.model_dump(mode="json")}
 
 
-def _part_with_defaults(read: CheckedPart) -> dict[str, Any]:
-    return part_to_spec(read.schema, read.settings)
+def _part_with_defaults(part: CheckedPart) -> dict[str, Any]:
+    return part_to_spec(part.schema, part.settings)
 
 
 def _get_written_setting(spec: Spec, section: str, key: str) -> Any:
@@ -64,14 +64,15 @@ def _get_written_setting(spec: Spec, section: str, key: str) -> Any:
 
 
 def _hash_tree(tree: Mapping[str, Any]) -> str:
-    text = json.dumps(tree, sort_keys=True, default=str)  # facts of the data are as they are written
+    text = json.dumps(tree, sort_keys=True, default=str)  # `str` turns unknown facts back into what was written
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def compute_data_checksum(data: Dataset) -> str:
-    """A CRC over all that the splits hold.
+    """Compute a CRC of all splits.
 
-    What lies in memory is read once: windows of a text overlap, and would take a hundred times as much each by itself.
+    Memory that several tensors share is read once: windows of a text overlap, so reading each would take a hundred
+    times as long.
     """
     crc, seen_pointers = 0, set()
     for split in (data.train, data.validation, data.test):
@@ -80,17 +81,17 @@ def compute_data_checksum(data: Dataset) -> str:
             crc = zlib.crc32(repr(description).encode(), crc)
             if tensor.untyped_storage().data_ptr() not in seen_pointers:
                 seen_pointers.add(tensor.untyped_storage().data_ptr())
-                crc = zlib.crc32(_storage_bytes(tensor), crc)
+                crc = zlib.crc32(_read_storage_bytes(tensor), crc)
     return f"{crc:08x}"
 
 
-def _storage_bytes(tensor: Tensor) -> Any:
+def _read_storage_bytes(tensor: Tensor) -> Any:
     storage = tensor.untyped_storage()
     return torch.empty(0, dtype=torch.uint8).set_(storage).numpy().data if storage.nbytes() else b""
 
 
 def describe_code_version() -> str:
-    """What a result follows from beside spec and data: dlspec's and PyTorch's version, and the project's commit."""
+    """Describe the versions of dlspec and PyTorch, and the Git commit of the working directory."""
     versions = [f"{name} {find_package_version(name) or '?'}" for name in ("dlspec", "torch")]
     commit = find_git_commit(Path.cwd())
     git = f"git {commit['commit'][:12]}{' with changes' if commit['changed'] else ''}" if commit else ""

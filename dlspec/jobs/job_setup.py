@@ -1,4 +1,4 @@
-"""Everything that a run needs, checked and built: from the steps of a spec to a job."""
+"""Check and build everything that a run needs, and find settings that the spec leaves open (batch size, tuning)."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from dlspec.training.tuning.settings_tuner import TUNED_SETTINGS, tune_settings
 
 
 def make_job(preparation: Preparation, *, shows_progress: bool = True) -> Job:
-    """Checks and builds everything; raises UserError for whatever is wrong, and writes nothing."""
+    """Check and build everything that a run needs, and write nothing; raises UserError if anything is wrong."""
     if not gc.isenabled():  # a process of the command line: see dlspec.cli.main
-        gc.freeze()  # before there is a network: what is frozen is never freed
+        gc.freeze()  # before the network is built, as frozen objects are never freed
         gc.enable()
     with _open_status_line(shows_progress) as print_status:
         prepared = _prepare_with_found_settings(preparation, print_status)
@@ -34,7 +34,7 @@ def make_job(preparation: Preparation, *, shows_progress: bool = True) -> Job:
 
 @contextmanager
 def _open_status_line(shows_progress: bool) -> Iterator[Callable[[str], None]]:
-    """What shows on a terminal what is being done, each line in the place of the one before it, and none at the end."""
+    """Yield a function that shows a status line on the terminal in place of the one before; remove it at the end."""
     if not shows_progress or not sys.stderr.isatty():
         yield lambda text: None
         return
@@ -45,9 +45,9 @@ def _open_status_line(shows_progress: bool) -> Iterator[Callable[[str], None]]:
 
 
 def _prepare_with_found_settings(preparation: Preparation, print_status: Callable[[str], None]) -> PreparedRun:
-    """Everything that the run needs, with settings that were found where that is wanted.
+    """Prepare the run; first find the batch size and tune the settings, if the spec asks for that.
 
-    They are tried on networks of their own: the run's is built anew, as if they had been written.
+    They are tried on other networks. The run's network is then built as if the settings had been written in the spec.
     """
     opened, notes = preparation.open(), list[str]()
     if opened.spec.trainer.batch_size == "auto":
@@ -74,7 +74,7 @@ def _tune_settings(
 
 
 def keep_found_settings(preparation: Preparation, folder: Path) -> Preparation:
-    """The steps of a run that goes on, with the settings that were found when it began, where some were to be found."""
+    """Put the settings that were found when the run started into the steps that resume it, so that it keeps them."""
     trainer = preparation.tree.get("trainer")
     if not isinstance(trainer, Mapping) or not (trainer.get("batch_size") == "auto" or trainer.get("tune")):
         return preparation

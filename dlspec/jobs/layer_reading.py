@@ -1,4 +1,4 @@
-"""The layers of a graph, each found in the registry and its settings checked; and the names in a model."""
+"""Look up the layers of a graph in the registry, and check their settings and the names in a model."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from dlspec.network.layer_rules.layout_rules import find_rule
 from dlspec.parts.schema import Schema
 from dlspec.parts.torch.torch_parts import LAYERS, LOSSES
 
-# What every module has of its own, beside its class's attributes.
+# Attributes that every module instance has, besides those of its class.
 _MODULE_ATTRIBUTES = frozenset(vars(nn.Sequential())) | {"graph", "code"}
 
 
 def read_layers(graph: Graph, problems: Problems) -> tuple[Layer, ...]:
+    """Read all layers of a graph; entries that `if` or `repeat: 0` removed only have their names checked."""
     layers = [read_layer(node, problems) for node in graph.nodes]
     problems.enter_part({})
     for part in graph.absent:
@@ -36,16 +37,17 @@ def read_layers(graph: Graph, problems: Problems) -> tuple[Layer, ...]:
 
 
 def read_layer(node: Node, problems: Problems) -> Layer | None:
+    """Find a node's layer in the registry and check its settings; None if there is a problem."""
     if node.part.type == RESIDUAL_ADD:
         return Layer(node, LAYERS["Add"], node.part.settings)
-    problems = Problems() if node.is_shared else problems  # a module that is used again was read before
+    problems = Problems() if node.is_shared else problems  # a shared module was read, and its problems reported, before
     problems.enter_part(node.origins)
     found = LAYERS.read(node.part, problems, extra_names=(*node.blocks, *CONTAINERS))
     if node.parametrize not in (None, *PARAMETRIZATIONS) and not isinstance(node.parametrize, UnknownValue):
         fix = suggest(str(node.parametrize), PARAMETRIZATIONS)
         path = node.part.path_of("parametrize")
         problems.add(
-            Code.UNKNOWN_CHOICE, path, f"no parametrization {format_value(node.parametrize)}", fix, at_value=True
+            Code.UNKNOWN_CHOICE, path, f"unknown parametrization {format_value(node.parametrize)}", fix, at_value=True
         )
     if found is not None and node.part.type == PARAMETER:
         _check_parameter_layer(node, *found, problems)
@@ -53,7 +55,7 @@ def read_layer(node: Node, problems: Problems) -> Layer | None:
 
 
 def _check_parameter_layer(node: Node, schema: Schema, settings: Mapping[str, Any], problems: Problems) -> None:
-    """It takes no input, so its settings can be checked without any."""
+    """Check the settings of a parameter, whose shape rule needs no input."""
     is_known = isinstance(settings.get("shape"), list) and not find_unknown_keys(dict(settings))
     refused = find_rule(schema).refuse((), settings) if is_known else None
     if refused is not None:
@@ -61,11 +63,11 @@ def _check_parameter_layer(node: Node, schema: Schema, settings: Mapping[str, An
 
 
 def check_model_names(block: Block, problems: Problems) -> None:
-    """Names that modules have already would hide them, those of parts would be hidden."""
+    """Report blocks named like a layer or loss, which would hide it, and outputs named like an attribute of modules."""
     for each in block.all_blocks():
         if each.name in LAYERS or each.name in LOSSES:
-            found = f"'{each.name}' can't name a block: a layer has the name"
-            problems.add(Code.NAME_TAKEN, each.path, found, "take another word", at_key=True)
+            found = f"a block can't be named '{each.name}': a layer or loss has this name"
+            problems.add(Code.NAME_TAKEN, each.path, found, "use another name", at_key=True)
     for entry in (entry for each in (block, *block.all_blocks()) for entry in each.all_entries()):
         _check_output_name(entry, problems)
 
@@ -77,12 +79,18 @@ def _check_output_name(entry: Entry, problems: Problems) -> None:
     if name in _MODULE_ATTRIBUTES or any(hasattr(cls, name) for cls in (nn.Sequential, fx.GraphModule)):
         at_value = "name" in entry.part.keys
         path = entry.part.path_of("name") if at_value else entry.path
-        found = f"'{name}' can't name an output: every module has one"
-        problems.add(Code.INVALID_NAME, path, found, "take another word", at_value=at_value, at_key=not at_value)
+        found = f"an output can't be named '{name}': every module has an attribute of this name"
+        problems.add(Code.INVALID_NAME, path, found, "use another name", at_value=at_value, at_key=not at_value)
 
 
 def settle_layers(layers: Sequence[Layer], graph: Graph, problems: Problems) -> tuple[Layer, ...]:
-    """The layers with the settings of a graph's nodes: those that were read already, the others read anew."""
+    """Read again the layers whose nodes changed when the data's facts were filled in, and keep the others.
+
+    Args:
+        layers: The layers that were read before the facts were available.
+        graph: The graph with the facts, with one node for each layer.
+        problems: Gets the problems found in the settings.
+    """
     pairs = zip(layers, graph.nodes, strict=True)
     found = [layer if layer.node is node else read_layer(node, problems) for layer, node in pairs]
     problems.enter_part({})

@@ -1,4 +1,4 @@
-"""What changes the weights, made for a network: the optimizer with its groups, the scheduler, what is frozen."""
+"""Build what changes a network's weights: the optimizer with its groups, the schedule, and the frozen parameters."""
 
 from __future__ import annotations
 
@@ -26,12 +26,18 @@ from dlspec.optim.schedule import Schedule
 from dlspec.parts.specs.parameters_spec import UNFREEZE_KEY
 from dlspec.training.metric_monitor import choose_monitor_mode
 
-# Schedulers that are meant to move with every step; the others move with every epoch.
+# Schedulers that step after every optimizer step by default; the others step after every epoch.
 STEP_SCHEDULERS = ("OneCycleLR", "CyclicLR")
 
 
 def freeze_parameters(network: Network, patterns: Sequence[ParameterPattern], problems: Problems) -> FrozenParameters:
-    """What does not learn, and until when; the parameters are frozen from now on."""
+    """Freeze the parameters that the patterns match.
+
+    Args:
+        network: The network, changed in place.
+        patterns: The patterns of `freeze`, each with the epoch that unfreezes it, if any.
+        problems: Gets a problem for each pattern that matches nothing.
+    """
     picks = match_patterns(list_named_parameters(network), patterns, problems) if patterns else []
     return FrozenParameters({each.parameter: pattern.settings.get(UNFREEZE_KEY) for each, pattern in picks if pattern})
 
@@ -39,21 +45,38 @@ def freeze_parameters(network: Network, patterns: Sequence[ParameterPattern], pr
 def group_parameters(
     network: Network, freezing: FrozenParameters, groups: Sequence[ParameterPattern], problems: Problems
 ) -> list[tuple[ParameterPattern | None, list[NamedParameter]]]:
-    """The optimizer's groups that are not empty: first the parameters that no pattern picks, then each pattern's.
+    """Divide the trained parameters into the optimizer's groups.
 
-    What never learns is in none.
+    Args:
+        network: The network.
+        freezing: The frozen parameters; those that are frozen for the whole run are in no group.
+        groups: The patterns of `optimizer.groups`.
+        problems: Gets a problem for each pattern that matches nothing.
+
+    Returns:
+        The groups that are not empty: first the parameters that no pattern matches (None), then those of each pattern.
     """
     picks = match_patterns(list_named_parameters(network), groups, problems)
-    learning = [(each, pattern) for each, pattern in picks if freezing.is_ever_trained(each.parameter)]
-    found = [(group, [each for each, pattern in learning if pattern is group]) for group in (None, *groups)]
-    return [(group, owned) for group, owned in found if owned]
+    trained = [(each, pattern) for each, pattern in picks if freezing.is_ever_trained(each.parameter)]
+    found = [(group, [each for each, pattern in trained if pattern is group]) for group in (None, *groups)]
+    return [(group, parameters) for group, parameters in found if parameters]
 
 
 def build_optimizer(spec: Spec, network: Network, freezing: FrozenParameters, problems: Problems) -> Optimizer | None:
-    """The spec's optimizer of what learns at some time; None where nothing does."""
+    """Build the spec's optimizer.
+
+    Args:
+        spec: The spec.
+        network: The network, on the device that it is trained on.
+        freezing: The frozen parameters; those that are frozen for the whole run are left out.
+        problems: Gets a problem if the optimizer can't be built or does not fit the trainer's settings.
+
+    Returns:
+        The optimizer, or None if there is a problem or nothing to train.
+    """
     groups = [
-        {"params": [each.parameter for each in owned], **(group.settings if group else {})}
-        for group, owned in group_parameters(network, freezing, spec.groups, problems)
+        {"params": [each.parameter for each in parameters], **(group.settings if group else {})}
+        for group, parameters in group_parameters(network, freezing, spec.groups, problems)
     ]
     if not groups:
         return None
@@ -62,8 +85,8 @@ def build_optimizer(spec: Spec, network: Network, freezing: FrozenParameters, pr
         problems.add(
             Code.UNSUPPORTED,
             part.part.path,
-            "SparseAdam, and no embedding with sparse: true",
-            "take Adam",
+            "SparseAdam needs an embedding with sparse: true, and there is none",
+            "use Adam",
             at_value=True,
         )
         return None
@@ -79,7 +102,7 @@ def build_optimizer(spec: Spec, network: Network, freezing: FrozenParameters, pr
 
 
 def _check_compiled_step(spec: Spec, optimizer: Optimizer, problems: Problems) -> None:
-    """What a step that is compiled whole, or recorded, can't do."""
+    """Report settings that don't work with a compiled step (trainer.compile=step) or a recorded one (cudagraphs)."""
     trainer, scheduler = spec.trainer, spec.scheduler
     if trainer.compile not in ("step", "cudagraphs"):
         return
@@ -88,7 +111,7 @@ def _check_compiled_step(spec: Spec, optimizer: Optimizer, problems: Problems) -
     if scheduler is not None and scheduler.settings.get("cycle_momentum", True) is False:
         moves_momentum = False
     reasons = {
-        f"{spec.optimizer.schema.name}, which evaluates the loss itself": needs_closure(optimizer),
+        f"{spec.optimizer.schema.name}, which calls a closure": needs_closure(optimizer),
         "trainer.accumulate": trainer.accumulate > 1,
         "trainer.activation_checkpointing": bool(trainer.activation_checkpointing) and not is_recorded,
         f"trainer.on_nan={trainer.on_nan}": trainer.on_nan != "stop",
@@ -97,22 +120,20 @@ def _check_compiled_step(spec: Spec, optimizer: Optimizer, problems: Problems) -
         "a momentum that changes at every step (scheduler.cycle_momentum=false keeps it)": moves_momentum,
     }
     for reason in (reason for reason, applies in reasons.items() if applies):
-        found = f"a step that is {'recorded' if is_recorded else 'compiled whole'} can't have {reason}"
+        found = f"a step that is {'recorded' if is_recorded else 'compiled whole'} does not support {reason}"
         problems.add(
-            Code.UNSUPPORTED, ("trainer", "compile"), found, "take trainer.compile=model or none", at_value=True
+            Code.UNSUPPORTED, ("trainer", "compile"), found, "use trainer.compile=model or none", at_value=True
         )
 
 
 def _check_closure_support(name: str, trainer: TrainerSpec, problems: Problems) -> None:
-    """What can't be done with an optimizer that evaluates a batch's loss itself, as often as it wants."""
-    found = f"{name} evaluates a batch's loss itself, so it can't take"
+    """Report settings that don't work with an optimizer that calls a closure, such as LBFGS."""
+    found = f"{name} computes the loss several times in a step, so it does not support"
     if trainer.accumulate > 1:
         fix = "leave it out, or raise trainer.batch_size"
-        problems.add(
-            Code.UNSUPPORTED, ("trainer", "accumulate"), f"{found} the gradients of several", fix, at_value=True
-        )
+        problems.add(Code.UNSUPPORTED, ("trainer", "accumulate"), f"{found} accumulated gradients", fix, at_value=True)
     if trainer.precision == 16:
-        fix = "take bf16, which needs no scale"
+        fix = "use bf16, which needs no gradient scaling"
         problems.add(
             Code.UNSUPPORTED,
             ("trainer", "precision"),
@@ -125,7 +146,14 @@ def _check_closure_support(name: str, trainer: TrainerSpec, problems: Problems) 
 def resolve_scheduler(
     spec: Spec, metrics: Sequence[SelectedMetric], predicted: Sequence[Target], problems: Problems
 ) -> CheckedPart | None:
-    """The scheduler; one that waits for a plateau of the monitored result takes less or more of it as better."""
+    """Return the spec's scheduler; ReduceLROnPlateau gets the mode of the monitored result, min or max.
+
+    Args:
+        spec: The spec.
+        metrics: The run's metrics, one of which may be monitored.
+        predicted: The targets that the model predicts.
+        problems: Gets a problem if `mode` is written and contradicts the monitored result.
+    """
     part = spec.scheduler
     if part is None or part.schema.name != "ReduceLROnPlateau":
         return part
@@ -135,13 +163,23 @@ def resolve_scheduler(
         spec.trainer.mode, name, {key: each for group in metric_groups for key, each in group.items()}
     )
     if part.settings.get("mode", mode) != mode:
-        found = f"mode is {part.settings['mode']}, and of {name} {'more' if mode == 'max' else 'less'} is better"
+        found = f"mode is {part.settings['mode']}, but {'more' if mode == 'max' else 'less'} is better for {name}"
         problems.add(Code.CONFLICT, part.part.path_of("mode"), found, f"leave it out: it is {mode}", at_value=True)
     return replace(part, settings={**part.settings, "mode": mode})
 
 
 def build_schedule(spec: Spec, optimizer: Optimizer | None, data: Dataset, problems: Problems) -> Schedule | None:
-    """The spec's scheduler; the run's length is filled in where it wants one."""
+    """Build the spec's scheduler, with the warm-up before it.
+
+    Args:
+        spec: The spec.
+        optimizer: The optimizer; None if nothing is trained.
+        data: The data, whose size gives the run's length in steps.
+        problems: Gets a problem if PyTorch refuses the settings.
+
+    Returns:
+        The schedule, or None without a scheduler or optimizer.
+    """
     part = spec.scheduler
     if part is None or optimizer is None:
         return None
@@ -157,31 +195,31 @@ def build_schedule(spec: Spec, optimizer: Optimizer | None, data: Dataset, probl
 
 
 def _add_warmup(scheduler: LRScheduler, optimizer: Optimizer, warmup: int) -> LRScheduler:
-    """The scheduler behind a learning rate that rises in equal steps: 1/3 and 2/3 of the whole for a warm-up of 2."""
+    """Put a warm-up before a scheduler: the learning rate rises linearly (for 2 steps: 1/3 and 2/3 of its value)."""
     if not warmup:
         return scheduler
     for group in optimizer.param_groups:
-        group["lr"] = group["initial_lr"]  # the scheduler has taken its first step
+        group["lr"] = group["initial_lr"]  # undo the scheduler's first step, which PyTorch takes when it is made
     warmup_scheduler = LinearLR(optimizer, start_factor=1 / (warmup + 1), total_iters=warmup)
     return SequentialLR(optimizer, [warmup_scheduler, scheduler], [warmup])
 
 
 def _fill_run_length(part: CheckedPart, spec: Spec, data: Dataset, interval: str) -> dict[str, Any]:
-    """The scheduler's settings, the run's length filled in where one wants it and it was not written."""
+    """Return the scheduler's settings; T_max or total_steps, if missing, is set to the length of the run."""
     settings, trainer = dict(part.settings), spec.trainer
     batches = -(-len(data.train) // trainer.initial_batch_size)
-    steps_an_epoch = max(1, -(-min(batches, trainer.limit_batches or batches) // trainer.accumulate))
-    steps = min(trainer.epochs * steps_an_epoch, trainer.max_steps or trainer.epochs * steps_an_epoch)
-    length = steps if interval == "step" else max(1, -(-steps // steps_an_epoch))
+    steps_per_epoch = max(1, -(-min(batches, trainer.limit_batches or batches) // trainer.accumulate))
+    steps = min(trainer.epochs * steps_per_epoch, trainer.max_steps or trainer.epochs * steps_per_epoch)
+    length = steps if interval == "step" else max(1, -(-steps // steps_per_epoch))
     length = max(1, length - spec.warmup)
-    for name, missing in {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}.items():
-        if part.schema.name == name and settings.get(missing) is None and settings.get("epochs") is None:
-            settings[missing] = length
+    for name, length_setting in {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}.items():
+        if part.schema.name == name and settings.get(length_setting) is None and settings.get("epochs") is None:
+            settings[length_setting] = length
     return settings
 
 
 def _report_refusal(part: CheckedPart, error: Exception, problems: Problems) -> None:
     reason = first_line(error)
     problems.add(
-        Code.LAYER_REFUSED, part.part.path, f"{part.schema.name} refuses these settings", f"PyTorch says: {reason}"
+        Code.LAYER_REFUSED, part.part.path, f"invalid settings for {part.schema.name}", f"PyTorch says: {reason}"
     )

@@ -1,4 +1,4 @@
-"""A spec, data and values that are given in Python: from them to the steps of a run."""
+"""Turn a spec, data and values that were given in Python into a run's `Preparation`."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from dlspec.jobs.spec_keys import TOP_LEVEL_KEYS
 from dlspec.language.source_map import SourceMap
 from dlspec.limits import explain_raising_limit, get_limit
 
-KEYS_CHOSEN_BY_NAME = (*GROUPS, "run")  # a text says which file, part or run it is
-DATA_FIX = "give arrays by name, {'x': ..., 'target': ...}, or a data set's name"
+KEYS_CHOSEN_BY_NAME = (*GROUPS, "run")  # given as a string, each of these names a file, a part or a run
+DATA_FIX = "pass arrays by name, {'x': ..., 'target': ...}, or a data set's name"
 ARRAY_SETTINGS = ("validation", "test", "split_seed")
 NO_VALUES: Mapping[str, Any] = {}
 SpecInput = Mapping[str, Any] | Sequence[str]
@@ -34,7 +34,14 @@ DataInput = Mapping[str, Any] | Dataset | str | None
 def prepare_spec(
     spec: SpecInput, data: DataInput, values: Mapping[str, Any] = NO_VALUES, *, is_resumed: bool = False
 ) -> Preparation:
-    """The steps from a spec to a run; `values` take the place of what it says, by their keys."""
+    """Make the steps that turn a spec into a run.
+
+    Args:
+        spec: A mapping, or a list of overrides.
+        data: Arrays by field name, a data set, its name or settings, its shapes; None takes the spec's own data.
+        values: Values by dotted path, such as `optimizer.lr`, which replace those of the spec.
+        is_resumed: Whether the run starts from a checkpoint.
+    """
     written, overrides = split_spec(spec)
     settings = {} if data is None else extract_data_settings(written.pop("data", None))
     arrays, section = _load_data_or_section(data, settings | _extract_data_overrides(overrides))
@@ -52,7 +59,7 @@ def prepare_spec(
     if settings and arrays is None:
         tree["data"] = _merge_section(tree["data"], settings, "data")
     if arrays is not None:
-        tree["data"] = _placeholder_source(arrays) | settings
+        tree["data"] = _make_placeholder_source(arrays) | settings
     if values:
         tree = change_values(tree, values)
     files = {group: composed.loader.files(group) for group in GROUPS}
@@ -61,7 +68,10 @@ def prepare_spec(
 
 
 def split_spec(spec: SpecInput) -> tuple[dict[str, Any], Sequence[str]]:
-    """What a mapping says, by the config's keys, and what a list of overrides says."""
+    """Split a spec into its sections, if it is a mapping, and its overrides, if it is a list.
+
+    A mapping with `layers` and no `model` is a model; its other top-level keys, such as `trainer`, stay sections.
+    """
     if isinstance(spec, Mapping):
         written = dict(spec)
         if "layers" in written and "model" not in written:
@@ -70,31 +80,33 @@ def split_spec(spec: SpecInput) -> tuple[dict[str, Any], Sequence[str]]:
         return written, ()
     if isinstance(spec, Sequence) and not isinstance(spec, str) and all(isinstance(each, str) for each in spec):
         return {}, spec
-    raise UserError(f"{spec!r} is no spec: write a mapping, {{'model': 'cnn'}}, or overrides, ['model=cnn']")
+    raise UserError(
+        f"a spec must be a mapping, {{'model': 'cnn'}}, or a list of overrides, ['model=cnn'], got {spec!r}"
+    )
 
 
 def extract_data_settings(section: Any) -> dict[str, Any]:
-    """What the spec's `data` changes; nothing where it names a data set, whose place another takes."""
+    """Return the settings in a spec's `data` section; none if it names a data set, which the given data replace."""
     if not isinstance(section, Mapping) or section.get("type", "arrays") != "arrays":
         return {}
     return {str(key): value for key, value in section.items() if key != "type"}
 
 
 def _extract_data_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """What a list of overrides says of the data, by the setting."""
+    """Return the values that a list of overrides gives to settings of `data`, by setting."""
     values = [each for each in parse_overrides(overrides) if each.key_or_group.startswith("data.")]
     return {each.key_or_group.removeprefix("data."): each.value() for each in values if not each.is_sweep_override()}
 
 
 def _load_data_or_section(data: DataInput, settings: Mapping[str, Any]) -> tuple[Dataset | None, Any]:
-    """The data set itself, or what to write in the config's section."""
+    """Return a data set if the data were given in Python, else the content of the config's `data` section."""
     if data is None or isinstance(data, str):
         return None, data
     if isinstance(data, Dataset):
         _check_data_settings(settings, (), "a data set that was made in Python")
         return data, None
     if not isinstance(data, Mapping):
-        raise UserError(f"{_describe_value(data)} is no data: {DATA_FIX}")
+        raise UserError(f"can't use {_describe_value(data)} as data: {DATA_FIX}")
     if "type" in data:
         return None, dict(data)
     if "target" in data or any(hasattr(each, "__array__") for each in data.values()):
@@ -104,8 +116,8 @@ def _load_data_or_section(data: DataInput, settings: Mapping[str, Any]) -> tuple
     return None, {"type": "random", "size": 16, **data}
 
 
-def _placeholder_source(data: Dataset) -> dict[str, Any]:
-    """A source that states what these data do: the form is checked with it, and it is never opened."""
+def _make_placeholder_source(data: Dataset) -> dict[str, Any]:
+    """Make a data section with the shape of these data. The config is checked with it; it is never opened."""
     field = data.fields[0]
     if field.vocab_size is not None:
         return {"type": "random", "vocab_size": field.vocab_size, "length": field.shape[0]}
@@ -113,14 +125,14 @@ def _placeholder_source(data: Dataset) -> dict[str, Any]:
 
 
 def _describe_value(data: object) -> str:
-    """A number as it is, of anything that may be long its kind alone."""
+    """Format a number; of other values, which may be long, only name the type."""
     return repr(data) if isinstance(data, int | float) else f"a {type(data).__name__}"
 
 
 def _check_data_settings(settings: Iterable[str], allowed: Sequence[str], owner: str) -> None:
     wrong = [key for key in settings if key not in allowed]
     if wrong:
-        found = f"no setting of {owner}"
+        found = f"not a setting of {owner}"
         raise SpecError(
             [
                 Problem(Code.UNKNOWN_SETTING, f"data.{key}", found, suggest(key, allowed) or "leave it out")
@@ -130,29 +142,29 @@ def _check_data_settings(settings: Iterable[str], allowed: Sequence[str], owner:
 
 
 def _require_num_classes(facts: Mapping[str, Any]) -> None:
-    """Left out, the classes would be taken for a number to predict, without a word."""
+    """Require `num_classes`: without it the target would silently be a number."""
     is_stated = facts.keys() & {"num_classes", "targets"}
     if not is_stated and facts.keys() <= SOURCES["random"].model_fields.keys():
-        fix = "add how many classes there are, 'num_classes': 10, or None where a number is predicted"
-        raise SpecError([Problem(Code.MISSING_VALUE, "data.num_classes", "not stated", fix)])
+        fix = "add the number of classes, 'num_classes': 10, or None if the target is a number"
+        raise SpecError([Problem(Code.MISSING_VALUE, "data.num_classes", "missing", fix)])
 
 
 def _merge_section(before: Any, newer: Any, group: str) -> Any:
-    """A mapping changes what was chosen, key by key; one that says which part or layers it is replaces it."""
+    """Merge a mapping into the chosen section key by key; replace the section if the mapping names a part or layers."""
     if not isinstance(newer, Mapping) or not isinstance(before, dict) or replaces_section(group, dict(newer)):
         return _to_plain(newer, 1)
     return {**before, **{key: _merge_section(before.get(key), value, "") for key, value in newer.items()}}
 
 
 def to_plain_value(value: Any) -> Any:
-    """A mapping, list, text or number as YAML would have given it; UserError for what is none."""
+    """Convert mappings, sequences, arrays and numbers to the types that YAML has; raises UserError for others."""
     return _to_plain(value, 1)
 
 
 def _to_plain(value: Any, depth: int) -> Any:
-    """Mappings, sequences and numbers as YAML would have given them."""
+    """Convert a value as `to_plain_value` does, at the given nesting depth."""
     max_depth = get_limit("nesting")
-    if depth > max_depth:  # a list may hold itself
+    if depth > max_depth:  # a list may contain itself
         found = f"nested more than {max_depth} deep"
         raise SpecError(
             [Problem(Code.TOO_LARGE, "", found, f"use blocks or fewer levels; {explain_raising_limit('nesting')}")]
@@ -165,11 +177,11 @@ def _to_plain(value: Any, depth: int) -> Any:
         return value.tolist()
     if value is None or isinstance(value, bool | int | float | str):
         return value
-    raise UserError(f"{value!r} can't stand in a spec: use numbers, text, lists and mappings")
+    raise UserError(f"a spec can't contain {value!r}: use numbers, strings, lists and mappings")
 
 
 def _find_file_locations(composed: ComposedConfig, python_keys: Collection[str]) -> SourceMap:
-    """The files' places, without those of keys that were given in Python."""
+    """Return the locations of all keys, except those that were given in Python."""
     locations = composed.find_locations()
     keys = {path: location for path, location in locations.keys.items() if not path or path[0] not in python_keys}
     values = {path: location for path, location in locations.values.items() if not path or path[0] not in python_keys}

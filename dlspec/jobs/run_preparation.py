@@ -1,6 +1,7 @@
-"""From a config to everything that a run needs, checked to the last shape before anything is written.
+"""Turn a config into everything that a run needs, and check all of it before anything is written.
 
-form checked -> data opened -> rest checked -> network built and traced -> criterion, optimizer, metrics
+The steps: check all settings, open the data, fill in their facts and check what depended on them, build and trace the
+network, make criterion, optimizer and metrics.
 """
 
 from __future__ import annotations
@@ -38,36 +39,35 @@ from dlspec.training.runtime.randomness import seed_generators
 from dlspec.training.step.activation_checkpointing import find_checkpointed_layers
 
 GroupChoices = Mapping[str, Iterable[str]]
-SAMPLES_FOR_TRACING = 2
-"""So many samples are passed through a network that is built."""
+SAMPLES_FOR_TRACING = 2  # samples that pass through the network when it is built
 
 
 @dataclass(frozen=True)
 class OpenedSpec:
-    """A spec whose data are open."""
+    """A spec and its open data."""
 
     spec: Spec
     data: Dataset
 
     def with_trainer_settings(self, found: Mapping[str, Any]) -> OpenedSpec:
-        """The same with settings of the trainer that were found."""
+        """Return a copy with these settings of the trainer, which were found by tuning."""
         return replace(self, spec=replace(self.spec, trainer=self.spec.trainer.model_copy(update=found)))
 
 
 @dataclass(frozen=True)
 class BuiltSpec:
-    """A spec with its network, which fits the data; `notes` say what it begins with."""
+    """A spec with its data and a network that fits them."""
 
     spec: Spec
     data: Dataset
     network: Network
     freezing: FrozenParameters
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # lines for the user about weights that were loaded
 
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """All that the trainer takes. `resolved` is the spec as a run saves it; `notes` tell the user what was done."""
+    """Everything that the trainer needs."""
 
     spec: Spec
     data: Dataset
@@ -77,34 +77,30 @@ class PreparedRun:
     schedule: Schedule | None
     freezing: FrozenParameters
     make_metrics: Callable[[], Sequence[Mapping[str, Any]]]
-    resolved: Mapping[str, Any]
-    notes: Sequence[str] = ()
+    resolved: Mapping[str, Any]  # the spec as it is saved in the run's folder
+    notes: Sequence[str] = ()  # lines for the user, such as which weights were loaded
 
 
 @dataclass(frozen=True)
 class Preparation:
-    """The steps from a config to a run, each with the same tree and places.
-
-    `make_source_map` says where each key was written: it takes a while, and is called only where there are mistakes.
-    `data` replaces what the config opens, `opening` the way in which that is done. A run that is resumed takes its
-    weights from a checkpoint, not from the file that it began with.
-    """
+    """The steps that turn a config into a run: read, open, build, prepare."""
 
     tree: Mapping[str, Any]
+    # Finds where each key is written. That is slow, so it is called only if there are problems to report.
     make_source_map: Callable[[], SourceMap]
-    choices: GroupChoices = field(default_factory=dict)
-    data: Dataset | None = None
-    is_resumed: bool = field(default=False, kw_only=True)
+    choices: GroupChoices = field(default_factory=dict)  # names of the config files in each group
+    data: Dataset | None = None  # replaces the data of the config
+    is_resumed: bool = field(default=False, kw_only=True)  # whether the weights come from a checkpoint
     open_source: Callable[[DataSource], Dataset] = field(default=open_data, kw_only=True)
 
     def read(self) -> Spec:
-        """The form, checked; raises `SpecError`."""
+        """Check all settings that don't depend on the data; raises `SpecError`."""
         return read_spec(self.tree, self.make_source_map, choices=self.choices)
 
     def open(self, *, outline: bool = False) -> OpenedSpec:
-        """The form checked, then the data opened, then what had to wait for them.
+        """Check the settings, open the data, then fill in their facts and check what depends on them.
 
-        As an `outline` noise is made of few samples: shapes need no more.
+        With `outline`, random data are made with only a few samples, which is enough to check shapes.
         """
         if self.data is not None:
             facts = self.data.facts
@@ -125,8 +121,13 @@ class Preparation:
             raise_problems(problems, self.make_source_map)
             raise
 
-    def build(self, place: BuildMode = RUN_MODE, opened: OpenedSpec | None = None) -> BuiltSpec:
-        """The network, its weights drawn from the spec's seed; raises `Unfit` where the place is none for it."""
+    def build(self, mode: BuildMode = RUN_MODE, opened: OpenedSpec | None = None) -> BuiltSpec:
+        """Build the network, with weights drawn from the spec's seed.
+
+        Raises:
+            SpecError: If the network can't be built or does not fit the data.
+            BuildModeError: If building in this mode is too expensive or impossible.
+        """
         opened = opened or self.open()
         spec, data, problems = opened.spec, opened.data, opened.spec.problems.make_empty_copy()
         fields = match_inputs(spec.graph.inputs, data, problems)
@@ -135,21 +136,21 @@ class Preparation:
         data = _add_token_targets(spec, data, fields.values())
         seed_generators(spec.seed)
         samples = {name: (field, data.sample(field.name, SAMPLES_FOR_TRACING)) for name, field in fields.items()}
-        network = build_network(spec.graph, spec.layers, samples, problems, place)
+        network = build_network(spec.graph, spec.layers, samples, problems, mode)
         raise_problems(problems, self.make_source_map)
-        assert network is not None  # or there was a mistake
+        assert network is not None  # otherwise a problem was raised
         notes = () if self.is_resumed else _initialize_weights(network, spec, problems)
         freezing = freeze_parameters(network, spec.freeze, problems)
         raise_problems(problems, self.make_source_map)
-        # Before the optimizer is made: some keep tensors beside the parameters from then on.
-        network.module.to(place.device or device)
+        # Before the optimizer is made: some optimizers create tensors on the parameters' device at once.
+        network.module.to(mode.device or device)
         return BuiltSpec(spec, data, network, freezing, notes)
 
-    def prepare(self, place: BuildMode = RUN_MODE, opened: OpenedSpec | None = None) -> PreparedRun:
-        """Everything that a run needs."""
+    def prepare(self, mode: BuildMode = RUN_MODE, opened: OpenedSpec | None = None) -> PreparedRun:
+        """Build the network, and make everything else that the trainer needs; raises as `build` does."""
         opened = opened or self.open()
         with deterministic_algorithms(opened.spec.trainer.deterministic):
-            return self._prepare_built(self.build(place, opened))
+            return self._prepare_built(self.build(mode, opened))
 
     def _prepare_built(self, built: BuiltSpec) -> PreparedRun:
         spec, data, network, problems = built.spec, built.data, built.network, built.spec.problems.make_empty_copy()
@@ -163,18 +164,19 @@ class Preparation:
         spec = replace(spec, scheduler=resolve_scheduler(spec, metrics, predicted, problems))
         schedule = build_schedule(spec, optimizer, data, problems)
         raise_problems(problems, self.make_source_map)
-        assert criterion is not None  # or there was a mistake
+        assert criterion is not None  # otherwise a problem was raised
         resolved_spec = _make_resolved_spec(spec, criterion, metrics)
-        if self.data is not None:  # given in Python: no file says where they come from
+        if self.data is not None:  # the data were given in Python, so the spec can't name their source
             resolved_spec["data"] = {"type": "arrays", **data.origin}
         return PreparedRun(
             spec, data, network, criterion, optimizer, schedule, built.freezing,
-            lambda: make_metrics(metrics, predicted), resolved_spec, (*built.notes, *_note_all_frozen(network, optimizer)),
+            lambda: make_metrics(metrics, predicted), resolved_spec,
+            (*built.notes, *_make_all_frozen_note(network, optimizer)),
         )  # fmt: skip
 
 
 def _initialize_weights(network: Network, spec: Spec, problems: Problems) -> tuple[str, ...]:
-    """Gives the network the weights that the spec wants it to begin with; says what came from elsewhere."""
+    """Initialize the network's weights as `init` and `weights` say; return a note on weights that were loaded."""
     if spec.inits:
         initialize_weights(network, spec.inits, problems)
     if spec.weights is None or problems:
@@ -182,25 +184,25 @@ def _initialize_weights(network: Network, spec: Spec, problems: Problems) -> tup
     return (load_weights(network.module, spec.weights, problems),)
 
 
-def _note_all_frozen(network: Network, optimizer: Optimizer | None) -> tuple[str, ...]:
-    """Tells whom a pattern has frozen more than was meant."""
+def _make_all_frozen_note(network: Network, optimizer: Optimizer | None) -> tuple[str, ...]:
+    """Return a note if all parameters are frozen, as a `freeze` pattern may match more than the user meant."""
     has_weights = any(True for _ in network.module.parameters())
     return ("nothing is trained: all parameters are frozen",) if has_weights and optimizer is None else ()
 
 
 def _check_recomputed_patterns(spec: Spec, network: Network, problems: Problems) -> None:
-    """A pattern that matches no part of the network is a mistake."""
+    """Report patterns of `trainer.activation_checkpointing` that match no layer of the network."""
     for index, pattern in enumerate(spec.trainer.activation_checkpointing):
         if not find_checkpointed_layers(network.module, [pattern]):
             path = ("trainer", "activation_checkpointing", index)
-            fix = "name a block or layer as `summary` shows it: 'blocks.*' for the copies of one that is repeated"
-            problems.add(Code.NO_MATCH, path, f"no part of the network is called '{pattern}'", fix, at_value=True)
+            fix = "name a block or layer as `summary` shows it, or 'blocks.*' for the copies of a repeated one"
+            problems.add(Code.NO_MATCH, path, f"'{pattern}' matches no layer of the network", fix, at_value=True)
 
 
 def _add_token_targets(spec: Spec, data: Dataset, fields: Iterable[Field]) -> Dataset:
-    """The data as the network takes them: tokens that it is to give again come moved by one step."""
+    """Add the next tokens as targets for each tokens field of the model that a loss or the data use as a target."""
     target_names = {each.target for each in spec.loss or () if isinstance(each.target, str)}
-    if not target_names and not data.targets:  # data without a target are their own
+    if not target_names and not data.targets:  # the fields of data without a target are their own targets
         target_names = {each.name for each in data.effective_targets}
     target_names |= {each.name for each in data.targets}
     for each in fields:
@@ -210,7 +212,7 @@ def _add_token_targets(spec: Spec, data: Dataset, fields: Iterable[Field]) -> Da
 
 
 def _choose_run_device(spec: Spec, problems: Problems) -> torch.device:
-    """The run's device; one that this machine does not have is a mistake."""
+    """Choose the run's device; a device that this machine does not have is reported as a problem."""
     try:
         return choose_device(spec.trainer.device)
     except UnknownDevice as error:
@@ -219,7 +221,7 @@ def _choose_run_device(spec: Spec, problems: Problems) -> torch.device:
 
 
 def _make_resolved_spec(spec: Spec, criterion: Criterion, metrics: Sequence[SelectedMetric]) -> dict[str, Any]:
-    """The spec with every default and fact; params and formulas as written."""
+    """Make the spec that the run saves: with every default and fact; params and formulas stay as written."""
     tree = dict(spec.tree)
     scheduler = spec.scheduler
     return {
@@ -228,10 +230,10 @@ def _make_resolved_spec(spec: Spec, criterion: Criterion, metrics: Sequence[Sele
         "model": {key: value for key, value in tree["model"].items() if key != "loss"},
         "data": {"type": type(spec.data).source_name, **spec.data.model_dump(mode="json")},
         "loss": losses_to_spec(criterion),
-        "optimizer": part_to_spec(spec.optimizer.schema, spec.optimizer.settings) | _group_settings(tree),
+        "optimizer": part_to_spec(spec.optimizer.schema, spec.optimizer.settings) | _get_group_settings(tree),
         "scheduler": None
         if scheduler is None
-        else part_to_spec(scheduler.schema, scheduler.settings) | _scheduler_step_settings(spec),
+        else part_to_spec(scheduler.schema, scheduler.settings) | _get_scheduler_step_settings(spec),
         "metrics": metrics_to_spec(metrics, criterion),
         **{key: tree[key] for key in ("init", "freeze", "weights") if tree.get(key) is not None},
         "trainer": spec.trainer.model_dump(mode="json"),
@@ -239,11 +241,11 @@ def _make_resolved_spec(spec: Spec, criterion: Criterion, metrics: Sequence[Sele
     }
 
 
-def _scheduler_step_settings(spec: Spec) -> dict[str, Any]:
+def _get_scheduler_step_settings(spec: Spec) -> dict[str, Any]:
     settings = {"interval": spec.interval, "warmup": spec.warmup}
     return {key: each for key, each in settings.items() if each}
 
 
-def _group_settings(tree: Mapping[str, Any]) -> dict[str, Any]:
+def _get_group_settings(tree: Mapping[str, Any]) -> dict[str, Any]:
     groups = tree["optimizer"].get("groups") if isinstance(tree["optimizer"], dict) else None
     return {"groups": groups} if groups else {}

@@ -1,4 +1,4 @@
-"""A run goes on from its newest whole checkpoint, as if it had never stopped."""
+"""Resume a run from its newest undamaged checkpoint, as if it had never stopped."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from dlspec.runs.lock import lock_run_folder
 from dlspec.training.checkpoint.checkpoint_files import Snapshot, read_newest_checkpoint, set_aside_after
 from dlspec.training.components import count_samples
 
-# What changes nothing that was trained before: a run may go on with other ones.
+# Settings that may change when a run is resumed: they don't affect what was trained before.
 _CHANGEABLE_KEYS = frozenset(
     f"trainer.{key}" for key in OUTPUT_KEYS | MACHINE_KEYS | {"epochs", "max_steps", "test", "on_nan", "debug"}
 )
-# Schedulers that are as long as the run where the spec does not say how long they are.
+# Schedulers whose length is that of the run if these settings are missing.
 _LENGTH_SETTINGS: Mapping[str, str] = {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}
 
 
 def find_run_folder(name: str, location: SourceLocation | None = None) -> Path:
-    """The run's folder that a user names; `latest` is the last below runs/."""
+    """Return the folder of the run that a user names; `latest` is the newest run below runs/."""
     if name == LATEST:
         return find_latest_run()
     if not (Path(name) / SPEC_FILE).is_file():
@@ -40,21 +40,31 @@ def find_run_folder(name: str, location: SourceLocation | None = None) -> Path:
 
 @contextmanager
 def lock_newest_checkpoint(folder: Path) -> Iterator[Snapshot | None]:
-    """The newest whole checkpoint of a run, None where it has none yet; within it nobody else trains there.
+    """Lock a run's folder inside the `with` block, and yield its newest undamaged checkpoint, or None if it has none.
 
-    Raises UserError where somebody does, where nothing can be written, and where no checkpoint is whole.
+    Raises:
+        UserError: If another process trains there, the folder is not writable, or all checkpoints are damaged.
     """
     checkpoints = folder / CHECKPOINTS_FOLDER
-    if checkpoints.is_symlink():  # a stranger's would have us write and delete elsewhere
-        raise UserError(f"'{checkpoints}' is a link: put the folder that it leads to in its place")
+    if checkpoints.is_symlink():  # a run folder from someone else could make dlspec write and delete elsewhere
+        raise UserError(f"'{checkpoints}' is a symbolic link: replace it with the folder that it points to")
     with lock_run_folder(folder):
         yield read_newest_checkpoint(checkpoints)
 
 
 def continue_run(job: Job, folder: Path, snapshot: Snapshot | None) -> JobResult:
-    """Trains what is left of the run in `folder`, whose lock the caller holds."""
-    start = f"from step {snapshot.step:,}" if snapshot else "from its beginning, as it has no checkpoint yet"
-    print(f"{folder} goes on {start}", file=sys.stderr)
+    """Train the rest of a run. The caller must have locked its folder.
+
+    Args:
+        job: The run, built with the settings that it resumes with.
+        folder: The run's folder. Files that are newer than the checkpoint are set aside.
+        snapshot: The checkpoint to resume from; None starts at step 0.
+
+    Returns:
+        The result of the whole run.
+    """
+    start = f"from step {snapshot.step:,}" if snapshot else "from the start, as it has no checkpoint yet"
+    print(f"resuming {folder} {start}", file=sys.stderr)
     job.check_space(folder)
     for each in (folder, folder / CHECKPOINTS_FOLDER):
         remove_leftovers(each)
@@ -64,24 +74,35 @@ def continue_run(job: Job, folder: Path, snapshot: Snapshot | None) -> JobResult
 
 
 def is_run_finished(folder: Path) -> bool:
+    """Whether the run in `folder` has finished, including its test."""
     result = read_result(folder)
     return result is not None and result.status is JobState.FINISHED
 
 
 # ---- what has changed ------------------------------------------------------------------------------------------------
 
-Changes = Mapping[str, tuple[Any, Any]]
+Changes = Mapping[str, tuple[Any, Any]]  # each changed key with its value before and now
 
 
-def find_changes(folder: Path, job: Job, snapshot: Snapshot | None, written: Sequence[str]) -> Changes:
-    """Each key of which the run in `folder` has another value than the job, with both.
+def find_changes(folder: Path, job: Job, snapshot: Snapshot | None, written_keys: Sequence[str]) -> Changes:
+    """Find the settings in which a job differs from the saved spec of its run, and changes in the data's size.
 
-    What the saved spec does not name counts only where the user has `written` it: a later dlspec has more settings.
+    Args:
+        folder: The run's folder.
+        job: The job that is to resume the run.
+        snapshot: The checkpoint to resume from, which contains the number of samples.
+        written_keys: Keys that the user has written. Keys that the saved spec does not have are ignored unless they
+            are among these, as a newer dlspec has more settings.
+
+    Returns:
+        Each changed key with its value before and now.
     """
     saved = load_yaml_file(folder / SPEC_FILE).tree
     before, now = dict(_flatten(saved)), dict(_flatten(job.prepared.resolved))
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
-    found = {key: (before.get(key), now.get(key)) for key in keys if key in before or _is_written_by_user(key, written)}
+    found = {
+        key: (before.get(key), now.get(key)) for key in keys if key in before or _is_written_by_user(key, written_keys)
+    }
     samples = count_samples(job.prepared.data)
     samples_before = samples if snapshot is None else snapshot.samples
     return found | {
@@ -92,12 +113,22 @@ def find_changes(folder: Path, job: Job, snapshot: Snapshot | None, written: Seq
 
 
 def refuse_changes(folder: Path, job: Job, changed: Changes, allowed: Sequence[str]) -> None:
-    """What changes anything that was trained before would train something else from there on: the user must say so."""
-    changeable = _CHANGEABLE_KEYS - _keys_of_schedule_length(job.prepared.resolved)
+    """Raise an error for changes that affect what was trained before, unless the user allows them.
+
+    Args:
+        folder: The run's folder.
+        job: The job that is to resume the run.
+        changed: The changes, from `find_changes`.
+        allowed: Keys that the user allows to change, with everything below them.
+
+    Raises:
+        SpecError: With one problem for each change that is not allowed.
+    """
+    changeable = _CHANGEABLE_KEYS - _find_schedule_length_keys(job.prepared.resolved)
     location = SourceLocation(format_file_path(folder / SPEC_FILE))
     problems = [
-        Problem(Code.CHANGED_SETTING, key, f"the run has {format_value(before)}, and now it is {format_value(now)}",
-                f"to go on with that add resume.allow=[{key.partition(' ')[0]}]", location)
+        Problem(Code.CHANGED_SETTING, key, f"was {format_value(before)} in the run, is now {format_value(now)}",
+                f"to resume with this change add resume.allow=[{key.partition(' ')[0]}]", location)
         for key, (before, now) in changed.items()
         if key not in changeable and not any(_is_below(key.partition(" ")[0], each) for each in allowed)
     ]  # fmt: skip
@@ -105,12 +136,12 @@ def refuse_changes(folder: Path, job: Job, changed: Changes, allowed: Sequence[s
         raise SpecError(problems)
 
 
-def _is_written_by_user(key: str, written: Sequence[str]) -> bool:
-    return any(_is_below(key, each) or _is_below(each, key) for each in written)
+def _is_written_by_user(key: str, written_keys: Sequence[str]) -> bool:
+    return any(_is_below(key, each) or _is_below(each, key) for each in written_keys)
 
 
-def _keys_of_schedule_length(resolved: Mapping[str, Any]) -> frozenset[str]:
-    """What the scheduler's length follows from, where it does."""
+def _find_schedule_length_keys(resolved: Mapping[str, Any]) -> frozenset[str]:
+    """Return the settings that set the scheduler's length, if it is that of the run."""
     scheduler = resolved.get("scheduler") or {}
     length_setting = _LENGTH_SETTINGS.get(scheduler.get("type", ""))
     follows_run_length = (
@@ -124,7 +155,7 @@ def _is_below(key: str, other: str) -> bool:
 
 
 def _flatten(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Each value by its dotted path."""
+    """Yield each value with its dotted path."""
     pairs = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list | tuple) else ()
     if not isinstance(tree, Mapping | list | tuple) or not tree:
         yield path, tree

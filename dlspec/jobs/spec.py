@@ -1,4 +1,4 @@
-"""What a whole config says, checked: one field for each of its sections."""
+"""A checked config, with one field for each section."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dlspec.parts.specs.parameters_spec import Initialization
 
 @dataclass(frozen=True)
 class CheckedPart:
-    """A part whose name was found and whose settings were checked."""
+    """A part that was found in its registry, with checked settings."""
 
     part: Part
     schema: Schema
@@ -32,13 +32,12 @@ class CheckedPart:
 
 @dataclass(frozen=True)
 class Spec:
-    """A config whose form is right. `tree` is the config with every `${...}` looked up.
+    """A config whose settings have been checked.
 
-    A fact that only the opened data know stands in it as an `Unknown`. `problems` are none; they know where everything
-    was written.
+    Facts that are missing until the data are open are `UnknownValue`s.
     """
 
-    tree: Mapping[str, Any]
+    tree: Mapping[str, Any]  # the config with every `${...}` resolved
     graph: Graph
     layers: tuple[Layer, ...]
     data: DataSource
@@ -46,17 +45,17 @@ class Spec:
     trainer: TrainerSpec
     loss: LossTerms | None = None
     scheduler: CheckedPart | None = None
-    interval: Literal["step", "epoch"] | None = None
-    warmup: int = 0
+    interval: Literal["step", "epoch"] | None = None  # how often the scheduler steps; None: its default
+    warmup: int = 0  # steps
     metrics: tuple[MetricTerm, ...] | None = None
     inits: tuple[Initialization, ...] = ()
     freeze: tuple[ParameterPattern, ...] = ()
     groups: tuple[ParameterPattern, ...] = ()
     weights: WeightsSpec | None = None
     seed: int = 0
-    problems: Problems = field(default_factory=Problems)
+    problems: Problems = field(default_factory=Problems)  # empty; it keeps where every key is written
 
     @property
     def unknown_facts(self) -> tuple[str, ...]:
-        """The facts of the data that are not known yet."""
+        """The facts that are missing until the data are open, by name."""
         return tuple(sorted(find_unknown_keys(self.tree)))

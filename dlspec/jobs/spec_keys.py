@@ -1,4 +1,4 @@
-"""The keys at the top of a config, and the modules that it imports."""
+"""Check the top-level keys of a config, and import the modules that it names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TOP_LEVEL_KEYS = (
     *("model", "data", "loss", "optimizer", "scheduler", "metrics", "trainer"),
     *("init", "freeze", "weights", "seed", "imports", "spec_version", "sweep"),
 )
-# Keys that are often written without their section, and where they belong.
+# Keys that users often write at the top level, and the paths where they belong.
 _FULL_PATHS = {
     **{key: f"data.{key}" for key in SplitSource.model_fields},
     **{key: f"sweep.{key}" for key in SweepSpec.model_fields},
@@ -31,32 +31,32 @@ _FULL_PATHS = {
 
 
 def _suggest_key(key: str) -> str:
-    """For a key at the top that is none: where it belongs, or the nearest."""
+    """Suggest the path where an unknown top-level key belongs, or the key with the most similar name."""
     meant = _FULL_PATHS.get(key) or find_closest(key, TOP_LEVEL_KEYS) or _FULL_PATHS.get(find_closest(key, _FULL_PATHS))
     return f"did you mean '{meant}'?" if meant else suggest(key, TOP_LEVEL_KEYS, max_names=20)
 
 
 def check_keys(tree: Mapping[str, Any], problems: Problems) -> None:
-    """Check the keys at the top of a config, and its version."""
+    """Check the top-level keys of a config, and its version."""
     for key in tree:
         if key not in TOP_LEVEL_KEYS:
             problems.add(Code.UNKNOWN_KEY, (key,), "no such key", _suggest_key(str(key)))
     version = tree.get("spec_version", SPEC_VERSION)
     if version != SPEC_VERSION:
-        fix = f"this dlspec reads version {SPEC_VERSION}: install the one that wrote it"
-        problems.add(Code.WRONG_VERSION, ("spec_version",), f"version {version}", fix, at_value=True)
+        fix = f"install the version of dlspec that wrote the spec; this one reads version {SPEC_VERSION}"
+        problems.add(Code.WRONG_VERSION, ("spec_version",), f"unknown version {version}", fix, at_value=True)
 
 
 def import_modules(names: Any, problems: Problems) -> None:
-    """Import the user's own modules, whose decorators register parts."""
+    """Import the modules of `imports`, whose decorators register the user's parts."""
     if names is None:
         return
     if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
         written = names if isinstance(names, str) else "my_package.layers"
         fix = f"write them in brackets: imports=[{written}], in a file imports: [{written}]"
-        problems.add(Code.WRONG_TYPE, ("imports",), "imports are no list of modules", fix)
+        problems.add(Code.WRONG_TYPE, ("imports",), "imports must be a list of module names", fix)
         return
-    if str(Path.cwd()) not in sys.path:  # `python -m` puts it there, the script `dlspec` does not
+    if str(Path.cwd()) not in sys.path:  # `python -m dlspec` adds it, the script `dlspec` does not
         sys.path.insert(0, str(Path.cwd()))
     for index, name in enumerate(names):
         try:
@@ -67,6 +67,6 @@ def import_modules(names: Any, problems: Problems) -> None:
                 Code.IMPORT_FAILED,
                 ("imports", index),
                 found,
-                "the module must be importable from here",
+                "the module must be importable from the working directory",
                 at_value=True,
             )

@@ -1,6 +1,6 @@
-"""A whole config becomes a `Spec`: every part found in its registry, every setting checked, every mistake at once.
+"""Read a config into a `Spec`: find every part in its registry, check every setting, report all problems at once.
 
-It is read with the data's facts unknown (form); once the data are open `settle_spec` puts the facts in.
+The config is read before the data are open, so their facts are unknown; `settle_spec` then fills them in.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from dlspec.parts.specs.parameters_spec import Initialization, read_freeze, read
 from dlspec.parts.torch.torch_parts import OPTIMIZERS, SCHEDULERS
 
 T = TypeVar("T")
-# What can't be known where a module that may register it could not be imported.
+# Problems that are dropped if a module of `imports` failed, as it may have registered the unknown part.
 _UNKNOWN_PART_CODES = (
     *(Code.UNKNOWN_LAYER, Code.UNKNOWN_LOSS, Code.UNKNOWN_OPTIMIZER, Code.UNKNOWN_SCHEDULER, Code.UNKNOWN_METRIC),
     Code.UNKNOWN_DATA,
@@ -51,9 +51,16 @@ def read_spec(
     facts: Mapping[str, Any] | None = None,
     choices: Mapping[str, Iterable[str]] | None = None,
 ) -> Spec:
-    """Read the spec that a config writes; raises `SpecError` with all mistakes of form.
+    """Read and check a config.
 
-    `facts` are what the data hold, None before they are open; `choices` are the files that a group offers.
+    Args:
+        tree: The config.
+        find_locations: Finds where each key is written; called only if there are problems.
+        facts: The data's facts by name; None before the data are open.
+        choices: Names of the config files in each group.
+
+    Raises:
+        SpecError: With all problems.
     """
     problems = Problems()
     reader = _SpecReader(problems, choices or {})
@@ -70,10 +77,20 @@ def settle_spec(
     facts: Mapping[str, Any],
     choices: Mapping[str, Iterable[str]] | None = None,
 ) -> Spec:
-    """Put the data's facts into a spec that was read from `tree` without them; raises `SpecError` where they don't fit.
+    """Fill the data's facts into a spec that was read from `tree` without them.
 
-    Only the sections in which a fact stands are read again. Of a model these are the layers whose own settings are
-    facts; the whole of it where its structure may depend on one.
+    Only sections that contain a fact are read again. In the model these are only the layers that have a fact in their
+    settings, unless its structure may depend on a fact.
+
+    Args:
+        spec: The spec without the facts.
+        tree: The config that it was read from.
+        find_locations: Finds where each key is written; called only if there are problems.
+        facts: The data's facts by name.
+        choices: Names of the config files in each group.
+
+    Raises:
+        SpecError: With all problems, if settings don't fit the facts.
     """
     problems = Problems(origins=dict(spec.problems.origins), names=dict(spec.problems.names))
     settled = settle_config(spec.graph, tree, spec.tree, facts, problems)
@@ -85,20 +102,20 @@ def settle_spec(
 
 def _raise_problems(spec: Spec | None, problems: Problems, find_locations: Callable[[], SourceMap]) -> Spec:
     raise_problems(problems, find_locations)
-    assert spec is not None  # whatever is missing was a mistake
+    assert spec is not None  # otherwise a problem was raised
     return spec
 
 
 @dataclass(frozen=True)
 class _EarlierReading:
-    """A spec that was read before the facts were known, and what the facts make of its config."""
+    """A spec that was read without the data's facts, and its config with the facts filled in."""
 
     spec: Spec
     settled: SettledConfig
 
 
 class _SpecReader:
-    """Reads a config's sections. After an `earlier` reading only those are read again in which something changed."""
+    """Reads the sections of a config; with an `earlier` reading, only those that have changed since."""
 
     def __init__(
         self, problems: Problems, choices: Mapping[str, Iterable[str]], earlier: _EarlierReading | None = None
@@ -147,7 +164,7 @@ class _SpecReader:
         )  # fmt: skip
 
     def _reuse_or_read(self, field: str, keys: Collection[str], read: Callable[[], T]) -> T:
-        """What the earlier reading found, where nothing has changed at the keys that it depends on."""
+        """Return a field from the earlier reading if none of the sections it depends on has changed, else read it."""
         earlier = self.earlier
         if earlier is None or not earlier.settled.changed_sections.isdisjoint(keys):
             return read()
@@ -155,7 +172,7 @@ class _SpecReader:
         return kept
 
     def _read_model(self, tree: Mapping[str, Any]) -> tuple[Graph | None, tuple[Layer, ...]]:
-        """The model's graph, None where it writes none, and its layers, their settings checked."""
+        """Read the model's graph (None if the model has problems) and its layers, with checked settings."""
         earlier = self.earlier
         kept = None if earlier is None else earlier.settled.graph
         if earlier is not None and kept is not None:
@@ -173,8 +190,8 @@ class _SpecReader:
         if part is None:
             return None
         if part.type == "arrays" and part.type not in SOURCES:
-            fix = "give them again: train(SPEC, data=...), resume(FOLDER, data=...); or choose a data set: data=NAME"
-            found = "the data of this run were arrays given in Python, which no folder keeps"
+            fix = "pass them again: train(SPEC, data=...), resume(FOLDER, data=...); or choose a data set: data=NAME"
+            found = "the data of this run were arrays given in Python, which are not saved"
             self.problems.add(Code.MISSING_VALUE, part.name_path, found, fix, at_value=True)
             return None
         named = replace(part, path=part.name_path)
@@ -184,7 +201,7 @@ class _SpecReader:
         before = len(self.problems)
         for path, value in iterate_leaves(part.settings):
             if isinstance(value, UnknownValue) and not isinstance(value, InvalidValue):
-                found = f"{format_path(path)} is {value}, which only the opened data know"
+                found = f"{format_path(path)} is {value}, which is unknown until the data are open"
                 self.problems.add(
                     Code.KNOWN_TOO_LATE, (*part.settings_path, *path), found, "write the value itself", at_value=True
                 )
@@ -193,20 +210,22 @@ class _SpecReader:
         return read_section(source, dict(part.settings), part.settings_path, self.problems)
 
     def _read_optimizer(self, raw: Any) -> CheckedPart | None:
-        return self._read_part("optimizer", remove_keys(raw, "groups"), OPTIMIZERS, must=True)
+        return self._read_part("optimizer", remove_keys(raw, "groups"), OPTIMIZERS, is_required=True)
 
     def _read_scheduler(self, raw: Any) -> CheckedPart | None:
         return self._read_part("scheduler", remove_keys(raw, "interval", "warmup"), SCHEDULERS)
 
     def _read_inits(self, tree: Mapping[str, Any], graph: Graph) -> tuple[Initialization, ...]:
-        """The model's own, then the config's."""
+        """Read the initializations: those under `model`, then those of the top-level `init`."""
         return (
-            *self._read_models_own("init", graph, read_inits),
+            *self._read_model_setting("init", graph, read_inits),
             *read_inits(tree.get("init"), ("init",), self.problems),
         )
 
-    def _read_part(self, key: str, raw: Any, registry: Registry[Schema], *, must: bool = False) -> CheckedPart | None:
-        if raw is None and not must:
+    def _read_part(
+        self, key: str, raw: Any, registry: Registry[Schema], *, is_required: bool = False
+    ) -> CheckedPart | None:
+        if raw is None and not is_required:
             return None
         part = parse_part(raw, (key,), self.problems, kind=key)
         return None if part is None else self._find_part(part, registry, key)
@@ -217,22 +236,22 @@ class _SpecReader:
         return None if schema is None else CheckedPart(part, schema, schema.read(part, self.problems))
 
     def _read_loss(self, raw: Any, graph: Graph) -> LossTerms | None:
-        """The config's losses, else the model's own; None is `auto`."""
-        own = self._read_models_own("loss", graph, read_losses) or None
+        """Read the top-level losses, or else those under `model`; None means `auto`."""
+        own = self._read_model_setting("loss", graph, read_losses) or None
         if raw is None or _is_auto(raw, "loss", self.problems):
             return own
         return read_losses(raw, ("loss",), self.problems, self.choices.get("loss", ()))
 
-    def _read_models_own(
+    def _read_model_setting(
         self, key: str, graph: Graph, read: Callable[[Any, KeyPath, Problems], tuple[T, ...] | None]
     ) -> tuple[T, ...]:
-        """What the model brings along under a key."""
+        """Read a section that is written under `model`, such as `model.loss`; () if there is none."""
         raw = graph.training_settings.get(key)
         return () if raw is None or isinstance(raw, InvalidValue) else read(raw, ("model", key), self.problems) or ()
 
     def _read_freeze(self, tree: dict[str, Any], graph: Graph) -> tuple[ParameterPattern, ...]:
-        """The config's, else the model's own."""
-        own = self._read_models_own("freeze", graph, read_freeze)
+        """Read the top-level `freeze`, or else the one under `model`."""
+        own = self._read_model_setting("freeze", graph, read_freeze)
         return own if tree.get("freeze") is None else read_freeze(tree["freeze"], ("freeze",), self.problems)
 
     def _read_groups(self, raw: Any, optimizer: CheckedPart | None) -> tuple[ParameterPattern, ...]:
@@ -248,15 +267,15 @@ class _SpecReader:
 
 
 def _is_auto(raw: Any, group: str, problems: Problems) -> bool:
-    """`type: auto`, beside which nothing is set; beside losses by name it is what they replace."""
+    """Whether a section is `type: auto`, with which no settings may be given; named losses beside it replace it."""
     if not isinstance(raw, dict) or raw.get("type") != "auto":
         return bool(raw == "auto")
     others = raw.keys() - {"type"}
     if others and group == "loss" and all(isinstance(raw[key], dict) for key in others):
         return False
     for key in others:
-        fix = f"name the {group} to set it: {group}=NAME"
-        problems.add(Code.CONFLICT, (group, key), "'auto' chooses, and takes no settings", fix)
+        fix = f"to set it, choose the {group} by name: {group}=NAME"
+        problems.add(Code.CONFLICT, (group, key), "'auto' has no settings", fix)
     return True
 
 
@@ -267,8 +286,8 @@ def _read_weights(raw: Any, problems: Problems) -> WeightsSpec | None:
 def _read_seed(raw: Any, problems: Problems) -> int:
     if isinstance(raw, int) and not isinstance(raw, bool) and 0 <= raw < 2**63:
         return raw
-    if not isinstance(raw, UnknownValue):  # a fact of the data is read when they are open
+    if not isinstance(raw, UnknownValue):  # a fact, which is filled in when the data are open
         problems.add(
-            Code.WRONG_VALUE, ("seed",), f"seed is {format_value(raw)}, wanted a whole number >= 0", at_value=True
+            Code.WRONG_VALUE, ("seed",), f"seed must be a whole number >= 0, got {format_value(raw)}", at_value=True
         )
     return 0

@@ -1,4 +1,4 @@
-"""Losses and metrics as a saved spec writes them, every default with them, so that they are read as the same again."""
+"""Write losses and metrics as in a saved spec: with every default, so that reading it gives the same ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dlspec.parts.torch.torch_parts import settings_with_defaults
 
 
 def losses_to_spec(criterion: Criterion) -> dict[str, Any]:
-    """The only loss, or several by their names; each says what it compares where that was not plain."""
+    """Return the single loss, or several losses by name; each with `output` and `target` where these were chosen."""
     terms = {each.match.term.name: _loss_to_spec(each.match) for each in criterion.terms}
     return terms.get("") or terms
 
@@ -27,14 +27,14 @@ def _loss_to_spec(match: LossMatch) -> dict[str, Any]:
 
 
 def metrics_to_spec(metrics: Sequence[SelectedMetric], criterion: Criterion) -> Any:
-    """By their names; of several targets each says which one it is of."""
+    """Return the metrics by name; with several targets, a list in which each metric names its target."""
     if len(criterion.predicted_targets) < 2:
         return {each.schema.name: _settings_to_spec(each.schema, each.settings) for each in metrics}
     return [part_to_spec(each.schema, each.settings) | {"target": each.target.name} for each in metrics]
 
 
 def part_to_spec(schema: Schema, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A part, flat."""
+    """Return a part as one mapping: `type` and its settings."""
     return {"type": schema.name, **_settings_to_spec(schema, settings)}
 
 
@@ -43,7 +43,7 @@ def _settings_to_spec(schema: Schema, settings: Mapping[str, Any]) -> Any:
 
 
 def _tuples_to_lists(value: Any) -> Any:
-    """Tuples as the lists that YAML has."""
+    """Convert tuples to lists, as YAML has no tuples."""
     if isinstance(value, Mapping):
         return {key: _tuples_to_lists(each) for key, each in value.items()}
     return [_tuples_to_lists(each) for each in value] if isinstance(value, list | tuple) else value

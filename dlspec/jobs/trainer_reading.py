@@ -1,4 +1,4 @@
-"""The trainer's settings, and how the learning rate is scheduled."""
+"""Read the trainer's settings, and the warm-up and interval of the scheduler."""
 
 from __future__ import annotations
 
@@ -13,42 +13,44 @@ from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.parts.section_reader import read_section
 from dlspec.parts.specs.average_spec import read_average
 
-# Schedulers that no warm-up can stand before.
+# Schedulers that can't have a warm-up, and why or what to use instead.
 REASONS_AGAINST_WARMUP = {
-    **dict.fromkeys(("OneCycleLR", "CyclicLR"), "it rises and falls itself: see its own settings"),
-    "ReduceLROnPlateau": "it waits for results; take CosineAnnealingLR, StepLR or another that counts",
+    **dict.fromkeys(("OneCycleLR", "CyclicLR"), "it raises the learning rate itself: see its settings"),
+    "ReduceLROnPlateau": "it depends on results; use CosineAnnealingLR, StepLR or another that counts steps",
 }
 _DEVICE_PATTERN = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
 _DEVICE_SYNONYMS = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps"}
 
 
 def remove_keys(raw: Any, *keys: str) -> Any:
-    """A section without some of its keys; what is no mapping as it is."""
+    """Return a section without some of its keys; other values are returned unchanged."""
     return {each: value for each, value in raw.items() if each not in keys} if isinstance(raw, dict) else raw
 
 
 def read_trainer(raw: Any, problems: Problems) -> TrainerSpec | None:
-    """The trainer's settings; None where one is a mistake."""
+    """Read the trainer's settings; None if there is a problem."""
     trainer = read_section(TrainerSpec, remove_keys(raw, "average"), ("trainer",), problems)
     average = raw.get("average") if isinstance(raw, dict) else None
-    read = read_average(average, trainer.epochs if trainer else None, problems)
+    average_spec = read_average(average, trainer.epochs if trainer else None, problems)
     if trainer is None:
         return None
     _check_device_and_monitor(trainer, problems)
-    return trainer.model_copy(update={"average": read})
+    return trainer.model_copy(update={"average": average_spec})
 
 
 def _check_device_and_monitor(trainer: TrainerSpec, problems: Problems) -> None:
-    """The form of a device's and a result's name; whether there is one such is seen when the run is made."""
+    """Check how `device` and `monitor` are written; whether they exist is checked when the run is built."""
     if not _DEVICE_PATTERN.fullmatch(trainer.device):
         meant = _DEVICE_SYNONYMS.get(trainer.device.lower()) or find_closest(
             trainer.device, ("auto", "cpu", "cuda", "mps")
         )
         fix = f"did you mean '{meant}'?" if meant else "write auto, cpu, cuda, cuda:1 (a number) or mps"
-        problems.add(Code.UNKNOWN_DEVICE, ("trainer", "device"), f"no device '{trainer.device}'", fix, at_value=True)
+        problems.add(
+            Code.UNKNOWN_DEVICE, ("trainer", "device"), f"unknown device '{trainer.device}'", fix, at_value=True
+        )
     if not trainer.monitor.startswith(("train/", "val/")):
         result = re.sub(r"^[a-z]*/|^(val|valid|validation|train|test)_", "", trainer.monitor) or "loss"
-        found = f"'{trainer.monitor}' is no result of an epoch: those begin with train/ or val/"
+        found = f"'{trainer.monitor}' is not a result of an epoch, which starts with train/ or val/"
         problems.add(
             Code.UNKNOWN_CHOICE,
             ("trainer", "monitor"),
@@ -59,27 +61,36 @@ def _check_device_and_monitor(trainer: TrainerSpec, problems: Problems) -> None:
 
 
 def read_warmup(raw: Any, scheduler: CheckedPart | None, problems: Problems) -> int:
-    """How long the learning rate rises before the scheduler begins."""
+    """Read the length of the warm-up, in which the learning rate rises before the scheduler starts.
+
+    Args:
+        raw: The `scheduler` section.
+        scheduler: The scheduler, if it was found.
+        problems: Gets a problem for a wrong value, or a scheduler that can't have a warm-up.
+
+    Returns:
+        The number of steps; 0 without a warm-up.
+    """
     warmup = raw.get("warmup") if isinstance(raw, dict) else None
     if warmup is None or isinstance(warmup, UnknownValue):
         return 0
     if not isinstance(warmup, int) or isinstance(warmup, bool) or warmup < 1:
-        found = f"warmup is {format_value(warmup)}, wanted a whole number >= 1: how many steps the learning rate rises"
+        found = f"warmup must be a whole number of steps >= 1, got {format_value(warmup)}"
         problems.add(Code.WRONG_VALUE, ("scheduler", "warmup"), found, at_value=True)
         return 0
     if scheduler is not None and scheduler.schema.name in REASONS_AGAINST_WARMUP:
-        found, fix = f"no warmup beside {scheduler.schema.name}", REASONS_AGAINST_WARMUP[scheduler.schema.name]
+        found, fix = f"{scheduler.schema.name} can't have a warmup", REASONS_AGAINST_WARMUP[scheduler.schema.name]
         problems.add(Code.CONFLICT, ("scheduler", "warmup"), found, fix)
     return warmup
 
 
 def read_interval(scheduler: Any, problems: Problems) -> Literal["step", "epoch"] | None:
-    """How often the scheduler steps; None where the config does not say."""
+    """Read how often the scheduler steps; None if the config does not set it."""
     interval = scheduler.get("interval") if isinstance(scheduler, dict) else None
     if interval == "step" or interval == "epoch" or interval is None:
         return interval
     if isinstance(interval, InvalidValue):
         return None
-    found = f"interval is {format_value(interval)}, wanted step or epoch"
+    found = f"interval must be step or epoch, got {format_value(interval)}"
     problems.add(Code.WRONG_VALUE, ("scheduler", "interval"), found, at_value=True)
     return None

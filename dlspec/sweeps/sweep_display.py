@@ -1,4 +1,4 @@
-"""What a person sees while a sweep goes on: on a terminal all of it at once, elsewhere a line a job."""
+"""The progress of a sweep: a live view on a terminal, elsewhere one line for each job that ends."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ SECONDS_BETWEEN_REDRAWS = 0.25
 SECONDS_BETWEEN_READINGS = 1.0
 MAX_JOBS_SHOWN = 16
 UNSUCCESSFUL_STATES = (JobState.FAILED, JobState.REFUSED, JobState.INTERRUPTED)
-MAX_METRICS_BYTES = 1_000_000
-"""Of a longer file the loss is not read again and again."""
+MAX_METRICS_BYTES = 1_000_000  # reading a larger file every second to show the loss would cost too much
 
 
 class SweepDisplay:
-    """A line for each job that ends; what was done before the sweep began counts no time."""
+    """Prints a line for each job that ends.
+
+    Args:
+        entries: All jobs of the sweep, also those that were finished before.
+    """
 
     def __init__(self, entries: Sequence[SweepEntry]) -> None:
         self.entries = entries
@@ -39,10 +42,10 @@ class SweepDisplay:
         self._seconds: list[float] = []
 
     def on_job_start(self, entry: SweepEntry) -> None:
-        """It runs now."""
+        """Do nothing: only the end of a job is printed."""
 
     def on_job_end(self, entry: SweepEntry) -> None:
-        """Tells what came of it, of a failure all that there is to say."""
+        """Print the job's state with its result or error; the whole error text if it failed or was refused."""
         result = entry.result
         if result.status is JobState.FINISHED:
             self._seconds.append(entry.seconds)
@@ -54,20 +57,21 @@ class SweepDisplay:
             self.print_message(result.text)
 
     def format_title(self, entry: SweepEntry) -> str:
-        """The job's number, and what differs from the others."""
+        """Format the job's number and the settings in which it differs from the others."""
         return f"[{entry.job.number}] {format_label(entry.job.overrides, self.keys)}"
 
     def refresh(self) -> None:
-        """Nothing happened for a moment."""
+        """Do nothing: printed lines are not redrawn."""
 
     def print_message(self, text: str) -> None:
+        """Print `text` as one or more lines, without control characters."""
         print("\n".join(replace_control_characters(line) for line in text.split("\n")), flush=True)
 
     def close(self) -> None:
-        """The sweep is over."""
+        """Do nothing: there is nothing to clean up."""
 
     def seconds_left(self) -> float | None:
-        """By what the jobs took that ended, and how many run at a time; None before the first."""
+        """Estimate the seconds until the last job ends from the mean time of a job; None before a job has ended."""
         waiting = [entry for entry in self.entries if entry.status is JobState.WAITING]
         running = [time.monotonic() - entry.started_at for entry in self.entries if entry.status is JobState.RUNNING]
         job_count = len(waiting) + len(running)
@@ -78,7 +82,12 @@ class SweepDisplay:
 
 
 class LiveSweepDisplay(SweepDisplay):
-    """The counts, the best so far and the running jobs, redrawn; failures stay above it."""
+    """Shows the counts, the best job so far and the running jobs, redrawn in place below the lines of ended jobs.
+
+    Args:
+        entries: All jobs of the sweep, also those that were finished before.
+        console: The terminal.
+    """
 
     def __init__(self, entries: Sequence[SweepEntry], console: Console) -> None:
         super().__init__(entries)
@@ -91,14 +100,17 @@ class LiveSweepDisplay(SweepDisplay):
         self._live.start()
 
     def on_job_start(self, entry: SweepEntry) -> None:
+        """Redraw the view."""
         self.refresh()
 
     def on_job_end(self, entry: SweepEntry) -> None:
+        """Print the job's line above the view, and redraw it."""
         self._progress_texts.pop(entry.job.number, None)
         super().on_job_end(entry)
         self.refresh()
 
     def print_message(self, text: str) -> None:
+        """Print `text` above the view, without control characters."""
         from rich.text import Text
 
         self.console.print(
@@ -106,14 +118,16 @@ class LiveSweepDisplay(SweepDisplay):
         )
 
     def refresh(self) -> None:
+        """Redraw the view, at most every `SECONDS_BETWEEN_REDRAWS`."""
         if time.monotonic() >= self._next_redraw:
-            self._live.update(self._format_board(), refresh=True)
+            self._live.update(self._format_live_view(), refresh=True)
             self._next_redraw = time.monotonic() + SECONDS_BETWEEN_REDRAWS
 
     def close(self) -> None:
+        """Remove the view from the terminal."""
         self._live.stop()
 
-    def _format_board(self) -> Any:
+    def _format_live_view(self) -> Any:
         from rich.text import Text
 
         running = [entry for entry in self.entries if entry.status is JobState.RUNNING]
@@ -142,21 +156,22 @@ class LiveSweepDisplay(SweepDisplay):
         return [f"best  {self.format_title(entry)}  {entry.result.monitor} {format_number(entry.result.monitored)}"]
 
     def _format_running(self, entry: SweepEntry) -> str:
-        """Read from the job's folder, and not too often."""
-        until, progress = self._progress_texts.get(entry.job.number, (0.0, ""))
-        if time.monotonic() >= until:
+        """Format a running job with its progress, which is read from its folder at most once a second."""
+        next_reading, progress = self._progress_texts.get(entry.job.number, (0.0, ""))
+        if time.monotonic() >= next_reading:
             progress = describe_progress(entry.job.folder)
             self._progress_texts[entry.job.number] = time.monotonic() + SECONDS_BETWEEN_READINGS, progress
         return f"  {self.format_title(entry)}  {progress}"
 
 
 def describe_progress(folder: Path) -> str:
-    """`epoch 3/20  step 120/800  val/loss 0.123` of a run that goes on."""
+    """Describe a running run: `epoch 3/20  step 120/800  val/loss 0.123`; return '' if it is not running."""
     status, last = read_status(folder), _read_last_epoch(folder / METRICS_FILE)
     if status is None or status.status is not JobState.RUNNING:
         return ""
     pairs = {"epoch": (status.epoch, status.epochs), "step": (status.step, status.planned_steps)}
-    logged = {name: each if type(each := last.get(name)) is int else 0 for name in pairs}  # of a short job the newer
+    # The logged epoch and step of a short job can be newer than those of its status.
+    logged = {name: each if type(each := last.get(name)) is int else 0 for name in pairs}
     parts = [f"{name} {max(at, logged[name])}/{of}" for name, (at, of) in pairs.items() if at is not None and of]
     losses = {name: last.get(name) for name in ("train/loss", "val/loss")}
     return "  ".join(
@@ -165,7 +180,7 @@ def describe_progress(folder: Path) -> str:
 
 
 def _read_last_epoch(path: Path) -> Mapping[str, Any]:
-    """The results of the last epoch that is over."""
+    """Read the results of the last finished epoch."""
     try:
         rows = read_json_lines(path) if path.stat().st_size <= MAX_METRICS_BYTES else []
     except OSError:
@@ -173,9 +188,9 @@ def _read_last_epoch(path: Path) -> Mapping[str, Any]:
     return rows[-1] if rows and isinstance(rows[-1], dict) else {}
 
 
-def make_display(entries: Sequence[SweepEntry], shown: Literal["all", "jobs"]) -> SweepDisplay:
-    """A board on a terminal, lines elsewhere and where the one job that runs shows itself."""
-    if shown == "jobs" or not sys.stdout.isatty():
+def make_display(entries: Sequence[SweepEntry], scope: Literal["all", "jobs"]) -> SweepDisplay:
+    """Make a live view on a terminal; lines elsewhere, or if each job prints its own progress (scope "jobs")."""
+    if scope == "jobs" or not sys.stdout.isatty():
         return SweepDisplay(entries)
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""What is to be done in a sweep: its jobs as they were checked, and as its folder knows them already."""
+"""Decide which jobs of a sweep must be trained: check their specs, and match them with the jobs in its folder."""
 
 from __future__ import annotations
 
@@ -16,15 +16,23 @@ from dlspec.sweeps.records.planned_job import NO_FOLDER, PlannedJob, SweepEntry
 from dlspec.sweeps.records.sweep_record import SweepRecord, is_run_complete
 from dlspec.sweeps.records.sweep_table import find_differing_keys, format_label
 
-MAX_SECONDS_FOR_CHECKS = 20.0
-"""Shapes that are not checked by then are checked when their job begins."""
+MAX_SECONDS_FOR_CHECKS = 20.0  # shapes that are not checked by then are checked when their job starts
 SECONDS_BETWEEN_POLLS = 0.1
-MAX_LISTED = 20
+MAX_LISTED = 20  # invalid jobs, and different texts, in one message
 RERUN_CHANGED = "changed"
 
 
 def refuse_wrong_specs(entries: Sequence[SweepEntry], settings: SweepSpec, count: int) -> None:
-    """UserError with the wrong specs, where one of the `count` jobs is wrong and that stops the sweep, or all are."""
+    """Raise an error that lists the jobs with invalid specs, unless `sweep.on_invalid=skip` and some jobs are valid.
+
+    Args:
+        entries: The jobs that were planned so far.
+        settings: The `sweep` section.
+        count: Number of all jobs.
+
+    Raises:
+        UserError: With the problems of each invalid job.
+    """
     wrong = [entry for entry in entries if entry.is_refused]
     if not wrong or (settings.on_invalid == "skip" and len(wrong) < count):
         return
@@ -40,11 +48,17 @@ def refuse_wrong_specs(entries: Sequence[SweepEntry], settings: SweepSpec, count
 def _format_refused_count(wrong: int, checked: int, count: int) -> str:
     which = f"the first {wrong}" if wrong == checked < count else str(wrong)
     fix = "; sweep.on_invalid=skip trains the others" if wrong < checked else ""
-    return f"{which} of {count} job{'s' if count != 1 else ''} refused: none was trained{fix}"
+    return f"{which} of {count} job{'s' if count != 1 else ''} refused, nothing was trained{fix}"
 
 
 def match_recorded_jobs(entries: Sequence[SweepEntry], record: SweepRecord, code_version: str) -> None:
-    """Find in the sweep's folder the jobs that it has, and which of them are done."""
+    """Give jobs that the sweep's folder contains their number and folder, and note which of them are done.
+
+    Args:
+        entries: The planned jobs, changed in place.
+        record: The sweep's `sweep.json`. Jobs that were refused before and match no planned job are removed from it.
+        code_version: The present version of the code; a done job that another version trained is marked as changed.
+    """
     by_hash, numbers = record.entries_by_hash(), set()
     for entry in entries:
         recorded = next(by_hash.get(entry.job.hash, iter(())), None)
@@ -63,7 +77,11 @@ def _adopt_recorded_job(entry: SweepEntry, recorded: SweepEntry, code_version: s
 
 
 def check_shapes(entries: Sequence[SweepEntry], executor: Executor) -> None:
-    """Builds one job of each shape where they differ, a wrong one is refused; and of what is done looks at the data."""
+    """Build one job for each network shape before anything is trained, and refuse the job if its shapes don't fit.
+
+    Nothing is built if all jobs have the same shapes and none is done. Building also computes the checksum of the data,
+    so done jobs whose data have changed are marked here.
+    """
     shapes: dict[str, list[SweepEntry]] = {}
     for entry in entries:
         if not entry.is_refused:
@@ -77,7 +95,7 @@ def check_shapes(entries: Sequence[SweepEntry], executor: Executor) -> None:
 
 
 def _yield_until_timeout(seconds: float, jobs: Iterable[PlannedJob]) -> Iterator[PlannedJob]:
-    """Those that can begin within so many seconds."""
+    """Yield jobs until `seconds` have passed."""
     deadline = time.monotonic() + seconds
     for job in jobs:
         if time.monotonic() > deadline:
@@ -96,14 +114,14 @@ def _apply_check(same_shape: Sequence[SweepEntry], result: JobResult) -> None:
 
 
 def retrain_changed_jobs(entries: Sequence[SweepEntry]) -> None:
-    """Jobs whose result was made with something else are no longer done."""
+    """Mark done jobs whose code or data have changed as not done, so that they are trained again from the start."""
     for entry in entries:
         if entry.changed and entry.is_done:
             entry.is_done, entry.job = False, replace(entry.job, starts_over=True)
 
 
 def describe_done_jobs(entries: Sequence[SweepEntry]) -> list[str]:
-    """What a person should know of the jobs that are done already."""
+    """Describe the jobs that are already done, and those of them that were trained with other code or data."""
     done = [entry for entry in entries if entry.is_done]
     lines = [f"{len(done)} of {len(entries)} jobs are done already"] if done else []
     counts = Counter(entry.changed for entry in done if entry.changed)
@@ -115,7 +133,13 @@ def describe_done_jobs(entries: Sequence[SweepEntry]) -> list[str]:
 def number_jobs(
     entries: Sequence[SweepEntry], record: SweepRecord, name_folder: Callable[[PlannedJob, int], str]
 ) -> None:
-    """Give each a number and a folder, and say so in the sweep's folder before anything is trained."""
+    """Give each new job a number and a folder, and write them to `sweep.json` before anything is trained.
+
+    Args:
+        entries: The planned jobs, changed in place. Done jobs get their earlier results.
+        record: The sweep's `sweep.json`.
+        name_folder: Names the folder of a new job, from the job and its number, relative to the sweep's folder.
+    """
     number, taken_folders = record.new_number(), {entry.job.folder for entry in record.entries}
     for entry in entries:
         if not entry.job.is_recorded:

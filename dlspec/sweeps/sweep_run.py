@@ -1,7 +1,7 @@
-"""One sweep, from jobs that are asked for to a folder with what came of each.
+"""Run one sweep: train its jobs and keep their results in the sweep's folder.
 
-All specs are checked before the first job trains. What is done is skipped, what was cut goes on from its checkpoint,
-what failed is tried again; the folder's sweep.json tells which is which.
+All specs are checked before the first job trains. According to `sweep.json`, finished jobs are skipped, interrupted
+ones are resumed from their checkpoints, and failed ones are trained again.
 """
 
 from __future__ import annotations
@@ -40,14 +40,18 @@ from dlspec.training.runtime.interruption import Interrupted, Interruption, catc
 log = logging.getLogger("dlspec")
 
 SECONDS_BETWEEN_RECORD_WRITES = 1.0
-ENDING_MESSAGE = "ending: the jobs that run are saved; Ctrl-C again ends them at once"
+ENDING_MESSAGE = "stopping: saving the running jobs; press Ctrl-C again to stop them at once"
 
 
 class SweepRun:
-    """A sweep as it goes on, in the folder of `record`, or in the one of `create`'s, once it is sure to begin.
+    """A running sweep. Use it as a context manager: inside the `with` block its folder is locked.
 
-    `make_executor` takes the number of jobs and their devices, `name` gives a new job's folder below the sweep's. Use
-    it as a context: within it nobody else sweeps there.
+    Args:
+        settings: The `sweep` section.
+        record: The sweep to resume; None starts a new one.
+        create: Makes the folder and record of a new sweep, when its specs have been checked.
+        make_executor: Makes the executor from the number of jobs and their devices.
+        name: Names the folder of a new job, from the job and its number, relative to the sweep's folder.
     """
 
     def __init__(
@@ -80,13 +84,15 @@ class SweepRun:
 
     @property
     def entries(self) -> list[SweepEntry]:
-        """The jobs, each once; a sweeper may ask for the same one again."""
+        """All jobs launched so far, each once; a sweeper may launch the same job several times."""
         return list({entry.job.number: entry for entry in self._entries}.values())
 
     def launch(self, plans: Sequence[PlanJob]) -> list[SweepEntry]:
-        """Runs the jobs, to which others may follow; what came of each, in their order.
+        """Run jobs and return them with their results, in order. A sweeper may launch more jobs after these.
 
-        Raises UserError with every wrong spec where that stops the sweep, Interrupted when a signal asked for the end.
+        Raises:
+            UserError: With the problems of every invalid spec, unless `sweep.on_invalid=skip`.
+            Interrupted: After a signal asked the sweep to stop.
         """
         entries = plan_jobs(plans, len(plans) if self.settings.on_invalid == "skip" else MAX_LISTED)
         refuse_wrong_specs(entries, self.settings, len(plans))
@@ -144,7 +150,7 @@ class SweepRun:
                 self._is_ending = True
 
     def _stop_executor(self, executor: Executor, sweep_display: SweepDisplay) -> None:
-        """Once is enough: what runs is saved."""
+        """Ask the executor to stop, if it was not asked before; running jobs are saved."""
         if not executor.is_stopping:
             executor.stop()
             if executor.progress_scope == "all":
@@ -159,15 +165,15 @@ class SweepRun:
         is_first = not self._interruption.signal and not self._is_ending
         entry.seconds = time.monotonic() - entry.started_at
         if result.status is JobState.INTERRUPTED and is_first and self._runs_inline:
-            self._interruption.request(signal.SIGINT)  # the job heard the signal itself
+            self._interruption.request(signal.SIGINT)  # the signal was caught by the job, which runs in this process
         if self._record_result(entry, result):
             self._write_report()
         sweep_display.on_job_end(entry)
 
     def _record_result(self, entry: SweepEntry, result: JobResult) -> bool:
-        """Keep what came of a job, and now and then write the record; returns whether it was written.
+        """Keep a job's result, and write `sweep.json` at most once a second; return whether it was written.
 
-        What a crash loses of the record is found in the jobs' folders.
+        Results that a crash loses are read from the jobs' folders.
         """
         entry.result = result
         if result.status is JobState.FINISHED:
@@ -184,7 +190,7 @@ class SweepRun:
         self._last_write = time.monotonic()
 
     def _write_report(self, *, is_last: bool = False) -> None:
-        """Which is not written again and again for every job. What was trained is there without it."""
+        """Write the report, not for every job. If that fails, only warn: the results are in the jobs' folders."""
         assert self.record is not None
         try:
             write_sweep_report(self.record.folder, is_last=is_last)

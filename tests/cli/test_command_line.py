@@ -204,7 +204,7 @@ def test_ctrl_c(work: Path, start: Sequence[str]) -> None:
     while not (work / "made/timing.jsonl").exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    assert process.communicate()[1] == "interrupted by SIGINT; to go on: python -m dlspec resume run=made\n"
+    assert process.communicate()[1] == "interrupted by SIGINT; to resume: python -m dlspec resume run=made\n"
     assert process.returncode == 130
     assert json.loads((work / "made/result.json").read_text())["status"] == "interrupted"
 

@@ -212,7 +212,7 @@ def test_links_lead_nowhere(run: Path, work: Path, dlspec: Run) -> None:
     said = dlspec("resume", "run=run", "trainer.epochs=5")
     assert (said.code, said.err) == (
         2,
-        "'run/checkpoints' is a link: put the folder that it leads to in its place\n",
+        "'run/checkpoints' is a symbolic link: replace it with the folder that it points to\n",
     )
     assert before == {each: each.read_bytes() for each in outside.rglob("*") if each.is_file()}
 

@@ -172,8 +172,8 @@ def test_no_room_is_said_before_anything_is_made(dlspec: Run, disk) -> None:
     said = dlspec(*MLP, "hydra.run.dir=disk/run")
     assert (said.code, said.out) == (2, "")
     assert said.err == (
-        "no room in 'disk': a checkpoint takes 418 kB, and 205 kB are free; free some, train in another folder, or "
-        "without: trainer.checkpoints=false\n"
+        "not enough disk space in 'disk': a checkpoint needs 418 kB, and 205 kB are free; free some space, use another "
+        "folder, or train without checkpoints: trainer.checkpoints=false\n"
     )
     assert not any(folder.iterdir())
     assert dlspec(*MLP, "hydra.run.dir=disk/run", "trainer.checkpoints=false").code == 0
@@ -182,7 +182,7 @@ def test_no_room_is_said_before_anything_is_made(dlspec: Run, disk) -> None:
 def test_little_room_is_told(dlspec: Run, disk, caplog: pytest.LogCaptureFixture) -> None:
     disk("1400k")
     dlspec(*MLP, "hydra.run.dir=disk/run")
-    assert "little room in 'disk': the run's files take about 1.67 MB, and 1.43 MB are free" in caplog.text
+    assert "low disk space in 'disk': the run's files need about 1.67 MB, and 1.43 MB are free" in caplog.text
 
 
 def test_a_folder_that_vanishes_ends_the_run_and_is_not_made_again(work: Path, at: Run) -> None:
@@ -317,7 +317,7 @@ def test_a_signal_at_any_moment(
     said = at(phase, batches, make_signal_sender(number), *MLP, "hydra.run.dir=run")
     assert said.code == code
     name = signal.Signals(number).name
-    assert said.err.splitlines()[-1] == f"interrupted by {name}; to go on: python -m dlspec resume run=run"
+    assert said.err.splitlines()[-1] == f"interrupted by {name}; to resume: python -m dlspec resume run=run"
     assert dlspec("resume", "run=run").code == 0
     assert read_run_files(work, "run") == read_run_files(work, "straight")
     again, straight = (read_json_object(work / name / "result.json") for name in ("run", "straight"))
@@ -420,7 +420,7 @@ def test_weights_are_taken_anew_only_where_nothing_was_trained(work: Path, dlspe
 def test_a_working_directory_that_moves(work: Path, dlspec: Run, at: Run) -> None:
     assert dlspec(*MLP, "hydra.run.dir=straight").code == 0
     said = at("train", 20, make_signal_sender(signal.SIGTERM), *MLP, "hydra.run.dir=run", "hydra.job.chdir=true")
-    assert said.err.splitlines()[-1].endswith(f"to go on: python -m dlspec resume run={work}/run")
+    assert said.err.splitlines()[-1].endswith(f"to resume: python -m dlspec resume run={work}/run")
     assert dlspec("resume", f"run={work}/run").code == 0
     assert read_run_files(work, "run") == read_run_files(work, "straight")
 
@@ -505,7 +505,7 @@ def test_a_spec_of_an_earlier_version_lacks_settings(work: Path, dlspec: Run) ->
     assert dlspec("resume", "run=run", "trainer.epochs=4").code == 0
     path.write_text(path.read_text().replace("  deterministic: false\n", ""))
     said = dlspec("resume", "run=run", "trainer.epochs=5", "trainer.deterministic=true")
-    assert "trainer.deterministic   the run has null, and now it is true" in said.err
+    assert "trainer.deterministic   was null in the run, is now true" in said.err
 
 
 def test_other_data_are_refused(work: Path, dlspec: Run, at: Run, write: Callable[[str, str], Path]) -> None:
@@ -516,5 +516,5 @@ def test_other_data_are_refused(work: Path, dlspec: Run, at: Run, write: Callabl
     write("some.txt", "to be or not to be, that is the question\n" * 250)
     said = dlspec("resume", "run=run")
     assert said.code == 2
-    assert "to go on with that add resume.allow=[data]" in said.err
+    assert "to resume with this change add resume.allow=[data]" in said.err
     assert read_newest_checkpoint(work / "run/checkpoints") is not None

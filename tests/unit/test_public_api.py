@@ -94,9 +94,9 @@ def test_resume_refuses(work: Path) -> None:
     folder = library.train({"model": "mlp", **QUIET}, DATA[0], folder="runs").folder
     refused = [
         (("nowhere",), {}, "no run in 'nowhere'"),
-        ((folder,), {}, "give them again: train(SPEC, data=...), resume(FOLDER, data=...); or"),
-        ((folder, {"x": X[:30], "target": Y[:30]}), {}, "data (train)   the run has 28, and now it is 21"),
-        ((folder, DATA[0]), {"changes": {"seed": 3}}, "to go on with that add resume.allow=[seed]"),
+        ((folder,), {}, "pass them again: train(SPEC, data=...), resume(FOLDER, data=...); or"),
+        ((folder, {"x": X[:30], "target": Y[:30]}), {}, "data (train)   was 28 in the run, is now 21"),
+        ((folder, DATA[0]), {"changes": {"seed": 3}}, "to resume with this change add resume.allow=[seed]"),
     ]
     for words, more, message in refused:
         with pytest.raises(library.UserError) as caught:
@@ -139,19 +139,19 @@ WRONG = [
     ({"modle": "cnn"}, "digits", "modle   no such key   did you mean 'model'?"),
     ({"layers": ["Flaten"]}, "digits", "model.layers.0   no layer 'Flaten'   did you mean 'Flatten'?"),
     (["model=mlp,cnn"], "digits", "command line   model   several values"),
-    ("cnn", "digits", "'cnn' is no spec: write a mapping, {'model': 'cnn'}, or overrides, ['model=cnn']"),
-    (None, "digits", "None is no spec: write"),
+    ("cnn", "digits", "a spec must be a mapping, {'model': 'cnn'}, or a list of overrides, ['model=cnn'], got 'cnn'"),
+    (None, "digits", "['model=cnn'], got None"),
     ({"model": "mlp"}, "digit", "no data set 'digit'   did you mean 'digits'?"),
-    ({"model": "mlp"}, 3, "3 is no data: give arrays by name"),
+    ({"model": "mlp"}, 3, "can't use 3 as data: pass arrays by name"),
     ({"model": "mlp"}, {"shpe": [3]}, "data.shpe   no such key   did you mean 'shape'?"),
-    ({"model": "mlp"}, (X, Y), "a tuple is no data: give arrays by name"),
-    ({"data": {"validaton": 0.3}}, DATA[0], "data.validaton   no setting of arrays   did you mean 'validation'?"),
-    (["data.limit=3"], DATA[0], "data.limit   no setting of arrays   there is: split_seed, test, validation"),
+    ({"model": "mlp"}, (X, Y), "can't use a tuple as data: pass arrays by name"),
+    ({"data": {"validaton": 0.3}}, DATA[0], "data.validaton   not a setting of arrays   did you mean 'validation'?"),
+    (["data.limit=3"], DATA[0], "data.limit   not a setting of arrays   there is: split_seed, test, validation"),
     ({"data": {"validation": "a"}}, DATA[0], "validation is 'a', wanted a number >= 0 and < 1"),
     ({"data": {"split_seed": -1}}, DATA[0], "split_seed is -1, wanted a whole number >= 0"),
-    ({"model": "cnn"}, {"shape": [3, 32, 32]}, "data.num_classes   not stated   add how many classes there are"),
+    ({"model": "cnn"}, {"shape": [3, 32, 32]}, "data.num_classes   missing   add the number of classes"),
     ({"model": "mlp"}, {"x": X}, "no target 'target' among the arrays; there is: x"),
-    ({"model": "mlp", "optimizer": {"lr": ...}}, "digits", "Ellipsis can't stand in a spec: use numbers, text"),
+    ({"model": "mlp", "optimizer": {"lr": ...}}, "digits", "a spec can't contain Ellipsis: use numbers, strings"),
 ]
 
 

@@ -1,4 +1,4 @@
-"""What runs a sweep's jobs, whichever way: what it is given, and what it reports."""
+"""The interface of everything that runs a sweep's jobs, and the events that it reports."""
 
 from __future__ import annotations
 
@@ -8,27 +8,28 @@ from typing import Any, Literal, Protocol, Self
 
 from dlspec.runs.job_result import JobResult, make_failed_result
 
+# "all": the sweep shows the progress of all jobs. "jobs": each job prints its own progress.
 ProgressScope = Literal["all", "jobs"]
 
 
 @dataclass(frozen=True)
 class TaskStarted:
-    """What an executor reports: a process has taken the task."""
+    """Event of an executor: a task has started."""
 
-    task: int
+    task: int  # the task's number, counted from 0 in the order of the tasks
 
 
 @dataclass(frozen=True)
 class TaskEnded:
-    """What an executor reports: a task is over, with its result or how its process died."""
+    """Event of an executor: a task has ended, with a result or because its process died."""
 
-    task: int
+    task: int  # the task's number, counted from 0 in the order of the tasks
     result: Any = None
-    death_reason: str = ""
+    death_reason: str = ""  # how the process died; '' if it returned a result
 
 
 def result_from_event(event: TaskEnded) -> JobResult:
-    """What came of the job that ended: a job whose process died has failed."""
+    """Return the result of a job that ended; a job whose process died has failed."""
     if event.death_reason:
         return make_failed_result(event.death_reason)
     assert isinstance(event.result, JobResult)
@@ -36,18 +37,26 @@ def result_from_event(event: TaskEnded) -> JobResult:
 
 
 class Executor(Protocol):
-    """Runs tasks. `shown` is what this process shows: all of them, or a line a job, where each shows itself."""
+    """Runs tasks. Use it as a context manager: leaving it ends all processes that it started."""
 
     @property
-    def progress_scope(self) -> ProgressScope: ...
+    def progress_scope(self) -> ProgressScope:
+        """Who shows the progress: the sweep ("all"), or each job its own ("jobs")."""
+        ...
 
     @property
-    def is_stopping(self) -> bool: ...
+    def is_stopping(self) -> bool:
+        """Whether `stop` was called."""
+        ...
 
     def __enter__(self) -> Self: ...
 
     def __exit__(self, kind: object, *_: object) -> None: ...
 
-    def run(self, tasks: Iterable[Any], poll_seconds: float) -> Iterator[TaskStarted | TaskEnded | None]: ...
+    def run(self, tasks: Iterable[Any], poll_seconds: float) -> Iterator[TaskStarted | TaskEnded | None]:
+        """Run the tasks and yield their events; yield None when nothing happened for `poll_seconds`."""
+        ...
 
-    def stop(self) -> None: ...
+    def stop(self) -> None:
+        """Start no further task, and ask the running ones to save and end."""
+        ...

@@ -1,4 +1,4 @@
-"""Which executor runs a sweep's jobs: this process, or others, one a core or one a GPU."""
+"""Choose what runs a sweep's jobs: this process, or one process for each core or GPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ VISIBLE_DEVICES = "CUDA_VISIBLE_DEVICES"
 
 
 def choose_executor(worker: JobWorker, workers: int | None, jobs: int, devices: Collection[str]) -> Executor:
-    """Processes where more than one job fits, or so many are asked for; else this process."""
+    """Choose processes if several jobs can run at once or `workers` was given, else this process.
+
+    Args:
+        worker: Trains the jobs.
+        workers: Number of processes; None for one for each core or GPU.
+        jobs: Number of jobs to run.
+        devices: Values of `trainer.device` of the jobs, such as "auto", "cpu" or "cuda:1".
+    """
     process_variables = list_process_variables(workers, devices)[:jobs]
     return (
         ProcessExecutor(process_variables, pickle.dumps(worker))
@@ -27,9 +34,9 @@ def choose_executor(worker: JobWorker, workers: int | None, jobs: int, devices: 
 
 
 def list_process_variables(workers: int | None, devices: Collection[str]) -> list[Mapping[str, str]]:
-    """The variables of each process's environment."""
+    """List the processes to start, each as the environment variables that are set in it."""
     if any(device.startswith("cuda:") for device in devices):
-        return [{}] * (workers or 1)  # the jobs say themselves which one they take
+        return [{}] * (workers or 1)  # each job's spec names its GPU
     gpus = [] if set(devices) <= {"cpu"} else _list_gpus()
     if gpus:
         return [{VISIBLE_DEVICES: gpus[number % len(gpus)]} for number in range(workers or len(gpus))]
@@ -38,11 +45,12 @@ def list_process_variables(workers: int | None, devices: Collection[str]) -> lis
 
 
 def _list_gpus() -> list[str]:
-    """Their numbers or names, found without touching them."""
+    """List the visible GPUs by number or name, without initializing CUDA in this process."""
     visible = os.environ.get(VISIBLE_DEVICES)
     count = torch.cuda.device_count()
     return [str(number) for number in range(count)] if visible is None else visible.split(",")[:count]
 
 
 def count_cores() -> int:
+    """Count the CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,8 +1,8 @@
-"""Jobs that another launcher of Hydra's takes to its own processes or machines, all of which see the sweep's folder.
+"""Run a sweep's jobs by another Hydra launcher, in its processes or on its machines.
 
-A job writes into its folder that it has begun and what came of it, and is trained in a process apart: what kills that
-costs the job, and not the launcher's process. The process that sweeps looks into the folders, and alone writes to the
-sweep's own files. A file that it leaves asks the jobs to end, wherever they are.
+All of them must see the sweep's folder. A job is trained in a separate process, so that a crash ends only the job and
+not the launcher's process, and it writes its state and result into its own folder. The sweep's process reads these
+folders and is the only one that writes to the sweep's files. To stop the jobs, it creates a file in the sweep's folder.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ from dlspec.training.runtime.interruption import Interruption, catch_signals
 SECONDS_BETWEEN_POLLS = 0.5
 MAX_SECONDS_TO_RETURN = 10.0
 
+# Passes the jobs to another launcher; returns Hydra's `JobReturn` of each.
 LaunchJobs = Callable[[Sequence[PlannedJob]], Sequence[Any]]
-"""Has another launcher do the jobs; gives Hydra's `JobReturn` of each."""
 
 
 class JobNotFinished(Exception):
-    """What a launcher is told of a job that did not come to its end."""
+    """Raised to the launcher for a job that failed, was refused, was interrupted or has not started."""
 
     def __init__(self, result: JobResult) -> None:
         super().__init__(result)
@@ -51,12 +51,24 @@ class JobNotFinished(Exception):
 
 
 def train_external_job(job: PlannedJob, threads: int, sweep_folder: Path) -> JobResult:
-    """Trains a job of the sweep in that folder, in a process of its own; raises JobNotFinished with what came of it."""
+    """Train a job of the sweep in a separate process, and write its state and result to the job's folder.
+
+    Args:
+        job: The job to train.
+        threads: Number of CPU threads of the process.
+        sweep_folder: The sweep's folder. The job stops when a stop file appears in it.
+
+    Returns:
+        The result of a finished job.
+
+    Raises:
+        JobNotFinished: With the result, if the job was stopped, refused or failed.
+    """
     interruption = Interruption()
     if (sweep_folder / STOP_FILE).exists():
         raise JobNotFinished(JobResult(JobState.WAITING))
     _write_result(job.folder, JobResult(JobState.RUNNING))
-    multiprocessing.set_start_method(START_METHOD, force=True)  # joblib's own is one that no other process knows
+    multiprocessing.set_start_method(START_METHOD, force=True)  # joblib sets one that only exists in its own processes
     with catch_signals(interruption), ProcessExecutor([{}], pickle.dumps(JobWorker(None, threads=threads))) as process:
         for event in process.run([job], SECONDS_BETWEEN_POLLS):
             if (interruption.signal or (sweep_folder / STOP_FILE).exists()) and not process.is_stopping:
@@ -74,7 +86,7 @@ def _write_result(folder: Path, result: JobResult) -> None:
 
 
 class ExternalExecutor(InlineExecutor):
-    """Has the jobs done by another launcher, `most` at once; those that are only built are built here."""
+    """Runs jobs by another launcher, at most `max_jobs` at once; jobs that are only built are built in this process."""
 
     progress_scope: ProgressScope = "all"
 
@@ -85,6 +97,7 @@ class ExternalExecutor(InlineExecutor):
         self._launch, self._get_sweep_folder, self._max_jobs = launch, get_sweep_folder, max_jobs
 
     def run(self, tasks: Iterable[Any], poll_seconds: float) -> Iterator[TaskStarted | TaskEnded | None]:
+        """Pass the jobs to the launcher in batches, until all have ended or `stop` is called; yield their events."""
         remaining = dict(enumerate(tasks))
         if all(task.only_builds for task in remaining.values()):
             yield from super().run(remaining.values(), poll_seconds)
@@ -94,16 +107,20 @@ class ExternalExecutor(InlineExecutor):
             batch = _LaunchedBatch(dict(islice(remaining.items(), self._max_jobs)), self._launch)
             yield from batch.run(self)
             if batch.error is not None and not batch.started and not self.is_stopping:
-                raise UserError(f"the launcher begins no job: {format_error_line(batch.error)}") from batch.error
+                raise UserError(f"the launcher failed to start jobs: {format_error_line(batch.error)}") from batch.error
             remaining = {number: job for number, job in remaining.items() if number not in batch.finished}
 
     def stop(self) -> None:
+        """Pass no further jobs to the launcher, and ask the running ones to save and end."""
         super().stop()
         (self._get_sweep_folder() / STOP_FILE).touch()
 
 
 class _LaunchedBatch:
-    """Jobs that a launcher was given at once. It says nothing until all of them are over; their folders do."""
+    """Jobs that were passed to a launcher together.
+
+    The launcher returns only when all of them have ended. Until then their states are read from their folders.
+    """
 
     def __init__(self, jobs: dict[int, PlannedJob], launch: LaunchJobs) -> None:
         self.started: set[int] = set()
@@ -124,7 +141,7 @@ class _LaunchedBatch:
             thread.join(SECONDS_BETWEEN_POLLS)
             yield None
             yield from self._read_folders()
-            if executor.is_stopping and self.started <= self.finished:  # the others wait in somebody's queue
+            if executor.is_stopping and self.started <= self.finished:  # the others still wait in the launcher's queue
                 seconds_left -= SECONDS_BETWEEN_POLLS
         yield from self._read_final_results()
         if self.error is not None:
@@ -133,7 +150,7 @@ class _LaunchedBatch:
     def _call_launcher(self) -> None:
         try:
             self._returned = self._launch(list(self._jobs.values()))
-        except BaseException as error:  # whatever the launcher raises is told by the thread that waits
+        except BaseException as error:  # `ExternalExecutor.run` reports it: an exception in this thread would be lost
             self.error = error
 
     def _read_folders(self) -> Iterator[TaskStarted | TaskEnded]:
@@ -143,14 +160,14 @@ class _LaunchedBatch:
                 yield from self._yield_events(number, result)
 
     def _read_final_results(self) -> Iterator[TaskStarted | TaskEnded]:
-        """What the jobs said last, and what the launcher gave of those that could not say it."""
+        """Read the last states from the folders, and take the launcher's result for jobs that did not write one."""
         yield from self._read_folders()
         for (number, _), returned in zip(self._jobs.items(), self._returned, strict=False):
             if number not in self.finished:
                 yield from self._yield_events(number, _result_from_return(returned))
 
     def _wait_for_lost(self) -> Iterator[TaskStarted | TaskEnded | None]:
-        """The launcher lost a process and gave up: jobs that go on are waited for, the others went with theirs."""
+        """Wait for the jobs that still run after the launcher failed; jobs whose process is gone have failed."""
         assert self.error is not None
         reason = f"its launcher's process was lost: {format_error_line(self.error)}"
         while lost := self.started - self.finished:
@@ -162,7 +179,7 @@ class _LaunchedBatch:
             time.sleep(SECONDS_BETWEEN_POLLS)
 
     def _yield_events(self, number: int, result: JobResult) -> Iterator[TaskStarted | TaskEnded]:
-        if result.status is JobState.WAITING:  # it was asked to end before it began
+        if result.status is JobState.WAITING:  # it was stopped before it started
             return
         if number not in self.started:
             self.started.add(number)

@@ -1,4 +1,7 @@
-"""Imported first of all by the server of a process that is dlspec's alone: see `dlspec.cli.main`."""
+"""First import of the fork server of a process that runs only dlspec: see `dlspec.cli.main`.
+
+Without garbage collection and the plots of torchmetrics, the imports that follow are faster.
+"""
 
 from __future__ import annotations
 

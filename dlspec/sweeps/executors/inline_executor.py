@@ -1,4 +1,4 @@
-"""Jobs done in this process, one after the other."""
+"""Run jobs in this process, one after the other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dlspec.sweeps.executors.job_worker import JobWorker
 
 
 class InlineExecutor:
-    """Does the jobs in this process, one after the other."""
+    """Runs jobs in this process, one after the other."""
 
     progress_scope: ProgressScope = "jobs"
 
@@ -22,9 +22,10 @@ class InlineExecutor:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        """Nothing is left running."""
+        """Do nothing: no job runs outside `run`."""
 
     def run(self, tasks: Iterable[Any], poll_seconds: float) -> Iterator[TaskStarted | TaskEnded | None]:
+        """Run the tasks and yield an event when each starts and ends; `poll_seconds` is not used."""
         for number, task in enumerate(tasks):
             if self.is_stopping:
                 return
@@ -32,4 +33,5 @@ class InlineExecutor:
             yield TaskEnded(number, self._worker(task))
 
     def stop(self) -> None:
+        """Start no further job."""
         self.is_stopping = True

@@ -1,4 +1,4 @@
-"""Runs the jobs of a sweep, one after the other, in whatever process it is called."""
+"""Train the jobs of a sweep, one after the other, in the process that calls it."""
 
 from __future__ import annotations
 
@@ -40,16 +40,19 @@ from dlspec.training.trainer import Trainer
 
 log = logging.getLogger("dlspec")
 
-MAX_OPEN_DATASETS = 4
-"""So many data sets stay open."""
-MAX_SECONDS_FOR_LOCK = 30.0
-"""So long the processes of a sweep that was killed may take to save their jobs."""
+MAX_OPEN_DATASETS = 4  # kept in memory for the next jobs
+MAX_SECONDS_FOR_LOCK = 30.0  # time that the processes of a killed sweep get to save their jobs
 
 
 class JobWorker:
-    """Data that several jobs read are opened once. Where it has a process of its own, that writes to the job's log.
+    """Trains jobs; data that several jobs read are opened only once.
 
-    `modules` have registered parts in the process that sweeps; `data` were given there in Python.
+    Args:
+        runner: Runs a job the way Hydra does, with `.hydra/` and callbacks; None for jobs that do not come from Hydra.
+        threads: Number of CPU threads of the process; None leaves it unchanged.
+        modules: Modules that registered parts in the sweep's process, to import in this one.
+        data: Data that were given in Python, used by all jobs.
+        has_own_process: Whether the process only trains jobs. Its output then goes to the job's log.
     """
 
     def __init__(
@@ -69,15 +72,17 @@ class JobWorker:
         self._is_stopping = self._is_prepared = False
 
     def for_this_process(self) -> JobWorker:
-        """The same for the process that sweeps, where jobs show themselves."""
+        """Return a worker with the same settings for the sweep's own process, where each job prints its progress."""
         return JobWorker(self.runner, threads=self.threads, modules=self.modules, data=self.data, has_own_process=False)
 
     def stop(self) -> None:
+        """Ask the running job to save and end; every later job ends at once."""
         self._is_stopping = True
         if self._trainer is not None:
             self._trainer.interruption.request(signal.SIGTERM)
 
     def __call__(self, job: PlannedJob) -> JobResult:
+        """Train a job, or only build it; errors become part of the result and are not raised."""
         self._prepare_process()
         self._checksum = ""
         try:
@@ -101,13 +106,13 @@ class JobWorker:
         for module in self.modules:
             import_module(module)
         if self.has_own_process:
-            logging.lastResort = None  # warnings stand in the log already
+            logging.lastResort = None  # warnings are written to the job's log anyway
             faulthandler.enable()
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
 
     def _train_job(self, job: PlannedJob) -> JobResult:
-        """Trains what is left of the job. Its folder is made when nothing can be refused any more."""
+        """Train the job, from its newest checkpoint if it has one. A new job's folder is made once the job is built."""
         preparation, hydra_job = job.load_steps()
         built_job = None if job.folder.is_dir() else self._make_job(preparation, is_resumed=False)
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -134,14 +139,17 @@ class JobWorker:
     def _run_job(
         self, built_job: Job, job: PlannedJob, hydra_job: HydraJob | None, snapshot: Snapshot | None
     ) -> JobResult:
-        """As Hydra runs a job, where it comes from Hydra: with `.hydra/` in its folder and callbacks around it."""
-        folder = job.folder.absolute()  # hydra.job.chdir may move
+        """Run the job; one that comes from Hydra runs as Hydra would run it, with `.hydra/` and Hydra's callbacks."""
+        folder = job.folder.absolute()  # with hydra.job.chdir the working directory changes
         if hydra_job is None or self.runner is None:
             return built_job.run_in_folder(folder, snapshot)
         return self.runner.run(hydra_job, job.number, job.folder, lambda: built_job.run_in_folder(folder, snapshot))
 
     def _open_dataset(self, source: DataSource) -> Dataset:
-        """The data, opened once; a source of the user's own may draw from what a job's seed has seeded."""
+        """Open the data, or return them if they are open.
+
+        A source from outside dlspec is opened again for every job, as it may use random numbers of the job's seed.
+        """
         key = f"{source.source_name} {source.model_dump_json()}"
         if key not in self._open_datasets or not type(source).__module__.startswith("dlspec."):
             dataset = open_data(source)
@@ -153,7 +161,7 @@ class JobWorker:
 
     @contextmanager
     def _redirect_to_log(self, path: Path) -> Iterator[None]:
-        """What is printed within, by a crash too, stands in the job's log."""
+        """Send the process's output to the job's log inside the `with` block, including what a crash prints."""
         if not self.has_own_process:
             yield
             return
@@ -176,7 +184,7 @@ def _redirect_output(out: int, err: int) -> None:
 
 
 def _result_from_error(error: BaseException) -> JobResult:
-    """A user's mistake, a training that failed, or a defect of dlspec's own, which shows where it is."""
+    """Turn an error into a result; an unexpected one, which is a bug in dlspec, keeps its traceback."""
     reported = message_and_exit_code(error)
     text = (
         format_error_details(error)
@@ -195,20 +203,20 @@ def _remove_later_files(folder: Path, snapshot: Snapshot | None) -> None:
 
 
 def _wait_for_lock(folder: Path) -> None:
-    """Of a sweep that was killed the processes may still be saving their jobs; who stays there longer is refused."""
+    """Wait until the processes of a killed sweep have saved the job; after the limit, locking the folder fails."""
     deadline = time.monotonic() + MAX_SECONDS_FOR_LOCK
     while is_run_locked(folder) and time.monotonic() < deadline:
         time.sleep(0.1)
 
 
 def _has_failed_before(folder: Path) -> bool:
-    """A job that raised an error would raise it again behind its checkpoint; one that was killed would not."""
+    """Whether the job ended with an error. Resuming would meet the same error again, so such a job starts over."""
     status = read_status(folder)
     return status is not None and status.status is JobState.FAILED
 
 
 def remove_earlier_results(folder: Path) -> None:
-    """Nothing of an earlier training is left but its log."""
+    """Remove everything that an earlier training wrote to `folder`, except its log."""
     shutil.rmtree(folder / CHECKPOINTS_FOLDER, ignore_errors=True)
     for name in (RESULT_FILE, STATUS_FILE):
         (folder / name).unlink(missing_ok=True)

@@ -1,8 +1,8 @@
-"""Processes that do one task after the other: what ends one of them, a crash or a kill, ends its task and no other.
+"""Run tasks in several processes, so that a crash or a kill ends only the task of one process.
 
-They are forked from a server that has imported PyTorch once, has no threads and has touched no GPU, whatever this
-process did; where the system can't fork, each begins anew. They hear no signals: this process hears those that a
-terminal or a batch system sends to all, and tells them.
+The processes are forked from a server that has imported PyTorch, has no threads and has not initialized CUDA, whatever
+this process did. Where the system can't fork, each process starts with all imports. The processes block signals: this
+process receives those that a terminal or a batch system sends to all of them, and asks the others to stop.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ MAX_SECONDS_TO_EXIT = 5.0
 
 
 class Worker(Protocol):
-    """What stands in a process, pickled on its way there. It gives a result that can be pickled, and never raises."""
+    """Runs tasks in a process, where it arrives pickled. It never raises, and its results can be pickled."""
 
     def __call__(self, task: Any) -> Any: ...
 
     def stop(self) -> None:
-        """Asks what it is doing to end soon, from another thread."""
+        """Ask the running task to end soon. Called from another thread."""
 
 
 def start_fork_server() -> None:
-    """Starts the server, which imports while this process goes on with something else."""
+    """Start the fork server, which imports its modules while this process continues."""
     if START_METHOD == "forkserver":
         from multiprocessing import forkserver
 
@@ -53,7 +53,7 @@ def start_fork_server() -> None:
 
 @contextmanager
 def _limit_to_one_thread() -> Iterator[None]:
-    """What libraries read when they are imported. A process may take more threads later."""
+    """Limit new processes to one thread: libraries read these variables on import. A job may set more threads later."""
     names = [each for each in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS") if each not in os.environ]
     os.environ.update(dict.fromkeys(names, "1"))
     try:
@@ -65,7 +65,7 @@ def _limit_to_one_thread() -> Iterator[None]:
 
 @contextmanager
 def _hide_main_module() -> Iterator[None]:
-    """A user's script that guards nothing must not run again in every process."""
+    """Keep a user's script without an `if __name__ == "__main__"` guard from running again in every process."""
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
     try:
@@ -75,7 +75,12 @@ def _hide_main_module() -> Iterator[None]:
 
 
 class ProcessPool:
-    """As many processes as `places`, each with variables of its own in its environment; they start when needed."""
+    """Processes that run tasks, each one task at a time; a process starts when there is a task for it.
+
+    Args:
+        process_variables: The additional environment variables of each process; one process for each item.
+        worker: A pickled `Worker`.
+    """
 
     def __init__(self, process_variables: Sequence[Mapping[str, str]], worker: bytes) -> None:
         self._slots = [_ProcessSlot(number, variables, worker) for number, variables in enumerate(process_variables)]
@@ -85,14 +90,14 @@ class ProcessPool:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        """They end what they do; at once where this ends with an error."""
+        """End the processes: after their tasks, or at once if the `with` block raised an error."""
         for slot in self._slots:
             slot.close_connection()
         for slot in self._slots:
             slot.close(MAX_SECONDS_TO_EXIT if kind is None else 0)
 
     def run(self, tasks: Iterable[Any], poll_seconds: float) -> Iterator[TaskStarted | TaskEnded | None]:
-        """Does the tasks, in their order as far as they begin; None where nothing happened for so many seconds."""
+        """Start the tasks in order, and yield their events; yield None when nothing happened for `poll_seconds`."""
         numbered_tasks = enumerate(tasks)
         while True:
             for slot in self._slots:
@@ -103,7 +108,7 @@ class ProcessPool:
             yield from self._wait_for_results(poll_seconds)
 
     def stop(self) -> None:
-        """No further task begins, and those that go on are asked to end."""
+        """Start no further task, and ask the running ones to end."""
         self.is_stopping = True
         for slot in self._slots:
             slot.send(STOP_MESSAGE)
@@ -117,7 +122,7 @@ class ProcessPool:
 
 
 class _ProcessSlot:
-    """One process after the other, and the task that the present one does."""
+    """One running process and its task; a process that died is replaced when the next task starts."""
 
     def __init__(self, number: int, variables: Mapping[str, str], worker: bytes) -> None:
         self._number, self._variables, self._worker = number, variables, worker
@@ -140,15 +145,15 @@ class _ProcessSlot:
         self._process = context.Process(target=_serve_tasks, args=arguments, name=f"dlspec-{self._number}")
         with _limit_to_one_thread(), _hide_main_module():
             self._process.start()
-        child_connection.close()  # so that its end is seen here
+        child_connection.close()  # so that this process notices when the child ends
 
     def send(self, content: bytes) -> None:
         if self.connection is not None:
-            with suppress(OSError):  # it died: `take` will tell
+            with suppress(OSError):  # the process died: `receive_result` reports it
                 self.connection.send_bytes(content)
 
     def receive_result(self) -> TaskEnded:
-        """What the process says, or that it died."""
+        """Return the result that the process sends, or how it died."""
         assert self.connection is not None and self.task is not None
         task, self.task = self.task, None
         try:
@@ -157,7 +162,7 @@ class _ProcessSlot:
             return TaskEnded(task, death_reason=self._describe_exit())
 
     def _describe_exit(self) -> str:
-        """How the process ended, in words."""
+        """Close the process and describe how it ended."""
         process = self._process
         self.close(MAX_SECONDS_TO_EXIT)
         code = None if process is None else process.exitcode
@@ -167,11 +172,12 @@ class _ProcessSlot:
         return f"its process was ended by {name}{_LIKELY_CAUSES.get(name, '')}"
 
     def close_connection(self) -> None:
-        """The process ends when it has nothing to do."""
+        """Close the connection, so that the process ends after its task."""
         if self.connection is not None:
             self.connection.close()
 
     def close(self, seconds: float) -> None:
+        """Close the connection, and kill the process if it still runs after `seconds`."""
         self.close_connection()
         if self._process is not None:
             self._process.join(seconds)
@@ -182,12 +188,12 @@ class _ProcessSlot:
 
 
 class ProcessExecutor(ProcessPool):
-    """Does the jobs in processes."""
+    """Runs jobs in processes."""
 
     progress_scope: ProgressScope = "all"
 
 
-# What most often sends it.
+# What most often causes these signals.
 _LIKELY_CAUSES = {
     "SIGKILL": " (out of memory?)",
     "SIGSEGV": " (a crash)",
@@ -200,7 +206,7 @@ _LIKELY_CAUSES = {
 
 
 def _serve_tasks(connection: Connection, environment: Mapping[str, str], pickled: bytes) -> None:
-    """Does tasks until nobody is there who gives some."""
+    """Run tasks until the connection to the parent process is closed."""
     os.environ.clear()
     os.environ.update(environment)
     _block_signals()
@@ -210,7 +216,7 @@ def _serve_tasks(connection: Connection, environment: Mapping[str, str], pickled
         threading.Thread(target=_receive_tasks, args=(connection, tasks, worker), daemon=True).start()
         while (task := tasks.get()) is not None:
             connection.send_bytes(pickle.dumps(worker(pickle.loads(task))))
-    os._exit(0)  # taking down what was imported would take most of a second
+    os._exit(0)  # a normal exit takes most of a second to unload the imported modules
 
 
 def _receive_tasks(connection: Connection, tasks: SimpleQueue[bytes | None], worker: Worker) -> None:
@@ -221,7 +227,7 @@ def _receive_tasks(connection: Connection, tasks: SimpleQueue[bytes | None], wor
                 worker.stop()
             else:
                 tasks.put(content)
-    except (EOFError, OSError):  # the process that gave them is gone
+    except (EOFError, OSError):  # the parent process is gone
         worker.stop()
         tasks.put(None)
 

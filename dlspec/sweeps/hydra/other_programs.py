@@ -1,4 +1,4 @@
-"""`hydra/launcher=pool` for a program that is not dlspec's: any task function of Hydra's, in processes."""
+"""`hydra/launcher=pool` for Hydra programs other than dlspec: run any task function in several processes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ JobOverrides = Sequence[Sequence[str]]
 
 
 class OtherProgramWorker:
-    """Runs jobs as Hydra's own launcher does. All that goes to it and comes from it is pickled once more.
+    """Runs jobs as Hydra's basic launcher does.
 
-    For Hydra's scan for plugins imports modules anew, and what was unpickled before it has twins of their classes.
+    Its tasks and results are bytes that were pickled separately. They must be unpickled after Hydra has searched for
+    plugins: the search imports modules again, so objects that were unpickled before would have outdated classes.
     """
 
     def __init__(self, pickled: bytes) -> None:
@@ -52,23 +53,34 @@ class OtherProgramWorker:
         Plugins.instance()
         setup_globals()
         context, task, state = pickle.loads(self.pickled)
-        Singleton.set_state(state)  # what Hydra keeps in its process: resolvers, plugins, names
+        Singleton.set_state(state)  # Hydra's global state: resolvers, plugins, names
         return context, task
 
     def stop(self) -> None:
-        """A task that is not dlspec's knows no such wish."""
+        """Do nothing: the task function of another program can't be asked to stop."""
 
 
 def run_other_program(
-    context: HydraContext, task: TaskFunction, sweep_config: DictConfig, jobs: JobOverrides, first: int
+    context: HydraContext, task: TaskFunction, sweep_config: DictConfig, jobs: JobOverrides, first_number: int
 ) -> list[JobReturn]:
-    """What each job gave, in their order; a process that died is a job that failed."""
-    import cloudpickle  # for functions within functions, and of a script; joblib brings it
+    """Run jobs of another program in one process for each core.
+
+    Args:
+        context: Hydra's context of the sweep.
+        task: The program's task function.
+        sweep_config: The sweep's config.
+        jobs: The overrides of each job.
+        first_number: Number of the first job.
+
+    Returns:
+        Hydra's `JobReturn` of each job, in order; a job whose process died has failed.
+    """
+    import cloudpickle  # pickles nested functions and those of a script, unlike pickle; installed with joblib
 
     Path(str(sweep_config.hydra.sweep.dir)).mkdir(parents=True, exist_ok=True)
     configs = (
         _compose_job_config(context, sweep_config, overrides, number)
-        for number, overrides in enumerate(jobs, start=first)
+        for number, overrides in enumerate(jobs, start=first_number)
     )
     returned: dict[int, JobReturn] = {}
     worker = OtherProgramWorker(cloudpickle.dumps((context, task, Singleton.get_state())))

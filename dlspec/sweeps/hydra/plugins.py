@@ -1,6 +1,6 @@
-"""What Hydra knows of dlspec: its sweeper, and its launchers `pool` and `dlspec`.
+"""Hydra plugins of dlspec: its sweeper, and its launchers `pool` and `dlspec`.
 
-Hydra takes plugins from packages named hydra_plugins alone; ours get such a name when they are registered.
+Hydra accepts plugins only from packages named `hydra_plugins`, so registering them gives them such a module name.
 """
 
 from __future__ import annotations
@@ -36,44 +36,76 @@ from dlspec.sweeps.records.planned_job import PlannedJob
 
 
 class DlspecLauncher(Launcher):
-    """Runs the jobs one after the other in this process."""
+    """Launcher that runs the jobs one after the other in this process."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
+        """Keep what Hydra passes before it launches jobs.
+
+        Args:
+            hydra_context: Hydra's config loader and callbacks.
+            task_function: dlspec's `SweepTask`, or the task function of another program.
+            config: The sweep's config.
+        """
         self.context, self.task, self.sweep_config = hydra_context, task_function, config
         self.max_jobs: int | None = None
 
     def limit_jobs(self, max_jobs: int | None) -> None:
-        """Run at most so many jobs at a time."""
+        """Run at most `max_jobs` jobs at a time; None sets no limit."""
         self.max_jobs = max_jobs
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        if not isinstance(self.task, SweepTask):  # another program's
+        """Run jobs as part of the sweep, which is created for the first ones."""
+        if not isinstance(self.task, SweepTask):  # the task function of another program
             return run_other_program(self.context, self.task, self.sweep_config, job_overrides, initial_job_idx)
         self.task.create_sweep(self.context, self.sweep_config, self.make_executor)
         return self.task.launch(self.context, self.sweep_config, job_overrides)
 
     def make_executor(self, worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:
+        """Make the executor that runs the jobs.
+
+        Args:
+            worker: Trains the jobs.
+            settings: The `sweep` section.
+            jobs: Number of jobs to run.
+            devices: Values of `trainer.device` of the jobs.
+        """
         return InlineExecutor(worker)
 
 
 class PoolLauncher(DlspecLauncher):
-    """Runs as many jobs at a time as there are cores or GPUs, each in a process that takes one after the other."""
+    """Launcher that runs jobs in several processes at once, by default one for each core or GPU."""
 
     def make_executor(self, worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:
+        """Make an executor with one process for each core or GPU, or `sweep.workers` processes.
+
+        Args:
+            worker: Trains the jobs.
+            settings: The `sweep` section.
+            jobs: Number of jobs to run.
+            devices: Values of `trainer.device` of the jobs.
+        """
         return choose_executor(worker, settings.workers or self.max_jobs, jobs, devices)
 
 
 class OtherLauncher(DlspecLauncher):
-    """Has the jobs done by another launcher of Hydra's, which the config names below this one."""
+    """Launcher that passes the jobs to another Hydra launcher, named by `hydra.launcher.launcher` in the config."""
 
     def __init__(self, launcher: DictConfig) -> None:
-        """It is made when there are jobs for it, with the sweep's folder in its settings."""
+        """Ignore `launcher`: it is instantiated when jobs are launched, with the sweep's folder in its settings."""
 
     def make_executor(self, worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:
+        """Make an executor that passes jobs to the other launcher.
+
+        Args:
+            worker: Builds jobs in this process to check their shapes.
+            settings: Not used.
+            jobs: Not used.
+            devices: Not used.
+        """
         return ExternalExecutor(worker, self._launch, self._get_sweep_folder, self.max_jobs)
 
     def _get_sweep_folder(self) -> Path:
-        """As a process that began elsewhere finds it."""
+        """Return the sweep's folder as an absolute path, which other processes can find."""
         folder: Path = self.task.absolute_folder()
         return folder
 
@@ -81,27 +113,37 @@ class OtherLauncher(DlspecLauncher):
         config = restore_wrapped_launcher(self.sweep_config)
         set_hydra_value(config, "sweep.dir", str(self._get_sweep_folder()))
         launcher = Plugins.instance().instantiate_launcher(self.context, self.task, config)
-        job_overrides = [[*job.overrides, *_folder_overrides(job.folder.absolute())] for job in jobs]
+        job_overrides = [[*job.overrides, *_make_folder_overrides(job.folder.absolute())] for job in jobs]
         with treat_lost_jobs_as_failed():
             return launcher.launch(job_overrides, initial_job_idx=jobs[0].number)
 
 
-def _folder_overrides(folder: Path) -> list[str]:
+def _make_folder_overrides(folder: Path) -> list[str]:
     return [format_override("hydra.sweep.dir", str(folder.parent)), format_override("hydra.sweep.subdir", folder.name)]
 
 
 class DlspecSweeper(Sweeper):
-    """Hydra's grid, without composing each job twice, and without ending at the first failure."""
+    """Grid sweeper like Hydra's basic one, but it composes each job once and does not stop at the first failure."""
 
     def __init__(self, max_batch_size: int | None, params: Mapping[str, str] | None = None) -> None:
         self.max_batch_size, self.params = max_batch_size, params or {}
 
     def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
+        """Instantiate the launcher that the config names.
+
+        Args:
+            hydra_context: Hydra's config loader and callbacks.
+            task_function: dlspec's `SweepTask`, or the task function of another program.
+            config: The sweep's config.
+        """
         self.context, self.task, self.sweep_config = hydra_context, task_function, config
         self.launcher: Launcher = Plugins.instance().instantiate_launcher(hydra_context, task_function, config)
 
     def sweep(self, arguments: list[str]) -> Any:
-        """All jobs at once: they are checked before the first begins. A batch is what may run at a time."""
+        """Launch all jobs together, so that all are checked before the first starts.
+
+        `max_batch_size` only limits how many of them run at once.
+        """
         assert isinstance(self.launcher, DlspecLauncher)
         self.launcher.limit_jobs(self.max_batch_size)
         return self.launcher.launch(self._split_into_jobs(arguments), 0)
@@ -112,21 +154,21 @@ class DlspecSweeper(Sweeper):
         return split_into_jobs(parser.parse_overrides([*fixed_overrides, *arguments]))
 
 
-# ---- known to Hydra --------------------------------------------------------------------------------------------------
+# ---- registration with Hydra -----------------------------------------------------------------------------------------
 
 PLUGINS: tuple[type[Plugin], ...] = (DlspecLauncher, PoolLauncher, OtherLauncher, DlspecSweeper)
 
 
 def register() -> None:
-    """Makes the launchers and the sweeper known to Hydra."""
-    plugins = Plugins.instance()  # it looks through the installed plugins first, and would import ours twice
+    """Register the launchers and the sweeper with Hydra."""
+    plugins = Plugins.instance()  # before the renaming: it searches installed plugins, and would import these twice
     name_plugins()
     for cls in PLUGINS:
         plugins.register(cls)
 
 
 def name_plugins() -> None:
-    """Gives them the names that Hydra knows plugins by, for a package of hydra_plugins that imports them too."""
+    """Give the plugins a module name below `hydra_plugins`, where Hydra and other plugin packages look for them."""
     register_module(PLUGIN_MODULE, sys.modules[__name__])
     for cls in PLUGINS:
         cls.__module__ = PLUGIN_MODULE

@@ -1,4 +1,4 @@
-"""What Hydra is to run: a sweep, begun by whatever sweeper, its jobs asked for by whatever launcher."""
+"""The task that Hydra runs: a sweep, started by any sweeper, its jobs run by any launcher."""
 
 from __future__ import annotations
 
@@ -40,9 +40,12 @@ MakeExecutor = Callable[[JobWorker, SweepSpec, int, Collection[str]], Executor]
 
 
 class SweepTask:
-    """What Hydra is to run: one sweep. Other launchers call it with a job's config, in whatever process.
+    """Hydra's task function for one sweep. Other launchers call it with a job's config, in any process.
 
-    `folder` is the sweep's, known as soon as there is one.
+    Args:
+        loader: Composes configs.
+        command: The command line that started the sweep, as a list of arguments.
+        config_dir: The user's folder of config files.
     """
 
     def __init__(
@@ -60,21 +63,28 @@ class SweepTask:
             self.sweep.__exit__()
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process, which has a job and not the sweep."""
+        """Pickle without the sweep: another process only trains a job."""
         return {**vars(self), "sweep": None}
 
     @property
     def entries(self) -> list[SweepEntry]:
+        """The sweep's jobs with their results so far."""
         return [] if self.sweep is None else self.sweep.entries
 
     def absolute_folder(self) -> Path:
-        """The sweep's folder, absolute from now on."""
-        assert self.folder is not None  # its jobs have folders
+        """Make the sweep's folder an absolute path, and return it."""
+        assert self.folder is not None  # it was set before the jobs got their folders
         self.folder = self.folder.absolute()
         return self.folder
 
     def create_sweep(self, context: HydraContext, config: DictConfig, make_executor: MakeExecutor) -> None:
-        """Make the sweep, where there is none yet: a new one, or the one that the folder holds."""
+        """Create the sweep, or load the one that is recorded in the folder; do nothing after the first call.
+
+        Args:
+            context: Hydra's context.
+            config: The sweep's config.
+            make_executor: Makes the executor from a worker, the `sweep` section, the number of jobs and their devices.
+        """
         if self.sweep is not None:
             return
         settings = _read_sweep_settings(ComposedConfig(config, self.loader))
@@ -82,7 +92,7 @@ class SweepTask:
         configured_folder = Path(str(config.hydra.sweep.dir))
         is_new = "${now" in str(
             _get_raw_sweep_setting(config, "dir")
-        )  # another sweep of the same second is not this one
+        )  # a folder named by time is always a new sweep, even if another one started in the same second
         record = None if is_new else read_sweep_record(configured_folder)
         if record is not None:
             self.folder, record = record.folder, replace(record, command=self.command, config_dir=self.config_dir)
@@ -95,7 +105,7 @@ class SweepTask:
         )
 
     def _create_record(self, config: DictConfig, configured_folder: Path) -> SweepRecord:
-        """The sweep's folder, where what a sweeper writes itself shall stand too."""
+        """Make the sweep's folder, and set `hydra.sweep.dir` to it for files that a sweeper writes."""
         self.folder = make_run_folder(configured_folder.parent, configured_folder.name)
         set_hydra_value(config, "sweep.dir", str(self.folder))
         OmegaConf.save(config, self.folder / MULTIRUN_FILE)
@@ -104,7 +114,16 @@ class SweepTask:
     def launch(
         self, context: HydraContext, config: DictConfig, job_overrides: Sequence[Sequence[str]]
     ) -> list[JobReturn]:
-        """Run the jobs in the sweep."""
+        """Run jobs as part of the sweep.
+
+        Args:
+            context: Hydra's context.
+            config: The sweep's config.
+            job_overrides: The overrides of each job.
+
+        Returns:
+            Hydra's `JobReturn` of each job, in order.
+        """
         assert self.sweep is not None
         override_tuples = [tuple(str(each) for each in overrides) for overrides in job_overrides]
         plans = [
@@ -114,7 +133,7 @@ class SweepTask:
         return [_return_from_entry(entry) for entry in self.sweep.launch(plans)]
 
     def __call__(self, config: DictConfig) -> JobResult:
-        """Trains a job whose folder Hydra has made, where another launcher has taken it."""
+        """Train one job for another launcher; Hydra has made its folder."""
         hydra_config = HydraConfig.get()
         merged = OmegaConf.merge(OmegaConf.create({"hydra": hydra_config}), config)
         assert isinstance(merged, DictConfig) and self.folder is not None
@@ -135,16 +154,16 @@ def _read_sweep_settings(composed: ComposedConfig) -> SweepSpec:
     problems = Problems()
     settings = read_section(SweepSpec, tree, ("sweep",), problems)
     raise_problems(problems, composed.find_locations)
-    assert settings is not None  # or there was a mistake
+    assert settings is not None  # otherwise a problem was raised
     return settings
 
 
 def _name_job_folder(sweep_config: DictConfig, job: PlannedJob, number: int) -> str:
-    """What hydra.sweep.subdir says of a job."""
+    """Name a job's folder as `hydra.sweep.subdir` says."""
     if _get_raw_sweep_setting(sweep_config, "subdir") == NUMBER_AS_SUBDIR:
         return str(number)
     hydra_job = job.load_steps()[1]
-    assert hydra_job is not None  # Hydra asked for it
+    assert hydra_job is not None  # Hydra plans all jobs of this sweep
     return hydra_job.folder_name(number)
 
 
@@ -159,13 +178,13 @@ def _prepare_job(
     config = context.config_loader.load_sweep_config(sweep_config, list(overrides))
     for key in ("launcher", "sweeper"):
         node = config.hydra[key]
-        if OmegaConf.get_type(node) is not dict:  # a plugin's own class, of which Hydra's scan makes a twin
+        if OmegaConf.get_type(node) is not dict:  # a plugin's config class can't be pickled: Hydra imports it again
             set_hydra_value(config, key, OmegaConf.to_container(node, resolve=False))
     return make_preparation(ComposedConfig(config, loader)), HydraJob(config)
 
 
 def _return_from_entry(entry: SweepEntry) -> JobReturn:
-    """What a sweeper is given of a job: the monitored result, or an error."""
+    """Make the `JobReturn` that a sweeper gets for a job: with the monitored result, or with an error."""
     result, overrides = entry.result, list(entry.job.overrides)
     if result.is_measured:
         return make_completed_return(result.monitored, overrides)

@@ -1,4 +1,4 @@
-"""A job of a sweep: as it is planned, and as it goes on in the sweep."""
+"""A job of a sweep: its plan, and its entry in the sweep with the result so far."""
 
 from __future__ import annotations
 
@@ -17,80 +17,76 @@ from dlspec.jobs.run_preparation import Preparation
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
 
-NO_FOLDER = Path()  # of a job that has no number yet, or was refused
+NO_FOLDER = Path()  # the folder of a job that has no number yet, or was refused
+# A job's preparation, and the job as Hydra runs it (None outside Hydra).
 JobSteps = tuple[Preparation, HydraJob | None]
-"""A job's preparation, and what Hydra runs it by if it does."""
 
 
 @dataclass(frozen=True)
 class PlannedJob:
-    """A job of a sweep: what it trains, and where. In the process that trains it, a `jobs.job.Job` is made of it.
-
-    By its `hash` the sweep's folder recognizes it; jobs of one `compute_shape_key` have networks of the same shapes. `pickled`
-    are its steps: as objects those of ten thousand jobs fill a memory. `number` and `folder` are there once the sweep
-    begins. What a run left in the folder is gone on with, unless the job `starts_over`; `is_known` says that the sweep
-    had the job already when it was started again. One that `only_builds` is built to check its shapes, and not trained.
-    """
+    """A job of a sweep: what it trains, and where. The process that trains it builds a `jobs.job.Job` from it."""
 
     overrides: tuple[str, ...]
-    hash: str
-    shape_key: str = ""
-    device: str = ""
-    pickled: bytes = b""
-    number: int = -1
-    folder: Path = NO_FOLDER
-    starts_over: bool = False
-    is_recorded: bool = False
-    only_builds: bool = False
+    hash: str  # identifies the job in `sweep.json` when the sweep is started again
+    shape_key: str = ""  # equal for jobs whose networks have the same shapes
+    device: str = ""  # `trainer.device`
+    pickled: bytes = b""  # its `JobSteps`: as objects, those of ten thousand jobs would fill the memory
+    number: int = -1  # set when the sweep starts
+    folder: Path = NO_FOLDER  # set when the sweep starts
+    starts_over: bool = False  # whether an earlier run in the folder is removed instead of resumed
+    is_recorded: bool = False  # whether `sweep.json` contained the job before
+    only_builds: bool = False  # whether it is only built, to check its shapes, and not trained
 
     def load_steps(self) -> JobSteps:
+        """Unpickle the job's steps."""
         steps: JobSteps = pickle.loads(self.pickled)
         return steps
 
 
 @dataclass(eq=False)
 class SweepEntry:
-    """A line of a sweep's table and of its sweep.json: a planned job, and its result so far.
+    """A row of a sweep's table and of `sweep.json`: a planned job and its result so far.
 
-    It changes as the sweep goes on: one or the other is replaced. `code` and `data` say by which code and of which data
-    the last finished result is, '' where there is none. A job `is_run_complete` where an earlier call has finished it, and
-    `changed` says what has changed since, `code` or `data`. `began` and `seconds` are for the display.
+    The fields are replaced while the sweep runs.
     """
 
     job: PlannedJob
     result: JobResult = JobResult()  # noqa: RUF009  # it is frozen
-    code: str = ""
-    data: str = ""
-    is_done: bool = False
-    changed: str = ""
-    started_at: float = 0.0
-    seconds: float = 0.0
+    code: str = ""  # the version of the code that trained the last finished result; '' if there is none
+    data: str = ""  # the checksum of the data of the last finished result; '' if there is none
+    is_done: bool = False  # whether an earlier start of the sweep finished it
+    changed: str = ""  # what has changed since it was finished: "code", "data" or ''
+    started_at: float = 0.0  # by `time.monotonic`, for the display
+    seconds: float = 0.0  # how long it ran, for the display
 
     @property
     def status(self) -> JobState:
+        """The job's state."""
         return self.result.status
 
     @property
     def is_refused(self) -> bool:
+        """Whether the job's spec is invalid."""
         return self.status is JobState.REFUSED
 
     @property
     def needs_training(self) -> bool:
+        """Whether the job is valid and not finished."""
         return not self.is_refused and not self.is_done
 
     def refuse(self, result: JobResult) -> None:
-        """Give up a job whose spec is wrong. One that the sweep's folder does not know gets the hash of wrong ones."""
+        """Mark the job as refused with `result`. A new job also gets the hash of a refused one."""
         if not self.job.is_recorded:
             self.job = replace(self.job, hash=_hash_refused_job(self.job.overrides))
         self.result = result
 
 
+# Plans one job: composes its config and checks its settings.
 PlanJob = Callable[[], SweepEntry]
-"""Plans a job that was asked for: composes its config and checks the form."""
 
 
 def plan_jobs(plans: Sequence[PlanJob], max_refused: int) -> list[SweepEntry]:
-    """The jobs as far as the first `max_refused` that are wrong: finding a mistake's place takes 0.1 s."""
+    """Plan the jobs, and stop after `max_refused` invalid ones: locating a problem in its file takes 0.1 s."""
     entries: list[SweepEntry] = []
     refused = 0
     for plan in plans:
@@ -103,9 +99,13 @@ def plan_jobs(plans: Sequence[PlanJob], max_refused: int) -> list[SweepEntry]:
 
 
 def plan_job(overrides: tuple[str, ...], prepare: Callable[[], JobSteps], data_checksum: str = "") -> SweepEntry:
-    """The job that `prepare` gives the steps of, its form checked; a wrong one is refused.
+    """Plan a job and check its settings; a job with an invalid spec gets a refused entry.
 
-    `prepare` raises an error that `told` knows for a wrong one; `compute_data_checksum` is that of data that come from Python.
+    Args:
+        overrides: The overrides in which the job differs from the other jobs of the sweep.
+        prepare: Makes the job's steps. Errors that `message_and_exit_code` has a message for refuse the job; others
+            are raised.
+        data_checksum: Checksum of data that were given in Python; '' if there are none.
     """
     try:
         preparation, hydra_job = prepare()
@@ -127,5 +127,5 @@ def _make_refused_entry(overrides: tuple[str, ...], error: Exception) -> SweepEn
 
 
 def _hash_refused_job(overrides: Sequence[str]) -> str:
-    """By what a sweep recognizes a wrong job, as long as it stays wrong."""
+    """Hash an invalid job by its overrides: an invalid spec has no other hash by which a sweep could match it."""
     return "refused " + hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:16]

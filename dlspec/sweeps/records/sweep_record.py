@@ -1,4 +1,4 @@
-"""`sweep.json`: the jobs of a sweep, by which it goes on. Another hand may have written it, so it is read with care."""
+"""`sweep.json`: the jobs of a sweep, with which it is resumed. Its values are checked, as users may edit the file."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ from dlspec.runs.sweep_file import parse_listed_job, read_sweep_file
 from dlspec.sweeps.records.planned_job import NO_FOLDER, PlannedJob, SweepEntry
 
 FORMAT = 1
-TEXT_KEYS = ("folder", "hash", "status", "error", "code", "data")
+STRING_KEYS = ("folder", "hash", "status", "error", "code", "data")
 
 
 @dataclass
 class SweepRecord:
-    """A sweep: `command` are the words that began it, None where Python did."""
+    """The content of a sweep's `sweep.json`."""
 
     folder: Path
     entries: list[SweepEntry] = field(default_factory=list)
-    command: list[str] | None = None
-    config_dir: str | None = None
+    command: list[str] | None = None  # the arguments of the command that started it; None for `dlspec.sweep`
+    config_dir: str | None = None  # the user's folder of config files
 
     def write(self, *, synced: bool = True) -> None:
+        """Write `sweep.json`; if `synced`, wait until it is on the disk."""
         jobs = [self._entry_to_json(entry) for entry in self.entries]
         content = {"format": FORMAT, "command": self.command, "config_dir": self.config_dir, "jobs": jobs}
         write = write_json if synced else write_json_unsynced
@@ -51,22 +52,23 @@ class SweepRecord:
         }
 
     def entries_by_hash(self) -> Mapping[str, Iterator[SweepEntry]]:
-        """The jobs by their hashes, in order: of equal ones the first is recognized first."""
+        """Map each hash to the jobs that have it, in order: equal jobs are matched one after the other."""
         found: defaultdict[str, list[SweepEntry]] = defaultdict(list)
         for entry in self.entries:
             found[entry.job.hash].append(entry)
         return {key: iter(entries) for key, entries in found.items()}
 
     def add(self, entries: Iterable[SweepEntry]) -> None:
-        """Add jobs; one whose number is there already takes its place."""
+        """Add jobs; a job replaces the one with the same number."""
         by_number = {entry.job.number: entry for entry in (*self.entries, *entries)}
         self.entries = list(by_number.values())
 
     def new_number(self) -> int:
+        """Return the number of the next new job."""
         return max((entry.job.number for entry in self.entries), default=-1) + 1
 
     def new_folder(self, name: str, taken_folders: Collection[Path]) -> Path:
-        """A new job's folder, its name made safe, with a number behind it where it is taken."""
+        """Return the folder of a new job: `name` as a safe file name, with a number appended if it is taken."""
         folder, _, last = name.replace(os.sep, "/").rpartition("/")
         stem = "/".join([*(each for each in folder.split("/") if each not in ("", ".", "..")), to_safe_name(last)])
         count, path = 1, self.folder / stem
@@ -77,7 +79,7 @@ class SweepRecord:
 
 
 def read_sweep_record(folder: Path) -> SweepRecord | None:
-    """What the sweep's folder says of it, None where it says nothing; UserError where that can't be read."""
+    """Read `sweep.json` in `folder`; return None if there is none, raise UserError if it is damaged."""
     path = folder / SWEEP_FILE
     if not path.is_file():
         return None
@@ -89,17 +91,17 @@ def read_sweep_record(folder: Path) -> SweepRecord | None:
         if tree["format"] != FORMAT or not isinstance(config_dir, str | None) or len(set(folders)) < len(folders):
             raise ValueError
         if command is not None:
-            _check_texts(command)
+            _check_strings(command)
         return SweepRecord(folder, entries, command, config_dir)
     except (ValueError, KeyError, TypeError):
-        fix = "take another folder, or move this one away to begin anew"
-        raise UserError(f"'{path}' is no list of jobs that this dlspec reads; {fix}") from None
+        fix = "use another folder, or move this one away to start again"
+        raise UserError(f"'{path}' is not a list of jobs that this version of dlspec can read; {fix}") from None
 
 
 def _entry_from_json(tree: Mapping[str, Any], sweep_folder: Path) -> SweepEntry:
-    """The entry of a job's line; KeyError or ValueError where the line is not as a sweep wrote it."""
-    _check_texts(tree["overrides"])
-    _check_texts([tree[key] for key in TEXT_KEYS])
+    """Parse a job's entry; raises KeyError, TypeError or ValueError if it is not as a sweep writes it."""
+    _check_strings(tree["overrides"])
+    _check_strings([tree[key] for key in STRING_KEYS])
     listed = parse_listed_job(tree)
     if listed.number is None or not _is_inside(listed.folder):
         raise ValueError
@@ -108,17 +110,17 @@ def _entry_from_json(tree: Mapping[str, Any], sweep_folder: Path) -> SweepEntry:
     return SweepEntry(job, JobResult(listed.status, error=listed.error or ""), listed.code, listed.data)
 
 
-def _check_texts(values: object) -> None:
+def _check_strings(values: object) -> None:
     if not isinstance(values, list) or not all(isinstance(each, str) for each in values):
         raise ValueError
 
 
 def _is_inside(name: str) -> bool:
-    """Whether a name leads to a place below the sweep's folder; '' is that of a job which was refused."""
+    """Whether a job's folder is below the sweep's folder; '' is the folder of a refused job."""
     path = Path(name)
     return name == "" or (path.parts != () and "\0" not in name and not path.is_absolute() and ".." not in path.parts)
 
 
 def is_run_complete(folder: Path) -> bool:
-    """Whether the run in `folder` came to its end, its test with it."""
+    """Whether the run in `folder` has finished, including its test."""
     return (folder / RESULT_FILE).is_file() and (read_status(folder) or RunStatus()).status is JobState.FINISHED

@@ -1,4 +1,4 @@
-"""What came of a sweep's jobs, as a table."""
+"""The table of a sweep's jobs and results."""
 
 from __future__ import annotations
 
@@ -23,22 +23,27 @@ MAX_LABEL_LENGTH, MAX_ERROR_LENGTH = 200, 100
 
 
 def find_best_entry(entries: Sequence[SweepEntry]) -> SweepEntry | None:
-    """The best of those that have a result."""
+    """Return the job with the best monitored result, or None if no job has a result."""
     measured = [entry for entry in entries if entry.result.is_measured]
     return min(measured, key=lambda entry: (entry.result.rank, entry.job.number), default=None)
 
 
 def format_label(overrides: Sequence[str], keys: Collection[str]) -> str:
-    """The overrides by which a job differs from the others, whose keys these are."""
-    differing = [each for each in overrides if _override_key(each) in keys] or list(overrides)
+    """Format the overrides that have one of `keys`, those in which the jobs differ; all if none has."""
+    differing = [each for each in overrides if _get_override_key(each) in keys] or list(overrides)
     return replace_control_characters(shorten_middle(" ".join(differing), MAX_LABEL_LENGTH))
 
 
 def format_sweep_table(entries: Sequence[SweepEntry]) -> str:
-    """What differs, the result, the folder: a line a job, the best first; and how many came to which end."""
+    """Format a row for each job, best first: the settings that differ, the results, the folder. The counts follow."""
     keys, results = find_differing_keys(entries), _list_result_names(entries)
     lines = [
-        [str(entry.job.number), *_list_values(entry, keys), *_format_results(entry, results), _folder_or_error(entry)]
+        [
+            str(entry.job.number),
+            *_list_values(entry, keys),
+            *_format_results(entry, results),
+            _format_folder_or_error(entry),
+        ]
         for entry in sorted(entries, key=_sort_key)
     ]
     table = format_table(
@@ -48,32 +53,32 @@ def format_sweep_table(entries: Sequence[SweepEntry]) -> str:
 
 
 def count_states(entries: Sequence[SweepEntry]) -> str:
-    """`3 finished, 1 failed`."""
+    """Count the jobs by state: `3 finished, 1 failed`."""
     counts = Counter(entry.status for entry in entries)
     return ", ".join(f"{counts[state]} {state}" for state in COUNTED_STATES if counts[state])
 
 
 def find_differing_keys(entries: Sequence[SweepEntry]) -> list[str]:
-    """The overrides' keys whose values are not the same for all jobs; all of them where there is one job."""
-    settings = [_settings_by_key(entry) for entry in entries]
+    """List the keys of the overrides whose values differ between the jobs; all keys if there is one job."""
+    settings = [_map_settings(entry) for entry in entries]
     keys = list(dict.fromkeys(key for each in settings for key in each))
     return [key for key in keys if len(entries) == 1 or len({each.get(key) for each in settings}) > 1]
 
 
-def _override_key(override: str) -> str:
+def _get_override_key(override: str) -> str:
     return override.partition("=")[0].lstrip("+~")
 
 
-def _settings_by_key(entry: SweepEntry) -> dict[str, str]:
-    return {_override_key(each): each.partition("=")[2] for each in entry.job.overrides}
+def _map_settings(entry: SweepEntry) -> dict[str, str]:
+    return {_get_override_key(each): each.partition("=")[2] for each in entry.job.overrides}
 
 
 def _list_values(entry: SweepEntry, keys: Sequence[str]) -> list[str]:
-    return [_settings_by_key(entry).get(key, "") for key in keys]
+    return [_map_settings(entry).get(key, "") for key in keys]
 
 
 def _list_result_names(entries: Sequence[SweepEntry]) -> list[str]:
-    """The monitored result and the test's, as the jobs have them."""
+    """List the names of the monitored results and of the test results."""
     measured = [entry.result for entry in entries if entry.result.is_measured]
     return list(dict.fromkeys(name for each in measured for name in (each.monitor, *each.test)))
 
@@ -87,12 +92,12 @@ def _format_results(entry: SweepEntry, names: Sequence[str]) -> list[str]:
 
 
 def _sort_key(entry: SweepEntry) -> tuple[bool, float, int]:
-    """Jobs with a result first, the better before the worse."""
+    """Sort jobs with a result first, from the best to the worst."""
     is_measured = entry.result.is_measured
     return not is_measured, entry.result.rank if is_measured else 0.0, entry.job.number
 
 
-def _folder_or_error(entry: SweepEntry) -> str:
+def _format_folder_or_error(entry: SweepEntry) -> str:
     if entry.status is JobState.FINISHED:
         return format_file_path(entry.job.folder)
     error = entry.result.error

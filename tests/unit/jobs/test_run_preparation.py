@@ -61,11 +61,11 @@ def test_a_plateau_is_looked_for_in_the_direction_of_the_monitored_result(dlspec
 REFUSED = {
     "plateau": (
         ("scheduler=ReduceLROnPlateau", "scheduler.mode=min", "trainer.monitor=val/accuracy"),
-        "command line   scheduler.mode   mode is min, and of val/accuracy more is better   leave it out: it is max",
+        "command line   scheduler.mode   mode is min, but more is better for val/accuracy   leave it out: it is max",
     ),
     "nesterov": (
         ("optimizer=SGD", "optimizer.nesterov=true"),
-        "command line   optimizer.type   SGD refuses these settings   PyTorch says: "
+        "command line   optimizer.type   invalid settings for SGD   PyTorch says: "
         "Nesterov momentum requires a momentum and zero dampening",
     ),
     "device": (

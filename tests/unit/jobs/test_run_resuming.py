@@ -75,7 +75,7 @@ def test_a_run_that_was_cut_equals_the_straight_one(name: str, work: Path, model
     chance = random.Random(name)
     said = cut(chance.randint(1, 22), *words, "hydra.run.dir=cut")
     assert said.code == 128 + signal.SIGTERM
-    assert "to go on: python -m dlspec resume run=cut" in said.err
+    assert "to resume: python -m dlspec resume run=cut" in said.err
     assert cut(chance.randint(1, 14), "resume", "run=cut").code == 128 + signal.SIGTERM
     assert dlspec("resume", "run=cut").code == 0
     assert read_run_files(work, "cut") == read_run_files(work, "straight")
@@ -98,10 +98,10 @@ def test_says_what_has_changed_and_goes_on_where_that_is_allowed(work: Path, dls
     said = dlspec("resume", "run=made", "optimizer.lr=0.5", "trainer.epochs=5")
     assert said.code == 2
     assert said.err == (
-        "made/spec.yaml   optimizer.lr   the run has 0.001, and now it is 0.5   "
-        "to go on with that add resume.allow=[optimizer.lr]\n"
-        "made/spec.yaml   trainer.epochs   the run has 3, and now it is 5   "
-        "to go on with that add resume.allow=[trainer.epochs]\n"
+        "made/spec.yaml   optimizer.lr   was 0.001 in the run, is now 0.5   "
+        "to resume with this change add resume.allow=[optimizer.lr]\n"
+        "made/spec.yaml   trainer.epochs   was 3 in the run, is now 5   "
+        "to resume with this change add resume.allow=[trainer.epochs]\n"
         "2 problems; nothing was run.\n"
     )
     assert before == {each: each.read_bytes() for each in before}
@@ -136,7 +136,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_taken(
     assert said.code == 0
     assert f"{newest.relative_to(work)} can't be used: its checksum is another" in caplog.text
     assert (newest.parent / f"{newest.name}.damaged").read_bytes() == content
-    assert f"goes on from step {int(before.stem.removeprefix('step-'))}" in said.err
+    assert f"resuming cut from step {int(before.stem.removeprefix('step-'))}" in said.err
     assert read_run_files(work, "cut") == read_run_files(work, "straight")
 
 
@@ -154,7 +154,7 @@ def test_without_a_checkpoint_it_begins_again(work: Path, dlspec, cut) -> None:
     assert dlspec(*words, "trainer.checkpoints=true", "hydra.run.dir=straight").code == 0
     assert cut(18, *words, "hydra.run.dir=cut").code == 143
     said = dlspec("resume", "run=cut", "trainer.checkpoints=true")
-    assert "goes on from its beginning, as it has no checkpoint yet" in said.err
+    assert "resuming cut from the start, as it has no checkpoint yet" in said.err
     assert read_run_files(work, "cut")[0] == read_run_files(work, "straight")[0]
 
 

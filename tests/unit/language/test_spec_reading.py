@@ -176,7 +176,10 @@ SAID: list[tuple[dict[str, Any], list[str]]] = [
     ),
     (
         {"data": {"type": "digits", "limit": "${data.num_classes}"}},
-        ["data.limit   limit is ${data.num_classes}, which only the opened data know   write the value itself"],
+        [
+            "data.limit   limit is ${data.num_classes}, which is unknown until the data are open   "
+            "write the value itself"
+        ],
     ),
     ({"data": {"type": "digist"}}, ["data.type   no data set 'digist'   did you mean 'digits'?"]),
     ({"data": None}, ["data   no data set   write a data set's name, or NAME: {setting: value}"]),
@@ -186,16 +189,19 @@ SAID: list[tuple[dict[str, Any], list[str]]] = [
         {"optimizer": "${nothing}"},
         [f"optimizer   '${{nothing}}': no such key   there is: {', '.join(sorted(CONFIG))}"],
     ),
-    ({"seed": True}, ["seed   seed is true, wanted a whole number >= 0"]),
-    ({"seed": 2**63}, ["seed   seed is 9223372036854775808, wanted a whole number >= 0"]),
-    ({"seed": "1"}, ["seed   seed is '1', wanted a whole number >= 0"]),
-    ({"spec_version": 2}, ["spec_version   version 2   this dlspec reads version 1: install the one that wrote it"]),
+    ({"seed": True}, ["seed   seed must be a whole number >= 0, got true"]),
+    ({"seed": 2**63}, ["seed   seed must be a whole number >= 0, got 9223372036854775808"]),
+    ({"seed": "1"}, ["seed   seed must be a whole number >= 0, got '1'"]),
+    ({"spec_version": 2}, ["spec_version   unknown version 2   install the version of dlspec that wrote the spec"]),
     ({"sede": 1}, ["sede   no such key   did you mean 'seed'?"]),
     ({"x": 1}, [f"x   no such key   there is: {KEYS}"]),
-    ({"imports": "mine"}, ["imports   imports are no list of modules   write them in brackets: imports=[mine], in"]),
+    (
+        {"imports": "mine"},
+        ["imports   imports must be a list of module names   write them in brackets: imports=[mine], in"],
+    ),
     (
         {"scheduler": {"type": "StepLR", "step_size": 1, "interval": 3}},
-        ["scheduler.interval   interval is 3, wanted step or epoch"],
+        ["scheduler.interval   interval must be step or epoch, got 3"],
     ),
     ({"metrics": {"Accuracy": {"type": "F1Score"}}}, ["metrics.Accuracy.type   no setting 'type'"]),
 ]  # fmt: skip
@@ -277,7 +283,7 @@ def test_a_module_that_fails(module_folder: Path, name: str) -> None:
     text, error = BROKEN[name]
     if text is not None:
         (module_folder / f"{name}.py").write_text(text)
-    said = f"imports.0   importing '{name}' failed: {error}   the module must be importable from here"
+    said = f"imports.0   importing '{name}' failed: {error}   the module must be importable from the working directory"
     assert said_of({"imports": [name]}) == [said]
 
 

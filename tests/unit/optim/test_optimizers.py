@@ -185,13 +185,13 @@ def test_the_runs_length_is_filled_in(
 
 
 REFUSED: list[tuple[dict[str, Any] | None, dict[str, Any] | None, str]] = [
-    (None, {"type": "Muon", "lr": 0.1}, "optimizer.type   Muon refuses these settings   PyTorch says: "),
-    (None, {"type": "Adam", "betas": [1.5, 0.9]}, "optimizer.type   Adam refuses these settings   PyTorch says: "),
-    (None, {"type": "SGD", "nesterov": True}, "optimizer.type   SGD refuses these settings   PyTorch says: "),
+    (None, {"type": "Muon", "lr": 0.1}, "optimizer.type   invalid settings for Muon   PyTorch says: "),
+    (None, {"type": "Adam", "betas": [1.5, 0.9]}, "optimizer.type   invalid settings for Adam   PyTorch says: "),
+    (None, {"type": "SGD", "nesterov": True}, "optimizer.type   invalid settings for SGD   PyTorch says: "),
     ({"type": "OneCycleLR", "max_lr": 1, "epochs": 5}, None,
-     "scheduler.type   OneCycleLR refuses these settings   PyTorch says: "),
+     "scheduler.type   invalid settings for OneCycleLR   PyTorch says: "),
     ({"type": "ReduceLROnPlateau", "factor": 2}, None,
-     "scheduler.type   ReduceLROnPlateau refuses these settings   PyTorch says: "),
+     "scheduler.type   invalid settings for ReduceLROnPlateau   PyTorch says: "),
 ]  # fmt: skip
 
 

@@ -210,7 +210,7 @@ def test_a_launcher_that_begins_nothing_is_told_once(work: Path) -> None:
     def launch(jobs: Sequence[PlannedJob]) -> list[JobReturn]:
         raise RuntimeError("no cluster here")
 
-    with pytest.raises(UserError, match="the launcher begins no job: RuntimeError: no cluster here"):
+    with pytest.raises(UserError, match="the launcher failed to start jobs: RuntimeError: no cluster here"):
         events(work, launch, 3)
 
 

@@ -83,7 +83,7 @@ def test_a_wrong_spec_stops_the_sweep_before_it_begins(dlspec, work: Path) -> No
         "command line   optimizer.lr (Adam)   lr is 'abc', wanted a number >= 0\n"
         "    optimizer.lr=abc\n"
         "                 ^^^\n"
-        "1 of 3 jobs refused: none was trained; sweep.on_invalid=skip trains the others\n"
+        "1 of 3 jobs refused, nothing was trained; sweep.on_invalid=skip trains the others\n"
     )
     assert not any(work.iterdir())
 
@@ -110,7 +110,7 @@ def test_wrong_specs_are_left_out_where_that_is_wanted(dlspec, work: Path) -> No
 def test_nothing_is_made_where_all_are_refused(dlspec, work: Path, wrong: str) -> None:
     said = dlspec(*MLP, wrong, "sweep.on_invalid=skip")
     assert said.code == 2
-    assert said.err.endswith("2 of 2 jobs refused: none was trained\n")
+    assert said.err.endswith("2 of 2 jobs refused, nothing was trained\n")
     assert not any(work.iterdir())
 
 
@@ -119,7 +119,7 @@ def test_jobs_with_the_same_mistake_are_told_together(dlspec) -> None:
     assert said.err.count("model.wdith   ") == 1
     assert said.err.startswith("[0] seed=0\n[1] seed=1\n")
     assert "\n[19] seed=19\ncommand line " in said.err
-    assert said.err.endswith("the first 20 of 30 jobs refused: none was trained\n")
+    assert said.err.endswith("the first 20 of 30 jobs refused, nothing was trained\n")
 
 
 def test_jobs_of_one_name_have_two_folders(dlspec, work: Path) -> None:

@@ -145,8 +145,8 @@ def test_which_sweep(work: Path, dlspec, write: Callable[[str, str], Path]) -> N
     said = dlspec("resume", "sweep=sweep")
     assert said.code == 2
     assert said.err == (
-        "'sweep/sweep.json' is no list of jobs that this dlspec reads; take another folder, or move this one away to "
-        "begin anew\n"
+        "'sweep/sweep.json' is not a list of jobs that this version of dlspec can read; use another folder, or move "
+        "this one away to start again\n"
     )
 
 
@@ -164,7 +164,7 @@ def test_what_a_strangers_sweep_could_run_must_be_repeated(work: Path, done: Non
 )  # fmt: skip
 def test_a_strangers_list_of_jobs_leads_nowhere_else(work: Path, done: None, dlspec, key: str, value: object) -> None:
     change(work, lambda tree: tree["jobs"][0].__setitem__(key, value))
-    assert "is no list of jobs" in dlspec(*HERE, "seed=1,2").err
+    assert "is not a list of jobs" in dlspec(*HERE, "seed=1,2").err
 
 
 def test_nobody_else_sweeps_there(work: Path, done: None, dlspec) -> None:
