@@ -83,7 +83,7 @@ def _check_next_token_loss(
     if before[tokens].shape[1] < 2:
         return
     before_outputs, after_outputs = (_run_network(network, inputs) for inputs in (before, after))
-    if not _differ(
+    if not _earlier_steps_differ(
         _select_output(before_outputs[0], output, network), _select_output(after_outputs[0], output, network), value
     ):
         return
@@ -156,10 +156,12 @@ def _select_output(output: Any, name: str, network: Network) -> Tensor:
 
 def _looks_ahead(layer: BuiltLayer, before: LayerOutputs, after: LayerOutputs) -> bool:
     pairs = zip(before[layer.name], after[layer.name], strict=True)
-    return layer.output.time_dim is not None and any(_differ(one, other, layer.output) for one, other in pairs)
+    return layer.output.time_dim is not None and any(
+        _earlier_steps_differ(one, other, layer.output) for one, other in pairs
+    )
 
 
-def _differ(one: Tensor, other: Tensor, value: TensorInfo) -> bool:
+def _earlier_steps_differ(one: Tensor, other: Tensor, value: TensorInfo) -> bool:
     """Whether any step but the last differs."""
     dim = value.time_dim
     if dim is None or one.shape != other.shape or one.dim() <= dim or one.shape[dim] < 2:

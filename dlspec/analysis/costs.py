@@ -50,36 +50,38 @@ LayerCosts = Mapping[str, LayerCost]
 """By the layers' names, those that cost nothing left out."""
 
 
-def measure_costs(network: Network, criterion: Criterion, data: Dataset, place: BuildMode) -> LayerCosts:
+def measure_costs(network: Network, criterion: Criterion, data: Dataset, build_mode: BuildMode) -> LayerCosts:
     """The costs of a network that was built in that place; its batch-norm statistics are not those of before.
 
     Memory is that of tensors that PyTorch saves for the backward pass, each once and where it is saved first, without
     weights and buffers. A loss that can't be computed there is left out. Raises `Unfit` where the place is none for it.
     """
     try:
-        with ignore_build_warnings(), preserve_random_state(), place.default_device():
-            small, large = (_measure_batch(network, criterion, data, place, rows) for rows in BATCH_SIZES)
+        with ignore_build_warnings(), preserve_random_state(), build_mode.default_device():
+            small, large = (_measure_batch(network, criterion, data, build_mode, rows) for rows in BATCH_SIZES)
     except BuildModeError:
         raise
     except Exception as error:
         if is_meta_tensor_error(error):
             raise BuildModeError("a layer needs numbers") from error
         raise
-    return {name: _cost_per_sample(small, large, name) for name in {*large.multiply_adds, *large.kept}}
+    return {name: _cost_per_sample(small, large, name) for name in {*large.multiply_adds, *large.saved_bytes}}
 
 
 def _cost_per_sample(small: _CostMeter, large: _CostMeter, name: str) -> LayerCost:
-    more = large.kept[name] - small.kept[name]
+    bytes_per_sample = large.saved_bytes[name] - small.saved_bytes[name]
     return LayerCost(
-        large.multiply_adds[name] - small.multiply_adds[name], more, max(0, small.kept[name] - BATCH_SIZES[0] * more)
+        large.multiply_adds[name] - small.multiply_adds[name],
+        bytes_per_sample,
+        max(0, small.saved_bytes[name] - BATCH_SIZES[0] * bytes_per_sample),
     )
 
 
 def _measure_batch(
-    network: Network, criterion: Criterion, data: Dataset, place: BuildMode, batch_size: int
+    network: Network, criterion: Criterion, data: Dataset, build_mode: BuildMode, batch_size: int
 ) -> _CostMeter:
-    meter = _CostMeter(network.module, place)
-    inputs = [_make_batch(data.sample(name, 1), batch_size, place) for name in network.fields]
+    meter = _CostMeter(network.module, build_mode)
+    inputs = [_make_batch(data.sample(name, 1), batch_size, build_mode) for name in network.fields]
     with (
         observe_operations(meter.count_operation),
         saved_tensors_hooks(meter.count_saved_tensor, _forbid_backward),
@@ -87,18 +89,18 @@ def _measure_batch(
     ):
         output = _run_layers(network.module, inputs, meter)
         meter.set_layer(LOSS_NAME)
-        _compute_loss(criterion, output, data, batch_size, place)
+        _compute_loss(criterion, output, data, batch_size, build_mode)
     return meter
 
 
-def _make_batch(sample: Tensor, batch_size: int, place: BuildMode) -> Tensor:
-    return sample.to(place.device).expand(batch_size, *sample.shape[1:]).clone()
+def _make_batch(sample: Tensor, batch_size: int, build_mode: BuildMode) -> Tensor:
+    return sample.to(build_mode.device).expand(batch_size, *sample.shape[1:]).clone()
 
 
-def _compute_loss(criterion: Criterion, output: Any, data: Dataset, batch_size: int, place: BuildMode) -> None:
+def _compute_loss(criterion: Criterion, output: Any, data: Dataset, batch_size: int, build_mode: BuildMode) -> None:
     targets = (data.train.get_loss_target(name)[:1] for name in criterion.target_names)
     try:
-        criterion.to(place.device)(output, tuple(_make_batch(each, batch_size, place) for each in targets))
+        criterion.to(build_mode.device)(output, tuple(_make_batch(each, batch_size, build_mode) for each in targets))
     except BuildModeError:
         raise
     except Exception:  # it needs numbers, as CTC's does
@@ -112,9 +114,9 @@ def _forbid_backward(kept: Any) -> Tensor:
 class _CostMeter:
     """Counts, for whatever runs within it, on the account of the layer that is charged."""
 
-    def __init__(self, module: nn.Module, place: BuildMode) -> None:
-        self._layer, self.place = "", place
-        self.multiply_adds, self.kept = Counter[str](), Counter[str]()
+    def __init__(self, module: nn.Module, build_mode: BuildMode) -> None:
+        self._layer, self.build_mode = "", build_mode
+        self.multiply_adds, self.saved_bytes = Counter[str](), Counter[str]()
         weights = [*module.parameters(), *module.buffers()]
         self._seen = {each.untyped_storage() for each in weights}
 
@@ -127,7 +129,7 @@ class _CostMeter:
         count = count_multiply_adds(operation, output, arguments)
         if count:
             self.multiply_adds[self._layer] += count
-            if self.multiply_adds.total() > self.place.max_multiply_adds:
+            if self.multiply_adds.total() > self.build_mode.max_multiply_adds:
                 raise BuildModeError("much work")
 
     def count_saved_tensor(self, tensor: Tensor) -> None:
@@ -135,8 +137,8 @@ class _CostMeter:
         storage = tensor.untyped_storage()
         if storage not in self._seen:
             self._seen.add(storage)  # held, so that no other comes to lie there
-            self.kept[self._layer] += storage.nbytes()
-            if self.kept.total() > self.place.max_kept_bytes:
+            self.saved_bytes[self._layer] += storage.nbytes()
+            if self.saved_bytes.total() > self.build_mode.max_kept_bytes:
                 raise BuildModeError("much memory")
 
 

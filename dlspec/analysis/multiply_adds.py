@@ -40,10 +40,10 @@ def _count_attention(output: Any, query: Tensor, key: Tensor, value: Tensor, *ot
     return int(batch * heads * steps * key.shape[-2] * (size + value.shape[-1]))
 
 
-def _count_bilinear(output: Tensor, one: Tensor, weight: Tensor, other: Tensor, *others: Any) -> int:
+def _count_bilinear(output: Tensor, input1: Tensor, weight: Tensor, input2: Tensor, *others: Any) -> int:
     """(N, I), (O, I, J) and (N, J): each weight meets each row, and the sums over I the second input."""
     outputs, _, size = weight.shape
-    return int(one.shape[0] * (weight.numel() + outputs * size))
+    return int(input1.shape[0] * (weight.numel() + outputs * size))
 
 
 COUNT_RULES: Mapping[Any, CountRule] = {

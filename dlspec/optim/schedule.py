@@ -35,6 +35,6 @@ class Schedule:
         unknown = state.keys() - self.scheduler.state_dict().keys()
         if unknown:
             raise ValueError(f"the scheduler has no {min(unknown)}")
-        counted = {name for name, each in vars(self.scheduler).items() if isinstance(each, Counter)}
-        own = {name: Counter(each) if name in counted else each for name, each in state.items()}
-        self.scheduler.load_state_dict(own)
+        counter_names = {name for name, each in vars(self.scheduler).items() if isinstance(each, Counter)}
+        converted = {name: Counter(each) if name in counter_names else each for name, each in state.items()}
+        self.scheduler.load_state_dict(converted)

@@ -52,18 +52,18 @@ class Axes:
         tick_width = max(map(measure_text_width, _format_ticks(y_ticks)), default=0.0)
         for tick, label in zip(y_ticks, _format_ticks(y_ticks), strict=True):
             (_, tick_y), *_ = self.to_page([self.x[0]], [tick])
-            page.line([(self.left, tick_y), (right, tick_y)], GRID_COLOR, 0.8)
-            page.text((self.left - 0.06, tick_y), label, TextStyle(8, horizontal="right", vertical="center"))
+            page.draw_line([(self.left, tick_y), (right, tick_y)], GRID_COLOR, 0.8)
+            page.draw_text((self.left - 0.06, tick_y), label, TextStyle(8, horizontal="right", vertical="center"))
         for tick, label in zip(x_ticks, _format_ticks(x_ticks), strict=True):
             (tick_x, _), *_ = self.to_page([tick], [self.y[0]])
             if "x" in grid:
-                page.line([(tick_x, self.bottom), (tick_x, top)], GRID_COLOR, 0.8)
-            page.text((tick_x, self.bottom - 0.07), label, TextStyle(8, horizontal="center", vertical="top"))
-        page.line([(self.left, self.bottom), (right, self.bottom)], EDGE_COLOR, 0.8)
-        page.text(
+                page.draw_line([(tick_x, self.bottom), (tick_x, top)], GRID_COLOR, 0.8)
+            page.draw_text((tick_x, self.bottom - 0.07), label, TextStyle(8, horizontal="center", vertical="top"))
+        page.draw_line([(self.left, self.bottom), (right, self.bottom)], EDGE_COLOR, 0.8)
+        page.draw_text(
             (self.left + self.width / 2, self.bottom - 0.25), x_label, TextStyle(horizontal="center", vertical="top")
         )
-        page.text(
+        page.draw_text(
             (self.left - 0.12 - tick_width, self.bottom + self.height / 2),
             y_label,
             TextStyle(horizontal="center", is_rotated=True),
@@ -71,29 +71,29 @@ class Axes:
 
     def set_title(self, title: str, size: float = 10, *, is_bold: bool = False) -> None:
         """A line above the plot."""
-        self.page.text((self.left, self.bottom + self.height + 0.09), title, TextStyle(size, is_bold=is_bold))
+        self.page.draw_text((self.left, self.bottom + self.height + 0.09), title, TextStyle(size, is_bold=is_bold))
 
     def draw_legend(self, entries: Sequence[tuple[str, str, bool]], drawn_points: NDArray[np.float64]) -> None:
         """Colours, their texts, and whether it is a dot's or a line's, where least of what is drawn (N, 2) lies."""
         width, height = (
-            LEGEND_MARKER_WIDTH + max(measure_text_width(words, 8) for _, words, _ in entries),
+            LEGEND_MARKER_WIDTH + max(measure_text_width(label, 8) for _, label, _ in entries),
             LEGEND_LINE_HEIGHT * len(entries),
         )
         left, top = self._find_free_corner(width, height, drawn_points)
-        for number, (color, label, is_dot) in enumerate(entries):
-            middle = top - LEGEND_LINE_HEIGHT * (number + 0.5)
+        for index, (color, label, is_dot) in enumerate(entries):
+            middle = top - LEGEND_LINE_HEIGHT * (index + 0.5)
             ends = [(left, middle), (left + LEGEND_MARKER_WIDTH - 0.08, middle)]
             if is_dot:
-                self.page.dots([np.mean(ends, axis=0)], color, 6)
+                self.page.draw_dots([np.mean(ends, axis=0)], color, 6)
             else:
-                self.page.line(ends, color, 1.8)
-            self.page.text((left + LEGEND_MARKER_WIDTH, middle), label, TextStyle(8, vertical="center"))
+                self.page.draw_line(ends, color, 1.8)
+            self.page.draw_text((left + LEGEND_MARKER_WIDTH, middle), label, TextStyle(8, vertical="center"))
 
     def _find_free_corner(self, width: float, height: float, drawn_points: NDArray[np.float64]) -> tuple[float, float]:
         """The left upper corner of a box on the plot, at a side, a corner or in the middle."""
-        room_across, room_up = self.width - width - 2 * LEGEND_PADDING, self.height - height - 2 * LEGEND_PADDING
+        free_width, free_height = self.width - width - 2 * LEGEND_PADDING, self.height - height - 2 * LEGEND_PADDING
         corners = [
-            (self.left + LEGEND_PADDING + room_across * across, self.bottom + LEGEND_PADDING + height + room_up * up)
+            (self.left + LEGEND_PADDING + free_width * across, self.bottom + LEGEND_PADDING + height + free_height * up)
             for up in (1.0, 0.0, 0.5)
             for across in (1.0, 0.0, 0.5)
         ]

@@ -58,9 +58,9 @@ class Page:
         self.texts: list[str] = []
         self._renderer: Any = make_renderer(round(width * DPI), round(height * DPI), DPI)
         self._to_pixels = Affine2D().scale(DPI)
-        self.area(rectangle_corners(0, 0, width, height), WHITE)
+        self.draw_area(rectangle_corners(0, 0, width, height), WHITE)
 
-    def line(
+    def draw_line(
         self, points: ArrayLike, color: str, width: float = 1.0, dashes: Sequence[float] = (), alpha: float = 1.0
     ) -> None:
         """From point to point, with a gap where a coordinate is nan."""
@@ -72,7 +72,7 @@ class Page:
             pen.set_dashes(0, [each * width for each in dashes])
         self._renderer.draw_path(pen, Path(points), self._to_pixels)
 
-    def dots(self, points: ArrayLike, color: str, size: float, alpha: float = 1.0) -> None:
+    def draw_dots(self, points: ArrayLike, color: str, size: float, alpha: float = 1.0) -> None:
         """Filled circles `size` across."""
         from matplotlib.path import Path
         from matplotlib.transforms import Affine2D
@@ -81,25 +81,25 @@ class Page:
         pen = self._make_pen(color, 0, alpha)
         self._renderer.draw_markers(pen, circle, scaled, Path(points), self._to_pixels, _parse_color(color))
 
-    def area(self, points: ArrayLike, color: str, alpha: float = 1.0) -> None:
+    def draw_area(self, points: ArrayLike, color: str, alpha: float = 1.0) -> None:
         """All that lies within the points."""
         from matplotlib.path import Path
 
         self._renderer.draw_path(self._make_pen(color, 0, alpha), Path(points), self._to_pixels, _parse_color(color))
 
-    def image(self, pixels: NDArray[np.float32], left: float, bottom: float, width: float, height: float) -> None:
+    def draw_image(self, pixels: NDArray[np.float32], left: float, bottom: float, width: float, height: float) -> None:
         """Colours (H, W, 3) in [0, 1], the upper row first, over so many inches; no pixel runs into the next."""
         width_pixels = round((left + width) * DPI) - round(left * DPI)
         height_pixels = round((bottom + height) * DPI) - round(bottom * DPI)
         rows, columns = (
-            np.arange(many) * of // many
-            for many, of in zip((height_pixels, width_pixels), pixels.shape[:2], strict=True)
+            np.arange(num_dots) * num_pixels // num_dots
+            for num_dots, num_pixels in zip((height_pixels, width_pixels), pixels.shape[:2], strict=True)
         )
         scaled = np.full((height_pixels, width_pixels, 4), 255, np.uint8)
         scaled[..., :3] = (pixels * 255).round().astype(np.uint8)[rows[:, None], columns]
         self._draw_pixels(scaled, left * DPI, bottom * DPI)
 
-    def text(self, position: Point, string: str, style: TextStyle = PLAIN_TEXT) -> None:
+    def draw_text(self, position: Point, string: str, style: TextStyle = PLAIN_TEXT) -> None:
         """One line at a place, in inches from the left and from below."""
         if not string.strip():
             return
@@ -118,10 +118,10 @@ class Page:
         else:
             self._draw_pixels(pixels, x * DPI - width_offset, y * DPI - height_offset)
 
-    def title(self, heading: str, subtitle: str = "", left: float = 0.15) -> None:
+    def draw_title(self, heading: str, subtitle: str = "", left: float = 0.15) -> None:
         """A heading at the page's upper left, and a fainter line below it."""
-        self.text((left, self.height - 0.14), heading, TextStyle(12, is_bold=True, vertical="top"))
-        self.text((left, self.height - 0.39), subtitle, TextStyle(9, FAINT_TEXT_COLOR, vertical="top"))
+        self.draw_text((left, self.height - 0.14), heading, TextStyle(12, is_bold=True, vertical="top"))
+        self.draw_text((left, self.height - 0.39), subtitle, TextStyle(9, FAINT_TEXT_COLOR, vertical="top"))
 
     def to_png(self) -> bytes:
         """The page as a PNG's bytes."""

@@ -84,7 +84,7 @@ def draw_classes(target: Target, predictions: Tensor, truth: Tensor, note: str) 
     page, matrix_right = _make_matrix_page(
         confusion_matrix(predicted, truth, len(names)), names, 4.0 if curve or pairs else 0.0
     )
-    page.title(heading, note)
+    page.draw_title(heading, note)
     if curve is not None:
         _draw_roc(page, matrix_right + 0.9, _space_below(names), curve, names)
     if pairs:
@@ -103,27 +103,29 @@ def _make_matrix_page(counts: Tensor, names: Sequence[str], extra_width: float) 
 def _draw_matrix(page: Page, left: float, bottom: float, counts: Tensor, names: Sequence[str]) -> None:
     """Rows are the truth; a cell's colour is its share of its row: of what is right blue, of mistakes orange."""
     fractions, side = counts / counts.sum(1, keepdim=True).clamp(min=1), _matrix_side(len(names))
-    page.image(_cell_colors(fractions.numpy()), left, bottom, side, side)
+    page.draw_image(_cell_colors(fractions.numpy()), left, bottom, side, side)
     edge = rectangle_corners(left, bottom, side, side)
-    page.line([*edge, edge[0]], EDGE_COLOR, 0.8)
+    page.draw_line([*edge, edge[0]], EDGE_COLOR, 0.8)
     cell, size, is_vertical = side / len(names), 9 if len(names) <= 20 else 7, not _names_fit_horizontally(names)
     for each in range(0, len(names), -(-len(names) // 40)):
         middle = cell * (each + 0.5)
-        page.text(
+        page.draw_text(
             (left - 0.06, bottom + side - middle), names[each], TextStyle(size, horizontal="right", vertical="center")
         )
         if is_vertical:
-            page.text(
+            page.draw_text(
                 (left + middle, bottom - 0.06),
                 names[each],
                 TextStyle(size, horizontal="right", vertical="center", is_rotated=True),
             )
         else:
-            page.text((left + middle, bottom - 0.07), names[each], TextStyle(size, horizontal="center", vertical="top"))
+            page.draw_text(
+                (left + middle, bottom - 0.07), names[each], TextStyle(size, horizontal="center", vertical="top")
+            )
     widest = max(measure_text_width(each, size) for each in names)
     below = 0.2 + (widest if is_vertical else 0.1)
-    page.text((left + side / 2, bottom - below), "predicted", TextStyle(horizontal="center", vertical="top"))
-    page.text((left - 0.2 - widest, bottom + side / 2), "true", TextStyle(horizontal="center", is_rotated=True))
+    page.draw_text((left + side / 2, bottom - below), "predicted", TextStyle(horizontal="center", vertical="top"))
+    page.draw_text((left - 0.2 - widest, bottom + side / 2), "true", TextStyle(horizontal="center", is_rotated=True))
     if len(names) <= MAX_CLASSES_WITH_COUNTS:
         _write_cells(page, (left, bottom + side), cell, counts.tolist(), fractions.tolist())
 
@@ -142,7 +144,7 @@ def _cell_colors(fractions: NDArray[np.float32]) -> NDArray[np.float32]:
 def _write_cells(page: Page, corner: Point, cell: float, counts: list[list[int]], fractions: list[list[float]]) -> None:
     """The counts and shares of a matrix whose left upper corner is there."""
     (left, top), classes = corner, len(counts)
-    size = next((size for most, size in CELL_SIZES if classes <= most), SMALLEST_CELL_SIZE)
+    size = next((size for max_classes, size in CELL_SIZES if classes <= max_classes), SMALLEST_CELL_SIZE)
     for row, column in product(range(classes), repeat=2):
         fraction, count = fractions[row][column], counts[row][column]
         if not count and classes > 2:
@@ -150,9 +152,9 @@ def _write_cells(page: Page, corner: Point, cell: float, counts: list[list[int]]
         lines = [f"{count:,}", f"{fraction:.1%}"] if classes <= MAX_CLASSES_WITH_FRACTIONS else [f"{count:,}"]
         x, y = left + cell * (column + 0.5), top - cell * (row + 0.5)
         for number, line in enumerate(lines):
-            lower = size / 72 * 1.25 * (number - (len(lines) - 1) / 2)
-            page.text(
-                (x, y - lower),
+            offset = size / 72 * 1.25 * (number - (len(lines) - 1) / 2)
+            page.draw_text(
+                (x, y - offset),
                 line,
                 TextStyle(size, WHITE if fraction > 0.5 else TEXT_COLOR, horizontal="center", vertical="center"),
             )
@@ -163,26 +165,26 @@ def _draw_roc(page: Page, left: float, bottom: float, curve: RocCurve, names: Se
     plot.set_title(f"ROC: area {curve.area:.3f}")
     plot.draw_frame(f"share of {names[0]} taken for {names[1]}", f"share of {names[1]} found", grid="xy")
     points = plot.to_page(curve.false_positive_rate.numpy(), curve.true_positive_rate.numpy())
-    page.line(plot.to_page([0, 1], [0, 1]), FAINT_TEXT_COLOR, 1, DASH_PATTERN)
-    page.area([*points, *plot.to_page([1, 0], [0, 0])], BLUE, alpha=0.08)
-    page.line(points, BLUE, 1.8)
+    page.draw_line(plot.to_page([0, 1], [0, 1]), FAINT_TEXT_COLOR, 1, DASH_PATTERN)
+    page.draw_area([*points, *plot.to_page([1, 0], [0, 0])], BLUE, alpha=0.08)
+    page.draw_line(points, BLUE, 1.8)
 
 
 def _list_pairs(page: Page, corner: Point, names: Sequence[str], pairs: Sequence[tuple[int, int, int]]) -> None:
     """The pairs of classes below a heading, from this left upper corner on."""
     left, upper = corner
-    page.text((left, upper + 0.09), "most frequent mistakes", TextStyle(10))
+    page.draw_text((left, upper + 0.09), "most frequent mistakes", TextStyle(10))
     for line, (true_class, predicted_class, count) in enumerate(pairs):
         top = upper - 0.12 - 0.23 * line
-        page.text((left + 0.5, top), f"{count:,}", TextStyle(color=BLUE, horizontal="right", vertical="top"))
-        page.text(
+        page.draw_text((left + 0.5, top), f"{count:,}", TextStyle(color=BLUE, horizontal="right", vertical="top"))
+        page.draw_text(
             (left + 0.62, top), f"{names[true_class]} taken for {names[predicted_class]}", TextStyle(vertical="top")
         )
 
 
 def _draw_pairs(names: Sequence[str], pairs: Sequence[tuple[int, int, int]], heading: str, note: str) -> Page:
     page = Page(6.4, 5.2)
-    page.title(heading, note)
+    page.draw_title(heading, note)
     _list_pairs(page, (0.15, 4.4), names, pairs)
     return page
 

@@ -30,7 +30,7 @@ def draw_images(target: Target, predicted: Tensor, truth: Tensor, note: str, *, 
     low, high = _value_range(truth)
     rows = {row_name: _to_colors(each, low, high) for row_name, each in zip(row_names, (truth, predicted), strict=True)}
     page = _draw_image_grid(rows, [f"{error:#.2g}" for error in errors], BOTTOM_MARGIN)
-    page.title(f"{target.name}: {row_names[0]} and {row_names[1]}", f"{note}; below each the mean squared error")
+    page.draw_title(f"{target.name}: {row_names[0]} and {row_names[1]}", f"{note}; below each the mean squared error")
     return page
 
 
@@ -47,7 +47,7 @@ def draw_maps(target: Target, predicted: Tensor, truth: Tensor, images: Tensor |
     accuracies = (predicted == truth).flatten(1).float().mean(1).tolist()
     page = _draw_image_grid(rows, [f"{accuracy:.1%}" for accuracy in accuracies], BOTTOM_MARGIN + 0.2 * lines + 0.2)
     _draw_legend(page, names, colors[occurring], lines)
-    page.title(f"{target.name}: true and predicted", f"{note}; below each the share of right pixels")
+    page.draw_title(f"{target.name}: true and predicted", f"{note}; below each the share of right pixels")
     return page
 
 
@@ -63,20 +63,22 @@ def make_class_colors(count: int) -> Tensor:
 
 def _draw_image_grid(rows: Mapping[str, Tensor], captions: Sequence[str], below: float) -> Page:
     """A page with a named line of colours (N, H, W, 3) for each of the words, over `below` inches."""
-    count, high, wide, _ = next(iter(rows.values())).shape
+    count, num_rows, num_columns, _ = next(iter(rows.values())).shape
     width = CELL_SIZE if count > MAX_MAPS else CELL_SIZE * 1.3
-    height = min(max(width * high / wide, 0.3), 3 * width)
+    height = min(max(width * num_rows / num_columns, 0.3), 3 * width)
     page = Page(LEFT_MARGIN + count * (width + GAP) + 0.15, below + len(rows) * (height + GAP) + 0.7)
-    for line, (row_name, images) in enumerate(reversed(list(rows.items()))):
-        bottom = below + line * (height + GAP)
-        page.text(
+    for index, (row_name, images) in enumerate(reversed(list(rows.items()))):
+        bottom = below + index * (height + GAP)
+        page.draw_text(
             (LEFT_MARGIN - 0.06, bottom + height / 2), row_name, TextStyle(10, horizontal="right", vertical="center")
         )
         for column, image in enumerate(images):
-            page.image(image.numpy(), LEFT_MARGIN + column * (width + GAP), bottom, width, height)
+            page.draw_image(image.numpy(), LEFT_MARGIN + column * (width + GAP), bottom, width, height)
     for column, caption in enumerate(captions):
         middle = LEFT_MARGIN + column * (width + GAP) + width / 2
-        page.text((middle, below - 0.06), caption, TextStyle(8, FAINT_TEXT_COLOR, horizontal="center", vertical="top"))
+        page.draw_text(
+            (middle, below - 0.06), caption, TextStyle(8, FAINT_TEXT_COLOR, horizontal="center", vertical="top")
+        )
     return page
 
 
@@ -99,14 +101,14 @@ def _draw_legend(page: Page, names: Sequence[str], colors: Tensor, lines: int) -
     entries = list(zip(names, hex_colors, strict=True))
     if len(names) > MAX_LEGEND_ENTRIES:
         entries[MAX_LEGEND_ENTRIES - 1 :] = [(f"and {len(names) - MAX_LEGEND_ENTRIES + 1} more", WHITE)]
-    left, wide = LEFT_MARGIN, 0.24
+    left, label_offset = LEFT_MARGIN, 0.24
     for start in range(0, len(entries), lines):
         column = entries[start : start + lines]
         for line, (name, hex_color) in enumerate(column):
             bottom = 0.1 + 0.2 * (lines - 1 - line)
-            page.area(rectangle_corners(left, bottom, 0.14, 0.09), hex_color)
-            page.text((left + wide - 0.03, bottom), name, TextStyle(8))
-        left += wide + max(measure_text_width(name, 8) for name, _ in column) + 0.2
+            page.draw_area(rectangle_corners(left, bottom, 0.14, 0.09), hex_color)
+            page.draw_text((left + label_offset - 0.03, bottom), name, TextStyle(8))
+        left += label_offset + max(measure_text_width(name, 8) for name, _ in column) + 0.2
 
 
 def _count_legend_columns(names: Sequence[str], images: int) -> int:

@@ -58,7 +58,7 @@ def draw_numbers(target: Target, predicted: Tensor, truth: Tensor, note: str) ->
     column_note = (
         f"; the first {len(rows)} of {predicted.shape[1]} numbers" if 1 < len(rows) < predicted.shape[-1] else ""
     )
-    page.title(
+    page.draw_title(
         f"{target.name}: {_format_errors(compute_errors(predictions, true_values))}" if len(rows) == 1 else target.name,
         note + column_note,
     )
@@ -71,9 +71,9 @@ def _draw_scatter(page: Page, corner: Point, predicted: Tensor, truth: Tensor, h
     plot = Axes(page, *corner, PLOT_SIZE, PLOT_SIZE, axis_range, axis_range)
     plot.set_title(heading)
     plot.draw_frame("true", "predicted", grid="xy")
-    page.line(plot.to_page(axis_range, axis_range), FAINT_TEXT_COLOR, 1, DASH_PATTERN)
-    alpha = next((alpha for most, alpha in DOT_ALPHAS if len(truth) <= most), FAINTEST_DOTS)
-    page.dots(plot.to_page(truth[::step].numpy(), predicted[::step].numpy()), BLUE, 3.7, alpha)
+    page.draw_line(plot.to_page(axis_range, axis_range), FAINT_TEXT_COLOR, 1, DASH_PATTERN)
+    alpha = next((alpha for max_dots, alpha in DOT_ALPHAS if len(truth) <= max_dots), FAINTEST_DOTS)
+    page.draw_dots(plot.to_page(truth[::step].numpy(), predicted[::step].numpy()), BLUE, 3.7, alpha)
 
 
 def _draw_residuals(page: Page, left: float, bottom: float, errors: PredictionErrors) -> None:
@@ -85,10 +85,10 @@ def _draw_residuals(page: Page, left: float, bottom: float, errors: PredictionEr
     plot.draw_frame("predicted − true", "count")
     gap = 0.04 * (edges[1] - edges[0])
     for count, start, end in zip(counts, edges[:-1] + gap, edges[1:] - gap, strict=True):
-        page.area(plot.to_page([start, end, end, start], [0, 0, count, count]), BLUE, 0.8)
+        page.draw_area(plot.to_page([start, end, end, start], [0, 0, count, count]), BLUE, 0.8)
     if plot.x[0] <= 0 <= plot.x[1]:
-        page.line(plot.to_page(0, plot.y), FAINT_TEXT_COLOR, 1, DASH_PATTERN)
-    page.line(plot.to_page(mean, plot.y), ORANGE, 1.5)
+        page.draw_line(plot.to_page(0, plot.y), FAINT_TEXT_COLOR, 1, DASH_PATTERN)
+    page.draw_line(plot.to_page(mean, plot.y), ORANGE, 1.5)
 
 
 def _format_errors(errors: PredictionErrors) -> str:

@@ -54,7 +54,7 @@ class EpochPosition:
             return None
         is_training = epoch.results is None and epoch.scores is None
         return {
-            "seconds": epoch.elapsed(),
+            "seconds": epoch.elapsed_seconds(),
             "lr": epoch.lr,
             "batch": state.batch if is_training else epoch.batch,
             "samples": state.samples if is_training else epoch.samples,

@@ -36,8 +36,8 @@ class MetricMonitor:
 
     def update(self, value: float, epoch: int) -> None:
         """Takes an epoch's result. A later equal one is not better, nor is one that is not a number."""
-        better = value < self.value if self.mode == "min" else value > self.value
-        self.is_best = better or (math.isnan(self.value) and not math.isnan(value))
+        is_better = value < self.value if self.mode == "min" else value > self.value
+        self.is_best = is_better or (math.isnan(self.value) and not math.isnan(value))
         if self.is_best:
             self.value, self.epoch = value, epoch
 

@@ -64,7 +64,7 @@ class EpochProgress:
         """It begins, or goes on, now."""
         self.started = time.perf_counter() - self.seconds
 
-    def elapsed(self) -> float:
+    def elapsed_seconds(self) -> float:
         """The seconds that it took so far."""
         return round(time.perf_counter() - self.started, 6)
 
@@ -153,14 +153,14 @@ class TrainingState:
 
     def time_training(self, epoch: EpochProgress) -> dict[str, float]:
         """The epoch's row of timing.jsonl. Reading the loss made the device finish, so the seconds are real."""
-        seconds = epoch.elapsed()
+        seconds = epoch.elapsed_seconds()
         speed = round(epoch.samples / seconds, 2) if seconds else 0.0
         row = {"epoch": self.epoch, "step": self.step, "seconds": seconds, "train_seconds": seconds}
         return row | {"samples": epoch.samples, "samples_per_second": speed}
 
     def record_epoch(self, epoch: EpochProgress, results: Mapping[str, float], timing: Mapping[str, float]) -> None:
         """The epoch was trained and validated: its results, and its row of timing.jsonl when it was trained."""
-        self.timing.append({**timing, "seconds": epoch.elapsed()})
+        self.timing.append({**timing, "seconds": epoch.elapsed_seconds()})
         self.results = {**results, **({} if epoch.lr is None else {"lr": epoch.lr})}
         self.history.append(self.results)
         self.monitor.update(results[self.monitor.name], self.epoch)

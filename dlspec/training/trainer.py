@@ -157,7 +157,7 @@ class Trainer:
         """Goes on from there when `fit` is called. Raises TrainingFailed where the snapshot does not fit."""
         parts = self._checkpoint_parts()
         load_snapshot(snapshot, {name: parts[name] for name in LOADING_ORDER}, optional=OPTIONAL_PARTS)
-        self.optimization.freezing.enter(max(self.state.epoch, 1))
+        self.optimization.freezing.set_epoch(max(self.state.epoch, 1))
         self.state.is_restored = True
         self.guard.store_snapshot(snapshot, is_shared=True)
 
@@ -234,7 +234,7 @@ class Trainer:
         is_resumed = state.current is not None
         epoch = state.start_epoch()
         if not is_resumed:
-            self.optimization.freezing.enter(state.epoch)
+            self.optimization.freezing.set_epoch(state.epoch)
         elif epoch.results is not None:
             epoch.generators = get_random_state(state.device)
         return epoch

@@ -91,7 +91,7 @@ class CheckpointSaver(BestWeightsCallback):
         self._max_kept, self._steps_between_saves = keep, steps
         self._seconds_between_saves, self._min_seconds_after_epoch = (minutes or math.inf) * 60, seconds
         self._writer = BackgroundWriter()
-        self._due = self._due_after_epoch_end = -math.inf
+        self._next_save_time = self._next_save_time_after_epoch = -math.inf
         self._last_saved = (-1, False)  # the newest checkpoint's step, and whether an epoch ended there
         self._best: Weights | None = None
         self._best_position: dict[str, str] = {}
@@ -117,21 +117,21 @@ class CheckpointSaver(BestWeightsCallback):
                 pass
         except OSError as error:
             raise TrainingFailed(f"can't write in {self.folder}: {error.strerror or error}") from None
-        self._due = time.monotonic() + self._seconds_between_saves
+        self._next_save_time = time.monotonic() + self._seconds_between_saves
 
     def on_step_end(self, state: TrainingState) -> None:
         self._writer.raise_error()
         if state.phase == "test" or not state.is_update_complete or state.step == self._last_saved[0]:
             return
         is_save_step = self._steps_between_saves is not None and state.step % self._steps_between_saves == 0
-        if is_save_step or self._due < time.monotonic():
+        if is_save_step or self._next_save_time < time.monotonic():
             self._start_saving(state)
 
     def on_epoch_end(self, state: TrainingState) -> None:
         if state.monitor.is_best:
             self._best, self._best_position = copy_weights(state.evaluated_network), _describe_position(state)
             self._has_new_best = True
-        if self._due_after_epoch_end < time.monotonic():
+        if self._next_save_time_after_epoch < time.monotonic():
             self._start_saving(state)
 
     def on_train_end(self, state: TrainingState) -> None:
@@ -167,8 +167,8 @@ class CheckpointSaver(BestWeightsCallback):
 
         now = time.monotonic()
         self._last_saved = (state.step, state.is_between_epochs)
-        self._due = now + self._seconds_between_saves
-        self._due_after_epoch_end = now + max(
+        self._next_save_time = now + self._seconds_between_saves
+        self._next_save_time_after_epoch = now + max(
             self._min_seconds_after_epoch, (now - started + self._writer.seconds) / MAX_TIME_FRACTION
         )
         self._writer.start(write)

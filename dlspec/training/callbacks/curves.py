@@ -79,16 +79,16 @@ def _draw_panel(page: Page, corner: tuple[float, float], name: str, history: His
     best = _best_value(curves, monitor)
     drawn_points = []  # the legend is rather laid over the dashed line than over a curve
     if monitor.epoch:
-        page.line(plot.to_page(monitor.epoch, plot.y), ORANGE, 1, DASH_PATTERN, alpha=0.7)
+        page.draw_line(plot.to_page(monitor.epoch, plot.y), ORANGE, 1, DASH_PATTERN, alpha=0.7)
         drawn_points.append(sample_along_line(plot.to_page(monitor.epoch, plot.y), 0.15))
     for phase, curve in visible_curves.items():
         points = plot.to_page(epochs, curve)
         drawn_points.append(sample_along_line(points, 0.05))
-        page.line(points, COLORS[phase], 1.8)
+        page.draw_line(points, COLORS[phase], 1.8)
         if len(epochs) <= MAX_EPOCHS_WITH_DOTS:
-            page.dots(points, COLORS[phase], 4)
+            page.draw_dots(points, COLORS[phase], 4)
     if best is not None:
-        page.dots(plot.to_page([monitor.epoch], [best]), ORANGE, 7)
+        page.draw_dots(plot.to_page([monitor.epoch], [best]), ORANGE, 7)
         entries.append((ORANGE, f"best, epoch {monitor.epoch}: {format_number(best)}", True))
     if entries:
         plot.draw_legend(entries, np.concatenate(drawn_points))

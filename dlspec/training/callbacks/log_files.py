@@ -62,7 +62,10 @@ class TextLog(Callback):
 
     def on_train_start(self, state: TrainingState) -> None:
         sizes = [(each.numel(), each.requires_grad) for each in state.network.parameters()]
-        num_parameters, num_trainable = sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)
+        num_parameters, num_trainable = (
+            sum(size for size, _ in sizes),
+            sum(size for size, is_trainable in sizes if is_trainable),
+        )
         parameter_counts = (
             f"{num_trainable:,} of {num_parameters:,}" if num_trainable < num_parameters else f"{num_parameters:,}"
         )
@@ -87,8 +90,8 @@ def _format_results(results: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.6g}" for name, value in results.items())
 
 
-def _format_stop_reason(stopped: str) -> str:
-    return f"; stopped: {stopped}" if stopped else ""
+def _format_stop_reason(stop_reason: str) -> str:
+    return f"; stopped: {stop_reason}" if stop_reason else ""
 
 
 class MetricsFile(_AppendedFile):

@@ -115,14 +115,14 @@ class Progress(Callback):
     def _format_status(self, state: TrainingState, now: float) -> Text:
         """`epoch 3/10  train 400/1875  12.3k samples/s  loss 0.1234  1:20 left`."""
         speed = state.samples / max(now - state.phase_started, 1e-9)
-        words = [f"{state.phase} {state.batch}/{state.batches}", f"{format_count(speed)} samples/s"]
+        parts = [f"{state.phase} {state.batch}/{state.batches}", f"{format_count(speed)} samples/s"]
         if state.phase != "test":
-            words.insert(0, format_epoch_number(state))
+            parts.insert(0, format_epoch_number(state))
         if not math.isnan(self._loss):
-            words.append(f"loss {format_number(self._loss)}")
+            parts.append(f"loss {format_number(self._loss)}")
         seconds_left = _estimate_seconds_left(state, now - self._started, self._first_step)
         return Text(
-            "  ".join([*words, *([f"{format_duration(seconds_left)} left"] if seconds_left is not None else [])])
+            "  ".join([*parts, *([f"{format_duration(seconds_left)} left"] if seconds_left is not None else [])])
         )
 
 

@@ -65,7 +65,7 @@ class StatusFile(Callback):
 
     def _make_status(self, state: TrainingState, status: JobState, now: float) -> RunStatus:
         """All of it is known without the device: no loss, the results of finished epochs only."""
-        monitor, goes_on = state.monitor, status is JobState.RUNNING
+        monitor, is_running = state.monitor, status is JobState.RUNNING
         return RunStatus(
             status=status,
             phase=state.phase,
@@ -75,9 +75,9 @@ class StatusFile(Callback):
             batches=state.batches,
             step=state.step,
             planned_steps=state.planned_steps,
-            samples_per_second=_samples_per_second(state) if goes_on else None,
+            samples_per_second=_samples_per_second(state) if is_running else None,
             seconds=round(now - self._started, 3),
-            seconds_left=self._seconds_left(state, now) if goes_on else None,
+            seconds_left=self._estimate_seconds_left(state, now) if is_running else None,
             monitor=monitor.name,
             monitored=monitor.value,
             best_epoch=monitor.epoch,
@@ -88,7 +88,7 @@ class StatusFile(Callback):
             resume=self._resume_command,
         )
 
-    def _seconds_left(self, state: TrainingState, now: float) -> float | None:
+    def _estimate_seconds_left(self, state: TrainingState, now: float) -> float | None:
         """For the training, by what this process's steps took so far; None before the first, and when it is over."""
         done = state.step - self._first_step
         if done <= 0 or state.phase == "test":

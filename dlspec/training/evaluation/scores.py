@@ -39,14 +39,14 @@ class Scores:
         self._criterion = criterion
         self._arena = TensorArena() if copies_outputs else None
         self._metrics = metrics
-        self._by_name = {name: each for group in metrics for name, each in group.items()}
+        self._metrics_by_name = {name: each for group in metrics for name, each in group.items()}
         self.loss_names = ("loss", *(f"loss_{name}" for name in criterion.term_names))
         self.reset()
 
     @property
     def names(self) -> tuple[str, ...]:
         """What `results` will give."""
-        return (*self.loss_names, *self._by_name)
+        return (*self.loss_names, *self._metrics_by_name)
 
     @torch.inference_mode()
     def reset(self) -> None:
@@ -55,7 +55,7 @@ class Scores:
         self._loss_chunks: list[Tensor] = []
         self._buffered_steps: list[BufferedStep] = []
         self._num_buffered_rows = self._num_buffered_numbers = 0
-        for metric in self._by_name.values():
+        for metric in self._metrics_by_name.values():
             metric.reset()
 
     def state_dict(self) -> dict[str, Any]:
@@ -67,7 +67,7 @@ class Scores:
             "held": _pack_steps(self._buffered_steps),
             "rows": self._num_buffered_rows,
             "numbers": self._num_buffered_numbers,
-            "metrics": {name: get_metric_state(each) for name, each in self._by_name.items()},
+            "metrics": {name: get_metric_state(each) for name, each in self._metrics_by_name.items()},
         }
 
     @torch.inference_mode()
@@ -83,7 +83,7 @@ class Scores:
         self._loss_chunks = [] if state["pieces"] is None else [state["pieces"]]
         self._losses = [] if state["losses"] is None else list(state["losses"].unbind())
         self._buffered_steps = _unpack_steps(state["held"])
-        for name, metric in self._by_name.items():
+        for name, metric in self._metrics_by_name.items():
             restore_metric(metric, state["metrics"][name])
 
     def add(self, output: Any, loss: Tensor, targets: Targets, num_samples: int) -> None:
@@ -91,10 +91,10 @@ class Scores:
         self._batch_sizes.append(num_samples)
         if self._arena is not None:
             loss = self._arena.copy(loss)
-            if self._by_name:
+            if self._metrics_by_name:
                 output, targets = map_tensors(self._arena.copy, (output, targets))
         self._losses.append(loss)
-        if self._by_name:
+        if self._metrics_by_name:
             self._buffered_steps.append((output, targets))
             self._num_buffered_rows += num_samples
             self._num_buffered_numbers += sum(each.numel() for each in iterate_tensors(output))
@@ -119,7 +119,7 @@ class Scores:
         if not self._batch_sizes:
             return {}
         self._flush()
-        metrics = {name: float(metric.compute()) for name, metric in self._by_name.items()}
+        metrics = {name: float(metric.compute()) for name, metric in self._metrics_by_name.items()}
         all_losses = torch.cat(self._loss_chunks)
         columns = all_losses.T.tolist() if all_losses.dim() > 1 else [all_losses.tolist()]
         losses = {name: self._weighted_mean(column) for name, column in zip(self.loss_names, columns, strict=True)}
