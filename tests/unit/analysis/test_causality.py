@@ -56,7 +56,7 @@ CAUSAL: dict[str, list[Any]] = {
 @pytest.mark.parametrize("name", LOOKING_AHEAD)
 def test_the_layer_that_looks_ahead_is_named(name: str) -> None:
     between, path, layer = LOOKING_AHEAD[name]
-    seen = f"{layer} sees the future: the last of 'x' changes what it gives for earlier steps"
+    seen = f"{layer} sees the future: the last token of 'x' changes its outputs at earlier steps"
     assert told(layers(*between), NEXT) == f"{path}   {seen}, and 'target' is the next token   {FIX}"
 
 
