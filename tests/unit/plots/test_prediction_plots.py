@@ -168,7 +168,7 @@ def test_a_matrix_of_any_size_is_drawn(classes: int, tmp_path: Path) -> None:
     (tmp_path / "it.png").write_bytes(page.to_png())
     pixels(tmp_path / "it.png")
     right = int((truth.flip(0) == truth).sum())
-    assert f"kind: {right:,} of 1,000 right, {right / 1000:.1%}" in page.texts
+    assert f"kind: {right:,} of 1,000 correct, {right / 1000:.1%}" in page.texts
 
 
 # ---- a run is what it was ------------------------------------------------------------------------------------------
