@@ -173,8 +173,8 @@ def changed(tree: Any, way: str, value: Any) -> None:
         ),
         ("schedule", {"dict": [["step", 1]]}, "the scheduler has no attribute 'step'"),
         ("progress.epoch", -(2**60), "epoch: Input should be greater than or equal to 0"),
-        ("progress.epoch", 2, "2 epochs are finished, and 3 have results"),
-        ("monitor.epoch", 9, "epoch 9 is the best of 3"),
+        ("progress.epoch", 2, "2 epochs are finished, but 3 have results"),
+        ("monitor.epoch", 9, "the best epoch is 9, but only 3 epochs are finished"),
     ],
 )
 def test_values_that_would_be_used_without_asking(way: str, value: Any, reason: str, work: Path, dlspec: Run) -> None:
