@@ -232,7 +232,7 @@ def test_stops_early_and_tests_the_best_weights() -> None:
     training = make_trainer(settings={"epochs": 6, "patience": 3}, callbacks=[script])
     result = training.run()
     assert (result.epochs, result.best_epoch, result.monitored) == (5, 2, 0.3)
-    assert result.stop_reason == "no better val/loss for 3 epochs; the best was epoch 2"
+    assert result.stop_reason == "val/loss has not improved for 3 epochs; the best epoch is 2"
     weight = training.state.network[0].weight  # type: ignore[index]
     assert torch.equal(weight, script.weights[1])
     assert not torch.equal(weight, script.weights[4])
