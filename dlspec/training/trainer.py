@@ -127,9 +127,8 @@ class Trainer:
                 seed_generators(self.data.seed)
             train = self.batches.make_training_batches()
             validation = self.batches.make_evaluation_batches(self.data.dataset.validation)
-            steps = settings.epochs * -(
-                -len(train) // settings.accumulate
-            )  # the last update of an epoch may accumulate fewer batches
+            # Rounded up: the last update of an epoch may accumulate fewer batches.
+            steps = settings.epochs * -(-len(train) // settings.accumulate)
             state.planned_steps = min(steps, settings.max_steps or sys.maxsize)
             log.debug(self.backend.describe(state.optimizer))
             self._call_callbacks("on_train_start")
