@@ -36,8 +36,8 @@ class _AppendedFile(Callback):
     def _restart_file(self, content: bytes) -> None:
         """Replace the file by its content up to the checkpoint from which the run is resumed.
 
-        What was written after the checkpoint is computed again. Without content, an existing file is emptied, and a missing
-        one is not created yet.
+        What was written after the checkpoint is computed again. Without content, an existing file is emptied, and a
+        missing one is not created yet.
         """
         if content or os.path.lexists(self.path):
             self._write = write_bytes
