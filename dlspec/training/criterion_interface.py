@@ -27,7 +27,7 @@ class CriterionProtocol(Protocol):
 
     @property
     def trims(self) -> Mapping[str, PaddingTrim]:
-        """The targets that are cut to their batch's longest sample together with an input, and how."""
+        """How padding is cut off targets, by target name, when inputs are cut to their batch's longest sample."""
 
     def __call__(self, output: Any, targets: Targets) -> Tensor:
         """Compute the batch's mean loss: a scalar tensor, or for multiple terms a vector [sum, term, ...]."""

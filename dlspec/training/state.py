@@ -43,7 +43,7 @@ class _SavedProgress(CheckedState):
 
 @dataclass
 class EpochProgress:
-    """The progress of the current epoch, which a run may also have started before it was interrupted and resumed."""
+    """The progress of the current epoch. A resumed run continues the epoch in which it was interrupted."""
 
     lr: float | None  # learning rate at the start of the epoch
     # Before the run was resumed: the epoch's seconds, and the batches and samples that were trained on.

@@ -15,7 +15,10 @@ class Callback:
     """
 
     def on_train_start(self, state: TrainingState) -> None:
-        """Called before the first epoch, or before the epoch from which a run is resumed."""
+        """Called before the first epoch, or before the epoch from which a run is resumed.
+
+        It is called again if training goes back to a snapshot after a non-finite loss.
+        """
 
     def on_epoch_start(self, state: TrainingState) -> None:
         """Called before each epoch of training and validation."""

@@ -35,8 +35,8 @@ class Scores:
     Args:
         criterion: all loss terms.
         metrics: metrics by name for each target that the criterion predicts.
-        copies_outputs: copy small tensors to a `TensorArena`, so that the memory of a step's large tensors can be
-            freed as a whole.
+        copies_outputs: copy losses, outputs and targets to a `TensorArena`, so that the memory of a step can be freed
+            as a whole.
     """
 
     def __init__(self, criterion: CriterionProtocol, metrics: MetricGroups, *, copies_outputs: bool = False) -> None:
