@@ -180,7 +180,7 @@ def _pictures() -> tuple[Callable[[], object], Callable[[], object]]:
         plot = Axes(page, 0.6, 0.6, 5, 3, (0, 1), (0, 1))
         plot.draw_frame("epoch")
         plot.set_title("loss")
-        page.line(plot.to_page(x, x**2), BLUE)
+        page.draw_line(plot.to_page(x, x**2), BLUE)
         page.to_png()
 
     return public, ours

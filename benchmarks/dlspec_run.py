@@ -49,8 +49,8 @@ class _Turns(Callback):
         if waited:
             _check_files(self.folder)
         # Checkpoints are due after some seconds of training, and waiting for other contenders is not training.
-        self.checkpoints._due += waited
-        self.checkpoints._due_after_epoch_end += waited
+        self.checkpoints._next_save_time += waited
+        self.checkpoints._next_save_time_after_epoch += waited
 
 
 def _check_files(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whether a network sees the future: where the target is the next token, no output may know a later input."""
+"""Check that a network does not see the future: with the next token as target, no output may depend on later inputs."""
 
 from __future__ import annotations
 
@@ -23,22 +23,27 @@ if TYPE_CHECKING:
     from dlspec.network.builder import BuiltLayer, Network
 
 NUM_SAMPLES = 2
-MAX_STEPS = 16
-"""So many steps are tried where a network takes any number: a long text would take a while."""
-TOLERANCE = 1e-5
-FIX = "take is_causal: true for attention, recurrent layers in one direction, and pad convolutions on the left alone"
+MAX_STEPS = 16  # time steps of the test input, if the network accepts any number: long texts take time
+TOLERANCE = 1e-5  # relative and absolute
+FIX = "set is_causal: true for attention, use one direction in recurrent layers, pad convolutions only on the left"
 
 LayerOutputs = dict[str, list[Tensor]]
 
 
 def check_causality(network: Network, criterion: Criterion, data: Dataset, problems: Problems) -> None:
-    """Where a target is the next token of an input, or an input itself, no earlier output may know a later step.
+    """Check that outputs do not depend on later inputs, for every loss whose target is the next token of an input.
 
-    A network on the meta device is taken at its word.
+    The network is run, so one on the meta device is not checked.
+
+    Args:
+        network: the built network.
+        criterion: all loss terms of the spec.
+        data: the dataset, from which a few samples are taken.
+        problems: receives a problem with the path of the first layer that sees the future.
     """
     tensors = chain(network.module.parameters(), network.module.buffers())
     device = next((each.device for each in tensors), torch.device("cpu"))
-    if device.type == "meta":  # it takes numbers to see
+    if device.type == "meta":  # its tensors have no numbers to compare
         return
     for each in find_next_token_losses(network, criterion, data):
         samples = {name: data.sample(name, NUM_SAMPLES).to(device) for name in network.inputs}
@@ -47,15 +52,24 @@ def check_causality(network: Network, criterion: Criterion, data: Dataset, probl
 
 @dataclass(frozen=True)
 class NextTokenLoss:
-    """A loss whose target is the next token, and the input of whose later steps it must not know."""
+    """A loss whose target is the next token of one of the network's inputs."""
 
     match: LossMatch
-    tokens: str
+    tokens: str  # the input's name
     target: Target
 
 
 def find_next_token_losses(network: Network, criterion: Criterion, data: Dataset) -> Iterator[NextTokenLoss]:
-    """What must not look ahead: each loss whose target is the next token of an input."""
+    """Find the losses whose target is the next token of an input, where outputs must not depend on later inputs.
+
+    Args:
+        network: the built network.
+        criterion: all loss terms of the spec.
+        data: the dataset, which knows the inputs and targets by name.
+
+    Returns:
+        A loss for each pair of a loss term and such an input.
+    """
     for match in (each.match for each in criterion.terms):
         target = match.target
         if not isinstance(target, Target) or len(target.shape) != 1 or target.kind != "classes":
@@ -70,9 +84,9 @@ def find_next_token_losses(network: Network, criterion: Criterion, data: Dataset
 def _check_next_token_loss(
     network: Network, next_token_loss: NextTokenLoss, samples: Mapping[str, Tensor], problems: Problems
 ) -> None:
-    """Changes the last of the tokens of two samples: no earlier step of the output may change.
+    """Change the last token of some samples, and report the first layer whose earlier output steps change with it.
 
-    `samples` are the network's inputs by their names, a few rows each. The first layer that looks ahead is told.
+    `samples` maps the names of the network's inputs to tensors of `NUM_SAMPLES` samples.
     """
     output, tokens = next(iter(next_token_loss.match.names.values())), next_token_loss.tokens
     value = network.outputs[output].value
@@ -83,7 +97,7 @@ def _check_next_token_loss(
     if before[tokens].shape[1] < 2:
         return
     before_outputs, after_outputs = (_run_network(network, inputs) for inputs in (before, after))
-    if not _differ(
+    if not _earlier_steps_differ(
         _select_output(before_outputs[0], output, network), _select_output(after_outputs[0], output, network), value
     ):
         return
@@ -91,12 +105,12 @@ def _check_next_token_loss(
         (each for each in network.layers if _looks_ahead(each, before_outputs[1], after_outputs[1])),
         network.outputs[output].layer,
     )
-    found = f"{layer.type} sees the future: the last of '{tokens}' changes what it gives for earlier steps, "
-    problems.add(Code.SEES_FUTURE, layer.path, f"{found}and '{next_token_loss.target.name}' is the next token", FIX)
+    found = f"{layer.type} sees the future: the last token of '{tokens}' changes its outputs at earlier steps, "
+    problems.add(Code.SEES_FUTURE, layer.path, f"{found}but '{next_token_loss.target.name}' is the next token", FIX)
 
 
 def _shorten_samples(samples: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
-    """The samples, cut where any length will do, and each of them as long as its row."""
+    """Cut the samples to `MAX_STEPS` if the network accepts any length, and set all lengths to the full length."""
     shortened: dict[str, Tensor] = {}
     for name, each in samples.items():
         is_lengths = name.removesuffix("_lengths") in samples.keys() - {name}
@@ -110,14 +124,17 @@ def _shorten_samples(samples: Mapping[str, Tensor], network: Network) -> dict[st
 
 
 def _change_last_token(tokens: Tensor) -> Tensor:
-    """With another token at the end; 0 and 1 are in every vocabulary."""
+    """Replace the last token of each sample by 0 or 1, which are in every vocabulary."""
     changed = tokens.clone()
     changed[:, -1] = torch.where(tokens[:, -1] == 1, 0, 1)
     return changed
 
 
 def _run_network(network: Network, inputs: Mapping[str, Tensor]) -> tuple[Any, LayerOutputs]:
-    """The network's output, and what each of its layers gave, in eval mode; nothing is drawn or trained."""
+    """Run the network in eval mode, and return its output and the outputs of each layer by name.
+
+    Random generators and the network's mode are restored afterwards.
+    """
     module, layer_outputs = network.module, LayerOutputs()
     was_training = module.training
     module.eval()
@@ -156,11 +173,13 @@ def _select_output(output: Any, name: str, network: Network) -> Tensor:
 
 def _looks_ahead(layer: BuiltLayer, before: LayerOutputs, after: LayerOutputs) -> bool:
     pairs = zip(before[layer.name], after[layer.name], strict=True)
-    return layer.output.time_dim is not None and any(_differ(one, other, layer.output) for one, other in pairs)
+    return layer.output.time_dim is not None and any(
+        _earlier_steps_differ(one, other, layer.output) for one, other in pairs
+    )
 
 
-def _differ(one: Tensor, other: Tensor, value: TensorInfo) -> bool:
-    """Whether any step but the last differs."""
+def _earlier_steps_differ(one: Tensor, other: Tensor, value: TensorInfo) -> bool:
+    """Return whether two tensors differ at any time step before the last one."""
     dim = value.time_dim
     if dim is None or one.shape != other.shape or one.dim() <= dim or one.shape[dim] < 2:
         return False

@@ -1,6 +1,7 @@
-"""What a training step costs, layer by layer: multiply-adds forward, and the memory that is kept for the way back.
+"""The costs of a training step, layer by layer: forward multiply-adds, and memory saved for the backward pass.
 
-The network is run on made-up batches of two sizes: what grows with the rows is a sample's, the rest a batch's.
+The network is run on two batches of different sizes: the difference is the cost per sample, the
+rest is the cost per batch.
 """
 
 from __future__ import annotations
@@ -23,19 +24,17 @@ from dlspec.network.codegen import LAYER_KEY
 from dlspec.network.random_state import preserve_random_state
 from dlspec.network.tracing import ignore_build_warnings
 
-BATCH_SIZES = (2, 3)
-"""Two sizes of a batch; batch normalisation takes no single row."""
-LOSS_NAME = "<loss>"
-"""The loss's name among the layers."""
+BATCH_SIZES = (2, 3)  # not 1: batch normalization needs two samples
+LOSS_NAME = "<loss>"  # names the loss in the costs by layer
 
 
 @dataclass(frozen=True)
 class LayerCost:
-    """A layer's: `count_multiply_adds` of a sample, the bytes `kept` for each sample, and `fixed` ones for a batch."""
+    """The costs of one layer in a training step."""
 
-    multiply_adds: int = 0
-    saved_bytes: int = 0
-    saved_bytes_per_batch: int = 0
+    multiply_adds: int = 0  # of the forward pass, per sample
+    saved_bytes: int = 0  # for the backward pass, per sample
+    saved_bytes_per_batch: int = 0  # for the backward pass, whatever the batch size
 
     def __add__(self, other: LayerCost) -> LayerCost:
         return LayerCost(
@@ -46,40 +45,56 @@ class LayerCost:
 
 
 NO_COST = LayerCost()
-LayerCosts = Mapping[str, LayerCost]
-"""By the layers' names, those that cost nothing left out."""
+LayerCosts = Mapping[str, LayerCost]  # by layer name, without layers that cost nothing
 
 
-def measure_costs(network: Network, criterion: Criterion, data: Dataset, place: BuildMode) -> LayerCosts:
-    """The costs of a network that was built in that place; its batch-norm statistics are not those of before.
+def measure_costs(network: Network, criterion: Criterion, data: Dataset, build_mode: BuildMode) -> LayerCosts:
+    """Measure the costs of a network's layers by running it. This changes its batch-norm statistics.
 
-    Memory is that of tensors that PyTorch saves for the backward pass, each once and where it is saved first, without
-    weights and buffers. A loss that can't be computed there is left out. Raises `Unfit` where the place is none for it.
+    Memory is that of the tensors that PyTorch saves for the backward pass, without parameters and buffers. A tensor
+    that multiple layers save counts for the first one. A loss that can't be computed on the device is left out.
+
+    Args:
+        network: the network, built in `build_mode`.
+        criterion: all loss terms of the spec.
+        data: the dataset, for the shapes of inputs and targets.
+        build_mode: the device to run on, and the most work and memory allowed there.
+
+    Returns:
+        The costs by layer name; the loss is named `<loss>`.
+
+    Raises:
+        BuildModeError: if the device is unsuitable: the costs exceed its limits, or a layer reads the numbers in a
+            tensor on the meta device.
     """
     try:
-        with ignore_build_warnings(), preserve_random_state(), place.default_device():
-            small, large = (_measure_batch(network, criterion, data, place, rows) for rows in BATCH_SIZES)
+        with ignore_build_warnings(), preserve_random_state(), build_mode.default_device():
+            small, large = (_measure_batch(network, criterion, data, build_mode, rows) for rows in BATCH_SIZES)
     except BuildModeError:
         raise
     except Exception as error:
         if is_meta_tensor_error(error):
-            raise BuildModeError("a layer needs numbers") from error
+            raise BuildModeError(
+                "a layer reads the numbers in a tensor, but tensors on the meta device have none"
+            ) from error
         raise
-    return {name: _cost_per_sample(small, large, name) for name in {*large.multiply_adds, *large.kept}}
+    return {name: _cost_per_sample(small, large, name) for name in {*large.multiply_adds, *large.saved_bytes}}
 
 
 def _cost_per_sample(small: _CostMeter, large: _CostMeter, name: str) -> LayerCost:
-    more = large.kept[name] - small.kept[name]
+    bytes_per_sample = large.saved_bytes[name] - small.saved_bytes[name]
     return LayerCost(
-        large.multiply_adds[name] - small.multiply_adds[name], more, max(0, small.kept[name] - BATCH_SIZES[0] * more)
+        large.multiply_adds[name] - small.multiply_adds[name],
+        bytes_per_sample,
+        max(0, small.saved_bytes[name] - BATCH_SIZES[0] * bytes_per_sample),
     )
 
 
 def _measure_batch(
-    network: Network, criterion: Criterion, data: Dataset, place: BuildMode, batch_size: int
+    network: Network, criterion: Criterion, data: Dataset, build_mode: BuildMode, batch_size: int
 ) -> _CostMeter:
-    meter = _CostMeter(network.module, place)
-    inputs = [_make_batch(data.sample(name, 1), batch_size, place) for name in network.fields]
+    meter = _CostMeter(network.module, build_mode)
+    inputs = [_make_batch(data.sample(name, 1), batch_size, build_mode) for name in network.fields]
     with (
         observe_operations(meter.count_operation),
         saved_tensors_hooks(meter.count_saved_tensor, _forbid_backward),
@@ -87,71 +102,71 @@ def _measure_batch(
     ):
         output = _run_layers(network.module, inputs, meter)
         meter.set_layer(LOSS_NAME)
-        _compute_loss(criterion, output, data, batch_size, place)
+        _compute_loss(criterion, output, data, batch_size, build_mode)
     return meter
 
 
-def _make_batch(sample: Tensor, batch_size: int, place: BuildMode) -> Tensor:
-    return sample.to(place.device).expand(batch_size, *sample.shape[1:]).clone()
+def _make_batch(sample: Tensor, batch_size: int, build_mode: BuildMode) -> Tensor:
+    return sample.to(build_mode.device).expand(batch_size, *sample.shape[1:]).clone()
 
 
-def _compute_loss(criterion: Criterion, output: Any, data: Dataset, batch_size: int, place: BuildMode) -> None:
+def _compute_loss(criterion: Criterion, output: Any, data: Dataset, batch_size: int, build_mode: BuildMode) -> None:
     targets = (data.train.get_loss_target(name)[:1] for name in criterion.target_names)
     try:
-        criterion.to(place.device)(output, tuple(_make_batch(each, batch_size, place) for each in targets))
+        criterion.to(build_mode.device)(output, tuple(_make_batch(each, batch_size, build_mode) for each in targets))
     except BuildModeError:
         raise
-    except Exception:  # it needs numbers, as CTC's does
+    except Exception:  # the loss reads numbers on the meta device, as CTC's does
         return
 
 
 def _forbid_backward(kept: Any) -> Tensor:
-    raise AssertionError("nothing goes back")
+    raise AssertionError("costs are measured without a backward pass")
 
 
 class _CostMeter:
-    """Counts, for whatever runs within it, on the account of the layer that is charged."""
+    """Counts multiply-adds and saved bytes for the current layer, which `set_layer` names."""
 
-    def __init__(self, module: nn.Module, place: BuildMode) -> None:
-        self._layer, self.place = "", place
-        self.multiply_adds, self.kept = Counter[str](), Counter[str]()
+    def __init__(self, module: nn.Module, build_mode: BuildMode) -> None:
+        self._layer, self.build_mode = "", build_mode
+        self.multiply_adds, self.saved_bytes = Counter[str](), Counter[str]()
         weights = [*module.parameters(), *module.buffers()]
         self._seen = {each.untyped_storage() for each in weights}
 
     def set_layer(self, layer: str) -> None:
-        """From now on all is on this layer's account."""
+        """Count everything from now on for this layer."""
         self._layer = layer
 
     def count_operation(self, operation: Any, output: Any, arguments: tuple[Any, ...]) -> None:
-        """Counts the multiply-adds of an operation."""
+        """Count an operation's multiply-adds."""
         count = count_multiply_adds(operation, output, arguments)
         if count:
             self.multiply_adds[self._layer] += count
-            if self.multiply_adds.total() > self.place.max_multiply_adds:
-                raise BuildModeError("much work")
+            if self.multiply_adds.total() > self.build_mode.max_multiply_adds:
+                raise BuildModeError("too many multiply-adds")
 
     def count_saved_tensor(self, tensor: Tensor) -> None:
-        """Counts a tensor that is saved for the backward pass, where its memory was not counted before."""
+        """Count a tensor that is saved for the backward pass, unless its memory was counted before."""
         storage = tensor.untyped_storage()
         if storage not in self._seen:
-            self._seen.add(storage)  # held, so that no other comes to lie there
-            self.kept[self._layer] += storage.nbytes()
-            if self.kept.total() > self.place.max_kept_bytes:
-                raise BuildModeError("much memory")
+            self._seen.add(storage)  # keeps the memory alive, so that no later tensor reuses it
+            self.saved_bytes[self._layer] += storage.nbytes()
+            if self.saved_bytes.total() > self.build_mode.max_kept_bytes:
+                raise BuildModeError("too much memory")
 
 
 def _run_layers(module: nn.Module, inputs: list[Tensor], meter: _CostMeter) -> Any:
     if isinstance(module, fx.GraphModule):
         return _MeteredInterpreter(module, meter).run(*inputs)
     (value,) = inputs
-    for name, child in module.named_children():  # a plain stack
+    for name, child in module.named_children():  # a plain sequence of layers
         meter.set_layer(name)
         value = child(value)
     return value
 
 
 class _MeteredInterpreter(fx.Interpreter):
-    """Runs a graph's nodes, each on the account of its layer."""
+    """Runs a graph's nodes, and counts the costs of each one for its layer."""
 
     def __init__(self, module: fx.GraphModule, meter: _CostMeter) -> None:
         super().__init__(module)

@@ -1,7 +1,7 @@
-"""How many multiply-adds PyTorch's operations take, by the shapes of what they are given.
+"""Count the multiply-adds of PyTorch's operations from the shapes of their arguments.
 
-As in papers these are the products of convolutions, linear maps, recurrent layers and attention; what works element
-by element, and normalisation, pooling and looking up embeddings, counts nothing.
+As in papers, only the products of convolutions, linear maps, recurrent layers and attention count. Elementwise
+operations, normalization, pooling and embedding lookups count as zero.
 """
 
 from __future__ import annotations
@@ -14,13 +14,12 @@ from torch import Tensor
 
 from dlspec.compat.torch_dispatch import BILINEAR, FUSED_ATTENTION
 
-CountRule = Callable[..., int]
-"""Of an operation's output and arguments."""
+CountRule = Callable[..., int]  # multiply-adds from an operation's output and arguments
 _aten = torch.ops.aten
 
 
 def _make_matmul_rule(left_index: int) -> CountRule:
-    """Of matrices, the left one being argument `at`: each number of the output is a sum over its last dimension."""
+    """Count a matrix product; argument `left_index` is the left matrix, whose last dimension is summed over."""
 
     def count(output: Tensor, *arguments: Any) -> int:
         return output.numel() * int(arguments[left_index].shape[-1])
@@ -29,21 +28,24 @@ def _make_matmul_rule(left_index: int) -> CountRule:
 
 
 def _count_convolution(output: Tensor, input: Tensor, weight: Tensor, *others: Any) -> int:
-    """A number of the output takes one filter; transposed, a number of the input does. Filters know their group."""
+    """Count the size of one filter per output number, or per input number if transposed.
+
+    A filter, `weight[0]`, has the channels of one group only.
+    """
     transposed = others[4]
     return (input if transposed else output).numel() * weight[0].numel()
 
 
 def _count_attention(output: Any, query: Tensor, key: Tensor, value: Tensor, *others: Any) -> int:
-    """Queries by keys, and weights by values, whether a mask hides some of them or not."""
+    """Count queries times keys and weights times values, masked ones too."""
     batch, heads, steps, size = query.shape
     return int(batch * heads * steps * key.shape[-2] * (size + value.shape[-1]))
 
 
-def _count_bilinear(output: Tensor, one: Tensor, weight: Tensor, other: Tensor, *others: Any) -> int:
-    """(N, I), (O, I, J) and (N, J): each weight meets each row, and the sums over I the second input."""
+def _count_bilinear(output: Tensor, input1: Tensor, weight: Tensor, input2: Tensor, *others: Any) -> int:
+    """Count a bilinear layer: inputs (N, I) and (N, J), weight (O, I, J), contracted over I first, then over J."""
     outputs, _, size = weight.shape
-    return int(one.shape[0] * (weight.numel() + outputs * size))
+    return int(input1.shape[0] * (weight.numel() + outputs * size))
 
 
 COUNT_RULES: Mapping[Any, CountRule] = {
@@ -58,6 +60,15 @@ COUNT_RULES: Mapping[Any, CountRule] = {
 
 
 def count_multiply_adds(operation: Any, output: Any, arguments: tuple[Any, ...]) -> int:
-    """Of one call of an operation (an overload of `torch.ops.aten`); 0 for all but products."""
+    """Count the multiply-adds of one call of an operation.
+
+    Args:
+        operation: an overload of an operation in `torch.ops.aten`.
+        output: the operation's output.
+        arguments: its positional arguments.
+
+    Returns:
+        The number of multiply-adds; 0 for operations that are not in `COUNT_RULES`.
+    """
     rule = COUNT_RULES.get(operation.overloadpacket)
     return 0 if rule is None else rule(output, *arguments)

@@ -1,4 +1,4 @@
-"""Parameters that do not learn: for good, or until an epoch."""
+"""Frozen parameters: never trained, or only from a given epoch on."""
 
 from __future__ import annotations
 
@@ -10,24 +10,28 @@ from dlspec.compat.torch_layers import is_running_norm
 
 
 class FrozenParameters:
-    """Holds parameters as they are; `until` maps each to the epoch from which on it learns, None for never."""
+    """Parameters whose `requires_grad` is off, always or until an epoch.
 
-    def __init__(self, until: Mapping[nn.Parameter, int | None]) -> None:
-        self.until = dict(until)
-        self.enter(1)
+    `unfreeze_epochs` maps each one to the first epoch (from 1) that trains it, or to None to freeze it
+    for the whole run.
+    """
+
+    def __init__(self, unfreeze_epochs: Mapping[nn.Parameter, int | None]) -> None:
+        self.unfreeze_epochs = dict(unfreeze_epochs)
+        self.set_epoch(1)
 
     def is_ever_trained(self, parameter: nn.Parameter) -> bool:
-        """Whether it learns at some time."""
-        return self.until.get(parameter, 1) is not None
+        """Return whether any epoch trains this parameter."""
+        return self.unfreeze_epochs.get(parameter, 1) is not None
 
-    def enter(self, epoch: int) -> None:
-        """From `epoch` on those learn whose time has come."""
-        for parameter, unfreeze_epoch in self.until.items():
+    def set_epoch(self, epoch: int) -> None:
+        """Unfreeze the parameters that train in `epoch` (from 1), and freeze the others."""
+        for parameter, unfreeze_epoch in self.unfreeze_epochs.items():
             parameter.requires_grad_(unfreeze_epoch is not None and epoch >= unfreeze_epoch)
 
     def freeze_running_statistics(self, network: nn.Module) -> None:
-        """In training too, a normalisation whose weights are frozen keeps its running statistics."""
+        """Put normalization layers with frozen weights into eval mode, which also freezes their running statistics."""
         for module in network.modules():
-            own = list(module.parameters(recurse=False)) if is_running_norm(module) else []
-            if own and not any(each.requires_grad for each in own):
+            parameters = list(module.parameters(recurse=False)) if is_running_norm(module) else []
+            if parameters and not any(each.requires_grad for each in parameters):
                 module.eval()

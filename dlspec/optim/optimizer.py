@@ -1,4 +1,4 @@
-"""Optimizers: made with a fused kernel where there is one, and restored."""
+"""Build an optimizer, with a fused kernel where PyTorch has one, and restore its state."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from dlspec.compat.torch_optim import mark_stepped
 
 KERNEL_SETTINGS = ("fused", "foreach")
 UNFUSABLE_SETTINGS = ("capturable", "differentiable")
-CPU_ONLY_FUSED = (torch.optim.Adagrad,)
-"""Those that have a fused kernel there alone."""
+CPU_ONLY_FUSED = (torch.optim.Adagrad,)  # have a fused kernel on the CPU, but not on CUDA
 FUSED_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
@@ -27,11 +26,20 @@ def make_optimizer(
     *,
     fuse: bool = True,
 ) -> Optimizer:
-    """An optimizer of that class, with `fused=True` where class and parameters allow and the settings do not choose.
+    """Build an optimizer, with `fused=True` if the class and the parameters support it and the settings leave it open.
 
-    `fuse=False` keeps it out, for networks with sparse gradients (see `has_sparse_gradients`), which no fused kernel
-    takes. `groups` is whatever PyTorch's constructor takes: parameters, (name, parameter) pairs, or mappings of them.
-    No parameters at all makes PyTorch's own ValueError.
+    Args:
+        optimizer_class: a subclass of `torch.optim.Optimizer`.
+        groups: anything that PyTorch's constructor accepts: parameters, (name, parameter) pairs, or group dicts.
+        settings: keyword arguments of the constructor, such as `lr`.
+        fuse: False never chooses the fused kernel. Needed for networks with sparse gradients (see
+            `has_sparse_gradients`), which fused kernels do not support.
+
+    Returns:
+        The optimizer.
+
+    Raises:
+        ValueError: from PyTorch, for an empty list of parameters.
     """
     groups = list(groups)
     parameters = [each for group in groups for each in _list_group_parameters(group)]
@@ -42,7 +50,13 @@ def make_optimizer(
 
 
 def can_fuse(optimizer_class: type[Optimizer], parameters: list[Tensor], settings: Mapping[str, Any]) -> bool:
-    """Whether PyTorch has a kernel that steps all of these parameters at once, and the settings leave the choice."""
+    """Return whether a fused kernel can update these parameters, and the settings do not choose a kernel themselves.
+
+    Args:
+        optimizer_class: a subclass of `torch.optim.Optimizer`.
+        parameters: all parameters to optimize. The kernels support only some devices and dtypes.
+        settings: keyword arguments of the constructor.
+    """
     if any(settings.get(name) is not None for name in KERNEL_SETTINGS) or any(
         settings.get(name) for name in UNFUSABLE_SETTINGS
     ):
@@ -54,7 +68,7 @@ def can_fuse(optimizer_class: type[Optimizer], parameters: list[Tensor], setting
 
 
 def has_sparse_gradients(network: nn.Module) -> bool:
-    """Whether an embedding in it was built with `sparse=True`."""
+    """Return whether any embedding in the network was built with `sparse=True`."""
     return any(isinstance(each, nn.Embedding | nn.EmbeddingBag) and each.sparse for each in network.modules())
 
 
@@ -66,19 +80,22 @@ def _list_group_parameters(group: Any) -> list[Tensor]:
         return (
             [params] if isinstance(params, Tensor) else [each for one in params for each in _list_group_parameters(one)]
         )
-    return [each for each in group if isinstance(each, Tensor)]  # (name, parameter)
+    return [each for each in group if isinstance(each, Tensor)]  # a (name, parameter) pair
 
 
 def needs_closure(optimizer: Optimizer) -> bool:
-    """Whether a step evaluates the loss again and again, as LBFGS's does."""
+    """Return whether `optimizer.step` requires a closure that evaluates the loss again, as for LBFGS."""
     closure = inspect.signature(type(optimizer).step).parameters.get("closure")
     return closure is not None and closure.default is inspect.Parameter.empty
 
 
 def restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
-    """Gives it a state that `state_dict` gave, whose tensors it takes as they are; raises ValueError for another's.
+    """Load a state dict into an optimizer. The optimizer keeps the tensors without copying them.
 
-    A fused kernel asks nothing, and would read behind the end of what is too small for its parameter.
+    Shapes are checked for fused kernels: they do not check, and would read past the end of a tensor that is too small.
+
+    Raises:
+        ValueError: if the state belongs to another optimizer or to parameters of other shapes.
     """
     with without_dynamo():
         optimizer.load_state_dict(state)
@@ -87,5 +104,7 @@ def restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
             for name, each in optimizer.state.get(parameter, {}).items():
                 expected = () if name == "step" else parameter.shape
                 if isinstance(each, Tensor) and each.shape != expected:
-                    raise ValueError(f"the optimizer's {name} is {tuple(each.shape)} for a {tuple(parameter.shape)}")
+                    raise ValueError(
+                        f"the optimizer's {name} has shape {tuple(each.shape)}, its parameter {tuple(parameter.shape)}"
+                    )
     mark_stepped(optimizer)

@@ -1,4 +1,4 @@
-"""How much memory an optimizer keeps beside the parameters."""
+"""How much memory an optimizer's state needs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from dlspec.optim.optimizer import make_optimizer, needs_closure
 
 
 def estimate_state_bytes(optimizer: Optimizer) -> int | None:
-    """The bytes of the tensors that it keeps for each parameter, of the parameter's size; None where none can say.
+    """Estimate the size of an optimizer's state in bytes; None if it can't be estimated.
 
-    Each group's settings are tried on a parameter of 16 numbers. Adam keeps two such tensors, SGD none, or one with
-    momentum; LBFGS comes to keep `2 * history_size` and a few.
+    One step is tried on a parameter of 16 numbers with each group's settings, and state tensors of the parameter's size
+    are counted: Adam has two, SGD none, or one with momentum. LBFGS has `2 * history_size` and a few more in the end.
     """
     try:
         return sum(
             _count_state_tensors(optimizer, group) * _parameter_bytes(group["params"])
             for group in optimizer.param_groups
         )
-    except Exception:  # a user's own that takes no such parameter
+    except Exception:  # a custom optimizer that fails on the tried parameter
         return None
 
 
@@ -35,7 +35,7 @@ def _parameter_bytes(parameters: Iterable[Tensor]) -> int:
 
 
 def _count_state_tensors(optimizer: Optimizer, group: dict[str, Any]) -> int:
-    """How many tensors of a parameter's size one step leaves."""
+    """Count the state tensors of the parameter's size after one step."""
     accepted = inspect.signature(type(optimizer)).parameters
     settings = {name: each for name, each in group.items() if name in accepted and name != "params"}
     if needs_closure(optimizer):

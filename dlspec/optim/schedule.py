@@ -11,30 +11,44 @@ from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 @dataclass(frozen=True)
 class Schedule:
-    """A scheduler and its interval. `ReduceLROnPlateau` is given the monitored result, so it steps after an epoch."""
+    """A learning-rate scheduler and how often it is stepped: after each epoch or each optimizer step.
+
+    `ReduceLROnPlateau` needs the monitored result, so it is always stepped after an epoch.
+    """
 
     scheduler: LRScheduler
     interval: Literal["epoch", "step"] = "epoch"
 
     def after_step(self) -> None:
+        """Step the scheduler after an optimizer step, if its interval is "step"."""
         if self.interval == "step" and not isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step()
 
     def after_epoch(self, monitored: float) -> None:
+        """Step the scheduler after an epoch, if its interval is "epoch".
+
+        `monitored` is the epoch's monitored result, for `ReduceLROnPlateau`.
+        """
         if isinstance(self.scheduler, ReduceLROnPlateau):
             self.scheduler.step(monitored)
         elif self.interval == "epoch":
             self.scheduler.step()
 
     def state_dict(self) -> dict[str, Any]:
-        """The scheduler's."""
+        """Return the scheduler's state dict."""
         return self.scheduler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Attributes in their own types: MultiStepLR counts its milestones with a Counter."""
+        """Load a scheduler's state dict, with its mappings turned into Counters where the scheduler has them.
+
+        A checkpoint stores plain dicts, but MultiStepLR counts its milestones with a Counter.
+
+        Raises:
+            ValueError: if the state has a key that the scheduler does not have.
+        """
         unknown = state.keys() - self.scheduler.state_dict().keys()
         if unknown:
-            raise ValueError(f"the scheduler has no {min(unknown)}")
-        counted = {name for name, each in vars(self.scheduler).items() if isinstance(each, Counter)}
-        own = {name: Counter(each) if name in counted else each for name, each in state.items()}
-        self.scheduler.load_state_dict(own)
+            raise ValueError(f"the scheduler has no attribute '{min(unknown)}'")
+        counter_names = {name for name, each in vars(self.scheduler).items() if isinstance(each, Counter)}
+        converted = {name: Counter(each) if name in counter_names else each for name, each in state.items()}
+        self.scheduler.load_state_dict(converted)

@@ -1,4 +1,4 @@
-"""Averages of a network's weights, which are validated, kept and tested in place of the weights that are trained."""
+"""Moving averages of a network's weights (EMA, SWA). The averaged weights are validated, saved and tested."""
 
 from __future__ import annotations
 
@@ -17,33 +17,34 @@ from dlspec.errors import UserError
 from dlspec.formatting import first_line
 from dlspec.language.sections.trainer_section import EMA, SWA
 
+# Update averages in place, from the averages, the new values and the number of values averaged before.
 AverageUpdate = Callable[[Sequence[Tensor], Sequence[Tensor], int], None]
-"""Moves averages (in place) towards new values, when so many were averaged before."""
 BatchInputs = tuple[Tensor, ...]
 
 
 class WeightAverage:
-    """A copy of a network, whose weights are an average of those that it had at each `update`.
+    """A copy of a network whose weights are the average of the network's weights at each `update`.
 
-    The running statistics of normalisations are averaged like weights, other buffers are the network's newest. The
-    lists are made once and nothing is read back: measured 55 us an update of 20 convolutions and batch norms, where
-    `torch.optim.swa_utils.AveragedModel`, which sorts all parameters at every update, takes 1,030 us.
+    Running statistics of normalization layers are averaged like weights; other buffers are copied from the network.
+    The lists of tensors are built once, and nothing is read back from the device: an update of 20 convolutions and
+    batch norms takes 55 us, where `torch.optim.swa_utils.AveragedModel`, which groups all parameters again at every
+    update, takes 1,030 us.
     """
 
     def __init__(self, network: nn.Module, update_averages: AverageUpdate) -> None:
         self._trained_network, self._copy, self._update_averages = network, _copy_network(network), update_averages
         self._averages, self._current_values = _averaged_tensors(self._copy), _averaged_tensors(network)
-        self._copied_slots, self._trained_slots = _other_slots(self._copy), _other_slots(network)
+        self._copied_slots, self._trained_slots = _unaveraged_slots(self._copy), _unaveraged_slots(network)
         self._count = 0
 
     @property
     def network(self) -> nn.Module:
-        """What to evaluate: the copy, but as long as nothing was averaged the network itself."""
+        """The network to evaluate: the averaged copy, or the trained network before the first update."""
         return self._copy if self._count else self._trained_network
 
     @torch.no_grad()
     def update(self) -> None:
-        """Takes the network's weights into the average; the first ones are the average."""
+        """Add the network's current weights to the average. The first update copies them."""
         if self._count:
             self._update_averages(self._averages, self._current_values, self._count)
         else:
@@ -53,23 +54,27 @@ class WeightAverage:
         self._count += 1
 
     def after_step(self) -> None:
-        """The optimizer made a step."""
+        """Update after an optimizer step, if this average does so."""
 
     def after_epoch(self, epoch: int, batches: Iterable[BatchInputs]) -> None:
-        """An epoch's training is over; `batches` are the inputs of the training split."""
+        """Update after an epoch's training (epochs count from 1), if this average does so.
+
+        `batches` are the inputs of the training split, for statistics that have to be computed again.
+        """
 
     def state_dict(self) -> dict[str, Any]:
-        """What goes on after `load_state_dict` as if it had never stopped; the tensors are the copy's own."""
+        """Return the averaged weights and the number of updates. The tensors are not copied."""
         weights = {name: each for name, each in self._copy.state_dict().items() if isinstance(each, Tensor)}
         return {"count": self._count, "weights": weights}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue with an average that `state_dict` returned."""
         self._copy.load_state_dict(state["weights"], strict=False)
         self._count = state["count"]
 
 
 class MovingAverage(WeightAverage):
-    """Of every step's weights, those of `n` steps ago with a share of `decay ** n`."""
+    """Exponential moving average (EMA): the weights of `n` steps ago count with a factor of `decay ** n`."""
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         super().__init__(network, get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
@@ -81,7 +86,7 @@ class MovingAverage(WeightAverage):
 class StochasticWeightAverage(WeightAverage):
     """The mean of the weights at the end of each epoch from `start_epoch` on (Izmailov et al., arXiv:1803.05407).
 
-    The running statistics of averaged weights are no average of running statistics: they are taken anew.
+    The average of running statistics does not fit the averaged weights, so they are computed again from the data.
     """
 
     def __init__(self, network: nn.Module, start_epoch: int) -> None:
@@ -95,7 +100,10 @@ class StochasticWeightAverage(WeightAverage):
 
     @torch.no_grad()
     def _recompute_statistics(self, batches: Iterable[BatchInputs]) -> None:
-        """As `torch.optim.swa_utils.update_bn`, but with dropout off, as in validation, and frozen ones are kept."""
+        """Compute running statistics as `torch.optim.swa_utils.update_bn` does, but without dropout.
+
+        Layers whose statistics are frozen keep them.
+        """
         pairs = zip(self._copy.modules(), self._trained_network.modules(), strict=True)
         norms = [averaged for averaged, trained in pairs if _has_running_statistics(averaged) and trained.training]
         if not norms:
@@ -107,7 +115,19 @@ class StochasticWeightAverage(WeightAverage):
 
 
 def make_average(network: nn.Module, settings: EMA | SWA | None, epochs: int) -> WeightAverage | None:
-    """The average of the network's weights that is wanted in a training of so many epochs."""
+    """Build the average of a network's weights that the settings ask for.
+
+    Args:
+        network: the network to train.
+        settings: the `trainer.average` section, None for no average.
+        epochs: planned number of epochs. By default SWA starts after three quarters of them.
+
+    Returns:
+        The average; None without settings, or for a network without parameters.
+
+    Raises:
+        UserError: if the network can't be copied.
+    """
     if not any(True for _ in network.parameters()):
         return None
     if isinstance(settings, EMA):
@@ -118,28 +138,28 @@ def make_average(network: nn.Module, settings: EMA | SWA | None, epochs: int) ->
 
 
 def _copy_network(network: nn.Module) -> nn.Module:
-    """A copy that is not trained; tied weights are tied in it, too."""
+    """Copy a network for evaluation, without gradients. Tied weights stay tied in the copy."""
     try:
         copy = deepcopy(network)
-    except Exception as error:  # a layer of the user's own
+    except Exception as error:  # raised by a custom layer
         reason = first_line(error)
         raise UserError(f"trainer.average: the network can't be copied: {type(error).__name__}: {reason}") from error
     for module in copy.modules():
         if isinstance(module, nn.RNNBase):
-            module.flatten_parameters()  # cuDNN wants them in one piece, or copies them at every call
+            module.flatten_parameters()  # or cuDNN copies the weights into one buffer at every call
     return copy.requires_grad_(False).eval()
 
 
 def _averaged_tensors(network: nn.Module) -> list[Tensor]:
-    """The parameters and the running statistics."""
+    """List the tensors to average: parameters and running statistics."""
     statistics = [
         each for module in network.modules() if _has_running_statistics(module) for each in _running_statistics(module)
     ]
     return [each for each in (*network.parameters(), *statistics) if each.is_floating_point() or each.is_complex()]
 
 
-def _other_slots(network: nn.Module) -> list[TensorSlot]:
-    """Those of counters, masks, tables: of some of them there is no mean."""
+def _unaveraged_slots(network: nn.Module) -> list[TensorSlot]:
+    """List the buffers that are copied instead of averaged, such as counters, masks and tables."""
     averaged = {id(each) for each in _averaged_tensors(network)}
     return [slot for slot, each in iterate_tensor_slots(network) if id(each) not in averaged]
 
@@ -153,12 +173,12 @@ def _has_running_statistics(module: nn.Module) -> bool:
 
 
 def _running_statistics(module: nn.Module) -> list[Tensor]:
-    return [module.running_mean, module.running_var]  # type: ignore[list-item]  # both are there or none
+    return [module.running_mean, module.running_var]  # type: ignore[list-item]  # a module has both or neither
 
 
 @contextmanager
 def _reset_statistics(norms: Sequence[nn.Module]) -> Iterator[None]:
-    """Within it normalisations forget their statistics and take the mean over all batches that they see."""
+    """Within this context, normalization layers restart their statistics and average them over all batches."""
     momenta = [each.momentum for each in norms]
     for norm in norms:
         norm.reset_running_stats()  # type: ignore[operator]

@@ -1,4 +1,4 @@
-"""A plot on a page: numbers along its sides, a grid, and what is drawn by its coordinates."""
+"""A plot on a page: axes with tick labels, a grid, a legend, and the conversion from data to page coordinates."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from numpy.typing import ArrayLike, NDArray
 
 from dlspec.plots.canvas import EDGE_COLOR, GRID_COLOR, Page, TextStyle, measure_text_width
 
-MARGIN = 0.05
+MARGIN = 0.05  # of the values' range, added at both ends of an axis
 MAX_TICKS = 9
+# In inches: the height of a legend's line, the width of its marker, and its distance from the plot's sides.
 LEGEND_LINE_HEIGHT, LEGEND_MARKER_WIDTH, LEGEND_PADDING = 0.17, 0.27, 0.1
-"""Of a legend: a line's height, the width of what stands before a text, and how far it is from the plot's sides."""
 
-ValueRange = tuple[float, float]
+ValueRange = tuple[float, float]  # (low, high)
 
 
 @dataclass(frozen=True)
 class Axes:
-    """A place on a page, in inches, and the numbers from its left to its right side and from its bottom to its top."""
+    """A rectangle on a page with an x axis and a y axis."""
 
     page: Page
+    # The rectangle, in inches from the page's lower left corner.
     left: float
     bottom: float
     width: float
     height: float
-    x: ValueRange
-    y: ValueRange
+    x: ValueRange  # from the left to the right side
+    y: ValueRange  # from the bottom to the top
 
     def to_page(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-        """Where the coordinates are on the page, (N, 2); one of them may be a single number."""
+        """Convert data coordinates to page coordinates in inches, (N, 2). `x` or `y` may be a single number."""
         both = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
         sides = ((self.left, self.width, self.x), (self.bottom, self.height, self.y))
         scaled = [
@@ -42,9 +43,13 @@ class Axes:
         return np.stack(scaled, axis=-1)
 
     def draw_frame(self, x_label: str, y_label: str = "", *, grid: str = "y", is_whole: bool = False) -> None:
-        """The look of a plot, before anything is drawn on it: the sides' names and numbers, a faint grid.
+        """Draw axis labels, tick labels and a faint grid. Call it before drawing data, which then covers the grid.
 
-        `grid` is "y" or "xy"; with `is_whole` there is nothing between whole numbers of x.
+        Args:
+            x_label: text below the x axis.
+            y_label: text beside the y axis.
+            grid: "y" for horizontal lines, "xy" for vertical ones, too.
+            is_whole: label only whole numbers on the x axis.
         """
         page, right, top = self.page, self.left + self.width, self.bottom + self.height
         x_ticks = _choose_ticks(self.x, min(MAX_TICKS, int(self.width * 3)), is_whole=is_whole)
@@ -52,48 +57,60 @@ class Axes:
         tick_width = max(map(measure_text_width, _format_ticks(y_ticks)), default=0.0)
         for tick, label in zip(y_ticks, _format_ticks(y_ticks), strict=True):
             (_, tick_y), *_ = self.to_page([self.x[0]], [tick])
-            page.line([(self.left, tick_y), (right, tick_y)], GRID_COLOR, 0.8)
-            page.text((self.left - 0.06, tick_y), label, TextStyle(8, horizontal="right", vertical="center"))
+            page.draw_line([(self.left, tick_y), (right, tick_y)], GRID_COLOR, 0.8)
+            page.draw_text((self.left - 0.06, tick_y), label, TextStyle(8, horizontal="right", vertical="center"))
         for tick, label in zip(x_ticks, _format_ticks(x_ticks), strict=True):
             (tick_x, _), *_ = self.to_page([tick], [self.y[0]])
             if "x" in grid:
-                page.line([(tick_x, self.bottom), (tick_x, top)], GRID_COLOR, 0.8)
-            page.text((tick_x, self.bottom - 0.07), label, TextStyle(8, horizontal="center", vertical="top"))
-        page.line([(self.left, self.bottom), (right, self.bottom)], EDGE_COLOR, 0.8)
-        page.text(
+                page.draw_line([(tick_x, self.bottom), (tick_x, top)], GRID_COLOR, 0.8)
+            page.draw_text((tick_x, self.bottom - 0.07), label, TextStyle(8, horizontal="center", vertical="top"))
+        page.draw_line([(self.left, self.bottom), (right, self.bottom)], EDGE_COLOR, 0.8)
+        page.draw_text(
             (self.left + self.width / 2, self.bottom - 0.25), x_label, TextStyle(horizontal="center", vertical="top")
         )
-        page.text(
+        page.draw_text(
             (self.left - 0.12 - tick_width, self.bottom + self.height / 2),
             y_label,
             TextStyle(horizontal="center", is_rotated=True),
         )
 
     def set_title(self, title: str, size: float = 10, *, is_bold: bool = False) -> None:
-        """A line above the plot."""
-        self.page.text((self.left, self.bottom + self.height + 0.09), title, TextStyle(size, is_bold=is_bold))
+        """Write a line of text above the plot.
+
+        Args:
+            title: the text.
+            size: font size in points.
+            is_bold: whether to use a bold font.
+        """
+        self.page.draw_text((self.left, self.bottom + self.height + 0.09), title, TextStyle(size, is_bold=is_bold))
 
     def draw_legend(self, entries: Sequence[tuple[str, str, bool]], drawn_points: NDArray[np.float64]) -> None:
-        """Colours, their texts, and whether it is a dot's or a line's, where least of what is drawn (N, 2) lies."""
+        """Draw a legend where it covers the fewest of `drawn_points`, page coordinates (N, 2) in inches.
+
+        `entries` are (color, label, is_dot) triples; the marker is a line unless `is_dot`.
+        """
         width, height = (
-            LEGEND_MARKER_WIDTH + max(measure_text_width(words, 8) for _, words, _ in entries),
+            LEGEND_MARKER_WIDTH + max(measure_text_width(label, 8) for _, label, _ in entries),
             LEGEND_LINE_HEIGHT * len(entries),
         )
         left, top = self._find_free_corner(width, height, drawn_points)
-        for number, (color, label, is_dot) in enumerate(entries):
-            middle = top - LEGEND_LINE_HEIGHT * (number + 0.5)
+        for index, (color, label, is_dot) in enumerate(entries):
+            middle = top - LEGEND_LINE_HEIGHT * (index + 0.5)
             ends = [(left, middle), (left + LEGEND_MARKER_WIDTH - 0.08, middle)]
             if is_dot:
-                self.page.dots([np.mean(ends, axis=0)], color, 6)
+                self.page.draw_dots([np.mean(ends, axis=0)], color, 6)
             else:
-                self.page.line(ends, color, 1.8)
-            self.page.text((left + LEGEND_MARKER_WIDTH, middle), label, TextStyle(8, vertical="center"))
+                self.page.draw_line(ends, color, 1.8)
+            self.page.draw_text((left + LEGEND_MARKER_WIDTH, middle), label, TextStyle(8, vertical="center"))
 
     def _find_free_corner(self, width: float, height: float, drawn_points: NDArray[np.float64]) -> tuple[float, float]:
-        """The left upper corner of a box on the plot, at a side, a corner or in the middle."""
-        room_across, room_up = self.width - width - 2 * LEGEND_PADDING, self.height - height - 2 * LEGEND_PADDING
+        """Find the upper left corner for a box on the plot that covers the fewest drawn points.
+
+        Nine positions are tried: the corners, the middles of the sides, and the center.
+        """
+        free_width, free_height = self.width - width - 2 * LEGEND_PADDING, self.height - height - 2 * LEGEND_PADDING
         corners = [
-            (self.left + LEGEND_PADDING + room_across * across, self.bottom + LEGEND_PADDING + height + room_up * up)
+            (self.left + LEGEND_PADDING + free_width * across, self.bottom + LEGEND_PADDING + height + free_height * up)
             for up in (1.0, 0.0, 0.5)
             for across in (1.0, 0.0, 0.5)
         ]
@@ -112,7 +129,7 @@ def _count_points_within(points: NDArray[np.float64], corner: tuple[float, float
 
 
 def sample_along_line(points: NDArray[np.float64], inches: float) -> NDArray[np.float64]:
-    """Points (N, 2) along a line, about so many inches apart."""
+    """Sample points (N, 2) along a line, about `inches` apart."""
     finite_points = points[np.isfinite(points).all(axis=1)]
     if len(finite_points) < 2:
         return finite_points
@@ -122,7 +139,7 @@ def sample_along_line(points: NDArray[np.float64], inches: float) -> NDArray[np.
 
 
 def axis_limits(values: Iterable[float]) -> ValueRange:
-    """From the least to the greatest finite number and some more on either side; of none 0 to 1."""
+    """Compute an axis range that contains all finite values, with a margin on both sides. 0 to 1 if there are none."""
     finite = [each for each in values if math.isfinite(each)]
     if not finite:
         return 0.0, 1.0
@@ -132,7 +149,7 @@ def axis_limits(values: Iterable[float]) -> ValueRange:
 
 
 def _choose_ticks(value_range: ValueRange, max_ticks: int, *, is_whole: bool = False) -> list[float]:
-    """Round numbers between the ends, by matplotlib's rule."""
+    """Choose round numbers within a range, with matplotlib's `MaxNLocator`."""
     from matplotlib.ticker import MaxNLocator
 
     low, high = value_range
@@ -141,7 +158,7 @@ def _choose_ticks(value_range: ValueRange, max_ticks: int, *, is_whole: bool = F
 
 
 def _format_ticks(ticks: Sequence[float]) -> list[str]:
-    """`0.5`, `1.0`, as many decimals as tell them apart; very small and large ones as powers."""
+    """Format ticks with as few decimals as distinguish them; very small and very large ones in scientific notation."""
     largest = max(map(abs, ticks), default=0.0)
     if not 1e-4 <= largest < 1e6:
         return [f"{each:g}".replace("-", "−") for each in ticks]

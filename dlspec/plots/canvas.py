@@ -1,6 +1,6 @@
-"""What a run's pictures are painted on: a page with lines, dots, areas, images and texts, and their colours.
+"""A page to draw on: lines, dots, areas, images and text, and their colors.
 
-It is matplotlib's canvas without its figures. Letters are kept from page to page.
+It uses matplotlib's renderer without its `Figure` class. Rendered text is cached between pages.
 """
 
 from __future__ import annotations
@@ -22,33 +22,32 @@ TEXT_COLOR, FAINT_TEXT_COLOR, GRID_COLOR, EDGE_COLOR, WHITE = "#3b4252", "#8a94a
 BLUE, ORANGE, GRAY = "#1f6fd6", "#e07b00", "#8a94a6"
 DPI = 130
 DASH_PATTERN = (4.0, 3.0)
-CAPITAL_HEIGHT = 0.73
-"""A capital letter's height, in letter sizes."""
-
+CAPITAL_HEIGHT = 0.73  # of a capital letter, as a fraction of the font size
 
 Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class TextStyle:
-    """How a line of text looks, and which part of it is at its place; `is_rotated`: it goes from below to above."""
+    """Font, color and alignment of a line of text."""
 
-    size: float = 9
+    size: float = 9  # in points
     color: str = TEXT_COLOR
     is_bold: bool = False
+    # Which point of the text is put at its position.
     horizontal: Literal["left", "center", "right"] = "left"
     vertical: Literal["baseline", "center", "top"] = "baseline"
-    is_rotated: bool = False
+    is_rotated: bool = False  # the text runs from bottom to top
 
 
 PLAIN_TEXT = TextStyle()
 
 
 class Page:
-    """A white page of so many inches.
+    """A white page, `width` by `height` inches.
 
-    Places are inches from its lower left corner, points (N, 2); the sizes of letters, lines and dots are points of
-    1/72 inch. matplotlib is imported when a page is made.
+    Positions are in inches from the lower left corner, arrays of points have the shape (N, 2). Sizes of fonts, lines
+    and dots are in points of 1/72 inch. Creating a page imports matplotlib.
     """
 
     def __init__(self, width: float, height: float) -> None:
@@ -58,12 +57,20 @@ class Page:
         self.texts: list[str] = []
         self._renderer: Any = make_renderer(round(width * DPI), round(height * DPI), DPI)
         self._to_pixels = Affine2D().scale(DPI)
-        self.area(rectangle_corners(0, 0, width, height), WHITE)
+        self.draw_area(rectangle_corners(0, 0, width, height), WHITE)
 
-    def line(
+    def draw_line(
         self, points: ArrayLike, color: str, width: float = 1.0, dashes: Sequence[float] = (), alpha: float = 1.0
     ) -> None:
-        """From point to point, with a gap where a coordinate is nan."""
+        """Draw a line from point to point, with a gap where a coordinate is nan.
+
+        Args:
+            points: (N, 2), in inches.
+            color: `#rrggbb`.
+            width: line width in points.
+            dashes: lengths of dashes and gaps in line widths; empty for a solid line.
+            alpha: opacity from 0 to 1.
+        """
         from matplotlib.path import Path
 
         pen = self._make_pen(color, width, alpha)
@@ -72,8 +79,15 @@ class Page:
             pen.set_dashes(0, [each * width for each in dashes])
         self._renderer.draw_path(pen, Path(points), self._to_pixels)
 
-    def dots(self, points: ArrayLike, color: str, size: float, alpha: float = 1.0) -> None:
-        """Filled circles `size` across."""
+    def draw_dots(self, points: ArrayLike, color: str, size: float, alpha: float = 1.0) -> None:
+        """Draw filled circles.
+
+        Args:
+            points: centers, (N, 2), in inches.
+            color: `#rrggbb`.
+            size: diameter in points.
+            alpha: opacity from 0 to 1.
+        """
         from matplotlib.path import Path
         from matplotlib.transforms import Affine2D
 
@@ -81,26 +95,46 @@ class Page:
         pen = self._make_pen(color, 0, alpha)
         self._renderer.draw_markers(pen, circle, scaled, Path(points), self._to_pixels, _parse_color(color))
 
-    def area(self, points: ArrayLike, color: str, alpha: float = 1.0) -> None:
-        """All that lies within the points."""
+    def draw_area(self, points: ArrayLike, color: str, alpha: float = 1.0) -> None:
+        """Fill a polygon.
+
+        Args:
+            points: corners, (N, 2), in inches.
+            color: `#rrggbb`.
+            alpha: opacity from 0 to 1.
+        """
         from matplotlib.path import Path
 
         self._renderer.draw_path(self._make_pen(color, 0, alpha), Path(points), self._to_pixels, _parse_color(color))
 
-    def image(self, pixels: NDArray[np.float32], left: float, bottom: float, width: float, height: float) -> None:
-        """Colours (H, W, 3) in [0, 1], the upper row first, over so many inches; no pixel runs into the next."""
+    def draw_image(self, pixels: NDArray[np.float32], left: float, bottom: float, width: float, height: float) -> None:
+        """Draw an image with sharp pixel borders, without interpolation.
+
+        Args:
+            pixels: colors (H, W, 3) from 0 to 1, top row first.
+            left: distance from the page's left side in inches.
+            bottom: distance from the page's bottom in inches.
+            width: width on the page in inches.
+            height: height on the page in inches.
+        """
         width_pixels = round((left + width) * DPI) - round(left * DPI)
         height_pixels = round((bottom + height) * DPI) - round(bottom * DPI)
         rows, columns = (
-            np.arange(many) * of // many
-            for many, of in zip((height_pixels, width_pixels), pixels.shape[:2], strict=True)
+            np.arange(num_dots) * num_pixels // num_dots
+            for num_dots, num_pixels in zip((height_pixels, width_pixels), pixels.shape[:2], strict=True)
         )
         scaled = np.full((height_pixels, width_pixels, 4), 255, np.uint8)
         scaled[..., :3] = (pixels * 255).round().astype(np.uint8)[rows[:, None], columns]
         self._draw_pixels(scaled, left * DPI, bottom * DPI)
 
-    def text(self, position: Point, string: str, style: TextStyle = PLAIN_TEXT) -> None:
-        """One line at a place, in inches from the left and from below."""
+    def draw_text(self, position: Point, string: str, style: TextStyle = PLAIN_TEXT) -> None:
+        """Draw one line of text.
+
+        Args:
+            position: (x, y) in inches.
+            string: the text; nothing is drawn if it is blank.
+            style: font, color, and how the text is aligned at `position`.
+        """
         if not string.strip():
             return
         self.texts.append(string)
@@ -118,13 +152,19 @@ class Page:
         else:
             self._draw_pixels(pixels, x * DPI - width_offset, y * DPI - height_offset)
 
-    def title(self, heading: str, subtitle: str = "", left: float = 0.15) -> None:
-        """A heading at the page's upper left, and a fainter line below it."""
-        self.text((left, self.height - 0.14), heading, TextStyle(12, is_bold=True, vertical="top"))
-        self.text((left, self.height - 0.39), subtitle, TextStyle(9, FAINT_TEXT_COLOR, vertical="top"))
+    def draw_title(self, heading: str, subtitle: str = "", left: float = 0.15) -> None:
+        """Draw a heading at the page's upper left.
+
+        Args:
+            heading: the text, in bold.
+            subtitle: a fainter line below it.
+            left: distance from the page's left side in inches.
+        """
+        self.draw_text((left, self.height - 0.14), heading, TextStyle(12, is_bold=True, vertical="top"))
+        self.draw_text((left, self.height - 0.39), subtitle, TextStyle(9, FAINT_TEXT_COLOR, vertical="top"))
 
     def to_png(self) -> bytes:
-        """The page as a PNG's bytes."""
+        """Encode the page as PNG."""
         from io import BytesIO
 
         from PIL import Image
@@ -147,23 +187,30 @@ class Page:
 
 
 def rectangle_corners(left: float, bottom: float, width: float, height: float) -> list[tuple[float, float]]:
-    """A rectangle's, in turn."""
+    """List the corners of a rectangle, counterclockwise from the lower left one.
+
+    Args:
+        left: x of the left side.
+        bottom: y of the bottom.
+        width: width in the unit of `left`.
+        height: height in the unit of `bottom`.
+    """
     return [(left, bottom), (left + width, bottom), (left + width, bottom + height), (left, bottom + height)]
 
 
 def measure_text_width(string: str, size: float = 9) -> float:
-    """The inches that a text takes."""
+    """Measure the width of a line of text in inches. `size` is the font size in points."""
     return _render_text(string, size, False)[0].shape[1] / DPI if string.strip() else 0.0
 
 
 @lru_cache(maxsize=1024)
 def _render_text(string: str, size: float, is_bold: bool) -> tuple[TextBitmap, float]:
-    """How dark each pixel of a text is, the upper row first, and how many rows lie below its baseline."""
+    """Render text. Return the opacity of each pixel, top row first, and the number of rows below the baseline."""
     return draw_text_bitmap(string, size, DPI, is_bold=is_bold)
 
 
 @cache
 def _parse_color(color: str) -> tuple[float, float, float]:
-    """Of `#rrggbb`, each in [0, 1]."""
+    """Convert `#rrggbb` to red, green and blue from 0 to 1."""
     red, green, blue = (int(color[at : at + 2], 16) / 255 for at in (1, 3, 5))
     return red, green, blue

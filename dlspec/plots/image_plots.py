@@ -1,4 +1,4 @@
-"""Pictures of what is an image itself: originals above what the network makes of them, and a class a pixel."""
+"""Plots of targets that are images, or maps of a class per pixel: true images above predicted ones."""
 
 from __future__ import annotations
 
@@ -12,30 +12,45 @@ from dlspec.data.dataset import Target
 from dlspec.plots.canvas import FAINT_TEXT_COLOR, WHITE, Page, TextStyle, measure_text_width, rectangle_corners
 
 MAX_IMAGES, MAX_MAPS = 10, 6
-CELL_SIZE = 1.15
-"""A small image's inches a side."""
-GAP, LEFT_MARGIN, BOTTOM_MARGIN = 0.08, 1.25, 0.25
+CELL_SIZE = 1.15  # width of a small image in inches
+GAP, LEFT_MARGIN, BOTTOM_MARGIN = 0.08, 1.25, 0.25  # in inches
 MAX_LEGEND_ENTRIES = 21
 
 
 def is_image_shape(shape: Sequence[int]) -> bool:
-    """Whether (C, H, W) is one that can be shown: gray or in colours."""
+    """Return whether a shape is (C, H, W) with one channel (gray) or three (RGB)."""
     return len(shape) == 3 and shape[0] in (1, 3)
 
 
 def draw_images(target: Target, predicted: Tensor, truth: Tensor, note: str, *, is_input: bool) -> Page:
-    """Originals above predictions, (N, C, H, W), with each one's mean squared error."""
+    """Draw true images above predicted ones, with the mean squared error below each pair.
+
+    Args:
+        target: the target, named in the title.
+        predicted: predicted images (N, C, H, W).
+        truth: true images (N, C, H, W).
+        note: subtitle, for example which split and how many samples are shown.
+        is_input: whether the target is also an input, so that predictions are called reconstructions.
+    """
     errors = (predicted - truth).square().flatten(1).mean(1).tolist()
     row_names = ("original", "reconstruction") if is_input else ("true", "predicted")
     low, high = _value_range(truth)
     rows = {row_name: _to_colors(each, low, high) for row_name, each in zip(row_names, (truth, predicted), strict=True)}
     page = _draw_image_grid(rows, [f"{error:#.2g}" for error in errors], BOTTOM_MARGIN)
-    page.title(f"{target.name}: {row_names[0]} and {row_names[1]}", f"{note}; below each the mean squared error")
+    page.draw_title(f"{target.name}: {row_names[0]} and {row_names[1]}", f"{note}; mean squared error below each image")
     return page
 
 
 def draw_maps(target: Target, predicted: Tensor, truth: Tensor, images: Tensor | None, note: str) -> Page:
-    """The image (N, C, H, W) where there is one, its true and its predicted classes (N, H, W), and a legend."""
+    """Draw true maps of classes above predicted ones, with a legend and the accuracy below each pair.
+
+    Args:
+        target: the target; its class names are in the legend.
+        predicted: predicted classes (N, H, W).
+        truth: true classes (N, H, W).
+        images: input images (N, C, H, W) to draw above the maps, if any.
+        note: subtitle, for example which split and how many samples are shown.
+    """
     occurring = torch.cat([predicted, truth]).flatten().bincount().nonzero()[:, 0].tolist()
     names, colors = [target.classes[each] for each in occurring], make_class_colors(len(target.classes))
     columns = _count_legend_columns(names, len(truth))
@@ -47,12 +62,12 @@ def draw_maps(target: Target, predicted: Tensor, truth: Tensor, images: Tensor |
     accuracies = (predicted == truth).flatten(1).float().mean(1).tolist()
     page = _draw_image_grid(rows, [f"{accuracy:.1%}" for accuracy in accuracies], BOTTOM_MARGIN + 0.2 * lines + 0.2)
     _draw_legend(page, names, colors[occurring], lines)
-    page.title(f"{target.name}: true and predicted", f"{note}; below each the share of right pixels")
+    page.draw_title(f"{target.name}: true and predicted", f"{note}; fraction of correct pixels below each map")
     return page
 
 
 def make_class_colors(count: int) -> Tensor:
-    """A colour for each class, (K, 3) in [0, 1]: the first, mostly the background, is light."""
+    """Choose a color for each of `count` classes, (count, 3) from 0 to 1. The first, often the background, is light."""
     from matplotlib import colormaps
 
     first = [(0.91, 0.92, 0.94)]
@@ -62,26 +77,28 @@ def make_class_colors(count: int) -> Tensor:
 
 
 def _draw_image_grid(rows: Mapping[str, Tensor], captions: Sequence[str], below: float) -> Page:
-    """A page with a named line of colours (N, H, W, 3) for each of the words, over `below` inches."""
-    count, high, wide, _ = next(iter(rows.values())).shape
+    """Make a page with named rows of images (N, H, W, 3), captions under the columns, and `below` inches of space."""
+    count, num_rows, num_columns, _ = next(iter(rows.values())).shape
     width = CELL_SIZE if count > MAX_MAPS else CELL_SIZE * 1.3
-    height = min(max(width * high / wide, 0.3), 3 * width)
+    height = min(max(width * num_rows / num_columns, 0.3), 3 * width)
     page = Page(LEFT_MARGIN + count * (width + GAP) + 0.15, below + len(rows) * (height + GAP) + 0.7)
-    for line, (row_name, images) in enumerate(reversed(list(rows.items()))):
-        bottom = below + line * (height + GAP)
-        page.text(
+    for index, (row_name, images) in enumerate(reversed(list(rows.items()))):
+        bottom = below + index * (height + GAP)
+        page.draw_text(
             (LEFT_MARGIN - 0.06, bottom + height / 2), row_name, TextStyle(10, horizontal="right", vertical="center")
         )
         for column, image in enumerate(images):
-            page.image(image.numpy(), LEFT_MARGIN + column * (width + GAP), bottom, width, height)
+            page.draw_image(image.numpy(), LEFT_MARGIN + column * (width + GAP), bottom, width, height)
     for column, caption in enumerate(captions):
         middle = LEFT_MARGIN + column * (width + GAP) + width / 2
-        page.text((middle, below - 0.06), caption, TextStyle(8, FAINT_TEXT_COLOR, horizontal="center", vertical="top"))
+        page.draw_text(
+            (middle, below - 0.06), caption, TextStyle(8, FAINT_TEXT_COLOR, horizontal="center", vertical="top")
+        )
     return page
 
 
 def _value_range(images: Tensor) -> tuple[float, float]:
-    """What is black and what is white: 0 and 1 where all lies between them."""
+    """Choose the values drawn in black and white: 0 and 1 if all values lie between them, else minimum and maximum."""
     low, high = float(images.min()), float(images.max())
     if low >= 0 and high <= 1:
         return 0.0, 1.0
@@ -89,27 +106,27 @@ def _value_range(images: Tensor) -> tuple[float, float]:
 
 
 def _to_colors(images: Tensor, low: float, high: float) -> Tensor:
-    """The colours (N, H, W, 3) of gray or coloured images (N, C, H, W)."""
+    """Convert gray or RGB images (N, C, H, W) to colors (N, H, W, 3), with `low` as black and `high` as white."""
     return ((images - low) / (high - low)).clamp(0, 1).expand(-1, 3, -1, -1).movedim(1, -1).float()
 
 
 def _draw_legend(page: Page, names: Sequence[str], colors: Tensor, lines: int) -> None:
-    """In columns of so many lines, at the page's lower left."""
+    """Draw a legend at the page's lower left, in columns of at most `lines` lines."""
     hex_colors = ["#" + "".join(f"{round(255 * part):02x}" for part in color) for color in colors.tolist()]
     entries = list(zip(names, hex_colors, strict=True))
     if len(names) > MAX_LEGEND_ENTRIES:
         entries[MAX_LEGEND_ENTRIES - 1 :] = [(f"and {len(names) - MAX_LEGEND_ENTRIES + 1} more", WHITE)]
-    left, wide = LEFT_MARGIN, 0.24
+    left, label_offset = LEFT_MARGIN, 0.24
     for start in range(0, len(entries), lines):
         column = entries[start : start + lines]
         for line, (name, hex_color) in enumerate(column):
             bottom = 0.1 + 0.2 * (lines - 1 - line)
-            page.area(rectangle_corners(left, bottom, 0.14, 0.09), hex_color)
-            page.text((left + wide - 0.03, bottom), name, TextStyle(8))
-        left += wide + max(measure_text_width(name, 8) for name, _ in column) + 0.2
+            page.draw_area(rectangle_corners(left, bottom, 0.14, 0.09), hex_color)
+            page.draw_text((left + label_offset - 0.03, bottom), name, TextStyle(8))
+        left += label_offset + max(measure_text_width(name, 8) for name, _ in column) + 0.2
 
 
 def _count_legend_columns(names: Sequence[str], images: int) -> int:
-    """So many names fit side by side below so many images."""
+    """Count how many legend columns fit below a number of images."""
     width = images * (CELL_SIZE * 1.3 + GAP)
     return max(1, min(len(names), int(width / (0.55 + 0.08 * max(len(each) for each in names)))))

@@ -1,4 +1,4 @@
-"""The picture of predicted numbers: predicted against true, and how the errors are distributed."""
+"""Plots of predicted numbers: predicted against true values, and a histogram of the errors."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from dlspec.data.dataset import Target
 from dlspec.plots.axes import Axes, axis_limits
 from dlspec.plots.canvas import BLUE, DASH_PATTERN, FAINT_TEXT_COLOR, ORANGE, Page, Point
 
-MAX_POINTS = 4096
-MAX_NUMBERS_PER_ROW = 4
-PLOT_SIZE = 3.3
-DOT_ALPHAS = ((300, 0.7), (2_000, 0.35))  # of each dot, up to so many of them
-FAINTEST_DOTS = 0.2
+MAX_POINTS = 4096  # dots in a scatter plot
+MAX_NUMBERS_PER_ROW = 4  # numbers of a sample that get plots
+PLOT_SIZE = 3.3  # side length in inches
+DOT_ALPHAS = ((300, 0.7), (2_000, 0.35))  # (maximum number of dots, opacity)
+FAINTEST_DOTS = 0.2  # opacity of more dots
 
 
 @dataclass(frozen=True)
 class PredictionErrors:
-    """What a number's predictions came to: `residuals` are predicted - true."""
+    """The errors of predicted numbers."""
 
-    residuals: Tensor
-    mean_absolute: float
-    r2: float
+    residuals: Tensor  # predicted - true, (M,)
+    mean_absolute: float  # mean absolute error
+    r2: float  # coefficient of determination
 
 
 def compute_errors(predicted: Tensor, truth: Tensor) -> PredictionErrors:
-    """Of predictions and truth (M,)."""
+    """Compute the errors of predictions (M,) against true values (M,)."""
     residuals = (predicted - truth).double()
     total_variance = (truth.double() - truth.double().mean()).square().sum()
     return PredictionErrors(
@@ -38,7 +38,16 @@ def compute_errors(predicted: Tensor, truth: Tensor) -> PredictionErrors:
 
 
 def split_columns(target: Target, predicted: Tensor, truth: Tensor) -> list[tuple[str, Tensor, Tensor]]:
-    """Name, predictions and truth (M,) of each number of a row, or of all numbers together."""
+    """Split predictions of multiple numbers per sample into one column per number, at most four.
+
+    Args:
+        target: the target, whose name is used in the columns' names.
+        predicted: predictions (M,) or (M, numbers).
+        truth: true values of the same shape.
+
+    Returns:
+        (name, predictions, true values) of each column, (M,) each.
+    """
     if predicted.dim() < 2:
         return [(target.name, predicted, truth)]
     count = min(predicted.shape[1], MAX_NUMBERS_PER_ROW)
@@ -46,7 +55,14 @@ def split_columns(target: Target, predicted: Tensor, truth: Tensor) -> list[tupl
 
 
 def draw_numbers(target: Target, predicted: Tensor, truth: Tensor, note: str) -> Page:
-    """A row of two plots for each number; (M,) or (M, numbers), in the target's own unit; `note` says of what."""
+    """Draw a scatter plot and an error histogram for each number of a sample.
+
+    Args:
+        target: the target, named in the title.
+        predicted: predictions (M,) or (M, numbers), in the target's unit.
+        truth: true values of the same shape.
+        note: subtitle, for example which split and how many samples are shown.
+    """
     rows = split_columns(target, predicted, truth)
     height = PLOT_SIZE + 0.95
     page = Page(2 * PLOT_SIZE + 1.9, height * len(rows) + 0.55)
@@ -58,7 +74,7 @@ def draw_numbers(target: Target, predicted: Tensor, truth: Tensor, note: str) ->
     column_note = (
         f"; the first {len(rows)} of {predicted.shape[1]} numbers" if 1 < len(rows) < predicted.shape[-1] else ""
     )
-    page.title(
+    page.draw_title(
         f"{target.name}: {_format_errors(compute_errors(predictions, true_values))}" if len(rows) == 1 else target.name,
         note + column_note,
     )
@@ -71,9 +87,9 @@ def _draw_scatter(page: Page, corner: Point, predicted: Tensor, truth: Tensor, h
     plot = Axes(page, *corner, PLOT_SIZE, PLOT_SIZE, axis_range, axis_range)
     plot.set_title(heading)
     plot.draw_frame("true", "predicted", grid="xy")
-    page.line(plot.to_page(axis_range, axis_range), FAINT_TEXT_COLOR, 1, DASH_PATTERN)
-    alpha = next((alpha for most, alpha in DOT_ALPHAS if len(truth) <= most), FAINTEST_DOTS)
-    page.dots(plot.to_page(truth[::step].numpy(), predicted[::step].numpy()), BLUE, 3.7, alpha)
+    page.draw_line(plot.to_page(axis_range, axis_range), FAINT_TEXT_COLOR, 1, DASH_PATTERN)
+    alpha = next((alpha for max_dots, alpha in DOT_ALPHAS if len(truth) <= max_dots), FAINTEST_DOTS)
+    page.draw_dots(plot.to_page(truth[::step].numpy(), predicted[::step].numpy()), BLUE, 3.7, alpha)
 
 
 def _draw_residuals(page: Page, left: float, bottom: float, errors: PredictionErrors) -> None:
@@ -85,10 +101,10 @@ def _draw_residuals(page: Page, left: float, bottom: float, errors: PredictionEr
     plot.draw_frame("predicted − true", "count")
     gap = 0.04 * (edges[1] - edges[0])
     for count, start, end in zip(counts, edges[:-1] + gap, edges[1:] - gap, strict=True):
-        page.area(plot.to_page([start, end, end, start], [0, 0, count, count]), BLUE, 0.8)
+        page.draw_area(plot.to_page([start, end, end, start], [0, 0, count, count]), BLUE, 0.8)
     if plot.x[0] <= 0 <= plot.x[1]:
-        page.line(plot.to_page(0, plot.y), FAINT_TEXT_COLOR, 1, DASH_PATTERN)
-    page.line(plot.to_page(mean, plot.y), ORANGE, 1.5)
+        page.draw_line(plot.to_page(0, plot.y), FAINT_TEXT_COLOR, 1, DASH_PATTERN)
+    page.draw_line(plot.to_page(mean, plot.y), ORANGE, 1.5)
 
 
 def _format_errors(errors: PredictionErrors) -> str:

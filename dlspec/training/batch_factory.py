@@ -1,4 +1,4 @@
-"""Which batches a run trains on and is evaluated on."""
+"""The batches that a run trains on and is evaluated on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from dlspec.training.components import Model, TrainingData
 
 
 class BatchFactory:
-    """Makes the batches of a run's splits, on `device`, their numbers of type `dtype`."""
+    """Makes the batches of a run's splits on a device.
+
+    `dtype` is the type of floating-point tensors in a batch, None to keep the type of the data.
+    """
 
     def __init__(
         self,
@@ -26,15 +29,15 @@ class BatchFactory:
         self._device, self._dtype = device, dtype
 
     def make_training_batches(self) -> BatchLoader:
-        """The training split's."""
-        # Batch normalisation has no variance of a single sample and raises: such a last batch joins the one before.
+        """Make the batches of the training split."""
+        # Batch normalization raises for a single sample, which has no variance: such a last batch joins the one before.
         has_batch_norm = any(is_batch_norm(each) for each in self._model.network.modules())
         return self._make_batches(
             self._data.dataset.train, self._settings.initial_batch_size, min_batch_size=2 if has_batch_norm else 1
         )
 
     def make_evaluation_batches(self, split: Split) -> BatchLoader:
-        """A split's that is only evaluated: larger ones, unless the settings say otherwise."""
+        """Make the batches of a split that is only evaluated. They are larger, unless `eval_batch_size` is set."""
         batch_size, max_layer_outputs = self._settings.initial_batch_size, self._data.max_layer_outputs
         chosen = choose_evaluation_batch_size(split, self._model.inputs, batch_size, self._device, max_layer_outputs)
         return self._make_batches(split, self._settings.eval_batch_size or chosen)

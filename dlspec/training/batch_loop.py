@@ -1,7 +1,7 @@
-"""One pass over a split. Training, validation and test are one function, and nothing in it waits for the device.
+"""One pass over a split, the same code for training, validation and test. It never waits for the device.
 
-Everything a step does is queued; losses and outputs are read once an epoch or in large pieces (`scores`), batches are
-gathered from whole tensors (`batches`).
+Steps only queue work on the device. Losses and outputs are read once an epoch or in large chunks (see
+`evaluation/scores`), and batches are gathered from tensors that contain the whole split.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from dlspec.training.step.step_functions import Step
 
 @dataclass(frozen=True)
 class BatchLoop:
-    """Runs a step on each batch of a split, and gathers what comes out."""
+    """Runs a step on each batch of a split, and collects losses and metrics."""
 
     state: TrainingState
     scores: Scores
@@ -42,7 +42,22 @@ class BatchLoop:
     def run(
         self, phase: Phase, batches: BatchLoader, order: Iterator[Batch], step: Step, callbacks: Sequence[Callback]
     ) -> dict[str, float]:
-        """The split's mean loss and metrics as `phase/NAME`; empty for an empty split."""
+        """Run one pass over a split.
+
+        Args:
+            phase: "train", "val" or "test".
+            batches: the split's batches, for their number and sizes.
+            order: the batches to run, in order.
+            step: computes a batch's output and loss; in training it also updates the weights.
+            callbacks: their `on_step_end` is called after each batch.
+
+        Returns:
+            The mean loss and the metrics by name, such as `val/loss`; empty for an empty split.
+
+        Raises:
+            Interrupted: after a signal that asked the run to end.
+            TrainingFailed: if a loss is not finite and `trainer.on_nan` does not allow that.
+        """
         is_training = phase == "train"
         self._start_pass(phase, batches)
         network = self.state.network if is_training else self.state.evaluated_network
@@ -56,7 +71,7 @@ class BatchLoop:
         return results
 
     def _start_pass(self, phase: Phase, batches: BatchLoader) -> None:
-        """Nothing was seen of a split yet, or of the training split what a resumed run has seen."""
+        """Reset counters and scores, or restore them if a resumed run is in the middle of the training split."""
         state, resumed_epoch = self.state, self.state.current if phase == "train" else None
         state.phase, state.batches, state.phase_started = phase, len(batches), time.perf_counter()
         state.batch_size = max(batches.sizes, default=0)

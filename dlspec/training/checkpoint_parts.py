@@ -1,7 +1,6 @@
-"""A run's parts as a checkpoint keeps them, where they do not keep themselves.
+"""Adapters that give parts of a run a `state_dict` and `load_state_dict` for checkpoints.
 
-What is not kept is what the spec says anew: the order of the samples follows from seed and epoch, data and settings
-come from the spec.
+What the spec defines is not saved: data and settings come from the spec, the order of the samples from seed and epoch.
 """
 
 from __future__ import annotations
@@ -23,13 +22,13 @@ from dlspec.training.evaluation.scores import Scores
 from dlspec.training.runtime.randomness import get_random_state, set_random_state
 from dlspec.training.state import EpochProgress, TrainingState
 
+# "left" (the position in the epoch) comes first, as other parts depend on it when they load. The generators come last,
+# as a callback may draw from them when it loads.
 LOADING_ORDER = (
     "left", "progress", "monitor", "network", "optimizer", "scaler", "schedule", "average", "on_nan", "callbacks",
     "generators",
 )  # fmt: skip
-"""Where in its epoch a run was left is asked by others; the generators come last, as a callback may draw from them."""
-OPTIONAL_PARTS = ("on_nan",)
-"""Checkpoints of the first versions do not have them."""
+OPTIONAL_PARTS = ("on_nan",)  # missing in checkpoints of the first versions
 
 
 class _SavedPosition(CheckedState):
@@ -43,7 +42,7 @@ class _SavedPosition(CheckedState):
 
 @dataclass(frozen=True)
 class EpochPosition:
-    """Where in its epoch a run is, None between two."""
+    """A run's position within its epoch; its state is None between epochs."""
 
     state: TrainingState
     scores: Scores
@@ -54,7 +53,7 @@ class EpochPosition:
             return None
         is_training = epoch.results is None and epoch.scores is None
         return {
-            "seconds": epoch.elapsed(),
+            "seconds": epoch.elapsed_seconds(),
             "lr": epoch.lr,
             "batch": state.batch if is_training else epoch.batch,
             "samples": state.samples if is_training else epoch.samples,
@@ -73,7 +72,7 @@ class EpochPosition:
 
 @dataclass(frozen=True)
 class MonitorState:
-    """The monitored result's best value, which one of the state's finished epochs had."""
+    """The best value of the monitored result. It must be from one of the finished epochs."""
 
     state: TrainingState
 
@@ -86,7 +85,7 @@ class MonitorState:
 
 @dataclass(frozen=True)
 class OptimizerState:
-    """An optimizer's state as PyTorch gives it, checked where it is loaded."""
+    """An optimizer's state dict, checked when it is loaded."""
 
     optimizer: Optimizer
 
@@ -100,7 +99,10 @@ class OptimizerState:
 
 @dataclass(frozen=True)
 class AverageState:
-    """The average of the weights, where there is one; a run may go on with one that it did not have."""
+    """The average of the weights; its state is None without one.
+
+    A resumed run may start an average that the interrupted run did not have.
+    """
 
     state: TrainingState
 
@@ -114,7 +116,10 @@ class AverageState:
 
 @dataclass(frozen=True)
 class GeneratorState:
-    """All random generators, as they stood when the epoch's training split was done, or as they stand now."""
+    """The state of all random generators: now, or at the end of the epoch's training split if that is finished.
+
+    In the latter case validation starts again after resuming.
+    """
 
     state: TrainingState
 
@@ -130,7 +135,7 @@ class GeneratorState:
 
 @dataclass(frozen=True)
 class CallbackStates:
-    """What each callback keeps, by the name under which it does."""
+    """The state of each callback, by its `state_key`."""
 
     callbacks: Sequence[Callback]
     state: TrainingState
@@ -151,7 +156,7 @@ class CallbackStates:
 
 
 def estimate_checkpoint_bytes(state: TrainingState) -> int:
-    """What a checkpoint will take at least: weights, the best ones too, their average, the optimizer's state."""
+    """Estimate the minimum size of a checkpoint: weights, best weights, their average, the optimizer's state."""
     tensors = [each for each in state.network.state_dict().values() if isinstance(each, Tensor)]
     weight_bytes = sum(each.numel() * each.element_size() for each in tensors)
     optimizer_bytes = estimate_state_bytes(state.optimizer) if state.optimizer else 0

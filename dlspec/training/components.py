@@ -1,4 +1,4 @@
-"""What the trainer takes: a network with what judges it, how it learns, and the data that it learns from."""
+"""The arguments of the trainer: a network with its loss and metrics, its optimizer, and the data."""
 
 from __future__ import annotations
 
@@ -19,20 +19,18 @@ from dlspec.training.criterion_interface import CriterionProtocol, MetricGroups
 
 @dataclass(frozen=True)
 class Model:
-    """A network with what judges its output.
-
-    `inputs` names the tensors of a split that `network.forward` takes, in order: `("text", "text_lengths")`. `metrics`,
-    or a function that makes them, are by their names for each target that the criterion judges, and are reported as
-    `train/NAME`, `val/NAME` and `test/NAME`.
-    """
+    """A network with its loss and metrics."""
 
     network: nn.Module
     criterion: CriterionProtocol
+    # The tensors of a split that `network.forward` takes, in order: ("text", "text_lengths").
     inputs: Sequence[str]
+    # Metrics by name for each target that the criterion predicts, or a function that makes them. They are reported as
+    # `train/NAME`, `val/NAME` and `test/NAME`.
     metrics: Callable[[], MetricGroups] | MetricGroups = ()
 
     def make_metrics(self, device: torch.device) -> MetricGroups:
-        """The metrics on the device, for each target that the criterion judges."""
+        """Make the metrics for each target that the criterion predicts, on a device."""
         groups = self.metrics() if callable(self.metrics) else self.metrics
         for group in groups:
             for metric in group.values():
@@ -42,36 +40,35 @@ class Model:
 
 @dataclass(frozen=True)
 class Optimization:
-    """How a network learns. `optimizer` is None for a network without parameters."""
+    """A network's optimizer, learning-rate schedule and frozen parameters."""
 
-    optimizer: Optimizer | None
+    optimizer: Optimizer | None  # None for a network without parameters
     schedule: Schedule | None = None
     freezing: FrozenParameters = field(default_factory=lambda: FrozenParameters({}))
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The data, and what decides how batches are made of them.
-
-    `seed` decides the order of the samples, and seeds PyTorch's, NumPy's and Python's generators when training begins.
-    `trim=False` keeps batches of sequences at their full length, `fewest_steps` are those that the network's windows
-    need of each field; `widest` is the most numbers that a layer gives for a sample.
-    """
+    """The data, and how batches are made from them."""
 
     dataset: Dataset
+    # Determines the order of the samples, and seeds PyTorch's, NumPy's and Python's generators when training starts.
     seed: int = 0
+    # Whether batches of sequences are cut to their longest sample.
     trim: bool = True
+    # The minimum number of time steps of each field that the network's windows (kernels) need.
     fewest_steps: Mapping[str, int] = field(default_factory=lambda: NO_FEWEST_STEPS)
+    # The size of the largest layer output for one sample, in numbers: it limits the batch size for evaluation.
     max_layer_outputs: int = 0
 
     def state_dict(self) -> dict[str, int]:
-        """How many samples each split has: the order of an epoch follows from that."""
+        """Return the number of samples of each split, which determines the order of the samples in an epoch."""
         return count_samples(self.dataset)
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Nothing: the data come from the spec, and who resumes a run compares the numbers of samples."""
+        """Do nothing: the data come from the spec. The numbers of samples are compared when a run is resumed."""
 
 
 def count_samples(data: Dataset) -> dict[str, int]:
-    """How many samples each split has."""
+    """Count the samples of each split."""
     return {"train": len(data.train), "validation": len(data.validation), "test": len(data.test)}

@@ -1,4 +1,4 @@
-"""What the trainer asks of a loss and of a metric. Both are built elsewhere; any object that fits will do."""
+"""The interfaces of losses and metrics that the trainer needs. Any object that implements them can be used."""
 
 from __future__ import annotations
 
@@ -11,56 +11,61 @@ from torch import Tensor
 from dlspec.data.batches.sequence_lengths import PaddingTrim
 from dlspec.data.dataset import Target
 
-Targets = tuple[Tensor, ...]
-"""What a batch is compared with, in the order of the criterion's `target_names`."""
+Targets = tuple[Tensor, ...]  # a batch's targets, in the order of the criterion's `target_names`
 
 
 class CriterionProtocol(Protocol):
-    """A loss that also knows what it compares with and how the network's output is to be read."""
+    """A loss that also names the tensors it needs, and converts the network's output to predictions."""
 
     @property
     def target_names(self) -> Sequence[str]:
-        """The tensors of a split that it compares with: targets, fields, lengths."""
+        """The tensors of a split that the loss takes: targets, fields, lengths."""
 
     @property
     def term_names(self) -> Sequence[str]:
-        """The names of its terms where it has several; empty for one."""
+        """The names of the loss terms; empty for a single term."""
 
     @property
     def trims(self) -> Mapping[str, PaddingTrim]:
-        """Which targets end with their batch's longest sample where an input does."""
+        """How padding is cut off targets, by target name, when inputs are cut to their batch's longest sample."""
 
     def __call__(self, output: Any, targets: Targets) -> Tensor:
-        """The batch's mean loss, a scalar tensor that gradients flow from; of several terms [their sum, term, ...]."""
+        """Compute the batch's mean loss: a scalar tensor, or for multiple terms a vector [sum, term, ...]."""
 
     @property
     def predicted_targets(self) -> Sequence[Target]:
-        """The targets that are predicted."""
+        """The targets that the network predicts."""
 
     def predict(self, output: Any) -> Any:
-        """Probabilities or numbers, a row a sample: of one target, or of several by their names."""
+        """Convert the network's output to probabilities or numbers, with samples in the first dimension.
+
+        Return a tensor for one target, a mapping from target names for multiple targets.
+        """
 
     def make_metric_pairs(self, output: Any, targets: Targets) -> Sequence[tuple[Tensor, Tensor]]:
-        """For each target that is predicted what metrics compare: predictions and truth, a row a sample or step."""
+        """Make a (predictions, truth) pair for each predicted target, as metrics take them.
+
+        The first dimension contains samples, or time steps or pixels of all samples.
+        """
 
 
 class MetricProtocol(Protocol):
-    """torchmetrics' own interface: fed in pieces, then asked for one number."""
+    """The interface of torchmetrics: `update` for each batch, then `compute` for the result."""
 
     def update(self, preds: Tensor, target: Tensor) -> Any: ...
 
     def compute(self) -> Tensor:
-        """The metric over everything since the last reset, a scalar tensor."""
+        """Compute the metric over all updates since the last reset, a scalar tensor."""
 
     def reset(self) -> None: ...
 
     def to(self, device: torch.device) -> Any: ...
 
 
+# Metrics by the names of their results, for each target in the order of the criterion's `predicted_targets`.
 MetricGroups = Sequence[Mapping[str, MetricProtocol]]
-"""For each target that the criterion judges, in its order, metrics by their results' names."""
 
 
 def total_loss(loss: Tensor) -> Tensor:
-    """What is trained on: of several terms their sum, which comes first."""
+    """Select the loss to minimize: the sum of all terms, which comes first if there are multiple terms."""
     return loss[0] if loss.dim() else loss

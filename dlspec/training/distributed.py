@@ -1,7 +1,7 @@
-"""The processes that train one network together. There is one so far, and every answer is the trivial one.
+"""The processes that train one network together. Only a single process is supported so far.
 
-It is asked wherever a process's rank will matter, and never once a step: which samples of a batch a process takes, what
-the processes decide together, and who writes files.
+The group is used wherever a process's rank will matter: which samples of a batch a process takes, what the processes
+decide together, and which one writes files. It is never called once a step, which would cost time.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from dlspec.training.runtime.interruption import Interruption
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """This process among those that train: `rank` counts from 0 to `world_size - 1`."""
+    """The processes that train together, and this process's rank among them."""
 
-    rank: int = 0
-    world_size: int = 1
+    rank: int = 0  # from 0 to world_size - 1
+    world_size: int = 1  # number of processes
 
     @property
     def is_writer(self) -> bool:
@@ -26,18 +26,18 @@ class ProcessGroup:
         return self.rank == 0
 
     def take_slices(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Of each batch the samples that this process trains on: with one process the batches themselves."""
+        """Select the samples of each batch that this process trains on. With one process these are all samples."""
         return batches
 
     def is_true_on_any_rank(self, flag: bool) -> bool:
-        """Whether any process says so; all of them have to ask."""
+        """Return whether `flag` is true in any process. All processes must call this."""
         return flag
 
     def share_interruption(self, interruption: Interruption) -> Interruption:
-        """What is to be asked after each step: whether any process was interrupted."""
+        """Return an interruption to check after each step, which is set if any process was interrupted."""
         return interruption
 
 
 def find_process_group() -> ProcessGroup:
-    """The group that this process was started in."""
+    """Find the group that this process was started in."""
     return ProcessGroup()

@@ -1,4 +1,4 @@
-"""Which epoch is best."""
+"""Find the best epoch by watching one result."""
 
 from __future__ import annotations
 
@@ -25,31 +25,38 @@ class _SavedMonitor(CheckedState):
 
 
 class MetricMonitor:
-    """Watches one result: `value` and `epoch` are the best so far, `is_best` whether the last epoch set them."""
+    """Watches one result, such as `val/loss`, and remembers its best value and epoch.
+
+    `name` is the result's name, `mode` is "min" if lower values are better, else "max".
+    """
 
     def __init__(self, name: str, mode: MonitorMode) -> None:
         self.name = name
         self.mode = mode
-        self.value = math.nan
-        self.epoch = 0
-        self.is_best = False
+        self.value = math.nan  # the best value so far
+        self.epoch = 0  # the best epoch so far, counted from 1; 0 before the first
+        self.is_best = False  # whether the last epoch is the best so far
 
     def update(self, value: float, epoch: int) -> None:
-        """Takes an epoch's result. A later equal one is not better, nor is one that is not a number."""
-        better = value < self.value if self.mode == "min" else value > self.value
-        self.is_best = better or (math.isnan(self.value) and not math.isnan(value))
+        """Compare an epoch's result with the best so far. Equal values and nan are not better."""
+        is_better = value < self.value if self.mode == "min" else value > self.value
+        self.is_best = is_better or (math.isnan(self.value) and not math.isnan(value))
         if self.is_best:
             self.value, self.epoch = value, epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """What is watched, and its best value so far."""
+        """Return the monitored result's name, mode, best value and best epoch."""
         return vars(self)
 
     def load_state_dict(self, state: Any, epochs: int) -> None:
-        """Takes the best of so many epochs, unless another result is watched from here on."""
+        """Load the best value, unless the resumed run monitors another result.
+
+        Raises:
+            ValueError: if the best epoch is not among the `epochs` finished ones.
+        """
         saved = _SavedMonitor.model_validate(state)
         if saved.epoch > epochs:
-            raise ValueError(f"epoch {saved.epoch} is the best of {epochs}")
+            raise ValueError(f"the best epoch is {saved.epoch}, but only {epochs} epochs are finished")
         if (saved.name, saved.mode) == (self.name, self.mode):
             self.value, self.epoch, self.is_best = saved.value, saved.epoch, saved.is_best
 
@@ -57,9 +64,16 @@ class MetricMonitor:
 def choose_monitor_mode(
     mode_setting: Literal["auto", "min", "max"], name: str, metrics: Mapping[str, object]
 ) -> MonitorMode:
-    """Whether less or more of a result is better: as asked, else as its metric says, else by its name.
+    """Choose whether lower or higher values of a result are better.
 
-    `metrics` are by their results' names; torchmetrics' have `higher_is_better`.
+    Args:
+        mode_setting: the `trainer.mode` setting; "auto" uses the metric's `higher_is_better` attribute if it has one,
+            else the result's name: lower is better if it contains "loss", "error" or "perplexity".
+        name: the result's name, such as `val/accuracy`.
+        metrics: metrics by the names of their results, without the phase.
+
+    Returns:
+        "min" or "max".
     """
     if mode_setting != "auto":
         return mode_setting
@@ -70,14 +84,15 @@ def choose_monitor_mode(
 
 
 def choose_monitored(name: str, results: Collection[str]) -> str:
-    """The result to watch: `name`, or where there is no validation split what training has in its place.
+    """Choose the result to monitor: `name`, or without a validation split the training result of the same name.
 
-    Raises UserError where no epoch gives a result of that name.
+    Raises:
+        UserError: if an epoch has no result of that name.
     """
     if name in results:
         return name
     substitute = name.replace("val/", "train/", 1)
     if name.startswith("val/") and substitute in results and "val/loss" not in results:
-        log.warning("there is no validation split: %s is monitored in place of %s", substitute, name)
+        log.warning("no validation split: monitoring %s instead of %s", substitute, name)
         return substitute
-    raise UserError(f"trainer.monitor: an epoch gives no result '{name}'; {suggest(name, results)}")
+    raise UserError(f"trainer.monitor: epochs have no result '{name}'; {suggest(name, results)}")

@@ -1,4 +1,4 @@
-"""How far a run has come, and what it came to."""
+"""The state of a run: its progress and results."""
 
 from __future__ import annotations
 
@@ -43,108 +43,104 @@ class _SavedProgress(CheckedState):
 
 @dataclass
 class EpochProgress:
-    """The epoch that is going on, or the one in whose middle a resumed run goes on.
+    """The progress of the current epoch. A resumed run continues the epoch in which it was interrupted."""
 
-    `lr` is the learning rate at its beginning, `started` is on `time.perf_counter`; `seconds` of it passed, and `batch`
-    batches of `samples` samples were trained on, before the run was resumed. When the training split is done `results`
-    are its results, and `generators` stand as they did then: validation begins anew. `scores` are those of the batches
-    before the run was resumed, until they are taken up.
-    """
-
-    lr: float | None
+    lr: float | None  # learning rate at the start of the epoch
+    # Before the run was resumed: the epoch's seconds, and the batches and samples that were trained on.
     seconds: float = 0.0
     batch: int = 0
     samples: int = 0
+    # The results of the training split and the state of the random generators after it, None until it is finished.
+    # A run that is resumed in validation starts validation again with these generators.
     results: dict[str, float] | None = None
+    # The state of `Scores` over the batches before the run was resumed, until it is loaded.
     scores: Mapping[str, Any] | None = field(default=None, repr=False)
     generators: dict[str, Any] | None = field(default=None, repr=False)
+    # When the epoch started, by `time.perf_counter`, moved back by `seconds`.
     started: float = 0.0
 
     def start(self) -> None:
-        """It begins, or goes on, now."""
+        """Start the clock, or continue it after the seconds before the run was resumed."""
         self.started = time.perf_counter() - self.seconds
 
-    def elapsed(self) -> float:
-        """The seconds that it took so far."""
+    def elapsed_seconds(self) -> float:
+        """Return the seconds spent on the epoch so far."""
         return round(time.perf_counter() - self.started, 6)
 
 
 @dataclass
 class TrainingState:
-    """All that callbacks see of a run: what is trained, where it stands, what came out so far.
-
-    `epoch` counts from 1 and is 0 before the first; `step` counts optimizer steps over the whole run, `batch` the
-    batches of the pass that runs, out of `batches` of at most `batch_size`, and `samples` their samples;
-    `phase_started` is when it began, on `time.perf_counter`. `current` is the epoch that is going on, None between two.
-    `is_restored` says that the run goes on from a checkpoint.
-    """
+    """The state of a run, which callbacks receive: the network, its progress, and the results so far."""
 
     network: nn.Module
-    optimizer: Optimizer | None
+    optimizer: Optimizer | None  # None for a network without parameters
     device: torch.device
     monitor: MetricMonitor
-    epochs: int
-    epoch: int = 0
-    step: int = 0
+    epochs: int  # planned number of epochs
+    epoch: int = 0  # the current epoch, from 1; 0 before the first
+    step: int = 0  # optimizer steps of the whole run so far
+    # The current pass over a split: finished batches, all batches, the largest batch's size, finished samples.
     phase: Phase = "train"
     batch: int = 0
     batches: int = 0
     batch_size: int = 0
     samples: int = 0
-    planned_steps: int = 0
-    phase_started: float = 0.0
-    results: dict[str, float] = field(default_factory=dict)
-    history: list[dict[str, float]] = field(default_factory=list)
-    timing: list[dict[str, float]] = field(default_factory=list)
+    planned_steps: int = 0  # optimizer steps of the whole run
+    phase_started: float = 0.0  # when the current pass started, by `time.perf_counter`
+    results: dict[str, float] = field(default_factory=dict)  # of the last finished epoch
+    history: list[dict[str, float]] = field(default_factory=list)  # results of all finished epochs
+    timing: list[dict[str, float]] = field(default_factory=list)  # rows of timing.jsonl, one per epoch
     test_results: dict[str, float] = field(default_factory=dict)
     status: JobState = JobState.RUNNING
-    stop_reason: str = ""
-    error: str = ""
+    stop_reason: str = ""  # why training stops before the last epoch
+    error: str = ""  # why the run failed
+    # Return the mean loss of the last steps. It waits for the device, so do not call it at every step.
     running_loss: Callable[[], float] = lambda: math.nan
-    # The mean loss of the last steps. Reading it waits for the device: not for every step.
+    # Take a snapshot of the whole run for a checkpoint, between two steps.
     snapshot: Callable[[], Snapshot | None] = lambda: None
-    # The whole run at this moment, between two steps, for a checkpoint.
+    # Whether a test follows training.
     will_test: bool = False
-    # Whether a test follows the training.
+    # Whether the test is still to be done, so that the run is not finished when training is.
     has_test_pending: bool = False
-    # Whether the run is not over when its training is.
+    # Return predictions for the test split, or without a test for the validation split; None if it is empty.
     view: Callable[[], PredictionView | None] = lambda: None
-    # What the network says of the test split, or without a test of the validation split; None where that is empty.
+    # The progress of the current epoch, None between two epochs.
     current: EpochProgress | None = None
+    # Whether the run was resumed from a checkpoint.
     is_restored: bool = False
+    # Whether a checkpoint can be saved now. False between the batches of one update (gradient accumulation).
     is_update_complete: bool = True
-    # Whether the run can be kept now: not among the batches of one update.
+    # Whether a second signal asked the run to end, so that nothing more is saved.
     must_exit_now: bool = False
-    # Whether the run was asked twice to end: nothing more is kept.
+    # The average of the weights during training. After training the network has the averaged weights, and this is None.
     average: WeightAverage | None = None
-    # The average of the weights while they are trained; when the training is over the network itself has it.
 
     @property
     def is_between_epochs(self) -> bool:
-        """Whether no epoch is going on."""
+        """Whether the run is between two epochs, or before the first or after the last one."""
         return self.current is None
 
     @property
     def evaluated_network(self) -> nn.Module:
-        """What is validated and kept: the network, or the average of its weights."""
+        """The network to validate and save: the one with averaged weights, if there is an average."""
         return self.average.network if self.average else self.network
 
     @property
     def reported_status(self) -> JobState:
-        """How far the run is for those who read its folder: a run that was killed before its test is not finished."""
+        """The status to write into the run's folder: the run is not finished before its test is done."""
         return JobState.RUNNING if self.status is JobState.FINISHED and self.has_test_pending else self.status
 
     @property
     def lr(self) -> float | None:
-        """The first group's learning rate."""
+        """The learning rate of the first parameter group."""
         return float(self.optimizer.param_groups[0]["lr"]) if self.optimizer else None
 
     def stop(self, reason: str) -> None:
-        """Asks for the training to end after this epoch; `reason` is told to the user."""
+        """Stop training after this epoch. `reason` is printed; the first reason given is kept."""
         self.stop_reason = self.stop_reason or reason
 
     def start_epoch(self) -> EpochProgress:
-        """The next epoch begins, or the one goes on in whose middle the run was resumed."""
+        """Start the next epoch, or continue the epoch in which the run was interrupted."""
         if self.current is None:
             self.epoch += 1
             self.current = EpochProgress(self.lr)
@@ -152,21 +148,30 @@ class TrainingState:
         return self.current
 
     def time_training(self, epoch: EpochProgress) -> dict[str, float]:
-        """The epoch's row of timing.jsonl. Reading the loss made the device finish, so the seconds are real."""
-        seconds = epoch.elapsed()
+        """Make the epoch's row of timing.jsonl after training.
+
+        The device has finished by then, because the loss was read, so the seconds include all of its work.
+        """
+        seconds = epoch.elapsed_seconds()
         speed = round(epoch.samples / seconds, 2) if seconds else 0.0
         row = {"epoch": self.epoch, "step": self.step, "seconds": seconds, "train_seconds": seconds}
         return row | {"samples": epoch.samples, "samples_per_second": speed}
 
     def record_epoch(self, epoch: EpochProgress, results: Mapping[str, float], timing: Mapping[str, float]) -> None:
-        """The epoch was trained and validated: its results, and its row of timing.jsonl when it was trained."""
-        self.timing.append({**timing, "seconds": epoch.elapsed()})
+        """Record a finished epoch in the history and the monitor.
+
+        Args:
+            epoch: the epoch's progress.
+            results: training and validation results by name.
+            timing: the epoch's row of timing.jsonl from `time_training`; its `seconds` are updated.
+        """
+        self.timing.append({**timing, "seconds": epoch.elapsed_seconds()})
         self.results = {**results, **({} if epoch.lr is None else {"lr": epoch.lr})}
         self.history.append(self.results)
         self.monitor.update(results[self.monitor.name], self.epoch)
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the run has come, for a checkpoint."""
+        """Return the progress and results of the run for a checkpoint."""
         return {
             "epoch": self.epoch,
             "step": self.step,
@@ -176,17 +181,21 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: Any, /) -> None:
-        """Goes on from there; whether that is within an epoch, `current` says already."""
+        """Load progress and results. `current` must have been loaded before.
+
+        Raises:
+            ValueError: if the number of finished epochs does not match the recorded results.
+        """
         progress = _SavedProgress.model_validate(state)
         finished = progress.epoch - (0 if self.current is None else 1)
         if not len(progress.history) == len(progress.timing) == finished:
-            raise ValueError(f"{finished} epochs are finished, and {len(progress.history)} have results")
+            raise ValueError(f"{finished} epochs are finished, but {len(progress.history)} have results")
         for name, value in progress.model_dump().items():
             setattr(self, name, value)
 
 
 def make_job_result(state: TrainingState) -> JobResult:
-    """What the run came to so far; it can be asked at any moment."""
+    """Summarize the results of a run, at any time during or after it."""
     monitor = state.monitor
     seconds = sum(row["seconds"] for row in state.timing)
     train_seconds = sum(row["train_seconds"] for row in state.timing)

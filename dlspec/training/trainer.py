@@ -1,4 +1,4 @@
-"""The training loop: epochs of training and validation, then a test. A pass over a split is in `passes`."""
+"""The training loop: epochs of training and validation, then a test. `batch_loop` runs one pass over a split."""
 
 from __future__ import annotations
 
@@ -55,9 +55,17 @@ log = logging.getLogger("dlspec")
 
 
 class Trainer:
-    """Trains a model on data as `settings` say.
+    """Trains, validates and tests a model.
 
-    Raises UserError where the device or the monitored result does not exist, before anything is trained.
+    Args:
+        model: the network with its loss and metrics.
+        optimization: the optimizer, the learning-rate schedule and frozen parameters.
+        data: the dataset and how batches are made from it.
+        settings: the `trainer` section.
+        callbacks: called in this order.
+
+    Raises:
+        UserError: if the device or the monitored result does not exist.
     """
 
     def __init__(
@@ -96,11 +104,11 @@ class Trainer:
         )
 
     def set_callbacks(self, callbacks: Sequence[Callback]) -> None:
-        """Replaces the callbacks, for a run whose folder is made once the trainer is known to be right."""
+        """Replace the callbacks, for example when the run's folder is created after the trainer."""
         self.callbacks = add_required_callbacks(callbacks, self.settings)
 
     def run(self) -> JobResult:
-        """Trains, then tests unless `settings.test` is `none`."""
+        """Train, then test unless `settings.test` is `none`."""
         self.state.has_test_pending = self.state.will_test
         self.fit()
         if self.settings.test != "none":
@@ -108,14 +116,19 @@ class Trainer:
         return make_job_result(self.state)
 
     def fit(self) -> JobResult:
-        """Trains until the last epoch, the last step or a callback's stop. Raises TrainingFailed on a loss of nan."""
+        """Train until the last epoch or step, or until a callback stops training.
+
+        Raises:
+            TrainingFailed: if the training split is empty, or the loss is not finite.
+        """
         state, settings = self.state, self.settings
         with self._close_callbacks_after():
             if not state.is_restored:
                 seed_generators(self.data.seed)
             train = self.batches.make_training_batches()
             validation = self.batches.make_evaluation_batches(self.data.dataset.validation)
-            steps = settings.epochs * -(-len(train) // settings.accumulate)  # an epoch's last update may have fewer
+            # Rounded up: the last update of an epoch may accumulate fewer batches.
+            steps = settings.epochs * -(-len(train) // settings.accumulate)
             state.planned_steps = min(steps, settings.max_steps or sys.maxsize)
             log.debug(self.backend.describe(state.optimizer))
             self._call_callbacks("on_train_start")
@@ -126,10 +139,13 @@ class Trainer:
         return make_job_result(state)
 
     def test(self) -> dict[str, float]:
-        """The test split's results, by the best or the last weights; the network keeps those. Empty without a split."""
+        """Test with the best or the last weights, as `settings.test` says, and leave these weights in the network.
+
+        Return the results by name; empty without a test split.
+        """
         with self._close_callbacks_after():
             if not len(self.data.dataset.test):
-                log.info("there is no test split: nothing was tested")
+                log.info("no test split: skipping the test")
                 return {}
             if self.settings.test == "best":
                 load_best_weights(self.callbacks, self.state)
@@ -146,7 +162,7 @@ class Trainer:
     # ---- checkpoints -------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot | None:
-        """The whole run, between two steps or two epochs; None where its weights are not finite any more."""
+        """Take a snapshot of the whole run between two steps; None if the weights are not finite."""
         if not self.guard.can_snapshot():
             return None
         snapshot = take_snapshot(self.state.step, self._checkpoint_parts())
@@ -154,15 +170,19 @@ class Trainer:
         return snapshot
 
     def restore(self, snapshot: Snapshot) -> None:
-        """Goes on from there when `fit` is called. Raises TrainingFailed where the snapshot does not fit."""
+        """Load a snapshot, so that `fit` continues from there.
+
+        Raises:
+            TrainingFailed: if the snapshot belongs to a run with another network, optimizer or data.
+        """
         parts = self._checkpoint_parts()
         load_snapshot(snapshot, {name: parts[name] for name in LOADING_ORDER}, optional=OPTIONAL_PARTS)
-        self.optimization.freezing.enter(max(self.state.epoch, 1))
+        self.optimization.freezing.set_epoch(max(self.state.epoch, 1))
         self.state.is_restored = True
         self.guard.store_snapshot(snapshot, is_shared=True)
 
     def _checkpoint_parts(self) -> CheckpointParts:
-        """All that a checkpoint keeps of the run; names and order belong to the checkpoint's format."""
+        """List the parts saved in a checkpoint. Their names and order are the checkpoint's format."""
         state, optimizer = self.state, self.state.optimizer
         return {
             "progress": state,
@@ -194,18 +214,21 @@ class Trainer:
             self.guard.finish_recheck()
 
     def _has_next_epoch(self, num_batches: int) -> bool:
-        """Whether another epoch of so many batches follows, or the rest of one."""
+        """Return whether there is another epoch to run, or the rest of an interrupted one.
+
+        `num_batches` is the number of batches of the training split.
+        """
         state, max_steps = self.state, self.settings.max_steps
         if state.current is not None:
             return True
         if not num_batches:
             raise TrainingFailed(f"the training split of '{self.data.dataset.name}' is empty")
         if max_steps is not None and state.step >= max_steps:
-            state.stop(f"max_steps ({max_steps}) is reached")
+            state.stop(f"reached max_steps ({max_steps})")
         return state.epoch < state.epochs and not self.group.is_true_on_any_rank(bool(state.stop_reason))
 
     def _run_epoch(self, train: BatchLoader, validation: BatchLoader) -> None:
-        """One epoch: train, validate, judge, step the schedule, tell everyone."""
+        """Run one epoch: train, validate, update the monitor, step the schedule, call the callbacks."""
         state, schedule = self.state, self.optimization.schedule
         epoch = self._start_epoch()
         self._call_callbacks("on_epoch_start")
@@ -229,18 +252,18 @@ class Trainer:
         self._call_callbacks("on_epoch_end")
 
     def _start_epoch(self) -> EpochProgress:
-        """The next epoch, or the one that a resumed run was left in."""
+        """Start the next epoch, or continue the epoch in which a resumed run was interrupted."""
         state = self.state
         is_resumed = state.current is not None
         epoch = state.start_epoch()
         if not is_resumed:
-            self.optimization.freezing.enter(state.epoch)
+            self.optimization.freezing.set_epoch(state.epoch)
         elif epoch.results is not None:
             epoch.generators = get_random_state(state.device)
         return epoch
 
     def _train_epoch(self, train: BatchLoader, epoch: EpochProgress) -> dict[str, float]:
-        """The training split once, or what is left of it."""
+        """Train on the training split once, or on the rest of it after resuming."""
         state, policy = self.state, self.guard.policy
         step = self.steps.make_training_step(train)
         if epoch.scores is None:
@@ -248,7 +271,7 @@ class Trainer:
         order = train.iterate_shuffled(self.data.seed, state.epoch, epoch.batch)
         results = self._batch_loop.run("train", train, order, policy.wrap_step(step), self.callbacks)
         if not results:
-            raise TrainingFailed(f"no batch of epoch {state.epoch} had a loss and gradients that are finite")
+            raise TrainingFailed(f"every batch of epoch {state.epoch} had a non-finite loss or gradient")
         return results | {f"train/{name}": value for name, value in policy.finish_epoch(state).items()}
 
     # ---- callbacks and errors ----------------------------------------------------------------------------------------
@@ -258,7 +281,7 @@ class Trainer:
 
     @contextmanager
     def _close_callbacks_after(self) -> Iterator[None]:
-        """However what is within it ends, the state says how and every callback is closed."""
+        """Close all callbacks when this context ends. After an error, set the state's status and error first."""
         state = self.state
         try:
             with self.backend.apply_settings(self.settings.initial_batch_size):
@@ -281,7 +304,7 @@ class Trainer:
 def _make_monitor(
     settings: TrainerSpec, scores: Scores, metrics: MetricGroups, *, has_validation: bool
 ) -> MetricMonitor:
-    """Watches one of the results that an epoch will give: all are known before the first."""
+    """Make the monitor of one of an epoch's results, and check that epochs have a result of that name."""
     phases = ["train", "val"] if has_validation else ["train"]
     names = [f"{phase}/{name}" for phase in phases for name in scores.names]
     names += [f"train/{name}" for name in NAN_POLICIES[settings.on_nan].names]
@@ -291,14 +314,23 @@ def _make_monitor(
 
 
 def _make_view(state: TrainingState, model: Model, data: TrainingData, batches: BatchFactory) -> PredictionView | None:
-    """What the network says of the test split, or without a test of the validation split; None where that is empty."""
-    view = PredictionView("test" if state.will_test else "validation", state.evaluated_network, model.criterion, data.dataset,
-                tuple(model.inputs), batches.make_evaluation_batches)  # fmt: skip
+    """Make a view of the predictions for the test split, or without a test for the validation split.
+
+    Return None if that split is empty.
+    """
+    view = PredictionView(
+        "test" if state.will_test else "validation",
+        state.evaluated_network,
+        model.criterion,
+        data.dataset,
+        tuple(model.inputs),
+        batches.make_evaluation_batches,
+    )
     return view if len(view.split) else None
 
 
 def _load_averaged_weights(state: TrainingState) -> None:
-    """The training is over: from now on the network has the averaged weights."""
+    """Load the averaged weights into the network after training, and drop the average."""
     if state.evaluated_network is not state.network:
         state.network.load_state_dict(state.evaluated_network.state_dict())
     state.average = None

@@ -169,12 +169,12 @@ def changed(tree: Any, way: str, value: Any) -> None:
         (
             "optimizer.state.0.exp_avg",
             {"tensor": "optimizer.state.1.exp_avg"},
-            "the optimizer's exp_avg is (10,) for a",
+            "the optimizer's exp_avg has shape (10,), ",
         ),
-        ("schedule", {"dict": [["step", 1]]}, "the scheduler has no step"),
+        ("schedule", {"dict": [["step", 1]]}, "the scheduler has no attribute 'step'"),
         ("progress.epoch", -(2**60), "epoch: Input should be greater than or equal to 0"),
-        ("progress.epoch", 2, "2 epochs are finished, and 3 have results"),
-        ("monitor.epoch", 9, "epoch 9 is the best of 3"),
+        ("progress.epoch", 2, "2 epochs are finished, but 3 have results"),
+        ("monitor.epoch", 9, "the best epoch is 9, but only 3 epochs are finished"),
     ],
 )
 def test_values_that_would_be_used_without_asking(way: str, value: Any, reason: str, work: Path, dlspec: Run) -> None:

@@ -112,7 +112,7 @@ def test_a_full_disk_ends_the_run_and_harms_no_checkpoint(work: Path, dlspec: Ru
     assert said.code == 1
     last = said.err.splitlines()[-1]
     assert last.startswith(f"can't write the checkpoint {folder}/run/checkpoints/")
-    assert "No space left on device; the checkpoints before it are whole, and the run can be resumed" in last
+    assert "No space left on device; earlier checkpoints are complete, and the run can be resumed" in last
     assert not list(folder.glob("run/checkpoints/.*"))
     assert dlspec("resume", "run=disk/run").code == 2  # there is still no room
     for each in list_checkpoints(folder / "run/checkpoints"):

@@ -43,7 +43,7 @@ class SpecSummary:
     def rows(self) -> list[SummaryRow]:
         """A row a layer."""
         prepared = self.prepared
-        return make_layer_rows(prepared.network, self.costs, prepared.optimizer, prepared.freezing.until)
+        return make_layer_rows(prepared.network, self.costs, prepared.optimizer, prepared.freezing.unfreeze_epochs)
 
 
 def summarize(preparation: Preparation) -> SpecSummary:
@@ -59,7 +59,7 @@ def summarize(preparation: Preparation) -> SpecSummary:
 
 def _summarize_in_mode(mode: BuildMode, prepared: PreparedRun) -> SpecSummary:
     """What is frozen for some epochs learns: a run needs its most then."""
-    prepared.freezing.enter(sys.maxsize)
+    prepared.freezing.set_epoch(sys.maxsize)
     prepared.freezing.freeze_running_statistics(prepared.network.module)
     try:
         costs = measure_costs(prepared.network, prepared.criterion, prepared.data, mode)

@@ -1,4 +1,4 @@
-"""What can be done at the moments of a run: a callback is some of eleven empty methods."""
+"""The base class of callbacks: methods that the trainer calls at certain points of a run."""
 
 from __future__ import annotations
 
@@ -9,58 +9,71 @@ from dlspec.training.state import TrainingState
 
 
 class Callback:
-    """Override what is needed. Every method is given the run's state.
+    """Base class of callbacks: override the methods that you need. Each one receives the run's state.
 
-    `on_step_end` is called after each batch of every phase and only where it is overridden; it has microseconds.
+    `on_step_end` is called after each batch, so it should take only microseconds.
     """
 
-    def on_train_start(self, state: TrainingState) -> None: ...
+    def on_train_start(self, state: TrainingState) -> None:
+        """Called before the first epoch, or before the epoch from which a run is resumed.
 
-    def on_epoch_start(self, state: TrainingState) -> None: ...
+        It is called again if training goes back to a snapshot after a non-finite loss.
+        """
 
-    def on_step_end(self, state: TrainingState) -> None: ...
+    def on_epoch_start(self, state: TrainingState) -> None:
+        """Called before each epoch of training and validation."""
+
+    def on_step_end(self, state: TrainingState) -> None:
+        """Called after each batch of training, validation and test. `state.phase` is the phase."""
 
     def on_epoch_end(self, state: TrainingState) -> None:
-        """The epoch was validated: `state.results` are its results, `state.monitor.is_best` says if it is the best."""
+        """Called after training and validation of an epoch.
+
+        `state.results` contains its results, `state.monitor.is_best` whether it is the best so far.
+        """
 
     def on_train_end(self, state: TrainingState) -> None:
-        """The training came to its end; not called where it failed or was interrupted."""
+        """Called after training; not if it failed or was interrupted."""
 
-    def on_test_start(self, state: TrainingState) -> None: ...
+    def on_test_start(self, state: TrainingState) -> None:
+        """Called before the test."""
 
     def on_test_end(self, state: TrainingState) -> None:
-        """`state.test_results` are the test's."""
+        """Called after the test. `state.test_results` contains its results."""
 
     def on_interrupt(self, state: TrainingState) -> None:
-        """The run was asked to end and does, between two steps: the last moment to keep what is wanted later."""
+        """Called between two steps when a signal ends the run, to save what is needed for resuming."""
 
     @property
     def state_key(self) -> str:
-        """Under this name a checkpoint has its state."""
+        """The name of this callback's state in a checkpoint."""
         return type(self).__name__
 
     def state_dict(self, state: TrainingState) -> dict[str, Any]:
-        """What a resumed run gives back: tensors that change no more, numbers, texts, lists and mappings."""
+        """Return the state to save in a checkpoint: tensors, numbers, strings, lists and mappings.
+
+        The tensors must not be changed later, as a checkpoint is written in the background.
+        """
         return {}
 
     def load_state_dict(self, state: TrainingState, saved: Mapping[str, Any]) -> None:
-        """`own` is what `state_dict` gave at the checkpoint from which the run goes on; before `on_train_start`."""
+        """Load the state that `state_dict` returned. Called before `on_train_start` of a resumed run."""
 
     def close(self, state: TrainingState) -> None:
-        """Always called when training or a test is over, however it ended; by then `state.status` says how."""
+        """Called after training and after the test, also if they failed. `state.status` tells how they ended."""
 
 
 class EarlyStopping(Callback):
-    """Stops after `patience` epochs without a better one."""
+    """Stops training after `patience` epochs without improvement of the monitored result."""
 
     def __init__(self, patience: int) -> None:
         self.patience = patience
 
     def on_train_start(self, state: TrainingState) -> None:
-        if state.history:  # a run that goes on
+        if state.history:  # a resumed run
             self.on_epoch_end(state)
 
     def on_epoch_end(self, state: TrainingState) -> None:
         monitor = state.monitor
         if len(state.history) - monitor.epoch >= self.patience:
-            state.stop(f"no better {monitor.name} for {self.patience} epochs; the best was epoch {monitor.epoch}")
+            state.stop(f"{monitor.name} has not improved for {self.patience} epochs; the best epoch is {monitor.epoch}")

@@ -1,4 +1,4 @@
-"""A run's callbacks, called one after the other."""
+"""Functions that call a run's callbacks in order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ log = logging.getLogger("dlspec")
 
 
 def add_required_callbacks(callbacks: Sequence[Callback], settings: TrainerSpec) -> list[Callback]:
-    """The callbacks, and those that the settings ask for where none of them does it already."""
+    """Add the callbacks that the settings require, unless the list has one of that kind."""
     completed = list(callbacks)
     if settings.test == "best" and not any(isinstance(each, BestWeightsCallback) for each in completed):
         completed.insert(0, BestWeightsInMemory())
@@ -24,27 +24,33 @@ def add_required_callbacks(callbacks: Sequence[Callback], settings: TrainerSpec)
 
 
 def call_callbacks(callbacks: Sequence[Callback], name: str, state: TrainingState) -> None:
-    """Calls the method of that name of each."""
+    """Call a method of each callback.
+
+    Args:
+        callbacks: called in this order.
+        name: the method's name, such as "on_epoch_end".
+        state: the run's state, the method's argument.
+    """
     for callback in callbacks:
         getattr(callback, name)(state)
 
 
 def find_step_listeners(callbacks: Sequence[Callback]) -> list[Callable[[TrainingState], None]]:
-    """What is to be called after each batch: the methods that are overridden."""
+    """Find the `on_step_end` methods that are overridden, to call after each batch."""
     return [each.on_step_end for each in callbacks if type(each).on_step_end is not Callback.on_step_end]
 
 
 def close_callbacks(callbacks: Sequence[Callback], state: TrainingState) -> None:
-    """Closes every callback: one that fails at it is told and keeps no other from being closed."""
+    """Close every callback. If one fails, log a warning and close the others."""
     for callback in callbacks:
         try:
             callback.close(state)
         except Exception as error:
-            log.warning("%s could not be closed: %s", type(callback).__name__, error)
+            log.warning("%s.close failed: %s", type(callback).__name__, error)
 
 
 def load_best_weights(callbacks: Sequence[Callback], state: TrainingState) -> None:
-    """Gives the network the best epoch's weights, which one of the callbacks keeps."""
+    """Load the best epoch's weights, which one of the callbacks keeps, into the network."""
     if state.monitor.epoch == state.epoch:
         return  # the weights of the last epoch are the best ones
     best_weights_callback = next(each for each in callbacks if isinstance(each, BestWeightsCallback))

@@ -1,4 +1,4 @@
-"""What is kept of a run while it goes on: the best weights, and checkpoints on disk that it can go on from."""
+"""Callbacks that keep the best weights, and that save checkpoints from which a run can be resumed."""
 
 from __future__ import annotations
 
@@ -23,16 +23,15 @@ from dlspec.training.checkpoint.tensor_file import write_tensors
 from dlspec.training.state import TrainingState
 
 MIN_SECONDS_BETWEEN_WRITES = 5.0
-MAX_TIME_FRACTION = 0.01
-"""So much of the time may go into checkpoints after epochs: of a large run, or a long history, they are rarer."""
+MAX_TIME_FRACTION = 0.01  # of the run's time, spent on checkpoints after epochs: large checkpoints are saved less often
 
 Weights = dict[str, Tensor]
 
 
 class BestWeightsCallback(Callback):
-    """A callback that has the best epoch's weights ready for the final test.
+    """Base class of callbacks that keep the best epoch's weights for the final test.
 
-    What one of them kept another goes on with: a run may be resumed with `trainer.checkpoints=false`.
+    All subclasses share one checkpoint format, so that a run can be resumed with `trainer.checkpoints=false`.
     """
 
     @property
@@ -40,7 +39,7 @@ class BestWeightsCallback(Callback):
         return "best"
 
     def best_weights(self) -> Weights | None:
-        """The state dict of the best epoch so far, on the CPU; None before the first."""
+        """Return the state dict of the best epoch so far, on the CPU; None before the first epoch."""
         raise NotImplementedError
 
 
@@ -65,15 +64,22 @@ class BestWeightsInMemory(BestWeightsCallback):
 
 
 class CheckpointSaver(BestWeightsCallback):
-    """Keeps the run so that it can go on from where it was, and its best and last weights.
+    """Saves checkpoints to resume the run from, and the best and the last weights.
 
-    `folder/step-000000400.safetensors` holds the whole run; the newest `keep` stay. They are written after an epoch,
-    but at most once in `seconds` (an epoch of a small network takes less than a file and its sync), every `steps` steps
-    and every `minutes` minutes, when the run is asked to end, and when training is over. A thread writes them: a step
-    waits no longer than the copying takes, and while one is being written no other begins. Where one can't be written
-    the run ends with TrainingFailed, and those that are there stay. `best.safetensors` is the best epoch's weights
-    alone, `last.safetensors` those of the end of a run that did not fail; `metadata` is written beside them. The folder
-    that `folder` lies in must be there.
+    A checkpoint, such as `step-000000400.safetensors`, contains the whole run. It is saved after an epoch, every
+    `steps` steps, every `minutes` minutes, when a signal ends the run, and after training. A thread writes the files:
+    training waits only for the copy of the tensors, and no checkpoint is started while another is being written. If
+    one can't be written, the run ends with TrainingFailed, and earlier checkpoints are kept. `best.safetensors` has
+    only the weights of the best epoch, `last.safetensors` those at the end of a run that did not fail.
+
+    Args:
+        folder: where to save the files. It is created, but its parent folder must exist.
+        metadata: strings to write into each file.
+        keep: how many of the newest checkpoints to keep.
+        steps: save a checkpoint every this many steps; None for never.
+        minutes: save a checkpoint every this many minutes; None for never.
+        seconds: minimum time between checkpoints after epochs, as an epoch of a small network takes less time than
+            writing a file.
     """
 
     def __init__(
@@ -91,8 +97,8 @@ class CheckpointSaver(BestWeightsCallback):
         self._max_kept, self._steps_between_saves = keep, steps
         self._seconds_between_saves, self._min_seconds_after_epoch = (minutes or math.inf) * 60, seconds
         self._writer = BackgroundWriter()
-        self._due = self._due_after_epoch_end = -math.inf
-        self._last_saved = (-1, False)  # the newest checkpoint's step, and whether an epoch ended there
+        self._next_save_time = self._next_save_time_after_epoch = -math.inf
+        self._last_saved = (-1, False)  # step of the newest checkpoint, and whether it is at the end of an epoch
         self._best: Weights | None = None
         self._best_position: dict[str, str] = {}
         self._has_new_best = False
@@ -108,7 +114,10 @@ class CheckpointSaver(BestWeightsCallback):
         self._best = copy_weights(state.evaluated_network) if saved["is_now"] else saved["best"]
         self._best_position = {str(name): str(each) for name, each in saved["position"].items()}
         self._has_new_best = self._best is not None
-        self._last_saved = (state.step, False)  # saved once more at the end: the file may be another version's
+        self._last_saved = (
+            state.step,
+            False,
+        )  # False: save again at the end, as another version may have written the file
 
     def on_train_start(self, state: TrainingState) -> None:
         try:
@@ -117,21 +126,21 @@ class CheckpointSaver(BestWeightsCallback):
                 pass
         except OSError as error:
             raise TrainingFailed(f"can't write in {self.folder}: {error.strerror or error}") from None
-        self._due = time.monotonic() + self._seconds_between_saves
+        self._next_save_time = time.monotonic() + self._seconds_between_saves
 
     def on_step_end(self, state: TrainingState) -> None:
         self._writer.raise_error()
         if state.phase == "test" or not state.is_update_complete or state.step == self._last_saved[0]:
             return
         is_save_step = self._steps_between_saves is not None and state.step % self._steps_between_saves == 0
-        if is_save_step or self._due < time.monotonic():
+        if is_save_step or self._next_save_time < time.monotonic():
             self._start_saving(state)
 
     def on_epoch_end(self, state: TrainingState) -> None:
         if state.monitor.is_best:
             self._best, self._best_position = copy_weights(state.evaluated_network), _describe_position(state)
             self._has_new_best = True
-        if self._due_after_epoch_end < time.monotonic():
+        if self._next_save_time_after_epoch < time.monotonic():
             self._start_saving(state)
 
     def on_train_end(self, state: TrainingState) -> None:
@@ -139,11 +148,11 @@ class CheckpointSaver(BestWeightsCallback):
         self._write_last_weights(state)
 
     def on_interrupt(self, state: TrainingState) -> None:
-        if state.phase != "test":  # then training is over and kept
+        if state.phase != "test":  # before the test, everything was saved at the end of training
             self._save_and_wait(state)
 
     def _save_and_wait(self, state: TrainingState) -> None:
-        """Waits until the run is kept as it is now."""
+        """Save the current state of the run, and wait until it is written."""
         self._writer.wait()
         self._writer.raise_error()
         if self._last_saved != (state.step, True) or not state.is_between_epochs:
@@ -151,7 +160,7 @@ class CheckpointSaver(BestWeightsCallback):
         self._writer.run_and_wait(self._take_best_write())
 
     def _start_saving(self, state: TrainingState) -> None:
-        """Copies the run and lets the thread write it, unless that is writing."""
+        """Copy the run's state and let the thread write it, unless the thread is busy."""
         if self._writer.is_busy:
             return
         started = time.monotonic()
@@ -167,14 +176,14 @@ class CheckpointSaver(BestWeightsCallback):
 
         now = time.monotonic()
         self._last_saved = (state.step, state.is_between_epochs)
-        self._due = now + self._seconds_between_saves
-        self._due_after_epoch_end = now + max(
+        self._next_save_time = now + self._seconds_between_saves
+        self._next_save_time_after_epoch = now + max(
             self._min_seconds_after_epoch, (now - started + self._writer.seconds) / MAX_TIME_FRACTION
         )
         self._writer.start(write)
 
     def _take_best_write(self) -> Callable[[], None]:
-        """Writes the best weights, where they are not written yet."""
+        """Return a function that writes the best weights if they are not written yet."""
         best, position = self._best, {"format": "pt", **self._metadata, **self._best_position}
         if best is None or not self._has_new_best:
             return lambda: None
@@ -200,27 +209,32 @@ class CheckpointSaver(BestWeightsCallback):
 
 
 class BackgroundWriter:
-    """Does one thing at a time in a thread of its own; what goes wrong there is raised by `raise_error`.
+    """Runs one action at a time in a background thread. `raise_error` raises what failed there.
 
-    The thread does not keep the process from ending: a file that it has not finished is not there.
+    The process may exit while the thread is running. An unfinished file then does not appear in the folder.
     """
 
     def __init__(self) -> None:
         self._thread: threading.Thread | None = None
         self._error: Exception | None = None
         self.has_failed = False
-        self.seconds = 0.0  # of the CPU, for the last that was done
+        self.seconds = 0.0  # CPU time of the last action
 
     @property
     def is_busy(self) -> bool:
         return self._thread is not None and self._thread.is_alive()
 
     def start(self, action: Callable[[], None]) -> None:
+        """Run an action in the background. The previous one must have finished."""
         self._thread = threading.Thread(target=self._run, args=(action,), name="checkpoint", daemon=True)
         self._thread.start()
 
     def run_and_wait(self, action: Callable[[], None]) -> None:
-        """Does it in this thread, when the other is done; raises TrainingFailed where that or this goes wrong."""
+        """Run an action in this thread, after the background thread has finished.
+
+        Raises:
+            TrainingFailed: if either of them fails.
+        """
         self.wait()
         self.raise_error()
         self._run(action)
@@ -235,10 +249,12 @@ class BackgroundWriter:
             self._error, self.has_failed = error, True
 
     def wait(self) -> None:
+        """Wait until the background thread has finished."""
         if self._thread is not None:
             self._thread.join()
 
     def raise_error(self) -> None:
+        """Raise TrainingFailed if an action has failed since the last call."""
         if self._error is None:
             return
         error, self._error = self._error, None
@@ -246,13 +262,13 @@ class BackgroundWriter:
         if isinstance(error, OSError):
             reason, where = error.strerror or str(error), f" {error.filename}" if error.filename else ""
         raise TrainingFailed(
-            f"can't write the checkpoint{where}: {reason}; the checkpoints before it are whole, and the run can be "
+            f"can't write the checkpoint{where}: {reason}; earlier checkpoints are complete, and the run can be "
             "resumed from them"
         ) from error
 
 
 def copy_weights(network: nn.Module) -> Weights:
-    """The state dict as tensors of their own on the CPU; tied weights become equal copies, which any reader loads."""
+    """Copy the state dict to the CPU. Tied weights become separate copies, as safetensors files need."""
     return {
         name: value.detach().to("cpu", copy=True, memory_format=torch.contiguous_format)
         for name, value in network.state_dict().items()
@@ -261,7 +277,7 @@ def copy_weights(network: nn.Module) -> Weights:
 
 
 def _describe_position(state: TrainingState) -> dict[str, str]:
-    """Where the run stood, in strings: safetensors keeps nothing else."""
+    """Describe the run's position and results as strings, the only metadata that safetensors supports."""
     return {
         "epoch": str(state.epoch),
         "step": str(state.step),

@@ -1,4 +1,4 @@
-"""The picture of a run: its loss and every metric over the epochs, training beside validation."""
+"""Plot a run's loss and metrics over the epochs, training and validation in one panel."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ log = logging.getLogger("dlspec")
 
 COLORS = {"train": GRAY, "val": BLUE}
 LABELS = {"train": "training", "val": "validation"}
-MAX_COLUMNS = 3
-MAX_EPOCHS_WITH_DOTS = 20
-WIDTH, HEIGHT = 4.6, 3.3
+MAX_COLUMNS = 3  # panels side by side
+MAX_EPOCHS_WITH_DOTS = 20  # with more epochs, curves have no dots
+WIDTH, HEIGHT = 4.6, 3.3  # of a panel, in inches
 
-History = Sequence[dict[str, float]]
+History = Sequence[dict[str, float]]  # results of each epoch by name
 
 
 class Curves(Callback):
-    """Draws `curves.png` when the training is over, however it ended; a curve needs two epochs at least."""
+    """Draws `curves.png` when training ends, also if it failed, if there are at least two epochs."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / CURVES_FILE
@@ -48,13 +48,13 @@ class Curves(Callback):
 
 
 def list_panels(history: History) -> list[str]:
-    """What there is to draw, the loss first: `["loss", "accuracy"]`."""
+    """List the results to draw, without their phase: `["loss", "accuracy"]`."""
     names = [name.partition("/")[2] for name in history[0] if name != "lr"]
     return list(dict.fromkeys(names))
 
 
 def draw_curves(history: History, monitor: MetricMonitor) -> Page:
-    """A panel for each result; the best epoch is marked where its result was watched."""
+    """Draw a panel for each result, with the best epoch marked."""
     names = list_panels(history)
     columns = 2 if len(names) == 4 else min(len(names), MAX_COLUMNS)
     rows = math.ceil(len(names) / columns)
@@ -66,7 +66,7 @@ def draw_curves(history: History, monitor: MetricMonitor) -> Page:
 
 
 def _draw_panel(page: Page, corner: tuple[float, float], name: str, history: History, monitor: MetricMonitor) -> None:
-    """Draw one result's curves into the panel whose lower left corner is given, in inches."""
+    """Draw one result's curves into a panel. `corner` is the panel's lower left corner in inches."""
     left, bottom = corner
     epochs = list(range(1, len(history) + 1))
     curves = {phase: [row.get(f"{phase}/{name}", math.nan) for row in history] for phase in COLORS}
@@ -77,25 +77,25 @@ def _draw_panel(page: Page, corner: tuple[float, float], name: str, history: His
     plot.draw_frame("epoch", is_whole=True)
     entries = [(COLORS[phase], LABELS[phase], False) for phase in visible_curves]
     best = _best_value(curves, monitor)
-    drawn_points = []  # the legend is rather laid over the dashed line than over a curve
+    drawn_points = []  # few points for the dashed line, as the legend may cover it rather than a curve
     if monitor.epoch:
-        page.line(plot.to_page(monitor.epoch, plot.y), ORANGE, 1, DASH_PATTERN, alpha=0.7)
+        page.draw_line(plot.to_page(monitor.epoch, plot.y), ORANGE, 1, DASH_PATTERN, alpha=0.7)
         drawn_points.append(sample_along_line(plot.to_page(monitor.epoch, plot.y), 0.15))
     for phase, curve in visible_curves.items():
         points = plot.to_page(epochs, curve)
         drawn_points.append(sample_along_line(points, 0.05))
-        page.line(points, COLORS[phase], 1.8)
+        page.draw_line(points, COLORS[phase], 1.8)
         if len(epochs) <= MAX_EPOCHS_WITH_DOTS:
-            page.dots(points, COLORS[phase], 4)
+            page.draw_dots(points, COLORS[phase], 4)
     if best is not None:
-        page.dots(plot.to_page([monitor.epoch], [best]), ORANGE, 7)
+        page.draw_dots(plot.to_page([monitor.epoch], [best]), ORANGE, 7)
         entries.append((ORANGE, f"best, epoch {monitor.epoch}: {format_number(best)}", True))
     if entries:
         plot.draw_legend(entries, np.concatenate(drawn_points))
 
 
 def _best_value(curves: Mapping[str, Sequence[float]], monitor: MetricMonitor) -> float | None:
-    """The result at the best epoch, where that is one of what was watched."""
+    """Return the monitored result at the best epoch; None if the curves are those of another result."""
     curve = curves.get(monitor.name.partition("/")[0])
     value = math.nan if curve is None or not monitor.epoch else curve[monitor.epoch - 1]
     return None if math.isnan(value) else value

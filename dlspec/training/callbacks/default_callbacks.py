@@ -1,4 +1,4 @@
-"""The callbacks of an ordinary run."""
+"""The callbacks that every run gets."""
 
 from __future__ import annotations
 
@@ -19,9 +19,17 @@ from dlspec.training.distributed import find_process_group
 def make_default_callbacks(
     settings: TrainerSpec, folder: Path | None = None, metadata: Mapping[str, str] | None = None
 ) -> list[Callback]:
-    """What `settings` ask for: progress, and with a run folder its files. `metadata` is put into the checkpoints.
+    """Make the callbacks that the settings ask for: early stopping, progress, and the files in the run's folder.
 
-    Without a folder nothing is written, and of several processes one alone writes and shows.
+    With multiple processes, only one of them writes files and prints progress.
+
+    Args:
+        settings: the `trainer` section.
+        folder: the run's folder; None writes no files.
+        metadata: strings to write into checkpoints.
+
+    Returns:
+        The callbacks, in the order in which they must be called.
     """
     is_writer = find_process_group().is_writer
     callbacks: list[Callback] = []

@@ -1,7 +1,7 @@
-"""What a run leaves on disk as it goes: a line of results per epoch, their times, TensorBoard's events, the outcome.
+"""Callbacks that write a run's log files: results per epoch, timing, TensorBoard events, the final result.
 
-No file is held open between epochs, so there is nothing to lose or to clean up. A full disk, a folder that vanishes or
-can't be written to is told once and does not end the run; what could not be written waits for the next time.
+No file is kept open between epochs, so a killed run loses nothing. If a file can't be written (a full disk, a deleted
+folder), a warning is logged once, the run continues, and the data is written at the next attempt.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger("dlspec")
 
 
 class _AppendedFile(Callback):
-    """A file that is added to; the first failure is told, later ones are not."""
+    """A file to append to. Only the first failure to write is logged."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -34,7 +34,11 @@ class _AppendedFile(Callback):
         self._write = append_bytes
 
     def _restart_file(self, content: bytes) -> None:
-        """What a resumed run has of before its checkpoint; what lay after it is computed again."""
+        """Replace the file by its content up to the checkpoint from which the run is resumed.
+
+        What was written after the checkpoint is computed again. Without content, an existing file is emptied, and a
+        missing one is not created yet.
+        """
         if content or os.path.lexists(self.path):
             self._write = write_bytes
             self._append(content)
@@ -58,11 +62,14 @@ class _AppendedFile(Callback):
 
 
 class TextLog(Callback):
-    """What the run's log.txt tells of an ordinary run: what trains on what, each epoch, the test."""
+    """Logs the course of a run to its log.txt: number of parameters and device, each epoch's results, the test."""
 
     def on_train_start(self, state: TrainingState) -> None:
         sizes = [(each.numel(), each.requires_grad) for each in state.network.parameters()]
-        num_parameters, num_trainable = sum(size for size, _ in sizes), sum(size for size, learns in sizes if learns)
+        num_parameters, num_trainable = (
+            sum(size for size, _ in sizes),
+            sum(size for size, is_trainable in sizes if is_trainable),
+        )
         parameter_counts = (
             f"{num_trainable:,} of {num_parameters:,}" if num_trainable < num_parameters else f"{num_parameters:,}"
         )
@@ -87,12 +94,12 @@ def _format_results(results: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.6g}" for name, value in results.items())
 
 
-def _format_stop_reason(stopped: str) -> str:
-    return f"; stopped: {stopped}" if stopped else ""
+def _format_stop_reason(stop_reason: str) -> str:
+    return f"; stopped: {stop_reason}" if stop_reason else ""
 
 
 class MetricsFile(_AppendedFile):
-    """`metrics.jsonl`: an epoch's results in a line. No times are in it, so equal runs leave equal bytes."""
+    """Writes `metrics.jsonl`: a line of results per epoch. It contains no times, so equal runs write equal files."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / METRICS_FILE)
@@ -109,7 +116,7 @@ class MetricsFile(_AppendedFile):
 
 
 class TimingFile(_AppendedFile):
-    """`timing.jsonl`: an epoch's seconds, and training's samples a second, in a line."""
+    """Writes `timing.jsonl`: per epoch a line with its seconds and the training samples per second."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / TIMING_FILE)
@@ -122,7 +129,7 @@ class TimingFile(_AppendedFile):
 
 
 class ResultFile(_AppendedFile):
-    """`result.json`: what the run came to, written whenever training or a test ends, however it ended."""
+    """Writes `result.json`, the result of the run, when training or the test ends, also if it failed."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder / RESULT_FILE)
@@ -135,9 +142,9 @@ class ResultFile(_AppendedFile):
 
 
 class TensorBoard(_AppendedFile):
-    """Every result as a scalar over steps, in an event file that TensorBoard reads.
+    """Writes every result as a scalar over steps to a TensorBoard event file.
 
-    TensorBoard's own writer would start a thread and, where TensorFlow is installed, import it.
+    TensorBoard's own writer is not used: it starts a thread and imports TensorFlow if it is installed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -145,7 +152,7 @@ class TensorBoard(_AppendedFile):
         super().__init__(folder / name)
 
     def on_train_start(self, state: TrainingState) -> None:
-        """Begins a file; a resumed run's takes the place of those before, with what they had up to the checkpoint."""
+        """Start an event file with the results up to the checkpoint, and delete the event files before the resume."""
         seconds = [row["seconds"] for row in state.timing]
         times = [time.time() - sum(seconds[index:]) for index in range(1, len(seconds) + 1)]
         rows = zip(state.history, state.timing, times, strict=True)
@@ -162,5 +169,5 @@ class TensorBoard(_AppendedFile):
 
 
 def encode_json_line(values: Mapping[str, Any]) -> bytes:
-    """One line of JSON, its keys in their order, nan and infinities as null."""
+    """Encode a mapping as one line of JSON, with its keys in order; nan and infinities become null."""
     return json.dumps(replace_non_finite(values), ensure_ascii=False).encode() + b"\n"

@@ -1,4 +1,4 @@
-"""What the network says, as a picture for each target: drawn once, after the test, from a part of its split."""
+"""Plot predictions of each target, once after the test, from some samples of the test split."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from dlspec.training.state import TrainingState
 
 log = logging.getLogger("dlspec")
 
-MIN_STEPS = 5
-"""A run of fewer tries whether all goes: drawing what it says would take as long as the run."""
+MIN_STEPS = 5  # shorter runs only try whether everything works, and plots would take longer than the run
 
 
 class PredictionPlots(Callback):
-    """Draws `predictions.png`, of several targets `predictions_NAME.png`: of the test, without one of the validation.
+    """Draws `predictions.png`, or `predictions_NAME.png` for each of multiple targets.
 
-    Of next tokens it writes `samples.txt`. What can't be drawn is told, and ends no run.
+    The predictions are those of the test split, or of the validation split if the run has no test. For next tokens it
+    writes generated text to `samples.txt`. If this fails, a warning is logged and the run continues.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -61,7 +61,7 @@ class PredictionPlots(Callback):
 
 
 def draw_predictions(view: PredictionView) -> dict[str, Page]:
-    """The pages by their files' names. Of next tokens there is none: `samples.txt` says what they sound like."""
+    """Draw the predictions of each target. Return pages by file name; next tokens have none, see `generate_texts`."""
     targets = view.targets
     flat_predictions = view.predict_flat([each.name for each in targets if _plot_form(each) == "rows"])
     sample_predictions = (
@@ -80,7 +80,7 @@ def draw_predictions(view: PredictionView) -> dict[str, Page]:
 
 
 def generate_texts(view: PredictionView) -> dict[str, str]:
-    """What networks of next tokens write, by the files' names."""
+    """Generate text for each target of next tokens. Return texts by file name."""
     targets = view.targets
     texts = {
         _file_name(SAMPLES_FILE, each, targets): generate_samples_text(view, each) for each in targets if each.is_next
@@ -89,13 +89,13 @@ def generate_texts(view: PredictionView) -> dict[str, str]:
 
 
 def _file_name(name: str, target: Target, targets: Sequence[Target]) -> str:
-    """`predictions.png`, of several targets `predictions_NAME.png`."""
+    """Add the target's name to a file name if there are multiple targets: `predictions_NAME.png`."""
     stem, _, ending = name.partition(".")
     return name if len(targets) == 1 else f"{stem}_{to_safe_name(target.name)}.{ending}"
 
 
 def _plot_form(target: Target) -> Literal["rows", "image", "map", "none"]:
-    """How a target is drawn: all samples' values together, or some samples whole."""
+    """Choose how to draw a target: "rows" for all values in one plot, or some samples as images or maps of classes."""
     if target.kind == "numbers":
         return "image" if is_image_shape(target.shape) else "rows"
     if target.is_next or len(target.shape) > 2:
@@ -105,7 +105,7 @@ def _plot_form(target: Target) -> Literal["rows", "image", "map", "none"]:
 
 def _draw_flat_values(target: Target, predictions: Tensor, truth: Tensor, note: str) -> Page:
     if not len(truth):
-        raise ValueError(f"no value of '{target.name}' is there to compare")
+        raise ValueError(f"no values of '{target.name}' to compare")
     if target.kind == "numbers":
         return draw_numbers(target, predictions, truth, note)
     return draw_classes(target, predictions, truth, note)
@@ -125,6 +125,6 @@ def _draw_whole_samples(target: Target, samples: SamplePredictions, view: Predic
 
 
 def _describe_split(view: PredictionView, samples: int) -> str:
-    """`test split, 360 samples`, `validation split, 4,096 of 60,000 samples`."""
+    """Describe which samples are plotted: `test split, 360 samples`, `validation split, 4,096 of 60,000 samples`."""
     total = len(view.split)
     return f"{view.name} split, {samples:,}{f' of {total:,}' if samples < total else ''} samples"

@@ -1,7 +1,7 @@
-"""What a person sees while a network trains: a bar on a terminal, plain lines elsewhere, a line for each epoch in both.
+"""Show a run's progress: a bar on a terminal, plain lines elsewhere, and a line for each epoch in both.
 
-Drawing takes a terminal's time and the training thread's, so it is done by the clock, never by the step, and never
-takes more than half a hundredth of the time.
+Drawing takes time of the training thread, so it depends on the clock instead of the step, and takes at most 0.5 % of
+the time.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from dlspec.training.state import TrainingState
 SECONDS_BETWEEN_BARS = 0.1
 SECONDS_BETWEEN_LOSS_READS = 1.0
 SECONDS_BETWEEN_LINES = 10.0
-MAX_TIME_FRACTION = 0.005
-BAR_WIDTH = 24
+MAX_TIME_FRACTION = 0.005  # of the time may be spent on drawing
+BAR_WIDTH = 24  # characters
 
 DisplayMode = Literal["bar", "lines"]
 
 
 class _Terminal(Console):
-    """Where the reader went away (`| head -1`) there is nobody to show anything to; the training goes on."""
+    """A console that becomes silent if its output is closed (`| head -1`), instead of ending the training."""
 
     def on_broken_pipe(self) -> None:
         self.quiet = True
@@ -39,9 +39,9 @@ class _Terminal(Console):
 
 
 class Progress(Callback):
-    """Shows the run on `console`: `bar` redraws one line, `lines` adds one every ten seconds of a long epoch.
+    """Prints the run's progress to `console`: "bar" redraws one line, "lines" prints a line every ten seconds.
 
-    `auto` is the bar on a terminal and lines elsewhere. Colours are rich's to decide: it honours NO_COLOR.
+    "auto" chooses the bar on a terminal, and lines elsewhere. rich chooses whether to use colors; it respects NO_COLOR.
     """
 
     def __init__(self, mode: Literal["auto", "bar", "lines"] = "auto", console: Console | None = None) -> None:
@@ -84,7 +84,7 @@ class Progress(Callback):
         self._close_bar()
 
     def _open_bar(self, state: TrainingState) -> None:
-        self._close_bar()  # training may go back and begin once more
+        self._close_bar()  # on_train_start is called again if training goes back to a snapshot
         self._schedule_next_draw(time.perf_counter())
         if self.mode == "bar":
             self._live = Live(console=self.console, auto_refresh=False, transient=True)
@@ -108,21 +108,21 @@ class Progress(Callback):
         self._due = now + max(pause, draw_seconds / MAX_TIME_FRACTION)
 
     def _read_loss(self, state: TrainingState, now: float) -> None:
-        """On a GPU reading the loss waits for every step that was queued, so it is done once a second at most."""
+        """Read the running loss; on a GPU at most once a second, as it waits for all queued steps."""
         if state.device.type == "cpu" or now >= self._loss_due:
             self._loss, self._loss_due = state.running_loss(), now + SECONDS_BETWEEN_LOSS_READS
 
     def _format_status(self, state: TrainingState, now: float) -> Text:
-        """`epoch 3/10  train 400/1875  12.3k samples/s  loss 0.1234  1:20 left`."""
+        """Format the status line: `epoch 3/10  train 400/1875  12.3k samples/s  loss 0.1234  1:20 left`."""
         speed = state.samples / max(now - state.phase_started, 1e-9)
-        words = [f"{state.phase} {state.batch}/{state.batches}", f"{format_count(speed)} samples/s"]
+        parts = [f"{state.phase} {state.batch}/{state.batches}", f"{format_count(speed)} samples/s"]
         if state.phase != "test":
-            words.insert(0, format_epoch_number(state))
+            parts.insert(0, format_epoch_number(state))
         if not math.isnan(self._loss):
-            words.append(f"loss {format_number(self._loss)}")
+            parts.append(f"loss {format_number(self._loss)}")
         seconds_left = _estimate_seconds_left(state, now - self._started, self._first_step)
         return Text(
-            "  ".join([*words, *([f"{format_duration(seconds_left)} left"] if seconds_left is not None else [])])
+            "  ".join([*parts, *([f"{format_duration(seconds_left)} left"] if seconds_left is not None else [])])
         )
 
 
@@ -131,7 +131,10 @@ def _print_line(console: Console, line: Text) -> None:
 
 
 def _estimate_seconds_left(state: TrainingState, seconds: float, first_step: int) -> float | None:
-    """For the whole training, where the steps from the first one on took `seconds`; None before there is one."""
+    """Estimate the rest of training in seconds; None before the first step and in the test.
+
+    The steps since `first_step`, at which this process started, took `seconds`.
+    """
     done = state.step - first_step
     if done <= 0 or state.phase == "test":
         return None
@@ -139,7 +142,7 @@ def _estimate_seconds_left(state: TrainingState, seconds: float, first_step: int
 
 
 def format_epoch_line(state: TrainingState) -> Text:
-    """What stays on the screen of a finished epoch; a star marks the best so far."""
+    """Format the line of a finished epoch. A star marks the best epoch so far."""
     timing = state.timing[-1]
     results = {name: value for name, value in state.results.items() if name != "lr"}
     speed = f"{format_duration(timing['seconds'])}  {format_count(timing['samples_per_second'])} samples/s"
@@ -150,6 +153,7 @@ def format_epoch_line(state: TrainingState) -> Text:
 
 
 def format_epoch_number(state: TrainingState) -> str:
+    """Format the epoch's number, such as `epoch  3/10`."""
     return f"epoch {state.epoch:>{len(str(state.epochs))}}/{state.epochs}"
 
 

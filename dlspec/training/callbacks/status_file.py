@@ -1,4 +1,4 @@
-"""`status.json`: where a run stands, for somebody who asks while it goes on, or after it was killed."""
+"""Write `status.json`: the progress of a run, to be read while it is running or after it was killed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,11 @@ from dlspec.training.state import TrainingState
 log = logging.getLogger("dlspec")
 
 SECONDS_BETWEEN_STATUS_WRITES = 2.0
-MAX_TIME_FRACTION = 0.005
-"""So much of the time may go into writing: on a slow disk it is done less often."""
+MAX_TIME_FRACTION = 0.005  # of the time may be spent on writing: less frequent on a slow disk
 
 
 class StatusFile(Callback):
-    """Renews `status.json` by the clock, never by the step, and without reading anything from the device."""
+    """Writes `status.json` about every two seconds, without reading anything from the device."""
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / STATUS_FILE
@@ -64,8 +63,8 @@ class StatusFile(Callback):
         self._due = written + max(SECONDS_BETWEEN_STATUS_WRITES, (written - now) / MAX_TIME_FRACTION)
 
     def _make_status(self, state: TrainingState, status: JobState, now: float) -> RunStatus:
-        """All of it is known without the device: no loss, the results of finished epochs only."""
-        monitor, goes_on = state.monitor, status is JobState.RUNNING
+        """Make the status without waiting for the device: no running loss, only results of finished epochs."""
+        monitor, is_running = state.monitor, status is JobState.RUNNING
         return RunStatus(
             status=status,
             phase=state.phase,
@@ -75,9 +74,9 @@ class StatusFile(Callback):
             batches=state.batches,
             step=state.step,
             planned_steps=state.planned_steps,
-            samples_per_second=_samples_per_second(state) if goes_on else None,
+            samples_per_second=_samples_per_second(state) if is_running else None,
             seconds=round(now - self._started, 3),
-            seconds_left=self._seconds_left(state, now) if goes_on else None,
+            seconds_left=self._estimate_seconds_left(state, now) if is_running else None,
             monitor=monitor.name,
             monitored=monitor.value,
             best_epoch=monitor.epoch,
@@ -88,8 +87,8 @@ class StatusFile(Callback):
             resume=self._resume_command,
         )
 
-    def _seconds_left(self, state: TrainingState, now: float) -> float | None:
-        """For the training, by what this process's steps took so far; None before the first, and when it is over."""
+    def _estimate_seconds_left(self, state: TrainingState, now: float) -> float | None:
+        """Estimate the rest of training from this process's steps; None before the first step and in the test."""
         done = state.step - self._first_step
         if done <= 0 or state.phase == "test":
             return None
@@ -97,6 +96,6 @@ class StatusFile(Callback):
 
 
 def _samples_per_second(state: TrainingState) -> float | None:
-    """Samples a second of the pass that runs; on a GPU of those that were queued."""
+    """Compute the samples per second of the current pass. On a GPU, queued batches count as done."""
     seconds = time.perf_counter() - state.phase_started
     return round(state.samples / seconds, 2) if state.samples and seconds > 0 else None

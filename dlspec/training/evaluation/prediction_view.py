@@ -1,4 +1,4 @@
-"""A part of a split as the trained network sees it: what pictures are drawn from."""
+"""A trained network's predictions for some samples of a split, for plots."""
 
 from __future__ import annotations
 
@@ -16,58 +16,56 @@ from dlspec.network.random_state import preserve_random_state
 from dlspec.training.criterion_interface import CriterionProtocol
 
 MAX_SAMPLES = 4096
-MAX_NUMBERS = 2**24
-"""Of large samples fewer are looked at: so many numbers are kept at most."""
-Pair = tuple[Tensor, Tensor]
+MAX_NUMBERS = 2**24  # predicted numbers to keep: fewer samples are used if they are large
+Pair = tuple[Tensor, Tensor]  # (predictions, truth)
 
 
 @dataclass(frozen=True)
 class FlatPredictions:
-    """For each target predictions and truth, a row a sample, step or pixel without padding, of so many `samples`.
+    """Predictions and truth of targets, with one row per sample, time step or pixel, without padding."""
 
-    Of classes the predictions are the most probable ones, of two the probability of the second; numbers are in their
-    own unit.
-    """
-
+    # By target name. Predictions are the most probable classes, for two classes the probability of the second one, or
+    # numbers in the target's unit.
     pairs: Mapping[str, Pair]
-    samples: int
+    samples: int  # the number of samples that the rows come from
 
 
 @dataclass(frozen=True)
 class SamplePredictions:
-    """Samples whole, a row each: what came in, by name; what is told and what is true, by target."""
+    """Inputs, predictions and truth of whole samples; the first dimension of each tensor is the sample."""
 
-    inputs: Mapping[str, Tensor]
-    predictions: Mapping[str, Tensor]
-    truth: Mapping[str, Tensor]
+    inputs: Mapping[str, Tensor]  # by input name
+    predictions: Mapping[str, Tensor]  # by target name
+    truth: Mapping[str, Tensor]  # by target name
 
 
 @dataclass(frozen=True)
 class PredictionView:
-    """The split called `name`, looked at with `network`; all tensors that it gives lie on the CPU.
+    """Predictions of a network for a split, as tensors on the CPU.
 
-    Where it is large, samples from its beginning to its end are taken. The network is looked at in eval mode and left
-    as it was, and so are PyTorch's generators.
+    From a large split, samples are taken at equal distances. The network runs in eval mode; afterwards its mode and
+    PyTorch's random generators are restored.
     """
 
-    name: Literal["test", "validation"]
+    name: Literal["test", "validation"]  # of the split
     network: nn.Module
     criterion: CriterionProtocol
     data: Dataset
-    inputs: tuple[str, ...]
-    batches: Callable[[Split], BatchLoader]
+    inputs: tuple[str, ...]  # names of the tensors that `network.forward` takes
+    batches: Callable[[Split], BatchLoader]  # makes the batches of a split
 
     @property
     def split(self) -> Split:
+        """The split to predict."""
         return self.data.test if self.name == "test" else self.data.validation
 
     @property
     def targets(self) -> list[Target]:
-        """What is predicted, of the shape that a sample has."""
+        """The predicted targets, with the shape of one sample."""
         return [self.data.get_loss_target(each.name) or each for each in self.criterion.predicted_targets]
 
     def predict_flat(self, names: Collection[str]) -> FlatPredictions:
-        """The named targets' predictions and truth of at most `MAX_SAMPLES` samples."""
+        """Predict the named targets for at most `MAX_SAMPLES` samples, as rows of samples, time steps or pixels."""
         pairs_by_target: dict[str, list[Pair]] = {name: [] for name in names}
         samples = numbers = 0
         with evaluation_mode(self.network):
@@ -91,13 +89,13 @@ class PredictionView:
         }
 
     def predict_samples(self, count: int) -> SamplePredictions:
-        """`count` samples whole, or as many as there are: images, and maps of the most probable classes."""
+        """Predict whole samples, at most `count`, for example images or maps of classes."""
         split = spread_samples(self.split, count)
         with evaluation_mode(self.network):
             batch_predictions = [self._predict_batch(inputs) for inputs, _ in self.batches(split).iterate_in_order()]
         num_samples = sum(
             len(each) for batch in batch_predictions for each in list(batch.values())[:1]
-        )  # trainer.limit_batches may say less
+        )  # fewer than `count` if trainer.limit_batches is small
         return SamplePredictions(
             {name: split.input(name)[:num_samples] for name in self.inputs},
             {each.name: torch.cat([batch[each.name] for batch in batch_predictions]) for each in self.targets},
@@ -108,9 +106,10 @@ class PredictionView:
         )
 
     def predict_targets(self, inputs: Sequence[Tensor]) -> Mapping[str, Tensor]:
-        """What the network says of each target: numbers, or probabilities (N, ..., K), (N, ...) of the second of two.
+        """Predict each target from a batch of inputs on any device. Call it within `evaluation_mode`.
 
-        To be called within `looking`; the inputs may lie anywhere.
+        Return predictions by target name: numbers, or the probabilities of classes (N, ..., K), for two classes the
+        probability of the second one (N, ...).
         """
         device = next(self.network.parameters(), torch.empty(0)).device
         predictions = self.criterion.predict(self.network(*(each.to(device) for each in inputs)))
@@ -118,7 +117,7 @@ class PredictionView:
         return {names[0]: predictions} if len(names) == 1 else predictions
 
     def _predict_batch(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        """What the network says of each target, in the target's own shape."""
+        """Predict each target in the target's own shape: numbers, or the most probable classes."""
         predictions = self.predict_targets(inputs)
         return {
             each.name: _threshold_probabilities(
@@ -130,7 +129,7 @@ class PredictionView:
 
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """Within it the network is in eval mode and no gradients are kept; what is drawn changes no generator."""
+    """Within this context, run the network in eval mode without gradients. Random generators are restored after it."""
     was_training, device = network.training, next(network.parameters(), torch.empty(0)).device
     network.eval()
     try:
@@ -141,7 +140,7 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
 
 
 def spread_samples(split: Split, count: int) -> Split:
-    """At most `count` of the split's samples, from its beginning to its end: it may be in the order of its classes."""
+    """Select at most `count` samples at equal distances over the split, as it may be sorted by class."""
     if len(split) <= count:
         return split
     chosen = torch.linspace(0, len(split) - 1, count, dtype=torch.float64).long()
@@ -153,17 +152,18 @@ def spread_samples(split: Split, count: int) -> Split:
 
 
 def _most_probable_class(predictions: Tensor, target: Target, dims: int) -> Tensor:
-    """Of probabilities with one more than `dims` dimensions the most probable class; others are left as they are."""
+    """Replace probabilities (with `dims` + 1 dimensions) by the most probable class; keep other predictions."""
     return predictions.argmax(-1) if target.kind == "classes" and predictions.dim() > dims else predictions
 
 
 def _threshold_probabilities(predictions: Tensor, target: Target) -> Tensor:
-    """Classes instead of the probability of the second of two; on the CPU."""
+    """Replace the probability of the second of two classes by a class. Move predictions to the CPU."""
     is_probability = target.kind == "classes" and predictions.is_floating_point()
     return ((predictions > 0.5).long() if is_probability else predictions).cpu()
 
 
 def _to_original_unit(truth: Tensor, target: Target) -> Tensor:
+    """Undo the standardization of a target."""
     return truth if target.scale is None else truth * target.scale[1] + target.scale[0]
 
 

@@ -1,8 +1,8 @@
-"""An epoch's mean loss and metrics, gathered without making the device wait.
+"""Mean loss and metrics of a pass over a split, computed without waiting for the device at every step.
 
-Each step leaves its loss and detached output in a list, which costs nothing; metrics are fed from it in large pieces,
-since one update of a torchmetrics metric takes as long as many small steps. Pieces end after a number of rows that
-depends on nothing but the data, never on the time, so that equal runs add up equal numbers in the same order.
+Each step appends its loss and detached output to a list. Metrics are updated with many steps at once, because one
+update of a torchmetrics metric takes as long as many small steps. When the list is flushed depends only on the data,
+not on time, so equal runs sum equal numbers in the same order.
 """
 
 from __future__ import annotations
@@ -19,47 +19,52 @@ from dlspec.data.batches.tensor_tree import iterate_tensors, map_tensors
 from dlspec.training.criterion_interface import CriterionProtocol, MetricGroups, Targets
 from dlspec.training.evaluation.tensor_arena import TensorArena
 
-MAX_BUFFERED_ROWS = 2**16
-MAX_BUFFERED_NUMBERS = 2**20
+# Metrics are updated when the buffered steps reach one of these limits.
+MAX_BUFFERED_ROWS = 2**16  # samples
+MAX_BUFFERED_NUMBERS = 2**20  # numbers in outputs
 MAX_BUFFERED_STEPS = 1024
-RUNNING_LOSS_STEPS = 50
+RUNNING_LOSS_STEPS = 50  # over which the running loss is averaged
 
 
-BufferedStep = tuple[Any, Targets]
+BufferedStep = tuple[Any, Targets]  # (output, targets)
 
 
 class Scores:
-    """The loss (of several terms each one, too), the mean over samples, and the metrics of one pass over a split.
+    """The mean loss over samples (also of each loss term) and the metrics of one pass over a split.
 
-    `metrics` are those of each target that the criterion judges. With `copies` steps' outputs are laid aside, so that
-    what their steps took can be given back as a whole.
+    Args:
+        criterion: all loss terms.
+        metrics: metrics by name for each target that the criterion predicts.
+        copies_outputs: copy losses, outputs and targets to a `TensorArena`, so that the memory of a step can be freed
+            as a whole.
     """
 
     def __init__(self, criterion: CriterionProtocol, metrics: MetricGroups, *, copies_outputs: bool = False) -> None:
         self._criterion = criterion
         self._arena = TensorArena() if copies_outputs else None
         self._metrics = metrics
-        self._by_name = {name: each for group in metrics for name, each in group.items()}
+        self._metrics_by_name = {name: each for group in metrics for name, each in group.items()}
         self.loss_names = ("loss", *(f"loss_{name}" for name in criterion.term_names))
         self.reset()
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What `results` will give."""
-        return (*self.loss_names, *self._by_name)
+        """The names of the results."""
+        return (*self.loss_names, *self._metrics_by_name)
 
     @torch.inference_mode()
     def reset(self) -> None:
+        """Remove everything that was added, before a new pass."""
         self._batch_sizes: list[int] = []
         self._losses: list[Tensor] = []
         self._loss_chunks: list[Tensor] = []
         self._buffered_steps: list[BufferedStep] = []
         self._num_buffered_rows = self._num_buffered_numbers = 0
-        for metric in self._by_name.values():
+        for metric in self._metrics_by_name.values():
             metric.reset()
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that was added so far, in the pieces that it is in, for a checkpoint in the middle of a pass."""
+        """Return everything that was added so far, for a checkpoint in the middle of a pass."""
         return {
             "sizes": list(self._batch_sizes),
             "pieces": torch.cat(self._loss_chunks) if self._loss_chunks else None,
@@ -67,12 +72,12 @@ class Scores:
             "held": _pack_steps(self._buffered_steps),
             "rows": self._num_buffered_rows,
             "numbers": self._num_buffered_numbers,
-            "metrics": {name: get_metric_state(each) for name, each in self._by_name.items()},
+            "metrics": {name: get_metric_state(each) for name, each in self._metrics_by_name.items()},
         }
 
     @torch.inference_mode()
     def load_state_dict(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Goes on from what `state_dict` gave."""
+        """Continue a pass from the state that `state_dict` returned."""
         self.reset()
         state = map_tensors(lambda each: each.to(device), state)
         self._batch_sizes, self._num_buffered_rows, self._num_buffered_numbers = (
@@ -83,18 +88,25 @@ class Scores:
         self._loss_chunks = [] if state["pieces"] is None else [state["pieces"]]
         self._losses = [] if state["losses"] is None else list(state["losses"].unbind())
         self._buffered_steps = _unpack_steps(state["held"])
-        for name, metric in self._by_name.items():
+        for name, metric in self._metrics_by_name.items():
             restore_metric(metric, state["metrics"][name])
 
     def add(self, output: Any, loss: Tensor, targets: Targets, num_samples: int) -> None:
-        """Takes a step's detached output and loss, and its targets, of `rows` samples. Waits for nothing."""
+        """Add a step, without waiting for the device.
+
+        Args:
+            output: the network's output, detached.
+            loss: the batch's mean loss, detached: a scalar tensor, or [sum, term, ...].
+            targets: the batch's targets.
+            num_samples: the number of samples in the batch.
+        """
         self._batch_sizes.append(num_samples)
         if self._arena is not None:
             loss = self._arena.copy(loss)
-            if self._by_name:
+            if self._metrics_by_name:
                 output, targets = map_tensors(self._arena.copy, (output, targets))
         self._losses.append(loss)
-        if self._by_name:
+        if self._metrics_by_name:
             self._buffered_steps.append((output, targets))
             self._num_buffered_rows += num_samples
             self._num_buffered_numbers += sum(each.numel() for each in iterate_tensors(output))
@@ -106,7 +118,7 @@ class Scores:
             self._flush()
 
     def running_loss(self) -> float:
-        """The mean loss of the last steps, nan before the first; reading it waits for the device."""
+        """Compute the mean loss of the last steps; nan before the first step. This waits for the device."""
         if self._losses:
             return float(_select_total(torch.stack(self._losses[-RUNNING_LOSS_STEPS:])).mean())
         return (
@@ -115,11 +127,11 @@ class Scores:
 
     @torch.inference_mode()
     def results(self) -> dict[str, float]:
-        """`loss` and every metric by its name; empty where nothing was added. Waits for the device, once an epoch."""
+        """Compute the mean loss and the metrics by name; empty if no step was added. This waits for the device."""
         if not self._batch_sizes:
             return {}
         self._flush()
-        metrics = {name: float(metric.compute()) for name, metric in self._by_name.items()}
+        metrics = {name: float(metric.compute()) for name, metric in self._metrics_by_name.items()}
         all_losses = torch.cat(self._loss_chunks)
         columns = all_losses.T.tolist() if all_losses.dim() > 1 else [all_losses.tolist()]
         losses = {name: self._weighted_mean(column) for name, column in zip(self.loss_names, columns, strict=True)}
@@ -130,7 +142,7 @@ class Scores:
         return weighted / sum(self._batch_sizes)
 
     def find_non_finite_step(self) -> int | None:
-        """The first step of this pass, from 0, whose loss was not a finite number."""
+        """Find the first step of the pass, counted from 0, whose loss is not finite; None if all are finite."""
         self._flush()
         losses = _select_total(torch.cat(self._loss_chunks)).tolist() if self._loss_chunks else []
         return next((step for step, loss in enumerate(losses) if not math.isfinite(loss)), None)
@@ -155,12 +167,12 @@ class Scores:
 
 
 def _select_total(losses: Tensor) -> Tensor:
-    """Of several terms their sum, which comes first."""
+    """Select the total loss of each step: with multiple loss terms their sum, which is in the first column."""
     return losses[:, 0] if losses.dim() > 1 else losses
 
 
 def _pack_steps(steps: list[BufferedStep]) -> dict[str, Any]:
-    """For a checkpoint: each step's tensors one below the other, as copying hundreds of small ones takes long."""
+    """Concatenate the tensors of all steps for a checkpoint, as copying hundreds of small tensors is slow."""
     if (
         not steps
         or len({_sample_shapes(each) for each in steps}) > 1
@@ -174,7 +186,10 @@ def _pack_steps(steps: list[BufferedStep]) -> dict[str, Any]:
 
 
 def _unpack_steps(packed: Mapping[str, Any]) -> list[BufferedStep]:
-    """The steps as they were, in memory of their own: some kernels round otherwise where it is not aligned."""
+    """Restore the steps from their concatenation.
+
+    They are copied, because some kernels round differently if a tensor's memory is not aligned.
+    """
     if "steps" in packed:
         return [(output, targets) for output, targets in packed["steps"]]
     pairs = zip(packed["columns"], packed["sizes"], strict=True)
@@ -183,7 +198,7 @@ def _unpack_steps(packed: Mapping[str, Any]) -> list[BufferedStep]:
 
 
 def _concatenate_steps(steps: list[BufferedStep]) -> list[BufferedStep]:
-    """One (output, targets) of all rows; or the batches as they are, where they differ in length or it is one alone."""
+    """Concatenate steps to one; leave them unchanged if their samples differ in shape."""
     if len(steps) == 1 or len({_sample_shapes(each) for each in steps}) > 1:
         return steps
     outputs, targets = zip(*steps, strict=True)
@@ -197,7 +212,10 @@ def _sample_shapes(step: BufferedStep) -> Any:
 
 
 def _concatenate_outputs(outputs: Sequence[Any]) -> Any:
-    """Outputs, one below the other; what has no rows is left as it is, as nothing is predicted of it."""
+    """Concatenate outputs along the first dimension.
+
+    Of scalars the first is kept: no target is predicted from them.
+    """
     first = outputs[0]
     if isinstance(first, Tensor):
         return torch.cat(list(outputs)) if first.dim() else first

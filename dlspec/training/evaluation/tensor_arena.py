@@ -1,7 +1,8 @@
-"""Small tensors that live longer than the step that made them, side by side in memory of their own.
+"""Copy small tensors that outlive their training step into shared chunks of memory.
 
-Where a step's tensors are large, glibc puts the small ones that stay between those that it frees, and then has no room
-for the next step's: its heap grew up to ten times as large as the article's CNN needs at batch 128, as chance had it.
+Otherwise glibc allocates them between a step's large tensors. When those are freed, the small ones fragment the heap,
+and the next step's large tensors do not fit into the gaps: for a CNN at batch size 128, the heap grew up to ten times
+larger than needed.
 """
 
 from __future__ import annotations
@@ -9,23 +10,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = 2**20
-"""Bytes that are taken at a time."""
-ALIGNMENT_BYTES = 64
-"""Some kernels round otherwise where a tensor begins elsewhere; PyTorch's own begin at multiples of so many bytes."""
+CHUNK_BYTES = 2**20  # allocated at a time
+ALIGNMENT_BYTES = 64  # as PyTorch aligns tensors: some kernels round differently at other addresses
 
 
 class TensorArena:
-    """Copies of tensors on the CPU. A piece of memory is given back when all that lie in it are gone."""
+    """Allocates copies of CPU tensors from chunks of memory. A chunk is freed when all of its tensors are."""
 
     def __init__(self) -> None:
         self._free: dict[torch.dtype, Tensor] = {}
 
     def copy(self, tensor: Tensor) -> Tensor:
+        """Copy a CPU tensor into a chunk."""
         count, alignment = tensor.numel(), ALIGNMENT_BYTES // tensor.element_size()
         free = self._free.get(tensor.dtype)
         if free is None or len(free) < count:
-            with torch.inference_mode(False):  # training's and evaluation's lie in the same
+            with torch.inference_mode(False):  # training and evaluation share chunks
                 free = torch.empty(max(CHUNK_BYTES // tensor.element_size(), count), dtype=tensor.dtype)
         self._free[tensor.dtype] = free[-(-count // alignment) * alignment :]
         return free[:count].view(tensor.shape).copy_(tensor)

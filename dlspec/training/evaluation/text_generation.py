@@ -1,4 +1,4 @@
-"""What a network of next tokens writes when it is left to itself: `samples.txt`."""
+"""Generate text with a network that predicts next tokens, for `samples.txt`."""
 
 from __future__ import annotations
 
@@ -16,41 +16,43 @@ from dlspec.training.evaluation.prediction_view import PredictionView, evaluatio
 
 TEMPERATURES = (0.8, 1.0)
 MAX_TOKENS = 500
-MAX_SECONDS = 10.0
-"""On a slow machine a large network writes less: nobody waits longer for it."""
-MAX_PROMPT_TOKENS = 32
-"""So many tokens of the split's first sample, at most half of it, are what the network goes on from."""
+MAX_SECONDS = 10.0  # a large network on a slow machine generates fewer tokens
+MAX_PROMPT_TOKENS = 32  # from the split's first sample, at most half of it
 SEPARATOR = "-" * 80
 
 
 @dataclass(frozen=True)
 class NextTokenPredictor:
-    """Gives the probabilities of the next token: what `view`'s network says of `target`, which is the next of a field.
+    """Predicts the probabilities of the next token with the network of a view.
 
-    Where the network takes the target itself, it takes it moved by one step: 0, and then each token before.
+    If the target is also the network's input, the input is shifted by one step: it starts with token 0.
     """
 
     view: PredictionView
-    target: Target
+    target: Target  # each step of it is the next token of the field `target.next_of`
 
     @property
     def shifts_tokens(self) -> bool:
+        """Whether the target is also the input, shifted by one step."""
         return self.target.next_of == self.target.name
 
     @property
     def first_sample(self) -> Tensor:
-        """The tokens (1, steps) of the split's first sample that are no padding."""
+        """The tokens (1, steps) of the split's first sample, without padding."""
         split, name = self.view.split, self.target.next_of
         tokens, lengths = split.get_loss_target(name)[:1], split.tensors.get(f"{name}_lengths")
         return tokens if lengths is None else tokens[:, : int(lengths[0])]
 
     def predict_next(self, tokens: Tensor) -> Tensor:
-        """Of what follows each row of (rows, steps): (rows, K), on the CPU. It sees as many steps as a sample has."""
+        """Predict the token after each row of tokens (rows, steps): probabilities (rows, K) on the CPU.
+
+        The network sees only the last steps, at most the length of a sample.
+        """
         length = self.target.shape[0]
         context = tokens[:, max(0, tokens.shape[1] - length + self.shifts_tokens) :]
         context = pad(context, (1, 0)) if self.shifts_tokens else context
         last = context.shape[1] - 1
-        # Some networks take one length alone; what stands behind a step changes nothing before it.
+        # Padded because some networks accept only one length. The model is causal, so padding changes no earlier step.
         context = pad(context, (0, length - context.shape[1]))
         predictions = self.view.predict_targets(
             [self._make_input(name, context, last + 1) for name in self.view.inputs]
@@ -59,7 +61,7 @@ class NextTokenPredictor:
         return predictions if predictions.dim() > 1 else torch.stack([1 - predictions, predictions], 1)
 
     def _make_input(self, name: str, context: Tensor, steps: int) -> Tensor:
-        """An input of the network; what is neither the tokens nor their lengths is the split's first sample's."""
+        """Make an input of the network. Inputs other than tokens and lengths are those of the split's first sample."""
         if name == self.target.next_of:
             return context
         if name == f"{self.target.next_of}_lengths":
@@ -70,9 +72,19 @@ class NextTokenPredictor:
 def generate_tokens(
     predictor: NextTokenPredictor, prompt: Tensor, num_reserved: int = 0, clock: Callable[[], float] = time.monotonic
 ) -> list[Tensor]:
-    """A row of tokens for each temperature, behind the `prompt` (1, steps); the first `forbidden` ids are none to say.
+    """Generate tokens after a prompt, once for each temperature.
 
-    Equal networks write the same. The network is left as it was, and so are PyTorch's generators.
+    The random seed is fixed, so equal networks generate equal tokens. The network's mode and PyTorch's random
+    generators are restored afterwards.
+
+    Args:
+        predictor: predicts the next token.
+        prompt: tokens (1, steps).
+        num_reserved: the first token ids, such as padding, that are never generated.
+        clock: returns the time in seconds; generation stops after `MAX_SECONDS`.
+
+    Returns:
+        Generated tokens (steps,) for each of `TEMPERATURES`, without the prompt.
     """
     tokens, generator, started = prompt.repeat(len(TEMPERATURES), 1), torch.Generator().manual_seed(0), clock()
     temperatures = torch.tensor(TEMPERATURES)[:, None]
@@ -86,7 +98,7 @@ def generate_tokens(
 
 
 def generate_samples_text(view: PredictionView, target: Target) -> str | None:
-    """The file's text; None where nothing says what the tokens mean."""
+    """Generate the text of `samples.txt`; None if the data do not define the text of each token."""
     decoder = make_decoder(view.data.preprocessing.get(target.next_of))
     if decoder is None:
         return None
@@ -99,7 +111,7 @@ def generate_samples_text(view: PredictionView, target: Target) -> str | None:
 def _format_samples(decoder: TextDecoder, prompt: Tensor, token_rows: Sequence[Tensor]) -> str:
     prompt_text = decoder.decode(prompt.tolist())
     parts = [
-        f"temperature {temperature}, {len(tokens)} tokens behind {prompt_text!r}\n{SEPARATOR}\n"
+        f"temperature {temperature}, {len(tokens)} tokens after {prompt_text!r}\n{SEPARATOR}\n"
         f"{decoder.decode([*prompt.tolist(), *tokens.tolist()])}\n"
         for temperature, tokens in zip(TEMPERATURES, token_rows, strict=True)
     ]

@@ -12,7 +12,7 @@ import dlspec as library
 
 TEXT = np.random.default_rng(0).integers(0, 6, size=(40, 21))
 NEXT = {"x": TEXT[:, :-1], "target": TEXT[:, 1:]}
-FIX = "take is_causal: true for attention, recurrent layers in one direction, and pad convolutions on the left alone"
+FIX = "set is_causal: true for attention, use one direction in recurrent layers, pad convolutions only on the left"
 
 
 def layers(*between: Any) -> dict[str, Any]:
@@ -56,8 +56,8 @@ CAUSAL: dict[str, list[Any]] = {
 @pytest.mark.parametrize("name", LOOKING_AHEAD)
 def test_the_layer_that_looks_ahead_is_named(name: str) -> None:
     between, path, layer = LOOKING_AHEAD[name]
-    seen = f"{layer} sees the future: the last of 'x' changes what it gives for earlier steps"
-    assert told(layers(*between), NEXT) == f"{path}   {seen}, and 'target' is the next token   {FIX}"
+    seen = f"{layer} sees the future: the last token of 'x' changes its outputs at earlier steps"
+    assert told(layers(*between), NEXT) == f"{path}   {seen}, but 'target' is the next token   {FIX}"
 
 
 @pytest.mark.parametrize("name", CAUSAL)

@@ -153,7 +153,9 @@ def test_a_decoder_that_sees_the_answer_is_refused() -> None:
         train({"inputs": ["words"], "layers": layers}, {"x": LEFT, "target": {"words": words}})
     (problem,) = caught.value.problems
     assert problem.path == "model.layers.1"
-    assert problem.found.startswith("GRU sees the future: the last of 'words' changes what it gives for earlier steps")
+    assert problem.found.startswith(
+        "GRU sees the future: the last token of 'words' changes its outputs at earlier steps"
+    )
 
 
 def test_an_autoencoder_gives_its_input_again() -> None:

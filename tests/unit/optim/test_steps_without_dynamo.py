@@ -61,11 +61,11 @@ WHOLE_RUN = """
 import sys
 from pathlib import Path
 sys.path.insert(0, "tests")
-from helpers.toy_training import TrainerSpec, trainer
+from helpers.toy_training import TrainerSpec, make_trainer
 from dlspec.training.callbacks.default_callbacks import make_default_callbacks
 settings = {"epochs": 2, "progress": "lines", "patience": 9, "clip_grad_norm": 1.0, "deterministic": True}
 settings |= {"accumulate": 2, "average": {"decay": 0.9}}
-trainer(settings=settings, callbacks=make_default_callbacks(TrainerSpec(**settings), Path(sys.argv[1]))).run()
+make_trainer(settings=settings, callbacks=make_default_callbacks(TrainerSpec(**settings), Path(sys.argv[1]))).run()
 print([name for name in ("torch._dynamo", "tensorflow", "matplotlib.pyplot", "torchmetrics") if name in sys.modules])
 """
 

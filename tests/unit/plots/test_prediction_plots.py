@@ -168,7 +168,7 @@ def test_a_matrix_of_any_size_is_drawn(classes: int, tmp_path: Path) -> None:
     (tmp_path / "it.png").write_bytes(page.to_png())
     pixels(tmp_path / "it.png")
     right = int((truth.flip(0) == truth).sum())
-    assert f"kind: {right:,} of 1,000 right, {right / 1000:.1%}" in page.texts
+    assert f"kind: {right:,} of 1,000 correct, {right / 1000:.1%}" in page.texts
 
 
 # ---- a run is what it was ------------------------------------------------------------------------------------------
@@ -309,6 +309,6 @@ def test_a_legend_lies_where_nothing_is_drawn() -> None:
 
 def test_a_line_ends_where_a_number_is_not_finite() -> None:
     page = Page(2.0, 1.0)
-    page.line([(0.2, 0.5), (0.8, 0.5), (1.0, float("nan")), (1.2, 0.5), (1.8, 0.5)], "#000000", 3)
+    page.draw_line([(0.2, 0.5), (0.8, 0.5), (1.0, float("nan")), (1.2, 0.5), (1.8, 0.5)], "#000000", 3)
     row = np.asarray(page._renderer.buffer_rgba())[65, :, 0]
     assert row[65] == 0 and row[130] == 255 and row[195] == 0

@@ -85,7 +85,7 @@ def test_runs_that_came_to_an_end(dlspec, work: Path) -> None:
     assert failed["resume"] == "python -m dlspec resume run=runs/a/sweep/1"
     result = json.loads((work / "runs/a/good/result.json").read_text())
     assert (good["step"], good["monitored"]) == (result["steps"], result["monitored"])
-    assert (good["reason"], good["resume"], good["seconds_left"]) == ("max_steps (2) is reached", "", None)
+    assert (good["reason"], good["resume"], good["seconds_left"]) == ("reached max_steps (2)", "", None)
     out = dlspec("status").out.splitlines()
     at = next(index for index, line in enumerate(out) if " failed " in line)
     assert out[at + 1 : at + 3] == [f"    {failed['reason']}", f"    {failed['resume']}"]

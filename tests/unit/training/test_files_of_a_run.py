@@ -239,11 +239,11 @@ def test_standard_callbacks_follow_the_settings(tmp_path: Path) -> None:
     def kinds(folder: Path | None = None, **settings: Any) -> set[str]:
         return {type(each).__name__ for each in make_default_callbacks(TrainerSpec(**settings), folder)}
 
-    files = {"LogLines", "MetricsFile", "TimingFile", "ResultFile", "StatusFile"}
+    files = {"TextLog", "MetricsFile", "TimingFile", "ResultFile", "StatusFile"}
     assert kinds() == {Progress.__name__}
     assert kinds(progress="none", patience=2) == {EarlyStopping.__name__}
     assert kinds(tmp_path, progress="none", checkpoints=False, tensorboard=False, curves=False, pictures=False) == files
-    more = {"Curves", "Pictures", "Checkpoints", "TensorBoard"}
+    more = {"Curves", "PredictionPlots", "CheckpointSaver", "TensorBoard"}
     assert kinds(tmp_path, progress="none") == files | more
 
 

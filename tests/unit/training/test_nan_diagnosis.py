@@ -73,21 +73,21 @@ def make(request: pytest.FixtureRequest) -> Make:
 @pytest.mark.parametrize(
     ("network", "options", "text"),
     [
-        (make_stack(FunctionLayer(lambda x: (x * 1e3).exp())), {}, "layer '1' (Call) is the first that gives inf; "),
+        (make_stack(FunctionLayer(lambda x: (x * 1e3).exp())), {}, "layer '1' (FunctionLayer) is the first that gives inf; "),
         (
             make_stack(FunctionLayer(lambda x: (x * 1e5).half()), FunctionLayer(Tensor.float)),
             {},
-            "layer '1' (Call) is the first that gives ",
+            "layer '1' (FunctionLayer) is the first that gives ",
         ),
         (
             make_stack(nn.ReLU(), nn.Sequential(nn.Identity(), FunctionLayer(torch.log))),
             {},
-            "layer '2.1' (Call) is the first that",
+            "layer '2.1' (FunctionLayer) is the first that",
         ),
         (
             make_stack(nn.Dropout(0.5), FunctionLayer(lambda x: 1 / x)),
             {},
-            "layer '2' (Call) is the first that gives inf; ",
+            "layer '2' (FunctionLayer) is the first that gives inf; ",
         ),
         (make_stack(), {"criterion": Log()}, f"{LOSS} the loss of it is inf (a log of 0, a division by 0); "),
         (make_stack(), {"criterion": Terms(), "metrics": ()}, f"{LOSS} loss 'bad' of it is "),
@@ -239,14 +239,14 @@ class Edge(CrossEntropy):
 @pytest.mark.parametrize(
     ("network", "criterion", "text"),
     [
-        (make_stack(nn.Dropout(0.3), FunctionLayer(sqrt_of_positive), nn.ReLU()), CrossEntropy(), "layer '2' (Call)"),
+        (make_stack(nn.Dropout(0.3), FunctionLayer(sqrt_of_positive), nn.ReLU()), CrossEntropy(), "layer '2' (FunctionLayer)"),
         (
             make_stack(nn.Sequential(nn.ReLU(), FunctionLayer(sqrt_of_positive)), nn.ReLU()),
             CrossEntropy(),
-            "layer '1.1' (Call)",
+            "layer '1.1' (FunctionLayer)",
         ),
         (make_stack(Inner(), nn.BatchNorm1d(16)), CrossEntropy(), "layer '1' (Inner)"),
-        (make_stack(nn.ReLU(inplace=True), FunctionLayer(sqrt_of_positive)), CrossEntropy(), "layer '2' (Call)"),
+        (make_stack(nn.ReLU(inplace=True), FunctionLayer(sqrt_of_positive)), CrossEntropy(), "layer '2' (FunctionLayer)"),
         (make_stack(), Edge(), "the loss"),
     ],
 )

@@ -107,7 +107,7 @@ def test_what_was_learned_is_written_on_and_on(name: str, tmp_path: Path, monkey
         heading, _, text = part.strip().split("\n")
         said = [WORDS.index(word) for word in text.split()]
         begun = " ".join(WORDS[(said[0] + step) % 5] for step in range(4))
-        assert heading == f"temperature {temperature}, 40 tokens behind '{begun}'"
+        assert heading == f"temperature {temperature}, 40 tokens after '{begun}'"
         assert len(said) == 44
         right = [(one + 1) % 5 == other for one, other in pairwise(said)]
         assert sum(right) >= 41, text

@@ -159,12 +159,14 @@ def _scores(batches: list[tuple[Tensor, Tensor]]) -> tuple[dict[str, float], int
     return gathered.results(), metric.updates
 
 
-@pytest.mark.parametrize("limit", ["MOST_ROWS", "MOST_NUMBERS", "MOST_STEPS"])
+@pytest.mark.parametrize("limit", ["MAX_BUFFERED_ROWS", "MAX_BUFFERED_NUMBERS", "MAX_BUFFERED_STEPS"])
 def test_metrics_are_fed_in_pieces_and_come_out_the_same(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = [5, 5, 5, 5, 5, 5, 2]
     batches = [(torch.randn(size, 3), torch.randint(0, 3, (size,))) for size in sizes]
     whole, once = _scores(batches)
-    monkeypatch.setattr(scores, limit, {"MOST_ROWS": 10, "MOST_NUMBERS": 30, "MOST_STEPS": 2}[limit])
+    monkeypatch.setattr(
+        scores, limit, {"MAX_BUFFERED_ROWS": 10, "MAX_BUFFERED_NUMBERS": 30, "MAX_BUFFERED_STEPS": 2}[limit]
+    )
     pieces, often = _scores(batches)
     assert (once, often) == (1, 4)
     assert pieces == whole

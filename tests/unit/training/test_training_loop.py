@@ -232,7 +232,7 @@ def test_stops_early_and_tests_the_best_weights() -> None:
     training = make_trainer(settings={"epochs": 6, "patience": 3}, callbacks=[script])
     result = training.run()
     assert (result.epochs, result.best_epoch, result.monitored) == (5, 2, 0.3)
-    assert result.stop_reason == "no better val/loss for 3 epochs; the best was epoch 2"
+    assert result.stop_reason == "val/loss has not improved for 3 epochs; the best epoch is 2"
     weight = training.state.network[0].weight  # type: ignore[index]
     assert torch.equal(weight, script.weights[1])
     assert not torch.equal(weight, script.weights[4])
@@ -315,7 +315,7 @@ def test_an_interrupt_goes_up_after_everything_is_closed() -> None:
 def test_unknown_monitor_is_refused_before_training() -> None:
     with pytest.raises(UserError) as failure:
         make_trainer(settings={"monitor": "val/acuracy"})
-    text = "trainer.monitor: an epoch gives no result 'val/acuracy'; did you mean 'val/accuracy'?"
+    text = "trainer.monitor: epochs have no result 'val/acuracy'; did you mean 'val/accuracy'?"
     assert str(failure.value) == text
 
 
@@ -325,7 +325,7 @@ def test_without_validation_training_is_monitored(caplog: pytest.LogCaptureFixtu
     assert "val/loss" not in result.results
     assert result.test == {}
     assert [each.message for each in caplog.records if each.levelname == "WARNING"] == [
-        "there is no validation split: train/loss is monitored in place of val/loss"
+        "no validation split: monitoring train/loss instead of val/loss"
     ]
 
 

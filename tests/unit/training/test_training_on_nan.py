@@ -96,7 +96,7 @@ def test_a_gradient_alone_is_enough() -> None:
     assert said.startswith(
         "train/loss is finite, and a gradient of it is not, in epoch 1 at step 1, learning rate 0.01: "
     )
-    assert said.endswith("layer '1' (Call) is the first that gives a gradient of nan; 7 batches in a row were left out")
+    assert said.endswith("layer '1' (FunctionLayer) is the first that gives a gradient of nan; 7 batches in a row were left out")
     assert all(each.isfinite().all() for each in net.parameters())
 
 

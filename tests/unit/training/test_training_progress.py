@@ -37,7 +37,7 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     )
     assert first.endswith("  *"), "the first epoch is the best so far"
     assert f"val/loss {format_number(last['val/loss'])}" in second
-    assert stopped == "stopped: max_steps (6) is reached"
+    assert stopped == "stopped: reached max_steps (6)"
     assert test.startswith(f"test  test/loss {format_number(training.state.test_results['test/loss'])}")
 
 
