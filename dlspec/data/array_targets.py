@@ -57,8 +57,10 @@ def _read_step_target(name: str, values: NDArray[Any], inputs: ArraysByName, len
 
 def _is_next_token(values: NDArray[Any], tokens: NDArray[Any]) -> bool:
     """Whether each step of `values` is what `tokens` hold one step later, in every row."""
-    alike = tokens.shape == values.shape and tokens.dtype.kind in "iu" and values.ndim == 2 and values.shape[1] > 1
-    return alike and bool((values[:, :-1] == tokens[:, 1:]).all())
+    have_equal_shapes = (
+        tokens.shape == values.shape and tokens.dtype.kind in "iu" and values.ndim == 2 and values.shape[1] > 1
+    )
+    return have_equal_shapes and bool((values[:, :-1] == tokens[:, 1:]).all())
 
 
 def _find_lengths_field(
@@ -69,8 +71,10 @@ def _find_lengths_field(
         if f"{own}_lengths" in lengths:
             return own
     named = [key.removesuffix("_lengths") for key in lengths]
-    alike = [key for key in named if key in inputs and values.ndim > 1 and inputs[key].shape[1] == values.shape[1]]
-    return alike[0] if len(alike) == 1 and values.shape[1] > 1 else ""
+    of_same_length = [
+        key for key in named if key in inputs and values.ndim > 1 and inputs[key].shape[1] == values.shape[1]
+    ]
+    return of_same_length[0] if len(of_same_length) == 1 and values.shape[1] > 1 else ""
 
 
 def _make_class_names(count: int) -> tuple[str, ...]:

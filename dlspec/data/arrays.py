@@ -64,8 +64,14 @@ def _separate_targets(arrays: Mapping[str, Any], target: str) -> tuple[ArraysByN
         is_clear = not given or find_closest(target, given)
         fix = suggest(target, given) + ("" if is_clear else f"; '{target}': None says that there is none")
         raise DataError(target, f"no target '{target}' among the arrays; {fix}".rstrip("; "), Code.UNKNOWN_FIELD)
-    wanted = given.pop(target, None)
-    labels = {} if wanted is None else wanted if isinstance(wanted, Mapping) else {target: wanted}
+    target_values = given.pop(target, None)
+    labels = (
+        {}
+        if target_values is None
+        else target_values
+        if isinstance(target_values, Mapping)
+        else {target: target_values}
+    )
     if not given:
         raise DataError(
             "", f"only the target '{target}' was given; an array to predict it from is needed", Code.MISSING_VALUE
@@ -150,8 +156,8 @@ def _make_field(key: str, values: NDArray[Any], has_lengths: bool) -> Field:
     if values.dtype.kind in "iu":
         return _make_token_field(key, values, has_lengths)
     if len(shape) > MAX_RANK:
-        wanted = "(N, C), (N, T, C) or (N, C, H, W)"
-        raise DataError(key, f"'{key}' has shape {list(values.shape)}; {wanted} is wanted")
+        expected = "(N, C), (N, T, C) or (N, C, H, W)"
+        raise DataError(key, f"'{key}' has shape {list(values.shape)}; {expected} is wanted")
     return Field(key, shape or (1,), guess_layout(shape), has_lengths=has_lengths)
 
 

@@ -131,18 +131,18 @@ class Dataset:
     @property
     def effective_targets(self) -> tuple[Target, ...]:
         """What a network may be for: the targets, or where there is none the fields that it is to give again."""
-        again = [each for each in self.fields if self.reconstructed_field in ("", each.name)]
-        return self.targets or tuple(_target_from_field(each) for each in again)
+        reconstructed = [each for each in self.fields if self.reconstructed_field in ("", each.name)]
+        return self.targets or tuple(_target_from_field(each) for each in reconstructed)
 
     @property
     def facts(self) -> dict[str, Any]:
         """What `${data.KEY}` answers: per field and target, and flat where there is only one of a kind."""
-        facts: dict[str, Any] = {each.name: _field_facts(each) for each in self.fields}
-        facts |= {each.name: _target_facts(each) | _step_facts(each) for each in self.targets}
+        facts: dict[str, Any] = {each.name: _make_field_facts(each) for each in self.fields}
+        facts |= {each.name: _make_target_facts(each) | _make_step_facts(each) for each in self.targets}
         if len(self.effective_targets) == 1:
-            facts |= _target_facts(self.effective_targets[0])
+            facts |= _make_target_facts(self.effective_targets[0])
         if len(self.fields) == 1:
-            facts |= _field_facts(self.fields[0])
+            facts |= _make_field_facts(self.fields[0])
         return facts
 
     def field(self, name: str) -> Field | None:
@@ -165,13 +165,18 @@ class Dataset:
     def with_target(self, name: str) -> Dataset | None:
         """These data with one thing to predict: a target, or a field that is to be given again; None for neither."""
         targets = tuple(each for each in self.targets if each.name == name)
-        again = "" if targets else next((each.name for each in self.fields if each.name == name), None)
-        if again is None:
+        reconstructed = "" if targets else next((each.name for each in self.fields if each.name == name), None)
+        if reconstructed is None:
             return None
         kept = [each.name for each in targets]
         splits = [_select_targets(each, kept) for each in (self.train, self.validation, self.test)]
         return replace(
-            self, targets=targets, reconstructed_field=again, train=splits[0], validation=splits[1], test=splits[2]
+            self,
+            targets=targets,
+            reconstructed_field=reconstructed,
+            train=splits[0],
+            validation=splits[1],
+            test=splits[2],
         )
 
     def with_next_token_target(self, name: str) -> Dataset:
@@ -221,7 +226,7 @@ def _target_from_field(field: Field) -> Target:
     return Target(field.name, "classes", field.shape, words, lengths=lengths)
 
 
-def _field_facts(each: Field) -> dict[str, Any]:
+def _make_field_facts(each: Field) -> dict[str, Any]:
     facts: dict[str, Any] = {"shape": list(each.shape), "layout": each.layout}
     if each.layout in ("tokens", "sequence"):
         facts["length"] = each.shape[0]
@@ -230,14 +235,14 @@ def _field_facts(each: Field) -> dict[str, Any]:
     return facts
 
 
-def _target_facts(target: Target) -> dict[str, Any]:
+def _make_target_facts(target: Target) -> dict[str, Any]:
     facts: dict[str, Any] = {"num_outputs": target.num_outputs}
     if target.kind == "classes":
         facts["num_classes"] = len(target.classes)
     return facts
 
 
-def _step_facts(target: Target) -> dict[str, Any]:
+def _make_step_facts(target: Target) -> dict[str, Any]:
     """What a target's own name answers beside the rest: those of tokens, where it has a class a step."""
     if target.kind != "classes" or not target.shape:
         return {"shape": list(target.shape)} if target.shape else {}

@@ -76,9 +76,9 @@ def read_records(roots: Sequence[Path]) -> list[RunRecord]:
     """Every run and job at or below the folders: a sweep's jobs by their numbers, other runs by their names."""
     runs = {run.folder: run for run in find_runs(roots)}
     jobs = {_find_job_folder(root, job): job for root in roots for job in list_jobs(root)}
-    records = [_make_record(run, _relative_run_name(run.folder, roots), jobs.get(run.folder)) for run in runs.values()]
+    records = [_make_record(run, _make_relative_name(run.folder, roots), jobs.get(run.folder)) for run in runs.values()]
     records += [_make_record_without_folder(job) for folder, job in jobs.items() if folder not in runs]
-    return sorted(records, key=lambda each: _natural_sort_key(each.name))
+    return sorted(records, key=lambda each: _make_natural_sort_key(each.name))
 
 
 def read_record(folder: Path) -> RunRecord:
@@ -99,12 +99,12 @@ def _find_job_folder(root: Path, job: ListedJob) -> Path:
     return path if path.is_relative_to(root) and ".." not in path.parts else root / path.name
 
 
-def _relative_run_name(folder: Path, roots: Sequence[Path]) -> str:
+def _make_relative_name(folder: Path, roots: Sequence[Path]) -> str:
     inside = [folder.relative_to(root) for root in roots if folder.is_relative_to(root)]
     return min((str(each) for each in inside if each.parts), key=len, default=folder.name)
 
 
-def _natural_sort_key(name: str) -> tuple[tuple[int, int, str], ...]:
+def _make_natural_sort_key(name: str) -> tuple[tuple[int, int, str], ...]:
     """2 before 10, and both before any text; the same for each part of a path."""
     parts = name.replace("\\", "/").split("/")
     return tuple((0, int(part), "") if part.isdecimal() and len(part) < 20 else (1, 0, part) for part in parts)
@@ -119,7 +119,7 @@ def _make_record(run: Run, name: str, job: ListedJob | None = None) -> RunRecord
         status=run.state,
         folder=run.folder,
         spec=read_spec(run.folder),
-        overrides=_listed_overrides(job) or read_overrides(run.folder),
+        overrides=_read_listed_overrides(job) or read_overrides(run.folder),
         monitor=shorten_middle(status.monitor, MAX_NAME_LENGTH),
         mode=result.mode,
         monitored=status.monitored,
@@ -137,12 +137,12 @@ def _make_record_without_folder(job: ListedJob) -> RunRecord:
     return RunRecord(
         name=str(job.number),
         status=job.status,
-        overrides=_listed_overrides(job),
+        overrides=_read_listed_overrides(job),
         error=_cut_message(job.error or ""),
     )
 
 
-def _listed_overrides(job: ListedJob | None) -> tuple[str, ...]:
+def _read_listed_overrides(job: ListedJob | None) -> tuple[str, ...]:
     return () if job is None else tuple(shorten_middle(each) for each in job.overrides)
 
 
@@ -181,10 +181,10 @@ def read_overrides(folder: Path) -> tuple[str, ...]:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        about = path.stat()
+        file_stat = path.stat()
     except (OSError, ValueError):
         return None
-    return _read_yaml_cached(path, about.st_mtime_ns, about.st_size)
+    return _read_yaml_cached(path, file_stat.st_mtime_ns, file_stat.st_size)
 
 
 @lru_cache(maxsize=10_000)  # a sweep's report is written again as jobs end: what was read of the others stays

@@ -53,7 +53,7 @@ class SettingColumns:
     def _value(self, record: RunRecord, path: KeyPath) -> Any:
         if len(path) == 1 and path[0] in self._groups_with_choices:
             return _find_group_choice(record, str(path[0]))
-        return to_table_value(value_at(record.spec, path))
+        return to_table_value(get_value_at(record.spec, path))
 
     def _find_section_paths(self, key: str, records: Sequence[RunRecord]) -> Iterator[KeyPath]:
         records_with_key = [record for record in records if key in record.spec]
@@ -79,7 +79,7 @@ def _find_overridden_paths(key: str, records: Sequence[RunRecord]) -> Iterator[K
     names = {each.lstrip("+~").partition("=")[0] for record in records for each in record.overrides}
     for name in sorted(each for each in names if each.startswith(f"{key}.")):
         path = tuple(int(part) if part.isdecimal() and len(part) < 9 else part for part in name.split("."))
-        values = [value for record in records if (value := value_at(record.spec, path)) is not ABSENT]
+        values = [value for record in records if (value := get_value_at(record.spec, path)) is not ABSENT]
         if path not in IGNORED_PATHS and not any(isinstance(each, dict) for each in values) and not _are_equal(values):
             yield path
 
@@ -125,7 +125,7 @@ def _align_entries(first: list[Any], second: list[Any]) -> Iterator[tuple[int, A
             yield from ((start + index, *pair) for index, pair in enumerate(pairs))
 
 
-def value_at(tree: Any, path: KeyPath) -> Any:
+def get_value_at(tree: Any, path: KeyPath) -> Any:
     """What a spec has at a place, `ABSENT` where it has nothing there."""
     for key in path:
         is_there = key in tree if isinstance(tree, dict) else isinstance(tree, list) and key in range(len(tree))

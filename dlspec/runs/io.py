@@ -87,7 +87,7 @@ def _open_temporary(path: Path) -> Iterator[BinaryIO]:
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
-        Path(temporary).chmod(_default_file_mode())  # mkstemp's own mode hides the file from everybody else
+        Path(temporary).chmod(_find_default_file_mode())  # mkstemp's own mode hides the file from everybody else
         Path(temporary).replace(path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
@@ -128,16 +128,16 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`value` as JSON; what JSON has no word for (nan, infinities) becomes null."""
-    write_text(path, _json_text(value))
+    write_text(path, _format_json(value))
 
 
 def write_json_unsynced(path: Path, value: Any) -> None:
     """As `write_json`, but without waiting for the disk: for what is soon written again."""
     with _open_temporary(path) as file:
-        file.write(_json_text(value).encode())
+        file.write(_format_json(value).encode())
 
 
-def _json_text(value: Any) -> str:
+def _format_json(value: Any) -> str:
     return json.dumps(replace_non_finite(value), indent=2, ensure_ascii=False) + "\n"
 
 
@@ -158,9 +158,9 @@ def replace_non_finite(value: Any) -> Any:
     return value
 
 
-def read_json_object(path: Path, most: int = MAX_JSON_BYTES) -> dict[str, Any] | None:
-    """The mapping that a JSON file of at most `most` bytes holds; None for any other file, and for none."""
-    content = read_small_file(path, most)
+def read_json_object(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any] | None:
+    """The mapping that a JSON file of at most `max_bytes` bytes holds; None for any other file, and for none."""
+    content = read_small_file(path, max_bytes)
     try:
         value = None if content is None else json.loads(content)
     except (ValueError, RecursionError):
@@ -169,13 +169,13 @@ def read_json_object(path: Path, most: int = MAX_JSON_BYTES) -> dict[str, Any] |
 
 
 def read_small_file(path: Path, max_bytes: int) -> bytes | None:
-    """What a plain file of at most `most` bytes holds; None for a larger one, for what is no file, and for none."""
+    """What a plain file of at most `max_bytes` bytes holds; None for a larger one, for what is no file, and for none."""
     content = read_first_bytes(path, max_bytes + 1)
     return None if content is None or len(content) > max_bytes else content
 
 
 def read_first_bytes(path: Path, max_bytes: int) -> bytes | None:
-    """The first `most` bytes of a plain file; None for what is no file, and for none."""
+    """The first `max_bytes` bytes of a plain file; None for what is no file, and for none."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
         with os.fdopen(descriptor, "rb") as file:
@@ -228,7 +228,7 @@ def add_log_file(folder: Path) -> logging.Handler:
 
 
 @cache
-def _default_file_mode() -> int:
+def _find_default_file_mode() -> int:
     """The mode that a new file has for this user."""
     mask = os.umask(0)  # there is no way to read it without setting it
     os.umask(mask)

@@ -97,7 +97,7 @@ def _list_folder(folder: Path) -> tuple[set[str], list[str]]:
 
 def _inspect_run(folder: Path, this_host: str, now: float) -> Run:
     status = read_status(folder) or RunStatus()
-    age = _status_age(folder, status, now)
+    age = _compute_status_age(folder, status, now)
     return Run(folder, _infer_state(folder, status, age, this_host), status, age)
 
 
@@ -115,11 +115,11 @@ def _infer_state(folder: Path, status: RunStatus, age: float | None, this_host: 
     return JobState.RUNNING if is_still_running else JobState.KILLED
 
 
-def _status_age(folder: Path, status: RunStatus, now: float) -> float | None:
+def _compute_status_age(folder: Path, status: RunStatus, now: float) -> float | None:
     """Seconds since the status was renewed, or where it does not say so since its file was; clocks may disagree."""
     written = _parse_timestamp(status.renewed)
     if written is None:
-        written = _modification_time(folder)
+        written = _read_modification_time(folder)
     return None if written is None else max(now - written, 0.0)
 
 
@@ -131,7 +131,7 @@ def _parse_timestamp(text: str) -> float | None:
         return None
 
 
-def _modification_time(folder: Path) -> float | None:
+def _read_modification_time(folder: Path) -> float | None:
     for name in (STATUS_FILE, RESULT_FILE, SPEC_FILE):
         try:
             return (folder / name).stat().st_mtime

@@ -184,8 +184,12 @@ def _find_trims(
     split: Split, inputs: Sequence[str], targets: Sequence[str], trims: Mapping[str, PaddingTrim]
 ) -> dict[int, tuple[Tensor, PaddingTrim]]:
     """By a tensor's position in a batch the CPU's copy of the lengths that it is cut by, and where."""
-    wanted = [PaddingTrim(Lengths(name), 1) for name in inputs] + [trims.get(name) for name in targets]
-    pairs = ((index, each, f"{each.lengths.field}_lengths") for index, each in enumerate(wanted) if each is not None)
+    trim_by_position = [PaddingTrim(Lengths(name), 1) for name in inputs] + [trims.get(name) for name in targets]
+    pairs = (
+        (index, each, f"{each.lengths.field}_lengths")
+        for index, each in enumerate(trim_by_position)
+        if each is not None
+    )
     return {index: (split.tensors[name].cpu(), each) for index, each, name in pairs if name in inputs}
 
 

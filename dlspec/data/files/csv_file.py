@@ -50,19 +50,19 @@ def _check_file(file: Path) -> Path:
 def _read_numbered_rows(file: Path, delimiter: str, encoding: str) -> Iterator[tuple[int, CsvRow]]:
     """Rows that are not empty, each with the number of its last line."""
     # Spreadsheets put a byte order mark in front of UTF-8, which would become part of the first column's name.
-    known = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+    codec = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
     line = 0
     try:
-        with file.open(encoding=known, newline="") as lines:
+        with file.open(encoding=codec, newline="") as lines:
             reader = csv.reader(lines, delimiter=delimiter)
             for row in reader:
                 line = reader.line_num
                 if row:
                     yield line, row
     except UnicodeError:
-        place = f"{file}:{_find_undecodable_line(file, known)}"
+        location = f"{file}:{_find_undecodable_line(file, codec)}"
         fix = "write data.encoding=NAME: latin-1, cp1252 (Windows), utf-16"
-        raise DataError("encoding", f"{place}: not in {encoding}; {fix}", Code.FILE_UNREADABLE) from None
+        raise DataError("encoding", f"{location}: not in {encoding}; {fix}", Code.FILE_UNREADABLE) from None
     except csv.Error as error:
         raise DataError("path", f"{file}:{line + 1}: {error}; is a closing quote missing?") from None
     except OSError as error:

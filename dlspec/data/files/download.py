@@ -27,7 +27,7 @@ class DownloadError(Exception):
     """Why a file could not be had, in one line."""
 
 
-def cache_folder(name: str) -> Path:
+def find_cache_folder(name: str) -> Path:
     """`$DLSPEC_CACHE/NAME`, else `$XDG_CACHE_HOME/dlspec/NAME`, else `~/.cache/dlspec/NAME`."""
     if own := os.environ.get("DLSPEC_CACHE"):
         return Path(own) / name

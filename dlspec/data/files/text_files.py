@@ -94,7 +94,7 @@ def _make_missing_error(path: Path) -> DataError:
         return DataError(
             "path", f"'{path}' is no file; a text file is wanted, or a folder of some", Code.FILE_UNREADABLE
         )
-    known = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-    guess = find_closest(path.name, known)
+    siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    guess = find_closest(path.name, siblings)
     fix = f"did you mean '{path.parent / guess}'?" if guess else "write data.path=FILE.txt, or a folder of them"
     return DataError("path", f"no file '{path}'; {fix}", Code.FILE_UNREADABLE)

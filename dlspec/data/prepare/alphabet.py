@@ -75,8 +75,8 @@ class Alphabet:
     def from_json(cls, saved: object) -> Alphabet:
         """What `to_json` gave; anything else is a `DataError`."""
         kind = saved.get("kind") if isinstance(saved, Mapping) else None
-        wanted = {"characters": {"kind", "length", "characters"}, "bytes": {"kind", "length"}}
-        if not isinstance(saved, Mapping) or kind not in wanted or set(saved) != wanted[kind]:
+        expected_keys = {"characters": {"kind", "length", "characters"}, "bytes": {"kind", "length"}}
+        if not isinstance(saved, Mapping) or kind not in expected_keys or set(saved) != expected_keys[kind]:
             raise _make_saved_error("characters with their length, or bytes with theirs, are wanted")
         if type(saved["length"]) is not int or not 0 < saved["length"] <= MAX_LENGTH:
             raise _make_saved_error(f"length must be 1 to {MAX_LENGTH:,}")

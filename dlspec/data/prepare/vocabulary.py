@@ -54,10 +54,10 @@ class Vocabulary:
         return cls(tuple(word for _, word in frequent[: max_tokens - RESERVED]), length, lowercase)
 
     def encode(self, texts: Iterable[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Tokens (N, length), padded with 0, and lengths (N,) of each text, as `number` gives them."""
-        return self.number([split_words(text, self.lowercase) for text in texts])
+        """Tokens (N, length), padded with 0, and lengths (N,) of each text, as `encode_words` gives them."""
+        return self.encode_words([split_words(text, self.lowercase) for text in texts])
 
-    def number(self, texts: Sequence[Words]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def encode_words(self, texts: Sequence[Words]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Tokens (N, length) and lengths (N,) of texts in words; what is too long is cut, an empty one is [1]."""
         ids = {word: number for number, word in enumerate(self.words, RESERVED)}
         cut = [text[: self.length] or ("",) for text in texts]

@@ -82,9 +82,9 @@ class Mnist(DataSource):
     def _find_folder(self) -> Path:
         if self.path is not None:
             return _check_folder(expand_home(self.path))
-        from dlspec.data.files.download import cache_folder
+        from dlspec.data.files.download import find_cache_folder
 
-        folder = cache_folder("mnist")
+        folder = find_cache_folder("mnist")
         for name in _find_missing(folder):
             _download_file(name, folder)
         return folder

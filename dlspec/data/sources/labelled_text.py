@@ -46,7 +46,7 @@ class TextSource(SplitSource):
         parts = self._split_texts(words, numbers)
         training = [words[row] for row in parts.train.tolist()]
         vocabulary = Vocabulary.fit(training, length, self.lowercase, self.max_tokens, self.min_count)
-        tokens, lengths = vocabulary.number(words)
+        tokens, lengths = vocabulary.encode_words(words)
 
         field = dataset.Field("text", (length,), "tokens", vocab_size=len(vocabulary), has_lengths=True)
         target = dataset.Target(target_name, "classes", (), classes)

@@ -118,8 +118,8 @@ class RandomData(SplitSource):
         parts = self.parts(self.size, self.test, self._find_strata(labels))
         return dataset.Dataset(
             self.source_name,
-            tuple(each.field(name) for name, each in fields.items()),
-            tuple(each.target(name, fields.get(each.next_of or "")) for name, each in targets.items()),
+            tuple(each.make_field(name) for name, each in fields.items()),
+            tuple(each.make_target(name, fields.get(each.next_of or "")) for name, each in targets.items()),
             *make_splits(arrays, labels, parts),
         )
 

@@ -37,7 +37,7 @@ class RandomField(BaseModel):
         """So many a sample."""
         return 4 * math.prod(self.shape) if self.shape else 8 * (self.length or 1)
 
-    def field(self, name: str) -> dataset.Field:
+    def make_field(self, name: str) -> dataset.Field:
         from dlspec.data import dataset
 
         if self.length is not None:
@@ -86,13 +86,13 @@ class RandomTarget(BaseModel):
         each = 0 if self.next_of else 8 if self.num_classes else 4
         return each * math.prod(self.shape or ())
 
-    def target(self, name: str, tokens: RandomField | None) -> dataset.Target:
+    def make_target(self, name: str, tokens: RandomField | None) -> dataset.Target:
         """`tokens` is the field that it is the next one of."""
         from dlspec.data import dataset
 
         if tokens is not None:
-            words = _make_class_names(tokens.vocab_size or 0)
-            return dataset.Target(name, "classes", (tokens.length or 0,), words, next_of=self.next_of or "")
+            class_names = _make_class_names(tokens.vocab_size or 0)
+            return dataset.Target(name, "classes", (tokens.length or 0,), class_names, next_of=self.next_of or "")
         shape = tuple(self.shape or ())
         if self.num_classes is None:
             return dataset.Target(name, "numbers", shape)

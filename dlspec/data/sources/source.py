@@ -106,11 +106,11 @@ def open_data(source: DataSource) -> Dataset:
 def _select_target(dataset: Dataset, target: str | None) -> Dataset:
     if target is None:
         return dataset
-    aimed = dataset.with_target(target)
-    if aimed is None:
+    selected = dataset.with_target(target)
+    if selected is None:
         names = [*(each.name for each in dataset.targets), *(each.name for each in dataset.fields)]
         raise DataError("target", f"{dataset.name} has no '{target}'; {suggest(target, names)}", Code.UNKNOWN_FIELD)
-    return aimed
+    return selected
 
 
 def _check_stated_fact(key: str, stated: object, found: object, name: str) -> None:

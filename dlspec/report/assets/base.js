@@ -72,7 +72,7 @@ function readTheme() {
   for (const name of ["text", "soft", "line", "faint", "accent", "best", "worst", "card"]) theme[name] = css(`--${name}`);
 }
 
-function mixed(first, second, share) {
+function mixColours(first, second, share) {
   const parts = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
   const [a, b] = [parts(first), parts(second)];
   return `rgb(${a.map((each, at) => Math.round(each + share * (b[at] - each))).join(",")})`;
@@ -113,13 +113,13 @@ function changed(...what) {
 
 // ---- rows: settings (means over their seeds), or runs ----------------------------------------------------------------
 
-const setting = (number) => {
+const makeSettingRow = (number) => {
   const { runs, finished, failed, means, deviations } = DATA.settings[number];
   const run = DATA.runs[runs[0]];
   return { id: number, runs, finished, failed, values: run.values, results: means, deviations, color: number };
 };
 
-const single = (run, number) => ({
+const makeRunRow = (run, number) => ({
   id: number,
   runs: [number],
   finished: run.status === "finished" ? 1 : 0,
@@ -133,7 +133,7 @@ const single = (run, number) => ({
   status: run.status,
 });
 
-const ROWS = { settings: DATA.settings.map((_, number) => setting(number)), runs: DATA.runs.map(single) };
+const ROWS = { settings: DATA.settings.map((_, number) => makeSettingRow(number)), runs: DATA.runs.map(makeRunRow) };
 
 function allColumns(view) {
   const key = (each, at) => ({ name: each.name, kind: "key", isSeed: each.is_seed, get: (row) => row.values[at], text: (row) => shortValue(row.values[at]) });
@@ -197,16 +197,16 @@ function shownRows() {
     (!search || all.some((column) => column.text(row).toLowerCase().includes(search)));
   cached = ROWS[state.view].filter(passes);
   const by = state.sort && all.find((column) => column.name === state.sort.name);
-  if (by) cached.sort((a, b) => inOrder(by.get(a), by.get(b), state.sort.isDescending));
+  if (by) cached.sort((a, b) => compareValues(by.get(a), by.get(b), state.sort.isDescending));
   else if (state.view === "runs" && resultColumn()) {
     const at = DATA.results.indexOf(DATA.monitor);
-    if (at >= 0) cached.sort((a, b) => inOrder(a.results[at], b.results[at], DATA.mode === "max"));
+    if (at >= 0) cached.sort((a, b) => compareValues(a.results[at], b.results[at], DATA.mode === "max"));
   }
   return cached;
 }
 
 // Numbers before texts, what is not there last, whichever way it is sorted.
-function inOrder(a, b, isDescending) {
+function compareValues(a, b, isDescending) {
   const rank = (value) => (isNumber(value) ? 0 : value === null || value === undefined || value === "" ? 2 : 1);
   if (rank(a) !== rank(b)) return rank(a) - rank(b);
   const order = isNumber(a) ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
@@ -214,15 +214,15 @@ function inOrder(a, b, isDescending) {
 }
 
 // A row's values in a line, or of some rows only what differs between them.
-function values(row, rows = null) {
+function formatSettings(row, rows = null) {
   const differs = (at) => !rows || rows.some((each) => each.values[at] !== rows[0].values[at]);
-  const told = (key, at) => ((key.is_seed && state.view === "settings") || row.values[at] === "" || !differs(at) ? null : `${key.name}=${shortValue(row.values[at])}`);
-  return DATA.keys.map(told).filter(Boolean).join("  ");
+  const formatKey = (key, at) => ((key.is_seed && state.view === "settings") || row.values[at] === "" || !differs(at) ? null : `${key.name}=${shortValue(row.values[at])}`);
+  return DATA.keys.map(formatKey).filter(Boolean).join("  ");
 }
 
 function label(row, rows = null) {
-  const told = values(row, rows);
-  return state.view === "runs" ? `${row.name}  ${told}` : told || plural(row.runs.length, "run");
+  const settings = formatSettings(row, rows);
+  return state.view === "runs" ? `${row.name}  ${settings}` : settings || plural(row.runs.length, "run");
 }
 
 // ---- picking: a colour for each setting among the picked -------------------------------------------------------------
@@ -231,7 +231,7 @@ const colours = new Map();
 
 // Few have colours of their own; of many the colour says how good they are.
 function colourOf(row) {
-  if (!areFewPicked()) return mixed(theme.best, theme.worst, row.color / Math.max(DATA.settings.length - 1, 1));
+  if (!areFewPicked()) return mixColours(theme.best, theme.worst, row.color / Math.max(DATA.settings.length - 1, 1));
   if (!colours.has(row.color)) {
     const taken = new Set([...colours].filter(([number]) => isAnyPicked(number)).map(([, at]) => at));
     const free = PALETTE.findIndex((_, at) => !taken.has(at));
@@ -263,7 +263,7 @@ function hover(row) {
 
 // A note beside the pointer.
 const note = make("div", { class: "note", hidden: true, role: "status" });
-function tell(event, ...content) {
+function showNote(event, ...content) {
   note.hidden = content.length === 0;
   if (note.hidden) return;
   replace(note, ...content);

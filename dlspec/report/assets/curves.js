@@ -37,7 +37,7 @@ function startCurves() {
 
 const byRank = (a, b) => {
   const at = DATA.results.indexOf(DATA.monitor);
-  return at < 0 ? 0 : inOrder(a.results[at], b.results[at], DATA.mode === "max");
+  return at < 0 ? 0 : compareValues(a.results[at], b.results[at], DATA.mode === "max");
 };
 
 function curveOf(run) {
@@ -67,10 +67,10 @@ function drawCurves() {
     find: findCurve,
     over: (found, event) => {
       hover(found && rowOfRun(found.curve.run));
-      if (!found) return tell(event);
+      if (!found) return showNote(event);
       const [x, y] = found.point;
       const where = `${curveOptions.name} ${shortNumber(y)}  ${curveOptions.x} ${shortValue(x)}`;
-      tell(event, make("b", {}, `run ${found.curve.row.name}`), make("br"), values(found.curve.row), make("br"), where);
+      showNote(event, make("b", {}, `run ${found.curve.row.name}`), make("br"), formatSettings(found.curve.row), make("br"), where);
     },
     click: (found) => scrollToRow(rowOfRun(found.curve.run)),
   });
@@ -108,7 +108,7 @@ function findCurve(toX, toY, left, top) {
   return nearest;
 }
 
-const MOST_CHIPS = 10;
+const MAX_CHIPS = 10;
 
 function drawLegend() {
   const rows = [...new Set([...state.picked].map(rowOfRun).filter(Boolean))];
@@ -117,6 +117,6 @@ function drawLegend() {
     swatch.style.background = colourOf(row);
     return make("button", { class: "chip", title: "take it out", onclick: () => pick([row], false), onmouseenter: () => hover(row), onmouseleave: () => hover(null) }, swatch, label(row, rows.length > 1 ? rows : null));
   };
-  const left = rows.length - MOST_CHIPS;
-  replace(byId("legend"), rows.slice(0, MOST_CHIPS).map(chip), left > 0 ? make("span", { class: "soft" }, `and ${count(left)} more`) : null);
+  const left = rows.length - MAX_CHIPS;
+  replace(byId("legend"), rows.slice(0, MAX_CHIPS).map(chip), left > 0 ? make("span", { class: "soft" }, `and ${count(left)} more`) : null);
 }

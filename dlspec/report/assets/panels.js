@@ -5,12 +5,12 @@ function drawHeader() {
   byId("title").textContent = DATA.title;
   const counts = new Map();
   for (const run of DATA.runs) counts.set(run.status, (counts.get(run.status) ?? 0) + 1);
-  const told = [...counts].map(([status, number]) => {
+  const badges = [...counts].map(([status, number]) => {
     const text = `${count(number)} ${status}`;
     return status === "failed" || status === "refused" ? make("a", { class: "badge bad", href: "#failures" }, text) : make("span", { class: `badge ${status}` }, text);
   });
   const better = DATA.mode === "max" ? "more is better" : "less is better";
-  replace(byId("counts"), make("span", { class: "badge" }, plural(DATA.runs.length, "run")), told, make("span", { class: "soft" }, `${DATA.monitor}: ${better}`), make("span", { class: "soft" }, `written ${DATA.written}`), DATA.note ? make("span", { class: "badge" }, DATA.note) : null);
+  replace(byId("counts"), make("span", { class: "badge" }, plural(DATA.runs.length, "run")), badges, make("span", { class: "soft" }, `${DATA.monitor}: ${better}`), make("span", { class: "soft" }, `written ${DATA.written}`), DATA.note ? make("span", { class: "badge" }, DATA.note) : null);
 }
 
 function command(text) {

@@ -14,13 +14,13 @@ function drawParallel() {
   byId("parallel-figure").hidden = parallel.axes.length < 2;
   if (parallel.axes.length < 2) return;
   const width = Math.max(canvas.parentElement.clientWidth, 120 * parallel.axes.length);
-  sized(canvas, width, 320);
+  resizeCanvas(canvas, width, 320);
   placeAxes(width, 320);
-  parallel.lines = linesOf(rows, result);
+  parallel.lines = makeLines(rows, result);
   paintParallel();
 }
 
-function sized(canvas, width, height) {
+function resizeCanvas(canvas, width, height) {
   const ratio = devicePixelRatio || 1;
   canvas.width = width * ratio;
   canvas.height = height * ratio;
@@ -44,8 +44,8 @@ function placeAxes(width, height) {
 }
 
 // A row without a number on a numbers' axis passes below it.
-function linesOf(rows, result) {
-  const order = [...rows].sort((a, b) => inOrder(a.results[DATA.results.indexOf(result.name)], b.results[DATA.results.indexOf(result.name)], isMoreBetter(result.name)));
+function makeLines(rows, result) {
+  const order = [...rows].sort((a, b) => compareValues(a.results[DATA.results.indexOf(result.name)], b.results[DATA.results.indexOf(result.name)], isMoreBetter(result.name)));
   return order.map((row, rank) => ({
     row,
     share: order.length > 1 ? rank / (order.length - 1) : 0,
@@ -74,7 +74,7 @@ function paintParallel() {
 
 function paintLine(context, line, level, lines) {
   const isSpecial = level >= 2;
-  context.strokeStyle = level === 0 ? theme.line : level === 3 ? theme.text : mixed(theme.best, theme.worst, line.share);
+  context.strokeStyle = level === 0 ? theme.line : level === 3 ? theme.text : mixColours(theme.best, theme.worst, line.share);
   context.globalAlpha = level === 0 ? 0.25 : isSpecial ? 1 : lines > 200 ? 0.4 : 0.75;
   context.lineWidth = level === 3 ? 3 : level === 2 ? 2 : 1;
   context.beginPath();
@@ -95,14 +95,14 @@ function paintAxis(context, axis) {
   context.font = "600 12px system-ui, sans-serif";
   context.textAlign = "center";
   context.fillStyle = theme.text;
-  context.fillText(fittedKey(context, axis.column.name, 112), axis.x, 16);
+  context.fillText(fitKey(context, axis.column.name, 112), axis.x, 16);
   context.font = "11px system-ui, sans-serif";
   context.textAlign = "left";
   let last = Infinity;
   for (const [value, text] of marks(axis).sort((a, b) => a[0] - b[0])) {
     const y = axis.toY(value) + 4;
     if (last - y < 11) continue; // two texts would lie over each other
-    haloed(context, fitted(context, text, 90), axis.x + 6, y);
+    drawTextWithHalo(context, fitText(context, text, 90), axis.x + 6, y);
     last = y;
   }
   paintBrush(context, axis);
@@ -120,7 +120,7 @@ function marks(axis) {
   return [0, 0.25, 0.5, 0.75, 1].map(at).map((value) => [value, shortNumber(value, 3)]);
 }
 
-function haloed(context, text, x, y) {
+function drawTextWithHalo(context, text, x, y) {
   context.lineWidth = 4;
   context.lineJoin = "round";
   context.strokeStyle = theme.card;
@@ -128,7 +128,7 @@ function haloed(context, text, x, y) {
   context.fillText(text, x, y);
 }
 
-function fitted(context, text, width) {
+function fitText(context, text, width) {
   const fits = (each) => context.measureText(each).width <= width;
   if (fits(text)) return text;
   let kept = text.slice(0, 40);
@@ -137,15 +137,15 @@ function fitted(context, text, width) {
 }
 
 // Of a key that is too long its last parts: `params.width`.
-function fittedKey(context, key, width) {
+function fitKey(context, key, width) {
   const parts = key.split(".");
   while (parts.length > 1 && context.measureText(parts.join(".")).width > width) parts.shift();
-  return fitted(context, parts.join("."), width);
+  return fitText(context, parts.join("."), width);
 }
 
 function paintBrush(context, axis) {
   if (parallel.drag?.axis !== axis && !state.filters.has(axis.column.name)) return;
-  const [from, to] = parallel.drag?.axis === axis ? [parallel.drag.from, parallel.drag.to] : brushed(axis) ?? [null, null];
+  const [from, to] = parallel.drag?.axis === axis ? [parallel.drag.from, parallel.drag.to] : findBrushedRange(axis) ?? [null, null];
   if (from === null) return;
   context.globalAlpha = 0.25;
   context.fillStyle = theme.accent;
@@ -157,7 +157,7 @@ function paintBrush(context, axis) {
 }
 
 // Where the rows lie that an axis's filter lets through.
-function brushed(axis) {
+function findBrushedRange(axis) {
   const test = filterOf(state.filters.get(axis.column.name));
   const passing = test ? parallel.lines.filter(({ row }) => test(axis.column.get(row), axis.column.text(row)) && axis.place(row) !== null) : [];
   const range = bounds(passing.map(({ row }) => axis.toY(axis.place(row))));
@@ -223,8 +223,8 @@ function startParallel() {
     }
     const line = axisAt(x) ? null : nearestLine(x, y);
     hover(line && line.row);
-    if (line) tell(event, make("b", {}, `${state.result} ${resultColumn().text(line.row)}`), make("br"), label(line.row));
-    else tell(event);
+    if (line) showNote(event, make("b", {}, `${state.result} ${resultColumn().text(line.row)}`), make("br"), label(line.row));
+    else showNote(event);
   });
   const end = (event) => {
     if (parallel.drag) filterByBrush(parallel.drag);
@@ -238,7 +238,7 @@ function startParallel() {
   canvas.addEventListener("pointercancel", () => (parallel.drag = null));
   canvas.addEventListener("pointerleave", (event) => {
     hover(null);
-    tell(event);
+    showNote(event);
   });
   new ResizeObserver(() => canvas.parentElement.clientWidth !== parallel.width && ((parallel.width = canvas.parentElement.clientWidth), drawParallel())).observe(canvas.parentElement);
   onChange("view theme", drawParallel);

@@ -13,7 +13,7 @@ function plot(parent, options) {
     scales: { x: scaleOf(x), y: scaleOf(y) },
     series: [{}, { paths: () => null, points: { show: false } }],
     axes: [axisOf(x, options.isSmall), { ...axisOf(y, options.isSmall), size: 54 }],
-    hooks: { draw: [(u) => clipped(u, options.draw)] },
+    hooks: { draw: [(u) => drawClipped(u, options.draw)] },
   }, [spread(x.bounds), spread(y.bounds)], parent);
 
   const found = (event) => {
@@ -74,7 +74,7 @@ function axisOf({ label: name, ticks, isWhole }, isSmall) {
 }
 
 // Paints within the picture's frame, in CSS pixels.
-function clipped(u, draw) {
+function drawClipped(u, draw) {
   const { ctx, bbox } = u;
   const ratio = devicePixelRatio || 1;
   ctx.save();
