@@ -82,7 +82,7 @@ def test_results_in_python(work: Path) -> None:
     }  # fmt: skip
     assert (settings[1]["val/loss"], settings[1]["failed"], settings[1]["runs"]) == (None, 1, ["10"])
     assert found.best is not None and found.best.name == "0"
-    with pytest.raises(UserError, match="no folder 'nowhere'; name the folder of a sweep or of runs"):
+    with pytest.raises(UserError, match="no folder 'nowhere'; give the folder of a sweep or of runs"):
         results("nowhere")
 
 
