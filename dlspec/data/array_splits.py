@@ -59,4 +59,5 @@ class Scaling:
         return scaled
 
     def to_json(self) -> dict[str, Any]:
+        """Convert to JSON values for `Dataset.preprocessing`."""
         return {"kind": "standardize", "mean": self.mean.tolist(), "std": self.std.tolist()}

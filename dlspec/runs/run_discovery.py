@@ -35,6 +35,7 @@ class Run:
 
     @property
     def can_be_resumed(self) -> bool:
+        """Whether the run ended before it was finished."""
         return self.state in (JobState.FAILED, JobState.INTERRUPTED, JobState.KILLED)
 
 

@@ -65,6 +65,7 @@ class Alphabet:
         return "".join(self.characters[token] for token in tokens)
 
     def to_json(self) -> dict[str, Any]:
+        """Convert to JSON values for `Dataset.preprocessing`."""
         if not self.characters:
             return {"kind": "bytes", "length": self.length}
         return {"kind": "characters", "length": self.length, "characters": self.characters}

@@ -83,6 +83,7 @@ class Vocabulary:
         return tokens, lengths
 
     def to_json(self) -> dict[str, Any]:
+        """Convert to JSON values for `Dataset.preprocessing`."""
         return {"kind": "words", "length": self.length, "lowercase": self.lowercase, "words": list(self.words)}
 
     @classmethod

@@ -1,11 +1,11 @@
-// What each setting does to a result: a slice for each key, those that explain most first.
+// The effect of each setting on a result: one plot (slice) for each setting, sorted by the variance it explains.
 
 const MAX_SLICES = 12;
 let slices = [];
 
 const MAX_TICKS = 8;
 
-// The axis of a column: many numbers as they are (or by decades), a few of them and anything else side by side.
+// Make the axis of a column: linear or logarithmic for many numbers, one tick for each value for few numbers or text.
 function axisFor(column, rows) {
   const values = rows.map(column.get).filter((each) => each !== null && each !== "");
   const distinct = [...new Set(values)].sort((a, b) => a - b);
@@ -20,7 +20,7 @@ function makeCategoryAxis(column, ticks) {
   return { column, ticks, bounds: [0, Math.max(ticks.length - 1, 0)], place: (row) => places.get(column.text(row)) ?? null };
 }
 
-// The share of the runs' variance that lies between the values of a key, less what chance alone would give.
+// The fraction of the variance that a setting explains, corrected for chance (adjusted R²); null with too few runs.
 function explainedVariance(axis, rows) {
   const at = DATA.results.indexOf(state.result);
   const known = rows.filter((row) => axis.place(row) !== null);
@@ -76,7 +76,7 @@ function slice(area, axis, result, rows) {
   });
 }
 
-// Many dots of one name stand a little apart, always in the same place.
+// Many dots at one tick are moved apart a little; each always by the same distance.
 const jitter = (axis, row, rows) => (axis.ticks && rows > 12 ? (((row.id * 7919) % 101) / 101 - 0.5) * 0.3 : 0);
 
 function paintSlice(context, toX, toY, dots, axis, result) {
@@ -94,7 +94,7 @@ function paintSlice(context, toX, toY, dots, axis, result) {
 
 const isMarked = (row) => areFewPicked() && isPicked(row);
 
-// A line through the medians: one wild run does not bend it.
+// Draw a line through the medians, which outliers hardly affect.
 function paintMeans(context, toX, toY, dots, axis) {
   const groups = new Map();
   for (const { row, y } of dots) groups.set(axis.place(row), [...(groups.get(axis.place(row)) ?? []), y]);

@@ -1,4 +1,4 @@
-// Puts the page together. On paper it is light, whatever the screen is.
+// Set up the page. When printed it is light, even if the screen is dark.
 
 function watchTheme(query) {
   const dark = matchMedia(query);

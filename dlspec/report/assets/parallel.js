@@ -1,4 +1,5 @@
-// Parallel coordinates: a line a row, an axis a key, the result last. Dragging along an axis filters the table.
+// Parallel coordinates: one line for each row, one axis for each setting, and the result as the last axis.
+// Dragging along an axis filters the table.
 
 const TOP = 44;
 const BOTTOM = 18;
@@ -43,7 +44,7 @@ function placeAxes(width, height) {
   });
 }
 
-// A row without a number on a numbers' axis passes below it.
+// Make the lines of the rows. A row without a number on an axis of numbers passes below that axis.
 function makeLines(rows, result) {
   const order = [...rows].sort((a, b) => compareValues(a.results[DATA.results.indexOf(result.name)], b.results[DATA.results.indexOf(result.name)], isMoreBetter(result.name)));
   return order.map((row, rank) => ({
@@ -56,7 +57,7 @@ function makeLines(rows, result) {
   })).reverse();
 }
 
-// What is monitored says whether more is better; of another result its name does.
+// The spec says whether higher is better for the monitored result; for other results it is guessed from the name.
 const isMoreBetter = (name) => (name === DATA.monitor ? DATA.mode === "max" : !/loss|error|perplexity|bits/i.test(name));
 
 function paintParallel() {
@@ -101,7 +102,7 @@ function paintAxis(context, axis) {
   let last = Infinity;
   for (const [value, text] of marks(axis).sort((a, b) => a[0] - b[0])) {
     const y = axis.toY(value) + 4;
-    if (last - y < 11) continue; // two texts would lie over each other
+    if (last - y < 11) continue; // labels would overlap
     drawTextWithHalo(context, fitText(context, text, 90), axis.x + 6, y);
     last = y;
   }
@@ -136,7 +137,7 @@ function fitText(context, text, width) {
   return `${kept}…`;
 }
 
-// Of a key that is too long its last parts: `params.width`.
+// Shorten a key that is too long to its last parts, such as `params.width`.
 function fitKey(context, key, width) {
   const parts = key.split(".");
   while (parts.length > 1 && context.measureText(parts.join(".")).width > width) parts.shift();
@@ -156,7 +157,7 @@ function paintBrush(context, axis) {
   context.strokeRect(axis.x - 9, Math.min(from, to), 18, Math.max(Math.abs(to - from), 3));
 }
 
-// Where the rows lie that an axis's filter lets through.
+// The vertical range of the rows that match an axis's filter.
 function findBrushedRange(axis) {
   const test = filterOf(state.filters.get(axis.column.name));
   const passing = test ? parallel.lines.filter(({ row }) => test(axis.column.get(row), axis.column.text(row)) && axis.place(row) !== null) : [];
@@ -179,7 +180,7 @@ function nearestLine(x, y) {
   return nearest;
 }
 
-// The height of the line between two axes at x: its Bézier curve, solved for x by halving.
+// The height at x of the line between two axes: a Bézier curve, solved for x by bisection.
 function curveAt(x0, y0, x1, y1, x) {
   const wanted = (x - x0) / (x1 - x0);
   let [low, high] = [0, 1];
