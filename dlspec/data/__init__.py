@@ -1,4 +1,4 @@
-"""What a data source of one's own is made of, imported when it is asked for: `from dlspec.data import SplitSource`."""
+"""Data sets, from files to batches. The classes for a user's own data source are imported on first use."""
 
 from importlib import import_module
 from typing import Any

@@ -1,3 +1,3 @@
-"""Old location of `Alphabet`, kept for code written for version 0.1.0."""
+"""Old import path of `Alphabet`, kept because files of version 0.1.0 refer to it."""
 
 from dlspec.data.prepare.alphabet import Alphabet as Alphabet

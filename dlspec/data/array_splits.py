@@ -1,4 +1,4 @@
-"""From NumPy arrays and a split to a `Dataset`; and the scaling of numbers, fitted on the training rows alone."""
+"""Turn NumPy arrays into the splits of a `Dataset`, and standardize numbers as fitted on the training rows."""
 
 from __future__ import annotations
 
@@ -17,9 +17,15 @@ NamedArrays = Mapping[str, NDArray[Any]]
 
 
 def make_splits(arrays: NamedArrays, labels: NamedArrays, parts: SplitIndices) -> tuple[Split, Split, Split]:
-    """The rows of each part as tensors of their own, contiguous and writable; `labels` are the targets.
+    """Copy the rows of each split into new tensors, contiguous and writable.
 
-    Arrays are float32 or int64, a row a sample.
+    Args:
+        arrays: the fields by name, float32 or int64, one row for each sample
+        labels: the targets by name, in the same form
+        parts: the row indices of each split
+
+    Returns:
+        The training, validation and test splits.
     """
 
     def split(rows: IntArray) -> Split:
@@ -34,23 +40,24 @@ def _select_rows(arrays: NamedArrays, rows: IntArray) -> dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class Scaling:
-    """Mean and standard deviation by column; a column that never changes keeps its unit."""
+    """Mean and standard deviation of each column. A constant column gets the deviation 1, so it is not divided."""
 
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
 
     @classmethod
     def fit(cls, values: NDArray[Any]) -> Scaling:
-        """Over the rows of `values`, in double precision."""
+        """Compute mean and deviation over the rows of `values`, in double precision."""
         mean, std = values.mean(axis=0, dtype=np.float64), values.std(axis=0, dtype=np.float64)
-        # A constant such as 0.1 has a deviation, too: its mean's last digit.
+        # A constant such as 0.1 has a tiny deviation, because its mean is rounded.
         changes = std > 1e-12 * np.maximum(np.abs(mean), np.finfo(np.float64).tiny)
         return cls(mean, np.where(changes, std, 1.0))
 
     def apply(self, values: NDArray[Any]) -> NDArray[np.float32]:
-        """The values with mean 0 and deviation 1, where they are distributed like those fitted on."""
+        """Standardize values: subtract the mean, then divide by the deviation."""
         scaled: NDArray[np.float32] = ((values - self.mean) / self.std).astype(np.float32)
         return scaled
 
     def to_json(self) -> dict[str, Any]:
+        """Convert to JSON values for `Dataset.preprocessing`."""
         return {"kind": "standardize", "mean": self.mean.tolist(), "std": self.std.tolist()}

@@ -1,4 +1,4 @@
-"""What an array in the target's place is: classes or numbers, a sample, a step or a pixel, or the next token."""
+"""Find out what a target array contains: numbers, or classes of samples, steps, pixels or next tokens."""
 
 from __future__ import annotations
 
@@ -15,7 +15,20 @@ ArraysByName = dict[str, NDArray[Any]]
 
 
 def read_target(name: str, values: NDArray[Any], inputs: ArraysByName, lengths: ArraysByName) -> Target:
-    """The target that an array holds; `inputs` and `lengths` are the other arrays. DataError for what is none."""
+    """Describe the target that an array contains.
+
+    Args:
+        name: name of the target
+        values: its array, (N, ...)
+        inputs: the input arrays by name, to recognize next tokens
+        lengths: the arrays named `NAME_lengths`
+
+    Returns:
+        The target.
+
+    Raises:
+        DataError: if the array cannot be a target.
+    """
     if values.dtype.kind == "f":
         return Target(name, "numbers", values.shape[1:], lengths=_find_lengths_field(name, values, inputs, lengths))
     if values.ndim == 1:
@@ -24,31 +37,33 @@ def read_target(name: str, values: NDArray[Any], inputs: ArraysByName, lengths: 
 
 
 def _count_classes(name: str, values: NDArray[Any]) -> int:
-    """How many classes there are; they must be numbered without a gap."""
+    """Count the classes, which must be numbered from 0 without gaps."""
     found = np.unique(values)
     if found[0] != 0 or found[-1] != len(found) - 1:
-        fix = "np.unique(values, return_inverse=True)[1] numbers them so"
+        fix = "np.unique(values, return_inverse=True)[1] renumbers them"
         raise DataError(
-            name, f"'{name}' has the classes {_format_values(found)}; 0 to {len(found) - 1} are wanted: {fix}"
+            name, f"'{name}' must have the classes 0 to {len(found) - 1}, got {_format_values(found)}; {fix}"
         )
     if len(found) == 1:
-        raise DataError(name, f"'{name}' has one class only; there is nothing to learn")
+        raise DataError(name, f"'{name}' has only one class; there is nothing to learn")
     return len(found)
 
 
 def _read_step_target(name: str, values: NDArray[Any], inputs: ArraysByName, lengths: ArraysByName) -> Target:
-    """A class a step or a pixel. As among tokens, not every one has to occur."""
+    """Describe a target with one class for each step or pixel. As with tokens, not every class has to occur."""
     most = int(values.max()) + 1
     if values.shape[1:] == (1,) * (values.ndim - 1):
-        fix = "make it floats for numbers"
-        raise DataError(name, f"'{name}' holds integers of shape {list(values.shape)}; classes are (N,). Else {fix}")
+        fix = "convert numbers to floats"
+        raise DataError(
+            name, f"'{name}' contains integers of shape {list(values.shape)}, but classes must be (N,); {fix}"
+        )
     if values.min() < 0 or most > MAX_CLASSES:
         found = values.min() if values.min() < 0 else most - 1
-        raise DataError(name, f"'{name}' has the class {found}; 0 to {MAX_CLASSES - 1:,} are wanted")
+        raise DataError(name, f"'{name}' contains the class {found}; classes must be 0 to {MAX_CLASSES - 1:,}")
     source = next((key for key, tokens in inputs.items() if _is_next_token(values, tokens)), "")
     count = max(most, int(inputs[source].max()) + 1) if source else most
     if count == 1:
-        raise DataError(name, f"'{name}' has one class only; there is nothing to learn")
+        raise DataError(name, f"'{name}' has only one class; there is nothing to learn")
     return Target(
         name, "classes", values.shape[1:], _make_class_names(count), next_of=source,
         lengths=_find_lengths_field(name, values, inputs, lengths, source),
@@ -56,21 +71,29 @@ def _read_step_target(name: str, values: NDArray[Any], inputs: ArraysByName, len
 
 
 def _is_next_token(values: NDArray[Any], tokens: NDArray[Any]) -> bool:
-    """Whether each step of `values` is what `tokens` hold one step later, in every row."""
-    alike = tokens.shape == values.shape and tokens.dtype.kind in "iu" and values.ndim == 2 and values.shape[1] > 1
-    return alike and bool((values[:, :-1] == tokens[:, 1:]).all())
+    """Whether each step of `values` equals the next step of `tokens`, in every row."""
+    have_equal_shapes = (
+        tokens.shape == values.shape and tokens.dtype.kind in "iu" and values.ndim == 2 and values.shape[1] > 1
+    )
+    return have_equal_shapes and bool((values[:, :-1] == tokens[:, 1:]).all())
 
 
 def _find_lengths_field(
     name: str, values: NDArray[Any], inputs: ArraysByName, lengths: ArraysByName, source: str = ""
 ) -> str:
-    """Whose lengths are the target's: its own, those of the tokens that it follows, or the only ones as long."""
+    """Find the field whose lengths apply to the target.
+
+    That is the target itself, the field `source` whose next tokens it contains, or the only field with lengths and
+    as many steps. "" if there is none.
+    """
     for own in (name, source):
         if f"{own}_lengths" in lengths:
             return own
     named = [key.removesuffix("_lengths") for key in lengths]
-    alike = [key for key in named if key in inputs and values.ndim > 1 and inputs[key].shape[1] == values.shape[1]]
-    return alike[0] if len(alike) == 1 and values.shape[1] > 1 else ""
+    of_same_length = [
+        key for key in named if key in inputs and values.ndim > 1 and inputs[key].shape[1] == values.shape[1]
+    ]
+    return of_same_length[0] if len(of_same_length) == 1 and values.shape[1] > 1 else ""
 
 
 def _make_class_names(count: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""A data set from arrays in memory, for the Python API."""
+"""Make a data set from arrays in memory, for the Python API."""
 
 from __future__ import annotations
 
@@ -30,18 +30,34 @@ def dataset_from_arrays(
     test: float = 0.2,
     split_seed: int = 0,
 ) -> Dataset:
-    """A data set of NumPy arrays, tensors or nested lists, a row a sample; `target` is the one to be predicted.
+    """Make a data set from NumPy arrays, tensors or nested lists with one row for each sample.
 
-    Floats (N, C) are features, (N, T, C) a sequence, (N, C, H, W) channels-first; integers (N, T) are tokens;
-    `NAME_lengths`, integers (N,), says how many steps of each sample of NAME are real. Integer targets (N,) are classes
-    0 to K-1, (N, T) a class a step and (N, H, W) a class a pixel; float ones (N, ...) are numbers. A mapping in the
-    target's place holds several, each by its name; None says that there is none: a network may give its input again.
-    Values are taken as they are, nothing is scaled. Anything else is a `DataError`.
+    Values are used unchanged: nothing is scaled.
+
+    Inputs are floats (N, C) for features, (N, T, C) for a sequence or (N, C, H, W) for channels-first images, or
+    integers (N, T) for tokens. Integers (N,) named `NAME_lengths` are the number of real steps in each sample of
+    NAME; the rest is padding. Integer targets are classes 0 to K-1: (N,) one for each sample, (N, T) one for each
+    step, (N, H, W) one for each pixel. Float targets (N, ...) are numbers.
+
+    Args:
+        arrays: the inputs and the target, by name
+        target: key of the target in `arrays`. Its value may be a mapping of multiple targets by name, or None for
+            data without a target, whose input the network should reconstruct
+        name: name of the data set in messages
+        validation: fraction of the samples for validation
+        test: fraction of the samples for the final test
+        split_seed: seed of the split
+
+    Returns:
+        The data set, split in the proportions of the classes.
+
+    Raises:
+        DataError: if an array or a setting cannot be used.
     """
     _check_fractions(validation, test)
     if not isinstance(split_seed, int) or isinstance(split_seed, bool) or split_seed < 0:
         raise DataError(
-            "split_seed", f"split_seed is {format_value(split_seed)}, wanted a whole number >= 0", Code.WRONG_VALUE
+            "split_seed", f"split_seed must be a whole number >= 0, got {format_value(split_seed)}", Code.WRONG_VALUE
         )
     inputs, labels = _separate_targets(arrays, target)
     _check_rows(inputs | labels)
@@ -58,17 +74,23 @@ def dataset_from_arrays(
 
 
 def _separate_targets(arrays: Mapping[str, Any], target: str) -> tuple[ArraysByName, ArraysByName]:
-    """The inputs' and the targets' arrays; those named `NAME_lengths` are among the inputs."""
+    """Separate the arrays into inputs, including those named `NAME_lengths`, and targets."""
     given = dict(arrays)
     if target not in given:
         is_clear = not given or find_closest(target, given)
-        fix = suggest(target, given) + ("" if is_clear else f"; '{target}': None says that there is none")
+        fix = suggest(target, given) + ("" if is_clear else f"; for data without a target, pass '{target}': None")
         raise DataError(target, f"no target '{target}' among the arrays; {fix}".rstrip("; "), Code.UNKNOWN_FIELD)
-    wanted = given.pop(target, None)
-    labels = {} if wanted is None else wanted if isinstance(wanted, Mapping) else {target: wanted}
+    target_values = given.pop(target, None)
+    labels = (
+        {}
+        if target_values is None
+        else target_values
+        if isinstance(target_values, Mapping)
+        else {target: target_values}
+    )
     if not given:
         raise DataError(
-            "", f"only the target '{target}' was given; an array to predict it from is needed", Code.MISSING_VALUE
+            "", f"only the target '{target}' was given; add an array to predict it from", Code.MISSING_VALUE
         )
     for key in labels.keys() & given.keys():
         raise DataError(key, f"'{key}' is both an input and a target: give one of them another name", Code.NAME_TAKEN)
@@ -95,35 +117,33 @@ def _find_lengths(inputs: ArraysByName, labels: ArraysByName) -> list[str]:
 def _check_fractions(validation: float, test: float) -> None:
     for key, share in (("validation", validation), ("test", test)):
         if not isinstance(share, int | float) or isinstance(share, bool):
-            raise DataError(key, f"{key} is {format_value(share)}, wanted a number >= 0 and < 1", Code.WRONG_VALUE)
+            raise DataError(key, f"{key} must be a number >= 0 and < 1, got {format_value(share)}", Code.WRONG_VALUE)
     if not (validation >= 0 and test >= 0 and validation + test < 1):
         found = f"validation {validation:g} and test {test:g}"
-        raise DataError(
-            "validation", f"{found}: each must be at least 0 and together they must be below 1", Code.WRONG_VALUE
-        )
+        raise DataError("validation", f"{found}: each must be at least 0 and their sum below 1", Code.WRONG_VALUE)
 
 
 def _check_rows(columns: ArraysByName) -> None:
     counts = {key: len(values) for key, values in columns.items()}
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{key} has {count}" for key, count in counts.items())
-        raise DataError("", f"the arrays' numbers of rows disagree: {found}")
+        raise DataError("", f"all arrays must have the same number of rows: {found}")
     if 0 in counts.values():
         raise DataError("", "the arrays have no rows")
 
 
 def _as_array(key: str, values: Any) -> NDArray[Any]:
-    """As float32, int64 or bool; a row a sample."""
+    """Convert values to an array of numbers with one row for each sample; floats become float32."""
     try:
         array = _array_from_tensor(values) if isinstance(values, torch.Tensor) else np.asarray(values)
     except ValueError:
         raise DataError(key, f"'{key}' is ragged: its rows must all have the same shape") from None
     if array.dtype.kind not in "biuf":
-        raise DataError(key, f"'{key}' holds {array.dtype}; numbers are wanted")
+        raise DataError(key, f"'{key}' must contain numbers, got dtype {array.dtype}")
     if array.ndim == 0:
-        raise DataError(key, f"'{key}' is a single number; a row for each sample is wanted")
+        raise DataError(key, f"'{key}' must have one row for each sample, got a single number")
     if array.size == 0 and array.ndim > 1 and len(array):
-        raise DataError(key, f"'{key}' has samples of shape {list(array.shape[1:])}, which hold nothing")
+        raise DataError(key, f"'{key}' has empty samples of shape {list(array.shape[1:])}")
     return _to_float32(key, array) if array.dtype.kind == "f" else array
 
 
@@ -140,7 +160,7 @@ def _to_float32(key: str, array: NDArray[Any]) -> NDArray[np.float32]:
     if wrong.any():
         row = int(np.argwhere(wrong)[0][0])
         raise DataError(
-            key, f"'{key}' has {int(wrong.sum())} values that are no finite float32, the first in row {row}"
+            key, f"'{key}' has {int(wrong.sum())} values that are not finite as float32, the first in row {row}"
         )
     return numbers
 
@@ -150,22 +170,26 @@ def _make_field(key: str, values: NDArray[Any], has_lengths: bool) -> Field:
     if values.dtype.kind in "iu":
         return _make_token_field(key, values, has_lengths)
     if len(shape) > MAX_RANK:
-        wanted = "(N, C), (N, T, C) or (N, C, H, W)"
-        raise DataError(key, f"'{key}' has shape {list(values.shape)}; {wanted} is wanted")
+        expected = "(N, C), (N, T, C) or (N, C, H, W)"
+        raise DataError(key, f"'{key}' must have shape {expected}, got {list(values.shape)}")
     return Field(key, shape or (1,), guess_layout(shape), has_lengths=has_lengths)
 
 
 def _make_token_field(key: str, values: NDArray[Any], has_lengths: bool) -> Field:
     if values.ndim != 2:
-        fix = "make it floats (for images in bytes: x / 255)"
-        raise DataError(key, f"'{key}' holds integers of shape {list(values.shape)}; tokens are (N, T). Else {fix}")
+        fix = "convert other inputs to floats (images of bytes: x / 255)"
+        raise DataError(
+            key, f"'{key}' contains integers of shape {list(values.shape)}, but tokens must be (N, T); {fix}"
+        )
     if values.min() < 0:
-        raise DataError(key, f"'{key}' has the token {values.min()}; tokens count from 0. Else make it floats")
+        raise DataError(
+            key, f"'{key}' contains the token {values.min()}, but tokens must be >= 0; convert other inputs to floats"
+        )
     return Field(key, values.shape[1:], "tokens", int(values.max()) + 1, has_lengths)
 
 
 def _share_vocabulary(each: Field, targets: Sequence[Target]) -> Field:
-    """Tokens whose next one is a target have one vocabulary with it: the last step may hold what no other does."""
+    """Give a field of tokens the vocabulary of its next-token target, whose last step may contain a new token."""
     sizes = [len(target.classes) for target in targets if target.next_of == each.name]
     return replace(each, vocab_size=max(sizes)) if sizes else each
 
@@ -173,7 +197,7 @@ def _share_vocabulary(each: Field, targets: Sequence[Target]) -> Field:
 def _check_lengths(key: str, values: NDArray[Any], columns: ArraysByName) -> NDArray[Any]:
     name = key.removesuffix(LENGTHS_SUFFIX)
     if columns[name].ndim < 2:
-        raise DataError(key, f"'{key}' are lengths, and '{name}' of shape {list(columns[name].shape)} has no steps")
+        raise DataError(key, f"'{key}' are lengths, but '{name}' of shape {list(columns[name].shape)} has no steps")
     steps = columns[name].shape[1]
     if values.dtype.kind not in "iu" or values.ndim != 1 or values.min() < 1 or values.max() > steps:
         raise DataError(key, f"'{key}' must be whole numbers (N,) from 1 to {steps}, the steps of '{name}'")
@@ -194,5 +218,5 @@ def _count_rows(columns: ArraysByName) -> int:
 
 
 def _find_strata(targets: Sequence[Target], labels: ArraysByName) -> NDArray[np.int64] | None:
-    """The classes of the first target that has one a sample: every split has them in equal proportions."""
+    """Return the classes to stratify by: those of the first target with one class for each sample."""
     return next((labels[each.name] for each in targets if each.kind == "classes" and not each.shape), None)

@@ -1,6 +1,6 @@
-"""What every data set gives: named fields, targets, three splits, and the facts that a spec may ask for.
+"""The class that every data source returns: named fields, targets, three splits, and the facts that a spec may use.
 
-Shapes leave the batch out. All tensors lie on the CPU; the trainer moves them.
+Shapes do not include the batch dimension. All tensors are on the CPU; the trainer moves them.
 """
 
 from __future__ import annotations
@@ -19,41 +19,45 @@ from dlspec.limits import MAX_CLASSES
 
 @dataclass(frozen=True)
 class Field:
-    """One input of the network. Tokens are int64 of shape (length,); among words 0 is padding, 1 an unknown one."""
+    """One input of the network. Tokens are int64 of shape (length,); for words, 0 is padding and 1 an unknown word."""
 
     name: str
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # of one sample
     layout: Layout
-    vocab_size: int | None = None
-    has_lengths: bool = False
+    vocab_size: int | None = None  # number of different tokens; None for numbers
+    has_lengths: bool = False  # whether samples differ in length; the splits then contain `NAME_lengths`
 
     @property
     def lengths(self) -> str:
-        """The name under which a split holds this field's lengths."""
+        """Key of this field's lengths in `Split.tensors`."""
         return f"{self.name}_lengths"
 
 
 @dataclass(frozen=True)
 class Target:
-    """What is to be predicted: `classes` (int64) or `numbers` (float32), of `shape` a sample.
+    """What the network should predict: `classes` (int64) or `numbers` (float32).
 
-    Classes of shape (T,) are one a step, of (H, W) one a pixel; `next_of` is the tokens' field of which each step is
-    the next token (the target's own name where a network takes it too, moved by one step). `lengths` names the field
-    whose lengths are the target's, too. Numbers with a `scale` (mean, deviation) are stored as (original - mean) /
-    deviation, so that results can be told in the original unit.
+    Classes of shape (T,) have one class for each step, classes of shape (H, W) one for each pixel.
     """
 
     name: str
     kind: Literal["classes", "numbers"]
-    shape: tuple[int, ...] = ()
-    classes: tuple[str, ...] = ()
+    shape: tuple[int, ...] = ()  # of one sample; () for a single class or number
+    classes: tuple[str, ...] = ()  # the names of the classes, in the order of their indices
+    # Mean and standard deviation of standardized numbers: stored is (original - mean) / deviation, and results are
+    # reported in the original unit.
     scale: tuple[float, float] | None = None
+    # The field of tokens whose next token this is at each step. The target's own name if the network gets the target
+    # itself as input, shifted by one step.
     next_of: str = ""
-    lengths: str = ""
+    lengths: str = ""  # the field whose lengths are also this target's; "" if there is none
 
     @property
     def num_outputs(self) -> int:
-        """How many numbers a network gives for it (a step, a pixel): one for two classes, one a class for more."""
+        """Number of outputs that the network needs for each prediction (sample, step or pixel).
+
+        Two classes need one logit, more classes one logit each.
+        """
         if self.kind == "classes":
             return 1 if len(self.classes) == 2 else len(self.classes)
         if not self.shape:
@@ -62,19 +66,16 @@ class Target:
 
     @property
     def is_next(self) -> bool:
-        """Whether it is the next token, which the network must not see before."""
+        """Whether this target is the next token, which the network must not see in advance."""
         return bool(self.next_of)
 
 
 @dataclass(frozen=True)
 class Split:
-    """Samples as whole tensors: every field by its name, `NAME_lengths` (int64) beside those that keep lengths.
+    """The samples of one split, as one tensor for each field and target. The first dimension counts the samples."""
 
-    `targets` are by their names too; what has none of its own is an autoencoder's data.
-    """
-
-    tensors: Mapping[str, Tensor]
-    targets: Mapping[str, Tensor] = field(default_factory=dict)
+    tensors: Mapping[str, Tensor]  # every field by name, with `NAME_lengths` (int64) for fields that have lengths
+    targets: Mapping[str, Tensor] = field(default_factory=dict)  # by name; empty for an autoencoder's data
 
     def __len__(self) -> int:
         return len(next(iter((self.targets or self.tensors).values())))
@@ -86,40 +87,38 @@ class Split:
         return target
 
     def input(self, name: str) -> Tensor:
-        """What the network takes under this name: a field, its lengths, or a target moved by one step.
+        """Return the input of this name: a field, a field's lengths, or a target shifted right by one step.
 
-        So moved each step holds the one before it, and 0 stands first: a decoder is taught with the right past.
+        In a shifted target each step contains the token before it and the first step is 0 (teacher forcing).
         """
         found = self.tensors.get(name)
         return shift_right(self.targets[name]) if found is None else found
 
     def get_loss_target(self, name: str) -> Tensor:
-        """What a loss compares with under this name: a target, a field or a field's lengths."""
+        """Return the tensor that a loss compares an output with: a target, a field or a field's lengths."""
         found = self.targets.get(name)
         return self.tensors[name] if found is None else found
 
 
 def shift_right(tokens: Tensor) -> Tensor:
-    """(N, T) with the token 0 first and without the last one."""
+    """Shift tokens (N, T) right by one step: 0 becomes the first token and the last one is dropped."""
     return pad(tokens[:, :-1], (1, 0))
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set, opened. `preprocessing` is what a checkpoint keeps to treat new input alike (JSON can hold it).
-
-    Without targets the data are their own: `again` is the field that a network is to give again, '' for each that it
-    takes. `origin` are settings that a saved spec keeps of data that were given in Python.
-    """
+    """A data set that has been read, split and encoded."""
 
     name: str
     fields: tuple[Field, ...]
-    targets: tuple[Target, ...]
+    targets: tuple[Target, ...]  # empty if the network should reconstruct its input
     train: Split
     validation: Split
     test: Split
+    # How the fields were encoded, as JSON values. Checkpoints store it, so that new input is treated the same way.
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
-    origin: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)  # settings that a saved spec keeps of data given in Python
+    # Without targets: the field that the network should reconstruct; "" for every field that it takes as input.
     reconstructed_field: str = ""
 
     @property
@@ -130,25 +129,26 @@ class Dataset:
 
     @property
     def effective_targets(self) -> tuple[Target, ...]:
-        """What a network may be for: the targets, or where there is none the fields that it is to give again."""
-        again = [each for each in self.fields if self.reconstructed_field in ("", each.name)]
-        return self.targets or tuple(_target_from_field(each) for each in again)
+        """The targets, or without any the fields that the network should reconstruct, as targets."""
+        reconstructed = [each for each in self.fields if self.reconstructed_field in ("", each.name)]
+        return self.targets or tuple(_target_from_field(each) for each in reconstructed)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What `${data.KEY}` answers: per field and target, and flat where there is only one of a kind."""
-        facts: dict[str, Any] = {each.name: _field_facts(each) for each in self.fields}
-        facts |= {each.name: _target_facts(each) | _step_facts(each) for each in self.targets}
+        """The values of `${data.KEY}`: by field and target, and without a name where there is only one of them."""
+        facts: dict[str, Any] = {each.name: _make_field_facts(each) for each in self.fields}
+        facts |= {each.name: _make_target_facts(each) | _make_step_facts(each) for each in self.targets}
         if len(self.effective_targets) == 1:
-            facts |= _target_facts(self.effective_targets[0])
+            facts |= _make_target_facts(self.effective_targets[0])
         if len(self.fields) == 1:
-            facts |= _field_facts(self.fields[0])
+            facts |= _make_field_facts(self.fields[0])
         return facts
 
     def field(self, name: str) -> Field | None:
-        """The input of this name, None where there is none.
+        """Return the input field of this name, or None.
 
-        A target of a class a step is one too: the step before each (`Split.input`), for teacher forcing.
+        A target with one class for each step is also an input: shifted by one step (`Split.input`), for teacher
+        forcing.
         """
         own = next((each for each in self.fields if each.name == name), None)
         target = next((each for each in self.targets if each.name == name), None)
@@ -157,25 +157,33 @@ class Dataset:
         return Field(name, target.shape, "tokens", len(target.classes), f"{name}_lengths" in self.train.tensors)
 
     def get_loss_target(self, name: str) -> Target | None:
-        """What a loss may compare an output with under this name, None where there is nothing: a target, or a field."""
+        """Return what a loss can compare an output with: the target or field of this name, as a target, or None."""
         target = next((each for each in self.targets if each.name == name), None)
         own = next((each for each in self.fields if each.name == name), None)
         return _target_from_field(own) if target is None and own is not None else target
 
     def with_target(self, name: str) -> Dataset | None:
-        """These data with one thing to predict: a target, or a field that is to be given again; None for neither."""
+        """Return a data set with only this to predict: a target, or a field to reconstruct. None if it is neither."""
         targets = tuple(each for each in self.targets if each.name == name)
-        again = "" if targets else next((each.name for each in self.fields if each.name == name), None)
-        if again is None:
+        reconstructed = "" if targets else next((each.name for each in self.fields if each.name == name), None)
+        if reconstructed is None:
             return None
         kept = [each.name for each in targets]
         splits = [_select_targets(each, kept) for each in (self.train, self.validation, self.test)]
         return replace(
-            self, targets=targets, reconstructed_field=again, train=splits[0], validation=splits[1], test=splits[2]
+            self,
+            targets=targets,
+            reconstructed_field=reconstructed,
+            train=splits[0],
+            validation=splits[1],
+            test=splits[2],
         )
 
     def with_next_token_target(self, name: str) -> Dataset:
-        """These data with tokens that a model takes and is to give: a target, and it sees each step's past alone."""
+        """Return a data set in which the field or target of this name is a next-token target.
+
+        Its tokens are both input and output of the model, which may only see the steps before the one it predicts.
+        """
         target = self.get_loss_target(name)
         if target is None:
             return self
@@ -188,13 +196,13 @@ class Dataset:
                        train=splits[0], validation=splits[1], test=splits[2])  # fmt: skip
 
     def sample(self, name: str, rows: int) -> Tensor:
-        """The training split's first rows of an input, as `Split.input` gives it."""
+        """Return the first `rows` training samples of an input, as `Split.input` would."""
         found = self.train.tensors.get(name)
         return shift_right(self.train.targets[name][:rows]) if found is None else found[:rows]
 
 
 def _move_to_targets(split: Split, name: str) -> Split:
-    """The split with one of its fields among the targets."""
+    """Return the split with one of its fields moved to the targets."""
     tensors = {key: each for key, each in split.tensors.items() if key != name}
     return Split(tensors, {**split.targets, name: split.tensors[name]})
 
@@ -204,24 +212,24 @@ def _select_targets(split: Split, names: Collection[str]) -> Split:
 
 
 def _target_from_field(field: Field) -> Target:
-    """A field that a network is to give again."""
+    """Make a target of a field that the network should reconstruct."""
     lengths = field.name if field.has_lengths else ""
     if field.layout != "tokens":
         return Target(field.name, "numbers", field.shape, lengths=lengths)
     count = field.vocab_size or 0
     if count < 2:
-        raise DataError("", f"'{field.name}' has one token only; there is nothing to learn")
+        raise DataError("", f"'{field.name}' has only one distinct token; there is nothing to learn")
     if count > MAX_CLASSES:
         raise DataError(
             "",
-            f"'{field.name}' has {count:,} tokens, more than the {MAX_CLASSES:,} that can be predicted",
+            f"'{field.name}' has {count:,} distinct tokens; at most {MAX_CLASSES:,} can be predicted",
             Code.TOO_LARGE,
         )
     words = tuple(str(index) for index in range(count))
     return Target(field.name, "classes", field.shape, words, lengths=lengths)
 
 
-def _field_facts(each: Field) -> dict[str, Any]:
+def _make_field_facts(each: Field) -> dict[str, Any]:
     facts: dict[str, Any] = {"shape": list(each.shape), "layout": each.layout}
     if each.layout in ("tokens", "sequence"):
         facts["length"] = each.shape[0]
@@ -230,15 +238,15 @@ def _field_facts(each: Field) -> dict[str, Any]:
     return facts
 
 
-def _target_facts(target: Target) -> dict[str, Any]:
+def _make_target_facts(target: Target) -> dict[str, Any]:
     facts: dict[str, Any] = {"num_outputs": target.num_outputs}
     if target.kind == "classes":
         facts["num_classes"] = len(target.classes)
     return facts
 
 
-def _step_facts(target: Target) -> dict[str, Any]:
-    """What a target's own name answers beside the rest: those of tokens, where it has a class a step."""
+def _make_step_facts(target: Target) -> dict[str, Any]:
+    """Make the facts of a target's steps: its shape, and length and vocab_size for one class at each step."""
     if target.kind != "classes" or not target.shape:
         return {"shape": list(target.shape)} if target.shape else {}
     length = {"length": target.shape[0], "vocab_size": len(target.classes)} if len(target.shape) == 1 else {}

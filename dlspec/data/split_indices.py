@@ -1,4 +1,4 @@
-"""Which rows train, which validate, which test: seeded, in the classes' proportions, equal samples kept together."""
+"""Split rows into training, validation and test: seeded, stratified by class, with equal samples kept together."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TRAIN, VALIDATION, TEST = 0, 1, 2
 
 @dataclass(frozen=True)
 class SplitIndices:
-    """The rows of each split, ascending. `train` is never empty; the others may be."""
+    """The row indices of each split, ascending. `train` is never empty; the others may be."""
 
     train: IntArray
     validation: IntArray
@@ -22,26 +22,32 @@ class SplitIndices:
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How rows are split: `validation` and `test` are shares, of which 0 makes an empty part.
-
-    `limit` thins each part to so many rows, in proportion again.
-    """
+    """How rows are split."""
 
     seed: int
-    validation: float
-    test: float
-    limit: int | None = None
+    validation: float  # fraction of the rows; 0 for no validation rows
+    test: float  # fraction of the rows; 0 for no test rows
+    limit: int | None = None  # at most this many rows in each split, in the classes' proportions
 
 
 def split_rows(
     count: int, plan: SplitPlan, classes: IntArray | None = None, groups: IntArray | None = None
 ) -> SplitIndices:
-    """Parts of `count` (at least one) rows.
+    """Split rows into training, validation and test.
 
-    With `classes` (a number from 0 for each row) every part has them in equal proportions, and the training part has
-    at least one row of each. Rows of one group (numbers from 0) fall into the same part; the shares then are shares of
-    the groups. A share above 0 gets at least one row where there are enough. The test part does not depend on the
-    validation share.
+    A fraction above 0 gets at least one row if there are enough. The test rows do not depend on the validation
+    fraction.
+
+    Args:
+        count: number of rows, at least 1
+        plan: the seed, the fractions and the limit
+        classes: class of each row, numbered from 0; every split has them in equal proportions, and the training split
+            has at least one row of each
+        groups: group of each row, numbered from 0; rows of one group go to the same split, and the fractions are
+            fractions of the groups
+
+    Returns:
+        The row indices of each split.
     """
     generator = np.random.Generator(np.random.PCG64(plan.seed))
     strata = np.zeros(count, np.int64) if classes is None else classes
@@ -60,14 +66,34 @@ def split_rows(
 
 
 def limit_rows(rows: IntArray, classes: IntArray, limit: int | None, generator: np.random.Generator) -> IntArray:
-    """At most `limit` of the rows, in their classes' proportions and in their order."""
+    """Choose at most `limit` of the rows, in the proportions of their classes.
+
+    Args:
+        rows: the rows to choose from
+        classes: class of each of these rows
+        limit: largest number of rows; None for all of them
+        generator: source of randomness
+
+    Returns:
+        The chosen rows, in their order in `rows`.
+    """
     if limit is None or len(rows) <= limit:
         return rows
     return rows[choose_proportionally(classes, limit, 0, generator)]
 
 
 def choose_proportionally(classes: IntArray, count: int, keep: int, generator: np.random.Generator) -> IntArray:
-    """`count` positions in proportion to the classes, leaving at least `keep` of each class behind; ascending."""
+    """Choose positions at random, in proportion to the classes.
+
+    Args:
+        classes: class of each position, numbered from 0
+        count: number of positions to choose, fewer if `keep` does not leave enough
+        keep: number of positions of each class that are never chosen
+        generator: source of randomness
+
+    Returns:
+        The chosen positions, ascending.
+    """
     sizes = np.bincount(classes)
     quota = _divide_quota(sizes, count, np.maximum(sizes - keep, 0))
     order = generator.permutation(len(classes))
@@ -78,7 +104,7 @@ def choose_proportionally(classes: IntArray, count: int, keep: int, generator: n
 
 
 def _divide_quota(sizes: IntArray, count: int, max_counts: IntArray) -> IntArray:
-    """How many of each class to take: the largest remainders get what rounding down leaves over."""
+    """Divide `count` among the classes by the largest-remainder method, at most `max_counts` for each."""
     total = min(count, int(max_counts.sum()))
     exact_counts = total * sizes / max(1, sizes.sum())
     quota: IntArray = np.minimum(np.floor(exact_counts).astype(np.int64), max_counts)
@@ -90,7 +116,7 @@ def _divide_quota(sizes: IntArray, count: int, max_counts: IntArray) -> IntArray
 
 
 def _find_rarest_classes(classes: IntArray, groups: IntArray) -> IntArray:
-    """One class for each group: the rarest of its rows', so that a rare class is spread with care."""
+    """Return one class for each group: the rarest among its rows, so that rare classes are split in proportion."""
     by_rarity = np.argsort(np.bincount(classes), kind="stable")
     rarity = np.empty_like(by_rarity)
     rarity[by_rarity] = np.arange(len(by_rarity))

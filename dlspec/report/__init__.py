@@ -1,4 +1,4 @@
-"""Runs compared: read from their folders, beside each other in a table and on a page. Nothing heavy is imported."""
+"""Compare runs in a table and on an HTML page. Importing this is fast: it does not import torch."""
 
 from __future__ import annotations
 

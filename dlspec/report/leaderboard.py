@@ -1,4 +1,4 @@
-"""`leaderboard.csv`: a line a setting, the best first, safe to open in a spreadsheet."""
+"""Make `leaderboard.csv`: one line for each setting, the best first, safe to open in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 from dlspec.errors import replace_control_characters
 from dlspec.report.run_table import RunTable, SeedGroup
 
+# The start of cells that a spreadsheet would evaluate, which could even send data away.
 _SPREADSHEET_FORMULA = re.compile(r"\s*[=+\-@|%]")
-"""What a spreadsheet computes, or sends away, rather than shows."""
 
 
 def format_leaderboard(table: RunTable) -> str:
-    """The settings as CSV: rank, the keys that differ, each result's mean and deviation over seeds, the runs.
+    """Format the settings as CSV: rank, keys that differ, each result's mean and deviation over seeds, the runs.
 
-    Equal results give equal texts: there are no times in it.
+    Equal results give equal files, because the CSV does not contain any times.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
@@ -39,7 +39,7 @@ def _make_row(table: RunTable, setting: SeedGroup, rank: int) -> list[Any]:
 
 
 def _format_cell(value: Any) -> str:
-    """A number as it is; a text that a spreadsheet would compute with a quote before it."""
+    """Format a cell; text that a spreadsheet would evaluate gets a quote before it."""
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, int | float):

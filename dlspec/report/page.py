@@ -1,4 +1,4 @@
-"""`report.html`: one file that opens anywhere, asks nothing of any server, and can't be made to by what specs say."""
+"""Make `report.html`: one file that works offline and never contacts a server, whatever specs contain."""
 
 from __future__ import annotations
 
@@ -20,9 +20,17 @@ PAGE_START = b"<!doctype html>\n<!-- dlspec report -->"
 
 
 def render_page(title: str, data: Any, curves: Any) -> str:
-    """The page's HTML, with the data in it.
+    """Make the HTML of the page, including its data.
 
-    Only the script whose hash the policy names runs, whatever got into the page, and nothing is loaded or sent.
+    A content security policy allows only the page's own script, by its hash, and forbids loading or sending anything.
+
+    Args:
+        title: title of the page
+        data: the table, from `make_table_data`
+        curves: the learning curves, from `make_curves_data`
+
+    Returns:
+        The HTML.
     """
     return Template(_read_asset("page.html")).substitute(
         policy=_content_security_policy(),
@@ -35,7 +43,7 @@ def render_page(title: str, data: Any, curves: Any) -> str:
 
 
 def to_script_json(value: Any) -> str:
-    """`value` as JSON that ends no script element: no `<`, and nothing beyond ASCII, U+2028 among it."""
+    """Convert a value to JSON that is safe inside a script element: only ASCII, and no `<`, `>` or `&`."""
     text = json.dumps(replace_non_finite(value), ensure_ascii=True, separators=(",", ":"), allow_nan=False)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

@@ -1,4 +1,4 @@
-"""What `report.html` shows, as JSON: the table, and the curves thinned out to what a page can hold."""
+"""Collect the data of `report.html` as JSON: the table, and learning curves with a limited number of points."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from dlspec.errors import replace_control_characters, shorten_middle
 from dlspec.report.records import RunRecord, read_curves
 from dlspec.report.run_table import RunTable, SeedGroup, is_seed_key
 
-MAX_CURVE_NUMBERS = 1_000_000
-"""So many numbers of curves are on a page, about 7 MB; longer curves lose points in between."""
+MAX_CURVE_NUMBERS = 1_000_000  # about 7 MB; points of longer curves are skipped
 MAX_KEYS = 60
 MAX_NETWORKS = 50
 MAX_NETWORK_LENGTH = 20_000
 
 
 def make_table_data(table: RunTable, title: str) -> dict[str, Any]:
+    """Collect everything that the page shows except the learning curves."""
     networks = _collect_networks(table)
     return {
         "title": title,
@@ -69,7 +69,7 @@ def _round_to_digits(value: float | None, digits: int = 6) -> float | None:
 
 
 def _collect_networks(table: RunTable) -> list[dict[str, Any]]:
-    """The different models, the largest first."""
+    """Collect the different models, the largest first."""
     groups: dict[tuple[str, int | None], list[int]] = {}
     for number, record in enumerate(table.records):
         if record.spec.get("model") is not None:
@@ -102,7 +102,7 @@ def _find_model_choice(record: RunRecord) -> str:
 
 
 def make_curves_data(table: RunTable) -> dict[str, Any]:
-    """Each run's curves by their names, None for a run without any."""
+    """Collect each run's curves by name; None for a run without curves."""
     curves = [[] if record.folder is None else read_curves(record.folder) for record in table.records]
     step = 1 + sum(len(row) for rows in curves for row in rows) // MAX_CURVE_NUMBERS
     names = dict.fromkeys(name for rows in curves for row in rows[-1:] for name in row)

@@ -1,4 +1,4 @@
-"""The two files of a report, written as a sweep goes on or when they are asked for."""
+"""Write the two files of a report, during a sweep or for the `report` command."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ from dlspec.runs.job_state import JobState
 from dlspec.runs.sweep_file import list_jobs
 
 SECONDS_BETWEEN_WRITES = 5.0
-SECONDS_PER_JOB = 0.02
-"""A report of a thousand jobs takes a second or two; so it is not written again for every one that ends."""
+SECONDS_PER_JOB = 0.02  # a report of a thousand jobs takes a second or two, so it is not rewritten for every job
 UNFINISHED_STATES = (JobState.WAITING, JobState.RUNNING)
 
 
 def write_sweep_report(folder: Path, *, is_last: bool = False) -> None:
-    """Writes leaderboard.csv and report.html into a sweep's folder; not again soon, as long as jobs are left.
+    """Write leaderboard.csv and report.html to a sweep's folder, unless jobs are left and the last report is recent.
 
-    `is_last` says that no more jobs will end although some are left, as after Ctrl-C. Raises OSError where the
-    folder can't be written, UserError where it has a file of that name that is none of dlspec's.
+    `is_last` forces writing, when no more jobs will finish although some are left, as after Ctrl-C.
+
+    Raises:
+        OSError: if the folder is not writable.
+        UserError: if one of the files exists and was not written by dlspec.
     """
     jobs = list_jobs(folder)
     is_over = all(job.status not in UNFINISHED_STATES for job in jobs)
@@ -37,7 +39,10 @@ def write_sweep_report(folder: Path, *, is_last: bool = False) -> None:
 
 
 def write_report(roots: Sequence[Path], into: Path) -> RunTable:
-    """Compares all runs at or below the folders; UserError rather than replacing a file that is none of dlspec's."""
+    """Compare all runs in or below the folders `roots`, and write the report to `into`.
+
+    Without any runs, nothing is written. Raise UserError rather than replace a file that dlspec did not write.
+    """
     table = RunTable(read_records(roots))
     if table.records:
         for name, beginning in ((LEADERBOARD_FILE, b"rank,"), (REPORT_FILE, PAGE_START)):
@@ -51,7 +56,7 @@ def write_report(roots: Sequence[Path], into: Path) -> RunTable:
 def _refuse_foreign_file(path: Path, beginning: bytes) -> None:
     if path.exists() and read_first_bytes(path, len(beginning)) != beginning:
         raise UserError(
-            f"'{format_file_path(path)}' is there, and no report of dlspec's; move it, or name another folder"
+            f"'{format_file_path(path)}' exists and is not a report of dlspec; move it, or choose another folder"
         )
 
 

@@ -1,4 +1,4 @@
-"""`dlspec.results(folder)`: what came of the runs in a folder, in Python."""
+"""`dlspec.results(folder)`: the results of the runs in a folder, in Python."""
 
 from __future__ import annotations
 
@@ -18,23 +18,29 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Results:
-    """The runs of a sweep, or below any folder: `runs` in their order, `best` the one to take, None without any."""
+    """The results of a sweep, or of all runs below a folder: `runs` is sorted by name, `best` is the best run."""
 
     runs: tuple[RunRecord, ...]
 
     @property
     def best(self) -> RunRecord | None:
-        """The best run of the setting that is best on average over its seeds."""
+        """The best run of the setting that is best on average over its seeds; None if no run is finished."""
         table = RunTable(self.runs)
         return None if table.best is None else self.runs[table.best]
 
     def rows(self) -> list[dict[str, Any]]:
-        """A mapping a run: its name and status, the keys that differ, its results, what it took."""
+        """Return a dict for each run: its name and status, the keys that differ, its results, and its cost.
+
+        The cost is `parameters`, `steps` and `seconds`.
+        """
         table = RunTable(self.runs)
         return [_make_row(table, number) for number in range(len(self.runs))]
 
     def settings(self) -> list[dict[str, Any]]:
-        """A mapping a setting, the best first: the keys that differ but the seeds, means and deviations, the runs."""
+        """Return a dict for each setting, the best first. A setting is all runs that differ only in their seeds.
+
+        It has the keys that differ, the mean and deviation of each result, and the names of the runs.
+        """
         table = RunTable(self.runs)
         return [
             dict(zip(table.setting_keys, each.values, strict=True))
@@ -46,11 +52,11 @@ class Results:
         ]
 
     def frame(self) -> DataFrame:
-        """`rows` as a pandas data frame; UserError where pandas is not installed."""
+        """Return `rows` as a pandas data frame; UserError if pandas is not installed."""
         try:
             import pandas
         except ImportError:
-            raise UserError("a frame needs pandas: pip install 'dlspec[frames]', or use .rows()") from None
+            raise UserError("frame() needs pandas: pip install 'dlspec[frames]', or use .rows()") from None
         return pandas.DataFrame(self.rows())
 
     def __repr__(self) -> str:
@@ -58,7 +64,7 @@ class Results:
 
 
 def results(*folders: str | Path) -> Results:
-    """What came of a sweep, or of all runs at or below the folders; UserError where a folder is not there."""
+    """Read the results of all runs in or below the folders; UserError if a folder does not exist."""
     return Results(tuple(read_records(require_folders(folders))))
 
 

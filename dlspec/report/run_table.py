@@ -1,4 +1,4 @@
-"""Runs that differ in nothing but their seeds are one setting: its mean, its deviation, its rank."""
+"""Compare runs in a table. Runs that differ only in their seeds are one setting, with mean, deviation and rank."""
 
 from __future__ import annotations
 
@@ -16,21 +16,18 @@ from dlspec.report.spec_differences import SettingColumns
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """Runs that differ in their seeds alone: `values` are those of the table's keys, `runs` their places in it.
+    """A setting: the runs that differ only in their seeds."""
 
-    `means` and `deviations` (of the sample; none where one run was finished) are over the finished runs.
-    """
-
-    values: tuple[Any, ...]
-    runs: tuple[int, ...]
-    finished: int
-    failed: int
-    means: Mapping[str, float]
-    deviations: Mapping[str, float]
+    values: tuple[Any, ...]  # of the table's `setting_keys`
+    runs: tuple[int, ...]  # indices into the table's `records`
+    finished: int  # number of finished runs
+    failed: int  # number of failed runs
+    means: Mapping[str, float]  # of each result, over the finished runs
+    deviations: Mapping[str, float]  # sample standard deviation of each result; missing for a single finished run
 
 
 class RunTable:
-    """Runs beside each other: the keys that differ, the results, and the settings from the best to the worst."""
+    """A comparison of runs: the keys that differ, the results, and the settings from the best to the worst."""
 
     def __init__(self, records: Sequence[RunRecord]) -> None:
         self.records = tuple(records)
@@ -41,25 +38,25 @@ class RunTable:
 
     @property
     def setting_keys(self) -> tuple[str, ...]:
-        """The keys that make a setting: all but the seeds."""
+        """The keys that differ, without seeds."""
         return tuple(key for key in self.keys if not is_seed_key(key))
 
     @property
     def note(self) -> str:
-        """What to mind in reading the table, or ''."""
+        """A warning about the comparison, or ""."""
         has_many_data_sets = any(key.partition(".")[0] == "data" and not is_seed_key(key) for key in self.keys)
-        return "the data differ: compare results within one data set" if has_many_data_sets else ""
+        return "the runs use different data: compare only results on the same data" if has_many_data_sets else ""
 
     @cached_property
     def results(self) -> tuple[str, ...]:
-        """The results' names: what is monitored, then the test's, then the others; what training itself had is left."""
+        """The names of the results: the monitored one, those of the test, then the others, without train/ and lr."""
         names = dict.fromkeys(name for record in self.records for name in record.results)
         reported = (name for name in names if name != "lr" and not name.startswith("train/"))
         return tuple(sorted(reported, key=lambda name: (name != self.monitor, not name.startswith("test/"))))
 
     @cached_property
     def settings(self) -> tuple[SeedGroup, ...]:
-        """The best first, those without a result last."""
+        """The settings, the best first and those without a result last."""
         positions = [index for index, key in enumerate(self.keys) if not is_seed_key(key)]
         groups: dict[Any, list[int]] = {}
         for number, (record, values) in enumerate(zip(self.records, self.values, strict=True)):
@@ -70,12 +67,12 @@ class RunTable:
 
     @cached_property
     def best(self) -> int | None:
-        """The best run of the best setting; None where none is finished."""
+        """Index of the best run of the best setting; None if none is finished."""
         runs = [number for number in (self.settings[0].runs if self.settings else ()) if self.result(number)]
         return min(runs, key=lambda number: self._sort_key(self.result(number).get(self.monitor)), default=None)
 
     def result(self, number: int) -> Mapping[str, float]:
-        """The results of a finished run, nothing of another."""
+        """Return the results of a run if it is finished, else {}."""
         record = self.records[number]
         return record.results if record.is_finished else {}
 
@@ -97,17 +94,17 @@ class RunTable:
         return -value if self.mode == "max" else value
 
     def _find_monitor(self) -> tuple[str, str]:
-        """What most runs monitor, and whether more or less of it is better."""
+        """Find the result that most runs monitor, and whether its smallest or largest value is best."""
         monitors = Counter((each.monitor, each.mode) for each in self.records if each.monitor and each.mode)
         return monitors.most_common(1)[0][0] if monitors else ("val/loss", "min")
 
 
 def is_seed_key(key: str) -> bool:
-    """Whether a key's values are only drawn from: `seed`, `data.seed`, `data.split_seed`."""
+    """Whether a key is a random seed, such as `seed`, `data.seed` or `data.split_seed`."""
     last = key.rpartition(".")[2]
     return last == "seed" or last.endswith("_seed")
 
 
 def format_status_counts(records: Iterable[RunRecord]) -> str:
-    """`12 finished, 1 failed`."""
+    """Count the runs of each state: `12 finished, 1 failed`."""
     return ", ".join(f"{count:,} {status}" for status, count in Counter(each.status for each in records).most_common())

@@ -1,4 +1,4 @@
-"""What differs between specs: as columns of a table, few and telling, or every difference there is."""
+"""Find the differences between specs: the few that identify runs in a table, or all of them."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from dlspec.report.records import RunRecord
 MAX_COLUMNS = 1_000
 MAX_VALUE_LENGTH = 200
 MAX_ENTRIES = 300
+# Settings that do not change any results.
 IGNORED_PATHS = {("spec_version",), ("metrics",), *(("trainer", each) for each in OUTPUT_KEYS)}
-"""What changes no result."""
 
 
 class _Absent:
@@ -30,10 +30,11 @@ ABSENT = _Absent()
 
 
 class SettingColumns:
-    """The settings in which runs differ, as a command line names them, and each run's values.
+    """The settings in which runs differ, named as on the command line, with the values of each run.
 
-    Where a group's choices differ (`model=cnn`, `model=mlp`), the choice stands for all that follows from it; what
-    differs between runs of one choice, and what a command line named, has columns of its own.
+    If runs choose different options of a config group (`model=cnn`, `model=mlp`), one column shows the choice instead
+    of every setting that follows from it. Settings that differ between runs of one choice, or that were overridden on
+    the command line, also get columns.
     """
 
     def __init__(self, records: Sequence[RunRecord]) -> None:
@@ -45,7 +46,7 @@ class SettingColumns:
         self.names = tuple(format_path(path) for path in self._paths)
 
     def values(self, record: RunRecord) -> tuple[Any, ...]:
-        """A number, a truth value, None or a text for each of the names."""
+        """Return the run's value for each of the names: a number, bool, None or string; "" if its spec lacks it."""
         if not record.spec:
             return tuple("" for _ in self._paths)
         return tuple(self._value(record, path) for path in self._paths)
@@ -53,7 +54,7 @@ class SettingColumns:
     def _value(self, record: RunRecord, path: KeyPath) -> Any:
         if len(path) == 1 and path[0] in self._groups_with_choices:
             return _find_group_choice(record, str(path[0]))
-        return to_table_value(value_at(record.spec, path))
+        return to_table_value(get_value_at(record.spec, path))
 
     def _find_section_paths(self, key: str, records: Sequence[RunRecord]) -> Iterator[KeyPath]:
         records_with_key = [record for record in records if key in record.spec]
@@ -75,17 +76,20 @@ class SettingColumns:
 
 
 def _find_overridden_paths(key: str, records: Sequence[RunRecord]) -> Iterator[KeyPath]:
-    """The settings of a group that a command line named, where their values differ across choices, too."""
+    """Yield the settings of a group that were overridden on a command line, if their values differ between runs."""
     names = {each.lstrip("+~").partition("=")[0] for record in records for each in record.overrides}
     for name in sorted(each for each in names if each.startswith(f"{key}.")):
         path = tuple(int(part) if part.isdecimal() and len(part) < 9 else part for part in name.split("."))
-        values = [value for record in records if (value := value_at(record.spec, path)) is not ABSENT]
+        values = [value for record in records if (value := get_value_at(record.spec, path)) is not ABSENT]
         if path not in IGNORED_PATHS and not any(isinstance(each, dict) for each in values) and not _are_equal(values):
             yield path
 
 
 def find_differing_paths(values: Sequence[Any], path: KeyPath = ()) -> Iterator[KeyPath]:
-    """The deepest places at which the values that have them differ; at least one where the values do."""
+    """Yield the deepest paths at which values differ, ignoring values without the path.
+
+    If the values differ, at least one path is found.
+    """
     if _are_equal(values):
         return
     if all(isinstance(each, dict) for each in values):
@@ -103,7 +107,16 @@ def find_differing_paths(values: Sequence[Any], path: KeyPath = ()) -> Iterator[
 
 
 def find_differences(first: Any, second: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any, Any]]:
-    """Every place at which two values differ, and what each has there; `ABSENT` where it has nothing."""
+    """Yield every difference between two values.
+
+    Args:
+        first: a spec, or a part of one
+        second: the spec to compare with
+        path: key path of both values, for the result
+
+    Returns:
+        An iterator over (path, value in `first`, value in `second`), with `ABSENT` for a missing value.
+    """
     if _are_equal([first, second]):
         return
     if isinstance(first, dict) and isinstance(second, dict):
@@ -117,7 +130,10 @@ def find_differences(first: Any, second: Any, path: KeyPath = ()) -> Iterator[tu
 
 
 def _align_entries(first: list[Any], second: list[Any]) -> Iterator[tuple[int, Any, Any]]:
-    """Two lists' entries side by side, so that one that was put in shifts no other; numbered as in the first."""
+    """Yield the entries in which two lists differ, in pairs and numbered as in the first list.
+
+    An inserted entry does not shift the entries after it.
+    """
     matcher = SequenceMatcher(None, [repr(each) for each in first], [repr(each) for each in second], autojunk=False)
     for operation, start, end, other_start, other_end in matcher.get_opcodes():
         if operation != "equal":
@@ -125,8 +141,8 @@ def _align_entries(first: list[Any], second: list[Any]) -> Iterator[tuple[int, A
             yield from ((start + index, *pair) for index, pair in enumerate(pairs))
 
 
-def value_at(tree: Any, path: KeyPath) -> Any:
-    """What a spec has at a place, `ABSENT` where it has nothing there."""
+def get_value_at(tree: Any, path: KeyPath) -> Any:
+    """Return the value of a spec at a key path; `ABSENT` if there is none."""
     for key in path:
         is_there = key in tree if isinstance(tree, dict) else isinstance(tree, list) and key in range(len(tree))
         if not is_there:
@@ -136,7 +152,7 @@ def value_at(tree: Any, path: KeyPath) -> Any:
 
 
 def to_table_value(value: Any) -> Any:
-    """A number, a truth value or None as it is, a text, and what holds several as YAML would write it in a line."""
+    """Convert a value for a table: numbers, bools, None and strings are kept, lists and mappings become YAML."""
     if value is None or isinstance(value, bool | float):
         return value
     if isinstance(value, int):
@@ -147,7 +163,7 @@ def to_table_value(value: Any) -> Any:
 
 
 def _find_group_choice(record: RunRecord, key: str) -> str:
-    """What was chosen for a group: as the overrides name it, else the part's name, '' where it has none."""
+    """Find the option chosen for a config group: from the overrides, or else the part's name, or ""."""
     section = record.spec.get(key)
     overrides = [each.lstrip("+~").partition("=") for each in record.overrides]
     named = next((value for name, _, value in reversed(overrides) if name == key), None)
@@ -158,17 +174,17 @@ def _find_group_choice(record: RunRecord, key: str) -> str:
 
 
 def _are_equal(values: Sequence[Any]) -> bool:
-    """Whether all are the same; True is not 1."""
+    """Whether all values are equal and of one type; True is different from 1."""
     return all(each == values[0] and type(each) is type(values[0]) for each in values[1:])
 
 
 def _are_entries(value: Any) -> bool:
-    """A list of which some items are mappings; of a length that can be compared entry by entry."""
+    """Whether a value is a list with mappings in it, and short enough to compare entry by entry."""
     return isinstance(value, list) and len(value) <= MAX_ENTRIES and any(isinstance(each, dict) for each in value)
 
 
 def _have_matching_entries(lists: Sequence[list[Any]]) -> bool:
-    """Lists of one length, of which some hold mappings: their entries have numbers on a command line."""
+    """Whether lists have one length and contain mappings, so that their entries are numbered on a command line."""
     have_one_length = len({len(each) for each in lists}) == 1
     return have_one_length and any(isinstance(item, dict) for each in lists for item in each)
 

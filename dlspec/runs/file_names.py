@@ -1,11 +1,10 @@
-"""The names of all files and folders of a run and of a sweep. A new file's name is added here."""
+"""The names of all files in the folders of runs and sweeps. Add the name of a new file here."""
 
 from __future__ import annotations
 
 import re
 
-DEFAULT_RUNS_FOLDER = "runs"
-"""The folder below which runs and sweeps are made where the user names no other."""
+DEFAULT_RUNS_FOLDER = "runs"  # runs and sweeps are created below it unless the user chooses another folder
 
 # ---- a run's folder --------------------------------------------------------------------------------------------------
 
@@ -22,17 +21,15 @@ PREDICTIONS_FILE = "predictions.png"
 SAMPLES_FILE = "samples.txt"
 
 CHECKPOINTS_FOLDER = "checkpoints"
-"""A folder; the three names below are those of files in it."""
+# Files in the checkpoints folder.
 BEST_FILE = "best.safetensors"
 LAST_FILE = "last.safetensors"
 CHECKPOINT_PATTERN = re.compile(r"step-(\d{9,18})\.safetensors")
-DAMAGED_SUFFIX = ".damaged"
-"""What stands behind the name of a checkpoint that can't be read."""
+DAMAGED_SUFFIX = ".damaged"  # appended to the name of a checkpoint that cannot be read
+# Where the weights of a run may be; the first file that exists is used.
 WEIGHTS_FILES = (f"{CHECKPOINTS_FOLDER}/{BEST_FILE}", f"{CHECKPOINTS_FOLDER}/{LAST_FILE}")
-"""Where a run has its weights, the ones to take first."""
 
-EVENTS_PATTERN = "events.out.tfevents.*.dlspec"
-"""TensorBoard's files."""
+EVENTS_PATTERN = "events.out.tfevents.*.dlspec"  # TensorBoard's files
 HYDRA_OVERRIDES = ".hydra/overrides.yaml"
 
 # ---- a sweep's folder ------------------------------------------------------------------------------------------------
@@ -41,17 +38,21 @@ SWEEP_FILE = "sweep.json"
 MULTIRUN_FILE = "multirun.yaml"
 LEADERBOARD_FILE = "leaderboard.csv"
 REPORT_FILE = "report.html"
-STOP_FILE = "stop"
-"""While it is there no further job of another launcher begins."""
-JOB_FILE = "job.json"
-"""In a job's folder, while another launcher has the job."""
+STOP_FILE = "stop"  # while it exists, jobs that an external Hydra launcher runs do not start
+JOB_FILE = "job.json"  # in a job's folder, while an external Hydra launcher runs the job
 
 
 def format_checkpoint_name(step: int) -> str:
-    """The name of the checkpoint that is written after so many steps."""
+    """Return the file name of the checkpoint after `step` steps."""
     return f"step-{step:09d}.safetensors"
 
 
 def format_events_name(started: int, host: str, process: int) -> str:
-    """The name of the events file of a process that began so many seconds after 1970."""
+    """Return the file name of a process's TensorBoard events.
+
+    Args:
+        started: start time in seconds since 1970
+        host: name of the machine
+        process: process id
+    """
     return f"events.out.tfevents.{started:010d}.{host}.{process}.dlspec"

@@ -1,6 +1,6 @@
-"""A run's folder on disk: made, written so that no reader ever sees half a file, and read back.
+"""Create the folder of a run, write its files so that no reader ever sees a partial file, and read them back.
 
-A report reads run folders without torch, so nothing here imports it.
+Reports read run folders without torch, so nothing here imports it.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from dlspec.runs.file_names import LOG_FILE
 
 MAX_NAME_LENGTH = 80
 MAX_JSON_BYTES = 1_000_000
+# Flags for opening a file to write: refuse symbolic links, and do not wait on a pipe. Windows has neither flag.
 NO_FOLLOW_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
-"""For opening: no name that leads elsewhere, and no pipe that waits for a reader. (Windows has neither flag.)"""
 
 
 def to_safe_name(name: str) -> str:
-    """`name` as one path component: no separators, no leading dot or dash, at most 80 characters, never empty."""
+    """Convert a name to one path component: no separators, no leading dot or dash, 1 to 80 characters."""
     safe = re.sub(r"[^\w.+=,-]+", "_", name, flags=re.ASCII).lstrip("._-")
     return safe[:MAX_NAME_LENGTH].rstrip("._") or "unnamed"
 
 
 def create_unique_folder(root: Path, name: str) -> Path:
-    """A new empty folder under `root`: `name` made safe, with `_2`, `_3`, ... behind it where that is taken."""
+    """Create a new empty folder in `root`, named `name` or, if that exists, `name_2`, `name_3`, ..."""
     root.mkdir(parents=True, exist_ok=True)
     stem, count = to_safe_name(name), 1
     while True:
         folder = root / (stem if count == 1 else f"{stem}_{count}")
         try:
-            folder.mkdir()  # making it is the test: of two jobs that start together, only one gets the name
+            folder.mkdir()  # fails if it exists, so of two jobs that start together only one gets the name
         except FileExistsError:
             count += 1
         else:
@@ -50,29 +50,29 @@ def create_unique_folder(root: Path, name: str) -> Path:
 
 
 def make_run_folder(root: Path, name: str) -> Path:
-    """A run's or sweep's new folder; UserError where it can't be made there."""
+    """Create the new folder of a run or sweep; UserError if that is impossible."""
     try:
         return create_unique_folder(root, name)
     except OSError as error:
-        fix = "choose another place: hydra.run.dir=FOLDER, or for a sweep hydra.sweep.dir=FOLDER"
-        raise UserError(f"can't make a folder in '{root}': {error.strerror}; {fix}") from None
+        fix = "choose another folder: hydra.run.dir=FOLDER, or for a sweep hydra.sweep.dir=FOLDER"
+        raise UserError(f"can't create a folder in '{root}': {error.strerror}; {fix}") from None
 
 
 def free_bytes(folder: Path) -> int:
-    """How much this user may still write there, whether the folder is there yet or not."""
+    """Return the free disk space in bytes for a folder, which does not have to exist yet."""
     existing_folder = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
     return shutil.disk_usage(existing_folder).free
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Puts `content` at `path` whole or not at all: a temporary name in the same folder, synced, then renamed."""
+    """Write a file completely or not at all: under a temporary name in the same folder, synced, then renamed."""
     with open_replacement(path) as file:
         file.write(content)
 
 
 @contextmanager
 def open_replacement(path: Path) -> Iterator[BinaryIO]:
-    """A file with a temporary name; once all is in it and synced it takes the place of `path`."""
+    """Open a temporary file that replaces `path` after it was written completely and synced."""
     with _open_temporary(path) as file:
         yield file
         file.flush()
@@ -82,22 +82,22 @@ def open_replacement(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def _open_temporary(path: Path) -> Iterator[BinaryIO]:
-    """A file with a temporary name, which takes the place of `path` once all is in it."""
+    """Open a temporary file that replaces `path` after it was written completely."""
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
-        Path(temporary).chmod(_default_file_mode())  # mkstemp's own mode hides the file from everybody else
+        Path(temporary).chmod(_find_default_file_mode())  # mkstemp makes files that only their owner can read
         Path(temporary).replace(path)
     except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno is not None:
-            error.filename = str(path)  # a full disk names no file, and nobody knows the temporary one
+            error.filename = str(path)  # a full disk gives no name, and users do not know the temporary one
         raise
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Deletes the half-written files of a process that was killed; nobody else may write there."""
+    """Delete the temporary files of a killed process. Call it only while no other process writes to the folder."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if _LEFTOVER_PATTERN.fullmatch(path.name) and not path.is_dir():
             path.unlink(missing_ok=True)
@@ -107,9 +107,9 @@ _LEFTOVER_PATTERN = re.compile(r"\..+\.(safetensors|jsonl?|yaml|png|txt|dlspec)\
 
 
 def append_bytes(path: Path, content: bytes) -> None:
-    """Adds `content` to a file, all of it or nothing: a full disk leaves no half line. Raises OSError.
+    """Append to a file, everything or nothing: a full disk leaves no partial line. Raise OSError if that fails.
 
-    A name that leads elsewhere is refused: whoever made the folder may want to write there with our hands.
+    Symbolic links are refused: someone else's folder must not redirect the output to another file.
     """
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NO_FOLLOW_FLAGS
     with os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0) as file:
@@ -123,32 +123,34 @@ def append_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text file completely or not at all."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
-    """`value` as JSON; what JSON has no word for (nan, infinities) becomes null."""
-    write_text(path, _json_text(value))
+    """Write a JSON file completely or not at all; nan and infinities become null."""
+    write_text(path, _format_json(value))
 
 
 def write_json_unsynced(path: Path, value: Any) -> None:
-    """As `write_json`, but without waiting for the disk: for what is soon written again."""
+    """Write a JSON file as `write_json` does, but without waiting for the disk: for files that change often."""
     with _open_temporary(path) as file:
-        file.write(_json_text(value).encode())
+        file.write(_format_json(value).encode())
 
 
-def _json_text(value: Any) -> str:
+def _format_json(value: Any) -> str:
     return json.dumps(replace_non_finite(value), indent=2, ensure_ascii=False) + "\n"
 
 
 def write_yaml(path: Path, value: Any) -> None:
+    """Write a YAML file completely or not at all."""
     import yaml
 
     write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
 
 
 def replace_non_finite(value: Any) -> Any:
-    """`value` with every nan and infinity in it, however deep, replaced by None: the rest of JSON's world."""
+    """Convert a value for JSON: nan and infinities become None, keys strings and tuples lists, at any depth."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -158,9 +160,9 @@ def replace_non_finite(value: Any) -> Any:
     return value
 
 
-def read_json_object(path: Path, most: int = MAX_JSON_BYTES) -> dict[str, Any] | None:
-    """The mapping that a JSON file of at most `most` bytes holds; None for any other file, and for none."""
-    content = read_small_file(path, most)
+def read_json_object(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any] | None:
+    """Read a JSON file that contains an object; None if it does not, is missing or has more than `max_bytes` bytes."""
+    content = read_small_file(path, max_bytes)
     try:
         value = None if content is None else json.loads(content)
     except (ValueError, RecursionError):
@@ -169,13 +171,13 @@ def read_json_object(path: Path, most: int = MAX_JSON_BYTES) -> dict[str, Any] |
 
 
 def read_small_file(path: Path, max_bytes: int) -> bytes | None:
-    """What a plain file of at most `most` bytes holds; None for a larger one, for what is no file, and for none."""
+    """Read a regular file; None if it is missing, not regular or has more than `max_bytes` bytes."""
     content = read_first_bytes(path, max_bytes + 1)
     return None if content is None or len(content) > max_bytes else content
 
 
 def read_first_bytes(path: Path, max_bytes: int) -> bytes | None:
-    """The first `most` bytes of a plain file; None for what is no file, and for none."""
+    """Read the first `max_bytes` bytes of a regular file; None if it is missing or not regular."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
         with os.fdopen(descriptor, "rb") as file:
@@ -185,7 +187,7 @@ def read_first_bytes(path: Path, max_bytes: int) -> bytes | None:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a .jsonl file in order; without a last line that a kill cut off; none where there is no file."""
+    """Read the objects of a .jsonl file, up to a line that a killed process left incomplete; [] without a file."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -200,11 +202,11 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 class LogFile(logging.Handler):
-    """Adds to a file; where that fails it is told once, on the terminal, and who logs goes on."""
+    """Logging handler that appends to a file. If writing fails, it prints one message and the program continues."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        self.path = path.absolute()  # hydra.job.chdir may move
+        self.path = path.absolute()  # hydra.job.chdir may change the working directory
         self._warned = False
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -217,9 +219,9 @@ class LogFile(logging.Handler):
 
 
 def add_log_file(folder: Path) -> logging.Handler:
-    """A handler that adds what is logged, the user's own modules too, to the run's log.txt.
+    """Add a handler to the root logger that writes all log messages, also those of user code, to the run's log.txt.
 
-    Remove it from the root logger and close it when the run is over.
+    Remove the handler from the root logger and close it at the end of the run.
     """
     handler = LogFile(folder / LOG_FILE)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -228,15 +230,15 @@ def add_log_file(folder: Path) -> logging.Handler:
 
 
 @cache
-def _default_file_mode() -> int:
-    """The mode that a new file has for this user."""
-    mask = os.umask(0)  # there is no way to read it without setting it
+def _find_default_file_mode() -> int:
+    """Return the mode of files that this user creates."""
+    mask = os.umask(0)  # the mask can only be read by setting it
     os.umask(mask)
     return 0o666 & ~mask
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename survive a power cut, where the system can sync a folder at all (Windows can't)."""
+    """Sync a folder, so that a rename survives a power failure. Does nothing on systems without it (Windows)."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError:

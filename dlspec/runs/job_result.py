@@ -1,4 +1,4 @@
-"""What came of a run or of a sweep's job: `result.json`, which training writes and everybody else reads here."""
+"""The result of a run or of a sweep's job, and how it is read from `result.json`."""
 
 from __future__ import annotations
 
@@ -14,34 +14,29 @@ from dlspec.runs.job_state import JobState, read_state
 from dlspec.runs.json_values import read_count, read_number
 
 Mode = Literal["min", "max", ""]
-FIELDS_NOT_IN_FILE = ("text", "data")  # of `result.json`; a sweep's processes hand them over
+FIELDS_NOT_IN_FILE = ("text", "data")  # not in `result.json`; only passed between the processes of a sweep
 
 
 @dataclass(frozen=True)
 class JobResult:
-    """What came of a run or of a sweep's job so far. None, nan and '' are what nobody knows.
-
-    `monitored` is the best value of the result `monitor`, less of which is better where `mode` is min. `results` are
-    the last epoch's, `best` the best epoch's, `test` the final test's. `error` is a line, `text` all that there is to
-    say of it; `data` is the checksum of the data that the job was given.
-    """
+    """The result of a run or of a sweep's job so far. Unknown values are None, nan or ""."""
 
     status: JobState = JobState.WAITING
-    epochs: int | None = None
-    steps: int | None = None
+    epochs: int | None = None  # epochs trained
+    steps: int | None = None  # steps trained
     best_epoch: int | None = None
-    monitor: str = ""
-    monitored: float = math.nan
-    mode: Mode = ""
-    results: Mapping[str, float] = field(default_factory=dict)
-    best: Mapping[str, float] = field(default_factory=dict)
-    test: Mapping[str, float] = field(default_factory=dict)
-    parameters: int | None = None
-    stop_reason: str = ""
-    error: str = ""
-    timing: Mapping[str, float] = field(default_factory=dict)
-    text: str = ""
-    data: str = ""
+    monitor: str = ""  # name of the result that decides which epoch is best, such as val/loss
+    monitored: float = math.nan  # the best value of that result
+    mode: Mode = ""  # whether the smallest (min) or the largest (max) value is best
+    results: Mapping[str, float] = field(default_factory=dict)  # of the last epoch
+    best: Mapping[str, float] = field(default_factory=dict)  # of the best epoch
+    test: Mapping[str, float] = field(default_factory=dict)  # of the final test
+    parameters: int | None = None  # number of parameters of the network
+    stop_reason: str = ""  # why training stopped early
+    error: str = ""  # in one line
+    timing: Mapping[str, float] = field(default_factory=dict)  # durations in seconds, and throughput
+    text: str = ""  # the full error message
+    data: str = ""  # checksum of the data of the job
 
     @property
     def is_measured(self) -> bool:
@@ -50,29 +45,29 @@ class JobResult:
 
     @property
     def rank(self) -> float:
-        """The less the better."""
+        """Number to sort results by: smaller is better, infinite without a result."""
         if math.isnan(self.monitored):
             return math.inf
         return -self.monitored if self.mode == "max" else self.monitored
 
     def as_dict(self) -> dict[str, Any]:
-        """For result.json."""
+        """Convert to the contents of result.json."""
         return {name: value for name, value in asdict(self).items() if name not in FIELDS_NOT_IN_FILE}
 
 
 def make_failed_result(error: str, text: str = "") -> JobResult:
-    """The result of a job that failed with an error of one line, and in full."""
+    """Make the result of a failed job from its error in one line, and the full message if it is longer."""
     return JobResult(JobState.FAILED, error=error, text=text or error)
 
 
 def read_result(folder: Path, file: str = RESULT_FILE) -> JobResult | None:
-    """What came of the run in a folder, as a file of it says; None where it wrote none (it was killed)."""
+    """Read the result of the run in a folder; None if the run did not write one, because it was killed."""
     written = read_json_object(folder / file)
     return None if written is None else parse_result(written)
 
 
 def parse_result(written: Mapping[str, Any]) -> JobResult:
-    """A result as a file has it, whoever wrote that: values of a wrong type are as if they were not there."""
+    """Convert the contents of a result file, which anyone may have written: ignore values of the wrong type."""
     return JobResult(**{name: read(written.get(name)) for name, read in _READERS.items()})
 
 
@@ -85,7 +80,7 @@ def _read_text(value: object) -> str:
 
 
 def _read_float(value: object) -> float:
-    """A number that is not finite was written as null."""
+    """Return a number; nan for null, because values that are not finite are written as null."""
     number = read_number(value)
     return math.nan if number is None else number
 

@@ -1,4 +1,4 @@
-"""The states of a run or of a sweep's job: one vocabulary for files, tables and code."""
+"""The states of a run or of a sweep's job, as used in files, tables and code."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from enum import StrEnum
 
 
 class JobState(StrEnum):
-    """What has become of a run or of a sweep's job. The values are the words that files and tables have.
+    """State of a run or of a sweep's job. The values are written to files and shown in tables.
 
-    `KILLED` is never written: whoever reads a run's folder judges so of one that ended without a word.
+    `KILLED` is never written: readers of a run's folder infer it if the process ended without writing a final state.
     """
 
     WAITING = "waiting"
@@ -20,12 +20,12 @@ class JobState(StrEnum):
     KILLED = "killed"
 
     def __repr__(self) -> str:
-        """The word as any other text: rows of results are shown to users."""
+        """Show the state like any other string, as users see it in rows of results."""
         return str.__repr__(self)
 
 
 def read_state(value: object) -> JobState | None:
-    """The state that a file names, None where it names none that there is."""
+    """Convert a value from a file to a state; None if it is not the name of one."""
     return JobState(value) if isinstance(value, str) and value in _STATE_NAMES else None
 
 

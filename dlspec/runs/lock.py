@@ -1,4 +1,4 @@
-"""One process trains in a run folder: it has a lock that the system frees when it ends, however it ends."""
+"""Lock a run folder, so that only one process trains in it. The system frees the lock however the process ends."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from dlspec.runs.io import NO_FOLLOW_FLAGS
 
 log = logging.getLogger("dlspec")
 
-MAX_TRIES, SECONDS_BETWEEN_TRIES = 10, 0.02  # who only asks has the lock for some microseconds
+MAX_TRIES, SECONDS_BETWEEN_TRIES = 10, 0.02  # is_run_locked takes the lock for some microseconds
 MAX_HOLDER_BYTES = 300
 
 if sys.platform == "win32":
     import msvcrt
 
-    LOCK_OFFSET = 1 << 30  # Windows lets nobody read what is locked, so that is a byte behind the file's end
+    LOCK_OFFSET = 1 << 30  # on Windows locked bytes cannot be read, so lock a byte after the end of the file
 
     def _lock(descriptor: int, is_shared: bool) -> None:
         os.lseek(descriptor, LOCK_OFFSET, os.SEEK_SET)
@@ -38,15 +38,18 @@ else:
 
 @contextmanager
 def lock_run_folder(folder: Path) -> Iterator[None]:
-    """Within it no other process trains in `folder`; UserError where one does, or where nothing can be written.
+    """Lock a run folder for training while the context is open.
 
-    Where the file system has no locks, that is told and the training goes on without one.
+    If the file system does not support locks, log a warning and continue without one.
+
+    Raises:
+        UserError: if another process trains in the folder, or it is not writable.
     """
     try:
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT | NO_FOLLOW_FLAGS, 0o666)
     except OSError as error:
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise UserError(f"can't write in '{folder}': {error.strerror}") from None
+            raise UserError(f"can't write to '{folder}': {error.strerror}") from None
         raise
     _OPEN_LOCKS.add(descriptor)
     try:
@@ -59,7 +62,7 @@ def lock_run_folder(folder: Path) -> Iterator[None]:
 
 
 def is_run_locked(folder: Path) -> bool | None:
-    """Whether a process trains in `folder`; None where that can't be found out."""
+    """Whether a process trains in `folder`; None if that is unknown, because locks are not supported."""
     try:
         descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | NO_FOLLOW_FLAGS)
     except OSError as error:
@@ -80,15 +83,15 @@ def _acquire_lock(descriptor: int, folder: Path) -> None:
     else:
         raise UserError(_format_in_use(descriptor, folder))
     if is_ours is None:
-        log.warning("%s can't be locked: nothing keeps a second process from training there", folder)
-    with suppress(OSError):  # a full disk: the lock holds without a name
+        log.warning("%s can't be locked: do not start a second process that trains in it", folder)
+    with suppress(OSError):  # the lock works without the name of its owner, if the disk is full
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)
         os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
 
 
 def _try_lock(descriptor: int, is_shared: bool = False) -> bool | None:
-    """Takes the lock if it is free: whether it was; None where there are no locks."""
+    """Take the lock if it is free, and return whether it was; None if locks are not supported."""
     try:
         _lock(descriptor, is_shared)
     except OSError as error:
@@ -102,14 +105,17 @@ def _format_in_use(descriptor: int, folder: Path) -> str:
     os.lseek(descriptor, 0, os.SEEK_SET)
     line = os.read(descriptor, MAX_HOLDER_BYTES).decode(errors="replace").partition("\n")[0]
     holder = replace_control_characters(line) or "another process"
-    return f"'{format_file_path(folder)}' is in use: {holder} trains there; wait for its end or stop it, or train elsewhere"
+    return (
+        f"'{format_file_path(folder)}' is in use: {holder} trains there; "
+        "wait until it finishes, stop it, or train in another folder"
+    )
 
 
 _OPEN_LOCKS: set[int] = set()  # this process's locks
 
 
 def _release_in_child() -> None:
-    """A forked child has its parent's open files: it must not hold a dead parent's lock."""
+    """Close inherited lock files in a forked child, which must not keep the lock after its parent's end."""
     for descriptor in _OPEN_LOCKS:
         os.close(descriptor)
     _OPEN_LOCKS.clear()

@@ -1,4 +1,4 @@
-"""The run folders below a folder, and what became of each: without torch, quick, and whatever their files hold."""
+"""Find the run folders below a folder and the state of each run: fast, without torch, and safe for damaged files."""
 
 from __future__ import annotations
 
@@ -21,37 +21,34 @@ FINAL_STATES = (JobState.FINISHED, JobState.FAILED, JobState.INTERRUPTED)
 MAX_DEPTH = 8
 MAX_FOLDERS = 100_000
 SKIPPED_FOLDERS = {CHECKPOINTS_FOLDER, "__pycache__", "node_modules", "site-packages"}
-MAX_SILENT_SECONDS = 600.0
-"""After so long without a sign of life a run of another machine counts as killed."""
+MAX_SILENT_SECONDS = 600.0  # a run on another machine counts as killed if its status is older than this
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run folder as it is found, and its state, which its files alone do not tell: a killed run says `running`.
-
-    `age` is how many seconds ago its status was renewed, None where nothing tells.
-    """
+    """A run that was found on disk."""
 
     folder: Path
-    state: JobState
-    status: RunStatus
-    age: float | None
+    state: JobState  # the actual state; the status file of a killed run still says `running`
+    status: RunStatus  # the contents of the status file
+    age: float | None  # seconds since the status was updated; None if unknown
 
     @property
     def can_be_resumed(self) -> bool:
+        """Whether the run ended before it was finished."""
         return self.state in (JobState.FAILED, JobState.INTERRUPTED, JobState.KILLED)
 
 
 def find_runs(roots: Sequence[Path]) -> list[Run]:
-    """Every run at or below the folders, those of newest status first. Links are not followed."""
+    """Find every run in or below the folders, most recently updated first. Symbolic links are not followed."""
     this_host, now = socket.gethostname(), time.time()
     found = dict.fromkeys(folder for root in roots for folder in iterate_run_folders(root))
     runs = [_inspect_run(folder, this_host, now) for folder in found]
     return sorted(runs, key=lambda run: (run.age is None, run.age, str(run.folder)))
 
 
-def require_folders(names: Sequence[str | Path], fix: str = "name the folder of a sweep or of runs") -> list[Path]:
-    """The folders; UserError names those that are not there."""
+def require_folders(names: Sequence[str | Path], fix: str = "give the folder of a sweep or of runs") -> list[Path]:
+    """Convert names to paths of existing folders; UserError with the names of those that do not exist."""
     missing = [
         f"'{replace_control_characters(shorten_middle(str(each)))}'" for each in names if not _is_folder(Path(each))
     ]
@@ -68,7 +65,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def iterate_run_folders(root: Path) -> Iterator[Path]:
-    """The folders that hold a run's files; those deeper than `DEEPEST` or after `MAX_FOLDERS` are not looked at."""
+    """Yield the folders that contain a run, down to `MAX_DEPTH` levels and among the first `MAX_FOLDERS` folders."""
     waiting, visited = [(root, 0)], 0
     while waiting and visited < MAX_FOLDERS:
         folder, depth = waiting.pop()
@@ -81,7 +78,7 @@ def iterate_run_folders(root: Path) -> Iterator[Path]:
 
 
 def _list_folder(folder: Path) -> tuple[set[str], list[str]]:
-    """The names of its files, and of the folders that may hold runs; none where it can't be read."""
+    """List the names of a folder's files and of its subfolders that may contain runs; nothing if it is unreadable."""
     names, subfolders = set(), []
     try:
         with os.scandir(folder) as entries:
@@ -97,13 +94,16 @@ def _list_folder(folder: Path) -> tuple[set[str], list[str]]:
 
 def _inspect_run(folder: Path, this_host: str, now: float) -> Run:
     status = read_status(folder) or RunStatus()
-    age = _status_age(folder, status, now)
+    age = _compute_status_age(folder, status, now)
     return Run(folder, _infer_state(folder, status, age, this_host), status, age)
 
 
 def _infer_state(folder: Path, status: RunStatus, age: float | None, this_host: str) -> JobState:
-    """Who has the lock runs. Without it `running` is what a killed run last said, or one of a machine that has its own
-    locks: there only the status's age tells."""
+    """Infer the actual state of a run.
+
+    A locked run is running. A run without a lock whose status is `running` was killed, unless it may run on another
+    machine, whose locks are not visible here: then the age of its status decides.
+    """
     is_locked_here = is_run_locked(folder)
     if is_locked_here:
         return JobState.RUNNING
@@ -115,11 +115,14 @@ def _infer_state(folder: Path, status: RunStatus, age: float | None, this_host: 
     return JobState.RUNNING if is_still_running else JobState.KILLED
 
 
-def _status_age(folder: Path, status: RunStatus, now: float) -> float | None:
-    """Seconds since the status was renewed, or where it does not say so since its file was; clocks may disagree."""
+def _compute_status_age(folder: Path, status: RunStatus, now: float) -> float | None:
+    """Return the seconds since the status was updated, by the time in it or else that of its file.
+
+    The clocks of two machines may differ, so the result is at least 0.
+    """
     written = _parse_timestamp(status.renewed)
     if written is None:
-        written = _modification_time(folder)
+        written = _read_modification_time(folder)
     return None if written is None else max(now - written, 0.0)
 
 
@@ -131,7 +134,7 @@ def _parse_timestamp(text: str) -> float | None:
         return None
 
 
-def _modification_time(folder: Path) -> float | None:
+def _read_modification_time(folder: Path) -> float | None:
     for name in (STATUS_FILE, RESULT_FILE, SPEC_FILE):
         try:
             return (folder / name).stat().st_mtime

@@ -1,4 +1,4 @@
-"""`status.json`: what a run tells of itself while it goes on, and how that is read by somebody who trusts no file."""
+"""The status of a run while it trains, and how it is read from `status.json`, which anyone may have written."""
 
 from __future__ import annotations
 
@@ -18,41 +18,36 @@ from dlspec.runs.json_values import read_count, read_line, read_number
 
 @dataclass(frozen=True)
 class RunStatus:
-    """Where a run stands while it goes on, renewed every few seconds; None is what nobody knows.
+    """Progress of a run, updated every few seconds while it trains. Unknown values are None or "".
 
-    It is not a `JobResult`: it is written before there is one, and of what was measured it has the best value only.
-
-    `epoch`, `batch` and `step` are out of `epochs`, `batches` (of the pass in `phase`) and `planned_steps`. Seconds are
-    those of the process that trains, `seconds_left` its guess for the training. `monitored` is the best result so far,
-    of `monitor` in `best_epoch`; `reason` an error, or why the training stopped early; `renewed` when this was written,
-    as ISO 8601 in UTC; `resume` the shell's line that resumes the run.
+    Unlike a `JobResult` it exists before the run has results, and contains only the best value of one result.
     """
 
     status: JobState | None = None
-    phase: str = ""
+    phase: str = ""  # what the process is doing, such as training or validation
     epoch: int | None = None
-    epochs: int | None = None
-    batch: int | None = None
-    batches: int | None = None
+    epochs: int | None = None  # number of epochs planned
+    batch: int | None = None  # in the current phase
+    batches: int | None = None  # number of batches in the current phase
     step: int | None = None
     planned_steps: int | None = None
     samples_per_second: float | None = None
-    seconds: float | None = None
-    seconds_left: float | None = None
-    monitor: str = ""
-    monitored: float | None = None
+    seconds: float | None = None  # since the process started training
+    seconds_left: float | None = None  # estimate for the rest of the training
+    monitor: str = ""  # name of the result that decides which epoch is best
+    monitored: float | None = None  # its best value so far
     best_epoch: int | None = None
-    reason: str = ""
-    renewed: str = ""
+    reason: str = ""  # an error, or why training stopped early
+    renewed: str = ""  # when this was written, in ISO 8601 and UTC
     pid: int | None = None
     host: str = ""
-    resume: str = ""
+    resume: str = ""  # shell command that resumes the run
 
 
 def read_status(folder: Path) -> RunStatus | None:
-    """What the run in `folder` says; a run from before there was a status.json is judged by its result.json.
+    """Read the status of the run in `folder`, or its result.json if an older dlspec did not write a status.json.
 
-    None where neither is there or can be read. Values of a wrong type are as if they were not there.
+    Return None if neither can be read. Values of the wrong type are ignored.
     """
     written = read_json_object(folder / STATUS_FILE)
     if written is not None:
@@ -84,10 +79,10 @@ _READERS = {each.name: _READER_BY_TYPE[str(each.type)] for each in fields(RunSta
 
 
 def resume_command(folder: Path | str, kind: Literal["run", "sweep"] = "run") -> str:
-    """The shell's line that resumes the run or sweep in `folder`."""
+    """Return the shell command that resumes the run or sweep in `folder`."""
     return f"python -m dlspec resume {shlex.quote(format_override(kind, str(folder)))}"
 
 
 def rerun_command(folder: Path | str) -> str:
-    """The shell's line that trains the spec of the run in `folder` again, in a new folder."""
+    """Return the shell command that trains the spec of the run in `folder` again, in a new folder."""
     return f"python -m dlspec {shlex.quote(format_override('run', str(folder)))}"

@@ -1,4 +1,4 @@
-"""`sweep.json`: the jobs of a sweep, as the sweep lists them; everybody who reads the file does so here."""
+"""Read `sweep.json`, the list of a sweep's jobs."""
 
 from __future__ import annotations
 
@@ -19,35 +19,31 @@ MAX_TEXT = 2_000  # characters of an override, a name or an error
 
 @dataclass(frozen=True)
 class ListedJob:
-    """A job as its line in sweep.json has it. None and '' are what the line does not say.
-
-    `folder` is below the sweep's; `hash` is what the job is recognized by; `code` and `data` say by which code and of
-    which data its result is.
-    """
+    """A job as listed in sweep.json. Missing values are None or ""."""
 
     number: int | None
-    folder: str
-    hash: str
+    folder: str  # relative to the folder of the sweep
+    hash: str  # fingerprint by which a resumed sweep recognizes the job
     overrides: tuple[str, ...]
     status: JobState
     error: str | None
-    code: str
-    data: str
+    code: str  # fingerprint of the code that made the result
+    data: str  # fingerprint of the data that the result was made with
 
 
 def read_sweep_file(folder: Path) -> dict[str, Any] | None:
-    """What the sweep.json in a folder holds; None where it holds no mapping, or is not there."""
+    """Read the sweep.json of a folder; None if it is missing or not a JSON object."""
     return read_json_object(folder / SWEEP_FILE, MAX_BYTES)
 
 
 def list_jobs(folder: Path) -> list[ListedJob]:
-    """The jobs that a sweep's folder lists, none where it lists none."""
+    """Read the jobs of the sweep in a folder; [] if there are none."""
     jobs = (read_sweep_file(folder) or {}).get("jobs")
     return [parse_listed_job(each) for each in jobs if isinstance(each, dict)] if isinstance(jobs, list) else []
 
 
 def parse_listed_job(line: Mapping[str, Any]) -> ListedJob:
-    """A job's line, whoever wrote it: values of a wrong type are as if they were not there."""
+    """Convert a job's entry in sweep.json, which anyone may have written: ignore values of the wrong type."""
     return ListedJob(
         number=read_count(line.get("number")),
         folder=_read_text(line.get("folder")) or "",

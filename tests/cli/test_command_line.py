@@ -111,9 +111,9 @@ def test_a_folder_that_can_not_be_made(dlspec, write) -> None:
     write("runs", "a file where the folder would be")
     said = dlspec("model=mlp", *QUICK)
     assert said.code == 2
-    assert said.err.startswith("can't make a folder in 'runs/")
+    assert said.err.startswith("can't create a folder in 'runs/")
     assert said.err.endswith(
-        "Not a directory; choose another place: hydra.run.dir=FOLDER, or for a sweep hydra.sweep.dir=FOLDER\n"
+        "Not a directory; choose another folder: hydra.run.dir=FOLDER, or for a sweep hydra.sweep.dir=FOLDER\n"
     )
 
 

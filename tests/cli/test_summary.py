@@ -97,7 +97,7 @@ def test_noise_is_outlined_with_its_facts_and_refusals() -> None:
     )
     whole = Preparation({**tree, "data": {**data, "size": 40}}, SourceMap).open()
     assert (opened.data.facts, opened.spec.data.size) == (whole.data.facts, 5000)
-    with pytest.raises(library.SpecError, match="at most 4 GB are made"):
+    with pytest.raises(library.SpecError, match="at most 4 GB are allowed"):
         Preparation({**tree, "data": {**data, "size": 10**7}}, SourceMap).open(outline=True)
 
 

@@ -205,12 +205,12 @@ def test_read_only_folders_are_said_before_training(work: Path, dlspec: Run) -> 
     with read_only(work / "locked"):
         said = dlspec(*MLP, "hydra.run.dir=locked/run")
     assert (said.code, said.out) == (2, "")
-    assert said.err.startswith("can't make a folder in 'locked': ")
+    assert said.err.startswith("can't create a folder in 'locked': ")
     assert dlspec(*MLP, "hydra.run.dir=run").code == 0
     (work / "run/lock").unlink()
     with read_only(work / "run"):
         said = dlspec("resume", "run=run", "trainer.epochs=4")
-    assert (said.code, said.err.startswith("can't write in 'run': ")) == (2, True)
+    assert (said.code, said.err.startswith("can't write to 'run': ")) == (2, True)
     with read_only(work / "run/checkpoints"):
         said = dlspec("resume", "run=run", "trainer.epochs=4")
     assert said.code == 1

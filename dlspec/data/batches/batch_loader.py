@@ -1,7 +1,7 @@
-"""A split handed out in batches without a wait in between.
+"""Iterate over a split in batches.
 
-Whole tensors lie on the device and a batch is gathered by one `index_select` per tensor: measured 1.39 times a
-`DataLoader` at batch 32. What has no room there stays in the host's memory, and threads gather its batches ahead.
+Whole tensors are kept on the device, and one `index_select` per tensor gathers a batch: 1.39 times as fast as a
+`DataLoader` at batch size 32. With workers, the data stay in the host's memory and threads prefetch the batches.
 """
 
 from __future__ import annotations
@@ -20,43 +20,44 @@ from dlspec.data.batches.sequence_lengths import PaddingTrim, apply_windows
 from dlspec.data.dataset import Split
 from dlspec.layouts import Lengths
 
+# The network's inputs in the order of its `forward`, and the targets of the loss.
 Batch = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
-"""The network's inputs in the order of its `forward`, and what its outputs are compared with."""
 NO_FEWEST_STEPS: Mapping[str, int] = {}
+# Largest number of elements in an evaluation batch's inputs, and in the output of one layer for it.
 MAX_INPUT_NUMBERS, MAX_OUTPUT_NUMBERS = 2**20, 2**26
-"""So many numbers at most go into an evaluation batch or come out of one of its layers; training's has its own size."""
 
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """How a split is cut into batches.
-
-    At most `limit` batches are handed out; a last one of less than `smallest` samples joins the one before it. Where a
-    field's lengths are among the inputs, its batches end at their longest sample, and so do the targets that `trims`
-    names, but at the field's `fewest_steps` at least; `trim=False` leaves them whole, for a network that needs a fixed
-    length further on. `dtype` is that of numbers, None as they are. `workers` are threads that gather the next batches
-    in the host's memory, where the data stay then, while the device computes; the batches are the same.
-    """
+    """How a split is divided into batches."""
 
     batch_size: int
-    limit: int | None = None
-    min_batch_size: int = 1
+    limit: int | None = None  # largest number of batches
+    min_batch_size: int = 1  # a last batch with fewer samples is merged into the one before it
+    # Whether to cut padding: inputs whose lengths are inputs too are cut to the longest sample of each batch. False
+    # for networks that need a fixed number of steps.
     trim: bool = True
-    trims: Mapping[str, PaddingTrim] = field(default_factory=dict)
-    fewest_steps: Mapping[str, int] = field(default_factory=dict)
-    dtype: torch.dtype | None = None
-    workers: int = 0
+    trims: Mapping[str, PaddingTrim] = field(default_factory=dict)  # targets that are cut like an input
+    fewest_steps: Mapping[str, int] = field(default_factory=dict)  # by field: never cut to fewer steps than this
+    dtype: torch.dtype | None = None  # of floating-point tensors; None keeps theirs
+    workers: int = 0  # threads that prefetch batches from the host's memory; 0 keeps the data on the device
 
 
 class BatchLoader:
-    """A split's batches on a device; `inputs` and `targets` name the tensors of a batch, in order.
-
-    Lengths lie on the same device as everything else.
-    """
+    """Yields the batches of a split on a device; all tensors of a batch, lengths too, are on that device."""
 
     def __init__(
         self, split: Split, inputs: Sequence[str], targets: Sequence[str], plan: BatchPlan, device: torch.device
     ) -> None:
+        """Move the split to the device, or keep it in the host's memory if the plan has workers.
+
+        Args:
+            split: the samples
+            inputs: names of the network's inputs, in the order of a batch
+            targets: names of what the losses compare with, in the order of a batch
+            plan: how to divide the split into batches
+            device: where the batches go
+        """
         tensors = [*(split.input(name) for name in inputs), *(split.get_loss_target(name) for name in targets)]
         storage_device = torch.device("cpu") if plan.workers else device
         self.tensors = tuple(
@@ -75,14 +76,23 @@ class BatchLoader:
         return len(self.sizes)
 
     def iterate_shuffled(self, seed: int, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch from `start` on. Their order depends on nothing but (seed, epoch)."""
+        """Yield the batches of one epoch in a random order that depends only on the seed and the epoch.
+
+        Args:
+            seed: seed of the run
+            epoch: number of the epoch
+            start: first batch to yield, to resume within an epoch
+
+        Returns:
+            An iterator over the batches.
+        """
         order = make_permutation(self._split_size, seed, epoch)[: self.samples]
         rows = torch.split(order.to(self._storage_device), self.sizes)
         pieces = zip(rows[start:], self._trim_tensors(order, start), strict=False)
         return self._run_tasks(partial(_gather_rows, tensors, batch) for batch, tensors in pieces)
 
     def iterate_in_order(self) -> Iterator[Batch]:
-        """Every batch, in the split's own order, as views: nothing is copied."""
+        """Yield every batch in the order of the split, as views without copying."""
         order = torch.arange(self.samples)
         pieces = zip(self.sizes, accumulate(self.sizes), self._trim_tensors(order), strict=False)
         return self._run_tasks(partial(_slice_rows, tensors, end - size, end) for size, end, tensors in pieces)
@@ -93,7 +103,7 @@ class BatchLoader:
             yield tensors[:inputs], tensors[inputs:]
 
     def make_longest_batch(self, rows: int) -> Batch:
-        """So many samples with the most steps; the first ones where all have the same number."""
+        """Return a batch of the `rows` longest samples, or of the first ones if no input has lengths."""
         order = torch.arange(rows)
         if self._trims:
             steps = torch.stack([lengths for lengths, _ in self._trims.values()]).sum(0)
@@ -104,10 +114,10 @@ class BatchLoader:
         return next(self._run_tasks([partial(_gather_rows, tuple(tensors), order.to(self._storage_device))]))
 
     def _trim_tensors(self, order: Tensor, start: int = 0) -> Iterator[Tensors]:
-        """For each batch from `start` on, the whole tensors cut to the longest sample that it will hold."""
+        """Yield for each batch from `start` on the tensors of the whole split, cut to that batch's longest sample."""
         if not self._trims:
             return repeat(self.tensors)
-        # Found on the host for the whole epoch at once, from a copy of the lengths: a step never waits for the device.
+        # Computed on the host for the whole epoch, from a copy of the lengths, so that no step waits for the device.
         longest = {index: self._count_steps(order, *cut) for index, cut in self._trims.items()}
         return (
             tuple(
@@ -118,11 +128,11 @@ class BatchLoader:
         )
 
     def _count_steps(self, order: Tensor, lengths: Tensor, trim: PaddingTrim) -> list[int]:
-        """How many steps each batch keeps of a tensor."""
+        """Count the steps of a tensor that each batch keeps."""
         return [self._count_kept_steps(longest, trim) for longest in _find_longest(lengths[order], self.sizes)]
 
     def _count_kept_steps(self, longest: int, trim: PaddingTrim) -> int:
-        """How many steps a batch keeps of a tensor whose longest sample has so many."""
+        """Count the steps of a tensor that a batch keeps if its longest sample has `longest` steps."""
         return apply_windows(max(longest, self._fewest_steps.get(trim.lengths.field, 1)), trim.lengths.windows)
 
 
@@ -135,16 +145,25 @@ def _slice_rows(tensors: Tensors, start: int, end: int) -> Tensors:
 
 
 def move_to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """On the device, row after row; windows that overlap stay views of their one long tensor."""
+    """Move a tensor to the device, contiguous; overlapping windows remain views of one long tensor."""
     reach = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True)) + 1
     if tensor.numel() <= max(reach, 0):
         return tensor.to(device).contiguous()
-    # Copied as they are, a million windows of 64 that begin one token apart would take half a gigabyte, not 8 MB.
+    # Copying a million windows of 64 tokens, each one token after the last, would take half a gigabyte, not 8 MB.
     return tensor.as_strided((reach,), (1,)).to(device).as_strided(tensor.shape, tensor.stride())
 
 
 def compute_batch_sizes(samples: int, batch_size: int, min_batch_size: int = 1) -> list[int]:
-    """`[32, 32, 6]` for 70 samples in batches of 32; a last one of less than `smallest` joins the one before."""
+    """Compute the sizes of all batches: `[32, 32, 6]` for 70 samples in batches of 32.
+
+    Args:
+        samples: number of samples
+        batch_size: samples in each batch except the last
+        min_batch_size: a last batch with fewer samples is merged into the one before it
+
+    Returns:
+        The number of samples in each batch.
+    """
     whole, rest = divmod(samples, batch_size)
     sizes = [batch_size] * whole
     if 0 < rest < min_batch_size and sizes:
@@ -155,9 +174,18 @@ def compute_batch_sizes(samples: int, batch_size: int, min_batch_size: int = 1) 
 
 
 def make_permutation(samples: int, seed: int, epoch: int) -> Tensor:
-    """An order of the samples, on the CPU, that depends on `seed` and `epoch` alone."""
+    """Make a random order of the samples that depends only on the seed and the epoch.
+
+    Args:
+        samples: number of samples
+        seed: seed of the run
+        epoch: number of the epoch
+
+    Returns:
+        The sample indices (samples,), on the CPU.
+    """
     generator = torch.Generator()
-    # The generator keeps 32 bits of its seed. The factor keeps (0, epoch 1) and (1, epoch 0) apart.
+    # The generator uses only 32 bits of its seed. The factor makes (seed 0, epoch 1) differ from (seed 1, epoch 0).
     generator.manual_seed((seed * 1_000_003 + epoch) % 2**32)
     return torch.randperm(samples, generator=generator)
 
@@ -165,10 +193,20 @@ def make_permutation(samples: int, seed: int, epoch: int) -> Tensor:
 def choose_evaluation_batch_size(
     split: Split, inputs: Sequence[str], batch_size: int, device: torch.device, max_layer_outputs: int = 0
 ) -> int:
-    """An evaluation batch: larger than training's, as no activations are kept; about a million input numbers at most.
+    """Choose the batch size for evaluation: larger than for training, because no activations are kept.
 
-    `widest` is the most numbers that a layer gives for a sample: a language model gives its whole vocabulary for every
-    step. On a CPU 256 samples are enough, and larger activations only leave the caches.
+    On a CPU it is at most 256 samples: more are not faster, because they do not fit in the caches.
+
+    Args:
+        split: the samples
+        inputs: names of the network's inputs
+        batch_size: batch size of training, the smallest result
+        device: device of the evaluation
+        max_layer_outputs: largest number of elements that a layer outputs for one sample; 0 if unknown. A language
+            model outputs its whole vocabulary at every step
+
+    Returns:
+        The number of samples in an evaluation batch.
     """
     if not len(split):
         return batch_size
@@ -183,14 +221,18 @@ def choose_evaluation_batch_size(
 def _find_trims(
     split: Split, inputs: Sequence[str], targets: Sequence[str], trims: Mapping[str, PaddingTrim]
 ) -> dict[int, tuple[Tensor, PaddingTrim]]:
-    """By a tensor's position in a batch the CPU's copy of the lengths that it is cut by, and where."""
-    wanted = [PaddingTrim(Lengths(name), 1) for name in inputs] + [trims.get(name) for name in targets]
-    pairs = ((index, each, f"{each.lengths.field}_lengths") for index, each in enumerate(wanted) if each is not None)
+    """Find the tensors of a batch to cut: by position in the batch, their lengths on the CPU, and where to cut."""
+    trim_by_position = [PaddingTrim(Lengths(name), 1) for name in inputs] + [trims.get(name) for name in targets]
+    pairs = (
+        (index, each, f"{each.lengths.field}_lengths")
+        for index, each in enumerate(trim_by_position)
+        if each is not None
+    )
     return {index: (split.tensors[name].cpu(), each) for index, each, name in pairs if name in inputs}
 
 
 def _find_longest(lengths: Tensor, sizes: Sequence[int]) -> list[int]:
-    """The largest length in each batch, at least 1: no layer takes a sequence of no steps."""
+    """Find the largest length in each batch, at least 1 because layers reject empty sequences."""
     if not sizes:
         return []
     starts = list(accumulate(chain([0], sizes[:-1])))

@@ -1,4 +1,4 @@
-"""Batches that threads gather in the host's memory while the device computes: `trainer.num_workers`."""
+"""Prefetch batches in threads while the device computes, for `trainer.num_workers`."""
 
 from __future__ import annotations
 
@@ -10,14 +10,21 @@ import torch
 from torch import Tensor
 
 Tensors = tuple[Tensor, ...]
-PREFETCH_FACTOR = 2
-"""Batches that are gathered ahead by each thread."""
+PREFETCH_FACTOR = 2  # batches that each thread prepares in advance
 
 
 def prefetch(tasks: Iterable[Callable[[], Tensors]], workers: int, device: torch.device) -> Iterator[Tensors]:
-    """What the tasks give, in their order, on the device; `workers` threads are some tasks ahead.
+    """Run tasks in threads and yield their results in order, on the device.
 
-    Copies to a GPU begin in pinned memory, so that nobody waits for them.
+    Results for a GPU are copied from pinned memory, so that the copy is asynchronous.
+
+    Args:
+        tasks: functions that return the tensors of one batch
+        workers: number of threads
+        device: where the results go
+
+    Returns:
+        An iterator over the tensors of each batch.
     """
     is_pinned = device.type == "cuda"
 

@@ -1,4 +1,4 @@
-"""What convolutions and poolings make of lengths, means without padding, and where padding may be cut off."""
+"""Lengths of padded sequences: after convolutions and pooling, for masked means, and to cut padding."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ L = TypeVar("L", int, Tensor)
 
 @dataclass(frozen=True)
 class PaddingTrim:
-    """What is padding in a whole batch of a target may be cut off its dimension `dim`, as it is off an input's."""
+    """Where a tensor of a batch can be cut: steps that are padding in every sample of the batch."""
 
-    lengths: Lengths
-    dim: int
+    lengths: Lengths  # the lengths of the samples
+    dim: int  # the dimension of the steps
 
 
 def apply_windows(lengths: L, windows: Sequence[Window]) -> L:
-    """The lengths behind the windows, by PyTorch's output-size formula; a sample that is too short has one step."""
+    """Compute lengths after convolutions or pooling, by PyTorch's output-size formula, at least 1."""
     for each in windows:
         lengths = (lengths + 2 * each.padding - _compute_span(each)) // each.stride + 1
         lengths = lengths.clamp(min=1) if isinstance(lengths, Tensor) else max(lengths, 1)
@@ -30,7 +30,7 @@ def apply_windows(lengths: L, windows: Sequence[Window]) -> L:
 
 
 def count_fewest_steps(windows: Sequence[Window]) -> int:
-    """The shortest input that all windows fit in."""
+    """Count the steps of the shortest input that all windows fit in."""
     steps = 1
     for each in reversed(windows):
         steps = max((steps - 1) * each.stride + _compute_span(each) - 2 * each.padding, 1)
@@ -42,7 +42,13 @@ def _compute_span(window: Window) -> int:
 
 
 def find_padding_to_zero(before_value: TensorInfo, after_value: TensorInfo) -> tuple[Lengths, int] | None:
-    """The lengths and the dimension of an input that goes through a window that pads: what is behind must be zero."""
+    """Find the padding of a layer's input that must be set to zero before the layer.
+
+    That is needed before convolutions or pooling with zero padding, which also see the steps after a sample's end.
+
+    Returns:
+        The lengths and the dimension of the steps, or None if nothing must be set to zero.
+    """
     before, after = before_value.lengths, after_value.lengths
     if before is None or after is None or before_value.time_dim is None or len(after.windows) <= len(before.windows):
         return None
@@ -50,6 +56,9 @@ def find_padding_to_zero(before_value: TensorInfo, after_value: TensorInfo) -> t
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean of the values where the mask, which may have fewer dimensions behind, is true. Waits for nothing."""
+    """Compute the mean of the values where the mask is true, without synchronizing with the device.
+
+    The mask may lack trailing dimensions of the values.
+    """
     mask = mask.reshape(*mask.shape, *(1,) * (values.dim() - mask.dim())).expand_as(values)
     return values.masked_fill(~mask, 0).sum() / mask.sum()

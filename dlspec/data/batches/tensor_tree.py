@@ -1,4 +1,4 @@
-"""Tensors in tuples, lists and mappings, however nested: what a network may give and a checkpoint keeps."""
+"""Tensors in nested tuples, lists and mappings, as networks return them and checkpoints store them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def iterate_tensors(value: Any) -> Iterator[Tensor]:
-    """The tensors, in order."""
+    """Yield the tensors in order."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, Mapping | list | tuple):
@@ -18,7 +18,7 @@ def iterate_tensors(value: Any) -> Iterator[Tensor]:
 
 
 def map_tensors(change: Callable[[Tensor], Any], value: Any) -> Any:
-    """The same nest with each tensor changed; what is no tensor stays."""
+    """Apply `change` to each tensor and keep the structure and all other values."""
     if isinstance(value, Tensor):
         return change(value)
     if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Reads two columns of a CSV file; whatever is wrong with it is a `DataError` that says where."""
+"""Read two columns of a CSV file. Every error is a `DataError` with the file and line."""
 
 from __future__ import annotations
 
@@ -14,9 +14,23 @@ CsvRow = list[str]
 
 
 def read_columns(path: str | None, text: str, label: str, delimiter: str, encoding: str) -> tuple[list[str], list[str]]:
-    """The cells of the columns `text` and `label`, labels without spaces around them; at least one row."""
+    """Read the columns of texts and labels; the file must have at least one row.
+
+    Args:
+        path: the CSV file, with a header
+        text: name of the column of texts
+        label: name of the column of labels
+        delimiter: the character between cells
+        encoding: the file's character encoding, such as utf-8
+
+    Returns:
+        The texts, and the labels without surrounding spaces.
+
+    Raises:
+        DataError: if the file or a column cannot be read.
+    """
     if path is None:
-        raise DataError("path", "no file is named; write data.path=FILE.csv", Code.MISSING_VALUE)
+        raise DataError("path", "no file is given; write data.path=FILE.csv", Code.MISSING_VALUE)
     file = _check_file(expand_home(path))
     rows = _read_numbered_rows(file, delimiter, encoding)
     _, header = next(rows, (1, []))
@@ -26,7 +40,7 @@ def read_columns(path: str | None, text: str, label: str, delimiter: str, encodi
         _check_row(file, line, row, header)
         name = row[columns[1]].strip()
         if not name:
-            raise DataError("label", f"{file}:{line}: the label is missing; write one or take the row out")
+            raise DataError("label", f"{file}:{line}: the label is missing; add one or remove the row")
         texts.append(row[columns[0]])
         labels.append(name)
     if not texts:
@@ -40,29 +54,31 @@ def _check_file(file: Path) -> Path:
         fix = f"did you mean '{file.parent / guess}'?" if guess else "write data.path=FILE.csv"
         raise DataError("path", f"no file '{file}'; {fix}", Code.FILE_UNREADABLE)
     if not file.is_file():
-        raise DataError("path", f"'{file}' is no file; a CSV file is wanted", Code.FILE_UNREADABLE)
+        raise DataError("path", f"'{file}' is not a file; write data.path=FILE.csv", Code.FILE_UNREADABLE)
     if file.stat().st_size > GIGABYTE:
         size = f"{file.stat().st_size / GIGABYTE:.1f} GB"
-        raise DataError("path", f"'{file}' has {size}; text_csv reads at most 1 GB: take a part of it", Code.TOO_LARGE)
+        raise DataError(
+            "path", f"'{file}' has {size}, but text_csv reads at most 1 GB; use a part of it", Code.TOO_LARGE
+        )
     return file
 
 
 def _read_numbered_rows(file: Path, delimiter: str, encoding: str) -> Iterator[tuple[int, CsvRow]]:
-    """Rows that are not empty, each with the number of its last line."""
-    # Spreadsheets put a byte order mark in front of UTF-8, which would become part of the first column's name.
-    known = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
+    """Yield the rows that are not empty, each with the number of its last line."""
+    # Spreadsheets start UTF-8 files with a byte order mark, which would become part of the first column's name.
+    codec = "utf-8-sig" if encoding.lower().replace("_", "-") in ("utf-8", "utf8") else encoding
     line = 0
     try:
-        with file.open(encoding=known, newline="") as lines:
+        with file.open(encoding=codec, newline="") as lines:
             reader = csv.reader(lines, delimiter=delimiter)
             for row in reader:
                 line = reader.line_num
                 if row:
                     yield line, row
     except UnicodeError:
-        place = f"{file}:{_find_undecodable_line(file, known)}"
+        location = f"{file}:{_find_undecodable_line(file, codec)}"
         fix = "write data.encoding=NAME: latin-1, cp1252 (Windows), utf-16"
-        raise DataError("encoding", f"{place}: not in {encoding}; {fix}", Code.FILE_UNREADABLE) from None
+        raise DataError("encoding", f"{location}: not valid {encoding}; {fix}", Code.FILE_UNREADABLE) from None
     except csv.Error as error:
         raise DataError("path", f"{file}:{line + 1}: {error}; is a closing quote missing?") from None
     except OSError as error:
@@ -70,7 +86,7 @@ def _read_numbered_rows(file: Path, delimiter: str, encoding: str) -> Iterator[t
 
 
 def _find_undecodable_line(file: Path, encoding: str) -> int:
-    """Where the file first is not in the encoding: it was decoded in large pieces, so read it again."""
+    """Find the first line that is not in the encoding. Files are decoded in large pieces, so this reads it again."""
     content = file.read_bytes()
     try:
         content.decode(encoding)
@@ -86,14 +102,14 @@ def _find_column(file: Path, header: CsvRow, key: str, name: str, delimiter: str
     if names.count(name) == 1:
         return names.index(name)
     if name in names:
-        raise DataError(key, f"'{file}' has {names.count(name)} columns '{name}'; one is wanted", Code.AMBIGUOUS)
+        raise DataError(key, f"'{file}' must have one column '{name}', got {names.count(name)}", Code.AMBIGUOUS)
     fix = suggest(name, [each for each in names if each])
     if len(names) == 1:
-        fix = f"there is: {names[0]} (one column only: is '{delimiter}' the delimiter? else data.delimiter=';')"
+        fix = f"there is only '{names[0]}'; if '{delimiter}' is not the delimiter, write for example data.delimiter=';'"
     raise DataError(key, f"'{file}' has no column '{name}'; {fix or 'it is empty'}", Code.UNKNOWN_FIELD)
 
 
 def _check_row(file: Path, line: int, row: CsvRow, header: CsvRow) -> None:
     if len(row) != len(header):
-        fix = "put quotes around a text that has the delimiter in it" if len(row) > len(header) else "fill it in"
-        raise DataError("path", f"{file}:{line}: {len(row)} cells where the header has {len(header)}; {fix}")
+        fix = "put texts that contain the delimiter in quotes" if len(row) > len(header) else "add the missing cells"
+        raise DataError("path", f"{file}:{line}: {len(row)} cells, but the header has {len(header)}; {fix}")

@@ -1,4 +1,4 @@
-"""Fetches a published file into the cache: checked before it gets its name, so that what stands there is whole."""
+"""Download published files into the cache. A file gets its final name after it was checked, so it is never partial."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ TIMEOUT_SECONDS = 20.0
 
 
 class DownloadError(Exception):
-    """Why a file could not be had, in one line."""
+    """A download that failed, with the reason in one line."""
 
 
-def cache_folder(name: str) -> Path:
-    """`$DLSPEC_CACHE/NAME`, else `$XDG_CACHE_HOME/dlspec/NAME`, else `~/.cache/dlspec/NAME`."""
+def find_cache_folder(name: str) -> Path:
+    """Return `$DLSPEC_CACHE/NAME`, else `$XDG_CACHE_HOME/dlspec/NAME`, else `~/.cache/dlspec/NAME`."""
     if own := os.environ.get("DLSPEC_CACHE"):
         return Path(own) / name
     base = os.environ.get("XDG_CACHE_HOME")
@@ -36,9 +36,16 @@ def cache_folder(name: str) -> Path:
 
 
 def download(url: str, path: Path, content_sha256: str, max_bytes: int) -> None:
-    """The gzipped file at `url`, saved as `path`; its *unzipped* content must have that sum and at most that size.
+    """Download a gzipped file and check its content. A failed download leaves no file behind.
 
-    (Copies that were zipped anew are equal in content alone.) Fails with a `DownloadError` and leaves nothing behind.
+    Args:
+        url: where the gzipped file is
+        path: where to save it
+        content_sha256: checksum of the unzipped content; gzipped copies of one content may differ
+        max_bytes: largest size of the file, zipped and unzipped
+
+    Raises:
+        DownloadError: if the file cannot be downloaded or has the wrong content.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,11 +57,11 @@ def download(url: str, path: Path, content_sha256: str, max_bytes: int) -> None:
 
 @dataclass(frozen=True)
 class _Download:
-    """A gzipped file at `url`; the sum and the largest size are those of its unzipped content."""
+    """A gzipped file to download."""
 
     url: str
-    content_sha256: str
-    max_bytes: int
+    content_sha256: str  # of the unzipped content
+    max_bytes: int  # of the file, zipped and unzipped
 
 
 def _save_checked(download_spec: _Download, file: IO[bytes], written: Path, path: Path) -> None:
@@ -86,12 +93,12 @@ def _fetch(url: str, file: IO[bytes], max_bytes: int) -> None:
 
 
 def _copy_chunks(source: IO[bytes], sink: Callable[[bytes], object], url: str, max_bytes: int) -> None:
-    """Hands every chunk of the source on; more than `max_bytes` is refused on the way."""
+    """Pass every chunk of the source to `sink`. Raise DownloadError as soon as there are more than `max_bytes`."""
     total = 0
     while chunk := source.read(CHUNK_BYTES):
         total += len(chunk)
         if total > max_bytes:
-            raise DownloadError(f"{url}: more than {max_bytes:,} bytes, which is not the published file")
+            raise DownloadError(f"{url}: the file has more than {max_bytes:,} bytes, so it is not the published one")
         sink(chunk)
 
 
@@ -100,4 +107,4 @@ def _verify_checksum(download_spec: _Download, written: Path) -> None:
     with gzip.open(written, "rb") as content:
         _copy_chunks(content, digest.update, download_spec.url, download_spec.max_bytes)  # type: ignore[arg-type]
     if digest.hexdigest() != download_spec.content_sha256:
-        raise DownloadError(f"{download_spec.url}: its checksum is not that of the published file")
+        raise DownloadError(f"{download_spec.url}: the checksum differs from that of the published file")

@@ -1,4 +1,4 @@
-"""Paths as a user writes them."""
+"""Paths as users write them, with `~`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dlspec.errors import Code, DataError
 
 
 def expand_home(path: str) -> Path:
-    """The path with `~` replaced; a home folder that does not exist is a `DataError`."""
+    """Replace `~` in a path; DataError without a home folder."""
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        found = f"there is no home folder for '{path}': write the whole path"
+        found = f"found no home folder for '{path}'; write the whole path"
         raise DataError("path", found, Code.FILE_UNREADABLE) from None

@@ -1,4 +1,4 @@
-"""Comments and code lines of the running Python's standard library: real text that is on every machine."""
+"""Comments and code lines of Python's standard library: real text that every machine has."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dlspec.errors import Code, DataError
 SKIPPED_NAMES = frozenset({"test", "tests", "idlelib", "site-packages", "dist-packages", "lib2to3", "__pycache__"})
 LONG_STRING = re.compile(r'"""(?s:.*?)"""|' + r"'''(?s:.*?)'''")
 GAP = r"[^\w\n]"
+# A line with at least three words; the group starts at its first character that is not a space.
 LONG_LINE = re.compile(rf"^[ \t]*+({GAP}*+\w++{GAP}++\w++{GAP}++\w.*)$", re.MULTILINE)
-"""A line with at least three words, from its first character that is no space."""
 
 
 def read_comments_and_code() -> tuple[list[str], list[str]]:
-    """As many comments (without #) as lines of code, each line once, in the order of files and lines.
+    """Read equally many comments (without #) and lines of code, each line once, in the order of files and lines.
 
-    A line has at least three words; docstrings, and code with a comment or a string with # behind it, are left out.
+    Each line has at least three words. Docstrings and lines of code that contain a # are omitted.
     """
     folder = Path(sysconfig.get_paths()["stdlib"])
     lines = dict.fromkeys(line for file in _find_sources(folder) for line in _read_long_lines(file))
@@ -30,7 +30,7 @@ def read_comments_and_code() -> tuple[list[str], list[str]]:
     if fewer == 0:
         raise DataError(
             "",
-            f"no Python source files in '{folder}': this Python ships its library without them",
+            f"found no Python source files in '{folder}': this Python comes without the source of its library",
             Code.FILE_UNREADABLE,
         )
     return _pick_evenly(list(comments), fewer), _pick_evenly(code, fewer)
@@ -47,7 +47,7 @@ def _find_sources(folder: Path) -> Iterator[Path]:
 
 
 def _read_long_lines(file: Path) -> Iterator[str]:
-    """The long lines, without the spaces around them and without long strings."""
+    """Yield the lines of at least three words, without surrounding spaces and without triple-quoted strings."""
     try:
         source = file.read_text("utf-8")
     except (OSError, UnicodeError):
@@ -56,5 +56,5 @@ def _read_long_lines(file: Path) -> Iterator[str]:
 
 
 def _pick_evenly(lines: list[str], count: int) -> list[str]:
-    """That many of the lines, at equal distances."""
+    """Pick `count` of the lines at equal distances."""
     return [lines[index * len(lines) // count] for index in range(count)]

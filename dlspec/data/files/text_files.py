@@ -1,4 +1,4 @@
-"""Reads a text file, or those of a folder; whatever is wrong is a `DataError` that says where."""
+"""Read a text file, or all text files of a folder. Every error is a `DataError` with the file."""
 
 from __future__ import annotations
 
@@ -9,31 +9,30 @@ from dlspec.data.files.paths import expand_home
 from dlspec.errors import Code, DataError, find_closest
 from dlspec.limits import GIGABYTE, MAX_DATA_BYTES
 
-MAX_FILE_BYTES = MAX_DATA_BYTES // 8
-"""Each byte may become a token of eight."""
+MAX_FILE_BYTES = MAX_DATA_BYTES // 8  # each byte may become a token, which takes 8 bytes
 MAX_FILES = 100_000
 
 
 def read_python_docs() -> str:
-    """The topics of the running interpreter's help(), several 100 kB of English and Python."""
+    """Read the topics of Python's help(), several 100 kB of English and Python."""
     from pydoc_data.topics import topics
 
     return "\n\n".join(topics[name] for name in sorted(topics))
 
 
 def read_text(path: str, pattern: str) -> str:
-    """The files' characters, one file after another, lines ended as in Python."""
+    """Read the files as one string, in the order of their paths, with `\\n` at line ends."""
     texts = [_decode_file(each, content) for each, content in _read_contents(path, pattern)]
     return "\n".join(texts).replace("\r\n", "\n")
 
 
 def read_bytes(path: str, pattern: str) -> bytes:
-    """The files' bytes as they are, one file after another."""
+    """Read the files as bytes, unchanged, in the order of their paths."""
     return b"".join(content for _, content in _read_contents(path, pattern))
 
 
 def _read_contents(path: str, pattern: str) -> list[tuple[Path, bytes]]:
-    """Each file and what it holds; together at most half a gigabyte."""
+    """Read each file's content; DataError if they are too large together."""
     files, remaining_bytes, found = _find_files(expand_home(path), pattern), MAX_FILE_BYTES, []
     for each in files:
         content = _read_file(each, remaining_bytes + 1)
@@ -42,7 +41,7 @@ def _read_contents(path: str, pattern: str) -> list[tuple[Path, bytes]]:
             most = f"{MAX_FILE_BYTES / GIGABYTE:g} GB"
             raise DataError(
                 "path",
-                f"'{path}' holds more than {most}, which are the most that text reads: take a part",
+                f"'{path}' contains more than {most}, the most that text reads; use a part of it",
                 Code.TOO_LARGE,
             )
         found.append((each, content))
@@ -63,12 +62,12 @@ def _decode_file(file: Path, content: bytes) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
-            "path", f"{file}:{line}: not in UTF-8; convert it, or take data.unit=bytes", Code.FILE_UNREADABLE
+            "path", f"{file}:{line}: not valid UTF-8; convert the file, or write data.unit=bytes", Code.FILE_UNREADABLE
         ) from None
 
 
 def _find_files(path: Path, pattern: str) -> list[Path]:
-    """The file itself, or those below a folder whose names fit the pattern, in their paths' order."""
+    """Return the file itself, or the files below a folder whose names match the pattern, sorted by path."""
     try:
         if path.is_file():
             return [path]
@@ -84,17 +83,15 @@ def _find_files(path: Path, pattern: str) -> list[Path]:
             raise DataError("files", f"'{path}' has more than {MAX_FILES:,} files '{pattern}'", Code.TOO_LARGE)
     if not found:
         raise DataError(
-            "files", f"'{path}' has no file '{pattern}'; write data.files='*.md', or another ending", Code.NO_MATCH
+            "files", f"'{path}' has no file '{pattern}'; write for example data.files='*.md'", Code.NO_MATCH
         )
     return sorted(found)
 
 
 def _make_missing_error(path: Path) -> DataError:
     if path.exists():
-        return DataError(
-            "path", f"'{path}' is no file; a text file is wanted, or a folder of some", Code.FILE_UNREADABLE
-        )
-    known = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
-    guess = find_closest(path.name, known)
-    fix = f"did you mean '{path.parent / guess}'?" if guess else "write data.path=FILE.txt, or a folder of them"
+        return DataError("path", f"'{path}' must be a text file or a folder of text files", Code.FILE_UNREADABLE)
+    siblings = [each.name for each in path.parent.iterdir()] if path.parent.is_dir() else []
+    guess = find_closest(path.name, siblings)
+    fix = f"did you mean '{path.parent / guess}'?" if guess else "write data.path=FILE.txt, or a folder of text files"
     return DataError("path", f"no file '{path}'; {fix}", Code.FILE_UNREADABLE)

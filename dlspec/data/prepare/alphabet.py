@@ -1,4 +1,4 @@
-"""Characters and their numbers: what makes tokens of a running text, and what a checkpoint keeps to write one."""
+"""The characters of a text and their token ids. Checkpoints store them to encode and decode text."""
 
 from __future__ import annotations
 
@@ -14,39 +14,35 @@ from dlspec.errors import DataError, format_value
 
 Tokens = NDArray[np.int64]
 BYTES = 256
-NUM_CODE_POINTS = 0x110000
-"""So many code points has Unicode."""
+NUM_CODE_POINTS = 0x110000  # of Unicode
 MAX_LENGTH = 10**6
 
 
 @dataclass(frozen=True)
 class Alphabet:
-    """The known characters, numbered from 0 in their order; '' are the 256 bytes of UTF-8. Windows have `length`.
+    """The characters of the training text, or all 256 bytes. No id is reserved for padding or unknown characters."""
 
-    There is no padding and no unknown character, so no id is kept for them.
-    """
-
-    characters: str
-    length: int
+    characters: str  # in the order of their ids, from 0; "" for the 256 bytes of UTF-8
+    length: int  # tokens in a sample
 
     def __len__(self) -> int:
         return len(self.characters) or BYTES
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What each id stands for."""
+        """The name of each id: its character, or the number of its byte."""
         return tuple(self.characters) or tuple(str(number) for number in range(BYTES))
 
     @classmethod
     def fit(cls, text: str | bytes, length: int) -> Alphabet:
-        """Of every character that the text has, in Unicode's order; of bytes all."""
+        """Make the alphabet of a text: its characters in Unicode order; for bytes, all 256."""
         if isinstance(text, bytes):
             return cls("", length)
         found = np.flatnonzero(np.bincount(_to_code_points(text)))
         return cls("".join(map(chr, found.tolist())), length)
 
     def encode(self, text: str | bytes) -> Tokens:
-        """The ids (N,) of a text; a character that is not known is a `DataError`."""
+        """Convert a text to ids (N,); DataError if a character is not in the alphabet."""
         if isinstance(text, bytes):
             return np.frombuffer(text, np.uint8).astype(np.int64)
         if not self.characters:
@@ -57,36 +53,39 @@ class Alphabet:
         tokens: Tokens = ids[points]
         if len(tokens) and tokens.min() < 0:
             unknown = text[int(tokens.argmin())]
-            raise DataError("", f"{format_value(unknown)} is not among the {len(self)} characters that were learned")
+            raise DataError(
+                "", f"{format_value(unknown)} is not one of the {len(self)} characters of the training text"
+            )
         return tokens
 
     def decode(self, tokens: Iterable[int]) -> str:
-        """The text of ids; bytes that are no UTF-8 become the replacement character."""
+        """Convert ids to text; bytes that are not valid UTF-8 become the replacement character."""
         if not self.characters:
             return bytes(tokens).decode("utf-8", errors="replace")
         return "".join(self.characters[token] for token in tokens)
 
     def to_json(self) -> dict[str, Any]:
+        """Convert to JSON values for `Dataset.preprocessing`."""
         if not self.characters:
             return {"kind": "bytes", "length": self.length}
         return {"kind": "characters", "length": self.length, "characters": self.characters}
 
     @classmethod
     def from_json(cls, saved: object) -> Alphabet:
-        """What `to_json` gave; anything else is a `DataError`."""
+        """Rebuild an alphabet from the result of `to_json`; DataError if that is damaged."""
         kind = saved.get("kind") if isinstance(saved, Mapping) else None
-        wanted = {"characters": {"kind", "length", "characters"}, "bytes": {"kind", "length"}}
-        if not isinstance(saved, Mapping) or kind not in wanted or set(saved) != wanted[kind]:
-            raise _make_saved_error("characters with their length, or bytes with theirs, are wanted")
+        expected_keys = {"characters": {"kind", "length", "characters"}, "bytes": {"kind", "length"}}
+        if not isinstance(saved, Mapping) or kind not in expected_keys or set(saved) != expected_keys[kind]:
+            raise _make_saved_error("expected kind, length and characters, or kind and length for bytes")
         if type(saved["length"]) is not int or not 0 < saved["length"] <= MAX_LENGTH:
             raise _make_saved_error(f"length must be 1 to {MAX_LENGTH:,}")
         characters = saved.get("characters", "")
         if kind == "characters" and not (isinstance(characters, str) and 1 < len(characters) <= NUM_CODE_POINTS):
-            raise _make_saved_error("characters must be a text of at least two")
+            raise _make_saved_error("characters must be a string of at least two characters")
         if re.search("[\ud800-\udfff]", characters):
-            raise _make_saved_error("half a character stands alone")
+            raise _make_saved_error("characters contain a lone surrogate")
         if len(set(characters)) != len(characters):
-            raise _make_saved_error("a character stands twice")
+            raise _make_saved_error("a character is listed twice")
         return cls(characters, saved["length"])
 
 

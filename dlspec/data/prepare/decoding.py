@@ -1,4 +1,4 @@
-"""From tokens back to text, by what a data set keeps of its preprocessing."""
+"""Convert tokens back to text, with the preprocessing that a data set or checkpoint stores."""
 
 from __future__ import annotations
 
@@ -8,25 +8,24 @@ from dataclasses import dataclass
 from dlspec.data.prepare.alphabet import Alphabet
 from dlspec.data.prepare.vocabulary import RESERVED, Vocabulary
 
-CHARACTERS = ("characters", "bytes")
-"""The kinds of tokens of which each is a character or a part of one."""
+CHARACTERS = ("characters", "bytes")  # kinds of preprocessing whose tokens are characters or bytes, not words
 
 
 @dataclass(frozen=True)
 class TextDecoder:
-    """`decode` makes a text of tokens; ids below `reserved` (padding, an unknown word) stand for none."""
+    """Converts tokens to text."""
 
     decode: Callable[[Sequence[int]], str]
-    num_reserved: int = 0
+    num_reserved: int = 0  # ids below this are not words: padding and the unknown word
 
 
 def find_kind(saved: object) -> str:
-    """The kind that a field's saved preprocessing names; '' where there is none."""
+    """Return the kind of a field's saved preprocessing, such as `words`; "" if it has none."""
     return str(saved.get("kind", "")) if isinstance(saved, Mapping) else ""
 
 
 def make_decoder(saved: object) -> TextDecoder | None:
-    """The decoder of a field's saved preprocessing; None where that tells nothing of tokens."""
+    """Make a decoder from a field's saved preprocessing; None if the field does not contain text."""
     kind = find_kind(saved)
     if kind == "words":
         words = Vocabulary.from_json(saved).words

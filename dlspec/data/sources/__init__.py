@@ -1,4 +1,4 @@
-"""Data sources by name, and the data set that each opens. Importing this opens nothing and imports no PyTorch."""
+"""Data sources by name. Importing this opens no data and does not import PyTorch."""
 
 from dlspec.data.sources import images, labelled_text, random, running_text, segments, tables
 from dlspec.data.sources.source import SOURCES, DataSource, SplitSource, data_source, open_data

@@ -1,4 +1,4 @@
-"""Image data sets in files of their own: MNIST."""
+"""Image data sets: MNIST."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ if TYPE_CHECKING:
 
 MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
 MAX_DOWNLOAD_BYTES = 50_000_000
-CONTENT_SHA256 = {
+CONTENT_SHA256 = {  # checksums of the unzipped content of the four files
     "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
 }
-"""The four files, and the sum of each one's unzipped content."""
 FOUR_FILES = " and ".join(", ".join(CONTENT_SHA256).rsplit(", ", 1)) + " (each may end in .gz)"
 
 
@@ -33,19 +32,19 @@ FOUR_FILES = " and ".join(", ".join(CONTENT_SHA256).rsplit(", ", 1)) + " (each m
 class Mnist(DataSource):
     """70,000 handwritten digits: field `image`, channels-first (1, 28, 28) in [0, 1]; target `digit`, 10 classes.
 
-    The test split is the official one (10,000). Any four files of that form will do (Fashion-MNIST).
+    The test split is the official one (10,000). Other data in the same four files work too, such as Fashion-MNIST.
     Source: Y. LeCun, C. Cortes and C. Burges, The MNIST database of handwritten digits.
     """
 
     path: str | None = Field(
-        None, description="folder with the four IDX files, gzipped or not; null: the cache, downloaded if need be"
+        None, description="folder with the four IDX files, gzipped or not; null: the cache, downloaded if needed"
     )
     validation: float = Field(
-        5_000 / 60_000, ge=0, lt=1, description="share of the 60,000 training images kept aside to watch the training"
+        5_000 / 60_000, ge=0, lt=1, description="fraction of the 60,000 training images used for validation"
     )
 
     def open(self) -> Dataset:
-        """In under a second once the files are there; 220 MB in memory."""
+        """Read the files, in under a second once they are downloaded; 220 MB in memory."""
         import torch
 
         from dlspec.data import dataset
@@ -71,7 +70,7 @@ class Mnist(DataSource):
         )
 
     def _limit_test_rows(self, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The official test images that `limit` keeps."""
+        """Choose the official test images that `limit` keeps."""
         import numpy as np
 
         from dlspec.data.split_indices import limit_rows
@@ -82,9 +81,9 @@ class Mnist(DataSource):
     def _find_folder(self) -> Path:
         if self.path is not None:
             return _check_folder(expand_home(self.path))
-        from dlspec.data.files.download import cache_folder
+        from dlspec.data.files.download import find_cache_folder
 
-        folder = cache_folder("mnist")
+        folder = find_cache_folder("mnist")
         for name in _find_missing(folder):
             _download_file(name, folder)
         return folder
@@ -92,10 +91,10 @@ class Mnist(DataSource):
 
 def _check_folder(folder: Path) -> Path:
     if not folder.is_dir():
-        raise DataError("path", f"no folder '{folder}'; the folder with {FOUR_FILES} is wanted", Code.FILE_UNREADABLE)
+        raise DataError("path", f"found no folder '{folder}'; it must contain {FOUR_FILES}", Code.FILE_UNREADABLE)
     if missing := _find_missing(folder):
         raise DataError(
-            "path", f"'{folder}' lacks {', '.join(missing)}; it must hold {FOUR_FILES}", Code.FILE_UNREADABLE
+            "path", f"'{folder}' lacks {', '.join(missing)}; it must contain {FOUR_FILES}", Code.FILE_UNREADABLE
         )
     return folder
 
@@ -115,19 +114,19 @@ def _download_file(name: str, folder: Path) -> None:
     try:
         download(f"{MIRROR}{name}.gz", folder / f"{name}.gz", CONTENT_SHA256[name], MAX_DOWNLOAD_BYTES)
     except DownloadError as error:
-        fix = f"put {FOUR_FILES} into '{folder}', or name their folder: data.path=FOLDER"
+        fix = f"put {FOUR_FILES} into '{folder}', or give their folder as data.path=FOLDER"
         raise DataError("path", f"MNIST could not be downloaded ({error}); {fix}", Code.FILE_UNREADABLE) from None
 
 
 def _read_pair(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Images (N, 28, 28) and labels (N,) of `train` or `t10k`."""
+    """Read the images (N, 28, 28) and labels (N,) of `train` or `t10k`."""
     images = _read_samples(folder, f"{part}-images-idx3-ubyte", (28, 28))
     labels = _read_samples(folder, f"{part}-labels-idx1-ubyte", ())
     if len(images) != len(labels):
         found = f"{len(images):,} images and {len(labels):,} labels"
-        raise DataError("path", f"'{folder}': the {part} files hold {found}; as many of each are wanted")
+        raise DataError("path", f"'{folder}': the {part} files must contain as many labels as images, got {found}")
     if labels.max() > 9:
-        raise DataError("path", f"'{folder}': the {part} labels go up to {labels.max()}; 0 to 9 are wanted")
+        raise DataError("path", f"'{folder}': the {part} labels must be 0 to 9, got {labels.max()}")
     return images, labels.astype("int64")
 
 
@@ -136,5 +135,5 @@ def _read_samples(folder: Path, name: str, shape: tuple[int, ...]) -> NDArray[np
 
     path = _find_file(folder, name)
     if path is None:
-        raise DataError("path", f"'{folder}' lacks {name}; it must hold {FOUR_FILES}", Code.FILE_UNREADABLE)
+        raise DataError("path", f"'{folder}' lacks {name}; it must contain {FOUR_FILES}", Code.FILE_UNREADABLE)
     return read_idx(path, shape)

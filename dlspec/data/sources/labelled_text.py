@@ -1,4 +1,4 @@
-"""Texts with a label each: from a CSV file, or lines of Python's own standard library."""
+"""Texts with one label each: from a CSV file, or lines of Python's standard library."""
 
 from __future__ import annotations
 
@@ -21,19 +21,33 @@ if TYPE_CHECKING:
 
 
 class TextSource(SplitSource):
-    """Texts become tokens by a vocabulary of the training split's words; the field is `text`, with lengths.
+    """Texts with one label each. The field `text` contains tokens with lengths; its vocabulary is the training words.
 
-    Texts of the same words fall into the same split, and classes keep their proportions. Of two classes the rarer one
-    is index 1, the positive class (spam, not ham); more are in alphabetical order.
+    Equal texts go to the same split, and every split has the classes in equal proportions. Classes are in alphabetical
+    order, except that of two classes the rarer one is index 1, the positive class (spam, not ham).
     """
 
-    max_tokens: int = Field(20_000, ge=3, le=10**6, description="ids at most, with 0 for padding and 1 for unknown")
-    max_length: int = Field(200, ge=1, le=10**5, description="words kept of a text; what comes after is cut off")
-    min_count: int = Field(1, ge=1, description="words that the training texts have less often count as unknown")
+    max_tokens: int = Field(
+        20_000, ge=3, le=10**6, description="largest vocabulary; includes 0 for padding and 1 for unknown words"
+    )
+    max_length: int = Field(200, ge=1, le=10**5, description="words kept of each text; the rest is cut off")
+    min_count: int = Field(1, ge=1, description="words that are rarer than this in the training texts are unknown")
     lowercase: bool = Field(True, description="whether 'Free' and 'free' are the same word")
 
     def make_dataset(self, texts: Sequence[str], labels: Sequence[str], target_name: str) -> Dataset:
-        """The data set of these texts and their labels."""
+        """Make a data set of texts and their labels.
+
+        Args:
+            texts: the texts
+            labels: the class name of each text
+            target_name: name of the target
+
+        Returns:
+            The data set, with the field `text`.
+
+        Raises:
+            DataError: if the labels do not look like classes, or the tokens would take too much memory.
+        """
         from dlspec.data import dataset
         from dlspec.data.array_splits import make_splits
         from dlspec.data.prepare.vocabulary import Vocabulary, split_words
@@ -46,7 +60,7 @@ class TextSource(SplitSource):
         parts = self._split_texts(words, numbers)
         training = [words[row] for row in parts.train.tolist()]
         vocabulary = Vocabulary.fit(training, length, self.lowercase, self.max_tokens, self.min_count)
-        tokens, lengths = vocabulary.number(words)
+        tokens, lengths = vocabulary.encode_words(words)
 
         field = dataset.Field("text", (length,), "tokens", vocab_size=len(vocabulary), has_lengths=True)
         target = dataset.Target(target_name, "classes", (), classes)
@@ -56,7 +70,7 @@ class TextSource(SplitSource):
         return dataset.Dataset(self.source_name, (field,), (target,), *splits, preprocessing)
 
     def _split_texts(self, words: list[list[str]], classes: NDArray[np.int64]) -> SplitIndices:
-        """The split, with equal texts in one part: a text that was trained on must not be tested on."""
+        """Split the rows, with equal texts in one split: a training text must not occur in the test."""
         import numpy as np
 
         from dlspec.data.split_indices import SplitPlan, split_rows
@@ -69,19 +83,19 @@ class TextSource(SplitSource):
 
 @data_source("text_csv")
 class TextCsv(TextSource):
-    """A CSV file with a header: one column of texts, one of labels; empty lines are passed over."""
+    """A CSV file with a header, one column of texts and one of labels. Empty lines are skipped."""
 
     path: str | None = Field(None, description="the CSV file")
-    text: str = Field("text", description="the column that holds the texts")
-    label: str = Field("label", description="the column that holds the classes' names")
-    delimiter: str = Field(",", min_length=1, max_length=1, description="what stands between cells")
-    encoding: str = Field("utf-8", description="the file's character set: utf-8, latin-1, cp1252, utf-16, ...")
+    text: str = Field("text", description="the column of the texts")
+    label: str = Field("label", description="the column of the class names")
+    delimiter: str = Field(",", min_length=1, max_length=1, description="the character between cells")
+    encoding: str = Field("utf-8", description="the file's encoding: utf-8, latin-1, cp1252, utf-16, ...")
 
     @field_validator("delimiter")
     @classmethod
     def _check_delimiter(cls, delimiter: str) -> str:
         if delimiter in '"\r\n':
-            raise ValueError("a quote or a line break can't stand between cells; ',', ';' and a tab can")
+            raise ValueError("the delimiter can't be a quote or a line break; write for example ',', ';' or a tab")
         return delimiter
 
     @field_validator("encoding")
@@ -90,7 +104,7 @@ class TextCsv(TextSource):
         try:
             "".encode(encoding)
         except (LookupError, ValueError):
-            raise ValueError(f"no encoding '{encoding}'; there is: utf-8, latin-1, cp1252, utf-16, ...") from None
+            raise ValueError(f"unknown encoding '{encoding}'; choose utf-8, latin-1, cp1252, utf-16, ...") from None
         return encoding
 
     def open(self) -> Dataset:
@@ -102,12 +116,12 @@ class TextCsv(TextSource):
 
 @data_source("python_lines")
 class PythonLines(TextSource):
-    """Is a line of Python a comment (without its #) or code? As many of each, about 35,000 together; target `kind`.
+    """Lines of Python: comments (without #) or code? As many of each, about 35,000 in total; target `kind`.
 
-    The lines are the running interpreter's own standard library, so that other versions have slightly other lines.
+    The lines come from the standard library of the running Python, so other versions have slightly different lines.
     """
 
-    max_length: int = Field(40, ge=1, le=10**5, description="words kept of a line; what comes after is cut off")
+    max_length: int = Field(40, ge=1, le=10**5, description="words kept of each line; the rest is cut off")
 
     def open(self) -> Dataset:
         from dlspec.data.files.stdlib_lines import read_comments_and_code
@@ -118,7 +132,11 @@ class PythonLines(TextSource):
 
 
 def number_classes(labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """The classes' names and each label's index: alphabetical; of two the rarer is 1 (equal ones: alphabetical)."""
+    """Number the classes in alphabetical order; of two classes the rarer one is 1, unless both are equally frequent.
+
+    Returns:
+        The names of the classes, and the class index of each label (N,).
+    """
     from collections import Counter
 
     import numpy as np
@@ -126,12 +144,12 @@ def number_classes(labels: Sequence[str]) -> tuple[tuple[str, ...], NDArray[np.i
     counts = Counter(labels)
     names = sorted(counts)
     if len(names) == 1:
-        raise DataError("label", f"every label is '{names[0]}'; at least two classes are wanted")
+        raise DataError("label", f"expected at least two classes, but every label is '{names[0]}'")
     if len(names) == 2:
         names.sort(key=lambda name: -counts[name])
     if len(names) > max(20, len(labels) // 2):
         found = f"{len(names):,} different labels in {len(labels):,} rows"
-        raise DataError("label", f"{found}: is this the column of the classes' names?")
+        raise DataError("label", f"{found}; check that data.label is the column of the class names")
     index = {name: number for number, name in enumerate(names)}
     return tuple(names), np.array([index[label] for label in labels], np.int64)
 

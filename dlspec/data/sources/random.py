@@ -1,4 +1,4 @@
-"""Noise of any shape: a placeholder that tries a model without files."""
+"""Random data of any shape, to try a model without files."""
 
 from __future__ import annotations
 
@@ -19,39 +19,40 @@ if TYPE_CHECKING:
 
     from dlspec.data.dataset import Dataset
 
-SINGLE_FIELD_SETTINGS = ("shape", "vocab_size", "length")
-"""The settings that make the only field, `input`."""
+SINGLE_FIELD_SETTINGS = ("shape", "vocab_size", "length")  # the settings of the only field, `input`
 
+# `RandomData.shrink` keeps at most this many bytes, but at least this many samples.
 MAX_SHRUNK_BYTES, MIN_SHRUNK_SAMPLES = 2**24, 32
-"""So large is an outline, but of so many samples."""
 
 
 @data_source("random")
 class RandomData(SplitSource):
-    """Gaussian numbers or tokens, and targets that are random, too: what is learned of them is learned by heart.
+    """Random numbers or tokens with random targets, which a model can only memorize.
 
-    Without `fields` there is one, `input`, of `shape` or of `vocab_size` and `length`; without `targets` there is one,
-    `label`, by `num_classes`. What is left out altogether is images (1, 28, 28) and 10 classes.
+    Without `fields` there is one field, `input`, given by `shape` or by `vocab_size` and `length`. Without `targets`
+    there is one target, `label`, given by `num_classes`. The defaults are images (1, 28, 28) and 10 classes.
     """
 
     stated: ClassVar[tuple[str, ...]] = ()
 
-    size: int = Field(1024, ge=1, description="how many samples, all splits together")
-    shape: list[Size] | None = Field(None, description="a sample's shape, without the batch: [3, 32, 32]")
-    vocab_size: int | None = Field(None, ge=1, le=2**31, description="for tokens: how many different ones")
-    length: int | None = Field(None, ge=1, description="for tokens: how many a sample has")
+    size: int = Field(1024, ge=1, description="number of samples in all splits together")
+    shape: list[Size] | None = Field(None, description="shape of a sample, without the batch: [3, 32, 32]")
+    vocab_size: int | None = Field(None, ge=1, le=2**31, description="for tokens: number of different tokens")
+    length: int | None = Field(None, ge=1, description="for tokens: number of tokens in a sample")
     num_classes: int | None = Field(
-        None, ge=2, le=MAX_CLASSES, description="how many classes; null: the target is a number"
+        None, ge=2, le=MAX_CLASSES, description="number of classes; null: the target is a number"
     )
     fields: dict[str, RandomField] | None = Field(
-        None, description="in place of shape or tokens: fields by their names"
+        None, description="instead of shape or tokens: multiple fields by name"
     )
-    targets: dict[str, RandomTarget] | None = Field(None, description="in place of num_classes: targets by their names")
+    targets: dict[str, RandomTarget] | None = Field(
+        None, description="instead of num_classes: multiple targets by name"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _fill_defaults(cls, given: Any) -> Any:
-        """With what is left out altogether."""
+        """Fill in the default field and target where no setting describes them."""
         if not isinstance(given, dict):
             return given
         shape = {} if any(given.get(key) for key in ("fields", *SINGLE_FIELD_SETTINGS)) else {"shape": [1, 28, 28]}
@@ -64,7 +65,7 @@ class RandomData(SplitSource):
         cls, fields: dict[str, RandomField] | None, info: ValidationInfo
     ) -> dict[str, RandomField] | None:
         if fields and any(info.data.get(key) for key in SINGLE_FIELD_SETTINGS):
-            raise ValueError("fields say what to make: shape, vocab_size and length belong into each of them")
+            raise ValueError("can't be combined with shape, vocab_size and length: move these into the fields")
         _check_names(fields or {})
         return fields
 
@@ -74,7 +75,7 @@ class RandomData(SplitSource):
         cls, targets: dict[str, RandomTarget] | None, info: ValidationInfo
     ) -> dict[str, RandomTarget] | None:
         if targets and info.data.get("num_classes"):
-            raise ValueError("targets say what they are: num_classes belongs into each of them")
+            raise ValueError("can't be combined with num_classes: move it into the targets")
         _check_names(targets or {})
         return targets
 
@@ -89,7 +90,7 @@ class RandomData(SplitSource):
             if each.next_of is not None:
                 _check_predictable_tokens(f"'{name}' is the next token of '{each.next_of}'", each.next_of, fields)
         if self.target in fields and fields[self.target].vocab_size is not None:
-            _check_predictable_tokens(f"'{self.target}' is to be given again", self.target, fields)
+            _check_predictable_tokens(f"the target is the field '{self.target}'", self.target, fields)
         return self
 
     def _make_fields(self) -> dict[str, RandomField]:
@@ -100,7 +101,7 @@ class RandomData(SplitSource):
         return self.targets or {"label": RandomTarget.model_construct(num_classes=self.num_classes)}
 
     def open(self) -> Dataset:
-        """The same numbers for the same `split_seed`; over 4 GB is a `DataError`."""
+        """Draw the data: the same for the same `split_seed`. More than 4 GB is a `DataError`."""
         import numpy as np
 
         from dlspec.data import dataset
@@ -118,19 +119,19 @@ class RandomData(SplitSource):
         parts = self.parts(self.size, self.test, self._find_strata(labels))
         return dataset.Dataset(
             self.source_name,
-            tuple(each.field(name) for name, each in fields.items()),
-            tuple(each.target(name, fields.get(each.next_of or "")) for name, each in targets.items()),
+            tuple(each.make_field(name) for name, each in fields.items()),
+            tuple(each.make_target(name, fields.get(each.next_of or "")) for name, each in targets.items()),
             *make_splits(arrays, labels, parts),
         )
 
     def shrink(self) -> RandomData:
-        """Some samples stand for all where these are many bytes."""
+        """Return a source with fewer samples, if all of them would take much memory."""
         self._check_size()
         few = max(MIN_SHRUNK_SAMPLES, MAX_SHRUNK_BYTES // self._sample_bytes())
         return self.model_copy(update={"size": min(self.size, few)})
 
     def _find_strata(self, labels: dict[str, NDArray[Any]]) -> NDArray[np.int64] | None:
-        """The first target of one class a sample: every split has its classes in equal proportions."""
+        """Return the classes to stratify by: those of the first target with one class for each sample."""
         targets = self._make_targets().items()
         return next((labels[name] for name, each in targets if each.num_classes and not each.shape), None)
 
@@ -140,7 +141,7 @@ class RandomData(SplitSource):
             return
         most = MAX_DATA_BYTES // each
         fix = f"data.size={most}" if most else "a smaller shape or length"
-        raise make_size_error("size", f"{self.size:,} samples of {each:,} bytes are", self.size * each, fix)
+        raise make_size_error("size", f"{self.size:,} samples of {each:,} bytes take", self.size * each, fix)
 
     def _sample_bytes(self) -> int:
         return sum(one.sample_bytes for one in self._make_fields().values()) + sum(
@@ -152,17 +153,17 @@ def _check_names(names: Iterable[str]) -> None:
     for name in names:
         if not name.isidentifier() or iskeyword(name) or name.endswith("_lengths"):
             raise ValueError(
-                f"'{name}' can't be a field's or target's name: use letters, digits and _, and no ending _lengths"
+                f"'{name}' can't be a field's or target's name: use letters, digits and _, and not the ending _lengths"
             )
 
 
 def _check_predictable_tokens(what: str, name: str, fields: Mapping[str, RandomField]) -> None:
-    """Whether a field holds tokens, few enough for one to be predicted."""
+    """Raise ValueError unless the field contains tokens that can be predicted: at least two, and not too many."""
     tokens = {key: each.vocab_size for key, each in fields.items() if each.vocab_size is not None}
     if name not in tokens:
-        fix = suggest(name, tokens) or "vocab_size and length make one"
-        raise ValueError(f"{what}, which is no field of tokens; {fix}")
+        fix = suggest(name, tokens) or "give a field vocab_size and length"
+        raise ValueError(f"{what}, which is not a field of tokens; {fix}")
     if tokens[name] < 2:
-        raise ValueError(f"{what}: of one token there is nothing to learn; take a larger vocab_size")
+        raise ValueError(f"{what}, which has only one distinct token; choose a larger vocab_size")
     if tokens[name] > MAX_CLASSES:
-        raise ValueError(f"{what}: more than {MAX_CLASSES:,} classes; take a smaller vocab_size")
+        raise ValueError(f"{what}, which has more than {MAX_CLASSES:,} tokens; choose a smaller vocab_size")

@@ -1,4 +1,4 @@
-"""What `random` makes: each of its fields and targets, its settings checked, drawn when the data are opened."""
+"""The fields and targets of the source `random`: their settings, and how they are drawn."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 
 class RandomField(BaseModel):
-    """A field: Gaussian numbers of a shape, or tokens."""
+    """A field of `random`: Gaussian numbers of a shape, or tokens."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    shape: list[Size] | None = Field(None, description="a sample's shape, without the batch: [3, 32, 32]")
-    vocab_size: int | None = Field(None, ge=1, le=2**31, description="for tokens: how many different ones")
-    length: int | None = Field(None, ge=1, description="for tokens: how many a sample has")
+    shape: list[Size] | None = Field(None, description="shape of a sample, without the batch: [3, 32, 32]")
+    vocab_size: int | None = Field(None, ge=1, le=2**31, description="for tokens: number of different tokens")
+    length: int | None = Field(None, ge=1, description="for tokens: number of tokens in a sample")
 
     @model_validator(mode="after")
     def _check_one_kind(self) -> RandomField:
@@ -34,10 +34,11 @@ class RandomField(BaseModel):
 
     @property
     def sample_bytes(self) -> int:
-        """So many a sample."""
+        """Bytes that one sample takes."""
         return 4 * math.prod(self.shape) if self.shape else 8 * (self.length or 1)
 
-    def field(self, name: str) -> dataset.Field:
+    def make_field(self, name: str) -> dataset.Field:
+        """Describe the field for the data set."""
         from dlspec.data import dataset
 
         if self.length is not None:
@@ -46,7 +47,10 @@ class RandomField(BaseModel):
         return dataset.Field(name, shape, guess_layout(shape))
 
     def draw(self, size: int, generator: np.random.Generator) -> NDArray[Any]:
-        """(size, *shape) float32, or tokens (size, length + 1) int64: each sample's and the next one."""
+        """Draw samples: numbers (size, *shape) as float32, or tokens (size, length + 1) as int64.
+
+        The extra token at the end is for next-token targets.
+        """
         import numpy as np
 
         if self.length is None or self.vocab_size is None:
@@ -55,51 +59,61 @@ class RandomField(BaseModel):
 
 
 def check_field_settings(shape: list[int] | None, vocab_size: int | None, length: int | None) -> None:
-    """Raises ValueError unless a field is either numbers or tokens."""
+    """Raise ValueError unless the settings describe either numbers or tokens.
+
+    Args:
+        shape: shape of a sample of numbers
+        vocab_size: number of different tokens
+        length: number of tokens in a sample
+    """
     tokens = (vocab_size is not None, length is not None)
     if not shape and not any(tokens):
-        raise ValueError("says not what to make: shape: [3, 32, 32], or vocab_size: 1000 and length: 50")
+        raise ValueError(
+            "needs a shape, such as shape: [3, 32, 32], or tokens, such as vocab_size: 1000 and length: 50"
+        )
     if shape and any(tokens):
-        raise ValueError("makes numbers of a shape or tokens, not both: leave out shape, or vocab_size and length")
+        raise ValueError("can't have both shape (numbers) and vocab_size or length (tokens): remove one of them")
     if not shape and not all(tokens):
         raise ValueError("needs both vocab_size and length to make tokens, such as 1000 and 50")
 
 
 class RandomTarget(BaseModel):
-    """A target: a number, numbers of a shape, a class, a class a step or a pixel of a shape, or the next token."""
+    """A target of `random`: numbers or classes of a shape (one for each sample, step or pixel), or the next token."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    num_classes: int | None = Field(None, ge=2, le=MAX_CLASSES, description="how many classes; null: numbers")
-    shape: list[Size] | None = Field(None, description="of one a sample none; [50] is one a step, [32, 32] one a pixel")
-    next_of: str | None = Field(None, description="the field of tokens of which it is the next one, and nothing else")
+    num_classes: int | None = Field(None, ge=2, le=MAX_CLASSES, description="number of classes; null: numbers")
+    shape: list[Size] | None = Field(
+        None, description="null: one for each sample; [50]: one for each step; [32, 32]: one for each pixel"
+    )
+    next_of: str | None = Field(None, description="the field of tokens whose next token is predicted")
 
     @model_validator(mode="after")
     def _check_one_kind(self) -> RandomTarget:
         if self.next_of is not None and (self.num_classes or self.shape):
-            raise ValueError("is the next of a field's tokens, whose classes and length it has: leave out its own")
+            raise ValueError("gets its classes and length from the field in next_of: remove num_classes and shape")
         return self
 
     @property
     def sample_bytes(self) -> int:
-        """So many a sample; the next token's are its field's."""
+        """Bytes that one sample takes; 0 for next tokens, which share the memory of their field."""
         each = 0 if self.next_of else 8 if self.num_classes else 4
         return each * math.prod(self.shape or ())
 
-    def target(self, name: str, tokens: RandomField | None) -> dataset.Target:
-        """`tokens` is the field that it is the next one of."""
+    def make_target(self, name: str, tokens: RandomField | None) -> dataset.Target:
+        """Describe the target for the data set; `tokens` is the field whose next token is the target, if any."""
         from dlspec.data import dataset
 
         if tokens is not None:
-            words = _make_class_names(tokens.vocab_size or 0)
-            return dataset.Target(name, "classes", (tokens.length or 0,), words, next_of=self.next_of or "")
+            class_names = _make_class_names(tokens.vocab_size or 0)
+            return dataset.Target(name, "classes", (tokens.length or 0,), class_names, next_of=self.next_of or "")
         shape = tuple(self.shape or ())
         if self.num_classes is None:
             return dataset.Target(name, "numbers", shape)
         return dataset.Target(name, "classes", shape, _make_class_names(self.num_classes))
 
     def draw(self, size: int, generator: np.random.Generator) -> NDArray[Any]:
-        """(size, *shape): classes as int64, numbers as float32."""
+        """Draw targets (size, *shape): classes as int64, numbers as float32."""
         import numpy as np
 
         shape = (size, *(self.shape or ()))

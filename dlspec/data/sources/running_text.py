@@ -1,4 +1,4 @@
-"""A running text as windows of characters or bytes, each of which is followed by the next one."""
+"""A long text, cut into windows of characters or bytes, with the next character or byte as target."""
 
 from __future__ import annotations
 
@@ -21,35 +21,35 @@ MAX_LENGTH = 10**6
 
 @data_source("text")
 class RunningText(SplitSource):
-    """Text files: field `text`, tokens (length,); target `next`, the same one step on.
+    """Text files: field `text`, tokens (length,); target `next`, the same tokens one step later.
 
-    The parts lie one after another: training, validation, test. Training windows begin `stride` apart, those of the
-    other parts stand side by side, so that each character is judged once; what is left at a part's end is left out. The
-    vocabulary is the text's own characters, numbered from 0 in Unicode's order, or the 256 bytes: nothing is padding or
-    unknown, and no id is kept for it. With no `path` the text is the Python documentation that the interpreter has.
+    The start of the text is for training, followed by the validation and test parts. Training windows start `stride`
+    tokens apart. Validation and test windows do not overlap, so that each token counts once; an incomplete window at
+    the end of a part is dropped. The vocabulary is the characters of the text, numbered from 0 in Unicode order, or
+    the 256 bytes; no id is reserved for padding or unknown characters. Without `path` the text is Python's own help.
     """
 
     stated: ClassVar[tuple[str, ...]] = ("num_classes", "vocab_size", "shape")
 
-    path: str | None = Field(None, description="a text file in UTF-8, or a folder of some; null: Python's own topics")
-    files: str = Field("*.txt", min_length=1, description="which files of a folder and those below, in their order")
-    unit: Literal["characters", "bytes"] = Field("characters", description="what a token is")
-    length: int = Field(64, ge=1, le=MAX_LENGTH, description="how many tokens a sample has")
+    path: str | None = Field(None, description="a text file in UTF-8, or a folder of text files; null: Python's help")
+    files: str = Field("*.txt", min_length=1, description="which files of the folder and its subfolders to read")
+    unit: Literal["characters", "bytes"] = Field("characters", description="whether a token is a character or a byte")
+    length: int = Field(64, ge=1, le=MAX_LENGTH, description="number of tokens in a sample")
     stride: int | None = Field(
-        None, ge=1, description="from one training window's start to the next's: null is length, 1 every position"
+        None, ge=1, description="steps between the starts of training windows; null: length, so they do not overlap"
     )
-    test: float = Field(0.1, ge=0, lt=1, description="share of the text, its end, kept aside for the final test")
-    split_seed: int = Field(0, ge=0, description="always 0: the parts lie one after another, and nothing is drawn")
+    test: float = Field(0.1, ge=0, lt=1, description="fraction of the text, at its end, for the final test")
+    split_seed: int = Field(0, ge=0, description="always 0: the text is split in order, not at random")
 
     @field_validator("split_seed")
     @classmethod
     def _check_seed(cls, seed: int) -> int:
         if seed:
-            raise ValueError("a text's parts lie one after another, and no seed decides them: leave it out")
+            raise ValueError("must be 0: a text is split in order, without a seed; remove the setting")
         return seed
 
     def open(self) -> Dataset:
-        """In some 30 ms for a million characters, of which 8 MB are kept: windows are views of one long tensor."""
+        """Read and split the text: a million characters take 30 ms and 8 MB, as windows are views of one tensor."""
         import torch
 
         from dlspec.data import dataset
@@ -57,10 +57,10 @@ class RunningText(SplitSource):
 
         text = self._read_text()
         if not text:
-            raise DataError("path", f"'{self.path}' holds no text")
+            raise DataError("path", f"'{self.path}' is empty; expected text")
         alphabet = Alphabet.fit(text, self.length)
         if len(alphabet) == 1:
-            raise DataError("path", f"'{self.path}' holds one character only, again and again; two are wanted")
+            raise DataError("path", f"'{self.path}' must contain at least two different characters, got only one")
         tokens = torch.from_numpy(alphabet.encode(text))
         field = dataset.Field("text", (self.length,), "tokens", vocab_size=len(alphabet))
         target = dataset.Target("next", "classes", (self.length,), alphabet.names, next_of="text")
@@ -75,7 +75,7 @@ class RunningText(SplitSource):
         return read_text(self.path, self.files) if self.unit == "characters" else read_bytes(self.path, self.files)
 
     def _split_tokens(self, tokens: Tensor) -> tuple[Split, Split, Split]:
-        """The text's beginning, the validation part behind it, and the end."""
+        """Split the text in order: the start for training, then validation, and the end for the test."""
         shares = (0.0, 1 - self.validation - self.test, 1 - self.test, 1.0)
         ends = [int(share * len(tokens)) for share in shares]  # as nanoGPT's int(0.9 * n)
         train, validation, test = (tokens[begin:end] for begin, end in pairwise(ends))
@@ -90,11 +90,11 @@ class RunningText(SplitSource):
     def _check_parts(self, parts: dict[str, Tensor]) -> None:
         name, shortest = min(((name, len(part)) for name, part in parts.items() if len(part)), key=itemgetter(1))
         if shortest <= self.length:
-            found = f"the {name} part has {shortest:,} {self.unit}, too few for {self.length:,} and one more"
+            found = f"the {name} part has {shortest:,} {self.unit}; windows need at least {self.length:,} plus one"
             raise DataError("length", f"{found}: try {f'data.length={shortest - 1}' if shortest > 1 else 'more text'}")
 
     def _make_windows(self, tokens: Tensor, stride: int) -> Split:
-        """(N, length) views that begin `stride` apart, each with the same one step on; of no tokens none."""
+        """Make windows (N, length) that start `stride` tokens apart, with the same one step later as target."""
         from dlspec.data.dataset import Split
 
         pair = (tokens[:-1], tokens[1:])

@@ -1,4 +1,4 @@
-"""A small data set with a class for every pixel, put together from the handwritten digits."""
+"""A small segmentation data set, with a class for every pixel, made from the handwritten digits."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ if TYPE_CHECKING:
 
     from dlspec.data.dataset import Dataset, Split
 
-MIN_INK = 0.5
-"""From this value on a pixel is a digit's; the lightest edges of a stroke are background."""
+MIN_INK = 0.5  # pixels from this value on belong to the digit; lighter edges are background
 
 
 @data_source("digits_segments")
 class DigitsSegments(SplitSource):
-    """Four digits a picture: field `image`, channels-first (1, 16, 16) in [0, 1]; target `segments`, a class a pixel.
+    """Images of four digits: field `image`, channels-first (1, 16, 16) in [0, 1]; target `segments`, (16, 16) classes.
 
-    Class 0 is the background, class 1 + d the ink of a digit d. Each digit stands once in the upper left, beside three
-    others of its own split, and one that is trained on is never tested on. Source: `digits`.
+    Class 0 is the background, class 1 + d the pixels of a digit d. Each image of `digits` is once in the upper left,
+    with three others of its split, so that no training digit occurs in the test.
     """
 
     def open(self) -> Dataset:
@@ -47,7 +46,7 @@ class DigitsSegments(SplitSource):
 def _make_split(
     images: NDArray[np.float32], digits: NDArray[np.int64], rows: NDArray[np.int64], generator: np.random.Generator
 ) -> Split:
-    """A picture for each of the rows, with three more of them drawn."""
+    """Make one image for each of the rows, with three more digits drawn from the same rows."""
     import numpy as np
     import torch
 
@@ -61,7 +60,7 @@ def _make_split(
 
 
 def _join_quarters(four: NDArray[Any]) -> NDArray[Any]:
-    """(N, 16, 16) of (4, N, 8, 8): upper left, upper right, lower left, lower right."""
+    """Join (4, N, 8, 8) to (N, 16, 16): upper left, upper right, lower left, lower right."""
     import numpy as np
 
     halves = [np.concatenate([four[index], four[index + 1]], axis=2) for index in (0, 2)]

@@ -1,7 +1,7 @@
-"""What all data sources share: the common settings, the registry, and the check of stated facts.
+"""The base classes of data sources: common settings, the registry, and the check of declared facts.
 
-A source is its settings, checked without touching a file; `open_data` reads the data. NumPy and PyTorch are imported
-when data is opened, so that a spec can be checked in milliseconds.
+A source consists of its settings, which are checked without reading a file; `open_data` reads the data. NumPy and
+PyTorch are imported when data is opened, so that a spec can be checked in milliseconds.
 """
 
 from __future__ import annotations
@@ -27,51 +27,72 @@ Size = Annotated[int, Field(ge=1)]
 
 
 class DataSource(BaseModel, ABC):
-    """The settings of one kind of data. `open` reads it; a file that can't be used is a `DataError`."""
+    """Settings of one kind of data. `open` reads the data and raises `DataError` if a file cannot be used."""
 
-    # Pydantic compiles a source when it is first used: no command uses all of them.
+    # Defer building the validators to the first use, as no command uses all sources.
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
-    source_name: ClassVar[str] = ""
+    source_name: ClassVar[str] = ""  # the name in `data.type`
+    # The settings that declare facts: they are compared with the data once it is open. Sources that follow these
+    # settings instead leave them out.
     stated: ClassVar[tuple[str, ...]] = ("num_classes", "vocab_size", "shape", "length")
-    """The facts among the settings that are checked once the data are open; of a source that obeys them none."""
 
-    split_seed: int = Field(0, ge=0, description="decides which samples go where; the same seed, the same split")
-    validation: float = Field(0.1, ge=0, lt=1, description="share of the samples kept aside to watch the training")
+    split_seed: int = Field(0, ge=0, description="seed of the split: the same seed gives the same split")
+    validation: float = Field(0.1, ge=0, lt=1, description="fraction of the samples used for validation")
     limit: int | None = Field(None, ge=1, description="keep at most this many samples of each split, for a quick try")
-    num_classes: int | None = Field(None, ge=2, le=MAX_CLASSES, description="stated and then checked: how many classes")
-    vocab_size: int | None = Field(None, ge=1, description="stated and then checked: how many different tokens")
-    shape: list[Size] | None = Field(None, description="stated and then checked: a sample's shape, without the batch")
-    length: int | None = Field(None, ge=1, description="stated and then checked: how many steps a sample has")
+    num_classes: int | None = Field(
+        None, ge=2, le=MAX_CLASSES, description="expected number of classes, checked when the data is opened"
+    )
+    vocab_size: int | None = Field(
+        None, ge=1, description="expected number of different tokens, checked when the data is opened"
+    )
+    shape: list[Size] | None = Field(
+        None, description="expected shape of a sample, without the batch, checked when the data is opened"
+    )
+    length: int | None = Field(
+        None, ge=1, description="expected number of steps in a sample, checked when the data is opened"
+    )
     target: str | None = Field(
-        None, description="what is to be predicted: one of its targets, or a field, to be given again; null: its own"
+        None, description="what to predict: a target, or a field to reconstruct; null: all targets of the data"
     )
 
     @abstractmethod
     def open(self) -> Dataset:
-        """The data set: read, split and encoded."""
+        """Read, split and encode the data."""
 
     def shrink(self) -> DataSource:
-        """A source with the same fields and targets that opens in little time and memory; refuses what `open` does."""
+        """Return a source with the same fields and targets that opens quickly and in little memory.
+
+        It raises a `DataError` for the same settings as `open`.
+        """
         return self
 
     def parts(self, count: int, test: float, classes: NDArray[np.int64] | None = None) -> SplitIndices:
-        """Which of `count` rows train, validate and test."""
+        """Split row indices into training, validation and test, as the settings say.
+
+        Args:
+            count: number of rows
+            test: fraction of the rows for the test
+            classes: class of each row, numbered from 0; every split has them in equal proportions
+
+        Returns:
+            The row indices of each split.
+        """
         from dlspec.data.split_indices import SplitPlan, split_rows
 
         return split_rows(count, SplitPlan(self.split_seed, self.validation, test, self.limit), classes)
 
 
 class SplitSource(DataSource):
-    """A source that has no official test set: one is split off."""
+    """A source without an official test set: part of the samples becomes the test split."""
 
-    test: float = Field(0.2, ge=0, lt=1, description="share of the samples kept aside for the final test")
+    test: float = Field(0.2, ge=0, lt=1, description="fraction of the samples used for the final test")
 
     @model_validator(mode="after")
     def _check_fractions(self) -> SplitSource:
         if self.validation + self.test >= 1:
             shares = f"validation {self.validation:g} and test {self.test:g}"
-            raise ValueError(f"{shares} leave nothing to train on: together they must be below 1")
+            raise ValueError(f"{shares} leave no samples to train on: their sum must be below 1")
         return self
 
 
@@ -80,7 +101,7 @@ S = TypeVar("S", bound=DataSource)
 
 
 def data_source(name: str) -> Callable[[type[S]], type[S]]:
-    """Registers a source as `data.type: NAME`. A class that is defined anew (in a notebook) replaces itself."""
+    """Register a class as the source `data.type: NAME`. Defining the class again, in a notebook, replaces it."""
 
     def register(source: type[S]) -> type[S]:
         SOURCES.register(source, name).source_name = name
@@ -90,13 +111,23 @@ def data_source(name: str) -> Callable[[type[S]], type[S]]:
 
 
 def make_size_error(key: str, what: str, size: int, fix: str) -> DataError:
-    """An array of more bytes than any source makes: `1,000 samples of 8 bytes are`, and how many that is."""
-    found = f"{what} {size / GIGABYTE:,.1f} GB; at most {MAX_DATA_BYTES // GIGABYTE} GB are made"
+    """Make the error for data that would take too much memory.
+
+    Args:
+        key: the setting to change
+        what: the start of the message, such as `1,000 samples of 8 bytes take`
+        size: size of the data in bytes
+        fix: a setting that is small enough, such as `data.size=10`
+
+    Returns:
+        The error.
+    """
+    found = f"{what} {size / GIGABYTE:,.1f} GB; at most {MAX_DATA_BYTES // GIGABYTE} GB are allowed"
     return DataError(key, f"{found}: try {fix}", Code.TOO_LARGE)
 
 
 def open_data(source: DataSource) -> Dataset:
-    """The source's data set; a fact that was stated and is not so is a `DataError`."""
+    """Open a source and check the declared facts; DataError if the data differs from one of them."""
     dataset = _select_target(source.open(), source.target)
     for key in source.stated:
         _check_stated_fact(key, getattr(source, key), dataset.facts.get(key), dataset.name)
@@ -106,14 +137,14 @@ def open_data(source: DataSource) -> Dataset:
 def _select_target(dataset: Dataset, target: str | None) -> Dataset:
     if target is None:
         return dataset
-    aimed = dataset.with_target(target)
-    if aimed is None:
+    selected = dataset.with_target(target)
+    if selected is None:
         names = [*(each.name for each in dataset.targets), *(each.name for each in dataset.fields)]
         raise DataError("target", f"{dataset.name} has no '{target}'; {suggest(target, names)}", Code.UNKNOWN_FIELD)
-    return aimed
+    return selected
 
 
 def _check_stated_fact(key: str, stated: object, found: object, name: str) -> None:
     if stated is None or stated == found:
         return
-    raise DataError(key, f"stated as {stated}, but {name} has {'none' if found is None else found}", Code.MISSING_FACT)
+    raise DataError(key, f"expected {stated}, but {name} has {'none' if found is None else found}", Code.MISSING_FACT)

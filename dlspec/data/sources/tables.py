@@ -1,4 +1,4 @@
-"""Three small data sets that come with scikit-learn, read from its files."""
+"""Three small data sets that come with scikit-learn: digits, breast_cancer and diabetes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Digits(SplitSource):
     """
 
     def open(self) -> Dataset:
-        """In about 20 ms."""
+        """Read the data, in about 20 ms."""
         from dlspec.data import dataset
         from dlspec.data.array_splits import make_splits
 
@@ -39,7 +39,7 @@ class Digits(SplitSource):
 
 
 def read_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Images (N, 1, 8, 8) in [0, 1], and which digit each is."""
+    """Read the images (N, 1, 8, 8), in [0, 1], and the digit of each (N,)."""
     import numpy as np
 
     table = _read_table("digits.csv.gz", np.uint8, delimiter=",")
@@ -51,7 +51,7 @@ def read_digits() -> tuple[NDArray[np.float32], NDArray[np.int64]]:
 class BreastCancer(SplitSource):
     """569 tumours: field `features` (30,), target `diagnosis`: benign (0) or malignant (1, the positive class).
 
-    Features are standardised with the training split's mean and deviation. Source: W. H. Wolberg, W. N. Street and
+    Features are standardized with the training split's mean and deviation. Source: W. H. Wolberg, W. N. Street and
     O. L. Mangasarian, Wisconsin Diagnostic Breast Cancer, UCI; scikit-learn's copy, which counts malignant as 0.
     """
 
@@ -75,15 +75,15 @@ class BreastCancer(SplitSource):
 
 @data_source("diabetes")
 class Diabetes(SplitSource):
-    """442 patients: field `features` (10,), target `progression` after a year, a number from 25 to 346.
+    """442 patients: field `features` (10,), target `progression` of the disease after a year, from 25 to 346.
 
-    Features (age, sex, body mass index, blood pressure, six of blood serum; in their own units, scikit-learn's
-    `scaled=False`) are standardised with the training split's mean and deviation.
+    Features are age, sex, body mass index, blood pressure and six measurements of blood serum (scikit-learn's
+    `scaled=False`), standardized with the training split's mean and deviation.
     Source: B. Efron, T. Hastie, I. Johnstone and R. Tibshirani (2004), Least Angle Regression.
     """
 
     standardize_target: bool = Field(
-        True, description="train on the target minus its mean, over its deviation; results are told in its own unit"
+        True, description="train on the standardized target; results are reported in the original unit"
     )
 
     def open(self) -> Dataset:
@@ -109,7 +109,7 @@ class Diabetes(SplitSource):
 
 
 def _read_table(name: str, dtype: type[np.generic], **options: Any) -> NDArray[Any]:
-    """A table of numbers among scikit-learn's files."""
+    """Read a table of numbers from scikit-learn's files."""
     import numpy as np
 
     folder = find_data_folder()

@@ -1,10 +1,10 @@
-// What all parts of the page share: the data, elements, numbers, colours, and the state that they all show.
+// Shared by all parts of the page: the data, elements, numbers, colours, and the state of the page.
 "use strict";
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const byId = (id) => document.getElementById(id);
 
-// An element. Text only ever becomes a text node, so nothing in the data can become markup.
+// Make an element. Text always becomes a text node, so the data cannot inject HTML.
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -59,7 +59,7 @@ function bounds(values) {
   return least <= most ? [least, most] : null;
 }
 
-// A logarithmic axis where values of one sign span decades, as learning rates do.
+// Whether a logarithmic axis is better: positive values that span at least a factor of ten, as learning rates do.
 const isWide = (values) => values.length > 1 && values.every((each) => each > 0) && Math.max(...values) / Math.min(...values) >= 9.99;
 
 // ---- colours --------------------------------------------------------------------------------------------------------
@@ -72,13 +72,13 @@ function readTheme() {
   for (const name of ["text", "soft", "line", "faint", "accent", "best", "worst", "card"]) theme[name] = css(`--${name}`);
 }
 
-function mixed(first, second, share) {
+function mixColours(first, second, share) {
   const parts = (colour) => [1, 3, 5].map((at) => parseInt(colour.slice(at, at + 2), 16));
   const [a, b] = [parts(first), parts(second)];
   return `rgb(${a.map((each, at) => Math.round(each + share * (b[at] - each))).join(",")})`;
 }
 
-// ---- the state: what is shown, sorted, filtered and picked -----------------------------------------------------------
+// ---- the state: which rows are visible, sorted and selected (picked) -------------------------------------------------
 
 const HAS_SEEDS = DATA.settings.some((setting) => setting.runs.length > 1);
 const settingOf = [];
@@ -94,7 +94,7 @@ const state = {
   hovered: null,
 };
 
-// Parts of the page draw themselves anew when what they show has changed: "rows", "view", "picked", "hovered" or "theme".
+// Parts of the page redraw themselves when something they show has changed: "rows", "view", "picked", "hovered", "theme".
 const listeners = { rows: [], view: [], picked: [], hovered: [], theme: [] };
 const onChange = (what, listener) => what.split(" ").forEach((each) => listeners[each].push(listener));
 const waiting = new Set();
@@ -111,15 +111,15 @@ function changed(...what) {
   what.forEach((each) => waiting.add(each));
 }
 
-// ---- rows: settings (means over their seeds), or runs ----------------------------------------------------------------
+// ---- rows of the table: settings (means over seeds) or runs ----------------------------------------------------------
 
-const setting = (number) => {
+const makeSettingRow = (number) => {
   const { runs, finished, failed, means, deviations } = DATA.settings[number];
   const run = DATA.runs[runs[0]];
   return { id: number, runs, finished, failed, values: run.values, results: means, deviations, color: number };
 };
 
-const single = (run, number) => ({
+const makeRunRow = (run, number) => ({
   id: number,
   runs: [number],
   finished: run.status === "finished" ? 1 : 0,
@@ -133,7 +133,7 @@ const single = (run, number) => ({
   status: run.status,
 });
 
-const ROWS = { settings: DATA.settings.map((_, number) => setting(number)), runs: DATA.runs.map(single) };
+const ROWS = { settings: DATA.settings.map((_, number) => makeSettingRow(number)), runs: DATA.runs.map(makeRunRow) };
 
 function allColumns(view) {
   const key = (each, at) => ({ name: each.name, kind: "key", isSeed: each.is_seed, get: (row) => row.values[at], text: (row) => shortValue(row.values[at]) });
@@ -164,7 +164,7 @@ const columns = () => COLUMNS[state.view];
 const settingColumns = () => columns().filter((each) => each.kind === "key" && !each.isSeed);
 const resultColumn = () => columns().find((each) => each.kind === "result" && each.name === state.result);
 
-// What a filter's text lets through: `>0.1`, `<=3`, `0.1..0.5`, `=mlp|cnn` exactly, `!text`, else what contains the text.
+// Convert a filter to a test of values: `>0.1`, `<=3`, `0.1..0.5`, `=mlp|cnn` (exactly), `!text` (without), `text` (with).
 function filterOf(text) {
   const wanted = text.trim().toLowerCase();
   if (!wanted) return null;
@@ -186,7 +186,7 @@ function filterOf(text) {
 
 let cached = null;
 
-// The rows of the table in its order, after its filters.
+// The visible rows: those that match the filters, in the order of the table.
 function shownRows() {
   if (cached) return cached;
   const all = columns();
@@ -197,41 +197,41 @@ function shownRows() {
     (!search || all.some((column) => column.text(row).toLowerCase().includes(search)));
   cached = ROWS[state.view].filter(passes);
   const by = state.sort && all.find((column) => column.name === state.sort.name);
-  if (by) cached.sort((a, b) => inOrder(by.get(a), by.get(b), state.sort.isDescending));
+  if (by) cached.sort((a, b) => compareValues(by.get(a), by.get(b), state.sort.isDescending));
   else if (state.view === "runs" && resultColumn()) {
     const at = DATA.results.indexOf(DATA.monitor);
-    if (at >= 0) cached.sort((a, b) => inOrder(a.results[at], b.results[at], DATA.mode === "max"));
+    if (at >= 0) cached.sort((a, b) => compareValues(a.results[at], b.results[at], DATA.mode === "max"));
   }
   return cached;
 }
 
-// Numbers before texts, what is not there last, whichever way it is sorted.
-function inOrder(a, b, isDescending) {
+// Compare two values for sorting: numbers before text, and missing values last in both directions.
+function compareValues(a, b, isDescending) {
   const rank = (value) => (isNumber(value) ? 0 : value === null || value === undefined || value === "" ? 2 : 1);
   if (rank(a) !== rank(b)) return rank(a) - rank(b);
   const order = isNumber(a) ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
   return isDescending ? -order : order;
 }
 
-// A row's values in a line, or of some rows only what differs between them.
-function values(row, rows = null) {
+// Format a row's settings in one line; if `rows` is given, only the settings that differ between these rows.
+function formatSettings(row, rows = null) {
   const differs = (at) => !rows || rows.some((each) => each.values[at] !== rows[0].values[at]);
-  const told = (key, at) => ((key.is_seed && state.view === "settings") || row.values[at] === "" || !differs(at) ? null : `${key.name}=${shortValue(row.values[at])}`);
-  return DATA.keys.map(told).filter(Boolean).join("  ");
+  const formatKey = (key, at) => ((key.is_seed && state.view === "settings") || row.values[at] === "" || !differs(at) ? null : `${key.name}=${shortValue(row.values[at])}`);
+  return DATA.keys.map(formatKey).filter(Boolean).join("  ");
 }
 
 function label(row, rows = null) {
-  const told = values(row, rows);
-  return state.view === "runs" ? `${row.name}  ${told}` : told || plural(row.runs.length, "run");
+  const settings = formatSettings(row, rows);
+  return state.view === "runs" ? `${row.name}  ${settings}` : settings || plural(row.runs.length, "run");
 }
 
-// ---- picking: a colour for each setting among the picked -------------------------------------------------------------
+// ---- selecting (picking) rows: each selected setting gets a colour ----------------------------------------------------
 
 const colours = new Map();
 
-// Few have colours of their own; of many the colour says how good they are.
+// If few settings are selected, each has its own colour; if many are, the colour shows how good they are.
 function colourOf(row) {
-  if (!areFewPicked()) return mixed(theme.best, theme.worst, row.color / Math.max(DATA.settings.length - 1, 1));
+  if (!areFewPicked()) return mixColours(theme.best, theme.worst, row.color / Math.max(DATA.settings.length - 1, 1));
   if (!colours.has(row.color)) {
     const taken = new Set([...colours].filter(([number]) => isAnyPicked(number)).map(([, at]) => at));
     const free = PALETTE.findIndex((_, at) => !taken.has(at));
@@ -261,9 +261,9 @@ function hover(row) {
   changed("hovered");
 }
 
-// A note beside the pointer.
+// The tooltip beside the pointer.
 const note = make("div", { class: "note", hidden: true, role: "status" });
-function tell(event, ...content) {
+function showNote(event, ...content) {
   note.hidden = content.length === 0;
   if (note.hidden) return;
   replace(note, ...content);

@@ -1,4 +1,4 @@
-// Learning curves of the picked runs over each other.
+// The learning curves of the selected runs, in one plot.
 
 const CURVES = JSON.parse(document.getElementById("curves").textContent);
 const curveOptions = { name: null, x: "epoch", isLog: false };
@@ -37,7 +37,7 @@ function startCurves() {
 
 const byRank = (a, b) => {
   const at = DATA.results.indexOf(DATA.monitor);
-  return at < 0 ? 0 : inOrder(a.results[at], b.results[at], DATA.mode === "max");
+  return at < 0 ? 0 : compareValues(a.results[at], b.results[at], DATA.mode === "max");
 };
 
 function curveOf(run) {
@@ -57,7 +57,7 @@ function drawCurves() {
   const area = byId("curves-area");
   const xs = bounds(drawnCurves.flatMap((each) => [each.points[0][0], each.points.at(-1)[0]]));
   const ys = bounds(drawnCurves.flatMap((each) => bounds(each.points.map((point) => point[1]))));
-  if (!xs || !ys) return replace(area, make("p", { class: "empty" }, "Pick rows of the table to see their curves."));
+  if (!xs || !ys) return replace(area, make("p", { class: "empty" }, "Select rows in the table to see their learning curves."));
   replace(area);
   curvesPlot = plot(area, {
     height: Math.max(260, Math.min(380, innerHeight * 0.5)),
@@ -67,16 +67,16 @@ function drawCurves() {
     find: findCurve,
     over: (found, event) => {
       hover(found && rowOfRun(found.curve.run));
-      if (!found) return tell(event);
+      if (!found) return showNote(event);
       const [x, y] = found.point;
       const where = `${curveOptions.name} ${shortNumber(y)}  ${curveOptions.x} ${shortValue(x)}`;
-      tell(event, make("b", {}, `run ${found.curve.row.name}`), make("br"), values(found.curve.row), make("br"), where);
+      showNote(event, make("b", {}, `run ${found.curve.row.name}`), make("br"), formatSettings(found.curve.row), make("br"), where);
     },
     click: (found) => scrollToRow(rowOfRun(found.curve.run)),
   });
 }
 
-// The table's row that a run is in.
+// The row of the table that contains a run.
 const rowOfRun = (run) => (state.view === "runs" ? ROWS.runs[run] : ROWS.settings[settingOf[run]]);
 
 function paintCurves(context, toX, toY) {
@@ -84,7 +84,7 @@ function paintCurves(context, toX, toY) {
   const isAnyHovered = drawnCurves.some(isHovered);
   context.lineJoin = "round";
   const many = drawnCurves.length > 60;
-  const order = (a, b) => isHovered(a) - isHovered(b) || settingOf[b.run] - settingOf[a.run]; // the best above the others
+  const order = (a, b) => isHovered(a) - isHovered(b) || settingOf[b.run] - settingOf[a.run]; // draw the best last, above the others
   for (const curve of [...drawnCurves].sort(order)) {
     const is = isHovered(curve);
     context.strokeStyle = context.fillStyle = colourOf(curve.row);
@@ -108,15 +108,15 @@ function findCurve(toX, toY, left, top) {
   return nearest;
 }
 
-const MOST_CHIPS = 10;
+const MAX_CHIPS = 10;
 
 function drawLegend() {
   const rows = [...new Set([...state.picked].map(rowOfRun).filter(Boolean))];
   const chip = (row) => {
     const swatch = make("i", { class: "colour" });
     swatch.style.background = colourOf(row);
-    return make("button", { class: "chip", title: "take it out", onclick: () => pick([row], false), onmouseenter: () => hover(row), onmouseleave: () => hover(null) }, swatch, label(row, rows.length > 1 ? rows : null));
+    return make("button", { class: "chip", title: "remove from the plot", onclick: () => pick([row], false), onmouseenter: () => hover(row), onmouseleave: () => hover(null) }, swatch, label(row, rows.length > 1 ? rows : null));
   };
-  const left = rows.length - MOST_CHIPS;
-  replace(byId("legend"), rows.slice(0, MOST_CHIPS).map(chip), left > 0 ? make("span", { class: "soft" }, `and ${count(left)} more`) : null);
+  const left = rows.length - MAX_CHIPS;
+  replace(byId("legend"), rows.slice(0, MAX_CHIPS).map(chip), left > 0 ? make("span", { class: "soft" }, `and ${count(left)} more`) : null);
 }

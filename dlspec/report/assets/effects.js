@@ -1,27 +1,27 @@
-// What each setting does to a result: a slice for each key, those that explain most first.
+// The effect of each setting on a result: one plot (slice) for each setting, sorted by the variance it explains.
 
-const MOST_SLICES = 12;
+const MAX_SLICES = 12;
 let slices = [];
 
-const MOST_TICKS = 8;
+const MAX_TICKS = 8;
 
-// The axis of a column: many numbers as they are (or by decades), a few of them and anything else side by side.
+// Make the axis of a column: linear or logarithmic for many numbers, one tick for each value for few numbers or text.
 function axisFor(column, rows) {
   const values = rows.map(column.get).filter((each) => each !== null && each !== "");
   const distinct = [...new Set(values)].sort((a, b) => a - b);
-  if (!distinct.length || !distinct.every(isNumber)) return { ...besides(column, [...new Set(rows.map(column.text))].sort((a, b) => inOrder(a, b, false))), isOrdered: false };
-  if (column.kind === "key" && distinct.length <= MOST_TICKS) return { ...besides(column, distinct.map(shortValue)), isOrdered: true };
+  if (!distinct.length || !distinct.every(isNumber)) return { ...makeCategoryAxis(column, [...new Set(rows.map(column.text))].sort((a, b) => compareValues(a, b, false))), isOrdered: false };
+  if (column.kind === "key" && distinct.length <= MAX_TICKS) return { ...makeCategoryAxis(column, distinct.map(shortValue)), isOrdered: true };
   const isLog = column.kind === "key" ? isWide(distinct) : isWide(distinct) && distinct.at(-1) / distinct[0] > 50;
   return { column, bounds: [distinct[0], distinct.at(-1)], isLog, isOrdered: true, place: (row) => (isNumber(column.get(row)) ? column.get(row) : null) };
 }
 
-function besides(column, ticks) {
+function makeCategoryAxis(column, ticks) {
   const places = new Map(ticks.map((text, at) => [text, at]));
   return { column, ticks, bounds: [0, Math.max(ticks.length - 1, 0)], place: (row) => places.get(column.text(row)) ?? null };
 }
 
-// The share of the runs' variance that lies between the values of a key, less what chance alone would give.
-function explained(axis, rows) {
+// The fraction of the variance that a setting explains, corrected for chance (adjusted R²); null with too few runs.
+function explainedVariance(axis, rows) {
   const at = DATA.results.indexOf(state.result);
   const known = rows.filter((row) => axis.place(row) !== null);
   const places = [...new Set(known.map(axis.place))].sort((a, b) => a - b);
@@ -48,8 +48,8 @@ function drawSlices() {
   const result = resultColumn();
   const rows = shownRows().filter((row) => result && isNumber(result.get(row)));
   const axes = result ? settingColumns().map((column) => axisFor(column, rows)).filter((axis) => axis.bounds && axis.bounds[0] !== axis.bounds[1]) : [];
-  const told = axes.map((axis) => ({ axis, share: explained(axis, rows) })).sort((a, b) => (b.share ?? -1) - (a.share ?? -1));
-  const figures = told.slice(0, MOST_SLICES).map((each) => ({ ...each, area: make("div", { class: "slice-area" }) }));
+  const effects = axes.map((axis) => ({ axis, share: explainedVariance(axis, rows) })).sort((a, b) => (b.share ?? -1) - (a.share ?? -1));
+  const figures = effects.slice(0, MAX_SLICES).map((each) => ({ ...each, area: make("div", { class: "slice-area" }) }));
   replace(byId("slices"), figures.map(({ axis, share, area }) => make("figure", {}, make("figcaption", {}, make("b", {}, axis.column.name), share === null ? null : make("span", { class: "soft" }, ` explains ${Math.round(100 * share)} % of the variance`)), area)));
   byId("slices-note").hidden = figures.length > 0;
   if (figures.length) slices = figures.map(({ axis, area }) => slice(area, axis, result, rows));
@@ -66,8 +66,8 @@ function slice(area, axis, result, rows) {
     find: (toX, toY, left, top) => nearestDot(dots, toX, toY, left, top),
     over: (found, event) => {
       hover(found && found.row);
-      if (found) tell(event, make("b", {}, `${result.name} ${result.text(found.row)}`), make("br"), label(found.row));
-      else tell(event);
+      if (found) showNote(event, make("b", {}, `${result.name} ${result.text(found.row)}`), make("br"), label(found.row));
+      else showNote(event);
     },
     click: (found) => {
       pick([found.row], !isPicked(found.row));
@@ -76,7 +76,7 @@ function slice(area, axis, result, rows) {
   });
 }
 
-// Many dots of one name stand a little apart, always in the same place.
+// Many dots at one tick are moved apart a little; each always by the same distance.
 const jitter = (axis, row, rows) => (axis.ticks && rows > 12 ? (((row.id * 7919) % 101) / 101 - 0.5) * 0.3 : 0);
 
 function paintSlice(context, toX, toY, dots, axis, result) {
@@ -94,7 +94,7 @@ function paintSlice(context, toX, toY, dots, axis, result) {
 
 const isMarked = (row) => areFewPicked() && isPicked(row);
 
-// A line through the medians: one wild run does not bend it.
+// Draw a line through the medians, which outliers hardly affect.
 function paintMeans(context, toX, toY, dots, axis) {
   const groups = new Map();
   for (const { row, y } of dots) groups.set(axis.place(row), [...(groups.get(axis.place(row)) ?? []), y]);

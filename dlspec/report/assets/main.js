@@ -1,6 +1,6 @@
-// Puts the page together. On paper it is light, whatever the screen is.
+// Set up the page. When printed it is light, even if the screen is dark.
 
-function follow(query) {
+function watchTheme(query) {
   const dark = matchMedia(query);
   dark.addEventListener("change", () => {
     readTheme();
@@ -19,7 +19,7 @@ function start() {
   startParallel();
   drawFailures();
   drawNetworks();
-  follow("(prefers-color-scheme: dark)");
+  watchTheme("(prefers-color-scheme: dark)");
   const paper = (isPaper) => () => {
     document.documentElement.classList.toggle("paper", isPaper);
     readTheme();

@@ -1,16 +1,16 @@
-// What stands around the table and the pictures: counts, the best, failures, networks.
+// The panels of the page without plots: the counts, the best result, failures and networks.
 
 function drawHeader() {
   document.title = DATA.title;
   byId("title").textContent = DATA.title;
   const counts = new Map();
   for (const run of DATA.runs) counts.set(run.status, (counts.get(run.status) ?? 0) + 1);
-  const told = [...counts].map(([status, number]) => {
+  const badges = [...counts].map(([status, number]) => {
     const text = `${count(number)} ${status}`;
     return status === "failed" || status === "refused" ? make("a", { class: "badge bad", href: "#failures" }, text) : make("span", { class: `badge ${status}` }, text);
   });
-  const better = DATA.mode === "max" ? "more is better" : "less is better";
-  replace(byId("counts"), make("span", { class: "badge" }, plural(DATA.runs.length, "run")), told, make("span", { class: "soft" }, `${DATA.monitor}: ${better}`), make("span", { class: "soft" }, `written ${DATA.written}`), DATA.note ? make("span", { class: "badge" }, DATA.note) : null);
+  const better = DATA.mode === "max" ? "higher is better" : "lower is better";
+  replace(byId("counts"), make("span", { class: "badge" }, plural(DATA.runs.length, "run")), badges, make("span", { class: "soft" }, `${DATA.monitor}: ${better}`), make("span", { class: "soft" }, `written ${DATA.written}`), DATA.note ? make("span", { class: "badge" }, DATA.note) : null);
 }
 
 function command(text) {
@@ -24,7 +24,7 @@ async function copy(code, button) {
     await navigator.clipboard.writeText(code.textContent);
     button.textContent = "Copied";
   } catch {
-    getSelection().selectAllChildren(code); // a browser may refuse: then it is at least selected
+    getSelection().selectAllChildren(code); // without access to the clipboard, select the command for the user to copy
     button.textContent = "Selected";
   }
   setTimeout(() => (button.textContent = "Copy"), 1500);
@@ -38,18 +38,18 @@ function drawBest() {
   const number = (name, index) => make("div", { class: "figure" }, make("b", {}, withDeviation(row.results[index], row.deviations[index])), make("span", { class: "soft" }, name));
   const others = DATA.results.map((name, index) => [name, index]).filter(([, index]) => index !== at && row.results[index] !== null).slice(0, 5);
   const keys = DATA.keys.map((key, index) => (key.is_seed ? null : [key.name, shortValue(row.values[index])])).filter((each) => each && each[1] !== "");
-  const runs = row.runs.length > 1 ? `mean ± deviation of ${row.finished} runs that differ in their seeds; the best of them is run ${best.name}` : `run ${best.name}`;
+  const runs = row.runs.length > 1 ? `mean ± standard deviation over ${row.finished} runs with different seeds; the best is run ${best.name}` : `run ${best.name}`;
   replace(
     byId("best"),
     make("div", { class: "figures" }, at >= 0 ? number(DATA.monitor, at) : null, others.map(([name, index]) => number(name, index))),
     make("p", { class: "soft" }, runs, best.took.parameters === null ? "" : `; ${count(best.took.parameters)} parameters`),
     keys.length ? make("dl", { class: "keys" }, keys.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value)))) : null,
-    best.rerun ? make("p", { class: "soft tight" }, "Train it again:") : null,
+    best.rerun ? make("p", { class: "soft tight" }, "Train this run again:") : null,
     best.rerun ? command(best.rerun) : null,
   );
 }
 
-// Failures with one message stand together, the most frequent first.
+// Failures are grouped by message, the most frequent first.
 function drawFailures() {
   const groups = new Map();
   for (const run of DATA.runs) {

@@ -1,4 +1,5 @@
-// Parallel coordinates: a line a row, an axis a key, the result last. Dragging along an axis filters the table.
+// Parallel coordinates: one line for each row, one axis for each setting, and the result as the last axis.
+// Dragging along an axis filters the table.
 
 const TOP = 44;
 const BOTTOM = 18;
@@ -14,13 +15,13 @@ function drawParallel() {
   byId("parallel-figure").hidden = parallel.axes.length < 2;
   if (parallel.axes.length < 2) return;
   const width = Math.max(canvas.parentElement.clientWidth, 120 * parallel.axes.length);
-  sized(canvas, width, 320);
+  resizeCanvas(canvas, width, 320);
   placeAxes(width, 320);
-  parallel.lines = linesOf(rows, result);
+  parallel.lines = makeLines(rows, result);
   paintParallel();
 }
 
-function sized(canvas, width, height) {
+function resizeCanvas(canvas, width, height) {
   const ratio = devicePixelRatio || 1;
   canvas.width = width * ratio;
   canvas.height = height * ratio;
@@ -43,9 +44,9 @@ function placeAxes(width, height) {
   });
 }
 
-// A row without a number on a numbers' axis passes below it.
-function linesOf(rows, result) {
-  const order = [...rows].sort((a, b) => inOrder(a.results[DATA.results.indexOf(result.name)], b.results[DATA.results.indexOf(result.name)], isMoreBetter(result.name)));
+// Make the lines of the rows. A row without a number on an axis of numbers passes below that axis.
+function makeLines(rows, result) {
+  const order = [...rows].sort((a, b) => compareValues(a.results[DATA.results.indexOf(result.name)], b.results[DATA.results.indexOf(result.name)], isMoreBetter(result.name)));
   return order.map((row, rank) => ({
     row,
     share: order.length > 1 ? rank / (order.length - 1) : 0,
@@ -56,7 +57,7 @@ function linesOf(rows, result) {
   })).reverse();
 }
 
-// What is monitored says whether more is better; of another result its name does.
+// The spec says whether higher is better for the monitored result; for other results it is guessed from the name.
 const isMoreBetter = (name) => (name === DATA.monitor ? DATA.mode === "max" : !/loss|error|perplexity|bits/i.test(name));
 
 function paintParallel() {
@@ -74,7 +75,7 @@ function paintParallel() {
 
 function paintLine(context, line, level, lines) {
   const isSpecial = level >= 2;
-  context.strokeStyle = level === 0 ? theme.line : level === 3 ? theme.text : mixed(theme.best, theme.worst, line.share);
+  context.strokeStyle = level === 0 ? theme.line : level === 3 ? theme.text : mixColours(theme.best, theme.worst, line.share);
   context.globalAlpha = level === 0 ? 0.25 : isSpecial ? 1 : lines > 200 ? 0.4 : 0.75;
   context.lineWidth = level === 3 ? 3 : level === 2 ? 2 : 1;
   context.beginPath();
@@ -95,14 +96,14 @@ function paintAxis(context, axis) {
   context.font = "600 12px system-ui, sans-serif";
   context.textAlign = "center";
   context.fillStyle = theme.text;
-  context.fillText(fittedKey(context, axis.column.name, 112), axis.x, 16);
+  context.fillText(fitKey(context, axis.column.name, 112), axis.x, 16);
   context.font = "11px system-ui, sans-serif";
   context.textAlign = "left";
   let last = Infinity;
   for (const [value, text] of marks(axis).sort((a, b) => a[0] - b[0])) {
     const y = axis.toY(value) + 4;
-    if (last - y < 11) continue; // two texts would lie over each other
-    haloed(context, fitted(context, text, 90), axis.x + 6, y);
+    if (last - y < 11) continue; // labels would overlap
+    drawTextWithHalo(context, fitText(context, text, 90), axis.x + 6, y);
     last = y;
   }
   paintBrush(context, axis);
@@ -120,7 +121,7 @@ function marks(axis) {
   return [0, 0.25, 0.5, 0.75, 1].map(at).map((value) => [value, shortNumber(value, 3)]);
 }
 
-function haloed(context, text, x, y) {
+function drawTextWithHalo(context, text, x, y) {
   context.lineWidth = 4;
   context.lineJoin = "round";
   context.strokeStyle = theme.card;
@@ -128,7 +129,7 @@ function haloed(context, text, x, y) {
   context.fillText(text, x, y);
 }
 
-function fitted(context, text, width) {
+function fitText(context, text, width) {
   const fits = (each) => context.measureText(each).width <= width;
   if (fits(text)) return text;
   let kept = text.slice(0, 40);
@@ -136,16 +137,16 @@ function fitted(context, text, width) {
   return `${kept}…`;
 }
 
-// Of a key that is too long its last parts: `params.width`.
-function fittedKey(context, key, width) {
+// Shorten a key that is too long to its last parts, such as `params.width`.
+function fitKey(context, key, width) {
   const parts = key.split(".");
   while (parts.length > 1 && context.measureText(parts.join(".")).width > width) parts.shift();
-  return fitted(context, parts.join("."), width);
+  return fitText(context, parts.join("."), width);
 }
 
 function paintBrush(context, axis) {
   if (parallel.drag?.axis !== axis && !state.filters.has(axis.column.name)) return;
-  const [from, to] = parallel.drag?.axis === axis ? [parallel.drag.from, parallel.drag.to] : brushed(axis) ?? [null, null];
+  const [from, to] = parallel.drag?.axis === axis ? [parallel.drag.from, parallel.drag.to] : findBrushedRange(axis) ?? [null, null];
   if (from === null) return;
   context.globalAlpha = 0.25;
   context.fillStyle = theme.accent;
@@ -156,8 +157,8 @@ function paintBrush(context, axis) {
   context.strokeRect(axis.x - 9, Math.min(from, to), 18, Math.max(Math.abs(to - from), 3));
 }
 
-// Where the rows lie that an axis's filter lets through.
-function brushed(axis) {
+// The vertical range of the rows that match an axis's filter.
+function findBrushedRange(axis) {
   const test = filterOf(state.filters.get(axis.column.name));
   const passing = test ? parallel.lines.filter(({ row }) => test(axis.column.get(row), axis.column.text(row)) && axis.place(row) !== null) : [];
   const range = bounds(passing.map(({ row }) => axis.toY(axis.place(row))));
@@ -179,7 +180,7 @@ function nearestLine(x, y) {
   return nearest;
 }
 
-// The height of the line between two axes at x: its Bézier curve, solved for x by halving.
+// The height at x of the line between two axes: a Bézier curve, solved for x by bisection.
 function curveAt(x0, y0, x1, y1, x) {
   const wanted = (x - x0) / (x1 - x0);
   let [low, high] = [0, 1];
@@ -223,8 +224,8 @@ function startParallel() {
     }
     const line = axisAt(x) ? null : nearestLine(x, y);
     hover(line && line.row);
-    if (line) tell(event, make("b", {}, `${state.result} ${resultColumn().text(line.row)}`), make("br"), label(line.row));
-    else tell(event);
+    if (line) showNote(event, make("b", {}, `${state.result} ${resultColumn().text(line.row)}`), make("br"), label(line.row));
+    else showNote(event);
   });
   const end = (event) => {
     if (parallel.drag) filterByBrush(parallel.drag);
@@ -238,7 +239,7 @@ function startParallel() {
   canvas.addEventListener("pointercancel", () => (parallel.drag = null));
   canvas.addEventListener("pointerleave", (event) => {
     hover(null);
-    tell(event);
+    showNote(event);
   });
   new ResizeObserver(() => canvas.parentElement.clientWidth !== parallel.width && ((parallel.width = canvas.parentElement.clientWidth), drawParallel())).observe(canvas.parentElement);
   onChange("view theme", drawParallel);

@@ -1,7 +1,8 @@
-// A picture with axes: uPlot has the scales, ticks and zooming; `draw` paints the rest, however many curves there are.
+// A plot with axes. uPlot handles scales, ticks and zooming; `draw` paints everything inside.
 
-// options: height, x and y {label, bounds, isLog, ticks: labels of 0, 1, 2, ...}, draw(context, place), find(x, y) gives
-// what is below the pointer (in CSS pixels within the picture), over(found, event), click(found). Gives {redraw, destroy}.
+// Options: height; x and y: {label, bounds, isLog, ticks: the labels of 0, 1, 2, ...}; draw(context, toX, toY);
+// find(toX, toY, left, top): what is below the pointer, in CSS pixels within the plot, or null; over(found, event);
+// click(found). Returns {chart, redraw, destroy}.
 function plot(parent, options) {
   const size = () => ({ width: Math.max(parent.clientWidth, 120), height: options.height });
   const { x, y } = options;
@@ -13,7 +14,7 @@ function plot(parent, options) {
     scales: { x: scaleOf(x), y: scaleOf(y) },
     series: [{}, { paths: () => null, points: { show: false } }],
     axes: [axisOf(x, options.isSmall), { ...axisOf(y, options.isSmall), size: 54 }],
-    hooks: { draw: [(u) => clipped(u, options.draw)] },
+    hooks: { draw: [(u) => drawClipped(u, options.draw)] },
   }, [spread(x.bounds), spread(y.bounds)], parent);
 
   const found = (event) => {
@@ -73,8 +74,8 @@ function axisOf({ label: name, ticks, isWhole }, isSmall) {
   return { ...axis, values: (u, splits) => splits.map((each) => (each === null ? "" : shortValue(Number(each.toPrecision(8))))), ...(isWhole ? { incrs: WHOLE } : {}) };
 }
 
-// Paints within the picture's frame, in CSS pixels.
-function clipped(u, draw) {
+// Call `draw` with drawing limited to the inside of the plot, in CSS pixels.
+function drawClipped(u, draw) {
   const { ctx, bbox } = u;
   const ratio = devicePixelRatio || 1;
   ctx.save();

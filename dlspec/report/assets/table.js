@@ -1,4 +1,4 @@
-// The table: sorted by a click on a column's name, filtered by what is written below it, a row picked by a click on it.
+// The table. Clicking a column's name sorts it, the fields below the names filter it, and clicking a row selects the row.
 
 const ROWS_AT_FIRST = 300;
 let areAllRowsDrawn = false;
@@ -10,9 +10,9 @@ function drawHead() {
   replace(byId("head"), make("tr", {}, make("th", { class: "pick", scope: "col" }, pickAll()), columns().map(headOf)), filtersRow());
 }
 
-// One mark for all rows that are shown.
+// The button that selects all visible rows, or none of them.
 function pickAll() {
-  return make("button", { class: "swatch", id: "pick-all", "aria-label": "pick all rows that are shown", onclick: () => {
+  return make("button", { class: "swatch", id: "pick-all", "aria-label": "select all visible rows", onclick: () => {
     const rows = shownRows();
     pick(rows, !rows.every(isPicked));
   } });
@@ -24,19 +24,19 @@ function headOf(column) {
   return make("th", { scope: "col", class: kindOf(column), "aria-sort": order }, make("button", { title: `sort by ${column.name}`, onclick: () => sortBy(column) }, column.name));
 }
 
-// Numbers stand to the right, below their name.
+// Columns of numbers, which are aligned to the right, get the class "number".
 function kindOf(column) {
   const values = ROWS[state.view].map(column.get);
   const areNumbers = values.some(isNumber) && values.every((each) => isNumber(each) || each === null || each === "");
   return areNumbers ? `${column.kind} number` : column.kind;
 }
 
-// Once up, once down, then the order of the ranks again.
+// The first click sorts in ascending order, the second in descending order, the third by rank again.
 function sortBy(column) {
   const sort = state.sort;
   if (sort?.name !== column.name) state.sort = { name: column.name, isDescending: false };
   else state.sort = sort.isDescending ? null : { name: column.name, isDescending: true };
-  cached = null; // the same rows in another order: the pictures stay
+  cached = null; // the same rows in another order: the plots do not change
   drawHead();
   drawRows();
   [...byId("head").querySelectorAll("button")].find((each) => each.textContent === column.name)?.focus();
@@ -48,7 +48,7 @@ function filtersRow() {
     value: state.filters.get(column.name) ?? "",
     "aria-label": `filter by ${column.name}`,
     placeholder: "filter",
-    title: ">0.1   <=3   0.1..0.5   =mlp|cnn   !text   text",
+    title: "Examples: >0.1   <=3   0.1..0.5   =mlp|cnn (exactly one of these)   mlp (contains mlp)   !mlp (does not contain mlp)",
     oninput: (event) => setFilter(column.name, event.target.value),
   });
   return make("tr", { class: "filters" }, make("th", { class: "pick" }), columns().map((column) => make("th", { class: column.kind }, input(column))));
@@ -60,7 +60,7 @@ function setFilter(name, text) {
   changed("rows");
 }
 
-// A filter that was set elsewhere stands in the table's field too.
+// Set a filter from outside the table, and show it in the table's field.
 function writeFilter(column, text) {
   setFilter(column.name, text);
   const at = columns().indexOf(column);
@@ -88,7 +88,7 @@ function rowOf(row) {
     const kind = column.kind === "status" ? `status ${row.status}` : isNumber(column.get(row)) ? `${column.kind} number` : column.kind;
     return make("td", { class: kind, title: text.length > 24 ? text : null }, text);
   };
-  const mark = make("button", { class: "swatch", "aria-label": `pick ${label(row)}` });
+  const mark = make("button", { class: "swatch", "aria-label": `select ${label(row)}` });
   const element = make("tr", { "data-id": row.id }, make("td", { class: "pick" }, mark), columns().map(cell));
   drawnRows.set(row.id, { row, element, mark });
   return element;
@@ -120,7 +120,7 @@ function scrollToRow(row) {
 function startTable() {
   const body = byId("rows");
   body.addEventListener("click", (event) => {
-    const row = getSelection().isCollapsed ? rowAt(event) : null; // a text that is being copied is no click
+    const row = getSelection().isCollapsed ? rowAt(event) : null; // do not treat selecting text to copy it as a click
     if (row) pick([row], !isPicked(row));
   });
   body.addEventListener("mouseover", (event) => hover(rowAt(event)));

@@ -138,7 +138,7 @@ def test_data_without_a_target() -> None:
 
 
 def test_tokens_that_are_all_the_same_can_not_be_given_again() -> None:
-    with pytest.raises(DataError, match="'x' has one token only; there is nothing to learn"):
+    with pytest.raises(DataError, match="'x' has only one distinct token; there is nothing to learn"):
         _ = dataset_from_arrays({"x": TOKENS * 0, "target": None}).effective_targets
 
 
@@ -154,13 +154,15 @@ def test_a_split_without_targets_has_a_length() -> None:
 REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"x": TOKENS, "target": {"x": CLASSES}}, "x", "'x' is both an input and a target: give one of them another name"),
     ({"x": TOKENS, "target": {"a-b": CLASSES}}, "a-b", "'a-b' can't be a field's name: use letters, digits and _"),
-    ({"target": {"a": CLASSES}}, "", "only the target 'target' was given; an array to predict it from is needed"),
-    ({"x": TOKENS, "target": {"a": CLASSES[:3]}}, "", "the arrays' numbers of rows disagree: x has 20, a has 3"),
-    ({"x": TOKENS, "target": -NEXT}, "target", "'target' has the class -6; 0 to 999,999 are wanted"),
-    ({"x": TOKENS, "target": NEXT * 10**6}, "target", "'target' has the class 6000000; 0 to 999,999 are wanted"),
-    ({"x": TOKENS, "target": NEXT * 0}, "target", "'target' has one class only; there is nothing to learn"),
+    ({"target": {"a": CLASSES}}, "", "only the target 'target' was given; add an array to predict it from"),
+    ({"x": TOKENS, "target": {"a": CLASSES[:3]}}, "",
+     "all arrays must have the same number of rows: x has 20, a has 3"),
+    ({"x": TOKENS, "target": -NEXT}, "target", "'target' contains the class -6; classes must be 0 to 999,999"),
+    ({"x": TOKENS, "target": NEXT * 10**6}, "target",
+     "'target' contains the class 6000000; classes must be 0 to 999,999"),
+    ({"x": TOKENS, "target": NEXT * 0}, "target", "'target' has only one class; there is nothing to learn"),
     ({"x": NUMBERS, "x_lengths": LENGTHS, "target": CLASSES}, "x_lengths",
-     "'x_lengths' are lengths, and 'x' of shape [20] has no steps"),
+     "'x_lengths' are lengths, but 'x' of shape [20] has no steps"),
     ({"x": TOKENS, "x_lengths": LENGTHS + 1, "target": CLASSES}, "x_lengths",
      "'x_lengths' must be whole numbers (N,) from 1 to 4, the steps of 'x'"),
     ({"x": TOKENS, "x_lengths": LENGTHS - 1, "target": CLASSES}, "x_lengths",
@@ -168,7 +170,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"x": TOKENS, "x_lengths": LENGTHS / 1, "target": CLASSES}, "x_lengths",
      "'x_lengths' must be whole numbers (N,) from 1 to 4, the steps of 'x'"),
     ({"x": TOKENS, "y": TOKENS}, "target",
-     "no target 'target' among the arrays; there is: x, y; 'target': None says that there is none"),
+     "no target 'target' among the arrays; there is: x, y; for data without a target, pass 'target': None"),
 ]  # fmt: skip
 
 

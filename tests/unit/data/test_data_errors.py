@@ -41,7 +41,7 @@ def message(action: Callable[[], object], folder: Path) -> tuple[str, str]:
 
 
 CSV = {
-    "no file": (None, {"path": None}, "path", "no file is named; write data.path=FILE.csv"),
+    "no file": (None, {"path": None}, "path", "no file is given; write data.path=FILE.csv"),
     "missing": (None, {}, "path", "no file 'FOLDER/in.csv'; write data.path=FILE.csv"),
     "near": (
         b"text,label\n",
@@ -49,7 +49,7 @@ CSV = {
         "path",
         "no file 'FOLDER/inn.csv'; did you mean 'FOLDER/in.csv'?",
     ),
-    "folder": (None, {"path": "FOLDER"}, "path", "'FOLDER' is no file; a CSV file is wanted"),
+    "folder": (None, {"path": "FOLDER"}, "path", "'FOLDER' is not a file; write data.path=FILE.csv"),
     "empty": (b"", {}, "text", "'FOLDER/in.csv' has no column 'text'; it is empty"),
     "no rows": (b"text,label\n", {}, "path", "'FOLDER/in.csv' has no rows below its header"),
     "column": (
@@ -68,40 +68,40 @@ CSV = {
         b"text;label\na;b\n",
         {},
         "text",
-        "'FOLDER/in.csv' has no column 'text'; there is: text;label"
-        " (one column only: is ',' the delimiter? else data.delimiter=';')",
+        "'FOLDER/in.csv' has no column 'text'; there is only 'text;label'; "
+        "if ',' is not the delimiter, write for example data.delimiter=';'",
     ),
-    "twice": (b"text,text,label\na,b,c\n", {}, "text", "'FOLDER/in.csv' has 2 columns 'text'; one is wanted"),
+    "twice": (b"text,text,label\na,b,c\n", {}, "text", "'FOLDER/in.csv' must have one column 'text', got 2"),
     "few cells": (
         b'text,label\n"a\na",b\n\nc\n',
         {},
         "path",
-        "FOLDER/in.csv:5: 1 cells where the header has 2; fill it in",
+        "FOLDER/in.csv:5: 1 cells, but the header has 2; add the missing cells",
     ),
     "many cells": (
         b"text,label\na,b,c\n",
         {},
         "path",
-        "FOLDER/in.csv:2: 3 cells where the header has 2; put quotes around a text that has the delimiter in it",
+        "FOLDER/in.csv:2: 3 cells, but the header has 2; put texts that contain the delimiter in quotes",
     ),
     "no label": (
         b"text,label\na, \n",
         {},
         "label",
-        "FOLDER/in.csv:2: the label is missing; write one or take the row out",
+        "FOLDER/in.csv:2: the label is missing; add one or remove the row",
     ),
-    "one class": (b"text,label\na,x\nb,x\n", {}, "label", "every label is 'x'; at least two classes are wanted"),
+    "one class": (b"text,label\na,x\nb,x\n", {}, "label", "expected at least two classes, but every label is 'x'"),
     "many classes": (
         b"text,label\n" + b"".join(b"a,%d\n" % row for row in range(30)),
         {},
         "label",
-        "30 different labels in 30 rows: is this the column of the classes' names?",
+        "30 different labels in 30 rows; check that data.label is the column of the class names",
     ),
     "encoding": (
         b"text,label\na,b\ncaf\xe9,b\n",
         {},
         "encoding",
-        "FOLDER/in.csv:3: not in utf-8; write data.encoding=NAME: latin-1, cp1252 (Windows), utf-16",
+        "FOLDER/in.csv:3: not valid utf-8; write data.encoding=NAME: latin-1, cp1252 (Windows), utf-16",
     ),
     "long cell": (
         b'text,label\na,b\n"' + b"a" * 200_000,
@@ -113,13 +113,13 @@ CSV = {
         b"text,label\n" + (b"a " * 50_000 + b",x\n" + b"b,y\n") * 2,
         {"max_length": 50_000},
         "max_length",
-        "4 texts of up to 50,000 words take 0.0 GB; at most 0 GB are made: try data.max_length=31250",
+        "4 texts of up to 50,000 words take 0.0 GB; at most 0 GB are allowed: try data.max_length=31250",
     ),
     "stated": (
         b"text,label\na,x\nb,y\n",
         {"num_classes": 3},
         "num_classes",
-        "stated as 3, but text_csv has 2",
+        "expected 3, but text_csv has 2",
     ),
 }
 
@@ -141,7 +141,7 @@ def test_csv_over_a_gigabyte(tmp_path: Path) -> None:
     with (tmp_path / "in.csv").open("wb") as file:
         file.truncate(1_200_000_000)  # sparse: takes no room
     source = SOURCES["text_csv"](path=str(tmp_path / "in.csv"))
-    text = "'FOLDER/in.csv' has 1.2 GB; text_csv reads at most 1 GB: take a part of it"
+    text = "'FOLDER/in.csv' has 1.2 GB, but text_csv reads at most 1 GB; use a part of it"
     assert message(source.open, tmp_path) == ("path", text)
 
 
@@ -152,53 +152,54 @@ IDX = {
     "magic": (
         IMAGES,
         b"PK\x03\x04" + bytes(100),
-        "'FOLDER/train-images-idx3-ubyte' is no IDX file of images: starts with b'PK\\x03\\x04', not 0x00000803",
+        "'FOLDER/train-images-idx3-ubyte' is not an IDX file of images:"
+        " expected 0x00000803 at its start, got b'PK\\x03\\x04'",
     ),
     "swapped": (
         LABELS,
         TERABYTES,
-        "'FOLDER/train-labels-idx1-ubyte' is no IDX file of labels:"
-        " starts with b'\\x00\\x00\\x08\\x03', not 0x00000801",
+        "'FOLDER/train-labels-idx1-ubyte' is not an IDX file of labels:"
+        " expected 0x00000801 at its start, got b'\\x00\\x00\\x08\\x03'",
     ),
     "empty": (
         IMAGES,
         b"",
-        "'FOLDER/train-images-idx3-ubyte' is no IDX file of images: starts with b'', not 0x00000803",
+        "'FOLDER/train-images-idx3-ubyte' is not an IDX file of images: expected 0x00000803 at its start, got b''",
     ),
     "cut off": (
         IMAGES,
         idx(np.zeros((8, 28, 28)))[:-1],
-        "'FOLDER/train-images-idx3-ubyte': its header promises 6,272 bytes, but only 6,271 follow",
+        "'FOLDER/train-images-idx3-ubyte': the header announces 6,272 bytes, but only 6,271 follow",
     ),
     "too long": (
         IMAGES,
         idx(np.zeros((8, 28, 28))) + b"\0",
-        "'FOLDER/train-images-idx3-ubyte': its header promises 6,272 bytes, but more follow",
+        "'FOLDER/train-images-idx3-ubyte': the header announces 6,272 bytes, but more follow",
     ),
     "terabytes": (
         IMAGES,
         TERABYTES,
-        "'FOLDER/train-images-idx3-ubyte' promises 2,147,483,648 samples; 1 to 100,000 are wanted",
+        "'FOLDER/train-images-idx3-ubyte' must have 1 to 100,000 samples, but its header says 2,147,483,648",
     ),
     "none": (
         LABELS,
         idx(np.zeros(0)),
-        "'FOLDER/train-labels-idx1-ubyte' promises 0 samples; 1 to 100,000 are wanted",
+        "'FOLDER/train-labels-idx1-ubyte' must have 1 to 100,000 samples, but its header says 0",
     ),
     "pixels": (
         IMAGES,
         idx(np.zeros((8, 32, 28))),
-        "'FOLDER/train-images-idx3-ubyte' has images of 32 by 28 pixels; 28 by 28 are wanted",
+        "'FOLDER/train-images-idx3-ubyte' must have images of 28 by 28 pixels, got 32 by 28",
     ),
     "counts": (
         LABELS,
         idx(np.zeros(7)),
-        "'FOLDER': the train files hold 8 images and 7 labels; as many of each are wanted",
+        "'FOLDER': the train files must contain as many labels as images, got 8 images and 7 labels",
     ),
     "label": (
         LABELS,
         idx(np.array([0, 1, 2, 10, 4, 5, 6, 7])),
-        "'FOLDER': the train labels go up to 10; 0 to 9 are wanted",
+        "'FOLDER': the train labels must be 0 to 9, got 10",
     ),
     "broken gzip": (
         LABELS,
@@ -214,7 +215,7 @@ IDX = {
     "bomb": (
         LABELS,
         gzip.compress(idx(np.zeros(8)) + bytes(10**7), mtime=0),
-        "'FOLDER/train-labels-idx1-ubyte': its header promises 8 bytes, but more follow",
+        "'FOLDER/train-labels-idx1-ubyte': the header announces 8 bytes, but more follow",
     ),
 }
 
@@ -232,10 +233,10 @@ def test_mnist_folder(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     (tmp_path / LABELS).unlink()
     incomplete = SOURCES["mnist"](path=str(tmp_path))
-    text = f"'FOLDER' lacks train-labels-idx1-ubyte; it must hold {FOUR}"
+    text = f"'FOLDER' lacks train-labels-idx1-ubyte; it must contain {FOUR}"
     assert message(incomplete.open, tmp_path) == ("path", text)
     missing = SOURCES["mnist"](path=str(tmp_path / "no"))
-    text = f"no folder 'FOLDER/no'; the folder with {FOUR} is wanted"
+    text = f"found no folder 'FOLDER/no'; it must contain {FOUR}"
     assert message(missing.open, tmp_path) == ("path", text)
 
 
@@ -245,25 +246,26 @@ def test_mnist_without_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     key, text = message(SOURCES["mnist"]().open, tmp_path)
     url = "file://FOLDER/mirror/train-images-idx3-ubyte.gz"
     reason = "<urlopen error [Errno 2] No such file or directory: 'FOLDER/mirror/train-images-idx3-ubyte.gz'>"
-    fix = f"put {FOUR} into 'FOLDER/cache/mnist', or name their folder: data.path=FOLDER"
+    fix = f"put {FOUR} into 'FOLDER/cache/mnist', or give their folder as data.path=FOLDER"
     assert (key, text) == ("path", f"MNIST could not be downloaded ({url}: {reason}); {fix}")
     assert list((tmp_path / "cache" / "mnist").iterdir()) == []
 
 
 def test_random_too_large() -> None:
     source = SOURCES["random"](shape=[3, 10_000, 10_000], size=1000)
-    text = "1,000 samples of 1,200,000,008 bytes are 1,200.0 GB; at most 4 GB are made: try data.size=3"
+    text = "1,000 samples of 1,200,000,008 bytes take 1,200.0 GB; at most 4 GB are allowed: try data.size=3"
     assert message(source.open, Path("FOLDER")) == ("size", text)
     source = SOURCES["random"](shape=[100_000, 100_000])
-    text = "1,024 samples of 40,000,000,008 bytes are 40,960.0 GB; at most 4 GB are made: try a smaller shape or length"
+    found = "1,024 samples of 40,000,000,008 bytes take 40,960.0 GB"
+    text = f"{found}; at most 4 GB are allowed: try a smaller shape or length"
     assert message(source.open, Path("FOLDER")) == ("size", text)
 
 
 STATED = [
-    ("digits", {"num_classes": 12}, "num_classes", "stated as 12, but digits has 10"),
-    ("digits", {"shape": [1, 28, 28]}, "shape", "stated as [1, 28, 28], but digits has [1, 8, 8]"),
-    ("digits", {"vocab_size": 100}, "vocab_size", "stated as 100, but digits has none"),
-    ("diabetes", {"num_classes": 2}, "num_classes", "stated as 2, but diabetes has none"),
+    ("digits", {"num_classes": 12}, "num_classes", "expected 12, but digits has 10"),
+    ("digits", {"shape": [1, 28, 28]}, "shape", "expected [1, 28, 28], but digits has [1, 8, 8]"),
+    ("digits", {"vocab_size": 100}, "vocab_size", "expected 100, but digits has none"),
+    ("diabetes", {"num_classes": 2}, "num_classes", "expected 2, but diabetes has none"),
 ]
 
 
@@ -277,52 +279,51 @@ Y = [0, 1, 0, 1]
 ARRAYS = [
     ({"x": X, "targt": Y}, "target", "no target 'target' among the arrays; did you mean 'targt'?"),
     ({}, "target", "no target 'target' among the arrays"),
-    ({"target": Y}, "", "only the target 'target' was given; an array to predict it from is needed"),
+    ({"target": Y}, "", "only the target 'target' was given; add an array to predict it from"),
     ({"a b": X, "target": Y}, "a b", "'a b' can't be a field's name: use letters, digits and _"),
-    ({"x": X, "target": Y[:3]}, "", "the arrays' numbers of rows disagree: x has 4, target has 3"),
+    ({"x": X, "target": Y[:3]}, "", "all arrays must have the same number of rows: x has 4, target has 3"),
     ({"x": X[:0], "target": []}, "", "the arrays have no rows"),
-    ({"x": X[:, :0], "target": Y}, "x", "'x' has samples of shape [0], which hold nothing"),
+    ({"x": X[:, :0], "target": Y}, "x", "'x' has empty samples of shape [0]"),
     ({"x": [[1.0], [1.0, 2.0]], "target": Y}, "x", "'x' is ragged: its rows must all have the same shape"),
-    ({"x": ["a", "b"], "target": Y}, "x", "'x' holds <U1; numbers are wanted"),
-    ({"x": 1.0, "target": Y}, "x", "'x' is a single number; a row for each sample is wanted"),
+    ({"x": ["a", "b"], "target": Y}, "x", "'x' must contain numbers, got dtype <U1"),
+    ({"x": 1.0, "target": Y}, "x", "'x' must have one row for each sample, got a single number"),
     (
         {"x": [[0.0], [float("nan")], [1e300], [0.0]], "target": Y},
         "x",
-        "'x' has 2 values that are no finite float32, the first in row 1",
+        "'x' has 2 values that are not finite as float32, the first in row 1",
     ),
     (
         {"x": np.zeros((4, 1, 1, 1, 1, 1)), "target": Y},
         "x",
-        "'x' has shape [4, 1, 1, 1, 1, 1]; (N, C), (N, T, C) or (N, C, H, W) is wanted",
+        "'x' must have shape (N, C), (N, T, C) or (N, C, H, W), got [4, 1, 1, 1, 1, 1]",
     ),
     (
         {"x": np.zeros((4, 1, 8, 8), np.uint8), "target": Y},
         "x",
-        "'x' holds integers of shape [4, 1, 8, 8]; tokens are (N, T)."
-        " Else make it floats (for images in bytes: x / 255)",
+        "'x' contains integers of shape [4, 1, 8, 8], but tokens must be (N, T);"
+        " convert other inputs to floats (images of bytes: x / 255)",
     ),
     (
         {"x": np.full((4, 2), -1), "target": Y},
         "x",
-        "'x' has the token -1; tokens count from 0. Else make it floats",
+        "'x' contains the token -1, but tokens must be >= 0; convert other inputs to floats",
     ),
     (
         {"x": X, "target": [[0], [1], [0], [1]]},
         "target",
-        "'target' holds integers of shape [4, 1]; classes are (N,). Else make it floats for numbers",
+        "'target' contains integers of shape [4, 1], but classes must be (N,); convert numbers to floats",
     ),
     (
         {"x": X, "target": [1, 2, 1, 3]},
         "target",
-        "'target' has the classes 1, 2, 3; 0 to 2 are wanted:"
-        " np.unique(values, return_inverse=True)[1] numbers them so",
+        "'target' must have the classes 0 to 2, got 1, 2, 3; np.unique(values, return_inverse=True)[1] renumbers them",
     ),
     (
         {"x": X, "target": [0, 2, 0, 2]},
         "target",
-        "'target' has the classes 0, 2; 0 to 1 are wanted: np.unique(values, return_inverse=True)[1] numbers them so",
+        "'target' must have the classes 0 to 1, got 0, 2; np.unique(values, return_inverse=True)[1] renumbers them",
     ),
-    ({"x": X, "target": [0, 0, 0, 0]}, "target", "'target' has one class only; there is nothing to learn"),
+    ({"x": X, "target": [0, 0, 0, 0]}, "target", "'target' has only one class; there is nothing to learn"),
 ]
 
 
@@ -332,7 +333,7 @@ def test_arrays(arrays: dict[str, Any], key: str, text: str) -> None:
 
 
 def test_arrays_with_wrong_shares() -> None:
-    text = "validation 0.5 and test 0.5: each must be at least 0 and together they must be below 1"
+    text = "validation 0.5 and test 0.5: each must be at least 0 and their sum below 1"
     with pytest.raises(DataError) as caught:
         dataset_from_arrays({"x": X, "target": Y}, validation=0.5, test=0.5)
     assert (caught.value.key, str(caught.value)) == ("validation", text)
@@ -342,7 +343,7 @@ SETTINGS = [
     (
         "digits",
         {"validation": 0.6, "test": 0.5},
-        "Value error, validation 0.6 and test 0.5 leave nothing to train on: together they must be below 1",
+        "Value error, validation 0.6 and test 0.5 leave no samples to train on: their sum must be below 1",
     ),
     ("digits", {"validation": float("nan")}, "Input should be less than 1"),
     ("digits", {"shuffle": True}, "Extra inputs are not permitted"),
@@ -350,27 +351,27 @@ SETTINGS = [
     (
         "text_csv",
         {"delimiter": '"'},
-        "Value error, a quote or a line break can't stand between cells; ',', ';' and a tab can",
+        "Value error, the delimiter can't be a quote or a line break; write for example ',', ';' or a tab",
     ),
     (
         "text_csv",
         {"encoding": "utf-9"},
-        "Value error, no encoding 'utf-9'; there is: utf-8, latin-1, cp1252, utf-16, ...",
+        "Value error, unknown encoding 'utf-9'; choose utf-8, latin-1, cp1252, utf-16, ...",
     ),
     (
         "text_csv",
         {"encoding": "hex"},
-        "Value error, no encoding 'hex'; there is: utf-8, latin-1, cp1252, utf-16, ...",
+        "Value error, unknown encoding 'hex'; choose utf-8, latin-1, cp1252, utf-16, ...",
     ),
     (
         "random",
         {"fields": {"left": {}}},
-        "Value error, says not what to make: shape: [3, 32, 32], or vocab_size: 1000 and length: 50",
+        "Value error, needs a shape, such as shape: [3, 32, 32], or tokens, such as vocab_size: 1000 and length: 50",
     ),
     (
         "random",
         {"shape": [3], "length": 5},
-        "Value error, makes numbers of a shape or tokens, not both: leave out shape, or vocab_size and length",
+        "Value error, can't have both shape (numbers) and vocab_size or length (tokens): remove one of them",
     ),
     (
         "random",
@@ -389,14 +390,14 @@ def test_settings(name: str, settings: dict[str, Any], text: str) -> None:
 
 SAVED = {"kind": "words", "length": 3, "lowercase": True, "words": ["a"]}
 VOCABULARIES = [
-    ([], "kind, length, lowercase and words are wanted"),
-    (SAVED | {"more": 1}, "kind, length, lowercase and words are wanted"),
-    (SAVED | {"kind": "bytes"}, "kind must be 'words', lowercase true or false"),
-    (SAVED | {"lowercase": 1}, "kind must be 'words', lowercase true or false"),
+    ([], "expected kind, length, lowercase and words"),
+    (SAVED | {"more": 1}, "expected kind, length, lowercase and words"),
+    (SAVED | {"kind": "bytes"}, "kind must be 'words', and lowercase true or false"),
+    (SAVED | {"lowercase": 1}, "kind must be 'words', and lowercase true or false"),
     (SAVED | {"length": 10**12}, "length must be 1 to 100,000"),
     (SAVED | {"length": True}, "length must be 1 to 100,000"),
-    (SAVED | {"words": "abc"}, "words must be a list of at most 1,000,000"),
-    (SAVED | {"words": ["a", 1]}, "each word must be a text of 1 to 1,000 characters"),
+    (SAVED | {"words": "abc"}, "words must be a list of at most 1,000,000 words"),
+    (SAVED | {"words": ["a", 1]}, "each word must be a string of 1 to 1,000 characters"),
     (SAVED | {"words": ["a", "a"]}, "a word is listed twice"),
 ]
 

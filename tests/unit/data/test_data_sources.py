@@ -300,8 +300,8 @@ def test_mnist_is_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     ("most_bytes", "reason"),
     [
-        (50_000_000, "its checksum is not that of the published file"),
-        (5_000, "more than 5,000 bytes, which is not the published file"),
+        (50_000_000, "the checksum differs from that of the published file"),
+        (5_000, "the file has more than 5,000 bytes, so it is not the published one"),
     ],
 )
 def test_a_wrong_download_is_not_kept(
@@ -438,7 +438,9 @@ def test_python_lines_need_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("sysconfig.get_paths", lambda: {"stdlib": str(tmp_path)})
     with pytest.raises(DataError) as caught:
         SOURCES["python_lines"]().open()
-    assert str(caught.value) == (f"no Python source files in '{tmp_path}': this Python ships its library without them")
+    assert str(caught.value) == (
+        f"found no Python source files in '{tmp_path}': this Python comes without the source of its library"
+    )
 
 
 def test_which_lines_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

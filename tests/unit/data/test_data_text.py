@@ -109,7 +109,7 @@ def test_what_is_encoded_is_decoded(content: str | bytes) -> None:
 
 
 def test_a_character_that_was_not_learned() -> None:
-    with pytest.raises(DataError, match="'é' is not among the 4 characters that were learned"):
+    with pytest.raises(DataError, match="'é' is not one of the 4 characters of the training text"):
         Alphabet.fit("cafe", 3).encode("café")
 
 
@@ -119,14 +119,14 @@ SAVED = {"kind": "characters", "length": 3, "characters": "ab"}
 @pytest.mark.parametrize(
     ("saved", "why"),
     [
-        ([], "characters with their length, or bytes with theirs, are wanted"),
-        ({**SAVED, "kind": "bytes"}, "characters with their length, or bytes with theirs, are wanted"),
+        ([], "expected kind, length and characters, or kind and length for bytes"),
+        ({**SAVED, "kind": "bytes"}, "expected kind, length and characters, or kind and length for bytes"),
         ({**SAVED, "length": 10**12}, "length must be 1 to 1,000,000"),
         ({**SAVED, "length": True}, "length must be 1 to 1,000,000"),
-        ({**SAVED, "characters": ""}, "characters must be a text of at least two"),
-        ({**SAVED, "characters": ["a", "b"]}, "characters must be a text of at least two"),
-        ({**SAVED, "characters": "aba"}, "a character stands twice"),
-        ({**SAVED, "characters": "a\ud800"}, "half a character stands alone"),
+        ({**SAVED, "characters": ""}, "characters must be a string of at least two characters"),
+        ({**SAVED, "characters": ["a", "b"]}, "characters must be a string of at least two characters"),
+        ({**SAVED, "characters": "aba"}, "a character is listed twice"),
+        ({**SAVED, "characters": "a\ud800"}, "characters contain a lone surrogate"),
     ],
 )
 def test_saved_characters(saved: object, why: str) -> None:

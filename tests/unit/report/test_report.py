@@ -82,7 +82,7 @@ def test_results_in_python(work: Path) -> None:
     }  # fmt: skip
     assert (settings[1]["val/loss"], settings[1]["failed"], settings[1]["runs"]) == (None, 1, ["10"])
     assert found.best is not None and found.best.name == "0"
-    with pytest.raises(UserError, match="no folder 'nowhere'; name the folder of a sweep or of runs"):
+    with pytest.raises(UserError, match="no folder 'nowhere'; give the folder of a sweep or of runs"):
         results("nowhere")
 
 
@@ -102,7 +102,8 @@ MLP: dict[str, Any] = {"model": {"params": {"width": 64}, "layers": ["Flatten", 
         ([record(SPEC), record(change_spec(optimizer={"betas": [0.5, 0.9]}))],
          {"optimizer.betas": ["[0.9, 0.999]", "[0.5, 0.9]"]}),
         # A part of another kind is a choice; what only one of them has is none of the differences.
-        ([record(SPEC), record(change_spec(optimizer={"type": "AdamW", "fused": True}))], {"optimizer": ["Adam", "AdamW"]}),
+        ([record(SPEC), record(change_spec(optimizer={"type": "AdamW", "fused": True}))],
+         {"optimizer": ["Adam", "AdamW"]}),
         ([record(SPEC), record(change_spec(scheduler={"type": "StepLR"}))], {"scheduler": ["null", "StepLR"]}),
         # The command line's names stand for a group; within one choice its settings differ.
         (
@@ -197,7 +198,8 @@ def test_a_killed_job_has_its_sweeps_word_for_it(work: Path) -> None:
 def test_data_sets_are_not_compared_without_a_word(dlspec, work: Path) -> None:
     write_run(work / "0", {**SPEC, "data": {"type": "digits"}})
     write_run(work / "1", {**SPEC, "data": {"type": "mnist"}})
-    assert "the data differ: compare results within one data set" in dlspec("report", ".").out.splitlines()
+    lines = dlspec("report", ".").out.splitlines()
+    assert "the runs use different data: compare only results on the same data" in lines
     assert RunTable(read_records([work])).setting_keys == ("data",)
 
 
@@ -276,11 +278,11 @@ def test_compare(dlspec, work: Path) -> None:
         ("report", "no folder 'runs'; write python -m dlspec report [--output FOLDER] [FOLDER ...]"),
         ("report empty", "no runs in 'empty'; write python -m dlspec report [--output FOLDER] [FOLDER ...]"),
         ("report run --outs=x", "no flag '--outs=x'; write python -m dlspec report [--output FOLDER] [FOLDER ...]"),
-        ("report run", "'run/leaderboard.csv' is there, and no report of dlspec's; move it, or name another folder"),
+        ("report run", "'run/leaderboard.csv' exists and is not a report of dlspec; move it, or choose another folder"),
         ("report run -o file", "no folder can be made at 'file'"),
         ("compare run", "1 run named, wanted two; write python -m dlspec compare FOLDER FOLDER"),
         ("compare run nowhere", "no folder 'nowhere'; write python -m dlspec compare FOLDER FOLDER"),
-        ("compare run empty", "no run in 'empty'; name a run's folder, which holds spec.yaml"),
+        ("compare run empty", "no run in 'empty'; give a run's folder, which contains spec.yaml"),
     ],
 )
 def test_refused(dlspec, work: Path, words: str, text: str) -> None:

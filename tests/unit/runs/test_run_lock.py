@@ -88,7 +88,7 @@ def test_a_file_system_without_locks(
     monkeypatch.setattr(run_lock, "_lock", refuse)
     with caplog.at_level(logging.WARNING), lock_run_folder(tmp_path):
         assert is_run_locked(tmp_path) is None
-    told = f"{tmp_path} can't be locked: nothing keeps a second process from training there"
+    told = f"{tmp_path} can't be locked: do not start a second process that trains in it"
     assert [each.message for each in caplog.records] == [told]
 
 
