@@ -108,28 +108,28 @@ def make_criterion(network: Network, data: Dataset, terms: LossTerms | None, pro
 
     `terms` are the losses as written, None for `auto`. An output that no loss takes is the network's all the same.
     """
-    before = len(problems)
+    problem_count = len(problems)
     matches = [each for each in match_losses(network, data, terms, problems) if check_match(each, data, problems)]
-    if len(problems) > before:
+    if len(problems) > problem_count:
         return None
-    names = _target_names(matches)
+    names = _list_target_names(matches)
     built = [_build_and_try_term(each, network, names, problems) for each in matches]
     terms_built = [each for each in built if each is not None]
     return Criterion(terms_built, names) if len(terms_built) == len(built) else None
 
 
-def _target_names(matches: Sequence[LossMatch]) -> list[str]:
+def _list_target_names(matches: Sequence[LossMatch]) -> list[str]:
     """The tensors of a split that the terms take, each once: targets, fields, and lengths."""
     names: dict[str, None] = {}
     for each in matches:
         if isinstance(each.target, Target):
             names[each.target.name] = None
-        found = (_output_lengths(each), _target_lengths(each))
+        found = (_find_output_lengths(each), _find_target_lengths(each))
         names |= dict.fromkeys(f"{lengths.field}_lengths" for lengths in found if lengths is not None)
     return list(names)
 
 
-def _output_lengths(match: LossMatch) -> Lengths | None:
+def _find_output_lengths(match: LossMatch) -> Lengths | None:
     """Those of the output's steps: the target's own, or what became of a field's on the way through the network.
 
     A target of a row a sample has no steps.
@@ -137,11 +137,11 @@ def _output_lengths(match: LossMatch) -> Lengths | None:
     target, value = match.target, match.main.value
     if value.time_dim is None or (isinstance(target, Target) and not target.shape):
         return None
-    own = None if match.term.type == "CTCLoss" else _target_lengths(match)
+    own = None if match.term.type == "CTCLoss" else _find_target_lengths(match)
     return own or value.lengths
 
 
-def _target_lengths(match: LossMatch) -> Lengths | None:
+def _find_target_lengths(match: LossMatch) -> Lengths | None:
     target = match.target
     return Lengths(target.lengths) if isinstance(target, Target) and target.shape and target.lengths else None
 
@@ -179,7 +179,7 @@ def _make_loss_setup(match: LossMatch, network: Network, names: Sequence[str]) -
     make_padding = partial(_make_padding, names=names)
     return LossSetup(
         match, output_selectors, make_loss_shapes(match, index), index,
-        make_padding(_output_lengths(match), match.main.value.time_dim), make_padding(_target_lengths(match), 1), match.term.settings,
+        make_padding(_find_output_lengths(match), match.main.value.time_dim), make_padding(_find_target_lengths(match), 1), match.term.settings,
     )  # fmt: skip
 
 
@@ -193,7 +193,7 @@ def _try_term(term: CriterionTerm, network: Network, names: Sequence[str]) -> No
     """Compares made-up batches, so that class weights of a wrong length are found before anything runs."""
     for batch_size in TRIAL_BATCH_SIZES:
         outputs = {
-            name: torch.full(_trial_shape(batch_size, each.value), 0.5) for name, each in network.outputs.items()
+            name: torch.full(_make_trial_shape(batch_size, each.value), 0.5) for name, each in network.outputs.items()
         }
         output = outputs if len(outputs) > 1 else next(iter(outputs.values()))
         loss = term.compare(output, tuple(_make_trial_target(name, batch_size, term.match) for name in names))
@@ -201,7 +201,7 @@ def _try_term(term: CriterionTerm, network: Network, names: Sequence[str]) -> No
             raise ValueError(f"the loss has shape {tuple(loss.shape)}; a single number is wanted, the batch's mean")
 
 
-def _trial_shape(batch_size: int, value: TensorInfo) -> tuple[int, ...]:
+def _make_trial_shape(batch_size: int, value: TensorInfo) -> tuple[int, ...]:
     shape = tuple(
         size if dim == value.channels_dim else min(size, MAX_TRIAL_STEPS)
         for dim, size in enumerate(value.shape, start=1)
@@ -214,7 +214,7 @@ def _make_trial_target(name: str, batch_size: int, match: LossMatch) -> Tensor:
     if not isinstance(target, Target) or name != target.name:
         return torch.full((batch_size,), 10**6)  # lengths: every step is real; or another term's
     value = match.main.value
-    shape = _trial_shape(batch_size, value)[1:] if target.shape else ()
+    shape = _make_trial_shape(batch_size, value)[1:] if target.shape else ()
     if len(shape) > len(target.shape):
         shape = tuple(size for dim, size in enumerate(shape, start=1) if dim != value.channels_dim)
     if match.term.type == "CTCLoss":

@@ -17,7 +17,7 @@ from dlspec.losses.loss_rules import SOFTMAX_LAYERS
 
 def check_match(match: LossMatch, data: Dataset, problems: Problems) -> bool:
     """Whether the loss can compare what it is given; else the first reason why not is a mistake."""
-    before = len(problems)
+    problem_count = len(problems)
     checks = (
         _check_target,
         _check_target_values,
@@ -28,7 +28,7 @@ def check_match(match: LossMatch, data: Dataset, problems: Problems) -> bool:
     )
     for check in checks:
         check(match, data, problems)
-        if len(problems) > before:
+        if len(problems) > problem_count:
             return False
     return True
 
@@ -43,9 +43,12 @@ def _check_target(match: LossMatch, data: Dataset, problems: Problems) -> None:
             Code.WRONG_TARGET, path, f"{loss} wants classes, and '{target.name}' {_describe_target(target)}", fix
         )
     elif target.kind == "classes" and not (rule.classes and not rule.counts):
-        wanted = "counts" if rule.counts else "numbers"
+        expected = "counts" if rule.counts else "numbers"
         problems.add(
-            Code.WRONG_TARGET, path, f"{loss} wants {wanted}, and '{target.name}' has classes", "take CrossEntropyLoss"
+            Code.WRONG_TARGET,
+            path,
+            f"{loss} wants {expected}, and '{target.name}' has classes",
+            "take CrossEntropyLoss",
         )
     elif target.kind == "classes" and rule.numbers == "signs" and len(target.classes) != 2:
         found = f"{loss} wants yes or no, and '{target.name}' has {len(target.classes)} classes"
@@ -140,7 +143,7 @@ def _check_output_shape(match: LossMatch, data: Dataset, problems: Problems) -> 
 
 
 def _check_target_shape(match: LossMatch, target: Target, data: Dataset, problems: Problems) -> None:
-    value, expected = match.main.value, _expected_shapes(match, target)
+    value, expected = match.main.value, _list_expected_shapes(match, target)
     if value.shape in expected or (target.kind == "numbers" and value.shape == _add_channels(target.shape, 1, value)):
         return
     fix = _suggest_shape_fix(expected[0], target, value)
@@ -148,11 +151,13 @@ def _check_target_shape(match: LossMatch, target: Target, data: Dataset, problem
     _report_shape(match, " or ".join(map(format_shape, expected)), fix, problems)
 
 
-def _expected_shapes(match: LossMatch, target: Target) -> list[tuple[int, ...]]:
+def _list_expected_shapes(match: LossMatch, target: Target) -> list[tuple[int, ...]]:
     """The shapes that fit, in the output's own layout."""
     if target.kind == "numbers":
         return [target.shape or (1,)]
-    return [_add_channels(target.shape, count, match.main.value) for count in expected_output_counts(match, target)]
+    return [
+        _add_channels(target.shape, count, match.main.value) for count in list_expected_output_counts(match, target)
+    ]
 
 
 def _add_channels(steps: tuple[int, ...], count: int, value: TensorInfo) -> tuple[int, ...]:
@@ -160,7 +165,7 @@ def _add_channels(steps: tuple[int, ...], count: int, value: TensorInfo) -> tupl
     return (count, *steps) if value.layout == "channels-first" else (*steps, count)
 
 
-def expected_output_counts(match: LossMatch, target: Target) -> list[int]:
+def list_expected_output_counts(match: LossMatch, target: Target) -> list[int]:
     """How many outputs a loss takes for a target of classes."""
     count = len(target.classes)
     return [1, 2] if count == 2 and not match.rule.takes_class_numbers else [count]

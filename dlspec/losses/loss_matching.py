@@ -37,17 +37,13 @@ class LossMatch:
         """The output that is judged."""
         return next(iter(self.outputs.values()))
 
-    @property
-    def is_several(self) -> bool:
-        return len(self.outputs) > 1
-
 
 def match_losses(network: Network, data: Dataset, terms: LossTerms | None, problems: Problems) -> tuple[LossMatch, ...]:
     """What each term compares; None terms are `auto`. What is left open and not plain is a mistake."""
-    before = len(problems)
+    problem_count = len(problems)
     chosen = _make_auto_terms(network, data, problems) if terms is None else terms
     found = [_match_loss(term, network, data, problems) for term in chosen]
-    return () if len(problems) > before else tuple(each for each in found if each is not None)
+    return () if len(problems) > problem_count else tuple(each for each in found if each is not None)
 
 
 def choose_auto_loss(output: NetworkOutput, target: Target) -> str:

@@ -125,12 +125,12 @@ def make_metrics(selected: Sequence[SelectedMetric], targets: Sequence[Target]) 
         # Those that keep every prediction say so; it is what was asked for.
         warnings.filterwarnings("ignore", message=".*will save all targets and predictions", category=UserWarning)
         return tuple(
-            {result_name(each, targets): _make_metric(each) for each in selected if each.target == target}
+            {make_result_name(each, targets): _make_metric(each) for each in selected if each.target == target}
             for target in targets
         )
 
 
-def result_name(metric: SelectedMetric, targets: Sequence[Target]) -> str:
+def make_result_name(metric: SelectedMetric, targets: Sequence[Target]) -> str:
     """`MeanAbsoluteError` as `mean_absolute_error`, behind its target's name where there are several."""
     name = to_snake_case(metric.schema.name)
     return name if len(targets) == 1 else f"{metric.target.name}_{name}"

@@ -24,7 +24,6 @@ from dlspec.layouts import TensorInfo
 from dlspec.network.build_mode import RUN_MODE, BuildMode
 from dlspec.network.built_network import BuiltLayer as BuiltLayer
 from dlspec.network.built_network import Network as Network
-from dlspec.network.built_network import NetworkOutput as Output
 from dlspec.network.call_checks import CallChecks
 from dlspec.network.codegen import ForwardStep, assemble_network
 from dlspec.network.layer import Layer as Layer
@@ -206,7 +205,7 @@ class NetworkBuilder:
         self._name_outputs(call, tuple(outputs))
         network.nodes[node.id] = node
         network.steps.append(self._make_step(call, tuple(outputs)))
-        network.rows[node.id] = self._make_built_layer(call)
+        network.built_layers[node.id] = self._make_built_layer(call)
 
     def _name_outputs(self, call: LayerCall, output_names: Sequence[str]) -> None:
         """Of a layer with named outputs the first one flows on, and numbers will do, too."""
@@ -253,7 +252,7 @@ class NetworkBuilder:
         module, inputs = assemble_network(network.steps, network.fields, outputs, network.aliases)
         described_outputs = {name: describe_output(network, ref) for name, ref in outputs.items()}
         fields = {name or each.name: network.values[OutputRef(MODEL, name)] for name, each in network.fields.items()}
-        rows = tuple(network.rows.values())
+        rows = tuple(network.built_layers.values())
         return Network(
-            module.train(), inputs, fields, rows, described_outputs, self.allows_trimming, network.fewest_steps()
+            module.train(), inputs, fields, rows, described_outputs, self.allows_trimming, network.find_fewest_steps()
         )

@@ -75,7 +75,7 @@ class CallChecks:
             return self._report_inplace(layer, "inplace would overwrite the data")
         for ref in network.find_values_read_later(node):
             if identify_memory(network.samples[ref]) == memory:
-                name = network.rows[ref.node].name if ref.node in network.rows else ref.output
+                name = network.built_layers[ref.node].name if ref.node in network.built_layers else ref.output
                 found = f"inplace would overwrite the output of '{name}', which is taken below"
                 return self._report_inplace(layer, found)
         return True
@@ -101,7 +101,7 @@ class CallChecks:
         )
         if not mixing_layer or not getattr(call.module, "needs_lengths", True):
             return True
-        row = self.network.rows[mixing_layer]
+        row = self.network.built_layers[mixing_layer]
         found = f"{layer.type} needs each sample's length, and behind {row.type} ('{row.name}') none is known"
         fix = f"{row.type} mixes steps and padding: put {layer.type} before it, or take a layer that keeps steps apart"
         note = describe_shapes(self.network, layer.node)

@@ -41,9 +41,9 @@ class ForwardStep:
     module: nn.Module
     type: str
     inputs: Mapping[int | str, OutputRef]
-    words: tuple[str, ...] = ("",)
+    output_names: tuple[str, ...] = ("",)
     lengths: Mapping[str, Lengths] = field(default_factory=dict)
-    is_several: bool = False
+    has_multiple_outputs: bool = False
     padding_to_zero: tuple[Lengths, int] | None = None
 
     @property
@@ -77,8 +77,10 @@ def _make_sequential(
         return None
     previous = OutputRef(MODEL, steps[0].inputs[0].output) if 0 in steps[0].inputs else None
     for step in steps:
-        is_plain = len(step.path) == 1 and step.id == step.path[0] and not step.lengths and not step.is_several
-        if not is_plain or dict(step.inputs) != {0: previous} or step.words != ("",) or step.type == "Formula":
+        is_plain = (
+            len(step.path) == 1 and step.id == step.path[0] and not step.lengths and not step.has_multiple_outputs
+        )
+        if not is_plain or dict(step.inputs) != {0: previous} or step.output_names != ("",) or step.type == "Formula":
             return None
         previous = OutputRef(step.id)
     if next(iter(outputs.values())) != previous:
@@ -160,11 +162,11 @@ class _ForwardWriter:
         return node
 
     def _name_outputs(self, step: ForwardStep, node: fx.Node) -> None:
-        for at, word in enumerate(step.words):
+        for at, output_name in enumerate(step.output_names):
             item = node
-            if step.is_several:
+            if step.has_multiple_outputs:
                 item = self.graph.call_function(operator.getitem, (node, at))
-            self.values[OutputRef(step.id, word)] = item
+            self.values[OutputRef(step.id, output_name)] = item
 
     def _find_value(self, ref: OutputRef) -> fx.Node:
         while ref in self.aliases:

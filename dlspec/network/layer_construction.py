@@ -32,8 +32,8 @@ class ForwardArguments:
     """What a layer's `forward` takes: the names of its tensors, how many must come, and how many may (None: any)."""
 
     names: tuple[str, ...]
-    least: int
-    most: int | None
+    min_count: int
+    max_count: int | None
 
 
 @lru_cache(maxsize=500)
@@ -41,17 +41,17 @@ def inspect_forward(layer_class: Any) -> ForwardArguments:
     """Of a layer's class; lengths, which dlspec fills in, and options are left out."""
     lengths = getattr(layer_class, "lengths_of", {})
     names: list[str] = []
-    least, most = 0, 0
+    min_count, max_count = 0, 0
     for name, each in list(inspect.signature(layer_class.forward).parameters.items())[1:]:
         if each.kind is each.VAR_POSITIONAL:
-            return ForwardArguments(tuple(names), least, None)
+            return ForwardArguments(tuple(names), min_count, None)
         is_tensor = each.annotation is each.empty or "Tensor" in str(each.annotation)
         if name in lengths or not is_tensor or each.kind in (each.VAR_KEYWORD, each.KEYWORD_ONLY):
             continue
         names.append(name)
-        most += 1
-        least += each.default is each.empty
-    return ForwardArguments(tuple(names), least, most)
+        max_count += 1
+        min_count += each.default is each.empty
+    return ForwardArguments(tuple(names), min_count, max_count)
 
 
 def order_inputs(layer: Layer, values: Mapping[int | str, TensorInfo], problems: Problems) -> list[TensorInfo] | None:
@@ -59,12 +59,12 @@ def order_inputs(layer: Layer, values: Mapping[int | str, TensorInfo], problems:
     forward_arguments, path = inspect_forward(layer.schema.build), _find_from_path(layer.node)
     if all(isinstance(key, int) for key in values):
         found = list(values.values())
-        if forward_arguments.most is None or len(found) <= forward_arguments.most:
+        if forward_arguments.max_count is None or len(found) <= forward_arguments.max_count:
             return found
         expected = (
             "one input"
-            if forward_arguments.most == 1
-            else f"{forward_arguments.most} inputs ({', '.join(forward_arguments.names)})"
+            if forward_arguments.max_count == 1
+            else f"{forward_arguments.max_count} inputs ({', '.join(forward_arguments.names)})"
         )
         fix = "bring them together before it: Concat or Add"
         problems.add(
@@ -91,12 +91,12 @@ def has_required_inputs(layer: Layer, values: Mapping[int | str, TensorInfo], pr
     forward_arguments = inspect_forward(layer.schema.build)
     missing = [
         name
-        for at, name in enumerate(forward_arguments.names[: forward_arguments.least])
+        for at, name in enumerate(forward_arguments.names[: forward_arguments.min_count])
         if at not in values and name not in values
     ]
     if not missing:
         return True
-    found = f"{layer.type} takes {forward_arguments.least} inputs ({', '.join(forward_arguments.names[: forward_arguments.least])}), and {len(values)}"
+    found = f"{layer.type} takes {forward_arguments.min_count} inputs ({', '.join(forward_arguments.names[: forward_arguments.min_count])}), and {len(values)}"
     found += " comes in" if len(values) == 1 else " come in"
     problems.add(Code.INPUT_COUNT, _find_from_path(layer.node), found, "write from: [_, NAME]", shown=layer.shown)
     return False

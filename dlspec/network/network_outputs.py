@@ -31,12 +31,12 @@ def check_available(network: PartialNetwork, ref: OutputRef, node: Node | None, 
 
     A further output that its layer does not have is a mistake.
     """
-    if ref in network.values or ref.node not in network.rows:
+    if ref in network.values or ref.node not in network.built_layers:
         return ref in network.values
     names = network.list_further_outputs(ref.node)
     fix = suggest(ref.output, names) if names else "it has one output: write its name alone"
     path = _find_output_path(network.graph, ref) if node is None else _find_input_path(node, ref)
-    found = f"{network.rows[ref.node].type} has no output '{ref.output}'"
+    found = f"{network.built_layers[ref.node].type} has no output '{ref.output}'"
     problems.add(Code.UNKNOWN_OUTPUT, path, found, fix, at_value=True)
     return False
 
@@ -70,10 +70,10 @@ def _check_output(network: PartialNetwork, name: str, ref: OutputRef, problems: 
 def describe_output(network: PartialNetwork, ref: OutputRef) -> NetworkOutput:
     """An output's value, the layer that gives it, and the last one whose numbers these are."""
     value, ref = network.values[ref], network.resolve_alias(ref)
-    layer = end = network.rows[ref.node]
+    layer = end = network.built_layers[ref.node]
     while end.type in PASS_THROUGH_LAYERS and network.nodes[ref.node].inputs:
         ref = network.resolve_alias(next(iter(network.nodes[ref.node].inputs.values())))
         if ref.node == MODEL:
             break
-        end = network.rows[ref.node]
+        end = network.built_layers[ref.node]
     return NetworkOutput(value, layer, end)

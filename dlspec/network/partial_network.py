@@ -38,7 +38,7 @@ class PartialNetwork:
         }
         self.data = [*self.samples.values()]  # kept, so that no other output comes to lie there
         self.aliases: dict[OutputRef, OutputRef] = {}
-        self.rows: dict[str, BuiltLayer] = {}
+        self.built_layers: dict[str, BuiltLayer] = {}
         self.nodes: dict[str, Node] = {}
         self.calls: dict[tuple[str, ...], LayerCall] = {}
         self.steps: list[ForwardStep] = []
@@ -76,7 +76,7 @@ class PartialNetwork:
 
     def list_further_outputs(self, node: str) -> Sequence[str]:
         """The words of the further outputs that a layer has."""
-        names: Sequence[str] = getattr(self.rows[node].module, "output_names", ())[1:]
+        names: Sequence[str] = getattr(self.built_layers[node].module, "output_names", ())[1:]
         return [*names] or [each.output for each in self.values if each.node == node and each.output]
 
     # ---- what is still read ----------------------------------------------------------------------------------------
@@ -97,16 +97,16 @@ class PartialNetwork:
     def find_last_norm(self, ref: OutputRef) -> tuple[str, Mapping[str, Any]] | None:
         """The normalisation that a residual's body ends in, and the settings that it was written with."""
         ref = self.aliases.get(ref, ref)
-        while ref.node in self.rows and self.rows[ref.node].type in ("StochasticDepth", "Dropout"):
+        while ref.node in self.built_layers and self.built_layers[ref.node].type in ("StochasticDepth", "Dropout"):
             ref = next(iter(self.nodes[ref.node].inputs.values()))
             ref = self.aliases.get(ref, ref)
-        if ref.node not in self.rows or not is_norm(self.rows[ref.node].type):
+        if ref.node not in self.built_layers or not is_norm(self.built_layers[ref.node].type):
             return None
         layer = self.calls[self.nodes[ref.node].path].layer
         inferred = [name for name, each in layer.schema.settings.items() if each.is_inferred]
         return layer.type, {name: each for name, each in layer.settings.items() if name not in inferred}
 
-    def fewest_steps(self) -> dict[str, int]:
+    def find_fewest_steps(self) -> dict[str, int]:
         """How many steps its windows need at least, by the field that has lengths."""
         fewest: dict[str, int] = {}
         for each in filter(None, (value.lengths for value in self.values.values())):

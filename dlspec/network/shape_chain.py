@@ -29,7 +29,7 @@ def describe_shapes(network: PartialNetwork, node: Node) -> str:
 def _describe_source(network: PartialNetwork, ref: OutputRef) -> str:
     if ref.node == MODEL:
         return ref.output or next(iter(network.fields.values())).name
-    row = network.rows.get(network.aliases.get(ref, ref).node)
+    row = network.built_layers.get(network.aliases.get(ref, ref).node)
     if row is None:
         return ref.node
     container, _, inner = row.name.rpartition(".")

@@ -14,7 +14,7 @@ from dlspec.network.layer import LayerCall
 from dlspec.network.layer_rules.layout_rules import find_rule
 from dlspec.network.memory_limits import limit_memory_growth
 from dlspec.network.random_state import preserve_random_state
-from dlspec.network.shape_formulas import apply_formula, stand_in
+from dlspec.network.shape_formulas import apply_formula, make_placeholder
 
 TRACED_STEPS = 8
 """So many steps of a longer sequence are passed through a layer that takes any number of them."""
@@ -33,7 +33,7 @@ class ShapeTracer:
         inputs = tuple((key, each.shape, each.dtype) for key, each in arguments.items())
         key = (call.layer.type, repr(call.settings), inputs, getattr(call.module, "wanted", ()))
         if key in self._known_outputs:
-            placeholders = [stand_in(shape, dtype) for shape, dtype in self._known_outputs[key]]
+            placeholders = [make_placeholder(shape, dtype) for shape, dtype in self._known_outputs[key]]
             return placeholders[0] if len(placeholders) == 1 else tuple(placeholders)
         result = apply_formula(call.module, arguments)
         result = _run_few_steps(call, arguments) if result is None else result
@@ -59,7 +59,7 @@ def _run_few_steps(call: LayerCall, arguments: Mapping[int | str, Tensor]) -> Te
         return None
     if not isinstance(result, Tensor) or result.dim() < 3 or result.shape[1] != TRACED_STEPS:
         return None
-    return stand_in((result.shape[0], value.shape[0], *result.shape[2:]), result.dtype)
+    return make_placeholder((result.shape[0], value.shape[0], *result.shape[2:]), result.dtype)
 
 
 def _allows_any_length(call: LayerCall) -> bool:

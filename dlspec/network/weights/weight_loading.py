@@ -32,7 +32,7 @@ def load_weights(module: nn.Module, spec: WeightsSpec, problems: Problems) -> st
     problem_count = len(problems)
     try:
         loader = WeightLoader(module, spec, list_stored_tensors(Path(spec.path).expanduser()), problems)
-        values = loader.values()
+        values = loader.collect_values()
     except (UserError, RuntimeError) as error:  # the latter of a ~ that is nobody's home
         problems.add(Code.FILE_UNREADABLE, (*WEIGHTS_PATH, "path"), str(error), at_value=True)
     if len(problems) > problem_count:
@@ -59,7 +59,7 @@ class RenamePattern:
         parts = (fnmatch.translate(each)[len("(?s:") : -len(r")\Z")] for each in self.pattern.split("*"))
         return re.compile("(.*?)".join(parts), re.DOTALL)
 
-    def names(self, name: str) -> tuple[str, ...] | None:
+    def rename(self, name: str) -> tuple[str, ...] | None:
         """What `name` becomes, () where it is left out, None where the pattern does not match."""
         # fnmatch goes through a name once; the groups would try every way to share it out before they gave up.
         found = self._regex.fullmatch(name) if fnmatch.fnmatchcase(name, self.pattern) else None
@@ -71,7 +71,7 @@ class RenamePattern:
 def _rename_tensor(name: str, renames: Sequence[RenamePattern]) -> tuple[int, tuple[str, ...]]:
     """What the first rename that matches makes of a name, and which one it is; the name itself where none does."""
     for at, each in enumerate(renames):
-        names = each.names(name)
+        names = each.rename(name)
         if names is not None:
             return at, names
     return -1, (name,)
@@ -90,7 +90,7 @@ class TensorPiece:
     name: str
     stored: StoredTensor
     is_transposed: bool
-    share: tuple[int, tuple[str, ...]]
+    division: tuple[int, tuple[str, ...]]
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -98,7 +98,7 @@ class TensorPiece:
 
     @property
     def is_whole(self) -> bool:
-        return len(self.share[1]) == 1
+        return len(self.division[1]) == 1
 
 
 class WeightLoader:
@@ -113,7 +113,7 @@ class WeightLoader:
         self.dropped_names: list[str] = []
         self.fresh = {name for name in self.state if any(fnmatch.fnmatchcase(name, each) for each in spec.fresh)}
 
-    def values(self) -> dict[str, Tensor]:
+    def collect_values(self) -> dict[str, Tensor]:
         """For each of the model's names what it is filled with."""
         self._check_patterns()
         pieces = self._collect_pieces()
@@ -219,7 +219,7 @@ class WeightLoader:
 
     def _find_slice(self, piece: TensorPiece) -> tuple[int, int]:
         """Where a part of a divided tensor starts, and how many rows it has: as many as the model wants of each."""
-        index, names = piece.share
+        index, names = piece.division
         rows = piece.shape[0] if piece.shape else 0
         sizes = [self.state[each].shape[0] for each in names if each in self.state and self.state[each].dim()]
         if len(sizes) != len(names) or sum(sizes) != rows:

@@ -106,11 +106,11 @@ def test_another_runs_folder(work: Path, dlspec) -> None:
     ],
 )
 def test_a_star_stands_for_what_the_patterns_matched(pattern: str, becomes: str, name: str, wanted: str | None) -> None:
-    assert RenamePattern(pattern, (becomes,)).names(name) == (None if wanted is None else (wanted,))
+    assert RenamePattern(pattern, (becomes,)).rename(name) == (None if wanted is None else (wanted,))
 
 
 def test_a_pattern_of_many_stars_gives_up_at_once() -> None:
-    assert RenamePattern("*a" * 12 + "*b", ("x",)).names("a" * 200) is None  # all ways to share it out would take years
+    assert RenamePattern("*a" * 12 + "*b", ("x",)).rename("a" * 200) is None  # all ways to share it out would take years
 
 
 def test_renamed_turned_divided_joined_and_left_out(work: Path) -> None:
