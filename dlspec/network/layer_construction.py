@@ -96,8 +96,8 @@ def has_required_inputs(layer: Layer, values: Mapping[int | str, TensorInfo], pr
     ]
     if not missing:
         return True
-    found = f"{layer.type} takes {forward_arguments.min_count} inputs ({', '.join(forward_arguments.names[: forward_arguments.min_count])}), and {len(values)}"
-    found += " comes in" if len(values) == 1 else " come in"
+    required_names = ", ".join(forward_arguments.names[: forward_arguments.min_count])
+    found = f"{layer.type} expects {forward_arguments.min_count} inputs ({required_names}), got {len(values)}"
     problems.add(Code.INPUT_COUNT, _find_from_path(layer.node), found, "write from: [_, NAME]", shown=layer.shown)
     return False
 

@@ -121,11 +121,7 @@ def _check_prelu(inputs: Inputs, settings: Settings) -> Finding | None:
 def _check_pair(inputs: Inputs, settings: Settings) -> Finding | None:
     """Two values of one shape, or of one but for the channels where each has weights of its own."""
     if len(inputs) != 2:
-        return Finding(
-            Code.INPUT_COUNT,
-            f"{len(inputs)} {'input comes' if len(inputs) == 1 else 'inputs come'} in, and two are wanted",
-            _TWO_INPUTS_FIX,
-        )
+        return Finding(Code.INPUT_COUNT, f"expected two inputs, got {len(inputs)}", _TWO_INPUTS_FIX)
     one, other = (each.shape[:-1] if "out_features" in settings else each.shape for each in inputs)
     if one == other and inputs[0].layout == inputs[1].layout:
         return None
