@@ -57,7 +57,7 @@ def find_refusal(schema: Schema, inputs: Inputs, settings: Settings) -> Finding 
     if rule.dims is not None and value.layout == "channels-first" and len(value.shape) != rule.dims + 1:
         matching_layer = re.sub(r"\dd$", f"{len(value.shape) - 1}d", layer)
         fix = f"did you mean '{matching_layer}'?" if matching_layer != layer and hasattr(nn, matching_layer) else ""
-        return Finding(Code.WRONG_LAYOUT, f"{layer} wants channels and {rule.dims} more, and {value} comes in", fix)
+        return Finding(Code.WRONG_LAYOUT, f"{layer} expects {rule.dims + 1} dimensions without the batch, got {value}", fix)
     batch_finding = None if _is_user_layer(schema) else _find_batch_mixing(value, settings)
     return batch_finding or rule.refuse(inputs, settings)
 
