@@ -1,4 +1,4 @@
-"""What PyTorch's common layers give for a sample, by formulas of shapes: running them would cost more than building."""
+"""Compute the output shapes of PyTorch's common layers by formulas: running them would take longer than building."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 from dlspec.parts.layers.merge import Add, Multiply
 
-_MAX_CONVOLUTION_SETTING = 2**31  # beyond it PyTorch has words of its own
+_MAX_CONVOLUTION_SETTING = 2**31  # larger ones are left to PyTorch's own message
 _ACTIVATIONS = frozenset(
     {nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Softplus}
 )
-# In eval mode they give their input itself.
+# In eval mode they return their input.
 _IDENTITY_IN_EVAL = frozenset({nn.Identity, nn.Dropout})
 
 
 def apply_formula(module: nn.Module, arguments: Mapping[int | str, Tensor]) -> Tensor | None:
-    """Make a tensor of the shape that the layer gives, its numbers left open; None where no formula covers the call.
+    """Make a tensor with the shape of the layer's output and arbitrary values; None for calls without a formula.
 
-    What PyTorch would refuse no formula covers: running the layer tells in PyTorch's words what is wrong.
+    Formulas do not cover calls that PyTorch rejects: running the layer then gives PyTorch's message.
     """
     module_type, samples = type(module), list(arguments.values())
     if module_type in (Add, Multiply):
@@ -38,7 +38,7 @@ def apply_formula(module: nn.Module, arguments: Mapping[int | str, Tensor]) -> T
 
 
 def make_placeholder(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Make a tensor whose numbers do not matter; indices must be some that are there. Memory is not touched."""
+    """Make a tensor whose values do not matter. Integers are 0, which is a valid index; floats are not initialized."""
     return torch.empty(shape, dtype=dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
 
 
@@ -61,7 +61,7 @@ def _layer_norm_output(norm: Any, sample: Tensor) -> Tensor | None:
 
 
 def _batch_norm_output(norm: Any, sample: Tensor) -> Tensor | None:
-    mean = norm.running_mean  # without one a batch of few numbers is refused
+    mean = norm.running_mean  # without one, PyTorch rejects a batch with a single value per channel
     fits = mean is not None and mean.dtype == sample.dtype and sample.dim() in _BATCH_NORM_RANKS[type(norm)]
     return make_placeholder(sample.shape, sample.dtype) if fits and sample.shape[1] == len(mean) else None
 
@@ -91,13 +91,14 @@ def _max_pool_output(pool: Any, sample: Tensor) -> Tensor | None:
 
 
 def _find_extents(kernel: Sequence[int], dilation: Sequence[int]) -> list[int]:
+    """Compute the distance from the first to the last element of a kernel, in each dimension."""
     return [gap * (size - 1) for size, gap in zip(kernel, dilation, strict=True)]
 
 
 def _apply_window(
     sample: Tensor, channels: int, extents: Sequence[int], padded: Sequence[int], strides: Sequence[int]
 ) -> Tensor | None:
-    """Move a window over (N, C, sizes...); None where nothing would be left."""
+    """Make the output of a window moved over (N, C, sizes...), or None where a size would be 0."""
     sizes = [
         (size + more - extent - 1) // stride + 1
         for size, more, extent, stride in zip(sample.shape[2:], padded, extents, strides, strict=True)
@@ -105,7 +106,7 @@ def _apply_window(
     return make_placeholder((len(sample), channels, *sizes), sample.dtype) if min(sizes) > 0 else None
 
 
-# The dimensions, batch included, of what each takes.
+# The numbers of dimensions of the inputs: with the batch for BatchNorm, without batch and channels for MaxPool.
 _BATCH_NORM_RANKS = {nn.BatchNorm1d: (2, 3), nn.BatchNorm2d: (4,), nn.BatchNorm3d: (5,)}
 _POOL_RANKS = {nn.MaxPool1d: 1, nn.MaxPool2d: 2, nn.MaxPool3d: 3}
 _FORMULAS: Mapping[type[nn.Module], Callable[[Any, Tensor], Tensor | None]] = {
