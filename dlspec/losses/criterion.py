@@ -1,6 +1,6 @@
-"""Joins a network's outputs, the losses and the targets: how each is given to its loss, and what is predicted.
+"""Combine a network's outputs, the losses and the targets into one criterion.
 
-Everything is decided once, when the network is built; a training step only calls.
+How each output and target is passed to its loss is decided once, when the network is built.
 """
 
 from __future__ import annotations
@@ -31,7 +31,10 @@ from dlspec.parts.specs.loss_spec import LossTerms
 
 
 class CriterionTerm(nn.Module):
-    """One loss: `compare(output, targets)` is its mean over a batch, of the network's output(s) and the targets."""
+    """One loss term. `compare(output, targets)` returns its mean over a batch, a scalar.
+
+    `output` is what the network returns, a tensor or a dict of tensors; `targets` are the batch's targets.
+    """
 
     def __init__(self, setup: LossSetup) -> None:
         super().__init__()
@@ -43,19 +46,23 @@ class CriterionTerm(nn.Module):
 
 
 class Criterion(nn.Module):
-    """`criterion(output, targets)` is the batch's loss, a scalar; of several terms [their sum, term, term, ...].
+    """All loss terms of a spec together: `criterion(output, targets)` returns the loss of a batch.
 
-    `target_names` are the tensors of a split that `targets` holds, in order, and `trims` says which of them end with
-    their batch's longest sample where an input does. The sum is of each term times its factor; `term_names` are the
-    names of several, whose own values come without their factors and without gradients. Of the terms that predict one
-    target the first one's output is what metrics see; `predicted` are those targets, of the shape that metrics see.
+    The loss is a scalar. With multiple terms it is a tensor [total, term, term, ...] instead: the total is the sum of
+    each term times its factor, the terms are without factors and without gradients.
+
+    Args:
+        terms: The loss terms. If more than one predicts the same target, metrics use the output of the first.
+        target_names: The names of a split's tensors that `targets` contains, in order.
     """
 
     def __init__(self, terms: Sequence[CriterionTerm], target_names: Sequence[str]) -> None:
         super().__init__()
         self.terms: Sequence[CriterionTerm] = nn.ModuleList(terms)  # type: ignore[assignment]  # moves their class weights
         self.target_names = tuple(target_names)
+        # The names of the terms if there are multiple, else empty.
         self.term_names = tuple(each.match.term.name for each in terms) if len(terms) > 1 else ()
+        # How to cut targets to their batch's longest sample, by name, where the inputs are cut.
         self.trims = _collect_trims(terms)
         self._factors = [each.match.term.factor for each in terms]
         self._single_compare = terms[0].compare if self._factors == [1.0] else None
@@ -63,9 +70,11 @@ class Criterion(nn.Module):
 
     @property
     def predicted_targets(self) -> tuple[Target, ...]:
+        """The targets that the network predicts, with the shapes that metrics see."""
         return tuple(each.target for _, each in self._predictions)
 
     def forward(self, output: Any, targets: TargetTensors) -> Tensor:
+        """Compute the loss of a batch from the network's output and the batch's targets."""
         if self._single_compare is not None:
             return self._single_compare(output, targets)
         values = [each.compare(output, targets) for each in self.terms]
@@ -73,12 +82,12 @@ class Criterion(nn.Module):
         return torch.stack([total, *(each.detach() for each in values)]) if self.term_names else total
 
     def predict(self, output: Any) -> Any:
-        """What the network says in the target's terms: probabilities or numbers; by name of several targets."""
+        """Convert the network's output to probabilities or numbers: one tensor, or a dict by target's name."""
         found = {each.target.name: each.predict(pick(output)) for pick, each in self._predictions}
         return next(iter(found.values())) if len(found) == 1 else found
 
     def make_metric_pairs(self, output: Any, targets: TargetTensors) -> tuple[PredictionPair, ...]:
-        """For each predicted target predictions and truth, as metrics compare them."""
+        """Return predictions and true values for each predicted target, as metrics compare them."""
         return tuple(each.make_metric_pair(pick(output), targets) for pick, each in self._predictions)
 
 
@@ -91,7 +100,7 @@ def _collect_predictions(terms: Sequence[CriterionTerm]) -> list[tuple[OutputSel
 
 
 def _collect_trims(terms: Sequence[CriterionTerm]) -> dict[str, PaddingTrim]:
-    """By the target's name the lengths that the output compared with it has."""
+    """Find the lengths of the output that each target is compared with, by the target's name."""
     trims: dict[str, PaddingTrim] = {}
     for match in (each.match for each in terms):
         target, value = match.target, match.main.value
@@ -104,44 +113,51 @@ def _collect_trims(terms: Sequence[CriterionTerm]) -> dict[str, PaddingTrim]:
 
 
 def make_criterion(network: Network, data: Dataset, terms: LossTerms | None, problems: Problems) -> Criterion | None:
-    """The criterion, or None where the network's outputs, the losses and the targets do not fit together.
+    """Make the criterion of a spec. Not every output needs a loss.
 
-    `terms` are the losses as written, None for `auto`. An output that no loss takes is the network's all the same.
+    Args:
+        network: The network.
+        data: The data with the targets.
+        terms: The losses as written; None stands for `auto`.
+        problems: Collects what does not fit together.
+
+    Returns:
+        The criterion, or None where a problem was found.
     """
-    before = len(problems)
+    problem_count = len(problems)
     matches = [each for each in match_losses(network, data, terms, problems) if check_match(each, data, problems)]
-    if len(problems) > before:
+    if len(problems) > problem_count:
         return None
-    names = _target_names(matches)
+    names = _list_target_names(matches)
     built = [_build_and_try_term(each, network, names, problems) for each in matches]
     terms_built = [each for each in built if each is not None]
     return Criterion(terms_built, names) if len(terms_built) == len(built) else None
 
 
-def _target_names(matches: Sequence[LossMatch]) -> list[str]:
-    """The tensors of a split that the terms take, each once: targets, fields, and lengths."""
+def _list_target_names(matches: Sequence[LossMatch]) -> list[str]:
+    """List the names of a split's tensors that the terms use, each once: targets, fields, and lengths."""
     names: dict[str, None] = {}
     for each in matches:
         if isinstance(each.target, Target):
             names[each.target.name] = None
-        found = (_output_lengths(each), _target_lengths(each))
+        found = (_find_output_lengths(each), _find_target_lengths(each))
         names |= dict.fromkeys(f"{lengths.field}_lengths" for lengths in found if lengths is not None)
     return list(names)
 
 
-def _output_lengths(match: LossMatch) -> Lengths | None:
-    """Those of the output's steps: the target's own, or what became of a field's on the way through the network.
+def _find_output_lengths(match: LossMatch) -> Lengths | None:
+    """Find the lengths of the output's steps: the target's own, or those of a field after the network's layers.
 
-    A target of a row a sample has no steps.
+    None where the target has one value per sample and therefore no steps.
     """
     target, value = match.target, match.main.value
     if value.time_dim is None or (isinstance(target, Target) and not target.shape):
         return None
-    own = None if match.term.type == "CTCLoss" else _target_lengths(match)
+    own = None if match.term.type == "CTCLoss" else _find_target_lengths(match)
     return own or value.lengths
 
 
-def _target_lengths(match: LossMatch) -> Lengths | None:
+def _find_target_lengths(match: LossMatch) -> Lengths | None:
     target = match.target
     return Lengths(target.lengths) if isinstance(target, Target) and target.shape and target.lengths else None
 
@@ -155,7 +171,7 @@ def _make_padding(lengths: Lengths | None, time_dim: int | None, names: Sequence
 def _build_and_try_term(
     match: LossMatch, network: Network, names: Sequence[str], problems: Problems
 ) -> CriterionTerm | None:
-    """The term, tried on made-up batches; what PyTorch refuses becomes a mistake at the loss's place."""
+    """Build a term and run it on artificial batches; report an exception as a problem of the loss."""
     try:
         term = CriterionTerm(_make_loss_setup(match, network, names))
         with preserve_random_state():
@@ -179,29 +195,28 @@ def _make_loss_setup(match: LossMatch, network: Network, names: Sequence[str]) -
     make_padding = partial(_make_padding, names=names)
     return LossSetup(
         match, output_selectors, make_loss_shapes(match, index), index,
-        make_padding(_output_lengths(match), match.main.value.time_dim), make_padding(_target_lengths(match), 1), match.term.settings,
+        make_padding(_find_output_lengths(match), match.main.value.time_dim),
+        make_padding(_find_target_lengths(match), 1), match.term.settings,
     )  # fmt: skip
 
 
-TRIAL_BATCH_SIZES = (2, 3)
-"""Two sizes of a batch: what fits both is not there by chance."""
-MAX_TRIAL_STEPS = 3
-"""At most so many steps and pixels a side are tried: a language model's outputs are large."""
+TRIAL_BATCH_SIZES = (2, 3)  # two sizes: one could equal another dimension by chance
+MAX_TRIAL_STEPS = 3  # steps, and pixels per side: the outputs of a language model are large
 
 
 def _try_term(term: CriterionTerm, network: Network, names: Sequence[str]) -> None:
-    """Compares made-up batches, so that class weights of a wrong length are found before anything runs."""
+    """Compute the loss of artificial batches, to find class weights of a wrong length before the training starts."""
     for batch_size in TRIAL_BATCH_SIZES:
         outputs = {
-            name: torch.full(_trial_shape(batch_size, each.value), 0.5) for name, each in network.outputs.items()
+            name: torch.full(_make_trial_shape(batch_size, each.value), 0.5) for name, each in network.outputs.items()
         }
         output = outputs if len(outputs) > 1 else next(iter(outputs.values()))
         loss = term.compare(output, tuple(_make_trial_target(name, batch_size, term.match) for name in names))
         if loss.dim():
-            raise ValueError(f"the loss has shape {tuple(loss.shape)}; a single number is wanted, the batch's mean")
+            raise ValueError(f"the loss has shape {tuple(loss.shape)}, expected a scalar: the mean over the batch")
 
 
-def _trial_shape(batch_size: int, value: TensorInfo) -> tuple[int, ...]:
+def _make_trial_shape(batch_size: int, value: TensorInfo) -> tuple[int, ...]:
     shape = tuple(
         size if dim == value.channels_dim else min(size, MAX_TRIAL_STEPS)
         for dim, size in enumerate(value.shape, start=1)
@@ -212,9 +227,9 @@ def _trial_shape(batch_size: int, value: TensorInfo) -> tuple[int, ...]:
 def _make_trial_target(name: str, batch_size: int, match: LossMatch) -> Tensor:
     target = match.target
     if not isinstance(target, Target) or name != target.name:
-        return torch.full((batch_size,), 10**6)  # lengths: every step is real; or another term's
+        return torch.full((batch_size,), 10**6)  # lengths, for which every step is real; or another term's target
     value = match.main.value
-    shape = _trial_shape(batch_size, value)[1:] if target.shape else ()
+    shape = _make_trial_shape(batch_size, value)[1:] if target.shape else ()
     if len(shape) > len(target.shape):
         shape = tuple(size for dim, size in enumerate(shape, start=1) if dim != value.channels_dim)
     if match.term.type == "CTCLoss":

@@ -1,4 +1,4 @@
-"""One loss, called: with an output and its target, without padding, with several outputs, or with lengths (CTC)."""
+"""Decide how a loss is called: with one output or more, with or without a target, padding or lengths (CTC)."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ from dlspec.losses.loss_shapes import LossShapes, Padding, TargetTensors
 OutputSelector = Callable[[Any], Tensor]
 CompareFunction = Callable[[Any, TargetTensors], Tensor]
 LossCall = tuple[nn.Module, CompareFunction]
-"""The loss's module, and what gives its mean over a batch: of the network's output(s) and the batch's targets."""
+"""The loss's module, and a function that computes its mean over a batch from the network's output and the targets."""
 
 
 @dataclass(frozen=True)
 class LossSetup:
-    """All that calling a loss needs: where its outputs are, how they are shaped, and which steps are real.
-
-    `padding` are the real steps of the output, `target_padding` (for CTC) those of the target at `index`.
-    """
+    """Everything needed to call a loss."""
 
     match: LossMatch
+    # Functions that select the loss's inputs from the network's output, by the loss's argument names.
     output_selectors: Mapping[str, OutputSelector]
     shapes: LossShapes
+    # The position of the target among the batch's targets; -1 without a target.
     index: int = -1
+    # Which steps of the output are real; None if all are.
     padding: Padding | None = None
+    # Which steps of the target are real, for CTC.
     target_padding: Padding | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def select_output(self) -> OutputSelector:
-        """The output that is judged."""
+        """The function that selects the first output, which is compared with the target."""
         return next(iter(self.output_selectors.values()))
 
     def make_loss(self, **more: Any) -> nn.Module:
-        """The loss; class weights are lists in YAML and tensors to PyTorch."""
+        """Make the loss. Class weights are lists in YAML and become tensors."""
         settings = {
             name: torch.tensor(each) if isinstance(each, list) else each for name, each in self.settings.items()
         }
@@ -49,12 +50,12 @@ class LossSetup:
 
     @property
     def has_reduction(self) -> bool:
-        """Whether it is PyTorch's, which can give its values before their mean."""
+        """Whether the loss is one of PyTorch's, which have `reduction="none"`."""
         return hasattr(nn, self.match.term.type)
 
 
 def make_loss_call(setup: LossSetup) -> LossCall:
-    """How this loss is called."""
+    """Make the loss and choose how it is called."""
     loss_arguments = setup.match.arguments
     if setup.match.term.type == "CTCLoss":
         return _make_ctc_call(setup)
@@ -90,7 +91,7 @@ def _make_plain_call(setup: LossSetup) -> LossCall:
 
 
 def _make_ignoring_call(setup: LossSetup, padding: Padding) -> LossCall:
-    """Padded steps get the class that the loss leaves out."""
+    """Set the target of padding to the class that the loss ignores."""
     loss, shapes, select_output = setup.make_loss(), setup.shapes, setup.select_output
     ignored_class = int(getattr(loss, "ignore_index", -100))
 
@@ -104,7 +105,7 @@ def _make_ignoring_call(setup: LossSetup, padding: Padding) -> LossCall:
 
 
 def _make_masked_mean_call(setup: LossSetup, padding: Padding) -> LossCall:
-    """The loss's values where steps are real, then their mean."""
+    """Average the loss over the real steps only."""
     has_target = bool(setup.match.arguments.target)
     loss = setup.make_loss(reduction="none") if has_target else setup.make_loss()
     is_batchmean = setup.settings.get("reduction") == "batchmean"
@@ -121,14 +122,14 @@ def _make_masked_mean_call(setup: LossSetup, padding: Padding) -> LossCall:
 
 
 def _make_real_steps_call(setup: LossSetup, padding: Padding) -> LossCall:
-    """A loss of the user's own sees the real steps alone, as rows. Choosing them waits for the device."""
+    """Pass only the real steps to a user's loss, (M, ...). Selecting them synchronizes with the device."""
     loss, shapes, select_output = setup.make_loss(), setup.shapes, setup.select_output
 
     def compare(output: Any, targets: TargetTensors) -> Tensor:
         selected = select_output(output)
         given, is_real = shapes.output(selected), padding.step_mask(selected, targets)
         target = shapes.target(given, targets)
-        if given.shape[: is_real.dim()] != is_real.shape:  # rows already, or channels first
+        if given.shape[: is_real.dim()] != is_real.shape:  # flattened to rows, or channels first
             is_real = is_real.flatten() if shapes.mask is torch.flatten else is_real
             time = padding.time_dim if is_real.dim() > 1 else 0
             given, target = given.movedim(time, is_real.dim() - 1), target.movedim(time, is_real.dim() - 1)
@@ -139,7 +140,7 @@ def _make_real_steps_call(setup: LossSetup, padding: Padding) -> LossCall:
 
 
 def _make_multi_output_call(setup: LossSetup) -> LossCall:
-    """A loss of several outputs, given in the order of its arguments."""
+    """Pass multiple outputs to a loss, in the order of its arguments."""
     padding, shapes, loss_arguments = setup.padding, setup.shapes, setup.match.arguments
     is_averaged = padding is not None and setup.has_reduction
     loss = setup.make_loss(reduction="none") if is_averaged else setup.make_loss()
@@ -157,7 +158,7 @@ def _make_multi_output_call(setup: LossSetup) -> LossCall:
 
 
 def _make_ctc_call(setup: LossSetup) -> LossCall:
-    """Log-probabilities (T, N, K), target tokens (N, S) and the lengths of both; without lengths all steps are real."""
+    """Call CTC with log-probabilities (T, N, K), targets (N, S) and both lengths; by default all steps are real."""
     loss, select_output, index = setup.make_loss(), setup.select_output, setup.index
 
     def compare(output: Any, targets: TargetTensors) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the spec alone can see of a loss: an end, a target or a shape that it does not fit, before anything runs."""
+"""Check before training whether a loss fits the network's last layer, its output shape, and the target."""
 
 from __future__ import annotations
 
@@ -16,8 +16,14 @@ from dlspec.losses.loss_rules import SOFTMAX_LAYERS
 
 
 def check_match(match: LossMatch, data: Dataset, problems: Problems) -> bool:
-    """Whether the loss can compare what it is given; else the first reason why not is a mistake."""
-    before = len(problems)
+    """Whether a loss fits its outputs and its target.
+
+    Args:
+        match: The loss with its outputs and its target.
+        data: The data with the target.
+        problems: Collects the first problem that is found.
+    """
+    problem_count = len(problems)
     checks = (
         _check_target,
         _check_target_values,
@@ -28,7 +34,7 @@ def check_match(match: LossMatch, data: Dataset, problems: Problems) -> bool:
     )
     for check in checks:
         check(match, data, problems)
-        if len(problems) > before:
+        if len(problems) > problem_count:
             return False
     return True
 
@@ -38,25 +44,28 @@ def _check_target(match: LossMatch, data: Dataset, problems: Problems) -> None:
     if not isinstance(target, Target):
         return
     if target.kind == "numbers" and rule.numbers == "none":
-        fix = "take MSELoss, L1Loss, SmoothL1Loss or HuberLoss"
+        fix = "use MSELoss, L1Loss, SmoothL1Loss or HuberLoss"
         problems.add(
-            Code.WRONG_TARGET, path, f"{loss} wants classes, and '{target.name}' {_describe_target(target)}", fix
+            Code.WRONG_TARGET, path, f"{loss} expects classes, but '{target.name}' {_describe_target(target)}", fix
         )
     elif target.kind == "classes" and not (rule.classes and not rule.counts):
-        wanted = "counts" if rule.counts else "numbers"
+        expected = "counts" if rule.counts else "numbers"
         problems.add(
-            Code.WRONG_TARGET, path, f"{loss} wants {wanted}, and '{target.name}' has classes", "take CrossEntropyLoss"
+            Code.WRONG_TARGET,
+            path,
+            f"{loss} expects {expected}, but '{target.name}' has classes",
+            "use CrossEntropyLoss",
         )
     elif target.kind == "classes" and rule.numbers == "signs" and len(target.classes) != 2:
-        found = f"{loss} wants yes or no, and '{target.name}' has {len(target.classes)} classes"
-        problems.add(Code.WRONG_TARGET, path, found, "give a target of two classes, or of the numbers -1 and 1")
+        found = f"{loss} expects two classes, but '{target.name}' has {len(target.classes)}"
+        problems.add(Code.WRONG_TARGET, path, found, "use a target of two classes, or of the numbers -1 and 1")
     elif rule.counts and target.scale is not None:
-        found = f"{loss} wants counts, and '{target.name}' is standardised"
-        problems.add(Code.WRONG_TARGET, path, found, "take data.standardize_target=false, or MSELoss")
+        found = f"{loss} expects counts, but '{target.name}' is standardized"
+        problems.add(Code.WRONG_TARGET, path, found, "set data.standardize_target=false, or use MSELoss")
 
 
 def _check_target_values(match: LossMatch, data: Dataset, problems: Problems) -> None:
-    """Some losses compare with numbers from 0 to 1, or with -1 and 1, and run in silence with others."""
+    """Check the target's values for losses that expect 0 to 1, or -1 and 1, but accept others without an error."""
     target, expected, loss = match.target, match.rule.numbers, match.term.type
     if isinstance(target, int | float):
         _check_constant_target(match, target, problems)
@@ -65,13 +74,13 @@ def _check_target_values(match: LossMatch, data: Dataset, problems: Problems) ->
         if _has_allowed_values(values, expected):
             return
         numbers, fix = _EXPECTED_NUMBERS[expected]
-        found_range = f"'{target.name}' holds {values.min().item():g} to {values.max().item():g}"
-        problems.add(Code.WRONG_TARGET, match.term.where("target"), f"{loss} wants {numbers}, and {found_range}", fix)
+        found_range = f"'{target.name}' ranges from {values.min().item():g} to {values.max().item():g}"
+        problems.add(Code.WRONG_TARGET, match.term.where("target"), f"{loss} expects {numbers}, but {found_range}", fix)
 
 
 _EXPECTED_NUMBERS = {
-    "unit": ("numbers from 0 to 1", "take MSELoss, L1Loss, SmoothL1Loss or HuberLoss"),
-    "signs": ("-1 or 1", "give classes, or -1 and 1"),
+    "unit": ("numbers from 0 to 1", "use MSELoss, L1Loss, SmoothL1Loss or HuberLoss"),
+    "signs": ("-1 or 1", "use two classes, or the numbers -1 and 1"),
 }
 
 
@@ -80,13 +89,17 @@ def _check_constant_target(match: LossMatch, number: float, problems: Problems) 
     path, given = match.term.where("target"), f"target is {number:g}"
     if match.rule.takes_class_numbers and number not in range(channels):
         problems.add(
-            Code.WRONG_TARGET, path, f"{loss} wants a class, and {given}", f"write 0 to {channels - 1}", at_value=True
+            Code.WRONG_TARGET,
+            path,
+            f"{loss} expects a class number, but {given}",
+            f"write 0 to {channels - 1}",
+            at_value=True,
         )
     elif expected in _EXPECTED_NUMBERS and not _has_allowed_values(torch.tensor(float(number)), expected):
         problems.add(
             Code.WRONG_TARGET,
             path,
-            f"{loss} wants {_EXPECTED_NUMBERS[expected][0]}, and {given}",
+            f"{loss} expects {_EXPECTED_NUMBERS[expected][0]}, but {given}",
             _EXPECTED_NUMBERS[expected][1],
             at_value=True,
         )
@@ -100,16 +113,18 @@ def _has_allowed_values(values: Tensor, expected: str) -> bool:
 def _check_last_layers(match: LossMatch, data: Dataset, problems: Problems) -> None:
     rule, loss, end = match.rule, match.term.type, match.main.end
     if end.type in rule.refused_last_layers:
-        problems.add(Code.WRONG_END, end.path, f"{_with_article(end.type)} before {loss}", rule.fix)
+        problems.add(Code.WRONG_END, end.path, f"{_with_article(end.type)} must not come before {loss}", rule.fix)
     elif rule.required_last_layers and end.type not in rule.required_last_layers:
         expected = " or ".join(rule.required_last_layers)
         problems.add(
-            Code.WRONG_END, end.path, f"{loss} wants {expected} at the end, and {end.type} stands there", rule.fix
+            Code.WRONG_END, end.path, f"{loss} expects the network to end with {expected}, got {end.type}", rule.fix
         )
     for argument, (refused, fix) in (rule.refused_by_argument or {}).items():
         other = match.outputs[argument].end
         if other.type in refused:
-            problems.add(Code.WRONG_END, other.path, f"{_with_article(other.type)} before {loss}'s {argument}", fix)
+            problems.add(
+                Code.WRONG_END, other.path, f"{_with_article(other.type)} must not come before {loss}'s {argument}", fix
+            )
 
 
 def _check_single_output(match: LossMatch, data: Dataset, problems: Problems) -> None:
@@ -118,8 +133,8 @@ def _check_single_output(match: LossMatch, data: Dataset, problems: Problems) ->
         problems.add(
             Code.WRONG_END,
             end.path,
-            f"{_with_article(end.type)} over one output always gives the same",
-            "end with a Sigmoid, or 2 outputs",
+            f"{_with_article(end.type)} over one output always gives the same value",
+            "end with a Sigmoid, or use 2 outputs",
         )
 
 
@@ -128,19 +143,19 @@ def _with_article(name: str) -> str:
 
 
 def _check_output_shape(match: LossMatch, data: Dataset, problems: Problems) -> None:
-    """The output against the target: where PyTorch would broadcast the one to the other, nothing would fail."""
+    """Compare the shapes of output and target. PyTorch would broadcast some that differ, without an error."""
     if match.term.type == "CTCLoss":
         _check_ctc(match, problems)
     elif match.rule.size == "one" and match.main.value.shape != (1,):
         _report_shape(match, "(1)", "end with Linear: 1", problems)
     elif match.rule.size == "any" and isinstance(match.target, Target) and len(match.main.value.shape) != 1:
-        _report_shape(match, "one vector a sample", "end with Flatten and Linear", problems)
+        _report_shape(match, "one vector per sample", "end with Flatten and Linear", problems)
     elif match.rule.size == "target" and isinstance(match.target, Target):
         _check_target_shape(match, match.target, data, problems)
 
 
 def _check_target_shape(match: LossMatch, target: Target, data: Dataset, problems: Problems) -> None:
-    value, expected = match.main.value, _expected_shapes(match, target)
+    value, expected = match.main.value, _list_expected_shapes(match, target)
     if value.shape in expected or (target.kind == "numbers" and value.shape == _add_channels(target.shape, 1, value)):
         return
     fix = _suggest_shape_fix(expected[0], target, value)
@@ -148,20 +163,22 @@ def _check_target_shape(match: LossMatch, target: Target, data: Dataset, problem
     _report_shape(match, " or ".join(map(format_shape, expected)), fix, problems)
 
 
-def _expected_shapes(match: LossMatch, target: Target) -> list[tuple[int, ...]]:
-    """The shapes that fit, in the output's own layout."""
+def _list_expected_shapes(match: LossMatch, target: Target) -> list[tuple[int, ...]]:
+    """List the output shapes that fit the target, in the output's layout."""
     if target.kind == "numbers":
         return [target.shape or (1,)]
-    return [_add_channels(target.shape, count, match.main.value) for count in expected_output_counts(match, target)]
+    return [
+        _add_channels(target.shape, count, match.main.value) for count in list_expected_output_counts(match, target)
+    ]
 
 
 def _add_channels(steps: tuple[int, ...], count: int, value: TensorInfo) -> tuple[int, ...]:
-    """A value a step (a pixel) and channel, with the channels where the layout has them."""
+    """Add the channels to a shape of steps or pixels, first or last as in the output's layout."""
     return (count, *steps) if value.layout == "channels-first" else (*steps, count)
 
 
-def expected_output_counts(match: LossMatch, target: Target) -> list[int]:
-    """How many outputs a loss takes for a target of classes."""
+def list_expected_output_counts(match: LossMatch, target: Target) -> list[int]:
+    """List how many channels an output may have for a target of classes."""
     count = len(target.classes)
     return [1, 2] if count == 2 and not match.rule.takes_class_numbers else [count]
 
@@ -169,7 +186,7 @@ def expected_output_counts(match: LossMatch, target: Target) -> list[int]:
 def _suggest_shape_fix(expected: tuple[int, ...], target: Target, value: TensorInfo) -> str:
     if len(expected) == 1:
         if value.layout == "sequence":
-            return "make one row of the steps before the last Linear: Mean, Select: -1 or an LSTM's output: last"
+            return "reduce the steps to one vector before the last Linear: Mean, Select: -1, or output: last in an LSTM"
         return f"end with Linear: {expected[0]}" if len(value.shape) == 1 else "end with Flatten and Linear"
     is_channels_first = value.layout == "channels-first"
     if len(value.shape) == len(expected) and (
@@ -179,11 +196,11 @@ def _suggest_shape_fix(expected: tuple[int, ...], target: Target, value: TensorI
         return f"end with {conv if is_channels_first else f'Linear: {expected[-1]}'}"
     if math.prod(value.shape) == math.prod(expected):
         return f"end with Reshape: [{', '.join(map(str, expected))}]"
-    return f"'{target.name}' has shape {format_shape(target.shape)}: the network must keep as many steps"
+    return f"'{target.name}' has shape {format_shape(target.shape)}: the network must output as many steps"
 
 
 def _suggest_data_reference(expected: list[tuple[int, ...]], target: Target, data: Dataset) -> str:
-    """The reference that stays right for other data, where the target tells the number."""
+    """Suggest a reference to the number of outputs, which also fits other data."""
     if len(expected[0]) > 1 or (target.num_outputs,) not in expected or target not in data.targets:
         return ""
     return f", or Linear: ${{data.{'' if len(data.targets) == 1 else f'{target.name}.'}num_outputs}}"
@@ -195,8 +212,8 @@ def _check_ctc(match: LossMatch, problems: Problems) -> None:
         problems.add(
             Code.WRONG_TARGET,
             match.term.where("target"),
-            "CTCLoss wants a row of classes a sample",
-            "give integers (N, S)",
+            "CTCLoss expects a sequence of classes for each sample",
+            "use integers (N, S) as the target",
         )
     elif value.layout != "sequence" or value.channels != len(target.classes):
         _report_shape(
@@ -205,21 +222,21 @@ def _check_ctc(match: LossMatch, problems: Problems) -> None:
 
 
 def _check_equal_shapes(match: LossMatch, data: Dataset, problems: Problems) -> None:
-    """Several outputs of one loss have one shape."""
+    """Check that all outputs of a loss have the same shape."""
     first, *others = match.outputs.items()
     for argument, each in others:
         if each.value.shape != first[1].value.shape:
-            both = f"{first[0]} is {first[1].value} and {argument} {each.value}"
+            both = f"{first[0]} is {first[1].value} and {argument} is {each.value}"
             problems.add(
                 Code.SHAPE_MISMATCH,
                 match.term.where("output"),
-                f"{match.term.type} wants outputs of one shape, and {both}",
+                f"{match.term.type} expects outputs of the same shape, but {both}",
             )
             return
 
 
 def _report_shape(match: LossMatch, expected: str, fix: str, problems: Problems) -> None:
-    found = f"the network gives {match.main.value}, and {match.term.type} wants {expected}"
+    found = f"the network outputs {match.main.value}, but {match.term.type} expects {expected}"
     target_contents = (
         f": '{match.target.name}' {_describe_target(match.target)}" if isinstance(match.target, Target) else ""
     )
@@ -227,10 +244,10 @@ def _report_shape(match: LossMatch, expected: str, fix: str, problems: Problems)
 
 
 def _describe_target(target: Target) -> str:
-    """What a target holds, as the end of a sentence."""
-    each = {0: "", 1: " a step"}.get(len(target.shape), " a pixel")
+    """Describe a target, as the end of a sentence."""
+    each = {0: "", 1: " per step"}.get(len(target.shape), " per pixel")
     if target.classes:
         return f"has {len(target.classes)} classes{each}"
     if len(target.shape) > 1:
-        return f"holds numbers of shape {format_shape(target.shape)}"
-    return f"holds {target.shape[0]} numbers" if target.shape and target.shape != (1,) else "is a number"
+        return f"has numbers of shape {format_shape(target.shape)}"
+    return f"has {target.shape[0]} numbers" if target.shape and target.shape != (1,) else "is a number"

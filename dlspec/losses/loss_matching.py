@@ -1,4 +1,4 @@
-"""Which of the network's outputs and which target each loss compares: as written, or the only ones there are."""
+"""Find the outputs and the target that each loss compares: as written in the spec, or the only possible ones."""
 
 from __future__ import annotations
 
@@ -20,38 +20,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LossMatch:
-    """A loss, the names of the outputs that it takes by its arguments, and what it compares the first with.
-
-    A target that is a number is the same for every sample.
-    """
+    """A loss with its outputs and its target."""
 
     term: LossTerm
+    # Names and descriptions of the network's outputs, by the loss's argument names.
     names: Mapping[str, str]
     outputs: Mapping[str, NetworkOutput]
+    # A number is the same target for every sample; None: the loss has no target.
     target: Target | float | None
     rule: LossRule
     arguments: LossArguments
 
     @property
     def main(self) -> NetworkOutput:
-        """The output that is judged."""
+        """The first output, which is compared with the target."""
         return next(iter(self.outputs.values()))
-
-    @property
-    def is_several(self) -> bool:
-        return len(self.outputs) > 1
 
 
 def match_losses(network: Network, data: Dataset, terms: LossTerms | None, problems: Problems) -> tuple[LossMatch, ...]:
-    """What each term compares; None terms are `auto`. What is left open and not plain is a mistake."""
-    before = len(problems)
+    """Find what each loss compares.
+
+    Args:
+        network: The network.
+        data: The data with the targets.
+        terms: The losses as written; None stands for `auto`.
+        problems: Collects outputs and targets that are unknown or ambiguous.
+
+    Returns:
+        The matches in the order of the terms; empty where a problem was found.
+    """
+    problem_count = len(problems)
     chosen = _make_auto_terms(network, data, problems) if terms is None else terms
     found = [_match_loss(term, network, data, problems) for term in chosen]
-    return () if len(problems) > before else tuple(each for each in found if each is not None)
+    return () if len(problems) > problem_count else tuple(each for each in found if each is not None)
 
 
 def choose_auto_loss(output: NetworkOutput, target: Target) -> str:
-    """The loss that `loss: auto` means for this target and this network's end."""
+    """Choose the loss that `loss: auto` stands for, by the target and the network's last layer."""
     if target.kind == "numbers":
         return "MSELoss"
     if target.num_outputs == 1 and output.value.channels == 1:
@@ -60,9 +65,9 @@ def choose_auto_loss(output: NetworkOutput, target: Target) -> str:
 
 
 def _make_auto_terms(network: Network, data: Dataset, problems: Problems) -> LossTerms:
-    """A term for each target: the only one with the only output, several with the outputs of their names.
+    """Make a term for each target. A single target uses a single output, whatever its name; others match by name.
 
-    Data without a target are their own: the network gives its input again.
+    For data without targets, the network's input is the target, as in an autoencoder.
     """
     targets, outputs = _list_predicted_targets(network, data), network.outputs
     if len(targets) == len(outputs) == 1:
@@ -90,9 +95,9 @@ def _list_predicted_targets(network: Network, data: Dataset) -> list[Target]:
 def _report_ambiguous_pairs(targets: Sequence[Target], outputs: Sequence[str], problems: Problems) -> None:
     named = ", ".join(each.name for each in targets)
     what = f"{len(targets)} target{'s' if len(targets) != 1 else ''} ({named})"
-    found = f"{what} and {len(outputs)} output{'s' if len(outputs) > 1 else ''} ({', '.join(outputs)})"
+    found = f"can't match {what} with {len(outputs)} output{'s' if len(outputs) > 1 else ''} ({', '.join(outputs)})"
     first = f"{{type: LOSS, output: {outputs[0]}, target: {targets[0].name if targets else 'FIELD'}}}"
-    fix = f"give each target's output its name, or say what belongs together: loss: {{main: {first}}}"
+    fix = f"name each output like its target, or write which belong together: loss: {{main: {first}}}"
     problems.add(Code.AMBIGUOUS, ("model", "outputs") if len(outputs) > 1 else ("loss",), found, fix)
 
 
@@ -109,7 +114,7 @@ def _match_loss(term: LossTerm, network: Network, data: Dataset, problems: Probl
 def _find_output_names(
     term: LossTerm, loss_arguments: LossArguments, network: Network, data: Dataset, problems: Problems
 ) -> dict[str, str] | None:
-    """The outputs' names by the loss's arguments."""
+    """Find the names of the outputs, by the loss's argument names; None where a problem was found."""
     names = _resolve_output_names(term, loss_arguments, network, data)
     if names is None:
         _report_ambiguous_outputs(term, loss_arguments, network, problems)
@@ -124,7 +129,7 @@ def _find_output_names(
 def _resolve_output_names(
     term: LossTerm, loss_arguments: LossArguments, network: Network, data: Dataset
 ) -> dict[str, str] | None:
-    """As written, else the only output, or the one of the target's name; None where that leaves an argument open."""
+    """Use the outputs as written, else the only output or the one named like the target; None if ambiguous."""
     written, outputs = term.output, network.outputs
     if written is None and len(loss_arguments.outputs) == 1:
         only_target = data.targets[0].name if len(data.targets) == 1 else ""
@@ -148,17 +153,17 @@ def _report_ambiguous_outputs(
             f"{term.type} compares {' and '.join([', '.join(loss_arguments.outputs[:-1]), loss_arguments.outputs[-1]])}"
         )
         by_argument = ", ".join(f"{each}: NAME" for each in loss_arguments.outputs)
-        fix = f"say which outputs they are: output: {{{by_argument}}}; the model has {names}"
+        fix = f"write which outputs these are: output: {{{by_argument}}}; the model has {names}"
     else:
         found = f"the model has {len(network.outputs)} outputs ({names})"
-        fix = f"say which one {term.type} takes: output: {next(iter(network.outputs))}"
+        fix = f"write which one {term.type} uses: output: {next(iter(network.outputs))}"
     problems.add(Code.AMBIGUOUS, term.where("output"), found, fix)
 
 
 def _find_target(
     term: LossTerm, loss_arguments: LossArguments, names: Mapping[str, str] | None, data: Dataset, problems: Problems
 ) -> Target | float | None:
-    """What is compared with: as written, else the only target, that of the output's name, or the only field."""
+    """Find the target: as written, else the only target, the one named like the output, or the only field."""
     if not loss_arguments.target or isinstance(term.target, int | float):
         return term.target if loss_arguments.target and not isinstance(term.target, str) else None
     written = term.target
@@ -175,7 +180,7 @@ def _find_target(
         problems.add(
             Code.UNKNOWN_TARGET,
             term.where("target"),
-            f"the data have no '{written}'",
+            f"the data have no target or field '{written}'",
             suggest(written, known),
             at_value=True,
         )
@@ -184,5 +189,5 @@ def _find_target(
 
 def _report_ambiguous_target(names: Sequence[str], term: LossTerm, data: Dataset, problems: Problems) -> None:
     kind = "targets" if data.targets else "fields and no target"
-    fix = f"say which one {term.type} compares with: target: {names[0]}"
+    fix = f"write which one {term.type} uses: target: {names[0]}"
     problems.add(Code.AMBIGUOUS, term.where("target"), f"the data have {len(names)} {kind} ({', '.join(names)})", fix)

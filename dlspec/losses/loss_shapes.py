@@ -1,4 +1,4 @@
-"""How an output and a target are given to a loss: squeezed, as rows, one-hot; and which steps are padding."""
+"""Convert an output and a target to the shapes that a loss expects, and find which steps are padding."""
 
 from __future__ import annotations
 
@@ -18,33 +18,37 @@ from dlspec.parts.layers.padding import make_step_mask
 
 TargetTensors = tuple[Tensor, ...]
 TargetFunction = Callable[[Tensor, TargetTensors], Tensor]
-"""What the loss compares with: of the output, as it is given to the loss, and the batch's targets."""
+"""Makes the loss's target from the output, as passed to the loss, and the batch's targets."""
 
 
 @dataclass(frozen=True)
 class LossShapes:
-    """`output` and `aim` are what the loss is given; `mask` makes (N, T) fit the loss's values."""
+    """Functions that convert tensors to the shapes that a loss expects."""
 
     output: TensorFunction
     target: TargetFunction
+    # Reshapes a padding mask (N, T) so that it fits the loss's values.
     mask: TensorFunction = identity
 
 
 @dataclass(frozen=True)
 class Padding:
-    """Which steps of an output are real, by the lengths at `index` of a batch's targets."""
+    """Which steps of an output are real and which are padding."""
 
+    # The position of the lengths among the batch's targets.
     index: int
+    # The convolutions and poolings that change these lengths.
     windows: Sequence[Window]
+    # The output's time dimension, with the batch as dimension 0.
     time_dim: int
 
     def step_mask(self, output: Tensor, targets: TargetTensors) -> Tensor:
-        """(N, T), false where there is padding; `output` is the network's own."""
+        """Make a mask (N, T) that is false for padding; `output` is as the network returns it."""
         return make_step_mask(apply_windows(targets[self.index], self.windows), output.shape[self.time_dim])
 
 
 def make_loss_shapes(match: LossMatch, index: int) -> LossShapes:
-    """For a target at `index` of a batch's targets, a number, or nothing to compare with."""
+    """Choose the conversions for a loss; `index` is the position of its target among the batch's targets."""
     value, target, rule = match.main.value, match.target, match.rule
     if target is None:
         return LossShapes(identity, lambda output, targets: output, _make_mask_aligner(value))
@@ -70,7 +74,10 @@ def _shape_per_sample(value: TensorInfo, rule: LossRule, index: int) -> LossShap
 
 
 def _shape_per_step(value: TensorInfo, rule: LossRule, index: int) -> LossShapes:
-    """A class a step: steps as rows, but where the loss takes channels first itself or there is one output a step."""
+    """Handle a target with one class per step or pixel.
+
+    Steps become rows, unless the loss accepts channels first or there is only one output per step.
+    """
     if value.channels == 1 and not rule.takes_class_numbers:
         return LossShapes(
             _make_squeeze(value.channels_dim), _make_target_function(_to_signs if rule.uses_signs else to_float, index)
@@ -84,7 +91,7 @@ def _shape_per_step(value: TensorInfo, rule: LossRule, index: int) -> LossShapes
 
 
 def _shape_constant(number: float, value: TensorInfo, rule: LossRule) -> LossShapes:
-    """The same target for every sample (and step)."""
+    """Handle a constant target: the same number for every sample and step."""
     if rule.takes_class_numbers:
         class_index = int(number)
         return LossShapes(
@@ -99,7 +106,7 @@ def _shape_constant(number: float, value: TensorInfo, rule: LossRule) -> LossSha
 
 
 def make_row_flattener(value: TensorInfo) -> TensorFunction:
-    """(M, K) of an output: a row a sample, step or pixel."""
+    """Make a function that flattens an output to (M, K), one row per sample, step or pixel."""
     if len(value.shape) == 1:
         return identity
     if value.channels_dim == len(value.shape):
@@ -108,7 +115,7 @@ def make_row_flattener(value: TensorInfo) -> TensorFunction:
 
 
 def _make_mask_aligner(value: TensorInfo) -> TensorFunction:
-    """(N, T) as it lies in (N, C, T); elsewhere nothing needs to be done."""
+    """Make a function that changes a mask (N, T) to (N, 1, T) for channels-first values, and keeps it for others."""
     return (lambda mask: mask.unsqueeze(1)) if value.layout == "channels-first" else identity
 
 
@@ -133,11 +140,12 @@ def _make_squeeze(dim: int) -> TensorFunction:
 
 
 def to_float(classes: Tensor) -> Tensor:
+    """Convert classes to the default float type."""
     return classes.to(torch.get_default_dtype())
 
 
 def _to_signs(classes: Tensor) -> Tensor:
-    """-1 and 1; numbers are these already."""
+    """Convert classes 0 and 1 to -1 and 1; floats already have these values."""
     return classes if classes.is_floating_point() else to_float(classes) * 2 - 1
 
 

@@ -1,4 +1,4 @@
-"""What an output says in the target's own terms, and how metrics see it: rows without padding."""
+"""Convert outputs to predictions: probabilities, or numbers in the target's unit; for metrics without padding."""
 
 from __future__ import annotations
 
@@ -18,21 +18,30 @@ PredictionPair = tuple[Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Prediction:
-    """`predict(output)` are probabilities or numbers; `judge(output, targets)` is what metrics compare: of `target`.
+    """How to predict a target from an output of the network."""
 
-    Probabilities are (N, ..., K) for K classes and (N, ...) of the second class for two; metrics are given a row a
-    sample, step or pixel that is not padding.
-    """
-
+    # The target with the shape that metrics see.
     target: Target
+    # Makes probabilities (N, ..., K) for K classes, (N, ...) of the second class for two, or numbers.
     predict: TensorFunction
+    # Makes predictions and true values for metrics, one row per sample, step or pixel that is not padding.
     make_metric_pair: Callable[[Tensor, TargetTensors], PredictionPair]
 
 
 def make_prediction(
     match: LossMatch, predict: TensorFunction | None, index: int, padding: Padding | None
 ) -> Prediction | None:
-    """None where nothing is predicted: an output that is only judged, or a constant target."""
+    """Decide how a loss's first output becomes a prediction of its target.
+
+    Args:
+        match: The loss with its outputs and its target.
+        predict: Makes probabilities or numbers from outputs (M, K) or (M,); None: the output is not a prediction.
+        index: The position of the target among the batch's targets.
+        padding: Which steps of the output are real; None if all are.
+
+    Returns:
+        The prediction, or None where the loss has a constant target or none, or `predict` is None.
+    """
     if not isinstance(match.target, Target) or predict is None:
         return None
     make_for_kind = _make_class_prediction if match.target.kind == "classes" else _make_number_prediction
@@ -59,7 +68,7 @@ def _make_class_prediction(
 
 
 def _make_probability_function(target: Target, value: TensorInfo, predict: TensorFunction) -> TensorFunction:
-    """Probabilities by rows: (M, K), or (M,) of the second of two classes."""
+    """Make a function that returns probabilities as rows: (M, K), or (M,) of the second of two classes."""
     to_rows = make_row_flattener(value)
     if value.channels == 1:
         return lambda output: predict(to_rows(output)).squeeze(1)
@@ -71,7 +80,7 @@ def _make_probability_function(target: Target, value: TensorInfo, predict: Tenso
 def _make_number_prediction(
     target: Target, value: TensorInfo, predict: TensorFunction, index: int, padding: Padding | None
 ) -> Prediction:
-    """Numbers in the target's own unit, whatever scale the network learns them on."""
+    """Predict numbers in the target's unit, with the standardization undone."""
     mean, deviation = target.scale or (0.0, 1.0)
     final_function = identity if predict is clamp_to_unit else predict
     is_squeezed = value.shape != target.shape
@@ -94,5 +103,5 @@ def _make_number_prediction(
 
 
 def has_separate_numbers(target: Target, value: TensorInfo) -> bool:
-    """Whether a sample's numbers are a row, of which metrics keep each apart."""
+    """Whether a sample has one number, or one vector of numbers that metrics keep separate."""
     return not target.shape or (len(target.shape) == 1 and value.layout == "features")

@@ -1,4 +1,4 @@
-"""Where a network is built: for real, or on PyTorch's meta device, whose tensors have shapes and no numbers."""
+"""Where a network is built: on a real device, or on PyTorch's meta device, whose tensors have shapes but no values."""
 
 from __future__ import annotations
 
@@ -16,29 +16,31 @@ from dlspec.network.memory_limits import NetworkTooLarge, SizeLimit, get_memory_
 
 
 class BuildModeError(Exception):
-    """What was begun in one place is better done in another: it costs too much here, or needs numbers."""
+    """Building in this mode is too expensive or impossible; use another mode.
+
+    Raised where the limits of `SMALL_MODE` are exceeded, or where a layer needs values that meta tensors do not have.
+    """
 
 
 @dataclass(frozen=True)
 class BuildMode:
-    """The device on which everything is made, and how much of it.
+    """The device on which a network is built, and how much memory and computation it may use there."""
 
-    Without a device the choice is PyTorch's, and the network moves to the run's device. `weights` makes the limit that
-    one network's weights have; a pass that is measured may take `max_multiply_adds` multiply-adds and keep `max_kept_bytes` bytes,
-    else it raises `Unfit`.
-    """
-
+    # None: PyTorch's default device; the network is moved to the run's device later.
     device: torch.device | None
+    # Makes the limit on the size of one network's weights.
     weights: Callable[[], SizeLimit]
+    # A measured forward pass that needs more of either raises `BuildModeError`.
     max_multiply_adds: float = math.inf
     max_kept_bytes: float = math.inf
 
     def default_device(self) -> AbstractContextManager[object]:
-        """Within it every new tensor is made there."""
+        """Return a context in which new tensors are made on this device."""
         return nullcontext() if self.device is None else self.device
 
 
-# The first meta operations of a process import 0.4 to 1.8 s of Python: what takes less is done for real.
+# The first operations on the meta device import modules for 0.4 to 1.8 s; a network below these limits is built faster
+# on the CPU.
 MAX_SMALL_WEIGHT_BYTES, MAX_SMALL_MULTIPLY_ADDS, MAX_SMALL_KEPT_BYTES = 50_000_000, 1e9, 2**28
 _CPU = torch.device("cpu")
 
@@ -48,7 +50,7 @@ def _make_small_mode_error(total: int, max_bytes: int) -> Exception:
 
 
 def _make_summary_error(total: int, max_bytes: int) -> Exception:
-    found = f"its weights would fill {format_bytes(total)}; a summary goes to {format_bytes(max_bytes)}"
+    found = f"its weights would need {format_bytes(total)}; a summary is limited to {format_bytes(max_bytes)}"
     return NetworkTooLarge(f"{found} ({explain_raising_limit('summary_bytes')})")
 
 
@@ -61,20 +63,23 @@ SMALL_MODE = BuildMode(
 )
 META_MODE = BuildMode(torch.device("meta"), lambda: SizeLimit(get_limit("summary_bytes"), _make_summary_error))
 UNLIMITED_MODE = BuildMode(_CPU, lambda: SizeLimit(get_memory_bytes()))
-"""For networks that are large and have layers of their own that can't do without numbers."""
+"""For large networks with custom layers that need real values."""
 
 
 def is_on_meta() -> bool:
-    """Whether tensors are made on the meta device here."""
+    """Whether the default device is the meta device."""
     return torch.get_default_device().type == "meta"
 
 
 def is_meta_tensor_error(error: Exception) -> bool:
-    """Whether this is what PyTorch says where a meta tensor's numbers are asked for: several kinds of exception."""
+    """Whether PyTorch raised this because the values of a meta tensor were needed.
+
+    PyTorch raises exceptions of different classes for it, so only their text can be checked.
+    """
     return is_on_meta() and "meta" in str(error)
 
 
 def find_nondeterministic_operation(error: Exception) -> str:
-    """The operation of which PyTorch says that it has no deterministic algorithm; '' where it says something else."""
+    """Return the operation that has no deterministic algorithm, according to PyTorch's error; '' for other errors."""
     found = re.match(r"(\S+) does not have a deterministic implementation", str(error))
     return found[1] if found else ""

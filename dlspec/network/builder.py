@@ -1,7 +1,8 @@
-"""Builds a network, layer by layer, and learns each layer's inputs by passing a sample through.
+"""Build a network layer by layer, passing a small batch through each layer to find the inputs of the next one.
 
-Every layer is built once, for real, in the order in which it runs: under one seed its weights are those of the same
-PyTorch code. The sample is passed in eval mode, with the random generators kept as they were.
+Every layer is built once, in the order in which the layers run, so that with the same seed its weights equal those of
+the same network written in PyTorch. The batch is passed in eval mode, and the state of the random generators is
+restored afterwards.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from dlspec.layouts import TensorInfo
 from dlspec.network.build_mode import RUN_MODE, BuildMode
 from dlspec.network.built_network import BuiltLayer as BuiltLayer
 from dlspec.network.built_network import Network as Network
-from dlspec.network.built_network import NetworkOutput as Output
 from dlspec.network.call_checks import CallChecks
 from dlspec.network.codegen import ForwardStep, assemble_network
 from dlspec.network.layer import Layer as Layer
@@ -53,7 +53,7 @@ from dlspec.network.tied_weights import tie_weight
 from dlspec.network.tracing import ShapeTracer, ignore_build_warnings
 from dlspec.parts.layers.rule import main_input
 
-# Settings that open further outputs.
+# Settings that make a PyTorch layer return further outputs.
 _OUTPUT_SETTINGS = ("need_weights", "return_indices")
 
 
@@ -64,12 +64,22 @@ def build_network(
     problems: Problems,
     mode: BuildMode = RUN_MODE,
 ) -> Network | None:
-    """The network of a graph whose nodes were read, or None where a layer does not fit and `problems` says why.
+    """Build the network of a graph.
 
-    `fields` are the data's by the model's names for its inputs, each with a small batch of samples. Raises `Unfit`
-    where the place is none for this network.
+    Args:
+        graph: The nodes of the model and how they are connected.
+        layers: The graph's nodes with their settings, in the order in which they run.
+        fields: The data's fields by the model's names for its inputs, each with a small batch, (N, ...).
+        problems: Collects what does not fit.
+        mode: The device to build on, with its limits.
+
+    Returns:
+        The network, or None where a problem was found.
+
+    Raises:
+        BuildModeError: If the network can't be built in this mode.
     """
-    if not graph.inputs:  # the model names none: its only one has the field's name
+    if not graph.inputs:  # the model does not name its inputs: the only one takes the field's name
         fields = dict(zip(("",), fields.values(), strict=False))
     problem_count = len(problems)
     with ignore_build_warnings(), mode.default_device():
@@ -81,7 +91,7 @@ def build_network(
 
 
 class NetworkBuilder:
-    """Builds one network, layer by layer, in the order in which they run."""
+    """Builder of one network: call `add` for its layers in the order in which they run, then `finish`."""
 
     def __init__(self, network: PartialNetwork, problems: Problems, mode: BuildMode) -> None:
         self.network, self.problems = network, problems
@@ -90,7 +100,7 @@ class NetworkBuilder:
         self.required_outputs = find_required_outputs(network.graph)
 
     def add(self, layer: Layer) -> None:
-        """Build a layer and pass the sample through it; what takes from a layer that failed is left out."""
+        """Build a layer and pass the sample through it. Skip it if a layer that it depends on has failed."""
         self.problems.enter_part(layer.node.origins)
         node = layer.node
         if not all(check_available(self.network, ref, node, self.problems) for ref in node.inputs.values()):
@@ -102,7 +112,7 @@ class NetworkBuilder:
         self.network.forget_samples(node)
 
     def _add_join(self, layer: Layer) -> None:
-        """Add a residual's body and its shortcut."""
+        """Add the layers that join a residual's body and its shortcut."""
         node, network = layer.node, self.network
         body, shortcut = node.inputs[0], node.inputs[1]
         norm = network.find_last_norm(body)
@@ -110,7 +120,7 @@ class NetworkBuilder:
         if isinstance(layers, Finding):
             self.problems.add_finding(node.problem_path, layers, note=describe_shapes(network, node))
             return
-        if not layers:  # the body flows on alone
+        if not layers:  # no shortcut: the output of the body is the output of the residual
             network.add_aliases(body, OutputRef(node.id))
             network.nodes[node.id] = node
         for each in layers:
@@ -128,7 +138,7 @@ class NetworkBuilder:
     # ---- the call --------------------------------------------------------------------------------------------------
 
     def _prepare_call(self, layer: Layer) -> LayerCall | None:
-        """The layer with its module and the values that it takes; None where something does not fit."""
+        """Return the layer with its module and its input values, or None where something does not fit."""
         first_call = self.network.calls.get(layer.node.path) if layer.node.is_shared else None
         settings: Mapping[str, Any] | None
         if first_call is not None:
@@ -148,7 +158,7 @@ class NetworkBuilder:
         return self._make_call(layer, settings, values)
 
     def _make_call(self, layer: Layer, settings: Mapping[str, Any], values: Sequence[TensorInfo]) -> LayerCall | None:
-        """The call with a module that is made for it; None where none can be made of these inputs."""
+        """Make a module for the layer and return the call, or None where no module can be made for these inputs."""
         output_names = self.required_outputs.get(layer.node.name, ("",))
         output_settings = [key for key in _OUTPUT_SETTINGS if "1" in output_names and key in layer.schema.settings]
         settings = {**dict.fromkeys(output_settings, True), **settings}
@@ -173,10 +183,10 @@ class NetworkBuilder:
     def _shape_note_maker(self, layer: Layer) -> Callable[[], str]:
         return lambda: describe_shapes(self.network, layer.node)
 
-    # ---- what it gives ---------------------------------------------------------------------------------------------
+    # ---- the outputs -----------------------------------------------------------------------------------------------
 
     def _trace_outputs(self, call: LayerCall) -> dict[str, Tensor] | None:
-        """What the layer gives for the sample, by word: a row for each row, in the layout that was asked for."""
+        """Return the layer's outputs for the sample by name, or None where batch size or layout are not as expected."""
         layer = call.layer
         inputs = self.network.get_input_samples(layer.node)
         result = try_or_report(
@@ -195,7 +205,7 @@ class NetworkBuilder:
         return outputs if self.checks.fits_layout(layer, first, has_batch) else None
 
     def _store_outputs(self, call: LayerCall, outputs: Mapping[str, Tensor]) -> None:
-        """Keep what the layer gave, for those that take it."""
+        """Keep the layer's outputs for the layers that use them."""
         node, network = call.layer.node, self.network
         first = next(iter(outputs))
         for output_name, tensor in outputs.items():
@@ -206,10 +216,10 @@ class NetworkBuilder:
         self._name_outputs(call, tuple(outputs))
         network.nodes[node.id] = node
         network.steps.append(self._make_step(call, tuple(outputs)))
-        network.rows[node.id] = self._make_built_layer(call)
+        network.built_layers[node.id] = self._make_built_layer(call)
 
     def _name_outputs(self, call: LayerCall, output_names: Sequence[str]) -> None:
-        """Of a layer with named outputs the first one flows on, and numbers will do, too."""
+        """Let references find named outputs by number too, and the first one also without a name."""
         if not output_names[0]:
             return
         id, network = call.layer.node.id, self.network
@@ -228,8 +238,8 @@ class NetworkBuilder:
             else None
         )
         return ForwardStep(
-            node.id, node.path, call.module, call.layer.type, node.inputs, ("", *output_names[1:]), find_input_lengths(call),
-            len(output_names) > 1, padding_to_zero,
+            node.id, node.path, call.module, call.layer.type, node.inputs, ("", *output_names[1:]),
+            find_input_lengths(call), len(output_names) > 1, padding_to_zero,
         )  # fmt: skip
 
     def _make_built_layer(self, call: LayerCall) -> BuiltLayer:
@@ -242,10 +252,10 @@ class NetworkBuilder:
             node.id, layer.type, call.module, output, node.entry, node.is_shared, written_settings, sources
         )
 
-    # ---- the end ---------------------------------------------------------------------------------------------------
+    # ---- the whole network -----------------------------------------------------------------------------------------
 
     def finish(self) -> Network | None:
-        """The network, or None where an output is none."""
+        """Assemble the network and return it, or None where one of its outputs is invalid."""
         network = self.network
         outputs = find_outputs(network, self.problems)
         if outputs is None:
@@ -253,7 +263,7 @@ class NetworkBuilder:
         module, inputs = assemble_network(network.steps, network.fields, outputs, network.aliases)
         described_outputs = {name: describe_output(network, ref) for name, ref in outputs.items()}
         fields = {name or each.name: network.values[OutputRef(MODEL, name)] for name, each in network.fields.items()}
-        rows = tuple(network.rows.values())
+        rows = tuple(network.built_layers.values())
         return Network(
-            module.train(), inputs, fields, rows, described_outputs, self.allows_trimming, network.fewest_steps()
+            module.train(), inputs, fields, rows, described_outputs, self.allows_trimming, network.find_fewest_steps()
         )

@@ -1,4 +1,4 @@
-"""A network that was built: its module, the layers in it, and what the outputs are."""
+"""A built network: its module, its layers, and descriptions of its outputs."""
 
 from __future__ import annotations
 
@@ -15,62 +15,64 @@ from dlspec.layouts import TensorInfo
 
 @dataclass(frozen=True)
 class InputEdge:
-    """What a layer takes: the output of the layer of that name ('' is the model's input), and which of its outputs."""
+    """One input of a layer: where it comes from, and its shape and layout."""
 
-    layer: str
-    output: str
+    layer: str  # the name of the layer that it comes from; '' for an input of the model
+    output: str  # the name of that layer's output; '' for the first one
     value: TensorInfo
 
 
 @dataclass(frozen=True)
 class BuiltLayer:
-    """A row of the summary. `path` is where the layer was written, `is_reused` a module that was there before.
-
-    `settings` are those that were written and are not the defaults, computed; `takes` is what comes in, in order.
-    """
+    """One layer of a built network, as `dlspec summary` lists it."""
 
     name: str
     type: str
     module: nn.Module
     output: TensorInfo
+    # The key path at which the layer is written in the spec.
     path: KeyPath
+    # Whether the module was built for an earlier layer and is called again.
     is_reused: bool = False
+    # The settings that are written in the spec and differ from their defaults, with expressions computed.
     settings: Mapping[str, Any] = field(default_factory=dict)
+    # The layer's inputs in order.
     takes: tuple[InputEdge, ...] = ()
 
 
 @dataclass(frozen=True)
 class NetworkOutput:
-    """One of a network's outputs: the layer that gives it, and the last one whose numbers these are."""
+    """One output of a network."""
 
     value: TensorInfo
+    # The layer that returns it.
     layer: BuiltLayer
+    # The last layer that computes its values: layers such as Flatten and Dropout are skipped.
     end: BuiltLayer
 
 
 @dataclass(frozen=True)
 class Network:
-    """A built network: `inputs` names the tensors of a split that `module` takes, in order.
-
-    Several outputs come as a mapping by their names. `fields` are the inputs' values, by name. `allows_trimming` says that
-    batches may end at their longest sample: no layer needs the fields' full length, only the `fewest_steps` of each
-    that its windows fit in.
-    """
+    """A built network. Its `module` returns one tensor, or a dict of tensors if the network has multiple outputs."""
 
     module: nn.Module
+    # The names of a split's tensors that `module` takes, in order.
     inputs: tuple[str, ...]
+    # The shapes and layouts of the inputs by name.
     fields: Mapping[str, TensorInfo]
     layers: tuple[BuiltLayer, ...]
     outputs: Mapping[str, NetworkOutput]
+    # Whether a batch may be cut to its longest sample: no layer needs the fields' full length.
     allows_trimming: bool = True
+    # The fewest steps that the network's convolutions and poolings need, by field.
     fewest_steps: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def max_layer_outputs(self) -> int:
-        """The most numbers that a layer gives for a sample."""
+        """The size of the largest layer output for one sample, in numbers."""
         return max((math.prod(each.output.shape) for each in self.layers), default=0)
 
     @property
     def output(self) -> TensorInfo:
-        """The only output's, or the first's."""
+        """Shape and layout of the only or first output."""
         return next(iter(self.outputs.values())).value

@@ -1,4 +1,4 @@
-"""Checks of one call of a layer: what comes in, what working in place would overwrite, and what comes out."""
+"""Checks of one call of a layer: its inputs, what an in-place operation would overwrite, and its outputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dlspec.network.partial_network import PartialNetwork
 from dlspec.network.shape_chain import describe_shapes
 from dlspec.network.tracing import identify_memory
 
-# The fewest dimensions, batch left out, that a layout has, and what they are.
+# The minimum number of dimensions of each layout, without the batch, and their description.
 _MIN_DIMS: Mapping[str, tuple[int, str]] = {
     "features": (1, "(C)"),
     "tokens": (1, "(T) of whole numbers"),
@@ -30,15 +30,15 @@ _MIN_DIMS: Mapping[str, tuple[int, str]] = {
 
 
 class CallChecks:
-    """What may be wrong with a call of a layer beyond what PyTorch refuses; each check adds the problems it finds."""
+    """Checks of a call of a layer beyond PyTorch's own; each one adds the problems that it finds."""
 
     def __init__(self, network: PartialNetwork, problems: Problems) -> None:
         self.network, self.problems = network, problems
 
-    # ---- before the module is there --------------------------------------------------------------------------------
+    # ---- before the module is built --------------------------------------------------------------------------------
 
     def accepts_reuse(self, layer: Layer, settings: Mapping[str, Any]) -> bool:
-        """Whether a module that is used again takes inputs like these."""
+        """Whether a module that is called again, with these settings, fits the inputs of this call."""
         values = [*self.network.get_input_values(layer.node).values()]
         for name, setting in layer.schema.settings.items():
             inferred = infer_setting(name, values) if setting.is_inferred and values else None
@@ -48,17 +48,26 @@ class CallChecks:
                 or agrees_with_input(name, settings[name], inferred, values[0])
             ):
                 continue
-            found = f"'{layer.node.name}' has {name} {settings[name]}, and {values[0]} comes in"
-            fix = "write the layer again, for weights of its own"
+            found = f"'{layer.node.name}' has {name} {settings[name]}, but the input is {values[0]}"
+            fix = "write a new layer, with its own weights"
             self.problems.add(Code.SHAPE_MISMATCH, layer.node.entry, found, fix)
             return False
         return True
 
     def accepts(self, layer: Layer, settings: Mapping[str, Any], values: Sequence[TensorInfo]) -> bool:
-        """Whether the layer's rule takes these inputs, and working in place harms nothing."""
+        """Whether the layer's rule allows these inputs, and an in-place operation does no harm.
+
+        Args:
+            layer: The layer to call.
+            settings: Its settings so far; those that the inputs decide may be missing.
+            values: Its inputs in the order of its `forward`.
+
+        Returns:
+            False where a problem was found.
+        """
         refused = None
         if values:
-            # A layer's own check may try a formula.
+            # A layer's own check may run a formula on the sample.
             with limit_memory_growth() if find_rule(layer.schema).check else nullcontext():
                 refused = find_refusal(layer.schema, values, settings)
         if refused is not None:
@@ -68,15 +77,15 @@ class CallChecks:
         return settings.get("inplace") is not True or self._can_work_in_place(layer)
 
     def _can_work_in_place(self, layer: Layer) -> bool:
-        """Whether working in place changes neither the data nor what another layer takes later."""
+        """Whether an in-place operation overwrites neither the data nor a value that a later layer reads."""
         network, node = self.network, layer.node
         memory = identify_memory(network.samples[next(iter(node.inputs.values()))])
         if memory in [identify_memory(each) for each in network.data]:
             return self._report_inplace(layer, "inplace would overwrite the data")
         for ref in network.find_values_read_later(node):
             if identify_memory(network.samples[ref]) == memory:
-                name = network.rows[ref.node].name if ref.node in network.rows else ref.output
-                found = f"inplace would overwrite the output of '{name}', which is taken below"
+                name = network.built_layers[ref.node].name if ref.node in network.built_layers else ref.output
+                found = f"inplace would overwrite the output of '{name}', which a later layer reads"
                 return self._report_inplace(layer, found)
         return True
 
@@ -85,10 +94,10 @@ class CallChecks:
         self.problems.add(Code.INPLACE, path, found, "leave it out", at_value=True, shown=layer.shown)
         return False
 
-    # ---- with the module -------------------------------------------------------------------------------------------
+    # ---- after the module is built ---------------------------------------------------------------------------------
 
     def has_lengths(self, call: LayerCall) -> bool:
-        """Whether the lengths that the layer needs are known: a layer before it may have mixed padding and steps."""
+        """Whether the lengths that the layer needs are known: an earlier layer may have mixed padding and steps."""
         input_positions: Mapping[str, int] = getattr(call.module, "lengths_of", {})
         values, layer = call.values, call.layer
         mixing_layer = next(
@@ -101,40 +110,49 @@ class CallChecks:
         )
         if not mixing_layer or not getattr(call.module, "needs_lengths", True):
             return True
-        row = self.network.rows[mixing_layer]
-        found = f"{layer.type} needs each sample's length, and behind {row.type} ('{row.name}') none is known"
-        fix = f"{row.type} mixes steps and padding: put {layer.type} before it, or take a layer that keeps steps apart"
+        row = self.network.built_layers[mixing_layer]
+        found = f"{layer.type} needs each sample's length, which is unknown after {row.type} ('{row.name}')"
+        fix = f"{row.type} mixes steps and padding: put {layer.type} before it, or use one that keeps steps separate"
         note = describe_shapes(self.network, layer.node)
         self.problems.add(Code.LENGTHS_LOST, layer.node.problem_path, found, fix, shown=layer.shown, note=note)
         return False
 
-    # ---- with what it gives ----------------------------------------------------------------------------------------
+    # ---- after the sample was passed -------------------------------------------------------------------------------
 
     def returns_tensors(self, call: LayerCall, outputs: Sequence[Any]) -> bool:
-        """Whether the layer gives tensors alone."""
+        """Whether the layer returned only tensors."""
         if all(isinstance(each, Tensor) for each in outputs):
             return True
-        fix = "a layer's forward gives a tensor, or a tuple of tensors"
+        fix = "a layer's forward must return a tensor or a tuple of tensors"
         layer = call.layer
         self.problems.add(
-            Code.WRONG_RESULT, layer.node.problem_path, f"{layer.type} gives {type(outputs[0]).__name__}", fix
+            Code.WRONG_RESULT, layer.node.problem_path, f"{layer.type} returned {type(outputs[0]).__name__}", fix
         )
         return False
 
     def keeps_batch_size(self, call: LayerCall, output: Tensor) -> bool:
-        """Whether the layer gives a row for each row."""
+        """Whether the layer's output has as many samples as its input."""
         layer, network = call.layer, self.network
         with_batch = [ref for ref in layer.node.inputs.values() if network.values[ref].has_batch]
         batch_size = len(network.samples[with_batch[0]])
         if getattr(call.module, "folds_batch", False) or (output.dim() > 0 and len(output) == batch_size):
             return True
-        found = f"{layer.type} makes {tuple(output.shape)} of a batch of {batch_size}"
-        fix = "dimension 0 is the batch: a layer gives a row for each of its rows"
+        found = f"{layer.type} returned shape {tuple(output.shape)} for a batch of {batch_size}"
+        fix = "dimension 0 is the batch: a layer must keep its size"
         self.problems.add(Code.WRONG_RESULT, layer.node.problem_path, found, fix, shown=layer.shown)
         return False
 
     def fits_layout(self, layer: Layer, output: Tensor, has_batch: bool) -> bool:
-        """Whether what the layer gives can have the layout that was written."""
+        """Whether a layer's output can have the layout that is written in the spec.
+
+        Args:
+            layer: The layer; its node has the written layout, or None.
+            output: The layer's output for the sample.
+            has_batch: Whether dimension 0 of `output` is the batch.
+
+        Returns:
+            False where a problem was found.
+        """
         layout = layer.node.layout
         if layout is None:
             return True
@@ -142,7 +160,7 @@ class CallChecks:
         shape = tuple(output.shape[1:]) if has_batch else tuple(output.shape)
         if len(shape) >= dims and (layout != "tokens" or not output.is_floating_point()):
             return True
-        found = f"layout is {layout}, which is {expected}, and {layer.type} gives {format_shape(shape)}"
-        path, fix = layer.node.part.path_of("layout"), "leave it out, or write another"
+        found = f"layout is {layout}, which means {expected}, but {layer.type} returns {format_shape(shape)}"
+        path, fix = layer.node.part.path_of("layout"), "leave it out, or write another layout"
         self.problems.add(Code.WRONG_LAYOUT, path, found, fix, at_value=True, shown=layer.shown)
         return False

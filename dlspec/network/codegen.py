@@ -1,6 +1,7 @@
-"""Puts built layers together: a plain stack is an `nn.Sequential`, a graph gets a generated `forward`.
+"""Combine built layers into one module: an `nn.Sequential` for a plain stack, else a module with a generated `forward`.
 
-The code is straight PyTorch, readable as `.code`: one call a layer, and functions where a layer has nothing to keep.
+The generated code is plain PyTorch and can be read as `.code`: one call per layer, and a plain function where a layer
+has neither weights nor state.
 """
 
 from __future__ import annotations
@@ -24,26 +25,27 @@ from dlspec.layouts import Lengths, Window
 from dlspec.parts.layers.padding import make_step_mask
 
 LAYER_KEY, TYPE_KEY = "layer", "layer_type"
-"""In the `meta` of a graph's node: the id of the layer that it belongs to, and that layer's type."""
+"""Keys in the `meta` of each `fx` node: the id and the type of the layer that the node belongs to."""
 
 
 @dataclass(frozen=True)
 class ForwardStep:
-    """One call in a network's `forward`.
-
-    `words` are the outputs that are taken, in the order in which the module gives them; `lengths` those of inputs, by
-    the argument's name. A `Parameter` is no call: its tensor is taken. `border` are the lengths and the dimension of an
-    input behind whose steps zeros must lie, as they lie behind a sample alone: of a window that pads.
-    """
+    """One layer call in a network's `forward`. For a `Parameter` its tensor is read instead."""
 
     id: str
+    # Where the module is registered, name by name: the start of its keys in the state dict.
     path: tuple[str, ...]
     module: nn.Module
     type: str
+    # The inputs by position or argument name.
     inputs: Mapping[int | str, OutputRef]
-    words: tuple[str, ...] = ("",)
+    # The outputs that are used, in the order in which the module returns them; '' is the first.
+    output_names: tuple[str, ...] = ("",)
+    # The lengths that are passed to the module, by argument name.
     lengths: Mapping[str, Lengths] = field(default_factory=dict)
-    is_several: bool = False
+    has_multiple_outputs: bool = False
+    # Lengths and time dimension of the first input if its padding must be set to zero before the call. A convolution
+    # that pads with zeros then computes the same for a sample in a batch as for the sample by itself.
     padding_to_zero: tuple[Lengths, int] | None = None
 
     @property
@@ -52,7 +54,7 @@ class ForwardStep:
 
     @property
     def is_inline(self) -> bool:
-        """Whether its code is written into the network's: it keeps nothing, and needs no lengths."""
+        """Whether its code is copied into the network's `forward`: it has no state and needs no lengths."""
         return getattr(self.module, "inline", False) and not self.lengths
 
 
@@ -62,7 +64,17 @@ def assemble_network(
     outputs: Mapping[str, OutputRef],
     aliases: Mapping[OutputRef, OutputRef],
 ) -> tuple[nn.Module, tuple[str, ...]]:
-    """The network, and the names of the tensors of a split that it takes: fields, then lengths."""
+    """Combine layer calls into one module.
+
+    Args:
+        steps: The calls in the order in which they run.
+        fields: The data's fields by the model's names for its inputs.
+        outputs: The values that the network returns, by name.
+        aliases: Further names of values, each with the name that it stands for.
+
+    Returns:
+        The module, and the names of a split's tensors that it takes: fields first, then lengths.
+    """
     sequential = _make_sequential(steps, fields, outputs)
     if sequential is not None:
         return sequential, tuple(each.name for each in fields.values())
@@ -72,13 +84,15 @@ def assemble_network(
 def _make_sequential(
     steps: Sequence[ForwardStep], fields: Mapping[str, Field], outputs: Mapping[str, OutputRef]
 ) -> nn.Module | None:
-    """A plain stack, None where it is none: each layer takes what the one before it gives, and nothing else."""
+    """Make an `nn.Sequential`, or return None unless each layer takes only the output of the layer before it."""
     if len(fields) != 1 or len(outputs) != 1 or not steps:
         return None
     previous = OutputRef(MODEL, steps[0].inputs[0].output) if 0 in steps[0].inputs else None
     for step in steps:
-        is_plain = len(step.path) == 1 and step.id == step.path[0] and not step.lengths and not step.is_several
-        if not is_plain or dict(step.inputs) != {0: previous} or step.words != ("",) or step.type == "Formula":
+        is_plain = (
+            len(step.path) == 1 and step.id == step.path[0] and not step.lengths and not step.has_multiple_outputs
+        )
+        if not is_plain or dict(step.inputs) != {0: previous} or step.output_names != ("",) or step.type == "Formula":
             return None
         previous = OutputRef(step.id)
     if next(iter(outputs.values())) != previous:
@@ -87,7 +101,7 @@ def _make_sequential(
 
 
 class _ForwardWriter:
-    """Writes the `forward` of a graph."""
+    """Writer of a graph's `forward`, as `torch.fx` code."""
 
     def __init__(self, fields: Mapping[str, Field], aliases: Mapping[OutputRef, OutputRef]) -> None:
         self.fields, self.aliases = fields, aliases
@@ -110,7 +124,10 @@ class _ForwardWriter:
         return network, inputs
 
     def _write_inputs(self, steps: Sequence[ForwardStep]) -> tuple[str, ...]:
-        """The inputs, then the lengths that some layer asks for; left out, every step is taken for real."""
+        """Write the arguments of `forward`: the inputs, then the lengths that a layer needs.
+
+        Lengths default to None, which means that every step is real.
+        """
         for name, each in self.fields.items():
             self.values[OutputRef(MODEL, name)] = self.graph.placeholder(_make_argument_name(name or each.name))
         needed = [lengths for step in steps for lengths in step.lengths.values()]
@@ -143,7 +160,7 @@ class _ForwardWriter:
         self._name_outputs(step, node)
 
     def _label_nodes(self, step: ForwardStep) -> None:
-        """Every node that was added says for which layer."""
+        """Store in the `meta` of each new `fx` node which layer it belongs to."""
         for node in reversed(self.graph.nodes):
             if node.meta.setdefault(LAYER_KEY, step.id) != step.id:
                 break
@@ -160,11 +177,11 @@ class _ForwardWriter:
         return node
 
     def _name_outputs(self, step: ForwardStep, node: fx.Node) -> None:
-        for at, word in enumerate(step.words):
+        for at, output_name in enumerate(step.output_names):
             item = node
-            if step.is_several:
+            if step.has_multiple_outputs:
                 item = self.graph.call_function(operator.getitem, (node, at))
-            self.values[OutputRef(step.id, word)] = item
+            self.values[OutputRef(step.id, output_name)] = item
 
     def _find_value(self, ref: OutputRef) -> fx.Node:
         while ref in self.aliases:
@@ -172,7 +189,7 @@ class _ForwardWriter:
         return self.values[ref]
 
     def _write_lengths(self, lengths: Lengths) -> fx.Node:
-        """The lengths behind windows, computed once."""
+        """Write the lengths after convolutions and poolings; each is computed only once."""
         if lengths not in self.lengths:
             windows = tuple((each.kernel_size, each.stride, each.padding, each.dilation) for each in lengths.windows)
             before = self.lengths[Lengths(lengths.field)]
@@ -181,12 +198,21 @@ class _ForwardWriter:
 
 
 def lengths_after_windows(lengths: Tensor | None, windows: Sequence[tuple[int, int, int, int]]) -> Tensor | None:
-    """Lengths behind convolutions of (kernel_size, stride, padding, dilation); None stays None."""
+    """Compute lengths (N,) after convolutions of (kernel_size, stride, padding, dilation); None stays None."""
     return None if lengths is None else apply_windows(lengths, [Window(*each) for each in windows])
 
 
 def zero_padding_steps(input: Tensor, lengths: Tensor | None, dim: int) -> Tensor:
-    """With zeros behind each sample's steps along `dim`."""
+    """Set the padding of each sample to zero.
+
+    Args:
+        input: Steps along `dim`, batch first, (N, ...).
+        lengths: The number of real steps of each sample, (N,); None leaves `input` unchanged.
+        dim: The time dimension.
+
+    Returns:
+        A tensor of the same shape.
+    """
     if lengths is None:
         return input
     real = make_step_mask(lengths, input.shape[dim], input.device)  # (N, T)
@@ -195,7 +221,7 @@ def zero_padding_steps(input: Tensor, lengths: Tensor | None, dim: int) -> Tenso
 
 
 def _register_at_path(root: nn.Module, path: Sequence[str], module: Any) -> None:
-    """Puts a module or parameter at its path below `root`."""
+    """Register a module or parameter at its path below `root`, with empty modules in between."""
     *parents, last = path
     for name in parents:
         if not isinstance(getattr(root, name, None), nn.Module):
@@ -208,7 +234,7 @@ def _register_at_path(root: nn.Module, path: Sequence[str], module: Any) -> None
 
 
 def _make_variable_name(step: ForwardStep) -> str:
-    """What the output is called in the code: by its names, or the layer's type."""
+    """Make the name of the variable for an output: from the layer's names, or from its type."""
     names = [each for each in step.id.split(".") if not each.isdigit()]
     is_named = bool(names) and not step.id.rpartition(".")[2].isdigit()
     type_name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", step.type).lower()
@@ -216,6 +242,6 @@ def _make_variable_name(step: ForwardStep) -> str:
 
 
 def _make_argument_name(name: str) -> str:
-    """A name that Python takes for a variable's, like this one."""
+    """Make a valid Python variable name that resembles this one."""
     name = re.sub(r"\W", "_", name, flags=re.ASCII)
     return name if name.isidentifier() and not keyword.iskeyword(name) and name != "self" else f"input_{name}"

@@ -1,4 +1,4 @@
-"""Which of the data's fields each input of a model takes, and whether they are what the model says it needs."""
+"""Match the inputs of a model with the fields of the data, and check what the model declares about them."""
 
 from __future__ import annotations
 
@@ -14,10 +14,18 @@ if TYPE_CHECKING:
 
 
 def match_inputs(inputs: Sequence[ModelInput], data: Dataset, problems: Problems) -> dict[str, Field]:
-    """The field of each of the model's inputs, by the model's names for them.
+    """Find the field for each of the model's inputs.
 
-    They match by name; a single input takes a single field whatever its name. A target of a class a step may be an
-    input too: it comes moved by one step.
+    Inputs and fields match by name; if there is only one of each, the names may differ. A target with one class per
+    step can be an input too: it is then shifted by one step, for a decoder.
+
+    Args:
+        inputs: The inputs that the model declares; without any, the only field is used.
+        data: The data.
+        problems: Collects inputs without a field, and declared facts that the data contradict.
+
+    Returns:
+        The matched fields by the model's names.
     """
     if not inputs:
         return _match_only_field(data, problems)
@@ -37,8 +45,10 @@ def match_inputs(inputs: Sequence[ModelInput], data: Dataset, problems: Problems
 def _match_only_field(data: Dataset, problems: Problems) -> dict[str, Field]:
     if len(data.fields) > 1:
         names = ", ".join(each.name for each in data.fields)
-        found = f"{data.name} has {len(data.fields)} fields ({names}), and the model says not what it takes"
-        problems.add(Code.AMBIGUOUS, ("model",), found, f"write inputs: [{names}] in the model, or those that it needs")
+        found = f"{data.name} has {len(data.fields)} fields ({names}), and the model does not declare its inputs"
+        problems.add(
+            Code.AMBIGUOUS, ("model",), found, f"write inputs: [{names}] in the model, or only those that it needs"
+        )
     return {each.name: each for each in data.fields[:1]}
 
 
@@ -47,19 +57,22 @@ def _report_missing_field(stated: ModelInput, data: Dataset, problems: Problems)
     fix = suggest(stated.name, [*names, *(each.name for each in data.targets if data.field(each.name))])
     what = f"{data.name} has no field '{stated.name}'"
     if any(each.name == stated.name for each in data.targets):
-        what, fix = f"'{stated.name}' is what {data.name} has to be predicted", f"take a field: {', '.join(names)}"
+        what, fix = f"'{stated.name}' is a target of {data.name}, not a field", f"use a field: {', '.join(names)}"
     problems.add(Code.UNKNOWN_FIELD, stated.path, what, fix)
 
 
 def _check_stated_facts(stated: ModelInput, field: Field, data: Dataset, problems: Problems) -> None:
-    """What the model states of its input against what the data hold; null is open."""
+    """Compare what the model declares about an input with the data; null matches anything."""
     found = {"shape": list(field.shape), "layout": field.layout, "vocab_size": field.vocab_size}
     found["length"] = field.shape[0] if field.layout in ("tokens", "sequence") else None
     for key, expected in stated.facts.items():
         if expected is not None and not _matches(expected, found[key]):
-            text = f"the model wants {key} {format_value(expected)}, and '{field.name}' of {data.name} has {format_value(found[key])}"
+            text = (
+                f"the model expects {key} {format_value(expected)}, "
+                f"but '{field.name}' of {data.name} has {format_value(found[key])}"
+            )
             problems.add(
-                Code.SHAPE_MISMATCH, (*stated.path, key), text, "choose data that fit, or change what the model states"
+                Code.SHAPE_MISMATCH, (*stated.path, key), text, "use data that fit, or change the model's inputs"
             )
 
 

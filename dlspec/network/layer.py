@@ -1,4 +1,4 @@
-"""A layer on its way into a network, and one call of it."""
+"""A layer while its network is built, and one call of it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dlspec.parts.schema import Schema
 
 @dataclass(frozen=True)
 class Layer:
-    """A node whose settings were read: everything that building it needs but its inputs."""
+    """A node of the graph with its schema and checked settings. Only its inputs are missing before it can be built."""
 
     node: Node
     schema: Schema
@@ -27,23 +27,22 @@ class Layer:
 
     @property
     def shown(self) -> str:
-        """The type where the path of a mistake does not end with it."""
+        """The layer's type for a message, or '' where the problem's path contains it already."""
         return "" if self.type in self.node.problem_path else self.type
 
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One call of a layer: its module, all the settings that this was made with, and the values that it takes.
-
-    `values` are in the order of the module's `forward`.
-    """
+    """One call of a layer with its inputs."""
 
     layer: Layer
     module: nn.Module
+    # All settings that the module was made with, including inferred ones.
     settings: Mapping[str, Any]
+    # Shapes and layouts of the inputs, in the order of the module's `forward`.
     values: Sequence[TensorInfo]
 
     @property
     def has_batch(self) -> bool:
-        """Whether it takes samples, one row each."""
+        """Whether an input has a batch dimension; Parameters have none."""
         return any(each.has_batch for each in self.values)

@@ -1,5 +1,6 @@
-"""Refuses a layer that this machine's memory can't hold before PyTorch asks for it: an allocation may be granted,
-and the process killed when it is filled.
+"""Reject a layer that does not fit into memory before it is allocated.
+
+The operating system may grant an allocation that is too large, and kill the process when the memory is used.
 """
 
 from __future__ import annotations
@@ -18,22 +19,23 @@ from dlspec.formatting import format_bytes
 from dlspec.limits import explain_raising_limit, get_limit
 
 _FACTORIES = frozenset({torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn})
-# Where the machine does not say what it has.
-DEFAULT_MEMORY_BYTES = 64 * 2**30
+DEFAULT_MEMORY_BYTES = 64 * 2**30  # where the system does not report its memory
 
 
 class NetworkTooLarge(ValueError):
-    """The tensors of a network are more than the memory holds."""
+    """The tensors of a network do not fit into memory."""
 
 
 def _make_memory_error(total: int, max_bytes: int) -> Exception:
-    return NetworkTooLarge(f"its weights would fill {format_bytes(total)}; this machine has {format_bytes(max_bytes)}")
+    return NetworkTooLarge(f"its weights would need {format_bytes(total)}; this machine has {format_bytes(max_bytes)}")
 
 
 class SizeLimit(TorchFunctionMode):
-    """Within it tensors of `limit` bytes in all can be made; the next one is refused before it is there.
+    """Context that limits the total size of new tensors; a tensor that exceeds it is rejected before it is allocated.
 
-    What is raised `refuse` makes, of what all would take and the limit: `NetworkTooLarge`, where nothing else is said.
+    Args:
+        limit: The limit in bytes. It is for all uses of the context together.
+        make_error: Makes the exception to raise from the total size and the limit, by default a `NetworkTooLarge`.
     """
 
     def __init__(self, limit: int, make_error: Callable[[int, int], Exception] = _make_memory_error) -> None:
@@ -54,12 +56,18 @@ class SizeLimit(TorchFunctionMode):
 
 
 _LIMIT_LOCK = RLock()
-"""The limit is the process's: two threads would take each other's for what was there before."""
+"""The limit is one of the whole process: a second thread would restore the temporary limit of the first."""
 
 
 @contextmanager
 def limit_memory_growth() -> Iterator[None]:
-    """Within it the process may take `sample_bytes` more memory: an output without weights may be of any size."""
+    """Return a context in which the process may use only `sample_bytes` more memory.
+
+    It is for passing samples: even a layer without weights may return an output of any size.
+
+    Raises:
+        NetworkTooLarge: If more memory is needed.
+    """
     with _LIMIT_LOCK:
         memory_limits = _read_memory_limits()
         if memory_limits is None:
@@ -79,7 +87,7 @@ def _limit_data_memory(soft: int, hard: int, used: int) -> Iterator[None]:
         yield
     except (RuntimeError, MemoryError) as error:
         if is_failed_allocation(error):
-            found = f"an output of a few samples would fill more than {format_bytes(get_limit('sample_bytes'))}"
+            found = f"the output for a few samples would need more than {format_bytes(get_limit('sample_bytes'))}"
             raise NetworkTooLarge(f"{found} ({explain_raising_limit('sample_bytes')})") from None
         raise
     finally:
@@ -87,12 +95,12 @@ def _limit_data_memory(soft: int, hard: int, used: int) -> Iterator[None]:
 
 
 def is_failed_allocation(error: Exception) -> bool:
-    """Whether memory was refused. PyTorch raises a plain RuntimeError for it, which only its text tells apart."""
+    """Whether memory ran out. PyTorch then raises a RuntimeError, which only its text distinguishes from others."""
     return isinstance(error, MemoryError) or "allocate" in str(error)
 
 
 def _read_memory_limits() -> tuple[int, int, int] | None:
-    """The limits of this process's data and how much it has; None where the system tells no such thing."""
+    """Return the soft and hard limit of this process's memory and its current use in bytes; None if unknown."""
     try:
         import resource
 
@@ -104,7 +112,7 @@ def _read_memory_limits() -> tuple[int, int, int] | None:
 
 
 def get_memory_bytes() -> int:
-    """The bytes of memory that this machine has."""
+    """Return the size of this machine's memory in bytes."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):  # not on Windows

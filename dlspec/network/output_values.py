@@ -1,4 +1,4 @@
-"""What a layer's outputs are: their words, layouts, lengths and vocabularies."""
+"""Find names, layouts, lengths and vocabularies of a layer's outputs."""
 
 from __future__ import annotations
 
@@ -23,14 +23,21 @@ from dlspec.parts.layers.rule import main_input
 
 @dataclass(frozen=True)
 class OutputValue:
-    """What an output is. `allows_trimming` says that batches may still end at their longest sample."""
+    """Shape, layout and lengths of an output."""
 
     value: TensorInfo
+    # Whether batches may still be cut to their longest sample.
     allows_trimming: bool = True
 
 
 def find_output_value(call: LayerCall, tensor: Tensor, output_name: str) -> OutputValue:
-    """What a layer's output is, by the tensor that it gave for a sample; `word` is '' for the first output."""
+    """Find the layout, lengths and vocabulary of one output of a layer.
+
+    Args:
+        call: The call of the layer.
+        tensor: The output for the sample, (N, ...).
+        output_name: The output's name; '' for the first one.
+    """
     if call.layer.type == PARAMETER:
         return OutputValue(_make_parameter_value(call.layer, tensor))
     schema, module, values, settings = call.layer.schema, call.module, call.values, call.settings
@@ -60,7 +67,7 @@ def _make_parameter_value(layer: Layer, tensor: Tensor) -> TensorInfo:
 
 
 def _mark_lost_lengths(call: LayerCall, value: TensorInfo) -> TensorInfo:
-    """The value with the layer that has mixed steps and padding, where one has."""
+    """Record in a value without lengths which layer has mixed its steps with padding."""
     if value.time_dim is None:
         return value if value.lengths is None else replace(value, lengths=None)
     if value.lengths is not None:
@@ -72,17 +79,17 @@ def _mark_lost_lengths(call: LayerCall, value: TensorInfo) -> TensorInfo:
 
 
 def find_input_lengths(call: LayerCall) -> dict[str, Lengths]:
-    """The lengths that a layer asks for, by the argument's name."""
+    """Find the lengths that the layer's `forward` takes, by argument name."""
     input_positions: Mapping[str, int] = getattr(call.module, "lengths_of", {})
     found = {name: call.values[at].lengths for name, at in input_positions.items() if at < len(call.values)}
     return {name: each for name, each in found.items() if each is not None}
 
 
-# ---- outputs by word -----------------------------------------------------------------------------------------------
+# ---- outputs by name -----------------------------------------------------------------------------------------------
 
 
 def find_required_outputs(graph: Graph) -> dict[str, tuple[str, ...]]:
-    """For each module the outputs that something takes, wherever it is used."""
+    """Find the outputs of each module that any layer or the model uses, over all calls of the module."""
     names = {node.id: node.name for node in graph.nodes}
     required: dict[str, dict[str, None]] = {}
     for node, outputs in graph.find_used_outputs().items():
@@ -91,7 +98,7 @@ def find_required_outputs(graph: Graph) -> dict[str, tuple[str, ...]]:
 
 
 def choose_outputs(module: nn.Module, output_names: Sequence[str]) -> None:
-    """Tell a layer with named outputs which of them are taken; the first one always is."""
+    """Set which outputs a layer with named outputs returns: always the first one, and those that are used."""
     names: tuple[str, ...] = getattr(module, "output_names", ())
     if not names:
         return
@@ -104,6 +111,6 @@ def choose_outputs(module: nn.Module, output_names: Sequence[str]) -> None:
 
 
 def list_output_names(module: nn.Module, count: int) -> Iterator[str]:
-    """The words for what a module gives: '' for the first."""
+    """Iterate over the names of a module's outputs. Unnamed ones are '' for the first, then '1', '2', ..."""
     names: tuple[str, ...] = getattr(module, "wanted", ())
     yield from names if names else ("", *(str(at) for at in range(1, count)))

@@ -1,4 +1,4 @@
-"""A network's parameters by their names in the state dict and the layers that they belong to."""
+"""Select a network's parameters by their names in the state dict and the types of their layers."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from dlspec.language.parse.pattern import ParameterPattern
 from dlspec.language.problems import Problems
 from dlspec.network.built_network import Network
 
-MAX_UNMATCHED_PATTERNS = 50
-"""After so many patterns that pick nothing no more are looked at: each is compared with every name."""
+MAX_UNMATCHED_PATTERNS = 50  # then matching stops: each pattern is compared with every name, which takes time
 
 
 @dataclass(frozen=True)
 class NamedParameter:
-    """One parameter: its names (several where it is tied or shared) and the types of the layers around it."""
+    """One parameter with its names and layers."""
 
+    # Its names in the state dict: more than one if it is tied or shared.
     names: tuple[str, ...]
     parameter: nn.Parameter
+    # The types of the modules that contain it, with their base classes.
     layers: frozenset[str]
 
     @property
     def name(self) -> str:
+        """The first of its names."""
         return self.names[0]
 
     def is_matched_by(self, pattern: ParameterPattern) -> bool:
-        """Whether one of its names matches, in a layer of one of the pattern's types, and nothing excepts it."""
+        """Whether name, layer and dimensions match the pattern, and its `except` matches none of the names."""
         fits = not pattern.layers or not self.layers.isdisjoint(pattern.layers)
         fits &= pattern.dims is None or self.parameter.dim() == pattern.dims
         if not fits or any(fnmatchcase(name, each) for name in self.names for each in pattern.exclude):
@@ -40,10 +42,10 @@ class NamedParameter:
 
 
 def list_named_parameters(network: Network) -> list[NamedParameter]:
-    """Every parameter once, in the order of the state dict.
+    """List every parameter once, in the order of the state dict.
 
-    A layer's type is that of the module that owns the parameter, and of each around it: the projections of an
-    `Attention` are `Linear` too.
+    The types of all modules around a parameter count as its layers: the projections in an `Attention` match `Linear`
+    and `Attention`.
     """
     parameter_layers = {each.name for each in network.layers if each.type == PARAMETER}
     names: dict[nn.Parameter, list[str]] = {}
@@ -70,7 +72,16 @@ def _iterate_layer_types(module: nn.Module, name: str, parameter_layers: set[str
 def match_patterns(
     parameters: Sequence[NamedParameter], patterns: Sequence[ParameterPattern], problems: Problems
 ) -> list[tuple[NamedParameter, ParameterPattern | None]]:
-    """Each parameter with the first pattern that picks it. A pattern that picks none at all is a mistake."""
+    """Find the first pattern that matches each parameter.
+
+    Args:
+        parameters: The network's parameters.
+        patterns: The patterns in order.
+        problems: Collects patterns that match no parameter.
+
+    Returns:
+        Each parameter with its pattern, or with None where no pattern matches.
+    """
     first_patterns: dict[str, ParameterPattern] = {}
     unmatched_count = 0
     for pattern in patterns:
@@ -91,7 +102,7 @@ def _report_unmatched(pattern: ParameterPattern, parameters: Sequence[NamedParam
         found = f"no parameter is named '{pattern.match}'"
         fix = suggest(pattern.match, [each.name for each in parameters]) or "the network has no parameters"
     elif any(each.is_matched_by(ParameterPattern(pattern.path, pattern.match, pattern.layers)) for each in named):
-        found, fix = f"no parameter that '{pattern.match}' matches is left by its dims and except", "say less"
+        found, fix = f"'dims' and 'except' leave no parameter that '{pattern.match}' matches", "leave one of them out"
     else:
         found = f"no parameter of {' or '.join(pattern.layers)}"
         found += f" is named '{pattern.match}'" if pattern.match != "*" else ""

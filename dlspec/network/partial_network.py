@@ -1,4 +1,4 @@
-"""A network while it is built: its layers so far, and the values and samples that they give."""
+"""A network while it is built: its layers so far, with the values and samples that they return."""
 
 from __future__ import annotations
 
@@ -20,94 +20,106 @@ from dlspec.network.shortcuts import is_norm
 
 
 class PartialNetwork:
-    """What is known of a network of which some layers are built.
+    """The built layers of a network, and their outputs.
 
-    `values` and `samples` are what layers gave, by reference; a sample is kept as long as something still reads it.
-    `aliases` lead from further names of a value to its first one. `rows` and `nodes` are the layers by their nodes'
-    ids, `calls` those that made a module, by its place in the state dict.
+    Args:
+        graph: The nodes of the model and how they are connected.
+        fields: The data's fields by the model's names for its inputs, each with a small batch, (N, ...).
+        device: The device to copy the batch to; None leaves it on its own.
     """
 
     def __init__(self, graph: Graph, fields: Mapping[str, tuple[Field, Tensor]], device: torch.device | None) -> None:
         self.graph = graph
         self.fields = {name: field for name, (field, _) in fields.items()}
+        # Inputs of the model and outputs of the layers: shapes and layouts, and samples while a later layer needs them.
         self.values: dict[OutputRef, TensorInfo] = {
             OutputRef(MODEL, name): _value_from_field(field) for name, field in self.fields.items()
         }
         self.samples: dict[OutputRef, Tensor] = {
             OutputRef(MODEL, name): sample.to(device, copy=True) for name, (_, sample) in fields.items()
         }
-        self.data = [*self.samples.values()]  # kept, so that no other output comes to lie there
+        # Kept to the end, so that the memory of the data is not reused for an output.
+        self.data = [*self.samples.values()]
+        # Further names of a value, each with the name that it stands for.
         self.aliases: dict[OutputRef, OutputRef] = {}
-        self.rows: dict[str, BuiltLayer] = {}
+        # Layers and nodes by the ids of the nodes.
+        self.built_layers: dict[str, BuiltLayer] = {}
         self.nodes: dict[str, Node] = {}
+        # The calls that made a module, by the module's path in the state dict.
         self.calls: dict[tuple[str, ...], LayerCall] = {}
         self.steps: list[ForwardStep] = []
         self._positions = {node.id: at for at, node in enumerate(graph.nodes)}
         self._last_positions = _find_last_positions(graph)
 
     def store_output(self, ref: OutputRef, value: TensorInfo, sample: Tensor) -> None:
-        """Keep what a layer gave, for those that take it."""
+        """Keep a layer's output for the layers that use it.
+
+        Args:
+            ref: The layer and the name of the output.
+            value: The output's shape and layout.
+            sample: The output for the sample, (N, ...).
+        """
         self.values[ref], self.samples[ref] = value, sample
 
     def add_aliases(self, ref: OutputRef, *aliases: OutputRef) -> None:
-        """Let the same value be known under other names."""
+        """Add further names for a value."""
         for each in aliases:
             self.store_output(each, self.values[ref], self.samples[ref])
             self.aliases[each] = ref
 
     def resolve_alias(self, ref: OutputRef) -> OutputRef:
-        """The first of a value's names."""
+        """Return the name under which a value was stored first."""
         while ref in self.aliases:
             ref = self.aliases[ref]
         return ref
 
     def make_input_edge(self, ref: OutputRef) -> InputEdge:
-        """The layer and the output that a value comes from."""
+        """Describe where a value comes from: its layer and output."""
         ref = self.resolve_alias(ref)
         return InputEdge(ref.node, ref.output, self.values[ref])
 
     def get_input_values(self, node: Node) -> dict[int | str, TensorInfo]:
-        """What a layer takes, by position or by the argument's name."""
+        """Return shapes and layouts of a layer's inputs, by position or argument name."""
         return {key: self.values[ref] for key, ref in node.inputs.items()}
 
     def get_input_samples(self, node: Node) -> dict[int | str, Tensor]:
-        """The samples that a layer takes, by position or by the argument's name."""
+        """Return the samples for a layer's inputs, by position or argument name."""
         return {key: self.samples[ref] for key, ref in node.inputs.items()}
 
     def list_further_outputs(self, node: str) -> Sequence[str]:
-        """The words of the further outputs that a layer has."""
-        names: Sequence[str] = getattr(self.rows[node].module, "output_names", ())[1:]
+        """List the names of a layer's outputs after the first one."""
+        names: Sequence[str] = getattr(self.built_layers[node].module, "output_names", ())[1:]
         return [*names] or [each.output for each in self.values if each.node == node and each.output]
 
-    # ---- what is still read ----------------------------------------------------------------------------------------
+    # ---- samples that are still needed -----------------------------------------------------------------------------
 
     def find_values_read_later(self, node: Node) -> Iterator[OutputRef]:
-        """The values that something behind a layer takes."""
+        """Iterate over the values that a layer after this node, or an output of the network, uses."""
         position = self._positions.get(node.id, 0)
         return (ref for ref in self.samples if self._last_positions.get(ref, -1) > position)
 
     def forget_samples(self, node: Node) -> None:
-        """Drop the samples that a layer was the last one to take."""
+        """Delete the samples that no layer after this node needs."""
         for ref in node.inputs.values():
             if self._last_positions.get(ref, -1) <= self._positions[node.id]:
                 self.samples.pop(ref, None)
 
-    # ---- what messages and joins ask for ---------------------------------------------------------------------------
+    # ---- properties of the layers so far ---------------------------------------------------------------------------
 
     def find_last_norm(self, ref: OutputRef) -> tuple[str, Mapping[str, Any]] | None:
-        """The normalisation that a residual's body ends in, and the settings that it was written with."""
+        """Find the normalization at the end of a residual's body: its type and written settings, or None."""
         ref = self.aliases.get(ref, ref)
-        while ref.node in self.rows and self.rows[ref.node].type in ("StochasticDepth", "Dropout"):
+        while ref.node in self.built_layers and self.built_layers[ref.node].type in ("StochasticDepth", "Dropout"):
             ref = next(iter(self.nodes[ref.node].inputs.values()))
             ref = self.aliases.get(ref, ref)
-        if ref.node not in self.rows or not is_norm(self.rows[ref.node].type):
+        if ref.node not in self.built_layers or not is_norm(self.built_layers[ref.node].type):
             return None
         layer = self.calls[self.nodes[ref.node].path].layer
         inferred = [name for name, each in layer.schema.settings.items() if each.is_inferred]
         return layer.type, {name: each for name, each in layer.settings.items() if name not in inferred}
 
-    def fewest_steps(self) -> dict[str, int]:
-        """How many steps its windows need at least, by the field that has lengths."""
+    def find_fewest_steps(self) -> dict[str, int]:
+        """Find the fewest steps that the convolutions and poolings need, by field with lengths."""
         fewest: dict[str, int] = {}
         for each in filter(None, (value.lengths for value in self.values.values())):
             fewest[each.field] = max(fewest.get(each.field, 1), count_fewest_steps(each.windows))
@@ -119,6 +131,6 @@ def _value_from_field(field: Field) -> TensorInfo:
 
 
 def _find_last_positions(graph: Graph) -> dict[OutputRef, int]:
-    """The place of the last node that takes each value; the network's outputs come after all."""
+    """Find the position of the last node that uses each value; an output of the network is used after all nodes."""
     last = {ref: at for at, node in enumerate(graph.nodes) for ref in node.inputs.values()}
     return last | {ref: len(graph.nodes) for ref in graph.outputs.values()}

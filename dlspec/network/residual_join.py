@@ -1,4 +1,4 @@
-"""A residual's join: the layers that add its body and its shortcut, decided by their shapes."""
+"""Join the body and the shortcut of a residual: choose the layers by their shapes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,17 @@ from dlspec.parts.torch.torch_parts import LAYERS
 def plan_join(
     layer: Layer, body: TensorInfo, shortcut: TensorInfo, norm: tuple[str, Mapping[str, Any]] | None
 ) -> Sequence[Layer] | Finding:
-    """The layers that join a residual's body (input 0) and shortcut (input 1), in the order in which they run.
+    """Choose the layers that add a residual's shortcut to its body.
 
-    They are an `Add`, where `shortcut: auto` says so with a projection before it; none where `shortcut: if_equal`
-    leaves the body alone; a finding where the shapes don't fit. `norm` is the normalisation that the body ends in.
+    Args:
+        layer: The residual's join: its node has the body as input 0 and the shortcut as input 1.
+        body: Shape and layout of the body's output.
+        shortcut: Shape and layout of the shortcut.
+        norm: The normalization at the end of the body, with its settings; None if there is none.
+
+    Returns:
+        The layers in the order in which they run: an `Add`, after a projection if `shortcut: auto` needs one. None are
+        needed where shapes differ and `shortcut: if_equal` omits the shortcut. A finding if the shapes don't fit.
     """
     kind = layer.settings.get("shortcut")
     if body.shape == shortcut.shape and body.layout == shortcut.layout:
@@ -30,10 +37,10 @@ def plan_join(
         return []
     if kind == "auto":
         return _plan_projection(layer, body, shortcut, norm)
-    fix = "write shortcut: auto, which maps the sizes, or if_equal; or make both one shape"
+    fix = "write shortcut: auto, which adds a projection, or if_equal, which omits it; or give both the same shape"
     if plan_projection(shortcut, body, None) is None:
-        fix = "make both one shape, as padding: 1 does for a kernel of 3"
-    return Finding(Code.SHAPE_MISMATCH, f"the shortcut is {shortcut}, and the body {body}", fix)
+        fix = "give both the same shape, as padding: 1 does for kernel_size: 3"
+    return Finding(Code.SHAPE_MISMATCH, f"the shortcut is {shortcut}, but the body is {body}", fix)
 
 
 def _make_add(layer: Layer, shortcut: OutputRef) -> Layer:
@@ -45,11 +52,11 @@ def _make_add(layer: Layer, shortcut: OutputRef) -> Layer:
 def _plan_projection(
     layer: Layer, body: TensorInfo, shortcut: TensorInfo, norm: tuple[str, Mapping[str, Any]] | None
 ) -> Sequence[Layer] | Finding:
-    """The convolution or linear layer that gives the shortcut the body's shape, and the sum."""
+    """Return the layers that project the shortcut to the body's shape, followed by the `Add`."""
     node = layer.node
     projection = plan_projection(shortcut, body, norm)
     if projection is None:
-        found = f"no 1x1 convolution makes {body} of {shortcut}"
+        found = f"no 1x1 convolution projects {shortcut} to {body}"
         return Finding(Code.SHAPE_MISMATCH, found, "write the shortcut as a list of layers")
     layers: list[Layer] = []
     previous = node.inputs[1]

@@ -1,4 +1,4 @@
-"""The shapes that lead to a layer, as messages show them."""
+"""Describe the shapes that lead to a layer, for messages."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from dlspec.language.parse.deferred import OutputRef
 from dlspec.layouts import format_shape
 from dlspec.network.partial_network import PartialNetwork
 
-MAX_SHAPES = 6  # shapes before a mistake; of more the middle is left out
+MAX_SHAPES = 6  # in one message; the middle of a longer chain is left out
 
 
 def describe_shapes(network: PartialNetwork, node: Node) -> str:
-    """Such as 'image (3, 32, 32) -> 0 Conv2d (16, 30, 30) -> here'; '' where there is only one shape."""
+    """Describe the shapes from the input to a node; '' where there is only one shape.
+
+    For example 'shapes: image (3, 32, 32) -> 0 Conv2d (16, 30, 30) -> 1 Linear'.
+    """
     shapes: list[str] = []
     ref = next(iter(node.inputs.values()), None)
     while ref is not None:
@@ -29,7 +32,7 @@ def describe_shapes(network: PartialNetwork, node: Node) -> str:
 def _describe_source(network: PartialNetwork, ref: OutputRef) -> str:
     if ref.node == MODEL:
         return ref.output or next(iter(network.fields.values())).name
-    row = network.rows.get(network.aliases.get(ref, ref).node)
+    row = network.built_layers.get(network.aliases.get(ref, ref).node)
     if row is None:
         return ref.node
     container, _, inner = row.name.rpartition(".")

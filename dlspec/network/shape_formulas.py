@@ -1,4 +1,4 @@
-"""What PyTorch's common layers give for a sample, by formulas of shapes: running them would cost more than building."""
+"""Compute the output shapes of PyTorch's common layers by formulas: running them would take longer than building."""
 
 from __future__ import annotations
 
@@ -10,108 +10,109 @@ from torch import Tensor, nn
 
 from dlspec.parts.layers.merge import Add, Multiply
 
-_MAX_CONVOLUTION_SETTING = 2**31  # beyond it PyTorch has words of its own
+_MAX_CONVOLUTION_SETTING = 2**31  # larger ones are left to PyTorch's own message
 _ACTIVATIONS = frozenset(
     {nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Softplus}
 )
-# In eval mode they give their input itself.
-_PASSING = frozenset({nn.Identity, nn.Dropout})
+# In eval mode they return their input.
+_IDENTITY_IN_EVAL = frozenset({nn.Identity, nn.Dropout})
 
 
 def apply_formula(module: nn.Module, arguments: Mapping[int | str, Tensor]) -> Tensor | None:
-    """Make a tensor of the shape that the layer gives, its numbers left open; None where no formula covers the call.
+    """Make a tensor with the shape of the layer's output and arbitrary values; None for calls without a formula.
 
-    What PyTorch would refuse no formula covers: running the layer tells in PyTorch's words what is wrong.
+    Formulas do not cover calls that PyTorch rejects: running the layer then gives PyTorch's message.
     """
-    kind, samples = type(module), list(arguments.values())
-    if kind in (Add, Multiply):
-        return _combine(samples)
+    module_type, samples = type(module), list(arguments.values())
+    if module_type in (Add, Multiply):
+        return _merge_output(samples)
     if len(samples) != 1 or not samples[0].is_floating_point():
         return None
     sample = samples[0]
-    if kind in _PASSING:
+    if module_type in _IDENTITY_IN_EVAL:
         return sample
-    if kind in _ACTIVATIONS:
-        return None if getattr(module, "inplace", False) else stand_in(sample.shape, sample.dtype)
-    formula = _FORMULAS.get(kind)
+    if module_type in _ACTIVATIONS:
+        return None if getattr(module, "inplace", False) else make_placeholder(sample.shape, sample.dtype)
+    formula = _FORMULAS.get(module_type)
     return None if formula is None else formula(module, sample)
 
 
-def stand_in(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Make a tensor whose numbers do not matter; indices must be some that are there. Memory is not touched."""
+def make_placeholder(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Make a tensor whose values do not matter. Integers are 0, which is a valid index; floats are not initialized."""
     return torch.empty(shape, dtype=dtype) if dtype.is_floating_point else torch.zeros(shape, dtype=dtype)
 
 
-def _combine(samples: Sequence[Tensor]) -> Tensor | None:
+def _merge_output(samples: Sequence[Tensor]) -> Tensor | None:
     first = samples[0]
-    is_alike = all(each.shape == first.shape and each.dtype == first.dtype for each in samples)
-    return stand_in(first.shape, first.dtype) if len(samples) > 1 and is_alike else None
+    is_same = all(each.shape == first.shape and each.dtype == first.dtype for each in samples)
+    return make_placeholder(first.shape, first.dtype) if len(samples) > 1 and is_same else None
 
 
-def _linear(linear: Any, sample: Tensor) -> Tensor | None:
+def _linear_output(linear: Any, sample: Tensor) -> Tensor | None:
     if sample.dtype != linear.weight.dtype:
         return None
-    return stand_in((*sample.shape[:-1], linear.out_features), sample.dtype)
+    return make_placeholder((*sample.shape[:-1], linear.out_features), sample.dtype)
 
 
-def _layer_norm(norm: Any, sample: Tensor) -> Tensor | None:
+def _layer_norm_output(norm: Any, sample: Tensor) -> Tensor | None:
     sizes, weight = norm.normalized_shape, norm.weight
-    is_fit = tuple(sample.shape[-len(sizes) :]) == sizes and (weight is None or weight.dtype == sample.dtype)
-    return stand_in(sample.shape, sample.dtype) if is_fit else None
+    fits = tuple(sample.shape[-len(sizes) :]) == sizes and (weight is None or weight.dtype == sample.dtype)
+    return make_placeholder(sample.shape, sample.dtype) if fits else None
 
 
-def _batch_norm(norm: Any, sample: Tensor) -> Tensor | None:
-    mean = norm.running_mean  # without one a batch of few numbers is refused
-    is_fit = mean is not None and mean.dtype == sample.dtype and sample.dim() in _BATCH_NORM_RANKS[type(norm)]
-    return stand_in(sample.shape, sample.dtype) if is_fit and sample.shape[1] == len(mean) else None
+def _batch_norm_output(norm: Any, sample: Tensor) -> Tensor | None:
+    mean = norm.running_mean  # without one, PyTorch rejects a batch with a single value per channel
+    fits = mean is not None and mean.dtype == sample.dtype and sample.dim() in _BATCH_NORM_RANKS[type(norm)]
+    return make_placeholder(sample.shape, sample.dtype) if fits and sample.shape[1] == len(mean) else None
 
 
-def _convolution(conv: Any, sample: Tensor) -> Tensor | None:
+def _convolution_output(conv: Any, sample: Tensor) -> Tensor | None:
     if conv.padding_mode != "zeros" or sample.dtype != conv.weight.dtype:
         return None
-    reaches = _reaches(conv.kernel_size, conv.dilation)
-    padded = [2 * each for each in conv.padding] if isinstance(conv.padding, tuple) else reaches
-    padded = [0] * len(reaches) if conv.padding == "valid" else padded
+    extents = _find_extents(conv.kernel_size, conv.dilation)
+    padded = [2 * each for each in conv.padding] if isinstance(conv.padding, tuple) else extents
+    padded = [0] * len(extents) if conv.padding == "valid" else padded
     if max(*conv.kernel_size, *conv.stride, *conv.dilation) > _MAX_CONVOLUTION_SETTING:
         return None
-    return _slide(sample, conv.out_channels, reaches, padded, conv.stride)
+    return _apply_window(sample, conv.out_channels, extents, padded, conv.stride)
 
 
-def _max_pool(pool: Any, sample: Tensor) -> Tensor | None:
+def _max_pool_output(pool: Any, sample: Tensor) -> Tensor | None:
     rank = sample.dim() - 2
     if pool.ceil_mode or pool.return_indices or rank != _POOL_RANKS[type(pool)]:
         return None
     settings = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
     kernel, stride, padding, dilation = ([each] * rank if isinstance(each, int) else each for each in settings)
-    is_fit = all(0 < each <= _MAX_CONVOLUTION_SETTING for each in (*kernel, *stride, *dilation))
-    if not is_fit or not all(0 <= 2 * each <= size for each, size in zip(padding, kernel, strict=True)):
+    fits = all(0 < each <= _MAX_CONVOLUTION_SETTING for each in (*kernel, *stride, *dilation))
+    if not fits or not all(0 <= 2 * each <= size for each, size in zip(padding, kernel, strict=True)):
         return None
-    reaches = _reaches(kernel, dilation)
-    return _slide(sample, sample.shape[1], reaches, [2 * each for each in padding], stride)
+    extents = _find_extents(kernel, dilation)
+    return _apply_window(sample, sample.shape[1], extents, [2 * each for each in padding], stride)
 
 
-def _reaches(kernel: Sequence[int], dilation: Sequence[int]) -> list[int]:
+def _find_extents(kernel: Sequence[int], dilation: Sequence[int]) -> list[int]:
+    """Compute the distance from the first to the last element of a kernel, in each dimension."""
     return [gap * (size - 1) for size, gap in zip(kernel, dilation, strict=True)]
 
 
-def _slide(
-    sample: Tensor, channels: int, reaches: Sequence[int], padded: Sequence[int], strides: Sequence[int]
+def _apply_window(
+    sample: Tensor, channels: int, extents: Sequence[int], padded: Sequence[int], strides: Sequence[int]
 ) -> Tensor | None:
-    """Move a window over (N, C, sizes...); None where nothing would be left."""
+    """Make the output of a window moved over (N, C, sizes...), or None where a size would be 0."""
     sizes = [
-        (size + more - reach - 1) // stride + 1
-        for size, more, reach, stride in zip(sample.shape[2:], padded, reaches, strides, strict=True)
+        (size + more - extent - 1) // stride + 1
+        for size, more, extent, stride in zip(sample.shape[2:], padded, extents, strides, strict=True)
     ]
-    return stand_in((len(sample), channels, *sizes), sample.dtype) if min(sizes) > 0 else None
+    return make_placeholder((len(sample), channels, *sizes), sample.dtype) if min(sizes) > 0 else None
 
 
-# The dimensions, batch included, of what each takes.
+# The numbers of dimensions of the inputs: with the batch for BatchNorm, without batch and channels for MaxPool.
 _BATCH_NORM_RANKS = {nn.BatchNorm1d: (2, 3), nn.BatchNorm2d: (4,), nn.BatchNorm3d: (5,)}
 _POOL_RANKS = {nn.MaxPool1d: 1, nn.MaxPool2d: 2, nn.MaxPool3d: 3}
 _FORMULAS: Mapping[type[nn.Module], Callable[[Any, Tensor], Tensor | None]] = {
-    nn.Linear: _linear,
-    nn.LayerNorm: _layer_norm,
-    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution),
-    **dict.fromkeys(_BATCH_NORM_RANKS, _batch_norm),
-    **dict.fromkeys(_POOL_RANKS, _max_pool),
+    nn.Linear: _linear_output,
+    nn.LayerNorm: _layer_norm_output,
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), _convolution_output),
+    **dict.fromkeys(_BATCH_NORM_RANKS, _batch_norm_output),
+    **dict.fromkeys(_POOL_RANKS, _max_pool_output),
 }

@@ -1,4 +1,4 @@
-"""A residual's shortcut where shapes decide: the identity, nothing, or the 1x1 convolution that maps the sizes."""
+"""Plan the projection of a residual's shortcut: a Linear or a 1x1 convolution, normalized if the body is."""
 
 from __future__ import annotations
 
@@ -9,19 +9,26 @@ from dlspec.layouts import TensorInfo
 
 NORM_PREFIXES = ("BatchNorm", "InstanceNorm", "GroupNorm", "LayerNorm", "RMSNorm")
 LayersToBuild = list[tuple[str, dict[str, Any]]]
-"""Layers by their type and settings."""
+"""Types and settings of layers, in the order in which they run."""
 
 
 def is_norm(type: str) -> bool:
+    """Whether layers of this type are normalizations."""
     return type.startswith(NORM_PREFIXES)
 
 
 def plan_projection(
     shortcut: TensorInfo, body: TensorInfo, norm: tuple[str, Mapping[str, Any]] | None
 ) -> LayersToBuild | None:
-    """The layers that make the body's shape of what comes in; None where a 1x1 convolution can't.
+    """Choose the layers that project a shortcut to the shape of the body.
 
-    `norm` is the normalisation that the body ends in, with its settings: it stands behind the convolution too.
+    Args:
+        shortcut: Shape and layout of the shortcut.
+        body: Shape and layout of the body's output.
+        norm: The normalization at the end of the body, with its settings; the projection ends with the same one.
+
+    Returns:
+        The layers, or None where no Linear or 1x1 convolution can do it.
     """
     bias = {} if norm is None else {"bias": False}
     norm_layers = [] if norm is None else [(norm[0], dict(norm[1]))]
@@ -39,7 +46,7 @@ def plan_projection(
 
 
 def _find_stride(before: tuple[int, ...], after: tuple[int, ...]) -> int | tuple[int, ...] | None:
-    """The stride that makes these sizes of those with a kernel of 1; one number where all are the same."""
+    """Find the stride with which kernel size 1 turns sizes `before` into `after`; one number if all are equal."""
     strides = tuple(-(-one // other) for one, other in zip(before, after, strict=True))
     fits = all((one - 1) // each + 1 == other for one, other, each in zip(before, after, strides, strict=True))
     if not fits:

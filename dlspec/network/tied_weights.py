@@ -1,4 +1,4 @@
-"""`tie`: a layer takes another one's weight for its own."""
+"""Implement `tie`: a layer uses the weight of another one."""
 
 from __future__ import annotations
 
@@ -12,11 +12,21 @@ from dlspec.network.layer import Layer, LayerCall
 from dlspec.network.layer_construction import has_weight
 
 CallsByPath = Mapping[tuple[str, ...], LayerCall]
-"""The calls that made a module, by its place in the state dict."""
+"""The calls that made a module, by the module's path in the state dict."""
 
 
 def tie_weight(layer: Layer, module: nn.Module, calls: CallsByPath, problems: Problems) -> bool:
-    """Gives the module the weight that its layer names, if it names one; false where that is a mistake."""
+    """Give a module the weight that its layer's `tie` names, if there is one.
+
+    Args:
+        layer: The layer.
+        module: Its module.
+        calls: The layers built so far.
+        problems: Collects the problem if a weight is missing or the shapes differ.
+
+    Returns:
+        False where a problem was found.
+    """
     paths = layer.node.tie
     if not paths:
         return True
@@ -27,10 +37,10 @@ def tie_weight(layer: Layer, module: nn.Module, calls: CallsByPath, problems: Pr
     elif other is None:
         names = {".".join(each) for each, call in calls.items() if has_weight(call.module)}
         fix = suggest(paths[-1], names) or "name a layer above that has a weight"
-        problems.add(Code.NO_WEIGHT, path, f"no weight at '{paths[-1]}' above", fix, at_value=True)
+        problems.add(Code.NO_WEIGHT, path, f"no layer above has a weight named '{paths[-1]}'", fix, at_value=True)
     elif own.shape != other.shape:
-        found = f"its weight is {tuple(own.shape)}, and that of '{paths[-1]}' {tuple(other.shape)}"  # type: ignore[arg-type]
-        problems.add(Code.SHAPE_MISMATCH, path, found, "both must have one shape", at_value=True)
+        found = f"its weight has shape {tuple(own.shape)}, but that of '{paths[-1]}' has {tuple(other.shape)}"  # type: ignore[arg-type]
+        problems.add(Code.SHAPE_MISMATCH, path, found, "give both the same shape", at_value=True)
     else:
         module.weight = other
         return True
@@ -38,7 +48,7 @@ def tie_weight(layer: Layer, module: nn.Module, calls: CallsByPath, problems: Pr
 
 
 def _find_weight(paths: Sequence[str], calls: CallsByPath) -> Tensor | None:
-    """The first of these paths of the state dict at which a weight is."""
+    """Return the weight at the first of these state dict paths that has one."""
     for words in (path.removesuffix(".weight").split(".") for path in paths):
         for length in range(len(words), 0, -1):
             if tuple(words[:length]) not in calls:

@@ -1,4 +1,4 @@
-"""Passes samples through layers to learn the shapes of what they give, at a small part of a real pass's cost."""
+"""Pass samples through layers to find their output shapes, much faster than by running every layer."""
 
 from __future__ import annotations
 
@@ -14,26 +14,25 @@ from dlspec.network.layer import LayerCall
 from dlspec.network.layer_rules.layout_rules import find_rule
 from dlspec.network.memory_limits import limit_memory_growth
 from dlspec.network.random_state import preserve_random_state
-from dlspec.network.shape_formulas import apply_formula, stand_in
+from dlspec.network.shape_formulas import apply_formula, make_placeholder
 
-TRACED_STEPS = 8
-"""So many steps of a longer sequence are passed through a layer that takes any number of them."""
+TRACED_STEPS = 8  # of a longer sequence, for layers that take any number of steps
 
 LayerResult = Tensor | tuple[Tensor, ...]
 
 
 class ShapeTracer:
-    """Remembers what layers gave: one like an earlier one, with inputs of the same shapes, is not run again."""
+    """Tracer of output shapes. A layer with the settings and input shapes of an earlier one is not run again."""
 
     def __init__(self) -> None:
         self._known_outputs: dict[Any, list[tuple[torch.Size, torch.dtype]]] = {}
 
     def trace(self, call: LayerCall, arguments: Mapping[int | str, Tensor]) -> LayerResult:
-        """What the layer gives for the samples: shapes are real, numbers need not be."""
+        """Return the layer's output for the samples. Shapes and types are right; values may be arbitrary."""
         inputs = tuple((key, each.shape, each.dtype) for key, each in arguments.items())
         key = (call.layer.type, repr(call.settings), inputs, getattr(call.module, "wanted", ()))
         if key in self._known_outputs:
-            placeholders = [stand_in(shape, dtype) for shape, dtype in self._known_outputs[key]]
+            placeholders = [make_placeholder(shape, dtype) for shape, dtype in self._known_outputs[key]]
             return placeholders[0] if len(placeholders) == 1 else tuple(placeholders)
         result = apply_formula(call.module, arguments)
         result = _run_few_steps(call, arguments) if result is None else result
@@ -45,25 +44,25 @@ class ShapeTracer:
 
 
 def _run_few_steps(call: LayerCall, arguments: Mapping[int | str, Tensor]) -> Tensor | None:
-    """A few steps stand for all, where the layer takes any number of them; None where it does not."""
+    """Run the layer on the first steps only if it takes any number of steps; return None otherwise."""
     value = call.values[0] if call.values else None
     if value is None or len(arguments) != 1 or value.layout not in ("sequence", "tokens") or not value.has_batch:
         return None
     if value.shape[0] <= TRACED_STEPS or not _allows_any_length(call):
         return None
-    if not any(True for _ in call.module.parameters()):  # cheap, and what it gives may be its input's memory
+    if not any(True for _ in call.module.parameters()):  # it is fast, and its output may be a view of its input
         return None
     try:
         result = run_in_eval_mode(call.module, {key: each[:, :TRACED_STEPS] for key, each in arguments.items()})
-    except Exception:  # the whole sample tells better what is wrong
+    except Exception:  # running the whole sample gives a better message
         return None
     if not isinstance(result, Tensor) or result.dim() < 3 or result.shape[1] != TRACED_STEPS:
         return None
-    return stand_in((result.shape[0], value.shape[0], *result.shape[2:]), result.dtype)
+    return make_placeholder((result.shape[0], value.shape[0], *result.shape[2:]), result.dtype)
 
 
 def _allows_any_length(call: LayerCall) -> bool:
-    """Whether a layer of PyTorch's or dlspec's gives a step for each step, however many there are."""
+    """Whether this is a layer of PyTorch or dlspec that returns one step per input step, for any number of steps."""
     rule, module = find_rule(call.layer.schema), call.layer.schema.build.__module__
     keeps = rule.keeps_lengths(call.values, call.settings) if callable(rule.keeps_lengths) else rule.keeps_lengths
     is_known = module.startswith(("torch.", "dlspec.parts.layers."))
@@ -71,19 +70,19 @@ def _allows_any_length(call: LayerCall) -> bool:
 
 
 def _share_no_memory(tensors: Sequence[Tensor]) -> bool:
-    """Whether no two lie in the same memory: what a layer works on in place is then its own."""
+    """Whether no two tensors use the same memory, which matters for in-place operations."""
     memories = [identify_memory(each) for each in tensors if each.numel()]
     return len(set(memories)) == len(memories)
 
 
 def identify_memory(tensor: Tensor) -> Hashable:
-    """What tells the memory that a tensor lies in: its address; on the meta device, where all lie at 0, its storage."""
+    """Return a key for a tensor's memory: its address, or its storage on the meta device, where addresses are 0."""
     storage = tensor.untyped_storage()
     return storage.data_ptr() or storage
 
 
 def run_in_eval_mode(module: nn.Module, arguments: Mapping[int | str, Tensor]) -> Any:
-    """What a module gives in eval mode; the random generator is kept as it was."""
+    """Call a module in eval mode without gradients, and restore the random generators afterwards."""
     module.eval()
     positional = [each for key, each in arguments.items() if isinstance(key, int)]
     named = {key: each for key, each in arguments.items() if isinstance(key, str)}
@@ -93,7 +92,7 @@ def run_in_eval_mode(module: nn.Module, arguments: Mapping[int | str, Tensor]) -
 
 @contextmanager
 def ignore_build_warnings() -> Iterator[None]:
-    """Without the warnings that PyTorch gives while it builds; what they are about trains all the same."""
+    """Return a context that hides PyTorch's warnings while layers are built; they concern layers that train anyway."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

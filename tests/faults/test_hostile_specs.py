@@ -230,7 +230,7 @@ LARGE = {
         f"TransformerEncoderLayer: {{nhead: 2, dim_feedforward: {HUGE}}}",
         "PositionalEmbedding: {kind: sinusoidal, num_embeddings: 100000000000}",
     )
-} | {"Embedding": Case(_list(f"Embedding: {HUGE}", "Mean", "Linear: 2"), "would fill", TOKENS)}  # fmt: skip
+} | {"Embedding": Case(_list(f"Embedding: {HUGE}", "Mean", "Linear: 2"), "would need", TOKENS)}  # fmt: skip
 
 FILES = {
     "a tag": Case("layers: !!python/object/apply:os.system ['touch pwned']", "a tag"),

@@ -1,7 +1,7 @@
-"""What a layer can take, what it learns from its inputs, and what becomes of lengths, by its rule.
+"""Apply layers' rules: check their inputs, infer settings, and find layout and lengths of their outputs.
 
-PyTorch's layers have rows in `torch_layers` beside this file; dlspec's and users' own carry theirs. What a rule refuses
-PyTorch would often run in silence, over the wrong dimension.
+The rules of PyTorch's layers are in `torch_rules.py`; a layer of dlspec's or a user's class has its own. PyTorch would
+often run an input that a rule rejects without an error, but over the wrong dimension.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dlspec.parts.schema import Schema
 
 
 def find_rule(schema: Schema) -> Rule:
-    """The layer's own rule, or PyTorch's row; one that has neither may do anything: its rank tells its layout."""
+    """Return the layer's own rule, the rule of PyTorch's layer, or the default rule."""
     own = getattr(schema.build, "rule", None)
     if isinstance(own, Rule):
         return own
@@ -38,36 +38,49 @@ def _is_user_layer(schema: Schema) -> bool:
     )
 
 
-# ---- what is refused -----------------------------------------------------------------------------------------------
+# ---- which inputs are accepted -------------------------------------------------------------------------------------
 
 
 def find_refusal(schema: Schema, inputs: Inputs, settings: Settings) -> Finding | None:
-    """Why the layer can't take these inputs, and what to write; None where it can."""
+    """Check a layer's inputs and settings against its rule.
+
+    Args:
+        schema: The layer's schema.
+        inputs: Its inputs in the order of `forward`.
+        settings: Its settings so far.
+
+    Returns:
+        What is wrong and how to fix it, or None where the layer accepts the inputs.
+    """
     rule, value, layer = find_rule(schema), inputs[0], _WRITTEN_NAMES.get(schema.name, schema.name)
     if not rule.takes_parameter and not all(each.has_batch for each in inputs):
-        fix = "bring it in by Add, Multiply, Concat or Formula"
-        return Finding(Code.WRONG_LAYOUT, f"{layer} wants values with a batch, and a Parameter has none", fix)
+        fix = "combine it with another value by Add, Multiply, Concat or Formula"
+        return Finding(
+            Code.WRONG_LAYOUT, f"{layer} expects an input with a batch dimension, and a Parameter has none", fix
+        )
     value = main_input(inputs) if rule.takes_parameter else inputs[0]
     if value.layout not in rule.takes and not _names_dimensions(layer, value, settings):
         return Finding(
             Code.WRONG_LAYOUT,
-            f"{layer} wants {' or '.join(rule.takes)}, and {value} comes in",
+            f"{layer} expects {' or '.join(rule.takes)} input, got {value}",
             suggest_layout_fix(layer, rule, value),
         )
     if rule.dims is not None and value.layout == "channels-first" and len(value.shape) != rule.dims + 1:
         matching_layer = re.sub(r"\dd$", f"{len(value.shape) - 1}d", layer)
         fix = f"did you mean '{matching_layer}'?" if matching_layer != layer and hasattr(nn, matching_layer) else ""
-        return Finding(Code.WRONG_LAYOUT, f"{layer} wants channels and {rule.dims} more, and {value} comes in", fix)
+        return Finding(
+            Code.WRONG_LAYOUT, f"{layer} expects {rule.dims + 1} dimensions without the batch, got {value}", fix
+        )
     batch_finding = None if _is_user_layer(schema) else _find_batch_mixing(value, settings)
     return batch_finding or rule.refuse(inputs, settings)
 
 
-# Layers that a container brings along: a message names what the user wrote.
+# Layers that a container adds, and the name of the container: messages show what the user wrote.
 _WRITTEN_NAMES = {"FoldTime": "TimeDistributed"}
 
 
 def _names_dimensions(layer: str, value: TensorInfo, settings: Settings) -> bool:
-    """Whether its settings say on which dimensions it works, so that any layout will do."""
+    """Whether the settings name the dimension that the layer works on, so that any layout is possible."""
     dimension_settings = {
         "LayerNorm": "normalized_shape",
         "RMSNorm": "normalized_shape",
@@ -80,20 +93,20 @@ def _names_dimensions(layer: str, value: TensorInfo, settings: Settings) -> bool
 
 
 def _find_batch_mixing(value: TensorInfo, settings: Settings) -> Finding | None:
-    """Dimension 0 is the batch, which no layer may touch."""
+    """Report a setting that names dimension 0, the batch."""
     for name in ("dim", "start_dim"):
         dim = settings.get(name)
         if isinstance(dim, int) and dim in (0, -1 - len(value.shape)):
-            found = f"{name} is {dim}: that is the batch, and samples must not mix"
-            return Finding(Code.SAMPLES_MIXED, found, "the dimensions of a sample start at 1")
+            found = f"{name} is {dim}, the batch; samples must not be mixed"
+            return Finding(Code.SAMPLES_MIXED, found, "use 1 or more: the dimensions of a sample start at 1")
     return None
 
 
-# ---- what is learned from the inputs -------------------------------------------------------------------------------
+# ---- settings that follow from the inputs --------------------------------------------------------------------------
 
 
 def infer_setting(setting: str, inputs: Inputs) -> Any:
-    """What an inferred setting is for these inputs; None where they do not tell."""
+    """Infer a setting from the inputs, such as `in_features`; None where they do not determine it."""
     if setting == "num_embeddings":
         return inputs[0].vocab_size
     if setting in ("kdim", "vdim", "in2_features"):
@@ -106,22 +119,50 @@ _INPUT_POSITIONS = {"in2_features": 1, "kdim": 1, "vdim": 2}
 
 
 def infer_open_settings(schema: Schema, inputs: Inputs, settings: Settings) -> dict[str, Any]:
-    """What the inputs decide of settings that were left open."""
+    """Choose values for optional settings that were not written and depend on the inputs, such as a Softmax's `dim`.
+
+    Args:
+        schema: The layer's schema.
+        inputs: Its inputs in the order of `forward`.
+        settings: The settings that were written.
+
+    Returns:
+        Only the added settings.
+    """
     return {name: each for name, each in find_rule(schema).fill(inputs, settings).items() if settings.get(name) is None}
 
 
-# ---- what becomes of lengths ---------------------------------------------------------------------------------------
+# ---- layout, roles and lengths of an output ------------------------------------------------------------------------
 
 
 def find_output_layout(schema: Schema, inputs: Inputs, settings: Settings, shape: Shape, output: str = "") -> Layout:
-    """The layout of an output of this shape; `output` is its name where it is not the first."""
+    """Find the layout of a layer's output.
+
+    Args:
+        schema: The layer's schema.
+        inputs: Its inputs in the order of `forward`.
+        settings: All its settings.
+        shape: The output's shape, without the batch.
+        output: The output's name; '' for the first one.
+    """
     return find_rule(schema).gives(inputs, shape, _add_output_setting(settings, output))
 
 
 def find_output_roles(
     schema: Schema, inputs: Inputs, settings: Settings, shape: Shape, layout: Layout
 ) -> tuple[str, ...]:
-    """The roles of an output's dimensions where its layout does not tell them, else ()."""
+    """Find the roles of an output's dimensions if they differ from those that its layout implies.
+
+    Args:
+        schema: The layer's schema.
+        inputs: Its inputs in the order of `forward`.
+        settings: All its settings.
+        shape: The output's shape, without the batch.
+        layout: The output's layout.
+
+    Returns:
+        One letter per dimension, such as ("C", "C", "S", "S"), or () where the layout implies the roles.
+    """
     rule, value = find_rule(schema), main_input(inputs)
     is_like = len(shape) == len(value.shape) and layout == value.layout
     found = rule.roles(inputs, shape, settings) if rule.roles else value.explicit_roles if is_like else ()
@@ -131,9 +172,22 @@ def find_output_roles(
 def find_output_lengths(
     schema: Schema, module: nn.Module, inputs: Inputs, settings: Settings, shape: Shape, output: str = ""
 ) -> Lengths | None:
-    """The lengths of an output of this shape: the main input's where its steps stay, or what a window makes of them.
+    """Find the lengths of the samples in a layer's output.
 
-    None where there were none, where no steps are left, and where padding has mixed with steps.
+    They are those of the main input where the layer keeps its steps, or follow from the window of a convolution or
+    pooling.
+
+    Args:
+        schema: The layer's schema.
+        module: Its module.
+        inputs: Its inputs in the order of `forward`.
+        settings: All its settings.
+        shape: The output's shape, without the batch.
+        output: The output's name; '' for the first one.
+
+    Returns:
+        The lengths, or None where the inputs have none, where the output has no steps, and where padding has been
+        mixed with real steps.
     """
     rule, value, settings = find_rule(schema), main_input(inputs), _add_output_setting(settings, output)
     if rule.lengths is not None:
@@ -150,10 +204,17 @@ def find_output_lengths(
 def can_trim_padding(
     schema: Schema, module: nn.Module, inputs: Inputs, settings: Settings, shape: Shape, output: str = ""
 ) -> bool:
-    """Whether such an output is what the sample alone gives: batches may then end at their longest sample.
+    """Whether a sample's output does not depend on its padding, so that batches may be cut to their longest sample.
 
-    Its steps are then the sample's, or those of a window, or they ended in one row. A layer of the user's own says so
-    itself, by `keeps_lengths = True`.
+    A user's layer declares this with the class attribute `keeps_lengths = True`.
+
+    Args:
+        schema: The layer's schema.
+        module: Its module.
+        inputs: Its inputs in the order of `forward`.
+        settings: All its settings.
+        shape: The output's shape, without the batch.
+        output: The output's name; '' for the first one.
     """
     rule, value, settings = find_rule(schema), main_input(inputs), _add_output_setting(settings, output)
     if rule.window is not None and value.time_dim is not None:
@@ -180,7 +241,7 @@ def _keeps_lengths(rule: Rule, inputs: Inputs, settings: Settings) -> bool:
 
 
 def _works_on_steps(settings: Settings, value: TensorInfo) -> bool:
-    """Whether a setting lets it work over the dimension that has the steps."""
+    """Whether a setting makes the layer work over the time dimension."""
     normalized, dim = settings.get("normalized_shape"), settings.get("dim")
     time, rank = value.time_dim, len(value.shape) + 1
     count = len(normalized) if isinstance(normalized, list) else 1 if normalized is not None else 0
@@ -188,7 +249,7 @@ def _works_on_steps(settings: Settings, value: TensorInfo) -> bool:
 
 
 def _changes_steps(value: TensorInfo, after: TensorInfo) -> bool:
-    """Whether there are steps before and behind, and not as many."""
+    """Whether the output has another number of steps than the input."""
     if value.time_dim is None:
         return False
     if after.time_dim is None:

@@ -1,4 +1,4 @@
-"""Which layouts PyTorch's own layers take and give, and what becomes of lengths: one row a family of layers."""
+"""Rules of PyTorch's layers: the layouts of their inputs and outputs, and whether they keep lengths."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dlspec.parts.layers.rule import ALL_LAYOUTS, CHANNELS_LAST_LAYOUTS, Inputs,
 _CHANNELS_FIRST: tuple[Layout, ...] = ("channels-first",)
 
 
-# ---- Flatten and Unflatten move the roles --------------------------------------------------------------------------
+# ---- Flatten and Unflatten -----------------------------------------------------------------------------------------
 
 
 def _find_flatten_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
@@ -29,7 +29,7 @@ def _find_flatten_layout(inputs: Inputs, shape: Shape, settings: Settings) -> La
 
 
 def _find_flatten_roles(inputs: Inputs, shape: Shape, settings: Settings) -> tuple[str, ...]:
-    """The dimensions that are merged become one, channels if channels were among them."""
+    """Merge the flattened dimensions into one; it is the channels if they are among the merged ones."""
     start, end = _find_merged_dims(inputs[0], settings)
     before = ("N", *inputs[0].roles)
     if start >= end:
@@ -44,7 +44,7 @@ def _find_merged_dims(value: TensorInfo, settings: Settings) -> tuple[int, int]:
 
 
 def _keeps_steps(inputs: Inputs, settings: Settings) -> bool:
-    """Whether a `Flatten` merges nothing with the steps, or an `Unflatten` leaves them alone."""
+    """Whether a `Flatten` or `Unflatten` leaves the time dimension unchanged."""
     value = inputs[0]
     if "unflattened_size" in settings:
         return value.layout == "sequence" and normalize_dim(settings["dim"], value) > 1
@@ -53,7 +53,7 @@ def _keeps_steps(inputs: Inputs, settings: Settings) -> bool:
 
 
 def _find_unflatten_roles(inputs: Inputs, shape: Shape, settings: Settings) -> tuple[str, ...]:
-    """A dimension that is cut gives each of its parts its role."""
+    """Give all dimensions that a dimension is split into the role of that dimension."""
     value = inputs[0]
     if value.layout == "features":
         return roles_from_layout(_find_unflatten_layout(inputs, shape, settings), len(shape))
@@ -68,11 +68,11 @@ def _find_unflatten_layout(inputs: Inputs, shape: Shape, settings: Settings) -> 
     return inputs[0].layout
 
 
-# ---- lengths behind convolutions and poolings ----------------------------------------------------------------------
+# ---- convolutions and poolings change lengths ----------------------------------------------------------------------
 
 
 def _first_number(setting: Any, default: int) -> int:
-    """The number for the one dimension there is."""
+    """Return a setting of a one-dimensional layer as a number: `3` and `[3]` mean the same."""
     if setting is None:
         return default
     return int(setting[0] if isinstance(setting, list | tuple) else setting)
@@ -82,17 +82,20 @@ def _make_convolution_window(settings: Settings) -> Window | None:
     kernel, dilation = _first_number(settings["kernel_size"], 1), _first_number(settings.get("dilation"), 1)
     padding, span = settings.get("padding", 0), dilation * (kernel - 1)
     if padding == "same":
-        if span % 2:  # PyTorch pads one more behind than before
+        if span % 2:  # PyTorch then pads one step more at the end than at the start
             return None
         padding = span // 2
     padding = 0 if padding == "valid" else _first_number(padding, 0)
     if padding and settings.get("padding_mode", "zeros") != "zeros":
-        return None  # what stands at the border is the padding's
+        return None  # the values beyond a sample's end would be made from its padding
     return Window(kernel, _first_number(settings.get("stride"), 1), padding, dilation)
 
 
 def _make_pooling_window(settings: Settings) -> Window | None:
-    """A window that reaches over a sample's end would see padding where the sample alone has a border."""
+    """Make the window, or return None if a sample's result depends on its padding.
+
+    A window that extends beyond a sample's end contains padding in a batch, but nothing for the sample by itself.
+    """
     kernel, padding = _first_number(settings["kernel_size"], 1), _first_number(settings.get("padding"), 0)
     counts_border = "count_include_pad" in settings and settings["count_include_pad"]
     if settings.get("ceil_mode") or (padding and not counts_border):
@@ -106,30 +109,28 @@ def _make_average_pooling_window(settings: Settings) -> Window | None:
     return _make_pooling_window({"count_include_pad": True, **settings})
 
 
-# ---- checks and what is filled in ----------------------------------------------------------------------------------
+# ---- checks, and settings that depend on the inputs ----------------------------------------------------------------
 
 
 def _check_prelu(inputs: Inputs, settings: Settings) -> Finding | None:
-    """Its weights are dimension 1's."""
+    """Check that the channels are dimension 1: PReLU has one parameter for each index of it."""
     count, value = settings.get("num_parameters", 1), inputs[0]
     if count == 1 or value.layout in ("features", "channels-first"):
         return None
-    found = f"PReLU with {count} parameters wants features or channels-first, and {value} comes in"
-    return Finding(Code.WRONG_LAYOUT, found, "leave num_parameters out: one for all")
+    found = f"PReLU with {count} parameters expects features or channels-first input, got {value}"
+    return Finding(Code.WRONG_LAYOUT, found, "leave num_parameters out, to use one parameter for all channels")
 
 
 def _check_pair(inputs: Inputs, settings: Settings) -> Finding | None:
-    """Two values of one shape, or of one but for the channels where each has weights of its own."""
+    """Check for two inputs of the same shape and layout; those of `Bilinear` may differ in their channels."""
     if len(inputs) != 2:
-        return Finding(
-            Code.INPUT_COUNT,
-            f"{len(inputs)} {'input comes' if len(inputs) == 1 else 'inputs come'} in, and two are wanted",
-            _TWO_INPUTS_FIX,
-        )
+        return Finding(Code.INPUT_COUNT, f"expected two inputs, got {len(inputs)}", _TWO_INPUTS_FIX)
     one, other = (each.shape[:-1] if "out_features" in settings else each.shape for each in inputs)
     if one == other and inputs[0].layout == inputs[1].layout:
         return None
-    return Finding(Code.SHAPE_MISMATCH, f"{inputs[0]} and {inputs[1]} don't fit", "both need one shape and one layout")
+    return Finding(
+        Code.SHAPE_MISMATCH, f"the inputs are {inputs[0]} and {inputs[1]}", "give both the same shape and layout"
+    )
 
 
 _TWO_INPUTS_FIX = "write from: [_, NAME]"
@@ -138,30 +139,30 @@ _TWO_INPUTS_FIX = "write from: [_, NAME]"
 def _check_unpool(inputs: Inputs, settings: Settings) -> Finding | None:
     if len(inputs) == 2 and inputs[0].shape == inputs[1].shape:
         return None
-    found = "the indices of a MaxPool are wanted as second input"
+    found = "expected the indices of a MaxPool layer as the second input"
     return Finding(
-        Code.INPUT_COUNT, found, "write from: [_, NAME.1] behind a MaxPool: {return_indices: true, name: NAME}"
+        Code.INPUT_COUNT, found, "write from: [_, NAME.1], with {return_indices: true, name: NAME} in the MaxPool layer"
     )
 
 
 def _fill_softmax_dim(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
-    """A softmax goes over the channels, where PyTorch would guess by the rank alone."""
+    """Choose the channels as the dimension of a softmax; PyTorch would choose it by the number of dimensions."""
     return {"dim": 1 if inputs[0].layout in ("features", "channels-first") else -1}
 
 
 def _fill_bag_padding(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
-    """Padding is token 0 where texts have lengths, and no part of a bag."""
+    """Leave padding, token 0, out of a bag if the samples have lengths."""
     return {"padding_idx": 0} if inputs[0].lengths else {}
 
 
 def _list_remaining_dims(inputs: Inputs, settings: Settings) -> list[int]:
-    """The dimensions that are left where one is compared: the channels' by PyTorch's default."""
+    """List the dimensions that remain when one is compared; by default PyTorch compares the last."""
     rank, dim = len(inputs[0].shape) + 1, settings.get("dim")
     compared_dim = None if settings.get("keepdim") else rank - 1 if dim is None else normalize_dim(dim, inputs[0])
     return [each for each in range(rank) if each != compared_dim]
 
 
-# ---- the rows ------------------------------------------------------------------------------------------------------
+# ---- the rules -----------------------------------------------------------------------------------------------------
 
 _ELEMENTWISE = Rule(keeps_lengths=True)
 _SOFTMAX = Rule(keeps_lengths=True, fill=_fill_softmax_dim)
@@ -200,7 +201,7 @@ _RULES: Mapping[str, Rule] = {
     "Identity": Rule(ALL_LAYOUTS, keeps_lengths=True),
     **dict.fromkeys(("GroupNorm", "Upsample"), _ON_CHANNELS_FIRST),
     **dict.fromkeys(("LocalResponseNorm", "ChannelShuffle"), Rule(_CHANNELS_FIRST, keeps_lengths=True)),
-    # With one dimension less PyTorch would take the batch for channels.
+    # For an input with one dimension fewer, PyTorch would use the batch as channels.
     **dict.fromkeys(
         ("PixelShuffle", "PixelUnshuffle", "Softmax2d", "UpsamplingNearest2d", "UpsamplingBilinear2d", "Unfold"),
         _ON_IMAGES,
@@ -222,7 +223,7 @@ _DEFAULT_RULE = Rule()
 
 
 def find_torch_rule(layer: str) -> Rule:
-    """The row of PyTorch's layer of this name."""
+    """Return the rule of the PyTorch layer with this name."""
     if layer not in _RULES and (found := _DIMENSION_PATTERN.match(layer)):
         return Rule(_CHANNELS_FIRST, dims=int(found[1]))
     return _RULES.get(layer, _DEFAULT_RULE)

@@ -1,4 +1,4 @@
-"""Gives a network's parameters the start that the spec's `init` says."""
+"""Initialize a network's parameters as the spec's `init` says."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ from dlspec.parts.specs.parameters_spec import Initialization
 
 
 def initialize_weights(network: Network, inits: Sequence[Initialization], problems: Problems) -> None:
-    """Draws anew what the inits pick, in the order of the state dict; of several the last one counts.
+    """Initialize the parameters that match a pattern, in the order of the state dict.
 
-    A row of an embedding that stands for padding stays zero.
+    Where multiple patterns match a parameter, the last one counts. An embedding's row for padding stays zero.
+
+    Args:
+        network: The network; its parameters are changed in place.
+        inits: The patterns with their initializers.
+        problems: Collects patterns that match nothing and initializers that PyTorch rejects.
     """
     last_first = [each.pattern for each in reversed(inits)]
     by_pattern = {each.pattern.path: each for each in inits}
@@ -35,7 +40,7 @@ def _initialize_parameter(parameter: nn.Parameter, init: Initialization, name: s
     try:
         init.schema.build(parameter, **init.settings)
     except (ValueError, RuntimeError) as error:
-        found = f"{init.schema.name} can't fill {name}, {tuple(parameter.shape)}"
+        found = f"{init.schema.name} can't initialize {name} of shape {tuple(parameter.shape)}"
         reason = first_line(error)
-        fix = f"PyTorch says: {reason}; match fewer names, or say layer: Linear"
+        fix = f"PyTorch says: {reason}; match fewer names, or add layer: Linear"
         problems.add(Code.LAYER_REFUSED, init.pattern.path, found, fix, at_value=True)

@@ -1,4 +1,4 @@
-"""Fills a network with tensors from elsewhere: renamed, turned over, divided or joined, and every one accounted for."""
+"""Load weights into a network, and rename, transpose, split or join tensors where the spec says so."""
 
 from __future__ import annotations
 
@@ -20,48 +20,55 @@ from dlspec.network.weights.tensor_files import StoredTensor, list_stored_tensor
 
 WEIGHTS_PATH: KeyPath = ("weights",)
 _MAX_NAMES = 4
-# Counters that old files lack; they decide nothing.
+# Counters of BatchNorm that old files lack; the results do not depend on them.
 _COUNTER_SUFFIX = ".num_batches_tracked"
 
 
 def load_weights(module: nn.Module, spec: WeightsSpec, problems: Problems) -> str:
-    """Copies what the file has into `module` and gives a line that says what was taken; '' where a mistake hinders it.
+    """Load a file's weights into a module. Nothing is copied unless everything fits.
 
-    Nothing is copied before everything is known to fit.
+    Args:
+        module: The network; its parameters and buffers are changed in place.
+        spec: The spec's `weights` section.
+        problems: Collects what does not fit.
+
+    Returns:
+        A line for the user that says what was loaded, or '' where a problem was found.
     """
     problem_count = len(problems)
     try:
         loader = WeightLoader(module, spec, list_stored_tensors(Path(spec.path).expanduser()), problems)
-        values = loader.values()
-    except (UserError, RuntimeError) as error:  # the latter of a ~ that is nobody's home
+        values = loader.collect_values()
+    except (UserError, RuntimeError) as error:  # RuntimeError: ~NAME without such a user
         problems.add(Code.FILE_UNREADABLE, (*WEIGHTS_PATH, "path"), str(error), at_value=True)
     if len(problems) > problem_count:
         return ""
     with torch.no_grad():
         for name, value in values.items():
-            if not loader.state[name].is_meta:  # a summary builds without numbers
+            if not loader.state[name].is_meta:  # a summary is built without values
                 loader.state[name].copy_(value)
     return loader.format_report(values)
 
 
 @dataclass(frozen=True)
 class RenamePattern:
-    """A pattern of the file's names and what they become; each `*` stands for what the pattern's `*` matched.
+    """A pattern for names in the file, and the names in the model to use instead.
 
-    Where there are fewer than in the pattern they stand for its last ones, so that a prefix may be dropped.
+    Each `*` in a replacement stands for the text that the same `*` of the pattern matched. If a replacement has fewer,
+    they stand for the last ones, so that a prefix can be dropped.
     """
 
     pattern: str
-    replacements: tuple[str, ...] | None
+    replacements: tuple[str, ...] | None  # multiple: the tensor is split; None: it is left out
 
     @cached_property
     def _regex(self) -> re.Pattern[str]:
         parts = (fnmatch.translate(each)[len("(?s:") : -len(r")\Z")] for each in self.pattern.split("*"))
         return re.compile("(.*?)".join(parts), re.DOTALL)
 
-    def names(self, name: str) -> tuple[str, ...] | None:
-        """What `name` becomes, () where it is left out, None where the pattern does not match."""
-        # fnmatch goes through a name once; the groups would try every way to share it out before they gave up.
+    def rename(self, name: str) -> tuple[str, ...] | None:
+        """Return the new names of `name`: () where it is left out, None where the pattern does not match."""
+        # fnmatch decides in one pass; a regex with many groups would try all divisions of a name that does not match.
         found = self._regex.fullmatch(name) if fnmatch.fnmatchcase(name, self.pattern) else None
         if found is None or self.replacements is None:
             return None if found is None else ()
@@ -69,9 +76,9 @@ class RenamePattern:
 
 
 def _rename_tensor(name: str, renames: Sequence[RenamePattern]) -> tuple[int, tuple[str, ...]]:
-    """What the first rename that matches makes of a name, and which one it is; the name itself where none does."""
+    """Return the index of the first rename that matches and the new names; -1 and the old name where none does."""
     for at, each in enumerate(renames):
-        names = each.names(name)
+        names = each.rename(name)
         if names is not None:
             return at, names
     return -1, (name,)
@@ -85,24 +92,34 @@ def _fill_wildcards(text: str, matches: Sequence[str]) -> str:
 
 @dataclass(frozen=True)
 class TensorPiece:
-    """A tensor of the file, or a part of it: `share` is which one, and the model's names that it is divided among."""
+    """A tensor of the file, or one part of a tensor that is split over multiple names of the model."""
 
     name: str
     stored: StoredTensor
     is_transposed: bool
-    share: tuple[int, tuple[str, ...]]
+    # Which part this is, counted from 0, and the model's names for all parts.
+    division: tuple[int, tuple[str, ...]]
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """The shape of the whole tensor, after transposing."""
         return self.stored.shape[::-1] if self.is_transposed else self.stored.shape
 
     @property
     def is_whole(self) -> bool:
-        return len(self.share[1]) == 1
+        """Whether the tensor is not split."""
+        return len(self.division[1]) == 1
 
 
 class WeightLoader:
-    """What goes where; every mistake is told with the names on both sides."""
+    """Loader that finds a value for each tensor of the model, and reports missing or unused names and wrong shapes.
+
+    Args:
+        module: The network.
+        spec: The spec's `weights` section.
+        stored: The file's tensors by name.
+        problems: Collects what does not fit.
+    """
 
     def __init__(
         self, module: nn.Module, spec: WeightsSpec, stored: Mapping[str, StoredTensor], problems: Problems
@@ -113,33 +130,36 @@ class WeightLoader:
         self.dropped_names: list[str] = []
         self.fresh = {name for name in self.state if any(fnmatch.fnmatchcase(name, each) for each in spec.fresh)}
 
-    def values(self) -> dict[str, Tensor]:
-        """For each of the model's names what it is filled with."""
+    def collect_values(self) -> dict[str, Tensor]:
+        """Read the new values of the model's tensors by name, and report what does not fit."""
         self._check_patterns()
         pieces = self._collect_pieces()
         values = {name: self._read_value(name, each) for name, each in pieces.items() if name not in self.fresh}
         filled = {name: each for name, each in values.items() if each is not None}
         self._report_shared_conflicts(filled, pieces)
-        if self.spec.strict or (self.stored and not pieces.keys() & self.state.keys()):  # nothing at all fits
+        if self.spec.strict or (self.stored and not pieces.keys() & self.state.keys()):  # no tensor at all fits
             self._report_unused(pieces)
         if self.spec.strict:
             self._report_missing(values)
         return filled
 
     def format_report(self, values: Mapping[str, Tensor]) -> str:
-        """`weights: 320 of 322 tensors of FILE; kept their start: fc.weight, fc.bias`."""
+        """Make the line for the user: `weights: 320 of 322 tensors of FILE; kept their initial values: fc.bias`."""
         parts = [f"weights: {len(self.used_names)} of {len(self.stored)} tensors of {self.spec.path}"]
         unused = [name for name in self.stored if name not in self.used_names and name not in self.dropped_names]
         own = [name for name in self._find_unfilled(values) if not name.endswith(_COUNTER_SUFFIX)]
-        names_by_reason = {"left out": self.dropped_names, "not used": unused, "kept their start": own}
+        names_by_reason = {"left out": self.dropped_names, "not used": unused, "kept their initial values": own}
         return "; ".join(
             [*parts, *(f"{words}: {_format_names(names)}" for words, names in names_by_reason.items() if names)]
         )
 
-    # ---- which tensor goes where -----------------------------------------------------------------------------------
+    # ---- tensors by the names of the model -------------------------------------------------------------------------
 
     def _check_patterns(self) -> None:
-        """A rename may be idle where every tensor is accounted for: it is for another file of the kind."""
+        """Report patterns that match nothing.
+
+        If the spec is strict, a rename may match nothing: missing and unused tensors are reported anyway.
+        """
         for pattern in () if self.spec.strict else self.spec.rename:
             self._check_pattern(pattern, self.stored, ("rename", pattern), "no tensor of the file")
         for index, pattern in enumerate(self.spec.transpose):
@@ -161,7 +181,10 @@ class WeightLoader:
             )
 
     def _collect_pieces(self) -> dict[str, list[TensorPiece]]:
-        """By the model's names what comes there, in the order of the renames, then of the file."""
+        """Collect the file's tensors by the model's names.
+
+        Tensors to be joined are in the order of the renames, then in the order of the file.
+        """
         renames = [
             RenamePattern(pattern, None if each is None else (each,) if isinstance(each, str) else tuple(each))
             for pattern, each in self.spec.rename.items()
@@ -180,10 +203,10 @@ class WeightLoader:
             pieces.setdefault(new, []).append(piece)
         return pieces
 
-    # ---- what it holds ---------------------------------------------------------------------------------------------
+    # ---- values ----------------------------------------------------------------------------------------------------
 
     def _read_value(self, name: str, pieces: Sequence[TensorPiece]) -> Tensor | None:
-        """The tensor for one of the model's names, None where it has none such or the shapes disagree."""
+        """Read the value for one of the model's names; None where the model has no such name or the shapes differ."""
         own = self.state.get(name)
         if own is None:
             return None
@@ -200,7 +223,7 @@ class WeightLoader:
         value = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
         if value.is_floating_point() != own.is_floating_point():
             theirs, ours = (str(each.dtype).removeprefix("torch.") for each in (value, own))
-            found = f"'{pieces[0].name}' in the file is {theirs}, and the model's '{name}' {ours}"
+            found = f"'{pieces[0].name}' in the file is {theirs}, but the model's '{name}' is {ours}"
             self.problems.add(Code.WEIGHTS_MISMATCH, (*WEIGHTS_PATH, "path"), found, at_value=True)
         return value.reshape(own.shape)
 
@@ -218,46 +241,55 @@ class WeightLoader:
         return piece.shape if piece.is_whole else (self._find_slice(piece)[1], *piece.shape[1:])
 
     def _find_slice(self, piece: TensorPiece) -> tuple[int, int]:
-        """Where a part of a divided tensor starts, and how many rows it has: as many as the model wants of each."""
-        index, names = piece.share
+        """Return the first row and the number of rows of a part: those of the model's tensor, else equal parts."""
+        index, names = piece.division
         rows = piece.shape[0] if piece.shape else 0
         sizes = [self.state[each].shape[0] for each in names if each in self.state and self.state[each].dim()]
         if len(sizes) != len(names) or sum(sizes) != rows:
             sizes = [rows // len(names)] * len(names)
-            sizes[-1] = rows - sum(sizes[:-1])  # no row is lost
+            sizes[-1] = rows - sum(sizes[:-1])  # the last part gets the rest
         return sum(sizes[:index]), sizes[index]
 
-    # ---- mistakes --------------------------------------------------------------------------------------------------
+    # ---- problems --------------------------------------------------------------------------------------------------
 
     def _report_shape(self, name: str, pieces: Sequence[TensorPiece], shape: tuple[int, ...]) -> None:
         names = " and ".join(f"'{each.name}'" for each in pieces)
         own = tuple(self.state[name].shape)
-        found = f"{names} in the file is {shape}, and the model's '{name}' {own}"
-        fix = f"let it keep its own start: weights.fresh=['{name}']"
+        found = f"{names} in the file has shape {shape}, but the model's '{name}' has {own}"
+        fix = f"keep the model's initial values: weights.fresh=['{name}']"
         if shape[::-1] == own and len(pieces) == 1:
-            fix = f"turn it over: weights.transpose=['{pieces[0].name}']"
+            fix = f"transpose it: weights.transpose=['{pieces[0].name}']"
         self.problems.add(Code.WEIGHTS_MISMATCH, (*WEIGHTS_PATH, "path"), found, fix, at_value=True)
 
     def _report_shared_conflicts(
         self, values: Mapping[str, Tensor], pieces: Mapping[str, Sequence[TensorPiece]]
     ) -> None:
-        """What is tied or shared may be there once or several times, but only as one and the same."""
+        """Report tied or shared tensors that have different values in the file."""
         first: dict[int, str] = {}
         for name, value in values.items():
             own = self.state[name]
             other = first.setdefault(id(own), name)
             if other != name and not torch.equal(values[other].to(own.dtype), value.to(own.dtype)):
-                found = f"'{other}' and '{name}' are one tensor in the model, and the file has two that differ"
-                fix = f"leave one out: weights.rename={{'{pieces[name][0].name}': null}}, or give the model two"
+                found = f"'{other}' and '{name}' are one tensor in the model, but differ in the file"
+                fix = f"leave one out: weights.rename={{'{pieces[name][0].name}': null}}, or untie them in the model"
                 self.problems.add(Code.WEIGHTS_MISMATCH, (*WEIGHTS_PATH, "path"), found, fix, at_value=True)
 
     def _report_unused(self, pieces: Mapping[str, Sequence[TensorPiece]]) -> None:
         unused = [each.name for name, group in pieces.items() if name not in self.state for each in group]
         if unused:
-            found = f"{_format_count(unused, 'tensor')} of the file fit no name of the model: {_format_names(unused)}"
-            fix = f"rename them (the model has {_format_names(self._find_unfilled(pieces) or list(self.state))}), or to null"
+            found = (
+                f"no name of the model matches {_format_count(unused, 'tensor')} of the file: {_format_names(unused)}"
+            )
+            fix = (
+                f"map them in weights.rename to names of the model "
+                f"({_format_names(self._find_unfilled(pieces) or list(self.state))}), or to null"
+            )
             self.problems.add(
-                Code.WEIGHTS_MISMATCH, (*WEIGHTS_PATH, "path"), found, f"{fix}; or weights.strict=false", at_value=True
+                Code.WEIGHTS_MISMATCH,
+                (*WEIGHTS_PATH, "path"),
+                found,
+                f"{fix}; or set weights.strict=false",
+                at_value=True,
             )
 
     def _report_missing(self, values: Mapping[str, Any]) -> None:
@@ -267,18 +299,20 @@ class WeightLoader:
             if each not in self.fresh and not each.endswith(_COUNTER_SUFFIX)
         ]
         if missing:
-            found = f"nothing in the file for {_format_count(missing, 'tensor')} of the model: {_format_names(missing)}"
-            fix = f"let them keep their own start: weights.fresh=['{missing[0]}'], or weights.strict=false"
+            found = (
+                f"the file has nothing for {_format_count(missing, 'tensor')} of the model: {_format_names(missing)}"
+            )
+            fix = f"keep the model's initial values: weights.fresh=['{missing[0]}'], or set weights.strict=false"
             self.problems.add(Code.WEIGHTS_MISMATCH, (*WEIGHTS_PATH, "path"), found, fix, at_value=True)
 
     def _find_unfilled(self, values: Mapping[str, Any]) -> list[str]:
-        """The model's names that nothing fills, neither themselves nor by a tied or shared twin."""
+        """List the model's names that get no value, neither directly nor through a tied or shared tensor."""
         filled = {id(self.state[name]) for name in values if name in self.state}
         return [name for name, each in self.state.items() if id(each) not in filled]
 
 
 def _drop_ones(shape: Sequence[int]) -> tuple[int, ...]:
-    """A table of positions is (1, T, C) in one file and (T, C) in another: the same numbers."""
+    """Remove sizes of 1 from a shape: a position embedding may be (1, T, C) in one file and (T, C) in another."""
     return tuple(each for each in shape if each != 1)
 
 

@@ -93,15 +93,15 @@ def test_a_metric_may_be_of_one_target() -> None:
 MISSPELLED = {"Linear": {"out_features": 16, "from": "rigth", "name": "other"}}
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     ({**MODEL, "outputs": ["kind", "size"]}, {},
-     ["model.outputs   2 targets (label, amount) and 2 outputs (kind, size)   give each target's output its name, "
-      "or say what belongs together: loss: {main: {type: LOSS, output: kind, target: label}}"]),
+     ["model.outputs   can't match 2 targets (label, amount) with 2 outputs (kind, size)   name each output like its target, "
+      "or write which belong together: loss: {main: {type: LOSS, output: kind, target: label}}"]),
     (MODEL, {"loss": {**LOSS, "size": {**LOSS["size"], "output": "sizes", "target": "amout"}}},
      ["loss.size.output   the model has no output 'sizes'   did you mean 'size'?",
-      "loss.size.target   the data have no 'amout'   did you mean 'amount'?"]),
+      "loss.size.target   the data have no target or field 'amout'   did you mean 'amount'?"]),
     (MODEL, {"loss": LOSS, "metrics": [{"AUROC": {"target": "amount"}}]},
-     ["metrics.0   AUROC compares classes, and 'amount' holds numbers   metrics=auto chooses by the target"]),
+     ["metrics.0   AUROC expects classes, but 'amount' has numbers   use metrics=auto, which chooses by the target"]),
     (MODEL, {"loss": LOSS, "metrics": [{"Accuracy": {"target": "lable"}}]},
-     ["metrics.0.Accuracy.target   no 'lable' is predicted   did you mean 'label'?"]),
+     ["metrics.0.Accuracy.target   no target 'lable' is predicted   did you mean 'label'?"]),
     ({**MODEL, "inputs": ["left", "rigth"], "layers": [TRUNK[0], MISSPELLED, *TRUNK[2:], *HEADS]}, {"loss": LOSS},
      ["model.inputs.1   arrays has no field 'rigth'   did you mean 'right'?"]),
 ]  # fmt: skip

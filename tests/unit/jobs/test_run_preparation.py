@@ -74,13 +74,13 @@ REFUSED = {
     ),
     "metrics": (
         ("metrics=[{FBetaScore: {beta: 1.0}}, {FBetaScore: {beta: 2.0}}]",),
-        "command line   metrics.1   FBetaScore stands twice, and both would report 'fbeta_score'   "
-        "keep one: names of one's own are not there yet",
+        "command line   metrics.1   FBetaScore is listed twice, and both would report 'fbeta_score'   "
+        "remove one: a metric can't be given another name",
     ),
     "numbers": (
         ("metrics=[R2Score]",),
-        "command line   metrics   R2Score compares numbers, and 'digit' holds classes   "
-        "metrics=auto chooses by the target",
+        "command line   metrics   R2Score expects numbers, but 'digit' has classes   "
+        "use metrics=auto, which chooses by the target",
     ),
 }
 

@@ -199,63 +199,65 @@ def test_counts_without_a_logarithm_are_predicted_as_they_are() -> None:
 # ---- what the spec alone can see -----------------------------------------------------------------------------------
 
 PIXELS = build_valid_layers([{"Conv2d": {"out_channels": 3, "kernel_size": 1}}, "ReLU"], channels_first(3, 4, 4))
-INSIDE = "remove it: the loss contains it, and predictions come out as probabilities"
+INSIDE = "remove it: the loss expects logits, and predictions are still probabilities"
 REFUSED: list[tuple[str, Network, Target, dict[str, Any], tuple[str, str, str]]] = [
     ("CrossEntropyLoss", ending(3, "Softmax"), THREE, {},
-     ("model.layers.1", "a Softmax before CrossEntropyLoss", INSIDE)),
+     ("model.layers.1", "a Softmax must not come before CrossEntropyLoss", INSIDE)),
     ("CrossEntropyLoss", ending(3, "Softmax", {"Dropout": 0.1}, "Identity", "Flatten"), THREE, {},
-     ("model.layers.1", "a Softmax before CrossEntropyLoss", INSIDE)),
+     ("model.layers.1", "a Softmax must not come before CrossEntropyLoss", INSIDE)),
     ("CrossEntropyLoss", ending(3, "Sigmoid"), THREE, {},
-     ("model.layers.1", "a Sigmoid before CrossEntropyLoss", INSIDE)),
+     ("model.layers.1", "a Sigmoid must not come before CrossEntropyLoss", INSIDE)),
     ("BCEWithLogitsLoss", ending(1, "Sigmoid"), YES_NO, {},
-     ("model.layers.1", "a Sigmoid before BCEWithLogitsLoss", INSIDE)),
+     ("model.layers.1", "a Sigmoid must not come before BCEWithLogitsLoss", INSIDE)),
     ("BCEWithLogitsLoss", ending(2, "Softmax", "Identity"), YES_NO, {},
-     ("model.layers.1", "a Softmax before BCEWithLogitsLoss", INSIDE)),
+     ("model.layers.1", "a Softmax must not come before BCEWithLogitsLoss", INSIDE)),
     ("MultiMarginLoss", ending(3, "Softmax"), THREE, {},
-     ("model.layers.1", "a Softmax before MultiMarginLoss", "remove it: the loss wants scores without a bound")),
+     ("model.layers.1", "a Softmax must not come before MultiMarginLoss",
+      "remove it: the loss expects unbounded scores")),
     ("BCELoss", ending(1), YES_NO, {},
-     ("model.layers.0", "BCELoss wants Sigmoid or Softmax or Hardsigmoid at the end, and Linear stands there",
-      "end with a Sigmoid, or take BCEWithLogitsLoss")),
+     ("model.layers.0", "BCELoss expects the network to end with Sigmoid or Softmax or Hardsigmoid, got Linear",
+      "end with a Sigmoid, or use BCEWithLogitsLoss")),
     ("NLLLoss", ending(3), THREE, {},
-     ("model.layers.0", "NLLLoss wants LogSoftmax at the end, and Linear stands there",
-      "end with a LogSoftmax: {dim: 1}, or take CrossEntropyLoss")),
+     ("model.layers.0", "NLLLoss expects the network to end with LogSoftmax, got Linear",
+      "end with a LogSoftmax: {dim: 1}, or use CrossEntropyLoss")),
     ("BCELoss", ending(1, "Softmax"), YES_NO, {},
-     ("model.layers.1", "a Softmax over one output always gives the same", "end with a Sigmoid, or 2 outputs")),
+     ("model.layers.1", "a Softmax over one output always gives the same value", "end with a Sigmoid, or use 2 outputs")),
     ("MSELoss", ending(1, "Softmax"), NUMBER, {},
-     ("model.layers.1", "a Softmax over one output always gives the same", "end with a Sigmoid, or 2 outputs")),
+     ("model.layers.1", "a Softmax over one output always gives the same value", "end with a Sigmoid, or use 2 outputs")),
     # sizes
     ("CrossEntropyLoss", ending(10), THREE, {},
-     ("model.layers.0", "the network gives (10) features, and CrossEntropyLoss wants (3): 'label' has 3 classes",
+     ("model.layers.0", "the network outputs (10) features, but CrossEntropyLoss expects (3): 'label' has 3 classes",
       "end with Linear: 3, or Linear: ${data.num_outputs}")),
     ("CrossEntropyLoss", ending(1), YES_NO, {},
-     ("model.layers.0", "the network gives (1) features, and CrossEntropyLoss wants (2): 'label' has 2 classes",
+     ("model.layers.0", "the network outputs (1) features, but CrossEntropyLoss expects (2): 'label' has 2 classes",
       "end with Linear: 2")),
     ("BCEWithLogitsLoss", ending(3), YES_NO, {},
-     ("model.layers.0", "the network gives (3) features, and BCEWithLogitsLoss wants (1) or (2): 'label' has 2 classes",
+     ("model.layers.0", "the network outputs (3) features, but BCEWithLogitsLoss expects (1) or (2): "
+      "'label' has 2 classes",
       "end with Linear: 1, or Linear: ${data.num_outputs}")),
     ("MSELoss", ending(3), NUMBER, {},
-     ("model.layers.0", "the network gives (3) features, and MSELoss wants (1): 'price' is a number",
+     ("model.layers.0", "the network outputs (3) features, but MSELoss expects (1): 'price' is a number",
       "end with Linear: 1, or Linear: ${data.num_outputs}")),
     ("MSELoss", ending(1), PAIR, {},
-     ("model.layers.0", "the network gives (1) features, and MSELoss wants (2): 'place' holds 2 numbers",
+     ("model.layers.0", "the network outputs (1) features, but MSELoss expects (2): 'place' has 2 numbers",
       "end with Linear: 2, or Linear: ${data.num_outputs}")),
     ("CrossEntropyLoss", PIXELS, THREE, {},
-     ("model.layers.1", "the network gives (3, 4, 4) channels-first, and CrossEntropyLoss wants (3): "
+     ("model.layers.1", "the network outputs (3, 4, 4) channels-first, but CrossEntropyLoss expects (3): "
       "'label' has 3 classes",
       "end with Flatten and Linear")),
     # targets
     ("CrossEntropyLoss", ending(1), NUMBER, {},
-     ("loss", "CrossEntropyLoss wants classes, and 'price' is a number",
-      "take MSELoss, L1Loss, SmoothL1Loss or HuberLoss")),
+     ("loss", "CrossEntropyLoss expects classes, but 'price' is a number",
+      "use MSELoss, L1Loss, SmoothL1Loss or HuberLoss")),
     *[(loss, ending(1), GRID, {},
-       ("model.layers.0", f"the network gives (1) features, and {loss} wants (1, 1): "
-        "'grid' holds numbers of shape (1, 1)",
+       ("model.layers.0", f"the network outputs (1) features, but {loss} expects (1, 1): "
+        "'grid' has numbers of shape (1, 1)",
         "end with Reshape: [1, 1]")) for loss in ("MSELoss", "L1Loss")],
     ("PoissonNLLLoss", ending(3), THREE, {},
-     ("loss", "PoissonNLLLoss wants counts, and 'label' has classes", "take CrossEntropyLoss")),
+     ("loss", "PoissonNLLLoss expects counts, but 'label' has classes", "use CrossEntropyLoss")),
     ("PoissonNLLLoss", ending(1), SCALED, {},
-     ("loss", "PoissonNLLLoss wants counts, and 'price' is standardised",
-      "take data.standardize_target=false, or MSELoss")),
+     ("loss", "PoissonNLLLoss expects counts, but 'price' is standardized",
+      "set data.standardize_target=false, or use MSELoss")),
 ]  # fmt: skip
 
 
@@ -374,7 +376,7 @@ def test_an_own_loss_that_gives_no_single_number_is_told() -> None:
         (
             "loss",
             "Each can't compare (3) features with 'label'",
-            "its own code says: the loss has shape (2, 3); a single number is wanted, the batch's mean",
+            "its own code says: the loss has shape (2, 3), expected a scalar: the mean over the batch",
         )
     ]
 

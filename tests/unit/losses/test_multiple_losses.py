@@ -323,7 +323,7 @@ def test_ctc_is_given_the_lengths_of_both() -> None:
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 BOTH = make_data(LABEL, NUMBER)
-SAME = "give each target's output its name, or say what belongs together: loss: {main: {type: LOSS, output: "
+SAME = "name each output like its target, or write which belong together: loss: {main: {type: LOSS, output: "
 REFUSED: list[tuple[Any, Any, Dataset, tuple[str, str, str]]] = [
     # what is said
     ({"type": "MSELoss", "output": 3}, ONES, BOTH,
@@ -350,54 +350,57 @@ REFUSED: list[tuple[Any, Any, Dataset, tuple[str, str, str]]] = [
     ({"type": "MSELoss", "output": "aa"}, ONES, make_data(NUMBER),
      ("loss.output", "the model has no output 'aa'", "there is: a, b")),
     ({"type": "MSELoss", "output": "a", "target": "valu"}, ONES, BOTH,
-     ("loss.target", "the data have no 'valu'", "did you mean 'value'?")),
+     ("loss.target", "the data have no target or field 'valu'", "did you mean 'value'?")),
     ("MSELoss", ONES, make_data(NUMBER),
-     ("loss", "the model has 2 outputs (a, b)", "say which one MSELoss takes: output: a")),
+     ("loss", "the model has 2 outputs (a, b)", "write which one MSELoss uses: output: a")),
     ({"type": "MSELoss", "output": "a"}, ONES, BOTH,
-     ("loss.type", "the data have 2 targets (label, value)", "say which one MSELoss compares with: target: label")),
+     ("loss.type", "the data have 2 targets (label, value)", "write which one MSELoss uses: target: label")),
     ({"type": "TripletMarginLoss", "output": ["a", "b"]}, PAIR, BOTH,
      ("loss.output", "TripletMarginLoss compares anchor, positive and negative",
-      "say which outputs they are: output: {anchor: NAME, positive: NAME, negative: NAME}; the model has a, b, c")),
+      "write which outputs these are: output: {anchor: NAME, positive: NAME, negative: NAME}; the model has a, b, c")),
     ("auto", ONES, BOTH,
-     ("model.outputs", "2 targets (label, value) and 2 outputs (a, b)", f"{SAME}a, target: label}}}}")),
+     ("model.outputs", "can't match 2 targets (label, value) with 2 outputs (a, b)", f"{SAME}a, target: label}}}}")),
     ("auto", PAIR, make_data(NUMBER),
-     ("model.outputs", "1 target (value) and 3 outputs (a, b, c)", f"{SAME}a, target: value}}}}")),
+     ("model.outputs", "can't match 1 target (value) with 3 outputs (a, b, c)", f"{SAME}a, target: value}}}}")),
     # what does not fit
     ({"type": "CosineEmbeddingLoss", "output": ["a", "b"]}, PAIR, make_data(LABEL),
-     ("loss.type", "CosineEmbeddingLoss wants yes or no, and 'label' has 3 classes",
-      "give a target of two classes, or of the numbers -1 and 1")),
+     ("loss.type", "CosineEmbeddingLoss expects two classes, but 'label' has 3",
+      "use a target of two classes, or of the numbers -1 and 1")),
     ({"type": "CosineEmbeddingLoss", "output": ["a", "b"], "target": 0}, PAIR, make_data(LABEL),
-     ("loss.target", "CosineEmbeddingLoss wants -1 or 1, and target is 0", "give classes, or -1 and 1")),
+     ("loss.target", "CosineEmbeddingLoss expects -1 or 1, but target is 0",
+      "use two classes, or the numbers -1 and 1")),
     ({"type": "MarginRankingLoss", "output": ["a", "b"], "target": 1}, PAIR, make_data(LABEL),
-     ("model.layers.a", "the network gives (4) features, and MarginRankingLoss wants (1)", "end with Linear: 1")),
+     ("model.layers.a", "the network outputs (4) features, but MarginRankingLoss expects (1)", "end with Linear: 1")),
     ({"type": "TripletMarginLoss", "output": ["a", "b", "c"]},
      make_outputs(a=TensorInfo((4,), "features"), b=TensorInfo((4,), "features"), c=TensorInfo((1,), "features")), make_data(LABEL),
-     ("loss.output", "TripletMarginLoss wants outputs of one shape, and anchor is (4) features and negative (1) "
-      "features", "")),
+     ("loss.output", "TripletMarginLoss expects outputs of the same shape, but anchor is (4) features and "
+      "negative is (1) features", "")),
     ({"type": "GaussianNLLLoss", "output": ["b", "a"]}, ONES, make_data(NUMBER),
-     ("model.layers.a", "a Linear before GaussianNLLLoss's var", "a variance is above 0: end it with a Softplus")),
+     ("model.layers.a", "a Linear must not come before GaussianNLLLoss's var",
+      "a variance must be positive: end it with a Softplus")),
     ({"type": "GaussianNLLLoss", "output": ["a", "b"]}, ONES, make_data(LABEL),
-     ("loss.type", "GaussianNLLLoss wants numbers, and 'label' has classes", "take CrossEntropyLoss")),
-    ({"type": "BCEWithLogitsLoss"}, make_outputs(output=TensorInfo((4,), "features")), make_data(x=torch.full((ROWS, 4), 2.5)),
-     ("loss.type", "BCEWithLogitsLoss wants numbers from 0 to 1, and 'x' holds 2.5 to 2.5",
-      "take MSELoss, L1Loss, SmoothL1Loss or HuberLoss")),
+     ("loss.type", "GaussianNLLLoss expects numbers, but 'label' has classes", "use CrossEntropyLoss")),
+    ({"type": "BCEWithLogitsLoss"}, make_outputs(output=TensorInfo((4,), "features")),
+     make_data(x=torch.full((ROWS, 4), 2.5)),
+     ("loss.type", "BCEWithLogitsLoss expects numbers from 0 to 1, but 'x' ranges from 2.5 to 2.5",
+      "use MSELoss, L1Loss, SmoothL1Loss or HuberLoss")),
     ({"type": "CrossEntropyLoss", "output": "a", "target": 4}, PAIR, BOTH,
-     ("loss.target", "CrossEntropyLoss wants a class, and target is 4", "write 0 to 3")),
+     ("loss.target", "CrossEntropyLoss expects a class number, but target is 4", "write 0 to 3")),
     ("CrossEntropyLoss", make_outputs(output=TensorInfo((T, 4), "sequence")), sequence(STEPS),
-     ("model.layers.output", "the network gives (5, 4) sequence, and CrossEntropyLoss wants (5, 3): "
-      "'tags' has 3 classes a step", "end with Linear: 3")),
+     ("model.layers.output", "the network outputs (5, 4) sequence, but CrossEntropyLoss expects (5, 3): "
+      "'tags' has 3 classes per step", "end with Linear: 3")),
     ("CrossEntropyLoss", make_outputs(output=TensorInfo((7, 4, 6), "channels-first")), make_data(PIXELS),
-     ("model.layers.output", "the network gives (7, 4, 6) channels-first, and CrossEntropyLoss wants (3, 4, 6): "
-      "'mask' has 3 classes a pixel", "end with Conv2d: {out_channels: 3, kernel_size: 1}")),
+     ("model.layers.output", "the network outputs (7, 4, 6) channels-first, but CrossEntropyLoss expects (3, 4, 6): "
+      "'mask' has 3 classes per pixel", "end with Conv2d: {out_channels: 3, kernel_size: 1}")),
     ("CrossEntropyLoss", make_outputs(output=TensorInfo((3, 3), "sequence")), sequence(STEPS),
-     ("model.layers.output", "the network gives (3, 3) sequence, and CrossEntropyLoss wants (5, 3): "
-      "'tags' has 3 classes a step", "'tags' has shape (5): the network must keep as many steps")),
+     ("model.layers.output", "the network outputs (3, 3) sequence, but CrossEntropyLoss expects (5, 3): "
+      "'tags' has 3 classes per step", "'tags' has shape (5): the network must output as many steps")),
     ("MSELoss", make_outputs(output=TensorInfo((1,), "features")), sequence(CURVE),
-     ("model.layers.output", "the network gives (1) features, and MSELoss wants (5): 'curve' holds 5 numbers",
+     ("model.layers.output", "the network outputs (1) features, but MSELoss expects (5): 'curve' has 5 numbers",
       "end with Linear: 5, or Linear: ${data.num_outputs}")),
     ("CTCLoss", make_outputs(output=(TensorInfo((T, 4), "sequence"), "LogSoftmax")), sequence(STEPS),
-     ("model.layers.output", "the network gives (5, 4) sequence, and CTCLoss wants a sequence (T, 3): "
-      "'tags' has 3 classes a step", "end with Linear: 3")),
+     ("model.layers.output", "the network outputs (5, 4) sequence, but CTCLoss expects a sequence (T, 3): "
+      "'tags' has 3 classes per step", "end with Linear: 3")),
 ]  # fmt: skip
 
 

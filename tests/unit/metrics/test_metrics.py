@@ -209,9 +209,9 @@ def test_an_input_given_again_is_told_by_its_squared_error() -> None:
 @pytest.mark.parametrize(
     ("written", "told"),
     [
-        ("JaccardIndex", ["JaccardIndex counts pairs of classes, and 'next' has 6,000, more than 5,000"]),
+        ("JaccardIndex", ["JaccardIndex counts pairs of classes, but 'next' has 6,000 classes, more than 5,000"]),
         ({"F1Score": {"average": "macro"}},
-         ["F1Score counts pairs of classes, and 'next' has 6,000, more than 5,000"]),
+         ["F1Score counts pairs of classes, but 'next' has 6,000 classes, more than 5,000"]),
         ("F1Score", []),
         ({"AUROC": {"average": "macro", "thresholds": 10}}, []),
     ],

@@ -97,75 +97,77 @@ def test_what_is_inferred(layer: Any, given: TensorInfo, inferred: dict[str, Any
     assert {name: getattr(module, name) for name in inferred} == inferred
 
 
-FIRST = "before it: its channels come last"
-STEPS = "put a 'Permute: [0, 2, 1]' before it: its channels come"
+FIRST = "before it: the input's channels come last"
+STEPS = "insert 'Permute: [0, 2, 1]' before it: the input's channels come"
 BY_RULE: list[tuple[Any, TensorInfo, str, str]] = [
-    ({"Linear": 2}, IMAGE, "Linear wants features or sequence or channels-last, and (3, 8, 8) channels-first comes in",
-     "put a 'Flatten' before it"),
-    ("LayerNorm", IMAGE, "LayerNorm wants features or sequence or channels-last, and (3, 8, 8) channels-first comes in",
-     "write LayerNorm: {normalized_shape: [3, 8, 8]}, or put a 'Permute: [0, 2, 3, 1]' before it"),
-    ("GLU", IMAGE, "GLU wants features or sequence or channels-last, and (3, 8, 8) channels-first comes in",
+    ({"Linear": 2}, IMAGE, "Linear expects features or sequence or channels-last input, got (3, 8, 8) channels-first",
+     "insert 'Flatten' before it"),
+    ("LayerNorm", IMAGE, "LayerNorm expects features or sequence or channels-last input, got (3, 8, 8) channels-first",
+     "write LayerNorm: {normalized_shape: [3, 8, 8]}, or insert 'Permute: [0, 2, 3, 1]' before it"),
+    ("GLU", IMAGE, "GLU expects features or sequence or channels-last input, got (3, 8, 8) channels-first",
      "write GLU: {dim: 1}, which halves the channels"),
-    ({"LSTM": 2}, IMAGE, "LSTM wants sequence, and (3, 8, 8) channels-first comes in",
-     "put '- Flatten: {end_dim: 2, layout: sequence}' before it, which reads row by row"),
-    ({"LSTM": 2}, channels_first(3, 8), "LSTM wants sequence, and (3, 8) channels-first comes in",
+    ({"LSTM": 2}, IMAGE, "LSTM expects sequence input, got (3, 8, 8) channels-first",
+     "insert '- Flatten: {end_dim: 2, layout: sequence}' before it: each row becomes a step"),
+    ({"LSTM": 2}, channels_first(3, 8), "LSTM expects sequence input, got (3, 8) channels-first",
      f"{STEPS} first"),
     ({"Linear": 2}, channels_first(3, 8),
-     "Linear wants features or sequence or channels-last, and (3, 8) channels-first comes in",
-     "put a 'Permute: [0, 2, 1]', or a 'Flatten' before it: its channels come first"),
-    ({"Attention": 1}, IMAGE, "Attention wants sequence, and (3, 8, 8) channels-first comes in",
-     "put '- Flatten: 2' and '- Permute: [0, 2, 1]' before it: each place becomes a step"),
-    ("FoldTime", features(4), "TimeDistributed wants sequence or tokens, and (4) features comes in",
-     "put an 'Unflatten: {dim: 1, unflattened_size: [T, C]}' before it, T * C = 4"),
-    ({"LSTM": 2}, features(12), "LSTM wants sequence, and (12) features comes in",
-     "put an 'Unflatten: {dim: 1, unflattened_size: [T, C]}' before it, T * C = 12"),
-    ({"LSTM": 2}, tokens(5), "LSTM wants sequence, and (5) tokens comes in", "put an 'Embedding: SIZE' before it"),
-    ({"Linear": 2}, tokens(5), "Linear wants features or sequence or channels-last, and (5) tokens comes in",
-     "put an 'Embedding: SIZE' before it"),
-    ("ReLU", tokens(5), "ReLU wants features or sequence or channels-first or channels-last, and (5) tokens comes in",
-     "put an 'Embedding: SIZE' before it"),
-    ({"Embedding": 3}, features(4), "Embedding wants tokens, and (4) features comes in",
-     "it takes token numbers: these data have none"),
-    ({"Embedding": 3}, sequence(5, 4), "Embedding wants tokens, and (5, 4) sequence comes in", "let it come first"),
+     "Linear expects features or sequence or channels-last input, got (3, 8) channels-first",
+     "insert 'Permute: [0, 2, 1]', or 'Flatten', before it: the input's channels come first"),
+    ({"Attention": 1}, IMAGE, "Attention expects sequence input, got (3, 8, 8) channels-first",
+     "insert '- Flatten: 2' and '- Permute: [0, 2, 1]' before it: each position becomes a step"),
+    ("FoldTime", features(4), "TimeDistributed expects sequence or tokens input, got (4) features",
+     "insert 'Unflatten: {dim: 1, unflattened_size: [T, C]}' before it, with T * C = 4"),
+    ({"LSTM": 2}, features(12), "LSTM expects sequence input, got (12) features",
+     "insert 'Unflatten: {dim: 1, unflattened_size: [T, C]}' before it, with T * C = 12"),
+    ({"LSTM": 2}, tokens(5), "LSTM expects sequence input, got (5) tokens", "insert 'Embedding: SIZE' before it"),
+    ({"Linear": 2}, tokens(5), "Linear expects features or sequence or channels-last input, got (5) tokens",
+     "insert 'Embedding: SIZE' before it"),
+    ("ReLU", tokens(5), "ReLU expects features or sequence or channels-first or channels-last input, got (5) tokens",
+     "insert 'Embedding: SIZE' before it"),
+    ({"Embedding": 3}, features(4), "Embedding expects tokens input, got (4) features",
+     "it expects token numbers, which these data do not have"),
+    ({"Embedding": 3}, sequence(5, 4), "Embedding expects tokens input, got (5, 4) sequence",
+     "make it the first layer"),
     ({"Conv2d": {"out_channels": 2, "kernel_size": 1}}, features(784),
-     "Conv2d wants channels-first, and (784) features comes in",
-     "put an 'Unflatten: {dim: 1, unflattened_size: [1, 28, 28]}' before it"),
+     "Conv2d expects channels-first input, got (784) features",
+     "insert 'Unflatten: {dim: 1, unflattened_size: [1, 28, 28]}' before it"),
     ({"Conv2d": {"out_channels": 2, "kernel_size": 1}}, features(30),
-     "Conv2d wants channels-first, and (30) features comes in",
-     "put an 'Unflatten: {dim: 1, unflattened_size: [C, ...]}' before it"),
+     "Conv2d expects channels-first input, got (30) features",
+     "insert 'Unflatten: {dim: 1, unflattened_size: [C, ...]}' before it"),
     ({"Conv1d": {"out_channels": 2, "kernel_size": 1}}, features(30),
-     "Conv1d wants channels-first, and (30) features comes in",
-     "put '- Unflatten: {dim: 1, unflattened_size: [1, 30], layout: channels-first}' before it"),
+     "Conv1d expects channels-first input, got (30) features",
+     "insert '- Unflatten: {dim: 1, unflattened_size: [1, 30], layout: channels-first}' before it"),
     ({"Conv1d": {"out_channels": 2, "kernel_size": 1}}, sequence(5, 4),
-     "Conv1d wants channels-first, and (5, 4) sequence comes in", f"{STEPS} last"),
-    ({"MaxPool1d": 2}, sequence(5, 4), "MaxPool1d wants channels-first, and (5, 4) sequence comes in", f"{STEPS} last"),
-    ("BatchNorm1d", sequence(5, 4), "BatchNorm1d wants features or channels-first, and (5, 4) sequence comes in",
-     "take LayerNorm, or put a 'Permute: [0, 2, 1]' before it: its channels come last"),
+     "Conv1d expects channels-first input, got (5, 4) sequence", f"{STEPS} last"),
+    ({"MaxPool1d": 2}, sequence(5, 4), "MaxPool1d expects channels-first input, got (5, 4) sequence", f"{STEPS} last"),
+    ("BatchNorm1d", sequence(5, 4), "BatchNorm1d expects features or channels-first input, got (5, 4) sequence",
+     "use LayerNorm, or insert 'Permute: [0, 2, 1]' before it: the input's channels come last"),
     ({"Conv2d": {"out_channels": 2, "kernel_size": 1}}, channels_last(8, 8, 3),
-     "Conv2d wants channels-first, and (8, 8, 3) channels-last comes in",
-     f"put a 'Permute: [0, 3, 1, 2]' {FIRST}"),
-    ({"GRU": 2}, channels_last(8, 8, 3), "GRU wants sequence, and (8, 8, 3) channels-last comes in",
-     "put '- Flatten: {end_dim: 2, layout: sequence}' before it"),
+     "Conv2d expects channels-first input, got (8, 8, 3) channels-last",
+     f"insert 'Permute: [0, 3, 1, 2]' {FIRST}"),
+    ({"GRU": 2}, channels_last(8, 8, 3), "GRU expects sequence input, got (8, 8, 3) channels-last",
+     "insert '- Flatten: {end_dim: 2, layout: sequence}' before it"),
     # another number of dimensions
     ({"Conv2d": {"out_channels": 2, "kernel_size": 1}}, channels_first(3, 8),
-     "Conv2d wants channels and 2 more, and (3, 8) channels-first comes in", "did you mean 'Conv1d'?"),
-    ("BatchNorm1d", IMAGE, "BatchNorm1d wants channels and 1 more, and (3, 8, 8) channels-first comes in",
+     "Conv2d expects 3 dimensions without the batch, got (3, 8) channels-first", "did you mean 'Conv1d'?"),
+    ("BatchNorm1d", IMAGE, "BatchNorm1d expects 2 dimensions without the batch, got (3, 8, 8) channels-first",
      "did you mean 'BatchNorm2d'?"),
     ({"FractionalMaxPool2d": {"kernel_size": 2, "output_size": 2}}, channels_first(3, 8),
-     "FractionalMaxPool2d wants channels and 2 more, and (3, 8) channels-first comes in", ""),
-    ("Softmax2d", channels_first(3, 8), "Softmax2d wants channels and 2 more, and (3, 8) channels-first comes in", ""),
+     "FractionalMaxPool2d expects 3 dimensions without the batch, got (3, 8) channels-first", ""),
+    ("Softmax2d", channels_first(3, 8), "Softmax2d expects 3 dimensions without the batch, got (3, 8) channels-first",
+     ""),
     ({"PixelShuffle": 2}, channels_first(4, 8),
-     "PixelShuffle wants channels and 2 more, and (4, 8) channels-first comes in", ""),
+     "PixelShuffle expects 3 dimensions without the batch, got (4, 8) channels-first", ""),
     # samples must not mix
-    ({"Softmax": 0}, features(4), "dim is 0: that is the batch, and samples must not mix",
-     "the dimensions of a sample start at 1"),
-    ({"LogSoftmax": -2}, features(4), "dim is -2: that is the batch, and samples must not mix",
-     "the dimensions of a sample start at 1"),
-    ({"Flatten": 0}, IMAGE, "start_dim is 0: that is the batch, and samples must not mix",
-     "the dimensions of a sample start at 1"),
+    ({"Softmax": 0}, features(4), "dim is 0, the batch; samples must not be mixed",
+     "use 1 or more: the dimensions of a sample start at 1"),
+    ({"LogSoftmax": -2}, features(4), "dim is -2, the batch; samples must not be mixed",
+     "use 1 or more: the dimensions of a sample start at 1"),
+    ({"Flatten": 0}, IMAGE, "start_dim is 0, the batch; samples must not be mixed",
+     "use 1 or more: the dimensions of a sample start at 1"),
     ({"PReLU": 4}, sequence(4, 4),
-     "PReLU with 4 parameters wants features or channels-first, and (4, 4) sequence comes in",
-     "leave num_parameters out: one for all"),
+     "PReLU with 4 parameters expects features or channels-first input, got (4, 4) sequence",
+     "leave num_parameters out, to use one parameter for all channels"),
 ]  # fmt: skip
 
 
@@ -180,33 +182,34 @@ def test_a_layout_that_does_not_fit_is_refused_with_a_remedy(
 
 REFUSED: list[tuple[Any, TensorInfo, str, str]] = [
     # inferred settings that disagree
-    ({"Linear": {"out_features": 2, "in_features": 5}}, features(4), "in_features is 5, but (4) features comes in",
+    ({"Linear": {"out_features": 2, "in_features": 5}}, features(4), "in_features is 5, but the input is (4) features",
      "leave it out: it is inferred (4)"),
-    ({"BatchNorm2d": 64}, IMAGE, "num_features is 64, but (3, 8, 8) channels-first comes in",
+    ({"BatchNorm2d": 64}, IMAGE, "num_features is 64, but the input is (3, 8, 8) channels-first",
      "leave it out: it is inferred (3)"),
     ({"LayerNorm": {"normalized_shape": [8, 3]}}, IMAGE,
-     "normalized_shape is [8, 3], but (3, 8, 8) channels-first comes in",
+     "normalized_shape is [8, 3], but the input is (3, 8, 8) channels-first",
      "leave it out: it is inferred (8)"),
     ({"Embedding": {"embedding_dim": 2, "num_embeddings": 3}}, tokens(5),
-     "num_embeddings is 3, but (5) tokens comes in",
+     "num_embeddings is 3, but the input is (5) tokens",
      "leave it out: it is inferred (7)"),
-    ({"Embedding": 2}, TensorInfo((5,), "tokens"), "Embedding wants num_embeddings",
-     "these data do not tell it: write it"),
+    ({"Embedding": 2}, TensorInfo((5,), "tokens"), "Embedding requires num_embeddings",
+     "write it: the data do not determine it"),
     # a layout that can't be
-    ({"Linear": 2, "layout": "sequence"}, features(4), "layout is sequence, which is (T, C), and Linear gives (2)",
-     "leave it out, or write another"),
+    ({"Linear": 2, "layout": "sequence"}, features(4), "layout is sequence, which means (T, C), but Linear returns (2)",
+     "leave it out, or write another layout"),
     ({"Linear": 2, "layout": "tokens"}, features(4),
-     "layout is tokens, which is (T) of whole numbers, and Linear gives (2)", "leave it out, or write another"),
+     "layout is tokens, which means (T) of whole numbers, but Linear returns (2)",
+     "leave it out, or write another layout"),
     # the data's own memory
     ({"ReLU": {"inplace": True}}, features(4), "inplace would overwrite the data", "leave it out"),
     # what PyTorch itself refuses
-    ({"Conv2d": {"out_channels": 2, "kernel_size": 9}}, IMAGE, "Conv2d can't take (3, 8, 8) channels-first",
+    ({"Conv2d": {"out_channels": 2, "kernel_size": 9}}, IMAGE, "Conv2d fails for the input (3, 8, 8) channels-first",
      "PyTorch says: Calculated padded input size per channel: (8 x 8). Kernel size: (9 x 9). "
      "Kernel size can't be greater than actual input size"),
-    ({"GroupNorm": 2}, IMAGE, "GroupNorm can't take (3, 8, 8) channels-first",
+    ({"GroupNorm": 2}, IMAGE, "GroupNorm fails for the input (3, 8, 8) channels-first",
      "PyTorch says: num_channels"),
     ({"TransformerEncoderLayer": 3}, sequence(5, 4), "4 channels don't divide into 3 heads", "take another nhead"),
-    ({"Softmax": 5}, features(4), "Softmax can't take (4) features",
+    ({"Softmax": 5}, features(4), "Softmax fails for the input (4) features",
      "PyTorch says: Dimension out of range (expected to be in range of [-2, 1], but got 5)"),
 ]  # fmt: skip
 
@@ -282,12 +285,12 @@ def own_layers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_own_layer_infers_its_channels_and_its_faults_are_told() -> None:
     assert build_valid_layers(["Doubling"], IMAGE).output == channels_first(6, 8, 8)
     assert get_refusal(["Broken"], features(4)) == (
-        "Broken can't take (4) features",
+        "Broken fails for the input (4) features",
         "Broken's own code says: KeyError: 'x'",
     )
     assert get_refusal(["Mixing"], features(4)) == (
-        "Mixing makes (1, 4) of a batch of 2",
-        "dimension 0 is the batch: a layer gives a row for each of its rows",
+        "Mixing returned shape (1, 4) for a batch of 2",
+        "dimension 0 is the batch: a layer must keep its size",
     )
 
 
@@ -321,8 +324,8 @@ def test_a_layer_that_no_memory_holds_is_refused(
 ) -> None:
     monkeypatch.setattr(place, "get_memory_bytes", lambda: 16 * 10**9)
     name = next(iter(layer))
-    found = f"{name} is too large: its weights would fill {size}; this machine has 16 GB"
-    assert get_refusal([layer], given) == (found, "make it smaller")
+    found = f"{name} is too large: its weights would need {size}; this machine has 16 GB"
+    assert get_refusal([layer], given) == (found, "make the layer smaller")
 
 
 def test_the_limit_is_the_whole_networks(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -331,7 +334,7 @@ def test_the_limit_is_the_whole_networks(monkeypatch: pytest.MonkeyPatch) -> Non
     layer = {"Linear": {"out_features": 10, "bias": True}}
     build_valid_layers([layer] * 2, features(10))
     found, _ = get_refusal([layer] * 3, features(10))
-    assert found == "Linear is too large: its weights would fill 1.28 kB; this machine has 1 kB"
+    assert found == "Linear is too large: its weights would need 1.28 kB; this machine has 1 kB"
 
 
 def test_the_limit_counts_what_is_made_and_nothing_else() -> None:

@@ -237,7 +237,7 @@ def test_roles_are_followed(layers: list[Any], given: TensorInfo, gives: TensorI
 def test_inplace_over_what_is_taken_later_is_refused(after: Any) -> None:
     layers = [{"Linear": {"out_features": 4, "name": "stem"}}, {"ReLU": {"inplace": True}}, after]
     found, fix = get_refusal(layers, ROW)
-    assert (found, fix) == ("inplace would overwrite the output of 'stem', which is taken below", "leave it out")
+    assert (found, fix) == ("inplace would overwrite the output of 'stem', which a later layer reads", "leave it out")
     assert build_valid_layers([*layers[:2], {"Linear": 2}], ROW).output == features(2)
 
 

@@ -45,19 +45,19 @@ def test_matched(inputs: dict[str, Any], opened: Dataset, wanted: dict[str, str]
     assert matched(inputs, opened) == (wanted, [])
 
 
-FITTING = "choose data that fit, or change what the model states"
+FITTING = "use data that fit, or change the model's inputs"
 REFUSED: list[tuple[dict[str, Any], Dataset, list[tuple[str, str, str]]]] = [
     ({}, data(IMAGE, TEXT),
-     [("model", "made_up has 2 fields (image, text), and the model says not what it takes",
-       "write inputs: [image, text] in the model, or those that it needs")]),
+     [("model", "made_up has 2 fields (image, text), and the model does not declare its inputs",
+       "write inputs: [image, text] in the model, or only those that it needs")]),
     ({"imag": {}, "tokens": {}}, data(IMAGE, TEXT),
      [("model.inputs.imag", "made_up has no field 'imag'", "did you mean 'image'?"),
       ("model.inputs.tokens", "made_up has no field 'tokens'", "there is: image, text, words")]),
     ({"image": {}, "label": {}}, data(IMAGE),
-     [("model.inputs.label", "'label' is what made_up has to be predicted", "take a field: image")]),
+     [("model.inputs.label", "'label' is a target of made_up, not a field", "use a field: image")]),
     ({"image": {"shape": [3, 4, 4]}, "text": {"vocab_size": 8}}, data(IMAGE, TEXT),
-     [("model.inputs.image.shape", "the model wants shape [3, 4, 4], and 'image' of made_up has [1, 4, 4]", FITTING),
-      ("model.inputs.text.vocab_size", "the model wants vocab_size 8, and 'text' of made_up has 9", FITTING)]),
+     [("model.inputs.image.shape", "the model expects shape [3, 4, 4], but 'image' of made_up has [1, 4, 4]", FITTING),
+      ("model.inputs.text.vocab_size", "the model expects vocab_size 8, but 'text' of made_up has 9", FITTING)]),
 ]  # fmt: skip
 
 

@@ -106,11 +106,11 @@ def test_another_runs_folder(work: Path, dlspec) -> None:
     ],
 )
 def test_a_star_stands_for_what_the_patterns_matched(pattern: str, becomes: str, name: str, wanted: str | None) -> None:
-    assert RenamePattern(pattern, (becomes,)).names(name) == (None if wanted is None else (wanted,))
+    assert RenamePattern(pattern, (becomes,)).rename(name) == (None if wanted is None else (wanted,))
 
 
 def test_a_pattern_of_many_stars_gives_up_at_once() -> None:
-    assert RenamePattern("*a" * 12 + "*b", ("x",)).names("a" * 200) is None  # all ways to share it out would take years
+    assert RenamePattern("*a" * 12 + "*b", ("x",)).rename("a" * 200) is None  # all ways to share it out would take years
 
 
 def test_renamed_turned_divided_joined_and_left_out(work: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_tied_weight_that_is_there_twice_must_be_the_same(work: Path) -> None:
     save_file({"first.weight": numbers(6, 6), "second.weight": numbers(6, 6)}, "same.safetensors")
     assert torch.equal(built(layers, path="same.safetensors").state_dict()["first.weight"], numbers(6, 6))
     save_file({"first.weight": numbers(6, 6), "second.weight": numbers(6, 6, start=1)}, "a.safetensors")
-    text = "'first.weight' and 'second.weight' are one tensor in the model, and the file has two that differ"
+    text = "'first.weight' and 'second.weight' are one tensor in the model, but differ in the file"
     assert text in said(layers, path="a.safetensors")
 
 
@@ -172,7 +172,7 @@ def test_no_row_of_a_divided_tensor_is_lost(work: Path) -> None:
     save_file({"qkv.weight": numbers(10, 6), "qkv.bias": numbers(10)}, "a.safetensors")
     layers = [{"Parallel": {"branches": {each: [{"Linear": 3}] for each in "qkv"}}}]
     text = said(layers, path="a.safetensors", rename={"qkv.*": ["0.q.0.*", "0.k.0.*", "0.v.0.*"]})
-    assert "'qkv.weight' in the file is (4, 6), and the model's '0.v.0.weight' (3, 6)" in text
+    assert "'qkv.weight' in the file has shape (4, 6), but the model's '0.v.0.weight' has (3, 6)" in text
 
 
 def test_not_strict_takes_what_fits(work: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_run_says_what_was_taken(work: Path, dlspec) -> None:
     save_file({"head.weight": torch.zeros(10, 64), "old": torch.zeros(1)}, "a.safetensors")
     words = ("weights={path: a.safetensors, rename: {old: null}, fresh: [head.bias]}", "trainer.max_steps=1")
     said = dlspec(model, *words, "hydra.run.dir=made", "trainer.progress=none")
-    line = "weights: 1 of 2 tensors of a.safetensors; left out: old; kept their start: head.bias"
+    line = "weights: 1 of 2 tensors of a.safetensors; left out: old; kept their initial values: head.bias"
     assert (said.code, said.err) == (0, line + "\n")
     assert line in (work / "made/log.txt").read_text()
 
@@ -220,7 +220,7 @@ class Evil:
 
 def test_a_file_that_would_run_code(work: Path) -> None:
     torch.save({"first.weight": Evil()}, "a.bin")
-    assert "holds more than tensors, and reading that could run code" in said(path="a.bin")
+    assert "contains more than tensors, and loading it could run code" in said(path="a.bin")
     assert not Path("owned").exists()
 
 
@@ -231,15 +231,15 @@ def test_files_that_are_none(work: Path) -> None:
     Path("x.index.json").write_text(json.dumps({"weight_map": {"a": "../a.safetensors"}}))
     assert "no file 'nowhere.bin'" in said(path="nowhere.bin")
     assert "neither a safetensors file" in said(path="empty.safetensors")
-    assert "no whole file of torch.save" in said(path="cut.bin")
+    assert "is not a complete file of torch.save" in said(path="cut.bin")
     assert "neither a safetensors file" in said(path="huge.safetensors")
-    assert "leads out of its folder" in said(path="x.index.json")
+    assert "is outside its folder" in said(path="x.index.json")
     assert "File name too long" in said(path="x" * 5000)
 
 
 def test_tensors_that_are_none(work: Path) -> None:
     torch.save({"first.weight": torch.empty(4, 6, device="meta")}, "meta.pt")
-    assert "'meta.pt' holds no tensors by name" in said(path="meta.pt")
+    assert "'meta.pt' contains no tensors by name" in said(path="meta.pt")
     head = json.dumps({"first.weight": {"dtype": "F6_E2M3", "shape": [4, 6], "data_offsets": [0, 18]}}).encode()
     Path("odd.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + bytes(18))
     assert "can't read 'first.weight' in 'odd.safetensors'" in said(path="odd.safetensors", strict=False)
@@ -257,12 +257,12 @@ def test_any_byte_of_a_file_may_be_wrong(work: Path) -> None:
 WRONG = {
     "shape": (
         {"head.weight": numbers(10, 4)}, {},
-        "'head.weight' in the file is (10, 4), and the model's 'head.weight' (3, 4)   "
-        "let it keep its own start: weights.fresh=['head.weight']",
+        "'head.weight' in the file has shape (10, 4), but the model's 'head.weight' has (3, 4)   "
+        "keep the model's initial values: weights.fresh=['head.weight']",
     ),
-    "turned": ({"head.weight": numbers(4, 3)}, {}, "turn it over: weights.transpose=['head.weight']"),
-    "unused": ({"fc.weight": numbers(3, 4)}, {}, "1 tensor of the file fit no name of the model: fc.weight"),
-    "pattern": ({"fc.bias": numbers(3)}, {"rename": {"fcc.*": None}}, "1 tensor of the file fit no name"),
+    "turned": ({"head.weight": numbers(4, 3)}, {}, "transpose it: weights.transpose=['head.weight']"),
+    "unused": ({"fc.weight": numbers(3, 4)}, {}, "no name of the model matches 1 tensor of the file: fc.weight"),
+    "pattern": ({"fc.bias": numbers(3)}, {"rename": {"fcc.*": None}}, "no name of the model matches 1 tensor"),
     "idle": ({}, {"rename": {"hed.*": "fc.*"}, "strict": False}, "no tensor of the file is named 'hed.*'"),
     "whole numbers": ({"head.weight": numbers(3, 4).int()}, {}, "'head.weight' in the file is int32"),
 }  # fmt: skip
@@ -277,10 +277,10 @@ def test_says_both_names(work: Path, name: str) -> None:
 
 def test_a_file_of_which_nothing_fits_is_refused_also_where_not_all_must(work: Path) -> None:
     save_file({"other.weight": numbers(4, 6)}, "a.safetensors")
-    assert "1 tensor of the file fit no name of the model: other.weight" in said(path="a.safetensors", strict=False)
+    assert "no name of the model matches 1 tensor of the file: other.weight" in said(path="a.safetensors", strict=False)
 
 
 def test_says_what_is_missing(work: Path) -> None:
     save_file({"first.weight": numbers(4, 6)}, "a.safetensors")
-    text = "nothing in the file for 3 tensors of the model: first.bias, head.weight, head.bias"
+    text = "the file has nothing for 3 tensors of the model: first.bias, head.weight, head.bias"
     assert text in said(path="a.safetensors")

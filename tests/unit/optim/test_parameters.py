@@ -207,7 +207,7 @@ def test_all_but_the_head_and_by_dimensions() -> None:
     names = [name for name, each in frozen.named_parameters() if not each.requires_grad]
     assert names == ["hidden.bias", "head.bias"]
     found = said(freeze=[{"match": "head.*", "dims": 4}])
-    assert "no parameter that 'head.*' matches is left by its dims and except" in found
+    assert "'dims' and 'except' leave no parameter that 'head.*' matches" in found
 
 
 def test_the_configs_freeze_takes_the_place_of_the_models() -> None:
@@ -252,7 +252,7 @@ REFUSED = {
     "no such layer there": ({"freeze": [{"layer": "LSTM"}]}, "no parameter of LSTM"),
     "cannot be filled": (
         {"init": [{"match": "*.bias", "type": "xavier_normal_"}]},
-        "xavier_normal_ can't fill stem.bias, (4,)",
+        "xavier_normal_ can't initialize stem.bias of shape (4,)",
     ),
     "no such function": ({"init": [{"match": "*", "type": "glorot_uniform"}]}, "in PyTorch: xavier_uniform_"),
 }

@@ -227,6 +227,7 @@ def test_a_learned_state_is_every_samples() -> None:
 
 BATCH = "that is the batch, and samples must not mix"
 FROM_1 = "the dimensions of a sample start at 1"
+BATCH_DIM = ("dim is 0, the batch; samples must not be mixed", "use 1 or more: the dimensions of a sample start at 1")
 REFUSED: list[tuple[str, dict[str, Any], tuple[TensorInfo, ...], str, str]] = [
     ("Add", {}, (IMAGE,), "one input comes in, and two or more are wanted", "write from: [_, NAME]"),
     ("Add", {}, (channels_first(64, 32, 32), channels_first(128, 16, 16)), "(64, 32, 32) and (128, 16, 16) don't fit",
@@ -241,7 +242,7 @@ REFUSED: list[tuple[str, dict[str, Any], tuple[TensorInfo, ...], str, str]] = [
      "all other sizes must be equal"),
     ("Concat", {}, (SERIES, features(4)), "(6, 4) and (4) don't fit side by side along dim 2",
      "all other sizes must be equal"),
-    ("Concat", {"dim": 0}, (SERIES, SERIES), f"dim is 0: {BATCH}", FROM_1),
+    ("Concat", {"dim": 0}, (SERIES, SERIES), *BATCH_DIM),
     ("Concat", {"dim": 3}, (SERIES, SERIES), "dim is 3, and (6, 4) sequence has dimensions 1 to 2",
      "count the batch as 0, as PyTorch does"),
     ("Concat", {}, (parameter(4), parameter(4)), "only Parameters come in, and one value of a batch is wanted",
@@ -260,7 +261,7 @@ REFUSED: list[tuple[str, dict[str, Any], tuple[TensorInfo, ...], str, str]] = [
     ("Permute", {"dims": [0, 2, 1]}, (IMAGE,), "dims are [0, 2, 1], and (4, 3, 5) channels-first comes in",
      "write each of 0 to 3 once, 0 (the batch) first"),
     ("Select", {"index": 6}, (SERIES,), "index is 6, and dim 1 of (6, 4) sequence has 6", "write one of -6 to 5"),
-    ("Select", {"index": 0, "dim": 0}, (SERIES,), f"dim is 0: {BATCH}", FROM_1),
+    ("Select", {"index": 0, "dim": 0}, (SERIES,), *BATCH_DIM),
     ("Mean", {}, (features(4),), "dim is left out, and (4) features has neither steps nor space",
      "write dim: 1 for one number a sample"),
     ("Mean", {"dim": [1, 0]}, (SERIES,), f"dim is 0: {BATCH}", FROM_1),
@@ -276,13 +277,14 @@ REFUSED: list[tuple[str, dict[str, Any], tuple[TensorInfo, ...], str, str]] = [
      "put a 'Flatten: 2' before it"),
     ("GRU", {"hidden_size": 3}, (parameter(6, 4),), "a Parameter comes in, and a value of the data is wanted",
      "let it be the second input, the state"),
-    ("Linear", {"out_features": 3}, (parameter(4),), "Linear wants values with a batch, and a Parameter has none",
-     "bring it in by Add, Multiply, Concat or Formula"),
-    ("Bilinear", {"out_features": 3}, (features(4),), "1 input comes in, and two are wanted", "write from: [_, NAME]"),
-    ("CosineSimilarity", {}, (features(4), features(3)), "(4) features and (3) features don't fit",
-     "both need one shape and one layout"),
-    ("MaxUnpool2d", {"kernel_size": 2}, (IMAGE,), "the indices of a MaxPool are wanted as second input",
-     "write from: [_, NAME.1] behind a MaxPool: {return_indices: true, name: NAME}"),
+    ("Linear", {"out_features": 3}, (parameter(4),),
+     "Linear expects an input with a batch dimension, and a Parameter has none",
+     "combine it with another value by Add, Multiply, Concat or Formula"),
+    ("Bilinear", {"out_features": 3}, (features(4),), "expected two inputs, got 1", "write from: [_, NAME]"),
+    ("CosineSimilarity", {}, (features(4), features(3)), "the inputs are (4) features and (3) features",
+     "give both the same shape and layout"),
+    ("MaxUnpool2d", {"kernel_size": 2}, (IMAGE,), "expected the indices of a MaxPool layer as the second input",
+     "write from: [_, NAME.1], with {return_indices: true, name: NAME} in the MaxPool layer"),
 ]  # fmt: skip
 
 
