@@ -51,7 +51,7 @@ def _check_mask(mask: TensorInfo, query: TensorInfo, memory: TensorInfo, setting
 
 
 def _check_heads(inputs: Inputs, settings: Settings) -> Finding | None:
-    heads, groups, size = settings["num_heads"], settings.get("num_kv_heads"), settings.get("head_dim")
+    heads, kv_heads, size = settings["num_heads"], settings.get("num_kv_heads"), settings.get("head_dim")
     channels = settings.get("embed_dim") or inputs[0].channels
     if size is None and channels % heads:
         return Finding(
@@ -59,9 +59,9 @@ def _check_heads(inputs: Inputs, settings: Settings) -> Finding | None:
             f"{channels} channels don't divide into {heads} heads",
             "take another num_heads, or say head_dim",
         )
-    if groups is not None and heads % groups:
+    if kv_heads is not None and heads % kv_heads:
         return Finding(
-            Code.CONFLICT, f"{heads} heads don't divide into {groups} groups", "num_kv_heads must divide num_heads"
+            Code.CONFLICT, f"{heads} heads don't divide into {kv_heads} groups", "num_kv_heads must divide num_heads"
         )
     if settings.get("rotary") and (size or channels // heads) % 2:
         found = f"rotary turns pairs of channels, and a head has {size or channels // heads}"

@@ -48,9 +48,9 @@ def _find_function(name: str) -> Callable[..., Any]:
     return found
 
 
-def _apply_to_number(function: Callable[..., Tensor], number: float, *others: Any, **named: Any) -> float:
+def _apply_to_number(function: Callable[..., Tensor], number: float, *others: Any, **keywords: Any) -> float:
     """`sqrt(2)`, which PyTorch has for tensors alone."""
-    return float(function(torch.tensor(number, dtype=torch.float64, device="cpu"), *others, **named).item())
+    return float(function(torch.tensor(number, dtype=torch.float64, device="cpu"), *others, **keywords).item())
 
 
 TORCH_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
@@ -75,40 +75,44 @@ class FormulaEvaluator:
     def __init__(self, inputs: Mapping[str, Any]) -> None:
         self.inputs = inputs
 
-    def value(self, node: ast.expr | None) -> Any:
+    def evaluate(self, node: ast.expr | None) -> Any:
         match node:
             case ast.Constant(value=value):
                 return value
             case ast.Name(id=name):
                 return CONSTANTS[name] if name in CONSTANTS else self.inputs[name]
             case ast.List(elts=items) | ast.Tuple(elts=items):
-                return tuple(self.value(item) for item in items)
+                return tuple(self.evaluate(item) for item in items)
             case ast.Slice(lower=lower, upper=upper, step=step):
-                return slice(self.value(lower), self.value(upper), self.value(step))
+                return slice(self.evaluate(lower), self.evaluate(upper), self.evaluate(step))
             case ast.UnaryOp(op=sign, operand=operand):
-                return self.apply(node, _OPERATORS[type(sign)], [self.value(operand)])
+                return self.apply(node, _OPERATORS[type(sign)], [self.evaluate(operand)])
             case ast.BinOp(op=sign, left=left, right=right):
-                return self.apply(node, _OPERATORS[type(sign)], [self.value(left), self.value(right)])
+                return self.apply(node, _OPERATORS[type(sign)], [self.evaluate(left), self.evaluate(right)])
             case ast.Compare(left=left, ops=[sign], comparators=[right]):
-                return self.apply(node, _OPERATORS[type(sign)], [self.value(left), self.value(right)])
+                return self.apply(node, _OPERATORS[type(sign)], [self.evaluate(left), self.evaluate(right)])
             case ast.Subscript(value=value, slice=index):
-                return self.apply(node, operator.getitem, [self.value(value), self.value(index)])
+                return self.apply(node, operator.getitem, [self.evaluate(value), self.evaluate(index)])
             case ast.Call(func=ast.Name(id=name)):
-                return self.call(node, name)
+                return self.evaluate_call(node, name)
         return None
 
-    def call(self, node: ast.Call, name: str) -> Any:
-        given = [self.value(each) for each in node.args]
-        named = {each.arg: self.value(each.value) for each in node.keywords if each.arg}
+    def evaluate_call(self, node: ast.Call, name: str) -> Any:
+        arguments = [self.evaluate(each) for each in node.args]
+        keywords = {each.arg: self.evaluate(each.value) for each in node.keywords if each.arg}
         if name in ("eye", "arange"):
-            named["device"] = next(iter(self.inputs.values())).device
+            keywords["device"] = next(iter(self.inputs.values())).device
         function = partial(_apply_to_number, TORCH_FUNCTIONS[name]) if is_number(node) else TORCH_FUNCTIONS[name]
-        return self.apply(node, function, given, named)
+        return self.apply(node, function, arguments, keywords)
 
     def apply(
-        self, node: ast.expr, function: Callable[..., Any], given: list[Any], named: Mapping[str, Any] | None = None
+        self,
+        node: ast.expr,
+        function: Callable[..., Any],
+        arguments: list[Any],
+        keywords: Mapping[str, Any] | None = None,
     ) -> Any:
-        return function(*given, **(named or {}))
+        return function(*arguments, **(keywords or {}))
 
 
 # ---- trying it out -------------------------------------------------------------------------------------------------
@@ -164,52 +168,57 @@ class _TrialEvaluator(FormulaEvaluator):
         self.main = main
 
     def apply(
-        self, node: ast.expr, function: Callable[..., Any], given: list[Any], named: Mapping[str, Any] | None = None
+        self,
+        node: ast.expr,
+        function: Callable[..., Any],
+        arguments: list[Any],
+        keywords: Mapping[str, Any] | None = None,
     ) -> Any:
-        self._check(node, given)
+        self._check_operation(node, arguments)
         function = torch.zeros_like if function in (torch.rand_like, torch.randn_like) else function
         try:
             two, three = (
-                function(*(_select_batch(each, at) for each in given), **(named or {})) for at in ("two", "three")
+                function(*(_select_batch(each, at) for each in arguments), **(keywords or {}))
+                for at in ("two", "three")
             )
         except _COMPUTE_ERRORS as error:
             reason = first_line(error, 200)
             raise _FormulaRefused(
                 Code.LAYER_REFUSED,
                 node,
-                f"can't be computed of {self._format_shapes(given)}",
+                f"can't be computed of {self._format_shapes(arguments)}",
                 f"PyTorch says: {reason}",
             ) from None
         found = _pair_values(two, three)
-        has_batch = any(each.has_batch for each in _collect_pairs(given))
+        has_batch = any(each.has_batch for each in _collect_pairs(arguments))
         if any(each.is_mixed or each.has_batch != has_batch for each in _collect_pairs(found)):
             raise _FormulaRefused(
-                Code.SAMPLES_MIXED, node, f"mixes the samples of {self._format_shapes(given)}", _BATCH_FIX
+                Code.SAMPLES_MIXED, node, f"mixes the samples of {self._format_shapes(arguments)}", _BATCH_FIX
             )
         return found
 
-    def to_value(self, twins: _BatchPair) -> TensorInfo:
-        shape = tuple(twins.two.shape[1:] if twins.has_batch else twins.two.shape)
+    def to_tensor_info(self, pair: _BatchPair) -> TensorInfo:
+        shape = tuple(pair.two.shape[1:] if pair.has_batch else pair.two.shape)
         layout = self.main.layout if len(shape) == len(self.main.shape) else guess_layout(shape)
-        return TensorInfo(shape, layout, has_batch=twins.has_batch)
+        return TensorInfo(shape, layout, has_batch=pair.has_batch)
 
-    def _format_shapes(self, given: list[Any]) -> str:
-        values = [self.to_value(each) for each in _collect_pairs(given)]
+    def _format_shapes(self, arguments: list[Any]) -> str:
+        values = [self.to_tensor_info(each) for each in _collect_pairs(arguments)]
         return " and ".join(format_shape(each.shape) for each in values) or "numbers"
 
-    def _check(self, node: ast.expr, given: list[Any]) -> None:
-        twins = _collect_pairs(given)
+    def _check_operation(self, node: ast.expr, arguments: list[Any]) -> None:
+        pairs = _collect_pairs(arguments)
         match node:
             case ast.BinOp(op=ast.MatMult()) | ast.Call(func=ast.Name(id="matmul")):
-                self._check_matmul(node, *twins)
+                self._check_matmul(node, *pairs)
             case ast.Call(func=ast.Name(id="einsum")):
-                self._check_einsum(node, twins)
+                self._check_einsum(node, pairs)
             case ast.Call(func=ast.Name(id=name)) if name not in ELEMENTWISE_FUNCTIONS:
-                self._check_dims(node, name, twins)
-            case ast.Subscript() if twins and isinstance(given[0], _BatchPair):
-                self._check_index(node, given[1], twins[0])
-            case ast.BinOp() | ast.Compare() | ast.Call() if twins:
-                self._check_broadcast(node, [self.to_value(each) for each in twins])
+                self._check_dims(node, name, pairs)
+            case ast.Subscript() if pairs and isinstance(arguments[0], _BatchPair):
+                self._check_index(node, arguments[1], pairs[0])
+            case ast.BinOp() | ast.Compare() | ast.Call() if pairs:
+                self._check_broadcast(node, [self.to_tensor_info(each) for each in pairs])
 
     def _check_broadcast(self, node: ast.expr, values: Sequence[TensorInfo]) -> None:
         first = main_input(values)
@@ -243,28 +252,30 @@ class _TrialEvaluator(FormulaEvaluator):
                 "write sum(a * b, dim=-1)",
             )
 
-    def _check_einsum(self, node: ast.Call, twins: Sequence[_BatchPair]) -> None:
+    def _check_einsum(self, node: ast.Call, pairs: Sequence[_BatchPair]) -> None:
         letters, output = parse_einsum_letters(node)
-        if any(each.has_batch and letter != output for each, letter in zip(twins, letters, strict=True)):
+        if any(each.has_batch and letter != output for each, letter in zip(pairs, letters, strict=True)):
             raise _FormulaRefused(
                 Code.SAMPLES_MIXED, node, "mixes samples", f"begin each operand with the batch's letter, {output}"
             )
 
-    def _check_dims(self, node: ast.Call, name: str, twins: Sequence[_BatchPair]) -> None:
-        if not twins or not twins[0].has_batch:
+    def _check_dims(self, node: ast.Call, name: str, pairs: Sequence[_BatchPair]) -> None:
+        if not pairs or not pairs[0].has_batch:
             return
-        if name in ("tril", "triu") and twins[0].rank < 3:
+        if name in ("tril", "triu") and pairs[0].rank < 3:
             raise _FormulaRefused(Code.SAMPLES_MIXED, node, "works on the batch", "it wants matrices, (N, R, C)")
-        value = self.to_value(twins[0])
-        given = {} if name in (*_ADDS_DIMENSION, "permute") else match_arguments(node)
-        for word in given.keys() & DIM_ARGUMENTS.keys():
-            for wrong in filter(None, (check_dim(dim, value, word) for dim in read_whole_numbers(given[word]))):
-                raise _FormulaRefused(wrong.code, node, f"is wrong: {wrong.found}", wrong.fix)
+        value = self.to_tensor_info(pairs[0])
+        written = {} if name in (*_ADDS_DIMENSION, "permute") else match_arguments(node)
+        for argument in written.keys() & DIM_ARGUMENTS.keys():
+            for finding in filter(
+                None, (check_dim(dim, value, argument) for dim in read_whole_numbers(written[argument]))
+            ):
+                raise _FormulaRefused(finding.code, node, f"is wrong: {finding.found}", finding.fix)
 
-    def _check_index(self, node: ast.expr, index: Any, twins: _BatchPair) -> None:
+    def _check_index(self, node: ast.expr, index: Any, pair: _BatchPair) -> None:
         items = index if isinstance(index, tuple) else (index,)
         taken = [item for item in items if item is not None and item is not Ellipsis]
-        if Ellipsis in items and twins.has_batch and items[0] is Ellipsis and len(taken) >= twins.rank:
+        if Ellipsis in items and pair.has_batch and items[0] is Ellipsis and len(taken) >= pair.rank:
             raise _FormulaRefused(Code.SAMPLES_MIXED, node, "takes samples out of the batch", _BATCH_FIX)
 
 
@@ -283,7 +294,7 @@ def _pair_values(two: Any, three: Any) -> Any:
 
 def _collect_pairs(value: Any) -> list[_BatchPair]:
     if isinstance(value, tuple | list):
-        return [twins for each in value for twins in _collect_pairs(each)]
+        return [pair for each in value for pair in _collect_pairs(each)]
     return [value] if isinstance(value, _BatchPair) else []
 
 
@@ -300,7 +311,7 @@ def try_formula(tree: ast.expr, names: Sequence[str], inputs: Inputs) -> Finding
     trial_inputs = {name: _make_trial_pair(each, device) for name, each in zip(names, inputs, strict=True)}
     try:
         with torch.no_grad(), warnings.catch_warnings(action="ignore"):
-            _TrialEvaluator(trial_inputs, main_input(inputs)).value(tree)
+            _TrialEvaluator(trial_inputs, main_input(inputs)).evaluate(tree)
     except _FormulaRefused as refused:
         return refused.finding
     return None

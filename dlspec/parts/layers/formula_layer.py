@@ -83,7 +83,7 @@ class Formula(nn.Module):
         self._names = find_output_names(self._tree)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        found: Tensor = FormulaEvaluator(dict(zip(self._names, inputs, strict=True))).value(self._tree)
+        found: Tensor = FormulaEvaluator(dict(zip(self._names, inputs, strict=True))).evaluate(self._tree)
         return found
 
     def extra_repr(self) -> str:

@@ -54,19 +54,21 @@ def _check_init_setting(inputs: Inputs, settings: Settings) -> Finding | None:
         return Finding(
             Code.WRONG_VALUE, f"init is {format_value(init)}", "write a name, zeros_, or {normal_: {std: 0.02}}"
         )
-    name, given = _read_init(init)
+    name, init_settings = _read_init(init)
     if name not in INIT_FUNCTIONS:
         return Finding(Code.UNKNOWN_INIT, f"no init '{name}'", suggest(name, INIT_FUNCTIONS))
-    known = INIT_FUNCTIONS[name][1]
-    wrong = [key for key in given if key not in known]
+    setting_names = INIT_FUNCTIONS[name][1]
+    wrong = [key for key in init_settings if key not in setting_names]
     if wrong:
         return Finding(
-            Code.UNKNOWN_SETTING, f"{name} has no setting '{wrong[0]}'", suggest(wrong[0], known) or "it has none"
+            Code.UNKNOWN_SETTING,
+            f"{name} has no setting '{wrong[0]}'",
+            suggest(wrong[0], setting_names) or "it has none",
         )
-    bad = [key for key, each in given.items() if isinstance(each, bool) or not isinstance(each, int | float)]
+    bad = [key for key, each in init_settings.items() if isinstance(each, bool) or not isinstance(each, int | float)]
     if bad:
-        return Finding(Code.WRONG_VALUE, f"{bad[0]} is {format_value(given[bad[0]])}, wanted a number")
-    if name == "constant_" and "val" not in given:
+        return Finding(Code.WRONG_VALUE, f"{bad[0]} is {format_value(init_settings[bad[0]])}, wanted a number")
+    if name == "constant_" and "val" not in init_settings:
         return Finding(Code.MISSING_VALUE, "constant_ wants val", "write {constant_: {val: 0.5}}")
     if name.startswith("xavier") and len(settings["shape"]) < 2:
         return Finding(

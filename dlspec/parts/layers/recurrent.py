@@ -43,14 +43,14 @@ def _make_rule(*, has_cell: bool) -> Rule:
                 f"the steps of (T, C) are read, and {inputs[0]} comes in",
                 "put a 'Flatten: 2' before it",
             )
-        rows = settings.get("num_layers", 1) * (2 if settings.get("bidirectional") else 1)
+        num_states = settings.get("num_layers", 1) * (2 if settings.get("bidirectional") else 1)
         size = settings.get("proj_size") or settings["hidden_size"]
-        wanted = (rows, size + settings["hidden_size"] if has_cell else size)
-        if len(inputs) < 2 or inputs[1].shape == wanted:
+        state_shape = (num_states, size + settings["hidden_size"] if has_cell else size)
+        if len(inputs) < 2 or inputs[1].shape == state_shape:
             return None
         return Finding(
             Code.SHAPE_MISMATCH,
-            f"the state is {wanted}, and {inputs[1]} comes in",
+            f"the state is {state_shape}, and {inputs[1]} comes in",
             "give it NAME.state of a layer like this one",
         )
 
@@ -93,7 +93,7 @@ class _Recurrent(nn.RNNBase):
         self, input: Tensor, state: Tensor | None = None, lengths: Tensor | None = None
     ) -> Tensor | tuple[Tensor, ...]:
         lengths = None if lengths is None else lengths.to(input.device)
-        sequence, final = self._run_steps(input, self._begin(input, state), lengths)
+        sequence, final = self._run_steps(input, self._prepare_state(input, state), lengths)
         outputs = tuple(self._select_output(each, sequence, final, lengths) for each in self.wanted)
         return outputs[0] if len(outputs) == 1 else outputs
 
@@ -106,7 +106,7 @@ class _Recurrent(nn.RNNBase):
         output, final = super().forward(packed, state)
         return pad_packed_sequence(output, batch_first=True, total_length=input.shape[1])[0], final
 
-    def _begin(self, input: Tensor, state: Tensor | None) -> Any:
+    def _prepare_state(self, input: Tensor, state: Tensor | None) -> Any:
         """The state as PyTorch takes it; a `Parameter` is every sample's."""
         if state is None:
             return None
@@ -169,10 +169,10 @@ class LSTM(_Recurrent, nn.LSTM):  # type: ignore[misc]  # forward gives what is 
         )
         self._set_output(output)
 
-    def _begin(self, input: Tensor, state: Tensor | None) -> Any:
-        begin = super()._begin(input, state)
+    def _prepare_state(self, input: Tensor, state: Tensor | None) -> Any:
+        initial = super()._prepare_state(input, state)
         size = self.proj_size or self.hidden_size
-        return None if begin is None else (begin[..., :size].contiguous(), begin[..., size:].contiguous())
+        return None if initial is None else (initial[..., :size].contiguous(), initial[..., size:].contiguous())
 
     def _final_state(self, final: Any) -> Tensor:
         return torch.cat(final, dim=-1).transpose(0, 1)
