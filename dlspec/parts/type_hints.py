@@ -105,7 +105,7 @@ _NOUNS: Mapping[Any, _Noun] = {
     int: _Noun("a whole number", "whole number", "whole numbers"),
     float: _Noun("a number", "number", "numbers"),
     bool: _Noun("true or false"),
-    str: _Noun("text"),
+    str: _Noun("a string", "string", "strings"),
     type(None): _NULL,
     Any: _Noun("a value"),
     torch.Tensor: _Noun("a list of numbers"),

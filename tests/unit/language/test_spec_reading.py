@@ -166,7 +166,7 @@ SAID: list[tuple[dict[str, Any], list[str]]] = [
     ({"trainer": {"epochs": None}}, ["trainer.epochs   'epochs' must be a whole number >= 1, got null"]),
     ({"trainer": {"epochs": [1]}}, ["trainer.epochs   'epochs' must be a whole number >= 1, got [1]"]),
     ({"trainer": {"patience": True}}, ["trainer.patience   'patience' must be a whole number >= 1 or null, got true"]),
-    ({"trainer": {"monitor": 3}}, ["trainer.monitor   'monitor' must be text, got 3"]),
+    ({"trainer": {"monitor": 3}}, ["trainer.monitor   'monitor' must be a string, got 3"]),
     ({"trainer": {"checkpoints": "maybe"}}, ["trainer.checkpoints   'checkpoints' must be true or false, got 'maybe'"]),
     ({"trainer": {"epoch": 1}}, ["trainer.epoch   unknown key   did you mean 'epochs'?"]),
     ({"trainer": 3}, ["trainer   expected a mapping, got 3   write its keys below it"]),

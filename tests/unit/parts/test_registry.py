@@ -344,9 +344,9 @@ class TestOwnParts:
         assert layer(Scale) is Scale  # a second time is no mistake
         settings = LAYERS["Scale"].settings
         assert [each.name for each in settings.values() if each.is_inferred] == ["in_features"]
-        assert settings["words"].wanted == "a list of text or null"
+        assert settings["words"].wanted == "a list of strings or null"
         assert read("layer", {"Scale": {"start": "2"}}) == ({"start": 2.0}, [])
-        assert read("layer", {"Scale": {"words": 3}})[1] == [("'words' must be a list of text or null, got 3", "")]
+        assert read("layer", {"Scale": {"words": 3}})[1] == [("'words' must be a list of strings or null, got 3", "")]
         assert settings["start"].default == 1.0 and settings["in_features"].default is not NO_VALUE
 
 
