@@ -1,11 +1,11 @@
-"""Decorators with which a user's module adds parts of its own; `imports: [my_package.layers]` names the module.
+"""Decorators that register a user's own classes as parts. List the module under `imports: [my_package.layers]`.
 
     @dlspec.layer
     class Scale(nn.Module):
         def __init__(self, in_features: int, start: float = 1.0) -> None: ...
 
-The settings are the constructor's arguments, checked by their hints; names that PyTorch's layers use for what comes in
-(`in_features`, `in_channels`, `num_features`, ...) are inferred.
+The constructor's arguments become the part's settings, checked against their type hints. Arguments with the names that
+PyTorch's layers use for input sizes (`in_features`, `in_channels`, `num_features`, ...) are inferred from the input.
 """
 
 from __future__ import annotations
@@ -18,42 +18,48 @@ C = TypeVar("C", bound=type)
 
 
 def layer(cls: C) -> C:
-    """Registers an `nn.Module` as a layer under its class's name. ValueError where the name is taken.
+    """Register an `nn.Module` as a layer under its class's name.
 
-    A class that is defined anew replaces itself. `forward`'s positional arguments are the inputs that `from` names, in
-    order or by their names; it gives a tensor with a row for each sample, or a tuple of such, whose first flows on and
-    whose others are `NAME.1` and so on. Class attributes say more, where there is more to say:
+    A class that is defined again, as in a notebook, replaces its earlier version. `forward`'s positional arguments are
+    the inputs that `from` names, in order or by name. It returns a tensor whose first dimension is the batch, or a
+    tuple of them: the first is the input of the next layer, the others are available as `NAME.1`, `NAME.2`, ...
 
-    - `keeps_lengths = True` promises that padding changes no output of a sample: steps come out as they went in, each
-      by what stands in the sample alone, or the steps end in one row a sample. Without it a layer may do anything, so
-      that all batches keep full length and the layers behind it see no lengths.
-    - `lengths_of = {"lengths": 0}`: `forward(x, lengths=None)` is given those of input 0, int64 of shape (N,), where
-      samples have some. `lengths_of = {"lengths": 0, "memory_lengths": 1}` says the same of several inputs, by
-      their places. Where a layer before it has lost them, it is refused, unless its `needs_lengths` is false.
-    - `output_names = ("sequence", "last")` names the outputs. Those that a spec refers to stand in `self.wanted`, the
-      first of all before them: where it is one, `forward` gives it alone, else a tuple in that order.
-    - `inline = True`: `forward` has no parameters and asks no tensor for its values or its length, so that its
-      operations are written into the network's own `forward`.
-    - `rule = Rule(...)`, of `dlspec.parts.layers.rule`, says which layouts it takes and gives, and checks its inputs.
+    Optional class attributes describe the layer further:
+
+    - `keeps_lengths = True` promises that padding does not change a sample's output: either each output step depends
+      only on real steps of its own sample, or the steps are reduced to one vector per sample. Without it, batches are
+      always padded to full length and the layers after it get no lengths.
+    - `lengths_of = {"lengths": 0}` passes the lengths of input 0 to `forward(x, lengths=None)`, as int64 of shape (N,),
+      if the samples have lengths. `{"lengths": 0, "memory_lengths": 1}` does the same for two inputs by their position.
+      If an earlier layer has lost the lengths, the layer is refused, unless its `needs_lengths` is false.
+    - `output_names = ("sequence", "last")` names the outputs. `self.wanted` lists the outputs that the spec refers to,
+      after the first output, which is always listed. `forward` returns the output itself if there is only one, else a
+      tuple in that order.
+    - `inline = True` writes the operations of `forward` into the network's own `forward`. Only for layers without
+      parameters whose `forward` does not depend on a tensor's values or length.
+    - `rule = Rule(...)`, from `dlspec.parts.layers.rule`, declares the input and output layouts and checks the inputs.
+
+    Raises:
+        ValueError: another layer has this name.
     """
     return LAYERS.register(cls)
 
 
 def loss(cls: C) -> C:
-    """Registers an `nn.Module` as a loss: `forward(output, target)` gives the batch's mean, a scalar.
+    """Register an `nn.Module` as a loss: `forward(output, target)` returns the mean over the batch, a scalar.
 
-    Classes come one-hot, as floats of the output's shape (or 0.0 and 1.0 where a network has one output for two); with
-    the class attribute `takes_class_numbers = True` as int64 of shape (N,). A method `predict(output)` makes the
-    network's output probabilities, where they are not.
+    Class targets are one-hot floats of the output's shape (or 0.0 and 1.0 if the network has a single output for two
+    classes). With the class attribute `takes_class_numbers = True` they are int64 of shape (N,). Define a method
+    `predict(output)` that returns probabilities if the network's output is something else, such as logits.
     """
     return LOSSES.register(cls)
 
 
 def optimizer(cls: C) -> C:
-    """Registers a `torch.optim.Optimizer`."""
+    """Register a `torch.optim.Optimizer` under its class's name."""
     return OPTIMIZERS.register(cls)
 
 
 def scheduler(cls: C) -> C:
-    """Registers a `torch.optim.lr_scheduler.LRScheduler`."""
+    """Register a `torch.optim.lr_scheduler.LRScheduler` under its class's name."""
     return SCHEDULERS.register(cls)

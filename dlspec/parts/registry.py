@@ -1,4 +1,4 @@
-"""The registry of every kind of part: names to classes, each described when it is first asked for."""
+"""Registries that map the names of parts to their schemas. A schema is derived when it is first looked up."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from dlspec.errors import UNKNOWN_PART_CODES, Code, UserError, find_closest, sug
 from dlspec.language.parse.part import Part
 from dlspec.language.problems import Problems
 
-if TYPE_CHECKING:  # it needs PyTorch, and data sources are registered without
+if TYPE_CHECKING:  # schema imports PyTorch, which registering data sources does not need
     from dlspec.parts.schema import Schema
 
-LAYER_NAMES_HELP = "layers have PyTorch's names (torch.nn), dlspec's own stand in docs/language.md; a block has its own"
+LAYER_NAMES_HELP = "use a layer of torch.nn, a layer from docs/language.md, or a block"
 
 
 _PLURALS = {"loss": "losses", "data set": "data sources"}
@@ -21,14 +21,14 @@ P = TypeVar("P", bound=Callable[..., Any])
 
 
 class DuplicateNameError(UserError, ValueError):
-    """Two parts of one kind have one name."""
+    """Two parts of the same kind have the same name."""
 
 
 class Registry(Mapping[str, D]):
-    """The parts of one kind by their names: what `describe` makes of each class, its schema or the class itself.
+    """All parts of one kind: a mapping from a part's name to what `describe` returns for its class, usually a schema.
 
-    `unsupported_values` says for names that we do not have what to write, and `foreign` for those of other frameworks what we call
-    them: both for the error alone.
+    Two tables improve the error for an unknown name: `unsupported` maps names that dlspec does not support to a fix,
+    and `suggestions` maps names from other frameworks to dlspec's.
     """
 
     def __init__(
@@ -62,19 +62,22 @@ class Registry(Mapping[str, D]):
         return self._described[name]
 
     def classes(self) -> Iterable[type]:
-        """Those of all parts."""
+        """Return the classes of all parts."""
         return self._classes.values()
 
     def register(self, cls: P, name: str = "") -> P:
-        """Adds a class under its name; one that is taken is refused, both classes named.
+        """Register a class under `name`, by default its own name.
 
-        A class that is defined anew (in a notebook) replaces itself.
+        A class that is defined again (in a notebook) replaces its earlier version.
+
+        Raises:
+            DuplicateNameError: another class has this name.
         """
         name = name or cls.__name__
         new_class, present_class = _full_name(cls), _full_name(self._classes.get(name, cls))
         if new_class != present_class:
             raise DuplicateNameError(
-                f"two {self._plural} are named '{name}': {present_class} and {new_class}; give one another name"
+                f"two {self._plural} are named '{name}': {present_class} and {new_class}; rename one of them"
             )
         self._classes[name] = cls
         self._described.pop(name, None)
@@ -83,16 +86,23 @@ class Registry(Mapping[str, D]):
     def find(
         self, part: Part, problems: Problems, *, extra_names: Iterable[str] = (), at_value: bool = False
     ) -> D | None:
-        """What the part's name stands for; an unknown one is a mistake, with the nearest one.
+        """Look up a part by its name; report a problem with the closest name if it is unknown.
 
-        `also` are choices beside ours; `at_value` says that the mistake stands at the value, not at the key.
+        Args:
+            part: The part as written in the spec.
+            problems: Where an unknown name is reported.
+            extra_names: Other valid names to suggest, such as the files of a config group.
+            at_value: Mark the value instead of the key in the excerpt of the file.
+
+        Returns:
+            What `describe` returned for the part's class, or None if the name is unknown.
         """
         if part.type in self:
             return self[part.type]
         if part.type in self._unsupported:
-            code, found, fix = Code.NOT_YET, f"{part.type} is not there yet", self._unsupported[part.type]
+            code, found, fix = Code.NOT_YET, f"{part.type} is not supported", self._unsupported[part.type]
         else:
-            code, found = UNKNOWN_PART_CODES[self.kind], f"no {self.kind} '{part.type}'"
+            code, found = UNKNOWN_PART_CODES[self.kind], f"unknown {self.kind} '{part.type}'"
             fix = self._suggest_fix(part.type, extra_names)
         problems.add(code, part.path, found, fix, at_value=at_value)
         return None
@@ -102,23 +112,32 @@ class Registry(Mapping[str, D]):
         if extra:
             return f"did you mean '{extra}'?"
         if name in self._suggestions:
-            return f"in PyTorch: {self._suggestions[name]}"
+            return f"use {self._suggestions[name]}"
         nearest = find_closest(name, {*self, *extra_names})
         if nearest:
             return f"did you mean '{nearest}'?"
-        # Some of a hundred names would tell nothing.
+        # A few out of more than a hundred layer names would not help.
         return LAYER_NAMES_HELP if self.kind == "layer" else suggest(name, {*self, *extra_names})
 
     def read(
         self: Registry[Schema], part: Part, problems: Problems, *, extra_names: Iterable[str] = ()
     ) -> tuple[Schema, dict[str, Any]] | None:
-        """The schema and the settings as written, checked; None where the name is unknown."""
+        """Look up a part's schema and check the written settings against it.
+
+        Args:
+            part: The part as written in the spec.
+            problems: Where unknown names and wrong settings are reported.
+            extra_names: Other valid names to suggest, such as the files of a config group.
+
+        Returns:
+            The schema and the checked settings, or None if the name is unknown.
+        """
         schema = self.find(part, problems, extra_names=extra_names)
         return None if schema is None else (schema, schema.read(part, problems))
 
 
 def keep_class(cls: P) -> P:
-    """For a registry whose names stand for the classes themselves."""
+    """Return the class unchanged: the `describe` function of registries that contain classes instead of schemas."""
     return cls
 
 

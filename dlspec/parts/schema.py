@@ -1,7 +1,7 @@
-"""A part's schema: its settings, as `derivation` finds them in its class's signature.
+"""A part's schema: its settings with their types and defaults.
 
-One `Setting` checks one value with pydantic and words what it wants; what hints can't say comes from
-`dlspec.parts.setting_constraints`.
+`schema_derivation` derives schemas from signatures. A `Setting` checks one value with pydantic and describes what is
+expected. `setting_constraints` adds what type hints can't express.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ REQUIRED = inspect.Parameter.empty
 
 @dataclass(frozen=True)
 class Setting:
-    """One argument of a part's constructor."""
+    """One setting of a part: an argument of its constructor."""
 
     name: str
     hint: Any
     default: Any = REQUIRED
-    is_inferred: bool = False
+    is_inferred: bool = False  # may be left out: determined from the input, as `in_features` is
     constraint: Constraint = field(default_factory=Constraint)
 
     @property
@@ -48,16 +48,22 @@ class Setting:
         )
 
     def read(self, value: Any) -> Any:
-        """The value in its own type; raises `ValueError` with what is wanted."""
+        """Convert a value from YAML to the setting's type.
+
+        Values that depend on the data and are not available yet are returned unchanged.
+
+        Raises:
+            ValueError: the value does not fit; the message is a description of the expected values.
+        """
         if _has_unknown(value):
             return value
         try:
             return self._adapter.validate_python(value)
-        except (ValidationError, OverflowError):  # a number that no float holds
+        except (ValidationError, OverflowError):  # OverflowError: an integer too large for a float
             raise ValueError(self.wanted) from None
 
     def accepts(self, value: Any) -> bool:
-        """Whether `read` takes the value."""
+        """Whether `read` accepts the value."""
         try:
             self.read(value)
         except ValueError:
@@ -66,13 +72,16 @@ class Setting:
 
     @property
     def wanted(self) -> str:
-        """What a value must be, in words."""
+        """Description of the expected values, such as 'a whole number >= 1'."""
         return describe_hint(self.hint, self.constraint)
 
 
 @dataclass(frozen=True)
 class _IntendedSettings:
-    """The settings that one value was probably meant as, and what to write instead; empty where it makes no sense."""
+    """A guess at the settings that a wrong single value was meant to set, and what to write instead.
+
+    Both are empty if nothing fits.
+    """
 
     settings: tuple[str, ...] = ()
     fix: str = ""
@@ -80,18 +89,21 @@ class _IntendedSettings:
 
 @dataclass(frozen=True)
 class Schema:
-    """A part's class and its settings in the order of its constructor."""
+    """A part's class and its settings, in the order of its constructor's arguments."""
 
     name: str
-    kind: str
-    build: Callable[..., Any]
+    kind: str  # layer, loss, optimizer, ...
+    build: Callable[..., Any]  # the class; called with the settings
     settings: Mapping[str, Setting]
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    takes_value: bool = True
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # arguments that dlspec sets itself, such as `batch_first`
+    takes_value: bool = True  # whether the short form with a single value is allowed, `Linear: 10`
 
     @property
     def value_setting(self) -> str | None:
-        """The setting that one value stands for (`Linear: 10`)."""
+        """Name of the setting that a single value sets: `out_features` in `Linear: 10`.
+
+        None if the part does not take a single value.
+        """
         own = [each for each in self.settings.values() if not each.is_inferred]
         inferred = [each for each in self.settings.values() if each.is_inferred]
         if not self.takes_value or not self.settings:
@@ -101,7 +113,11 @@ class Schema:
         return inferred[0].name if inferred else None
 
     def read(self, part: Part, problems: Problems) -> dict[str, Any]:
-        """The settings that were written, each checked; unknown and missing ones are mistakes."""
+        """Check the settings that were written; report unknown, missing and wrong ones.
+
+        Returns:
+            The settings that were written, converted to their types. Wrong values are kept unchanged.
+        """
         written = self._written_settings(part, problems)
         settings: dict[str, Any] = {}
         before = len(problems)
@@ -116,7 +132,7 @@ class Schema:
         return settings
 
     def check_names(self, part: Part, problems: Problems) -> None:
-        """The settings' names alone, where no values are known."""
+        """Report unknown setting names only; for parts whose values are not available yet."""
         self._report_unknown_and_missing(
             part, [name for name in part.settings if name not in self.settings], [], problems
         )
@@ -126,12 +142,12 @@ class Schema:
             return dict(part.settings)
         name = self.value_setting
         if name is None:
-            fix = (
-                f"write {self.name}: {{{next(iter(self.settings))}: ...}}" if self.settings else "write its name alone"
-            )
+            fix = f"write {self.name}: {{{next(iter(self.settings))}: ...}}" if self.settings else "write only its name"
             if isinstance(part.value, list) and not self.settings:
                 fix = f"write {self.name}: {{from: {_format_value(part.value)}}}".replace("'", "")
-            problems.add(Code.WRONG_TYPE, part.settings_path, f"{self.name} takes no single value", fix, at_value=True)
+            problems.add(
+                Code.WRONG_TYPE, part.settings_path, f"{self.name} does not take a single value", fix, at_value=True
+            )
             return {}
         return {name: part.value}
 
@@ -140,9 +156,9 @@ class Schema:
         try:
             return setting.read(value)
         except ValueError:
-            found = f"{name} is {_quote_value(value)}, wanted {setting.wanted}"
+            found = f"'{name}' must be {setting.wanted}, got {_quote_value(value)}"
             is_unsupported = isinstance(value, str) and value in setting.constraint.unsupported_values
-            fix = f"'{value}' is not there yet" if is_unsupported else self._guess_settings(part.value).fix
+            fix = f"'{value}' is not supported" if is_unsupported else self._guess_settings(part.value).fix
             problems.add(
                 Code.NOT_YET if is_unsupported else Code.WRONG_VALUE,
                 part.path_of(name),
@@ -154,9 +170,10 @@ class Schema:
             return value
 
     def _guess_settings(self, value: Any) -> _IntendedSettings:
-        """`Conv2d: [32, 3]` and `Conv2d: 32, 3` were meant as several settings: the mapping to write, if they fit.
+        """Guess which settings a single value was meant to set, as in `Conv2d: [32, 3]` or `Conv2d: 32, 3`.
 
-        Otherwise they may stand in PyTorch's order, in which `Linear: [64, 10]` says the input's size first.
+        Try dlspec's order first (without inferred settings), then PyTorch's, in which `Linear: [64, 10]` starts with
+        the input size.
         """
         values = value if isinstance(value, list) else [each.strip() for each in str(value).split(",")]
         own = [each.name for each in self.settings.values() if not each.is_inferred]
@@ -176,13 +193,13 @@ class Schema:
         return _IntendedSettings(tuple(kept), f"write {self.name}: {text} ({', '.join(inferred)} {are} inferred)")
 
     def _values_fit(self, names: list[str], values: list[Any]) -> bool:
-        """Whether each value is one for the setting in its place."""
+        """Whether there are at least two values and each is valid for the setting at its position."""
         if not 1 < len(values) <= len(names):
             return False
         return all(self.settings[name].accepts(each) for name, each in zip(names, values, strict=False))
 
     def _name_if_not_in_path(self, part: Part) -> str:
-        """The part's name, where the path does not end with it."""
+        """The part's name to show after the path, or '' if the path already contains it."""
         return "" if part.settings_path and self.name in part.settings_path else self.name
 
     def _report_unknown_and_missing(
@@ -195,24 +212,30 @@ class Schema:
                 problems.add(Code.FIXED_SETTING, path, found, "remove it", shown=self._name_if_not_in_path(part))
                 continue
             fix = self._suggest_fix(str(name))
-            problems.add(Code.UNKNOWN_SETTING, path, f"no setting '{name}'", fix, shown=self._name_if_not_in_path(part))
-            # A required setting that was only misspelled is told once.
+            problems.add(
+                Code.UNKNOWN_SETTING,
+                path,
+                f"unknown setting '{name}'",
+                fix,
+                shown=self._name_if_not_in_path(part),
+            )
+            # Do not also report a required setting as missing if it was only misspelled.
             missing = [each for each in missing if each != self._intended_setting(str(name))]
         if missing:
             expected = ", ".join(f"{each} ({self.settings[each].wanted})" for each in missing)
             problems.add(
                 Code.MISSING_VALUE,
                 part.settings_path,
-                f"{self.name} wants {expected}",
+                f"{self.name} requires {expected}",
                 self._suggest_complete_entry(part, missing),
             )
 
     def _suggest_fix(self, name: str) -> str:
         intended = self._intended_setting(name)
         if intended and intended == self._pytorch_setting(name):
-            return f"in PyTorch: '{intended}'"
+            return f"PyTorch calls it '{intended}'"
         if self._means_activation(name):
-            return "write the activation as an entry of its own below it, - ReLU"
+            return "add the activation as a separate entry after the layer: - ReLU"
         return (
             f"did you mean '{intended}'?"
             if intended
@@ -220,7 +243,7 @@ class Schema:
         )
 
     def _intended_setting(self, name: str) -> str:
-        """The setting or key that an unknown name probably stands for, or ''."""
+        """The setting or key that an unknown name was probably meant to be, or ''."""
         names = [*self.settings, *(ENTRY_KEYS if self.kind == "layer" else ())]
         return self._pytorch_setting(name) or ("" if self._means_activation(name) else find_closest(name, names))
 
@@ -232,8 +255,8 @@ class Schema:
         return self.kind == "layer" and name in ("activation", "act", "activation_fn", "nonlinearity")
 
     def _suggest_complete_entry(self, part: Part, missing: list[str]) -> str:
-        if part.settings_path == part.path[:1]:  # flat, in a config group
-            return f"add '{missing[0]}: ...' ({part.settings_path[0]}.{missing[0]}=...)"
+        if part.settings_path == part.path[:1]:  # written flat, in a section of its own: `type: Adam`
+            return f"add '{missing[0]}: ...', or {part.settings_path[0]}.{missing[0]}=... on the command line"
         written = part.settings if part.value is NO_VALUE else {str(self.value_setting): part.value}
         known = [(self.settings[name], value) for name, value in written.items() if name in self.settings]
         pairs = [f"{each.name}: {_format_value(value) if each.accepts(value) else '...'}" for each, value in known]
@@ -241,7 +264,7 @@ class Schema:
 
 
 def _has_unknown(value: Any) -> bool:
-    """Whether something in the value is not known yet."""
+    """Whether the value, or an item of it, depends on data that are not available yet."""
     return isinstance(value, UnknownValue) or any(_has_unknown(each) for each in children_of(value))
 
 
@@ -254,7 +277,7 @@ def _format_pairs(names: list[str], values: list[Any]) -> str:
 
 
 def _format_value(value: Any) -> str:
-    """The value as YAML has it, cut where it is long."""
+    """Format a value as in YAML; cut it at 60 characters."""
     text = str(value).lower() if isinstance(value, bool) else str(value)
     text = "null" if value is None else text
     return text if len(text) <= 60 else text[:57] + "..."

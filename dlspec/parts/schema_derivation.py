@@ -1,4 +1,4 @@
-"""Derives a part's schema from its class's own signature and type hints."""
+"""Derive a part's schema from the signature and type hints of its class."""
 
 from __future__ import annotations
 
@@ -15,24 +15,30 @@ from dlspec.parts.type_hints import Constraint
 
 @dataclass(frozen=True)
 class SchemaOptions:
-    """How settings are derived of a signature.
+    """Options for deriving settings from a signature."""
 
-    `refine` gives what hints can't say, by the names of the part and the setting. Arguments that are `dropped` are no
-    settings, nor are the `fixed` ones, which have these values; those that are `inferred` may be left open.
-    `takes_value` is false where one value behind the name could mean several settings.
-    """
-
+    # Returns what type hints can't express, given the names of the part and the setting.
     find_constraint: Callable[[str, str], Constraint]
-    ignored: frozenset[str] = frozenset()
-    inferred: frozenset[str] = frozenset()
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    takes_value: bool = True
+    ignored: frozenset[str] = frozenset()  # arguments that do not become settings
+    inferred: frozenset[str] = frozenset()  # arguments that may be left out and are then inferred from the input
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # arguments that always have these values
+    takes_value: bool = True  # false if it would be ambiguous which setting a single value sets
 
 
 def derive_schema(
     cls: Callable[..., Any], kind: str, options: SchemaOptions, constructor: Callable[..., Any] | None = None
 ) -> Schema:
-    """The schema of a class, from the signature of its constructor, or of `signature_of` where that hides it."""
+    """Derive the schema of a class or function.
+
+    Args:
+        cls: The class, or a function such as those of `torch.nn.init`.
+        kind: The kind of part: layer, loss, optimizer, ...
+        options: Which arguments become settings, and their constraints.
+        constructor: The callable whose signature is read, if it is not `cls.__init__`.
+
+    Returns:
+        The schema, with the settings in the order of the arguments.
+    """
     source = constructor or inspect.getattr_static(cls, "__init__")
     hints = _read_type_hints(source)
     name = cls.__name__
@@ -43,7 +49,7 @@ def derive_schema(
         constraint = options.find_constraint(name, parameter.name)
         hint = constraint.hint or hints.get(parameter.name, _hint_from_default(parameter.default))
         default = parameter.default if constraint.default is NO_VALUE else constraint.default
-        hint = hint | None if default is None and hint is not Any else hint  # some of PyTorch's hints forget it
+        hint = hint | None if default is None and hint is not Any else hint  # some of PyTorch's hints omit the None
         settings[parameter.name] = Setting(
             parameter.name, hint, default, parameter.name in options.inferred, constraint
         )
@@ -53,7 +59,7 @@ def derive_schema(
 def _read_type_hints(init: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(init)
-    except NameError:  # a name that PyTorch imports for type checkers alone
+    except NameError:  # a name that PyTorch imports only for type checkers
         return {}
 
 

@@ -1,4 +1,4 @@
-"""A section of the config with fixed keys (`trainer`, `data`), checked by pydantic, its complaints in our words."""
+"""Check a section with fixed keys (`trainer`, `data`) with pydantic and report its errors as dlspec's problems."""
 
 from __future__ import annotations
 
@@ -19,16 +19,30 @@ from dlspec.parts.type_hints import allows_boolean
 
 M = TypeVar("M", bound=BaseModel)
 InnerPath = Sequence[Hashable]
-"""A place within a section: keys, and numbers for a list's items."""
+"""A path within a section: keys of mappings and indices of lists."""
 
 
 def read_section(model: type[M], settings: Any, path: KeyPath, problems: Problems) -> M | None:
-    """The section, or None where something in it is a mistake."""
+    """Check a section against its pydantic model.
+
+    Args:
+        model: The section's pydantic model.
+        settings: The section as written.
+        path: The section's path in the spec.
+        problems: Where everything wrong is reported.
+
+    Returns:
+        The section, or None if anything in it is wrong. Settings that wait for the data are left at their defaults.
+    """
     if isinstance(settings, InvalidValue):
         return None
     if not isinstance(settings, dict):
         problems.add(
-            Code.WRONG_TYPE, path, f"{format_value(settings)} is no mapping", "write its keys below it", at_value=True
+            Code.WRONG_TYPE,
+            path,
+            f"expected a mapping, got {format_value(settings)}",
+            "write its keys below it",
+            at_value=True,
         )
         return None
     before = len(problems)
@@ -44,7 +58,7 @@ def read_section(model: type[M], settings: Any, path: KeyPath, problems: Problem
 
 
 def iterate_leaves(settings: Mapping[Any, Any], path: KeyPath = ()) -> Iterator[tuple[KeyPath, Any]]:
-    """What stands in mappings and is none itself, with its path."""
+    """Yield every value of nested mappings that is not a mapping itself, with its path."""
     for key, value in settings.items():
         if isinstance(value, dict):
             yield from iterate_leaves(value, (*path, key))
@@ -53,20 +67,20 @@ def iterate_leaves(settings: Mapping[Any, Any], path: KeyPath = ()) -> Iterator[
 
 
 def _without_unknown(settings: Any) -> Any:
-    """Without what only the opened data know."""
+    """Remove the settings whose values depend on data that are not opened yet."""
     if not isinstance(settings, dict):
         return settings
     return {key: _without_unknown(each) for key, each in settings.items() if not isinstance(each, UnknownValue)}
 
 
 def _check_boolean(where: KeyPath, value: Any, model: type[BaseModel], path: KeyPath, problems: Problems) -> None:
-    """pydantic would take `epochs: true` for 1."""
+    """Report a boolean where a number is expected: pydantic would convert `epochs: true` to 1."""
     expected = describe_expected(model, where) if isinstance(value, bool) else ""
     if expected and not allows_boolean(_find_hint(model, where)[0]):
         problems.add(
             Code.WRONG_VALUE,
             (*path, *where),
-            f"{format_path(where)} is {format_value(value)}, wanted {expected}",
+            f"'{format_path(where)}' must be {expected}, got {format_value(value)}",
             at_value=True,
         )
 
@@ -78,36 +92,41 @@ def _report_error(
     full_path = (*path, *where)
     if error["type"] == "extra_forbidden":
         parent_model = _find_union_member(_find_hint(model, where[:-1])[0], BaseModel)
-        problems.add(Code.UNKNOWN_KEY, full_path, "no such key", suggest(str(where[-1]), parent_model.model_fields))
+        problems.add(Code.UNKNOWN_KEY, full_path, "unknown key", suggest(str(where[-1]), parent_model.model_fields))
     elif error["type"] == "missing":
         parent_model = _find_union_member(_find_hint(model, where[:-1])[0], BaseModel)
         name = str(where[-1])
-        fix = f"add '{name}: ...' ({format_path(full_path)}=...)"
+        fix = f"add '{name}: ...', or {format_path(full_path)}=... on the command line"
         problems.add(
-            Code.MISSING_VALUE, full_path[:-1], f"no {name}: {parent_model.model_fields[name].description}", fix
+            Code.MISSING_VALUE,
+            full_path[:-1],
+            f"'{name}' is missing: {parent_model.model_fields[name].description}",
+            fix,
         )
     elif error["type"] == "value_error":
         problems.add(Code.WRONG_VALUE, full_path, str(error["ctx"]["error"]), at_value=True)
     else:
-        while _find_hint(model, where)[0] is None:  # each member of a union complains, under pydantic's name for it
+        while (
+            _find_hint(model, where)[0] is None
+        ):  # pydantic reports each member of a union, with its own name at the end of the path
             where = where[:-1]
         value = error["input"] if where == error["loc"] else reduce(getitem, where, settings)
         expected = describe_expected(model, where) or _pydantic_expectation(error)
         problems.add(
             Code.WRONG_VALUE,
             (*path, *where),
-            f"{format_path(where)} is {format_value(value)}, wanted {expected}",
+            f"'{format_path(where)}' must be {expected}, got {format_value(value)}",
             at_value=True,
         )
 
 
 def _pydantic_expectation(error: ErrorDetails) -> str:
-    """What pydantic wants where no hint of ours says it: pydantic has it in its message alone."""
+    """What pydantic expects, cut from its message: for hints that dlspec does not describe, it is only there."""
     return error["msg"].removeprefix("Input should be ")
 
 
 def describe_expected(model: type[BaseModel], where: InnerPath) -> str:
-    """What a section's field, or what stands within it, must be, worded as a layer's setting is; '' for no field."""
+    """Describe what a section's field, or an item within it, must be; '' if the model has no such field."""
     hint, bounds = _find_hint(model, where)
     if hint is None or not where:
         return ""
@@ -119,7 +138,7 @@ def describe_expected(model: type[BaseModel], where: InnerPath) -> str:
 
 
 def _find_hint(model: type[BaseModel], where: InnerPath) -> tuple[Any, dict[str, float]]:
-    """The plain hint of a field, of a mapping's value or of a list's item, and its bounds; None where there is none."""
+    """Find the plain type hint and the bounds of a field, a mapping's value or a list's item; None if there is none."""
     hint: Any = model
     bounds: dict[str, float] = {}
     for key in where:
@@ -138,7 +157,7 @@ def _find_hint(model: type[BaseModel], where: InnerPath) -> tuple[Any, dict[str,
 
 
 def _find_union_member(hint: Any, kind: type) -> Any:
-    """The hint, or a member of its union, that is of this kind: `list[int]` of `list[int] | None`."""
+    """Find the member of a union that is of this kind: `list[int]` in `list[int] | None`. None if there is none."""
     for each in get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,):
         found = get_origin(each) or each
         if isinstance(found, type) and issubclass(found, kind):
@@ -147,7 +166,7 @@ def _find_union_member(hint: Any, kind: type) -> Any:
 
 
 def _unwrap_annotated(hint: Any, metadata: Sequence[Any]) -> tuple[Any, dict[str, float]]:
-    """The plain hint below `Annotated`, in a union too, and its bounds."""
+    """Split `Annotated` hints, also within a union, into the plain hint and its bounds."""
     bounded = [each for each in get_args(hint) if get_origin(each) is Annotated] if get_origin(hint) is Union else []
     for each in bounded:
         plain, bounds = _unwrap_annotated(each, metadata)

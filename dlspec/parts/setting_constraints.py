@@ -1,6 +1,6 @@
-"""What PyTorch's type hints do not say: sizes are positive, probabilities lie in [0, 1], words come from a list.
+"""Constraints that PyTorch's type hints do not express: positive sizes, probabilities in [0, 1], lists of choices.
 
-A row is found by `Part.setting` first, then by `setting` alone.
+`CONSTRAINTS` is searched for `Part.setting` first, then for `setting`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def _with_hint(hint: Any, *, at_least: float | None = None) -> Constraint:
 
 
 def _size_per_dim(dims: int, *, at_least: float, item: Any = int) -> Constraint:
-    """One whole number for all dimensions, or one for each."""
-    return Constraint(hint=item | tuple[(item,) * dims], at_least=at_least)  # type: ignore[misc]  # made at run time
+    """Allow one whole number for all dimensions, or a list with one for each."""
+    return Constraint(hint=item | tuple[(item,) * dims], at_least=at_least)  # type: ignore[misc]  # built at run time
 
 
 def _pooling_constraints() -> dict[str, Constraint]:
-    """Poolings take a list of any length by their hints."""
+    """Constrain the settings of pooling layers, whose hints allow lists of any length, to one number per dimension."""
     rows: dict[str, Constraint] = {}
     for dims in (1, 2, 3):
         for setting in ("kernel_size", "stride", "dilation"):
@@ -67,12 +67,12 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     **dict.fromkeys(_NON_NEGATIVE_NAMES.split(), _NON_NEGATIVE),
     **dict.fromkeys("norm_type scale_factor max_norm output_ratio beta".split(), Constraint(above=0)),
     **_pooling_constraints(),
-    # Each layer of it is built: a number without an end would never be done.
+    # Every layer is built: a typo such as 1000000 would run practically forever.
     "num_layers": Constraint(at_least=1, at_most=1000),
     "p": _PROBABILITY,
     "dropout": _PROBABILITY,
     "label_smoothing": _FRACTION,
-    # A sum grows with the batch, and the last batch of an epoch is smaller.
+    # A sum depends on the batch size, and the last batch of an epoch is smaller.
     "reduction": Constraint(hint=Literal["mean"], unsupported_values=("sum",)),
     "activation": Constraint(hint=Literal["relu", "gelu"], default="relu"),
     "approximate": _one_of("none", "tanh"),
@@ -92,7 +92,7 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     "HuberLoss.delta": Constraint(above=0),
     "max_fpr": Constraint(above=0, at_most=1),
     "threshold": Constraint(),
-    # Padding that is negative crops.
+    # Negative padding crops.
     **{
         f"{kind}Pad{n}d.padding": Constraint()
         for kind in ("Circular", "Constant", "Reflection", "Replication", "Zero")
@@ -105,9 +105,9 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     "Parameter.init": _with_hint(str | dict[str, Any]),
     "Permute.dims": _with_hint(list[int], at_least=0),
     "Attention.rotary": _with_hint(bool | float, at_least=1),
-    # Left out it is the channels', wherever those stand.
+    # By default the channel dimension, whose position depends on the layout.
     "CosineSimilarity.dim": Constraint(hint=int | None, default=None),
-    # Metrics: one number comes out.
+    # Metrics: only choices that return a single number.
     "average": _one_of("micro", "macro", "weighted"),
     **{f"{name}.average": _one_of("macro", "weighted") for name in ("AUROC", "AveragePrecision")},
     "multioutput": _one_of("uniform_average", "variance_weighted"),
@@ -116,7 +116,7 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     "base": Constraint(above=1),
     "thresholds": _with_hint(int | list[float] | None),
     "KLDivLoss.reduction": Constraint(hint=Literal["batchmean", "mean"], unsupported_values=("sum",)),
-    # Their p is a norm's degree, not a probability.
+    # Here p is the degree of a norm, not a probability.
     "PairwiseDistance.p": Constraint(above=0),
     "TripletMarginLoss.p": Constraint(above=0),
     "MultiMarginLoss.p": Constraint(hint=Literal[1, 2]),
@@ -138,11 +138,11 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     "CyclicLR.scale_mode": _one_of("cycle", "iterations"),
     "CyclicLR.step_size_down": _with_hint(int | None, at_least=1),
     "MultiStepLR.milestones": _with_hint(list[int], at_least=1),
-    # The trainer knows how long a run is.
+    # Filled in from the number of epochs or steps of the run.
     "CosineAnnealingLR.T_max": Constraint(hint=int | None, at_least=1, default=None),
 }
 
 
 def find_constraint(part: str, setting: str) -> Constraint:
-    """The row for a part's setting, or an empty one."""
+    """Find the constraint of a part's setting; an empty one if there is none."""
     return CONSTRAINTS.get(f"{part}.{setting}") or CONSTRAINTS.get(setting) or Constraint()

@@ -1,6 +1,7 @@
-"""How well the tokens are foretold: perplexity and bits per character, exact over all tokens that were seen.
+"""Metrics of language models: perplexity and bits per character, exact over all tokens.
 
-torchmetrics' own Perplexity wants the network's outputs, and takes the softmax of what is a probability already.
+torchmetrics' own Perplexity expects logits and would apply softmax to dlspec's predictions, which are already
+probabilities.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from torch import Tensor
 from torchmetrics import Metric
 
 MIN_PROBABILITY = torch.finfo(torch.float32).tiny
-"""What float32 has no number for, below 1e-38, counts as this: a single such token must not make all infinite."""
+"""Lower limit of a token's probability, about 1e-38: one token of probability 0 must not make the metric infinite."""
 
 
 class _TokenLikelihood(Metric):
-    """Keeps the sum of -log p of the true classes and how many there were; two numbers, however many classes.
+    """Base of the token metrics: accumulates the sum of -log p of the true classes and the number of tokens.
 
     Tokens of the class `ignore_index` are left out.
     """
@@ -35,7 +36,12 @@ class _TokenLikelihood(Metric):
         self.add_state("count", torch.tensor(0), dist_reduce_fx="sum")
 
     def update(self, preds: Tensor, target: Tensor) -> None:
-        """Takes probabilities (M, K), or (M,) of the second of two classes, and classes (M,)."""
+        """Add the tokens of a batch.
+
+        Args:
+            preds: Probabilities, (M, K) for M tokens and K classes, or (M,) for the second of two classes.
+            target: True classes, (M,).
+        """
         if preds.dim() == 1:
             preds = torch.stack([1 - preds, preds], 1)
         is_counted = torch.ones_like(target) if self.ignore_index is None else (target != self.ignore_index).long()
@@ -44,7 +50,7 @@ class _TokenLikelihood(Metric):
         self.count += is_counted.sum()
 
     def mean(self) -> Tensor:
-        """The cross-entropy of a token, in nats."""
+        """Return the mean cross-entropy per token, in nats."""
         return self.total / self.count
 
     def compute(self) -> Any:
@@ -52,14 +58,14 @@ class _TokenLikelihood(Metric):
 
 
 class Perplexity(_TokenLikelihood):
-    """exp of the mean cross-entropy of a token: among how many equally probable ones the network hesitates."""
+    """Perplexity: exp of the mean cross-entropy per token. A uniform guess among k tokens has perplexity k."""
 
     def compute(self) -> Tensor:
         return self.mean().exp()
 
 
 class BitsPerCharacter(_TokenLikelihood):
-    """The mean cross-entropy of a token in bits, whatever a token is: a character, a byte, a word."""
+    """Mean cross-entropy per token in bits. Per character only if the tokens are characters."""
 
     def compute(self) -> Tensor:
         return self.mean() / math.log(2)

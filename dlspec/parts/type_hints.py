@@ -1,4 +1,4 @@
-"""What a type hint means for a value from YAML: the check that pydantic makes of it, and the same in words."""
+"""Type hints as checks of values from YAML: the hint for pydantic, and its description for messages."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from dlspec.language.parse.part import NO_VALUE
 
 @dataclass(frozen=True)
 class Constraint:
-    """What a hint does not say of a setting: bounds, literals, another type, who fills it in."""
+    """What the type hint of a setting does not express."""
 
+    # Bounds of its numbers, >=, > and <=.
     at_least: float | None = None
     above: float | None = None
     at_most: float | None = None
-    hint: Any = None
-    default: Any = NO_VALUE
-    unsupported_values: tuple[str, ...] = ()
+    hint: Any = None  # replaces the signature's hint
+    default: Any = NO_VALUE  # replaces the signature's default
+    unsupported_values: tuple[str, ...] = ()  # valid in PyTorch, but not supported by dlspec
 
 
 def to_pydantic_hint(hint: Any, constraint: Constraint) -> Any:
-    """The hint with strict booleans, lists in place of tensors, no functions, and the refinement's bounds."""
+    """Convert a hint for pydantic: strict booleans, lists instead of tensors, no functions, and with bounds."""
     if hint is bool:
         return Annotated[bool, Strict()]
     if hint in (int, float):
@@ -51,7 +52,7 @@ _UNIONS = (Union, types.UnionType)
 
 
 def _yaml_union_members(hints: tuple[Any, ...]) -> list[Any]:
-    """A union's members that YAML can hold: no functions, and no tensor where a number does."""
+    """Members of a union that YAML can express: no functions, and no tensor if a number is allowed."""
     return [each for each in hints if not _is_callable_hint(each) and not (each is torch.Tensor and float in hints)]
 
 
@@ -61,12 +62,16 @@ def _is_callable_hint(hint: Any) -> bool:
 
 def _refuse_nan(value: float) -> float:
     if math.isnan(value):
-        raise ValueError("no number")
+        raise ValueError("not a number")
     return value
 
 
 def make_bool_check(hint: Any) -> Callable[[Any], Any]:
-    """`kernel_size: true` is no 1, and the text 'true' is a boolean where only one is wanted."""
+    """Make a validator that rejects booleans where the hint does not allow them.
+
+    pydantic would convert `kernel_size: true` to 1. Where booleans are allowed, the strings 'true' and 'false' are
+    converted to booleans.
+    """
     allows_bool = bool in (hint, *get_args(hint)) or hint is Any
 
     def check(value: Any) -> Any:
@@ -79,16 +84,16 @@ def make_bool_check(hint: Any) -> Callable[[Any], Any]:
     return check
 
 
-# ---- what is wanted, in words --------------------------------------------------------------------------------------
+# ---- descriptions of expected values -------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Noun:
-    """What a value is called: `one` with its article, `bare` behind a 1, `many` behind another count."""
+    """Name of a type in messages, in three forms."""
 
-    one: str
-    bare: str = ""
-    many: str = ""
+    one: str  # with its article: a whole number
+    bare: str = ""  # after a 1: (a list of 1) whole number
+    many: str = ""  # after other counts: (a list of 2) whole numbers
 
     def in_form(self, form: _Form) -> str:
         return {"one": self.one, "bare": self.bare or self.one, "many": self.many or self.bare or self.one}[form]
@@ -100,7 +105,7 @@ _NOUNS: Mapping[Any, _Noun] = {
     int: _Noun("a whole number", "whole number", "whole numbers"),
     float: _Noun("a number", "number", "numbers"),
     bool: _Noun("true or false"),
-    str: _Noun("text"),
+    str: _Noun("a string", "string", "strings"),
     type(None): _NULL,
     Any: _Noun("a value"),
     torch.Tensor: _Noun("a list of numbers"),
@@ -109,12 +114,12 @@ _NOUNS: Mapping[Any, _Noun] = {
 
 
 def describe_hint(hint: Any, constraint: Constraint) -> str:
-    """`a whole number >= 1, a list of 2 whole numbers >= 1 or null`."""
+    """Describe the values that a hint allows: `a whole number >= 1, a list of 2 whole numbers >= 1 or null`."""
     return _join_with_or(_describe_alternatives(hint, constraint, "one"))
 
 
 def _describe_alternatives(hint: Any, constraint: Constraint, form: _Form) -> list[str]:
-    """Each thing that a value may be, null last."""
+    """List the descriptions of a union's members, null last; a single description for other hints."""
     if hint in _NOUNS:
         return [_NOUNS[hint].in_form(form) + (_describe_bounds(constraint) if hint in (int, float) else "")]
     origin, arguments = get_origin(hint), get_args(hint)
@@ -133,7 +138,7 @@ def _describe_alternatives(hint: Any, constraint: Constraint, form: _Form) -> li
 
 
 def _describe_list(origin: Any, arguments: tuple[Any, ...], constraint: Constraint) -> str:
-    """`a list of 2 whole numbers >= 1`, `a list of numbers`."""
+    """Describe a list or tuple: `a list of 2 whole numbers >= 1`, `a list of numbers`."""
     count = len(arguments) if origin is tuple and Ellipsis not in arguments else None
     inner: Any = Union[tuple(each for each in arguments if each is not Ellipsis)]  # noqa: UP007
     items = _join_with_or(_describe_alternatives(inner, constraint, "bare" if count == 1 else "many"))
@@ -141,7 +146,7 @@ def _describe_list(origin: Any, arguments: tuple[Any, ...], constraint: Constrai
 
 
 def allows_boolean(hint: Any) -> bool:
-    """Whether true and false are among the values that a hint allows."""
+    """Whether a hint allows true and false."""
     if get_origin(hint) in _UNIONS:
         return any(allows_boolean(each) for each in get_args(hint))
     return hint is bool or (get_origin(hint) is Literal and bool in map(type, get_args(hint)))

@@ -54,7 +54,7 @@ def test_a_run_again(dlspec, work: Path) -> None:
     assert (spec["model"]["params"]["width"], spec["optimizer"]["type"]) == (9, "SGD")
     assert "made_again" in dlspec("run=made").out
     said = dlspec("run=made", "optimizer.lrr=3")
-    assert said.err.startswith("command line   optimizer.lrr (Adam)   no setting 'lrr'   did you mean 'lr'?")
+    assert said.err.startswith("command line   optimizer.lrr (Adam)   unknown setting 'lrr'   did you mean 'lr'?")
     assert "run and experiment together" in dlspec("run=made", "experiment=article_mnist").err
 
 

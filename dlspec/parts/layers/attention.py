@@ -1,4 +1,4 @@
-"""Attention by PyTorch's `scaled_dot_product_attention`, with lengths, grouped queries and rotary positions."""
+"""Attention with PyTorch's `scaled_dot_product_attention`, padding masks, grouped queries and rotary positions."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ def _check_inputs(inputs: Inputs, settings: Settings) -> Finding | None:
     query, memory = inputs[0], inputs[1] if len(inputs) > 1 else inputs[0]
     for each in (query, memory):
         if each.layout != "sequence" or len(each.shape) != 2:
-            fix = "shape each as (T, C)" if each.layout == "sequence" else "give a sequence, (T, C)"
-            return Finding(Code.WRONG_LAYOUT, f"attention is over the steps of a sequence, and {each} comes in", fix)
+            fix = "reshape it to (T, C)" if each.layout == "sequence" else "use a sequence of shape (T, C)"
+            return Finding(Code.WRONG_LAYOUT, f"attention expects a sequence (T, C), got {each}", fix)
     if not memory.has_batch:
         return Finding(
             Code.WRONG_LAYOUT,
-            "the memory is a Parameter, and a value of the data is wanted",
-            "let the Parameter be the query",
+            "the memory must be computed from the data, got a Parameter",
+            "use the Parameter as the query",
         )
     if settings.get("is_causal") and query.shape[0] != memory.shape[0]:
-        found = f"is_causal with {query.shape[0]} steps that look at {memory.shape[0]} others"
-        return Finding(Code.SHAPE_MISMATCH, found, "leave is_causal out: it is for a sequence that looks at itself")
+        found = f"is_causal needs as many queries as keys, got {query.shape[0]} and {memory.shape[0]}"
+        return Finding(Code.SHAPE_MISMATCH, found, "remove is_causal: it is for self-attention")
     return _check_mask(inputs[2], query, memory, settings) if len(inputs) > 2 else None
 
 
@@ -46,31 +46,35 @@ def _check_mask(mask: TensorInfo, query: TensorInfo, memory: TensorInfo, setting
     pairs = zip(shape, scores_shape, strict=False)
     if len(shape) == 3 and len(mask.shape) > 1 and all(one in (1, two) for one, two in pairs):
         return None
-    found = f"the mask is {mask}, and attention of {settings['num_heads']} heads is {scores_shape}"
-    return Finding(Code.SHAPE_MISMATCH, found, f"give it as {steps} or {scores_shape}; RelativePositionBias does")
+    found = f"the mask is {mask}, but the scores of {settings['num_heads']} heads are {scores_shape}"
+    return Finding(
+        Code.SHAPE_MISMATCH, found, f"use a mask of shape {steps} or {scores_shape}, such as RelativePositionBias"
+    )
 
 
 def _check_heads(inputs: Inputs, settings: Settings) -> Finding | None:
-    heads, groups, size = settings["num_heads"], settings.get("num_kv_heads"), settings.get("head_dim")
+    heads, kv_heads, size = settings["num_heads"], settings.get("num_kv_heads"), settings.get("head_dim")
     channels = settings.get("embed_dim") or inputs[0].channels
     if size is None and channels % heads:
         return Finding(
             Code.SHAPE_MISMATCH,
-            f"{channels} channels don't divide into {heads} heads",
-            "take another num_heads, or say head_dim",
+            f"{channels} channels are not divisible by {heads} heads",
+            "use another num_heads, or set head_dim",
         )
-    if groups is not None and heads % groups:
+    if kv_heads is not None and heads % kv_heads:
         return Finding(
-            Code.CONFLICT, f"{heads} heads don't divide into {groups} groups", "num_kv_heads must divide num_heads"
+            Code.CONFLICT,
+            f"num_heads ({heads}) is not divisible by num_kv_heads ({kv_heads})",
+            "use a num_kv_heads that divides num_heads",
         )
     if settings.get("rotary") and (size or channels // heads) % 2:
-        found = f"rotary turns pairs of channels, and a head has {size or channels // heads}"
-        return Finding(Code.CONFLICT, found, "take an even head_dim")
+        found = f"rotary requires an even head_dim, got {size or channels // heads}"
+        return Finding(Code.CONFLICT, found, "set an even head_dim")
     return None
 
 
 def _allows_shorter_batches(inputs: Inputs) -> bool:
-    """Whether shorter batches fit: a mask that is a Parameter has a size of its own."""
+    """Whether shorter batches are possible: a mask that is a `Parameter` has a fixed number of steps."""
     return len(inputs) < 3 or inputs[2].has_batch or set(inputs[2].shape[-2:]) == {1}
 
 
@@ -79,12 +83,11 @@ def _fill_settings(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
 
 
 class Attention(nn.Module):
-    """Multi-head attention of a sequence (N, T, C) to itself, or to a `memory` (N, S, D): (N, T, C).
+    """Multi-head attention of a sequence (N, T, C) to itself or to a memory (N, S, D). Returns (N, T, C).
 
-    `mask`, (T, S) or (heads, T, S), with a batch before it or without (a `Parameter`), is added to the scores where it
-    holds numbers; where it holds booleans, false is not looked at. `num_kv_heads` below `num_heads` groups the queries
-    (arXiv:2305.13245); `rotary`, true or a base, turns queries and keys by their step (arXiv:2104.09864), so that
-    scores depend on distances alone. Padding is looked at by nothing.
+    With `num_kv_heads` less than `num_heads`, groups of queries share a key and value head (arXiv:2305.13245). With
+    `rotary`, true or a base, queries and keys are rotated by an angle that depends on their position
+    (arXiv:2104.09864), so that scores depend only on relative positions. Padding is masked.
     """
 
     rule = Rule(
@@ -135,8 +138,21 @@ class Attention(nn.Module):
         lengths: Tensor | None = None,
         memory_lengths: Tensor | None = None,
     ) -> Tensor:
+        """Attend from the queries to the memory.
+
+        Args:
+            query: (N, T, C), or (T, C) for a `Parameter`.
+            memory: The sequence for keys and values, (N, S, D); by default the query.
+            mask: (T, S) or (heads, T, S), with or without a batch before it. Numbers are added to the scores; booleans
+                are false where attention is not allowed.
+            lengths: Real steps of each query sample, int64 of shape (N,).
+            memory_lengths: Real steps of each memory sample, int64 of shape (N,).
+
+        Returns:
+            (N, T, C).
+        """
         if memory is None:
-            # Padding stands behind a sample's steps, where a causal one does not look anyway.
+            # Padding comes after a sample's real steps, which causal attention does not attend to anyway.
             memory, memory_lengths = query, None if self.is_causal else lengths
         if query.dim() == 2:  # a Parameter
             query = query.expand(memory.shape[0], -1, -1)
@@ -147,12 +163,12 @@ class Attention(nn.Module):
         return self.out_proj(self._attend(q, k, v, mask, memory_lengths).transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def _split_heads(self, value: Tensor) -> Tensor:
-        """(N, T, heads * head_dim) as (N, heads, T, head_dim)."""
+        """Reshape (N, T, heads * head_dim) to (N, heads, T, head_dim)."""
         heads: Tensor = value.unflatten(2, (-1, self.head_dim))  # type: ignore[no-untyped-call]
         return heads.transpose(1, 2)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor:
-        is_causal = self.is_causal and mask is None and lengths is None  # without a mask the kernels are fast
+        is_causal = self.is_causal and mask is None and lengths is None  # is_causal without a mask uses faster kernels
         attention_mask = None if is_causal else self._make_mask(q, k, mask, lengths)
         return functional.scaled_dot_product_attention(
             q,
@@ -165,7 +181,7 @@ class Attention(nn.Module):
         )
 
     def _make_mask(self, q: Tensor, k: Tensor, mask: Tensor | None, lengths: Tensor | None) -> Tensor | None:
-        """What may be looked at, and what is added to the scores: of shape (N or 1, heads or 1, T, S)."""
+        """Combine the mask, padding and causality into one mask that broadcasts to (N, heads, T, S)."""
         if mask is not None and mask.dim() == 3 and self._mask_by_sample:
             mask = mask.unsqueeze(1)
         if mask is not None and mask.is_floating_point():
@@ -188,10 +204,10 @@ def _combine_masks(mask: Tensor | None, allowed: Tensor) -> Tensor:
 
 
 class RotaryEmbedding(nn.Module):
-    """Turns each pair of channels by an angle that grows with the step (RoFormer, arXiv:2104.09864, equation 34).
+    """Rotate each pair of channels by an angle proportional to the position (RoFormer, arXiv:2104.09864, equation 34).
 
-    A pair are two neighbours, as in the paper; with `halves` a channel of the first half and the one of the second half
-    in its place, as in the weights that Hugging Face has of LLaMA and its kin.
+    A pair consists of two neighbouring channels, as in the paper. With `halves`, it consists of a channel of the first
+    half and the channel at the same index in the second half, as in Hugging Face's weights of LLaMA.
     """
 
     speeds: Tensor
@@ -202,7 +218,7 @@ class RotaryEmbedding(nn.Module):
         self.register_buffer("speeds", base ** (-torch.arange(0, size, 2) / size), persistent=False)
 
     def forward(self, value: Tensor) -> Tensor:
-        """(..., T, size) in the same shape."""
+        """Rotate a value of shape (..., T, size); the shape stays the same."""
         steps = torch.arange(value.shape[-2], device=value.device)
         angles = steps.unsqueeze(1) * self.speeds.float()
         cos, sin = angles.cos().to(value.dtype), angles.sin().to(value.dtype)

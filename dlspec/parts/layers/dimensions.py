@@ -1,6 +1,6 @@
-"""What layers do to dimensions: which of a value's dimensions an output's are, and what that makes of their roles.
+"""Layouts, roles and lengths after layers that select, reorder or reshape dimensions.
 
-Dimensions are counted as PyTorch counts them, the batch being 0.
+Dimensions are counted as in PyTorch; the batch is dimension 0.
 """
 
 from __future__ import annotations
@@ -16,31 +16,32 @@ Dims = Sequence[int]
 
 
 def layout_from_dims(value: TensorInfo, dims: Dims) -> Layout:
-    """The layout of an output whose dimensions are these of the value's, in this order.
+    """Return the layout of an output that consists of these dimensions of the value, in this order.
 
-    What stands alone beside the channels is the steps: (S, C) is a sequence.
+    A single dimension before the channels counts as steps: (S, C) is a sequence.
     """
     return layout_after_selection(roles_from_dims(value, dims))
 
 
 def roles_from_dims(value: TensorInfo, dims: Dims) -> tuple[str, ...]:
-    """The roles of these of the value's dimensions, in this order, batch left out."""
+    """Return the roles of these dimensions of the value, in this order, without the batch (the first of `dims`)."""
     before = ("N", *value.roles)
     return tuple(before[each] for each in dims[1:])
 
 
 def layout_after_selection(output_roles: tuple[str, ...]) -> Layout:
-    """The layout of these roles."""
+    """Return the layout of an output with these roles. A single space dimension before the channels counts as steps."""
     if "C" not in output_roles:
         return guess_layout((1,) * len(output_roles))
     return "sequence" if len(output_roles) == 2 and output_roles[0] == "S" else layout_from_roles(output_roles)
 
 
 def roles_after_reshape(value: TensorInfo, shape: Sequence[int]) -> tuple[str, ...]:
-    """The roles of a value's numbers in another shape, followed from the left.
+    """Return the roles of a value's dimensions after a reshape, matched from the left.
 
-    A dimension that is cut in two gives both its role, dimensions that become one give it the channels' where they are
-    among them. Where neither holds, as many dimensions as before keep their roles.
+    If a dimension is split, both parts get its role. If dimensions are merged, the result is channels if one of them
+    was. If dimensions are mixed in any other way, the roles are kept if the number of dimensions is the same, and
+    otherwise guessed from the shape.
     """
     if value.layout == "features" or not shape:
         return roles_from_layout(guess_layout(shape), len(shape))
@@ -57,7 +58,7 @@ def roles_after_reshape(value: TensorInfo, shape: Sequence[int]) -> tuple[str, .
 
 
 def _pop_equal_sizes(before: list[tuple[int, str]], after: list[int]) -> tuple[list[tuple[int, str]], list[int]]:
-    """Takes away the fewest first dimensions that hold as many numbers on both sides, or all where none do."""
+    """Remove from both lists the fewest leading dimensions whose sizes have the same product; all if none match."""
     taken, given = [before.pop(0)], [after.pop(0)]
     while before or after:
         size_before, size_after = prod(size for size, _ in taken), prod(given)
@@ -71,22 +72,23 @@ def _pop_equal_sizes(before: list[tuple[int, str]], after: list[int]) -> tuple[l
 
 
 def lengths_from_dims(value: TensorInfo, dims: Dims) -> Lengths | None:
-    """The value's lengths, where its steps stand in the output at the dimension that has time."""
+    """Return the value's lengths if its time dimension is also the output's time dimension, else None."""
     return value.lengths if keeps_time(value, dims) else None
 
 
 def keeps_time(value: TensorInfo, dims: Dims) -> bool:
+    """Whether the value's time dimension is the time dimension of an output with these dimensions of the value."""
     after = TensorInfo((1,) * (len(dims) - 1), layout_from_dims(value, dims))
     return value.time_dim is not None and after.time_dim is not None and dims[after.time_dim] == value.time_dim
 
 
 def lengths_agree(inputs: Inputs) -> bool:
-    """Whether all samples end where the main input's do, so that no padding meets a step."""
+    """Whether all inputs with lengths have those of the main input, so that no padding is combined with a real step."""
     return all(each.lengths in (None, main_input(inputs).lengths) for each in inputs)
 
 
 def lengths_and_steps_agree(inputs: Inputs) -> bool:
-    """Whether, besides, none has steps of a number of its own, which a batch of shorter samples would not have."""
+    """Whether lengths agree and no input has a fixed number of steps, which would not fit a shorter batch."""
     return lengths_agree(inputs) and not any(_has_fixed_steps(each, main_input(inputs)) for each in inputs)
 
 
@@ -98,20 +100,33 @@ def _has_fixed_steps(value: TensorInfo, first: TensorInfo) -> bool:
 
 
 def normalize_dim(dim: int, value: TensorInfo) -> int:
-    """The dimension counted from the front; `ValueError` where the value has no such one."""
+    """Convert a negative dimension to one counted from the front.
+
+    Raises:
+        ValueError: the value has no such dimension.
+    """
     rank = len(value.shape) + 1
     if not -rank <= dim < rank:
-        raise ValueError(f"dim is {dim}, and {value} has dimensions 1 to {rank - 1}")
+        raise ValueError(f"dim is {dim}, but {value} has dimensions 1 to {rank - 1}")
     return dim % rank
 
 
 def check_dim(dim: int, value: TensorInfo, setting: str = "dim") -> Finding | None:
-    """Why a layer can't work on this dimension of the value, if it can't; `setting` is what names the dimension."""
+    """Check that a dimension exists and is not the batch.
+
+    Args:
+        dim: The dimension; negative ones are counted from the end.
+        value: The layer's input.
+        setting: Name of the setting, for the message.
+
+    Returns:
+        What is wrong with the dimension, or None.
+    """
     rank = len(value.shape) + 1
     if not -rank <= dim < rank:
-        found = f"{setting} is {dim}, and {value} has dimensions 1 to {rank - 1}"
+        found = f"{setting} is {dim}, but {value} has dimensions 1 to {rank - 1}"
         return Finding(Code.WRONG_DIMENSION, found, "count the batch as 0, as PyTorch does")
     if dim % rank != 0:
         return None
-    found = f"{setting} is {dim}: that is the batch, and samples must not mix"
-    return Finding(Code.SAMPLES_MIXED, found, "the dimensions of a sample start at 1")
+    found = f"{setting} is {dim}, the batch; samples must not be mixed"
+    return Finding(Code.SAMPLES_MIXED, found, "use 1 or more: the dimensions of a sample start at 1")

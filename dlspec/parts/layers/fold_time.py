@@ -1,4 +1,4 @@
-"""Time folded into the batch and out again, so that a layer treats each step as a sample of its own."""
+"""Fold the time dimension into the batch and back, so that layers in between process each step as a separate sample."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _step_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
 
 
 class FoldTime(nn.Module):
-    """(N, T, ...) as (N * T, ...): each step is a sample."""
+    """Reshape (N, T, ...) to (N * T, ...): each step becomes a sample."""
 
     rule = Rule(takes=("sequence", "tokens"), gives=_step_layout, keeps_lengths=True, lengths=lambda *_: None)
     inline = True
@@ -24,7 +24,7 @@ class FoldTime(nn.Module):
 
 
 class UnfoldTime(nn.Module):
-    """(N * T, ...) as (N, T, ...), after the value that was folded; samples have that one's lengths."""
+    """Reshape (N * T, ...) back to (N, T, ...). The second input is the value before folding; its lengths are kept."""
 
     rule = Rule(
         gives=constant_layout("sequence"), keeps_lengths=True, lengths=lambda inputs, shape, settings: inputs[1].lengths

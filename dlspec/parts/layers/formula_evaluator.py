@@ -1,4 +1,4 @@
-"""Walks a `Formula`'s tree over tensors, and tries it on made-up batches: what would mix samples is refused."""
+"""Evaluate a `Formula`, and check it on trial batches: a formula that would mix samples is refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from dlspec.parts.layers.dimensions import check_dim
 from dlspec.parts.layers.merge import find_shape_mismatch
 from dlspec.parts.layers.rule import Inputs, main_input
 
-# ---- walking the tree ----------------------------------------------------------------------------------------------
+# ---- evaluation ----------------------------------------------------------------------------------------------------
 
 
 def _expand(input: Tensor, size: Sequence[int]) -> Tensor:
@@ -48,15 +48,15 @@ def _find_function(name: str) -> Callable[..., Any]:
     return found
 
 
-def _apply_to_number(function: Callable[..., Tensor], number: float, *others: Any, **named: Any) -> float:
-    """`sqrt(2)`, which PyTorch has for tensors alone."""
-    return float(function(torch.tensor(number, dtype=torch.float64, device="cpu"), *others, **named).item())
+def _apply_to_number(function: Callable[..., Tensor], number: float, *others: Any, **keywords: Any) -> float:
+    """Apply a PyTorch function to a number, as in `sqrt(2)`: PyTorch accepts only tensors."""
+    return float(function(torch.tensor(number, dtype=torch.float64, device="cpu"), *others, **keywords).item())
 
 
 TORCH_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     name: _expand if name == "expand" else _find_function(name) for name in sorted(FORMULA_FUNCTIONS)
 }
-"""The functions behind the names."""
+"""PyTorch's functions by their names in formulas."""
 
 _OPERATORS: Operators = {
     **ARITHMETIC,
@@ -70,59 +70,75 @@ _OPERATORS: Operators = {
 
 
 class FormulaEvaluator:
-    """Computes a tree that `parse_formula` gave, of tensors or of a tracer's proxies."""
+    """Evaluate the syntax tree of a formula on tensors, or on the proxies of torch.fx when the network is traced."""
 
     def __init__(self, inputs: Mapping[str, Any]) -> None:
         self.inputs = inputs
 
-    def value(self, node: ast.expr | None) -> Any:
+    def evaluate(self, node: ast.expr | None) -> Any:
+        """Evaluate a node of the syntax tree: a tensor, a number, or a tuple or slice as an argument."""
         match node:
             case ast.Constant(value=value):
                 return value
             case ast.Name(id=name):
                 return CONSTANTS[name] if name in CONSTANTS else self.inputs[name]
             case ast.List(elts=items) | ast.Tuple(elts=items):
-                return tuple(self.value(item) for item in items)
+                return tuple(self.evaluate(item) for item in items)
             case ast.Slice(lower=lower, upper=upper, step=step):
-                return slice(self.value(lower), self.value(upper), self.value(step))
+                return slice(self.evaluate(lower), self.evaluate(upper), self.evaluate(step))
             case ast.UnaryOp(op=sign, operand=operand):
-                return self.apply(node, _OPERATORS[type(sign)], [self.value(operand)])
+                return self.apply(node, _OPERATORS[type(sign)], [self.evaluate(operand)])
             case ast.BinOp(op=sign, left=left, right=right):
-                return self.apply(node, _OPERATORS[type(sign)], [self.value(left), self.value(right)])
+                return self.apply(node, _OPERATORS[type(sign)], [self.evaluate(left), self.evaluate(right)])
             case ast.Compare(left=left, ops=[sign], comparators=[right]):
-                return self.apply(node, _OPERATORS[type(sign)], [self.value(left), self.value(right)])
+                return self.apply(node, _OPERATORS[type(sign)], [self.evaluate(left), self.evaluate(right)])
             case ast.Subscript(value=value, slice=index):
-                return self.apply(node, operator.getitem, [self.value(value), self.value(index)])
+                return self.apply(node, operator.getitem, [self.evaluate(value), self.evaluate(index)])
             case ast.Call(func=ast.Name(id=name)):
-                return self.call(node, name)
+                return self.evaluate_call(node, name)
         return None
 
-    def call(self, node: ast.Call, name: str) -> Any:
-        given = [self.value(each) for each in node.args]
-        named = {each.arg: self.value(each.value) for each in node.keywords if each.arg}
+    def evaluate_call(self, node: ast.Call, name: str) -> Any:
+        """Evaluate a function call. `eye` and `arange` create their result on the inputs' device."""
+        arguments = [self.evaluate(each) for each in node.args]
+        keywords = {each.arg: self.evaluate(each.value) for each in node.keywords if each.arg}
         if name in ("eye", "arange"):
-            named["device"] = next(iter(self.inputs.values())).device
+            keywords["device"] = next(iter(self.inputs.values())).device
         function = partial(_apply_to_number, TORCH_FUNCTIONS[name]) if is_number(node) else TORCH_FUNCTIONS[name]
-        return self.apply(node, function, given, named)
+        return self.apply(node, function, arguments, keywords)
 
     def apply(
-        self, node: ast.expr, function: Callable[..., Any], given: list[Any], named: Mapping[str, Any] | None = None
+        self,
+        node: ast.expr,
+        function: Callable[..., Any],
+        arguments: list[Any],
+        keywords: Mapping[str, Any] | None = None,
     ) -> Any:
-        return function(*given, **(named or {}))
+        """Apply a function to evaluated arguments. Subclasses override it to check every operation.
+
+        Args:
+            node: The node of the operation, for error messages.
+            function: The PyTorch function or operator.
+            arguments: Evaluated positional arguments.
+            keywords: Evaluated keyword arguments.
+
+        Returns:
+            What the function returns.
+        """
+        return function(*arguments, **(keywords or {}))
 
 
-# ---- trying it out -------------------------------------------------------------------------------------------------
+# ---- trial batches -------------------------------------------------------------------------------------------------
 
-_MAX_CPU_NUMBERS = (
-    4_000_000  # in a sample; beyond, trying on 'meta' is worth the second or two that its first use takes
-)
+# Per sample. Above this, the meta device is faster, although its first use takes 1 to 2 s.
+_MAX_CPU_NUMBERS = 4_000_000
 _COMPUTE_ERRORS = (RuntimeError, IndexError, TypeError, ValueError, ArithmeticError)
-_ADDS_DIMENSION = {"stack", "unsqueeze"}  # their `dim` counts the output's dimensions
-_BATCH_FIX = "the first dimension is the batch, and samples must not mix"
+_ADDS_DIMENSION = {"stack", "unsqueeze"}  # their `dim` refers to the output's dimensions
+_BATCH_FIX = "the first dimension is the batch, and samples must not be mixed"
 
 
 class _FormulaRefused(Exception):
-    """Carries a `Finding` out of the walk."""
+    """Stops the evaluation of a formula that is refused; carries the `Finding`."""
 
     def __init__(self, code: Code, node: ast.expr, why: str, fix: str) -> None:
         super().__init__(why)
@@ -131,7 +147,7 @@ class _FormulaRefused(Exception):
 
 @dataclass(frozen=True)
 class _BatchPair:
-    """One value for batches of 2 and of 3: the sizes in which they differ are the batch's."""
+    """One value computed twice, with batches of 2 and of 3 samples: a dimension whose size differs is the batch."""
 
     two: Tensor
     three: Tensor
@@ -150,66 +166,72 @@ class _BatchPair:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether the batch stands elsewhere than first, or is no longer a row for each row."""
+        """Whether the batch is not the first dimension any more, or its size is not the number of samples."""
         return self.has_batch and (
             (*self.two.shape[:1], *self.three.shape[:1]) != (2, 3) or self.two.shape[1:] != self.three.shape[1:]
         )
 
 
 class _TrialEvaluator(FormulaEvaluator):
-    """Walks with made-up batches, and refuses what PyTorch would compute of several samples at once."""
+    """Evaluate a formula on trial batches of zeros, and refuse operations that would mix samples."""
 
     def __init__(self, inputs: Mapping[str, Any], main: TensorInfo) -> None:
         super().__init__(inputs)
         self.main = main
 
     def apply(
-        self, node: ast.expr, function: Callable[..., Any], given: list[Any], named: Mapping[str, Any] | None = None
+        self,
+        node: ast.expr,
+        function: Callable[..., Any],
+        arguments: list[Any],
+        keywords: Mapping[str, Any] | None = None,
     ) -> Any:
-        self._check(node, given)
+        self._check_operation(node, arguments)
         function = torch.zeros_like if function in (torch.rand_like, torch.randn_like) else function
         try:
             two, three = (
-                function(*(_select_batch(each, at) for each in given), **(named or {})) for at in ("two", "three")
+                function(*(_select_batch(each, at) for each in arguments), **(keywords or {}))
+                for at in ("two", "three")
             )
         except _COMPUTE_ERRORS as error:
             reason = first_line(error, 200)
             raise _FormulaRefused(
                 Code.LAYER_REFUSED,
                 node,
-                f"can't be computed of {self._format_shapes(given)}",
+                f"can't be computed from {self._format_shapes(arguments)}",
                 f"PyTorch says: {reason}",
             ) from None
         found = _pair_values(two, three)
-        has_batch = any(each.has_batch for each in _collect_pairs(given))
+        has_batch = any(each.has_batch for each in _collect_pairs(arguments))
         if any(each.is_mixed or each.has_batch != has_batch for each in _collect_pairs(found)):
             raise _FormulaRefused(
-                Code.SAMPLES_MIXED, node, f"mixes the samples of {self._format_shapes(given)}", _BATCH_FIX
+                Code.SAMPLES_MIXED, node, f"mixes the samples of {self._format_shapes(arguments)}", _BATCH_FIX
             )
         return found
 
-    def to_value(self, twins: _BatchPair) -> TensorInfo:
-        shape = tuple(twins.two.shape[1:] if twins.has_batch else twins.two.shape)
+    def to_tensor_info(self, pair: _BatchPair) -> TensorInfo:
+        """Describe a value; its layout is the main input's if it has the same number of dimensions, else guessed."""
+        shape = tuple(pair.two.shape[1:] if pair.has_batch else pair.two.shape)
         layout = self.main.layout if len(shape) == len(self.main.shape) else guess_layout(shape)
-        return TensorInfo(shape, layout, has_batch=twins.has_batch)
+        return TensorInfo(shape, layout, has_batch=pair.has_batch)
 
-    def _format_shapes(self, given: list[Any]) -> str:
-        values = [self.to_value(each) for each in _collect_pairs(given)]
+    def _format_shapes(self, arguments: list[Any]) -> str:
+        values = [self.to_tensor_info(each) for each in _collect_pairs(arguments)]
         return " and ".join(format_shape(each.shape) for each in values) or "numbers"
 
-    def _check(self, node: ast.expr, given: list[Any]) -> None:
-        twins = _collect_pairs(given)
+    def _check_operation(self, node: ast.expr, arguments: list[Any]) -> None:
+        pairs = _collect_pairs(arguments)
         match node:
             case ast.BinOp(op=ast.MatMult()) | ast.Call(func=ast.Name(id="matmul")):
-                self._check_matmul(node, *twins)
+                self._check_matmul(node, *pairs)
             case ast.Call(func=ast.Name(id="einsum")):
-                self._check_einsum(node, twins)
+                self._check_einsum(node, pairs)
             case ast.Call(func=ast.Name(id=name)) if name not in ELEMENTWISE_FUNCTIONS:
-                self._check_dims(node, name, twins)
-            case ast.Subscript() if twins and isinstance(given[0], _BatchPair):
-                self._check_index(node, given[1], twins[0])
-            case ast.BinOp() | ast.Compare() | ast.Call() if twins:
-                self._check_broadcast(node, [self.to_value(each) for each in twins])
+                self._check_dims(node, name, pairs)
+            case ast.Subscript() if pairs and isinstance(arguments[0], _BatchPair):
+                self._check_index(node, arguments[1], pairs[0])
+            case ast.BinOp() | ast.Compare() | ast.Call() if pairs:
+                self._check_broadcast(node, [self.to_tensor_info(each) for each in pairs])
 
     def _check_broadcast(self, node: ast.expr, values: Sequence[TensorInfo]) -> None:
         first = main_input(values)
@@ -219,16 +241,20 @@ class _TrialEvaluator(FormulaEvaluator):
             if mismatch is None:
                 continue
             has_ranks = len({len(value.shape) for value in values}) > 1
-            fix = "write keepdim=True: both need as many dimensions" if removes_dims and has_ranks else mismatch.fix
+            fix = (
+                "write keepdim=True: both need the same number of dimensions"
+                if removes_dims and has_ranks
+                else mismatch.fix
+            )
             raise _FormulaRefused(
                 mismatch.code,
                 node,
-                f"has {format_shape(first.shape)} and {format_shape(each.shape)}, which don't fit",
+                f"combines {format_shape(first.shape)} and {format_shape(each.shape)}, which do not match",
                 fix,
             )
 
     def _check_matmul(self, node: ast.expr, left: _BatchPair, right: _BatchPair) -> None:
-        """Rows and columns are of one sample: the batch is neither, and stands at the same place on both sides."""
+        """Check that the batch is neither the rows nor the columns, and is at the same position on both sides."""
         if left.has_batch and right.has_batch:
             fits = left.rank == right.rank >= 3
         elif left.has_batch:
@@ -243,33 +269,35 @@ class _TrialEvaluator(FormulaEvaluator):
                 "write sum(a * b, dim=-1)",
             )
 
-    def _check_einsum(self, node: ast.Call, twins: Sequence[_BatchPair]) -> None:
+    def _check_einsum(self, node: ast.Call, pairs: Sequence[_BatchPair]) -> None:
         letters, output = parse_einsum_letters(node)
-        if any(each.has_batch and letter != output for each, letter in zip(twins, letters, strict=True)):
+        if any(each.has_batch and letter != output for each, letter in zip(pairs, letters, strict=True)):
             raise _FormulaRefused(
-                Code.SAMPLES_MIXED, node, "mixes samples", f"begin each operand with the batch's letter, {output}"
+                Code.SAMPLES_MIXED, node, "mixes samples", f"start each operand with the batch's letter, {output}"
             )
 
-    def _check_dims(self, node: ast.Call, name: str, twins: Sequence[_BatchPair]) -> None:
-        if not twins or not twins[0].has_batch:
+    def _check_dims(self, node: ast.Call, name: str, pairs: Sequence[_BatchPair]) -> None:
+        if not pairs or not pairs[0].has_batch:
             return
-        if name in ("tril", "triu") and twins[0].rank < 3:
-            raise _FormulaRefused(Code.SAMPLES_MIXED, node, "works on the batch", "it wants matrices, (N, R, C)")
-        value = self.to_value(twins[0])
-        given = {} if name in (*_ADDS_DIMENSION, "permute") else match_arguments(node)
-        for word in given.keys() & DIM_ARGUMENTS.keys():
-            for wrong in filter(None, (check_dim(dim, value, word) for dim in read_whole_numbers(given[word]))):
-                raise _FormulaRefused(wrong.code, node, f"is wrong: {wrong.found}", wrong.fix)
+        if name in ("tril", "triu") and pairs[0].rank < 3:
+            raise _FormulaRefused(Code.SAMPLES_MIXED, node, "works on the batch", "use it on matrices, (N, R, C)")
+        value = self.to_tensor_info(pairs[0])
+        written = {} if name in (*_ADDS_DIMENSION, "permute") else match_arguments(node)
+        for argument in written.keys() & DIM_ARGUMENTS.keys():
+            for finding in filter(
+                None, (check_dim(dim, value, argument) for dim in read_whole_numbers(written[argument]))
+            ):
+                raise _FormulaRefused(finding.code, node, f"has a wrong dimension: {finding.found}", finding.fix)
 
-    def _check_index(self, node: ast.expr, index: Any, twins: _BatchPair) -> None:
+    def _check_index(self, node: ast.expr, index: Any, pair: _BatchPair) -> None:
         items = index if isinstance(index, tuple) else (index,)
         taken = [item for item in items if item is not None and item is not Ellipsis]
-        if Ellipsis in items and twins.has_batch and items[0] is Ellipsis and len(taken) >= twins.rank:
+        if Ellipsis in items and pair.has_batch and items[0] is Ellipsis and len(taken) >= pair.rank:
             raise _FormulaRefused(Code.SAMPLES_MIXED, node, "takes samples out of the batch", _BATCH_FIX)
 
 
 def _select_batch(value: Any, which: str) -> Any:
-    """The value with one of each pair of twins in it."""
+    """Replace each pair within a value by its tensor for a batch of 2 or of 3."""
     if isinstance(value, tuple):
         return tuple(_select_batch(each, which) for each in value)
     return getattr(value, which) if isinstance(value, _BatchPair) else value
@@ -283,7 +311,7 @@ def _pair_values(two: Any, three: Any) -> Any:
 
 def _collect_pairs(value: Any) -> list[_BatchPair]:
     if isinstance(value, tuple | list):
-        return [twins for each in value for twins in _collect_pairs(each)]
+        return [pair for each in value for pair in _collect_pairs(each)]
     return [value] if isinstance(value, _BatchPair) else []
 
 
@@ -294,13 +322,22 @@ def _make_trial_pair(value: TensorInfo, device: str) -> _BatchPair:
 
 
 def try_formula(tree: ast.expr, names: Sequence[str], inputs: Inputs) -> Finding | None:
-    """Why a formula can't be computed of these inputs, each by its name; None where it can."""
+    """Evaluate a formula on trial batches to check that it is computable and does not mix samples.
+
+    Args:
+        tree: The syntax tree of the formula.
+        names: Names of the inputs in the formula.
+        inputs: Descriptions of the inputs, in the order of `names`.
+
+    Returns:
+        What is wrong with the formula, or None.
+    """
     numbers = sum(torch.Size(each.shape).numel() for each in inputs)
     device = "meta" if numbers > _MAX_CPU_NUMBERS else "cpu"
     trial_inputs = {name: _make_trial_pair(each, device) for name, each in zip(names, inputs, strict=True)}
     try:
         with torch.no_grad(), warnings.catch_warnings(action="ignore"):
-            _TrialEvaluator(trial_inputs, main_input(inputs)).value(tree)
+            _TrialEvaluator(trial_inputs, main_input(inputs)).evaluate(tree)
     except _FormulaRefused as refused:
         return refused.finding
     return None

@@ -1,4 +1,4 @@
-"""`Formula`: a line of arithmetic over earlier outputs, walked over tensors; a tracer turns it into PyTorch's calls."""
+"""`Formula`: an expression over earlier outputs. Tracing the layer turns it into plain PyTorch calls."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def _check_formula(inputs: Inputs, settings: Settings) -> Finding | None:
     if len(names) != len(inputs):
         return Finding(
             Code.INPUT_COUNT,
-            f"{len(inputs)} inputs come in, and the formula names {', '.join(names)}",
-            "leave out from",
+            f"got {len(inputs)} inputs, but the formula uses {', '.join(names)}",
+            "remove 'from': the formula names its inputs",
         )
     return try_formula(tree, names, inputs)
 
@@ -60,9 +60,9 @@ def _output_lengths(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths
 
 
 class Formula(nn.Module):
-    """What `formula` computes of earlier outputs, by their names: `mu + exp(logvar / 2) * randn_like(mu)`.
+    """Compute an expression over earlier outputs, by their names: `mu + exp(logvar / 2) * randn_like(mu)`.
 
-    `_` is the output before. The inputs come in the order in which the formula first names them.
+    `_` is the previous layer's output. `forward` takes the inputs in the order in which the formula first uses them.
     """
 
     rule = Rule(
@@ -83,7 +83,7 @@ class Formula(nn.Module):
         self._names = find_output_names(self._tree)
 
     def forward(self, *inputs: Tensor) -> Tensor:
-        found: Tensor = FormulaEvaluator(dict(zip(self._names, inputs, strict=True))).value(self._tree)
+        found: Tensor = FormulaEvaluator(dict(zip(self._names, inputs, strict=True))).evaluate(self._tree)
         return found
 
     def extra_repr(self) -> str:

@@ -1,4 +1,4 @@
-"""Several values made one: their sum, their product, or one beside the other."""
+"""Layers that merge multiple inputs: `Add`, `Multiply` and `Concat`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape, main_input
 def _check_input_count(inputs: Inputs) -> Finding | None:
     if len(inputs) > 1:
         return None
-    return Finding(Code.INPUT_COUNT, "one input comes in, and two or more are wanted", "write from: [_, NAME]")
+    return Finding(Code.INPUT_COUNT, "expected two or more inputs, got one", "write from: [_, NAME]")
 
 
 # ---- element by element --------------------------------------------------------------------------------------------
@@ -33,7 +33,10 @@ def _check_elementwise(inputs: Inputs, settings: Settings) -> Finding | None:
 
 
 def find_shape_mismatch(first: TensorInfo, other: TensorInfo) -> Finding | None:
-    """Sizes of 1 stretch between values of one rank, a `Parameter` by PyTorch's rule; nothing else does."""
+    """Check that two inputs can be broadcast together; return what is wrong, or None.
+
+    Inputs with a batch must have the same number of dimensions. A `Parameter` is broadcast by PyTorch's rules.
+    """
     rank = max(len(first.shape), len(other.shape))
     one, two = (
         each.shape if each.has_batch else (1,) * (rank - len(each.shape)) + each.shape for each in (first, other)
@@ -43,7 +46,7 @@ def find_shape_mismatch(first: TensorInfo, other: TensorInfo) -> Finding | None:
         return None
     return Finding(
         Code.SHAPE_MISMATCH,
-        f"{format_shape(first.shape)} and {format_shape(other.shape)} don't fit",
+        f"shapes {format_shape(first.shape)} and {format_shape(other.shape)} do not match",
         _suggest_shape_fix(first, other),
     )
 
@@ -51,10 +54,10 @@ def find_shape_mismatch(first: TensorInfo, other: TensorInfo) -> Finding | None:
 def _suggest_shape_fix(first: TensorInfo, other: TensorInfo) -> str:
     if not other.has_batch:
         sizes = [first.channels] + [1] * (len(first.shape) - first.channels_dim)
-        return f"a Parameter must stretch to the value: one of shape {sizes} is a number a channel"
+        return f"a Parameter must broadcast to the other input: shape {sizes} gives one number per channel"
     if len(first.shape) != len(other.shape):
-        return "both need as many dimensions; sizes of 1 stretch: put a Reshape before one of them"
-    return "try Residual with shortcut: auto, or a layer that gives one the other's size"
+        return "put a Reshape before one of them: both need the same number of dimensions, and sizes of 1 broadcast"
+    return "use Residual with shortcut: auto, or a layer that changes the size of one of them"
 
 
 _ELEMENTWISE_RULE = Rule(
@@ -66,7 +69,7 @@ _ELEMENTWISE_RULE = Rule(
 
 
 class Add(nn.Module):
-    """The sum of two or more values of one shape; sizes of 1 stretch, and a `Parameter` over the batch."""
+    """Add two or more inputs of the same shape. Sizes of 1 are broadcast, and a `Parameter` over the batch."""
 
     rule = _ELEMENTWISE_RULE
     inline = True
@@ -76,7 +79,7 @@ class Add(nn.Module):
 
 
 class Multiply(nn.Module):
-    """The product, element by element, of two or more values; what stretches is as in `Add`."""
+    """Multiply two or more inputs element by element. They are broadcast as in `Add`."""
 
     rule = _ELEMENTWISE_RULE
     inline = True
@@ -85,7 +88,7 @@ class Multiply(nn.Module):
         return reduce(mul, inputs)
 
 
-# ---- side by side --------------------------------------------------------------------------------------------------
+# ---- concatenation -------------------------------------------------------------------------------------------------
 
 
 def _concat_dim(inputs: Inputs, settings: Settings) -> int:
@@ -101,24 +104,24 @@ def _check_concat(inputs: Inputs, settings: Settings) -> Finding | None:
     if not first.has_batch:
         return Finding(
             Code.WRONG_LAYOUT,
-            "only Parameters come in, and one value of a batch is wanted",
-            "write one Parameter of the whole shape",
+            "at least one input must be computed from the data, got only Parameters",
+            "write a single Parameter of the whole shape",
         )
     dim = _concat_dim(inputs, settings)
     for each in inputs:
         if _other_sizes(each, dim) != _other_sizes(first, dim):
-            found = f"{format_shape(first.shape)} and {format_shape(each.shape)} don't fit side by side along dim {dim}"
+            found = f"{format_shape(first.shape)} and {format_shape(each.shape)} can't be concatenated along dim {dim}"
             return Finding(Code.SHAPE_MISMATCH, found, "all other sizes must be equal")
     return None
 
 
 def _other_sizes(value: TensorInfo, dim: int) -> Shape:
-    """Every size but the one along which values stand side by side."""
+    """The shape with the concatenated dimension replaced by -1."""
     return (*value.shape[: dim - 1], -1, *value.shape[dim:]) if dim <= len(value.shape) else value.shape
 
 
 def _fill_concat(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
-    """The dimension, and the ranks of those inputs that have no batch."""
+    """Infer the dimension, and the number of dimensions of each input without a batch."""
     ranks = [None if each.has_batch else len(each.shape) for each in inputs]
     return {"dim": _concat_dim(inputs, settings), "_ranks": ranks}
 
@@ -130,11 +133,11 @@ def _concatenates_steps(inputs: Inputs, settings: Settings) -> bool:
 def _concat_keeps_lengths(inputs: Inputs, settings: Settings) -> bool:
     if not _concatenates_steps(inputs, settings):
         return lengths_and_steps_agree(inputs)
-    return all(each.lengths is None for each in inputs[:-1])  # padding stands at the end, and nowhere between
+    return all(each.lengths is None for each in inputs[:-1])  # padding may only be at the end
 
 
 def _lengths_after_concat(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths | None:
-    """Steps put before a sample's own make it so much longer; what stands behind its padding is no part of it."""
+    """Lengths of the result. Over time, the steps of earlier inputs are added to the lengths of the last input."""
     if not _concatenates_steps(inputs, settings):
         return main_input(inputs).lengths if lengths_agree(inputs) else None
     lengths = inputs[-1].lengths
@@ -145,9 +148,10 @@ def _lengths_after_concat(inputs: Inputs, shape: Shape, settings: Settings) -> L
 
 
 class Concat(nn.Module):
-    """Two or more values side by side along `dim`, the channels' where it is left out; all other sizes are equal.
+    """Concatenate two or more inputs along `dim`, by default the channels. All other sizes must be equal.
 
-    A `Parameter` stands in every sample. Along the steps of a sequence those that come first make each sample longer.
+    A `Parameter` is repeated for every sample. Concatenating over time adds the steps of earlier inputs to each
+    sample's length.
     """
 
     rule = Rule(

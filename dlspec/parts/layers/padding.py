@@ -1,4 +1,4 @@
-"""Which steps of a batch are real, for the layers that leave padding out."""
+"""Masks of the real steps in a padded batch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from torch import Tensor
 
 
 def make_step_mask(lengths: Tensor, steps: int, device: torch.device | None = None) -> Tensor:
-    """(N, steps), true where a sample's step is not padding. `lengths` may stand on another device."""
+    """Make a mask that is true for real steps and false for padding.
+
+    Args:
+        lengths: Number of real steps of each sample, int64 of shape (N,).
+        steps: Number of steps T in the padded batch.
+        device: Device of the mask; by default that of `lengths`.
+
+    Returns:
+        A boolean mask, (N, T).
+    """
     lengths = lengths if device is None else lengths.to(device)
     return torch.arange(steps, device=lengths.device) < lengths.unsqueeze(1)

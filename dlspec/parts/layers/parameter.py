@@ -1,4 +1,4 @@
-"""A learnable tensor of its own."""
+"""`Parameter`: a learnable tensor as a layer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dlspec.errors import Code, Finding, format_value, suggest
 from dlspec.parts.layers.rule import Inputs, Rule, Settings
 
-# Those of torch.nn.init that fill a tensor of any shape, and the settings of each.
+# Functions of torch.nn.init that fill tensors of any shape; xavier needs two dimensions.
 _INIT_NAMES = (
     "zeros_",
     "ones_",
@@ -39,7 +39,7 @@ INIT_FUNCTIONS = _list_init_functions()
 
 
 def _read_init(init: Any) -> tuple[str, Mapping[str, Any]]:
-    """The function's name and settings: `zeros_`, `{normal_: {std: 0.02}}` or `{type: normal_, std: 0.02}`."""
+    """Split `zeros_`, `{normal_: {std: 0.02}}` or `{type: normal_, std: 0.02}` into function name and settings."""
     if isinstance(init, str):
         return init, {"std": DEFAULT_STD} if init == "normal_" else {}
     if "type" in init:
@@ -52,36 +52,40 @@ def _check_init_setting(inputs: Inputs, settings: Settings) -> Finding | None:
     init = settings.get("init", "normal_")
     if not init or (isinstance(init, dict) and "type" not in init and len(init) != 1):
         return Finding(
-            Code.WRONG_VALUE, f"init is {format_value(init)}", "write a name, zeros_, or {normal_: {std: 0.02}}"
+            Code.WRONG_VALUE,
+            f"'init' must be a function of torch.nn.init, got {format_value(init)}",
+            "write its name, such as zeros_, or {normal_: {std: 0.02}}",
         )
-    name, given = _read_init(init)
+    name, init_settings = _read_init(init)
     if name not in INIT_FUNCTIONS:
-        return Finding(Code.UNKNOWN_INIT, f"no init '{name}'", suggest(name, INIT_FUNCTIONS))
-    known = INIT_FUNCTIONS[name][1]
-    wrong = [key for key in given if key not in known]
+        return Finding(Code.UNKNOWN_INIT, f"unknown init '{name}'", suggest(name, INIT_FUNCTIONS))
+    setting_names = INIT_FUNCTIONS[name][1]
+    wrong = [key for key in init_settings if key not in setting_names]
     if wrong:
         return Finding(
-            Code.UNKNOWN_SETTING, f"{name} has no setting '{wrong[0]}'", suggest(wrong[0], known) or "it has none"
+            Code.UNKNOWN_SETTING,
+            f"{name} has no setting '{wrong[0]}'",
+            suggest(wrong[0], setting_names) or "it has no settings",
         )
-    bad = [key for key, each in given.items() if isinstance(each, bool) or not isinstance(each, int | float)]
+    bad = [key for key, each in init_settings.items() if isinstance(each, bool) or not isinstance(each, int | float)]
     if bad:
-        return Finding(Code.WRONG_VALUE, f"{bad[0]} is {format_value(given[bad[0]])}, wanted a number")
-    if name == "constant_" and "val" not in given:
-        return Finding(Code.MISSING_VALUE, "constant_ wants val", "write {constant_: {val: 0.5}}")
+        return Finding(Code.WRONG_VALUE, f"'{bad[0]}' must be a number, got {format_value(init_settings[bad[0]])}")
+    if name == "constant_" and "val" not in init_settings:
+        return Finding(Code.MISSING_VALUE, "constant_ requires val", "write {constant_: {val: 0.5}}")
     if name.startswith("xavier") and len(settings["shape"]) < 2:
         return Finding(
             Code.CONFLICT,
-            f"{name} wants two dimensions or more, and shape is {settings['shape']}",
-            "take normal_ or uniform_",
+            f"{name} requires at least two dimensions, but shape is {settings['shape']}",
+            "use normal_ or uniform_",
         )
     return None
 
 
 class Parameter(nn.Module):
-    """A learnable tensor without a batch, of this `shape`, filled by `init`, one of `torch.nn.init`'s functions.
+    """A learnable tensor of the given `shape`, without a batch: a class token, a scale, learned queries.
 
-    It takes no input and is reached by its name: a class token, a layer's scale, queries. In the state dict its path
-    is its name. `init` with settings: `{normal_: {std: 0.02}}`; left out, it is that.
+    It takes no input; other layers refer to it by its name, which is also its key in the state dict. `init` is a
+    function of `torch.nn.init`, by default `{normal_: {std: 0.02}}`.
     """
 
     rule = Rule(check=_check_init_setting)

@@ -1,4 +1,4 @@
-"""What tells attention where a step stands: embeddings of positions, and a bias by distance."""
+"""Position information for attention: positional embeddings, and a bias by relative position."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dlspec.errors import Code, Finding
 from dlspec.parts.layers.rule import Inputs, Rule, Settings, constant_layout
 
 EMBEDDING_STD = 0.02
-"""Of freshly made embeddings, as in BERT, GPT-2 and ViT."""
+"""Standard deviation of newly initialized embeddings, as in BERT, GPT-2 and ViT."""
 
 
 def _check_positions(inputs: Inputs, settings: Settings) -> Finding | None:
@@ -20,22 +20,22 @@ def _check_positions(inputs: Inputs, settings: Settings) -> Finding | None:
     if len(inputs[0].shape) != 2:
         return Finding(
             Code.WRONG_LAYOUT,
-            f"positions are those of a sequence (T, C), and {inputs[0]} comes in",
+            f"PositionalEmbedding expects a sequence (T, C), got {inputs[0]}",
             "put a 'Flatten: 2' before it",
         )
     if max_steps is None or max_steps >= steps:
         return None
     return Finding(
         Code.SHAPE_MISMATCH,
-        f"num_embeddings is {max_steps}, and {steps} steps come in",
+        f"num_embeddings is {max_steps}, but the input has {steps} steps",
         f"leave it out: it is inferred ({steps})",
     )
 
 
 class PositionalEmbedding(nn.Module):
-    """Adds to each step of (N, T, C) a vector of its position: a learned one, or sines and cosines (arXiv:1706.03762).
+    """Add to each step of (N, T, C) a vector for its position: learned, or sines and cosines (arXiv:1706.03762).
 
-    `num_embeddings` is the most steps there can be, those of the input where it is left out.
+    `num_embeddings` is the maximum number of steps, by default that of the input.
     """
 
     rule = Rule(
@@ -58,7 +58,7 @@ class PositionalEmbedding(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         if input.shape[1] > len(self.weight):
-            raise ValueError(f"{input.shape[1]} steps come in, and there are {len(self.weight)} positions")
+            raise ValueError(f"the input has {input.shape[1]} steps, but there are only {len(self.weight)} positions")
         return input + self.weight[: input.shape[1]]
 
     def extra_repr(self) -> str:
@@ -66,7 +66,7 @@ class PositionalEmbedding(nn.Module):
 
 
 def _sinusoidal_table(steps: int, size: int) -> Tensor:
-    """(steps, size): sines at even places, cosines at odd ones."""
+    """Compute the table of shape (steps, size): sines in even columns, cosines in odd ones."""
     frequencies = torch.exp(torch.arange(0, size, 2) * (-math.log(10000.0) / size))
     angles = torch.arange(steps).unsqueeze(1) * frequencies
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :size]
@@ -78,25 +78,25 @@ def _check_buckets(inputs: Inputs, settings: Settings) -> Finding | None:
     if count < min_buckets:
         return Finding(
             Code.WRONG_VALUE,
-            f"num_buckets is {count}",
-            f"take {min_buckets} or more: near and far distances need one each",
+            f"num_buckets is {count}, which is too few",
+            f"use {min_buckets} or more: near and far distances need a bucket each",
         )
     near = count // min_buckets
     if max_distance > near:
         return None
     return Finding(
         Code.CONFLICT,
-        f"max_distance is {max_distance}, and {near} distances have a bucket each",
-        f"take {near + 1} or more",
+        f"max_distance is {max_distance}, but the first {near} distances already have a bucket each",
+        f"use {near + 1} or more",
     )
 
 
 class RelativePositionBias(nn.Module):
-    """A learned bias a head for how far apart two steps are (T5, arXiv:1910.10683): `Attention`'s third input.
+    """A learned bias per head for the distance between two steps (T5, arXiv:1910.10683), used as mask of `Attention`.
 
-    Of a sequence (N, T, C) it takes the number of steps alone, and gives (N, heads, T, T), the same for each sample.
-    Near distances have a bucket each, far ones share theirs, up to `max_distance`. With `bidirectional` half of the
-    buckets are for the steps that come later; without it those share the bucket of distance 0.
+    Takes a sequence (N, T, C), of which only the number of steps matters, and returns (N, heads, T, T), the same for
+    all samples. Small distances have a bucket each; larger ones share buckets, up to `max_distance`. With
+    `bidirectional`, half of the buckets are for later steps; without it, later steps share the bucket of distance 0.
     """
 
     rule = Rule(
@@ -121,7 +121,7 @@ class RelativePositionBias(nn.Module):
         return self.weight[buckets].permute(2, 0, 1).expand(input.shape[0], -1, -1, -1)  # (N, heads, T, T)
 
     def _find_buckets(self, distances: Tensor) -> Tensor:
-        """The bucket of each distance, key minus query, as in T5."""
+        """Find the bucket of each distance (key position minus query position), as in T5."""
         count, offset = self.num_buckets, torch.zeros_like(distances)
         if self.bidirectional:
             count //= 2

@@ -1,7 +1,7 @@
-"""PyTorch's RNN, LSTM and GRU, with the outputs that a spec names, and with lengths.
+"""PyTorch's RNN, LSTM and GRU, with a choice of outputs, and with lengths.
 
-State-dict names, initialisation and settings are PyTorch's. `output` chooses what flows on; `lengths`, where the data
-have them, keep padding out of it.
+State-dict names, initialization and settings are PyTorch's. `output` chooses which output the next layer gets. If the
+data have lengths, padding does not affect it.
 """
 
 from __future__ import annotations
@@ -34,24 +34,24 @@ def _make_rule(*, has_cell: bool) -> Rule:
         if not inputs[0].has_batch:
             return Finding(
                 Code.WRONG_LAYOUT,
-                "a Parameter comes in, and a value of the data is wanted",
-                "let it be the second input, the state",
+                "the first input must be computed from the data, got a Parameter",
+                "use the Parameter as the second input, the initial state",
             )
         if len(inputs[0].shape) != 2:
             return Finding(
                 Code.WRONG_LAYOUT,
-                f"the steps of (T, C) are read, and {inputs[0]} comes in",
+                f"a recurrent layer expects a sequence (T, C), got {inputs[0]}",
                 "put a 'Flatten: 2' before it",
             )
-        rows = settings.get("num_layers", 1) * (2 if settings.get("bidirectional") else 1)
+        num_states = settings.get("num_layers", 1) * (2 if settings.get("bidirectional") else 1)
         size = settings.get("proj_size") or settings["hidden_size"]
-        wanted = (rows, size + settings["hidden_size"] if has_cell else size)
-        if len(inputs) < 2 or inputs[1].shape == wanted:
+        state_shape = (num_states, size + settings["hidden_size"] if has_cell else size)
+        if len(inputs) < 2 or inputs[1].shape == state_shape:
             return None
         return Finding(
             Code.SHAPE_MISMATCH,
-            f"the state is {wanted}, and {inputs[1]} comes in",
-            "give it NAME.state of a layer like this one",
+            f"the initial state must have shape {state_shape}, got {inputs[1]}",
+            "use NAME.state of a layer with the same settings",
         )
 
     return Rule(
@@ -65,11 +65,16 @@ def _make_rule(*, has_cell: bool) -> Rule:
 
 
 class _Recurrent(nn.RNNBase):
-    """(N, T, C) to (N, T, H) for `sequence`, (N, H) for `last` (the top layer's final state) and `mean` (over time).
+    """Base of the recurrent layers. Takes a sequence (N, T, C) and returns the outputs listed in `wanted`.
 
-    H is `hidden_size` (`proj_size` where that is set), twice that where the layer is bidirectional. `state` is
-    PyTorch's, batch first: (N, layers * directions, hidden_size), an LSTM's h and c side by side in the last dimension.
-    A second input is the state to begin with, in that shape. Of several outputs that are `wanted` there is a tuple.
+    - `sequence`, (N, T, H): the output of every step
+    - `last`, (N, H): the final state of the top layer
+    - `mean`, (N, H): the mean of the outputs over time
+    - `state`, (N, num_layers * directions, hidden_size): PyTorch's final state, batch first; an LSTM's h and c are
+      concatenated in the last dimension
+
+    H is `proj_size` if set, else `hidden_size`, and twice that if the layer is bidirectional. An optional second input
+    is the initial state, in the shape of `state`.
     """
 
     rule = _make_rule(has_cell=False)
@@ -80,11 +85,11 @@ class _Recurrent(nn.RNNBase):
 
     @property
     def needs_lengths(self) -> bool:
-        """Forward in time a step knows nothing of the padding behind it."""
+        """Whether padding would change an output. For a one-directional `sequence` it would not, as it comes last."""
         return self.bidirectional or self.wanted != ("sequence",)
 
     def _set_output(self, output: RecurrentOutput) -> None:
-        """What flows on is the first output."""
+        """Set which output the next layer gets, and list it first."""
         self.output = output
         self.output_names = (output, *(each for each in RECURRENT_OUTPUTS if each != output))
         self.wanted = (output,)
@@ -92,22 +97,32 @@ class _Recurrent(nn.RNNBase):
     def forward(
         self, input: Tensor, state: Tensor | None = None, lengths: Tensor | None = None
     ) -> Tensor | tuple[Tensor, ...]:
+        """Run the layer over a sequence.
+
+        Args:
+            input: (N, T, C).
+            state: Initial state, (N, num_layers * directions, hidden_size), without N for a `Parameter`; default zero.
+            lengths: Real steps of each sample, int64 of shape (N,).
+
+        Returns:
+            The outputs listed in `wanted`: a tensor for a single one, else a tuple.
+        """
         lengths = None if lengths is None else lengths.to(input.device)
-        sequence, final = self._run_steps(input, self._begin(input, state), lengths)
+        sequence, final = self._run_steps(input, self._prepare_state(input, state), lengths)
         outputs = tuple(self._select_output(each, sequence, final, lengths) for each in self.wanted)
         return outputs[0] if len(outputs) == 1 else outputs
 
     def _run_steps(self, input: Tensor, state: Any, lengths: Tensor | None) -> tuple[Tensor, Any]:
-        """Every step's output, and PyTorch's final state."""
+        """Return the output of every step, and the final state as PyTorch returns it."""
         if lengths is None or not (self.bidirectional or "state" in self.wanted):
-            # Forward in time, padding behind a sample changes nothing before it: no packing is needed.
+            # Padding comes after the real steps and does not affect them in a forward direction: no packing needed.
             return super().forward(input, state)  # type: ignore[no-any-return]
         packed = pack_padded_sequence(input, lengths.cpu(), batch_first=True, enforce_sorted=False)
         output, final = super().forward(packed, state)
         return pad_packed_sequence(output, batch_first=True, total_length=input.shape[1])[0], final
 
-    def _begin(self, input: Tensor, state: Tensor | None) -> Any:
-        """The state as PyTorch takes it; a `Parameter` is every sample's."""
+    def _prepare_state(self, input: Tensor, state: Tensor | None) -> Any:
+        """Convert the initial state to PyTorch's shape, batch second. A `Parameter` is repeated for every sample."""
         if state is None:
             return None
         if state.dim() == 2:
@@ -144,11 +159,11 @@ class _Recurrent(nn.RNNBase):
         return super().extra_repr() + (f", output={self.output}" if self.output != "sequence" else "")
 
 
-# The signatures are written out, since PyTorch hides its own behind *args; dlspec's settings come from them.
+# The signatures are written out because dlspec derives the settings from them; PyTorch's own classes have only *args.
 
 
-class LSTM(_Recurrent, nn.LSTM):  # type: ignore[misc]  # forward gives what is wanted
-    """`torch.nn.LSTM`, batch first."""
+class LSTM(_Recurrent, nn.LSTM):  # type: ignore[misc]  # forward returns the outputs in `wanted`
+    """`torch.nn.LSTM`, batch first, with the outputs sequence, last, mean and state."""
 
     rule = _make_rule(has_cell=True)
 
@@ -169,17 +184,17 @@ class LSTM(_Recurrent, nn.LSTM):  # type: ignore[misc]  # forward gives what is 
         )
         self._set_output(output)
 
-    def _begin(self, input: Tensor, state: Tensor | None) -> Any:
-        begin = super()._begin(input, state)
+    def _prepare_state(self, input: Tensor, state: Tensor | None) -> Any:
+        initial = super()._prepare_state(input, state)
         size = self.proj_size or self.hidden_size
-        return None if begin is None else (begin[..., :size].contiguous(), begin[..., size:].contiguous())
+        return None if initial is None else (initial[..., :size].contiguous(), initial[..., size:].contiguous())
 
     def _final_state(self, final: Any) -> Tensor:
         return torch.cat(final, dim=-1).transpose(0, 1)
 
 
 class GRU(_Recurrent, nn.GRU):  # type: ignore[misc]
-    """`torch.nn.GRU`, batch first."""
+    """`torch.nn.GRU`, batch first, with the outputs sequence, last, mean and state."""
 
     def __init__(
         self,
@@ -197,7 +212,7 @@ class GRU(_Recurrent, nn.GRU):  # type: ignore[misc]
 
 
 class RNN(_Recurrent, nn.RNN):  # type: ignore[misc]
-    """`torch.nn.RNN`, batch first."""
+    """`torch.nn.RNN`, batch first, with the outputs sequence, last, mean and state."""
 
     def __init__(
         self,

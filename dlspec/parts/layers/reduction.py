@@ -1,4 +1,4 @@
-"""Mean, maximum and sum over dimensions of a sample; padding takes no part in them."""
+"""Mean, maximum and sum over dimensions of a sample, ignoring padding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape
 
 
 def _reduced_dims(inputs: Inputs, settings: Settings) -> list[int]:
-    """What is reduced: what was written, else the steps of a sequence and all space."""
+    """The dimensions to reduce: `dim` if it is written, else all time and space dimensions."""
     value, written = inputs[0], settings.get("dim")
     if written is None:
         return [at for at, role in enumerate(roles_from_layout(value.layout, len(value.shape)), 1) if role in "TS"]
@@ -25,12 +25,14 @@ def _reduced_dims(inputs: Inputs, settings: Settings) -> list[int]:
 def _check_reduction(inputs: Inputs, settings: Settings) -> Finding | None:
     written = settings.get("dim")
     if written is None:
-        found = f"dim is left out, and {inputs[0]} has neither steps nor space"
-        neither = Finding(Code.WRONG_LAYOUT, found, "write dim: 1 for one number a sample")
+        found = f"dim is not set, and {inputs[0]} has no time or space dimensions"
+        neither = Finding(Code.WRONG_LAYOUT, found, "write dim: 1 for one number per sample")
         return None if _reduced_dims(inputs, settings) else neither
     listed = written if isinstance(written, list) else [written]
     if not listed:
-        return Finding(Code.WRONG_DIMENSION, "dim is an empty list", "leave it out for the steps or the space")
+        return Finding(
+            Code.WRONG_DIMENSION, "dim is an empty list", "leave it out to reduce all time and space dimensions"
+        )
     refused = (check_dim(each, inputs[0]) for each in listed)
     return next((each for each in refused if each is not None), None) or _check_duplicate_dims(
         _reduced_dims(inputs, settings)
@@ -41,11 +43,11 @@ def _check_duplicate_dims(dims: list[int]) -> Finding | None:
     twice = next((each for each in dims if dims.count(each) > 1), None)
     if twice is None:
         return None
-    return Finding(Code.WRONG_DIMENSION, f"dim {twice} is named twice", "name each dimension once")
+    return Finding(Code.WRONG_DIMENSION, f"dim {twice} is listed twice", "list each dimension once")
 
 
 def _kept_dims(inputs: Inputs, settings: Settings) -> list[int]:
-    """The dimensions that the output has; one that is kept at size 1 is still there."""
+    """The dimensions that the output keeps, including those that are kept with size 1."""
     removed = [] if settings.get("keepdim") else _reduced_dims(inputs, settings)
     return [each for each in range(len(inputs[0].shape) + 1) if each not in removed]
 
@@ -72,9 +74,9 @@ def _fill_settings(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
 
 
 class _Reduction(nn.Module):
-    """Over `dim`, a dimension or several; left out, over a sequence's steps, and over all space of images.
+    """Reduces `dim`, one dimension or a list; by default the steps of a sequence, and height and width of images.
 
-    With `keepdim` the dimensions stay, of size 1. Over the steps each sample's own alone count.
+    With `keepdim` the reduced dimensions are kept with size 1. Padding is ignored.
     """
 
     rule = Rule(
@@ -100,7 +102,7 @@ class _Reduction(nn.Module):
         return self._time_dim is not None
 
     def _fill_padding(self, input: Tensor, lengths: Tensor | None, value: float) -> Tensor:
-        """The input with `value` in place of padding."""
+        """Replace padding in the input by `value`."""
         if lengths is None or self._time_dim is None:
             return input
         is_real = make_step_mask(lengths, input.shape[self._time_dim], input.device)

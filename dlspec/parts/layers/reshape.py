@@ -1,4 +1,4 @@
-"""The same numbers in another shape or order, or one slice of them."""
+"""Layers that change the shape of their input: `Reshape`, `Permute` and `Select`."""
 
 from __future__ import annotations
 
@@ -29,24 +29,28 @@ def _check_reshape(inputs: Inputs, settings: Settings) -> Finding | None:
     if shape.count(-1) > 1:
         return Finding(
             Code.WRONG_VALUE,
-            f"shape is {shape}: -1 stands there {shape.count(-1)} times",
-            "leave one size open at most",
+            f"shape is {shape}, with -1 {shape.count(-1)} times",
+            "use -1 for at most one size",
         )
     if 0 in shape:
         return Finding(
             Code.WRONG_VALUE,
-            f"shape is {shape}: a size of 0 holds nothing",
-            "leave the batch out, and one size open with -1",
+            f"shape is {shape}, but sizes must be positive or -1",
+            "leave out the batch, and use -1 for one unknown size",
         )
     known = math.prod(each for each in shape if each != -1)
     if (numbers % known if -1 in shape else numbers != known) == 0:
         return None
-    fix = "the batch is left out of a shape" if shape[:1] == [-1] else "one size may be -1: it is worked out"
-    return Finding(Code.SHAPE_MISMATCH, f"shape is {shape}, and {inputs[0]} holds {numbers} numbers a sample", fix)
+    fix = (
+        "leave out the batch: shape is that of one sample"
+        if shape[:1] == [-1]
+        else "use -1 for one size to have it inferred"
+    )
+    return Finding(Code.SHAPE_MISMATCH, f"shape is {shape}, but {inputs[0]} has {numbers} numbers per sample", fix)
 
 
 class Reshape(nn.Module):
-    """Each sample's numbers in this shape, the batch left out; one size may be -1, which is worked out."""
+    """Reshape each sample. `shape` leaves out the batch; one size may be -1 and is then inferred."""
 
     rule = Rule(
         gives=lambda inputs, shape, settings: layout_after_selection(roles_after_reshape(inputs[0], shape)),
@@ -76,21 +80,19 @@ def _check_permute(inputs: Inputs, settings: Settings) -> Finding | None:
     if sorted(dims) == list(range(rank)):
         return Finding(
             Code.SAMPLES_MIXED,
-            f"dims are {dims}: the batch is moved, and samples must not mix",
-            "let 0, the batch, stand first",
+            f"dims are {dims}, which moves the batch; samples must not be mixed",
+            "put 0, the batch, first",
         )
     if sorted(dims) == list(range(1, rank)):
-        return Finding(
-            Code.WRONG_DIMENSION, f"dims are {dims}, and the batch is missing", f"write Permute: {[0, *dims]}"
-        )
+        return Finding(Code.WRONG_DIMENSION, f"dims are {dims}, without the batch", f"write Permute: {[0, *dims]}")
     expected = f"each of 0 to {rank - 1} once, 0 (the batch) first"
-    return Finding(Code.WRONG_DIMENSION, f"dims are {dims}, and {inputs[0]} comes in", f"write {expected}")
+    return Finding(Code.WRONG_DIMENSION, f"dims are {dims}, which does not fit {inputs[0]}", f"write {expected}")
 
 
 class Permute(nn.Module):
-    """The dimensions in another order, the batch (0) first; their roles move with them.
+    """Reorder the dimensions. `dims` lists all of them, starting with 0, the batch.
 
-    `[0, 2, 1]` makes channels-first of a sequence, and a sequence of channels-first.
+    Each dimension keeps its role: `[0, 2, 1]` turns a sequence into channels-first, and back.
     """
 
     rule = Rule(
@@ -135,13 +137,13 @@ def _check_select(inputs: Inputs, settings: Settings) -> Finding | None:
         return None
     return Finding(
         Code.SHAPE_MISMATCH,
-        f"index is {index}, and dim {dim} of {inputs[0]} has {size}",
-        f"write one of {-size} to {size - 1}",
+        f"index is {index}, but dim {dim} of {inputs[0]} has size {size}",
+        f"use an index from {-size} to {size - 1}",
     )
 
 
 def _select_keeps_lengths(inputs: Inputs, settings: Settings) -> bool:
-    """Over the steps a sample has a first one, and those that are counted from its end."""
+    """Over time, only the first step and steps counted from a sample's end are always real steps."""
     if _selected_dim(inputs, settings) == inputs[0].time_dim:
         return bool(settings["index"] <= 0)
     return keeps_time(inputs[0], _kept_dims(inputs, settings))
@@ -152,9 +154,9 @@ def _lengths_after_select(inputs: Inputs, shape: Shape, settings: Settings) -> L
 
 
 class Select(nn.Module):
-    """One slice of `dim`, which is then gone. `dim` is left out for a sequence's steps, and for any first dimension.
+    """Select one index of a dimension and remove that dimension. By default `dim` is time, else 1.
 
-    Over the steps a negative `index` counts from each sample's own end: -1 is its last step.
+    Over time, a negative `index` counts from the end of each sample: -1 is its last real step.
     """
 
     rule = Rule(

@@ -1,7 +1,7 @@
-"""What a layer takes and gives beyond PyTorch's own checks: layouts, what its inputs decide, what becomes of lengths.
+"""Rules of layers: input and output layouts, inferred settings, what happens to lengths, and checks beyond PyTorch's.
 
-PyTorch's own layers have their rules in `network/rules/torch_layers.py`; a layer of dlspec's or of a user's own carries
-its rule as the class attribute `rule`.
+The rules of PyTorch's own layers are in `network/layer_rules/`; dlspec's layers and a user's own layers have their rule
+as the class attribute `rule`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dlspec.layouts import Layout, Lengths, TensorInfo, Window, guess_layout
 Settings = Mapping[str, Any]
 Shape = tuple[int, ...]
 Inputs = Sequence[TensorInfo]
-"""A layer's inputs in the order of its `forward`. One that was left out before a later one counts as the first."""
+"""A layer's inputs in the order of `forward`. An input that is left out before a later one is replaced by the first."""
 
 LayoutFunction = Callable[[Inputs, Shape, Settings], Layout]
-"""The output's layout, from the inputs, the output's shape (batch left out) and the settings."""
+"""Returns the output's layout, given the inputs, the output's shape (without the batch) and the settings."""
 
 NUMBER_LAYOUTS: tuple[Layout, ...] = ("features", "sequence", "channels-first", "channels-last")
 ALL_LAYOUTS: tuple[Layout, ...] = (*NUMBER_LAYOUTS, "tokens")
@@ -27,56 +27,80 @@ CHANNELS_LAST_LAYOUTS: tuple[Layout, ...] = ("features", "sequence", "channels-l
 
 
 def layout_by_rank(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
-    """What the output's shape most likely is: of a layer that keeps no layout."""
+    """Guess the output's layout from its number of dimensions, for layers that do not keep the input's layout.
+
+    Args:
+        inputs: The layer's inputs; not used.
+        shape: The output's shape, without the batch.
+        settings: The layer's settings; not used.
+
+    Returns:
+        The output's layout.
+    """
     return guess_layout(shape)
 
 
 def same_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
-    """The main input's layout, where the output has as many dimensions."""
+    """Keep the main input's layout if the output has the same number of dimensions; otherwise guess it.
+
+    Args:
+        inputs: The layer's inputs.
+        shape: The output's shape, without the batch.
+        settings: The layer's settings; not used.
+
+    Returns:
+        The output's layout.
+    """
     value = main_input(inputs)
     return value.layout if len(shape) == len(value.shape) else guess_layout(shape)
 
 
 def constant_layout(layout: Layout) -> LayoutFunction:
-    """Always this layout."""
+    """Make a layout function that always returns this layout."""
     return lambda inputs, shape, settings: layout
 
 
 def main_input(inputs: Inputs) -> TensorInfo:
-    """The first input that has a batch: the output keeps its layout and its lengths."""
+    """Return the input whose layout and lengths the output keeps: the first with a batch dimension, else the first."""
     return next((each for each in inputs if each.has_batch), inputs[0])
 
 
 def fill_nothing(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
+    """Infer no settings: the default of `Rule.fill`."""
     return {}
 
 
 @dataclass(frozen=True)
 class Rule:
-    """`takes` are the first input's layouts, `dims` how many dimensions stand beside the channels.
+    """How a layer transforms layouts, shapes and lengths, and which inputs it accepts."""
 
-    `gives` is the output's layout. `keeps_lengths` says that padding leaves no trace in what a sample's steps give, or
-    in the one row that the steps end in; `window` that lengths become those of a convolution, `lengths` what they are
-    where neither the steps nor a window tells. `check` refuses inputs and settings that PyTorch would run in silence,
-    or words what it would refuse; `fill` gives settings that were left open and that the inputs decide, also those
-    behind a `_`, which no spec can write. `roles` are those of the output, of a layer that moves them. Only a layer
-    that `takes_parameter` may be given a `Parameter`. `keeps_vocabulary` says that tokens which come out are some of
-    those that came in, and no numbers computed of them.
-    """
-
+    # Layouts that the first input may have.
     takes: tuple[Layout, ...] = NUMBER_LAYOUTS
+    # Returns the output's layout.
     gives: LayoutFunction = same_layout
+    # Required number of dimensions of the input besides batch and channels; None for any.
     dims: int | None = None
+    # True if padding does not affect the output of a sample's real steps, or the single vector per sample.
     keeps_lengths: bool | Callable[[Inputs, Settings], bool] = False
+    # Returns the window of a convolution or pooling, from which the output's lengths are computed.
     window: Callable[[Settings], Window | None] | None = None
+    # Returns the output's lengths, if they are neither the input's nor determined by a window.
     lengths: Callable[[Inputs, Shape, Settings], Lengths | None] | None = None
+    # Returns what is wrong with inputs that PyTorch would silently accept, or reject with an unclear message.
     check: Callable[[Inputs, Settings], Finding | tuple[str, str] | None] | None = None
+    # Returns settings that are inferred from the inputs; those that start with `_` can't be written in a spec.
     fill: Callable[[Inputs, Settings], Mapping[str, Any]] = fill_nothing
+    # Returns the roles of the output's dimensions, for layers that reorder or reshape them.
     roles: Callable[[Inputs, Shape, Settings], tuple[str, ...]] | None = None
+    # Whether a `Parameter`, which has no batch, may be an input.
     takes_parameter: bool = False
+    # Whether output tokens are always tokens of the input, not numbers computed from them.
     keeps_vocabulary: Callable[[Settings], bool] = lambda settings: True
 
     def refuse(self, inputs: Inputs, settings: Settings) -> Finding | None:
-        """What `check` finds; that of a user's own layer may give what was found and the fix alone."""
+        """Run `check` and return what it found, or None if the inputs are fine.
+
+        The `check` of a user's own layer may return a pair of strings: what was found, and the fix.
+        """
         found = self.check(inputs, settings) if self.check else None
         return Finding(Code.LAYER_REFUSED, *found) if isinstance(found, tuple) else found

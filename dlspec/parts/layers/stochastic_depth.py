@@ -1,4 +1,4 @@
-"""Layers that are left out at random in training."""
+"""Stochastic depth: residual branches that are dropped at random in training."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dlspec.parts.layers.rule import Rule
 
 
 class StochasticDepth(nn.Module):
-    """Makes whole samples zero with probability `p` in training, the others larger by as much (arXiv:1603.09382).
+    """Set whole samples to zero with probability `p` in training, and scale the others by 1 / (1 - p).
 
-    At the end of a residual's body it drops the body; torchvision's `mode="row"`.
+    At the end of a residual branch it drops the branch (arXiv:1603.09382). Same as torchvision's with `mode="row"`.
     """
 
     rule = Rule(keeps_lengths=True)

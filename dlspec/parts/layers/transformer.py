@@ -1,7 +1,7 @@
-"""PyTorch's attention and Transformer layers, with lengths, and with the masks that `is_causal` needs.
+"""PyTorch's attention and Transformer layers, with masks for padding and for `is_causal`.
 
-Weights, their names and their initialisation are PyTorch's. Padding is attended to by nothing: behind the steps of a
-sample a causal layer does not look anyway, the others get a key-padding mask.
+Weights, their names and their initialization are PyTorch's. Padding is never attended to: it comes after a sample's
+real steps, where a causal layer does not attend anyway; other layers get a key padding mask.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ Activation = Literal["relu", "gelu"]
 
 
 def _make_causal_mask(steps: int, device: torch.device) -> Tensor:
-    """(T, T), true for what a step may not look at: the steps behind it."""
+    """Make a mask of shape (T, T) that is true where attention is not allowed: for later steps."""
     return torch.ones(steps, steps, dtype=torch.bool, device=device).triu(1)
 
 
 def _make_padding_mask(value: Tensor, lengths: Tensor | None) -> Tensor | None:
-    """(N, T), true for padding; None where samples have no lengths."""
+    """Make a mask of shape (N, T) that is true for padding; None if the samples have no lengths."""
     return None if lengths is None else ~make_step_mask(lengths, value.shape[1], value.device)
 
 
 def _expand_to_batch(query: Tensor, other: Tensor) -> Tensor:
-    """A `Parameter` stands in every sample."""
+    """Repeat a query without a batch (a `Parameter`) for every sample."""
     return query.expand(other.shape[0], -1, -1) if query.dim() == 2 else query
 
 
@@ -39,15 +39,15 @@ def _check_sequences(inputs: Inputs) -> Finding | None:
     if bad is not None:
         return Finding(
             Code.WRONG_LAYOUT,
-            f"attention is over the steps of a sequence, and {bad} comes in",
-            "give a sequence, (T, C)",
+            f"attention expects a sequence (T, C), got {bad}",
+            "use a sequence of shape (T, C)",
         )
     if inputs[-1].has_batch:
         return None
     return Finding(
         Code.WRONG_LAYOUT,
-        "a Parameter is what is looked at, and a value of the data is wanted",
-        "let the Parameter be the query",
+        "the last input must be computed from the data, got a Parameter",
+        "use the Parameter as the query",
     )
 
 
@@ -57,8 +57,8 @@ def _check_channels(inputs: Inputs) -> Finding | None:
         return None
     return Finding(
         Code.SHAPE_MISMATCH,
-        f"{inputs[0]} and {bad} have other channels",
-        f"put a 'Linear: {inputs[0].channels}' behind the second",
+        f"{inputs[0]} and {bad} have different numbers of channels",
+        f"put a 'Linear: {inputs[0].channels}' after the second",
     )
 
 
@@ -66,7 +66,9 @@ def _check_heads(channels: int, name: str, settings: Settings) -> Finding | None
     heads = settings[name]
     if channels % heads == 0:
         return None
-    return Finding(Code.SHAPE_MISMATCH, f"{channels} channels don't divide into {heads} heads", f"take another {name}")
+    return Finding(
+        Code.SHAPE_MISMATCH, f"{channels} channels are not divisible by {heads} heads", f"use another {name}"
+    )
 
 
 # ---- MultiheadAttention --------------------------------------------------------------------------------------------
@@ -75,21 +77,23 @@ def _check_heads(channels: int, name: str, settings: Settings) -> Finding | None
 def _check_multihead(inputs: Inputs, settings: Settings) -> Finding | None:
     keys: TensorInfo = inputs[1] if len(inputs) > 1 else inputs[0]
     if settings.get("is_causal") and keys.shape[:1] != inputs[0].shape[:1]:
-        found = f"is_causal with {inputs[0].shape[0]} steps that look at {keys.shape[0]} others"
-        return Finding(Code.SHAPE_MISMATCH, found, "leave is_causal out: it is for a sequence that looks at itself")
+        found = f"is_causal needs as many queries as keys, got {inputs[0].shape[0]} and {keys.shape[0]}"
+        return Finding(Code.SHAPE_MISMATCH, found, "remove is_causal: it is for self-attention")
     refused = _check_sequences(inputs) or _check_heads(inputs[0].channels, "num_heads", settings)
     if refused is None and len(inputs) > 2 and inputs[2].shape[0] != keys.shape[0]:
         return Finding(
-            Code.SHAPE_MISMATCH, f"{keys.shape[0]} keys and {inputs[2].shape[0]} values", "each key needs its value"
+            Code.SHAPE_MISMATCH,
+            f"got {keys.shape[0]} keys and {inputs[2].shape[0]} values",
+            "use as many values as keys",
         )
     return refused
 
 
 class MultiheadAttention(nn.MultiheadAttention):
-    """`torch.nn.MultiheadAttention`, batch first: of its input to itself, or of a query to a key, and a value.
+    """`torch.nn.MultiheadAttention`, batch first: (N, T, C) to (N, T, C).
 
-    (N, T, C) to (N, T, C). A key alone is its own value. With `need_weights` the weights, (N, T, S), or
-    (N, heads, T, S) without `average_attn_weights`, are the second output.
+    With one input it is self-attention; with two, the second is both key and value. With `need_weights`, the second
+    output are the attention weights, (N, T, S), or (N, heads, T, S) if `average_attn_weights` is false.
     """
 
     rule = Rule(
@@ -134,6 +138,18 @@ class MultiheadAttention(nn.MultiheadAttention):
         lengths: Tensor | None = None,
         key_lengths: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
+        """Attend from the query to the keys.
+
+        Args:
+            query: (N, T, C), or (T, C) for a `Parameter`.
+            key: (N, S, kdim); by default the query.
+            value: (N, S, vdim); by default the key.
+            lengths: Real steps of each query sample, int64 of shape (N,).
+            key_lengths: Real steps of each key sample, int64 of shape (N,).
+
+        Returns:
+            (N, T, C); with `need_weights` a tuple of that and the attention weights.
+        """
         if key is None:
             key, key_lengths = query, None if self.is_causal else lengths
         query = _expand_to_batch(query, key)
@@ -168,7 +184,7 @@ _LAYER_RULE = Rule(
 
 
 class TransformerEncoderLayer(nn.TransformerEncoderLayer):
-    """`torch.nn.TransformerEncoderLayer`, batch first: (N, T, C) to (N, T, C)."""
+    """`torch.nn.TransformerEncoderLayer`, batch first: (N, T, C) to (N, T, C). Padding is masked."""
 
     rule = _LAYER_RULE
     lengths_of = {"lengths": 0}
@@ -202,7 +218,7 @@ class TransformerEncoderLayer(nn.TransformerEncoderLayer):
 
 
 class TransformerDecoderLayer(nn.TransformerDecoderLayer):
-    """`torch.nn.TransformerDecoderLayer`, batch first: of (N, T, C) and a memory (N, S, C) to (N, T, C)."""
+    """`torch.nn.TransformerDecoderLayer`, batch first: takes (N, T, C) and a memory (N, S, C), returns (N, T, C)."""
 
     rule = _LAYER_RULE
     lengths_of = {"lengths": 0, "memory_lengths": 1}
@@ -232,6 +248,17 @@ class TransformerDecoderLayer(nn.TransformerDecoderLayer):
         lengths: Tensor | None = None,
         memory_lengths: Tensor | None = None,
     ) -> Tensor:
+        """Decode a sequence while attending to a memory.
+
+        Args:
+            tgt: The sequence to decode, (N, T, C), or (T, C) for a `Parameter`.
+            memory: The encoder's output, (N, S, C).
+            lengths: Real steps of each sample of `tgt`, int64 of shape (N,).
+            memory_lengths: Real steps of each sample of `memory`, int64 of shape (N,).
+
+        Returns:
+            (N, T, C).
+        """
         tgt = _expand_to_batch(tgt, memory)
         causal = self.tgt_is_causal
         return super().forward(

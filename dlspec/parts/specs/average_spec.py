@@ -1,4 +1,4 @@
-"""`trainer.average`: a part, written in any of the four ways."""
+"""Read `trainer.average`, which is a part: `EMA`, `EMA: 0.99`, `EMA: {decay: 0.99}` or `{type: EMA, decay: 0.99}`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,16 @@ AVERAGE_PATH = ("trainer", "average")
 
 
 def read_average(raw: Any, epochs: int | None, problems: Problems) -> EMA | SWA | None:
-    """The average that is wanted in a training of so many epochs (None: not known); None for none or a mistake."""
+    """Read the moving average of the weights.
+
+    Args:
+        raw: The setting as written, or None.
+        epochs: How many epochs the training has, or None if unknown.
+        problems: Where everything wrong is reported.
+
+    Returns:
+        The average, or None if there is none or it is wrong.
+    """
     part = None if raw is None else parse_part(raw, AVERAGE_PATH, problems, kind="average")
     if part is None:
         return None
@@ -34,11 +43,11 @@ def read_average(raw: Any, epochs: int | None, problems: Problems) -> EMA | SWA 
 
 def _check_start_epoch(start: int, epochs: int, part: Part, problems: Problems) -> None:
     if start > epochs:
-        found = f"start_epoch is {start}, and there are {epochs} epochs: nothing would be averaged"
+        found = f"start_epoch is {start}, but there are only {epochs} epochs; nothing would be averaged"
         problems.add(
             Code.WRONG_VALUE,
             part.path_of("start_epoch"),
             found,
-            "begin earlier, or leave it out: the last quarter",
+            "use a smaller start_epoch, or leave it out to average the last quarter of the epochs",
             at_value=True,
         )

@@ -1,4 +1,4 @@
-"""A config's `loss`, read: one part, or several by name, each with what it compares.
+"""Read the section `loss`: one loss, or multiple losses by name, each with the output and target that it compares.
 
 loss: CrossEntropyLoss
 loss:
@@ -24,13 +24,13 @@ from dlspec.parts.schema import Schema
 from dlspec.parts.torch.torch_parts import LOSSES
 
 LOSS_KEYS = ("output", "target", "factor")
-"""What a loss may say beside its own settings."""
+"""Settings that dlspec adds to those of every loss."""
 
 OutputNames = str | tuple[str, ...] | Mapping[str, str]
 
 
 class Mean(nn.Module):
-    """The mean of an output that is a loss already; it compares with nothing."""
+    """Return the mean of an output that is already a loss, such as a KL divergence. Takes no target."""
 
     def forward(self, output: Tensor) -> Tensor:
         return output.mean()
@@ -41,15 +41,19 @@ LOSSES.register(Mean)
 
 @dataclass(frozen=True)
 class LossArguments:
-    """What a loss's `forward` takes, in its order: outputs, the target where it has one, and lengths."""
+    """The arguments of a loss's `forward` by their role."""
 
-    names: tuple[str, ...]
-    outputs: tuple[str, ...]
-    target: str = ""
+    names: tuple[str, ...]  # all arguments, in order
+    outputs: tuple[str, ...]  # those that take the model's outputs
+    target: str = ""  # the one that takes the target, or ''
 
 
 def inspect_loss_arguments(loss: Callable[..., Any]) -> LossArguments:
-    """By the names that PyTorch gives them; of another's two arguments the second is the target."""
+    """Determine the role of each argument of a loss's `forward` from its name.
+
+    The target is called `target` or `targets`, as in PyTorch; otherwise, of two arguments, the second is the target.
+    Arguments ending in `_lengths` take lengths. All others take outputs.
+    """
     forward = getattr(loss, "forward", loss)
     names = tuple(each for each in inspect.signature(forward).parameters if each != "self")
     target = next((each for each in names if each in ("target", "targets")), "")
@@ -61,18 +65,14 @@ def inspect_loss_arguments(loss: Callable[..., Any]) -> LossArguments:
 
 @dataclass(frozen=True)
 class LossTerm:
-    """One loss as written; what is None was left open. `name` is '' where it is the only one.
+    """One loss as written. A value of None was left out."""
 
-    `output` names the model's outputs, in the order of the loss's arguments or by them; `target` a target, a field or
-    a number; `factor` is the term's share.
-    """
-
-    name: str
+    name: str  # '' for a single loss
     schema: Schema
     settings: Mapping[str, Any] = field(default_factory=dict)
-    output: OutputNames | None = None
-    target: str | float | None = None
-    factor: float = 1.0
+    output: OutputNames | None = None  # names of the model's outputs, in the order of the arguments or by argument
+    target: str | float | None = None  # name of a target or field, or a number
+    factor: float = 1.0  # the term is multiplied by this before all terms are added
     part: Part | None = None
 
     @property
@@ -81,11 +81,11 @@ class LossTerm:
 
     @property
     def path(self) -> KeyPath:
-        """Where its name stands."""
+        """Path of the loss in the spec."""
         return ("loss",) if self.part is None else self.part.path
 
     def where(self, key: str) -> KeyPath:
-        """Where one of its settings, or what it compares, was written; the loss's own place where it was not."""
+        """Return the path of one of its settings, or of the loss itself if the setting is not written."""
         return self.path if self.part is None or key not in self.part.settings else self.part.path_of(key)
 
 
@@ -93,7 +93,17 @@ LossTerms = tuple[LossTerm, ...]
 
 
 def read_losses(raw: Any, path: KeyPath, problems: Problems, choices: Iterable[str] = ()) -> LossTerms | None:
-    """The terms that `raw` writes, None where `problems` says why there are none. `choices` are a group's files."""
+    """Read all terms of the section `loss`.
+
+    Args:
+        raw: The section as written.
+        path: Its path in the spec.
+        problems: Where everything wrong is reported.
+        choices: Names of the files in the config group `loss`, suggested for unknown names.
+
+    Returns:
+        The terms, or None if a loss could not be read.
+    """
     if not _has_named_losses(raw):
         part = parse_part(raw, path, problems, kind="loss")
         term = None if part is None else read_loss(part, "", problems, choices)
@@ -105,7 +115,7 @@ def read_losses(raw: Any, path: KeyPath, problems: Problems, choices: Iterable[s
 
 
 def _has_named_losses(raw: Any) -> bool:
-    """Whether these are losses by names of the user's own; one of them alone must be spelled as a part."""
+    """Whether the keys are the user's names for losses. A single named loss must have a loss as its value."""
     if not isinstance(raw, dict) or not raw:
         return False
     names = [name for name in raw if (name, raw[name]) != ("type", "auto")]
@@ -120,15 +130,15 @@ def _has_named_losses(raw: Any) -> bool:
 
 def _read_named_loss(name: Any, raw: Any, path: KeyPath, problems: Problems, choices: Iterable[str]) -> LossTerm | None:
     if not isinstance(name, str) or not name.isidentifier():
-        fix = "take letters, digits and _, a letter first"
-        problems.add(Code.INVALID_NAME, path, f"{format_value(name)} can't name a loss", fix, at_key=True)
+        fix = "use letters, digits and _, starting with a letter"
+        problems.add(Code.INVALID_NAME, path, f"{format_value(name)} is not a valid name for a loss", fix, at_key=True)
         return None
     if name in LOSSES:
-        fix = f"give each a name of your own: main: {{type: {name}, ...}}"
+        fix = f"give each loss a name of your own: main: {{type: {name}, ...}}"
         problems.add(
             Code.MISSING_NAME,
             path,
-            f"{name} stands where a name for it is wanted, as there are several losses",
+            f"{name} is the type of a loss; with multiple losses, each needs a name",
             fix,
             at_key=True,
         )
@@ -138,7 +148,17 @@ def _read_named_loss(name: Any, raw: Any, path: KeyPath, problems: Problems, cho
 
 
 def read_loss(part: Part, name: str, problems: Problems, choices: Iterable[str] = ()) -> LossTerm | None:
-    """The term of one part."""
+    """Read one loss term.
+
+    Args:
+        part: The loss as written.
+        name: The user's name for the loss, or '' for a single loss.
+        problems: Where everything wrong is reported.
+        choices: Names of the files in the config group `loss`, suggested for unknown names.
+
+    Returns:
+        The term, or None if the loss is unknown.
+    """
     part = replace(part, path=part.name_path)
     schema = LOSSES.find(part, problems, extra_names=choices)
     if schema is None:
@@ -168,7 +188,7 @@ def _read_output(raw: Any, part: Part, schema: Schema, problems: Problems) -> Ou
         problems.add(
             Code.INPUT_COUNT,
             part.path_of("output"),
-            f"{len(raw)} outputs, and {schema.name} takes {expected}",
+            f"got {len(raw)} outputs, but {schema.name} takes {expected}",
             at_value=True,
         )
         return None
@@ -176,14 +196,14 @@ def _read_output(raw: Any, part: Part, schema: Schema, problems: Problems) -> Ou
         for key in raw.keys() - set(argument_names):
             fix = suggest(str(key), argument_names)
             problems.add(
-                Code.UNKNOWN_KEY, (*part.path_of("output"), key), f"{schema.name} takes no output '{key}'", fix
+                Code.UNKNOWN_KEY, (*part.path_of("output"), key), f"{schema.name} has no output argument '{key}'", fix
             )
         return raw
     if not isinstance(raw, UnknownValue):
         by_argument = (
             f", or {{{', '.join(f'{each}: NAME' for each in argument_names)}}}" if len(argument_names) > 1 else ""
         )
-        found = f"output is {format_value(raw)}, wanted the name of one of the model's outputs{by_argument}"
+        found = f"'output' must be the name of one of the model's outputs{by_argument}, got {format_value(raw)}"
         problems.add(Code.WRONG_VALUE, part.path_of("output"), found, at_value=True)
     return None
 
@@ -192,12 +212,12 @@ def _read_target(raw: Any, part: Part, schema: Schema, problems: Problems) -> st
     if raw is None or isinstance(raw, UnknownValue):
         return None
     if not inspect_loss_arguments(schema.build).target:
-        found = f"{schema.name} compares its outputs with nothing else"
-        problems.add(Code.WRONG_TARGET, part.path_of("target"), found, "leave the target out")
+        found = f"{schema.name} takes no target"
+        problems.add(Code.WRONG_TARGET, part.path_of("target"), found, "remove 'target'")
         return None
     if isinstance(raw, str) or _is_number(raw):
-        return raw  # type: ignore[no-any-return]  # one of the two
-    found = f"target is {format_value(raw)}, wanted a target's or field's name, or a number"
+        return raw  # type: ignore[no-any-return]  # a string or a number
+    found = f"'target' must be the name of a target or field, or a number, got {format_value(raw)}"
     problems.add(Code.WRONG_VALUE, part.path_of("target"), found, at_value=True)
     return None
 
@@ -207,7 +227,10 @@ def _read_factor(raw: Any, part: Part, problems: Problems) -> float:
         return float(raw)
     if not isinstance(raw, UnknownValue):
         problems.add(
-            Code.WRONG_VALUE, part.path_of("factor"), f"factor is {format_value(raw)}, wanted a number", at_value=True
+            Code.WRONG_VALUE,
+            part.path_of("factor"),
+            f"'factor' must be a number, got {format_value(raw)}",
+            at_value=True,
         )
     return 1.0
 

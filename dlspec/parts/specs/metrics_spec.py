@@ -1,4 +1,4 @@
-"""A config's `metrics`, read: one, a list, or a mapping from names to settings; each may say of which target it is."""
+"""Read the section `metrics`: one metric, a list, or a mapping from names to settings, each with an optional target."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dlspec.parts.torch.torch_metrics import metric_registry
 
 @dataclass(frozen=True)
 class MetricTerm:
-    """A metric as written; without a `target` it is one of each that it fits."""
+    """A metric as written. Without a `target` it is computed for every target that it supports."""
 
     part: Part
     schema: Schema
@@ -24,7 +24,16 @@ class MetricTerm:
 
 
 def read_metrics(raw: Any, problems: Problems, choices: Iterable[str] = ()) -> tuple[MetricTerm, ...]:
-    """What `raw` writes; what it spells wrong is among the mistakes. `choices` are a group's files."""
+    """Read the section `metrics`.
+
+    Args:
+        raw: The section as written.
+        problems: Where everything wrong is reported.
+        choices: Names of the files in the config group `metrics`, suggested for unknown names.
+
+    Returns:
+        The metrics that could be read.
+    """
     found = [_read_metric(entry, path, problems, choices) for entry, path in _list_entries(raw)]
     return tuple(each for each in found if each is not None)
 
@@ -39,7 +48,7 @@ def _read_metric(entry: Any, path: KeyPath, problems: Problems, choices: Iterabl
         return None
     target = part.settings.get("target")
     if target is not None and not isinstance(target, str):
-        found = f"target is {format_value(target)}, wanted the name of a target"
+        found = f"'target' must be the name of a target, got {format_value(target)}"
         problems.add(Code.WRONG_VALUE, part.path_of("target"), found, at_value=True)
         target = None
     own_settings = {key: value for key, value in part.settings.items() if key != "target"}
@@ -47,7 +56,7 @@ def _read_metric(entry: Any, path: KeyPath, problems: Problems, choices: Iterabl
 
 
 def _list_entries(raw: Any) -> Iterable[tuple[Any, KeyPath]]:
-    """Metrics come as one part, a list of parts, or a mapping from names to settings."""
+    """List the metrics with their paths, whether written as one part, a list or a mapping from names to settings."""
     if isinstance(raw, list):
         return [(each, ("metrics", index)) for index, each in enumerate(raw)]
     if isinstance(raw, dict) and "type" not in raw:

@@ -1,4 +1,4 @@
-"""How weights begin: PyTorch's functions in torch.nn.init under their own names."""
+"""Initialization of weights: the functions of `torch.nn.init` under their own names."""
 
 from __future__ import annotations
 

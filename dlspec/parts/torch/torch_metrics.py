@@ -1,4 +1,7 @@
-"""Metrics by torchmetrics' own names, and those of tokens. The library is imported when a metric is first needed."""
+"""The metrics of torchmetrics under their own names, and the token metrics.
+
+torchmetrics is imported when a metric is first needed, as importing it is slow.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from dlspec.parts.schema import Schema
 from dlspec.parts.schema_derivation import SchemaOptions, derive_schema
 from dlspec.parts.setting_constraints import find_constraint
 
-# Filled in from the target, or only for what a target here can't be; a metric gives one number.
+# Filled in from the target, not applicable to dlspec's targets, or making a metric return more than one number.
 IGNORED_ARGUMENTS = frozenset(
     {"task", "num_classes", "num_labels", "num_outputs", "validate_args", "multidim_average", "reduction", "dim"}
 )
@@ -24,12 +27,12 @@ _METRIC_NAMES = (
 )
 CLASSIFICATION_METRICS = frozenset(_METRIC_NAMES.split()[:13])
 TOKEN_METRICS = ("Perplexity", "BitsPerCharacter")
-_SINGLE_NUMBER_FIX = "take one that gives a single number for classes or numbers, such as F1Score or R2Score"
+_SINGLE_NUMBER_FIX = "use a metric that returns a single number for classes or numbers, such as F1Score or R2Score"
 
 
 @cache
 def metric_registry() -> Registry[Schema]:
-    """The registry of metrics; asking for it imports torchmetrics."""
+    """Return the registry of metrics. The first call imports torchmetrics."""
     library = import_torchmetrics()
     from dlspec.parts import token_metrics
 
@@ -45,6 +48,6 @@ def metric_registry() -> Registry[Schema]:
 
 
 def _derive_metric(cls: type) -> Schema:
-    # A classification metric's class is a factory: its settings are those of __new__.
+    # A classification metric's class is a factory: its settings are the arguments of __new__.
     source = cls.__new__ if cls.__name__ in CLASSIFICATION_METRICS else None
     return derive_schema(cls, "metric", SchemaOptions(find_constraint, IGNORED_ARGUMENTS), source)

@@ -1,6 +1,6 @@
-"""PyTorch's own layers, losses, optimizers and schedulers, each under its own name, without a wrapper.
+"""Registries of layers, losses, optimizers and schedulers: PyTorch's classes under their own names.
 
-What is left out, and why, stands in the tables below.
+dlspec's own layers are added. The tables below list what is left out, with the reason or a replacement.
 """
 
 from __future__ import annotations
@@ -38,39 +38,42 @@ BATCH_FIRST_LAYERS = frozenset(
     {"RNN", "LSTM", "GRU", "MultiheadAttention", "TransformerEncoderLayer", "TransformerDecoderLayer"}
 )
 
-# No layers: bases, what is deprecated, what a spec's own language is for; nor are the Lazy ones, as all sizes are
-# inferred.
+# Not layers of a spec: base classes, deprecated classes, and what the language itself does (Sequential). The Lazy
+# classes are left out as well, as all sizes are inferred.
 EXCLUDED_CLASSES = frozenset(
     "Module Container DataParallel RNNBase RNNCellBase NLLLoss2d CrossMapLRN2d Sequential".split()
 )
 _UNSUPPORTED_LAYERS: Mapping[str, str] = {
-    "Transformer": "write its parts: TransformerEncoderLayer and TransformerDecoderLayer, each with repeat",
+    "Transformer": "use its layers: TransformerEncoderLayer and TransformerDecoderLayer, each with repeat",
     "TransformerEncoder": "write TransformerEncoderLayer: {nhead: ..., repeat: 6}",
     "TransformerDecoder": "write TransformerDecoderLayer: {nhead: ..., from: [_, memory], repeat: 6}",
-    "SyncBatchNorm": "take BatchNorm1d, BatchNorm2d or BatchNorm3d",
-    **dict.fromkeys(("ModuleList", "ModuleDict"), "write its layers in the list, or side by side in a Parallel"),
+    "SyncBatchNorm": "use BatchNorm1d, BatchNorm2d or BatchNorm3d",
+    **dict.fromkeys(("ModuleList", "ModuleDict"), "write its layers in the list, or in a Parallel"),
     **dict.fromkeys(("ParameterList", "ParameterDict"), "write a Parameter for each, with a name"),
-    **{f"{name}Cell": f"a loop over time is needed; take {name}" for name in ("RNN", "LSTM", "GRU")},
-    "Scan": "take RNN, LSTM or GRU",
-    **dict.fromkeys(("MoE", "MixtureOfExperts", "SparseMoE"), "a dense one is Parallel: {branches: [...], merge: Add}"),
+    **{f"{name}Cell": f"it needs a loop over time; use {name}" for name in ("RNN", "LSTM", "GRU")},
+    "Scan": "use RNN, LSTM or GRU",
+    **dict.fromkeys(
+        ("MoE", "MixtureOfExperts", "SparseMoE"), "use a dense mixture, Parallel: {branches: [...], merge: Add}"
+    ),
 }
 _UNSUPPORTED_LOSSES: Mapping[str, str] = {
-    "TripletMarginWithDistanceLoss": "its distance is a function: take TripletMarginLoss",
-    "AdaptiveLogSoftmaxWithLoss": "it holds the network's last layer: take CrossEntropyLoss behind a Linear",
-    "LinearCrossEntropyLoss": "it holds the network's last layer: take CrossEntropyLoss behind a Linear",
-    "MultiLabelMarginLoss": "it wants rows of class numbers: take MultiLabelSoftMarginLoss on numbers from 0 to 1",
+    "TripletMarginWithDistanceLoss": "its distance is a function; use TripletMarginLoss",
+    "AdaptiveLogSoftmaxWithLoss": "it contains the network's last layer; use CrossEntropyLoss after a Linear",
+    "LinearCrossEntropyLoss": "it contains the network's last layer; use CrossEntropyLoss after a Linear",
+    "MultiLabelMarginLoss": "its targets list class numbers; use MultiLabelSoftMarginLoss, with targets from 0 to 1",
 }
 _UNSUPPORTED_SCHEDULERS: Mapping[str, str] = dict.fromkeys(
-    "ChainedScheduler SequentialLR LambdaLR MultiplicativeLR".split(), "it takes schedulers or functions"
+    "ChainedScheduler SequentialLR LambdaLR MultiplicativeLR".split(),
+    "its arguments are schedulers or functions, which a spec can't contain",
 )
 
-# dlspec's subclasses of PyTorch's own: the same settings and weights, and they know where a sample ends.
+# dlspec's subclasses of PyTorch's layers: the same settings and weights, but they respect the samples' lengths.
 _REPLACEMENTS: Mapping[str, type] = {
     each.__name__: each
     for each in (RNN, LSTM, GRU, MultiheadAttention, TransformerEncoderLayer, TransformerDecoderLayer)
 }
 
-# dlspec's own. Adding one takes its file and its name here, and a row of the tests' table.
+# dlspec's own layers. A new one needs a file in `layers/`, its class here, and a row in the table of the layer tests.
 _DLSPEC_LAYERS: tuple[type, ...] = (
     Add,
     Multiply,
@@ -111,14 +114,14 @@ def _derive_layer(cls: type) -> Schema:
         find_constraint,
         inferred=INFERRED_SETTINGS,
         fixed={"batch_first": True} if cls.__name__ in BATCH_FIRST_LAYERS else {},
-        # Which of a layer's alternatives one value would mean can't be told.
+        # A single value could mean either `size` or `scale_factor`.
         takes_value=not cls.__name__.startswith("Upsampl"),
     )
     return derive_schema(cls, "layer", options)
 
 
 def _derive_loss(cls: type) -> Schema:
-    # A target given by dlspec is never a logarithm.
+    # dlspec's targets are never log-probabilities.
     return derive_schema(cls, "loss", SchemaOptions(find_constraint, frozenset({"log_target"})))
 
 
@@ -155,7 +158,15 @@ SCHEDULERS = Registry(
 
 
 def settings_with_defaults(schema: Schema, written: Mapping[str, Any]) -> dict[str, Any]:
-    """Every setting that a saved spec shows: what was written, else the class's default where YAML can hold it."""
+    """Complete the settings of a part for a saved spec.
+
+    Args:
+        schema: The part's schema.
+        written: The settings that were written.
+
+    Returns:
+        The written settings, and the defaults of all others that YAML can express.
+    """
     settings: dict[str, Any] = {}
     for name, setting in schema.settings.items():
         if name in written:

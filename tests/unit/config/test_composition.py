@@ -39,8 +39,8 @@ LEGAL = [
 # The command's words, and what is said: the lines without excerpt and count.
 WRONG = {
     "model=cn": "command line   model   no model 'cn'   did you mean 'cnn'?",
-    "optimizer=Adm": "command line   optimizer.type   no optimizer 'Adm'   did you mean 'Adam'?",
-    "trainer.epoch=3": "command line   trainer.epoch   no such key   did you mean 'epochs'?",
+    "optimizer=Adm": "command line   optimizer.type   unknown optimizer 'Adm'   did you mean 'Adam'?",
+    "trainer.epoch=3": "command line   trainer.epoch   unknown key   did you mean 'epochs'?",
     "trainr.epochs=3": "command line   trainr   no such key   did you mean 'trainer'?",
     "~trainer.patienc": "command line   trainer.patienc   no key 'patienc' to delete   did you mean 'patience'?",
     "optimizer.lr=1,2": "command line   optimizer.lr   several values   "
@@ -133,7 +133,7 @@ BAD_FILES = {
         (GLOBAL + "model: {layers: {a: ReLU}}\n",
          "conf/experiment/bad.yaml:2:9   model.layers   a mapping over a list in the file that this one extends   "
          "write a list here too: it takes that one's place whole, or extend another file"),
-        (GLOBAL + "trainer: {epoch: 3}\n", "conf/experiment/bad.yaml:2:11   trainer.epoch   no such key   did you"),
+        (GLOBAL + "trainer: {epoch: 3}\n", "conf/experiment/bad.yaml:2:11   trainer.epoch   unknown key   did you"),
         (GLOBAL + "seed: ${oc.env:HOME}\n", "conf/experiment/bad.yaml:2:7   seed   '${oc.env:HOME}' is refused"),
         (GLOBAL + "seed: [1\n", "conf/experiment/bad.yaml:2:7   a bracket that is not closed"),
         ("- 1\n", "conf/experiment/bad.yaml   the file is no mapping"),

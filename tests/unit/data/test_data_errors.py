@@ -417,6 +417,6 @@ def test_a_name_taken_twice() -> None:
         data_source("digits")(Impostor)
     assert str(caught.value) == (
         "two data sources are named 'digits': dlspec.data.sources.tables.Digits and "
-        f"{__name__}.test_a_name_taken_twice.<locals>.Impostor; give one another name"
+        f"{__name__}.test_a_name_taken_twice.<locals>.Impostor; rename one of them"
     )
     assert SOURCES["digits"].__name__ == "Digits"

@@ -161,18 +161,18 @@ def test_scheduler_with_an_interval() -> None:
 
 KEYS = ", ".join(sorted(ALL_KEYS))
 SAID: list[tuple[dict[str, Any], list[str]]] = [
-    ({"trainer": {"epochs": 0}}, ["trainer.epochs   epochs is 0, wanted a whole number >= 1"]),
-    ({"trainer": {"epochs": 1.5}}, ["trainer.epochs   epochs is 1.5, wanted a whole number >= 1"]),
-    ({"trainer": {"epochs": None}}, ["trainer.epochs   epochs is null, wanted a whole number >= 1"]),
-    ({"trainer": {"epochs": [1]}}, ["trainer.epochs   epochs is [1], wanted a whole number >= 1"]),
-    ({"trainer": {"patience": True}}, ["trainer.patience   patience is true, wanted a whole number >= 1 or null"]),
-    ({"trainer": {"monitor": 3}}, ["trainer.monitor   monitor is 3, wanted text"]),
-    ({"trainer": {"checkpoints": "maybe"}}, ["trainer.checkpoints   checkpoints is 'maybe', wanted true or false"]),
-    ({"trainer": {"epoch": 1}}, ["trainer.epoch   no such key   did you mean 'epochs'?"]),
-    ({"trainer": 3}, ["trainer   3 is no mapping   write its keys below it"]),
+    ({"trainer": {"epochs": 0}}, ["trainer.epochs   'epochs' must be a whole number >= 1, got 0"]),
+    ({"trainer": {"epochs": 1.5}}, ["trainer.epochs   'epochs' must be a whole number >= 1, got 1.5"]),
+    ({"trainer": {"epochs": None}}, ["trainer.epochs   'epochs' must be a whole number >= 1, got null"]),
+    ({"trainer": {"epochs": [1]}}, ["trainer.epochs   'epochs' must be a whole number >= 1, got [1]"]),
+    ({"trainer": {"patience": True}}, ["trainer.patience   'patience' must be a whole number >= 1 or null, got true"]),
+    ({"trainer": {"monitor": 3}}, ["trainer.monitor   'monitor' must be a string, got 3"]),
+    ({"trainer": {"checkpoints": "maybe"}}, ["trainer.checkpoints   'checkpoints' must be true or false, got 'maybe'"]),
+    ({"trainer": {"epoch": 1}}, ["trainer.epoch   unknown key   did you mean 'epochs'?"]),
+    ({"trainer": 3}, ["trainer   expected a mapping, got 3   write its keys below it"]),
     (
         {"data": {"type": "digits", "validation": 1}},
-        ["data.validation   validation is 1, wanted a number >= 0 and < 1"],
+        ["data.validation   'validation' must be a number >= 0 and < 1, got 1"],
     ),
     (
         {"data": {"type": "digits", "limit": "${data.num_classes}"}},
@@ -181,7 +181,7 @@ SAID: list[tuple[dict[str, Any], list[str]]] = [
             "write the value itself"
         ],
     ),
-    ({"data": {"type": "digist"}}, ["data.type   no data set 'digist'   did you mean 'digits'?"]),
+    ({"data": {"type": "digist"}}, ["data.type   unknown data set 'digist'   did you mean 'digits'?"]),
     ({"data": None}, ["data   no data set   write a data set's name, or NAME: {setting: value}"]),
     ({"optimizer": None}, ["optimizer   no optimizer   write an optimizer's name, or NAME: {setting: value}"]),
     ({"optimizer": "${data.shape}"}, ["optimizer   ${data.shape} is no optimizer's name   write an optimizer's name"]),
@@ -203,7 +203,7 @@ SAID: list[tuple[dict[str, Any], list[str]]] = [
         {"scheduler": {"type": "StepLR", "step_size": 1, "interval": 3}},
         ["scheduler.interval   interval must be step or epoch, got 3"],
     ),
-    ({"metrics": {"Accuracy": {"type": "F1Score"}}}, ["metrics.Accuracy.type   no setting 'type'"]),
+    ({"metrics": {"Accuracy": {"type": "F1Score"}}}, ["metrics.Accuracy.type   unknown setting 'type'"]),
 ]  # fmt: skip
 
 
@@ -265,7 +265,7 @@ def test_a_part_of_ones_own(module_folder: Path) -> None:
         "    def __init__(self, start: float = 1.0) -> None:\n        super().__init__()\n"
     )
     model = {"layers": [{"SpecTestScale": 2}]}
-    assert said_of({"model": model})[0].startswith("model.layers.0   no layer 'SpecTestScale'")
+    assert said_of({"model": model})[0].startswith("model.layers.0   unknown layer 'SpecTestScale'")
     spec = read({"model": model, "imports": ["spec_test_scale"]})
     assert [(layer.type, layer.settings) for layer in spec.layers] == [("SpecTestScale", {"start": 2.0})]
 

@@ -254,7 +254,7 @@ REFUSED = {
         {"init": [{"match": "*.bias", "type": "xavier_normal_"}]},
         "xavier_normal_ can't initialize stem.bias of shape (4,)",
     ),
-    "no such function": ({"init": [{"match": "*", "type": "glorot_uniform"}]}, "in PyTorch: xavier_uniform_"),
+    "no such function": ({"init": [{"match": "*", "type": "glorot_uniform"}]}, "use xavier_uniform_"),
 }
 
 

@@ -276,37 +276,37 @@ def test_any_text_is_a_tree_or_refused(text: str) -> None:
         assert isinstance(Formula(text)(*[x] * len(names)), Tensor)
 
 
-MIXES = "the first dimension is the batch, and samples must not mix"
+MIXES = "the first dimension is the batch, and samples must not be mixed"
 UNFIT: list[tuple[str, tuple[TensorInfo, ...], str, str]] = [
-    ("x + exp(y)", (channels_first(4, 3, 3), features(4)), "'x + exp(y)' has (4, 3, 3) and (4), which don't fit",
-     "both need as many dimensions; sizes of 1 stretch: put a Reshape before one of them"),
+    ("x + exp(y)", (channels_first(4, 3, 3), features(4)), "'x + exp(y)' combines (4, 3, 3) and (4), which do not match",
+     "put a Reshape before one of them: both need the same number of dimensions, and sizes of 1 broadcast"),
     ("where(x > 0, x, w)", (channels_first(4, 3, 3), parameter(4)),
-     "'where(x > 0, x, w)' has (4, 3, 3) and (4), which don't fit",
-     "a Parameter must stretch to the value: one of shape [4, 1, 1] is a number a channel"),
-    ("x - mean(x, dim=1)", (X,), "'x - mean(x, dim=1)' has (5, 4) and (4), which don't fit",
-     "write keepdim=True: both need as many dimensions"),
+     "'where(x > 0, x, w)' combines (4, 3, 3) and (4), which do not match",
+     "a Parameter must broadcast to the other input: shape [4, 1, 1] gives one number per channel"),
+    ("x - mean(x, dim=1)", (X,), "'x - mean(x, dim=1)' combines (5, 4) and (4), which do not match",
+     "write keepdim=True: both need the same number of dimensions"),
     ("softmax(sum(x, dim=1), dim=-1)", (features(4),),
-     "'softmax(sum(x, dim=1), dim=-1)' is wrong: dim is -1: that is the batch, and samples must not mix",
-     "the dimensions of a sample start at 1"),
-    ("sum(x, dim=3)", (X,), "'sum(x, dim=3)' is wrong: dim is 3, and (5, 4) sequence has dimensions 1 to 2",
+     "'softmax(sum(x, dim=1), dim=-1)' has a wrong dimension: dim is -1, the batch; samples must not be mixed",
+     "use 1 or more: the dimensions of a sample start at 1"),
+    ("sum(x, dim=3)", (X,), "'sum(x, dim=3)' has a wrong dimension: dim is 3, but (5, 4) sequence has dimensions 1 to 2",
      "count the batch as 0, as PyTorch does"),
     ("x @ y", (features(4), features(4)), "'x @ y' mixes the samples of (4) and (4)", "write sum(a * b, dim=-1)"),
     ("w @ x", (parameter(4, 4), features(4)),
      "'w @ x' mixes the samples of (4, 4) and (4)", "write sum(a * b, dim=-1)"),
     ("einsum('nc,mc->nc', x, y)", (features(4), features(4)), "'einsum('nc,mc->nc', x, y)' mixes samples",
-     "begin each operand with the batch's letter, n"),
+     "start each operand with the batch's letter, n"),
     ("sum(x, dim=1)[..., 0]", (features(4),), "'sum(x, dim=1)[..., 0]' takes samples out of the batch", MIXES),
     ("transpose(x, 1, -2)", (features(4),),
-     "'transpose(x, 1, -2)' is wrong: dim1 is -2: that is the batch, and samples must not mix",
-     "the dimensions of a sample start at 1"),
+     "'transpose(x, 1, -2)' has a wrong dimension: dim1 is -2, the batch; samples must not be mixed",
+     "use 1 or more: the dimensions of a sample start at 1"),
     ("unsqueeze(x, -2) * unsqueeze(x, -3)", (features(4),), "'unsqueeze(x, -3)' mixes the samples of (4)", MIXES),
     ("reshape(x, (-1, 2))", (features(4),), "'reshape(x, (-1, 2))' mixes the samples of (4)", MIXES),
-    ("triu(x)", (features(4),), "'triu(x)' works on the batch", "it wants matrices, (N, R, C)"),
-    ("cat([x, y], dim=1)", (X, sequence(5, 3)), "'cat([x, y], dim=1)' can't be computed of (5, 4) and (5, 3)",
+    ("triu(x)", (features(4),), "'triu(x)' works on the batch", "use it on matrices, (N, R, C)"),
+    ("cat([x, y], dim=1)", (X, sequence(5, 3)), "'cat([x, y], dim=1)' can't be computed from (5, 4) and (5, 3)",
      "PyTorch says: Sizes of tensors must match except in dimension 1. Expected size 4 but got size 3 for tensor "
      "number 1 in the list."),
-    ("x / (1 / sin(0))", (X,), "'1 / sin(0)' can't be computed of numbers", "PyTorch says: float division by zero"),
-    ("x + y", (X,), "1 inputs come in, and the formula names x, y", "leave out from"),
+    ("x / (1 / sin(0))", (X,), "'1 / sin(0)' can't be computed from numbers", "PyTorch says: float division by zero"),
+    ("x + y", (X,), "got 1 inputs, but the formula uses x, y", "remove 'from': the formula names its inputs"),
 ]  # fmt: skip
 
 

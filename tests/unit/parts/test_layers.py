@@ -166,13 +166,13 @@ def test_tracing_leaves_no_trace(name: str, row: LayerRow) -> None:
 
 
 NOT_YET = {
-    "Transformer": "write its parts: TransformerEncoderLayer and TransformerDecoderLayer, each with repeat",
+    "Transformer": "use its layers: TransformerEncoderLayer and TransformerDecoderLayer, each with repeat",
     "TransformerEncoder": "write TransformerEncoderLayer: {nhead: ..., repeat: 6}",
     "TransformerDecoder": "write TransformerDecoderLayer: {nhead: ..., from: [_, memory], repeat: 6}",
-    "SyncBatchNorm": "take BatchNorm1d, BatchNorm2d or BatchNorm3d",
+    "SyncBatchNorm": "use BatchNorm1d, BatchNorm2d or BatchNorm3d",
     "ParameterList": "write a Parameter for each, with a name",
-    **{f"{name}Cell": f"a loop over time is needed; take {name}" for name in ("RNN", "LSTM", "GRU")},
-    "Scan": "take RNN, LSTM or GRU",
+    **{f"{name}Cell": f"it needs a loop over time; use {name}" for name in ("RNN", "LSTM", "GRU")},
+    "Scan": "use RNN, LSTM or GRU",
 }
 
 
@@ -181,4 +181,4 @@ def test_what_is_not_there_yet_is_refused_by_name(name: str, reason: str) -> Non
     problems = Problems()
     (node,) = make_graph([name], problems).nodes
     assert LAYERS.read(node.part, problems) is None
-    assert [(each.found, each.fix) for each in problems.found] == [(f"{name} is not there yet", reason)]
+    assert [(each.found, each.fix) for each in problems.found] == [(f"{name} is not supported", reason)]

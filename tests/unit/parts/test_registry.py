@@ -189,101 +189,101 @@ def test_what_one_value_stands_for(name: str, value: Any, settings: dict[str, An
 KERNEL = "a whole number >= 1 or a list of 2 whole numbers >= 1"
 MISTAKES: list[tuple[str, Any, list[tuple[str, str]]]] = [
     # what is not in bounds
-    ("layer", {"Conv2d": {"out_channels": 8, "kernel_size": 0}}, [(f"kernel_size is 0, wanted {KERNEL}", "")]),
+    ("layer", {"Conv2d": {"out_channels": 8, "kernel_size": 0}}, [(f"'kernel_size' must be {KERNEL}, got 0", "")]),
     ("layer", {"Conv2d": {"out_channels": 8, "kernel_size": [3, 0]}},
-     [(f"kernel_size is [3, 0], wanted {KERNEL}", "")]),
-    ("layer", {"Dropout": 1.5}, [("p is 1.5, wanted a number >= 0 and <= 1", "")]),
+     [(f"'kernel_size' must be {KERNEL}, got [3, 0]", "")]),
+    ("layer", {"Dropout": 1.5}, [("'p' must be a number >= 0 and <= 1, got 1.5", "")]),
     ("layer", {"LSTM": {"hidden_size": 3, "num_layers": 10**9}},
-     [("num_layers is 1000000000, wanted a whole number >= 1 and <= 1000", "")]),
-    ("optimizer", {"type": "SGD", "lr": -1}, [("lr is -1, wanted a number >= 0", "")]),
-    ("optimizer", {"type": "SGD", "lr": ".nan"}, [("lr is '.nan', wanted a number >= 0", "")]),
-    ("optimizer", {"type": "NAdam", "momentum_decay": float("nan")}, [("momentum_decay is nan, wanted a number", "")]),
+     [("'num_layers' must be a whole number >= 1 and <= 1000, got 1000000000", "")]),
+    ("optimizer", {"type": "SGD", "lr": -1}, [("'lr' must be a number >= 0, got -1", "")]),
+    ("optimizer", {"type": "SGD", "lr": ".nan"}, [("'lr' must be a number >= 0, got '.nan'", "")]),
+    ("optimizer", {"type": "NAdam", "momentum_decay": float("nan")}, [("'momentum_decay' must be a number, got nan", "")]),
     # what is of another type
-    ("layer", {"Linear": True}, [("out_features is true, wanted a whole number >= 1", "")]),
+    ("layer", {"Linear": True}, [("'out_features' must be a whole number >= 1, got true", "")]),
     ("layer", {"Linear": None},
-     [("Linear wants out_features (a whole number >= 1)", "write Linear: {out_features: ...}")]),
-    ("layer", {"Linear": "ten"}, [("out_features is 'ten', wanted a whole number >= 1", "")]),
-    ("layer", {"Linear": 2.5}, [("out_features is 2.5, wanted a whole number >= 1", "")]),
-    ("layer", {"Linear": {"out_features": 2, "bias": 1}}, [("bias is 1, wanted true or false", "")]),
+     [("Linear requires out_features (a whole number >= 1)", "write Linear: {out_features: ...}")]),
+    ("layer", {"Linear": "ten"}, [("'out_features' must be a whole number >= 1, got 'ten'", "")]),
+    ("layer", {"Linear": 2.5}, [("'out_features' must be a whole number >= 1, got 2.5", "")]),
+    ("layer", {"Linear": {"out_features": 2, "bias": 1}}, [("'bias' must be true or false, got 1", "")]),
     ("layer", {"Conv2d": {"out_channels": 8, "kernel_size": [True, 3]}},
-     [(f"kernel_size is [True, 3], wanted {KERNEL}", "")]),
-    ("layer", {"MaxPool2d": [2, 2, 2]}, [(f"kernel_size is [2, 2, 2], wanted {KERNEL}",
+     [(f"'kernel_size' must be {KERNEL}, got [True, 3]", "")]),
+    ("layer", {"MaxPool2d": [2, 2, 2]}, [(f"'kernel_size' must be {KERNEL}, got [2, 2, 2]",
                                           "write MaxPool2d: {kernel_size: 2, stride: 2, padding: 2}")]),
-    ("layer", {"GELU": "fast"}, [("approximate is 'fast', wanted none or tanh", "")]),
+    ("layer", {"GELU": "fast"}, [("'approximate' must be none or tanh, got 'fast'", "")]),
     # several settings without their names
     ("layer", {"Conv2d": [32, 3]},
-     [("out_channels is [32, 3], wanted a whole number >= 1", "write Conv2d: {out_channels: 32, kernel_size: 3}")]),
+     [("'out_channels' must be a whole number >= 1, got [32, 3]", "write Conv2d: {out_channels: 32, kernel_size: 3}")]),
     ("layer", {"Conv2d": "32, 3"},
-     [("out_channels is '32, 3', wanted a whole number >= 1", "write Conv2d: {out_channels: 32, kernel_size: 3}")]),
+     [("'out_channels' must be a whole number >= 1, got '32, 3'", "write Conv2d: {out_channels: 32, kernel_size: 3}")]),
     ("layer", {"BatchNorm2d": [64, 1e-3]},
-     [("num_features is [64, 0.001], wanted a whole number >= 1",
+     [("'num_features' must be a whole number >= 1, got [64, 0.001]",
        "write BatchNorm2d: {num_features: 64, eps: 0.001}")]),
     ("layer", {"Linear": [64, 10]},
-     [("out_features is [64, 10], wanted a whole number >= 1", "write Linear: 10 (in_features is inferred)")]),
+     [("'out_features' must be a whole number >= 1, got [64, 10]", "write Linear: 10 (in_features is inferred)")]),
     ("layer", {"Conv2d": "3, 32, same"},
-     [("out_channels is '3, 32, same', wanted a whole number >= 1", ""),
-      (f"Conv2d wants kernel_size ({KERNEL})", "write Conv2d: {out_channels: ..., kernel_size: ...}")]),
+     [("'out_channels' must be a whole number >= 1, got '3, 32, same'", ""),
+      (f"Conv2d requires kernel_size ({KERNEL})", "write Conv2d: {out_channels: ..., kernel_size: ...}")]),
     ("layer", {"Linear": [64, 10, False]},
-     [("out_features is [64, 10, False], wanted a whole number >= 1",
+     [("'out_features' must be a whole number >= 1, got [64, 10, False]",
        "write Linear: {out_features: 10, bias: false} (in_features is inferred)")]),
-    ("layer", {"Linear": "ten, 3"}, [("out_features is 'ten, 3', wanted a whole number >= 1", "")]),
-    ("layer", {"Linear": [1, 2, 3, 4]}, [("out_features is [1, 2, 3, 4], wanted a whole number >= 1", "")]),
-    ("layer", {"Upsample": 2}, [("Upsample takes no single value", "write Upsample: {size: ...}")]),
-    ("layer", {"Sigmoid": 2}, [("Sigmoid takes no single value", "write its name alone")]),
+    ("layer", {"Linear": "ten, 3"}, [("'out_features' must be a whole number >= 1, got 'ten, 3'", "")]),
+    ("layer", {"Linear": [1, 2, 3, 4]}, [("'out_features' must be a whole number >= 1, got [1, 2, 3, 4]", "")]),
+    ("layer", {"Upsample": 2}, [("Upsample does not take a single value", "write Upsample: {size: ...}")]),
+    ("layer", {"Sigmoid": 2}, [("Sigmoid does not take a single value", "write only its name")]),
     # unknown and missing settings
-    ("layer", {"Conv2d": 32}, [(f"Conv2d wants kernel_size ({KERNEL})",
+    ("layer", {"Conv2d": 32}, [(f"Conv2d requires kernel_size ({KERNEL})",
                                 "write Conv2d: {out_channels: 32, kernel_size: ...}")]),
-    ("layer", "Conv2d", [(f"Conv2d wants out_channels (a whole number >= 1), kernel_size ({KERNEL})",
+    ("layer", "Conv2d", [(f"Conv2d requires out_channels (a whole number >= 1), kernel_size ({KERNEL})",
                           "write Conv2d: {out_channels: ..., kernel_size: ...}")]),
-    ("layer", {"Linear": {"out_featurs": 10}}, [("no setting 'out_featurs'", "did you mean 'out_features'?")]),
-    ("layer", {"Linear": {"units": 10}}, [("no setting 'units'", "in PyTorch: 'out_features'")]),
-    ("layer", {"LSTM": {"units": 10}}, [("no setting 'units'", "in PyTorch: 'hidden_size'")]),
+    ("layer", {"Linear": {"out_featurs": 10}}, [("unknown setting 'out_featurs'", "did you mean 'out_features'?")]),
+    ("layer", {"Linear": {"units": 10}}, [("unknown setting 'units'", "PyTorch calls it 'out_features'")]),
+    ("layer", {"LSTM": {"units": 10}}, [("unknown setting 'units'", "PyTorch calls it 'hidden_size'")]),
     ("layer", {"Conv2d": {"filters": 8, "kernel_size": 3, "strides": 2}},
-     [("no setting 'filters'", "in PyTorch: 'out_channels'"), ("no setting 'strides'", "did you mean 'stride'?")]),
-    ("layer", {"Tanh": {"dim": 1}}, [("no setting 'dim'", "Tanh has no settings")]),
+     [("unknown setting 'filters'", "PyTorch calls it 'out_channels'"), ("unknown setting 'strides'", "did you mean 'stride'?")]),
+    ("layer", {"Tanh": {"dim": 1}}, [("unknown setting 'dim'", "Tanh has no settings")]),
     ("layer", {"LSTM": {"hidden_size": 3, "batch_first": False}}, [("'batch_first' is always true here", "remove it")]),
     ("layer", {"LSTM": {"hidden_size": 3, "batch_first": True}}, [("'batch_first' is always true here", "remove it")]),
-    ("optimizer", {"type": "Adam", "learning_rate": 1}, [("no setting 'learning_rate'", "in PyTorch: 'lr'")]),
-    ("loss", {"CrossEntropyLoss": {"reduction": "none"}}, [("reduction is 'none', wanted mean", "")]),
-    ("loss", {"MSELoss": {"reduction": "sum"}}, [("reduction is 'sum', wanted mean", "'sum' is not there yet")]),
+    ("optimizer", {"type": "Adam", "learning_rate": 1}, [("unknown setting 'learning_rate'", "PyTorch calls it 'lr'")]),
+    ("loss", {"CrossEntropyLoss": {"reduction": "none"}}, [("'reduction' must be mean, got 'none'", "")]),
+    ("loss", {"MSELoss": {"reduction": "sum"}}, [("'reduction' must be mean, got 'sum'", "'sum' is not supported")]),
     ("loss", {"KLDivLoss": {"reduction": "sum"}},
-     [("reduction is 'sum', wanted batchmean or mean", "'sum' is not there yet")]),
-    ("metric", {"F1Score": {"average": "none"}}, [("average is 'none', wanted micro, macro or weighted", "")]),
+     [("'reduction' must be batchmean or mean, got 'sum'", "'sum' is not supported")]),
+    ("metric", {"F1Score": {"average": "none"}}, [("'average' must be micro, macro or weighted, got 'none'", "")]),
     # names
-    ("layer", "relu", [("no layer 'relu'", "did you mean 'ReLU'?")]),
-    ("layer", "Linera", [("no layer 'Linera'", "did you mean 'Linear'?")]),
-    ("layer", "LazyConv2d", [("no layer 'LazyConv2d'", "did you mean 'Conv2d'?")]),
-    ("layer", {"Dense": 10}, [("no layer 'Dense'", "in PyTorch: Linear")]),
-    ("layer", {"Conv2D": {"filters": 3}}, [("no layer 'Conv2D'", "in PyTorch: Conv2d")]),
+    ("layer", "relu", [("unknown layer 'relu'", "did you mean 'ReLU'?")]),
+    ("layer", "Linera", [("unknown layer 'Linera'", "did you mean 'Linear'?")]),
+    ("layer", "LazyConv2d", [("unknown layer 'LazyConv2d'", "did you mean 'Conv2d'?")]),
+    ("layer", {"Dense": 10}, [("unknown layer 'Dense'", "use Linear")]),
+    ("layer", {"Conv2D": {"filters": 3}}, [("unknown layer 'Conv2D'", "use Conv2d")]),
     ("layer", "GlobalAveragePooling2D",
-     [("no layer 'GlobalAveragePooling2D'", "in PyTorch: AdaptiveAvgPool2d: 1, then Flatten")]),
+     [("unknown layer 'GlobalAveragePooling2D'", "use AdaptiveAvgPool2d: 1, then Flatten")]),
     ("layer", "Conv2dNormActivation",
-     [("no layer 'Conv2dNormActivation'", "in PyTorch: Conv2d, BatchNorm2d and ReLU, one after the other")]),
-    ("loss", "mse", [("no loss 'mse'", "in PyTorch: MSELoss")]),
+     [("unknown layer 'Conv2dNormActivation'", "use Conv2d, BatchNorm2d and ReLU as separate layers")]),
+    ("loss", "mse", [("unknown loss 'mse'", "use MSELoss")]),
     ("loss", "TripletMarginWithDistanceLoss",
-     [("TripletMarginWithDistanceLoss is not there yet", "its distance is a function: take TripletMarginLoss")]),
+     [("TripletMarginWithDistanceLoss is not supported", "its distance is a function; use TripletMarginLoss")]),
     ("layer", {"Concatenate": {"axis": 1}},
-     [("no layer 'Concatenate'", "in PyTorch: torch.cat, which is Concat here")]),
+     [("unknown layer 'Concatenate'", "use Concat, which is torch.cat")]),
     ("layer", "BasicBlock",
-     [("no layer 'BasicBlock'",
-       "in PyTorch: a block: Residual with shortcut: auto, its body two Conv2d, each with a BatchNorm2d")]),
-    ("layer", {"Mean": {"axis": 1}}, [("no setting 'axis'", "in PyTorch: 'dim'")]),
-    ("layer", {"Attention": {"nhead": 4, "num_heads": 4}}, [("no setting 'nhead'", "in PyTorch: 'num_heads'")]),
+     [("unknown layer 'BasicBlock'",
+       "use a block: Residual with shortcut: auto around two Conv2d, each with a BatchNorm2d")]),
+    ("layer", {"Mean": {"axis": 1}}, [("unknown setting 'axis'", "PyTorch calls it 'dim'")]),
+    ("layer", {"Attention": {"nhead": 4, "num_heads": 4}}, [("unknown setting 'nhead'", "PyTorch calls it 'num_heads'")]),
     ("layer", {"Attention": {"num_heads": 4, "_mask_by_sample": True}},
-     [("no setting '_mask_by_sample'",
+     [("unknown setting '_mask_by_sample'",
        "there is: bias, dropout, embed_dim, head_dim, is_causal, kdim, num_heads, num_kv_heads, rotary, "
             "rotary_halves")]),
-    ("layer", {"Reshape": [4, -2]}, [("shape is [4, -2], wanted a list of whole numbers >= -1", "")]),
-    ("layer", {"Reshape": "4, 7"}, [("shape is '4, 7', wanted a list of whole numbers >= -1", "")]),
-    ("layer", {"Permute": [0, -1, 1]}, [("dims is [0, -1, 1], wanted a list of whole numbers >= 0", "")]),
-    ("layer", {"Add": 1}, [("Add takes no single value", "write its name alone")]),
-    ("layer", {"PositionalEmbedding": {"kind": "sine"}}, [("kind is 'sine', wanted learned or sinusoidal", "")]),
-    ("optimizer", "adam", [("no optimizer 'adam'", "did you mean 'Adam'?")]),
-    ("scheduler", "LambdaLR", [("LambdaLR is not there yet", "it takes schedulers or functions")]),
-    *[("metric", name, [(f"{name} is not there yet",
-                         "take one that gives a single number for classes or numbers, such as F1Score or R2Score")])
+    ("layer", {"Reshape": [4, -2]}, [("'shape' must be a list of whole numbers >= -1, got [4, -2]", "")]),
+    ("layer", {"Reshape": "4, 7"}, [("'shape' must be a list of whole numbers >= -1, got '4, 7'", "")]),
+    ("layer", {"Permute": [0, -1, 1]}, [("'dims' must be a list of whole numbers >= 0, got [0, -1, 1]", "")]),
+    ("layer", {"Add": 1}, [("Add does not take a single value", "write only its name")]),
+    ("layer", {"PositionalEmbedding": {"kind": "sine"}}, [("'kind' must be learned or sinusoidal, got 'sine'", "")]),
+    ("optimizer", "adam", [("unknown optimizer 'adam'", "did you mean 'Adam'?")]),
+    ("scheduler", "LambdaLR", [("LambdaLR is not supported", "its arguments are schedulers or functions, which a spec can't contain")]),
+    *[("metric", name, [(f"{name} is not supported",
+                         "use a metric that returns a single number for classes or numbers, such as F1Score or R2Score")])
       for name in ("ConfusionMatrix", "ROC", "BLEUScore")],
-    ("metric", "accuracy", [("no metric 'accuracy'", "did you mean 'Accuracy'?")]),
+    ("metric", "accuracy", [("unknown metric 'accuracy'", "did you mean 'Accuracy'?")]),
 ]  # fmt: skip
 
 
@@ -294,7 +294,7 @@ def test_what_is_wrong_is_told(kind: str, raw: Any, told: list[tuple[str, str]])
 
 def test_in_a_config_group_the_fix_is_flat() -> None:
     assert read("scheduler", {"type": "StepLR"}, ("scheduler",))[1] == [
-        ("StepLR wants step_size (a whole number >= 1)", "add 'step_size: ...' (scheduler.step_size=...)")
+        ("StepLR requires step_size (a whole number >= 1)", "add 'step_size: ...', or scheduler.step_size=... on the command line")
     ]
 
 
@@ -316,7 +316,7 @@ class TestOwnParts:
         assert str(error.value) == (
             "two layers are named 'Linear': torch.nn.modules.linear.Linear and "
             f"{__name__}.TestOwnParts.test_a_name_that_is_taken_is_refused_with_both_classes.<locals>.Linear; "
-            "give one another name"
+            "rename one of them"
         )
 
     def test_a_class_that_is_defined_anew_replaces_itself(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -344,9 +344,9 @@ class TestOwnParts:
         assert layer(Scale) is Scale  # a second time is no mistake
         settings = LAYERS["Scale"].settings
         assert [each.name for each in settings.values() if each.is_inferred] == ["in_features"]
-        assert settings["words"].wanted == "a list of text or null"
+        assert settings["words"].wanted == "a list of strings or null"
         assert read("layer", {"Scale": {"start": "2"}}) == ({"start": 2.0}, [])
-        assert read("layer", {"Scale": {"words": 3}})[1] == [("words is 3, wanted a list of text or null", "")]
+        assert read("layer", {"Scale": {"words": 3}})[1] == [("'words' must be a list of strings or null, got 3", "")]
         assert settings["start"].default == 1.0 and settings["in_features"].default is not NO_VALUE
 
 
