@@ -37,6 +37,7 @@ class Setting:
 
     @property
     def is_required(self) -> bool:
+        """Whether the setting must be written: it has no default and is not inferred."""
         return self.default is REQUIRED and not self.is_inferred
 
     @cached_property

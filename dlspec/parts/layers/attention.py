@@ -128,6 +128,7 @@ class Attention(nn.Module):
 
     @property
     def needs_lengths(self) -> bool:
+        """Whether padding has to be masked. Causal attention never attends to it."""
         return not self.is_causal
 
     def forward(
@@ -198,6 +199,7 @@ class Attention(nn.Module):
 
 
 def _combine_masks(mask: Tensor | None, allowed: Tensor) -> Tensor:
+    """Restrict a mask, boolean or additive, to where attention is allowed."""
     if mask is None:
         return allowed
     return mask & allowed if mask.dtype == torch.bool else torch.where(allowed, mask, float("-inf"))

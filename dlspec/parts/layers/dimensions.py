@@ -93,6 +93,7 @@ def lengths_and_steps_agree(inputs: Inputs) -> bool:
 
 
 def _has_fixed_steps(value: TensorInfo, first: TensorInfo) -> bool:
+    """Whether a value without lengths has more than one step along the time dimension of the first value."""
     if first.lengths is None or first.time_dim is None or value.lengths is not None:
         return False
     at = first.time_dim - 1 - (len(first.shape) - len(value.shape))

@@ -9,6 +9,7 @@ from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape, constant_lay
 
 
 def _step_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
+    """Layout of a single step, after time is folded into the batch."""
     return "tokens" if inputs[0].layout == "tokens" and shape else layout_by_rank(inputs, shape, settings)
 
 

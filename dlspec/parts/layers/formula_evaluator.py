@@ -154,6 +154,7 @@ class _BatchPair:
 
     @property
     def has_batch(self) -> bool:
+        """Whether the value has a batch dimension."""
         return self.two.shape != self.three.shape
 
     @property
@@ -290,6 +291,7 @@ class _TrialEvaluator(FormulaEvaluator):
                 raise _FormulaRefused(finding.code, node, f"has a wrong dimension: {finding.found}", finding.fix)
 
     def _check_index(self, node: ast.expr, index: Any, pair: _BatchPair) -> None:
+        """Refuse an index with `...` and an item for every dimension: the first item indexes the batch."""
         items = index if isinstance(index, tuple) else (index,)
         taken = [item for item in items if item is not None and item is not Ellipsis]
         if Ellipsis in items and pair.has_batch and items[0] is Ellipsis and len(taken) >= pair.rank:
@@ -304,18 +306,21 @@ def _select_batch(value: Any, which: str) -> Any:
 
 
 def _pair_values(two: Any, three: Any) -> Any:
+    """Combine the results for a batch of 2 and of 3 into pairs. Results that are not tensors are the same for both."""
     if isinstance(two, tuple | list):
         return tuple(_pair_values(*each) for each in zip(two, three, strict=True))
     return _BatchPair(two, three) if isinstance(two, Tensor) else two
 
 
 def _collect_pairs(value: Any) -> list[_BatchPair]:
+    """List the pairs in a value, also within tuples and lists."""
     if isinstance(value, tuple | list):
         return [pair for each in value for pair in _collect_pairs(each)]
     return [value] if isinstance(value, _BatchPair) else []
 
 
 def _make_trial_pair(value: TensorInfo, device: str) -> _BatchPair:
+    """Make zeros in the shape of a value, for a batch of 2 and of 3 samples."""
     dtype = torch.long if value.layout == "tokens" or value.vocab_size is not None else torch.float32
     shapes = [(rows, *value.shape) if value.has_batch else value.shape for rows in (2, 3)]
     return _BatchPair(*(torch.zeros(shape, dtype=dtype, device=device) for shape in shapes))

@@ -127,6 +127,7 @@ def _fill_concat(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
 
 
 def _concatenates_steps(inputs: Inputs, settings: Settings) -> bool:
+    """Whether the inputs are concatenated over time."""
     return _concat_dim(inputs, settings) == main_input(inputs).time_dim
 
 

@@ -99,6 +99,7 @@ class _Reduction(nn.Module):
 
     @property
     def needs_lengths(self) -> bool:
+        """Whether the time dimension is reduced, so that padding has to be ignored."""
         return self._time_dim is not None
 
     def _fill_padding(self, input: Tensor, lengths: Tensor | None, value: float) -> Tensor:

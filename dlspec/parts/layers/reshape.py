@@ -180,6 +180,7 @@ class Select(nn.Module):
 
     @property
     def needs_lengths(self) -> bool:
+        """Whether the index counts from the end of each sample."""
         return self._over_steps and self.index < 0
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:

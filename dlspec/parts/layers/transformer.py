@@ -128,6 +128,7 @@ class MultiheadAttention(nn.MultiheadAttention):
 
     @property
     def needs_lengths(self) -> bool:
+        """Whether padding has to be masked. Causal attention never attends to it."""
         return not self.is_causal
 
     def forward(  # type: ignore[override]
@@ -209,6 +210,7 @@ class TransformerEncoderLayer(nn.TransformerEncoderLayer):
 
     @property
     def needs_lengths(self) -> bool:
+        """Whether padding has to be masked. Causal attention never attends to it."""
         return not self.is_causal
 
     def forward(self, src: Tensor, lengths: Tensor | None = None) -> Tensor:  # type: ignore[override]

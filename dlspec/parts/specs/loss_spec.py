@@ -77,6 +77,7 @@ class LossTerm:
 
     @property
     def type(self) -> str:
+        """Name of the loss's class."""
         return self.schema.name
 
     @property

@@ -96,6 +96,7 @@ _DLSPEC_LAYERS: tuple[type, ...] = (
 
 
 def _list_classes(module: ModuleType, base: type, excluded: Mapping[str, str] | frozenset[str]) -> Iterator[type]:
+    """Yield the public subclasses of `base` in a module, without the excluded names."""
     for name, cls in vars(module).items():
         is_part = inspect.isclass(cls) and issubclass(cls, base) and cls is not base
         if is_part and not name.startswith("_") and name not in excluded:

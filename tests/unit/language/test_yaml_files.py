@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dlspec.errors import SourceLocation, SpecError
-from dlspec.language.yaml import yaml_files
 from dlspec.language.yaml.event_reader import parse_scalar
 from dlspec.language.yaml.yaml_files import load_yaml_file, load_yaml_text
 

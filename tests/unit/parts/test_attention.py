@@ -184,7 +184,7 @@ def test_sines_are_those_of_the_paper() -> None:
 def test_more_steps_than_positions_are_an_error() -> None:
     layer = PositionalEmbedding(5, 4)
     assert layer(torch.zeros(2, 3, 4)).shape == (2, 3, 4)
-    with pytest.raises(ValueError, match=r"^6 steps come in, and there are 5 positions$"):
+    with pytest.raises(ValueError, match=r"^the input has 6 steps, but there are only 5 positions$"):
         layer(torch.zeros(2, 6, 4))
 
 
