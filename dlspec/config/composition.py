@@ -68,7 +68,7 @@ class DlspecConfigLoader(HookedLoader):
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which is given composed configs, and looks into the files to say where a mistake is."""
-        return {**super().__getstate__(), "_composed": {}}
+        return {**super().__getstate__(), "_cache": {}}
 
     def register_sources(self) -> None:
         _register_sources()

@@ -51,9 +51,9 @@ def test_finds_the_largest_that_fits(samples: int, most: int, size: int, why: st
 @pytest.mark.parametrize(
     ("name", "value", "why"),
     [
-        ("LEAST_GAIN", 1e9, "16 are no faster"),
-        ("SECONDS", -1.0, "to try more takes too long"),
-        ("CPU_SHARE", -1.0, "8 leave too little memory"),
+        ("MIN_SPEEDUP", 1e9, "16 are no faster"),
+        ("MAX_SEARCH_SECONDS", -1.0, "to try more takes too long"),
+        ("MAX_FREE_MEMORY_FRACTION", -1.0, "8 leave too little memory"),
     ],
 )
 def test_stops_early(name: str, value: float, why: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,7 @@ import sys
 sys.path.insert(0, "tests")
 import torch
 from torch import nn
-from helpers.toy_training import dataset, trainer
+from helpers.toy_training import make_dataset, make_trainer
 from dlspec.training.callbacks.callback import Callback
 
 class Peak(Callback):
@@ -113,7 +113,7 @@ torch.set_num_threads(1)
 image, features = nn.Unflatten(1, (1, 28, 28)), 32 * 26 * 26  # 11 MB a layer
 net = nn.Sequential(nn.Linear(4, 784), image, nn.Conv2d(1, 32, 3), nn.ReLU(), nn.Flatten(), nn.Linear(features, 3))
 settings = dict(batch_size=128, epochs=4, allocator="keep")
-trainer(net, dataset(train=40 * 128), settings=settings, callbacks=[Peak()], widest=features).fit()
+make_trainer(net, make_dataset(train=40 * 128), settings=settings, callbacks=[Peak()], max_layer_outputs=features).fit()
 """
 
 
