@@ -20,10 +20,10 @@ class FlagParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise, where argparse would print its usage and end the process."""
-        raise _WrongWords(message)
+        raise _InvalidArguments(message)
 
 
-class _WrongWords(Exception):
+class _InvalidArguments(Exception):
     """What argparse says of words that it can't take."""
 
 
@@ -31,9 +31,9 @@ def parse_arguments(parser: FlagParser, argv: Sequence[str], fix: str = OVERRIDE
     """The parsed words; UserError names the one that is no flag, and says what to write."""
     try:
         return parser.parse_intermixed_args(list(argv))
-    except _WrongWords as wrong:
+    except _InvalidArguments as error:
         unknown = next((word for word in argv if _is_unknown_flag(word, parser)), None)
-        found = str(wrong) if unknown is None else f"no flag '{unknown}'"
+        found = str(error) if unknown is None else f"no flag '{unknown}'"
         raise UserError(f"{found}; {fix}") from None
 
 

@@ -68,7 +68,7 @@ class DlspecConfigLoader(HookedLoader):
 
     def __getstate__(self) -> dict[str, Any]:
         """For another process, which is given composed configs, and looks into the files to say where a mistake is."""
-        return {**super().__getstate__(), "_composed": {}}
+        return {**super().__getstate__(), "_cache": {}}
 
     def register_sources(self) -> None:
         _register_sources()
@@ -143,9 +143,9 @@ class DlspecConfigLoader(HookedLoader):
         load_file: Callable[[ResultDefault], DictConfig],
         merge: Callable[[ResultDefault | None], DictConfig],
     ) -> DictConfig:
-        model, sole = self._merge_models(defaults, load_file)
+        model, only_file = self._merge_models(defaults, load_file)
         try:
-            config = merge(sole)
+            config = merge(only_file)
         except ConfigCompositionException as error:
             raise SpecError([problem_from_merge_error(error, self._find_file)]) from None
         if "model" in config:
@@ -161,7 +161,7 @@ class DlspecConfigLoader(HookedLoader):
         """
         merger = ModelMerger()
         files: list[ResultDefault] = []
-        says_more = False
+        has_other_keys = False
         for default in defaults:
             package = default.package or ""
             if package.split(".")[0] not in ("", "model"):
@@ -171,10 +171,10 @@ class DlspecConfigLoader(HookedLoader):
             if "model" in config:
                 merger.add(remove_defaults_list(get_plain_value(config, "model"), package))
                 files.append(default)
-                says_more = len(config) > 1
+                has_other_keys = len(config) > 1
             if len(merger.conflicts) > before:
                 raise SpecError([problem_from_conflict(each, default, self._find_file) for each in merger.conflicts])
-        return merger.model, files[0] if len(files) == 1 and not says_more else None
+        return merger.model, files[0] if len(files) == 1 and not has_other_keys else None
 
     def split_overrides(self, overrides: Sequence[str]) -> tuple[list[Override], list[Override]]:
         """Choices among groups (Hydra's own settings too), and values."""

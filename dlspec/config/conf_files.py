@@ -40,11 +40,11 @@ def list_conf_folders() -> list[Path]:
 def list_group_files(group: str, folders: Iterable[Path] | None = None) -> list[str]:
     """The files that a group offers in some folders, or in the user's and dlspec's own."""
     searched = list_conf_folders() if folders is None else folders
-    names = {name for folder in searched for name in _names(folder / group)}
+    names = {name for folder in searched for name in _list_file_names(folder / group)}
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
-def _names(folder: Path) -> list[str]:
+def _list_file_names(folder: Path) -> list[str]:
     try:
         with os.scandir(folder) as entries:  # faster than `glob`: each job of a sweep asks for every group
             return [each.name for each in entries]

@@ -86,8 +86,8 @@ def refuse_sweeps(overrides: Sequence[Override]) -> None:
 
 def _multiple_values_problem(override: Override) -> Problem:
     key = override.key_or_group
-    or_list = "" if key in GROUPS and key != "metrics" else f", or write a list: {key}=[...]"
-    fix = f"add -m to sweep over them{or_list}"
+    list_advice = "" if key in GROUPS and key != "metrics" else f", or write a list: {key}=[...]"
+    fix = f"add -m to sweep over them{list_advice}"
     return Problem(Code.SEVERAL_VALUES, key, "several values", fix, command_line_location(override.input_line or ""))
 
 

@@ -142,7 +142,7 @@ def test_a_room_without_torch(room: str) -> None:
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["summary", "--help"], ["--version"]], ids=" ".join)
 def test_help_imports_nothing_heavy(words: list[str]) -> None:
     program = (
-        "import sys; from dlspec.cli.main import run as main; code = main(sys.argv[1:]);"
+        "import sys; from dlspec.cli.main import run_command as main; code = main(sys.argv[1:]);"
         "heavy = {'torch', 'hydra', 'omegaconf', 'pydantic', 'numpy', 'rich'} & set(sys.modules);"
         "sys.exit(repr(heavy) if heavy else code)"
     )

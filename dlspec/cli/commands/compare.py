@@ -27,10 +27,10 @@ def main(argv: Sequence[str]) -> int:
     """Prints the differences of two runs, section by section."""
     parser = FlagParser("compare")
     parser.add_argument("folders", nargs="*", metavar="FOLDER")
-    named = parse_arguments(parser, argv, FIX).folders
-    if len(named) != 2:
-        raise UserError(f"{len(named)} run{'s' if len(named) != 1 else ''} named, wanted two; {FIX}")
-    first, second = (read_record(folder) for folder in require_folders(named, FIX))
+    folders = parse_arguments(parser, argv, FIX).folders
+    if len(folders) != 2:
+        raise UserError(f"{len(folders)} run{'s' if len(folders) != 1 else ''} named, wanted two; {FIX}")
+    first, second = (read_record(folder) for folder in require_folders(folders, FIX))
     print_message("\n\n".join(_format_section(*each, first, second) for each in _list_sections(first, second)))
     return EXIT_OK
 
@@ -52,9 +52,9 @@ def _read_environment(record: RunRecord) -> dict[str, Any]:
 
 
 def _collect_results(record: RunRecord) -> dict[str, Any]:
-    told = {"status": record.status, "error": record.error or None, **record.results}
-    took = {"best_epoch": record.best_epoch, "steps": record.steps, "parameters": record.parameters}
-    return {**told, **took, "seconds": record.seconds}
+    outcome = {"status": record.status, "error": record.error or None, **record.results}
+    costs = {"best_epoch": record.best_epoch, "steps": record.steps, "parameters": record.parameters}
+    return {**outcome, **costs, "seconds": record.seconds}
 
 
 def _format_section(name: str, lines: Sequence[Difference], first: RunRecord, second: RunRecord) -> str:

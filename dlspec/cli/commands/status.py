@@ -65,15 +65,15 @@ def format_runs(runs: Sequence[Run], width: int | None = None) -> str:
 
 
 def _format_cells(run: Run) -> list[str]:
-    status, goes_on = run.status, run.state is JobState.RUNNING
+    status, is_running = run.status, run.state is JobState.RUNNING
     cells = [
         run.state,
         _format_progress(status.epoch, status.epochs),
-        f"{status.phase} {_format_progress(status.batch, status.batches)}".strip() if goes_on else "",
+        f"{status.phase} {_format_progress(status.batch, status.batches)}".strip() if is_running else "",
         _format_progress(status.step, status.planned_steps),
         _format_best(run),
         "" if run.age is None else f"{_format_age(run.age)} ago",
-        format_duration(status.seconds_left) if goes_on and status.seconds_left is not None else "",
+        format_duration(status.seconds_left) if is_running and status.seconds_left is not None else "",
     ]
     return [
         replace_control_characters(str(run.folder)),
@@ -84,8 +84,8 @@ def _format_cells(run: Run) -> list[str]:
 def _format_block(cells: Sequence[str], width: int) -> str:
     """For a narrow terminal: the folder in a line of its own, the rest below it, with a word of what each is."""
     folder, state, *others = cells
-    told = [state, *(f"{name} {cell}" for name, cell in zip(HEADER[2:], others, strict=True) if cell)]
-    text = ", ".join(told)
+    details = [state, *(f"{name} {cell}" for name, cell in zip(HEADER[2:], others, strict=True) if cell)]
+    text = ", ".join(details)
     return f"{folder}\n" + textwrap.fill(text, max(width, 20), initial_indent="    ", subsequent_indent="    ")
 
 
@@ -101,10 +101,10 @@ def _format_counts(runs: Sequence[Run]) -> str:
     return f"{len(runs)} run{'s' if len(runs) != 1 else ''}: {', '.join(parts)}"
 
 
-def _format_progress(count: int | None, all_of_them: int | None) -> str:
+def _format_progress(count: int | None, total: int | None) -> str:
     if count is None:
         return ""
-    return str(count) if all_of_them is None else f"{count}/{all_of_them}"
+    return str(count) if total is None else f"{count}/{total}"
 
 
 def _format_best(run: Run) -> str:

@@ -31,9 +31,10 @@ def main(argv: Sequence[str]) -> int:
     for note in found.prepared.notes:
         print(note, file=sys.stderr)
     if arguments.graph is not None:
-        network, holders = found.prepared.network, found.prepared.spec.graph.container_types
+        network, container_types = found.prepared.network, found.prepared.spec.graph.container_types
         write_picture(
-            make_picture(network, found.rows, holders, arguments.depth, expand=arguments.expand), arguments.graph
+            make_picture(network, found.rows, container_types, arguments.depth, expand=arguments.expand),
+            arguments.graph,
         )
     print(format_summary(found, arguments.depth))
     print(*([] if arguments.graph is None else [f"drawn: {arguments.graph}\n"]), end="")

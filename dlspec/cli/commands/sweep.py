@@ -45,13 +45,13 @@ def run_sweep_command(hydra: HydraApp, overrides: Sequence[str], config_dir: str
         except KeyboardInterrupt as error:
             if task.folder is None:
                 raise
-            raise _interruption_with(_format_resume_hint(task.folder), error) from None
+            raise _add_advice(_format_resume_hint(task.folder), error) from None
         finally:
             _print_outcome(task)
     return _find_exit_code(task.entries)
 
 
-def _interruption_with(advice: str, error: KeyboardInterrupt) -> KeyboardInterrupt:
+def _add_advice(advice: str, error: KeyboardInterrupt) -> KeyboardInterrupt:
     """The same interruption, its message with what the user may do next."""
     if isinstance(error, Interrupted):
         return Interrupted(error.number, f"{error.more}; {advice}")
@@ -85,17 +85,17 @@ def _find_exit_code(entries: Sequence[SweepEntry]) -> int:
 def resume_sweep(words: Sequence[str]) -> int:
     """Runs what is left of the sweep that the words name; other overrides replace those that began it."""
     arguments = parse_arguments(make_spec_parser("resume"), words)
-    own = {each.key_or_group: str(each.input_line) for each in parse_overrides(arguments.overrides)}
-    folder = Path(own.pop("sweep").partition("=")[2].strip("'\""))
-    if "rerun" in own:
-        own["sweep.rerun"] = f"sweep.{own.pop('rerun')}"
-    command = _read_command(folder, own, arguments.config_dir)
+    given = {each.key_or_group: str(each.input_line) for each in parse_overrides(arguments.overrides)}
+    folder = Path(given.pop("sweep").partition("=")[2].strip("'\""))
+    if "rerun" in given:
+        given["sweep.rerun"] = f"sweep.{given.pop('rerun')}"
+    command = _read_command(folder, given, arguments.config_dir)
     register()
-    overrides = [*command, format_override("hydra.sweep.dir", str(folder)), *own.values()]
+    overrides = [*command, format_override("hydra.sweep.dir", str(folder)), *given.values()]
     return run_sweep_command(start_hydra(arguments.config_dir), overrides, arguments.config_dir)
 
 
-def _read_command(folder: Path, own: dict[str, str], config_dir: str | None) -> list[str]:
+def _read_command(folder: Path, given: dict[str, str], config_dir: str | None) -> list[str]:
     """The words that began the sweep, without those that are said anew."""
     record = read_sweep_record(folder)
     if record is None:
@@ -106,10 +106,10 @@ def _read_command(folder: Path, own: dict[str, str], config_dir: str | None) -> 
     if record.config_dir is not None and config_dir is None:
         found = f"the sweep in '{folder}' takes files from {format_value(record.config_dir)}"
         raise UserError(f"{found}; if you trust them, repeat --config-dir")
-    parsed = [each for each in parse_overrides(record.command) if each.key_or_group not in {*own, "hydra.sweep.dir"}]
-    strange = [str(each.input_line) for each in parsed if _may_run_code(each.key_or_group)]
-    if strange:
-        raise UserError(f"the sweep in '{folder}' may run code; if you trust it, repeat: {' '.join(strange)}")
+    parsed = [each for each in parse_overrides(record.command) if each.key_or_group not in {*given, "hydra.sweep.dir"}]
+    untrusted = [str(each.input_line) for each in parsed if _may_run_code(each.key_or_group)]
+    if untrusted:
+        raise UserError(f"the sweep in '{folder}' may run code; if you trust it, repeat: {' '.join(untrusted)}")
     return [str(each.input_line) for each in parsed]
 
 

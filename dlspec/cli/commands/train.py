@@ -34,9 +34,9 @@ def main(argv: Sequence[str]) -> int:
     _refuse_flags(arguments)
     register()
     hydra = start_hydra(arguments.config_dir)
-    answer = _find_information(hydra, arguments)
-    if answer is not None:
-        answer()
+    hydra_action = _choose_hydra_action(hydra, arguments)
+    if hydra_action is not None:
+        hydra_action()
         return 0
     if arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides:
         return sweep.run_sweep_command(hydra, _list_sweep_overrides(arguments), arguments.config_dir)
@@ -60,14 +60,17 @@ def _list_sweep_overrides(arguments: argparse.Namespace) -> list[str]:
 
 
 def _refuse_flags(arguments: argparse.Namespace) -> None:
-    wrong = [flag for name, flag in _REFUSED_FLAGS.items() if getattr(arguments, name)]
-    if wrong:
+    refused = [flag for name, flag in _REFUSED_FLAGS.items() if getattr(arguments, name)]
+    if refused:
         raise SpecError(
-            [Problem(Code.FILE_UNREADABLE, flag, "not there", fix, command_line_location(flag)) for flag, fix in wrong]
+            [
+                Problem(Code.FILE_UNREADABLE, flag, "not there", fix, command_line_location(flag))
+                for flag, fix in refused
+            ]
         )
 
 
-def _find_information(hydra: HydraApp, arguments: argparse.Namespace) -> Callable[[], Any] | None:
+def _choose_hydra_action(hydra: HydraApp, arguments: argparse.Namespace) -> Callable[[], Any] | None:
     """What Hydra's own flags ask for, in place of a run."""
     name, overrides = CONFIG_NAME, arguments.overrides
     if arguments.cfg:
@@ -106,7 +109,7 @@ def train_one(hydra: HydraApp, composed: ComposedConfig) -> JobResult:
     return result
 
 
-def _make_folder(job: Job, wanted: Path) -> Path:
-    """The wanted folder, with a number behind it where two runs begin in one second."""
-    job.check_space(wanted.parent)
-    return make_run_folder(wanted.parent, wanted.name)
+def _make_folder(job: Job, configured: Path) -> Path:
+    """The configured folder, with a number behind it where two runs begin in one second."""
+    job.check_space(configured.parent)
+    return make_run_folder(configured.parent, configured.name)

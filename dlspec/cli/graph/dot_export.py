@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.cli.graph.layer_boxes import INPUT, OUTPUT, BoxLine, LayerBox
-from dlspec.cli.graph.network_picture import NetworkPicture, find_holder
+from dlspec.cli.graph.network_picture import NetworkPicture, find_container
 from dlspec.errors import UserError, format_value
 from dlspec.layouts import format_shape
 from dlspec.runs.io import write_bytes
@@ -99,7 +99,8 @@ _HEADER_LINES = (
     f' fontcolor="{TEXT_COLOR}", bgcolor=white, pad=0.2];',
     '  node [shape=box, style="rounded,filled", penwidth=0.8, fontname="Helvetica,Arial,sans-serif", fontsize=11,'
     f' fontcolor="{TEXT_COLOR}", margin="0.09,0.04", height=0.3];',
-    f'  edge [color="{LINE_COLOR}", arrowsize=0.6, fontname="Helvetica,Arial,sans-serif", fontsize=9, fontcolor="{GRAY_COLOR}"];',
+    f'  edge [color="{LINE_COLOR}", arrowsize=0.6, fontname="Helvetica,Arial,sans-serif", fontsize=9,'
+    f' fontcolor="{GRAY_COLOR}"];',
 )
 
 
@@ -107,10 +108,10 @@ def _format_cluster(name: str, picture: NetworkPicture, numbers: Mapping[str, st
     """The boxes that stand in a block, and the blocks in it; '' is the whole network."""
     inner: dict[str, None] = {}
     for box in picture.boxes:
-        holder = _find_framed_holder(box.name, picture)
-        if holder == name:
+        container = _find_framed_container(box.name, picture)
+        if container == name:
             yield f"  {numbers[box.name]} [{_format_box(box, picture.copies.get(box.name, 1))}];"
-        child = _find_inner_holder(holder, name, picture)
+        child = _find_inner_container(container, name, picture)
         if child and child not in inner:
             inner[child] = None
             ground = CLUSTER_COLORS[depth % len(CLUSTER_COLORS)]
@@ -121,25 +122,25 @@ def _format_cluster(name: str, picture: NetworkPicture, numbers: Mapping[str, st
             yield "  }"
 
 
-def _find_framed_holder(name: str, picture: NetworkPicture) -> str:
+def _find_framed_container(name: str, picture: NetworkPicture) -> str:
     """The innermost block or container around a box that has a frame; a Sequential only where it stands for copies."""
-    holder = find_holder(name, picture.container_types)
-    while holder and picture.container_types[holder] == "Sequential" and holder not in picture.copies:
-        holder = _find_outer_holder(holder, picture)
-    return holder
+    container = find_container(name, picture.container_types)
+    while container and picture.container_types[container] == "Sequential" and container not in picture.copies:
+        container = _find_outer_container(container, picture)
+    return container
 
 
-def _find_outer_holder(holder: str, picture: NetworkPicture) -> str:
-    outer = holder.rpartition(".")[0]
-    return _find_framed_holder(outer, picture) if outer else ""
+def _find_outer_container(container: str, picture: NetworkPicture) -> str:
+    outer = container.rpartition(".")[0]
+    return _find_framed_container(outer, picture) if outer else ""
 
 
-def _find_inner_holder(holder: str, name: str, picture: NetworkPicture) -> str:
-    """The block directly in `name` that `holder` is or stands in, '' where it does not stand there."""
+def _find_inner_container(container: str, name: str, picture: NetworkPicture) -> str:
+    """The block directly in `name` that `container` is or stands in, '' where it does not stand there."""
     before = ""
-    while holder and holder != name:
-        before, holder = holder, _find_outer_holder(holder, picture)
-    return before if holder == name else ""
+    while container and container != name:
+        before, container = container, _find_outer_container(container, picture)
+    return before if container == name else ""
 
 
 def _format_cluster_label(name: str, picture: NetworkPicture) -> str:
@@ -178,10 +179,10 @@ def _format_rows(rows: Iterable[str]) -> str:
 def _format_layer(line: BoxLine, copies: int) -> list[str]:
     """The layer's name, and its settings beside it or below."""
     name = f"<B>{_escape(line.type + (f' × {copies}' if copies > 1 else ''))}</B>"
-    told = _wrap_settings(line)
-    if len(told) == 1 and len(told[0]) < MAX_LINE_LENGTH // 2:
-        return [f"{name} {_escape(told[0])}"]
-    return [name, *map(_escape, told)]
+    settings = _wrap_settings(line)
+    if len(settings) == 1 and len(settings[0]) < MAX_LINE_LENGTH // 2:
+        return [f"{name} {_escape(settings[0])}"]
+    return [name, *map(_escape, settings)]
 
 
 def _wrap_settings(line: BoxLine) -> list[str]:
@@ -201,9 +202,9 @@ def _format_arrows(picture: NetworkPicture, numbers: Mapping[str, str]) -> Itera
             source = boxes[each.layer]
             is_new = not source.takes or source.takes[0].value.shape != each.value.shape
             label = f" {format_shape(each.value.shape)}" if is_new and source.lines[0].kind != INPUT else ""
-            word = f" {each.output}" if each.output and source.lines[0].kind != INPUT else ""
-            told = f" [label=<{_escape(word + label)}>]" if word + label else ""
-            yield f"  {numbers[each.layer]} -> {numbers[box.name]}{told};"
+            output = f" {each.output}" if each.output and source.lines[0].kind != INPUT else ""
+            attributes = f" [label=<{_escape(output + label)}>]" if output + label else ""
+            yield f"  {numbers[each.layer]} -> {numbers[box.name]}{attributes};"
 
 
 def _format_small(text: str) -> str:

@@ -22,7 +22,7 @@ class BoxGroup:
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """Each box's name behind the unit's own."""
+        """The part of each box's name after the group's name."""
         return {box.name: box.name[len(self.name) :] for box in self.boxes}
 
     @cached_property
@@ -32,7 +32,7 @@ class BoxGroup:
         return {each: at for at, each in enumerate(dict.fromkeys(takes))}
 
     @cached_property
-    def shape(self) -> list[Any]:
+    def structure(self) -> list[Any]:
         """All that makes two units equal, but where their inputs come from."""
         return [
             (
@@ -55,14 +55,14 @@ def merge_copies(boxes: Sequence[LayerBox]) -> tuple[list[LayerBox], dict[str, i
     found, copies = list(boxes), dict[str, int]()
     for depth in range(1, max((box.name.count(".") for box in boxes), default=0) + 2):
         names: dict[str, str] = {}
-        gone: set[str] = set()
+        removed: set[str] = set()
         for run in _group_copies(found, depth):
             first, *others = run
             copies[first.name] = len(run)
             for unit in others:
-                gone |= unit.names.keys()
-                names |= {name: first.name + behind for name, behind in unit.names.items()}
-        found = rename_sources((box for box in found if box.name not in gone), names)
+                removed |= unit.names.keys()
+                names |= {name: first.name + suffix for name, suffix in unit.names.items()}
+        found = rename_sources((box for box in found if box.name not in removed), names)
     return found, {name: count for name, count in copies.items() if count > 1}
 
 
@@ -91,7 +91,7 @@ def _is_next_copy(run: Sequence[BoxGroup], unit: BoxGroup, readers: Mapping[str,
     last = run[-1]
     if shorten_name(last.name, last.name.count(".")) != shorten_name(unit.name, unit.name.count(".")):
         return False
-    if len(last.boxes) != len(unit.boxes) or last.shape != unit.shape:
+    if len(last.boxes) != len(unit.boxes) or last.structure != unit.structure:
         return False
     inside = last.names.keys() | unit.names.keys()
     if any(reader not in inside for name in last.names for reader in readers.get(name, ())):

@@ -26,7 +26,7 @@ class SummaryRow:
     cost: LayerCost = NO_COST
     notes: tuple[str, ...] = ()
     groups: tuple[int, ...] = ()
-    until: tuple[int, ...] = ()
+    frozen_until: tuple[int, ...] = ()
 
     @property
     def count(self) -> int:
@@ -37,14 +37,14 @@ class SummaryRow:
         """What is special about its weights."""
         frozen = [not each.requires_grad for each in self.parameters]
         words = ["frozen" if all(frozen) else "partly frozen"] if any(frozen) else []
-        return ", ".join([*words, *(f"frozen until epoch {each}" for each in self.until), *self.notes])
+        return ", ".join([*words, *(f"frozen until epoch {each}" for each in self.frozen_until), *self.notes])
 
 
 def make_layer_rows(
     network: Network,
     costs: LayerCosts,
     optimizer: Optimizer | None = None,
-    until: Mapping[nn.Parameter, int | None] | None = None,
+    frozen_until: Mapping[nn.Parameter, int | None] | None = None,
 ) -> list[SummaryRow]:
     """A row a layer, in the order in which they run; `until` is that of `Freezing`."""
     groups = _find_groups(optimizer)
@@ -55,7 +55,7 @@ def make_layer_rows(
         own = tuple(each for each in parameters if each not in owners)
         trained = sorted({groups[each] for each in own if each in groups})
         cost, notes = costs.get(layer.name, NO_COST), _list_notes(layer, owners)
-        later = sorted({epoch for each in own if (epoch := (until or {}).get(each))})
+        later = sorted({epoch for each in own if (epoch := (frozen_until or {}).get(each))})
         rows.append(
             SummaryRow(layer.name, layer.type, str(layer.output), own, cost, notes, tuple(trained), tuple(later))
         )
@@ -75,37 +75,37 @@ def _find_groups(optimizer: Optimizer | None) -> dict[nn.Parameter, int]:
     return {each: at for at, group in enumerate(groups) for each in group["params"]}
 
 
-def fold_rows(rows: Iterable[SummaryRow], depth: int, holders: Mapping[str, str]) -> list[SummaryRow]:
+def fold_rows(rows: Iterable[SummaryRow], depth: int, container_types: Mapping[str, str]) -> list[SummaryRow]:
     """The rows of all that stands deeper than `depth` names in one, under the first names; the last output is theirs.
 
-    `holders` are the blocks and containers by their names.
+    `container_types` are the blocks and containers by their names.
     """
     found: dict[str, list[SummaryRow]] = {}
     for row in rows:
         found.setdefault(shorten_name(row.name, depth), []).append(row)
-    return [_merge_rows(name, each, holders) for name, each in found.items()]
+    return [_merge_rows(name, each, container_types) for name, each in found.items()]
 
 
-def _merge_rows(name: str, rows: Sequence[SummaryRow], holders: Mapping[str, str]) -> SummaryRow:
+def _merge_rows(name: str, rows: Sequence[SummaryRow], container_types: Mapping[str, str]) -> SummaryRow:
     if len(rows) == 1 and rows[0].name == name:
         return rows[0]
     return SummaryRow(
         name,
-        holders.get(name) or _format_repeat(name, rows, holders),
+        container_types.get(name) or _format_repeat(name, rows, container_types),
         rows[-1].output,
         tuple(each for row in rows for each in row.parameters),
         sum((row.cost for row in rows), NO_COST),
         tuple(dict.fromkeys(note for row in rows for note in row.notes)),
         tuple(sorted({group for row in rows for group in row.groups})),
-        tuple(sorted({epoch for row in rows for epoch in row.until})),
+        tuple(sorted({epoch for row in rows for epoch in row.frozen_until})),
     )
 
 
-def _format_repeat(name: str, rows: Sequence[SummaryRow], holders: Mapping[str, str]) -> str:
+def _format_repeat(name: str, rows: Sequence[SummaryRow], container_types: Mapping[str, str]) -> str:
     """`basic x 4` for an entry's copies."""
     depth = name.count(".") + 2
     types = {shorten_name(row.name, depth): row.type for row in rows}
-    copies = [holders.get(each, type) for each, type in types.items()]
+    copies = [container_types.get(each, type) for each, type in types.items()]
     return f"{copies[0]} x {len(copies)}" if len(set(copies)) == 1 else f"{len(copies)} parts"
 
 

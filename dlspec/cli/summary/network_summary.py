@@ -36,7 +36,7 @@ class SpecSummary:
 
     prepared: PreparedRun
     costs: LayerCosts
-    place: BuildMode
+    mode: BuildMode
     cost_error: str = ""
 
     @property
@@ -105,8 +105,8 @@ def _format_table(rows: Sequence[SummaryRow]) -> str:
         rows = [replace(row, output=re.sub(r"\) .*", ")", row.output)) for row in rows]
         text = _format_columns(rows)
     if _find_width(text) > MAX_WIDTH:
-        most = max(MIN_NAME_WIDTH, max(len(row.name) for row in rows) - _find_width(text) + MAX_WIDTH)
-        text = _format_columns([replace(row, name=_cut_start(row.name, most)) for row in rows])
+        max_length = max(MIN_NAME_WIDTH, max(len(row.name) for row in rows) - _find_width(text) + MAX_WIDTH)
+        text = _format_columns([replace(row, name=_cut_start(row.name, max_length)) for row in rows])
     return text
 
 
@@ -114,8 +114,8 @@ def _find_width(text: str) -> int:
     return max(map(len, text.split("\n")))
 
 
-def _cut_start(name: str, most: int) -> str:
-    return name if len(name) <= most else f"...{name[3 - most :]}"
+def _cut_start(name: str, max_length: int) -> str:
+    return name if len(name) <= max_length else f"...{name[3 - max_length :]}"
 
 
 def _format_columns(rows: Sequence[SummaryRow]) -> str:
@@ -137,17 +137,19 @@ def _format_columns(rows: Sequence[SummaryRow]) -> str:
 def _format_totals(summary: SpecSummary) -> list[str]:
     parameters = list(summary.prepared.network.module.parameters())
     trained = [each for each in parameters if each.requires_grad]
-    some = f" ({_count_numbers(trained):,} trained)" if len(trained) < len(parameters) else ""
-    lines = [f"{_count_numbers(parameters):,} parameters{some}, {_count_bytes(parameters) / MEBIBYTE:,.2f} MiB"]
+    trained_count = f" ({_count_numbers(trained):,} trained)" if len(trained) < len(parameters) else ""
+    lines = [
+        f"{_count_numbers(parameters):,} parameters{trained_count}, {_count_bytes(parameters) / MEBIBYTE:,.2f} MiB"
+    ]
     if summary.cost_error:
         return [*lines, f"what a training step needs is not known: a batch can't be passed: {summary.cost_error}"]
-    whole = sum(summary.costs.values(), NO_COST)
-    products = f"{_format_count(whole.multiply_adds) or 'no'} multiply-adds"
-    lines.append(f"a sample: {products}, {_format_size(whole.saved_bytes)} of activations to keep for the way back")
+    total = sum(summary.costs.values(), NO_COST)
+    products = f"{_format_count(total.multiply_adds) or 'no'} multiply-adds"
+    lines.append(f"a sample: {products}, {_format_size(total.saved_bytes)} of activations to keep for the way back")
     return [
         *lines,
         *_format_groups(summary.prepared.optimizer),
-        *_format_training_memory(summary, _count_bytes(parameters), _count_bytes(trained), whole),
+        *_format_training_memory(summary, _count_bytes(parameters), _count_bytes(trained), total),
     ]
 
 
@@ -159,31 +161,32 @@ def _format_groups(optimizer: Optimizer | None) -> list[str]:
         if groups
         else []
     )
+    differences = [", ".join(f"{name} {each[name]}" for name in names) for each in groups]
     return [
-        f"group {at}: {_count_numbers(each['params']):,} parameters, {', '.join(f'{name} {each[name]}' for name in names)}"
+        f"group {at}: {_count_numbers(each['params']):,} parameters, {differences[at]}"
         for at, each in enumerate(groups)
     ]
 
 
-def _format_training_memory(summary: SpecSummary, weights: int, gradients: int, whole: LayerCost) -> list[str]:
+def _format_training_memory(summary: SpecSummary, weights: int, gradients: int, total: LayerCost) -> list[str]:
     """What a training step needs, and of what that is the sum."""
     optimizer, trainer = summary.prepared.optimizer, summary.prepared.spec.trainer
-    rows = trainer.initial_batch_size
+    batch_size = trainer.initial_batch_size
     parts: dict[str, int | None] = {"weights": weights, "gradients": gradients}
     if optimizer is not None:
         parts[f"{type(optimizer).__name__}'s state"] = estimate_state_bytes(optimizer)
     if trainer.average is not None:
         parts["averaged weights"] = weights
-    parts["activations"] = whole.saved_bytes_per_batch + rows * whole.saved_bytes
+    parts["activations"] = total.saved_bytes_per_batch + batch_size * total.saved_bytes
     needed = sum(each or 0 for each in parts.values())
-    told = ", ".join(f"{name} {'unknown' if each is None else _format_size(each)}" for name, each in parts.items())
-    has = f" (this machine has {_format_size(get_memory_bytes())})" if needed > get_memory_bytes() else ""
-    return [f"a training step of {rows} samples: about {_format_size(needed)}{has}", f"  {told}"]
+    details = ", ".join(f"{name} {'unknown' if each is None else _format_size(each)}" for name, each in parts.items())
+    machine = f" (this machine has {_format_size(get_memory_bytes())})" if needed > get_memory_bytes() else ""
+    return [f"a training step of {batch_size} samples: about {_format_size(needed)}{machine}", f"  {details}"]
 
 
 def _format_unchecked(summary: SpecSummary) -> list[str]:
     prepared = summary.prepared
-    if summary.place is not META_MODE or not any(
+    if summary.mode is not META_MODE or not any(
         find_next_token_losses(prepared.network, prepared.criterion, prepared.data)
     ):
         return []

@@ -308,7 +308,7 @@ def test_nothing_heavy_is_imported(work: Path, command: list[str]) -> None:
     write_run(work / "a")
     write_run(work / "b")
     program = (
-        "import sys; from dlspec.cli.main import run; code = run(sys.argv[1:]);"
+        "import sys; from dlspec.cli.main import run_command; code = run_command(sys.argv[1:]);"
         "heavy = {'torch', 'hydra', 'omegaconf', 'pydantic', 'numpy', 'rich', 'pandas'} & set(sys.modules);"
         "sys.exit(repr(heavy) if heavy else code)"
     )

@@ -341,7 +341,7 @@ def test_nothing_there(dlspec, work: Path) -> None:
 def test_a_status_imports_nothing_heavy(work: Path) -> None:
     put(work / "runs/a")
     program = (
-        "import sys; from dlspec.cli.main import run as main;"
+        "import sys; from dlspec.cli.main import run_command as main;"
         "code = main(['status']) or main(['status', 'nothing']) - 2;"
         "heavy = {'torch', 'hydra', 'omegaconf', 'pydantic', 'numpy', 'rich', 'yaml'} & set(sys.modules);"
         "sys.exit(repr(heavy) if heavy else code)"

@@ -107,7 +107,7 @@ def test_what_is_out_of_memory() -> None:
 PROGRAM = """
 import resource, sys
 import torch
-from dlspec.cli.main import run
+from dlspec.cli.main import run_command
 from dlspec.compat.torchmetrics import leave_out_plots
 
 leave_out_plots()
@@ -115,7 +115,7 @@ torch.nn.Linear(8, 8)(torch.ones(2, 8)).sum().backward()  # its threads and libr
 pages = int(open("/proc/self/statm").read().split()[0])
 most = pages * resource.getpagesize() + 400 * 2**20
 resource.setrlimit(resource.RLIMIT_AS, (most, most))
-sys.exit(run(["-m", "hydra/launcher=dlspec", *sys.argv[1:], "trainer.batch_size=2000,16"]))
+sys.exit(run_command(["-m", "hydra/launcher=dlspec", *sys.argv[1:], "trainer.batch_size=2000,16"]))
 """
 WIDE = """
 layers:
