@@ -135,13 +135,13 @@ def test_equal_seeds_equal_weights(work: Path) -> None:
 
 
 WRONG = [
-    ({"model": "cnnn"}, "digits", "no model 'cnnn'   did you mean 'cnn'?"),
+    ({"model": "cnnn"}, "digits", "unknown model 'cnnn'   did you mean 'cnn'?"),
     ({"modle": "cnn"}, "digits", "modle   no such key   did you mean 'model'?"),
     ({"layers": ["Flaten"]}, "digits", "model.layers.0   no layer 'Flaten'   did you mean 'Flatten'?"),
-    (["model=mlp,cnn"], "digits", "command line   model   several values"),
+    (["model=mlp,cnn"], "digits", "command line   model   multiple values"),
     ("cnn", "digits", "'cnn' is no spec: write a mapping, {'model': 'cnn'}, or overrides, ['model=cnn']"),
     (None, "digits", "None is no spec: write"),
-    ({"model": "mlp"}, "digit", "no data set 'digit'   did you mean 'digits'?"),
+    ({"model": "mlp"}, "digit", "unknown data set 'digit'   did you mean 'digits'?"),
     ({"model": "mlp"}, 3, "3 is no data: give arrays by name"),
     ({"model": "mlp"}, {"shpe": [3]}, "data.shpe   no such key   did you mean 'shape'?"),
     ({"model": "mlp"}, (X, Y), "a tuple is no data: give arrays by name"),

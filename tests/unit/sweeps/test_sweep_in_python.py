@@ -65,7 +65,7 @@ def test_overrides_and_a_folder_of_its_own(work: Path) -> None:
         ({"seed": 3}, r"over\['seed'\] is no list of values"),
         ({"seed": "3"}, r"over\['seed'\] is no list of values"),
         ({"optimizer.lr": [0.1, "a"]}, r"\[1\] optimizer.lr=a\noptimizer.lr \(Adam\)   lr is 'a'"),
-        ({"model": ["nope"]}, "no model 'nope'"),
+        ({"model": ["nope"]}, "unknown model 'nope'"),
         ({"seed": [object()]}, "can't stand in a spec"),
         ({"optimizer.groups": [[{"match": "*.bias", "lr": "a"}]]}, "lr is 'a'"),
         ({"model.layers.9.Linear": [3]}, r"model.layers.9.Linear   no entry '9' in a list of \d"),
