@@ -72,11 +72,7 @@ class Copies(Generic[T]):
     def __init__(self, original: T) -> None:
         try:
             self._pickled: bytes | None = pickle.dumps(original, pickle.HIGHEST_PROTOCOL)
-        except (
-            pickle.PicklingError,
-            AttributeError,
-            TypeError,
-        ):  # a class that Hydra imported twice
+        except (pickle.PicklingError, AttributeError, TypeError):  # a class that Hydra imported twice
             self._pickled, self._original = None, deepcopy(original)
 
     def make(self) -> T:

@@ -1,4 +1,4 @@
-"""`status`: what became of the runs below some folders, without torch and without disturbing those that go on."""
+"""`status`: list the runs below some folders with their progress, without torch and without disturbing them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from dlspec.runs.job_state import JobState
 from dlspec.runs.run_discovery import Run, find_runs, require_folders
 from dlspec.runs.run_status import resume_command
 
-HEADER = ("run", "status", "epoch", "phase", "step", "best so far", "renewed", "left")
+HEADER = ("run", "status", "epoch", "phase", "step", "best so far", "updated", "time left")
 MAX_CELL_LENGTH = 60
 FIX = "write python -m dlspec status [--json] [FOLDER ...]"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Lists the runs, the newest first; with `--json` for a script."""
+    """List the runs, newest first; with `--json` in a format for scripts."""
     parser = FlagParser("status")
     parser.add_argument("folders", nargs="*", metavar="FOLDER")
     parser.add_argument("--json", action="store_true")
@@ -49,13 +49,19 @@ def _quote(name: str) -> str:
 
 
 def _make_record(run: Run) -> dict[str, Any]:
-    """For --json. The command is made here: what a file says is not for a script to run."""
+    """Make a run's record for --json.
+
+    The resume command is made here, not read from a file: a script may run it, and anyone may have written the file.
+    """
     resume = resume_command(run.folder) if run.can_be_resumed else ""
     return {"run": str(run.folder), **asdict(run.status), "status": run.state, "age": run.age, "resume": resume}
 
 
 def format_runs(runs: Sequence[Run], width: int | None = None) -> str:
-    """A line a run, or several where `width` columns don't hold the table; below it what resumes the run."""
+    """Format a table of runs, with the command that resumes a run below its row.
+
+    If the table is wider than `width` characters, each run is a block of lines instead.
+    """
     rows = [_format_cells(run) for run in runs]
     head, *lines = format_table(HEADER, rows).split("\n")
     if width is not None and max(map(len, (head, *lines))) > width:
@@ -82,7 +88,7 @@ def _format_cells(run: Run) -> list[str]:
 
 
 def _format_block(cells: Sequence[str], width: int) -> str:
-    """For a narrow terminal: the folder in a line of its own, the rest below it, with a word of what each is."""
+    """Format a run for a narrow terminal: the folder on one line, and the labeled cells below it."""
     folder, state, *others = cells
     details = [state, *(f"{name} {cell}" for name, cell in zip(HEADER[2:], others, strict=True) if cell)]
     text = ", ".join(details)
@@ -116,7 +122,7 @@ def _format_best(run: Run) -> str:
 
 
 def _format_age(seconds: float) -> str:
-    """`12 s`, `5 min`, `7 h`, `3 days`: how long ago, not more exact than anybody asks."""
+    """Format an age in one rounded unit: `12 s`, `5 min`, `7 h`, `3 days`."""
     for name, size, most in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
         if seconds < most:
             return f"{seconds / size:.0f} {name}"

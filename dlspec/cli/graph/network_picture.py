@@ -1,4 +1,4 @@
-"""From a network to the boxes of its picture."""
+"""Making the picture of a network: which boxes it has, folded, merged and stacked."""
 
 from __future__ import annotations
 
@@ -19,20 +19,17 @@ from dlspec.cli.graph.repeated_blocks import merge_copies
 from dlspec.cli.summary.layer_rows import SummaryRow, fold_rows, shorten_name
 from dlspec.network.built_network import Network
 
-# Whose layers go into the box of the layer before, where the shape stays: modules of torch.nn and of parts/layers.
+# Modules (of torch.nn and parts/layers) whose layers share the box of the layer before, if the shape does not change.
 STACKED_KINDS = frozenset({"activation", "batchnorm", "dropout", "instancenorm", "normalization", "stochastic_depth"})
 
 
 @dataclass(frozen=True)
 class NetworkPicture:
-    """Boxes in the order in which they run, the inputs first and the outputs last.
+    """The boxes to draw and the blocks around them."""
 
-    `container_types` are the blocks and containers around them, by name; `copies` is how many equal ones are drawn once.
-    """
-
-    boxes: tuple[LayerBox, ...]
-    container_types: Mapping[str, str]
-    copies: Mapping[str, int]
+    boxes: tuple[LayerBox, ...]  # in the order in which they run, inputs first, outputs last
+    container_types: Mapping[str, str]  # types of the blocks and containers around the boxes, by name
+    copies: Mapping[str, int]  # how many equal copies a box or block represents, by its name
 
 
 def make_picture(
@@ -43,7 +40,15 @@ def make_picture(
     *,
     expand: bool = False,
 ) -> NetworkPicture:
-    """What to draw. What is deeper than `depth` names is one box, and so are equal copies, but with `expand`."""
+    """Make the picture of a network.
+
+    Args:
+        network: the built network.
+        rows: the rows of its summary, one per layer.
+        container_types: types of blocks and containers, by name.
+        depth: everything deeper than this many names becomes one box; None draws every layer.
+        expand: draw each of several equal copies instead of one.
+    """
     boxes = [make_layer_box(layer, row) for layer, row in zip(network.layers, rows, strict=True)]
     boxes = [*make_input_boxes(network), *boxes, *make_output_boxes(network)]
     if depth is not None:
@@ -58,7 +63,7 @@ def make_picture(
 def _fold_boxes(
     boxes: Sequence[LayerBox], rows: Sequence[SummaryRow], depth: int, container_types: Mapping[str, str]
 ) -> list[LayerBox]:
-    """A box for each row that the summary has with that depth."""
+    """Merge the boxes that the summary shows as one row at this depth."""
     folded_rows = {row.name: row for row in fold_rows(rows, depth, container_types)}
     groups: dict[str, list[LayerBox]] = {}
     for box in boxes:
@@ -78,7 +83,7 @@ def _join_boxes(name: str, group: Sequence[LayerBox], row: SummaryRow | None) ->
 
 
 def _stack_boxes(boxes: Sequence[LayerBox], container_types: Mapping[str, str]) -> list[LayerBox]:
-    """Activations, normalisation and dropout in the box before them, where nothing else takes what that gives."""
+    """Put activations, normalisation and dropout into the box before them, if nothing else reads its output."""
     readers = Counter(each.layer for box in boxes for each in box.takes)
     found: dict[str, LayerBox] = {}
     names: dict[str, str] = {}
@@ -105,9 +110,9 @@ def _belongs_in(box: LayerBox, before: LayerBox, container_types: Mapping[str, s
 
 
 def find_container(name: str, container_types: Mapping[str, str]) -> str:
-    """The name of the innermost block or container that a box stands in, '' where there is none.
+    """Return the name of the innermost block or container of a box, or '' if there is none.
 
-    A residual's sum has the residual's own name.
+    The sum at the end of a Residual has the name of the Residual itself, and so counts as inside it.
     """
     words = name.split(".")
     around = (".".join(words[:length]) for length in range(len(words), 0, -1))

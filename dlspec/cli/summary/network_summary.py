@@ -1,4 +1,4 @@
-"""`summary`: everything that `train` checks, then the network as a table with what it costs."""
+"""The summary of a spec's network: all checks of `train`, then a table of layers with their costs."""
 
 from __future__ import annotations
 
@@ -20,34 +20,37 @@ from dlspec.network.memory_limits import get_memory_bytes
 from dlspec.optim.optimizer_memory import estimate_state_bytes
 
 MEBIBYTE = 2**20
+# Maximal characters of a line, and minimal characters of a layer's name.
 MAX_WIDTH, MIN_NAME_WIDTH = 120, 24
-"""Characters of a line, and of a layer's name that are always shown."""
 NUMBER_COLUMNS = ("parameters", "multiply-adds", "activations")
-# What a group has beside its settings: PyTorch's schedulers add the second.
+# Keys of an optimizer's group that are not settings; PyTorch's schedulers add `initial_lr`.
 _HIDDEN_KEYS = ("params", "initial_lr")
 
 
 @dataclass(frozen=True)
 class SpecSummary:
-    """A spec that `train` would take, its network's costs, and where that was built to know them.
-
-    `trouble` is why there are no costs: what PyTorch said when a batch was passed through.
-    """
+    """A checked spec with the costs of its network."""
 
     prepared: PreparedRun
     costs: LayerCosts
-    mode: BuildMode
-    cost_error: str = ""
+    mode: BuildMode  # how the network was built to measure the costs
+    cost_error: str = ""  # PyTorch's error if the costs could not be measured
 
     @property
     def rows(self) -> list[SummaryRow]:
-        """A row a layer."""
+        """One row per layer."""
         prepared = self.prepared
         return make_layer_rows(prepared.network, self.costs, prepared.optimizer, prepared.freezing.until)
 
 
 def summarize(preparation: Preparation) -> SpecSummary:
-    """Checks all that `train` would; raises UserError. What is large is built without numbers."""
+    """Make all checks of `train` and measure the network's costs.
+
+    A large network is built on the meta device, without values.
+
+    Raises:
+        UserError: if a check fails.
+    """
     opened = preparation.open(outline=True)
     for mode in (SMALL_MODE, META_MODE):
         try:
@@ -58,24 +61,27 @@ def summarize(preparation: Preparation) -> SpecSummary:
 
 
 def _summarize_in_mode(mode: BuildMode, prepared: PreparedRun) -> SpecSummary:
-    """What is frozen for some epochs learns: a run needs its most then."""
+    """Measure the costs with all weights trained that are frozen only for some epochs: a run then needs most memory."""
     prepared.freezing.enter(sys.maxsize)
     prepared.freezing.freeze_running_statistics(prepared.network.module)
     try:
         costs = measure_costs(prepared.network, prepared.criterion, prepared.data, mode)
     except BuildModeError:
         raise
-    except Exception as error:  # a layer that takes no such batch: training would end there
+    except Exception as error:  # a layer fails for this batch, as it would in training
         reason = first_line(error, 200)
         return SpecSummary(prepared, {}, mode, f"{type(error).__name__}: {reason}")
     return SpecSummary(prepared, costs, mode)
 
 
-# ---- as text -------------------------------------------------------------------------------------------------------
+# ---- format --------------------------------------------------------------------------------------------------------
 
 
 def format_summary(summary: SpecSummary, depth: int | None = None) -> str:
-    """A line a layer, or an entry that is `depth` names deep; then the sums. Shapes leave the batch out."""
+    """Format a table with one line per layer (or per entry at `depth`), followed by the totals.
+
+    Shapes have no batch dimension.
+    """
     network, spec = summary.prepared.network, summary.prepared.spec
     rows = summary.rows if depth is None else fold_rows(summary.rows, depth, spec.graph.container_types)
     inputs = [
@@ -99,7 +105,7 @@ def _make_loss_rows(summary: SpecSummary) -> list[SummaryRow]:
 
 
 def _format_table(rows: Sequence[SummaryRow]) -> str:
-    """As wide as a terminal: layouts are left out where there is no room, then names lose their beginnings."""
+    """Format a table of at most MAX_WIDTH characters: if needed without layouts, then with shortened names."""
     text = _format_columns(rows)
     if _find_width(text) > MAX_WIDTH:
         rows = [replace(row, output=re.sub(r"\) .*", ")", row.output)) for row in rows]
@@ -119,7 +125,7 @@ def _cut_start(name: str, max_length: int) -> str:
 
 
 def _format_columns(rows: Sequence[SummaryRow]) -> str:
-    """Columns in which nothing stands are left out."""
+    """Format a table without its empty columns."""
     columns = {
         "layer": [row.name for row in rows],
         "type": [row.type for row in rows],
@@ -142,10 +148,10 @@ def _format_totals(summary: SpecSummary) -> list[str]:
         f"{_count_numbers(parameters):,} parameters{trained_count}, {_count_bytes(parameters) / MEBIBYTE:,.2f} MiB"
     ]
     if summary.cost_error:
-        return [*lines, f"what a training step needs is not known: a batch can't be passed: {summary.cost_error}"]
+        return [*lines, f"the memory of a training step is unknown: training on a batch failed: {summary.cost_error}"]
     total = sum(summary.costs.values(), NO_COST)
     products = f"{_format_count(total.multiply_adds) or 'no'} multiply-adds"
-    lines.append(f"a sample: {products}, {_format_size(total.saved_bytes)} of activations to keep for the way back")
+    lines.append(f"a sample: {products}, {_format_size(total.saved_bytes)} of activations kept for the backward pass")
     return [
         *lines,
         *_format_groups(summary.prepared.optimizer),
@@ -154,7 +160,7 @@ def _format_totals(summary: SpecSummary) -> list[str]:
 
 
 def _format_groups(optimizer: Optimizer | None) -> list[str]:
-    """What the optimizer's groups, where there are several, have not in common."""
+    """Format the optimizer's groups with the settings in which they differ, if it has multiple groups."""
     groups = [] if optimizer is None or len(optimizer.param_groups) < 2 else optimizer.param_groups
     names = (
         [name for name in groups[0] if name not in _HIDDEN_KEYS and len({str(each[name]) for each in groups}) > 1]
@@ -169,7 +175,7 @@ def _format_groups(optimizer: Optimizer | None) -> list[str]:
 
 
 def _format_training_memory(summary: SpecSummary, weights: int, gradients: int, total: LayerCost) -> list[str]:
-    """What a training step needs, and of what that is the sum."""
+    """Format the memory of a training step, and the parts that it consists of."""
     optimizer, trainer = summary.prepared.optimizer, summary.prepared.spec.trainer
     batch_size = trainer.initial_batch_size
     parts: dict[str, int | None] = {"weights": weights, "gradients": gradients}
@@ -190,7 +196,7 @@ def _format_unchecked(summary: SpecSummary) -> list[str]:
         find_next_token_losses(prepared.network, prepared.criterion, prepared.data)
     ):
         return []
-    return ["not checked, since it takes a network with numbers, and this one is large: whether it sees the future"]
+    return ["not checked, because this large network was built without values: whether it sees the future"]
 
 
 # ---- numbers -------------------------------------------------------------------------------------------------------
@@ -205,7 +211,7 @@ def _count_bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _format_count(count: int) -> str:
-    """`1,152`, `118.01 M`, `4.09 G`; nothing for 0."""
+    """Format a count: `1,152`, `118.01 M`, `4.09 G`; an empty string for 0."""
     for power, letter in ((12, "T"), (9, "G"), (6, "M")):
         if count >= 10**power:
             return f"{count / 10**power:,.2f} {letter}"
@@ -213,14 +219,14 @@ def _format_count(count: int) -> str:
 
 
 def _format_mebibytes(count: int) -> str:
-    """A cell's; nothing for 0."""
+    """Format bytes in MiB for a cell; an empty string for 0."""
     if count <= 0:
         return ""
     return "<0.01 MiB" if count < MEBIBYTE / 100 else f"{count / MEBIBYTE:,.2f} MiB"
 
 
 def _format_size(count: int) -> str:
-    """`4.80 KiB`, `3.06 MiB`, `1.20 GiB`."""
+    """Format bytes: `4.80 KiB`, `3.06 MiB`, `1.20 GiB`."""
     if count < MEBIBYTE / 10:
         return f"{count / 1024:,.2f} KiB"
     return f"{count / 2**30:,.2f} GiB" if count >= 2**30 else f"{count / MEBIBYTE:,.2f} MiB"
