@@ -1,4 +1,4 @@
-"""Words that begin with a dash: what is no flag is told in a line, without argparse's usage text."""
+"""Parsing of command-line arguments; an unknown flag gives a one-line error, without argparse's usage text."""
 
 from __future__ import annotations
 
@@ -13,27 +13,36 @@ OVERRIDE_FIX = "to change a setting write KEY=VALUE, without dashes: trainer.epo
 
 
 class FlagParser(argparse.ArgumentParser):
-    """The parser of a command's words. `--help` was answered before; `parents` have flags that it takes over."""
+    """Parser of a command's arguments, with the flags of its `parents`. `--help` is handled before parsing."""
 
     def __init__(self, command: str = "", parents: Sequence[argparse.ArgumentParser] = ()) -> None:
         super().__init__(prog=f"dlspec {command}".rstrip(), add_help=False, parents=list(parents))
 
     def error(self, message: str) -> NoReturn:
-        """Raise, where argparse would print its usage and end the process."""
-        raise _WrongWords(message)
+        """Raise an exception, where argparse would print its usage and end the process."""
+        raise _InvalidArguments(message)
 
 
-class _WrongWords(Exception):
-    """What argparse says of words that it can't take."""
+class _InvalidArguments(Exception):
+    """Raised with argparse's message for arguments that can't be parsed."""
 
 
 def parse_arguments(parser: FlagParser, argv: Sequence[str], fix: str = OVERRIDE_FIX) -> argparse.Namespace:
-    """The parsed words; UserError names the one that is no flag, and says what to write."""
+    """Parse the arguments of a command.
+
+    Args:
+        parser: the command's parser.
+        argv: the arguments after the command.
+        fix: what to write instead, printed with an error.
+
+    Raises:
+        UserError: names the unknown flag, or has argparse's message.
+    """
     try:
         return parser.parse_intermixed_args(list(argv))
-    except _WrongWords as wrong:
+    except _InvalidArguments as error:
         unknown = next((word for word in argv if _is_unknown_flag(word, parser)), None)
-        found = str(wrong) if unknown is None else f"no flag '{unknown}'"
+        found = str(error) if unknown is None else f"unknown flag '{unknown}'"
         raise UserError(f"{found}; {fix}") from None
 
 

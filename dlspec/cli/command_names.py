@@ -1,8 +1,8 @@
-"""Which commands are light, and which are not there yet. The names of all are in dlspec.formatting."""
+"""Commands that import nothing heavy, and commands that are planned. `dlspec.formatting.COMMANDS` has all others."""
 
 from __future__ import annotations
 
+# Commands that need neither PyTorch nor Hydra.
 LIGHT_COMMANDS = ("status", "report", "compare")
-"""Commands that need neither PyTorch nor Hydra."""
 PLANNED_COMMANDS = ("evaluate", "predict", "export", "eject", "schema", "inspect", "list",
            "show", "explain")  # fmt: skip

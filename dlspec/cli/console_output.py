@@ -1,4 +1,4 @@
-"""Printing for whatever terminal."""
+"""Printing to terminals with any encoding."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import sys
 
 
 def print_message(text: str) -> None:
-    """Prints what the terminal has no sign for as a question mark: a folder's name may be any bytes."""
+    """Print a text, with '?' for characters that the terminal can't encode: a folder's name may be any bytes."""
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     print(text.encode(encoding, "replace").decode(encoding))

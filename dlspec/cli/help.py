@@ -1,4 +1,4 @@
-"""`--help`: the commands, the groups and their choices, without importing anything that takes time."""
+"""The text of `--help`: commands, groups and their choices, made without slow imports."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _LIBRARY_CHOICES = {
     "loss": "any loss of torch.nn",
     "optimizer": "any optimizer of torch.optim",
     "scheduler": "any scheduler of torch.optim.lr_scheduler",
-    "metrics": "torchmetrics' names",
+    "metrics": "any metric of torchmetrics",
 }
 
 
 def format_help() -> str:
-    """What `python -m dlspec --help` prints."""
+    """Make the text that `python -m dlspec --help` prints."""
     width = max(len(name) for name in (*COMMANDS, *GROUPS))
     commands = [f"  {name:<{width}}  {text}" for name, text in COMMANDS.items()]
     lines = TextWrapper(116, subsequent_indent=" " * (width + 4), break_on_hyphens=False)
@@ -31,11 +31,11 @@ def format_help() -> str:
             "commands",
             *commands,
             "",
-            "groups and their choices (a file conf/GROUP/NAME.yaml where you work adds one)",
+            "groups and their choices (a file conf/GROUP/NAME.yaml in your working directory adds one)",
             *groups,
             "",
             "Any setting can be changed: trainer.epochs=3 optimizer.lr=0.01 model.params.activation=Sigmoid seed=1",
-            "Hydra's own flags: --cfg job shows the config, --info how it came about, --hydra-help the rest.",
+            "Hydra's own flags: --cfg job prints the config, --info how it was composed, --hydra-help lists the rest.",
         ]
     )
 

@@ -1,4 +1,4 @@
-"""The command line. `--help` and `--version` answer before anything heavy is imported."""
+"""The command line's entry point. `--help` and `--version` are answered before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from dlspec.jobs.error_reporting import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVA
 
 
 def main() -> int:
-    """The command line's process.
+    """Run the process of the command line and return its exit code.
 
-    Importing makes a million objects that live as long as the process, and collecting among them takes 0.4 s for
-    nothing: the collector rests until training starts it (dlspec.jobs.job_setup), and does not look at them at the end.
+    Imports create a million objects that live as long as the process. Garbage collection among them takes 0.4 s and
+    frees nothing, so it is disabled until training enables it (dlspec.jobs.job_setup), and it skips them at exit.
     """
     gc.disable()
     enable_interrupts()
@@ -31,17 +31,21 @@ def main() -> int:
 
 
 def enable_interrupts() -> None:
-    """Let SIGINT reach this process, however it was started.
+    """Make this process react to SIGINT, however it was started.
 
-    A shell script, and `nohup COMMAND &` in one, starts what runs in the background with SIGINT ignored, and Python
-    leaves it so: `kill -INT` would neither save the run nor end it.
+    A shell script starts background commands (`COMMAND &`, also with nohup) with SIGINT ignored, and Python keeps that:
+    `kill -INT` would then neither save the run nor end it.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run_command(argv: Sequence[str]) -> int:
-    """Runs a command; 0 done, 1 failed, 2 a mistake in spec or arguments, 128 and a signal's number."""
+    """Run a command and return its exit code.
+
+    The code is 0 for success, 1 for a failure, 2 for an error in the spec or the arguments, and 128 plus the signal's
+    number after an interruption.
+    """
     return _run_with_exit_code(lambda: _dispatch(list(argv)))
 
 
@@ -57,7 +61,7 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _split_command(argv: list[str]) -> tuple[str, list[str]]:
-    """The command is a bare first word; none means `train`."""
+    """Split off the command: a first argument without dash or `=`. Without one the command is `train`."""
     if argv and not argv[0].startswith(("-", "+", "~")) and "=" not in argv[0]:
         return argv[0], argv[1:]
     return "train", argv
@@ -91,7 +95,7 @@ def _find_version() -> str:
 def _report_unknown(command: str) -> int:
     from dlspec.errors import suggest
 
-    what = "is not there yet" if command in PLANNED_COMMANDS else f"is no command; {suggest(command, COMMANDS)}"
+    what = "is not available yet" if command in PLANNED_COMMANDS else f"is not a command; {suggest(command, COMMANDS)}"
     print(f"'{command}' {what}\nto change a setting write KEY=VALUE; --help lists commands and groups", file=sys.stderr)
     return EXIT_INVALID
 
@@ -110,17 +114,17 @@ def _call_command(command: str, rest: list[str]) -> int:
 
 
 def _run_with_exit_code(action: Callable[[], int]) -> int:
-    """Whatever ends the action becomes an exit code, and a user's mistake a text without a traceback."""
+    """Run an action and return its exit code; print an error of the user without a traceback."""
     try:
         code = action()
         sys.stdout.flush()
         return code
-    except SystemExit as asked:  # argparse has told what was wrong
+    except SystemExit as asked:  # argparse has printed the error
         return asked.code if isinstance(asked.code, int) else EXIT_FAILED
     except KeyboardInterrupt as interrupted:
         print(str(interrupted) or "interrupted", file=sys.stderr)
         return int(getattr(interrupted, "code", EXIT_INTERRUPTED))
-    except BrokenPipeError:  # `dlspec --help | head -1`: the reader has what it wanted
+    except BrokenPipeError:  # `dlspec --help | head -1`: the reader has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_OK
     except Exception as error:
@@ -128,7 +132,7 @@ def _run_with_exit_code(action: Callable[[], int]) -> int:
 
 
 def _print_error(error: Exception) -> int:
-    """A text and an exit code; an error that is a defect of ours shows itself."""
+    """Print an error's message and return the exit code; raise errors that are bugs of dlspec, with their traceback."""
     from dlspec.errors import replace_control_characters
     from dlspec.jobs.error_reporting import message_and_exit_code
 

@@ -1,4 +1,4 @@
-"""The words of a command that takes a spec and trains nothing."""
+"""Arguments of commands that read a spec but do not train."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dlspec.jobs.composed_spec import compose_or_raise
 
 
 def make_spec_parser(command: str) -> FlagParser:
-    """Make the parser of overrides and --config-dir."""
+    """Make a parser for overrides and --config-dir."""
     parser = FlagParser(command)
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument("--config-dir", "-cd")
@@ -18,5 +18,5 @@ def make_spec_parser(command: str) -> FlagParser:
 
 
 def compose_arguments(arguments: argparse.Namespace) -> ComposedConfig:
-    """Compose the config that the words describe; SpecError with every mistake."""
+    """Compose a config from parsed arguments; raise a SpecError that lists all problems."""
     return compose_or_raise(arguments.overrides, start_hydra(arguments.config_dir))

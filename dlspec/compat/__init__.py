@@ -1,1 +1,1 @@
-"""Every reach into private or heavy parts of other libraries, one file a library: see README.md."""
+"""Uses of private or heavy parts of other libraries, one file per library; see README.md."""

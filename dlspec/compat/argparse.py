@@ -1,4 +1,4 @@
-"""What dlspec reads of a parser's private parts (Python 3.11 and later)."""
+"""Private parts of argparse's parsers (Python 3.11 and later)."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ from argparse import ArgumentParser
 
 
 def is_known_flag(parser: ArgumentParser, flag: str) -> bool:
-    """Whether the parser has a flag of that name; argparse tells it in no public way. Tested in test_command_line."""
+    """Whether the parser has a flag of this name; argparse has no public way to ask for it."""
     return flag in parser._option_string_actions

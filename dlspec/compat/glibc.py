@@ -1,6 +1,7 @@
-"""glibc's allocator: whether it keeps freed memory for the process, or gives it back and has it cleared anew.
+"""Settings of glibc's allocator: keep freed memory for the process, or return it to the operating system.
 
-Python has no way to tell it so but ctypes. Where the C library is another one, nothing is done.
+Returned memory must be cleared by the operating system before it is used again, which costs time. Python can change
+the settings only through ctypes. With another C library nothing is changed.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ _DEFAULT_SETTINGS = ((_MMAP_MAX, 65536), (_TRIM_THRESHOLD, 128 * 1024))
 
 
 def find_glibc() -> ctypes.CDLL | None:
-    """The process's C library, if it is glibc and nothing stands in for its allocator."""
+    """Return the process's C library if it is glibc and has glibc's own allocator, else None."""
     if sys.platform != "linux" or platform.libc_ver()[0] != "glibc":
         return None
     library = ctypes.CDLL(None)
@@ -23,13 +24,13 @@ def find_glibc() -> ctypes.CDLL | None:
 
 
 def keep_freed_memory(library: ctypes.CDLL) -> None:
-    """From now on freed memory stays with the process."""
+    """Make the allocator keep freed memory for the process."""
     for parameter, value in _KEEP_SETTINGS:
         library.mallopt(parameter, value)
 
 
 def release_freed_memory(library: ctypes.CDLL) -> None:
-    """Undo `keep_freed_memory`, and give back what it has kept."""
+    """Undo `keep_freed_memory`, and return the kept memory to the operating system."""
     for parameter, value in _DEFAULT_SETTINGS:
         library.mallopt(parameter, value)
     library.malloc_trim(0)

@@ -1,4 +1,4 @@
-"""Private parts of Hydra (1.3.8 to below 1.4) and OmegaConf (2.3), for which there is no public way."""
+"""Private parts of Hydra (1.3.8 to below 1.4) and OmegaConf (2.3) that have no public counterpart."""
 
 from __future__ import annotations
 
@@ -36,19 +36,20 @@ from omegaconf import DictConfig, OmegaConf
 BASIC_LAUNCHER = "hydra._internal.core_plugins.basic_launcher.BasicLauncher"
 BASIC_SWEEPER = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
 
-# Hydra's program: it composes, shows, completes and sweeps. `hydra.main` alone makes one, with a loader of its own.
+# Hydra's application class: it composes and prints configs, completes shell commands and runs sweeps. The public
+# `hydra.main` creates one, but only with Hydra's own loader.
 HydraApp = Hydra
-# A config's callbacks, which Hydra calls around a run; public functions make them only within `hydra.main`.
+# A config's callbacks, which Hydra calls around a run; publicly only `hydra.main` creates them.
 RunCallbacks = Callbacks
 
 
 def make_hydra(loader: HookedLoader) -> HydraApp:
-    """Make Hydra's program with a loader of ours; Hydra's global state is left alone."""
+    """Create Hydra's application with dlspec's loader, without changing Hydra's global state."""
     return Hydra(task_name="dlspec", config_loader=loader)
 
 
 def make_search_path(entries: Sequence[tuple[str, str]]) -> ConfigSearchPath:
-    """Make a search path of providers and their paths."""
+    """Make a search path from pairs of provider and folder."""
     path = ConfigSearchPathImpl()
     for provider, folder in entries:
         path.append(provider, folder)
@@ -66,12 +67,12 @@ MAX_REMEMBERED = 1_000  # files and merged configs; one takes 1 to 15 KB
 
 
 class Copies(Generic[T]):
-    """Gives copies of a config. Pickled and unpickled they take a sixth of the time of `deepcopy`."""
+    """Makes copies of a config by unpickling it, which takes a sixth of the time of `deepcopy`."""
 
     def __init__(self, original: T) -> None:
         try:
             self._pickled: bytes | None = pickle.dumps(original, pickle.HIGHEST_PROTOCOL)
-        except (pickle.PicklingError, AttributeError, TypeError):  # a plugin's class, of which a scan made a twin
+        except (pickle.PicklingError, AttributeError, TypeError):  # a class that Hydra imported twice
             self._pickled, self._original = None, deepcopy(original)
 
     def make(self) -> T:
@@ -81,15 +82,15 @@ class Copies(Generic[T]):
 
 
 class VersionedSource(ConfigSource):
-    """A source that knows when a config has changed."""
+    """A source of configs that can detect whether a config has changed."""
 
     @abstractmethod
     def version(self, config_path: str) -> Hashable | None:
-        """A value that changes when the config does; None where it can't be read."""
+        """Return a value that changes when the config does, or None if it can't be read."""
 
 
 class SameObject:
-    """A key that equals another one of the same object alone."""
+    """A dict key for an object; it equals only keys of the identical object."""
 
     def __init__(self, value: object) -> None:
         self.value = value
@@ -105,7 +106,7 @@ _REMEMBERED: dict[Hashable, Copies[Any]] = {}
 
 
 def remember(key: Hashable, original: T) -> T:
-    """Keep copies of a config for `recall`, and give it back."""
+    """Store a copy of a config for `recall`, and return the config."""
     if len(_REMEMBERED) >= MAX_REMEMBERED:
         _REMEMBERED.clear()
     _REMEMBERED[key] = Copies(original)
@@ -113,14 +114,14 @@ def remember(key: Hashable, original: T) -> T:
 
 
 def recall(key: Hashable) -> Any:
-    """Make a copy of what was kept under a key; None where nothing was."""
+    """Return a new copy of the config stored under a key, or None if there is none."""
     kept = _REMEMBERED.get(key)
     return None if kept is None else kept.make()
 
 
 def version_of(source: ConfigSource, config_path: str) -> Hashable | None:
-    """A value that changes when the config does; None where there is no telling."""
-    # A file is also checked against what the store holds by its name.
+    """Return a value that changes when the config does, or None if that can't be detected."""
+    # Hydra also validates a file against the schema with its name in the config store.
     stored = SameObject(ConfigStore.instance()._open(f"{config_path.removesuffix('.yaml')}.yaml"))
     if source.scheme() in ("pkg", "structured"):
         return stored
@@ -129,7 +130,7 @@ def version_of(source: ConfigSource, config_path: str) -> Hashable | None:
 
 
 def renew_times(config: DictConfig) -> None:
-    """Have each `${now:...}` that was looked up when a config was merged say the present time in its copy."""
+    """Set each `${now:...}` in a copied config, resolved when the original was merged, to the present time."""
     now, times = datetime.now(), OmegaConf.get_cache(config)["now"]
     times.update({pattern: now.strftime(*pattern) for pattern in times})
 
@@ -139,10 +140,10 @@ HEAD, EMPTY = "Hydra's own configs, merged", "an empty config"
 
 
 class LoadedConfigs(CachingConfigRepository):
-    """The configs of one composition. What an earlier composition loaded or merged in the same version is copied.
+    """The configs of one composition; those that an earlier composition loaded or merged unchanged are copied.
 
-    A user's file may change between two of them: its version is its text. Hydra's own class copies the sources first,
-    as a search path in a file could change them; here none can.
+    A user's file may change between two compositions, so its content is compared. Hydra's own class copies the sources
+    first, because a search path in a file could change them; dlspec refuses such files.
     """
 
     def __init__(self, repository: ConfigRepository) -> None:
@@ -152,6 +153,7 @@ class LoadedConfigs(CachingConfigRepository):
         self._provide(EMPTY, DictConfig({}))
 
     def load_config(self, config_path: str) -> ConfigResult | None:
+        """Load a config, or copy it if an earlier composition loaded the same version."""
         if config_path not in self.cache:
             self.cache[config_path] = self._load(config_path)
         return self.cache[config_path]
@@ -164,7 +166,7 @@ class LoadedConfigs(CachingConfigRepository):
         if recalled is not None:
             return recalled
         loaded = self.delegate.load_config(config_path)
-        if self._version(config_path) != key:  # it was written meanwhile, and read in one version or the other
+        if self._version(config_path) != key:  # the file was written while it was read
             self._versions[config_path] = None
             return loaded
         return remember(key, loaded)
@@ -177,18 +179,24 @@ class LoadedConfigs(CachingConfigRepository):
         return (source.scheme(), source.provider, source.path, config_path, version)
 
     def merge(self, defaults: list[ResultDefault], left_out: ResultDefault | None, merge: Merge) -> DictConfig:
-        """Merge the configs of a defaults list, with nothing in place of what stands in `dropped_names`."""
+        """Merge the configs of a defaults list.
+
+        Args:
+            defaults: the configs in the order of merging.
+            left_out: a config that is replaced by an empty one, or None.
+            merge: merges a list of configs.
+        """
         merged = [replace(each, config_path=EMPTY) if each is left_out else each for each in defaults]
         return self._merge_once(merged, lambda each: merge(self._merge_head(each, merge)))
 
     def _merge_head(self, defaults: list[ResultDefault], merge: Merge) -> list[ResultDefault]:
-        """Merge Hydra's own configs, with which each list begins, into one; mostly they are the same ones."""
+        """Replace Hydra's own configs at the start of the list by one merged config; they rarely differ."""
         head = list(takewhile(lambda each: str(each.config_path).startswith("hydra/"), defaults))
         self._provide(HEAD, self._merge_once(head, merge))
         return [ResultDefault(config_path=HEAD, primary=True), *defaults[len(head) :]]
 
     def _merge_once(self, defaults: list[ResultDefault], merge: Merge) -> DictConfig:
-        """Merge configs, or copy what an earlier composition made of the same versions."""
+        """Merge configs, or copy the result if an earlier composition merged the same versions."""
         key = tuple((self._versions.get(str(each.config_path)), each.package, each.primary) for each in defaults)
         if None in (version for version, _, _ in key):
             return merge(defaults)
@@ -205,23 +213,23 @@ class LoadedConfigs(CachingConfigRepository):
 
 
 class HookedLoader(ConfigLoaderImpl):
-    """Hydra's loader with hooks: its own methods of these steps are private."""
+    """Hydra's loader with public methods to override; Hydra's own methods for these steps are private."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process, where the sources of `repository` are registered first."""
+        """Return the state for another process, which creates its own `repository`."""
         return {"config_search_path": self.config_search_path}
 
     @cached_property
     def repository(self) -> ConfigRepository:  # type: ignore[override]  # Hydra sets it where a loader is made
-        """The files, in a process that was given the loader."""
+        """Create the repository of sources in a process that unpickled the loader."""
         self.register_sources()
         return ConfigRepository(config_search_path=self.config_search_path)
 
     def register_sources(self) -> None:
-        """Make known to Hydra what the search path names."""
+        """Register the sources of the search path with Hydra."""
 
     def check_search_path(self, overrides: Sequence[Override]) -> None:
-        """Refuse what may not stand in `hydra.searchpath`."""
+        """Refuse overrides of `hydra.searchpath` that are not allowed."""
 
     def merge_files(
         self,
@@ -229,16 +237,22 @@ class HookedLoader(ConfigLoaderImpl):
         load_file: Callable[[ResultDefault], DictConfig],
         merge: Callable[[ResultDefault | None], DictConfig],
     ) -> DictConfig:
-        """Merge the files of a defaults list.
+        """Merge the files of a defaults list; by default as Hydra does.
 
-        `load` reads one of them, `merge` is Hydra's way; it can leave out what stands in one below its package.
+        Args:
+            defaults: the files in the order of merging.
+            load_file: loads one of them.
+            merge: merges all of them as Hydra does, leaving out the given one.
         """
         return merge(None)
 
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]
     ) -> tuple[list[Override], CachingConfigRepository]:
-        """Hydra would also read the files of its search path itself, and run what stands in them."""
+        """Parse overrides and create the repository.
+
+        Hydra's own method would also read search paths from files, and run code that they name.
+        """
         parsed = OverridesParser.create().parse_overrides(overrides)
         self.check_search_path(parsed)
         return parsed, LoadedConfigs(self.repository)
@@ -264,7 +278,13 @@ _create_interpolation_map = hydra_defaults._create_interpolation_map
 def create_interpolation_map(
     overrides: hydra_defaults.Overrides, defaults_list: list[InputDefault], self_added: bool
 ) -> DictConfig:
-    """Make the config in which a `${...}` of a defaults list is looked up; an empty one where the list has none."""
+    """Make the config in which Hydra resolves each `${...}` of a defaults list; an empty one if there is none.
+
+    Args:
+        overrides: Hydra's parsed overrides.
+        defaults_list: the entries of the defaults list.
+        self_added: whether Hydra added `_self_` to the list.
+    """
     is_used = any(not each.is_self() and each.is_interpolation() for each in defaults_list)
     return _create_interpolation_map(overrides, defaults_list, self_added) if is_used else DictConfig({})
 
@@ -273,8 +293,8 @@ hydra_defaults._create_interpolation_map = create_interpolation_map
 
 
 def split_into_jobs(overrides: list[Override]) -> list[list[str]]:
-    """List every combination of the overrides' values, a job each."""
-    # Imported here: Hydra's scan for plugins runs that module anew, and a class taken before it would be a twin.
+    """List the overrides of each job: every combination of the overrides' values."""
+    # Imported here: Hydra's scan for plugins imports that module again and so defines a second class.
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 
     return [list(job) for batch in BasicSweeper.split_arguments(overrides, None) for job in batch]
@@ -286,30 +306,30 @@ def has_failed(returned: JobReturn) -> bool:
 
 
 def get_return_value(returned: JobReturn) -> Any:
-    """What the task gave, or the error that it raised. (The public property prints to stderr, and raises.)"""
+    """Return the task's result or the error that it raised. (The public property prints to stderr and raises.)"""
     return returned._return_value
 
 
 def make_completed_return(value: Any, overrides: Sequence[str] | None = None) -> JobReturn:
-    """What a launcher gives of a job that came to its end."""
+    """Make what a launcher returns for a job that completed."""
     return JobReturn(overrides=overrides, status=JobStatus.COMPLETED, _return_value=value)
 
 
 def make_failed_return(error: BaseException, overrides: Sequence[str] | None = None) -> JobReturn:
-    """What a launcher gives of a job that raised an error."""
+    """Make what a launcher returns for a job that raised an error."""
     return JobReturn(overrides=overrides, status=JobStatus.FAILED, _return_value=error)
 
 
 def get_plain_value(config: DictConfig, key: Any) -> Any:
-    """What stands under a key, as plain values, its `${...}` as written."""
-    node: Any = config._get_node(key)  # getting the value would look up its '${...}'
+    """Return the value at a key as plain values; `${...}` stays as written."""
+    node: Any = config._get_node(key)  # `config[key]` would resolve '${...}'
     return OmegaConf.to_container(node, resolve=False) if OmegaConf.is_config(node) else node._value()
 
 
 def register_module(name: str, module: ModuleType) -> None:
-    """Let a module be imported under a second name, in a package that exists only where a plugin is installed.
+    """Make a module importable under a second name, in a package that may not be installed.
 
-    Hydra takes as plugins what lies in `hydra_plugins`; configs name their classes by that.
+    Hydra looks for plugins in the package `hydra_plugins`, and configs name their classes by it.
     """
     package, _, last = name.partition(".")
     try:

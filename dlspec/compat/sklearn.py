@@ -1,4 +1,4 @@
-"""scikit-learn's own data files, found without importing scikit-learn."""
+"""The data files of scikit-learn, without importing scikit-learn."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 
 
 def find_data_folder() -> Path | None:
-    """The folder with the files of `sklearn.datasets`, None if scikit-learn is not installed.
+    """Return the folder with the files of `sklearn.datasets`, or None if scikit-learn is not installed.
 
-    Where a later version keeps them elsewhere, whoever opens one gets an OSError.
+    If a later version of scikit-learn moves the files, opening one raises an OSError.
     """
     found = find_spec("sklearn")
     if found is None or not found.submodule_search_locations:

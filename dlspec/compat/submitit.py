@@ -1,4 +1,4 @@
-"""What dlspec changes in submitit (1.5): a job whose process was lost counts as failed."""
+"""A patch for submitit (1.5): a job whose process was lost counts as failed."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dlspec.compat.hydra import make_failed_return
 
 @contextmanager
 def treat_lost_jobs_as_failed() -> Iterator[None]:
-    """Within it submitit's launcher takes a lost job for one that failed; it would give up, and forget the others.
+    """Make submitit's launcher treat a lost job as failed, within this context.
 
-    Tested in test_sweep_launchers. To remove: when Hydra's launcher goes on behind a lost job.
+    Without it the launcher stops at the lost job, and the results of the other jobs are lost too.
     """
     try:
         from submitit.core.core import Job

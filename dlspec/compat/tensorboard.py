@@ -1,7 +1,8 @@
-"""TensorBoard's event files, written without importing its package.
+"""TensorBoard's event files, written without importing TensorBoard.
 
-A file is a row of records: a length of eight bytes, its checksum, so many bytes, their checksum. Each holds a message
-`Event` in protobuf's format (tensorboard/compat/proto/event.proto); TensorBoard's own writer gives the same bytes.
+A file is a sequence of records. A record consists of the length of its content (8 bytes), a checksum of the length, the
+content, and a checksum of the content. The content is an `Event` message in protobuf's format
+(tensorboard/compat/proto/event.proto). TensorBoard's own writer produces the same bytes.
 """
 
 from __future__ import annotations
@@ -12,17 +13,23 @@ from collections.abc import Mapping
 from functools import cache
 
 FORMAT_VERSION = b"brain.Event:2"
+# Wire types of protobuf fields.
 _VARINT, _EIGHT_BYTES, _LENGTH_DELIMITED, _FOUR_BYTES = 0, 1, 2, 5
-"""Protobuf's kinds of fields."""
 
 
 def encode_header(seconds: float) -> bytes:
-    """The first record of a file; `at` are seconds since 1970."""
+    """Encode the first record of a file; `seconds` is the time since 1970."""
     return _encode_record(_encode_event(seconds, 0) + _encode_bytes(3, FORMAT_VERSION))
 
 
 def encode_scalars(results: Mapping[str, float], step: int, seconds: float) -> bytes:
-    """The record of some results at a step; `at` are seconds since 1970."""
+    """Encode the record of some results.
+
+    Args:
+        results: values by the names of their curves.
+        step: the training step, the x axis of the curves.
+        seconds: time since 1970.
+    """
     values = [
         _encode_bytes(1, _encode_bytes(1, name.encode()) + _encode_float(2, value)) for name, value in results.items()
     ]
@@ -48,13 +55,12 @@ def _encode_bytes(field: int, content: bytes) -> bytes:
 
 
 def _encode_float(field: int, value: float) -> bytes:
-    return _encode_key(field, _FOUR_BYTES) + struct.pack(
-        "<f", ctypes.c_float(value).value
-    )  # what is too large is infinite
+    # c_float turns values that are too large into infinity, where struct would raise an error.
+    return _encode_key(field, _FOUR_BYTES) + struct.pack("<f", ctypes.c_float(value).value)
 
 
 def _encode_varint(number: int) -> bytes:
-    """Seven bits a byte, the lowest first; all but the last byte have the eighth bit."""
+    """Encode an integer in 7 bits per byte, lowest first; the eighth bit is set in all bytes except the last."""
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)
@@ -63,7 +69,7 @@ def _encode_varint(number: int) -> bytes:
 
 
 def _compute_masked_crc(content: bytes) -> bytes:
-    """CRC-32C, turned and moved, as TensorFlow's records have it."""
+    """Compute the CRC-32C of some bytes, rotated and offset as in TensorFlow's record format."""
     crc, table = 0xFFFFFFFF, _make_crc_table()
     for byte in content:
         crc = table[(crc ^ byte) & 0xFF] ^ crc >> 8

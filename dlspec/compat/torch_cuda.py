@@ -1,4 +1,4 @@
-"""CUDA graphs whose recording has failed: PyTorch has no public way to end it, only one to end a good one."""
+"""Ending a CUDA graph recording that has failed; PyTorch's public way only ends a successful one."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 
 
 def end_failed_recording(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
-    """End the recording, and let the current device's allocator serve its usual pool again.
+    """End the recording, and make the current device's allocator use its usual pool again.
 
-    If PyTorch drops the private call, `capture_end` alone has to do.
+    If PyTorch removes the private function, only `capture_end` is called.
     """
-    with suppress(RuntimeError):  # it says that what was recorded is worth nothing
+    with suppress(RuntimeError):  # PyTorch reports that the recording is invalid
         graph.capture_end()
     with suppress(RuntimeError, AttributeError):
         torch._C._cuda_endAllocateToPool(torch.cuda.current_device(), pool)

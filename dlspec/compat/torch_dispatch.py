@@ -1,4 +1,4 @@
-"""PyTorch's operations, seen one by one below all layers, and those of them that are named privately."""
+"""Observing PyTorch's operations one by one, below all layers, and operations that have only private names."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+# The operation behind `nn.Bilinear`; None if PyTorch has removed it, and then its products are not counted.
 BILINEAR: Any = getattr(torch.ops.aten, "_trilinear", None)
-"""What `nn.Bilinear` calls; None if PyTorch has dropped it, and then its products count nothing."""
+# The operation behind `scaled_dot_product_attention` on a CPU; None if PyTorch has removed it.
 FUSED_ATTENTION: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
-"""What `scaled_dot_product_attention` calls on a CPU; None if PyTorch has dropped it, as `nn.Bilinear`'s."""
 
 
+# Called with an operation (an overload of `torch.ops.aten`), its output and its arguments.
 OperationObserver = Callable[[Any, Any, tuple[Any, ...]], None]
-"""Takes an operation (an overload of `torch.ops.aten`), its output and its arguments."""
 
 
 def observe_operations(observe: OperationObserver) -> AbstractContextManager[object]:
-    """Within it `see` is called after every operation of PyTorch's."""
+    """Return a context manager within which `observe` is called after every operation of PyTorch."""
     return _ObserverMode(observe)
 
 
@@ -32,7 +32,7 @@ class _ObserverMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Otherwise the first operation imports the compiler."""
+        """Return False, because otherwise the first operation imports the compiler."""
         return False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -46,9 +46,9 @@ _ORIGINAL_ATTENTION = nn.functional.scaled_dot_product_attention
 
 @contextmanager
 def use_cpu_kernels_on_meta() -> Iterator[None]:
-    """Within it the meta device takes the operations that a CPU takes: one for all of attention, none of oneDNN's.
+    """Make the meta device use the operations of a CPU within this context: fused attention, and nothing of oneDNN.
 
-    PyTorch's own layers look the function up in `nn.functional`, and it is replaced there.
+    The attention function is replaced in `nn.functional`, where PyTorch's own layers look it up.
     """
     module, name = nn.functional, "scaled_dot_product_attention"
     try:
@@ -68,7 +68,10 @@ def _attend_fused_on_meta(
     is_causal: bool = False,
     **others: Any,
 ) -> Tensor:
-    """PyTorch's attention, which by itself would multiply out all weights on the meta device, and keep them."""
+    """Compute attention in one fused operation on the meta device.
+
+    PyTorch's own function would compute all attention weights there, and keep them for the backward pass.
+    """
     is_fused = FUSED_ATTENTION is not None and query.is_meta and not dropout_p and query.shape[-1] == value.shape[-1]
     if not is_fused or (attn_mask is not None and attn_mask.requires_grad):
         return _ORIGINAL_ATTENTION(query, key, value, attn_mask, dropout_p, is_causal, **others)

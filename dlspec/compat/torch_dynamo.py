@@ -1,9 +1,9 @@
-"""PyTorch's compiler front end, `torch._dynamo`: done without as long as nothing is compiled.
+"""Avoiding the import of `torch._dynamo`, the front end of PyTorch's compiler, if nothing is compiled.
 
-Constructing any optimizer imports it, and so do the first `step` of most, the switch to deterministic algorithms and
-the first operation below a dispatch mode: more than a short run trains, and none of them needs it. What is done here
-in its place gives the same numbers to the last bit. Wherever PyTorch is not built as expected, or the compiler has
-been imported already, PyTorch's own way is taken.
+Creating any optimizer imports it, and so do the first `step` of most optimizers, the switch to deterministic algorithms
+and the first operation under a dispatch mode. None of them needs it, and the import takes longer than a short run
+trains. The replacements here give bit-identical results. If PyTorch's code is not as expected, or the compiler has
+already been imported, PyTorch's own functions are called.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from torch.optim import optimizer as optimizer_module
 
 from dlspec.compat.torch_optim import mark_stepped
 
+# The methods that `torch._compile._disable_dynamo` wraps.
 WRAPPED_METHODS = ("state_dict", "load_state_dict", "zero_grad", "add_param_group")
-"""The methods that `torch._compile._disable_dynamo` wraps."""
+# The attribute in which `_disable_dynamo` caches the wrapped version of each method.
 CACHE_ATTRIBUTE = "__dynamo_disable"
-"""The attribute in which it keeps its version of each."""
 
 
 def is_dynamo_imported() -> bool:
@@ -33,10 +33,10 @@ def is_dynamo_imported() -> bool:
 
 @contextmanager
 def without_dynamo() -> Iterator[None]:
-    """Within it an optimizer's constructor, `state_dict` and their like do not import `torch._dynamo`.
+    """Keep an optimizer's constructor and its `WRAPPED_METHODS` from importing `torch._dynamo` within this context.
 
-    Each wrapped method looks for its compiler-proof version on the raw function; within this block it finds the raw
-    function itself, which is the same thing as long as nothing is being compiled.
+    Each wrapped method looks up the version that the compiler must not trace as an attribute of the raw function.
+    Within this context it finds the raw function itself, which does the same if nothing is being compiled.
     """
     raws = [] if is_dynamo_imported() else [raw for name in WRAPPED_METHODS if (raw := _find_raw_method(name))]
     for raw in raws:
@@ -49,16 +49,16 @@ def without_dynamo() -> Iterator[None]:
 
 
 def _find_raw_method(name: str) -> Callable[..., Any] | None:
-    """The function inside the wrapper, if there is one that has not met the compiler yet."""
+    """Return the function inside the wrapper of a method, or None if the wrapper has already been called."""
     raw = getattr(getattr(Optimizer, name, None), "__wrapped__", None)
     usable = getattr(raw, "__code__", None) is not None and not hasattr(raw, CACHE_ATTRIBUTE)
     return raw if usable else None
 
 
 def make_step_function(optimizer: Optimizer) -> Callable[[], None]:
-    """What to call for one step: `optimizer.step()` in effect, without importing `torch._dynamo`.
+    """Return a function that does what `optimizer.step()` does, without importing `torch._dynamo`.
 
-    Make it after the learning-rate schedulers, which put a wrapper of theirs around `step`.
+    Call this after creating the learning-rate schedulers, because they wrap `step`.
     """
     raw = _find_raw_step(optimizer)
     if raw is None:
@@ -68,7 +68,7 @@ def make_step_function(optimizer: Optimizer) -> Callable[[], None]:
         if _has_step_hooks(optimizer):
             optimizer.step()
             return
-        with torch.no_grad():  # what PyTorch's wrapper does around it when `differentiable` is off
+        with torch.no_grad():  # as PyTorch's wrapper does if `differentiable` is off
             raw(optimizer)
         mark_stepped(optimizer)
 
@@ -76,7 +76,10 @@ def make_step_function(optimizer: Optimizer) -> Callable[[], None]:
 
 
 def _find_raw_step(optimizer: Optimizer) -> Callable[[Optimizer], Any] | None:
-    """The undecorated step, if it is exactly PyTorch's profiling wrapper around its gradient switch around it."""
+    """Return the undecorated `step`, or None if its wrappers are not exactly PyTorch's two.
+
+    These are the profiling wrapper and, inside it, the wrapper that switches gradients off.
+    """
     if is_dynamo_imported() or optimizer.defaults.get("differentiable", False) or not _has_known_hooks(optimizer):
         return None
     own_step = vars(optimizer).get("step")
@@ -92,7 +95,10 @@ def _find_raw_step(optimizer: Optimizer) -> Callable[[Optimizer], Any] | None:
 
 
 def _defining_name(function: Any) -> str:
-    """Qualified name of the code of a function of `torch.optim.optimizer`; `functools.wraps` does not change it."""
+    """Return the qualified name of a function's code if it is in `torch.optim.optimizer`, else ''.
+
+    `functools.wraps` does not change the code's name.
+    """
     code = getattr(function, "__code__", None)
     return code.co_qualname if code is not None and code.co_filename == optimizer_module.__file__ else ""
 
@@ -112,7 +118,7 @@ def _has_step_hooks(optimizer: Optimizer) -> bool:
 
 
 def use_deterministic_algorithms(is_on: bool, *, warn_only: bool) -> None:
-    """Do what `torch.use_deterministic_algorithms` does, without importing the compiler for a switch of its own."""
+    """Do what `torch.use_deterministic_algorithms` does, without importing the compiler to set its own switch."""
     switch = getattr(torch._C, "_set_deterministic_algorithms", None)
     if switch is None or "torch._inductor.config" in sys.modules:
         switch = torch.use_deterministic_algorithms
@@ -120,5 +126,5 @@ def use_deterministic_algorithms(is_on: bool, *, warn_only: bool) -> None:
 
 
 def silence_graph_breaks() -> None:
-    """Keep the compiler from warning of what it leaves out of its graphs."""
+    """Silence the compiler's warnings about code that it can't include in its graphs."""
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)

@@ -1,4 +1,4 @@
-"""PyTorch's operations over lists of tensors: one kernel where a loop would start one for each tensor."""
+"""PyTorch's operations on lists of tensors: one kernel, where a loop would start one kernel per tensor."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def copy_tensors(targets: Sequence[Tensor], sources: Sequence[Tensor]) -> None:
-    """Copy each source into the target at its place. If PyTorch drops the operation, a loop does the same."""
+    """Copy each source into the target with the same index. If PyTorch removes the operation, a loop is used."""
     copy = getattr(torch, "_foreach_copy_", None)
     if copy is not None:
         copy(targets, sources)

@@ -1,4 +1,4 @@
-"""What PyTorch's modules keep to themselves: the base classes of normalisations, and where a module holds tensors."""
+"""Private parts of PyTorch's modules: base classes of normalisation layers, and a module's dicts of tensors."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch.nn.modules import batchnorm
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 _INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
-# A user's normalisation may derive from the private base; without that, only the public classes are known.
+# A user's normalisation may derive from the private base class; the public classes are the fallback.
 BATCH_NORM: Any = getattr(batchnorm, "_BatchNorm", _BATCH_NORMS)
 RUNNING_NORM: Any = getattr(batchnorm, "_NormBase", (*_BATCH_NORMS, *_INSTANCE_NORMS))
 
+# A module's dict of parameters or buffers, and a name in it. The tensor there may be replaced at any time.
 TensorSlot = tuple[dict[str, Any], str]
-"""A module's mapping of parameters or buffers, and a name in it. The tensor there may be replaced at any time."""
 
 
 def is_batch_norm(module: nn.Module) -> bool:
@@ -24,14 +24,14 @@ def is_batch_norm(module: nn.Module) -> bool:
 
 
 def is_running_norm(module: nn.Module) -> bool:
-    """Whether a module is a batch or instance normalisation: of the kinds that can keep running statistics."""
+    """Whether a module is a batch or instance normalisation, the kinds that can have running statistics."""
     return isinstance(module, RUNNING_NORM)
 
 
 def iterate_tensor_slots(network: nn.Module) -> Iterator[tuple[TensorSlot, Tensor]]:
-    """Every place of a network at which a parameter or buffer is held, and the tensor that is there now.
+    """Iterate over all slots of parameters and buffers in a network, each with the tensor that is in it now.
 
-    `getattr(module, name)` would find them too; a look-up in the mapping takes a tenth of its time.
+    `getattr(module, name)` would work too, but a look-up in the dict takes a tenth of its time.
     """
     for module in network.modules():
         for tensors in (module._parameters, module._buffers):

@@ -1,4 +1,4 @@
-"""The flag on an optimizer by which learning-rate schedulers know that it has stepped."""
+"""The flag of an optimizer that tells learning-rate schedulers that `step` was called."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from torch.optim import Optimizer
 
 
 def mark_stepped(optimizer: Optimizer) -> None:
-    """Tell learning-rate schedulers that the optimizer has stepped, so that they don't warn of the wrong order.
+    """Mark an optimizer as stepped, so that learning-rate schedulers do not warn about the order of calls.
 
-    If PyTorch drops the flag, nobody reads this one.
+    If a later PyTorch no longer uses the flag, setting it has no effect.
     """
     optimizer._opt_called = True  # type: ignore[attr-defined]

@@ -1,10 +1,10 @@
-"""torchmetrics: imported without what only audio and plots need, and what a metric has gathered.
+"""Importing torchmetrics without heavy libraries, and reading and restoring the state of its metrics.
 
-It imports scipy.signal for audio and matplotlib for its own plots, and transformers where that is installed, and no
-metric of dlspec's needs any. In the command line's own process stand-ins are imported instead; elsewhere
-`metric.plot()` is the user's, and works.
+torchmetrics imports scipy.signal for audio, matplotlib for plots, and transformers if that is installed. dlspec's
+metrics need none of them. In a process of dlspec's command line, empty stand-in modules are used instead. In other
+programs (a notebook) everything is imported, so that `metric.plot()` works.
 
-Importing this file imports nothing heavy: a program calls `leave_out_plots` first of all.
+Importing this file imports nothing heavy: a program calls `leave_out_plots` before anything else.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class _PlotsSwitch:
 
 
 def leave_out_plots() -> None:
-    """State that the process is dlspec's alone: no code of a notebook or another program misses what is left out."""
+    """Import torchmetrics without plots in this process. Call it only if no other code in the process needs plots."""
     _PlotsSwitch.is_on = True
 
 
@@ -35,7 +35,7 @@ def are_plots_left_out() -> bool:
 
 @cache
 def import_torchmetrics() -> Any:
-    """The library; in a process of dlspec's own without the parts that only audio and plots need."""
+    """Import and return torchmetrics; after `leave_out_plots` without the libraries for audio and plots."""
     if are_plots_left_out():
         return _import_without_plots()
     import torchmetrics
@@ -63,7 +63,7 @@ def _import_without_plots() -> Any:
 
 
 class _StandInStyle:
-    """`pyplot.style`, as far as torchmetrics' decorators ask for it when they are made."""
+    """Replaces `pyplot.style`: what torchmetrics' decorators use of it while torchmetrics is imported."""
 
     @staticmethod
     def context(*styles: Any) -> Callable[[Any], Any]:
@@ -78,7 +78,7 @@ def _make_module(name: str, **attributes: Any) -> ModuleType:
 
 @contextmanager
 def _insert_stand_ins(modules: Mapping[str, ModuleType]) -> Iterator[None]:
-    """Modules that stand for real ones while something is imported; if one is there already, nothing is done."""
+    """Insert stand-ins for modules into `sys.modules` within this context, unless one of them is already imported."""
     absent = {} if modules.keys() & sys.modules.keys() else modules
     sys.modules.update(absent)
     try:
@@ -89,7 +89,7 @@ def _insert_stand_ins(modules: Mapping[str, ModuleType]) -> Iterator[None]:
 
 
 def get_metric_state(metric: Any) -> dict[str, Any]:
-    """What a torchmetrics metric has gathered, its count of updates with it; empty for a metric of another kind.
+    """Return the state of a torchmetrics metric with its count of updates; empty for other metrics.
 
     The count has no public setter, and without it a restored metric warns that it was never updated.
     """
@@ -98,6 +98,6 @@ def get_metric_state(metric: Any) -> dict[str, Any]:
 
 
 def restore_metric(metric: Any, state: Mapping[str, Any]) -> None:
-    """Give a metric what `get_metric_state` gave of one like it."""
+    """Set the state of a metric to one that `get_metric_state` returned for a metric of the same kind."""
     for name in get_metric_state(metric):
         setattr(metric, name, state[name])

@@ -1,6 +1,7 @@
-"""Puts values from the command line into a config.
+"""Apply values from the command line to a composed config.
 
-No `+` is needed for a key that the YAML does not name, and what can't be reached is told with what to write instead.
+An override needs no `+` for a key that the YAML does not contain. An override that can't be applied is reported
+together with what to write instead.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from dlspec.language.problems import format_path
 
 
 def apply_overrides(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
-    """Sets (or with `~` deletes) values in the config; gives the problems of those that can't be reached."""
+    """Set (or with `~` delete) values in the config, and return the problems of overrides that can't be applied."""
     if not any(each.key_or_group.split(".")[0] == "model" for each in overrides):
         return _apply_by_section(config, overrides)
     before = get_plain_value(config, "model") if "model" in config else None
     problems = _apply_by_section(config, overrides)
     after = get_plain_value(config, "model") if "model" in config else None
     if isinstance(after, dict) and after != before:
-        # `model.layers.0.Conv2d.out_channels=64` takes a param's place: that nothing uses it now is no mistake.
+        # `model.layers.0.Conv2d.out_channels=64` may replace the only use of a param: an unused param is then allowed.
         drop_unused_params(before, after, _collect_model_overrides(overrides))
         with open_dict(config):
             config.model = after
@@ -36,7 +37,11 @@ def apply_overrides(config: DictConfig, overrides: Sequence[Override]) -> list[P
 
 
 def change_values(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Change a config's plain values, by their keys, as overrides of a command line would; SpecError if one can't."""
+    """Return a config's plain values with some changed by key, as overrides on the command line would change them.
+
+    Raises:
+        SpecError: if a key can't be changed.
+    """
     config = OmegaConf.create(dict(tree))
     lines = {key: f"{key}={value if isinstance(value, str) else format_value(value)}" for key, value in values.items()}
     overrides = [
@@ -52,7 +57,7 @@ def change_values(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[st
 
 
 def _collect_model_overrides(overrides: Sequence[Override]) -> dict[str, Any]:
-    """What the overrides say of the model, as a model's own keys."""
+    """Collect the overrides of the model into one nested dict, with the same keys as a model."""
     model_overrides: dict[str, Any] = {}
     for override in overrides:
         top, *path = override.key_or_group.split(".")
@@ -70,9 +75,8 @@ def _collect_model_overrides(overrides: Sequence[Override]) -> dict[str, Any]:
 def _apply_by_section(config: DictConfig, overrides: Sequence[Override]) -> list[Problem]:
     problems: list[Problem] = []
     tree: dict[str, Any] = {str(key): None for key in config if key != "hydra"}
-    touched_sections: dict[
-        str, None
-    ] = {}  # OmegaConf is slow: only what an override names is taken out, and put back once
+    # OmegaConf is slow: convert only the sections that an override names, and write each back once.
+    touched_sections: dict[str, None] = {}
     for override in overrides:
         top = override.key_or_group.split(".")[0]
         if top in tree and top not in touched_sections:
@@ -96,7 +100,7 @@ def _apply_by_section(config: DictConfig, overrides: Sequence[Override]) -> list
 
 
 def apply_override(tree: dict[str, Any], override: Override) -> Finding | None:
-    """Changes the tree in place, or says why it can't and what to write."""
+    """Apply one override to the tree in place; return what is wrong and how to fix it if that is impossible."""
     path = path_from_key(override.key_or_group)
     node: Any = tree
     for depth, part in enumerate(path[:-1], start=1):
@@ -118,7 +122,7 @@ def apply_override(tree: dict[str, Any], override: Override) -> Finding | None:
 
 
 def _get_child(node: Any, part: Any) -> Any:
-    """What stands under a key or index; None where nothing does."""
+    """Return the value at a key or index, or None if there is none."""
     if isinstance(node, dict):
         return node.get(str(part))
     return node[part] if isinstance(part, int) and part < len(node) else None
@@ -126,9 +130,9 @@ def _get_child(node: Any, part: Any) -> Any:
 
 def _missing_list_finding(override: Override, path: KeyPath) -> Finding:
     if override.is_delete():
-        return _unreachable_key_finding(f"no key '{path[-1]}' to delete an entry of")
+        return _unreachable_key_finding(f"no list '{path[-1]}' to delete an entry from")
     return _unreachable_key_finding(
-        f"no list '{path[-1]}' is written there", f"write it whole: {format_path(path)}=[...]"
+        f"'{path[-1]}' is not written as a list", f"write the whole list: {format_path(path)}=[...]"
     )
 
 
@@ -153,7 +157,7 @@ def _set_leaf(node: Any, path: KeyPath, override: Override) -> Finding | None:
 
 
 def _keep_last_layer_name(entry: Any, path: KeyPath) -> None:
-    """An entry that an override has left with two layers' names keeps the one written later, the last in `path`."""
+    """If an override has left an entry with two layer names, keep only the later one: the last key of `path`."""
     last = path[-1]
     if not isinstance(entry, dict) or not is_entry(path[:-1]) or last in ENTRY_KEYS:
         return
@@ -166,7 +170,7 @@ def _keep_last_layer_name(entry: Any, path: KeyPath) -> None:
 
 
 def _check_omitted_layer_name(node: Any, path: KeyPath, override: Override, tree: dict[str, Any]) -> Finding | None:
-    """`model.layers.0.out_channels=64` where the entry is `Conv2d: {...}`: the layer's name was left out."""
+    """Find an override that leaves out the layer's name: `model.layers.0.out_channels=64` for `Conv2d: {...}`."""
     last = str(path[-1])
     if not isinstance(node, dict) or not is_entry(path[:-1]) or last in (*ENTRY_KEYS, "type") or "type" in node:
         return None
@@ -177,13 +181,13 @@ def _check_omitted_layer_name(node: Any, path: KeyPath, override: Override, tree
         return None
     return Finding(
         Code.MISPLACED_KEY,
-        f"no key '{last}' beside '{names[0]}'",
+        f"'{last}' can't be set beside '{names[0]}'",
         f"write {format_path((*path[:-1], names[0], last))}=...",
     )
 
 
 def _visible_blocks(model: Any, path: KeyPath) -> dict[str, Any]:
-    """The blocks that an entry at `path` sees, the nearest definition of each."""
+    """Collect the blocks that an entry at `path` can use; an inner definition replaces an outer one."""
     found: dict[str, Any] = {}
     node: Any = {"model": model}
     for part in path:
@@ -194,7 +198,10 @@ def _visible_blocks(model: Any, path: KeyPath) -> dict[str, Any]:
 
 
 def _should_merge(path: KeyPath, before: Any, value: Any) -> bool:
-    """A mapping changes the mapping before it key by key, but one that names a part or layer takes its place."""
+    """Whether a value is merged key by key into the mapping there, rather than replacing it.
+
+    A mapping that names another part or layer replaces the old one.
+    """
     if not isinstance(value, dict) or not isinstance(before, dict):
         return False
     if "layers" in path[:-1] or isinstance(path[-1], int) or names_other_part(before, value, path):
@@ -210,13 +217,16 @@ def _missing_entry_finding(node: Any, part: Any) -> Finding:
     if isinstance(node, list):
         return _unreachable_key_finding(
             f"no entry '{part}' in a list of {len(node)}",
-            f"write a number from 0 to {len(node) - 1}",
+            f"write an index from 0 to {len(node) - 1}",
         )
-    return _unreachable_key_finding(f"no key '{part}' there")
+    return _unreachable_key_finding(f"no key '{part}'")
 
 
 def _shorthand_finding(path: KeyPath, value: Any, override: Override, tree: dict[str, Any]) -> Finding:
-    """An override that reaches into `Linear: 10` or `loss: MSELoss` would lose what is written there."""
+    """Explain why an override inside a short spelling (`Linear: 10`, `loss: MSELoss`) fails.
+
+    Applying it would lose the value or name that is written there.
+    """
     name, setting = str(path[-1]), override.key_or_group.split(".")[-1]
     change = f"{setting}: {_override_value_text(override)}"
     value_setting = _find_value_setting(name, path, tree) if is_entry(path[:-1]) else None
@@ -224,11 +234,11 @@ def _shorthand_finding(path: KeyPath, value: Any, override: Override, tree: dict
         if setting == value_setting:
             whole = f"{format_path(path)}={_override_value_text(override)}"
             return _unreachable_key_finding(
-                f"'{name}: {_format_value(value)}' is a short spelling of {value_setting}", f"write {whole}"
+                f"'{name}: {_format_value(value)}' is the short spelling of {value_setting}", f"write {whole}"
             )
         full = f"{format_path(path[:-1])}={{{name}: {{{value_setting}: {_format_value(value)}, {change}}}}}"
         return _unreachable_key_finding(
-            f"'{name}: {_format_value(value)}' is a short spelling", f"write it in full: '{full}'"
+            f"'{name}: {_format_value(value)}' is a short spelling without settings", f"write it in full: '{full}'"
         )
     path_text = format_path(path)
     if not isinstance(value, str) or not value.lstrip("$").isidentifier():
@@ -239,11 +249,11 @@ def _shorthand_finding(path: KeyPath, value: Any, override: Override, tree: dict
         full = f"{path_text}={{{value}: {{{change}}}}}"
     else:
         full = f"{path_text}={{type: {value}, {change}}}"
-    return _unreachable_key_finding(f"'{value}' is a short spelling", f"write it in full: '{full}'")
+    return _unreachable_key_finding(f"'{value}' is a short spelling without settings", f"write it in full: '{full}'")
 
 
 def _find_value_setting(name: str, path: KeyPath, tree: dict[str, Any]) -> str | None:
-    """The setting that one value behind a layer's or block's name stands for."""
+    """Find the setting that a single value after a layer's or block's name sets: `out_features` in `Linear: 10`."""
     from dlspec.parts.torch.torch_parts import LAYERS
 
     if name in LAYERS:
@@ -254,7 +264,7 @@ def _find_value_setting(name: str, path: KeyPath, tree: dict[str, Any]) -> str |
 
 
 def _format_value(value: Any) -> str:
-    """A value as YAML writes it, text without quotes."""
+    """Format a value as in YAML, strings without quotes."""
     return value if isinstance(value, str) else format_value(value)
 
 

@@ -1,7 +1,8 @@
-"""Composes a config with Hydra.
+"""Compose a config with Hydra.
 
-Hydra merges the files and chooses among groups. Values from the command line are applied by `overrides`, without a `+`
-and with our own errors: Hydra would refuse a key that the YAML does not name, and replace a short spelling in silence.
+Hydra merges the files and resolves the choices of groups. Values from the command line are applied by
+`applied_overrides`, which needs no `+` and has its own error messages: Hydra would refuse a key that the YAML does not
+contain, and silently replace a short spelling.
 """
 
 from __future__ import annotations
@@ -60,17 +61,21 @@ VERSION_BASE = "1.3"
 
 
 class DlspecConfigLoader(HookedLoader):
-    """Hydra's loader, which gives values from the command line to us."""
+    """Hydra's config loader, with dlspec's rules for models and for values from the command line."""
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
         self._cache: dict[Hashable, Copies[DictConfig]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """For another process, which is given composed configs, and looks into the files to say where a mistake is."""
+        """Return the state for another process, which receives composed configs and so starts with an empty cache.
+
+        It needs the loader only to find where a wrong key is written.
+        """
         return {**super().__getstate__(), "_cache": {}}
 
     def register_sources(self) -> None:
+        """Register the sources of the search path with Hydra."""
         _register_sources()
 
     def load_configuration(
@@ -81,6 +86,18 @@ class DlspecConfigLoader(HookedLoader):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
+        """Compose one config with dlspec's rules; Hydra calls this.
+
+        Args:
+            config_name: name of the top file, without `.yaml`.
+            overrides: choices and values as on the command line.
+            run_mode: single run or sweep.
+            from_shell: whether the overrides come from a shell.
+            validate_sweep_overrides: whether multiple values for one key are refused in a single run.
+
+        Raises:
+            SpecError: lists all wrong choices and overrides, and errors in defaults lists.
+        """
         choices, values = self.split_overrides(overrides)
         if run_mode == RunMode.RUN and validate_sweep_overrides:
             refuse_sweeps([*choices, *values])
@@ -122,7 +139,10 @@ class DlspecConfigLoader(HookedLoader):
     def _compose_chosen(
         self, config_name: str | None, lines: list[str], run_mode: RunMode, from_shell: bool, validates: bool
     ) -> DictConfig:
-        """What the files and choices say. Composing takes 20 ms and a copy 1: a sweep's jobs mostly choose the same."""
+        """Compose the files and choices, without values from the command line.
+
+        Composing takes 20 ms and a copy 1 ms; the jobs of a sweep mostly have the same choices.
+        """
         key = (config_name, tuple(lines), run_mode, from_shell, validates)
         if key in self._cache:
             return self._cache[key].make()
@@ -131,6 +151,7 @@ class DlspecConfigLoader(HookedLoader):
         return config
 
     def check_search_path(self, overrides: Sequence[Override]) -> None:
+        """Refuse an override of `hydra.searchpath`."""
         named = next((each for each in overrides if each.key_or_group == "hydra.searchpath"), None)
         if named is not None:
             raise SpecError(
@@ -143,9 +164,19 @@ class DlspecConfigLoader(HookedLoader):
         load_file: Callable[[ResultDefault], DictConfig],
         merge: Callable[[ResultDefault | None], DictConfig],
     ) -> DictConfig:
-        model, sole = self._merge_models(defaults, load_file)
+        """Merge the files of a defaults list, their models by dlspec's rules.
+
+        Args:
+            defaults: the files in the order of merging.
+            load_file: loads one of them.
+            merge: merges all of them as Hydra does, leaving out the given one.
+
+        Raises:
+            SpecError: if two files can't be merged.
+        """
+        model, only_file = self._merge_models(defaults, load_file)
         try:
-            config = merge(sole)
+            config = merge(only_file)
         except ConfigCompositionException as error:
             raise SpecError([problem_from_merge_error(error, self._find_file)]) from None
         if "model" in config:
@@ -155,13 +186,13 @@ class DlspecConfigLoader(HookedLoader):
     def _merge_models(
         self, defaults: Sequence[ResultDefault], load: Callable[[ResultDefault], DictConfig]
     ) -> tuple[Any, ResultDefault | None]:
-        """The model by our rules: Hydra would leave two layers' names in an entry that a file overrides.
+        """Merge the models of all files: Hydra would leave two layer names in an entry that a file overrides.
 
-        Where one file alone says it, and says nothing else, that file is given too.
+        Also return the file of the model if only one file has a model and that file has no other keys, else None.
         """
         merger = ModelMerger()
         files: list[ResultDefault] = []
-        says_more = False
+        has_other_keys = False
         for default in defaults:
             package = default.package or ""
             if package.split(".")[0] not in ("", "model"):
@@ -171,13 +202,13 @@ class DlspecConfigLoader(HookedLoader):
             if "model" in config:
                 merger.add(remove_defaults_list(get_plain_value(config, "model"), package))
                 files.append(default)
-                says_more = len(config) > 1
+                has_other_keys = len(config) > 1
             if len(merger.conflicts) > before:
                 raise SpecError([problem_from_conflict(each, default, self._find_file) for each in merger.conflicts])
-        return merger.model, files[0] if len(files) == 1 and not says_more else None
+        return merger.model, files[0] if len(files) == 1 and not has_other_keys else None
 
     def split_overrides(self, overrides: Sequence[str]) -> tuple[list[Override], list[Override]]:
-        """Choices among groups (Hydra's own settings too), and values."""
+        """Split overrides into choices of groups (and Hydra's own settings), and values."""
         choices: list[Override] = []
         values: list[Override] = []
         for override in parse_overrides(overrides):
@@ -189,12 +220,12 @@ class DlspecConfigLoader(HookedLoader):
             elif not is_inline_value(override):
                 choices += parse_overrides([str(override.input_line).lstrip("+")])
             else:
-                values += [override] if group != "experiment" else []  # it has no key of its own
+                values += [override] if group != "experiment" else []  # an experiment has no section
                 choices += parse_overrides([f"~{group}"]) if replaces_section(group, override.value()) else []
         return choices, values
 
     def find_locations(self, overrides: Sequence[str]) -> SourceMap:
-        """Where each key of the composed config was written."""
+        """Find where each key of the composed config was written."""
         choices, values = self.split_overrides(overrides)
         usable = [each for each in choices if not each.is_sweep_override() and not self._check_choice(each)]
         locations = WrittenLocations()
@@ -217,7 +248,7 @@ class DlspecConfigLoader(HookedLoader):
         return locations.find_locations()
 
     def files(self, group: str) -> list[str]:
-        """The files that a group offers: dlspec's, the user's, those of --config-dir."""
+        """List the files that a group offers: dlspec's, the user's and those of --config-dir."""
         return list_group_files(group, [Path(each.path) for each in self._conf_sources()])
 
     def _conf_sources(self) -> list[ConfFiles]:
@@ -236,30 +267,32 @@ class DlspecConfigLoader(HookedLoader):
 
 @dataclass(frozen=True)
 class ComposedConfig:
-    """A config with its `hydra` node, and the means to say where each key was written."""
+    """A config with its `hydra` node, and the loader that can find where each key was written."""
 
     config: DictConfig
     loader: DlspecConfigLoader
 
     @property
     def tree(self) -> dict[str, Any]:
-        """The task's part as plain values, `${...}` as written."""
+        """The config without the `hydra` node, as plain values; `${...}` stays as written."""
         return {str(key): get_plain_value(self.config, key) for key in self.config if key != "hydra"}
 
     @property
     def is_sweep(self) -> bool:
-        """Whether a config's or an override's `hydra.mode` asks for a sweep."""
+        """Whether `hydra.mode`, in a file or an override, asks for a sweep."""
         return bool(self.config.hydra.mode == RunMode.MULTIRUN)
 
     def find_locations(self) -> SourceMap:
+        """Find where each key was written."""
         overrides: Any = OmegaConf.to_container(self.config.hydra.overrides.task, resolve=False)
         return self.loader.find_locations(overrides)
 
 
 class InvalidOverrides(SpecError):
-    """Overrides that can't be applied. `composed` is the config without them, so that its form can be checked too.
+    """Raised for overrides that can't be applied.
 
-    What stands in one of `groups` depends on a choice that was wrong, and says nothing.
+    `composed` is the config without them, so that its other sections can be checked too. `groups` are the groups whose
+    choice was wrong: errors in their sections would be misleading.
     """
 
     def __init__(self, problems: Sequence[Problem], composed: ComposedConfig, groups: frozenset[str]) -> None:
@@ -268,9 +301,9 @@ class InvalidOverrides(SpecError):
 
 
 def start_hydra(config_dir: str | None = None) -> HydraApp:
-    """Hydra with our search path: --config-dir, the user's conf/, dlspec's own, PyTorch's names.
+    """Create Hydra with dlspec's search path: --config-dir, the user's conf/, dlspec's own, the names of parts.
 
-    Hydra's own global state is left alone, so a notebook's `hydra.initialize` goes on working.
+    Hydra's global state is not changed, so `hydra.initialize` in a notebook keeps working.
     """
     version.setbase(VERSION_BASE)
     _register_sources()
@@ -306,7 +339,7 @@ def _config_dir_source(config_dir: str) -> str:
 
 
 def compose(overrides: Sequence[str], hydra: HydraApp | None = None) -> ComposedConfig:
-    """One config, as a run would compose it."""
+    """Compose one config, as for a run."""
     hydra = hydra or start_hydra()
     loader = hydra.config_loader
     assert isinstance(loader, DlspecConfigLoader)

@@ -1,6 +1,6 @@
-"""Where configs come from: dlspec's own conf/, the user's ./conf before it, and PyTorch's names behind both.
+"""The files of the config groups: the user's ./conf first, then dlspec's own conf/.
 
-Every YAML file goes through `dlspec.language.yaml.yaml_files`, so that nothing is loaded which was not scanned.
+Every YAML file is read by `dlspec.language.yaml.yaml_files`, which scans it before loading.
 """
 
 from __future__ import annotations
@@ -15,45 +15,48 @@ from dlspec.errors import Code, Finding, Problem, SourceLocation, SpecError, for
 from dlspec.language.yaml.yaml_files import find_packaged_conf as find_packaged_conf
 from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file
 
-# Groups that offer every registered part under its PyTorch name, beside the files in conf/.
+# Groups that offer every registered part by its name, in addition to the files in conf/.
 PART_GROUPS = ("optimizer", "scheduler", "loss", "metrics")
 GROUPS = ("model", "data", "loss", "optimizer", "scheduler", "metrics", "trainer", "experiment")
-# The only files that may carry a `hydra:` node.
+# The only files that may contain a `hydra:` section.
 TOP_CONFIGS = ("config", "dlspec")
 BASE_PREFIX = "base/"
 SEARCHPATH_REFUSED = Finding(
-    Code.HYDRA_CONFIG, "hydra.searchpath is not there", "--config-dir FOLDER adds a folder of files"
+    Code.HYDRA_CONFIG, "hydra.searchpath is not supported", "add a folder of files with --config-dir FOLDER"
 )
 
 
 def find_user_conf() -> Path | None:
-    """The folder `conf/` where the user works, if there is one and it is not dlspec's own."""
+    """Return the folder `conf/` in the working directory, or None if there is none or it is dlspec's own."""
     folder = Path.cwd() / "conf"
     return folder if folder.is_dir() and folder.resolve() != find_packaged_conf().resolve() else None
 
 
 def list_conf_folders() -> list[Path]:
-    """The user's folder before the packaged one."""
+    """List the folders with config files: the user's, if there is one, before dlspec's own."""
     return [folder for folder in (find_user_conf(), find_packaged_conf()) if folder is not None]
 
 
 def list_group_files(group: str, folders: Iterable[Path] | None = None) -> list[str]:
-    """The files that a group offers in some folders, or in the user's and dlspec's own."""
+    """List the names of a group's files in the given folders, by default in the user's and dlspec's own."""
     searched = list_conf_folders() if folders is None else folders
-    names = {name for folder in searched for name in _names(folder / group)}
+    names = {name for folder in searched for name in _list_file_names(folder / group)}
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
 
 
-def _names(folder: Path) -> list[str]:
+def _list_file_names(folder: Path) -> list[str]:
     try:
-        with os.scandir(folder) as entries:  # faster than `glob`: each job of a sweep asks for every group
+        with os.scandir(folder) as entries:  # faster than `glob`: each job of a sweep lists every group
             return [each.name for each in entries]
     except OSError:
         return []
 
 
 def check_user_config(folder: Path) -> None:
-    """An unrelated project's conf/config.yaml would take the place of dlspec's without a word."""
+    """Refuse a conf/config.yaml that does not extend dlspec's.
+
+    The config.yaml of an unrelated project would silently replace dlspec's.
+    """
     path = folder / "config.yaml"
     if not path.is_file():
         return
@@ -61,13 +64,13 @@ def check_user_config(folder: Path) -> None:
     tree = document.tree if isinstance(document.tree, dict) else {}
     defaults = tree.get("defaults", [])
     if not isinstance(defaults, list) or "dlspec" not in defaults:
-        fix = "begin it with 'defaults: [dlspec, _self_]', or run dlspec in another folder"
+        fix = "start it with 'defaults: [dlspec, _self_]', or run dlspec in another folder"
         raise SpecError(
             [
                 Problem(
                     Code.CONFIG_CLASH,
                     "",
-                    "a config.yaml that does not build on dlspec's",
+                    "this config.yaml does not extend dlspec's",
                     fix,
                     SourceLocation(format_file_path(path)),
                 )
@@ -79,26 +82,29 @@ def check_user_config(folder: Path) -> None:
 
 
 def read_conf_file(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, str | None]]:
-    """A conf file's values and its header (`# @package`)."""
+    """Read a config file; return its values and its header (`# @package`)."""
     path = folder / f"{name}.yaml"
     tree = load_yaml_file(path).tree
     header = _read_header(path)
     if tree is None:
         return {}, header
     if not isinstance(tree, dict):
-        raise _file_error(Code.WRONG_TYPE, path, "the file is no mapping", "write KEY: VALUE lines")
+        raise _file_error(Code.WRONG_TYPE, path, "the file is not a mapping", "write KEY: VALUE lines")
     touches_hydra = "hydra" in tree or str(header.get("package") or "").split(".")[0] == "hydra"
     if touches_hydra and name not in TOP_CONFIGS:
         raise _file_error(
-            Code.MISPLACED_KEY, path, "a 'hydra' node", "it may stand in conf/config.yaml and on the command line alone"
+            Code.MISPLACED_KEY,
+            path,
+            "a 'hydra' section in this file",
+            "move it to conf/config.yaml or to the command line",
         )
     defaults = tree.get("defaults", [])
     if not isinstance(defaults, list):
-        raise _file_error(Code.WRONG_TYPE, path, "'defaults' is no list", "write 'defaults: [...]'")
+        raise _file_error(Code.WRONG_TYPE, path, "'defaults' is not a list", "write 'defaults: [...]'")
     for index, each in enumerate(defaults):
         if not isinstance(each, str) and not (isinstance(each, dict) and len(each) == 1):
             location = load_yaml_file(path).keys.get(("defaults", index))
-            found = f"{format_value(each)} names no file"
+            found = f"{format_value(each)} does not name a file"
             raise SpecError(
                 [
                     Problem(
@@ -114,7 +120,10 @@ def read_conf_file(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, s
 
 
 def _read_header(path: Path) -> dict[str, str | None]:
-    """Hydra reads `# @package` from the first line alone; below another comment it would be ignored in silence."""
+    """Read the `# @package` header.
+
+    Hydra reads it only from the first line, and would silently ignore it below another comment: that is refused here.
+    """
     header: dict[str, str | None] = {"package": None}
     for number, line in enumerate(_read_leading_comments(path)):
         found = re.match(r"#\s*@package\s+(\S+)", line)
@@ -122,7 +131,7 @@ def _read_header(path: Path) -> dict[str, str | None]:
             location = SourceLocation(format_file_path(path), number + 1, 1, line, len(line))
             fix = "move it to the first line"
             raise SpecError(
-                [Problem(Code.YAML_SYNTAX, "", "'# @package' below another line is ignored", fix, location)]
+                [Problem(Code.YAML_SYNTAX, "", "'# @package' is ignored below another line", fix, location)]
             )
         if found:
             header["package"] = found[1]

@@ -1,4 +1,4 @@
-"""The sources that Hydra composes from: YAML files below a folder, and the names of PyTorch's parts."""
+"""The sources that Hydra loads configs from: YAML files in a folder, and the names of parts."""
 
 from __future__ import annotations
 
@@ -19,14 +19,17 @@ from dlspec.limits import DEFAULT_LIMITS, get_limit
 
 
 class ConfFiles(VersionedSource):
-    """YAML files below a folder. The packaged ones are also there under `base/`, for a file that extends its twin."""
+    """YAML files in a folder.
+
+    dlspec's own files are also available under `base/`, so that a user's file can extend the one with the same name.
+    """
 
     @staticmethod
     def scheme() -> str:
         return "dlspec"
 
     def locate(self, config_path: str) -> Path | None:
-        """The file behind a config's name, or None."""
+        """Return the file of a config's name, or None if there is none."""
         name = config_path.removesuffix(".yaml").lstrip("/")
         if name.startswith(BASE_PREFIX) and Path(self.path) == find_packaged_conf():
             name = name.removeprefix(BASE_PREFIX)
@@ -34,7 +37,7 @@ class ConfFiles(VersionedSource):
         return path if path.is_file() else None
 
     def version(self, config_path: str) -> Hashable | None:
-        """The file's text, and the limits that it kept to; None where it can't be read."""
+        """Return the file's content and the limits it was checked against, or None if it can't be read."""
         path = self.locate(config_path)
         try:
             return None if path is None else (path.read_bytes(), *map(get_limit, DEFAULT_LIMITS))
@@ -67,7 +70,10 @@ class ConfFiles(VersionedSource):
 
 
 class PartNames(VersionedSource):
-    """Any name in a group of parts stands for the part; whether PyTorch has it is checked with the rest of the form."""
+    """Makes every name a choice in a group of parts: `optimizer=AdamW` becomes `optimizer: {type: AdamW}`.
+
+    Whether there is a part with that name is checked later, with the rest of the spec.
+    """
 
     @staticmethod
     def scheme() -> str:
@@ -106,9 +112,5 @@ def _to_omegaconf(tree: dict[str, Any], path: Path) -> DictConfig:
         document = load_yaml_file(path)
         location = document.values.get(keys) or document.keys.get(keys) or SourceLocation(format_file_path(path))
         raise SpecError(
-            [
-                Problem(
-                    Code.REFERENCE_SYNTAX, key, "a '${...}' that is not closed or not right", "write ${KEY}", location
-                )
-            ]
+            [Problem(Code.REFERENCE_SYNTAX, key, "a '${...}' is not closed or not valid", "write ${KEY}", location)]
         ) from None

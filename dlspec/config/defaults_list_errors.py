@@ -1,5 +1,6 @@
-"""Defaults lists that do not hold together: a name that no file has, a file that leads back to itself, files that
-can't be laid over each other. Hydra tells these without a place; here the file that says so is read once more.
+"""Errors in defaults lists: an unknown file, a file that includes itself, files that can't be merged.
+
+Hydra reports these without a location, so the file that causes the error is read again here to find it.
 """
 
 from __future__ import annotations
@@ -18,14 +19,14 @@ from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError, sug
 from dlspec.language.problems import format_path
 from dlspec.language.yaml.yaml_files import Document, format_file_path, load_yaml_file
 
-# Where the file of a config's name (`model/cnn`) lies; None for what is no file.
+# Returns the file of a config's name (`model/cnn`), or None if there is none.
 FindFile = Callable[[str | None], Path | None]
-CIRCULAR_DEFAULTS = "a file whose defaults lead back to itself"
-EXTEND_FIX = "to extend dlspec's own file of that name write /base/GROUP/NAME@_here_"
+CIRCULAR_DEFAULTS = "the defaults list of this file leads back to the file itself"
+EXTEND_FIX = "to extend dlspec's file with the same name write /base/GROUP/NAME@_here_"
 
 
 def remove_defaults_list(model: Any, package: str) -> Any:
-    """A file's model less the defaults list, which stands where the file's package begins."""
+    """Return a file's model without its defaults list, which is at the top of the file's package."""
     path = package.split(".")[1:] if package else None
     return model if path is None else _remove_defaults_at(model, path)
 
@@ -39,7 +40,13 @@ def _remove_defaults_at(tree: Any, path: list[str]) -> Any:
 
 
 def problem_from_conflict(conflict: MergeConflict, default: ResultDefault, find_file: FindFile) -> Problem:
-    """What a file's model says that can't be laid over the one before."""
+    """Make a problem of a model that can't be merged into the one before it.
+
+    Args:
+        conflict: what can't be merged, and where.
+        default: the file of the model, as an entry of the defaults list.
+        find_file: returns the file of a config's name.
+    """
     location = _find_key_location(find_file(default.config_path), default.package, conflict.path)
     return conflict.finding.to_problem(format_path(conflict.path), location)
 
@@ -52,51 +59,59 @@ def _find_key_location(path: Path | None, package: str | None, key: KeyPath) -> 
 
 
 def problem_from_merge_error(error: ConfigCompositionException, find_file: FindFile) -> Problem:
-    """A file's list over a mapping, outside of the model."""
+    """Make a problem of Hydra's error about a list and a mapping that it can't merge, outside of the model."""
     config, key = _parse_merge_error(error)
     file = find_file(config)
     location = None if file is None else _find_nearest_location(load_yaml_file(file), key, file)
     return Problem(
         Code.CONFIG_CLASH,
         key,
-        "a list and a mapping can't be laid over each other",
-        "write the one that is there",
+        "can't merge a list with a mapping",
+        "write the same kind as in the file that this one extends",
         location,
     )
 
 
 def _parse_config_name(error: Exception) -> str:
-    """The config of which Hydra complains, or ''. Its exceptions name it in their text alone."""
+    """Return the name of the config in a Hydra error, or ''. Hydra gives it only in the message."""
     found = re.match(r"In '([^']+)'", str(error))
     return found[1] if found else ""
 
 
 def _parse_merge_error(error: Exception) -> tuple[str, str]:
-    """The config that can't be merged, and the key in it. Hydra's exception names both in its text alone."""
+    """Return the config that can't be merged and the key in it. Hydra gives both only in the message."""
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]
     key = next((line.partition(":")[2].strip() for line in lines if line.startswith("full_key:")), "")
     return lines[0].removeprefix("In '").partition("'")[0], key
 
 
 def _find_nearest_location(document: Document, key: str, file: Path) -> SourceLocation:
-    """The key, or the part of it that a file with a package of its own writes."""
+    """Find the location of a key, or of its last keys if the file has a `# @package` that provides the first ones."""
     keys = tuple(key.split("."))
     found = (document.keys.get(keys[start:]) for start in range(len(keys)))
     return next((each for each in found if each is not None), SourceLocation(format_file_path(file)))
 
 
 def problem_from_missing_config(error: MissingConfigException, find_file: FindFile, names: Iterable[str]) -> Problem:
-    """A name in a defaults list that no file has. Who overrides a choice (an experiment) Hydra does not tell."""
+    """Make a problem of a name in a defaults list that no file has.
+
+    Args:
+        error: Hydra's error. It does not name the file if that overrides a choice, as an experiment does.
+        find_file: returns the file of a config's name.
+        names: all configs, which are searched for the name.
+    """
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     parent = _parse_config_name(error)
     files = [each for each in map(find_file, [*([parent] if parent else []), *names]) if each is not None]
     location = next((found for file in files if (found := _find_entry_location(file, name)) is not None), None)
     choices = error.options or [each.stem for each in files[0].parent.glob("*.yaml")] if files else ()
-    return Problem(Code.DEFAULTS_LIST, group, f"a defaults list names '{name}'", suggest(name, choices), location)
+    return Problem(
+        Code.DEFAULTS_LIST, group, f"unknown name '{name}' in a defaults list", suggest(name, choices), location
+    )
 
 
 def _find_entry_location(file: Path, name: str) -> SourceLocation | None:
-    """Where the defaults list of a file names a config."""
+    """Find where the defaults list of a file names a config."""
     document = _load_document(file)
     for path, location in document.values.items() if document else ():
         names = re.split(r"[/@]", location.text[location.column - 1 : location.column - 1 + location.width])
@@ -106,7 +121,7 @@ def _find_entry_location(file: Path, name: str) -> SourceLocation | None:
 
 
 def _load_document(file: Path | None) -> Document | None:
-    """A file's document; None where it has a mistake of its own."""
+    """Load a file; return None if it is not valid YAML."""
     try:
         return None if file is None else load_yaml_file(file)
     except SpecError:
@@ -114,13 +129,13 @@ def _load_document(file: Path | None) -> Document | None:
 
 
 def list_config_files(folders: Iterable[ConfFiles]) -> list[str]:
-    """The names of all configs in some folders, those first that a user may have written."""
+    """List the names of all configs in some folders, in the order of the folders: the user's come first."""
     paths = [(Path(each.path), path) for each in folders for path in sorted(Path(each.path).rglob("*.yaml"))]
     return [str(path.relative_to(folder).with_suffix("")) for folder, path in paths]
 
 
 def find_circular_defaults(find_file: FindFile, names: Iterable[str]) -> Problem:
-    """The first file whose defaults lead back to it, and the entry that does."""
+    """Find the first file whose defaults list leads back to the file itself, and the entry that does so."""
     for name in names:
         location = _find_circular_entry(name, find_file)
         if location is not None:
@@ -129,7 +144,7 @@ def find_circular_defaults(find_file: FindFile, names: Iterable[str]) -> Problem
 
 
 def _find_circular_entry(start: str, find_file: FindFile) -> SourceLocation | None:
-    """The place of the entry in `start` from which its defaults lead back to it."""
+    """Find the entry in the defaults list of `start` that leads back to `start`."""
     for first, location in _list_entries(start, find_file):
         seen: set[str] = set()
         waiting = [first]
@@ -144,7 +159,7 @@ def _find_circular_entry(start: str, find_file: FindFile) -> SourceLocation | No
 
 
 def _list_entries(name: str, find_file: FindFile) -> Iterator[tuple[str, SourceLocation | None]]:
-    """The configs that a file's defaults list names, and where."""
+    """Iterate over the configs that a file's defaults list names, each with its location."""
     document = _load_document(find_file(name))
     if document is None:
         return
@@ -157,7 +172,7 @@ def _list_entries(name: str, find_file: FindFile) -> Iterator[tuple[str, SourceL
 
 
 def _config_named_by_entry(entry: Any, group: str) -> str | None:
-    """The config's name that an entry of a defaults list stands for; None where it adds none."""
+    """Return the name of the config that an entry of a defaults list adds, or None if it adds none."""
     if isinstance(entry, dict) and len(entry) == 1:
         key, value = next(iter(entry.items()))
         words = str(key).split()

@@ -1,4 +1,4 @@
-"""Choices among a group's files, parts or Hydra's plugins: what is not there is told with what there is."""
+"""Checks of choices: unknown files and parts of a group, and plugins of Hydra that are not installed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dlspec.errors import UNKNOWN_PART_CODES, Code, Problem, suggest
 
 
 def check_choice(override: Override, available: Sequence[str]) -> list[Problem]:
-    """A file that no folder holds, told in our own words; `known` are those that there are."""
+    """Return a problem for each chosen name that is neither in `available` nor, in a group of parts, a part's name."""
     group = override.key_or_group
     if override.is_delete() or override.is_sweep_override():
         return []
     chosen = override.value()
     names = [str(each) for each in (chosen if isinstance(chosen, list) else [chosen])]
     unknown = [each for each in names if each not in available and not (group in PART_GROUPS and each.isidentifier())]
-    noun, location = f"no {'data set' if group == 'data' else group}", value_location(override)
+    noun, location = f"unknown {'data set' if group == 'data' else group}", value_location(override)
     code = UNKNOWN_PART_CODES.get(group, Code.UNKNOWN_CHOICE)
     return [
         Problem(code, group, f"{noun} '{each}'", _suggest_choice(group, each, available), location) for each in unknown
@@ -29,7 +29,7 @@ def check_choice(override: Override, available: Sequence[str]) -> list[Problem]:
 
 
 def check_installed(override: Override, available: Collection[str]) -> list[Problem]:
-    """A launcher or sweeper whose package is not there, with the extra that brings it."""
+    """Return a problem for a launcher or sweeper that is not installed; the fix names the extra that installs it."""
     group, chosen = override.key_or_group, str(override.value())
     extra = EXTRAS_BY_CHOICE[group].get(chosen)
     if extra is None or chosen in available:
@@ -39,10 +39,10 @@ def check_installed(override: Override, available: Collection[str]) -> list[Prob
 
 
 def _suggest_choice(group: str, chosen: str, available: Sequence[str]) -> str:
-    """The nearest name; for a file the name by which it is chosen, or where it must lie for that."""
+    """Suggest a name: the nearest one or, for a file's path, how to choose that file by its name."""
     if not chosen.endswith((".yaml", ".yml")) and "/" not in chosen:
         return suggest(chosen, available, max_names=20)
     name = Path(chosen).name.removesuffix(".yaml").removesuffix(".yml")
     if name in available:
-        return f"write its name alone: {group}={name}"
-    return f"a file is chosen by its name: put it at conf/{group}/{name}.yaml and write {group}={name}"
+        return f"write only its name: {group}={name}"
+    return f"files are chosen by name: save it as conf/{group}/{name}.yaml and write {group}={name}"

@@ -1,4 +1,4 @@
-"""Hydra's and OmegaConf's complaints about what a user's config asks of Hydra itself."""
+"""Errors of Hydra and OmegaConf about a user's config, as problems."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dlspec.errors import Code, Problem
 
 
 def problem_from_hydra_error(error: BaseException) -> Problem | None:
-    """The problem that such an error tells; None for any other error."""
+    """Make a problem of an error of Hydra or OmegaConf; return None for any other error."""
     if not isinstance(error, HydraException | OmegaConfBaseException):
         return None
     lines = [line.strip() for line in str(error).split("\n") if line.strip()]

@@ -1,4 +1,4 @@
-"""The `hydra` node of a config, parts of which are read-only."""
+"""Changes of a config's `hydra` node, parts of which are read-only."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 
 def set_hydra_value(config: DictConfig, key: str, value: Any) -> None:
-    """Sets a key of it."""
+    """Set a value in the `hydra` node.
+
+    Args:
+        config: the config that contains the node; it is changed in place.
+        key: a dotted key below `hydra`.
+        value: replaces the old value.
+    """
     with read_write(config.hydra), open_dict(config.hydra):
         OmegaConf.update(config.hydra, key, value, merge=False)

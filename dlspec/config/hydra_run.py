@@ -1,4 +1,4 @@
-"""A run as Hydra does one: with `.hydra/` in its folder and Hydra's callbacks around it."""
+"""Jobs run in Hydra's way: with `.hydra/` in the run's folder and Hydra's callbacks called around it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,16 @@ T = TypeVar("T")
 
 
 def prepare_hydra_process() -> None:
-    """Prepare a process in which Hydra has composed nothing for running jobs."""
-    version.setbase(VERSION_BASE)  # by it Hydra decides whether a job moves into its folder
+    """Prepare a process for running jobs in which Hydra has not composed a config."""
+    version.setbase(VERSION_BASE)  # decides whether Hydra changes into the folder of a job
     setup_globals()
 
 
 def unwrap_job_return(returned: JobReturn) -> Any:
-    """What the task gave; what it raised is raised again. (Hydra's own property prints to stderr first.)"""
+    """Return the task's result, or raise the error that it raised.
+
+    Hydra's own property prints to stderr before it raises.
+    """
     value = get_return_value(returned)
     if has_failed(returned):
         raise value
@@ -35,7 +38,10 @@ def unwrap_job_return(returned: JobReturn) -> Any:
 
 
 class SingleRun:
-    """One run, and no sweep: `begin`, then `configured_folder`, then `run` in the folder that was made."""
+    """A single run, outside of a sweep.
+
+    Call `start_callbacks`, then `configured_folder`, make a folder, and call `run` with it.
+    """
 
     def __init__(self, hydra: HydraApp, composed: ComposedConfig) -> None:
         self._config = composed.config
@@ -44,15 +50,16 @@ class SingleRun:
         self._context = HydraContext(config_loader=hydra.config_loader, callbacks=self._callbacks)
 
     def start_callbacks(self) -> None:
+        """Call `on_run_start` of Hydra's callbacks."""
         self._callbacks.on_run_start(config=self._config, config_name=CONFIG_NAME)
 
     def configured_folder(self) -> Path:
-        """What `hydra.run.dir` says."""
+        """Return the folder that `hydra.run.dir` names."""
         HydraConfig.instance().set_config(self._config)
         return Path(str(OmegaConf.select(self._config, "hydra.run.dir")))
 
     def run(self, folder: Path, task: Callable[[], Any]) -> JobReturn:
-        """Run the task; what it gave or raised is for `result_of`."""
+        """Run the task in a folder; `unwrap_job_return` gives its result or raises its error."""
         set_hydra_value(self._config, "run.dir", str(folder))
         returned = run_job(
             hydra_context=self._context,
@@ -68,18 +75,25 @@ class SingleRun:
 
 @dataclass(frozen=True)
 class HydraJob:
-    """A sweep's job with the config that Hydra composed for it."""
+    """The config that Hydra composed for a sweep's job; it can run the job."""
 
     config: DictConfig
 
     def folder_name(self, number: int) -> str:
-        """What `hydra.sweep.subdir` says of the job with that number."""
+        """Return the name that `hydra.sweep.subdir` gives to the folder of the job with this number."""
         self._set_number(number)
         HydraConfig.instance().set_config(self.config)
         return str(OmegaConf.select(self.config, "hydra.sweep.subdir"))
 
     def run(self, context: HydraContext, number: int, folder: Path, task: Callable[[], T]) -> T:
-        """Run the task as the job with that number, in its folder."""
+        """Run a task as a job of a sweep and return its result.
+
+        Args:
+            context: Hydra's loader and callbacks.
+            number: the job's number in the sweep.
+            folder: the job's folder, directly in the sweep's folder.
+            task: the function to run.
+        """
         self._set_number(number)
         set_hydra_value(self.config, "sweep.dir", str(folder.parent))
         set_hydra_value(self.config, "sweep.subdir", folder.name)
@@ -101,9 +115,17 @@ class HydraJob:
 
 @dataclass(frozen=True)
 class HydraJobRunner:
-    """Runs a sweep's jobs as Hydra does; it can be sent to other processes."""
+    """Runs a sweep's jobs in Hydra's way; it can be pickled for other processes."""
 
     context: HydraContext
 
     def run(self, job: HydraJob, number: int, folder: Path, task: Callable[[], T]) -> T:
+        """Run a task as a job of a sweep and return its result.
+
+        Args:
+            job: the job's config.
+            number: the job's number in the sweep.
+            folder: the job's folder, directly in the sweep's folder.
+            task: the function to run.
+        """
         return job.run(self.context, number, folder, task)

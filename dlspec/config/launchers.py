@@ -1,4 +1,4 @@
-"""Hydra's launchers and sweepers by name: what brings them, and which of them dlspec stands in for."""
+"""Hydra's launchers and sweepers: the extras that install them, and those that dlspec replaces or wraps."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from omegaconf import DictConfig, OmegaConf
 from dlspec.compat.hydra import BASIC_LAUNCHER, BASIC_SWEEPER
 from dlspec.config.hydra_node import set_hydra_value
 
+# The module under which Hydra and its configs find the classes; they are defined in dlspec.sweeps.hydra.
 PLUGIN_MODULE = "hydra_plugins.dlspec"
-"""The module by whose name Hydra and its configs know the classes, which are those of dlspec.sweeps.hydra."""
+# The extra of dlspec that installs each launcher and sweeper.
 EXTRAS_BY_CHOICE: Mapping[str, Mapping[str, str]] = {
     "hydra/launcher": {"joblib": "joblib", "submitit_local": "submitit", "submitit_slurm": "submitit", "ray": "ray"},
     "hydra/sweeper": {"optuna": "optuna"},
 }
-"""Which extra of dlspec's brings a choice of Hydra's."""
 
-# They do the same, but end with the first failure, and drop all later batches.
+# Hydra's own classes stop at the first failed job and drop all later batches.
 _REPLACEMENTS = {
     BASIC_LAUNCHER: f"{PLUGIN_MODULE}.DlspecLauncher",
     BASIC_SWEEPER: f"{PLUGIN_MODULE}.DlspecSweeper",
@@ -29,7 +29,7 @@ _REPLACEMENTS = {
 
 
 def register_plugin_names() -> None:
-    """Make the launchers and the sweeper choices of Hydra's groups. They are named only: no class is needed yet."""
+    """Register dlspec's launchers and sweeper as choices of Hydra's groups, by name only: no class is imported."""
     for name, cls in {"dlspec": "DlspecLauncher", "pool": "PoolLauncher"}.items():
         _store("hydra/launcher", name, {"_target_": f"{PLUGIN_MODULE}.{cls}"})
     sweeper = {"_target_": f"{PLUGIN_MODULE}.DlspecSweeper", "max_batch_size": None, "params": None}
@@ -37,14 +37,17 @@ def register_plugin_names() -> None:
 
 
 def _store(group: str, name: str, node: Mapping[str, Any]) -> None:
-    """Store a choice, unless it is there: what is stored anew is merged anew."""
+    """Store a choice, unless it is already stored: storing it again would make Hydra's configs merge again."""
     store, path = ConfigStore.instance(), f"{group}/{name}.yaml"
     if store.get_type(path) != ObjectType.CONFIG or store.load(path).node != node:
         store.store(group=group, name=name, node=node)
 
 
 def wrap_launcher(config: DictConfig) -> None:
-    """Whatever launcher a sweep's config names is called by dlspec's, so that each sweeper gets the same of each."""
+    """Wrap the launcher that a sweep's config names in dlspec's, so that every launcher returns results the same way.
+
+    Hydra's basic launcher and sweeper are replaced by dlspec's.
+    """
     for key in ("launcher", "sweeper"):
         node = OmegaConf.to_container(config.hydra[key], resolve=False)
         assert isinstance(node, dict)
@@ -57,7 +60,7 @@ def wrap_launcher(config: DictConfig) -> None:
 
 
 def restore_wrapped_launcher(config: DictConfig) -> DictConfig:
-    """A copy of a sweep's config with the launcher that it named."""
+    """Copy a sweep's config with the launcher that it named, without dlspec's wrapper."""
     copy = deepcopy(config)
     set_hydra_value(copy, "launcher", OmegaConf.to_container(copy.hydra.launcher.launcher, resolve=False))
     return copy

@@ -1,5 +1,7 @@
-"""Lays one file's model over another's: key by key as Hydra does, but an entry that names another layer takes the
-place of the one before it whole, null removes an entry, and a param that nothing reads any more goes with it.
+"""Merging of a file's model into the model of the files before it.
+
+Keys are merged one by one as in Hydra, with three exceptions: an entry that names another layer replaces the old entry
+completely, null removes an entry, and a param that is no longer used is removed.
 """
 
 from __future__ import annotations
@@ -12,14 +14,14 @@ from dlspec.errors import Code, Finding, KeyPath, format_value, suggest
 from dlspec.language.entry_merging import find_layer_name, is_entry, names_other_part
 from dlspec.language.parse.entry import find_expression_words
 
-# What is a list in one file and a mapping in another can't be laid over each other.
+# A list in one file can't be merged with a mapping in another.
 _KIND_NAMES: Mapping[type, str] = {list: "a list", dict: "a mapping"}
 _STRUCTURAL_KEYS = ("layers", "params", "blocks")
 
 
 @dataclass(frozen=True)
 class MergeConflict:
-    """What can't be laid over what was there; `path` leads to it from the config's top."""
+    """A value that can't be merged into the one before it; `path` leads to it from the top of the config."""
 
     path: KeyPath
     finding: Finding
@@ -27,13 +29,13 @@ class MergeConflict:
 
 @dataclass
 class ModelMerger:
-    """A model in the making, from the files in their order."""
+    """Merges the models of files in their order: `model` is the result so far."""
 
     model: Any = None
     conflicts: list[MergeConflict] = field(default_factory=list)
 
     def add(self, newer: Any, path: KeyPath = ("model",)) -> None:
-        """Lays a file's model over what the files before it gave."""
+        """Merge a file's model into the model of the files before it."""
         before = self.model
         self.model = self._merge(before, newer, path)
         if isinstance(before, dict):
@@ -50,7 +52,7 @@ class ModelMerger:
     def _merge_keys(self, before: dict[str, Any], newer: dict[str, Any], path: KeyPath) -> dict[str, Any]:
         layers_without_dash = [key for key, value in newer.items() if is_layer_without_dash(key, value)]
         if path[-1] == "layers" and layers_without_dash:
-            fix = f"write '- {layers_without_dash[0]}', and '- ' before each entry; in a mapping each has a name"
+            fix = f"write '- {layers_without_dash[0]}' and '- ' before every entry; in a mapping every entry has a name"
             self.conflicts.append(
                 MergeConflict(
                     (*path, layers_without_dash[0]),
@@ -70,39 +72,39 @@ class ModelMerger:
     def _remove_entry(self, entries: dict[str, Any], path: KeyPath) -> None:
         name = str(path[-1])
         if name not in entries:
-            fix = suggest(name, entries) or "write a layer behind it"
-            found = f"null removes an entry, and there is no '{name}'"
+            fix = suggest(name, entries) or "write a layer after it"
+            found = f"null removes an entry, but entry '{name}' does not exist"
             self.conflicts.append(MergeConflict(path, Finding(Code.UNKNOWN_OUTPUT, found, fix)))
         entries.pop(name, None)
 
     def _check_kinds(self, before: Any, newer: Any, path: KeyPath) -> None:
         old, new = (_KIND_NAMES.get(type(each), "") for each in (before, newer))
         if old and new and old != new and path[-1] in _STRUCTURAL_KEYS:
-            whole = "a list here too: it takes that one's place whole"
+            whole = "a list here too, which replaces the other list"
             fix = f"write {whole if old == 'a list' else 'a mapping here too'}, or extend another file"
-            found = f"{new} over {old} in the file that this one extends"
+            found = f"{new} here, but {old} in the file that this one extends"
             self.conflicts.append(MergeConflict(path, Finding(Code.CONFIG_CLASH, found, fix)))
         elif isinstance(newer, dict) and is_entry(path[:-1]) and find_layer_name({str(path[-1]): newer}) is not None:
             self._check_shorthand(str(path[-1]), before, newer, path)
 
     def _check_shorthand(self, name: str, before: Any, newer: dict[str, Any], path: KeyPath) -> None:
-        """Settings laid over `Dropout: 0.5` would lose the 0.5."""
+        """Refuse settings merged into a short spelling: merged into `Dropout: 0.5` they would lose the 0.5."""
         from dlspec.parts.torch.torch_parts import LAYERS
 
         setting = LAYERS[name].value_setting if name in LAYERS else None
         if setting is not None and setting not in newer:
-            found = f"settings over the short spelling '{name}: {format_value(before).strip(chr(39))}'"
+            found = f"settings can't be merged into the short spelling '{name}: {format_value(before).strip(chr(39))}'"
             fix = f"write its value here too: {setting}: {before}"
             self.conflicts.append(MergeConflict(path, Finding(Code.CONFIG_CLASH, found, fix)))
 
 
 def _is_named_entry(path: KeyPath) -> bool:
-    """Whether an entry of a mapping stands there, which has its name from it."""
+    """Whether the path leads to an entry of `layers`."""
     return len(path) > 1 and path[-2] == "layers"
 
 
 def is_layer_without_dash(key: str, value: Any) -> bool:
-    """`Flatten:` and `Linear: 10` where entries by name are wanted."""
+    """Whether a key of a mapping of named entries is an entry without its dash: `Flatten:` or `Linear: 10`."""
     if not key[:1].isupper() or isinstance(value, str):
         return False
     from dlspec.parts.torch.torch_parts import LAYERS
@@ -113,13 +115,18 @@ def is_layer_without_dash(key: str, value: Any) -> bool:
     return named is None or (named[0] == "key" and named[1] in LAYERS[key].settings) or ", " in named[1]
 
 
-# ---- params that nothing reads any more ----------------------------------------------------------------------------
+# ---- params that are no longer used --------------------------------------------------------------------------------
 
 
 def drop_unused_params(before: Any, after: Any, newer: Any) -> None:
-    """Takes from `after` the params that something in `before` read and nothing reads now; `given` are kept.
+    """Remove from `after` the params that were used in `before` and no longer are, except those set in `newer`.
 
-    `layers: [...]` over a model's layers is no mistake for a param that they alone read.
+    Without it, replacing a model's layers would leave params that only the old layers used, which is an error.
+
+    Args:
+        before: the model before merging.
+        after: the model after merging; it is changed in place.
+        newer: what was merged into it.
     """
     for old, new, new_own in _pair_blocks(before, after, newer):
         kept = _get_mapping(new_own, "params").keys()
@@ -129,7 +136,7 @@ def drop_unused_params(before: Any, after: Any, newer: Any) -> None:
 
 
 def _pair_blocks(before: Any, after: Any, newer: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any], Any]]:
-    """A model and the blocks in it that were there before."""
+    """Yield (before, after, newer) of the model and of each block that is in both `before` and `after`."""
     if not isinstance(before, dict) or not isinstance(after, dict):
         return
     yield before, after, newer

@@ -1,4 +1,4 @@
-"""Overrides, parsed by Hydra's grammar: what they name, what they say, and where that stands."""
+"""Overrides: parsed by Hydra's grammar, with their location on the command line and the kinds of their values."""
 
 from __future__ import annotations
 
@@ -17,29 +17,39 @@ from dlspec.formatting import COMMANDS, format_override
 
 
 def command_line_location(text: str, start: int = 0, width: int = 0) -> SourceLocation:
-    """A place on the command line."""
+    """Make the location of an argument on the command line.
+
+    Args:
+        text: the argument.
+        start: index of the first character to mark.
+        width: number of characters to mark, by default all.
+    """
     return SourceLocation("command line", 0, start + 1, text, width or len(text))
 
 
 def path_from_key(key: str) -> KeyPath:
-    """`model.layers.0.Conv2d` as the config's path: list indices are numbers."""
+    """Split a dotted key into a path: `model.layers.0.Conv2d` becomes `("model", "layers", 0, "Conv2d")`."""
     return tuple(int(part) if part.isdigit() else part for part in key.split("."))
 
 
 def value_location(override: Override) -> SourceLocation:
-    """The place of what stands behind the `=`."""
+    """Make the location of an override's value, after the `=`."""
     line = override.input_line or ""
     start = line.find("=") + 1
     return command_line_location(line, start, max(len(line) - start, 1))
 
 
 def format_choice(group: str, name: str) -> str:
-    """`group=name` as Hydra reads it, where `null` chooses none."""
+    """Format `group=name` for Hydra; an unquoted `null` chooses nothing."""
     return f"{group}={name}" if name.lower() == "null" else format_override(group, name)
 
 
 def parse_overrides(lines: Sequence[str]) -> list[Override]:
-    """Each override parsed; what is none is told with what to write."""
+    """Parse overrides.
+
+    Raises:
+        SpecError: lists every argument that is not a valid override, with a fix.
+    """
     parsed: list[Override] = []
     problems: list[Problem] = []
     for line in lines:
@@ -53,7 +63,7 @@ def parse_overrides(lines: Sequence[str]) -> list[Override]:
     return parsed
 
 
-@lru_cache(maxsize=2_000)  # the jobs of a sweep have most of theirs in common, and one takes 0.3 ms
+@lru_cache(maxsize=2_000)  # the jobs of a sweep share most overrides, and parsing one takes 0.3 ms
 def _parse_override(line: str) -> Override | None:
     try:
         return OverridesParser.create().parse_override(line)
@@ -69,16 +79,16 @@ def _syntax_problem(line: str) -> Problem:
     elif not equals or not key:
         fix = "write KEY=VALUE"
     elif "[" in key:
-        fix = "write the index behind a dot: model.layers.0"
+        fix = "write the index after a dot: model.layers.0"
     elif re.search(r"\.-\d", key):
-        fix = "count a list's entries from 0"
+        fix = "write an index of 0 or more"
     elif re.search(r"\w\(", value):
         fix = "write a part with its settings in braces: {Linear: 10}"
-    return Problem(Code.OVERRIDE_SYNTAX, "", "no override", fix, command_line_location(line))
+    return Problem(Code.OVERRIDE_SYNTAX, "", "not a valid override", fix, command_line_location(line))
 
 
 def refuse_sweeps(overrides: Sequence[Override]) -> None:
-    """Several values for one key are a sweep, and that must be asked for."""
+    """Refuse multiple values for one key outside of a sweep."""
     problems = [_multiple_values_problem(each) for each in overrides if each.is_sweep_override()]
     if problems:
         raise SpecError(problems)
@@ -86,13 +96,13 @@ def refuse_sweeps(overrides: Sequence[Override]) -> None:
 
 def _multiple_values_problem(override: Override) -> Problem:
     key = override.key_or_group
-    or_list = "" if key in GROUPS and key != "metrics" else f", or write a list: {key}=[...]"
-    fix = f"add -m to sweep over them{or_list}"
-    return Problem(Code.SEVERAL_VALUES, key, "several values", fix, command_line_location(override.input_line or ""))
+    list_advice = "" if key in GROUPS and key != "metrics" else f", or write a list: {key}=[...]"
+    fix = f"add -m to sweep over them{list_advice}"
+    return Problem(Code.SEVERAL_VALUES, key, "multiple values", fix, command_line_location(override.input_line or ""))
 
 
 def is_inline_value(override: Override) -> bool:
-    """Whether a group is given a value of its own, null or a mapping, rather than the name of a file or part."""
+    """Whether an override sets a group to a value (null, a mapping, a list of mappings), not to a name."""
     if override.is_delete() or override.is_sweep_override():
         return False
     value = override.value()
@@ -104,7 +114,7 @@ def _is_string(value: Any) -> bool:
 
 
 def replaces_section(group: str, value: Any) -> bool:
-    """Whether a value says which part, model or data it is, so that nothing of what was chosen before remains."""
+    """Whether a value names a part, model or data set, so that it replaces the earlier choice completely."""
     if not isinstance(value, dict) or group == "metrics" or "type" in value or "layers" in value:
         return True
     only = next(iter(value.values())) if len(value) == 1 else 0

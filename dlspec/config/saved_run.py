@@ -1,4 +1,4 @@
-"""`run=FOLDER`: that run's spec.yaml in place of the files' choices; other overrides apply on top."""
+"""`run=FOLDER`: use the spec.yaml of a finished or started run; other overrides apply on top."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ RUN_FIX = "name a run's folder, run=FOLDER, or run=latest"
 
 
 def find_latest_run(root: Path = Path(DEFAULT_RUNS_FOLDER)) -> Path:
-    """The run below `root` that was last written to; UserError where there is none."""
+    """Find the run below `root` that was last written to; raise UserError if there is none."""
     found = [each for each in iterate_run_folders(root) if (each / SPEC_FILE).is_file()]
     if not found:
-        raise UserError(f"no run below '{root}': {RUN_FIX}")
+        raise UserError(f"no run found below '{root}': {RUN_FIX}")
     return max(found, key=lambda folder: folder.stat().st_mtime)
 
 
 def extract_run(choices: Sequence[Override], values: Sequence[Override]) -> tuple[Path | None, list[Override]]:
-    """The spec.yaml that `run=FOLDER` names, and the values without it."""
+    """Return the spec.yaml that `run=FOLDER` names (or None), and the values without that override."""
     named = next((each for each in values if each.key_or_group == "run"), None)
     if named is None or named.is_sweep_override():
         return None, [each for each in values if each is not named]
@@ -40,13 +40,21 @@ def extract_run(choices: Sequence[Override], values: Sequence[Override]) -> tupl
         raise SpecError(
             [
                 Problem(
-                    Code.NO_RUN, "run", f"no run in '{shown}'", "name a run's folder, which holds spec.yaml", location
+                    Code.NO_RUN,
+                    "run",
+                    f"no run in '{shown}'",
+                    "name a run's folder, which contains spec.yaml",
+                    location,
                 )
             ]
         )
     if any(each.key_or_group == "experiment" for each in choices):
         raise SpecError(
-            [Problem(Code.CONFLICT, "run", "run and experiment together", "keep one: each is a whole spec", location)]
+            [
+                Problem(
+                    Code.CONFLICT, "run", "run and experiment together", "keep one: each is a complete spec", location
+                )
+            ]
         )
     return folder / SPEC_FILE, [each for each in values if each is not named]
 
@@ -54,13 +62,23 @@ def extract_run(choices: Sequence[Override], values: Sequence[Override]) -> tupl
 def replace_with_run(
     config: DictConfig, spec_file: Path, choices: Sequence[Override], values: Sequence[Override]
 ) -> dict[str, str]:
-    """Puts the run's spec in the place of what the files said; groups chosen on the command line stay.
+    """Replace the composed sections with those of a run's spec; groups chosen on the command line are kept.
 
-    Gives the names for the new run's folder: 12-30-05_cnn_digits run again is ..._cnn_digits_again.
+    Args:
+        config: the composed config; it is changed in place.
+        spec_file: the spec.yaml of the run.
+        choices: choices of groups on the command line.
+        values: values on the command line; they must include the `imports` of the saved spec.
+
+    Returns:
+        The names for the new run's folder: 12-30-05_cnn_digits, run again, becomes ..._cnn_digits_again.
+
+    Raises:
+        SpecError: if the file is not a saved spec, or imports modules that the user has not named.
     """
     tree = load_yaml_file(spec_file).tree
     if not isinstance(tree, dict) or "hydra" in tree:
-        raise SpecError([Problem(Code.NO_RUN, "", "no saved spec", "", SourceLocation(format_file_path(spec_file)))])
+        raise SpecError([Problem(Code.NO_RUN, "", "not a saved spec", "", SourceLocation(format_file_path(spec_file)))])
     _check_imports(tree.pop("imports", None), spec_file, values)
     _replace_sections(config, tree, {each.key_or_group for each in choices})
     name = spec_file.parent.resolve().name
@@ -77,7 +95,7 @@ def _replace_sections(config: DictConfig, tree: dict[str, Any], chosen: Collecti
 
 
 def _check_imports(imports: Any, spec_file: Path, values: Sequence[Override]) -> None:
-    """A saved spec may come from anyone: the modules that it imports must be named by the user."""
+    """Refuse imports of a saved spec that the user has not named, because the spec may come from anyone."""
     required = imports if isinstance(imports, list) else []
     named = next((each.value() for each in values if each.key_or_group == "imports"), None)
     missing = [str(each) for each in required if not isinstance(named, list) or each not in named]

@@ -1,6 +1,7 @@
-"""Where each key of a composed config was written: OmegaConf forgets it, so the files are read once more.
+"""Locations of the keys of a composed config.
 
-That is done for an error alone. Later files go over earlier ones, and the command line over all of them.
+OmegaConf does not keep them, so the files are read again, only when an error is reported. Later files override
+earlier ones, and the command line overrides all files.
 """
 
 from __future__ import annotations
@@ -20,16 +21,23 @@ from dlspec.language.yaml.yaml_files import Document, format_file_path, load_yam
 
 @dataclass
 class WrittenLocations:
-    """The places found so far, in the order of merging."""
+    """Collects the locations of keys and values; add files and overrides in the order of merging."""
 
     keys: dict[KeyPath, SourceLocation] = field(default_factory=dict)
     values: dict[KeyPath, SourceLocation] = field(default_factory=dict)
 
     def find_locations(self) -> SourceMap:
+        """Return all locations collected so far."""
         return SourceMap(self.keys, self.values)
 
     def add_file(self, path: Path, package: str | None, without: Collection[str] = ()) -> None:
-        """A file's keys below its package; `without` leaves out some of its top ones."""
+        """Add the keys of a file.
+
+        Args:
+            path: the file.
+            package: the dotted key below which Hydra puts the file's content, None for the top.
+            without: sections of the file to leave out.
+        """
         document = load_yaml_file(path).without_sections(without)
         prefix: KeyPath = tuple(package.split(".")) if package else ()
         for end in range(1, len(prefix) + 1):
@@ -39,14 +47,14 @@ class WrittenLocations:
         self.values |= {(*prefix, *inner): location for inner, location in document.values.items()}
 
     def add_choice(self, override: Override) -> None:
-        """The command line chose a part by its name: the choice itself stands there. (A file has places of its own.)"""
+        """Add the choice of a part by its name, located at the override. (`add_file` adds a chosen file.)"""
         path = path_from_key(override.key_or_group)
         self._record_override(path, override)
         if override.key_or_group in PART_GROUPS:
             self.keys[(*path, "type")] = self.values[(*path, "type")] = value_location(override)
 
     def add_value(self, override: Override) -> None:
-        """The command line gave a value: nothing written below it before is there any more."""
+        """Add a value from the command line; it removes all earlier locations below its key."""
         path = path_from_key(override.key_or_group)
         value = None if override.is_sweep_override() else override.value()
         replaced = [(*path, key) for key in value] if isinstance(value, dict) else [path]
@@ -56,6 +64,7 @@ class WrittenLocations:
         self._record_override(path, override)
 
     def keep_only(self, sections: Collection[str]) -> None:
+        """Remove the locations of all other sections."""
         self._remove_keys(lambda old: not old or old[0] not in sections)
 
     def _record_override(self, path: KeyPath, override: Override) -> None:
@@ -66,7 +75,7 @@ class WrittenLocations:
         self.values[path] = value_location(override)
 
     def _remove_lists(self, replaced: Collection[KeyPath]) -> None:
-        """A list takes the place of the list before it whole."""
+        """Remove the locations in lists that a later file replaces completely."""
         self._remove_keys(lambda old: any(isinstance(old[at], int) and old[:at] in replaced for at in range(len(old))))
 
     def _remove_keys(self, is_removed: Callable[[KeyPath], bool]) -> None:
@@ -76,5 +85,5 @@ class WrittenLocations:
 
 
 def _list_paths(document: Document) -> Sequence[KeyPath]:
-    """The paths of the document's lists: what an item's path has before its index."""
+    """List the paths of the document's lists: the part of an item's path before its index."""
     return [path[:-1] for path in document.values if path and isinstance(path[-1], int)]

@@ -120,11 +120,11 @@ def test_a_folder_that_can_not_be_made(dlspec, write) -> None:
 @pytest.mark.parametrize("command", [*PLANNED_COMMANDS, "trian", "nothing"])
 def test_commands_that_are_not_there(dlspec, work: Path, command: str) -> None:
     said = dlspec(command, "run=x")
-    expected = {"trian": "is no command; did you mean 'train'?",
-                "nothing": "is no command; there is: compare, report, resume, status, summary, train, validate",
+    expected = {"trian": "is not a command; did you mean 'train'?",
+                "nothing": "is not a command; there is: compare, report, resume, status, summary, train, validate",
                 }  # fmt: skip
     assert said.code == 2
-    assert said.err.splitlines()[0] == f"'{command}' {expected.get(command, 'is not there yet')}"
+    assert said.err.splitlines()[0] == f"'{command}' {expected.get(command, 'is not available yet')}"
     assert not any(work.iterdir())
 
 
@@ -164,7 +164,7 @@ def test_shell_completion(dlspec, monkeypatch: pytest.MonkeyPatch, line: str) ->
 def test_flags_that_mean_nothing_here(dlspec, flag: str) -> None:
     said = dlspec(flag, "x")
     assert said.code == 2
-    assert said.err.startswith(f"command line   {flag}   not there   ")
+    assert said.err.startswith(f"command line   {flag}   not supported   ")
 
 
 KEY_VALUE = "to change a setting write KEY=VALUE, without dashes: trainer.epochs=3\n"
@@ -174,7 +174,7 @@ KEY_VALUE = "to change a setting write KEY=VALUE, without dashes: trainer.epochs
 def test_unknown_flags(dlspec, words: list[str]) -> None:
     said = dlspec(*words)
     flag = next(each for each in words if each.startswith("-"))
-    assert (said.code, said.err) == (2, f"no flag '{flag}'; {KEY_VALUE}")
+    assert (said.code, said.err) == (2, f"unknown flag '{flag}'; {KEY_VALUE}")
 
 
 def test_a_flag_without_its_value(dlspec) -> None:

@@ -161,13 +161,13 @@ def test_each_kind_of_file(dlspec, work: Path, ending: str) -> None:
     [
         (
             ["--graph", "net.gif"],
-            "--graph: 'net.gif' ends with none of .svg, .pdf, .png, .dot: write --graph network.svg",
+            "--graph: 'net.gif' must end with one of .svg, .pdf, .png, .dot: write --graph network.svg",
         ),
-        (["--graph", "net"], "--graph: 'net' ends with none of .svg, .pdf, .png, .dot: write --graph network.svg"),
-        (["--graph", "no/net.dot"], "--graph: there is no folder 'no'"),
+        (["--graph", "net"], "--graph: 'net' must end with one of .svg, .pdf, .png, .dot: write --graph network.svg"),
+        (["--graph", "no/net.dot"], "--graph: folder 'no' does not exist"),
         (["--graph", "folder.dot"], "can't write 'folder.dot': Is a directory"),
         (["--graph"], "argument --graph: expected one argument"),
-        (["--expand"], "--expand is for a picture: add --graph network.svg"),
+        (["--expand"], "--expand needs --graph: add --graph network.svg"),
     ],
 )
 def test_what_can_t_be_drawn(dlspec, work: Path, words: list[str], says: str) -> None:
@@ -190,6 +190,6 @@ def test_no_picture_that_nobody_could_read(monkeypatch: pytest.MonkeyPatch) -> N
     found = picture(BLOCKS, tokens(6), expand=True)
     monkeypatch.setattr(graph_dot, "MAX_BOXES", 39)
     with pytest.raises(
-        UserError, match=r"the picture would have 40 boxes, and 39 are the most that are drawn: fold them, --depth 2"
+        UserError, match=r"the picture would have 40 boxes, the maximum is 39: fold them with --depth 2"
     ):
         format_dot(found)

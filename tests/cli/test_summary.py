@@ -53,7 +53,7 @@ def test_a_small_network_by_hand(dlspec, write) -> None:
         "2      Linear                 (3) features           51             48",
         "       loss CrossEntropyLoss                                              <0.01 MiB",
         "387 parameters, 0.00 MiB",
-        "a sample: 368 multiply-adds, 0.16 KiB of activations to keep for the way back",
+        "a sample: 368 multiply-adds, 0.16 KiB of activations kept for the backward pass",
         "a training step of 1000 samples: about 0.16 MiB",
         "  weights 1.51 KiB, gradients 1.51 KiB, Adam's state 3.02 KiB, activations 0.16 MiB",
     ]
@@ -227,16 +227,16 @@ def test_a_batch_that_can_t_be_passed() -> None:
     preparing = face.prepare_spec({"layers": ["Picky", {"Linear": 3}]}, {"shape": [20], "num_classes": 3})
     lines = format_summary(summarize(preparing)).splitlines()
     assert lines[0].split() == ["layer", "type", "output", "parameters"]
-    assert lines[-1] == "what a training step needs is not known: a batch can't be passed: ValueError: no training"
+    assert lines[-1] == "the memory of a training step is unknown: training on a batch failed: ValueError: no training"
 
 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--depth", "0"], "argument --depth: '0' is no number of names, 1 or more"),
-        (["--depth", "two"], "argument --depth: 'two' is no number of names, 1 or more"),
+        (["--depth", "0"], "argument --depth: expected a whole number of names, 1 or more, got '0'"),
+        (["--depth", "two"], "argument --depth: expected a whole number of names, 1 or more, got 'two'"),
         (["--depth"], "argument --depth: expected one argument"),
-        (["--deep"], "no flag '--deep'"),
+        (["--deep"], "unknown flag '--deep'"),
     ],
 )
 def test_wrong_flags(dlspec, words: list[str], says: str) -> None:

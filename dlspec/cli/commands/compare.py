@@ -1,4 +1,4 @@
-"""`compare RUN RUN`: what differs between runs in spec, environment and result, without torch."""
+"""`compare FOLDER FOLDER`: print the differences between two runs in spec, environment and result, without torch."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Difference = tuple[str, Any, Any]
 
 
 def main(argv: Sequence[str]) -> int:
-    """Prints the differences of two runs, section by section."""
+    """Print the differences between two runs: a table each for spec, environment and result."""
     parser = FlagParser("compare")
     parser.add_argument("folders", nargs="*", metavar="FOLDER")
-    named = parse_arguments(parser, argv, FIX).folders
-    if len(named) != 2:
-        raise UserError(f"{len(named)} run{'s' if len(named) != 1 else ''} named, wanted two; {FIX}")
-    first, second = (read_record(folder) for folder in require_folders(named, FIX))
+    folders = parse_arguments(parser, argv, FIX).folders
+    if len(folders) != 2:
+        raise UserError(f"got {len(folders)} run{'s' if len(folders) != 1 else ''}, expected two; {FIX}")
+    first, second = (read_record(folder) for folder in require_folders(folders, FIX))
     print_message("\n\n".join(_format_section(*each, first, second) for each in _list_sections(first, second)))
     return EXIT_OK
 
@@ -46,19 +46,19 @@ def _list_differences(first: Mapping[str, Any], second: Mapping[str, Any]) -> li
 
 
 def _read_environment(record: RunRecord) -> dict[str, Any]:
-    """All that was written of the machine and the versions, but what the spec says too."""
+    """Read what the run recorded about machine and versions, except for the entries that are also in the spec."""
     written = read_json_object((record.folder or Path()) / ENVIRONMENT_FILE) or {}
     return {key: value for key, value in written.items() if key not in ("command", "seed")}
 
 
 def _collect_results(record: RunRecord) -> dict[str, Any]:
-    told = {"status": record.status, "error": record.error or None, **record.results}
-    took = {"best_epoch": record.best_epoch, "steps": record.steps, "parameters": record.parameters}
-    return {**told, **took, "seconds": record.seconds}
+    outcome = {"status": record.status, "error": record.error or None, **record.results}
+    costs = {"best_epoch": record.best_epoch, "steps": record.steps, "parameters": record.parameters}
+    return {**outcome, **costs, "seconds": record.seconds}
 
 
 def _format_section(name: str, lines: Sequence[Difference], first: RunRecord, second: RunRecord) -> str:
-    """A table of three columns; of results a fourth, the difference."""
+    """Format a section as a table: key, first run, second run and, for results, the change."""
     if not lines:
         return f"{name}: no difference"
     head = [

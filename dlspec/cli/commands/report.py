@@ -1,4 +1,4 @@
-"""`report`: the runs below some folders beside each other, in a table and on a page, without torch."""
+"""`report`: compare all runs below some folders in a table and on an HTML page, without torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_CELL_LENGTH = 40
 
 
 def main(argv: Sequence[str]) -> int:
-    """Writes the report of the runs: into their folder where one is named, else into the working directory."""
+    """Write the report of runs into their folder, or into the working directory if multiple folders are named."""
     parser = FlagParser("report")
     parser.add_argument("folders", nargs="*", metavar="FOLDER")
     parser.add_argument("--output", "-o", metavar="FOLDER")
@@ -44,7 +44,7 @@ def _make_folder(name: str) -> Path:
         Path(name).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"no folder can be made at '{replace_control_characters(shorten_middle(name))}': {error}; {FIX}"
+            f"can't create the folder '{replace_control_characters(shorten_middle(name))}': {error}; {FIX}"
         ) from None
     return Path(name)
 
@@ -59,7 +59,7 @@ def _format_lines(table: RunTable, into: Path) -> list[str]:
         *([f"... and {left:,} more"] if left else []),
         f"{len(table.records):,} run{'s' if len(table.records) != 1 else ''}: {format_status_counts(table.records)}",
         *([table.note] if table.note else []),
-        *([f"the best again: {table.records[table.best].rerun}"] if table.best is not None else []),
+        *([f"to run the best again: {table.records[table.best].rerun}"] if table.best is not None else []),
         *(format_file_path(into / name) for name in (LEADERBOARD_FILE, REPORT_FILE)),
     ]
 
@@ -70,7 +70,7 @@ def _format_cells(table: RunTable, setting: SeedGroup) -> list[str]:
 
 
 def _format_result(setting: SeedGroup, name: str) -> str:
-    """`0.1372 ± 0.0054`, the deviation over the seeds where there are several."""
+    """Format a mean, with its deviation if there are multiple seeds: `0.1372 ± 0.0054`."""
     if name not in setting.means:
         return ""
     spread = setting.deviations.get(name)

@@ -1,4 +1,4 @@
-"""`python -m dlspec resume run=FOLDER`: goes on with a run; with `sweep=FOLDER` with a sweep."""
+"""`resume`: continue a run from its newest checkpoint (`run=FOLDER`), or a sweep (`sweep=FOLDER`)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dlspec.jobs.run_resuming import (
 
 
 def main(argv: Sequence[str]) -> int:
-    """Resumes the run that the words name; the exit code tells how it went."""
+    """Resume the run or sweep that the arguments name, and return the exit code."""
     if any(word.startswith("sweep=") for word in argv):
         return resume_sweep(argv)
     arguments = parse_arguments(make_spec_parser("resume"), argv)
@@ -42,7 +42,7 @@ def main(argv: Sequence[str]) -> int:
         )
         refuse_changes(folder, job, changed, allowed)
         if found is not None and not changed.keys() - {"trainer.progress"} and is_run_finished(folder):
-            print(f"{folder} is finished: nothing is left to do; for more add trainer.epochs=N", file=sys.stderr)
+            print(f"{folder} is finished; to train longer add trainer.epochs=N", file=sys.stderr)
             return 0
         continue_run(job, folder, found)
     print(folder)
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _parse_words(words: Sequence[str]) -> tuple[Path, list[str], list[str]]:
-    """The run's folder, what may have changed, and the other overrides."""
+    """Return the run's folder, the settings that may have changed (`resume.allow`), and the other overrides."""
     folder: Path | None = None
     allowed: list[str] = []
     others: list[str] = []
@@ -65,5 +65,5 @@ def _parse_words(words: Sequence[str]) -> tuple[Path, list[str], list[str]]:
         else:
             others.append(str(override.input_line))
     if folder is None:
-        raise UserError(f"which run? {RUN_FIX}")
+        raise UserError(f"no run given; {RUN_FIX}")
     return folder, allowed, others

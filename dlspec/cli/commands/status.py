@@ -1,4 +1,4 @@
-"""`status`: what became of the runs below some folders, without torch and without disturbing those that go on."""
+"""`status`: list the runs below some folders with their progress, without torch and without disturbing them."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from dlspec.runs.job_state import JobState
 from dlspec.runs.run_discovery import Run, find_runs, require_folders
 from dlspec.runs.run_status import resume_command
 
-HEADER = ("run", "status", "epoch", "phase", "step", "best so far", "renewed", "left")
+HEADER = ("run", "status", "epoch", "phase", "step", "best so far", "updated", "time left")
 MAX_CELL_LENGTH = 60
 FIX = "write python -m dlspec status [--json] [FOLDER ...]"
 
 
 def main(argv: Sequence[str]) -> int:
-    """Lists the runs, the newest first; with `--json` for a script."""
+    """List the runs, newest first; with `--json` in a format for scripts."""
     parser = FlagParser("status")
     parser.add_argument("folders", nargs="*", metavar="FOLDER")
     parser.add_argument("--json", action="store_true")
@@ -49,13 +49,19 @@ def _quote(name: str) -> str:
 
 
 def _make_record(run: Run) -> dict[str, Any]:
-    """For --json. The command is made here: what a file says is not for a script to run."""
+    """Make a run's record for --json.
+
+    The resume command is made here, not read from a file: a script may run it, and anyone may have written the file.
+    """
     resume = resume_command(run.folder) if run.can_be_resumed else ""
     return {"run": str(run.folder), **asdict(run.status), "status": run.state, "age": run.age, "resume": resume}
 
 
 def format_runs(runs: Sequence[Run], width: int | None = None) -> str:
-    """A line a run, or several where `width` columns don't hold the table; below it what resumes the run."""
+    """Format a table of runs, with the command that resumes a run below its row.
+
+    If the table is wider than `width` characters, each run is a block of lines instead.
+    """
     rows = [_format_cells(run) for run in runs]
     head, *lines = format_table(HEADER, rows).split("\n")
     if width is not None and max(map(len, (head, *lines))) > width:
@@ -65,15 +71,15 @@ def format_runs(runs: Sequence[Run], width: int | None = None) -> str:
 
 
 def _format_cells(run: Run) -> list[str]:
-    status, goes_on = run.status, run.state is JobState.RUNNING
+    status, is_running = run.status, run.state is JobState.RUNNING
     cells = [
         run.state,
         _format_progress(status.epoch, status.epochs),
-        f"{status.phase} {_format_progress(status.batch, status.batches)}".strip() if goes_on else "",
+        f"{status.phase} {_format_progress(status.batch, status.batches)}".strip() if is_running else "",
         _format_progress(status.step, status.planned_steps),
         _format_best(run),
         "" if run.age is None else f"{_format_age(run.age)} ago",
-        format_duration(status.seconds_left) if goes_on and status.seconds_left is not None else "",
+        format_duration(status.seconds_left) if is_running and status.seconds_left is not None else "",
     ]
     return [
         replace_control_characters(str(run.folder)),
@@ -82,10 +88,10 @@ def _format_cells(run: Run) -> list[str]:
 
 
 def _format_block(cells: Sequence[str], width: int) -> str:
-    """For a narrow terminal: the folder in a line of its own, the rest below it, with a word of what each is."""
+    """Format a run for a narrow terminal: the folder on one line, and the labeled cells below it."""
     folder, state, *others = cells
-    told = [state, *(f"{name} {cell}" for name, cell in zip(HEADER[2:], others, strict=True) if cell)]
-    text = ", ".join(told)
+    details = [state, *(f"{name} {cell}" for name, cell in zip(HEADER[2:], others, strict=True) if cell)]
+    text = ", ".join(details)
     return f"{folder}\n" + textwrap.fill(text, max(width, 20), initial_indent="    ", subsequent_indent="    ")
 
 
@@ -101,10 +107,10 @@ def _format_counts(runs: Sequence[Run]) -> str:
     return f"{len(runs)} run{'s' if len(runs) != 1 else ''}: {', '.join(parts)}"
 
 
-def _format_progress(count: int | None, all_of_them: int | None) -> str:
+def _format_progress(count: int | None, total: int | None) -> str:
     if count is None:
         return ""
-    return str(count) if all_of_them is None else f"{count}/{all_of_them}"
+    return str(count) if total is None else f"{count}/{total}"
 
 
 def _format_best(run: Run) -> str:
@@ -116,7 +122,7 @@ def _format_best(run: Run) -> str:
 
 
 def _format_age(seconds: float) -> str:
-    """`12 s`, `5 min`, `7 h`, `3 days`: how long ago, not more exact than anybody asks."""
+    """Format an age in one rounded unit: `12 s`, `5 min`, `7 h`, `3 days`."""
     for name, size, most in (("s", 1, 120), ("min", 60, 7200), ("h", 3600, 172_800)):
         if seconds < most:
             return f"{seconds / size:.0f} {name}"

@@ -1,4 +1,4 @@
-"""`summary`: the network that a spec describes, as a table and as a picture."""
+"""`summary`: print a spec's network as a table, and draw it with `--graph`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dlspec.jobs.composed_spec import make_preparation
 
 
 def main(argv: Sequence[str]) -> int:
-    """Checks all that `train` would, then prints the network, a line a layer."""
+    """Make all checks of `train`, then print the network with one line per layer."""
     parser = make_spec_parser("summary")
     parser.add_argument("--depth", type=_parse_depth, metavar="N")
     parser.add_argument("--graph", type=Path, metavar="FILE")
@@ -26,14 +26,15 @@ def main(argv: Sequence[str]) -> int:
     if arguments.graph is not None:
         check_picture_path(arguments.graph)
     elif arguments.expand:
-        raise UserError("--expand is for a picture: add --graph network.svg")
+        raise UserError("--expand needs --graph: add --graph network.svg")
     found = summarize(make_preparation(compose_arguments(arguments)))
     for note in found.prepared.notes:
         print(note, file=sys.stderr)
     if arguments.graph is not None:
-        network, holders = found.prepared.network, found.prepared.spec.graph.container_types
+        network, container_types = found.prepared.network, found.prepared.spec.graph.container_types
         write_picture(
-            make_picture(network, found.rows, holders, arguments.depth, expand=arguments.expand), arguments.graph
+            make_picture(network, found.rows, container_types, arguments.depth, expand=arguments.expand),
+            arguments.graph,
         )
     print(format_summary(found, arguments.depth))
     print(*([] if arguments.graph is None else [f"drawn: {arguments.graph}\n"]), end="")
@@ -43,4 +44,4 @@ def main(argv: Sequence[str]) -> int:
 def _parse_depth(word: str) -> int:
     if word.isdigit() and int(word):
         return int(word)
-    raise argparse.ArgumentTypeError(f"'{word}' is no number of names, 1 or more")
+    raise argparse.ArgumentTypeError(f"expected a whole number of names, 1 or more, got '{word}'")

@@ -1,4 +1,4 @@
-"""`-m` and `resume sweep=FOLDER`: the commands that run many jobs."""
+"""Running a sweep's jobs: `-m` and `resume sweep=FOLDER`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dlspec.sweeps.records.sweep_record import read_sweep_record
 from dlspec.sweeps.records.sweep_table import format_sweep_table
 from dlspec.training.runtime.interruption import Interrupted
 
-# What a sweep.json that somebody else wrote may ask of Hydra; the rest could run code.
+# Overrides of Hydra that are used from a sweep.json without asking the user; all others could run code.
 _SAFE_OVERRIDES = re.compile(
     r"hydra/(launcher|sweeper|sweeper/sampler)|hydra\.(mode|sweep\..+"
     r"|sweeper\.(max_batch_size|params\..+|n_jobs|n_trials|direction|max_failure_rate|sampler\.seed)"
@@ -35,7 +35,16 @@ DONE_OR_REFUSED = {JobState.FINISHED, JobState.REFUSED}
 
 
 def run_sweep_command(hydra: HydraApp, overrides: Sequence[str], config_dir: str | None = None) -> int:
-    """The sweep, its table, and its exit code: 1 if a job failed, 2 if one was refused."""
+    """Run a sweep, print the table of its jobs, and return the exit code.
+
+    Args:
+        hydra: Hydra's application, with dlspec's loader.
+        overrides: the overrides of the command line.
+        config_dir: the folder of --config-dir, or None.
+
+    Returns:
+        1 if a job failed or was not run, 2 if one was refused because of its spec, else 0.
+    """
     loader = hydra.config_loader
     assert isinstance(loader, DlspecConfigLoader)
     words = [*overrides, "hydra.mode=MULTIRUN"]
@@ -45,14 +54,14 @@ def run_sweep_command(hydra: HydraApp, overrides: Sequence[str], config_dir: str
         except KeyboardInterrupt as error:
             if task.folder is None:
                 raise
-            raise _interruption_with(_format_resume_hint(task.folder), error) from None
+            raise _add_advice(_format_resume_hint(task.folder), error) from None
         finally:
             _print_outcome(task)
     return _find_exit_code(task.entries)
 
 
-def _interruption_with(advice: str, error: KeyboardInterrupt) -> KeyboardInterrupt:
-    """The same interruption, its message with what the user may do next."""
+def _add_advice(advice: str, error: KeyboardInterrupt) -> KeyboardInterrupt:
+    """Return the same interruption with advice added to its message."""
     if isinstance(error, Interrupted):
         return Interrupted(error.number, f"{error.more}; {advice}")
     return KeyboardInterrupt(f"{str(error) or 'interrupted'}; {advice}")
@@ -63,7 +72,7 @@ def _format_resume_hint(folder: Path) -> str:
 
 
 def _print_outcome(task: SweepTask) -> None:
-    """The table, and what makes up for what is not done."""
+    """Print the table of jobs, and the command that resumes the sweep if jobs are left."""
     if not task.entries:
         return
     print(f"\n{format_sweep_table(task.entries)}", flush=True)
@@ -79,37 +88,37 @@ def _find_exit_code(entries: Sequence[SweepEntry]) -> int:
     return EXIT_INVALID if JobState.REFUSED in states else EXIT_OK
 
 
-# ---- going on --------------------------------------------------------------------------------------------------------
+# ---- resuming --------------------------------------------------------------------------------------------------------
 
 
 def resume_sweep(words: Sequence[str]) -> int:
-    """Runs what is left of the sweep that the words name; other overrides replace those that began it."""
+    """Run the remaining jobs of a sweep; other overrides replace those of the original command."""
     arguments = parse_arguments(make_spec_parser("resume"), words)
-    own = {each.key_or_group: str(each.input_line) for each in parse_overrides(arguments.overrides)}
-    folder = Path(own.pop("sweep").partition("=")[2].strip("'\""))
-    if "rerun" in own:
-        own["sweep.rerun"] = f"sweep.{own.pop('rerun')}"
-    command = _read_command(folder, own, arguments.config_dir)
+    given = {each.key_or_group: str(each.input_line) for each in parse_overrides(arguments.overrides)}
+    folder = Path(given.pop("sweep").partition("=")[2].strip("'\""))
+    if "rerun" in given:
+        given["sweep.rerun"] = f"sweep.{given.pop('rerun')}"
+    command = _read_command(folder, given, arguments.config_dir)
     register()
-    overrides = [*command, format_override("hydra.sweep.dir", str(folder)), *own.values()]
+    overrides = [*command, format_override("hydra.sweep.dir", str(folder)), *given.values()]
     return run_sweep_command(start_hydra(arguments.config_dir), overrides, arguments.config_dir)
 
 
-def _read_command(folder: Path, own: dict[str, str], config_dir: str | None) -> list[str]:
-    """The words that began the sweep, without those that are said anew."""
+def _read_command(folder: Path, given: dict[str, str], config_dir: str | None) -> list[str]:
+    """Read the overrides that started the sweep, without those that are given again."""
     record = read_sweep_record(folder)
     if record is None:
-        raise UserError(f"no sweep in '{folder}'; name a folder that holds {SWEEP_FILE}: resume sweep=FOLDER")
+        raise UserError(f"no sweep in '{folder}'; name a folder that contains {SWEEP_FILE}: resume sweep=FOLDER")
     if record.command is None:
         fix = "call it again with that folder: dlspec.sweep(SPEC, over=..., folder=...)"
-        raise UserError(f"the sweep in '{folder}' was begun in Python; {fix}")
+        raise UserError(f"the sweep in '{folder}' was started from Python; {fix}")
     if record.config_dir is not None and config_dir is None:
-        found = f"the sweep in '{folder}' takes files from {format_value(record.config_dir)}"
+        found = f"the sweep in '{folder}' uses config files from {format_value(record.config_dir)}"
         raise UserError(f"{found}; if you trust them, repeat --config-dir")
-    parsed = [each for each in parse_overrides(record.command) if each.key_or_group not in {*own, "hydra.sweep.dir"}]
-    strange = [str(each.input_line) for each in parsed if _may_run_code(each.key_or_group)]
-    if strange:
-        raise UserError(f"the sweep in '{folder}' may run code; if you trust it, repeat: {' '.join(strange)}")
+    parsed = [each for each in parse_overrides(record.command) if each.key_or_group not in {*given, "hydra.sweep.dir"}]
+    untrusted = [str(each.input_line) for each in parsed if _may_run_code(each.key_or_group)]
+    if untrusted:
+        raise UserError(f"the sweep in '{folder}' may run code; if you trust it, repeat: {' '.join(untrusted)}")
     return [str(each.input_line) for each in parsed]
 
 

@@ -1,4 +1,4 @@
-"""`python -m dlspec [overrides]`: one run, or with -m a sweep. Hydra's own flags keep working."""
+"""`train`, the default command: one run or, with -m, a sweep. Most of Hydra's own flags work too."""
 
 from __future__ import annotations
 
@@ -27,31 +27,31 @@ from dlspec.sweeps.hydra.plugins import register
 
 
 def main(argv: Sequence[str]) -> int:
-    """Runs what the words say; the exit code tells how it went."""
+    """Train a run or a sweep, or do what one of Hydra's flags asks for; return the exit code."""
     parser = FlagParser(parents=[make_flags_parser()])
     parser.add_argument("--fail-fast", action="store_true")
     arguments = parse_arguments(parser, argv)
     _refuse_flags(arguments)
     register()
     hydra = start_hydra(arguments.config_dir)
-    answer = _find_information(hydra, arguments)
-    if answer is not None:
-        answer()
+    hydra_action = _choose_hydra_action(hydra, arguments)
+    if hydra_action is not None:
+        hydra_action()
         return 0
     if arguments.multirun or "hydra.mode=MULTIRUN" in arguments.overrides:
         return sweep.run_sweep_command(hydra, _list_sweep_overrides(arguments), arguments.config_dir)
     composed = compose_or_raise(arguments.overrides, hydra)
-    if composed.is_sweep:  # a user's conf/config.yaml can ask for it
+    if composed.is_sweep:  # `hydra.mode` can also be set in the user's conf/config.yaml
         return sweep.run_sweep_command(hydra, _list_sweep_overrides(arguments), arguments.config_dir)
     train_one(hydra, composed)
     return 0
 
 
-# Hydra's flags that would mean nothing here, and what does the same.
+# Hydra's flags that dlspec does not support, and what to use instead.
 _REFUSED_FLAGS = {
-    "config_name": ("--config-name", "the config is always 'config'; take another folder: --config-dir FOLDER"),
-    "config_path": ("--config-path", "take one more folder: --config-dir FOLDER"),
-    "experimental_rerun": ("--experimental-rerun", "run a run again: run=FOLDER"),
+    "config_name": ("--config-name", "the top config is always 'config'; add a folder with --config-dir FOLDER"),
+    "config_path": ("--config-path", "add a folder with --config-dir FOLDER"),
+    "experimental_rerun": ("--experimental-rerun", "to run a run again write run=FOLDER"),
 }
 
 
@@ -60,15 +60,18 @@ def _list_sweep_overrides(arguments: argparse.Namespace) -> list[str]:
 
 
 def _refuse_flags(arguments: argparse.Namespace) -> None:
-    wrong = [flag for name, flag in _REFUSED_FLAGS.items() if getattr(arguments, name)]
-    if wrong:
+    refused = [flag for name, flag in _REFUSED_FLAGS.items() if getattr(arguments, name)]
+    if refused:
         raise SpecError(
-            [Problem(Code.FILE_UNREADABLE, flag, "not there", fix, command_line_location(flag)) for flag, fix in wrong]
+            [
+                Problem(Code.FILE_UNREADABLE, flag, "not supported", fix, command_line_location(flag))
+                for flag, fix in refused
+            ]
         )
 
 
-def _find_information(hydra: HydraApp, arguments: argparse.Namespace) -> Callable[[], Any] | None:
-    """What Hydra's own flags ask for, in place of a run."""
+def _choose_hydra_action(hydra: HydraApp, arguments: argparse.Namespace) -> Callable[[], Any] | None:
+    """Return what a flag of Hydra (`--cfg`, `--info`, ...) asks for instead of a run, or None without such a flag."""
     name, overrides = CONFIG_NAME, arguments.overrides
     if arguments.cfg:
         return lambda: hydra.show_cfg(name, overrides, arguments.cfg, arguments.package, arguments.resolve)
@@ -82,10 +85,10 @@ def _find_information(hydra: HydraApp, arguments: argparse.Namespace) -> Callabl
 
 
 def _complete_shell(hydra: HydraApp, overrides: list[str]) -> None:
-    """Hydra's completion of a shell's line, without the command in it, which Hydra does not know."""
+    """Print Hydra's completions of a command line, after removing dlspec's command, which Hydra does not know."""
     line = os.environ.get("COMP_LINE")
     if line is None and any(each.startswith("query=") for each in overrides):
-        raise UserError("nothing to complete: a shell puts its line into COMP_LINE")
+        raise UserError("nothing to complete: the shell must set COMP_LINE to the command line")
     if line is not None:
         commands = "|".join(COMMANDS)
         os.environ["COMP_LINE"] = re.sub(rf"^.*?\bdlspec\s+((?:{commands})\s)?", "dlspec ", line)
@@ -93,20 +96,20 @@ def _complete_shell(hydra: HydraApp, overrides: list[str]) -> None:
 
 
 def train_one(hydra: HydraApp, composed: ComposedConfig) -> JobResult:
-    """Checks, trains and tests; the folder is made once nothing can be refused any more."""
+    """Check, train and test one spec. The run's folder is created only after all checks have passed."""
     job, run = make_job(make_preparation(composed)), SingleRun(hydra, composed)
     run.start_callbacks()
     folder = _make_folder(job, run.configured_folder())
     for note in job.prepared.notes:
         print(note, file=sys.stderr)
-    absolute = folder.absolute()  # hydra.job.chdir may move
+    absolute = folder.absolute()  # hydra.job.chdir may change the working directory
     returned = run.run(folder, lambda: job.run(absolute))
     print(f"{folder}")
     result: JobResult = unwrap_job_return(returned)
     return result
 
 
-def _make_folder(job: Job, wanted: Path) -> Path:
-    """The wanted folder, with a number behind it where two runs begin in one second."""
-    job.check_space(wanted.parent)
-    return make_run_folder(wanted.parent, wanted.name)
+def _make_folder(job: Job, configured: Path) -> Path:
+    """Make the configured folder; if it exists, because two runs start in one second, add a number to its name."""
+    job.check_space(configured.parent)
+    return make_run_folder(configured.parent, configured.name)

@@ -1,4 +1,4 @@
-"""`validate`: checks a spec's form, and opens no data."""
+"""`validate`: check the form of a spec without opening its data."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dlspec.jobs.composed_spec import make_preparation
 
 
 def main(argv: Sequence[str]) -> int:
-    """Checks the form, opens no data; raises SpecError with every mistake."""
+    """Check the form of a spec without opening its data; raise a SpecError that lists all problems."""
     spec = make_preparation(compose_arguments(parse_arguments(make_spec_parser("validate"), argv))).read()
     count = f"{len(spec.layers)} layer{'s' if len(spec.layers) != 1 else ''}"
-    print(f"the form is right: {count}, {spec.optimizer.schema.name}, data {spec.data.source_name}")
+    print(f"the spec's form is valid: {count}, {spec.optimizer.schema.name}, data {spec.data.source_name}")
     waiting = [f"${{{key}}}" for key in spec.unknown_facts]
     later = ["shapes, the loss and the target", *waiting]
-    print(f"not checked yet, for that the data must be open: {', '.join(later)}; 'summary' and 'train' check it")
+    print(f"not checked without the data: {', '.join(later)}; 'summary' and 'train' check them")
     return 0

@@ -1,4 +1,4 @@
-"""A picture of a network as Graphviz's DOT, and drawn by it. All text from specs is escaped."""
+"""Export a picture of a network in Graphviz's DOT format, or drawn by Graphviz. All text from specs is escaped."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.cli.graph.layer_boxes import INPUT, OUTPUT, BoxLine, LayerBox
-from dlspec.cli.graph.network_picture import NetworkPicture, find_holder
+from dlspec.cli.graph.network_picture import NetworkPicture, find_container
 from dlspec.errors import UserError, format_value
 from dlspec.layouts import format_shape
 from dlspec.runs.io import write_bytes
 
 FORMATS = ("svg", "pdf", "png", "dot")
+# The layout of more boxes takes minutes, and the picture would be unreadable.
 MAX_BOXES = 500
-"""Laying out more takes minutes, and nobody could read it."""
+# Characters of a line of settings, and number of these lines.
 MAX_LINE_LENGTH, MAX_SETTING_LINES = 44, 4
-"""Characters of a line of settings, and lines."""
 GRAY_COLOR, LINE_COLOR, TEXT_COLOR = "#64748b", "#94a3b8", "#0f172a"
-# Fill and frame by the module that a layer comes from.
+# Fill and frame color, by the module that defines a layer's class.
 PALETTE: Mapping[str, tuple[str, str]] = {
     "conv": ("#dbeafe", "#3b82f6"),
     "linear": ("#e0e7ff", "#6366f1"),
@@ -39,12 +39,12 @@ PALETTE: Mapping[str, tuple[str, str]] = {
     "output": ("#ffffff", "#0f172a"),
 }
 OTHER_COLORS = ("#f8fafc", "#64748b")
+# Background colors of blocks, alternating with the depth of nesting.
 CLUSTER_COLORS = ("#f8fafc", "#eef2f7")
-"""The ground of a block, and of one in it, in turn."""
 
 
 def write_picture(picture: NetworkPicture, path: Path) -> None:
-    """Writes the picture as the path's ending says; UserError where it can't be drawn or written."""
+    """Write a picture in the format of the file's extension; raise UserError if it can't be drawn or written."""
     text = format_dot(picture)
     kind = path.suffix.removeprefix(".").lower()
     content = text.encode() if kind == "dot" else _render(text, kind)
@@ -55,13 +55,13 @@ def write_picture(picture: NetworkPicture, path: Path) -> None:
 
 
 def check_picture_path(path: Path) -> None:
-    """UserError where no picture can be written there, or nothing can draw it: asked before a network is built."""
+    """Raise UserError if a picture can't be written to this path or pygraphviz is missing; called before building."""
     kind = path.suffix.removeprefix(".").lower()
     if kind not in FORMATS:
         endings = ", ".join(f".{each}" for each in FORMATS)
-        raise UserError(f"--graph: '{path}' ends with none of {endings}: write --graph network.svg")
+        raise UserError(f"--graph: '{path}' must end with one of {endings}: write --graph network.svg")
     if not path.parent.is_dir():
-        raise UserError(f"--graph: there is no folder '{path.parent}'")
+        raise UserError(f"--graph: folder '{path.parent}' does not exist")
     if kind != "dot":
         _import_pygraphviz()
 
@@ -70,8 +70,8 @@ def _import_pygraphviz() -> Any:
     try:
         import pygraphviz
     except ImportError:
-        fix = "pip install 'dlspec[graph]', or write a .dot file for a program of your own"
-        raise UserError(f"--graph draws with pygraphviz, which is not installed: {fix}") from None
+        fix = "pip install 'dlspec[graph]', or write a .dot file and draw it with another program"
+        raise UserError(f"--graph needs pygraphviz, which is not installed: {fix}") from None
     return pygraphviz
 
 
@@ -80,14 +80,14 @@ def _render(text: str, kind: str) -> bytes:
     return content
 
 
-# ---- as DOT --------------------------------------------------------------------------------------------------------
+# ---- DOT -----------------------------------------------------------------------------------------------------------
 
 
 def format_dot(picture: NetworkPicture) -> str:
-    """The picture in Graphviz's language. Boxes have numbers for names, so that no name from a spec is code."""
+    """Format a picture in the DOT language. Boxes are named by numbers, so that names from a spec can't be DOT code."""
     if len(picture.boxes) > MAX_BOXES:
-        found = f"the picture would have {len(picture.boxes):,} boxes, and {MAX_BOXES} are the most that are drawn"
-        raise UserError(f"{found}: fold them, --depth 2")
+        found = f"the picture would have {len(picture.boxes):,} boxes, the maximum is {MAX_BOXES}"
+        raise UserError(f"{found}: fold them with --depth 2")
     numbers = {box.name: f"n{at}" for at, box in enumerate(picture.boxes)}
     lines = [*_HEADER_LINES, *_format_cluster("", picture, numbers), *_format_arrows(picture, numbers), "}"]
     return "\n".join(lines) + "\n"
@@ -99,18 +99,19 @@ _HEADER_LINES = (
     f' fontcolor="{TEXT_COLOR}", bgcolor=white, pad=0.2];',
     '  node [shape=box, style="rounded,filled", penwidth=0.8, fontname="Helvetica,Arial,sans-serif", fontsize=11,'
     f' fontcolor="{TEXT_COLOR}", margin="0.09,0.04", height=0.3];',
-    f'  edge [color="{LINE_COLOR}", arrowsize=0.6, fontname="Helvetica,Arial,sans-serif", fontsize=9, fontcolor="{GRAY_COLOR}"];',
+    f'  edge [color="{LINE_COLOR}", arrowsize=0.6, fontname="Helvetica,Arial,sans-serif", fontsize=9,'
+    f' fontcolor="{GRAY_COLOR}"];',
 )
 
 
 def _format_cluster(name: str, picture: NetworkPicture, numbers: Mapping[str, str], depth: int = 0) -> Iterator[str]:
-    """The boxes that stand in a block, and the blocks in it; '' is the whole network."""
+    """Format the boxes in a block and its inner blocks; the name '' is the whole network."""
     inner: dict[str, None] = {}
     for box in picture.boxes:
-        holder = _find_framed_holder(box.name, picture)
-        if holder == name:
+        container = _find_framed_container(box.name, picture)
+        if container == name:
             yield f"  {numbers[box.name]} [{_format_box(box, picture.copies.get(box.name, 1))}];"
-        child = _find_inner_holder(holder, name, picture)
+        child = _find_inner_container(container, name, picture)
         if child and child not in inner:
             inner[child] = None
             ground = CLUSTER_COLORS[depth % len(CLUSTER_COLORS)]
@@ -121,25 +122,28 @@ def _format_cluster(name: str, picture: NetworkPicture, numbers: Mapping[str, st
             yield "  }"
 
 
-def _find_framed_holder(name: str, picture: NetworkPicture) -> str:
-    """The innermost block or container around a box that has a frame; a Sequential only where it stands for copies."""
-    holder = find_holder(name, picture.container_types)
-    while holder and picture.container_types[holder] == "Sequential" and holder not in picture.copies:
-        holder = _find_outer_holder(holder, picture)
-    return holder
+def _find_framed_container(name: str, picture: NetworkPicture) -> str:
+    """Find the innermost block or container around a box that is drawn as a frame.
+
+    A Sequential has a frame only if it represents multiple copies.
+    """
+    container = find_container(name, picture.container_types)
+    while container and picture.container_types[container] == "Sequential" and container not in picture.copies:
+        container = _find_outer_container(container, picture)
+    return container
 
 
-def _find_outer_holder(holder: str, picture: NetworkPicture) -> str:
-    outer = holder.rpartition(".")[0]
-    return _find_framed_holder(outer, picture) if outer else ""
+def _find_outer_container(container: str, picture: NetworkPicture) -> str:
+    outer = container.rpartition(".")[0]
+    return _find_framed_container(outer, picture) if outer else ""
 
 
-def _find_inner_holder(holder: str, name: str, picture: NetworkPicture) -> str:
-    """The block directly in `name` that `holder` is or stands in, '' where it does not stand there."""
+def _find_inner_container(container: str, name: str, picture: NetworkPicture) -> str:
+    """Find the block directly in `name` that is `container` or contains it; '' if `container` is not inside `name`."""
     before = ""
-    while holder and holder != name:
-        before, holder = holder, _find_outer_holder(holder, picture)
-    return before if holder == name else ""
+    while container and container != name:
+        before, container = container, _find_outer_container(container, picture)
+    return before if container == name else ""
 
 
 def _format_cluster_label(name: str, picture: NetworkPicture) -> str:
@@ -176,16 +180,16 @@ def _format_rows(rows: Iterable[str]) -> str:
 
 
 def _format_layer(line: BoxLine, copies: int) -> list[str]:
-    """The layer's name, and its settings beside it or below."""
+    """Format a layer's name with its settings, on the same line if they are short."""
     name = f"<B>{_escape(line.type + (f' × {copies}' if copies > 1 else ''))}</B>"
-    told = _wrap_settings(line)
-    if len(told) == 1 and len(told[0]) < MAX_LINE_LENGTH // 2:
-        return [f"{name} {_escape(told[0])}"]
-    return [name, *map(_escape, told)]
+    settings = _wrap_settings(line)
+    if len(settings) == 1 and len(settings[0]) < MAX_LINE_LENGTH // 2:
+        return [f"{name} {_escape(settings[0])}"]
+    return [name, *map(_escape, settings)]
 
 
 def _wrap_settings(line: BoxLine) -> list[str]:
-    """Names and values, as they were written, in lines that no setting is torn between; of a formula its text."""
+    """Format settings as in the spec, wrapped between settings; for a Formula its expression."""
     if line.type == "Formula":
         return textwrap.wrap(str(line.settings["formula"]), MAX_LINE_LENGTH)[:MAX_SETTING_LINES]
     words = [f"{name} {format_value(each, 30)}".replace(" ", "\0") for name, each in line.settings.items()]
@@ -194,16 +198,16 @@ def _wrap_settings(line: BoxLine) -> list[str]:
 
 
 def _format_arrows(picture: NetworkPicture, numbers: Mapping[str, str]) -> Iterator[str]:
-    """What flows, with its shape where that is new."""
+    """Format the arrows between boxes, labeled with the shape if it differs from the source's input."""
     boxes = {box.name: box for box in picture.boxes}
     for box in picture.boxes:
         for each in box.takes:
             source = boxes[each.layer]
             is_new = not source.takes or source.takes[0].value.shape != each.value.shape
             label = f" {format_shape(each.value.shape)}" if is_new and source.lines[0].kind != INPUT else ""
-            word = f" {each.output}" if each.output and source.lines[0].kind != INPUT else ""
-            told = f" [label=<{_escape(word + label)}>]" if word + label else ""
-            yield f"  {numbers[each.layer]} -> {numbers[box.name]}{told};"
+            output = f" {each.output}" if each.output and source.lines[0].kind != INPUT else ""
+            attributes = f" [label=<{_escape(output + label)}>]" if output + label else ""
+            yield f"  {numbers[each.layer]} -> {numbers[box.name]}{attributes};"
 
 
 def _format_small(text: str) -> str:
@@ -211,5 +215,5 @@ def _format_small(text: str) -> str:
 
 
 def _escape(text: str) -> str:
-    """Escaped for an HTML-like label, a sign in the place of what can't be printed, nor stand in XML."""
+    """Escape text for an HTML-like label; unprintable characters, which XML may not allow, are replaced."""
     return html.escape("".join(each if each.isprintable() else "\ufffd" for each in text))

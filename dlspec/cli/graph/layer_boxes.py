@@ -1,4 +1,4 @@
-"""What a picture of a network shows: its layers in boxes, and what flows between them."""
+"""The boxes of a network's picture: layers, inputs and outputs, and the edges between them."""
 
 from __future__ import annotations
 
@@ -18,30 +18,28 @@ INPUT, OUTPUT, FOLDED = "input", "output", "folded"
 
 @dataclass(frozen=True)
 class BoxLine:
-    """A layer in a box. `kind` is the module that its class is from; `parameters` are those that no layer above has."""
+    """A layer in a box."""
 
     type: str
-    kind: str
+    kind: str  # name of the module that defines the layer's class; decides the color
     settings: Mapping[str, Any] = field(default_factory=dict)
-    parameters: int = 0
-    remarks: str = ""
+    parameters: int = 0  # number of weights, without those that an earlier layer has
+    remarks: str = ""  # about its weights: frozen, tied, shared
 
 
 @dataclass(frozen=True)
 class LayerBox:
-    """Layers that follow each other, under the first one's name; `takes` is what comes in, `output` what goes out.
+    """A box with one layer or multiple consecutive layers."""
 
-    `written` is where they stand in the spec: copies of one entry have it in common.
-    """
-
-    name: str
+    name: str  # of the first layer
     lines: tuple[BoxLine, ...]
-    takes: tuple[InputEdge, ...]
+    takes: tuple[InputEdge, ...]  # edges to the box's inputs
     output: TensorInfo
-    spec_path: Any = ()
+    spec_path: Any = ()  # path of the entry in the spec; equal for the copies of a repeated entry
 
 
 def make_layer_box(layer: BuiltLayer, row: SummaryRow) -> LayerBox:
+    """Make the box of a layer; `row` is its row in the summary."""
     kind = _find_kind(layer.module)
     line = BoxLine(layer.type, kind, layer.settings, row.count, row.remarks)
     takes = tuple(
@@ -51,14 +49,17 @@ def make_layer_box(layer: BuiltLayer, row: SummaryRow) -> LayerBox:
 
 
 def _find_kind(module: nn.Module) -> str:
-    """The module that a layer's class is from, whatever parametrizes it: `conv`, `linear`, `attention`."""
+    """Return the last name of the module that defines a layer's class: `conv`, `linear`, `attention`.
+
+    A parametrized layer counts as its original class.
+    """
     made = type(module)
     made = made.__mro__[1] if made.__module__ == parametrize.__name__ else made
     return made.__module__.rpartition(".")[2]
 
 
 def make_input_boxes(network: Network) -> list[LayerBox]:
-    """The model's inputs; a single one may have no name in the model, but in the data."""
+    """Make the boxes of the model's inputs. A single input may have a name only in the data, not in the model."""
     taken = {each.output for layer in network.layers for each in layer.takes if not each.layer}
     return [
         LayerBox(_make_end_name(INPUT, name if name in taken else ""), (BoxLine(name, INPUT),), (), value)
@@ -67,6 +68,7 @@ def make_input_boxes(network: Network) -> list[LayerBox]:
 
 
 def make_output_boxes(network: Network) -> list[LayerBox]:
+    """Make the boxes of the model's outputs."""
     return [
         LayerBox(
             _make_end_name(OUTPUT, name),
@@ -79,12 +81,12 @@ def make_output_boxes(network: Network) -> list[LayerBox]:
 
 
 def _make_end_name(kind: str, name: str) -> str:
-    """The name of an input's or output's box, which no layer has."""
+    """Make the name of an input's or output's box; no layer can have a name like it."""
     return f"<{kind} {name}>"
 
 
 def rename_sources(boxes: Iterable[LayerBox], names: Mapping[str, str]) -> list[LayerBox]:
-    """The boxes, whose inputs have other names now; what is twice the same then comes in once."""
+    """Return the boxes with renamed sources of their inputs; inputs that become equal are merged."""
     return [replace(box, takes=_rename_edges(box.takes, names)) for box in boxes]
 
 

@@ -1,4 +1,4 @@
-"""From a network to the boxes of its picture."""
+"""Making the picture of a network: which boxes it has, folded, merged and stacked."""
 
 from __future__ import annotations
 
@@ -19,52 +19,57 @@ from dlspec.cli.graph.repeated_blocks import merge_copies
 from dlspec.cli.summary.layer_rows import SummaryRow, fold_rows, shorten_name
 from dlspec.network.built_network import Network
 
-# Whose layers go into the box of the layer before, where the shape stays: modules of torch.nn and of parts/layers.
+# Modules (of torch.nn and parts/layers) whose layers share the box of the layer before, if the shape does not change.
 STACKED_KINDS = frozenset({"activation", "batchnorm", "dropout", "instancenorm", "normalization", "stochastic_depth"})
 
 
 @dataclass(frozen=True)
 class NetworkPicture:
-    """Boxes in the order in which they run, the inputs first and the outputs last.
+    """The boxes to draw and the blocks around them."""
 
-    `holders` are the blocks and containers around them, by name; `copies` for how many equal ones a name stands.
-    """
-
-    boxes: tuple[LayerBox, ...]
-    container_types: Mapping[str, str]
-    copies: Mapping[str, int]
+    boxes: tuple[LayerBox, ...]  # in the order in which they run, inputs first, outputs last
+    container_types: Mapping[str, str]  # types of the blocks and containers around the boxes, by name
+    copies: Mapping[str, int]  # how many equal copies a box or block represents, by its name
 
 
 def make_picture(
     network: Network,
     rows: Sequence[SummaryRow],
-    holders: Mapping[str, str],
+    container_types: Mapping[str, str],
     depth: int | None = None,
     *,
     expand: bool = False,
 ) -> NetworkPicture:
-    """What to draw. What is deeper than `depth` names is one box, and so are equal copies, but with `expand`."""
+    """Make the picture of a network.
+
+    Args:
+        network: the built network.
+        rows: the rows of its summary, one per layer.
+        container_types: types of blocks and containers, by name.
+        depth: everything deeper than this many names becomes one box; None draws every layer.
+        expand: draw each of several equal copies instead of one.
+    """
     boxes = [make_layer_box(layer, row) for layer, row in zip(network.layers, rows, strict=True)]
     boxes = [*make_input_boxes(network), *boxes, *make_output_boxes(network)]
     if depth is not None:
-        boxes = _fold_boxes(boxes, rows, depth, holders)
-        holders = {name: each for name, each in holders.items() if name.count(".") + 1 < depth}
+        boxes = _fold_boxes(boxes, rows, depth, container_types)
+        container_types = {name: each for name, each in container_types.items() if name.count(".") + 1 < depth}
     copies: Mapping[str, int] = {}
     if not expand:
         boxes, copies = merge_copies(boxes)
-    return NetworkPicture(tuple(_stack_boxes(boxes, holders)), holders, copies)
+    return NetworkPicture(tuple(_stack_boxes(boxes, container_types)), container_types, copies)
 
 
 def _fold_boxes(
-    boxes: Sequence[LayerBox], rows: Sequence[SummaryRow], depth: int, holders: Mapping[str, str]
+    boxes: Sequence[LayerBox], rows: Sequence[SummaryRow], depth: int, container_types: Mapping[str, str]
 ) -> list[LayerBox]:
-    """A box for each row that the summary has with that depth."""
-    told = {row.name: row for row in fold_rows(rows, depth, holders)}
+    """Merge the boxes that the summary shows as one row at this depth."""
+    folded_rows = {row.name: row for row in fold_rows(rows, depth, container_types)}
     groups: dict[str, list[LayerBox]] = {}
     for box in boxes:
         groups.setdefault(box.name if box.name.startswith("<") else shorten_name(box.name, depth), []).append(box)
     names = {box.name: name for name, group in groups.items() for box in group}
-    return rename_sources([_join_boxes(name, group, told.get(name)) for name, group in groups.items()], names)
+    return rename_sources([_join_boxes(name, group, folded_rows.get(name)) for name, group in groups.items()], names)
 
 
 def _join_boxes(name: str, group: Sequence[LayerBox], row: SummaryRow | None) -> LayerBox:
@@ -77,15 +82,15 @@ def _join_boxes(name: str, group: Sequence[LayerBox], row: SummaryRow | None) ->
     return LayerBox(name, (BoxLine(row.type, FOLDED, {}, row.count, row.remarks),), takes, group[-1].output, written)
 
 
-def _stack_boxes(boxes: Sequence[LayerBox], holders: Mapping[str, str]) -> list[LayerBox]:
-    """Activations, normalisation and dropout in the box before them, where nothing else takes what that gives."""
+def _stack_boxes(boxes: Sequence[LayerBox], container_types: Mapping[str, str]) -> list[LayerBox]:
+    """Put activations, normalisation and dropout into the box before them, if nothing else reads its output."""
     readers = Counter(each.layer for box in boxes for each in box.takes)
     found: dict[str, LayerBox] = {}
     names: dict[str, str] = {}
     for box in boxes:
         (box,) = rename_sources([box], names)
         before = found.get(box.takes[0].layer) if len(box.takes) == 1 else None
-        if before is None or readers[before.name] > 1 or not _belongs_in(box, before, holders):
+        if before is None or readers[before.name] > 1 or not _belongs_in(box, before, container_types):
             found[box.name] = box
             continue
         found[before.name] = replace(before, lines=before.lines + box.lines, output=box.output)
@@ -94,17 +99,21 @@ def _stack_boxes(boxes: Sequence[LayerBox], holders: Mapping[str, str]) -> list[
     return list(found.values())
 
 
-def _belongs_in(box: LayerBox, before: LayerBox, holders: Mapping[str, str]) -> bool:
+def _belongs_in(box: LayerBox, before: LayerBox, container_types: Mapping[str, str]) -> bool:
     is_beside = box.lines[0].kind in STACKED_KINDS and box.output.shape == before.output.shape
     is_layer = before.lines[0].kind not in ("input", FOLDED)
-    return is_beside and is_layer and find_holder(box.name, holders) == find_holder(before.name, holders)
+    return (
+        is_beside
+        and is_layer
+        and find_container(box.name, container_types) == find_container(before.name, container_types)
+    )
 
 
-def find_holder(name: str, holders: Mapping[str, str]) -> str:
-    """The name of the innermost block or container that a box stands in, '' where there is none.
+def find_container(name: str, container_types: Mapping[str, str]) -> str:
+    """Return the name of the innermost block or container of a box, or '' if there is none.
 
-    A residual's sum has the residual's own name.
+    The sum at the end of a Residual has the name of the Residual itself, and so counts as inside it.
     """
     words = name.split(".")
     around = (".".join(words[:length]) for length in range(len(words), 0, -1))
-    return next((each for each in around if each in holders), "")
+    return next((each for each in around if each in container_types), "")

@@ -1,4 +1,4 @@
-"""Equal copies that follow each other, drawn once: a GPT's blocks, a residual network's."""
+"""Merging of equal consecutive copies in a picture, such as the blocks of a GPT or a residual network."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from dlspec.network.built_network import InputEdge
 
 @dataclass(frozen=True)
 class BoxGroup:
-    """The boxes whose names begin with `name`."""
+    """A layer or block of a network: all boxes whose names start with `name`."""
 
     name: str
     boxes: tuple[LayerBox, ...]
 
     @cached_property
     def names(self) -> dict[str, str]:
-        """Each box's name behind the unit's own."""
+        """The part of each box's name after the group's name."""
         return {box.name: box.name[len(self.name) :] for box in self.boxes}
 
     @cached_property
     def sources(self) -> dict[tuple[str, str], int]:
-        """What comes in from outside, numbered: which box's, and which of its outputs."""
+        """The group's inputs from other boxes, numbered; a key is the name of the box and of its output."""
         takes = [(each.layer, each.output) for box in self.boxes for each in box.takes if each.layer not in self.names]
         return {each: at for at, each in enumerate(dict.fromkeys(takes))}
 
     @cached_property
-    def shape(self) -> list[Any]:
-        """All that makes two units equal, but where their inputs come from."""
+    def structure(self) -> list[Any]:
+        """Everything in which two copies must be equal: all properties except the sources of their inputs."""
         return [
             (
                 self.names[box.name],
@@ -51,23 +51,27 @@ class BoxGroup:
 
 
 def merge_copies(boxes: Sequence[LayerBox]) -> tuple[list[LayerBox], dict[str, int]]:
-    """The boxes, of copies in a row the first one's alone; and how many there are, by the first one's name."""
+    """Keep only the first of equal consecutive copies.
+
+    Returns:
+        The remaining boxes, and the number of copies by the name of the first one.
+    """
     found, copies = list(boxes), dict[str, int]()
     for depth in range(1, max((box.name.count(".") for box in boxes), default=0) + 2):
         names: dict[str, str] = {}
-        gone: set[str] = set()
+        removed: set[str] = set()
         for run in _group_copies(found, depth):
             first, *others = run
             copies[first.name] = len(run)
             for unit in others:
-                gone |= unit.names.keys()
-                names |= {name: first.name + behind for name, behind in unit.names.items()}
-        found = rename_sources((box for box in found if box.name not in gone), names)
+                removed |= unit.names.keys()
+                names |= {name: first.name + suffix for name, suffix in unit.names.items()}
+        found = rename_sources((box for box in found if box.name not in removed), names)
     return found, {name: count for name, count in copies.items() if count > 1}
 
 
 def _group_copies(boxes: Sequence[LayerBox], depth: int) -> Iterator[list[BoxGroup]]:
-    """Units of that depth, those together that are equal and take one from the other."""
+    """Yield runs of box groups at a depth of names: equal groups of which each reads the output of the one before."""
     readers: dict[str, set[str]] = {}
     for box in boxes:
         for each in box.takes:
@@ -87,11 +91,11 @@ def _group_copies(boxes: Sequence[LayerBox], depth: int) -> Iterator[list[BoxGro
 
 
 def _is_next_copy(run: Sequence[BoxGroup], unit: BoxGroup, readers: Mapping[str, set[str]]) -> bool:
-    """Whether a unit is one more of the run: as the last one, which nothing but the two takes from."""
+    """Whether a group continues a run: it equals the last one, whose outputs only these two groups read."""
     last = run[-1]
     if shorten_name(last.name, last.name.count(".")) != shorten_name(unit.name, unit.name.count(".")):
         return False
-    if len(last.boxes) != len(unit.boxes) or last.shape != unit.shape:
+    if len(last.boxes) != len(unit.boxes) or last.structure != unit.structure:
         return False
     inside = last.names.keys() | unit.names.keys()
     if any(reader not in inside for name in last.names for reader in readers.get(name, ())):
@@ -101,9 +105,9 @@ def _is_next_copy(run: Sequence[BoxGroup], unit: BoxGroup, readers: Mapping[str,
 
 
 def _match_sources(last: BoxGroup, unit: BoxGroup) -> tuple[tuple[str, str], ...] | None:
-    """From where in the unit before it each of a unit's inputs comes; '' where both have it from the same place.
+    """Return for each input of a group the box and output of the last group it comes from.
 
-    None where they do not follow each other.
+    Both are '' if the two groups have the same source. Return None if the group does not follow the last one.
     """
     found = []
     for (one, word), (other, its_word) in zip(last.sources, unit.sources, strict=True):

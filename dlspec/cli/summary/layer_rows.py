@@ -1,4 +1,4 @@
-"""The rows of a summary: each layer with its own parameters and its costs, and blocks folded into one row."""
+"""The rows of a summary: one per layer with its parameters and costs, or one per block."""
 
 from __future__ import annotations
 
@@ -14,39 +14,44 @@ from dlspec.network.built_network import BuiltLayer, Network
 
 @dataclass(frozen=True)
 class SummaryRow:
-    """A layer, or several: `parameters` are those that no row above has, `groups` the optimizer's that train them.
-
-    `until` are the epochs from which on some learn that do not before.
-    """
+    """One row of a summary: a layer, or the layers of a block."""
 
     name: str
     type: str
-    output: str
-    parameters: tuple[nn.Parameter, ...] = ()
+    output: str  # shape and layout
+    parameters: tuple[nn.Parameter, ...] = ()  # without those that an earlier row has
     cost: LayerCost = NO_COST
-    notes: tuple[str, ...] = ()
-    groups: tuple[int, ...] = ()
-    until: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()  # tied and shared weights
+    groups: tuple[int, ...] = ()  # numbers of the optimizer's groups that train the parameters
+    frozen_until: tuple[int, ...] = ()  # epochs in which some of the parameters start to be trained
 
     @property
     def count(self) -> int:
+        """Number of elements of all parameters."""
         return sum(each.numel() for each in self.parameters)
 
     @property
     def remarks(self) -> str:
-        """What is special about its weights."""
+        """Remarks about the weights, as one string: frozen, tied, shared."""
         frozen = [not each.requires_grad for each in self.parameters]
         words = ["frozen" if all(frozen) else "partly frozen"] if any(frozen) else []
-        return ", ".join([*words, *(f"frozen until epoch {each}" for each in self.until), *self.notes])
+        return ", ".join([*words, *(f"frozen until epoch {each}" for each in self.frozen_until), *self.notes])
 
 
 def make_layer_rows(
     network: Network,
     costs: LayerCosts,
     optimizer: Optimizer | None = None,
-    until: Mapping[nn.Parameter, int | None] | None = None,
+    frozen_until: Mapping[nn.Parameter, int | None] | None = None,
 ) -> list[SummaryRow]:
-    """A row a layer, in the order in which they run; `until` is that of `Freezing`."""
+    """Make one row per layer, in the order in which they run.
+
+    Args:
+        network: the built network.
+        costs: costs by the names of layers; layers that are missing cost nothing.
+        optimizer: shows the group of each layer, if it has multiple groups.
+        frozen_until: for each frozen parameter the epoch in which it starts to be trained, None for never.
+    """
     groups = _find_groups(optimizer)
     owners: dict[nn.Parameter | nn.Module, str] = {}
     rows = []
@@ -55,7 +60,7 @@ def make_layer_rows(
         own = tuple(each for each in parameters if each not in owners)
         trained = sorted({groups[each] for each in own if each in groups})
         cost, notes = costs.get(layer.name, NO_COST), _list_notes(layer, owners)
-        later = sorted({epoch for each in own if (epoch := (until or {}).get(each))})
+        later = sorted({epoch for each in own if (epoch := (frozen_until or {}).get(each))})
         rows.append(
             SummaryRow(layer.name, layer.type, str(layer.output), own, cost, notes, tuple(trained), tuple(later))
         )
@@ -70,44 +75,48 @@ def _list_notes(layer: BuiltLayer, owners: Mapping[nn.Parameter | nn.Module, str
 
 
 def _find_groups(optimizer: Optimizer | None) -> dict[nn.Parameter, int]:
-    """Which of an optimizer's groups, where it has several, each parameter is in."""
+    """Return the group number of each parameter; empty if the optimizer has fewer than two groups."""
     groups = [] if optimizer is None or len(optimizer.param_groups) < 2 else optimizer.param_groups
     return {each: at for at, group in enumerate(groups) for each in group["params"]}
 
 
-def fold_rows(rows: Iterable[SummaryRow], depth: int, holders: Mapping[str, str]) -> list[SummaryRow]:
-    """The rows of all that stands deeper than `depth` names in one, under the first names; the last output is theirs.
+def fold_rows(rows: Iterable[SummaryRow], depth: int, container_types: Mapping[str, str]) -> list[SummaryRow]:
+    """Merge rows whose names have the same first `depth` parts into one row with their sum and their last output.
 
-    `holders` are the blocks and containers by their names.
+    Args:
+        rows: one row per layer.
+        depth: the number of parts (`stages.0` has two) after which names are cut.
+        container_types: types of blocks and containers, by name.
     """
     found: dict[str, list[SummaryRow]] = {}
     for row in rows:
         found.setdefault(shorten_name(row.name, depth), []).append(row)
-    return [_merge_rows(name, each, holders) for name, each in found.items()]
+    return [_merge_rows(name, each, container_types) for name, each in found.items()]
 
 
-def _merge_rows(name: str, rows: Sequence[SummaryRow], holders: Mapping[str, str]) -> SummaryRow:
+def _merge_rows(name: str, rows: Sequence[SummaryRow], container_types: Mapping[str, str]) -> SummaryRow:
     if len(rows) == 1 and rows[0].name == name:
         return rows[0]
     return SummaryRow(
         name,
-        holders.get(name) or _format_repeat(name, rows, holders),
+        container_types.get(name) or _format_repeat(name, rows, container_types),
         rows[-1].output,
         tuple(each for row in rows for each in row.parameters),
         sum((row.cost for row in rows), NO_COST),
         tuple(dict.fromkeys(note for row in rows for note in row.notes)),
         tuple(sorted({group for row in rows for group in row.groups})),
-        tuple(sorted({epoch for row in rows for epoch in row.until})),
+        tuple(sorted({epoch for row in rows for epoch in row.frozen_until})),
     )
 
 
-def _format_repeat(name: str, rows: Sequence[SummaryRow], holders: Mapping[str, str]) -> str:
-    """`basic x 4` for an entry's copies."""
+def _format_repeat(name: str, rows: Sequence[SummaryRow], container_types: Mapping[str, str]) -> str:
+    """Format the type of merged copies of a repeated entry: `basic x 4`."""
     depth = name.count(".") + 2
     types = {shorten_name(row.name, depth): row.type for row in rows}
-    copies = [holders.get(each, type) for each, type in types.items()]
+    copies = [container_types.get(each, type) for each, type in types.items()]
     return f"{copies[0]} x {len(copies)}" if len(set(copies)) == 1 else f"{len(copies)} parts"
 
 
 def shorten_name(name: str, depth: int) -> str:
+    """Return the first `depth` parts of a dotted name."""
     return ".".join(name.split(".")[:depth])

@@ -1,4 +1,4 @@
-"""`summary`: everything that `train` checks, then the network as a table with what it costs."""
+"""The summary of a spec's network: all checks of `train`, then a table of layers with their costs."""
 
 from __future__ import annotations
 
@@ -20,34 +20,37 @@ from dlspec.network.memory_limits import get_memory_bytes
 from dlspec.optim.optimizer_memory import estimate_state_bytes
 
 MEBIBYTE = 2**20
+# Maximal characters of a line, and minimal characters of a layer's name.
 MAX_WIDTH, MIN_NAME_WIDTH = 120, 24
-"""Characters of a line, and of a layer's name that are always shown."""
 NUMBER_COLUMNS = ("parameters", "multiply-adds", "activations")
-# What a group has beside its settings: PyTorch's schedulers add the second.
+# Keys of an optimizer's group that are not settings; PyTorch's schedulers add `initial_lr`.
 _HIDDEN_KEYS = ("params", "initial_lr")
 
 
 @dataclass(frozen=True)
 class SpecSummary:
-    """A spec that `train` would take, its network's costs, and where that was built to know them.
-
-    `trouble` is why there are no costs: what PyTorch said when a batch was passed through.
-    """
+    """A checked spec with the costs of its network."""
 
     prepared: PreparedRun
     costs: LayerCosts
-    place: BuildMode
-    cost_error: str = ""
+    mode: BuildMode  # how the network was built to measure the costs
+    cost_error: str = ""  # PyTorch's error if the costs could not be measured
 
     @property
     def rows(self) -> list[SummaryRow]:
-        """A row a layer."""
+        """One row per layer."""
         prepared = self.prepared
         return make_layer_rows(prepared.network, self.costs, prepared.optimizer, prepared.freezing.unfreeze_epochs)
 
 
 def summarize(preparation: Preparation) -> SpecSummary:
-    """Checks all that `train` would; raises UserError. What is large is built without numbers."""
+    """Make all checks of `train` and measure the network's costs.
+
+    A large network is built on the meta device, without values.
+
+    Raises:
+        UserError: if a check fails.
+    """
     opened = preparation.open(outline=True)
     for mode in (SMALL_MODE, META_MODE):
         try:
@@ -58,24 +61,27 @@ def summarize(preparation: Preparation) -> SpecSummary:
 
 
 def _summarize_in_mode(mode: BuildMode, prepared: PreparedRun) -> SpecSummary:
-    """What is frozen for some epochs learns: a run needs its most then."""
+    """Measure the costs with all weights trained that are frozen only for some epochs: a run then needs most memory."""
     prepared.freezing.set_epoch(sys.maxsize)
     prepared.freezing.freeze_running_statistics(prepared.network.module)
     try:
         costs = measure_costs(prepared.network, prepared.criterion, prepared.data, mode)
     except BuildModeError:
         raise
-    except Exception as error:  # a layer that takes no such batch: training would end there
+    except Exception as error:  # a layer fails for this batch, as it would in training
         reason = first_line(error, 200)
         return SpecSummary(prepared, {}, mode, f"{type(error).__name__}: {reason}")
     return SpecSummary(prepared, costs, mode)
 
 
-# ---- as text -------------------------------------------------------------------------------------------------------
+# ---- format --------------------------------------------------------------------------------------------------------
 
 
 def format_summary(summary: SpecSummary, depth: int | None = None) -> str:
-    """A line a layer, or an entry that is `depth` names deep; then the sums. Shapes leave the batch out."""
+    """Format a table with one line per layer (or per entry at `depth`), followed by the totals.
+
+    Shapes have no batch dimension.
+    """
     network, spec = summary.prepared.network, summary.prepared.spec
     rows = summary.rows if depth is None else fold_rows(summary.rows, depth, spec.graph.container_types)
     inputs = [
@@ -99,14 +105,14 @@ def _make_loss_rows(summary: SpecSummary) -> list[SummaryRow]:
 
 
 def _format_table(rows: Sequence[SummaryRow]) -> str:
-    """As wide as a terminal: layouts are left out where there is no room, then names lose their beginnings."""
+    """Format a table of at most MAX_WIDTH characters: if needed without layouts, then with shortened names."""
     text = _format_columns(rows)
     if _find_width(text) > MAX_WIDTH:
         rows = [replace(row, output=re.sub(r"\) .*", ")", row.output)) for row in rows]
         text = _format_columns(rows)
     if _find_width(text) > MAX_WIDTH:
-        most = max(MIN_NAME_WIDTH, max(len(row.name) for row in rows) - _find_width(text) + MAX_WIDTH)
-        text = _format_columns([replace(row, name=_cut_start(row.name, most)) for row in rows])
+        max_length = max(MIN_NAME_WIDTH, max(len(row.name) for row in rows) - _find_width(text) + MAX_WIDTH)
+        text = _format_columns([replace(row, name=_cut_start(row.name, max_length)) for row in rows])
     return text
 
 
@@ -114,12 +120,12 @@ def _find_width(text: str) -> int:
     return max(map(len, text.split("\n")))
 
 
-def _cut_start(name: str, most: int) -> str:
-    return name if len(name) <= most else f"...{name[3 - most :]}"
+def _cut_start(name: str, max_length: int) -> str:
+    return name if len(name) <= max_length else f"...{name[3 - max_length :]}"
 
 
 def _format_columns(rows: Sequence[SummaryRow]) -> str:
-    """Columns in which nothing stands are left out."""
+    """Format a table without its empty columns."""
     columns = {
         "layer": [row.name for row in rows],
         "type": [row.type for row in rows],
@@ -137,57 +143,60 @@ def _format_columns(rows: Sequence[SummaryRow]) -> str:
 def _format_totals(summary: SpecSummary) -> list[str]:
     parameters = list(summary.prepared.network.module.parameters())
     trained = [each for each in parameters if each.requires_grad]
-    some = f" ({_count_numbers(trained):,} trained)" if len(trained) < len(parameters) else ""
-    lines = [f"{_count_numbers(parameters):,} parameters{some}, {_count_bytes(parameters) / MEBIBYTE:,.2f} MiB"]
+    trained_count = f" ({_count_numbers(trained):,} trained)" if len(trained) < len(parameters) else ""
+    lines = [
+        f"{_count_numbers(parameters):,} parameters{trained_count}, {_count_bytes(parameters) / MEBIBYTE:,.2f} MiB"
+    ]
     if summary.cost_error:
-        return [*lines, f"what a training step needs is not known: a batch can't be passed: {summary.cost_error}"]
-    whole = sum(summary.costs.values(), NO_COST)
-    products = f"{_format_count(whole.multiply_adds) or 'no'} multiply-adds"
-    lines.append(f"a sample: {products}, {_format_size(whole.saved_bytes)} of activations to keep for the way back")
+        return [*lines, f"the memory of a training step is unknown: training on a batch failed: {summary.cost_error}"]
+    total = sum(summary.costs.values(), NO_COST)
+    products = f"{_format_count(total.multiply_adds) or 'no'} multiply-adds"
+    lines.append(f"a sample: {products}, {_format_size(total.saved_bytes)} of activations kept for the backward pass")
     return [
         *lines,
         *_format_groups(summary.prepared.optimizer),
-        *_format_training_memory(summary, _count_bytes(parameters), _count_bytes(trained), whole),
+        *_format_training_memory(summary, _count_bytes(parameters), _count_bytes(trained), total),
     ]
 
 
 def _format_groups(optimizer: Optimizer | None) -> list[str]:
-    """What the optimizer's groups, where there are several, have not in common."""
+    """Format the optimizer's groups with the settings in which they differ, if it has multiple groups."""
     groups = [] if optimizer is None or len(optimizer.param_groups) < 2 else optimizer.param_groups
     names = (
         [name for name in groups[0] if name not in _HIDDEN_KEYS and len({str(each[name]) for each in groups}) > 1]
         if groups
         else []
     )
+    differences = [", ".join(f"{name} {each[name]}" for name in names) for each in groups]
     return [
-        f"group {at}: {_count_numbers(each['params']):,} parameters, {', '.join(f'{name} {each[name]}' for name in names)}"
+        f"group {at}: {_count_numbers(each['params']):,} parameters, {differences[at]}"
         for at, each in enumerate(groups)
     ]
 
 
-def _format_training_memory(summary: SpecSummary, weights: int, gradients: int, whole: LayerCost) -> list[str]:
-    """What a training step needs, and of what that is the sum."""
+def _format_training_memory(summary: SpecSummary, weights: int, gradients: int, total: LayerCost) -> list[str]:
+    """Format the memory of a training step, and the parts that it consists of."""
     optimizer, trainer = summary.prepared.optimizer, summary.prepared.spec.trainer
-    rows = trainer.initial_batch_size
+    batch_size = trainer.initial_batch_size
     parts: dict[str, int | None] = {"weights": weights, "gradients": gradients}
     if optimizer is not None:
         parts[f"{type(optimizer).__name__}'s state"] = estimate_state_bytes(optimizer)
     if trainer.average is not None:
         parts["averaged weights"] = weights
-    parts["activations"] = whole.saved_bytes_per_batch + rows * whole.saved_bytes
+    parts["activations"] = total.saved_bytes_per_batch + batch_size * total.saved_bytes
     needed = sum(each or 0 for each in parts.values())
-    told = ", ".join(f"{name} {'unknown' if each is None else _format_size(each)}" for name, each in parts.items())
-    has = f" (this machine has {_format_size(get_memory_bytes())})" if needed > get_memory_bytes() else ""
-    return [f"a training step of {rows} samples: about {_format_size(needed)}{has}", f"  {told}"]
+    details = ", ".join(f"{name} {'unknown' if each is None else _format_size(each)}" for name, each in parts.items())
+    machine = f" (this machine has {_format_size(get_memory_bytes())})" if needed > get_memory_bytes() else ""
+    return [f"a training step of {batch_size} samples: about {_format_size(needed)}{machine}", f"  {details}"]
 
 
 def _format_unchecked(summary: SpecSummary) -> list[str]:
     prepared = summary.prepared
-    if summary.place is not META_MODE or not any(
+    if summary.mode is not META_MODE or not any(
         find_next_token_losses(prepared.network, prepared.criterion, prepared.data)
     ):
         return []
-    return ["not checked, since it takes a network with numbers, and this one is large: whether it sees the future"]
+    return ["not checked, because this large network was built without values: whether it sees the future"]
 
 
 # ---- numbers -------------------------------------------------------------------------------------------------------
@@ -202,7 +211,7 @@ def _count_bytes(tensors: Iterable[Tensor]) -> int:
 
 
 def _format_count(count: int) -> str:
-    """`1,152`, `118.01 M`, `4.09 G`; nothing for 0."""
+    """Format a count: `1,152`, `118.01 M`, `4.09 G`; an empty string for 0."""
     for power, letter in ((12, "T"), (9, "G"), (6, "M")):
         if count >= 10**power:
             return f"{count / 10**power:,.2f} {letter}"
@@ -210,14 +219,14 @@ def _format_count(count: int) -> str:
 
 
 def _format_mebibytes(count: int) -> str:
-    """A cell's; nothing for 0."""
+    """Format bytes in MiB for a cell; an empty string for 0."""
     if count <= 0:
         return ""
     return "<0.01 MiB" if count < MEBIBYTE / 100 else f"{count / MEBIBYTE:,.2f} MiB"
 
 
 def _format_size(count: int) -> str:
-    """`4.80 KiB`, `3.06 MiB`, `1.20 GiB`."""
+    """Format bytes: `4.80 KiB`, `3.06 MiB`, `1.20 GiB`."""
     if count < MEBIBYTE / 10:
         return f"{count / 1024:,.2f} KiB"
     return f"{count / 2**30:,.2f} GiB" if count >= 2**30 else f"{count / MEBIBYTE:,.2f} MiB"

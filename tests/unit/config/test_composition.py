@@ -38,34 +38,37 @@ LEGAL = [
 
 # The command's words, and what is said: the lines without excerpt and count.
 WRONG = {
-    "model=cn": "command line   model   no model 'cn'   did you mean 'cnn'?",
+    "model=cn": "command line   model   unknown model 'cn'   did you mean 'cnn'?",
     "optimizer=Adm": "command line   optimizer.type   unknown optimizer 'Adm'   did you mean 'Adam'?",
     "trainer.epoch=3": "command line   trainer.epoch   unknown key   did you mean 'epochs'?",
     "trainr.epochs=3": "command line   trainr   no such key   did you mean 'trainer'?",
     "~trainer.patienc": "command line   trainer.patienc   no key 'patienc' to delete   did you mean 'patience'?",
-    "optimizer.lr=1,2": "command line   optimizer.lr   several values   "
+    "optimizer.lr=1,2": "command line   optimizer.lr   multiple values   "
     "add -m to sweep over them, or write a list: optimizer.lr=[...]",
-    "model=mlp,cnn": "command line   model   several values   add -m to sweep over them",
-    "model.layers.9=ReLU": "command line   model.layers.9   no entry '9' in a list of 4   write a number from 0 to 3",
-    "~model.layers.9": "command line   model.layers.9   no entry '9' in a list of 4   write a number from 0 to 3",
-    "model.layers[0]=ReLU": "command line   no override   write the index behind a dot: model.layers.0",
-    "model.layers.-1=ReLU": "command line   no override   count a list's entries from 0",
-    "model.layers=[Linear(3)]": "command line   no override   write a part with its settings in braces: {Linear: 10}",
-    "=3": "command line   no override   write KEY=VALUE",
-    "trainer.epochs": "command line   no override   write KEY=VALUE",
-    "optimizer.betas.0=0.8": "command line   optimizer.betas.0   no list 'betas' is written there   "
-    "write it whole: optimizer.betas=[...]",
+    "model=mlp,cnn": "command line   model   multiple values   add -m to sweep over them",
+    "model.layers.9=ReLU": "command line   model.layers.9   no entry '9' in a list of 4   write an index from 0 to 3",
+    "~model.layers.9": "command line   model.layers.9   no entry '9' in a list of 4   write an index from 0 to 3",
+    "model.layers[0]=ReLU": "command line   not a valid override   write the index after a dot: model.layers.0",
+    "model.layers.-1=ReLU": "command line   not a valid override   write an index of 0 or more",
+    "model.layers=[Linear(3)]": "command line   not a valid override   "
+    "write a part with its settings in braces: {Linear: 10}",
+    "=3": "command line   not a valid override   write KEY=VALUE",
+    "trainer.epochs": "command line   not a valid override   write KEY=VALUE",
+    "optimizer.betas.0=0.8": "command line   optimizer.betas.0   'betas' is not written as a list   "
+    "write the whole list: optimizer.betas=[...]",
     "model.layers.3.Linear.bias=false": "command line   model.layers.3.Linear.bias   "
-    "'Linear: ${data.num_outputs}' is a short spelling   "
+    "'Linear: ${data.num_outputs}' is a short spelling without settings   "
     "write it in full: 'model.layers.3={Linear: {out_features: ${data.num_outputs}, bias: false}}'",
-    "model.layers.2.start_dim=1": "command line   model.layers.2.start_dim   'Flatten' is a short spelling   "
+    "model.layers.2.start_dim=1": "command line   model.layers.2.start_dim   "
+    "'Flatten' is a short spelling without settings   "
     "write it in full: 'model.layers.2={Flatten: {start_dim: 1}}'",
-    "model.layers.1.inplace=true": "command line   model.layers.1.inplace   '$activation' is a short spelling   "
+    "model.layers.1.inplace=true": "command line   model.layers.1.inplace   "
+    "'$activation' is a short spelling without settings   "
     "write it in full: 'model.layers.1={type: $activation, inplace: true}'",
     "seed.x=3": "command line   seed.x   seed is 0 and has no keys   write seed=VALUE",
     "model.params.kernel_size=${oc.env:HOME}": "command line   model.params.kernel_size   '${oc.env:HOME}' is refused"
     "   only the config's own keys and oc.select can stand there",
-    "run=nowhere": "command line   run   no run in 'nowhere'   name a run's folder, which holds spec.yaml",
+    "run=nowhere": "command line   run   no run in 'nowhere'   name a run's folder, which contains spec.yaml",
     "--config-dir nowhere": "command line   no such folder",
 }
 
@@ -125,20 +128,20 @@ def test_an_experiment_wins_over_the_defaults(dlspec, write) -> None:
 
 BAD_FILES = {
     "conf/experiment/bad.yaml": [
-        ("# A comment\n# @package _global_\nseed: 3\n", "conf/experiment/bad.yaml:2:1   '# @package' below another"),
-        (GLOBAL + "hydra: {run: {dir: x}}\n", "conf/experiment/bad.yaml   a 'hydra' node   it may stand in"),
-        ("# @package hydra.run\ndir: x\n", "conf/experiment/bad.yaml   a 'hydra' node   it may stand in"),
+        ("# A comment\n# @package _global_\nseed: 3\n", "conf/experiment/bad.yaml:2:1   '# @package' is ignored"),
+        (GLOBAL + "hydra: {run: {dir: x}}\n", "conf/experiment/bad.yaml   a 'hydra' section in this file   move it"),
+        ("# @package hydra.run\ndir: x\n", "conf/experiment/bad.yaml   a 'hydra' section in this file   move it"),
         (GLOBAL + "defaults: [override /model: mlpp]\n",
-         "conf/experiment/bad.yaml:2:29   model   a defaults list names 'mlpp'   did you mean 'mlp'?"),
+         "conf/experiment/bad.yaml:2:29   model   unknown name 'mlpp' in a defaults list   did you mean 'mlp'?"),
         (GLOBAL + "model: {layers: {a: ReLU}}\n",
-         "conf/experiment/bad.yaml:2:9   model.layers   a mapping over a list in the file that this one extends   "
-         "write a list here too: it takes that one's place whole, or extend another file"),
+         "conf/experiment/bad.yaml:2:9   model.layers   a mapping here, but a list in the file that this one extends   "
+         "write a list here too, which replaces the other list, or extend another file"),
         (GLOBAL + "trainer: {epoch: 3}\n", "conf/experiment/bad.yaml:2:11   trainer.epoch   unknown key   did you"),
         (GLOBAL + "seed: ${oc.env:HOME}\n", "conf/experiment/bad.yaml:2:7   seed   '${oc.env:HOME}' is refused"),
         (GLOBAL + "seed: [1\n", "conf/experiment/bad.yaml:2:7   a bracket that is not closed"),
-        ("- 1\n", "conf/experiment/bad.yaml   the file is no mapping"),
+        ("- 1\n", "conf/experiment/bad.yaml   the file is not a mapping"),
     ],
-    "conf/config.yaml": [("name: other\n", "conf/config.yaml   a config.yaml that does not build on dlspec's   begin")],
+    "conf/config.yaml": [("name: other\n", "conf/config.yaml   this config.yaml does not extend dlspec's   start")],
 }  # fmt: skip
 
 

@@ -86,7 +86,7 @@ def test_a_finished_run_goes_on_with_more_epochs(work: Path, dlspec) -> None:
     assert dlspec(*words, "trainer.epochs=4", "hydra.run.dir=straight").code == 0
     assert dlspec(*words, "trainer.epochs=2", "hydra.run.dir=short").code == 0
     said = dlspec("resume", "run=short")
-    assert (said.code, said.err) == (0, "short is finished: nothing is left to do; for more add trainer.epochs=N\n")
+    assert (said.code, said.err) == (0, "short is finished; to train longer add trainer.epochs=N\n")
     assert dlspec("resume", "run=short", "trainer.epochs=4").code == 0
     assert read_run_files(work, "short") == read_run_files(work, "straight")
     assert "epochs: 4" in (work / "short/spec.yaml").read_text()
@@ -110,9 +110,9 @@ def test_says_what_has_changed_and_goes_on_where_that_is_allowed(work: Path, dls
 
 
 def test_which_run(work: Path, dlspec) -> None:
-    assert dlspec("resume").err == "which run? name a run's folder, run=FOLDER, or run=latest\n"
+    assert dlspec("resume").err == "no run given; name a run's folder, run=FOLDER, or run=latest\n"
     assert "no run in 'nowhere'" in dlspec("resume", "run=nowhere").err
-    assert "no run below 'runs'" in dlspec("resume", "run=latest").err
+    assert "no run found below 'runs'" in dlspec("resume", "run=latest").err
     for name in ("a", "b"):
         assert dlspec(*SHORT_RUN, "model=linear", f"hydra.run.dir='runs/x y/{name}'").code == 0
     assert "runs/x y/b is finished" in dlspec("resume", "run=latest").err

@@ -37,7 +37,7 @@ def test_a_sweep_is_compared(dlspec, work: Path) -> None:
     assert [line.split()[-1] for line in table[:4]] == ["2"] * 4
     assert table[4:] == [
         "8 runs: 8 finished",
-        f"the best again: {results('sweep').best.rerun}",
+        f"to run the best again: {results('sweep').best.rerun}",
         "sweep/leaderboard.csv",
         "sweep/report.html",
     ]
@@ -277,10 +277,13 @@ def test_compare(dlspec, work: Path) -> None:
         ("report nowhere", "no folder 'nowhere'; write python -m dlspec report [--output FOLDER] [FOLDER ...]"),
         ("report", "no folder 'runs'; write python -m dlspec report [--output FOLDER] [FOLDER ...]"),
         ("report empty", "no runs in 'empty'; write python -m dlspec report [--output FOLDER] [FOLDER ...]"),
-        ("report run --outs=x", "no flag '--outs=x'; write python -m dlspec report [--output FOLDER] [FOLDER ...]"),
-        ("report run", "'run/leaderboard.csv' exists and is not a report of dlspec; move it, or choose another folder"),
-        ("report run -o file", "no folder can be made at 'file'"),
-        ("compare run", "1 run named, wanted two; write python -m dlspec compare FOLDER FOLDER"),
+        (
+            "report run --outs=x",
+            "unknown flag '--outs=x'; write python -m dlspec report [--output FOLDER] [FOLDER ...]",
+        ),
+        ("report run", "'run/leaderboard.csv' is there, and no report of dlspec's; move it, or name another folder"),
+        ("report run -o file", "can't create the folder 'file'"),
+        ("compare run", "got 1 run, expected two; write python -m dlspec compare FOLDER FOLDER"),
         ("compare run nowhere", "no folder 'nowhere'; write python -m dlspec compare FOLDER FOLDER"),
         ("compare run empty", "no run in 'empty'; give a run's folder, which contains spec.yaml"),
     ],

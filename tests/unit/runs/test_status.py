@@ -334,7 +334,7 @@ def test_nothing_there(dlspec, work: Path) -> None:
     assert dlspec("status", "--json") == (0, "[]\n", "")
     fix = "write python -m dlspec status [--json] [FOLDER ...]\n"
     assert dlspec("status", "run=x", ".") == (2, "", f"no folder 'run=x'; {fix}")
-    assert dlspec("status", "--jsn") == (2, "", f"no flag '--jsn'; {fix}")
+    assert dlspec("status", "--jsn") == (2, "", f"unknown flag '--jsn'; {fix}")
     assert not any(work.iterdir())
 
 

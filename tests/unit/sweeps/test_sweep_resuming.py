@@ -139,7 +139,7 @@ def test_what_was_made_otherwise_is_told_and_made_again_where_that_is_wanted(wor
 
 
 def test_which_sweep(work: Path, dlspec, write: Callable[[str, str], Path]) -> None:
-    no_sweep = "no sweep in 'nowhere'; name a folder that holds sweep.json: resume sweep=FOLDER\n"
+    no_sweep = "no sweep in 'nowhere'; name a folder that contains sweep.json: resume sweep=FOLDER\n"
     assert dlspec("resume", "sweep=nowhere").err == no_sweep
     write("sweep/sweep.json", "{")
     said = dlspec("resume", "sweep=sweep")
