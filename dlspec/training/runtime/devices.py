@@ -28,5 +28,5 @@ def choose_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(next(each for each in ("cuda", "mps", "cpu") if each in available))
     if name not in available:
-        raise UnknownDevice(f"no device '{name}' on this machine; there is: auto, {', '.join(available)}")
+        raise UnknownDevice(f"no device '{name}' on this machine; available: auto, {', '.join(available)}")
     return torch.device(name)

@@ -62,13 +62,13 @@ CSV = {
         b"text,kind\na,b\n",
         {},
         "label",
-        "'FOLDER/in.csv' has no column 'label'; there is: kind, text",
+        "'FOLDER/in.csv' has no column 'label'; available: kind, text",
     ),
     "delimiter": (
         b"text;label\na;b\n",
         {},
         "text",
-        "'FOLDER/in.csv' has no column 'text'; there is: text;label"
+        "'FOLDER/in.csv' has no column 'text'; available: text;label"
         " (one column only: is ',' the delimiter? else data.delimiter=';')",
     ),
     "twice": (b"text,text,label\na,b,c\n", {}, "text", "'FOLDER/in.csv' has 2 columns 'text'; one is wanted"),

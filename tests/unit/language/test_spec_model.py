@@ -174,7 +174,7 @@ REFUSED: list[tuple[Any, list[tuple[str, str, str]]]] = [
     ),
     (
         {"inputs": {"x": {"size": 3}}, "layers": ["ReLU"]},
-        [("model.inputs.x.size", "no key 'size' of an input", "there is: layout, length, shape, vocab_size")],
+        [("model.inputs.x.size", "no key 'size' of an input", "available: layout, length, shape, vocab_size")],
     ),
     *(
         (

@@ -184,14 +184,14 @@ SAID: list[tuple[dict[str, Any], list[str]]] = [
     ({"optimizer": "${data.shape}"}, ["optimizer   ${data.shape} is no optimizer's name   write an optimizer's name"]),
     (
         {"optimizer": "${nothing}"},
-        [f"optimizer   '${{nothing}}': no such key   there is: {', '.join(sorted(CONFIG))}"],
+        [f"optimizer   '${{nothing}}': no such key   available: {', '.join(sorted(CONFIG))}"],
     ),
     ({"seed": True}, ["seed   seed is true, wanted a whole number >= 0"]),
     ({"seed": 2**63}, ["seed   seed is 9223372036854775808, wanted a whole number >= 0"]),
     ({"seed": "1"}, ["seed   seed is '1', wanted a whole number >= 0"]),
     ({"spec_version": 2}, ["spec_version   version 2   this dlspec reads version 1: install the one that wrote it"]),
     ({"sede": 1}, ["sede   no such key   did you mean 'seed'?"]),
-    ({"x": 1}, [f"x   no such key   there is: {KEYS}"]),
+    ({"x": 1}, [f"x   no such key   available: {KEYS}"]),
     ({"imports": "mine"}, ["imports   imports are no list of modules   write them in brackets: imports=[mine], in"]),
     (
         {"scheduler": {"type": "StepLR", "step_size": 1, "interval": 3}},

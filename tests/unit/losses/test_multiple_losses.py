@@ -332,7 +332,7 @@ REFUSED: list[tuple[Any, Any, Dataset, tuple[str, str, str]]] = [
     ({"type": "TripletMarginLoss", "output": ["a", "b", "c", "a"]}, PAIR, BOTH,
      ("loss.output", "4 outputs, and TripletMarginLoss takes 3 (anchor, positive, negative)", "")),
     ({"type": "GaussianNLLLoss", "output": {"input": "a", "variance": "b"}}, ONES, BOTH,
-     ("loss.output.variance", "GaussianNLLLoss takes no output 'variance'", "there is: input, var")),
+     ("loss.output.variance", "GaussianNLLLoss takes no output 'variance'", "available: input, var")),
     ({"type": "MSELoss", "target": ["label"]}, ONES, BOTH,
      ("loss.target", "target is [label], wanted a target's or field's name, or a number", "")),
     ({"type": "Mean", "output": "a", "target": "label"}, ONES, BOTH,
@@ -348,7 +348,7 @@ REFUSED: list[tuple[Any, Any, Dataset, tuple[str, str, str]]] = [
      ("loss.a b", "'a b' can't name a loss", "take letters, digits and _, a letter first")),
     # what it means
     ({"type": "MSELoss", "output": "aa"}, ONES, make_data(NUMBER),
-     ("loss.output", "the model has no output 'aa'", "there is: a, b")),
+     ("loss.output", "the model has no output 'aa'", "available: a, b")),
     ({"type": "MSELoss", "output": "a", "target": "valu"}, ONES, BOTH,
      ("loss.target", "the data have no 'valu'", "did you mean 'value'?")),
     ("MSELoss", ONES, make_data(NUMBER),

@@ -271,7 +271,7 @@ MISTAKES: list[tuple[str, Any, list[tuple[str, str]]]] = [
     ("layer", {"Attention": {"nhead": 4, "num_heads": 4}}, [("no setting 'nhead'", "in PyTorch: 'num_heads'")]),
     ("layer", {"Attention": {"num_heads": 4, "_mask_by_sample": True}},
      [("no setting '_mask_by_sample'",
-       "there is: bias, dropout, embed_dim, head_dim, is_causal, kdim, num_heads, num_kv_heads, rotary, "
+       "available: bias, dropout, embed_dim, head_dim, is_causal, kdim, num_heads, num_kv_heads, rotary, "
             "rotary_halves")]),
     ("layer", {"Reshape": [4, -2]}, [("shape is [4, -2], wanted a list of whole numbers >= -1", "")]),
     ("layer", {"Reshape": "4, 7"}, [("shape is '4, 7', wanted a list of whole numbers >= -1", "")]),

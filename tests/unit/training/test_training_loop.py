@@ -335,7 +335,7 @@ def test_an_empty_training_split_fails_clearly() -> None:
 
 
 def test_unknown_device_says_what_there_is() -> None:
-    with pytest.raises(UserError, match=r"^trainer.device: no device 'tpu' on this machine; there is: auto, cpu"):
+    with pytest.raises(UserError, match=r"^trainer.device: no device 'tpu' on this machine; available: auto, cpu"):
         make_trainer(settings={"device": "tpu"})
 
 
