@@ -136,14 +136,14 @@ def _expand_parallel(expander: EntryExpander, call: EntryCall) -> EntryOutput:
             fix = "give each branch a name of its own"
             expander.problems.add(Code.NAME_TAKEN, entry.path, f"the name '{name}' is taken", fix)
         branches[name] = output
-    ends = [each for one in branches.values() for each in (one.copies or (one,)) if each.is_present]
-    if not ends:
+    branch_outputs = [each for one in branches.values() for each in (one.copies or (one,)) if each.is_present]
+    if not branch_outputs:
         return INVALID_OUTPUT
     if "merge" in settings and settings["merge"] is None:
         expander.names.used_paths.add(use.entry.bodies["branches"][0].path)  # it flows on
-        return EntryOutput(ends[0].ref, named_outputs=branches)
+        return EntryOutput(branch_outputs[0].ref, named_outputs=branches)
     expander.names.used_paths |= {each.path for each in use.entry.bodies["branches"]}
-    return _merge_branches(expander, call, branches, ends)
+    return _merge_branches(expander, call, branches, branch_outputs)
 
 
 def _expand_branch(
@@ -158,13 +158,13 @@ def _expand_branch(
         return name, replace(output, branch_path=entry.path)
     copies, is_each_named = [], has_own_names(entry, rows)
     for index, copy in enumerate(iterate_copies(use, rows)):
-        beside = replace(copy, level=NameLevel(use.level, given))
-        copies.append(expander.expand_one(beside, where, number="" if is_each_named else str(index)))
+        branch_use = replace(copy, level=NameLevel(use.level, given))
+        copies.append(expander.expand_one(branch_use, where, number="" if is_each_named else str(index)))
     return name, replace(combine_copies(copies, entry), branch_path=entry.path)
 
 
 def _merge_branches(
-    expander: EntryExpander, call: EntryCall, branches: Mapping[str, EntryOutput], ends: list[EntryOutput]
+    expander: EntryExpander, call: EntryCall, branches: Mapping[str, EntryOutput], branch_outputs: list[EntryOutput]
 ) -> EntryOutput:
     """The branches' outputs, merged into one."""
     use, part = call.use, call.part
@@ -177,9 +177,9 @@ def _merge_branches(
     for key in (each for each in ENTRY_KEYS if each in merge.part.keys):
         fix = "a merge takes the branches as they stand: write what follows behind the Parallel"
         expander.problems.add(Code.MISPLACED_KEY, merge.part.path_of(key), f"'{key}' at a merge", fix)
-    if len(ends) == 1 and merge.type in _IDENTITY_FOR_ONE_INPUT:
-        return EntryOutput(ends[0].ref)
-    inputs: EntryInputs = dict(enumerate(ends))
+    if len(branch_outputs) == 1 and merge.type in _IDENTITY_FOR_ONE_INPUT:
+        return EntryOutput(branch_outputs[0].ref)
+    inputs: EntryInputs = dict(enumerate(branch_outputs))
     if merge.type == FORMULA:
         inputs = _find_merge_inputs(expander, use, merge, branches)
     expander.present_entries.setdefault(merge.path)
@@ -192,9 +192,9 @@ def _find_merge_inputs(
 ) -> EntryInputs:
     """The branches that a merging formula names."""
     fix = f"name the branches: {', '.join(branches)}"
-    no_before = Finding(Code.AMBIGUOUS, "a merge has no output before it", fix)
+    no_previous = Finding(Code.AMBIGUOUS, "a merge has no output before it", fix)
     names = {name: each for name, each in branches.items() if not name.isdigit()}
-    level = NameLevel(use.level, None, no_before, names=names)
+    level = NameLevel(use.level, None, no_previous, names=names)
     return find_formula_inputs(merge.part, use.scope, level, expander.names)
 
 

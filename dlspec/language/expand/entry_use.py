@@ -95,6 +95,6 @@ def iterate_copies(use: EntryUse, rows: Sequence[RepeatRow]) -> Iterator[EntryUs
 
 def combine_copies(copies: Sequence[EntryOutput], entry: Entry) -> EntryOutput:
     """What a repeated entry's name stands for: the last copy, and each by its number."""
-    standing = [each for each in copies if each.is_present]
-    last = standing[-1] if standing else EntryOutput(None, entry.path, absent="it is repeated 0 times")
+    present_copies = [each for each in copies if each.is_present]
+    last = present_copies[-1] if present_copies else EntryOutput(None, entry.path, absent="it is repeated 0 times")
     return replace(last, copies=tuple(copies), use=None)

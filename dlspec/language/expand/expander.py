@@ -102,13 +102,17 @@ class Expander:
         if len(problems) == before:  # a name that was misspelled would leave the right one unread
             check_outputs_used(model, self.present_entries, self.names.used_paths, problems)
             check_not_empty(model, not self.nodes, problems)
-        stated = [replace(each, facts=scope.evaluate(dict(each.facts), each.path)) for each in model.inputs]
+        model_inputs = [replace(each, facts=scope.evaluate(dict(each.facts), each.path)) for each in model.inputs]
         origins = Origins()
-        own = {key: scope.evaluate(each, (*model.path, key), origins) for key, each in model.training_settings.items()}
+        training_settings = {
+            key: scope.evaluate(each, (*model.path, key), origins) for key, each in model.training_settings.items()
+        }
         problems.origins |= origins
         paths = {name: path for name, (_, path) in model.outputs.items()}
         absent = tuple(find_absent_parts(model, self.present_entries))
-        return Graph(tuple(self.nodes), tuple(stated), outputs, paths, absent, self.container_types, own)
+        return Graph(
+            tuple(self.nodes), tuple(model_inputs), outputs, paths, absent, self.container_types, training_settings
+        )
 
     # ---- blocks and lists of entries -------------------------------------------------------------------------------
 

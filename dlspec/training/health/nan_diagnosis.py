@@ -242,6 +242,6 @@ class _WatchedInterpreter(fx.Interpreter):
         output = super().run_node(node)
         if node.op in ("call_function", "call_method", "get_attr"):
             layer = NamedLayer(str(node.meta.get(LAYER_KEY, node.name)), str(node.meta.get(TYPE_KEY, node.target)))
-            own = [("the weight", output)] if node.op == "get_attr" else []
-            self._watcher.on_layer_call(layer, own, [self.env[each] for each in node.all_input_nodes], output)
+            weights = [("the weight", output)] if node.op == "get_attr" else []
+            self._watcher.on_layer_call(layer, weights, [self.env[each] for each in node.all_input_nodes], output)
         return output

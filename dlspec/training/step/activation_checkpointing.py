@@ -54,14 +54,14 @@ def checkpoint_activations(network: nn.Module, patterns: Sequence[str]) -> fx.Gr
 class _CheckpointedModule(nn.Module):
     def __init__(self, submodule: fx.GraphModule) -> None:
         super().__init__()
-        self.piece = submodule
+        self.submodule = submodule
         stateful_modules = [each for each in submodule.modules() if is_running_norm(each) or _is_parametrization(each)]
         self._make_contexts = (
             partial(_make_checkpoint_contexts, stateful_modules) if stateful_modules else noop_context_fn
         )
 
     def forward(self, *inputs: Any) -> Any:
-        return checkpoint(self.piece, *inputs, use_reentrant=False, context_fn=self._make_contexts)
+        return checkpoint(self.submodule, *inputs, use_reentrant=False, context_fn=self._make_contexts)
 
 
 def _make_checkpoint_contexts(

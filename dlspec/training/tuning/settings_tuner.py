@@ -199,7 +199,10 @@ def _measure_loss_noise(make_trainer: TrainerMaker, losses: Sequence[float]) -> 
 def _have_same_losses(losses: Sequence[float], others: Sequence[float], tolerance: float, noise: float) -> bool:
     tolerances = [tolerance, *[10 * tolerance] * (len(losses) - 1)]
     triples = zip(losses, others, tolerances, strict=True)
-    return all(abs(one - other) <= most * max(abs(one), 1.0) + MAX_NOISE_FACTOR * noise for one, other, most in triples)
+    return all(
+        abs(one - other) <= max_difference * max(abs(one), 1.0) + MAX_NOISE_FACTOR * noise
+        for one, other, max_difference in triples
+    )
 
 
 def _compare_speed(fastest: _TimedTrainer, other: _TimedTrainer) -> tuple[list[float], float]:
