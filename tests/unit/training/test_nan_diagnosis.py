@@ -73,21 +73,21 @@ def make(request: pytest.FixtureRequest) -> Make:
 @pytest.mark.parametrize(
     ("network", "options", "text"),
     [
-        (make_stack(FunctionLayer(lambda x: (x * 1e3).exp())), {}, "layer '1' (Call) is the first to output inf; "),
+        (make_stack(FunctionLayer(lambda x: (x * 1e3).exp())), {}, "layer '1' (FunctionLayer) is the first to output inf; "),
         (
             make_stack(FunctionLayer(lambda x: (x * 1e5).half()), FunctionLayer(Tensor.float)),
             {},
-            "layer '1' (Call) is the first to output ",
+            "layer '1' (FunctionLayer) is the first to output ",
         ),
         (
             make_stack(nn.ReLU(), nn.Sequential(nn.Identity(), FunctionLayer(torch.log))),
             {},
-            "layer '2.1' (Call) is the first that",
+            "layer '2.1' (FunctionLayer) is the first to",
         ),
         (
             make_stack(nn.Dropout(0.5), FunctionLayer(lambda x: 1 / x)),
             {},
-            "layer '2' (Call) is the first to output inf; ",
+            "layer '2' (FunctionLayer) is the first to output inf; ",
         ),
         (make_stack(), {"criterion": Log()}, f"{LOSS} the loss is inf (a logarithm of 0 or a division by 0); "),
         (make_stack(), {"criterion": Terms(), "metrics": ()}, f"{LOSS} loss 'bad' is "),
@@ -135,7 +135,7 @@ def test_late_or_not_the_same_is_told(more: dict[str, Any], make: Make) -> None:
     data = make_dataset()
     data.train.tensors["image"][23] = math.inf
     training = make(data=data, settings={"batch_size": 8, **more})
-    assert "input 'image' has inf in sample 23 of the training split (the first is 0); mend" in get_failure_message(
+    assert "input 'image' has inf in sample 23 of the training split (the first is 0); fix" in get_failure_message(
         training
     )
 
@@ -201,7 +201,7 @@ def test_weights_that_are_not_finite_are_not_kept(caplog: pytest.LogCaptureFixtu
 
 def test_what_chance_does_is_found(make: Make) -> None:
     said = get_failure_message(make(make_stack(nn.Dropout(0.2), RareDivisionByZero()), settings={"epochs": 30}))
-    assert ": layer '2' (Rare) is the first to output " in said
+    assert ": layer '2' (RareDivisionByZero) is the first to output " in said
 
 
 def test_a_search_along_a_line_may_meet_an_infinite_loss() -> None:
@@ -239,14 +239,14 @@ class Edge(CrossEntropy):
 @pytest.mark.parametrize(
     ("network", "criterion", "text"),
     [
-        (make_stack(nn.Dropout(0.3), FunctionLayer(sqrt_of_positive), nn.ReLU()), CrossEntropy(), "layer '2' (Call)"),
+        (make_stack(nn.Dropout(0.3), FunctionLayer(sqrt_of_positive), nn.ReLU()), CrossEntropy(), "layer '2' (FunctionLayer)"),
         (
             make_stack(nn.Sequential(nn.ReLU(), FunctionLayer(sqrt_of_positive)), nn.ReLU()),
             CrossEntropy(),
-            "layer '1.1' (Call)",
+            "layer '1.1' (FunctionLayer)",
         ),
         (make_stack(Inner(), nn.BatchNorm1d(16)), CrossEntropy(), "layer '1' (Inner)"),
-        (make_stack(nn.ReLU(inplace=True), FunctionLayer(sqrt_of_positive)), CrossEntropy(), "layer '2' (Call)"),
+        (make_stack(nn.ReLU(inplace=True), FunctionLayer(sqrt_of_positive)), CrossEntropy(), "layer '2' (FunctionLayer)"),
         (make_stack(), Edge(), "the loss"),
     ],
 )

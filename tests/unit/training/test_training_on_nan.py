@@ -96,7 +96,7 @@ def test_a_gradient_alone_is_enough() -> None:
     assert said.startswith(
         "train/loss is finite, but a gradient is not, in epoch 1 at step 1, learning rate 0.01: "
     )
-    assert said.endswith("layer '1' (Call) is the first to give a gradient of nan; 7 batches in a row were skipped")
+    assert said.endswith("layer '1' (FunctionLayer) is the first to give a gradient of nan; 7 batches in a row were skipped")
     assert all(each.isfinite().all() for each in net.parameters())
 
 
@@ -198,7 +198,7 @@ def test_a_learning_rate_that_falls_gets_by(caplog: pytest.LogCaptureFixture) ->
     schedule = Schedule(ExponentialLR(optimizer, 1e-3), "step")
     training = make_trainer(net, optimizer=optimizer, schedule=schedule, settings={**RESTORE, "epochs": 2})
     training.fit()
-    assert 1 <= caplog.text.count("the weights go back") <= 3
+    assert 1 <= caplog.text.count("the weights are restored") <= 3
     assert math.isfinite(training.state.results["train/loss"])
 
 
