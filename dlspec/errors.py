@@ -1,10 +1,10 @@
-"""What dlspec says when a user's input is wrong.
+"""Problems, their codes and locations, and the exceptions that a user may catch.
 
-A `Problem` is one mistake: its `Code`, where it stands, what was found, and how to mend it. A `SpecError` carries all
-of them at once; the command line prints it and exits with code 2, without a traceback. A `Finding` is a problem that
-does not know its place yet: exceptions and checks carry it to where the place is known.
+A `Problem` is one thing wrong in a spec: its `Code`, its path and location, what was found, and the fix. A `SpecError`
+contains all problems that were found; the command line prints it and exits with code 2, without a traceback. A
+`Finding` is a problem without path and location: checks return it to the caller, who knows them.
 
-Whoever has to know what kind of problem it is asks for the code: the texts are for people, and may be reworded.
+Code branches on a problem's `Code`, never on its text: texts are for people and may be reworded.
 """
 
 from __future__ import annotations
@@ -18,49 +18,49 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
+# The keys, and the indices of list items, that lead to a value of a config: ("model", "layers", 0, "Conv2d").
 KeyPath = tuple[Hashable, ...]
-"""The keys, and the numbers of lists' items, that lead to a value of a config."""
 
 
 class Code(StrEnum):
-    """Kind of a mistake. Codes are not printed; tests and dlspec itself ask for them."""
+    """Kind of a problem. Codes are never printed; dlspec and its tests branch on them."""
 
     # Files and YAML
-    FILE_UNREADABLE = "file-unreadable"  # not there, not allowed, not UTF-8
-    YAML_SYNTAX = "yaml-syntax"  # no YAML, or hardly what the writer meant
-    YAML_FEATURE = "yaml-feature"  # YAML that a spec may not use: tags, several documents, a list as a key
-    DUPLICATE_KEY = "duplicate-key"  # a key stands twice, or in two spellings
+    FILE_UNREADABLE = "file-unreadable"  # missing, no permission, or not UTF-8
+    YAML_SYNTAX = "yaml-syntax"  # invalid YAML, or YAML that most likely means something else than intended
+    YAML_FEATURE = "yaml-feature"  # YAML that a spec may not use: tags, multiple documents, a list as a key
+    DUPLICATE_KEY = "duplicate-key"  # a key is written twice, or in two spellings
     UNKNOWN_ANCHOR = "unknown-anchor"  # an alias without its anchor
-    TOO_LARGE = "too-large"  # beyond a limit: characters, values, levels, layers, bytes
-    # Files of a config and how they build on each other
-    DEFAULTS_LIST = "defaults-list"  # an entry of a defaults list that names no file, or leads back to itself
-    CONFIG_CLASH = "config-clash"  # two files that can't be laid over each other
-    HYDRA_CONFIG = "hydra-config"  # a setting of Hydra's that is refused, or that Hydra refuses
+    TOO_LARGE = "too-large"  # exceeds a limit: characters, values, nesting, layers, bytes
+    # Files of a config and how they are merged
+    DEFAULTS_LIST = "defaults-list"  # an item of a defaults list without a file, or that includes itself
+    CONFIG_CLASH = "config-clash"  # two files that can't be merged
+    HYDRA_CONFIG = "hydra-config"  # a setting of Hydra that dlspec or Hydra does not accept
     # The command line
-    OVERRIDE_SYNTAX = "override-syntax"  # no KEY=VALUE
-    SEVERAL_VALUES = "several-values"  # a sweep that was not asked for
-    UNREACHABLE_KEY = "unreachable-key"  # an override of a key that is not written there
-    NO_RUN = "no-run"  # no folder of a run, or no spec in it
-    CHANGED_SETTING = "changed-setting"  # a run is to go on with another setting
-    NOT_INSTALLED = "not-installed"  # a library that is missing
+    OVERRIDE_SYNTAX = "override-syntax"  # not of the form KEY=VALUE
+    SEVERAL_VALUES = "several-values"  # multiple values for a setting, but no sweep was requested
+    UNREACHABLE_KEY = "unreachable-key"  # an override of a key that the config does not contain
+    NO_RUN = "no-run"  # not a run folder, or one without a spec
+    CHANGED_SETTING = "changed-setting"  # a run should resume with a different setting
+    NOT_INSTALLED = "not-installed"  # a library that is not installed
     # Keys and values
-    UNKNOWN_KEY = "unknown-key"  # of a section, a model, a block or an input
-    UNKNOWN_SETTING = "unknown-setting"  # of a layer or another part
-    UNKNOWN_CHOICE = "unknown-choice"  # a word that is none of those there are
-    WRONG_TYPE = "wrong-type"  # a list, mapping or word where another of them is wanted
-    WRONG_VALUE = "wrong-value"  # a value that its setting does not take
-    MISSING_VALUE = "missing-value"  # what must be written, and is not
-    MISSING_NAME = "missing-name"  # no name where a part's or an output's is wanted
-    FIXED_SETTING = "fixed-setting"  # a setting that dlspec decides
-    NOT_YET = "not-yet"  # what dlspec does not have yet
-    MISPLACED_KEY = "misplaced-key"  # a key that can't stand there, but elsewhere
-    CONFLICT = "conflict"  # two settings that exclude each other
-    UNUSED = "unused"  # a param, block, input, output or variable that nothing takes
-    INVALID_NAME = "invalid-name"  # no name, or one that is reserved
-    NAME_TAKEN = "name-taken"  # a name that is given twice
+    UNKNOWN_KEY = "unknown-key"  # in a section, a model, a block or an input
+    UNKNOWN_SETTING = "unknown-setting"  # a layer or another part has no such setting
+    UNKNOWN_CHOICE = "unknown-choice"  # a value that is not one of the allowed choices
+    WRONG_TYPE = "wrong-type"  # a list, mapping or string where another type is expected
+    WRONG_VALUE = "wrong-value"  # a value that its setting does not accept
+    MISSING_VALUE = "missing-value"  # a required value that is not given
+    MISSING_NAME = "missing-name"  # the name of a part or output is expected, and there is none
+    FIXED_SETTING = "fixed-setting"  # a setting that only dlspec sets
+    NOT_YET = "not-yet"  # a feature that dlspec does not have yet
+    MISPLACED_KEY = "misplaced-key"  # a key that is not allowed here, but elsewhere
+    CONFLICT = "conflict"  # two settings that cannot be combined
+    UNUSED = "unused"  # a param, block, input, output or variable that nothing uses
+    INVALID_NAME = "invalid-name"  # not a valid name, or a reserved one
+    NAME_TAKEN = "name-taken"  # a name that is used twice
     UNTRUSTED_CODE = "untrusted-code"  # a saved spec that would import modules
-    IMPORT_FAILED = "import-failed"  # a module of `imports`
-    WRONG_VERSION = "wrong-version"  # a spec that another dlspec wrote
+    IMPORT_FAILED = "import-failed"  # a module listed in `imports`
+    WRONG_VERSION = "wrong-version"  # a spec written by another version of dlspec
     # Parts by name
     UNKNOWN_LAYER = "unknown-layer"
     UNKNOWN_LOSS = "unknown-loss"
@@ -70,67 +70,67 @@ class Code(StrEnum):
     UNKNOWN_INIT = "unknown-init"
     UNKNOWN_AVERAGE = "unknown-average"
     UNKNOWN_DATA = "unknown-data"
-    UNKNOWN_DEVICE = "unknown-device"  # no device has the name, or this machine has none
+    UNKNOWN_DEVICE = "unknown-device"  # no device has this name, or this machine lacks it
     # References, `${...}`
-    REFERENCE_SYNTAX = "reference-syntax"  # not closed, or one within another
+    REFERENCE_SYNTAX = "reference-syntax"  # not closed, or nested
     REFERENCE_REFUSED = "reference-refused"  # a resolver that could run code
-    UNKNOWN_REFERENCE = "unknown-reference"  # no such key
-    MISSING_FACT = "missing-fact"  # what these data do not tell
-    KNOWN_TOO_LATE = "known-too-late"  # what only the opened data or the built layer tells
-    CYCLE = "cycle"  # what refers to itself or contains itself
+    UNKNOWN_REFERENCE = "unknown-reference"  # the key does not exist
+    MISSING_FACT = "missing-fact"  # a fact that these data do not have
+    KNOWN_TOO_LATE = "known-too-late"  # a value that is known only from the opened data or the built layer
+    CYCLE = "cycle"  # something that refers to itself or contains itself
     # Formulas and params
-    FORMULA_SYNTAX = "formula-syntax"  # no formula, or one within a text
-    FORMULA_REFUSED = "formula-refused"  # what the language does not have
-    FORMULA_FAILED = "formula-failed"  # it can't be computed of these values
+    FORMULA_SYNTAX = "formula-syntax"  # invalid syntax, or an expression inside a longer string
+    FORMULA_REFUSED = "formula-refused"  # something that expressions do not support
+    FORMULA_FAILED = "formula-failed"  # it can't be computed for these values
     UNKNOWN_FUNCTION = "unknown-function"
     UNKNOWN_PARAM = "unknown-param"
     # How layers are connected
-    UNKNOWN_OUTPUT = "unknown-output"  # no output, copy or input has the name
-    OUTPUT_BELOW = "output-below"  # an output that stands below the entry that takes it
+    UNKNOWN_OUTPUT = "unknown-output"  # no output, copy or input has this name
+    OUTPUT_BELOW = "output-below"  # an output that is defined below the entry that uses it
     OUTPUT_ABSENT = "output-absent"  # an output that an `if` or `repeat: 0` removed
-    AMBIGUOUS = "ambiguous"  # several where one is meant: outputs, targets, fields
+    AMBIGUOUS = "ambiguous"  # multiple outputs, targets or fields where one is expected
     INPUT_COUNT = "input-count"  # too many or too few inputs
     EMPTY_MODEL = "empty-model"  # no layers, or no model
-    # Layers and what comes in
-    SHAPE_MISMATCH = "shape-mismatch"  # sizes that don't fit
-    WRONG_LAYOUT = "wrong-layout"  # a layer that wants other dimensions: channels first, a sequence, ...
-    WRONG_DIMENSION = "wrong-dimension"  # a dimension that the value does not have, or that is named twice
-    SAMPLES_MIXED = "samples-mixed"  # the batch's dimension is touched
-    LAYER_REFUSED = "layer-refused"  # PyTorch, or the layer's own code, raises
-    WRONG_RESULT = "wrong-result"  # what a layer's forward may not give
-    LENGTHS_LOST = "lengths-lost"  # a layer that needs lengths, behind one that mixes steps and padding
-    INPLACE = "inplace"  # the data or an output that is still needed would be overwritten
+    # Layers and their inputs
+    SHAPE_MISMATCH = "shape-mismatch"  # sizes that do not match
+    WRONG_LAYOUT = "wrong-layout"  # a layer that expects another layout: channels first, a sequence, ...
+    WRONG_DIMENSION = "wrong-dimension"  # a dimension that the tensor does not have, or that is named twice
+    SAMPLES_MIXED = "samples-mixed"  # an operation on the batch dimension
+    LAYER_REFUSED = "layer-refused"  # PyTorch or the layer's code raises an error
+    WRONG_RESULT = "wrong-result"  # a layer's `forward` returns something that is not allowed
+    LENGTHS_LOST = "lengths-lost"  # a layer that needs lengths, after one that mixes steps and padding
+    INPLACE = "inplace"  # an in-place operation would overwrite data or an output that is still needed
     NO_WEIGHT = "no-weight"  # a layer without a weight to tie or parametrize
     NOT_DETERMINISTIC = "not-deterministic"
     NO_MATCH = "no-match"  # a pattern that matches no parameter, tensor or part of the network
     # Losses, metrics, training
-    WRONG_TARGET = "wrong-target"  # a target that a loss or metric can't compare with
+    WRONG_TARGET = "wrong-target"  # a target that a loss or metric does not support
     UNKNOWN_TARGET = "unknown-target"
-    WRONG_END = "wrong-end"  # an activation that a loss does not want before it, or lacks
-    SEES_FUTURE = "sees-future"  # a language model that looks at what it is to predict
-    UNSUPPORTED = "unsupported"  # a combination of settings that can't be trained
-    NOT_FINITE = "not-finite"  # a loss, gradient or weight that is nan or infinite
+    WRONG_END = "wrong-end"  # the last layer has an activation that the loss does not expect, or lacks one
+    SEES_FUTURE = "sees-future"  # a language model that sees the tokens it should predict
+    UNSUPPORTED = "unsupported"  # a combination of settings that cannot be trained
+    NOT_FINITE = "not-finite"  # a loss, gradient or weight is nan or infinite
     WEIGHTS_MISMATCH = "weights-mismatch"  # a file of weights that does not fit the model
     # Data
-    UNKNOWN_FIELD = "unknown-field"  # no field or column has the name
-    BAD_DATA = "bad-data"  # values that can't be learned from, or whose shape is wrong
+    UNKNOWN_FIELD = "unknown-field"  # no field or column has this name
+    BAD_DATA = "bad-data"  # values that cannot be trained on, or with a wrong shape
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is wrong and what to write instead, wherever it stands. `note` is a line below, as in a `Problem`."""
+    """A problem without its path and location."""
 
     code: Code
-    found: str
-    fix: str = ""
-    note: str = ""
+    found: str  # what is wrong
+    fix: str = ""  # what to write instead
+    note: str = ""  # a line below the message, such as the shapes that led to the problem
 
     def to_problem(self, path: str, location: SourceLocation | None = None) -> Problem:
-        """The problem that it is at its place."""
+        """Make this finding a problem at a path and location."""
         return Problem(self.code, path, self.found, self.fix, location, self.note)
 
 
-# The code of a name that no part has, by the kind of part or the config group.
+# The code of an unknown name, by the kind of part or the config group.
 UNKNOWN_PART_CODES: Mapping[str, Code] = {
     "layer": Code.UNKNOWN_LAYER,
     "loss": Code.UNKNOWN_LOSS,
@@ -146,11 +146,17 @@ UNKNOWN_PART_CODES: Mapping[str, Code] = {
 
 
 class UserError(Exception):
-    """A mistake of the user's: its text is ready to be read, and the exit code is 2."""
+    """An error in the user's input. Its text can be shown as is; the command line prints it and exits with code 2."""
 
 
 class DataError(UserError):
-    """A data set that can't be opened as asked; `key` is the setting of `data` that it is about ('' for all of it)."""
+    """A data set that can't be opened with its settings.
+
+    Args:
+        key: the setting of `data` that causes the error, '' for the data set as a whole.
+        message: what is wrong.
+        code: the kind of the problem.
+    """
 
     def __init__(self, key: str, message: str, code: Code = Code.BAD_DATA) -> None:
         super().__init__(message)
@@ -159,24 +165,24 @@ class DataError(UserError):
 
 
 class TrainingFailed(RuntimeError):
-    """The training itself failed, though nothing was wrong with the spec; the text is one line for the user."""
+    """Training failed although the spec is valid. The text is one line for the user."""
 
 
 @dataclass(frozen=True)
 class SourceLocation:
-    """Where something was written: a file's line and column (from 1), or a command line's word."""
+    """Where something is written: a file's line and column, or an argument of the command line."""
 
-    source: str
-    line: int = 0
-    column: int = 0
-    text: str = ""
-    width: int = 1
+    source: str  # the file, or the argument
+    line: int = 0  # from 1; 0 for the command line
+    column: int = 0  # from 1
+    text: str = ""  # the whole line
+    width: int = 1  # how many characters the caret underlines
 
     def __str__(self) -> str:
         return f"{self.source}:{self.line}:{self.column}" if self.line else self.source
 
     def format_excerpt(self) -> list[str]:
-        """The line as it was written, and below it the caret."""
+        """Return the line as written, and a line with carets below it."""
         if not self.text:
             return []
         start = max(self.column - 1, 0)
@@ -186,7 +192,7 @@ class SourceLocation:
 
 
 def _crop_around(text: str, start: int, width: int = 110) -> tuple[int, str]:
-    """The part of a long line around `start`, and how far it was moved."""
+    """Return how many characters of a long line are cut off on the left, and the part around `start`."""
     if len(text) <= width:
         return 0, text
     shift = max(0, start - width // 2)
@@ -195,21 +201,17 @@ def _crop_around(text: str, start: int, width: int = 110) -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class Problem:
-    """One mistake. `code` is its kind, `path` the key's place in the config, `found` what is wrong, `fix` what to
-    write instead.
-
-    `note` is a line below all that, such as the shapes that lead to the mistake.
-    """
+    """One thing wrong in a spec."""
 
     code: Code
-    path: str
-    found: str
-    fix: str = ""
+    path: str  # the key in the config, such as model.layers.0.Conv2d
+    found: str  # what is wrong
+    fix: str = ""  # what to write instead
     location: SourceLocation | None = None
-    note: str = ""
+    note: str = ""  # a line below the message, such as the shapes that led to the problem
 
     def format_lines(self) -> list[str]:
-        """As a terminal shows them: none is very long, and what would steer the terminal is a blank sign."""
+        """Return the message as lines for a terminal, without very long ones and without control characters."""
         parts = [str(self.location) if self.location else "", self.path, self.found, self.fix]
         head = "   ".join(shorten_middle(part) for part in parts if part)
         note = [f"    {shorten_middle(self.note)}"] if self.note else []
@@ -223,21 +225,25 @@ _CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u202
 
 
 def replace_control_characters(text: str) -> str:
-    """The text with a sign in the place of each character that a terminal would obey."""
+    """Replace control characters, which a terminal would execute, by U+FFFD."""
     return _CONTROL_CHARACTERS.sub("\ufffd", text)
 
 
 def shorten_middle(text: str, max_length: int = 600) -> str:
-    """The text, its middle left out where it is very long."""
+    """Cut out the middle of a text that is longer than `max_length` characters."""
     return text if len(text) <= max_length else f"{text[: max_length // 2]} ... {text[-max_length // 4 :]}"
 
 
-MAX_SHOWN_PROBLEMS = 50
-"""So many mistakes are shown."""
+MAX_SHOWN_PROBLEMS = 50  # a SpecError counts further problems without printing them
 
 
 class SpecError(UserError):
-    """Every mistake that was found in one look, each with its place."""
+    """All problems that were found in a spec.
+
+    Args:
+        problems: the problems, in the order in which they are printed.
+        outcome: what happened instead, at the end of the message.
+    """
 
     def __init__(self, problems: Sequence[Problem], outcome: str = "nothing was run") -> None:
         self.problems = tuple(problems)
@@ -245,6 +251,7 @@ class SpecError(UserError):
         super().__init__(self.format_message())
 
     def format_message(self) -> str:
+        """Return the whole message: the lines of the first problems, and the number of all."""
         count = len(self.problems)
         lines = [line for problem in self.problems[:MAX_SHOWN_PROBLEMS] for line in problem.format_lines()]
         if count > MAX_SHOWN_PROBLEMS:
@@ -253,15 +260,15 @@ class SpecError(UserError):
 
 
 def find_closest(name: str, choices: Iterable[str]) -> str:
-    """The choice that `word` was probably meant to be, or ''. Case is ignored: 'Relu' is near 'ReLU', not 'RNNCell'.
+    """Find the choice that a misspelled name probably means; return '' if there is none.
 
-    A word that exactly one choice begins with stands for that one: 'F1' is near 'F1Score'; and one with two letters in
-    the wrong order for the right one, however short: 'mpl' is near 'mlp'. 'nn.GRU' is 'GRU'.
+    Case is ignored: 'Relu' means 'ReLU', not 'RNNCell'. Two swapped letters are found in names of any length ('mpl'
+    means 'mlp'), a prefix that only one choice has ('F1' means 'F1Score'), and names with a module ('nn.GRU').
     """
     return _find_closest(name, tuple(choices))
 
 
-@lru_cache(maxsize=2_000)  # one mistake may stand in a thousand places
+@lru_cache(maxsize=2_000)  # the same typo may occur a thousand times in a spec
 def _find_closest(name: str, choices: tuple[str, ...]) -> str:
     lowered = {choice.lower(): choice for choice in choices}
     found = [
@@ -275,22 +282,31 @@ def _find_closest(name: str, choices: tuple[str, ...]) -> str:
 
 
 def _swap_adjacent_letters(word: str) -> list[str]:
-    """The word with each two neighbours exchanged."""
+    """Return all variants of a word in which two adjacent letters are swapped."""
     return [word[:at] + word[at + 1] + word[at] + word[at + 2 :] for at in range(min(len(word), 100) - 1)]
 
 
 def suggest(name: str, choices: Iterable[str], max_names: int = 12) -> str:
-    """'did you mean ...?', or what there is where nothing is near."""
+    """Suggest a similar name ("did you mean 'ReLU'?"), or list the available ones if none is similar.
+
+    Args:
+        name: the name that was not found.
+        choices: the available names.
+        max_names: how many of them to list.
+
+    Returns:
+        The fix of a problem, '' without choices.
+    """
     names = sorted(choices)
     guess = find_closest(name, names)
     if guess:
         return f"did you mean '{guess}'?"
     more = f" and {len(names) - max_names} more" if len(names) > max_names else ""
-    return f"there is: {', '.join(names[:max_names])}{more}" if names else ""
+    return f"available: {', '.join(names[:max_names])}{more}" if names else ""
 
 
 def format_value(value: Any, max_length: int = 60) -> str:
-    """A value as YAML would write it, cut off where it is long; text in quotes."""
+    """Format a value as YAML on one line, cut to `max_length` characters; strings are quoted."""
     text = value if isinstance(value, str) else _format_flow_yaml(value)
     text = re.sub(r"\s+", " ", text) if "\n" in text else text
     text = text if len(text) <= max_length else text[: max_length - 3] + "..."

@@ -1,27 +1,27 @@
-"""Text that several rooms print: amounts, tables, errors in a line, the names of the commands."""
+"""Formatting that multiple rooms use: amounts, tables, errors on one line, and the list of commands."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
 
+# Each command and its line in `--help`.
 COMMANDS = {
-    "train": "train and test (the default: the word may be left out); -m sweeps",
-    "resume": "go on with a run from its newest checkpoint, or with a sweep: run=FOLDER|latest, sweep=FOLDER",
-    "validate": "check a spec without opening data; says which checks had to wait for them",
-    "summary": "the network's layers, parameters, multiply-adds and memory; --depth N folds, --graph FILE.svg draws",
-    "status": "the runs below runs/ or FOLDER ...: which go on, how far they are, what resumes the others; --json",
-    "report": "compare the runs below runs/ or FOLDER ...: leaderboard.csv and report.html; --output FOLDER",
-    "compare": "what differs between runs in spec, environment and result: compare FOLDER FOLDER",
+    "train": "train and test a model (the default command: 'train' may be omitted); -m starts a sweep",
+    "resume": "resume a run from its newest checkpoint, or a sweep: run=FOLDER|latest, sweep=FOLDER",
+    "validate": "check a spec without opening data; lists the checks that need the data",
+    "summary": "show layers, parameters, multiply-adds and memory; --depth N groups layers, --graph FILE.svg draws",
+    "status": "list the runs below runs/ or FOLDER ...: state, progress, and the command that resumes each; --json",
+    "report": "compare the runs below runs/ or FOLDER ... in leaderboard.csv and report.html; --output FOLDER",
+    "compare": "show how runs differ in spec, environment and results: compare FOLDER FOLDER",
 }
-"""Each command with what it does, as `--help` says it."""
 
 
 # ---- amounts ---------------------------------------------------------------------------------------------------------
 
 
 def format_duration(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `1:05`, `2:01:05`."""
+    """Format a duration in seconds: `0.4 s`, `12 s`, `1:05`, `2:01:05`."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -30,7 +30,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_count(value: float) -> str:
-    """Three digits and a letter: `950`, `12.3k`, `1.2M`."""
+    """Format a count with three digits and a unit prefix: `950`, `12.3k`, `1.2M`."""
     if value < 999.5:
         return f"{value:.0f}"
     for letter in "kMGTP":
@@ -41,13 +41,13 @@ def format_count(value: float) -> str:
 
 
 def format_bytes(count: float) -> str:
-    """Bytes: `950 bytes`, `12.3 kB`, `1.2 GB`, `602 TB`."""
+    """Format a number of bytes: `950 bytes`, `12.3 kB`, `1.2 GB`, `602 TB`."""
     short = format_count(count)
     return f"{short[:-1]} {short[-1]}B" if short[-1].isalpha() else f"{short} bytes"
 
 
 def format_number(value: float) -> str:
-    """Four decimals, or four digits where those would show nothing or too much."""
+    """Format a number with four decimals, or with four significant digits if it is very small or very large."""
     return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e4 else f"{value:.4g}"
 
 
@@ -55,7 +55,16 @@ def format_number(value: float) -> str:
 
 
 def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], right_aligned: Collection[str] = ()) -> str:
-    """The columns side by side, those named in `right` flush right; no spaces at a line's end."""
+    """Format a table as text, without trailing spaces.
+
+    Args:
+        header: the name of each column.
+        rows: the cells of each row, one for each column.
+        right_aligned: the names of the columns to align at the right.
+
+    Returns:
+        The header and the rows, one line each.
+    """
     widths = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
     lines = [
         "  ".join(
@@ -69,12 +78,12 @@ def format_table(header: Sequence[str], rows: Sequence[Sequence[str]], right_ali
 
 # ---- command lines ---------------------------------------------------------------------------------------------------
 
-# What Hydra takes as a text without quotes.
+# Strings that Hydra reads without quotes.
 _UNQUOTED = re.compile(r"(?!(null|true|false|inf|nan)\Z)([a-z_/]|\.\.?/)[\w./-]*", re.ASCII | re.IGNORECASE)
 
 
 def format_override(key: str, value: str) -> str:
-    """`key=value` as Hydra reads it: the value in quotes where that is needed."""
+    """Format an override `key=value` for Hydra, with the value in quotes if it needs them."""
     if _UNQUOTED.fullmatch(value):
         return f"{key}={value}"
     escaped = re.sub(r'(\\*)("|\Z)', _escape_quote, value)
@@ -82,7 +91,7 @@ def format_override(key: str, value: str) -> str:
 
 
 def _escape_quote(found: re.Match[str]) -> str:
-    """Hydra reads backslashes as escapes in front of a quote only, the closing one too."""
+    """Double the backslashes before a quote, also the closing one: only there Hydra reads them as escapes."""
     quote = '\\"' if found[2] else ""
     return 2 * found[1] + quote
 
@@ -91,5 +100,5 @@ def _escape_quote(found: re.Match[str]) -> str:
 
 
 def first_line(message: BaseException | str, max_length: int | None = None) -> str:
-    """The first line of a text, or of what an error of somebody else's says; cut to `longest` letters."""
+    """Return the first line of a text or of an exception's message, cut to `max_length` characters."""
     return str(message).strip().partition("\n")[0][:max_length]

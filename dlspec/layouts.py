@@ -1,7 +1,7 @@
-"""What flows between layers: a shape, the role of each dimension, and whether samples keep lengths of their own.
+"""Shapes and layouts of the tensors between layers: the role of each dimension, and the samples' lengths.
 
-A role is one letter: N batch, T time, C channels, S space. A layout is the name of a row of roles; the batch always
-comes first and is left out of every shape in a spec.
+A role is one letter: N batch, T time, C channels, S space. A layout is the name of a sequence of roles, such as
+`channels-first` for (C, S, S). The batch is always the first dimension; shapes in a spec leave it out.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
 def roles_from_layout(layout: Layout, rank: int) -> tuple[str, ...]:
-    """The roles of a value's `rank` dimensions, batch left out: `roles("channels-first", 3)` is `("C", "S", "S")`."""
+    """Return the roles of `rank` dimensions without the batch: ("C", "S", "S") for `channels-first` and 3."""
     if layout == "features":
         return ("C",) * rank
     if layout == "sequence":
@@ -27,7 +27,7 @@ def roles_from_layout(layout: Layout, rank: int) -> tuple[str, ...]:
 
 
 def layout_from_roles(roles: tuple[str, ...]) -> Layout:
-    """The layout that a row of roles, batch left out, has."""
+    """Return the layout that belongs to a tuple of roles without the batch."""
     if not roles or roles[0] == "T":
         return "sequence" if "C" in roles else "tokens" if roles else "features"
     if len(roles) == 1:
@@ -36,20 +36,20 @@ def layout_from_roles(roles: tuple[str, ...]) -> Layout:
 
 
 def guess_layout(shape: Sequence[int]) -> Layout:
-    """The layout that a shape, batch left out, most likely has where nothing else tells."""
+    """Guess the layout of a shape without the batch, where nothing else determines it."""
     if len(shape) < 2:
         return "features"
     return "sequence" if len(shape) == 2 else "channels-first"
 
 
 def format_shape(shape: Iterable[int]) -> str:
-    """A shape as messages show it: `(3, 32, 32)`, and `(10)` for one dimension."""
+    """Format a shape for messages: `(3, 32, 32)`, or `(10)` for one dimension."""
     return f"({', '.join(str(size) for size in shape)})"
 
 
 @dataclass(frozen=True)
 class Window:
-    """What a convolution or pooling does to a length, by PyTorch's output-size formula."""
+    """How a convolution or pooling changes a length: the arguments of PyTorch's output-size formula."""
 
     kernel_size: int
     stride: int = 1
@@ -59,34 +59,30 @@ class Window:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Each sample's own length: that of an input field, and the windows that it went through since."""
+    """Where the lengths of a batch's samples come from."""
 
-    field: str
-    windows: tuple[Window, ...] = ()
+    field: str  # the input field with the original lengths
+    windows: tuple[Window, ...] = ()  # the convolutions and poolings applied since
 
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """A layer's input or output; the batch is left out of `shape`. A `Parameter` has none: `has_batch` is false.
+    """Shape, layout and lengths of a layer's input or output."""
 
-    `lost` names the layer behind which samples have no lengths any more, though there are steps. `explicit_roles` are the
-    roles of its dimensions where the layout does not tell them: (C, C, S, S), channels in groups.
-    """
-
-    shape: tuple[int, ...]
+    shape: tuple[int, ...]  # without the batch
     layout: Layout
     lengths: Lengths | None = None
-    vocab_size: int | None = None
-    has_batch: bool = True
-    lengths_lost_at: str = ""
-    explicit_roles: tuple[str, ...] = ()
+    vocab_size: int | None = None  # of token indices
+    has_batch: bool = True  # false for a `Parameter`
+    lengths_lost_at: str = ""  # the layer whose output has a time dimension but no lengths
+    explicit_roles: tuple[str, ...] = ()  # where the layout does not determine them: (C, C, S, S) for channel groups
 
     def __str__(self) -> str:
         return f"{format_shape(self.shape)} {self.layout}"
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """The role of each dimension, batch left out."""
+        """The role of each dimension, without the batch."""
         return self.explicit_roles or roles_from_layout(self.layout, len(self.shape))
 
     @property
@@ -96,12 +92,12 @@ class TensorInfo:
 
     @property
     def channels_dim(self) -> int:
-        """The channels' dimension as PyTorch counts it, the batch being 0."""
+        """Index of the channel dimension, counted from the batch as 0."""
         return 1 if self.layout == "channels-first" else len(self.shape)
 
     @property
     def time_dim(self) -> int | None:
-        """The dimension along which samples may have lengths, the batch being 0; None where there is none."""
+        """Index of the dimension with lengths, counted from the batch as 0; None without one."""
         if self.layout in ("sequence", "tokens"):
             return 1
         return 2 if self.layout == "channels-first" and len(self.shape) == 2 else None

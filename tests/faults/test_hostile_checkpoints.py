@@ -129,9 +129,9 @@ def hostile_state(folder: Path, state: bytes, **texts: str) -> Path:
         (b"[" * 100_000 + b"]" * 100_000, {}, "its state can't be read"),
         (b"\xff\xfe", {}, "its state can't be read"),
         (b"{}", {"step": "9" * 5000}, "its state can't be read"),
-        (b"{}", {"step": "-99"}, "it is of step -99"),
-        (b"{}", {"format": "\x1b[31m" * 90}, "its format is \ufffd\\[31m"),
-        (b"{}", {"format": "2"}, "its format is 2, and this dlspec reads 1"),
+        (b"{}", {"step": "-99"}, "its name does not match its step -99"),
+        (b"{}", {"format": "\x1b[31m" * 90}, "expected checkpoint format 1, got \ufffd\\[31m"),
+        (b"{}", {"format": "2"}, "expected checkpoint format 1, got 2"),
     ],
 )
 def test_a_state_that_can_not_be_read(tmp_path: Path, state: bytes, texts: dict[str, str], reason: str) -> None:
@@ -165,7 +165,7 @@ def changed(tree: Any, way: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("way", "value", "reason"),
     [
-        ("generators.numpy.2", 2**31 - 1, "NumPy's generator can't stand at 2147483647"),
+        ("generators.numpy.2", 2**31 - 1, "invalid position of NumPy's generator: 2147483647"),
         (
             "optimizer.state.0.exp_avg",
             {"tensor": "optimizer.state.1.exp_avg"},

@@ -155,7 +155,7 @@ REPEATED = {
     "rows of rows": Case(_params("$([0] * 9000)", "$a{}", 0, ROWS_IN_ROWS), LAYERS),
     "a list of a million": Case(_behind("Linear: $([0] * 1000000)"), SIZE),
     "a text of a million": Case(_behind("Linear: $('a' * 1000000)"), SIZE),
-    "a chain of blocks": Case(_chain(500, "b{0}", "ReLU"), "blocks in blocks, more than 60 deep"),
+    "a chain of blocks": Case(_chain(500, "b{0}", "ReLU"), "blocks are nested more than 60 levels deep"),
     "doubled by blocks": Case(_chain(50, "b{0}, b{0}", "ReLU"), LAYERS),
     "nothing doubled by blocks": Case(_chain(50, "b{0}, b{0}", ""), LAYERS),
     "doubled by share": Case(_list("Flatten", "{Linear: 64, name: a0}", *SHARED), LAYERS),

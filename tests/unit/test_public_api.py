@@ -146,11 +146,11 @@ WRONG = [
     ({"model": "mlp"}, {"shpe": [3]}, "data.shpe   no such key   did you mean 'shape'?"),
     ({"model": "mlp"}, (X, Y), "a tuple is no data: give arrays by name"),
     ({"data": {"validaton": 0.3}}, DATA[0], "data.validaton   no setting of arrays   did you mean 'validation'?"),
-    (["data.limit=3"], DATA[0], "data.limit   no setting of arrays   there is: split_seed, test, validation"),
+    (["data.limit=3"], DATA[0], "data.limit   no setting of arrays   available: split_seed, test, validation"),
     ({"data": {"validation": "a"}}, DATA[0], "validation is 'a', wanted a number >= 0 and < 1"),
     ({"data": {"split_seed": -1}}, DATA[0], "split_seed is -1, wanted a whole number >= 0"),
     ({"model": "cnn"}, {"shape": [3, 32, 32]}, "data.num_classes   not stated   add how many classes there are"),
-    ({"model": "mlp"}, {"x": X}, "no target 'target' among the arrays; there is: x"),
+    ({"model": "mlp"}, {"x": X}, "no target 'target' among the arrays; available: x"),
     ({"model": "mlp", "optimizer": {"lr": ...}}, "digits", "a spec can't contain Ellipsis: use numbers, strings"),
 ]
 

@@ -1,4 +1,4 @@
-"""What a call gives to a block: its params and its inputs, and whether the block may stand there."""
+"""Check a call of a block, and find the params and inputs that it passes."""
 
 from __future__ import annotations
 
@@ -14,33 +14,61 @@ from dlspec.language.parse.params import Scope, make_block_scope
 from dlspec.language.parse.part import NO_VALUE, Part
 from dlspec.language.problems import Problems
 
-MAX_BLOCK_DEPTH = 60  # levels of blocks in blocks
+MAX_BLOCK_DEPTH = 60  # levels of nested blocks
 
 
 def can_contain(active_blocks: Sequence[Block], block: Block, call: EntryCall, problems: Problems) -> bool:
-    """Whether a block may stand in those that are being expanded."""
+    """Check that a block can be expanded inside the active blocks: no recursion, and not too deep.
+
+    Args:
+        active_blocks: the blocks that are being expanded, the outermost first.
+        block: the block that is called.
+        call: the call.
+        problems: receives a problem if the block can't be expanded.
+
+    Returns:
+        Whether it can.
+    """
     names = [each.name for each in active_blocks if each.name]
     path = call.use.entry.path
     if any(each.path == block.path for each in active_blocks):
         chain = " -> ".join([*names[names.index(block.name) :], block.name])
-        fix = "take another layer there, or repeat: a block can't contain itself"
+        fix = "use another layer here, or repeat: a block can't contain itself"
         problems.add(Code.CYCLE, path, f"block '{block.name}' contains itself ({chain})", fix)
         return False
     if len(names) < MAX_BLOCK_DEPTH:
         return True
-    problems.add(Code.TOO_LARGE, path, f"blocks in blocks, more than {MAX_BLOCK_DEPTH} deep", "use fewer levels")
+    problems.add(Code.TOO_LARGE, path, f"blocks are nested more than {MAX_BLOCK_DEPTH} levels deep", "use fewer levels")
     return False
 
 
 def report_misplaced_keys(block: Block, part: Part, keys: Sequence[str], problems: Problems) -> None:
-    """Keys of a layer at a block's call are mistakes."""
+    """Report keys in the call of a block that only layers can have.
+
+    Args:
+        block: the block that is called.
+        part: the call as written.
+        keys: the keys of layers.
+        problems: receives a problem for each such key.
+    """
     for key in (each for each in keys if each in part.keys):
-        fix = "write it at the layer inside that it is meant for"
-        problems.add(Code.MISPLACED_KEY, part.path_of(key), f"'{key}' at '{block.name}', which is no layer", fix)
+        fix = "move it to the layer inside the block that it is meant for"
+        problems.add(
+            Code.MISPLACED_KEY, part.path_of(key), f"'{key}' is for layers, and '{block.name}' is a block", fix
+        )
 
 
 def make_call_scope(scoped_block: ScopedBlock, call: EntryCall, given: Mapping[str, Any]) -> Scope:
-    """What the formulas in a block see, for the params that its call gives."""
+    """Make the scope in which a block's expressions are evaluated for one call.
+
+    Args:
+        scoped_block: the block with its own scope.
+        call: the call.
+        given: the values of the params that the call passes.
+
+    Returns:
+        The scope with all params of the block, default values included.
+    """
     block, part = scoped_block.block, call.part
     written = {name: part.path_of(name) if part.value is NO_VALUE else part.settings_path for name in given}
     sources = {name: call.origins.get(path, path) for name, path in written.items()}
@@ -48,30 +76,48 @@ def make_call_scope(scoped_block: ScopedBlock, call: EntryCall, given: Mapping[s
 
 
 def find_given_params(block: Block, part: Part, problems: Problems) -> dict[str, Any]:
-    """The params that a call gives, `Wrong` in the place of those that are missing."""
+    """Find the params that a call passes to a block.
+
+    Args:
+        block: the block that is called.
+        part: the call as written.
+        problems: receives unknown and missing params.
+
+    Returns:
+        The values by name, with an `InvalidValue` for each missing param.
+    """
     given = dict(part.settings)
     if part.value is not NO_VALUE:
         if not block.params:
             found = f"block '{block.name}' has no params"
-            problems.add(Code.UNKNOWN_PARAM, part.settings_path, found, "write its name alone", at_value=True)
+            problems.add(Code.UNKNOWN_PARAM, part.settings_path, found, "write only its name", at_value=True)
             return {}
         given = {block.first_param: part.value}
     unknown = [name for name in given if name not in block.params]
     for name in unknown:
-        fix, path = suggest(str(name), block.params) or "it has none", (*part.settings_path, name)
+        fix, path = suggest(str(name), block.params) or "it has no params", (*part.settings_path, name)
         problems.add(Code.UNKNOWN_PARAM, path, f"block '{block.name}' has no param '{name}'", fix)
     required = [name for name, default in block.params.items() if default is None and name not in given]
     missing = [name for name in required if not any(find_closest(str(each), [name]) for each in unknown)]
     if missing:
         fix = f"write {block.name}: {{{', '.join(f'{name}: ...' for name in missing)}}}"
-        found = f"block '{block.name}' wants {', '.join(missing)}"
+        found = f"block '{block.name}' requires {', '.join(missing)}"
         problems.add(Code.MISSING_VALUE, part.settings_path, found, fix)
     known = {name: each for name, each in given.items() if name in block.params}
     return known | {name: InvalidValue(name) for name in required}
 
 
 def find_given_inputs(block: Block, call: EntryCall, problems: Problems) -> dict[str, EntryOutput]:
-    """What a call gives to each of the block's inputs, `WRONG` in the place of those that are missing."""
+    """Find what a call passes to each input of a block.
+
+    Args:
+        block: the block that is called.
+        call: the call.
+        problems: receives unknown, missing and additional inputs.
+
+    Returns:
+        The outputs by the inputs' names, with `INVALID_OUTPUT` for each missing input.
+    """
     inputs = call.inputs
     names = [each.name for each in block.inputs] or [""]
     by_position = {names[at]: each for at, each in enumerate(inputs.values()) if at < len(names)}
@@ -85,15 +131,15 @@ def find_given_inputs(block: Block, call: EntryCall, problems: Problems) -> dict
 
 
 def _report_wrong_inputs(block: Block, call: EntryCall, unknown: Sequence[str], problems: Problems) -> None:
-    """The block has no inputs of the `unknown` names, or not as many inputs as come in."""
+    """Report inputs that the block does not have, or a wrong number of inputs."""
     part, inputs, names = call.part, call.inputs, [each.name for each in block.inputs] or [""]
     path = part.path_of("from") if "from" in part.keys else call.use.entry.path
     if unknown and "from" in part.keys:
         path = (*path, unknown[0])
     expected = f"{len(names)} inputs ({', '.join(names)})" if len(names) > 1 else "one input"
-    found = f"block '{block.name}' takes {expected}, and {len(inputs)} come{'s' if len(inputs) == 1 else ''} in"
+    found = f"block '{block.name}' expects {expected}, got {len(inputs)}"
     found = f"block '{block.name}' has no input '{unknown[0]}'" if unknown else found
     fix = suggest(unknown[0], names) if unknown and block.inputs else ""
     more = ", ".join(each.upper() for each in names[1:])
-    inputs_fix = f"write from: [_, {more}], each the name of an output" if len(names) > 1 else "name one"
+    inputs_fix = f"write from: [_, {more}], each the name of an output" if len(names) > 1 else "write one name in from"
     problems.add(Code.UNKNOWN_OUTPUT if unknown else Code.INPUT_COUNT, path, found, fix or inputs_fix)

@@ -1,4 +1,4 @@
-"""What holds entries of its own: `Sequential`, `TimeDistributed`, `Residual`, `Parallel`."""
+"""Expand containers, which are layers that contain entries: Sequential, TimeDistributed, Residual, Parallel."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from dlspec.language.parse.entry import Entry, read_body
 from dlspec.language.parse.part import ENTRY_KEYS, Part
 from dlspec.language.problems import Problems
 
-RESIDUAL_ADD = "Residual"
-"""The type of the node that adds a residual's body and its shortcut."""
+RESIDUAL_ADD = "Residual"  # the type of the node that adds the body and the shortcut of a residual
 SHORTCUT_KINDS = ("auto", "if_equal")
 
 
 class EntryExpander(Protocol):
-    """What a container asks of the expander: to expand the entries that it holds, and to add nodes of its own."""
+    """Interface of the expander for containers: it expands their entries and adds their nodes."""
 
     problems: Problems
     names: NameLookup
@@ -31,9 +30,25 @@ class EntryExpander(Protocol):
 
     def expand_list(self, entries: EntryList, where: ModulePath, /) -> EntryOutput: ...
 
-    def expand_one(self, use: EntryUse, where: ModulePath, *, number: str = "") -> EntryOutput: ...
+    def expand_one(self, use: EntryUse, where: ModulePath, *, number: str = "") -> EntryOutput:
+        """Expand one entry, or one copy of it.
 
-    def expand_part(self, use: EntryUse, inputs: EntryInputs, where: ModulePath, /) -> EntryOutput: ...
+        Args:
+            use: the entry with its scope, blocks and names.
+            where: the path of the container's modules.
+            number: the copy's number, '' for an entry that is not repeated.
+        """
+        ...
+
+    def expand_part(self, use: EntryUse, inputs: EntryInputs, where: ModulePath, /) -> EntryOutput:
+        """Add the nodes of an entry.
+
+        Args:
+            use: the entry with its scope, blocks and names.
+            inputs: its inputs, by position or by the name of an argument.
+            where: the path of its module.
+        """
+        ...
 
     def add_node(self, call: EntryCall, /) -> EntryOutput: ...
 
@@ -41,25 +56,25 @@ class EntryExpander(Protocol):
 def _get_single_input(expander: EntryExpander, call: EntryCall) -> EntryOutput:
     if len(call.inputs) == 1:
         return next(iter(call.inputs.values()))
-    found, fix = f"{call.part.type} takes one input, and {len(call.inputs)} come in", "bring them together before it"
-    expander.problems.add(Code.INPUT_COUNT, call.part.path_of("from"), found, f"{fix}: Concat or Add")
+    found, fix = f"{call.part.type} expects one input, got {len(call.inputs)}", "combine them before it"
+    expander.problems.add(Code.INPUT_COUNT, call.part.path_of("from"), found, f"{fix} with Concat or Add")
     return INVALID_OUTPUT
 
 
 def _make_inner_part(part: Part, type: str, **settings: Any) -> Part:
-    """A layer that a container brings along."""
+    """Make the part of a layer that a container adds."""
     return Part(type, part.path, settings, part.settings_path, key_paths=dict.fromkeys(settings, part.settings_path))
 
 
 def _add_inner(expander: EntryExpander, call: EntryCall, part: Part, inputs: EntryInputs, *names: str) -> EntryOutput:
-    """Add a layer that a container brings along, at a place below the container's own."""
+    """Add a layer of a container, with a path below that of the container."""
     return expander.add_node(EntryCall(call.use, part, inputs, call.where.make_child(*names)))
 
 
 def _expand_body(
     expander: EntryExpander, call: EntryCall, entries: tuple[Entry, ...], given: EntryOutput, *names: str
 ) -> EntryOutput:
-    """Entries that see the names around them."""
+    """Expand a container's entries, which can refer to the names outside of it."""
     use = call.use
     inside = EntryList(entries, use.scope, use.blocks, NameLevel(use.level, given))
     return expander.expand_list(inside, call.where.make_child(*names))
@@ -72,7 +87,10 @@ def _expand_sequential(expander: EntryExpander, call: EntryCall) -> EntryOutput:
 
 
 def _expand_time_distributed(expander: EntryExpander, call: EntryCall) -> EntryOutput:
-    """The entries see a step as if it were a sample, so nothing around them, which is of whole samples."""
+    """Expand entries that receive single time steps as samples.
+
+    They can't refer to names outside, whose outputs contain whole samples.
+    """
     given, use = _get_single_input(expander, call), call.use
     folded = _add_inner(expander, call, _make_inner_part(call.part, "FoldTime"), {0: given}, "<fold>")
     inside = EntryList(use.entry.bodies.get("layers", ()), use.scope, use.blocks, NameLevel(previous=folded))
@@ -97,7 +115,7 @@ def _expand_residual(expander: EntryExpander, call: EntryCall) -> EntryOutput:
 
 
 def _add_stochastic_depth(expander: EntryExpander, call: EntryCall, body: EntryOutput) -> EntryOutput:
-    """The body with samples left out of it at random, where `stochastic_depth` says so."""
+    """Add stochastic depth to a body if `stochastic_depth` is set."""
     p = call.part.settings.get("stochastic_depth")
     if p is None or (not isinstance(p, UnknownValue) and p == 0 and not isinstance(p, bool)):
         return body
@@ -107,19 +125,19 @@ def _add_stochastic_depth(expander: EntryExpander, call: EntryCall, body: EntryO
 
 
 def _expand_shortcut(expander: EntryExpander, call: EntryCall, given: EntryOutput) -> tuple[EntryOutput, str | None]:
-    """What is added to the body, and how: `auto` and `if_equal` are decided when shapes are known."""
+    """Return what is added to the body, and its kind: `auto` and `if_equal` are resolved when shapes are known."""
     bodies = call.use.entry.bodies
     if "shortcut" in bodies:
         return _expand_body(expander, call, bodies["shortcut"], given, "shortcut"), None
     kind, path = call.part.settings.get("shortcut"), call.part.path_of("shortcut")
-    if isinstance(kind, list | dict):  # a param brought entries
+    if isinstance(kind, list | dict):  # a param contains entries
         entries = read_body(kind, path, expander.problems)
         return _expand_body(expander, call, entries, given, "shortcut"), None
     if kind is None or isinstance(kind, UnknownValue) or kind in SHORTCUT_KINDS:
         return given, kind if isinstance(kind, str) else None
-    fix = "write auto, if_equal, a list of entries, or leave it out: the input itself"
+    fix = "write auto, if_equal or a list of entries, or omit it to add the input itself"
     fix = suggest(str(kind), SHORTCUT_KINDS) if find_closest(str(kind), SHORTCUT_KINDS) else fix
-    expander.problems.add(Code.UNKNOWN_CHOICE, path, f"shortcut is {format_value(kind)}", fix, at_value=True)
+    expander.problems.add(Code.UNKNOWN_CHOICE, path, f"unknown shortcut {format_value(kind)}", fix, at_value=True)
     return INVALID_OUTPUT, None
 
 
@@ -133,23 +151,23 @@ def _expand_parallel(expander: EntryExpander, call: EntryCall) -> EntryOutput:
     for entry in use.entry.bodies.get("branches", ()):
         name, output = _expand_branch(expander, replace(use, entry=entry), given, call.where)
         if name in branches:
-            fix = "give each branch a name of its own"
-            expander.problems.add(Code.NAME_TAKEN, entry.path, f"the name '{name}' is taken", fix)
+            fix = "give each branch a different name"
+            expander.problems.add(Code.NAME_TAKEN, entry.path, f"the name '{name}' is used twice", fix)
         branches[name] = output
-    ends = [each for one in branches.values() for each in (one.copies or (one,)) if each.is_present]
-    if not ends:
+    branch_outputs = [each for one in branches.values() for each in (one.copies or (one,)) if each.is_present]
+    if not branch_outputs:
         return INVALID_OUTPUT
     if "merge" in settings and settings["merge"] is None:
-        expander.names.used_paths.add(use.entry.bodies["branches"][0].path)  # it flows on
-        return EntryOutput(ends[0].ref, named_outputs=branches)
+        expander.names.used_paths.add(use.entry.bodies["branches"][0].path)  # it is the input of the next entry
+        return EntryOutput(branch_outputs[0].ref, named_outputs=branches)
     expander.names.used_paths |= {each.path for each in use.entry.bodies["branches"]}
-    return _merge_branches(expander, call, branches, ends)
+    return _merge_branches(expander, call, branches, branch_outputs)
 
 
 def _expand_branch(
     expander: EntryExpander, use: EntryUse, given: EntryOutput, where: ModulePath
 ) -> tuple[str, EntryOutput]:
-    """A branch's name and what it gives; one that repeats stands side by side with itself."""
+    """Expand a branch. Return its name and output. The copies of a repeated branch run in parallel."""
     entry = use.entry
     rows = read_repeat_rows(entry, use.scope)
     name = read_name(use, expander.problems) or entry.key
@@ -158,28 +176,28 @@ def _expand_branch(
         return name, replace(output, branch_path=entry.path)
     copies, is_each_named = [], has_own_names(entry, rows)
     for index, copy in enumerate(iterate_copies(use, rows)):
-        beside = replace(copy, level=NameLevel(use.level, given))
-        copies.append(expander.expand_one(beside, where, number="" if is_each_named else str(index)))
+        branch_use = replace(copy, level=NameLevel(use.level, given))
+        copies.append(expander.expand_one(branch_use, where, number="" if is_each_named else str(index)))
     return name, replace(combine_copies(copies, entry), branch_path=entry.path)
 
 
 def _merge_branches(
-    expander: EntryExpander, call: EntryCall, branches: Mapping[str, EntryOutput], ends: list[EntryOutput]
+    expander: EntryExpander, call: EntryCall, branches: Mapping[str, EntryOutput], branch_outputs: list[EntryOutput]
 ) -> EntryOutput:
-    """The branches' outputs, merged into one."""
+    """Merge the outputs of the branches."""
     use, part = call.use, call.part
     (merge, *more) = use.entry.bodies.get("merge", ()) or (_make_concat(part),)
     if more:
-        fix = "write one part, and what follows behind the Parallel"
+        fix = "write one entry, and move the others after the Parallel"
         path = (*part.settings_path, "merge")
-        expander.problems.add(Code.INPUT_COUNT, path, f"merge is {1 + len(more)} entries", fix)
+        expander.problems.add(Code.INPUT_COUNT, path, f"merge expects one entry, got {1 + len(more)}", fix)
         return INVALID_OUTPUT
     for key in (each for each in ENTRY_KEYS if each in merge.part.keys):
-        fix = "a merge takes the branches as they stand: write what follows behind the Parallel"
-        expander.problems.add(Code.MISPLACED_KEY, merge.part.path_of(key), f"'{key}' at a merge", fix)
-    if len(ends) == 1 and merge.type in _IDENTITY_FOR_ONE_INPUT:
-        return EntryOutput(ends[0].ref)
-    inputs: EntryInputs = dict(enumerate(ends))
+        fix = "a merge always takes all branches: write other entries after the Parallel"
+        expander.problems.add(Code.MISPLACED_KEY, merge.part.path_of(key), f"a merge has no key '{key}'", fix)
+    if len(branch_outputs) == 1 and merge.type in _IDENTITY_FOR_ONE_INPUT:
+        return EntryOutput(branch_outputs[0].ref)
+    inputs: EntryInputs = dict(enumerate(branch_outputs))
     if merge.type == FORMULA:
         inputs = _find_merge_inputs(expander, use, merge, branches)
     expander.present_entries.setdefault(merge.path)
@@ -190,16 +208,15 @@ def _merge_branches(
 def _find_merge_inputs(
     expander: EntryExpander, use: EntryUse, merge: Entry, branches: Mapping[str, EntryOutput]
 ) -> EntryInputs:
-    """The branches that a merging formula names."""
-    fix = f"name the branches: {', '.join(branches)}"
-    no_before = Finding(Code.AMBIGUOUS, "a merge has no output before it", fix)
+    """Find the branches that the formula of a merge uses."""
+    fix = f"use the names of the branches: {', '.join(branches)}"
+    no_previous = Finding(Code.AMBIGUOUS, "_ is not defined in a merge", fix)
     names = {name: each for name, each in branches.items() if not name.isdigit()}
-    level = NameLevel(use.level, None, no_before, names=names)
+    level = NameLevel(use.level, None, no_previous, names=names)
     return find_formula_inputs(merge.part, use.scope, level, expander.names)
 
 
-_IDENTITY_FOR_ONE_INPUT = ("Concat", "Add", "Multiply")
-"""Of one value these make that value."""
+_IDENTITY_FOR_ONE_INPUT = ("Concat", "Add", "Multiply")  # with one input they return it unchanged
 
 
 def _make_concat(part: Part) -> Entry:

@@ -1,4 +1,4 @@
-"""Puts the data's facts into a config that was read without them, and into its graph where that keeps its structure."""
+"""Settle a config and its graph: fill in the data's facts, which were not known when the config was read."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ ConfigTree = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class SettledConfig:
-    """A config with the data's facts, and the keys of its sections that must be read again.
-
-    `graph` is the model's with the facts, None where it must be expanded again.
-    """
+    """A config with the data's facts."""
 
     tree: dict[str, Any]
-    graph: Graph | None
-    changed_sections: frozenset[str]
+    graph: Graph | None  # with the facts; None if the model must be expanded again
+    changed_sections: frozenset[str]  # must be read again
 
 
 def settle_config(
     graph: Graph, written: ConfigTree, unsettled: ConfigTree, facts: Mapping[str, Any], problems: Problems
 ) -> SettledConfig:
-    """Put the data's facts into a config, and into the graph of its model; a fact that the data lack is a mistake.
+    """Fill the data's facts into a config and into the graph of its model.
 
     Args:
-        graph: what the model was expanded to before the facts were known.
-        written: the config with its `${...}` as they were written.
-        waiting: the config with an `Unknown` in the place of each fact.
-        facts: what the data hold.
-        problems: grows by what can't be looked up.
+        graph: the model's graph, expanded before the facts were known.
+        written: the config with its `${...}` as written.
+        unsettled: the config with an `UnknownValue` in place of each fact.
+        facts: the data's facts.
+        problems: receives references to facts that the data do not have.
+
+    Returns:
+        The settled config and graph.
     """
     changed_sections = frozenset(key for key, value in unsettled.items() if find_unknown_keys(value))
     if not changed_sections:
@@ -54,10 +54,16 @@ def settle_config(
 
 
 def settle_graph(graph: Graph, written: ConfigTree, unsettled: ConfigTree, settled: ConfigTree) -> Graph | None:
-    """The graph with the facts in its layers' settings; None where the model must be expanded again.
+    """Fill the data's facts into the settings of a graph's layers, where that is possible without expanding again.
 
-    It must be wherever a fact stands in anything but a layer's own setting: in a param, a formula, an `if`. `settled`
-    is the config with the facts.
+    Args:
+        graph: the model's graph, expanded before the facts were known.
+        written: the config with its `${...}` as written.
+        unsettled: the config with an `UnknownValue` in place of each fact.
+        settled: the config with the facts.
+
+    Returns:
+        The graph, or None if a fact is used outside of a layer's setting: in a param, a formula or an `if`.
     """
     unknowns = dict(find_unknown_values(unsettled.get("model"), ("model",)))
     in_layers = {path for node in graph.nodes for path in find_unsettled_paths(node)}
@@ -68,7 +74,7 @@ def settle_graph(graph: Graph, written: ConfigTree, unsettled: ConfigTree, settl
 
 
 def find_unknown_values(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPath, UnknownValue]]:
-    """The places of what is not known yet, through lists and mappings."""
+    """Yield the path of each unknown value in nested lists and mappings, and the value."""
     if isinstance(value, dict):
         for key, each in value.items():
             yield from find_unknown_values(each, (*path, key))
@@ -80,7 +86,7 @@ def find_unknown_values(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPat
 
 
 def find_unsettled_paths(node: Node) -> list[KeyPath]:
-    """Where the settings of a layer wait for a fact."""
+    """List the paths of a layer's settings that wait for a fact."""
     return [
         unsettled_path
         for path, value in _list_settings_with_paths(node.part)
@@ -89,7 +95,7 @@ def find_unsettled_paths(node: Node) -> list[KeyPath]:
 
 
 def _list_settings_with_paths(part: Part) -> Iterator[tuple[KeyPath, Any]]:
-    """Each setting with its place; one that a container brought along, or of a text, has none that a fact may take."""
+    """Yield each setting with its path; the path is () for settings of a formula or added by a container."""
     is_own = part.type not in (FORMULA, RESIDUAL_ADD)
     for name, value in part.settings.items():
         path = (*part.settings_path, name)
@@ -99,7 +105,7 @@ def _list_settings_with_paths(part: Part) -> Iterator[tuple[KeyPath, Any]]:
 
 
 def _is_plain_fact(written: ConfigTree, settled: ConfigTree, path: KeyPath) -> bool:
-    """Whether a fact alone was written at a place, and is a number or a list, which no formula looks into."""
+    """Whether only a reference to a fact is written at a path, and the fact is a number or a list of numbers."""
     text, value = _get_value_at(written, path), _get_value_at(settled, path)
     if not isinstance(text, str) or not _FACT_REFERENCE.match(text):
         return False
@@ -108,7 +114,7 @@ def _is_plain_fact(written: ConfigTree, settled: ConfigTree, path: KeyPath) -> b
 
 
 def settle_node(node: Node, settled: ConfigTree) -> Node:
-    """The layer with the facts in its settings."""
+    """Fill the facts into a layer's settings."""
     part = node.part
     settings = {name: _settle_value(each, (*part.settings_path, name), settled) for name, each in part.settings.items()}
     value = part.value if part.value is NO_VALUE else _settle_value(part.value, part.settings_path, settled)
@@ -125,7 +131,7 @@ def _settle_value(value: Any, path: KeyPath, settled: ConfigTree) -> Any:
 
 
 def _get_value_at(tree: Any, path: KeyPath) -> Any:
-    """What stands at a place; None where nothing does."""
+    """Return the value at a path, None without one."""
     for key in path:
         if isinstance(tree, Mapping):
             tree = tree.get(key)

@@ -1,4 +1,4 @@
-"""What an entry takes: `from`, `_`, and the outputs that a `Formula` names."""
+"""Find an entry's inputs: from `from`, `_`, and the names in a `Formula`."""
 
 from __future__ import annotations
 
@@ -15,17 +15,24 @@ from dlspec.language.parse.entry import Entry
 from dlspec.language.parse.params import Scope
 from dlspec.language.parse.part import NO_VALUE, Part
 
-EntryInputs = Mapping[int | str, EntryOutput]
-"""By their position, or by the argument's name."""
+EntryInputs = Mapping[int | str, EntryOutput]  # by position, or by the name of an argument
 FORMULA, PARAMETER = "Formula", "Parameter"
 
 
 def find_entry_inputs(
     entry: Entry, scope: Scope, level: NameLevel, names: NameLookup, *, is_first: bool
 ) -> EntryInputs:
-    """The entry's inputs, `WRONG` among them where one is a mistake.
+    """Find an entry's inputs.
 
-    Of a repeated entry's copies the first one (`is_first`) reads `from`; the others do where `_` stands in it.
+    Args:
+        entry: the entry.
+        scope: the scope of its expressions.
+        level: the visible names.
+        names: looks the names up, and records which outputs are used.
+        is_first: whether it is the first copy of a repeated entry. Other copies read `from` only if it contains `_`.
+
+    Returns:
+        The inputs, with `INVALID_OUTPUT` for each one that can't be found.
     """
     part, names.current_path = entry.part, entry.path
     if part.type == PARAMETER:
@@ -41,13 +48,17 @@ def find_entry_inputs(
     for key in (key for key, group in found.items() if len(group) > 1):
         where = (*part.path_of("from"), key)
         scope.problems.add(
-            Code.AMBIGUOUS, where, f"{len(found[key])} outputs for one input", "name one copy", at_value=True
+            Code.AMBIGUOUS,
+            where,
+            f"the input expects one output, got {len(found[key])}",
+            "name only one copy",
+            at_value=True,
         )
     return {key: group[0] for key, group in found.items()}
 
 
 def _compute_from(part: Part, scope: Scope) -> Any:
-    """A `from` with its params put in."""
+    """Evaluate the params in a `from`."""
     raw, path = part.keys["from"], part.path_of("from")
     raw = scope.evaluate(raw, path) if isinstance(raw, str) and extract_expression(raw) is not None else raw
     if isinstance(raw, list):
@@ -58,24 +69,30 @@ def _compute_from(part: Part, scope: Scope) -> Any:
 
 
 def mark_inputs_used(entry: Entry, level: NameLevel, names: NameLookup) -> None:
-    """What an entry that does not stand would have taken is no mistake for that."""
+    """Mark the inputs of an absent entry as used, so that they are not reported as unused.
+
+    Args:
+        entry: the absent entry.
+        level: the visible names.
+        names: records which outputs are used.
+    """
     names_read = find_first_names(entry.part.keys.get("from", PREVIOUS))
     if entry.type == FORMULA or any("$" in each for each in names_read):
-        names_read |= set(level.all_names())  # it may have named any of them
+        names_read |= set(level.all_names())  # any of them may be meant
     for name in names_read:
         names.mark_used(name, level)
 
 
 def find_first_names(raw: Any) -> set[str]:
-    """The names that a `from` begins with."""
+    """Return the names in a `from`, without what follows a dot."""
     texts = raw if isinstance(raw, list) else raw.values() if isinstance(raw, dict) else [raw]
     return {str(each).split(".")[0] for each in texts}
 
 
 def _check_no_inputs(part: Part, scope: Scope) -> EntryInputs:
     if "from" in part.keys:
-        fix = "bring it in by Add, Multiply, Concat or Formula"
-        scope.problems.add(Code.INPUT_COUNT, part.path_of("from"), "a Parameter takes no input", fix)
+        fix = "remove from, and use the Parameter in Add, Multiply, Concat or Formula"
+        scope.problems.add(Code.INPUT_COUNT, part.path_of("from"), "a Parameter has no inputs", fix)
     return {}
 
 
@@ -92,7 +109,7 @@ def _read_from(part: Part, scope: Scope, level: NameLevel, names: NameLookup) ->
         items = {str(name): (each, (*path, name)) for name, each in raw.items()}
     if not items:
         scope.problems.add(
-            Code.MISSING_NAME, path, "from names nothing", "write a name, or leave it out", at_value=True
+            Code.MISSING_NAME, path, "from is empty", "write the name of an output, or remove it", at_value=True
         )
         return {0: [INVALID_OUTPUT]}
     return {key: _find_named_outputs(each, scope, level, where, names) for key, (each, where) in items.items()}
@@ -109,25 +126,35 @@ def _find_named_outputs(
 
 
 def find_formula_inputs(part: Part, scope: Scope, level: NameLevel, names: NameLookup) -> EntryInputs:
-    """The outputs that a formula names, in the order in which it names them; `from` says what its `_` is."""
+    """Find the outputs that a formula uses, in the order of their names in it.
+
+    Args:
+        part: the formula's part; its `from` is what `_` means.
+        scope: the scope of its params.
+        level: the visible names.
+        names: looks the names up, and records which outputs are used.
+
+    Returns:
+        The inputs by position.
+    """
     text, path = fill_formula_text(part, scope)
     if "from" in part.keys:
         found = [each for group in _read_from(part, scope, level, names).values() for each in group]
         if len(found) != 1:
-            fix = "remove it: a name in the formula takes the output of that name"
+            fix = "remove from: a name in the formula refers to the output with this name"
             scope.problems.add(
-                Code.INPUT_COUNT, part.path_of("from"), "from says what a formula's _ is, which is one output", fix
+                Code.INPUT_COUNT, part.path_of("from"), "from of a Formula must name one output, the meaning of _", fix
             )
         level = NameLevel(level, found[0])
     return dict(enumerate(names.find(name, level, path)[0] for name in _parse_formula_names(text, path, scope)))
 
 
 def _parse_formula_names(text: Any, path: KeyPath, scope: Scope) -> tuple[str, ...]:
-    """The names in a formula, none where it is wrong."""
+    """Return the names in a formula, none if it is invalid."""
     if not isinstance(text, str):
         if not isinstance(text, UnknownValue):
             scope.problems.add(
-                Code.WRONG_TYPE, path, "Formula wants a formula", "write it behind the name: Formula: _ * 2"
+                Code.WRONG_TYPE, path, "Formula expects a string with a formula", "write for example Formula: _ * 2"
             )
         return ()
     try:
@@ -139,15 +166,15 @@ def _parse_formula_names(text: Any, path: KeyPath, scope: Scope) -> tuple[str, .
         scope.problems.add(
             Code.INPUT_COUNT,
             path,
-            "the formula takes no output",
-            "name one: _ is the output just before",
+            "the formula uses no output",
+            "use one by name, or _ for the output just before",
             at_value=True,
         )
     return names
 
 
 def fill_formula_text(part: Part, scope: Scope) -> tuple[Any, KeyPath]:
-    """A `Formula`'s text with its params put in, and its place."""
+    """Return the text of a `Formula` with its params replaced, and its path."""
     if part.value is not NO_VALUE:
         return scope.fill_text(part.value, part.settings_path, bracket_negatives=True), part.settings_path
     path = part.path_of("formula")

@@ -1,4 +1,4 @@
-"""The names of entries' outputs: as written, as `name` gives them, and those that can't be seen from outside."""
+"""The names of entries' outputs: written or computed, and those that are hidden inside containers and blocks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dlspec.language.problems import Problems
 
 
 def read_name(use: EntryUse, problems: Problems) -> str:
-    """The name that an entry's `name` gives, '' where there is none or it is wrong."""
+    """Evaluate an entry's `name`; return '' if there is none or it is invalid."""
     entry = use.entry
     if "name" not in entry.part.keys:
         return ""
@@ -21,17 +21,27 @@ def read_name(use: EntryUse, problems: Problems) -> str:
     name = require_known_early(use.scope.fill_text(raw, path), path, "name", problems)
     if isinstance(name, UnknownValue) or (
         name == raw and not is_valid_name(name)
-    ):  # the latter was told when it was read
+    ):  # invalid names without expressions were reported when the entry was read
         return ""
     if not entry.is_named_by_key:
         return str(name) if check_name(name, path, problems, at_value=True) else ""
-    found = f"'{entry.key}' and '{name}' both name it"
+    found = f"the entry has two names, '{entry.key}' and '{name}'"
     problems.add(Code.CONFLICT, path, found, "in a mapping the key is the name: remove one", at_value=True)
     return ""
 
 
 def name_output(use: EntryUse, output: EntryOutput, name: str, problems: Problems) -> EntryOutput:
-    """Give an output its name, which nothing that can be seen has yet."""
+    """Add an output to the visible names; report a name that is used already.
+
+    Args:
+        use: the entry with its scope, blocks and names.
+        output: the entry's output.
+        name: the evaluated `name`, '' without one. The default is the entry's key in a mapping.
+        problems: receives a problem if the name is used already.
+
+    Returns:
+        The output.
+    """
     entry, level = use.entry, use.level
     name = name or (entry.key if entry.is_named_by_key else "")
     if not name:
@@ -39,32 +49,38 @@ def name_output(use: EntryUse, output: EntryOutput, name: str, problems: Problem
     if level.find(name) is not None:
         is_written = "name" in entry.part.keys
         path = entry.part.path_of("name") if is_written else entry.path
-        fix = "names are unique in a block" if name in level.names else "something around it has it: take another"
-        problems.add(Code.NAME_TAKEN, path, f"the name '{name}' is taken", fix, at_value=is_written)
+        fix = (
+            "names must be unique in a block"
+            if name in level.names
+            else "an entry outside has this name: choose another"
+        )
+        problems.add(Code.NAME_TAKEN, path, f"the name '{name}' is used already", fix, at_value=is_written)
     level.names[name] = output
     return output
 
 
 def get_written_name(entry: Entry) -> str:
-    """An entry's name as written."""
+    """Return an entry's name as written, '' without one."""
     name = entry.part.keys.get("name")
     return name if isinstance(name, str) else entry.key if entry.is_named_by_key else ""
 
 
 def check_parameter_named(entry: Entry, problems: Problems) -> None:
-    """A `Parameter` without a name is a mistake."""
+    """Report a `Parameter` without a name."""
     if not get_written_name(entry):
-        fix = "give it one: Parameter: {shape: [16], name: scale}"
-        problems.add(Code.MISSING_NAME, entry.path, "a Parameter without a name can't be reached", fix)
+        fix = "add a name: Parameter: {shape: [16], name: scale}"
+        problems.add(
+            Code.MISSING_NAME, entry.path, "a Parameter needs a name, since other entries refer to it by name", fix
+        )
 
 
 def find_model_names(model: Block) -> set[str]:
-    """All names of the model's own level."""
+    """Return all names of the model's inputs and of entries that are not nested."""
     return {name for each in model.entries if (name := get_written_name(each))} | {each.name for each in model.inputs}
 
 
 def find_hidden_names(model: Block) -> dict[str, str]:
-    """Names inside containers and blocks, and what holds them: for those who look for them outside."""
+    """Map each name inside a container or block to a description of it, for messages about names that are not found."""
     hidden: dict[str, str] = {}
     for block in (model, *model.all_blocks()):
         for entry in block.all_entries():

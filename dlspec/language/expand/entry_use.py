@@ -1,4 +1,4 @@
-"""An entry with all that it sees, and the places of its modules: what it takes to stand it in a network."""
+"""An entry with its context: its scope, the visible blocks and names, and the path of its module."""
 
 from __future__ import annotations
 
@@ -16,31 +16,32 @@ from dlspec.language.parse.part import Part
 
 @dataclass(frozen=True)
 class ModulePath:
-    """A module's place in the state dict, and that of its use, which differ where it is used once more."""
+    """The path of a module in the state dict, and of its use in the network. They differ for a shared module."""
 
     path: tuple[str, ...] = ()
     use: tuple[str, ...] = ()
 
     def make_child(self, *names: str) -> ModulePath:
+        """Append names to both paths."""
         parts = tuple(each for each in names if each)
         return ModulePath((*self.path, *parts), (*self.use, *parts))
 
     def paths_outward(self, name: str) -> tuple[str, ...]:
-        """The paths at which a name may stand in the state dict, the nearest first; none for ''."""
+        """Return the possible paths of a module with this name: next to this module first, then further outside."""
         around = self.path[:-1]
         return tuple(".".join((*around[:length], name)) for length in range(len(around), -1, -1)) if name else ()
 
 
 @dataclass(frozen=True)
 class VisibleBlocks:
-    """The blocks that can be named at a place, each with the scope and the blocks that it sees itself."""
+    """The blocks that an entry can call, each with its own scope and visible blocks."""
 
     by_name: Mapping[str, ScopedBlock] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ScopedBlock:
-    """A block with the scope and the blocks that it sees."""
+    """A block with its scope and the blocks that it can call."""
 
     block: Block
     scope: Scope
@@ -49,7 +50,7 @@ class ScopedBlock:
 
 @dataclass(frozen=True)
 class EntryList:
-    """Entries in order, and all that they see."""
+    """A list of entries, with their scope, visible blocks and visible names."""
 
     entries: Sequence[Entry]
     scope: Scope
@@ -59,34 +60,31 @@ class EntryList:
 
 @dataclass(frozen=True)
 class EntryUse:
-    """An entry with all that it sees where it is written: it stands there, and again where it is shared (`at`)."""
+    """An entry with everything that it can refer to where it is written. A shared entry is used more than once."""
 
     entry: Entry
     scope: Scope
     blocks: VisibleBlocks
     level: NameLevel
-    path: tuple[str, ...] = ()
-    shared_path: KeyPath = ()
-    repeat_row: RepeatRow = field(default_factory=dict)
-    row_origins: Mapping[str, KeyPath] = field(default_factory=dict)
+    path: tuple[str, ...] = ()  # of its module in the state dict
+    shared_path: KeyPath = ()  # in the config, of the entry that shares this one
+    repeat_row: RepeatRow = field(default_factory=dict)  # the variables of this copy
+    row_origins: Mapping[str, KeyPath] = field(default_factory=dict)  # where they are written
 
 
 @dataclass(frozen=True)
 class EntryCall:
-    """An entry that stands: its part with all settings evaluated, what it takes, and the place of its module.
-
-    `origins` say for its settings where the params in them were written.
-    """
+    """An entry that is present, with its settings evaluated and its inputs found."""
 
     use: EntryUse
-    part: Part
-    inputs: Mapping[int | str, EntryOutput]
+    part: Part  # with evaluated settings
+    inputs: Mapping[int | str, EntryOutput]  # by position or by the name of an argument
     where: ModulePath
-    origins: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
+    origins: Mapping[KeyPath, KeyPath] = field(default_factory=dict)  # of a setting: where its param is written
 
 
 def iterate_copies(use: EntryUse, rows: Sequence[RepeatRow]) -> Iterator[EntryUse]:
-    """The copies of a repeated entry, each with its variables."""
+    """Yield the copies of a repeated entry, each with its variables in scope."""
     for index, row in enumerate(rows):
         origins = find_variable_paths(use.entry, row, index)
         scope = use.scope.with_values({**row, INDEX: index}, origins)
@@ -94,7 +92,7 @@ def iterate_copies(use: EntryUse, rows: Sequence[RepeatRow]) -> Iterator[EntryUs
 
 
 def combine_copies(copies: Sequence[EntryOutput], entry: Entry) -> EntryOutput:
-    """What a repeated entry's name stands for: the last copy, and each by its number."""
-    standing = [each for each in copies if each.is_present]
-    last = standing[-1] if standing else EntryOutput(None, entry.path, absent="it is repeated 0 times")
+    """Make the output of a repeated entry: that of the last copy, with all copies in `copies`."""
+    present_copies = [each for each in copies if each.is_present]
+    last = present_copies[-1] if present_copies else EntryOutput(None, entry.path, absent="it is repeated 0 times")
     return replace(last, copies=tuple(copies), use=None)

@@ -1,7 +1,7 @@
-"""Writes a model out: params computed, blocks and repeats in full, names looked up. What comes out is a `Graph`.
+"""Expand a model to a `Graph`: evaluate params, expand blocks and repeats, look up names.
 
-Each entry becomes one node for each layer that will be built. No torch here, and no registry: whether a layer and its
-settings exist is seen when the nodes are read.
+The graph has one node for each layer call. This module uses neither torch nor the registry: whether a layer and its
+settings exist is checked later, from the nodes.
 """
 
 from __future__ import annotations
@@ -67,17 +67,16 @@ from dlspec.language.problems import Problems
 from dlspec.limits import explain_raising_limit, get_limit
 
 _LAYER_ONLY_KEYS = ("layout", "tie", "parametrize")
-_INTERNAL_LAYERS = ("FoldTime", "UnfoldTime")
-"""Layers that `TimeDistributed` alone brings in."""
+_INTERNAL_LAYERS = ("FoldTime", "UnfoldTime")  # only `TimeDistributed` adds these
 
 
 def expand_model(model: Block, problems: Problems) -> Graph:
-    """The network that a model writes; what is wrong in it is a mistake, and left out."""
+    """Expand a model to a graph. Report problems, and leave out the entries that cause them."""
     return Expander(model, problems).run()
 
 
 class Expander:
-    """Adds the nodes of one network, entry by entry, in the order in which they run."""
+    """Adds the nodes of one network, entry by entry, in the order in which the layers run."""
 
     def __init__(self, model: Block, problems: Problems) -> None:
         self.model, self.problems = model, problems
@@ -89,6 +88,7 @@ class Expander:
         self.entry_count = 0
 
     def run(self) -> Graph:
+        """Expand the whole model."""
         model, problems = self.model, self.problems
         scope = _make_model_scope(model, problems)
         inputs = {each.name: EntryOutput(OutputRef(MODEL, each.name), each.path) for each in model.inputs}
@@ -99,23 +99,36 @@ class Expander:
                 ScopedBlock(model, scope), inputs or {"": EntryOutput(OutputRef(MODEL))}, ModulePath()
             )
             outputs = _find_output_refs(model, found)
-        if len(problems) == before:  # a name that was misspelled would leave the right one unread
+        if len(problems) == before:  # otherwise a misspelled name would also report the right one as unused
             check_outputs_used(model, self.present_entries, self.names.used_paths, problems)
             check_not_empty(model, not self.nodes, problems)
-        stated = [replace(each, facts=scope.evaluate(dict(each.facts), each.path)) for each in model.inputs]
+        model_inputs = [replace(each, facts=scope.evaluate(dict(each.facts), each.path)) for each in model.inputs]
         origins = Origins()
-        own = {key: scope.evaluate(each, (*model.path, key), origins) for key, each in model.training_settings.items()}
+        training_settings = {
+            key: scope.evaluate(each, (*model.path, key), origins) for key, each in model.training_settings.items()
+        }
         problems.origins |= origins
         paths = {name: path for name, (_, path) in model.outputs.items()}
         absent = tuple(find_absent_parts(model, self.present_entries))
-        return Graph(tuple(self.nodes), tuple(stated), outputs, paths, absent, self.container_types, own)
+        return Graph(
+            tuple(self.nodes), tuple(model_inputs), outputs, paths, absent, self.container_types, training_settings
+        )
 
     # ---- blocks and lists of entries -------------------------------------------------------------------------------
 
     def expand_block(
         self, scoped_block: ScopedBlock, inputs: Mapping[str, EntryOutput], where: ModulePath
     ) -> EntryOutput:
-        """Expand a block whose params have their values; gives its outputs, the first one first."""
+        """Expand the entries of a block.
+
+        Args:
+            scoped_block: the block, with a scope that contains the values of its params.
+            inputs: its inputs by name; '' for the single input of a block without `inputs`.
+            where: the path of its modules.
+
+        Returns:
+            The block's first output, with all of them in `named_outputs`.
+        """
         block, scope = scoped_block.block, scoped_block.scope
         inside = dict(scoped_block.blocks.by_name)
         blocks = VisibleBlocks(inside)
@@ -128,18 +141,29 @@ class Expander:
         return self._find_outputs(block, level) if block.outputs else EntryOutput(last.ref, last.path)
 
     def _find_outputs(self, block: Block, level: NameLevel) -> EntryOutput:
-        """The outputs that a block names."""
+        """Look up the outputs that a block lists under `outputs`."""
         self.names.current_path = ()
         found = {name: self.names.find(raw, level, path) for name, (raw, path) in block.outputs.items()}
         for name in (name for name, each in found.items() if len(each) > 1):
             raw, path = block.outputs[name]
-            fix = "name one copy, or bring them together: Concat"
-            self.problems.add(Code.AMBIGUOUS, path, f"'{raw}' names {len(found[name])} outputs", fix, at_value=True)
+            fix = "name one copy, or combine them with Concat"
+            self.problems.add(
+                Code.AMBIGUOUS, path, f"'{raw}' refers to {len(found[name])} outputs, expected one", fix, at_value=True
+            )
         outputs = {name: each[0] for name, each in found.items()}
         return replace(next(iter(outputs.values())), named_outputs=outputs, is_layer=False, copies=None)
 
     def expand_list(self, entries: EntryList, where: ModulePath, *, is_last_taken: bool = True) -> EntryOutput:
-        """Expand entries in order; gives the last output, or what came in where there is none."""
+        """Expand a list of entries in order.
+
+        Args:
+            entries: the entries, with their scope, blocks and names.
+            where: the path of the list's modules.
+            is_last_taken: whether the last output counts as used.
+
+        Returns:
+            The last output, or the list's input if no entry has an output.
+        """
         level = entries.level
         names = [get_written_name(each) for each in entries.entries]
         last: Entry | None = None
@@ -155,7 +179,7 @@ class Expander:
         return level.previous or INVALID_OUTPUT
 
     def _expand_entry(self, use: EntryUse, where: ModulePath) -> bool:
-        """Expand one entry as often as it says; whether its output flows on."""
+        """Expand one entry with its `repeat`. Return whether its output is the input of the next entry."""
         entry, level = use.entry, use.level
         rows = read_repeat_rows(entry, use.scope)
         output = self.expand_one(use, where) if rows is None else self._expand_copies(use, rows, where)
@@ -167,7 +191,7 @@ class Expander:
         return output.is_present
 
     def _expand_copies(self, use: EntryUse, rows: Sequence[RepeatRow], where: ModulePath) -> EntryOutput:
-        """Each copy takes what the one before it gave."""
+        """Expand the copies of a repeated entry; each one takes the output of the previous copy."""
         entry, level = use.entry, use.level
         before, is_each_named = level.previous, has_own_names(entry, rows)
         copies: list[EntryOutput] = []
@@ -181,7 +205,17 @@ class Expander:
         return output if is_each_named else self._name_entry_output(use, output)
 
     def expand_one(self, use: EntryUse, where: ModulePath, *, number: str = "", is_first: bool = True) -> EntryOutput:
-        """One entry, or one copy of it: tested, its inputs looked up, put into the network and named."""
+        """Expand one entry or one copy of it: check its `if`, find its inputs, add its nodes, and name its output.
+
+        Args:
+            use: the entry with its scope, blocks and names.
+            where: the path of the list's modules.
+            number: the copy's number, which becomes part of the path; '' for an entry that is not repeated.
+            is_first: whether it is the first copy, which reads `from`.
+
+        Returns:
+            The entry's output.
+        """
         entry, level = use.entry, use.level
         self._count_entry(entry)
         if not is_entry_present(entry, use.scope):
@@ -192,7 +226,7 @@ class Expander:
         inputs = find_entry_inputs(entry, use.scope, level, self.names, is_first=is_first)
         name = read_name(use, self.problems)
         module_path = where.make_child(name or entry.key, number)
-        above = inputs or ({0: level.previous} if level.previous is not None else {})  # a Parameter takes nothing
+        above = inputs or ({0: level.previous} if level.previous is not None else {})  # a Parameter has no inputs
         use = replace(use, path=module_path.path, scope=_add_channels(use.scope, above))
         output = replace(self.expand_part(use, inputs, module_path), path=entry.path, use=use)
         return output if number else name_output(use, output, name, self.problems)
@@ -207,10 +241,19 @@ class Expander:
             self.problems.add(Code.TOO_LARGE, entry.path, found, explain_raising_limit("layers"))
             raise TooManyEntries
 
-    # ---- one entry becomes nodes -----------------------------------------------------------------------------------
+    # ---- from an entry to nodes ------------------------------------------------------------------------------------
 
     def expand_part(self, use: EntryUse, inputs: EntryInputs, where: ModulePath) -> EntryOutput:
-        """What an entry becomes: a layer, a block's or container's layers, or those of a module that is shared."""
+        """Add the nodes of an entry: a layer, a shared module, or the layers of a block or container.
+
+        Args:
+            use: the entry with its scope, blocks and names.
+            inputs: its inputs, by position or by the name of an argument.
+            where: the path of its module.
+
+        Returns:
+            The entry's output.
+        """
         if use.entry.type == SHARE:
             return share_module(self, use, inputs, where)
         if use.entry.type == FORMULA:
@@ -227,17 +270,17 @@ class Expander:
             return self._call_block(call)
         if type in _INTERNAL_LAYERS:
             fix = "write TimeDistributed: [...]"
-            self.problems.add(Code.UNKNOWN_LAYER, call.part.path, f"no layer '{type}'", fix)
+            self.problems.add(Code.UNKNOWN_LAYER, call.part.path, f"unknown layer '{type}'", fix)
             return INVALID_OUTPUT
         return self.add_node(call)
 
     def _evaluate_entry(self, use: EntryUse, inputs: EntryInputs, where: ModulePath) -> EntryCall | None:
-        """The entry with its type and settings evaluated; None where its type can't be."""
+        """Evaluate the type and settings of an entry; return None if its type can't be evaluated."""
         read = use.scope.evaluate_part(use.entry.part)
         if read is None:
             return None
         part, origins = read
-        if part.type != use.entry.type:  # a param named it
+        if part.type != use.entry.type:  # a param contains the type
             use = replace(use, entry=read_container_bodies(replace(use.entry, part=part), self.problems))
             part = replace(part, settings=use.entry.part.settings, value=use.entry.part.value)
         if has_no_settings(use.entry) and use.repeat_row:
@@ -246,7 +289,7 @@ class Expander:
         return EntryCall(use, part, inputs, where, origins)
 
     def add_node(self, call: EntryCall) -> EntryOutput:
-        """Add one node, and give its output."""
+        """Add one node, and return its output."""
         use, part, where = call.use, call.part, call.where
         keys = {
             key: use.scope.evaluate(part.keys[key], part.path_of(key)) for key in _LAYER_ONLY_KEYS if key in part.keys
@@ -268,13 +311,13 @@ class Expander:
         return EntryOutput(OutputRef(node.id), use.entry.path, is_layer=True)
 
     def _call_block(self, call: EntryCall) -> EntryOutput:
-        """Expand a block for the params and inputs that its call gives."""
+        """Expand a block with the params and inputs of one call."""
         scoped_block, part, problems = call.use.blocks.by_name[call.part.type], call.part, self.problems
         block = scoped_block.block
         if not can_contain(self.active_blocks, block, call, problems):
             return INVALID_OUTPUT
         report_misplaced_keys(block, part, _LAYER_ONLY_KEYS, problems)
-        if not block.entries:  # that was told
+        if not block.entries:  # reported already
             return INVALID_OUTPUT
         given = find_given_params(block, part, problems)
         block_inputs = find_given_inputs(block, call, problems)
@@ -285,29 +328,33 @@ class Expander:
 
 
 def _make_model_scope(model: Block, problems: Problems) -> Scope:
-    """The model's params; one that was not given is a mistake."""
+    """Make the scope of the model's params; report params without a value."""
     path = (*model.path, "params")
     unset = [name for name, default in model.params.items() if default is None]
     for name in unset:
-        fix = f"give one: model.params.{name}=..."
+        fix = f"set it: model.params.{name}=..."
         problems.add(Code.MISSING_VALUE, (*path, name), f"param '{name}' has no value", fix)
     given = {name: InvalidValue(name) for name in unset}
     return make_block_scope(model.params, given, path, Scope(problems), {})
 
 
 def _make_first_level(inputs: Mapping[str, EntryOutput]) -> NameLevel:
-    """What a block's first entry sees: the inputs, and `_` where there is one alone."""
+    """Make the names that a block's first entry can use: the inputs, and `_` if there is only one input."""
     level = NameLevel(names={name: each for name, each in inputs.items() if name})
     if len(inputs) == 1:
         level.previous = next(iter(inputs.values()))
         return level
-    fix = f"say which one it takes, as in from: {next(iter(inputs))}"
-    level.no_previous = Finding(Code.AMBIGUOUS, f"there are {len(inputs)} inputs ({', '.join(inputs)})", fix)
+    fix = f"choose one, for example from: {next(iter(inputs))}"
+    level.no_previous = Finding(
+        Code.AMBIGUOUS,
+        f"the previous output (_) is ambiguous: there are {len(inputs)} inputs ({', '.join(inputs)})",
+        fix,
+    )
     return level
 
 
 def _make_formula_call(use: EntryUse, inputs: EntryInputs, where: ModulePath) -> EntryCall:
-    """The text of a formula is its own language: its params are put in, and nothing is computed."""
+    """Make the call of a formula: replace the params in its text. It is not evaluated, since it computes tensors."""
     part = use.entry.part
     text, path = fill_formula_text(part, use.scope)
     rest = {key: each for key, each in part.settings.items() if key != "formula"}
@@ -323,7 +370,7 @@ def _find_output_refs(model: Block, output: EntryOutput) -> dict[str, OutputRef]
 
 
 def _add_channels(scope: Scope, inputs: EntryInputs) -> Scope:
-    """With `$in_channels`, those of the first input."""
+    """Add `$in_channels`, the number of channels of the first input, to a scope."""
     ref = next((each.ref for each in inputs.values()), None)
     if ref is None:
         return scope

@@ -1,4 +1,4 @@
-"""What is wrong with a model as a whole, seen when all of it was expanded: outputs that nothing takes, no layers."""
+"""Checks of a whole model after expanding it: unused outputs and inputs, no layers, absent parts."""
 
 from __future__ import annotations
 
@@ -15,35 +15,41 @@ from dlspec.language.problems import Problems
 def check_outputs_used(
     model: Block, present_entries: Collection[KeyPath], used_paths: Collection[KeyPath], problems: Problems
 ) -> None:
-    """An output that nothing takes was forgotten, or its layer is too much; likewise an input.
+    """Report outputs and inputs that nothing uses.
 
     Args:
         model: the model as written.
-        stood: the places of the entries that stand somewhere.
-        read: the places of the entries and inputs that something takes.
-        problems: grows by what is wrong.
+        present_entries: the paths of the entries that are present at least once.
+        used_paths: the paths of the entries and inputs that are used.
+        problems: receives a problem for each unused output or input.
     """
     for path in (each for each in present_entries if each not in used_paths):
-        fix = "remove it, or take it: from: NAME, or outputs: [NAME, ...]"
-        problems.add(Code.UNUSED, path, "nothing takes this output", fix)
+        fix = "remove the entry, or use its output: from: NAME, or outputs: [NAME, ...]"
+        problems.add(Code.UNUSED, path, "nothing uses this output", fix)
     around = {path[: len(each.path)] for path in present_entries for each in model.all_blocks()}
     blocks = [model, *(each for each in model.all_blocks() if each.path in around)]
     for each in (each for block in blocks for each in block.inputs):
         if each.path not in used_paths:
-            fix, at_value = f"take it, from: {each.name}, or remove it", isinstance(each.path[-1], int)
-            problems.add(Code.UNUSED, each.path, f"nothing takes the input '{each.name}'", fix, at_value=at_value)
+            fix, at_value = f"use it, from: {each.name}, or remove it", isinstance(each.path[-1], int)
+            problems.add(Code.UNUSED, each.path, f"nothing uses the input '{each.name}'", fix, at_value=at_value)
 
 
 def check_not_empty(model: Block, is_empty: bool, problems: Problems) -> None:
-    """A model of which no layer is left is a mistake."""
+    """Report a model without any layer.
+
+    Args:
+        model: the model as written.
+        is_empty: whether its graph has no nodes.
+        problems: receives the problem.
+    """
     if is_empty and model.entries:
-        found = "no layer is left: each has an 'if' or stands 0 times"
-        fix = "let one stand: what is removed everywhere is no network"
+        found = "the network is empty: every layer is removed by an 'if' or 'repeat: 0'"
+        fix = "keep at least one layer"
         problems.add(Code.EMPTY_MODEL, (*model.path, "layers"), found, fix)
 
 
 def find_absent_parts(model: Block, present_entries: Collection[KeyPath]) -> Iterator[Part]:
-    """The parts of entries that stand nowhere: their names are checked all the same."""
+    """Yield the parts of absent entries, whose names are checked nevertheless."""
     blocks = [model, *model.all_blocks()]
     names = {each.name for each in blocks} | {SHARE, *CONTAINERS}
     for entry in (each for block in blocks for each in block.all_entries()):

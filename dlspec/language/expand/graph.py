@@ -1,4 +1,4 @@
-"""A network as typed nodes, expanded: no params, blocks or repeats are left in it. Building it needs nothing else."""
+"""An expanded network: nodes without params, blocks and repeats. Building the network needs nothing else."""
 
 from __future__ import annotations
 
@@ -12,63 +12,51 @@ from dlspec.language.parse.model_inputs import ModelInput
 from dlspec.language.parse.part import Part
 from dlspec.layouts import Layout
 
-MODEL = ""
-"""As a node's id: the model's own inputs."""
+MODEL = ""  # the node id of the model's inputs
 
 
 @dataclass(frozen=True)
 class Node:
-    """One layer to build, its formulas evaluated.
+    """One call of a layer, with evaluated settings."""
 
-    `path` is its module's place in the state dict, `id` the same, but where a module is used once more (`is_shared`).
-    `inputs` are what its `forward` takes, by position or by the argument's name. `entry` is where it was written,
-    `origins` say for its settings where the params in them were; `blocks` are the blocks that it could have named.
-    `tie` are the paths, the nearest first, at which the weight that it takes for its own may stand.
-    """
-
-    id: str
-    path: tuple[str, ...]
+    id: str  # the path joined by dots; of a shared module that of its second use
+    path: tuple[str, ...]  # of the module in the state dict
     part: Part
-    inputs: Mapping[int | str, OutputRef]
-    entry: KeyPath = ()
-    origins: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
+    inputs: Mapping[int | str, OutputRef]  # arguments of `forward`, by position or by name
+    entry: KeyPath = ()  # where it is written in the config
+    origins: Mapping[KeyPath, KeyPath] = field(default_factory=dict)  # of a setting: where its param is written
     layout: Layout | None = None
-    tie: tuple[str, ...] = ()
+    tie: tuple[str, ...] = ()  # possible paths of the module whose weight it uses, the nearest first
     parametrize: str | None = None
-    is_shared: bool = False
-    blocks: tuple[str, ...] = ()
+    is_shared: bool = False  # uses the module of another node again
+    blocks: tuple[str, ...] = ()  # names of the blocks that it could call, to suggest them for an unknown layer
 
     @property
     def name(self) -> str:
-        """The path as the state dict writes it."""
+        """The module's path as in the state dict."""
         return ".".join(self.path)
 
     @property
     def problem_path(self) -> KeyPath:
-        """The place of a mistake of the whole layer: its name's, but where a param brought that from elsewhere."""
+        """The path for problems of the whole layer: that of its type, unless a param contains it."""
         path = self.part.settings_path
         return path if path[: len(self.entry)] == self.entry else self.entry
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in the order in which they run. `outputs` are the model's by name; a single one is 'output'.
-
-    `absent` are the parts, as written, of entries that do not stand: an `if` removed them, or nothing uses their block.
-    `holders` are the blocks and containers that nodes stand in: what each is, by how its nodes' ids begin.
-    `own` is what the model brings along for its training, params computed: `loss`, `init`, `freeze`.
-    """
+    """The nodes of a network, in the order in which they run."""
 
     nodes: tuple[Node, ...] = ()
     inputs: tuple[ModelInput, ...] = ()
-    outputs: Mapping[str, OutputRef] = field(default_factory=dict)
-    output_paths: Mapping[str, KeyPath] = field(default_factory=dict)
-    absent: tuple[Part, ...] = ()
-    container_types: Mapping[str, str] = field(default_factory=dict)
-    training_settings: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, OutputRef] = field(default_factory=dict)  # by name; a single one is called 'output'
+    output_paths: Mapping[str, KeyPath] = field(default_factory=dict)  # where the outputs are written
+    absent: tuple[Part, ...] = ()  # parts that an `if` removed, or in blocks that nothing calls
+    container_types: Mapping[str, str] = field(default_factory=dict)  # from a prefix of ids to the block or container
+    training_settings: Mapping[str, Any] = field(default_factory=dict)  # `loss`, `init`, `freeze` of the model
 
     def find_used_outputs(self) -> dict[str, tuple[str, ...]]:
-        """For each node the outputs that something reads ('' is the first), in the order of reading."""
+        """Return for each node the outputs that are used, in the order of their first use; '' is the first output."""
         read = [ref for node in self.nodes for ref in node.inputs.values()] + list(self.outputs.values())
         used: dict[str, dict[str, None]] = {}
         for ref in read:

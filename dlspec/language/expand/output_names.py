@@ -1,4 +1,4 @@
-"""What `from` can name: the outputs above, those of copies, and the further ones that a layer or block has."""
+"""Look up the names that `from` can contain: outputs above, outputs of copies, and additional outputs of a layer."""
 
 from __future__ import annotations
 
@@ -10,70 +10,65 @@ from dlspec.errors import MAX_SHOWN_PROBLEMS, Code, Finding, KeyPath, find_close
 from dlspec.language.parse.deferred import OutputRef
 from dlspec.language.problems import Problems
 
-PREVIOUS = "_"
-"""The output just before."""
+PREVIOUS = "_"  # the name of the output just before
 
 
 @dataclass(frozen=True)
 class EntryOutput:
-    """What a name stands for. `ref` is its value, None where there is none: `absent` says why.
+    """The output of an entry, which a name refers to."""
 
-    `path` is the entry's place. `further` are outputs by word; of a layer (`is_layer`) only building it tells which
-    there are. `copies` are those of a repeated entry. `also` is a branch that is
-    taken with the entry. `use` is how its module came to stand there, for `share`.
-    """
-
-    ref: OutputRef | None
-    path: KeyPath = ()
-    named_outputs: Mapping[str, EntryOutput] = field(default_factory=dict)
-    is_layer: bool = False
-    copies: tuple[EntryOutput, ...] | None = None
-    absent: str = ""
-    branch_path: KeyPath = ()
-    use: Any = field(default=None, compare=False)
+    ref: OutputRef | None  # None if the entry is absent
+    path: KeyPath = ()  # of the entry
+    named_outputs: Mapping[str, EntryOutput] = field(default_factory=dict)  # of a block or Parallel
+    is_layer: bool = False  # a layer's further outputs are known only when it is built
+    copies: tuple[EntryOutput, ...] | None = None  # of a repeated entry
+    absent: str = ""  # why the entry is absent
+    branch_path: KeyPath = ()  # of a branch that counts as used together with the entry
+    use: Any = field(default=None, compare=False)  # the entry's `EntryUse`, for `share`
 
     @property
     def is_present(self) -> bool:
+        """Whether the entry is present."""
         return self.ref is not None
 
 
+# Replaces an output with a problem that has been reported, so that the following entries are checked, too.
 INVALID_OUTPUT = EntryOutput(OutputRef("!"))
-"""In the place of an output whose mistake was told: it flows on, so that what takes it is checked as well."""
 
 
 @dataclass
 class NameLevel:
-    """One list of entries while it is expanded: the names above, those around it, and `_`.
+    """The names that are visible in one list of entries while it is expanded."""
 
-    `before` is None where nothing stands before: `no_previous` says why, and what to write. `later` are names
-    further down, `current` is that of the entry which is looking.
-    """
-
-    parent: NameLevel | None = None
-    previous: EntryOutput | None = None
-    no_previous: Finding | None = None
-    names: dict[str, EntryOutput] = field(default_factory=dict)
-    later_names: frozenset[str] = frozenset()
-    current: str = ""
+    parent: NameLevel | None = None  # the list around this one
+    previous: EntryOutput | None = None  # the meaning of `_`
+    no_previous: Finding | None = None  # why `_` is not defined
+    names: dict[str, EntryOutput] = field(default_factory=dict)  # of entries above
+    later_names: frozenset[str] = frozenset()  # of entries below
+    current: str = ""  # of the entry that is being expanded
 
     def all_names(self) -> dict[str, EntryOutput]:
-        """The names that can be seen, the nearest of each."""
+        """Return all visible names; inner ones hide outer ones."""
         return {**(self.parent.all_names() if self.parent else {}), **self.names}
 
     def find(self, name: str) -> EntryOutput | None:
+        """Return the output with this name, None without one."""
         if name in self.names or self.parent is None:
             return self.names.get(name)
         return self.parent.find(name)
 
     def is_later(self, name: str) -> bool:
+        """Whether an entry below has this name."""
         return name in self.later_names or (self.parent is not None and self.parent.is_later(name))
 
 
 class NameLookup:
-    """Looks references up. `read` grows by the places of the entries whose outputs another one takes.
+    """Looks up the names of outputs, reports unknown ones, and records in `used_paths` which outputs are used.
 
-    `hidden` are names that are not seen outside of what holds them, `everywhere` all names of the model's own level;
-    `reader` is the entry that is looking.
+    Args:
+        problems: receives unknown names.
+        hidden_names: names inside containers and blocks, with a description of the container or block.
+        model_names: names of entries that are not nested.
     """
 
     def __init__(self, problems: Problems, hidden_names: Mapping[str, str], model_names: Collection[str]) -> None:
@@ -82,15 +77,39 @@ class NameLookup:
         self.current_path: KeyPath = ()
 
     def find(self, text: Any, level: NameLevel, path: KeyPath, *, at_value: bool = True) -> list[EntryOutput]:
-        """The outputs that `NAME`, `NAME.word` or `NAME.*` names, `WRONG` where that is a mistake; they are taken."""
+        """Find the outputs for `NAME`, `NAME.word` or `NAME.*`, and mark them as used.
+
+        Args:
+            text: the name as written.
+            level: the visible names.
+            path: the path of the name in the config, for problems.
+            at_value: whether a problem is located at the value instead of the key.
+
+        Returns:
+            The outputs, `INVALID_OUTPUT` if the name is unknown.
+        """
         found = self.look_up(text, level, path, at_value=at_value)
         return [self._mark_taken(each, str(text), path) for each in found]
 
     def look_up(self, text: Any, level: NameLevel, path: KeyPath, *, at_value: bool = True) -> list[EntryOutput]:
-        """As `find`, but nothing is taken."""
+        """Find outputs as `find` does, without marking them as used.
+
+        Args:
+            text: the name as written.
+            level: the visible names.
+            path: the path of the name in the config, for problems.
+            at_value: whether a problem is located at the value instead of the key.
+
+        Returns:
+            The outputs, `INVALID_OUTPUT` if the name is unknown.
+        """
         if not isinstance(text, str) or not text:
             fix = "write the name of an entry above, or _ for the output just before"
-            return [self._report_invalid(Code.WRONG_TYPE, path, f"{format_value(text)} is no name of an output", fix)]
+            return [
+                self._report_invalid(
+                    Code.WRONG_TYPE, path, f"expected the name of an output, got {format_value(text)}", fix
+                )
+            ]
         head, *words = text.split(".")
         outputs = [self._find_head(head, level, path, at_value)]
         for word in words:
@@ -98,7 +117,7 @@ class NameLookup:
         return outputs
 
     def mark_used(self, name: str, level: NameLevel) -> None:
-        """Notes that something which does not stand would have taken this output."""
+        """Mark an output as used by an absent entry."""
         found = level.previous if name == PREVIOUS else level.find(name)
         if found is not None:
             self.used_paths.add(found.path)
@@ -111,39 +130,42 @@ class NameLookup:
             return found
         if name == level.current:
             return self._report_invalid(
-                Code.CYCLE, path, f"'{name}' is this entry itself", "name an entry above, or _ for what comes in"
+                Code.CYCLE,
+                path,
+                f"'{name}' is this entry itself",
+                "write the name of an entry above, or _ for the previous output",
             )
         if level.is_later(name):
             return self._report_invalid(
-                Code.OUTPUT_BELOW, path, f"'{name}' stands below", "an entry takes outputs that stand above it"
+                Code.OUTPUT_BELOW, path, f"'{name}' is defined below", "an entry can only use outputs above it"
             )
         return self._report_invalid(
-            Code.UNKNOWN_OUTPUT, path, f"no output '{name}' above", self._suggest_name(name, level)
+            Code.UNKNOWN_OUTPUT, path, f"no output named '{name}' above", self._suggest_name(name, level)
         )
 
     def _report_no_previous(self, level: NameLevel, path: KeyPath, at_value: bool) -> EntryOutput:
-        assert level.no_previous is not None  # a level has one of the two
+        assert level.no_previous is not None  # either previous or no_previous is set
         self.problems.add_finding(path, level.no_previous, at_value=at_value)
         return INVALID_OUTPUT
 
     def _suggest_name(self, name: str, level: NameLevel) -> str:
-        """What may have been meant by a name that nothing above has."""
+        """Suggest a fix for a name that no entry above has."""
         if "," in name:
             return f"write from: [{name}]"
-        if len(self.problems) > MAX_SHOWN_PROBLEMS:  # looking for what is near takes long, and nobody would see it
+        if len(self.problems) > MAX_SHOWN_PROBLEMS:  # searching for similar names is slow, and the problem is not shown
             return ""
         known = level.all_names()
         guess = find_closest(name, known)
         if guess:
             return f"did you mean '{guess}'?"
         if name in self.hidden_names:
-            return f"{self.hidden_names[name]} has one inside, which is not seen outside"
+            return f"it is inside {self.hidden_names[name]}, and names inside are not visible outside"
         if name in self.model_names:
-            return f"'{name}' stands outside of this block: give it as an input, inputs: [x, {name}]"
-        return suggest(name, known) or "nothing above has a name: give one, as in Linear: {name: stem, ...}"
+            return f"'{name}' is outside of this block: pass it as an input, inputs: [x, {name}]"
+        return suggest(name, known) or "no entry above has a name: add one, as in Linear: {name: stem, ...}"
 
     def _follow_word(self, output: EntryOutput, word: str, text: str, path: KeyPath) -> Iterator[EntryOutput]:
-        """What stands behind a dot: a copy's number, `*` for all copies, or a further output's word."""
+        """Yield the outputs for a word after a dot: a copy's number, `*` for all copies, or the name of an output."""
         if output.ref == INVALID_OUTPUT.ref and output.copies is None:
             yield output
         elif word == "*":
@@ -155,16 +177,19 @@ class NameLookup:
         elif output.is_layer and output.ref is not None:
             yield EntryOutput(OutputRef(output.ref.node, word), output.path)
         else:
-            fix = suggest(word, output.named_outputs) or "it has one output: write its name alone"
+            fix = suggest(word, output.named_outputs) or "it has one output: write only its name"
             yield self._report_invalid(
-                Code.UNKNOWN_OUTPUT, path, f"no output '{word}' of '{text.rpartition('.')[0]}'", fix
+                Code.UNKNOWN_OUTPUT, path, f"unknown output '{word}' of '{text.rpartition('.')[0]}'", fix
             )
 
     def _find_all_copies(self, output: EntryOutput, text: str, path: KeyPath) -> Iterator[EntryOutput]:
         if output.copies is None:
             name = text.partition(".")[0]
             yield self._report_invalid(
-                Code.UNKNOWN_OUTPUT, path, f"'{text}', and '{name}' has no repeat", f"write {name}"
+                Code.UNKNOWN_OUTPUT,
+                path,
+                f"'{text}' needs a repeated entry, and '{name}' has no repeat",
+                f"write {name}",
             )
             return
         copies = [replace(each, path=output.path) for each in output.copies if each.is_present]
@@ -174,8 +199,8 @@ class NameLookup:
         copies = output.copies or ()
         if number < len(copies):
             return replace(copies[number], path=output.path)
-        fix = f"there are {len(copies)} copies, 0 to {len(copies) - 1}" if copies else "it stands 0 times"
-        return self._report_invalid(Code.UNKNOWN_OUTPUT, path, f"'{text}': there is no copy {number}", fix)
+        fix = f"there are {len(copies)} copies, 0 to {len(copies) - 1}" if copies else "it is repeated 0 times"
+        return self._report_invalid(Code.UNKNOWN_OUTPUT, path, f"'{text}': copy {number} does not exist", fix)
 
     def _mark_taken(self, output: EntryOutput, text: str, path: KeyPath) -> EntryOutput:
         if output.path and output.path != self.current_path:  # a copy takes what the one before it gave
@@ -184,7 +209,7 @@ class NameLookup:
             return self._report_invalid(
                 Code.OUTPUT_ABSENT,
                 path,
-                f"'{text}' is not there: {output.absent}",
+                f"'{text}' does not exist: {output.absent}",
                 "give this entry the same condition",
             )
         return output

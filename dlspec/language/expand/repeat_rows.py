@@ -1,4 +1,4 @@
-"""`repeat` and `if`: how often an entry stands, and with which variables."""
+"""`repeat` and `if`: whether an entry is present, how often, and with which variables."""
 
 from __future__ import annotations
 
@@ -18,32 +18,42 @@ RepeatRow = Mapping[str, Any]
 
 
 class TooManyEntries(Exception):
-    """More entries than a network may have."""
+    """The model has more entries than the limit."""
 
 
 def require_known_early(value: Any, path: KeyPath, key: str, problems: Problems) -> Any:
-    """The value of a key that decides what stands; one that only the built layer tells is a mistake."""
+    """Require that a value of a key such as `if` does not depend on `$in_channels`.
+
+    Args:
+        value: the evaluated value.
+        path: the path of the key.
+        key: the key.
+        problems: receives a problem if the value is deferred.
+
+    Returns:
+        The value, or an `InvalidValue` if it is deferred.
+    """
     if not is_deferred(value):
         return value
     found = f"{key} depends on $in_channels, which is known only when the layer is built"
-    problems.add(Code.KNOWN_TOO_LATE, path, found, "take a param", at_value=True)
+    problems.add(Code.KNOWN_TOO_LATE, path, found, "use a param instead", at_value=True)
     return InvalidValue(key)
 
 
 def is_entry_present(entry: Entry, scope: Scope) -> bool:
-    """Whether the entry's `if` holds."""
+    """Whether an entry has no `if`, or one that is true."""
     if "if" not in entry.part.keys:
         return True
     path, raw = entry.part.path_of("if"), entry.part.keys["if"]
     value = require_known_early(scope.evaluate(raw, path), path, "if", scope.problems)
     if isinstance(value, str | list | dict) or raw is None:
-        found = f"if is {format_value(value)}, wanted true, false or a formula"
-        scope.problems.add(Code.WRONG_VALUE, path, found, "write if: $(stride != 1)", at_value=True)
+        found = f"if expects true, false or an expression, got {format_value(value)}"
+        scope.problems.add(Code.WRONG_VALUE, path, found, "write for example if: $(stride != 1)", at_value=True)
     return isinstance(value, UnknownValue) or bool(value)
 
 
 def read_repeat_rows(entry: Entry, scope: Scope) -> list[RepeatRow] | None:
-    """The variables of each copy; None where there is no `repeat`."""
+    """Read the variables of each copy of a repeated entry; return None without `repeat`."""
     if "repeat" not in entry.part.keys:
         return None
     path, problems = entry.part.path_of("repeat"), scope.problems
@@ -56,7 +66,7 @@ def read_repeat_rows(entry: Entry, scope: Scope) -> list[RepeatRow] | None:
     rows = _read_table(raw, path, problems)
     if rows is None:
         fix = "write a whole number >= 0, columns {width: [64, 128]} or rows [{width: 64}, {width: 128}]"
-        problems.add(Code.WRONG_VALUE, path, f"repeat is {format_value(raw)}", fix, at_value=True)
+        problems.add(Code.WRONG_VALUE, path, f"invalid repeat {format_value(raw)}", fix, at_value=True)
         return [{name: InvalidValue(str(name)) for name in raw} if isinstance(raw, dict) else {}]
     _check_variables(entry, rows, path, problems)
     used = {name: InvalidValue(name) for row in rows for name in row if name in entry.words}
@@ -66,14 +76,14 @@ def read_repeat_rows(entry: Entry, scope: Scope) -> list[RepeatRow] | None:
 def _make_empty_rows(count: int, path: KeyPath, problems: Problems) -> list[RepeatRow]:
     max_layers = get_limit("layers")
     if count > max_layers:
-        found = f"{count:,} times, and a network may have {max_layers:,} layers"
+        found = f"repeat is {count:,}, and a network may have at most {max_layers:,} layers"
         problems.add(Code.TOO_LARGE, path, found, explain_raising_limit("layers"), at_value=True)
         raise TooManyEntries
     return [{} for _ in range(count)]
 
 
 def _read_table(raw: Any, path: KeyPath, problems: Problems) -> list[RepeatRow] | None:
-    """Rows as they are, columns read side by side; None where it is neither."""
+    """Return the rows of a table that is written as rows or as columns; None if it is neither."""
     if isinstance(raw, list) and all(isinstance(each, dict) for each in raw):
         return [dict(each) for each in raw]
     if not isinstance(raw, dict) or not raw or not all(isinstance(each, list) for each in raw.values()):
@@ -84,8 +94,8 @@ def _read_table(raw: Any, path: KeyPath, problems: Problems) -> list[RepeatRow] 
         problems.add(
             Code.SHAPE_MISMATCH,
             path,
-            f"columns of different lengths: {description}",
-            "give each as many values",
+            f"the columns have different lengths: {description}",
+            "give all columns the same number of values",
             at_value=True,
         )
     return [dict(zip(raw, row, strict=True)) for row in zip(*raw.values(), strict=False)]
@@ -99,8 +109,8 @@ def _check_variables(entry: Entry, rows: Sequence[RepeatRow], path: KeyPath, pro
     }
     wrong = [name for name in names if not can_name_param(name)]
     for name in wrong:
-        fix = "take a word that no function or keyword has"
-        problems.add(Code.INVALID_NAME, paths[name], f"{format_value(name)} can't name a variable", fix)
+        fix = "choose a name that is not a function or keyword"
+        problems.add(Code.INVALID_NAME, paths[name], f"{format_value(name)} is not a valid name of a variable", fix)
     unused = [name for name in names if name not in entry.words and name not in wrong]
     for name in () if has_no_settings(entry) else unused:
         problems.add(
@@ -109,22 +119,31 @@ def _check_variables(entry: Entry, rows: Sequence[RepeatRow], path: KeyPath, pro
     for index, row in enumerate(rows):
         missing = [name for name in names if name not in row and name in entry.words]
         if missing:
-            fix = "give each row the same names"
+            fix = "give all rows the same names"
             problems.add(Code.MISSING_VALUE, (*path, index), f"row {index} has no '{missing[0]}'", fix, at_value=True)
 
 
 def has_no_settings(entry: Entry) -> bool:
-    """Whether an entry has no settings, so that it takes a row as its settings."""
+    """Whether an entry has no settings, so that each row contains the settings of one copy."""
     return entry.part.value is NO_VALUE and not entry.part.settings and not entry.bodies
 
 
 def has_own_names(entry: Entry, rows: Sequence[RepeatRow]) -> bool:
-    """Whether the name says which copy it is (`name: stage$index`), so that each is an entry of its own."""
+    """Whether each copy gets a different name, as in `name: stage$index`."""
     variables = {INDEX, *(name for row in rows for name in row)}
     return bool(find_expression_words(entry.part.keys.get("name")) & variables)
 
 
 def find_variable_paths(entry: Entry, row: RepeatRow, index: int) -> dict[str, KeyPath]:
-    """Where each of a copy's variables was written: in a row, or in a column."""
+    """Find the path at which each variable of a copy is written, in a row or in a column.
+
+    Args:
+        entry: the repeated entry.
+        row: the copy's variables.
+        index: the copy's index.
+
+    Returns:
+        The paths by variable.
+    """
     path, is_rows = entry.part.path_of("repeat"), isinstance(entry.part.keys["repeat"], list)
     return {name: (*path, index, name) if is_rows else (*path, name, index) for name in row}

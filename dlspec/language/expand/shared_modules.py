@@ -1,4 +1,4 @@
-"""`share`: the module of an entry above, used once more."""
+"""`share`: use the module of an entry above again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,17 @@ from dlspec.language.problems import Problems
 
 
 def share_module(expander: EntryExpander, use: EntryUse, inputs: EntryInputs, where: ModulePath) -> EntryOutput:
-    """Expand the entry that `share` names once more, at its own place in the state dict."""
+    """Expand the entry that `share` names again, with the same path in the state dict.
+
+    Args:
+        expander: expands the entry.
+        use: the entry with `share`.
+        inputs: its inputs, by position or by the name of an argument.
+        where: the path of the entry with `share`.
+
+    Returns:
+        The output of the second use.
+    """
     problems, path = expander.problems, use.entry.part.path_of(SHARE)
     name = require_known_early(use.scope.fill_text(use.entry.part.keys[SHARE], path), path, SHARE, problems)
     if isinstance(name, UnknownValue):
@@ -32,17 +42,25 @@ def share_module(expander: EntryExpander, use: EntryUse, inputs: EntryInputs, wh
 
 
 def _report_unshareable(target: EntryOutput, name: str, path: KeyPath, problems: Problems) -> None:
-    """Why what a name stands for can't be shared."""
+    """Report why the entry with this name can't be shared."""
     shared: EntryUse | None = target.use
     if not target.is_present:
-        fix = "share a layer that stands, or give this entry the same condition"
-        problems.add(Code.OUTPUT_ABSENT, path, f"'{name}' is not there: {target.absent}", fix, at_value=True)
+        fix = "share a layer that is present, or give this entry the same condition"
+        problems.add(Code.OUTPUT_ABSENT, path, f"'{name}' does not exist: {target.absent}", fix, at_value=True)
     elif shared is not None and shared.entry.type in (FORMULA, PARAMETER):
         is_formula = shared.entry.type == FORMULA
-        fix = "write the formula again" if is_formula else f"take it by its name, from: [_, {name}]"
-        problems.add(Code.UNSUPPORTED, path, f"'{name}' is a {shared.entry.type}", fix, at_value=True)
+        fix = "write the formula again" if is_formula else f"use it as an input, from: [_, {name}]"
+        problems.add(
+            Code.UNSUPPORTED, path, f"'{name}' is a {shared.entry.type}, which can't be shared", fix, at_value=True
+        )
     elif target.copies is not None:
         fix = f"share one copy, {name}.0, or put the repeat into a Sequential"
-        problems.add(Code.AMBIGUOUS, path, f"'{name}' is repeated", fix, at_value=True)
+        problems.add(Code.AMBIGUOUS, path, f"'{name}' is repeated, so it has multiple modules", fix, at_value=True)
     elif target.ref != INVALID_OUTPUT.ref:
-        problems.add(Code.WRONG_VALUE, path, f"'{name}' is no layer or block", "name an entry above", at_value=True)
+        problems.add(
+            Code.WRONG_VALUE,
+            path,
+            f"'{name}' is not a layer or block",
+            "write the name of an entry above",
+            at_value=True,
+        )

@@ -1,4 +1,4 @@
-"""Types of what a checkpoint says: the file may come from a stranger."""
+"""Types for validating the state in a checkpoint: the file may come from an untrusted source."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class CheckedState(BaseModel):
-    """A part's state, each value of the type that it must have."""
+    """Base class for the state of one part of a checkpoint, validated strictly and without extra fields."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: one safetensors file each, whole or not at all, with a checksum; read back without pickle."""
+"""Checkpoint files: safetensors with a checksum, written atomically and read without pickle."""
 
 from __future__ import annotations
 
@@ -19,28 +19,27 @@ from dlspec.training.checkpoint.tensor_file import CHECKSUM_KEY, compute_checksu
 
 log = logging.getLogger("dlspec")
 
-CHECKPOINT_FORMAT = 1
-"""What a checkpoint holds and under which names; a later dlspec reads the earlier ones."""
+CHECKPOINT_FORMAT = 1  # the contents and their names; later versions of dlspec read earlier formats
+# The JSON is stored as a tensor: the file's header is limited to 100 MB, and a long run's history may be larger.
 STATE_TENSOR = "state"
-"""The JSON lies among the tensors: a header is read whole, and may have 100 MB; a long run's history is as long."""
 MAX_STATE_BYTES = 2**28
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint that can't be used; the text says why."""
+    """A checkpoint can't be used; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A run at one moment: `tree` is for JSON (see `packing`), `tensors` lie on the CPU and change no more."""
+    """The state of a run at one step, in memory."""
 
     step: int
-    tree: Any
-    tensors: Tensors
+    tree: Any  # for JSON, see nested_state.py; it refers to tensors by name
+    tensors: Tensors  # on the CPU; never modified
 
     @property
     def samples(self) -> dict[str, int]:
-        """How many samples each split had; empty where that can't be read."""
+        """Number of samples in each split; empty if it can't be read."""
         try:
             samples = self.to_state_dict()["samples"]
             return {str(name): count for name, count in samples.items() if type(count) is int}
@@ -48,17 +47,29 @@ class Snapshot:
             return {}
 
     def copy_tensors(self) -> Snapshot:
-        """One with tensors of its own: a run on the CPU goes on with those that it is given."""
+        """Copy the snapshot with its tensors: a run on the CPU updates the tensors that it loads in place."""
         return replace(self, tensors={name: each.clone() for name, each in self.tensors.items()})
 
     def to_state_dict(self) -> dict[str, Any]:
-        """The state in its own types."""
+        """Return the state with its original types."""
         state: dict[str, Any] = unflatten_state(self.tree, self.tensors)
         return state
 
 
 def write_checkpoint(folder: Path, snapshot: Snapshot, metadata: Mapping[str, str]) -> Path:
-    """Puts the snapshot at `folder/step-000000400.safetensors`; raises OSError, and leaves nothing half-written."""
+    """Write a snapshot to `folder`, as a file such as step-000000400.safetensors. Never leaves a partial file.
+
+    Args:
+        folder: the folder for checkpoints, which must exist.
+        snapshot: the state to write.
+        metadata: strings for the file's header.
+
+    Returns:
+        The file.
+
+    Raises:
+        OSError: the file can't be written.
+    """
     texts = {**metadata, "format": str(CHECKPOINT_FORMAT), "step": str(snapshot.step)}
     state = torch.frombuffer(bytearray(json.dumps(snapshot.tree).encode()), dtype=torch.uint8)
     tensors = {**snapshot.tensors, STATE_TENSOR: state}
@@ -68,7 +79,7 @@ def write_checkpoint(folder: Path, snapshot: Snapshot, metadata: Mapping[str, st
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """The checkpoints in a folder, the newest last."""
+    """List the checkpoints in a folder, the newest last."""
     found = [each for each in folder.iterdir() if CHECKPOINT_PATTERN.fullmatch(each.name)] if folder.is_dir() else []
     return sorted((each for each in found if each.is_file()), key=_step_from_name)
 
@@ -79,15 +90,16 @@ def _step_from_name(path: Path) -> int:
 
 
 def delete_old_checkpoints(folder: Path, count: int) -> None:
-    """Deletes all but the newest `count` checkpoints."""
+    """Delete all but the newest `count` checkpoints."""
     for path in list_checkpoints(folder)[:-count]:
         path.unlink(missing_ok=True)
 
 
 def read_newest_checkpoint(folder: Path) -> Snapshot | None:
-    """The newest checkpoint that is whole; each that is not is told. None without any; UserError where none is whole.
+    """Read the newest usable checkpoint, with a warning for each newer one that is damaged. None without checkpoints.
 
-    Then to begin again would overwrite what the run has reached.
+    Raises:
+        UserError: all checkpoints are damaged. Training from the start would overwrite the run's results.
     """
     found = list_checkpoints(folder)
     for path in reversed(found):
@@ -96,28 +108,33 @@ def read_newest_checkpoint(folder: Path) -> Snapshot | None:
         except DamagedCheckpoint as damaged:
             log.warning("%s can't be used: %s", path, damaged)
     if found:
-        fix = f"to begin again, in a new folder: python -m dlspec run={folder.parent}"
+        fix = f"to start again in a new folder: python -m dlspec run={folder.parent}"
         raise UserError(f"no checkpoint in '{folder}' can be used; {fix}")
     return None
 
 
 def set_aside_after(folder: Path, snapshot: Snapshot) -> None:
-    """Renames the checkpoints behind `snapshot`, which can't be used: else they would count as the newest that stay."""
+    """Rename checkpoints newer than `snapshot`: they are damaged, and would be kept as the newest ones."""
     for path in list_checkpoints(folder):
         if _step_from_name(path) > snapshot.step:
             path.replace(path.with_name(path.name + DAMAGED_SUFFIX))
 
 
 def read_checkpoint(path: Path) -> Snapshot:
-    """The snapshot in a file; raises `Damaged` where it is torn, changed or no checkpoint. Nothing in it is run."""
+    """Read a checkpoint file without running any code from it.
+
+    Raises:
+        DamagedCheckpoint: the file is incomplete, modified, or not a checkpoint.
+    """
     tensors, metadata = _read_tensors(path)
     stored_checksum = metadata.pop(CHECKSUM_KEY, "")
     if metadata.get("format") != str(CHECKPOINT_FORMAT):
         raise DamagedCheckpoint(
-            f"its format is {replace_control_characters(shorten_middle(metadata.get('format', 'none'), 20))}, and this dlspec reads {CHECKPOINT_FORMAT}"
+            f"expected checkpoint format {CHECKPOINT_FORMAT}, "
+            f"got {replace_control_characters(shorten_middle(metadata.get('format', 'none'), 20))}"
         )
     if stored_checksum != compute_checksum(tensors, metadata):
-        raise DamagedCheckpoint("its checksum is another")
+        raise DamagedCheckpoint("its checksum does not match")
     try:
         state = tensors.pop(STATE_TENSOR)
         if state.dtype != torch.uint8 or state.numel() > MAX_STATE_BYTES:
@@ -126,7 +143,7 @@ def read_checkpoint(path: Path) -> Snapshot:
     except (ValueError, KeyError, RecursionError):
         raise DamagedCheckpoint("its state can't be read") from None
     if snapshot.step != _step_from_name(path):
-        raise DamagedCheckpoint(f"it is of step {snapshot.step}")
+        raise DamagedCheckpoint(f"its name does not match its step {snapshot.step}")
     return snapshot
 
 
@@ -134,12 +151,14 @@ def _read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
     from safetensors import safe_open
 
     if path.is_symlink():
-        raise DamagedCheckpoint("it is a link, and may lead anywhere")
+        raise DamagedCheckpoint("it is a symbolic link, which is not followed")
     try:
         with safe_open(path, framework="pt") as file:
-            # Copied: in the file they begin anywhere, and some kernels round otherwise where memory is not aligned.
+            # Copied, because some kernels round differently if memory is not aligned, as in the file.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             return tensors, dict(file.metadata() or {})
-    except Exception as error:  # the library's own, the system's, PyTorch's for a type that it does not have
+    except Exception as error:  # from safetensors, the system, or PyTorch for an unknown dtype
         reason = first_line(error) or type(error).__name__
-        raise DamagedCheckpoint(f"no whole file: {replace_control_characters(shorten_middle(reason, 200))}") from None
+        raise DamagedCheckpoint(
+            f"it is not a complete safetensors file: {replace_control_characters(shorten_middle(reason, 200))}"
+        ) from None

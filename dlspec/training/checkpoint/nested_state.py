@@ -1,7 +1,7 @@
-"""Nested state as JSON and tensors, so that it can be kept without pickle: numbers come back to the last bit.
+"""Convert nested state to JSON and tensors and back, without pickle. All numbers are restored exactly.
 
-What JSON has as it is stays: null, booleans, whole numbers, finite floats, texts, lists. Everything else is a mapping
-with one key that says what it is: `{"tensor": name}`, `{"float": "nan"}`, `{"tuple": [...]}`,
+Values that JSON can represent stay unchanged: null, booleans, integers, finite floats, strings, lists. Everything else
+becomes a mapping with one key for its type: `{"tensor": name}`, `{"float": "nan"}`, `{"tuple": [...]}`,
 `{"dict": [[key, value]]}`, `{"rows": [...]}`.
 """
 
@@ -20,9 +20,9 @@ Tensors = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class ResultRows:
-    """Mappings from texts to numbers, such as each epoch's results: taken as they are, as there may be 100,000.
+    """Mappings from names to numbers, such as the results of each epoch. Not copied, since there may be 100,000.
 
-    They must change no more; the list may grow.
+    The mappings must not be modified afterwards; the list may grow.
     """
 
     rows: Sequence[Mapping[str, float]]
@@ -30,16 +30,26 @@ class ResultRows:
 
 @dataclass(frozen=True)
 class ImmutableState:
-    """A value whose tensors nothing will change any more: those on the CPU are not copied. They are called `name`."""
+    """A value whose tensors are never modified, so that those on the CPU are not copied."""
 
     value: Any
-    name: str
+    name: str  # the prefix of its tensors' names
 
 
 def flatten_state(value: Any, tensors: Tensors, name: str, *, copy: bool = True) -> Any:
-    """`value` for JSON; its tensors are put into `tensors`, on the CPU, under names that begin with `name`.
+    """Convert a value to JSON, and move its tensors to the CPU.
 
-    `copy=False` for tensors on the CPU that nothing will change any more. Raises TypeError for what has no such form.
+    Args:
+        value: nested mappings, lists, tuples, tensors, numbers and strings.
+        tensors: receives the tensors by name.
+        name: the prefix of their names.
+        copy: whether to copy tensors that are on the CPU already; not needed if they are never modified.
+
+    Returns:
+        The value for JSON, with names in place of tensors.
+
+    Raises:
+        TypeError: a value of another type.
     """
     if value is None or isinstance(value, bool | int | str):
         return value
@@ -60,18 +70,22 @@ def flatten_state(value: Any, tensors: Tensors, name: str, *, copy: bool = True)
     if isinstance(value, list | tuple):
         items = [flatten_state(each, tensors, f"{name}.{index}", copy=copy) for index, each in enumerate(value)]
         return items if isinstance(value, list) else {"tuple": items}
-    raise TypeError(f"{name}: a {type(value).__name__} can't be kept in a checkpoint")
+    raise TypeError(f"{name}: a {type(value).__name__} can't be stored in a checkpoint")
 
 
 def unflatten_state(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """What `pack` was given. Raises ValueError or KeyError for what `pack` did not make."""
+    """Restore the value that `flatten_state` converted.
+
+    Raises:
+        ValueError, KeyError: `flatten_state` can't have returned this.
+    """
     if isinstance(packed, list):
         return [unflatten_state(each, tensors) for each in packed]
     if not isinstance(packed, dict):
         return packed
     (kind, content), *others = packed.items()
     if others or kind not in _DECODERS:
-        raise ValueError(f"no packed value: {kind}")
+        raise ValueError(f"invalid state: {kind}")
     return _DECODERS[kind](content, tensors)
 
 

@@ -1,4 +1,4 @@
-"""What a checkpoint is made of: parts by their names, each of which gives its state and takes it back."""
+"""Take snapshots of named parts with `state_dict`, and load them back."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from dlspec.training.checkpoint.nested_state import Tensors, flatten_state
 
 
 class Stateful(Protocol):
-    """Anything with a state that a checkpoint can keep: a network, an optimizer's wrapper, a schedule."""
+    """An object whose state a checkpoint contains: a network, an optimizer, a schedule."""
 
     def state_dict(self) -> Any:
-        """The state in numbers, texts, tensors, lists and mappings, see `packing`."""
+        """Return the state as numbers, strings, tensors, lists and mappings, see nested_state.py."""
 
     def load_state_dict(self, state: Any, /) -> Any:
-        """Takes what `state_dict` gave back; raises whatever it likes for what it did not give."""
+        """Load what `state_dict` returned. May raise any exception for something else."""
 
 
 CheckpointParts = Mapping[str, Stateful]
 
 
 class _AbsentPart:
-    """Stands for a part that a run does not have."""
+    """Placeholder for a part that a run does not have."""
 
     def state_dict(self) -> None: ...
 
@@ -38,7 +38,7 @@ ABSENT_PART: Stateful = _AbsentPart()
 
 
 def take_snapshot(step: int, parts: CheckpointParts) -> Snapshot:
-    """The state of all parts at this moment, in their order. Its tensors are copies on the CPU."""
+    """Take a snapshot of all parts in order, with copies of their tensors on the CPU."""
     tensors: Tensors = {}
     states = {name: part.state_dict() for name, part in parts.items()}
     tree = [[name, flatten_state(state, tensors, name)] for name, state in states.items()]
@@ -46,16 +46,22 @@ def take_snapshot(step: int, parts: CheckpointParts) -> Snapshot:
 
 
 def load_snapshot(snapshot: Snapshot, parts: CheckpointParts, optional: Collection[str] = ()) -> None:
-    """Gives each part its state back, in their order; those in `optional` may be missing in the snapshot.
+    """Load the state of each part from a snapshot, in order.
 
-    Raises TrainingFailed where the snapshot is another network's, optimizer's or no run's.
+    Args:
+        snapshot: the snapshot to load.
+        parts: the parts by name.
+        optional: names of parts that may be missing in the snapshot.
+
+    Raises:
+        TrainingFailed: the snapshot does not fit the run, for example another network or optimizer.
     """
     try:
         states = snapshot.to_state_dict()
         for name, part in parts.items():
             if name in states or name not in optional:
                 part.load_state_dict(states[name])
-    except Exception as error:  # whatever PyTorch says of a stranger's numbers
+    except Exception as error:  # PyTorch raises many types for wrong state
         if isinstance(error, ValidationError):
             first = error.errors()[0]
             reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"

@@ -1,8 +1,8 @@
-"""Writes safetensors files, whole or not at all.
+"""Write safetensors files atomically.
 
-The library's own writer puts the metadata in another order each time, so that equal runs would leave different files,
-and tells a full disk in its own words. The format is a JSON header, its length before it, and the tensors' bytes
-(https://huggingface.co/docs/safetensors); the library reads what is written here.
+The library's writer orders metadata randomly, so that equal runs would write different files, and does not raise
+OSError for a full disk. The format is the length of a JSON header, the header, and the tensors' bytes
+(https://huggingface.co/docs/safetensors); the library can read the files.
 """
 
 from __future__ import annotations
@@ -28,12 +28,20 @@ _DTYPE_NAMES = {
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Puts tensors that lie on the CPU, and texts as metadata, at `path`: a temporary name, synced, then renamed.
+    """Write tensors and metadata to a file: first under a temporary name, then synced and renamed.
 
-    Equal ones give equal bytes. Raises OSError, also where the folder is gone: a disk that is no longer mounted leaves
-    an empty folder in its place, and to make folders there would fill another disk. Leaves nothing half-written.
+    Equal tensors and metadata give equal bytes. The folder is not created if it is missing: an unmounted disk leaves an
+    empty folder, and creating folders there would fill another disk.
+
+    Args:
+        path: the file to write.
+        tensors: tensors on the CPU, by name.
+        metadata: strings for the header.
+
+    Raises:
+        OSError: the file can't be written, or its folder does not exist. No partial file is left.
     """
-    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so each begins where it may
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))  # so that each one is aligned
     with open_replacement(path) as file:
         file.write(_encode_header(names, tensors, metadata))
         for name in names:
@@ -55,12 +63,12 @@ def _encode_header(names: list[str], tensors: Mapping[str, Tensor], metadata: Ma
 
 def _dtype_name(name: str, tensor: Tensor) -> str:
     if tensor.dtype not in _DTYPE_NAMES:
-        raise TypeError(f"{name} is of {tensor.dtype}, which safetensors does not keep")
+        raise TypeError(f"{name} has dtype {tensor.dtype}, which safetensors does not support")
     return _DTYPE_NAMES[tensor.dtype]
 
 
 def compute_checksum(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    """A CRC over names, types, shapes and bytes of the tensors, and over the texts."""
+    """Compute a CRC of the tensors' names, dtypes, shapes and bytes, and of the metadata."""
     crc = zlib.crc32(json.dumps(sorted(metadata.items())).encode())
     for name in sorted(tensors):
         tensor = tensors[name]

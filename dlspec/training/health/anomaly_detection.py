@@ -1,4 +1,4 @@
-"""`trainer.debug=anomaly`: the first gradient of nan ends a step, and PyTorch says where in the code it was made."""
+"""`trainer.debug=anomaly`: stop a step at the first nan gradient, with PyTorch's traceback of the forward pass."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _NAN_MESSAGE = re.compile(r"Function '(\w+)' returned nan values")
 
 
 def is_nan_gradient(error: RuntimeError) -> bool:
-    """Whether PyTorch's anomaly detection raised it: a plain RuntimeError, which only its text tells apart."""
+    """Whether PyTorch's anomaly detection raised this error, a RuntimeError that differs only in its message."""
     return _NAN_MESSAGE.match(str(error)) is not None
 
 
 def detect_anomalies(step: Step) -> Step:
-    """The step, which raises `NotFiniteGradient`; PyTorch's traceback of the forward pass goes to the log."""
+    """Wrap a step in anomaly detection: it raises `NotFiniteGradient` and logs PyTorch's traceback of the forward."""
 
     def checked_step(inputs: Any, targets: Any) -> tuple[Any, Tensor]:
         with warnings.catch_warnings(record=True) as caught_warnings:

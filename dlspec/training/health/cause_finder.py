@@ -1,4 +1,4 @@
-"""Where in a run a number went wrong: the diagnosis of a batch, with the step, the split and the sample."""
+"""Report why a batch of a run is not finite, with epoch, step, split and sample."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dlspec.training.state import TrainingState
 
 SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 
+# Wraps a `forward` so that it computes in the run's precision.
 ForwardMaker = Callable[[Callable[..., Any]], Callable[..., Any]]
-"""Turns a `forward` into one in the numbers of the run's precision."""
 
 
 @dataclass(frozen=True)
 class CauseFinder:
-    """Finds out why a batch of the run is not finite."""
+    """Finds out why the loss or a gradient of one of the run's batches is not finite."""
 
     state: TrainingState
     model: Model
@@ -29,7 +29,16 @@ class CauseFinder:
     make_forward: ForwardMaker
 
     def find(self, error: NotFinite, batches: BatchLoader, batch: Batch) -> Finding:
-        """Where a batch, the one that comes next, began to be not finite, and what may help."""
+        """Pass a batch through the network again to find the first value that is not finite.
+
+        Args:
+            error: what the step raised.
+            batches: the batches of the split.
+            batch: the batch that failed. It must be the one at `state.batch`.
+
+        Returns:
+            A finding with the cause, where in the run it occurred, and what may help.
+        """
         state, criterion = self.state, self.model.criterion
         is_training = state.phase == "train"
         network = state.network if is_training else state.evaluated_network
@@ -40,7 +49,7 @@ class CauseFinder:
         return replace(cause, found=f"{state.phase}/{error} {where}: {cause.found}")
 
     def _name_sample(self, batches: BatchLoader, row: int) -> str:
-        """Which of its split a row of the batch is that comes next."""
+        """Name the sample of the split that is row `row` of the batch at `state.batch`."""
         state = self.state
         position = sum(batches.sizes[: state.batch]) + row
         if state.phase == "train":
@@ -49,5 +58,5 @@ class CauseFinder:
 
 
 def is_training_weights(state: TrainingState) -> bool:
-    """Whether anything in the network is trained now."""
+    """Whether there is an optimizer and any parameter is trainable."""
     return state.optimizer is not None and any(each.requires_grad for each in state.network.parameters())

@@ -1,4 +1,4 @@
-"""Why a batch's loss or gradients are not finite: what comes in, a weight, the loss, or the first layer to blame."""
+"""Find why a batch's loss or gradients are not finite: the data, a weight, the loss, or the first bad layer."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ from dlspec.training.health.nan_checks import NotFinite, NotFiniteGradient, find
 from dlspec.training.runtime.randomness import preserve_generators
 
 SMALLER_STEPS_FIX = "a smaller learning rate or trainer.clip_grad_norm may help"
-INFINITE_SLOPE_FIX = "a root, a norm or a logarithm has no finite slope at 0: add a small number before it"
+INFINITE_SLOPE_FIX = "the gradient of a root, norm or logarithm is infinite at 0: add a small number to its input"
 ForwardMaker = Callable[[Callable[..., Any]], Callable[..., Any]]
 Weights = Iterable[tuple[str, Tensor]]
-FIX_SAMPLE = "mend that sample"
+FIX_SAMPLE = "fix that sample"
 
 
 def make_finding(found: str, fix: str = SMALLER_STEPS_FIX) -> Finding:
-    """Where the first number that is not finite comes from, and what may help."""
+    """Make a finding about the source of the first value that is not finite."""
     return Finding(Code.NOT_FINITE, found, fix)
 
 
 @dataclass(frozen=True)
 class NamedLayer:
-    """A layer by its name in the spec and the state dict, '' for the whole network."""
+    """A layer by its name in the state dict, '' for the whole network."""
 
     name: str
     type: str
 
     def is_within(self, other: NamedLayer) -> bool:
+        """Whether this layer is a submodule of another one."""
         return not other.name or self.name.startswith(f"{other.name}.")
 
     def __str__(self) -> str:
@@ -46,29 +47,26 @@ class NamedLayer:
 
 @dataclass(frozen=True)
 class BatchNames:
-    """What a batch's tensors are called, and which sample of the split, as `sample 3 of ...`, a row is."""
+    """The names of a batch's tensors and samples, for messages."""
 
     inputs: Sequence[str]
     targets: Sequence[str]
-    sample: Callable[[int], str]
+    sample: Callable[[int], str]  # from a row of the batch to "sample 3 of the training split"
 
 
 @dataclass(frozen=True)
 class DiagnosedPass:
-    """The pass of a batch through a network, in the mode that it is in, to its loss.
+    """What is needed to pass a batch through the network to its loss once more."""
 
-    `make_forward` turns a `forward` into one in the numbers of the run's precision.
-    """
-
-    network: nn.Module
+    network: nn.Module  # in the mode, training or evaluation, in which it failed
     criterion: CriterionProtocol
     batch: Batch
-    make_forward: ForwardMaker
+    make_forward: ForwardMaker  # wraps a `forward` so that it computes in the run's precision
     names: BatchNames
 
 
 def find_cause(error: NotFinite, diagnosed_pass: DiagnosedPass) -> Finding:
-    """Passes the batch once more; nothing is changed by it."""
+    """Pass the batch through the network once more and find the cause of an error. Leaves all state unchanged."""
     find = _find_gradient_cause if isinstance(error, NotFiniteGradient) else _find_loss_cause
     return find(diagnosed_pass, error.rewind)
 
@@ -91,7 +89,7 @@ def _find_loss_cause(diagnosed_pass: DiagnosedPass, rewind: Callable[[], None]) 
 
 @torch.enable_grad()
 def _find_gradient_cause(diagnosed_pass: DiagnosedPass, rewind: Callable[[], None]) -> Finding:
-    """Passes the batch forward and back."""
+    """Run the forward and backward pass, and find the first gradient that is not finite."""
     network, (inputs, targets) = diagnosed_pass.network, diagnosed_pass.batch
     tracer = _BadGradientFinder()
     with _preserve_state(network, rewind), torch.autograd.set_detect_anomaly(False):
@@ -102,13 +100,13 @@ def _find_gradient_cause(diagnosed_pass: DiagnosedPass, rewind: Callable[[], Non
         total_loss(diagnosed_pass.criterion(output, targets)).backward()  # type: ignore[no-untyped-call]
         found = _find_bad_gradient(iterate_tensors(output))
         if found is not None:
-            return make_finding(f"the loss is the first that gives a gradient of {found}", INFINITE_SLOPE_FIX)
+            return make_finding(f"the loss is the first to give a gradient of {found}", INFINITE_SLOPE_FIX)
         return tracer.find_cause()
 
 
 @contextmanager
 def _preserve_state(network: nn.Module, rewind: Callable[[], None]) -> Iterator[None]:
-    """Afterwards running statistics, gradients and random generators are as before."""
+    """Rewind the generators to the failed batch; restore buffers, gradients and generators afterwards."""
     buffers = [(each, each.clone()) for each in network.buffers()]
     gradients = [(each, each.grad) for each in network.parameters()]
     for parameter, _ in gradients:
@@ -128,7 +126,7 @@ def _preserve_state(network: nn.Module, rewind: Callable[[], None]) -> Iterator[
 def _check_batch_tensors(
     kind: str, names: Sequence[str], tensors: Sequence[Tensor], name_sample: Callable[[int], str], fix: str
 ) -> Finding | None:
-    """What came with the data."""
+    """Return a finding if an input or target is not finite."""
     for name, tensor in zip(names, tensors, strict=True):
         found = find_non_finite(tensor)
         if found is not None:
@@ -140,19 +138,19 @@ def _check_batch_tensors(
 def _blame_loss(loss: Tensor, names: Sequence[str]) -> Finding:
     found = find_non_finite(loss)
     if found is None:
-        return make_finding("the same batch gives a finite loss the next time")
+        return make_finding("the loss of the same batch is finite when computed again")
     bad = [name for name, each in zip(names, loss[1:] if loss.dim() else (), strict=True) if find_non_finite(each)]
     which = f"loss '{bad[0]}'" if bad else "the loss"
-    return make_finding(f"the network's output is finite, and {which} of it is {found} (a log of 0, a division by 0)")
+    return make_finding(f"the network's output is finite, but {which} is {found} (a logarithm of 0 or a division by 0)")
 
 
 class _LayerWatcher(Protocol):
     def on_layer_call(self, layer: NamedLayer, weights: Weights, inputs: Any, output: Any) -> None:
-        """A layer was called; the layers within it were before it."""
+        """Receive a layer's call; the calls of its submodules come first."""
 
 
 class _BadOutputFinder:
-    """Notes the first layer whose output is not finite."""
+    """Finds the first layer whose output is not finite."""
 
     def __init__(self) -> None:
         self.found: Finding | None = None
@@ -165,14 +163,14 @@ class _BadOutputFinder:
         if bad_weight is not None:
             text = f"{bad_weight[0]} of {layer} was {bad_weight[1]} before this step"
             self.found = make_finding(
-                text, f"{SMALLER_STEPS_FIX}; trainer.debug=anomaly tells whose gradient it was, if one was"
+                text, f"{SMALLER_STEPS_FIX}; trainer.debug=anomaly finds the layer if a gradient was the cause"
             )
-        elif find_non_finite(inputs) is None:  # else another one is to blame
-            self.found = make_finding(f"{layer} is the first that gives {found}")
+        elif find_non_finite(inputs) is None:  # otherwise an earlier layer is the cause
+            self.found = make_finding(f"{layer} is the first to output {found}")
 
 
 class _BadGradientFinder:
-    """Notes all calls; the gradients of what they were given and gave say who was the first on the way back."""
+    """Records all calls. After the backward pass it finds the first layer with finite gradients of its outputs only."""
 
     def __init__(self) -> None:
         self._calls: list[tuple[NamedLayer, list[Tensor], list[Tensor]]] = []
@@ -187,14 +185,15 @@ class _BadGradientFinder:
         self._calls.append((layer, inputs_and_weights, outputs))
 
     def find_cause(self) -> Finding:
+        """Return the innermost layer that turns finite gradients into ones that are not finite."""
         first: tuple[NamedLayer, float] | None = None
         for layer, inputs_and_weights, outputs in reversed(self._calls):
             found = None if _find_bad_gradient(outputs) is not None else _find_bad_gradient(inputs_and_weights)
             if found is not None and (first is None or layer.is_within(first[0])):
                 first = layer, found
         if first is None:
-            return make_finding("the same batch gives finite gradients the next time")
-        return make_finding(f"{first[0]} is the first that gives a gradient of {first[1]}", INFINITE_SLOPE_FIX)
+            return make_finding("the gradients of the same batch are finite when computed again")
+        return make_finding(f"{first[0]} is the first to give a gradient of {first[1]}", INFINITE_SLOPE_FIX)
 
 
 def _retain_gradient(tensor: Tensor) -> None:
@@ -203,14 +202,14 @@ def _retain_gradient(tensor: Tensor) -> None:
 
 
 def _find_bad_gradient(tensors: Iterable[Tensor]) -> float | None:
-    """The first number in the gradients of tensors that is not finite; None where all are."""
+    """Return the first value that is not finite in the gradients of tensors; None if all are finite."""
     return find_non_finite(
         [each.grad for each in tensors if (each.is_leaf or each.retains_grad) and each.grad is not None]
     )
 
 
 def _weights_in_use(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """What a layer computes with; running statistics are changed in training, and used in evaluation alone."""
+    """Yield a layer's parameters, and in evaluation also its running statistics, which only evaluation reads."""
     yield from module.named_parameters()
     if not module.training:
         yield from ((name, each) for name, each in module.named_buffers() if "running_" in name)
@@ -218,7 +217,7 @@ def _weights_in_use(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
 
 @contextmanager
 def _watch_layers(network: nn.Module, watcher: _LayerWatcher) -> Iterator[Callable[..., Any]]:
-    """What computes the network's output; within it the watcher sees what each layer gives."""
+    """Yield a function that computes the network's output and passes each layer's call to the watcher."""
     with ExitStack() as stack:
         for name, module in network.named_modules():
             stack.callback(module.register_forward_hook(_make_hook(name, watcher), with_kwargs=True).remove)
@@ -233,7 +232,7 @@ def _make_hook(name: str, watcher: _LayerWatcher) -> Callable[..., None]:
 
 
 class _WatchedInterpreter(fx.Interpreter):
-    """Runs a generated `forward` line by line: what needs no module is a layer, too."""
+    """Runs a generated `forward` node by node, to watch layers without a module, too, such as formulas."""
 
     def __init__(self, network: fx.GraphModule, watcher: _LayerWatcher) -> None:
         super().__init__(network)
@@ -243,6 +242,6 @@ class _WatchedInterpreter(fx.Interpreter):
         output = super().run_node(node)
         if node.op in ("call_function", "call_method", "get_attr"):
             layer = NamedLayer(str(node.meta.get(LAYER_KEY, node.name)), str(node.meta.get(TYPE_KEY, node.target)))
-            own = [("the weight", output)] if node.op == "get_attr" else []
-            self._watcher.on_layer_call(layer, own, [self.env[each] for each in node.all_input_nodes], output)
+            weights = [("the weight", output)] if node.op == "get_attr" else []
+            self._watcher.on_layer_call(layer, weights, [self.env[each] for each in node.all_input_nodes], output)
         return output

@@ -1,4 +1,4 @@
-"""Numbers gone wrong, all that is done about them: they are looked for, explained, left out or gone back from."""
+"""Handle losses, gradients and weights that are not finite: detect, explain, skip or roll back."""
 
 from __future__ import annotations
 
@@ -35,11 +35,18 @@ log = logging.getLogger("dlspec")
 
 
 class NanGuard:
-    """Watches the losses, gradients and weights of a run.
+    """Checks the losses, gradients and weights of a run.
 
-    Where reading a loss makes nobody wait, each is looked at before it changes anything: `always_checks_before_update`. On a GPU it
-    is read when the weights have moved on: then training goes back to the newest snapshot. `policy` is what
-    `trainer.on_nan` says of a batch that is not finite.
+    Where reading a loss costs nothing, each loss is checked before the update (`always_checks_before_update`). On a GPU
+    it is read some steps later; then training rolls back to the newest snapshot and checks every step from there.
+    `policy`, chosen by `trainer.on_nan`, decides what to do with a batch that is not finite.
+
+    Args:
+        state: the state of the run.
+        model: the network, the criterion and the names of inputs.
+        data: the splits, their seed and their batches.
+        settings: the `trainer` section.
+        make_forward: wraps a `forward` so that it computes in the run's precision.
     """
 
     def __init__(
@@ -53,31 +60,40 @@ class NanGuard:
             reads_loss_before_update or self.policy.is_strict or settings.debug is not None
         )
         self._newest_snapshot: Snapshot | None = None
-        self._recheck_until = -1  # while training goes up to this step once more, every loss is looked at
+        self._recheck_until = -1  # check every loss until training reaches this step again; -1 for never
 
     # ---- a step ------------------------------------------------------------------------------------------------------
 
     @property
     def checks_before_update(self) -> bool:
-        """Whether each loss of the epoch that comes is looked at before it changes anything."""
+        """Whether each loss of the next epoch is checked before its update."""
         return self.always_checks_before_update or self._recheck_until >= 0
 
     def make_loss_check(self) -> LossCheck:
-        """What a step shows its loss to."""
+        """Make the check that a training step calls with its loss."""
         return require_finite_loss if self.checks_before_update else make_deferred_check(self._state.device)
 
     def make_late_loss_check(self, check_loss: LossCheck) -> LossCheck:
-        """The same for a step that has made its update when its loss is there."""
+        """Make the check for a compiled step, which returns its loss only after the update."""
         return check_after_update if self._state.device.type == "cpu" else check_loss
 
     def watch_step(self, step: Step) -> Step:
-        """The step, with what is needed to find the cause where it raises `NotFinite`."""
+        """Wrap a step so that the cause can be found if it raises `NotFinite`."""
         if self._settings.debug == "anomaly":
             step = detect_anomalies(step)
         return make_rewindable(step, self._state.device) if self.checks_before_update else step
 
     def skip_or_fail(self, error: NotFinite, batches: BatchLoader, batch: Batch) -> None:
-        """A batch has made no update, as its loss or gradients are not finite: training goes on without, or fails."""
+        """Handle a batch that made no update because its loss or gradients are not finite.
+
+        Args:
+            error: what the step raised.
+            batches: the batches of the split.
+            batch: the batch that failed.
+
+        Raises:
+            TrainingFailed: the policy does not allow to continue.
+        """
         policy = self.policy
         if not policy.can_continue(self._state):
             cause = self._cause_finder.find(error, batches, batch)
@@ -90,7 +106,17 @@ class NanGuard:
     # ---- a pass ------------------------------------------------------------------------------------------------------
 
     def require_finite_pass(self, loss: float, scores: Scores, batches: BatchLoader) -> None:
-        """A pass is over: its mean loss has to be a finite number. Raises NotFiniteTooLate or TrainingFailed."""
+        """Check the mean loss after a pass over a split.
+
+        Args:
+            loss: the mean loss.
+            scores: the scores of the pass, with the loss of each step.
+            batches: the batches of the split.
+
+        Raises:
+            NotFiniteTooLate: a training loss is not finite, and the weights have been updated since.
+            TrainingFailed: the loss of an evaluation is not finite.
+        """
         state = self._state
         if math.isfinite(loss):
             return
@@ -106,46 +132,50 @@ class NanGuard:
         cause = self._cause_finder.find(NotFinite(f"loss became {loss}"), batches, next(islice(order, bad_step, None)))
         raise TrainingFailed(f"{cause.found}; {cause.fix}")
 
-    # ---- the way back ------------------------------------------------------------------------------------------------
+    # ---- rolling back ------------------------------------------------------------------------------------------------
 
     @property
     def needs_snapshot(self) -> bool:
-        """Whether training could not go back if a loss was not finite."""
+        """Whether a snapshot must be stored now, so that training can roll back."""
         return not self.always_checks_before_update and self._newest_snapshot is None
 
     def can_snapshot(self) -> bool:
-        """Whether the weights are finite; if they are not that is told."""
+        """Whether the weights are finite, so that a snapshot is useful; log a warning if they are not."""
         if are_all_finite(each for each in self._state.network.parameters() if each.requires_grad):
             return True
-        log.warning("nothing is kept of step %d: the weights are not finite", self._state.step)
+        log.warning("no snapshot at step %d: the weights are not finite", self._state.step)
         return False
 
     def store_snapshot(self, snapshot: Snapshot, *, is_shared: bool = False) -> None:
-        """Remembers it to go back to; `is_shared` says that training goes on with its very tensors."""
+        """Store a snapshot for `roll_back`. `is_shared`: training updates its tensors in place, so copy them."""
         if not self.always_checks_before_update:
             self._newest_snapshot = snapshot.copy_tensors() if is_shared else snapshot
 
     def roll_back(self) -> Snapshot:
-        """The snapshot to go back to, from where on every loss is looked at until the one is found that is bad."""
+        """Return the snapshot to roll back to. From there every loss is checked until the bad step is found.
+
+        Raises:
+            TrainingFailed: no snapshot was stored.
+        """
         state, newest = self._state, self._newest_snapshot
         description = f"train/loss was not finite in epoch {state.epoch}, at step {state.step} at the latest"
         if newest is None:
             raise TrainingFailed(f"{description}, learning rate {state.lr}; {SMALLER_STEPS_FIX}")
-        log.warning("%s: looking at every step from step %d on", description, newest.step)
+        log.warning("%s: rolling back to step %d and checking every step", description, newest.step)
         self._recheck_until = state.step
         return newest.copy_tensors()
 
     def finish_recheck(self) -> None:
-        """Where training got past the step that it went back from, losses are looked at as before."""
+        """Return to the usual checks after training has passed the step from which it rolled back."""
         if 0 <= self._recheck_until <= self._state.step:
-            log.warning("this time the loss stayed finite up to step %d: training goes on", self._state.step)
+            log.warning("the loss stayed finite up to step %d this time: training continues", self._state.step)
             self._recheck_until = -1
 
     def state_dict(self) -> dict[str, Any]:
-        """The policy's state, for a checkpoint."""
+        """Return the policy's state, for a checkpoint."""
         return {"type": self._settings.on_nan, **self.policy.state_dict(self._state.is_between_epochs)}
 
     def load_state_dict(self, state: Mapping[str, Any], /) -> None:
-        """Takes what the same policy kept; another begins anew."""
+        """Load the policy's state. If the run used another policy, start without state."""
         if state.get("type") == self._settings.on_nan:
             self.policy.load_state_dict(state)

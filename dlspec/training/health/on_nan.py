@@ -1,4 +1,4 @@
-"""What a run does with a batch whose loss or gradients are not finite: `trainer.on_nan`."""
+"""`trainer.on_nan`: policies for batches whose loss or gradients are not finite."""
 
 from __future__ import annotations
 
@@ -20,57 +20,50 @@ from dlspec.training.state import TrainingState
 
 log = logging.getLogger("dlspec")
 
-MAX_SKIPPED_IN_ROW = 100
-"""Batches in a row."""
-MAX_REPORTED = 3
-"""Batches; of the others their number."""
-MAX_RESTORES = 3
-"""Times without an epoch between them that went well."""
+MAX_SKIPPED_IN_ROW = 100  # skipped batches in a row, then training fails
+MAX_REPORTED = 3  # skipped batches with a warning each; the others are only counted
+MAX_RESTORES = 3  # without a complete epoch in between, then training fails
 
 
 class NanPolicy:
-    """`stop`: training fails with the first such batch. The others are subclasses."""
+    """Policy `stop`: training fails at the first such batch. The other policies are subclasses."""
 
-    names: tuple[str, ...] = ()
-    """The results that it adds to an epoch's."""
-    is_strict = False
-    """Whether on every device each batch is looked at before it changes anything, its gradients too."""
-    reports_next = True
-    """Whether the next such batch is told, and its cause looked for."""
-    failure_reason = ""
-    """What was tried, where training fails all the same."""
+    names: tuple[str, ...] = ()  # the results that it adds to those of an epoch
+    is_strict = False  # check loss and gradients before each update, on every device
+    reports_next = True  # report and diagnose the next non-finite batch
+    failure_reason = ""  # what was tried, if training fails after all
 
     def __init__(self, network: nn.Module, optimizer: Optimizer | None, average: WeightAverage | None) -> None:
         self._network, self._optimizer, self._average = network, optimizer, average
 
     def start_epoch(self) -> None:
-        """An epoch's training begins, and not in its middle."""
+        """Called at the start of an epoch, but not when training resumes within one."""
 
     def wrap_step(self, step: Step) -> Step:
-        """The step, with what has to be kept for the case that its batch is left out."""
+        """Wrap a step to save what must be restored if its batch is skipped."""
         return step
 
     def can_continue(self, state: TrainingState) -> bool:
-        """A batch has made no update: whether training may go on without it."""
+        """Whether training may continue after a batch that made no update."""
         return False
 
     def recover(self) -> str:
-        """Makes the weights ready for the next batch; says what was done."""
+        """Prepare the weights for the next batch, and return what was done."""
         return ""
 
     def finish_epoch(self, state: TrainingState) -> dict[str, float]:
-        """The epoch's training is over: the results that it adds."""
+        """Return the policy's results of an epoch."""
         return {}
 
     def state_dict(self, is_between_epochs: bool) -> dict[str, Any]:
-        """For a checkpoint: tensors, numbers and mappings."""
+        """Return the policy's state for a checkpoint: tensors, numbers and mappings."""
         return {}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
 class SkipBatch(NanPolicy):
-    """Such a batch makes no update, and the running statistics of normalisations forget it."""
+    """Policy `skip`: leave out the batch, and restore the running statistics of normalization layers."""
 
     names = ("skipped",)
     is_strict = True
@@ -106,18 +99,18 @@ class SkipBatch(NanPolicy):
 
     @property
     def failure_reason(self) -> str:  # type: ignore[override]
-        return f"{self._num_in_row} batches in a row were left out"
+        return f"{self._num_in_row} batches in a row were skipped"
 
     def can_continue(self, state: TrainingState) -> bool:
         return self._num_in_row < min(MAX_SKIPPED_IN_ROW, state.batches)
 
     def recover(self) -> str:
         self._num_reported += 1
-        return "the batch is left out"
+        return "the batch is skipped"
 
     def finish_epoch(self, state: TrainingState) -> dict[str, float]:
         if self._num_skipped:
-            log.warning("%d of %d batches of epoch %d were left out", self._num_skipped, state.batch, state.epoch)
+            log.warning("skipped %d of %d batches of epoch %d", self._num_skipped, state.batch, state.epoch)
         return {"skipped": float(self._num_skipped)}
 
     def state_dict(self, is_between_epochs: bool) -> dict[str, Any]:
@@ -128,7 +121,7 @@ class SkipBatch(NanPolicy):
 
 
 class RestoreWeights(NanPolicy):
-    """Weights, the optimizer's state and the average go back to those at the epoch's start; its rates stay."""
+    """Policy `restore`: reset weights, optimizer state and average to the epoch's start, but not learning rates."""
 
     is_strict = True
 
@@ -160,13 +153,13 @@ class RestoreWeights(NanPolicy):
 
     @property
     def failure_reason(self) -> str:  # type: ignore[override]
-        return f"{self._num_restores} times the weights went back to an epoch's start"
+        return f"the weights were restored {self._num_restores} times from the start of an epoch"
 
     def can_continue(self, state: TrainingState) -> bool:
         return self._num_restores < MAX_RESTORES and self._start_state is not None
 
     def recover(self) -> str:
-        start = _clone_tensors(self._start_state)  # an optimizer goes on with the very tensors that it is given
+        start = _clone_tensors(self._start_state)  # the optimizer updates the loaded tensors in place
         self._network.load_state_dict(start["network"])
         if self._optimizer is not None:
             groups = self._optimizer_state()["param_groups"]
@@ -174,7 +167,7 @@ class RestoreWeights(NanPolicy):
         if self._average is not None:
             self._average.load_state_dict(start["average"])
         self._num_restores, self._is_good = self._num_restores + 1, False
-        return "the weights go back to the epoch's start"
+        return "the weights are restored from the start of the epoch"
 
     def state_dict(self, is_between_epochs: bool) -> dict[str, Any]:
         start = None if is_between_epochs else self._start_state
@@ -188,8 +181,8 @@ class RestoreWeights(NanPolicy):
         )
 
 
+# By the value of `trainer.on_nan`.
 NAN_POLICIES: Mapping[str, type[NanPolicy]] = {"stop": NanPolicy, "skip": SkipBatch, "restore": RestoreWeights}
-"""By what `trainer.on_nan` says."""
 
 
 @torch.no_grad()
@@ -199,5 +192,5 @@ def _copy_tensors(tensors: list[Tensor], to: list[Tensor]) -> None:
 
 
 def _clone_tensors(nest: Any) -> Any:
-    """The same with tensors of its own."""
+    """Copy a nested value with all its tensors."""
     return map_tensors(lambda each: each.detach().clone(), nest)

@@ -1,4 +1,4 @@
-"""Out of memory: what to try is said in one line, and what the failed step held is freed."""
+"""Out of memory: free what the failed step allocated, and suggest a fix on one line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dlspec.training.state import TrainingState
 
 log = logging.getLogger("dlspec")
 
-# What PyTorch says of a CPU, of CUDA and its libraries, of MPS, and what the C++ library says.
+# Messages of PyTorch for CPU, CUDA with its libraries, and MPS, and of the C++ library.
 _MEMORY_MESSAGES = re.compile(
     r"out of memory|(can't|not enough|Cannot) (allocate )?memory|_ALLOC_FAILED|std::bad_alloc"
 )
@@ -23,13 +23,13 @@ _PHASE_NAMES = {"train": "training", "val": "validation", "test": "the test"}
 
 
 class OutOfMemory(TrainingFailed):
-    """There was no memory for a batch of that size."""
+    """Not enough memory for a batch of this size."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a machine or a device has no memory left, whoever says so.
+    """Whether an error means that the machine or a device ran out of memory.
 
-    PyTorch has an exception of its own for CUDA alone; elsewhere only the text tells.
+    PyTorch has an exception class for this only for CUDA; elsewhere only the message shows it.
     """
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError) and bool(_MEMORY_MESSAGES.search(str(error)))
@@ -37,30 +37,40 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def make_out_of_memory_error(state: TrainingState, settings: TrainerSpec) -> OutOfMemory:
-    """Where it happened, with how many samples a batch, and what to try."""
+    """Make an error with the device, the phase, the batch size and a fix."""
     where = f"out of memory on {state.device}"
     if not state.batches:
-        return OutOfMemory(f"{where} before the first step: the data or the network are too large for it")
-    where += f" in {_PHASE_NAMES[state.phase]}, epoch {state.epoch}, with {state.batch_size:,} samples a batch"
+        return OutOfMemory(f"{where} before the first step: the data or the network are too large")
+    where += f" in {_PHASE_NAMES[state.phase]}, epoch {state.epoch}, with batch size {state.batch_size:,}"
     return OutOfMemory(f"{where}; {_suggest_fix(state, settings)}")
 
 
 def _suggest_fix(state: TrainingState, settings: TrainerSpec) -> str:
     half = state.batch_size // 2
     if not half:
-        return "not even one fits: take a smaller network or shorter samples"
+        return "a single sample does not fit: use a smaller network or shorter samples"
     if state.phase != "train":
         return f"try trainer.eval_batch_size={half}"
     if settings.initial_batch_size // 2 < 1:
         return "try trainer.batch_size=1"
     halved = settings.initial_batch_size // 2
     halves = ", or trainer.precision=bf16" if state.device.type == "cuda" and settings.precision in (32, "tf32") else ""
-    accumulate = f"with trainer.accumulate={2 * settings.accumulate} for the same updates"
+    accumulate = f"with trainer.accumulate={2 * settings.accumulate} for equal updates"
     return f"try trainer.batch_size={halved}, {accumulate}{halves}"
 
 
 def free_failed_step(error: BaseException, state: TrainingState, scores: Scores, settings: TrainerSpec) -> OutOfMemory:
-    """Frees what the failed step held, so that something smaller has room; gives the error to raise instead."""
+    """Free the memory of a failed step, so that something smaller can run.
+
+    Args:
+        error: what the step raised; its traceback is cleared.
+        state: the state of the run; the network's gradients are removed.
+        scores: the scores of the pass, which are reset.
+        settings: the `trainer` section.
+
+    Returns:
+        The error to raise instead.
+    """
     log.debug("out of memory: %s", error)
     for parameter in state.network.parameters():
         parameter.grad = None
@@ -70,9 +80,9 @@ def free_failed_step(error: BaseException, state: TrainingState, scores: Scores,
 
 
 def clear_traceback(error: BaseException) -> None:
-    """Frees what the frames hold in which the error was raised, and in which those were that led to it.
+    """Free the local variables of all frames in the tracebacks of an error and its causes.
 
-    An error that is kept, by a sweep's table or a notebook, keeps its frames, and they a network and its batch.
+    A stored error, in a sweep's table or a notebook, would otherwise keep the network and the batch in memory.
     """
     current: BaseException | None = error
     while current is not None:
@@ -83,7 +93,7 @@ def clear_traceback(error: BaseException) -> None:
 
 
 def free_unused_memory() -> None:
-    """Gives back what nobody refers to any more."""
+    """Collect garbage, and release PyTorch's cached GPU memory."""
     gc.collect()
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():

@@ -1,4 +1,4 @@
-"""Algorithms that give the same numbers every time, for a run alone."""
+"""Deterministic algorithms for the duration of a run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from dlspec.compat.torch_dynamo import use_deterministic_algorithms
 from dlspec.errors import TrainingFailed
 from dlspec.network.build_mode import find_nondeterministic_operation
 
+# cuBLAS sums in a fixed order with this workspace, and PyTorch requires it for deterministic algorithms
+# (docs.nvidia.com/cuda/cublas, "Results reproducibility").
 WORKSPACE_VARIABLE = "CUBLAS_WORKSPACE_CONFIG"
 FIXED_WORKSPACE = ":4096:8"
-"""cuBLAS adds up in one order with it; PyTorch asks for it (docs.nvidia.com/cuda/cublas, "Results reproducibility")."""
 
 
 class _DeterminismFlags(NamedTuple):
@@ -27,9 +28,10 @@ class _DeterminismFlags(NamedTuple):
 
 @contextmanager
 def deterministic_algorithms(enabled: bool) -> Iterator[None]:
-    """Within it PyTorch takes deterministic algorithms alone, where that is wanted; afterwards all is as it was.
+    """Make PyTorch use only deterministic algorithms inside the context, if `enabled`.
 
-    Raises TrainingFailed where an operation has none.
+    Raises:
+        TrainingFailed: an operation has no deterministic algorithm.
     """
     if not enabled:
         yield
@@ -42,8 +44,8 @@ def deterministic_algorithms(enabled: bool) -> Iterator[None]:
         operation = find_nondeterministic_operation(error)
         if not operation:
             raise
-        fix = "take another layer, another device, or trainer.deterministic=false"
-        raise TrainingFailed(f"there is no deterministic way to compute {operation} here; {fix}") from error
+        fix = "use another layer, another device, or trainer.deterministic=false"
+        raise TrainingFailed(f"{operation} has no deterministic algorithm on this device; {fix}") from error
     finally:
         _set_flags(before)
 

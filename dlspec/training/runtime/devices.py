@@ -1,4 +1,4 @@
-"""Which device a run uses."""
+"""List the machine's devices and choose one for a run."""
 
 from __future__ import annotations
 
@@ -16,17 +16,21 @@ class UnknownDevice(UserError):
 
 
 def list_devices() -> list[str]:
-    """Every name that `trainer.device` may have on this machine, the CPU first."""
+    """List all values of `trainer.device` that are valid on this machine, the CPU first."""
     cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return ["cpu", *(["cuda", *cuda] if cuda else []), *mps]
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of that name; for `auto` cuda, else mps, else the CPU. Raises UnknownDevice."""
+    """Return the device with this name; for `auto` CUDA, MPS or the CPU, whichever is available first.
+
+    Raises:
+        UnknownDevice: this machine does not have the device.
+    """
     available = list_devices()
     if name == "auto":
         return torch.device(next(each for each in ("cuda", "mps", "cpu") if each in available))
     if name not in available:
-        raise UnknownDevice(f"no device '{name}' on this machine; there is: auto, {', '.join(available)}")
+        raise UnknownDevice(f"no device '{name}' on this machine; available: auto, {', '.join(available)}")
     return torch.device(name)

@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: it ends between two steps, with everything saved."""
+"""Signals that stop a run: it finishes its current step, saves a checkpoint and ends."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-# Ctrl-C, a batch system's end, and Slurm's warning before it.
+# Ctrl-C, the end of a batch job, and Slurm's warning before it.
 STOP_SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run ended because a signal asked for it; `code` is the exit code that shells expect, 128 and its number.
+    """A signal stopped the run. `code` is the exit code that shells expect: 128 plus the signal's number.
 
-    `more` is what its text says behind that.
+    Args:
+        number: the signal's number.
+        more: text to append to the message.
     """
 
     def __init__(self, number: int, more: str = "") -> None:
@@ -25,22 +27,22 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interruption:
-    """Whether a signal has come: `signal` is its number, 0 before."""
+    """A request to stop. `signal` is the number of the received signal, 0 before."""
 
     def __init__(self) -> None:
         self.signal = 0
 
     def request(self, number: int) -> None:
-        """Ask for the end, as the signal with that number does."""
+        """Request to stop, as the signal with this number does."""
         self.signal = number
 
 
 @contextmanager
 def catch_signals(interruption: Interruption) -> Iterator[None]:
-    """Within it the first signal is noted, and a second one does what it did before: it ends the process at once,
-    also where it was ignored, as SIGINT is in the background of a shell script.
+    """Record the first signal inside the context, and let a second one end the process at once.
 
-    Only a process's main thread can listen to signals; in another nothing is changed.
+    The second signal ends the process even if it was ignored before, like SIGINT in background jobs of a shell script.
+    Only the main thread can handle signals; in another thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -60,7 +62,7 @@ def catch_signals(interruption: Interruption) -> Iterator[None]:
 
 
 def _effective_handler(handler: Any) -> Any:
-    """The handler that a signal had, or the system's own, which ends the process, where it was ignored."""
+    """Return the previous handler, or the system's default if the signal was ignored: it ends the process."""
     return signal.SIG_DFL if handler is signal.SIG_IGN else handler
 
 

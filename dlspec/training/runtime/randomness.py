@@ -1,4 +1,4 @@
-"""Every generator that training may draw from: PyTorch's on the CPU and the device, Python's, NumPy's."""
+"""Seed, save and restore all random generators: of PyTorch (CPU and device), Python and NumPy."""
 
 from __future__ import annotations
 
@@ -14,18 +14,15 @@ from dlspec.network.random_state import CPU, get_torch_rng_state, set_torch_rng_
 
 
 def seed_generators(seed: int) -> None:
-    """Seeds all of them: a user's own parts may use any."""
+    """Seed all generators: custom layers and losses may use any of them."""
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # it takes no more
+    np.random.seed(seed % 2**32)  # NumPy accepts 32 bits
     torch.manual_seed(seed)
 
 
 @contextmanager
 def preserve_generators() -> Iterator[None]:
-    """Whatever is drawn or seeded within it, the generators are afterwards as they were.
-
-    CUDA devices' are kept where CUDA had been started.
-    """
+    """Restore all generators after the context, also those of CUDA devices if CUDA was initialized before."""
     on_cuda = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
     before = get_random_state(CPU)
     devices = torch.cuda.get_rng_state_all() if on_cuda else []
@@ -38,7 +35,7 @@ def preserve_generators() -> Iterator[None]:
 
 
 def get_random_state(device: torch.device) -> dict[str, Any]:
-    """Where all generators stand: tensors, numbers, texts and lists."""
+    """Return the state of all generators as tensors, numbers, strings and lists."""
     version, numbers, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     drawn = get_torch_rng_state(device)
@@ -51,11 +48,11 @@ def get_random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    """Puts all generators where they stood."""
+    """Restore the state of all generators."""
     set_torch_rng_state(state, device)
     version, numbers, gauss = state["python"]
     random.setstate((version, tuple(numbers.tolist()), gauss))
     kind, keys, position, has_gauss, cached = state["numpy"]
-    if not 0 <= position <= keys.numel():  # NumPy looks there without asking
-        raise ValueError(f"NumPy's generator can't stand at {position}")
+    if not 0 <= position <= keys.numel():  # NumPy would read there without a check
+        raise ValueError(f"invalid position of NumPy's generator: {position}")
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, cached))

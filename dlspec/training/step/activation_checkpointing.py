@@ -1,7 +1,7 @@
-"""`trainer.activation_checkpointing`: parts of a network keep no activations, and are computed again on the way back.
+"""`trainer.activation_checkpointing`: recompute the activations of selected modules in the backward pass.
 
-A part is whatever is called at a path of the network that a pattern matches: a block, a copy of a repeated one, a
-layer. Its nodes in the network's graph become one call of `torch.utils.checkpoint`; the modules stay the network's own.
+Each pattern selects blocks, copies of repeated blocks, or layers by their path in the network. All graph nodes below a
+selected path become one call of `torch.utils.checkpoint`. The modules and their weights are not copied.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from dlspec.network.codegen import LAYER_KEY
 
 
 def find_checkpointed_layers(network: nn.Module, patterns: Sequence[str]) -> list[str]:
-    """The paths that a pattern (fnmatch) matches, in order; of one within another the outer one alone."""
+    """List the paths that a pattern (fnmatch) selects, in order, without paths inside another selected path."""
     return list(dict.fromkeys(part for part, _ in _group_nodes(_get_graph(network), patterns) if part))
 
 
 def checkpoint_activations(network: nn.Module, patterns: Sequence[str]) -> fx.GraphModule:
-    """The same `forward` with the parts' activations computed anew when gradients are; weights are the network's.
+    """Make a module that shares the network's weights and recomputes selected activations in the backward pass.
 
-    Outputs, gradients, running statistics and what dropout leaves out are those of the network itself.
+    Outputs, gradients, running statistics and dropout masks are equal to those of the network itself.
     """
     old_graph, new_graph = _get_graph(network), fx.Graph()
     root = nn.Module()
@@ -54,26 +54,26 @@ def checkpoint_activations(network: nn.Module, patterns: Sequence[str]) -> fx.Gr
 class _CheckpointedModule(nn.Module):
     def __init__(self, submodule: fx.GraphModule) -> None:
         super().__init__()
-        self.piece = submodule
+        self.submodule = submodule
         stateful_modules = [each for each in submodule.modules() if is_running_norm(each) or _is_parametrization(each)]
         self._make_contexts = (
             partial(_make_checkpoint_contexts, stateful_modules) if stateful_modules else noop_context_fn
         )
 
     def forward(self, *inputs: Any) -> Any:
-        return checkpoint(self.piece, *inputs, use_reentrant=False, context_fn=self._make_contexts)
+        return checkpoint(self.submodule, *inputs, use_reentrant=False, context_fn=self._make_contexts)
 
 
 def _make_checkpoint_contexts(
     stateful_modules: Sequence[nn.Module],
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Around the first time and the second one."""
+    """Return the contexts for the forward pass and for the recomputation."""
     return nullcontext(), _keep_state_unchanged(stateful_modules)
 
 
 @contextmanager
 def _keep_state_unchanged(stateful_modules: Sequence[nn.Module]) -> Iterator[None]:
-    """Within it they compute as in training, and leave the state that the first time has moved."""
+    """Keep the modules from updating their state a second time: the forward pass has updated it already."""
     before = [(each, name, getattr(each, name)) for each in stateful_modules for name in _frozen_attributes(each)]
     for module, name, _ in before:
         setattr(module, name, _frozen_attributes(module)[name])
@@ -85,22 +85,22 @@ def _keep_state_unchanged(stateful_modules: Sequence[nn.Module]) -> Iterator[Non
 
 
 def _is_parametrization(module: nn.Module) -> bool:
-    """Whether it is one of PyTorch's own, of which spectral norm alone changes itself in training."""
+    """Whether a module is a parametrization of PyTorch. Of these only spectral norm has state that training updates."""
     return type(module).__module__ == parametrizations.__name__
 
 
 def _frozen_attributes(module: nn.Module) -> Mapping[str, Any]:
-    """The attributes with which it moves nothing: running statistics, their count, a power iteration."""
+    """Return attribute values with which a module updates neither running statistics nor a power iteration."""
     return {"momentum": 0.0, "num_batches_tracked": None} if is_running_norm(module) else {"training": False}
 
 
 def _get_graph(network: nn.Module) -> fx.Graph:
-    """What a network computes, a call a layer."""
+    """Return the network's graph, with one call for each layer."""
     if isinstance(network, fx.GraphModule):
         return network.graph
     graph = fx.Graph()
     value = graph.placeholder("input")
-    for name, _ in network.named_children():  # a plain stack
+    for name, _ in network.named_children():  # a network without a generated forward is a sequence of layers
         value = graph.call_module(name, (value,))
         value.meta[LAYER_KEY] = name
     graph.output(value)
@@ -108,13 +108,13 @@ def _get_graph(network: nn.Module) -> fx.Graph:
 
 
 def _group_nodes(graph: fx.Graph, patterns: Sequence[str]) -> Iterator[tuple[str, list[fx.Node]]]:
-    """The graph's nodes in a row that belong to one part, and those that belong to none, as ''."""
+    """Yield consecutive nodes together with the selected path that they belong to, '' for none."""
     for part, nodes in groupby(list(graph.nodes), lambda node: _match_node(node, patterns)):
         yield part, list(nodes)
 
 
 def _match_node(node: fx.Node, patterns: Sequence[str]) -> str:
-    """The outermost path around a node that matches."""
+    """Return the outermost selected path that contains a node, '' for none."""
     if node.op in ("placeholder", "output"):
         return ""
     words = str(node.meta.get(LAYER_KEY, "")).split(".")
@@ -125,7 +125,11 @@ def _match_node(node: fx.Node, patterns: Sequence[str]) -> str:
 def _extract_submodule(
     network: nn.Module, nodes: Sequence[fx.Node]
 ) -> tuple[list[fx.Node], list[fx.Node], fx.GraphModule]:
-    """What a part takes from others, what of it others take, and the part itself, which gives those in a tuple."""
+    """Make a module from some nodes of the network's graph.
+
+    Returns:
+        The nodes that it reads, those of its nodes that others read, and a module that returns the latter as a tuple.
+    """
     within = set(nodes)
     inputs = list(dict.fromkeys(each for node in nodes for each in node.all_input_nodes if each not in within))
     outputs = [node for node in nodes if any(user not in within for user in node.users)]

@@ -1,9 +1,9 @@
-"""`trainer.compile`: the network, or a whole step, as one piece of machine code by `torch.compile`.
+"""`trainer.compile`: compile the network or the whole training step with `torch.compile`.
 
-`model` compiles the network alone, and PyTorch takes it backwards as always. `step` compiles forward, loss, gradients
-and update as one graph by `torch.func`: measured 1.6 to 2.3 times the best eager loop for small networks on a CPU,
-where compiling forward and backward apart took twice the time of neither. A batch of another size, the last of an
-epoch, is done without, as it would be compiled anew.
+`model` compiles only the network; autograd computes the backward pass as usual. `step` compiles forward pass, loss,
+gradients and update as one graph, using `torch.func`. For small networks on a CPU this was measured 1.6 to 2.3 times as
+fast as the best eager loop, while compiling forward and backward pass separately took twice as long as the eager loop.
+A batch of another size, such as the last of an epoch, runs eagerly, since it would need another compilation.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from dlspec.training.step.step_functions import GradientClipping, Inputs, Step
 log = logging.getLogger("dlspec")
 
 CompileMode = Literal["none", "model", "step"]
-# Channels-last convolutions are slower on a CPU: measured 0.4 of the speed at batch 32.
+# Channels-last convolutions are slower on a CPU: measured 0.4 times the speed at batch size 32.
 _COMPILE_OPTIONS: dict[str, str | int | bool | Callable[..., Any]] = {"layout_optimization": False}
 
 
 def compile_forward(forward: Callable[..., Any], batch_size: int) -> Callable[..., Any]:
-    """`forward`, compiled for batches of that size; others pass as they are."""
+    """Compile `forward` for batches of one size; other batches run eagerly."""
     compiled = torch.compile(forward, options=_COMPILE_OPTIONS)
 
     def compiled_or_eager(*inputs: Tensor) -> Any:
@@ -43,9 +43,9 @@ def compile_forward(forward: Callable[..., Any], batch_size: int) -> Callable[..
 
 @dataclass(frozen=True)
 class FullTrainingStep:
-    """Forward, loss, gradients and update of a batch as one function of tensors, for `torch.compile`.
+    """Forward pass, loss, gradients and update as one function of tensors, for `torch.compile`.
 
-    Running statistics are taken in and given out, as `torch.func` wants it.
+    `torch.func` needs pure functions, so buffers such as running statistics are passed as arguments and returned.
     """
 
     network: nn.Module
@@ -80,9 +80,10 @@ class FullTrainingStep:
 
 
 class CompiledStep:
-    """A step that is compiled when it first runs; where that fails it says so, and runs as it is from then on.
+    """A training step that is compiled when it first runs. If compiling fails it logs a warning and runs eagerly.
 
-    The learning rates become tensors: numbers would stand in the compiled code, which a schedule would make anew.
+    Learning rates become tensors: numbers would be constants of the compiled code, so that each change of a rate would
+    compile it again.
     """
 
     def __init__(self, full_step: FullTrainingStep, batch_size: int) -> None:
@@ -93,7 +94,16 @@ class CompiledStep:
             group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float64)
 
     def make_step(self, eager: Step, check_loss: Callable[[Tensor], None], after_update: Callable[[], None]) -> Step:
-        """Does one batch; `eager` does those of another size, and what can't be compiled."""
+        """Make a step that runs compiled where possible.
+
+        Args:
+            eager: the step for batches of another size, and for all batches if compiling fails.
+            check_loss: called with each loss after the update.
+            after_update: called after each update.
+
+        Returns:
+            The step from (inputs, targets) to (output, loss).
+        """
 
         def step(inputs: Inputs, targets: Targets) -> tuple[Any, Tensor]:
             if self._compiled is None or len(inputs[0]) != self._batch_size:
@@ -102,7 +112,7 @@ class CompiledStep:
                 output, loss = self._compiled(inputs, targets)
             except Exception as error:
                 reason = first_line(error) or type(error).__name__
-                log.warning("trainer.compile: the step can't be compiled and runs as it is: %s", reason)
+                log.warning("trainer.compile: the step can't be compiled and runs eagerly: %s", reason)
                 self._compiled = None
                 return eager(inputs, targets)
             check_loss(total_loss(loss))

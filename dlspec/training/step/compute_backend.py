@@ -1,4 +1,4 @@
-"""How a run computes: in which numbers, compiled or not, with how many threads. It turns settings into steps."""
+"""Make a run's steps from its settings: precision, compilation, threads and memory."""
 
 from __future__ import annotations
 
@@ -38,9 +38,17 @@ log = logging.getLogger("dlspec")
 
 
 class ComputeBackend:
-    """Makes the steps of `network`, which it turns into the numbers that `settings` want, on `device`.
+    """Makes training and evaluation steps. Moves the network and the criterion to the device and the weights' dtype.
 
-    `widest` is the most numbers that a layer gives for a sample. Raises UserError where the device can't do it.
+    Args:
+        network: the network to train.
+        criterion: all loss terms together.
+        settings: the `trainer` section.
+        device: where to compute.
+        max_layer_outputs: the largest number of values that a layer outputs for one sample.
+
+    Raises:
+        UserError: the device does not support a setting.
     """
 
     def __init__(
@@ -56,11 +64,11 @@ class ComputeBackend:
         self.scaler = self.precision.make_scaler()
         self.clipping = GradientClipping(settings.clip_grad_norm, settings.clip_grad_value)
         self._max_layer_outputs = max_layer_outputs
-        self._forward: Callable[..., Any] | None = None  # compiled, or in halves
+        self._forward: Callable[..., Any] | None = None  # with mixed precision, or compiled
         self._compiled: CompiledStep | None = None
         self._cuda_graph_step: CudaGraphStep | None = None
         if settings.compile == "cudagraphs" and device.type != "cuda":
-            raise UserError(f"trainer.compile: cudagraphs is for CUDA, and the device is {device}; take step or none")
+            raise UserError(f"trainer.compile: cudagraphs needs a CUDA device, got {device}; use step or none")
         network.to(device, self.precision.weights_dtype)
         if settings.channels_last:
             _convert_to_channels_last(network)
@@ -74,7 +82,17 @@ class ComputeBackend:
         guard: NanGuard,
         accumulation: GradientAccumulation | None = None,
     ) -> Step:
-        """What trains on one batch, whose loss the guard looks at."""
+        """Make the step that trains on one batch.
+
+        Args:
+            optimizer: makes the updates; without one the step only evaluates.
+            after_update: called after each update.
+            guard: checks the losses.
+            accumulation: how to combine batches to updates; None updates with every batch.
+
+        Returns:
+            The step from (inputs, targets) to (output, loss).
+        """
         checks_before_update, check_loss = guard.checks_before_update, guard.make_loss_check()
         step = self._make_eager_step(optimizer, after_update, check_loss, accumulation, guard.policy.is_strict)
         if self.settings.compile == "step" and not checks_before_update and optimizer is not None:
@@ -88,7 +106,7 @@ class ComputeBackend:
         return guard.watch_step(step)
 
     def describe(self, optimizer: Optimizer | None) -> str:
-        """How this run computes, in a line."""
+        """Describe on one line how this run computes: device, precision, compilation, optimizer."""
         settings = self.settings
         kernels = [name for name in KERNEL_SETTINGS if optimizer and optimizer.defaults.get(name)]
         details = [
@@ -103,16 +121,16 @@ class ComputeBackend:
         return f"computing on {', '.join(each for each in details if each)}"
 
     def make_trial_step(self, optimizer: Optimizer | None) -> Step:
-        """A training step that nobody looks at and nothing follows."""
+        """Make a training step without checks of the loss and without any action after an update."""
         return self._make_eager_step(optimizer, lambda: None, lambda loss: None)
 
     def make_evaluation_step(self, network: nn.Module) -> Step:
-        """What only looks at one batch, with the network or an average of it."""
+        """Make the step that evaluates one batch, with the network or with averaged weights."""
         return make_evaluation_step(self.precision.wrap_forward(network), self.criterion)
 
     @contextmanager
     def apply_settings(self, batch_size: int) -> Iterator[None]:
-        """Within it the process is as the settings want it for batches of so many samples; afterwards as before."""
+        """Apply threads, allocator, determinism and matmul precision inside the context, for this batch size."""
         settings = self.settings
         with (
             deterministic_algorithms(settings.deterministic),
@@ -124,13 +142,13 @@ class ComputeBackend:
 
     @property
     def has_large_tensors(self) -> bool:
-        """Whether a step takes memory from the CPU's allocator that had better not be scattered."""
+        """Whether a step on the CPU allocates large tensors, which suffer from fragmented memory."""
         return self.device.type == "cpu" and is_large_tensor(
             self.largest_tensor_bytes(self.settings.initial_batch_size)
         )
 
     def largest_tensor_bytes(self, batch_size: int) -> int:
-        """The bytes of the largest tensor in a step of so many samples."""
+        """Return the size in bytes of the largest tensor in a step with this batch size."""
         return FLOAT_BYTES * batch_size * self._max_layer_outputs
 
     def _make_eager_step(
@@ -158,7 +176,7 @@ class ComputeBackend:
         return self._forward
 
     def _checkpointed_forward(self) -> Callable[..., Any]:
-        """The network, or what computes the same and keeps less."""
+        """Return the network, or the variant of it that recomputes activations."""
         patterns = self.settings.activation_checkpointing
         if not patterns:
             return self.network
@@ -166,7 +184,7 @@ class ComputeBackend:
 
         layers = find_checkpointed_layers(self.network, patterns)
         log.info(
-            "the activations of %d parts are computed twice, not kept: %s",
+            "activation checkpointing for %d module(s): %s",
             len(layers),
             shorten_middle(", ".join(layers)),
         )
@@ -189,7 +207,7 @@ class ComputeBackend:
 
 
 def _convert_to_channels_last(network: nn.Module) -> None:
-    """Weights decide: a convolution gives its output in the layout of its kernel, and what follows keeps it."""
+    """Convert the convolutions' weights: the output has the memory format of the weight, and later layers keep it."""
     formats = {4: torch.channels_last, 5: torch.channels_last_3d}
     for parameter in network.parameters():
         if parameter.dim() in formats:

@@ -1,8 +1,8 @@
-"""`trainer.compile: cudagraphs`: a step's kernels are recorded once, and replayed for every batch after it.
+"""`trainer.compile: cudagraphs`: record the kernels of a training step once, and replay them for later batches.
 
-Where kernels are short a GPU waits for Python, which calls them one by one. Replayed as a CUDA graph they follow each
-other at once, and compute what they did. A graph has fixed shapes and addresses: each shape of a batch has one of its
-own, and batches are copied to where it reads them. What Python decides within a step it decides once.
+With short kernels a GPU waits for Python, which launches them one by one. A CUDA graph launches all of them at once and
+computes the same. Its shapes and addresses are fixed, so there is one graph for each shape of a batch, and each batch
+is copied to the addresses that the graph reads. Decisions of Python code are made once, while recording.
 
 "Whole-network capture" of https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs.
 """
@@ -30,24 +30,23 @@ from dlspec.training.step.step_functions import Inputs, Step
 
 log = logging.getLogger("dlspec")
 
+# Batches of each shape that run eagerly before one is recorded: libraries select kernels, optimizers create state.
 WARM_UP_STEPS = 2
-"""Batches of a shape that are trained as always before one is recorded: libraries choose kernels, states are made."""
-MAX_GRAPHS = 32
-"""Batches of more different shapes are trained as always."""
+MAX_GRAPHS = 32  # batches of further shapes run eagerly
 Shapes = tuple[torch.Size, ...]
 
 
 class CannotRecord(Exception):
-    """Something in the step would not be the same when it is replayed."""
+    """The step can't be recorded: replaying it would compute something else."""
 
 
 @dataclass(frozen=True)
 class RecordedStep:
-    """A step: where it reads a batch, and where it leaves output and loss."""
+    """A recorded training step."""
 
     graph: torch.cuda.CUDAGraph
-    batch: tuple[Tensor, ...]
-    output: Any
+    batch: tuple[Tensor, ...]  # the tensors that the graph reads
+    output: Any  # the tensors that it writes
     loss: Tensor
 
     def __call__(self, *batch: Tensor) -> tuple[Any, Tensor]:
@@ -58,9 +57,9 @@ class RecordedStep:
 
 
 class CudaGraphStep:
-    """Training steps of `network` that are recorded when they have run a few times; one that can't be runs as it is.
+    """Training steps that are recorded after a few eager runs. If recording fails they keep running eagerly.
 
-    Recorded steps read the learning rates on the device, where every change of the optimizer's is copied to.
+    Recorded steps read the learning rates from tensors on the device, into which each change of a rate is copied.
     """
 
     def __init__(self, network: nn.Module, optimizer: Optimizer, device: torch.device) -> None:
@@ -77,17 +76,26 @@ class CudaGraphStep:
         self._device_rates = [torch.zeros((), device=device) for _ in optimizer.param_groups]
         for group in optimizer.param_groups:
             if "capturable" in group:
-                group["capturable"] = True  # it counts its steps on the device
+                group["capturable"] = True  # so it counts its steps on the device
 
     def make_step(
         self, eager_step: Step, check_loss: Callable[[Tensor], None], after_update: Callable[[], None]
     ) -> Step:
-        """Does one batch as `plain` does; `look` is shown its loss. To be asked for anew in every epoch."""
+        """Make the training step of one epoch.
+
+        Args:
+            eager_step: the step to record, also for batches without a recording.
+            check_loss: called with each loss after the update.
+            after_update: called after each update.
+
+        Returns:
+            The step from (inputs, targets) to (output, loss).
+        """
         flags: Any = None
 
         def step(inputs: Inputs, targets: Targets) -> tuple[Any, Tensor]:
             nonlocal flags
-            if flags is None:  # which layers are held in evaluation is known by now
+            if flags is None:  # not earlier: layers are frozen between make_step and the first batch
                 flags = [each.requires_grad for each in self._network.parameters()]
                 flags += [each.training for each in self._network.modules()]
             self._discard_outdated_graphs(flags)
@@ -99,16 +107,16 @@ class CudaGraphStep:
         return step
 
     def _discard_outdated_graphs(self, flags: Any) -> None:
-        """What was recorded of other settings than the present ones."""
+        """Discard recordings that were made with other optimizer settings, frozen layers or optimizer state."""
         settings = [
             {name: each for name, each in group.items() if name not in ("params", "lr")}
             for group in self._optimizer.param_groups
         ]
-        # Restored optimizers have other tensors, and a new mapping of them.
+        # A restored optimizer has other state tensors, in a new dict.
         if self._state is not self._optimizer.state or settings != self._settings or flags != self._flags:
             self._recorded.clear()
             self._seen.clear()
-            self._pool = torch.cuda.graph_pool_handle()  # gradients may lie in the other one
+            self._pool = torch.cuda.graph_pool_handle()  # the old pool may contain gradients
             self._state, self._settings, self._flags = self._optimizer.state, settings, flags
 
     def _run_step(self, eager_step: Step, inputs: Inputs, targets: Targets) -> tuple[Any, Tensor]:
@@ -122,7 +130,7 @@ class CudaGraphStep:
         return recorded(*batch)
 
     def _record(self, eager_step: Step, inputs: Inputs, targets: Targets, shapes: Shapes) -> RecordedStep | None:
-        """The step, which has not run then; None where it is not to be recorded."""
+        """Record the step without running it; return None if it should run eagerly."""
         self._seen[shapes] += 1
         if not self._can_record or self._seen[shapes] <= WARM_UP_STEPS or len(self._recorded) == MAX_GRAPHS:
             return None
@@ -137,9 +145,9 @@ class CudaGraphStep:
                 self._use_device_rates(),
             ):
                 graph, (output, loss) = self._capture(eager_step, tuple(copies[:count]), tuple(copies[count:]))
-        except Exception as error:  # whatever PyTorch says
+        except Exception as error:  # PyTorch raises many types here
             reason = first_line(error) or type(error).__name__
-            log.warning("trainer.compile: the step can't be recorded and runs as it is: %s", reason)
+            log.warning("trainer.compile: the step can't be recorded and runs eagerly: %s", reason)
             self._can_record = False
             self._recorded.clear()
             return None
@@ -149,7 +157,9 @@ class CudaGraphStep:
     def _capture(self, eager_step: Step, inputs: Inputs, targets: Targets) -> tuple[torch.cuda.CUDAGraph, Any]:
         graph, generator_state = torch.cuda.CUDAGraph(), torch.cuda.get_rng_state(self._device)
         try:
-            graph.capture_begin(self._pool, capture_error_mode="thread_local")  # other threads write checkpoints
+            graph.capture_begin(
+                self._pool, capture_error_mode="thread_local"
+            )  # other threads copy tensors for checkpoints
             result = eager_step(inputs, targets)
             graph.capture_end()
         except Exception:
@@ -158,7 +168,7 @@ class CudaGraphStep:
         return graph, result
 
     def _abort_capture(self, graph: torch.cuda.CUDAGraph, generator_state: Tensor) -> None:
-        """Leaves the device as it was; PyTorch leaves its generator as if something were still being recorded."""
+        """Clean up a failed recording. PyTorch would leave the device's generator in recording mode."""
         end_failed_recording(graph, self._pool)
         new_generator = torch.Generator(self._device)
         new_generator.set_state(generator_state)
@@ -168,7 +178,10 @@ class CudaGraphStep:
 
     @contextmanager
     def _on_side_stream(self) -> Iterator[None]:
-        """On a stream of its own: nothing can be recorded on the usual one, and backward passes keep to their first."""
+        """Run on a separate stream, for recorded and eager steps.
+
+        Nothing can be recorded on the default stream, and gradients are accumulated on the stream of their first use.
+        """
         current_stream = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current_stream)
         with torch.cuda.stream(self._stream):
@@ -195,15 +208,15 @@ class CudaGraphStep:
             self._copied_rates = rates
 
     def _check_state_on_device(self) -> None:
-        """A number that an optimizer keeps elsewhere would stay as it was."""
+        """Require the optimizer's state to be on the GPU: replaying a graph does not update anything else."""
         for each in (each for own in self._optimizer.state.values() for each in own.values()):
             if each is not None and not (isinstance(each, Tensor) and each.is_cuda):
-                raise CannotRecord(f"{type(self._optimizer).__name__} keeps numbers that are not on the GPU")
+                raise CannotRecord(f"{type(self._optimizer).__name__} has state that is not on the GPU")
 
 
 @contextmanager
 def _pause_garbage_collection() -> Iterator[None]:
-    """A recorded step that is thrown away while another one is being recorded would end that."""
+    """Pause garbage collection: deleting a CUDA graph while another one is being recorded would make that fail."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -215,7 +228,10 @@ def _pause_garbage_collection() -> Iterator[None]:
 
 @contextmanager
 def _forbid_host_random_numbers() -> Iterator[None]:
-    """What is drawn on the host within it would be drawn once and for all: raises CannotRecord, as if none had been."""
+    """Raise CannotRecord if the host's generators are used inside the context, and restore them.
+
+    A replayed graph would always use the numbers that were drawn while recording.
+    """
     host = torch.device("cpu")
     before = get_random_state(host)
     yield

@@ -1,4 +1,4 @@
-"""In which numbers a run computes: `trainer.precision`."""
+"""`trainer.precision`: the data types that a run computes with."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _HALF_DTYPES: Mapping[Any, torch.dtype] = {16: torch.float16, "bf16": torch.bflo
 
 @dataclass(frozen=True)
 class Precision:
-    """The weights' type, and for mixed precision the one in which layers compute that can."""
+    """The data type of the weights, and the one for autocast in mixed precision."""
 
     name: PrecisionName
     device: torch.device
 
     @property
     def weights_dtype(self) -> torch.dtype | None:
-        """What weights and data are turned into; None leaves them."""
+        """The data type to convert weights and data to; None leaves them unchanged."""
         return torch.float64 if self.name == 64 else None
 
     def autocast(self) -> AbstractContextManager[object]:
-        """Within it layers compute in halves, where that is wanted and they can."""
+        """Return a context in which layers compute in float16 or bfloat16 if the precision is 16 or bf16."""
         half = _HALF_DTYPES.get(self.name)
         return nullcontext() if half is None else torch.autocast(self.device.type, half)
 
     def wrap_forward(self, network: Callable[..., Any]) -> Callable[..., Any]:
-        """What gives the network's output, in the weights' type: a loss and metrics are never computed in halves."""
+        """Wrap a network in autocast, with output in float32: losses and metrics never use half precision."""
         if self.name not in _HALF_DTYPES:
             return network
 
@@ -47,12 +47,12 @@ class Precision:
         return forward
 
     def make_scaler(self) -> torch.amp.GradScaler | None:
-        """Keeps the gradients of float16 within its narrow range."""
+        """Make a GradScaler for float16, whose range is too small for unscaled gradients; None for other precisions."""
         return torch.amp.GradScaler(self.device.type) if self.name == 16 else None
 
     @contextmanager
     def apply_settings(self) -> Iterator[None]:
-        """Within it matrix products round as is wanted; afterwards as before."""
+        """Allow TF32 matrix products inside the context if the precision is tf32."""
         if self.name != "tf32":
             yield
             return
@@ -66,7 +66,7 @@ class Precision:
 
 @dataclass(frozen=True)
 class ScaledUpdate:
-    """The update of scaled gradients: one that is not finite makes none, and the scale is halved."""
+    """The update with scaled gradients. A gradient that is not finite skips the update and halves the scale."""
 
     scaler: torch.amp.GradScaler
     optimizer: Optimizer
@@ -77,5 +77,5 @@ class ScaledUpdate:
 
 
 def widen_to_float32(output: Any) -> Any:
-    """An output's halves as float32."""
+    """Convert the half-precision tensors of an output to float32."""
     return map_tensors(lambda each: each.float() if each.dtype in _HALF_DTYPES.values() else each, output)

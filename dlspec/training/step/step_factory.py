@@ -1,4 +1,4 @@
-"""A run's steps: what trains on a batch or only looks at one, and what follows an update."""
+"""Make a run's training and evaluation steps, and the actions after each update."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dlspec.training.step.step_functions import GradientAccumulation, Step, comp
 
 @dataclass(frozen=True)
 class StepFactory:
-    """Makes the steps of a run anew for each epoch or pass, so that the loop asks no questions."""
+    """Makes new steps for each epoch or pass over a split, so that the loop itself has no branches for settings."""
 
     state: TrainingState
     backend: ComputeBackend
@@ -24,7 +24,7 @@ class StepFactory:
     settings: TrainerSpec
 
     def make_training_step(self, batches: BatchLoader) -> Step:
-        """What trains on one batch of an epoch of these."""
+        """Make the step that trains on one batch; `batches` are those of the epoch."""
         state, accumulate = self.state, self.settings.accumulate
         accumulation = None
         if accumulate > 1:
@@ -34,7 +34,7 @@ class StepFactory:
         )
 
     def make_evaluation_step(self) -> Step:
-        """What only looks at one batch, with the network or the average of its weights."""
+        """Make the step that evaluates one batch, with the network or with averaged weights."""
         return self.backend.make_evaluation_step(self.state.evaluated_network)
 
     def _finish_update(self) -> None:

@@ -1,4 +1,4 @@
-"""What is done with one batch. Each function here queues work on the device and waits for none of it."""
+"""Training and evaluation of one batch. No function here waits for the device."""
 
 from __future__ import annotations
 
@@ -17,22 +17,24 @@ from dlspec.training.health.nan_checks import LossCheck, NotFinite, require_fini
 from dlspec.training.step.precision import ScaledUpdate
 
 Inputs = tuple[Tensor, ...]
+# Processes one batch: from (inputs, targets) to (detached output, detached loss as the criterion returns it).
 Step = Callable[[Inputs, Targets], tuple[Any, Tensor]]
-"""Does one batch: (inputs, targets) to (detached output, detached loss as the criterion gives it)."""
 
 
 @dataclass(frozen=True)
 class GradientClipping:
-    """The largest norm of all gradients together, and the largest absolute value of each; None leaves them."""
+    """Limits for the gradients; None for no limit."""
 
-    norm: float | None = None
-    value: float | None = None
+    norm: float | None = None  # of all gradients together
+    value: float | None = None  # of each gradient, absolute
 
     @property
     def is_enabled(self) -> bool:
+        """Whether there is any limit."""
         return self.norm is not None or self.value is not None
 
     def clip(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Clip the parameters' gradients in place, first by value, then by norm."""
         if self.value is not None:
             nn.utils.clip_grad_value_(parameters, self.value)
         if self.norm is not None:
@@ -41,18 +43,18 @@ class GradientClipping:
 
 @dataclass(frozen=True)
 class BatchWeight:
-    """A batch's part in an update: the weight of its gradient, and whether it is the update's first and last batch."""
+    """A batch's part in an accumulated update."""
 
-    weight: float
-    is_first: bool
+    weight: float  # of its gradient; the weights of an update add up to 1
+    is_first: bool  # of the update's batches
     is_last: bool
 
 
 def compute_batch_weights(sizes: Sequence[int], accumulate: int) -> list[BatchWeight]:
-    """Each batch's share of an epoch with batches of these sizes; what is left at its end makes an update of its own.
+    """Compute each batch's weight in its update, for an epoch with batches of these sizes.
 
-    A batch weighs as many samples as it has, so that for a loss that is a mean over samples the update is that of all
-    its batches in one.
+    A batch is weighted by its number of samples: for a loss that is a mean over samples, the update then equals that of
+    one large batch. The remaining batches at the epoch's end form a smaller update.
     """
     updates = [sizes[start : start + accumulate] for start in range(0, len(sizes), accumulate)]
     return [
@@ -64,19 +66,15 @@ def compute_batch_weights(sizes: Sequence[int], accumulate: int) -> list[BatchWe
 
 @dataclass(frozen=True)
 class GradientComputation:
-    """A batch's output and loss; the gradients are left in the parameters, clipped.
+    """Computes output, loss and clipped gradients of a batch; gradients are stored in the parameters."""
 
-    `forward` gives the network's output. `look` is shown the loss before anything is changed by it, and may raise.
-    `is_strict` demands that the gradients are finite, too, but with `scaled` ones, those of float16, which deal with
-    that themselves.
-    """
-
-    forward: Callable[..., Any]
+    forward: Callable[..., Any]  # from inputs to the network's output
     criterion: CriterionProtocol
     parameters: Sequence[nn.Parameter]
     clipping: GradientClipping
-    check_loss: LossCheck
-    scaled_update: ScaledUpdate | None = None
+    check_loss: LossCheck  # called before the backward pass; may raise
+    scaled_update: ScaledUpdate | None = None  # for float16
+    # Raise `NotFinite` for gradients that are not finite, too. Not for float16: its update skips them already.
     is_strict: bool = False
 
     def __call__(self, inputs: Inputs, targets: Targets, *, is_first: bool = True) -> tuple[Any, Tensor]:
@@ -91,7 +89,16 @@ class GradientComputation:
         return output, loss
 
     def accumulate(self, inputs: Inputs, targets: Targets, batch_weight: BatchWeight) -> tuple[Any, Tensor]:
-        """Adds the batch's share to the gradients; they are clipped when they are whole."""
+        """Add a batch's weighted gradients to those of its update; clip them after the last batch.
+
+        Args:
+            inputs: the batch's inputs.
+            targets: the batch's targets.
+            batch_weight: the batch's weight and position in its update.
+
+        Returns:
+            The output and the loss of the batch.
+        """
         if batch_weight.is_first:
             self.clear_gradients()
         output = self.forward(*inputs)
@@ -115,16 +122,17 @@ class GradientComputation:
             require_finite_gradients(self.parameters)
 
     def clear_gradients(self) -> None:
+        """Remove all gradients."""
         for parameter in self.parameters:
             parameter.grad = None  # zero_grad(set_to_none=True), without a wrapper that costs as much as a kernel
 
 
 @dataclass(frozen=True)
 class GradientAccumulation:
-    """How an epoch's batches make updates; `batch` gives the place of the batch that comes, from 0."""
+    """How an epoch's batches are combined to updates."""
 
-    batch_weights: Sequence[BatchWeight]
-    batch: Callable[[], int]
+    batch_weights: Sequence[BatchWeight]  # of every batch of the epoch
+    batch: Callable[[], int]  # returns the index of the next batch, from 0
 
 
 def make_training_step(
@@ -133,11 +141,19 @@ def make_training_step(
     after_update: Callable[[], None],
     accumulation: GradientAccumulation | None = None,
 ) -> Step:
-    """What trains on one batch, chosen once so that the loop asks no questions. `after_update` follows every update.
+    """Make the step that trains on one batch.
 
-    An update from several batches is made where `gradients` raised for none of them. A network in which nothing can be
-    trained is only evaluated. Make the optimizer's schedulers first. An optimizer that evaluates the loss itself
-    updates with every batch.
+    An accumulated update is skipped if `gradients` raised for one of its batches. An optimizer that evaluates the loss
+    itself, such as LBFGS, updates with every batch. Create the optimizer's schedulers before: they wrap its `step`.
+
+    Args:
+        gradients: computes the gradients of a batch.
+        optimizer: makes the updates; without one, or without trainable parameters, the step only evaluates.
+        after_update: called after each update.
+        accumulation: how to combine batches to updates; None updates with every batch.
+
+    Returns:
+        The step from (inputs, targets) to (output, loss).
     """
     if optimizer is None or not any(each.requires_grad for each in gradients.parameters):
         return make_evaluation_step(gradients.forward, gradients.criterion)
@@ -162,7 +178,7 @@ def _make_accumulating_step(
     after_update: Callable[[], None],
     accumulation: GradientAccumulation,
 ) -> Step:
-    """Updates once in several batches, with the mean of their gradients; not at all where one of them is not finite."""
+    """Make a step that updates after multiple batches with their mean gradient, unless one of them is not finite."""
     has_bad_batch = False
 
     def step(inputs: Inputs, targets: Targets) -> tuple[Any, Tensor]:
@@ -183,13 +199,13 @@ def _make_accumulating_step(
 
 
 def _make_closure_step(gradients: GradientComputation, optimizer: Optimizer, after_update: Callable[[], None]) -> Step:
-    """For LBFGS and its like, which ask for the loss and its gradients as often as they want."""
+    """Make a step for optimizers such as LBFGS, which evaluate the loss multiple times in each update."""
 
     def step(inputs: Inputs, targets: Targets) -> tuple[Any, Tensor]:
         first_result: list[tuple[Any, Tensor]] = []  # this batch's loss before the update, as in any other step
 
         def closure() -> Tensor:
-            # A line search may try weights whose loss is infinite, and come back.
+            # Only the first loss is checked: a line search may try weights with an infinite loss, and reject them.
             output, loss = gradients(inputs, targets, is_first=not first_result)
             if not first_result:
                 first_result.append((detach_output(output), loss.detach()))
@@ -203,7 +219,7 @@ def _make_closure_step(gradients: GradientComputation, optimizer: Optimizer, aft
 
 
 def make_evaluation_step(forward: Callable[..., Any], criterion: CriterionProtocol) -> Step:
-    """What only looks at one batch."""
+    """Make the step that computes output and loss of one batch without training."""
 
     def step(inputs: Inputs, targets: Targets) -> tuple[Any, Tensor]:
         output = forward(*inputs)
@@ -213,5 +229,5 @@ def make_evaluation_step(forward: Callable[..., Any], criterion: CriterionProtoc
 
 
 def detach_output(output: Any) -> Any:
-    """A network's output without its gradient graph: a tensor, or several in a tuple, list or mapping."""
+    """Detach a network's output, a tensor or a nested tuple, list or mapping of tensors, from the autograd graph."""
     return map_tensors(Tensor.detach, output)

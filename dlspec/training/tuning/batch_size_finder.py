@@ -1,4 +1,4 @@
-"""`trainer.batch_size: auto`: sizes are tried on the real network and data, each twice the one before."""
+"""`trainer.batch_size: auto`: try batch sizes on the real network and data, each twice the previous one."""
 
 from __future__ import annotations
 
@@ -18,32 +18,28 @@ from dlspec.training.trainer import Trainer
 from dlspec.training.tuning.trial_training import make_trial_training
 
 MIN_BATCH_SIZE, MAX_BATCH_SIZE = 8, 4096
-MIN_BATCHES_PER_EPOCH = 20
-"""An epoch has so many batches at least, or learning suffers."""
-MAX_SEARCH_SECONDS = 5.0
-"""The trying takes, about, at most."""
+MIN_BATCHES_PER_EPOCH = 20  # fewer hurt convergence
+MAX_SEARCH_SECONDS = 5.0  # approximately
 SECONDS_PER_SIZE = 0.1
+# On a CPU each size must train this much faster than half of it: beyond the caches it would only need more memory.
 MIN_SPEEDUP = 1.1
-"""On a CPU a size must train so much faster than half of it: beyond the caches it only takes more memory."""
-MAX_GPU_MEMORY_FRACTION = 0.85
-"""Of a GPU's memory so much may be taken; another process, or a longer sample, needs some, too."""
-MAX_FREE_MEMORY_FRACTION = 0.5
-"""Of the memory that is free."""
+MAX_GPU_MEMORY_FRACTION = 0.85  # the rest is for other processes and longer samples
+MAX_FREE_MEMORY_FRACTION = 0.5  # of the free memory of the machine, for training on a CPU
 
 
 @dataclass(frozen=True)
 class FoundBatchSize:
-    """A batch size, and in a line how it was found."""
+    """The result of the search."""
 
     batch_size: int
-    explanation: str
+    explanation: str  # one line with the reason
 
 
 def find_batch_size(trainer: Trainer) -> FoundBatchSize:
-    """The largest power of two that fits with some room and, on a CPU, still trains faster than the half of it.
+    """Find the largest batch size that fits into memory with some reserve and, on a CPU, still trains faster.
 
-    It is no more than a twentieth of the training samples and no more than 4096. The trainer's weights and generators
-    are others afterwards: it is made for this alone.
+    It tries 8, 16, 32 and so on, up to 4096 and up to a twentieth of the training samples. The search trains the
+    network and uses the generators, so the trainer can't be used afterwards.
     """
     sizes = list(_candidate_sizes(len(trainer.data.dataset.train)))
     best, speed, deadline = sizes[0], 0.0, time.monotonic() + MAX_SEARCH_SECONDS
@@ -52,33 +48,35 @@ def find_batch_size(trainer: Trainer) -> FoundBatchSize:
         seconds = _try_size(trainer, train, size)
         if seconds is None:
             fits = best if size > best else _find_smaller_size(trainer, train, size)
-            return _make_result(fits, f"{size} do not fit into memory")
+            return _make_result(fits, f"{size} does not fit into memory")
         if not has_room():
-            return _make_result(best, f"{size} leave too little memory")
+            return _make_result(best, f"{size} leaves too little free memory")
         if trainer.state.device.type == "cpu" and size / seconds < MIN_SPEEDUP * speed:
-            return _make_result(best, f"{size} are no faster")
+            return _make_result(best, f"{size} is not faster")
         best, speed = size, size / seconds
         if time.monotonic() + 4 * seconds > deadline:
-            return _make_result(best, "to try more takes too long")
+            return _make_result(best, "trying larger sizes would take too long")
     reached_max = 2 * best > MAX_BATCH_SIZE
     return _make_result(
         best,
-        "more are not tried" if reached_max else f"with more an epoch has fewer than {MIN_BATCHES_PER_EPOCH} batches",
+        "larger sizes are not tried"
+        if reached_max
+        else f"with a larger size an epoch has < {MIN_BATCHES_PER_EPOCH} batches",
     )
 
 
 def _find_smaller_size(trainer: Trainer, train: Callable[[int], None], size: int) -> int:
-    """What fits where not even the smallest size does; 1 where nothing does, and the run will say so."""
+    """Find a size that fits below the smallest candidate. Return 1 if none fits: the run will then report it."""
     halves = [size // 2**power for power in range(1, size.bit_length())]
     return next((each for each in halves if _try_size(trainer, train, each) is not None), 1)
 
 
 def _make_result(size: int, why: str) -> FoundBatchSize:
-    return FoundBatchSize(size, f"trainer.batch_size is {size}: {why}")
+    return FoundBatchSize(size, f"trainer.batch_size: auto chose {size}, because {why}")
 
 
 def _try_size(trainer: Trainer, train: Callable[[int], None], size: int) -> float | None:
-    """The seconds of a step of that size; None where it has no room."""
+    """Measure the seconds of a step with this batch size; return None if it runs out of memory."""
     try:
         with trainer.backend.apply_settings(size):
             return _measure_step_seconds(lambda: train(size))
@@ -96,7 +94,7 @@ def _candidate_sizes(samples: int) -> Iterator[int]:
 
 
 def _measure_step_seconds(train: Callable[[], None]) -> float:
-    """The quickest step's: what else the machine does only makes one slower. The first one warms up, and allocates."""
+    """Measure the fastest of multiple steps, after one warm-up step. Other processes can only slow a step down."""
     train()
     started = now = time.perf_counter()
     quickest = math.inf
@@ -108,7 +106,7 @@ def _measure_step_seconds(train: Callable[[], None]) -> float:
 
 
 def _make_memory_check(device: torch.device) -> Callable[[], bool]:
-    """Tells whether what was taken so far left some room; on a CPU, whether twice as much more would."""
+    """Make a function that returns whether the peak memory so far leaves enough reserve for the next size."""
     if device.type == "cuda":
         max_bytes = MAX_GPU_MEMORY_FRACTION * (torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
         torch.cuda.reset_peak_memory_stats(device)
@@ -122,7 +120,7 @@ def _make_memory_check(device: torch.device) -> Callable[[], bool]:
 
 
 def _free_memory() -> int:
-    """Bytes that a process may take without another's being moved out; of all memory a half where none can say."""
+    """Return the bytes that can be allocated without swapping; half of all memory if that is unknown."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
@@ -131,7 +129,7 @@ def _free_memory() -> int:
 
 
 def _peak_memory() -> int:
-    """The most memory that this process had, 0 where the system does not say."""
+    """Return the peak memory of this process in bytes, 0 if the system does not report it."""
     try:
         import resource
     except ImportError:

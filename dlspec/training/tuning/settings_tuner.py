@@ -1,7 +1,7 @@
-"""`trainer.tune`: settings are tried on the real network and data, and the fastest that compute the same are kept.
+"""`trainer.tune`: try settings on the real network and data, and keep the fastest ones that compute the same.
 
-One after the other is set beside what was kept before. Both train in turn, so that what else the machine does slows
-down both alike.
+Each candidate is compared with the best settings so far. Both train alternately, so that other processes on the machine
+slow down both equally.
 """
 
 from __future__ import annotations
@@ -27,28 +27,23 @@ Changes = Mapping[str, Any]
 TrainerMaker = Callable[[Changes], Trainer]
 
 TUNED_SETTINGS = ("allocator", "threads", "channels_last", "num_workers", "precision", "compile")
-"""The settings that may be changed."""
-MAX_TUNING_SECONDS = 18.0
-"""What all the trying may take, about."""
-MIN_SECONDS_TO_COMPILE = 10.0
-"""With less time left nothing is compiled."""
-MAX_COMPILED_LAYERS = 40
-"""A network of more is not compiled: that takes some 0.3 s a layer."""
+MAX_TUNING_SECONDS = 18.0  # for all candidates, approximately
+MIN_SECONDS_TO_COMPILE = 10.0  # with less time left nothing is compiled
+MAX_COMPILED_LAYERS = 40  # larger networks are not compiled, since that takes about 0.3 s for each layer
 MAX_TURNS, MIN_STEPS_PER_TURN, SECONDS_PER_TURN = 4, 2, 0.1
-MIN_SPEEDUP, MIN_SPEEDUP_PER_TURN = 1.05, 1.0
-"""What is less may be chance, and so may be what is not faster in every turn."""
-CLEARLY_SLOWER = 0.8
-"""After two turns with so little, or when they have taken `MAX_SECONDS_OF_TURNS`, no more are needed."""
-MAX_SECONDS_OF_TURNS = 2.0
+MIN_SPEEDUP, MIN_SPEEDUP_PER_TURN = 1.05, 1.0  # of the median turn and of every turn; less may be chance
+CLEARLY_SLOWER = 0.8  # a candidate with less speedup after two turns gets no further turns
+MAX_SECONDS_OF_TURNS = 2.0  # for each candidate
 NUM_COMPARED_LOSSES = 4
-"""So many losses are compared."""
-MAX_NOISE_FACTOR = 3
+MAX_NOISE_FACTOR = 3  # the losses may also differ by this many times the effect of another seed
+# Allowed relative difference of the first loss, by the precision to try. Ten times as much for losses after an update.
 LOSS_TOLERANCES = {None: 1e-3, "tf32": 3e-3, "bf16": 1e-2}
-"""How far the first losses may differ, as a share, by the precision that is tried; those after an update ten times."""
 
 
 @dataclass(frozen=True)
 class TuningCandidate:
+    """Changes of settings to try."""
+
     changes: Changes
 
     def __str__(self) -> str:
@@ -56,25 +51,26 @@ class TuningCandidate:
 
     @property
     def tolerance(self) -> float:
+        """Allowed relative difference of the first loss."""
         return LOSS_TOLERANCES[self.changes.get("precision")]
 
 
 @dataclass(frozen=True)
 class TuningResult:
-    """What was chosen, and the table of what was tried."""
+    """The chosen settings."""
 
     changes: Changes
-    table: str
+    table: str  # all candidates with their speed, for printing
 
 
 @dataclass(frozen=True)
 class _TableRow:
-    """A row of the table: samples a second, and how many times as fast as what was kept before."""
+    """A row of the table."""
 
     setting: str
     verdict: str = ""
-    speed: float | None = None
-    speedup: float | None = None
+    speed: float | None = None  # samples per second
+    speedup: float | None = None  # compared with the best settings before
 
     @property
     def cells(self) -> tuple[str, str, str, str]:
@@ -89,7 +85,7 @@ def _format_table(rows: Sequence[_TableRow]) -> str:
 
 
 class _TimedTrainer:
-    """A trainer that trains for a while whenever it is its turn."""
+    """A trainer that trains for a short time in each turn, to compare speeds."""
 
     def __init__(self, trainer: Trainer, seed_offset: int = 0) -> None:
         self._trainer = trainer
@@ -104,9 +100,9 @@ class _TimedTrainer:
         return self._trainer.backend.apply_settings(self._trainer.settings.initial_batch_size)
 
     def time_turn(self) -> list[float]:
-        """The seconds a sample of some steps."""
+        """Train for one turn, and return the seconds per sample of each step."""
         with self._apply_settings():
-            self._time_step()  # what the other's turn has left in caches, and given back to the system
+            self._time_step()  # warm-up: the other trainer has changed caches and freed memory
             until, step_seconds = (
                 time.perf_counter() + SECONDS_PER_TURN,
                 [self._time_step() for _ in range(MIN_STEPS_PER_TURN)],
@@ -123,17 +119,22 @@ class _TimedTrainer:
 
 
 def tune_settings(make_trainer: TrainerMaker, print_line: Callable[[str], None] = lambda text: None) -> TuningResult:
-    """Tries settings of trainers that `make` gives; `tell` is told what is tried next."""
+    """Try settings one after another, and keep each one that makes training faster.
+
+    Args:
+        make_trainer: makes a new trainer with changed settings.
+        print_line: called with a line about each candidate before it is tried.
+    """
     deadline, table_rows = time.monotonic() + MAX_TUNING_SECONDS, list[_TableRow]()
     chosen: dict[str, Any] = {}
-    print_line("trainer.tune: as it is")
+    print_line("trainer.tune: unchanged settings")
     trainer = make_trainer({})
     try:
         fastest = _TimedTrainer(trainer)
         first_losses, noise = fastest.losses, _measure_loss_noise(make_trainer, fastest.losses)
-        table_rows.append(_TableRow("as it is", speed=1 / median(fastest.time_turn())))
-    except Exception as error:  # the run will fail, too, and say so
-        return TuningResult({}, f"trainer.tune tried nothing: {first_line(error)}")
+        table_rows.append(_TableRow("unchanged", speed=1 / median(fastest.time_turn())))
+    except Exception as error:  # the run will fail, too, and report it
+        return TuningResult({}, f"trainer.tune: training failed, nothing was tried: {first_line(error)}")
     for candidate in list_candidates(trainer):
         print_line(f"trainer.tune: {candidate}")
         seconds_left = deadline - time.monotonic()
@@ -143,12 +144,12 @@ def tune_settings(make_trainer: TrainerMaker, print_line: Callable[[str], None] 
         try:
             other = _TimedTrainer(make_trainer({**chosen, **candidate.changes}))
         except UserError:
-            continue  # the spec has what can't be had with it
-        except Exception as error:  # whatever PyTorch says
-            table_rows.append(_TableRow(str(candidate), f"can't be had: {first_line(error)}"))
+            continue  # the settings do not fit the spec
+        except Exception as error:  # PyTorch raises many types
+            table_rows.append(_TableRow(str(candidate), f"failed: {first_line(error)}"))
             continue
         if not _have_same_losses(first_losses, other.losses, candidate.tolerance, noise):
-            table_rows.append(_TableRow(str(candidate), "computes something else"))
+            table_rows.append(_TableRow(str(candidate), "different losses"))
             continue
         speedups, speed = _compare_speed(fastest, other)
         is_faster = median(speedups) >= MIN_SPEEDUP and min(speedups) >= MIN_SPEEDUP_PER_TURN
@@ -160,7 +161,10 @@ def tune_settings(make_trainer: TrainerMaker, print_line: Callable[[str], None] 
 
 
 def list_candidates(trainer: Trainer) -> list[TuningCandidate]:
-    """What may be faster for this network on this machine, and the spec does not say; the cheapest to try first."""
+    """List changes that may be faster for this network and machine, without settings that the spec fixes.
+
+    Those that are quickest to try come first.
+    """
     settings, is_cpu = trainer.settings, trainer.state.device.type == "cpu"
     modules = [each for each in trainer.state.network.modules() if not list(each.children())]
     found: list[dict[str, Any]] = []
@@ -172,7 +176,7 @@ def list_candidates(trainer: Trainer) -> list[TuningCandidate]:
         found.append({"allocator": "keep"})
     if is_cpu and settings.threads is None and torch.get_num_threads() > 1:
         found.append({"threads": 1})
-    # On a CPU it was slower wherever it was measured.
+    # On a CPU channels_last was slower in all measurements.
     if not is_cpu and not settings.channels_last and any(isinstance(each, nn.Conv2d | nn.Conv3d) for each in modules):
         found.append({"channels_last": True})
     if settings.num_workers == 0:
@@ -187,7 +191,7 @@ def list_candidates(trainer: Trainer) -> list[TuningCandidate]:
 
 
 def _measure_loss_noise(make_trainer: TrainerMaker, losses: Sequence[float]) -> float:
-    """How far losses differ where dropout and its like draw other numbers: compiled code does."""
+    """Measure how much losses differ with other random numbers, for dropout: compiled code draws others, too."""
     others = _TimedTrainer(make_trainer({}), seed_offset=1).losses
     return max(abs(one - other) for one, other in zip(losses, others, strict=True))
 
@@ -195,11 +199,14 @@ def _measure_loss_noise(make_trainer: TrainerMaker, losses: Sequence[float]) -> 
 def _have_same_losses(losses: Sequence[float], others: Sequence[float], tolerance: float, noise: float) -> bool:
     tolerances = [tolerance, *[10 * tolerance] * (len(losses) - 1)]
     triples = zip(losses, others, tolerances, strict=True)
-    return all(abs(one - other) <= most * max(abs(one), 1.0) + MAX_NOISE_FACTOR * noise for one, other, most in triples)
+    return all(
+        abs(one - other) <= max_difference * max(abs(one), 1.0) + MAX_NOISE_FACTOR * noise
+        for one, other, max_difference in triples
+    )
 
 
 def _compare_speed(fastest: _TimedTrainer, other: _TimedTrainer) -> tuple[list[float], float]:
-    """How many times as fast the other's usual step is, turn by turn, and its samples a second."""
+    """Let two trainers train alternately. Return the other's speedup in each turn, and its samples per second."""
     speedups: list[float] = []
     all_step_seconds: list[float] = []
     until = time.monotonic() + MAX_SECONDS_OF_TURNS

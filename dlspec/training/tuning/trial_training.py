@@ -1,4 +1,4 @@
-"""Training to try what it takes: the trainer is of no use afterwards."""
+"""Training for measurements of time and memory. The trainer can't be used afterwards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from dlspec.training.trainer import Trainer
 
 
 def make_trial_training(trainer: Trainer) -> Callable[[int], None]:
-    """Trains on a batch of so many samples, the longest ones, and waits for it: to try what a size needs."""
+    """Make a function that trains on a batch of the longest samples and waits for the device.
+
+    The function's argument is the batch size to try.
+    """
     batches, step = trainer.batches.make_training_batches(), trainer.backend.make_trial_step(trainer.state.optimizer)
     _set_training_mode(trainer)
 
@@ -23,9 +26,9 @@ def make_trial_training(trainer: Trainer) -> Callable[[int], None]:
 
 
 def iterate_training_steps(trainer: Trainer, seed_offset: int = 0) -> Iterator[tuple[Tensor, int]]:
-    """Trains as `fit` does, without results and callbacks, and never ends; gives each step's loss and samples.
+    """Train without end as `fit` does, but without results and callbacks. Yield each step's loss and batch size.
 
-    To try what settings cost. With other `draws` dropout and its like draw other numbers.
+    `seed_offset` is added to the seed of the generators, to get other dropout masks.
     """
     state, seed = trainer.state, trainer.data.seed
     seed_generators(seed + seed_offset)

@@ -170,7 +170,7 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"x": TOKENS, "x_lengths": LENGTHS / 1, "target": CLASSES}, "x_lengths",
      "'x_lengths' must be whole numbers (N,) from 1 to 4, the steps of 'x'"),
     ({"x": TOKENS, "y": TOKENS}, "target",
-     "no target 'target' among the arrays; there is: x, y; for data without a target, pass 'target': None"),
+     "no target 'target' among the arrays; available: x, y; for data without a target, pass 'target': None"),
 ]  # fmt: skip
 
 

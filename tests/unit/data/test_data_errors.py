@@ -62,7 +62,7 @@ CSV = {
         b"text,kind\na,b\n",
         {},
         "label",
-        "'FOLDER/in.csv' has no column 'label'; there is: kind, text",
+        "'FOLDER/in.csv' has no column 'label'; available: kind, text",
     ),
     "delimiter": (
         b"text;label\na;b\n",

@@ -70,7 +70,7 @@ REFUSED = {
     ),
     "device": (
         ("trainer.device=cuda:99",),
-        "command line   trainer.device   no device 'cuda:99' on this machine; there is: auto, cpu",
+        "command line   trainer.device   no device 'cuda:99' on this machine; available: auto, cpu",
     ),
     "metrics": (
         ("metrics=[{FBetaScore: {beta: 1.0}}, {FBetaScore: {beta: 2.0}}]",),

@@ -131,7 +131,7 @@ REFUSED: list[tuple[Any, list[tuple[str, str, str]]]] = [
     ({"layers": [{"ReLU": {"name": 3}}]}, [("model.layers.0.ReLU.name", "3 can't name an output", NAME)]),
     (
         {"layers": [{"ReLU": None, "name": "a"}, {"ReLU": {"name": "a"}}]},
-        [("model.layers.1.ReLU.name", "the name 'a' is taken", "names are unique in a block")],
+        [("model.layers.1.ReLU.name", "the name 'a' is used already", "names must be unique in a block")],
     ),
     (
         {"layers": [{"ReLU": None, "layout": "Sequence"}]},
@@ -144,7 +144,7 @@ REFUSED: list[tuple[Any, list[tuple[str, str, str]]]] = [
     ),
     (
         {"params": {"a": None}, "layers": [{"Linear": "$a"}]},
-        [("model.params.a", "param 'a' has no value", "give one: model.params.a=...")],
+        [("model.params.a", "param 'a' has no value", "set it: model.params.a=...")],
     ),
     (
         {"params": {"width": 1, "widths": 2}, "layers": [{"Linear": "$width"}]},
@@ -174,7 +174,7 @@ REFUSED: list[tuple[Any, list[tuple[str, str, str]]]] = [
     ),
     (
         {"inputs": {"x": {"size": 3}}, "layers": ["ReLU"]},
-        [("model.inputs.x.size", "no key 'size' of an input", "there is: layout, length, shape, vocab_size")],
+        [("model.inputs.x.size", "no key 'size' of an input", "available: layout, length, shape, vocab_size")],
     ),
     *(
         (

@@ -187,14 +187,14 @@ SAID: list[tuple[dict[str, Any], list[str]]] = [
     ({"optimizer": "${data.shape}"}, ["optimizer   ${data.shape} is no optimizer's name   write an optimizer's name"]),
     (
         {"optimizer": "${nothing}"},
-        [f"optimizer   '${{nothing}}': no such key   there is: {', '.join(sorted(CONFIG))}"],
+        [f"optimizer   '${{nothing}}': no such key   available: {', '.join(sorted(CONFIG))}"],
     ),
     ({"seed": True}, ["seed   seed must be a whole number >= 0, got true"]),
     ({"seed": 2**63}, ["seed   seed must be a whole number >= 0, got 9223372036854775808"]),
     ({"seed": "1"}, ["seed   seed must be a whole number >= 0, got '1'"]),
     ({"spec_version": 2}, ["spec_version   unknown version 2   install the version of dlspec that wrote the spec"]),
     ({"sede": 1}, ["sede   no such key   did you mean 'seed'?"]),
-    ({"x": 1}, [f"x   no such key   there is: {KEYS}"]),
+    ({"x": 1}, [f"x   no such key   available: {KEYS}"]),
     (
         {"imports": "mine"},
         ["imports   imports must be a list of module names   write them in brackets: imports=[mine], in"],

@@ -332,7 +332,7 @@ REFUSED: list[tuple[Any, Any, Dataset, tuple[str, str, str]]] = [
     ({"type": "TripletMarginLoss", "output": ["a", "b", "c", "a"]}, PAIR, BOTH,
      ("loss.output", "got 4 outputs, but TripletMarginLoss takes 3 (anchor, positive, negative)", "")),
     ({"type": "GaussianNLLLoss", "output": {"input": "a", "variance": "b"}}, ONES, BOTH,
-     ("loss.output.variance", "GaussianNLLLoss has no output argument 'variance'", "there is: input, var")),
+     ("loss.output.variance", "GaussianNLLLoss has no output argument 'variance'", "available: input, var")),
     ({"type": "MSELoss", "target": ["label"]}, ONES, BOTH,
      ("loss.target", "'target' must be the name of a target or field, or a number, got [label]", "")),
     ({"type": "Mean", "output": "a", "target": "label"}, ONES, BOTH,
@@ -348,7 +348,7 @@ REFUSED: list[tuple[Any, Any, Dataset, tuple[str, str, str]]] = [
      ("loss.a b", "'a b' is not a valid name for a loss", "use letters, digits and _, starting with a letter")),
     # what it means
     ({"type": "MSELoss", "output": "aa"}, ONES, make_data(NUMBER),
-     ("loss.output", "the model has no output 'aa'", "there is: a, b")),
+     ("loss.output", "the model has no output 'aa'", "available: a, b")),
     ({"type": "MSELoss", "output": "a", "target": "valu"}, ONES, BOTH,
      ("loss.target", "the data have no target or field 'valu'", "did you mean 'value'?")),
     ("MSELoss", ONES, make_data(NUMBER),

@@ -52,7 +52,7 @@ REFUSED: list[tuple[dict[str, Any], Dataset, list[tuple[str, str, str]]]] = [
        "write inputs: [image, text] in the model, or only those that it needs")]),
     ({"imag": {}, "tokens": {}}, data(IMAGE, TEXT),
      [("model.inputs.imag", "made_up has no field 'imag'", "did you mean 'image'?"),
-      ("model.inputs.tokens", "made_up has no field 'tokens'", "there is: image, text, words")]),
+      ("model.inputs.tokens", "made_up has no field 'tokens'", "available: image, text, words")]),
     ({"image": {}, "label": {}}, data(IMAGE),
      [("model.inputs.label", "'label' is a target of made_up, not a field", "use a field: image")]),
     ({"image": {"shape": [3, 4, 4]}, "text": {"vocab_size": 8}}, data(IMAGE, TEXT),

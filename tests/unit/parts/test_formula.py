@@ -183,7 +183,7 @@ def test_what_only_moves_tokens_keeps_their_vocabulary(text: str, keeps: bool) -
 LANGUAGE = "a Formula has outputs by name, numbers, + - * / // % ** @, comparisons, & | ~, slices like x[:, 1:], and "
 LANGUAGE += "functions like exp(x)"
 DIM_0 = "the batch is dim 0, and samples must not mix"
-MORE = "for more set the environment variable DLSPEC_MAX_FORMULA_SIZE"
+MORE = "to raise the limit, set the environment variable DLSPEC_MAX_FORMULA_SIZE"
 NO = "can't stand in a formula"
 REFUSED = [
     ("x.sum(1)", "no function 'x.sum'", "write sum(x, ...)"),
@@ -238,11 +238,11 @@ REFUSED = [
     ("roll(x, [0] * 10**9, 1)", "'[0] * 10 ** 9': a list or text of more than 10,000 items", MORE),
     ("[0] * 10**9", f"'[0]' {NO}", "lists are arguments: cat([a, b], dim=1)"),
     ("-" * 99 + "x", "a formula nested more than 50 deep",
-     "for more set the environment variable DLSPEC_MAX_FORMULA_DEPTH"),
+     "to raise the limit, set the environment variable DLSPEC_MAX_FORMULA_DEPTH"),
     ("(" * 10_000 + "x" + ")" * 10_000, "a formula of 20,001 characters; 500 are allowed",
-     "for more set the environment variable DLSPEC_MAX_FORMULA_LENGTH"),
+     "to raise the limit, set the environment variable DLSPEC_MAX_FORMULA_LENGTH"),
     ("x + " * 25_000, "a formula of 100,000 characters; 500 are allowed",
-     "for more set the environment variable DLSPEC_MAX_FORMULA_LENGTH"),
+     "to raise the limit, set the environment variable DLSPEC_MAX_FORMULA_LENGTH"),
     ("(" * 240 + "x" + ")" * 240, f"'{'(' * 57}...' is no formula", LANGUAGE),
 ]  # fmt: skip
 

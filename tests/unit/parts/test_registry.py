@@ -271,7 +271,7 @@ MISTAKES: list[tuple[str, Any, list[tuple[str, str]]]] = [
     ("layer", {"Attention": {"nhead": 4, "num_heads": 4}}, [("unknown setting 'nhead'", "PyTorch calls it 'num_heads'")]),
     ("layer", {"Attention": {"num_heads": 4, "_mask_by_sample": True}},
      [("unknown setting '_mask_by_sample'",
-       "there is: bias, dropout, embed_dim, head_dim, is_causal, kdim, num_heads, num_kv_heads, rotary, "
+       "available: bias, dropout, embed_dim, head_dim, is_causal, kdim, num_heads, num_kv_heads, rotary, "
             "rotary_halves")]),
     ("layer", {"Reshape": [4, -2]}, [("'shape' must be a list of whole numbers >= -1, got [4, -2]", "")]),
     ("layer", {"Reshape": "4, 7"}, [("'shape' must be a list of whole numbers >= -1, got '4, 7'", "")]),

@@ -33,32 +33,33 @@ def _whatever_the_machine_does(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("samples", "most", "size", "why"),
     [
-        (700, FITS_ALWAYS, 32, "with more an epoch has fewer than 20 batches"),
-        (90_000, FITS_ALWAYS, 4096, "more are not tried"),
-        (100, FITS_ALWAYS, 8, "with more an epoch has fewer than 20 batches"),
-        (5, FITS_ALWAYS, 5, "with more an epoch has fewer than 20 batches"),
-        (10_000, 100, 64, "128 do not fit into memory"),
-        (700, 5, 4, "8 do not fit into memory"),
-        (700, 0, 1, "8 do not fit into memory"),
+        (700, FITS_ALWAYS, 32, "with a larger size an epoch has < 20 batches"),
+        (90_000, FITS_ALWAYS, 4096, "larger sizes are not tried"),
+        (100, FITS_ALWAYS, 8, "with a larger size an epoch has < 20 batches"),
+        (5, FITS_ALWAYS, 5, "with a larger size an epoch has < 20 batches"),
+        (10_000, 100, 64, "128 does not fit into memory"),
+        (700, 5, 4, "8 does not fit into memory"),
+        (700, 0, 1, "8 does not fit into memory"),
     ],
 )
 def test_finds_the_largest_that_fits(samples: int, most: int, size: int, why: str) -> None:
     training = make_trainer(nn.Sequential(make_network(), MemoryHungryLayer(most)), make_dataset(train=samples))
     found = find_batch_size(training)
-    assert (found.batch_size, found.explanation) == (size, f"trainer.batch_size is {size}: {why}")
+    assert (found.batch_size, found.explanation) == (size, f"trainer.batch_size: auto chose {size}, because {why}")
 
 
 @pytest.mark.parametrize(
     ("name", "value", "why"),
     [
-        ("MIN_SPEEDUP", 1e9, "16 are no faster"),
-        ("MAX_SEARCH_SECONDS", -1.0, "to try more takes too long"),
-        ("MAX_FREE_MEMORY_FRACTION", -1.0, "8 leave too little memory"),
+        ("MIN_SPEEDUP", 1e9, "16 is not faster"),
+        ("MAX_SEARCH_SECONDS", -1.0, "trying larger sizes would take too long"),
+        ("MAX_FREE_MEMORY_FRACTION", -1.0, "8 leaves too little free memory"),
     ],
 )
 def test_stops_early(name: str, value: float, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(batch_size_finder, name, value)
-    assert find_batch_size(make_trainer(data=make_dataset(train=1000))).explanation == f"trainer.batch_size is 8: {why}"
+    found = find_batch_size(make_trainer(data=make_dataset(train=1000)))
+    assert found.explanation == f"trainer.batch_size: auto chose 8, because {why}"
 
 
 def test_other_errors_are_not_taken_for_it() -> None:
@@ -89,8 +90,8 @@ def test_the_run_is_that_of_the_number(work: Path, dlspec, write) -> None:
     words = ["model=small", "trainer.epochs=2", "scheduler=OneCycleLR", "scheduler.max_lr=1e-2", *QUIET]
     said = dlspec(*words, "trainer.batch_size=auto", "hydra.run.dir=auto")
     assert said.code == 0
-    assert said.err == "trainer.batch_size is 32: with more an epoch has fewer than 20 batches\n"
-    assert "trainer.batch_size is 32" in (work / "auto/log.txt").read_text()
+    assert said.err == "trainer.batch_size: auto chose 32, because with a larger size an epoch has < 20 batches\n"
+    assert "trainer.batch_size: auto chose 32" in (work / "auto/log.txt").read_text()
     assert yaml.safe_load((work / "auto/spec.yaml").read_text())["trainer"]["batch_size"] == 32
     assert dlspec(*words, "trainer.batch_size=32", "hydra.run.dir=number").code == 0
     for name in ("metrics.jsonl", "checkpoints/last.safetensors"):

@@ -61,7 +61,7 @@ def test_what_can_not_be_compiled_runs_as_it_is(caplog: pytest.LogCaptureFixture
     training = make_trainer(net, settings={"compile": "step"}, criterion=Odd())
     training.fit()
     told = [each.message for each in caplog.records if each.name == "dlspec"]
-    assert told[0].startswith("trainer.compile: the step can't be compiled and runs as it is: ")
+    assert told[0].startswith("trainer.compile: the step can't be compiled and runs eagerly: ")
     assert len(told) == 1
     plain = make_trainer(make_network(), settings={})
     plain.fit()

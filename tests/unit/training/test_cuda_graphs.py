@@ -23,7 +23,7 @@ on_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs w
 
 
 def test_it_is_refused_where_there_is_no_gpu() -> None:
-    with pytest.raises(UserError, match="cudagraphs is for CUDA, and the device is cpu; take step or none"):
+    with pytest.raises(UserError, match="cudagraphs needs a CUDA device, got cpu; use step or none"):
         make_trainer(settings={"compile": "cudagraphs", "device": "cpu"})
 
 
@@ -130,7 +130,7 @@ def test_what_can_not_be_replayed_runs_as_it_is(criterion: Any, why: str, caplog
     replayed.fit()
     told = [each.message for each in caplog.records if each.name == "dlspec" and each.levelname == "WARNING"]
     assert len(told) == 1
-    assert told[0].startswith(f"trainer.compile: the step can't be recorded and runs as it is: {why}")
+    assert told[0].startswith(f"trainer.compile: the step can't be recorded and runs eagerly: {why}")
     equal(plain, replayed)
 
 

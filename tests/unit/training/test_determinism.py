@@ -145,8 +145,8 @@ def test_an_operation_without_a_deterministic_way_is_named(others_switches: tupl
     with pytest.raises(TrainingFailed) as failure:
         training.run()
     assert str(failure.value) == (
-        "there is no deterministic way to compute max_unpooling2d_forward_out here; "
-        "take another layer, another device, or trainer.deterministic=false"
+        "max_unpooling2d_forward_out has no deterministic algorithm on this device; "
+        "use another layer, another device, or trainer.deterministic=false"
     )
     assert (training.state.status, training.state.error) == ("failed", str(failure.value))
     assert switches() == others_switches

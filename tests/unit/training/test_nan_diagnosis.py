@@ -53,9 +53,9 @@ class Terms(CrossEntropy):
 
 
 SMALLER = "a smaller learning rate or trainer.clip_grad_norm may help"
-SPOILED = f"{SMALLER}; trainer.debug=anomaly tells whose gradient it was, if one was"
-SLOPES = "a root, a norm or a logarithm has no finite slope at 0: add a small number before it"
-LOSS = "the network's output is finite, and"
+SPOILED = f"{SMALLER}; trainer.debug=anomaly finds the layer if a gradient was the cause"
+SLOPES = "the gradient of a root, norm or logarithm is infinite at 0: add a small number to its input"
+LOSS = "the network's output is finite, but"
 
 
 @pytest.fixture(params=["at once", "too late"])
@@ -73,28 +73,28 @@ def make(request: pytest.FixtureRequest) -> Make:
 @pytest.mark.parametrize(
     ("network", "options", "text"),
     [
-        (make_stack(FunctionLayer(lambda x: (x * 1e3).exp())), {}, "layer '1' (FunctionLayer) is the first that gives inf; "),
+        (make_stack(FunctionLayer(lambda x: (x * 1e3).exp())), {}, "layer '1' (FunctionLayer) is the first to output inf; "),
         (
             make_stack(FunctionLayer(lambda x: (x * 1e5).half()), FunctionLayer(Tensor.float)),
             {},
-            "layer '1' (FunctionLayer) is the first that gives ",
+            "layer '1' (FunctionLayer) is the first to output ",
         ),
         (
             make_stack(nn.ReLU(), nn.Sequential(nn.Identity(), FunctionLayer(torch.log))),
             {},
-            "layer '2.1' (FunctionLayer) is the first that",
+            "layer '2.1' (FunctionLayer) is the first to",
         ),
         (
             make_stack(nn.Dropout(0.5), FunctionLayer(lambda x: 1 / x)),
             {},
-            "layer '2' (FunctionLayer) is the first that gives inf; ",
+            "layer '2' (FunctionLayer) is the first to output inf; ",
         ),
-        (make_stack(), {"criterion": Log()}, f"{LOSS} the loss of it is inf (a log of 0, a division by 0); "),
-        (make_stack(), {"criterion": Terms(), "metrics": ()}, f"{LOSS} loss 'bad' of it is "),
+        (make_stack(), {"criterion": Log()}, f"{LOSS} the loss is inf (a logarithm of 0 or a division by 0); "),
+        (make_stack(), {"criterion": Terms(), "metrics": ()}, f"{LOSS} loss 'bad' is "),
         (
             make_stack(FunctionLayer(lambda x: x * 1e25)),
             {"criterion": Square(), "metrics": ()},
-            f"{LOSS} the loss of it is inf",
+            f"{LOSS} the loss is inf",
         ),
     ],
 )
@@ -108,7 +108,7 @@ def test_the_first_layer_is_named(network: nn.Module, options: dict[str, Any], t
     ("lr", "optimizer", "text"),
     [
         # A sum of numbers too large for float32 is inf or nan by the order in which a processor adds.
-        (1e30, torch.optim.SGD, f"layer '1' (Linear) is the first that gives (nan|inf); {re.escape(SMALLER)}"),
+        (1e30, torch.optim.SGD, f"layer '1' (Linear) is the first to output (nan|inf); {re.escape(SMALLER)}"),
         (1e38, torch.optim.Adam, f"weight of layer '0' (Linear) was inf before this step; {re.escape(SPOILED)}"),
     ],
 )
@@ -135,7 +135,7 @@ def test_late_or_not_the_same_is_told(more: dict[str, Any], make: Make) -> None:
     data = make_dataset()
     data.train.tensors["image"][23] = math.inf
     training = make(data=data, settings={"batch_size": 8, **more})
-    assert "input 'image' has inf in sample 23 of the training split (the first is 0); mend" in get_failure_message(
+    assert "input 'image' has inf in sample 23 of the training split (the first is 0); fix" in get_failure_message(
         training
     )
 
@@ -181,7 +181,7 @@ def test_what_does_not_come_again_is_as_if_it_had_not_been(
     assert all(map(torch.equal, weights, others))
     first, second = (each.message for each in caplog.records if each.levelno >= logging.WARNING)
     assert first.startswith("train/loss was not finite in epoch ")
-    assert second.startswith("this time the loss stayed finite up to step ")
+    assert second.startswith("the loss stayed finite up to step ")
 
 
 def test_weights_that_are_not_finite_are_not_kept(caplog: pytest.LogCaptureFixture) -> None:
@@ -196,12 +196,12 @@ def test_weights_that_are_not_finite_are_not_kept(caplog: pytest.LogCaptureFixtu
 
     assert "at step 6" in get_failure_message(make_trainer(callbacks=[Spoil()]))
     assert kept == [True, True, True, True, False]
-    assert "nothing is kept of step 5: the weights are not finite" in caplog.text
+    assert "no snapshot at step 5: the weights are not finite" in caplog.text
 
 
 def test_what_chance_does_is_found(make: Make) -> None:
     said = get_failure_message(make(make_stack(nn.Dropout(0.2), RareDivisionByZero()), settings={"epochs": 30}))
-    assert ": layer '2' (Rare) is the first that gives " in said
+    assert ": layer '2' (RareDivisionByZero) is the first to output " in said
 
 
 def test_a_search_along_a_line_may_meet_an_infinite_loss() -> None:
@@ -260,8 +260,8 @@ def test_the_first_gradient_is_named(
     with caplog.at_level(logging.DEBUG, logger="dlspec"):
         said = get_failure_message(make_trainer(network, criterion=criterion, settings=settings))
     assert said == (
-        "train/loss is finite, and a gradient of it is not, in epoch 1 at step 1, learning rate 0.01: "
-        f"{text} is the first that gives a gradient of nan; {SLOPES}"
+        "train/loss is finite, but a gradient is not, in epoch 1 at step 1, learning rate 0.01: "
+        f"{text} is the first to give a gradient of nan; {SLOPES}"
     )
     assert "Traceback of forward call that caused the error" in caplog.text
     parameters = dict(network.named_parameters())
@@ -299,10 +299,10 @@ def test_a_formula_of_a_spec_is_named(dlspec, write) -> None:
     write("conf/model/steep.yaml", GRAPH)
     said = dlspec("model=steep", "trainer.epochs=1", "trainer.curves=false")
     assert said.code == 1
-    assert "at step 1, learning rate 0.001: layer '2' (Formula) is the first that gives inf; " in said.err
+    assert "at step 1, learning rate 0.001: layer '2' (Formula) is the first to output inf; " in said.err
     assert said.err.count("\n") == 1
     write("conf/model/steep.yaml", GRAPH.replace("exp(_ * 1000)", "sqrt(relu(_) * sign(relu(_)))"))
     said = dlspec("model=steep", "trainer.epochs=1", "trainer.curves=false", "trainer.debug=anomaly")
     assert said.code == 1
-    assert "layer '2' (Formula) is the first that gives a gradient of inf; " in said.err
+    assert "layer '2' (Formula) is the first to give a gradient of inf; " in said.err
     assert said.err.count("\n") == 1

@@ -24,13 +24,13 @@ from helpers.toy_training import make_network, make_trainer
 @pytest.mark.parametrize(
     ("most", "when", "settings", "text"),
     [
-        (8, None, {}, "in training, epoch 1, with 32 samples a batch; try trainer.batch_size=16, with "
-         "trainer.accumulate=2 for the same updates"),
-        (8, None, {"accumulate": 3}, "in training, epoch 1, with 32 samples a batch; try trainer.batch_size=16, with "
-         "trainer.accumulate=6 for the same updates"),
-        (0, None, {"batch_size": 1}, "in training, epoch 1, with 1 samples a batch; not even one fits: take a smaller "
-         "network or shorter samples"),
-        (20, False, {}, "in validation, epoch 1, with 30 samples a batch; try trainer.eval_batch_size=15"),
+        (8, None, {}, "in training, epoch 1, with batch size 32; try trainer.batch_size=16, with "
+         "trainer.accumulate=2 for equal updates"),
+        (8, None, {"accumulate": 3}, "in training, epoch 1, with batch size 32; try trainer.batch_size=16, with "
+         "trainer.accumulate=6 for equal updates"),
+        (0, None, {"batch_size": 1}, "in training, epoch 1, with batch size 1; a single sample does not fit: "
+         "use a smaller network or shorter samples"),
+        (20, False, {}, "in validation, epoch 1, with batch size 30; try trainer.eval_batch_size=15"),
     ],
 )  # fmt: skip
 def test_says_what_to_try(most: int, when: bool | None, settings: dict[str, int], text: str) -> None:
@@ -135,6 +135,6 @@ def test_the_next_job_of_a_sweep_has_room(work: Path, write) -> None:
     environment = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PATH": "/usr/bin:/bin"}
     done = subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 1, done
-    assert "  failed: out of memory on cpu in training, epoch 1, with 2,000 samples a batch; try " in done.stdout
+    assert "  failed: out of memory on cpu in training, epoch 1, with batch size 2,000; try " in done.stdout
     assert "2 jobs: 1 finished, 1 failed" in done.stdout
     assert "Traceback" not in done.stderr

@@ -279,7 +279,7 @@ def test_nan_stops_the_run_with_one_line() -> None:
         training.fit()
     assert str(failure.value) == (
         "train/loss became nan in epoch 2 at step 5, learning rate 0.5: "
-        f"input 'image' has nan in sample {row} of the training split (the first is 0); mend that sample, "
+        f"input 'image' has nan in sample {row} of the training split (the first is 0); fix that sample, "
         "or leave such batches out: trainer.on_nan=skip"
     )
     assert training.state.status == "failed"
@@ -291,7 +291,7 @@ def test_nan_in_validation_alone_stops_it_too() -> None:
     data = make_dataset()
     data.validation.tensors["image"][17] = math.nan
     where = r"in epoch 1 at step 3, learning rate 0\.01"
-    text = r"input 'image' has nan in sample 17 of the validation split \(the first is 0\); mend that sample$"
+    text = r"input 'image' has nan in sample 17 of the validation split \(the first is 0\); fix that sample$"
     with pytest.raises(TrainingFailed, match=rf"^val/loss became nan {where}: {text}"):
         make_trainer(data=data, settings={"eval_batch_size": 8}).fit()
 
@@ -335,7 +335,7 @@ def test_an_empty_training_split_fails_clearly() -> None:
 
 
 def test_unknown_device_says_what_there_is() -> None:
-    with pytest.raises(UserError, match=r"^trainer.device: no device 'tpu' on this machine; there is: auto, cpu"):
+    with pytest.raises(UserError, match=r"^trainer.device: no device 'tpu' on this machine; available: auto, cpu"):
         make_trainer(settings={"device": "tpu"})
 
 

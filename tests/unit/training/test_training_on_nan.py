@@ -69,9 +69,9 @@ def test_a_batch_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     row = int(make_permutation(70, 0, 1)[35])
     assert first == (
         "train/loss became nan in epoch 1 at step 4, learning rate 0.01: input 'image' has nan in sample "
-        f"{row} of the training split (the first is 0); the batch is left out"
+        f"{row} of the training split (the first is 0); the batch is skipped"
     )
-    assert count == "1 of 7 batches of epoch 1 were left out"
+    assert count == "skipped 1 of 7 batches of epoch 1"
 
 
 def test_its_updates_are_those_without_the_batch() -> None:
@@ -94,9 +94,9 @@ def test_a_gradient_alone_is_enough() -> None:
     net = make_stack(FunctionLayer(sqrt_of_positive))
     said = get_failure_message(make_trainer(net, settings=SKIP))
     assert said.startswith(
-        "train/loss is finite, and a gradient of it is not, in epoch 1 at step 1, learning rate 0.01: "
+        "train/loss is finite, but a gradient is not, in epoch 1 at step 1, learning rate 0.01: "
     )
-    assert said.endswith("layer '1' (FunctionLayer) is the first that gives a gradient of nan; 7 batches in a row were left out")
+    assert said.endswith("layer '1' (FunctionLayer) is the first to give a gradient of nan; 7 batches in a row were skipped")
     assert all(each.isfinite().all() for each in net.parameters())
 
 
@@ -126,7 +126,7 @@ def test_to_tell_the_cause_changes_nothing() -> None:
 
 def test_too_many_in_a_row_end_the_run() -> None:
     said = get_failure_message(make_trainer(data=spoiled(*((1, place) for place in range(0, 70, 10))), settings=SKIP))
-    assert said.endswith("; 7 batches in a row were left out")
+    assert said.endswith("; 7 batches in a row were skipped")
     data = spoiled(*((1, place) for place in range(60)))
     assert make_trainer(data=data, settings={**SKIP, "batch_size": 10, "epochs": 1}).fit().results["train/skipped"] == 6
 
@@ -161,7 +161,7 @@ def test_the_weights_go_back(caplog: pytest.LogCaptureFixture) -> None:
     assert optimizer.param_groups[0]["lr"] == 0.1 * 0.5**6
     assert training.state.step == 6
     assert moments[2:5] == [6, 0, 6]
-    assert "; the weights go back to the epoch's start" in caplog.text
+    assert "; the weights are restored from the start of the epoch" in caplog.text
 
 
 def test_the_optimizer_goes_back_each_time() -> None:
@@ -188,7 +188,7 @@ def test_after_three_times_it_fails() -> None:
     assert make_trainer(data=data, settings={**RESTORE, "epochs": 1}).fit().steps == 4
     data = spoiled((1, 5), (1, 25), (1, 45), (1, 65))
     said = get_failure_message(make_trainer(data=data, settings={**RESTORE, "epochs": 1}))
-    assert said.endswith("; 3 times the weights went back to an epoch's start")
+    assert said.endswith("; the weights were restored 3 times from the start of an epoch")
 
 
 def test_a_learning_rate_that_falls_gets_by(caplog: pytest.LogCaptureFixture) -> None:
@@ -198,7 +198,7 @@ def test_a_learning_rate_that_falls_gets_by(caplog: pytest.LogCaptureFixture) ->
     schedule = Schedule(ExponentialLR(optimizer, 1e-3), "step")
     training = make_trainer(net, optimizer=optimizer, schedule=schedule, settings={**RESTORE, "epochs": 2})
     training.fit()
-    assert 1 <= caplog.text.count("the weights go back") <= 3
+    assert 1 <= caplog.text.count("the weights are restored") <= 3
     assert math.isfinite(training.state.results["train/loss"])
 
 
