@@ -16,9 +16,9 @@ def is_entry(path: Sequence[Hashable]) -> bool:
     """Whether an entry stands at this path of a config: below some `layers`, by its index or name."""
     if "layers" not in path[:-1]:
         return False
-    last, around = path[-1], path[-2]
+    last, parent = path[-1], path[-2]
     return (
-        last in _NESTED_ENTRY_KEYS or around in _ENTRY_COLLECTION_KEYS or (isinstance(last, int) and around != "repeat")
+        last in _NESTED_ENTRY_KEYS or parent in _ENTRY_COLLECTION_KEYS or (isinstance(last, int) and parent != "repeat")
     )
 
 

@@ -79,8 +79,8 @@ class Problems:
         note: str = "",
     ) -> None:
         """Notes what a check or an exception has found; `note` counts where the finding has none."""
-        more = finding.note or note
-        self.add(finding.code, path, finding.found, finding.fix, at_value=at_value, shown=shown, note=more)
+        line_below = finding.note or note
+        self.add(finding.code, path, finding.found, finding.fix, at_value=at_value, shown=shown, note=line_below)
 
     def remove_codes(self, codes: Collection[Code]) -> None:
         """Forgets the problems of some kinds."""

@@ -19,8 +19,10 @@ class SourceMap:
         """The key's or the value's own place, or that of the nearest thing around or below it that was written."""
         if at_value and path in self.values:
             return self.values[path]
-        whole = path
+        full_path = path
         while path and path not in self.keys and path not in self.values:
             path = path[:-1]
         found = self.keys.get(path) or (self.values.get(path) if path else None)
-        return found or next((location for key, location in self.keys.items() if key[: len(whole)] == whole), None)
+        return found or next(
+            (location for key, location in self.keys.items() if key[: len(full_path)] == full_path), None
+        )

@@ -58,15 +58,15 @@ def evaluate_expression(text: str, scope: Mapping[str, Any]) -> Any:
 def _reword_python_error(message: str) -> str:
     """Python's complaint in the words of YAML."""
     message = re.sub(r"unsupported operand type\(s\) for (.+): (.+)", r"\1 can't take \2", message)
-    words = {
+    yaml_names = {
         "'str'": "text",
         "'int'": "a whole number",
         "'float'": "a number",
         "'NoneType'": "null",
         "'list'": "a list",
     }
-    for python, plain in words.items():
-        message = message.replace(python, plain)
+    for python_name, yaml_name in yaml_names.items():
+        message = message.replace(python_name, yaml_name)
     return message
 
 
@@ -129,7 +129,7 @@ def _evaluate_binary(sign: type[ast.operator], left: Any, right: Any) -> Any:
     if sign is ast.Mod and isinstance(left, str):
         raise ExpressionError(Code.FORMULA_FAILED, "text has no '%' in a formula")
     if sign is ast.Mult:
-        _check_size(max(_count_items(left) * _repeat_count(right), _count_items(right) * _repeat_count(left)))
+        _check_size(max(_count_items(left) * _get_repeat_count(right), _count_items(right) * _get_repeat_count(left)))
     return _check_result(ARITHMETIC[sign](left, right))
 
 
@@ -148,7 +148,7 @@ def _count_items(value: Any) -> int:
     return len(value) if isinstance(value, str) else 0
 
 
-def _repeat_count(value: Any) -> int:
+def _get_repeat_count(value: Any) -> int:
     return max(value, 0) if isinstance(value, int) else 0
 
 

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from dlspec.errors import Code
 from dlspec.language.expressions.evaluator import CONSTANTS
-from dlspec.language.expressions.formula_dims import check_dims, check_sizes, show_example
+from dlspec.language.expressions.formula_dims import check_dims, check_sizes, format_example
 from dlspec.language.expressions.formula_functions import (
     DIM_ARGUMENTS,
     FORMULA_FUNCTIONS,
@@ -29,7 +29,7 @@ from dlspec.language.expressions.formula_tree import (
     match_arguments,
     parse_einsum_letters,
     read_whole_numbers,
-    refuse_function,
+    reject_function,
     reject_node,
 )
 from dlspec.language.expressions.grammar import ARITHMETIC, COMPARISONS
@@ -196,46 +196,46 @@ def _check_tensor_list(node: ast.expr) -> None:
 
 def _check_call(call: ast.Call) -> None:
     if get_function_name(call) not in FORMULA_FUNCTIONS:
-        refuse_function(call.func)
+        reject_function(call.func)
     if get_function_name(call) == "einsum":
         return _check_einsum(call)
     given = match_arguments(call)
-    for word in list_argument_words(call):
-        if not word.endswith("?") and word != "*" and word not in given:
+    for argument in list_argument_words(call):
+        if not argument.endswith("?") and argument != "*" and argument not in given:
             reject_node(
                 call,
-                f"has no '{word}'",
-                show_example(call, given) if word in DIM_ARGUMENTS else format_usage(call),
+                f"has no '{argument}'",
+                format_example(call, given) if argument in DIM_ARGUMENTS else format_usage(call),
                 code=Code.MISSING_VALUE,
             )
-    for word, each in given.items():
-        _check_argument(call, given, word, each)
+    for argument, value in given.items():
+        _check_argument(call, given, argument, value)
     check_dims(call, given)
     return check_sizes(call, given)
 
 
-def _check_argument(call: ast.Call, given: Mapping[str, ast.expr], word: str, each: ast.expr) -> None:
-    if word == "tensors":
-        return _check_tensor_list(each)
-    if word in TENSOR_ARGUMENTS:
-        return _check_tensor_argument(call, given, word, each)
-    if word in DIM_ARGUMENTS and not read_whole_numbers(each):
-        reject_node(call, f"has no number as '{word}'", show_example(call, given))
-    if not is_constant(each):
-        reject_node(call, f"has no number as '{word}'", "write a number there")
-    compute_constant(each)  # refuses lists and powers without end
+def _check_argument(call: ast.Call, given: Mapping[str, ast.expr], argument: str, value: ast.expr) -> None:
+    if argument == "tensors":
+        return _check_tensor_list(value)
+    if argument in TENSOR_ARGUMENTS:
+        return _check_tensor_argument(call, given, argument, value)
+    if argument in DIM_ARGUMENTS and not read_whole_numbers(value):
+        reject_node(call, f"has no number as '{argument}'", format_example(call, given))
+    if not is_constant(value):
+        reject_node(call, f"has no number as '{argument}'", "write a number there")
+    compute_constant(value)  # refuses lists and powers without end
     return None
 
 
-def _check_tensor_argument(call: ast.Call, given: Mapping[str, ast.expr], word: str, each: ast.expr) -> None:
+def _check_tensor_argument(call: ast.Call, given: Mapping[str, ast.expr], argument: str, value: ast.expr) -> None:
     """Maths of a number is a number; elsewhere PyTorch wants tensors, with two exceptions."""
-    check_operand(each)
+    check_operand(value)
     name = get_function_name(call)
-    if not is_number(each) or name in NUMBER_FUNCTIONS:
+    if not is_number(value) or name in NUMBER_FUNCTIONS:
         return
-    if (name, word) not in NUMBER_OR_TENSOR_ARGUMENTS:
+    if (name, argument) not in NUMBER_OR_TENSOR_ARGUMENTS:
         fixes = {"maximum": "write clamp(x, min=0)", "minimum": "write clamp(x, max=0)"}
-        reject_node(call, f"has a number as '{word}'", fixes.get(name, "name an output there"))
+        reject_node(call, f"has a number as '{argument}'", fixes.get(name, "name an output there"))
     if name == "pow" and all(is_number(side) for side in given.values()):
         reject_node(call, "is of numbers alone", "write a ** b")
 

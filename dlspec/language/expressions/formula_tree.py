@@ -42,7 +42,7 @@ def reject_node(
     raise ExpressionError(code, f"{format_node(node)} {reason}", fix)
 
 
-def refuse_function(function: ast.expr) -> NoReturn:
+def reject_function(function: ast.expr) -> NoReturn:
     """Raise for a function that a Formula does not have, with the one that may be meant."""
     match function:
         case ast.Name(id=name):
@@ -125,16 +125,20 @@ def match_arguments(call: ast.Call) -> dict[str, ast.expr]:
         raise ExpressionError(
             Code.INPUT_COUNT, f"{format_node(call)} has {len(call.args)} arguments in a row", format_usage(call)
         )
-    given = {word.rstrip("?"): each for word, each in zip(positional, call.args, strict=False)}
+    given = {argument.rstrip("?"): each for argument, each in zip(positional, call.args, strict=False)}
     for keyword in call.keywords:
-        word = keyword.arg or "**"
+        argument = keyword.arg or "**"
         allowed = [each for each in list_argument_names(call) if each not in TENSOR_ARGUMENTS]
-        if word not in allowed:
-            fix = suggest(word, allowed) if word not in TENSOR_ARGUMENTS else "outputs stand first, without a name"
-            raise ExpressionError(Code.UNKNOWN_KEY, f"{name} has no argument '{word}'", fix or format_usage(call))
-        if word in given:
-            reject_node(call, f"gives '{word}' twice", format_usage(call), code=Code.DUPLICATE_KEY)
-        given[word] = keyword.value
+        if argument not in allowed:
+            fix = (
+                suggest(argument, allowed)
+                if argument not in TENSOR_ARGUMENTS
+                else "outputs stand first, without a name"
+            )
+            raise ExpressionError(Code.UNKNOWN_KEY, f"{name} has no argument '{argument}'", fix or format_usage(call))
+        if argument in given:
+            reject_node(call, f"gives '{argument}' twice", format_usage(call), code=Code.DUPLICATE_KEY)
+        given[argument] = keyword.value
     return given
 
 

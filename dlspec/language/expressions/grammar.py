@@ -69,7 +69,7 @@ class Grammar:
     def parse(self, text: str, max_depth: int) -> ast.expr:
         """The tree of a text, every node of it allowed; raises `ExpressionError`."""
         tree = self._parse_text(text)
-        nodes = self._bounded_nodes(tree, max_depth)
+        nodes = self._walk_nodes(tree, max_depth)
         for node in list(nodes) if self.unparses_nodes else nodes:
             self._check_node(node, text)
         return tree
@@ -83,7 +83,7 @@ class Grammar:
             found = f"{self.format_text(text)} is no formula"
             raise ExpressionError(Code.FORMULA_SYNTAX, found, self.language) from None
 
-    def _bounded_nodes(self, tree: ast.expr, max_depth: int) -> Iterator[ast.AST]:
+    def _walk_nodes(self, tree: ast.expr, max_depth: int) -> Iterator[ast.AST]:
         """All nodes, by their depth; raises where depth or numbers are without end."""
         nodes: list[tuple[ast.AST, int]] = [(tree, 0)]
         for node, depth in nodes:  # grows while it is walked: a formula may nest deeper than Python's stack

@@ -188,9 +188,9 @@ def _to_absolute_path(key: str, path: KeyPath) -> tuple[str, ...] | None:
     dots = len(key) - len(key.lstrip("."))
     if dots > len(path):
         return None
-    words = _BRACKETED_KEY.sub(r".\1", key[dots:]).lstrip(".").split(".")
-    above = path[: len(path) - dots] if dots else ()
-    return (*(str(each) for each in above), *words)
+    keys = _BRACKETED_KEY.sub(r".\1", key[dots:]).lstrip(".").split(".")
+    parent_path = path[: len(path) - dots] if dots else ()
+    return (*(str(each) for each in parent_path), *keys)
 
 
 def _select_value(tree: Any, key: Sequence[str]) -> tuple[KeyPath, Any] | None:

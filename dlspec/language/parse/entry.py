@@ -183,10 +183,10 @@ def read_container_bodies(entry: Entry, problems: Problems) -> Entry:
     return replace(entry, part=replace(part, settings=rest, value=NO_VALUE), bodies=bodies)
 
 
-def _get_container_settings(part: Part, first: str) -> tuple[Mapping[str, Any], Mapping[str, KeyPath]]:
-    """A container's settings; one value is its first setting's. And where each stands."""
+def _get_container_settings(part: Part, main_setting: str) -> tuple[Mapping[str, Any], Mapping[str, KeyPath]]:
+    """A container's settings; one value is its main setting's. And where each stands."""
     if part.value is not NO_VALUE:
-        return {first: part.value}, {first: part.settings_path}
+        return {main_setting: part.value}, {main_setting: part.settings_path}
     return part.settings, {key: part.path_of(key) for key in part.settings}
 
 
@@ -228,9 +228,9 @@ def _read_branches(raw: Any, path: KeyPath, problems: Problems) -> tuple[Entry, 
         fix = "write them in a list, or as a mapping from names: a branch is an entry or a list of entries"
         problems.add(Code.WRONG_TYPE, path, f"branches are {format_value(raw)}", fix, at_value=True)
         return ()
-    named = isinstance(raw, dict)
+    is_mapping = isinstance(raw, dict)
     items = [(str(key), each, (*path, key)) for key, each in (raw.items() if isinstance(raw, dict) else enumerate(raw))]
-    for key, _, where in items if named else ():
+    for key, _, where in items if is_mapping else ():
         if check_name(key, where, problems, "branch") and key == "merge":
             problems.add(
                 Code.INVALID_NAME,

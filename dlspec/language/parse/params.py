@@ -113,9 +113,9 @@ class Scope:
                 else evaluation.evaluate_expression(formula, self.values)
             )
         except ExpressionError as error:
-            wrong = error.finding
+            finding = error.finding
             return self._report_invalid(
-                wrong.code, formula, path, wrong.found, wrong.fix or self._describe_values(formula)
+                finding.code, formula, path, finding.found, finding.fix or self._describe_values(formula)
             )
 
     def _describe_values(self, formula: str) -> str:
@@ -247,10 +247,10 @@ class Scope:
         return replace(written, type=named.type, settings={**named.settings, **written.settings}, value=value)
 
 
-def _find_closing_bracket(text: str, at: int) -> int:
-    """Behind the bracket that closes the one before `at`; -1 where none does."""
+def _find_closing_bracket(text: str, start: int) -> int:
+    """Behind the bracket that closes the one before `start`; -1 where none does."""
     depth = 1
-    for index in range(at, len(text)):
+    for index in range(start, len(text)):
         depth += {"(": 1, ")": -1}.get(text[index], 0)
         if depth == 0:
             return index + 1

@@ -139,7 +139,7 @@ def _parse_flat(
         return None
     problems.names[path] = problems.names[(*path, "type")] = ((*path, "type"), True)
     settings = {key: value for key, value in rest.items() if key != "type"}
-    return Part(name, path, settings, path, keys=keys, key_paths=_paths_below(path, keys), is_flat=True)
+    return Part(name, path, settings, path, keys=keys, key_paths=_make_key_paths(path, keys), is_flat=True)
 
 
 def _parse_named(
@@ -147,23 +147,26 @@ def _parse_named(
 ) -> Part | None:
     """The part of `NAME: settings`."""
     ((name, inner),) = only.items()
-    inside = (*path, name)
-    problems.names[path] = (inside, False)
-    beside = _paths_below(path, keys)
+    settings_path = (*path, name)
+    problems.names[path] = (settings_path, False)
+    paths_beside = _make_key_paths(path, keys)
     if not isinstance(inner, dict):
         value = NO_VALUE if inner is None else inner
-        return Part(name, path, settings_path=inside, value=value, keys=keys, key_paths=beside)
-    among = {key: value for key, value in inner.items() if is_entry and key in ENTRY_KEYS}
-    for key in (each for each in among if each in keys):
+        return Part(name, path, settings_path=settings_path, value=value, keys=keys, key_paths=paths_beside)
+    keys_inside = {key: value for key, value in inner.items() if is_entry and key in ENTRY_KEYS}
+    for key in (each for each in keys_inside if each in keys):
         problems.add(
-            Code.DUPLICATE_KEY, (*inside, key), f"'{key}' stands beside {name} and among its settings", "keep one"
+            Code.DUPLICATE_KEY,
+            (*settings_path, key),
+            f"'{key}' stands beside {name} and among its settings",
+            "keep one",
         )
-    settings = {key: value for key, value in inner.items() if key not in among}
-    paths = {**beside, **_paths_below(inside, among)}
-    return Part(name, path, settings, inside, keys={**keys, **among}, key_paths=paths)
+    settings = {key: value for key, value in inner.items() if key not in keys_inside}
+    paths = {**paths_beside, **_make_key_paths(settings_path, keys_inside)}
+    return Part(name, path, settings, settings_path, keys={**keys, **keys_inside}, key_paths=paths)
 
 
-def _paths_below(path: KeyPath, keys: Mapping[str, Any]) -> dict[str, KeyPath]:
+def _make_key_paths(path: KeyPath, keys: Mapping[str, Any]) -> dict[str, KeyPath]:
     return {key: (*path, key) for key in keys}
 
 

@@ -7,11 +7,11 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 
-def _as_list(value: Any) -> Any:
+def _wrap_in_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-PatternList = Annotated[list[str], BeforeValidator(_as_list)]
+PatternList = Annotated[list[str], BeforeValidator(_wrap_in_list)]
 """Several, or one alone."""
 
 

@@ -49,7 +49,7 @@ class SourceText:
         mark = event.start_mark
         assert mark is not None  # the parser marks every event
         text = self.lines[mark.line] if mark.line < len(self.lines) else ""
-        return SourceLocation(self.name, mark.line + 1, mark.column + 1, text, width or _event_width(event))
+        return SourceLocation(self.name, mark.line + 1, mark.column + 1, text, width or _measure_width(event))
 
     def problem_at(self, line: int, column: int, width: int, found: str, fix: str) -> Problem:
         """A mistake in the syntax; lines and columns count from 0."""
@@ -166,13 +166,13 @@ class EventReader:
                 self._source.problem_at, mark.line, mark.column, event.value
             )
         elif parent is not None and parent.has_key and event.value == "":
-            problem = self._find_glued_key((*parent.path, parent.key))
+            problem = self._find_missing_space((*parent.path, parent.key))
         elif event.value.startswith("-") and not self._source.lines[mark.line][: mark.column].strip():
             problem = syntax_problems.check_missing_space(self._source.problem_at, mark.line, mark.column, event.value)
         if problem is not None:
             raise SpecError([problem])
 
-    def _find_glued_key(self, path: KeyPath) -> Problem | None:
+    def _find_missing_space(self, path: KeyPath) -> Problem | None:
         """`{epochs:3}` is a key without a value: behind it stands no ':'."""
         location, key = self.keys[path], str(path[-1])
         if location.text[location.column - 1 + location.width :].lstrip().startswith(":"):
@@ -226,7 +226,7 @@ class EventReader:
             raise make_error_at(
                 Code.YAML_FEATURE, self._source.location_of(event), "an alias as a key", "write the key itself"
             )
-        key = key if isinstance(key, str) else _scalar_text(event)
+        key = key if isinstance(key, str) else _get_scalar_text(event)
         path = (*parent.path, key)
         if path in self.keys and key != "<<":
             first = self.keys[path].line
@@ -274,11 +274,11 @@ def _check_references(event: yaml.ScalarEvent, location: SourceLocation) -> None
         )
 
 
-def _scalar_text(event: yaml.Event) -> str:
+def _get_scalar_text(event: yaml.Event) -> str:
     return str(event.value) if isinstance(event, yaml.ScalarEvent) else ""
 
 
-def _event_width(event: yaml.Event) -> int:
+def _measure_width(event: yaml.Event) -> int:
     start, end = event.start_mark, event.end_mark
     assert start is not None and end is not None
     return max(1, end.column - start.column) if start.line == end.line else 1

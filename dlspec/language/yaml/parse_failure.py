@@ -80,7 +80,7 @@ def mask_quoted(text: str) -> str:
 _BRACKET_DEPTHS = {**dict.fromkeys("{([", 1), **dict.fromkeys("})]", -1)}
 
 
-def cut_behind_bracket(text: str) -> str:
+def cut_after_bracket(text: str) -> str:
     """The beginning of `${...} ...` up to the bracket that closes it, or to the end."""
     depth = 0
     for at, char in enumerate(text):
