@@ -1,4 +1,4 @@
-"""Explain YAML syntax errors by what the user most likely did.
+"""Find the most likely cause of a YAML syntax error.
 
 The parser reports only where it failed, which is rarely where the error is.
 """
