@@ -189,8 +189,8 @@ LOOKED_UP = {
     "a long list often": Case(
         _list(*["Linear: ${model.params.a}"] * 5000, head=f"params: {{a: [{', '.join('1' * 20_000)}]}}\n")
     ),
-    "the environment": Case(_behind("Linear: ${oc.env:HOME}"), "'${oc.env:HOME}' is refused"),
-    "Hydra": Case(_behind("Linear: ${hydra:runtime.cwd}"), "'${hydra:runtime.cwd}' is refused"),
+    "the environment": Case(_behind("Linear: ${oc.env:HOME}"), "'${oc.env:HOME}' is not allowed"),
+    "Hydra": Case(_behind("Linear: ${hydra:runtime.cwd}"), "'${hydra:runtime.cwd}' is not allowed"),
 }
 
 COMPUTED = {

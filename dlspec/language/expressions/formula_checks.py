@@ -270,5 +270,5 @@ def _check_einsum(call: ast.Call) -> None:
         if is_number(operand):
             reject_node(call, "has a number as an operand", "use an output there")
     if not output or output not in letters:
-        fix = "start the output and each operand with the batch's letter: einsum('nij,njk->nik', a, b)"
+        fix = "start the output with the batch's letter: einsum('nij,njk->nik', a, b)"
         reject_node(call, "does not keep the batch dimension first", fix, code=Code.SAMPLES_MIXED)
