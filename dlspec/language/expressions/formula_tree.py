@@ -36,7 +36,7 @@ def format_node(node: ast.AST, text: str = "") -> str:
 
 def reject_node(
     node: ast.AST,
-    reason: str = "is not allowed in a formula",
+    reason: str = "is not allowed",
     fix: str = FORMULA_LANGUAGE,
     code: Code = Code.FORMULA_REFUSED,
 ) -> NoReturn:

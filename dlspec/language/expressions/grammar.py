@@ -93,7 +93,7 @@ class Grammar:
             self.check_call(node, text)
         is_refused = isinstance(node, ast.Constant) and not isinstance(node.value, self.constants)
         if is_refused or not isinstance(node, self.nodes):
-            found = f"{self.format_node(node, text)} is not allowed here"
+            found = f"{self.format_node(node, text)} is not allowed"
             raise ExpressionError(Code.FORMULA_REFUSED, found, self.language)
 
 

@@ -180,11 +180,13 @@ def test_what_only_moves_tokens_keeps_their_vocabulary(text: str, keeps: bool) -
 
 # ---- what is refused -----------------------------------------------------------------------------------------------
 
-LANGUAGE = "a Formula has outputs by name, numbers, + - * / // % ** @, comparisons, & | ~, slices like x[:, 1:], and "
+LANGUAGE = (
+    "a Formula can contain names of outputs, numbers, + - * / // % ** @, comparisons, & | ~, slices like x[:, 1:], and "
+)
 LANGUAGE += "functions like exp(x)"
 DIM_0 = "dim 0 is the batch, and samples must not be mixed"
 MORE = "for more set the environment variable DLSPEC_MAX_FORMULA_SIZE"
-NO = "is not allowed in a formula"
+NO = "is not allowed"
 REFUSED = [
     ("x.sum(1)", "unknown function 'x.sum'", "write sum(x, ...)"),
     ("torch.exp(x)", "unknown function 'torch.exp'", "write exp(...)"),
