@@ -1,29 +1,35 @@
-"""An entry of `layers` as plain values: which layer it names, and what becomes of it when another is laid over it."""
+"""Entries of `layers` as plain YAML values: which layer an entry names, and what merging another entry into it does."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-# Keys that an entry may have beside its layer's name or among its settings.
+# Keys that an entry may have next to its layer's name or among the layer's settings.
 ENTRY_KEYS = ("name", "from", "repeat", "if", "tie", "share", "parametrize", "layout")
-# Keys of dlspec's own layers that hold one entry, a list of them, or entries by name.
+# Keys of containers whose value is one entry or a list of entries.
 _NESTED_ENTRY_KEYS = ("body", "shortcut", "merge")
+# Keys whose value contains entries, by index or by name.
 _ENTRY_COLLECTION_KEYS = ("layers", "branches")
 
 
 def is_entry(path: Sequence[Hashable]) -> bool:
-    """Whether an entry stands at this path of a config: below some `layers`, by its index or name."""
+    """Whether this path of a config leads to an entry: somewhere below `layers`, by index or name."""
     if "layers" not in path[:-1]:
         return False
-    last, around = path[-1], path[-2]
+    last, parent = path[-1], path[-2]
     return (
-        last in _NESTED_ENTRY_KEYS or around in _ENTRY_COLLECTION_KEYS or (isinstance(last, int) and around != "repeat")
+        last in _NESTED_ENTRY_KEYS or parent in _ENTRY_COLLECTION_KEYS or (isinstance(last, int) and parent != "repeat")
     )
 
 
 def find_layer_name(entry: Any) -> tuple[str, str] | None:
-    """How an entry says which layer it is (`type`, `share` or the layer's name as a key), and the name."""
+    """Find the name of an entry's layer.
+
+    Returns:
+        Where the name is written ("type", "share", or "key" if the name itself is a key of the entry) and the name;
+        None if the entry names no layer.
+    """
     if isinstance(entry, str):
         return "key", entry
     if not isinstance(entry, dict):
@@ -36,12 +42,18 @@ def find_layer_name(entry: Any) -> tuple[str, str] | None:
 
 
 def find_layer_keys(entry: Mapping[str, Any]) -> list[str]:
-    """The keys of an entry that name a layer."""
+    """Return the keys of an entry that are not entry keys such as `name` or `repeat`, and so may name a layer."""
     return [str(key) for key in entry if key not in ENTRY_KEYS]
 
 
 def names_other_part(base: Any, overlay: Any, path: Sequence[Hashable]) -> bool:
-    """Whether `over` names another part than `before`, and so takes its place whole."""
+    """Whether `overlay` names a different part than `base`, and so replaces it instead of being merged with it.
+
+    Args:
+        base: The value that was written first.
+        overlay: The value that is merged into it.
+        path: Path of both values in the config.
+    """
     if not isinstance(base, dict) or not isinstance(overlay, dict):
         return False
     if not is_entry(path) and not (_looks_like_part(base) and _looks_like_part(overlay)):
@@ -55,18 +67,29 @@ def names_other_part(base: Any, overlay: Any, path: Sequence[Hashable]) -> bool:
 def select_merged_keys(
     merged: Mapping[str, Any], written: Mapping[str, Any], path: Sequence[Hashable]
 ) -> Mapping[str, Any]:
-    """What `<<: *merged` gives to the mapping `written`: where that names another part, only the keys beside a name."""
+    """Select the keys that `<<: *merged` adds to a mapping.
+
+    If the mapping names a different part, only entry keys such as `name` and `repeat` are taken over.
+
+    Args:
+        merged: The mapping that `<<` refers to.
+        written: The mapping that contains the `<<`.
+        path: Path of `written` in the config.
+
+    Returns:
+        The keys and values of `merged` to add.
+    """
     if not names_other_part(merged, written, path):
         return merged
     return {key: value for key, value in merged.items() if key in ENTRY_KEYS and key != "share"}
 
 
 def _looks_like_part(value: Mapping[str, Any]) -> bool:
-    """Whether a mapping that may be anything is a part: {LeakyReLU: {negative_slope: 0.1}}."""
+    """Whether a mapping is probably a part, as in {LeakyReLU: {negative_slope: 0.1}}: one key, capitalized."""
     return len(value) == 1 and str(next(iter(value)))[:1].isupper()
 
 
 def _has_only_settings(overlay: Mapping[str, Any]) -> bool:
-    """Whether what is laid over a flat entry sets something: {inplace: true} over {type: $activation}."""
+    """Whether an overlay contains only settings, as in {inplace: true} merged into {type: $activation}."""
     names = find_layer_keys(overlay)
     return "type" not in overlay and all(name[:1].islower() and overlay[name] is not None for name in names)

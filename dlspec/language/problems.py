@@ -1,4 +1,4 @@
-"""Collects a spec's mistakes while it is read, so that all of them can be told at once."""
+"""Collect a spec's problems while it is read, so that all of them can be reported together."""
 
 from __future__ import annotations
 
@@ -10,44 +10,38 @@ from dlspec.language.source_map import SourceMap
 
 
 def format_path(path: KeyPath) -> str:
-    """The path as a command line writes it: `model.layers.2.Conv2d`."""
+    """Format a path as the command line writes it: `model.layers.2.Conv2d`."""
     return ".".join(str(part) for part in path)
 
 
 @dataclass(frozen=True)
 class ProblemAtPath:
-    """What is wrong at a path of the config; `shown` is a word behind the path where that helps.
-
-    It stands at the path's key, or where a part stands there at the part's name; with `at_key` never at the name.
-    `origin` is where the value at `path` was written, where a block's param brought it there.
-    """
+    """A problem at a path of the config, before its line and column are looked up."""
 
     code: Code
     path: KeyPath
-    found: str
-    fix: str = ""
-    at_value: bool = False
-    shown: str = ""
-    at_key: bool = False
-    note: str = ""
-    origin: KeyPath | None = None
+    found: str  # what is wrong
+    fix: str = ""  # what the user can write instead
+    at_value: bool = False  # point at the value, not at the key
+    shown: str = ""  # printed in parentheses after the path, to say which copy or output is meant
+    at_key: bool = False  # point at the key even if the path leads to a part; default: at the part's name
+    note: str = ""  # a line printed below the problem
+    origin: KeyPath | None = None  # where the value was written, if a block's param brought it to `path`
 
 
-MAX_PROBLEMS = 1_000
-"""So many mistakes are collected."""
+MAX_PROBLEMS = 1_000  # further problems are dropped
 
 
 @dataclass
 class Problems:
-    """A list that grows; nothing raises until `refuse`.
-
-    `origins` says for the path of a `$param` or a `${...}` where the value that it gave was written, `names` for the
-    path of a part where the part's name stands (and whether that is a value): a place is looked for there.
-    """
+    """The problems found so far. Nothing is raised until `raise_problems`."""
 
     found: list[ProblemAtPath] = field(default_factory=list)
+    # From the path of a `$param` or `${...}` to the path where the value that replaced it was written.
     origins: dict[KeyPath, KeyPath] = field(default_factory=dict)
+    # From the path of a part to the path of its name, and whether that name is a value (`- ReLU`) or a key (`ReLU:`).
     names: dict[KeyPath, tuple[KeyPath, bool]] = field(default_factory=dict)
+    # `origins` for the settings of the part that is being checked, see `enter_part`.
     _part_origins: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
     _seen: set[ProblemAtPath] = field(default_factory=set)
 
@@ -63,7 +57,18 @@ class Problems:
         at_key: bool = False,
         note: str = "",
     ) -> None:
-        """Notes one mistake; the same one twice (a repeated layer) is told once."""
+        """Add a problem. One that occurs again, as in a repeated layer, is added only once.
+
+        Args:
+            code: Kind of problem.
+            path: Path of the key or value that is wrong.
+            found: What is wrong.
+            fix: What the user can write instead.
+            at_value: Point at the value, not at the key.
+            shown: Text printed in parentheses after the path, to say which copy or output is meant.
+            at_key: Point at the key even if the path leads to a part.
+            note: A line printed below the problem.
+        """
         problem = ProblemAtPath(code, path, found, fix, at_value, shown, at_key, note, self._part_origins.get(path))
         if problem not in self._seen and len(self._seen) < MAX_PROBLEMS:
             self._seen.add(problem)
@@ -78,32 +83,43 @@ class Problems:
         shown: str = "",
         note: str = "",
     ) -> None:
-        """Notes what a check or an exception has found; `note` counts where the finding has none."""
-        more = finding.note or note
-        self.add(finding.code, path, finding.found, finding.fix, at_value=at_value, shown=shown, note=more)
+        """Add the finding of a check or an exception as a problem.
+
+        Args:
+            path: Path of the key or value that is wrong.
+            finding: Code, message and fix.
+            at_value: Point at the value, not at the key.
+            shown: Text printed in parentheses after the path.
+            note: A line printed below the problem, used if the finding has no note.
+        """
+        line_below = finding.note or note
+        self.add(finding.code, path, finding.found, finding.fix, at_value=at_value, shown=shown, note=line_below)
 
     def remove_codes(self, codes: Collection[Code]) -> None:
-        """Forgets the problems of some kinds."""
+        """Remove all problems that have one of these codes."""
         self.found = [each for each in self.found if each.code not in codes]
 
     def enter_part(self, origins: Mapping[KeyPath, KeyPath]) -> None:
-        """From now on mistakes are those of one part: `origins` says where the params in its settings were written.
+        """Locate the problems added from now on by `origins`: where the params in one part's settings were written.
 
-        A block's entries stand in many places of a network, each time with other params.
+        Needed because a block may be used more than once in a network, each time with other params.
         """
         self._part_origins = origins
 
     def make_empty_copy(self) -> Problems:
-        """An empty list that looks for places where this one does."""
+        """Make an empty list that locates problems as this one does."""
         return Problems(origins=self.origins, names=self.names)
 
     def __len__(self) -> int:
         return len(self.found)
 
     def locate(self, source_map: SourceMap) -> list[Problem]:
-        """The mistakes with their places, in the order of the files; the command line's come last.
+        """Look up the location of every problem.
 
-        A wrong value that several `$param` or `${...}` brought to several places is one problem.
+        A wrong value that multiple `$param` or `${...}` refer to is one problem.
+
+        Returns:
+            The problems in the order of the files, those of the command line last.
         """
         problems: list[Problem] = []
         reported: set[tuple[SourceLocation, str]] = set()
@@ -128,8 +144,9 @@ class Problems:
         return source_map.find(origin, at_value=at_value), origin != path
 
     def _find_origin(self, path: KeyPath, at_value: bool) -> KeyPath:
-        """Where what stands at `path` was written. A key stands where it is; only what is below it came along."""
-        for _ in range(len(self.origins)):  # two that refer to each other would lead round for ever
+        """Follow `origins` to the path where the value at `path`, or with `at_value=False` its key, was written."""
+        for _ in range(len(self.origins)):  # bounded, because two references may lead to each other
+            # A reference brings along the values and the keys below it, but not its own key.
             lengths = range(len(path) if at_value else len(path) - 1, 0, -1)
             length = next((each for each in lengths if path[:each] in self.origins), 0)
             if not length:
@@ -139,7 +156,7 @@ class Problems:
 
 
 def sort_by_location(problems: list[Problem]) -> list[Problem]:
-    """Sorted by file, in the order in which the files first occur, then by line and column."""
+    """Sort problems by file (in the order in which the files first occur), line and column."""
     sources = list(dict.fromkeys(each.location.source for each in problems if each.location and each.location.line))
 
     def rank(problem: Problem) -> tuple[int, int, int]:
@@ -152,6 +169,9 @@ def sort_by_location(problems: list[Problem]) -> list[Problem]:
 
 
 def raise_problems(problems: Problems, make_source_map: Callable[[], SourceMap]) -> None:
-    """Raises `SpecError` with every mistake, if there is one. Places are looked for only then: it takes a while."""
+    """Raise `SpecError` with every problem, if there is one.
+
+    `make_source_map` is called only if there are problems, because building the map takes a while.
+    """
     if problems:
         raise SpecError(problems.locate(make_source_map()))

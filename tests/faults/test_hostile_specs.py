@@ -163,7 +163,7 @@ REPEATED = {
     "doubled by formulas": Case(_doubled("$([a{0}, a{0}])"), SIZE),
     "a block in itself": Case(_blocks({"b0": "[b0]"}), "contains itself (b0 -> b0)"),
     "a block round three": Case(_blocks({"b0": "[b1]", "b1": "[b2]", "b2": "[b0]"}), "(b0 -> b1 -> b2 -> b0)"),
-    "thousands of unused blocks": Case(_blocks({f"b{n}": "[ReLU]" for n in range(1500)}), "nothing uses"),
+    "thousands of unused blocks": Case(_blocks({f"b{n}": "[ReLU]" for n in range(1500)}), "is never used"),
     "concatenated for ever": Case(_then("Concat: {from: [_, _]}\n    repeat: 40")),
 }
 
@@ -189,8 +189,8 @@ LOOKED_UP = {
     "a long list often": Case(
         _list(*["Linear: ${model.params.a}"] * 5000, head=f"params: {{a: [{', '.join('1' * 20_000)}]}}\n")
     ),
-    "the environment": Case(_behind("Linear: ${oc.env:HOME}"), "'${oc.env:HOME}' is refused"),
-    "Hydra": Case(_behind("Linear: ${hydra:runtime.cwd}"), "'${hydra:runtime.cwd}' is refused"),
+    "the environment": Case(_behind("Linear: ${oc.env:HOME}"), "'${oc.env:HOME}' is not allowed"),
+    "Hydra": Case(_behind("Linear: ${hydra:runtime.cwd}"), "'${hydra:runtime.cwd}' is not allowed"),
 }
 
 COMPUTED = {
@@ -199,7 +199,7 @@ COMPUTED = {
         "9**9**9": "beyond 1,000",
         "10**1000": "beyond 1e+18",
         "round(5, -10**9)": "digits",
-        "1e308*10": "no finite number",
+        "1e308*10": "not a finite number",
         "int('9'*5000)": "",
         "[0][10**10]": "",
     }.items()
@@ -233,8 +233,8 @@ LARGE = {
 } | {"Embedding": Case(_list(f"Embedding: {HUGE}", "Mean", "Linear: 2"), "would need", TOKENS)}  # fmt: skip
 
 FILES = {
-    "a tag": Case("layers: !!python/object/apply:os.system ['touch pwned']", "a tag"),
-    "_target_": Case("_target_: os.system\n" + RIGHT, "no key '_target_'"),
+    "a tag": Case("layers: !!python/object/apply:os.system ['touch pwned']", "the YAML tag"),
+    "_target_": Case("_target_: os.system\n" + RIGHT, "unknown key '_target_'"),
     "hydra": Case("hydra: {run: {dir: x}}\n" + RIGHT, "hydra"),
     "defaults of a list": Case("defaults: [[m]]\n" + RIGHT, "defaults"),
     "defaults of nothing": Case("defaults: [null]\n" + RIGHT, "defaults"),
@@ -243,8 +243,8 @@ FILES = {
     "no UTF-8": Case(b"layers: [\xff\xfe]", "not UTF-8 (byte 9)"),
     "UTF-16": Case(RIGHT.encode("utf-16"), "not UTF-8"),
     "a hundred thousand keys": Case("params:\n" + "".join(f"  k{n}: 1\n" for n in range(80_000)), VALUES),
-    "many keys": Case("params:\n" + "".join(f"  k{n}: 1\n" for n in range(4_000)) + RIGHT, "nothing uses"),
-    "a long key": Case("? " + "k" * 990_000 + "\n: 1\n" + RIGHT, "no key"),
+    "many keys": Case("params:\n" + "".join(f"  k{n}: 1\n" for n in range(4_000)) + RIGHT, "is never used"),
+    "a long key": Case("? " + "k" * 990_000 + "\n: 1\n" + RIGHT, "unknown key"),
     "a long number": Case(f"layers: [Flatten, {{Linear: {'9' * 990_000}}}]", "out_features"),
     "many mistakes of form": Case(_list(*["Linera: 2"] * 2_000), "did you mean 'Linear'?"),
     "many mistakes of settings": Case(_list("Flatten", *["Linear: {out_featurs: 2}"] * 1_500), "'out_features'"),

@@ -1,7 +1,7 @@
-"""What `$(4 * width)` comes to: a formula's tree is walked, never given to `eval`.
+"""Evaluate expressions such as `$(4 * width)` by walking their syntax tree, never with `eval`.
 
-Only numbers, strings, lists and the operations listed here exist in it; what could grow without end (powers, repeated
-lists, long text) has a limit.
+Only numbers, strings, lists and the operations listed here are supported. Powers, repeated lists and long strings have
+limits, so that an expression can't exhaust memory.
 """
 
 from __future__ import annotations
@@ -37,7 +37,18 @@ _UNARY_OPERATORS: Operators = {**UNARY_SIGNS, ast.Not: operator.not_}
 
 
 def evaluate_expression(text: str, scope: Mapping[str, Any]) -> Any:
-    """The formula's value, `Unknown` where it needs one that is; raises `ExpressionError`."""
+    """Evaluate an expression.
+
+    Args:
+        text: The expression, without `$(` and `)`.
+        scope: Values of the params by name.
+
+    Returns:
+        The value, or an `UnknownValue` if the expression needs a value that is not known yet.
+
+    Raises:
+        ExpressionError: The expression can't be parsed or computed.
+    """
     tree = parse_expression(text)
     if isinstance(tree, ast.Name) and tree.id in scope:
         return scope[tree.id]
@@ -56,21 +67,23 @@ def evaluate_expression(text: str, scope: Mapping[str, Any]) -> Any:
 
 
 def _reword_python_error(message: str) -> str:
-    """Python's complaint in the words of YAML."""
-    message = re.sub(r"unsupported operand type\(s\) for (.+): (.+)", r"\1 can't take \2", message)
-    words = {
-        "'str'": "text",
-        "'int'": "a whole number",
-        "'float'": "a number",
+    """Replace Python's type names in an error message by plain words."""
+    message = re.sub(r"unsupported operand type\(s\) for (.+): (.+)", r"\1 can't be applied to \2", message)
+    yaml_names = {
+        "'str'": "a string",
+        "'int'": "an integer",
+        "'float'": "a float",
         "'NoneType'": "null",
         "'list'": "a list",
     }
-    for python, plain in words.items():
-        message = message.replace(python, plain)
+    for python_name, yaml_name in yaml_names.items():
+        message = message.replace(python_name, yaml_name)
     return message
 
 
 class _NeedsUnknown(Exception):
+    """The expression needs a value that is not known yet."""
+
     def __init__(self, unknown: UnknownValue) -> None:
         self.unknown = unknown
 
@@ -99,14 +112,14 @@ def _evaluate_node(node: ast.expr | None, scope: Mapping[str, Any]) -> Any:
             return _evaluate_subscript(_evaluate_node(value, scope), index, scope)
         case ast.Call(func=ast.Name(id=name), args=arguments):
             return _check_result(EXPRESSION_FUNCTIONS[name](*[_evaluate_node(each, scope) for each in arguments]))
-    raise ExpressionError(Code.FORMULA_REFUSED, "this can't stand in a formula", EXPRESSION_LANGUAGE)
+    raise ExpressionError(Code.FORMULA_REFUSED, "this is not allowed in an expression", EXPRESSION_LANGUAGE)
 
 
 def _look_up_name(name: str, scope: Mapping[str, Any]) -> Any:
     if name in CONSTANTS:
         return CONSTANTS[name]
     if name not in scope:
-        raise ExpressionError(Code.UNKNOWN_PARAM, f"no param '{name}'")
+        raise ExpressionError(Code.UNKNOWN_PARAM, f"unknown param '{name}'")
     unknown = _find_unknown(scope[name])
     if unknown is not None:
         raise _NeedsUnknown(unknown)
@@ -114,7 +127,7 @@ def _look_up_name(name: str, scope: Mapping[str, Any]) -> Any:
 
 
 def _find_unknown(value: Any) -> UnknownValue | None:
-    """The first unknown in a value, however deep."""
+    """Find the first unknown value in a value, at any depth."""
     if isinstance(value, UnknownValue):
         return value
     unknowns = (_find_unknown(child) for child in children_of(value))
@@ -123,13 +136,15 @@ def _find_unknown(value: Any) -> UnknownValue | None:
 
 def _evaluate_binary(sign: type[ast.operator], left: Any, right: Any) -> Any:
     if sign not in ARITHMETIC:
-        raise ExpressionError(Code.FORMULA_REFUSED, f"no operator {sign.__name__} in a formula", EXPRESSION_LANGUAGE)
+        raise ExpressionError(Code.FORMULA_REFUSED, f"operator {sign.__name__} is not allowed", EXPRESSION_LANGUAGE)
     if sign is ast.Pow and (abs(right) > MAX_EXPONENT or abs(left) > MAX_NUMBER):
-        raise ExpressionError(Code.TOO_LARGE, f"a power beyond {MAX_EXPONENT:,}")
+        raise ExpressionError(
+            Code.TOO_LARGE, f"a power that is too large (its exponent must not be beyond {MAX_EXPONENT:,})"
+        )
     if sign is ast.Mod and isinstance(left, str):
-        raise ExpressionError(Code.FORMULA_FAILED, "text has no '%' in a formula")
+        raise ExpressionError(Code.FORMULA_FAILED, "'%' can't be applied to a string")
     if sign is ast.Mult:
-        _check_size(max(_count_items(left) * _repeat_count(right), _count_items(right) * _repeat_count(left)))
+        _check_size(max(_count_items(left) * _get_repeat_count(right), _count_items(right) * _get_repeat_count(left)))
     return _check_result(ARITHMETIC[sign](left, right))
 
 
@@ -137,24 +152,24 @@ def _check_size(size: int) -> None:
     max_size = get_limit("formula_size")
     if size > max_size:
         raise ExpressionError(
-            Code.TOO_LARGE, f"a list or text of more than {max_size:,} items", explain_raising_limit("formula_size")
+            Code.TOO_LARGE, f"a list or string of more than {max_size:,} items", explain_raising_limit("formula_size")
         )
 
 
 def _count_items(value: Any) -> int:
-    """How much a value holds, whatever it holds counted too: a list of long lists is long."""
+    """Count the items of a list at all levels, or the characters of a string; 0 for other values."""
     if isinstance(value, list):
         return len(value) + sum(_count_items(each) for each in value)
     return len(value) if isinstance(value, str) else 0
 
 
-def _repeat_count(value: Any) -> int:
+def _get_repeat_count(value: Any) -> int:
     return max(value, 0) if isinstance(value, int) else 0
 
 
 def _check_result(value: Any) -> Any:
     if isinstance(value, complex) or (isinstance(value, float) and not math.isfinite(value)):
-        raise ExpressionError(Code.FORMULA_FAILED, "the result is no finite number")
+        raise ExpressionError(Code.FORMULA_FAILED, "the result is not a finite number")
     if isinstance(value, int) and abs(value) > MAX_NUMBER:
         raise ExpressionError(Code.TOO_LARGE, f"a number beyond {MAX_NUMBER:.0e}")
     if isinstance(value, list | str):
@@ -175,7 +190,9 @@ def _evaluate_comparison(node: ast.Compare, scope: Mapping[str, Any]) -> bool:
     left = _evaluate_node(node.left, scope)
     for sign, part in zip(node.ops, node.comparators, strict=True):
         if type(sign) not in _COMPARE:
-            raise ExpressionError(Code.FORMULA_REFUSED, "write '== null' instead of 'is'")
+            raise ExpressionError(
+                Code.FORMULA_REFUSED, "this comparison is not allowed: write '== null' instead of 'is'"
+            )
         right = _evaluate_node(part, scope)
         if not _COMPARE[type(sign)](left, right):
             return False
@@ -185,7 +202,7 @@ def _evaluate_comparison(node: ast.Compare, scope: Mapping[str, Any]) -> bool:
 
 def _evaluate_subscript(value: Any, index: ast.expr, scope: Mapping[str, Any]) -> Any:
     if not isinstance(value, list | str):
-        raise ExpressionError(Code.FORMULA_FAILED, f"{format_value(value)} has no items")
+        raise ExpressionError(Code.FORMULA_FAILED, f"{format_value(value)} can't be indexed")
     if isinstance(index, ast.Slice):
         return value[slice(*(_evaluate_node(part, scope) for part in (index.lower, index.upper, index.step)))]
     return value[_evaluate_node(index, scope)]

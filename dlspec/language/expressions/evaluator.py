@@ -1,4 +1,4 @@
-"""`$name` and `$(4 * width)`: formulas over params, found in a value and parsed; `evaluation` computes them."""
+"""Find and parse expressions over params: `$name` and `$(4 * width)`. `evaluation` computes them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _WORD = re.compile(r"[A-Za-z_]\w*")
 
 @dataclass(frozen=True)
 class UnknownValue:
-    """A fact that only the opened data know. It passes the checks of form; those that need its value wait."""
+    """A value that is not known yet, such as a fact of data that are not loaded. Checks that need it are postponed."""
 
     key: str
 
@@ -32,28 +32,31 @@ class UnknownValue:
 
 
 class InvalidValue(UnknownValue):
-    """Stands in the place of a value whose mistake was told, so that nothing else is said about it."""
+    """Replaces a value for which a problem was reported, so that it causes no further problems."""
 
 
 def children_of(value: Any) -> Iterable[Any]:
-    """The values of a mapping, the items of a list; none of anything else."""
+    """Return the values of a mapping or the items of a list; () for anything else."""
     if isinstance(value, dict):
         return value.values()
     return value if isinstance(value, list) else ()
 
 
 def find_unknown_keys(value: Any) -> set[str]:
-    """The keys of what is not known yet in a value, through lists and mappings."""
+    """Find the keys of all unknown values in a value, also inside lists and mappings."""
     if isinstance(value, UnknownValue):
         return {value.key}
     return {key for child in children_of(value) for key in find_unknown_keys(child)}
 
 
-EXPRESSION_LANGUAGE = f"formulas have params, numbers, text, lists, + - * / // % **, comparisons, if else, {', '.join(EXPRESSION_FUNCTIONS)}"
+EXPRESSION_LANGUAGE = (
+    "an expression can contain params, numbers, strings, lists, + - * / // % **, comparisons, if else, "
+    f"{', '.join(EXPRESSION_FUNCTIONS)}"
+)
 
 
 def extract_expression(value: Any) -> str | None:
-    """The formula that a value is: 'width' for '$width', '4 * width' for '$(4 * width)', None for anything else."""
+    """Return a value's expression: 'width' for '$width', '4 * width' for '$(4 * width)', None for anything else."""
     if not isinstance(value, str) or not value.startswith("$") or value.startswith("$$") or is_unclosed(value):
         return None
     name = _NAME.match(value)
@@ -63,21 +66,21 @@ def extract_expression(value: Any) -> str | None:
 
 
 def has_embedded_expression(value: Any) -> bool:
-    """Whether text contains a formula without being one, which only names and references may."""
+    """Whether a string contains an expression within other text, which is allowed only in names and references."""
     return isinstance(value, str) and extract_expression(value) is None and _EMBEDDED.search(value) is not None
 
 
-CLOSE_BRACKET_FIX = "write ')' behind it; where it has a ',' within { } or [ ] put quotes around it"
+CLOSE_BRACKET_FIX = "add the ')'; an expression with ',' inside { } or [ ] needs quotes around it"
 _LOOKS_COMPUTED = re.compile(r"[\[*/+]| - ")
 
 
 def is_unclosed(value: Any) -> bool:
-    """Whether a formula's brackets are not closed, as where YAML cut it at a comma."""
+    """Whether an expression lacks a ')', for example because YAML split it at a comma."""
     return isinstance(value, str) and value.startswith("$(") and value.count("(") > value.count(")")
 
 
 def guess_expression(value: str) -> str:
-    """The formula that `$sizes[0]` or `2 * $width` was meant to be, which wants `$(...)` around it; '' for text."""
+    """Guess the expression that `$sizes[0]` or `2 * $width` was meant to be, to be put in `$(...)`; '' if none."""
     text = re.sub(r"\$([A-Za-z_])", r"\1", value)
     if not _LOOKS_COMPUTED.search(value):
         return ""
@@ -89,17 +92,17 @@ def guess_expression(value: str) -> str:
 
 
 def unescape_dollars(value: Any) -> Any:
-    """`$$` is a literal dollar."""
+    """Replace `$$`, which means a literal dollar sign, by `$`."""
     return value.replace("$$", "$") if isinstance(value, str) else value
 
 
 def parse_expression(text: str) -> ast.expr:
-    """The formula's tree; raises `ExpressionError` for what the language does not have."""
+    """Parse an expression; raise `ExpressionError` if it contains anything that is not allowed."""
     check_length(text)
     return _parse_expression(text, get_limit("formula_depth"))
 
 
-@lru_cache(maxsize=1_000)  # a repeated entry's formulas are computed for each copy
+@lru_cache(maxsize=1_000)  # a repeated entry's expressions are evaluated for each copy
 def _parse_expression(text: str, max_depth: int) -> ast.expr:
     return _GRAMMAR.parse(text, max_depth)
 
@@ -108,13 +111,11 @@ def _check_call(node: ast.Call, text: str) -> None:
     if not isinstance(node.func, ast.Name) or node.func.id not in EXPRESSION_FUNCTIONS:
         raise ExpressionError(
             Code.UNKNOWN_FUNCTION,
-            f"no function {_format_source(node.func, text)}",
+            f"unknown function {_format_source(node.func, text)}",
             f"there is: {', '.join(EXPRESSION_FUNCTIONS)}",
         )
     if node.keywords:
-        raise ExpressionError(
-            Code.FORMULA_REFUSED, f"{_format_source(node, text)}: arguments by name can't stand in a formula"
-        )
+        raise ExpressionError(Code.FORMULA_REFUSED, f"{_format_source(node, text)}: keyword arguments are not allowed")
 
 
 def _format_source(node: ast.AST, text: str) -> str:
@@ -134,7 +135,7 @@ _GRAMMAR = Grammar(
 
 
 def find_params(text: str) -> set[str]:
-    """The params that a formula reads."""
+    """Find the params that an expression uses."""
     return {node.id for node in ast.walk(parse_expression(text)) if isinstance(node, ast.Name)} - {
         *EXPRESSION_FUNCTIONS,
         *CONSTANTS,
@@ -145,10 +146,10 @@ _DOLLAR_TEXT = re.compile(r"\$\(.*|\$\w+", re.S)
 
 
 def find_dollar_words(text: str) -> set[str]:
-    """The words of a text that stand behind a `$`: what its formulas read, and a little more."""
+    """Find all words after a `$` in a text: the names that its expressions use, and possibly some more."""
     return {word for found in _DOLLAR_TEXT.findall(text) for word in find_words(found)}
 
 
 def find_words(text: str) -> set[str]:
-    """The words of a text that is no formula: what may have been meant as params."""
+    """Find all words of a text, any of which may be the name of a param."""
     return set(_WORD.findall(text))

@@ -1,4 +1,4 @@
-"""The functions of `$(...)`."""
+"""The functions that expressions `$(...)` can call."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ MAX_DIGITS = 100
 
 
 def make_divisible(value: float, divisor: int = 8) -> int:
-    """`value` rounded to a multiple of `divisor`, never down by more than a tenth (MobileNet, arXiv:1801.04381)."""
+    """Round to a multiple of `divisor`, never down by more than 10 % (MobileNetV2, arXiv:1801.04381)."""
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
 def _round_limited(value: Any, digits: int | None = None) -> Any:
     if digits is not None and abs(digits) > MAX_DIGITS:
-        raise ExpressionError(Code.TOO_LARGE, f"more than {MAX_DIGITS} digits to round to")
+        raise ExpressionError(Code.TOO_LARGE, f"round() to more than {MAX_DIGITS} digits")
     return round(value, digits)
 
 
 def _multiply_all(numbers: Any) -> Any:
-    """Of numbers alone: text times a number grows without end."""
+    """Compute the product of numbers. Strings are refused, because multiplying them can exhaust memory."""
     if not all(isinstance(each, int | float) for each in numbers):
-        raise ExpressionError(Code.FORMULA_FAILED, "prod takes a list of numbers")
+        raise ExpressionError(Code.FORMULA_FAILED, "prod() expects a list of numbers")
     return math.prod(numbers)
 
 

@@ -1,7 +1,7 @@
-"""What `Formula: mu + exp(logvar / 2)` may say: parsed and checked here, computed in `parts/layers/formula_layer.py`.
+"""Parse and check formulas such as `Formula: mu + exp(logvar / 2)`. `parts/layers/formula_layer.py` computes them.
 
-Nothing is evaluated as text. Only the functions and operations listed here exist; the batch, dimension 0, can't be
-reached by an index, a `dim` or a size; and what could grow without end has a limit.
+Nothing is given to `eval`. Only the functions and operations listed here are supported. Indices, `dim` arguments and
+sizes can't affect the batch (dimension 0), and numbers, sizes and nesting have limits.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _GRAMMAR = Grammar(
 
 
 def parse_formula(text: str) -> ast.expr:
-    """The formula's tree, every part of it allowed; raises `ExpressionError` for what the language does not have."""
+    """Parse a formula; raise `ExpressionError` if it contains anything that is not allowed."""
     check_length(text)
     return _parse_formula(text, get_limit("formula_depth"), get_limit("formula_size"))
 
 
-@lru_cache(maxsize=1_000)  # a layer asks for its tree several times; the limits are part of the key
+@lru_cache(maxsize=1_000)  # a layer parses its formula more than once; the limits are part of the key
 def _parse_formula(text: str, max_depth: int, max_size: int) -> ast.expr:
-    for sign, fix in (("$", "write the name of one of the params"), ("#", "comments stand outside of a formula")):
+    for sign, fix in (("$", "write '$' only before a param's name"), ("#", "move the comment out of the formula")):
         if sign in text:
-            raise ExpressionError(Code.FORMULA_SYNTAX, f"'{sign}' can't stand in {format_value(text)}", fix)
+            raise ExpressionError(Code.FORMULA_SYNTAX, f"'{sign}' is not allowed in {format_value(text)}", fix)
     tree = _GRAMMAR.parse(" ".join(text.split()), max_depth)
     check_operand(tree)
     if not find_output_names(tree):
         raise ExpressionError(
-            Code.FORMULA_REFUSED, f"{format_value(text)} reads no output", "name one, or write _ for the one before"
+            Code.FORMULA_REFUSED, f"{format_value(text)} uses no output", "name one, or write _ for the previous one"
         )
     return tree

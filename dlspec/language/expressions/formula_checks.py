@@ -1,4 +1,4 @@
-"""What may stand where in a `Formula`: operands, indices that leave the batch alone, calls and their arguments."""
+"""Checks of a `Formula`: allowed operands, indices that keep the batch whole, calls and their arguments."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from dlspec.errors import Code
 from dlspec.language.expressions.evaluator import CONSTANTS
-from dlspec.language.expressions.formula_dims import check_dims, check_sizes, show_example
+from dlspec.language.expressions.formula_dims import check_dims, check_sizes, format_example
 from dlspec.language.expressions.formula_functions import (
     DIM_ARGUMENTS,
     FORMULA_FUNCTIONS,
@@ -29,7 +29,7 @@ from dlspec.language.expressions.formula_tree import (
     match_arguments,
     parse_einsum_letters,
     read_whole_numbers,
-    refuse_function,
+    reject_function,
     reject_node,
 )
 from dlspec.language.expressions.grammar import ARITHMETIC, COMPARISONS
@@ -37,23 +37,24 @@ from dlspec.language.expressions.grammar import ARITHMETIC, COMPARISONS
 _TENSOR_OPERATORS = (ast.MatMult, ast.BitAnd, ast.BitOr)
 _BINARY_OPERATORS = (*ARITHMETIC, *_TENSOR_OPERATORS)
 _COMPARISON_OPERATORS = tuple(COMPARISONS)
+# What to write instead of Python's operators that tensors do not support.
 _ALTERNATIVES: Mapping[type[ast.AST], str] = {
     ast.IfExp: "write where(condition, a, b)",
-    ast.And: "write & with brackets: (a > 0) & (b > 0)",
-    ast.Or: "write | with brackets: (a > 0) | (b > 0)",
-    ast.Not: "write ~ with brackets: ~(a > 0)",
+    ast.And: "write & with parentheses: (a > 0) & (b > 0)",
+    ast.Or: "write | with parentheses: (a > 0) | (b > 0)",
+    ast.Not: "write ~ with parentheses: ~(a > 0)",
     ast.Is: "write ==",
     ast.IsNot: "write !=",
     ast.In: "write (a == 1) | (a == 2)",
     ast.NotIn: "write (a != 1) & (a != 2)",
     ast.BitXor: "write ** for a power, != between conditions",
-    ast.List: "lists are arguments: cat([a, b], dim=1)",
-    ast.Tuple: "lists are arguments: cat([a, b], dim=1)",
+    ast.List: "lists are only allowed as arguments: cat([a, b], dim=1)",
+    ast.Tuple: "lists are only allowed as arguments: cat([a, b], dim=1)",
 }
 
 
 def check_operand(node: ast.expr) -> None:
-    """What one tensor or number is computed by."""
+    """Check that a node is allowed where a tensor or number is expected; raise `ExpressionError` otherwise."""
     match node:
         case ast.Name(id=name) if CONSTANTS.get(name, name) is not None:
             return
@@ -70,13 +71,13 @@ def check_operand(node: ast.expr) -> None:
         case ast.Call():
             _check_call(node)
             if get_function_name(node) in MULTI_OUTPUT_FUNCTIONS:
-                reject_node(node, "gives several", f"take one: {ast.unparse(node)}[0]")
+                reject_node(node, "returns more than one tensor", f"select one: {ast.unparse(node)}[0]")
         case ast.BoolOp(op=sign):
             reject_node(node, fix=_ALTERNATIVES[type(sign)])
         case ast.Attribute():
             _reject_attribute(node)
         case ast.Constant(value=str()):
-            reject_node(node, fix="text is einsum's first argument, and nothing else")
+            reject_node(node, fix="only the equation of einsum is written as a string")
         case _:
             reject_node(node, fix=_ALTERNATIVES.get(type(node), FORMULA_LANGUAGE))
 
@@ -85,7 +86,7 @@ def _check_unary(node: ast.UnaryOp) -> None:
     if not isinstance(node.op, ast.USub | ast.UAdd | ast.Invert):
         reject_node(node, fix=_ALTERNATIVES[type(node.op)])
     if isinstance(node.op, ast.Invert) and is_number(node.operand):
-        reject_node(node, "is of a number", "~ turns a condition round: ~(a > 0)")
+        reject_node(node, "applies ~ to a number", "~ negates a condition: ~(a > 0)")
     check_operand(node.operand)
 
 
@@ -95,30 +96,34 @@ def _check_binary(node: ast.BinOp) -> None:
     check_operand(node.left)
     check_operand(node.right)
     if isinstance(node.op, _TENSOR_OPERATORS) and (is_number(node.left) or is_number(node.right)):
-        fix = "write *" if isinstance(node.op, ast.MatMult) else "put brackets round each condition: (a > 0) & (b > 0)"
+        fix = (
+            "write *"
+            if isinstance(node.op, ast.MatMult)
+            else "put parentheses around each condition: (a > 0) & (b > 0)"
+        )
         reject_node(node, "has a number on one side", fix)
     if is_number(node) and not any(isinstance(each, ast.Call) for each in ast.walk(node)):
-        compute_constant(node)  # refuses powers and results without end
+        compute_constant(node)  # raises for powers and results beyond the limits
 
 
 def _check_compare(node: ast.Compare) -> None:
     if len(node.ops) > 1:
-        reject_node(node, "compares more than two", "put brackets round each: (a < b) & (b < c)")
+        reject_node(node, "compares more than two values", "compare two at a time: (a < b) & (b < c)")
     if not isinstance(node.ops[0], _COMPARISON_OPERATORS):
         reject_node(node, fix=_ALTERNATIVES[type(node.ops[0])])
     for side in (node.left, node.comparators[0]):
         check_operand(side)
     if is_number(node.left) and is_number(node.comparators[0]):
-        reject_node(node, "compares two numbers", "name an output on one side")
+        reject_node(node, "compares two numbers", "use an output on one side")
 
 
 def _reject_attribute(node: ast.Attribute) -> NoReturn:
     if node.attr in ("shape", "size", "ndim", "T", "mT", "dtype", "device"):
-        fix = "write transpose(x, 1, 2)" if "T" in node.attr else "write the size itself, or a param"
+        fix = "write transpose(x, 1, 2)" if "T" in node.attr else "write the size as a number, or use a param"
     elif node.attr.startswith("_") or not isinstance(node.value, ast.Name):
         fix = FORMULA_LANGUAGE
     else:
-        fix = f"give it a name of its own before: Identity: {{from: {ast.unparse(node)}, name: {node.attr}}}"
+        fix = f"give it a simple name in an entry above: Identity: {{from: {ast.unparse(node)}, name: {node.attr}}}"
     reject_node(node, fix=fix)
 
 
@@ -132,16 +137,16 @@ def _check_subscript(value: ast.expr, index: ast.expr) -> None:
     if _has_multiple_outputs(value):
         _check_tensor_list(value)
         if len(items) != 1 or not (read_whole_numbers(items[0]) or isinstance(items[0], ast.Slice)):
-            reject_node(index, "picks none of several", "write a whole number")
+            reject_node(index, "does not select one of multiple tensors", "write an integer")
         return
     check_operand(value)
     if is_number(value):
-        reject_node(value, "is a number, and has no items", "name an output")
+        reject_node(value, "is a number and can't be indexed", "index an output")
     if not (items and _keeps_batch(items[0])):
         inner = ast.unparse(ast.Tuple(items, ast.Load())).strip("(),") if items else ""
         fix = f"write {ast.unparse(value)}[:, {inner or '0'}]: the first dimension is the batch"
         reject_node(
-            ast.Subscript(value, index, ast.Load()), "takes samples out of the batch", fix, code=Code.SAMPLES_MIXED
+            ast.Subscript(value, index, ast.Load()), "selects samples from the batch", fix, code=Code.SAMPLES_MIXED
         )
 
 
@@ -162,15 +167,19 @@ def _check_index_item(item: ast.expr) -> None:
     if isinstance(item, ast.Slice):
         ends = [each for each in (item.lower, item.upper, item.step) if each is not None]
         if not all(is_whole_number(each) for each in ends):
-            reject_node(item, "is no slice", "its ends are whole numbers")
+            reject_node(item, "is not a valid slice", "use integers in a slice")
         if item.step is not None and read_whole_numbers(item.step)[0] < 1:
-            reject_node(item, "goes backwards", "write flip(x, dims=1)")
+            reject_node(item, "has a step below 1", "to reverse a dimension, write flip(x, dims=1)")
     elif not is_whole_number(item):
-        reject_node(item, "is no index", "write whole numbers, slices, ... or None; by a condition where(...) picks")
+        reject_node(
+            item,
+            "is not a valid index",
+            "use integers, slices, '...' or None; to select by a condition, write where(condition, a, b)",
+        )
 
 
 def _has_multiple_outputs(node: ast.expr) -> bool:
-    """Whether it is what `chunk` gives, or a slice of that."""
+    """Whether a node is a call that returns a list of tensors, such as `chunk`, or a slice of that list."""
     if isinstance(node, ast.Subscript):
         return isinstance(node.slice, ast.Slice) and _has_multiple_outputs(node.value)
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in MULTI_OUTPUT_FUNCTIONS
@@ -186,9 +195,9 @@ def _check_tensor_list(node: ast.expr) -> None:
             for item in items:
                 check_operand(item)
                 if is_number(item):
-                    reject_node(item, "is a number among tensors", "fill a tensor with it: 1 + zeros_like(x)")
+                    reject_node(item, "is a number in a list of tensors", "make it a tensor: 1 + zeros_like(x)")
         case _:
-            reject_node(node, "is no list", "write a list of outputs: [a, b]")
+            reject_node(node, "is not a list", "write a list of outputs: [a, b]")
 
 
 # ---- calls ---------------------------------------------------------------------------------------------------------
@@ -196,48 +205,51 @@ def _check_tensor_list(node: ast.expr) -> None:
 
 def _check_call(call: ast.Call) -> None:
     if get_function_name(call) not in FORMULA_FUNCTIONS:
-        refuse_function(call.func)
+        reject_function(call.func)
     if get_function_name(call) == "einsum":
         return _check_einsum(call)
     given = match_arguments(call)
-    for word in list_argument_words(call):
-        if not word.endswith("?") and word != "*" and word not in given:
+    for argument in list_argument_words(call):
+        if not argument.endswith("?") and argument != "*" and argument not in given:
             reject_node(
                 call,
-                f"has no '{word}'",
-                show_example(call, given) if word in DIM_ARGUMENTS else format_usage(call),
+                f"lacks the argument '{argument}'",
+                format_example(call, given) if argument in DIM_ARGUMENTS else format_usage(call),
                 code=Code.MISSING_VALUE,
             )
-    for word, each in given.items():
-        _check_argument(call, given, word, each)
+    for argument, value in given.items():
+        _check_argument(call, given, argument, value)
     check_dims(call, given)
     return check_sizes(call, given)
 
 
-def _check_argument(call: ast.Call, given: Mapping[str, ast.expr], word: str, each: ast.expr) -> None:
-    if word == "tensors":
-        return _check_tensor_list(each)
-    if word in TENSOR_ARGUMENTS:
-        return _check_tensor_argument(call, given, word, each)
-    if word in DIM_ARGUMENTS and not read_whole_numbers(each):
-        reject_node(call, f"has no number as '{word}'", show_example(call, given))
-    if not is_constant(each):
-        reject_node(call, f"has no number as '{word}'", "write a number there")
-    compute_constant(each)  # refuses lists and powers without end
+def _check_argument(call: ast.Call, given: Mapping[str, ast.expr], argument: str, value: ast.expr) -> None:
+    if argument == "tensors":
+        return _check_tensor_list(value)
+    if argument in TENSOR_ARGUMENTS:
+        return _check_tensor_argument(call, given, argument, value)
+    if argument in DIM_ARGUMENTS and not read_whole_numbers(value):
+        reject_node(call, f"needs a number as '{argument}'", format_example(call, given))
+    if not is_constant(value):
+        reject_node(call, f"needs a number as '{argument}'", "write a number there")
+    compute_constant(value)  # raises for lists and powers beyond the limits
     return None
 
 
-def _check_tensor_argument(call: ast.Call, given: Mapping[str, ast.expr], word: str, each: ast.expr) -> None:
-    """Maths of a number is a number; elsewhere PyTorch wants tensors, with two exceptions."""
-    check_operand(each)
+def _check_tensor_argument(call: ast.Call, given: Mapping[str, ast.expr], argument: str, value: ast.expr) -> None:
+    """Check an argument that PyTorch expects to be a tensor.
+
+    Numbers are allowed in mathematical functions, whose result is then a number, and in `pow` and `where`.
+    """
+    check_operand(value)
     name = get_function_name(call)
-    if not is_number(each) or name in NUMBER_FUNCTIONS:
+    if not is_number(value) or name in NUMBER_FUNCTIONS:
         return
-    if (name, word) not in NUMBER_OR_TENSOR_ARGUMENTS:
+    if (name, argument) not in NUMBER_OR_TENSOR_ARGUMENTS:
         fixes = {"maximum": "write clamp(x, min=0)", "minimum": "write clamp(x, max=0)"}
-        reject_node(call, f"has a number as '{word}'", fixes.get(name, "name an output there"))
+        reject_node(call, f"needs a tensor as '{argument}', not a number", fixes.get(name, "use an output there"))
     if name == "pow" and all(is_number(side) for side in given.values()):
-        reject_node(call, "is of numbers alone", "write a ** b")
+        reject_node(call, "has only numbers as arguments", "write a ** b")
 
 
 # ---- einsum --------------------------------------------------------------------------------------------------------
@@ -250,13 +262,13 @@ def _check_einsum(call: ast.Call) -> None:
         reject_node(
             call,
             f"has {len(operands)} operands for {len(letters)} in its equation",
-            "name one output for each",
+            "pass one output for each",
             code=Code.INPUT_COUNT,
         )
     for operand in operands:
         check_operand(operand)
         if is_number(operand):
-            reject_node(call, "has a number as operand", "name an output there")
+            reject_node(call, "has a number as an operand", "use an output there")
     if not output or output not in letters:
-        fix = "let the output begin with the batch's letter: einsum('nij,njk->nik', a, b)"
-        reject_node(call, "loses the batch", fix, code=Code.SAMPLES_MIXED)
+        fix = "start the output with the batch's letter: einsum('nij,njk->nik', a, b)"
+        reject_node(call, "does not keep the batch dimension first", fix, code=Code.SAMPLES_MIXED)

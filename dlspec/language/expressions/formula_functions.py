@@ -1,4 +1,4 @@
-"""The functions of torch's that a `Formula` may call, and what each of their arguments may be."""
+"""The functions of PyTorch that a `Formula` can call, with their arguments."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ MATH_FUNCTIONS = (
 ).split()
 REDUCING_FUNCTIONS = "sum mean amax amin logsumexp prod argmax".split()
 
-# Arguments in PyTorch's order: `?` marks those that may be left out, what follows `*` is given by name alone.
+# Arguments in PyTorch's order: `?` marks optional ones, those after `*` are keyword-only.
+# Functions that can be applied to numbers too.
 NUMBER_FUNCTIONS: Mapping[str, str] = {
     **dict.fromkeys(MATH_FUNCTIONS, "input"),
     "clamp": "input min? max?",
@@ -51,32 +52,29 @@ FUNCTION_ARGUMENTS: Mapping[str, str] = {
     "unflatten": "input dim sizes",
 }
 FORMULA_FUNCTIONS: frozenset[str] = frozenset(FUNCTION_ARGUMENTS)
-"""The functions of torch's that a formula may call."""
-
 ELEMENTWISE_FUNCTIONS: frozenset[str] = frozenset(ELEMENTWISE_ARGUMENTS)
-"""Those that treat each number by itself."""
 
+# Functions whose result contains only values of their inputs, in other positions, or 0.
 MOVING_FUNCTIONS: frozenset[str] = frozenset(
     "cat chunk detach expand flatten flip permute reshape roll split squeeze stack transpose unbind unflatten "
     "unsqueeze zeros_like".split()
 )
-"""Those that give the numbers that they are given, elsewhere, or 0."""
-
+# Functions that remove dimensions unless called with keepdim=True.
 KEEPDIM_FUNCTIONS: frozenset[str] = frozenset(name for name, words in FUNCTION_ARGUMENTS.items() if "keepdim?" in words)
-"""Those that take dimensions away, unless they are told to keep them."""
 
+# Arguments that are dimensions, each with a value to use in examples.
 DIM_ARGUMENTS: Mapping[str, int] = {"dim": 1, "dims": 1, "dim0": 1, "dim1": 2, "start_dim": 1, "end_dim": 2}
-"""The arguments that are dimensions, each with an example."""
 
 TENSOR_ARGUMENTS = {"input", "other", "condition", "exponent", "tensor", "tensors"}
 NUMBER_OR_TENSOR_ARGUMENTS = {("pow", "input"), ("pow", "exponent"), ("where", "input"), ("where", "other")}
 MULTI_OUTPUT_FUNCTIONS = {"chunk", "split", "unbind"}
 SIZE_ARGUMENTS = {"n", "m", "end", "num_classes", "size"}
-BATCH_FIRST_ARGUMENTS = {"shape", "size"}
+BATCH_FIRST_ARGUMENTS = {"shape", "size"}  # shapes whose first size is the batch's
+# Names of modules that a user may write before a function by habit, as in torch.exp.
 MODULE_NAMES = {"torch", "F", "nn", "np", "numpy", "math", "tf", "K"}
 FUNCTION_ALTERNATIVES: Mapping[str, str] = {
-    "max": "write amax(x, dim=1), or maximum(a, b) of two",
-    "min": "write amin(x, dim=1), or minimum(a, b) of two",
+    "max": "write amax(x, dim=1), or maximum(a, b) for two tensors",
+    "min": "write amin(x, dim=1), or minimum(a, b) for two tensors",
     "view": "write reshape(x, (-1, ...))",
     "repeat": "write expand(x, (-1, ...)), or cat([x, x], dim=1)",
     "dot": "write sum(a * b, dim=-1)",

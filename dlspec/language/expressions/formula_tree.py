@@ -1,4 +1,4 @@
-"""What the tree of a `Formula` tells: the outputs that it reads, the functions that it calls, and their arguments."""
+"""Inspect the syntax tree of a `Formula`: the outputs it uses, the functions it calls, and their arguments."""
 
 from __future__ import annotations
 
@@ -24,31 +24,40 @@ from dlspec.language.expressions.formula_functions import (
 from dlspec.language.expressions.grammar import ExpressionError
 
 FORMULA_LANGUAGE = (
-    "a Formula has outputs by name, numbers, + - * / // % ** @, comparisons, & | ~, slices like x[:, 1:], "
+    "a Formula can contain names of outputs, numbers, + - * / // % ** @, comparisons, & | ~, slices like x[:, 1:], "
     "and functions like exp(x)"
 )
 
 
 def format_node(node: ast.AST, text: str = "") -> str:
+    """Format a node as source code in quotes. `text` is ignored; `Grammar.format_node` is called with it."""
     return format_value(ast.unparse(node))
 
 
 def reject_node(
     node: ast.AST,
-    reason: str = "can't stand in a formula",
+    reason: str = "is not allowed",
     fix: str = FORMULA_LANGUAGE,
     code: Code = Code.FORMULA_REFUSED,
 ) -> NoReturn:
+    """Raise `ExpressionError` for a node that is not allowed.
+
+    Args:
+        node: The node, with which the message starts.
+        reason: Rest of the message.
+        fix: What the user can write instead.
+        code: Kind of problem.
+    """
     raise ExpressionError(code, f"{format_node(node)} {reason}", fix)
 
 
-def refuse_function(function: ast.expr) -> NoReturn:
-    """Raise for a function that a Formula does not have, with the one that may be meant."""
+def reject_function(function: ast.expr) -> NoReturn:
+    """Raise `ExpressionError` for an unknown function, and suggest a similar one."""
     match function:
         case ast.Name(id=name):
             raise ExpressionError(
                 Code.UNKNOWN_FUNCTION,
-                f"no function {format_value(name)}",
+                f"unknown function {format_value(name)}",
                 FUNCTION_ALTERNATIVES.get(name) or suggest(name, FORMULA_FUNCTIONS),
             )
         case ast.Attribute(value=ast.Name(id=module), attr=name) if module in MODULE_NAMES:
@@ -66,21 +75,21 @@ def refuse_function(function: ast.expr) -> NoReturn:
             )
         case _:
             fix = FORMULA_LANGUAGE
-    raise ExpressionError(Code.UNKNOWN_FUNCTION, f"no function {format_node(function)}", fix)
+    raise ExpressionError(Code.UNKNOWN_FUNCTION, f"unknown function {format_node(function)}", fix)
 
 
 # ---- outputs and numbers ---------------------------------------------------------------------------------------------
 
 
 def find_calls(tree: ast.expr) -> Iterator[tuple[str, ast.Call]]:
-    """The functions that are called, each by its name."""
+    """Find all calls of functions by name. Yields the function's name and the call."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             yield node.func.id, node
 
 
 def find_output_names(tree: ast.expr) -> tuple[str, ...]:
-    """The outputs that a formula reads, `_` among them, in the order in which they are first written."""
+    """Find the outputs that a formula uses, including `_`, in the order in which they first occur."""
     called = {id(call.func) for _, call in find_calls(tree)}
     names = [node for node in ast.walk(tree) if isinstance(node, ast.Name) and id(node) not in called]
     names.sort(key=lambda name: name.col_offset)
@@ -88,7 +97,7 @@ def find_output_names(tree: ast.expr) -> tuple[str, ...]:
 
 
 def is_elementwise(tree: ast.expr) -> bool:
-    """Whether each number comes from the numbers at its own place alone, so that padding stays apart."""
+    """Whether each element of the result depends only on elements at the same index, so that padding has no effect."""
     nodes = list(ast.walk(tree))
     return all(name in ELEMENTWISE_FUNCTIONS for name, _ in find_calls(tree)) and not any(
         isinstance(node, ast.MatMult | ast.Subscript) for node in nodes
@@ -96,13 +105,13 @@ def is_elementwise(tree: ast.expr) -> bool:
 
 
 def only_moves_values(tree: ast.expr) -> bool:
-    """Whether the numbers that come out are those that come in, elsewhere: tokens stay tokens of their vocabulary."""
+    """Whether a formula only moves values to other positions, so that token ids remain valid token ids."""
     computed = [node for node in ast.walk(tree) if isinstance(node, ast.BinOp | ast.UnaryOp | ast.Compare)]
     return all(name in MOVING_FUNCTIONS for name, _ in find_calls(tree)) and all(is_number(node) for node in computed)
 
 
 def is_number(node: ast.expr) -> bool:
-    """Whether no output takes part in it."""
+    """Whether a node is computed from numbers only, not from outputs."""
     match node:
         case ast.Constant():
             return True
@@ -118,28 +127,32 @@ def is_number(node: ast.expr) -> bool:
 
 
 def match_arguments(call: ast.Call) -> dict[str, ast.expr]:
-    """A call's arguments by PyTorch's names; raises `ExpressionError` for those that the function does not have."""
+    """Map a call's arguments to PyTorch's argument names; raise `ExpressionError` for unknown or extra ones."""
     name, words = get_function_name(call), list_argument_words(call)
     positional = list(takewhile("*".__ne__, words))
     if len(call.args) > len(positional):
         raise ExpressionError(
-            Code.INPUT_COUNT, f"{format_node(call)} has {len(call.args)} arguments in a row", format_usage(call)
+            Code.INPUT_COUNT, f"{format_node(call)} has {len(call.args)} positional arguments", format_usage(call)
         )
-    given = {word.rstrip("?"): each for word, each in zip(positional, call.args, strict=False)}
+    given = {argument.rstrip("?"): each for argument, each in zip(positional, call.args, strict=False)}
     for keyword in call.keywords:
-        word = keyword.arg or "**"
+        argument = keyword.arg or "**"
         allowed = [each for each in list_argument_names(call) if each not in TENSOR_ARGUMENTS]
-        if word not in allowed:
-            fix = suggest(word, allowed) if word not in TENSOR_ARGUMENTS else "outputs stand first, without a name"
-            raise ExpressionError(Code.UNKNOWN_KEY, f"{name} has no argument '{word}'", fix or format_usage(call))
-        if word in given:
-            reject_node(call, f"gives '{word}' twice", format_usage(call), code=Code.DUPLICATE_KEY)
-        given[word] = keyword.value
+        if argument not in allowed:
+            fix = (
+                suggest(argument, allowed)
+                if argument not in TENSOR_ARGUMENTS
+                else "pass outputs first, without a keyword"
+            )
+            raise ExpressionError(Code.UNKNOWN_KEY, f"{name} has no argument '{argument}'", fix or format_usage(call))
+        if argument in given:
+            reject_node(call, f"passes '{argument}' twice", format_usage(call), code=Code.DUPLICATE_KEY)
+        given[argument] = keyword.value
     return given
 
 
 def read_whole_numbers(node: ast.expr) -> list[int]:
-    """The number or list of numbers that is written there; [] where it is anything else."""
+    """Return the integers that a node consists of: one integer or a list of them; [] for anything else."""
     found = compute_constant(node) if is_constant(node) else None
     listed: list[Any] = found if isinstance(found, list) else [found]
     return listed if all(type(each) is int for each in listed) else []
@@ -149,7 +162,7 @@ _CONSTANT_NODES = (ast.List, ast.Tuple, ast.BinOp, ast.UnaryOp, ast.operator, as
 
 
 def is_constant(node: ast.expr) -> bool:
-    """Whether only numbers, lists and arithmetic stand there."""
+    """Whether a node consists only of numbers, lists and arithmetic."""
     return all(
         isinstance(each, _CONSTANT_NODES)
         or (isinstance(each, ast.Constant) and isinstance(each.value, int | float | None))
@@ -159,10 +172,12 @@ def is_constant(node: ast.expr) -> bool:
 
 
 def compute_constant(node: ast.expr) -> Any:
+    """Compute the value of a node for which `is_constant` is true; raise `ExpressionError` beyond the limits."""
     return evaluate_expression(ast.unparse(node), {})
 
 
 def is_whole_number(node: ast.expr) -> bool:
+    """Whether a node is a single integer."""
     return not isinstance(node, ast.List | ast.Tuple | ast.Slice) and bool(read_whole_numbers(node))
 
 
@@ -170,18 +185,22 @@ def is_whole_number(node: ast.expr) -> bool:
 
 
 def get_function_name(call: ast.Call) -> str:
+    """Return the name of the called function; '' if it is not a name."""
     return call.func.id if isinstance(call.func, ast.Name) else ""
 
 
 def list_argument_words(call: ast.Call) -> list[str]:
+    """List the arguments of the called function with the marks `?` and `*`, see `NUMBER_FUNCTIONS`."""
     return FUNCTION_ARGUMENTS[get_function_name(call)].split()
 
 
 def list_argument_names(call: ast.Call) -> list[str]:
+    """List the argument names of the called function."""
     return [word.rstrip("?") for word in list_argument_words(call) if word != "*"]
 
 
 def format_usage(call: ast.Call) -> str:
+    """Format a fix that shows the called function with all its arguments."""
     return f"write {get_function_name(call)}({', '.join(list_argument_names(call))})"
 
 
@@ -190,13 +209,13 @@ _TERM = re.compile(r"[A-Za-z]*(\.\.\.)?[A-Za-z]*")
 
 
 def parse_einsum_letters(call: ast.Call) -> tuple[list[str], str]:
-    """The first letter, or `...`, of each of an einsum's operands, and of its output."""
+    """Return the first letter, or `...`, of each operand of an einsum, and that of its output."""
     equation = call.args[0].value if call.args and isinstance(call.args[0], ast.Constant) else None
     text = equation.replace(" ", "") if isinstance(equation, str) else ""
     operands, _, output = text.partition("->")
     terms = [*operands.split(","), output]
     if not _EQUATION.fullmatch(text) or not all(_TERM.fullmatch(term) for term in terms):
-        fix = "its text comes first, with the output: einsum('nij,njk->nik', a, b)"
-        reject_node(call, "has no equation", fix, code=Code.MISSING_VALUE)
+        fix = "write the equation first, with its output: einsum('nij,njk->nik', a, b)"
+        reject_node(call, "has no valid equation", fix, code=Code.MISSING_VALUE)
     letters = [term[:3] if term.startswith("...") else term[:1] for term in terms]
     return letters[:-1], letters[-1]

@@ -1,7 +1,6 @@
-"""The core of both kinds of formula, `$(...)` and `Formula`: text becomes a tree that holds only what is allowed.
+"""Parse both kinds of expression, `$(...)` and `Formula`, into syntax trees that contain only allowed nodes.
 
-Python parses the text, and nothing of it is ever run. What each kind allows is its own `Grammar`; what the trees mean
-is up to those that walk them.
+Python parses the text but never runs it. Each kind has its own `Grammar`; other modules evaluate the trees.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ UNARY_SIGNS: Operators = {ast.USub: operator.neg, ast.UAdd: operator.pos}
 
 
 class ExpressionError(ValueError):
-    """A formula that can't be read or computed; its finding says which and why, and what may stand there."""
+    """An expression or formula can't be parsed or computed. `finding` has the code, the message and the fix."""
 
     def __init__(self, code: Code, found: str, fix: str = "") -> None:
         super().__init__(found)
@@ -49,27 +48,21 @@ class ExpressionError(ValueError):
 
 @dataclass(frozen=True)
 class Grammar:
-    """What one kind of formula may hold, and how its messages show it.
+    """What one kind of expression may contain, and how messages display it."""
 
-    `nodes` are Python's names for what may stand there, `constants` the types of values; a number beyond `max_number`
-    is refused where it is written. `language` says all that in a line. `format_node` is given a node and the text that it
-    was parsed from; with `unparses_nodes` it writes the node anew, so that all bounds are checked before. `check_call`
-    raises for functions that the kind does not have.
-    """
-
-    nodes: tuple[type[ast.AST], ...]
-    constants: tuple[type, ...]
-    language: str
-    format_node: Callable[[ast.AST, str], str]
-    format_text: Callable[[str], str] = format_value
-    check_call: Callable[[ast.Call, str], None] | None = None
-    max_number: float = math.inf
-    unparses_nodes: bool = False
+    nodes: tuple[type[ast.AST], ...]  # allowed nodes of Python's syntax tree
+    constants: tuple[type, ...]  # allowed types of constants
+    language: str  # summary of what is allowed, used as a fix
+    format_node: Callable[[ast.AST, str], str]  # formats a node for messages, given the node and the whole text
+    format_text: Callable[[str], str] = format_value  # formats the whole text for messages
+    check_call: Callable[[ast.Call, str], None] | None = None  # raises for calls that are not allowed
+    max_number: float = math.inf  # largest number that may be written
+    unparses_nodes: bool = False  # `format_node` unparses nodes, so depth and numbers must be checked before
 
     def parse(self, text: str, max_depth: int) -> ast.expr:
-        """The tree of a text, every node of it allowed; raises `ExpressionError`."""
+        """Parse a text and check every node; raise `ExpressionError` if something is not allowed."""
         tree = self._parse_text(text)
-        nodes = self._bounded_nodes(tree, max_depth)
+        nodes = self._walk_nodes(tree, max_depth)
         for node in list(nodes) if self.unparses_nodes else nodes:
             self._check_node(node, text)
         return tree
@@ -80,15 +73,15 @@ class Grammar:
                 warnings.simplefilter("ignore")  # Python's own, about '5 is 5', '5[0]' or a backslash
                 return ast.parse(text, mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
-            found = f"{self.format_text(text)} is no formula"
+            found = f"{self.format_text(text)} is not a valid expression"
             raise ExpressionError(Code.FORMULA_SYNTAX, found, self.language) from None
 
-    def _bounded_nodes(self, tree: ast.expr, max_depth: int) -> Iterator[ast.AST]:
-        """All nodes, by their depth; raises where depth or numbers are without end."""
+    def _walk_nodes(self, tree: ast.expr, max_depth: int) -> Iterator[ast.AST]:
+        """Iterate over all nodes, level by level; raise if nesting or numbers exceed the limits."""
         nodes: list[tuple[ast.AST, int]] = [(tree, 0)]
         for node, depth in nodes:  # grows while it is walked: a formula may nest deeper than Python's stack
             if depth > max_depth:
-                found = f"a formula nested more than {max_depth} deep"
+                found = f"an expression nested more than {max_depth} levels deep"
                 raise ExpressionError(Code.TOO_LARGE, found, explain_raising_limit("formula_depth"))
             if isinstance(node, ast.Constant) and _exceeds(node.value, self.max_number):
                 raise ExpressionError(Code.TOO_LARGE, f"a number beyond {self.max_number:.0e}", "write a smaller one")
@@ -100,15 +93,15 @@ class Grammar:
             self.check_call(node, text)
         is_refused = isinstance(node, ast.Constant) and not isinstance(node.value, self.constants)
         if is_refused or not isinstance(node, self.nodes):
-            found = f"{self.format_node(node, text)} can't stand in a formula"
+            found = f"{self.format_node(node, text)} is not allowed"
             raise ExpressionError(Code.FORMULA_REFUSED, found, self.language)
 
 
 def check_length(text: str) -> None:
-    """Raises `ExpressionError` for a longer text than the limit."""
+    """Raise `ExpressionError` if a text is longer than the limit."""
     max_length = get_limit("formula_length")
     if len(text) > max_length:
-        found = f"a formula of {len(text):,} characters; {max_length:,} are allowed"
+        found = f"an expression of {len(text):,} characters; at most {max_length:,} are allowed"
         raise ExpressionError(Code.TOO_LARGE, found, explain_raising_limit("formula_length"))
 
 

@@ -1,7 +1,7 @@
-"""`${...}`: looks up the config's own keys, and the facts that the data hold.
+"""Resolve references `${...}` to keys of the config and to facts of the data.
 
-Anything else that OmegaConf could resolve (`oc.env`, `hydra`, custom resolvers) is refused: a spec is data. A fact
-that the data have not told yet stands as an `Unknown`.
+Anything else that OmegaConf could resolve (`oc.env`, `hydra`, custom resolvers) is refused, because a spec is plain
+data. A fact of data that are not loaded yet becomes an `UnknownValue`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dlspec.language.problems import Problems, format_path
 from dlspec.language.yaml.yaml_files import load_yaml_text
 from dlspec.limits import explain_raising_limit, get_limit
 
-# The facts that data can state. A field's own come behind its name: `${data.target.vocab_size}`.
+# The facts that data can provide. Those of a single field are written after its name: `${data.target.vocab_size}`.
 FACTS = ("num_classes", "num_outputs", "vocab_size", "shape", "length", "layout")
-MAX_TEXT_LENGTH = 10_000
-# Levels beyond those of a file: what a reference brings hangs below where it stands.
+MAX_TEXT_LENGTH = 10_000  # characters
+# More levels of nesting than a file may have, because a reference inserts a value with levels of its own.
 EXTRA_LEVELS = 50
 
 _WHOLE_REFERENCE = re.compile(r"\$\{([^${}]*)\}\Z")
@@ -29,18 +29,26 @@ _MISSING = object()
 
 
 def resolve_references(tree: Any, facts: Mapping[str, Any] | None, problems: Problems) -> Any:
-    """A copy of `tree` with every `${...}` replaced; `facts` is None before the data are open.
+    """Replace every `${...}` in a config.
 
-    What can't be looked up is a mistake, and a `Wrong` value in the copy.
+    Args:
+        tree: The config. It is not changed.
+        facts: Facts of the data; None before they are loaded.
+        problems: Collects what is wrong.
+
+    Returns:
+        A copy of the config, with `InvalidValue` in place of references that can't be resolved.
     """
     return _Resolver(tree, facts, problems).run()
 
 
 class _TooLarge(Exception):
-    """What a reference leads to is more than the limit's values, or nests too deep."""
+    """The value of a reference has too many values or too many levels."""
 
 
 class _Resolver:
+    """Resolves the references of one config."""
+
     def __init__(self, tree: Any, facts: Mapping[str, Any] | None, problems: Problems) -> None:
         self.tree, self.facts, self.problems = tree, facts, problems
         self.value_count = 0
@@ -77,7 +85,7 @@ class _Resolver:
                 Code.REFERENCE_SYNTAX,
                 path,
                 text,
-                f"{format_value(text)} is no reference",
+                f"{format_value(text)} is not a valid reference",
                 "write ${KEY}, with one key inside",
             )
         parts = [self._resolve_reference(found[1].strip(), path) for found in _REFERENCE.finditer(text)]
@@ -88,7 +96,7 @@ class _Resolver:
         replaced = _REFERENCE.sub(lambda _: next(texts), text)
         if len(replaced) > MAX_TEXT_LENGTH:
             return self._report_invalid(
-                Code.TOO_LARGE, path, text, f"a text of more than {MAX_TEXT_LENGTH:,} characters", "make it shorter"
+                Code.TOO_LARGE, path, text, f"a string of more than {MAX_TEXT_LENGTH:,} characters", "make it shorter"
             )
         return replaced
 
@@ -102,15 +110,15 @@ class _Resolver:
             found = self._find_target(key.strip(), path, is_required=False)
             return (_parse_default(default.strip()) if comma else None) if found is _MISSING else found
         if ":" in inner or inner.split(".")[0] in ("hydra", "oc"):
-            fix = "only the config's own keys and oc.select can stand there"
-            return self._report_invalid(Code.REFERENCE_REFUSED, path, inner, f"'${{{inner}}}' is refused", fix)
+            fix = "refer to a key of the config, or use oc.select"
+            return self._report_invalid(Code.REFERENCE_REFUSED, path, inner, f"'${{{inner}}}' is not allowed", fix)
         return self._find_target(inner, path, is_required=True, is_whole=is_whole)
 
     def _find_target(self, key: str, path: KeyPath, *, is_required: bool, is_whole: bool = False) -> Any:
         key_path = _to_absolute_path(key, path)
         if key_path is None:
             return self._report_invalid(
-                Code.UNKNOWN_REFERENCE, path, key, f"'${{{key}}}' leads above the top of the config", "take away a dot"
+                Code.UNKNOWN_REFERENCE, path, key, f"'${{{key}}}' leads above the top of the config", "remove a dot"
             )
         found = _select_value(self.tree, key_path)
         if found is None or (found[1] is None and key_path[0] == "data"):
@@ -126,17 +134,17 @@ class _Resolver:
         return self._resolve_target(key, target, value, path)
 
     def _resolve_target(self, key: str, target: KeyPath, value: Any, path: KeyPath) -> Any:
-        """The target's value, its own references looked up from where it stands."""
+        """Return the target's value, with the references in it resolved relative to the target."""
         self.active_targets.append(target)
         try:
-            return self._copy_resolved(value, target, self.depth + 3)  # as many calls lie between the two
+            return self._copy_resolved(value, target, self.depth + 3)  # 3 calls on Python's stack per reference
         except _TooLarge:
             if len(self.active_targets) > 1:
                 raise
             self.problems.origins.pop(path, None)
-            if not self.is_too_large:  # once is enough: nothing can be followed after it
+            if not self.is_too_large:  # report it once: every further reference would fail too
                 found = f"'${{{key}}}' leads to more than {self.max_values:,} values or {self.max_depth} levels"
-                fix = f"use fewer references to what holds references; {explain_raising_limit('references')}"
+                fix = f"use fewer references to values with references; {explain_raising_limit('references')}"
                 self.problems.add(Code.TOO_LARGE, path, found, fix, at_value=True)
             self.is_too_large = True
             return InvalidValue(key)
@@ -144,7 +152,7 @@ class _Resolver:
             self.active_targets.pop()
 
     def _find_fact(self, key: str, key_path: tuple[str, ...], path: KeyPath, is_required: bool, found: Any) -> Any:
-        """What the data tell, where the config does not."""
+        """Look up a fact of the data for a key that the config does not set."""
         if key_path[0] == "data" and key_path[-1] in FACTS and len(key_path) in (2, 3):
             if self.facts is None:
                 return UnknownValue(".".join(key_path))
@@ -159,7 +167,7 @@ class _Resolver:
         params = _select_value(self.tree, ("model", "params"))
         if params is not None and isinstance(params[1], dict) and key in params[1]:
             return self._report_invalid(
-                Code.UNKNOWN_REFERENCE, path, key, f"'${{{key}}}': no such key", f"a param is written ${key}"
+                Code.UNKNOWN_REFERENCE, path, key, f"'${{{key}}}': no such key", f"write ${key} to use the param"
             )
         meant = f" '{'.'.join(key_path)}'" if key.startswith(".") else ""
         return self._report_invalid(
@@ -168,11 +176,11 @@ class _Resolver:
 
     def _report_missing_fact(self, key: str, key_path: tuple[str, ...], path: KeyPath) -> InvalidValue:
         facts = dict(self.facts or {})
-        fix = f"these data state: {', '.join(name for name, fact in facts.items() if not isinstance(fact, dict))}"
+        fix = f"the data have: {', '.join(name for name, fact in facts.items() if not isinstance(fact, dict))}"
         return self._report_invalid(Code.MISSING_FACT, path, key, f"'${{{key}}}': the data have no {key_path[-1]}", fix)
 
     def _suggest_keys(self, key_path: tuple[str, ...]) -> str:
-        """What there is below the last key that is there."""
+        """Suggest the keys below the last part of the path that exists."""
         length = next(
             each for each in range(len(key_path) - 1, -1, -1) if _select_value(self.tree, key_path[:each]) is not None
         )
@@ -184,17 +192,20 @@ class _Resolver:
 
 
 def _to_absolute_path(key: str, path: KeyPath) -> tuple[str, ...] | None:
-    """The key from the top; as in Hydra, one leading dot is the mapping around, each further one a level up."""
+    """Convert a reference's key to a path from the top of the config.
+
+    As in Hydra, one leading dot means the mapping that contains the reference, each further dot one level up.
+    """
     dots = len(key) - len(key.lstrip("."))
     if dots > len(path):
         return None
-    words = _BRACKETED_KEY.sub(r".\1", key[dots:]).lstrip(".").split(".")
-    above = path[: len(path) - dots] if dots else ()
-    return (*(str(each) for each in above), *words)
+    keys = _BRACKETED_KEY.sub(r".\1", key[dots:]).lstrip(".").split(".")
+    parent_path = path[: len(path) - dots] if dots else ()
+    return (*(str(each) for each in parent_path), *keys)
 
 
 def _select_value(tree: Any, key: Sequence[str]) -> tuple[KeyPath, Any] | None:
-    """The path, with numbers for a list's items, and the value; None where there is none."""
+    """Find the value at a path. Return its path, with integers for indices, and the value; None if there is none."""
     path: list[Hashable] = []
     for part in key:
         if isinstance(tree, dict) and part in tree:
@@ -209,7 +220,7 @@ def _select_value(tree: Any, key: Sequence[str]) -> tuple[KeyPath, Any] | None:
 
 
 def _parse_default(text: str) -> Any:
-    """A default as YAML reads it: a number, a word, a quoted text, a list."""
+    """Parse the default of `oc.select` as YAML: a number, a string, a list, ..."""
     try:
         return load_yaml_text(text, "oc.select").tree
     except SpecError:

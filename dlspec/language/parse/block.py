@@ -1,7 +1,7 @@
-"""A model as written: its params, blocks, inputs, entries and outputs, each with its place. No formula is computed.
+"""Read a model as written: its params, blocks, inputs, entries and outputs, each with its path.
 
-Reading tells every mistake of form, in blocks and branches that a network may not have, too. `dlspec.language.expand`
-then computes and writes out. No torch here.
+Nothing is evaluated here; `dlspec.language.expand` does that. So problems of form are also found in blocks and
+branches that the final network does not use.
 """
 
 from __future__ import annotations
@@ -30,14 +30,13 @@ from dlspec.language.problems import Problems
 from dlspec.limits import explain_raising_limit, get_limit
 
 BLOCK_KEYS = ("params", "blocks", "inputs", "layers", "outputs")
-TRAINING_KEYS = ("loss", "init", "freeze")
-"""What a model may bring along for its training."""
+TRAINING_KEYS = ("loss", "init", "freeze")  # a model's defaults for its training
 MODEL_KEYS = (*BLOCK_KEYS, *TRAINING_KEYS)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A network with params, used like a layer. The model is the outermost one; it alone has things of its `own`."""
+    """A named list of entries with params, used like a layer. The model is the outermost block, with the name ''."""
 
     name: str
     path: KeyPath
@@ -45,21 +44,22 @@ class Block:
     blocks: Mapping[str, Block]
     inputs: tuple[ModelInput, ...]
     entries: tuple[Entry, ...]
-    outputs: Mapping[str, tuple[Any, KeyPath]] = field(default_factory=dict)
-    training_settings: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, tuple[Any, KeyPath]] = field(default_factory=dict)  # by name: the reference and its path
+    training_settings: Mapping[str, Any] = field(default_factory=dict)  # of the model only: loss, init, freeze
 
     @property
     def first_param(self) -> str:
+        """Name of the first param, which a single value such as `- Block: 64` sets; '' if the block has none."""
         return next(iter(self.params), "")
 
     def all_blocks(self) -> Iterator[Block]:
-        """The blocks in it, and those in them."""
+        """Iterate over the blocks defined in this one, at all levels."""
         for each in self.blocks.values():
             yield each
             yield from each.all_blocks()
 
     def all_entries(self) -> Iterator[Entry]:
-        """The entries, and those in containers; not those of blocks."""
+        """Iterate over the entries, including those in containers, but not those of inner blocks."""
         queue = list(self.entries)
         for each in queue:
             yield each
@@ -67,11 +67,20 @@ class Block:
 
 
 def read_model(raw: Any, path: KeyPath, problems: Problems) -> Block | None:
-    """The model that `raw` writes, or None where it has no layers to speak of."""
+    """Read a model.
+
+    Args:
+        raw: Value of `model` in the config.
+        path: Its path.
+        problems: Collects what is wrong.
+
+    Returns:
+        The model, or None if `raw` is not a mapping.
+    """
     if isinstance(raw, InvalidValue):
         return None
     if not isinstance(raw, dict):
-        found = "no model" if raw is None else f"{format_value(raw)} is no model"
+        found = "no model" if raw is None else f"a model must be a mapping with 'layers', got {format_value(raw)}"
         problems.add(
             Code.EMPTY_MODEL if raw is None else Code.WRONG_TYPE,
             path,
@@ -82,7 +91,9 @@ def read_model(raw: Any, path: KeyPath, problems: Problems) -> Block | None:
         return None
     for key in raw:
         if key not in MODEL_KEYS:
-            problems.add(Code.UNKNOWN_KEY, (*path, key), f"no key '{key}' in a model", suggest(str(key), MODEL_KEYS))
+            problems.add(
+                Code.UNKNOWN_KEY, (*path, key), f"unknown key '{key}' in a model", suggest(str(key), MODEL_KEYS)
+            )
     return _read_block("", raw, path, problems)
 
 
@@ -105,31 +116,31 @@ def _read_block(name: str, raw: dict[str, Any], path: KeyPath, problems: Problem
 
 
 def _check_all_blocks_used(block: Block, problems: Problems) -> None:
-    """A block that no entry names was misspelled or forgotten, where no param could name it."""
+    """Report blocks that no entry names, unless an entry's type is a param, which could name any block."""
     entries = [entry for each in (block, *block.all_blocks()) for entry in each.all_entries()]
     types = {each.type for each in entries}
     if any("$" in each for each in types):
         return
     for name in (name for name in block.blocks if name not in types and name not in _reserved_names()):
         guess = find_closest(name, types - block.blocks.keys())
-        fix = f"did you mean '{guess}' there?" if guess else f"remove it, or let an entry say - {name}"
-        problems.add(Code.UNUSED, (*block.path, "blocks", name), f"nothing uses block '{name}'", fix, at_key=True)
+        fix = f"did an entry misspell it as '{guess}'?" if guess else f"remove it, or use it in an entry: - {name}"
+        problems.add(Code.UNUSED, (*block.path, "blocks", name), f"block '{name}' is never used", fix, at_key=True)
 
 
 # ---- params and blocks ---------------------------------------------------------------------------------------------
 
 
 def _check_all_params_used(block: Block, raw: Mapping[str, Any], problems: Problems) -> None:
-    """A param that stands in no formula of the block, nor of a block in it, is one that was misspelled or forgotten."""
+    """Report params that no expression uses, neither in the block nor in a block inside it."""
     used = _find_words_used(raw)
     for name in (each for each in block.params if each not in used):
         guess = find_closest(name, used & block.params.keys())
-        fix = f"did you mean '{guess}'?" if guess else f"remove it, or write it as ${name}"
-        problems.add(Code.UNUSED, (*block.path, "params", name), f"nothing uses param '{name}'", fix)
+        fix = f"did you mean '{guess}'?" if guess else f"remove it, or use it as ${name}"
+        problems.add(Code.UNUSED, (*block.path, "params", name), f"param '{name}' is never used", fix)
 
 
 def _find_words_used(raw: Mapping[str, Any]) -> set[str]:
-    """The words in a block's formulas, less those that a block in it or a repeat has for its own."""
+    """Find the names in a block's expressions, except those of inner blocks' params and of a repeat's variables."""
     blocks = raw.get("blocks")
     words = find_expression_words({key: each for key, each in raw.items() if key not in ("blocks", "layers")})
     for inner in blocks.values() if isinstance(blocks, dict) else ():
@@ -143,7 +154,7 @@ def _find_words_used(raw: Mapping[str, Any]) -> set[str]:
 
 
 def _find_repeat_variables(entry: Any) -> set[Any]:
-    """The names that an entry's `repeat` gives a value of its own, where it reads none of them itself."""
+    """Find the variables that an entry's `repeat` defines, without those that `repeat` itself reads."""
     inner = next(iter(entry.values()), None) if isinstance(entry, dict) else None
     repeat = entry.get("repeat") if isinstance(entry, dict) else None
     repeat = inner.get("repeat") if repeat is None and isinstance(inner, dict) else repeat
@@ -156,7 +167,7 @@ def _read_blocks(raw: Any, path: KeyPath, problems: Problems) -> dict[str, Block
         return {}
     if not isinstance(raw, dict):
         fix = "write 'blocks:', below it a block's name, and below that 'layers:'"
-        problems.add(Code.WRONG_TYPE, path, "blocks are a mapping from names to blocks", fix, at_value=True)
+        problems.add(Code.WRONG_TYPE, path, "'blocks' must be a mapping from names to blocks", fix, at_value=True)
         return {}
     blocks: dict[str, Block] = {}
     for name, inner in raw.items():
@@ -168,8 +179,8 @@ def _read_blocks(raw: Any, path: KeyPath, problems: Problems) -> dict[str, Block
             blocks[name] = Block(name, (*path, name), {}, {}, (), ())
             continue
         for key in (each for each in inner if each not in BLOCK_KEYS):
-            found = f"no key '{key}' in a block"
-            fix = "it belongs to the model" if key in MODEL_KEYS else suggest(str(key), BLOCK_KEYS)
+            found = f"unknown key '{key}' in a block"
+            fix = "move it to the model" if key in MODEL_KEYS else suggest(str(key), BLOCK_KEYS)
             problems.add(Code.UNKNOWN_KEY, (*path, name, key), found, fix)
         blocks[name] = _read_block(name, inner, (*path, name), problems)
     return blocks
@@ -178,19 +189,21 @@ def _read_blocks(raw: Any, path: KeyPath, problems: Problems) -> dict[str, Block
 def _check_block_name(name: Any, path: KeyPath, problems: Problems) -> bool:
     reserved = _reserved_names()
     if not is_valid_name(name):
-        problems.add(Code.INVALID_NAME, path, f"{format_value(name)} can't name a block", NAME_FIX, at_key=True)
+        problems.add(
+            Code.INVALID_NAME, path, f"{format_value(name)} is not a valid name for a block", NAME_FIX, at_key=True
+        )
         return False
     if name in reserved:
-        what = "a function of Formula" if name in FORMULA_FUNCTIONS else "a word of the language"
+        what = "a function of Formula" if name in FORMULA_FUNCTIONS else "reserved"
         problems.add(
-            Code.INVALID_NAME, path, f"'{name}' can't name a block: it is {what}", "take another word", at_key=True
+            Code.INVALID_NAME, path, f"'{name}' can't name a block: it is {what}", "choose another name", at_key=True
         )
         return False
     return True
 
 
 def _reserved_names() -> set[str]:
-    """What no block may be called."""
+    """Names that a block may not have."""
     own = (*ENTRY_KEYS, *CONTAINERS, *FORMULA_FUNCTIONS, "type", "Formula", "Parameter")
     return {*own, *expression_functions.EXPRESSION_FUNCTIONS, *evaluator.CONSTANTS}
 
@@ -199,7 +212,7 @@ def _reserved_names() -> set[str]:
 
 
 def _read_outputs(raw: Any, path: KeyPath, problems: Problems) -> dict[str, tuple[Any, KeyPath]]:
-    """For each output's name the reference that gives it, as written, and its place."""
+    """Read the outputs: for each name the reference as written, such as an entry's name, and its path."""
     if raw is None or isinstance(raw, InvalidValue):
         return {}
     if isinstance(raw, str):
@@ -207,7 +220,7 @@ def _read_outputs(raw: Any, path: KeyPath, problems: Problems) -> dict[str, tupl
     if not isinstance(raw, dict | list) or not raw:
         fix = "write outputs: [NAME, OTHER] or outputs: {real: NAME}"
         problems.add(
-            Code.WRONG_TYPE, path, f"outputs are {format_value(raw)}, wanted names of entries", fix, at_value=True
+            Code.WRONG_TYPE, path, f"'outputs' must be names of entries, got {format_value(raw)}", fix, at_value=True
         )
         return {}
     if isinstance(raw, dict):
@@ -216,11 +229,11 @@ def _read_outputs(raw: Any, path: KeyPath, problems: Problems) -> dict[str, tupl
     for index, each in enumerate(raw):
         name, where = str(each).replace(".", "_") if isinstance(each, str) else each, (*path, index)
         if str(each).lstrip("-").isdigit() or each == "_":
-            fix = "give the entry a name, as in {Linear: 10, name: logits}, and write that"
-            problems.add(Code.INVALID_NAME, where, f"{format_value(each)} is no name of an output", fix, at_value=True)
+            fix = "give the entry a name, as in {Linear: 10, name: logits}, and use that"
+            problems.add(Code.INVALID_NAME, where, f"{format_value(each)} is not an output's name", fix, at_value=True)
         elif isinstance(name, str) and name in found:
             problems.add(
-                Code.NAME_TAKEN, where, f"'{each}' stands twice among the outputs", "name it once", at_value=True
+                Code.NAME_TAKEN, where, f"output '{each}' is listed twice", "remove one of the two", at_value=True
             )
         elif check_name(name, where, problems, at_value=True):
             found[name] = (each, where)
@@ -231,7 +244,7 @@ def _read_outputs(raw: Any, path: KeyPath, problems: Problems) -> dict[str, tupl
 
 
 def _read_layers(raw: Any, path: KeyPath, problems: Problems) -> tuple[Entry, ...]:
-    """Each entry under its name: a list's index, or a mapping's key. A mapping's null is an entry that was removed."""
+    """Read the entries of a list or mapping. A null in a mapping is an entry that an override removed."""
     if isinstance(raw, InvalidValue):
         return ()
     if isinstance(raw, dict):
@@ -248,7 +261,7 @@ def _read_layers(raw: Any, path: KeyPath, problems: Problems) -> tuple[Entry, ..
 
 def _report_no_layers(raw: Any, count: int, path: KeyPath, problems: Problems) -> None:
     if count:
-        fix = f"a model may have {get_limit('layers'):,}; {explain_raising_limit('layers')}"
+        fix = f"at most {get_limit('layers'):,} are allowed; {explain_raising_limit('layers')}"
         problems.add(Code.TOO_LARGE, path, f"{count:,} layers", fix)
         return
     fix = "write 'layers:' and below it '- Flatten', '- Linear: 10', ..."
@@ -256,5 +269,5 @@ def _report_no_layers(raw: Any, count: int, path: KeyPath, problems: Problems) -
         problems.add(Code.EMPTY_MODEL, path, "no layers", fix, at_value=isinstance(raw, list))
     else:
         problems.add(
-            Code.WRONG_TYPE, path, f"{format_value(raw)} is neither a list nor a mapping of layers", fix, at_value=True
+            Code.WRONG_TYPE, path, f"'layers' must be a list or a mapping, got {format_value(raw)}", fix, at_value=True
         )

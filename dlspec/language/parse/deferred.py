@@ -1,4 +1,4 @@
-"""Formulas whose value is known only when the channels of a layer's input are: those with `$in_channels`."""
+"""Expressions with `$in_channels`, which can be computed only when the channels of a layer's input are known."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from dlspec.language.expressions.evaluator import UnknownValue
 
 @dataclass(frozen=True)
 class OutputRef:
-    """A value: which node gives it, and which of the node's outputs it is ('' for the first)."""
+    """Reference to an output of a node."""
 
     node: str
-    output: str = ""
+    output: str = ""  # name of one of multiple outputs; '' is the first
 
 
+# Returns the number of channels of an output.
 ChannelLookup = Callable[[OutputRef], int]
 
 
 @dataclass(frozen=True)
 class Deferred(UnknownValue):
-    """A formula with `$in_channels`: `compute` gives its value once the channels of values can be looked up."""
+    """The value of an expression with `$in_channels`, to be computed when the layer is built."""
 
     compute: Callable[[ChannelLookup], Any] = field(default=lambda channels: None, compare=False)
 
@@ -31,7 +32,7 @@ class Deferred(UnknownValue):
 
 
 def compute_deferred(value: Any, find_channels: ChannelLookup) -> Any:
-    """The value with every `Deferred` in it computed."""
+    """Replace every `Deferred` in a value, also inside lists and mappings, by its result."""
     if isinstance(value, Deferred):
         return value.compute(find_channels)
     if isinstance(value, dict):
@@ -40,7 +41,7 @@ def compute_deferred(value: Any, find_channels: ChannelLookup) -> Any:
 
 
 def is_deferred(value: Any) -> bool:
-    """Whether something in it waits for the channels of its input."""
+    """Whether a value is or contains a `Deferred`."""
     if isinstance(value, dict):
         return any(is_deferred(each) for each in value.values())
     return any(is_deferred(each) for each in value) if isinstance(value, list) else isinstance(value, Deferred)

@@ -1,4 +1,4 @@
-"""Entries of `layers` as written: each with its part, its keys and, of a container, the entries that it holds."""
+"""Read entries of `layers` as written: each with its part, its keys and, for a container, the entries inside."""
 
 from __future__ import annotations
 
@@ -15,55 +15,64 @@ from dlspec.language.problems import Problems
 from dlspec.layouts import LAYOUTS
 
 SHARE = "share"
+# Layers that contain entries, with their settings. A single value sets the first one.
 CONTAINERS: Mapping[str, tuple[str, ...]] = {
     "Sequential": ("layers",),
     "TimeDistributed": ("layers",),
     "Residual": ("body", "shortcut", "stochastic_depth"),
     "Parallel": ("branches", "merge"),
 }
-"""What holds entries of its own, and its settings; one value stands for the first."""
-MAX_NAME_LENGTH = 100
-NAME_FIX = "take letters, digits and _, a letter first, no Python keyword"
+MAX_NAME_LENGTH = 100  # characters
+NAME_FIX = "use letters, digits and _, start with a letter, avoid Python keywords"
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry of a list or mapping. `key` is its place there, '' where it stands alone in the place of a list.
+    """One entry of `layers`. Its `name`, `from`, `repeat`, ... are in `part.keys`."""
 
-    `part` is the layer's, block's or container's name and settings; `bodies` are a container's entries. What it is
-    called, what it takes and how often it stands are in `part.keys`.
-    """
-
-    key: str
+    key: str  # index in a list or key in a mapping; '' if it is written instead of a list
     path: KeyPath
-    part: Part
-    bodies: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)
-    words: frozenset[str] = frozenset()
+    part: Part  # name and settings of the layer, block or container
+    bodies: Mapping[str, tuple[Entry, ...]] = field(default_factory=dict)  # a container's entries, by setting
+    words: frozenset[str] = frozenset()  # names in its expressions; collected only if it has a `repeat` with variables
 
     @property
     def is_named_by_key(self) -> bool:
-        """Whether it stands in a mapping, so that its key is its output's name."""
+        """Whether the entry is in a mapping, so that its key is also its output's name."""
         return bool(self.key) and not self.key.isdigit()
 
     @property
     def type(self) -> str:
+        """Name of the layer, block or container."""
         return self.part.type
 
 
 def is_valid_name(name: Any) -> bool:
-    """Whether an output, input or block may be called so."""
+    """Whether a value can be the name of an output, input or block."""
     is_word = isinstance(name, str) and name.isidentifier() and name.isascii()
     return is_word and not keyword.iskeyword(name) and not name.startswith("_") and len(name) <= MAX_NAME_LENGTH
 
 
 def check_name(name: Any, path: KeyPath, problems: Problems, kind: str = "output", *, at_value: bool = False) -> bool:
+    """Check a name and report it if it is not valid.
+
+    Args:
+        name: The name as written.
+        path: Its path.
+        problems: Collects what is wrong.
+        kind: What is named, for the message: "output", "input" or "branch".
+        at_value: Point at the value at `path`, not at its key.
+
+    Returns:
+        Whether the name is valid.
+    """
     if is_valid_name(name):
         return True
     article = "an" if kind[0] in "aeiou" else "a"
     problems.add(
         Code.INVALID_NAME,
         path,
-        f"{format_value(name)} can't name {article} {kind}",
+        f"{format_value(name)} is not a valid name for {article} {kind}",
         NAME_FIX,
         at_value=at_value,
         at_key=not at_value,
@@ -72,7 +81,7 @@ def check_name(name: Any, path: KeyPath, problems: Problems, kind: str = "output
 
 
 def find_expression_words(value: Any) -> set[str]:
-    """The words in the formulas of a value, through lists and mappings, keys too (`- $activation: {...}`)."""
+    """Find the names in all expressions of a value, including keys such as `$activation` in `- $activation: {...}`."""
     words: set[str] = set()
     queue = [value]
     for each in queue:
@@ -86,6 +95,7 @@ def find_expression_words(value: Any) -> set[str]:
 
 
 def is_undetermined(value: Any) -> bool:
+    """Whether a value is null, not known yet, or an expression, so that it can't be checked here."""
     return value is None or isinstance(value, UnknownValue) or evaluator.extract_expression(value) is not None
 
 
@@ -93,12 +103,29 @@ def is_undetermined(value: Any) -> bool:
 
 
 def read_entries(entries: Collection[tuple[Any, Any]], path: KeyPath, problems: Problems) -> tuple[Entry, ...]:
+    """Read the entries of a list or mapping; those that are not valid are reported and left out.
+
+    Args:
+        entries: Pairs of index or key, and the entry as written.
+        path: Path of the list or mapping.
+        problems: Collects what is wrong.
+    """
     read = [read_entry(str(key), each, (*path, key), problems) for key, each in entries]
     return tuple(each for each in read if each is not None)
 
 
 def read_entry(key: str, raw: Any, path: KeyPath, problems: Problems) -> Entry | None:
-    """One entry, or None where it is none and `problems` says why."""
+    """Read one entry.
+
+    Args:
+        key: Its index in a list or key in a mapping; '' if it is written instead of a list.
+        raw: The entry as written.
+        path: Its path.
+        problems: Collects what is wrong.
+
+    Returns:
+        The entry, or None if it names no layer.
+    """
     part = _read_share(raw, path, problems)
     part = part or parse_part(raw, path, problems, kind="layer", is_entry=True)
     if part is None:
@@ -110,16 +137,18 @@ def read_entry(key: str, raw: Any, path: KeyPath, problems: Problems) -> Entry |
 
 
 def _read_share(raw: Any, path: KeyPath, problems: Problems) -> Part | None:
-    """`{share: NAME}`, which stands in place of a layer."""
+    """Read `{share: NAME}`, which reuses the module of another entry; None for other entries."""
     if not isinstance(raw, dict) or SHARE not in raw:
         return None
     others = [str(key) for key in raw if key not in ENTRY_KEYS]
     if others:
-        found = f"'share' beside {others[0]}"
-        problems.add(Code.CONFLICT, (*path, SHARE), found, "it uses a module again as it is: take away one of the two")
+        found = f"'share' can't be combined with {others[0]}"
+        problems.add(Code.CONFLICT, (*path, SHARE), found, "it reuses another entry's module: remove one of the two")
         return None
     for key in (each for each in ("tie", "parametrize", "layout") if each in raw):
-        problems.add(Code.MISPLACED_KEY, (*path, key), f"'{key}' beside share", "write it at the layer that is shared")
+        problems.add(
+            Code.MISPLACED_KEY, (*path, key), f"'{key}' together with 'share'", "set it on the layer that is shared"
+        )
     problems.names[path] = ((*path, SHARE), False)
     keys = dict(raw)
     return Part(SHARE, path, settings_path=path, keys=keys, key_paths={key: (*path, key) for key in keys})
@@ -127,23 +156,26 @@ def _read_share(raw: Any, path: KeyPath, problems: Problems) -> Part | None:
 
 def _check_entry_keys(part: Part, problems: Problems) -> None:
     if SHARE in part.keys and part.type != SHARE:
-        found = "'share' stands in place of a layer"
+        found = "'share' can't be combined with a layer"
         problems.add(
-            Code.CONFLICT, part.path_of(SHARE), found, f"write {{share: NAME}} alone, or leave it out of {part.type}"
+            Code.CONFLICT, part.path_of(SHARE), found, f"write only {{share: NAME}}, or remove 'share' from {part.type}"
         )
     for key in ("tie", "parametrize"):
         value = part.keys.get(key)
         if key in part.keys and not isinstance(value, str | UnknownValue):
             expected = "a layer's name" if key == "tie" else "weight_norm, spectral_norm or orthogonal"
             problems.add(
-                Code.WRONG_VALUE, part.path_of(key), f"{key} is {format_value(value)}, wanted {expected}", at_value=True
+                Code.WRONG_VALUE,
+                part.path_of(key),
+                f"'{key}' must be {expected}, got {format_value(value)}",
+                at_value=True,
             )
     layout = part.keys.get("layout")
     if layout is not None and not is_undetermined(layout) and layout not in LAYOUTS:
         problems.add(
             Code.UNKNOWN_CHOICE,
             part.path_of("layout"),
-            f"no layout {format_value(layout)}",
+            f"unknown layout {format_value(layout)}",
             suggest(str(layout), LAYOUTS),
             at_value=True,
         )
@@ -153,12 +185,12 @@ def _check_entry_keys(part: Part, problems: Problems) -> None:
     if part.type in CONTAINERS:
         for key in ("tie", "parametrize", "layout"):
             if key in part.keys:
-                fix = "write it at the layer inside that it is meant for"
-                problems.add(Code.MISPLACED_KEY, part.path_of(key), f"'{key}' at {part.type}, which is no layer", fix)
+                fix = "set it on a layer inside the container"
+                problems.add(Code.MISPLACED_KEY, part.path_of(key), f"'{key}' is not allowed on {part.type}", fix)
 
 
 def read_container_bodies(entry: Entry, problems: Problems) -> Entry:
-    """The entry with those that it holds, where it is a container."""
+    """Read the entries inside a container; return other entries unchanged."""
     part, allowed = entry.part, CONTAINERS.get(entry.part.type)
     if allowed is None:
         return entry
@@ -166,15 +198,15 @@ def read_container_bodies(entry: Entry, problems: Problems) -> Entry:
     for key in (each for each in settings if each not in allowed):
         fix = suggest(str(key), allowed)
         if str(key)[:1].isupper():
-            fix = f"write {part.type}: [{{{key}: ...}}], its entries in a list"
+            fix = f"write its entries in a list: {part.type}: [{{{key}: ...}}]"
         elif part.type == "Parallel" and allowed[0] not in settings:
             fix = f"write its branches below 'branches:': Parallel: {{branches: {{{key}: ...}}}}"
-        problems.add(Code.UNKNOWN_SETTING, (*part.settings_path, key), f"no setting '{key}'", fix)
+        problems.add(Code.UNKNOWN_SETTING, (*part.settings_path, key), f"unknown setting '{key}'", fix)
     if allowed[0] not in settings:
         if all(key in allowed for key in settings):
-            fix = f"write {part.type}: [...], its entries in a list"
+            fix = f"write its entries in a list: {part.type}: [...]"
             fix = f"write {part.type}: {{{allowed[0]}: [...], {', '.join(settings)}: ...}}" if settings else fix
-            problems.add(Code.MISSING_VALUE, part.settings_path, f"{part.type} wants {allowed[0]}", fix)
+            problems.add(Code.MISSING_VALUE, part.settings_path, f"{part.type} needs '{allowed[0]}'", fix)
         return entry
     read = {key: settings[key] for key in settings if key in allowed}
     nested = {key: _read_nested_entries(key, each, paths[key], problems) for key, each in read.items()}
@@ -183,15 +215,15 @@ def read_container_bodies(entry: Entry, problems: Problems) -> Entry:
     return replace(entry, part=replace(part, settings=rest, value=NO_VALUE), bodies=bodies)
 
 
-def _get_container_settings(part: Part, first: str) -> tuple[Mapping[str, Any], Mapping[str, KeyPath]]:
-    """A container's settings; one value is its first setting's. And where each stands."""
+def _get_container_settings(part: Part, main_setting: str) -> tuple[Mapping[str, Any], Mapping[str, KeyPath]]:
+    """Return a container's settings and the path of each. A single value sets `main_setting`."""
     if part.value is not NO_VALUE:
-        return {first: part.value}, {first: part.settings_path}
+        return {main_setting: part.value}, {main_setting: part.settings_path}
     return part.settings, {key: part.path_of(key) for key in part.settings}
 
 
 def _read_nested_entries(key: str, raw: Any, path: KeyPath, problems: Problems) -> tuple[Entry, ...] | None:
-    """The entries below a container's setting; None where the setting holds no entries."""
+    """Read the entries in a container's setting; None if the setting does not contain entries."""
     if key == "stochastic_depth" or isinstance(raw, UnknownValue):
         return None
     if (key == "merge" and raw is None) or (key == "shortcut" and not isinstance(raw, list | dict)):
@@ -200,22 +232,32 @@ def _read_nested_entries(key: str, raw: Any, path: KeyPath, problems: Problems) 
         return _read_branches(raw, path, problems)
     if key == "merge" and isinstance(raw, str) and raw.lower() in _MERGE_ALIASES and raw != "Multiply":
         problems.add(
-            Code.UNKNOWN_CHOICE, path, f"no merge '{raw}'", f"write merge: {_MERGE_ALIASES[raw.lower()]}", at_value=True
+            Code.UNKNOWN_CHOICE,
+            path,
+            f"unknown merge '{raw}'",
+            f"write merge: {_MERGE_ALIASES[raw.lower()]}",
+            at_value=True,
         )
         return ()
     if key == "body" and raw == []:
-        fix = "write what stands beside the shortcut: Residual: [LayerNorm, ...]"
-        problems.add(Code.MISSING_VALUE, path, "a Residual without entries", fix, at_value=True)
+        fix = "write the layers that the shortcut bypasses: Residual: [LayerNorm, ...]"
+        problems.add(Code.MISSING_VALUE, path, "Residual has no entries", fix, at_value=True)
     return read_body(raw, path, problems)
 
 
-# What other languages call a merge.
+# Names of merges in other libraries.
 _MERGE_ALIASES = {"sum": "Add", "mul": "Multiply", "multiply": "Multiply", "cat": "Concat", "concatenate": "Concat"}
-_MERGE_ALIASES |= {"none": "null, for several outputs"}
+_MERGE_ALIASES |= {"none": "null, for multiple outputs"}
 
 
 def read_body(raw: Any, path: KeyPath, problems: Problems) -> tuple[Entry, ...]:
-    """A list of entries, or one alone, which then has the list's own place."""
+    """Read a list of entries, or a single entry written instead of the list.
+
+    Args:
+        raw: The list or entry as written.
+        path: Its path.
+        problems: Collects what is wrong.
+    """
     if isinstance(raw, list):
         return read_entries(list(enumerate(raw)), path, problems)
     entry = read_entry("", raw, path, problems)
@@ -223,20 +265,26 @@ def read_body(raw: Any, path: KeyPath, problems: Problems) -> tuple[Entry, ...]:
 
 
 def _read_branches(raw: Any, path: KeyPath, problems: Problems) -> tuple[Entry, ...]:
-    """Each branch an entry: a list of entries is a `Sequential` of them."""
+    """Read the branches of a `Parallel`, each as one entry: a list of entries becomes a `Sequential`."""
     if not isinstance(raw, dict | list) or not raw:
-        fix = "write them in a list, or as a mapping from names: a branch is an entry or a list of entries"
-        problems.add(Code.WRONG_TYPE, path, f"branches are {format_value(raw)}", fix, at_value=True)
+        fix = "write each branch as an entry or a list of entries"
+        problems.add(
+            Code.WRONG_TYPE,
+            path,
+            f"'branches' must be a non-empty list or mapping, got {format_value(raw)}",
+            fix,
+            at_value=True,
+        )
         return ()
-    named = isinstance(raw, dict)
+    is_mapping = isinstance(raw, dict)
     items = [(str(key), each, (*path, key)) for key, each in (raw.items() if isinstance(raw, dict) else enumerate(raw))]
-    for key, _, where in items if named else ():
+    for key, _, where in items if is_mapping else ():
         if check_name(key, where, problems, "branch") and key == "merge":
             problems.add(
                 Code.INVALID_NAME,
                 where,
-                "'merge' can't name a branch: their merge has the name",
-                "take another word",
+                "'merge' can't name a branch: the layer that merges the branches has this name",
+                "choose another name",
                 at_key=True,
             )
     read = [_read_branch(*each, problems) for each in items]

@@ -1,4 +1,4 @@
-"""A block's params: their names, their values, and what formulas over them give."""
+"""A block's params, and the evaluation of expressions that use them."""
 
 from __future__ import annotations
 
@@ -18,39 +18,52 @@ from dlspec.language.problems import Problems
 from dlspec.limits import explain_raising_limit, get_limit
 
 IN_CHANNELS, INDEX = "in_channels", "index"
-# Known only while a layer is built or repeated.
+# Names that have a value only while a layer is built or repeated, and where they can be used.
 _LATE_NAMES = {
-    IN_CHANNELS: "it is the size of what an entry takes, and stands in an entry's settings",
-    INDEX: "it counts the copies of an entry with repeat",
+    IN_CHANNELS: "it is the number of channels of an entry's input: use it in an entry's settings",
+    INDEX: "it counts the copies of a repeated entry: use it in an entry with 'repeat'",
 }
-_EMBEDDED_FIX = "a formula is the whole value: $(...), its text in quotes: $(mode + 'ear')"
+_EMBEDDED_FIX = "an expression must be the whole value, with strings in quotes: $(mode + 'ear')"
 _DOLLAR_SIGN = re.compile(r"\$\$|\$([A-Za-z_]\w*)|\$\(")
 
+# From the path of a setting that is a param, such as `width: $width`, to the path where the param's value was written.
 Origins = dict[KeyPath, KeyPath]
-"""For the path of a setting that is a param where the param's value was written."""
 
 
 def read_params(raw: Any, path: KeyPath, problems: Problems) -> dict[str, Any]:
-    """The params by name; those that no formula could name are mistakes, and left out."""
+    """Read a block's params; those with invalid names are reported and left out.
+
+    Args:
+        raw: Value of `params`.
+        path: Its path.
+        problems: Collects what is wrong.
+
+    Returns:
+        The params by name, not evaluated.
+    """
     if raw is None or isinstance(raw, InvalidValue):
         return {}
     if not isinstance(raw, dict):
-        problems.add(Code.WRONG_TYPE, path, "params are no mapping", "write 'params: {width: 64}'", at_value=True)
+        problems.add(Code.WRONG_TYPE, path, "'params' must be a mapping", "write 'params: {width: 64}'", at_value=True)
         return {}
     for name in (each for each in raw if not can_name_param(each)):
-        fix = "take a word that no function or keyword has"
-        problems.add(Code.INVALID_NAME, (*path, name), f"{format_value(name)} can't name a param", fix)
+        fix = "use letters, digits and _; names of functions and keywords are reserved"
+        problems.add(Code.INVALID_NAME, (*path, name), f"{format_value(name)} is not a valid name for a param", fix)
     return {name: value for name, value in raw.items() if can_name_param(name)}
 
 
 def can_name_param(name: Any) -> bool:
+    """Whether a value can be the name of a param."""
     reserved = {*EXPRESSION_FUNCTIONS, *evaluator.CONSTANTS, *_LATE_NAMES}
     is_word = isinstance(name, str) and name.isidentifier() and name.isascii()
     return is_word and not keyword.iskeyword(name) and name not in reserved
 
 
 def _drop_cut_remainders(settings: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The settings without the rest of a `{size: $(max(w, 10))}` that YAML cut at its comma."""
+    """Remove the rest of an expression such as `{size: $(max(w, 10))}` that YAML split at its comma into two keys.
+
+    The first half is reported as not closed, so the second half would only give a misleading problem.
+    """
     if not any(evaluator.is_unclosed(each) for each in settings.values()):
         return settings
     return {key: each for key, each in settings.items() if each is not None or ")" not in str(key)}
@@ -58,23 +71,29 @@ def _drop_cut_remainders(settings: Mapping[str, Any]) -> Mapping[str, Any]:
 
 @dataclass(frozen=True)
 class Scope:
-    """What formulas see at a place: a block's params, those of the blocks around it, and a repeat's variables.
-
-    `origins` says where the value of each was written, `below` which params stand further down.
-    """
+    """The names that expressions can use: params of the block and of those around it, and a repeat's variables."""
 
     problems: Problems
     values: Mapping[str, Any] = field(default_factory=dict)
-    origins: Mapping[str, KeyPath] = field(default_factory=dict)
-    defined_below: Collection[str] = ()
+    origins: Mapping[str, KeyPath] = field(default_factory=dict)  # where each value was written
+    defined_below: Collection[str] = ()  # params that have no value yet, because they are defined further down
 
     def with_values(self, values: Mapping[str, Any], origins: Mapping[str, KeyPath] | None = None) -> Scope:
-        """This scope and some more values, which come first."""
+        """Return a copy of this scope with more values, which hide existing ones of the same name."""
         kept = {name: path for name, path in self.origins.items() if name not in values}
         return replace(self, values={**self.values, **values}, origins={**kept, **(origins or {})})
 
     def evaluate(self, value: Any, path: KeyPath, origins: Origins | None = None) -> Any:
-        """The value with its formulas computed, through lists and mappings; `origins` grows by its params'."""
+        """Evaluate all expressions in a value, also inside lists and mappings.
+
+        Args:
+            value: The value as written.
+            path: Its path.
+            origins: If given, filled with the origins of settings that are a param.
+
+        Returns:
+            The value with its expressions replaced; `InvalidValue` for those that are reported as a problem.
+        """
         if isinstance(value, list):
             return [self.evaluate(each, (*path, index), origins) for index, each in enumerate(value)]
         if isinstance(value, dict):
@@ -90,12 +109,12 @@ class Scope:
             return evaluator.unescape_dollars(value)
         if evaluator.is_unclosed(value):
             return self._report_invalid(
-                Code.FORMULA_SYNTAX, value, path, f"{format_value(value)} is not closed", evaluator.CLOSE_BRACKET_FIX
+                Code.FORMULA_SYNTAX, value, path, f"missing ')' in {format_value(value)}", evaluator.CLOSE_BRACKET_FIX
             )
         bare = evaluator.guess_expression(value)
         fix = f"write $({bare})" if bare else _EMBEDDED_FIX
         return self._report_invalid(
-            Code.FORMULA_SYNTAX, value, path, f"{format_value(value)} mixes text and a formula", fix
+            Code.FORMULA_SYNTAX, value, path, f"{format_value(value)} mixes text and an expression", fix
         )
 
     def _compute_expression(self, formula: str, path: KeyPath) -> Any:
@@ -113,22 +132,22 @@ class Scope:
                 else evaluation.evaluate_expression(formula, self.values)
             )
         except ExpressionError as error:
-            wrong = error.finding
+            finding = error.finding
             return self._report_invalid(
-                wrong.code, formula, path, wrong.found, wrong.fix or self._describe_values(formula)
+                finding.code, formula, path, finding.found, finding.fix or self._describe_values(formula)
             )
 
     def _describe_values(self, formula: str) -> str:
-        """What a formula was computed of: in a block a caller gave it."""
+        """List the values of an expression's params, because a block's params depend on the entry that uses it."""
         try:
             names = sorted(evaluator.find_params(formula))
         except ExpressionError:
             return ""
-        known = [f"{name} is {format_value(self.values[name], 30)}" for name in names if name in self.values]
-        return f"here {', '.join(known)}" if known else ""
+        known = [f"{name} = {format_value(self.values[name], 30)}" for name in names if name in self.values]
+        return f"with {', '.join(known)}" if known else ""
 
     def _defer_expression(self, formula: str, names: Collection[str]) -> Any:
-        """A formula of `$in_channels`: computed when the layer is built."""
+        """Make a `Deferred` of an expression that uses `$in_channels`."""
         if formula in self.values:
             return self.values[formula]
         values = {name: self.values[name] for name in names}
@@ -140,7 +159,16 @@ class Scope:
         )
 
     def check_size(self, name: str, value: Any, path: KeyPath) -> Any:
-        """The param's value, unless it holds more than a formula's may: lists of lists double quickly."""
+        """Check that a param's value is not too large, which lists of lists quickly become.
+
+        Args:
+            name: Name of the param.
+            value: Its value.
+            path: Its path.
+
+        Returns:
+            The value, or `InvalidValue` if it is too large.
+        """
         max_count, count, queue = get_limit("formula_size"), 0, [value]
         while queue and count <= max_count:
             each = queue.pop()
@@ -148,7 +176,7 @@ class Scope:
             queue += list(evaluator.children_of(each))[: max_count + 1]
         if count <= max_count:
             return value
-        found = f"param '{name}' holds more than {max_count:,} values"
+        found = f"param '{name}' contains more than {max_count:,} values"
         return self._report_invalid(Code.TOO_LARGE, name, path, found, explain_raising_limit("formula_size"))
 
     def _report_invalid(self, code: Code, text: str, path: KeyPath, found: str, fix: str) -> InvalidValue:
@@ -158,19 +186,25 @@ class Scope:
     def _report_unknown_param(self, name: str, path: KeyPath) -> None:
         if name in _LATE_NAMES:
             self.problems.add(
-                Code.KNOWN_TOO_LATE, path, f"'${name}' can't stand here", _LATE_NAMES[name], at_value=True
+                Code.KNOWN_TOO_LATE, path, f"'${name}' can't be used here", _LATE_NAMES[name], at_value=True
             )
             return
         known = [each for each in self.values if each != IN_CHANNELS]
-        fix = suggest(name, known) or "there are no params here: add 'params: {...}'"
+        fix = suggest(name, known) or "no params are defined here: add 'params: {...}'"
         if name in self.defined_below:
-            fix = f"'{name}' stands below: write it first"
-        self.problems.add(Code.UNKNOWN_PARAM, path, f"no param '{name}'", fix, at_value=True)
+            fix = f"'{name}' is defined further down: move it up"
+        self.problems.add(Code.UNKNOWN_PARAM, path, f"unknown param '{name}'", fix, at_value=True)
 
     def fill_text(self, value: Any, path: KeyPath, *, bracket_negatives: bool = False) -> Any:
-        """A text with the params in it put in: `stage$index`; with `bracket` negative numbers in brackets.
+        """Insert the values of params into a text such as `stage$index`.
 
-        `Wrong` where something in it can't be computed, what a formula gives where it is one as a whole.
+        Args:
+            value: The text. Other values are returned unchanged.
+            path: Its path.
+            bracket_negatives: For formulas: put negative numbers in parentheses, and always return text.
+
+        Returns:
+            The text; the value if the whole text is one expression; `InvalidValue` if something can't be computed.
         """
         if not isinstance(value, str) or "$" not in value:
             return value
@@ -186,7 +220,7 @@ class Scope:
                     Code.FORMULA_SYNTAX,
                     value,
                     path,
-                    f"{format_value(value)} is not closed",
+                    f"missing ')' in {format_value(value)}",
                     evaluator.CLOSE_BRACKET_FIX,
                 )
             piece = "$" if found[0] == "$$" else self._format_piece(value[found.start() : end], path, bracket_negatives)
@@ -197,23 +231,30 @@ class Scope:
         return "".join([*pieces, value[at:]])
 
     def _format_piece(self, formula: str, path: KeyPath, bracket_negatives: bool) -> str | None:
-        """What a formula within a text gives, as text; None where that was a mistake or is not known yet."""
+        """Evaluate an expression inside a text and format the result; None if it can't be inserted."""
         before, computed = len(self.problems), self.evaluate(formula, path)
         if isinstance(computed, Deferred):
-            found = f"{formula} is known only when the layer is built"
-            self.problems.add(Code.KNOWN_TOO_LATE, path, found, "write a number or a param", at_value=True)
+            found = f"{formula} is not known before the layer is built"
+            self.problems.add(Code.KNOWN_TOO_LATE, path, found, "use a number or a param", at_value=True)
             return None
         if isinstance(computed, UnknownValue):
+            # A fact of the data that is not known yet: any number will do to check the text.
             return "0" if not isinstance(computed, InvalidValue) else None
         if isinstance(computed, list | dict) or computed is None:
             if len(self.problems) == before:
-                found = f"{formula} is {format_value(computed)}, and stands within a text"
-                self.problems.add(Code.WRONG_VALUE, path, found, "take a number or a word", at_value=True)
+                found = f"{formula} is {format_value(computed)}, which can't be inserted into text"
+                self.problems.add(Code.WRONG_VALUE, path, found, "use a number or a string", at_value=True)
             return None
         return f"({computed})" if bracket_negatives and str(computed).startswith("-") else str(computed)
 
     def evaluate_part(self, written: Part) -> tuple[Part, Origins] | None:
-        """The part with its type and settings evaluated; a type that is a param may bring settings of its own."""
+        """Evaluate the type and the settings of a part.
+
+        If the type is a param such as `$activation`, the param's value may contain settings too.
+
+        Returns:
+            The part and the origins of its settings; None if the type does not name a part.
+        """
         part, origins = written, Origins()
         if evaluator.extract_expression(written.type) is not None:
             named = self._resolve_type_param(written)
@@ -231,14 +272,14 @@ class Scope:
         return replace(part, settings=settings, value=value), origins
 
     def _resolve_type_param(self, written: Part) -> Part | None:
-        """The part that a `- $activation` stands for, at the param's own place."""
+        """Parse the part that a param such as `$activation` refers to, with the path where the param was written."""
         name_path, _ = self.problems.names.get(written.path, (written.path, True))
         origins = Origins()
         chosen = self.evaluate(written.type, name_path, origins)
         return parse_part(chosen, origins.get(name_path, written.path), self.problems, kind="layer")
 
     def _merge_settings(self, named: Part, written: Part, origins: Origins) -> Part:
-        """What stands below `$activation` goes over what the param brings."""
+        """Merge the settings written below `$activation` into those of the param's value; the former win."""
         if written.value is NO_VALUE and not written.settings:
             return replace(named, keys=written.keys, key_paths=written.key_paths)
         for key in named.settings.keys() - written.settings.keys():
@@ -247,10 +288,10 @@ class Scope:
         return replace(written, type=named.type, settings={**named.settings, **written.settings}, value=value)
 
 
-def _find_closing_bracket(text: str, at: int) -> int:
-    """Behind the bracket that closes the one before `at`; -1 where none does."""
+def _find_closing_bracket(text: str, start: int) -> int:
+    """Return the index after the ')' that closes the '(' before `start`; -1 if there is none."""
     depth = 1
-    for index in range(at, len(text)):
+    for index in range(start, len(text)):
         depth += {"(": 1, ")": -1}.get(text[index], 0)
         if depth == 0:
             return index + 1
@@ -260,7 +301,15 @@ def _find_closing_bracket(text: str, at: int) -> int:
 def make_block_scope(
     params: Mapping[str, Any], given: Mapping[str, Any], path: KeyPath, scope: Scope, origins: Mapping[str, KeyPath]
 ) -> Scope:
-    """The scope of a block: params that were given as they are, the others by their defaults, in order."""
+    """Make the scope for the expressions of a block: given params, and the defaults of the others in order.
+
+    Args:
+        params: The block's params and their defaults as written.
+        given: Values given by the entry that uses the block.
+        path: Path of the block's `params`.
+        scope: Scope of the block around this one.
+        origins: Where the given values were written.
+    """
     values = {name: each for name, each in scope.values.items() if name not in params} | dict(given)
     sources = {name: path for name, path in scope.origins.items() if name not in params}
     sources |= {name: origins[name] for name in given if name in origins}

@@ -1,8 +1,8 @@
-"""The four ways to write a part, made into one.
+"""Parse the four ways to write a part.
 
-ReLU                                    its name
-{Conv2d: {out_channels: 32}}            its name and its settings
-{Linear: 10}                            its name and one value
+ReLU                                    a name
+{Conv2d: {out_channels: 32}}            a name and settings
+{Linear: 10}                            a name and one value
 {type: Adam, lr: 1e-3}                  flat
 """
 
@@ -29,26 +29,26 @@ NO_VALUE = _NoValue()
 
 @dataclass(frozen=True)
 class Part:
-    """A layer, loss, optimizer, ... as written: its type, its settings, and where each stands."""
+    """A layer, loss, optimizer, ... as written."""
 
     type: str
     path: KeyPath
     settings: Mapping[str, Any] = field(default_factory=dict)
     settings_path: KeyPath = ()
-    value: Any = NO_VALUE
-    keys: Mapping[str, Any] = field(default_factory=dict)
+    value: Any = NO_VALUE  # the single value of `Linear: 10`
+    keys: Mapping[str, Any] = field(default_factory=dict)  # of an entry: `name`, `from`, `repeat`, ...
     key_paths: Mapping[str, KeyPath] = field(default_factory=dict)
-    is_flat: bool = False
+    is_flat: bool = False  # written as {type: NAME, ...}
 
     def path_of(self, setting: str) -> KeyPath:
-        """The path of one setting, or of an entry's key."""
+        """Return the path of a setting or of an entry's key."""
         if setting in self.key_paths:
             return self.key_paths[setting]
         return (*self.settings_path, setting) if setting in self.settings else self.settings_path
 
     @property
     def name_path(self) -> KeyPath:
-        """Where the part's name is written."""
+        """Path where the part's name is written."""
         return (*self.path, "type") if self.is_flat else self.path
 
     def __str__(self) -> str:
@@ -56,14 +56,25 @@ class Part:
 
 
 def parse_part(raw: Any, path: KeyPath, problems: Problems, *, kind: str, is_entry: bool = False) -> Part | None:
-    """The part that `raw` spells, or None where it spells none and `problems` says why."""
+    """Parse a part.
+
+    Args:
+        raw: The part as written.
+        path: Its path.
+        problems: Collects what is wrong.
+        kind: What sort of part it is, for messages: "layer", "loss", ...
+        is_entry: Whether it is an entry of `layers`, which may have `name`, `from`, ...
+
+    Returns:
+        The part, or None if `raw` does not name one.
+    """
     if isinstance(raw, UnknownValue):
         _report_unknown_name(raw, path, problems, kind)
         return None
     if isinstance(raw, str) and raw.strip():
         return _parse_name(raw.strip(), path, problems, kind)
     if not isinstance(raw, dict) or not raw:
-        found = f"{format_value(raw)} is no {kind}" if raw is not None else f"no {kind}"
+        found = f"{format_value(raw)} is not a valid {kind}" if raw is not None else f"missing {kind}"
         problems.add(
             Code.MISSING_NAME if raw is None else Code.WRONG_TYPE,
             path,
@@ -89,7 +100,11 @@ def _with_article(kind: str) -> str:
 def _report_unknown_name(raw: UnknownValue, path: KeyPath, problems: Problems, kind: str) -> None:
     if not isinstance(raw, InvalidValue):
         problems.add(
-            Code.INVALID_NAME, path, f"{raw} is no {kind}'s name", f"write {_with_article(kind)}'s name", at_value=True
+            Code.INVALID_NAME,
+            path,
+            f"{raw} is not a valid {kind} name",
+            f"write {_with_article(kind)}'s name",
+            at_value=True,
         )
 
 
@@ -100,7 +115,7 @@ def _parse_name(name: str, path: KeyPath, problems: Problems, kind: str) -> Part
     problems.add(
         Code.INVALID_NAME,
         path,
-        f"{format_value(name)} is no {kind}'s name",
+        f"{format_value(name)} is not a valid {kind} name",
         _suggest_spelling(name, kind),
         at_value=True,
     )
@@ -108,9 +123,9 @@ def _parse_name(name: str, path: KeyPath, problems: Problems, kind: str) -> Part
 
 
 def _suggest_spelling(name: str, kind: str) -> str:
-    """What to write for `nn.Linear(64, 10)` or `Linear 10`."""
+    """Suggest how to write a name such as `nn.Linear(64, 10)` or `Linear 10`."""
     if " - " in name:
-        return "write one entry a line, and begin every '-' in one column"
+        return "write one entry per line, and align all '-' in one column"
     called = re.sub(r"^(torch\.)?(nn|optim)\.", "", name)
     word = re.match(r"\w*", called)[0]  # type: ignore[index]  # matches always
     rest = called[len(word) :].strip("(),: ")
@@ -132,38 +147,41 @@ def _parse_flat(
         problems.add(
             Code.INVALID_NAME,
             (*path, "type"),
-            f"{format_value(name)} is no {kind}'s name",
+            f"{format_value(name)} is not a valid {kind} name",
             "write a name",
             at_value=True,
         )
         return None
     problems.names[path] = problems.names[(*path, "type")] = ((*path, "type"), True)
     settings = {key: value for key, value in rest.items() if key != "type"}
-    return Part(name, path, settings, path, keys=keys, key_paths=_paths_below(path, keys), is_flat=True)
+    return Part(name, path, settings, path, keys=keys, key_paths=_make_key_paths(path, keys), is_flat=True)
 
 
 def _parse_named(
     only: dict[str, Any], path: KeyPath, keys: dict[str, Any], problems: Problems, is_entry: bool
 ) -> Part | None:
-    """The part of `NAME: settings`."""
+    """Parse a part written as `NAME: settings` or `NAME: value`."""
     ((name, inner),) = only.items()
-    inside = (*path, name)
-    problems.names[path] = (inside, False)
-    beside = _paths_below(path, keys)
+    settings_path = (*path, name)
+    problems.names[path] = (settings_path, False)
+    paths_beside = _make_key_paths(path, keys)
     if not isinstance(inner, dict):
         value = NO_VALUE if inner is None else inner
-        return Part(name, path, settings_path=inside, value=value, keys=keys, key_paths=beside)
-    among = {key: value for key, value in inner.items() if is_entry and key in ENTRY_KEYS}
-    for key in (each for each in among if each in keys):
+        return Part(name, path, settings_path=settings_path, value=value, keys=keys, key_paths=paths_beside)
+    keys_inside = {key: value for key, value in inner.items() if is_entry and key in ENTRY_KEYS}
+    for key in (each for each in keys_inside if each in keys):
         problems.add(
-            Code.DUPLICATE_KEY, (*inside, key), f"'{key}' stands beside {name} and among its settings", "keep one"
+            Code.DUPLICATE_KEY,
+            (*settings_path, key),
+            f"'{key}' is written both next to {name} and in its settings",
+            "keep one",
         )
-    settings = {key: value for key, value in inner.items() if key not in among}
-    paths = {**beside, **_paths_below(inside, among)}
-    return Part(name, path, settings, inside, keys={**keys, **among}, key_paths=paths)
+    settings = {key: value for key, value in inner.items() if key not in keys_inside}
+    paths = {**paths_beside, **_make_key_paths(settings_path, keys_inside)}
+    return Part(name, path, settings, settings_path, keys={**keys, **keys_inside}, key_paths=paths)
 
 
-def _paths_below(path: KeyPath, keys: Mapping[str, Any]) -> dict[str, KeyPath]:
+def _make_key_paths(path: KeyPath, keys: Mapping[str, Any]) -> dict[str, KeyPath]:
     return {key: (*path, key) for key in keys}
 
 
@@ -171,20 +189,22 @@ def _report_no_single_name(
     rest: dict[str, Any], path: KeyPath, keys: dict[str, Any], problems: Problems, kind: str
 ) -> None:
     if not rest:
-        problems.add(Code.MISSING_NAME, path, f"no {kind}'s name", f"write one beside {', '.join(keys)}", at_value=True)
+        problems.add(
+            Code.MISSING_NAME, path, f"missing {kind} name", f"write one next to {', '.join(keys)}", at_value=True
+        )
         return
     first, second, *_ = (str(key) for key in rest)
     if any(str(each).count("(") > str(each).count(")") for each in rest.values()):
-        fix = f'YAML cut it at a comma: put quotes around the formula, {first}: "..."'
-        problems.add(Code.FORMULA_SYNTAX, path, f"{format_value(rest[first])} is not closed", fix, at_value=True)
+        fix = f'YAML split it at a comma: put quotes around the expression, {first}: "..."'
+        problems.add(Code.FORMULA_SYNTAX, path, f"missing ')' in {format_value(rest[first])}", fix, at_value=True)
         return
-    found = f"{len(rest)} keys where one {kind}'s name is wanted: {', '.join(str(key) for key in rest)}"
-    fix = f"indent it, as a setting: {first}: {{{second}: ...}}"
+    found = f"expected one {kind} name, got {len(rest)} keys: {', '.join(str(key) for key in rest)}"
+    fix = f"write it as a setting: {first}: {{{second}: ...}}"
     key = find_closest(second, ENTRY_KEYS) if kind == "layer" else ""
     if key:
         fix = f"did you mean '{key}'?"
     elif isinstance(rest[first], list):
         fix = f"write both below the name: {first}: {{body: [...], {second}: ...}}"
     elif second[:1].isupper():
-        fix = f"write one {kind} an entry: {first} in one, {second} in the next"
+        fix = f"write one {kind} per entry: {first} in one, {second} in the next"
     problems.add(Code.AMBIGUOUS, (*path, second), found, fix)

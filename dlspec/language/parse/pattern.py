@@ -1,4 +1,4 @@
-"""Patterns that pick a network's parameters, as `init`, `freeze` and `optimizer.groups` write them.
+"""Read patterns that select parameters of a network, as used in `init`, `freeze` and `optimizer.groups`.
 
 freeze: ["stem.*", {layer: BatchNorm2d}]
 init: [{match: "*.weight", layer: Linear, type: normal_, std: 0.02}]
@@ -19,22 +19,24 @@ PATTERN_KEYS = ("match", "layer", "dims", "except")
 
 @dataclass(frozen=True)
 class ParameterPattern:
-    """Which parameters: those whose names in the state dict `match` (fnmatch), in layers of these types; () is any.
-
-    `dims` is how many dimensions they have, where that counts; names that match one of `but` are left out.
-    `settings` are what stands beside, not looked at here.
-    """
+    """Selects parameters of a network. All conditions must be met."""
 
     path: KeyPath
-    match: str = "*"
-    layers: tuple[str, ...] = ()
-    dims: int | None = None
-    exclude: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    match: str = "*"  # pattern of names in the state dict, by fnmatch
+    layers: tuple[str, ...] = ()  # types of layers; () is any
+    dims: int | None = None  # number of dimensions; None is any
+    exclude: tuple[str, ...] = ()  # patterns of names that are not selected
+    settings: Mapping[str, Any] = field(default_factory=dict)  # the other keys, not checked here
 
 
 def read_patterns(raw: Any, path: KeyPath, problems: Problems) -> tuple[ParameterPattern, ...]:
-    """The patterns of a list, or a single one; what is none is a mistake."""
+    """Read a list of patterns, or a single one; those that are not valid are reported and left out.
+
+    Args:
+        raw: The list or the pattern as written.
+        path: Its path.
+        problems: Collects what is wrong.
+    """
     if raw is None or isinstance(raw, InvalidValue):
         return ()
     if not isinstance(raw, list):
@@ -50,7 +52,7 @@ def _read_pattern(raw: Any, path: KeyPath, problems: Problems) -> ParameterPatte
         return ParameterPattern(path, raw) if _is_valid_match(raw, path, problems) else None
     if not isinstance(raw, dict) or not raw.keys() & set(PATTERN_KEYS):
         fix = 'write a pattern of names, "stem.*", or {match: "*.weight", layer: Linear}'
-        problems.add(Code.WRONG_TYPE, path, f"{format_value(raw)} picks no parameters", fix, at_value=True)
+        problems.add(Code.WRONG_TYPE, path, f"{format_value(raw)} is not a pattern of parameters", fix, at_value=True)
         return None
     match, layers = raw.get("match", "*"), _read_layer_names(raw.get("layer"), (*path, "layer"), problems)
     exclude, dims = raw.get("except", []), raw.get("dims")
@@ -67,7 +69,9 @@ def _is_valid_dims(raw: Any, path: KeyPath, problems: Problems) -> bool:
     if raw is None or (isinstance(raw, int) and not isinstance(raw, bool) and raw >= 0):
         return True
     if not isinstance(raw, UnknownValue):
-        found = f"dims is {format_value(raw)}, wanted how many dimensions: 1 for biases and norms, 2 for matrices"
+        found = (
+            f"'dims' must be a number of dimensions (1 for biases and norms, 2 for matrices), got {format_value(raw)}"
+        )
         problems.add(Code.WRONG_VALUE, path, found, at_value=True)
     return False
 
@@ -76,7 +80,7 @@ def _is_valid_match(raw: Any, path: KeyPath, problems: Problems) -> bool:
     if isinstance(raw, UnknownValue):
         return False
     if not isinstance(raw, str) or not raw:
-        found = f"{path[-1]} is {format_value(raw)}, wanted a pattern of names"
+        found = f"'{path[-1]}' must be a pattern of names, got {format_value(raw)}"
         problems.add(Code.WRONG_VALUE, path, found, 'write one: "*.bias"', at_value=True)
         return False
     return True
@@ -87,6 +91,9 @@ def _read_layer_names(raw: Any, path: KeyPath, problems: Problems) -> tuple[str,
     if all(isinstance(each, str) for each in names):
         return tuple(names)
     problems.add(
-        Code.WRONG_VALUE, path, f"layer is {format_value(raw)}, wanted a layer's name or a list of them", at_value=True
+        Code.WRONG_VALUE,
+        path,
+        f"'layer' must be a layer's name or a list of them, got {format_value(raw)}",
+        at_value=True,
     )
     return None

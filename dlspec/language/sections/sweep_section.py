@@ -1,4 +1,4 @@
-"""The `sweep` section: how the jobs of a sweep are run. No job's result follows from it."""
+"""The `sweep` section: how the jobs of a sweep are run. It does not change the result of any job."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class SweepSpec(BaseModel):
-    """Settings of a sweep, and of no job of it."""
+    """Settings of a sweep as a whole."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     on_invalid: Literal["stop", "skip"] = Field(
-        "stop", description="what to do where jobs' specs are wrong: train none, or the others"
+        "stop", description="if the specs of some jobs are invalid: stop trains nothing, skip trains the other jobs"
     )
-    fail_fast: bool = Field(False, description="end with the first job that fails; the others can be resumed")
-    workers: int | None = Field(None, ge=1, description="jobs at a time; null: one a core, or one a GPU")
-    threads: int = Field(1, ge=1, description="threads of a job on a CPU, where its trainer.threads does not say")
+    fail_fast: bool = Field(False, description="stop after the first job that fails; the others can be resumed")
+    workers: int | None = Field(None, ge=1, description="jobs trained at the same time; null: one per CPU core or GPU")
+    threads: int = Field(1, ge=1, description="CPU threads per job, if the job does not set trainer.threads")
     rerun: Literal["failed", "changed"] = Field(
-        "failed", description="what else is trained again: changed, jobs whose code or data have changed since"
+        "failed",
+        description="which jobs a resumed sweep trains again: failed ones, or also those whose code or data changed",
     )

@@ -1,4 +1,7 @@
-"""Makes plain values of a YAML parser's events, with the place of each: no tags, one document, nothing endless."""
+"""Build plain values from a YAML parser's events and keep the location of each.
+
+Refuses tags, a second document and anything beyond the limits on size and nesting.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,10 @@ from dlspec.language.entry_merging import select_merged_keys
 from dlspec.language.yaml import syntax_problems
 from dlspec.limits import explain_raising_limit, get_limit
 
-MAX_REFERENCES_PER_STRING = 100  # in one text
+MAX_REFERENCES_PER_STRING = 100  # Hydra resolves them slowly
 _NESTED_REFERENCE = re.compile(r"\$\{[^}]*\$\{")
 _INT = re.compile(r"[-+]?(0|[1-9][0-9]*)\Z")
-# With a point or an exponent: '007' is a text, as no two readers of YAML agree on what number it is.
+# Needs a decimal point or an exponent: '007' stays a string, because YAML parsers disagree on which number it is.
 _FLOAT = re.compile(r"[-+]?((\.[0-9]+|[0-9]+\.[0-9]*)([eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+)\Z")
 _SPECIAL_SCALARS: dict[str, Any] = {
     **dict.fromkeys(("", "~", "null", "Null", "NULL")),
@@ -29,7 +32,7 @@ _SPECIAL_SCALARS: dict[str, Any] = {
 
 
 def parse_scalar(text: str) -> Any:
-    """The value of a plain scalar by YAML 1.2's core schema."""
+    """Convert an unquoted scalar to a value by YAML 1.2's core schema."""
     if text in _SPECIAL_SCALARS:
         return _SPECIAL_SCALARS[text]
     if _INT.match(text):
@@ -39,26 +42,34 @@ def parse_scalar(text: str) -> Any:
 
 @dataclass(frozen=True)
 class SourceText:
-    """A text by its name, and its lines."""
+    """A YAML text: its name in messages, such as a file, and its lines."""
 
     name: str
     lines: list[str]
 
     def location_of(self, event: yaml.Event, width: int = 0) -> SourceLocation:
-        """Where an event begins, as wide as it is if no width is given."""
+        """Location of the start of an event, as wide as the event if no width is given."""
         mark = event.start_mark
         assert mark is not None  # the parser marks every event
         text = self.lines[mark.line] if mark.line < len(self.lines) else ""
-        return SourceLocation(self.name, mark.line + 1, mark.column + 1, text, width or _event_width(event))
+        return SourceLocation(self.name, mark.line + 1, mark.column + 1, text, width or _measure_width(event))
 
     def problem_at(self, line: int, column: int, width: int, found: str, fix: str) -> Problem:
-        """A mistake in the syntax; lines and columns count from 0."""
+        """Make a problem about YAML syntax.
+
+        Args:
+            line: Line, counted from 0.
+            column: Column, counted from 0.
+            width: Number of characters to mark.
+            found: What is wrong.
+            fix: What the user can write instead.
+        """
         location = SourceLocation(self.name, line + 1, column + 1, self.lines[line], width)
         return Problem(Code.YAML_SYNTAX, "", found, fix, location)
 
 
 class _Anchors:
-    """What anchors stand for, and how many values there are, what aliases repeat counted each time."""
+    """Values of the anchors, and a count of all values that includes those an alias repeats."""
 
     def __init__(self, source: SourceText) -> None:
         self._source, self._max_values = source, get_limit("values")
@@ -66,23 +77,23 @@ class _Anchors:
         self._count = 0
 
     def count(self, nodes: int) -> None:
-        """Adds so many values; raises `SpecError` beyond the limit."""
+        """Add to the number of values; raise `SpecError` beyond the limit."""
         self._count += nodes
         if self._count > self._max_values:
-            found = f"more than {self._max_values:,} values (aliases counted)"
+            found = f"more than {self._max_values:,} values (including those repeated by aliases)"
             fix = f"make the file smaller; {explain_raising_limit('values')}"
             raise make_error_at(Code.TOO_LARGE, SourceLocation(self._source.name), found, fix)
 
     def find(self, event: yaml.AliasEvent) -> tuple[Any, int]:
-        """The value that an alias repeats, and how many it holds."""
+        """Return the value that an alias repeats, and how many values it contains."""
         if event.anchor not in self._anchored_values:
-            fix = f"write &{event.anchor} before what it stands for, or quotes around a text that begins with *"
-            found = f"no anchor '&{event.anchor}' above this alias"
+            fix = f"write &{event.anchor} before the value it names, or put quotes around text that begins with *"
+            found = f"no anchor '&{event.anchor}' is defined above this alias"
             raise make_error_at(Code.UNKNOWN_ANCHOR, self._source.location_of(event), found, fix)
         return self._anchored_values[event.anchor]
 
     def keep(self, anchor: str | None, value: Any, nodes: int) -> None:
-        """A value that is complete, where it has an anchor."""
+        """Remember a complete value if it has an anchor."""
         if anchor is not None:
             self._anchored_values[anchor] = (value, nodes)
 
@@ -93,15 +104,15 @@ class _OpenCollection:
 
     value: dict[Any, Any] | list[Any]
     path: KeyPath
-    nodes: int = 1
+    nodes: int = 1  # number of values in it, itself included
     anchor: str | None = None
-    key: str = ""
-    has_key: bool = False
-    merged_mappings: list[Any] = field(default_factory=list)
+    key: str = ""  # in a mapping: the key read last
+    has_key: bool = False  # in a mapping: `key` waits for its value
+    merged_mappings: list[Any] = field(default_factory=list)  # mappings given by '<<'
 
 
 class EventReader:
-    """Makes values of a parser's events, given one by one, and keeps the place of each."""
+    """Builds values from a parser's events, given one by one, and keeps the location of each key and value."""
 
     def __init__(self, source: SourceText) -> None:
         self._source = source
@@ -114,6 +125,7 @@ class EventReader:
         self._max_depth = get_limit("nesting")
 
     def read_event(self, event: yaml.Event) -> None:
+        """Process the parser's next event; raise `SpecError` if a spec may not contain it."""
         if isinstance(event, yaml.DocumentStartEvent):
             self._count_document(event)
         elif isinstance(event, yaml.NodeEvent):
@@ -127,8 +139,8 @@ class EventReader:
             raise make_error_at(
                 Code.YAML_FEATURE,
                 self._source.location_of(event),
-                "a second document ('---')",
-                "write one document a file",
+                "a second YAML document ('---')",
+                "write one document per file",
             )
 
     def _read_node(self, event: yaml.NodeEvent) -> None:
@@ -136,7 +148,7 @@ class EventReader:
         if tag is not None and tag != "tag:yaml.org,2002:str":
             written = tag.replace("tag:yaml.org,2002:", "!!")
             fix = "a spec is plain data: remove the tag, or put quotes around text that begins with !"
-            raise make_error_at(Code.YAML_FEATURE, self._source.location_of(event), f"a tag '{written}'", fix)
+            raise make_error_at(Code.YAML_FEATURE, self._source.location_of(event), f"the YAML tag '{written}'", fix)
         if isinstance(event, yaml.AliasEvent):
             value, nodes = self._anchors.find(event)
             self._anchors.count(nodes)
@@ -156,7 +168,7 @@ class EventReader:
             self._open_collection(event)
 
     def _check_plain_scalar(self, event: yaml.ScalarEvent) -> None:
-        """What YAML takes for a word, and the writer hardly meant so: `-Flatten`, `{epochs:3}`, `Conv2d {...}`."""
+        """Refuse strings that the user probably did not mean as such: `-Flatten`, `{epochs:3}`, `Conv2d {...}`."""
         parent = self._stack[-1] if self._stack else None
         mark = event.start_mark
         assert mark is not None  # the parser marks every event
@@ -166,14 +178,14 @@ class EventReader:
                 self._source.problem_at, mark.line, mark.column, event.value
             )
         elif parent is not None and parent.has_key and event.value == "":
-            problem = self._find_glued_key((*parent.path, parent.key))
+            problem = self._find_missing_space((*parent.path, parent.key))
         elif event.value.startswith("-") and not self._source.lines[mark.line][: mark.column].strip():
             problem = syntax_problems.check_missing_space(self._source.problem_at, mark.line, mark.column, event.value)
         if problem is not None:
             raise SpecError([problem])
 
-    def _find_glued_key(self, path: KeyPath) -> Problem | None:
-        """`{epochs:3}` is a key without a value: behind it stands no ':'."""
+    def _find_missing_space(self, path: KeyPath) -> Problem | None:
+        """Detect the missing space of `{epochs:3}`, which YAML reads as the key 'epochs:3' without a value."""
         location, key = self.keys[path], str(path[-1])
         if location.text[location.column - 1 + location.width :].lstrip().startswith(":"):
             return None
@@ -183,7 +195,7 @@ class EventReader:
         if len(self._stack) >= self._max_depth:
             fix = f"use blocks or fewer levels; {explain_raising_limit('nesting')}"
             raise make_error_at(
-                Code.TOO_LARGE, self._source.location_of(event), f"nested more than {self._max_depth} deep", fix
+                Code.TOO_LARGE, self._source.location_of(event), f"nested more than {self._max_depth} levels deep", fix
             )
         value: dict[Any, Any] | list[Any] = {} if isinstance(event, yaml.MappingStartEvent) else []
         path = self._next_path(event)
@@ -208,12 +220,15 @@ class EventReader:
             return path
         if not parent.has_key:
             raise make_error_at(
-                Code.YAML_FEATURE, self._source.location_of(event), "a list or mapping as a key", "a key is a word"
+                Code.YAML_FEATURE,
+                self._source.location_of(event),
+                "a list or mapping is used as a key",
+                "write a name as the key",
             )
         return (*parent.path, parent.key)
 
     def _add_complete_value(self, value: Any, event: yaml.Event, nodes: int) -> None:
-        """A value that is complete: a key, or what stands behind one, or a list's item."""
+        """Add a complete value to its parent: as a key, as the value of a key, or as an item of a list."""
         parent = self._stack[-1] if self._stack else None
         if parent is not None and isinstance(parent.value, dict) and not parent.has_key:
             self._read_key(parent, value, event)
@@ -224,17 +239,17 @@ class EventReader:
     def _read_key(self, parent: _OpenCollection, key: Any, event: yaml.Event) -> None:
         if isinstance(event, yaml.AliasEvent):
             raise make_error_at(
-                Code.YAML_FEATURE, self._source.location_of(event), "an alias as a key", "write the key itself"
+                Code.YAML_FEATURE, self._source.location_of(event), "an alias is used as a key", "write the key itself"
             )
-        key = key if isinstance(key, str) else _scalar_text(event)
+        key = key if isinstance(key, str) else _get_scalar_text(event)
         path = (*parent.path, key)
         if path in self.keys and key != "<<":
             first = self.keys[path].line
             raise make_error_at(
                 Code.DUPLICATE_KEY,
                 self._source.location_of(event),
-                f"'{key}' stands twice",
-                f"it stands in line {first} already: keep one",
+                f"duplicate key '{key}'",
+                f"it is already in line {first}: keep one of the two",
             )
         self.keys[path] = self._source.location_of(event)
         parent.key, parent.has_key = key, True
@@ -255,35 +270,47 @@ class EventReader:
             parent.has_key = False
 
     def _list_merged_mappings(self, value: Any, parent: _OpenCollection) -> list[dict[Any, Any]]:
-        """What stands behind '<<': one mapping, or a list of them."""
+        """Return the mappings that a '<<' merges, given as one mapping or a list of them."""
         merged = value if isinstance(value, list) else [value]
         if not all(isinstance(each, dict) for each in merged):
             raise make_error_at(
-                Code.YAML_FEATURE, self.values[(*parent.path, "<<")], "'<<' merges mappings alone", "write <<: *NAME"
+                Code.YAML_FEATURE, self.values[(*parent.path, "<<")], "'<<' can merge only mappings", "write <<: *NAME"
             )
         return merged
 
 
 def _check_references(event: yaml.ScalarEvent, location: SourceLocation) -> None:
-    """Hydra reads every `${...}` before dlspec does, and takes long for very many, or for one in the other."""
+    """Refuse strings with very many or nested references: Hydra, which reads them first, takes too long for them."""
     if _NESTED_REFERENCE.search(event.value):
-        raise make_error_at(Code.REFERENCE_SYNTAX, location, "'${' within '${'", "write ${KEY}, with one key inside")
+        raise make_error_at(
+            Code.REFERENCE_SYNTAX, location, "'${' inside '${...}'", "write ${KEY}, with one key inside"
+        )
     if event.value.count("${") > MAX_REFERENCES_PER_STRING:
         raise make_error_at(
-            Code.TOO_LARGE, location, f"more than {MAX_REFERENCES_PER_STRING} '${{' in one text", "make it shorter"
+            Code.TOO_LARGE, location, f"more than {MAX_REFERENCES_PER_STRING} '${{' in one string", "make it shorter"
         )
 
 
-def _scalar_text(event: yaml.Event) -> str:
+def _get_scalar_text(event: yaml.Event) -> str:
     return str(event.value) if isinstance(event, yaml.ScalarEvent) else ""
 
 
-def _event_width(event: yaml.Event) -> int:
+def _measure_width(event: yaml.Event) -> int:
     start, end = event.start_mark, event.end_mark
     assert start is not None and end is not None
     return max(1, end.column - start.column) if start.line == end.line else 1
 
 
 def make_error_at(code: Code, location: SourceLocation, found: str, fix: str) -> SpecError:
-    """What is wrong at a place, to be raised."""
+    """Make an exception with one problem at a location.
+
+    Args:
+        code: Kind of problem.
+        location: Where it is.
+        found: What is wrong.
+        fix: What the user can write instead.
+
+    Returns:
+        The exception, for the caller to raise.
+    """
     return SpecError([Problem(code, "", found, fix, location)])

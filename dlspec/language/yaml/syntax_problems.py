@@ -1,5 +1,6 @@
-"""What the writer of a text that is no YAML most likely did: the parser tells where it stopped, which is seldom where
-the mistake is.
+"""Find the most likely cause of a YAML syntax error.
+
+The parser reports only where it failed, which is rarely where the error is.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from collections.abc import Callable, Sequence
 import yaml
 
 from dlspec.errors import Code, Problem, SourceLocation
-from dlspec.language.yaml.parser_stop import (
+from dlspec.language.yaml.parse_failure import (
     MAX_LINE,
     MakeProblem,
     ParseFailure,
-    cut_behind_bracket,
+    cut_after_bracket,
     mask_quoted,
     measure_indent,
     read_word,
@@ -26,276 +27,331 @@ _UNUSUAL_SPACE = re.compile(r"[ \t]*[^\S \t\n]")
 
 
 def diagnose_parser_error(name: str, lines: Sequence[str], error: yaml.MarkedYAMLError) -> Problem:
-    """The mistake behind an error of YAML's parser, with its place and what to write."""
-    found, mark = str(error.problem or "it can't be read"), error.problem_mark or error.context_mark
+    """Find the likely cause of a YAML parser's error.
+
+    Args:
+        name: Name of the file in messages.
+        lines: Lines of the file.
+        error: Exception of the parser.
+
+    Returns:
+        The problem with its location and fix; the parser's own message if no cause is recognized.
+    """
+    found, mark = str(error.problem or "unreadable"), error.problem_mark or error.context_mark
     if mark is None:
-        return Problem(Code.YAML_SYNTAX, "", f"not YAML: {found}", "", SourceLocation(name))
+        return Problem(Code.YAML_SYNTAX, "", f"invalid YAML: {found}", "", SourceLocation(name))
     context_start = error.context_mark or mark
-    stop = ParseFailure(
+    failure = ParseFailure(
         name, lines, mark.line, mark.column, found, str(error.context), (context_start.line, context_start.column)
     )
-    problems = (find_problem(stop) for find_problem in _PROBLEM_FINDERS)
-    return next((each for each in problems if each is not None), None) or stop.problem_here(f"not YAML: {found}", "")
+    problems = (find_problem(failure) for find_problem in _PROBLEM_FINDERS)
+    return next((each for each in problems if each is not None), None) or failure.problem_here(
+        f"invalid YAML: {found}", ""
+    )
 
 
-def _find_tab(stop: ParseFailure) -> Problem | None:
-    if "\t" not in stop.text[: measure_indent(stop.text)]:
+def _find_tab(failure: ParseFailure) -> Problem | None:
+    if "\t" not in failure.text[: measure_indent(failure.text)]:
         return None
-    return stop.problem_at(stop.line, stop.text.index("\t"), 1, "a tab in the indentation", "indent with spaces")
+    return failure.problem_at(
+        failure.line, failure.text.index("\t"), 1, "a tab in the indentation", "indent with spaces"
+    )
 
 
-def _find_unusual_space(stop: ParseFailure) -> Problem | None:
-    """A space that was copied from a web page: YAML takes it for text."""
-    for line in range(stop.context_start[0], stop.line + 1):
-        found = _UNUSUAL_SPACE.match(stop.line_text(line))
+def _find_unusual_space(failure: ParseFailure) -> Problem | None:
+    """Find a non-breaking or similar space, as copied from a web page: YAML treats it as a letter."""
+    for line in range(failure.context_start[0], failure.line + 1):
+        found = _UNUSUAL_SPACE.match(failure.line_text(line))
         if found is not None:
             code = ord(found[0][-1])
-            fix = "replace it by a plain space"
-            return stop.problem_at(line, found.end() - 1, 1, f"a space that YAML does not know (U+{code:04X})", fix)
+            fix = "replace it with a normal space"
+            return failure.problem_at(
+                line, found.end() - 1, 1, f"a space that YAML does not accept (U+{code:04X})", fix
+            )
     return None
 
 
-def _find_unquoted_expression(stop: ParseFailure) -> Problem | None:
-    """`${...}` or `$(...)` whose brackets, comma or colon YAML took for its own."""
-    if not stop.message_has(_COMMA_MESSAGE) and not stop.message_has(_COLON_MESSAGE):
+def _find_unquoted_expression(failure: ParseFailure) -> Problem | None:
+    """Find `${...}` or `$(...)` without quotes, whose brackets, comma or colon YAML read as its own syntax."""
+    if not failure.message_has(_COMMA_MESSAGE) and not failure.message_has(_COLON_MESSAGE):
         return None
-    masked = mask_quoted(stop.text)
-    start = max(masked.rfind("${", 0, stop.column + 1), masked.rfind("$(", 0, stop.column + 1))
+    masked = mask_quoted(failure.text)
+    start = max(masked.rfind("${", 0, failure.column + 1), masked.rfind("$(", 0, failure.column + 1))
     if start < 0:
         return None
-    written = cut_behind_bracket(stop.text[start:])
-    if start + len(written) < stop.column:
+    written = cut_after_bracket(failure.text[start:])
+    if start + len(written) < failure.column:
         return None
-    where = " within { } or [ ]" if stop.message_has(_COMMA_MESSAGE) else ""
+    where = " inside { } or [ ]" if failure.message_has(_COMMA_MESSAGE) else ""
     quotes = "'" if '"' in written else '"'
     fix = f"write {quotes}{written}{quotes}"
-    return stop.problem_at(stop.line, start, len(written), f"{written[:2]}...{written[-1]} without quotes{where}", fix)
-
-
-def _find_wrong_bracket(stop: ParseFailure) -> Problem | None:
-    if not stop.context_has("while parsing a flow") or stop.char not in ("]", "}"):
-        return None
-    opened, expected = ("{", "}") if stop.context_has("mapping") else ("[", "]")
-    if stop.char == expected:
-        return None
-    where = f"line {stop.context_start[0] + 1}, column {stop.context_start[1] + 1}"
-    return stop.problem_here(
-        f"'{stop.char}' closes no '{opened}'", f"the '{opened}' of {where} closes with '{expected}'"
+    return failure.problem_at(
+        failure.line, start, len(written), f"{written[:2]}...{written[-1]} without quotes{where}", fix
     )
 
 
-def _find_name_without_colon(stop: ParseFailure) -> Problem | None:
-    """`Conv2d {out_channels: 3, ...}` and `[Conv2d {...}]`."""
-    masked = mask_quoted(stop.text)
+def _find_wrong_bracket(failure: ParseFailure) -> Problem | None:
+    if not failure.context_has("while parsing a flow") or failure.char not in ("]", "}"):
+        return None
+    opened, expected = ("{", "}") if failure.context_has("mapping") else ("[", "]")
+    if failure.char == expected:
+        return None
+    where = f"line {failure.context_start[0] + 1}, column {failure.context_start[1] + 1}"
+    return failure.problem_here(
+        f"'{failure.char}' does not close '{opened}'", f"close the '{opened}' of {where} with '{expected}'"
+    )
+
+
+def _find_name_without_colon(failure: ParseFailure) -> Problem | None:
+    """Find a name directly before a bracket: `Conv2d {out_channels: 3, ...}` or `[Conv2d {...}]`."""
+    masked = mask_quoted(failure.text)
     for found in re.finditer(r"(?:^\s*(?:- )?|[\[{,]\s*)(\w+) *([{\[(])", masked):
-        if found.end() <= stop.column + 1 and not found[1].isdigit():
-            return make_colon_problem(stop.problem_at, stop.line, found.start(1), found[1])
+        if found.end() <= failure.column + 1 and not found[1].isdigit():
+            return make_colon_problem(failure.problem_at, failure.line, found.start(1), found[1])
     return None
 
 
 def check_name_before_bracket(make_problem: MakeProblem, line: int, column: int, key: str) -> Problem | None:
-    """`Conv2d {out_channels: 3}`: YAML reads 'Conv2d {out_channels' as the key."""
+    """Detect the missing colon of `Conv2d {out_channels: 3}`, where YAML reads 'Conv2d {out_channels' as the key.
+
+    Args:
+        make_problem: Makes the problem.
+        line: Line of the key, counted from 0.
+        column: Column of the key, counted from 0.
+        key: The key as YAML reads it.
+
+    Returns:
+        The problem, or None if the key contains no bracket.
+    """
     found = re.match(r"(\w+) *[{\[(]", key)
     return None if found is None else make_colon_problem(make_problem, line, column, found[1])
 
 
 def make_colon_problem(make_problem: MakeProblem, line: int, column: int, name: str) -> Problem:
-    """The name alone is known; what stands behind it may be anything."""
+    """Make the problem for a name that lacks its colon.
+
+    Args:
+        make_problem: Makes the problem.
+        line: Line of the name, counted from 0.
+        column: Column of the name, counted from 0.
+        name: The name that should be followed by a colon.
+    """
     fix = f"write '{name}: {{...}}' for settings, '{name}: VALUE' for one value"
-    return make_problem(line, column, len(name), f"no ':' behind '{name}'", fix)
+    return make_problem(line, column, len(name), f"missing ':' after '{name}'", fix)
 
 
-def _find_missing_comma(stop: ParseFailure) -> Problem | None:
-    if not stop.message_has(_COMMA_MESSAGE):
+def _find_missing_comma(failure: ParseFailure) -> Problem | None:
+    if not failure.message_has(_COMMA_MESSAGE):
         return None
-    before = stop.text[: min(stop.column, MAX_LINE)]
-    word = re.search(r"[\w\"'$.]+\s*$", before) if stop.char == ":" else None
+    before = failure.text[: min(failure.column, MAX_LINE)]
+    word = re.search(r"[\w\"'$.]+\s*$", before) if failure.char == ":" else None
     if word is None:
-        is_text = stop.line == stop.context_start[0] and stop.char not in ("", "]", "}")
-        return stop.problem_here("no ',' before this", "put a ',' between two values") if is_text else None
-    opened_at = measure_indent(stop.line_text(stop.context_start[0]))
-    if stop.line > stop.context_start[0] and measure_indent(stop.text) <= opened_at:
+        is_text = failure.line == failure.context_start[0] and failure.char not in ("", "]", "}")
+        return failure.problem_here("missing ',' before this", "put a ',' between two values") if is_text else None
+    opened_at = measure_indent(failure.line_text(failure.context_start[0]))
+    if failure.line > failure.context_start[0] and measure_indent(failure.text) <= opened_at:
         return None
     name = word[0].strip()
-    return stop.problem_at(
-        stop.line, word.start(), len(name), f"no ',' before '{name}'", "put a ',' between two settings"
+    return failure.problem_at(
+        failure.line, word.start(), len(name), f"missing ',' before '{name}'", "put a ',' between two settings"
     )
 
 
-def _find_unclosed_text(stop: ParseFailure) -> Problem | None:
-    """What began in one line and did not end there is shown where it began."""
-    line, column = stop.context_start
-    if line >= stop.line and not stop.context_has("quoted"):
+def _find_unclosed_text(failure: ParseFailure) -> Problem | None:
+    """Find a quote, bracket or key that is not closed, and point at its start instead of where the parser failed."""
+    line, column = failure.context_start
+    if line >= failure.line and not failure.context_has("quoted"):
         return None
-    if stop.context_has("while scanning a quoted scalar") and not stop.message_has("escape"):
-        return stop.problem_at(line, column, 1, "a quote that is not closed", "close it with the same quote")
-    if stop.context_has("while parsing a flow"):
-        return stop.problem_at(line, column, 1, "a bracket that is not closed", "close it behind its last value")
-    if stop.context_has("while scanning a simple key"):
-        return _diagnose_key_without_colon(stop, line, column)
+    if failure.context_has("while scanning a quoted scalar") and not failure.message_has("escape"):
+        return failure.problem_at(line, column, 1, "a quote that is not closed", "close it with the same quote")
+    if failure.context_has("while parsing a flow"):
+        return failure.problem_at(line, column, 1, "a bracket that is not closed", "close it after its last value")
+    if failure.context_has("while scanning a simple key"):
+        return _diagnose_key_without_colon(failure, line, column)
     return None
 
 
-def _diagnose_key_without_colon(stop: ParseFailure, line: int, column: int) -> Problem:
-    text = stop.line_text(line)[column:].split(" #")[0].rstrip()
+def _diagnose_key_without_colon(failure: ParseFailure, line: int, column: int) -> Problem:
+    text = failure.line_text(line)[column:].split(" #")[0].rstrip()
     return (
-        check_missing_space(stop.problem_at, line, column, text)
-        or _check_equals_sign(stop, line, column, text)
-        or stop.problem_at(line, column, len(text), f"no ':' behind '{text}'", f"write '{text}:'")
+        check_missing_space(failure.problem_at, line, column, text)
+        or _check_equals_sign(failure, line, column, text)
+        or failure.problem_at(line, column, len(text), f"missing ':' after '{text}'", f"write '{text}:'")
     )
 
 
 def check_missing_space(make_problem: MakeProblem, line: int, column: int, text: str) -> Problem | None:
-    """`epochs:3` and `-Flatten`: YAML wants a space there, and takes them for one word."""
+    """Detect the missing space of `epochs:3` or `-Flatten`, which YAML reads as one string.
+
+    Args:
+        make_problem: Makes the problem.
+        line: Line of the text, counted from 0.
+        column: Column of the text, counted from 0.
+        text: The string as YAML reads it.
+
+    Returns:
+        The problem, or None if no space is missing.
+    """
     setting = re.match(r"(\w+):([^\s:]\S*)$", text)
     if setting is not None:
         return make_problem(
-            line, column, len(text), f"no space behind ':' in '{text}'", f"write '{setting[1]}: {setting[2]}'"
+            line, column, len(text), f"missing space after ':' in '{text}'", f"write '{setting[1]}: {setting[2]}'"
         )
     entry = re.match(r"-([A-Za-z$]\S*)", text)
     if entry is not None:
-        return make_problem(line, column, 1, f"no space behind the '-' of '{entry[1]}'", f"write '- {entry[1]}'")
+        return make_problem(line, column, 1, f"missing space after the '-' of '{entry[1]}'", f"write '- {entry[1]}'")
     return None
 
 
-def _check_equals_sign(stop: ParseFailure, line: int, column: int, text: str) -> Problem | None:
+def _check_equals_sign(failure: ParseFailure, line: int, column: int, text: str) -> Problem | None:
     found = re.match(r"(\w+) *= *(\S.*)$", text)
     if found is None:
         return None
-    return stop.problem_at(line, column, len(text), f"'=' in '{text}'", f"write '{found[1]}: {found[2]}'")
+    return failure.problem_at(
+        line, column, len(text), f"'=' instead of ':' in '{text}'", f"write '{found[1]}: {found[2]}'"
+    )
 
 
-def _find_problem_above(stop: ParseFailure) -> Problem | None:
-    """A ':' too many in this line often means that the line above was taken for the beginning of its text."""
-    if not stop.message_has(_COLON_MESSAGE):
+def _find_problem_above(failure: ParseFailure) -> Problem | None:
+    """Find an error in the line above: YAML then joins both lines to one string and complains about the next ':'."""
+    if not failure.message_has(_COLON_MESSAGE):
         return None
-    above, column = stop.above, measure_indent(stop.above)
-    if above and measure_indent(stop.text) == column:
+    above, column = failure.above, measure_indent(failure.above)
+    if above and measure_indent(failure.text) == column:
         text = above.strip()
-        problem = check_missing_space(stop.problem_at, stop.line - 1, column, text) or _check_equals_sign(
-            stop, stop.line - 1, column, text
+        problem = check_missing_space(failure.problem_at, failure.line - 1, column, text) or _check_equals_sign(
+            failure, failure.line - 1, column, text
         )
         if problem is not None:
             return problem
     return check_missing_space(
-        stop.problem_at, stop.line, measure_indent(stop.text), stop.text.strip().split(" ")[0].rstrip(":")
+        failure.problem_at, failure.line, measure_indent(failure.text), failure.text.strip().split(" ")[0].rstrip(":")
     )
 
 
-def _find_misplaced_dash(stop: ParseFailure) -> Problem | None:
-    """A list's dash that is missing above, or stands deeper than the one above: YAML joins such lines to one text."""
-    line, above, number = stop.text, stop.above, stop.line
-    if not stop.message_has(_COLON_MESSAGE):
+def _find_misplaced_dash(failure: ParseFailure) -> Problem | None:
+    """Find a list dash that is missing above or indented deeper than the one above: YAML joins such lines."""
+    line, above, number = failure.text, failure.above, failure.line
+    if not failure.message_has(_COLON_MESSAGE):
         return None
     if (
         line.lstrip().startswith("- ")
         and above.lstrip().startswith("- ")
         and measure_indent(line) > measure_indent(above)
     ):
-        return stop.problem_at(
-            number, measure_indent(line), 1, "a '-' that stands deeper than the one above", "begin both in one column"
+        return failure.problem_at(
+            number,
+            measure_indent(line),
+            1,
+            "a '-' that is indented deeper than the one above",
+            "start both in the same column",
         )
     word = above.strip()
     if word.isidentifier() and word[0].isupper() and measure_indent(line) == measure_indent(above):
         fix = f"write '- {word}', and '- ' before each entry below"
-        return stop.problem_at(number - 1, measure_indent(above), len(word), f"no '- ' before '{word}'", fix)
+        return failure.problem_at(number - 1, measure_indent(above), len(word), f"missing '- ' before '{word}'", fix)
     return None
 
 
-def _find_missing_colon(stop: ParseFailure) -> Problem | None:
-    """The word in the line above, where that is alone and this line stands below it like a setting."""
-    word = read_word(stop.above)
+def _find_missing_colon(failure: ParseFailure) -> Problem | None:
+    """Find a name without a colon in the line above, when this line is indented below it like a setting."""
+    word = read_word(failure.above)
     if (
-        not stop.message_has(_COLON_MESSAGE)
+        not failure.message_has(_COLON_MESSAGE)
         or not word.isidentifier()
-        or measure_indent(stop.text) <= measure_indent(stop.above)
+        or measure_indent(failure.text) <= measure_indent(failure.above)
     ):
         return None
-    column = len(stop.above) - len(word)
-    return stop.problem_at(
-        stop.line - 1, column, len(word), f"keys below '{word}', and no ':' behind it", f"write '{word}:'"
+    column = len(failure.above) - len(word)
+    return failure.problem_at(
+        failure.line - 1, column, len(word), f"missing ':' after '{word}', which has keys below it", f"write '{word}:'"
     )
 
 
-def _find_setting_below_value(stop: ParseFailure) -> Problem | None:
-    """`Conv2d: 32`, and a setting below it."""
-    found = re.match(r"\s*(?:- )?([\w$]+): (.+)$", stop.above)
-    if not stop.message_has(_COLON_MESSAGE) or found is None or measure_indent(stop.text) <= measure_indent(stop.above):
+def _find_setting_below_value(failure: ParseFailure) -> Problem | None:
+    """Find a setting below a key that already has a value: `Conv2d: 32` and an indented `kernel_size: 3`."""
+    found = re.match(r"\s*(?:- )?([\w$]+): (.+)$", failure.above)
+    if (
+        not failure.message_has(_COLON_MESSAGE)
+        or found is None
+        or measure_indent(failure.text) <= measure_indent(failure.above)
+    ):
         return None
-    word = stop.text.split(":")[0].strip()
+    word = failure.text.split(":")[0].strip()
     name, value = found[1], found[2].strip()
-    description = f"'{word}' stands below '{name}', which has the value {value[:40]}"
-    fix = f"begin '{word}' in the column of '{name}', or write that value as a setting of its own below '{name}:'"
-    return stop.problem_at(stop.line, measure_indent(stop.text), len(word), description, fix)
+    description = f"'{word}' is indented below '{name}', which already has the value {value[:40]}"
+    fix = f"start '{word}' in the column of '{name}', or write that value as a setting with a name below '{name}:'"
+    return failure.problem_at(failure.line, measure_indent(failure.text), len(word), description, fix)
 
 
-def _find_second_colon(stop: ParseFailure) -> Problem | None:
-    if not stop.message_has(_COLON_MESSAGE):
+def _find_second_colon(failure: ParseFailure) -> Problem | None:
+    if not failure.message_has(_COLON_MESSAGE):
         return None
-    found = re.match(r"\s*(?:- )?(\w+): (\w+): *(\S.*)?$", stop.text)
-    or_text = "put quotes around a text that has one"
+    found = re.match(r"\s*(?:- )?(\w+): (\w+): *(\S.*)?$", failure.text)
+    or_text = "put quotes around text that contains ':'"
     fix = f"write '{found[1]}: {{{found[2]}: {found[3] or '...'}}}', or {or_text}" if found else or_text
-    return stop.problem_here("a second ':' in one line", fix)
+    return failure.problem_here("a second ':' in one line", fix)
 
 
-def _find_text_after_end(stop: ParseFailure) -> Problem | None:
-    """What stands behind a value that had ended: a bracket too many, a text behind a quote."""
-    before = stop.text[: stop.column].rstrip()
-    if not stop.message_has("did not find expected key") and not stop.message_has("<document start>"):
+def _find_text_after_end(failure: ParseFailure) -> Problem | None:
+    """Find text after the end of a value: an extra bracket, or text after a closing quote."""
+    before = failure.text[: failure.column].rstrip()
+    if not failure.message_has("did not find expected key") and not failure.message_has("<document start>"):
         return None
-    if stop.char in ("]", "}"):
-        return stop.problem_here(f"a '{stop.char}' too many", "take it away")
+    if failure.char in ("]", "}"):
+        return failure.problem_here(f"an extra '{failure.char}'", "remove it")
     if before.endswith(("'", '"')):
         quote = before[-1]
         escape_hint = "a ' within '...' is written twice: ''" if quote == "'" else 'a " within "..." is written \\"'
-        return stop.problem_here("text behind a closing quote", f"close the quotes at the end; {escape_hint}")
+        return failure.problem_here("text after a closing quote", f"close the quotes at the end; {escape_hint}")
     return None
 
 
-def _find_wrong_indentation(stop: ParseFailure) -> Problem | None:
-    if not stop.message_has("did not find expected key") or measure_indent(stop.text) != stop.column:
+def _find_wrong_indentation(failure: ParseFailure) -> Problem | None:
+    if not failure.message_has("did not find expected key") or measure_indent(failure.text) != failure.column:
         return None
     columns = sorted(
-        {measure_indent(each) + 1 for each in stop.lines[: stop.line] if each.strip() and each.strip()[0] != "#"}
+        {measure_indent(each) + 1 for each in failure.lines[: failure.line] if each.strip() and each.strip()[0] != "#"}
     )
-    nearby = [each for each in columns if abs(each - stop.column - 1) <= 4]
+    nearby = [each for each in columns if abs(each - failure.column - 1) <= 4]
     expected = " or ".join(str(each) for each in nearby)
-    fix = f"begin in column {expected}, as a line above" if nearby else "begin in the column of a line above"
-    return stop.problem_here(f"an indentation that no line above has: column {stop.column + 1}", fix)
+    fix = f"start in column {expected}, like a line above" if nearby else "start in the same column as a line above"
+    return failure.problem_here(f"no line above is indented to column {failure.column + 1}", fix)
 
 
-def _find_missing_dash(stop: ParseFailure) -> Problem | None:
-    if not stop.message_has("did not find expected '-'"):
+def _find_missing_dash(failure: ParseFailure) -> Problem | None:
+    if not failure.message_has("did not find expected '-'"):
         return None
-    word = stop.text.strip().split(":")[0]
-    fix = f"write '- {stop.text.strip()}', or begin in another column what is no entry of the list"
-    return stop.problem_at(stop.line, stop.column, len(word), f"no '- ' before '{word}', in a list", fix)
+    word = failure.text.strip().split(":")[0]
+    fix = f"write '- {failure.text.strip()}', or indent it differently if it does not belong to the list"
+    return failure.problem_at(failure.line, failure.column, len(word), f"missing '- ' before '{word}' in a list", fix)
 
 
-# What YAML says, as its parser words it; what the writer did; what to write.
+# Part of the parser's message; what was found; the fix.
 _PARSER_MESSAGES: tuple[tuple[str, str, str], ...] = (
     ("cannot start any token", "text that begins with '{char}'", "put quotes around it"),
     ("alphabetic or numeric character", "text that begins with '{char}'", 'put quotes around it: "*.bias"'),
-    ("unknown escape character", "'{pair}' within \" \"", "write \\\\ for a \\, or take ' ' in place of \" \""),
-    ("block sequence entries", "a list's '-' in its key's line", "begin the list in the next line, or write [...]"),
-    ("block collections", "a list's '-' in its key's line", "begin the list in the next line, or write [...]"),
+    ("unknown escape character", "'{pair}' inside \" \"", "write \\\\ for a \\, or use ' ' instead of \" \""),
+    ("block sequence entries", "a list's '-' in the line of its key", "start the list on a new line, or write [...]"),
+    ("block collections", "a list's '-' in the line of its key", "start the list on a new line, or write [...]"),
     ("comment or line break", "text that begins with > or |", "put quotes around it"),
-    ("incompatible YAML", "a %YAML line", "take it away"),
+    ("incompatible YAML", "a %YAML line", "remove it"),
     ("directive", "text that begins with %", "put quotes around it"),
 )  # fmt: skip
 
 
-def _match_parser_message(stop: ParseFailure) -> Problem | None:
-    back = 1 if stop.message_has("alphabetic") else 0
-    column = max(0, stop.column - back)
-    pair = stop.text[column : column + 2]
+def _match_parser_message(failure: ParseFailure) -> Problem | None:
+    # For an anchor or alias without a name, the parser points at the character after the & or *.
+    back = 1 if failure.message_has("alphabetic") else 0
+    column = max(0, failure.column - back)
+    pair = failure.text[column : column + 2]
     for sign, found, fix in _PARSER_MESSAGES:
-        if stop.message_has(sign):
-            return stop.problem_at(stop.line, column, 1, found.format(char=pair[:1], pair=pair), fix)
+        if failure.message_has(sign):
+            return failure.problem_at(failure.line, column, 1, found.format(char=pair[:1], pair=pair), fix)
     return None
 
 
-# The first that has something to say.
+# Tried in this order; the first that returns a problem decides.
 _PROBLEM_FINDERS: tuple[Callable[[ParseFailure], Problem | None], ...] = (
     _find_tab,
     _find_unusual_space,

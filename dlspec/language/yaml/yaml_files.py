@@ -1,8 +1,8 @@
-"""Reads a YAML file into plain values and the place of each, without ever running or trusting it.
+"""Read YAML files into plain values and their locations. Safe for files from untrusted sources.
 
-The parser's events are consumed one by one, so a file that nests without end, repeats itself through aliases or
-carries a tag is refused before anything is built from it. Scalars follow YAML 1.2's core schema: `1e-3` is a number,
-while `on`, `yes` and `3:30` stay the text that was written.
+The parser's events are read one by one, so a file that is nested too deep, is inflated by aliases or contains tags is
+refused before anything is built from it. Scalars follow YAML 1.2's core schema: `1e-3` is a number, while `on`, `yes`
+and `3:30` stay strings.
 """
 
 from __future__ import annotations
@@ -24,26 +24,34 @@ PACKAGE_DIR = Path(__file__).parents[2]
 
 @dataclass(frozen=True)
 class Document:
-    """A file's values, and where each key and each value stands in it."""
+    """A file's values, and the location of each key and each value in it."""
 
     tree: Any
     keys: Mapping[KeyPath, SourceLocation] = field(default_factory=dict)
     values: Mapping[KeyPath, SourceLocation] = field(default_factory=dict)
 
     def without_sections(self, sections: Collection[str]) -> Document:
-        """The document less some top-level keys."""
+        """Return the document without the locations of some top-level keys. The values are unchanged."""
         keys = {path: location for path, location in self.keys.items() if path[0] not in sections}
         values = {path: location for path, location in self.values.items() if not path or path[0] not in sections}
         return Document(self.tree, keys, values)
 
 
 def load_yaml_file(path: Path, display_as: str = "") -> Document:
-    """The document in `path`; raises `SpecError` with the place for whatever is not plain, small YAML."""
+    """Load a YAML file.
+
+    Args:
+        path: The file.
+        display_as: Name of the file in messages; default: its path, shortened.
+
+    Raises:
+        SpecError: The file can't be read, is too large, or is not plain YAML.
+    """
     name = display_as or format_file_path(path)
     try:
         size = path.stat().st_size
         if size > get_limit("file_bytes"):
-            fix = f"a spec may have {get_limit('file_bytes'):,}; {explain_raising_limit('file_bytes')}"
+            fix = f"at most {get_limit('file_bytes'):,} are allowed; {explain_raising_limit('file_bytes')}"
             raise make_error_at(Code.TOO_LARGE, SourceLocation(name), f"the file has {size:,} bytes", fix)
         return load_yaml_text(path.read_text(encoding="utf-8-sig"), name)
     except UnicodeDecodeError as error:
@@ -57,7 +65,7 @@ def load_yaml_file(path: Path, display_as: str = "") -> Document:
 
 
 def format_file_path(path: Path) -> str:
-    """The path as a user would write it: relative where it lies below the working directory or in dlspec's conf/."""
+    """Format a path for messages: relative to the working directory or to dlspec's conf/ if it is inside."""
     working_dir, conf_dir = Path.cwd(), find_packaged_conf()
     if path.is_relative_to(working_dir):
         return str(path.relative_to(working_dir))
@@ -65,13 +73,13 @@ def format_file_path(path: Path) -> str:
 
 
 def find_packaged_conf() -> Path:
-    """dlspec's own conf/: within the package where it was installed, beside it in a checkout."""
+    """Find dlspec's own conf/: inside the package if installed, next to it in a Git checkout."""
     inside = PACKAGE_DIR / "conf"
     return inside if inside.is_dir() else PACKAGE_DIR.parent / "conf"
 
 
 def load_yaml_text(text: str, name: str) -> Document:
-    """As `load_yaml_file`, of text; `name` stands in every place."""
+    """Load YAML from a string, as `load_yaml_file` does from a file. `name` is the source in all locations."""
     source = SourceText(name, text.splitlines())
     reader = EventReader(source)
     try:
@@ -85,7 +93,7 @@ def load_yaml_text(text: str, name: str) -> Document:
 
 
 def _describe_invalid_character(name: str, text: str, position: int) -> tuple[SourceLocation, str, str]:
-    """`position` counts bytes, as the parser does."""
+    """Return location, message and fix for a character that YAML forbids. `position` counts bytes in UTF-8."""
     before = text.encode()[:position].decode(errors="ignore")
     location = SourceLocation(name, before.count("\n") + 1, len(before) - before.rfind("\n"))
     return location, f"a character that YAML does not allow ({text[len(before)]!r})", "remove it"

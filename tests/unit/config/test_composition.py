@@ -66,8 +66,8 @@ WRONG = {
     "'$activation' is a short spelling without settings   "
     "write it in full: 'model.layers.1={type: $activation, inplace: true}'",
     "seed.x=3": "command line   seed.x   seed is 0 and has no keys   write seed=VALUE",
-    "model.params.kernel_size=${oc.env:HOME}": "command line   model.params.kernel_size   '${oc.env:HOME}' is refused"
-    "   only the config's own keys and oc.select can stand there",
+    "model.params.kernel_size=${oc.env:HOME}": "command line   model.params.kernel_size   "
+    "'${oc.env:HOME}' is not allowed   refer to a key of the config, or use oc.select",
     "run=nowhere": "command line   run   no run in 'nowhere'   name a run's folder, which contains spec.yaml",
     "--config-dir nowhere": "command line   no such folder",
 }
@@ -137,7 +137,7 @@ BAD_FILES = {
          "conf/experiment/bad.yaml:2:9   model.layers   a mapping here, but a list in the file that this one extends   "
          "write a list here too, which replaces the other list, or extend another file"),
         (GLOBAL + "trainer: {epoch: 3}\n", "conf/experiment/bad.yaml:2:11   trainer.epoch   unknown key   did you"),
-        (GLOBAL + "seed: ${oc.env:HOME}\n", "conf/experiment/bad.yaml:2:7   seed   '${oc.env:HOME}' is refused"),
+        (GLOBAL + "seed: ${oc.env:HOME}\n", "conf/experiment/bad.yaml:2:7   seed   '${oc.env:HOME}' is not allowed"),
         (GLOBAL + "seed: [1\n", "conf/experiment/bad.yaml:2:7   a bracket that is not closed"),
         ("- 1\n", "conf/experiment/bad.yaml   the file is not a mapping"),
     ],

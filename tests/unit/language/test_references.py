@@ -109,23 +109,23 @@ def _resolved(text: str, facts: dict[str, Any] | None) -> Any:
 
 
 REFUSED: dict[str, tuple[str, str]] = {
-    "${oc.env:HOME}": ("'${oc.env:HOME}' is refused", "only the config's own keys and oc.select can stand there"),
-    "${hydra:job.name}": ("'${hydra:job.name}' is refused", "only the config's own keys and oc.select can stand there"),
-    "${hydra.job.name}": ("'${hydra.job.name}' is refused", "only the config's own keys and oc.select can stand there"),
-    "${mine:3}": ("'${mine:3}' is refused", "only the config's own keys and oc.select can stand there"),
+    "${oc.env:HOME}": ("'${oc.env:HOME}' is not allowed", "refer to a key of the config, or use oc.select"),
+    "${hydra:job.name}": ("'${hydra:job.name}' is not allowed", "refer to a key of the config, or use oc.select"),
+    "${hydra.job.name}": ("'${hydra.job.name}' is not allowed", "refer to a key of the config, or use oc.select"),
+    "${mine:3}": ("'${mine:3}' is not allowed", "refer to a key of the config, or use oc.select"),
     "${model.widht}": ("'${model.widht}': no such key", "did you mean 'width'?"),
     "${modle.width}": ("'${modle.width}': no such key", "did you mean 'model'?"),
     "${nothing}": ("'${nothing}': no such key", "available: data, model, none, own, text, top"),
     "${model.list.9}": ("'${model.list.9}': no such key", "write a number from 0 to 2"),
     "${model.width.x}": ("'${model.width.x}': no such key", ""),
     "${.nothing}": ("'${.nothing}': no such key 'nothing'", "available: data, model, none, own, text, top"),
-    "${...top}": ("'${...top}' leads above the top of the config", "take away a dot"),
+    "${...top}": ("'${...top}' leads above the top of the config", "remove a dot"),
     "${data.num_clases}": ("'${data.num_clases}': no such key", "did you mean 'num_classes'?"),
     "${}": ("'${}': no such key", "available: data, model, none, own, text, top"),
-    "${model.${text}}": ("'${model.${text}}' is no reference", "write ${KEY}, with one key inside"),
-    "a${model": ("'a${model' is no reference", "write ${KEY}, with one key inside"),
+    "${model.${text}}": ("'${model.${text}}' is not a valid reference", "write ${KEY}, with one key inside"),
+    "a${model": ("'a${model' is not a valid reference", "write ${KEY}, with one key inside"),
     "${own}": ("'${own}' refers to itself (own -> own)", "write a value"),
-    "${model.list}" * 3000: ("a text of more than 10,000 characters", "make it shorter"),
+    "${model.list}" * 3000: ("a string of more than 10,000 characters", "make it shorter"),
 }
 
 
@@ -161,7 +161,7 @@ def test_text_that_grows_without_end_is_refused() -> None:
     problems = Problems()
     resolve_references(tree, None, problems)
     assert [each.found for each in problems.found] == [
-        "a text of more than 10,000 characters",
+        "a string of more than 10,000 characters",
         "'${a5}' leads to more than 100,000 values or 150 levels",
     ]
 

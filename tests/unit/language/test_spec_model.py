@@ -112,35 +112,47 @@ def test_inputs() -> None:
 
 
 NO_LAYERS = "write 'layers:' and below it '- Flatten', '- Linear: 10', ..."
-NAME = "take letters, digits and _, a letter first, no Python keyword"
+NAME = "use letters, digits and _, start with a letter, avoid Python keywords"
 ENTRY = "write a layer's name, or NAME: {setting: value}"
 
 REFUSED: list[tuple[Any, list[tuple[str, str, str]]]] = [
     (None, [("model", "no model", "write 'layers:' and a list of layers, or choose one: model=cnn")]),
-    ([1], [("model", "[1] is no model", "write 'layers:' and a list of layers, or choose one: model=cnn")]),
+    (
+        [1],
+        [
+            (
+                "model",
+                "a model must be a mapping with 'layers', got [1]",
+                "write 'layers:' and a list of layers, or choose one: model=cnn",
+            )
+        ],
+    ),
     ({}, [("model.layers", "no layers", NO_LAYERS)]),
     ({"layers": {"a": None}}, [("model.layers", "no layers", NO_LAYERS)]),
-    ({"layers": 3}, [("model.layers", "3 is neither a list nor a mapping of layers", NO_LAYERS)]),
-    ({"layers": False}, [("model.layers", "false is neither a list nor a mapping of layers", NO_LAYERS)]),
+    ({"layers": 3}, [("model.layers", "'layers' must be a list or a mapping, got 3", NO_LAYERS)]),
+    ({"layers": False}, [("model.layers", "'layers' must be a list or a mapping, got false", NO_LAYERS)]),
     (
         {"layers": ["ReLU"] * (DEFAULT_LIMITS["layers"] + 1)},
-        [("model.layers", "10,001 layers", f"a model may have 10,000; {explain_raising_limit('layers')}")],
+        [("model.layers", "10,001 layers", f"at most 10,000 are allowed; {explain_raising_limit('layers')}")],
     ),
-    ({"layers": [None]}, [("model.layers.0", "no layer", ENTRY)]),
-    ({"layers": {"a-b": "ReLU"}}, [("model.layers.a-b", "'a-b' can't name an output", NAME)]),
-    ({"layers": [{"ReLU": {"name": 3}}]}, [("model.layers.0.ReLU.name", "3 can't name an output", NAME)]),
+    ({"layers": [None]}, [("model.layers.0", "missing layer", ENTRY)]),
+    ({"layers": {"a-b": "ReLU"}}, [("model.layers.a-b", "'a-b' is not a valid name for an output", NAME)]),
+    ({"layers": [{"ReLU": {"name": 3}}]}, [("model.layers.0.ReLU.name", "3 is not a valid name for an output", NAME)]),
     (
         {"layers": [{"ReLU": None, "name": "a"}, {"ReLU": {"name": "a"}}]},
         [("model.layers.1.ReLU.name", "the name 'a' is used already", "names must be unique in a block")],
     ),
     (
         {"layers": [{"ReLU": None, "layout": "Sequence"}]},
-        [("model.layers.0.layout", "no layout 'Sequence'", "did you mean 'sequence'?")],
+        [("model.layers.0.layout", "unknown layout 'Sequence'", "did you mean 'sequence'?")],
     ),
-    ({"params": 3, "layers": ["ReLU"]}, [("model.params", "params are no mapping", "write 'params: {width: 64}'")]),
+    (
+        {"params": 3, "layers": ["ReLU"]},
+        [("model.params", "'params' must be a mapping", "write 'params: {width: 64}'")],
+    ),
     (
         {"params": {"a": 1}, "layers": ["ReLU"]},
-        [("model.params.a", "nothing uses param 'a'", "remove it, or write it as $a")],
+        [("model.params.a", "param 'a' is never used", "remove it, or use it as $a")],
     ),
     (
         {"params": {"a": None}, "layers": [{"Linear": "$a"}]},
@@ -148,25 +160,25 @@ REFUSED: list[tuple[Any, list[tuple[str, str, str]]]] = [
     ),
     (
         {"params": {"width": 1, "widths": 2}, "layers": [{"Linear": "$width"}]},
-        [("model.params.widths", "nothing uses param 'widths'", "did you mean 'width'?")],
+        [("model.params.widths", "param 'widths' is never used", "did you mean 'width'?")],
     ),
     (
         {"params": {"a": "$b", "b": 1}, "layers": [{"Linear": "$(a + b)"}]},
-        [("model.params.a", "no param 'b'", "'b' stands below: write it first")],
+        [("model.params.a", "unknown param 'b'", "'b' is defined further down: move it up")],
     ),
     (
         {"params": {"a": 1}, "layers": [{"Linear": "$a", "bias": 3}]},
         [
             (
                 "model.layers.0.bias",
-                "2 keys where one layer's name is wanted: Linear, bias",
-                "indent it, as a setting: Linear: {bias: ...}",
+                "expected one layer name, got 2 keys: Linear, bias",
+                "write it as a setting: Linear: {bias: ...}",
             )
         ],
     ),
     (
         {"params": {"f": 3}, "layers": ["$f", "$f"]},
-        [("model.params.f", "3 is no layer", ENTRY)],
+        [("model.params.f", "3 is not a valid layer", ENTRY)],
     ),
     (
         {"layers": [{"Linear": "$(1 / 0)"}]},
@@ -174,26 +186,30 @@ REFUSED: list[tuple[Any, list[tuple[str, str, str]]]] = [
     ),
     (
         {"inputs": {"x": {"size": 3}}, "layers": ["ReLU"]},
-        [("model.inputs.x.size", "no key 'size' of an input", "available: layout, length, shape, vocab_size")],
+        [("model.inputs.x.size", "unknown key 'size' of an input", "available: layout, length, shape, vocab_size")],
     ),
     *(
         (
             {"inputs": {"x": {key: value}}, "layers": ["ReLU"]},
-            [(f"model.inputs.x.{key}", f"{key} is {shown}, wanted {wanted}", "")],
+            [(f"model.inputs.x.{key}", f"'{key}' must be {wanted}, got {shown}", "")],
         )
         for key, value, shown, wanted in (
-            ("shape", 3, "3", "a list of whole numbers >= 1, null where any will do"),
-            ("shape", [1, 0], "[1, 0]", "a list of whole numbers >= 1, null where any will do"),
-            ("length", True, "true", "a whole number >= 1 or null"),
-            ("vocab_size", "many", "'many'", "a whole number >= 1 or null"),
+            ("shape", 3, "3", "a list of integers >= 1, with null for any size"),
+            ("shape", [1, 0], "[1, 0]", "a list of integers >= 1, with null for any size"),
+            ("length", True, "true", "an integer >= 1 or null"),
+            ("vocab_size", "many", "'many'", "an integer >= 1 or null"),
             ("layout", [1], "[1]", "features, sequence, tokens, channels-first, channels-last or null"),
         )
     ),
     (
         {"inputs": [3, {"x": None}], "layers": ["ReLU"]},
         [
-            ("model.inputs.1", "a mapping in a list of names", "write inputs: {NAME: {...}}, without the brackets"),
-            ("model.inputs.0", "3 can't name an input", NAME),
+            (
+                "model.inputs.1",
+                "the list of input names contains a mapping",
+                "write inputs: {NAME: {...}}, without the brackets",
+            ),
+            ("model.inputs.0", "3 is not a valid name for an input", NAME),
         ],
     ),
 ]  # fmt: skip
@@ -208,5 +224,11 @@ def test_refused(model: Any, said: list[tuple[str, str, str]]) -> None:
     "name", ["min", "make_divisible", "null", "true", "in_channels", "index", "class", "a b", "3", "ä"]
 )
 def test_words_that_can_not_name_a_param(name: str) -> None:
-    said = [(f"model.params.{name}", f"'{name}' can't name a param", "take a word that no function or keyword has")]
+    said = [
+        (
+            f"model.params.{name}",
+            f"'{name}' is not a valid name for a param",
+            "use letters, digits and _; names of functions and keywords are reserved",
+        )
+    ]
     assert expanded({"params": {name: 1}, "layers": ["ReLU"]})[1] == said

@@ -181,10 +181,13 @@ SAID: list[tuple[dict[str, Any], list[str]]] = [
             "write the value itself"
         ],
     ),
-    ({"data": {"type": "digist"}}, ["data.type   unknown data set 'digist'   did you mean 'digits'?"]),
-    ({"data": None}, ["data   no data set   write a data set's name, or NAME: {setting: value}"]),
-    ({"optimizer": None}, ["optimizer   no optimizer   write an optimizer's name, or NAME: {setting: value}"]),
-    ({"optimizer": "${data.shape}"}, ["optimizer   ${data.shape} is no optimizer's name   write an optimizer's name"]),
+    ({"data": {"type": "digist"}}, ["data.type   no data set 'digist'   did you mean 'digits'?"]),
+    ({"data": None}, ["data   missing data set   write a data set's name, or NAME: {setting: value}"]),
+    ({"optimizer": None}, ["optimizer   missing optimizer   write an optimizer's name, or NAME: {setting: value}"]),
+    (
+        {"optimizer": "${data.shape}"},
+        ["optimizer   ${data.shape} is not a valid optimizer name   write an optimizer's name"],
+    ),
     (
         {"optimizer": "${nothing}"},
         [f"optimizer   '${{nothing}}': no such key   available: {', '.join(sorted(CONFIG))}"],

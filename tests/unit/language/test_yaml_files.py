@@ -164,35 +164,39 @@ TAG = "a spec is plain data: remove the tag, or put quotes around text that begi
 REFUSED: dict[str, tuple[str, str]] = {
     "a key twice": (
         "a: 1\nb: 2\na: 3",
-        "f.yaml:3:1   'a' stands twice   it stands in line 1 already: keep one\n    a: 3\n    ^",
+        "f.yaml:3:1   duplicate key 'a'   it is already in line 1: keep one of the two\n    a: 3\n    ^",
     ),
     "a key twice, once quoted": (
         "{a: 1, 'a': 2}",
-        "f.yaml:1:8   'a' stands twice   it stands in line 1 already: keep one\n    {a: 1, 'a': 2}\n           ^^^",
+        "f.yaml:1:8   duplicate key 'a'   it is already in line 1: keep one of the two\n"
+        "    {a: 1, 'a': 2}\n           ^^^",
     ),
     "a number twice": (
         "{1: 1, 1: 2}",
-        "f.yaml:1:8   '1' stands twice   it stands in line 1 already: keep one\n    {1: 1, 1: 2}\n           ^",
+        "f.yaml:1:8   duplicate key '1'   it is already in line 1: keep one of the two\n    {1: 1, 1: 2}\n           ^",
     ),
     "a tag": (
         "a: !mine 3",
-        f"f.yaml:1:4   a tag '!mine'   {TAG}\n    a: !mine 3\n       ^^^^^^^",
+        f"f.yaml:1:4   the YAML tag '!mine'   {TAG}\n    a: !mine 3\n       ^^^^^^^",
     ),
     "a tag on a list": (
         "a: !!set {b}",
-        f"f.yaml:1:4   a tag '!!set'   {TAG}\n    a: !!set {{b}}\n       ^^^^^^^",
+        f"f.yaml:1:4   the YAML tag '!!set'   {TAG}\n    a: !!set {{b}}\n       ^^^^^^^",
     ),
     "an alias as a key": (
         "a: &x b\n*x : 3",
-        "f.yaml:2:1   an alias as a key   write the key itself\n    *x : 3\n    ^^",
+        "f.yaml:2:1   an alias is used as a key   write the key itself\n    *x : 3\n    ^^",
     ),
     "an anchor within itself": (
         "a: &x [*x]",
-        "f.yaml:1:8   no anchor '&x' above this alias"
-        "   write &x before what it stands for, or quotes around a text that begins with *"
+        "f.yaml:1:8   no anchor '&x' is defined above this alias"
+        "   write &x before the value it names, or put quotes around text that begins with *"
         "\n    a: &x [*x]\n           ^^",
     ),
-    "merging a text": ("{<<: a}", "f.yaml:1:6   '<<' merges mappings alone   write <<: *NAME\n    {<<: a}\n         ^"),
+    "merging a text": (
+        "{<<: a}",
+        "f.yaml:1:6   '<<' can merge only mappings   write <<: *NAME\n    {<<: a}\n         ^",
+    ),
     "a strange character": ("a: b\nc: \x07", "f.yaml:2:4   a character that YAML does not allow ('\\x07')   remove it"),
     "a strange character behind wide ones": (
         "ä: ω\x1f",
@@ -204,20 +208,21 @@ REFUSED: dict[str, tuple[str, str]] = {
     ),
     "a second document": (
         "a: 1\n---\nb: 2",
-        "f.yaml:2:1   a second document ('---')   write one document a file\n    ---\n    ^^^",
+        "f.yaml:2:1   a second YAML document ('---')   write one document per file\n    ---\n    ^^^",
     ),
     "a missing colon": (
         "- Conv2d\n    out_channels: 3",
-        "f.yaml:1:3   keys below 'Conv2d', and no ':' behind it   write 'Conv2d:'\n    - Conv2d\n      ^^^^^^",
+        "f.yaml:1:3   missing ':' after 'Conv2d', which has keys below it   write 'Conv2d:'\n"
+        "    - Conv2d\n      ^^^^^^",
     ),
     "a bracket too many": (
         "a: [1]]",
-        "f.yaml:1:7   a ']' too many   take it away\n    a: [1]]\n          ^",
+        "f.yaml:1:7   an extra ']'   remove it\n    a: [1]]\n          ^",
     ),
     "nested too deep": (
         "[" * 101,
-        "f.yaml:1:101   nested more than 100 deep   use blocks or fewer levels; "
-        f"to raise the limit, set the environment variable DLSPEC_MAX_NESTING\n    {'[' * 101}\n    {' ' * 100}^",
+        "f.yaml:1:101   nested more than 100 levels deep   use blocks or fewer levels; "
+        f"for more set the environment variable DLSPEC_MAX_NESTING\n    {'[' * 101}\n    {' ' * 100}^",
     ),
 }  # fmt: skip
 
@@ -237,14 +242,17 @@ def _bomb(levels: int) -> str:
 
 
 HOSTILE: dict[str, tuple[str, str]] = {
-    "an alias bomb": (_bomb(9), "f.yaml   more than 10,000 values (aliases counted)   make the file smaller"),
+    "an alias bomb": (
+        _bomb(9),
+        "f.yaml   more than 10,000 values (including those repeated by aliases)   make the file smaller",
+    ),
     "a merge bomb": (
         "a0: &a0 {k: 1}\n" + "\n".join(f"a{n}: &a{n} {{x: *a{n - 1}, y: *a{n - 1}}}" for n in range(1, 40)),
-        "f.yaml   more than 10,000 values (aliases counted)   make the file smaller",
+        "f.yaml   more than 10,000 values (including those repeated by aliases)   make the file smaller",
     ),
-    "brackets without end": ("[" * 10_000, "nested more than 100 deep"),
-    "mappings without end": ("{a: " * 10_000, "nested more than 100 deep"),
-    "lists in lists": ("- " * 10_000, "nested more than 100 deep"),
+    "brackets without end": ("[" * 10_000, "nested more than 100 levels deep"),
+    "mappings without end": ("{a: " * 10_000, "nested more than 100 levels deep"),
+    "lists in lists": ("- " * 10_000, "nested more than 100 levels deep"),
 }  # fmt: skip
 
 
@@ -276,8 +284,8 @@ def test_a_large_file_is_not_read(tmp_path: Path) -> None:
     with (tmp_path / "f.yaml").open("wb") as file:
         file.truncate(100_000_000)
     said = (
-        "f.yaml   the file has 100,000,000 bytes   a spec may have 1,000,000; "
-        "to raise the limit, set the environment variable DLSPEC_MAX_FILE_BYTES\n1 problem; nothing was run."
+        "f.yaml   the file has 100,000,000 bytes   at most 1,000,000 are allowed; "
+        "for more set the environment variable DLSPEC_MAX_FILE_BYTES\n1 problem; nothing was run."
     )
     with pytest.raises(SpecError) as caught:
         load_yaml_file(tmp_path / "f.yaml", "f.yaml")
