@@ -110,7 +110,9 @@ def test_a_star_stands_for_what_the_patterns_matched(pattern: str, becomes: str,
 
 
 def test_a_pattern_of_many_stars_gives_up_at_once() -> None:
-    assert RenamePattern("*a" * 12 + "*b", ("x",)).rename("a" * 200) is None  # all ways to share it out would take years
+    assert (
+        RenamePattern("*a" * 12 + "*b", ("x",)).rename("a" * 200) is None
+    )  # all ways to share it out would take years
 
 
 def test_renamed_turned_divided_joined_and_left_out(work: Path) -> None:

@@ -294,7 +294,10 @@ def test_what_is_wrong_is_told(kind: str, raw: Any, told: list[tuple[str, str]])
 
 def test_in_a_config_group_the_fix_is_flat() -> None:
     assert read("scheduler", {"type": "StepLR"}, ("scheduler",))[1] == [
-        ("StepLR requires step_size (a whole number >= 1)", "add 'step_size: ...', or scheduler.step_size=... on the command line")
+        (
+            "StepLR requires step_size (a whole number >= 1)",
+            "add 'step_size: ...', or scheduler.step_size=... on the command line",
+        )
     ]
 
 

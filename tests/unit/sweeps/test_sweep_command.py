@@ -99,7 +99,9 @@ def test_what_only_building_shows_stops_it_too(dlspec, work: Path, write: Callab
 def test_wrong_specs_are_left_out_where_that_is_wanted(dlspec, work: Path) -> None:
     said = dlspec(*MLP, "sweep.on_invalid=skip", "optimizer.lr=abc,0.1", "trainer.progress=none")
     assert said.code == 2
-    assert said.out.startswith("[0] optimizer.lr=abc  refused: optimizer.lr (Adam) 'lr' must be a number >= 0, got 'abc'\n")
+    assert said.out.startswith(
+        "[0] optimizer.lr=abc  refused: optimizer.lr (Adam) 'lr' must be a number >= 0, got 'abc'\n"
+    )
     assert "got 'abc'\n    optimizer.lr=abc\n" in said.out
     assert said.out.endswith("2 jobs: 1 finished, 1 refused\n")
     assert [(job["status"], job["folder"]) for job in record(work)] == [("refused", ""), ("finished", "1")]

@@ -73,7 +73,11 @@ def make(request: pytest.FixtureRequest) -> Make:
 @pytest.mark.parametrize(
     ("network", "options", "text"),
     [
-        (make_stack(FunctionLayer(lambda x: (x * 1e3).exp())), {}, "layer '1' (FunctionLayer) is the first to output inf; "),
+        (
+            make_stack(FunctionLayer(lambda x: (x * 1e3).exp())),
+            {},
+            "layer '1' (FunctionLayer) is the first to output inf; ",
+        ),
         (
             make_stack(FunctionLayer(lambda x: (x * 1e5).half()), FunctionLayer(Tensor.float)),
             {},
@@ -239,14 +243,22 @@ class Edge(CrossEntropy):
 @pytest.mark.parametrize(
     ("network", "criterion", "text"),
     [
-        (make_stack(nn.Dropout(0.3), FunctionLayer(sqrt_of_positive), nn.ReLU()), CrossEntropy(), "layer '2' (FunctionLayer)"),
+        (
+            make_stack(nn.Dropout(0.3), FunctionLayer(sqrt_of_positive), nn.ReLU()),
+            CrossEntropy(),
+            "layer '2' (FunctionLayer)",
+        ),
         (
             make_stack(nn.Sequential(nn.ReLU(), FunctionLayer(sqrt_of_positive)), nn.ReLU()),
             CrossEntropy(),
             "layer '1.1' (FunctionLayer)",
         ),
         (make_stack(Inner(), nn.BatchNorm1d(16)), CrossEntropy(), "layer '1' (Inner)"),
-        (make_stack(nn.ReLU(inplace=True), FunctionLayer(sqrt_of_positive)), CrossEntropy(), "layer '2' (FunctionLayer)"),
+        (
+            make_stack(nn.ReLU(inplace=True), FunctionLayer(sqrt_of_positive)),
+            CrossEntropy(),
+            "layer '2' (FunctionLayer)",
+        ),
         (make_stack(), Edge(), "the loss"),
     ],
 )
