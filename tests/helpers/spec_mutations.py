@@ -255,5 +255,6 @@ def _add_entry_key(slot: Slot, slots: list[Slot], random: Random) -> None:
 
 
 CHANGES: tuple[Callable[[Slot, list[Slot], Random], None], ...] = (
-    _delete, _duplicate, _swap, _replace, _replace, _renumber, _rename, _wrap, _unwrap, _insert, _add_entry_key, _add_entry_key,
+    _delete, _duplicate, _swap, _replace, _replace, _renumber, _rename, _wrap, _unwrap, _insert, _add_entry_key,
+    _add_entry_key,
 )  # fmt: skip

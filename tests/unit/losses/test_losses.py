@@ -221,9 +221,11 @@ REFUSED: list[tuple[str, Network, Target, dict[str, Any], tuple[str, str, str]]]
      ("model.layers.0", "NLLLoss expects the network to end with LogSoftmax, got Linear",
       "end with a LogSoftmax: {dim: 1}, or use CrossEntropyLoss")),
     ("BCELoss", ending(1, "Softmax"), YES_NO, {},
-     ("model.layers.1", "a Softmax over one output always gives the same value", "end with a Sigmoid, or use 2 outputs")),
+     ("model.layers.1", "a Softmax over one output always gives the same value",
+      "end with a Sigmoid, or use 2 outputs")),
     ("MSELoss", ending(1, "Softmax"), NUMBER, {},
-     ("model.layers.1", "a Softmax over one output always gives the same value", "end with a Sigmoid, or use 2 outputs")),
+     ("model.layers.1", "a Softmax over one output always gives the same value",
+      "end with a Sigmoid, or use 2 outputs")),
     # sizes
     ("CrossEntropyLoss", ending(10), THREE, {},
      ("model.layers.0", "the network outputs (10) features, but CrossEntropyLoss expects (3): 'label' has 3 classes",

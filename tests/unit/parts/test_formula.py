@@ -133,9 +133,8 @@ def test_gradients_flow() -> None:
 
 
 def test_names_come_in_the_order_they_are_written_in() -> None:
-    assert find_output_names(parse_formula("(b + exp(_))\n * a - exp / b + null_ + where(a > 0, true, x[:, null])")) == (
-        "b", "_", "a", "exp", "null_", "x",
-    )  # fmt: skip
+    formula = parse_formula("(b + exp(_))\n * a - exp / b + null_ + where(a > 0, true, x[:, null])")
+    assert find_output_names(formula) == ("b", "_", "a", "exp", "null_", "x")
 
 
 LENGTHY = TensorInfo((5, 4), "sequence", lengths)
@@ -282,7 +281,8 @@ def test_any_text_is_a_tree_or_refused(text: str) -> None:
 
 MIXES = "the first dimension is the batch, and samples must not be mixed"
 UNFIT: list[tuple[str, tuple[TensorInfo, ...], str, str]] = [
-    ("x + exp(y)", (channels_first(4, 3, 3), features(4)), "'x + exp(y)' combines (4, 3, 3) and (4), which do not match",
+    ("x + exp(y)", (channels_first(4, 3, 3), features(4)),
+     "'x + exp(y)' combines (4, 3, 3) and (4), which do not match",
      "put a Reshape before one of them: both need the same number of dimensions, and sizes of 1 broadcast"),
     ("where(x > 0, x, w)", (channels_first(4, 3, 3), parameter(4)),
      "'where(x > 0, x, w)' combines (4, 3, 3) and (4), which do not match",
@@ -292,7 +292,8 @@ UNFIT: list[tuple[str, tuple[TensorInfo, ...], str, str]] = [
     ("softmax(sum(x, dim=1), dim=-1)", (features(4),),
      "'softmax(sum(x, dim=1), dim=-1)' has a wrong dimension: dim is -1, the batch; samples must not be mixed",
      "use 1 or more: the dimensions of a sample start at 1"),
-    ("sum(x, dim=3)", (X,), "'sum(x, dim=3)' has a wrong dimension: dim is 3, but (5, 4) sequence has dimensions 1 to 2",
+    ("sum(x, dim=3)", (X,),
+     "'sum(x, dim=3)' has a wrong dimension: dim is 3, but (5, 4) sequence has dimensions 1 to 2",
      "count the batch as 0, as PyTorch does"),
     ("x @ y", (features(4), features(4)), "'x @ y' mixes the samples of (4) and (4)", "write sum(a * b, dim=-1)"),
     ("w @ x", (parameter(4, 4), features(4)),

@@ -197,7 +197,8 @@ MISTAKES: list[tuple[str, Any, list[tuple[str, str]]]] = [
      [("'num_layers' must be a whole number >= 1 and <= 1000, got 1000000000", "")]),
     ("optimizer", {"type": "SGD", "lr": -1}, [("'lr' must be a number >= 0, got -1", "")]),
     ("optimizer", {"type": "SGD", "lr": ".nan"}, [("'lr' must be a number >= 0, got '.nan'", "")]),
-    ("optimizer", {"type": "NAdam", "momentum_decay": float("nan")}, [("'momentum_decay' must be a number, got nan", "")]),
+    ("optimizer", {"type": "NAdam", "momentum_decay": float("nan")}, [("'momentum_decay' must be a number, got nan",
+     "")]),
     # what is of another type
     ("layer", {"Linear": True}, [("'out_features' must be a whole number >= 1, got true", "")]),
     ("layer", {"Linear": None},
@@ -239,7 +240,8 @@ MISTAKES: list[tuple[str, Any, list[tuple[str, str]]]] = [
     ("layer", {"Linear": {"units": 10}}, [("unknown setting 'units'", "PyTorch calls it 'out_features'")]),
     ("layer", {"LSTM": {"units": 10}}, [("unknown setting 'units'", "PyTorch calls it 'hidden_size'")]),
     ("layer", {"Conv2d": {"filters": 8, "kernel_size": 3, "strides": 2}},
-     [("unknown setting 'filters'", "PyTorch calls it 'out_channels'"), ("unknown setting 'strides'", "did you mean 'stride'?")]),
+     [("unknown setting 'filters'", "PyTorch calls it 'out_channels'"), ("unknown setting 'strides'",
+      "did you mean 'stride'?")]),
     ("layer", {"Tanh": {"dim": 1}}, [("unknown setting 'dim'", "Tanh has no settings")]),
     ("layer", {"LSTM": {"hidden_size": 3, "batch_first": False}}, [("'batch_first' is always true here", "remove it")]),
     ("layer", {"LSTM": {"hidden_size": 3, "batch_first": True}}, [("'batch_first' is always true here", "remove it")]),
@@ -268,7 +270,8 @@ MISTAKES: list[tuple[str, Any, list[tuple[str, str]]]] = [
      [("unknown layer 'BasicBlock'",
        "use a block: Residual with shortcut: auto around two Conv2d, each with a BatchNorm2d")]),
     ("layer", {"Mean": {"axis": 1}}, [("unknown setting 'axis'", "PyTorch calls it 'dim'")]),
-    ("layer", {"Attention": {"nhead": 4, "num_heads": 4}}, [("unknown setting 'nhead'", "PyTorch calls it 'num_heads'")]),
+    ("layer", {"Attention": {"nhead": 4, "num_heads": 4}}, [("unknown setting 'nhead'",
+     "PyTorch calls it 'num_heads'")]),
     ("layer", {"Attention": {"num_heads": 4, "_mask_by_sample": True}},
      [("unknown setting '_mask_by_sample'",
        "available: bias, dropout, embed_dim, head_dim, is_causal, kdim, num_heads, num_kv_heads, rotary, "
@@ -279,9 +282,11 @@ MISTAKES: list[tuple[str, Any, list[tuple[str, str]]]] = [
     ("layer", {"Add": 1}, [("Add does not take a single value", "write only its name")]),
     ("layer", {"PositionalEmbedding": {"kind": "sine"}}, [("'kind' must be learned or sinusoidal, got 'sine'", "")]),
     ("optimizer", "adam", [("unknown optimizer 'adam'", "did you mean 'Adam'?")]),
-    ("scheduler", "LambdaLR", [("LambdaLR is not supported", "its arguments are schedulers or functions, which a spec can't contain")]),
+    ("scheduler", "LambdaLR", [("LambdaLR is not supported",
+     "its arguments are schedulers or functions, which a spec can't contain")]),
     *[("metric", name, [(f"{name} is not supported",
-                         "use a metric that returns a single number for classes or numbers, such as F1Score or R2Score")])
+                         "use a metric that returns a single number for classes or numbers, such as "
+                         "F1Score or R2Score")])
       for name in ("ConfusionMatrix", "ROC", "BLEUScore")],
     ("metric", "accuracy", [("unknown metric 'accuracy'", "did you mean 'Accuracy'?")]),
 ]  # fmt: skip

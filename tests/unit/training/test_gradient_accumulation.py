@@ -63,7 +63,8 @@ def test_equals_one_large_batch(
 
 def test_a_batch_weighs_its_samples_and_the_rest_is_a_step() -> None:
     assert compute_batch_weights([4, 4, 4, 4, 2], 2) == [
-        BatchWeight(0.5, True, False), BatchWeight(0.5, False, True), BatchWeight(0.5, True, False), BatchWeight(0.5, False, True),
+        BatchWeight(0.5, True, False), BatchWeight(0.5, False, True), BatchWeight(0.5, True, False), BatchWeight(0.5,
+        False, True),
         BatchWeight(1.0, True, True),
     ]  # fmt: skip
     assert [each.weight for each in compute_batch_weights([6, 6, 3], 9)] == [0.4, 0.4, 0.2]
