@@ -94,7 +94,8 @@ MISSPELLED = {"Linear": {"out_features": 16, "from": "rigth", "name": "other"}}
 REFUSED: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
     ({**MODEL, "outputs": ["kind", "size"]}, {},
      ["model.outputs   can't match 2 targets (label, amount) with 2 outputs (kind, size)   "
-      "name each output like its target, or write which belong together: loss: {main: {type: LOSS, output: kind, target: label}}"]),
+      "name each output like its target, "
+      "or write which belong together: loss: {main: {type: LOSS, output: kind, target: label}}"]),
     (MODEL, {"loss": {**LOSS, "size": {**LOSS["size"], "output": "sizes", "target": "amout"}}},
      ["loss.size.output   the model has no output 'sizes'   did you mean 'size'?",
       "loss.size.target   the data have no target or field 'amout'   did you mean 'amount'?"]),
