@@ -181,7 +181,7 @@ SAID: list[tuple[dict[str, Any], list[str]]] = [
             "write the value itself"
         ],
     ),
-    ({"data": {"type": "digist"}}, ["data.type   no data set 'digist'   did you mean 'digits'?"]),
+    ({"data": {"type": "digist"}}, ["data.type   unknown data set 'digist'   did you mean 'digits'?"]),
     ({"data": None}, ["data   missing data set   write a data set's name, or NAME: {setting: value}"]),
     ({"optimizer": None}, ["optimizer   missing optimizer   write an optimizer's name, or NAME: {setting: value}"]),
     (

@@ -222,7 +222,7 @@ REFUSED: dict[str, tuple[str, str]] = {
     "nested too deep": (
         "[" * 101,
         "f.yaml:1:101   nested more than 100 levels deep   use blocks or fewer levels; "
-        f"for more set the environment variable DLSPEC_MAX_NESTING\n    {'[' * 101}\n    {' ' * 100}^",
+        f"to raise the limit, set the environment variable DLSPEC_MAX_NESTING\n    {'[' * 101}\n    {' ' * 100}^",
     ),
 }  # fmt: skip
 
@@ -285,7 +285,7 @@ def test_a_large_file_is_not_read(tmp_path: Path) -> None:
         file.truncate(100_000_000)
     said = (
         "f.yaml   the file has 100,000,000 bytes   at most 1,000,000 are allowed; "
-        "for more set the environment variable DLSPEC_MAX_FILE_BYTES\n1 problem; nothing was run."
+        "to raise the limit, set the environment variable DLSPEC_MAX_FILE_BYTES\n1 problem; nothing was run."
     )
     with pytest.raises(SpecError) as caught:
         load_yaml_file(tmp_path / "f.yaml", "f.yaml")

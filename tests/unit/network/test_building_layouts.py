@@ -208,7 +208,7 @@ REFUSED: list[tuple[Any, TensorInfo, str, str]] = [
      "Kernel size can't be greater than actual input size"),
     ({"GroupNorm": 2}, IMAGE, "GroupNorm fails for the input (3, 8, 8) channels-first",
      "PyTorch says: num_channels"),
-    ({"TransformerEncoderLayer": 3}, sequence(5, 4), "4 channels don't divide into 3 heads", "take another nhead"),
+    ({"TransformerEncoderLayer": 3}, sequence(5, 4), "4 channels are not divisible by 3 heads", "use another nhead"),
     ({"Softmax": 5}, features(4), "Softmax fails for the input (4) features",
      "PyTorch says: Dimension out of range (expected to be in range of [-2, 1], but got 5)"),
 ]  # fmt: skip

@@ -184,7 +184,7 @@ LANGUAGE = (
 )
 LANGUAGE += "functions like exp(x)"
 DIM_0 = "dim 0 is the batch, and samples must not be mixed"
-MORE = "for more set the environment variable DLSPEC_MAX_FORMULA_SIZE"
+MORE = "to raise the limit, set the environment variable DLSPEC_MAX_FORMULA_SIZE"
 NO = "is not allowed"
 REFUSED = [
     ("x.sum(1)", "unknown function 'x.sum'", "write sum(x, ...)"),
@@ -241,11 +241,11 @@ REFUSED = [
     ("roll(x, [0] * 10**9, 1)", "'[0] * 10 ** 9': a list or string of more than 10,000 items", MORE),
     ("[0] * 10**9", f"'[0]' {NO}", "lists are only allowed as arguments: cat([a, b], dim=1)"),
     ("-" * 99 + "x", "an expression nested more than 50 levels deep",
-     "for more set the environment variable DLSPEC_MAX_FORMULA_DEPTH"),
+     "to raise the limit, set the environment variable DLSPEC_MAX_FORMULA_DEPTH"),
     ("(" * 10_000 + "x" + ")" * 10_000, "an expression of 20,001 characters; at most 500 are allowed",
-     "for more set the environment variable DLSPEC_MAX_FORMULA_LENGTH"),
+     "to raise the limit, set the environment variable DLSPEC_MAX_FORMULA_LENGTH"),
     ("x + " * 25_000, "an expression of 100,000 characters; at most 500 are allowed",
-     "for more set the environment variable DLSPEC_MAX_FORMULA_LENGTH"),
+     "to raise the limit, set the environment variable DLSPEC_MAX_FORMULA_LENGTH"),
     ("(" * 240 + "x" + ")" * 240, f"'{'(' * 57}...' is not a valid expression", LANGUAGE),
 ]  # fmt: skip
 

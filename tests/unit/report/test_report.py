@@ -281,7 +281,7 @@ def test_compare(dlspec, work: Path) -> None:
             "report run --outs=x",
             "unknown flag '--outs=x'; write python -m dlspec report [--output FOLDER] [FOLDER ...]",
         ),
-        ("report run", "'run/leaderboard.csv' is there, and no report of dlspec's; move it, or name another folder"),
+        ("report run", "'run/leaderboard.csv' exists and is not a report of dlspec; move it, or choose another folder"),
         ("report run -o file", "can't create the folder 'file'"),
         ("compare run", "got 1 run, expected two; write python -m dlspec compare FOLDER FOLDER"),
         ("compare run nowhere", "no folder 'nowhere'; write python -m dlspec compare FOLDER FOLDER"),

@@ -64,10 +64,10 @@ def test_overrides_and_a_folder_of_its_own(work: Path) -> None:
         ({}, "nothing to sweep over"),
         ({"seed": 3}, r"over\['seed'\] must be a list of values"),
         ({"seed": "3"}, r"over\['seed'\] must be a list of values"),
-        ({"optimizer.lr": [0.1, "a"]}, r"\[1\] optimizer.lr=a\noptimizer.lr \(Adam\)   lr is 'a'"),
+        ({"optimizer.lr": [0.1, "a"]}, r"\[1\] optimizer.lr=a\noptimizer.lr \(Adam\)   'lr' must be a number >= 0, got 'a'"),
         ({"model": ["nope"]}, "unknown model 'nope'"),
-        ({"seed": [object()]}, "can't stand in a spec"),
-        ({"optimizer.groups": [[{"match": "*.bias", "lr": "a"}]]}, "lr is 'a'"),
+        ({"seed": [object()]}, "a spec can't contain"),
+        ({"optimizer.groups": [[{"match": "*.bias", "lr": "a"}]]}, "'lr' must be a number >= 0, got 'a'"),
         ({"model.layers.9.Linear": [3]}, r"model.layers.9.Linear   no entry '9' in a list of \d"),
     ],
 )

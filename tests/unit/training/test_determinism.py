@@ -158,8 +158,8 @@ def test_a_layer_without_a_deterministic_way_is_refused_before_the_run(dlspec: A
     said = dlspec("summary", *overrides)
     assert said.code == 2
     assert said.err.splitlines()[0] == (
-        "command line   model.layers.1 (Unpool)   Unpool has no deterministic way to compute "
-        "max_unpooling2d_forward_out   take another layer, or trainer.deterministic=false"
+        "command line   model.layers.1 (Unpool)   Unpool has no deterministic algorithm for "
+        "max_unpooling2d_forward_out   use another layer, or set trainer.deterministic=false"
     )
     assert dlspec("summary", *overrides[:2]).code == 0
 
