@@ -111,7 +111,9 @@ def make_trainer(
     options = {"criterion": CrossEntropy(), "inputs": ("image",), "metrics": [{"accuracy": Accuracy()}], **options}
     model = Model(net, **_pop_options(options, "criterion", "inputs", "metrics"))
     optimization = Optimization(**_pop_options(options, "optimizer", "schedule", "freezing"))
-    batches = TrainingData(data or make_dataset(), **_pop_options(options, "seed", "trim", "max_layer_outputs", "fewest_steps"))
+    batches = TrainingData(
+        data or make_dataset(), **_pop_options(options, "seed", "trim", "max_layer_outputs", "fewest_steps")
+    )
     return Trainer(model, optimization, batches, spec, **options)
 
 

@@ -81,6 +81,18 @@ def test_a_room_imports_what_stands_below_it(room: str) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize("room", FOLDERS)
+def test_a_readme_lists_the_rooms_that_a_room_imports(room: str) -> None:
+    text = (PACKAGE / room / "README.md").read_text(encoding="utf-8")
+    words = set(re.findall(r"\w+", text.partition("May import: ")[2].partition(".")[0]))
+    below = set(ROOMS[ROOMS.index(room) + 1 :])
+    listed = below if "everything" in words else words & set(ROOMS)
+    imported = {room_of(each) for name in MODULES if room_of(name) == room for each in list_inner_imports(name)} - {
+        room
+    }
+    assert imported <= listed <= below
+
+
 def test_no_file_imports_itself_by_way_of_others() -> None:
     list(TopologicalSorter({name: list_inner_imports(name) for name in FILES}).static_order())
 

@@ -64,7 +64,10 @@ def test_overrides_and_a_folder_of_its_own(work: Path) -> None:
         ({}, "nothing to sweep over"),
         ({"seed": 3}, r"over\['seed'\] must be a list of values"),
         ({"seed": "3"}, r"over\['seed'\] must be a list of values"),
-        ({"optimizer.lr": [0.1, "a"]}, r"\[1\] optimizer.lr=a\noptimizer.lr \(Adam\)   'lr' must be a number >= 0, got 'a'"),
+        (
+            {"optimizer.lr": [0.1, "a"]},
+            r"\[1\] optimizer.lr=a\noptimizer.lr \(Adam\)   'lr' must be a number >= 0, got 'a'",
+        ),
         ({"model": ["nope"]}, "unknown model 'nope'"),
         ({"seed": [object()]}, "a spec can't contain"),
         ({"optimizer.groups": [[{"match": "*.bias", "lr": "a"}]]}, "'lr' must be a number >= 0, got 'a'"),
