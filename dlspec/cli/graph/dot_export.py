@@ -17,7 +17,7 @@ from dlspec.runs.io import write_bytes
 FORMATS = ("svg", "pdf", "png", "dot")
 # The layout of more boxes takes minutes, and the picture would be unreadable.
 MAX_BOXES = 500
-# Characters of a line of settings, and number of these lines.
+# A box shows at most this many characters in a line of settings, and at most this many such lines.
 MAX_LINE_LENGTH, MAX_SETTING_LINES = 44, 4
 GRAY_COLOR, LINE_COLOR, TEXT_COLOR = "#64748b", "#94a3b8", "#0f172a"
 # Fill and frame color, by the module that defines a layer's class.
