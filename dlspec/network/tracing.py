@@ -1,4 +1,4 @@
-"""Pass samples through layers to find their output shapes, much faster than by running every layer."""
+"""Find the output shapes of layers for a small batch, without running every layer: much faster than a forward pass."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ShapeTracer:
         self._known_outputs: dict[Any, list[tuple[torch.Size, torch.dtype]]] = {}
 
     def trace(self, call: LayerCall, arguments: Mapping[int | str, Tensor]) -> LayerResult:
-        """Return the layer's output for the samples. Shapes and types are right; values may be arbitrary."""
+        """Return the layer's output for these tensors. Shapes and types are right; values may be arbitrary."""
         inputs = tuple((key, each.shape, each.dtype) for key, each in arguments.items())
         key = (call.layer.type, repr(call.settings), inputs, getattr(call.module, "wanted", ()))
         if key in self._known_outputs:
@@ -54,7 +54,7 @@ def _run_few_steps(call: LayerCall, arguments: Mapping[int | str, Tensor]) -> Te
         return None
     try:
         result = run_in_eval_mode(call.module, {key: each[:, :TRACED_STEPS] for key, each in arguments.items()})
-    except Exception:  # running the whole sample gives a better message
+    except Exception:  # running all steps gives a better message
         return None
     if not isinstance(result, Tensor) or result.dim() < 3 or result.shape[1] != TRACED_STEPS:
         return None
