@@ -329,13 +329,13 @@ def get_plain_value(config: DictConfig, key: Any) -> Any:
 def register_module(name: str, module: ModuleType) -> None:
     """Make a module importable under a second name, in a package that may not be installed.
 
-    Hydra looks for plugins in the package `hydra_plugins`, and configs name their classes by it.
+    Hydra looks for plugins in the package `hydra_plugins`, and configs name a plugin's class by its path there.
     """
     package, _, last = name.partition(".")
     try:
         parent = import_module(package)
     except ModuleNotFoundError:
         parent = sys.modules[package] = ModuleType(package)
-        parent.__path__ = []  # Hydra looks through it
+        parent.__path__ = []  # Hydra lists the modules in it
     sys.modules[name] = module
     setattr(parent, last, module)

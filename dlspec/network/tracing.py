@@ -16,7 +16,7 @@ from dlspec.network.memory_limits import limit_memory_growth
 from dlspec.network.random_state import preserve_random_state
 from dlspec.network.shape_formulas import apply_formula, make_placeholder
 
-TRACED_STEPS = 8  # of a longer sequence, for layers that take any number of steps
+TRACED_STEPS = 8  # layers that take any number of steps run on this many steps of a longer sequence
 
 LayerResult = Tensor | tuple[Tensor, ...]
 
@@ -50,7 +50,7 @@ def _run_few_steps(call: LayerCall, arguments: Mapping[int | str, Tensor]) -> Te
         return None
     if value.shape[0] <= TRACED_STEPS or not _allows_any_length(call):
         return None
-    if not any(True for _ in call.module.parameters()):  # it is fast, and its output may be a view of its input
+    if not any(True for _ in call.module.parameters()):  # without parameters it is fast, and may return a view
         return None
     try:
         result = run_in_eval_mode(call.module, {key: each[:, :TRACED_STEPS] for key, each in arguments.items()})

@@ -198,7 +198,7 @@ def _wrap_settings(line: BoxLine) -> list[str]:
 
 
 def _format_arrows(picture: NetworkPicture, numbers: Mapping[str, str]) -> Iterator[str]:
-    """Format the arrows between boxes, labeled with the shape if it differs from the source's input."""
+    """Format the arrows between boxes, labeled with the shape unless the source box keeps the shape of its input."""
     boxes = {box.name: box for box in picture.boxes}
     for box in picture.boxes:
         for each in box.takes:

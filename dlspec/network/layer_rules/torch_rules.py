@@ -113,7 +113,7 @@ def _make_average_pooling_window(settings: Settings) -> Window | None:
 
 
 def _check_prelu(inputs: Inputs, settings: Settings) -> Finding | None:
-    """Check that the channels are dimension 1: PReLU has one parameter for each index of it."""
+    """Check that dimension 1 contains the channels: PReLU has one parameter for each index of dimension 1."""
     count, value = settings.get("num_parameters", 1), inputs[0]
     if count == 1 or value.layout in ("features", "channels-first"):
         return None
