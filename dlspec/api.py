@@ -88,8 +88,8 @@ def build(spec: SpecInput, data: DataInput = None) -> nn.Module:
             as on the command line, `["model=cnn"]`. Its `data` section may say how arrays are split (`validation`,
             `test`, `split_seed`), or change settings of the data set that `data` names.
         data: Arrays by field name with a `target`; or a data set's name or settings; or the data's shapes, such as
-            `{"shape": [3, 32, 32], "num_classes": 10}` (with None classes, the target is a number). It replaces a data
-            set that the spec names.
+            `{"shape": [3, 32, 32], "num_classes": 10}` (`"num_classes": None` makes the target a number). It replaces
+            a data set that the spec names.
 
     Returns:
         The network, on the CPU.
@@ -328,7 +328,7 @@ def _format_value(value: Any) -> str:
 
 
 def _prepare_job(spec: SpecInput, data: DataInput, values: Values) -> JobSteps:
-    """Make a job's steps, without the arrays, which each process gets only once."""
+    """Make the steps of one job, without the arrays: each process gets those once for all of its jobs."""
     chosen = {key: value for key, value in values.items() if key in GROUPS and isinstance(value, str)}
     others = {key: value for key, value in values.items() if key not in chosen}
     choices = [format_choice(key, value) for key, value in chosen.items()]
@@ -345,7 +345,7 @@ def _open_sweep_record(folder: Path | None) -> SweepRecord:
 
 
 def _make_executor(worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:
-    """Choose the executor; this process if a notebook or script registered parts, which others could not import."""
+    """Choose the executor: this process if a notebook or script registered parts, as no other could import them."""
     if "__main__" in worker.modules:
         return InlineExecutor(worker)
     return choose_executor(worker, settings.workers, jobs, devices)

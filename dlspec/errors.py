@@ -211,7 +211,7 @@ class Problem:
     note: str = ""  # a line below the message, such as the shapes that led to the problem
 
     def format_lines(self) -> list[str]:
-        """Return the message as lines for a terminal, without very long ones and without control characters."""
+        """Return the message as lines for a terminal, with long texts shortened and control characters replaced."""
         parts = [str(self.location) if self.location else "", self.path, self.found, self.fix]
         head = "   ".join(shorten_middle(part) for part in parts if part)
         note = [f"    {shorten_middle(self.note)}"] if self.note else []

@@ -1,7 +1,7 @@
 """The costs of a training step, layer by layer: forward multiply-adds, and memory saved for the backward pass.
 
-The network is run on two batches of different sizes: the difference is the cost per sample, the
-rest is the cost per batch.
+The network is run on a batch of 2 and on a batch of 3 samples. The difference of their costs is the cost of one sample;
+the rest is the cost of a batch, whatever its size.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def _compute_loss(criterion: Criterion, output: Any, data: Dataset, batch_size: 
         criterion.to(build_mode.device)(output, tuple(_make_batch(each, batch_size, build_mode) for each in targets))
     except BuildModeError:
         raise
-    except Exception:  # the loss reads numbers on the meta device, as CTC's does
+    except Exception:  # the loss reads values, which meta tensors lack, as CTC's does
         return
 
 

@@ -19,7 +19,10 @@ _aten = torch.ops.aten
 
 
 def _make_matmul_rule(left_index: int) -> CountRule:
-    """Count a matrix product; argument `left_index` is the left matrix, whose last dimension is summed over."""
+    """Make a rule for a matrix product. `left_index` is the index of the argument that is the left matrix.
+
+    The product sums over the left matrix's last dimension.
+    """
 
     def count(output: Tensor, *arguments: Any) -> int:
         return output.numel() * int(arguments[left_index].shape[-1])
@@ -28,16 +31,16 @@ def _make_matmul_rule(left_index: int) -> CountRule:
 
 
 def _count_convolution(output: Tensor, input: Tensor, weight: Tensor, *others: Any) -> int:
-    """Count the size of one filter per output number, or per input number if transposed.
+    """Count the weights of one filter for each output element, or for each input element if transposed.
 
-    A filter, `weight[0]`, has the channels of one group only.
+    A filter, `weight[0]`, has only the channels of one group.
     """
     transposed = others[4]
     return (input if transposed else output).numel() * weight[0].numel()
 
 
 def _count_attention(output: Any, query: Tensor, key: Tensor, value: Tensor, *others: Any) -> int:
-    """Count queries times keys and weights times values, masked ones too."""
+    """Count the products of queries with keys and of attention weights with values, including masked ones."""
     batch, heads, steps, size = query.shape
     return int(batch * heads * steps * key.shape[-2] * (size + value.shape[-1]))
 

@@ -190,7 +190,7 @@ class LoadedConfigs(CachingConfigRepository):
         return self._merge_once(merged, lambda each: merge(self._merge_head(each, merge)))
 
     def _merge_head(self, defaults: list[ResultDefault], merge: Merge) -> list[ResultDefault]:
-        """Replace Hydra's own configs at the start of the list by one merged config; they rarely differ."""
+        """Replace Hydra's own configs at the start of the list by one merged config: it rarely changes."""
         head = list(takewhile(lambda each: str(each.config_path).startswith("hydra/"), defaults))
         self._provide(HEAD, self._merge_once(head, merge))
         return [ResultDefault(config_path=HEAD, primary=True), *defaults[len(head) :]]
@@ -242,7 +242,7 @@ class HookedLoader(ConfigLoaderImpl):
         Args:
             defaults: the files in the order of merging.
             load_file: loads one of them.
-            merge: merges all of them as Hydra does, leaving out the given one.
+            merge: merges all files as Hydra does, except the one that it is called with (None: merges all).
         """
         return merge(None)
 
@@ -329,13 +329,13 @@ def get_plain_value(config: DictConfig, key: Any) -> Any:
 def register_module(name: str, module: ModuleType) -> None:
     """Make a module importable under a second name, in a package that may not be installed.
 
-    Hydra looks for plugins in the package `hydra_plugins`, and configs name their classes by it.
+    Hydra looks for plugins in the package `hydra_plugins`, and configs name a plugin's class by its path there.
     """
     package, _, last = name.partition(".")
     try:
         parent = import_module(package)
     except ModuleNotFoundError:
         parent = sys.modules[package] = ModuleType(package)
-        parent.__path__ = []  # Hydra looks through it
+        parent.__path__ = []  # Hydra lists the modules in it
     sys.modules[name] = module
     setattr(parent, last, module)

@@ -100,7 +100,7 @@ def _apply_by_section(config: DictConfig, overrides: Sequence[Override]) -> list
 
 
 def apply_override(tree: dict[str, Any], override: Override) -> Finding | None:
-    """Apply one override to the tree in place; return what is wrong and how to fix it if that is impossible."""
+    """Apply one override to the tree in place. If that is impossible, return what is wrong and how to fix it."""
     path = path_from_key(override.key_or_group)
     node: Any = tree
     for depth, part in enumerate(path[:-1], start=1):

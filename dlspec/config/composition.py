@@ -141,7 +141,7 @@ class DlspecConfigLoader(HookedLoader):
     ) -> DictConfig:
         """Compose the files and choices, without values from the command line.
 
-        Composing takes 20 ms and a copy 1 ms; the jobs of a sweep mostly have the same choices.
+        Results are cached, because most jobs of a sweep have the same choices: composing takes 20 ms, a copy 1 ms.
         """
         key = (config_name, tuple(lines), run_mode, from_shell, validates)
         if key in self._cache:
@@ -169,7 +169,7 @@ class DlspecConfigLoader(HookedLoader):
         Args:
             defaults: the files in the order of merging.
             load_file: loads one of them.
-            merge: merges all of them as Hydra does, leaving out the given one.
+            merge: merges all files as Hydra does, except the one that it is called with (None: merges all).
 
         Raises:
             SpecError: if two files can't be merged.

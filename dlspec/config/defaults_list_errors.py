@@ -26,7 +26,7 @@ EXTEND_FIX = "to extend dlspec's file with the same name write /base/GROUP/NAME@
 
 
 def remove_defaults_list(model: Any, package: str) -> Any:
-    """Return a file's model without its defaults list, which is at the top of the file's package."""
+    """Return a file's model without the `defaults` key, which is at the path that `# @package` names."""
     path = package.split(".")[1:] if package else None
     return model if path is None else _remove_defaults_at(model, path)
 
@@ -86,7 +86,7 @@ def _parse_merge_error(error: Exception) -> tuple[str, str]:
 
 
 def _find_nearest_location(document: Document, key: str, file: Path) -> SourceLocation:
-    """Find the location of a key, or of its last keys if the file has a `# @package` that provides the first ones."""
+    """Find the location of a dotted key. A file with `# @package model` contains it without the leading `model.`."""
     keys = tuple(key.split("."))
     found = (document.keys.get(keys[start:]) for start in range(len(keys)))
     return next((each for each in found if each is not None), SourceLocation(format_file_path(file)))

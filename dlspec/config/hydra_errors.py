@@ -1,4 +1,4 @@
-"""Errors of Hydra and OmegaConf about a user's config, as problems."""
+"""Convert errors that Hydra and OmegaConf raise for a user's config to problems."""
 
 from __future__ import annotations
 

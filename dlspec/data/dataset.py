@@ -129,13 +129,13 @@ class Dataset:
 
     @property
     def effective_targets(self) -> tuple[Target, ...]:
-        """The targets, or without any the fields that the network should reconstruct, as targets."""
+        """The targets. Data without targets have instead the fields that the network should reconstruct, as targets."""
         reconstructed = [each for each in self.fields if self.reconstructed_field in ("", each.name)]
         return self.targets or tuple(_target_from_field(each) for each in reconstructed)
 
     @property
     def facts(self) -> dict[str, Any]:
-        """The values of `${data.KEY}`: by field and target, and without a name where there is only one of them."""
+        """The values of `${data.NAME.KEY}` for each field and target, and of `${data.KEY}` if there is only one."""
         facts: dict[str, Any] = {each.name: _make_field_facts(each) for each in self.fields}
         facts |= {each.name: _make_target_facts(each) | _make_step_facts(each) for each in self.targets}
         if len(self.effective_targets) == 1:

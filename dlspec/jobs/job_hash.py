@@ -44,7 +44,7 @@ def compute_job_hash(spec: Spec, data_checksum: str = "") -> str:
 
 
 def compute_shape_key(spec: Spec) -> str:
-    """Hash what determines the shapes of a network. Of all jobs with one key, only one is built to check them."""
+    """Hash what determines a network's shapes. Of all jobs with the same hash, only one is built to check shapes."""
     sections = {key: spec.tree.get(key) for key in ("model", "loss", "metrics", "init", "freeze", "weights")}
     return _hash_tree({**sections, "data": describe_data(spec), "optimizer": spec.optimizer.schema.name})
 

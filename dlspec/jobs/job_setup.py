@@ -34,7 +34,7 @@ def make_job(preparation: Preparation, *, shows_progress: bool = True) -> Job:
 
 @contextmanager
 def _open_status_line(shows_progress: bool) -> Iterator[Callable[[str], None]]:
-    """Yield a function that shows a status line on the terminal in place of the one before; remove it at the end."""
+    """Yield a function that prints a status line over the previous one on the terminal; clear the line at the end."""
     if not shows_progress or not sys.stderr.isatty():
         yield lambda text: None
         return
@@ -74,7 +74,7 @@ def _tune_settings(
 
 
 def keep_found_settings(preparation: Preparation, folder: Path) -> Preparation:
-    """Put the settings that were found when the run started into the steps that resume it, so that it keeps them."""
+    """Replace `batch_size: auto` and `tune` by the settings that a run chose at its start, to resume it with them."""
     trainer = preparation.tree.get("trainer")
     if not isinstance(trainer, Mapping) or not (trainer.get("batch_size") == "auto" or trainer.get("tune")):
         return preparation

@@ -26,7 +26,7 @@ _MODULE_ATTRIBUTES = frozenset(vars(nn.Sequential())) | {"graph", "code"}
 
 
 def read_layers(graph: Graph, problems: Problems) -> tuple[Layer, ...]:
-    """Read all layers of a graph; entries that `if` or `repeat: 0` removed only have their names checked."""
+    """Read all layers of a graph. Of entries that `if` or `repeat: 0` removed, only the names are checked."""
     layers = [read_layer(node, problems) for node in graph.nodes]
     problems.enter_part({})
     for part in graph.absent:

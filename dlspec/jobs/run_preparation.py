@@ -200,7 +200,7 @@ def _check_recomputed_patterns(spec: Spec, network: Network, problems: Problems)
 
 
 def _add_token_targets(spec: Spec, data: Dataset, fields: Iterable[Field]) -> Dataset:
-    """Add the next tokens as targets for each tokens field of the model that a loss or the data use as a target."""
+    """Add a next-token target for each of the model's token fields that a loss or the data use as a target."""
     target_names = {each.target for each in spec.loss or () if isinstance(each.target, str)}
     if not target_names and not data.targets:  # the fields of data without a target are their own targets
         target_names = {each.name for each in data.effective_targets}

@@ -267,7 +267,7 @@ class _SpecReader:
 
 
 def _is_auto(raw: Any, group: str, problems: Problems) -> bool:
-    """Whether a section is `type: auto`, with which no settings may be given; named losses beside it replace it."""
+    """Whether a section is `type: auto`. Other settings beside it are reported; named losses beside it replace it."""
     if not isinstance(raw, dict) or raw.get("type") != "auto":
         return bool(raw == "auto")
     others = raw.keys() - {"type"}

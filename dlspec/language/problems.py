@@ -100,9 +100,9 @@ class Problems:
         self.found = [each for each in self.found if each.code not in codes]
 
     def enter_part(self, origins: Mapping[KeyPath, KeyPath]) -> None:
-        """Locate the problems added from now on by `origins`: where the params in one part's settings were written.
+        """Locate problems by `origins` until the next call: where the params in one part's settings were written.
 
-        Needed because a block may be used more than once in a network, each time with other params.
+        Needed because a network may use a block more than once, each time with other params.
         """
         self._part_origins = origins
 

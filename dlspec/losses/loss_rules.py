@@ -43,7 +43,7 @@ class LossRule:
     size: Literal["target", "one", "any"] = "target"
     # Expects the classes in dimension 1 of the output, and ignores targets equal to `ignore_index`.
     is_cross_entropy: bool = False
-    # For further arguments of the loss: types of last layers that are wrong for them, and the fix.
+    # By the name of a `forward` argument: types of last layers that are wrong for it, and the fix.
     refused_by_argument: Mapping[str, tuple[tuple[str, ...], str]] | None = None
 
 

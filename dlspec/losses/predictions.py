@@ -1,4 +1,4 @@
-"""Convert outputs to predictions: probabilities, or numbers in the target's unit; for metrics without padding."""
+"""Convert outputs to predictions: probabilities, or numbers in the target's unit. Metrics get no padding."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from dlspec.parts.schema import Schema
 from dlspec.parts.specs.metrics_spec import MetricTerm
 from dlspec.parts.torch.torch_metrics import CLASSIFICATION_METRICS, TOKEN_METRICS, metric_registry
 
-# Metrics that count pairs of classes are rejected for more: a confusion matrix of 5,000 x 5,000 takes 200 MB.
+# The most classes for a metric that counts pairs of classes: a confusion matrix of 5,000 x 5,000 takes 200 MB.
 MAX_PAIRED_CLASSES = 5_000
 _PAIR_METRICS = ("JaccardIndex", "CohenKappa", "MatthewsCorrCoef")
 _CURVE_METRICS = ("AUROC", "AveragePrecision")

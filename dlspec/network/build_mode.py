@@ -30,7 +30,7 @@ class BuildMode:
     device: torch.device | None
     # Makes the limit on the size of one network's weights.
     weights: Callable[[], SizeLimit]
-    # A measured forward pass that needs more of either raises `BuildModeError`.
+    # A measured forward pass that exceeds one of these limits raises `BuildModeError`.
     max_multiply_adds: float = math.inf
     max_kept_bytes: float = math.inf
 
@@ -39,8 +39,8 @@ class BuildMode:
         return nullcontext() if self.device is None else self.device
 
 
-# The first operations on the meta device import modules for 0.4 to 1.8 s; a network below these limits is built faster
-# on the CPU.
+# The first operations on the meta device spend 0.4 to 1.8 s importing modules; a network below these limits is built
+# faster on the CPU.
 MAX_SMALL_WEIGHT_BYTES, MAX_SMALL_MULTIPLY_ADDS, MAX_SMALL_KEPT_BYTES = 50_000_000, 1e9, 2**28
 _CPU = torch.device("cpu")
 

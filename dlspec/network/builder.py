@@ -100,7 +100,7 @@ class NetworkBuilder:
         self.required_outputs = find_required_outputs(network.graph)
 
     def add(self, layer: Layer) -> None:
-        """Build a layer and pass the sample through it. Skip it if a layer that it depends on has failed."""
+        """Build a layer and pass the small batch through it. Skip it if a layer that it depends on has failed."""
         self.problems.enter_part(layer.node.origins)
         node = layer.node
         if not all(check_available(self.network, ref, node, self.problems) for ref in node.inputs.values()):
@@ -186,7 +186,7 @@ class NetworkBuilder:
     # ---- the outputs -----------------------------------------------------------------------------------------------
 
     def _trace_outputs(self, call: LayerCall) -> dict[str, Tensor] | None:
-        """Return the layer's outputs for the sample by name, or None where batch size or layout are not as expected."""
+        """Return the layer's outputs for the small batch by name; None where batch size or layout are unexpected."""
         layer = call.layer
         inputs = self.network.get_input_samples(layer.node)
         result = try_or_report(

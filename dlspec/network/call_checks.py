@@ -55,7 +55,7 @@ class CallChecks:
         return True
 
     def accepts(self, layer: Layer, settings: Mapping[str, Any], values: Sequence[TensorInfo]) -> bool:
-        """Whether the layer's rule allows these inputs, and an in-place operation does no harm.
+        """Whether the layer's rule allows these inputs, and an in-place operation overwrites nothing still needed.
 
         Args:
             layer: The layer to call.
@@ -67,7 +67,7 @@ class CallChecks:
         """
         refused = None
         if values:
-            # A layer's own check may run a formula on the sample.
+            # A layer's own check may run a formula on a small batch.
             with limit_memory_growth() if find_rule(layer.schema).check else nullcontext():
                 refused = find_refusal(layer.schema, values, settings)
         if refused is not None:
@@ -117,7 +117,7 @@ class CallChecks:
         self.problems.add(Code.LENGTHS_LOST, layer.node.problem_path, found, fix, shown=layer.shown, note=note)
         return False
 
-    # ---- after the sample was passed -------------------------------------------------------------------------------
+    # ---- after the small batch was passed --------------------------------------------------------------------------
 
     def returns_tensors(self, call: LayerCall, outputs: Sequence[Any]) -> bool:
         """Whether the layer returned only tensors."""
@@ -147,7 +147,7 @@ class CallChecks:
 
         Args:
             layer: The layer; its node has the written layout, or None.
-            output: The layer's output for the sample.
+            output: The layer's output for the small batch.
             has_batch: Whether dimension 0 of `output` is the batch.
 
         Returns:

@@ -63,8 +63,8 @@ def order_inputs(layer: Layer, values: Mapping[int | str, TensorInfo], problems:
         problems: Collects unknown arguments and surplus inputs.
 
     Returns:
-        The inputs in order, or None where a problem was found. An argument that is left out before a later one gets
-        the first input.
+        The inputs in order, or None where a problem was found. If an argument is left out
+        although a later one is given, it gets the first input.
     """
     forward_arguments, path = inspect_forward(layer.schema.build), _find_from_path(layer.node)
     if all(isinstance(key, int) for key in values):

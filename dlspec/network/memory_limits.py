@@ -34,7 +34,7 @@ class SizeLimit(TorchFunctionMode):
     """Context that limits the total size of new tensors; a tensor that exceeds it is rejected before it is allocated.
 
     Args:
-        limit: The limit in bytes. It is for all uses of the context together.
+        limit: The limit in bytes. It applies to all uses of the context together.
         make_error: Makes the exception to raise from the total size and the limit, by default a `NetworkTooLarge`.
     """
 

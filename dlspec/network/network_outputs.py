@@ -29,7 +29,7 @@ def find_outputs(network: PartialNetwork, problems: Problems) -> Mapping[str, Ou
 def check_available(network: PartialNetwork, ref: OutputRef, node: Node | None, problems: Problems) -> bool:
     """Whether a value that is used as an input or output has been computed.
 
-    It has not if its layer could not be built, which was reported then, or if its layer has no output of that name.
+    It is missing if its layer could not be built, which is reported already, or has no output of that name.
 
     Args:
         network: The network so far.

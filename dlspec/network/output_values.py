@@ -35,7 +35,7 @@ def find_output_value(call: LayerCall, tensor: Tensor, output_name: str) -> Outp
 
     Args:
         call: The call of the layer.
-        tensor: The output for the sample, (N, ...).
+        tensor: The output for the small batch, (N, ...).
         output_name: The output's name; '' for the first one.
     """
     if call.layer.type == PARAMETER:

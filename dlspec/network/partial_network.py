@@ -1,4 +1,4 @@
-"""A network while it is built: its layers so far, with the values and samples that they return."""
+"""A network while it is built: its layers so far, and what they return for a small batch, the sample."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ class PartialNetwork:
     Args:
         graph: The nodes of the model and how they are connected.
         fields: The data's fields by the model's names for its inputs, each with a small batch, (N, ...).
-        device: The device to copy the batch to; None leaves it on its own.
+        device: The device to copy the batch to; None leaves the batch where it is.
     """
 
     def __init__(self, graph: Graph, fields: Mapping[str, tuple[Field, Tensor]], device: torch.device | None) -> None:
         self.graph = graph
         self.fields = {name: field for name, (field, _) in fields.items()}
-        # Inputs of the model and outputs of the layers: shapes and layouts, and samples while a later layer needs them.
+        # Inputs of the model and outputs of the layers: their shapes and layouts, and their tensors for the small
+        # batch, which are deleted when no later layer needs them.
         self.values: dict[OutputRef, TensorInfo] = {
             OutputRef(MODEL, name): _value_from_field(field) for name, field in self.fields.items()
         }
@@ -57,7 +58,7 @@ class PartialNetwork:
         Args:
             ref: The layer and the name of the output.
             value: The output's shape and layout.
-            sample: The output for the sample, (N, ...).
+            sample: The output for the small batch, (N, ...).
         """
         self.values[ref], self.samples[ref] = value, sample
 
@@ -83,7 +84,7 @@ class PartialNetwork:
         return {key: self.values[ref] for key, ref in node.inputs.items()}
 
     def get_input_samples(self, node: Node) -> dict[int | str, Tensor]:
-        """Return the samples for a layer's inputs, by position or argument name."""
+        """Return the tensors for a layer's inputs, by position or argument name."""
         return {key: self.samples[ref] for key, ref in node.inputs.items()}
 
     def list_further_outputs(self, node: str) -> Sequence[str]:
@@ -91,7 +92,7 @@ class PartialNetwork:
         names: Sequence[str] = getattr(self.built_layers[node].module, "output_names", ())[1:]
         return [*names] or [each.output for each in self.values if each.node == node and each.output]
 
-    # ---- samples that are still needed -----------------------------------------------------------------------------
+    # ---- tensors that are still needed -----------------------------------------------------------------------------
 
     def find_values_read_later(self, node: Node) -> Iterator[OutputRef]:
         """Iterate over the values that a layer after this node, or an output of the network, uses."""
@@ -99,7 +100,7 @@ class PartialNetwork:
         return (ref for ref in self.samples if self._last_positions.get(ref, -1) > position)
 
     def forget_samples(self, node: Node) -> None:
-        """Delete the samples that no layer after this node needs."""
+        """Delete the tensors that no layer after this node needs."""
         for ref in node.inputs.values():
             if self._last_positions.get(ref, -1) <= self._positions[node.id]:
                 self.samples.pop(ref, None)

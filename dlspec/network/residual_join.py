@@ -27,8 +27,8 @@ def plan_join(
         norm: The normalization at the end of the body, with its settings; None if there is none.
 
     Returns:
-        The layers in the order in which they run: an `Add`, after a projection if `shortcut: auto` needs one. None are
-        needed where shapes differ and `shortcut: if_equal` omits the shortcut. A finding if the shapes don't fit.
+        The layers in the order in which they run: an `Add`, after a projection if `shortcut: auto` needs one. The list
+        is empty where shapes differ and `shortcut: if_equal` omits the shortcut. A finding if the shapes don't fit.
     """
     kind = layer.settings.get("shortcut")
     if body.shape == shortcut.shape and body.layout == shortcut.layout:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from dlspec.parts.layers.merge import Add, Multiply
 
-_MAX_CONVOLUTION_SETTING = 2**31  # larger ones are left to PyTorch's own message
+_MAX_CONVOLUTION_SETTING = 2**31  # for larger values PyTorch raises its own error
 _ACTIVATIONS = frozenset(
     {nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Sigmoid, nn.Tanh, nn.Softplus}
 )
-# In eval mode they return their input.
+# Layers that return their input in eval mode.
 _IDENTITY_IN_EVAL = frozenset({nn.Identity, nn.Dropout})
 
 
@@ -106,7 +106,7 @@ def _apply_window(
     return make_placeholder((len(sample), channels, *sizes), sample.dtype) if min(sizes) > 0 else None
 
 
-# The numbers of dimensions of the inputs: with the batch for BatchNorm, without batch and channels for MaxPool.
+# Allowed numbers of dimensions of an input: including the batch for BatchNorm, without batch and channels for MaxPool.
 _BATCH_NORM_RANKS = {nn.BatchNorm1d: (2, 3), nn.BatchNorm2d: (4,), nn.BatchNorm3d: (5,)}
 _POOL_RANKS = {nn.MaxPool1d: 1, nn.MaxPool2d: 2, nn.MaxPool3d: 3}
 _FORMULAS: Mapping[type[nn.Module], Callable[[Any, Tensor], Tensor | None]] = {

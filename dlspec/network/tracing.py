@@ -1,4 +1,4 @@
-"""Pass samples through layers to find their output shapes, much faster than by running every layer."""
+"""Find the output shapes of layers for a small batch, without running every layer: much faster than a forward pass."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dlspec.network.memory_limits import limit_memory_growth
 from dlspec.network.random_state import preserve_random_state
 from dlspec.network.shape_formulas import apply_formula, make_placeholder
 
-TRACED_STEPS = 8  # of a longer sequence, for layers that take any number of steps
+TRACED_STEPS = 8  # layers that take any number of steps run on this many steps of a longer sequence
 
 LayerResult = Tensor | tuple[Tensor, ...]
 
@@ -28,7 +28,7 @@ class ShapeTracer:
         self._known_outputs: dict[Any, list[tuple[torch.Size, torch.dtype]]] = {}
 
     def trace(self, call: LayerCall, arguments: Mapping[int | str, Tensor]) -> LayerResult:
-        """Return the layer's output for the samples. Shapes and types are right; values may be arbitrary."""
+        """Return the layer's output for these tensors. Shapes and types are right; values may be arbitrary."""
         inputs = tuple((key, each.shape, each.dtype) for key, each in arguments.items())
         key = (call.layer.type, repr(call.settings), inputs, getattr(call.module, "wanted", ()))
         if key in self._known_outputs:
@@ -50,11 +50,11 @@ def _run_few_steps(call: LayerCall, arguments: Mapping[int | str, Tensor]) -> Te
         return None
     if value.shape[0] <= TRACED_STEPS or not _allows_any_length(call):
         return None
-    if not any(True for _ in call.module.parameters()):  # it is fast, and its output may be a view of its input
+    if not any(True for _ in call.module.parameters()):  # without parameters it is fast, and may return a view
         return None
     try:
         result = run_in_eval_mode(call.module, {key: each[:, :TRACED_STEPS] for key, each in arguments.items()})
-    except Exception:  # running the whole sample gives a better message
+    except Exception:  # running all steps gives a better message
         return None
     if not isinstance(result, Tensor) or result.dim() < 3 or result.shape[1] != TRACED_STEPS:
         return None

@@ -88,7 +88,7 @@ LOSS_SUGGESTIONS: Mapping[str, str] = {
     "huber": "HuberLoss",
 }
 
-# Names of settings in Keras and elsewhere, with PyTorch's names. The first that the part has is suggested.
+# Names of settings in Keras and elsewhere, with PyTorch's names. The first of these that the part has is suggested.
 SETTING_SUGGESTIONS: Mapping[str, tuple[str, ...]] = {
     "units": ("out_features", "hidden_size"),
     "filters": ("out_channels",),

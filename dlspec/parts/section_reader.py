@@ -121,7 +121,7 @@ def _report_error(
 
 
 def _pydantic_expectation(error: ErrorDetails) -> str:
-    """What pydantic expects, cut from its message: for hints that dlspec does not describe, it is only there."""
+    """Extract from pydantic's message what it expects, for type hints that dlspec can't describe."""
     return error["msg"].removeprefix("Input should be ")
 
 

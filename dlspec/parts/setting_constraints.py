@@ -67,12 +67,12 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     **dict.fromkeys(_NON_NEGATIVE_NAMES.split(), _NON_NEGATIVE),
     **dict.fromkeys("norm_type scale_factor max_norm output_ratio beta".split(), Constraint(above=0)),
     **_pooling_constraints(),
-    # Every layer is built: a typo such as 1000000 would run practically forever.
+    # All `num_layers` layers are built: with a typo such as 1000000 this would take hours.
     "num_layers": Constraint(at_least=1, at_most=1000),
     "p": _PROBABILITY,
     "dropout": _PROBABILITY,
     "label_smoothing": _FRACTION,
-    # A sum depends on the batch size, and the last batch of an epoch is smaller.
+    # "sum" is not allowed: a sum depends on the batch size, and the last batch of an epoch is smaller.
     "reduction": Constraint(hint=Literal["mean"], unsupported_values=("sum",)),
     "activation": Constraint(hint=Literal["relu", "gelu"], default="relu"),
     "approximate": _one_of("none", "tanh"),
@@ -92,7 +92,7 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     "HuberLoss.delta": Constraint(above=0),
     "max_fpr": Constraint(above=0, at_most=1),
     "threshold": Constraint(),
-    # Negative padding crops.
+    # No lower bound: negative padding crops.
     **{
         f"{kind}Pad{n}d.padding": Constraint()
         for kind in ("Circular", "Constant", "Reflection", "Replication", "Zero")
@@ -105,7 +105,7 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     "Parameter.init": _with_hint(str | dict[str, Any]),
     "Permute.dims": _with_hint(list[int], at_least=0),
     "Attention.rotary": _with_hint(bool | float, at_least=1),
-    # By default the channel dimension, whose position depends on the layout.
+    # The default is the channel dimension, which is found when the layout is known.
     "CosineSimilarity.dim": Constraint(hint=int | None, default=None),
     # Metrics: only choices that return a single number.
     "average": _one_of("micro", "macro", "weighted"),
@@ -138,7 +138,7 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     "CyclicLR.scale_mode": _one_of("cycle", "iterations"),
     "CyclicLR.step_size_down": _with_hint(int | None, at_least=1),
     "MultiStepLR.milestones": _with_hint(list[int], at_least=1),
-    # Filled in from the number of epochs or steps of the run.
+    # If missing, it is set to the number of epochs or steps of the run.
     "CosineAnnealingLR.T_max": Constraint(hint=int | None, at_least=1, default=None),
 }
 

@@ -28,7 +28,7 @@ from dlspec.plots.canvas import (
     rectangle_corners,
 )
 
-# The most classes for which a cell shows its count and its fraction of the row, only its count, and only a color.
+# The largest number of classes for which a cell shows: its count and fraction of the row; only its count; only a color.
 MAX_CLASSES_WITH_FRACTIONS, MAX_CLASSES_WITH_COUNTS, MAX_CLASSES_IN_MATRIX = 12, 30, 200
 MAX_PAIRS = 15  # of confused classes, in the list of the most frequent errors
 MAX_NAME_LENGTH = 18

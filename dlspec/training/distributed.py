@@ -1,7 +1,7 @@
 """The processes that train one network together. Only a single process is supported so far.
 
 The group is used wherever a process's rank will matter: which samples of a batch a process takes, what the processes
-decide together, and which one writes files. It is never called once a step, which would cost time.
+decide together, and which one writes files. It is not called in every step, because that would cost time.
 """
 
 from __future__ import annotations

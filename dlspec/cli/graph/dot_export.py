@@ -17,7 +17,7 @@ from dlspec.runs.io import write_bytes
 FORMATS = ("svg", "pdf", "png", "dot")
 # The layout of more boxes takes minutes, and the picture would be unreadable.
 MAX_BOXES = 500
-# Characters of a line of settings, and number of these lines.
+# A box shows at most this many characters in a line of settings, and at most this many such lines.
 MAX_LINE_LENGTH, MAX_SETTING_LINES = 44, 4
 GRAY_COLOR, LINE_COLOR, TEXT_COLOR = "#64748b", "#94a3b8", "#0f172a"
 # Fill and frame color, by the module that defines a layer's class.
@@ -198,7 +198,7 @@ def _wrap_settings(line: BoxLine) -> list[str]:
 
 
 def _format_arrows(picture: NetworkPicture, numbers: Mapping[str, str]) -> Iterator[str]:
-    """Format the arrows between boxes, labeled with the shape if it differs from the source's input."""
+    """Format the arrows between boxes, labeled with the shape unless the source box keeps the shape of its input."""
     boxes = {box.name: box for box in picture.boxes}
     for box in picture.boxes:
         for each in box.takes:

@@ -75,7 +75,7 @@ def _fold_boxes(
 def _join_boxes(name: str, group: Sequence[LayerBox], row: SummaryRow | None) -> LayerBox:
     if len(group) == 1 and group[0].name == name:
         return group[0]
-    assert row is not None  # a layer has one
+    assert row is not None  # only inputs and outputs have no row, and they are never folded
     inside = {box.name for box in group}
     takes = tuple(each for box in group for each in box.takes if each.layer not in inside)
     written = tuple((box.name[len(name) :], box.lines, str(box.output), box.spec_path) for box in group)

@@ -71,7 +71,10 @@ def merge_copies(boxes: Sequence[LayerBox]) -> tuple[list[LayerBox], dict[str, i
 
 
 def _group_copies(boxes: Sequence[LayerBox], depth: int) -> Iterator[list[BoxGroup]]:
-    """Yield runs of box groups at a depth of names: equal groups of which each reads the output of the one before."""
+    """Yield runs of consecutive copies: equal groups, each of which reads the output of the one before.
+
+    A group is all boxes whose names start with the same `depth` parts.
+    """
     readers: dict[str, set[str]] = {}
     for box in boxes:
         for each in box.takes:
@@ -91,7 +94,10 @@ def _group_copies(boxes: Sequence[LayerBox], depth: int) -> Iterator[list[BoxGro
 
 
 def _is_next_copy(run: Sequence[BoxGroup], unit: BoxGroup, readers: Mapping[str, set[str]]) -> bool:
-    """Whether a group continues a run: it equals the last one, whose outputs only these two groups read."""
+    """Whether `unit` is the next copy in a run: it equals the run's last group and reads its output.
+
+    No layer outside these two groups may read the last group's outputs.
+    """
     last = run[-1]
     if shorten_name(last.name, last.name.count(".")) != shorten_name(unit.name, unit.name.count(".")):
         return False
@@ -105,9 +111,9 @@ def _is_next_copy(run: Sequence[BoxGroup], unit: BoxGroup, readers: Mapping[str,
 
 
 def _match_sources(last: BoxGroup, unit: BoxGroup) -> tuple[tuple[str, str], ...] | None:
-    """Return for each input of a group the box and output of the last group it comes from.
+    """Return for each input of `unit` the box in `last`, and its output, that the input comes from.
 
-    Both are '' if the two groups have the same source. Return None if the group does not follow the last one.
+    Both are '' where the two groups have the same source outside. Return None if `unit` does not follow `last`.
     """
     found = []
     for (one, word), (other, its_word) in zip(last.sources, unit.sources, strict=True):

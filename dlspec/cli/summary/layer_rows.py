@@ -49,7 +49,7 @@ def make_layer_rows(
     Args:
         network: the built network.
         costs: costs by the names of layers; layers that are missing cost nothing.
-        optimizer: shows the group of each layer, if it has multiple groups.
+        optimizer: if it has multiple groups, each row shows those that train its layer.
         frozen_until: for each frozen parameter the epoch in which it starts to be trained, None for never.
     """
     groups = _find_groups(optimizer)

@@ -61,7 +61,7 @@ def summarize(preparation: Preparation) -> SpecSummary:
 
 
 def _summarize_in_mode(mode: BuildMode, prepared: PreparedRun) -> SpecSummary:
-    """Measure the costs with all weights trained that are frozen only for some epochs: a run then needs most memory."""
+    """Measure the costs while all weights are trained that any epoch trains: then a run needs the most memory."""
     prepared.freezing.set_epoch(sys.maxsize)
     prepared.freezing.freeze_running_statistics(prepared.network.module)
     try:
@@ -80,7 +80,7 @@ def _summarize_in_mode(mode: BuildMode, prepared: PreparedRun) -> SpecSummary:
 def format_summary(summary: SpecSummary, depth: int | None = None) -> str:
     """Format a table with one line per layer (or per entry at `depth`), followed by the totals.
 
-    Shapes have no batch dimension.
+    Shapes are printed without the batch dimension.
     """
     network, spec = summary.prepared.network, summary.prepared.spec
     rows = summary.rows if depth is None else fold_rows(summary.rows, depth, spec.graph.container_types)

@@ -23,7 +23,7 @@ from dlspec.layouts import Lengths
 # The network's inputs in the order of its `forward`, and the targets of the loss.
 Batch = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 NO_FEWEST_STEPS: Mapping[str, int] = {}
-# Largest number of elements in an evaluation batch's inputs, and in the output of one layer for it.
+# Largest number of elements in the inputs of an evaluation batch, and in the output of one layer for this batch.
 MAX_INPUT_NUMBERS, MAX_OUTPUT_NUMBERS = 2**20, 2**26
 
 
@@ -114,7 +114,7 @@ class BatchLoader:
         return next(self._run_tasks([partial(_gather_rows, tuple(tensors), order.to(self._storage_device))]))
 
     def _trim_tensors(self, order: Tensor, start: int = 0) -> Iterator[Tensors]:
-        """Yield for each batch from `start` on the tensors of the whole split, cut to that batch's longest sample."""
+        """Yield, for each batch from `start` on, the whole split's tensors cut to the longest sample of that batch."""
         if not self._trims:
             return repeat(self.tensors)
         # Computed on the host for the whole epoch, from a copy of the lengths, so that no step waits for the device.

@@ -116,7 +116,7 @@ class TextCsv(TextSource):
 
 @data_source("python_lines")
 class PythonLines(TextSource):
-    """Lines of Python: comments (without #) or code? As many of each, about 35,000 in total; target `kind`.
+    """Lines of Python, each a comment (without its #) or code; target `kind`. About 35,000, half of each.
 
     The lines come from the standard library of the running Python, so other versions have slightly different lines.
     """

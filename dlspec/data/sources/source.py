@@ -33,8 +33,8 @@ class DataSource(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
 
     source_name: ClassVar[str] = ""  # the name in `data.type`
-    # The settings that declare facts: they are compared with the data once it is open. Sources that follow these
-    # settings instead leave them out.
+    # The settings that declare facts: they are compared with the data once it is open. A source that makes its data
+    # from such a setting leaves it out here.
     stated: ClassVar[tuple[str, ...]] = ("num_classes", "vocab_size", "shape", "length")
 
     split_seed: int = Field(0, ge=0, description="seed of the split: the same seed gives the same split")

@@ -95,7 +95,7 @@ def find_unsettled_paths(node: Node) -> list[KeyPath]:
 
 
 def _list_settings_with_paths(part: Part) -> Iterator[tuple[KeyPath, Any]]:
-    """Yield each setting with its path; the path is () for settings of a formula or added by a container."""
+    """Yield each setting with its path; the path is () for a formula's settings and those that a container added."""
     is_own = part.type not in (FORMULA, RESIDUAL_ADD)
     for name, value in part.settings.items():
         path = (*part.settings_path, name)

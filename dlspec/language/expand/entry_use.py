@@ -67,9 +67,9 @@ class EntryUse:
     blocks: VisibleBlocks
     level: NameLevel
     path: tuple[str, ...] = ()  # of its module in the state dict
-    shared_path: KeyPath = ()  # in the config, of the entry that shares this one
+    shared_path: KeyPath = ()  # in the config, of the entry whose `share` names this one
     repeat_row: RepeatRow = field(default_factory=dict)  # the variables of this copy
-    row_origins: Mapping[str, KeyPath] = field(default_factory=dict)  # where they are written
+    row_origins: Mapping[str, KeyPath] = field(default_factory=dict)  # where these variables are written
 
 
 @dataclass(frozen=True)

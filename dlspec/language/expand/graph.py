@@ -19,7 +19,7 @@ MODEL = ""  # the node id of the model's inputs
 class Node:
     """One call of a layer, with evaluated settings."""
 
-    id: str  # the path joined by dots; of a shared module that of its second use
+    id: str  # the path joined by dots; in a second use of a module, that of the entry with `share`
     path: tuple[str, ...]  # of the module in the state dict
     part: Part
     inputs: Mapping[int | str, OutputRef]  # arguments of `forward`, by position or by name
@@ -28,8 +28,8 @@ class Node:
     layout: Layout | None = None
     tie: tuple[str, ...] = ()  # possible paths of the module whose weight it uses, the nearest first
     parametrize: str | None = None
-    is_shared: bool = False  # uses the module of another node again
-    blocks: tuple[str, ...] = ()  # names of the blocks that it could call, to suggest them for an unknown layer
+    is_shared: bool = False  # calls the module of an earlier node again
+    blocks: tuple[str, ...] = ()  # names of the visible blocks, to suggest them for an unknown layer
 
     @property
     def name(self) -> str:
@@ -51,8 +51,8 @@ class Graph:
     inputs: tuple[ModelInput, ...] = ()
     outputs: Mapping[str, OutputRef] = field(default_factory=dict)  # by name; a single one is called 'output'
     output_paths: Mapping[str, KeyPath] = field(default_factory=dict)  # where the outputs are written
-    absent: tuple[Part, ...] = ()  # parts that an `if` removed, or in blocks that nothing calls
-    container_types: Mapping[str, str] = field(default_factory=dict)  # from a prefix of ids to the block or container
+    absent: tuple[Part, ...] = ()  # parts that an `if` removed, and those in blocks that nothing calls
+    container_types: Mapping[str, str] = field(default_factory=dict)  # of blocks and containers, by the start of ids
     training_settings: Mapping[str, Any] = field(default_factory=dict)  # `loss`, `init`, `freeze` of the model
 
     def find_used_outputs(self) -> dict[str, tuple[str, ...]]:

@@ -203,7 +203,7 @@ class NameLookup:
         return self._report_invalid(Code.UNKNOWN_OUTPUT, path, f"'{text}': copy {number} does not exist", fix)
 
     def _mark_taken(self, output: EntryOutput, text: str, path: KeyPath) -> EntryOutput:
-        if output.path and output.path != self.current_path:  # a copy takes what the one before it gave
+        if output.path and output.path != self.current_path:  # copies that read each other do not count
             self.used_paths |= {output.path, output.branch_path} - {()}
         if not output.is_present:
             return self._report_invalid(

@@ -279,7 +279,7 @@ class Scope:
         return parse_part(chosen, origins.get(name_path, written.path), self.problems, kind="layer")
 
     def _merge_settings(self, named: Part, written: Part, origins: Origins) -> Part:
-        """Merge the settings written below `$activation` into those of the param's value; the former win."""
+        """Merge the settings written below `$activation` into those of the param's value, which they replace."""
         if written.value is NO_VALUE and not written.settings:
             return replace(named, keys=written.keys, key_paths=written.key_paths)
         for key in named.settings.keys() - written.settings.keys():

@@ -113,7 +113,7 @@ def _make_average_pooling_window(settings: Settings) -> Window | None:
 
 
 def _check_prelu(inputs: Inputs, settings: Settings) -> Finding | None:
-    """Check that the channels are dimension 1: PReLU has one parameter for each index of it."""
+    """Check that dimension 1 contains the channels: PReLU has one parameter for each index of dimension 1."""
     count, value = settings.get("num_parameters", 1), inputs[0]
     if count == 1 or value.layout in ("features", "channels-first"):
         return None
@@ -122,7 +122,7 @@ def _check_prelu(inputs: Inputs, settings: Settings) -> Finding | None:
 
 
 def _check_pair(inputs: Inputs, settings: Settings) -> Finding | None:
-    """Check for two inputs of the same shape and layout; those of `Bilinear` may differ in their channels."""
+    """Check that there are two inputs of the same shape and layout; those of `Bilinear` may differ in channels."""
     if len(inputs) != 2:
         return Finding(Code.INPUT_COUNT, f"expected two inputs, got {len(inputs)}", _TWO_INPUTS_FIX)
     one, other = (each.shape[:-1] if "out_features" in settings else each.shape for each in inputs)
@@ -151,12 +151,12 @@ def _fill_softmax_dim(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
 
 
 def _fill_bag_padding(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
-    """Leave padding, token 0, out of a bag if the samples have lengths."""
+    """Exclude padding (token 0) from an EmbeddingBag if the samples have lengths."""
     return {"padding_idx": 0} if inputs[0].lengths else {}
 
 
 def _list_remaining_dims(inputs: Inputs, settings: Settings) -> list[int]:
-    """List the dimensions that remain when one is compared; by default PyTorch compares the last."""
+    """List the dimensions that a similarity or distance keeps: all but `dim`, by default the last."""
     rank, dim = len(inputs[0].shape) + 1, settings.get("dim")
     compared_dim = None if settings.get("keepdim") else rank - 1 if dim is None else normalize_dim(dim, inputs[0])
     return [each for each in range(rank) if each != compared_dim]

@@ -54,8 +54,8 @@ def load_weights(module: nn.Module, spec: WeightsSpec, problems: Problems) -> st
 class RenamePattern:
     """A pattern for names in the file, and the names in the model to use instead.
 
-    Each `*` in a replacement stands for the text that the same `*` of the pattern matched. If a replacement has fewer,
-    they stand for the last ones, so that a prefix can be dropped.
+    Each `*` in a replacement stands for the text that the same `*` of the pattern matched. If a replacement has
+    fewer `*` than the pattern, they stand for the pattern's last ones, so that a prefix can be dropped.
     """
 
     pattern: str

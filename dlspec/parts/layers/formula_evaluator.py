@@ -130,7 +130,7 @@ class FormulaEvaluator:
 
 # ---- trial batches -------------------------------------------------------------------------------------------------
 
-# Per sample. Above this, the meta device is faster, although its first use takes 1 to 2 s.
+# Numbers per sample. With more, the meta device is faster than the CPU, although its first use takes 1 to 2 s.
 _MAX_CPU_NUMBERS = 4_000_000
 _COMPUTE_ERRORS = (RuntimeError, IndexError, TypeError, ValueError, ArithmeticError)
 _ADDS_DIMENSION = {"stack", "unsqueeze"}  # their `dim` refers to the output's dimensions

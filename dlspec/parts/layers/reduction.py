@@ -116,7 +116,7 @@ class _Reduction(nn.Module):
 
 
 class Mean(_Reduction):
-    __doc__ = f"The mean. {_Reduction.__doc__}"
+    __doc__ = f"The mean over dimensions. {_Reduction.__doc__}"
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
         if lengths is None or self._time_dim is None:
@@ -128,14 +128,14 @@ class Mean(_Reduction):
 
 
 class Max(_Reduction):
-    __doc__ = f"The greatest number. {_Reduction.__doc__}"
+    __doc__ = f"The maximum over dimensions. {_Reduction.__doc__}"
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
         return self._fill_padding(input, lengths, float("-inf")).amax(dim=self.dim, keepdim=self.keepdim)
 
 
 class Sum(_Reduction):
-    __doc__ = f"The sum. {_Reduction.__doc__}"
+    __doc__ = f"The sum over dimensions. {_Reduction.__doc__}"
 
     def forward(self, input: Tensor, lengths: Tensor | None = None) -> Tensor:
         return self._fill_padding(input, lengths, 0.0).sum(dim=self.dim, keepdim=self.keepdim)

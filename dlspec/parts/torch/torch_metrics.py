@@ -14,7 +14,8 @@ from dlspec.parts.schema import Schema
 from dlspec.parts.schema_derivation import SchemaOptions, derive_schema
 from dlspec.parts.setting_constraints import find_constraint
 
-# Filled in from the target, not applicable to dlspec's targets, or making a metric return more than one number.
+# Arguments of metrics that a spec can't set: they are filled in from the target, do not apply to dlspec's targets, or
+# make a metric return more than one number.
 IGNORED_ARGUMENTS = frozenset(
     {"task", "num_classes", "num_labels", "num_outputs", "validate_args", "multidim_average", "reduction", "dim"}
 )

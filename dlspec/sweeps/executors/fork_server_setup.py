@@ -1,6 +1,6 @@
-"""First import of the fork server of a process that runs only dlspec: see `dlspec.cli.main`.
+"""The module that the fork server imports first, if the sweep was started on the command line (see `dlspec.cli.main`).
 
-Without garbage collection and the plots of torchmetrics, the imports that follow are faster.
+It disables garbage collection and the plots of torchmetrics, so that the imports that follow are faster.
 """
 
 from __future__ import annotations

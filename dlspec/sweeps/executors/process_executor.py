@@ -193,7 +193,7 @@ class ProcessExecutor(ProcessPool):
     progress_scope: ProgressScope = "all"
 
 
-# What most often causes these signals.
+# The most frequent cause of each signal.
 _LIKELY_CAUSES = {
     "SIGKILL": " (out of memory?)",
     "SIGSEGV": " (a crash)",

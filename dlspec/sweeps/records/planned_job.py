@@ -75,7 +75,7 @@ class SweepEntry:
         return not self.is_refused and not self.is_done
 
     def refuse(self, result: JobResult) -> None:
-        """Mark the job as refused with `result`. A new job also gets the hash of a refused one."""
+        """Mark the job as refused with `result`. A new job is then identified by a hash of its overrides."""
         if not self.job.is_recorded:
             self.job = replace(self.job, hash=_hash_refused_job(self.job.overrides))
         self.result = result

@@ -35,7 +35,10 @@ def format_label(overrides: Sequence[str], keys: Collection[str]) -> str:
 
 
 def format_sweep_table(entries: Sequence[SweepEntry]) -> str:
-    """Format a row for each job, best first: the settings that differ, the results, the folder. The counts follow."""
+    """Format a table with a row for each job, best first, and a last line with the number of jobs in each state.
+
+    A row has the settings in which the jobs differ, the results, and the folder.
+    """
     keys, results = find_differing_keys(entries), _list_result_names(entries)
     lines = [
         [

@@ -154,7 +154,7 @@ def _read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
         raise DamagedCheckpoint("it is a symbolic link, which is not followed")
     try:
         with safe_open(path, framework="pt") as file:
-            # Copied, because some kernels round differently if memory is not aligned, as in the file.
+            # Copied to aligned memory: tensors in the file are not aligned, and some kernels then round differently.
             tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
             return tensors, dict(file.metadata() or {})
     except Exception as error:  # from safetensors, the system, or PyTorch for an unknown dtype

@@ -51,7 +51,7 @@ def require_finite_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 def make_deferred_check(device: torch.device) -> LossCheck:
-    """Make a check that does not wait for the device. Without CUDA it does nothing: the epoch's mean is checked."""
+    """Make a check that does not wait for the device. Without CUDA it does nothing: only the mean is checked."""
     return DeferredLossCheck() if device.type == "cuda" else _skip_check
 
 
