@@ -59,7 +59,7 @@ PROGRAMS: Programs = {
     ),
     "scikit-learn": (
         f"{USUAL}from sklearn.datasets import load_digits\nload_digits()",
-        f"{USUAL}from dlspec.data.sources.tables import read_digits\nread_digits()",
+        f"{USUAL}from dlspec.data.sources.sklearn_datasets import read_digits\nread_digits()",
     ),
     "matplotlib": (
         f"{USUAL}import matplotlib.figure\nfrom matplotlib.backends.backend_agg import FigureCanvasAgg",

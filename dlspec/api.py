@@ -164,7 +164,7 @@ def train(spec: SpecInput, data: DataInput = None, *, folder: str | Path | None 
             job = make_job(prepare_spec(spec, data))
         if folder is None:
             return _make_result(job, job.run(), None)
-        job.check_space(Path(folder))
+        job.check_disk_space(Path(folder))
         run_folder = make_run_folder(Path(folder), "run")
         return _make_result(job, job.run(run_folder), run_folder)
 

@@ -265,11 +265,11 @@ def find_closest(name: str, choices: Iterable[str]) -> str:
     Case is ignored: 'Relu' means 'ReLU', not 'RNNCell'. Two swapped letters are found in names of any length ('mpl'
     means 'mlp'), a prefix that only one choice has ('F1' means 'F1Score'), and names with a module ('nn.GRU').
     """
-    return _find_closest(name, tuple(choices))
+    return _find_closest_cached(name, tuple(choices))
 
 
 @lru_cache(maxsize=2_000)  # the same typo may occur a thousand times in a spec
-def _find_closest(name: str, choices: tuple[str, ...]) -> str:
+def _find_closest_cached(name: str, choices: tuple[str, ...]) -> str:
     lowered = {choice.lower(): choice for choice in choices}
     found = [
         each for each in (*_swap_adjacent_letters(name.lower()), name.lower().rpartition(".")[2]) if each in lowered

@@ -66,7 +66,7 @@ T = TypeVar("T")
 MAX_REMEMBERED = 1_000  # files and merged configs; one takes 1 to 15 KB
 
 
-class Copies(Generic[T]):
+class ConfigCopier(Generic[T]):
     """Makes copies of a config by unpickling it, which takes a sixth of the time of `deepcopy`."""
 
     def __init__(self, original: T) -> None:
@@ -89,47 +89,47 @@ class VersionedSource(ConfigSource):
         """Return a value that changes when the config does, or None if it can't be read."""
 
 
-class SameObject:
+class IdentityKey:
     """A dict key for an object; it equals only keys of the identical object."""
 
     def __init__(self, value: object) -> None:
         self.value = value
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, SameObject) and self.value is other.value
+        return isinstance(other, IdentityKey) and self.value is other.value
 
     def __hash__(self) -> int:
         return id(self.value)
 
 
-_REMEMBERED: dict[Hashable, Copies[Any]] = {}
+_REMEMBERED: dict[Hashable, ConfigCopier[Any]] = {}
 
 
-def remember(key: Hashable, original: T) -> T:
+def store_config_copy(key: Hashable, original: T) -> T:
     """Store a copy of a config for `recall`, and return the config."""
     if len(_REMEMBERED) >= MAX_REMEMBERED:
         _REMEMBERED.clear()
-    _REMEMBERED[key] = Copies(original)
+    _REMEMBERED[key] = ConfigCopier(original)
     return original
 
 
-def recall(key: Hashable) -> Any:
+def copy_stored_config(key: Hashable) -> Any:
     """Return a new copy of the config stored under a key, or None if there is none."""
     kept = _REMEMBERED.get(key)
     return None if kept is None else kept.make()
 
 
-def version_of(source: ConfigSource, config_path: str) -> Hashable | None:
+def get_source_version(source: ConfigSource, config_path: str) -> Hashable | None:
     """Return a value that changes when the config does, or None if that can't be detected."""
     # Hydra also validates a file against the schema with its name in the config store.
-    stored = SameObject(ConfigStore.instance()._open(f"{config_path.removesuffix('.yaml')}.yaml"))
+    stored = IdentityKey(ConfigStore.instance()._open(f"{config_path.removesuffix('.yaml')}.yaml"))
     if source.scheme() in ("pkg", "structured"):
         return stored
     version = source.version(config_path) if isinstance(source, VersionedSource) else None
     return None if version is None else (version, stored)
 
 
-def renew_times(config: DictConfig) -> None:
+def refresh_now_timestamps(config: DictConfig) -> None:
     """Set each `${now:...}` in a copied config, resolved when the original was merged, to the present time."""
     now, times = datetime.now(), OmegaConf.get_cache(config)["now"]
     times.update({pattern: now.strftime(*pattern) for pattern in times})
@@ -139,7 +139,7 @@ Merge = Callable[[list[ResultDefault]], DictConfig]
 HEAD, EMPTY = "Hydra's own configs, merged", "an empty config"
 
 
-class LoadedConfigs(CachingConfigRepository):
+class ConfigCache(CachingConfigRepository):
     """The configs of one composition; those that an earlier composition loaded or merged unchanged are copied.
 
     A user's file may change between two compositions, so its content is compared. Hydra's own class copies the sources
@@ -150,7 +150,7 @@ class LoadedConfigs(CachingConfigRepository):
         self.delegate: ConfigRepository = repository
         self.cache: dict[str, ConfigResult | None] = {}
         self._versions: dict[str, Hashable | None] = {}
-        self._provide(EMPTY, DictConfig({}))
+        self._add_config(EMPTY, DictConfig({}))
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         """Load a config, or copy it if an earlier composition loaded the same version."""
@@ -162,18 +162,18 @@ class LoadedConfigs(CachingConfigRepository):
         key = self._versions[config_path] = self._version(config_path)
         if key is None:
             return self.delegate.load_config(config_path)
-        recalled: ConfigResult | None = recall(key)
+        recalled: ConfigResult | None = copy_stored_config(key)
         if recalled is not None:
             return recalled
         loaded = self.delegate.load_config(config_path)
         if self._version(config_path) != key:  # the file was written while it was read
             self._versions[config_path] = None
             return loaded
-        return remember(key, loaded)
+        return store_config_copy(key, loaded)
 
     def _version(self, config_path: str) -> Hashable | None:
         source = self.delegate._find_object_source(config_path, ObjectType.CONFIG)
-        version = None if source is None else version_of(source, config_path)
+        version = None if source is None else get_source_version(source, config_path)
         if source is None or version is None:
             return None
         return (source.scheme(), source.provider, source.path, config_path, version)
@@ -187,12 +187,12 @@ class LoadedConfigs(CachingConfigRepository):
             merge: merges a list of configs.
         """
         merged = [replace(each, config_path=EMPTY) if each is left_out else each for each in defaults]
-        return self._merge_once(merged, lambda each: merge(self._merge_head(each, merge)))
+        return self._merge_once(merged, lambda each: merge(self._merge_hydra_defaults(each, merge)))
 
-    def _merge_head(self, defaults: list[ResultDefault], merge: Merge) -> list[ResultDefault]:
+    def _merge_hydra_defaults(self, defaults: list[ResultDefault], merge: Merge) -> list[ResultDefault]:
         """Replace Hydra's own configs at the start of the list by one merged config: it rarely changes."""
         head = list(takewhile(lambda each: str(each.config_path).startswith("hydra/"), defaults))
-        self._provide(HEAD, self._merge_once(head, merge))
+        self._add_config(HEAD, self._merge_once(head, merge))
         return [ResultDefault(config_path=HEAD, primary=True), *defaults[len(head) :]]
 
     def _merge_once(self, defaults: list[ResultDefault], merge: Merge) -> DictConfig:
@@ -200,14 +200,14 @@ class LoadedConfigs(CachingConfigRepository):
         key = tuple((self._versions.get(str(each.config_path)), each.package, each.primary) for each in defaults)
         if None in (version for version, _, _ in key):
             return merge(defaults)
-        recalled: DictConfig | None = recall(key)
+        recalled: DictConfig | None = copy_stored_config(key)
         if recalled is not None:
-            renew_times(recalled)
+            refresh_now_timestamps(recalled)
             return recalled
         merged = merge(defaults)
-        return remember(key, merged) if set(OmegaConf.get_cache(merged)) <= {"now"} else merged
+        return store_config_copy(key, merged) if set(OmegaConf.get_cache(merged)) <= {"now"} else merged
 
-    def _provide(self, name: str, config: DictConfig) -> None:
+    def _add_config(self, name: str, config: DictConfig) -> None:
         self.cache[name] = ConfigResult("hydra", "", config, {"package": None}, is_schema_source=True)
         self._versions[name] = name
 
@@ -255,7 +255,7 @@ class HookedLoader(ConfigLoaderImpl):
         """
         parsed = OverridesParser.create().parse_overrides(overrides)
         self.check_search_path(parsed)
-        return parsed, LoadedConfigs(self.repository)
+        return parsed, ConfigCache(self.repository)
 
     def _compose_config_from_defaults_list(self, defaults: list[ResultDefault], repo: IConfigRepository) -> DictConfig:
         compose = super()._compose_config_from_defaults_list
@@ -266,7 +266,7 @@ class HookedLoader(ConfigLoaderImpl):
             return config
 
         def merge(left_out: ResultDefault | None) -> DictConfig:
-            assert isinstance(repo, LoadedConfigs)
+            assert isinstance(repo, ConfigCache)
             return repo.merge(defaults, left_out, lambda each: compose(each, repo))
 
         return self.merge_files(defaults, load, merge)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 
-def end_failed_recording(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
+def end_failed_graph_capture(graph: torch.cuda.CUDAGraph, pool: Any) -> None:
     """End the recording, and make the current device's allocator use its usual pool again.
 
     If PyTorch removes the private function, only `capture_end` is called.

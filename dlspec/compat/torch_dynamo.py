@@ -18,7 +18,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim import optimizer as optimizer_module
 
-from dlspec.compat.torch_optim import mark_stepped
+from dlspec.compat.torch_optim import mark_optimizer_stepped
 
 # The methods that `torch._compile._disable_dynamo` wraps.
 WRAPPED_METHODS = ("state_dict", "load_state_dict", "zero_grad", "add_param_group")
@@ -70,7 +70,7 @@ def make_step_function(optimizer: Optimizer) -> Callable[[], None]:
             return
         with torch.no_grad():  # as PyTorch's wrapper does if `differentiable` is off
             raw(optimizer)
-        mark_stepped(optimizer)
+        mark_optimizer_stepped(optimizer)
 
     return step
 
@@ -89,12 +89,12 @@ def _find_raw_step(optimizer: Optimizer) -> Callable[[Optimizer], Any] | None:
     switch = getattr(hooked, "__wrapped__", None)
     raw: Callable[[Optimizer], Any] | None = getattr(switch, "__wrapped__", None)
     expected = ("Optimizer.profile_hook_step.<locals>.wrapper", "_use_grad_for_differentiable.<locals>._use_grad")
-    if raw is None or (_defining_name(hooked), _defining_name(switch)) != expected or hasattr(raw, "__wrapped__"):
+    if raw is None or (_get_code_name(hooked), _get_code_name(switch)) != expected or hasattr(raw, "__wrapped__"):
         return None
     return raw
 
 
-def _defining_name(function: Any) -> str:
+def _get_code_name(function: Any) -> str:
     """Return the qualified name of a function's code if it is in `torch.optim.optimizer`, else ''.
 
     `functools.wraps` does not change the code's name.

@@ -23,7 +23,7 @@ def is_batch_norm(module: nn.Module) -> bool:
     return isinstance(module, BATCH_NORM)
 
 
-def is_running_norm(module: nn.Module) -> bool:
+def can_have_running_statistics(module: nn.Module) -> bool:
     """Whether a module is a batch or instance normalisation, the kinds that can have running statistics."""
     return isinstance(module, RUNNING_NORM)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch.optim import Optimizer
 
 
-def mark_stepped(optimizer: Optimizer) -> None:
+def mark_optimizer_stepped(optimizer: Optimizer) -> None:
     """Mark an optimizer as stepped, so that learning-rate schedulers do not warn about the order of calls.
 
     If a later PyTorch no longer uses the flag, setting it has no effect.

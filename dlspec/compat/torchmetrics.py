@@ -46,7 +46,7 @@ def import_torchmetrics() -> Any:
 def _import_without_plots() -> Any:
     axes, pyplot = (
         _make_module("matplotlib.axes", Axes=object),
-        _make_module("matplotlib.pyplot", Figure=object, style=_StandInStyle),
+        _make_module("matplotlib.pyplot", Figure=object, style=_FakePyplotStyle),
     )
     colors = _make_module("matplotlib.colors", Colormap=object)
     plots = {"matplotlib": _make_module("matplotlib", axes=axes, pyplot=pyplot, colors=colors)}
@@ -62,7 +62,7 @@ def _import_without_plots() -> Any:
     return torchmetrics
 
 
-class _StandInStyle:
+class _FakePyplotStyle:
     """Replaces `pyplot.style`: what torchmetrics' decorators use of it while torchmetrics is imported."""
 
     @staticmethod

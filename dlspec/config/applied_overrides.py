@@ -17,7 +17,7 @@ from dlspec.compat.hydra import get_plain_value
 from dlspec.config.model_merging import drop_unused_params
 from dlspec.config.overrides import command_line_location, path_from_key, replaces_section
 from dlspec.errors import Code, Finding, KeyPath, Problem, SpecError, format_value, suggest
-from dlspec.language.entry_merging import ENTRY_KEYS, find_layer_keys, is_entry, names_other_part
+from dlspec.language.entry_merging import ENTRY_KEYS, find_layer_keys, is_entry, names_different_part
 from dlspec.language.problems import format_path
 
 
@@ -36,7 +36,7 @@ def apply_overrides(config: DictConfig, overrides: Sequence[Override]) -> list[P
     return problems
 
 
-def change_values(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def change_config_values(tree: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config's plain values with some changed by key, as overrides on the command line would change them.
 
     Raises:
@@ -204,7 +204,7 @@ def _should_merge(path: KeyPath, before: Any, value: Any) -> bool:
     """
     if not isinstance(value, dict) or not isinstance(before, dict):
         return False
-    if "layers" in path[:-1] or isinstance(path[-1], int) or names_other_part(before, value, path):
+    if "layers" in path[:-1] or isinstance(path[-1], int) or names_different_part(before, value, path):
         return False
     return len(path) > 1 or not replaces_section(str(path[0]), value)
 

@@ -21,7 +21,7 @@ from hydra.errors import ConfigCompositionException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dlspec.compat.hydra import Copies, HookedLoader, HydraApp, get_plain_value, make_hydra, make_search_path
+from dlspec.compat.hydra import ConfigCopier, HookedLoader, HydraApp, get_plain_value, make_hydra, make_search_path
 from dlspec.config.applied_overrides import apply_overrides
 from dlspec.config.conf_files import (
     GROUPS,
@@ -43,16 +43,16 @@ from dlspec.config.defaults_list_errors import (
 from dlspec.config.group_choices import check_choice, check_installed
 from dlspec.config.hydra_node import set_hydra_value
 from dlspec.config.launchers import EXTRAS_BY_CHOICE, register_plugin_names, wrap_launcher
+from dlspec.config.location_collector import LocationCollector
 from dlspec.config.model_merging import ModelMerger
 from dlspec.config.overrides import (
     command_line_location,
-    is_inline_value,
     parse_overrides,
     refuse_sweeps,
     replaces_section,
+    sets_value_not_choice,
 )
-from dlspec.config.saved_run import extract_run, replace_with_run
-from dlspec.config.written_locations import WrittenLocations
+from dlspec.config.saved_run import extract_run_override, replace_with_saved_run
 from dlspec.errors import Code, Problem, SpecError
 from dlspec.language.source_map import SourceMap
 
@@ -65,7 +65,7 @@ class DlspecConfigLoader(HookedLoader):
 
     def __init__(self, config_search_path: ConfigSearchPath) -> None:
         super().__init__(config_search_path)
-        self._cache: dict[Hashable, Copies[DictConfig]] = {}
+        self._cache: dict[Hashable, ConfigCopier[DictConfig]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for another process, which receives composed configs and so starts with an empty cache.
@@ -114,9 +114,9 @@ class DlspecConfigLoader(HookedLoader):
                 [problem_from_missing_config(error, self._find_file, list_config_files(self._conf_sources()))]
             ) from None
         names = {group: group for group in ("model", "data") if group not in config.hydra.runtime.choices}
-        spec_file, values = extract_run(choices, values)
+        spec_file, values = extract_run_override(choices, values)
         if spec_file is not None:
-            names = replace_with_run(config, spec_file, choices, values)
+            names = replace_with_saved_run(config, spec_file, choices, values)
         for group, name in names.items():
             set_hydra_value(config, f"runtime.choices.{group}", name)
         kept = [
@@ -147,7 +147,7 @@ class DlspecConfigLoader(HookedLoader):
         if key in self._cache:
             return self._cache[key].make()
         config = super().load_configuration(config_name, lines, run_mode, from_shell, validates)
-        self._cache[key] = Copies(config)
+        self._cache[key] = ConfigCopier(config)
         return config
 
     def check_search_path(self, overrides: Sequence[Override]) -> None:
@@ -217,7 +217,7 @@ class DlspecConfigLoader(HookedLoader):
                 choices.append(override)
             elif not self.repository.group_exists(group):
                 values.append(override)
-            elif not is_inline_value(override):
+            elif not sets_value_not_choice(override):
                 choices += parse_overrides([str(override.input_line).lstrip("+")])
             else:
                 values += [override] if group != "experiment" else []  # an experiment has no section
@@ -228,14 +228,14 @@ class DlspecConfigLoader(HookedLoader):
         """Find where each key of the composed config was written."""
         choices, values = self.split_overrides(overrides)
         usable = [each for each in choices if not each.is_sweep_override() and not self._check_choice(each)]
-        locations = WrittenLocations()
+        locations = LocationCollector()
         for default in self.compute_defaults_list(
             CONFIG_NAME, [str(each.input_line) for each in usable], RunMode.RUN
         ).defaults:
             path = self._find_file(default.config_path)
             if path is not None:
                 locations.add_file(path, default.package)
-        spec_file, values = extract_run(choices, values)
+        spec_file, values = extract_run_override(choices, values)
         if spec_file is not None:
             chosen = {each.key_or_group for each in choices}
             locations.keep_only(chosen)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlspec.errors import Code, Finding, KeyPath, format_value, suggest
-from dlspec.language.entry_merging import find_layer_name, is_entry, names_other_part
+from dlspec.language.entry_merging import find_layer_name, is_entry, names_different_part
 from dlspec.language.parse.entry import find_expression_words
 
 # A list in one file can't be merged with a mapping in another.
@@ -43,7 +43,7 @@ class ModelMerger:
 
     def _merge(self, before: Any, newer: Any, path: KeyPath) -> Any:
         if isinstance(newer, dict) and (before is None or isinstance(before, dict)):
-            if names_other_part(before, newer, path):
+            if names_different_part(before, newer, path):
                 return newer
             return self._merge_keys(before or {}, newer, path)
         self._check_kinds(before, newer, path)

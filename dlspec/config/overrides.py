@@ -101,7 +101,7 @@ def _multiple_values_problem(override: Override) -> Problem:
     return Problem(Code.SEVERAL_VALUES, key, "multiple values", fix, command_line_location(override.input_line or ""))
 
 
-def is_inline_value(override: Override) -> bool:
+def sets_value_not_choice(override: Override) -> bool:
     """Whether an override sets a group to a value (null, a mapping, a list of mappings), not to a name."""
     if override.is_delete() or override.is_sweep_override():
         return False

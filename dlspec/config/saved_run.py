@@ -27,7 +27,7 @@ def find_latest_run(root: Path = Path(DEFAULT_RUNS_FOLDER)) -> Path:
     return max(found, key=lambda folder: folder.stat().st_mtime)
 
 
-def extract_run(choices: Sequence[Override], values: Sequence[Override]) -> tuple[Path | None, list[Override]]:
+def extract_run_override(choices: Sequence[Override], values: Sequence[Override]) -> tuple[Path | None, list[Override]]:
     """Return the spec.yaml that `run=FOLDER` names (or None), and the values without that override."""
     named = next((each for each in values if each.key_or_group == "run"), None)
     if named is None or named.is_sweep_override():
@@ -59,7 +59,7 @@ def extract_run(choices: Sequence[Override], values: Sequence[Override]) -> tupl
     return folder / SPEC_FILE, [each for each in values if each is not named]
 
 
-def replace_with_run(
+def replace_with_saved_run(
     config: DictConfig, spec_file: Path, choices: Sequence[Override], values: Sequence[Override]
 ) -> dict[str, str]:
     """Replace the composed sections with those of a run's spec; groups chosen on the command line are kept.

@@ -14,7 +14,7 @@ from dlspec.limits import MAX_CLASSES
 ArraysByName = dict[str, NDArray[Any]]
 
 
-def read_target(name: str, values: NDArray[Any], inputs: ArraysByName, lengths: ArraysByName) -> Target:
+def infer_target(name: str, values: NDArray[Any], inputs: ArraysByName, lengths: ArraysByName) -> Target:
     """Describe the target that an array contains.
 
     Args:

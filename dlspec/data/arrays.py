@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from dlspec.data.array_splits import make_splits
-from dlspec.data.array_targets import ArraysByName, read_target
+from dlspec.data.array_targets import ArraysByName, infer_target
 from dlspec.data.dataset import Dataset, Field, Target
 from dlspec.data.split_indices import SplitPlan, split_rows
 from dlspec.errors import Code, DataError, find_closest, format_value, suggest
@@ -63,12 +63,14 @@ def dataset_from_arrays(
     _check_rows(inputs | labels)
     lengths = {key: inputs.pop(key) for key in _find_lengths(inputs, labels)}
     fields = [_make_field(key, values, f"{key}{LENGTHS_SUFFIX}" in lengths) for key, values in inputs.items()]
-    targets = [read_target(key, values, inputs, lengths) for key, values in labels.items()]
+    targets = [infer_target(key, values, inputs, lengths) for key, values in labels.items()]
     fields = [_share_vocabulary(each, targets) for each in fields]
     stored = {each.name: _convert_inputs(inputs[each.name], each) for each in fields}
     stored |= {key: _check_lengths(key, values, inputs | labels) for key, values in lengths.items()}
     found = {each.name: _convert_labels(labels[each.name], each) for each in targets}
-    parts = split_rows(_count_rows(stored), SplitPlan(split_seed, validation, test), _find_strata(targets, found))
+    parts = split_rows(
+        _count_rows(stored), SplitPlan(split_seed, validation, test), _choose_stratification_classes(targets, found)
+    )
     origin = {"validation": validation, "test": test, "split_seed": split_seed}
     return Dataset(name, tuple(fields), tuple(targets), *make_splits(stored, found, parts), origin=origin)
 
@@ -217,6 +219,6 @@ def _count_rows(columns: ArraysByName) -> int:
     return len(next(iter(columns.values())))
 
 
-def _find_strata(targets: Sequence[Target], labels: ArraysByName) -> NDArray[np.int64] | None:
+def _choose_stratification_classes(targets: Sequence[Target], labels: ArraysByName) -> NDArray[np.int64] | None:
     """Return the classes to stratify by: those of the first target with one class for each sample."""
     return next((labels[each.name] for each in targets if each.kind == "classes" and not each.shape), None)

@@ -17,10 +17,10 @@ def compose_or_raise(overrides: Sequence[str], hydra: HydraApp) -> ComposedConfi
     try:
         return compose(overrides, hydra)
     except InvalidOverrides as refused:
-        raise collect_problems(refused) from None
+        raise collect_override_problems(refused) from None
 
 
-def collect_problems(refused: InvalidOverrides) -> SpecError:
+def collect_override_problems(refused: InvalidOverrides) -> SpecError:
     """Collect the problems of the overrides, and those in the config as it is without them."""
     try:
         make_preparation(refused.composed).read()

@@ -16,7 +16,7 @@ from dlspec.jobs.environment import collect_environment, find_package_version, m
 from dlspec.jobs.run_preparation import PreparedRun
 from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.runs.file_names import ENVIRONMENT_FILE, LOG_FILE, RESULT_FILE, SPEC_FILE
-from dlspec.runs.io import add_log_file, free_bytes, read_json_object, write_json, write_yaml
+from dlspec.runs.io import add_log_file, get_free_disk_bytes, read_json_object, write_json, write_yaml
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.lock import lock_run_folder
 from dlspec.runs.run_status import resume_command
@@ -80,7 +80,7 @@ class Job:
         trainer_settings = settings if self.shows_progress else settings.model_copy(update={"progress": "none"})
         self.trainer.set_callbacks(make_default_callbacks(trainer_settings, folder, self._checkpoint_metadata()))
 
-    def check_space(self, root: Path) -> None:
+    def check_disk_space(self, root: Path) -> None:
         """Check that the disk of `root` has space for checkpoints.
 
         Warn if it is too small for the checkpoints that are kept; raise UserError if not even one fits.
@@ -88,7 +88,7 @@ class Job:
         settings = self.prepared.spec.trainer
         if not settings.checkpoints:
             return
-        checkpoint_size, free = estimate_checkpoint_bytes(self.trainer.state), free_bytes(root)
+        checkpoint_size, free = estimate_checkpoint_bytes(self.trainer.state), get_free_disk_bytes(root)
         if free < checkpoint_size:
             fix = "free some space, use another folder, or train without checkpoints: trainer.checkpoints=false"
             raise UserError(

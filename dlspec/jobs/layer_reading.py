@@ -11,7 +11,7 @@ from dlspec.errors import Code, format_value, suggest
 from dlspec.language.expand.containers import RESIDUAL_ADD
 from dlspec.language.expand.entry_inputs import PARAMETER
 from dlspec.language.expand.graph import Graph, Node
-from dlspec.language.expressions.evaluator import UnknownValue, find_unknown_keys
+from dlspec.language.expressions.expression_parsing import UnknownValue, find_unknown_keys
 from dlspec.language.parse.block import Block
 from dlspec.language.parse.entry import CONTAINERS, Entry
 from dlspec.language.problems import Problems
@@ -28,7 +28,7 @@ _MODULE_ATTRIBUTES = frozenset(vars(nn.Sequential())) | {"graph", "code"}
 def read_layers(graph: Graph, problems: Problems) -> tuple[Layer, ...]:
     """Read all layers of a graph. Of entries that `if` or `repeat: 0` removed, only the names are checked."""
     layers = [read_layer(node, problems) for node in graph.nodes]
-    problems.enter_part({})
+    problems.set_part_origins({})
     for part in graph.absent:
         schema = LAYERS.find(part, problems, extra_names=CONTAINERS)
         if schema is not None:
@@ -41,7 +41,7 @@ def read_layer(node: Node, problems: Problems) -> Layer | None:
     if node.part.type == RESIDUAL_ADD:
         return Layer(node, LAYERS["Add"], node.part.settings)
     problems = Problems() if node.is_shared else problems  # a shared module was read, and its problems reported, before
-    problems.enter_part(node.origins)
+    problems.set_part_origins(node.origins)
     found = LAYERS.read(node.part, problems, extra_names=(*node.blocks, *CONTAINERS))
     if node.parametrize not in (None, *PARAMETRIZATIONS) and not isinstance(node.parametrize, UnknownValue):
         fix = suggest(str(node.parametrize), PARAMETRIZATIONS)
@@ -93,5 +93,5 @@ def settle_layers(layers: Sequence[Layer], graph: Graph, problems: Problems) -> 
     """
     pairs = zip(layers, graph.nodes, strict=True)
     found = [layer if layer.node is node else read_layer(node, problems) for layer, node in pairs]
-    problems.enter_part({})
+    problems.set_part_origins({})
     return tuple(each for each in found if each is not None)

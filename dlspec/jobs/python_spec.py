@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from dlspec.config.applied_overrides import change_values
+from dlspec.config.applied_overrides import change_config_values
 from dlspec.config.composition import ComposedConfig, start_hydra
 from dlspec.config.conf_files import GROUPS
 from dlspec.config.overrides import format_choice, parse_overrides, replaces_section
@@ -61,7 +61,7 @@ def prepare_spec(
     if arrays is not None:
         tree["data"] = _make_placeholder_source(arrays) | settings
     if values:
-        tree = change_values(tree, values)
+        tree = change_config_values(tree, values)
     files = {group: composed.loader.files(group) for group in GROUPS}
     python_keys = [*python_sections, *(key.split(".")[0] for key in values)]
     return Preparation(tree, partial(_find_file_locations, composed, python_keys), files, arrays, is_resumed=is_resumed)

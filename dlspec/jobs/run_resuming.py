@@ -14,11 +14,11 @@ from dlspec.jobs.job import Job
 from dlspec.language.sections.trainer_keys import MACHINE_KEYS, OUTPUT_KEYS
 from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file
 from dlspec.runs.file_names import CHECKPOINTS_FOLDER, SPEC_FILE
-from dlspec.runs.io import remove_leftovers
+from dlspec.runs.io import remove_temporary_files
 from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState
 from dlspec.runs.lock import lock_run_folder
-from dlspec.training.checkpoint.checkpoint_files import Snapshot, read_newest_checkpoint, set_aside_after
+from dlspec.training.checkpoint.checkpoint_files import Snapshot, read_newest_checkpoint, rename_newer_checkpoints
 from dlspec.training.components import count_samples
 
 # Settings that may change when a run is resumed: they don't affect what was trained before.
@@ -65,11 +65,11 @@ def continue_run(job: Job, folder: Path, snapshot: Snapshot | None) -> JobResult
     """
     start = f"from step {snapshot.step:,}" if snapshot else "from the start, as it has no checkpoint yet"
     print(f"resuming {folder} {start}", file=sys.stderr)
-    job.check_space(folder)
+    job.check_disk_space(folder)
     for each in (folder, folder / CHECKPOINTS_FOLDER):
-        remove_leftovers(each)
+        remove_temporary_files(each)
     if snapshot is not None:
-        set_aside_after(folder / CHECKPOINTS_FOLDER, snapshot)
+        rename_newer_checkpoints(folder / CHECKPOINTS_FOLDER, snapshot)
     return job.run_in_folder(folder, snapshot)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from dlspec.data.sources import DataSource
 from dlspec.language.expand.graph import Graph
-from dlspec.language.expressions.evaluator import find_unknown_keys
+from dlspec.language.expressions.expression_parsing import find_unknown_keys
 from dlspec.language.parse.part import Part
 from dlspec.language.parse.pattern import ParameterPattern
 from dlspec.language.problems import Problems

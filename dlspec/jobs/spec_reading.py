@@ -19,7 +19,7 @@ from dlspec.language.expand.data_facts import SettledConfig, settle_config
 from dlspec.language.expand.expander import expand_model
 from dlspec.language.expand.graph import Graph
 from dlspec.language.expressions import references
-from dlspec.language.expressions.evaluator import InvalidValue, UnknownValue
+from dlspec.language.expressions.expression_parsing import InvalidValue, UnknownValue
 from dlspec.language.parse.block import read_model
 from dlspec.language.parse.part import Part, parse_part
 from dlspec.language.parse.pattern import ParameterPattern
@@ -96,7 +96,7 @@ def settle_spec(
     settled = settle_config(spec.graph, tree, spec.tree, facts, problems)
     if settled.graph is spec.graph and not settled.changed_sections:
         return spec
-    reader = _SpecReader(problems, choices or {}, _EarlierReading(spec, settled))
+    reader = _SpecReader(problems, choices or {}, _SpecWithoutFacts(spec, settled))
     return _raise_problems(reader.read(settled.tree), problems, find_locations)
 
 
@@ -107,7 +107,7 @@ def _raise_problems(spec: Spec | None, problems: Problems, find_locations: Calla
 
 
 @dataclass(frozen=True)
-class _EarlierReading:
+class _SpecWithoutFacts:
     """A spec that was read without the data's facts, and its config with the facts filled in."""
 
     spec: Spec
@@ -118,7 +118,7 @@ class _SpecReader:
     """Reads the sections of a config; with an `earlier` reading, only those that have changed since."""
 
     def __init__(
-        self, problems: Problems, choices: Mapping[str, Iterable[str]], earlier: _EarlierReading | None = None
+        self, problems: Problems, choices: Mapping[str, Iterable[str]], earlier: _SpecWithoutFacts | None = None
     ) -> None:
         self.problems, self.choices, self.earlier = problems, choices, earlier
 

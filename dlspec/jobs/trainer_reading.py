@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from dlspec.errors import Code, find_closest, format_value
 from dlspec.jobs.spec import CheckedPart
-from dlspec.language.expressions.evaluator import InvalidValue, UnknownValue
+from dlspec.language.expressions.expression_parsing import InvalidValue, UnknownValue
 from dlspec.language.problems import Problems
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.parts.section_reader import read_section

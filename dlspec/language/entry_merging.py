@@ -46,7 +46,7 @@ def find_layer_keys(entry: Mapping[str, Any]) -> list[str]:
     return [str(key) for key in entry if key not in ENTRY_KEYS]
 
 
-def names_other_part(base: Any, overlay: Any, path: Sequence[Hashable]) -> bool:
+def names_different_part(base: Any, overlay: Any, path: Sequence[Hashable]) -> bool:
     """Whether `overlay` names a different part than `base`, and so replaces it instead of being merged with it.
 
     Args:
@@ -79,7 +79,7 @@ def select_merged_keys(
     Returns:
         The keys and values of `merged` to add.
     """
-    if not names_other_part(merged, written, path):
+    if not names_different_part(merged, written, path):
         return merged
     return {key: value for key, value in merged.items() if key in ENTRY_KEYS and key != "share"}
 

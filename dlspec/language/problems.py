@@ -41,7 +41,7 @@ class Problems:
     origins: dict[KeyPath, KeyPath] = field(default_factory=dict)
     # From the path of a part to the path of its name, and whether that name is a value (`- ReLU`) or a key (`ReLU:`).
     names: dict[KeyPath, tuple[KeyPath, bool]] = field(default_factory=dict)
-    # `origins` for the settings of the part that is being checked, see `enter_part`.
+    # `origins` for the settings of the part that is being checked, see `set_part_origins`.
     _part_origins: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
     _seen: set[ProblemAtPath] = field(default_factory=set)
 
@@ -99,7 +99,7 @@ class Problems:
         """Remove all problems that have one of these codes."""
         self.found = [each for each in self.found if each.code not in codes]
 
-    def enter_part(self, origins: Mapping[KeyPath, KeyPath]) -> None:
+    def set_part_origins(self, origins: Mapping[KeyPath, KeyPath]) -> None:
         """Locate problems by `origins` until the next call: where the params in one part's settings were written.
 
         Needed because a network may use a block more than once, each time with other params.

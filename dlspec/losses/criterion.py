@@ -23,7 +23,7 @@ from dlspec.losses.loss_call import LossSetup, OutputSelector, make_loss_call
 from dlspec.losses.loss_checks import check_match
 from dlspec.losses.loss_matching import LossMatch, match_losses
 from dlspec.losses.loss_rules import identity
-from dlspec.losses.loss_shapes import Padding, TargetTensors, make_loss_shapes
+from dlspec.losses.loss_shapes import PaddingMaskBuilder, TargetTensors, make_shape_converters
 from dlspec.losses.predictions import Prediction, PredictionPair, make_prediction
 from dlspec.network.builder import Network
 from dlspec.network.random_state import preserve_random_state
@@ -162,10 +162,12 @@ def _find_target_lengths(match: LossMatch) -> Lengths | None:
     return Lengths(target.lengths) if isinstance(target, Target) and target.shape and target.lengths else None
 
 
-def _make_padding(lengths: Lengths | None, time_dim: int | None, names: Sequence[str]) -> Padding | None:
+def _make_padding_mask_builder(
+    lengths: Lengths | None, time_dim: int | None, names: Sequence[str]
+) -> PaddingMaskBuilder | None:
     if lengths is None or time_dim is None:
         return None
-    return Padding(names.index(f"{lengths.field}_lengths"), lengths.windows, time_dim)
+    return PaddingMaskBuilder(names.index(f"{lengths.field}_lengths"), lengths.windows, time_dim)
 
 
 def _build_and_try_term(
@@ -192,9 +194,9 @@ def _make_loss_setup(match: LossMatch, network: Network, names: Sequence[str]) -
         key: identity if is_only else itemgetter(name) for key, name in match.names.items()
     }
     index = names.index(match.target.name) if isinstance(match.target, Target) else -1
-    make_padding = partial(_make_padding, names=names)
+    make_padding = partial(_make_padding_mask_builder, names=names)
     return LossSetup(
-        match, output_selectors, make_loss_shapes(match, index), index,
+        match, output_selectors, make_shape_converters(match, index), index,
         make_padding(_find_output_lengths(match), match.main.value.time_dim),
         make_padding(_find_target_lengths(match), 1), match.term.settings,
     )  # fmt: skip

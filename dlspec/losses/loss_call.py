@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dlspec.data.batches.sequence_lengths import apply_windows, masked_mean
 from dlspec.losses.loss_matching import LossMatch
-from dlspec.losses.loss_shapes import LossShapes, Padding, TargetTensors
+from dlspec.losses.loss_shapes import PaddingMaskBuilder, ShapeConverters, TargetTensors
 
 OutputSelector = Callable[[Any], Tensor]
 CompareFunction = Callable[[Any, TargetTensors], Tensor]
@@ -26,13 +26,13 @@ class LossSetup:
     match: LossMatch
     # Functions that select the loss's inputs from the network's output, by the loss's argument names.
     output_selectors: Mapping[str, OutputSelector]
-    shapes: LossShapes
+    shapes: ShapeConverters
     # The position of the target among the batch's targets; -1 without a target.
     index: int = -1
     # Which steps of the output are real; None if all are.
-    padding: Padding | None = None
+    padding: PaddingMaskBuilder | None = None
     # Which steps of the target are real, for CTC.
-    target_padding: Padding | None = None
+    target_padding: PaddingMaskBuilder | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -90,21 +90,21 @@ def _make_plain_call(setup: LossSetup) -> LossCall:
     return loss, compare
 
 
-def _make_ignoring_call(setup: LossSetup, padding: Padding) -> LossCall:
+def _make_ignoring_call(setup: LossSetup, padding: PaddingMaskBuilder) -> LossCall:
     """Set the target of padding to the class that the loss ignores."""
     loss, shapes, select_output = setup.make_loss(), setup.shapes, setup.select_output
     ignored_class = int(getattr(loss, "ignore_index", -100))
 
     def compare(output: Any, targets: TargetTensors) -> Tensor:
         selected = select_output(output)
-        given, is_real = shapes.output(selected), shapes.mask(padding.step_mask(selected, targets))
+        given, is_real = shapes.output(selected), shapes.mask(padding.build_step_mask(selected, targets))
         value: Tensor = loss(given, shapes.target(given, targets).masked_fill(~is_real, ignored_class))
         return value
 
     return loss, compare
 
 
-def _make_masked_mean_call(setup: LossSetup, padding: Padding) -> LossCall:
+def _make_masked_mean_call(setup: LossSetup, padding: PaddingMaskBuilder) -> LossCall:
     """Average the loss over the real steps only."""
     has_target = bool(setup.match.arguments.target)
     loss = setup.make_loss(reduction="none") if has_target else setup.make_loss()
@@ -113,7 +113,7 @@ def _make_masked_mean_call(setup: LossSetup, padding: Padding) -> LossCall:
 
     def compare(output: Any, targets: TargetTensors) -> Tensor:
         selected = select_output(output)
-        given, is_real = shapes.output(selected), shapes.mask(padding.step_mask(selected, targets))
+        given, is_real = shapes.output(selected), shapes.mask(padding.build_step_mask(selected, targets))
         values: Tensor = loss(given, shapes.target(given, targets)) if has_target else given
         mean = masked_mean(values, is_real)
         return mean * (values.numel() // is_real.numel()) if is_batchmean else mean
@@ -121,13 +121,13 @@ def _make_masked_mean_call(setup: LossSetup, padding: Padding) -> LossCall:
     return loss, compare
 
 
-def _make_real_steps_call(setup: LossSetup, padding: Padding) -> LossCall:
+def _make_real_steps_call(setup: LossSetup, padding: PaddingMaskBuilder) -> LossCall:
     """Pass only the real steps to a user's loss, (M, ...). Selecting them synchronizes with the device."""
     loss, shapes, select_output = setup.make_loss(), setup.shapes, setup.select_output
 
     def compare(output: Any, targets: TargetTensors) -> Tensor:
         selected = select_output(output)
-        given, is_real = shapes.output(selected), padding.step_mask(selected, targets)
+        given, is_real = shapes.output(selected), padding.build_step_mask(selected, targets)
         target = shapes.target(given, targets)
         if given.shape[: is_real.dim()] != is_real.shape:  # flattened to rows, or channels first
             is_real = is_real.flatten() if shapes.mask is torch.flatten else is_real
@@ -152,7 +152,7 @@ def _make_multi_output_call(setup: LossSetup) -> LossCall:
         values: Tensor = loss(*(given[name] for name in loss_arguments.names))
         if padding is None or not is_averaged:
             return values
-        return masked_mean(values, shapes.mask(padding.step_mask(setup.select_output(output), targets)))
+        return masked_mean(values, shapes.mask(padding.build_step_mask(setup.select_output(output), targets)))
 
     return loss, compare
 
@@ -171,7 +171,7 @@ def _make_ctc_call(setup: LossSetup) -> LossCall:
     return loss, compare
 
 
-def _count_real_steps(padding: Padding | None, given: Tensor, targets: TargetTensors) -> Tensor:
+def _count_real_steps(padding: PaddingMaskBuilder | None, given: Tensor, targets: TargetTensors) -> Tensor:
     steps = given.shape[1]
     if padding is None:
         return torch.full(given.shape[:1], steps, dtype=torch.int64, device=given.device)

@@ -147,9 +147,9 @@ def _check_output_shape(match: LossMatch, data: Dataset, problems: Problems) -> 
     if match.term.type == "CTCLoss":
         _check_ctc(match, problems)
     elif match.rule.size == "one" and match.main.value.shape != (1,):
-        _report_shape(match, "(1)", "end with Linear: 1", problems)
+        _report_shape_mismatch(match, "(1)", "end with Linear: 1", problems)
     elif match.rule.size == "any" and isinstance(match.target, Target) and len(match.main.value.shape) != 1:
-        _report_shape(match, "one vector per sample", "end with Flatten and Linear", problems)
+        _report_shape_mismatch(match, "one vector per sample", "end with Flatten and Linear", problems)
     elif match.rule.size == "target" and isinstance(match.target, Target):
         _check_target_shape(match, match.target, data, problems)
 
@@ -160,7 +160,7 @@ def _check_target_shape(match: LossMatch, target: Target, data: Dataset, problem
         return
     fix = _suggest_shape_fix(expected[0], target, value)
     fix += _suggest_data_reference(expected, target, data) if len(value.shape) == 1 else ""
-    _report_shape(match, " or ".join(map(format_shape, expected)), fix, problems)
+    _report_shape_mismatch(match, " or ".join(map(format_shape, expected)), fix, problems)
 
 
 def _list_expected_shapes(match: LossMatch, target: Target) -> list[tuple[int, ...]]:
@@ -216,7 +216,7 @@ def _check_ctc(match: LossMatch, problems: Problems) -> None:
             "use integers (N, S) as the target",
         )
     elif value.layout != "sequence" or value.channels != len(target.classes):
-        _report_shape(
+        _report_shape_mismatch(
             match, f"a sequence (T, {len(target.classes)})", f"end with Linear: {len(target.classes)}", problems
         )
 
@@ -235,7 +235,7 @@ def _check_equal_shapes(match: LossMatch, data: Dataset, problems: Problems) -> 
             return
 
 
-def _report_shape(match: LossMatch, expected: str, fix: str, problems: Problems) -> None:
+def _report_shape_mismatch(match: LossMatch, expected: str, fix: str, problems: Problems) -> None:
     found = f"the network outputs {match.main.value}, but {match.term.type} expects {expected}"
     target_contents = (
         f": '{match.target.name}' {_describe_target(match.target)}" if isinstance(match.target, Target) else ""

@@ -22,7 +22,7 @@ TargetFunction = Callable[[Tensor, TargetTensors], Tensor]
 
 
 @dataclass(frozen=True)
-class LossShapes:
+class ShapeConverters:
     """Functions that convert tensors to the shapes that a loss expects."""
 
     output: TensorFunction
@@ -32,7 +32,7 @@ class LossShapes:
 
 
 @dataclass(frozen=True)
-class Padding:
+class PaddingMaskBuilder:
     """Which steps of an output are real and which are padding."""
 
     # The position of the lengths among the batch's targets.
@@ -42,67 +42,69 @@ class Padding:
     # The output's time dimension, with the batch as dimension 0.
     time_dim: int
 
-    def step_mask(self, output: Tensor, targets: TargetTensors) -> Tensor:
+    def build_step_mask(self, output: Tensor, targets: TargetTensors) -> Tensor:
         """Make a mask (N, T) that is false for padding; `output` is as the network returns it."""
         return make_step_mask(apply_windows(targets[self.index], self.windows), output.shape[self.time_dim])
 
 
-def make_loss_shapes(match: LossMatch, index: int) -> LossShapes:
+def make_shape_converters(match: LossMatch, index: int) -> ShapeConverters:
     """Choose the conversions for a loss; `index` is the position of its target among the batch's targets."""
     value, target, rule = match.main.value, match.target, match.rule
     if target is None:
-        return LossShapes(identity, lambda output, targets: output, _make_mask_aligner(value))
+        return ShapeConverters(identity, lambda output, targets: output, _make_mask_aligner(value))
     if not isinstance(target, Target):
-        return _shape_constant(float(target), value, rule)
+        return _make_constant_converters(float(target), value, rule)
     if target.kind == "numbers":
         is_squeezed = value.shape != target.shape
         output = _make_squeeze(value.channels_dim) if is_squeezed else identity
-        return LossShapes(
+        return ShapeConverters(
             output, lambda _, targets: targets[index], identity if is_squeezed else _make_mask_aligner(value)
         )
     if not target.shape:
-        return _shape_per_sample(value, rule, index)
-    return _shape_per_step(value, rule, index)
+        return _make_sample_converters(value, rule, index)
+    return _make_step_converters(value, rule, index)
 
 
-def _shape_per_sample(value: TensorInfo, rule: LossRule, index: int) -> LossShapes:
+def _make_sample_converters(value: TensorInfo, rule: LossRule, index: int) -> ShapeConverters:
     if rule.size == "any":
-        return LossShapes(identity, _make_target_function(_to_signs, index))
+        return ShapeConverters(identity, _make_target_function(_to_signs, index))
     if value.channels == 1 and not rule.takes_class_numbers:
-        return LossShapes(_make_squeeze(1), _make_target_function(_to_signs if rule.uses_signs else to_float, index))
-    return LossShapes(identity, _make_target_function(_make_class_encoder(rule, value.channels), index))
+        return ShapeConverters(
+            _make_squeeze(1), _make_target_function(_to_signs if rule.uses_signs else to_float, index)
+        )
+    return ShapeConverters(identity, _make_target_function(_make_class_encoder(rule, value.channels), index))
 
 
-def _shape_per_step(value: TensorInfo, rule: LossRule, index: int) -> LossShapes:
+def _make_step_converters(value: TensorInfo, rule: LossRule, index: int) -> ShapeConverters:
     """Handle a target with one class per step or pixel.
 
     Steps become rows, unless the loss accepts channels first or there is only one output per step.
     """
     if value.channels == 1 and not rule.takes_class_numbers:
-        return LossShapes(
+        return ShapeConverters(
             _make_squeeze(value.channels_dim), _make_target_function(_to_signs if rule.uses_signs else to_float, index)
         )
     if rule.is_cross_entropy and value.layout == "channels-first":
-        return LossShapes(identity, lambda _, targets: targets[index])
+        return ShapeConverters(identity, lambda _, targets: targets[index])
     encode_classes = _make_class_encoder(rule, value.channels)
-    return LossShapes(
+    return ShapeConverters(
         make_row_flattener(value), lambda _, targets: encode_classes(targets[index].flatten()), torch.flatten
     )
 
 
-def _shape_constant(number: float, value: TensorInfo, rule: LossRule) -> LossShapes:
+def _make_constant_converters(number: float, value: TensorInfo, rule: LossRule) -> ShapeConverters:
     """Handle a constant target: the same number for every sample and step."""
     if rule.takes_class_numbers:
         class_index = int(number)
-        return LossShapes(
+        return ShapeConverters(
             make_row_flattener(value),
             lambda output, _: output.new_full(output.shape[:1], class_index, dtype=torch.int64),
             torch.flatten,
         )
     if rule.numbers == "signs":
         shape = _make_squeeze(1) if rule.size == "one" else identity
-        return LossShapes(shape, lambda output, _: output.new_full(output.shape[:1], number))
-    return LossShapes(identity, lambda output, _: torch.full_like(output, number), _make_mask_aligner(value))
+        return ShapeConverters(shape, lambda output, _: output.new_full(output.shape[:1], number))
+    return ShapeConverters(identity, lambda output, _: torch.full_like(output, number), _make_mask_aligner(value))
 
 
 def make_row_flattener(value: TensorInfo) -> TensorFunction:

@@ -11,7 +11,7 @@ from dlspec.data.dataset import Target
 from dlspec.layouts import TensorInfo
 from dlspec.losses.loss_matching import LossMatch
 from dlspec.losses.loss_rules import TensorFunction, clamp_to_unit, identity
-from dlspec.losses.loss_shapes import Padding, TargetTensors, make_row_flattener
+from dlspec.losses.loss_shapes import PaddingMaskBuilder, TargetTensors, make_row_flattener
 
 PredictionPair = tuple[Tensor, Tensor]
 
@@ -29,7 +29,7 @@ class Prediction:
 
 
 def make_prediction(
-    match: LossMatch, predict: TensorFunction | None, index: int, padding: Padding | None
+    match: LossMatch, predict: TensorFunction | None, index: int, padding: PaddingMaskBuilder | None
 ) -> Prediction | None:
     """Decide how a loss's first output becomes a prediction of its target.
 
@@ -49,7 +49,7 @@ def make_prediction(
 
 
 def _make_class_prediction(
-    target: Target, value: TensorInfo, predict: TensorFunction, index: int, padding: Padding | None
+    target: Target, value: TensorInfo, predict: TensorFunction, index: int, padding: PaddingMaskBuilder | None
 ) -> Prediction:
     probabilities, dim = _make_probability_function(target, value, predict), value.channels_dim
 
@@ -61,7 +61,7 @@ def _make_class_prediction(
         found, truth = probabilities(output), targets[index].flatten()
         if padding is None:
             return found, truth
-        is_real = padding.step_mask(output, targets).flatten()
+        is_real = padding.build_step_mask(output, targets).flatten()
         return found[is_real], truth[is_real]
 
     return Prediction(replace(target, shape=()), predict_targets, make_metric_pair)
@@ -78,7 +78,7 @@ def _make_probability_function(target: Target, value: TensorInfo, predict: Tenso
 
 
 def _make_number_prediction(
-    target: Target, value: TensorInfo, predict: TensorFunction, index: int, padding: Padding | None
+    target: Target, value: TensorInfo, predict: TensorFunction, index: int, padding: PaddingMaskBuilder | None
 ) -> Prediction:
     """Predict numbers in the target's unit, with the standardization undone."""
     mean, deviation = target.scale or (0.0, 1.0)
@@ -93,7 +93,7 @@ def _make_number_prediction(
         found, truth = predict_numbers(output), targets[index] * deviation + mean
         if padding is not None:
             time = 1 if is_squeezed else padding.time_dim
-            is_real = padding.step_mask(output, targets)
+            is_real = padding.build_step_mask(output, targets)
             found, truth = found.movedim(time, 1)[is_real], truth.movedim(time, 1)[is_real]
         return (found, truth) if has_separate_numbers(target, value) else (found.flatten(), truth.flatten())
 

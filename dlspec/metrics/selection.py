@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from dlspec.data.dataset import Dataset, Target
-from dlspec.data.prepare.decoding import CHARACTERS, find_kind
+from dlspec.data.prepare.decoding import CHARACTERS, get_preprocessing_kind
 from dlspec.errors import Code, suggest
 from dlspec.language.problems import Problems
 from dlspec.parts.schema import Schema
@@ -64,7 +64,7 @@ def select_auto_metrics(predicted: Sequence[Target], data: Dataset) -> list[Sele
 def _auto_metric_names(predicted: Target, data: Dataset) -> list[str]:
     target = data.get_loss_target(predicted.name) or predicted
     is_input = any(each.name == target.name for each in data.fields)
-    is_character = find_kind(data.preprocessing.get(target.next_of)) in CHARACTERS
+    is_character = get_preprocessing_kind(data.preprocessing.get(target.next_of)) in CHARACTERS
     return choose_auto_metrics(target, is_input=is_input, is_character=is_character)
 
 

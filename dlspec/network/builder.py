@@ -47,7 +47,7 @@ from dlspec.network.output_values import (
     list_output_names,
 )
 from dlspec.network.partial_network import PartialNetwork
-from dlspec.network.residual_join import plan_join
+from dlspec.network.residual_join import plan_residual_join
 from dlspec.network.shape_chain import describe_shapes
 from dlspec.network.tied_weights import tie_weight
 from dlspec.network.tracing import ShapeTracer, ignore_build_warnings
@@ -86,7 +86,7 @@ def build_network(
         builder = NetworkBuilder(PartialNetwork(graph, fields, mode.device), problems, mode)
         for layer in layers:
             builder.add(layer)
-        problems.enter_part({})
+        problems.set_part_origins({})
         return builder.finish() if len(problems) == problem_count else None
 
 
@@ -101,22 +101,22 @@ class NetworkBuilder:
 
     def add(self, layer: Layer) -> None:
         """Build a layer and pass the small batch through it. Skip it if a layer that it depends on has failed."""
-        self.problems.enter_part(layer.node.origins)
+        self.problems.set_part_origins(layer.node.origins)
         node = layer.node
         if not all(check_available(self.network, ref, node, self.problems) for ref in node.inputs.values()):
             return
         if node.part.type == RESIDUAL_ADD:
-            self._add_join(layer)
+            self._add_residual_join(layer)
         else:
             self._add_layer(layer)
         self.network.forget_samples(node)
 
-    def _add_join(self, layer: Layer) -> None:
+    def _add_residual_join(self, layer: Layer) -> None:
         """Add the layers that join a residual's body and its shortcut."""
         node, network = layer.node, self.network
         body, shortcut = node.inputs[0], node.inputs[1]
         norm = network.find_last_norm(body)
-        layers = plan_join(layer, network.values[body], network.values[shortcut], norm)
+        layers = plan_residual_join(layer, network.values[body], network.values[shortcut], norm)
         if isinstance(layers, Finding):
             self.problems.add_finding(node.problem_path, layers, note=describe_shapes(network, node))
             return

@@ -13,11 +13,11 @@ from dlspec.language.problems import Problems
 from dlspec.layouts import TensorInfo, format_shape
 from dlspec.network.layer import Layer, LayerCall
 from dlspec.network.layer_construction import agrees_with_input
-from dlspec.network.layer_rules.layout_rules import find_refusal, find_rule, infer_setting
+from dlspec.network.layer_rules.layout_rules import check_layer_rule, find_rule, infer_setting
 from dlspec.network.memory_limits import limit_memory_growth
 from dlspec.network.partial_network import PartialNetwork
 from dlspec.network.shape_chain import describe_shapes
-from dlspec.network.tracing import identify_memory
+from dlspec.network.tracing import get_memory_key
 
 # The minimum number of dimensions of each layout, without the batch, and their description.
 _MIN_DIMS: Mapping[str, tuple[int, str]] = {
@@ -69,7 +69,7 @@ class CallChecks:
         if values:
             # A layer's own check may run a formula on a small batch.
             with limit_memory_growth() if find_rule(layer.schema).check else nullcontext():
-                refused = find_refusal(layer.schema, values, settings)
+                refused = check_layer_rule(layer.schema, values, settings)
         if refused is not None:
             note = describe_shapes(self.network, layer.node)
             self.problems.add_finding(layer.node.problem_path, refused, shown=layer.shown, note=note)
@@ -79,11 +79,11 @@ class CallChecks:
     def _can_work_in_place(self, layer: Layer) -> bool:
         """Whether an in-place operation overwrites neither the data nor a value that a later layer reads."""
         network, node = self.network, layer.node
-        memory = identify_memory(network.samples[next(iter(node.inputs.values()))])
-        if memory in [identify_memory(each) for each in network.data]:
+        memory = get_memory_key(network.samples[next(iter(node.inputs.values()))])
+        if memory in [get_memory_key(each) for each in network.data]:
             return self._report_inplace(layer, "inplace would overwrite the data")
         for ref in network.find_values_read_later(node):
-            if identify_memory(network.samples[ref]) == memory:
+            if get_memory_key(network.samples[ref]) == memory:
                 name = network.built_layers[ref.node].name if ref.node in network.built_layers else ref.output
                 found = f"inplace would overwrite the output of '{name}', which a later layer reads"
                 return self._report_inplace(layer, found)

@@ -14,13 +14,13 @@ from torch.nn.utils import parametrizations
 from dlspec.errors import Code, Finding, format_value, suggest
 from dlspec.formatting import first_line
 from dlspec.language.expand.graph import Node
-from dlspec.language.expressions.evaluator import ExpressionError
+from dlspec.language.expressions.expression_parsing import ExpressionError
 from dlspec.language.parse.deferred import ChannelLookup, compute_deferred, is_deferred
 from dlspec.language.problems import Problems
 from dlspec.layouts import TensorInfo
 from dlspec.network.build_mode import BuildModeError, find_nondeterministic_operation, is_meta_tensor_error, is_on_meta
 from dlspec.network.layer import Layer
-from dlspec.network.layer_rules.layout_rules import infer_open_settings, infer_setting
+from dlspec.network.layer_rules.layout_rules import infer_missing_settings, infer_setting
 from dlspec.network.memory_limits import NetworkTooLarge, SizeLimit
 from dlspec.parts.schema import REQUIRED
 
@@ -172,7 +172,7 @@ def complete_settings(
     Returns:
         All settings, or None where a problem was found.
     """
-    settings = {**written, **infer_open_settings(layer.schema, values, written)}
+    settings = {**written, **infer_missing_settings(layer.schema, values, written)}
     for name, setting in layer.schema.settings.items():
         if not setting.is_inferred:
             continue

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dlspec.data.batches.sequence_lengths import count_fewest_steps
+from dlspec.data.batches.sequence_lengths import compute_min_input_steps
 from dlspec.data.dataset import Field
 from dlspec.language.expand.graph import MODEL, Graph, Node
 from dlspec.language.parse.deferred import OutputRef
@@ -123,7 +123,7 @@ class PartialNetwork:
         """Find the fewest steps that the convolutions and poolings need, by field with lengths."""
         fewest: dict[str, int] = {}
         for each in filter(None, (value.lengths for value in self.values.values())):
-            fewest[each.field] = max(fewest.get(each.field, 1), count_fewest_steps(each.windows))
+            fewest[each.field] = max(fewest.get(each.field, 1), compute_min_input_steps(each.windows))
         return fewest
 
 

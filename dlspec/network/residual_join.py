@@ -15,7 +15,7 @@ from dlspec.network.shortcuts import plan_projection
 from dlspec.parts.torch.torch_parts import LAYERS
 
 
-def plan_join(
+def plan_residual_join(
     layer: Layer, body: TensorInfo, shortcut: TensorInfo, norm: tuple[str, Mapping[str, Any]] | None
 ) -> Sequence[Layer] | Finding:
     """Choose the layers that add a residual's shortcut to its body.

@@ -69,7 +69,7 @@ def _batch_norm_output(norm: Any, sample: Tensor) -> Tensor | None:
 def _convolution_output(conv: Any, sample: Tensor) -> Tensor | None:
     if conv.padding_mode != "zeros" or sample.dtype != conv.weight.dtype:
         return None
-    extents = _find_extents(conv.kernel_size, conv.dilation)
+    extents = _compute_kernel_extents(conv.kernel_size, conv.dilation)
     padded = [2 * each for each in conv.padding] if isinstance(conv.padding, tuple) else extents
     padded = [0] * len(extents) if conv.padding == "valid" else padded
     if max(*conv.kernel_size, *conv.stride, *conv.dilation) > _MAX_CONVOLUTION_SETTING:
@@ -86,11 +86,11 @@ def _max_pool_output(pool: Any, sample: Tensor) -> Tensor | None:
     fits = all(0 < each <= _MAX_CONVOLUTION_SETTING for each in (*kernel, *stride, *dilation))
     if not fits or not all(0 <= 2 * each <= size for each, size in zip(padding, kernel, strict=True)):
         return None
-    extents = _find_extents(kernel, dilation)
+    extents = _compute_kernel_extents(kernel, dilation)
     return _apply_window(sample, sample.shape[1], extents, [2 * each for each in padding], stride)
 
 
-def _find_extents(kernel: Sequence[int], dilation: Sequence[int]) -> list[int]:
+def _compute_kernel_extents(kernel: Sequence[int], dilation: Sequence[int]) -> list[int]:
     """Compute the distance from the first to the last element of a kernel, in each dimension."""
     return [gap * (size - 1) for size, gap in zip(kernel, dilation, strict=True)]
 

@@ -38,7 +38,7 @@ class ShapeTracer:
         result = _run_few_steps(call, arguments) if result is None else result
         result = run_in_eval_mode(call.module, arguments) if result is None else result
         tensors = result if isinstance(result, tuple) else (result,)
-        if all(isinstance(each, Tensor) for each in tensors) and _share_no_memory([*arguments.values(), *tensors]):
+        if all(isinstance(each, Tensor) for each in tensors) and _have_distinct_memory([*arguments.values(), *tensors]):
             self._known_outputs[key] = [(each.shape, each.dtype) for each in tensors]
         return result
 
@@ -69,13 +69,13 @@ def _allows_any_length(call: LayerCall) -> bool:
     return is_known and bool(keeps) and rule.gives(call.values, (1, 1), call.settings) == "sequence"
 
 
-def _share_no_memory(tensors: Sequence[Tensor]) -> bool:
+def _have_distinct_memory(tensors: Sequence[Tensor]) -> bool:
     """Whether no two tensors use the same memory, which matters for in-place operations."""
-    memories = [identify_memory(each) for each in tensors if each.numel()]
+    memories = [get_memory_key(each) for each in tensors if each.numel()]
     return len(set(memories)) == len(memories)
 
 
-def identify_memory(tensor: Tensor) -> Hashable:
+def get_memory_key(tensor: Tensor) -> Hashable:
     """Return a key for a tensor's memory: its address, or its storage on the meta device, where addresses are 0."""
     storage = tensor.untyped_storage()
     return storage.data_ptr() or storage

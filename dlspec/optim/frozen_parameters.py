@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from dlspec.compat.torch_layers import is_running_norm
+from dlspec.compat.torch_layers import can_have_running_statistics
 
 
 class FrozenParameters:
@@ -32,6 +32,6 @@ class FrozenParameters:
     def freeze_running_statistics(self, network: nn.Module) -> None:
         """Put normalization layers with frozen weights into eval mode, which also freezes their running statistics."""
         for module in network.modules():
-            parameters = list(module.parameters(recurse=False)) if is_running_norm(module) else []
+            parameters = list(module.parameters(recurse=False)) if can_have_running_statistics(module) else []
             if parameters and not any(each.requires_grad for each in parameters):
                 module.eval()

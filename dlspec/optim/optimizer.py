@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlspec.compat.torch_dynamo import without_dynamo
-from dlspec.compat.torch_optim import mark_stepped
+from dlspec.compat.torch_optim import mark_optimizer_stepped
 
 KERNEL_SETTINGS = ("fused", "foreach")
 UNFUSABLE_SETTINGS = ("capturable", "differentiable")
@@ -107,4 +107,4 @@ def restore_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
                     raise ValueError(
                         f"the optimizer's {name} has shape {tuple(each.shape)}, its parameter {tuple(parameter.shape)}"
                     )
-    mark_stepped(optimizer)
+    mark_optimizer_stepped(optimizer)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn, get_swa_multi_avg_fn
 
 from dlspec.compat.torch_foreach import copy_tensors
-from dlspec.compat.torch_layers import TensorSlot, is_running_norm, iterate_tensor_slots
+from dlspec.compat.torch_layers import TensorSlot, can_have_running_statistics, iterate_tensor_slots
 from dlspec.errors import UserError
 from dlspec.formatting import first_line
 from dlspec.language.sections.trainer_section import EMA, SWA
@@ -169,7 +169,7 @@ def _read_slots(slots: Sequence[TensorSlot]) -> list[Tensor]:
 
 
 def _has_running_statistics(module: nn.Module) -> bool:
-    return is_running_norm(module) and module.running_mean is not None
+    return can_have_running_statistics(module) and module.running_mean is not None
 
 
 def _running_statistics(module: nn.Module) -> list[Tensor]:

@@ -136,7 +136,7 @@ class Registry(Mapping[str, D]):
         return None if schema is None else (schema, schema.read(part, problems))
 
 
-def keep_class(cls: P) -> P:
+def return_class(cls: P) -> P:
     """Return the class unchanged: the `describe` function of registries that contain classes instead of schemas."""
     return cls
 

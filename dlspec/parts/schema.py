@@ -15,7 +15,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from dlspec.errors import Code, find_closest, suggest
-from dlspec.language.expressions.evaluator import UnknownValue, children_of
+from dlspec.language.expressions.expression_parsing import UnknownValue, list_children
 from dlspec.language.parse.part import ENTRY_KEYS, NO_VALUE, Part
 from dlspec.language.problems import Problems
 from dlspec.parts.name_suggestions import SETTING_SUGGESTIONS
@@ -78,7 +78,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class _IntendedSettings:
+class _SettingsGuess:
     """A guess at the settings that a wrong single value was meant to set, and what to write instead.
 
     Both are empty if nothing fits.
@@ -119,7 +119,7 @@ class Schema:
         Returns:
             The settings that were written, converted to their types. Wrong values are kept unchanged.
         """
-        written = self._written_settings(part, problems)
+        written = self._collect_part_settings(part, problems)
         settings: dict[str, Any] = {}
         before = len(problems)
         for name, value in written.items():
@@ -138,7 +138,7 @@ class Schema:
             part, [name for name in part.settings if name not in self.settings], [], problems
         )
 
-    def _written_settings(self, part: Part, problems: Problems) -> dict[str, Any]:
+    def _collect_part_settings(self, part: Part, problems: Problems) -> dict[str, Any]:
         if part.value is NO_VALUE:
             return dict(part.settings)
         name = self.value_setting
@@ -170,7 +170,7 @@ class Schema:
             )
             return value
 
-    def _guess_settings(self, value: Any) -> _IntendedSettings:
+    def _guess_settings(self, value: Any) -> _SettingsGuess:
         """Guess which settings a single value was meant to set, as in `Conv2d: [32, 3]` or `Conv2d: 32, 3`.
 
         Try dlspec's order first (without inferred settings), then PyTorch's, in which `Linear: [64, 10]` starts with
@@ -180,18 +180,16 @@ class Schema:
         own = [each.name for each in self.settings.values() if not each.is_inferred]
         names = list(dict.fromkeys([str(self.value_setting), *own]))
         if self._values_fit(names, values):
-            return _IntendedSettings(
-                tuple(names[: len(values)]), f"write {self.name}: {{{_format_pairs(names, values)}}}"
-            )
+            return _SettingsGuess(tuple(names[: len(values)]), f"write {self.name}: {{{_format_pairs(names, values)}}}")
         if not self._values_fit(list(self.settings), values):
-            return _IntendedSettings()
+            return _SettingsGuess()
         by_position = dict(zip(self.settings, values, strict=False))
         inferred = [name for name in by_position if self.settings[name].is_inferred]
         kept = {name: each for name, each in by_position.items() if name not in inferred}
         is_single = list(kept) == [self.value_setting]
         text = str(kept[names[0]]) if is_single else f"{{{_format_pairs(list(kept), list(kept.values()))}}}"
         are = "is" if len(inferred) == 1 else "are"
-        return _IntendedSettings(tuple(kept), f"write {self.name}: {text} ({', '.join(inferred)} {are} inferred)")
+        return _SettingsGuess(tuple(kept), f"write {self.name}: {text} ({', '.join(inferred)} {are} inferred)")
 
     def _values_fit(self, names: list[str], values: list[Any]) -> bool:
         """Whether there are at least two values and each is valid for the setting at its position."""
@@ -221,7 +219,7 @@ class Schema:
                 shown=self._name_if_not_in_path(part),
             )
             # Do not also report a required setting as missing if it was only misspelled.
-            missing = [each for each in missing if each != self._intended_setting(str(name))]
+            missing = [each for each in missing if each != self._guess_setting_name(str(name))]
         if missing:
             expected = ", ".join(f"{each} ({self.settings[each].wanted})" for each in missing)
             problems.add(
@@ -232,10 +230,10 @@ class Schema:
             )
 
     def _suggest_fix(self, name: str) -> str:
-        intended = self._intended_setting(name)
+        intended = self._guess_setting_name(name)
         if intended and intended == self._pytorch_setting(name):
             return f"PyTorch calls it '{intended}'"
-        if self._means_activation(name):
+        if self._is_activation_key(name):
             return "add the activation as a separate entry after the layer: - ReLU"
         return (
             f"did you mean '{intended}'?"
@@ -243,16 +241,16 @@ class Schema:
             else suggest(name, self.settings) or f"{self.name} has no settings"
         )
 
-    def _intended_setting(self, name: str) -> str:
+    def _guess_setting_name(self, name: str) -> str:
         """The setting or key that an unknown name was probably meant to be, or ''."""
         names = [*self.settings, *(ENTRY_KEYS if self.kind == "layer" else ())]
-        return self._pytorch_setting(name) or ("" if self._means_activation(name) else find_closest(name, names))
+        return self._pytorch_setting(name) or ("" if self._is_activation_key(name) else find_closest(name, names))
 
     def _pytorch_setting(self, name: str) -> str:
         """PyTorch's name for a setting that Keras and others call `name`, or ''."""
         return next((each for each in SETTING_SUGGESTIONS.get(name, ()) if each in self.settings), "")
 
-    def _means_activation(self, name: str) -> bool:
+    def _is_activation_key(self, name: str) -> bool:
         return self.kind == "layer" and name in ("activation", "act", "activation_fn", "nonlinearity")
 
     def _suggest_complete_entry(self, part: Part, missing: list[str]) -> str:
@@ -266,7 +264,7 @@ class Schema:
 
 def _has_unknown(value: Any) -> bool:
     """Whether the value, or an item of it, depends on data that are not available yet."""
-    return isinstance(value, UnknownValue) or any(_has_unknown(each) for each in children_of(value))
+    return isinstance(value, UnknownValue) or any(_has_unknown(each) for each in list_children(value))
 
 
 def _quote_value(value: Any) -> str:

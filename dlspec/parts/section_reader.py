@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from dlspec.errors import Code, KeyPath, format_value, suggest
-from dlspec.language.expressions.evaluator import InvalidValue, UnknownValue
+from dlspec.language.expressions.expression_parsing import InvalidValue, UnknownValue
 from dlspec.language.problems import Problems, format_path
 from dlspec.parts.schema import Constraint, Setting
 from dlspec.parts.type_hints import allows_boolean

@@ -17,15 +17,15 @@ _FRACTION = Constraint(at_least=0, at_most=1)
 _PADDING_MODES = Literal["valid", "same"]
 
 
-def _one_of(*choices: str) -> Constraint:
+def _allow_choices(*choices: str) -> Constraint:
     return Constraint(hint=Literal[choices])
 
 
-def _with_hint(hint: Any, *, at_least: float | None = None) -> Constraint:
+def _replace_hint(hint: Any, *, at_least: float | None = None) -> Constraint:
     return Constraint(hint=hint, at_least=at_least)
 
 
-def _size_per_dim(dims: int, *, at_least: float, item: Any = int) -> Constraint:
+def _allow_size_per_dim(dims: int, *, at_least: float, item: Any = int) -> Constraint:
     """Allow one whole number for all dimensions, or a list with one for each."""
     return Constraint(hint=item | tuple[(item,) * dims], at_least=at_least)  # type: ignore[misc]  # built at run time
 
@@ -35,17 +35,17 @@ def _pooling_constraints() -> dict[str, Constraint]:
     rows: dict[str, Constraint] = {}
     for dims in (1, 2, 3):
         for setting in ("kernel_size", "stride", "dilation"):
-            rows[f"MaxPool{dims}d.{setting}"] = _size_per_dim(dims, at_least=1)
+            rows[f"MaxPool{dims}d.{setting}"] = _allow_size_per_dim(dims, at_least=1)
             rows[f"LPPool{dims}d.{setting}"] = (
-                _size_per_dim(dims, at_least=1) if dims > 1 else _with_hint(int, at_least=1)
+                _allow_size_per_dim(dims, at_least=1) if dims > 1 else _replace_hint(int, at_least=1)
             )
-        rows[f"MaxPool{dims}d.padding"] = _size_per_dim(dims, at_least=0)
+        rows[f"MaxPool{dims}d.padding"] = _allow_size_per_dim(dims, at_least=0)
         for kind in ("Avg", "Max"):
-            rows[f"Adaptive{kind}Pool{dims}d.output_size"] = _size_per_dim(dims, at_least=1, item=int | None)
+            rows[f"Adaptive{kind}Pool{dims}d.output_size"] = _allow_size_per_dim(dims, at_least=1, item=int | None)
     for name in ("Fold", "Unfold"):
         for setting in ("output_size", "kernel_size", "stride", "dilation"):
-            rows[f"{name}.{setting}"] = _size_per_dim(2, at_least=1)
-        rows[f"{name}.padding"] = _size_per_dim(2, at_least=0)
+            rows[f"{name}.{setting}"] = _allow_size_per_dim(2, at_least=1)
+        rows[f"{name}.padding"] = _allow_size_per_dim(2, at_least=0)
     return rows
 
 
@@ -75,14 +75,14 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     # "sum" is not allowed: a sum depends on the batch size, and the last batch of an epoch is smaller.
     "reduction": Constraint(hint=Literal["mean"], unsupported_values=("sum",)),
     "activation": Constraint(hint=Literal["relu", "gelu"], default="relu"),
-    "approximate": _one_of("none", "tanh"),
-    "nonlinearity": _one_of("tanh", "relu"),
+    "approximate": _allow_choices("none", "tanh"),
+    "nonlinearity": _allow_choices("tanh", "relu"),
     **{
         f"kaiming_{kind}_.{setting}": row
         for kind in ("uniform", "normal")
         for setting, row in (
-            ("nonlinearity", _one_of("relu", "leaky_relu", "tanh", "sigmoid", "selu", "linear")),
-            ("mode", _one_of("fan_in", "fan_out")),
+            ("nonlinearity", _allow_choices("relu", "leaky_relu", "tanh", "sigmoid", "selu", "linear")),
+            ("mode", _allow_choices("fan_in", "fan_out")),
         )
     },
     "std": _NON_NEGATIVE,
@@ -98,46 +98,46 @@ CONSTRAINTS: Mapping[str, Constraint] = {
         for kind in ("Circular", "Constant", "Reflection", "Replication", "Zero")
         for n in (1, 2, 3)
     },
-    "normalized_shape": _with_hint(int | list[int], at_least=1),
-    "unflattened_size": _with_hint(list[int], at_least=-1),
-    "Reshape.shape": _with_hint(list[int], at_least=-1),
-    "Parameter.shape": _with_hint(list[int], at_least=1),
-    "Parameter.init": _with_hint(str | dict[str, Any]),
-    "Permute.dims": _with_hint(list[int], at_least=0),
-    "Attention.rotary": _with_hint(bool | float, at_least=1),
+    "normalized_shape": _replace_hint(int | list[int], at_least=1),
+    "unflattened_size": _replace_hint(list[int], at_least=-1),
+    "Reshape.shape": _replace_hint(list[int], at_least=-1),
+    "Parameter.shape": _replace_hint(list[int], at_least=1),
+    "Parameter.init": _replace_hint(str | dict[str, Any]),
+    "Permute.dims": _replace_hint(list[int], at_least=0),
+    "Attention.rotary": _replace_hint(bool | float, at_least=1),
     # The default is the channel dimension, which is found when the layout is known.
     "CosineSimilarity.dim": Constraint(hint=int | None, default=None),
     # Metrics: only choices that return a single number.
-    "average": _one_of("micro", "macro", "weighted"),
-    **{f"{name}.average": _one_of("macro", "weighted") for name in ("AUROC", "AveragePrecision")},
-    "multioutput": _one_of("uniform_average", "variance_weighted"),
+    "average": _allow_choices("micro", "macro", "weighted"),
+    **{f"{name}.average": _allow_choices("macro", "weighted") for name in ("AUROC", "AveragePrecision")},
+    "multioutput": _allow_choices("uniform_average", "variance_weighted"),
     "weights": Constraint(hint=Literal["linear", "quadratic"] | None),
     "data_range": Constraint(hint=float, above=0),
     "base": Constraint(above=1),
-    "thresholds": _with_hint(int | list[float] | None),
+    "thresholds": _replace_hint(int | list[float] | None),
     "KLDivLoss.reduction": Constraint(hint=Literal["batchmean", "mean"], unsupported_values=("sum",)),
     # Here p is the degree of a norm, not a probability.
     "PairwiseDistance.p": Constraint(above=0),
     "TripletMarginLoss.p": Constraint(above=0),
     "MultiMarginLoss.p": Constraint(hint=Literal[1, 2]),
-    "Conv1d.padding": _with_hint(_PADDING_MODES | int | tuple[int], at_least=0),
-    "Conv2d.padding": _with_hint(_PADDING_MODES | int | tuple[int, int], at_least=0),
-    "Conv3d.padding": _with_hint(_PADDING_MODES | int | tuple[int, int, int], at_least=0),
-    "EmbeddingBag.mode": _one_of("sum", "mean", "max"),
-    "Upsample.mode": _one_of("nearest", "linear", "bilinear", "bicubic", "trilinear", "nearest-exact"),
+    "Conv1d.padding": _replace_hint(_PADDING_MODES | int | tuple[int], at_least=0),
+    "Conv2d.padding": _replace_hint(_PADDING_MODES | int | tuple[int, int], at_least=0),
+    "Conv3d.padding": _replace_hint(_PADDING_MODES | int | tuple[int, int, int], at_least=0),
+    "EmbeddingBag.mode": _allow_choices("sum", "mean", "max"),
+    "Upsample.mode": _allow_choices("nearest", "linear", "bilinear", "bicubic", "trilinear", "nearest-exact"),
     **{f"ConvTranspose{n}d.padding_mode": Constraint(hint=Literal["zeros"]) for n in (1, 2, 3)},
-    "MultiheadAttention.embed_dim": _with_hint(int, at_least=1),
-    "MultiheadAttention.num_heads": _with_hint(int, at_least=1),
-    "MultiheadAttention.kdim": _with_hint(int | None, at_least=1),
-    "MultiheadAttention.vdim": _with_hint(int | None, at_least=1),
+    "MultiheadAttention.embed_dim": _replace_hint(int, at_least=1),
+    "MultiheadAttention.num_heads": _replace_hint(int, at_least=1),
+    "MultiheadAttention.kdim": _replace_hint(int | None, at_least=1),
+    "MultiheadAttention.vdim": _replace_hint(int | None, at_least=1),
     "LBFGS.line_search_fn": Constraint(hint=Literal["strong_wolfe"] | None),
     "Muon.adjust_lr_fn": Constraint(hint=Literal["original", "match_rms_adamw"] | None),
-    "CyclicLR.base_lr": _with_hint(float | list[float], at_least=0),
-    "CyclicLR.max_lr": _with_hint(float | list[float], at_least=0),
-    "CyclicLR.mode": _one_of("triangular", "triangular2", "exp_range"),
-    "CyclicLR.scale_mode": _one_of("cycle", "iterations"),
-    "CyclicLR.step_size_down": _with_hint(int | None, at_least=1),
-    "MultiStepLR.milestones": _with_hint(list[int], at_least=1),
+    "CyclicLR.base_lr": _replace_hint(float | list[float], at_least=0),
+    "CyclicLR.max_lr": _replace_hint(float | list[float], at_least=0),
+    "CyclicLR.mode": _allow_choices("triangular", "triangular2", "exp_range"),
+    "CyclicLR.scale_mode": _allow_choices("cycle", "iterations"),
+    "CyclicLR.step_size_down": _replace_hint(int | None, at_least=1),
+    "MultiStepLR.milestones": _replace_hint(list[int], at_least=1),
     # If missing, it is set to the number of epochs or steps of the run.
     "CosineAnnealingLR.T_max": Constraint(hint=int | None, at_least=1, default=None),
 }

@@ -102,7 +102,7 @@ def draw_classes(target: Target, predictions: Tensor, truth: Tensor, note: str) 
     heading = f"{target.name}: {_format_accuracy(predicted, truth)}"
     pairs = find_confused_pairs(predicted, truth) if len(names) > MAX_CLASSES_WITH_COUNTS else []
     if len(names) > MAX_CLASSES_IN_MATRIX:
-        return _draw_pairs(names, pairs, heading, f"{note}, {len(names):,} classes")
+        return _make_pairs_page(names, pairs, heading, f"{note}, {len(names):,} classes")
     curve = compute_roc(predictions, truth) if is_probability else None
     page, matrix_right = _make_matrix_page(
         confusion_matrix(predicted, truth, len(names)), names, 4.0 if curve or pairs else 0.0
@@ -211,7 +211,7 @@ def _list_pairs(page: Page, corner: Point, names: Sequence[str], pairs: Sequence
         )
 
 
-def _draw_pairs(names: Sequence[str], pairs: Sequence[tuple[int, int, int]], heading: str, note: str) -> Page:
+def _make_pairs_page(names: Sequence[str], pairs: Sequence[tuple[int, int, int]], heading: str, note: str) -> Page:
     page = Page(6.4, 5.2)
     page.draw_title(heading, note)
     _list_pairs(page, (0.15, 4.4), names, pairs)

@@ -41,7 +41,7 @@ def draw_images(target: Target, predicted: Tensor, truth: Tensor, note: str, *, 
     return page
 
 
-def draw_maps(target: Target, predicted: Tensor, truth: Tensor, images: Tensor | None, note: str) -> Page:
+def draw_class_maps(target: Target, predicted: Tensor, truth: Tensor, images: Tensor | None, note: str) -> Page:
     """Draw true maps of classes above predicted ones, with a legend and the accuracy below each pair.
 
     Args:

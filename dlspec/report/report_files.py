@@ -46,14 +46,14 @@ def write_report(roots: Sequence[Path], into: Path) -> RunTable:
     table = RunTable(read_records(roots))
     if table.records:
         for name, beginning in ((LEADERBOARD_FILE, b"rank,"), (REPORT_FILE, PAGE_START)):
-            _refuse_foreign_file(into / name, beginning)
+            _refuse_to_overwrite(into / name, beginning)
         title = replace_control_characters(" ".join(format_file_path(root) for root in roots))
         write_bytes(into / LEADERBOARD_FILE, format_leaderboard(table).encode(errors="replace"))
         write_text(into / REPORT_FILE, render_page(title, make_table_data(table, title), make_curves_data(table)))
     return table
 
 
-def _refuse_foreign_file(path: Path, beginning: bytes) -> None:
+def _refuse_to_overwrite(path: Path, beginning: bytes) -> None:
     if path.exists() and read_first_bytes(path, len(beginning)) != beginning:
         raise UserError(
             f"'{format_file_path(path)}' exists and is not a report of dlspec; move it, or choose another folder"

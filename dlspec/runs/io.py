@@ -58,7 +58,7 @@ def make_run_folder(root: Path, name: str) -> Path:
         raise UserError(f"can't create a folder in '{root}': {error.strerror}; {fix}") from None
 
 
-def free_bytes(folder: Path) -> int:
+def get_free_disk_bytes(folder: Path) -> int:
     """Return the free disk space in bytes for a folder, which does not have to exist yet."""
     existing_folder = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.is_dir())
     return shutil.disk_usage(existing_folder).free
@@ -96,7 +96,7 @@ def _open_temporary(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_temporary_files(folder: Path) -> None:
     """Delete the temporary files of a killed process. Call it only while no other process writes to the folder."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if _LEFTOVER_PATTERN.fullmatch(path.name) and not path.is_dir():

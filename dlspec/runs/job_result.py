@@ -39,7 +39,7 @@ class JobResult:
     data: str = ""  # checksum of the data of the job
 
     @property
-    def is_measured(self) -> bool:
+    def has_monitored_result(self) -> bool:
         """Whether there is a result to compare with others'."""
         return self.monitor != ""
 

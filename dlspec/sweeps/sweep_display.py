@@ -50,7 +50,7 @@ class SweepDisplay:
         if result.status is JobState.FINISHED:
             self._seconds.append(entry.seconds)
         details = f": {result.error}" if result.error else ""
-        if result.is_measured:
+        if result.has_monitored_result:
             details = f"  {result.monitor} {format_number(result.monitored)}"
         self.print_message(f"{self.format_title(entry)}  {result.status}{details}")
         if result.status in (JobState.FAILED, JobState.REFUSED) and len(result.text.splitlines()) > 1:

@@ -64,11 +64,11 @@ def match_recorded_jobs(entries: Sequence[SweepEntry], record: SweepRecord, code
         recorded = next(by_hash.get(entry.job.hash, iter(())), None)
         if recorded is not None:
             numbers.add(recorded.job.number)
-            _adopt_recorded_job(entry, recorded, code_version)
+            _copy_recorded_state(entry, recorded, code_version)
     record.entries = [each for each in record.entries if each.job.number in numbers or not each.is_refused]
 
 
-def _adopt_recorded_job(entry: SweepEntry, recorded: SweepEntry, code_version: str) -> None:
+def _copy_recorded_state(entry: SweepEntry, recorded: SweepEntry, code_version: str) -> None:
     number, folder = recorded.job.number, recorded.job.folder
     entry.job = replace(entry.job, number=number, folder=folder, is_recorded=True)
     entry.code, entry.data = recorded.code, recorded.data

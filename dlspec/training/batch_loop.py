@@ -65,7 +65,7 @@ class BatchLoop:
         if is_training:
             self.freezing.freeze_running_statistics(network)
         with torch.inference_mode(not is_training):
-            self._run_steps(batches, self.group.take_slices(order), step, callbacks)
+            self._run_steps(batches, self.group.select_rank_samples(order), step, callbacks)
         results = {f"{phase}/{name}": value for name, value in self.scores.results().items()}
         self.guard.require_finite_pass(results.get(f"{phase}/loss", 0.0), self.scores, batches)
         return results

@@ -16,8 +16,8 @@ from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.optim.optimizer import restore_optimizer
 from dlspec.optim.optimizer_memory import estimate_state_bytes
 from dlspec.training.callbacks.callback import Callback
-from dlspec.training.checkpoint.checked_state import CheckedState, Count, Seconds
 from dlspec.training.checkpoint.nested_state import ImmutableState
+from dlspec.training.checkpoint.validated_state import Count, Seconds, ValidatedState
 from dlspec.training.evaluation.scores import Scores
 from dlspec.training.runtime.randomness import get_random_state, set_random_state
 from dlspec.training.state import EpochProgress, TrainingState
@@ -31,7 +31,7 @@ LOADING_ORDER = (
 OPTIONAL_PARTS = ("on_nan",)  # missing in checkpoints of the first versions
 
 
-class _SavedPosition(CheckedState):
+class _SavedPosition(ValidatedState):
     seconds: Seconds
     lr: float | None
     batch: Count

@@ -25,7 +25,7 @@ class ProcessGroup:
         """Whether this process writes the run's files and shows its progress."""
         return self.rank == 0
 
-    def take_slices(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+    def select_rank_samples(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Select the samples of each batch that this process trains on. With one process these are all samples."""
         return batches
 

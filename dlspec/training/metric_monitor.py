@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from dlspec.errors import UserError, suggest
-from dlspec.training.checkpoint.checked_state import CheckedState, Count
+from dlspec.training.checkpoint.validated_state import Count, ValidatedState
 
 log = logging.getLogger("dlspec")
 
@@ -16,7 +16,7 @@ MonitorMode = Literal["min", "max"]
 LOWER_IS_BETTER_WORDS = ("loss", "error", "perplexity")
 
 
-class _SavedMonitor(CheckedState):
+class _SavedMonitor(ValidatedState):
     name: str
     mode: str
     value: float

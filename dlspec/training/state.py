@@ -15,16 +15,16 @@ from torch.optim import Optimizer
 from dlspec.optim.weight_averages import WeightAverage
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
-from dlspec.training.checkpoint.checked_state import CheckedState, Count, Seconds
 from dlspec.training.checkpoint.checkpoint_files import Snapshot
-from dlspec.training.checkpoint.nested_state import ResultRows
+from dlspec.training.checkpoint.nested_state import EpochResults
+from dlspec.training.checkpoint.validated_state import Count, Seconds, ValidatedState
 from dlspec.training.evaluation.prediction_view import PredictionView
 from dlspec.training.metric_monitor import MetricMonitor
 
 Phase = Literal["train", "val", "test"]
 
 
-class _TimingRow(CheckedState):
+class _TimingRow(ValidatedState):
     epoch: Count
     step: Count
     seconds: Seconds
@@ -33,7 +33,7 @@ class _TimingRow(CheckedState):
     samples_per_second: Seconds
 
 
-class _SavedProgress(CheckedState):
+class _SavedProgress(ValidatedState):
     epoch: Count
     step: Count
     results: dict[str, float]
@@ -176,8 +176,8 @@ class TrainingState:
             "epoch": self.epoch,
             "step": self.step,
             "results": self.results,
-            "history": ResultRows(self.history),
-            "timing": ResultRows(self.timing),
+            "history": EpochResults(self.history),
+            "timing": EpochResults(self.timing),
         }
 
     def load_state_dict(self, state: Any, /) -> None:

@@ -39,7 +39,7 @@ from dlspec.training.criterion_interface import MetricGroups
 from dlspec.training.distributed import find_process_group
 from dlspec.training.evaluation.prediction_view import PredictionView
 from dlspec.training.evaluation.scores import Scores
-from dlspec.training.health.nan_checks import NotFiniteTooLate
+from dlspec.training.health.nan_checks import NotFiniteAfterUpdate
 from dlspec.training.health.nan_guard import NanGuard
 from dlspec.training.health.on_nan import NAN_POLICIES
 from dlspec.training.health.out_of_memory import free_failed_step, is_out_of_memory
@@ -207,7 +207,7 @@ class Trainer:
         while self._has_next_epoch(len(train)):
             try:
                 self._run_epoch(train, validation)
-            except NotFiniteTooLate:
+            except NotFiniteAfterUpdate:
                 self.restore(self.guard.roll_back())
                 self.state.is_update_complete = True
                 self._call_callbacks("on_train_start")

@@ -20,7 +20,7 @@ from dlspec.language.problems import Problems
 from dlspec.layouts import TensorInfo
 from dlspec.network.builder import Network, build_network
 from dlspec.network.layer import Layer
-from dlspec.network.layer_rules.layout_rules import find_refusal, find_rule, infer_open_settings, infer_setting
+from dlspec.network.layer_rules.layout_rules import check_layer_rule, find_rule, infer_missing_settings, infer_setting
 from dlspec.network.random_state import preserve_random_state
 from dlspec.parts.layers.rule import Settings
 from dlspec.parts.schema import Schema
@@ -253,8 +253,8 @@ class LayerUnderTest:
 def build_layer(name: str, settings: Settings, *given: TensorInfo, many: tuple[int, int] = (1, 1)) -> LayerUnderTest:
     """The layer with these settings for these inputs, where nothing may be wrong."""
     schema, read = read_layer(name, settings)
-    assert find_refusal(schema, given, read) is None, find_refusal(schema, given, read)
-    read |= infer_open_settings(schema, given, read)
+    assert check_layer_rule(schema, given, read) is None, check_layer_rule(schema, given, read)
+    read |= infer_missing_settings(schema, given, read)
     unknown = [key for key, each in schema.settings.items() if each.is_inferred and read.get(key) is None]
     read |= {key: infer_setting(key, given) for key in unknown if infer_setting(key, given) is not None}
     module = schema.build(**read, **schema.fixed)
@@ -324,5 +324,5 @@ def get_refusal(layers: Any, given: TensorInfo) -> tuple[str, str]:
 def get_rule_refusal(name: str, settings: Settings, *given: TensorInfo) -> tuple[str, str] | None:
     """What the layer's rule says against these inputs."""
     schema, read = read_layer(name, settings)
-    refused = find_refusal(schema, given, read)
+    refused = check_layer_rule(schema, given, read)
     return None if refused is None else (refused.found, refused.fix)

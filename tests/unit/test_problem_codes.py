@@ -14,7 +14,7 @@ from dlspec.data.sources import open_data
 from dlspec.errors import UNKNOWN_PART_CODES, Code, DataError, Finding, Problem, SpecError, UserError
 from dlspec.jobs.spec_reading import read_spec
 from dlspec.language.expressions.evaluation import evaluate_expression
-from dlspec.language.expressions.evaluator import ExpressionError
+from dlspec.language.expressions.expression_parsing import ExpressionError
 from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.problems import Problems
 from dlspec.language.source_map import SourceMap

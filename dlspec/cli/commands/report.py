@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     folders = require_folders(arguments.folders or [DEFAULT_RUNS_FOLDER], FIX)
     into = folders[0] if len(folders) == 1 else Path()
     if arguments.output:
-        into = _make_folder(arguments.output)
+        into = _make_report_folder(arguments.output)
     table = write_report(folders, into)
     if not table.records:
         raise UserError(f"no runs in {', '.join(repr(format_file_path(each)) for each in folders)}; {FIX}")
@@ -39,7 +39,7 @@ def main(argv: Sequence[str]) -> int:
     return EXIT_OK
 
 
-def _make_folder(name: str) -> Path:
+def _make_report_folder(name: str) -> Path:
     try:
         Path(name).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:

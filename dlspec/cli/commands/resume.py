@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     if any(word.startswith("sweep=") for word in argv):
         return resume_sweep(argv)
     arguments = parse_arguments(make_spec_parser("resume"), argv)
-    folder, allowed, overrides = _parse_words(arguments.overrides)
+    folder, allowed, overrides = _parse_resume_arguments(arguments.overrides)
     with lock_newest_checkpoint(folder) as found:
         composed = compose_or_raise(
             [format_override("run", str(folder)), *overrides], start_hydra(arguments.config_dir)
@@ -49,7 +49,7 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _parse_words(words: Sequence[str]) -> tuple[Path, list[str], list[str]]:
+def _parse_resume_arguments(words: Sequence[str]) -> tuple[Path, list[str], list[str]]:
     """Return the run's folder, the settings that may have changed (`resume.allow`), and the other overrides."""
     folder: Path | None = None
     allowed: list[str] = []

@@ -98,13 +98,13 @@ def resume_sweep(words: Sequence[str]) -> int:
     folder = Path(given.pop("sweep").partition("=")[2].strip("'\""))
     if "rerun" in given:
         given["sweep.rerun"] = f"sweep.{given.pop('rerun')}"
-    command = _read_command(folder, given, arguments.config_dir)
+    command = _read_sweep_overrides(folder, given, arguments.config_dir)
     register()
     overrides = [*command, format_override("hydra.sweep.dir", str(folder)), *given.values()]
     return run_sweep_command(start_hydra(arguments.config_dir), overrides, arguments.config_dir)
 
 
-def _read_command(folder: Path, given: dict[str, str], config_dir: str | None) -> list[str]:
+def _read_sweep_overrides(folder: Path, given: dict[str, str], config_dir: str | None) -> list[str]:
     """Read the overrides that started the sweep, without those that are given again."""
     record = read_sweep_record(folder)
     if record is None:

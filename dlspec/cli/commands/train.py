@@ -78,13 +78,13 @@ def _choose_hydra_action(hydra: HydraApp, arguments: argparse.Namespace) -> Call
     if arguments.info is not None:
         return lambda: hydra.show_info(arguments.info, name, overrides)
     if arguments.shell_completion:
-        return lambda: _complete_shell(hydra, overrides)
+        return lambda: _print_shell_completions(hydra, overrides)
     if arguments.hydra_help:
         return lambda: hydra.hydra_help(name, make_flags_parser(), arguments)
     return None
 
 
-def _complete_shell(hydra: HydraApp, overrides: list[str]) -> None:
+def _print_shell_completions(hydra: HydraApp, overrides: list[str]) -> None:
     """Print Hydra's completions of a command line, after removing dlspec's command, which Hydra does not know."""
     line = os.environ.get("COMP_LINE")
     if line is None and any(each.startswith("query=") for each in overrides):
@@ -99,7 +99,7 @@ def train_one(hydra: HydraApp, composed: ComposedConfig) -> JobResult:
     """Check, train and test one spec. The run's folder is created only after all checks have passed."""
     job, run = make_job(make_preparation(composed)), SingleRun(hydra, composed)
     run.start_callbacks()
-    folder = _make_folder(job, run.configured_folder())
+    folder = _make_unique_run_folder(job, run.configured_folder())
     for note in job.prepared.notes:
         print(note, file=sys.stderr)
     absolute = folder.absolute()  # hydra.job.chdir may change the working directory
@@ -109,7 +109,7 @@ def train_one(hydra: HydraApp, composed: ComposedConfig) -> JobResult:
     return result
 
 
-def _make_folder(job: Job, configured: Path) -> Path:
+def _make_unique_run_folder(job: Job, configured: Path) -> Path:
     """Make the configured folder; if it exists, because two runs start in one second, add a number to its name."""
-    job.check_space(configured.parent)
+    job.check_disk_space(configured.parent)
     return make_run_folder(configured.parent, configured.name)

@@ -90,7 +90,7 @@ def _stack_boxes(boxes: Sequence[LayerBox], container_types: Mapping[str, str]) 
     for box in boxes:
         (box,) = rename_sources([box], names)
         before = found.get(box.takes[0].layer) if len(box.takes) == 1 else None
-        if before is None or readers[before.name] > 1 or not _belongs_in(box, before, container_types):
+        if before is None or readers[before.name] > 1 or not _can_stack_onto(box, before, container_types):
             found[box.name] = box
             continue
         found[before.name] = replace(before, lines=before.lines + box.lines, output=box.output)
@@ -99,7 +99,7 @@ def _stack_boxes(boxes: Sequence[LayerBox], container_types: Mapping[str, str]) 
     return list(found.values())
 
 
-def _belongs_in(box: LayerBox, before: LayerBox, container_types: Mapping[str, str]) -> bool:
+def _can_stack_onto(box: LayerBox, before: LayerBox, container_types: Mapping[str, str]) -> bool:
     is_beside = box.lines[0].kind in STACKED_KINDS and box.output.shape == before.output.shape
     is_layer = before.lines[0].kind not in ("input", FOLDED)
     return (

@@ -59,7 +59,7 @@ def make_layer_rows(
         parameters = list(layer.module.parameters())
         own = tuple(each for each in parameters if each not in owners)
         trained = sorted({groups[each] for each in own if each in groups})
-        cost, notes = costs.get(layer.name, NO_COST), _list_notes(layer, owners)
+        cost, notes = costs.get(layer.name, NO_COST), _list_sharing_notes(layer, owners)
         later = sorted({epoch for each in own if (epoch := (frozen_until or {}).get(each))})
         rows.append(
             SummaryRow(layer.name, layer.type, str(layer.output), own, cost, notes, tuple(trained), tuple(later))
@@ -68,7 +68,7 @@ def make_layer_rows(
     return rows
 
 
-def _list_notes(layer: BuiltLayer, owners: Mapping[nn.Parameter | nn.Module, str]) -> tuple[str, ...]:
+def _list_sharing_notes(layer: BuiltLayer, owners: Mapping[nn.Parameter | nn.Module, str]) -> tuple[str, ...]:
     if layer.is_reused:
         return (f"shares {owners[layer.module]}",) if any(True for _ in layer.module.parameters()) else ()
     return tuple(dict.fromkeys(f"tied to {owners[each]}" for each in layer.module.parameters() if each in owners))

@@ -92,7 +92,7 @@ def format_summary(summary: SpecSummary, depth: int | None = None) -> str:
         [
             _format_table([*inputs, *rows, *_make_loss_rows(summary)]),
             *_format_totals(summary),
-            *_format_unchecked(summary),
+            *_format_skipped_checks(summary),
         ]
     )
 
@@ -143,9 +143,9 @@ def _format_columns(rows: Sequence[SummaryRow]) -> str:
 def _format_totals(summary: SpecSummary) -> list[str]:
     parameters = list(summary.prepared.network.module.parameters())
     trained = [each for each in parameters if each.requires_grad]
-    trained_count = f" ({_count_numbers(trained):,} trained)" if len(trained) < len(parameters) else ""
+    trained_count = f" ({_count_elements(trained):,} trained)" if len(trained) < len(parameters) else ""
     lines = [
-        f"{_count_numbers(parameters):,} parameters{trained_count}, {_count_bytes(parameters) / MEBIBYTE:,.2f} MiB"
+        f"{_count_elements(parameters):,} parameters{trained_count}, {_count_bytes(parameters) / MEBIBYTE:,.2f} MiB"
     ]
     if summary.cost_error:
         return [*lines, f"the memory of a training step is unknown: training on a batch failed: {summary.cost_error}"]
@@ -169,7 +169,7 @@ def _format_groups(optimizer: Optimizer | None) -> list[str]:
     )
     differences = [", ".join(f"{name} {each[name]}" for name in names) for each in groups]
     return [
-        f"group {at}: {_count_numbers(each['params']):,} parameters, {differences[at]}"
+        f"group {at}: {_count_elements(each['params']):,} parameters, {differences[at]}"
         for at, each in enumerate(groups)
     ]
 
@@ -190,7 +190,7 @@ def _format_training_memory(summary: SpecSummary, weights: int, gradients: int, 
     return [f"a training step of {batch_size} samples: about {_format_size(needed)}{machine}", f"  {details}"]
 
 
-def _format_unchecked(summary: SpecSummary) -> list[str]:
+def _format_skipped_checks(summary: SpecSummary) -> list[str]:
     prepared = summary.prepared
     if summary.mode is not META_MODE or not any(
         find_next_token_losses(prepared.network, prepared.criterion, prepared.data)
@@ -202,7 +202,7 @@ def _format_unchecked(summary: SpecSummary) -> list[str]:
 # ---- numbers -------------------------------------------------------------------------------------------------------
 
 
-def _count_numbers(tensors: Iterable[Tensor]) -> int:
+def _count_elements(tensors: Iterable[Tensor]) -> int:
     return sum(each.numel() for each in tensors)
 
 

@@ -29,7 +29,7 @@ def apply_windows(lengths: L, windows: Sequence[Window]) -> L:
     return lengths
 
 
-def count_fewest_steps(windows: Sequence[Window]) -> int:
+def compute_min_input_steps(windows: Sequence[Window]) -> int:
     """Count the steps of the shortest input that all windows fit in."""
     steps = 1
     for each in reversed(windows):

@@ -19,14 +19,14 @@ class TextDecoder:
     num_reserved: int = 0  # ids below this are not words: padding and the unknown word
 
 
-def find_kind(saved: object) -> str:
+def get_preprocessing_kind(saved: object) -> str:
     """Return the kind of a field's saved preprocessing, such as `words`; "" if it has none."""
     return str(saved.get("kind", "")) if isinstance(saved, Mapping) else ""
 
 
 def make_decoder(saved: object) -> TextDecoder | None:
     """Make a decoder from a field's saved preprocessing; None if the field does not contain text."""
-    kind = find_kind(saved)
+    kind = get_preprocessing_kind(saved)
     if kind == "words":
         words = Vocabulary.from_json(saved).words
         named = dict(enumerate(words, RESERVED))

@@ -1,6 +1,6 @@
 """Data sources by name. Importing this opens no data and does not import PyTorch."""
 
-from dlspec.data.sources import images, labelled_text, random, running_text, segments, tables
+from dlspec.data.sources import images, labelled_text, random, running_text, segments, sklearn_datasets
 from dlspec.data.sources.source import SOURCES, DataSource, SplitSource, data_source, open_data
 
 __all__ = [

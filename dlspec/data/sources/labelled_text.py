@@ -124,7 +124,7 @@ class PythonLines(TextSource):
     max_length: int = Field(40, ge=1, le=10**5, description="words kept of each line; the rest is cut off")
 
     def open(self) -> Dataset:
-        from dlspec.data.files.stdlib_lines import read_comments_and_code
+        from dlspec.data.files.python_source_lines import read_comments_and_code
 
         comments, code = read_comments_and_code()
         labels = ["comment"] * len(comments) + ["code"] * len(code)

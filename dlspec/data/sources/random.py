@@ -116,7 +116,7 @@ class RandomData(SplitSource):
             for name, each in targets.items()
         }
         arrays = {name: drawn[name] if each.length is None else drawn[name][:, :-1] for name, each in fields.items()}
-        parts = self.parts(self.size, self.test, self._find_strata(labels))
+        parts = self.parts(self.size, self.test, self._choose_stratification_classes(labels))
         return dataset.Dataset(
             self.source_name,
             tuple(each.make_field(name) for name, each in fields.items()),
@@ -130,7 +130,7 @@ class RandomData(SplitSource):
         few = max(MIN_SHRUNK_SAMPLES, MAX_SHRUNK_BYTES // self._sample_bytes())
         return self.model_copy(update={"size": min(self.size, few)})
 
-    def _find_strata(self, labels: dict[str, NDArray[Any]]) -> NDArray[np.int64] | None:
+    def _choose_stratification_classes(self, labels: dict[str, NDArray[Any]]) -> NDArray[np.int64] | None:
         """Return the classes to stratify by: those of the first target with one class for each sample."""
         targets = self._make_targets().items()
         return next((labels[name] for name, each in targets if each.num_classes and not each.shape), None)

@@ -27,7 +27,7 @@ class DigitsSegments(SplitSource):
         import numpy as np
 
         from dlspec.data import dataset
-        from dlspec.data.sources.tables import read_digits
+        from dlspec.data.sources.sklearn_datasets import read_digits
 
         images, digits = read_digits()
         parts = self.parts(len(digits), self.test, digits)
@@ -55,11 +55,11 @@ def _make_split(
     chosen = np.stack([rows, *(generator.permutation(rows) for _ in range(3))])  # (4, N)
     ink = images[chosen]  # (4, N, 8, 8)
     classes = np.where(ink >= MIN_INK, digits[chosen][..., None, None] + 1, 0)
-    pictures, segments = (torch.from_numpy(_join_quarters(each)) for each in (ink, classes))
+    pictures, segments = (torch.from_numpy(_tile_four_images(each)) for each in (ink, classes))
     return Split({"image": pictures.unsqueeze(1)}, {"segments": segments})
 
 
-def _join_quarters(four: NDArray[Any]) -> NDArray[Any]:
+def _tile_four_images(four: NDArray[Any]) -> NDArray[Any]:
     """Join (4, N, 8, 8) to (N, 16, 16): upper left, upper right, lower left, lower right."""
     import numpy as np
 

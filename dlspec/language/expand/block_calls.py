@@ -8,7 +8,7 @@ from typing import Any
 from dlspec.errors import Code, find_closest, suggest
 from dlspec.language.expand.entry_use import EntryCall, ScopedBlock
 from dlspec.language.expand.output_names import INVALID_OUTPUT, EntryOutput
-from dlspec.language.expressions.evaluator import InvalidValue
+from dlspec.language.expressions.expression_parsing import InvalidValue
 from dlspec.language.parse.block import Block
 from dlspec.language.parse.params import Scope, make_block_scope
 from dlspec.language.parse.part import NO_VALUE, Part
@@ -17,7 +17,7 @@ from dlspec.language.problems import Problems
 MAX_BLOCK_DEPTH = 60  # levels of nested blocks
 
 
-def can_contain(active_blocks: Sequence[Block], block: Block, call: EntryCall, problems: Problems) -> bool:
+def can_expand_inside(active_blocks: Sequence[Block], block: Block, call: EntryCall, problems: Problems) -> bool:
     """Check that a block can be expanded inside the active blocks: no recursion, and not too deep.
 
     Args:

@@ -11,8 +11,8 @@ from dlspec.language.expand.entry_inputs import FORMULA, EntryInputs, find_formu
 from dlspec.language.expand.entry_names import read_name
 from dlspec.language.expand.entry_use import EntryCall, EntryList, EntryUse, ModulePath, combine_copies, iterate_copies
 from dlspec.language.expand.output_names import INVALID_OUTPUT, EntryOutput, NameLevel, NameLookup
-from dlspec.language.expand.repeat_rows import has_own_names, read_repeat_rows
-from dlspec.language.expressions.evaluator import UnknownValue
+from dlspec.language.expand.repeat_rows import has_distinct_copy_names, read_repeat_rows
+from dlspec.language.expressions.expression_parsing import UnknownValue
 from dlspec.language.parse.entry import Entry, read_body
 from dlspec.language.parse.part import ENTRY_KEYS, Part
 from dlspec.language.problems import Problems
@@ -30,7 +30,7 @@ class EntryExpander(Protocol):
 
     def expand_list(self, entries: EntryList, where: ModulePath, /) -> EntryOutput: ...
 
-    def expand_one(self, use: EntryUse, where: ModulePath, *, number: str = "") -> EntryOutput:
+    def expand_single_entry(self, use: EntryUse, where: ModulePath, *, number: str = "") -> EntryOutput:
         """Expand one entry, or one copy of it.
 
         Args:
@@ -66,7 +66,9 @@ def _make_inner_part(part: Part, type: str, **settings: Any) -> Part:
     return Part(type, part.path, settings, part.settings_path, key_paths=dict.fromkeys(settings, part.settings_path))
 
 
-def _add_inner(expander: EntryExpander, call: EntryCall, part: Part, inputs: EntryInputs, *names: str) -> EntryOutput:
+def _add_inner_layer(
+    expander: EntryExpander, call: EntryCall, part: Part, inputs: EntryInputs, *names: str
+) -> EntryOutput:
     """Add a layer of a container, with a path below that of the container."""
     return expander.add_node(EntryCall(call.use, part, inputs, call.where.make_child(*names)))
 
@@ -92,10 +94,12 @@ def _expand_time_distributed(expander: EntryExpander, call: EntryCall) -> EntryO
     They can't refer to names outside, whose outputs contain whole samples.
     """
     given, use = _get_single_input(expander, call), call.use
-    folded = _add_inner(expander, call, _make_inner_part(call.part, "FoldTime"), {0: given}, "<fold>")
+    folded = _add_inner_layer(expander, call, _make_inner_part(call.part, "FoldTime"), {0: given}, "<fold>")
     inside = EntryList(use.entry.bodies.get("layers", ()), use.scope, use.blocks, NameLevel(previous=folded))
     last = expander.expand_list(inside, call.where)
-    unfolded = _add_inner(expander, call, _make_inner_part(call.part, "UnfoldTime"), {0: last, 1: given}, "<unfold>")
+    unfolded = _add_inner_layer(
+        expander, call, _make_inner_part(call.part, "UnfoldTime"), {0: last, 1: given}, "<unfold>"
+    )
     return EntryOutput(unfolded.ref)
 
 
@@ -110,7 +114,9 @@ def _expand_residual(expander: EntryExpander, call: EntryCall) -> EntryOutput:
     if not entries:
         return INVALID_OUTPUT
     return EntryOutput(
-        _add_inner(expander, call, _make_inner_part(call.part, RESIDUAL_ADD, shortcut=kind), {0: body, 1: shortcut}).ref
+        _add_inner_layer(
+            expander, call, _make_inner_part(call.part, RESIDUAL_ADD, shortcut=kind), {0: body, 1: shortcut}
+        ).ref
     )
 
 
@@ -121,7 +127,7 @@ def _add_stochastic_depth(expander: EntryExpander, call: EntryCall, body: EntryO
         return body
     paths = {"p": call.part.path_of("stochastic_depth")}
     dropping = replace(_make_inner_part(call.part, "StochasticDepth", p=p), key_paths=paths)
-    return _add_inner(expander, call, dropping, {0: body}, "stochastic_depth")
+    return _add_inner_layer(expander, call, dropping, {0: body}, "stochastic_depth")
 
 
 def _expand_shortcut(expander: EntryExpander, call: EntryCall, given: EntryOutput) -> tuple[EntryOutput, str | None]:
@@ -172,12 +178,12 @@ def _expand_branch(
     rows = read_repeat_rows(entry, use.scope)
     name = read_name(use, expander.problems) or entry.key
     if rows is None:
-        output = expander.expand_one(replace(use, level=NameLevel(use.level, given)), where)
+        output = expander.expand_single_entry(replace(use, level=NameLevel(use.level, given)), where)
         return name, replace(output, branch_path=entry.path)
-    copies, is_each_named = [], has_own_names(entry, rows)
+    copies, is_each_named = [], has_distinct_copy_names(entry, rows)
     for index, copy in enumerate(iterate_copies(use, rows)):
         branch_use = replace(copy, level=NameLevel(use.level, given))
-        copies.append(expander.expand_one(branch_use, where, number="" if is_each_named else str(index)))
+        copies.append(expander.expand_single_entry(branch_use, where, number="" if is_each_named else str(index)))
     return name, replace(combine_copies(copies, entry), branch_path=entry.path)
 
 

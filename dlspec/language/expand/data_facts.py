@@ -11,7 +11,7 @@ from dlspec.errors import KeyPath
 from dlspec.language.expand.containers import RESIDUAL_ADD
 from dlspec.language.expand.entry_inputs import FORMULA
 from dlspec.language.expand.graph import Graph, Node
-from dlspec.language.expressions.evaluator import InvalidValue, UnknownValue, find_unknown_keys
+from dlspec.language.expressions.expression_parsing import InvalidValue, UnknownValue, find_unknown_keys
 from dlspec.language.expressions.references import resolve_references
 from dlspec.language.parse.deferred import Deferred
 from dlspec.language.parse.part import NO_VALUE, Part

@@ -7,8 +7,8 @@ from typing import Any
 
 from dlspec.errors import Code, KeyPath
 from dlspec.language.expand.output_names import INVALID_OUTPUT, PREVIOUS, EntryOutput, NameLevel, NameLookup
-from dlspec.language.expand.repeat_rows import require_known_early
-from dlspec.language.expressions.evaluator import ExpressionError, UnknownValue, extract_expression
+from dlspec.language.expand.repeat_rows import require_not_deferred
+from dlspec.language.expressions.expression_parsing import ExpressionError, UnknownValue, extract_expression
 from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.expressions.formula_tree import find_output_names
 from dlspec.language.parse.entry import Entry
@@ -39,10 +39,10 @@ def find_entry_inputs(
         return _check_no_inputs(part, scope)
     if part.type == FORMULA:
         return find_formula_inputs(part, scope, level, names)
-    if "from" not in part.keys or (not is_first and PREVIOUS not in find_first_names(_compute_from(part, scope))):
+    if "from" not in part.keys or (not is_first and PREVIOUS not in find_names_in_from(_compute_from(part, scope))):
         found: dict[int | str, list[EntryOutput]] = {0: names.find(PREVIOUS, level, entry.path, at_value=False)}
     else:
-        found = _read_from(part, scope, level, names)
+        found = _read_from_key(part, scope, level, names)
     if all(isinstance(key, int) for key in found):
         return dict(enumerate(each for group in found.values() for each in group))
     for key in (key for key, group in found.items() if len(group) > 1):
@@ -62,10 +62,10 @@ def _compute_from(part: Part, scope: Scope) -> Any:
     raw, path = part.keys["from"], part.path_of("from")
     raw = scope.evaluate(raw, path) if isinstance(raw, str) and extract_expression(raw) is not None else raw
     if isinstance(raw, list):
-        return [scope.fill_text(each, (*path, index)) for index, each in enumerate(raw)]
+        return [scope.insert_params(each, (*path, index)) for index, each in enumerate(raw)]
     if isinstance(raw, dict):
-        return {key: scope.fill_text(each, (*path, key)) for key, each in raw.items()}
-    return scope.fill_text(raw, path)
+        return {key: scope.insert_params(each, (*path, key)) for key, each in raw.items()}
+    return scope.insert_params(raw, path)
 
 
 def mark_inputs_used(entry: Entry, level: NameLevel, names: NameLookup) -> None:
@@ -76,14 +76,14 @@ def mark_inputs_used(entry: Entry, level: NameLevel, names: NameLookup) -> None:
         level: the visible names.
         names: records which outputs are used.
     """
-    names_read = find_first_names(entry.part.keys.get("from", PREVIOUS))
+    names_read = find_names_in_from(entry.part.keys.get("from", PREVIOUS))
     if entry.type == FORMULA or any("$" in each for each in names_read):
         names_read |= set(level.all_names())  # any of them may be meant
     for name in names_read:
         names.mark_used(name, level)
 
 
-def find_first_names(raw: Any) -> set[str]:
+def find_names_in_from(raw: Any) -> set[str]:
     """Return the names in a `from`, without what follows a dot."""
     texts = raw if isinstance(raw, list) else raw.values() if isinstance(raw, dict) else [raw]
     return {str(each).split(".")[0] for each in texts}
@@ -96,10 +96,10 @@ def _check_no_inputs(part: Part, scope: Scope) -> EntryInputs:
     return {}
 
 
-def _read_from(part: Part, scope: Scope, level: NameLevel, names: NameLookup) -> dict[int | str, list[EntryOutput]]:
+def _read_from_key(part: Part, scope: Scope, level: NameLevel, names: NameLookup) -> dict[int | str, list[EntryOutput]]:
     path, raw = part.path_of("from"), part.keys["from"]
     raw = scope.evaluate(raw, path) if isinstance(raw, str) and extract_expression(raw) is not None else raw
-    raw = require_known_early(raw, path, "from", scope.problems)
+    raw = require_not_deferred(raw, path, "from", scope.problems)
     if isinstance(raw, UnknownValue):
         return {0: [INVALID_OUTPUT]}
     items: dict[int | str, tuple[Any, KeyPath]] = {0: (raw, path)}
@@ -118,7 +118,7 @@ def _read_from(part: Part, scope: Scope, level: NameLevel, names: NameLookup) ->
 def _find_named_outputs(
     text: Any, scope: Scope, level: NameLevel, path: KeyPath, names: NameLookup
 ) -> list[EntryOutput]:
-    name = require_known_early(scope.fill_text(text, path), path, "from", scope.problems)
+    name = require_not_deferred(scope.insert_params(text, path), path, "from", scope.problems)
     return [INVALID_OUTPUT] if isinstance(name, UnknownValue) else names.find(name, level, path)
 
 
@@ -137,9 +137,9 @@ def find_formula_inputs(part: Part, scope: Scope, level: NameLevel, names: NameL
     Returns:
         The inputs by position.
     """
-    text, path = fill_formula_text(part, scope)
+    text, path = insert_formula_params(part, scope)
     if "from" in part.keys:
-        found = [each for group in _read_from(part, scope, level, names).values() for each in group]
+        found = [each for group in _read_from_key(part, scope, level, names).values() for each in group]
         if len(found) != 1:
             fix = "remove from: a name in the formula refers to the output with this name"
             scope.problems.add(
@@ -173,9 +173,9 @@ def _parse_formula_names(text: Any, path: KeyPath, scope: Scope) -> tuple[str, .
     return names
 
 
-def fill_formula_text(part: Part, scope: Scope) -> tuple[Any, KeyPath]:
+def insert_formula_params(part: Part, scope: Scope) -> tuple[Any, KeyPath]:
     """Return the text of a `Formula` with its params replaced, and its path."""
     if part.value is not NO_VALUE:
-        return scope.fill_text(part.value, part.settings_path, bracket_negatives=True), part.settings_path
+        return scope.insert_params(part.value, part.settings_path, bracket_negatives=True), part.settings_path
     path = part.path_of("formula")
-    return scope.fill_text(part.settings.get("formula"), path, bracket_negatives=True), path
+    return scope.insert_params(part.settings.get("formula"), path, bracket_negatives=True), path

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dlspec.errors import Code
 from dlspec.language.expand.entry_use import EntryUse
 from dlspec.language.expand.output_names import EntryOutput
-from dlspec.language.expand.repeat_rows import require_known_early
-from dlspec.language.expressions.evaluator import UnknownValue
+from dlspec.language.expand.repeat_rows import require_not_deferred
+from dlspec.language.expressions.expression_parsing import UnknownValue
 from dlspec.language.parse.block import Block
 from dlspec.language.parse.entry import Entry, check_name, is_valid_name
 from dlspec.language.problems import Problems
@@ -18,7 +18,7 @@ def read_name(use: EntryUse, problems: Problems) -> str:
     if "name" not in entry.part.keys:
         return ""
     path, raw = entry.part.path_of("name"), entry.part.keys["name"]
-    name = require_known_early(use.scope.fill_text(raw, path), path, "name", problems)
+    name = require_not_deferred(use.scope.insert_params(raw, path), path, "name", problems)
     if isinstance(name, UnknownValue) or (
         name == raw and not is_valid_name(name)
     ):  # invalid names without expressions were reported when the entry was read

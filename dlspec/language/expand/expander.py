@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from dlspec.errors import Code, Finding, KeyPath
 from dlspec.language.expand.block_calls import (
-    can_contain,
+    can_expand_inside,
     find_given_inputs,
     find_given_params,
     make_call_scope,
@@ -23,8 +23,8 @@ from dlspec.language.expand.entry_inputs import (
     FORMULA,
     PARAMETER,
     EntryInputs,
-    fill_formula_text,
     find_entry_inputs,
+    insert_formula_params,
     mark_inputs_used,
 )
 from dlspec.language.expand.entry_names import (
@@ -51,13 +51,13 @@ from dlspec.language.expand.output_names import INVALID_OUTPUT, EntryOutput, Nam
 from dlspec.language.expand.repeat_rows import (
     RepeatRow,
     TooManyEntries,
+    has_distinct_copy_names,
     has_no_settings,
-    has_own_names,
     is_entry_present,
     read_repeat_rows,
 )
 from dlspec.language.expand.shared_modules import share_module
-from dlspec.language.expressions.evaluator import InvalidValue
+from dlspec.language.expressions.expression_parsing import InvalidValue
 from dlspec.language.parse.block import Block
 from dlspec.language.parse.deferred import Deferred, OutputRef
 from dlspec.language.parse.entry import SHARE, Entry, read_container_bodies
@@ -182,7 +182,7 @@ class Expander:
         """Expand one entry with its `repeat`. Return whether its output is the input of the next entry."""
         entry, level = use.entry, use.level
         rows = read_repeat_rows(entry, use.scope)
-        output = self.expand_one(use, where) if rows is None else self._expand_copies(use, rows, where)
+        output = self.expand_single_entry(use, where) if rows is None else self._expand_copies(use, rows, where)
         if entry.type == PARAMETER:
             check_parameter_named(entry, self.problems)
             return False
@@ -193,18 +193,20 @@ class Expander:
     def _expand_copies(self, use: EntryUse, rows: Sequence[RepeatRow], where: ModulePath) -> EntryOutput:
         """Expand the copies of a repeated entry; each one takes the output of the previous copy."""
         entry, level = use.entry, use.level
-        before, is_each_named = level.previous, has_own_names(entry, rows)
+        before, is_each_named = level.previous, has_distinct_copy_names(entry, rows)
         copies: list[EntryOutput] = []
         for index, copy in enumerate(iterate_copies(use, rows)):
             is_first = not any(each.is_present for each in copies)
-            each = self.expand_one(copy, where, number="" if is_each_named else str(index), is_first=is_first)
+            each = self.expand_single_entry(copy, where, number="" if is_each_named else str(index), is_first=is_first)
             copies.append(each)
             level.previous = each if each.is_present else level.previous
         level.previous = before
         output = combine_copies(copies, entry)
         return output if is_each_named else self._name_entry_output(use, output)
 
-    def expand_one(self, use: EntryUse, where: ModulePath, *, number: str = "", is_first: bool = True) -> EntryOutput:
+    def expand_single_entry(
+        self, use: EntryUse, where: ModulePath, *, number: str = "", is_first: bool = True
+    ) -> EntryOutput:
         """Expand one entry or one copy of it: check its `if`, find its inputs, add its nodes, and name its output.
 
         Args:
@@ -314,7 +316,7 @@ class Expander:
         """Expand a block with the params and inputs of one call."""
         scoped_block, part, problems = call.use.blocks.by_name[call.part.type], call.part, self.problems
         block = scoped_block.block
-        if not can_contain(self.active_blocks, block, call, problems):
+        if not can_expand_inside(self.active_blocks, block, call, problems):
             return INVALID_OUTPUT
         report_misplaced_keys(block, part, _LAYER_ONLY_KEYS, problems)
         if not block.entries:  # reported already
@@ -356,7 +358,7 @@ def _make_first_level(inputs: Mapping[str, EntryOutput]) -> NameLevel:
 def _make_formula_call(use: EntryUse, inputs: EntryInputs, where: ModulePath) -> EntryCall:
     """Make the call of a formula: replace the params in its text. It is not evaluated, since it computes tensors."""
     part = use.entry.part
-    text, path = fill_formula_text(part, use.scope)
+    text, path = insert_formula_params(part, use.scope)
     rest = {key: each for key, each in part.settings.items() if key != "formula"}
     paths = {**part.key_paths, "formula": path}
     written = replace(part, settings={**rest, "formula": text}, value=NO_VALUE, key_paths=paths)

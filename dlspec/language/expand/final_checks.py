@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from dlspec.errors import Code, KeyPath
-from dlspec.language.expressions.evaluator import extract_expression
+from dlspec.language.expressions.expression_parsing import extract_expression
 from dlspec.language.parse.block import Block
 from dlspec.language.parse.entry import CONTAINERS, SHARE
 from dlspec.language.parse.part import Part

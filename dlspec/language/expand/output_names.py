@@ -57,9 +57,9 @@ class NameLevel:
             return self.names.get(name)
         return self.parent.find(name)
 
-    def is_later(self, name: str) -> bool:
+    def is_defined_later(self, name: str) -> bool:
         """Whether an entry below has this name."""
-        return name in self.later_names or (self.parent is not None and self.parent.is_later(name))
+        return name in self.later_names or (self.parent is not None and self.parent.is_defined_later(name))
 
 
 class NameLookup:
@@ -88,10 +88,12 @@ class NameLookup:
         Returns:
             The outputs, `INVALID_OUTPUT` if the name is unknown.
         """
-        found = self.look_up(text, level, path, at_value=at_value)
+        found = self.find_without_marking(text, level, path, at_value=at_value)
         return [self._mark_taken(each, str(text), path) for each in found]
 
-    def look_up(self, text: Any, level: NameLevel, path: KeyPath, *, at_value: bool = True) -> list[EntryOutput]:
+    def find_without_marking(
+        self, text: Any, level: NameLevel, path: KeyPath, *, at_value: bool = True
+    ) -> list[EntryOutput]:
         """Find outputs as `find` does, without marking them as used.
 
         Args:
@@ -113,7 +115,7 @@ class NameLookup:
         head, *words = text.split(".")
         outputs = [self._find_head(head, level, path, at_value)]
         for word in words:
-            outputs = [each for output in outputs for each in self._follow_word(output, word, text, path)]
+            outputs = [each for output in outputs for each in self._find_after_dot(output, word, text, path)]
         return outputs
 
     def mark_used(self, name: str, level: NameLevel) -> None:
@@ -135,7 +137,7 @@ class NameLookup:
                 f"'{name}' is this entry itself",
                 "write the name of an entry above, or _ for the previous output",
             )
-        if level.is_later(name):
+        if level.is_defined_later(name):
             return self._report_invalid(
                 Code.OUTPUT_BELOW, path, f"'{name}' is defined below", "an entry can only use outputs above it"
             )
@@ -164,7 +166,7 @@ class NameLookup:
             return f"'{name}' is outside of this block: pass it as an input, inputs: [x, {name}]"
         return suggest(name, known) or "no entry above has a name: add one, as in Linear: {name: stem, ...}"
 
-    def _follow_word(self, output: EntryOutput, word: str, text: str, path: KeyPath) -> Iterator[EntryOutput]:
+    def _find_after_dot(self, output: EntryOutput, word: str, text: str, path: KeyPath) -> Iterator[EntryOutput]:
         """Yield the outputs for a word after a dot: a copy's number, `*` for all copies, or the name of an output."""
         if output.ref == INVALID_OUTPUT.ref and output.copies is None:
             yield output

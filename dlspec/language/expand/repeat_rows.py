@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, format_value
-from dlspec.language.expressions.evaluator import InvalidValue, UnknownValue
+from dlspec.language.expressions.expression_parsing import InvalidValue, UnknownValue
 from dlspec.language.parse.deferred import is_deferred
 from dlspec.language.parse.entry import Entry, find_expression_words
 from dlspec.language.parse.params import INDEX, Scope, can_name_param
@@ -21,7 +21,7 @@ class TooManyEntries(Exception):
     """The model has more entries than the limit."""
 
 
-def require_known_early(value: Any, path: KeyPath, key: str, problems: Problems) -> Any:
+def require_not_deferred(value: Any, path: KeyPath, key: str, problems: Problems) -> Any:
     """Require that a value of a key such as `if` does not depend on `$in_channels`.
 
     Args:
@@ -45,7 +45,7 @@ def is_entry_present(entry: Entry, scope: Scope) -> bool:
     if "if" not in entry.part.keys:
         return True
     path, raw = entry.part.path_of("if"), entry.part.keys["if"]
-    value = require_known_early(scope.evaluate(raw, path), path, "if", scope.problems)
+    value = require_not_deferred(scope.evaluate(raw, path), path, "if", scope.problems)
     if isinstance(value, str | list | dict) or raw is None:
         found = f"if expects true, false or an expression, got {format_value(value)}"
         scope.problems.add(Code.WRONG_VALUE, path, found, "write for example if: $(stride != 1)", at_value=True)
@@ -57,7 +57,7 @@ def read_repeat_rows(entry: Entry, scope: Scope) -> list[RepeatRow] | None:
     if "repeat" not in entry.part.keys:
         return None
     path, problems = entry.part.path_of("repeat"), scope.problems
-    raw = require_known_early(scope.evaluate(entry.part.keys["repeat"], path), path, "repeat", problems)
+    raw = require_not_deferred(scope.evaluate(entry.part.keys["repeat"], path), path, "repeat", problems)
     if isinstance(raw, UnknownValue):
         return [{}]
     raw = int(raw) if isinstance(raw, str) and raw.isascii() and raw.isdigit() and len(raw) < 20 else raw
@@ -128,7 +128,7 @@ def has_no_settings(entry: Entry) -> bool:
     return entry.part.value is NO_VALUE and not entry.part.settings and not entry.bodies
 
 
-def has_own_names(entry: Entry, rows: Sequence[RepeatRow]) -> bool:
+def has_distinct_copy_names(entry: Entry, rows: Sequence[RepeatRow]) -> bool:
     """Whether each copy gets a different name, as in `name: stage$index`."""
     variables = {INDEX, *(name for row in rows for name in row)}
     return bool(find_expression_words(entry.part.keys.get("name")) & variables)

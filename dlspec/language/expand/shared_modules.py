@@ -9,8 +9,8 @@ from dlspec.language.expand.containers import EntryExpander
 from dlspec.language.expand.entry_inputs import FORMULA, PARAMETER, EntryInputs
 from dlspec.language.expand.entry_use import EntryUse, ModulePath
 from dlspec.language.expand.output_names import INVALID_OUTPUT, PREVIOUS, EntryOutput
-from dlspec.language.expand.repeat_rows import require_known_early
-from dlspec.language.expressions.evaluator import UnknownValue
+from dlspec.language.expand.repeat_rows import require_not_deferred
+from dlspec.language.expressions.expression_parsing import UnknownValue
 from dlspec.language.parse.entry import SHARE
 from dlspec.language.problems import Problems
 
@@ -28,10 +28,10 @@ def share_module(expander: EntryExpander, use: EntryUse, inputs: EntryInputs, wh
         The output of the second use.
     """
     problems, path = expander.problems, use.entry.part.path_of(SHARE)
-    name = require_known_early(use.scope.fill_text(use.entry.part.keys[SHARE], path), path, SHARE, problems)
+    name = require_not_deferred(use.scope.insert_params(use.entry.part.keys[SHARE], path), path, SHARE, problems)
     if isinstance(name, UnknownValue):
         return INVALID_OUTPUT
-    (target, *_) = expander.names.look_up(name, use.level, path)
+    (target, *_) = expander.names.find_without_marking(name, use.level, path)
     shared: EntryUse | None = target.use
     if target.is_present and shared is not None and shared.entry.type not in (FORMULA, PARAMETER) and name != PREVIOUS:
         return expander.expand_part(

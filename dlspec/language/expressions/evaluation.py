@@ -14,14 +14,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from dlspec.errors import Code, format_value
-from dlspec.language.expressions.evaluator import (
+from dlspec.language.expressions.expression_functions import EXPRESSION_FUNCTIONS
+from dlspec.language.expressions.expression_parsing import (
     CONSTANTS,
     EXPRESSION_LANGUAGE,
     UnknownValue,
-    children_of,
+    list_children,
     parse_expression,
 )
-from dlspec.language.expressions.expression_functions import EXPRESSION_FUNCTIONS
 from dlspec.language.expressions.grammar import ARITHMETIC, COMPARISONS, UNARY_SIGNS, ExpressionError, Operators
 from dlspec.limits import explain_raising_limit, get_limit
 
@@ -130,7 +130,7 @@ def _find_unknown(value: Any) -> UnknownValue | None:
     """Find the first unknown value in a value, at any depth."""
     if isinstance(value, UnknownValue):
         return value
-    unknowns = (_find_unknown(child) for child in children_of(value))
+    unknowns = (_find_unknown(child) for child in list_children(value))
     return next((each for each in unknowns if each is not None), None)
 
 

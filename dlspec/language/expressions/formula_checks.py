@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from dlspec.errors import Code
-from dlspec.language.expressions.evaluator import CONSTANTS
-from dlspec.language.expressions.formula_dims import check_dims, check_sizes, format_example
+from dlspec.language.expressions.expression_parsing import CONSTANTS
+from dlspec.language.expressions.formula_dims import check_dim_arguments, check_size_arguments, format_example
 from dlspec.language.expressions.formula_functions import (
     DIM_ARGUMENTS,
     FORMULA_FUNCTIONS,
@@ -219,8 +219,8 @@ def _check_call(call: ast.Call) -> None:
             )
     for argument, value in given.items():
         _check_argument(call, given, argument, value)
-    check_dims(call, given)
-    return check_sizes(call, given)
+    check_dim_arguments(call, given)
+    return check_size_arguments(call, given)
 
 
 def _check_argument(call: ast.Call, given: Mapping[str, ast.expr], argument: str, value: ast.expr) -> None:

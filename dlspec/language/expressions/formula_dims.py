@@ -33,7 +33,7 @@ def format_example(call: ast.Call, given: Mapping[str, ast.expr]) -> str:
     return f"write {get_function_name(call)}({', '.join(parts)}): {_BATCH_HINT}"
 
 
-def check_dims(call: ast.Call, given: Mapping[str, ast.expr]) -> None:
+def check_dim_arguments(call: ast.Call, given: Mapping[str, ast.expr]) -> None:
     """Raise `ExpressionError` if a call works on the batch dimension or moves it."""
     for argument in DIM_ARGUMENTS.keys() & given.keys():
         dims = read_whole_numbers(given[argument])
@@ -49,7 +49,7 @@ def check_dims(call: ast.Call, given: Mapping[str, ast.expr]) -> None:
             reject_node(call, "works on the batch dimension", format_example(call, given), code=Code.SAMPLES_MIXED)
 
 
-def check_sizes(call: ast.Call, given: Mapping[str, ast.expr]) -> None:
+def check_size_arguments(call: ast.Call, given: Mapping[str, ast.expr]) -> None:
     """Raise `ExpressionError` for sizes that change the batch size, are not positive or create too many numbers."""
     total, max_total = 1, get_limit("formula_size") ** 2
     for argument in sorted((SIZE_ARGUMENTS | BATCH_FIRST_ARGUMENTS) & given.keys()):

@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from dlspec.errors import Code, format_value, suggest
 from dlspec.language.expressions.evaluation import evaluate_expression
-from dlspec.language.expressions.evaluator import CONSTANTS
+from dlspec.language.expressions.expression_parsing import CONSTANTS
 from dlspec.language.expressions.formula_functions import (
     ELEMENTWISE_FUNCTIONS,
     FORMULA_FUNCTIONS,

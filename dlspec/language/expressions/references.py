@@ -11,7 +11,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, SpecError, format_value, suggest
-from dlspec.language.expressions.evaluator import InvalidValue, UnknownValue
+from dlspec.language.expressions.expression_parsing import InvalidValue, UnknownValue
 from dlspec.language.problems import Problems, format_path
 from dlspec.language.yaml.yaml_files import load_yaml_text
 from dlspec.limits import explain_raising_limit, get_limit
@@ -39,14 +39,14 @@ def resolve_references(tree: Any, facts: Mapping[str, Any] | None, problems: Pro
     Returns:
         A copy of the config, with `InvalidValue` in place of references that can't be resolved.
     """
-    return _Resolver(tree, facts, problems).run()
+    return _ReferenceResolver(tree, facts, problems).run()
 
 
-class _TooLarge(Exception):
+class _ReferenceTooLarge(Exception):
     """The value of a reference has too many values or too many levels."""
 
 
-class _Resolver:
+class _ReferenceResolver:
     """Resolves the references of one config."""
 
     def __init__(self, tree: Any, facts: Mapping[str, Any] | None, problems: Problems) -> None:
@@ -63,7 +63,7 @@ class _Resolver:
     def _copy_resolved(self, value: Any, path: KeyPath, depth: int = 0) -> Any:
         self.value_count += 1
         if self.active_targets and (self.value_count > self.max_values or depth > self.max_depth):
-            raise _TooLarge
+            raise _ReferenceTooLarge
         if isinstance(value, dict):
             return {key: self._copy_resolved(each, (*path, key), depth + 1) for key, each in value.items()}
         if isinstance(value, list):
@@ -138,7 +138,7 @@ class _Resolver:
         self.active_targets.append(target)
         try:
             return self._copy_resolved(value, target, self.depth + 3)  # 3 calls on Python's stack per reference
-        except _TooLarge:
+        except _ReferenceTooLarge:
             if len(self.active_targets) > 1:
                 raise
             self.problems.origins.pop(path, None)

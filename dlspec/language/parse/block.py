@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, find_closest, format_value, suggest
-from dlspec.language.expressions import evaluator, expression_functions
-from dlspec.language.expressions.evaluator import InvalidValue
+from dlspec.language.expressions import expression_functions, expression_parsing
+from dlspec.language.expressions.expression_parsing import InvalidValue
 from dlspec.language.expressions.formula_functions import FORMULA_FUNCTIONS
 from dlspec.language.parse.entry import (
     CONTAINERS,
@@ -148,7 +148,7 @@ def _find_words_used(raw: Mapping[str, Any]) -> set[str]:
             own = inner.get("params")
             words |= _find_words_used(inner) - (own.keys() if isinstance(own, dict) else set())
     layers = raw.get("layers")
-    for entry in evaluator.children_of(layers):
+    for entry in expression_parsing.list_children(layers):
         words |= find_expression_words(entry) - _find_repeat_variables(entry)
     return words
 
@@ -205,7 +205,7 @@ def _check_block_name(name: Any, path: KeyPath, problems: Problems) -> bool:
 def _reserved_names() -> set[str]:
     """Names that a block may not have."""
     own = (*ENTRY_KEYS, *CONTAINERS, *FORMULA_FUNCTIONS, "type", "Formula", "Parameter")
-    return {*own, *expression_functions.EXPRESSION_FUNCTIONS, *evaluator.CONSTANTS}
+    return {*own, *expression_functions.EXPRESSION_FUNCTIONS, *expression_parsing.CONSTANTS}
 
 
 # ---- outputs -------------------------------------------------------------------------------------------------------

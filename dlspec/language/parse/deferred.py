@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from dlspec.language.expressions.evaluator import UnknownValue
+from dlspec.language.expressions.expression_parsing import UnknownValue
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, format_value, suggest
-from dlspec.language.expressions import evaluator
-from dlspec.language.expressions.evaluator import UnknownValue
+from dlspec.language.expressions import expression_parsing
+from dlspec.language.expressions.expression_parsing import UnknownValue
 from dlspec.language.parse.part import ENTRY_KEYS, NO_VALUE, Part, parse_part
 from dlspec.language.problems import Problems
 from dlspec.layouts import LAYOUTS
@@ -90,13 +90,13 @@ def find_expression_words(value: Any) -> set[str]:
         elif isinstance(each, list):
             queue += each
         elif isinstance(each, str) and "$" in each:
-            words |= evaluator.find_dollar_words(each)
+            words |= expression_parsing.find_words_after_dollar(each)
     return words
 
 
 def is_undetermined(value: Any) -> bool:
     """Whether a value is null, not known yet, or an expression, so that it can't be checked here."""
-    return value is None or isinstance(value, UnknownValue) or evaluator.extract_expression(value) is not None
+    return value is None or isinstance(value, UnknownValue) or expression_parsing.extract_expression(value) is not None
 
 
 # ---- reading them ----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, format_value, suggest
-from dlspec.language.expressions.evaluator import InvalidValue
+from dlspec.language.expressions.expression_parsing import InvalidValue
 from dlspec.language.parse.entry import check_name, is_undetermined
 from dlspec.language.problems import Problems
 from dlspec.layouts import LAYOUTS

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dlspec.errors import Code, KeyPath, format_value, suggest
-from dlspec.language.expressions import evaluation, evaluator
-from dlspec.language.expressions.evaluator import ExpressionError, InvalidValue, UnknownValue
+from dlspec.language.expressions import evaluation, expression_parsing
 from dlspec.language.expressions.expression_functions import EXPRESSION_FUNCTIONS
+from dlspec.language.expressions.expression_parsing import ExpressionError, InvalidValue, UnknownValue
 from dlspec.language.parse.deferred import Deferred, compute_deferred, is_deferred
 from dlspec.language.parse.part import NO_VALUE, Part, parse_part
 from dlspec.language.problems import Problems
@@ -54,17 +54,17 @@ def read_params(raw: Any, path: KeyPath, problems: Problems) -> dict[str, Any]:
 
 def can_name_param(name: Any) -> bool:
     """Whether a value can be the name of a param."""
-    reserved = {*EXPRESSION_FUNCTIONS, *evaluator.CONSTANTS, *_LATE_NAMES}
+    reserved = {*EXPRESSION_FUNCTIONS, *expression_parsing.CONSTANTS, *_LATE_NAMES}
     is_word = isinstance(name, str) and name.isidentifier() and name.isascii()
     return is_word and not keyword.iskeyword(name) and name not in reserved
 
 
-def _drop_cut_remainders(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+def _drop_split_expression_rest(settings: Mapping[str, Any]) -> Mapping[str, Any]:
     """Remove the rest of an expression such as `{size: $(max(w, 10))}` that YAML split at its comma into two keys.
 
     The first half is reported as not closed, so the second half would only give a misleading problem.
     """
-    if not any(evaluator.is_unclosed(each) for each in settings.values()):
+    if not any(expression_parsing.lacks_closing_bracket(each) for each in settings.values()):
         return settings
     return {key: each for key, each in settings.items() if each is not None or ")" not in str(key)}
 
@@ -100,18 +100,22 @@ class Scope:
             return {key: self.evaluate(each, (*path, key), origins) for key, each in value.items()}
         if not isinstance(value, str) or "$" not in value:
             return value
-        formula = evaluator.extract_expression(value)
+        formula = expression_parsing.extract_expression(value)
         if formula is not None:
             if origins is not None and formula in self.origins:
                 origins[path] = self.origins[formula]
             return self._compute_expression(formula, path)
-        if not evaluator.has_embedded_expression(value):
-            return evaluator.unescape_dollars(value)
-        if evaluator.is_unclosed(value):
+        if not expression_parsing.has_embedded_expression(value):
+            return expression_parsing.unescape_dollars(value)
+        if expression_parsing.lacks_closing_bracket(value):
             return self._report_invalid(
-                Code.FORMULA_SYNTAX, value, path, f"missing ')' in {format_value(value)}", evaluator.CLOSE_BRACKET_FIX
+                Code.FORMULA_SYNTAX,
+                value,
+                path,
+                f"missing ')' in {format_value(value)}",
+                expression_parsing.CLOSE_BRACKET_FIX,
             )
-        bare = evaluator.guess_expression(value)
+        bare = expression_parsing.guess_intended_expression(value)
         fix = f"write $({bare})" if bare else _EMBEDDED_FIX
         return self._report_invalid(
             Code.FORMULA_SYNTAX, value, path, f"{format_value(value)} mixes text and an expression", fix
@@ -119,7 +123,7 @@ class Scope:
 
     def _compute_expression(self, formula: str, path: KeyPath) -> Any:
         try:
-            names = evaluator.find_params(formula)
+            names = expression_parsing.find_params(formula)
             missing = sorted(names - self.values.keys())
             for name in missing:
                 self._report_unknown_param(name, path)
@@ -140,7 +144,7 @@ class Scope:
     def _describe_values(self, formula: str) -> str:
         """List the values of an expression's params, because a block's params depend on the entry that uses it."""
         try:
-            names = sorted(evaluator.find_params(formula))
+            names = sorted(expression_parsing.find_params(formula))
         except ExpressionError:
             return ""
         known = [f"{name} = {format_value(self.values[name], 30)}" for name in names if name in self.values]
@@ -173,7 +177,7 @@ class Scope:
         while queue and count <= max_count:
             each = queue.pop()
             count += 1
-            queue += list(evaluator.children_of(each))[: max_count + 1]
+            queue += list(expression_parsing.list_children(each))[: max_count + 1]
         if count <= max_count:
             return value
         found = f"param '{name}' contains more than {max_count:,} values"
@@ -195,7 +199,7 @@ class Scope:
             fix = f"'{name}' is defined further down: move it up"
         self.problems.add(Code.UNKNOWN_PARAM, path, f"unknown param '{name}'", fix, at_value=True)
 
-    def fill_text(self, value: Any, path: KeyPath, *, bracket_negatives: bool = False) -> Any:
+    def insert_params(self, value: Any, path: KeyPath, *, bracket_negatives: bool = False) -> Any:
         """Insert the values of params into a text such as `stage$index`.
 
         Args:
@@ -208,7 +212,7 @@ class Scope:
         """
         if not isinstance(value, str) or "$" not in value:
             return value
-        if not bracket_negatives and evaluator.extract_expression(value) is not None:
+        if not bracket_negatives and expression_parsing.extract_expression(value) is not None:
             return self.evaluate(value, path)
         pieces: list[str] = []
         at = 0
@@ -221,16 +225,20 @@ class Scope:
                     value,
                     path,
                     f"missing ')' in {format_value(value)}",
-                    evaluator.CLOSE_BRACKET_FIX,
+                    expression_parsing.CLOSE_BRACKET_FIX,
                 )
-            piece = "$" if found[0] == "$$" else self._format_piece(value[found.start() : end], path, bracket_negatives)
+            piece = (
+                "$"
+                if found[0] == "$$"
+                else self._format_embedded_expression(value[found.start() : end], path, bracket_negatives)
+            )
             if piece is None:
                 return InvalidValue(value)
             pieces.append(piece)
             at = end
         return "".join([*pieces, value[at:]])
 
-    def _format_piece(self, formula: str, path: KeyPath, bracket_negatives: bool) -> str | None:
+    def _format_embedded_expression(self, formula: str, path: KeyPath, bracket_negatives: bool) -> str | None:
         """Evaluate an expression inside a text and format the result; None if it can't be inserted."""
         before, computed = len(self.problems), self.evaluate(formula, path)
         if isinstance(computed, Deferred):
@@ -256,12 +264,12 @@ class Scope:
             The part and the origins of its settings; None if the type does not name a part.
         """
         part, origins = written, Origins()
-        if evaluator.extract_expression(written.type) is not None:
+        if expression_parsing.extract_expression(written.type) is not None:
             named = self._resolve_type_param(written)
             if named is None:
                 return None
             part = self._merge_settings(named, written, origins)
-        written_settings = _drop_cut_remainders(part.settings)
+        written_settings = _drop_split_expression_rest(part.settings)
         settings = {key: self.evaluate(each, part.path_of(key), origins) for key, each in written_settings.items()}
         value = part.value if part.value is NO_VALUE else self.evaluate(part.value, part.settings_path, origins)
         if isinstance(value, dict):

@@ -15,7 +15,7 @@ from typing import Any
 
 from dlspec.errors import Code, KeyPath, find_closest, format_value
 from dlspec.language.entry_merging import ENTRY_KEYS as ENTRY_KEYS
-from dlspec.language.expressions.evaluator import InvalidValue, UnknownValue
+from dlspec.language.expressions.expression_parsing import InvalidValue, UnknownValue
 from dlspec.language.problems import Problems
 
 
@@ -86,9 +86,9 @@ def parse_part(raw: Any, path: KeyPath, problems: Problems, *, kind: str, is_ent
     keys = {key: value for key, value in raw.items() if is_entry and key in ENTRY_KEYS}
     rest = {key: value for key, value in raw.items() if key not in keys}
     if "type" in rest:
-        return _parse_flat(rest, path, keys, problems, kind)
+        return _parse_part_with_type(rest, path, keys, problems, kind)
     if len(rest) == 1:
-        return _parse_named(rest, path, keys, problems, is_entry)
+        return _parse_part_named_by_key(rest, path, keys, problems, is_entry)
     _report_no_single_name(rest, path, keys, problems, kind)
     return None
 
@@ -136,7 +136,7 @@ def _suggest_spelling(name: str, kind: str) -> str:
     return f"write '{word}: {rest if rest.isalnum() else '{setting: value}'}'"
 
 
-def _parse_flat(
+def _parse_part_with_type(
     rest: dict[str, Any], path: KeyPath, keys: dict[str, Any], problems: Problems, kind: str
 ) -> Part | None:
     name = rest["type"]
@@ -157,7 +157,7 @@ def _parse_flat(
     return Part(name, path, settings, path, keys=keys, key_paths=_make_key_paths(path, keys), is_flat=True)
 
 
-def _parse_named(
+def _parse_part_named_by_key(
     only: dict[str, Any], path: KeyPath, keys: dict[str, Any], problems: Problems, is_entry: bool
 ) -> Part | None:
     """Parse a part written as `NAME: settings` or `NAME: value`."""

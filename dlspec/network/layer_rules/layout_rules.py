@@ -41,7 +41,7 @@ def _is_user_layer(schema: Schema) -> bool:
 # ---- which inputs are accepted -------------------------------------------------------------------------------------
 
 
-def find_refusal(schema: Schema, inputs: Inputs, settings: Settings) -> Finding | None:
+def check_layer_rule(schema: Schema, inputs: Inputs, settings: Settings) -> Finding | None:
     """Check a layer's inputs and settings against its rule.
 
     Args:
@@ -59,7 +59,7 @@ def find_refusal(schema: Schema, inputs: Inputs, settings: Settings) -> Finding 
             Code.WRONG_LAYOUT, f"{layer} expects an input with a batch dimension, and a Parameter has none", fix
         )
     value = main_input(inputs) if rule.takes_parameter else inputs[0]
-    if value.layout not in rule.takes and not _names_dimensions(layer, value, settings):
+    if value.layout not in rule.takes and not _has_dimension_setting(layer, value, settings):
         return Finding(
             Code.WRONG_LAYOUT,
             f"{layer} expects {' or '.join(rule.takes)} input, got {value}",
@@ -71,7 +71,7 @@ def find_refusal(schema: Schema, inputs: Inputs, settings: Settings) -> Finding 
         return Finding(
             Code.WRONG_LAYOUT, f"{layer} expects {rule.dims + 1} dimensions without the batch, got {value}", fix
         )
-    batch_finding = None if _is_user_layer(schema) else _find_batch_mixing(value, settings)
+    batch_finding = None if _is_user_layer(schema) else _check_batch_dim(value, settings)
     return batch_finding or rule.refuse(inputs, settings)
 
 
@@ -79,7 +79,7 @@ def find_refusal(schema: Schema, inputs: Inputs, settings: Settings) -> Finding 
 _WRITTEN_NAMES = {"FoldTime": "TimeDistributed"}
 
 
-def _names_dimensions(layer: str, value: TensorInfo, settings: Settings) -> bool:
+def _has_dimension_setting(layer: str, value: TensorInfo, settings: Settings) -> bool:
     """Whether the settings name the dimension that the layer works on, so that any layout is possible."""
     dimension_settings = {
         "LayerNorm": "normalized_shape",
@@ -92,7 +92,7 @@ def _names_dimensions(layer: str, value: TensorInfo, settings: Settings) -> bool
     )
 
 
-def _find_batch_mixing(value: TensorInfo, settings: Settings) -> Finding | None:
+def _check_batch_dim(value: TensorInfo, settings: Settings) -> Finding | None:
     """Report a setting that names dimension 0, the batch."""
     for name in ("dim", "start_dim"):
         dim = settings.get(name)
@@ -118,7 +118,7 @@ def infer_setting(setting: str, inputs: Inputs) -> Any:
 _INPUT_POSITIONS = {"in2_features": 1, "kdim": 1, "vdim": 2}
 
 
-def infer_open_settings(schema: Schema, inputs: Inputs, settings: Settings) -> dict[str, Any]:
+def infer_missing_settings(schema: Schema, inputs: Inputs, settings: Settings) -> dict[str, Any]:
     """Choose values for optional settings that were not written and depend on the inputs, such as a Softmax's `dim`.
 
     Args:

@@ -43,7 +43,7 @@ def _find_merged_dims(value: TensorInfo, settings: Settings) -> tuple[int, int]:
     return settings.get("start_dim", 1) % rank, settings.get("end_dim", -1) % rank
 
 
-def _keeps_steps(inputs: Inputs, settings: Settings) -> bool:
+def _keeps_time_dim(inputs: Inputs, settings: Settings) -> bool:
     """Whether a `Flatten` or `Unflatten` leaves the time dimension unchanged."""
     value = inputs[0]
     if "unflattened_size" in settings:
@@ -121,7 +121,7 @@ def _check_prelu(inputs: Inputs, settings: Settings) -> Finding | None:
     return Finding(Code.WRONG_LAYOUT, found, "leave num_parameters out, to use one parameter for all channels")
 
 
-def _check_pair(inputs: Inputs, settings: Settings) -> Finding | None:
+def _check_two_equal_inputs(inputs: Inputs, settings: Settings) -> Finding | None:
     """Check that there are two inputs of the same shape and layout; those of `Bilinear` may differ in channels."""
     if len(inputs) != 2:
         return Finding(Code.INPUT_COUNT, f"expected two inputs, got {len(inputs)}", _TWO_INPUTS_FIX)
@@ -176,7 +176,7 @@ _DISTANCE = Rule(
         lengths_and_steps_agree(inputs) and keeps_time(inputs[0], _list_remaining_dims(inputs, settings))
     ),
     lengths=lambda inputs, shape, settings: lengths_from_dims(inputs[0], _list_remaining_dims(inputs, settings)),
-    check=_check_pair,
+    check=_check_two_equal_inputs,
 )
 
 _RULES: Mapping[str, Rule] = {
@@ -190,14 +190,16 @@ _RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("Softmax", "LogSoftmax", "Softmin"), _SOFTMAX),
     **dict.fromkeys(("Linear", "LayerNorm", "RMSNorm", "GLU"), _ON_LAST),
     "Bilinear": Rule(
-        CHANNELS_LAST_LAYOUTS, keeps_lengths=lambda inputs, settings: lengths_and_steps_agree(inputs), check=_check_pair
+        CHANNELS_LAST_LAYOUTS,
+        keeps_lengths=lambda inputs, settings: lengths_and_steps_agree(inputs),
+        check=_check_two_equal_inputs,
     ),
     "CosineSimilarity": replace(_DISTANCE, fill=lambda inputs, settings: {"dim": len(inputs[0].shape)}),
     "PairwiseDistance": _DISTANCE,
     "Embedding": Rule(("tokens",), constant_layout("sequence"), keeps_lengths=True),
     "EmbeddingBag": Rule(("tokens",), constant_layout("features"), keeps_lengths=True, fill=_fill_bag_padding),
-    "Flatten": Rule(ALL_LAYOUTS, _find_flatten_layout, keeps_lengths=_keeps_steps, roles=_find_flatten_roles),
-    "Unflatten": Rule(gives=_find_unflatten_layout, keeps_lengths=_keeps_steps, roles=_find_unflatten_roles),
+    "Flatten": Rule(ALL_LAYOUTS, _find_flatten_layout, keeps_lengths=_keeps_time_dim, roles=_find_flatten_roles),
+    "Unflatten": Rule(gives=_find_unflatten_layout, keeps_lengths=_keeps_time_dim, roles=_find_unflatten_roles),
     "Identity": Rule(ALL_LAYOUTS, keeps_lengths=True),
     **dict.fromkeys(("GroupNorm", "Upsample"), _ON_CHANNELS_FIRST),
     **dict.fromkeys(("LocalResponseNorm", "ChannelShuffle"), Rule(_CHANNELS_FIRST, keeps_lengths=True)),

@@ -215,7 +215,9 @@ class WeightLoader:
         joined_shape = (
             (sum(each[0] for each in shapes), *shapes[0][1:]) if len(shapes) > 1 and all(shapes) else shapes[0]
         )
-        if _drop_ones(joined_shape) != _drop_ones(own.shape) or any(each[1:] != shapes[0][1:] for each in shapes):
+        if _drop_unit_sizes(joined_shape) != _drop_unit_sizes(own.shape) or any(
+            each[1:] != shapes[0][1:] for each in shapes
+        ):
             self._report_shape(name, pieces, joined_shape)
             return None
         self.used_names |= {each.name for each in pieces}
@@ -311,7 +313,7 @@ class WeightLoader:
         return [name for name, each in self.state.items() if id(each) not in filled]
 
 
-def _drop_ones(shape: Sequence[int]) -> tuple[int, ...]:
+def _drop_unit_sizes(shape: Sequence[int]) -> tuple[int, ...]:
     """Remove sizes of 1 from a shape: a position embedding may be (1, T, C) in one file and (T, C) in another."""
     return tuple(each for each in shape if each != 1)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dlspec.errors import Code, Finding, format_value
 from dlspec.formatting import first_line
-from dlspec.language.expressions.evaluator import CONSTANTS
+from dlspec.language.expressions.expression_parsing import CONSTANTS
 from dlspec.language.expressions.formula_functions import (
     DIM_ARGUMENTS,
     ELEMENTWISE_FUNCTIONS,
@@ -137,7 +137,7 @@ _ADDS_DIMENSION = {"stack", "unsqueeze"}  # their `dim` refers to the output's d
 _BATCH_FIX = "the first dimension is the batch, and samples must not be mixed"
 
 
-class _FormulaRefused(Exception):
+class _InvalidFormula(Exception):
     """Stops the evaluation of a formula that is refused; carries the `Finding`."""
 
     def __init__(self, code: Code, node: ast.expr, why: str, fix: str) -> None:
@@ -196,7 +196,7 @@ class _TrialEvaluator(FormulaEvaluator):
             )
         except _COMPUTE_ERRORS as error:
             reason = first_line(error, 200)
-            raise _FormulaRefused(
+            raise _InvalidFormula(
                 Code.LAYER_REFUSED,
                 node,
                 f"can't be computed from {self._format_shapes(arguments)}",
@@ -205,7 +205,7 @@ class _TrialEvaluator(FormulaEvaluator):
         found = _pair_values(two, three)
         has_batch = any(each.has_batch for each in _collect_pairs(arguments))
         if any(each.is_mixed or each.has_batch != has_batch for each in _collect_pairs(found)):
-            raise _FormulaRefused(
+            raise _InvalidFormula(
                 Code.SAMPLES_MIXED, node, f"mixes the samples of {self._format_shapes(arguments)}", _BATCH_FIX
             )
         return found
@@ -247,7 +247,7 @@ class _TrialEvaluator(FormulaEvaluator):
                 if removes_dims and has_ranks
                 else mismatch.fix
             )
-            raise _FormulaRefused(
+            raise _InvalidFormula(
                 mismatch.code,
                 node,
                 f"combines {format_shape(first.shape)} and {format_shape(each.shape)}, which do not match",
@@ -263,7 +263,7 @@ class _TrialEvaluator(FormulaEvaluator):
         else:
             fits = not right.has_batch or (right.rank >= 3 and left.rank < right.rank)
         if not fits:
-            raise _FormulaRefused(
+            raise _InvalidFormula(
                 Code.SAMPLES_MIXED,
                 node,
                 f"mixes the samples of {self._format_shapes([left, right])}",
@@ -273,7 +273,7 @@ class _TrialEvaluator(FormulaEvaluator):
     def _check_einsum(self, node: ast.Call, pairs: Sequence[_BatchPair]) -> None:
         letters, output = parse_einsum_letters(node)
         if any(each.has_batch and letter != output for each, letter in zip(pairs, letters, strict=True)):
-            raise _FormulaRefused(
+            raise _InvalidFormula(
                 Code.SAMPLES_MIXED, node, "mixes samples", f"start each operand with the batch's letter, {output}"
             )
 
@@ -281,21 +281,21 @@ class _TrialEvaluator(FormulaEvaluator):
         if not pairs or not pairs[0].has_batch:
             return
         if name in ("tril", "triu") and pairs[0].rank < 3:
-            raise _FormulaRefused(Code.SAMPLES_MIXED, node, "works on the batch", "use it on matrices, (N, R, C)")
+            raise _InvalidFormula(Code.SAMPLES_MIXED, node, "works on the batch", "use it on matrices, (N, R, C)")
         value = self.to_tensor_info(pairs[0])
         written = {} if name in (*_ADDS_DIMENSION, "permute") else match_arguments(node)
         for argument in written.keys() & DIM_ARGUMENTS.keys():
             for finding in filter(
                 None, (check_dim(dim, value, argument) for dim in read_whole_numbers(written[argument]))
             ):
-                raise _FormulaRefused(finding.code, node, f"has a wrong dimension: {finding.found}", finding.fix)
+                raise _InvalidFormula(finding.code, node, f"has a wrong dimension: {finding.found}", finding.fix)
 
     def _check_index(self, node: ast.expr, index: Any, pair: _BatchPair) -> None:
         """Refuse an index with `...` and an item for every dimension: the first item indexes the batch."""
         items = index if isinstance(index, tuple) else (index,)
         taken = [item for item in items if item is not None and item is not Ellipsis]
         if Ellipsis in items and pair.has_batch and items[0] is Ellipsis and len(taken) >= pair.rank:
-            raise _FormulaRefused(Code.SAMPLES_MIXED, node, "takes samples out of the batch", _BATCH_FIX)
+            raise _InvalidFormula(Code.SAMPLES_MIXED, node, "takes samples out of the batch", _BATCH_FIX)
 
 
 def _select_batch(value: Any, which: str) -> Any:
@@ -343,6 +343,6 @@ def try_formula(tree: ast.expr, names: Sequence[str], inputs: Inputs) -> Finding
     try:
         with torch.no_grad(), warnings.catch_warnings(action="ignore"):
             _TrialEvaluator(trial_inputs, main_input(inputs)).evaluate(tree)
-    except _FormulaRefused as refused:
+    except _InvalidFormula as refused:
         return refused.finding
     return None

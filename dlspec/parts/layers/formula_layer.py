@@ -7,7 +7,7 @@ import ast
 from torch import Tensor, nn
 
 from dlspec.errors import Code, Finding
-from dlspec.language.expressions.evaluator import ExpressionError
+from dlspec.language.expressions.expression_parsing import ExpressionError
 from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.expressions.formula_tree import (
     find_calls,

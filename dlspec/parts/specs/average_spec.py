@@ -9,11 +9,11 @@ from dlspec.errors import Code
 from dlspec.language.parse.part import NO_VALUE, Part, parse_part
 from dlspec.language.problems import Problems
 from dlspec.language.sections.trainer_section import EMA, SWA
-from dlspec.parts.registry import Registry, keep_class
+from dlspec.parts.registry import Registry, return_class
 from dlspec.parts.section_reader import read_section
 
 _CLASSES: tuple[type[EMA] | type[SWA], ...] = (EMA, SWA)
-AVERAGES = Registry("average", _CLASSES, keep_class)
+AVERAGES = Registry("average", _CLASSES, return_class)
 AVERAGE_PATH = ("trainer", "average")
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dlspec.errors import Code, KeyPath, format_value, suggest
-from dlspec.language.expressions.evaluator import UnknownValue
+from dlspec.language.expressions.expression_parsing import UnknownValue
 from dlspec.language.parse.part import Part, parse_part
 from dlspec.language.problems import Problems
 from dlspec.parts.schema import Schema

@@ -28,13 +28,13 @@ from dlspec.jobs.job_setup import keep_found_settings, make_job
 from dlspec.jobs.run_preparation import Preparation
 from dlspec.jobs.run_resuming import lock_newest_checkpoint
 from dlspec.runs.file_names import CHECKPOINTS_FOLDER, LOG_FILE, RESULT_FILE, STATUS_FILE
-from dlspec.runs.io import remove_leftovers
+from dlspec.runs.io import remove_temporary_files
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
 from dlspec.runs.lock import is_run_locked
 from dlspec.runs.run_status import read_status
 from dlspec.sweeps.records.planned_job import PlannedJob
-from dlspec.training.checkpoint.checkpoint_files import Snapshot, set_aside_after
+from dlspec.training.checkpoint.checkpoint_files import Snapshot, rename_newer_checkpoints
 from dlspec.training.health.out_of_memory import free_unused_memory
 from dlspec.training.trainer import Trainer
 
@@ -128,7 +128,7 @@ class JobWorker:
             self._trainer = built_job.trainer
             if self._is_stopping:
                 self.stop()
-            built_job.check_space(job.folder)
+            built_job.check_disk_space(job.folder)
             _remove_later_files(job.folder, snapshot)
             return self._run_job(built_job, job, hydra_job, snapshot)
 
@@ -197,9 +197,9 @@ def _result_from_error(error: BaseException) -> JobResult:
 
 def _remove_later_files(folder: Path, snapshot: Snapshot | None) -> None:
     for each in (folder, folder / CHECKPOINTS_FOLDER):
-        remove_leftovers(each)
+        remove_temporary_files(each)
     if snapshot is not None:
-        set_aside_after(folder / CHECKPOINTS_FOLDER, snapshot)
+        rename_newer_checkpoints(folder / CHECKPOINTS_FOLDER, snapshot)
 
 
 def _wait_for_lock(folder: Path) -> None:

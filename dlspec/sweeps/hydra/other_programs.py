@@ -87,7 +87,9 @@ def run_other_program(
     with ProcessPool([{}] * min(count_cores(), len(jobs)), pickle.dumps(worker)) as processes:
         for event in processes.run([cloudpickle.dumps(config) for config in configs], SECONDS_BETWEEN_POLLS):
             if isinstance(event, TaskEnded):
-                failure = _return_from_death(jobs[event.task], event.death_reason) if event.death_reason else None
+                failure = (
+                    _make_dead_process_return(jobs[event.task], event.death_reason) if event.death_reason else None
+                )
                 returned[event.task] = failure or pickle.loads(event.result)
     return [returned[number] for number in range(len(jobs))]
 
@@ -101,5 +103,5 @@ def _compose_job_config(
     return config
 
 
-def _return_from_death(overrides: Sequence[str], reason: str) -> JobReturn:
+def _make_dead_process_return(overrides: Sequence[str], reason: str) -> JobReturn:
     return make_failed_return(RuntimeError(reason), list(overrides))

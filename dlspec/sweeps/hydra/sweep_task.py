@@ -186,7 +186,7 @@ def _prepare_job(
 def _return_from_entry(entry: SweepEntry) -> JobReturn:
     """Make the `JobReturn` that a sweeper gets for a job: with the monitored result, or with an error."""
     result, overrides = entry.result, list(entry.job.overrides)
-    if result.is_measured:
+    if result.has_monitored_result:
         return make_completed_return(result.monitored, overrides)
     error = UserError if entry.is_refused else TrainingFailed
     return make_failed_return(error(result.error), overrides)

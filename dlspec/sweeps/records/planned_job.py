@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dlspec.config.composition import InvalidOverrides
 from dlspec.config.hydra_run import HydraJob
-from dlspec.jobs.composed_spec import collect_problems
+from dlspec.jobs.composed_spec import collect_override_problems
 from dlspec.jobs.error_reporting import format_error_details, format_error_line, message_and_exit_code
 from dlspec.jobs.job_hash import compute_job_hash, compute_shape_key
 from dlspec.jobs.run_preparation import Preparation
@@ -111,7 +111,7 @@ def plan_job(overrides: tuple[str, ...], prepare: Callable[[], JobSteps], data_c
         preparation, hydra_job = prepare()
         spec = preparation.read()
     except InvalidOverrides as refused:
-        return _make_refused_entry(overrides, collect_problems(refused))
+        return _make_refused_entry(overrides, collect_override_problems(refused))
     except Exception as error:
         if message_and_exit_code(error) is None:
             raise

@@ -24,7 +24,7 @@ MAX_LABEL_LENGTH, MAX_ERROR_LENGTH = 200, 100
 
 def find_best_entry(entries: Sequence[SweepEntry]) -> SweepEntry | None:
     """Return the job with the best monitored result, or None if no job has a result."""
-    measured = [entry for entry in entries if entry.result.is_measured]
+    measured = [entry for entry in entries if entry.result.has_monitored_result]
     return min(measured, key=lambda entry: (entry.result.rank, entry.job.number), default=None)
 
 
@@ -82,13 +82,13 @@ def _list_values(entry: SweepEntry, keys: Sequence[str]) -> list[str]:
 
 def _list_result_names(entries: Sequence[SweepEntry]) -> list[str]:
     """List the names of the monitored results and of the test results."""
-    measured = [entry.result for entry in entries if entry.result.is_measured]
+    measured = [entry.result for entry in entries if entry.result.has_monitored_result]
     return list(dict.fromkeys(name for each in measured for name in (each.monitor, *each.test)))
 
 
 def _format_results(entry: SweepEntry, names: Sequence[str]) -> list[str]:
     result = entry.result
-    if not result.is_measured:
+    if not result.has_monitored_result:
         return ["" for _ in names]
     results = {result.monitor: result.monitored, **result.test}
     return [f"{results[name]:.4g}" if name in results else "" for name in names]
@@ -96,7 +96,7 @@ def _format_results(entry: SweepEntry, names: Sequence[str]) -> list[str]:
 
 def _sort_key(entry: SweepEntry) -> tuple[bool, float, int]:
     """Sort jobs with a result first, from the best to the worst."""
-    is_measured = entry.result.is_measured
+    is_measured = entry.result.has_monitored_result
     return not is_measured, entry.result.rank if is_measured else 0.0, entry.job.number
 
 

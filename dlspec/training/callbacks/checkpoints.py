@@ -157,7 +157,7 @@ class CheckpointSaver(BestWeightsCallback):
         self._writer.raise_error()
         if self._last_saved != (state.step, True) or not state.is_between_epochs:
             self._start_saving(state)
-        self._writer.run_and_wait(self._take_best_write())
+        self._writer.run_and_wait(self._make_best_weights_write())
 
     def _start_saving(self, state: TrainingState) -> None:
         """Copy the run's state and let the thread write it, unless the thread is busy."""
@@ -167,7 +167,7 @@ class CheckpointSaver(BestWeightsCallback):
         snapshot = state.snapshot()
         if snapshot is None:
             return
-        write_best = self._take_best_write()
+        write_best = self._make_best_weights_write()
 
         def write() -> None:
             write_best()
@@ -182,7 +182,7 @@ class CheckpointSaver(BestWeightsCallback):
         )
         self._writer.start(write)
 
-    def _take_best_write(self) -> Callable[[], None]:
+    def _make_best_weights_write(self) -> Callable[[], None]:
         """Return a function that writes the best weights if they are not written yet."""
         best, position = self._best, {"format": "pt", **self._metadata, **self._best_position}
         if best is None or not self._has_new_best:
@@ -203,7 +203,7 @@ class CheckpointSaver(BestWeightsCallback):
         self._writer.wait()
         if self._writer.has_failed:
             return
-        self._writer.run_and_wait(self._take_best_write())
+        self._writer.run_and_wait(self._make_best_weights_write())
         if state.status is JobState.INTERRUPTED and state.phase != "test" and state.history:
             self._write_last_weights(state)
 

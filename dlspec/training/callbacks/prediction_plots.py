@@ -13,7 +13,7 @@ from dlspec.data.dataset import Target
 from dlspec.formatting import first_line
 from dlspec.plots.canvas import Page
 from dlspec.plots.class_plots import draw_classes
-from dlspec.plots.image_plots import MAX_IMAGES, MAX_MAPS, draw_images, draw_maps, is_image_shape
+from dlspec.plots.image_plots import MAX_IMAGES, MAX_MAPS, draw_class_maps, draw_images, is_image_shape
 from dlspec.plots.number_plots import draw_numbers
 from dlspec.runs.file_names import PREDICTIONS_FILE, SAMPLES_FILE
 from dlspec.runs.io import to_safe_name, write_bytes, write_text
@@ -121,7 +121,7 @@ def _draw_whole_samples(target: Target, samples: SamplePredictions, view: Predic
         each for each in samples.inputs.values() if is_image_shape(each.shape[1:]) and each.shape[2:] == truth.shape[1:]
     ]
     images = matching_images[0][:MAX_MAPS] if matching_images else None
-    return draw_maps(target, predictions[:MAX_MAPS], truth[:MAX_MAPS], images, note)
+    return draw_class_maps(target, predictions[:MAX_MAPS], truth[:MAX_MAPS], images, note)
 
 
 def _describe_split(view: PredictionView, samples: int) -> str:

@@ -113,7 +113,7 @@ def read_newest_checkpoint(folder: Path) -> Snapshot | None:
     return None
 
 
-def set_aside_after(folder: Path, snapshot: Snapshot) -> None:
+def rename_newer_checkpoints(folder: Path, snapshot: Snapshot) -> None:
     """Rename checkpoints newer than `snapshot`: they are damaged, and would be kept as the newest ones."""
     for path in list_checkpoints(folder):
         if _step_from_name(path) > snapshot.step:

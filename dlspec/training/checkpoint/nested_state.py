@@ -19,7 +19,7 @@ Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class ResultRows:
+class EpochResults:
     """Mappings from names to numbers, such as the results of each epoch. Not copied, since there may be 100,000.
 
     The mappings must not be modified afterwards; the list may grow.
@@ -60,7 +60,7 @@ def flatten_state(value: Any, tensors: Tensors, name: str, *, copy: bool = True)
         return {"tensor": name}
     if isinstance(value, ImmutableState):
         return flatten_state(value.value, tensors, value.name, copy=False)
-    if isinstance(value, ResultRows):
+    if isinstance(value, EpochResults):
         return {"rows": list(value.rows)}
     if isinstance(value, Mapping):
         pairs = value.items()

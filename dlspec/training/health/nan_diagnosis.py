@@ -25,7 +25,7 @@ Weights = Iterable[tuple[str, Tensor]]
 FIX_SAMPLE = "fix that sample"
 
 
-def make_finding(found: str, fix: str = SMALLER_STEPS_FIX) -> Finding:
+def make_nan_finding(found: str, fix: str = SMALLER_STEPS_FIX) -> Finding:
     """Make a finding about the source of the first value that is not finite."""
     return Finding(Code.NOT_FINITE, found, fix)
 
@@ -100,7 +100,7 @@ def _find_gradient_cause(diagnosed_pass: DiagnosedPass, rewind: Callable[[], Non
         total_loss(diagnosed_pass.criterion(output, targets)).backward()  # type: ignore[no-untyped-call]
         found = _find_bad_gradient(iterate_tensors(output))
         if found is not None:
-            return make_finding(f"the loss is the first to give a gradient of {found}", INFINITE_SLOPE_FIX)
+            return make_nan_finding(f"the loss is the first to give a gradient of {found}", INFINITE_SLOPE_FIX)
         return tracer.find_cause()
 
 
@@ -131,17 +131,19 @@ def _check_batch_tensors(
         found = find_non_finite(tensor)
         if found is not None:
             row = next(row for row, each in enumerate(tensor) if find_non_finite(each) is not None)
-            return make_finding(f"{kind} '{name}' has {found} in {name_sample(row)}", fix)
+            return make_nan_finding(f"{kind} '{name}' has {found} in {name_sample(row)}", fix)
     return None
 
 
 def _blame_loss(loss: Tensor, names: Sequence[str]) -> Finding:
     found = find_non_finite(loss)
     if found is None:
-        return make_finding("the loss of the same batch is finite when computed again")
+        return make_nan_finding("the loss of the same batch is finite when computed again")
     bad = [name for name, each in zip(names, loss[1:] if loss.dim() else (), strict=True) if find_non_finite(each)]
     which = f"loss '{bad[0]}'" if bad else "the loss"
-    return make_finding(f"the network's output is finite, but {which} is {found} (a logarithm of 0 or a division by 0)")
+    return make_nan_finding(
+        f"the network's output is finite, but {which} is {found} (a logarithm of 0 or a division by 0)"
+    )
 
 
 class _LayerWatcher(Protocol):
@@ -162,11 +164,11 @@ class _BadOutputFinder:
         bad_weight = next(((name, bad) for name, each in weights if (bad := find_non_finite(each)) is not None), None)
         if bad_weight is not None:
             text = f"{bad_weight[0]} of {layer} was {bad_weight[1]} before this step"
-            self.found = make_finding(
+            self.found = make_nan_finding(
                 text, f"{SMALLER_STEPS_FIX}; trainer.debug=anomaly finds the layer if a gradient was the cause"
             )
         elif find_non_finite(inputs) is None:  # otherwise an earlier layer is the cause
-            self.found = make_finding(f"{layer} is the first to output {found}")
+            self.found = make_nan_finding(f"{layer} is the first to output {found}")
 
 
 class _BadGradientFinder:
@@ -192,8 +194,8 @@ class _BadGradientFinder:
             if found is not None and (first is None or layer.is_within(first[0])):
                 first = layer, found
         if first is None:
-            return make_finding("the gradients of the same batch are finite when computed again")
-        return make_finding(f"{first[0]} is the first to give a gradient of {first[1]}", INFINITE_SLOPE_FIX)
+            return make_nan_finding("the gradients of the same batch are finite when computed again")
+        return make_nan_finding(f"{first[0]} is the first to give a gradient of {first[1]}", INFINITE_SLOPE_FIX)
 
 
 def _retain_gradient(tensor: Tensor) -> None:

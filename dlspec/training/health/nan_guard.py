@@ -15,16 +15,16 @@ from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.components import Model, TrainingData
 from dlspec.training.evaluation.scores import Scores
 from dlspec.training.health.anomaly_detection import detect_anomalies
-from dlspec.training.health.cause_finder import CauseFinder, ForwardMaker, is_training_weights
+from dlspec.training.health.nan_cause_finder import ForwardMaker, NanCauseFinder, is_training_weights
 from dlspec.training.health.nan_checks import (
     LossCheck,
     NotFinite,
-    NotFiniteTooLate,
+    NotFiniteAfterUpdate,
     Step,
+    add_rewind_to_errors,
     are_all_finite,
     check_after_update,
     make_deferred_check,
-    make_rewindable,
     require_finite_loss,
 )
 from dlspec.training.health.nan_diagnosis import SMALLER_STEPS_FIX
@@ -53,7 +53,7 @@ class NanGuard:
         self, state: TrainingState, model: Model, data: TrainingData, settings: TrainerSpec, make_forward: ForwardMaker
     ) -> None:
         self._state, self._data, self._settings = state, data, settings
-        self._cause_finder = CauseFinder(state, model, data, make_forward)
+        self._cause_finder = NanCauseFinder(state, model, data, make_forward)
         self.policy = NAN_POLICIES[settings.on_nan](state.network, state.optimizer, state.average)
         reads_loss_before_update = state.device.type == "cpu" and settings.compile != "step"
         self.always_checks_before_update = (
@@ -81,7 +81,7 @@ class NanGuard:
         """Wrap a step so that the cause can be found if it raises `NotFinite`."""
         if self._settings.debug == "anomaly":
             step = detect_anomalies(step)
-        return make_rewindable(step, self._state.device) if self.checks_before_update else step
+        return add_rewind_to_errors(step, self._state.device) if self.checks_before_update else step
 
     def skip_or_fail(self, error: NotFinite, batches: BatchLoader, batch: Batch) -> None:
         """Handle a batch that made no update because its loss or gradients are not finite.
@@ -114,7 +114,7 @@ class NanGuard:
             batches: the batches of the split.
 
         Raises:
-            NotFiniteTooLate: a training loss is not finite, and the weights have been updated since.
+            NotFiniteAfterUpdate: a training loss is not finite, and the weights have been updated since.
             TrainingFailed: the loss of an evaluation is not finite.
         """
         state = self._state
@@ -122,7 +122,7 @@ class NanGuard:
             return
         bad_step = scores.find_non_finite_step() or 0
         if state.phase == "train" and is_training_weights(state):
-            raise NotFiniteTooLate
+            raise NotFiniteAfterUpdate
         state.batch = bad_step
         order = (
             batches.iterate_in_order()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlspec.compat.torch_dynamo import without_dynamo
-from dlspec.compat.torch_layers import is_running_norm
+from dlspec.compat.torch_layers import can_have_running_statistics
 from dlspec.data.batches.tensor_tree import map_tensors
 from dlspec.optim.optimizer import restore_optimizer
 from dlspec.optim.weight_averages import WeightAverage
@@ -70,7 +70,7 @@ class SkipBatch(NanPolicy):
 
     def __init__(self, network: nn.Module, optimizer: Optimizer | None, average: WeightAverage | None) -> None:
         super().__init__(network, optimizer, average)
-        norms = [each for each in network.modules() if is_running_norm(each)]
+        norms = [each for each in network.modules() if can_have_running_statistics(each)]
         self._running_stats = [each for norm in norms for each in norm.buffers()]
         self._saved_stats = [each.clone() for each in self._running_stats]
         self._num_skipped = self._num_in_row = self._num_reported = 0

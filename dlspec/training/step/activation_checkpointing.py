@@ -18,7 +18,7 @@ from torch import fx, nn
 from torch.nn.utils import parametrizations
 from torch.utils.checkpoint import checkpoint, noop_context_fn
 
-from dlspec.compat.torch_layers import is_running_norm
+from dlspec.compat.torch_layers import can_have_running_statistics
 from dlspec.network.codegen import LAYER_KEY
 
 
@@ -55,7 +55,9 @@ class _CheckpointedModule(nn.Module):
     def __init__(self, submodule: fx.GraphModule) -> None:
         super().__init__()
         self.submodule = submodule
-        stateful_modules = [each for each in submodule.modules() if is_running_norm(each) or _is_parametrization(each)]
+        stateful_modules = [
+            each for each in submodule.modules() if can_have_running_statistics(each) or _is_parametrization(each)
+        ]
         self._make_contexts = (
             partial(_make_checkpoint_contexts, stateful_modules) if stateful_modules else noop_context_fn
         )
@@ -91,7 +93,9 @@ def _is_parametrization(module: nn.Module) -> bool:
 
 def _frozen_attributes(module: nn.Module) -> Mapping[str, Any]:
     """Return attribute values with which a module updates neither running statistics nor a power iteration."""
-    return {"momentum": 0.0, "num_batches_tracked": None} if is_running_norm(module) else {"training": False}
+    return (
+        {"momentum": 0.0, "num_batches_tracked": None} if can_have_running_statistics(module) else {"training": False}
+    )
 
 
 def _get_graph(network: nn.Module) -> fx.Graph:

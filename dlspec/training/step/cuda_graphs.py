@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from dlspec.compat.torch_cuda import end_failed_recording
+from dlspec.compat.torch_cuda import end_failed_graph_capture
 from dlspec.data.batches.tensor_tree import map_tensors
 from dlspec.formatting import first_line
 from dlspec.training.criterion_interface import Targets, total_loss
@@ -169,7 +169,7 @@ class CudaGraphStep:
 
     def _abort_capture(self, graph: torch.cuda.CUDAGraph, generator_state: Tensor) -> None:
         """Clean up a failed recording. PyTorch would leave the device's generator in recording mode."""
-        end_failed_recording(graph, self._pool)
+        end_failed_graph_capture(graph, self._pool)
         new_generator = torch.Generator(self._device)
         new_generator.set_state(generator_state)
         with torch.cuda.device(self._device):

@@ -117,11 +117,11 @@ def _make_memory_check(device: torch.device) -> Callable[[], bool]:
         return lambda: (
             torch.mps.driver_allocated_memory() <= MAX_GPU_MEMORY_FRACTION * torch.mps.recommended_max_memory()
         )
-    before, free = _peak_memory(), _free_memory()
+    before, free = _peak_memory(), _get_available_memory()
     return lambda: _peak_memory() - before <= MAX_FREE_MEMORY_FRACTION * free
 
 
-def _free_memory() -> int:
+def _get_available_memory() -> int:
     """Return the bytes that can be allocated without swapping; half of all memory if that is unknown."""
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

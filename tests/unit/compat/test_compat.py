@@ -16,11 +16,11 @@ from torch.optim.lr_scheduler import StepLR
 from torchmetrics.classification import MulticlassAccuracy
 
 from dlspec.compat import sklearn, torch_dynamo
-from dlspec.compat.torch_cuda import end_failed_recording
+from dlspec.compat.torch_cuda import end_failed_graph_capture
 from dlspec.compat.torch_dispatch import observe_operations, use_cpu_kernels_on_meta
 from dlspec.compat.torch_foreach import copy_tensors
-from dlspec.compat.torch_layers import is_batch_norm, is_running_norm, iterate_tensor_slots
-from dlspec.compat.torch_optim import mark_stepped
+from dlspec.compat.torch_layers import can_have_running_statistics, is_batch_norm, iterate_tensor_slots
+from dlspec.compat.torch_optim import mark_optimizer_stepped
 from dlspec.compat.torchmetrics import get_metric_state, restore_metric
 
 OBSERVING = """
@@ -71,7 +71,7 @@ def test_slots_hold_every_parameter_and_buffer_at_its_newest() -> None:
 def test_kinds_of_normalisations() -> None:
     layers = [nn.BatchNorm1d(2), nn.SyncBatchNorm(2), nn.LazyBatchNorm2d(), nn.InstanceNorm3d(2), nn.LayerNorm(2)]
     assert [is_batch_norm(each) for each in layers] == [True, True, True, False, False]
-    assert [is_running_norm(each) for each in layers] == [True, True, True, True, False]
+    assert [can_have_running_statistics(each) for each in layers] == [True, True, True, True, False]
 
 
 def test_a_restored_metric_goes_on() -> None:
@@ -99,7 +99,7 @@ def test_a_step_is_pytorchs_own_where_hooks_are_kept_elsewhere(monkeypatch: pyte
 def test_a_marked_optimizer_has_stepped_for_schedulers() -> None:
     optimizer = _adam()
     scheduler = StepLR(optimizer, 1)
-    mark_stepped(optimizer)
+    mark_optimizer_stepped(optimizer)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         scheduler.step()
@@ -111,7 +111,7 @@ def test_a_failed_recording_is_ended_whatever_pytorch_says(monkeypatch: pytest.M
             raise RuntimeError("worth nothing")
 
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
-    end_failed_recording(Graph(), None)  # type: ignore[arg-type]
+    end_failed_graph_capture(Graph(), None)  # type: ignore[arg-type]
 
 
 def test_data_files_where_scikit_learn_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -121,6 +121,6 @@ def test_what_can_not_be_pickled_is_copied() -> None:
     class Local:
         """A class that unpickling does not find."""
 
-    copies = compat.Copies({"a": [Local]})
+    copies = compat.ConfigCopier({"a": [Local]})
     assert copies.make() == {"a": [Local]}
     assert copies.make()["a"] is not copies.make()["a"]

@@ -416,7 +416,7 @@ def test_a_name_taken_twice() -> None:
     with pytest.raises(UserError) as caught:
         data_source("digits")(Impostor)
     assert str(caught.value) == (
-        "two data sources are named 'digits': dlspec.data.sources.tables.Digits and "
+        "two data sources are named 'digits': dlspec.data.sources.sklearn_datasets.Digits and "
         f"{__name__}.test_a_name_taken_twice.<locals>.Impostor; rename one of them"
     )
     assert SOURCES["digits"].__name__ == "Digits"

@@ -425,7 +425,7 @@ def test_the_real_sms_spam() -> None:
 
 
 def test_python_lines_are_balanced_and_have_no_hash() -> None:
-    from dlspec.data.files.stdlib_lines import read_comments_and_code
+    from dlspec.data.files.python_source_lines import read_comments_and_code
 
     comments, code = read_comments_and_code()
     assert len(comments) == len(code) > 10_000
@@ -459,7 +459,7 @@ def test_which_lines_are_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "test").mkdir()
     (tmp_path / "test" / "b.py").write_text("# never seen at all\n")
     monkeypatch.setattr("sysconfig.get_paths", lambda: {"stdlib": str(tmp_path)})
-    from dlspec.data.files.stdlib_lines import read_comments_and_code
+    from dlspec.data.files.python_source_lines import read_comments_and_code
 
     assert read_comments_and_code() == (["one two three"], ["for a in b:"])
 

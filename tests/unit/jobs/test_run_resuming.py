@@ -18,7 +18,7 @@ from dlspec.training.checkpoint.checkpoint_files import (
     read_checkpoint,
     read_newest_checkpoint,
 )
-from dlspec.training.checkpoint.nested_state import ResultRows, flatten_state, unflatten_state
+from dlspec.training.checkpoint.nested_state import EpochResults, flatten_state, unflatten_state
 from helpers.command_line import QUIET, CommandResult
 from helpers.interrupted_runs import MODELS, SHORT_RUN, StopAfterBatches, read_run_files, start_dlspec
 
@@ -188,7 +188,7 @@ def test_rows_are_taken_as_they_are() -> None:
     import json
 
     rows = [{"epoch": 1, "loss": 0.1}, {"epoch": 2, "loss": float("nan")}]
-    packed = flatten_state(ResultRows(rows), {}, "x")
+    packed = flatten_state(EpochResults(rows), {}, "x")
     rows.append({})  # the training goes on
     assert repr(unflatten_state(json.loads(json.dumps(packed)), {})) == repr(rows[:2])
 

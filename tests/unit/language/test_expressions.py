@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlspec.language.expressions import evaluator
+from dlspec.language.expressions import expression_parsing
 from dlspec.language.expressions.evaluation import evaluate_expression
-from dlspec.language.expressions.evaluator import (
+from dlspec.language.expressions.expression_functions import make_divisible
+from dlspec.language.expressions.expression_parsing import (
     ExpressionError,
     UnknownValue,
     extract_expression,
     has_embedded_expression,
     unescape_dollars,
 )
-from dlspec.language.expressions.expression_functions import make_divisible
 
 CLASSES = UnknownValue("data.num_classes")
 SCOPE: dict[str, Any] = {
@@ -175,7 +175,7 @@ def test_what_the_language_has_is_said_where_it_was_left() -> None:
     assert caught.value.finding.fix == "there is: min, max, round, int, len, sum, prod, make_divisible"
     with pytest.raises(ExpressionError) as caught:
         evaluate_expression("width +", SCOPE)
-    assert caught.value.finding.fix == evaluator.EXPRESSION_LANGUAGE
+    assert caught.value.finding.fix == expression_parsing.EXPRESSION_LANGUAGE
     with pytest.raises(ExpressionError) as caught:
         evaluate_expression("width / 0", SCOPE)
     assert caught.value.finding.fix == ""
@@ -210,7 +210,7 @@ def test_two_dollars_are_one() -> None:
 
 
 def test_names() -> None:
-    assert evaluator.find_params("max(a, b[c]) if null else len(d)") == {"a", "b", "c", "d"}
+    assert expression_parsing.find_params("max(a, b[c]) if null else len(d)") == {"a", "b", "c", "d"}
 
 
 NUMBERS = st.integers(-99, 99).map(str)
@@ -263,7 +263,7 @@ def test_every_node_that_is_let_through_is_computed() -> None:
     """A node in the list of allowed ones that `_value` did not know would be refused only when it is met."""
     examples = {"BinOp": "1+1", "UnaryOp": "-1", "BoolOp": "1 and 2", "Compare": "1 < 2", "IfExp": "1 if 1 else 2",
                 "List": "[1]", "Tuple": "(1,)", "Subscript": "[1][0]", "Slice": "[1][:]"}  # fmt: skip
-    assert {node.__name__ for node in evaluator._NODES} == set(examples)
+    assert {node.__name__ for node in expression_parsing._NODES} == set(examples)
     for name, text in examples.items():
-        assert any(type(node).__name__ == name for node in ast.walk(evaluator.parse_expression(text)))
+        assert any(type(node).__name__ == name for node in ast.walk(expression_parsing.parse_expression(text)))
         evaluate_expression(text, {})

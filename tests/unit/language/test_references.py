@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from dlspec.language.expressions.evaluator import InvalidValue, UnknownValue
+from dlspec.language.expressions.expression_parsing import InvalidValue, UnknownValue
 from dlspec.language.expressions.references import resolve_references
 from dlspec.language.problems import Problems, format_path
 

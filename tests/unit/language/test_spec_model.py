@@ -8,7 +8,7 @@ import pytest
 
 from dlspec.language.expand.expander import expand_model
 from dlspec.language.expand.graph import Node
-from dlspec.language.expressions.evaluator import UnknownValue
+from dlspec.language.expressions.expression_parsing import UnknownValue
 from dlspec.language.parse.block import read_model
 from dlspec.language.parse.part import NO_VALUE
 from dlspec.language.problems import Problems, format_path

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dlspec.language.expressions.evaluator import InvalidValue, UnknownValue
+from dlspec.language.expressions.expression_parsing import InvalidValue, UnknownValue
 from dlspec.language.parse.part import ENTRY_KEYS, NO_VALUE, Part, parse_part
 from dlspec.language.problems import Problems, format_path
 

@@ -20,7 +20,7 @@ from dlspec.errors import Code, SourceLocation, SpecError
 from dlspec.jobs.spec import Spec
 from dlspec.jobs.spec_keys import TOP_LEVEL_KEYS as ALL_KEYS
 from dlspec.jobs.spec_reading import read_spec, settle_spec
-from dlspec.language.expressions.evaluator import UnknownValue
+from dlspec.language.expressions.expression_parsing import UnknownValue
 from dlspec.language.problems import Problems, sort_by_location
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.language.source_map import SourceMap

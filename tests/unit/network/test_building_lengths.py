@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from dlspec.data.batches.sequence_lengths import apply_windows, count_fewest_steps
+from dlspec.data.batches.sequence_lengths import apply_windows, compute_min_input_steps
 from dlspec.layouts import Lengths, Window
 from dlspec.network.layer_rules.layout_rules import can_trim_padding, find_output_layout, find_output_lengths
 from dlspec.parts.torch.torch_parts import LAYERS
@@ -236,11 +236,11 @@ def test_a_window_that_pads_sees_a_border_at_each_texts_end(window: dict[str, An
 
 
 def test_padding_counts_as_steps_for_a_window() -> None:
-    assert count_fewest_steps([Window(5, padding=1)]) == 3
+    assert compute_min_input_steps([Window(5, padding=1)]) == 3
     assert (
-        count_fewest_steps([Window(3, padding=1)])
-        == count_fewest_steps([Window(3, padding=2)])
-        == count_fewest_steps([])
+        compute_min_input_steps([Window(3, padding=1)])
+        == compute_min_input_steps([Window(3, padding=2)])
+        == compute_min_input_steps([])
         == 1
     )
 
@@ -278,7 +278,7 @@ def assert_rows_are_themselves_alone(layer: LayerUnderTest, given: tuple[TensorI
     dim = layer.output.time_dim
     for row, length in enumerate(LENGTHS.tolist()):
         after = apply_windows(length, lengths.windows) if lengths else 0
-        if lengths and length < count_fewest_steps(lengths.windows):
+        if lengths and length < compute_min_input_steps(lengths.windows):
             continue  # the sample alone is too short for the window
         alone = layer(*(cut(x, value, row, length) for x, value in zip(inputs, given, strict=True)))
         mine = together[row : row + 1].narrow(dim, 0, after) if lengths and dim else together[row : row + 1]

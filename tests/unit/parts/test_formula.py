@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
-from dlspec.language.expressions.evaluator import ExpressionError
+from dlspec.language.expressions.expression_parsing import ExpressionError
 from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.expressions.formula_functions import FORMULA_FUNCTIONS
 from dlspec.language.expressions.formula_tree import find_calls, find_output_names, is_elementwise

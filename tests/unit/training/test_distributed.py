@@ -15,7 +15,7 @@ def test_one_process_does_everything() -> None:
 def test_it_costs_a_step_nothing() -> None:
     """The loop is given its own iterator and its own flag."""
     group, batches, interruption = find_process_group(), iter(()), Interruption()
-    assert group.take_slices(batches) is batches
+    assert group.select_rank_samples(batches) is batches
     assert group.share_interruption(interruption) is interruption
 
 

@@ -10,7 +10,7 @@ Count = Annotated[int, Field(ge=0, lt=2**53)]
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
-class CheckedState(BaseModel):
+class ValidatedState(BaseModel):
     """Base class for the state of one part of a checkpoint, validated strictly and without extra fields."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)

@@ -20,7 +20,7 @@ ForwardMaker = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 @dataclass(frozen=True)
-class CauseFinder:
+class NanCauseFinder:
     """Finds out why the loss or a gradient of one of the run's batches is not finite."""
 
     state: TrainingState

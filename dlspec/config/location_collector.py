@@ -20,7 +20,7 @@ from dlspec.language.yaml.yaml_files import Document, format_file_path, load_yam
 
 
 @dataclass
-class WrittenLocations:
+class LocationCollector:
     """Collects the locations of keys and values; add files and overrides in the order of merging."""
 
     keys: dict[KeyPath, SourceLocation] = field(default_factory=dict)

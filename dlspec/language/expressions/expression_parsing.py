@@ -35,7 +35,7 @@ class InvalidValue(UnknownValue):
     """Replaces a value for which a problem was reported, so that it causes no further problems."""
 
 
-def children_of(value: Any) -> Iterable[Any]:
+def list_children(value: Any) -> Iterable[Any]:
     """Return the values of a mapping or the items of a list; () for anything else."""
     if isinstance(value, dict):
         return value.values()
@@ -46,7 +46,7 @@ def find_unknown_keys(value: Any) -> set[str]:
     """Find the keys of all unknown values in a value, also inside lists and mappings."""
     if isinstance(value, UnknownValue):
         return {value.key}
-    return {key for child in children_of(value) for key in find_unknown_keys(child)}
+    return {key for child in list_children(value) for key in find_unknown_keys(child)}
 
 
 EXPRESSION_LANGUAGE = (
@@ -57,7 +57,12 @@ EXPRESSION_LANGUAGE = (
 
 def extract_expression(value: Any) -> str | None:
     """Return a value's expression: 'width' for '$width', '4 * width' for '$(4 * width)', None for anything else."""
-    if not isinstance(value, str) or not value.startswith("$") or value.startswith("$$") or is_unclosed(value):
+    if (
+        not isinstance(value, str)
+        or not value.startswith("$")
+        or value.startswith("$$")
+        or lacks_closing_bracket(value)
+    ):
         return None
     name = _NAME.match(value)
     if name is not None:
@@ -74,12 +79,12 @@ CLOSE_BRACKET_FIX = "add the ')'; an expression with ',' inside { } or [ ] needs
 _LOOKS_COMPUTED = re.compile(r"[\[*/+]| - ")
 
 
-def is_unclosed(value: Any) -> bool:
+def lacks_closing_bracket(value: Any) -> bool:
     """Whether an expression lacks a ')', for example because YAML split it at a comma."""
     return isinstance(value, str) and value.startswith("$(") and value.count("(") > value.count(")")
 
 
-def guess_expression(value: str) -> str:
+def guess_intended_expression(value: str) -> str:
     """Guess the expression that `$sizes[0]` or `2 * $width` was meant to be, to be put in `$(...)`; '' if none."""
     text = re.sub(r"\$([A-Za-z_])", r"\1", value)
     if not _LOOKS_COMPUTED.search(value):
@@ -145,7 +150,7 @@ def find_params(text: str) -> set[str]:
 _DOLLAR_TEXT = re.compile(r"\$\(.*|\$\w+", re.S)
 
 
-def find_dollar_words(text: str) -> set[str]:
+def find_words_after_dollar(text: str) -> set[str]:
     """Find all words after a `$` in a text: the names that its expressions use, and possibly some more."""
     return {word for found in _DOLLAR_TEXT.findall(text) for word in find_words(found)}
 
