@@ -208,7 +208,8 @@ class Schema:
             path = (*part.settings_path, name)
             if name in self.fixed:
                 found = f"'{name}' is always {str(self.fixed[name]).lower()} here"
-                problems.add(Code.FIXED_SETTING, path, found, "remove it", shown=self._name_if_not_in_path(part))
+                shown = self._name_if_not_in_path(part)
+                problems.add(Code.FIXED_SETTING, path, found, "remove it", shown=shown, at_key=True)
                 continue
             fix = self._suggest_fix(str(name))
             problems.add(
@@ -217,6 +218,7 @@ class Schema:
                 f"unknown setting '{name}'",
                 fix,
                 shown=self._name_if_not_in_path(part),
+                at_key=True,
             )
             # Do not also report a required setting as missing if it was only misspelled.
             missing = [each for each in missing if each != self._guess_setting_name(str(name))]

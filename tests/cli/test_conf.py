@@ -105,6 +105,13 @@ def test_the_readmes_models(dlspec, write, text: str) -> None:
     assert (said.code, said.err) == (0, "")
 
 
+def test_the_readmes_refusal(dlspec, write) -> None:
+    wrong = YAML[0].replace("out_channels", "out_chanels").replace("BatchNorm2d", "BatchNormalization")
+    write("conf/model/mine.yaml", wrong)
+    said = dlspec("validate", "model=mine")
+    assert (said.code, [said.err]) == (2, [text for text in blocks("text") if text.startswith("conf/")])
+
+
 @pytest.mark.parametrize("code", blocks("python"))
 def test_the_readmes_python(work: Path, code: str, capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(code, "README.md", "exec"), {})
