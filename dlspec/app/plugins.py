@@ -6,5 +6,5 @@ from dlspec.sweeps.hydra.plugins import DlspecLauncher as DlspecLauncher
 from dlspec.sweeps.hydra.plugins import DlspecSweeper as DlspecSweeper
 from dlspec.sweeps.hydra.plugins import OtherLauncher as OtherLauncher
 from dlspec.sweeps.hydra.plugins import PoolLauncher as PoolLauncher
+from dlspec.sweeps.hydra.plugins import name_plugins as name_plugins
 from dlspec.sweeps.hydra.plugins import register as register
-from dlspec.sweeps.hydra.plugins import set_plugin_module as name_plugins

@@ -5,5 +5,5 @@ from dlspec.data.sources.source import SOURCES, DataSource, SplitSource, data_so
 
 __all__ = [
     "SOURCES", "DataSource", "SplitSource", "data_source", "images", "labelled_text", "open_data", "random",
-    "running_text", "segments", "tables",
+    "running_text", "segments", "sklearn_datasets",
 ]  # fmt: skip

@@ -162,12 +162,12 @@ PLUGINS: tuple[type[Plugin], ...] = (DlspecLauncher, PoolLauncher, OtherLauncher
 def register() -> None:
     """Register the launchers and the sweeper with Hydra."""
     plugins = Plugins.instance()  # before the renaming: it searches installed plugins, and would import these twice
-    set_plugin_module()
+    name_plugins()
     for cls in PLUGINS:
         plugins.register(cls)
 
 
-def set_plugin_module() -> None:
+def name_plugins() -> None:
     """Give the plugins a module name below `hydra_plugins`, where Hydra and other plugin packages look for them."""
     register_module(PLUGIN_MODULE, sys.modules[__name__])
     for cls in PLUGINS:

@@ -56,7 +56,7 @@ def make_deferred_check(device: torch.device) -> LossCheck:
 
 
 def check_after_update(loss: Tensor) -> None:
-    """Raise `NotFiniteAfterUpdate` unless the loss is finite, for compiled steps on a CPU, which have updated already."""
+    """Raise `NotFiniteAfterUpdate` unless the loss is finite: compiled steps on a CPU have updated already."""
     if not math.isfinite(loss.item()):
         raise NotFiniteAfterUpdate
 
