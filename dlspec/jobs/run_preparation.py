@@ -171,7 +171,7 @@ class Preparation:
         return PreparedRun(
             spec, data, network, criterion, optimizer, schedule, built.freezing,
             lambda: make_metrics(metrics, predicted), resolved_spec,
-            (*built.notes, *_make_all_frozen_note(network, optimizer)),
+            (*built.notes, *criterion.describe_own_losses(), *_make_all_frozen_note(network, optimizer)),
         )  # fmt: skip
 
 

@@ -24,6 +24,7 @@ from dlspec.losses.loss_checks import check_match
 from dlspec.losses.loss_matching import LossMatch, match_losses
 from dlspec.losses.loss_rules import identity
 from dlspec.losses.loss_shapes import PaddingMaskBuilder, TargetTensors, make_shape_converters
+from dlspec.losses.loss_weights import make_weight_function
 from dlspec.losses.predictions import Prediction, PredictionPair, make_prediction
 from dlspec.network.builder import Network
 from dlspec.network.random_state import preserve_random_state
@@ -33,16 +34,23 @@ from dlspec.parts.specs.loss_spec import LossTerms
 class CriterionTerm(nn.Module):
     """One loss term. `compare(output, targets)` returns its mean over a batch, a scalar.
 
-    `output` is what the network returns, a tensor or a dict of tensors; `targets` are the batch's targets.
+    `output` is what the network returns, a tensor or a dict of tensors; `targets` are the batch's targets. Where
+    samples do not count equally, `weigh(targets)` returns the weight of each, and `add_up(output, targets)` the mean
+    times the batch's weight; else both are None.
     """
 
     def __init__(self, setup: LossSetup) -> None:
         super().__init__()
         self.match, self.select_output = setup.match, setup.select_output
-        self.loss, self.compare = make_loss_call(setup)
+        call = make_loss_call(setup)
+        self.loss, self.compare = call.loss, call.compare
+        self.weigh = make_weight_function(setup, call.loss)
+        self.add_up = call.add_up if self.weigh is not None else None
         predict = self.match.rule.predict
         predict = None if predict is None else getattr(self.loss, "predict", predict)
         self.prediction = make_prediction(self.match, predict, setup.index, setup.padding)
+        # The user's own loss returns one number for a batch, and does not say what it averages over.
+        self.is_own = not setup.has_reduction and self.match.term.type != "Mean"
 
 
 class Criterion(nn.Module):
@@ -64,8 +72,9 @@ class Criterion(nn.Module):
         self.term_names = tuple(each.match.term.name for each in terms) if len(terms) > 1 else ()
         # How to cut targets to their batch's longest sample, by name, where the inputs are cut.
         self.trims = _collect_trims(terms)
-        self._factors = [each.match.term.factor for each in terms]
-        self._single_compare = terms[0].compare if self._factors == [1.0] else None
+        self.factors = [each.match.term.factor for each in terms]
+        self._single_compare = terms[0].compare if self.factors == [1.0] else None
+        self._has_weights = any(each.weigh is not None for each in terms)
         self._predictions = _collect_predictions(terms)
 
     @property
@@ -78,8 +87,61 @@ class Criterion(nn.Module):
         if self._single_compare is not None:
             return self._single_compare(output, targets)
         values = [each.compare(output, targets) for each in self.terms]
-        total = torch.stack([factor * value for factor, value in zip(self._factors, values, strict=True)]).sum()
+        total = torch.stack([factor * value for factor, value in zip(self.factors, values, strict=True)]).sum()
         return torch.stack([total, *(each.detach() for each in values)]) if self.term_names else total
+
+    def weigh(self, targets: TargetTensors) -> Tensor | None:
+        """Compute how much each sample counts in the mean of each term.
+
+        Args:
+            targets: The targets of a batch, or of a whole split.
+
+        Returns:
+            The weights, (N, terms); None if every sample counts equally in every term.
+        """
+        if not self._has_weights:
+            return None
+        found = [None if each.weigh is None else each.weigh(targets) for each in self.terms]
+        first = next(each for each in found if each is not None)
+        return torch.stack([torch.ones_like(first) if each is None else each for each in found], dim=1)
+
+    def accumulate(
+        self, output: Any, targets: TargetTensors, batch_weights: Tensor, update_weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Compute a batch's part in the loss of an update of multiple batches.
+
+        Args:
+            output: The network's output.
+            targets: The batch's targets.
+            batch_weights: The weight of the batch in each term, (terms,).
+            update_weights: The weight of all of the update's batches in each term, (terms,).
+
+        Returns:
+            The part, a scalar: the parts of all batches add up to the loss of one large batch. And the loss of the
+            batch as `forward` returns it, without gradients.
+        """
+        values = [
+            each.compare(output, targets) * weight if each.add_up is None else each.add_up(output, targets)
+            for each, weight in zip(self.terms, batch_weights, strict=True)
+        ]
+        sums = torch.stack([each.to(update_weights.dtype) for each in values])
+        factors = sums.new_tensor(self.factors)
+        means = sums.detach() / batch_weights
+        total = (factors * means).sum()
+        loss = torch.stack([total, *means]) if self.term_names else total
+        return (factors * sums / update_weights).sum(), loss
+
+    def describe_own_losses(self) -> tuple[str, ...]:
+        """Describe for each of the user's own losses how its numbers for batches are combined, a line each."""
+        own = {
+            each.match.term.type: "samples" if each.weigh is None else "real steps"
+            for each in self.terms
+            if each.is_own
+        }
+        return tuple(
+            f"{loss} returns one number for each batch: it counts as the mean over the batch's {counted}"
+            for loss, counted in own.items()
+        )
 
     def predict(self, output: Any) -> Any:
         """Convert the network's output to probabilities or numbers: one tensor, or a dict by target's name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,14 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.data.batches.sequence_lengths import apply_windows, masked_mean
+from dlspec.data.batches.sequence_lengths import apply_windows, masked_mean, masked_sum
 from dlspec.losses.loss_matching import LossMatch
 from dlspec.losses.loss_shapes import PaddingMaskBuilder, ShapeConverters, TargetTensors
 
 OutputSelector = Callable[[Any], Tensor]
 CompareFunction = Callable[[Any, TargetTensors], Tensor]
-LossCall = tuple[nn.Module, CompareFunction]
-"""The loss's module, and a function that computes its mean over a batch from the network's output and the targets."""
+
+
+@dataclass(frozen=True)
+class LossCall:
+    """A loss, and how it is computed from the network's output and the batch's targets."""
+
+    loss: nn.Module
+    # Computes the mean over a batch.
+    compare: CompareFunction
+    # Computes the mean times the batch's weight, which is 0 and not nan for a batch without weight. None for a loss
+    # whose batches weigh as much as they have samples.
+    add_up: CompareFunction | None = None
 
 
 @dataclass(frozen=True)
@@ -67,32 +78,49 @@ def make_loss_call(setup: LossSetup) -> LossCall:
         return _make_ignoring_call(setup, setup.padding)
     return (
         _make_masked_mean_call(setup, setup.padding)
-        if setup.has_reduction or not loss_arguments.target
+        if setup.has_reduction or setup.match.term.type == "Mean"
         else _make_real_steps_call(setup, setup.padding)
     )
 
 
 def _make_plain_call(setup: LossSetup) -> LossCall:
-    loss, select_output, shape_output, shape_target = (
-        setup.make_loss(),
-        setup.select_output,
-        setup.shapes.output,
-        setup.shapes.target,
-    )
+    loss = setup.make_loss()
+    add_up = _make_plain_compare(setup, _add_instead(loss)) if setup.match.rule.is_cross_entropy else None
+    return LossCall(loss, _make_plain_compare(setup, loss), add_up)
+
+
+def _make_plain_compare(setup: LossSetup, loss: nn.Module) -> CompareFunction:
+    select_output, shape_output, shape_target = setup.select_output, setup.shapes.output, setup.shapes.target
     if not setup.match.arguments.target:
-        return loss, lambda output, targets: loss(select_output(output))
+        return lambda output, targets: loss(select_output(output))
 
     def compare(output: Any, targets: TargetTensors) -> Tensor:
         given = shape_output(select_output(output))
         value: Tensor = loss(given, shape_target(given, targets))
         return value
 
-    return loss, compare
+    return compare
+
+
+def _add_instead(loss: nn.Module) -> nn.Module:
+    """Copy a loss so that it returns the sum instead of the mean, with the same class weights, on any device."""
+    summed = copy.copy(loss)  # shares the dict of buffers: `to(device)` on the original changes those of the copy, too
+    vars(summed)["reduction"] = "sum"
+    return summed
 
 
 def _make_ignoring_call(setup: LossSetup, padding: PaddingMaskBuilder) -> LossCall:
     """Set the target of padding to the class that the loss ignores."""
-    loss, shapes, select_output = setup.make_loss(), setup.shapes, setup.select_output
+    loss = setup.make_loss()
+    return LossCall(
+        loss,
+        _make_ignoring_compare(setup, padding, loss),
+        _make_ignoring_compare(setup, padding, _add_instead(loss)),
+    )
+
+
+def _make_ignoring_compare(setup: LossSetup, padding: PaddingMaskBuilder, loss: nn.Module) -> CompareFunction:
+    shapes, select_output = setup.shapes, setup.select_output
     ignored_class = int(getattr(loss, "ignore_index", -100))
 
     def compare(output: Any, targets: TargetTensors) -> Tensor:
@@ -101,7 +129,7 @@ def _make_ignoring_call(setup: LossSetup, padding: PaddingMaskBuilder) -> LossCa
         value: Tensor = loss(given, shapes.target(given, targets).masked_fill(~is_real, ignored_class))
         return value
 
-    return loss, compare
+    return compare
 
 
 def _make_masked_mean_call(setup: LossSetup, padding: PaddingMaskBuilder) -> LossCall:
@@ -111,21 +139,25 @@ def _make_masked_mean_call(setup: LossSetup, padding: PaddingMaskBuilder) -> Los
     is_batchmean = setup.settings.get("reduction") == "batchmean"
     shapes, select_output = setup.shapes, setup.select_output
 
-    def compare(output: Any, targets: TargetTensors) -> Tensor:
-        selected = select_output(output)
-        given, is_real = shapes.output(selected), shapes.mask(padding.build_step_mask(selected, targets))
-        values: Tensor = loss(given, shapes.target(given, targets)) if has_target else given
-        mean = masked_mean(values, is_real)
-        return mean * (values.numel() // is_real.numel()) if is_batchmean else mean
+    def make_compare(reduce: Callable[[Tensor, Tensor], Tensor]) -> CompareFunction:
+        def compare(output: Any, targets: TargetTensors) -> Tensor:
+            selected = select_output(output)
+            given, is_real = shapes.output(selected), shapes.mask(padding.build_step_mask(selected, targets))
+            values: Tensor = loss(given, shapes.target(given, targets)) if has_target else given
+            reduced = reduce(values, is_real)
+            return reduced * (values.numel() // is_real.numel()) if is_batchmean else reduced
 
-    return loss, compare
+        return compare
+
+    return LossCall(loss, make_compare(masked_mean), make_compare(masked_sum))
 
 
 def _make_real_steps_call(setup: LossSetup, padding: PaddingMaskBuilder) -> LossCall:
     """Pass only the real steps to a user's loss, (M, ...). Selecting them synchronizes with the device."""
     loss, shapes, select_output = setup.make_loss(), setup.shapes, setup.select_output
+    has_target = bool(setup.match.arguments.target)
 
-    def compare(output: Any, targets: TargetTensors) -> Tensor:
+    def select_real_steps(output: Any, targets: TargetTensors) -> tuple[Tensor, ...]:
         selected = select_output(output)
         given, is_real = shapes.output(selected), padding.build_step_mask(selected, targets)
         target = shapes.target(given, targets)
@@ -133,10 +165,18 @@ def _make_real_steps_call(setup: LossSetup, padding: PaddingMaskBuilder) -> Loss
             is_real = is_real.flatten() if shapes.mask is torch.flatten else is_real
             time = padding.time_dim if is_real.dim() > 1 else 0
             given, target = given.movedim(time, is_real.dim() - 1), target.movedim(time, is_real.dim() - 1)
-        value: Tensor = loss(given[is_real], target[is_real])
+        return (given[is_real], target[is_real]) if has_target else (given[is_real],)
+
+    def compare(output: Any, targets: TargetTensors) -> Tensor:
+        value: Tensor = loss(*select_real_steps(output, targets))
         return value
 
-    return loss, compare
+    def add_up(output: Any, targets: TargetTensors) -> Tensor:
+        steps = select_real_steps(output, targets)
+        value: Tensor = loss(*steps) * len(steps[0]) if len(steps[0]) else steps[0].sum()
+        return value
+
+    return LossCall(loss, compare, add_up)
 
 
 def _make_multi_output_call(setup: LossSetup) -> LossCall:
@@ -145,16 +185,21 @@ def _make_multi_output_call(setup: LossSetup) -> LossCall:
     is_averaged = padding is not None and setup.has_reduction
     loss = setup.make_loss(reduction="none") if is_averaged else setup.make_loss()
 
-    def compare(output: Any, targets: TargetTensors) -> Tensor:
-        given = {name: shapes.output(select_output(output)) for name, select_output in setup.output_selectors.items()}
-        if loss_arguments.target:
-            given[loss_arguments.target] = shapes.target(given[loss_arguments.outputs[0]], targets)
-        values: Tensor = loss(*(given[name] for name in loss_arguments.names))
-        if padding is None or not is_averaged:
-            return values
-        return masked_mean(values, shapes.mask(padding.build_step_mask(setup.select_output(output), targets)))
+    def make_compare(reduce: Callable[[Tensor, Tensor], Tensor]) -> CompareFunction:
+        def compare(output: Any, targets: TargetTensors) -> Tensor:
+            given = {
+                name: shapes.output(select_output(output)) for name, select_output in setup.output_selectors.items()
+            }
+            if loss_arguments.target:
+                given[loss_arguments.target] = shapes.target(given[loss_arguments.outputs[0]], targets)
+            values: Tensor = loss(*(given[name] for name in loss_arguments.names))
+            if padding is None or not is_averaged:
+                return values
+            return reduce(values, shapes.mask(padding.build_step_mask(setup.select_output(output), targets)))
 
-    return loss, compare
+        return compare
+
+    return LossCall(loss, make_compare(masked_mean), make_compare(masked_sum) if is_averaged else None)
 
 
 def _make_ctc_call(setup: LossSetup) -> LossCall:
@@ -168,7 +213,7 @@ def _make_ctc_call(setup: LossSetup) -> LossCall:
         value: Tensor = loss(selected.transpose(0, 1), tokens, *lengths)
         return value
 
-    return loss, compare
+    return LossCall(loss, compare)
 
 
 def _count_real_steps(padding: PaddingMaskBuilder | None, given: Tensor, targets: TargetTensors) -> Tensor:

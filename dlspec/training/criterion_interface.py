@@ -33,6 +33,25 @@ class CriterionProtocol(Protocol):
         """Compute the batch's mean loss: a scalar tensor, or for multiple terms a vector [sum, term, ...]."""
 
     @property
+    def factors(self) -> Sequence[float]:
+        """What each loss term is multiplied by in the sum."""
+
+    def weigh(self, targets: Targets) -> Tensor | None:
+        """Compute how much each sample counts in the mean of each term, (N, terms); None if all count equally."""
+
+    def accumulate(
+        self, output: Any, targets: Targets, batch_weights: Tensor, update_weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Compute a batch's part in the loss of an update of multiple batches, and the batch's mean loss, detached.
+
+        Args:
+            output: the network's output.
+            targets: the batch's targets.
+            batch_weights: the summed weights of the batch's samples, (terms,).
+            update_weights: the summed weights of the samples of all of the update's batches, (terms,).
+        """
+
+    @property
     def predicted_targets(self) -> Sequence[Target]:
         """The targets that the network predicts."""
 

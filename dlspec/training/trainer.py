@@ -96,7 +96,7 @@ class Trainer:
             average=make_average(model.network, settings.average, settings.epochs),
         )
         self.guard = NanGuard(self.state, model, data, settings, self.backend.precision.wrap_forward)
-        self.steps = StepFactory(self.state, self.backend, optimization, self.guard, settings)
+        self.steps = StepFactory(self.state, self.backend, optimization, self.guard, settings, data.seed)
         self.interruption = Interruption()
         self.group = find_process_group()
         self._batch_loop = BatchLoop(

@@ -26,6 +26,7 @@ class CrossEntropy(nn.Module):
 
     target_names: tuple[str, ...] = ("label",)
     term_names: tuple[str, ...] = ()
+    factors: tuple[float, ...] = (1.0,)
     trims: Mapping[str, PaddingTrim] = {}
     predicted_targets: tuple[Target, ...] = (Target("label", "classes", (), CLASSES),)
 
@@ -34,6 +35,14 @@ class CrossEntropy(nn.Module):
 
     def forward(self, output: Tensor, targets: Targets) -> Tensor:
         return nn.functional.cross_entropy(output, targets[0])
+
+    def weigh(self, targets: Targets) -> Tensor | None:
+        return None
+
+    def accumulate(
+        self, output: Tensor, targets: Targets, batch_weights: Tensor, update_weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        raise AssertionError("only called if `weigh` returns weights")
 
     def make_metric_pairs(self, output: Tensor, targets: Targets) -> list[tuple[Tensor, Tensor]]:
         return [(output.softmax(1), targets[0])]

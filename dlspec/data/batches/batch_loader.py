@@ -86,10 +86,18 @@ class BatchLoader:
         Returns:
             An iterator over the batches.
         """
-        order = make_permutation(self._split_size, seed, epoch)[: self.samples]
+        order = self.shuffle_samples(seed, epoch)
         rows = torch.split(order.to(self._storage_device), self.sizes)
         pieces = zip(rows[start:], self._trim_tensors(order, start), strict=False)
         return self._run_tasks(partial(_gather_rows, tensors, batch) for batch, tensors in pieces)
+
+    def shuffle_samples(self, seed: int, epoch: int) -> Tensor:
+        """Return the indices of the samples of one epoch in the order of `iterate_shuffled`, on the CPU."""
+        return make_permutation(self._split_size, seed, epoch)[: self.samples]
+
+    def split_targets(self, samples: int) -> Iterator[Tensors]:
+        """Yield the targets of the whole split, not cut, as views of at most this number of samples."""
+        return zip(*(torch.split(each, samples) for each in self.tensors[self._input_count :]), strict=True)
 
     def iterate_in_order(self) -> Iterator[Batch]:
         """Yield every batch in the order of the split, as views without copying."""

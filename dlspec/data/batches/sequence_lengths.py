@@ -62,3 +62,10 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """
     mask = mask.reshape(*mask.shape, *(1,) * (values.dim() - mask.dim())).expand_as(values)
     return values.masked_fill(~mask, 0).sum() / mask.sum()
+
+
+def masked_sum(values: Tensor, mask: Tensor) -> Tensor:
+    """Compute the `masked_mean` times the number of true positions of the mask; 0 for a mask without any."""
+    numbers_per_position = values.numel() // max(mask.numel(), 1)
+    mask = mask.reshape(*mask.shape, *(1,) * (values.dim() - mask.dim())).expand_as(values)
+    return values.masked_fill(~mask, 0).sum() / numbers_per_position

@@ -30,7 +30,10 @@ BufferedStep = tuple[Any, Targets]  # (output, targets)
 
 
 class Scores:
-    """The mean loss over samples (also of each loss term) and the metrics of one pass over a split.
+    """The mean loss (also of each loss term) and the metrics of one pass over a split.
+
+    The mean is that of the whole split, whatever the sizes of the batches: over its samples, or over what the loss
+    averages, such as real tokens.
 
     Args:
         criterion: all loss terms.
@@ -58,6 +61,7 @@ class Scores:
         self._batch_sizes: list[int] = []
         self._losses: list[Tensor] = []
         self._loss_chunks: list[Tensor] = []
+        self._weights: list[Tensor] = []  # of each step in each loss term, if samples do not count equally
         self._buffered_steps: list[BufferedStep] = []
         self._num_buffered_rows = self._num_buffered_numbers = 0
         for metric in self._metrics_by_name.values():
@@ -73,6 +77,7 @@ class Scores:
             "rows": self._num_buffered_rows,
             "numbers": self._num_buffered_numbers,
             "metrics": {name: get_metric_state(each) for name, each in self._metrics_by_name.items()},
+            **({"weights": torch.stack(self._weights)} if self._weights else {}),
         }
 
     @torch.inference_mode()
@@ -87,6 +92,7 @@ class Scores:
         )
         self._loss_chunks = [] if state["pieces"] is None else [state["pieces"]]
         self._losses = [] if state["losses"] is None else list(state["losses"].unbind())
+        self._weights = list(state["weights"].unbind()) if "weights" in state else []
         self._buffered_steps = _unpack_steps(state["held"])
         for name, metric in self._metrics_by_name.items():
             restore_metric(metric, state["metrics"][name])
@@ -101,6 +107,11 @@ class Scores:
             num_samples: the number of samples in the batch.
         """
         self._batch_sizes.append(num_samples)
+        weights = self._criterion.weigh(targets)
+        if weights is not None:
+            weights = weights.sum(0)
+            loss = self._remove_weightless(loss, weights)
+            self._weights.append(weights if self._arena is None else self._arena.copy(weights))
         if self._arena is not None:
             loss = self._arena.copy(loss)
             if self._metrics_by_name:
@@ -134,12 +145,30 @@ class Scores:
         metrics = {name: float(metric.compute()) for name, metric in self._metrics_by_name.items()}
         all_losses = torch.cat(self._loss_chunks)
         columns = all_losses.T.tolist() if all_losses.dim() > 1 else [all_losses.tolist()]
-        losses = {name: self._weighted_mean(column) for name, column in zip(self.loss_names, columns, strict=True)}
-        return losses | metrics
+        means = self._average_weighted(columns) if self._weights else self._average_over_samples(columns)
+        return dict(zip(self.loss_names, means, strict=True)) | metrics
 
-    def _weighted_mean(self, losses: Sequence[float]) -> float:
-        weighted = math.fsum(loss * size for loss, size in zip(losses, self._batch_sizes, strict=True))
-        return weighted / sum(self._batch_sizes)
+    def _average_over_samples(self, columns: Sequence[Sequence[float]]) -> list[float]:
+        return [_weighted_mean(each, self._batch_sizes) for each in columns]
+
+    def _average_weighted(self, columns: Sequence[Sequence[float]]) -> list[float]:
+        """Average each loss term by its own weights, then add the terms."""
+        is_single = len(columns) == 1
+        known = torch.stack(self._weights).T.tolist()
+        # A checkpoint of an older version has no weights of the steps before it: they count by their samples.
+        weights = [[*self._batch_sizes[: len(self._batch_sizes) - len(each)], *each] for each in known]
+        means = [_weighted_mean(*pair) for pair in zip(columns if is_single else columns[1:], weights, strict=True)]
+        if is_single:
+            return means
+        return [sum(factor * mean for factor, mean in zip(self._criterion.factors, means, strict=True)), *means]
+
+    def _remove_weightless(self, loss: Tensor, weights: Tensor) -> Tensor:
+        """Set loss terms without any weight in a batch to 0: their mean is nan if all classes are ignored."""
+        if not loss.dim():
+            return loss.where(weights[0] != 0, 0)
+        terms = loss[1:].where(weights != 0, 0)
+        total = (terms * terms.new_tensor(self._criterion.factors)).sum()
+        return torch.cat([loss[:1].where((weights != 0).all(), total), terms])
 
     def find_non_finite_step(self) -> int | None:
         """Find the first step of the pass, counted from 0, whose loss is not finite; None if all are finite."""
@@ -164,6 +193,13 @@ class Scores:
             predictions, truth = pairs[0] if len(pairs) == 1 else map(torch.cat, zip(*pairs, strict=True))
             for metric in metrics.values():
                 metric.update(predictions, truth)
+
+
+def _weighted_mean(values: Sequence[float], weights: Sequence[float]) -> float:
+    total = math.fsum(weights)
+    return (
+        math.fsum(value * weight for value, weight in zip(values, weights, strict=True)) / total if total else math.nan
+    )
 
 
 def _select_total(losses: Tensor) -> Tensor:

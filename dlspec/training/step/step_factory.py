@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from dlspec.data.batches.batch_loader import BatchLoader
 from dlspec.language.sections.trainer_section import TrainerSpec
 from dlspec.training.components import Optimization
@@ -11,6 +14,8 @@ from dlspec.training.health.nan_guard import NanGuard
 from dlspec.training.state import TrainingState
 from dlspec.training.step.compute_backend import ComputeBackend
 from dlspec.training.step.step_functions import GradientAccumulation, Step, compute_batch_weights
+
+MAX_WEIGHED_SAMPLES = 4096  # at a time: the windows of a text overlap, and a copy of all of them could be large
 
 
 @dataclass(frozen=True)
@@ -22,16 +27,33 @@ class StepFactory:
     optimization: Optimization
     guard: NanGuard
     settings: TrainerSpec
+    seed: int  # of the order of the batches
 
     def make_training_step(self, batches: BatchLoader) -> Step:
-        """Make the step that trains on one batch; `batches` are those of the epoch."""
+        """Make the step that trains on one batch of the state's epoch; `batches` are those of the training split."""
         state, accumulate = self.state, self.settings.accumulate
         accumulation = None
         if accumulate > 1:
-            accumulation = GradientAccumulation(compute_batch_weights(batches.sizes, accumulate), lambda: state.batch)
+            sample_weights = self._weigh_samples(batches)
+            if sample_weights is not None:
+                order = batches.shuffle_samples(self.seed, state.epoch)
+                sample_weights = sample_weights[order.to(sample_weights.device)]
+            batch_weights = compute_batch_weights(batches.sizes, accumulate, sample_weights)
+            accumulation = GradientAccumulation(batch_weights, lambda: state.batch)
         return self.backend.make_training_step(
             self.optimization.optimizer, self._finish_update, self.guard, accumulation
         )
+
+    @torch.no_grad()
+    def _weigh_samples(self, batches: BatchLoader) -> Tensor | None:
+        """Compute how much each sample of the split counts in each loss term, (N, terms); None if all count equally."""
+        found: list[Tensor] = []
+        for targets in batches.split_targets(MAX_WEIGHED_SAMPLES):
+            weights = self.backend.criterion.weigh(tuple(each.to(self.backend.device) for each in targets))
+            if weights is None:
+                return None
+            found.append(weights)
+        return torch.cat(found) if found else None
 
     def make_evaluation_step(self) -> Step:
         """Make the step that evaluates one batch, with the network or with averaged weights."""

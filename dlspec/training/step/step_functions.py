@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -42,26 +43,52 @@ class GradientClipping:
 
 
 @dataclass(frozen=True)
+class TermWeights:
+    """A batch's weight in each loss term, where samples do not count equally."""
+
+    batch: Tensor  # summed over the batch's samples, (terms,)
+    update: Tensor  # summed over the samples of all of its update's batches, (terms,)
+
+
+@dataclass(frozen=True)
 class BatchWeight:
     """A batch's part in an accumulated update."""
 
-    weight: float  # of its gradient; the weights of an update add up to 1
+    weight: float  # of its gradient if samples count equally; the weights of an update add up to 1
     is_first: bool  # of the update's batches
     is_last: bool
+    terms: TermWeights | None = None  # if samples do not count equally
 
 
-def compute_batch_weights(sizes: Sequence[int], accumulate: int) -> list[BatchWeight]:
-    """Compute each batch's weight in its update, for an epoch with batches of these sizes.
+def compute_batch_weights(
+    sizes: Sequence[int], accumulate: int, sample_weights: Tensor | None = None
+) -> list[BatchWeight]:
+    """Compute each batch's weight in its update, so that the update equals that of one large batch.
 
-    A batch is weighted by its number of samples: for a loss that is a mean over samples, the update then equals that of
-    one large batch. The remaining batches at the epoch's end form a smaller update.
+    The remaining batches at the epoch's end form a smaller update.
+
+    Args:
+        sizes: the number of samples in each batch of the epoch.
+        accumulate: the number of batches of an update.
+        sample_weights: how much each sample counts in each loss term, (N, terms), in the epoch's order; None if all
+            count equally.
     """
     updates = [sizes[start : start + accumulate] for start in range(0, len(sizes), accumulate)]
+    terms = [None] * len(sizes) if sample_weights is None else _sum_weights(sizes, accumulate, sample_weights)
+    positions = [(update, position) for update in updates for position in range(len(update))]
     return [
-        BatchWeight(size / sum(update), position == 0, position == len(update) - 1)
-        for update in updates
-        for position, size in enumerate(update)
+        BatchWeight(update[position] / sum(update), position == 0, position == len(update) - 1, each)
+        for (update, position), each in zip(positions, terms, strict=True)
     ]
+
+
+def _sum_weights(sizes: Sequence[int], accumulate: int, sample_weights: Tensor) -> list[TermWeights]:
+    """Sum the weights of the samples of each batch and of its update."""
+    batch_of_sample = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(sample_weights.device)
+    empty = sample_weights.new_zeros(len(sizes), sample_weights.shape[1])
+    by_batch = empty.index_add(0, batch_of_sample, sample_weights)
+    by_update = empty.index_add(0, batch_of_sample // accumulate, sample_weights)
+    return [TermWeights(each, by_update[batch // accumulate]) for batch, each in enumerate(by_batch)]
 
 
 @dataclass(frozen=True)
@@ -102,10 +129,15 @@ class GradientComputation:
         if batch_weight.is_first:
             self.clear_gradients()
         output = self.forward(*inputs)
-        loss = self.criterion(output, targets)
-        total = total_loss(loss)
-        self.check_loss(total)
-        self._backward(total * batch_weight.weight)
+        if batch_weight.terms is None:
+            loss = self.criterion(output, targets)
+            total = total_loss(loss)
+            self.check_loss(total)
+            part = total * batch_weight.weight
+        else:
+            part, loss = self.criterion.accumulate(output, targets, batch_weight.terms.batch, batch_weight.terms.update)
+            self.check_loss(part)  # not the mean: it is nan for a batch that has only ignored classes
+        self._backward(part)
         if batch_weight.is_last:
             self._finish_gradients(is_strict=self.is_strict)
         return output, loss

@@ -33,12 +33,12 @@ def iterate_training_steps(trainer: Trainer, seed_offset: int = 0) -> Iterator[t
     state, seed = trainer.state, trainer.data.seed
     seed_generators(seed + seed_offset)
     train = trainer.batches.make_training_batches()
-    step = trainer.steps.make_training_step(train)
     _set_training_mode(trainer)
     if not len(train):
         return
     for epoch in count(1):
         state.epoch = epoch
+        step = trainer.steps.make_training_step(train)
         batches = zip(train.iterate_shuffled(seed, epoch), train.sizes, strict=True)
         for batch, ((inputs, targets), rows) in enumerate(batches):
             state.batch = batch

@@ -7,17 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import StepLR
 
 from dlspec.data.batches.batch_loader import make_permutation
 from dlspec.data.dataset import Dataset, Split
 from dlspec.errors import TrainingFailed
+from dlspec.layouts import TensorInfo
 from dlspec.optim.optimizer import make_optimizer
 from dlspec.optim.schedule import Schedule
 from dlspec.training.callbacks.callback import Callback
+from dlspec.training.evaluation.scores import Scores
 from dlspec.training.state import TrainingState
 from dlspec.training.step.step_functions import BatchWeight, compute_batch_weights
+from helpers.loss_cases import make_outputs, read_valid_criterion
 from helpers.toy_training import make_dataset, make_network, make_trainer
 
 
@@ -103,3 +106,48 @@ def test_a_bad_loss_is_told_at_its_step(place: int, step: int) -> None:
     settings = {"batch_size": 16, "accumulate": 2}
     with pytest.raises(TrainingFailed, match=rf"^train/loss became nan in epoch 2 at step {step}, "):
         make_trainer(data=data, settings=settings, callbacks=[Poison()]).fit()
+
+
+# ---- losses whose samples do not count equally -----------------------------------------------------------------------
+
+
+def train_weighted(data: Dataset, settings: dict[str, Any]) -> tuple[list[Tensor], dict[str, float]]:
+    """The weights after training with weighted classes, of which one is ignored, and the last epoch's results."""
+    loss = {"CrossEntropyLoss": {"weight": [1.0, 5.0, 20.0], "ignore_index": 1}}
+    criterion = read_valid_criterion(loss, make_outputs(output=TensorInfo((3,), "features")), data)
+    net = make_network().double()
+    options: dict[str, Any] = {"optimizer_class": torch.optim.SGD, "lr": 0.02, "seed": 3}
+    trainer = make_trainer(
+        net, precise(data), criterion=criterion.double(), settings={"epochs": 3, **settings}, **options
+    )
+    trainer.fit()
+    return [each.detach() for each in net.parameters()], dict(trainer.state.results)
+
+
+@pytest.mark.parametrize("train", [63, 70])  # whole updates; a rest of one batch
+def test_weighted_classes_equal_one_large_batch(train: int) -> None:
+    data = make_dataset(train)
+    several, several_results = train_weighted(data, {"batch_size": 3, "accumulate": 7})
+    one, one_results = train_weighted(data, {"batch_size": 21})
+    assert all(torch.allclose(a, b, rtol=0, atol=1e-12) for a, b in zip(several, one, strict=True))
+    assert several_results["val/loss"] == pytest.approx(one_results["val/loss"], rel=1e-12)
+
+
+def test_the_loss_of_a_split_is_the_same_after_a_checkpoint_in_its_middle() -> None:
+    data = make_dataset(50)
+    loss = {"CrossEntropyLoss": {"weight": [1.0, 5.0, 20.0]}}
+    criterion = read_valid_criterion(loss, make_outputs(output=TensorInfo((3,), "features")), data)
+    output, label = torch.randn(50, 3), data.train.targets["label"]
+    whole = nn.functional.cross_entropy(output, label, torch.tensor([1.0, 5.0, 20.0])).item()
+    scores = Scores(criterion, [])
+    for start in range(0, 50, 4):
+        given, target = output[start : start + 4], label[start : start + 4]
+        scores.add(given, criterion(given, (target,)), (target,), len(target))
+        if start in (12, 20):
+            resumed = Scores(criterion, [])
+            resumed.load_state_dict(scores.state_dict(), torch.device("cpu"))
+            scores = resumed
+    assert scores.results() == {"loss": pytest.approx(whole, rel=1e-6)}
+    older = {name: each for name, each in scores.state_dict().items() if name != "weights"}
+    resumed.load_state_dict(older, torch.device("cpu"))
+    assert math.isfinite(resumed.results()["loss"])  # the steps of an older version count by their samples

@@ -1,0 +1,81 @@
+"""How much each sample counts in the mean that a loss computes: its real steps, class weights and ignored classes.
+
+With these weights, the means of batches can be combined to the mean over a split or an update, whatever their sizes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dlspec.data.batches.sequence_lengths import apply_windows
+from dlspec.data.dataset import Target
+from dlspec.losses.loss_call import LossSetup
+from dlspec.losses.loss_shapes import PaddingMaskBuilder, TargetTensors
+from dlspec.parts.layers.padding import make_step_mask
+
+WeightFunction = Callable[[TargetTensors], Tensor]
+"""Computes the weight of each sample, (N,), from a batch's targets."""
+
+
+def make_weight_function(setup: LossSetup, loss: nn.Module) -> WeightFunction | None:
+    """Choose how samples are weighted; None if all count equally.
+
+    Args:
+        setup: How the loss is called.
+        loss: The loss's module, with its class weights.
+    """
+    match = setup.match
+    if match.term.type == "CTCLoss" or (len(match.arguments.outputs) > 1 and not setup.has_reduction):
+        return None
+    if match.rule.is_cross_entropy and isinstance(match.target, Target) and _weighs_classes(loss):
+        return _make_class_weighting(setup, loss)
+    if setup.padding is None:
+        return None
+    steps = match.main.value.shape[setup.padding.time_dim - 1]
+    return _make_step_counting(setup.padding, steps, _find_constant_weight(setup, loss))
+
+
+def _find_constant_weight(setup: LossSetup, loss: nn.Module) -> float:
+    """Find the weight of each step where the target is the same class at every step."""
+    class_weights, number = getattr(loss, "weight", None), setup.match.target
+    if not setup.match.rule.is_cross_entropy or class_weights is None or not isinstance(number, int | float):
+        return 1.0
+    return float(class_weights[int(number)])
+
+
+def _make_step_counting(padding: PaddingMaskBuilder, steps: int, step_weight: float) -> WeightFunction:
+    def count_steps(targets: TargetTensors) -> Tensor:
+        lengths = apply_windows(targets[padding.index], padding.windows).clamp(max=steps)
+        return lengths.to(_choose_dtype(lengths)) * step_weight
+
+    return count_steps
+
+
+def _weighs_classes(loss: Any) -> bool:
+    """Whether a cross-entropy has class weights or ignores one of the data's classes, which are never negative."""
+    return loss.weight is not None or loss.ignore_index >= 0
+
+
+def _make_class_weighting(setup: LossSetup, loss: Any) -> WeightFunction:
+    """Weight classes as cross-entropy does: by `weight`, and those equal to `ignore_index` not at all."""
+    padding, index, ignored_class = setup.padding, setup.index, int(loss.ignore_index)
+
+    def weigh(targets: TargetTensors) -> Tensor:
+        classes = targets[index]  # (N,), (N, T) or (N, H, W)
+        weights = classes != ignored_class
+        if padding is not None:
+            weights = weights & make_step_mask(apply_windows(targets[padding.index], padding.windows), classes.shape[1])
+        class_weights: Tensor | None = loss.weight  # read now: it may have been moved to a device
+        if class_weights is not None:
+            weights = class_weights[classes.clamp(min=0)] * weights
+        return weights.to(_choose_dtype(weights)).reshape(len(weights), -1).sum(1)
+
+    return weigh
+
+
+def _choose_dtype(values: Tensor) -> torch.dtype:
+    return torch.float32 if values.device.type == "mps" else torch.float64  # MPS has no float64
