@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from dlspec.data.files.paths import expand_home
@@ -32,6 +34,13 @@ def read_columns(path: str | None, text: str, label: str, delimiter: str, encodi
     if path is None:
         raise DataError("path", "no file is given; write data.path=FILE.csv", Code.MISSING_VALUE)
     file = _check_file(expand_home(path))
+    with _lift_cell_limit():
+        return _read_texts_and_labels(file, text, label, delimiter, encoding)
+
+
+def _read_texts_and_labels(
+    file: Path, text: str, label: str, delimiter: str, encoding: str
+) -> tuple[list[str], list[str]]:
     rows = _read_numbered_rows(file, delimiter, encoding)
     _, header = next(rows, (1, []))
     columns = _find_column(file, header, "text", text, delimiter), _find_column(file, header, "label", label, delimiter)
@@ -70,8 +79,10 @@ def _read_numbered_rows(file: Path, delimiter: str, encoding: str) -> Iterator[t
     line = 0
     try:
         with file.open(encoding=codec, newline="") as lines:
-            reader = csv.reader(lines, delimiter=delimiter)
+            recorder = _LineRecorder(lines)
+            reader = csv.reader(recorder, delimiter=delimiter)
             for row in reader:
+                _check_quotes(file, line + 1, recorder.take_lines(), delimiter)
                 line = reader.line_num
                 if row:
                     yield line, row
@@ -80,9 +91,75 @@ def _read_numbered_rows(file: Path, delimiter: str, encoding: str) -> Iterator[t
         fix = "write data.encoding=NAME: latin-1, cp1252 (Windows), utf-16"
         raise DataError("encoding", f"{location}: not valid {encoding}; {fix}", Code.FILE_UNREADABLE) from None
     except csv.Error as error:
-        raise DataError("path", f"{file}:{line + 1}: {error}; is a closing quote missing?") from None
+        raise DataError("path", f"{file}:{line + 1}: {error}") from None
     except OSError as error:
         raise DataError("path", f"'{file}' can't be read: {error.strerror}", Code.FILE_UNREADABLE) from None
+
+
+@contextmanager
+def _lift_cell_limit() -> Iterator[None]:
+    """Lift the csv module's limit of 131,072 characters per cell, which holds for the whole process."""
+    before = csv.field_size_limit(GIGABYTE)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
+class _LineRecorder:
+    """Iterator over a file's lines that keeps the lines of the current row."""
+
+    def __init__(self, lines: Iterable[str]) -> None:
+        self._lines = iter(lines)
+        self._row_lines: list[str] = []
+
+    def __iter__(self) -> _LineRecorder:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self._row_lines.append(line)
+        return line
+
+    def take_lines(self) -> list[str]:
+        """Return the lines since the last call."""
+        lines, self._row_lines = self._row_lines, []
+        return lines
+
+
+def _check_quotes(file: Path, first_line: int, lines: list[str], delimiter: str) -> None:
+    """Refuse a row with a quote that is never closed, or that only a quote of a later row closes.
+
+    The csv module accepts both, and the rows in between become part of one cell.
+
+    Args:
+        file: the CSV file
+        first_line: number of the row's first line
+        lines: the lines of the row
+        delimiter: the character between cells
+    """
+    if not any('"' in line for line in lines):
+        return
+    text, start = "".join(lines), 0
+    unquoted = rf"[^{re.escape(delimiter)}\r\n]*"
+    pattern = re.compile(rf'(?P<quoted>"(?:[^"]|"")*+")(?P<rest>{unquoted})|(?P<open>")|{unquoted}')
+    while start < len(text) and (cell := pattern.match(text, start)):
+        is_split = bool(cell["rest"]) and _count_line_breaks(cell["quoted"]) > 0
+        if cell["open"] or is_split:
+            line = first_line + _count_line_breaks(text[:start])
+            found = "the cell that this line opens with a quote "
+            found += (
+                f"has text after the closing quote in line {line + _count_line_breaks(cell[0])}"
+                if is_split
+                else "is never closed"
+            )
+            fix = "close it with a quote, and write each quote inside of it twice"
+            raise DataError("path", f"{file}:{line}: {found}; {fix}")
+        start = cell.end() + 1
+
+
+def _count_line_breaks(text: str) -> int:
+    return len(re.findall(r"\r\n|\r|\n", text))
 
 
 def _find_undecodable_line(file: Path, encoding: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
 import struct
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 from pydantic import ValidationError
 
 from dlspec.data.arrays import dataset_from_arrays
+from dlspec.data.files.csv_file import read_columns
 from dlspec.data.prepare.vocabulary import Vocabulary
 from dlspec.data.sources import SOURCES, DataSource, data_source, images, open_data
 from dlspec.errors import DataError, UserError
@@ -103,11 +105,33 @@ CSV = {
         "encoding",
         "FOLDER/in.csv:3: not valid utf-8; write data.encoding=NAME: latin-1, cp1252 (Windows), utf-16",
     ),
-    "long cell": (
-        b'text,label\na,b\n"' + b"a" * 200_000,
+    "open quote": (
+        b'text,label\n"a\nb",x\nc,"y\nd,x\n' + b"e,y\n" * 50_000,
         {},
         "path",
-        "FOLDER/in.csv:3: field larger than field limit (131072); is a closing quote missing?",
+        "FOLDER/in.csv:4: the cell that this line opens with a quote is never closed; "
+        "close it with a quote, and write each quote inside of it twice",
+    ),
+    "open quote in the last line": (
+        b'text,label\r\na,x\r\n"b,y',
+        {},
+        "path",
+        "FOLDER/in.csv:3: the cell that this line opens with a quote is never closed; "
+        "close it with a quote, and write each quote inside of it twice",
+    ),
+    "open quote in the header": (
+        b'"text,label\na,x\nb,y\n',
+        {},
+        "path",
+        "FOLDER/in.csv:1: the cell that this line opens with a quote is never closed; "
+        "close it with a quote, and write each quote inside of it twice",
+    ),
+    "quote that a later row closes": (
+        b'text,label\na,x\n"b,y\nc,x\n"d",y\n',
+        {},
+        "path",
+        "FOLDER/in.csv:3: the cell that this line opens with a quote has text after the closing quote in line 5; "
+        "close it with a quote, and write each quote inside of it twice",
     ),
     "memory": (
         b"text,label\n" + (b"a " * 50_000 + b",x\n" + b"b,y\n") * 2,
@@ -135,6 +159,18 @@ def test_csv(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     path = settings.get("path", "FOLDER/in.csv")
     source = SOURCES["text_csv"](**settings | {"path": path and path.replace("FOLDER", str(tmp_path))})
     assert message(lambda: open_data(source), tmp_path) == (key, text)
+
+
+def test_a_csv_file_with_quotes_gives_what_pandas_reads(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    long = "word " * 40_000  # 200,000 characters: more than the csv module's own limit
+    content = f'text,label\n"{long}",x\n"a ""b"", c\r\nd",y\n5" e,"x"\n"",y\n"f" g,x\n h "i,y\n'
+    (tmp_path / "in.csv").write_bytes(content.encode())
+    expected = pandas.read_csv(tmp_path / "in.csv", keep_default_na=False)
+    limit = csv.field_size_limit()
+    texts, labels = read_columns(str(tmp_path / "in.csv"), "text", "label", ",", "utf-8")
+    assert (texts, labels) == (expected["text"].tolist(), expected["label"].tolist())
+    assert csv.field_size_limit() == limit
 
 
 def test_csv_over_a_gigabyte(tmp_path: Path) -> None:
