@@ -102,8 +102,21 @@ def _check_binary(node: ast.BinOp) -> None:
             else "put parentheses around each condition: (a > 0) & (b > 0)"
         )
         reject_node(node, "has a number on one side", fix)
+    if isinstance(node.op, ast.Add) and _is_condition(node.left) and _is_condition(node.right):
+        fix = f"write {ast.unparse(ast.BinOp(node.left, ast.BitOr(), node.right))}, or multiply one by 1 to count them"
+        reject_node(node, "adds two conditions, which gives true or false", fix)
     if is_number(node) and not any(isinstance(each, ast.Call) for each in ast.walk(node)):
         compute_constant(node)  # raises for powers and results beyond the limits
+
+
+def _is_condition(node: ast.expr) -> bool:
+    """Whether the values of a node are true or false."""
+    match node:
+        case ast.UnaryOp(op=ast.Invert(), operand=operand):
+            return _is_condition(operand)
+        case ast.BinOp(op=ast.BitAnd() | ast.BitOr(), left=left, right=right):
+            return _is_condition(left) and _is_condition(right)
+    return isinstance(node, ast.Compare)
 
 
 def _check_compare(node: ast.Compare) -> None:

@@ -69,6 +69,10 @@ _OPERATORS: Operators = {
 }
 
 
+# An integer tensor to one of these powers stays an integer: larger powers of token ids may exceed 64 bits.
+_INTEGER_EXPONENTS = (0, 1, 2, 3)
+
+
 class FormulaEvaluator:
     """Evaluate the syntax tree of a formula on tensors, or on the proxies of torch.fx when the network is traced."""
 
@@ -88,6 +92,8 @@ class FormulaEvaluator:
                 return slice(self.evaluate(lower), self.evaluate(upper), self.evaluate(step))
             case ast.UnaryOp(op=sign, operand=operand):
                 return self.apply(node, _OPERATORS[type(sign)], [self.evaluate(operand)])
+            case ast.BinOp(op=ast.Pow(), left=left, right=right):
+                return self.apply(node, operator.pow, self._evaluate_power_operands(left, right))
             case ast.BinOp(op=sign, left=left, right=right):
                 return self.apply(node, _OPERATORS[type(sign)], [self.evaluate(left), self.evaluate(right)])
             case ast.Compare(left=left, ops=[sign], comparators=[right]):
@@ -100,12 +106,29 @@ class FormulaEvaluator:
 
     def evaluate_call(self, node: ast.Call, name: str) -> Any:
         """Evaluate a function call. `eye` and `arange` create their result on the inputs' device."""
-        arguments = [self.evaluate(each) for each in node.args]
+        arguments = (
+            self._evaluate_power_operands(*node.args) if name == "pow" else [self.evaluate(each) for each in node.args]
+        )
         keywords = {each.arg: self.evaluate(each.value) for each in node.keywords if each.arg}
         if name in ("eye", "arange"):
             keywords["device"] = next(iter(self.inputs.values())).device
         function = partial(_apply_to_number, TORCH_FUNCTIONS[name]) if is_number(node) else TORCH_FUNCTIONS[name]
         return self.apply(node, function, arguments, keywords)
+
+    def _evaluate_power_operands(self, base: ast.expr, exponent: ast.expr) -> list[Any]:
+        """Evaluate base and exponent, one of them as a float so that the power is one too.
+
+        PyTorch's powers of integer tensors are integers: 0 for a negative exponent, any number beyond 64 bits. The type
+        of a traced tensor is not known, so a tensor as exponent is divided by 1.
+        """
+        if is_number(base) and is_number(exponent):
+            return [self.evaluate(base), self.evaluate(exponent)]
+        if is_number(base):
+            return [float(self.evaluate(base)), self.evaluate(exponent)]
+        if is_number(exponent):
+            number = self.evaluate(exponent)
+            return [self.evaluate(base), number if number in _INTEGER_EXPONENTS else float(number)]
+        return [self.evaluate(base), self.evaluate(ast.BinOp(exponent, ast.Div(), ast.Constant(1)))]
 
     def apply(
         self,
