@@ -77,13 +77,13 @@ def _apply_by_section(config: DictConfig, overrides: Sequence[Override]) -> list
     tree: dict[str, Any] = {str(key): None for key in config if key != "hydra"}
     # OmegaConf is slow: convert only the sections that an override names, and write each back once.
     touched_sections: dict[str, None] = {}
-    for override in overrides:
+    for index, override in enumerate(overrides):
         top = override.key_or_group.split(".")[0]
         if top in tree and top not in touched_sections:
             tree[top] = get_plain_value(config, top)
         touched_sections.setdefault(top)
         was_there, before = top in tree, deepcopy(tree.get(top))
-        reason = apply_override(tree, override)
+        reason = apply_override(tree, override) or _find_lost_override(tree, override, overrides[:index])
         if reason is not None:
             location = command_line_location(override.input_line or "")
             problems.append(reason.to_problem(override.key_or_group, location))
@@ -97,6 +97,27 @@ def _apply_by_section(config: DictConfig, overrides: Sequence[Override]) -> list
             else:
                 config.pop(top, None)
     return problems
+
+
+def _find_lost_override(tree: dict[str, Any], override: Override, earlier: Sequence[Override]) -> Finding | None:
+    """Find an earlier override whose key is no longer in the tree, as this override has replaced or deleted it."""
+    path = path_from_key(override.key_or_group)
+    for each in earlier:
+        inner_path = path_from_key(each.key_or_group)
+        is_below = len(inner_path) > len(path) and inner_path[: len(path)] == path
+        if is_below and not each.is_delete() and each.value() is not None and not _contains_path(tree, inner_path):
+            removes = override.is_delete() or override.value() is None
+            fix = "remove one of them" if removes else f"write {each.input_line} after it, or remove it"
+            return Finding(Code.CONFLICT, f"discards {each.input_line}, which is written before it", fix)
+    return None
+
+
+def _contains_path(node: Any, path: KeyPath) -> bool:
+    for part in path:
+        if not isinstance(node, dict | list) or _get_child(node, part) is None:
+            return False
+        node = _get_child(node, part)
+    return True
 
 
 def apply_override(tree: dict[str, Any], override: Override) -> Finding | None:

@@ -34,10 +34,12 @@ from dlspec.config.conf_files import (
 from dlspec.config.config_sources import ConfFiles, PartNames
 from dlspec.config.defaults_list_errors import (
     find_circular_defaults,
+    find_surplus_choice,
     list_config_files,
     problem_from_conflict,
     problem_from_merge_error,
     problem_from_missing_config,
+    problem_from_surplus_choice,
     remove_defaults_list,
 )
 from dlspec.config.group_choices import check_choice, check_installed
@@ -172,8 +174,12 @@ class DlspecConfigLoader(HookedLoader):
             merge: merges all files as Hydra does, except the one that it is called with (None: merges all).
 
         Raises:
-            SpecError: if two files can't be merged.
+            SpecError: if two files can't be merged, or only one of them would count.
         """
+        surplus = find_surplus_choice(defaults)
+        if surplus is not None:
+            names = list_config_files(self._conf_sources())
+            raise SpecError([problem_from_surplus_choice(surplus, self._find_file, names)])
         model, only_file = self._merge_models(defaults, load_file)
         try:
             config = merge(only_file)
@@ -208,10 +214,17 @@ class DlspecConfigLoader(HookedLoader):
         return merger.model, files[0] if len(files) == 1 and not has_other_keys else None
 
     def split_overrides(self, overrides: Sequence[str]) -> tuple[list[Override], list[Override]]:
-        """Split overrides into choices of groups (and Hydra's own settings), and values."""
+        """Split overrides into choices of groups (and Hydra's own settings), and values.
+
+        Values are applied after all choices, so a value that a later choice of its group replaces is left out.
+        """
         choices: list[Override] = []
         values: list[Override] = []
-        for override in parse_overrides(overrides):
+        parsed = parse_overrides(overrides)
+        last_choices = {
+            each.key_or_group: index for index, each in enumerate(parsed) if not sets_value_not_choice(each)
+        }
+        for index, override in enumerate(parsed):
             group = override.key_or_group
             if override.is_hydra_override():
                 choices.append(override)
@@ -219,7 +232,7 @@ class DlspecConfigLoader(HookedLoader):
                 values.append(override)
             elif not sets_value_not_choice(override):
                 choices += parse_overrides([str(override.input_line).lstrip("+")])
-            else:
+            elif index > last_choices.get(group, -1) or not replaces_section(group, override.value()):
                 values += [override] if group != "experiment" else []  # an experiment has no section
                 choices += parse_overrides([f"~{group}"]) if replaces_section(group, override.value()) else []
         return choices, values

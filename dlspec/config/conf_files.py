@@ -18,6 +18,8 @@ from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file
 # Groups that offer every registered part by its name, in addition to the files in conf/.
 PART_GROUPS = ("optimizer", "scheduler", "loss", "metrics")
 GROUPS = ("model", "data", "loss", "optimizer", "scheduler", "metrics", "trainer", "experiment")
+# Each choice of these groups is a whole section: of several, Hydra would keep the last one.
+SINGLE_CHOICE_GROUPS = ("model", "data", "loss", "optimizer", "scheduler")
 # The only files that may contain a `hydra:` section.
 TOP_CONFIGS = ("config", "dlspec")
 BASE_PREFIX = "base/"

@@ -6,13 +6,14 @@ Hydra reports these without a location, so the file that causes the error is rea
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra.core.default_element import ResultDefault
 from hydra.errors import ConfigCompositionException, MissingConfigException
 
+from dlspec.config.conf_files import SINGLE_CHOICE_GROUPS
 from dlspec.config.config_sources import ConfFiles
 from dlspec.config.model_merging import MergeConflict
 from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError, suggest
@@ -108,6 +109,33 @@ def problem_from_missing_config(error: MissingConfigException, find_file: FindFi
     return Problem(
         Code.DEFAULTS_LIST, group, f"unknown name '{name}' in a defaults list", suggest(name, choices), location
     )
+
+
+def find_surplus_choice(defaults: Sequence[ResultDefault]) -> str | None:
+    """Find the second config of a list of which only the last would count: `override /optimizer: [Adam, SGD]`."""
+    seen: set[tuple[str, str | None]] = set()
+    for default in defaults:
+        group = str(default.config_path).rpartition("/")[0]
+        is_in_list = default.override_key is None and str(default.parent).rpartition("/")[0] != group
+        if group in SINGLE_CHOICE_GROUPS and is_in_list:
+            if (group, default.parent) in seen:
+                return default.config_path
+            seen.add((group, default.parent))
+    return None
+
+
+def problem_from_surplus_choice(config: str, find_file: FindFile, names: Iterable[str]) -> Problem:
+    """Make a problem of a list of configs of which only the last would count.
+
+    Args:
+        config: name of the list's second config.
+        find_file: returns the file of a config's name.
+        names: all configs, which are searched for the list.
+    """
+    group, _, name = config.rpartition("/")
+    files = (file for file in map(find_file, names) if file is not None)
+    location = next((found for file in files if (found := _find_entry_location(file, name)) is not None), None)
+    return Problem(Code.SEVERAL_VALUES, group, f"{group} takes one choice, got a list", "write one name", location)
 
 
 def _find_entry_location(file: Path, name: str) -> SourceLocation | None:

@@ -1,4 +1,4 @@
-"""Checks of choices: unknown files and parts of a group, and plugins of Hydra that are not installed."""
+"""Checks of choices: unknown or too many files and parts of a group, and plugins of Hydra that are not installed."""
 
 from __future__ import annotations
 
@@ -7,25 +7,38 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Override
 
-from dlspec.config.conf_files import PART_GROUPS
+from dlspec.config.conf_files import PART_GROUPS, SINGLE_CHOICE_GROUPS
 from dlspec.config.launchers import EXTRAS_BY_CHOICE
 from dlspec.config.overrides import value_location
 from dlspec.errors import UNKNOWN_PART_CODES, Code, Problem, suggest
 
 
 def check_choice(override: Override, available: Sequence[str]) -> list[Problem]:
-    """Return a problem for each chosen name that is neither in `available` nor, in a group of parts, a part's name."""
+    """Return a problem for each chosen name that is neither in `available` nor, in a group of parts, a part's name.
+
+    More than one name is a problem too where only the last would count.
+    """
     group = override.key_or_group
     if override.is_delete() or override.is_sweep_override():
         return []
     chosen = override.value()
     names = [str(each) for each in (chosen if isinstance(chosen, list) else [chosen])]
     unknown = [each for each in names if each not in available and not (group in PART_GROUPS and each.isidentifier())]
+    if len(names) > 1 and group in SINGLE_CHOICE_GROUPS and not unknown:
+        return [_multiple_choices_problem(override, names)]
     noun, location = f"unknown {'data set' if group == 'data' else group}", value_location(override)
     code = UNKNOWN_PART_CODES.get(group, Code.UNKNOWN_CHOICE)
     return [
         Problem(code, group, f"{noun} '{each}'", _suggest_choice(group, each, available), location) for each in unknown
     ]
+
+
+def _multiple_choices_problem(override: Override, names: Sequence[str]) -> Problem:
+    group = override.key_or_group
+    fix = f"write one of them, or -m {group}={','.join(names)} to sweep over them"
+    return Problem(
+        Code.SEVERAL_VALUES, group, f"{group} takes one choice, got {len(names)}", fix, value_location(override)
+    )
 
 
 def check_installed(override: Override, available: Collection[str]) -> list[Problem]:

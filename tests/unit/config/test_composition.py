@@ -34,7 +34,27 @@ LEGAL = [
     'model.params.activation="GELU"',
     "model.params.activation={LeakyReLU: {negative_slope: 0.1}}",
     "trainer.epochs=1e2",
+    "optimizer=[SGD] optimizer.lr=0.1",
+    "trainer=null trainer.max_steps=1",
+    "optimizer={type:SGD,momentum:0.9} optimizer=AdamW",
 ]
+
+# An override that would discard an earlier one, or choices of which only the last would count: what is said.
+DISCARDING = {
+    "trainer.max_steps=1 trainer=null": "trainer   discards trainer.max_steps=1, which is written before it   "
+    "remove one of them",
+    "optimizer.lr=0.5 optimizer={type:SGD}": "optimizer   discards optimizer.lr=0.5, which is written before it   "
+    "write optimizer.lr=0.5 after it, or remove it",
+    "scheduler=StepLR scheduler.step_size=3 scheduler=null": "scheduler   discards scheduler.step_size=3",
+    "model.layers.0.Conv2d.bias=false model.layers.0={Conv2d:5}": "model.layers.0   discards model.layers.0.Conv2d.b",
+    "trainer.patience=3 ~trainer.patience trainer.patience=3 trainer.epochs=2 trainer=null": "trainer   discards",
+    "optimizer=[Adam,SGD]": "optimizer   optimizer takes one choice, got 2   write one of them, or "
+    "-m optimizer=Adam,SGD to sweep over them",
+    "model=[mlp,cnn]": "model   model takes one choice, got 2",
+    "data=[digits,diabetes]": "data   data takes one choice, got 2",
+    "loss=[MSELoss,L1Loss]": "loss   loss takes one choice, got 2",
+    "scheduler=[StepLR,ExponentialLR]": "scheduler   scheduler takes one choice, got 2",
+}
 
 # The command's words, and what is said: the lines without excerpt and count.
 WRONG = {
@@ -75,7 +95,7 @@ WRONG = {
 
 @pytest.mark.parametrize("line", LEGAL)
 def test_legal_overrides(dlspec, line: str) -> None:
-    words = line.split() if "{" not in line else [line]
+    words = line.split() if ": " not in line else [line]
     said = dlspec("validate", *words)
     assert (said.code, said.err) == (0, "")
 
@@ -89,6 +109,29 @@ def test_wrong_overrides(dlspec, work: Path, line: str) -> None:
     assert caret.strip() == "^" * len(caret.strip())
     assert end == "1 problem; nothing was run."
     assert not any(work.iterdir())
+
+
+@pytest.mark.parametrize("line", DISCARDING)
+def test_no_override_is_lost_without_a_word(dlspec, line: str) -> None:
+    said = dlspec("validate", *line.split())
+    assert (said.code, said.err.startswith(f"command line   {DISCARDING[line]}")) == (2, True), said.err
+
+
+def test_an_override_after_a_value_that_is_merged_is_kept(dlspec) -> None:
+    said = dlspec("--cfg", "job", "trainer.patience=7", "trainer={epochs: 3}", "optimizer.lr=0.5", "optimizer=SGD")
+    assert "patience: 7" in said.out and "lr: 0.5" in said.out
+
+
+def test_a_later_choice_replaces_an_earlier_value(dlspec) -> None:
+    said = dlspec("--cfg", "job", "optimizer={type: SGD}", "optimizer=AdamW", "loss=null", "loss=HuberLoss")
+    assert "optimizer:\n  type: AdamW" in said.out and "loss:\n  type: HuberLoss" in said.out
+    said = dlspec("--cfg", "job", "optimizer={lr: 0.5}", "optimizer=AdamW", "trainer=null", "trainer=default")
+    assert "optimizer:\n  type: AdamW\n  lr: 0.5" in said.out and "epochs: 20" in said.out
+
+
+def test_a_job_of_a_sweep_takes_one_choice_too(dlspec) -> None:
+    said = dlspec("-m", "validate", "optimizer=[Adam,SGD],[AdamW]")
+    assert said.code == 2
 
 
 def test_every_mistake_at_once(dlspec) -> None:
@@ -133,6 +176,8 @@ BAD_FILES = {
         ("# @package hydra.run\ndir: x\n", "conf/experiment/bad.yaml   a 'hydra' section in this file   move it"),
         (GLOBAL + "defaults: [override /model: mlpp]\n",
          "conf/experiment/bad.yaml:2:29   model   unknown name 'mlpp' in a defaults list   did you mean 'mlp'?"),
+        (GLOBAL + "defaults:\n  - override /optimizer: [Adam, SGD]\n",
+         "conf/experiment/bad.yaml:3:33   optimizer   optimizer takes one choice, got a list   write one name"),
         (GLOBAL + "model: {layers: {a: ReLU}}\n",
          "conf/experiment/bad.yaml:2:9   model.layers   a mapping here, but a list in the file that this one extends   "
          "write a list here too, which replaces the other list, or extend another file"),
