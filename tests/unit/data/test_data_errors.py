@@ -93,6 +93,41 @@ CSV = {
         "FOLDER/in.csv:2: the label is missing; add one or remove the row",
     ),
     "one class": (b"text,label\na,x\nb,x\n", {}, "label", "expected at least two classes, but every label is 'x'"),
+    "labels in upper case": (
+        b"text,label\na,HAM\nb,x\nc,ham\n",
+        {},
+        "label",
+        "the labels 'HAM' and 'ham' differ only in their spelling; "
+        "write one of them everywhere, or names that differ in more than that if they are two classes",
+    ),
+    "labels as floats": (
+        b"text,label\na,1\nb,x\nc,1.0\n",
+        {},
+        "label",
+        "the labels '1' and '1.0' differ only in their spelling; "
+        "write one of them everywhere, or names that differ in more than that if they are two classes",
+    ),
+    "labels with leading zeros": (
+        b"text,label\na,01\nb,x\nc,1\n",
+        {},
+        "label",
+        "the labels '01' and '1' differ only in their spelling; "
+        "write one of them everywhere, or names that differ in more than that if they are two classes",
+    ),
+    "labels with other spaces": (
+        b"text,label\na,not  spam\nb,x\nc,not spam\n",
+        {},
+        "label",
+        "the labels 'not  spam' and 'not spam' differ only in their spelling; "
+        "write one of them everywhere, or names that differ in more than that if they are two classes",
+    ),
+    "labels with other accents": (
+        "text,label\na,café\nb,x\nc,café\n".encode(),
+        {},
+        "label",
+        "the labels 'café' and 'café' differ only in their spelling; "
+        "write one of them everywhere, or names that differ in more than that if they are two classes",
+    ),
     "many classes": (
         b"text,label\n" + b"".join(b"a,%d\n" % row for row in range(30)),
         {},
