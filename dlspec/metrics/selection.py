@@ -13,6 +13,7 @@ from dlspec.data.dataset import Dataset, Target
 from dlspec.data.prepare.decoding import CHARACTERS, get_preprocessing_kind
 from dlspec.errors import Code, suggest
 from dlspec.language.problems import Problems
+from dlspec.metrics.classification import find_wrong_settings, make_classification_metric
 from dlspec.parts.schema import Schema
 from dlspec.parts.specs.metrics_spec import MetricTerm
 from dlspec.parts.torch.torch_metrics import CLASSIFICATION_METRICS, TOKEN_METRICS, metric_registry
@@ -121,6 +122,9 @@ def _find_fitting_targets(metric: MetricTerm, predicted: Sequence[Target], probl
         problems.add(Code.WRONG_TARGET, metric.part.path, found, "use metrics=auto, which chooses by the target")
     for each in fitting:
         _check_class_pairs(metric, each, problems)
+        if metric.schema.name in CLASSIFICATION_METRICS:
+            for name, finding in find_wrong_settings(metric.settings, each):
+                problems.add_finding(metric.part.path_of(name), finding)
     return fitting
 
 
@@ -180,11 +184,7 @@ _PER_OUTPUT_METRICS = ("PearsonCorrCoef", "SpearmanCorrCoef", "ConcordanceCorrCo
 def _make_metric(metric: SelectedMetric) -> Any:
     schema, target, settings = metric.schema, metric.target, metric.settings
     if schema.name in CLASSIFICATION_METRICS:
-        task = "binary" if len(target.classes) == 2 else "multiclass"
-        # validate_args would check the values of every batch, which synchronizes with the device. The criterion passes
-        # valid ones.
-        filled = {"task": task, "num_classes": len(target.classes), "validate_args": False}
-        return schema.build(**{**filled, **settings})
+        return make_classification_metric(schema, settings, target)
     if schema.name in _PER_OUTPUT_METRICS and target.num_outputs > 1 and len(target.shape) == 1:
         return _average_over_outputs(schema.build)(num_outputs=target.num_outputs, **settings)
     return schema.build(**settings)

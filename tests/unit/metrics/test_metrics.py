@@ -103,6 +103,96 @@ KINDS = [
     for name in metric_registry()
     for kind in (("two", "three") if name in {*CLASSIFICATION_METRICS, *TOKEN_METRICS} else ("number", "pair"))
 ]
+# Probabilities of the second of two classes for 60 samples, some of them wrong; labels that are not balanced.
+SCORES = np.random.default_rng(3).beta(2, 2, size=60).round(3)
+LABELS = (SCORES + np.random.default_rng(4).normal(0.1, 0.3, size=60) > 0.7).astype(int)
+
+
+# By scikit-learn 1.9, with the thresholds 0.5 and 0.4: f1_score, fbeta_score(beta=2), ... with this `average`. The
+# accuracy of a class is its recall, its specificity the other class's recall, its Hamming distance 1 - recall.
+# average_precision_score is that of each class, averaged.
+AVERAGED: dict[tuple[str, str], tuple[float, ...]] = {
+    ("AUROC", "macro"): (0.763158,),
+    ("AUROC", "weighted"): (0.763158,),
+    ("Accuracy", "micro"): (0.700000, 0.600000),
+    ("Accuracy", "macro"): (0.724880, 0.655502),
+    ("Accuracy", "weighted"): (0.700000, 0.600000),
+    ("AveragePrecision", "macro"): (0.713117,),
+    ("AveragePrecision", "weighted"): (0.745220,),
+    ("F1Score", "micro"): (0.700000, 0.600000),
+    ("F1Score", "macro"): (0.696970, 0.599555),
+    ("F1Score", "weighted"): (0.705051, 0.595996),
+    ("FBetaScore", "micro"): (0.700000, 0.600000),
+    ("FBetaScore", "macro"): (0.708333, 0.618187),
+    ("FBetaScore", "weighted"): (0.697222, 0.585120),
+    ("HammingDistance", "micro"): (0.300000, 0.400000),
+    ("HammingDistance", "macro"): (0.275120, 0.344498),
+    ("HammingDistance", "weighted"): (0.300000, 0.400000),
+    ("JaccardIndex", "micro"): (0.538462, 0.428571),
+    ("JaccardIndex", "macro"): (0.535714, 0.428247),
+    ("JaccardIndex", "weighted"): (0.545238, 0.424617),
+    ("Precision", "micro"): (0.700000, 0.600000),
+    ("Precision", "macro"): (0.709821, 0.662500),
+    ("Precision", "weighted"): (0.749107, 0.712500),
+    ("Recall", "micro"): (0.700000, 0.600000),
+    ("Recall", "macro"): (0.724880, 0.655502),
+    ("Recall", "weighted"): (0.700000, 0.600000),
+    ("Specificity", "micro"): (0.700000, 0.600000),
+    ("Specificity", "macro"): (0.724880, 0.655502),
+    ("Specificity", "weighted"): (0.749761, 0.711005),
+}
+
+
+@pytest.mark.parametrize(("name", "average"), AVERAGED)
+def test_an_average_over_two_classes_is_that_of_scikit_learn(name: str, average: str) -> None:
+    settings = {"average": average, **({"beta": 2.0} if name == "FBetaScore" else {})}
+    for threshold, wanted in zip((0.5, 0.4), AVERAGED[name, average], strict=False):
+        problems = Problems()
+        changed = {} if threshold == 0.5 else {"threshold": threshold}
+        terms = read_metrics({"type": name, **settings, **changed}, problems)
+        ((metric,),) = (
+            each.values() for each in make_metrics(select_metrics(terms, [YES_NO], NO_DATA, problems), [YES_NO])
+        )
+        for rows in (slice(0, 20), slice(20, 60)):
+            metric.update(torch.tensor(SCORES[rows]), torch.tensor(LABELS[rows]))
+        assert not problems
+        assert float(metric.compute()) == pytest.approx(wanted, abs=2e-6)
+
+
+def test_every_metric_with_an_average_is_in_the_table() -> None:
+    found = {
+        (name, average)
+        for name in metric_registry()
+        for average in ("micro", "macro", "weighted")
+        if "average" in metric_registry()[name].settings
+        and metric_registry()[name].settings["average"].accepts(average)
+    }
+    assert found == AVERAGED.keys()
+
+
+@pytest.mark.parametrize(
+    ("written", "target", "found"),
+    [
+        ({"F1Score": {"threshold": 0.3}}, THREE, "'threshold' has an effect only for two classes, but 'label' has 3"),
+        ({"MatthewsCorrCoef": {"threshold": 0.3}}, THREE,
+         "'threshold' has an effect only for two classes, but 'label' has 3"),
+        ({"AUROC": {"max_fpr": 0.3}}, THREE, "'max_fpr' has an effect only for two classes, but 'label' has 3"),
+        ({"AUROC": {"max_fpr": 0.3, "average": "macro"}}, YES_NO, "'max_fpr' can't be combined with 'average'"),
+        ({"Recall": {"threshold": 0.3, "top_k": 1}}, YES_NO, "'threshold' can't be combined with 'top_k'"),
+        ({"Accuracy": {"top_k": 4}}, THREE, "top_k must be at most 3, the number of classes of 'label', got 4"),
+    ],
+)  # fmt: skip
+def test_a_setting_without_effect_is_refused(written: Any, target: Target, found: str) -> None:
+    problems = Problems()
+    select_metrics(read_metrics(written, problems), [target], NO_DATA, problems)
+    assert [each.found for each in problems.found] == [found]
+
+
+def test_top_k_of_two_classes() -> None:
+    assert computed("Accuracy", "two", {"top_k": 1}) == pytest.approx(4 / 6)
+    assert computed("Accuracy", "two", {"top_k": 2}) == 1.0
+
+
 NEEDED: dict[str, dict[str, Any]] = {"FBetaScore": {"beta": 2.0}, "PeakSignalNoiseRatio": {"data_range": 0.8}}
 
 

@@ -1,0 +1,89 @@
+"""Classification metrics with the settings as written: torchmetrics ignores those that its task does not have.
+
+For two classes, torchmetrics' metrics are those of the second class alone, and `average` and `top_k` have no effect. If
+one of them is written, the metric is that of both classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dlspec.compat.torchmetrics import import_torchmetrics
+from dlspec.data.dataset import Target
+from dlspec.errors import Code, Finding
+from dlspec.parts.schema import Schema
+
+# Settings that make a metric of two classes one of both classes, not of the second one alone.
+_BOTH_CLASSES_SETTINGS = ("average", "top_k")
+_TWO_CLASSES_SETTINGS = ("threshold", "max_fpr")
+
+
+def find_wrong_settings(settings: Mapping[str, Any], target: Target) -> Iterator[tuple[str, Finding]]:
+    """Find settings that would have no effect for a target, or that it does not allow.
+
+    Args:
+        settings: the settings of a classification metric, as written.
+        target: a target of classes.
+
+    Yields:
+        The name of a setting with what is wrong.
+    """
+    count = len(target.classes)
+    for name in _TWO_CLASSES_SETTINGS if count > 2 else ():
+        if name in settings:
+            found = f"'{name}' has an effect only for two classes, but '{target.name}' has {count:,}"
+            yield name, Finding(Code.WRONG_TARGET, found, "remove it, or name a target with two classes: target: NAME")
+    for name, other in (("max_fpr", "average"), ("threshold", "top_k")):
+        if count == 2 and name in settings and other in settings:
+            found = f"'{name}' can't be combined with '{other}'"
+            yield name, Finding(Code.CONFLICT, found, "remove one of them")
+    top_k = settings.get("top_k")
+    if isinstance(top_k, int) and top_k > count:
+        found = f"top_k must be at most {count:,}, the number of classes of '{target.name}', got {top_k:,}"
+        yield "top_k", Finding(Code.WRONG_VALUE, found)
+
+
+def make_classification_metric(schema: Schema, settings: Mapping[str, Any], target: Target) -> Any:
+    """Make the torchmetrics object of a classification metric.
+
+    Args:
+        schema: the metric.
+        settings: its settings, as written.
+        target: what it measures.
+
+    Returns:
+        A metric that takes probabilities (N, K) of K classes, or (N,) of the second of two classes.
+    """
+    # validate_args would check the values of every batch, which synchronizes with the device. The criterion passes
+    # valid ones.
+    if len(target.classes) != 2:
+        return schema.build(task="multiclass", num_classes=len(target.classes), validate_args=False, **settings)
+    if not any(name in settings for name in _BOTH_CLASSES_SETTINGS):
+        return schema.build(task="binary", validate_args=False, **settings)
+    metric_class = getattr(import_torchmetrics().classification, f"Multiclass{schema.name}")
+    uses_threshold = "threshold" in schema.settings and "top_k" not in settings
+    threshold = settings.get("threshold", 0.5) if uses_threshold else None
+    others = {"average": schema.settings["average"].default, **settings}
+    others.pop("threshold", None)
+    return _measure_both_classes(metric_class, threshold)(num_classes=2, validate_args=False, **others)
+
+
+@cache
+def _measure_both_classes(metric: type, threshold: float | None) -> type:
+    """Derive a class from a multiclass metric that takes the probability of the second of two classes.
+
+    Args:
+        metric: a multiclass metric of torchmetrics.
+        threshold: the probability above which the second class is predicted; None: the metric needs probabilities.
+    """
+
+    def update(self: Any, preds: Tensor, target: Tensor) -> None:
+        both = torch.stack([1 - preds, preds], 1) if threshold is None else (preds > threshold).long()
+        metric.update(self, both, target)  # type: ignore[attr-defined]  # a torchmetrics class
+
+    return type(metric.__name__, (metric,), {"update": update})
