@@ -86,7 +86,7 @@ def build(spec: SpecInput, data: DataInput = None) -> nn.Module:
     Args:
         spec: A mapping as in YAML, such as `{"model": "cnn", "seed": 1}` or `{"layers": [...]}`, or a list of overrides
             as on the command line, `["model=cnn"]`. Its `data` section may say how arrays are split (`validation`,
-            `test`, `split_seed`), or change settings of the data set that `data` names.
+            `test`, `split_seed`) and which targets are `labels`, or change settings of the data set that `data` names.
         data: Arrays by field name with a `target`; or a data set's name or settings; or the data's shapes, such as
             `{"shape": [3, 32, 32], "num_classes": 10}` (`"num_classes": None` makes the target a number). It replaces
             a data set that the spec names.

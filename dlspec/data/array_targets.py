@@ -1,4 +1,4 @@
-"""Find out what a target array contains: numbers, or classes of samples, steps, pixels or next tokens."""
+"""Find out what a target array contains: numbers, labels, or classes of samples, steps, pixels or next tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dlspec.data.dataset import Target
-from dlspec.errors import DataError
+from dlspec.errors import Code, DataError, suggest
 from dlspec.limits import MAX_CLASSES
 
 ArraysByName = dict[str, NDArray[Any]]
@@ -31,9 +31,27 @@ def infer_target(name: str, values: NDArray[Any], inputs: ArraysByName, lengths:
     """
     if values.dtype.kind == "f":
         return Target(name, "numbers", values.shape[1:], lengths=_find_lengths_field(name, values, inputs, lengths))
+    lengths_field = _find_lengths_field(name, values, inputs, lengths)
+    if values.dtype.kind == "b" and values.ndim == 2 and values.shape[1] > 1 and not lengths_field:
+        return Target(name, "numbers", values.shape[1:], labels=_make_class_names(values.shape[1]))
     if values.ndim == 1:
         return Target(name, "classes", (), _make_class_names(_count_classes(name, values)))
     return _read_step_target(name, values, inputs, lengths)
+
+
+def as_labels(name: str, targets: ArraysByName) -> NDArray[np.bool_]:
+    """Return a target of zeros and ones, (N, L) for L labels, as an array of bools.
+
+    Raises:
+        DataError: if there is no such target, or its shape or values are others.
+    """
+    if name not in targets:
+        raise DataError("labels", f"no target '{name}'; {suggest(name, targets)}", Code.UNKNOWN_TARGET)
+    values = targets[name]
+    if values.ndim != 2 or values.shape[1] < 2 or not np.isin(values, (0, 1)).all():
+        found = f"got shape {list(values.shape)} with values from {values.min():g} to {values.max():g}"
+        raise DataError("labels", f"'{name}' must be zeros and ones (N, L) for L labels, {found}")
+    return values.astype(bool)
 
 
 def _count_classes(name: str, values: NDArray[Any]) -> int:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from dlspec.data.array_splits import make_splits
-from dlspec.data.array_targets import ArraysByName, infer_target
+from dlspec.data.array_targets import ArraysByName, as_labels, infer_target
 from dlspec.data.dataset import Dataset, Field, Target
 from dlspec.data.split_indices import SplitPlan, split_rows
 from dlspec.errors import Code, DataError, find_closest, format_value, suggest
@@ -29,6 +29,7 @@ def dataset_from_arrays(
     validation: float = 0.1,
     test: float = 0.2,
     split_seed: int = 0,
+    labels: str | Sequence[str] = (),
 ) -> Dataset:
     """Make a data set from NumPy arrays, tensors or nested lists with one row for each sample.
 
@@ -37,7 +38,8 @@ def dataset_from_arrays(
     Inputs are floats (N, C) for features, (N, T, C) for a sequence or (N, C, H, W) for channels-first images, or
     integers (N, T) for tokens. Integers (N,) named `NAME_lengths` are the number of real steps in each sample of
     NAME; the rest is padding. Integer targets are classes 0 to K-1: (N,) one for each sample, (N, T) one for each
-    step, (N, H, W) one for each pixel. Float targets (N, ...) are numbers.
+    step, (N, H, W) one for each pixel. Bool targets (N, L) are labels, of which each sample may have several. Float
+    targets (N, ...) are numbers.
 
     Args:
         arrays: the inputs and the target, by name
@@ -47,6 +49,7 @@ def dataset_from_arrays(
         validation: fraction of the samples for validation
         test: fraction of the samples for the final test
         split_seed: seed of the split
+        labels: names of targets (N, L) of zeros and ones that are labels too
 
     Returns:
         The data set, split in the proportions of the classes.
@@ -59,19 +62,24 @@ def dataset_from_arrays(
         raise DataError(
             "split_seed", f"split_seed must be a whole number >= 0, got {format_value(split_seed)}", Code.WRONG_VALUE
         )
-    inputs, labels = _separate_targets(arrays, target)
-    _check_rows(inputs | labels)
-    lengths = {key: inputs.pop(key) for key in _find_lengths(inputs, labels)}
+    inputs, outputs = _separate_targets(arrays, target)
+    label_names = [labels] if isinstance(labels, str) else list(labels)
+    outputs |= {name: as_labels(name, outputs) for name in label_names}
+    _check_rows(inputs | outputs)
+    lengths = {key: inputs.pop(key) for key in _find_lengths(inputs, outputs)}
     fields = [_make_field(key, values, f"{key}{LENGTHS_SUFFIX}" in lengths) for key, values in inputs.items()]
-    targets = [infer_target(key, values, inputs, lengths) for key, values in labels.items()]
+    targets = [
+        infer_target(key, values, inputs, {} if key in label_names else lengths) for key, values in outputs.items()
+    ]
     fields = [_share_vocabulary(each, targets) for each in fields]
     stored = {each.name: _convert_inputs(inputs[each.name], each) for each in fields}
-    stored |= {key: _check_lengths(key, values, inputs | labels) for key, values in lengths.items()}
-    found = {each.name: _convert_labels(labels[each.name], each) for each in targets}
+    stored |= {key: _check_lengths(key, values, inputs | outputs) for key, values in lengths.items()}
+    found = {each.name: _convert_labels(outputs[each.name], each) for each in targets}
     parts = split_rows(
         _count_rows(stored), SplitPlan(split_seed, validation, test), _choose_stratification_classes(targets, found)
     )
-    origin = {"validation": validation, "test": test, "split_seed": split_seed}
+    origin: dict[str, Any] = {"validation": validation, "test": test, "split_seed": split_seed}
+    origin |= {"labels": label_names} if label_names else {}
     return Dataset(name, tuple(fields), tuple(targets), *make_splits(stored, found, parts), origin=origin)
 
 

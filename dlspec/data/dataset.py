@@ -51,6 +51,8 @@ class Target:
     # itself as input, shifted by one step.
     next_of: str = ""
     lengths: str = ""  # the field whose lengths are also this target's; "" if there is none
+    # The names of the labels of a multi-label target (L,): numbers that are 1 for each label that a sample has, else 0.
+    labels: tuple[str, ...] = ()
 
     @property
     def num_outputs(self) -> int:

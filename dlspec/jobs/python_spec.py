@@ -25,7 +25,7 @@ from dlspec.limits import explain_raising_limit, get_limit
 
 KEYS_CHOSEN_BY_NAME = (*GROUPS, "run")  # given as a string, each of these names a file, a part or a run
 DATA_FIX = "pass arrays by name, {'x': ..., 'target': ...}, or a data set's name"
-ARRAY_SETTINGS = ("validation", "test", "split_seed")
+ARRAY_SETTINGS = ("validation", "test", "split_seed", "labels")
 NO_VALUES: Mapping[str, Any] = {}
 SpecInput = Mapping[str, Any] | Sequence[str]
 DataInput = Mapping[str, Any] | Dataset | str | None
@@ -59,7 +59,7 @@ def prepare_spec(
     if settings and arrays is None:
         tree["data"] = _merge_section(tree["data"], settings, "data")
     if arrays is not None:
-        tree["data"] = _make_placeholder_source(arrays) | settings
+        tree["data"] = _make_placeholder_source(arrays) | {key: settings[key] for key in settings if key != "labels"}
     if values:
         tree = change_config_values(tree, values)
     files = {group: composed.loader.files(group) for group in GROUPS}

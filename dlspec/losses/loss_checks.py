@@ -44,7 +44,7 @@ def _check_target(match: LossMatch, data: Dataset, problems: Problems) -> None:
     if not isinstance(target, Target):
         return
     if target.kind == "numbers" and rule.numbers == "none":
-        fix = "use MSELoss, L1Loss, SmoothL1Loss or HuberLoss"
+        fix = "use BCEWithLogitsLoss" if target.labels else "use MSELoss, L1Loss, SmoothL1Loss or HuberLoss"
         problems.add(
             Code.WRONG_TARGET, path, f"{loss} expects classes, but '{target.name}' {_describe_target(target)}", fix
         )
@@ -246,6 +246,8 @@ def _report_shape_mismatch(match: LossMatch, expected: str, fix: str, problems: 
 def _describe_target(target: Target) -> str:
     """Describe a target, as the end of a sentence."""
     each = {0: "", 1: " per step"}.get(len(target.shape), " per pixel")
+    if target.labels:
+        return f"has {len(target.labels)} labels"
     if target.classes:
         return f"has {len(target.classes)} classes{each}"
     if len(target.shape) > 1:

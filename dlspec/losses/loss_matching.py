@@ -57,9 +57,9 @@ def match_losses(network: Network, data: Dataset, terms: LossTerms | None, probl
 
 def choose_auto_loss(output: NetworkOutput, target: Target) -> str:
     """Choose the loss that `loss: auto` stands for, by the target and the network's last layer."""
-    if target.kind == "numbers":
+    if target.kind == "numbers" and not target.labels:
         return "MSELoss"
-    if target.num_outputs == 1 and output.value.channels == 1:
+    if target.labels or (target.num_outputs == 1 and output.value.channels == 1):
         return "BCELoss" if output.end.type == "Sigmoid" else "BCEWithLogitsLoss"
     return "NLLLoss" if output.end.type == "LogSoftmax" else "CrossEntropyLoss"
 

@@ -80,9 +80,9 @@ def _make_probability_function(target: Target, value: TensorInfo, predict: Tenso
 def _make_number_prediction(
     target: Target, value: TensorInfo, predict: TensorFunction, index: int, padding: PaddingMaskBuilder | None
 ) -> Prediction:
-    """Predict numbers in the target's unit, with the standardization undone."""
+    """Predict numbers in the target's unit, with the standardization undone; for labels the probability of each."""
     mean, deviation = target.scale or (0.0, 1.0)
-    final_function = identity if predict is clamp_to_unit else predict
+    final_function = identity if predict is clamp_to_unit and not target.labels else predict
     is_squeezed = value.shape != target.shape
 
     def predict_numbers(output: Tensor) -> Tensor:
@@ -95,6 +95,8 @@ def _make_number_prediction(
             time = 1 if is_squeezed else padding.time_dim
             is_real = padding.build_step_mask(output, targets)
             found, truth = found.movedim(time, 1)[is_real], truth.movedim(time, 1)[is_real]
+        if target.labels:
+            return found, truth.long()
         return (found, truth) if has_separate_numbers(target, value) else (found.flatten(), truth.flatten())
 
     return Prediction(

@@ -17,9 +17,12 @@ from dlspec.compat.torchmetrics import import_torchmetrics
 from dlspec.data.dataset import Target
 from dlspec.errors import Code, Finding
 from dlspec.parts.schema import Schema
+from dlspec.parts.torch.torch_metrics import CLASSIFICATION_METRICS
 
 # Settings that make a metric of two classes one of both classes, not of the second one alone.
 _BOTH_CLASSES_SETTINGS = ("average", "top_k")
+_NO_LABELS_SETTINGS = {"top_k", "max_fpr"}
+MULTILABEL_METRICS = CLASSIFICATION_METRICS - {"CohenKappa", "CalibrationError"}
 _TWO_CLASSES_SETTINGS = ("threshold", "max_fpr")
 
 
@@ -28,11 +31,16 @@ def find_wrong_settings(settings: Mapping[str, Any], target: Target) -> Iterator
 
     Args:
         settings: the settings of a classification metric, as written.
-        target: a target of classes.
+        target: a target of classes or labels.
 
     Yields:
         The name of a setting with what is wrong.
     """
+    if target.labels:
+        for name in settings.keys() & _NO_LABELS_SETTINGS:
+            found = f"'{name}' has no effect for labels, but '{target.name}' has {len(target.labels):,}"
+            yield name, Finding(Code.WRONG_TARGET, found, "remove it")
+        return
     count = len(target.classes)
     for name in _TWO_CLASSES_SETTINGS if count > 2 else ():
         if name in settings:
@@ -57,10 +65,12 @@ def make_classification_metric(schema: Schema, settings: Mapping[str, Any], targ
         target: what it measures.
 
     Returns:
-        A metric that takes probabilities (N, K) of K classes, or (N,) of the second of two classes.
+        A metric that takes probabilities (N, K) of K classes or labels, or (N,) of the second of two classes.
     """
     # validate_args would check the values of every batch, which synchronizes with the device. The criterion passes
     # valid ones.
+    if target.labels:
+        return schema.build(task="multilabel", num_labels=len(target.labels), validate_args=False, **settings)
     if len(target.classes) != 2:
         return schema.build(task="multiclass", num_classes=len(target.classes), validate_args=False, **settings)
     if not any(name in settings for name in _BOTH_CLASSES_SETTINGS):
@@ -71,6 +81,23 @@ def make_classification_metric(schema: Schema, settings: Mapping[str, Any], targ
     others = {"average": schema.settings["average"].default, **settings}
     others.pop("threshold", None)
     return _measure_both_classes(metric_class, threshold)(num_classes=2, validate_args=False, **others)
+
+
+def make_label_metric(schema: Schema, settings: Mapping[str, Any], index: int) -> Any:
+    """Make a metric of one label, given by its index, that takes the probabilities (N, L) of all labels."""
+    metric_class = getattr(import_torchmetrics().classification, f"Binary{schema.name}")
+    single_settings = {name: value for name, value in settings.items() if name != "average"}
+    return _measure_label(metric_class, index)(validate_args=False, **single_settings)
+
+
+@cache
+def _measure_label(metric: type, index: int) -> type:
+    """Derive a class from a metric of two classes that takes one column of predictions and targets (N, L)."""
+
+    def update(self: Any, preds: Tensor, target: Tensor) -> None:
+        metric.update(self, preds[:, index], target[:, index])  # type: ignore[attr-defined]  # a torchmetrics class
+
+    return type(metric.__name__, (metric,), {"update": update})
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -13,13 +13,19 @@ from dlspec.data.dataset import Dataset, Target
 from dlspec.data.prepare.decoding import CHARACTERS, get_preprocessing_kind
 from dlspec.errors import Code, suggest
 from dlspec.language.problems import Problems
-from dlspec.metrics.classification import find_wrong_settings, make_classification_metric
+from dlspec.metrics.classification import (
+    MULTILABEL_METRICS,
+    find_wrong_settings,
+    make_classification_metric,
+    make_label_metric,
+)
 from dlspec.parts.schema import Schema
 from dlspec.parts.specs.metrics_spec import MetricTerm
 from dlspec.parts.torch.torch_metrics import CLASSIFICATION_METRICS, TOKEN_METRICS, metric_registry
 
 # The most classes for a metric that counts pairs of classes: a confusion matrix of 5,000 x 5,000 takes 200 MB.
 MAX_PAIRED_CLASSES = 5_000
+MAX_SINGLE_LABELS = 20  # more would fill the screen
 _PAIR_METRICS = ("JaccardIndex", "CohenKappa", "MatthewsCorrCoef")
 _CURVE_METRICS = ("AUROC", "AveragePrecision")
 
@@ -44,6 +50,8 @@ def choose_auto_metrics(target: Target, *, is_input: bool = False, is_character:
     Returns:
         The names of the metrics.
     """
+    if target.labels:
+        return ["Accuracy", "F1Score"]
     if target.kind == "numbers":
         return ["MeanSquaredError" if is_input else "MeanAbsoluteError", "R2Score"]
     if target.is_next:
@@ -116,8 +124,8 @@ def _find_fitting_targets(metric: MetricTerm, predicted: Sequence[Target], probl
         fix = suggest(metric.target or "", names) if names else "leave the metrics out: metrics=[]"
         problems.add(Code.UNKNOWN_TARGET, metric.part.path_of("target"), found, fix, at_value=bool(metric.target))
     elif not fitting:
-        kind = "classes" if named[0].kind == "numbers" else "numbers"
-        contents = " and ".join(f"'{each.name}' has {each.kind}" for each in named)
+        kind = _describe_expected_kind(metric.schema)
+        contents = " and ".join(f"'{each.name}' has {'labels' if each.labels else each.kind}" for each in named)
         found = f"{metric.schema.name} expects {kind}, but {contents}"
         problems.add(Code.WRONG_TARGET, metric.part.path, found, "use metrics=auto, which chooses by the target")
     for each in fitting:
@@ -126,6 +134,12 @@ def _find_fitting_targets(metric: MetricTerm, predicted: Sequence[Target], probl
             for name, finding in find_wrong_settings(metric.settings, each):
                 problems.add_finding(metric.part.path_of(name), finding)
     return fitting
+
+
+def _describe_expected_kind(schema: Schema) -> str:
+    if schema.name in MULTILABEL_METRICS:
+        return "classes or labels"
+    return "classes" if schema.name in CLASSIFICATION_METRICS or schema.name in TOKEN_METRICS else "numbers"
 
 
 def _check_class_pairs(metric: MetricTerm, target: Target, problems: Problems) -> None:
@@ -152,13 +166,19 @@ def _check_class_pairs(metric: MetricTerm, target: Target, problems: Problems) -
 def make_metrics(selected: Sequence[SelectedMetric], targets: Sequence[Target]) -> tuple[dict[str, Any], ...]:
     """Make the torchmetrics objects of each target by the names of their results.
 
-    A name is `f1_score`, or `label_f1_score` if there are multiple targets.
+    A name is `f1_score`, or `label_f1_score` if there are multiple targets. A target of at most `MAX_SINGLE_LABELS`
+    labels also has each label's own result, `f1_score_LABEL`.
     """
     with warnings.catch_warnings():
         # torchmetrics warns that some metrics keep every prediction; the spec asked for them.
         warnings.filterwarnings("ignore", message=".*will save all targets and predictions", category=UserWarning)
         return tuple(
-            {make_result_name(each, targets): _make_metric(each) for each in selected if each.target == target}
+            {
+                name: metric
+                for each in selected
+                if each.target == target
+                for name, metric in _make_named_metrics(each, targets)
+            }
             for target in targets
         )
 
@@ -173,8 +193,17 @@ def make_result_name(metric: SelectedMetric, targets: Sequence[Target]) -> str:
 
 
 def fits_target(schema: Schema, target: Target) -> bool:
-    """Whether the metric is for this kind of target: classes or numbers."""
+    """Whether the metric is for this kind of target: classes, labels or numbers."""
+    if target.labels:
+        return schema.name in MULTILABEL_METRICS
     return (schema.name in CLASSIFICATION_METRICS or schema.name in TOKEN_METRICS) == (target.kind == "classes")
+
+
+def _make_named_metrics(metric: SelectedMetric, targets: Sequence[Target]) -> Iterator[tuple[str, Any]]:
+    name, labels = make_result_name(metric, targets), metric.target.labels
+    yield name, _make_metric(metric)
+    for index, label in enumerate(labels if len(labels) <= MAX_SINGLE_LABELS else ()):
+        yield f"{name}_{label}", make_label_metric(metric.schema, metric.settings, index)
 
 
 # These have one result per output, and expect the number of outputs.

@@ -96,6 +96,8 @@ def _file_name(name: str, target: Target, targets: Sequence[Target]) -> str:
 
 def _plot_form(target: Target) -> Literal["rows", "image", "map", "none"]:
     """Choose how to draw a target: "rows" for all values in one plot, or some samples as images or maps of classes."""
+    if target.labels:
+        return "none"
     if target.kind == "numbers":
         return "image" if is_image_shape(target.shape) else "rows"
     if target.is_next or len(target.shape) > 2:

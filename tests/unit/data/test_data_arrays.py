@@ -38,6 +38,9 @@ KINDS: list[tuple[dict[str, Any], Target]] = [
      Target("target", "classes", (STEPS,), names(3), lengths="target")),
     ({"target": np.zeros((ROWS, 4, 6)).astype(int) + CLASSES[:, None, None]},
      Target("target", "classes", (4, 6), names(3))),
+    ({"target": TOKENS % 3 == 1}, Target("target", "numbers", (STEPS,), labels=names(STEPS))),
+    ({"target": TOKENS % 3 == 1, "x_lengths": LENGTHS}, Target("target", "classes", (STEPS,), names(2), lengths="x")),
+    ({"target": TOKENS[:, 0] % 3 == 1}, Target("target", "classes", (), names(2))),
     ({"target": TOKENS / 7, "x_lengths": LENGTHS}, Target("target", "numbers", (STEPS,), lengths="x")),
     ({"target": np.ones((ROWS, 1, 4, 6))}, Target("target", "numbers", (1, 4, 6))),
 ]  # fmt: skip
@@ -172,6 +175,29 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
     ({"x": TOKENS, "y": TOKENS}, "target",
      "no target 'target' among the arrays; available: x, y; for data without a target, pass 'target': None"),
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [int, float, bool])
+def test_a_target_stated_as_labels(kind: type) -> None:
+    arrays = {"x": TOKENS, "x_lengths": LENGTHS, "target": (TOKENS % 3 == 1).astype(kind)}
+    data = dataset_from_arrays(arrays, labels="target")
+    assert data.target == Target("target", "numbers", (STEPS,), labels=names(STEPS))
+    assert data.origin["labels"] == ["target"]
+    assert set(data.train.target.flatten().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize(
+    ("target", "text"),
+    [
+        (TOKENS % 3, "'target' must be zeros and ones (N, L) for L labels, got shape [20, 4] with values from 0 to 2"),
+        (CLASSES % 2, "'target' must be zeros and ones (N, L) for L labels, got shape [20] with values from 0 to 1"),
+        ({"tags": TOKENS % 2}, "no target 'target'; available: tags"),
+    ],
+)
+def test_what_are_not_labels(target: Any, text: str) -> None:
+    with pytest.raises(DataError) as caught:
+        dataset_from_arrays({"x": TOKENS, "target": target}, labels="target")
+    assert str(caught.value) == text
 
 
 @pytest.mark.parametrize(("arrays", "key", "text"), REFUSED, ids=lambda each: str(each)[:40])

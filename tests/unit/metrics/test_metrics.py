@@ -313,6 +313,70 @@ def test_nothing_is_counted_by_pairs_of_very_many_classes(written: Any, told: li
     assert [each.found for each in problems.found] == told
 
 
+def test_labels_have_their_own_loss_and_metrics() -> None:
+    features = GENERATOR.normal(size=(300, 5)).astype(np.float32)
+    labels = features[:, :3] + GENERATOR.normal(size=(300, 3)) * 0.5 > 0.3
+    spec = {"layers": [{"Linear": 3}], "metrics": {"F1Score": {"average": "macro"}, "Precision": None, "AUROC": None}}
+    quick = QUICK["trainer"] | {"epochs": 6}
+    result = library.train({**spec, "trainer": quick, "optimizer": {"lr": 0.05}}, {"x": features, "target": labels})
+    test = dataset_from_arrays({"x": features, "target": labels}).test
+    with torch.no_grad():
+        logits, truth = result.network(test.tensors["x"]), test.target
+    found, real = (logits > 0).numpy(), truth.numpy() > 0
+    hits, counts = (found & real).sum(0), found.sum(0) + real.sum(0)
+    # The share of pairs of a sample with the label and one without it that are in the right order.
+    auroc = [
+        float((column[label][:, None] > column[~label][None]).mean())
+        for column, label in zip(logits.numpy().T, real.T, strict=True)
+    ]
+    wanted = {
+        "loss": float(functional.binary_cross_entropy_with_logits(logits, truth)),
+        "f1_score": float((2 * hits / counts).mean()),
+        **{f"f1_score_{label}": float(2 * hits[label] / counts[label]) for label in range(3)},
+        "precision": float(hits.sum() / found.sum()),
+        **{f"precision_{label}": float(hits[label] / found[:, label].sum()) for label in range(3)},
+        "auroc": sum(auroc) / 3,
+        **{f"auroc_{label}": auroc[label] for label in range(3)},
+    }
+    told = {name.removeprefix("test/"): each for name, each in result.results.items() if name.startswith("test/")}
+    assert told == pytest.approx(wanted, abs=1e-5)
+
+
+LABELS_TARGET = Target("tags", "numbers", (3,), labels=("a", "b", "c"))
+
+
+@pytest.mark.parametrize("name", sorted(CLASSIFICATION_METRICS - {"CohenKappa", "CalibrationError"}))
+def test_every_metric_of_labels_gives_a_number(name: str) -> None:
+    problems = Problems()
+    terms = read_metrics({"type": name, **NEEDED.get(name, {})}, problems)
+    (group,) = make_metrics(select_metrics(terms, [LABELS_TARGET], NO_DATA, problems), [LABELS_TARGET])
+    assert list(group) == [to_snake_case(name), *(f"{to_snake_case(name)}_{each}" for each in "abc")]
+    for metric in group.values():
+        metric.update(torch.rand(20, 3), torch.arange(60).reshape(20, 3) * 7 % 5 % 2)
+        assert -1 <= float(metric.compute()) <= 1
+
+
+@pytest.mark.parametrize(
+    ("written", "found"),
+    [
+        ("CohenKappa", "CohenKappa expects classes, but 'tags' has labels"),
+        ("R2Score", "R2Score expects numbers, but 'tags' has labels"),
+        ({"F1Score": {"top_k": 2}}, "'top_k' has no effect for labels, but 'tags' has 3"),
+        ({"AUROC": {"max_fpr": 0.5}}, "'max_fpr' has no effect for labels, but 'tags' has 3"),
+    ],
+)
+def test_a_metric_that_does_not_fit_labels(written: Any, found: str) -> None:
+    problems = Problems()
+    select_metrics(read_metrics(written, problems), [LABELS_TARGET], NO_DATA, problems)
+    assert [each.found for each in problems.found] == [found]
+
+
+def test_many_labels_have_only_averaged_results() -> None:
+    target = Target("tags", "numbers", (30,), labels=tuple(map(str, range(30))))
+    (group,) = make_metrics(select_metrics(None, [target], NO_DATA, Problems()), [target])
+    assert list(group) == ["accuracy", "f1_score"]
+
+
 def test_results_have_readable_names() -> None:
     names = ["F1Score", "R2Score", "AUROC", "MeanAbsoluteError", "MatthewsCorrCoef", "CalibrationError"]
     assert [to_snake_case(name) for name in names] == [
