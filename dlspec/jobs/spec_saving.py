@@ -1,4 +1,4 @@
-"""Write losses and metrics as in a saved spec: with every default, so that reading it gives the same ones."""
+"""Write losses and metrics as in a saved spec: with the defaults, so that reading it gives the same ones."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from dlspec.losses.criterion import Criterion
 from dlspec.losses.loss_matching import LossMatch
+from dlspec.metrics.classification import TARGET_DEPENDENT_SETTINGS
 from dlspec.metrics.selection import SelectedMetric
 from dlspec.parts.schema import Schema
 from dlspec.parts.torch.torch_parts import settings_with_defaults
@@ -29,8 +30,16 @@ def _loss_to_spec(match: LossMatch) -> dict[str, Any]:
 def metrics_to_spec(metrics: Sequence[SelectedMetric], criterion: Criterion) -> Any:
     """Return the metrics by name; with several targets, a list in which each metric names its target."""
     if len(criterion.predicted_targets) < 2:
-        return {each.schema.name: _settings_to_spec(each.schema, each.settings) for each in metrics}
-    return [part_to_spec(each.schema, each.settings) | {"target": each.target.name} for each in metrics]
+        return {each.schema.name: _metric_settings_to_spec(each) for each in metrics}
+    return [
+        {"type": each.schema.name, **_metric_settings_to_spec(each), "target": each.target.name} for each in metrics
+    ]
+
+
+def _metric_settings_to_spec(metric: SelectedMetric) -> dict[str, Any]:
+    completed = _settings_to_spec(metric.schema, metric.settings)
+    omitted = set(TARGET_DEPENDENT_SETTINGS) - metric.settings.keys()
+    return {name: value for name, value in completed.items() if name not in omitted}
 
 
 def part_to_spec(schema: Schema, settings: Mapping[str, Any]) -> dict[str, Any]:

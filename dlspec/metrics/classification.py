@@ -19,8 +19,9 @@ from dlspec.errors import Code, Finding
 from dlspec.parts.schema import Schema
 from dlspec.parts.torch.torch_metrics import CLASSIFICATION_METRICS
 
-# Settings that make a metric of two classes one of both classes, not of the second one alone.
-_BOTH_CLASSES_SETTINGS = ("average", "top_k")
+# Settings that have an effect for some targets only, or for two classes only if they are written. A saved spec contains
+# them only where they were written.
+TARGET_DEPENDENT_SETTINGS = ("average", "top_k", "threshold", "max_fpr")
 _NO_LABELS_SETTINGS = {"top_k", "max_fpr"}
 MULTILABEL_METRICS = CLASSIFICATION_METRICS - {"CohenKappa", "CalibrationError"}
 _TWO_CLASSES_SETTINGS = ("threshold", "max_fpr")
@@ -46,8 +47,9 @@ def find_wrong_settings(settings: Mapping[str, Any], target: Target) -> Iterator
         if name in settings:
             found = f"'{name}' has an effect only for two classes, but '{target.name}' has {count:,}"
             yield name, Finding(Code.WRONG_TARGET, found, "remove it, or name a target with two classes: target: NAME")
-    for name, other in (("max_fpr", "average"), ("threshold", "top_k")):
-        if count == 2 and name in settings and other in settings:
+    conflicts = {"max_fpr": ("average", "average" in settings), "threshold": ("top_k", _uses_top_k(settings))}
+    for name, (other, is_used) in conflicts.items():
+        if count == 2 and name in settings and is_used:
             found = f"'{name}' can't be combined with '{other}'"
             yield name, Finding(Code.CONFLICT, found, "remove one of them")
     top_k = settings.get("top_k")
@@ -73,14 +75,19 @@ def make_classification_metric(schema: Schema, settings: Mapping[str, Any], targ
         return schema.build(task="multilabel", num_labels=len(target.labels), validate_args=False, **settings)
     if len(target.classes) != 2:
         return schema.build(task="multiclass", num_classes=len(target.classes), validate_args=False, **settings)
-    if not any(name in settings for name in _BOTH_CLASSES_SETTINGS):
+    if "average" not in settings and not _uses_top_k(settings):
         return schema.build(task="binary", validate_args=False, **settings)
     metric_class = getattr(import_torchmetrics().classification, f"Multiclass{schema.name}")
-    uses_threshold = "threshold" in schema.settings and "top_k" not in settings
+    uses_threshold = "threshold" in schema.settings and not _uses_top_k(settings)
     threshold = settings.get("threshold", 0.5) if uses_threshold else None
     others = {"average": schema.settings["average"].default, **settings}
     others.pop("threshold", None)
     return _measure_both_classes(metric_class, threshold)(num_classes=2, validate_args=False, **others)
+
+
+def _uses_top_k(settings: Mapping[str, Any]) -> bool:
+    """Whether more than the most probable class counts as predicted."""
+    return bool(settings.get("top_k", 1) != 1)
 
 
 def make_label_metric(schema: Schema, settings: Mapping[str, Any], index: int) -> Any:

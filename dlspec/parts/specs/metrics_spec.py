@@ -52,7 +52,18 @@ def _read_metric(entry: Any, path: KeyPath, problems: Problems, choices: Iterabl
         problems.add(Code.WRONG_VALUE, part.path_of("target"), found, at_value=True)
         target = None
     own_settings = {key: value for key, value in part.settings.items() if key != "target"}
-    return MetricTerm(part, schema, schema.read(replace(part, settings=own_settings), problems), target)
+    settings = _leave_out_saved_defaults(schema, schema.read(replace(part, settings=own_settings), problems))
+    return MetricTerm(part, schema, settings, target)
+
+
+def _leave_out_saved_defaults(schema: Schema, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Leave out defaults where every setting is written, as in a `spec.yaml` of an older version.
+
+    An `average` that somebody wrote has an effect for two classes, and the default has none.
+    """
+    if settings.keys() != schema.settings.keys():
+        return settings
+    return {name: value for name, value in settings.items() if value != schema.settings[name].default}
 
 
 def _list_entries(raw: Any) -> Iterable[tuple[Any, KeyPath]]:

@@ -16,6 +16,7 @@ from torch.nn import functional
 import dlspec as library
 from dlspec.data.arrays import dataset_from_arrays
 from dlspec.data.dataset import Dataset, Split, Target
+from dlspec.jobs.python_spec import prepare_spec
 from dlspec.language.problems import Problems
 from dlspec.metrics.selection import (
     SelectedMetric,
@@ -178,7 +179,7 @@ def test_every_metric_with_an_average_is_in_the_table() -> None:
          "'threshold' has an effect only for two classes, but 'label' has 3"),
         ({"AUROC": {"max_fpr": 0.3}}, THREE, "'max_fpr' has an effect only for two classes, but 'label' has 3"),
         ({"AUROC": {"max_fpr": 0.3, "average": "macro"}}, YES_NO, "'max_fpr' can't be combined with 'average'"),
-        ({"Recall": {"threshold": 0.3, "top_k": 1}}, YES_NO, "'threshold' can't be combined with 'top_k'"),
+        ({"Recall": {"threshold": 0.3, "top_k": 2}}, YES_NO, "'threshold' can't be combined with 'top_k'"),
         ({"Accuracy": {"top_k": 4}}, THREE, "top_k must be at most 3, the number of classes of 'label', got 4"),
     ],
 )  # fmt: skip
@@ -186,6 +187,25 @@ def test_a_setting_without_effect_is_refused(written: Any, target: Target, found
     problems = Problems()
     select_metrics(read_metrics(written, problems), [target], NO_DATA, problems)
     assert [each.found for each in problems.found] == [found]
+
+
+@pytest.mark.parametrize("target", [YES_NO, THREE])
+@pytest.mark.parametrize("name", ["F1Score", "AUROC", "JaccardIndex", "Accuracy"])
+def test_all_defaults_of_an_older_saved_spec_change_nothing(name: str, target: Target) -> None:
+    problems, schema = Problems(), metric_registry()[name]
+    terms = read_metrics({"type": name, **{each.name: each.default for each in schema.settings.values()}}, problems)
+    assert [dict(each.settings) for each in terms] == [{}]
+    select_metrics(terms, [target], NO_DATA, problems)
+    assert not problems
+
+
+@pytest.mark.parametrize("written", [{}, {"average": "micro"}, {"average": "macro"}])
+def test_a_saved_spec_gives_the_same_metric(written: dict[str, Any]) -> None:
+    features = GENERATOR.normal(size=(60, 3)).astype(np.float32)
+    arrays = {"x": features, "target": (features[:, 0] > 0.4).astype(int)}
+    prepared = prepare_spec({"layers": [{"Linear": 1}], "metrics": {"F1Score": written}, **QUICK}, arrays).prepare()
+    saved = prepared.resolved["metrics"]["F1Score"]
+    assert saved == {"ignore_index": None, "zero_division": 0.0} | written
 
 
 def test_top_k_of_two_classes() -> None:
