@@ -38,9 +38,9 @@ def to_safe_name(name: str) -> str:
 def create_unique_folder(root: Path, name: str) -> Path:
     """Create a new empty folder in `root`, named `name` or, if that exists, `name_2`, `name_3`, ..."""
     root.mkdir(parents=True, exist_ok=True)
-    stem, count = to_safe_name(name), 1
+    count = 1
     while True:
-        folder = root / (stem if count == 1 else f"{stem}_{count}")
+        folder = root / (name if count == 1 else f"{name}_{count}")
         try:
             folder.mkdir()  # fails if it exists, so of two jobs that start together only one gets the name
         except FileExistsError:
@@ -50,7 +50,10 @@ def create_unique_folder(root: Path, name: str) -> Path:
 
 
 def make_run_folder(root: Path, name: str) -> Path:
-    """Create the new folder of a run or sweep; UserError if that is impossible."""
+    """Create the new folder of a run or sweep, with exactly this name; UserError if that is impossible."""
+    if not name.isprintable() or "${" in name or name in ("", ".", ".."):
+        fix = "choose another folder: hydra.run.dir=FOLDER, or for a sweep hydra.sweep.dir=FOLDER"
+        raise UserError(f"can't use {name!r} as the name of a folder; {fix}")
     try:
         return create_unique_folder(root, name)
     except OSError as error:

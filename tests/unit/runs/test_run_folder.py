@@ -13,11 +13,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from dlspec.errors import UserError
 from dlspec.jobs.environment import collect_environment, find_git_commit
 from dlspec.runs import io as run_folder
 from dlspec.runs.io import (
     add_log_file,
     create_unique_folder,
+    make_run_folder,
     read_json_lines,
     replace_non_finite,
     to_safe_name,
@@ -53,6 +55,19 @@ def test_names_are_made_safe(name: str, safe: str) -> None:
 def test_a_taken_name_gets_a_number(tmp_path: Path) -> None:
     names = [create_unique_folder(tmp_path / "runs", "cnn").name for _ in range(3)]
     assert names == ["cnn", "cnn_2", "cnn_3"]
+
+
+@pytest.mark.parametrize("name", ["plain space", "-dash", ".hidden", "Größe", "a" * 120, "x(1)&'2'", "run_"])
+def test_a_folder_has_the_name_that_the_user_gave(name: str, tmp_path: Path) -> None:
+    assert make_run_folder(tmp_path / "my runs", name) == tmp_path / "my runs" / name
+    assert make_run_folder(tmp_path / "my runs", name).name == f"{name}_2"
+
+
+@pytest.mark.parametrize("name", ["", "..", "a\nb", "a\0b", "${x}", "a" * 300])
+def test_a_name_that_no_folder_can_have_is_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"choose another folder: hydra.run.dir=FOLDER"):
+        make_run_folder(tmp_path, name)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_files_are_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
