@@ -101,7 +101,10 @@ def find_changes(folder: Path, job: Job, snapshot: Snapshot | None, written_keys
     before, now = dict(_flatten(saved)), dict(_flatten(job.prepared.resolved))
     keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     found = {
-        key: (before.get(key), now.get(key)) for key in keys if key in before or _is_written_by_user(key, written_keys)
+        key: (before.get(key), now.get(key))
+        for key in keys
+        # Older versions saved every default of a metric; without effect, they are no longer saved.
+        if (key in before and (key in now or not key.startswith("metrics."))) or _is_written_by_user(key, written_keys)
     }
     samples = count_samples(job.prepared.data)
     samples_before = samples if snapshot is None else snapshot.samples
