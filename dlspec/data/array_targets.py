@@ -43,7 +43,7 @@ def as_labels(name: str, targets: ArraysByName) -> NDArray[np.bool_]:
     """Return a target of zeros and ones, (N, L) for L labels, as an array of bools.
 
     Raises:
-        DataError: if there is no such target, or its shape or values are others.
+        DataError: if the target is missing, or its shape or values do not fit.
     """
     if name not in targets:
         raise DataError("labels", f"no target '{name}'; {suggest(name, targets)}", Code.UNKNOWN_TARGET)

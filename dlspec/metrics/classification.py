@@ -91,7 +91,16 @@ def _uses_top_k(settings: Mapping[str, Any]) -> bool:
 
 
 def make_label_metric(schema: Schema, settings: Mapping[str, Any], index: int) -> Any:
-    """Make a metric of one label, given by its index, that takes the probabilities (N, L) of all labels."""
+    """Make the torchmetrics object of a metric of one label.
+
+    Args:
+        schema: the metric.
+        settings: its settings, as written.
+        index: the label's position among the labels.
+
+    Returns:
+        A metric that takes the probabilities (N, L) of all labels.
+    """
     metric_class = getattr(import_torchmetrics().classification, f"Binary{schema.name}")
     single_settings = {name: value for name, value in settings.items() if name != "average"}
     return _measure_label(metric_class, index)(validate_args=False, **single_settings)
