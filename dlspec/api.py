@@ -277,7 +277,10 @@ def sweep(
             checksum = "" if dataset is None else compute_data_checksum(dataset)
             try:
                 sweep_run.launch(
-                    [_make_plan(partial(_prepare_job, spec, data, values), values, checksum) for values in grid]
+                    [
+                        _make_plan(partial(_prepare_job, spec, data, values, sweep_run.spec_version), values, checksum)
+                        for values in grid
+                    ]
                 )
             except Interrupted as error:
                 raise Interrupted(
@@ -327,13 +330,18 @@ def _format_value(value: Any) -> str:
     return value if isinstance(value, str) else format_value(value)
 
 
+<<<<<<< HEAD
 def _prepare_job(spec: SpecInput, data: DataInput, values: Values) -> JobSteps:
     """Make the steps of one job, without the arrays: each process gets those once for all of its jobs."""
+=======
+def _prepare_job(spec: SpecInput, data: DataInput, values: Values, spec_version: int) -> JobSteps:
+    """Make the steps of one job, without the arrays: each process gets those once for all of its jobs."""
+
     chosen = {key: value for key, value in values.items() if key in GROUPS and isinstance(value, str)}
     others = {key: value for key, value in values.items() if key not in chosen}
     choices = [format_choice(key, value) for key, value in chosen.items()]
     preparation = prepare_spec({**spec, **chosen} if isinstance(spec, Mapping) else [*spec, *choices], data, others)
-    return replace(preparation, data=None), None
+    return replace(preparation, data=None).with_spec_version(spec_version), None
 
 
 def _open_sweep_record(folder: Path | None) -> SweepRecord:

@@ -60,6 +60,7 @@ class Code(StrEnum):
     NAME_TAKEN = "name-taken"  # a name that is used twice
     UNTRUSTED_CODE = "untrusted-code"  # a saved spec that would import modules
     IMPORT_FAILED = "import-failed"  # a module listed in `imports`
+    CHANGED_RULE = "changed-rule"  # a rule that a later version of the spec language changed
     WRONG_VERSION = "wrong-version"  # a spec written by another version of dlspec
     # Parts by name
     UNKNOWN_LAYER = "unknown-layer"

@@ -19,11 +19,11 @@ from dlspec.data.sources import DataSource, open_data
 from dlspec.errors import Code, DataError
 from dlspec.jobs.optimizer_setup import build_optimizer, build_schedule, freeze_parameters, resolve_scheduler
 from dlspec.jobs.spec import Spec
-from dlspec.jobs.spec_keys import SPEC_VERSION
 from dlspec.jobs.spec_reading import read_spec, settle_spec
 from dlspec.jobs.spec_saving import losses_to_spec, metrics_to_spec, part_to_spec
 from dlspec.language.problems import Problems, raise_problems
 from dlspec.language.source_map import SourceMap
+from dlspec.language.spec_versions import SPEC_VERSION
 from dlspec.losses.criterion import Criterion, make_criterion
 from dlspec.metrics.selection import SelectedMetric, make_metrics, select_metrics
 from dlspec.network.build_mode import RUN_MODE, BuildMode
@@ -92,6 +92,10 @@ class Preparation:
     data: Dataset | None = None  # replaces the data of the config
     is_resumed: bool = field(default=False, kw_only=True)  # whether the weights come from a checkpoint
     open_source: Callable[[DataSource], Dataset] = field(default=open_data, kw_only=True)
+
+    def with_spec_version(self, version: int) -> Preparation:
+        """Return a copy whose config follows the rules of a version, unless it states a version itself."""
+        return self if version == SPEC_VERSION else replace(self, tree={"spec_version": version, **self.tree})
 
     def read(self) -> Spec:
         """Check all settings that don't depend on the data; raises `SpecError`."""
@@ -225,7 +229,7 @@ def _make_resolved_spec(spec: Spec, criterion: Criterion, metrics: Sequence[Sele
     tree = dict(spec.tree)
     scheduler = spec.scheduler
     return {
-        "spec_version": SPEC_VERSION,
+        "spec_version": spec.problems.spec_version,
         **({"imports": tree["imports"]} if tree.get("imports") else {}),
         "model": {key: value for key, value in tree["model"].items() if key != "loss"},
         "data": {"type": type(spec.data).source_name, **spec.data.model_dump(mode="json")},

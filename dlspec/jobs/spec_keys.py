@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.data.sources.source import SplitSource
-from dlspec.errors import Code, find_closest, suggest
+from dlspec.errors import Code, find_closest, format_value, suggest
 from dlspec.language.problems import Problems
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.language.sections.trainer_section import TrainerSpec
+from dlspec.language.spec_versions import READ_VERSIONS, SPEC_VERSION, is_read_version
 
-SPEC_VERSION = 1
 TOP_LEVEL_KEYS = (
     *("model", "data", "loss", "optimizer", "scheduler", "metrics", "trainer"),
     *("init", "freeze", "weights", "seed", "imports", "spec_version", "sweep"),
@@ -42,9 +42,12 @@ def check_keys(tree: Mapping[str, Any], problems: Problems) -> None:
         if key not in TOP_LEVEL_KEYS:
             problems.add(Code.UNKNOWN_KEY, (key,), "no such key", _suggest_key(str(key)))
     version = tree.get("spec_version", SPEC_VERSION)
-    if version != SPEC_VERSION:
-        fix = f"install the version of dlspec that wrote the spec; this one reads version {SPEC_VERSION}"
-        problems.add(Code.WRONG_VERSION, ("spec_version",), f"unknown version {version}", fix, at_value=True)
+    if not is_read_version(version):
+        versions = " and ".join(map(str, READ_VERSIONS))
+        fix = f"install the version of dlspec that wrote the spec; this one reads versions {versions}"
+        problems.add(
+            Code.WRONG_VERSION, ("spec_version",), f"unknown version {format_value(version)}", fix, at_value=True
+        )
 
 
 def import_modules(names: Any, problems: Problems) -> None:

@@ -27,6 +27,7 @@ from dlspec.language.problems import Problems, format_path, raise_problems
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.language.sections.weights_section import WeightsSpec
 from dlspec.language.source_map import SourceMap
+from dlspec.language.spec_versions import get_spec_version
 from dlspec.network.layer import Layer
 from dlspec.parts.registry import Registry
 from dlspec.parts.schema import Schema
@@ -62,7 +63,7 @@ def read_spec(
     Raises:
         SpecError: With all problems.
     """
-    problems = Problems()
+    problems = Problems(spec_version=get_spec_version(tree))
     reader = _SpecReader(problems, choices or {})
     return _raise_problems(
         reader.read(references.resolve_references(dict(tree), facts, problems)), problems, find_locations
@@ -92,7 +93,8 @@ def settle_spec(
     Raises:
         SpecError: With all problems, if settings don't fit the facts.
     """
-    problems = Problems(origins=dict(spec.problems.origins), names=dict(spec.problems.names))
+    kept = spec.problems
+    problems = Problems(origins=dict(kept.origins), names=dict(kept.names), spec_version=kept.spec_version)
     settled = settle_config(spec.graph, tree, spec.tree, facts, problems)
     if settled.graph is spec.graph and not settled.changed_sections:
         return spec

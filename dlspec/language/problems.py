@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from dlspec.errors import Code, Finding, KeyPath, Problem, SourceLocation, SpecError
 from dlspec.language.source_map import SourceMap
+from dlspec.language.spec_versions import SPEC_VERSION, ChangedRule
 
 
 def format_path(path: KeyPath) -> str:
@@ -44,6 +45,7 @@ class Problems:
     # `origins` for the settings of the part that is being checked, see `set_part_origins`.
     _part_origins: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
     _seen: set[ProblemAtPath] = field(default_factory=set)
+    spec_version: int = SPEC_VERSION  # whose rules the spec follows
 
     def add(
         self,
@@ -95,6 +97,21 @@ class Problems:
         line_below = finding.note or note
         self.add(finding.code, path, finding.found, finding.fix, at_value=at_value, shown=shown, note=line_below)
 
+    def refuse_changed_rule(self, rule: ChangedRule, path: KeyPath, *, at_value: bool = False) -> None:
+        """Report a place where a changed rule gives another result, if the spec follows an older version.
+
+        Args:
+            rule: The rule that was changed.
+            path: Path of the key or value that it applies to.
+            at_value: Point at the value, not at the key.
+        """
+        if self.spec_version >= rule.since:
+            return
+        found = f"version {rule.since} changed the rule '{rule.name}', and spec_version is {self.spec_version}"
+        fix = f"set spec_version to {rule.since} for the new rule; {rule.former_way}"
+        note = f"{rule.name}: {rule.change}"
+        self.add(Code.CHANGED_RULE, path, found, fix, at_value=at_value, note=note)
+
     def remove_codes(self, codes: Collection[Code]) -> None:
         """Remove all problems that have one of these codes."""
         self.found = [each for each in self.found if each.code not in codes]
@@ -108,7 +125,7 @@ class Problems:
 
     def make_empty_copy(self) -> Problems:
         """Make an empty list that locates problems as this one does."""
-        return Problems(origins=self.origins, names=self.names)
+        return Problems(origins=self.origins, names=self.names, spec_version=self.spec_version)
 
     def __len__(self) -> int:
         return len(self.found)

@@ -16,6 +16,7 @@ from dataclasses import replace
 from dlspec.errors import UserError
 from dlspec.jobs.job_hash import describe_code_version
 from dlspec.language.sections.sweep_section import SweepSpec
+from dlspec.language.spec_versions import SPEC_VERSION
 from dlspec.report import write_sweep_report
 from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState
@@ -86,6 +87,11 @@ class SweepRun:
     def entries(self) -> list[SweepEntry]:
         """All jobs launched so far, each once; a sweeper may launch the same job several times."""
         return list({entry.job.number: entry for entry in self._entries}.values())
+
+    @property
+    def spec_version(self) -> int:
+        """The version of the spec language whose rules the sweep was started with."""
+        return SPEC_VERSION if self.record is None else self.record.spec_version
 
     def launch(self, plans: Sequence[PlanJob]) -> list[SweepEntry]:
         """Run jobs and return them with their results, in order. A sweeper may launch more jobs after these.

@@ -59,6 +59,19 @@ def test_the_codes_of_yaml(text: str, code: Code) -> None:
 SPECS: list[tuple[dict[str, Any], Code]] = [
     ({"modle": 1}, Code.UNKNOWN_KEY),
     ({"spec_version": 99}, Code.WRONG_VERSION),
+    ({"spec_version": True}, Code.WRONG_VERSION),
+    (
+        {
+            "spec_version": 1,
+            "model": {
+                "layers": [
+                    {"Linear": 4, "name": "a"},
+                    {"Linear": {"out_features": 4, "from": "$x", "repeat": {"x": ["a", "a"]}}},
+                ]
+            },
+        },
+        Code.CHANGED_RULE,
+    ),
     ({"imports": "a.b"}, Code.WRONG_TYPE),
     ({"imports": ["no_such_module"]}, Code.IMPORT_FAILED),
     ({"model": None}, Code.EMPTY_MODEL),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from dlspec.errors import Code, KeyPath
@@ -11,16 +11,23 @@ from dlspec.language.expand.repeat_rows import require_not_deferred
 from dlspec.language.expressions.expression_parsing import ExpressionError, UnknownValue, extract_expression
 from dlspec.language.expressions.formula import parse_formula
 from dlspec.language.expressions.formula_tree import find_output_names
-from dlspec.language.parse.entry import Entry
+from dlspec.language.parse.entry import Entry, find_expression_words
 from dlspec.language.parse.params import Scope
 from dlspec.language.parse.part import NO_VALUE, Part
+from dlspec.language.spec_versions import FROM_OF_COPIES
 
 EntryInputs = Mapping[int | str, EntryOutput]  # by position, or by the name of an argument
 FORMULA, PARAMETER = "Formula", "Parameter"
 
 
 def find_entry_inputs(
-    entry: Entry, scope: Scope, level: NameLevel, names: NameLookup, *, is_first: bool
+    entry: Entry,
+    scope: Scope,
+    level: NameLevel,
+    names: NameLookup,
+    *,
+    is_first: bool,
+    variables: Collection[str] = (),
 ) -> EntryInputs:
     """Find an entry's inputs.
 
@@ -29,7 +36,9 @@ def find_entry_inputs(
         scope: the scope of its expressions.
         level: the visible names.
         names: looks the names up, and records which outputs are used.
-        is_first: whether it is the first copy of a repeated entry. Other copies read `from` only if it contains `_`.
+        is_first: whether it is the first copy of a repeated entry. Other copies read `from` only if it contains `_` or
+            a variable of the repeat.
+        variables: the variables of the entry's own repeat.
 
     Returns:
         The inputs, with `INVALID_OUTPUT` for each one that can't be found.
@@ -39,7 +48,7 @@ def find_entry_inputs(
         return _check_no_inputs(part, scope)
     if part.type == FORMULA:
         return find_formula_inputs(part, scope, level, names)
-    if "from" not in part.keys or (not is_first and PREVIOUS not in find_names_in_from(_compute_from(part, scope))):
+    if "from" not in part.keys or not (is_first or _reads_own_from(part, scope, variables)):
         found: dict[int | str, list[EntryOutput]] = {0: names.find(PREVIOUS, level, entry.path, at_value=False)}
     else:
         found = _read_from_key(part, scope, level, names)
@@ -55,6 +64,16 @@ def find_entry_inputs(
             at_value=True,
         )
     return {key: group[0] for key, group in found.items()}
+
+
+def _reads_own_from(part: Part, scope: Scope, variables: Collection[str]) -> bool:
+    """Whether a copy after the first one reads `from`: it contains `_`, or a variable of the entry's own repeat."""
+    if PREVIOUS in find_names_in_from(_compute_from(part, scope)):
+        return True
+    has_variable = not find_expression_words(part.keys["from"]).isdisjoint(variables)
+    if has_variable:
+        scope.problems.refuse_changed_rule(FROM_OF_COPIES, part.path_of("from"), at_value=True)
+    return has_variable
 
 
 def _compute_from(part: Part, scope: Scope) -> Any:

@@ -85,9 +85,11 @@ class EntryCall:
 
 def iterate_copies(use: EntryUse, rows: Sequence[RepeatRow]) -> Iterator[EntryUse]:
     """Yield the copies of a repeated entry, each with its variables in scope."""
+    hides_index = INDEX in use.scope.values and use.scope.problems.spec_version >= 2
     for index, row in enumerate(rows):
         origins = find_variable_paths(use.entry, row, index)
         scope = use.scope.with_values({**row, INDEX: index}, origins)
+        scope = replace(scope, hides_index=hides_index)
         yield replace(use, scope=scope, repeat_row=row, row_origins=origins)
 
 

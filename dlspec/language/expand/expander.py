@@ -45,7 +45,12 @@ from dlspec.language.expand.entry_use import (
     combine_copies,
     iterate_copies,
 )
-from dlspec.language.expand.final_checks import check_not_empty, check_outputs_used, find_absent_parts
+from dlspec.language.expand.final_checks import (
+    check_copies_used,
+    check_not_empty,
+    check_outputs_used,
+    find_absent_parts,
+)
 from dlspec.language.expand.graph import MODEL, Graph, Node
 from dlspec.language.expand.output_names import INVALID_OUTPUT, EntryOutput, NameLevel, NameLookup
 from dlspec.language.expand.repeat_rows import (
@@ -61,7 +66,7 @@ from dlspec.language.expressions.expression_parsing import InvalidValue
 from dlspec.language.parse.block import Block
 from dlspec.language.parse.deferred import Deferred, OutputRef
 from dlspec.language.parse.entry import SHARE, Entry, read_container_bodies
-from dlspec.language.parse.params import IN_CHANNELS, Origins, Scope, make_block_scope
+from dlspec.language.parse.params import IN_CHANNELS, INDEX, Origins, Scope, make_block_scope
 from dlspec.language.parse.part import NO_VALUE
 from dlspec.language.problems import Problems
 from dlspec.limits import explain_raising_limit, get_limit
@@ -85,6 +90,7 @@ class Expander:
         self.names = NameLookup(problems, find_hidden_names(model), find_model_names(model))
         self.present_entries: dict[KeyPath, None] = {}
         self.active_blocks: list[Block] = []
+        self.copies: list[tuple[Entry, int, EntryOutput]] = []
         self.entry_count = 0
 
     def run(self) -> Graph:
@@ -101,6 +107,8 @@ class Expander:
             outputs = _find_output_refs(model, found)
         if len(problems) == before:  # otherwise a misspelled name would also report the right one as unused
             check_outputs_used(model, self.present_entries, self.names.used_paths, problems)
+            if problems.spec_version >= 2:
+                check_copies_used(self.copies, self.names, problems)
             check_not_empty(model, not self.nodes, problems)
         model_inputs = [replace(each, facts=scope.evaluate(dict(each.facts), each.path)) for each in model.inputs]
         origins = Origins()
@@ -176,6 +184,7 @@ class Expander:
                 last = entry
         if last is not None and is_last_taken:
             self.names.used_paths.add(last.path)
+            self.names.mark_node_used(level.previous)
         return level.previous or INVALID_OUTPUT
 
     def _expand_entry(self, use: EntryUse, where: ModulePath) -> bool:
@@ -201,6 +210,7 @@ class Expander:
             copies.append(each)
             level.previous = each if each.is_present else level.previous
         level.previous = before
+        self.copies += [(entry, index, each) for index, each in enumerate(copies)]
         output = combine_copies(copies, entry)
         return output if is_each_named else self._name_entry_output(use, output)
 
@@ -225,7 +235,9 @@ class Expander:
             absent = EntryOutput(None, entry.path, absent="an 'if' removed it")
             return absent if number else self._name_entry_output(use, absent)
         self.present_entries.setdefault(entry.path)
-        inputs = find_entry_inputs(entry, use.scope, level, self.names, is_first=is_first)
+        inputs = find_entry_inputs(
+            entry, use.scope, level, self.names, is_first=is_first, variables=(INDEX, *use.repeat_row)
+        )
         name = read_name(use, self.problems)
         module_path = where.make_child(name or entry.key, number)
         above = inputs or ({0: level.previous} if level.previous is not None else {})  # a Parameter has no inputs

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from dlspec.errors import Code, KeyPath
+from dlspec.language.expand.entry_names import get_written_name
+from dlspec.language.expand.output_names import EntryOutput, NameLookup
 from dlspec.language.expressions.expression_parsing import extract_expression
 from dlspec.language.parse.block import Block
-from dlspec.language.parse.entry import CONTAINERS, SHARE
+from dlspec.language.parse.entry import CONTAINERS, SHARE, Entry
 from dlspec.language.parse.part import Part
 from dlspec.language.problems import Problems
 
@@ -32,6 +34,30 @@ def check_outputs_used(
         if each.path not in used_paths:
             fix, at_value = f"use it, from: {each.name}, or remove it", isinstance(each.path[-1], int)
             problems.add(Code.UNUSED, each.path, f"nothing uses the input '{each.name}'", fix, at_value=at_value)
+
+
+def check_copies_used(
+    copies: Collection[tuple[Entry, int, EntryOutput]], names: NameLookup, problems: Problems
+) -> None:
+    """Report repeated entries of which nothing uses some copies.
+
+    Args:
+        copies: every copy of a repeated entry: the entry, the copy's number and its output.
+        names: knows which outputs are used.
+        problems: receives a problem for each entry with unused copies.
+    """
+    reported: set[KeyPath] = set()
+    for entry, index, output in copies:
+        is_unused = output.is_present and output.find_nodes().isdisjoint(names.used_nodes)
+        # An entry that is unused as a whole is reported already.
+        if not is_unused or entry.path in reported or entry.path not in names.used_paths:
+            continue
+        reported.add(entry.path)
+        name = get_written_name(entry)
+        fix = f"take all copies, from: {name}.*" if name else "name the entry, and take all copies: from: NAME.*"
+        if "$" in name:
+            fix = "use the output of each copy by its name"
+        problems.add(Code.UNUSED, entry.path, f"nothing uses the output of copy {index}", fix)
 
 
 def check_not_empty(model: Block, is_empty: bool, problems: Problems) -> None:

@@ -31,6 +31,11 @@ class EntryOutput:
         """Whether the entry is present."""
         return self.ref is not None
 
+    def find_nodes(self) -> set[str]:
+        """Return the nodes of all its outputs, those of its copies included."""
+        nodes = set() if self.ref is None else {self.ref.node}
+        return nodes.union(*(each.find_nodes() for each in (*self.named_outputs.values(), *(self.copies or ()))))
+
 
 # Replaces an output with a problem that has been reported, so that the following entries are checked, too.
 INVALID_OUTPUT = EntryOutput(OutputRef("!"))
@@ -63,7 +68,8 @@ class NameLevel:
 
 
 class NameLookup:
-    """Looks up the names of outputs, reports unknown ones, and records in `used_paths` which outputs are used.
+    """Looks up the names of outputs, reports unknown ones, and records which outputs are used: in `used_paths` by their
+    entries, in `used_nodes` by the nodes of each copy.
 
     Args:
         problems: receives unknown names.
@@ -74,6 +80,7 @@ class NameLookup:
     def __init__(self, problems: Problems, hidden_names: Mapping[str, str], model_names: Collection[str]) -> None:
         self.problems, self.hidden_names, self.model_names = problems, hidden_names, model_names
         self.used_paths: set[KeyPath] = set()
+        self.used_nodes: set[str] = set()
         self.current_path: KeyPath = ()
 
     def find(self, text: Any, level: NameLevel, path: KeyPath, *, at_value: bool = True) -> list[EntryOutput]:
@@ -123,6 +130,12 @@ class NameLookup:
         found = level.previous if name == PREVIOUS else level.find(name)
         if found is not None:
             self.used_paths.add(found.path)
+            self.used_nodes |= found.find_nodes()
+
+    def mark_node_used(self, output: EntryOutput | None) -> None:
+        """Mark the node of an output as used; of a repeated entry that is the last copy."""
+        if output is not None and output.ref is not None:
+            self.used_nodes.add(output.ref.node)
 
     def _find_head(self, name: str, level: NameLevel, path: KeyPath, at_value: bool) -> EntryOutput:
         if name == PREVIOUS:
@@ -207,6 +220,7 @@ class NameLookup:
     def _mark_taken(self, output: EntryOutput, text: str, path: KeyPath) -> EntryOutput:
         if output.path and output.path != self.current_path:  # copies that read each other do not count
             self.used_paths |= {output.path, output.branch_path} - {()}
+        self.mark_node_used(output)
         if not output.is_present:
             return self._report_invalid(
                 Code.OUTPUT_ABSENT,

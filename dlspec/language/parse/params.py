@@ -77,6 +77,7 @@ class Scope:
     values: Mapping[str, Any] = field(default_factory=dict)
     origins: Mapping[str, KeyPath] = field(default_factory=dict)  # where each value was written
     defined_below: Collection[str] = ()  # params that have no value yet, because they are defined further down
+    hides_index: bool = False  # whether `$index` of one repeat hides that of another one around it
 
     def with_values(self, values: Mapping[str, Any], origins: Mapping[str, KeyPath] | None = None) -> Scope:
         """Return a copy of this scope with more values, which hide existing ones of the same name."""
@@ -124,6 +125,8 @@ class Scope:
     def _compute_expression(self, formula: str, path: KeyPath) -> Any:
         try:
             names = expression_parsing.find_params(formula)
+            if self.hides_index and INDEX in names:
+                return self._report_hidden_index(path)
             missing = sorted(names - self.values.keys())
             for name in missing:
                 self._report_unknown_param(name, path)
@@ -140,6 +143,11 @@ class Scope:
             return self._report_invalid(
                 finding.code, formula, path, finding.found, finding.fix or self._describe_values(formula)
             )
+
+    def _report_hidden_index(self, path: KeyPath) -> InvalidValue:
+        found = "$index is ambiguous: this entry is repeated inside a repeated entry"
+        fix = "write repeat: {level: [0, 1, 2]} and $level for its own copies, or the same for the entry around it"
+        return self._report_invalid(Code.AMBIGUOUS, INDEX, path, found, fix)
 
     def _describe_values(self, formula: str) -> str:
         """List the values of an expression's params, because a block's params depend on the entry that uses it."""

@@ -22,6 +22,7 @@ from dlspec.errors import TrainingFailed, UserError
 from dlspec.jobs.composed_spec import make_preparation
 from dlspec.language.problems import Problems, raise_problems
 from dlspec.language.sections.sweep_section import SweepSpec
+from dlspec.language.spec_versions import SPEC_VERSION
 from dlspec.parts.section_reader import read_section
 from dlspec.runs.file_names import MULTIRUN_FILE
 from dlspec.runs.io import make_run_folder
@@ -54,6 +55,7 @@ class SweepTask:
         self.loader, self.command, self.config_dir = loader, command, config_dir
         self.sweep: SweepRun | None = None
         self.folder: Path | None = None
+        self.spec_version = SPEC_VERSION
 
     def __enter__(self) -> SweepTask:
         return self
@@ -103,6 +105,7 @@ class SweepTask:
             partial(make_executor, JobWorker(HydraJobRunner(context), threads=settings.threads), settings),
             name=partial(_name_job_folder, config),
         )
+        self.spec_version = self.sweep.spec_version
 
     def _create_record(self, config: DictConfig, configured_folder: Path) -> SweepRecord:
         """Make the sweep's folder, and set `hydra.sweep.dir` to it for files that a sweeper writes."""
@@ -126,11 +129,17 @@ class SweepTask:
         """
         assert self.sweep is not None
         override_tuples = [tuple(str(each) for each in overrides) for overrides in job_overrides]
-        plans = [
-            partial(plan_job, each, partial(_prepare_job, self.loader, context, config, each))
-            for each in override_tuples
-        ]
+        plans = [partial(plan_job, each, partial(self._prepare_job, context, config, each)) for each in override_tuples]
         return [_return_from_entry(entry) for entry in self.sweep.launch(plans)]
+
+    def _prepare_job(self, context: HydraContext, sweep_config: DictConfig, overrides: Sequence[str]) -> JobSteps:
+        config = context.config_loader.load_sweep_config(sweep_config, list(overrides))
+        for key in ("launcher", "sweeper"):
+            node = config.hydra[key]
+            if OmegaConf.get_type(node) is not dict:  # a plugin's config class can't be pickled: Hydra imports it again
+                set_hydra_value(config, key, OmegaConf.to_container(node, resolve=False))
+        preparation = make_preparation(ComposedConfig(config, self.loader))
+        return preparation.with_spec_version(self.spec_version), HydraJob(config)
 
     def __call__(self, config: DictConfig) -> JobResult:
         """Train one job for another launcher; Hydra has made its folder."""
@@ -141,7 +150,7 @@ class SweepTask:
         job = PlannedJob(
             tuple(hydra_config.overrides.task),
             hash="",
-            pickled=pickle.dumps((make_preparation(composed), None)),
+            pickled=pickle.dumps((make_preparation(composed).with_spec_version(self.spec_version), None)),
             number=int(hydra_config.job.num),
             folder=Path(hydra_config.runtime.output_dir),
             is_recorded=True,
@@ -170,17 +179,6 @@ def _name_job_folder(sweep_config: DictConfig, job: PlannedJob, number: int) -> 
 def _get_raw_sweep_setting(sweep_config: DictConfig, key: str) -> Any:
     tree = OmegaConf.to_container(sweep_config.hydra.sweep, resolve=False)
     return tree.get(key) if isinstance(tree, dict) else None
-
-
-def _prepare_job(
-    loader: DlspecConfigLoader, context: HydraContext, sweep_config: DictConfig, overrides: Sequence[str]
-) -> JobSteps:
-    config = context.config_loader.load_sweep_config(sweep_config, list(overrides))
-    for key in ("launcher", "sweeper"):
-        node = config.hydra[key]
-        if OmegaConf.get_type(node) is not dict:  # a plugin's config class can't be pickled: Hydra imports it again
-            set_hydra_value(config, key, OmegaConf.to_container(node, resolve=False))
-    return make_preparation(ComposedConfig(config, loader)), HydraJob(config)
 
 
 def _return_from_entry(entry: SweepEntry) -> JobReturn:

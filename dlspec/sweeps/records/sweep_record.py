@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.errors import UserError
+from dlspec.language.spec_versions import SPEC_VERSION, is_read_version
 from dlspec.runs.file_names import RESULT_FILE, SWEEP_FILE
 from dlspec.runs.io import to_safe_name, write_json, write_json_unsynced
 from dlspec.runs.job_result import JobResult
@@ -30,11 +31,18 @@ class SweepRecord:
     entries: list[SweepEntry] = field(default_factory=list)
     command: list[str] | None = None  # the arguments of the command that started it; None for `dlspec.sweep`
     config_dir: str | None = None  # the user's folder of config files
+    spec_version: int = SPEC_VERSION  # of all jobs; a sweep is resumed by the rules that it was started with
 
     def write(self, *, synced: bool = True) -> None:
         """Write `sweep.json`; if `synced`, wait until it is on the disk."""
         jobs = [self._entry_to_json(entry) for entry in self.entries]
-        content = {"format": FORMAT, "command": self.command, "config_dir": self.config_dir, "jobs": jobs}
+        content = {
+            "format": FORMAT,
+            "spec_version": self.spec_version,
+            "command": self.command,
+            "config_dir": self.config_dir,
+            "jobs": jobs,
+        }
         write = write_json if synced else write_json_unsynced
         write(self.folder / SWEEP_FILE, content)
 
@@ -87,12 +95,15 @@ def read_sweep_record(folder: Path) -> SweepRecord | None:
         tree = read_sweep_file(folder) or {}
         entries = [_entry_from_json(each, folder) for each in tree["jobs"]]
         command, config_dir = tree["command"], tree["config_dir"]
+        spec_version = tree.get("spec_version", 1)  # dlspec 0.1.0 did not write it
         folders = [entry.job.folder for entry in entries if entry.job.folder != NO_FOLDER]
+        if not is_read_version(spec_version):
+            raise ValueError
         if tree["format"] != FORMAT or not isinstance(config_dir, str | None) or len(set(folders)) < len(folders):
             raise ValueError
         if command is not None:
             _check_strings(command)
-        return SweepRecord(folder, entries, command, config_dir)
+        return SweepRecord(folder, entries, command, config_dir, spec_version)
     except (ValueError, KeyError, TypeError):
         fix = "use another folder, or move this one away to start again"
         raise UserError(f"'{path}' is not a list of jobs that this version of dlspec can read; {fix}") from None

@@ -195,7 +195,7 @@ SAID: list[tuple[dict[str, Any], list[str]]] = [
     ({"seed": True}, ["seed   seed must be a whole number >= 0, got true"]),
     ({"seed": 2**63}, ["seed   seed must be a whole number >= 0, got 9223372036854775808"]),
     ({"seed": "1"}, ["seed   seed must be a whole number >= 0, got '1'"]),
-    ({"spec_version": 2}, ["spec_version   unknown version 2   install the version of dlspec that wrote the spec"]),
+    ({"spec_version": 3}, ["spec_version   unknown version 3   install the version of dlspec that wrote the spec"]),
     ({"sede": 1}, ["sede   no such key   did you mean 'seed'?"]),
     ({"x": 1}, [f"x   no such key   available: {KEYS}"]),
     (

@@ -1,0 +1,45 @@
+"""The versions of the spec language, and the rules that each one changed.
+
+A rule belongs here if the same spec would otherwise give another network or another result than before. Code that has
+both rules asks `Problems.refuse_changed_rule` where they differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+SPEC_VERSION = 2  # a spec without `spec_version` has this one
+READ_VERSIONS = (1, 2)
+
+
+@dataclass(frozen=True)
+class ChangedRule:
+    """A rule of the language that a version changed."""
+
+    name: str  # as in the table of docs/language.md
+    since: int  # the version that changed it
+    change: str  # a sentence part: what holds now, and what held before
+    former_way: str  # what to write to get the former network or result under every version
+
+
+FROM_OF_COPIES = ChangedRule(
+    "from of copies",
+    2,
+    "each copy of a repeated entry reads its own 'from' if it contains a variable of the repeat; before, only the "
+    "first copy read it, and the others took the output of the copy before",
+    "for the former chain write the first copy as an entry of its own, without 'repeat'",
+)
+CHANGED_RULES = (FROM_OF_COPIES,)
+
+
+def get_spec_version(tree: Mapping[str, Any]) -> int:
+    """Return the version of a config's rules; the current one for a version that can't be read, which is reported."""
+    version = tree.get("spec_version", SPEC_VERSION)
+    return int(version) if is_read_version(version) else SPEC_VERSION
+
+
+def is_read_version(version: object) -> bool:
+    """Whether this dlspec can read specs of a version."""
+    return isinstance(version, int) and not isinstance(version, bool) and version in READ_VERSIONS
