@@ -330,13 +330,8 @@ def _format_value(value: Any) -> str:
     return value if isinstance(value, str) else format_value(value)
 
 
-<<<<<<< HEAD
-def _prepare_job(spec: SpecInput, data: DataInput, values: Values) -> JobSteps:
-    """Make the steps of one job, without the arrays: each process gets those once for all of its jobs."""
-=======
 def _prepare_job(spec: SpecInput, data: DataInput, values: Values, spec_version: int) -> JobSteps:
     """Make the steps of one job, without the arrays: each process gets those once for all of its jobs."""
-
     chosen = {key: value for key, value in values.items() if key in GROUPS and isinstance(value, str)}
     others = {key: value for key, value in values.items() if key not in chosen}
     choices = [format_choice(key, value) for key, value in chosen.items()]

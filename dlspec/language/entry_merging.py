@@ -8,7 +8,7 @@ from typing import Any
 # Keys that an entry may have next to its layer's name or among the layer's settings.
 ENTRY_KEYS = ("name", "from", "repeat", "if", "tie", "share", "parametrize", "layout")
 # Keys of containers whose value is one entry or a list of entries.
-_NESTED_ENTRY_KEYS = ("body", "shortcut", "merge")
+_NESTED_ENTRY_KEYS = ("body", "shortcut", "if_unequal", "merge")
 # Keys whose value contains entries, by index or by name.
 _ENTRY_COLLECTION_KEYS = ("layers", "branches")
 

@@ -31,7 +31,14 @@ FROM_OF_COPIES = ChangedRule(
     "first copy read it, and the others took the output of the copy before",
     "for the former chain write the first copy as an entry of its own, without 'repeat'",
 )
-CHANGED_RULES = (FROM_OF_COPIES,)
+NORM_OF_PROJECTIONS = ChangedRule(
+    "norm of projections",
+    2,
+    "the projection of 'shortcut: auto' ends with the last normalization on the body's main path, also if a gate, an "
+    "activation or another layer without mixing weights follows it; before, only one at the end of the body counted",
+    "for the former shortcut write its layers as a list",
+)
+CHANGED_RULES = (FROM_OF_COPIES, NORM_OF_PROJECTIONS)
 
 
 def get_spec_version(tree: Mapping[str, Any]) -> int:

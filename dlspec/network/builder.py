@@ -21,7 +21,9 @@ from dlspec.language.expand.entry_inputs import PARAMETER
 from dlspec.language.expand.graph import MODEL, Graph
 from dlspec.language.parse.deferred import OutputRef
 from dlspec.language.problems import Problems
+from dlspec.language.spec_versions import NORM_OF_PROJECTIONS
 from dlspec.layouts import TensorInfo
+from dlspec.network.body_norm import find_main_norm
 from dlspec.network.build_mode import RUN_MODE, BuildMode
 from dlspec.network.built_network import BuiltLayer as BuiltLayer
 from dlspec.network.built_network import Network as Network
@@ -49,6 +51,7 @@ from dlspec.network.output_values import (
 from dlspec.network.partial_network import PartialNetwork
 from dlspec.network.residual_join import plan_residual_join
 from dlspec.network.shape_chain import describe_shapes
+from dlspec.network.shortcuts import Norm
 from dlspec.network.tied_weights import tie_weight
 from dlspec.network.tracing import ShapeTracer, ignore_build_warnings
 from dlspec.parts.layers.rule import main_input
@@ -97,12 +100,18 @@ class NetworkBuilder:
         self.network, self.problems = network, problems
         self.checks = CallChecks(network, problems)
         self.weight_limit, self.tracer, self.allows_trimming = mode.weights(), ShapeTracer(), True
+        self.shortcuts: dict[str, str] = {}  # which shortcut was made, by the joins' nodes
         self.required_outputs = find_required_outputs(network.graph)
 
     def add(self, layer: Layer) -> None:
         """Build a layer and pass the small batch through it. Skip it if a layer that it depends on has failed."""
         self.problems.set_part_origins(layer.node.origins)
+        if layer.node.part.type == RESIDUAL_ADD:
+            layer = self._choose_shortcut(layer)
         node = layer.node
+        if any(self._has_equal_shapes(*pair) for pair in node.only_if_unequal):
+            self.network.forget_samples(node)
+            return
         if not all(check_available(self.network, ref, node, self.problems) for ref in node.inputs.values()):
             return
         if node.part.type == RESIDUAL_ADD:
@@ -115,17 +124,57 @@ class NetworkBuilder:
         """Add the layers that join a residual's body and its shortcut."""
         node, network = layer.node, self.network
         body, shortcut = node.inputs[0], node.inputs[1]
-        norm = network.find_last_norm(body)
+        norm = self._find_projection_norm(layer) if layer.settings.get("shortcut") == "auto" else None
         layers = plan_residual_join(layer, network.values[body], network.values[shortcut], norm)
         if isinstance(layers, Finding):
             self.problems.add_finding(node.problem_path, layers, note=describe_shapes(network, node))
             return
+        self._note_shortcut(layer, layers)
         if not layers:  # no shortcut: the output of the body is the output of the residual
             network.add_aliases(body, OutputRef(node.id))
             network.nodes[node.id] = node
         for each in layers:
             if all(ref in network.values for ref in each.node.inputs.values()):
                 self._add_layer(each)
+
+    def _has_equal_shapes(self, one: OutputRef, other: OutputRef) -> bool:
+        """Whether two outputs have the same shape and layout; also if one of them failed, which was reported."""
+        first, second = self.network.values.get(one), self.network.values.get(other)
+        if first is None or second is None:
+            return True
+        return first.shape == second.shape and first.layout == second.layout
+
+    def _choose_shortcut(self, layer: Layer) -> Layer:
+        """Choose between the input and the layers of `shortcut: {if_unequal: [...]}` by the shapes."""
+        inputs = layer.node.inputs
+        if 2 not in inputs:
+            return layer
+        is_equal = self._has_equal_shapes(inputs[0], inputs[1])
+        self.shortcuts[layer.node.id] = "input" if is_equal else "as written"
+        return replace(layer, node=replace(layer.node, inputs={0: inputs[0], 1: inputs[1 if is_equal else 2]}))
+
+    def _note_shortcut(self, layer: Layer, layers: Sequence[Layer]) -> None:
+        """Note which shortcut was made, if that depends on the shapes."""
+        kind, network, node = layer.settings.get("shortcut"), self.network, layer.node
+        if kind is None:
+            return
+        if layers:
+            self.shortcuts.setdefault(node.id, ", ".join(each.type for each in layers[:-1]) or "input")
+            return
+        body = network.resolve_alias(node.inputs[0]).node
+        if body in network.built_layers:
+            network.built_layers[body] = replace(network.built_layers[body], shortcut="none")
+
+    def _find_projection_norm(self, layer: Layer) -> Norm | None:
+        """Find the normalization that a projected shortcut ends with; None also if nothing is projected."""
+        node, network = layer.node, self.network
+        body, shortcut = node.inputs[0], node.inputs[1]
+        if self._has_equal_shapes(body, shortcut):
+            return None
+        norm = find_main_norm(network, body, shortcut)
+        if norm != network.find_final_norm(body):
+            self.problems.refuse_changed_rule(NORM_OF_PROJECTIONS, node.part.path_of("shortcut"), at_value=True)
+        return norm
 
     def _add_layer(self, layer: Layer) -> None:
         call = self._prepare_call(layer)
@@ -249,8 +298,9 @@ class NetworkBuilder:
         sources = tuple(self.network.make_input_edge(ref) for ref in node.inputs.values())
         output = self.network.values[OutputRef(node.id)]
         return BuiltLayer(
-            node.id, layer.type, call.module, output, node.entry, node.is_shared, written_settings, sources
-        )
+            node.id, layer.type, call.module, output, node.entry, node.is_shared, written_settings, sources,
+            self.shortcuts.get(node.id, ""),
+        )  # fmt: skip
 
     # ---- the whole network -----------------------------------------------------------------------------------------
 

@@ -38,6 +38,8 @@ class BuiltLayer:
     settings: Mapping[str, Any] = field(default_factory=dict)
     # The layer's inputs in order.
     takes: tuple[InputEdge, ...] = ()
+    # The shortcut that was made for a residual, if it depended on shapes: "input", "none", "as written" or layer types.
+    shortcut: str = ""
 
 
 @dataclass(frozen=True)

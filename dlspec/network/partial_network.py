@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,7 +15,7 @@ from dlspec.layouts import Lengths, TensorInfo
 from dlspec.network.built_network import BuiltLayer, InputEdge
 from dlspec.network.codegen import ForwardStep
 from dlspec.network.layer import LayerCall
-from dlspec.network.shortcuts import is_norm
+from dlspec.network.shortcuts import Norm, is_norm
 
 
 class PartialNetwork:
@@ -107,15 +106,19 @@ class PartialNetwork:
 
     # ---- properties of the layers so far ---------------------------------------------------------------------------
 
-    def find_last_norm(self, ref: OutputRef) -> tuple[str, Mapping[str, Any]] | None:
-        """Find the normalization at the end of a residual's body: its type and written settings, or None."""
+    def find_final_norm(self, ref: OutputRef) -> Norm | None:
+        """Find the normalization at the end of a residual's body, as spec version 1 does: behind it only dropout."""
         ref = self.aliases.get(ref, ref)
         while ref.node in self.built_layers and self.built_layers[ref.node].type in ("StochasticDepth", "Dropout"):
             ref = next(iter(self.nodes[ref.node].inputs.values()))
             ref = self.aliases.get(ref, ref)
-        if ref.node not in self.built_layers or not is_norm(self.built_layers[ref.node].type):
+        return self.describe_norm(ref.node)
+
+    def describe_norm(self, node: str) -> Norm | None:
+        """Return the type and the written settings of a node's layer; None if it is not a normalization."""
+        if node not in self.built_layers or not is_norm(self.built_layers[node].type):
             return None
-        layer = self.calls[self.nodes[ref.node].path].layer
+        layer = self.calls[self.nodes[node].path].layer
         inferred = [name for name, each in layer.schema.settings.items() if each.is_inferred]
         return layer.type, {name: each for name, each in layer.settings.items() if name not in inferred}
 

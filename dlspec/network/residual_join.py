@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from dlspec.errors import Code, Finding
 from dlspec.language.parse.deferred import OutputRef
 from dlspec.language.parse.part import Part
 from dlspec.layouts import TensorInfo
 from dlspec.network.layer import Layer
-from dlspec.network.shortcuts import plan_projection
+from dlspec.network.shortcuts import Norm, plan_projection
 from dlspec.parts.torch.torch_parts import LAYERS
 
 
 def plan_residual_join(
-    layer: Layer, body: TensorInfo, shortcut: TensorInfo, norm: tuple[str, Mapping[str, Any]] | None
+    layer: Layer, body: TensorInfo, shortcut: TensorInfo, norm: Norm | None
 ) -> Sequence[Layer] | Finding:
     """Choose the layers that add a residual's shortcut to its body.
 
@@ -24,7 +23,7 @@ def plan_residual_join(
         layer: The residual's join: its node has the body as input 0 and the shortcut as input 1.
         body: Shape and layout of the body's output.
         shortcut: Shape and layout of the shortcut.
-        norm: The normalization at the end of the body, with its settings; None if there is none.
+        norm: The last normalization on the body's main path; None if there is none.
 
     Returns:
         The layers in the order in which they run: an `Add`, after a projection if `shortcut: auto` needs one. The list
@@ -50,7 +49,7 @@ def _make_add(layer: Layer, shortcut: OutputRef) -> Layer:
 
 
 def _plan_projection(
-    layer: Layer, body: TensorInfo, shortcut: TensorInfo, norm: tuple[str, Mapping[str, Any]] | None
+    layer: Layer, body: TensorInfo, shortcut: TensorInfo, norm: Norm | None
 ) -> Sequence[Layer] | Finding:
     """Return the layers that project the shortcut to the body's shape, followed by the `Add`."""
     node = layer.node

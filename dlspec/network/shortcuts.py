@@ -8,6 +8,8 @@ from typing import Any
 from dlspec.layouts import TensorInfo
 
 NORM_PREFIXES = ("BatchNorm", "InstanceNorm", "GroupNorm", "LayerNorm", "RMSNorm")
+Norm = tuple[str, Mapping[str, Any]]
+"""The type of a normalization with its written settings."""
 LayersToBuild = list[tuple[str, dict[str, Any]]]
 """Types and settings of layers, in the order in which they run."""
 
@@ -17,15 +19,13 @@ def is_norm(type: str) -> bool:
     return type.startswith(NORM_PREFIXES)
 
 
-def plan_projection(
-    shortcut: TensorInfo, body: TensorInfo, norm: tuple[str, Mapping[str, Any]] | None
-) -> LayersToBuild | None:
+def plan_projection(shortcut: TensorInfo, body: TensorInfo, norm: Norm | None) -> LayersToBuild | None:
     """Choose the layers that project a shortcut to the shape of the body.
 
     Args:
         shortcut: Shape and layout of the shortcut.
         body: Shape and layout of the body's output.
-        norm: The normalization at the end of the body, with its settings; the projection ends with the same one.
+        norm: The last normalization on the body's main path; the projection ends with the same one.
 
     Returns:
         The layers, or None where no Linear or 1x1 convolution can do it.

@@ -249,3 +249,14 @@ def test_a_wrong_spec_is_refused_as_by_train(dlspec, write) -> None:
     write("conf/model/mine.yaml", "layers: [{Linear: 5}, Softmax]")
     ours, theirs = dlspec("summary", "model=mine", *ROW), dlspec("train", "model=mine", *ROW, *QUICK)
     assert (ours.code, ours.err) == (theirs.code, theirs.err) == (2, ours.err)
+
+
+def test_the_shortcut_that_was_made_is_shown() -> None:
+    residual = {"Residual": {"shortcut": "auto", "body": [{"Linear": 8}, "LayerNorm", "ReLU"]}}
+    prepared = prepare_layers([residual, residual, {"Linear": 2}], {"shape": [4]})
+    rows = make_layer_rows(prepared.network, {})
+    assert [row.shortcuts for row in rows if row.type == "Add"] == [("Linear, LayerNorm",), ("input",)]
+    folded = fold_rows(rows, 1, {})
+    assert [row.shortcuts for row in folded] == [("Linear, LayerNorm",), ("input",), ()]
+    text = format_summary(SpecSummary(prepared, {}, SMALL_MODE))
+    assert "shortcut" in text.splitlines()[0] and "Linear, LayerNorm" in text

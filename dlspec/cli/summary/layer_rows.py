@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 from torch.optim import Optimizer
@@ -23,6 +23,7 @@ class SummaryRow:
     cost: LayerCost = NO_COST
     notes: tuple[str, ...] = ()  # tied and shared weights
     groups: tuple[int, ...] = ()  # numbers of the optimizer's groups that train the parameters
+    shortcuts: tuple[str, ...] = ()  # those that were made for residuals
     frozen_until: tuple[int, ...] = ()  # epochs in which some of the parameters start to be trained
 
     @property
@@ -61,9 +62,9 @@ def make_layer_rows(
         trained = sorted({groups[each] for each in own if each in groups})
         cost, notes = costs.get(layer.name, NO_COST), _list_sharing_notes(layer, owners)
         later = sorted({epoch for each in own if (epoch := (frozen_until or {}).get(each))})
-        rows.append(
-            SummaryRow(layer.name, layer.type, str(layer.output), own, cost, notes, tuple(trained), tuple(later))
-        )
+        shortcuts = (layer.shortcut,) if layer.shortcut else ()
+        row = SummaryRow(layer.name, layer.type, str(layer.output), own, cost, notes, tuple(trained), shortcuts)
+        rows.append(replace(row, frozen_until=tuple(later)))
         owners |= dict.fromkeys((*own, *([] if layer.is_reused else [layer.module])), layer.name)
     return rows
 
@@ -105,6 +106,7 @@ def _merge_rows(name: str, rows: Sequence[SummaryRow], container_types: Mapping[
         sum((row.cost for row in rows), NO_COST),
         tuple(dict.fromkeys(note for row in rows for note in row.notes)),
         tuple(sorted({group for row in rows for group in row.groups})),
+        tuple(dict.fromkeys(each for row in rows for each in row.shortcuts)),
         tuple(sorted({epoch for row in rows for epoch in row.frozen_until})),
     )
 

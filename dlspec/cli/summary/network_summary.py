@@ -134,6 +134,7 @@ def _format_columns(rows: Sequence[SummaryRow]) -> str:
         "multiply-adds": [_format_count(row.cost.multiply_adds) for row in rows],
         "activations": [_format_mebibytes(row.cost.saved_bytes) for row in rows],
         "group": [", ".join(map(str, row.groups)) for row in rows],
+        "shortcut": ["; ".join(row.shortcuts) for row in rows],
         "weights": [row.remarks for row in rows],
     }
     columns = {name: cells for name, cells in columns.items() if any(cells)}

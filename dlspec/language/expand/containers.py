@@ -10,10 +10,11 @@ from dlspec.errors import Code, Finding, KeyPath, find_closest, format_value, su
 from dlspec.language.expand.entry_inputs import FORMULA, EntryInputs, find_formula_inputs
 from dlspec.language.expand.entry_names import read_name
 from dlspec.language.expand.entry_use import EntryCall, EntryList, EntryUse, ModulePath, combine_copies, iterate_copies
+from dlspec.language.expand.graph import Node
 from dlspec.language.expand.output_names import INVALID_OUTPUT, EntryOutput, NameLevel, NameLookup
 from dlspec.language.expand.repeat_rows import has_distinct_copy_names, read_repeat_rows
 from dlspec.language.expressions.expression_parsing import UnknownValue
-from dlspec.language.parse.entry import Entry, read_body
+from dlspec.language.parse.entry import IF_UNEQUAL, Entry, read_body
 from dlspec.language.parse.part import ENTRY_KEYS, Part
 from dlspec.language.problems import Problems
 
@@ -27,6 +28,7 @@ class EntryExpander(Protocol):
     problems: Problems
     names: NameLookup
     present_entries: dict[KeyPath, None]
+    nodes: list[Node]
 
     def expand_list(self, entries: EntryList, where: ModulePath, /) -> EntryOutput: ...
 
@@ -110,14 +112,40 @@ def _expand_residual(expander: EntryExpander, call: EntryCall) -> EntryOutput:
     given = _get_single_input(expander, call)
     entries = call.use.entry.bodies.get("body", ())
     body = _add_stochastic_depth(expander, call, _expand_body(expander, call, entries, given, "body"))
-    shortcut, kind = _expand_shortcut(expander, call, given)
+    conditional = _find_conditional_shortcut(expander, call)
+    inputs: dict[int | str, EntryOutput] = {0: body, 1: given}
+    kind: str | None
+    if conditional is not None:
+        inputs[2], kind = _expand_conditional_shortcut(expander, call, conditional, body, given), IF_UNEQUAL
+    else:
+        inputs[1], kind = _expand_shortcut(expander, call, given)
     if not entries:
         return INVALID_OUTPUT
-    return EntryOutput(
-        _add_inner_layer(
-            expander, call, _make_inner_part(call.part, RESIDUAL_ADD, shortcut=kind), {0: body, 1: shortcut}
-        ).ref
-    )
+    join = _make_inner_part(call.part, RESIDUAL_ADD, shortcut=kind)
+    return EntryOutput(_add_inner_layer(expander, call, join, inputs).ref)
+
+
+def _find_conditional_shortcut(expander: EntryExpander, call: EntryCall) -> tuple[Entry, ...] | None:
+    """Return the entries of `shortcut: {if_unequal: [...]}`, None for another shortcut."""
+    if IF_UNEQUAL in call.use.entry.bodies:
+        return call.use.entry.bodies[IF_UNEQUAL]
+    written = call.part.settings.get("shortcut")
+    if isinstance(written, dict) and list(written) == [IF_UNEQUAL]:  # a param contains it
+        return read_body(written[IF_UNEQUAL], (*call.part.path_of("shortcut"), IF_UNEQUAL), expander.problems)
+    return None
+
+
+def _expand_conditional_shortcut(
+    expander: EntryExpander, call: EntryCall, entries: tuple[Entry, ...], body: EntryOutput, given: EntryOutput
+) -> EntryOutput:
+    """Expand a shortcut whose layers are built only if body and input differ in shape, which is known later."""
+    start = len(expander.nodes)
+    shortcut = _expand_body(expander, call, entries, given, "shortcut")
+    if body.ref is not None and given.ref is not None:
+        condition = (body.ref, given.ref)
+        added = expander.nodes[start:]
+        expander.nodes[start:] = [replace(each, only_if_unequal=(*each.only_if_unequal, condition)) for each in added]
+    return shortcut
 
 
 def _add_stochastic_depth(expander: EntryExpander, call: EntryCall, body: EntryOutput) -> EntryOutput:
@@ -141,7 +169,7 @@ def _expand_shortcut(expander: EntryExpander, call: EntryCall, given: EntryOutpu
         return _expand_body(expander, call, entries, given, "shortcut"), None
     if kind is None or isinstance(kind, UnknownValue) or kind in SHORTCUT_KINDS:
         return given, kind if isinstance(kind, str) else None
-    fix = "write auto, if_equal or a list of entries, or omit it to add the input itself"
+    fix = "write auto, if_equal, {if_unequal: [...]} or a list of entries, or omit it to add the input itself"
     fix = suggest(str(kind), SHORTCUT_KINDS) if find_closest(str(kind), SHORTCUT_KINDS) else fix
     expander.problems.add(Code.UNKNOWN_CHOICE, path, f"unknown shortcut {format_value(kind)}", fix, at_value=True)
     return INVALID_OUTPUT, None

@@ -28,8 +28,10 @@ class Node:
     layout: Layout | None = None
     tie: tuple[str, ...] = ()  # possible paths of the module whose weight it uses, the nearest first
     parametrize: str | None = None
-    is_shared: bool = False  # calls the module of an earlier node again
-    blocks: tuple[str, ...] = ()  # names of the visible blocks, to suggest them for an unknown layer
+    is_shared: bool = False  # uses the module of another node again
+    # Pairs of outputs: the layer is built only if the two of each pair differ in shape.
+    only_if_unequal: tuple[tuple[OutputRef, OutputRef], ...] = ()
+    blocks: tuple[str, ...] = ()  # names of the blocks that it could call, to suggest them for an unknown layer
 
     @property
     def name(self) -> str:

@@ -22,6 +22,7 @@ CONTAINERS: Mapping[str, tuple[str, ...]] = {
     "Residual": ("body", "shortcut", "stochastic_depth"),
     "Parallel": ("branches", "merge"),
 }
+IF_UNEQUAL = "if_unequal"  # shortcut: {if_unequal: [...]}, which is used only where shapes differ
 MAX_NAME_LENGTH = 100  # characters
 NAME_FIX = "use letters, digits and _, start with a letter, avoid Python keywords"
 
@@ -209,6 +210,14 @@ def read_container_bodies(entry: Entry, problems: Problems) -> Entry:
             problems.add(Code.MISSING_VALUE, part.settings_path, f"{part.type} needs '{allowed[0]}'", fix)
         return entry
     read = {key: settings[key] for key in settings if key in allowed}
+    condition = read.get("shortcut")
+    if isinstance(condition, dict) and IF_UNEQUAL in condition:
+        path = paths["shortcut"]
+        for key in (each for each in condition if each != IF_UNEQUAL):
+            fix = f"write shortcut: {{{IF_UNEQUAL}: [...]}}"
+            problems.add(Code.UNKNOWN_SETTING, (*path, key), f"unknown setting '{key}'", fix)
+        del read["shortcut"]
+        read[IF_UNEQUAL], paths = condition[IF_UNEQUAL], {**paths, IF_UNEQUAL: (*path, IF_UNEQUAL)}
     nested = {key: _read_nested_entries(key, each, paths[key], problems) for key, each in read.items()}
     bodies = {key: each for key, each in nested.items() if each is not None}
     rest = {key: each for key, each in read.items() if key not in bodies}
