@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
+from dlspec.formatting import first_line
 from dlspec.language.problems import Problems
 from dlspec.layouts import TensorInfo
 from dlspec.losses.criterion import Criterion
@@ -23,31 +24,50 @@ if TYPE_CHECKING:
     from dlspec.network.builder import BuiltLayer, Network
 
 NUM_SAMPLES = 2
-MAX_STEPS = 16  # time steps of the test input, if the network accepts any number: long texts take time
+# Positions of the token that is changed, as shares of the length; the first steps and the last one are added. The last
+# one finds a layer that looks far ahead, the others find one that looks ahead only at some steps.
+POSITION_SHARES = (0.25, 0.5, 0.75)
+MAX_NUMBERS = 2**24  # in the largest layer output of one run: 64 MiB
+NOT_CHECKED = "not checked: whether the network sees the future"
 TOLERANCE = 1e-5  # relative and absolute
 FIX = "set is_causal: true for attention, use one direction in recurrent layers, pad convolutions only on the left"
 
 LayerOutputs = dict[str, list[Tensor]]
 
 
-def check_causality(network: Network, criterion: Criterion, data: Dataset, problems: Problems) -> None:
+def check_causality(network: Network, criterion: Criterion, data: Dataset, problems: Problems) -> tuple[str, ...]:
     """Check that outputs do not depend on later inputs, for every loss whose target is the next token of an input.
 
-    The network is run, so one on the meta device is not checked.
+    The network is run on the whole length of the data. One on the meta device can't be run, which `summary` says.
 
     Args:
         network: the built network.
         criterion: all loss terms of the spec.
         data: the dataset, from which a few samples are taken.
         problems: receives a problem with the path of the first layer that sees the future.
+
+    Returns:
+        A line for the user for each loss where this can't be checked.
     """
     tensors = chain(network.module.parameters(), network.module.buffers())
     device = next((each.device for each in tensors), torch.device("cpu"))
     if device.type == "meta":  # its tensors have no numbers to compare
-        return
+        return ()
+    notes: list[str] = []
     for each in find_next_token_losses(network, criterion, data):
         samples = {name: data.sample(name, NUM_SAMPLES).to(device) for name in network.inputs}
-        _check_next_token_loss(network, each, samples, problems)
+        try:
+            _NextTokenCheck(network, each, _set_full_lengths(samples)).run(problems)
+        except _NotCheckable as error:
+            notes.append(f"{NOT_CHECKED} at '{each.target.name}': {error}")
+        except Exception as error:  # a layer fails for this batch, as it would in training
+            reason = first_line(error, 200)
+            notes.append(f"{NOT_CHECKED} at '{each.target.name}': running it failed: {type(error).__name__}: {reason}")
+    return tuple(notes)
+
+
+class _NotCheckable(Exception):
+    """The outputs can't be compared step by step; the message says why."""
 
 
 @dataclass(frozen=True)
@@ -81,66 +101,99 @@ def find_next_token_losses(network: Network, criterion: Criterion, data: Dataset
         )
 
 
-def _check_next_token_loss(
-    network: Network, next_token_loss: NextTokenLoss, samples: Mapping[str, Tensor], problems: Problems
-) -> None:
-    """Change the last token of some samples, and report the first layer whose earlier output steps change with it.
+class _NextTokenCheck:
+    """Changes single tokens of some samples, and looks for outputs at earlier steps that change with them.
 
-    `samples` maps the names of the network's inputs to tensors of `NUM_SAMPLES` samples.
+    Args:
+        network: the built network.
+        next_token_loss: the loss whose output must not depend on later tokens.
+        samples: tensors of `NUM_SAMPLES` samples by the names of the network's inputs.
     """
-    output, tokens = next(iter(next_token_loss.match.names.values())), next_token_loss.tokens
-    value = network.outputs[output].value
-    if tokens not in samples or value.time_dim is None:
-        return
-    before = _shorten_samples(samples, network)
-    after = {**before, tokens: _change_last_token(before[tokens])}
-    if before[tokens].shape[1] < 2:
-        return
-    before_outputs, after_outputs = (_run_network(network, inputs) for inputs in (before, after))
-    if not _earlier_steps_differ(
-        _select_output(before_outputs[0], output, network), _select_output(after_outputs[0], output, network), value
-    ):
-        return
-    layer = next(
-        (each for each in network.layers if _looks_ahead(each, before_outputs[1], after_outputs[1])),
-        network.outputs[output].layer,
-    )
-    found = f"{layer.type} sees the future: the last token of '{tokens}' changes its outputs at earlier steps, "
-    problems.add(Code.SEES_FUTURE, layer.path, f"{found}but '{next_token_loss.target.name}' is the next token", FIX)
+
+    def __init__(self, network: Network, next_token_loss: NextTokenLoss, samples: Mapping[str, Tensor]) -> None:
+        self.network, self.loss, self.samples = network, next_token_loss, samples
+        self.output = next(iter(next_token_loss.match.names.values()))
+
+    def run(self, problems: Problems) -> None:
+        """Check the positions, as many in one run as fit, and report the first layer that sees the future."""
+        length = self._find_length()
+        positions = find_positions(length)
+        count = max(1, MAX_NUMBERS // max(1, self.network.max_layer_outputs))
+        for start in range(0, len(positions), count):
+            seen = self._find_seen_position(positions[start : start + count])
+            if seen is not None:
+                self._report(seen, length, problems)
+                return
+
+    def _find_length(self) -> int:
+        """Return the number of tokens of a sample; raise `_NotCheckable` where the output has no step for each."""
+        tokens, value = self.samples.get(self.loss.tokens), self.network.outputs[self.output].value
+        if tokens is None or tokens.dim() != 2:
+            raise _NotCheckable(f"'{self.loss.tokens}' is not one token at each step")
+        steps = 0 if value.time_dim is None else value.shape[value.time_dim - 1]
+        if steps != tokens.shape[1]:
+            raise _NotCheckable(f"the output has {steps} steps for {tokens.shape[1]} tokens")
+        return steps
+
+    def _find_seen_position(self, positions: Sequence[int]) -> int | None:
+        """Return the first of the positions whose token changes an earlier output, None without one."""
+        before, after = self._make_inputs(positions)
+        one = _select_output(_run_network(self.network, before), self.output, self.network)
+        other = _select_output(_run_network(self.network, after), self.output, self.network)
+        value = self.network.outputs[self.output].value
+        differing = (
+            position
+            for row, position in enumerate(positions)
+            if _earlier_steps_differ(one[row : row + 1], other[row : row + 1], value, position)
+        )
+        return next(differing, None)
+
+    def _make_inputs(self, positions: Sequence[int]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Make a batch with a row for each position, and the same with the token at this position changed."""
+        before = {name: each[torch.arange(len(positions)) % len(each)] for name, each in self.samples.items()}
+        tokens = before[self.loss.tokens].clone()
+        for row, position in enumerate(positions):  # 0 and 1 are in every vocabulary
+            tokens[row, position] = 0 if tokens[row, position] == 1 else 1
+        return before, {**before, self.loss.tokens: tokens}
+
+    def _report(self, position: int, length: int, problems: Problems) -> None:
+        network, outputs = self.network, (LayerOutputs(), LayerOutputs())
+        for inputs, recorded in zip(self._make_inputs([position]), outputs, strict=True):
+            with _record_outputs(network.layers, recorded):
+                _run_network(network, inputs)
+        layer = next(
+            (each for each in network.layers if _looks_ahead(each, *outputs, position, length)),
+            network.outputs[self.output].layer,
+        )
+        which = "the last token" if position == length - 1 else f"token {position}"
+        found = f"{layer.type} sees the future: {which} of '{self.loss.tokens}' changes its outputs at earlier steps, "
+        problems.add(Code.SEES_FUTURE, layer.path, f"{found}but '{self.loss.target.name}' is the next token", FIX)
 
 
-def _shorten_samples(samples: Mapping[str, Tensor], network: Network) -> dict[str, Tensor]:
-    """Cut the samples to `MAX_STEPS` if the network accepts any length, and set all lengths to the full length."""
-    shortened: dict[str, Tensor] = {}
-    for name, each in samples.items():
-        is_lengths = name.removesuffix("_lengths") in samples.keys() - {name}
-        is_cut = network.allows_trimming and each.dim() > 1 and not each.is_floating_point() and not is_lengths
-        shortened[name] = each[:, :MAX_STEPS] if is_cut else each
-    for name in shortened:
-        whole = shortened.get(name.removesuffix("_lengths"))
+def find_positions(length: int) -> list[int]:
+    """Return the positions at which a token is changed: the last one first, then some over the whole length."""
+    shares = {round(share * length) for share in POSITION_SHARES}
+    return sorted({each for each in {length - 1, *shares, 1, 2} if 0 < each < length}, reverse=True)
+
+
+def _set_full_lengths(samples: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Set the lengths of all samples to the full length."""
+    full = dict(samples)
+    for name in samples:
+        whole = samples.get(name.removesuffix("_lengths"))
         if name.endswith("_lengths") and whole is not None:
-            shortened[name] = torch.full_like(shortened[name], whole.shape[1])
-    return shortened
+            full[name] = torch.full_like(samples[name], whole.shape[1])
+    return full
 
 
-def _change_last_token(tokens: Tensor) -> Tensor:
-    """Replace the last token of each sample by 0 or 1, which are in every vocabulary."""
-    changed = tokens.clone()
-    changed[:, -1] = torch.where(tokens[:, -1] == 1, 0, 1)
-    return changed
-
-
-def _run_network(network: Network, inputs: Mapping[str, Tensor]) -> tuple[Any, LayerOutputs]:
-    """Run the network in eval mode, and return its output and the outputs of each layer by name.
-
-    Random generators and the network's mode are restored afterwards.
-    """
-    module, layer_outputs = network.module, LayerOutputs()
+def _run_network(network: Network, inputs: Mapping[str, Tensor]) -> Any:
+    """Run the network in eval mode, and return its output; random generators and its mode are restored afterwards."""
+    module = network.module
     was_training = module.training
     module.eval()
     try:
-        with torch.no_grad(), preserve_random_state(), _record_outputs(network.layers, layer_outputs):
-            return module(*(inputs[name] for name in network.inputs)), layer_outputs
+        with torch.no_grad(), preserve_random_state():
+            return module(*(inputs[name] for name in network.inputs))
     finally:
         module.train(was_training)
 
@@ -171,17 +224,20 @@ def _select_output(output: Any, name: str, network: Network) -> Tensor:
     return found
 
 
-def _looks_ahead(layer: BuiltLayer, before: LayerOutputs, after: LayerOutputs) -> bool:
-    pairs = zip(before[layer.name], after[layer.name], strict=True)
-    return layer.output.time_dim is not None and any(
-        _earlier_steps_differ(one, other, layer.output) for one, other in pairs
-    )
-
-
-def _earlier_steps_differ(one: Tensor, other: Tensor, value: TensorInfo) -> bool:
-    """Return whether two tensors differ at any time step before the last one."""
-    dim = value.time_dim
-    if dim is None or one.shape != other.shape or one.dim() <= dim or one.shape[dim] < 2:
+def _looks_ahead(layer: BuiltLayer, before: LayerOutputs, after: LayerOutputs, position: int, length: int) -> bool:
+    """Whether a layer's outputs at steps before the changed token differ; layers with other steps are not judged."""
+    dim = layer.output.time_dim
+    if dim is None or layer.output.shape[dim - 1] != length:
         return False
-    steps = one.shape[dim] - 1
-    return not torch.allclose(one.narrow(dim, 0, steps), other.narrow(dim, 0, steps), TOLERANCE, TOLERANCE)
+    pairs = zip(before[layer.name], after[layer.name], strict=True)
+    return any(_earlier_steps_differ(one, other, layer.output, position) for one, other in pairs)
+
+
+def _earlier_steps_differ(one: Tensor, other: Tensor, value: TensorInfo, position: int) -> bool:
+    """Return whether two tensors differ at any time step before a position."""
+    dim = value.time_dim
+    if dim is None or one.shape != other.shape or one.dim() <= dim or one.shape[dim] < position:
+        return False
+    return not torch.allclose(
+        one.narrow(dim, 0, position), other.narrow(dim, 0, position), TOLERANCE, TOLERANCE, equal_nan=True
+    )

@@ -159,8 +159,7 @@ class Preparation:
     def _prepare_built(self, built: BuiltSpec) -> PreparedRun:
         spec, data, network, problems = built.spec, built.data, built.network, built.spec.problems.make_empty_copy()
         criterion = make_criterion(network, data, spec.loss, problems)
-        if criterion is not None:
-            check_causality(network, criterion, data, problems)
+        causality_notes = () if criterion is None else check_causality(network, criterion, data, problems)
         predicted = () if criterion is None else criterion.predicted_targets
         metrics = select_metrics(spec.metrics, predicted, data, problems) if criterion else []
         _check_recomputed_patterns(spec, network, problems)
@@ -175,7 +174,8 @@ class Preparation:
         return PreparedRun(
             spec, data, network, criterion, optimizer, schedule, built.freezing,
             lambda: make_metrics(metrics, predicted), resolved_spec,
-            (*built.notes, *criterion.describe_own_losses(), *_make_all_frozen_note(network, optimizer)),
+            (*built.notes, *causality_notes, *criterion.describe_own_losses(),
+             *_make_all_frozen_note(network, optimizer)),
         )  # fmt: skip
 
 
