@@ -193,9 +193,9 @@ def resume(folder: str | Path, data: DataInput = None, *, changes: SpecInput = (
     spec, written_keys = _apply_changes(run_folder, changes, data)
     with preserve_generators(), run_resuming.lock_newest_checkpoint(run_folder) as found:
         with allow_deep_recursion():
-            job = make_job(prepare_spec(spec, data, is_resumed=found is not None))
+            job = run_resuming.make_resumed_job(prepare_spec(spec, data), found)
         changed = run_resuming.find_changes(run_folder, job, found, written_keys)
-        run_resuming.refuse_changes(run_folder, job, changed, allow)
+        run_resuming.refuse_changes(run_folder, job, found, changed, allow)
         return _make_result(job, run_resuming.continue_run(job, run_folder, found), run_folder)
 
 

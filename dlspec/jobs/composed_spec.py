@@ -30,7 +30,7 @@ def collect_override_problems(refused: InvalidOverrides) -> SpecError:
     return refused
 
 
-def make_preparation(composed: ComposedConfig, *, is_resumed: bool = False) -> Preparation:
+def make_preparation(composed: ComposedConfig) -> Preparation:
     """Make the steps that turn a composed config into a run."""
     choices = {group: composed.loader.files(group) for group in GROUPS}
-    return Preparation(composed.tree, composed.find_locations, choices, is_resumed=is_resumed)
+    return Preparation(composed.tree, composed.find_locations, choices)

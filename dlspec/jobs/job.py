@@ -13,6 +13,7 @@ from pathlib import Path
 from dlspec.errors import TrainingFailed, UserError
 from dlspec.formatting import first_line, format_bytes
 from dlspec.jobs.environment import collect_environment, find_package_version, merge_resumed_environment
+from dlspec.jobs.resumed_settings import find_resume_changes
 from dlspec.jobs.run_preparation import PreparedRun
 from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.runs.file_names import ENVIRONMENT_FILE, LOG_FILE, RESULT_FILE, SPEC_FILE
@@ -54,7 +55,10 @@ class Job:
         """Train and test as `run` does, from `snapshot` if there is one. The caller must have locked the folder."""
         self._add_callbacks(folder)
         if snapshot is not None:
-            self.trainer.restore(snapshot)
+            prepared = self.prepared
+            changes = find_resume_changes(snapshot, folder, prepared.resolved, prepared.data)
+            with _log_to_folder(folder):
+                self.trainer.restore(snapshot, changes)
         with _log_to_folder(folder), catch_signals(self.trainer.interruption):
             self._write_spec_and_environment(folder)
             for note in self.prepared.notes:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LinearLR, LRScheduler, SequentialLR
+from torch.optim.lr_scheduler import LinearLR, LRScheduler, OneCycleLR, SequentialLR
 
 from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.data.dataset import Dataset, Target
@@ -22,7 +22,7 @@ from dlspec.network.built_network import Network
 from dlspec.network.parameters import NamedParameter, list_named_parameters, match_patterns
 from dlspec.optim.frozen_parameters import FrozenParameters
 from dlspec.optim.optimizer import has_sparse_gradients, make_optimizer, needs_closure
-from dlspec.optim.schedule import Schedule
+from dlspec.optim.schedule import Schedule, TrainedLength
 from dlspec.parts.specs.parameters_spec import UNFREEZE_KEY
 from dlspec.training.metric_monitor import choose_monitor_mode
 
@@ -168,13 +168,16 @@ def resolve_scheduler(
     return replace(part, settings={**part.settings, "mode": mode})
 
 
-def build_schedule(spec: Spec, optimizer: Optimizer | None, data: Dataset, problems: Problems) -> Schedule | None:
+def build_schedule(
+    spec: Spec, optimizer: Optimizer | None, data: Dataset, trained: TrainedLength, problems: Problems
+) -> Schedule | None:
     """Build the spec's scheduler, with the warm-up before it.
 
     Args:
         spec: The spec.
         optimizer: The optimizer; None if nothing is trained.
         data: The data, whose size gives the run's length in steps.
+        trained: What was trained before the run was resumed.
         problems: Gets a problem if PyTorch refuses the settings.
 
     Returns:
@@ -184,14 +187,28 @@ def build_schedule(spec: Spec, optimizer: Optimizer | None, data: Dataset, probl
     if part is None or optimizer is None:
         return None
     interval = spec.interval or ("step" if part.schema.name in STEP_SCHEDULERS or spec.warmup else "epoch")
+    run_length = _count_run_length(spec, data, trained)
     try:
         with without_dynamo():
-            scheduler = part.schema.build(optimizer, **_fill_run_length(part, spec, data, interval))
+            scheduler = part.schema.build(optimizer, **_fill_run_length(part, spec, run_length, interval))
+            _check_total_steps(part, scheduler, run_length, interval, problems)
             scheduler = _add_warmup(scheduler, optimizer, spec.warmup)
     except (ValueError, TypeError) as error:
         _report_refusal(part, error, problems)
         return None
     return Schedule(scheduler, interval)
+
+
+def _check_total_steps(
+    part: CheckedPart, scheduler: LRScheduler, run_length: _RunLength, interval: str, problems: Problems
+) -> None:
+    """Report a OneCycleLR that is shorter than the run: it can't be stepped after its end."""
+    length = run_length.steps if interval == "step" else run_length.epochs
+    if isinstance(scheduler, OneCycleLR) and scheduler.total_steps < length:
+        key = "total_steps" if part.settings.get("total_steps") is not None else "epochs"
+        found = f"OneCycleLR lasts {scheduler.total_steps:,} steps, but the run makes {length:,}"
+        fix = "leave out total_steps, epochs and steps_per_epoch: then it lasts as long as the run"
+        problems.add(Code.CONFLICT, part.part.path_of(key), found, fix, at_value=True)
 
 
 def _add_warmup(scheduler: LRScheduler, optimizer: Optimizer, warmup: int) -> LRScheduler:
@@ -204,13 +221,28 @@ def _add_warmup(scheduler: LRScheduler, optimizer: Optimizer, warmup: int) -> LR
     return SequentialLR(optimizer, [warmup_scheduler, scheduler], [warmup])
 
 
-def _fill_run_length(part: CheckedPart, spec: Spec, data: Dataset, interval: str) -> dict[str, Any]:
-    """Return the scheduler's settings; T_max or total_steps, if missing, is set to the length of the run."""
-    settings, trainer = dict(part.settings), spec.trainer
+@dataclass(frozen=True)
+class _RunLength:
+    """The whole length of a run."""
+
+    epochs: int
+    steps: int
+
+
+def _count_run_length(spec: Spec, data: Dataset, trained: TrainedLength) -> _RunLength:
+    """Count the epochs and steps of the whole run: what was trained before it was resumed, and what is left."""
+    trainer = spec.trainer
     batches = -(-len(data.train) // trainer.initial_batch_size)
     steps_per_epoch = max(1, -(-min(batches, trainer.limit_batches or batches) // trainer.accumulate))
-    steps = min(trainer.epochs * steps_per_epoch, trainer.max_steps or trainer.epochs * steps_per_epoch)
-    length = steps if interval == "step" else max(1, -(-steps // steps_per_epoch))
+    steps = trained.steps + max(0, trainer.epochs - trained.epochs) * steps_per_epoch
+    steps = min(steps, trainer.max_steps or steps)
+    return _RunLength(trained.epochs - (trained.steps - steps) // steps_per_epoch, steps)
+
+
+def _fill_run_length(part: CheckedPart, spec: Spec, run_length: _RunLength, interval: str) -> dict[str, Any]:
+    """Return the scheduler's settings; T_max or total_steps, if missing, is set to the length of the run."""
+    settings = dict(part.settings)
+    length = max(1, run_length.steps if interval == "step" else run_length.epochs)
     length = max(1, length - spec.warmup)
     for name, length_setting in {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}.items():
         if part.schema.name == name and settings.get(length_setting) is None and settings.get("epochs") is None:

@@ -32,7 +32,7 @@ from dlspec.network.inputs import match_inputs
 from dlspec.network.weights.initial_values import initialize_weights
 from dlspec.network.weights.weight_loading import load_weights
 from dlspec.optim.frozen_parameters import FrozenParameters
-from dlspec.optim.schedule import Schedule
+from dlspec.optim.schedule import Schedule, TrainedLength
 from dlspec.training.runtime.determinism import deterministic_algorithms
 from dlspec.training.runtime.devices import UnknownDevice, choose_device
 from dlspec.training.runtime.randomness import seed_generators
@@ -91,6 +91,7 @@ class Preparation:
     choices: GroupChoices = field(default_factory=dict)  # names of the config files in each group
     data: Dataset | None = None  # replaces the data of the config
     is_resumed: bool = field(default=False, kw_only=True)  # whether the weights come from a checkpoint
+    trained: TrainedLength = field(default=TrainedLength(), kw_only=True)  # what was trained before the checkpoint
     open_source: Callable[[DataSource], Dataset] = field(default=open_data, kw_only=True)
 
     def with_spec_version(self, version: int) -> Preparation:
@@ -165,7 +166,7 @@ class Preparation:
         _check_recomputed_patterns(spec, network, problems)
         optimizer = build_optimizer(spec, network, built.freezing, problems)
         spec = replace(spec, scheduler=resolve_scheduler(spec, metrics, predicted, problems))
-        schedule = build_schedule(spec, optimizer, data, problems)
+        schedule = build_schedule(spec, optimizer, data, self.trained, problems)
         raise_problems(problems, self.make_source_map)
         assert criterion is not None  # otherwise a problem was raised
         resolved_spec = _make_resolved_spec(spec, criterion, metrics)

@@ -5,12 +5,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from dlspec.config.saved_run import LATEST, RUN_FIX, find_latest_run
 from dlspec.errors import Code, Problem, SourceLocation, SpecError, UserError, format_value
 from dlspec.jobs.job import Job
+from dlspec.jobs.job_setup import make_job
+from dlspec.jobs.resumed_settings import (
+    Changes,
+    find_differences,
+    find_impossible_changes,
+    find_size_changes,
+    find_trained_length,
+    flatten_tree,
+    has_run_length,
+    is_below,
+)
+from dlspec.jobs.run_preparation import Preparation
 from dlspec.language.sections.trainer_keys import MACHINE_KEYS, OUTPUT_KEYS
 from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file
 from dlspec.runs.file_names import CHECKPOINTS_FOLDER, SPEC_FILE
@@ -19,14 +32,11 @@ from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState
 from dlspec.runs.lock import lock_run_folder
 from dlspec.training.checkpoint.checkpoint_files import Snapshot, read_newest_checkpoint, rename_newer_checkpoints
-from dlspec.training.components import count_samples
 
 # Settings that may change when a run is resumed: they don't affect what was trained before.
 _CHANGEABLE_KEYS = frozenset(
     f"trainer.{key}" for key in OUTPUT_KEYS | MACHINE_KEYS | {"epochs", "max_steps", "test", "on_nan", "debug"}
 )
-# Schedulers whose length is that of the run if these settings are missing.
-_LENGTH_SETTINGS: Mapping[str, str] = {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}
 
 
 def find_run_folder(name: str, location: SourceLocation | None = None) -> Path:
@@ -50,6 +60,12 @@ def lock_newest_checkpoint(folder: Path) -> Iterator[Snapshot | None]:
         raise UserError(f"'{checkpoints}' is a symbolic link: replace it with the folder that it points to")
     with lock_run_folder(folder):
         yield read_newest_checkpoint(checkpoints)
+
+
+def make_resumed_job(preparation: Preparation, snapshot: Snapshot | None) -> Job:
+    """Check and build everything that a run needs to be resumed from a checkpoint; None starts it again."""
+    resumed = replace(preparation, is_resumed=snapshot is not None, trained=find_trained_length(snapshot))
+    return make_job(resumed)
 
 
 def continue_run(job: Job, folder: Path, snapshot: Snapshot | None) -> JobResult:
@@ -81,8 +97,6 @@ def is_run_finished(folder: Path) -> bool:
 
 # ---- what has changed ------------------------------------------------------------------------------------------------
 
-Changes = Mapping[str, tuple[Any, Any]]  # each changed key with its value before and now
-
 
 def find_changes(folder: Path, job: Job, snapshot: Snapshot | None, written_keys: Sequence[str]) -> Changes:
     """Find the settings in which a job differs from the saved spec of its run, and changes in the data's size.
@@ -98,69 +112,54 @@ def find_changes(folder: Path, job: Job, snapshot: Snapshot | None, written_keys
         Each changed key with its value before and now.
     """
     saved = load_yaml_file(folder / SPEC_FILE).tree
-    before, now = dict(_flatten(saved)), dict(_flatten(job.prepared.resolved))
-    keys = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    before, now = dict(flatten_tree(saved)), dict(flatten_tree(job.prepared.resolved))
     found = {
-        key: (before.get(key), now.get(key))
-        for key in keys
+        key: each
+        for key, each in find_differences(saved, job.prepared.resolved).items()
         # Older versions saved every default of a metric; without effect, they are no longer saved.
         if (key in before and (key in now or not key.startswith("metrics."))) or _is_written_by_user(key, written_keys)
     }
-    samples = count_samples(job.prepared.data)
-    samples_before = samples if snapshot is None else snapshot.samples
-    return found | {
-        f"data ({key})": (samples_before[key], samples[key])
-        for key in samples
-        if samples_before.get(key) not in (None, samples[key])
-    }
+    return {**found, **find_size_changes(snapshot, job.prepared.data)}
 
 
-def refuse_changes(folder: Path, job: Job, changed: Changes, allowed: Sequence[str]) -> None:
+def refuse_changes(folder: Path, job: Job, snapshot: Snapshot | None, changed: Changes, allowed: Sequence[str]) -> None:
     """Raise an error for changes that affect what was trained before, unless the user allows them.
+
+    Changes that can't take effect are refused in any case.
 
     Args:
         folder: The run's folder.
         job: The job that is to resume the run.
+        snapshot: The checkpoint to resume from.
         changed: The changes, from `find_changes`.
         allowed: Keys that the user allows to change, with everything below them.
 
     Raises:
-        SpecError: With one problem for each change that is not allowed.
+        SpecError: With one problem for each change that is not allowed or not possible.
     """
-    changeable = _CHANGEABLE_KEYS - _find_schedule_length_keys(job.prepared.resolved)
+    changeable = _CHANGEABLE_KEYS - _find_length_keys(job.prepared.resolved)
     location = SourceLocation(format_file_path(folder / SPEC_FILE))
     problems = [
         Problem(Code.CHANGED_SETTING, key, f"was {format_value(before)} in the run, is now {format_value(now)}",
                 f"to resume with this change add resume.allow=[{key.partition(' ')[0]}]", location)
         for key, (before, now) in changed.items()
-        if key not in changeable and not any(_is_below(key.partition(" ")[0], each) for each in allowed)
+        if key not in changeable and not any(is_below(key.partition(" ")[0], each) for each in allowed)
     ]  # fmt: skip
-    if problems:
-        raise SpecError(problems)
+    impossible = find_impossible_changes(snapshot, folder, job.prepared, job.trainer.state.average)
+    keys = [each.path for each in impossible]
+    problems = [each for each in problems if not any(is_below(each.path.partition(" ")[0], key) for key in keys)]
+    if problems or impossible:
+        raise SpecError([*problems, *impossible])
 
 
 def _is_written_by_user(key: str, written_keys: Sequence[str]) -> bool:
-    return any(_is_below(key, each) or _is_below(each, key) for each in written_keys)
+    return any(is_below(key, each) or is_below(each, key) for each in written_keys)
 
 
-def _find_schedule_length_keys(resolved: Mapping[str, Any]) -> frozenset[str]:
-    """Return the settings that set the scheduler's length, if it is that of the run."""
-    scheduler = resolved.get("scheduler") or {}
-    length_setting = _LENGTH_SETTINGS.get(scheduler.get("type", ""))
-    follows_run_length = (
-        length_setting is not None and scheduler.get(length_setting) is None and scheduler.get("epochs") is None
-    )
-    return frozenset({"trainer.epochs", "trainer.max_steps"}) if follows_run_length else frozenset()
-
-
-def _is_below(key: str, other: str) -> bool:
-    return key == other or key.startswith(f"{other}.")
-
-
-def _flatten(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each value with its dotted path."""
-    pairs = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list | tuple) else ()
-    if not isinstance(tree, Mapping | list | tuple) or not tree:
-        yield path, tree
-    for key, each in pairs:
-        yield from _flatten(each, f"{path}.{key}" if path else str(key))
+def _find_length_keys(resolved: Mapping[str, Any]) -> frozenset[str]:
+    """Return the settings that set the length of the run, if other settings follow it."""
+    if has_run_length(resolved):
+        return frozenset({"trainer.epochs", "trainer.max_steps"})
+    average = resolved["trainer"].get("average") or {}
+    starts_by_length = average.get("type") == "SWA" and average.get("start_epoch") is None
+    return frozenset({"trainer.epochs"} if starts_by_length else ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -36,12 +36,25 @@ def _parameter_bytes(parameters: Iterable[Tensor]) -> int:
 
 def _count_state_tensors(optimizer: Optimizer, group: dict[str, Any]) -> int:
     """Count the state tensors of the parameter's size after one step."""
+    if needs_closure(optimizer):
+        return 2 * int(group["history_size"]) + 3
+    state = make_trial_state(optimizer, group, (4, 4))
+    return sum(each.numel() == 16 for each in iterate_tensors(state))
+
+
+def make_trial_state(optimizer: Optimizer, group: dict[str, Any], shape: Sequence[int]) -> dict[str, Any]:
+    """Return the state that an optimizer of the same class has for a small parameter after one step.
+
+    Args:
+        optimizer: the optimizer, which is not changed. It must not need a closure.
+        group: the group whose settings are tried.
+        shape: the shape of the tried parameter.
+    """
     accepted = inspect.signature(type(optimizer)).parameters
     settings = {name: each for name, each in group.items() if name in accepted and name != "params"}
-    if needs_closure(optimizer):
-        return 2 * int(settings["history_size"]) + 3
-    probe = nn.Parameter(torch.ones(4, 4))
-    probe.grad = torch.ones(4, 4).to_sparse() if type(optimizer).__name__ == "SparseAdam" else torch.ones(4, 4)
+    probe = nn.Parameter(torch.ones(*shape))
+    ones = torch.ones(*shape)
+    probe.grad = ones.to_sparse() if type(optimizer).__name__ == "SparseAdam" else ones
     trial_optimizer = make_optimizer(type(optimizer), [probe], settings)
     make_step_function(trial_optimizer)()
-    return sum(each.numel() == probe.numel() for each in iterate_tensors(trial_optimizer.state[probe]))
+    return dict(trial_optimizer.state[probe])

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from dlspec.compat.torch_optim import mark_optimizer_stepped
+
+
+@dataclass(frozen=True)
+class TrainedLength:
+    """How much of a run was trained before it was resumed, up to the end of its last finished epoch."""
+
+    epochs: int = 0
+    steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -19,9 +30,14 @@ class Schedule:
     scheduler: LRScheduler
     interval: Literal["epoch", "step"] = "epoch"
 
+    @property
+    def needs_results(self) -> bool:
+        """Whether the schedule depends on the results of the epochs."""
+        return isinstance(self.scheduler, ReduceLROnPlateau)
+
     def after_step(self) -> None:
         """Step the scheduler after an optimizer step, if its interval is "step"."""
-        if self.interval == "step" and not isinstance(self.scheduler, ReduceLROnPlateau):
+        if self.interval == "step" and not self.needs_results:
             self.scheduler.step()
 
     def after_epoch(self, monitored: float) -> None:
@@ -33,6 +49,19 @@ class Schedule:
             self.scheduler.step(monitored)
         elif self.interval == "epoch":
             self.scheduler.step()
+
+    def advance(self, steps: int, monitored: Sequence[float]) -> None:
+        """Step a new scheduler to where a run stands.
+
+        Args:
+            steps: the number of optimizer steps that the run has made.
+            monitored: the monitored result of each finished epoch.
+        """
+        mark_optimizer_stepped(self.scheduler.optimizer)
+        for _ in range(steps):
+            self.after_step()
+        for each in monitored:
+            self.after_epoch(each)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the scheduler's state dict."""

@@ -22,6 +22,14 @@ AverageUpdate = Callable[[Sequence[Tensor], Sequence[Tensor], int], None]
 BatchInputs = tuple[Tensor, ...]
 
 
+class UnusableAverage(ValueError):
+    """A saved average does not fit the settings. `found` says why, `fix` what to set."""
+
+    def __init__(self, found: str, fix: str) -> None:
+        super().__init__(f"{found}; {fix}")
+        self.found, self.fix = found, fix
+
+
 class WeightAverage:
     """A copy of a network whose weights are the average of the network's weights at each `update`.
 
@@ -62,6 +70,18 @@ class WeightAverage:
         `batches` are the inputs of the training split, for statistics that have to be computed again.
         """
 
+    def keeps_saved(self, count: int, epochs: int) -> bool:
+        """Return whether this average continues a saved one, or starts empty.
+
+        Args:
+            count: the number of updates of the saved average; 0 if there is none.
+            epochs: the number of epochs that the run has trained.
+
+        Raises:
+            UnusableAverage: if neither gives the average that the settings ask for.
+        """
+        return count > 0
+
     def state_dict(self) -> dict[str, Any]:
         """Return the averaged weights and the number of updates. The tensors are not copied."""
         weights = {name: each for name, each in self._copy.state_dict().items() if isinstance(each, Tensor)}
@@ -97,6 +117,17 @@ class StochasticWeightAverage(WeightAverage):
         if epoch >= self.start_epoch:
             self.update()
             self._recompute_statistics(batches)
+
+    def keeps_saved(self, count: int, epochs: int) -> bool:
+        expected = max(0, epochs - self.start_epoch + 1)
+        if expected not in (0, count):
+            had = f"epochs {epochs - count + 1} to {epochs} are averaged" if count else "no epoch is averaged yet"
+            fixes = [str(epochs - count + 1)] * (count > 0) + [f"{epochs + 1} or later"]
+            raise UnusableAverage(
+                f"SWA can't average from epoch {self.start_epoch} on: {had}, and earlier weights are not kept",
+                f"set trainer.average.start_epoch to {', or to '.join(fixes)}",
+            )
+        return expected > 0
 
     @torch.no_grad()
     def _recompute_statistics(self, batches: Iterable[BatchInputs]) -> None:

@@ -5,16 +5,21 @@ What the spec defines is not saved: data and settings come from the spec, the or
 
 from __future__ import annotations
 
+import logging
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.optim.optimizer import restore_optimizer
 from dlspec.optim.optimizer_memory import estimate_state_bytes
+from dlspec.optim.optimizer_transfer import transfer_state
+from dlspec.optim.schedule import Schedule
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.checkpoint.nested_state import ImmutableState
 from dlspec.training.checkpoint.validated_state import Count, Seconds, ValidatedState
@@ -29,6 +34,24 @@ LOADING_ORDER = (
     "generators",
 )  # fmt: skip
 OPTIONAL_PARTS = ("on_nan",)  # missing in checkpoints of the first versions
+
+log = logging.getLogger("dlspec")
+
+
+@dataclass(frozen=True)
+class ResumeChanges:
+    """What has changed between a checkpoint and the run that resumes from it."""
+
+    # Whether the optimizer keeps its new settings, and the schedule is stepped to where the run stands. Otherwise both
+    # are restored to the last bit.
+    keeps_new_settings: bool = False
+    # The optimizer before and now, if it is another one. It starts without state.
+    optimizer_types: tuple[str, str] | None = None
+    # Whether the saved average is of another kind. The new one starts empty.
+    is_other_average: bool = False
+
+
+UNCHANGED = ResumeChanges()
 
 
 class _SavedPosition(ValidatedState):
@@ -85,16 +108,82 @@ class MonitorState:
 
 @dataclass(frozen=True)
 class OptimizerState:
-    """An optimizer's state dict, checked when it is loaded."""
+    """An optimizer's state dict with the names of its parameters, checked when it is loaded.
+
+    After a change of its settings or groups, the optimizer keeps the new ones and gets only the state of its
+    parameters, which are matched by name.
+    """
 
     optimizer: Optimizer
+    network: nn.Module
+    changes: ResumeChanges = UNCHANGED
 
     def state_dict(self) -> dict[str, Any]:
         with without_dynamo():
-            return self.optimizer.state_dict()
+            return {**self.optimizer.state_dict(), "names": self._list_names()}
 
     def load_state_dict(self, state: Any, /) -> None:
-        restore_optimizer(self.optimizer, state)
+        if state is None:  # everything was frozen
+            return
+        if self.changes.optimizer_types is not None:
+            before, now = self.changes.optimizer_types
+            log.warning("the optimizer was %s and is now %s, which starts without the state of %s", before, now, before)
+            return
+        # Checkpoints of the first versions have no names. Then the groups are the same ones.
+        saved, names = {key: each for key, each in state.items() if key != "names"}, self._list_names()
+        if not self.changes.keeps_new_settings:
+            restore_optimizer(self.optimizer, saved)
+            return
+        stateless = transfer_state(self.optimizer, names, saved, state.get("names", names))
+        if stateless and saved["state"]:
+            log.warning(
+                "%s starts without state for %d of %d parameters (%s): the checkpoint has none that fits the settings",
+                type(self.optimizer).__name__, len(stateless), len(names), ", ".join(stateless[:3]),
+            )  # fmt: skip
+
+    def _list_names(self) -> list[str]:
+        names: dict[Tensor, str] = {}
+        for name, parameter in self.network.named_parameters():
+            names.setdefault(parameter, name)
+        return [names.get(each, "") for group in self.optimizer.param_groups for each in group["params"]]
+
+
+@dataclass(frozen=True)
+class ScheduleState:
+    """A schedule's state. After a change of settings, the schedule is stepped from its start instead."""
+
+    schedule: Schedule
+    state: TrainingState
+    changes: ResumeChanges = UNCHANGED
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.schedule.state_dict()
+
+    def load_state_dict(self, state: Any, /) -> None:
+        if state is not None and not self.changes.keeps_new_settings:
+            self.schedule.load_state_dict(state)
+            return
+        name, history = self.state.monitor.name, self.state.history
+        if self.schedule.needs_results and not all(name in row for row in history):
+            log.warning("%s starts again: the epochs before have no result %s",
+                        type(self.schedule.scheduler).__name__, name)  # fmt: skip
+            return
+        with without_dynamo():
+            self.schedule.advance(self.state.step, [row.get(name, math.nan) for row in history])
+
+
+@dataclass(frozen=True)
+class ScalerState:
+    """The state of the gradient scaler of float16; a run that had another precision has none."""
+
+    scaler: torch.amp.GradScaler
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state: Any, /) -> None:
+        if state is not None:
+            self.scaler.load_state_dict(state)
 
 
 @dataclass(frozen=True)
@@ -105,13 +194,18 @@ class AverageState:
     """
 
     state: TrainingState
+    changes: ResumeChanges = UNCHANGED
 
     def state_dict(self) -> dict[str, Any] | None:
         return self.state.average.state_dict() if self.state.average else None
 
     def load_state_dict(self, state: Any, /) -> None:
-        if self.state.average is not None and state is not None:
-            self.state.average.load_state_dict(state)
+        average = self.state.average
+        if average is None:
+            return
+        saved = None if self.changes.is_other_average else state
+        if average.keeps_saved(0 if saved is None else saved["count"], self.state.trained_epochs) and saved is not None:
+            average.load_state_dict(saved)
 
 
 @dataclass(frozen=True)

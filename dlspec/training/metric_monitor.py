@@ -22,6 +22,7 @@ class _SavedMonitor(ValidatedState):
     value: float
     epoch: Count
     is_best: bool
+    last_unwatched_epoch: Count = 0
 
 
 class MetricMonitor:
@@ -36,6 +37,7 @@ class MetricMonitor:
         self.value = math.nan  # the best value so far
         self.epoch = 0  # the best epoch so far, counted from 1; 0 before the first
         self.is_best = False  # whether the last epoch is the best so far
+        self.last_unwatched_epoch = 0  # above 0 if a resumed run has changed the monitored result
 
     def update(self, value: float, epoch: int) -> None:
         """Compare an epoch's result with the best so far. Equal values and nan are not better."""
@@ -49,7 +51,7 @@ class MetricMonitor:
         return vars(self)
 
     def load_state_dict(self, state: Any, epochs: int) -> None:
-        """Load the best value, unless the resumed run monitors another result.
+        """Load the best value. If the resumed run monitors another result, its best epoch is one of the later ones.
 
         Raises:
             ValueError: if the best epoch is not among the `epochs` finished ones.
@@ -59,6 +61,10 @@ class MetricMonitor:
             raise ValueError(f"the best epoch is {saved.epoch}, but only {epochs} epochs are finished")
         if (saved.name, saved.mode) == (self.name, self.mode):
             self.value, self.epoch, self.is_best = saved.value, saved.epoch, saved.is_best
+            self.last_unwatched_epoch = saved.last_unwatched_epoch
+        else:
+            self.last_unwatched_epoch = epochs
+            log.warning("the best epoch by %s is searched for from epoch %d on", self.name, epochs + 1)
 
 
 def choose_monitor_mode(

@@ -121,6 +121,11 @@ class TrainingState:
         return self.current is None
 
     @property
+    def trained_epochs(self) -> int:
+        """The number of epochs whose training is finished; the validation of the last one may not be."""
+        return len(self.history) + (self.current is not None and self.current.results is not None)
+
+    @property
     def evaluated_network(self) -> nn.Module:
         """The network to validate and save: the one with averaged weights, if there is an average."""
         return self.average.network if self.average else self.network
@@ -134,6 +139,11 @@ class TrainingState:
     def lr(self) -> float | None:
         """The learning rate of the first parameter group."""
         return float(self.optimizer.param_groups[0]["lr"]) if self.optimizer else None
+
+    def count_planned_steps(self, steps_per_epoch: int) -> int:
+        """Count the optimizer steps of the whole run: those of the finished epochs, and those of the others."""
+        finished = int(self.timing[-1]["step"]) if self.timing else 0
+        return finished + (self.epochs - len(self.timing)) * steps_per_epoch
 
     def stop(self, reason: str) -> None:
         """Stop training after this epoch. `reason` is printed; the first reason given is kept."""

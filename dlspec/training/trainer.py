@@ -27,12 +27,16 @@ from dlspec.training.checkpoint.stateful import ABSENT_PART, CheckpointParts, lo
 from dlspec.training.checkpoint_parts import (
     LOADING_ORDER,
     OPTIONAL_PARTS,
+    UNCHANGED,
     AverageState,
     CallbackStates,
     EpochPosition,
     GeneratorState,
     MonitorState,
     OptimizerState,
+    ResumeChanges,
+    ScalerState,
+    ScheduleState,
 )
 from dlspec.training.components import Model, Optimization, TrainingData
 from dlspec.training.criterion_interface import MetricGroups
@@ -128,7 +132,7 @@ class Trainer:
             train = self.batches.make_training_batches()
             validation = self.batches.make_evaluation_batches(self.data.dataset.validation)
             # Rounded up: the last update of an epoch may accumulate fewer batches.
-            steps = settings.epochs * -(-len(train) // settings.accumulate)
+            steps = state.count_planned_steps(-(-len(train) // settings.accumulate))
             state.planned_steps = min(steps, settings.max_steps or sys.maxsize)
             log.debug(self.backend.describe(state.optimizer))
             self._call_callbacks("on_train_start")
@@ -169,30 +173,42 @@ class Trainer:
         self.guard.store_snapshot(snapshot)
         return snapshot
 
-    def restore(self, snapshot: Snapshot) -> None:
+    def restore(self, snapshot: Snapshot, changes: ResumeChanges = UNCHANGED) -> None:
         """Load a snapshot, so that `fit` continues from there.
+
+        Args:
+            snapshot: the snapshot to load.
+            changes: what has changed since it was taken. Needs a trainer that has not trained yet.
 
         Raises:
             TrainingFailed: if the snapshot belongs to a run with another network, optimizer or data.
         """
-        parts = self._checkpoint_parts()
+        parts = self._checkpoint_parts(changes)
         load_snapshot(snapshot, {name: parts[name] for name in LOADING_ORDER}, optional=OPTIONAL_PARTS)
         self.optimization.freezing.set_epoch(max(self.state.epoch, 1))
         self.state.is_restored = True
-        self.guard.store_snapshot(snapshot, is_shared=True)
+        if changes == UNCHANGED:
+            self.guard.store_snapshot(snapshot, is_shared=True)
+        else:  # `fit` takes a new snapshot to go back to
+            self.guard.policy.restart_epoch()
 
-    def _checkpoint_parts(self) -> CheckpointParts:
+    def _checkpoint_parts(self, changes: ResumeChanges = UNCHANGED) -> CheckpointParts:
         """List the parts saved in a checkpoint. Their names and order are the checkpoint's format."""
-        state, optimizer = self.state, self.state.optimizer
+        state, optimizer, schedule, scaler = (
+            self.state,
+            self.state.optimizer,
+            self.optimization.schedule,
+            self.backend.scaler,
+        )
         return {
             "progress": state,
             "samples": self.data,
             "monitor": MonitorState(state),
             "network": state.network,
-            "optimizer": OptimizerState(optimizer) if optimizer else ABSENT_PART,
-            "scaler": self.backend.scaler or ABSENT_PART,
-            "schedule": self.optimization.schedule or ABSENT_PART,
-            "average": AverageState(state),
+            "optimizer": OptimizerState(optimizer, state.network, changes) if optimizer else ABSENT_PART,
+            "scaler": ScalerState(scaler) if scaler else ABSENT_PART,
+            "schedule": ScheduleState(schedule, state, changes) if schedule else ABSENT_PART,
+            "average": AverageState(state, changes),
             "generators": GeneratorState(state),
             "left": EpochPosition(state, self.scores),
             "on_nan": self.guard,

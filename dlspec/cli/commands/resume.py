@@ -15,13 +15,13 @@ from dlspec.config.saved_run import RUN_FIX
 from dlspec.errors import UserError
 from dlspec.formatting import format_override
 from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
-from dlspec.jobs.job_setup import make_job
 from dlspec.jobs.run_resuming import (
     continue_run,
     find_changes,
     find_run_folder,
     is_run_finished,
     lock_newest_checkpoint,
+    make_resumed_job,
     refuse_changes,
 )
 
@@ -36,11 +36,11 @@ def main(argv: Sequence[str]) -> int:
         composed = compose_or_raise(
             [format_override("run", str(folder)), *overrides], start_hydra(arguments.config_dir)
         )
-        job = make_job(make_preparation(composed, is_resumed=found is not None))
+        job = make_resumed_job(make_preparation(composed), found)
         changed = find_changes(
             folder, job, found, [each.key_or_group.lstrip("+~") for each in parse_overrides(overrides)]
         )
-        refuse_changes(folder, job, changed, allowed)
+        refuse_changes(folder, job, found, changed, allowed)
         if found is not None and not changed.keys() - {"trainer.progress"} and is_run_finished(folder):
             print(f"{folder} is finished; to train longer add trainer.epochs=N", file=sys.stderr)
             return 0

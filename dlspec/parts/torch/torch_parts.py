@@ -172,8 +172,7 @@ def settings_with_defaults(schema: Schema, written: Mapping[str, Any]) -> dict[s
     for name, setting in schema.settings.items():
         if name in written:
             settings[name] = written[name]
-        elif isinstance(setting.default, bool | int | float | str | None):
+        elif isinstance(setting.default, bool | int | float | str | tuple | list | None):
+            # Read like a written value, so that resuming writes the same spec again (50 becomes 50.0 here, not later).
             settings[name] = setting.read(setting.default) if setting.accepts(setting.default) else setting.default
-        elif isinstance(setting.default, tuple | list):
-            settings[name] = list(setting.default)
     return settings

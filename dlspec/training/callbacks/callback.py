@@ -75,5 +75,5 @@ class EarlyStopping(Callback):
 
     def on_epoch_end(self, state: TrainingState) -> None:
         monitor = state.monitor
-        if len(state.history) - monitor.epoch >= self.patience:
+        if len(state.history) - max(monitor.epoch, monitor.last_unwatched_epoch) >= self.patience:
             state.stop(f"{monitor.name} has not improved for {self.patience} epochs; the best epoch is {monitor.epoch}")

@@ -36,6 +36,7 @@ class Snapshot:
     step: int
     tree: Any  # for JSON, see nested_state.py; it refers to tensors by name
     tensors: Tensors  # on the CPU; never modified
+    spec: Mapping[str, Any] | None = None  # of the run that wrote the file, if it was read from one
 
     @property
     def samples(self) -> dict[str, int]:
@@ -139,7 +140,9 @@ def read_checkpoint(path: Path) -> Snapshot:
         state = tensors.pop(STATE_TENSOR)
         if state.dtype != torch.uint8 or state.numel() > MAX_STATE_BYTES:
             raise ValueError
-        snapshot = Snapshot(int(metadata["step"]), json.loads(state.numpy().tobytes()), tensors)
+        spec = json.loads(metadata.get("spec", "null"))
+        tree = json.loads(state.numpy().tobytes())
+        snapshot = Snapshot(int(metadata["step"]), tree, tensors, spec if isinstance(spec, dict) else None)
     except (ValueError, KeyError, RecursionError):
         raise DamagedCheckpoint("its state can't be read") from None
     if snapshot.step != _step_from_name(path):

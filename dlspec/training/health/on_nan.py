@@ -39,6 +39,9 @@ class NanPolicy:
     def start_epoch(self) -> None:
         """Called at the start of an epoch, but not when training resumes within one."""
 
+    def restart_epoch(self) -> None:
+        """Called when training resumes within an epoch with other settings, which a saved state may not fit."""
+
     def wrap_step(self, step: Step) -> Step:
         """Wrap a step to save what must be restored if its batch is skipped."""
         return step
@@ -137,6 +140,9 @@ class RestoreWeights(NanPolicy):
         if self._is_good:
             self._num_restores = 0
         self._is_good = True
+
+    def restart_epoch(self) -> None:
+        self.start_epoch()
 
     def _current_state(self) -> dict[str, Any]:
         return {

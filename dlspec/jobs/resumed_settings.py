@@ -1,0 +1,224 @@
+"""What has changed since a checkpoint was written: what the run takes over, and what it can't."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dlspec.data.dataset import Dataset
+from dlspec.errors import Code, Problem, SourceLocation
+from dlspec.jobs.run_preparation import PreparedRun
+from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file
+from dlspec.optim.schedule import TrainedLength
+from dlspec.optim.weight_averages import UnusableAverage, WeightAverage
+from dlspec.runs.file_names import SPEC_FILE
+from dlspec.training.checkpoint.checkpoint_files import Snapshot
+from dlspec.training.checkpoint_parts import ResumeChanges
+from dlspec.training.components import count_samples
+
+SpecTree = Mapping[str, Any]
+Changes = Mapping[str, tuple[Any, Any]]  # each changed key with its value before and now
+
+# Settings that, with the data, determine how many steps a run has.
+_LENGTH_KEYS = ("epochs", "max_steps", "batch_size", "accumulate", "limit_batches")
+# Schedulers whose length is that of the run if these settings are missing.
+_LENGTH_SETTINGS: Mapping[str, str] = {"CosineAnnealingLR": "T_max", "OneCycleLR": "total_steps"}
+# Settings that are used only before the first step.
+_START_KEYS = ("seed", "init", "weights", "model.init")
+# Settings of which an epoch has one value, as its results are sums over its batches.
+_EPOCH_KEYS = ("trainer.batch_size", "trainer.accumulate", "trainer.limit_batches", "loss", "metrics", "data")
+
+
+def flatten_tree(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each value with its dotted path."""
+    pairs = tree.items() if isinstance(tree, Mapping) else enumerate(tree) if isinstance(tree, list | tuple) else ()
+    if not isinstance(tree, Mapping | list | tuple) or not tree:
+        yield path, tree
+    for key, each in pairs:
+        yield from flatten_tree(each, f"{path}.{key}" if path else str(key))
+
+
+def find_differences(before: SpecTree, now: SpecTree) -> Changes:
+    """Find the keys in which two specs differ, each with its value before and now."""
+    old, new = dict(flatten_tree(before)), dict(flatten_tree(now))
+    return {key: (old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)}
+
+
+def find_size_changes(snapshot: Snapshot | None, data: Dataset) -> Changes:
+    """Find the splits whose number of samples differs from that of the checkpoint."""
+    samples = count_samples(data)
+    before = samples if snapshot is None else snapshot.samples
+    return {
+        f"data ({key})": (before[key], samples[key]) for key in samples if before.get(key) not in (None, samples[key])
+    }
+
+
+def is_below(key: str, other: str) -> bool:
+    """Whether a key is `other` or a setting below it."""
+    return key == other or key.startswith(f"{other}.")
+
+
+def has_run_length(resolved: SpecTree) -> bool:
+    """Whether the scheduler is as long as the run."""
+    scheduler = resolved.get("scheduler") or {}
+    length_setting = _LENGTH_SETTINGS.get(scheduler.get("type", ""))
+    return length_setting is not None and scheduler.get(length_setting) is None and scheduler.get("epochs") is None
+
+
+def find_trained_length(snapshot: Snapshot | None) -> TrainedLength:
+    """Return how many epochs and steps were finished when the checkpoint was written."""
+    progress = _read_part(snapshot, "progress")
+    rows = progress.get("timing") if isinstance(progress, Mapping) else None
+    if not isinstance(rows, list) or not rows or not isinstance(rows[-1], Mapping):
+        return TrainedLength()
+    steps = rows[-1].get("step")
+    return TrainedLength(len(rows), steps) if type(steps) is int and steps >= 0 else TrainedLength()
+
+
+def find_resume_changes(snapshot: Snapshot, folder: Path, resolved: SpecTree, data: Dataset) -> ResumeChanges:
+    """Find out which parts of a checkpoint can be restored as they are.
+
+    The checkpoint's own spec is compared: spec.yaml may be newer, if the run was resumed with changes and ended before
+    it wrote a checkpoint.
+
+    Args:
+        snapshot: The checkpoint.
+        folder: The run's folder.
+        resolved: The spec that the run continues with.
+        data: The data that the run continues with.
+    """
+    before, now = _read_saved_spec(snapshot, folder), _to_plain_tree(resolved)
+    is_plateau = _get(now, ("scheduler", "type")) == "ReduceLROnPlateau"
+    keys = _LENGTH_KEYS if has_run_length(now) else ("monitor", "mode") if is_plateau else ()
+    is_scheduled_anew = any(_get(before, ("trainer", key)) != _get(now, ("trainer", key)) for key in keys) or (
+        has_run_length(now) and bool(find_size_changes(snapshot, data))
+    )
+    types = tuple(str(_get(tree, ("optimizer", "type")) or "") for tree in (before, now))
+    return ResumeChanges(
+        keeps_new_settings=is_scheduled_anew
+        or _has_other_groups(before, now)
+        or any(before.get(key) != now.get(key) for key in ("optimizer", "scheduler")),
+        optimizer_types=None if types[0] in ("", types[1]) else (types[0], types[1]),
+        is_other_average=_get_average_type(before) != _get_average_type(now),
+    )
+
+
+def find_impossible_changes(
+    snapshot: Snapshot | None, folder: Path, prepared: PreparedRun, average: WeightAverage | None
+) -> list[Problem]:
+    """Find changes that no checkpoint can take over, whatever the user allows.
+
+    Args:
+        snapshot: The checkpoint; without one everything may change, as the run starts again.
+        folder: The run's folder.
+        prepared: What the run is to continue with.
+        average: The average of the weights that it is to continue with.
+
+    Returns:
+        A problem for each of them.
+    """
+    if snapshot is None:
+        return []
+    before, now = _read_saved_spec(snapshot, folder), _to_plain_tree(prepared.resolved)
+    changes = {**find_differences(before, now), **find_size_changes(snapshot, prepared.data)}
+    location = SourceLocation(format_file_path(folder / SPEC_FILE))
+    found = [
+        *_check_start(changes, folder),
+        *_check_length(snapshot, now),
+        *_check_epoch(snapshot, changes),
+        *_check_average(snapshot, average, is_other=_get_average_type(before) != _get_average_type(now)),
+    ]
+    if _has_other_groups(before, now) and not _has_names(snapshot):
+        fix = f"start again: python -m dlspec run={format_file_path(folder)}"
+        found.append(("optimizer.groups", "the checkpoint is from a version that did not save parameter names", fix))
+    return [Problem(Code.CHANGED_SETTING, key, text, fix, location) for key, text, fix in found]
+
+
+_Finding = tuple[str, str, str]  # key, what is wrong, fix
+
+
+def _check_start(changes: Changes, folder: Path) -> Iterator[_Finding]:
+    for start_key in _START_KEYS:
+        if any(is_below(key, start_key) for key in changes):
+            fix = f"leave it as it was, or start a new run with it: python -m dlspec run={format_file_path(folder)} ..."
+            yield start_key, "only affects the start of a run, so it can't change when the run is resumed", fix
+
+
+def _check_length(snapshot: Snapshot, now: SpecTree) -> Iterator[_Finding]:
+    trainer, progress = now.get("trainer") or {}, _read_part(snapshot, "progress")
+    epoch = progress.get("epoch") if isinstance(progress, Mapping) else None
+    epochs, max_steps = trainer.get("epochs"), trainer.get("max_steps")
+    if isinstance(epoch, int) and isinstance(epochs, int) and epochs < epoch:
+        yield "trainer.epochs", f"is {epochs}, but the run is in epoch {epoch} already", f"set it to {epoch} or more"
+    if isinstance(max_steps, int) and max_steps < snapshot.step:
+        found = f"is {max_steps}, but the run has made {snapshot.step} steps already"
+        yield "trainer.max_steps", found, f"set it to {snapshot.step} or more"
+
+
+def _check_epoch(snapshot: Snapshot, changes: Changes) -> Iterator[_Finding]:
+    if _read_part(snapshot, "left") is None:
+        return
+    epoch = find_trained_length(snapshot).epochs + 1
+    for epoch_key in _EPOCH_KEYS:
+        if any(is_below(key.partition(" ")[0], epoch_key) for key in changes):
+            found = f"can only change between two epochs, and the newest checkpoint is within epoch {epoch}"
+            yield epoch_key, found, f"finish that epoch first: resume with trainer.epochs={epoch}"
+
+
+def _check_average(snapshot: Snapshot, average: WeightAverage | None, *, is_other: bool) -> Iterator[_Finding]:
+    saved, position = _read_part(snapshot, "average"), _read_part(snapshot, "left")
+    is_validating = isinstance(position, Mapping) and position.get("results") is not None
+    try:
+        if average is not None:
+            count = 0 if is_other else _get(saved, ("count",))
+            count = count if type(count) is int else 0
+            average.keeps_saved(count, find_trained_length(snapshot).epochs + is_validating)
+    except UnusableAverage as error:
+        yield "trainer.average.start_epoch", error.found, error.fix
+
+
+def _get_average_type(tree: SpecTree) -> str | None:
+    name: str | None = _get(tree, ("trainer", "average", "type"))
+    return name
+
+
+def _has_other_groups(before: SpecTree, now: SpecTree) -> bool:
+    """Return whether the optimizer's groups may have other members."""
+    paths = (("optimizer", "groups"), ("model", "freeze"), ("freeze",))
+    return any(_get(before, path) != _get(now, path) for path in paths)
+
+
+def _has_names(snapshot: Snapshot) -> bool:
+    optimizer = _read_part(snapshot, "optimizer")
+    return not isinstance(optimizer, Mapping) or "names" in optimizer
+
+
+def _get(tree: Any, path: tuple[str, ...]) -> Any:
+    for key in path:
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree
+
+
+def _read_part(snapshot: Snapshot | None, name: str) -> Any:
+    """Return the state of one part of a checkpoint; None if it has none or can't be read."""
+    if snapshot is None:
+        return None
+    try:
+        return snapshot.to_state_dict().get(name)
+    except Exception:  # reported when the checkpoint is loaded
+        return None
+
+
+def _read_saved_spec(snapshot: Snapshot, folder: Path) -> SpecTree:
+    if snapshot.spec:
+        return snapshot.spec
+    path = folder / SPEC_FILE
+    return _to_plain_tree(load_yaml_file(path).tree) if path.is_file() else {}
+
+
+def _to_plain_tree(tree: SpecTree) -> SpecTree:
+    """Convert a spec to what JSON gives back, as in a checkpoint."""
+    plain: SpecTree = json.loads(json.dumps(dict(tree)))
+    return plain
