@@ -306,6 +306,11 @@ def suggest(name: str, choices: Iterable[str], max_names: int = 12) -> str:
     return f"available: {', '.join(names[:max_names])}{more}" if names else ""
 
 
+def join_with_or(words: Sequence[str]) -> str:
+    """Join words as a sentence lists them: `a`, `a or b`, `a, b or c`."""
+    return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
+
+
 def format_value(value: Any, max_length: int = 60) -> str:
     """Format a value as YAML on one line, cut to `max_length` characters; strings are quoted."""
     text = value if isinstance(value, str) else _format_flow_yaml(value)

@@ -255,11 +255,13 @@ def _shorthand_finding(path: KeyPath, value: Any, override: Override, tree: dict
         if setting == value_setting:
             whole = f"{format_path(path)}={_override_value_text(override)}"
             return _unreachable_key_finding(
-                f"'{name}: {_format_value(value)}' is the short spelling of {value_setting}", f"write {whole}"
+                f"'{name}: {_format_value(value)}' is short for {{{value_setting}: {_format_value(value)}}}",
+                f"write {whole}",
             )
         full = f"{format_path(path[:-1])}={{{name}: {{{value_setting}: {_format_value(value)}, {change}}}}}"
         return _unreachable_key_finding(
-            f"'{name}: {_format_value(value)}' is a short spelling without settings", f"write it in full: '{full}'"
+            f"'{name}: {_format_value(value)}' is a short form, which has no settings to override",
+            f"write it in full: '{full}'",
         )
     path_text = format_path(path)
     if not isinstance(value, str) or not value.lstrip("$").isidentifier():
@@ -270,7 +272,9 @@ def _shorthand_finding(path: KeyPath, value: Any, override: Override, tree: dict
         full = f"{path_text}={{{value}: {{{change}}}}}"
     else:
         full = f"{path_text}={{type: {value}, {change}}}"
-    return _unreachable_key_finding(f"'{value}' is a short spelling without settings", f"write it in full: '{full}'")
+    return _unreachable_key_finding(
+        f"'{value}' is a short form, which has no settings to override", f"write it in full: '{full}'"
+    )
 
 
 def _find_value_setting(name: str, path: KeyPath, tree: dict[str, Any]) -> str | None:

@@ -82,7 +82,7 @@ class ModelMerger:
         if old and new and old != new and path[-1] in _STRUCTURAL_KEYS:
             whole = "a list here too, which replaces the other list"
             fix = f"write {whole if old == 'a list' else 'a mapping here too'}, or extend another file"
-            found = f"{new} here, but {old} in the file that this one extends"
+            found = f"'{path[-1]}' is {new} here, but {old} in the file that this one extends"
             self.conflicts.append(MergeConflict(path, Finding(Code.CONFIG_CLASH, found, fix)))
         elif isinstance(newer, dict) and is_entry(path[:-1]) and find_layer_name({str(path[-1]): newer}) is not None:
             self._check_shorthand(str(path[-1]), before, newer, path)

@@ -43,7 +43,8 @@ def read_layer(node: Node, problems: Problems) -> Layer | None:
     problems = Problems() if node.is_shared else problems  # a shared module was read, and its problems reported, before
     problems.set_part_origins(node.origins)
     found = LAYERS.read(node.part, problems, extra_names=(*node.blocks, *CONTAINERS))
-    if node.parametrize not in (None, *PARAMETRIZATIONS) and not isinstance(node.parametrize, UnknownValue):
+    is_checked = isinstance(node.part.keys.get("parametrize"), str)  # other values were reported when it was read
+    if is_checked and node.parametrize not in PARAMETRIZATIONS and not isinstance(node.parametrize, UnknownValue):
         fix = suggest(str(node.parametrize), PARAMETRIZATIONS)
         path = node.part.path_of("parametrize")
         problems.add(
@@ -56,7 +57,8 @@ def read_layer(node: Node, problems: Problems) -> Layer | None:
 
 def _check_parameter_layer(node: Node, schema: Schema, settings: Mapping[str, Any], problems: Problems) -> None:
     """Check the settings of a parameter, whose shape rule needs no input."""
-    is_known = isinstance(settings.get("shape"), list) and not find_unknown_keys(dict(settings))
+    is_known = isinstance(settings.get("shape"), list) and isinstance(settings.get("init", ""), str | dict)
+    is_known = is_known and not find_unknown_keys(dict(settings))
     refused = find_rule(schema).refuse((), settings) if is_known else None
     if refused is not None:
         problems.add_finding(node.part.path_of("init"), refused, at_value=True)

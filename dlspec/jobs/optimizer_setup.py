@@ -120,7 +120,7 @@ def _check_compiled_step(spec: Spec, optimizer: Optimizer, problems: Problems) -
         "a momentum that changes at every step (scheduler.cycle_momentum=false keeps it)": moves_momentum,
     }
     for reason in (reason for reason, applies in reasons.items() if applies):
-        found = f"a step that is {'recorded' if is_recorded else 'compiled whole'} does not support {reason}"
+        found = f"trainer.compile={trainer.compile} does not support {reason}"
         problems.add(
             Code.UNSUPPORTED, ("trainer", "compile"), found, "use trainer.compile=model or none", at_value=True
         )

@@ -57,7 +57,9 @@ def import_modules(names: Any, problems: Problems) -> None:
     if not isinstance(names, list) or not all(isinstance(each, str) for each in names):
         written = names if isinstance(names, str) else "my_package.layers"
         fix = f"write them in brackets: imports=[{written}], in a file imports: [{written}]"
-        problems.add(Code.WRONG_TYPE, ("imports",), "imports must be a list of module names", fix)
+        problems.add(
+            Code.WRONG_TYPE, ("imports",), f"'imports' must be a list of module names, got {format_value(names)}", fix
+        )
         return
     if str(Path.cwd()) not in sys.path:  # `python -m dlspec` adds it, the script `dlspec` does not
         sys.path.insert(0, str(Path.cwd()))
@@ -66,10 +68,10 @@ def import_modules(names: Any, problems: Problems) -> None:
             import_module(name)
         except (Exception, SystemExit) as error:
             found = f"importing '{name}' failed: {type(error).__name__}: {error}"
-            problems.add(
-                Code.IMPORT_FAILED,
-                ("imports", index),
-                found,
-                "the module must be importable from the working directory",
-                at_value=True,
+            is_missing = isinstance(error, ModuleNotFoundError) and f"{name}.".startswith(f"{error.name}.")
+            fix = (
+                "the module must be importable from the working directory"
+                if is_missing
+                else "fix this error in the module"
             )
+            problems.add(Code.IMPORT_FAILED, ("imports", index), found, fix, at_value=True)

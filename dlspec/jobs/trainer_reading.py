@@ -50,7 +50,7 @@ def _check_device_and_monitor(trainer: TrainerSpec, problems: Problems) -> None:
         )
     if not trainer.monitor.startswith(("train/", "val/")):
         result = re.sub(r"^[a-z]*/|^(val|valid|validation|train|test)_", "", trainer.monitor) or "loss"
-        found = f"'{trainer.monitor}' is not a result of an epoch, which starts with train/ or val/"
+        found = f"'{trainer.monitor}' is not the name of a result: names start with train/ or val/"
         problems.add(
             Code.UNKNOWN_CHOICE,
             ("trainer", "monitor"),

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dlspec.data.dataset import Dataset, Target
-from dlspec.errors import Code
+from dlspec.errors import Code, join_with_or
 from dlspec.language.problems import Problems
 from dlspec.layouts import TensorInfo, format_shape
 from dlspec.losses.loss_matching import LossMatch
@@ -115,7 +115,7 @@ def _check_last_layers(match: LossMatch, data: Dataset, problems: Problems) -> N
     if end.type in rule.refused_last_layers:
         problems.add(Code.WRONG_END, end.path, f"{_with_article(end.type)} must not come before {loss}", rule.fix)
     elif rule.required_last_layers and end.type not in rule.required_last_layers:
-        expected = " or ".join(rule.required_last_layers)
+        expected = join_with_or(rule.required_last_layers)
         problems.add(
             Code.WRONG_END, end.path, f"{loss} expects the network to end with {expected}, got {end.type}", rule.fix
         )

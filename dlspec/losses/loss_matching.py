@@ -153,10 +153,10 @@ def _report_ambiguous_outputs(
             f"{term.type} compares {' and '.join([', '.join(loss_arguments.outputs[:-1]), loss_arguments.outputs[-1]])}"
         )
         by_argument = ", ".join(f"{each}: NAME" for each in loss_arguments.outputs)
-        fix = f"write which outputs these are: output: {{{by_argument}}}; the model has {names}"
+        fix = f"write which outputs these are: output: {{{by_argument}}}; the model's outputs: {names}"
     else:
         found = f"the model has {len(network.outputs)} outputs ({names})"
-        fix = f"write which one {term.type} uses: output: {next(iter(network.outputs))}"
+        fix = f"write which one the loss uses: {{type: {term.type}, output: {next(iter(network.outputs))}}}"
     problems.add(Code.AMBIGUOUS, term.where("output"), found, fix)
 
 

@@ -112,7 +112,7 @@ class CallChecks:
             return True
         row = self.network.built_layers[mixing_layer]
         found = f"{layer.type} needs each sample's length, which is unknown after {row.type} ('{row.name}')"
-        fix = f"{row.type} mixes steps and padding: put {layer.type} before it, or use one that keeps steps separate"
+        fix = f"{row.type} mixes steps and padding: put {layer.type} before it, or use one that mixes no steps"
         note = describe_shapes(self.network, layer.node)
         self.problems.add(Code.LENGTHS_LOST, layer.node.problem_path, found, fix, shown=layer.shown, note=note)
         return False

@@ -190,7 +190,9 @@ def complete_settings(
             )
             return None
         elif value is not None and inferred is not None and not agrees_with_input(name, value, inferred, values[0]):
-            found = f"{name} is {value}, but the input is {values[0]}"
+            is_vocabulary = name == "num_embeddings"
+            given = f"has a vocabulary of {inferred}" if is_vocabulary else f"is {values[0]}"
+            found = f"{name} is {value}, but the input {given}"
             fix = f"leave it out: it is inferred ({inferred})"
             problems.add(
                 Code.SHAPE_MISMATCH, layer.node.part.path_of(name), found, fix, at_value=True, shown=layer.shown

@@ -40,7 +40,7 @@ def check_available(network: PartialNetwork, ref: OutputRef, node: Node | None, 
     if ref in network.values or ref.node not in network.built_layers:
         return ref in network.values
     names = network.list_further_outputs(ref.node)
-    fix = suggest(ref.output, names) if names else "it has one output: write only the layer's name"
+    fix = suggest(ref.output, names) if names else "it has one output: write the layer's name only"
     path = _find_output_path(network.graph, ref) if node is None else _find_input_path(node, ref)
     found = f"{network.built_layers[ref.node].type} has no output '{ref.output}'"
     problems.add(Code.UNKNOWN_OUTPUT, path, found, fix, at_value=True)

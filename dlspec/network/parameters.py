@@ -99,13 +99,13 @@ def match_patterns(
 def _report_unmatched(pattern: ParameterPattern, parameters: Sequence[NamedParameter], problems: Problems) -> None:
     named = [each for each in parameters if each.is_matched_by(ParameterPattern(pattern.path, pattern.match))]
     if not named:
-        found = f"no parameter is named '{pattern.match}'"
+        found = f"no parameter matches '{pattern.match}'"
         fix = suggest(pattern.match, [each.name for each in parameters]) or "the network has no parameters"
     elif any(each.is_matched_by(ParameterPattern(pattern.path, pattern.match, pattern.layers)) for each in named):
         found, fix = f"'dims' and 'except' leave no parameter that '{pattern.match}' matches", "leave one of them out"
     else:
-        found = f"no parameter of {' or '.join(pattern.layers)}"
-        found += f" is named '{pattern.match}'" if pattern.match != "*" else ""
+        found = f"no {' or '.join(pattern.layers)} has a parameter"
+        found += f" that matches '{pattern.match}'" if pattern.match != "*" else ""
         kinds = {type for each in parameters for type in each.layers if hasattr(nn, type)} - {"Module", "Sequential"}
         fix = suggest(pattern.layers[0], kinds)
     problems.add(Code.NO_MATCH, pattern.path, found, fix, at_value=True)

@@ -36,7 +36,7 @@ def plan_residual_join(
         return []
     if kind == "auto":
         return _plan_projection(layer, body, shortcut, norm)
-    fix = "write shortcut: auto, which adds a projection, or if_equal, which omits it; or give both the same shape"
+    fix = "write shortcut: auto to add a projection, if_equal to omit the shortcut, or give both the same shape"
     if plan_projection(shortcut, body, None) is None:
         fix = "give both the same shape, as padding: 1 does for kernel_size: 3"
     return Finding(Code.SHAPE_MISMATCH, f"the shortcut is {shortcut}, but the body is {body}", fix)
@@ -55,8 +55,10 @@ def _plan_projection(
     node = layer.node
     projection = plan_projection(shortcut, body, norm)
     if projection is None:
-        found = f"no 1x1 convolution projects {shortcut} to {body}"
-        return Finding(Code.SHAPE_MISMATCH, found, "write the shortcut as a list of layers")
+        found = f"shortcut: auto can't project {shortcut} to {body} with a 1x1 convolution"
+        return Finding(
+            Code.SHAPE_MISMATCH, found, "give both the same sizes, or write the shortcut as a list of layers"
+        )
     layers: list[Layer] = []
     previous = node.inputs[1]
     for index, (type, settings) in enumerate(projection):

@@ -33,7 +33,7 @@ def tie_weight(layer: Layer, module: nn.Module, calls: CallsByPath, problems: Pr
     path = layer.node.part.path_of("tie")
     own, other = module.weight if has_weight(module) else None, _find_weight(paths, calls)
     if own is None:
-        problems.add(Code.NO_WEIGHT, path, f"{layer.type} has no weight", "leave tie out", at_value=True)
+        problems.add(Code.NO_WEIGHT, path, f"{layer.type} has no weight", "remove 'tie'", at_value=True)
     elif other is None:
         names = {".".join(each) for each, call in calls.items() if has_weight(call.module)}
         fix = suggest(paths[-1], names) or "name a layer above that has a weight"

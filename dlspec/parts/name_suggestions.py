@@ -8,6 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 LAYER_SUGGESTIONS: Mapping[str, str] = {
+    "shortcut": "it as a setting of Residual: {body: [...], shortcut: ...}",
+    "layers": "Sequential: [...] for a list of layers in one entry",
+    "outputs": "it as a key of the model, beside 'layers'",
+    "inputs": "it as a key of the model, beside 'layers'",
     "Dense": "Linear",
     "Conv1D": "Conv1d",
     "Conv2D": "Conv2d",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dlspec.errors import UNKNOWN_PART_CODES, Code, UserError, find_closest, suggest
@@ -84,7 +84,13 @@ class Registry(Mapping[str, D]):
         return cls
 
     def find(
-        self, part: Part, problems: Problems, *, extra_names: Iterable[str] = (), at_value: bool = False
+        self,
+        part: Part,
+        problems: Problems,
+        *,
+        extra_names: Iterable[str] = (),
+        at_value: bool = False,
+        setting_names: Collection[str] = (),
     ) -> D | None:
         """Look up a part by its name; report a problem with the closest name if it is unknown.
 
@@ -93,6 +99,7 @@ class Registry(Mapping[str, D]):
             problems: Where an unknown name is reported.
             extra_names: Other valid names to suggest, such as the files of a config group.
             at_value: Mark the value instead of the key in the excerpt of the file.
+            setting_names: Settings of the parts: such a name as the part's name means that 'type' is missing.
 
         Returns:
             What `describe` returned for the part's class, or None if the name is unknown.
@@ -104,6 +111,8 @@ class Registry(Mapping[str, D]):
         else:
             code, found = UNKNOWN_PART_CODES[self.kind], f"unknown {self.kind} '{part.type}'"
             fix = self._suggest_fix(part.type, extra_names)
+            if part.type in setting_names and part.settings_path != part.path:
+                found, fix = f"the {self.kind} has no 'type'", f"add one: {{type: NAME, {part.type}: ...}}"
         problems.add(code, part.path, found, fix, at_value=at_value)
         return None
 

@@ -23,6 +23,8 @@ from dlspec.parts.type_hints import Constraint as Constraint
 from dlspec.parts.type_hints import describe_hint, make_bool_check, to_pydantic_hint
 
 REQUIRED = inspect.Parameter.empty
+# Words that are often written for a key of an entry of `layers`.
+_ENTRY_KEY_WORDS = {"inputs": "from", "input": "from", "times": "repeat"}
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class Schema:
             if isinstance(part.value, list) and not self.settings:
                 fix = f"write {self.name}: {{from: {_format_value(part.value)}}}".replace("'", "")
             problems.add(
-                Code.WRONG_TYPE, part.settings_path, f"{self.name} does not take a single value", fix, at_value=True
+                Code.WRONG_TYPE, part.settings_path, f"{self.name} does not accept a single value", fix, at_value=True
             )
             return {}
         return {name: part.value}
@@ -246,6 +248,8 @@ class Schema:
     def _guess_setting_name(self, name: str) -> str:
         """The setting or key that an unknown name was probably meant to be, or ''."""
         names = [*self.settings, *(ENTRY_KEYS if self.kind == "layer" else ())]
+        if self.kind == "layer" and name not in self.settings and name in _ENTRY_KEY_WORDS:
+            return _ENTRY_KEY_WORDS[name]
         return self._pytorch_setting(name) or ("" if self._is_activation_key(name) else find_closest(name, names))
 
     def _pytorch_setting(self, name: str) -> str:

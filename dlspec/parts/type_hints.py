@@ -5,13 +5,14 @@ from __future__ import annotations
 import collections.abc
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import torch
 from pydantic import AfterValidator, Field, Strict
 
+from dlspec.errors import join_with_or
 from dlspec.language.parse.part import NO_VALUE
 
 
@@ -152,8 +153,9 @@ def allows_boolean(hint: Any) -> bool:
     return hint is bool or (get_origin(hint) is Literal and bool in map(type, get_args(hint)))
 
 
-def _join_with_or(words: list[str]) -> str:
-    return " or ".join(part for part in (", ".join(words[:-1]), words[-1]) if part)
+def _join_with_or(words: Sequence[str]) -> str:
+    words = [part for word in words for part in (("true", "false") if word == "true or false" else (word,))]
+    return join_with_or(words)
 
 
 def _describe_bounds(constraint: Constraint) -> str:

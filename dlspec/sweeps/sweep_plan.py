@@ -47,7 +47,7 @@ def refuse_wrong_specs(entries: Sequence[SweepEntry], settings: SweepSpec, count
 
 def _format_refused_count(wrong: int, checked: int, count: int) -> str:
     which = f"the first {wrong}" if wrong == checked < count else str(wrong)
-    fix = "; sweep.on_invalid=skip trains the others" if wrong < checked else ""
+    fix = "; add sweep.on_invalid=skip to train the others" if wrong < checked else ""
     return f"{which} of {count} job{'s' if count != 1 else ''} refused, nothing was trained{fix}"
 
 

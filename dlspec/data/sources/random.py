@@ -88,7 +88,7 @@ class RandomData(SplitSource):
             raise ValueError(f"'{name}' is both a field and a target: give one of them another name")
         for name, each in targets.items():
             if each.next_of is not None:
-                _check_predictable_tokens(f"'{name}' is the next token of '{each.next_of}'", each.next_of, fields)
+                _check_predictable_tokens(f"target '{name}' has next_of: {each.next_of}", each.next_of, fields)
         if self.target in fields and fields[self.target].vocab_size is not None:
             _check_predictable_tokens(f"the target is the field '{self.target}'", self.target, fields)
         return self
@@ -164,6 +164,6 @@ def _check_predictable_tokens(what: str, name: str, fields: Mapping[str, RandomF
         fix = suggest(name, tokens) or "give a field vocab_size and length"
         raise ValueError(f"{what}, which is not a field of tokens; {fix}")
     if tokens[name] < 2:
-        raise ValueError(f"{what}, which has only one distinct token; choose a larger vocab_size")
+        raise ValueError(f"{what}, which has only one possible token; choose a larger vocab_size")
     if tokens[name] > MAX_CLASSES:
-        raise ValueError(f"{what}, which has more than {MAX_CLASSES:,} tokens; choose a smaller vocab_size")
+        raise ValueError(f"{what}, which has more than {MAX_CLASSES:,} different tokens; choose a smaller vocab_size")

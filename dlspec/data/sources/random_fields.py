@@ -74,7 +74,7 @@ def check_field_settings(shape: list[int] | None, vocab_size: int | None, length
     if shape and any(tokens):
         raise ValueError("can't have both shape (numbers) and vocab_size or length (tokens): remove one of them")
     if not shape and not all(tokens):
-        raise ValueError("needs both vocab_size and length to make tokens, such as 1000 and 50")
+        raise ValueError("needs both vocab_size and length, such as vocab_size: 1000 and length: 50")
 
 
 class RandomTarget(BaseModel):

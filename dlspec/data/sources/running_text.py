@@ -90,8 +90,10 @@ class RunningText(SplitSource):
     def _check_parts(self, parts: dict[str, Tensor]) -> None:
         name, shortest = min(((name, len(part)) for name, part in parts.items() if len(part)), key=itemgetter(1))
         if shortest <= self.length:
-            found = f"the {name} part has {shortest:,} {self.unit}; windows need at least {self.length:,} plus one"
-            raise DataError("length", f"{found}: try {f'data.length={shortest - 1}' if shortest > 1 else 'more text'}")
+            found = (
+                f"the {name} split has {shortest:,} {self.unit}, but a window needs length + 1 = {self.length + 1:,}"
+            )
+            raise DataError("length", f"{found}; try {f'data.length={shortest - 1}' if shortest > 1 else 'more text'}")
 
     def _make_windows(self, tokens: Tensor, stride: int) -> Split:
         """Make windows (N, length) that start `stride` tokens apart, with the same one step later as target."""

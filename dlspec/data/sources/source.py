@@ -140,11 +140,13 @@ def _select_target(dataset: Dataset, target: str | None) -> Dataset:
     selected = dataset.with_target(target)
     if selected is None:
         names = [*(each.name for each in dataset.targets), *(each.name for each in dataset.fields)]
-        raise DataError("target", f"{dataset.name} has no '{target}'; {suggest(target, names)}", Code.UNKNOWN_FIELD)
+        raise DataError(
+            "target", f"{dataset.name} has no target or field '{target}'; {suggest(target, names)}", Code.UNKNOWN_FIELD
+        )
     return selected
 
 
 def _check_stated_fact(key: str, stated: object, found: object, name: str) -> None:
     if stated is None or stated == found:
         return
-    raise DataError(key, f"expected {stated}, but {name} has {'none' if found is None else found}", Code.MISSING_FACT)
+    raise DataError(key, f"{key} is {stated}, but {name} has {'none' if found is None else found}", Code.MISSING_FACT)

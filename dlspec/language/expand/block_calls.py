@@ -33,7 +33,7 @@ def can_expand_inside(active_blocks: Sequence[Block], block: Block, call: EntryC
     path = call.use.entry.path
     if any(each.path == block.path for each in active_blocks):
         chain = " -> ".join([*names[names.index(block.name) :], block.name])
-        fix = "use another layer here, or repeat: a block can't contain itself"
+        fix = "use another layer here, or repeat the block's entries with 'repeat: N'"
         problems.add(Code.CYCLE, path, f"block '{block.name}' contains itself ({chain})", fix)
         return False
     if len(names) < MAX_BLOCK_DEPTH:
@@ -140,6 +140,8 @@ def _report_wrong_inputs(block: Block, call: EntryCall, unknown: Sequence[str], 
     found = f"block '{block.name}' expects {expected}, got {len(inputs)}"
     found = f"block '{block.name}' has no input '{unknown[0]}'" if unknown else found
     fix = suggest(unknown[0], names) if unknown and block.inputs else ""
-    more = ", ".join(each.upper() for each in names[1:])
-    inputs_fix = f"write from: [_, {more}], each the name of an output" if len(names) > 1 else "write one name in from"
+    more = ", ".join(f"{each}: NAME" for each in names[1:])
+    inputs_fix = (
+        f"name an output for each: from: {{{names[0]}: _, {more}}}" if len(names) > 1 else "write one name in from"
+    )
     problems.add(Code.UNKNOWN_OUTPUT if unknown else Code.INPUT_COUNT, path, found, fix or inputs_fix)

@@ -160,10 +160,9 @@ def find_formula_inputs(part: Part, scope: Scope, level: NameLevel, names: NameL
     if "from" in part.keys:
         found = [each for group in _read_from_key(part, scope, level, names).values() for each in group]
         if len(found) != 1:
-            fix = "remove from: a name in the formula refers to the output with this name"
-            scope.problems.add(
-                Code.INPUT_COUNT, part.path_of("from"), "from of a Formula must name one output, the meaning of _", fix
-            )
+            fix = "remove 'from', and use the names of the outputs in the formula"
+            problem = f"'from' of a Formula must name one output, which _ then refers to, got {len(found)}"
+            scope.problems.add(Code.INPUT_COUNT, part.path_of("from"), problem, fix)
         level = NameLevel(level, found[0])
     return dict(enumerate(names.find(name, level, path)[0] for name in _parse_formula_names(text, path, scope)))
 
@@ -172,9 +171,7 @@ def _parse_formula_names(text: Any, path: KeyPath, scope: Scope) -> tuple[str, .
     """Return the names in a formula, none if it is invalid."""
     if not isinstance(text, str):
         if not isinstance(text, UnknownValue):
-            scope.problems.add(
-                Code.WRONG_TYPE, path, "Formula expects a string with a formula", "write for example Formula: _ * 2"
-            )
+            scope.problems.add(Code.WRONG_TYPE, path, "Formula expects a string", "write for example Formula: _ * 2")
         return ()
     try:
         names = find_output_names(parse_formula(text))

@@ -50,11 +50,11 @@ def name_output(use: EntryUse, output: EntryOutput, name: str, problems: Problem
         is_written = "name" in entry.part.keys
         path = entry.part.path_of("name") if is_written else entry.path
         fix = (
-            "names must be unique in a block"
+            "names must be unique within a model or block"
             if name in level.names
-            else "an entry outside has this name: choose another"
+            else "an entry outside has this name: use another one"
         )
-        problems.add(Code.NAME_TAKEN, path, f"the name '{name}' is used already", fix, at_value=is_written)
+        problems.add(Code.NAME_TAKEN, path, f"the name '{name}' is already used", fix, at_value=is_written)
     level.names[name] = output
     return output
 

@@ -109,7 +109,7 @@ class Expander:
             check_outputs_used(model, self.present_entries, self.names.used_paths, problems)
             if problems.spec_version >= 2:
                 check_copies_used(self.copies, self.names, problems)
-            check_not_empty(model, not self.nodes, problems)
+            check_not_empty(model, not self.nodes, self.present_entries, problems)
         model_inputs = [replace(each, facts=scope.evaluate(dict(each.facts), each.path)) for each in model.inputs]
         origins = Origins()
         training_settings = {
@@ -346,7 +346,7 @@ def _make_model_scope(model: Block, problems: Problems) -> Scope:
     path = (*model.path, "params")
     unset = [name for name, default in model.params.items() if default is None]
     for name in unset:
-        fix = f"set it: model.params.{name}=..."
+        fix = f"write a value in params, or set it on the command line: model.params.{name}=..."
         problems.add(Code.MISSING_VALUE, (*path, name), f"param '{name}' has no value", fix)
     given = {name: InvalidValue(name) for name in unset}
     return make_block_scope(model.params, given, path, Scope(problems), {})

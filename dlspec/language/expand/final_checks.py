@@ -26,13 +26,13 @@ def check_outputs_used(
         problems: receives a problem for each unused output or input.
     """
     for path in (each for each in present_entries if each not in used_paths):
-        fix = "remove the entry, or use its output: from: NAME, or outputs: [NAME, ...]"
-        problems.add(Code.UNUSED, path, "nothing uses this output", fix)
+        fix = "use it in a later entry (from: NAME) or in 'outputs', or remove the entry"
+        problems.add(Code.UNUSED, path, "nothing uses the output of this entry", fix)
     around = {path[: len(each.path)] for path in present_entries for each in model.all_blocks()}
     blocks = [model, *(each for each in model.all_blocks() if each.path in around)]
     for each in (each for block in blocks for each in block.inputs):
         if each.path not in used_paths:
-            fix, at_value = f"use it, from: {each.name}, or remove it", isinstance(each.path[-1], int)
+            fix, at_value = f"use it in an entry (from: {each.name}), or remove it", isinstance(each.path[-1], int)
             problems.add(Code.UNUSED, each.path, f"nothing uses the input '{each.name}'", fix, at_value=at_value)
 
 
@@ -60,16 +60,18 @@ def check_copies_used(
         problems.add(Code.UNUSED, entry.path, f"nothing uses the output of copy {index}", fix)
 
 
-def check_not_empty(model: Block, is_empty: bool, problems: Problems) -> None:
-    """Report a model without any layer.
+def check_not_empty(model: Block, is_empty: bool, present_entries: Collection[KeyPath], problems: Problems) -> None:
+    """Report a model without any layer, unless its present entries are wrong, which was reported.
 
     Args:
         model: the model as written.
         is_empty: whether its graph has no nodes.
+        present_entries: the paths of the entries that are present at least once.
         problems: receives the problem.
     """
-    if is_empty and model.entries:
-        found = "the network is empty: every layer is removed by an 'if' or 'repeat: 0'"
+    if is_empty and model.entries and not (present_entries and len(problems)):
+        cause = "its containers are empty" if present_entries else "every layer is removed by an 'if' or 'repeat: 0'"
+        found = f"the network is empty: {cause}"
         fix = "keep at least one layer"
         problems.add(Code.EMPTY_MODEL, (*model.path, "layers"), found, fix)
 

@@ -66,6 +66,10 @@ class NameLevel:
         """Whether an entry below has this name."""
         return name in self.later_names or (self.parent is not None and self.parent.is_defined_later(name))
 
+    def is_inside(self, name: str) -> bool:
+        """Whether the list of entries belongs to a container with this name."""
+        return self.parent is not None and (self.parent.current == name or self.parent.is_inside(name))
+
 
 class NameLookup:
     """Looks up the names of outputs, reports unknown ones, and records which outputs are used: in `used_paths` by their
@@ -113,12 +117,11 @@ class NameLookup:
             The outputs, `INVALID_OUTPUT` if the name is unknown.
         """
         if not isinstance(text, str) or not text:
-            fix = "write the name of an entry above, or _ for the output just before"
-            return [
-                self._report_invalid(
-                    Code.WRONG_TYPE, path, f"expected the name of an output, got {format_value(text)}", fix
-                )
-            ]
+            is_named_only = path[-1:] == ("share",) or path[-2:-1] == ("outputs",)  # where `_` has no meaning
+            fix = "write the name of an entry above" + (", or _ for the previous output" if not is_named_only else "")
+            kind = "entry to share" if path[-1:] == ("share",) else "output"
+            found = f"expected the name of an {kind}, got {format_value(text)}"
+            return [self._report_invalid(Code.WRONG_TYPE, path, found, fix)]
         head, *words = text.split(".")
         outputs = [self._find_head(head, level, path, at_value)]
         for word in words:
@@ -154,8 +157,11 @@ class NameLookup:
             return self._report_invalid(
                 Code.OUTPUT_BELOW, path, f"'{name}' is defined below", "an entry can only use outputs above it"
             )
+        if level.is_inside(name):
+            found, fix = f"'{name}' contains this entry", "write the name of an entry above that does not contain it"
+            return self._report_invalid(Code.UNKNOWN_OUTPUT, path, found, fix)
         return self._report_invalid(
-            Code.UNKNOWN_OUTPUT, path, f"no output named '{name}' above", self._suggest_name(name, level)
+            Code.UNKNOWN_OUTPUT, path, f"no output named '{name}' above", self._suggest_name(name, level, path)
         )
 
     def _report_no_previous(self, level: NameLevel, path: KeyPath, at_value: bool) -> EntryOutput:
@@ -163,7 +169,7 @@ class NameLookup:
         self.problems.add_finding(path, level.no_previous, at_value=at_value)
         return INVALID_OUTPUT
 
-    def _suggest_name(self, name: str, level: NameLevel) -> str:
+    def _suggest_name(self, name: str, level: NameLevel, path: KeyPath) -> str:
         """Suggest a fix for a name that no entry above has."""
         if "," in name:
             return f"write from: [{name}]"
@@ -175,6 +181,8 @@ class NameLookup:
             return f"did you mean '{guess}'?"
         if name in self.hidden_names:
             return f"it is inside {self.hidden_names[name]}, and names inside are not visible outside"
+        if name in self.model_names and "TimeDistributed" in path:
+            return f"'{name}' is outside of TimeDistributed, which has one input: move this entry after TimeDistributed"
         if name in self.model_names:
             return f"'{name}' is outside of this block: pass it as an input, inputs: [x, {name}]"
         return suggest(name, known) or "no entry above has a name: add one, as in Linear: {name: stem, ...}"
@@ -204,7 +212,7 @@ class NameLookup:
                 Code.UNKNOWN_OUTPUT,
                 path,
                 f"'{text}' needs a repeated entry, and '{name}' has no repeat",
-                f"write {name}",
+                f"write '{name}' without '.*'",
             )
             return
         copies = [replace(each, path=output.path) for each in output.copies if each.is_present]
@@ -226,9 +234,16 @@ class NameLookup:
                 Code.OUTPUT_ABSENT,
                 path,
                 f"'{text}' does not exist: {output.absent}",
-                "give this entry the same condition",
+                self._suggest_for_absent(output, path),
             )
         return output
+
+    def _suggest_for_absent(self, output: EntryOutput, path: KeyPath) -> str:
+        if path[-2:-1] == ("outputs",):
+            return "remove it from 'outputs', or keep the entry"
+        if "repeated" in output.absent:
+            return "repeat it at least once, or remove this entry with an 'if'"
+        return "give this entry the same 'if'"
 
     def _report_invalid(self, code: Code, path: KeyPath, found: str, fix: str) -> EntryOutput:
         self.problems.add(code, path, found, fix, at_value=True)

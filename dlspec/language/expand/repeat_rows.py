@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,7 +48,7 @@ def is_entry_present(entry: Entry, scope: Scope) -> bool:
     path, raw = entry.part.path_of("if"), entry.part.keys["if"]
     value = require_not_deferred(scope.evaluate(raw, path), path, "if", scope.problems)
     if isinstance(value, str | list | dict) or raw is None:
-        found = f"if expects true, false or an expression, got {format_value(value)}"
+        found = f"'if' expects true, false or an expression, got {format_value(value)}"
         scope.problems.add(Code.WRONG_VALUE, path, found, "write for example if: $(stride != 1)", at_value=True)
     return isinstance(value, UnknownValue) or bool(value)
 
@@ -65,8 +66,10 @@ def read_repeat_rows(entry: Entry, scope: Scope) -> list[RepeatRow] | None:
         return _make_empty_rows(raw, path, problems)
     rows = _read_table(raw, path, problems)
     if rows is None:
-        fix = "write a whole number >= 0, columns {width: [64, 128]} or rows [{width: 64}, {width: 128}]"
-        problems.add(Code.WRONG_VALUE, path, f"invalid repeat {format_value(raw)}", fix, at_value=True)
+        found = f"'repeat' must be a whole number >= 0, or lists of values for variables, got {format_value(raw)}"
+        fix = "write repeat: 3, repeat: {width: [64, 128]} or repeat: [{width: 64}, {width: 128}]"
+        fix += "; an expression needs $( )" if isinstance(raw, str) and re.search(r"[-+*/]", raw) else ""
+        problems.add(Code.WRONG_VALUE, path, found, fix, at_value=True)
         return [{name: InvalidValue(str(name)) for name in raw} if isinstance(raw, dict) else {}]
     _check_variables(entry, rows, path, problems)
     used = {name: InvalidValue(name) for row in rows for name in row if name in entry.words}
@@ -94,8 +97,8 @@ def _read_table(raw: Any, path: KeyPath, problems: Problems) -> list[RepeatRow] 
         problems.add(
             Code.SHAPE_MISMATCH,
             path,
-            f"the columns have different lengths: {description}",
-            "give all columns the same number of values",
+            f"the lists of 'repeat' have different lengths: {description}",
+            "give all lists the same number of values",
             at_value=True,
         )
     return [dict(zip(raw, row, strict=True)) for row in zip(*raw.values(), strict=False)]
@@ -109,8 +112,8 @@ def _check_variables(entry: Entry, rows: Sequence[RepeatRow], path: KeyPath, pro
     }
     wrong = [name for name in names if not can_name_param(name)]
     for name in wrong:
-        fix = "choose a name that is not a function or keyword"
-        problems.add(Code.INVALID_NAME, paths[name], f"{format_value(name)} is not a valid name of a variable", fix)
+        fix = "use letters, digits and _; names of functions and keywords are reserved"
+        problems.add(Code.INVALID_NAME, paths[name], f"{format_value(name)} is not a valid name for a variable", fix)
     unused = [name for name in names if name not in entry.words and name not in wrong]
     for name in () if has_no_settings(entry) else unused:
         problems.add(

@@ -45,7 +45,7 @@ def _report_unshareable(target: EntryOutput, name: str, path: KeyPath, problems:
     """Report why the entry with this name can't be shared."""
     shared: EntryUse | None = target.use
     if not target.is_present:
-        fix = "share a layer that is present, or give this entry the same condition"
+        fix = "share a layer that is present, or give this entry the same 'if'"
         problems.add(Code.OUTPUT_ABSENT, path, f"'{name}' does not exist: {target.absent}", fix, at_value=True)
     elif shared is not None and shared.entry.type in (FORMULA, PARAMETER):
         is_formula = shared.entry.type == FORMULA
@@ -54,7 +54,7 @@ def _report_unshareable(target: EntryOutput, name: str, path: KeyPath, problems:
             Code.UNSUPPORTED, path, f"'{name}' is a {shared.entry.type}, which can't be shared", fix, at_value=True
         )
     elif target.copies is not None:
-        fix = f"share one copy, {name}.0, or put the repeat into a Sequential"
+        fix = f"share one copy, {name}.0, or move the repeated entry into a Sequential and share that"
         problems.add(Code.AMBIGUOUS, path, f"'{name}' is repeated, so it has multiple modules", fix, at_value=True)
     elif target.ref != INVALID_OUTPUT.ref:
         problems.add(

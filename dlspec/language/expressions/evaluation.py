@@ -139,7 +139,7 @@ def _evaluate_binary(sign: type[ast.operator], left: Any, right: Any) -> Any:
         raise ExpressionError(Code.FORMULA_REFUSED, f"operator {sign.__name__} is not allowed", EXPRESSION_LANGUAGE)
     if sign is ast.Pow and (abs(right) > MAX_EXPONENT or abs(left) > MAX_NUMBER):
         raise ExpressionError(
-            Code.TOO_LARGE, f"a power that is too large (its exponent must not be beyond {MAX_EXPONENT:,})"
+            Code.TOO_LARGE, f"an exponent must not exceed {MAX_EXPONENT:,}, nor its base {MAX_NUMBER:.0e}"
         )
     if sign is ast.Mod and isinstance(left, str):
         raise ExpressionError(Code.FORMULA_FAILED, "'%' can't be applied to a string")
@@ -152,7 +152,7 @@ def _check_size(size: int) -> None:
     max_size = get_limit("formula_size")
     if size > max_size:
         raise ExpressionError(
-            Code.TOO_LARGE, f"a list or string of more than {max_size:,} items", explain_raising_limit("formula_size")
+            Code.TOO_LARGE, f"the result has more than {max_size:,} items", explain_raising_limit("formula_size")
         )
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from dlspec.errors import Code, format_value
 from dlspec.language.expressions.expression_functions import EXPRESSION_FUNCTIONS
+from dlspec.language.expressions.grammar import CLOSE_BRACKET_FIX as CLOSE_BRACKET_FIX
 from dlspec.language.expressions.grammar import ExpressionError as ExpressionError
 from dlspec.language.expressions.grammar import Grammar, check_length
 from dlspec.limits import get_limit
@@ -75,7 +76,6 @@ def has_embedded_expression(value: Any) -> bool:
     return isinstance(value, str) and extract_expression(value) is None and _EMBEDDED.search(value) is not None
 
 
-CLOSE_BRACKET_FIX = "add the ')'; an expression with ',' inside { } or [ ] needs quotes around it"
 _LOOKS_COMPUTED = re.compile(r"[\[*/+]| - ")
 
 
@@ -117,7 +117,7 @@ def _check_call(node: ast.Call, text: str) -> None:
         raise ExpressionError(
             Code.UNKNOWN_FUNCTION,
             f"unknown function {_format_source(node.func, text)}",
-            f"there is: {', '.join(EXPRESSION_FUNCTIONS)}",
+            f"available: {', '.join(EXPRESSION_FUNCTIONS)}",
         )
     if node.keywords:
         raise ExpressionError(Code.FORMULA_REFUSED, f"{_format_source(node, text)}: keyword arguments are not allowed")

@@ -274,7 +274,7 @@ def _check_einsum(call: ast.Call) -> None:
     if call.keywords or len(operands) != len(letters):
         reject_node(
             call,
-            f"has {len(operands)} operands for {len(letters)} in its equation",
+            f"has {len(operands)} operand{'s' * (len(operands) != 1)}, but its equation has {len(letters)}",
             "pass one output for each",
             code=Code.INPUT_COUNT,
         )

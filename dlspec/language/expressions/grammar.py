@@ -16,6 +16,7 @@ from typing import Any
 from dlspec.errors import Code, Finding, format_value
 from dlspec.limits import explain_raising_limit, get_limit
 
+CLOSE_BRACKET_FIX = "add the ')'; an expression with ',' inside { } or [ ] needs quotes around it"
 Operators = Mapping[type[ast.AST], Callable[..., Any]]
 
 ARITHMETIC: Operators = {
@@ -73,6 +74,10 @@ class Grammar:
                 warnings.simplefilter("ignore")  # Python's own, about '5 is 5', '5[0]' or a backslash
                 return ast.parse(text, mode="eval").body
         except (SyntaxError, ValueError, RecursionError, MemoryError):
+            if text.count("(") > text.count(")"):
+                raise ExpressionError(
+                    Code.FORMULA_SYNTAX, f"missing ')' in {self.format_text(text)}", CLOSE_BRACKET_FIX
+                ) from None
             found = f"{self.format_text(text)} is not a valid expression"
             raise ExpressionError(Code.FORMULA_SYNTAX, found, self.language) from None
 

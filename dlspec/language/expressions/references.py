@@ -111,7 +111,8 @@ class _ReferenceResolver:
             return (_parse_default(default.strip()) if comma else None) if found is _MISSING else found
         if ":" in inner or inner.split(".")[0] in ("hydra", "oc"):
             fix = "refer to a key of the config, or use oc.select"
-            return self._report_invalid(Code.REFERENCE_REFUSED, path, inner, f"'${{{inner}}}' is not allowed", fix)
+            found = f"'${{{inner}}}' is not allowed: oc.select is the only resolver"
+            return self._report_invalid(Code.REFERENCE_REFUSED, path, inner, found, fix)
         return self._find_target(inner, path, is_required=True, is_whole=is_whole)
 
     def _find_target(self, key: str, path: KeyPath, *, is_required: bool, is_whole: bool = False) -> Any:

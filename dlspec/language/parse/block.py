@@ -123,7 +123,8 @@ def _check_all_blocks_used(block: Block, problems: Problems) -> None:
         return
     for name in (name for name in block.blocks if name not in types and name not in _reserved_names()):
         guess = find_closest(name, types - block.blocks.keys())
-        fix = f"did an entry misspell it as '{guess}'?" if guess else f"remove it, or use it in an entry: - {name}"
+        fix = f"remove it, or use it in an entry: - {name}"
+        fix += f" (is '{guess}' a misspelling of it?)" if guess else ""
         problems.add(Code.UNUSED, (*block.path, "blocks", name), f"block '{name}' is never used", fix, at_key=True)
 
 
@@ -135,8 +136,22 @@ def _check_all_params_used(block: Block, raw: Mapping[str, Any], problems: Probl
     used = _find_words_used(raw)
     for name in (each for each in block.params if each not in used):
         guess = find_closest(name, used & block.params.keys())
-        fix = f"did you mean '{guess}'?" if guess else f"remove it, or use it as ${name}"
-        problems.add(Code.UNUSED, (*block.path, "params", name), f"param '{name}' is never used", fix)
+        found, fix = f"param '{name}' is never used", f"remove it, or use it as ${name}"
+        inner = next((each for each in block.all_blocks() if name in each.params), None)
+        if inner is not None:
+            found = f"the {f'block {block.name!r}' if block.name else 'model'} does not use its param '{name}'"
+            own = ".".join(str(each) for each in (*inner.path, "params", name))
+            fix = f"block '{inner.name}' has its own: set {own}{_format_assigned(block.params[name])}"
+        elif guess:
+            fix = f"did you mean '{guess}'?"
+        elif name in find_expression_words(raw.get("layers")):
+            fix = f"'repeat' sets another ${name}: remove the param, or rename one of them"
+        problems.add(Code.UNUSED, (*block.path, "params", name), found, fix)
+
+
+def _format_assigned(value: Any) -> str:
+    """Format a param's value as an override assigns it, `=3`; '' for values that need quotes in a shell."""
+    return f"={value}" if isinstance(value, int | float) and not isinstance(value, bool) else ""
 
 
 def _find_words_used(raw: Mapping[str, Any]) -> set[str]:
@@ -194,9 +209,9 @@ def _check_block_name(name: Any, path: KeyPath, problems: Problems) -> bool:
         )
         return False
     if name in reserved:
-        what = "a function of Formula" if name in FORMULA_FUNCTIONS else "reserved"
+        what = "a function of Formula has this name" if name in FORMULA_FUNCTIONS else "the name is reserved"
         problems.add(
-            Code.INVALID_NAME, path, f"'{name}' can't name a block: it is {what}", "choose another name", at_key=True
+            Code.INVALID_NAME, path, f"a block can't be named '{name}': {what}", "use another name", at_key=True
         )
         return False
     return True
@@ -218,7 +233,7 @@ def _read_outputs(raw: Any, path: KeyPath, problems: Problems) -> dict[str, tupl
     if isinstance(raw, str):
         raw = [raw]
     if not isinstance(raw, dict | list) or not raw:
-        fix = "write outputs: [NAME, OTHER] or outputs: {real: NAME}"
+        fix = "write outputs: [NAME, ...] or outputs: {OUTPUT: NAME}"
         problems.add(
             Code.WRONG_TYPE, path, f"'outputs' must be names of entries, got {format_value(raw)}", fix, at_value=True
         )
@@ -235,6 +250,9 @@ def _read_outputs(raw: Any, path: KeyPath, problems: Problems) -> dict[str, tupl
             problems.add(
                 Code.NAME_TAKEN, where, f"output '{each}' is listed twice", "remove one of the two", at_value=True
             )
+        elif isinstance(each, str) and each.endswith(".*"):
+            found_here, fix = f"'{each}' refers to all copies, expected one output", f"name one copy: {each[:-1]}0"
+            problems.add(Code.INVALID_NAME, where, found_here, fix, at_value=True)
         elif check_name(name, where, problems, at_value=True):
             found[name] = (each, where)
     return found
@@ -266,7 +284,7 @@ def _report_no_layers(raw: Any, count: int, path: KeyPath, problems: Problems) -
         return
     fix = "write 'layers:' and below it '- Flatten', '- Linear: 10', ..."
     if raw is None or isinstance(raw, dict | list):
-        problems.add(Code.EMPTY_MODEL, path, "no layers", fix, at_value=isinstance(raw, list))
+        problems.add(Code.EMPTY_MODEL, path, "'layers' is missing or empty", fix, at_value=isinstance(raw, list))
     else:
         problems.add(
             Code.WRONG_TYPE, path, f"'layers' must be a list or a mapping, got {format_value(raw)}", fix, at_value=True

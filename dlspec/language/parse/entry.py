@@ -156,7 +156,7 @@ def _read_share(raw: Any, path: KeyPath, problems: Problems) -> Part | None:
 
 
 def _check_entry_keys(part: Part, problems: Problems) -> None:
-    if SHARE in part.keys and part.type != SHARE:
+    if SHARE in part.keys and part.type != SHARE and part.path_of(SHARE) != (*part.path, SHARE):
         found = "'share' can't be combined with a layer"
         problems.add(
             Code.CONFLICT, part.path_of(SHARE), found, f"write only {{share: NAME}}, or remove 'share' from {part.type}"

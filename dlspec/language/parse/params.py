@@ -249,16 +249,17 @@ class Scope:
     def _format_embedded_expression(self, formula: str, path: KeyPath, bracket_negatives: bool) -> str | None:
         """Evaluate an expression inside a text and format the result; None if it can't be inserted."""
         before, computed = len(self.problems), self.evaluate(formula, path)
-        if isinstance(computed, Deferred):
+        if isinstance(computed, Deferred) and len(self.problems) == before:
             found = f"{formula} is not known before the layer is built"
             self.problems.add(Code.KNOWN_TOO_LATE, path, found, "use a number or a param", at_value=True)
+        if isinstance(computed, Deferred):
             return None
         if isinstance(computed, UnknownValue):
             # A fact of the data that is not known yet: any number will do to check the text.
             return "0" if not isinstance(computed, InvalidValue) else None
         if isinstance(computed, list | dict) or computed is None:
             if len(self.problems) == before:
-                found = f"{formula} is {format_value(computed)}, which can't be inserted into text"
+                found = f"{formula} is {format_value(computed)}, which can't be inserted here"
                 self.problems.add(Code.WRONG_VALUE, path, found, "use a number or a string", at_value=True)
             return None
         return f"({computed})" if bracket_negatives and str(computed).startswith("-") else str(computed)

@@ -129,8 +129,10 @@ def _suggest_spelling(name: str, kind: str) -> str:
     called = re.sub(r"^(torch\.)?(nn|optim)\.", "", name)
     word = re.match(r"\w*", called)[0]  # type: ignore[index]  # matches always
     rest = called[len(word) :].strip("(),: ")
-    if not word:
-        return f"write {_with_article(kind)}'s name"
+    if re.fullmatch(r"[A-Z]\w*(, *[A-Z]\w*)+", name):
+        return f"write separate entries: [{name}]"
+    if not word or (rest and not word[0].isupper() and not rest.isdigit()):
+        return f"write {_with_article(kind)}'s name, or NAME: {{setting: value}}"
     if not rest:
         return f"write '{word}'"
     return f"write '{word}: {rest if rest.isalnum() else '{setting: value}'}'"
@@ -148,7 +150,7 @@ def _parse_part_with_type(
             Code.INVALID_NAME,
             (*path, "type"),
             f"{format_value(name)} is not a valid {kind} name",
-            "write a name",
+            f"write {_with_article(kind)}'s name",
             at_value=True,
         )
         return None
@@ -190,7 +192,11 @@ def _report_no_single_name(
 ) -> None:
     if not rest:
         problems.add(
-            Code.MISSING_NAME, path, f"missing {kind} name", f"write one next to {', '.join(keys)}", at_value=True
+            Code.MISSING_NAME,
+            path,
+            f"missing {kind} name",
+            f"add {_with_article(kind)}'s name next to {', '.join(map(repr, map(str, keys)))}",
+            at_value=True,
         )
         return
     first, second, *_ = (str(key) for key in rest)
@@ -203,6 +209,8 @@ def _report_no_single_name(
     key = find_closest(second, ENTRY_KEYS) if kind == "layer" else ""
     if key:
         fix = f"did you mean '{key}'?"
+    elif second == "else":
+        fix = "write the other layer as a separate entry with the opposite condition, if: $(not ...)"
     elif isinstance(rest[first], list):
         fix = f"write both below the name: {first}: {{body: [...], {second}: ...}}"
     elif second[:1].isupper():

@@ -139,7 +139,7 @@ class EventReader:
             raise make_error_at(
                 Code.YAML_FEATURE,
                 self._source.location_of(event),
-                "a second YAML document ('---')",
+                "a second YAML document starts here ('---')",
                 "write one document per file",
             )
 
@@ -147,8 +147,10 @@ class EventReader:
         tag = getattr(event, "tag", None)
         if tag is not None and tag != "tag:yaml.org,2002:str":
             written = tag.replace("tag:yaml.org,2002:", "!!")
-            fix = "a spec is plain data: remove the tag, or put quotes around text that begins with !"
-            raise make_error_at(Code.YAML_FEATURE, self._source.location_of(event), f"the YAML tag '{written}'", fix)
+            fix = "remove the tag, or put quotes around text that begins with !"
+            raise make_error_at(
+                Code.YAML_FEATURE, self._source.location_of(event), f"YAML tags are not allowed: '{written}'", fix
+            )
         if isinstance(event, yaml.AliasEvent):
             value, nodes = self._anchors.find(event)
             self._anchors.count(nodes)

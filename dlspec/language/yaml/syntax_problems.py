@@ -23,6 +23,8 @@ from dlspec.language.yaml.parse_failure import (
 
 _COLON_MESSAGE = "mapping values are not allowed"
 _COMMA_MESSAGE = "did not find expected ',' or"
+# The setting of each container that contains its layers.
+_LIST_KEYS = {"Residual": "body", "Parallel": "branches", "Sequential": "layers", "TimeDistributed": "layers"}
 _UNUSUAL_SPACE = re.compile(r"[ \t]*[^\S \t\n]")
 
 
@@ -54,7 +56,7 @@ def _find_tab(failure: ParseFailure) -> Problem | None:
     if "\t" not in failure.text[: measure_indent(failure.text)]:
         return None
     return failure.problem_at(
-        failure.line, failure.text.index("\t"), 1, "a tab in the indentation", "indent with spaces"
+        failure.line, failure.text.index("\t"), 1, "a tab in the indentation", "indent with spaces only"
     )
 
 
@@ -163,9 +165,12 @@ def _find_unclosed_text(failure: ParseFailure) -> Problem | None:
     if line >= failure.line and not failure.context_has("quoted"):
         return None
     if failure.context_has("while scanning a quoted scalar") and not failure.message_has("escape"):
-        return failure.problem_at(line, column, 1, "a quote that is not closed", "close it with the same quote")
+        return failure.problem_at(line, column, 1, "this quote is not closed", "close it with the same quote")
     if failure.context_has("while parsing a flow"):
-        return failure.problem_at(line, column, 1, "a bracket that is not closed", "close it after its last value")
+        opened, closing = ("{", "}") if failure.context_has("mapping") else ("[", "]")
+        return failure.problem_at(
+            line, column, 1, f"this '{opened}' is not closed", f"add a '{closing}' after its last value"
+        )
     if failure.context_has("while scanning a simple key"):
         return _diagnose_key_without_colon(failure, line, column)
     return None
@@ -243,7 +248,7 @@ def _find_misplaced_dash(failure: ParseFailure) -> Problem | None:
             number,
             measure_indent(line),
             1,
-            "a '-' that is indented deeper than the one above",
+            "this '-' is indented deeper than the one above",
             "start both in the same column",
         )
     word = above.strip()
@@ -290,7 +295,7 @@ def _find_second_colon(failure: ParseFailure) -> Problem | None:
     found = re.match(r"\s*(?:- )?(\w+): (\w+): *(\S.*)?$", failure.text)
     or_text = "put quotes around text that contains ':'"
     fix = f"write '{found[1]}: {{{found[2]}: {found[3] or '...'}}}', or {or_text}" if found else or_text
-    return failure.problem_here("a second ':' in one line", fix)
+    return failure.problem_here("there is a second ':' in this line", fix)
 
 
 def _find_text_after_end(failure: ParseFailure) -> Problem | None:
@@ -310,13 +315,39 @@ def _find_text_after_end(failure: ParseFailure) -> Problem | None:
 def _find_wrong_indentation(failure: ParseFailure) -> Problem | None:
     if not failure.message_has("did not find expected key") or measure_indent(failure.text) != failure.column:
         return None
-    columns = sorted(
-        {measure_indent(each) + 1 for each in failure.lines[: failure.line] if each.strip() and each.strip()[0] != "#"}
-    )
+    columns = _find_open_columns(failure.lines[: failure.line])
+    if failure.column + 1 in columns:
+        return None
     nearby = [each for each in columns if abs(each - failure.column - 1) <= 4]
     expected = " or ".join(str(each) for each in nearby)
     fix = f"start in column {expected}, like a line above" if nearby else "start in the same column as a line above"
-    return failure.problem_here(f"no line above is indented to column {failure.column + 1}", fix)
+    return failure.problem_here(f"no block that is open here starts in column {failure.column + 1}", fix)
+
+
+def _find_open_columns(lines: Sequence[str]) -> list[int]:
+    """Return the columns, counted from 1, of the mappings and lists that a line after these could continue."""
+    columns: list[int] = []
+    for line in reversed(lines):
+        column = measure_indent(line) + 1
+        if line.strip() and line.strip()[0] != "#" and (not columns or column < columns[0]):
+            columns.insert(0, column)
+    return columns
+
+
+def _find_list_among_settings(failure: ParseFailure) -> Problem | None:
+    """Find a list's '-' in the column of the keys of a mapping, as in `shortcut: auto` followed by `- Linear: 8`."""
+    if not failure.message_has("did not find expected key") or not failure.text.lstrip().startswith("- "):
+        return None
+    above = [each for each in failure.lines[: failure.line] if measure_indent(each) < failure.column and each.strip()]
+    if failure.column != measure_indent(failure.text) or not above:
+        return None
+    if failure.column + 1 not in _find_open_columns(failure.lines[: failure.line]):
+        return None
+    found = re.match(r"\s*(?:- )?(\w+):\s*$", above[-1])
+    name = found[1] if found else ""
+    key = _LIST_KEYS.get(name, "")
+    fix = f"write '{key}:' above the list, in the column of the settings" if key else "write a key above the list"
+    return failure.problem_here(f"a list item among the settings{f' of {name!r}' if name else ''}", fix)
 
 
 def _find_missing_dash(failure: ParseFailure) -> Problem | None:
@@ -329,14 +360,15 @@ def _find_missing_dash(failure: ParseFailure) -> Problem | None:
 
 # Part of the parser's message; what was found; the fix.
 _PARSER_MESSAGES: tuple[tuple[str, str, str], ...] = (
-    ("cannot start any token", "text that begins with '{char}'", "put quotes around it"),
-    ("alphabetic or numeric character", "text that begins with '{char}'", 'put quotes around it: "*.bias"'),
-    ("unknown escape character", "'{pair}' inside \" \"", "write \\\\ for a \\, or use ' ' instead of \" \""),
-    ("block sequence entries", "a list's '-' in the line of its key", "start the list on a new line, or write [...]"),
-    ("block collections", "a list's '-' in the line of its key", "start the list on a new line, or write [...]"),
-    ("comment or line break", "text that begins with > or |", "put quotes around it"),
+    ("cannot start any token", "unquoted text can't begin with '{char}'", "put quotes around it"),
+    ("alphabetic or numeric character", "unquoted text can't begin with '{char}'", 'put quotes around it: "*.bias"'),
+    ("unknown escape character", "'{pair}' is not a valid escape", "write \\\\ for a \\, or use single quotes"),
+    ("block sequence entries", "a list can't start in the line of its key", "start it on a new line, or write [...]"),
+    ("block collections", "a list can't start in the line of its key", "start it on a new line, or write [...]"),
+    ("comment or line break", "unquoted text can't begin with > or |", "put quotes around it"),
     ("incompatible YAML", "a %YAML line", "remove it"),
-    ("directive", "text that begins with %", "put quotes around it"),
+    ("directive", "unquoted text can't begin with %", "put quotes around it"),
+    ("unexpected ':'", "unquoted text inside {{ }} or [ ] can't contain ':'", "put quotes around the text"),
 )  # fmt: skip
 
 
@@ -366,6 +398,7 @@ _PROBLEM_FINDERS: tuple[Callable[[ParseFailure], Problem | None], ...] = (
     _find_setting_below_value,
     _find_second_colon,
     _find_text_after_end,
+    _find_list_among_settings,
     _find_wrong_indentation,
     _find_missing_dash,
     _match_parser_message,

@@ -24,7 +24,7 @@ def suggest_layout_fix(layer: str, rule: Rule, value: TensorInfo) -> str:
         return "insert 'Embedding: SIZE' before it"
     if rule.takes == ("tokens",):
         return (
-            "it expects token numbers, which these data do not have"
+            "use it only on tokens, which these data do not have"
             if value.layout == "features"
             else "make it the first layer"
         )
@@ -62,7 +62,7 @@ def _fix_channels_first(layer: str, rule: Rule, value: TensorInfo) -> str:
         return f"insert 'Permute: [0, 2, 1]'{flat} before it: the input's channels come first"
     if layer in ("RNN", "LSTM", "GRU"):
         return f"insert '- Flatten: {{end_dim: {rank - 1}, layout: sequence}}' before it: each row becomes a step"
-    if rule.takes == ("sequence",):
+    if "sequence" in rule.takes and "features" not in rule.takes:
         return "insert '- Flatten: 2' and '- Permute: [0, 2, 1]' before it: each position becomes a step"
     return "insert 'Flatten' before it"
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from dlspec.data.batches.sequence_lengths import apply_windows
-from dlspec.errors import Code, Finding
+from dlspec.errors import Code, Finding, join_with_or
 from dlspec.layouts import Layout, Lengths, TensorInfo, Window, roles_from_layout
 from dlspec.network.layer_rules.layout_fixes import suggest_layout_fix
 from dlspec.network.layer_rules.torch_rules import find_torch_rule
@@ -62,7 +62,7 @@ def check_layer_rule(schema: Schema, inputs: Inputs, settings: Settings) -> Find
     if value.layout not in rule.takes and not _has_dimension_setting(layer, value, settings):
         return Finding(
             Code.WRONG_LAYOUT,
-            f"{layer} expects {' or '.join(rule.takes)} input, got {value}",
+            f"{layer} expects {join_with_or(rule.takes)} input, got {value}",
             suggest_layout_fix(layer, rule, value),
         )
     if rule.dims is not None and value.layout == "channels-first" and len(value.shape) != rule.dims + 1:

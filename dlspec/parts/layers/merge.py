@@ -19,7 +19,7 @@ from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape, main_input
 def _check_input_count(inputs: Inputs) -> Finding | None:
     if len(inputs) > 1:
         return None
-    return Finding(Code.INPUT_COUNT, "expected two or more inputs, got one", "write from: [_, NAME]")
+    return Finding(Code.INPUT_COUNT, "two or more inputs are required, got 1", "write from: [_, NAME]")
 
 
 # ---- element by element --------------------------------------------------------------------------------------------

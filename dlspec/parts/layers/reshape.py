@@ -29,7 +29,7 @@ def _check_reshape(inputs: Inputs, settings: Settings) -> Finding | None:
     if shape.count(-1) > 1:
         return Finding(
             Code.WRONG_VALUE,
-            f"shape is {shape}, with -1 {shape.count(-1)} times",
+            f"shape is {shape}, which contains -1 more than once",
             "use -1 for at most one size",
         )
     if 0 in shape:

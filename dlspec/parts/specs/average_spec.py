@@ -31,7 +31,9 @@ def read_average(raw: Any, epochs: int | None, problems: Problems) -> EMA | SWA 
     part = None if raw is None else parse_part(raw, AVERAGE_PATH, problems, kind="average")
     if part is None:
         return None
-    average_class = AVERAGES.find(replace(part, path=part.name_path), problems, at_value=True)
+    average_class = AVERAGES.find(
+        replace(part, path=part.name_path), problems, at_value=True, setting_names=("decay", "start_epoch")
+    )
     if average_class is None:
         return None
     from_value = {} if part.value is NO_VALUE else {next(iter(average_class.model_fields)): part.value}

@@ -161,7 +161,7 @@ def read_loss(part: Part, name: str, problems: Problems, choices: Iterable[str] 
         The term, or None if the loss is unknown.
     """
     part = replace(part, path=part.name_path)
-    schema = LOSSES.find(part, problems, extra_names=choices)
+    schema = LOSSES.find(part, problems, extra_names=choices, setting_names=LOSS_KEYS)
     if schema is None:
         return None
     loss_keys = {key: part.settings[key] for key in LOSS_KEYS if key in part.settings and key not in schema.settings}

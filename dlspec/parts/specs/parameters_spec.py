@@ -49,7 +49,7 @@ def read_inits(raw: Any, path: KeyPath, problems: Problems) -> tuple[Initializat
 def _read_initialization(pattern: ParameterPattern, problems: Problems) -> Initialization | None:
     if not pattern.settings:
         fix = 'add a function of torch.nn.init: {match: "*.weight", type: normal_, std: 0.02}'
-        problems.add(Code.MISSING_NAME, pattern.path, f"'{pattern.match}' has no initialization", fix, at_value=True)
+        problems.add(Code.MISSING_NAME, pattern.path, f"no init function for '{pattern.match}'", fix, at_value=True)
         return None
     part = parse_part(dict(pattern.settings), pattern.path, problems, kind="init")
     if part is None:
