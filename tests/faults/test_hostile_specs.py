@@ -189,7 +189,9 @@ LOOKED_UP = {
     "a long list often": Case(
         _list(*["Linear: ${model.params.a}"] * 5000, head=f"params: {{a: [{', '.join('1' * 20_000)}]}}\n")
     ),
-    "the environment": Case(_behind("Linear: ${oc.env:HOME}"), "'${oc.env:HOME}' is not allowed"),
+    "the environment": Case(
+        _behind("Linear: ${oc.env:HOME}"), "'${oc.env:HOME}' is not allowed: oc.select is the only resolver"
+    ),
     "Hydra": Case(_behind("Linear: ${hydra:runtime.cwd}"), "'${hydra:runtime.cwd}' is not allowed"),
 }
 
@@ -233,7 +235,7 @@ LARGE = {
 } | {"Embedding": Case(_list(f"Embedding: {HUGE}", "Mean", "Linear: 2"), "would need", TOKENS)}  # fmt: skip
 
 FILES = {
-    "a tag": Case("layers: !!python/object/apply:os.system ['touch pwned']", "the YAML tag"),
+    "a tag": Case("layers: !!python/object/apply:os.system ['touch pwned']", "YAML tags are not allowed"),
     "_target_": Case("_target_: os.system\n" + RIGHT, "unknown key '_target_'"),
     "hydra": Case("hydra: {run: {dir: x}}\n" + RIGHT, "hydra"),
     "defaults of a list": Case("defaults: [[m]]\n" + RIGHT, "defaults"),

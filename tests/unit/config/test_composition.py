@@ -77,17 +77,17 @@ WRONG = {
     "optimizer.betas.0=0.8": "command line   optimizer.betas.0   'betas' is not written as a list   "
     "write the whole list: optimizer.betas=[...]",
     "model.layers.3.Linear.bias=false": "command line   model.layers.3.Linear.bias   "
-    "'Linear: ${data.num_outputs}' is a short spelling without settings   "
+    "'Linear: ${data.num_outputs}' is a short form, which has no settings to override   "
     "write it in full: 'model.layers.3={Linear: {out_features: ${data.num_outputs}, bias: false}}'",
     "model.layers.2.start_dim=1": "command line   model.layers.2.start_dim   "
-    "'Flatten' is a short spelling without settings   "
+    "'Flatten' is a short form, which has no settings to override   "
     "write it in full: 'model.layers.2={Flatten: {start_dim: 1}}'",
     "model.layers.1.inplace=true": "command line   model.layers.1.inplace   "
-    "'$activation' is a short spelling without settings   "
+    "'$activation' is a short form, which has no settings to override   "
     "write it in full: 'model.layers.1={type: $activation, inplace: true}'",
     "seed.x=3": "command line   seed.x   seed is 0 and has no keys   write seed=VALUE",
     "model.params.kernel_size=${oc.env:HOME}": "command line   model.params.kernel_size   "
-    "'${oc.env:HOME}' is not allowed   refer to a key of the config, or use oc.select",
+    "'${oc.env:HOME}' is not allowed: oc.select is the only resolver   refer to a key of the config, or use oc.select",
     "run=nowhere": "command line   run   no run in 'nowhere'   name a run's folder, which contains spec.yaml",
     "--config-dir nowhere": "command line   no such folder",
 }
@@ -182,8 +182,8 @@ BAD_FILES = {
          "conf/experiment/bad.yaml:2:9   model.layers   a mapping here, but a list in the file that this one extends   "
          "write a list here too, which replaces the other list, or extend another file"),
         (GLOBAL + "trainer: {epoch: 3}\n", "conf/experiment/bad.yaml:2:11   trainer.epoch   unknown key   did you"),
-        (GLOBAL + "seed: ${oc.env:HOME}\n", "conf/experiment/bad.yaml:2:7   seed   '${oc.env:HOME}' is not allowed"),
-        (GLOBAL + "seed: [1\n", "conf/experiment/bad.yaml:2:7   a bracket that is not closed"),
+        (GLOBAL + "seed: ${oc.env:HOME}\n", "conf/experiment/bad.yaml:2:7   seed   '${oc.env:HOME}' is not allowed: oc.select is the only resolver"),
+        (GLOBAL + "seed: [1\n", "conf/experiment/bad.yaml:2:7   this '[' is not closed"),
         ("- 1\n", "conf/experiment/bad.yaml   the file is not a mapping"),
     ],
     "conf/config.yaml": [("name: other\n", "conf/config.yaml   this config.yaml does not extend dlspec's   start")],

@@ -336,7 +336,7 @@ STATED = [
     ("digits", {"num_classes": 12}, "num_classes", "expected 12, but digits has 10"),
     ("digits", {"shape": [1, 28, 28]}, "shape", "expected [1, 28, 28], but digits has [1, 8, 8]"),
     ("digits", {"vocab_size": 100}, "vocab_size", "expected 100, but digits has none"),
-    ("diabetes", {"num_classes": 2}, "num_classes", "expected 2, but diabetes has none"),
+    ("diabetes", {"num_classes": 2}, "num_classes", "num_classes is 2, but diabetes has none"),
 ]
 
 

@@ -109,7 +109,10 @@ def _resolved(text: str, facts: dict[str, Any] | None) -> Any:
 
 
 REFUSED: dict[str, tuple[str, str]] = {
-    "${oc.env:HOME}": ("'${oc.env:HOME}' is not allowed", "refer to a key of the config, or use oc.select"),
+    "${oc.env:HOME}": (
+        "'${oc.env:HOME}' is not allowed: oc.select is the only resolver",
+        "refer to a key of the config, or use oc.select",
+    ),
     "${hydra:job.name}": ("'${hydra:job.name}' is not allowed", "refer to a key of the config, or use oc.select"),
     "${hydra.job.name}": ("'${hydra.job.name}' is not allowed", "refer to a key of the config, or use oc.select"),
     "${mine:3}": ("'${mine:3}' is not allowed", "refer to a key of the config, or use oc.select"),

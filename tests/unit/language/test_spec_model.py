@@ -127,8 +127,8 @@ REFUSED: list[tuple[Any, list[tuple[str, str, str]]]] = [
             )
         ],
     ),
-    ({}, [("model.layers", "no layers", NO_LAYERS)]),
-    ({"layers": {"a": None}}, [("model.layers", "no layers", NO_LAYERS)]),
+    ({}, [("model.layers", "'layers' is missing or empty", NO_LAYERS)]),
+    ({"layers": {"a": None}}, [("model.layers", "'layers' is missing or empty", NO_LAYERS)]),
     ({"layers": 3}, [("model.layers", "'layers' must be a list or a mapping, got 3", NO_LAYERS)]),
     ({"layers": False}, [("model.layers", "'layers' must be a list or a mapping, got false", NO_LAYERS)]),
     (
@@ -140,7 +140,7 @@ REFUSED: list[tuple[Any, list[tuple[str, str, str]]]] = [
     ({"layers": [{"ReLU": {"name": 3}}]}, [("model.layers.0.ReLU.name", "3 is not a valid name for an output", NAME)]),
     (
         {"layers": [{"ReLU": None, "name": "a"}, {"ReLU": {"name": "a"}}]},
-        [("model.layers.1.ReLU.name", "the name 'a' is used already", "names must be unique in a block")],
+        [("model.layers.1.ReLU.name", "the name 'a' is already used", "names must be unique within a model or block")],
     ),
     (
         {"layers": [{"ReLU": None, "layout": "Sequence"}]},
@@ -156,7 +156,7 @@ REFUSED: list[tuple[Any, list[tuple[str, str, str]]]] = [
     ),
     (
         {"params": {"a": None}, "layers": [{"Linear": "$a"}]},
-        [("model.params.a", "param 'a' has no value", "set it: model.params.a=...")],
+        [("model.params.a", "param 'a' has no value", "write a value in params, or set it on the command line: model.params.a=...")],
     ),
     (
         {"params": {"width": 1, "widths": 2}, "layers": [{"Linear": "$width"}]},

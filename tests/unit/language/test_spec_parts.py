@@ -101,7 +101,7 @@ REFUSED: list[tuple[Any, str, str, str]] = [
     ("(x)", "model.layers.0", "'(x)' is not a valid layer name", "write a layer's name"),
     ({"type": 3}, "model.layers.0.type", "3 is not a valid layer name", "write a name"),
     ({"type": None, "a": 1}, "model.layers.0.type", "null is not a valid layer name", "write a name"),
-    ({"name": "a"}, "model.layers.0", "missing layer name", "write one next to name"),
+    ({"name": "a"}, "model.layers.0", "missing layer name", "add a layer's name next to 'name'"),
     (
         {"Linear": 10, "bias": False},
         "model.layers.0.bias",

@@ -160,7 +160,7 @@ def test_what_an_alias_brings_stands_where_the_alias_does() -> None:
     assert _spot(document.values[("c",)]) == (2, 4, 2)
 
 
-TAG = "a spec is plain data: remove the tag, or put quotes around text that begins with !"
+TAG = "remove the tag, or put quotes around text that begins with !"
 REFUSED: dict[str, tuple[str, str]] = {
     "a key twice": (
         "a: 1\nb: 2\na: 3",
@@ -177,11 +177,11 @@ REFUSED: dict[str, tuple[str, str]] = {
     ),
     "a tag": (
         "a: !mine 3",
-        f"f.yaml:1:4   the YAML tag '!mine'   {TAG}\n    a: !mine 3\n       ^^^^^^^",
+        f"f.yaml:1:4   YAML tags are not allowed: '!mine'   {TAG}\n    a: !mine 3\n       ^^^^^^^",
     ),
     "a tag on a list": (
         "a: !!set {b}",
-        f"f.yaml:1:4   the YAML tag '!!set'   {TAG}\n    a: !!set {{b}}\n       ^^^^^^^",
+        f"f.yaml:1:4   YAML tags are not allowed: '!!set'   {TAG}\n    a: !!set {{b}}\n       ^^^^^^^",
     ),
     "an alias as a key": (
         "a: &x b\n*x : 3",
@@ -204,11 +204,11 @@ REFUSED: dict[str, tuple[str, str]] = {
     ),
     "a tab in front": (
         "a:\n\tb: 1",
-        "f.yaml:2:1   a tab in the indentation   indent with spaces\n    \tb: 1\n    ^",
+        "f.yaml:2:1   a tab in the indentation   indent with spaces only\n    \tb: 1\n    ^",
     ),
     "a second document": (
         "a: 1\n---\nb: 2",
-        "f.yaml:2:1   a second YAML document ('---')   write one document per file\n    ---\n    ^^^",
+        "f.yaml:2:1   a second YAML document starts here ('---')   write one document per file\n    ---\n    ^^^",
     ),
     "a missing colon": (
         "- Conv2d\n    out_channels: 3",

@@ -329,7 +329,7 @@ def test_names_inside_containers_are_the_users_own() -> None:
 def test_a_branch_that_nothing_takes_is_told() -> None:
     problems = Problems()
     make_graph([{"Parallel": {"branches": {"a": {"Linear": 4}, "b": {"Linear": 4}}, "merge": None}}, "ReLU"], problems)
-    assert [(each.path[-1], each.found) for each in problems.found] == [("b", "nothing uses this output")]
+    assert [(each.path[-1], each.found) for each in problems.found] == [("b", "nothing uses the output of this entry")]
 
 
 def test_memory_is_bounded_for_a_while_alone() -> None:

@@ -248,8 +248,8 @@ def test_a_run_with_all_of_it_can_be_repeated(work: Path, dlspec, write) -> None
 
 
 REFUSED = {
-    "no such name": ({"init": [{"match": "hed.*", "type": "zeros_"}]}, "no parameter is named 'hed.*'"),
-    "no such layer there": ({"freeze": [{"layer": "LSTM"}]}, "no parameter of LSTM"),
+    "no such name": ({"init": [{"match": "hed.*", "type": "zeros_"}]}, "no parameter matches 'hed.*'"),
+    "no such layer there": ({"freeze": [{"layer": "LSTM"}]}, "no LSTM has a parameter"),
     "cannot be filled": (
         {"init": [{"match": "*.bias", "type": "xavier_normal_"}]},
         "xavier_normal_ can't initialize stem.bias of shape (4,)",

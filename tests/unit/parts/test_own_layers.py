@@ -228,7 +228,7 @@ def test_a_learned_state_is_every_samples() -> None:
 BATCH = "the batch; samples must not be mixed"
 FROM_1 = "use 1 or more: the dimensions of a sample start at 1"
 REFUSED: list[tuple[str, dict[str, Any], tuple[TensorInfo, ...], str, str]] = [
-    ("Add", {}, (IMAGE,), "expected two or more inputs, got one", "write from: [_, NAME]"),
+    ("Add", {}, (IMAGE,), "two or more inputs are required, got 1", "write from: [_, NAME]"),
     ("Add", {}, (channels_first(64, 32, 32), channels_first(128, 16, 16)),
      "shapes (64, 32, 32) and (128, 16, 16) do not match",
      "use Residual with shortcut: auto, or a layer that changes the size of one of them"),
@@ -254,7 +254,7 @@ REFUSED: list[tuple[str, dict[str, Any], tuple[TensorInfo, ...], str, str]] = [
     ("Reshape", {"shape": [-1, 7]}, (IMAGE,),
      "shape is [-1, 7], but (4, 3, 5) channels-first has 60 numbers per sample",
      "leave out the batch: shape is that of one sample"),
-    ("Reshape", {"shape": [-1, -1]}, (IMAGE,), "shape is [-1, -1], with -1 2 times",
+    ("Reshape", {"shape": [-1, -1]}, (IMAGE,), "shape is [-1, -1], which contains -1 more than once",
      "use -1 for at most one size"),
     ("Reshape", {"shape": [0, 60]}, (IMAGE,), "shape is [0, 60], but sizes must be positive or -1",
      "leave out the batch, and use -1 for one unknown size"),

@@ -83,7 +83,7 @@ def test_a_wrong_spec_stops_the_sweep_before_it_begins(dlspec, work: Path) -> No
         "command line   optimizer.lr (Adam)   'lr' must be a number >= 0, got 'abc'\n"
         "    optimizer.lr=abc\n"
         "                 ^^^\n"
-        "1 of 3 jobs refused, nothing was trained; sweep.on_invalid=skip trains the others\n"
+        "1 of 3 jobs refused, nothing was trained; add sweep.on_invalid=skip to train the others\n"
     )
     assert not any(work.iterdir())
 
