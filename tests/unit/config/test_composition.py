@@ -179,10 +179,12 @@ BAD_FILES = {
         (GLOBAL + "defaults:\n  - override /optimizer: [Adam, SGD]\n",
          "conf/experiment/bad.yaml:3:33   optimizer   optimizer takes one choice, got a list   write one name"),
         (GLOBAL + "model: {layers: {a: ReLU}}\n",
-         "conf/experiment/bad.yaml:2:9   model.layers   a mapping here, but a list in the file that this one extends   "
+         "conf/experiment/bad.yaml:2:9   model.layers   'layers' is a mapping here, but a list in the file that "
+         "this one extends   "
          "write a list here too, which replaces the other list, or extend another file"),
         (GLOBAL + "trainer: {epoch: 3}\n", "conf/experiment/bad.yaml:2:11   trainer.epoch   unknown key   did you"),
-        (GLOBAL + "seed: ${oc.env:HOME}\n", "conf/experiment/bad.yaml:2:7   seed   '${oc.env:HOME}' is not allowed: oc.select is the only resolver"),
+        (GLOBAL + "seed: ${oc.env:HOME}\n",
+         "conf/experiment/bad.yaml:2:7   seed   '${oc.env:HOME}' is not allowed: oc.select is the only resolver"),
         (GLOBAL + "seed: [1\n", "conf/experiment/bad.yaml:2:7   this '[' is not closed"),
         ("- 1\n", "conf/experiment/bad.yaml   the file is not a mapping"),
     ],

@@ -113,9 +113,18 @@ REFUSED: dict[str, tuple[str, str]] = {
         "'${oc.env:HOME}' is not allowed: oc.select is the only resolver",
         "refer to a key of the config, or use oc.select",
     ),
-    "${hydra:job.name}": ("'${hydra:job.name}' is not allowed", "refer to a key of the config, or use oc.select"),
-    "${hydra.job.name}": ("'${hydra.job.name}' is not allowed", "refer to a key of the config, or use oc.select"),
-    "${mine:3}": ("'${mine:3}' is not allowed", "refer to a key of the config, or use oc.select"),
+    "${hydra:job.name}": (
+        "'${hydra:job.name}' is not allowed: oc.select is the only resolver",
+        "refer to a key of the config, or use oc.select",
+    ),
+    "${hydra.job.name}": (
+        "'${hydra.job.name}' is not allowed: oc.select is the only resolver",
+        "refer to a key of the config, or use oc.select",
+    ),
+    "${mine:3}": (
+        "'${mine:3}' is not allowed: oc.select is the only resolver",
+        "refer to a key of the config, or use oc.select",
+    ),
     "${model.widht}": ("'${model.widht}': no such key", "did you mean 'width'?"),
     "${modle.width}": ("'${modle.width}': no such key", "did you mean 'model'?"),
     "${nothing}": ("'${nothing}': no such key", "available: data, model, none, own, text, top"),

@@ -156,7 +156,13 @@ REFUSED: list[tuple[Any, list[tuple[str, str, str]]]] = [
     ),
     (
         {"params": {"a": None}, "layers": [{"Linear": "$a"}]},
-        [("model.params.a", "param 'a' has no value", "write a value in params, or set it on the command line: model.params.a=...")],
+        [
+            (
+                "model.params.a",
+                "param 'a' has no value",
+                "write a value in params, or set it on the command line: model.params.a=...",
+            )
+        ],
     ),
     (
         {"params": {"width": 1, "widths": 2}, "layers": [{"Linear": "$width"}]},

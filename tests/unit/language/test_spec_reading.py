@@ -286,7 +286,8 @@ def test_a_module_that_fails(module_folder: Path, name: str) -> None:
     text, error = BROKEN[name]
     if text is not None:
         (module_folder / f"{name}.py").write_text(text)
-    said = f"imports.0   importing '{name}' failed: {error}   the module must be importable from the working directory"
+    fix = "fix this error in the module" if text else "the module must be importable from the working directory"
+    said = f"imports.0   importing '{name}' failed: {error}   {fix}"
     assert said_of({"imports": [name]}) == [said]
 
 
