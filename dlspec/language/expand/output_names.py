@@ -158,8 +158,8 @@ class NameLookup:
                 Code.OUTPUT_BELOW, path, f"'{name}' is defined below", "an entry can only use outputs above it"
             )
         if level.is_inside(name):
-            found, fix = f"'{name}' contains this entry", "write the name of an entry above that does not contain it"
-            return self._report_invalid(Code.UNKNOWN_OUTPUT, path, found, fix)
+            fix = "write the name of an entry above that does not contain it"
+            return self._report_invalid(Code.UNKNOWN_OUTPUT, path, f"'{name}' contains this entry", fix)
         return self._report_invalid(
             Code.UNKNOWN_OUTPUT, path, f"no output named '{name}' above", self._suggest_name(name, level, path)
         )
