@@ -46,7 +46,7 @@ class DigitsSegments(SplitSource):
 def _make_split(
     images: NDArray[np.float32], digits: NDArray[np.int64], rows: NDArray[np.int64], generator: np.random.Generator
 ) -> Split:
-    """Make one image for each of the rows, with three more digits drawn from the same rows."""
+    """Make one image of four digits for each row: the digit of this row and three drawn from all rows."""
     import numpy as np
     import torch
 

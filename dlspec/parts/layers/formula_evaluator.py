@@ -116,10 +116,10 @@ class FormulaEvaluator:
         return self.apply(node, function, arguments, keywords)
 
     def _evaluate_power_operands(self, base: ast.expr, exponent: ast.expr) -> list[Any]:
-        """Evaluate base and exponent, one of them as a float so that the power is one too.
+        """Evaluate base and exponent, and convert one of them to float, so that the power is a float.
 
-        PyTorch's powers of integer tensors are integers: 0 for a negative exponent, any number beyond 64 bits. The type
-        of a traced tensor is not known, so a tensor as exponent is divided by 1.
+        PyTorch computes powers of integer tensors as integers: they are 0 for a negative exponent, and wrong beyond 64
+        bits. The type of a traced tensor is not known, so an exponent that is a tensor is divided by 1 to convert it.
         """
         if is_number(base) and is_number(exponent):
             return [self.evaluate(base), self.evaluate(exponent)]
