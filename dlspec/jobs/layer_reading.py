@@ -65,7 +65,7 @@ def _check_parameter_layer(node: Node, schema: Schema, settings: Mapping[str, An
 
 
 def check_model_names(block: Block, problems: Problems) -> None:
-    """Report blocks that have the name of a layer or loss, and outputs that have the name of an `nn.Module` attribute."""
+    """Report blocks with the name of a layer or loss, and outputs with the name of an `nn.Module` attribute."""
     for each in block.all_blocks():
         if each.name in LAYERS or each.name in LOSSES:
             found = f"a block can't be named '{each.name}': a layer or loss has this name"
