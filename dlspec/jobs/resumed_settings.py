@@ -41,9 +41,26 @@ def flatten_tree(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def find_differences(before: SpecTree, now: SpecTree) -> Changes:
-    """Find the keys in which two specs differ, each with its value before and now."""
+    """Find the keys in which two specs differ, each with its value before and now.
+
+    Settings of a metric that are no longer saved do not count: older versions saved defaults without effect.
+    """
     old, new = dict(flatten_tree(before)), dict(flatten_tree(now))
-    return {key: (old.get(key), new.get(key)) for key in {**old, **new} if old.get(key) != new.get(key)}
+    changes = {
+        key: (old.get(key), new.get(key))
+        for key in {**old, **new}
+        if old.get(key) != new.get(key) and not _is_unsaved_metric_setting(key, new)
+    }
+    metrics = tuple(
+        list(each["metrics"]) if isinstance(each.get("metrics"), Mapping) else None for each in (before, now)
+    )
+    # A metric whose settings are all null has no key that differs from that of a metric that is not there.
+    return changes if metrics[0] == metrics[1] or None in metrics else {**changes, "metrics": (metrics[0], metrics[1])}
+
+
+def _is_unsaved_metric_setting(key: str, new: Mapping[str, Any]) -> bool:
+    metric = key.rpartition(".")[0]
+    return key.startswith("metrics.") and key not in new and any(is_below(each, metric) for each in new)
 
 
 def find_size_changes(snapshot: Snapshot | None, data: Dataset) -> Changes:

@@ -112,12 +112,11 @@ def find_changes(folder: Path, job: Job, snapshot: Snapshot | None, written_keys
         Each changed key with its value before and now.
     """
     saved = load_yaml_file(folder / SPEC_FILE).tree
-    before, now = dict(flatten_tree(saved)), dict(flatten_tree(job.prepared.resolved))
+    before = dict(flatten_tree(saved))
     found = {
         key: each
         for key, each in find_differences(saved, job.prepared.resolved).items()
-        # Older versions saved every default of a metric; without effect, they are no longer saved.
-        if (key in before and (key in now or not key.startswith("metrics."))) or _is_written_by_user(key, written_keys)
+        if key in before or _is_written_by_user(key, written_keys)
     }
     return {**found, **find_size_changes(snapshot, job.prepared.data)}
 

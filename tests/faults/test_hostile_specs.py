@@ -198,7 +198,7 @@ LOOKED_UP = {
 COMPUTED = {
     f"{where} {formula}": Case(_behind(entry.replace("F", formula)), said)
     for formula, said in {
-        "9**9**9": "beyond 1,000",
+        "9**9**9": "must not exceed 1,000",
         "10**1000": "beyond 1e+18",
         "round(5, -10**9)": "digits",
         "1e308*10": "not a finite number",

@@ -516,5 +516,5 @@ def test_other_data_are_refused(work: Path, dlspec: Run, at: Run, write: Callabl
     write("some.txt", "to be or not to be, that is the question\n" * 250)
     said = dlspec("resume", "run=run")
     assert said.code == 2
-    assert "to resume with this change add resume.allow=[data]" in said.err
+    assert "data   can only change between two epochs, and the newest checkpoint is within epoch 1" in said.err
     assert read_newest_checkpoint(work / "run/checkpoints") is not None

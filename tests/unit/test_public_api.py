@@ -96,13 +96,18 @@ def test_resume_refuses(work: Path) -> None:
         (("nowhere",), {}, "no run in 'nowhere'"),
         ((folder,), {}, "pass them again: train(SPEC, data=...), resume(FOLDER, data=...); or"),
         ((folder, {"x": X[:30], "target": Y[:30]}), {}, "data (train)   was 28 in the run, is now 21"),
-        ((folder, DATA[0]), {"changes": {"seed": 3}}, "to resume with this change add resume.allow=[seed]"),
+        (
+            (folder, DATA[0]),
+            {"changes": {"seed": 3}},
+            "only affects the start of a run, so it can't change when the run is resumed",
+        ),
     ]
     for words, more, message in refused:
         with pytest.raises(library.UserError) as caught:
             library.resume(*words, **more)
         assert message in str(caught.value)
-    assert library.resume(folder, DATA[0], changes=["seed=3"], allow=["seed"]).spec["seed"] == 3
+    changes = ["optimizer.lr=0.01", "trainer.epochs=5"]
+    assert library.resume(folder, DATA[0], changes=changes, allow=["optimizer.lr"]).spec["optimizer"]["lr"] == 0.01
 
 
 SPECS = [
@@ -146,7 +151,11 @@ WRONG = [
     ({"model": "mlp"}, {"shpe": [3]}, "data.shpe   unknown key   did you mean 'shape'?"),
     ({"model": "mlp"}, (X, Y), "can't use a tuple as data: pass arrays by name"),
     ({"data": {"validaton": 0.3}}, DATA[0], "data.validaton   not a setting of arrays   did you mean 'validation'?"),
-    (["data.limit=3"], DATA[0], "data.limit   not a setting of arrays   available: split_seed, test, validation"),
+    (
+        ["data.limit=3"],
+        DATA[0],
+        "data.limit   not a setting of arrays   available: labels, split_seed, test, validation",
+    ),
     ({"data": {"validation": "a"}}, DATA[0], "validation must be a number >= 0 and < 1, got 'a'"),
     ({"data": {"split_seed": -1}}, DATA[0], "split_seed must be a whole number >= 0, got -1"),
     ({"model": "cnn"}, {"shape": [3, 32, 32]}, "data.num_classes   missing   add the number of classes"),

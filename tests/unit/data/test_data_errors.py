@@ -178,7 +178,7 @@ CSV = {
         b"text,label\na,x\nb,y\n",
         {"num_classes": 3},
         "num_classes",
-        "expected 3, but text_csv has 2",
+        "num_classes is 3, but text_csv has 2",
     ),
 }
 
@@ -333,9 +333,9 @@ def test_random_too_large() -> None:
 
 
 STATED = [
-    ("digits", {"num_classes": 12}, "num_classes", "expected 12, but digits has 10"),
-    ("digits", {"shape": [1, 28, 28]}, "shape", "expected [1, 28, 28], but digits has [1, 8, 8]"),
-    ("digits", {"vocab_size": 100}, "vocab_size", "expected 100, but digits has none"),
+    ("digits", {"num_classes": 12}, "num_classes", "num_classes is 12, but digits has 10"),
+    ("digits", {"shape": [1, 28, 28]}, "shape", "shape is [1, 28, 28], but digits has [1, 8, 8]"),
+    ("digits", {"vocab_size": 100}, "vocab_size", "vocab_size is 100, but digits has none"),
     ("diabetes", {"num_classes": 2}, "num_classes", "num_classes is 2, but diabetes has none"),
 ]
 
@@ -447,7 +447,7 @@ SETTINGS = [
     (
         "random",
         {"length": 5},
-        "Value error, needs both vocab_size and length to make tokens, such as 1000 and 50",
+        "Value error, needs both vocab_size and length, such as vocab_size: 1000 and length: 50",
     ),
 ]
 

@@ -134,7 +134,10 @@ def test_aimed_at_a_field(field: str, facts: dict[str, int]) -> None:
 def test_aimed_at_nothing_that_is_there() -> None:
     with pytest.raises(DataError) as caught:
         noise(target="labl")
-    assert (caught.value.key, str(caught.value)) == ("target", "random has no 'labl'; did you mean 'label'?")
+    assert (caught.value.key, str(caught.value)) == (
+        "target",
+        "random has no target or field 'labl'; did you mean 'label'?",
+    )
 
 
 # ---- real data that have such targets -------------------------------------------------------------------------------

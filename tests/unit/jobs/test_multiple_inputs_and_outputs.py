@@ -100,7 +100,8 @@ REFUSED: list[tuple[dict[str, Any], dict[str, Any], list[str]]] = [
      ["loss.size.output   the model has no output 'sizes'   did you mean 'size'?",
       "loss.size.target   the data have no target or field 'amout'   did you mean 'amount'?"]),
     (MODEL, {"loss": LOSS, "metrics": [{"AUROC": {"target": "amount"}}]},
-     ["metrics.0   AUROC expects classes, but 'amount' has numbers   use metrics=auto, which chooses by the target"]),
+     ["metrics.0   AUROC expects classes or labels, but 'amount' has numbers   "
+      "use metrics=auto, which chooses by the target"]),
     (MODEL, {"loss": LOSS, "metrics": [{"Accuracy": {"target": "lable"}}]},
      ["metrics.0.Accuracy.target   no target 'lable' is predicted   did you mean 'label'?"]),
     ({**MODEL, "inputs": ["left", "rigth"], "layers": [TRUNK[0], MISSPELLED, *TRUNK[2:], *HEADS]}, {"loss": LOSS},

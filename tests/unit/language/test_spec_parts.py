@@ -98,9 +98,9 @@ REFUSED: list[tuple[Any, str, str, str]] = [
     ),
     ("Linear(10)", "model.layers.0", "'Linear(10)' is not a valid layer name", "write 'Linear: 10'"),
     ("Linear(a=3)", "model.layers.0", "'Linear(a=3)' is not a valid layer name", "write 'Linear: {setting: value}'"),
-    ("(x)", "model.layers.0", "'(x)' is not a valid layer name", "write a layer's name"),
-    ({"type": 3}, "model.layers.0.type", "3 is not a valid layer name", "write a name"),
-    ({"type": None, "a": 1}, "model.layers.0.type", "null is not a valid layer name", "write a name"),
+    ("(x)", "model.layers.0", "'(x)' is not a valid layer name", "write a layer's name, or NAME: {setting: value}"),
+    ({"type": 3}, "model.layers.0.type", "3 is not a valid layer name", "write a layer's name"),
+    ({"type": None, "a": 1}, "model.layers.0.type", "null is not a valid layer name", "write a layer's name"),
     ({"name": "a"}, "model.layers.0", "missing layer name", "add a layer's name next to 'name'"),
     (
         {"Linear": 10, "bias": False},

@@ -215,7 +215,7 @@ REFUSED: list[tuple[str, Network, Target, dict[str, Any], tuple[str, str, str]]]
      ("model.layers.1", "a Softmax must not come before MultiMarginLoss",
       "remove it: the loss expects unbounded scores")),
     ("BCELoss", ending(1), YES_NO, {},
-     ("model.layers.0", "BCELoss expects the network to end with Sigmoid or Softmax or Hardsigmoid, got Linear",
+     ("model.layers.0", "BCELoss expects the network to end with Sigmoid, Softmax or Hardsigmoid, got Linear",
       "end with a Sigmoid, or use BCEWithLogitsLoss")),
     ("NLLLoss", ending(3), THREE, {},
      ("model.layers.0", "NLLLoss expects the network to end with LogSoftmax, got Linear",

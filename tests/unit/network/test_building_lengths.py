@@ -561,7 +561,7 @@ def test_a_layer_that_needs_lengths_says_where_they_were_lost(layer: Any) -> Non
     name = layer if isinstance(layer, str) else next(iter(layer))
     assert get_refusal([{"Embedding": 4}, {"Softmax": {"dim": 1}}, "ReLU", layer], TEXT) == (
         f"{name} needs each sample's length, which is unknown after Softmax ('1')",
-        f"Softmax mixes steps and padding: put {name} before it, or use one that keeps steps separate",
+        f"Softmax mixes steps and padding: put {name} before it, or use one that mixes no steps",
     )
 
 
