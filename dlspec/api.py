@@ -278,7 +278,9 @@ def sweep(
             try:
                 sweep_run.launch(
                     [
-                        _make_plan(partial(_prepare_job, spec, data, values, sweep_run.spec_version), values, checksum)
+                        _make_job_planner(
+                            partial(_prepare_job, spec, data, values, sweep_run.spec_version), values, checksum
+                        )
                         for values in grid
                     ]
                 )
@@ -321,7 +323,7 @@ def _refuse_data_keys(over: Mapping[str, Any], dataset: Dataset | None) -> None:
         )
 
 
-def _make_plan(prepare: Callable[[], JobSteps], values: Values, checksum: str) -> PlanJob:
+def _make_job_planner(prepare: Callable[[], JobSteps], values: Values, checksum: str) -> PlanJob:
     overrides = tuple(f"{key}={_format_value(value)}" for key, value in values.items())
     return partial(plan_job, overrides, prepare, checksum)
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dlspec.compat.torchmetrics import leave_out_plots
+from dlspec.compat.torchmetrics import skip_plot_imports
 from helpers.command_line import CommandResult, run_in_this_process
 
 # One thread a test process, before PyTorch is imported: two of them on two cores wait for nobody, and a run in this one
@@ -26,7 +26,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 # As in the program: torchmetrics without what it imports for its plots alone takes 0.3 s in place of 3.6. It has to be
 # here before a test module imports it.
-leave_out_plots()
+skip_plot_imports()
 importlib.import_module("dlspec.parts.torch.torch_metrics").metric_registry()
 
 # As in the program, the garbage collector leaves alone what importing made: looking at it takes 0.4 s each time.

@@ -117,12 +117,12 @@ class _NextTokenCheck:
     def run(self, problems: Problems) -> None:
         """Check the positions, as many in one run as fit, and report the first layer that sees the future."""
         length = self._find_length()
-        positions = find_positions(length)
+        positions = choose_positions_to_change(length)
         count = max(1, MAX_NUMBERS // max(1, self.network.max_layer_outputs))
         for start in range(0, len(positions), count):
-            seen = self._find_seen_position(positions[start : start + count])
+            seen = self._find_position_seen_too_early(positions[start : start + count])
             if seen is not None:
-                self._report(seen, length, problems)
+                self._report_layer_that_sees_future(seen, length, problems)
                 return
 
     def _find_length(self) -> int:
@@ -135,7 +135,7 @@ class _NextTokenCheck:
             raise _NotCheckable(f"the output has {steps} steps for {tokens.shape[1]} tokens")
         return steps
 
-    def _find_seen_position(self, positions: Sequence[int]) -> int | None:
+    def _find_position_seen_too_early(self, positions: Sequence[int]) -> int | None:
         """Return the first of the positions whose token changes an earlier output, None without one."""
         before, after = self._make_inputs(positions)
         one = _select_output(_run_network(self.network, before), self.output, self.network)
@@ -156,7 +156,7 @@ class _NextTokenCheck:
             tokens[row, position] = 0 if tokens[row, position] == 1 else 1
         return before, {**before, self.loss.tokens: tokens}
 
-    def _report(self, position: int, length: int, problems: Problems) -> None:
+    def _report_layer_that_sees_future(self, position: int, length: int, problems: Problems) -> None:
         network, outputs = self.network, (LayerOutputs(), LayerOutputs())
         for inputs, recorded in zip(self._make_inputs([position]), outputs, strict=True):
             with _record_outputs(network.layers, recorded):
@@ -170,7 +170,7 @@ class _NextTokenCheck:
         problems.add(Code.SEES_FUTURE, layer.path, f"{found}but '{self.loss.target.name}' is the next token", FIX)
 
 
-def find_positions(length: int) -> list[int]:
+def choose_positions_to_change(length: int) -> list[int]:
     """Return the positions at which a token is changed: the last one first, then some over the whole length."""
     shares = {round(share * length) for share in POSITION_SHARES}
     return sorted({each for each in {length - 1, *shares, 1, 2} if 0 < each < length}, reverse=True)
@@ -224,18 +224,24 @@ def _select_output(output: Any, name: str, network: Network) -> Tensor:
     return found
 
 
-def _looks_ahead(layer: BuiltLayer, before: LayerOutputs, after: LayerOutputs, position: int, length: int) -> bool:
+def _looks_ahead(
+    layer: BuiltLayer,
+    outputs_before_change: LayerOutputs,
+    outputs_after_change: LayerOutputs,
+    position: int,
+    length: int,
+) -> bool:
     """Whether a layer's outputs at steps before the changed token differ; layers with other steps are not judged."""
     dim = layer.output.time_dim
     if dim is None or layer.output.shape[dim - 1] != length:
         return False
-    pairs = zip(before[layer.name], after[layer.name], strict=True)
+    pairs = zip(outputs_before_change[layer.name], outputs_after_change[layer.name], strict=True)
     return any(_earlier_steps_differ(one, other, layer.output, position) for one, other in pairs)
 
 
-def _earlier_steps_differ(one: Tensor, other: Tensor, value: TensorInfo, position: int) -> bool:
+def _earlier_steps_differ(one: Tensor, other: Tensor, output_info: TensorInfo, position: int) -> bool:
     """Return whether two tensors differ at any time step before a position."""
-    dim = value.time_dim
+    dim = output_info.time_dim
     if dim is None or one.shape != other.shape or one.dim() <= dim or one.shape[dim] < position:
         return False
     return not torch.allclose(

@@ -81,12 +81,12 @@ def measure_costs(network: Network, criterion: Criterion, data: Dataset, build_m
     return {name: _cost_per_sample(small, large, name) for name in {*large.multiply_adds, *large.saved_bytes}}
 
 
-def _cost_per_sample(small: _CostMeter, large: _CostMeter, name: str) -> LayerCost:
-    bytes_per_sample = large.saved_bytes[name] - small.saved_bytes[name]
+def _cost_per_sample(small_batch: _CostMeter, large_batch: _CostMeter, name: str) -> LayerCost:
+    bytes_per_sample = large_batch.saved_bytes[name] - small_batch.saved_bytes[name]
     return LayerCost(
-        large.multiply_adds[name] - small.multiply_adds[name],
+        large_batch.multiply_adds[name] - small_batch.multiply_adds[name],
         bytes_per_sample,
-        max(0, small.saved_bytes[name] - BATCH_SIZES[0] * bytes_per_sample),
+        max(0, small_batch.saved_bytes[name] - BATCH_SIZES[0] * bytes_per_sample),
     )
 
 

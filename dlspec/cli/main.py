@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 
 from dlspec.cli.command_names import LIGHT_COMMANDS, PLANNED_COMMANDS
-from dlspec.compat.torchmetrics import leave_out_plots
+from dlspec.compat.torchmetrics import skip_plot_imports
 from dlspec.formatting import COMMANDS
 from dlspec.jobs.error_reporting import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_INVALID, EXIT_OK
 
@@ -24,7 +24,7 @@ def main() -> int:
     """
     gc.disable()
     enable_interrupts()
-    leave_out_plots()
+    skip_plot_imports()
     try:
         return run_command(sys.argv[1:])
     finally:

@@ -159,19 +159,19 @@ class ConfigCache(CachingConfigRepository):
         return self.cache[config_path]
 
     def _load(self, config_path: str) -> ConfigResult | None:
-        key = self._versions[config_path] = self._version(config_path)
+        key = self._versions[config_path] = self._get_config_version(config_path)
         if key is None:
             return self.delegate.load_config(config_path)
         recalled: ConfigResult | None = copy_stored_config(key)
         if recalled is not None:
             return recalled
         loaded = self.delegate.load_config(config_path)
-        if self._version(config_path) != key:  # the file was written while it was read
+        if self._get_config_version(config_path) != key:  # the file was written while it was read
             self._versions[config_path] = None
             return loaded
         return store_config_copy(key, loaded)
 
-    def _version(self, config_path: str) -> Hashable | None:
+    def _get_config_version(self, config_path: str) -> Hashable | None:
         source = self.delegate._find_object_source(config_path, ObjectType.CONFIG)
         version = None if source is None else get_source_version(source, config_path)
         if source is None or version is None:
@@ -187,15 +187,15 @@ class ConfigCache(CachingConfigRepository):
             merge: merges a list of configs.
         """
         merged = [replace(each, config_path=EMPTY) if each is left_out else each for each in defaults]
-        return self._merge_once(merged, lambda each: merge(self._merge_hydra_defaults(each, merge)))
+        return self._merge_or_copy(merged, lambda each: merge(self._merge_hydra_defaults(each, merge)))
 
     def _merge_hydra_defaults(self, defaults: list[ResultDefault], merge: Merge) -> list[ResultDefault]:
         """Replace Hydra's own configs at the start of the list by one merged config: it rarely changes."""
         head = list(takewhile(lambda each: str(each.config_path).startswith("hydra/"), defaults))
-        self._add_config(HEAD, self._merge_once(head, merge))
+        self._add_config(HEAD, self._merge_or_copy(head, merge))
         return [ResultDefault(config_path=HEAD, primary=True), *defaults[len(head) :]]
 
-    def _merge_once(self, defaults: list[ResultDefault], merge: Merge) -> DictConfig:
+    def _merge_or_copy(self, defaults: list[ResultDefault], merge: Merge) -> DictConfig:
         """Merge configs, or copy the result if an earlier composition merged the same versions."""
         key = tuple((self._versions.get(str(each.config_path)), each.package, each.primary) for each in defaults)
         if None in (version for version, _, _ in key):

@@ -60,7 +60,7 @@ def make_step_function(optimizer: Optimizer) -> Callable[[], None]:
 
     Call this after creating the learning-rate schedulers, because they wrap `step`.
     """
-    raw = _find_raw_step(optimizer)
+    raw = _find_undecorated_step(optimizer)
     if raw is None:
         return lambda: optimizer.step(None)
 
@@ -75,7 +75,7 @@ def make_step_function(optimizer: Optimizer) -> Callable[[], None]:
     return step
 
 
-def _find_raw_step(optimizer: Optimizer) -> Callable[[Optimizer], Any] | None:
+def _find_undecorated_step(optimizer: Optimizer) -> Callable[[Optimizer], Any] | None:
     """Return the undecorated `step`, or None if its wrappers are not exactly PyTorch's two.
 
     These are the profiling wrapper and, inside it, the wrapper that switches gradients off.

@@ -4,7 +4,7 @@ torchmetrics imports scipy.signal for audio, matplotlib for plots, and transform
 metrics need none of them. In a process of dlspec's command line, empty stand-in modules are used instead. In other
 programs (a notebook) everything is imported, so that `metric.plot()` works.
 
-Importing this file imports nothing heavy: a program calls `leave_out_plots` before anything else.
+Importing this file imports nothing heavy: a program calls `skip_plot_imports` before anything else.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from typing import Any
 _TRANSFORMERS_NAMES = "AutoModel AutoTokenizer CLIPModel CLIPProcessor PreTrainedModel PreTrainedTokenizerBase".split()
 
 
-class _PlotsSwitch:
+class _PlotImportState:
     is_on = False
 
 
-def leave_out_plots() -> None:
+def skip_plot_imports() -> None:
     """Import torchmetrics without plots in this process. Call it only if no other code in the process needs plots."""
-    _PlotsSwitch.is_on = True
+    _PlotImportState.is_on = True
 
 
-def are_plots_left_out() -> bool:
-    """Whether `leave_out_plots` was called in this process."""
-    return _PlotsSwitch.is_on
+def are_plot_imports_skipped() -> bool:
+    """Whether `skip_plot_imports` was called in this process."""
+    return _PlotImportState.is_on
 
 
 @cache
 def import_torchmetrics() -> Any:
-    """Import and return torchmetrics; after `leave_out_plots` without the libraries for audio and plots."""
-    if are_plots_left_out():
+    """Import and return torchmetrics; after `skip_plot_imports` without the libraries for audio and plots."""
+    if are_plot_imports_skipped():
         return _import_without_plots()
     import torchmetrics
 

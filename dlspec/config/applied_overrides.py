@@ -139,7 +139,7 @@ def apply_override(tree: dict[str, Any], override: Override) -> Finding | None:
         if not isinstance(child, dict | list):
             return _shorthand_finding(path[:depth], child, override, tree)
         node = child
-    return _check_omitted_layer_name(node, path, override, tree) or _set_leaf(node, path, override)
+    return _check_omitted_layer_name(node, path, override, tree) or _set_override_value(node, path, override)
 
 
 def _get_child(node: Any, part: Any) -> Any:
@@ -157,7 +157,7 @@ def _missing_list_finding(override: Override, path: KeyPath) -> Finding:
     )
 
 
-def _set_leaf(node: Any, path: KeyPath, override: Override) -> Finding | None:
+def _set_override_value(node: Any, path: KeyPath, override: Override) -> Finding | None:
     last: Any = path[-1]
     if isinstance(node, list) and (not isinstance(last, int) or last >= len(node)):
         return _missing_entry_finding(node, last)
@@ -172,7 +172,7 @@ def _set_leaf(node: Any, path: KeyPath, override: Override) -> Finding | None:
         del node[key]
         return None
     before = _get_child(node, last)
-    node[key] = {**before, **value} if _should_merge(path, before, value) else value
+    node[key] = {**before, **value} if _should_merge_override(path, before, value) else value
     _keep_last_layer_name(node, path)
     return None
 
@@ -218,7 +218,7 @@ def _visible_blocks(model: Any, path: KeyPath) -> dict[str, Any]:
     return found
 
 
-def _should_merge(path: KeyPath, before: Any, value: Any) -> bool:
+def _should_merge_override(path: KeyPath, before: Any, value: Any) -> bool:
     """Whether a value is merged key by key into the mapping there, rather than replacing it.
 
     A mapping that names another part or layer replaces the old one.

@@ -252,7 +252,7 @@ class DlspecConfigLoader(HookedLoader):
         if spec_file is not None:
             chosen = {each.key_or_group for each in choices}
             locations.keep_only(chosen)
-            locations.add_file(spec_file, None, without=chosen)
+            locations.add_file(spec_file, None, omitted_sections=chosen)
         for override in usable:
             if str(override.value()) not in self.files(override.key_or_group):
                 locations.add_choice(override)

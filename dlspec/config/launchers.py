@@ -31,12 +31,12 @@ _REPLACEMENTS = {
 def register_plugin_names() -> None:
     """Register dlspec's launchers and sweeper as choices of Hydra's groups, by name only: no class is imported."""
     for name, cls in {"dlspec": "DlspecLauncher", "pool": "PoolLauncher"}.items():
-        _store("hydra/launcher", name, {"_target_": f"{PLUGIN_MODULE}.{cls}"})
+        _store_plugin_choice("hydra/launcher", name, {"_target_": f"{PLUGIN_MODULE}.{cls}"})
     sweeper = {"_target_": f"{PLUGIN_MODULE}.DlspecSweeper", "max_batch_size": None, "params": None}
-    _store("hydra/sweeper", "dlspec", sweeper)
+    _store_plugin_choice("hydra/sweeper", "dlspec", sweeper)
 
 
-def _store(group: str, name: str, node: Mapping[str, Any]) -> None:
+def _store_plugin_choice(group: str, name: str, node: Mapping[str, Any]) -> None:
     """Store a choice, unless it is already stored: storing it again would make Hydra's configs merge again."""
     store, path = ConfigStore.instance(), f"{group}/{name}.yaml"
     if store.get_type(path) != ObjectType.CONFIG or store.load(path).node != node:

@@ -30,15 +30,15 @@ class LocationCollector:
         """Return all locations collected so far."""
         return SourceMap(self.keys, self.values)
 
-    def add_file(self, path: Path, package: str | None, without: Collection[str] = ()) -> None:
+    def add_file(self, path: Path, package: str | None, omitted_sections: Collection[str] = ()) -> None:
         """Add the keys of a file.
 
         Args:
             path: the file.
             package: the dotted key below which Hydra puts the file's content, None for the top.
-            without: sections of the file to leave out.
+            omitted_sections: sections of the file to leave out.
         """
-        document = load_yaml_file(path).without_sections(without)
+        document = load_yaml_file(path).without_sections(omitted_sections)
         prefix: KeyPath = tuple(package.split(".")) if package else ()
         for end in range(1, len(prefix) + 1):
             self.keys.setdefault(prefix[:end], SourceLocation(format_file_path(path)))

@@ -46,7 +46,7 @@ class ModelMerger:
             if names_different_part(before, newer, path):
                 return newer
             return self._merge_keys(before or {}, newer, path)
-        self._check_kinds(before, newer, path)
+        self._check_list_or_mapping(before, newer, path)
         return newer
 
     def _merge_keys(self, before: dict[str, Any], newer: dict[str, Any], path: KeyPath) -> dict[str, Any]:
@@ -77,7 +77,7 @@ class ModelMerger:
             self.conflicts.append(MergeConflict(path, Finding(Code.UNKNOWN_OUTPUT, found, fix)))
         entries.pop(name, None)
 
-    def _check_kinds(self, before: Any, newer: Any, path: KeyPath) -> None:
+    def _check_list_or_mapping(self, before: Any, newer: Any, path: KeyPath) -> None:
         old, new = (_KIND_NAMES.get(type(each), "") for each in (before, newer))
         if old and new and old != new and path[-1] in _STRUCTURAL_KEYS:
             whole = "a list here too, which replaces the other list"
@@ -128,21 +128,21 @@ def drop_unused_params(before: Any, after: Any, newer: Any) -> None:
         after: the model after merging; it is changed in place.
         newer: what was merged into it.
     """
-    for old, new, new_own in _pair_blocks(before, after, newer):
+    for old, new, new_own in _iterate_merged_blocks(before, after, newer):
         kept = _get_mapping(new_own, "params").keys()
         read_before = find_expression_words(old)
         while unused := (read_before & _get_mapping(new, "params").keys()) - find_expression_words(new) - kept:
             new["params"] = {name: each for name, each in new["params"].items() if name not in unused}
 
 
-def _pair_blocks(before: Any, after: Any, newer: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any], Any]]:
+def _iterate_merged_blocks(before: Any, after: Any, newer: Any) -> Iterator[tuple[dict[str, Any], dict[str, Any], Any]]:
     """Yield (before, after, newer) of the model and of each block that is in both `before` and `after`."""
     if not isinstance(before, dict) or not isinstance(after, dict):
         return
     yield before, after, newer
     old, new, new_own = (_get_mapping(each, "blocks") for each in (before, after, newer))
     for name in new:
-        yield from _pair_blocks(old.get(name), new[name], new_own.get(name))
+        yield from _iterate_merged_blocks(old.get(name), new[name], new_own.get(name))
 
 
 def _get_mapping(tree: Any, key: str) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def infer_target(name: str, values: NDArray[Any], inputs: ArraysByName, lengths:
     return _read_step_target(name, values, inputs, lengths)
 
 
-def as_labels(name: str, targets: ArraysByName) -> NDArray[np.bool_]:
+def read_multi_label_target(name: str, targets: ArraysByName) -> NDArray[np.bool_]:
     """Return a target of zeros and ones, (N, L) for L labels, as an array of bools.
 
     Raises:
@@ -118,5 +118,5 @@ def _make_class_names(count: int) -> tuple[str, ...]:
     return tuple(str(index) for index in range(count))
 
 
-def _format_values(found: NDArray[Any], most: int = 5) -> str:
-    return ", ".join(str(each) for each in found[:most].tolist()) + (", ..." if len(found) > most else "")
+def _format_values(values: NDArray[Any], max_shown: int = 5) -> str:
+    return ", ".join(str(each) for each in values[:max_shown].tolist()) + (", ..." if len(values) > max_shown else "")

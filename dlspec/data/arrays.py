@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from dlspec.data.array_splits import make_splits
-from dlspec.data.array_targets import ArraysByName, as_labels, infer_target
+from dlspec.data.array_targets import ArraysByName, infer_target, read_multi_label_target
 from dlspec.data.dataset import Dataset, Field, Target
 from dlspec.data.split_indices import SplitPlan, split_rows
 from dlspec.errors import Code, DataError, find_closest, format_value, suggest
@@ -64,14 +64,14 @@ def dataset_from_arrays(
         )
     inputs, outputs = _separate_targets(arrays, target)
     label_names = [labels] if isinstance(labels, str) else list(labels)
-    outputs |= {name: as_labels(name, outputs) for name in label_names}
+    outputs |= {name: read_multi_label_target(name, outputs) for name in label_names}
     _check_rows(inputs | outputs)
     lengths = {key: inputs.pop(key) for key in _find_lengths(inputs, outputs)}
     fields = [_make_field(key, values, f"{key}{LENGTHS_SUFFIX}" in lengths) for key, values in inputs.items()]
     targets = [
         infer_target(key, values, inputs, {} if key in label_names else lengths) for key, values in outputs.items()
     ]
-    fields = [_share_vocabulary(each, targets) for each in fields]
+    fields = [_copy_vocab_size_from_target(each, targets) for each in fields]
     stored = {each.name: _convert_inputs(inputs[each.name], each) for each in fields}
     stored |= {key: _check_lengths(key, values, inputs | outputs) for key, values in lengths.items()}
     found = {each.name: _convert_labels(outputs[each.name], each) for each in targets}
@@ -116,12 +116,12 @@ def _as_arrays(given: Mapping[str, Any]) -> ArraysByName:
     return {key: _as_array(key, values) for key, values in given.items()}
 
 
-def _is_lengths(key: str, given: Mapping[str, Any]) -> bool:
+def _is_lengths_key(key: str, given: Mapping[str, Any]) -> bool:
     return key.endswith(LENGTHS_SUFFIX) and key.removesuffix(LENGTHS_SUFFIX) in given
 
 
 def _find_lengths(inputs: ArraysByName, labels: ArraysByName) -> list[str]:
-    return [key for key in inputs if _is_lengths(key, inputs | labels)]
+    return [key for key in inputs if _is_lengths_key(key, inputs | labels)]
 
 
 def _check_fractions(validation: float, test: float) -> None:
@@ -198,10 +198,10 @@ def _make_token_field(key: str, values: NDArray[Any], has_lengths: bool) -> Fiel
     return Field(key, values.shape[1:], "tokens", int(values.max()) + 1, has_lengths)
 
 
-def _share_vocabulary(each: Field, targets: Sequence[Target]) -> Field:
+def _copy_vocab_size_from_target(token_field: Field, targets: Sequence[Target]) -> Field:
     """Give a field of tokens the vocabulary of its next-token target, whose last step may contain a new token."""
-    sizes = [len(target.classes) for target in targets if target.next_of == each.name]
-    return replace(each, vocab_size=max(sizes)) if sizes else each
+    sizes = [len(target.classes) for target in targets if target.next_of == token_field.name]
+    return replace(token_field, vocab_size=max(sizes)) if sizes else token_field
 
 
 def _check_lengths(key: str, values: NDArray[Any], columns: ArraysByName) -> NDArray[Any]:

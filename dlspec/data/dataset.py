@@ -67,7 +67,7 @@ class Target:
         return self.shape[1 if len(self.shape) == 2 else 0]  # (C), a sequence (T, C), or (C, H, W)
 
     @property
-    def is_next(self) -> bool:
+    def is_next_token(self) -> bool:
         """Whether this target is the next token, which the network must not see in advance."""
         return bool(self.next_of)
 

@@ -82,20 +82,22 @@ def limit_rows(rows: IntArray, classes: IntArray, limit: int | None, generator: 
     return rows[choose_proportionally(classes, limit, 0, generator)]
 
 
-def choose_proportionally(classes: IntArray, count: int, keep: int, generator: np.random.Generator) -> IntArray:
+def choose_proportionally(
+    classes: IntArray, count: int, keep_per_class: int, generator: np.random.Generator
+) -> IntArray:
     """Choose positions at random, in proportion to the classes.
 
     Args:
         classes: class of each position, numbered from 0
-        count: number of positions to choose, fewer if `keep` does not leave enough
-        keep: number of positions of each class that are never chosen
+        count: number of positions to choose, fewer if `keep_per_class` does not leave enough
+        keep_per_class: number of positions of each class that are never chosen
         generator: source of randomness
 
     Returns:
         The chosen positions, ascending.
     """
     sizes = np.bincount(classes)
-    quota = _divide_quota(sizes, count, np.maximum(sizes - keep, 0))
+    quota = _divide_quota(sizes, count, np.maximum(sizes - keep_per_class, 0))
     order = generator.permutation(len(classes))
     order = order[np.argsort(classes[order], kind="stable")]
     rank = np.arange(len(order)) - (np.cumsum(sizes) - sizes)[classes[order]]
@@ -103,10 +105,10 @@ def choose_proportionally(classes: IntArray, count: int, keep: int, generator: n
     return chosen
 
 
-def _divide_quota(sizes: IntArray, count: int, max_counts: IntArray) -> IntArray:
+def _divide_quota(class_sizes: IntArray, count: int, max_counts: IntArray) -> IntArray:
     """Divide `count` among the classes by the largest-remainder method, at most `max_counts` for each."""
     total = min(count, int(max_counts.sum()))
-    exact_counts = total * sizes / max(1, sizes.sum())
+    exact_counts = total * class_sizes / max(1, class_sizes.sum())
     quota: IntArray = np.minimum(np.floor(exact_counts).astype(np.int64), max_counts)
     while (missing := total - int(quota.sum())) > 0:
         open_classes = np.flatnonzero(quota < max_counts)

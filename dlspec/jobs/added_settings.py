@@ -32,17 +32,17 @@ def drop_added_defaults(tree: Mapping[str, Any], added: Sequence[AddedSetting]) 
     return tree
 
 
-def _drop_default(value: Any, keys: Sequence[str], default: Any) -> Any:
+def _drop_default(value: Any, key_pattern: Sequence[str], default: Any) -> Any:
     """Return `value` without the default, at every path that matches the keys."""
     if isinstance(value, Mapping):
         kept = {
             key: each
             for key, each in value.items()
-            if not (_is_last_key(keys, str(key)) and _equals_default(each, default))
+            if not (_is_last_key(key_pattern, str(key)) and _equals_default(each, default))
         }
-        return {key: _drop_default_below(each, str(key), keys, default) for key, each in kept.items()}
+        return {key: _drop_default_below(each, str(key), key_pattern, default) for key, each in kept.items()}
     if isinstance(value, list | tuple):
-        return [_drop_default_below(each, str(index), keys, default) for index, each in enumerate(value)]
+        return [_drop_default_below(each, str(index), key_pattern, default) for index, each in enumerate(value)]
     return value
 
 

@@ -107,12 +107,12 @@ def find_resume_changes(snapshot: Snapshot, folder: Path, resolved: SpecTree, da
         data: The data that the run continues with.
     """
     before, now = _read_saved_spec(snapshot, folder), _to_plain_tree(resolved)
-    is_plateau = _get(now, ("scheduler", "type")) == "ReduceLROnPlateau"
+    is_plateau = _get_value_at_path(now, ("scheduler", "type")) == "ReduceLROnPlateau"
     keys = _LENGTH_KEYS if has_run_length(now) else ("monitor", "mode") if is_plateau else ()
-    is_scheduled_anew = any(_get(before, ("trainer", key)) != _get(now, ("trainer", key)) for key in keys) or (
-        has_run_length(now) and bool(find_size_changes(snapshot, data))
-    )
-    types = tuple(str(_get(tree, ("optimizer", "type")) or "") for tree in (before, now))
+    is_scheduled_anew = any(
+        _get_value_at_path(before, ("trainer", key)) != _get_value_at_path(now, ("trainer", key)) for key in keys
+    ) or (has_run_length(now) and bool(find_size_changes(snapshot, data)))
+    types = tuple(str(_get_value_at_path(tree, ("optimizer", "type")) or "") for tree in (before, now))
     return ResumeChanges(
         keeps_new_settings=is_scheduled_anew
         or _has_other_groups(before, now)
@@ -142,12 +142,12 @@ def find_impossible_changes(
     changes = {**find_differences(before, now), **find_size_changes(snapshot, prepared.data)}
     location = SourceLocation(format_file_path(folder / SPEC_FILE))
     found = [
-        *_check_start(changes, folder),
-        *_check_length(snapshot, now),
-        *_check_epoch(snapshot, changes),
+        *_check_start_settings_unchanged(changes, folder),
+        *_check_run_length_not_passed(snapshot, now),
+        *_check_epoch_is_finished(snapshot, changes),
         *_check_average(snapshot, average, is_other=_get_average_type(before) != _get_average_type(now)),
     ]
-    if _has_other_groups(before, now) and not _has_names(snapshot):
+    if _has_other_groups(before, now) and not _has_saved_parameter_names(snapshot):
         fix = f"start again: python -m dlspec run={format_file_path(folder)}"
         found.append(("optimizer.groups", "the checkpoint is from a version that did not save parameter names", fix))
     return [Problem(Code.CHANGED_SETTING, key, text, fix, location) for key, text, fix in found]
@@ -156,14 +156,14 @@ def find_impossible_changes(
 _Finding = tuple[str, str, str]  # key, what is wrong, fix
 
 
-def _check_start(changes: Changes, folder: Path) -> Iterator[_Finding]:
+def _check_start_settings_unchanged(changes: Changes, folder: Path) -> Iterator[_Finding]:
     for start_key in _START_KEYS:
         if any(is_below(key, start_key) for key in changes):
             fix = f"leave it as it was, or start a new run with it: python -m dlspec run={format_file_path(folder)} ..."
             yield start_key, "only affects the start of a run, so it can't change when the run is resumed", fix
 
 
-def _check_length(snapshot: Snapshot, now: SpecTree) -> Iterator[_Finding]:
+def _check_run_length_not_passed(snapshot: Snapshot, now: SpecTree) -> Iterator[_Finding]:
     trainer, progress = now.get("trainer") or {}, _read_part(snapshot, "progress")
     epoch = progress.get("epoch") if isinstance(progress, Mapping) else None
     epochs, max_steps = trainer.get("epochs"), trainer.get("max_steps")
@@ -174,7 +174,7 @@ def _check_length(snapshot: Snapshot, now: SpecTree) -> Iterator[_Finding]:
         yield "trainer.max_steps", found, f"set it to {snapshot.step} or more"
 
 
-def _check_epoch(snapshot: Snapshot, changes: Changes) -> Iterator[_Finding]:
+def _check_epoch_is_finished(snapshot: Snapshot, changes: Changes) -> Iterator[_Finding]:
     if _read_part(snapshot, "left") is None:
         return
     epoch = find_trained_length(snapshot).epochs + 1
@@ -189,7 +189,7 @@ def _check_average(snapshot: Snapshot, average: WeightAverage | None, *, is_othe
     is_validating = isinstance(position, Mapping) and position.get("results") is not None
     try:
         if average is not None:
-            count = 0 if is_other else _get(saved, ("count",))
+            count = 0 if is_other else _get_value_at_path(saved, ("count",))
             count = count if type(count) is int else 0
             average.keeps_saved(count, find_trained_length(snapshot).epochs + is_validating)
     except UnusableAverage as error:
@@ -197,22 +197,22 @@ def _check_average(snapshot: Snapshot, average: WeightAverage | None, *, is_othe
 
 
 def _get_average_type(tree: SpecTree) -> str | None:
-    name: str | None = _get(tree, ("trainer", "average", "type"))
+    name: str | None = _get_value_at_path(tree, ("trainer", "average", "type"))
     return name
 
 
 def _has_other_groups(before: SpecTree, now: SpecTree) -> bool:
     """Return whether the optimizer's groups may have other members."""
     paths = (("optimizer", "groups"), ("model", "freeze"), ("freeze",))
-    return any(_get(before, path) != _get(now, path) for path in paths)
+    return any(_get_value_at_path(before, path) != _get_value_at_path(now, path) for path in paths)
 
 
-def _has_names(snapshot: Snapshot) -> bool:
+def _has_saved_parameter_names(snapshot: Snapshot) -> bool:
     optimizer = _read_part(snapshot, "optimizer")
     return not isinstance(optimizer, Mapping) or "names" in optimizer
 
 
-def _get(tree: Any, path: tuple[str, ...]) -> Any:
+def _get_value_at_path(tree: Any, path: tuple[str, ...]) -> Any:
     for key in path:
         tree = tree.get(key) if isinstance(tree, Mapping) else None
     return tree

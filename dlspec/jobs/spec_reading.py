@@ -15,7 +15,7 @@ from dlspec.jobs.layer_reading import check_model_names, read_layers, settle_lay
 from dlspec.jobs.spec import CheckedPart, Spec
 from dlspec.jobs.spec_keys import check_keys, import_modules
 from dlspec.jobs.trainer_reading import read_interval, read_trainer, read_warmup, remove_keys
-from dlspec.language.expand.data_facts import SettledConfig, settle_config
+from dlspec.language.expand.data_facts import ConfigWithDataFacts, resolve_data_facts
 from dlspec.language.expand.expander import expand_model
 from dlspec.language.expand.graph import Graph
 from dlspec.language.expressions import references
@@ -95,7 +95,7 @@ def settle_spec(
     """
     kept = spec.problems
     problems = Problems(origins=dict(kept.origins), names=dict(kept.names), spec_version=kept.spec_version)
-    settled = settle_config(spec.graph, tree, spec.tree, facts, problems)
+    settled = resolve_data_facts(spec.graph, tree, spec.tree, facts, problems)
     if settled.graph is spec.graph and not settled.changed_sections:
         return spec
     reader = _SpecReader(problems, choices or {}, _SpecWithoutFacts(spec, settled))
@@ -113,7 +113,7 @@ class _SpecWithoutFacts:
     """A spec that was read without the data's facts, and its config with the facts filled in."""
 
     spec: Spec
-    settled: SettledConfig
+    settled: ConfigWithDataFacts
 
 
 class _SpecReader:
@@ -194,9 +194,9 @@ class _SpecReader:
         if part.type == "arrays" and part.type not in SOURCES:
             fix = "pass them again: train(SPEC, data=...), resume(FOLDER, data=...); or choose a data set: data=NAME"
             found = "the data of this run were arrays given in Python, which are not saved"
-            self.problems.add(Code.MISSING_VALUE, part.name_path, found, fix, at_value=True)
+            self.problems.add(Code.MISSING_VALUE, part.path_of_name, found, fix, at_value=True)
             return None
-        named = replace(part, path=part.name_path)
+        named = replace(part, path=part.path_of_name)
         source = SOURCES.find(named, self.problems, extra_names=self.choices.get("data", ()), at_value=True)
         if source is None:
             return None
@@ -233,7 +233,7 @@ class _SpecReader:
         return None if part is None else self._find_part(part, registry, key)
 
     def _find_part(self, part: Part, registry: Registry[Schema], group: str) -> CheckedPart | None:
-        part = replace(part, path=part.name_path)
+        part = replace(part, path=part.path_of_name)
         schema = registry.find(part, self.problems, extra_names=self.choices.get(group, ()))
         return None if schema is None else CheckedPart(part, schema, schema.read(part, self.problems))
 
@@ -268,16 +268,16 @@ class _SpecReader:
         return read_metrics(raw, self.problems, self.choices.get("metrics", ()))
 
 
-def _is_auto(raw: Any, group: str, problems: Problems) -> bool:
+def _is_auto(raw: Any, section: str, problems: Problems) -> bool:
     """Whether a section is `type: auto`. Other settings beside it are reported; named losses beside it replace it."""
     if not isinstance(raw, dict) or raw.get("type") != "auto":
         return bool(raw == "auto")
     others = raw.keys() - {"type"}
-    if others and group == "loss" and all(isinstance(raw[key], dict) for key in others):
+    if others and section == "loss" and all(isinstance(raw[key], dict) for key in others):
         return False
     for key in others:
-        fix = f"to set it, choose the {group} by name: {group}=NAME"
-        problems.add(Code.CONFLICT, (group, key), "'auto' has no settings", fix)
+        fix = f"to set it, choose the {section} by name: {section}=NAME"
+        problems.add(Code.CONFLICT, (section, key), "'auto' has no settings", fix)
     return True
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.data.batches.sequence_lengths import apply_windows, masked_mean, masked_sum
+from dlspec.data.batches.sequence_lengths import compute_lengths_after_windows, masked_mean, masked_sum
 from dlspec.losses.loss_matching import LossMatch
 from dlspec.losses.loss_shapes import PaddingMaskBuilder, ShapeConverters, TargetTensors
 
@@ -73,23 +73,27 @@ def make_loss_call(setup: LossSetup) -> LossCall:
     if len(loss_arguments.outputs) > 1:
         return _make_multi_output_call(setup)
     if setup.padding is None:
-        return _make_plain_call(setup)
+        return _make_call_without_padding(setup)
     if setup.match.rule.is_cross_entropy:
-        return _make_ignoring_call(setup, setup.padding)
+        return _make_call_with_ignored_padding(setup, setup.padding)
     return (
         _make_masked_mean_call(setup, setup.padding)
         if setup.has_reduction or setup.match.term.type == "Mean"
-        else _make_real_steps_call(setup, setup.padding)
+        else _make_call_on_real_steps(setup, setup.padding)
     )
 
 
-def _make_plain_call(setup: LossSetup) -> LossCall:
+def _make_call_without_padding(setup: LossSetup) -> LossCall:
     loss = setup.make_loss()
-    add_up = _make_plain_compare(setup, _add_instead(loss)) if setup.match.rule.is_cross_entropy else None
-    return LossCall(loss, _make_plain_compare(setup, loss), add_up)
+    add_up = (
+        _make_compare_without_padding(setup, _copy_with_sum_reduction(loss))
+        if setup.match.rule.is_cross_entropy
+        else None
+    )
+    return LossCall(loss, _make_compare_without_padding(setup, loss), add_up)
 
 
-def _make_plain_compare(setup: LossSetup, loss: nn.Module) -> CompareFunction:
+def _make_compare_without_padding(setup: LossSetup, loss: nn.Module) -> CompareFunction:
     select_output, shape_output, shape_target = setup.select_output, setup.shapes.output, setup.shapes.target
     if not setup.match.arguments.target:
         return lambda output, targets: loss(select_output(output))
@@ -102,24 +106,26 @@ def _make_plain_compare(setup: LossSetup, loss: nn.Module) -> CompareFunction:
     return compare
 
 
-def _add_instead(loss: nn.Module) -> nn.Module:
+def _copy_with_sum_reduction(loss: nn.Module) -> nn.Module:
     """Copy a loss so that it returns the sum instead of the mean, with the same class weights, on any device."""
     summed = copy.copy(loss)  # shares the dict of buffers: `to(device)` on the original changes those of the copy, too
     vars(summed)["reduction"] = "sum"
     return summed
 
 
-def _make_ignoring_call(setup: LossSetup, padding: PaddingMaskBuilder) -> LossCall:
+def _make_call_with_ignored_padding(setup: LossSetup, padding: PaddingMaskBuilder) -> LossCall:
     """Set the target of padding to the class that the loss ignores."""
     loss = setup.make_loss()
     return LossCall(
         loss,
-        _make_ignoring_compare(setup, padding, loss),
-        _make_ignoring_compare(setup, padding, _add_instead(loss)),
+        _make_compare_with_ignored_padding(setup, padding, loss),
+        _make_compare_with_ignored_padding(setup, padding, _copy_with_sum_reduction(loss)),
     )
 
 
-def _make_ignoring_compare(setup: LossSetup, padding: PaddingMaskBuilder, loss: nn.Module) -> CompareFunction:
+def _make_compare_with_ignored_padding(
+    setup: LossSetup, padding: PaddingMaskBuilder, loss: nn.Module
+) -> CompareFunction:
     shapes, select_output = setup.shapes, setup.select_output
     ignored_class = int(getattr(loss, "ignore_index", -100))
 
@@ -152,7 +158,7 @@ def _make_masked_mean_call(setup: LossSetup, padding: PaddingMaskBuilder) -> Los
     return LossCall(loss, make_compare(masked_mean), make_compare(masked_sum))
 
 
-def _make_real_steps_call(setup: LossSetup, padding: PaddingMaskBuilder) -> LossCall:
+def _make_call_on_real_steps(setup: LossSetup, padding: PaddingMaskBuilder) -> LossCall:
     """Pass only the real steps to a user's loss, (M, ...). Selecting them synchronizes with the device."""
     loss, shapes, select_output = setup.make_loss(), setup.shapes, setup.select_output
     has_target = bool(setup.match.arguments.target)
@@ -220,4 +226,4 @@ def _count_real_steps(padding: PaddingMaskBuilder | None, given: Tensor, targets
     steps = given.shape[1]
     if padding is None:
         return torch.full(given.shape[:1], steps, dtype=torch.int64, device=given.device)
-    return apply_windows(targets[padding.index], padding.windows).clamp(max=steps)
+    return compute_lengths_after_windows(targets[padding.index], padding.windows).clamp(max=steps)

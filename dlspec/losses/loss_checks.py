@@ -172,9 +172,9 @@ def _list_expected_shapes(match: LossMatch, target: Target) -> list[tuple[int, .
     ]
 
 
-def _add_channels(steps: tuple[int, ...], count: int, value: TensorInfo) -> tuple[int, ...]:
+def _add_channels(steps: tuple[int, ...], num_channels: int, output_info: TensorInfo) -> tuple[int, ...]:
     """Add the channels to a shape of steps or pixels, first or last as in the output's layout."""
-    return (count, *steps) if value.layout == "channels-first" else (*steps, count)
+    return (num_channels, *steps) if output_info.layout == "channels-first" else (*steps, num_channels)
 
 
 def list_expected_output_counts(match: LossMatch, target: Target) -> list[int]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dlspec.data.batches.sequence_lengths import apply_windows
+from dlspec.data.batches.sequence_lengths import compute_lengths_after_windows
 from dlspec.data.dataset import Target
 from dlspec.layouts import TensorInfo, Window
 from dlspec.losses.loss_matching import LossMatch
@@ -44,87 +44,102 @@ class PaddingMaskBuilder:
 
     def build_step_mask(self, output: Tensor, targets: TargetTensors) -> Tensor:
         """Make a mask (N, T) that is false for padding; `output` is as the network returns it."""
-        return make_step_mask(apply_windows(targets[self.index], self.windows), output.shape[self.time_dim])
+        return make_step_mask(
+            compute_lengths_after_windows(targets[self.index], self.windows), output.shape[self.time_dim]
+        )
 
 
-def make_shape_converters(match: LossMatch, index: int) -> ShapeConverters:
-    """Choose the conversions for a loss; `index` is the position of its target among the batch's targets."""
+def make_shape_converters(match: LossMatch, target_index: int) -> ShapeConverters:
+    """Choose the conversions for a loss; `target_index` is the position of its target among the batch's targets."""
     value, target, rule = match.main.value, match.target, match.rule
     if target is None:
-        return ShapeConverters(identity, lambda output, targets: output, _make_mask_aligner(value))
+        return ShapeConverters(identity, lambda output, targets: output, _make_mask_reshaper(value))
     if not isinstance(target, Target):
-        return _make_constant_converters(float(target), value, rule)
+        return _make_converters_for_constant_target(float(target), value, rule)
     if target.kind == "numbers":
         is_squeezed = value.shape != target.shape
         output = _make_squeeze(value.channels_dim) if is_squeezed else identity
         return ShapeConverters(
-            output, lambda _, targets: targets[index], identity if is_squeezed else _make_mask_aligner(value)
+            output, lambda _, targets: targets[target_index], identity if is_squeezed else _make_mask_reshaper(value)
         )
     if not target.shape:
-        return _make_sample_converters(value, rule, index)
-    return _make_step_converters(value, rule, index)
+        return _make_converters_for_class_per_sample(value, rule, target_index)
+    return _make_converters_for_class_per_step(value, rule, target_index)
 
 
-def _make_sample_converters(value: TensorInfo, rule: LossRule, index: int) -> ShapeConverters:
-    if rule.size == "any":
-        return ShapeConverters(identity, _make_target_function(_to_signs, index))
-    if value.channels == 1 and not rule.takes_class_numbers:
+def _make_converters_for_class_per_sample(
+    output_info: TensorInfo, loss_rule: LossRule, target_index: int
+) -> ShapeConverters:
+    if loss_rule.size == "any":
+        return ShapeConverters(identity, _make_target_function(_to_signs, target_index))
+    if output_info.channels == 1 and not loss_rule.takes_class_numbers:
         return ShapeConverters(
-            _make_squeeze(1), _make_target_function(_to_signs if rule.uses_signs else to_float, index)
+            _make_squeeze(1), _make_target_function(_to_signs if loss_rule.uses_signs else to_float, target_index)
         )
-    return ShapeConverters(identity, _make_target_function(_make_class_encoder(rule, value.channels), index))
+    return ShapeConverters(
+        identity, _make_target_function(_make_class_encoder(loss_rule, output_info.channels), target_index)
+    )
 
 
-def _make_step_converters(value: TensorInfo, rule: LossRule, index: int) -> ShapeConverters:
+def _make_converters_for_class_per_step(
+    output_info: TensorInfo, loss_rule: LossRule, target_index: int
+) -> ShapeConverters:
     """Handle a target with one class per step or pixel.
 
     Steps become rows, unless the loss accepts channels first or there is only one output per step.
     """
-    if value.channels == 1 and not rule.takes_class_numbers:
+    if output_info.channels == 1 and not loss_rule.takes_class_numbers:
         return ShapeConverters(
-            _make_squeeze(value.channels_dim), _make_target_function(_to_signs if rule.uses_signs else to_float, index)
+            _make_squeeze(output_info.channels_dim),
+            _make_target_function(_to_signs if loss_rule.uses_signs else to_float, target_index),
         )
-    if rule.is_cross_entropy and value.layout == "channels-first":
-        return ShapeConverters(identity, lambda _, targets: targets[index])
-    encode_classes = _make_class_encoder(rule, value.channels)
+    if loss_rule.is_cross_entropy and output_info.layout == "channels-first":
+        return ShapeConverters(identity, lambda _, targets: targets[target_index])
+    encode_classes = _make_class_encoder(loss_rule, output_info.channels)
     return ShapeConverters(
-        make_row_flattener(value), lambda _, targets: encode_classes(targets[index].flatten()), torch.flatten
+        make_row_flattener(output_info),
+        lambda _, targets: encode_classes(targets[target_index].flatten()),
+        torch.flatten,
     )
 
 
-def _make_constant_converters(number: float, value: TensorInfo, rule: LossRule) -> ShapeConverters:
+def _make_converters_for_constant_target(
+    target_number: float, output_info: TensorInfo, loss_rule: LossRule
+) -> ShapeConverters:
     """Handle a constant target: the same number for every sample and step."""
-    if rule.takes_class_numbers:
-        class_index = int(number)
+    if loss_rule.takes_class_numbers:
+        class_index = int(target_number)
         return ShapeConverters(
-            make_row_flattener(value),
+            make_row_flattener(output_info),
             lambda output, _: output.new_full(output.shape[:1], class_index, dtype=torch.int64),
             torch.flatten,
         )
-    if rule.numbers == "signs":
-        shape = _make_squeeze(1) if rule.size == "one" else identity
-        return ShapeConverters(shape, lambda output, _: output.new_full(output.shape[:1], number))
-    return ShapeConverters(identity, lambda output, _: torch.full_like(output, number), _make_mask_aligner(value))
+    if loss_rule.numbers == "signs":
+        shape = _make_squeeze(1) if loss_rule.size == "one" else identity
+        return ShapeConverters(shape, lambda output, _: output.new_full(output.shape[:1], target_number))
+    return ShapeConverters(
+        identity, lambda output, _: torch.full_like(output, target_number), _make_mask_reshaper(output_info)
+    )
 
 
-def make_row_flattener(value: TensorInfo) -> TensorFunction:
+def make_row_flattener(output_info: TensorInfo) -> TensorFunction:
     """Make a function that flattens an output to (M, K), one row per sample, step or pixel."""
-    if len(value.shape) == 1:
+    if len(output_info.shape) == 1:
         return identity
-    if value.channels_dim == len(value.shape):
+    if output_info.channels_dim == len(output_info.shape):
         return lambda output: output.flatten(0, -2)
     return lambda output: output.movedim(1, -1).flatten(0, -2)
 
 
-def _make_mask_aligner(value: TensorInfo) -> TensorFunction:
+def _make_mask_reshaper(output_info: TensorInfo) -> TensorFunction:
     """Make a function that changes a mask (N, T) to (N, 1, T) for channels-first values, and keeps it for others."""
-    return (lambda mask: mask.unsqueeze(1)) if value.layout == "channels-first" else identity
+    return (lambda mask: mask.unsqueeze(1)) if output_info.layout == "channels-first" else identity
 
 
-def _make_target_function(transform: TensorFunction, index: int) -> TargetFunction:
+def _make_target_function(transform: TensorFunction, target_index: int) -> TargetFunction:
     if transform is identity:
-        return lambda _, targets: targets[index]
-    return lambda _, targets: transform(targets[index])
+        return lambda _, targets: targets[target_index]
+    return lambda _, targets: transform(targets[target_index])
 
 
 def _make_class_encoder(rule: LossRule, count: int) -> TensorFunction:

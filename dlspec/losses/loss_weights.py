@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dlspec.data.batches.sequence_lengths import apply_windows
+from dlspec.data.batches.sequence_lengths import compute_lengths_after_windows
 from dlspec.data.dataset import Target
 from dlspec.losses.loss_call import LossSetup
 from dlspec.losses.loss_shapes import PaddingMaskBuilder, TargetTensors
@@ -31,15 +31,15 @@ def make_weight_function(setup: LossSetup, loss: nn.Module) -> WeightFunction | 
     match = setup.match
     if match.term.type == "CTCLoss" or (len(match.arguments.outputs) > 1 and not setup.has_reduction):
         return None
-    if match.rule.is_cross_entropy and isinstance(match.target, Target) and _weighs_classes(loss):
+    if match.rule.is_cross_entropy and isinstance(match.target, Target) and _has_unequal_class_weights(loss):
         return _make_class_weighting(setup, loss)
     if setup.padding is None:
         return None
     steps = match.main.value.shape[setup.padding.time_dim - 1]
-    return _make_step_counting(setup.padding, steps, _find_constant_weight(setup, loss))
+    return _make_real_step_weighting(setup.padding, steps, _find_weight_of_constant_target(setup, loss))
 
 
-def _find_constant_weight(setup: LossSetup, loss: nn.Module) -> float:
+def _find_weight_of_constant_target(setup: LossSetup, loss: nn.Module) -> float:
     """Find the weight of each step where the target is the same class at every step."""
     class_weights, number = getattr(loss, "weight", None), setup.match.target
     if not setup.match.rule.is_cross_entropy or class_weights is None or not isinstance(number, int | float):
@@ -47,15 +47,15 @@ def _find_constant_weight(setup: LossSetup, loss: nn.Module) -> float:
     return float(class_weights[int(number)])
 
 
-def _make_step_counting(padding: PaddingMaskBuilder, steps: int, step_weight: float) -> WeightFunction:
+def _make_real_step_weighting(padding: PaddingMaskBuilder, steps: int, step_weight: float) -> WeightFunction:
     def count_steps(targets: TargetTensors) -> Tensor:
-        lengths = apply_windows(targets[padding.index], padding.windows).clamp(max=steps)
+        lengths = compute_lengths_after_windows(targets[padding.index], padding.windows).clamp(max=steps)
         return lengths.to(_choose_dtype(lengths)) * step_weight
 
     return count_steps
 
 
-def _weighs_classes(loss: Any) -> bool:
+def _has_unequal_class_weights(loss: Any) -> bool:
     """Whether a cross-entropy has class weights or ignores one of the data's classes, which are never negative."""
     return loss.weight is not None or loss.ignore_index >= 0
 
@@ -68,7 +68,9 @@ def _make_class_weighting(setup: LossSetup, loss: Any) -> WeightFunction:
         classes = targets[index]  # (N,), (N, T) or (N, H, W)
         weights = classes != ignored_class
         if padding is not None:
-            weights = weights & make_step_mask(apply_windows(targets[padding.index], padding.windows), classes.shape[1])
+            weights = weights & make_step_mask(
+                compute_lengths_after_windows(targets[padding.index], padding.windows), classes.shape[1]
+            )
         class_weights: Tensor | None = loss.weight  # read now: it may have been moved to a device
         if class_weights is not None:
             weights = class_weights[classes.clamp(min=0)] * weights

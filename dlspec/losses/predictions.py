@@ -29,14 +29,14 @@ class Prediction:
 
 
 def make_prediction(
-    match: LossMatch, predict: TensorFunction | None, index: int, padding: PaddingMaskBuilder | None
+    match: LossMatch, predict: TensorFunction | None, target_index: int, padding: PaddingMaskBuilder | None
 ) -> Prediction | None:
     """Decide how a loss's first output becomes a prediction of its target.
 
     Args:
         match: The loss with its outputs and its target.
         predict: Makes probabilities or numbers from outputs (M, K) or (M,); None: the output is not a prediction.
-        index: The position of the target among the batch's targets.
+        target_index: The position of the target among the batch's targets.
         padding: Which steps of the output are real; None if all are.
 
     Returns:
@@ -45,20 +45,24 @@ def make_prediction(
     if not isinstance(match.target, Target) or predict is None:
         return None
     make_for_kind = _make_class_prediction if match.target.kind == "classes" else _make_number_prediction
-    return make_for_kind(match.target, match.main.value, predict, index, padding)
+    return make_for_kind(match.target, match.main.value, predict, target_index, padding)
 
 
 def _make_class_prediction(
-    target: Target, value: TensorInfo, predict: TensorFunction, index: int, padding: PaddingMaskBuilder | None
+    target: Target,
+    output_info: TensorInfo,
+    predict: TensorFunction,
+    target_index: int,
+    padding: PaddingMaskBuilder | None,
 ) -> Prediction:
-    probabilities, dim = _make_probability_function(target, value, predict), value.channels_dim
+    probabilities, dim = _make_probability_function(target, output_info, predict), output_info.channels_dim
 
     def predict_targets(output: Tensor) -> Tensor:
         found = probabilities(output)
         return found.reshape(*output.movedim(dim, -1).shape[:-1], *found.shape[1:]) if target.shape else found
 
     def make_metric_pair(output: Tensor, targets: TargetTensors) -> PredictionPair:
-        found, truth = probabilities(output), targets[index].flatten()
+        found, truth = probabilities(output), targets[target_index].flatten()
         if padding is None:
             return found, truth
         is_real = padding.build_step_mask(output, targets).flatten()
@@ -67,10 +71,10 @@ def _make_class_prediction(
     return Prediction(replace(target, shape=()), predict_targets, make_metric_pair)
 
 
-def _make_probability_function(target: Target, value: TensorInfo, predict: TensorFunction) -> TensorFunction:
+def _make_probability_function(target: Target, output_info: TensorInfo, predict: TensorFunction) -> TensorFunction:
     """Make a function that returns probabilities as rows: (M, K), or (M,) of the second of two classes."""
-    to_rows = make_row_flattener(value)
-    if value.channels == 1:
+    to_rows = make_row_flattener(output_info)
+    if output_info.channels == 1:
         return lambda output: predict(to_rows(output)).squeeze(1)
     if len(target.classes) == 2:
         return lambda output: predict(to_rows(output))[:, 1]
@@ -78,32 +82,42 @@ def _make_probability_function(target: Target, value: TensorInfo, predict: Tenso
 
 
 def _make_number_prediction(
-    target: Target, value: TensorInfo, predict: TensorFunction, index: int, padding: PaddingMaskBuilder | None
+    target: Target,
+    output_info: TensorInfo,
+    predict: TensorFunction,
+    target_index: int,
+    padding: PaddingMaskBuilder | None,
 ) -> Prediction:
     """Predict numbers in the target's unit, with the standardization undone; for labels the probability of each."""
     mean, deviation = target.scale or (0.0, 1.0)
     final_function = identity if predict is clamp_to_unit and not target.labels else predict
-    is_squeezed = value.shape != target.shape
+    is_squeezed = output_info.shape != target.shape
 
     def predict_numbers(output: Tensor) -> Tensor:
-        found = final_function(output.squeeze(value.channels_dim) if is_squeezed else output)
+        found = final_function(output.squeeze(output_info.channels_dim) if is_squeezed else output)
         return found * deviation + mean
 
     def make_metric_pair(output: Tensor, targets: TargetTensors) -> PredictionPair:
-        found, truth = predict_numbers(output), targets[index] * deviation + mean
+        found, truth = predict_numbers(output), targets[target_index] * deviation + mean
         if padding is not None:
             time = 1 if is_squeezed else padding.time_dim
             is_real = padding.build_step_mask(output, targets)
             found, truth = found.movedim(time, 1)[is_real], truth.movedim(time, 1)[is_real]
         if target.labels:
             return found, truth.long()
-        return (found, truth) if has_separate_numbers(target, value) else (found.flatten(), truth.flatten())
+        return (
+            (found, truth)
+            if has_number_or_vector_per_sample(target, output_info)
+            else (found.flatten(), truth.flatten())
+        )
 
     return Prediction(
-        target if has_separate_numbers(target, value) else replace(target, shape=()), predict_numbers, make_metric_pair
+        target if has_number_or_vector_per_sample(target, output_info) else replace(target, shape=()),
+        predict_numbers,
+        make_metric_pair,
     )
 
 
-def has_separate_numbers(target: Target, value: TensorInfo) -> bool:
+def has_number_or_vector_per_sample(target: Target, output_info: TensorInfo) -> bool:
     """Whether a sample has one number, or one vector of numbers that metrics keep separate."""
-    return not target.shape or (len(target.shape) == 1 and value.layout == "features")
+    return not target.shape or (len(target.shape) == 1 and output_info.layout == "features")

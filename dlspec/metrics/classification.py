@@ -82,7 +82,7 @@ def make_classification_metric(schema: Schema, settings: Mapping[str, Any], targ
     threshold = settings.get("threshold", 0.5) if uses_threshold else None
     others = {"average": schema.settings["average"].default, **settings}
     others.pop("threshold", None)
-    return _measure_both_classes(metric_class, threshold)(num_classes=2, validate_args=False, **others)
+    return _derive_metric_from_second_class(metric_class, threshold)(num_classes=2, validate_args=False, **others)
 
 
 def _uses_top_k(settings: Mapping[str, Any]) -> bool:
@@ -90,34 +90,34 @@ def _uses_top_k(settings: Mapping[str, Any]) -> bool:
     return bool(settings.get("top_k", 1) != 1)
 
 
-def make_label_metric(schema: Schema, settings: Mapping[str, Any], index: int) -> Any:
+def make_label_metric(schema: Schema, settings: Mapping[str, Any], label_index: int) -> Any:
     """Make the torchmetrics object of a metric of one label.
 
     Args:
         schema: the metric.
         settings: its settings, as written.
-        index: the label's position among the labels.
+        label_index: the label's position among the labels.
 
     Returns:
         A metric that takes the probabilities (N, L) of all labels.
     """
     metric_class = getattr(import_torchmetrics().classification, f"Binary{schema.name}")
     single_settings = {name: value for name, value in settings.items() if name != "average"}
-    return _measure_label(metric_class, index)(validate_args=False, **single_settings)
+    return _derive_single_label_metric(metric_class, label_index)(validate_args=False, **single_settings)
 
 
 @cache
-def _measure_label(metric: type, index: int) -> type:
+def _derive_single_label_metric(metric: type, label_index: int) -> type:
     """Derive a class from a metric of two classes that takes one column of predictions and targets (N, L)."""
 
     def update(self: Any, preds: Tensor, target: Tensor) -> None:
-        metric.update(self, preds[:, index], target[:, index])  # type: ignore[attr-defined]  # a torchmetrics class
+        metric.update(self, preds[:, label_index], target[:, label_index])  # type: ignore[attr-defined]  # a torchmetrics class
 
     return type(metric.__name__, (metric,), {"update": update})
 
 
 @cache
-def _measure_both_classes(metric: type, threshold: float | None) -> type:
+def _derive_metric_from_second_class(metric: type, threshold: float | None) -> type:
     """Derive a class from a multiclass metric that takes the probability of the second of two classes.
 
     Args:

@@ -54,7 +54,7 @@ def choose_auto_metrics(target: Target, *, is_input: bool = False, is_character:
         return ["Accuracy", "F1Score"]
     if target.kind == "numbers":
         return ["MeanSquaredError" if is_input else "MeanAbsoluteError", "R2Score"]
-    if target.is_next:
+    if target.is_next_token:
         return ["BitsPerCharacter" if is_character else "Perplexity", "Accuracy"]
     if len(target.shape) > 1 and len(target.classes) <= MAX_PAIRED_CLASSES:  # one class per pixel
         return ["Accuracy", "JaccardIndex"]

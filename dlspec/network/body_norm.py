@@ -12,7 +12,7 @@ from dlspec.network.shortcuts import Norm
 _GATES = ("Multiply", "Formula")
 
 
-def find_main_norm(network: PartialNetwork, body: OutputRef, given: OutputRef) -> Norm | None:
+def find_main_norm(network: PartialNetwork, body: OutputRef, residual_input: OutputRef) -> Norm | None:
     """Find the last normalization on the main path of a residual's body.
 
     The search goes back from the body's output through layers that do not mix channels by weights: activations,
@@ -23,12 +23,12 @@ def find_main_norm(network: PartialNetwork, body: OutputRef, given: OutputRef) -
     Args:
         network: the layers so far.
         body: the output of the body.
-        given: the input of the residual, before which the search stops.
+        residual_input: the input of the residual, before which the search stops.
 
     Returns:
         The type and written settings of the normalization; None if there is none, or if it does not fit the output.
     """
-    return _MainPath(network, network.resolve_alias(given), body).find_norm(body)
+    return _MainPath(network, network.resolve_alias(residual_input), body).find_norm(body)
 
 
 class _MainPath:

@@ -40,7 +40,7 @@ from dlspec.network.layer_construction import (
     order_inputs,
     try_or_report,
 )
-from dlspec.network.network_outputs import check_available, describe_output, find_outputs
+from dlspec.network.network_outputs import check_output_is_computed, describe_output, find_outputs
 from dlspec.network.output_values import (
     choose_outputs,
     find_input_lengths,
@@ -112,7 +112,7 @@ class NetworkBuilder:
         if any(self._has_equal_shapes(*pair) for pair in node.only_if_unequal):
             self.network.forget_samples(node)
             return
-        if not all(check_available(self.network, ref, node, self.problems) for ref in node.inputs.values()):
+        if not all(check_output_is_computed(self.network, ref, node, self.problems) for ref in node.inputs.values()):
             return
         if node.part.type == RESIDUAL_ADD:
             self._add_residual_join(layer)
@@ -153,13 +153,13 @@ class NetworkBuilder:
         self.shortcuts[layer.node.id] = "input" if is_equal else "as written"
         return replace(layer, node=replace(layer.node, inputs={0: inputs[0], 1: inputs[1 if is_equal else 2]}))
 
-    def _note_shortcut(self, layer: Layer, layers: Sequence[Layer]) -> None:
+    def _note_shortcut(self, layer: Layer, shortcut_layers: Sequence[Layer]) -> None:
         """Note which shortcut was made, if that depends on the shapes."""
         kind, network, node = layer.settings.get("shortcut"), self.network, layer.node
         if kind is None:
             return
-        if layers:
-            self.shortcuts.setdefault(node.id, ", ".join(each.type for each in layers[:-1]) or "input")
+        if shortcut_layers:
+            self.shortcuts.setdefault(node.id, ", ".join(each.type for each in shortcut_layers[:-1]) or "input")
             return
         body = network.resolve_alias(node.inputs[0]).node
         if body in network.built_layers:
@@ -194,7 +194,7 @@ class NetworkBuilder:
             layer, settings = replace(layer, schema=first_call.layer.schema), first_call.settings
         else:
             settings = compute_settings(layer, lambda ref: self.network.values[ref].channels, self.problems)
-        if settings is None or (layer.node.is_shared and not self.checks.accepts_reuse(layer, settings)):
+        if settings is None or (layer.node.is_shared and not self.checks.accepts_repeated_call(layer, settings)):
             return None
         values_by_argument = self.network.get_input_values(layer.node)
         values = order_inputs(layer, values_by_argument, self.problems)
@@ -221,7 +221,7 @@ class NetworkBuilder:
         return call
 
     def _make_module(self, layer: Layer, settings: Mapping[str, Any], values: Sequence[TensorInfo]) -> nn.Module | None:
-        note = self._shape_note_maker(layer)
+        note = self._make_shape_describer(layer)
         module: nn.Module | None = try_or_report(
             lambda: make_module(layer, settings, self.weight_limit), layer, values, self.problems, note
         )
@@ -229,7 +229,7 @@ class NetworkBuilder:
             return None
         return module if tie_weight(layer, module, self.network.calls, self.problems) else None
 
-    def _shape_note_maker(self, layer: Layer) -> Callable[[], str]:
+    def _make_shape_describer(self, layer: Layer) -> Callable[[], str]:
         return lambda: describe_shapes(self.network, layer.node)
 
     # ---- the outputs -----------------------------------------------------------------------------------------------
@@ -239,7 +239,11 @@ class NetworkBuilder:
         layer = call.layer
         inputs = self.network.get_input_samples(layer.node)
         result = try_or_report(
-            lambda: self.tracer.trace(call, inputs), layer, call.values, self.problems, self._shape_note_maker(layer)
+            lambda: self.tracer.trace(call, inputs),
+            layer,
+            call.values,
+            self.problems,
+            self._make_shape_describer(layer),
         )
         if result is None:
             return None

@@ -12,7 +12,7 @@ from dlspec.errors import Code
 from dlspec.language.problems import Problems
 from dlspec.layouts import TensorInfo, format_shape
 from dlspec.network.layer import Layer, LayerCall
-from dlspec.network.layer_construction import agrees_with_input
+from dlspec.network.layer_construction import setting_fits_input
 from dlspec.network.layer_rules.layout_rules import check_layer_rule, find_rule, infer_setting
 from dlspec.network.memory_limits import limit_memory_growth
 from dlspec.network.partial_network import PartialNetwork
@@ -37,7 +37,7 @@ class CallChecks:
 
     # ---- before the module is built --------------------------------------------------------------------------------
 
-    def accepts_reuse(self, layer: Layer, settings: Mapping[str, Any]) -> bool:
+    def accepts_repeated_call(self, layer: Layer, settings: Mapping[str, Any]) -> bool:
         """Whether a module that is called again, with these settings, fits the inputs of this call."""
         values = [*self.network.get_input_values(layer.node).values()]
         for name, setting in layer.schema.settings.items():
@@ -45,7 +45,7 @@ class CallChecks:
             if (
                 inferred is None
                 or settings.get(name) is None
-                or agrees_with_input(name, settings[name], inferred, values[0])
+                or setting_fits_input(name, settings[name], inferred, values[0])
             ):
                 continue
             found = f"'{layer.node.name}' has {name} {settings[name]}, but the input is {values[0]}"

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, fx, nn
 from torch.fx.proxy import GraphAppendingTracer, Proxy
 
-from dlspec.data.batches.sequence_lengths import apply_windows
+from dlspec.data.batches.sequence_lengths import compute_lengths_after_windows
 from dlspec.data.dataset import Field
 from dlspec.language.expand.graph import MODEL
 from dlspec.language.parse.deferred import OutputRef
@@ -199,7 +199,7 @@ class _ForwardWriter:
 
 def lengths_after_windows(lengths: Tensor | None, windows: Sequence[tuple[int, int, int, int]]) -> Tensor | None:
     """Compute lengths (N,) after convolutions of (kernel_size, stride, padding, dilation); None stays None."""
-    return None if lengths is None else apply_windows(lengths, [Window(*each) for each in windows])
+    return None if lengths is None else compute_lengths_after_windows(lengths, [Window(*each) for each in windows])
 
 
 def zero_padding_steps(input: Tensor, lengths: Tensor | None, dim: int) -> Tensor:

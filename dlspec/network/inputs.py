@@ -66,7 +66,7 @@ def _check_stated_facts(stated: ModelInput, field: Field, data: Dataset, problem
     found = {"shape": list(field.shape), "layout": field.layout, "vocab_size": field.vocab_size}
     found["length"] = field.shape[0] if field.layout in ("tokens", "sequence") else None
     for key, expected in stated.facts.items():
-        if expected is not None and not _matches(expected, found[key]):
+        if expected is not None and not _matches_stated_fact(expected, found[key]):
             text = (
                 f"the model expects {key} {format_value(expected)}, "
                 f"but '{field.name}' of {data.name} has {format_value(found[key])}"
@@ -76,9 +76,9 @@ def _check_stated_facts(stated: ModelInput, field: Field, data: Dataset, problem
             )
 
 
-def _matches(expected: Any, found: Any) -> bool:
+def _matches_stated_fact(expected: Any, found: Any) -> bool:
     if isinstance(expected, list) and isinstance(found, list):
         return len(expected) == len(found) and all(
-            _matches(one, other) for one, other in zip(expected, found, strict=True)
+            _matches_stated_fact(one, other) for one, other in zip(expected, found, strict=True)
         )
     return expected is None or bool(expected == found)

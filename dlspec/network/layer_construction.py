@@ -66,7 +66,7 @@ def order_inputs(layer: Layer, values: Mapping[int | str, TensorInfo], problems:
         The inputs in order, or None where a problem was found. If an argument is left out
         although a later one is given, it gets the first input.
     """
-    forward_arguments, path = inspect_forward(layer.schema.build), _find_from_path(layer.node)
+    forward_arguments, path = inspect_forward(layer.schema.build), _find_path_of_inputs(layer.node)
     if all(isinstance(key, int) for key in values):
         found = list(values.values())
         if forward_arguments.max_count is None or len(found) <= forward_arguments.max_count:
@@ -114,11 +114,11 @@ def has_required_inputs(layer: Layer, values: Mapping[int | str, TensorInfo], pr
         return True
     required_names = ", ".join(forward_arguments.names[: forward_arguments.min_count])
     found = f"{layer.type} expects {forward_arguments.min_count} inputs ({required_names}), got {len(values)}"
-    problems.add(Code.INPUT_COUNT, _find_from_path(layer.node), found, "write from: [_, NAME]", shown=layer.shown)
+    problems.add(Code.INPUT_COUNT, _find_path_of_inputs(layer.node), found, "write from: [_, NAME]", shown=layer.shown)
     return False
 
 
-def _find_from_path(node: Node) -> tuple[Any, ...]:
+def _find_path_of_inputs(node: Node) -> tuple[Any, ...]:
     return node.part.path_of("from") if "from" in node.part.keys else node.problem_path
 
 
@@ -189,7 +189,7 @@ def complete_settings(
                 shown=layer.shown,
             )
             return None
-        elif value is not None and inferred is not None and not agrees_with_input(name, value, inferred, values[0]):
+        elif value is not None and inferred is not None and not setting_fits_input(name, value, inferred, values[0]):
             is_vocabulary = name == "num_embeddings"
             given = f"has a vocabulary of {inferred}" if is_vocabulary else f"is {values[0]}"
             found = f"{name} is {value}, but the input {given}"
@@ -201,17 +201,17 @@ def complete_settings(
     return settings
 
 
-def agrees_with_input(name: str, written: Any, inferred: Any, value: TensorInfo) -> bool:
+def setting_fits_input(name: str, written: Any, inferred: Any, first_input: TensorInfo) -> bool:
     """Whether a written setting is compatible with the input.
 
     Args:
         name: The setting.
         written: Its written value.
         inferred: The value that follows from the inputs.
-        value: The first input.
+        first_input: The first input.
     """
     if name == "normalized_shape" and not isinstance(written, int):
-        return tuple(written) == value.shape[-len(written) :]
+        return tuple(written) == first_input.shape[-len(written) :]
     if name == "num_embeddings":
         return bool(written >= inferred)
     return bool(written == inferred)

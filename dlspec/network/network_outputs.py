@@ -20,13 +20,15 @@ PASS_THROUGH_LAYERS = frozenset(
 def find_outputs(network: PartialNetwork, problems: Problems) -> Mapping[str, OutputRef] | None:
     """Find the network's outputs by name; None where one is missing or can't be an output."""
     graph = network.graph
-    outputs = {name: ref for name, ref in graph.outputs.items() if check_available(network, ref, None, problems)}
+    outputs = {
+        name: ref for name, ref in graph.outputs.items() if check_output_is_computed(network, ref, None, problems)
+    }
     if len(outputs) < len(graph.outputs) or not outputs:
         return None
     return outputs if all(_check_output(network, name, ref, problems) for name, ref in outputs.items()) else None
 
 
-def check_available(network: PartialNetwork, ref: OutputRef, node: Node | None, problems: Problems) -> bool:
+def check_output_is_computed(network: PartialNetwork, ref: OutputRef, node: Node | None, problems: Problems) -> bool:
     """Whether a value that is used as an input or output has been computed.
 
     It is missing if its layer could not be built, which is reported already, or has no output of that name.

@@ -58,7 +58,7 @@ def find_output_value(call: LayerCall, tensor: Tensor, output_name: str) -> Outp
     value = TensorInfo(
         shape, layout, lengths if layout == rule_layout else None, vocab, call.has_batch, explicit_roles=own_roles
     )
-    return OutputValue(_mark_lost_lengths(call, value), allows_trimming)
+    return OutputValue(_record_layer_that_lost_lengths(call, value), allows_trimming)
 
 
 def _make_parameter_value(layer: Layer, tensor: Tensor) -> TensorInfo:
@@ -66,7 +66,7 @@ def _make_parameter_value(layer: Layer, tensor: Tensor) -> TensorInfo:
     return TensorInfo(shape, layer.node.layout or guess_layout(shape), has_batch=False)
 
 
-def _mark_lost_lengths(call: LayerCall, value: TensorInfo) -> TensorInfo:
+def _record_layer_that_lost_lengths(call: LayerCall, value: TensorInfo) -> TensorInfo:
     """Record in a value without lengths which layer has mixed its steps with padding."""
     if value.time_dim is None:
         return value if value.lengths is None else replace(value, lengths=None)

@@ -42,7 +42,7 @@ class WeightAverage:
     def __init__(self, network: nn.Module, update_averages: AverageUpdate) -> None:
         self._trained_network, self._copy, self._update_averages = network, _copy_network(network), update_averages
         self._averages, self._current_values = _averaged_tensors(self._copy), _averaged_tensors(network)
-        self._copied_slots, self._trained_slots = _unaveraged_slots(self._copy), _unaveraged_slots(network)
+        self._copied_slots, self._trained_slots = _list_buffers_to_copy(self._copy), _list_buffers_to_copy(network)
         self._count = 0
 
     @property
@@ -189,7 +189,7 @@ def _averaged_tensors(network: nn.Module) -> list[Tensor]:
     return [each for each in (*network.parameters(), *statistics) if each.is_floating_point() or each.is_complex()]
 
 
-def _unaveraged_slots(network: nn.Module) -> list[TensorSlot]:
+def _list_buffers_to_copy(network: nn.Module) -> list[TensorSlot]:
     """List the buffers that are copied instead of averaged, such as counters, masks and tables."""
     averaged = {id(each) for each in _averaged_tensors(network)}
     return [slot for slot, each in iterate_tensor_slots(network) if id(each) not in averaged]

@@ -145,7 +145,7 @@ class Registry(Mapping[str, D]):
         return None if schema is None else (schema, schema.read(part, problems))
 
 
-def return_class(cls: P) -> P:
+def describe_as_class_itself(cls: P) -> P:
     """Return the class unchanged: the `describe` function of registries that contain classes instead of schemas."""
     return cls
 

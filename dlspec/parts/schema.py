@@ -80,7 +80,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class _SettingsGuess:
+class _IntendedSettings:
     """A guess at the settings that a wrong single value was meant to set, and what to write instead.
 
     Both are empty if nothing fits.
@@ -168,11 +168,11 @@ class Schema:
                 found,
                 fix,
                 at_value=True,
-                shown=self._name_if_not_in_path(part),
+                shown=self._format_name_if_not_in_path(part),
             )
             return value
 
-    def _guess_settings(self, value: Any) -> _SettingsGuess:
+    def _guess_settings(self, value: Any) -> _IntendedSettings:
         """Guess which settings a single value was meant to set, as in `Conv2d: [32, 3]` or `Conv2d: 32, 3`.
 
         Try dlspec's order first (without inferred settings), then PyTorch's, in which `Linear: [64, 10]` starts with
@@ -181,25 +181,27 @@ class Schema:
         values = value if isinstance(value, list) else [each.strip() for each in str(value).split(",")]
         own = [each.name for each in self.settings.values() if not each.is_inferred]
         names = list(dict.fromkeys([str(self.value_setting), *own]))
-        if self._values_fit(names, values):
-            return _SettingsGuess(tuple(names[: len(values)]), f"write {self.name}: {{{_format_pairs(names, values)}}}")
-        if not self._values_fit(list(self.settings), values):
-            return _SettingsGuess()
+        if self._are_values_valid(names, values):
+            return _IntendedSettings(
+                tuple(names[: len(values)]), f"write {self.name}: {{{_format_pairs(names, values)}}}"
+            )
+        if not self._are_values_valid(list(self.settings), values):
+            return _IntendedSettings()
         by_position = dict(zip(self.settings, values, strict=False))
         inferred = [name for name in by_position if self.settings[name].is_inferred]
         kept = {name: each for name, each in by_position.items() if name not in inferred}
         is_single = list(kept) == [self.value_setting]
         text = str(kept[names[0]]) if is_single else f"{{{_format_pairs(list(kept), list(kept.values()))}}}"
         are = "is" if len(inferred) == 1 else "are"
-        return _SettingsGuess(tuple(kept), f"write {self.name}: {text} ({', '.join(inferred)} {are} inferred)")
+        return _IntendedSettings(tuple(kept), f"write {self.name}: {text} ({', '.join(inferred)} {are} inferred)")
 
-    def _values_fit(self, names: list[str], values: list[Any]) -> bool:
+    def _are_values_valid(self, names: list[str], values: list[Any]) -> bool:
         """Whether there are at least two values and each is valid for the setting at its position."""
         if not 1 < len(values) <= len(names):
             return False
         return all(self.settings[name].accepts(each) for name, each in zip(names, values, strict=False))
 
-    def _name_if_not_in_path(self, part: Part) -> str:
+    def _format_name_if_not_in_path(self, part: Part) -> str:
         """The part's name to show after the path, or '' if the path already contains it."""
         return "" if part.settings_path and self.name in part.settings_path else self.name
 
@@ -210,7 +212,7 @@ class Schema:
             path = (*part.settings_path, name)
             if name in self.fixed:
                 found = f"'{name}' is always {str(self.fixed[name]).lower()} here"
-                shown = self._name_if_not_in_path(part)
+                shown = self._format_name_if_not_in_path(part)
                 problems.add(Code.FIXED_SETTING, path, found, "remove it", shown=shown, at_key=True)
                 continue
             fix = self._suggest_fix(str(name))
@@ -219,7 +221,7 @@ class Schema:
                 path,
                 f"unknown setting '{name}'",
                 fix,
-                shown=self._name_if_not_in_path(part),
+                shown=self._format_name_if_not_in_path(part),
                 at_key=True,
             )
             # Do not also report a required setting as missing if it was only misspelled.
@@ -235,7 +237,7 @@ class Schema:
 
     def _suggest_fix(self, name: str) -> str:
         intended = self._guess_setting_name(name)
-        if intended and intended == self._pytorch_setting(name):
+        if intended and intended == self._find_pytorch_setting_name(name):
             return f"PyTorch calls it '{intended}'"
         if self._is_activation_key(name):
             return "add the activation as a separate entry after the layer: - ReLU"
@@ -250,9 +252,11 @@ class Schema:
         names = [*self.settings, *(ENTRY_KEYS if self.kind == "layer" else ())]
         if self.kind == "layer" and name not in self.settings and name in _ENTRY_KEY_WORDS:
             return _ENTRY_KEY_WORDS[name]
-        return self._pytorch_setting(name) or ("" if self._is_activation_key(name) else find_closest(name, names))
+        return self._find_pytorch_setting_name(name) or (
+            "" if self._is_activation_key(name) else find_closest(name, names)
+        )
 
-    def _pytorch_setting(self, name: str) -> str:
+    def _find_pytorch_setting_name(self, name: str) -> str:
         """PyTorch's name for a setting that Keras and others call `name`, or ''."""
         return next((each for each in SETTING_SUGGESTIONS.get(name, ()) if each in self.settings), "")
 

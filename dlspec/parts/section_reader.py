@@ -49,7 +49,7 @@ def read_section(model: type[M], settings: Any, path: KeyPath, problems: Problem
     for where, value in iterate_leaves(settings):
         _check_boolean(where, value, model, path, problems)
     try:
-        read = model.model_validate(_without_unknown(settings))
+        read = model.model_validate(_remove_unknown_settings(settings))
     except ValidationError as error:
         for each in error.errors(include_url=False):
             _report_error(each, model, settings, path, problems)
@@ -66,21 +66,23 @@ def iterate_leaves(settings: Mapping[Any, Any], path: KeyPath = ()) -> Iterator[
             yield (*path, key), value
 
 
-def _without_unknown(settings: Any) -> Any:
+def _remove_unknown_settings(settings: Any) -> Any:
     """Remove the settings whose values depend on data that are not opened yet."""
     if not isinstance(settings, dict):
         return settings
-    return {key: _without_unknown(each) for key, each in settings.items() if not isinstance(each, UnknownValue)}
+    return {key: _remove_unknown_settings(each) for key, each in settings.items() if not isinstance(each, UnknownValue)}
 
 
-def _check_boolean(where: KeyPath, value: Any, model: type[BaseModel], path: KeyPath, problems: Problems) -> None:
+def _check_boolean(
+    setting_path: KeyPath, value: Any, model: type[BaseModel], path: KeyPath, problems: Problems
+) -> None:
     """Report a boolean where a number is expected: pydantic would convert `epochs: true` to 1."""
-    expected = describe_expected(model, where) if isinstance(value, bool) else ""
-    if expected and not allows_boolean(_find_hint(model, where)[0]):
+    expected = describe_expected(model, setting_path) if isinstance(value, bool) else ""
+    if expected and not allows_boolean(_find_hint(model, setting_path)[0]):
         problems.add(
             Code.WRONG_VALUE,
-            (*path, *where),
-            f"'{format_path(where)}' must be {expected}, got {format_value(value)}",
+            (*path, *setting_path),
+            f"'{format_path(setting_path)}' must be {expected}, got {format_value(value)}",
             at_value=True,
         )
 
@@ -125,10 +127,10 @@ def _pydantic_expectation(error: ErrorDetails) -> str:
     return error["msg"].removeprefix("Input should be ")
 
 
-def describe_expected(model: type[BaseModel], where: InnerPath) -> str:
+def describe_expected(model: type[BaseModel], field_path: InnerPath) -> str:
     """Describe what a section's field, or an item within it, must be; '' if the model has no such field."""
-    hint, bounds = _find_hint(model, where)
-    if hint is None or not where:
+    hint, bounds = _find_hint(model, field_path)
+    if hint is None or not field_path:
         return ""
     if _find_union_member(hint, BaseModel) or _find_union_member(hint, dict):
         return "a mapping"
@@ -137,11 +139,11 @@ def describe_expected(model: type[BaseModel], where: InnerPath) -> str:
     return Setting("", hint, constraint=refinement).wanted + below
 
 
-def _find_hint(model: type[BaseModel], where: InnerPath) -> tuple[Any, dict[str, float]]:
+def _find_hint(model: type[BaseModel], field_path: InnerPath) -> tuple[Any, dict[str, float]]:
     """Find the plain type hint and the bounds of a field, a mapping's value or a list's item; None if there is none."""
     hint: Any = model
     bounds: dict[str, float] = {}
-    for key in where:
+    for key in field_path:
         inner, items = (
             _find_union_member(hint, BaseModel),
             _find_union_member(hint, list if isinstance(key, int) else dict),

@@ -21,7 +21,7 @@ def _allow_choices(*choices: str) -> Constraint:
     return Constraint(hint=Literal[choices])
 
 
-def _replace_hint(hint: Any, *, at_least: float | None = None) -> Constraint:
+def _constrain_to_hint(hint: Any, *, at_least: float | None = None) -> Constraint:
     return Constraint(hint=hint, at_least=at_least)
 
 
@@ -37,7 +37,7 @@ def _pooling_constraints() -> dict[str, Constraint]:
         for setting in ("kernel_size", "stride", "dilation"):
             rows[f"MaxPool{dims}d.{setting}"] = _allow_size_per_dim(dims, at_least=1)
             rows[f"LPPool{dims}d.{setting}"] = (
-                _allow_size_per_dim(dims, at_least=1) if dims > 1 else _replace_hint(int, at_least=1)
+                _allow_size_per_dim(dims, at_least=1) if dims > 1 else _constrain_to_hint(int, at_least=1)
             )
         rows[f"MaxPool{dims}d.padding"] = _allow_size_per_dim(dims, at_least=0)
         for kind in ("Avg", "Max"):
@@ -98,13 +98,13 @@ CONSTRAINTS: Mapping[str, Constraint] = {
         for kind in ("Circular", "Constant", "Reflection", "Replication", "Zero")
         for n in (1, 2, 3)
     },
-    "normalized_shape": _replace_hint(int | list[int], at_least=1),
-    "unflattened_size": _replace_hint(list[int], at_least=-1),
-    "Reshape.shape": _replace_hint(list[int], at_least=-1),
-    "Parameter.shape": _replace_hint(list[int], at_least=1),
-    "Parameter.init": _replace_hint(str | dict[str, Any]),
-    "Permute.dims": _replace_hint(list[int], at_least=0),
-    "Attention.rotary": _replace_hint(bool | float, at_least=1),
+    "normalized_shape": _constrain_to_hint(int | list[int], at_least=1),
+    "unflattened_size": _constrain_to_hint(list[int], at_least=-1),
+    "Reshape.shape": _constrain_to_hint(list[int], at_least=-1),
+    "Parameter.shape": _constrain_to_hint(list[int], at_least=1),
+    "Parameter.init": _constrain_to_hint(str | dict[str, Any]),
+    "Permute.dims": _constrain_to_hint(list[int], at_least=0),
+    "Attention.rotary": _constrain_to_hint(bool | float, at_least=1),
     # The default is the channel dimension, which is found when the layout is known.
     "CosineSimilarity.dim": Constraint(hint=int | None, default=None),
     # Metrics: only choices that return a single number.
@@ -114,30 +114,30 @@ CONSTRAINTS: Mapping[str, Constraint] = {
     "weights": Constraint(hint=Literal["linear", "quadratic"] | None),
     "data_range": Constraint(hint=float, above=0),
     "base": Constraint(above=1),
-    "thresholds": _replace_hint(int | list[float] | None),
+    "thresholds": _constrain_to_hint(int | list[float] | None),
     "KLDivLoss.reduction": Constraint(hint=Literal["batchmean", "mean"], unsupported_values=("sum",)),
     # Here p is the degree of a norm, not a probability.
     "PairwiseDistance.p": Constraint(above=0),
     "TripletMarginLoss.p": Constraint(above=0),
     "MultiMarginLoss.p": Constraint(hint=Literal[1, 2]),
-    "Conv1d.padding": _replace_hint(_PADDING_MODES | int | tuple[int], at_least=0),
-    "Conv2d.padding": _replace_hint(_PADDING_MODES | int | tuple[int, int], at_least=0),
-    "Conv3d.padding": _replace_hint(_PADDING_MODES | int | tuple[int, int, int], at_least=0),
+    "Conv1d.padding": _constrain_to_hint(_PADDING_MODES | int | tuple[int], at_least=0),
+    "Conv2d.padding": _constrain_to_hint(_PADDING_MODES | int | tuple[int, int], at_least=0),
+    "Conv3d.padding": _constrain_to_hint(_PADDING_MODES | int | tuple[int, int, int], at_least=0),
     "EmbeddingBag.mode": _allow_choices("sum", "mean", "max"),
     "Upsample.mode": _allow_choices("nearest", "linear", "bilinear", "bicubic", "trilinear", "nearest-exact"),
     **{f"ConvTranspose{n}d.padding_mode": Constraint(hint=Literal["zeros"]) for n in (1, 2, 3)},
-    "MultiheadAttention.embed_dim": _replace_hint(int, at_least=1),
-    "MultiheadAttention.num_heads": _replace_hint(int, at_least=1),
-    "MultiheadAttention.kdim": _replace_hint(int | None, at_least=1),
-    "MultiheadAttention.vdim": _replace_hint(int | None, at_least=1),
+    "MultiheadAttention.embed_dim": _constrain_to_hint(int, at_least=1),
+    "MultiheadAttention.num_heads": _constrain_to_hint(int, at_least=1),
+    "MultiheadAttention.kdim": _constrain_to_hint(int | None, at_least=1),
+    "MultiheadAttention.vdim": _constrain_to_hint(int | None, at_least=1),
     "LBFGS.line_search_fn": Constraint(hint=Literal["strong_wolfe"] | None),
     "Muon.adjust_lr_fn": Constraint(hint=Literal["original", "match_rms_adamw"] | None),
-    "CyclicLR.base_lr": _replace_hint(float | list[float], at_least=0),
-    "CyclicLR.max_lr": _replace_hint(float | list[float], at_least=0),
+    "CyclicLR.base_lr": _constrain_to_hint(float | list[float], at_least=0),
+    "CyclicLR.max_lr": _constrain_to_hint(float | list[float], at_least=0),
     "CyclicLR.mode": _allow_choices("triangular", "triangular2", "exp_range"),
     "CyclicLR.scale_mode": _allow_choices("cycle", "iterations"),
-    "CyclicLR.step_size_down": _replace_hint(int | None, at_least=1),
-    "MultiStepLR.milestones": _replace_hint(list[int], at_least=1),
+    "CyclicLR.step_size_down": _constrain_to_hint(int | None, at_least=1),
+    "MultiStepLR.milestones": _constrain_to_hint(list[int], at_least=1),
     # If missing, it is set to the number of epochs or steps of the run.
     "CosineAnnealingLR.T_max": Constraint(hint=int | None, at_least=1, default=None),
 }

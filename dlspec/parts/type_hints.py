@@ -89,28 +89,28 @@ def make_bool_check(hint: Any) -> Callable[[Any], Any]:
 
 
 @dataclass(frozen=True)
-class _Noun:
+class _TypeDescription:
     """Name of a type in messages, in three forms."""
 
     one: str  # with its article: a whole number
     bare: str = ""  # after a 1: (a list of 1) whole number
     many: str = ""  # after other counts: (a list of 2) whole numbers
 
-    def in_form(self, form: _Form) -> str:
+    def get_grammatical_form(self, form: _Form) -> str:
         return {"one": self.one, "bare": self.bare or self.one, "many": self.many or self.bare or self.one}[form]
 
 
 _Form = Literal["one", "bare", "many"]
-_NULL = _Noun("null", many="nulls")
-_NOUNS: Mapping[Any, _Noun] = {
-    int: _Noun("a whole number", "whole number", "whole numbers"),
-    float: _Noun("a number", "number", "numbers"),
-    bool: _Noun("true or false"),
-    str: _Noun("a string", "string", "strings"),
+_NULL = _TypeDescription("null", many="nulls")
+_NOUNS: Mapping[Any, _TypeDescription] = {
+    int: _TypeDescription("a whole number", "whole number", "whole numbers"),
+    float: _TypeDescription("a number", "number", "numbers"),
+    bool: _TypeDescription("true or false"),
+    str: _TypeDescription("a string", "string", "strings"),
     type(None): _NULL,
-    Any: _Noun("a value"),
-    torch.Tensor: _Noun("a list of numbers"),
-    torch.Size: _Noun("a list of whole numbers"),
+    Any: _TypeDescription("a value"),
+    torch.Tensor: _TypeDescription("a list of numbers"),
+    torch.Size: _TypeDescription("a list of whole numbers"),
 }
 
 
@@ -122,7 +122,9 @@ def describe_hint(hint: Any, constraint: Constraint) -> str:
 def _describe_alternatives(hint: Any, constraint: Constraint, form: _Form) -> list[str]:
     """List the descriptions of a union's members, null last; a single description for other hints."""
     if hint in _NOUNS:
-        return [_NOUNS[hint].in_form(form) + (_describe_bounds(constraint) if hint in (int, float) else "")]
+        return [
+            _NOUNS[hint].get_grammatical_form(form) + (_describe_bounds(constraint) if hint in (int, float) else "")
+        ]
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Literal:
         return [str(each) for each in arguments]
@@ -130,7 +132,7 @@ def _describe_alternatives(hint: Any, constraint: Constraint, form: _Form) -> li
         words = [
             word for each in _yaml_union_members(arguments) for word in _describe_alternatives(each, constraint, form)
         ]
-        return sorted(dict.fromkeys(words), key=lambda word: word == _NULL.in_form(form))
+        return sorted(dict.fromkeys(words), key=lambda word: word == _NULL.get_grammatical_form(form))
     if origin is dict:
         return ["a mapping"]
     if origin in (tuple, list, collections.abc.Sequence):
@@ -138,10 +140,10 @@ def _describe_alternatives(hint: Any, constraint: Constraint, form: _Form) -> li
     return [getattr(hint, "__name__", str(hint))]
 
 
-def _describe_list(origin: Any, arguments: tuple[Any, ...], constraint: Constraint) -> str:
+def _describe_list(list_or_tuple_type: Any, item_hints: tuple[Any, ...], constraint: Constraint) -> str:
     """Describe a list or tuple: `a list of 2 whole numbers >= 1`, `a list of numbers`."""
-    count = len(arguments) if origin is tuple and Ellipsis not in arguments else None
-    inner: Any = Union[tuple(each for each in arguments if each is not Ellipsis)]  # noqa: UP007
+    count = len(item_hints) if list_or_tuple_type is tuple and Ellipsis not in item_hints else None
+    inner: Any = Union[tuple(each for each in item_hints if each is not Ellipsis)]  # noqa: UP007
     items = _join_with_or(_describe_alternatives(inner, constraint, "bare" if count == 1 else "many"))
     return f"a list of {f'{count} ' if count else ''}{items}"
 

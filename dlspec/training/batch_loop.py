@@ -67,7 +67,7 @@ class BatchLoop:
         with torch.inference_mode(not is_training):
             self._run_steps(batches, self.group.select_rank_samples(order), step, callbacks)
         results = {f"{phase}/{name}": value for name, value in self.scores.results().items()}
-        self.guard.require_finite_pass(results.get(f"{phase}/loss", 0.0), self.scores, batches)
+        self.guard.require_finite_epoch_loss(results.get(f"{phase}/loss", 0.0), self.scores, batches)
         return results
 
     def _start_pass(self, phase: Phase, batches: BatchLoader) -> None:

@@ -167,7 +167,7 @@ class Trainer:
 
     def snapshot(self) -> Snapshot | None:
         """Take a snapshot of the whole run between two steps; None if the weights are not finite."""
-        if not self.guard.can_snapshot():
+        if not self.guard.has_finite_weights():
             return None
         snapshot = take_snapshot(self.state.step, self._checkpoint_parts())
         self.guard.store_snapshot(snapshot)
@@ -227,7 +227,7 @@ class Trainer:
                 self.restore(self.guard.roll_back())
                 self.state.is_update_complete = True
                 self._call_callbacks("on_train_start")
-            self.guard.finish_recheck()
+            self.guard.end_checks_after_rollback()
 
     def _has_next_epoch(self, num_batches: int) -> bool:
         """Return whether there is another epoch to run, or the rest of an interrupted one.

@@ -18,9 +18,9 @@ MAX_SPEC_SECONDS = 30
 def serve() -> None:
     """Reads a folder and a command line from each line of stdin, and answers how the command ended there."""
     from dlspec.cli.main import run_command
-    from dlspec.compat.torchmetrics import leave_out_plots
+    from dlspec.compat.torchmetrics import skip_plot_imports
 
-    leave_out_plots()
+    skip_plot_imports()
     answers = os.dup(1)
     for line in sys.stdin:
         folder, arguments, is_forked = json.loads(line)

@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     table = write_report(folders, into)
     if not table.records:
         raise UserError(f"no runs in {', '.join(repr(format_file_path(each)) for each in folders)}; {FIX}")
-    print_message("\n".join(replace_control_characters(line) for line in _format_lines(table, into)))
+    print_message("\n".join(replace_control_characters(line) for line in _format_setting_table(table, into)))
     return EXIT_OK
 
 
@@ -49,7 +49,7 @@ def _make_report_folder(name: str) -> Path:
     return Path(name)
 
 
-def _format_lines(table: RunTable, into: Path) -> list[str]:
+def _format_setting_table(table: RunTable, report_folder: Path) -> list[str]:
     head = [*table.setting_keys, *table.results[:MAX_RESULTS], "runs"]
     best = table.settings[:MAX_LINES]
     lines = format_table(head, [_format_cells(table, setting) for setting in best]).split("\n") if best else []
@@ -60,7 +60,7 @@ def _format_lines(table: RunTable, into: Path) -> list[str]:
         f"{len(table.records):,} run{'s' if len(table.records) != 1 else ''}: {format_status_counts(table.records)}",
         *([table.note] if table.note else []),
         *([f"to run the best again: {table.records[table.best].rerun}"] if table.best is not None else []),
-        *(format_file_path(into / name) for name in (LEADERBOARD_FILE, REPORT_FILE)),
+        *(format_file_path(report_folder / name) for name in (LEADERBOARD_FILE, REPORT_FILE)),
     ]
 
 

@@ -65,8 +65,8 @@ def format_runs(runs: Sequence[Run], width: int | None = None) -> str:
     rows = [_format_cells(run) for run in runs]
     head, *lines = format_table(HEADER, rows).split("\n")
     if width is not None and max(map(len, (head, *lines))) > width:
-        head, lines = "", [_format_block(row, width) for row in rows]
-    below = ["".join(f"\n    {line}" for line in _list_notes(run)) for run in runs]
+        head, lines = "", [_format_run_for_narrow_terminal(row, width) for row in rows]
+    below = ["".join(f"\n    {line}" for line in _list_resume_notes(run)) for run in runs]
     return "\n".join([*([head] if head else []), *map(str.__add__, lines, below), _format_counts(runs)])
 
 
@@ -87,7 +87,7 @@ def _format_cells(run: Run) -> list[str]:
     ]
 
 
-def _format_block(cells: Sequence[str], width: int) -> str:
+def _format_run_for_narrow_terminal(cells: Sequence[str], width: int) -> str:
     """Format a run for a narrow terminal: the folder on one line, and the labeled cells below it."""
     folder, state, *others = cells
     details = [state, *(f"{name} {cell}" for name, cell in zip(HEADER[2:], others, strict=True) if cell)]
@@ -95,7 +95,7 @@ def _format_block(cells: Sequence[str], width: int) -> str:
     return f"{folder}\n" + textwrap.fill(text, max(width, 20), initial_indent="    ", subsequent_indent="    ")
 
 
-def _list_notes(run: Run) -> list[str]:
+def _list_resume_notes(run: Run) -> list[str]:
     if not run.can_be_resumed:
         return []
     reason = shorten_middle(run.status.reason) if run.state is JobState.FAILED else ""

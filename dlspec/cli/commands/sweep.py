@@ -54,13 +54,13 @@ def run_sweep_command(hydra: HydraApp, overrides: Sequence[str], config_dir: str
         except KeyboardInterrupt as error:
             if task.folder is None:
                 raise
-            raise _add_advice(_format_resume_hint(task.folder), error) from None
+            raise _add_resume_hint(_format_resume_hint(task.folder), error) from None
         finally:
             _print_outcome(task)
     return _find_exit_code(task.entries)
 
 
-def _add_advice(advice: str, error: KeyboardInterrupt) -> KeyboardInterrupt:
+def _add_resume_hint(advice: str, error: KeyboardInterrupt) -> KeyboardInterrupt:
     """Return the same interruption with advice added to its message."""
     if isinstance(error, Interrupted):
         return Interrupted(error.number, f"{error.more}; {advice}")
@@ -116,11 +116,11 @@ def _read_sweep_overrides(folder: Path, given: dict[str, str], config_dir: str |
         found = f"the sweep in '{folder}' uses config files from {format_value(record.config_dir)}"
         raise UserError(f"{found}; if you trust them, repeat --config-dir")
     parsed = [each for each in parse_overrides(record.command) if each.key_or_group not in {*given, "hydra.sweep.dir"}]
-    untrusted = [str(each.input_line) for each in parsed if _may_run_code(each.key_or_group)]
+    untrusted = [str(each.input_line) for each in parsed if _may_override_run_code(each.key_or_group)]
     if untrusted:
         raise UserError(f"the sweep in '{folder}' may run code; if you trust it, repeat: {' '.join(untrusted)}")
     return [str(each.input_line) for each in parsed]
 
 
-def _may_run_code(key: str) -> bool:
+def _may_override_run_code(key: str) -> bool:
     return key == "imports" or (key.startswith("hydra") and not _SAFE_OVERRIDES.fullmatch(key))

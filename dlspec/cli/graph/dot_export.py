@@ -89,7 +89,7 @@ def format_dot(picture: NetworkPicture) -> str:
         found = f"the picture would have {len(picture.boxes):,} boxes, the maximum is {MAX_BOXES}"
         raise UserError(f"{found}: fold them with --depth 2")
     numbers = {box.name: f"n{at}" for at, box in enumerate(picture.boxes)}
-    lines = [*_HEADER_LINES, *_format_cluster("", picture, numbers), *_format_arrows(picture, numbers), "}"]
+    lines = [*_HEADER_LINES, *_format_block_frame("", picture, numbers), *_format_arrows(picture, numbers), "}"]
     return "\n".join(lines) + "\n"
 
 
@@ -104,7 +104,9 @@ _HEADER_LINES = (
 )
 
 
-def _format_cluster(name: str, picture: NetworkPicture, numbers: Mapping[str, str], depth: int = 0) -> Iterator[str]:
+def _format_block_frame(
+    name: str, picture: NetworkPicture, numbers: Mapping[str, str], depth: int = 0
+) -> Iterator[str]:
     """Format the boxes in a block and its inner blocks; the name '' is the whole network."""
     inner: dict[str, None] = {}
     for box in picture.boxes:
@@ -118,7 +120,7 @@ def _format_cluster(name: str, picture: NetworkPicture, numbers: Mapping[str, st
             yield f"  subgraph cluster_{numbers[box.name]}_{depth} {{"
             yield f'  style="rounded,filled"; fillcolor="{ground}"; color="{LINE_COLOR}"; penwidth=0.6; margin=8;'
             yield f"  label=<{_format_cluster_label(child, picture)}>;"
-            yield from _format_cluster(child, picture, numbers, depth + 1)
+            yield from _format_block_frame(child, picture, numbers, depth + 1)
             yield "  }"
 
 
@@ -149,7 +151,7 @@ def _find_inner_container(container: str, name: str, picture: NetworkPicture) ->
 def _format_cluster_label(name: str, picture: NetworkPicture) -> str:
     count = picture.copies.get(name, 1)
     times = f" × {count}" if count > 1 else ""
-    return f"<B>{_escape(picture.container_types[name] + times)}</B>  {_format_small(name)}"
+    return f"<B>{_escape(picture.container_types[name] + times)}</B>  {_format_small_text(name)}"
 
 
 def _format_box(box: LayerBox, copies: int) -> str:
@@ -161,7 +163,9 @@ def _format_box(box: LayerBox, copies: int) -> str:
 def _format_label(box: LayerBox, copies: int) -> str:
     kind = box.lines[0].kind
     if kind in (INPUT, OUTPUT):
-        return _format_rows([f"<B>{_escape(box.lines[0].type)}</B>", _format_small(format_shape(box.output.shape))])
+        return _format_rows(
+            [f"<B>{_escape(box.lines[0].type)}</B>", _format_small_text(format_shape(box.output.shape))]
+        )
     first, *beside = box.lines
     rows = _format_layer(first, copies)
     if beside:
@@ -170,7 +174,7 @@ def _format_label(box: LayerBox, copies: int) -> str:
     about = [f"{parameters:,} parameters"] if parameters else []
     about += [remark for remark in dict.fromkeys(line.remarks for line in box.lines) if remark]
     if about:
-        rows.append(_format_small(", ".join(about)))
+        rows.append(_format_small_text(", ".join(about)))
     return _format_rows(rows)
 
 
@@ -210,7 +214,7 @@ def _format_arrows(picture: NetworkPicture, numbers: Mapping[str, str]) -> Itera
             yield f"  {numbers[each.layer]} -> {numbers[box.name]}{attributes};"
 
 
-def _format_small(text: str) -> str:
+def _format_small_text(text: str) -> str:
     return f'<FONT POINT-SIZE="9" COLOR="{GRAY_COLOR}">{_escape(text)}</FONT>' if text else ""
 
 

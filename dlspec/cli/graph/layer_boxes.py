@@ -40,15 +40,16 @@ class LayerBox:
 
 def make_layer_box(layer: BuiltLayer, row: SummaryRow) -> LayerBox:
     """Make the box of a layer; `row` is its row in the summary."""
-    kind = _find_kind(layer.module)
+    kind = _get_layer_module_name(layer.module)
     line = BoxLine(layer.type, kind, layer.settings, row.count, row.remarks)
     takes = tuple(
-        each if each.layer else replace(each, layer=_make_end_name(INPUT, each.output)) for each in layer.takes
+        each if each.layer else replace(each, layer=_make_input_or_output_name(INPUT, each.output))
+        for each in layer.takes
     )
     return LayerBox(layer.name, (line,), takes, layer.output, layer.path)
 
 
-def _find_kind(module: nn.Module) -> str:
+def _get_layer_module_name(module: nn.Module) -> str:
     """Return the last name of the module that defines a layer's class: `conv`, `linear`, `attention`.
 
     A parametrized layer counts as its original class.
@@ -62,7 +63,7 @@ def make_input_boxes(network: Network) -> list[LayerBox]:
     """Make the boxes of the model's inputs. A single input may have a name only in the data, not in the model."""
     taken = {each.output for layer in network.layers for each in layer.takes if not each.layer}
     return [
-        LayerBox(_make_end_name(INPUT, name if name in taken else ""), (BoxLine(name, INPUT),), (), value)
+        LayerBox(_make_input_or_output_name(INPUT, name if name in taken else ""), (BoxLine(name, INPUT),), (), value)
         for name, value in network.fields.items()
     ]
 
@@ -71,7 +72,7 @@ def make_output_boxes(network: Network) -> list[LayerBox]:
     """Make the boxes of the model's outputs."""
     return [
         LayerBox(
-            _make_end_name(OUTPUT, name),
+            _make_input_or_output_name(OUTPUT, name),
             (BoxLine(name, OUTPUT),),
             (InputEdge(each.layer.name, "", each.value),),
             each.value,
@@ -80,7 +81,7 @@ def make_output_boxes(network: Network) -> list[LayerBox]:
     ]
 
 
-def _make_end_name(kind: str, name: str) -> str:
+def _make_input_or_output_name(kind: str, name: str) -> str:
     """Make the name of an input's or output's box; no layer can have a name like it."""
     return f"<{kind} {name}>"
 
@@ -90,5 +91,5 @@ def rename_sources(boxes: Iterable[LayerBox], names: Mapping[str, str]) -> list[
     return [replace(box, takes=_rename_edges(box.takes, names)) for box in boxes]
 
 
-def _rename_edges(takes: Iterable[InputEdge], names: Mapping[str, str]) -> tuple[InputEdge, ...]:
-    return tuple(dict.fromkeys(replace(each, layer=names.get(each.layer, each.layer)) for each in takes))
+def _rename_edges(input_edges: Iterable[InputEdge], names: Mapping[str, str]) -> tuple[InputEdge, ...]:
+    return tuple(dict.fromkeys(replace(each, layer=names.get(each.layer, each.layer)) for each in input_edges))

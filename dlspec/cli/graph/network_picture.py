@@ -57,7 +57,7 @@ def make_picture(
     copies: Mapping[str, int] = {}
     if not expand:
         boxes, copies = merge_copies(boxes)
-    return NetworkPicture(tuple(_stack_boxes(boxes, container_types)), container_types, copies)
+    return NetworkPicture(tuple(_merge_activations_into_boxes(boxes, container_types)), container_types, copies)
 
 
 def _fold_boxes(
@@ -82,7 +82,7 @@ def _join_boxes(name: str, group: Sequence[LayerBox], row: SummaryRow | None) ->
     return LayerBox(name, (BoxLine(row.type, FOLDED, {}, row.count, row.remarks),), takes, group[-1].output, written)
 
 
-def _stack_boxes(boxes: Sequence[LayerBox], container_types: Mapping[str, str]) -> list[LayerBox]:
+def _merge_activations_into_boxes(boxes: Sequence[LayerBox], container_types: Mapping[str, str]) -> list[LayerBox]:
     """Put activations, normalisation and dropout into the box before them, if nothing else reads its output."""
     readers = Counter(each.layer for box in boxes for each in box.takes)
     found: dict[str, LayerBox] = {}
@@ -90,7 +90,7 @@ def _stack_boxes(boxes: Sequence[LayerBox], container_types: Mapping[str, str]) 
     for box in boxes:
         (box,) = rename_sources([box], names)
         before = found.get(box.takes[0].layer) if len(box.takes) == 1 else None
-        if before is None or readers[before.name] > 1 or not _can_stack_onto(box, before, container_types):
+        if before is None or readers[before.name] > 1 or not _can_merge_into_box_before(box, before, container_types):
             found[box.name] = box
             continue
         found[before.name] = replace(before, lines=before.lines + box.lines, output=box.output)
@@ -99,7 +99,7 @@ def _stack_boxes(boxes: Sequence[LayerBox], container_types: Mapping[str, str]) 
     return list(found.values())
 
 
-def _can_stack_onto(box: LayerBox, before: LayerBox, container_types: Mapping[str, str]) -> bool:
+def _can_merge_into_box_before(box: LayerBox, before: LayerBox, container_types: Mapping[str, str]) -> bool:
     is_beside = box.lines[0].kind in STACKED_KINDS and box.output.shape == before.output.shape
     is_layer = before.lines[0].kind not in ("input", FOLDED)
     return (

@@ -45,9 +45,9 @@ class BoxGroup:
             for box in self.boxes
         ]
 
-    def _describe_edge(self, each: InputEdge) -> tuple[str | int, str, str]:
-        outside = self.sources.get((each.layer, each.output))
-        return (self.names[each.layer] if outside is None else outside, each.output, str(each.value))
+    def _describe_edge(self, edge: InputEdge) -> tuple[str | int, str, str]:
+        outside = self.sources.get((edge.layer, edge.output))
+        return (self.names[edge.layer] if outside is None else outside, edge.output, str(edge.value))
 
 
 def merge_copies(boxes: Sequence[LayerBox]) -> tuple[list[LayerBox], dict[str, int]]:
@@ -93,32 +93,32 @@ def _group_copies(boxes: Sequence[LayerBox], depth: int) -> Iterator[list[BoxGro
         yield run
 
 
-def _is_next_copy(run: Sequence[BoxGroup], unit: BoxGroup, readers: Mapping[str, set[str]]) -> bool:
-    """Whether `unit` is the next copy in a run: it equals the run's last group and reads its output.
+def _is_next_copy(run: Sequence[BoxGroup], candidate: BoxGroup, readers: Mapping[str, set[str]]) -> bool:
+    """Whether `candidate` is the next copy in a run: it equals the run's last group and reads its output.
 
     No layer outside these two groups may read the last group's outputs.
     """
     last = run[-1]
-    if shorten_name(last.name, last.name.count(".")) != shorten_name(unit.name, unit.name.count(".")):
+    if shorten_name(last.name, last.name.count(".")) != shorten_name(candidate.name, candidate.name.count(".")):
         return False
-    if len(last.boxes) != len(unit.boxes) or last.structure != unit.structure:
+    if len(last.boxes) != len(candidate.boxes) or last.structure != candidate.structure:
         return False
-    inside = last.names.keys() | unit.names.keys()
+    inside = last.names.keys() | candidate.names.keys()
     if any(reader not in inside for name in last.names for reader in readers.get(name, ())):
         return False
-    chained = _match_sources(last, unit)
-    return chained is not None and (len(run) == 1 or chained == _match_sources(run[-2], last))
+    chained = _match_inputs_of_copies(last, candidate)
+    return chained is not None and (len(run) == 1 or chained == _match_inputs_of_copies(run[-2], last))
 
 
-def _match_sources(last: BoxGroup, unit: BoxGroup) -> tuple[tuple[str, str], ...] | None:
-    """Return for each input of `unit` the box in `last`, and its output, that the input comes from.
+def _match_inputs_of_copies(previous_copy: BoxGroup, next_copy: BoxGroup) -> tuple[tuple[str, str], ...] | None:
+    """Return for each input of `next_copy` the box in `previous_copy`, and its output, that the input comes from.
 
-    Both are '' where the two groups have the same source outside. Return None if `unit` does not follow `last`.
+    Both are '' where the two groups have the same source outside. Return None if `next_copy` does not follow `previous_copy`.
     """
     found = []
-    for (one, word), (other, its_word) in zip(last.sources, unit.sources, strict=True):
-        if other in last.names:
-            found.append((last.names[other] or ".", its_word))
+    for (one, word), (other, its_word) in zip(previous_copy.sources, next_copy.sources, strict=True):
+        if other in previous_copy.names:
+            found.append((previous_copy.names[other] or ".", its_word))
         elif (one, word) == (other, its_word):
             found.append(("", ""))
         else:

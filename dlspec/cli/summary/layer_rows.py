@@ -53,7 +53,7 @@ def make_layer_rows(
         optimizer: if it has multiple groups, each row shows those that train its layer.
         frozen_until: for each frozen parameter the epoch in which it starts to be trained, None for never.
     """
-    groups = _find_groups(optimizer)
+    groups = _number_parameter_groups(optimizer)
     owners: dict[nn.Parameter | nn.Module, str] = {}
     rows = []
     for layer in network.layers:
@@ -75,7 +75,7 @@ def _list_sharing_notes(layer: BuiltLayer, owners: Mapping[nn.Parameter | nn.Mod
     return tuple(dict.fromkeys(f"tied to {owners[each]}" for each in layer.module.parameters() if each in owners))
 
 
-def _find_groups(optimizer: Optimizer | None) -> dict[nn.Parameter, int]:
+def _number_parameter_groups(optimizer: Optimizer | None) -> dict[nn.Parameter, int]:
     """Return the group number of each parameter; empty if the optimizer has fewer than two groups."""
     groups = [] if optimizer is None or len(optimizer.param_groups) < 2 else optimizer.param_groups
     return {each: at for at, group in enumerate(groups) for each in group["params"]}
@@ -100,7 +100,7 @@ def _merge_rows(name: str, rows: Sequence[SummaryRow], container_types: Mapping[
         return rows[0]
     return SummaryRow(
         name,
-        container_types.get(name) or _format_repeat(name, rows, container_types),
+        container_types.get(name) or _format_repeated_type(name, rows, container_types),
         rows[-1].output,
         tuple(each for row in rows for each in row.parameters),
         sum((row.cost for row in rows), NO_COST),
@@ -111,7 +111,7 @@ def _merge_rows(name: str, rows: Sequence[SummaryRow], container_types: Mapping[
     )
 
 
-def _format_repeat(name: str, rows: Sequence[SummaryRow], container_types: Mapping[str, str]) -> str:
+def _format_repeated_type(name: str, rows: Sequence[SummaryRow], container_types: Mapping[str, str]) -> str:
     """Format the type of merged copies of a repeated entry: `basic x 4`."""
     depth = name.count(".") + 2
     types = {shorten_name(row.name, depth): row.type for row in rows}

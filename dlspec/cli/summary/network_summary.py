@@ -54,13 +54,13 @@ def summarize(preparation: Preparation) -> SpecSummary:
     opened = preparation.open(outline=True)
     for mode in (SMALL_MODE, META_MODE):
         try:
-            return _summarize_in_mode(mode, preparation.prepare(mode, opened))
+            return _measure_costs_in_mode(mode, preparation.prepare(mode, opened))
         except BuildModeError:
             continue
-    return _summarize_in_mode(UNLIMITED_MODE, preparation.prepare(UNLIMITED_MODE, opened))
+    return _measure_costs_in_mode(UNLIMITED_MODE, preparation.prepare(UNLIMITED_MODE, opened))
 
 
-def _summarize_in_mode(mode: BuildMode, prepared: PreparedRun) -> SpecSummary:
+def _measure_costs_in_mode(mode: BuildMode, prepared: PreparedRun) -> SpecSummary:
     """Measure the costs while all weights are trained that any epoch trains: then a run needs the most memory."""
     prepared.freezing.set_epoch(sys.maxsize)
     prepared.freezing.freeze_running_statistics(prepared.network.module)

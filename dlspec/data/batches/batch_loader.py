@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dlspec.data.batches.prefetching import Tensors, prefetch
-from dlspec.data.batches.sequence_lengths import PaddingTrim, apply_windows
+from dlspec.data.batches.sequence_lengths import PaddingTrim, compute_lengths_after_windows
 from dlspec.data.dataset import Split
 from dlspec.layouts import Lengths
 
@@ -95,9 +95,9 @@ class BatchLoader:
         """Return the indices of the samples of one epoch in the order of `iterate_shuffled`, on the CPU."""
         return make_permutation(self._split_size, seed, epoch)[: self.samples]
 
-    def split_targets(self, samples: int) -> Iterator[Tensors]:
+    def iterate_targets(self, max_samples: int) -> Iterator[Tensors]:
         """Yield the targets of the whole split, not cut, as views of at most this number of samples."""
-        return zip(*(torch.split(each, samples) for each in self.tensors[self._input_count :]), strict=True)
+        return zip(*(torch.split(each, max_samples) for each in self.tensors[self._input_count :]), strict=True)
 
     def iterate_in_order(self) -> Iterator[Batch]:
         """Yield every batch in the order of the split, as views without copying."""
@@ -139,9 +139,11 @@ class BatchLoader:
         """Count the steps of a tensor that each batch keeps."""
         return [self._count_kept_steps(longest, trim) for longest in _find_longest(lengths[order], self.sizes)]
 
-    def _count_kept_steps(self, longest: int, trim: PaddingTrim) -> int:
-        """Count the steps of a tensor that a batch keeps if its longest sample has `longest` steps."""
-        return apply_windows(max(longest, self._fewest_steps.get(trim.lengths.field, 1)), trim.lengths.windows)
+    def _count_kept_steps(self, longest_length: int, trim: PaddingTrim) -> int:
+        """Count the steps of a tensor that a batch keeps if its longest sample has `longest_length` steps."""
+        return compute_lengths_after_windows(
+            max(longest_length, self._fewest_steps.get(trim.lengths.field, 1)), trim.lengths.windows
+        )
 
 
 def _gather_rows(tensors: Tensors, rows: Tensor) -> Tensors:

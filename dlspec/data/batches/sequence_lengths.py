@@ -21,7 +21,7 @@ class PaddingTrim:
     dim: int  # the dimension of the steps
 
 
-def apply_windows(lengths: L, windows: Sequence[Window]) -> L:
+def compute_lengths_after_windows(lengths: L, windows: Sequence[Window]) -> L:
     """Compute lengths after convolutions or pooling, by PyTorch's output-size formula, at least 1."""
     for each in windows:
         lengths = (lengths + 2 * each.padding - _compute_span(each)) // each.stride + 1

@@ -50,8 +50,8 @@ class Mnist(DataSource):
         from dlspec.data import dataset
 
         folder = self._find_folder()
-        images, labels = _read_pair(folder, "train")
-        test_images, test_labels = _read_pair(folder, "t10k")
+        images, labels = _read_images_and_labels(folder, "train")
+        test_images, test_labels = _read_images_and_labels(folder, "t10k")
         parts = self.parts(len(labels), 0.0, labels)
         test_rows = self._limit_test_rows(test_labels)
 
@@ -118,15 +118,17 @@ def _download_file(name: str, folder: Path) -> None:
         raise DataError("path", f"MNIST could not be downloaded ({error}); {fix}", Code.FILE_UNREADABLE) from None
 
 
-def _read_pair(folder: Path, part: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def _read_images_and_labels(folder: Path, file_prefix: str) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Read the images (N, 28, 28) and labels (N,) of `train` or `t10k`."""
-    images = _read_samples(folder, f"{part}-images-idx3-ubyte", (28, 28))
-    labels = _read_samples(folder, f"{part}-labels-idx1-ubyte", ())
+    images = _read_samples(folder, f"{file_prefix}-images-idx3-ubyte", (28, 28))
+    labels = _read_samples(folder, f"{file_prefix}-labels-idx1-ubyte", ())
     if len(images) != len(labels):
         found = f"{len(images):,} images and {len(labels):,} labels"
-        raise DataError("path", f"'{folder}': the {part} files must contain as many labels as images, got {found}")
+        raise DataError(
+            "path", f"'{folder}': the {file_prefix} files must contain as many labels as images, got {found}"
+        )
     if labels.max() > 9:
-        raise DataError("path", f"'{folder}': the {part} labels must be 0 to 9, got {labels.max()}")
+        raise DataError("path", f"'{folder}': the {file_prefix} labels must be 0 to 9, got {labels.max()}")
     return images, labels.astype("int64")
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dlspec.errors import Code, DataError, suggest
 from dlspec.limits import GIGABYTE, MAX_CLASSES, MAX_DATA_BYTES
-from dlspec.parts.registry import Registry, return_class
+from dlspec.parts.registry import Registry, describe_as_class_itself
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,7 +96,7 @@ class SplitSource(DataSource):
         return self
 
 
-SOURCES: Registry[type[DataSource]] = Registry("data set", (), return_class)
+SOURCES: Registry[type[DataSource]] = Registry("data set", (), describe_as_class_itself)
 S = TypeVar("S", bound=DataSource)
 
 

@@ -22,7 +22,7 @@ ConfigTree = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class SettledConfig:
+class ConfigWithDataFacts:
     """A config with the data's facts."""
 
     tree: dict[str, Any]
@@ -30,9 +30,9 @@ class SettledConfig:
     changed_sections: frozenset[str]  # must be read again
 
 
-def settle_config(
+def resolve_data_facts(
     graph: Graph, written: ConfigTree, unsettled: ConfigTree, facts: Mapping[str, Any], problems: Problems
-) -> SettledConfig:
+) -> ConfigWithDataFacts:
     """Fill the data's facts into a config and into the graph of its model.
 
     Args:
@@ -47,13 +47,15 @@ def settle_config(
     """
     changed_sections = frozenset(key for key, value in unsettled.items() if find_unknown_keys(value))
     if not changed_sections:
-        return SettledConfig(dict(unsettled), graph, changed_sections)
+        return ConfigWithDataFacts(dict(unsettled), graph, changed_sections)
     tree = resolve_references(dict(written), facts, problems)
-    settled = settle_graph(graph, written, unsettled, tree) if "model" in changed_sections else graph
-    return SettledConfig(tree, settled, changed_sections if settled is None else changed_sections - {"model"})
+    settled = insert_data_facts_into_graph(graph, written, unsettled, tree) if "model" in changed_sections else graph
+    return ConfigWithDataFacts(tree, settled, changed_sections if settled is None else changed_sections - {"model"})
 
 
-def settle_graph(graph: Graph, written: ConfigTree, unsettled: ConfigTree, settled: ConfigTree) -> Graph | None:
+def insert_data_facts_into_graph(
+    graph: Graph, written: ConfigTree, unsettled: ConfigTree, settled: ConfigTree
+) -> Graph | None:
     """Fill the data's facts into the settings of a graph's layers, where that is possible without expanding again.
 
     Args:
@@ -66,10 +68,10 @@ def settle_graph(graph: Graph, written: ConfigTree, unsettled: ConfigTree, settl
         The graph, or None if a fact is used outside of a layer's setting: in a param, a formula or an `if`.
     """
     unknowns = dict(find_unknown_values(unsettled.get("model"), ("model",)))
-    in_layers = {path for node in graph.nodes for path in find_unsettled_paths(node)}
-    if in_layers != unknowns.keys() or not all(_is_plain_fact(written, settled, path) for path in unknowns):
+    in_layers = {path for node in graph.nodes for path in find_paths_that_need_data(node)}
+    if in_layers != unknowns.keys() or not all(_is_only_a_data_fact(written, settled, path) for path in unknowns):
         return None
-    nodes = tuple(settle_node(node, settled) if find_unsettled_paths(node) else node for node in graph.nodes)
+    nodes = tuple(settle_node(node, settled) if find_paths_that_need_data(node) else node for node in graph.nodes)
     return replace(graph, nodes=nodes)
 
 
@@ -85,7 +87,7 @@ def find_unknown_values(value: Any, path: KeyPath = ()) -> Iterator[tuple[KeyPat
         yield path, value
 
 
-def find_unsettled_paths(node: Node) -> list[KeyPath]:
+def find_paths_that_need_data(node: Node) -> list[KeyPath]:
     """List the paths of a layer's settings that wait for a fact."""
     return [
         unsettled_path
@@ -104,7 +106,7 @@ def _list_settings_with_paths(part: Part) -> Iterator[tuple[KeyPath, Any]]:
         yield part.settings_path if is_own else (), part.value
 
 
-def _is_plain_fact(written: ConfigTree, settled: ConfigTree, path: KeyPath) -> bool:
+def _is_only_a_data_fact(written: ConfigTree, settled: ConfigTree, path: KeyPath) -> bool:
     """Whether only a reference to a fact is written at a path, and the fact is a number or a list of numbers."""
     text, value = _get_value_at(written, path), _get_value_at(settled, path)
     if not isinstance(text, str) or not _FACT_REFERENCE.match(text):

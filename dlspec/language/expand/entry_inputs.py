@@ -102,9 +102,15 @@ def mark_inputs_used(entry: Entry, level: NameLevel, names: NameLookup) -> None:
         names.mark_used(name, level)
 
 
-def find_names_in_from(raw: Any) -> set[str]:
+def find_names_in_from(written_from: Any) -> set[str]:
     """Return the names in a `from`, without what follows a dot."""
-    texts = raw if isinstance(raw, list) else raw.values() if isinstance(raw, dict) else [raw]
+    texts = (
+        written_from
+        if isinstance(written_from, list)
+        else written_from.values()
+        if isinstance(written_from, dict)
+        else [written_from]
+    )
     return {str(each).split(".")[0] for each in texts}
 
 

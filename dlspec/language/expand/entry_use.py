@@ -26,7 +26,7 @@ class ModulePath:
         parts = tuple(each for each in names if each)
         return ModulePath((*self.path, *parts), (*self.use, *parts))
 
-    def paths_outward(self, name: str) -> tuple[str, ...]:
+    def list_visible_paths(self, name: str) -> tuple[str, ...]:
         """Return the possible paths of a module with this name: next to this module first, then further outside."""
         around = self.path[:-1]
         return tuple(".".join((*around[:length], name)) for length in range(len(around), -1, -1)) if name else ()

@@ -316,7 +316,7 @@ class Expander:
             use.shared_path or use.entry.path,
             call.origins,
             layout=keys.get("layout"),
-            tie=where.paths_outward(str(keys.get("tie", ""))),
+            tie=where.list_visible_paths(str(keys.get("tie", ""))),
             parametrize=keys.get("parametrize"),
             is_shared=where.path != where.use,
             blocks=tuple(use.blocks.by_name),

@@ -54,7 +54,7 @@ def evaluate_expression(text: str, scope: Mapping[str, Any]) -> Any:
         return scope[tree.id]
     try:
         return _evaluate_node(tree, scope)
-    except _NeedsUnknown as needed:
+    except _UnknownValueNeeded as needed:
         return needed.unknown
     except ExpressionError as error:
         raise ExpressionError(
@@ -81,7 +81,7 @@ def _reword_python_error(message: str) -> str:
     return message
 
 
-class _NeedsUnknown(Exception):
+class _UnknownValueNeeded(Exception):
     """The expression needs a value that is not known yet."""
 
     def __init__(self, unknown: UnknownValue) -> None:
@@ -122,7 +122,7 @@ def _look_up_name(name: str, scope: Mapping[str, Any]) -> Any:
         raise ExpressionError(Code.UNKNOWN_PARAM, f"unknown param '{name}'")
     unknown = _find_unknown(scope[name])
     if unknown is not None:
-        raise _NeedsUnknown(unknown)
+        raise _UnknownValueNeeded(unknown)
     return scope[name]
 
 
@@ -134,18 +134,20 @@ def _find_unknown(value: Any) -> UnknownValue | None:
     return next((each for each in unknowns if each is not None), None)
 
 
-def _evaluate_binary(sign: type[ast.operator], left: Any, right: Any) -> Any:
-    if sign not in ARITHMETIC:
-        raise ExpressionError(Code.FORMULA_REFUSED, f"operator {sign.__name__} is not allowed", EXPRESSION_LANGUAGE)
-    if sign is ast.Pow and (abs(right) > MAX_EXPONENT or abs(left) > MAX_NUMBER):
+def _evaluate_binary(operator_type: type[ast.operator], left: Any, right: Any) -> Any:
+    if operator_type not in ARITHMETIC:
+        raise ExpressionError(
+            Code.FORMULA_REFUSED, f"operator {operator_type.__name__} is not allowed", EXPRESSION_LANGUAGE
+        )
+    if operator_type is ast.Pow and (abs(right) > MAX_EXPONENT or abs(left) > MAX_NUMBER):
         raise ExpressionError(
             Code.TOO_LARGE, f"an exponent must not exceed {MAX_EXPONENT:,}, nor its base {MAX_NUMBER:.0e}"
         )
-    if sign is ast.Mod and isinstance(left, str):
+    if operator_type is ast.Mod and isinstance(left, str):
         raise ExpressionError(Code.FORMULA_FAILED, "'%' can't be applied to a string")
-    if sign is ast.Mult:
+    if operator_type is ast.Mult:
         _check_size(max(_count_items(left) * _get_repeat_count(right), _count_items(right) * _get_repeat_count(left)))
-    return _check_result(ARITHMETIC[sign](left, right))
+    return _check_result(ARITHMETIC[operator_type](left, right))
 
 
 def _check_size(size: int) -> None:
@@ -177,9 +179,9 @@ def _check_result(value: Any) -> Any:
     return value
 
 
-def _evaluate_boolean(is_and: bool, parts: list[ast.expr], scope: Mapping[str, Any]) -> Any:
+def _evaluate_boolean(is_and: bool, operands: list[ast.expr], scope: Mapping[str, Any]) -> Any:
     result: Any = is_and
-    for part in parts:
+    for part in operands:
         result = _evaluate_node(part, scope)
         if bool(result) != is_and:
             return result

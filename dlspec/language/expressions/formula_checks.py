@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from dlspec.errors import Code
 from dlspec.language.expressions.expression_parsing import CONSTANTS
-from dlspec.language.expressions.formula_dims import check_dim_arguments, check_size_arguments, format_example
+from dlspec.language.expressions.formula_dims import check_dim_arguments, check_size_arguments, format_corrected_call
 from dlspec.language.expressions.formula_functions import (
     DIM_ARGUMENTS,
     FORMULA_FUNCTIONS,
@@ -155,7 +155,7 @@ def _check_subscript(value: ast.expr, index: ast.expr) -> None:
     check_operand(value)
     if is_number(value):
         reject_node(value, "is a number and can't be indexed", "index an output")
-    if not (items and _keeps_batch(items[0])):
+    if not (items and _is_index_that_keeps_batch(items[0])):
         inner = ast.unparse(ast.Tuple(items, ast.Load())).strip("(),") if items else ""
         fix = f"write {ast.unparse(value)}[:, {inner or '0'}]: the first dimension is the batch"
         reject_node(
@@ -163,7 +163,7 @@ def _check_subscript(value: ast.expr, index: ast.expr) -> None:
         )
 
 
-def _keeps_batch(item: ast.expr) -> bool:
+def _is_index_that_keeps_batch(item: ast.expr) -> bool:
     match item:
         case ast.Slice(lower=None, upper=None, step=None):
             return True
@@ -227,7 +227,7 @@ def _check_call(call: ast.Call) -> None:
             reject_node(
                 call,
                 f"lacks the argument '{argument}'",
-                format_example(call, given) if argument in DIM_ARGUMENTS else format_usage(call),
+                format_corrected_call(call, given) if argument in DIM_ARGUMENTS else format_usage(call),
                 code=Code.MISSING_VALUE,
             )
     for argument, value in given.items():
@@ -236,20 +236,22 @@ def _check_call(call: ast.Call) -> None:
     return check_size_arguments(call, given)
 
 
-def _check_argument(call: ast.Call, given: Mapping[str, ast.expr], argument: str, value: ast.expr) -> None:
+def _check_argument(call: ast.Call, arguments_by_name: Mapping[str, ast.expr], argument: str, value: ast.expr) -> None:
     if argument == "tensors":
         return _check_tensor_list(value)
     if argument in TENSOR_ARGUMENTS:
-        return _check_tensor_argument(call, given, argument, value)
+        return _check_tensor_argument(call, arguments_by_name, argument, value)
     if argument in DIM_ARGUMENTS and not read_whole_numbers(value):
-        reject_node(call, f"needs a number as '{argument}'", format_example(call, given))
+        reject_node(call, f"needs a number as '{argument}'", format_corrected_call(call, arguments_by_name))
     if not is_constant(value):
         reject_node(call, f"needs a number as '{argument}'", "write a number there")
     compute_constant(value)  # raises for lists and powers beyond the limits
     return None
 
 
-def _check_tensor_argument(call: ast.Call, given: Mapping[str, ast.expr], argument: str, value: ast.expr) -> None:
+def _check_tensor_argument(
+    call: ast.Call, arguments_by_name: Mapping[str, ast.expr], argument: str, value: ast.expr
+) -> None:
     """Check an argument that PyTorch expects to be a tensor.
 
     Numbers are allowed in mathematical functions, whose result is then a number, and in `pow` and `where`.
@@ -261,7 +263,7 @@ def _check_tensor_argument(call: ast.Call, given: Mapping[str, ast.expr], argume
     if (name, argument) not in NUMBER_OR_TENSOR_ARGUMENTS:
         fixes = {"maximum": "write clamp(x, min=0)", "minimum": "write clamp(x, max=0)"}
         reject_node(call, f"needs a tensor as '{argument}', not a number", fixes.get(name, "use an output there"))
-    if name == "pow" and all(is_number(side) for side in given.values()):
+    if name == "pow" and all(is_number(side) for side in arguments_by_name.values()):
         reject_node(call, "has only numbers as arguments", "write a ** b")
 
 

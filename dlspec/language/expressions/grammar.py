@@ -88,7 +88,7 @@ class Grammar:
             if depth > max_depth:
                 found = f"an expression nested more than {max_depth} levels deep"
                 raise ExpressionError(Code.TOO_LARGE, found, explain_raising_limit("formula_depth"))
-            if isinstance(node, ast.Constant) and _exceeds(node.value, self.max_number):
+            if isinstance(node, ast.Constant) and _is_number_too_large(node.value, self.max_number):
                 raise ExpressionError(Code.TOO_LARGE, f"a number beyond {self.max_number:.0e}", "write a smaller one")
             nodes += [(child, depth + 1) for child in ast.iter_child_nodes(node)]
             yield node
@@ -110,7 +110,7 @@ def check_length(text: str) -> None:
         raise ExpressionError(Code.TOO_LARGE, found, explain_raising_limit("formula_length"))
 
 
-def _exceeds(value: Any, max_value: float) -> bool:
+def _is_number_too_large(value: Any, max_value: float) -> bool:
     if isinstance(value, float) and not math.isfinite(value):
         return max_value < math.inf
     return isinstance(value, int) and abs(value) > max_value

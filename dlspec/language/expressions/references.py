@@ -104,16 +104,16 @@ class _ReferenceResolver:
         self.problems.add(code, path, found, fix, at_value=True)
         return InvalidValue(key)
 
-    def _resolve_reference(self, inner: str, path: KeyPath, *, is_whole: bool = False) -> Any:
-        if inner.startswith("oc.select:"):
-            key, comma, default = inner.removeprefix("oc.select:").partition(",")
+    def _resolve_reference(self, reference: str, path: KeyPath, *, is_whole: bool = False) -> Any:
+        if reference.startswith("oc.select:"):
+            key, comma, default = reference.removeprefix("oc.select:").partition(",")
             found = self._find_target(key.strip(), path, is_required=False)
             return (_parse_default(default.strip()) if comma else None) if found is _MISSING else found
-        if ":" in inner or inner.split(".")[0] in ("hydra", "oc"):
+        if ":" in reference or reference.split(".")[0] in ("hydra", "oc"):
             fix = "refer to a key of the config, or use oc.select"
-            found = f"'${{{inner}}}' is not allowed: oc.select is the only resolver"
-            return self._report_invalid(Code.REFERENCE_REFUSED, path, inner, found, fix)
-        return self._find_target(inner, path, is_required=True, is_whole=is_whole)
+            found = f"'${{{reference}}}' is not allowed: oc.select is the only resolver"
+            return self._report_invalid(Code.REFERENCE_REFUSED, path, reference, found, fix)
+        return self._find_target(reference, path, is_required=True, is_whole=is_whole)
 
     def _find_target(self, key: str, path: KeyPath, *, is_required: bool, is_whole: bool = False) -> Any:
         key_path = _to_absolute_path(key, path)
@@ -123,7 +123,7 @@ class _ReferenceResolver:
             )
         found = _select_value(self.tree, key_path)
         if found is None or (found[1] is None and key_path[0] == "data"):
-            return self._find_fact(key, key_path, path, is_required, found)
+            return self._look_up_data_fact(key, key_path, path, is_required, found)
         target, value = found
         if target in self.active_targets:
             chain = " -> ".join(format_path(each) for each in [*self.active_targets, target])
@@ -152,7 +152,9 @@ class _ReferenceResolver:
         finally:
             self.active_targets.pop()
 
-    def _find_fact(self, key: str, key_path: tuple[str, ...], path: KeyPath, is_required: bool, found: Any) -> Any:
+    def _look_up_data_fact(
+        self, key: str, key_path: tuple[str, ...], path: KeyPath, is_required: bool, found: Any
+    ) -> Any:
         """Look up a fact of the data for a key that the config does not set."""
         if key_path[0] == "data" and key_path[-1] in FACTS and len(key_path) in (2, 3):
             if self.facts is None:

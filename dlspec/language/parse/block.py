@@ -133,7 +133,7 @@ def _check_all_blocks_used(block: Block, problems: Problems) -> None:
 
 def _check_all_params_used(block: Block, raw: Mapping[str, Any], problems: Problems) -> None:
     """Report params that no expression uses, neither in the block nor in a block inside it."""
-    used = _find_words_used(raw)
+    used = _find_names_used_in_expressions(raw)
     for name in (each for each in block.params if each not in used):
         guess = find_closest(name, used & block.params.keys())
         found, fix = f"param '{name}' is never used", f"remove it, or use it as ${name}"
@@ -154,14 +154,14 @@ def _format_assigned(value: Any) -> str:
     return f"={value}" if isinstance(value, int | float) and not isinstance(value, bool) else ""
 
 
-def _find_words_used(raw: Mapping[str, Any]) -> set[str]:
+def _find_names_used_in_expressions(raw: Mapping[str, Any]) -> set[str]:
     """Find the names in a block's expressions, except those of inner blocks' params and of a repeat's variables."""
     blocks = raw.get("blocks")
     words = find_expression_words({key: each for key, each in raw.items() if key not in ("blocks", "layers")})
     for inner in blocks.values() if isinstance(blocks, dict) else ():
         if isinstance(inner, dict):
             own = inner.get("params")
-            words |= _find_words_used(inner) - (own.keys() if isinstance(own, dict) else set())
+            words |= _find_names_used_in_expressions(inner) - (own.keys() if isinstance(own, dict) else set())
     layers = raw.get("layers")
     for entry in expression_parsing.list_children(layers):
         words |= find_expression_words(entry) - _find_repeat_variables(entry)

@@ -47,7 +47,7 @@ class Part:
         return (*self.settings_path, setting) if setting in self.settings else self.settings_path
 
     @property
-    def name_path(self) -> KeyPath:
+    def path_of_name(self) -> KeyPath:
         """Path where the part's name is written."""
         return (*self.path, "type") if self.is_flat else self.path
 

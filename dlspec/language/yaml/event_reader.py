@@ -68,7 +68,7 @@ class SourceText:
         return Problem(Code.YAML_SYNTAX, "", found, fix, location)
 
 
-class _Anchors:
+class _AnchoredValues:
     """Values of the anchors, and a count of all values that includes those an alias repeats."""
 
     def __init__(self, source: SourceText) -> None:
@@ -120,7 +120,7 @@ class EventReader:
         self.keys: dict[KeyPath, SourceLocation] = {}
         self.values: dict[KeyPath, SourceLocation] = {}
         self._stack: list[_OpenCollection] = []
-        self._anchors = _Anchors(source)
+        self._anchors = _AnchoredValues(source)
         self._documents = 0
         self._max_depth = get_limit("nesting")
 

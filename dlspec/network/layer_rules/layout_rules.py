@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from dlspec.data.batches.sequence_lengths import apply_windows
+from dlspec.data.batches.sequence_lengths import compute_lengths_after_windows
 from dlspec.errors import Code, Finding, join_with_or
 from dlspec.layouts import Layout, Lengths, TensorInfo, Window, roles_from_layout
 from dlspec.network.layer_rules.layout_fixes import suggest_layout_fix
@@ -220,10 +220,14 @@ def can_trim_padding(
     if rule.window is not None and value.time_dim is not None:
         window = _make_window(rule, value, settings)
         after = TensorInfo(shape, rule.gives(inputs, shape, settings))
-        return window is not None and apply_windows(_count_steps(value), [window]) == _count_steps(after)
+        return window is not None and compute_lengths_after_windows(_count_steps(value), [window]) == _count_steps(
+            after
+        )
     if getattr(module, "keeps_lengths", False) is not True and not _keeps_lengths(rule, inputs, settings):
         return False
-    return rule.lengths is not None or not _changes_steps(value, TensorInfo(shape, rule.gives(inputs, shape, settings)))
+    return rule.lengths is not None or not _changes_step_count(
+        value, TensorInfo(shape, rule.gives(inputs, shape, settings))
+    )
 
 
 def _add_output_setting(settings: Settings, output: str) -> Settings:
@@ -248,13 +252,13 @@ def _works_on_steps(settings: Settings, value: TensorInfo) -> bool:
     return time is not None and ((count > 0 and time >= rank - count) or (isinstance(dim, int) and dim % rank == time))
 
 
-def _changes_steps(value: TensorInfo, after: TensorInfo) -> bool:
+def _changes_step_count(before: TensorInfo, after: TensorInfo) -> bool:
     """Whether the output has another number of steps than the input."""
-    if value.time_dim is None:
+    if before.time_dim is None:
         return False
     if after.time_dim is None:
-        return len(after.shape) > 1 and after.shape[0] != _count_steps(value)
-    return _count_steps(value) != _count_steps(after)
+        return len(after.shape) > 1 and after.shape[0] != _count_steps(before)
+    return _count_steps(before) != _count_steps(after)
 
 
 def _count_steps(value: TensorInfo) -> int:

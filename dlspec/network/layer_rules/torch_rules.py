@@ -71,7 +71,7 @@ def _find_unflatten_layout(inputs: Inputs, shape: Shape, settings: Settings) -> 
 # ---- convolutions and poolings change lengths ----------------------------------------------------------------------
 
 
-def _first_number(setting: Any, default: int) -> int:
+def _as_single_number(setting: Any, default: int) -> int:
     """Return a setting of a one-dimensional layer as a number: `3` and `[3]` mean the same."""
     if setting is None:
         return default
@@ -79,16 +79,16 @@ def _first_number(setting: Any, default: int) -> int:
 
 
 def _make_convolution_window(settings: Settings) -> Window | None:
-    kernel, dilation = _first_number(settings["kernel_size"], 1), _first_number(settings.get("dilation"), 1)
+    kernel, dilation = _as_single_number(settings["kernel_size"], 1), _as_single_number(settings.get("dilation"), 1)
     padding, span = settings.get("padding", 0), dilation * (kernel - 1)
     if padding == "same":
         if span % 2:  # PyTorch then pads one step more at the end than at the start
             return None
         padding = span // 2
-    padding = 0 if padding == "valid" else _first_number(padding, 0)
+    padding = 0 if padding == "valid" else _as_single_number(padding, 0)
     if padding and settings.get("padding_mode", "zeros") != "zeros":
         return None  # the values beyond a sample's end would be made from its padding
-    return Window(kernel, _first_number(settings.get("stride"), 1), padding, dilation)
+    return Window(kernel, _as_single_number(settings.get("stride"), 1), padding, dilation)
 
 
 def _make_pooling_window(settings: Settings) -> Window | None:
@@ -96,12 +96,15 @@ def _make_pooling_window(settings: Settings) -> Window | None:
 
     A window that extends beyond a sample's end contains padding in a batch, but nothing for the sample by itself.
     """
-    kernel, padding = _first_number(settings["kernel_size"], 1), _first_number(settings.get("padding"), 0)
+    kernel, padding = _as_single_number(settings["kernel_size"], 1), _as_single_number(settings.get("padding"), 0)
     counts_border = "count_include_pad" in settings and settings["count_include_pad"]
     if settings.get("ceil_mode") or (padding and not counts_border):
         return None
     return Window(
-        kernel, _first_number(settings.get("stride"), kernel), padding, _first_number(settings.get("dilation"), 1)
+        kernel,
+        _as_single_number(settings.get("stride"), kernel),
+        padding,
+        _as_single_number(settings.get("dilation"), 1),
     )
 
 
@@ -155,7 +158,7 @@ def _fill_bag_padding(inputs: Inputs, settings: Settings) -> Mapping[str, Any]:
     return {"padding_idx": 0} if inputs[0].lengths else {}
 
 
-def _list_remaining_dims(inputs: Inputs, settings: Settings) -> list[int]:
+def _list_dims_kept_by_similarity(inputs: Inputs, settings: Settings) -> list[int]:
     """List the dimensions that a similarity or distance keeps: all but `dim`, by default the last."""
     rank, dim = len(inputs[0].shape) + 1, settings.get("dim")
     compared_dim = None if settings.get("keepdim") else rank - 1 if dim is None else normalize_dim(dim, inputs[0])
@@ -171,11 +174,13 @@ _ON_CHANNELS_FIRST = Rule(_CHANNELS_FIRST)
 _ON_IMAGES = Rule(_CHANNELS_FIRST, constant_layout("channels-first"), dims=2)
 _DISTANCE = Rule(
     CHANNELS_LAST_LAYOUTS,
-    lambda inputs, shape, settings: layout_from_dims(inputs[0], _list_remaining_dims(inputs, settings)),
+    lambda inputs, shape, settings: layout_from_dims(inputs[0], _list_dims_kept_by_similarity(inputs, settings)),
     keeps_lengths=lambda inputs, settings: (
-        lengths_and_steps_agree(inputs) and keeps_time(inputs[0], _list_remaining_dims(inputs, settings))
+        lengths_and_steps_agree(inputs) and keeps_time(inputs[0], _list_dims_kept_by_similarity(inputs, settings))
     ),
-    lengths=lambda inputs, shape, settings: lengths_from_dims(inputs[0], _list_remaining_dims(inputs, settings)),
+    lengths=lambda inputs, shape, settings: lengths_from_dims(
+        inputs[0], _list_dims_kept_by_similarity(inputs, settings)
+    ),
     check=_check_two_equal_inputs,
 )
 

@@ -48,7 +48,7 @@ def roles_after_reshape(value: TensorInfo, shape: Sequence[int]) -> tuple[str, .
     found: list[str] = []
     before, after = list(zip(value.shape, value.roles, strict=True)), list(shape)
     while before and after:
-        taken, given = _pop_equal_sizes(before, after)
+        taken, given = _pop_dims_of_equal_size(before, after)
         taken_roles = [role for _, role in taken]
         if len(taken) > 1 and len(given) > 1:
             return value.roles if len(shape) == len(value.shape) else roles_from_layout(guess_layout(shape), len(shape))
@@ -57,17 +57,19 @@ def roles_after_reshape(value: TensorInfo, shape: Sequence[int]) -> tuple[str, .
     return tuple(found)
 
 
-def _pop_equal_sizes(before: list[tuple[int, str]], after: list[int]) -> tuple[list[tuple[int, str]], list[int]]:
+def _pop_dims_of_equal_size(
+    sizes_before: list[tuple[int, str]], sizes_after: list[int]
+) -> tuple[list[tuple[int, str]], list[int]]:
     """Remove from both lists the fewest leading dimensions whose sizes have the same product; all if none match."""
-    taken, given = [before.pop(0)], [after.pop(0)]
-    while before or after:
+    taken, given = [sizes_before.pop(0)], [sizes_after.pop(0)]
+    while sizes_before or sizes_after:
         size_before, size_after = prod(size for size, _ in taken), prod(given)
         if size_before == size_after:
             break
         if size_before < size_after:
-            taken.append(before.pop(0))
+            taken.append(sizes_before.pop(0))
         else:
-            given.append(after.pop(0))
+            given.append(sizes_after.pop(0))
     return taken, given
 
 
@@ -82,21 +84,23 @@ def keeps_time(value: TensorInfo, dims: Dims) -> bool:
     return value.time_dim is not None and after.time_dim is not None and dims[after.time_dim] == value.time_dim
 
 
-def lengths_agree(inputs: Inputs) -> bool:
+def all_have_main_input_lengths(inputs: Inputs) -> bool:
     """Whether all inputs with lengths have those of the main input, so that no padding is combined with a real step."""
     return all(each.lengths in (None, main_input(inputs).lengths) for each in inputs)
 
 
 def lengths_and_steps_agree(inputs: Inputs) -> bool:
     """Whether lengths agree and no input has a fixed number of steps, which would not fit a shorter batch."""
-    return lengths_agree(inputs) and not any(_has_fixed_steps(each, main_input(inputs)) for each in inputs)
+    return all_have_main_input_lengths(inputs) and not any(
+        _has_fixed_steps(each, main_input(inputs)) for each in inputs
+    )
 
 
-def _has_fixed_steps(value: TensorInfo, first: TensorInfo) -> bool:
+def _has_fixed_steps(value: TensorInfo, input_with_lengths: TensorInfo) -> bool:
     """Whether a value without lengths has more than one step along the time dimension of the first value."""
-    if first.lengths is None or first.time_dim is None or value.lengths is not None:
+    if input_with_lengths.lengths is None or input_with_lengths.time_dim is None or value.lengths is not None:
         return False
-    at = first.time_dim - 1 - (len(first.shape) - len(value.shape))
+    at = input_with_lengths.time_dim - 1 - (len(input_with_lengths.shape) - len(value.shape))
     return at >= 0 and value.shape[at] != 1
 
 

@@ -8,7 +8,7 @@ from dlspec.layouts import Layout
 from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape, constant_layout, layout_by_rank
 
 
-def _step_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
+def _find_single_step_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
     """Layout of a single step, after time is folded into the batch."""
     return "tokens" if inputs[0].layout == "tokens" and shape else layout_by_rank(inputs, shape, settings)
 
@@ -16,7 +16,9 @@ def _step_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
 class FoldTime(nn.Module):
     """Reshape (N, T, ...) to (N * T, ...): each step becomes a sample."""
 
-    rule = Rule(takes=("sequence", "tokens"), gives=_step_layout, keeps_lengths=True, lengths=lambda *_: None)
+    rule = Rule(
+        takes=("sequence", "tokens"), gives=_find_single_step_layout, keeps_lengths=True, lengths=lambda *_: None
+    )
     inline = True
     folds_batch = True
 

@@ -169,7 +169,7 @@ class _InvalidFormula(Exception):
 
 
 @dataclass(frozen=True)
-class _BatchPair:
+class _TrialTensorPair:
     """One value computed twice, with batches of 2 and of 3 samples: a dimension whose size differs is the batch."""
 
     two: Tensor
@@ -189,7 +189,7 @@ class _BatchPair:
         return self.two.dim()
 
     @property
-    def is_mixed(self) -> bool:
+    def mixes_samples(self) -> bool:
         """Whether the batch is not the first dimension any more, or its size is not the number of samples."""
         return self.has_batch and (
             (*self.two.shape[:1], *self.three.shape[:1]) != (2, 3) or self.two.shape[1:] != self.three.shape[1:]
@@ -225,26 +225,26 @@ class _TrialEvaluator(FormulaEvaluator):
                 f"can't be computed from {self._format_shapes(arguments)}",
                 f"PyTorch says: {reason}",
             ) from None
-        found = _pair_values(two, three)
-        has_batch = any(each.has_batch for each in _collect_pairs(arguments))
-        if any(each.is_mixed or each.has_batch != has_batch for each in _collect_pairs(found)):
+        found = _pair_trial_results(two, three)
+        has_batch = any(each.has_batch for each in _collect_tensor_pairs(arguments))
+        if any(each.mixes_samples or each.has_batch != has_batch for each in _collect_tensor_pairs(found)):
             raise _InvalidFormula(
                 Code.SAMPLES_MIXED, node, f"mixes the samples of {self._format_shapes(arguments)}", _BATCH_FIX
             )
         return found
 
-    def to_tensor_info(self, pair: _BatchPair) -> TensorInfo:
+    def to_tensor_info(self, pair: _TrialTensorPair) -> TensorInfo:
         """Describe a value; its layout is the main input's if it has the same number of dimensions, else guessed."""
         shape = tuple(pair.two.shape[1:] if pair.has_batch else pair.two.shape)
         layout = self.main.layout if len(shape) == len(self.main.shape) else guess_layout(shape)
         return TensorInfo(shape, layout, has_batch=pair.has_batch)
 
     def _format_shapes(self, arguments: list[Any]) -> str:
-        values = [self.to_tensor_info(each) for each in _collect_pairs(arguments)]
+        values = [self.to_tensor_info(each) for each in _collect_tensor_pairs(arguments)]
         return " and ".join(format_shape(each.shape) for each in values) or "numbers"
 
     def _check_operation(self, node: ast.expr, arguments: list[Any]) -> None:
-        pairs = _collect_pairs(arguments)
+        pairs = _collect_tensor_pairs(arguments)
         match node:
             case ast.BinOp(op=ast.MatMult()) | ast.Call(func=ast.Name(id="matmul")):
                 self._check_matmul(node, *pairs)
@@ -252,7 +252,7 @@ class _TrialEvaluator(FormulaEvaluator):
                 self._check_einsum(node, pairs)
             case ast.Call(func=ast.Name(id=name)) if name not in ELEMENTWISE_FUNCTIONS:
                 self._check_dims(node, name, pairs)
-            case ast.Subscript() if pairs and isinstance(arguments[0], _BatchPair):
+            case ast.Subscript() if pairs and isinstance(arguments[0], _TrialTensorPair):
                 self._check_index(node, arguments[1], pairs[0])
             case ast.BinOp() | ast.Compare() | ast.Call() if pairs:
                 self._check_broadcast(node, [self.to_tensor_info(each) for each in pairs])
@@ -277,7 +277,7 @@ class _TrialEvaluator(FormulaEvaluator):
                 fix,
             )
 
-    def _check_matmul(self, node: ast.expr, left: _BatchPair, right: _BatchPair) -> None:
+    def _check_matmul(self, node: ast.expr, left: _TrialTensorPair, right: _TrialTensorPair) -> None:
         """Check that the batch is neither the rows nor the columns, and is at the same position on both sides."""
         if left.has_batch and right.has_batch:
             fits = left.rank == right.rank >= 3
@@ -293,14 +293,14 @@ class _TrialEvaluator(FormulaEvaluator):
                 "write sum(a * b, dim=-1)",
             )
 
-    def _check_einsum(self, node: ast.Call, pairs: Sequence[_BatchPair]) -> None:
+    def _check_einsum(self, node: ast.Call, pairs: Sequence[_TrialTensorPair]) -> None:
         letters, output = parse_einsum_letters(node)
         if any(each.has_batch and letter != output for each, letter in zip(pairs, letters, strict=True)):
             raise _InvalidFormula(
                 Code.SAMPLES_MIXED, node, "mixes samples", f"start each operand with the batch's letter, {output}"
             )
 
-    def _check_dims(self, node: ast.Call, name: str, pairs: Sequence[_BatchPair]) -> None:
+    def _check_dims(self, node: ast.Call, name: str, pairs: Sequence[_TrialTensorPair]) -> None:
         if not pairs or not pairs[0].has_batch:
             return
         if name in ("tril", "triu") and pairs[0].rank < 3:
@@ -313,7 +313,7 @@ class _TrialEvaluator(FormulaEvaluator):
             ):
                 raise _InvalidFormula(finding.code, node, f"has a wrong dimension: {finding.found}", finding.fix)
 
-    def _check_index(self, node: ast.expr, index: Any, pair: _BatchPair) -> None:
+    def _check_index(self, node: ast.expr, index: Any, pair: _TrialTensorPair) -> None:
         """Refuse an index with `...` and an item for every dimension: the first item indexes the batch."""
         items = index if isinstance(index, tuple) else (index,)
         taken = [item for item in items if item is not None and item is not Ellipsis]
@@ -325,31 +325,31 @@ def _select_batch(value: Any, which: str) -> Any:
     """Replace each pair within a value by its tensor for a batch of 2 or of 3."""
     if isinstance(value, tuple):
         return tuple(_select_batch(each, which) for each in value)
-    return getattr(value, which) if isinstance(value, _BatchPair) else value
+    return getattr(value, which) if isinstance(value, _TrialTensorPair) else value
 
 
-def _pair_values(two: Any, three: Any) -> Any:
+def _pair_trial_results(two: Any, three: Any) -> Any:
     """Combine the results for a batch of 2 and of 3 into pairs. Results that are not tensors are the same for both."""
     if isinstance(two, tuple | list):
-        return tuple(_pair_values(*each) for each in zip(two, three, strict=True))
-    return _BatchPair(two, three) if isinstance(two, Tensor) else two
+        return tuple(_pair_trial_results(*each) for each in zip(two, three, strict=True))
+    return _TrialTensorPair(two, three) if isinstance(two, Tensor) else two
 
 
-def _collect_pairs(value: Any) -> list[_BatchPair]:
+def _collect_tensor_pairs(value: Any) -> list[_TrialTensorPair]:
     """List the pairs in a value, also within tuples and lists."""
     if isinstance(value, tuple | list):
-        return [pair for each in value for pair in _collect_pairs(each)]
-    return [value] if isinstance(value, _BatchPair) else []
+        return [pair for each in value for pair in _collect_tensor_pairs(each)]
+    return [value] if isinstance(value, _TrialTensorPair) else []
 
 
-def _make_trial_pair(value: TensorInfo, device: str) -> _BatchPair:
+def _make_trial_pair(value: TensorInfo, device: str) -> _TrialTensorPair:
     """Make zeros in the shape of a value, for a batch of 2 and of 3 samples."""
     dtype = torch.long if value.layout == "tokens" or value.vocab_size is not None else torch.float32
     shapes = [(rows, *value.shape) if value.has_batch else value.shape for rows in (2, 3)]
-    return _BatchPair(*(torch.zeros(shape, dtype=dtype, device=device) for shape in shapes))
+    return _TrialTensorPair(*(torch.zeros(shape, dtype=dtype, device=device) for shape in shapes))
 
 
-def try_formula(tree: ast.expr, names: Sequence[str], inputs: Inputs) -> Finding | None:
+def check_formula_on_trial_batches(tree: ast.expr, names: Sequence[str], inputs: Inputs) -> Finding | None:
     """Evaluate a formula on trial batches to check that it is computable and does not mix samples.
 
     Args:

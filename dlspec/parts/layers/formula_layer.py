@@ -16,20 +16,20 @@ from dlspec.language.expressions.formula_tree import (
     only_moves_values,
 )
 from dlspec.layouts import Layout, Lengths
-from dlspec.parts.layers.dimensions import lengths_agree, lengths_and_steps_agree
-from dlspec.parts.layers.formula_evaluator import FormulaEvaluator, try_formula
+from dlspec.parts.layers.dimensions import all_have_main_input_lengths, lengths_and_steps_agree
+from dlspec.parts.layers.formula_evaluator import FormulaEvaluator, check_formula_on_trial_batches
 from dlspec.parts.layers.rule import ALL_LAYOUTS, Inputs, Rule, Settings, Shape, layout_by_rank, main_input, same_layout
 
 _ROLE_MOVING_FUNCTIONS = {"transpose", "permute", "einsum", "reshape"}
 
 
-def _parse_setting(settings: Settings) -> ast.expr:
+def _parse_formula_setting(settings: Settings) -> ast.expr:
     return parse_formula(settings["formula"])
 
 
 def _check_formula(inputs: Inputs, settings: Settings) -> Finding | None:
     try:
-        tree = _parse_setting(settings)
+        tree = _parse_formula_setting(settings)
     except ExpressionError as error:
         return error.finding
     names = find_output_names(tree)
@@ -39,24 +39,28 @@ def _check_formula(inputs: Inputs, settings: Settings) -> Finding | None:
             f"got {len(inputs)} inputs, but the formula uses {', '.join(names)}",
             "remove 'from': the formula names its inputs",
         )
-    return try_formula(tree, names, inputs)
+    return check_formula_on_trial_batches(tree, names, inputs)
 
 
 def _output_layout(inputs: Inputs, shape: Shape, settings: Settings) -> Layout:
-    moves = any(name in _ROLE_MOVING_FUNCTIONS for name, _ in find_calls(_parse_setting(settings)))
+    moves = any(name in _ROLE_MOVING_FUNCTIONS for name, _ in find_calls(_parse_formula_setting(settings)))
     return layout_by_rank(inputs, shape, settings) if moves else same_layout(inputs, shape, settings)
 
 
 def _keeps_lengths(inputs: Inputs, settings: Settings) -> bool:
-    return is_elementwise(_parse_setting(settings)) and lengths_and_steps_agree(inputs)
+    return is_elementwise(_parse_formula_setting(settings)) and lengths_and_steps_agree(inputs)
 
 
 def _keeps_vocabulary(settings: Settings) -> bool:
-    return only_moves_values(_parse_setting(settings))
+    return only_moves_values(_parse_formula_setting(settings))
 
 
 def _output_lengths(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths | None:
-    return main_input(inputs).lengths if is_elementwise(_parse_setting(settings)) and lengths_agree(inputs) else None
+    return (
+        main_input(inputs).lengths
+        if is_elementwise(_parse_formula_setting(settings)) and all_have_main_input_lengths(inputs)
+        else None
+    )
 
 
 class Formula(nn.Module):

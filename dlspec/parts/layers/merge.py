@@ -12,7 +12,12 @@ from torch import Tensor, nn
 
 from dlspec.errors import Code, Finding
 from dlspec.layouts import Lengths, TensorInfo, Window, format_shape
-from dlspec.parts.layers.dimensions import check_dim, lengths_agree, lengths_and_steps_agree, normalize_dim
+from dlspec.parts.layers.dimensions import (
+    all_have_main_input_lengths,
+    check_dim,
+    lengths_and_steps_agree,
+    normalize_dim,
+)
 from dlspec.parts.layers.rule import Inputs, Rule, Settings, Shape, main_input
 
 
@@ -62,7 +67,7 @@ def _suggest_shape_fix(first: TensorInfo, other: TensorInfo) -> str:
 
 _ELEMENTWISE_RULE = Rule(
     keeps_lengths=lambda inputs, settings: lengths_and_steps_agree(inputs),
-    lengths=lambda inputs, shape, settings: main_input(inputs).lengths if lengths_agree(inputs) else None,
+    lengths=lambda inputs, shape, settings: main_input(inputs).lengths if all_have_main_input_lengths(inputs) else None,
     check=_check_elementwise,
     takes_parameter=True,
 )
@@ -109,13 +114,13 @@ def _check_concat(inputs: Inputs, settings: Settings) -> Finding | None:
         )
     dim = _concat_dim(inputs, settings)
     for each in inputs:
-        if _other_sizes(each, dim) != _other_sizes(first, dim):
+        if _mask_concatenated_size(each, dim) != _mask_concatenated_size(first, dim):
             found = f"{format_shape(first.shape)} and {format_shape(each.shape)} can't be concatenated along dim {dim}"
             return Finding(Code.SHAPE_MISMATCH, found, "all other sizes must be equal")
     return None
 
 
-def _other_sizes(value: TensorInfo, dim: int) -> Shape:
+def _mask_concatenated_size(value: TensorInfo, dim: int) -> Shape:
     """The shape with the concatenated dimension replaced by -1."""
     return (*value.shape[: dim - 1], -1, *value.shape[dim:]) if dim <= len(value.shape) else value.shape
 
@@ -140,7 +145,7 @@ def _concat_keeps_lengths(inputs: Inputs, settings: Settings) -> bool:
 def _lengths_after_concat(inputs: Inputs, shape: Shape, settings: Settings) -> Lengths | None:
     """Lengths of the result. Over time, the steps of earlier inputs are added to the lengths of the last input."""
     if not _concatenates_steps(inputs, settings):
-        return main_input(inputs).lengths if lengths_agree(inputs) else None
+        return main_input(inputs).lengths if all_have_main_input_lengths(inputs) else None
     lengths = inputs[-1].lengths
     if lengths is None or not _concat_keeps_lengths(inputs, settings):
         return None

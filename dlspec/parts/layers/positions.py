@@ -72,7 +72,7 @@ def _sinusoidal_table(steps: int, size: int) -> Tensor:
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :size]
 
 
-def _check_buckets(inputs: Inputs, settings: Settings) -> Finding | None:
+def _check_distance_buckets(inputs: Inputs, settings: Settings) -> Finding | None:
     count, max_distance = settings.get("num_buckets", 32), settings.get("max_distance", 128)
     min_buckets = 4 if settings.get("bidirectional", True) else 2
     if count < min_buckets:
@@ -104,7 +104,7 @@ class RelativePositionBias(nn.Module):
         gives=constant_layout("channels-first"),
         keeps_lengths=True,
         lengths=lambda *_: None,
-        check=_check_buckets,
+        check=_check_distance_buckets,
     )
 
     def __init__(

@@ -134,13 +134,13 @@ class _Recurrent(nn.RNNBase):
             return sequence
         if name == "state":
             return self._final_state(final)
-        return self._mean_output(sequence, lengths) if name == "mean" else self._last_output(sequence, lengths)
+        return self._average_steps(sequence, lengths) if name == "mean" else self._select_last_step(sequence, lengths)
 
     def _final_state(self, final: Any) -> Tensor:
         state: Tensor = final.transpose(0, 1)
         return state
 
-    def _last_output(self, sequence: Tensor, lengths: Tensor | None) -> Tensor:
+    def _select_last_step(self, sequence: Tensor, lengths: Tensor | None) -> Tensor:
         size = sequence.shape[-1] // (2 if self.bidirectional else 1)
         if lengths is None:
             forward = sequence[:, -1, :size]
@@ -149,7 +149,7 @@ class _Recurrent(nn.RNNBase):
             forward = sequence[..., :size].gather(1, at).squeeze(1)
         return torch.cat([forward, sequence[:, 0, size:]], dim=-1) if self.bidirectional else forward
 
-    def _mean_output(self, sequence: Tensor, lengths: Tensor | None) -> Tensor:
+    def _average_steps(self, sequence: Tensor, lengths: Tensor | None) -> Tensor:
         if lengths is None:
             return sequence.mean(dim=1)
         is_real = make_step_mask(lengths, sequence.shape[1])

@@ -29,9 +29,9 @@ def _make_padding_mask(value: Tensor, lengths: Tensor | None) -> Tensor | None:
     return None if lengths is None else ~make_step_mask(lengths, value.shape[1], value.device)
 
 
-def _expand_to_batch(query: Tensor, other: Tensor) -> Tensor:
+def _repeat_query_for_batch(query: Tensor, batched_input: Tensor) -> Tensor:
     """Repeat a query without a batch (a `Parameter`) for every sample."""
-    return query.expand(other.shape[0], -1, -1) if query.dim() == 2 else query
+    return query.expand(batched_input.shape[0], -1, -1) if query.dim() == 2 else query
 
 
 def _check_sequences(inputs: Inputs) -> Finding | None:
@@ -153,7 +153,7 @@ class MultiheadAttention(nn.MultiheadAttention):
         """
         if key is None:
             key, key_lengths = query, None if self.is_causal else lengths
-        query = _expand_to_batch(query, key)
+        query = _repeat_query_for_batch(query, key)
         output, weights = super().forward(
             query,
             key,
@@ -261,7 +261,7 @@ class TransformerDecoderLayer(nn.TransformerDecoderLayer):
         Returns:
             (N, T, C).
         """
-        tgt = _expand_to_batch(tgt, memory)
+        tgt = _repeat_query_for_batch(tgt, memory)
         causal = self.tgt_is_causal
         return super().forward(
             tgt,

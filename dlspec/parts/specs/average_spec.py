@@ -9,11 +9,11 @@ from dlspec.errors import Code
 from dlspec.language.parse.part import NO_VALUE, Part, parse_part
 from dlspec.language.problems import Problems
 from dlspec.language.sections.trainer_section import EMA, SWA
-from dlspec.parts.registry import Registry, return_class
+from dlspec.parts.registry import Registry, describe_as_class_itself
 from dlspec.parts.section_reader import read_section
 
 _CLASSES: tuple[type[EMA] | type[SWA], ...] = (EMA, SWA)
-AVERAGES = Registry("average", _CLASSES, return_class)
+AVERAGES = Registry("average", _CLASSES, describe_as_class_itself)
 AVERAGE_PATH = ("trainer", "average")
 
 
@@ -32,7 +32,7 @@ def read_average(raw: Any, epochs: int | None, problems: Problems) -> EMA | SWA 
     if part is None:
         return None
     average_class = AVERAGES.find(
-        replace(part, path=part.name_path), problems, at_value=True, setting_names=("decay", "start_epoch")
+        replace(part, path=part.path_of_name), problems, at_value=True, setting_names=("decay", "start_epoch")
     )
     if average_class is None:
         return None

@@ -160,7 +160,7 @@ def read_loss(part: Part, name: str, problems: Problems, choices: Iterable[str] 
     Returns:
         The term, or None if the loss is unknown.
     """
-    part = replace(part, path=part.name_path)
+    part = replace(part, path=part.path_of_name)
     schema = LOSSES.find(part, problems, extra_names=choices, setting_names=LOSS_KEYS)
     if schema is None:
         return None

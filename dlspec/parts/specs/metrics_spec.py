@@ -42,7 +42,7 @@ def _read_metric(entry: Any, path: KeyPath, problems: Problems, choices: Iterabl
     part = parse_part(entry, path, problems, kind="metric")
     if part is None:
         return None
-    part = replace(part, path=part.name_path)
+    part = replace(part, path=part.path_of_name)
     schema = metric_registry().find(part, problems, extra_names=choices)
     if schema is None:
         return None

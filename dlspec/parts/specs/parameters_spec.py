@@ -54,7 +54,7 @@ def _read_initialization(pattern: ParameterPattern, problems: Problems) -> Initi
     part = parse_part(dict(pattern.settings), pattern.path, problems, kind="init")
     if part is None:
         return None
-    part = replace(part, path=part.name_path)
+    part = replace(part, path=part.path_of_name)
     found = INITS.read(part, problems)
     return None if found is None else Initialization(pattern, *found)
 

@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from types import ModuleType
 from typing import Any, Protocol, Self
 
-from dlspec.compat.torchmetrics import are_plots_left_out
+from dlspec.compat.torchmetrics import are_plot_imports_skipped
 from dlspec.limits import allow_deep_recursion
 from dlspec.sweeps.executors.executor import ProgressScope, TaskEnded, TaskStarted
 
@@ -46,7 +46,7 @@ def start_fork_server() -> None:
     if START_METHOD == "forkserver":
         from multiprocessing import forkserver
 
-        forkserver.set_forkserver_preload([*([SETUP_MODULE] if are_plots_left_out() else []), PRELOADED_MODULE])
+        forkserver.set_forkserver_preload([*([SETUP_MODULE] if are_plot_imports_skipped() else []), PRELOADED_MODULE])
         with _limit_to_one_thread(), _hide_main_module():
             forkserver.ensure_running()
 

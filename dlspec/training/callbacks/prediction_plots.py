@@ -83,7 +83,9 @@ def generate_texts(view: PredictionView) -> dict[str, str]:
     """Generate text for each target of next tokens. Return texts by file name."""
     targets = view.targets
     texts = {
-        _file_name(SAMPLES_FILE, each, targets): generate_samples_text(view, each) for each in targets if each.is_next
+        _file_name(SAMPLES_FILE, each, targets): generate_samples_text(view, each)
+        for each in targets
+        if each.is_next_token
     }
     return {name: text for name, text in texts.items() if text is not None}
 
@@ -100,7 +102,7 @@ def _plot_form(target: Target) -> Literal["rows", "image", "map", "none"]:
         return "none"
     if target.kind == "numbers":
         return "image" if is_image_shape(target.shape) else "rows"
-    if target.is_next or len(target.shape) > 2:
+    if target.is_next_token or len(target.shape) > 2:
         return "none"
     return "map" if len(target.shape) == 2 else "rows"
 

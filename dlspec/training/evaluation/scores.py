@@ -110,7 +110,7 @@ class Scores:
         weights = self._criterion.weigh(targets)
         if weights is not None:
             weights = weights.sum(0)
-            loss = self._remove_weightless(loss, weights)
+            loss = self._zero_terms_without_weight(loss, weights)
             self._weights.append(weights if self._arena is None else self._arena.copy(weights))
         if self._arena is not None:
             loss = self._arena.copy(loss)
@@ -162,7 +162,7 @@ class Scores:
             return means
         return [sum(factor * mean for factor, mean in zip(self._criterion.factors, means, strict=True)), *means]
 
-    def _remove_weightless(self, loss: Tensor, weights: Tensor) -> Tensor:
+    def _zero_terms_without_weight(self, loss: Tensor, weights: Tensor) -> Tensor:
         """Set loss terms without any weight in a batch to 0: their mean is nan if all classes are ignored."""
         if not loss.dim():
             return loss.where(weights[0] != 0, 0)

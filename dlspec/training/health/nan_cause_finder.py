@@ -44,7 +44,7 @@ class NanCauseFinder:
         network = state.network if is_training else state.evaluated_network
         names = BatchNames(self.model.inputs, criterion.target_names, lambda row: self._name_sample(batches, row))
         cause = find_cause(error, DiagnosedPass(network, criterion, batch, self.make_forward, names))
-        step = state.step + 1 if is_training and is_training_weights(state) else state.step
+        step = state.step + 1 if is_training and has_trainable_weights(state) else state.step
         where = f"in epoch {state.epoch} at step {step}, learning rate {state.lr}"
         return replace(cause, found=f"{state.phase}/{error} {where}: {cause.found}")
 
@@ -57,6 +57,6 @@ class NanCauseFinder:
         return f"sample {position} of the {SPLIT_NAMES[state.phase]} split (the first is 0)"
 
 
-def is_training_weights(state: TrainingState) -> bool:
+def has_trainable_weights(state: TrainingState) -> bool:
     """Whether there is an optimizer and any parameter is trainable."""
     return state.optimizer is not None and any(each.requires_grad for each in state.network.parameters())

@@ -210,7 +210,7 @@ def _find_bad_gradient(tensors: Iterable[Tensor]) -> float | None:
     )
 
 
-def _weights_in_use(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def _named_weights_and_statistics(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Yield a layer's parameters, and in evaluation also its running statistics, which only evaluation reads."""
     yield from module.named_parameters()
     if not module.training:
@@ -228,7 +228,9 @@ def _watch_layers(network: nn.Module, watcher: _LayerWatcher) -> Iterator[Callab
 
 def _make_hook(name: str, watcher: _LayerWatcher) -> Callable[..., None]:
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        watcher.on_layer_call(NamedLayer(name, type(module).__name__), _weights_in_use(module), (args, kwargs), output)
+        watcher.on_layer_call(
+            NamedLayer(name, type(module).__name__), _named_weights_and_statistics(module), (args, kwargs), output
+        )
 
     return hook
 

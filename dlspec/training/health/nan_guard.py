@@ -15,17 +15,17 @@ from dlspec.training.checkpoint.checkpoint_files import Snapshot
 from dlspec.training.components import Model, TrainingData
 from dlspec.training.evaluation.scores import Scores
 from dlspec.training.health.anomaly_detection import detect_anomalies
-from dlspec.training.health.nan_cause_finder import ForwardMaker, NanCauseFinder, is_training_weights
+from dlspec.training.health.nan_cause_finder import ForwardMaker, NanCauseFinder, has_trainable_weights
 from dlspec.training.health.nan_checks import (
     LossCheck,
     NotFinite,
     NotFiniteAfterUpdate,
     Step,
-    add_rewind_to_errors,
     are_all_finite,
     check_after_update,
     make_deferred_check,
     require_finite_loss,
+    restore_generator_after_errors,
 )
 from dlspec.training.health.nan_diagnosis import SMALLER_STEPS_FIX
 from dlspec.training.health.on_nan import NAN_POLICIES
@@ -81,7 +81,7 @@ class NanGuard:
         """Wrap a step so that the cause can be found if it raises `NotFinite`."""
         if self._settings.debug == "anomaly":
             step = detect_anomalies(step)
-        return add_rewind_to_errors(step, self._state.device) if self.checks_before_update else step
+        return restore_generator_after_errors(step, self._state.device) if self.checks_before_update else step
 
     def skip_or_fail(self, error: NotFinite, batches: BatchLoader, batch: Batch) -> None:
         """Handle a batch that made no update because its loss or gradients are not finite.
@@ -105,7 +105,7 @@ class NanGuard:
 
     # ---- a pass ------------------------------------------------------------------------------------------------------
 
-    def require_finite_pass(self, loss: float, scores: Scores, batches: BatchLoader) -> None:
+    def require_finite_epoch_loss(self, loss: float, scores: Scores, batches: BatchLoader) -> None:
         """Check the mean loss after a pass over a split.
 
         Args:
@@ -121,7 +121,7 @@ class NanGuard:
         if math.isfinite(loss):
             return
         bad_step = scores.find_non_finite_step() or 0
-        if state.phase == "train" and is_training_weights(state):
+        if state.phase == "train" and has_trainable_weights(state):
             raise NotFiniteAfterUpdate
         state.batch = bad_step
         order = (
@@ -139,7 +139,7 @@ class NanGuard:
         """Whether a snapshot must be stored now, so that training can roll back."""
         return not self.always_checks_before_update and self._newest_snapshot is None
 
-    def can_snapshot(self) -> bool:
+    def has_finite_weights(self) -> bool:
         """Whether the weights are finite, so that a snapshot is useful; log a warning if they are not."""
         if are_all_finite(each for each in self._state.network.parameters() if each.requires_grad):
             return True
@@ -165,7 +165,7 @@ class NanGuard:
         self._recheck_until = state.step
         return newest.copy_tensors()
 
-    def finish_recheck(self) -> None:
+    def end_checks_after_rollback(self) -> None:
         """Return to the usual checks after training has passed the step from which it rolled back."""
         if 0 <= self._recheck_until <= self._state.step:
             log.warning("the loss stayed finite up to step %d this time: training continues", self._state.step)

@@ -70,15 +70,17 @@ def _make_checkpoint_contexts(
     stateful_modules: Sequence[nn.Module],
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Return the contexts for the forward pass and for the recomputation."""
-    return nullcontext(), _keep_state_unchanged(stateful_modules)
+    return nullcontext(), _prevent_second_state_update(stateful_modules)
 
 
 @contextmanager
-def _keep_state_unchanged(stateful_modules: Sequence[nn.Module]) -> Iterator[None]:
+def _prevent_second_state_update(stateful_modules: Sequence[nn.Module]) -> Iterator[None]:
     """Keep the modules from updating their state a second time: the forward pass has updated it already."""
-    before = [(each, name, getattr(each, name)) for each in stateful_modules for name in _frozen_attributes(each)]
+    before = [
+        (each, name, getattr(each, name)) for each in stateful_modules for name in _attributes_that_stop_updates(each)
+    ]
     for module, name, _ in before:
-        setattr(module, name, _frozen_attributes(module)[name])
+        setattr(module, name, _attributes_that_stop_updates(module)[name])
     try:
         yield
     finally:
@@ -91,7 +93,7 @@ def _is_parametrization(module: nn.Module) -> bool:
     return type(module).__module__ == parametrizations.__name__
 
 
-def _frozen_attributes(module: nn.Module) -> Mapping[str, Any]:
+def _attributes_that_stop_updates(module: nn.Module) -> Mapping[str, Any]:
     """Return attribute values with which a module updates neither running statistics nor a power iteration."""
     return (
         {"momentum": 0.0, "num_batches_tracked": None} if can_have_running_statistics(module) else {"training": False}

@@ -126,7 +126,7 @@ class CudaGraphStep:
         if recorded is None:
             with self._on_side_stream():
                 return eager_step(inputs, targets)
-        self._copy_rates()
+        self._copy_learning_rates_to_device()
         return recorded(*batch)
 
     def _record(self, eager_step: Step, inputs: Inputs, targets: Targets, shapes: Shapes) -> RecordedStep | None:
@@ -200,7 +200,7 @@ class CudaGraphStep:
             for group, rate in zip(groups, rates, strict=True):
                 group["lr"] = rate
 
-    def _copy_rates(self) -> None:
+    def _copy_learning_rates_to_device(self) -> None:
         rates = [group["lr"] for group in self._optimizer.param_groups]
         if rates != self._copied_rates:
             for device_rate, rate in zip(self._device_rates, rates, strict=True):

@@ -34,21 +34,21 @@ class StepFactory:
         state, accumulate = self.state, self.settings.accumulate
         accumulation = None
         if accumulate > 1:
-            sample_weights = self._weigh_samples(batches)
+            sample_weights = self._compute_sample_weights(batches)
             if sample_weights is not None:
                 order = batches.shuffle_samples(self.seed, state.epoch)
                 sample_weights = sample_weights[order.to(sample_weights.device)]
             batch_weights = compute_batch_weights(batches.sizes, accumulate, sample_weights)
             accumulation = GradientAccumulation(batch_weights, lambda: state.batch)
         return self.backend.make_training_step(
-            self.optimization.optimizer, self._finish_update, self.guard, accumulation
+            self.optimization.optimizer, self._count_step_and_update_schedule, self.guard, accumulation
         )
 
     @torch.no_grad()
-    def _weigh_samples(self, batches: BatchLoader) -> Tensor | None:
+    def _compute_sample_weights(self, batches: BatchLoader) -> Tensor | None:
         """Compute how much each sample of the split counts in each loss term, (N, terms); None if all count equally."""
         found: list[Tensor] = []
-        for targets in batches.split_targets(MAX_WEIGHED_SAMPLES):
+        for targets in batches.iterate_targets(MAX_WEIGHED_SAMPLES):
             weights = self.backend.criterion.weigh(tuple(each.to(self.backend.device) for each in targets))
             if weights is None:
                 return None
@@ -59,7 +59,7 @@ class StepFactory:
         """Make the step that evaluates one batch, with the network or with averaged weights."""
         return self.backend.make_evaluation_step(self.state.evaluated_network)
 
-    def _finish_update(self) -> None:
+    def _count_step_and_update_schedule(self) -> None:
         self.state.step += 1
         if self.state.average:
             self.state.average.after_step()

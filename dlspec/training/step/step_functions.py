@@ -82,13 +82,15 @@ def compute_batch_weights(
     ]
 
 
-def _sum_weights(sizes: Sequence[int], accumulate: int, sample_weights: Tensor) -> list[TermWeights]:
+def _sum_weights(batch_sizes: Sequence[int], batches_per_update: int, sample_weights: Tensor) -> list[TermWeights]:
     """Sum the weights of the samples of each batch and of its update."""
-    batch_of_sample = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(sample_weights.device)
-    empty = sample_weights.new_zeros(len(sizes), sample_weights.shape[1])
+    batch_of_sample = (
+        torch.arange(len(batch_sizes)).repeat_interleave(torch.tensor(batch_sizes)).to(sample_weights.device)
+    )
+    empty = sample_weights.new_zeros(len(batch_sizes), sample_weights.shape[1])
     by_batch = empty.index_add(0, batch_of_sample, sample_weights)
-    by_update = empty.index_add(0, batch_of_sample // accumulate, sample_weights)
-    return [TermWeights(each, by_update[batch // accumulate]) for batch, each in enumerate(by_batch)]
+    by_update = empty.index_add(0, batch_of_sample // batches_per_update, sample_weights)
+    return [TermWeights(each, by_update[batch // batches_per_update]) for batch, each in enumerate(by_batch)]
 
 
 @dataclass(frozen=True)

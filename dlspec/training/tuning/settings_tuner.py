@@ -50,7 +50,7 @@ class TuningCandidate:
         return ", ".join(f"{key}={str(value).lower()}" for key, value in self.changes.items())
 
     @property
-    def tolerance(self) -> float:
+    def loss_tolerance(self) -> float:
         """Allowed relative difference of the first loss."""
         return LOSS_TOLERANCES[self.changes.get("precision")]
 
@@ -148,7 +148,7 @@ def tune_settings(make_trainer: TrainerMaker, print_line: Callable[[str], None] 
         except Exception as error:  # PyTorch raises many types
             table_rows.append(_TableRow(str(candidate), f"failed: {first_line(error)}"))
             continue
-        if not _have_same_losses(first_losses, other.losses, candidate.tolerance, noise):
+        if not _have_same_losses(first_losses, other.losses, candidate.loss_tolerance, noise):
             table_rows.append(_TableRow(str(candidate), "different losses"))
             continue
         speedups, speed = _compare_speed(fastest, other)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import dlspec as library
-from dlspec.analysis.causality import find_positions
+from dlspec.analysis.causality import choose_positions_to_change
 from helpers.prepared_runs import prepare_layers
 
 TEXT = np.random.default_rng(0).integers(0, 6, size=(40, 21))
@@ -131,8 +131,8 @@ def test_causal_networks_of_many_steps_train(name: str) -> None:
 
 
 def test_the_positions_cover_the_length() -> None:
-    assert find_positions(48) == [47, 36, 24, 12, 2, 1]
-    assert (find_positions(1), find_positions(2)) == ([], [1])
+    assert choose_positions_to_change(48) == [47, 36, 24, 12, 2, 1]
+    assert (choose_positions_to_change(1), choose_positions_to_change(2)) == ([], [1])
 
 
 ENCODER_DECODER = {

@@ -91,9 +91,9 @@ def _adam() -> torch.optim.Adam:
 def test_a_step_is_pytorchs_own_where_hooks_are_kept_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     optimizer = _adam()
     monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
-    assert torch_dynamo._find_raw_step(optimizer) is not None
+    assert torch_dynamo._find_undecorated_step(optimizer) is not None
     monkeypatch.delattr(optimizer_module, "_global_optimizer_post_hooks")
-    assert torch_dynamo._find_raw_step(optimizer) is None
+    assert torch_dynamo._find_undecorated_step(optimizer) is None
 
 
 def test_a_marked_optimizer_has_stepped_for_schedulers() -> None:

@@ -49,7 +49,7 @@ KINDS: list[tuple[dict[str, Any], Target]] = [
 @pytest.mark.parametrize(("arrays", "target"), KINDS, ids=lambda each: str(each)[:40])
 def test_what_a_target_is(arrays: dict[str, Any], target: Target) -> None:
     assert target_of(**arrays) == target
-    assert target.is_next is bool(target.next_of)
+    assert target.is_next_token is bool(target.next_of)
 
 
 def test_the_next_token_shares_the_vocabulary_of_its_text() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dlspec.data.batches.sequence_lengths import PaddingTrim, apply_windows, masked_mean
+from dlspec.data.batches.sequence_lengths import PaddingTrim, compute_lengths_after_windows, masked_mean
 from dlspec.data.dataset import Dataset, Field, Target
 from dlspec.layouts import Lengths, TensorInfo, Window
 from dlspec.parts.layers.padding import make_step_mask
@@ -126,8 +126,10 @@ def test_batches_of_steps_are_trimmed_as_the_output_is() -> None:
     )
     assert criterion.trims == {"tags": PaddingTrim(Lengths("x", windows), 1)}
     output, labels = drawn(value), make_labels(target)
-    real = make_step_mask(apply_windows(LENGTHS, windows), 3)
-    assert apply_windows(5, windows) == 3 and apply_windows(LENGTHS, windows).tolist() == [3, 1, 2, 1, 3, 2]
+    real = make_step_mask(compute_lengths_after_windows(LENGTHS, windows), 3)
+    assert compute_lengths_after_windows(5, windows) == 3 and compute_lengths_after_windows(
+        LENGTHS, windows
+    ).tolist() == [3, 1, 2, 1, 3, 2]
     torch.testing.assert_close(
         criterion(output, (labels, LENGTHS)), functional.cross_entropy(output[real], labels[real])
     )

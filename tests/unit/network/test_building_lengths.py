@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from dlspec.data.batches.sequence_lengths import apply_windows, compute_min_input_steps
+from dlspec.data.batches.sequence_lengths import compute_lengths_after_windows, compute_min_input_steps
 from dlspec.layouts import Lengths, Window
 from dlspec.network.layer_rules.layout_rules import can_trim_padding, find_output_layout, find_output_lengths
 from dlspec.parts.torch.torch_parts import LAYERS
@@ -277,7 +277,7 @@ def assert_rows_are_themselves_alone(layer: LayerUnderTest, given: tuple[TensorI
     together = layer(*inputs, **said)
     dim = layer.output.time_dim
     for row, length in enumerate(LENGTHS.tolist()):
-        after = apply_windows(length, lengths.windows) if lengths else 0
+        after = compute_lengths_after_windows(length, lengths.windows) if lengths else 0
         if lengths and length < compute_min_input_steps(lengths.windows):
             continue  # the sample alone is too short for the window
         alone = layer(*(cut(x, value, row, length) for x, value in zip(inputs, given, strict=True)))
@@ -375,7 +375,7 @@ def test_lengths_go_through_windows(name: str, settings: dict[str, Any], window:
     assert lengths == (None if window is None else Lengths("x", (window,)))
     assert keeps is (window is not None)
     if window is not None:
-        assert apply_windows(6, [window]) == layer.output.shape[1]
+        assert compute_lengths_after_windows(6, [window]) == layer.output.shape[1]
         assert_rows_are_themselves_alone(layer, (SIGNAL,))
 
 
@@ -466,7 +466,7 @@ def test_a_token_before_a_text_makes_it_longer() -> None:
     layer, given = build_layer("Concat", {"dim": 1}, parameter(2, 4), SERIES), (parameter(2, 4), SERIES)
     _, lengths = rule_says(layer, given)
     assert lengths is not None
-    assert [apply_windows(each, lengths.windows) for each in (1, 4, 6)] == [3, 6, 8]
+    assert [compute_lengths_after_windows(each, lengths.windows) for each in (1, 4, 6)] == [3, 6, 8]
 
 
 def test_a_further_output_has_lengths_of_its_own() -> None:
