@@ -50,7 +50,7 @@ PROGRAMS: Programs = {
     ),
     "torchmetrics": (
         METRICS,
-        f"from dlspec.compat.torchmetrics import leave_out_plots\nleave_out_plots()\n{METRICS}",
+        f"from dlspec.compat.torchmetrics import skip_plot_imports\nleave_out_plots()\n{METRICS}",
     ),
     "tensorboard": (
         f"{USUAL}from tensorboard.compat.proto.event_pb2 import Event\n"

@@ -14,9 +14,9 @@ pytestmark = [pytest.mark.soak, pytest.mark.filterwarnings("default")]
 
 # As an installed package of plugins would bring it along.
 PLUGIN = """
-from dlspec.sweeps.hydra.plugins import PoolLauncher, set_plugin_module
+from dlspec.sweeps.hydra.plugins import PoolLauncher, name_plugins
 
-set_plugin_module()
+name_plugins()
 """
 
 

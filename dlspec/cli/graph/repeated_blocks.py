@@ -113,7 +113,8 @@ def _is_next_copy(run: Sequence[BoxGroup], candidate: BoxGroup, readers: Mapping
 def _match_inputs_of_copies(previous_copy: BoxGroup, next_copy: BoxGroup) -> tuple[tuple[str, str], ...] | None:
     """Return for each input of `next_copy` the box in `previous_copy`, and its output, that the input comes from.
 
-    Both are '' where the two groups have the same source outside. Return None if `next_copy` does not follow `previous_copy`.
+    Both are empty where the two groups have the same source outside. Return None if `next_copy` does not follow
+    `previous_copy`.
     """
     found = []
     for (one, word), (other, its_word) in zip(previous_copy.sources, next_copy.sources, strict=True):

@@ -363,9 +363,9 @@ def test_only_a_program_of_its_own_leaves_out_what_plots_need(lean: bool) -> Non
     """In a notebook `metric.plot()` stays the user's; either way the real matplotlib can be imported afterwards."""
     program = f"""
 import sys
-from dlspec.compat.torchmetrics import leave_out_plots
+from dlspec.compat.torchmetrics import skip_plot_imports
 if {lean}:
-    leave_out_plots()
+    skip_plot_imports()
 from dlspec.parts.torch.torch_metrics import metric_registry
 metric = metric_registry()["MeanAbsoluteError"].build()
 metric.update(*[__import__("torch").ones(3)] * 2)
@@ -388,8 +388,8 @@ def test_transformers_is_not_imported_for_metrics_where_it_is_installed(tmp_path
     program = f"""
 import sys
 sys.path.insert(0, {str(tmp_path)!r})
-from dlspec.compat.torchmetrics import leave_out_plots
-leave_out_plots()
+from dlspec.compat.torchmetrics import skip_plot_imports
+skip_plot_imports()
 from dlspec.parts.torch.torch_metrics import metric_registry
 print(metric_registry()["MeanAbsoluteError"].build(), "transformers" in sys.modules)
 """
