@@ -123,10 +123,8 @@ def merge_resumed_environment(before: dict[str, Any], now: Mapping[str, Any], st
     return {**before, "resumed": resumed[-MAX_RECORDED_RESUMES:]}
 
 
-def get_nested_value(tree: Mapping[str, Any], key: str) -> Any:
+def get_nested_value(tree: Any, path: str) -> Any:
     """Return the value at a dotted path such as `packages.torch`; None if there is none."""
-    first, _, rest = key.partition(".")
-    inner = tree.get(first)
-    if not rest:
-        return inner
-    return inner.get(rest) if isinstance(inner, Mapping) else None
+    for key in path.split("."):
+        tree = tree.get(key) if isinstance(tree, Mapping) else None
+    return tree

@@ -9,6 +9,7 @@ from typing import Any
 
 from dlspec.data.dataset import Dataset
 from dlspec.errors import Code, Problem, SourceLocation
+from dlspec.jobs.environment import get_nested_value
 from dlspec.jobs.run_preparation import PreparedRun
 from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file
 from dlspec.optim.schedule import TrainedLength
@@ -107,12 +108,12 @@ def find_resume_changes(snapshot: Snapshot, folder: Path, resolved: SpecTree, da
         data: The data that the run continues with.
     """
     before, now = _read_saved_spec(snapshot, folder), _to_plain_tree(resolved)
-    is_plateau = _get_value_at_path(now, ("scheduler", "type")) == "ReduceLROnPlateau"
+    is_plateau = get_nested_value(now, "scheduler.type") == "ReduceLROnPlateau"
     keys = _LENGTH_KEYS if has_run_length(now) else ("monitor", "mode") if is_plateau else ()
     is_scheduled_anew = any(
-        _get_value_at_path(before, ("trainer", key)) != _get_value_at_path(now, ("trainer", key)) for key in keys
+        get_nested_value(before, f"trainer.{key}") != get_nested_value(now, f"trainer.{key}") for key in keys
     ) or (has_run_length(now) and bool(find_size_changes(snapshot, data)))
-    types = tuple(str(_get_value_at_path(tree, ("optimizer", "type")) or "") for tree in (before, now))
+    types = tuple(str(get_nested_value(tree, "optimizer.type") or "") for tree in (before, now))
     return ResumeChanges(
         keeps_new_settings=is_scheduled_anew
         or _has_other_groups(before, now)
@@ -189,7 +190,7 @@ def _check_average(snapshot: Snapshot, average: WeightAverage | None, *, is_othe
     is_validating = isinstance(position, Mapping) and position.get("results") is not None
     try:
         if average is not None:
-            count = 0 if is_other else _get_value_at_path(saved, ("count",))
+            count = 0 if is_other else get_nested_value(saved, "count")
             count = count if type(count) is int else 0
             average.keeps_saved(count, find_trained_length(snapshot).epochs + is_validating)
     except UnusableAverage as error:
@@ -197,25 +198,19 @@ def _check_average(snapshot: Snapshot, average: WeightAverage | None, *, is_othe
 
 
 def _get_average_type(tree: SpecTree) -> str | None:
-    name: str | None = _get_value_at_path(tree, ("trainer", "average", "type"))
+    name: str | None = get_nested_value(tree, "trainer.average.type")
     return name
 
 
 def _has_other_groups(before: SpecTree, now: SpecTree) -> bool:
     """Return whether the optimizer's groups may have other members."""
-    paths = (("optimizer", "groups"), ("model", "freeze"), ("freeze",))
-    return any(_get_value_at_path(before, path) != _get_value_at_path(now, path) for path in paths)
+    paths = ("optimizer.groups", "model.freeze", "freeze")
+    return any(get_nested_value(before, path) != get_nested_value(now, path) for path in paths)
 
 
 def _has_saved_parameter_names(snapshot: Snapshot) -> bool:
     optimizer = _read_part(snapshot, "optimizer")
     return not isinstance(optimizer, Mapping) or "names" in optimizer
-
-
-def _get_value_at_path(tree: Any, path: tuple[str, ...]) -> Any:
-    for key in path:
-        tree = tree.get(key) if isinstance(tree, Mapping) else None
-    return tree
 
 
 def _read_part(snapshot: Snapshot | None, name: str) -> Any:
