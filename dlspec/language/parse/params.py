@@ -109,13 +109,7 @@ class Scope:
         if not expression_parsing.has_embedded_expression(value):
             return expression_parsing.unescape_dollars(value)
         if expression_parsing.lacks_closing_bracket(value):
-            return self._report_invalid(
-                Code.FORMULA_SYNTAX,
-                value,
-                path,
-                f"missing ')' in {format_value(value)}",
-                expression_parsing.CLOSE_BRACKET_FIX,
-            )
+            return self._report_missing_bracket(value, path)
         bare = expression_parsing.guess_intended_expression(value)
         fix = f"write $({bare})" if bare else _EMBEDDED_FIX
         return self._report_invalid(
@@ -195,6 +189,10 @@ class Scope:
         self.problems.add(code, path, found, fix, at_value=True)
         return InvalidValue(text)
 
+    def _report_missing_bracket(self, text: str, path: KeyPath) -> InvalidValue:
+        found, fix = f"missing ')' in {format_value(text)}", expression_parsing.CLOSE_BRACKET_FIX
+        return self._report_invalid(Code.FORMULA_SYNTAX, text, path, found, fix)
+
     def _report_unknown_param(self, name: str, path: KeyPath) -> None:
         if name in _LATE_NAMES:
             self.problems.add(
@@ -228,13 +226,7 @@ class Scope:
             pieces.append(value[at : found.start()])
             end = found.end() if found[0] != "$(" else _find_closing_bracket(value, found.end())
             if end < 0:
-                return self._report_invalid(
-                    Code.FORMULA_SYNTAX,
-                    value,
-                    path,
-                    f"missing ')' in {format_value(value)}",
-                    expression_parsing.CLOSE_BRACKET_FIX,
-                )
+                return self._report_missing_bracket(value, path)
             piece = (
                 "$"
                 if found[0] == "$$"
