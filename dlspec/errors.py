@@ -99,6 +99,7 @@ class Code(StrEnum):
     SAMPLES_MIXED = "samples-mixed"  # an operation on the batch dimension
     LAYER_REFUSED = "layer-refused"  # PyTorch or the layer's code raises an error
     WRONG_RESULT = "wrong-result"  # a layer's `forward` returns something that is not allowed
+    COUNTS_PADDING = "counts-padding"  # a layer whose output depends on how far a sample is padded
     LENGTHS_LOST = "lengths-lost"  # a layer that needs lengths, after one that mixes steps and padding
     INPLACE = "inplace"  # an in-place operation would overwrite data or an output that is still needed
     NO_WEIGHT = "no-weight"  # a layer without a weight to tie or parametrize

@@ -38,7 +38,15 @@ NORM_OF_PROJECTIONS = ChangedRule(
     "activation or another layer without mixing weights follows it; before, only one at the end of the body counted",
     "for the former shortcut write its layers as a list",
 )
-CHANGED_RULES = (FROM_OF_COPIES, NORM_OF_PROJECTIONS)
+PADDING = ChangedRule(
+    "padding",
+    2,
+    "padding does not count in normalizations over time, adaptive pooling, softmax over time and max pooling with "
+    "padding, and lengths pass through Add, Concat, Formula and layers that pad or repeat steps; before, these counted "
+    "padding or dropped the lengths",
+    "to count padding as steps give the data without lengths",
+)
+CHANGED_RULES = (FROM_OF_COPIES, NORM_OF_PROJECTIONS, PADDING)
 
 
 def get_spec_version(tree: Mapping[str, Any]) -> int:

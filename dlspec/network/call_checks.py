@@ -112,9 +112,42 @@ class CallChecks:
             return True
         row = self.network.built_layers[mixing_layer]
         found = f"{layer.type} needs each sample's length, which is unknown after {row.type} ('{row.name}')"
-        fix = f"{row.type} mixes steps and padding: put {layer.type} before it, or use one that mixes no steps"
+        fix = (
+            f"{row.type} mixes steps and padding: put {layer.type} before it, or use one that mixes no steps; "
+            f"if its steps are those of another output, write lengths_of: NAME in {row.type}"
+        )
         note = describe_shapes(self.network, layer.node)
         self.problems.add(Code.LENGTHS_LOST, layer.node.problem_path, found, fix, shown=layer.shown, note=note)
+        return False
+
+    def fits_lengths_of(self, layer: Layer, value: TensorInfo, source: TensorInfo) -> bool:
+        """Whether an output can have the lengths of the output that `lengths_of` names.
+
+        Args:
+            layer: The layer.
+            value: Its output.
+            source: The output that `lengths_of` names.
+
+        Returns:
+            False where a problem was found.
+        """
+        path = layer.node.part.path_of("lengths_of")
+        name = layer.node.part.keys["lengths_of"]
+        code, fix = Code.SHAPE_MISMATCH, "leave it out, or name an output with the same steps"
+        if value.time_dim is None:
+            found = f"{layer.type} returns {value}, which has no steps"
+        elif source.time_dim is None:
+            found = f"'{name}' is {source}, which has no steps"
+        elif source.lengths_lost_at:
+            mixing = self.network.built_layers[source.lengths_lost_at]
+            code, fix = Code.LENGTHS_LOST, "name an output above it"
+            found = f"the lengths of '{name}' are unknown after {mixing.type} ('{mixing.name}')"
+        elif value.shape[value.time_dim - 1] != source.shape[source.time_dim - 1]:
+            steps = value.shape[value.time_dim - 1], source.shape[source.time_dim - 1]
+            found = f"{layer.type} returns {steps[0]} steps, but '{name}' has {steps[1]}"
+        else:
+            return True
+        self.problems.add(code, path, found, fix, at_value=True, shown=layer.shown)
         return False
 
     # ---- after the small batch was passed --------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import torch
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
 from dlspec.language.spec_versions import CHANGED_RULES, READ_VERSIONS, SPEC_VERSION
+from dlspec.layouts import Lengths, TensorInfo
 from helpers.layer_table import build_layers, build_valid_layers, features
 from helpers.paths import ROOT
 
@@ -137,3 +138,31 @@ def test_an_inner_index_that_hides_an_outer_one_is_refused(inner: Any) -> None:
 )
 def test_both_ways_out_and_what_hides_nothing(layers: Any) -> None:
     assert find_codes(layers) == []
+
+
+# ---- padding -------------------------------------------------------------------------------------------------------
+
+TEXT = TensorInfo((12,), "tokens", Lengths("x"), vocab_size=9)
+CONVOLUTION = {"Conv1d": {"out_channels": 4, "kernel_size": 3, "padding": 1}}
+SIGNAL: list[Any] = [{"Embedding": 4}, {"Permute": [0, 2, 1]}]
+
+
+@pytest.mark.parametrize(
+    ("layers", "differs"),
+    [
+        ([*SIGNAL, CONVOLUTION, "BatchNorm1d", "Mean"], True),
+        ([*SIGNAL, {"Residual": [CONVOLUTION]}, CONVOLUTION], True),
+        ([*SIGNAL, {"AdaptiveAvgPool1d": 1}], True),
+        ([*SIGNAL, {"MaxPool1d": {"kernel_size": 3, "padding": 1}}], True),
+        ([{"Embedding": 4}, {"Formula": "cumsum(_, dim=1)"}, {"LSTM": 3}], True),
+        ([*SIGNAL, CONVOLUTION, {"MaxPool1d": 2}, "Max"], False),
+        ([{"Embedding": 4}, {"Residual": [{"LayerNorm": {}}, {"Attention": 2}]}, "Mean"], False),
+        ([{"Embedding": 4}, {"Softmax": 2}, {"LSTM": {"hidden_size": 3, "output": "last"}}], False),
+        ([*SIGNAL, {"Parallel": [[CONVOLUTION, "Max"], [CONVOLUTION, "Mean"]]}, {"Linear": 2}], False),
+    ],
+)
+def test_version_1_stops_where_padding_counted(layers: list[Any], differs: bool) -> None:
+    problems = Problems(spec_version=1)
+    build_layers(layers, TEXT, problems)
+    assert [each.code for each in problems.found][:1] == [Code.CHANGED_RULE] * differs
+    assert build_valid_layers(layers, TEXT)
