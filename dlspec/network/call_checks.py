@@ -14,6 +14,7 @@ from dlspec.layouts import TensorInfo, format_shape
 from dlspec.network.layer import Layer, LayerCall
 from dlspec.network.layer_construction import setting_fits_input
 from dlspec.network.layer_rules.layout_rules import check_layer_rule, find_rule, infer_setting
+from dlspec.network.layer_rules.padding_fixes import suggest_fix_for_lost_lengths
 from dlspec.network.memory_limits import limit_memory_growth
 from dlspec.network.partial_network import PartialNetwork
 from dlspec.network.shape_chain import describe_shapes
@@ -112,10 +113,7 @@ class CallChecks:
             return True
         row = self.network.built_layers[mixing_layer]
         found = f"{layer.type} needs each sample's length, which is unknown after {row.type} ('{row.name}')"
-        fix = (
-            f"{row.type} mixes steps and padding: put {layer.type} before it, or use one that mixes no steps; "
-            f"if its steps are those of another output, write lengths_of: NAME in {row.type}"
-        )
+        fix = suggest_fix_for_lost_lengths(row.type, layer.type)
         note = describe_shapes(self.network, layer.node)
         self.problems.add(Code.LENGTHS_LOST, layer.node.problem_path, found, fix, shown=layer.shown, note=note)
         return False

@@ -17,23 +17,11 @@ from dlspec.language.problems import Problems
 from dlspec.layouts import TensorInfo
 from dlspec.network.built_network import BuiltLayer, Network
 from dlspec.network.codegen import LAYER_KEY
+from dlspec.network.layer_rules.padding_fixes import suggest_padding_fix
 from dlspec.network.random_state import preserve_random_state
 
 _ROWS = 8  # with a single one, a maximum could be the same by chance
 _TOLERANCE = 1e-4  # relative and absolute, for float32
-_CHANGE_OF_BORDER = "pad with zeros: ZeroPad1d, or 'padding' in the convolution or pooling"
-_FIXES: Mapping[str, str] = {
-    "Formula": "mask the padding with is_step(x), or use Mean, Max, Sum, Softmax or Attention",
-    **dict.fromkeys(("CircularPad1d", "ConstantPad1d", "ReflectionPad1d", "ReplicationPad1d"), _CHANGE_OF_BORDER),
-    "Conv1d": "leave padding_mode out, so that it pads with zeros",
-    "AvgPool1d": "leave ceil_mode and count_include_pad out",
-    "MaxPool1d": "leave ceil_mode out",
-    "Upsample": "write mode: nearest and a whole number as scale_factor",
-}
-_OTHER_FIX = (
-    "use layers that leave padding out, such as Conv1d, AdaptiveAvgPool1d, Mean, Max, LSTM or Attention; in a layer of "
-    "your own take the lengths"
-)
 
 
 def check_padding(network: Network, samples: Mapping[str, tuple[TensorInfo, Tensor]], problems: Problems) -> None:
@@ -63,7 +51,7 @@ def check_padding(network: Network, samples: Mapping[str, tuple[TensorInfo, Tens
 
 def _report(layer: BuiltLayer, missing: int, problems: Problems) -> None:
     found = f"{layer.type} counts padding: its output differs if a sample is padded by {missing} steps"
-    problems.add(Code.COUNTS_PADDING, layer.path, found, _FIXES.get(layer.type, _OTHER_FIX))
+    problems.add(Code.COUNTS_PADDING, layer.path, found, suggest_padding_fix(layer.type))
 
 
 class _PaddingComparison:
