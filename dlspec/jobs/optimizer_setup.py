@@ -13,6 +13,7 @@ from dlspec.compat.torch_dynamo import without_dynamo
 from dlspec.data.dataset import Dataset, Target
 from dlspec.errors import Code
 from dlspec.formatting import first_line
+from dlspec.jobs.scheduler_groups import fit_settings_to_groups
 from dlspec.jobs.spec import CheckedPart, Spec
 from dlspec.language.parse.pattern import ParameterPattern
 from dlspec.language.problems import Problems
@@ -178,7 +179,7 @@ def build_schedule(
         optimizer: The optimizer; None if nothing is trained.
         data: The data, whose size gives the run's length in steps.
         trained: What was trained before the run was resumed.
-        problems: Gets a problem if PyTorch refuses the settings.
+        problems: Gets a problem if the settings do not fit the optimizer's groups, or PyTorch refuses them.
 
     Returns:
         The schedule, or None without a scheduler or optimizer.
@@ -187,10 +188,13 @@ def build_schedule(
     if part is None or optimizer is None:
         return None
     interval = spec.interval or ("step" if part.schema.name in STEP_SCHEDULERS or spec.warmup else "epoch")
-    run_length = _count_run_length(spec, data, trained)
+    run_length, found_before = _count_run_length(spec, data, trained), len(problems)
+    settings = fit_settings_to_groups(part, _fill_run_length(part, spec, run_length, interval), optimizer, problems)
+    if len(problems) > found_before:
+        return None
     try:
         with without_dynamo():
-            scheduler = part.schema.build(optimizer, **_fill_run_length(part, spec, run_length, interval))
+            scheduler = part.schema.build(optimizer, **settings)
             _check_total_steps(part, scheduler, run_length, interval, problems)
             scheduler = _add_warmup(scheduler, optimizer, spec.warmup)
     except (ValueError, TypeError) as error:

@@ -38,7 +38,14 @@ NORM_OF_PROJECTIONS = ChangedRule(
     "activation or another layer without mixing weights follows it; before, only one at the end of the body counted",
     "for the former shortcut write its layers as a list",
 )
-CHANGED_RULES = (FROM_OF_COPIES, NORM_OF_PROJECTIONS)
+RATES_OF_GROUPS = ChangedRule(
+    "learning rates of groups",
+    2,
+    "max_lr of OneCycleLR, and base_lr and max_lr of CyclicLR, are those of the optimizer's own learning rate if they "
+    "are one number, and each group's are scaled by its learning rate; before, they replaced every group's",
+    "for the former learning rates write a list that has the number once for each group",
+)
+CHANGED_RULES = (FROM_OF_COPIES, NORM_OF_PROJECTIONS, RATES_OF_GROUPS)
 
 
 def get_spec_version(tree: Mapping[str, Any]) -> int:
