@@ -109,7 +109,8 @@ def _check_momentum(fitting: _GroupFitting, settings: Mapping[str, Any]) -> None
     own = _get_momentum(fitting.optimizer.defaults)
     for momentum in {_get_momentum(group) for group in fitting.groups} - {own}:
         found = f"{fitting.name} cycles the momentum, so a group's own momentum of {momentum} would have no effect"
-        fix = "set scheduler.cycle_momentum to false, or write base_momentum and max_momentum as lists with one number a group"
+        lists = "base_momentum and max_momentum as lists with one number a group"
+        fix = f"set scheduler.cycle_momentum to false, or write {lists}"
         fitting.add_conflict("cycle_momentum", found, fix)
 
 

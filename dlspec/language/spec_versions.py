@@ -45,7 +45,14 @@ RATES_OF_GROUPS = ChangedRule(
     "are one number, and each group's are scaled by its learning rate; before, they replaced every group's",
     "for the former learning rates write a list that has the number once for each group",
 )
-CHANGED_RULES = (FROM_OF_COPIES, NORM_OF_PROJECTIONS, RATES_OF_GROUPS)
+WARMUP_OF_EPOCHS = ChangedRule(
+    "warmup beside epochs",
+    2,
+    "a scheduler that is stepped after every epoch stays so with 'warmup', which multiplies its learning rates during "
+    "the first steps; before, 'warmup' made it count steps, and it started after the warm-up",
+    "for the former learning rates set scheduler.interval to step",
+)
+CHANGED_RULES = (FROM_OF_COPIES, NORM_OF_PROJECTIONS, RATES_OF_GROUPS, WARMUP_OF_EPOCHS)
 
 
 def get_spec_version(tree: Mapping[str, Any]) -> int:
