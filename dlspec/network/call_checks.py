@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dlspec.errors import Code
 from dlspec.language.problems import Problems
+from dlspec.language.spec_versions import POWERS_OF_INTEGERS
 from dlspec.layouts import TensorInfo, format_shape
 from dlspec.network.layer import Layer, LayerCall
 from dlspec.network.layer_construction import setting_fits_input
@@ -17,8 +18,10 @@ from dlspec.network.layer_rules.layout_rules import check_layer_rule, find_rule,
 from dlspec.network.layer_rules.padding_fixes import suggest_fix_for_lost_lengths
 from dlspec.network.memory_limits import limit_memory_growth
 from dlspec.network.partial_network import PartialNetwork
+from dlspec.network.random_state import CPU, preserve_random_state
 from dlspec.network.shape_chain import describe_shapes
 from dlspec.network.tracing import get_memory_key
+from dlspec.parts.layers.formula_powers import has_changed_power
 
 # The minimum number of dimensions of each layout, without the batch, and their description.
 _MIN_DIMS: Mapping[str, tuple[int, str]] = {
@@ -75,7 +78,17 @@ class CallChecks:
             note = describe_shapes(self.network, layer.node)
             self.problems.add_finding(layer.node.problem_path, refused, shown=layer.shown, note=note)
             return False
+        if layer.type == "Formula" and self.problems.spec_version < POWERS_OF_INTEGERS.since:
+            self._check_powers(layer, settings["formula"])
         return settings.get("inplace") is not True or self._can_work_in_place(layer)
+
+    def _check_powers(self, layer: Layer, formula: str) -> None:
+        """Report a power that was another number in version 1."""
+        samples = list(self.network.get_input_samples(layer.node).values())
+        device = samples[0].device if samples else CPU
+        with limit_memory_growth(), preserve_random_state(device):
+            if has_changed_power(formula, samples):
+                self.problems.refuse_changed_rule(POWERS_OF_INTEGERS, layer.node.problem_path)
 
     def _can_work_in_place(self, layer: Layer) -> bool:
         """Whether an in-place operation overwrites neither the data nor a value that a later layer reads."""

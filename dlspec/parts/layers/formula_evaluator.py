@@ -146,14 +146,28 @@ class FormulaEvaluator:
         PyTorch computes powers of integer tensors as integers: they are 0 for a negative exponent, and wrong beyond 64
         bits. The type of a traced tensor is not known, so an exponent that is a tensor is divided by 1 to convert it.
         """
+        return self.convert_power_operands(base, exponent, self.evaluate(base), self.evaluate(exponent))
+
+    def convert_power_operands(self, base: ast.expr, exponent: ast.expr, base_value: Any, value: Any) -> list[Any]:
+        """Convert the evaluated operands of a power. A subclass overrides it to compare them.
+
+        Args:
+            base: The node of the base.
+            exponent: The node of the exponent.
+            base_value: The base.
+            value: The exponent.
+
+        Returns:
+            The base and the exponent for PyTorch.
+        """
         if is_number(base) and is_number(exponent):
-            return [self.evaluate(base), self.evaluate(exponent)]
+            return [base_value, value]
         if is_number(base):
-            return [float(self.evaluate(base)), self.evaluate(exponent)]
+            return [float(base_value), value]
         if is_number(exponent):
-            number = self.evaluate(exponent)
-            return [self.evaluate(base), number if number in _INTEGER_EXPONENTS else float(number)]
-        return [self.evaluate(base), self.evaluate(ast.BinOp(exponent, ast.Div(), ast.Constant(1)))]
+            return [base_value, value if value in _INTEGER_EXPONENTS else float(value)]
+        quotient = ast.BinOp(exponent, ast.Div(), ast.Constant(1))
+        return [base_value, self.apply(quotient, operator.truediv, [value, 1])]
 
     def apply(
         self,

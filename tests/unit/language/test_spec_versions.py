@@ -12,7 +12,7 @@ from dlspec.errors import Code
 from dlspec.language.problems import Problems
 from dlspec.language.spec_versions import CHANGED_RULES, READ_VERSIONS, SPEC_VERSION
 from dlspec.layouts import Lengths, TensorInfo
-from helpers.layer_table import build_layers, build_valid_layers, features
+from helpers.layer_table import build_layers, build_valid_layers, features, tokens
 from helpers.paths import ROOT
 
 ROW = features(4)
@@ -166,3 +166,49 @@ def test_version_1_stops_where_padding_counted(layers: list[Any], differs: bool)
     build_layers(layers, TEXT, problems)
     assert [each.code for each in problems.found][:1] == [Code.CHANGED_RULE] * differs
     assert build_valid_layers(layers, TEXT)
+
+
+# ---- powers of integers --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("formula", "given", "is_changed"),
+    [
+        ("_ * 2 ** (-5 - arange(4))", ROW, True),  # was 0
+        ("_ * pow(2, 0 - arange(4))", ROW, True),
+        ("_ * 10 ** (18 + arange(4))", ROW, True),  # beyond 64 bits
+        ("_ * (1 + arange(4)) ** (0 - arange(4))", ROW, True),
+        ("1 * _ ** 64", tokens(5, 7), True),
+        ("1 * _ ** _", tokens(5, 7), True),
+        ("1 * 2 ** _", tokens(5, 7), True),
+        ("_ * 2 ** arange(4)", ROW, False),
+        ("_ * (1 + arange(4)) ** 5", ROW, False),
+        ("_ * 2.0 ** (-5 - arange(4))", ROW, False),
+        ("2 ** _", ROW, False),
+        ("_ ** -2 + _ ** _ + _ ** arange(4)", ROW, False),
+        ("1 * _ ** 3", tokens(5, 7), False),
+        ("_ * 2 ** -5", ROW, False),
+        ("1 * _ ** -1", tokens(5, 7), False),  # PyTorch refuses it
+    ],
+)
+def test_version_1_stops_where_a_power_was_an_integer(formula: str, given: Any, is_changed: bool) -> None:
+    problems = Problems(spec_version=1)
+    build_layers([{"Formula": formula}], given, problems)
+    assert [each.code for each in problems.found] == [Code.CHANGED_RULE] * is_changed, problems.found
+    assert build_layers([{"Formula": formula}], given, Problems()) is not None
+
+
+def test_the_check_of_powers_draws_nothing() -> None:
+    layers = [{"Formula": "_ + randn_like(_) * 2 ** arange(4)"}, {"Linear": 3}]
+    states = []
+    for version in READ_VERSIONS:
+        torch.manual_seed(3)
+        built = build_layers(layers, ROW, Problems(spec_version=version))
+        assert built is not None
+        states.append(built.module.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_nested_powers_are_evaluated_once_each() -> None:
+    formula = "(" * 40 + "_" + " ** 1.5)" * 40  # 2 ** 40 evaluations, if each power evaluated its operands twice
+    assert find_codes([{"Formula": formula}], 1) == []
