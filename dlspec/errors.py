@@ -222,12 +222,21 @@ class Problem:
         ]
 
 
-_CONTROL_CHARACTERS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# Characters that a terminal acts on (all control characters but the tab), that reorder or hide text, or that are not
+# characters at all: bytes of a file name that are not UTF-8.
+CONTROL_CHARACTERS = re.compile(
+    r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u206f\ud800-\udfff\U000e0000-\U000e007f]"
+)
 
 
 def replace_control_characters(text: str) -> str:
     """Replace control characters, which a terminal would execute, by U+FFFD."""
-    return _CONTROL_CHARACTERS.sub("\ufffd", text)
+    return CONTROL_CHARACTERS.sub("\ufffd", text)
+
+
+def replace_in_lines(text: str) -> str:
+    """Replace control characters as `replace_control_characters` does, but keep the line breaks."""
+    return "\n".join(map(replace_control_characters, text.split("\n")))
 
 
 def shorten_middle(text: str, max_length: int = 600) -> str:

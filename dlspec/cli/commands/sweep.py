@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,8 +10,9 @@ from dlspec.cli.spec_arguments import make_spec_parser
 from dlspec.compat.hydra import HydraApp
 from dlspec.config.composition import CONFIG_NAME, DlspecConfigLoader, start_hydra
 from dlspec.config.overrides import parse_overrides
+from dlspec.config.untrusted_overrides import must_be_repeated
 from dlspec.errors import UserError, format_value
-from dlspec.formatting import format_override
+from dlspec.formatting import format_override, quote_for_shell
 from dlspec.jobs.error_reporting import EXIT_FAILED, EXIT_INVALID, EXIT_OK
 from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.runs.file_names import SWEEP_FILE
@@ -25,12 +25,6 @@ from dlspec.sweeps.records.sweep_record import read_sweep_record
 from dlspec.sweeps.records.sweep_table import format_sweep_table
 from dlspec.training.runtime.interruption import Interrupted
 
-# Overrides of Hydra that are used from a sweep.json without asking the user; all others could run code.
-_SAFE_OVERRIDES = re.compile(
-    r"hydra/(launcher|sweeper|sweeper/sampler)|hydra\.(mode|sweep\..+"
-    r"|sweeper\.(max_batch_size|params\..+|n_jobs|n_trials|direction|max_failure_rate|sampler\.seed)"
-    r"|launcher\.(n_jobs|timeout_min|nodes|cpus_per_task|gpus_per_node|mem_gb|array_parallelism|max_num_timeout))"
-)
 DONE_OR_REFUSED = {JobState.FINISHED, JobState.REFUSED}
 
 
@@ -116,11 +110,7 @@ def _read_sweep_overrides(folder: Path, given: dict[str, str], config_dir: str |
         found = f"the sweep in '{folder}' uses config files from {format_value(record.config_dir)}"
         raise UserError(f"{found}; if you trust them, repeat --config-dir")
     parsed = [each for each in parse_overrides(record.command) if each.key_or_group not in {*given, "hydra.sweep.dir"}]
-    untrusted = [str(each.input_line) for each in parsed if _may_override_run_code(each.key_or_group)]
+    untrusted = [quote_for_shell(str(each.input_line)) for each in parsed if must_be_repeated(each)]
     if untrusted:
         raise UserError(f"the sweep in '{folder}' may run code; if you trust it, repeat: {' '.join(untrusted)}")
     return [str(each.input_line) for each in parsed]
-
-
-def _may_override_run_code(key: str) -> bool:
-    return key == "imports" or (key.startswith("hydra") and not _SAFE_OVERRIDES.fullmatch(key))
