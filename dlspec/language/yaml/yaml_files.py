@@ -7,6 +7,7 @@ and `3:30` stay strings.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,7 +50,10 @@ def load_yaml_file(path: Path, display_as: str = "") -> Document:
     """
     name = display_as or format_file_path(path)
     try:
-        size = path.stat().st_size
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would wait for a writer, a device may never end
+            raise make_error_at(Code.FILE_UNREADABLE, SourceLocation(name), "not a regular file", "")
+        size = status.st_size
         if size > get_limit("file_bytes"):
             fix = f"at most {get_limit('file_bytes'):,} are allowed; {explain_raising_limit('file_bytes')}"
             raise make_error_at(Code.TOO_LARGE, SourceLocation(name), f"the file has {size:,} bytes", fix)
