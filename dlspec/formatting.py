@@ -99,12 +99,16 @@ def _escape_quote(found: re.Match[str]) -> str:
     return 2 * found[1] + quote
 
 
+# Control characters, and bytes of a file's name that are not UTF-8.
+_NOT_FOR_SHELLS = re.compile(rf"{CONTROL_CHARACTERS.pattern}|[\ud800-\udfff]")
+
+
 def quote_for_shell(word: str) -> str:
     """Quote a word for a shell; control characters are written as escapes, which bash and zsh read."""
-    if CONTROL_CHARACTERS.search(word) is None:
+    if _NOT_FOR_SHELLS.search(word) is None:
         return shlex.quote(word)
     text = word.replace("\\", "\\\\").replace("'", "\\'")
-    return f"$'{CONTROL_CHARACTERS.sub(_escape_for_shell, text)}'"
+    return f"$'{_NOT_FOR_SHELLS.sub(_escape_for_shell, text)}'"
 
 
 def _escape_for_shell(found: re.Match[str]) -> str:

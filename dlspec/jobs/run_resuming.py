@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dlspec.config.saved_run import LATEST, RUN_FIX, find_latest_run
-from dlspec.errors import Code, Problem, SourceLocation, SpecError, format_value
+from dlspec.errors import Code, Problem, SourceLocation, SpecError, format_value, replace_control_characters
 from dlspec.jobs.job import Job
 from dlspec.jobs.job_setup import make_job
 from dlspec.jobs.resumed_settings import (
@@ -79,7 +79,7 @@ def continue_run(job: Job, folder: Path, snapshot: Snapshot | None) -> JobResult
         The result of the whole run.
     """
     start = f"from step {snapshot.step:,}" if snapshot else "from the start, as it has no checkpoint yet"
-    print(f"resuming {folder} {start}", file=sys.stderr)
+    print(f"resuming {replace_control_characters(str(folder))} {start}", file=sys.stderr)
     job.check_disk_space(folder)
     for each in (folder, folder / CHECKPOINTS_FOLDER):
         remove_temporary_files(each)

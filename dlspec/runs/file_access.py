@@ -22,7 +22,6 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dlspec.errors import UserError
-from dlspec.language.yaml.yaml_files import format_file_path
 
 # Flags for opening a file: refuse symbolic links, and do not wait on a pipe. Windows has neither flag.
 NO_FOLLOW_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -47,15 +46,21 @@ def refuse_links(root: Path, folders: Iterable[Path]) -> None:
 def _list_parts_below(root: Path, folder: Path) -> tuple[str, ...]:
     parts = folder.relative_to(root).parts if folder.is_relative_to(root) else ("..",)
     if ".." in parts:
-        raise UserError(f"'{format_file_path(folder)}' is not inside '{format_file_path(root)}'; choose a folder in it")
+        raise UserError(f"'{_format_path(folder)}' is not inside '{_format_path(root)}'; choose a folder in it")
     return parts
+
+
+def _format_path(path: str | Path) -> str:
+    from dlspec.language.yaml.yaml_files import format_file_path  # here: `status` does not import yaml
+
+    return format_file_path(Path(path))
 
 
 def _refuse_link(folder: str) -> None:
     mode = _read_mode(folder)
     if mode is None or stat.S_ISDIR(mode):
         return
-    shown = format_file_path(Path(folder))
+    shown = _format_path(folder)
     if stat.S_ISLNK(mode):
         raise UserError(f"'{shown}' is a symbolic link: replace it with the folder that it points to")
     raise UserError(f"'{shown}' is not a folder: move it away")

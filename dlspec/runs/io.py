@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dlspec.errors import UserError
+from dlspec.errors import UserError, replace_control_characters, replace_in_lines
 from dlspec.runs.file_access import is_special_file, open_to_append, open_to_read
 from dlspec.runs.file_names import LOG_FILE
 
@@ -133,7 +133,7 @@ def write_text(path: Path, text: str) -> None:
 def write_text_unsynced(path: Path, text: str) -> None:
     """Write a text file as `write_text` does, but without waiting for the disk."""
     with _open_temporary(path) as file:
-        file.write(text.encode())
+        file.write(text.encode(errors="replace"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -143,7 +143,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def write_json_unsynced(path: Path, value: Any) -> None:
     """Write a JSON file as `write_json` does, but without waiting for the disk: for files that change often."""
-    write_text_unsynced(path, _format_json(value))
+    with _open_temporary(path) as file:
+        file.write(_format_json(value).encode())
 
 
 def _format_json(value: Any) -> str:
@@ -217,10 +218,11 @@ class LogFile(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            append_bytes(self.path, f"{self.format(record)}\n".encode(errors="replace"))
+            append_bytes(self.path, f"{replace_in_lines(self.format(record))}\n".encode(errors="replace"))
         except OSError as error:
             if not self._warned:
-                print(f"can't write {self.path}: {error.strerror or error}", file=sys.stderr)
+                found = f"can't write {self.path}: {error.strerror or error}"
+                print(replace_control_characters(found), file=sys.stderr)
             self._warned = True
 
 

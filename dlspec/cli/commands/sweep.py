@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dlspec.cli.argument_parsing import parse_arguments
+from dlspec.cli.console_output import print_message
 from dlspec.cli.spec_arguments import make_spec_parser
 from dlspec.compat.hydra import HydraApp
 from dlspec.config.composition import CONFIG_NAME, DlspecConfigLoader, start_hydra
@@ -14,7 +15,7 @@ from dlspec.config.untrusted_overrides import must_be_repeated
 from dlspec.errors import UserError, format_value
 from dlspec.formatting import format_override, quote_for_shell
 from dlspec.jobs.error_reporting import EXIT_FAILED, EXIT_INVALID, EXIT_OK
-from dlspec.language.yaml.yaml_files import format_file_path
+from dlspec.language.yaml.yaml_files import shorten_path
 from dlspec.runs.file_names import SWEEP_FILE
 from dlspec.runs.job_state import JobState
 from dlspec.runs.run_status import resume_command
@@ -62,17 +63,17 @@ def _add_resume_hint(advice: str, error: KeyboardInterrupt) -> KeyboardInterrupt
 
 
 def _format_resume_hint(folder: Path) -> str:
-    return f"to go on: {resume_command(format_file_path(folder), 'sweep')}"
+    return f"to go on: {resume_command(shorten_path(folder), 'sweep')}"
 
 
 def _print_outcome(task: SweepTask) -> None:
     """Print the table of jobs, and the command that resumes the sweep if jobs are left."""
     if not task.entries:
         return
-    print(f"\n{format_sweep_table(task.entries)}", flush=True)
+    print_message(f"\n{format_sweep_table(task.entries)}")
     left = any(entry.status not in DONE_OR_REFUSED for entry in task.entries)
     if left and task.folder is not None:
-        print(_format_resume_hint(task.folder), flush=True)
+        print_message(_format_resume_hint(task.folder))
 
 
 def _find_exit_code(entries: Sequence[SweepEntry]) -> int:
