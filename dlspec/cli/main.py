@@ -94,10 +94,11 @@ def _find_version() -> str:
 
 
 def _report_unknown(command: str) -> int:
-    from dlspec.errors import suggest
+    from dlspec.errors import replace_control_characters, suggest
 
     what = "is not available yet" if command in PLANNED_COMMANDS else f"is not a command; {suggest(command, COMMANDS)}"
-    print(f"'{command}' {what}\nto change a setting write KEY=VALUE; --help lists commands and groups", file=sys.stderr)
+    shown = replace_control_characters(command)
+    print(f"'{shown}' {what}\nto change a setting write KEY=VALUE; --help lists commands and groups", file=sys.stderr)
     return EXIT_INVALID
 
 
@@ -123,7 +124,9 @@ def _run_with_exit_code(action: Callable[[], int]) -> int:
     except SystemExit as asked:  # argparse has printed the error
         return asked.code if isinstance(asked.code, int) else EXIT_FAILED
     except KeyboardInterrupt as interrupted:
-        print(str(interrupted) or "interrupted", file=sys.stderr)
+        from dlspec.errors import replace_in_lines
+
+        print(replace_in_lines(str(interrupted)) or "interrupted", file=sys.stderr)
         return int(getattr(interrupted, "code", EXIT_INTERRUPTED))
     except BrokenPipeError:  # `dlspec --help | head -1`: the reader has stopped reading
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -134,12 +137,12 @@ def _run_with_exit_code(action: Callable[[], int]) -> int:
 
 def _print_error(error: Exception) -> int:
     """Print an error's message and return the exit code; raise errors that are bugs of dlspec, with their traceback."""
-    from dlspec.errors import replace_control_characters
+    from dlspec.errors import replace_in_lines
     from dlspec.jobs.error_reporting import message_and_exit_code
 
     known = message_and_exit_code(error)
     if known is None:
         raise error
     text, code = known
-    print("\n".join(replace_control_characters(line) for line in text.split("\n")), file=sys.stderr)
+    print(replace_in_lines(text), file=sys.stderr)
     return code

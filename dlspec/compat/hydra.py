@@ -13,6 +13,7 @@ from datetime import datetime
 from functools import cached_property
 from importlib import import_module
 from itertools import takewhile
+from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
@@ -23,6 +24,7 @@ from hydra._internal.config_repository import CachingConfigRepository, ConfigRep
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import get_args_parser
+from hydra.core import utils as hydra_utils
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.default_element import InputDefault, ResultDefault
@@ -290,6 +292,22 @@ def create_interpolation_map(
 
 
 hydra_defaults._create_interpolation_map = create_interpolation_map
+
+
+WriteText = Callable[[Path, str], None]
+
+
+def set_config_writer(write: WriteText) -> None:
+    """Make Hydra write the files of `.hydra/` by a function; its own follows links and waits on pipes.
+
+    Args:
+        write: called with the file and its text. It must create the file's folder.
+    """
+
+    def save(cfg: DictConfig, filename: str, output_dir: Path) -> None:
+        write(output_dir / filename, OmegaConf.to_yaml(cfg))
+
+    hydra_utils._save_config = save
 
 
 def split_into_jobs(overrides: list[Override]) -> list[list[str]]:

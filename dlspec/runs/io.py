@@ -11,7 +11,6 @@ import math
 import os
 import re
 import shutil
-import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -20,13 +19,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from dlspec.errors import UserError
+from dlspec.errors import UserError, replace_control_characters, replace_in_lines
+from dlspec.runs.file_access import is_special_file, open_to_append, open_to_read
 from dlspec.runs.file_names import LOG_FILE
+
+log = logging.getLogger("dlspec")
 
 MAX_NAME_LENGTH = 80
 MAX_JSON_BYTES = 1_000_000
-# Flags for opening a file to write: refuse symbolic links, and do not wait on a pipe. Windows has neither flag.
-NO_FOLLOW_FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+MAX_JSON_LINES_BYTES = 1_000_000_000
 
 
 def to_safe_name(name: str) -> str:
@@ -112,10 +113,9 @@ _LEFTOVER_PATTERN = re.compile(r"\..+\.(safetensors|jsonl?|yaml|png|txt|dlspec)\
 def append_bytes(path: Path, content: bytes) -> None:
     """Append to a file, everything or nothing: a full disk leaves no partial line. Raise OSError if that fails.
 
-    Symbolic links are refused: someone else's folder must not redirect the output to another file.
+    Links are not followed: someone else's folder must not redirect the output to another file.
     """
-    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | NO_FOLLOW_FLAGS
-    with os.fdopen(os.open(path, flags, 0o666), "ab", buffering=0) as file:
+    with os.fdopen(open_to_append(path), "ab", buffering=0) as file:
         size, left = os.fstat(file.fileno()).st_size, memoryview(content)
         try:
             while left:
@@ -128,6 +128,12 @@ def append_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file completely or not at all."""
     write_bytes(path, text.encode())
+
+
+def write_text_unsynced(path: Path, text: str) -> None:
+    """Write a text file as `write_text` does, but without waiting for the disk."""
+    with _open_temporary(path) as file:
+        file.write(text.encode(errors="replace"))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -182,24 +188,22 @@ def read_small_file(path: Path, max_bytes: int) -> bytes | None:
 def read_first_bytes(path: Path, max_bytes: int) -> bytes | None:
     """Read the first `max_bytes` bytes of a regular file; None if it is missing or not regular."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe would wait for a writer
-        with os.fdopen(descriptor, "rb") as file:
-            return file.read(max_bytes) if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+        with os.fdopen(open_to_read(path), "rb") as file:
+            return file.read(max_bytes)
     except (OSError, ValueError):
         return None
 
 
-def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """Read the objects of a .jsonl file, up to a line that a killed process left incomplete; [] without a file."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
+def read_json_lines(path: Path, max_bytes: int = MAX_JSON_LINES_BYTES) -> list[dict[str, Any]]:
+    """Read the objects of a .jsonl file, up to a line that a killed process left incomplete.
+
+    Return [] if the file is missing, not regular or has more than `max_bytes` bytes.
+    """
     objects = []
-    for line in lines:
+    for line in (read_small_file(path, max_bytes) or b"").splitlines():
         try:
             objects.append(json.loads(line))
-        except ValueError:
+        except (ValueError, RecursionError):
             break
     return objects
 
@@ -214,10 +218,11 @@ class LogFile(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            append_bytes(self.path, f"{self.format(record)}\n".encode(errors="replace"))
+            append_bytes(self.path, f"{replace_in_lines(self.format(record))}\n".encode(errors="replace"))
         except OSError as error:
             if not self._warned:
-                print(f"can't write {self.path}: {error.strerror or error}", file=sys.stderr)
+                found = f"can't write {self.path}: {error.strerror or error}"
+                print(replace_control_characters(found), file=sys.stderr)
             self._warned = True
 
 
@@ -226,9 +231,12 @@ def add_log_file(folder: Path) -> logging.Handler:
 
     Remove the handler from the root logger and close it at the end of the run.
     """
-    handler = LogFile(folder / LOG_FILE)
+    path = folder / LOG_FILE
+    is_replaced, handler = is_special_file(path), LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(handler)
+    if is_replaced:
+        log.warning("%s was not a regular file, and was replaced by one", path)
     return handler
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from dlspec.errors import UserError
 from dlspec.language.sections.sweep_section import SweepSpec
+from dlspec.runs.file_access import refuse_links
 from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState
 from dlspec.sweeps.executors.executor import Executor, TaskEnded
@@ -139,6 +140,9 @@ def number_jobs(
         entries: The planned jobs, changed in place. Done jobs get their earlier results.
         record: The sweep's `sweep.json`.
         name_folder: Names the folder of a new job, from the job and its number, relative to the sweep's folder.
+
+    Raises:
+        UserError: If a job's folder is reached through a link, and so lies elsewhere.
     """
     number, taken_folders = record.new_number(), {entry.job.folder for entry in record.entries}
     for entry in entries:
@@ -150,5 +154,6 @@ def number_jobs(
         if entry.is_done:
             result = read_result(entry.job.folder) or JobResult()
             entry.result = replace(result, status=JobState.FINISHED, error="")
+    refuse_links(record.folder, [entry.job.folder for entry in entries if entry.job.folder != NO_FOLDER])
     record.add(entries)
     record.write()

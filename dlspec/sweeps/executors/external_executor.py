@@ -21,7 +21,7 @@ from dlspec.compat.hydra import get_return_value, has_failed
 from dlspec.errors import UserError
 from dlspec.jobs.error_reporting import format_error_line
 from dlspec.runs.file_names import JOB_FILE, STOP_FILE
-from dlspec.runs.io import write_json_unsynced
+from dlspec.runs.io import write_json_unsynced, write_text_unsynced
 from dlspec.runs.job_result import JobResult, make_failed_result, read_result
 from dlspec.runs.job_state import JobState
 from dlspec.runs.lock import is_run_locked
@@ -113,7 +113,7 @@ class ExternalExecutor(InlineExecutor):
     def stop(self) -> None:
         """Pass no further jobs to the launcher, and ask the running ones to save and end."""
         super().stop()
-        (self._get_sweep_folder() / STOP_FILE).touch()
+        write_text_unsynced(self._get_sweep_folder() / STOP_FILE, "")
 
 
 class _LaunchedBatch:

@@ -27,6 +27,7 @@ from dlspec.jobs.job_hash import compute_data_checksum
 from dlspec.jobs.job_setup import keep_found_settings, make_job
 from dlspec.jobs.run_preparation import Preparation
 from dlspec.jobs.run_resuming import lock_newest_checkpoint
+from dlspec.runs.file_access import open_to_append
 from dlspec.runs.file_names import CHECKPOINTS_FOLDER, LOG_FILE, RESULT_FILE, STATUS_FILE
 from dlspec.runs.io import remove_temporary_files
 from dlspec.runs.job_result import JobResult
@@ -165,7 +166,7 @@ class JobWorker:
         if not self.has_own_process:
             yield
             return
-        log_file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        log_file = open_to_append(path)
         before = [os.dup(number) for number in (1, 2)]
         try:
             _redirect_output(log_file, log_file)

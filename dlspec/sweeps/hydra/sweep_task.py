@@ -25,7 +25,7 @@ from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.language.spec_versions import SPEC_VERSION
 from dlspec.parts.section_reader import read_section
 from dlspec.runs.file_names import MULTIRUN_FILE
-from dlspec.runs.io import make_run_folder
+from dlspec.runs.io import make_run_folder, write_text_unsynced
 from dlspec.runs.job_result import JobResult
 from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.external_executor import train_external_job
@@ -111,7 +111,7 @@ class SweepTask:
         """Make the sweep's folder, and set `hydra.sweep.dir` to it for files that a sweeper writes."""
         self.folder = make_run_folder(configured_folder.parent, configured_folder.name)
         set_hydra_value(config, "sweep.dir", str(self.folder))
-        OmegaConf.save(config, self.folder / MULTIRUN_FILE)
+        write_text_unsynced(self.folder / MULTIRUN_FILE, OmegaConf.to_yaml(config))
         return SweepRecord(self.folder, command=self.command, config_dir=self.config_dir)
 
     def launch(

@@ -6,16 +6,20 @@ import logging
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra.core import utils as hydra_utils
+from omegaconf import OmegaConf
 from torch import nn
 from torch.optim import optimizer as optimizer_module
 from torch.optim.lr_scheduler import StepLR
 from torchmetrics.classification import MulticlassAccuracy
 
 from dlspec.compat import sklearn, torch_dynamo
+from dlspec.compat.hydra import set_config_writer
 from dlspec.compat.torch_cuda import end_failed_graph_capture
 from dlspec.compat.torch_dispatch import observe_operations, use_cpu_kernels_on_meta
 from dlspec.compat.torch_foreach import copy_tensors
@@ -128,3 +132,11 @@ def test_what_the_compiler_leaves_out_is_not_logged() -> None:
         assert not logger.isEnabledFor(logging.WARNING) and logger.isEnabledFor(logging.ERROR)
     finally:
         logger.setLevel(before)
+
+
+def test_hydras_own_files_are_written_by_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hydra_utils, "_save_config", hydra_utils._save_config)
+    written: dict[Path, str] = {}
+    set_config_writer(written.__setitem__)
+    hydra_utils._save_config(OmegaConf.create({"a": 1}), "config.yaml", Path("run/.hydra"))
+    assert written == {Path("run/.hydra/config.yaml"): "a: 1\n"}

@@ -110,7 +110,7 @@ def test_what_failed_is_tried_again(work: Path, dlspec, write: Callable[[str, st
     assert "it broke" in (work / "sweep/0/log.txt").read_text()
     broken.unlink()
     asked = dlspec("resume", "sweep=sweep")
-    assert asked.err == "the sweep in 'sweep' may run code; if you trust it, repeat: imports=[parts_that_break]\n"
+    assert asked.err == "the sweep in 'sweep' may run code; if you trust it, repeat: 'imports=[parts_that_break]'\n"
     again = dlspec("resume", "sweep=sweep", "imports=[parts_that_break]")
     assert (again.code, again.out.splitlines()[-1]) == (0, "2 jobs: 2 finished")
     assert dlspec(*words, "hydra.sweep.dir=straight").code == 0
@@ -150,9 +150,9 @@ def test_which_sweep(work: Path, dlspec, write: Callable[[str, str], Path]) -> N
     )
 
 
-@pytest.mark.parametrize("word", ["hydra.callbacks.x._target_=a.b", "hydra.job.env_set.A=b", "imports=[os]"])
+@pytest.mark.parametrize("word", ["hydra.callbacks.x._target_=a.b", "hydra.job.env_set.A=b", "'imports=[os]'"])
 def test_what_a_strangers_sweep_could_run_must_be_repeated(work: Path, done: None, dlspec, word: str) -> None:
-    change(work, lambda tree: tree["command"].append(word))
+    change(work, lambda tree: tree["command"].append(word.strip("'")))
     said = dlspec("resume", "sweep=sweep")
     assert (said.code, said.err) == (2, f"the sweep in 'sweep' may run code; if you trust it, repeat: {word}\n")
 
