@@ -49,6 +49,7 @@ from dlspec.config.location_collector import LocationCollector
 from dlspec.config.model_merging import ModelMerger
 from dlspec.config.overrides import (
     command_line_location,
+    keep_folder_name,
     parse_overrides,
     refuse_sweeps,
     replaces_section,
@@ -227,7 +228,7 @@ class DlspecConfigLoader(HookedLoader):
         for index, override in enumerate(parsed):
             group = override.key_or_group
             if override.is_hydra_override():
-                choices.append(override)
+                choices.append(keep_folder_name(override))
             elif not self.repository.group_exists(group):
                 values.append(override)
             elif not sets_value_not_choice(override):

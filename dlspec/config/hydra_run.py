@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,11 +14,31 @@ from hydra.core.utils import JobReturn, run_job, setup_globals
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dlspec.compat.hydra import HydraApp, RunCallbacks, get_return_value, has_failed
+from dlspec.compat.hydra import HydraApp, RunCallbacks, get_plain_value, get_return_value, has_failed
 from dlspec.config.composition import CONFIG_NAME, VERSION_BASE, ComposedConfig
+from dlspec.config.conf_files import find_packaged_conf
 from dlspec.config.hydra_node import set_hydra_value
+from dlspec.language.yaml.yaml_files import load_yaml_file
 
 T = TypeVar("T")
+
+
+def is_folder_named(config: DictConfig, key: str) -> bool:
+    """Whether the user named a folder, on the command line or in a config file.
+
+    Args:
+        config: a composed config.
+        key: the folder's key below `hydra`, such as `run.dir`.
+    """
+    section, _, last = key.partition(".")
+    return bool(get_plain_value(config.hydra[section], last) != _read_default_folders()[section][last])
+
+
+@cache
+def _read_default_folders() -> Mapping[str, Mapping[str, str]]:
+    """Read the names that dlspec's own config gives to the folders of runs and sweeps."""
+    tree: Mapping[str, Any] = load_yaml_file(find_packaged_conf() / "dlspec.yaml").tree
+    return {section: tree["hydra"][section] for section in ("run", "sweep")}
 
 
 def prepare_hydra_process() -> None:
@@ -52,6 +73,11 @@ class SingleRun:
     def start_callbacks(self) -> None:
         """Call `on_run_start` of Hydra's callbacks."""
         self._callbacks.on_run_start(config=self._config, config_name=CONFIG_NAME)
+
+    @property
+    def is_folder_named(self) -> bool:
+        """Whether the user named the folder; dlspec adds a number to its own default name if the folder exists."""
+        return is_folder_named(self._config, "run.dir")
 
     def configured_folder(self) -> Path:
         """Return the folder that `hydra.run.dir` names."""

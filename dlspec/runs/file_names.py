@@ -30,7 +30,14 @@ DAMAGED_SUFFIX = ".damaged"  # appended to the name of a checkpoint that cannot 
 WEIGHTS_FILES = (f"{CHECKPOINTS_FOLDER}/{BEST_FILE}", f"{CHECKPOINTS_FOLDER}/{LAST_FILE}")
 
 EVENTS_PATTERN = "events.out.tfevents.*.dlspec"  # TensorBoard's files
-HYDRA_OVERRIDES = ".hydra/overrides.yaml"
+HYDRA_FOLDER = ".hydra"
+HYDRA_OVERRIDES = f"{HYDRA_FOLDER}/overrides.yaml"
+
+# Files that a run replaces when it starts from the beginning, as patterns.
+REWRITTEN_FILES = (
+    RESULT_FILE, STATUS_FILE, SPEC_FILE, ENVIRONMENT_FILE, METRICS_FILE, TIMING_FILE, CURVES_FILE, SAMPLES_FILE,
+    "predictions*.png", EVENTS_PATTERN, f"{CHECKPOINTS_FOLDER}/{BEST_FILE}", f"{CHECKPOINTS_FOLDER}/{LAST_FILE}",
+)  # fmt: skip
 
 # ---- a sweep's folder ------------------------------------------------------------------------------------------------
 
