@@ -1,4 +1,4 @@
-"""Make and lock the folder of a new run or sweep: the one that the user named, or a new one with a default name.
+"""Make and lock the folder of a new run: the one that the user named, or a new one with a default name.
 
 A process can be killed at any moment, also before it has saved anything. What it leaves then is taken over by the next
 run with that folder, so that the same command can be given again.
@@ -29,8 +29,7 @@ from dlspec.runs.job_state import JobState
 from dlspec.runs.lock import lock_run_folder
 from dlspec.runs.run_status import rerun_command, resume_command
 
-OTHER_RUN_FOLDER = "name another folder: hydra.run.dir=FOLDER"
-OTHER_SWEEP_FOLDER = "name another folder: hydra.sweep.dir=FOLDER"
+OTHER_FOLDER = "name another folder: hydra.run.dir=FOLDER"
 
 
 @contextmanager
@@ -50,7 +49,7 @@ def lock_new_run_folder(folder: Path, *, is_named: bool) -> Iterator[Path]:
     """
     if is_named:
         check_named_run_folder(folder)
-        _make_folder(folder, OTHER_RUN_FOLDER)
+        _make_folder(folder)
     else:
         folder = make_run_folder(folder.parent, folder.name)
     with lock_run_folder(folder):
@@ -62,71 +61,52 @@ def lock_new_run_folder(folder: Path, *, is_named: bool) -> Iterator[Path]:
 
 def check_named_run_folder(folder: Path) -> None:
     """Raise UserError unless a new run can use the folder: it is missing, empty or left by a killed run."""
-    if not _exists_as_folder(folder, OTHER_RUN_FOLDER):
+    if not _exists_as_folder(folder):
         return
-    names = _list_names(folder, OTHER_RUN_FOLDER)
-    _refuse_sweep(folder, names, OTHER_RUN_FOLDER)
+    names = _list_names(folder)
+    _refuse_sweep(folder, names)
     if names and LOCK_FILE not in names:
-        raise UserError(f"{_quote(folder)} contains files of something else, {_name_some(names)}; {OTHER_RUN_FOLDER}")
+        raise UserError(f"{_quote(folder)} contains files of something else, {_name_some(names)}; {OTHER_FOLDER}")
     _refuse_links(folder)
     _refuse_trained_run(folder, names)
-
-
-def check_named_sweep_folder(folder: Path) -> None:
-    """Raise UserError unless a new sweep can use the folder: it is missing, empty or left by a killed sweep."""
-    if not _exists_as_folder(folder, OTHER_SWEEP_FOLDER):
-        return
-    names = _list_names(folder, OTHER_SWEEP_FOLDER)
-    if SPEC_FILE in names:
-        raise UserError(f"{_quote(folder)} contains a run; {OTHER_SWEEP_FOLDER}")
-    others = names - {LOCK_FILE, MULTIRUN_FILE}
-    if others and LOCK_FILE not in names:
-        raise UserError(
-            f"{_quote(folder)} contains files of something else, {_name_some(others)}; {OTHER_SWEEP_FOLDER}"
-        )
-
-
-def make_named_sweep_folder(folder: Path) -> Path:
-    """Make the sweep folder that the user named; an empty one, or one that a killed sweep left, may exist."""
-    check_named_sweep_folder(folder)
-    _make_folder(folder, OTHER_SWEEP_FOLDER)
-    return folder
 
 
 # ---- the folder that the user named ----------------------------------------------------------------------------------
 
 
-def _exists_as_folder(folder: Path, fix: str) -> bool:
+def _exists_as_folder(folder: Path) -> bool:
     """Return whether the folder exists; UserError if its name is impossible or taken by something else."""
     if not folder.name.isprintable() or "${" in folder.name or folder.name in ("", "..") or "\0" in str(folder):
-        raise UserError(f"can't use {folder.name!r} as the name of a folder; {fix}")
+        raise UserError(f"can't use {folder.name!r} as the name of a folder; {OTHER_FOLDER}")
     if not os.path.lexists(folder):
         return False
     if not folder.is_dir():
-        raise UserError(f"{_quote(folder)} is not a folder; {fix}")
+        raise UserError(f"{_quote(folder)} is not a folder; {OTHER_FOLDER}")
     return True
 
 
-def _make_folder(folder: Path, fix: str) -> None:
+def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"can't create the folder {_quote(folder)}: {error.strerror}; {fix}") from None
+        raise UserError(f"can't create the folder {_quote(folder)}: {error.strerror}; {OTHER_FOLDER}") from None
 
 
-def _list_names(folder: Path, fix: str) -> set[str]:
+def _list_names(folder: Path) -> set[str]:
     try:
         return {each.name for each in folder.iterdir()}
     except OSError as error:
-        raise UserError(f"can't read {_quote(folder)}: {error.strerror}; {fix}") from None
+        raise UserError(f"can't read {_quote(folder)}: {error.strerror}; {OTHER_FOLDER}") from None
 
 
-def _refuse_sweep(folder: Path, names: set[str], fix: str) -> None:
+def _refuse_sweep(folder: Path, names: set[str]) -> None:
     if SWEEP_FILE in names:
         command = resume_command(folder, "sweep")
-        raise UserError(f"{_quote(folder)} contains a sweep; to resume it: {command}; to start a new run {fix}")
+        raise UserError(
+            f"{_quote(folder)} contains a sweep; to resume it: {command}; to start a new run {OTHER_FOLDER}"
+        )
     if MULTIRUN_FILE in names:
-        raise UserError(f"{_quote(folder)} belongs to a sweep; {fix}")
+        raise UserError(f"{_quote(folder)} belongs to a sweep; {OTHER_FOLDER}")
 
 
 def _refuse_links(folder: Path) -> None:
@@ -134,7 +114,7 @@ def _refuse_links(folder: Path) -> None:
     with os.scandir(folder) as entries:
         links = [entry.name for entry in entries if entry.is_symlink()]
     if links:
-        raise UserError(f"{_quote(folder)} contains symbolic links, {_name_some(links)}; {OTHER_RUN_FOLDER}")
+        raise UserError(f"{_quote(folder)} contains symbolic links, {_name_some(links)}; {OTHER_FOLDER}")
 
 
 def _refuse_trained_run(folder: Path, names: set[str]) -> None:
@@ -144,7 +124,7 @@ def _refuse_trained_run(folder: Path, names: set[str]) -> None:
     if not is_finished and not _has_checkpoint(folder):
         return
     found = f"{_quote(folder)} contains a {'finished run' if is_finished else 'run that can be resumed'}"
-    new = f"to start a new run {OTHER_RUN_FOLDER}"
+    new = f"to start a new run {OTHER_FOLDER}"
     if SPEC_FILE not in names:
         raise UserError(f"{found}, but its {SPEC_FILE} is missing; {new}")
     if not _has_checkpoint(folder):
