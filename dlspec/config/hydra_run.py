@@ -18,6 +18,7 @@ from dlspec.compat.hydra import HydraApp, RunCallbacks, get_plain_value, get_ret
 from dlspec.config.composition import CONFIG_NAME, VERSION_BASE, ComposedConfig
 from dlspec.config.conf_files import find_packaged_conf
 from dlspec.config.hydra_node import set_hydra_value
+from dlspec.errors import UserError
 from dlspec.language.yaml.yaml_files import load_yaml_file
 
 T = TypeVar("T")
@@ -32,6 +33,13 @@ def is_folder_named(config: DictConfig, key: str) -> bool:
     """
     section, _, last = key.partition(".")
     return bool(get_plain_value(config.hydra[section], last) != _read_default_folders()[section][last])
+
+
+def _read_folder_name(config: DictConfig, key: str) -> str:
+    name = OmegaConf.select(config, key)
+    if name is None:  # `???`
+        raise UserError(f"{key} has no value; set it to the name of a folder: {key}=FOLDER")
+    return str(name)
 
 
 @cache
@@ -82,7 +90,7 @@ class SingleRun:
     def configured_folder(self) -> Path:
         """Return the folder that `hydra.run.dir` names."""
         HydraConfig.instance().set_config(self._config)
-        return Path(str(OmegaConf.select(self._config, "hydra.run.dir")))
+        return Path(_read_folder_name(self._config, "hydra.run.dir"))
 
     def run(self, folder: Path, task: Callable[[], Any]) -> JobReturn:
         """Run the task in a folder; `unwrap_job_return` gives its result or raises its error."""
@@ -109,7 +117,7 @@ class HydraJob:
         """Return the name that `hydra.sweep.subdir` gives to the folder of the job with this number."""
         self._set_number(number)
         HydraConfig.instance().set_config(self.config)
-        return str(OmegaConf.select(self.config, "hydra.sweep.subdir"))
+        return _read_folder_name(self.config, "hydra.sweep.subdir")
 
     def run(self, context: HydraContext, number: int, folder: Path, task: Callable[[], T]) -> T:
         """Run a task as a job of a sweep and return its result.

@@ -23,19 +23,22 @@ class Case:
     """A command that is killed, and what leads to it and from it."""
 
     command: tuple[str, ...]
-    before: tuple[tuple[str, ...], ...] = ()  # commands that make the folder
-    killed_before: str = ""  # an operation before which the last of those is killed
-    straight: tuple[tuple[str, ...], ...] = ()  # commands whose results are the right ones
+    before: tuple[str, ...] = ()  # the command that makes the folder
+    killed_before: str = ""  # an operation before which that command is killed
+    following: tuple[str, ...] = ()  # the command that goes on; without one, the same again
 
 
 FRESH = (*SHORT, "trainer.epochs=3", "hydra.run.dir=run")
+SHORTER = (*FRESH, "trainer.epochs=2")
 CHANGED = ("resume", "run=run", "trainer.epochs=3", "optimizer.lr=0.1", "resume.allow=[optimizer.lr]")
 CASES = {
     "fresh": Case(FRESH),
-    "resumed": Case(("resume", "run=run"), (FRESH,), "os.rename run/checkpoints/step-000000009.safetensors"),
-    "started again": Case(("resume", "run=run"), (FRESH,), "os.rename run/checkpoints/step-000000003.safetensors"),
-    "longer": Case(("resume", "run=run", "trainer.epochs=3"), ((*FRESH, "trainer.epochs=2"),)),
-    "changed": Case(CHANGED, ((*FRESH, "trainer.epochs=2"),), "", ((*FRESH, "trainer.epochs=2"), CHANGED)),
+    "resumed": Case(("resume", "run=run"), FRESH, "os.rename run/checkpoints/step-000000009.safetensors"),
+    "started again": Case(("resume", "run=run"), FRESH, "os.rename run/checkpoints/step-000000003.safetensors"),
+    "longer": Case(("resume", "run=run", "trainer.epochs=3"), SHORTER),
+    "changed": Case(CHANGED, SHORTER),
+    # Killed before the change is recorded, the run is the one before it.
+    "changed once": Case(CHANGED, SHORTER, following=("resume", "run=run")),
     "without checkpoints": Case((*FRESH, "trainer.checkpoints=false")),
 }
 
@@ -46,27 +49,27 @@ class CrashPoints:
     def __init__(self, work: Path, case: Case) -> None:
         self.work, self.case, self.run, self.start = work, case, work / "run", work.parent / "start"
         self.operations = self._prepare()
-        self.right = self._read_results()
+        self.right = [self._read_results()]
+        if case.following:
+            self.right.append(read_run_files(self.start.parent, "start"))
 
     def _prepare(self) -> list[str]:
         """Make the folder in which the command starts, and run the command once to its end."""
         assert run_in_this_process(*FRESH).code == 0  # imports everything, which each child would have to do
         shutil.rmtree(self.run)
-        *earlier, last = self.case.before or ((),)
-        for each in earlier:
-            assert run_to_end(*each).code == 0
-        if last and self.case.killed_before:
-            at = list_operations(self.work, *last).index(self.case.killed_before) + 1
+        before = self.case.before
+        if self.case.killed_before:
+            at = list_operations(self.work, *before).index(self.case.killed_before) + 1
             shutil.rmtree(self.run)
-            assert run_until(self.work, at, *last) == KILLED
-        elif last:
-            assert run_to_end(*last).code == 0
-        if last:
+            assert run_until(self.work, at, *before) == KILLED
+        elif before:
+            assert run_to_end(*before).code == 0
+        if before:
             shutil.copytree(self.run, self.start)
         return list_operations(self.work, *self.case.command)
 
     def _read_results(self) -> tuple[bytes, ...]:
-        if self.case.before and not self.case.straight:  # the right results are those of a run that was never stopped
+        if self.case.before and self.case.command != CHANGED:  # else there is no such run that was never stopped
             shutil.rmtree(self.run)
             assert run_to_end(*FRESH).code == 0
         return self._read_files()
@@ -83,7 +86,7 @@ class CrashPoints:
             shutil.copytree(self.start, self.run)
         killed = run_until(self.work, operation, *self.case.command, is_torn=is_torn)
         problem = "" if killed == KILLED else f"ended with code {killed}"
-        said = run_to_end(*self.case.command)
+        said = run_to_end(*(self.case.following or self.case.command))
         if said.code == 2 and "; to go on: python -m dlspec resume run=run" in said.err:
             said = run_to_end("resume", "run=run")
         if said.code == 2 and "contains a finished run" in said.err:  # only status.json was missing
@@ -93,7 +96,7 @@ class CrashPoints:
         return problem or self._compare()
 
     def _compare(self) -> str:
-        if self._read_files() != self.right:
+        if self._read_files() not in self.right:
             return "other results"
         states = [str(each.state) for each in find_runs([self.run])]
         result = json.loads((self.run / "result.json").read_text())["status"]

@@ -119,6 +119,12 @@ def test_what_is_not_a_folder(dlspec, write, work: Path) -> None:
     assert {each.name for each in work.iterdir()} == {"file", "dangling"}
 
 
+def test_a_folder_without_a_value(dlspec, work: Path) -> None:
+    said = dlspec(*MLP, "hydra.run.dir=???")
+    assert (said.code, said.err) == (
+        2, "hydra.run.dir has no value; set it to the name of a folder: hydra.run.dir=FOLDER\n")  # fmt: skip
+
+
 def test_a_link_to_a_folder_may_be_named(dlspec, work: Path) -> None:
     (work / "scratch").mkdir()
     (work / "run").symlink_to("scratch")
