@@ -49,6 +49,7 @@ from dlspec.config.location_collector import LocationCollector
 from dlspec.config.model_merging import ModelMerger
 from dlspec.config.overrides import (
     command_line_location,
+    keep_folder_name,
     parse_overrides,
     refuse_sweeps,
     replaces_section,
@@ -131,7 +132,12 @@ class DlspecConfigLoader(HookedLoader):
             *apply_overrides(config, kept),
         ]
         task = [each for each in parse_overrides(overrides) if not each.is_hydra_override()]
-        set_hydra_value(config, "overrides.task", [each.input_line for each in task])
+        lines = [str(each.input_line) for each in task]
+        set_hydra_value(config, "overrides.task", lines)
+        settings, keys = config.hydra.job.config.override_dirname, [each.key_or_group for each in task]
+        named = sorted(line for key, line in zip(keys, lines, strict=True) if key not in settings.exclude_keys)
+        # Hydra makes this of the choices alone, as dlspec applies the values itself.
+        set_hydra_value(config, "job.override_dirname", settings.item_sep.join(named).replace("=", settings.kv_sep))
         if problems:
             raise InvalidOverrides(problems, ComposedConfig(config, self), frozenset(problems_by_group))
         if run_mode == RunMode.MULTIRUN:
@@ -227,7 +233,7 @@ class DlspecConfigLoader(HookedLoader):
         for index, override in enumerate(parsed):
             group = override.key_or_group
             if override.is_hydra_override():
-                choices.append(override)
+                choices.append(keep_folder_name(override))
             elif not self.repository.group_exists(group):
                 values.append(override)
             elif not sets_value_not_choice(override):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,9 +14,19 @@ from hydra.core.utils import JobReturn, run_job, setup_globals
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from dlspec.compat.hydra import HydraApp, RunCallbacks, get_return_value, has_failed, set_config_writer
+from dlspec.compat.hydra import (
+    HydraApp,
+    RunCallbacks,
+    get_plain_value,
+    get_return_value,
+    has_failed,
+    set_config_writer,
+)
 from dlspec.config.composition import CONFIG_NAME, VERSION_BASE, ComposedConfig
+from dlspec.config.conf_files import find_packaged_conf
 from dlspec.config.hydra_node import set_hydra_value
+from dlspec.errors import UserError
+from dlspec.language.yaml.yaml_files import load_yaml_file
 from dlspec.runs.file_access import refuse_links
 from dlspec.runs.io import write_text_unsynced
 
@@ -30,6 +41,31 @@ def _write_hydra_file(path: Path, text: str) -> None:
 
 
 set_config_writer(_write_hydra_file)  # where this is imported: another launcher's processes import it for their job
+
+
+def is_folder_named(config: DictConfig, key: str) -> bool:
+    """Whether the user named a folder, on the command line or in a config file.
+
+    Args:
+        config: a composed config.
+        key: the folder's key below `hydra`, such as `run.dir`.
+    """
+    section, _, last = key.partition(".")
+    return bool(get_plain_value(config.hydra[section], last) != _read_default_folders()[section][last])
+
+
+def _read_folder_name(config: DictConfig, key: str) -> str:
+    name = OmegaConf.select(config, key)
+    if name is None:  # `???`
+        raise UserError(f"{key} has no value; set it to the name of a folder: {key}=FOLDER")
+    return str(name)
+
+
+@cache
+def _read_default_folders() -> Mapping[str, Mapping[str, str]]:
+    """Read the names that dlspec's own config gives to the folders of runs and sweeps."""
+    tree: Mapping[str, Any] = load_yaml_file(find_packaged_conf() / "dlspec.yaml").tree
+    return {section: tree["hydra"][section] for section in ("run", "sweep")}
 
 
 def prepare_hydra_process() -> None:
@@ -65,10 +101,15 @@ class SingleRun:
         """Call `on_run_start` of Hydra's callbacks."""
         self._callbacks.on_run_start(config=self._config, config_name=CONFIG_NAME)
 
+    @property
+    def is_folder_named(self) -> bool:
+        """Whether the user named the folder; dlspec adds a number to its own default name if the folder exists."""
+        return is_folder_named(self._config, "run.dir")
+
     def configured_folder(self) -> Path:
         """Return the folder that `hydra.run.dir` names."""
         HydraConfig.instance().set_config(self._config)
-        return Path(str(OmegaConf.select(self._config, "hydra.run.dir")))
+        return Path(_read_folder_name(self._config, "hydra.run.dir"))
 
     def run(self, folder: Path, task: Callable[[], Any]) -> JobReturn:
         """Run the task in a folder; `unwrap_job_return` gives its result or raises its error."""
@@ -95,7 +136,7 @@ class HydraJob:
         """Return the name that `hydra.sweep.subdir` gives to the folder of the job with this number."""
         self._set_number(number)
         HydraConfig.instance().set_config(self.config)
-        return str(OmegaConf.select(self.config, "hydra.sweep.subdir"))
+        return _read_folder_name(self.config, "hydra.sweep.subdir")
 
     def run(self, context: HydraContext, number: int, folder: Path, task: Callable[[], T]) -> T:
         """Run a task as a job of a sweep and return its result.

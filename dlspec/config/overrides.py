@@ -15,6 +15,9 @@ from dlspec.config.conf_files import GROUPS, PART_GROUPS
 from dlspec.errors import Code, KeyPath, Problem, SourceLocation, SpecError
 from dlspec.formatting import COMMANDS, format_override
 
+# Hydra's settings that name a folder.
+FOLDER_KEYS = frozenset({"hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir"})
+
 
 def command_line_location(text: str, start: int = 0, width: int = 0) -> SourceLocation:
     """Make the location of an argument on the command line.
@@ -85,6 +88,18 @@ def _syntax_problem(line: str) -> Problem:
     elif re.search(r"\w\(", value):
         fix = "write a part with its settings in braces: {Linear: 10}"
     return Problem(Code.OVERRIDE_SYNTAX, "", "not a valid override", fix, command_line_location(line))
+
+
+def keep_folder_name(override: Override) -> Override:
+    """Return an override of a folder with the text that was typed: Hydra reads `1e3` as 1000.0, and drops spaces."""
+    key, equals, typed = str(override.input_line).partition("=")
+    if override.key_or_group not in FOLDER_KEYS or not equals or override.is_sweep_override():
+        return override
+    value, stripped = override.value(), typed.strip()
+    if value is None or isinstance(value, list | dict) or stripped[:1] in ("'", '"') or stripped == "":
+        return override
+    name = typed.replace(stripped, str(value) if isinstance(value, str) else stripped)
+    return override if name == value else parse_overrides([format_override(key, name)])[0]
 
 
 def refuse_sweeps(overrides: Sequence[Override]) -> None:

@@ -15,11 +15,14 @@ from typing import Any
 import torch
 
 from dlspec.errors import format_value
+from dlspec.runs.file_names import ENVIRONMENT_FILE
+from dlspec.runs.io import read_json_object
 
 log = logging.getLogger("dlspec")
 
 PACKAGES = ("dlspec", "torch", "torchmetrics", "numpy", "hydra-core", "omegaconf", "pydantic", "safetensors")
 MAX_RECORDED_RESUMES = 100
+CHANGES_KEY = "changes"  # of the last item of `resumed`
 # If one of these changes, a resumed run may differ from an uninterrupted one in the last bits.
 _KEYS_OF_EXACT_RESULTS = (
     "packages.dlspec",
@@ -93,13 +96,16 @@ def find_package_version(name: str) -> str | None:
         return None
 
 
-def merge_resumed_environment(before: dict[str, Any], now: Mapping[str, Any], step: int) -> dict[str, Any]:
+def merge_resumed_environment(
+    before: dict[str, Any], now: Mapping[str, Any], step: int, changes: Mapping[str, tuple[Any, Any]]
+) -> dict[str, Any]:
     """Add what has changed since the run's start to its environment; warn if that may change the last bits of results.
 
     Args:
         before: The content of `environment.json`.
         now: The present environment.
         step: The step from which the run is resumed.
+        changes: Each changed key of the spec, with its value in the checkpoint and now.
 
     Returns:
         `before` with one more item in its list `resumed`.
@@ -117,10 +123,26 @@ def merge_resumed_environment(before: dict[str, Any], now: Mapping[str, Any], st
         log.warning(
             "the run resumes in another environment, so its results may differ in the last bits: %s", description
         )
-    earlier = before.get("resumed")
+    earlier = [{key: each[key] for key in each if key != CHANGES_KEY} for each in _list_resumes(before)]
     others = {key: value for key, value in now.items() if first[key] != value}
-    resumed = [*(earlier if isinstance(earlier, list) else []), {"step": step, **others}]
-    return {**before, "resumed": resumed[-MAX_RECORDED_RESUMES:]}
+    recorded = {CHANGES_KEY: changes} if changes else {}
+    return {**before, "resumed": [*earlier, {"step": step, **recorded, **others}][-MAX_RECORDED_RESUMES:]}
+
+
+def read_recorded_changes(folder: Path, step: int) -> dict[str, tuple[Any, Any]]:
+    """Read with which changes of its spec a run was last resumed, if that was from this step.
+
+    These are changes that the user has made already, although no checkpoint with them was written yet.
+    """
+    resumes = _list_resumes(read_json_object(folder / ENVIRONMENT_FILE) or {})
+    changes = resumes[-1].get(CHANGES_KEY) if resumes and resumes[-1].get("step") == step else None
+    pairs = changes.items() if isinstance(changes, dict) else ()
+    return {str(key): (each[0], each[1]) for key, each in pairs if isinstance(each, list) and len(each) == 2}
+
+
+def _list_resumes(environment: Mapping[str, Any]) -> list[dict[str, Any]]:
+    resumes = environment.get("resumed")
+    return [each for each in resumes if isinstance(each, dict)] if isinstance(resumes, list) else []
 
 
 def get_nested_value(tree: Any, path: str) -> Any:

@@ -8,12 +8,14 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from dlspec.errors import TrainingFailed, UserError
 from dlspec.formatting import first_line, format_bytes
 from dlspec.jobs.environment import collect_environment, find_package_version, merge_resumed_environment
-from dlspec.jobs.resumed_settings import find_resume_changes
+from dlspec.jobs.job_hash import compute_content_checksum
+from dlspec.jobs.resumed_settings import Changes, find_all_changes, find_resume_changes
 from dlspec.jobs.run_preparation import PreparedRun
 from dlspec.language.yaml.yaml_files import format_file_path, shorten_path
 from dlspec.runs.file_names import ENVIRONMENT_FILE, LOG_FILE, RESULT_FILE, SPEC_FILE
@@ -22,7 +24,7 @@ from dlspec.runs.job_result import JobResult
 from dlspec.runs.lock import lock_run_folder
 from dlspec.runs.run_status import resume_command
 from dlspec.training.callbacks.default_callbacks import make_default_callbacks
-from dlspec.training.checkpoint.checkpoint_files import Snapshot
+from dlspec.training.checkpoint.checkpoint_files import DATA_CHECKSUM, Snapshot
 from dlspec.training.checkpoint_parts import estimate_checkpoint_bytes
 from dlspec.training.runtime.interruption import Interrupted, catch_signals
 from dlspec.training.trainer import Trainer
@@ -37,6 +39,11 @@ class Job:
     prepared: PreparedRun
     trainer: Trainer
     shows_progress: bool = True  # whether it prints its progress, or only writes to its folder
+
+    @cached_property
+    def data_checksum(self) -> str:
+        """The checksum of the data, which the run's checkpoints contain."""
+        return compute_content_checksum(self.prepared.data)
 
     def run(self, folder: Path | None = None) -> JobResult:
         """Train and test. Everything is written to `folder`; without one, nothing is written.
@@ -60,7 +67,7 @@ class Job:
             with _log_to_folder(folder):
                 self.trainer.restore(snapshot, changes)
         with _log_to_folder(folder), catch_signals(self.trainer.interruption):
-            self._write_spec_and_environment(folder)
+            self._write_spec_and_environment(folder, snapshot)
             for note in self.prepared.notes:
                 log.info(note)
             try:
@@ -82,7 +89,8 @@ class Job:
     def _add_callbacks(self, folder: Path | None) -> None:
         settings = self.prepared.spec.trainer
         trainer_settings = settings if self.shows_progress else settings.model_copy(update={"progress": "none"})
-        self.trainer.set_callbacks(make_default_callbacks(trainer_settings, folder, self._checkpoint_metadata()))
+        metadata = self._checkpoint_metadata() if folder is not None and settings.checkpoints else {}
+        self.trainer.set_callbacks(make_default_callbacks(trainer_settings, folder, metadata))
 
     def check_disk_space(self, root: Path) -> None:
         """Check that the disk of `root` has space for checkpoints.
@@ -113,12 +121,17 @@ class Job:
         texts = {"spec": prepared.resolved, "preprocessing": prepared.data.preprocessing}
         return {
             "dlspec": find_package_version("dlspec") or "",
+            DATA_CHECKSUM: self.data_checksum,
             **{key: json.dumps(value) for key, value in texts.items()},
         }
 
-    def _write_spec_and_environment(self, folder: Path) -> None:
+    def _find_all_changes(self, snapshot: Snapshot, folder: Path) -> Changes:
+        prepared = self.prepared
+        return find_all_changes(snapshot, folder, prepared.resolved, prepared.data, self.data_checksum)
+
+    def _write_spec_and_environment(self, folder: Path, snapshot: Snapshot | None) -> None:
+        changes = {} if snapshot is None else self._find_all_changes(snapshot, folder)
         (folder / RESULT_FILE).unlink(missing_ok=True)  # the result of a resumed run is outdated
-        write_yaml(folder / SPEC_FILE, dict(self.prepared.resolved))
         before, now = (
             read_json_object(folder / ENVIRONMENT_FILE),
             {"seed": self.prepared.spec.seed, **collect_environment()},
@@ -126,8 +139,10 @@ class Job:
         now["threads"] = self.prepared.spec.trainer.threads or now["threads"]
         write_json(
             folder / ENVIRONMENT_FILE,
-            now if before is None else merge_resumed_environment(before, now, self.trainer.state.step),
+            now if before is None else merge_resumed_environment(before, now, self.trainer.state.step, changes),
         )
+        # After the environment, which says that its changes were made on purpose and not by editing it.
+        write_yaml(folder / SPEC_FILE, dict(self.prepared.resolved))
 
 
 def _format_folder(folder: Path) -> Path:

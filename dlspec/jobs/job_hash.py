@@ -85,6 +85,15 @@ def compute_data_checksum(data: Dataset) -> str:
     return f"{crc:08x}"
 
 
+def compute_content_checksum(data: Dataset) -> str:
+    """Compute a checksum of all splits and of what their numbers mean: names of classes and labels, vocabularies."""
+    meanings = {
+        "targets": [(each.name, each.kind, each.classes, each.labels, each.scale) for each in data.targets],
+        "preprocessing": data.preprocessing,
+    }
+    return f"{compute_data_checksum(data)}-{zlib.crc32(json.dumps(meanings, sort_keys=True).encode()):08x}"
+
+
 def _read_storage_bytes(tensor: Tensor) -> Any:
     storage = tensor.untyped_storage()
     return torch.empty(0, dtype=torch.uint8).set_(storage).numpy().data if storage.nbytes() else b""

@@ -32,6 +32,8 @@ _START_KEYS = ("seed", "init", "weights", "model.init")
 # Settings of which an epoch has one value, as its results are sums over its batches.
 _EPOCH_KEYS = ("trainer.batch_size", "trainer.accumulate", "trainer.limit_batches", "loss", "metrics", "data")
 
+CONTENTS_KEY = "data (contents)"
+
 
 def flatten_tree(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     """Yield each value with its dotted path."""
@@ -74,6 +76,35 @@ def find_size_changes(snapshot: Snapshot | None, data: Dataset) -> Changes:
     }
 
 
+def find_content_change(snapshot: Snapshot | None, checksum: str, changes: Changes) -> Changes:
+    """Find out whether the data have other contents than those that the checkpoint was trained with.
+
+    Args:
+        snapshot: The checkpoint; those of earlier versions have no checksum of the data.
+        checksum: The checksum of the present data.
+        changes: The changes of settings and sizes. Other settings of the data lead to other contents anyway.
+    """
+    if snapshot is None or snapshot.data_checksum in ("", checksum):
+        return {}
+    is_explained = any(is_below(key.partition(" ")[0], "data") and not key.endswith("path") for key in changes)
+    return {} if is_explained else {CONTENTS_KEY: (snapshot.data_checksum, checksum)}
+
+
+def find_all_changes(snapshot: Snapshot, folder: Path, resolved: SpecTree, data: Dataset, checksum: str) -> Changes:
+    """Find everything that has changed since a checkpoint: settings, the number of samples, the data's contents.
+
+    Args:
+        snapshot: The checkpoint, whose own spec is compared.
+        folder: The run's folder, whose spec is compared if the checkpoint has none.
+        resolved: The spec that the run continues with.
+        data: The data that it continues with.
+        checksum: The checksum of the data.
+    """
+    before, now = read_saved_spec(snapshot, folder), _to_plain_tree(resolved)
+    changes = {**find_differences(before, now), **find_size_changes(snapshot, data)}
+    return {**changes, **find_content_change(snapshot, checksum, changes)}
+
+
 def is_below(key: str, other: str) -> bool:
     """Whether a key is `other` or a setting below it."""
     return key == other or key.startswith(f"{other}.")
@@ -108,7 +139,7 @@ def find_resume_changes(snapshot: Snapshot, folder: Path, resolved: SpecTree, da
         resolved: The spec that the run continues with.
         data: The data that the run continues with.
     """
-    before, now = _read_saved_spec(snapshot, folder), _to_plain_tree(resolved)
+    before, now = read_saved_spec(snapshot, folder), _to_plain_tree(resolved)
     is_plateau = get_nested_value(now, "scheduler.type") == "ReduceLROnPlateau"
     keys = _LENGTH_KEYS if has_run_length(now) else ("monitor", "mode") if is_plateau else ()
     is_scheduled_anew = any(
@@ -125,7 +156,7 @@ def find_resume_changes(snapshot: Snapshot, folder: Path, resolved: SpecTree, da
 
 
 def find_impossible_changes(
-    snapshot: Snapshot | None, folder: Path, prepared: PreparedRun, average: WeightAverage | None
+    snapshot: Snapshot | None, folder: Path, prepared: PreparedRun, average: WeightAverage | None, checksum: str
 ) -> list[Problem]:
     """Find changes that no checkpoint can take over, whatever the user allows.
 
@@ -134,14 +165,15 @@ def find_impossible_changes(
         folder: The run's folder.
         prepared: What the run is to continue with.
         average: The average of the weights that it is to continue with.
+        checksum: The checksum of the data.
 
     Returns:
         A problem for each of them.
     """
     if snapshot is None:
         return []
-    before, now = _read_saved_spec(snapshot, folder), _to_plain_tree(prepared.resolved)
-    changes = {**find_differences(before, now), **find_size_changes(snapshot, prepared.data)}
+    before, now = read_saved_spec(snapshot, folder), _to_plain_tree(prepared.resolved)
+    changes = find_all_changes(snapshot, folder, prepared.resolved, prepared.data, checksum)
     location = SourceLocation(format_file_path(folder / SPEC_FILE))
     found = [
         *_check_start_settings_unchanged(changes, folder),
@@ -224,8 +256,9 @@ def _read_part(snapshot: Snapshot | None, name: str) -> Any:
         return None
 
 
-def _read_saved_spec(snapshot: Snapshot, folder: Path) -> SpecTree:
-    if snapshot.spec:
+def read_saved_spec(snapshot: Snapshot | None, folder: Path) -> SpecTree:
+    """Read the spec that a checkpoint was trained with: its own, or that of its folder if it has none."""
+    if snapshot is not None and snapshot.spec:
         return snapshot.spec
     path = folder / SPEC_FILE
     return _to_plain_tree(load_yaml_file(path).tree) if is_regular_file(path) else {}

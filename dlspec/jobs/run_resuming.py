@@ -11,23 +11,26 @@ from typing import Any
 
 from dlspec.config.saved_run import LATEST, RUN_FIX, find_latest_run
 from dlspec.errors import Code, Problem, SourceLocation, SpecError, format_value, replace_control_characters
+from dlspec.jobs.environment import read_recorded_changes
 from dlspec.jobs.job import Job
 from dlspec.jobs.job_setup import make_job
 from dlspec.jobs.resumed_settings import (
+    CONTENTS_KEY,
     Changes,
+    find_all_changes,
     find_differences,
     find_impossible_changes,
-    find_size_changes,
     find_trained_length,
     flatten_tree,
     has_run_length,
     is_below,
+    read_saved_spec,
 )
 from dlspec.jobs.run_preparation import Preparation
 from dlspec.language.sections.trainer_keys import MACHINE_KEYS, OUTPUT_KEYS
-from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file
+from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.runs.file_access import is_regular_file
-from dlspec.runs.file_names import CHECKPOINTS_FOLDER, SPEC_FILE
+from dlspec.runs.file_names import CHECKPOINTS_FOLDER, LOCK_FILE, SPEC_FILE
 from dlspec.runs.io import remove_temporary_files
 from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState
@@ -45,7 +48,9 @@ def find_run_folder(name: str, location: SourceLocation | None = None) -> Path:
     if name == LATEST:
         return find_latest_run()
     if not is_regular_file(Path(name) / SPEC_FILE):
-        raise SpecError([Problem(Code.NO_RUN, "run", f"no run in '{name}'", RUN_FIX, location)])
+        is_started = is_regular_file(Path(name) / LOCK_FILE)  # killed before it wrote its spec
+        fix = "it ended before it wrote its spec: start it again with the same command" if is_started else RUN_FIX
+        raise SpecError([Problem(Code.NO_RUN, "run", f"no run in '{name}'", fix, location)])
     return Path(name)
 
 
@@ -98,26 +103,33 @@ def is_run_finished(folder: Path) -> bool:
 
 
 def find_changes(folder: Path, job: Job, snapshot: Snapshot | None, written_keys: Sequence[str]) -> Changes:
-    """Find the settings in which a job differs from the saved spec of its run, and changes in the data's size.
+    """Find what has changed since a checkpoint was written: settings, the number of samples, the data's contents.
+
+    The checkpoint's own spec is compared, as spec.yaml can be edited. Changes with which the run was already resumed
+    from this checkpoint are left out.
 
     Args:
         folder: The run's folder.
         job: The job that is to resume the run.
-        snapshot: The checkpoint to resume from, which contains the number of samples.
+        snapshot: The checkpoint to resume from; without one the run starts again, and spec.yaml is compared.
         written_keys: Keys that the user has written. Keys that the saved spec does not have are ignored unless they
-            are among these, as a newer dlspec has more settings.
+            are among these or were added to spec.yaml, as a newer dlspec has more settings.
 
     Returns:
         Each changed key with its value before and now.
     """
-    saved = load_yaml_file(folder / SPEC_FILE).tree
-    before = dict(flatten_tree(saved))
-    found = {
+    prepared, spec = job.prepared, read_saved_spec(None, folder)
+    if snapshot is None:
+        changes, before = find_differences(spec, prepared.resolved), dict(flatten_tree(spec))
+        return {key: each for key, each in changes.items() if key in before or _is_written(key, written_keys)}
+    before = dict(flatten_tree(read_saved_spec(snapshot, folder)))
+    recorded, written = read_recorded_changes(folder, snapshot.step), dict(flatten_tree(spec))
+    return {
         key: each
-        for key, each in find_differences(saved, job.prepared.resolved).items()
-        if key in before or _is_written_by_user(key, written_keys)
+        for key, each in find_all_changes(snapshot, folder, prepared.resolved, prepared.data, job.data_checksum).items()
+        if (key in before or key in written or " " in key or _is_written(key, written_keys))
+        and recorded.get(key) != each
     }
-    return {**found, **find_size_changes(snapshot, job.prepared.data)}
 
 
 def refuse_changes(folder: Path, job: Job, snapshot: Snapshot | None, changed: Changes, allowed: Sequence[str]) -> None:
@@ -137,20 +149,47 @@ def refuse_changes(folder: Path, job: Job, snapshot: Snapshot | None, changed: C
     """
     changeable = _CHANGEABLE_KEYS - _find_length_keys(job.prepared.resolved)
     location = SourceLocation(format_file_path(folder / SPEC_FILE))
+    impossible = find_impossible_changes(
+        snapshot, folder, job.prepared, job.trainer.state.average, job.data_checksum if snapshot else ""
+    )
     problems = [
-        Problem(Code.CHANGED_SETTING, key, f"was {format_value(before)} in the run, is now {format_value(now)}",
-                f"to resume with this change add resume.allow=[{key.partition(' ')[0]}]", location)
-        for key, (before, now) in changed.items()
+        Problem(Code.CHANGED_SETTING, key, _describe_change(key, *values), _find_fix(key, impossible), location)
+        for key, values in changed.items()
         if key not in changeable and not any(is_below(key.partition(" ")[0], each) for each in allowed)
-    ]  # fmt: skip
-    impossible = find_impossible_changes(snapshot, folder, job.prepared, job.trainer.state.average)
-    keys = [each.path for each in impossible]
-    problems = [each for each in problems if not any(is_below(each.path.partition(" ")[0], key) for key in keys)]
+    ]
+    problems = [each for each in problems if each.path not in [other.path for other in impossible]]
     if problems or impossible:
         raise SpecError([*problems, *impossible])
 
 
-def _is_written_by_user(key: str, written_keys: Sequence[str]) -> bool:
+def refuse_other_checkpoint(folder: Path, job: Job, snapshot: Snapshot) -> None:
+    """Raise SpecError if the checkpoint in the folder of a sweep's job was written with other settings or data.
+
+    Args:
+        folder: The job's folder.
+        job: The job that is to be resumed.
+        snapshot: The checkpoint.
+    """
+    refuse_changes(folder, job, snapshot, find_changes(folder, job, snapshot, ()), ["trainer.device"])
+
+
+def _describe_change(key: str, before: Any, now: Any) -> str:
+    if key == CONTENTS_KEY:
+        return f"as many samples as in the run, but other contents (checksum {now}, was {before})"
+    return f"was {format_value(before)} in the run, is now {format_value(now)}"
+
+
+def _find_fix(key: str, impossible: Sequence[Problem]) -> str:
+    """Return how to resume with a change; '' if that is impossible."""
+    name = key.partition(" ")[0]
+    return (
+        ""
+        if any(is_below(name, each.path) for each in impossible)
+        else (f"to resume with this change add resume.allow=[{name}]")
+    )
+
+
+def _is_written(key: str, written_keys: Sequence[str]) -> bool:
     return any(is_below(key, each) or is_below(each, key) for each in written_keys)
 
 

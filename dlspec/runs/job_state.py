@@ -24,6 +24,9 @@ class JobState(StrEnum):
         return str.__repr__(self)
 
 
+FINAL_STATES = (JobState.FINISHED, JobState.FAILED, JobState.INTERRUPTED)  # a run that its process has ended
+
+
 def read_state(value: object) -> JobState | None:
     """Convert a value from a file to a state; None if it is not the name of one."""
     return JobState(value) if isinstance(value, str) and value in _STATE_NAMES else None

@@ -12,11 +12,9 @@ from pathlib import Path
 
 from dlspec.errors import UserError, replace_control_characters, shorten_middle
 from dlspec.runs.file_names import CHECKPOINTS_FOLDER, RESULT_FILE, SPEC_FILE, STATUS_FILE
-from dlspec.runs.job_state import JobState
+from dlspec.runs.job_state import FINAL_STATES, JobState
 from dlspec.runs.lock import is_run_locked
 from dlspec.runs.run_status import RunStatus, read_status
-
-FINAL_STATES = (JobState.FINISHED, JobState.FAILED, JobState.INTERRUPTED)
 
 MAX_DEPTH = 8
 MAX_FOLDERS = 100_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ from dlspec.formatting import format_override, quote_for_shell
 from dlspec.runs.file_names import STATUS_FILE
 from dlspec.runs.io import read_json_object
 from dlspec.runs.job_result import JobResult, read_result
-from dlspec.runs.job_state import JobState, read_state
+from dlspec.runs.job_state import FINAL_STATES, JobState, read_state
 from dlspec.runs.json_values import read_count, read_line, read_number
 
 
@@ -44,23 +44,30 @@ class RunStatus:
 
 
 def read_status(folder: Path) -> RunStatus | None:
-    """Read the status of the run in `folder`, or its result.json if an older dlspec did not write a status.json.
+    """Read the status of the run in `folder`; None if neither status.json nor result.json can be read.
 
-    Return None if neither can be read. Values of the wrong type are ignored.
+    result.json decides how a run ended: it is written before status.json, and a process may be killed in between. A
+    resumed run deletes it first, so a run without one is not finished. Values of the wrong type are ignored.
     """
-    written = read_json_object(folder / STATUS_FILE)
-    if written is not None:
-        return RunStatus(**{name: read(written.get(name)) for name, read in _READERS.items()})
-    result = read_result(folder)
-    return None if result is None else _status_from_result(result)
+    written, result = read_json_object(folder / STATUS_FILE), read_result(folder)
+    if written is None:
+        return None if result is None else _add_result(RunStatus(), result)
+    status = RunStatus(**{name: read(written.get(name)) for name, read in _READERS.items()})
+    if result is not None and result.status in FINAL_STATES:
+        return status if status.status is result.status else _add_result(status, result)
+    return replace(status, status=JobState.RUNNING) if status.status is JobState.FINISHED else status
 
 
-def _status_from_result(result: JobResult) -> RunStatus:
-    return RunStatus(
+def _add_result(status: RunStatus, result: JobResult) -> RunStatus:
+    """Return the status at the end of a run, of which only the result was written."""
+    return replace(
+        status,
         status=result.status,
         epoch=result.epochs,
         step=result.steps,
+        samples_per_second=None,
         seconds=read_number(result.timing.get("seconds")),
+        seconds_left=None,
         monitor=read_line(result.monitor),
         monitored=read_number(result.monitored),
         best_epoch=result.best_epoch,

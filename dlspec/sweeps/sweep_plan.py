@@ -13,6 +13,7 @@ from dlspec.runs.file_access import refuse_links
 from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState
 from dlspec.sweeps.executors.executor import Executor, TaskEnded
+from dlspec.sweeps.records.job_folders import JobFolders
 from dlspec.sweeps.records.planned_job import NO_FOLDER, PlannedJob, SweepEntry
 from dlspec.sweeps.records.sweep_record import SweepRecord, is_run_complete
 from dlspec.sweeps.records.sweep_table import find_differing_keys, format_label
@@ -142,14 +143,17 @@ def number_jobs(
         name_folder: Names the folder of a new job, from the job and its number, relative to the sweep's folder.
 
     Raises:
-        UserError: If a job's folder is reached through a link, and so lies elsewhere.
+        UserError: If a folder can't have its name, or is reached through a link and so lies elsewhere.
     """
-    number, taken_folders = record.new_number(), {entry.job.folder for entry in record.entries}
+    number, keys = record.new_number(), find_differing_keys(entries)
+    folders = JobFolders(record.folder, (each.job.folder for each in record.entries if each.job.folder != NO_FOLDER))
     for entry in entries:
         if not entry.job.is_recorded:
-            folder = NO_FOLDER if entry.is_refused else record.new_folder(name_folder(entry.job, number), taken_folders)
+            folder = NO_FOLDER
+            if not entry.is_refused:
+                label = format_label(entry.job.overrides, keys)
+                folder = folders.choose(name_folder(entry.job, number), number, label)
             entry.job = replace(entry.job, number=number, folder=folder)
-            taken_folders.add(folder)
             number += 1
         if entry.is_done:
             result = read_result(entry.job.folder) or JobResult()

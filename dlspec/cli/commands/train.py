@@ -7,7 +7,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from dlspec.cli.argument_parsing import FlagParser, parse_arguments
@@ -20,10 +19,9 @@ from dlspec.config.overrides import command_line_location
 from dlspec.errors import Code, Problem, SpecError, UserError, replace_control_characters
 from dlspec.formatting import COMMANDS
 from dlspec.jobs.composed_spec import compose_or_raise, make_preparation
-from dlspec.jobs.job import Job
 from dlspec.jobs.job_setup import make_job
-from dlspec.runs.io import make_run_folder
 from dlspec.runs.job_result import JobResult
+from dlspec.runs.run_folder import check_named_run_folder, lock_new_run_folder
 from dlspec.sweeps.hydra.plugins import register
 
 
@@ -98,19 +96,18 @@ def _print_shell_completions(hydra: HydraApp, overrides: list[str]) -> None:
 
 def train_one(hydra: HydraApp, composed: ComposedConfig) -> JobResult:
     """Check, train and test one spec. The run's folder is created only after all checks have passed."""
-    job, run = make_job(make_preparation(composed)), SingleRun(hydra, composed)
+    run = SingleRun(hydra, composed)
+    if run.is_folder_named:
+        check_named_run_folder(run.configured_folder())  # before anything that takes long
+    job = make_job(make_preparation(composed))
     run.start_callbacks()
-    folder = _make_unique_run_folder(job, run.configured_folder())
-    for note in job.prepared.notes:
-        print(replace_control_characters(note), file=sys.stderr)
-    absolute = folder.absolute()  # hydra.job.chdir may change the working directory
-    returned = run.run(folder, lambda: job.run(absolute))
+    configured = run.configured_folder()
+    job.check_disk_space(configured.parent)
+    with lock_new_run_folder(configured, is_named=run.is_folder_named) as folder:
+        for note in job.prepared.notes:
+            print(replace_control_characters(note), file=sys.stderr)
+        absolute = folder.absolute()  # hydra.job.chdir may change the working directory
+        returned = run.run(folder, lambda: job.run_in_folder(absolute))
     print_message(str(folder))
     result: JobResult = unwrap_job_return(returned)
     return result
-
-
-def _make_unique_run_folder(job: Job, configured: Path) -> Path:
-    """Make the configured folder; if it exists, because two runs start in one second, add a number to its name."""
-    job.check_disk_space(configured.parent)
-    return make_run_folder(configured.parent, configured.name)

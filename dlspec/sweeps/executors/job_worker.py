@@ -26,7 +26,7 @@ from dlspec.jobs.job import Job
 from dlspec.jobs.job_hash import compute_data_checksum
 from dlspec.jobs.job_setup import keep_found_settings, make_job
 from dlspec.jobs.run_preparation import Preparation
-from dlspec.jobs.run_resuming import lock_newest_checkpoint
+from dlspec.jobs.run_resuming import lock_newest_checkpoint, refuse_other_checkpoint
 from dlspec.runs.file_access import open_to_append
 from dlspec.runs.file_names import CHECKPOINTS_FOLDER, LOG_FILE, RESULT_FILE, STATUS_FILE
 from dlspec.runs.io import remove_temporary_files
@@ -142,6 +142,8 @@ class JobWorker:
     ) -> JobResult:
         """Run the job; one that comes from Hydra runs as Hydra would run it, with `.hydra/` and Hydra's callbacks."""
         folder = job.folder.absolute()  # with hydra.job.chdir the working directory changes
+        if snapshot is not None:
+            refuse_other_checkpoint(folder, built_job, snapshot)
         if hydra_job is None or self.runner is None:
             return built_job.run_in_folder(folder, snapshot)
         return self.runner.run(hydra_job, job.number, job.folder, lambda: built_job.run_in_folder(folder, snapshot))

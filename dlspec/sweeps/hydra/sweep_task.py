@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from dlspec.compat.hydra import make_completed_return, make_failed_return
 from dlspec.config.composition import ComposedConfig, DlspecConfigLoader
 from dlspec.config.hydra_node import set_hydra_value
-from dlspec.config.hydra_run import HydraJob, HydraJobRunner
+from dlspec.config.hydra_run import HydraJob, HydraJobRunner, is_folder_named
 from dlspec.errors import TrainingFailed, UserError
 from dlspec.jobs.composed_spec import make_preparation
 from dlspec.language.problems import Problems, raise_problems
@@ -92,9 +92,8 @@ class SweepTask:
         settings = _read_sweep_settings(ComposedConfig(config, self.loader))
         HydraConfig.instance().set_config(config)
         configured_folder = Path(str(config.hydra.sweep.dir))
-        is_new = "${now" in str(
-            _get_raw_sweep_setting(config, "dir")
-        )  # a folder named by time is always a new sweep, even if another one started in the same second
+        # dlspec's own name is always that of a new sweep, even if another one started in the same second.
+        is_new = not is_folder_named(config, "sweep.dir")
         record = None if is_new else read_sweep_record(configured_folder)
         if record is not None:
             self.folder, record = record.folder, replace(record, command=self.command, config_dir=self.config_dir)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from dlspec.errors import UserError
 from dlspec.language.spec_versions import SPEC_VERSION, is_read_version
 from dlspec.runs.file_names import RESULT_FILE, SWEEP_FILE
-from dlspec.runs.io import to_safe_name, write_json, write_json_unsynced
+from dlspec.runs.io import write_json, write_json_unsynced
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
 from dlspec.runs.run_status import RunStatus, read_status
@@ -74,16 +73,6 @@ class SweepRecord:
     def new_number(self) -> int:
         """Return the number of the next new job."""
         return max((entry.job.number for entry in self.entries), default=-1) + 1
-
-    def new_folder(self, name: str, taken_folders: Collection[Path]) -> Path:
-        """Return the folder of a new job: `name` as a safe file name, with a number appended if it is taken."""
-        folder, _, last = name.replace(os.sep, "/").rpartition("/")
-        stem = "/".join([*(each for each in folder.split("/") if each not in ("", ".", "..")), to_safe_name(last)])
-        count, path = 1, self.folder / stem
-        while path in taken_folders or path.exists():
-            count += 1
-            path = self.folder / f"{stem}_{count}"
-        return path
 
 
 def read_sweep_record(folder: Path) -> SweepRecord | None:

@@ -23,6 +23,7 @@ CHECKPOINT_FORMAT = 1  # the contents and their names; later versions of dlspec 
 # The JSON is stored as a tensor: the file's header is limited to 100 MB, and a long run's history may be larger.
 STATE_TENSOR = "state"
 MAX_STATE_BYTES = 2**28
+DATA_CHECKSUM = "data_checksum"  # key of the metadata
 
 
 class DamagedCheckpoint(Exception):
@@ -37,6 +38,7 @@ class Snapshot:
     tree: Any  # for JSON, see nested_state.py; it refers to tensors by name
     tensors: Tensors  # on the CPU; never modified
     spec: Mapping[str, Any] | None = None  # of the run that wrote the file, if it was read from one
+    data_checksum: str = ""  # of the data of that run; "" in files of earlier versions
 
     @property
     def samples(self) -> dict[str, int]:
@@ -142,7 +144,8 @@ def read_checkpoint(path: Path) -> Snapshot:
             raise ValueError
         spec = json.loads(metadata.get("spec", "null"))
         tree = json.loads(state.numpy().tobytes())
-        snapshot = Snapshot(int(metadata["step"]), tree, tensors, spec if isinstance(spec, dict) else None)
+        spec = spec if isinstance(spec, dict) else None
+        snapshot = Snapshot(int(metadata["step"]), tree, tensors, spec, metadata.get(DATA_CHECKSUM, ""))
     except (ValueError, KeyError, RecursionError):
         raise DamagedCheckpoint("its state can't be read") from None
     if snapshot.step != _step_from_name(path):

@@ -69,10 +69,11 @@ def test_a_changed_learning_rate_is_used(start: Callable[..., Path]) -> None:
 
 
 def test_an_interrupted_change_is_not_lost(start: Callable[..., Path]) -> None:
-    """spec.yaml has the new value, the newest checkpoint the old one."""
+    """spec.yaml has the new value, and the run was resumed with it, but the newest checkpoint has the old one."""
     folder, other = start(), start()
     resume(other, "trainer.epochs=3", "optimizer.lr=0.1", allow=("optimizer.lr",))
-    shutil.copy(other / "spec.yaml", folder / "spec.yaml")
+    for name in ("spec.yaml", "environment.json"):
+        shutil.copy(other / name, folder / name)
     assert resume(folder) == read_json_lines(other / "metrics.jsonl")
     assert read_weights(folder) == read_weights(other)
 

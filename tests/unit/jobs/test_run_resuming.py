@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 import torch
 
+from dlspec.jobs.resumed_settings import find_content_change
 from dlspec.training.checkpoint.checkpoint_files import (
     DamagedCheckpoint,
+    Snapshot,
     list_checkpoints,
     read_checkpoint,
     read_newest_checkpoint,
@@ -160,14 +162,94 @@ def test_without_a_checkpoint_it_begins_again(work: Path, dlspec, cut) -> None:
     assert read_run_files(work, "cut")[0] == read_run_files(work, "straight")[0]
 
 
-def test_a_checkpoint_of_another_network_is_refused(work: Path, dlspec) -> None:
+@pytest.mark.parametrize(
+    ("other", "differs"),
+    [
+        (("model=mlp", "optimizer.lr=0.5"), "optimizer.lr   was 0.5 in the run, is now 0.001"),
+        (("model=linear",), "model.layers.1.Linear   was 10 in the run, is now '$width'"),
+        (("model=mlp", "data.split_seed=3"), "data.split_seed   was 3 in the run, is now 0"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(
+    other: tuple[str, ...], differs: str, work: Path, dlspec: Callable[..., CommandResult]
+) -> None:
     assert dlspec(*SHORT_RUN, "model=mlp", "hydra.run.dir=made").code == 0
-    assert dlspec(*SHORT_RUN, "model=linear", "hydra.run.dir=other").code == 0
+    assert dlspec(*SHORT_RUN, *other, "hydra.run.dir=other").code == 0
     newest = list_checkpoints(work / "other/checkpoints")[-1]
     newest.replace(work / "made/checkpoints" / newest.name)
+    before = {each: each.read_bytes() for each in (work / "made").rglob("*") if each.is_file()}
     said = dlspec("resume", "run=made", "trainer.epochs=4")
-    assert said.code == 1
-    assert said.err.splitlines()[-1].startswith("the checkpoint of step 36 does not fit this run: RuntimeError")
+    assert said.code == 2
+    assert differs in said.err
+    assert before == {each: each.read_bytes() for each in (work / "made").rglob("*") if each.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("batches", "text", "edited", "differs"),
+    [
+        (20, "split_seed: 0", "split_seed: 7", "data.split_seed   was 0 in the run, is now 7"),
+        (20, "trainer:\n", "freeze: ['*.bias']\ntrainer:\n", "freeze.0   was null in the run, is now '*.bias'"),
+    ],
+)
+def test_an_edited_spec_is_compared_with_the_checkpoint(
+    batches: int, text: str, edited: str, differs: str, work: Path, dlspec, cut
+) -> None:
+    """An edited seed of the split would train on samples of the test."""
+    words = (*SHORT_RUN, "model=mlp")
+    assert dlspec(*words, "hydra.run.dir=straight").code == 0
+    assert cut(batches, *words, "hydra.run.dir=cut").code == 143
+    path = work / "cut/spec.yaml"
+    spec = path.read_text()
+    assert text in spec
+    path.write_text(spec.replace(text, edited))
+    said = dlspec("resume", "run=cut")
+    assert said.code == 2
+    assert differs in said.err
+    path.write_text(spec)
+    assert dlspec("resume", "run=cut").code == 0
+    assert read_run_files(work, "cut") == read_run_files(work, "straight")
+
+
+@pytest.mark.parametrize("batches", [18, 25])
+def test_data_with_as_many_samples_and_other_contents_are_refused(
+    batches: int, work: Path, models: None, dlspec, cut
+) -> None:
+    """Within the epoch whatever is allowed, and between two epochs unless it is allowed."""
+    words = (*SHORT_RUN, *RUNS["text_lstm"], "trainer.batch_size=32")
+    assert cut(batches, *words, "hydra.run.dir=cut").code == 143
+    file = work / "texts.csv"
+    right = file.read_text()
+    other = right.replace(",spam\n", ",x\n").replace(",ham\n", ",spam\n").replace(",x\n", ",ham\n")
+    file.write_text(other)
+    said = dlspec("resume", "run=cut")
+    assert said.code == 2
+    assert "data (contents)   as many samples as in the run, but other contents (checksum " in said.err
+    file.write_text(right)
+    assert dlspec("resume", "run=cut").code == 0
+    file.write_text(other)
+    assert dlspec("resume", "run=cut", "trainer.epochs=4").code == 2
+    assert dlspec("resume", "run=cut", "trainer.epochs=4", "resume.allow=[data]").code == 0
+    assert dlspec("resume", "run=cut", "trainer.epochs=5").code == 0, "its newest checkpoint has the new data"
+
+
+def test_a_sweeps_job_refuses_the_checkpoint_of_another_job(work: Path, dlspec, cut) -> None:
+    words = ("-m", *SHORT_RUN, "model=mlp", "hydra/launcher=dlspec", "optimizer.lr=0.1,0.2", "hydra.sweep.dir=sweep")
+    assert dlspec(*words).code == 0
+    for name in ("result.json", "status.json"):
+        (work / "sweep/0" / name).unlink()
+    newest = list_checkpoints(work / "sweep/1/checkpoints")[-1]
+    newest.replace(work / "sweep/0/checkpoints" / newest.name)
+    said = dlspec("resume", "sweep=sweep")
+    assert said.code == 2
+    assert "[0] optimizer.lr=0.1  refused: optimizer.lr was 0.2 in the run, is now 0.1\n" in said.out
+
+
+def test_checkpoints_of_earlier_versions_have_no_checksum() -> None:
+    snapshot = Snapshot(1, {}, {}, {}, "")
+    assert find_content_change(snapshot, "1234", {}) == {}
+    snapshot = Snapshot(1, {}, {}, {}, "abcd")
+    assert find_content_change(snapshot, "1234", {"data.path": ("a", "b")}) == {"data (contents)": ("abcd", "1234")}
+    assert find_content_change(snapshot, "1234", {"data.split_seed": (0, 1)}) == {}
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from dlspec.runs.run_status import RunStatus, read_status, resume_command
 from dlspec.training.callbacks import status_file as training_status
 from dlspec.training.callbacks.callback import Callback
 from dlspec.training.callbacks.default_callbacks import make_default_callbacks
+from dlspec.training.callbacks.log_files import ResultFile
 from dlspec.training.callbacks.status_file import StatusFile
 from dlspec.training.state import TrainingState
 from helpers.command_line import QUICK, QUIET, make_environment
@@ -99,6 +100,24 @@ def test_runs_that_came_to_an_end(dlspec, work: Path) -> None:
     ]
 
 
+def test_the_result_says_how_a_run_ended(dlspec, work: Path) -> None:
+    """A process can be killed between writing result.json and status.json, and when a resumed run has deleted one."""
+    assert dlspec(*MLP, "hydra.run.dir=runs/a").code == 0
+    right = read_status(work / "runs/a")
+    assert right is not None
+    running = {**asdict(right), "status": "running", "step": 1, "monitored": None, "best_epoch": 0, "seconds_left": 5.0}
+    write_json(work / "runs/a" / STATUS_FILE, running)
+    [found] = find_runs([work / "runs"])
+    assert (found.state, found.status.step, found.status.seconds_left) == ("finished", right.step, None)
+    assert (found.status.monitored, found.status.best_epoch) == (right.monitored, right.best_epoch)
+    assert json.loads(dlspec("status", "--json").out)[0]["resume"] == ""
+    assert "1 run: 1 finished" in dlspec("report").out
+    assert f",{right.monitored}," in (work / "runs/leaderboard.csv").read_text()
+    write_json(work / "runs/a" / STATUS_FILE, asdict(right))
+    (work / "runs/a/result.json").unlink()
+    assert [run.state for run in find_runs([work / "runs"])] == ["killed"]
+
+
 class Asks(Callback):
     """Asks for the status of the run that it is part of."""
 
@@ -124,7 +143,7 @@ def every_step(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_status_says_where_a_run_is(tmp_path: Path) -> None:
     asks = Asks(tmp_path)
     with lock_run_folder(tmp_path):
-        make_trainer(settings={"epochs": 3}, callbacks=[StatusFile(tmp_path), asks]).run()
+        make_trainer(settings={"epochs": 3}, callbacks=[ResultFile(tmp_path), StatusFile(tmp_path), asks]).run()
     steps = [status for status, _ in asks.seen]
     assert [(each.phase, each.step) for each in steps] == [
         ("train", 1), ("train", 2), ("train", 3), ("val", 3),

@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from dlspec.errors import UserError
+from dlspec.formatting import format_override
+from dlspec.sweeps.records.job_folders import JobFolders
 from helpers.command_line import QUICK, CommandResult
 from helpers.sweep_outputs import parse_table_rows
 
@@ -124,11 +127,63 @@ def test_jobs_with_the_same_mistake_are_told_together(dlspec) -> None:
     assert said.err.endswith("the first 20 of 30 jobs refused, nothing was trained\n")
 
 
-def test_jobs_of_one_name_have_two_folders(dlspec, work: Path) -> None:
-    said = dlspec(*MLP, "hydra.sweep.subdir=a/${seed}x", "seed=1,2", "optimizer.lr=0.1,0.2")
+@pytest.mark.parametrize(
+    ("subdir", "folders"),
+    [
+        ("a/${seed}x", ["a/1x", "a/2x"]),
+        (
+            "${hydra.job.override_dirname}",
+            [f"model=mlp,seed={seed},{','.join(sorted(QUICK)).replace('false', 'False')}" for seed in (1, 2)],
+        ),
+        ('job ${hydra:job.num}: é, it\'s "b"', ['job 0: é, it\'s "b"', 'job 1: é, it\'s "b"']),
+    ],
+)
+def test_jobs_have_the_folders_that_the_user_named(dlspec, work: Path, subdir: str, folders: list[str]) -> None:
+    said = dlspec(*MLP, format_override("hydra.sweep.subdir", subdir), "seed=1,2")
     assert said.code == 0
-    assert [job["folder"] for job in record(work)] == ["a/1x", "a/1x_2", "a/2x", "a/2x_2"]
-    assert all((work / "sweep" / job["folder"] / "result.json").is_file() for job in record(work))
+    found = [job["folder"] for job in record(work)]
+    assert found == folders
+    assert all((work / "sweep" / each / "result.json").is_file() for each in found)
+
+
+@pytest.mark.parametrize(
+    ("subdir", "problem"),
+    [
+        ("a/${model.params.width}", "job 1 (seed=2) can't have the folder 'a/128': another job has the same one"),
+        ("a/../../b${seed}", "job 0 (seed=1) can't have the folder 'a/../../b1': it contains an empty name or dots"),
+        ("/tmp/${seed}", "job 0 (seed=1) can't have the folder '/tmp/1': it must lie in the sweep's folder"),
+        ("x" * 300, f"job 0 (seed=1) can't have the folder '{'x' * 50} ... {'x' * 25}': File name too long"),
+        (
+            "a\nb${seed}",
+            "job 0 (seed=1) can't have the folder 'a\ufffdb1': it contains characters that a name can't have",
+        ),
+        (".${seed}", "job 0 (seed=1) can't have the folder '.1': reports and sweeps use such a name"),
+        ("sweep.json", "job 0 (seed=1) can't have the folder 'sweep.json': reports and sweeps use such a name"),
+    ],
+)
+def test_a_folder_that_a_job_can_not_have_is_refused_before_anything_trains(
+    dlspec, work: Path, subdir: str, problem: str
+) -> None:
+    said = dlspec(*MLP, format_override("hydra.sweep.subdir", subdir), "seed=1,2")
+    assert said.code == 2
+    assert problem in said.err
+    assert said.err.endswith("such as hydra.sweep.subdir='${hydra:job.num}'\n")
+    assert not list((work / "sweep").glob("**/spec.yaml"))
+
+
+def test_job_folders(tmp_path: Path) -> None:
+    """Only a job's number gets another number appended; a name of the user's is that name."""
+    folders = JobFolders(tmp_path, [tmp_path / "0", tmp_path / "a/b"])
+    (tmp_path / "2").mkdir()
+    names = [folders.choose(str(number), number, "").name for number in range(3)]
+    assert names == ["0_2", "1", "2_2"]
+    assert folders.choose("c/d", 3, "") == tmp_path / "c/d"
+    for name in ("a", "0/x", "c/d/e"):
+        with pytest.raises(UserError, match="it would lie in another job's folder, or that one in it"):
+            folders.choose(name, 4, "seed=1")
+    (tmp_path / "there").mkdir()
+    with pytest.raises(UserError, match="it exists already, and is not a folder of this sweep"):
+        folders.choose("there", 4, "seed=1")
 
 
 def test_files_that_do_not_fit_refuse_their_job_alone(dlspec) -> None:
