@@ -17,10 +17,13 @@ from dlspec.errors import UserError
 from dlspec.jobs.job_hash import describe_code_version
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.language.spec_versions import SPEC_VERSION
+from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.report import write_sweep_report
 from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState
+from dlspec.runs.job_versions import JobVersions, read_versions
 from dlspec.runs.lock import lock_run_folder
+from dlspec.runs.run_status import resume_command
 from dlspec.sweeps.executors.executor import Executor, TaskEnded, TaskStarted, result_from_event
 from dlspec.sweeps.records.planned_job import PlanJob, PlannedJob, SweepEntry, plan_jobs
 from dlspec.sweeps.records.sweep_record import SweepRecord
@@ -30,7 +33,8 @@ from dlspec.sweeps.sweep_plan import (
     RERUN_CHANGED,
     SECONDS_BETWEEN_POLLS,
     check_shapes,
-    describe_done_jobs,
+    describe_trained_jobs,
+    describe_unknown_versions,
     match_recorded_jobs,
     number_jobs,
     refuse_wrong_specs,
@@ -107,11 +111,12 @@ class SweepRun:
         todo = [entry for entry in entries if entry.needs_training]
         reruns = self.settings.rerun == RERUN_CHANGED
         devices = {entry.job.device for entry in entries if not entry.is_refused}
-        count = len(entries) if reruns else len(todo)
+        count = (
+            len(entries) if reruns else len(todo) or 1
+        )  # also if all are done, to check whether the data have changed
         with self.make_executor(count, devices) as executor:
-            if todo or reruns:
-                check_shapes(entries, executor)
-                refuse_wrong_specs(entries, self.settings, len(plans))
+            check_shapes(entries, executor)
+            refuse_wrong_specs(entries, self.settings, len(plans))
             if reruns:
                 retrain_changed_jobs(entries)
             self.record = self.record or self._lock_folder(self._create_record())
@@ -125,8 +130,7 @@ class SweepRun:
         self._runs_inline = executor.progress_scope == "jobs"
         sweep_display = make_display(self.entries, executor.progress_scope)
         try:
-            for line in describe_done_jobs(entries):
-                sweep_display.print_message(line)
+            self._report_trained_jobs(entries, sweep_display)
             for entry in entries:
                 if entry.is_refused:
                     sweep_display.on_job_end(entry)
@@ -141,6 +145,17 @@ class SweepRun:
             self._write_report(is_last=True)
         if self._interruption.signal:
             raise Interrupted(self._interruption.signal)
+
+    def _report_trained_jobs(self, entries: Sequence[SweepEntry], sweep_display: SweepDisplay) -> None:
+        """Report the jobs that were trained before, and which of them with other or unknown code or data."""
+        assert self.record is not None
+        for line in describe_trained_jobs(entries):
+            sweep_display.print_message(line)
+        command = f"{resume_command(format_file_path(self.record.folder), 'sweep')} rerun=changed"
+        python_fix = "call dlspec.sweep with this folder and rerun='changed'"
+        fix = python_fix if self.record.command is None else f"run {command}"
+        if unknown := describe_unknown_versions(entries, fix):
+            log.warning(unknown)
 
     def _handle_event(
         self, event: TaskStarted | TaskEnded | None, todo: Sequence[SweepEntry], sweep_display: SweepDisplay
@@ -183,7 +198,7 @@ class SweepRun:
         """
         entry.result = result
         if result.status is JobState.FINISHED:
-            entry.code, entry.data = self._code_version, result.data
+            entry.versions = read_versions(entry.job.folder) or JobVersions()
             entry.result = replace(read_result(entry.job.folder) or JobResult(), status=JobState.FINISHED, error="")
         is_due = time.monotonic() > self._last_write + SECONDS_BETWEEN_RECORD_WRITES
         if is_due:

@@ -15,6 +15,7 @@ from dlspec.runs.file_names import RESULT_FILE, SWEEP_FILE
 from dlspec.runs.io import to_safe_name, write_json, write_json_unsynced
 from dlspec.runs.job_result import JobResult
 from dlspec.runs.job_state import JobState
+from dlspec.runs.job_versions import JobVersions
 from dlspec.runs.run_status import RunStatus, read_status
 from dlspec.runs.sweep_file import parse_listed_job, read_sweep_file
 from dlspec.sweeps.records.planned_job import NO_FOLDER, PlannedJob, SweepEntry
@@ -55,8 +56,8 @@ class SweepRecord:
             "overrides": list(job.overrides),
             "status": entry.status,
             "error": entry.result.error,
-            "code": entry.code,
-            "data": entry.data,
+            "code": entry.versions.code,
+            "data": entry.versions.data,
         }
 
     def entries_by_hash(self) -> Mapping[str, Iterator[SweepEntry]]:
@@ -118,7 +119,8 @@ def _entry_from_json(tree: Mapping[str, Any], sweep_folder: Path) -> SweepEntry:
         raise ValueError
     folder = sweep_folder / listed.folder if listed.folder else NO_FOLDER
     job = PlannedJob(listed.overrides, listed.hash, number=listed.number, folder=folder)
-    return SweepEntry(job, JobResult(listed.status, error=listed.error or ""), listed.code, listed.data)
+    result = JobResult(listed.status, error=listed.error or "")
+    return SweepEntry(job, result, JobVersions(listed.code, listed.data))
 
 
 def _check_strings(values: object) -> None:
