@@ -31,7 +31,8 @@ DAMAGED_SUFFIX = ".damaged"  # appended to the name of a checkpoint that cannot 
 WEIGHTS_FILES = (f"{CHECKPOINTS_FOLDER}/{BEST_FILE}", f"{CHECKPOINTS_FOLDER}/{LAST_FILE}")
 
 EVENTS_PATTERN = "events.out.tfevents.*.dlspec"  # TensorBoard's files
-HYDRA_OVERRIDES = ".hydra/overrides.yaml"
+HYDRA_FOLDER = ".hydra"
+HYDRA_OVERRIDES = f"{HYDRA_FOLDER}/overrides.yaml"
 
 # ---- a sweep's folder ------------------------------------------------------------------------------------------------
 

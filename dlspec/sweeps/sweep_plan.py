@@ -205,3 +205,6 @@ def number_jobs(
             entry.result = replace(result, status=JobState.FINISHED, error="")
     record.add(entries)
     record.write()
+    for entry in entries:
+        if entry.job.folder.parent not in (NO_FOLDER, record.folder):  # processes make only the job's own folder
+            entry.job.folder.parent.mkdir(parents=True, exist_ok=True)

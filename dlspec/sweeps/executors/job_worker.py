@@ -21,12 +21,14 @@ import torch
 from dlspec.config.hydra_run import HydraJob, HydraJobRunner, prepare_hydra_process
 from dlspec.data.dataset import Dataset
 from dlspec.data.sources import DataSource, open_data
+from dlspec.errors import TrainingFailed
 from dlspec.jobs.error_reporting import EXIT_INVALID, format_error_details, format_error_line, message_and_exit_code
 from dlspec.jobs.job import Job
 from dlspec.jobs.job_hash import compute_data_checksum, describe_code_version
 from dlspec.jobs.job_setup import keep_found_settings, make_job
 from dlspec.jobs.run_preparation import Preparation
 from dlspec.jobs.run_resuming import lock_newest_checkpoint
+from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.runs.file_names import CHECKPOINTS_FOLDER, LOG_FILE, RESULT_FILE, STATUS_FILE
 from dlspec.runs.io import remove_temporary_files
 from dlspec.runs.job_result import JobResult
@@ -118,7 +120,7 @@ class JobWorker:
         """Train the job, from its newest checkpoint if it has one. A new job's folder is made once the job is built."""
         preparation, hydra_job = job.load_steps()
         built_job = None if job.folder.is_dir() else self._make_job(preparation, is_resumed=False)
-        job.folder.mkdir(parents=True, exist_ok=True)
+        _make_job_folder(job.folder)
         if job.is_recorded:
             _wait_for_lock(job.folder)
         with lock_newest_checkpoint(job.folder) as snapshot, self._redirect_to_log(job.folder / LOG_FILE):
@@ -189,6 +191,15 @@ class JobWorker:
             _redirect_output(*before)
             for each in (log_file, *before):
                 os.close(each)
+
+
+def _make_job_folder(folder: Path) -> None:
+    """Make the folder of a job, but not the sweep's folder: if that was deleted, it is not made again."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except FileNotFoundError:
+        found = f"the sweep's folder '{format_file_path(folder.parent)}' was deleted or moved"
+        raise TrainingFailed(f"{found}: nothing was trained") from None
 
 
 def _redirect_output(out: int, err: int) -> None:

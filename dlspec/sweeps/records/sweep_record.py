@@ -34,6 +34,10 @@ class SweepRecord:
     config_dir: str | None = None  # the user's folder of config files
     spec_version: int = SPEC_VERSION  # of all jobs; a sweep is resumed by the rules that it was started with
 
+    def exists(self) -> bool:
+        """Whether the sweep's folder contains `sweep.json`: somebody may have deleted or moved the folder."""
+        return (self.folder / SWEEP_FILE).exists()
+
     def write(self, *, synced: bool = True) -> None:
         """Write `sweep.json`; if `synced`, wait until it is on the disk."""
         jobs = [self._entry_to_json(entry) for entry in self.entries]
