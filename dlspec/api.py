@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial, wraps
@@ -47,7 +48,8 @@ from dlspec.sweeps.executors.executor_choice import choose_executor
 from dlspec.sweeps.executors.inline_executor import InlineExecutor
 from dlspec.sweeps.executors.job_worker import JobWorker
 from dlspec.sweeps.records.planned_job import JobSteps, PlanJob, plan_job
-from dlspec.sweeps.records.sweep_record import SweepRecord, read_sweep_record
+from dlspec.sweeps.records.sweep_folder import open_sweep_folder
+from dlspec.sweeps.records.sweep_record import SweepRecord
 from dlspec.sweeps.sweep_run import SweepRun
 from dlspec.training.health.out_of_memory import OutOfMemory, clear_traceback
 from dlspec.training.runtime.interruption import Interrupted
@@ -267,11 +269,9 @@ def sweep(
         dataset = prepare_spec(spec, data).data
         _refuse_data_keys(over, dataset)
         worker = JobWorker(None, threads=section.threads, modules=_find_part_modules(), data=dataset)
-        sweep_folder = None if folder is None else Path(folder)
         with SweepRun(
             section,
-            None if sweep_folder is None else read_sweep_record(sweep_folder),
-            partial(_open_sweep_record, sweep_folder),
+            _open_sweep_folder(None if folder is None else Path(folder)),
             partial(_make_executor, worker, section),
         ) as sweep_run:
             checksum = "" if dataset is None else compute_data_checksum(dataset)
@@ -286,9 +286,9 @@ def sweep(
                 )
             except Interrupted as error:
                 raise Interrupted(
-                    error.number, f"; to resume, call it again with folder='{_get_sweep_folder(sweep_run)}'"
+                    error.number, f"; to resume, call it again with folder='{sweep_run.record.folder}'"
                 ) from None
-            return results(_get_sweep_folder(sweep_run))
+            return results(sweep_run.record.folder)
 
 
 def _make_sweep_section(settings: SweepSettings) -> SweepSpec:
@@ -297,11 +297,6 @@ def _make_sweep_section(settings: SweepSettings) -> SweepSpec:
     if unknown:
         raise TypeError(f"sweep() got an unexpected keyword argument '{unknown[0]}'")
     return SweepSpec(**settings)
-
-
-def _get_sweep_folder(sweep_run: SweepRun) -> Path:
-    assert sweep_run.record is not None  # `launch` created it, or raised an error
-    return sweep_run.record.folder
 
 
 def _expand_grid(over: Mapping[str, Sequence[Any]]) -> list[Values]:
@@ -341,12 +336,10 @@ def _prepare_job(spec: SpecInput, data: DataInput, values: Values, spec_version:
     return replace(preparation, data=None).with_spec_version(spec_version), None
 
 
-def _open_sweep_record(folder: Path | None) -> SweepRecord:
-    if folder is None:
-        now = datetime.now()
-        return SweepRecord(make_run_folder(Path(DEFAULT_RUNS_FOLDER) / f"{now:%Y-%m-%d}", f"{now:%H-%M-%S}_sweep"))
-    folder.mkdir(parents=True, exist_ok=True)
-    return SweepRecord(folder)
+def _open_sweep_folder(folder: Path | None) -> AbstractContextManager[SweepRecord]:
+    now = datetime.now()
+    new_folder = Path(DEFAULT_RUNS_FOLDER) / f"{now:%Y-%m-%d}" / f"{now:%H-%M-%S}_sweep"
+    return open_sweep_folder(folder or new_folder, is_new=folder is None, allows_other_files=True)
 
 
 def _make_executor(worker: JobWorker, settings: SweepSpec, jobs: int, devices: Collection[str]) -> Executor:

@@ -13,6 +13,7 @@ from dlspec.config.saved_run import LATEST, RUN_FIX, find_latest_run
 from dlspec.errors import Code, Problem, SourceLocation, SpecError, format_value, replace_control_characters
 from dlspec.jobs.environment import read_recorded_changes
 from dlspec.jobs.job import Job
+from dlspec.jobs.job_hash import compute_data_checksum, describe_code_version
 from dlspec.jobs.job_setup import make_job
 from dlspec.jobs.resumed_settings import (
     CONTENTS_KEY,
@@ -30,10 +31,11 @@ from dlspec.jobs.run_preparation import Preparation
 from dlspec.language.sections.trainer_keys import MACHINE_KEYS, OUTPUT_KEYS
 from dlspec.language.yaml.yaml_files import format_file_path
 from dlspec.runs.file_access import is_regular_file
-from dlspec.runs.file_names import CHECKPOINTS_FOLDER, LOCK_FILE, SPEC_FILE
+from dlspec.runs.file_names import CHECKPOINTS_FOLDER, LOCK_FILE, SPEC_FILE, VERSIONS_FILE
 from dlspec.runs.io import remove_temporary_files
 from dlspec.runs.job_result import JobResult, read_result
 from dlspec.runs.job_state import JobState
+from dlspec.runs.job_versions import JobVersions, write_versions
 from dlspec.runs.lock import lock_run_folder
 from dlspec.training.checkpoint.checkpoint_files import Snapshot, read_newest_checkpoint, rename_newer_checkpoints
 
@@ -90,6 +92,9 @@ def continue_run(job: Job, folder: Path, snapshot: Snapshot | None) -> JobResult
         remove_temporary_files(each)
     if snapshot is not None:
         rename_newer_checkpoints(folder / CHECKPOINTS_FOLDER, snapshot)
+    if (folder / VERSIONS_FILE).is_file():  # a sweep's job
+        versions = JobVersions(describe_code_version(), compute_data_checksum(job.prepared.data))
+        write_versions(folder, versions, is_resumed=snapshot is not None)
     return job.run_in_folder(folder, snapshot)
 
 

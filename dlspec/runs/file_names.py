@@ -14,6 +14,7 @@ STATUS_FILE = "status.json"
 ENVIRONMENT_FILE = "environment.json"
 LOG_FILE = "log.txt"
 LOCK_FILE = "lock"
+VERSIONS_FILE = "versions.json"  # of a sweep's job: the code and data that it was trained with
 METRICS_FILE = "metrics.jsonl"
 TIMING_FILE = "timing.jsonl"
 CURVES_FILE = "curves.png"

@@ -107,7 +107,7 @@ def remove_temporary_files(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-_LEFTOVER_PATTERN = re.compile(r"\..+\.(safetensors|jsonl?|yaml|png|txt|dlspec)\.[a-z0-9_]{8}", re.DOTALL)
+_LEFTOVER_PATTERN = re.compile(r"\..+\.(safetensors|jsonl?|yaml|png|txt|dlspec|html|csv)\.[a-z0-9_]{8}", re.DOTALL)
 
 
 def append_bytes(path: Path, content: bytes) -> None:

@@ -47,7 +47,7 @@ def run_sweep_command(hydra: HydraApp, overrides: Sequence[str], config_dir: str
         try:
             hydra.multirun(CONFIG_NAME, task, words, with_log_configuration=False)
         except KeyboardInterrupt as error:
-            if task.folder is None:
+            if task.folder is None or not task.entries:  # nothing was trained, and nothing remains
                 raise
             raise _add_resume_hint(_format_resume_hint(task.folder), error) from None
         finally:
@@ -72,7 +72,7 @@ def _print_outcome(task: SweepTask) -> None:
         return
     print_message(f"\n{format_sweep_table(task.entries)}")
     left = any(entry.status not in DONE_OR_REFUSED for entry in task.entries)
-    if left and task.folder is not None:
+    if left and task.folder is not None and (task.folder / SWEEP_FILE).exists():
         print_message(_format_resume_hint(task.folder))
 
 

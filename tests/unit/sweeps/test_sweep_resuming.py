@@ -121,11 +121,9 @@ def test_what_failed_is_tried_again(work: Path, dlspec, write: Callable[[str, st
 def test_what_was_made_otherwise_is_told_and_made_again_where_that_is_wanted(work: Path, dlspec) -> None:
     dlspec(*HERE, "seed=1,2,3")
 
-    def older(tree: dict[str, Any]) -> None:
-        tree["jobs"][0]["code"] = "dlspec 0.0.1"
-        tree["jobs"][1]["data"] = "00000000"
-
-    change(work, older)
+    for job, change_made in ((0, {"code": "dlspec 0.0.1"}), (1, {"data": "00000000"})):
+        path = work / f"sweep/{job}/versions.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | change_made))
     said = dlspec(*HERE, "seed=1,2,3,4")
     fix = "their results are kept; sweep.rerun=changed trains them again\n"
     assert f"1 of them were trained by another version of the code: {fix}" in said.out
@@ -299,5 +297,5 @@ def test_a_sweep_knows_its_jobs_when_it_is_read_back(work: Path, done: None, dls
         (1, "1", "finished"),
     ]
     assert found.entries[0].job.hash != found.entries[1].job.hash
-    assert found.entries[0].data == found.entries[1].data != ""
-    assert "torch" in found.entries[0].code
+    assert found.entries[0].versions.data == found.entries[1].versions.data != ""
+    assert "torch" in found.entries[0].versions.code
