@@ -42,6 +42,7 @@ from dlspec.report.results import Results, results
 from dlspec.runs.file_names import DEFAULT_RUNS_FOLDER, SPEC_FILE
 from dlspec.runs.io import make_run_folder
 from dlspec.runs.job_result import JobResult
+from dlspec.standard_streams import tolerate_output_errors
 from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.executor_choice import choose_executor
 from dlspec.sweeps.executors.inline_executor import InlineExecutor
@@ -141,6 +142,7 @@ def load(folder: str | Path, data: DataInput = None) -> nn.Module:
 
 
 @_release_memory_on_error
+@tolerate_output_errors()
 def train(spec: SpecInput, data: DataInput = None, *, folder: str | Path | None = None) -> Result:
     """Train the network that a spec describes, and test it.
 
@@ -170,6 +172,7 @@ def train(spec: SpecInput, data: DataInput = None, *, folder: str | Path | None 
 
 
 @_release_memory_on_error
+@tolerate_output_errors()
 def resume(folder: str | Path, data: DataInput = None, *, changes: SpecInput = (), allow: Sequence[str] = ()) -> Result:
     """Resume a run from its newest checkpoint, as if it had never stopped. A finished run is only tested again.
 
@@ -233,6 +236,7 @@ class SweepSettings(TypedDict, total=False):
     rerun: Literal["failed", "changed"]
 
 
+@tolerate_output_errors()
 def sweep(
     spec: SpecInput,
     over: Mapping[str, Sequence[Any]],
