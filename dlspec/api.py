@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial, wraps
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, Unpack
 
@@ -35,7 +36,7 @@ from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.language.sections.weights_section import WeightsSpec
 from dlspec.language.source_map import SourceMap
 from dlspec.language.yaml.yaml_files import load_yaml_file
-from dlspec.limits import allow_deep_recursion
+from dlspec.limits import allow_deep_recursion, explain_raising_limit, get_limit
 from dlspec.network.weights.weight_loading import load_weights
 from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from dlspec.report.results import Results, results
@@ -315,8 +316,15 @@ def _expand_grid(over: Mapping[str, Sequence[Any]]) -> list[Values]:
     for key, values in over.items():
         if isinstance(values, str | Mapping) or not hasattr(values, "__iter__"):
             raise UserError(f"over['{key}'] must be a list of values; {OVER_FIX}")
+    _check_job_count(over)
     combinations = product(*([to_plain_value(each) for each in values] for values in over.values()))
     return [dict(zip(over, each, strict=True)) for each in combinations]
+
+
+def _check_job_count(over: Mapping[str, Sequence[Any]]) -> None:
+    total, limit = prod(len(values) for values in over.values() if hasattr(values, "__len__")), get_limit("jobs")
+    if total > limit:
+        raise UserError(f"the sweep has {total:,} jobs, at most {limit:,} are allowed; {explain_raising_limit('jobs')}")
 
 
 def _refuse_data_keys(over: Mapping[str, Any], dataset: Dataset | None) -> None:
