@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial, wraps
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, ParamSpec, TypedDict, TypeVar, Unpack
 
@@ -36,13 +37,14 @@ from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.language.sections.weights_section import WeightsSpec
 from dlspec.language.source_map import SourceMap
 from dlspec.language.yaml.yaml_files import load_yaml_file
-from dlspec.limits import allow_deep_recursion
+from dlspec.limits import allow_deep_recursion, explain_raising_limit, get_limit
 from dlspec.network.weights.weight_loading import load_weights
 from dlspec.parts.torch.torch_parts import LAYERS, LOSSES, OPTIMIZERS, SCHEDULERS
 from dlspec.report.results import Results, results
 from dlspec.runs.file_names import DEFAULT_RUNS_FOLDER, SPEC_FILE
 from dlspec.runs.io import make_run_folder
 from dlspec.runs.job_result import JobResult
+from dlspec.standard_streams import tolerate_output_errors
 from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.executor_choice import choose_executor
 from dlspec.sweeps.executors.inline_executor import InlineExecutor
@@ -143,6 +145,7 @@ def load(folder: str | Path, data: DataInput = None) -> nn.Module:
 
 
 @_release_memory_on_error
+@tolerate_output_errors()
 def train(spec: SpecInput, data: DataInput = None, *, folder: str | Path | None = None) -> Result:
     """Train the network that a spec describes, and test it.
 
@@ -172,6 +175,7 @@ def train(spec: SpecInput, data: DataInput = None, *, folder: str | Path | None 
 
 
 @_release_memory_on_error
+@tolerate_output_errors()
 def resume(folder: str | Path, data: DataInput = None, *, changes: SpecInput = (), allow: Sequence[str] = ()) -> Result:
     """Resume a run from its newest checkpoint, as if it had never stopped. A finished run is only tested again.
 
@@ -235,6 +239,7 @@ class SweepSettings(TypedDict, total=False):
     rerun: Literal["failed", "changed"]
 
 
+@tolerate_output_errors()
 def sweep(
     spec: SpecInput,
     over: Mapping[str, Sequence[Any]],
@@ -306,8 +311,15 @@ def _expand_grid(over: Mapping[str, Sequence[Any]]) -> list[Values]:
     for key, values in over.items():
         if isinstance(values, str | Mapping) or not hasattr(values, "__iter__"):
             raise UserError(f"over['{key}'] must be a list of values; {OVER_FIX}")
+    _check_job_count(over)
     combinations = product(*([to_plain_value(each) for each in values] for values in over.values()))
     return [dict(zip(over, each, strict=True)) for each in combinations]
+
+
+def _check_job_count(over: Mapping[str, Sequence[Any]]) -> None:
+    total, limit = prod(len(values) for values in over.values() if hasattr(values, "__len__")), get_limit("jobs")
+    if total > limit:
+        raise UserError(f"the sweep has {total:,} jobs, at most {limit:,} are allowed; {explain_raising_limit('jobs')}")
 
 
 def _refuse_data_keys(over: Mapping[str, Any], dataset: Dataset | None) -> None:

@@ -52,7 +52,7 @@ def create_unique_folder(root: Path, name: str) -> Path:
 
 def make_run_folder(root: Path, name: str) -> Path:
     """Create the new folder of a run or sweep, with exactly this name; UserError if that is impossible."""
-    if not name.isprintable() or "${" in name or name in ("", ".", ".."):
+    if not _is_printable(name) or "${" in name or name in ("", ".", ".."):
         fix = "choose another folder: hydra.run.dir=FOLDER, or for a sweep hydra.sweep.dir=FOLDER"
         raise UserError(f"can't use {name!r} as the name of a folder; {fix}")
     try:
@@ -60,6 +60,11 @@ def make_run_folder(root: Path, name: str) -> Path:
     except OSError as error:
         fix = "choose another folder: hydra.run.dir=FOLDER, or for a sweep hydra.sweep.dir=FOLDER"
         raise UserError(f"can't create a folder in '{root}': {error.strerror}; {fix}") from None
+
+
+def _is_printable(name: str) -> bool:
+    r"""Whether a name has no control characters; bytes that are not UTF-8 (`\udc80` to `\udcff`) are allowed."""
+    return all(each.isprintable() or "\udc80" <= each <= "\udcff" for each in name)
 
 
 def get_free_disk_bytes(folder: Path) -> int:
@@ -126,8 +131,8 @@ def append_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file completely or not at all."""
-    write_bytes(path, text.encode())
+    """Write a text file completely or not at all, with '?' for the bytes of file names that are not UTF-8."""
+    write_bytes(path, text.encode(errors="replace"))
 
 
 def write_text_unsynced(path: Path, text: str) -> None:
@@ -138,24 +143,38 @@ def write_text_unsynced(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file completely or not at all; nan and infinities become null."""
-    write_text(path, _format_json(value))
+    write_bytes(path, encode_json(value, indent=2) + b"\n")
 
 
 def write_json_unsynced(path: Path, value: Any) -> None:
     """Write a JSON file as `write_json` does, but without waiting for the disk: for files that change often."""
     with _open_temporary(path) as file:
-        file.write(_format_json(value).encode())
+        file.write(encode_json(value, indent=2) + b"\n")
 
 
-def _format_json(value: Any) -> str:
-    return json.dumps(replace_non_finite(value), indent=2, ensure_ascii=False) + "\n"
+def encode_json(value: Any, indent: int | None = None) -> bytes:
+    r"""Encode a value as JSON; nan and infinities become null.
+
+    A file's name may contain bytes that are not UTF-8. They are written as JSON's escapes (`\udce9`), so that the name
+    that is read back names the same file.
+    """
+    text = json.dumps(replace_non_finite(value), indent=indent, ensure_ascii=False)
+    return text.encode(errors="backslashreplace")
 
 
 def write_yaml(path: Path, value: Any) -> None:
-    """Write a YAML file completely or not at all."""
+    """Write a YAML file completely or not at all; names that are not UTF-8 get U+FFFD, as YAML can't contain them."""
     import yaml
 
-    write_text(path, yaml.safe_dump(value, sort_keys=False, allow_unicode=True))
+    write_text(path, yaml.safe_dump(_replace_surrogates(value), sort_keys=False, allow_unicode=True))
+
+
+def _replace_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return re.sub(r"[\ud800-\udfff]", "\ufffd", value)
+    if isinstance(value, Mapping):
+        return {_replace_surrogates(key): _replace_surrogates(each) for key, each in value.items()}
+    return [_replace_surrogates(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def replace_non_finite(value: Any) -> Any:

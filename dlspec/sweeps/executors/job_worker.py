@@ -37,6 +37,7 @@ from dlspec.runs.job_state import JobState
 from dlspec.runs.job_versions import JobVersions, read_versions, write_versions
 from dlspec.runs.lock import is_run_locked
 from dlspec.runs.run_status import read_status
+from dlspec.standard_streams import make_output_tolerant, open_missing_descriptors
 from dlspec.sweeps.records.planned_job import PlannedJob
 from dlspec.training.checkpoint.checkpoint_files import Snapshot, rename_newer_checkpoints
 from dlspec.training.health.out_of_memory import free_unused_memory
@@ -112,8 +113,10 @@ class JobWorker:
         for module in self.modules:
             import_module(module)
         if self.has_own_process:
+            open_missing_descriptors()
+            make_output_tolerant()
             logging.lastResort = None  # warnings are written to the job's log anyway
-            faulthandler.enable()
+            faulthandler.enable(2)
             if self.threads is not None:
                 torch.set_num_threads(self.threads)
 
@@ -170,7 +173,7 @@ class JobWorker:
 
         A source from outside dlspec is opened again for every job, as it may use random numbers of the job's seed.
         """
-        key = f"{source.source_name} {source.model_dump_json()}"
+        key = f"{source.source_name} {source.model_dump()}"
         if key not in self._open_datasets or not type(source).__module__.startswith("dlspec."):
             dataset = open_data(source)
             self._open_datasets[key] = dataset, compute_data_checksum(dataset)

@@ -32,6 +32,7 @@ from dlspec.sweeps.executors.executor_choice import choose_executor
 from dlspec.sweeps.executors.external_executor import ExternalExecutor
 from dlspec.sweeps.executors.inline_executor import InlineExecutor
 from dlspec.sweeps.executors.job_worker import JobWorker
+from dlspec.sweeps.hydra.job_count import check_job_count
 from dlspec.sweeps.hydra.other_programs import run_other_program
 from dlspec.sweeps.hydra.sweep_task import SweepTask
 from dlspec.sweeps.records.planned_job import PlannedJob
@@ -166,7 +167,12 @@ class DlspecSweeper(Sweeper):
     def _split_into_jobs(self, arguments: list[str]) -> list[list[str]]:
         parser = OverridesParser.create(config_loader=self.context.config_loader)
         fixed_overrides = [f"{key}={value}" for key, value in self.params.items()]
-        return split_into_jobs(parser.parse_overrides([*fixed_overrides, *arguments]))
+        overrides = parser.parse_overrides([*fixed_overrides, *arguments])
+        check_job_count(overrides, self._is_group)
+        return split_into_jobs(overrides)
+
+    def _is_group(self, key: str) -> bool:
+        return bool(self.context.config_loader.get_group_options(key))
 
 
 # ---- registration with Hydra -----------------------------------------------------------------------------------------

@@ -138,4 +138,4 @@ def _make_refused_entry(overrides: tuple[str, ...], error: Exception) -> SweepEn
 
 def _hash_refused_job(overrides: Sequence[str]) -> str:
     """Hash an invalid job by its overrides: an invalid spec has no other hash by which a sweep could match it."""
-    return "refused " + hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:16]
+    return "refused " + hashlib.sha256("\n".join(overrides).encode(errors="backslashreplace")).hexdigest()[:16]
