@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from dlspec.config.saved_run import LATEST, RUN_FIX, find_latest_run
 from dlspec.errors import Code, Problem, SourceLocation, SpecError, UserError, format_value
@@ -17,10 +16,10 @@ from dlspec.jobs.resumed_settings import (
     Changes,
     find_differences,
     find_impossible_changes,
+    find_length_keys,
     find_size_changes,
     find_trained_length,
     flatten_tree,
-    has_run_length,
     is_below,
 )
 from dlspec.jobs.run_preparation import Preparation
@@ -136,7 +135,7 @@ def refuse_changes(folder: Path, job: Job, snapshot: Snapshot | None, changed: C
     Raises:
         SpecError: With one problem for each change that is not allowed or not possible.
     """
-    changeable = _CHANGEABLE_KEYS - _find_length_keys(job.prepared.resolved)
+    changeable = _CHANGEABLE_KEYS - find_length_keys(job.prepared.resolved)
     location = SourceLocation(format_file_path(folder / SPEC_FILE))
     problems = [
         Problem(Code.CHANGED_SETTING, key, f"was {format_value(before)} in the run, is now {format_value(now)}",
@@ -153,12 +152,3 @@ def refuse_changes(folder: Path, job: Job, snapshot: Snapshot | None, changed: C
 
 def _is_written_by_user(key: str, written_keys: Sequence[str]) -> bool:
     return any(is_below(key, each) or is_below(each, key) for each in written_keys)
-
-
-def _find_length_keys(resolved: Mapping[str, Any]) -> frozenset[str]:
-    """Return the settings that set the length of the run, if other settings follow it."""
-    if has_run_length(resolved):
-        return frozenset({"trainer.epochs", "trainer.max_steps"})
-    average = resolved["trainer"].get("average") or {}
-    starts_by_length = average.get("type") == "SWA" and average.get("start_epoch") is None
-    return frozenset({"trainer.epochs"} if starts_by_length else ())
