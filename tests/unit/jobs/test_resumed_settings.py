@@ -248,7 +248,7 @@ def test_a_changed_file_within_a_later_epoch(work: Path, dlspec: Any, cut: Calla
     write_texts(work, 100)
     assert dlspec("resume", "run=cut").code == 2
     said = dlspec("resume", "run=cut", "resume.allow=[data]")
-    [first, newest] = sorted((work / "cut/checkpoints").glob("step-*.safetensors"))
+    [_, newest] = sorted((work / "cut/checkpoints").glob("step-*.safetensors"))
     assert said.code == 2
     assert f"remove cut/checkpoints/{newest.name} and resume with 'resume.allow=[data]'" in said.err
     newest.unlink()
