@@ -36,11 +36,16 @@ def compute_job_hash(spec: Spec, data_checksum: str = "") -> str:
         "data": data_checksum or describe_data(spec),
         "optimizer": _part_with_defaults(spec.optimizer)
         | {"groups": _get_written_setting(spec, "optimizer", "groups")},
-        "scheduler": spec.scheduler and _part_with_defaults(spec.scheduler) | {"interval": spec.interval},
+        "scheduler": spec.scheduler and _part_with_defaults(spec.scheduler) | _get_step_settings(spec),
         "trainer": {key: value for key, value in trainer.items() if key not in _UNHASHED_TRAINER_KEYS},
         "seed": spec.seed,
     }
     return _hash_tree(drop_added_defaults(tree, ADDED_SETTINGS))
+
+
+def _get_step_settings(spec: Spec) -> dict[str, Any]:
+    # Without a warm-up the hash is that of version 0.1.0, which left the warm-up out.
+    return {"interval": spec.interval, **({"warmup": spec.warmup} if spec.warmup else {})}
 
 
 def compute_shape_key(spec: Spec) -> str:

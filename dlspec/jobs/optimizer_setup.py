@@ -98,10 +98,23 @@ def build_optimizer(spec: Spec, network: Network, freezing: FrozenParameters, pr
     except (ValueError, TypeError, RuntimeError) as error:
         _report_refusal(part, error, problems)
         return None
+    _check_kernel_settings(part, optimizer, problems)
     _check_compiled_step(spec, optimizer, problems)
     if needs_closure(optimizer):
         _check_closure_support(part.schema.name, spec.trainer, problems)
     return optimizer
+
+
+def _check_kernel_settings(part: CheckedPart, optimizer: Optimizer, problems: Problems) -> None:
+    """Report settings with which PyTorch would fail in the first step."""
+    path = part.part.path_of
+    if any(group.get("differentiable") for group in optimizer.param_groups):
+        found = "with 'differentiable' PyTorch can't update parameters, as it would track the update for gradients"
+        problems.add(Code.UNSUPPORTED, path("differentiable"), found, "leave it out", at_value=True)
+    devices = {each.device.type for group in optimizer.param_groups for each in group["params"]}
+    if devices & {"cpu", "mps"} and any(group.get("capturable") for group in optimizer.param_groups):
+        found = f"'capturable' is for GPUs with CUDA, but the run computes on {', '.join(sorted(devices))}"
+        problems.add(Code.UNSUPPORTED, path("capturable"), found, "leave it out", at_value=True)
 
 
 def _check_compiled_step(spec: Spec, optimizer: Optimizer, problems: Problems) -> None:

@@ -15,8 +15,13 @@ from dlspec.language.yaml.yaml_files import format_file_path, load_yaml_file
 from dlspec.optim.schedule import TrainedLength
 from dlspec.optim.weight_averages import UnusableAverage, WeightAverage
 from dlspec.runs.file_access import is_regular_file
-from dlspec.runs.file_names import SPEC_FILE
-from dlspec.training.checkpoint.checkpoint_files import Snapshot
+from dlspec.runs.file_names import CHECKPOINTS_FOLDER, SPEC_FILE
+from dlspec.training.checkpoint.checkpoint_files import (
+    DamagedCheckpoint,
+    Snapshot,
+    list_checkpoints,
+    read_checkpoint,
+)
 from dlspec.training.checkpoint_parts import ResumeChanges
 from dlspec.training.components import count_samples
 
@@ -117,6 +122,15 @@ def has_run_length(resolved: SpecTree) -> bool:
     return length_setting is not None and scheduler.get(length_setting) is None and scheduler.get("epochs") is None
 
 
+def find_length_keys(resolved: SpecTree) -> frozenset[str]:
+    """Return the settings that set the length of the run, if other settings follow it."""
+    if has_run_length(resolved):
+        return frozenset({"trainer.epochs", "trainer.max_steps"})
+    average = resolved["trainer"].get("average") or {}
+    starts_by_length = average.get("type") == "SWA" and average.get("start_epoch") is None
+    return frozenset({"trainer.epochs"} if starts_by_length else ())
+
+
 def find_trained_length(snapshot: Snapshot | None) -> TrainedLength:
     """Return how many epochs and steps were finished when the checkpoint was written."""
     progress = _read_part(snapshot, "progress")
@@ -178,7 +192,7 @@ def find_impossible_changes(
     found = [
         *_check_start_settings_unchanged(changes, folder),
         *_check_run_length_not_passed(snapshot, now),
-        *_check_epoch_is_finished(snapshot, changes),
+        *_check_epoch_is_finished(snapshot, folder, changes, now),
         *_check_average(snapshot, average, is_other=_get_average_type(before) != _get_average_type(now)),
     ]
     if _has_other_groups(before, now) and not _has_saved_parameter_names(snapshot):
@@ -208,14 +222,47 @@ def _check_run_length_not_passed(snapshot: Snapshot, now: SpecTree) -> Iterator[
         yield "trainer.max_steps", found, f"set it to {snapshot.step} or more"
 
 
-def _check_epoch_is_finished(snapshot: Snapshot, changes: Changes) -> Iterator[_Finding]:
+def _check_epoch_is_finished(snapshot: Snapshot, folder: Path, changes: Changes, now: SpecTree) -> Iterator[_Finding]:
     if _read_part(snapshot, "left") is None:
         return
     epoch = find_trained_length(snapshot).epochs + 1
+    allow = " 'resume.allow=[trainer.epochs]'" if "trainer.epochs" in find_length_keys(now) else ""
+    finish = f"finish that epoch first: resume with trainer.epochs={epoch}{allow}"
     for epoch_key in _EPOCH_KEYS:
-        if any(is_below(key.partition(" ")[0], epoch_key) for key in changes):
+        keys = [key for key in changes if is_below(key.partition(" ")[0], epoch_key)]
+        if keys:
             found = f"can only change between two epochs, and the newest checkpoint is within epoch {epoch}"
-            yield epoch_key, found, f"finish that epoch first: resume with trainer.epochs={epoch}"
+            has_new_contents = epoch_key == "data" and all(" " in key for key in keys)  # of the files themselves
+            fix = _make_new_data_fix(folder) if has_new_contents else finish
+            yield epoch_key, f"{found}{_describe_sizes(changes)}" if has_new_contents else found, fix
+
+
+def _describe_sizes(changes: Changes) -> str:
+    sizes = (
+        f"{key.removeprefix('data (').rstrip(')')}: {before:,} samples, now {now:,}"
+        for key, (before, now) in changes.items()
+        if key.startswith("data (")
+    )
+    return f" ({'; '.join(sizes)})"
+
+
+def _make_new_data_fix(folder: Path) -> str:
+    """Say how to train on with data files that have changed: the epoch can't be finished without the former ones."""
+    restore = "put the former data back and finish that epoch first"
+    later: list[str] = []
+    for path in reversed(list_checkpoints(folder / CHECKPOINTS_FOLDER)):
+        if _is_between_epochs(path):
+            again = f"remove {' and '.join(later)} and resume with 'resume.allow=[data]'"
+            return f"{restore}; or, to train on the new data from the end of an earlier epoch, {again}"
+        later.append(format_file_path(path))
+    return f"{restore}; or train on the new data from the start: python -m dlspec run={format_file_path(folder)}"
+
+
+def _is_between_epochs(path: Path) -> bool:
+    try:
+        return _read_part(read_checkpoint(path), "left") is None
+    except (DamagedCheckpoint, OSError):
+        return False
 
 
 def _check_average(snapshot: Snapshot, average: WeightAverage | None, *, is_other: bool) -> Iterator[_Finding]:

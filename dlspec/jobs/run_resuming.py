@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +21,9 @@ from dlspec.jobs.resumed_settings import (
     find_all_changes,
     find_differences,
     find_impossible_changes,
+    find_length_keys,
     find_trained_length,
     flatten_tree,
-    has_run_length,
     is_below,
     read_saved_spec,
 )
@@ -152,7 +152,7 @@ def refuse_changes(folder: Path, job: Job, snapshot: Snapshot | None, changed: C
     Raises:
         SpecError: With one problem for each change that is not allowed or not possible.
     """
-    changeable = _CHANGEABLE_KEYS - _find_length_keys(job.prepared.resolved)
+    changeable = _CHANGEABLE_KEYS - find_length_keys(job.prepared.resolved)
     location = SourceLocation(format_file_path(folder / SPEC_FILE))
     impossible = find_impossible_changes(
         snapshot, folder, job.prepared, job.trainer.state.average, job.data_checksum if snapshot else ""
@@ -196,12 +196,3 @@ def _find_fix(key: str, impossible: Sequence[Problem]) -> str:
 
 def _is_written(key: str, written_keys: Sequence[str]) -> bool:
     return any(is_below(key, each) or is_below(each, key) for each in written_keys)
-
-
-def _find_length_keys(resolved: Mapping[str, Any]) -> frozenset[str]:
-    """Return the settings that set the length of the run, if other settings follow it."""
-    if has_run_length(resolved):
-        return frozenset({"trainer.epochs", "trainer.max_steps"})
-    average = resolved["trainer"].get("average") or {}
-    starts_by_length = average.get("type") == "SWA" and average.get("start_epoch") is None
-    return frozenset({"trainer.epochs"} if starts_by_length else ())

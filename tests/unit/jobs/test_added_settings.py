@@ -53,6 +53,12 @@ def test_the_jobs_of_version_0_1_0_are_recognized(recorded: list[dict[str, Any]]
     assert [hash_of(job["overrides"]) for job in recorded] == [job["hash"] for job in recorded]
 
 
+def test_jobs_with_other_warmups_are_other_jobs(work: Path) -> None:
+    words = ["model=linear", "scheduler=StepLR", "scheduler.step_size=1"]
+    found = [hash_of([*words, *more]) for more in ((), ("scheduler.warmup=5",), ("scheduler.warmup=50",))]
+    assert len(set(found)) == 3
+
+
 def test_a_setting_that_was_added_makes_no_other_job(recorded: list[dict[str, Any]], later: None) -> None:
     overrides, hash_ = recorded[0]["overrides"], recorded[0]["hash"]
     assert hash_of(overrides) == hash_of([*overrides, "+trainer.label_noise=0.0"]) == hash_

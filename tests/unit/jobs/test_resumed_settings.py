@@ -183,16 +183,23 @@ def test_what_can_not_take_effect_is_refused(name: str, start: Callable[..., Pat
     assert (folder / "spec.yaml").read_bytes() == kept
 
 
-def test_what_an_epoch_has_once_can_not_change_within_it(
-    work: Path, dlspec: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def cut(dlspec: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """A command that is ended by SIGTERM after two batches."""
     from dlspec.jobs import job
     from helpers.interrupted_runs import StopAfterBatches
 
-    usual = job.make_default_callbacks
-    with monkeypatch.context() as patch:
-        patch.setattr(job, "make_default_callbacks", lambda *args: [*usual(*args), StopAfterBatches(2)])
-        assert dlspec(*RUN, "hydra.run.dir=cut").code == 143
+    def call(*words: str) -> None:
+        usual = job.make_default_callbacks
+        with monkeypatch.context() as patch:
+            patch.setattr(job, "make_default_callbacks", lambda *args: [*usual(*args), StopAfterBatches(2)])
+            assert dlspec(*words).code == 143
+
+    return call
+
+
+def test_what_an_epoch_has_once_can_not_change_within_it(work: Path, dlspec: Any, cut: Callable[..., None]) -> None:
+    cut(*RUN, "hydra.run.dir=cut")
     said = dlspec("resume", "run=cut", "trainer.batch_size=8", "metrics=[F1Score]", "resume.allow=[trainer,metrics]")
     assert said.code == 2
     for key in ("trainer.batch_size", "metrics"):
@@ -201,6 +208,55 @@ def test_what_an_epoch_has_once_can_not_change_within_it(
     assert dlspec("resume", "run=cut", "trainer.epochs=1").code == 0
     said = dlspec("resume", "run=cut", "trainer.epochs=2", "trainer.batch_size=8", "resume.allow=[trainer.batch_size]")
     assert said.code == 0, said.err
+
+
+def test_an_epoch_is_finished_with_the_length_of_the_run(work: Path, dlspec: Any, cut: Callable[..., None]) -> None:
+    cut(*RUN, "scheduler=CosineAnnealingLR", "hydra.run.dir=cut")
+    said = dlspec("resume", "run=cut", "trainer.batch_size=8", "resume.allow=[trainer]")
+    assert "resume with trainer.epochs=1 'resume.allow=[trainer.epochs]'" in said.err
+    assert dlspec("resume", "run=cut", "trainer.epochs=1", "resume.allow=[trainer.epochs]").code == 0
+
+
+TEXTS = (*QUIET, "data=text_csv", "data.path=texts.csv", "model=text_lstm", "model.params.embedding=2",
+         "model.params.hidden_size=2", "trainer.batch_size=16", "trainer.progress=none")  # fmt: skip
+
+
+def write_texts(work: Path, count: int) -> None:
+    rows = (f"word{row % 7} word{row % 3},{'spam' if row % 3 else 'ham'}" for row in range(count))
+    (work / "texts.csv").write_text("\n".join(["text,label", *rows, ""]))
+
+
+def test_a_changed_file_within_the_first_epoch(work: Path, dlspec: Any, cut: Callable[..., None]) -> None:
+    write_texts(work, 90)
+    cut(*TEXTS, "trainer.epochs=2", "hydra.run.dir=cut")
+    write_texts(work, 100)
+    said = dlspec("resume", "run=cut", "resume.allow=[data]")
+    assert said.code == 2
+    assert "put the former data back" in said.err and "start: python -m dlspec run=cut" in said.err
+    assert dlspec("run=cut", "hydra.run.dir=again").code == 0
+    write_texts(work, 90)
+    assert dlspec("resume", "run=cut", "trainer.epochs=1").code == 0
+    write_texts(work, 100)
+    said = dlspec("resume", "run=cut", "trainer.epochs=2", "resume.allow=[data]")
+    assert said.code == 0, said.err
+
+
+def test_a_changed_file_within_a_later_epoch(work: Path, dlspec: Any, cut: Callable[..., None]) -> None:
+    write_texts(work, 90)
+    assert dlspec(*TEXTS, "trainer.epochs=1", "hydra.run.dir=cut").code == 0
+    before = (work / "cut/metrics.jsonl").read_bytes()
+    cut("resume", "run=cut", "trainer.epochs=2")
+    write_texts(work, 100)
+    assert dlspec("resume", "run=cut").code == 2
+    said = dlspec("resume", "run=cut", "resume.allow=[data]")
+    [_, newest] = sorted((work / "cut/checkpoints").glob("step-*.safetensors"))
+    assert said.code == 2
+    assert f"remove cut/checkpoints/{newest.name} and resume with 'resume.allow=[data]'" in said.err
+    newest.unlink()
+    said = dlspec("resume", "run=cut", "resume.allow=[data]")
+    assert said.code == 0, said.err
+    assert (work / "cut/metrics.jsonl").read_bytes().startswith(before)
+    assert len(read_json_lines(work / "cut/metrics.jsonl")) == 2
 
 
 @pytest.mark.parametrize("registry", [OPTIMIZERS, SCHEDULERS], ids=["optimizers", "schedulers"])
