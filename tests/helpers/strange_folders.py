@@ -45,6 +45,8 @@ SWEEP_NAMES = (
     "multirun.yaml",
     "leaderboard.csv",
     "report.html",
+    "optimization_results.yaml",
+    ".submitit",
     "stop",
     "lock",
     "checkpoints",

@@ -17,14 +17,15 @@ from omegaconf import DictConfig, OmegaConf
 from dlspec.compat.hydra import make_completed_return, make_failed_return
 from dlspec.config.composition import ComposedConfig, DlspecConfigLoader
 from dlspec.config.hydra_node import set_hydra_value
-from dlspec.config.hydra_run import HydraJob, HydraJobRunner
+from dlspec.config.hydra_run import HydraJob, HydraJobRunner, confine_hydra_files
 from dlspec.errors import TrainingFailed, UserError
 from dlspec.jobs.composed_spec import make_preparation
 from dlspec.language.problems import Problems, raise_problems
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.language.spec_versions import SPEC_VERSION
 from dlspec.parts.section_reader import read_section
-from dlspec.runs.file_names import MULTIRUN_FILE
+from dlspec.runs.file_access import replace_special_file
+from dlspec.runs.file_names import MULTIRUN_FILE, OPTUNA_FILE
 from dlspec.runs.io import make_run_folder, write_text_unsynced
 from dlspec.runs.job_result import JobResult
 from dlspec.sweeps.executors.executor import Executor
@@ -68,6 +69,11 @@ class SweepTask:
         """Pickle without the sweep: another process only trains a job."""
         return {**vars(self), "sweep": None}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Prepare the process of another launcher, in which Hydra will write the files of the job."""
+        vars(self).update(state)
+        confine_hydra_files()
+
     @property
     def entries(self) -> list[SweepEntry]:
         """The sweep's jobs with their results so far."""
@@ -97,6 +103,7 @@ class SweepTask:
         )  # a folder named by time is always a new sweep, even if another one started in the same second
         record = None if is_new else read_sweep_record(configured_folder)
         if record is not None:
+            replace_special_file(record.folder / OPTUNA_FILE)  # Optuna's sweeper would write through a link
             self.folder, record = record.folder, replace(record, command=self.command, config_dir=self.config_dir)
         self.sweep = SweepRun(
             settings,
