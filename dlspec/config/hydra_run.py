@@ -40,7 +40,9 @@ def _write_hydra_file(path: Path, text: str) -> None:
     write_text_unsynced(path, text)
 
 
-set_config_writer(_write_hydra_file)  # where this is imported: another launcher's processes import it for their job
+def confine_hydra_files() -> None:
+    """Make Hydra write `.hydra/` by the rule for all files below a run's folder, in this process."""
+    set_config_writer(_write_hydra_file)
 
 
 def is_folder_named(config: DictConfig, key: str) -> bool:
@@ -70,6 +72,7 @@ def _read_default_folders() -> Mapping[str, Mapping[str, str]]:
 
 def prepare_hydra_process() -> None:
     """Prepare a process for running jobs in which Hydra has not composed a config."""
+    confine_hydra_files()
     version.setbase(VERSION_BASE)  # decides whether Hydra changes into the folder of a job
     setup_globals()
 
@@ -92,6 +95,7 @@ class SingleRun:
     """
 
     def __init__(self, hydra: HydraApp, composed: ComposedConfig) -> None:
+        confine_hydra_files()
         self._config = composed.config
         set_hydra_value(self._config, "mode", RunMode.RUN)
         self._callbacks = RunCallbacks(self._config)

@@ -8,6 +8,7 @@ The folder that the user names, and everything above it, may be a link (`runs ->
 - A file that is appended to is opened by `open_to_append`, which replaces the same things.
 - A file that is read is opened by `open_to_read`, which refuses everything but a regular file: a pipe would wait for a
   writer, and a device may never end.
+- What another library writes by a name of its own is prepared by `replace_special_file`.
 - The lock is opened by `open_lock_file`, which refuses the same things.
 """
 
@@ -99,7 +100,7 @@ def open_to_append(path: Path) -> int:
     It is created if it is missing. A link, a pipe or a device is replaced by an empty file, and a file with several
     hard links by a copy. OSError if that is impossible.
     """
-    _replace_special_file(path)
+    replace_special_file(path)
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | NO_FOLLOW_FLAGS, 0o666)
     return _require_regular(descriptor, path)
 
@@ -115,7 +116,8 @@ def open_lock_file(path: Path) -> int:
     return _require_regular(os.open(path, os.O_RDWR | os.O_CREAT | NO_FOLLOW_FLAGS, 0o666), path)
 
 
-def _replace_special_file(path: Path) -> None:
+def replace_special_file(path: Path) -> None:
+    """Remove a link, a pipe or a device, and replace a file with several hard links by a copy."""
     try:
         found = os.lstat(path)
     except FileNotFoundError:

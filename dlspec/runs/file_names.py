@@ -45,6 +45,8 @@ REWRITTEN_FILES = (
 
 SWEEP_FILE = "sweep.json"
 MULTIRUN_FILE = "multirun.yaml"
+OPTUNA_FILE = "optimization_results.yaml"
+SUBMITIT_FOLDER = ".submitit"  # logs and pickled results of submitit's jobs
 LEADERBOARD_FILE = "leaderboard.csv"
 REPORT_FILE = "report.html"
 STOP_FILE = "stop"  # while it exists, jobs that an external Hydra launcher runs do not start

@@ -19,7 +19,7 @@ from helpers.strange_folders import ATTACKS, RUN_NAMES, SWEEP_NAMES, attack, fai
 Run = Callable[..., CommandResult]
 SMALL = ("model=linear", "trainer.progress=none", "trainer.batch_size=16", "trainer.limit_batches=3",
          "trainer.epochs=2")  # fmt: skip
-LAUNCHERS = {"inline": "hydra/launcher=dlspec", "processes": "hydra/launcher=pool"}
+LAUNCHERS = {"inline": "dlspec", "processes": "pool"}
 HAS_DEVICES = hasattr(os, "mknod") and os.geteuid() == 0
 
 
@@ -29,7 +29,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     with contextlib.chdir(folder):
         assert run_in_this_process(*SMALL, "hydra.run.dir=run").code == 0
-        words = (LAUNCHERS["inline"], *SMALL, "seed=0,1", "hydra.sweep.dir=sweep")
+        words = ("hydra/launcher=dlspec", *SMALL, "seed=0,1", "hydra.sweep.dir=sweep")
         assert run_in_this_process("-m", *words).code == 0
     for number in (0, 1):
         (folder / f"sweep/{number}/result.json").unlink()
@@ -46,7 +46,8 @@ def outside(work: Path) -> Path:
 def resume(kind: str) -> CommandResult:
     if kind == "run":
         return run_in_this_process("resume", "run=run", "trainer.epochs=3")
-    return run_in_this_process("resume", "sweep=sweep", LAUNCHERS[kind], "seed=0,1,2", "sweep.workers=2")
+    launcher = f"hydra/launcher={LAUNCHERS.get(kind, kind)}"
+    return run_in_this_process("resume", "sweep=sweep", launcher, "seed=0,1,2", "sweep.workers=2")
 
 
 def check_attack(kind: str, names: tuple[str, ...], how: str, finished: Path, outside: Path) -> CommandResult:
@@ -141,3 +142,13 @@ def test_every_name_and_every_attack(kind: str, name: str, how: str, finished: P
     if how == "device" and not HAS_DEVICES:
         pytest.skip("only root can make a device")
     check_attack(kind, (name,), how, finished, outside)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("how", ["dangling link", "pipe", "hard link"])
+@pytest.mark.parametrize(("launcher", "module"), [("joblib", "joblib"), ("submitit_local", "submitit")])
+def test_jobs_of_other_launchers(launcher: str, module: str, how: str, finished: Path, outside: Path) -> None:
+    """There Hydra makes the job's folder and writes `.hydra/` before dlspec is called."""
+    pytest.importorskip(f"hydra_plugins.hydra_{module}_launcher")
+    names = (*(f"0/{each}" for each in FILES), "0/job.json", "stop", "optimization_results.yaml")
+    assert check_attack(launcher, names, how, finished, outside).code == 0

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-SECONDS = 90  # a command that takes longer hangs; the machine may be slow
+SECONDS = 300  # a command that takes longer hangs; the machine may be slow
 MARK = b"this is mine\n"
 
 # Every file and folder that dlspec, Hydra or a launcher writes to a run's folder.
@@ -45,6 +45,8 @@ SWEEP_NAMES = (
     "multirun.yaml",
     "leaderboard.csv",
     "report.html",
+    "optimization_results.yaml",
+    ".submitit",
     "stop",
     "lock",
     "checkpoints",

@@ -51,8 +51,10 @@ def load_yaml_file(path: Path, display_as: str = "") -> Document:
     name = display_as or format_file_path(path)
     try:
         status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe would wait for a writer, a device may never end
-            raise make_error_at(Code.FILE_UNREADABLE, SourceLocation(name), "not a regular file", "")
+        if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+            # A pipe would wait for a writer, and a device may never end.
+            found = "the file can't be read: it is not a regular file"
+            raise make_error_at(Code.FILE_UNREADABLE, SourceLocation(name), found, "")
         size = status.st_size
         if size > get_limit("file_bytes"):
             fix = f"at most {get_limit('file_bytes'):,} are allowed; {explain_raising_limit('file_bytes')}"

@@ -27,6 +27,7 @@ from dlspec.config.launchers import PLUGIN_MODULE, register_plugin_names, restor
 from dlspec.formatting import format_override
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.runs.file_access import refuse_links
+from dlspec.runs.file_names import SUBMITIT_FOLDER
 from dlspec.sweeps.executors.executor import Executor
 from dlspec.sweeps.executors.executor_choice import choose_executor
 from dlspec.sweeps.executors.external_executor import ExternalExecutor
@@ -37,7 +38,7 @@ from dlspec.sweeps.hydra.other_programs import run_other_program
 from dlspec.sweeps.hydra.sweep_task import SweepTask
 from dlspec.sweeps.records.planned_job import PlannedJob
 
-SUBMITIT_FOLDER = "${hydra.sweep.dir}/.submitit/%j"  # the default of Hydra's launchers
+DEFAULT_SUBMITIT_FOLDER = f"${{hydra.sweep.dir}}/{SUBMITIT_FOLDER}/%j"  # the default of Hydra's launchers
 
 
 class DlspecLauncher(Launcher):
@@ -127,8 +128,8 @@ class OtherLauncher(DlspecLauncher):
 def _use_new_submitit_folder(config: DictConfig, sweep_folder: Path) -> None:
     """Give submitit a folder that nobody else has written to: it unpickles the results that it finds there."""
     named = OmegaConf.to_container(config.hydra.launcher, resolve=False)
-    if isinstance(named, dict) and named.get("submitit_folder") == SUBMITIT_FOLDER:
-        parent = sweep_folder / ".submitit"
+    if isinstance(named, dict) and named.get("submitit_folder") == DEFAULT_SUBMITIT_FOLDER:
+        parent = sweep_folder / SUBMITIT_FOLDER
         refuse_links(sweep_folder, [parent])
         parent.mkdir(exist_ok=True)
         set_hydra_value(config, "launcher.submitit_folder", f"{mkdtemp(dir=parent, prefix='batch_')}/%j")

@@ -16,14 +16,15 @@ from omegaconf import DictConfig, OmegaConf
 from dlspec.compat.hydra import make_completed_return, make_failed_return
 from dlspec.config.composition import ComposedConfig, DlspecConfigLoader
 from dlspec.config.hydra_node import set_hydra_value
-from dlspec.config.hydra_run import HydraJob, HydraJobRunner, is_folder_named
+from dlspec.config.hydra_run import HydraJob, HydraJobRunner, confine_hydra_files, is_folder_named
 from dlspec.errors import TrainingFailed, UserError
 from dlspec.jobs.composed_spec import make_preparation
 from dlspec.language.problems import Problems, raise_problems
 from dlspec.language.sections.sweep_section import SweepSpec
 from dlspec.language.spec_versions import SPEC_VERSION
 from dlspec.parts.section_reader import read_section
-from dlspec.runs.file_names import MULTIRUN_FILE
+from dlspec.runs.file_access import replace_special_file
+from dlspec.runs.file_names import MULTIRUN_FILE, OPTUNA_FILE
 from dlspec.runs.io import write_text
 from dlspec.runs.job_result import JobResult
 from dlspec.sweeps.executors.executor import Executor
@@ -68,6 +69,11 @@ class SweepTask:
         """Pickle without the sweep: another process only trains a job."""
         return {**vars(self), "sweep": None}
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Prepare the process of another launcher, in which Hydra will write the files of the job."""
+        vars(self).update(state)
+        confine_hydra_files()
+
     @property
     def entries(self) -> list[SweepEntry]:
         """The sweep's jobs with their results so far."""
@@ -100,6 +106,7 @@ class SweepTask:
             name=partial(_name_job_folder, config),
         )
         self.spec_version = self.sweep.spec_version
+        replace_special_file(self.sweep.record.folder / OPTUNA_FILE)  # Optuna's sweeper would write through a link
         self._complete_record(self.sweep.record, config)
 
     def _complete_record(self, record: SweepRecord, config: DictConfig) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -295,9 +296,11 @@ def test_a_large_file_is_not_read(tmp_path: Path) -> None:
 def test_files_that_can_not_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes("a: ä".encode("latin-1"))
     (tmp_path / "folder.yaml").mkdir()
+    os.mkfifo(tmp_path / "pipe.yaml")  # whoever opens it waits
     said = {
         "latin": "latin.yaml   not UTF-8 (byte 3)   save the file as UTF-8",
         "folder": "folder.yaml   the file can't be read: Is a directory",
+        "pipe": "pipe.yaml   the file can't be read: it is not a regular file",
         "none": "none.yaml   the file can't be read: No such file or directory",
     }
     for name, text in said.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +20,17 @@ from dlspec.runs.file_access import (
     refuse_links,
 )
 from dlspec.runs.io import append_bytes, read_json_lines, read_json_object, read_small_file, write_bytes
+from helpers.strange_folders import fail_after
 
 PRECIOUS = b"mine"
+SECONDS = 20
+
+
+@pytest.fixture(autouse=True)
+def _never_wait() -> Iterator[None]:
+    """Where a pipe is opened without a check, the test fails and does not wait for ever."""
+    with fail_after(SECONDS):
+        yield
 
 
 def _link(path: Path) -> None:
